@@ -1,0 +1,266 @@
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    capability::{Capability, Want},
+    digest::Digest,
+    name::{ContainerName, Family, VolumeName},
+    text::{ParseError, written_as_text},
+};
+
+/// `FAMILY:REVISION`: one immutable revision of a task definition.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskDefinitionId {
+    /// What the revisions share.
+    pub family: Family,
+    /// Counts up from 1; a number is never given twice.
+    pub revision: u32,
+}
+
+impl fmt::Display for TaskDefinitionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.family, self.revision)
+    }
+}
+
+impl FromStr for TaskDefinitionId {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let wrong = || ParseError(format!("`{}` is not FAMILY:REVISION, as in cats:1", crate::digest::shortened(text)));
+        let (family, revision) = text.split_once(':').ok_or_else(wrong)?;
+        match revision.parse::<u32>() {
+            Ok(number) if number > 0 && number.to_string() == revision => {
+                Ok(Self { family: family.parse()?, revision: number })
+            }
+            _ => Err(wrong()),
+        }
+    }
+}
+
+written_as_text!(TaskDefinitionId, "One revision of a task definition: FAMILY:REVISION.", "cats:1");
+
+/// What a task is made of: containers that start together, under one role. As it is written in `task.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskDefinition {
+    /// What its revisions share.
+    pub family: Family,
+    /// Where it may be launched; both when left out.
+    #[serde(default = "LaunchType::all")]
+    pub launch_types: Vec<LaunchType>,
+    /// What its containers may reach beyond their own ports, env and mounts.
+    #[serde(default)]
+    pub role: Role,
+    /// At least one. Each is a process of its own.
+    pub containers: Vec<ContainerDefinition>,
+    /// The volumes that its containers may mount.
+    #[serde(default)]
+    pub volumes: Vec<VolumeClaim>,
+}
+
+/// What an operator grants to every container of a task.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Role {
+    /// Capability lines.
+    #[serde(default)]
+    pub allow: Vec<Capability>,
+}
+
+/// Whose hosts a task runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LaunchType {
+    /// Nodes that the tenant owns.
+    Node,
+    /// The shared pool, which bills per run.
+    Pool,
+}
+
+impl LaunchType {
+    fn all() -> Vec<Self> {
+        vec![Self::Node, Self::Pool]
+    }
+}
+
+impl FromStr for LaunchType {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        match text {
+            "node" => Ok(Self::Node),
+            "pool" => Ok(Self::Pool),
+            _ => {
+                Err(ParseError(format!("`{}` is not a launch type: use node or pool", crate::digest::shortened(text))))
+            }
+        }
+    }
+}
+
+/// One container of a task definition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerDefinition {
+    /// Unique within the definition.
+    pub name: ContainerName,
+    /// The image as a person names it; without a registry it means the bundled one, and there the tenant's own name space.
+    pub image: String,
+    /// What `image` meant when the revision was registered. Never given by a client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// What the image asks for, read from it when the revision was registered. Never given by a client.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wants: Vec<Want>,
+    /// Replaces the image's entrypoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
+    /// Replaces the image's default arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Environment variables; each is a grant.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    /// CPU to reserve, in thousandths of a processor.
+    #[serde(default = "default_cpu_millis")]
+    pub cpu_millis: u32,
+    /// Memory to reserve, in bytes; a task may use more while the node has it, up to the hard limit.
+    #[serde(default = "default_memory_soft")]
+    pub memory_soft_bytes: u64,
+    /// Memory that is never exceeded, in bytes.
+    #[serde(default = "default_memory_hard")]
+    pub memory_hard_bytes: u64,
+    /// Ports on which it may be reached; each is a grant.
+    #[serde(default)]
+    pub ports: Vec<PortMapping>,
+    /// Volumes that it sees; each is a grant.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+    /// When it ends, the task ends.
+    #[serde(default = "yes")]
+    pub essential: bool,
+    /// CPU time of one request, in milliseconds; the launch type's default when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_time_max_ms: Option<u64>,
+}
+
+fn default_cpu_millis() -> u32 {
+    100
+}
+fn default_memory_soft() -> u64 {
+    32 << 20
+}
+fn default_memory_hard() -> u64 {
+    128 << 20
+}
+fn yes() -> bool {
+    true
+}
+
+/// A port of a container, and where it is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PortMapping {
+    /// As the container knows it.
+    pub container_port: u16,
+    /// On the host: nothing to be reached through the ingress only, 0 for any free one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_port: Option<u16>,
+    /// What is spoken.
+    #[serde(default)]
+    pub protocol: Protocol,
+}
+
+/// What is spoken on a port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP: the ingress routes to it, and Wasm is called for each request.
+    #[default]
+    Http,
+    /// Bytes, for native images.
+    Tcp,
+}
+
+/// A volume that a definition may mount.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeClaim {
+    /// The volume on its node. Tasks that mount it follow it there.
+    pub name: VolumeName,
+    /// The most bytes in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_max: Option<u64>,
+}
+
+/// Where a container sees a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mount {
+    /// One of the definition's volumes.
+    pub volume: VolumeName,
+    /// Absolute path in the container.
+    pub path: String,
+    /// Whether writing is denied.
+    #[serde(default)]
+    pub read_only: bool,
+}
+
+impl TaskDefinition {
+    /// Everything that container `index` is granted: the role, and its own ports, env and mounts.
+    pub fn grants_of(&self, container: &ContainerDefinition) -> Vec<Capability> {
+        let ports = container.ports.iter().map(|port| Capability::NetIn { port: port.container_port });
+        let env = container.env.keys().map(|name| Capability::Env(name.clone()));
+        let mounts = container.mounts.iter().map(|mount| Capability::Fs {
+            path: mount.path.clone(),
+            rights: match mount.read_only {
+                true => crate::Rights::READ,
+                false => crate::Rights::READ_WRITE_DELETE,
+            },
+            volume: Some(mount.volume.clone()),
+            max_bytes: self.volumes.iter().find(|claim| claim.name == mount.volume).and_then(|claim| claim.bytes_max),
+        });
+        self.role.allow.iter().cloned().chain(ports).chain(env).chain(mounts).collect()
+    }
+
+    /// What is wrong with it as a whole, in a sentence; the types have checked the parts.
+    ///
+    /// # Errors
+    /// The first thing found.
+    pub fn check(&self) -> Result<(), ParseError> {
+        let wrong = |why: String| Err(ParseError(format!("task definition `{}`: {why}", self.family)));
+        if self.containers.is_empty() || self.containers.len() > 10 {
+            return wrong("it needs 1 to 10 `[[containers]]`".to_owned());
+        }
+        if self.launch_types.is_empty() {
+            return wrong("`launch_types` is empty: name node, pool or both".to_owned());
+        }
+        for (index, container) in self.containers.iter().enumerate() {
+            let name = &container.name;
+            if self.containers[..index].iter().any(|other| other.name == *name) {
+                return wrong(format!("two containers are named `{name}`"));
+            }
+            if container.memory_soft_bytes > container.memory_hard_bytes {
+                return wrong(format!("container `{name}` reserves more memory than its hard limit"));
+            }
+            if container.memory_hard_bytes < 1 << 16 || container.memory_hard_bytes > 64 << 30 {
+                return wrong(format!("container `{name}` has a hard memory limit outside 64KiB to 64GiB"));
+            }
+            for mount in &container.mounts {
+                if !self.volumes.iter().any(|claim| claim.name == mount.volume) {
+                    return wrong(format!(
+                        "container `{name}` mounts `{}`, which is not among its `[[volumes]]`",
+                        mount.volume
+                    ));
+                }
+                format!("fs:{}", mount.path).parse::<Capability>()?;
+            }
+            for name in container.env.keys() {
+                format!("env:{name}").parse::<Capability>()?;
+            }
+        }
+        Ok(())
+    }
+}

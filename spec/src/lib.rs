@@ -1,0 +1,47 @@
+//! The words everyone shares: what is written in a file or crosses a wire, and two rooms name it.
+//!
+//! Enter at [`Digest`] and [`Reference`] for images, at [`Capability`] for what a guest may reach, at
+//! [`TaskDefinition`] for what should run, and at [`wire`] for what a node and the control plane say to each other.
+//! Absent on purpose: I/O, async, clocks, randomness. Everything here is a value.
+#![forbid(unsafe_code)]
+
+mod text; // how a type that is written as one string parses, prints and shows itself in the API document
+
+mod digest; // the name of some bytes, computed from them
+mod media; // the media types that we read or write
+mod reference; // the name that a person gives an image
+
+mod manifest; // OCI image-spec: descriptor, manifest, index, config
+
+mod address; // which network addresses no tenant may reach without a second key
+mod capability; // one thing that a guest may reach, in its one-line form
+mod grants; // wants, grants, and their intersection
+mod limits; // what a run may use at most
+
+mod name; // tenants, clusters, nodes, services, tasks: names that can be a DNS label
+mod time; // a point in time as a value, and durations as people write them
+mod usage; // what a run used
+
+mod definition; // task definitions and their revisions
+mod object; // clusters, nodes, services and tasks, each with a spec and a status
+pub mod wire; // what nodes, ingresses and the control plane say to each other
+
+pub use address::{Forbidden, forbidden};
+pub use capability::{Capability, ClockLevel, Host, RandomLevel, Rights, Scheme, Want};
+pub use definition::{
+    ContainerDefinition, LaunchType, Mount, PortMapping, Protocol, Role, TaskDefinition, TaskDefinitionId, VolumeClaim,
+};
+pub use digest::{Algorithm, Digest, Hasher};
+pub use grants::{Effective, Missing, effective};
+pub use limits::Limits;
+pub use manifest::{Descriptor, ExecutionConfig, HealthCheck, ImageConfig, Index, Manifest, Platform, RootFs};
+pub use media::MediaType;
+pub use name::{ClusterName, ContainerName, Family, NodeId, ServiceName, TaskId, Tenant, VolumeName};
+pub use object::{
+    Cluster, ContainerPhase, ContainerStatus, Node, NodeCondition, NodeSpec, NodeStatus, PublishedPort, Resources,
+    Service, ServiceSpec, ServiceStatus, Task, TaskPhase, TaskSpec, TaskStatus,
+};
+pub use reference::Reference;
+pub use text::ParseError;
+pub use time::{Timestamp, parse_bytes, parse_duration, print_bytes};
+pub use usage::{Usage, UsageBatch, UsageRecord};

@@ -1,0 +1,85 @@
+//! Names of things that we keep. Each is a type, so that swapping two arguments does not compile; each can stand in a
+//! host name and in a path (RFC 1123 label: `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`).
+
+use std::{fmt, str::FromStr};
+
+use crate::{
+    digest::shortened,
+    text::{ParseError, written_as_text},
+};
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $type:ident = $noun:literal, $example:literal;)+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(String);
+
+        impl $type {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+        impl FromStr for $type {
+            type Err = ParseError;
+            fn from_str(text: &str) -> Result<Self, ParseError> {
+                label(text, $noun).map(Self)
+            }
+        }
+        written_as_text!($type, concat!("The name of a ", $noun, ": 1 to 63 lower-case letters, digits and inner dashes."), $example);
+    )+};
+}
+
+names! {
+    /// Whose it is. Every stored key starts with it; it comes from a credential and never from a body.
+    Tenant = "tenant", "acme";
+    /// A group of nodes and the services on them.
+    ClusterName = "cluster", "allthecats";
+    /// A host.
+    NodeId = "node", "node-7f3a";
+    /// A service in a cluster.
+    ServiceName = "service", "cats";
+    /// One running copy of a task definition.
+    TaskId = "task", "cats-1-0-4k2m";
+    /// What the revisions of one task definition share.
+    Family = "task definition family", "cats";
+    /// A container in a task.
+    ContainerName = "container", "cats";
+    /// A volume on one node.
+    VolumeName = "volume", "book";
+}
+
+fn label(text: &str, noun: &str) -> Result<String, ParseError> {
+    let good = (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    match good {
+        true => Ok(text.to_owned()),
+        false => Err(ParseError(format!(
+            "`{}` cannot name a {noun}: use 1 to 63 lower-case letters, digits and inner dashes",
+            shortened(text)
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_fits_into_a_host_name() {
+        for text in ["a", "cats", "node-7f3a", "4"] {
+            assert_eq!(text.parse::<ClusterName>().unwrap().as_str(), text);
+        }
+        for text in ["", "-a", "a-", "A", "a_b", "a.b", "../x", "é", &"a".repeat(64)] {
+            let error = text.parse::<ClusterName>().expect_err(text).to_string();
+            assert!(error.contains("cannot name a cluster"), "{error}");
+        }
+    }
+}
