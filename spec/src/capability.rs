@@ -484,7 +484,7 @@ fn parse_host(text: &str) -> Result<Host, String> {
     }
     // `127.1`, `0x7f.1` and `2130706433` are addresses to some resolvers and names to others: to us they are neither.
     let last = text.rsplit('.').next().unwrap_or_default();
-    if last.starts_with("0x") || last.bytes().all(|b| b.is_ascii_digit()) {
+    if last.starts_with("0x") || (!last.is_empty() && last.bytes().all(|b| b.is_ascii_digit())) {
         return Err(format!("`{text}` is neither a DNS name nor an address written in full"));
     }
     match text.strip_prefix("*.") {
