@@ -1,0 +1,52 @@
+//! margay side by side with its peers, in one run, as ratios of medians.
+//!
+//! `cargo run --release -p margay-benches -- [start] [serve] [files] [idle] [rebuild] [cold]` (all without a word)
+//! prints Markdown tables. A peer that is not installed is named and left out; nothing is downloaded. Needs `wrk` for
+//! `serve` and `files`. Rounds alternate A B A B, so that a machine that slows down slows both.
+
+mod machine; // which machine this was, and what is installed on it
+mod measure; // medians, paired rounds, tables
+mod platform; // margay as a user starts it, in a home of its own
+mod plain; // the ceiling: hyper with nothing behind it
+mod load; // wrk, and what it says
+
+mod start; // `margay run hello` beside `runc run`
+mod serve; // requests per second of one component
+mod files; // the cats page beside nginx
+mod idle; // resident memory of what waits
+mod rebuild; // a build that has nothing to do
+mod cold; // the first request after idle
+
+use anyhow::{Result, bail};
+
+type Bench = fn(&platform::Margay) -> Result<()>;
+
+const BENCHES: [(&str, Bench); 6] = [
+    ("start", start::run),
+    ("serve", serve::run),
+    ("files", files::run),
+    ("idle", idle::run),
+    ("rebuild", rebuild::run),
+    ("cold", cold::run),
+];
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, port] = args.as_slice()
+        && word == "plain-hyper"
+    {
+        return plain::serve(port.parse()?);
+    }
+    if let Some(unknown) = args.iter().find(|arg| BENCHES.iter().all(|(name, _)| name != arg)) {
+        bail!("`{unknown}` is no benchmark: there are start, serve, files, idle, rebuild and cold");
+    }
+    println!("{}\n", machine::describe());
+    for (name, bench) in BENCHES {
+        if args.is_empty() || args.iter().any(|arg| arg == name) {
+            println!("## {name}\n");
+            bench(&platform::Margay::at_home()?)?;
+            println!();
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,63 @@
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, ensure};
+
+/// margay as a user starts it, in a home of its own.
+pub struct Margay {
+    program: PathBuf,
+    home: tempfile::TempDir,
+}
+
+impl Margay {
+    /// The binary beside this one, in a fresh home.
+    pub fn at_home() -> Result<Self> {
+        let program = std::env::current_exe()?.with_file_name("margay");
+        ensure!(program.is_file(), "`{}` is not there: cargo build --release", program.display());
+        Ok(Self { program, home: tempfile::tempdir()? })
+    }
+
+    /// The binary.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Its home.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// `margay ARGS`.
+    pub fn command<const N: usize>(&self, args: [&str; N]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(args).env("MARGAY_HOME", self.home.path());
+        command
+    }
+
+    /// `margay ARGS` on core 0, where the servers under load live.
+    pub fn pinned<const N: usize>(&self, args: [&str; N]) -> Command {
+        let mut command = crate::machine::pinned(0, &self.program);
+        command.args(args).env("MARGAY_HOME", self.home.path());
+        command
+    }
+
+    /// Runs `margay ARGS` to success and gives what it printed.
+    pub fn run<const N: usize>(&self, args: [&str; N]) -> Result<String> {
+        let output = self.command(args).output()?;
+        ensure!(output.status.success(), "margay {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Builds one of the samples and tags it with its name.
+    pub fn build(&self, sample: &str) -> Result<()> {
+        let folder = samples().join(sample);
+        self.run(["build", "-t", sample, folder.to_str().context("a path in UTF-8")?]).map(drop)
+    }
+}
+
+/// The samples of this checkout.
+pub fn samples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples")
+}

@@ -1,0 +1,57 @@
+//! A second build of an unchanged tree.
+
+use std::{
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Result, ensure};
+
+use crate::{machine, measure, platform::Margay};
+
+const ROUNDS: usize = 20;
+
+/// A context with a program and 1 MB of files, by margay, and by podman where it is installed.
+pub fn run(margay: &Margay) -> Result<()> {
+    let context = tempfile::tempdir()?;
+    let folder = context.path().to_str().expect("temporary folders have UTF-8 names");
+    std::fs::create_dir(context.path().join("files"))?;
+    std::fs::copy(crate::platform::samples().join("hello/hello.wasm"), context.path().join("app.wasm"))?;
+    for n in 0..16u8 {
+        let noise: Vec<u8> =
+            (0..65_536u32).map(|i| (i.wrapping_mul(2_654_435_761).rotate_left(u32::from(n)) >> 24) as u8).collect();
+        std::fs::write(context.path().join(format!("files/{n}")), noise)?;
+    }
+    std::fs::write(
+        context.path().join("Dockerfile"),
+        "FROM scratch\nCOPY files /files\nCOPY app.wasm /app.wasm\nENTRYPOINT [\"/app.wasm\"]\n",
+    )?;
+    let mut contenders: Vec<(String, Box<dyn FnMut() -> Result<f64>>)> =
+        vec![("margay build".to_owned(), Box::new(|| timed(&mut margay.command(["build", "-t", "bench", folder]))))];
+    if let Some(podman) = machine::peer("podman", "apt-get install podman") {
+        contenders.push((
+            "podman build".to_owned(),
+            Box::new(move || timed(Command::new(&podman).args(["build", "-q", "-t", "bench", folder]))),
+        ));
+    }
+    for (_, measure) in &mut contenders {
+        measure()?;
+    }
+    let results = measure::in_turn(ROUNDS, &mut contenders)?;
+    let ours = results[0].1.median();
+    let rows: Vec<_> = results
+        .iter()
+        .map(|(name, times)| [name.clone(), times.show("ms"), format!("{:.1}", times.median() / ours)])
+        .collect();
+    measure::table(["nothing changed, 1 MB context", "median (min to max)", "times margay"], &rows);
+    Ok(())
+}
+
+fn timed(command: &mut Command) -> Result<f64> {
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let start = Instant::now();
+    let output = command.output()?;
+    let time = start.elapsed().as_secs_f64() * 1e3;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(time)
+}
