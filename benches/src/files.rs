@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 
 use crate::{
     load::{self, Server},
-    machine, measure,
+    machine,
+    measure::{self, Contender},
     platform::{Margay, samples},
 };
 
@@ -38,16 +39,12 @@ pub fn run(margay: &Margay) -> Result<()> {
         for url in &urls {
             load::wait_for(url)?;
         }
-        let mut contenders: Vec<(String, Box<dyn FnMut() -> Result<f64>>)> = urls
+        let contenders = urls
             .iter()
             .zip(["margay", "nginx"])
-            .map(|(url, name)| {
-                let measure: Box<dyn FnMut() -> Result<f64>> =
-                    Box::new(|| Ok(load::wrk(&wrk, url, CONNECTIONS, ROUND)?.rate));
-                (name.to_owned(), measure)
-            })
+            .map(|(url, name)| Contender::new(name, || Ok(load::wrk(&wrk, url, CONNECTIONS, ROUND)?.rate)))
             .collect();
-        let results = measure::in_turn(ROUNDS, &mut contenders)?;
+        let results = measure::in_turn(ROUNDS, contenders)?;
         let [(_, margay), (_, nginx)] = results.as_slice() else { unreachable!("two contenders went in") };
         rows.push([
             format!("{what} (/{path})"),

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use anyhow::Result;
+
 /// What was seen in several rounds of the same thing.
 #[derive(Clone, Default)]
 pub struct Samples(Vec<f64>);
@@ -42,17 +44,30 @@ pub fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) {
     }
 }
 
-/// Runs every contender once a round, in turn, so that all meet the same weather.
-pub fn in_turn<E>(
-    rounds: usize,
-    contenders: &mut [(String, Box<dyn FnMut() -> Result<f64, E> + '_>)],
-) -> Result<Vec<(String, Samples)>, E> {
-    let mut all: Vec<(String, Samples)> =
-        contenders.iter().map(|(name, _)| (name.clone(), Samples::default())).collect();
+/// Something to measure again and again: its name, and how to get one number.
+pub struct Contender<'a> {
+    name: String,
+    measure: Box<dyn FnMut() -> Result<f64> + 'a>,
+}
+
+impl<'a> Contender<'a> {
+    /// `measure` under `name`.
+    pub fn new(name: &str, measure: impl FnMut() -> Result<f64> + 'a) -> Self {
+        Self { name: name.to_owned(), measure: Box::new(measure) }
+    }
+}
+
+/// Measures every contender once to warm up, then once a round, in turn, so that all meet the same weather.
+pub fn in_turn(rounds: usize, contenders: Vec<Contender<'_>>) -> Result<Vec<(String, Samples)>> {
+    let mut all = Vec::new();
+    for mut contender in contenders {
+        (contender.measure)()?;
+        all.push((contender, Samples::default()));
+    }
     for _ in 0..rounds {
-        for ((_, measure), (_, samples)) in contenders.iter_mut().zip(&mut all) {
-            samples.push(measure()?);
+        for (contender, samples) in &mut all {
+            samples.push((contender.measure)()?);
         }
     }
-    Ok(all)
+    Ok(all.into_iter().map(|(contender, samples)| (contender.name, samples)).collect())
 }

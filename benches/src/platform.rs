@@ -19,16 +19,6 @@ impl Margay {
         Ok(Self { program, home: tempfile::tempdir()? })
     }
 
-    /// The binary.
-    pub fn program(&self) -> &Path {
-        &self.program
-    }
-
-    /// Its home.
-    pub fn home(&self) -> &Path {
-        self.home.path()
-    }
-
     /// `margay ARGS`.
     pub fn command<const N: usize>(&self, args: [&str; N]) -> Command {
         let mut command = Command::new(&self.program);

@@ -7,7 +7,11 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use crate::{machine, measure, platform::Margay};
+use crate::{
+    machine,
+    measure::{self, Contender},
+    platform::Margay,
+};
 
 const ROUNDS: usize = 20;
 
@@ -26,18 +30,13 @@ pub fn run(margay: &Margay) -> Result<()> {
         context.path().join("Dockerfile"),
         "FROM scratch\nCOPY files /files\nCOPY app.wasm /app.wasm\nENTRYPOINT [\"/app.wasm\"]\n",
     )?;
-    let mut contenders: Vec<(String, Box<dyn FnMut() -> Result<f64>>)> =
-        vec![("margay build".to_owned(), Box::new(|| timed(&mut margay.command(["build", "-t", "bench", folder]))))];
+    let mut contenders =
+        vec![Contender::new("margay build", || timed(&mut margay.command(["build", "-t", "bench", folder])))];
     if let Some(podman) = machine::peer("podman", "apt-get install podman") {
-        contenders.push((
-            "podman build".to_owned(),
-            Box::new(move || timed(Command::new(&podman).args(["build", "-q", "-t", "bench", folder]))),
-        ));
+        let build = move || timed(Command::new(&podman).args(["build", "-q", "-t", "bench", folder]));
+        contenders.push(Contender::new("podman build", build));
     }
-    for (_, measure) in &mut contenders {
-        measure()?;
-    }
-    let results = measure::in_turn(ROUNDS, &mut contenders)?;
+    let results = measure::in_turn(ROUNDS, contenders)?;
     let ours = results[0].1.median();
     let rows: Vec<_> = results
         .iter()

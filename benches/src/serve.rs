@@ -6,7 +6,8 @@ use anyhow::Result;
 
 use crate::{
     load::{self, Server},
-    machine, measure,
+    machine,
+    measure::{self, Contender},
     platform::{Margay, samples},
 };
 
@@ -33,15 +34,11 @@ pub fn run(margay: &Margay) -> Result<()> {
         load::wait_for(url)?;
         load::wrk(&wrk, url, CONNECTIONS, Duration::from_secs(1))?;
     }
-    let mut contenders: Vec<(String, Box<dyn FnMut() -> Result<f64>>)> = urls
+    let contenders = urls
         .iter()
-        .map(|(name, url)| {
-            let measure: Box<dyn FnMut() -> Result<f64>> =
-                Box::new(|| Ok(load::wrk(&wrk, url, CONNECTIONS, ROUND)?.rate));
-            ((*name).to_owned(), measure)
-        })
+        .map(|(name, url)| Contender::new(name, || Ok(load::wrk(&wrk, url, CONNECTIONS, ROUND)?.rate)))
         .collect();
-    let results = measure::in_turn(ROUNDS, &mut contenders)?;
+    let results = measure::in_turn(ROUNDS, contenders)?;
     let ours = results[0].1.median();
     let rows: Vec<_> = results
         .iter()

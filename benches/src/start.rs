@@ -9,7 +9,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    machine, measure,
+    machine,
+    measure::{self, Contender},
     platform::{Margay, samples},
 };
 
@@ -23,35 +24,24 @@ pub fn run(margay: &Margay) -> Result<()> {
     if runc.is_some() {
         bundle(bundles.path())?;
     }
-    let docker = docker();
-    let mut contenders: Vec<(String, Box<dyn FnMut() -> Result<f64>>)> = Vec::new();
-    contenders.push(("margay run hello".to_owned(), Box::new(|| timed(&mut margay.command(["run", "--rm", "hello"])))));
+    let mut contenders =
+        vec![Contender::new("margay run hello", || timed(&mut margay.command(["run", "--rm", "hello"])))];
     if let Some(runc) = &runc {
         let mut turn = 0;
-        contenders.push((
-            "runc run (busybox echo)".to_owned(),
-            Box::new(move || {
-                turn += 1;
-                timed(
-                    Command::new(runc)
-                        .args(["run", &format!("margay-bench-{}-{turn}", std::process::id())])
-                        .current_dir(bundles.path()),
-                )
-            }),
-        ));
+        let bundle = bundles.path();
+        contenders.push(Contender::new("runc run (busybox echo)", move || {
+            turn += 1;
+            let id = format!("margay-bench-{}-{turn}", std::process::id());
+            timed(Command::new(runc).args(["run", &id]).current_dir(bundle))
+        }));
     }
-    if docker {
-        contenders.push((
-            "docker run --rm hello-world".to_owned(),
-            Box::new(|| timed(Command::new("docker").args(["run", "--rm", "hello-world"]))),
-        ));
+    if docker() {
+        let run = || timed(Command::new("docker").args(["run", "--rm", "hello-world"]));
+        contenders.push(Contender::new("docker run --rm hello-world", run));
     } else {
         println!("No Docker engine answers: docker is left out.\n");
     }
-    for (_, measure) in &mut contenders {
-        measure()?; // the first run fills the caches, margay's machine code among them
-    }
-    let results = measure::in_turn(ROUNDS, &mut contenders)?;
+    let results = measure::in_turn(ROUNDS, contenders)?;
     let ours = results[0].1.median();
     let rows: Vec<_> = results
         .iter()
