@@ -1,1 +1,38 @@
-//! Placeholder until the room is built.
+//! One small state abstraction for whoever must not forget: a revisioned key-value with transactions and watches.
+//!
+//! Enter at [`Store`], which states the promises; [`SqliteStore`] keeps them in one file and [`MemoryStore`] in none.
+//! Both run the same state machine and the same conformance suite. Absent on purpose: leases (until then the epoch of a
+//! leader is a key incremented at each start), reads at past revisions, and values larger than 256 KiB (blobs are files).
+#![forbid(unsafe_code)]
+
+mod promise; // what any engine must promise
+mod range; // which keys are meant
+mod txn; // compares, then, otherwise: and what is refused before it runs
+mod value; // the version byte in front of each stored value
+
+mod state; // keys, revisions and what a transaction does to them, as a pure state machine
+mod watch; // changes on their way to whoever follows them, in bounded buffers
+mod shared; // state and watches together, as readers see them
+
+mod memory; // an engine that forgets
+mod sqlite; // an engine that does not: one writer thread, group commit
+
+mod error;
+
+#[cfg(test)]
+mod conformance; // the rules, each as a test that every engine runs
+#[cfg(test)]
+mod crash; // what is left after kill -9
+
+pub use error::Error;
+pub use memory::MemoryStore;
+pub use promise::{Status, Store};
+pub use range::{Query, Range, Ranged};
+pub use sqlite::SqliteStore;
+pub use state::Kv;
+pub use txn::{Committed, Compare, Op, Outcome, Txn};
+pub use value::{decode, encode};
+pub use watch::{Batch, Delivery, Event, Watch};
+
+/// A point in the history of a store: counts up by one with each transaction that changes anything.
+pub type Rev = i64;
