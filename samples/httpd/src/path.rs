@@ -19,8 +19,7 @@ impl Wanted {
         if path.contains('\0') || rest.split('/').any(|name| name == "..") {
             return None;
         }
-        let names: Vec<String> =
-            rest.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect();
+        let names: Vec<String> = rest.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect();
         Some(Self { folder: names.is_empty() || path.ends_with('/') || path.ends_with("/."), names })
     }
 
