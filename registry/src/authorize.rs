@@ -1,0 +1,112 @@
+use spec::Tenant;
+
+use crate::{Action, Repository};
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Principal {
+    /// Somebody without a token, or with one that names nobody.
+    Nobody,
+    /// A user of this registry.
+    User {
+        name: Tenant,
+        /// What the token was fetched for. A user may hold less than their rights, never more.
+        scopes: Scopes,
+    },
+    /// A part of the platform, with a token minted for exactly this.
+    Machine { name: String, scopes: Scopes },
+}
+
+/// How far a token reaches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scopes {
+    /// As far as its holder's rights: what a password proves, before a token is cut from it.
+    All,
+    /// These, and nothing else.
+    Only(Vec<(Repository, Vec<Action>)>),
+}
+
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Allowed,
+    /// A (better) token would do: answer with a challenge.
+    Challenge,
+    /// No token will do.
+    Denied,
+}
+
+/// The one place that decides who may do what to a repository. `public` is whether everybody may read it; a repository
+/// that does not exist is not public, so that nobody can tell it from a private one.
+pub(crate) fn authorize(principal: &Principal, repository: &Repository, public: bool, action: Action) -> Verdict {
+    let open = public && action == Action::Pull;
+    match principal {
+        _ if open => Verdict::Allowed,
+        Principal::Nobody => Verdict::Challenge,
+        Principal::User { name, .. } if !repository.belongs_to(name) => Verdict::Denied,
+        Principal::User { scopes, .. } if scopes.cover(repository, action) => Verdict::Allowed,
+        Principal::User { .. } => Verdict::Challenge,
+        Principal::Machine { scopes, .. } if scopes.cover(repository, action) => Verdict::Allowed,
+        Principal::Machine { .. } => Verdict::Denied,
+    }
+}
+
+impl Principal {
+    /// For logs, and to count what somebody has open.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Nobody => "nobody",
+            Self::User { name, .. } => name.as_str(),
+            Self::Machine { name, .. } => name,
+        }
+    }
+}
+
+impl Scopes {
+    fn cover(&self, repository: &Repository, action: Action) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(list) => list.iter().any(|(name, actions)| {
+                name == repository
+                    // Clients ask for `pull,push` and then delete their own uploads and tags.
+                    && (actions.contains(&action) || action == Action::Delete && actions.contains(&Action::Push))
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_owns_what_is_below_their_name_and_everybody_reads_what_is_public() {
+        let user = |name: &str, scopes| Principal::User { name: name.parse().unwrap(), scopes };
+        let only =
+            |repository: &str, actions: &[Action]| Scopes::Only(vec![(repository.parse().unwrap(), actions.to_vec())]);
+        let machine = |scopes| Principal::Machine { name: "node".to_owned(), scopes };
+        use {Action::*, Verdict::*};
+        for (principal, repository, public, action, want) in [
+            (Principal::Nobody, "ann/cats", false, Pull, Challenge),
+            (Principal::Nobody, "ann/cats", true, Pull, Allowed),
+            (Principal::Nobody, "ann/cats", true, Push, Challenge),
+            (user("ann", Scopes::All), "ann/cats", false, Push, Allowed),
+            (user("ann", Scopes::All), "ann", false, Push, Denied),
+            (user("ann", Scopes::All), "anna/cats", false, Pull, Denied),
+            (user("bob", Scopes::All), "ann/cats", false, Pull, Denied),
+            (user("bob", Scopes::All), "ann/cats", true, Pull, Allowed),
+            (user("bob", Scopes::All), "ann/cats", true, Delete, Denied),
+            (user("bob", only("ann/cats", &[Pull, Push])), "ann/cats", false, Pull, Denied),
+            (user("ann", only("ann/cats", &[Pull])), "ann/cats", false, Push, Challenge),
+            (user("ann", only("ann/cats", &[Push])), "ann/cats", false, Delete, Allowed),
+            (user("ann", only("ann/cats", &[Pull])), "ann/dogs", false, Pull, Challenge),
+            (machine(only("ann/cats", &[Pull])), "ann/cats", false, Pull, Allowed),
+            (machine(only("ann/cats", &[Pull])), "ann/cats", false, Push, Denied),
+            (machine(only("ann/cats", &[Pull])), "ann/dogs", false, Pull, Denied),
+            (machine(only("ann/cats", &[Pull])), "ann/dogs", true, Pull, Allowed),
+        ] {
+            let got = authorize(&principal, &repository.parse().unwrap(), public, action);
+            assert_eq!(got, want, "{principal:?} {action:?} {repository}, public: {public}");
+        }
+    }
+}

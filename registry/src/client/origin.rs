@@ -1,0 +1,99 @@
+use std::{fmt, net::IpAddr};
+
+use http::Uri;
+
+/// Who is spoken to: scheme, host and port. Credentials belong to exactly one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Origin {
+    pub secure: bool,
+    /// A name or an address, without brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+impl Origin {
+    /// From `HOST[:PORT]` as it stands in a reference.
+    pub fn of_registry(registry: &str, secure: bool) -> Option<Self> {
+        // Docker Hub's API lives under another name than the one people write.
+        let registry = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
+        let scheme = if secure { "https" } else { "http" };
+        Self::of_uri(&format!("{scheme}://{registry}/").parse().ok()?)
+    }
+
+    /// From an absolute URL; `None` when it is relative, of another scheme, or has user information.
+    pub fn of_uri(uri: &Uri) -> Option<Self> {
+        let secure = match uri.scheme_str()? {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        if uri.authority()?.as_str().contains('@') {
+            return None;
+        }
+        let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        (!host.is_empty()).then_some(Self { secure, host, port })
+    }
+
+    /// `HOST:PORT` for the `Host` header, as it was asked for.
+    pub fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        match (self.secure, self.port) {
+            (true, 443) | (false, 80) => host,
+            (_, port) => format!("{host}:{port}"),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.authority())
+    }
+}
+
+/// Whether bytes for `registry` (`HOST[:PORT]`) never leave this machine, so that plain HTTP gives nothing away.
+pub(crate) fn is_loopback(registry: &str) -> bool {
+    let Some(origin) = Origin::of_registry(registry, false) else { return false };
+    match origin.host.parse::<IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => origin.host == "localhost" || origin.host.ends_with(".localhost"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for (registry, want) in [
+            ("localhost:5000", true),
+            ("registry.localhost:5000", true),
+            ("127.0.0.1:5000", true),
+            ("127.8.8.8", true),
+            ("[::1]:5000", true),
+            ("localhost.example.com", false),
+            ("box.local:5000", false),
+            ("10.0.0.1:5000", false),
+            ("a@localhost", false),
+        ] {
+            assert_eq!(is_loopback(registry), want, "{registry}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        for (url, want) in [
+            ("https://Example.com/a", Some("example.com")),
+            ("https://example.com:443/a", Some("example.com")),
+            ("http://example.com:443/a", Some("example.com:443")),
+            ("http://[::1]:5000/", Some("[::1]:5000")),
+            ("ftp://example.com/", None),
+            ("/v2/", None),
+            ("https://user:password@example.com/", None),
+        ] {
+            let got = Origin::of_uri(&url.parse().unwrap()).map(|o| o.to_string());
+            assert_eq!(got.as_deref(), want, "{url}");
+        }
+    }
+}
