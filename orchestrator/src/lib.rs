@@ -1,1 +1,28 @@
-//! Placeholder until the room is built.
+//! Desired + observed -> plan -> act: what should run where, and the API through which people and nodes say so.
+//!
+//! Enter at [`serve`] to be the control plane, at [`Client`] to speak to one. What it keeps is in `store` and nowhere
+//! else, so it can be killed at any time: what runs keeps running, and what was acknowledged is there after the restart.
+//! Absent on purpose: it starts no process, reads no image (an [`ImageResolver`] does), and sends no command to a node.
+//! Absent for now: more than one control plane at a time, preemption, moving standalone tasks off a lost node.
+#![forbid(unsafe_code)]
+
+mod api; // what the API takes and answers beyond the objects of `spec`
+mod config; // what the control plane is told when it starts
+mod resolver; // who knows what an image name means
+mod client; // the API from the other end
+
+mod ca; // the certificate authority: names for nodes
+mod files; // folders and files for their owner alone
+mod secret; // random numbers, and how secrets are kept
+mod tls; // both ends of TLS
+
+mod error;
+
+pub use api::{
+    Caller, ContainerGrants, CreateCluster, CreateCredential, CreateJoinToken, CreateService, CreatedJoinToken,
+    Credential, Drain, Health, Page, RegisteredDefinition, RunTask, UpdateService, UsageReport, UsageTotal, Volume,
+};
+pub use client::Client;
+pub use config::Config;
+pub use error::Error;
+pub use resolver::{ImageResolver, ResolvedImage, Runs};

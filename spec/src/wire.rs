@@ -2,7 +2,7 @@
 //!
 //! A node long-polls its whole desired set, acts on it level by level, and posts what it sees. It never gets a command.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -29,7 +29,7 @@ pub fn check_version(what: &str, found: u32) -> Result<(), ParseError> {
 }
 
 /// `margay node join` takes one of these: where the control plane is, how to know it, and a secret that works once.
-/// Written as `margay1.` and base64url of the JSON.
+/// Written as `margay1.` and the JSON in hex digits, so that it survives every shell and chat.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JoinToken {
@@ -39,6 +39,35 @@ pub struct JoinToken {
     pub ca_fingerprint: String,
     /// Works once, for ten minutes.
     pub secret: String,
+}
+
+const TOKEN_PREFIX: &str = "margay1.";
+/// An address and two hashes are far shorter.
+const TOKEN_CHARS_MAX: usize = 4096;
+
+impl fmt::Display for JoinToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(TOKEN_PREFIX)?;
+        let json = serde_json::to_vec(self).map_err(|_| fmt::Error)?;
+        json.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for JoinToken {
+    type Err = ParseError;
+
+    /// The error never repeats the token: it is a secret.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let wrong = || ParseError("this is not a join token of `margay1.` and hex digits".to_owned());
+        let digits = text.trim().strip_prefix(TOKEN_PREFIX).ok_or_else(wrong)?.as_bytes();
+        if !digits.len().is_multiple_of(2) || digits.len() > TOKEN_CHARS_MAX {
+            return Err(wrong());
+        }
+        let nibble = |digit: u8| (digit as char).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        let json: Option<Vec<u8>> =
+            digits.chunks_exact(2).map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?)).collect();
+        serde_json::from_slice(&json.ok_or_else(wrong)?).map_err(|_| wrong())
+    }
 }
 
 /// A node asks to become one: the only request that a node makes without a client certificate.
@@ -71,6 +100,26 @@ pub struct JoinResponse {
     pub ca_pem: String,
     /// Where the bundled registry is, `host:port`.
     pub registry: Option<String>,
+}
+
+/// A node asks for its next certificate, by the one it has. The answer is a [`JoinResponse`].
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RenewRequest {
+    /// [`VERSION`].
+    pub version: u32,
+    /// PKCS#10 certificate signing request, PEM. Its names are ignored.
+    pub csr_pem: String,
+}
+
+/// The answer to a [`UsageBatch`](crate::UsageBatch).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UsageTaken {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The ledger has every record of this `(node, boot)` up to this sequence number; go on after it.
+    pub seq: u64,
 }
 
 /// Everything that should run on a node, as of a revision. Whatever is not in it should not run there.
@@ -181,4 +230,23 @@ pub struct Fault {
     /// The next thing to try.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_join_token_prints_what_it_parses_and_never_repeats_a_secret() {
+        let token =
+            JoinToken { address: "127.0.0.1:7".into(), ca_fingerprint: "ab".repeat(32), secret: "s3cret".into() };
+        let text = token.to_string();
+        assert!(text.starts_with("margay1.7b22"), "{text}");
+        assert!(format!(" {text}\n").parse::<JoinToken>().unwrap() == token);
+        for text in ["", "margay1.", "margay1.7", "margay1.zz", "margay2.7b7d", "margay1.7b7d", &text[..text.len() - 2]]
+        {
+            let Err(error) = text.parse::<JoinToken>() else { panic!("{text}") };
+            assert_eq!(error.to_string(), "this is not a join token of `margay1.` and hex digits");
+        }
+    }
 }

@@ -1,0 +1,315 @@
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use spec::{
+    Cluster, ClusterName, Node, NodeId, Service, ServiceName, Task, TaskDefinition, TaskDefinitionId, TaskId,
+    VolumeName,
+    wire::{Fault, RouteTable},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+
+use crate::{
+    Error,
+    api::*,
+    tls::{self, CONTROL_NAME},
+};
+
+/// Longer than any honest answer takes: resolving images of a definition is the slowest, with ten seconds each.
+const ANSWER_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(120);
+/// A page of 1,000 tasks is far below.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Speaks to the control plane: through its Unix socket as its operator, or over TLS as the tenant of a credential.
+///
+/// Every create sends an `Idempotency-Key` of its own; repeat with [`Client::with_key`] to be sure that a request whose
+/// answer was lost happens once.
+#[derive(Clone)]
+pub struct Client {
+    way: Way,
+    key: Option<String>,
+}
+
+#[derive(Clone)]
+enum Way {
+    Unix(PathBuf),
+    Tls(Box<Credential>),
+}
+
+impl Client {
+    /// Through the socket of a control plane on this machine.
+    pub fn unix(socket: impl Into<PathBuf>) -> Self {
+        Self { way: Way::Unix(socket.into()), key: None }
+    }
+
+    /// Over TLS, trusting exactly the CA that the credential names.
+    pub fn tls(credential: Credential) -> Self {
+        Self { way: Way::Tls(Box::new(credential)), key: None }
+    }
+
+    /// The same, with this `Idempotency-Key` on every create.
+    #[must_use]
+    pub fn with_key(&self, key: impl Into<String>) -> Self {
+        Self { key: Some(key.into()), ..self.clone() }
+    }
+
+    /// Whether it answers, and where it is.
+    pub async fn health(&self) -> Result<Health, Error> {
+        self.get("/v1/health").await
+    }
+
+    /// Who the control plane takes us for.
+    pub async fn principal(&self) -> Result<Caller, Error> {
+        self.get("/v1/principal").await
+    }
+
+    /// Makes a cluster.
+    pub async fn create_cluster(&self, name: &ClusterName) -> Result<Cluster, Error> {
+        self.create("/v1/clusters", &CreateCluster { name: name.clone() }).await
+    }
+
+    /// Every cluster.
+    pub async fn clusters(&self) -> Result<Vec<Cluster>, Error> {
+        self.all("/v1/clusters").await
+    }
+
+    /// One cluster.
+    pub async fn cluster(&self, name: &ClusterName) -> Result<Cluster, Error> {
+        self.get(&format!("/v1/clusters/{name}")).await
+    }
+
+    /// Deletes a cluster that has no services and no live tasks.
+    pub async fn delete_cluster(&self, name: &ClusterName) -> Result<(), Error> {
+        self.delete(&format!("/v1/clusters/{name}")).await
+    }
+
+    /// Registers the next revision of a task definition.
+    pub async fn register(&self, definition: &TaskDefinition) -> Result<RegisteredDefinition, Error> {
+        self.create("/v1/task-definitions", definition).await
+    }
+
+    /// Every revision that is active.
+    pub async fn definitions(&self) -> Result<Vec<RegisteredDefinition>, Error> {
+        self.all("/v1/task-definitions").await
+    }
+
+    /// One revision.
+    pub async fn definition(&self, id: &TaskDefinitionId) -> Result<RegisteredDefinition, Error> {
+        self.get(&format!("/v1/task-definitions/{id}")).await
+    }
+
+    /// No new task or service may use it; what runs keeps running.
+    pub async fn deregister(&self, id: &TaskDefinitionId) -> Result<(), Error> {
+        self.delete(&format!("/v1/task-definitions/{id}")).await
+    }
+
+    /// Runs tasks.
+    pub async fn run(&self, cluster: &ClusterName, task: &RunTask) -> Result<Vec<Task>, Error> {
+        let page: Page<Task> = self.create(&format!("/v1/clusters/{cluster}/tasks"), task).await?;
+        Ok(page.items)
+    }
+
+    /// Every task, ended ones for a while too.
+    pub async fn tasks(&self) -> Result<Vec<Task>, Error> {
+        self.all("/v1/tasks").await
+    }
+
+    /// One task.
+    pub async fn task(&self, id: &TaskId) -> Result<Task, Error> {
+        self.get(&format!("/v1/tasks/{id}")).await
+    }
+
+    /// Asks a task to end. A copy of a service is replaced.
+    pub async fn stop(&self, id: &TaskId) -> Result<Task, Error> {
+        self.send(Method::POST, &format!("/v1/tasks/{id}/stop"), Bytes::new()).await
+    }
+
+    /// Makes a service.
+    pub async fn create_service(&self, cluster: &ClusterName, service: &CreateService) -> Result<Service, Error> {
+        self.create(&format!("/v1/clusters/{cluster}/services"), service).await
+    }
+
+    /// Every service of every cluster.
+    pub async fn services(&self) -> Result<Vec<Service>, Error> {
+        self.all("/v1/services").await
+    }
+
+    /// One service.
+    pub async fn service(&self, cluster: &ClusterName, name: &ServiceName) -> Result<Service, Error> {
+        self.get(&format!("/v1/clusters/{cluster}/services/{name}")).await
+    }
+
+    /// Changes a service.
+    pub async fn update_service(
+        &self,
+        cluster: &ClusterName,
+        name: &ServiceName,
+        update: &UpdateService,
+    ) -> Result<Service, Error> {
+        let path = format!("/v1/clusters/{cluster}/services/{name}");
+        self.send(Method::PATCH, &path, json(update)).await
+    }
+
+    /// Deletes a service; its tasks are stopped.
+    pub async fn delete_service(&self, cluster: &ClusterName, name: &ServiceName) -> Result<(), Error> {
+        self.delete(&format!("/v1/clusters/{cluster}/services/{name}")).await
+    }
+
+    /// Every node that we own, and those of the pool.
+    pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
+        self.all("/v1/nodes").await
+    }
+
+    /// One node.
+    pub async fn node(&self, id: &NodeId) -> Result<Node, Error> {
+        self.get(&format!("/v1/nodes/{id}")).await
+    }
+
+    /// Forgets a node: its certificate is worth nothing any more, its tasks count as ended.
+    pub async fn remove_node(&self, id: &NodeId) -> Result<(), Error> {
+        self.delete(&format!("/v1/nodes/{id}")).await
+    }
+
+    /// Moves the work of a node elsewhere, or lets it have work again.
+    pub async fn drain_node(&self, id: &NodeId, drain: bool) -> Result<Node, Error> {
+        self.send(Method::POST, &format!("/v1/nodes/{id}/drain"), json(&Drain { drain })).await
+    }
+
+    /// A token for one node.
+    pub async fn create_join_token(&self, wanted: CreateJoinToken) -> Result<CreatedJoinToken, Error> {
+        self.create("/v1/join-tokens", &wanted).await
+    }
+
+    /// A credential for a tenant: for the operator alone.
+    pub async fn create_credential(&self, wanted: &CreateCredential) -> Result<Credential, Error> {
+        self.create("/v1/credentials", wanted).await
+    }
+
+    /// Every volume.
+    pub async fn volumes(&self) -> Result<Vec<Volume>, Error> {
+        self.all("/v1/volumes").await
+    }
+
+    /// Forgets where a volume is, when no task mounts it. Its bytes stay on its node.
+    pub async fn forget_volume(&self, name: &VolumeName) -> Result<(), Error> {
+        self.delete(&format!("/v1/volumes/{name}")).await
+    }
+
+    /// What was used, in all and by image.
+    pub async fn usage(&self) -> Result<UsageReport, Error> {
+        self.get("/v1/usage").await
+    }
+
+    /// Who answers for which host name.
+    pub async fn routes(&self) -> Result<RouteTable, Error> {
+        self.get("/v1/routes").await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.send(Method::GET, path, Bytes::new()).await
+    }
+
+    async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Error> {
+        let (mut items, mut after) = (Vec::new(), String::new());
+        loop {
+            let page: Page<T> = self.get(&format!("{path}{after}")).await?;
+            items.extend(page.items);
+            match page.next {
+                Some(next) => after = format!("?after={next}"),
+                None => return Ok(items),
+            }
+        }
+    }
+
+    async fn create<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+        self.send(Method::POST, path, json(body)).await
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), Error> {
+        self.send::<serde_json::Value>(Method::DELETE, path, Bytes::new()).await.map(drop)
+    }
+
+    async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, Error> {
+        let answer = timeout(ANSWER_TIME_MAX, self.exchange(method, path, body));
+        let (status, bytes) = answer.await.map_err(|_| Error::NoAnswer { to: self.place() })??;
+        if status.is_success() {
+            let text = if bytes.is_empty() { &b"null"[..] } else { &bytes };
+            return serde_json::from_slice(text).map_err(|source| Error::Answer { to: self.place(), source });
+        }
+        let fault = serde_json::from_slice::<Fault>(&bytes);
+        Err(fault.map_or_else(|source| Error::Answer { to: self.place(), source }, Error::Refused))
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), Error> {
+        let mut request = Request::builder().method(&method).uri(path).header(header::HOST, CONTROL_NAME);
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        if method == Method::POST {
+            let key = self.key.clone().unwrap_or_else(crate::secret::random_hex);
+            request = request.header("idempotency-key", key);
+        }
+        let connect = |source| Error::Connect { to: self.place(), source };
+        match &self.way {
+            Way::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(connect)?;
+                self.over(stream, request, body).await
+            }
+            Way::Tls(credential) => {
+                let stream = TcpStream::connect(&credential.address).await.map_err(connect)?;
+                let stream = tls::connect_pinned(&credential.ca_fingerprint, stream).await.map_err(connect)?;
+                let bearer = format!("Bearer {}", credential.token);
+                self.over(stream, request.header(header::AUTHORIZATION, bearer), body).await
+            }
+        }
+    }
+
+    async fn over<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+        &self,
+        stream: S,
+        request: http::request::Builder,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), Error> {
+        let broken = |source: Box<dyn std::error::Error + Send + Sync>| Error::Connect {
+            to: self.place(),
+            source: std::io::Error::other(source),
+        };
+        let request = request.body(Full::new(body)).map_err(|e| broken(e.into()))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(e.into()))?;
+        let exchange = async {
+            let response = sender.send_request(request).await.map_err(|e| broken(e.into()))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(broken)?;
+            Ok((status, body.to_bytes()))
+        };
+        // The connection is driven here and nowhere else, so nothing outlives the call.
+        let drive = async {
+            let _ = connection.await; // its failure is the exchange's failure too
+            std::future::pending::<std::convert::Infallible>().await
+        };
+        tokio::select! {
+            biased;
+            answer = exchange => answer,
+            never = drive => match never {},
+        }
+    }
+
+    fn place(&self) -> String {
+        match &self.way {
+            Way::Unix(path) => path.display().to_string(),
+            Way::Tls(credential) => credential.address.clone(),
+        }
+    }
+}
+
+fn json(body: &impl Serialize) -> Bytes {
+    serde_json::to_vec(body).expect("our bodies have string keys").into()
+}
