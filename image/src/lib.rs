@@ -1,1 +1,40 @@
-//! Placeholder until the room is built.
+//! What an image is, read from hostile bytes: which format it has, what is in its layers, what its program asks for.
+//!
+//! Enter at [`plan`] with the bytes of a manifest to learn what an image is made of, at [`LayerReader`] to walk a layer,
+//! at [`FileIndex`] for the root filesystem that the layers make together, and at [`inspect_wasm`] for what a program
+//! imports and exports. What something is, its bytes decide; media types, platforms and labels are hints.
+//! Absent on purpose: paths of this machine, networks, unpacking. Everything works over `Read` and byte slices.
+#![forbid(unsafe_code)]
+
+mod sniff; // what some bytes are, by their first bytes
+mod verify; // bytes that must turn out to be what their name says
+
+mod budget; // how much a layer may cost us
+mod stream; // the uncompressed bytes of a layer, counted and hashed on their way through
+mod header; // 512 bytes of tar
+mod extended; // the records in front of a header that change it: PAX and GNU
+mod path; // names inside a layer, normal or refused
+mod layer; // a layer as a sequence of entries
+
+mod merge; // layers on top of each other, with whiteouts
+mod index; // the merged tree: look up, list, resolve links
+mod index_bytes; // the same in a file, read back without trust
+
+mod wasm; // what a program imports, exports, and therefore is
+mod spin; // Spin's locked application, as far as it says what to run
+mod plan; // manifest and config to one plan, whoever wrote them
+mod program; // which file runs, and whether it is Wasm or native
+
+mod error;
+
+pub use budget::Budget;
+pub use error::Error;
+pub use index::{DirEntry, FileIndex, FileNode, LookupError, Node, NodeId};
+pub use layer::{Entry, EntryKind, LayerReader, LayerSummary};
+pub use merge::FileIndexBuilder;
+pub use path::{BadName, normal_name};
+pub use plan::{Document, Format, LayerContent, Plan, PlannedLayer, Program, WANTS_KEY, choose, parse_document, plan};
+pub use program::{Kind, Located, locate};
+pub use sniff::{Sniffed, sniff};
+pub use verify::{Verified, read_verified};
+pub use wasm::{Wasi, WasmFacts, World, inspect_wasm};

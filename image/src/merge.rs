@@ -1,0 +1,362 @@
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::{Read, Write},
+};
+
+use crate::{
+    error::Error,
+    index::{FileIndex, FileNode, Record},
+    layer::{Entry, EntryKind, LayerReader},
+    path::{BadName, normal_name, shown},
+};
+
+/// Puts layers on top of each other, lowest first, and becomes a [`FileIndex`].
+///
+/// Whiteouts take away only what lower layers have, wherever in their own layer they stand. A folder and a folder
+/// become one; in every other case the upper thing replaces the lower one. The last of two entries with one name wins.
+///
+/// # Spec
+/// OCI image-spec 1.1, "Image Layer Filesystem Changeset".
+#[derive(Default)]
+pub struct FileIndexBuilder {
+    merged: Folder,
+    current: Folder,
+    layers: u32,
+}
+
+#[derive(Default)]
+struct Folder {
+    mode: Option<u32>,
+    mtime: i64,
+    /// Lower layers' content of this folder is gone.
+    opaque: bool,
+    children: BTreeMap<Box<str>, Slot>,
+}
+
+/// What one layer says about one name.
+#[derive(Default)]
+struct Slot {
+    /// Whatever lower layers have under this name is gone.
+    hides: bool,
+    thing: Option<Thing>,
+}
+
+enum Thing {
+    Folder(Folder),
+    File(FileNode),
+    Symlink(Box<str>),
+}
+
+impl FileIndexBuilder {
+    /// No layers yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads the rest of `layer` as the next layer up, and gives the reader back to be finished.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the layer.
+    pub fn read_layer<R: Read, W: Write>(&mut self, layer: &mut LayerReader<R, W>) -> Result<(), Error> {
+        while let Some(entry) = layer.next_entry()? {
+            self.add(&entry)?;
+        }
+        self.end_layer();
+        Ok(())
+    }
+
+    /// Adds one entry to the current layer.
+    ///
+    /// # Errors
+    /// [`Error::LayerPath`] when its name leads through a link or a file of the same layer, or when it is a hard link to
+    /// something that the layer does not have.
+    pub fn add(&mut self, entry: &Entry) -> Result<(), Error> {
+        let bad = |why| Error::LayerPath { name: shown(entry.path.as_bytes()), why };
+        let thing = match &entry.kind {
+            EntryKind::Whiteout => {
+                self.slot(&entry.path).map_err(bad)?.hides = true;
+                return Ok(());
+            }
+            EntryKind::Opaque => {
+                self.folder(&entry.path).map_err(bad)?.opaque = true;
+                return Ok(());
+            }
+            EntryKind::Directory => {
+                let folder = self.replacing_folder(&entry.path).map_err(bad)?;
+                folder.mode = Some(entry.mode & 0o777);
+                folder.mtime = entry.mtime;
+                return Ok(());
+            }
+            EntryKind::File => Thing::File(FileNode {
+                layer: self.layers,
+                offset: entry.offset,
+                len: entry.size,
+                mode: entry.mode & 0o777,
+                mtime: entry.mtime,
+            }),
+            EntryKind::Symlink { target } => Thing::Symlink(target.as_str().into()),
+            EntryKind::Hardlink { target } => self.linked(target).ok_or_else(|| bad(BadName::LinkAbsent))?,
+        };
+        self.slot(&entry.path).map_err(bad)?.thing = Some(thing);
+        Ok(())
+    }
+
+    /// Adds a file whose bytes are not in a tar: a layer that is the file itself. `node` says where they are.
+    ///
+    /// # Errors
+    /// [`Error::LayerPath`] as in [`FileIndexBuilder::add`].
+    pub fn add_file(&mut self, path: &str, node: FileNode) -> Result<(), Error> {
+        let bad = |why| Error::LayerPath { name: shown(path.as_bytes()), why };
+        match normal_name(path.trim_start_matches('/').as_bytes()).map_err(bad)? {
+            "" => Err(bad(BadName::Empty)),
+            name => {
+                self.slot(name).map_err(bad)?.thing = Some(Thing::File(node));
+                Ok(())
+            }
+        }
+    }
+
+    /// The current layer is complete; what comes next is above it.
+    pub fn end_layer(&mut self) {
+        let upper = std::mem::take(&mut self.current);
+        merge(&mut self.merged, upper);
+        self.layers += 1;
+    }
+
+    /// The index of all layers that were ended.
+    ///
+    /// # Errors
+    /// [`Error::Budget`] when names and links together need more than 4 GiB.
+    pub fn finish(self) -> Result<FileIndex, Error> {
+        flatten(self.merged, self.layers)
+    }
+
+    /// The folder at `path` of this layer, made on the way if this layer did not mention it.
+    fn folder(&mut self, path: &str) -> Result<&mut Folder, BadName> {
+        let mut folder = &mut self.current;
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            let slot = folder.children.entry(part.into()).or_default();
+            folder = match slot.thing.get_or_insert_with(|| Thing::Folder(Folder::default())) {
+                Thing::Folder(folder) => folder,
+                Thing::File(_) | Thing::Symlink(_) => return Err(BadName::ThroughLink),
+            };
+        }
+        Ok(folder)
+    }
+
+    /// Like [`Self::folder`], and what the layer had there before is replaced when it is no folder.
+    fn replacing_folder(&mut self, path: &str) -> Result<&mut Folder, BadName> {
+        if !path.is_empty() {
+            let slot = self.slot(path)?;
+            if !matches!(slot.thing, Some(Thing::Folder(_))) {
+                slot.thing = Some(Thing::Folder(Folder::default()));
+            }
+        }
+        self.folder(path)
+    }
+
+    fn slot(&mut self, path: &str) -> Result<&mut Slot, BadName> {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        Ok(self.folder(parent)?.children.entry(name.into()).or_default())
+    }
+
+    /// What the current layer has at `path`, when that can have a second name.
+    fn linked(&self, path: &str) -> Option<Thing> {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let mut folder = &self.current;
+        for part in parent.split('/').filter(|part| !part.is_empty()) {
+            match folder.children.get(part)?.thing.as_ref()? {
+                Thing::Folder(inner) => folder = inner,
+                Thing::File(_) | Thing::Symlink(_) => return None,
+            }
+        }
+        match folder.children.get(name)?.thing.as_ref()? {
+            Thing::File(node) => Some(Thing::File(*node)),
+            Thing::Symlink(target) => Some(Thing::Symlink(target.clone())),
+            Thing::Folder(_) => None,
+        }
+    }
+}
+
+/// Puts `upper` on top of `lower`. What remains has no whiteouts. Names are at most 256 deep, so this may recurse.
+fn merge(lower: &mut Folder, upper: Folder) {
+    if upper.opaque {
+        lower.children.clear();
+    }
+    if let Some(mode) = upper.mode {
+        (lower.mode, lower.mtime) = (Some(mode), upper.mtime);
+    }
+    for (name, slot) in upper.children {
+        if slot.hides {
+            lower.children.remove(&name);
+        }
+        match slot.thing {
+            None => {}
+            Some(Thing::Folder(upper)) => {
+                let below = lower.children.entry(name).or_default();
+                if !matches!(below.thing, Some(Thing::Folder(_))) {
+                    below.thing = Some(Thing::Folder(Folder::default()));
+                }
+                if let Some(Thing::Folder(lower)) = &mut below.thing {
+                    merge(lower, upper);
+                }
+            }
+            Some(thing) => {
+                lower.children.insert(name, Slot { hides: false, thing: Some(thing) });
+            }
+        }
+    }
+}
+
+/// Level by level, so that the children of a folder stand next to each other.
+fn flatten(root: Folder, layers: u32) -> Result<FileIndex, Error> {
+    let mut text = String::new();
+    let mut records = vec![Record::folder((0, 0), 0, &root)];
+    let mut queue = VecDeque::from([(0usize, root.children)]);
+    while let Some((at, children)) = queue.pop_front() {
+        let first = records.len();
+        records[at].set_children(first, children.len());
+        for (name, slot) in children {
+            let Some(thing) = slot.thing else { continue };
+            let named = put(&mut text, &name);
+            let parent = u32::try_from(at).map_err(|_| too_large())?;
+            match thing {
+                Thing::File(node) => records.push(Record::file(named, parent, node)),
+                Thing::Symlink(target) => {
+                    let target = put(&mut text, &target);
+                    records.push(Record::symlink(named, parent, target));
+                }
+                Thing::Folder(folder) => {
+                    let here = records.len();
+                    records.push(Record::folder(named, parent, &folder));
+                    queue.push_back((here, folder.children));
+                }
+            }
+        }
+    }
+    match u32::try_from(text.len()).is_ok() && u32::try_from(records.len()).is_ok() {
+        true => Ok(FileIndex::from_parts(records, text.into_boxed_str(), layers)),
+        false => Err(too_large()),
+    }
+}
+
+fn too_large() -> Error {
+    Error::Budget { why: "its names need more than 4 GiB".to_owned() }
+}
+
+fn put(text: &mut String, part: &str) -> (u64, usize) {
+    let at = text.len() as u64;
+    text.push_str(part);
+    (at, part.len())
+}
+
+impl Record {
+    fn folder(name: (u64, usize), parent: u32, folder: &Folder) -> Self {
+        // A folder that no layer describes is one that everybody may read, as tar and Docker make it.
+        Self::new_folder(name, parent, folder.mode.unwrap_or(0o755), folder.mtime)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One entry per word: `f` a file, `d/` a folder, `a->b` a symbolic link, `a=b` a hard link, `-f` a whiteout, `!d`
+    /// an opaque folder.
+    fn entry(word: &str, n: usize) -> Entry {
+        let symlink = |(a, b): (&str, &str)| (a.to_owned(), EntryKind::Symlink { target: b.to_owned() });
+        let hardlink = |(a, b): (&str, &str)| (a.to_owned(), EntryKind::Hardlink { target: b.to_owned() });
+        let (path, kind) = if let Some(path) = word.strip_prefix('-') {
+            (path.to_owned(), EntryKind::Whiteout)
+        } else if let Some(path) = word.strip_prefix('!') {
+            (path.to_owned(), EntryKind::Opaque)
+        } else if let Some(path) = word.strip_suffix('/') {
+            (path.to_owned(), EntryKind::Directory)
+        } else if let Some(link) = word.split_once("->") {
+            symlink(link)
+        } else if let Some(link) = word.split_once('=') {
+            hardlink(link)
+        } else {
+            (word.to_owned(), EntryKind::File)
+        };
+        Entry { path, kind, mode: 0o644, uid: 0, gid: 0, mtime: 0, size: 1, offset: n as u64, xattrs: Vec::new() }
+    }
+
+    fn merged(layers: &[&str]) -> Result<String, Error> {
+        let mut builder = FileIndexBuilder::new();
+        for layer in layers {
+            for (n, word) in layer.split_whitespace().enumerate() {
+                builder.add(&entry(word, n))?;
+            }
+            builder.end_layer();
+        }
+        Ok(listing(&builder.finish()?))
+    }
+
+    /// Every node, files with `@LAYER.OFFSET`.
+    fn listing(index: &FileIndex) -> String {
+        use crate::index::Node;
+        let shown = |(path, id)| match index.node(id) {
+            Node::Directory { .. } => format!("{path}/"),
+            Node::File(file) => format!("{path}@{}.{}", file.layer, file.offset),
+            Node::Symlink { target } => format!("{path}->{target}"),
+        };
+        index.iter().skip(1).map(shown).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn layers_merge_as_the_spec_says() {
+        for (layers, want) in [
+            (&["b a"][..], "a@0.1 b@0.0"),
+            (&["d/x"], "d/ d/x@0.0"),
+            (&["a", "a"], "a@1.0"),
+            (&["a b", "-a"], "b@0.1"),
+            (&["d/x d/y", "-d/x"], "d/ d/y@0.1"),
+            (&["d/x d/y", "-d"], ""),
+            (&["d/x d/y", "!d d/z"], "d/ d/z@1.1"),
+            (&["d/x d/y", "d/z !d"], "d/ d/z@1.0"), // whiteouts do not care where they stand
+            (&["d/x", "-d d/y"], "d/ d/y@1.1"),
+            (&["d/x", "d/y -d"], "d/ d/y@1.0"),
+            (&["a", "a -a"], "a@1.0"),
+            (&["a b", "!"], ""),
+            (&["a b", "! c"], "c@1.1"),
+            (&["-a a"], "a@0.1"),
+            (&["-a -d/x"], "d/"), // nothing there to take away
+            (&["d/x", "d"], "d@1.0"),
+            (&["d/x", "d", "d/y"], "d/ d/y@2.0"),
+            (&["d", "d/x"], "d/ d/x@1.0"),
+            (&["d->e e/x", "d/"], "d/ e/ e/x@0.1"),
+            (&["d->e e/x", "d/y"], "d/ e/ d/y@1.0 e/x@0.1"),
+            (&["d/x", "d->e"], "d->e"),
+            (&["d/x", "d/"], "d/ d/x@0.0"),
+            (&["a a"], "a@0.1"),
+            (&["a->b a/"], "a/"),
+            (&["a b=a"], "a@0.0 b@0.0"),
+            (&["a b=a", "-a"], "b@0.0"),
+            (&["a->x b=a"], "a->x b->x"),
+            (&["d/.wh.x d/y", "-d/y"], "d/ d/.wh.x@0.0"),
+        ] {
+            assert_eq!(merged(layers).unwrap(), want, "{layers:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_through_a_link_and_a_link_to_nothing_are_refused() {
+        for (layers, want) in [
+            (&["d->/etc d/x"][..], BadName::ThroughLink),
+            (&["f f/x"], BadName::ThroughLink),
+            (&["d->/etc -d/x"], BadName::ThroughLink),
+            (&["d->/etc !d"], BadName::ThroughLink),
+            (&["b=a"], BadName::LinkAbsent),
+            (&["b=a a"], BadName::LinkAbsent),
+            (&["d/ b=d"], BadName::LinkAbsent),
+            (&["d->e e/x b=d/x"], BadName::LinkAbsent),
+            (&["a", "b=a"], BadName::LinkAbsent), // only the same layer counts
+        ] {
+            match merged(layers) {
+                Err(Error::LayerPath { why, .. }) => assert_eq!(why, want, "{layers:?}"),
+                other => panic!("{layers:?}: {other:?}"),
+            }
+        }
+    }
+}
