@@ -1,0 +1,197 @@
+use std::{
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use spec::{Algorithm, Descriptor, Digest, Hasher};
+
+use crate::error::{Error, io_error};
+
+/// The `blobs` folder of an OCI layout: bytes by digest. A blob is complete as soon as it is visible.
+#[derive(Debug, Clone)]
+pub(crate) struct Blobs {
+    dir: PathBuf,
+}
+
+/// A blob on its way in: hashed while it is written, and visible only once [`BlobWriter::finish`] has returned.
+#[derive(Debug)]
+pub struct BlobWriter {
+    blobs: Blobs,
+    file: File,
+    temporary: Temporary,
+    hasher: Option<HasherBox>,
+    size: u64,
+}
+
+struct HasherBox(Hasher);
+
+impl std::fmt::Debug for HasherBox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hasher")
+    }
+}
+
+/// Removes its file unless it was renamed away.
+#[derive(Debug)]
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Gone already when the blob was finished; anything left is swept by `prune`.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl Blobs {
+    pub(crate) fn of(layout: &Path) -> Self {
+        Self { dir: layout.to_owned() }
+    }
+
+    pub(crate) fn path(&self, digest: &Digest) -> PathBuf {
+        self.folder(digest.algorithm()).join(digest.hex())
+    }
+
+    pub(crate) fn folder(&self, algorithm: Algorithm) -> PathBuf {
+        self.dir.join("blobs").join(algorithm.name())
+    }
+
+    pub(crate) fn temporary_folder(&self) -> PathBuf {
+        self.dir.join("tmp")
+    }
+
+    pub(crate) fn has(&self, digest: &Digest, size: u64) -> bool {
+        fs::metadata(self.path(digest)).is_ok_and(|found| found.is_file() && found.len() == size)
+    }
+
+    pub(crate) fn open(&self, digest: &Digest) -> Result<File, Error> {
+        let path = self.path(digest);
+        File::open(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::NoBlob(*digest),
+            _ => Error::Io { doing: "open", path, source },
+        })
+    }
+
+    /// The bytes of `descriptor`, proven, at most `bytes_max`.
+    pub(crate) fn read(&self, descriptor: &Descriptor, bytes_max: u64) -> Result<Vec<u8>, Error> {
+        let file = self.open(&descriptor.digest)?;
+        image::read_verified(file, descriptor, bytes_max)
+            .map_err(|source| Error::Image { whose: "a stored blob cannot be used".to_owned(), source })
+    }
+
+    pub(crate) fn writer(&self, algorithm: Algorithm) -> Result<BlobWriter, Error> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let folder = self.temporary_folder();
+        fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
+        let name = format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        let path = folder.join(name);
+        let file = File::options().create_new(true).read(true).write(true).open(&path).or_else(|_| {
+            // Left by a process of the same number that was killed.
+            fs::remove_file(&path)?;
+            File::options().create_new(true).read(true).write(true).open(&path)
+        });
+        let file = file.map_err(io_error("create", &path))?;
+        let hasher = Some(HasherBox(Hasher::new(algorithm)));
+        Ok(BlobWriter { blobs: self.clone(), file, temporary: Temporary(path), hasher, size: 0 })
+    }
+
+    pub(crate) fn write(&self, bytes: &[u8]) -> Result<Digest, Error> {
+        let digest = Digest::of(bytes);
+        if !self.has(&digest, bytes.len() as u64) {
+            let mut writer = self.writer(Algorithm::Sha256)?;
+            writer.write_all(bytes).map_err(io_error("write", &writer.temporary.0))?;
+            writer.finish()?;
+        }
+        Ok(digest)
+    }
+}
+
+impl BlobWriter {
+    /// Makes the blob visible under its digest: file synced, renamed, folder synced.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; nothing became visible.
+    pub fn finish(mut self) -> Result<(Digest, u64), Error> {
+        let digest = self.take_digest();
+        self.publish(digest)
+    }
+
+    /// Like [`BlobWriter::finish`], if the bytes are those of `expected`.
+    ///
+    /// # Errors
+    /// [`Error::Image`] if they are not; nothing became visible.
+    pub fn finish_as(mut self, expected: &Digest) -> Result<(Digest, u64), Error> {
+        let found = self.take_digest();
+        if found != *expected {
+            let source = image::Error::WrongDigest { what: "a blob".to_owned(), expected: *expected, found };
+            return Err(Error::Image { whose: format!("the blob `{}` cannot be stored", expected.short()), source });
+        }
+        self.publish(found)
+    }
+
+    fn take_digest(&mut self) -> Digest {
+        self.hasher.take().expect("taken only here, and finishing consumes the writer").0.finish()
+    }
+
+    fn publish(self, digest: Digest) -> Result<(Digest, u64), Error> {
+        let path = self.blobs.path(&digest);
+        if !self.blobs.has(&digest, self.size) {
+            let folder = self.blobs.folder(digest.algorithm());
+            fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
+            self.file.sync_all().map_err(io_error("sync", &self.temporary.0))?;
+            fs::rename(&self.temporary.0, &path).map_err(io_error("rename", &path))?;
+            sync_folder(&folder)?;
+        }
+        Ok((digest, self.size))
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(buf)?;
+        if let Some(hasher) = &mut self.hasher {
+            hasher.0.update(&buf[..n]);
+        }
+        self.size += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// A file without a name that is gone when it is closed.
+pub(crate) fn scratch_file(blobs: &Blobs) -> Result<File, Error> {
+    let writer = blobs.writer(Algorithm::Sha256)?;
+    // Dropping the writer removes the name; the file lives on through this descriptor.
+    writer.file.try_clone().map_err(io_error("open", &writer.temporary.0))
+}
+
+/// Makes what was renamed into `folder` survive a power cut.
+pub(crate) fn sync_folder(folder: &Path) -> Result<(), Error> {
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error("sync", folder))
+}
+
+/// Writes `path` so that a reader sees the old bytes or the new ones, and a power cut leaves one of the two.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = folder.join(name);
+    let mut file = File::create(&temporary).map_err(io_error("create", &temporary))?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
+    written.map_err(io_error("write", path))?;
+    sync_folder(folder)
+}
+
+/// At most `bytes_max` of a file.
+pub(crate) fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > bytes_max {
+        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {bytes_max} bytes"))),
+        false => Ok(bytes),
+    }
+}

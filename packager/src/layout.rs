@@ -1,0 +1,389 @@
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::FlockOperation;
+use spec::{Algorithm, Descriptor, Digest, Index, Manifest, MediaType, Platform, Reference};
+
+use crate::{
+    blobs::{BlobWriter, Blobs, read_file, replace_file},
+    error::{Error, io_error},
+};
+
+/// The annotation of an OCI layout that holds an image's name.
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+/// distribution-spec: manifests have at most 4 MiB; configs are kept to the same.
+pub(crate) const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
+/// 50 000 images of 600 bytes each.
+const INDEX_BYTES_MAX: u64 = 32 << 20;
+
+/// A folder of images: an OCI layout, usable by every other tool that reads one.
+///
+/// Readers take no lock: blobs are immutable, and the table of names is replaced in one rename.
+///
+/// # Spec
+/// OCI image-spec 1.1, "Image Layout".
+#[derive(Debug, Clone)]
+pub struct Layout {
+    dir: PathBuf,
+    blobs: Blobs,
+}
+
+/// An image that has a name here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalImage {
+    /// Its name.
+    pub reference: Reference,
+    /// Its manifest or index.
+    pub descriptor: Descriptor,
+    /// What it is for; several for an index.
+    pub platforms: Vec<Platform>,
+    /// Bytes of all its blobs, each counted once.
+    pub size: u64,
+    /// When it was built, RFC 3339, if it says so.
+    pub created: Option<String>,
+}
+
+/// What [`Layout::prune`] took away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// How many blobs.
+    pub blobs: u64,
+    /// Of how many bytes.
+    pub bytes: u64,
+}
+
+/// While one of these exists, [`Layout::prune`] waits: blobs may be written before anything names them.
+#[derive(Debug)]
+pub struct Hold {
+    _lock: File,
+}
+
+impl Layout {
+    /// The layout in `dir`, made if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Self, Error> {
+        let dir = dir.into();
+        let layout = Self { blobs: Blobs::of(&dir), dir };
+        let marker = layout.dir.join("oci-layout");
+        if !marker.exists() {
+            let folder = layout.blobs.folder(Algorithm::Sha256);
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io_error("create", &folder))?;
+            replace_file(&marker, OCI_LAYOUT)?;
+        }
+        Ok(layout)
+    }
+
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn blobs(&self) -> &Blobs {
+        &self.blobs
+    }
+
+    /// Where a blob is or would be.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.blobs.path(digest)
+    }
+
+    /// Whether there is a blob of that name and size.
+    pub fn has_blob(&self, digest: &Digest, size: u64) -> bool {
+        self.blobs.has(digest, size)
+    }
+
+    /// Opens a blob. Its bytes are not checked: compare while reading (`image::Verified`).
+    ///
+    /// # Errors
+    /// [`Error::NoBlob`].
+    pub fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
+        self.blobs.open(digest)
+    }
+
+    /// The bytes of a blob, checked, at most `bytes_max`.
+    ///
+    /// # Errors
+    /// [`Error::NoBlob`], or [`Error::Image`] when the bytes are not those of the descriptor.
+    pub fn read_blob(&self, descriptor: &Descriptor, bytes_max: u64) -> Result<Vec<u8>, Error> {
+        self.blobs.read(descriptor, bytes_max)
+    }
+
+    /// A new blob whose bytes are still to come.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn blob_writer(&self, algorithm: Algorithm) -> Result<BlobWriter, Error> {
+        self.blobs.writer(algorithm)
+    }
+
+    /// Stores `bytes`, unless they are here already.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn write_blob(&self, bytes: &[u8]) -> Result<Digest, Error> {
+        self.blobs.write(bytes)
+    }
+
+    /// Keeps [`Layout::prune`] away. Take one before the first blob is written, and drop it after the image has its tag.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn hold(&self) -> Result<Hold, Error> {
+        Ok(Hold { _lock: self.lock("prune.lock", FlockOperation::LockShared)? })
+    }
+
+    /// What `reference` names here. Reads one small file and no blob.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>, Error> {
+        let index = self.read_index()?;
+        Ok(find(&index, reference).cloned())
+    }
+
+    /// Gives the image at `descriptor` the name `reference`; whatever had it loses it.
+    ///
+    /// # Errors
+    /// [`Error::NoBlob`] when the manifest is not here.
+    pub fn tag(&self, reference: &Reference, descriptor: &Descriptor) -> Result<(), Error> {
+        if !self.blobs.has(&descriptor.digest, descriptor.size) {
+            return Err(Error::NoBlob(descriptor.digest));
+        }
+        let name = key(reference);
+        let mut entry = descriptor.clone();
+        entry.annotations.insert(REF_NAME.to_owned(), name.clone());
+        if self.read_index()?.manifests.contains(&entry) {
+            return Ok(()); // the way of every build without a change
+        }
+        self.update(|index| {
+            index.manifests.retain(|old| old.annotations.get(REF_NAME) != Some(&name));
+            index.manifests.push(entry);
+            index.manifests.sort_by(|a, b| a.annotations.get(REF_NAME).cmp(&b.annotations.get(REF_NAME)));
+        })
+    }
+
+    /// Takes the name `reference` away; the blobs stay until [`Layout::prune`]. Says what it named.
+    ///
+    /// # Errors
+    /// [`Error::NoImage`] when nothing has that name.
+    pub fn untag(&self, reference: &Reference) -> Result<Descriptor, Error> {
+        let mut removed = None;
+        self.update(|index| {
+            let Some(name) = find(index, reference).and_then(|entry| entry.annotations.get(REF_NAME)).cloned() else {
+                return;
+            };
+            removed = index.manifests.extract_if(.., |entry| entry.annotations.get(REF_NAME) == Some(&name)).next();
+        })?;
+        removed.ok_or_else(|| Error::NoImage(reference.clone()))
+    }
+
+    /// Every image that has a name, sorted by it. One whose blobs are damaged is listed with what is known.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn list(&self) -> Result<Vec<LocalImage>, Error> {
+        let index = self.read_index()?;
+        let named = index.manifests.into_iter().filter_map(|entry| {
+            let reference: Reference = entry.annotations.get(REF_NAME)?.parse().ok()?;
+            Some((reference, entry))
+        });
+        Ok(named.map(|(reference, descriptor)| self.describe(reference, descriptor)).collect())
+    }
+
+    /// The manifests under `descriptor`: itself, or the entries of an index that are here.
+    ///
+    /// # Errors
+    /// [`Error::Image`] when it is malformed.
+    pub fn manifests(&self, descriptor: &Descriptor) -> Result<Vec<(Descriptor, Manifest)>, Error> {
+        let malformed = |source| Error::Image { whose: format!("the image `{}` cannot be used", descriptor.digest), source };
+        match image::parse_document(&self.read_blob(descriptor, DOCUMENT_BYTES_MAX)?).map_err(malformed)? {
+            image::Document::Manifest(manifest) => Ok(vec![(descriptor.clone(), manifest)]),
+            image::Document::Index(index) => {
+                let here = index.manifests.iter().filter(|entry| self.blobs.has(&entry.digest, entry.size));
+                here.map(|entry| {
+                    let bytes = self.read_blob(entry, DOCUMENT_BYTES_MAX)?;
+                    match image::parse_document(&bytes).map_err(malformed)? {
+                        image::Document::Manifest(manifest) => Ok((entry.clone(), manifest)),
+                        image::Document::Index(_) => Err(malformed(image::Error::Malformed {
+                            document: "index",
+                            why: "it has an index inside".to_owned(),
+                        })),
+                    }
+                })
+                .collect()
+            }
+        }
+    }
+
+    /// Every blob of the image at `descriptor`, its own included, each once: what to push, in an order in which nothing
+    /// comes before what it names.
+    ///
+    /// # Errors
+    /// [`Error::Image`] when it is malformed.
+    pub fn closure(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>, Error> {
+        let mut all = Vec::new();
+        let manifests = self.manifests(descriptor)?;
+        for (entry, manifest) in manifests {
+            all.extend(manifest.layers);
+            all.extend(manifest.config);
+            all.push(entry);
+        }
+        all.push(descriptor.clone());
+        let mut seen = HashSet::new();
+        all.retain(|blob| seen.insert(blob.digest));
+        Ok(all)
+    }
+
+    /// Removes every blob that no named image needs, and whatever was left half-written.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Image`] when an image cannot be read, because then nobody knows what it needs.
+    pub fn prune(&self) -> Result<Pruned, Error> {
+        let _alone = self.lock("prune.lock", FlockOperation::LockExclusive)?;
+        let mut needed = HashSet::new();
+        for entry in self.read_index()?.manifests {
+            needed.extend(self.closure(&entry)?.into_iter().map(|blob| blob.digest.hex()));
+        }
+        let mut pruned = Pruned::default();
+        for folder in [Algorithm::Sha256, Algorithm::Sha512].map(|algorithm| self.blobs.folder(algorithm)) {
+            remove_files(&folder, |name| !needed.contains(name), &mut pruned)?;
+        }
+        remove_files(&self.blobs.temporary_folder(), |_| true, &mut Pruned::default())?;
+        Ok(pruned)
+    }
+
+    fn describe(&self, reference: Reference, descriptor: Descriptor) -> LocalImage {
+        let blobs = self.closure(&descriptor).unwrap_or_default();
+        let mut found = LocalImage {
+            reference,
+            platforms: Vec::new(),
+            size: blobs.iter().map(|blob| blob.size).sum(),
+            created: None,
+            descriptor,
+        };
+        for (entry, _) in self.manifests(&found.descriptor).unwrap_or_default() {
+            let Ok(plan) = self.plan(&entry) else { continue };
+            found.created = found.created.or_else(|| plan.config.created.clone());
+            found.platforms.push(entry.platform.unwrap_or(plan.platform));
+        }
+        found
+    }
+
+    /// What the image with this manifest is made of.
+    ///
+    /// # Errors
+    /// [`Error::NoBlob`], [`Error::Image`].
+    pub fn plan(&self, manifest: &Descriptor) -> Result<image::Plan, Error> {
+        let bytes = self.read_blob(manifest, DOCUMENT_BYTES_MAX)?;
+        let read = |blob: &Descriptor| self.read_blob(blob, DOCUMENT_BYTES_MAX).map_err(io::Error::other);
+        image::plan(&bytes, read)
+            .map_err(|source| Error::Image { whose: format!("the image `{}` cannot be used", manifest.digest), source })
+    }
+
+    /// The manifest to run from what `descriptor` names: itself, or the best entry of an index, where `native` lists the
+    /// platforms of this host.
+    ///
+    /// # Errors
+    /// [`Error::Image`] when there is nothing for us.
+    pub fn choose(&self, descriptor: &Descriptor, native: &[Platform]) -> Result<Descriptor, Error> {
+        let bytes = self.read_blob(descriptor, DOCUMENT_BYTES_MAX)?;
+        let wrong = |source| Error::Image { whose: format!("the image `{}` cannot be used", descriptor.digest), source };
+        match image::parse_document(&bytes).map_err(wrong)? {
+            image::Document::Manifest(_) => Ok(descriptor.clone()),
+            image::Document::Index(index) => image::choose(&index, native).cloned().map_err(wrong),
+        }
+    }
+
+    fn read_index(&self) -> Result<Index, Error> {
+        let path = self.dir.join("index.json");
+        let bytes = match read_file(&path, INDEX_BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(empty_index()),
+            Err(source) => return Err(Error::Io { doing: "read", path, source }),
+        };
+        serde_json::from_slice(&bytes).map_err(|error| Error::Io { doing: "read", path, source: error.into() })
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Index)) -> Result<(), Error> {
+        let _alone = self.lock("index.lock", FlockOperation::LockExclusive)?;
+        let mut index = self.read_index()?;
+        let before = index.clone();
+        change(&mut index);
+        match index == before {
+            true => Ok(()),
+            false => {
+                let bytes = serde_json::to_vec_pretty(&index).expect("an index has string keys only");
+                replace_file(&self.dir.join("index.json"), &bytes)
+            }
+        }
+    }
+
+    fn lock(&self, name: &str, operation: FlockOperation) -> Result<File, Error> {
+        let path = self.dir.join(name);
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(io_error("open", &path))?;
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, operation))
+            .map_err(|errno| Error::Io { doing: "lock", path, source: errno.into() })?;
+        Ok(file)
+    }
+}
+
+/// The name under which a reference stands in the table: a digest only where there is no tag.
+fn key(reference: &Reference) -> String {
+    let text = reference.to_string();
+    match (reference.tag(), text.split_once('@')) {
+        (Some(_), Some((name, _))) => name.to_owned(),
+        _ => text,
+    }
+}
+
+fn find<'a>(index: &'a Index, reference: &Reference) -> Option<&'a Descriptor> {
+    let name = key(reference);
+    match reference.digest() {
+        None => index.manifests.iter().find(|entry| entry.annotations.get(REF_NAME) == Some(&name)),
+        Some(digest) => index.manifests.iter().find(|entry| entry.digest == digest && same_repository(entry, reference)),
+    }
+}
+
+/// A digest is asked for by the name of an image: under another name the same bytes are another image.
+fn same_repository(entry: &Descriptor, reference: &Reference) -> bool {
+    let name = entry.annotations.get(REF_NAME).and_then(|name| name.parse::<Reference>().ok());
+    name.is_some_and(|name| name.registry() == reference.registry() && name.repository() == reference.repository())
+}
+
+fn empty_index() -> Index {
+    Index {
+        schema_version: 2,
+        media_type: Some(MediaType::OCI_INDEX.into()),
+        artifact_type: None,
+        manifests: Vec::new(),
+        subject: None,
+        annotations: Default::default(),
+    }
+}
+
+fn remove_files(folder: &Path, unwanted: impl Fn(&str) -> bool, pruned: &mut Pruned) -> Result<(), Error> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(Error::Io { doing: "list", path: folder.to_owned(), source }),
+    };
+    for entry in entries {
+        let entry = entry.map_err(io_error("list", folder))?;
+        if entry.file_name().to_str().is_some_and(&unwanted) {
+            pruned.bytes += entry.metadata().map_or(0, |found| found.len());
+            fs::remove_file(entry.path()).map_err(io_error("remove", entry.path()))?;
+            pruned.blobs += 1;
+        }
+    }
+    Ok(())
+}
