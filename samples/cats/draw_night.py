@@ -13,7 +13,7 @@ import zlib
 from pathlib import Path
 
 WIDTH, HEIGHT = 1600, 900  # the canvas, in the units of every number below
-SCALE = 0.75  # pixels per unit
+SCALE = 0.45  # pixels per unit: a picture of about 100 KB
 ACROSS, DOWN = int(WIDTH * SCALE), int(HEIGHT * SCALE)
 SUB = 4  # lines looked at per row of pixels
 rows = [[[0.0, 0.0, 0.0] for _ in range(ACROSS)] for _ in range(DOWN)]
