@@ -46,7 +46,7 @@ pub enum Node<'a> {
     File(FileNode),
     /// A folder.
     Directory {
-        /// Permission bits.
+        /// Permission bits, and the sticky one.
         mode: u32,
         /// Seconds since 1970.
         mtime: i64,

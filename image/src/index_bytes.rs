@@ -1,6 +1,7 @@
 use crate::{
     error::Error,
     index::{FileIndex, Record, RecordKind},
+    path::DEPTH_MAX,
 };
 
 /// What a stored index starts with: four letters, and the version.
@@ -67,6 +68,7 @@ fn check(records: &[Record], text: &str, layers: u32) -> Result<(), String> {
     let root = records.first().filter(|root| root.kind == RecordKind::Folder && root.parent == 0);
     root.filter(|root| root.name_len == 0 && name(root).is_some()).ok_or("it has no root")?;
     let mut next = 1u64;
+    let mut depths = vec![0u16; records.len()];
     for (at, record) in records.iter().enumerate() {
         match record.kind {
             RecordKind::File => {
@@ -81,6 +83,11 @@ fn check(records: &[Record], text: &str, layers: u32) -> Result<(), String> {
                 let end = next.checked_add(record.len).filter(|end| *end <= records.len() as u64);
                 let end = end.filter(|_| record.at == next).ok_or("a folder's children are not behind it")?;
                 check_children(&records[next as usize..end as usize], at, name)?;
+                if usize::from(depths[at]) > DEPTH_MAX {
+                    return Err("it is too deep".to_owned());
+                }
+                let below = depths[at] + 1;
+                depths[next as usize..end as usize].fill(below);
                 next = end;
             }
         }
@@ -128,7 +135,7 @@ impl Record {
         };
         bytes[0..4].copy_from_slice(&self.name_at.to_le_bytes());
         bytes[4..6].copy_from_slice(&self.name_len.to_le_bytes());
-        // The mode needs nine bits of its sixteen: the kind has the rest.
+        // The mode needs twelve bits of its sixteen: the kind has the rest.
         bytes[6..8].copy_from_slice(&(self.mode | kind << 12).to_le_bytes());
         bytes[8..12].copy_from_slice(&self.parent.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.layer.to_le_bytes());
@@ -149,7 +156,7 @@ impl Record {
                 2 => RecordKind::Symlink,
                 _ => return None,
             },
-            mode: packed & 0o777,
+            mode: packed & 0o7777,
             parent: u32_at(bytes, 8),
             layer: u32_at(bytes, 12),
             at: u64_at(bytes, 16),

@@ -32,9 +32,11 @@ pub use error::Error;
 pub use index::{DirEntry, FileIndex, FileNode, LookupError, Node, NodeId};
 pub use layer::{Entry, EntryKind, LayerReader, LayerSummary};
 pub use merge::FileIndexBuilder;
-pub use path::{BadName, normal_name};
-pub use plan::{Document, Format, LayerContent, Plan, PlannedLayer, Program, WANTS_KEY, choose, parse_document, plan};
-pub use program::{Kind, Located, locate};
+pub use path::{BadName, link_leaves, normal_name};
+pub use plan::{
+    Document, Format, LayerContent, Plan, PlannedLayer, Program, WANTS_KEY, choose, parse_document, parse_wants, plan,
+};
+pub use program::{Kind, Located, locate, program_paths};
 pub use sniff::{Sniffed, sniff};
 pub use verify::{Verified, read_verified};
 pub use wasm::{Wasi, WasmFacts, World, inspect_wasm};

@@ -5,7 +5,7 @@ use std::{
 
 use crate::{
     error::Error,
-    index::{FileIndex, FileNode, Record},
+    index::{FileIndex, FileNode, Node, NodeId, Record},
     layer::{Entry, EntryKind, LayerReader},
     path::{BadName, normal_name, shown},
 };
@@ -53,6 +53,12 @@ impl FileIndexBuilder {
         Self::default()
     }
 
+    /// The layers of `index` are there already.
+    pub fn on_top_of(index: &FileIndex) -> Self {
+        let merged = unflatten(index, index.root());
+        Self { merged, current: Folder::default(), layers: index.layers() }
+    }
+
     /// Reads the rest of `layer` as the next layer up, and gives the reader back to be finished.
     ///
     /// # Errors
@@ -83,7 +89,8 @@ impl FileIndexBuilder {
             }
             EntryKind::Directory => {
                 let folder = self.replacing_folder(&entry.path).map_err(bad)?;
-                folder.mode = Some(entry.mode & 0o777);
+                // The sticky bit of /tmp is the one special bit that protects users from each other.
+                folder.mode = Some(entry.mode & 0o1777);
                 folder.mtime = entry.mtime;
                 return Ok(());
             }
@@ -208,6 +215,23 @@ fn merge(lower: &mut Folder, upper: Folder) {
     }
 }
 
+/// The inverse of [`flatten`]. Names in an index are at most 256 deep, so this may recurse.
+fn unflatten(index: &FileIndex, id: NodeId) -> Folder {
+    let mut folder = Folder::default();
+    if let Node::Directory { mode, mtime } = index.node(id) {
+        (folder.mode, folder.mtime) = (Some(mode), mtime);
+    }
+    for entry in index.children(id) {
+        let thing = match index.node(entry.id) {
+            Node::Directory { .. } => Thing::Folder(unflatten(index, entry.id)),
+            Node::File(file) => Thing::File(file),
+            Node::Symlink { target } => Thing::Symlink(target.into()),
+        };
+        folder.children.insert(entry.name.into(), Slot { hides: false, thing: Some(thing) });
+    }
+    folder
+}
+
 /// Level by level, so that the children of a folder stand next to each other.
 fn flatten(root: Folder, layers: u32) -> Result<FileIndex, Error> {
     let mut text = String::new();
@@ -285,6 +309,7 @@ mod tests {
     fn merged(layers: &[&str]) -> Result<String, Error> {
         let mut builder = FileIndexBuilder::new();
         for layer in layers {
+            builder = FileIndexBuilder::on_top_of(&builder.finish()?);
             for (n, word) in layer.split_whitespace().enumerate() {
                 builder.add(&entry(word, n))?;
             }
@@ -295,7 +320,6 @@ mod tests {
 
     /// Every node, files with `@LAYER.OFFSET`.
     fn listing(index: &FileIndex) -> String {
-        use crate::index::Node;
         let shown = |(path, id)| match index.node(id) {
             Node::Directory { .. } => format!("{path}/"),
             Node::File(file) => format!("{path}@{}.{}", file.layer, file.offset),

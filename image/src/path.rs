@@ -90,7 +90,7 @@ pub fn normal_name(raw: &[u8]) -> Result<&str, BadName> {
 }
 
 /// Whether a symbolic link at `path` to `target` would climb above the root, judged by the names alone.
-pub(crate) fn link_leaves(path: &str, target: &str) -> bool {
+pub fn link_leaves(path: &str, target: &str) -> bool {
     if target.starts_with('/') {
         // The root of the image is the root that the program sees.
         return climbs(0, target);

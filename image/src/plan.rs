@@ -250,7 +250,10 @@ pub fn plan(manifest: &[u8], mut read: impl FnMut(&Descriptor) -> io::Result<Vec
 }
 
 /// Every line of `lines` as a want; empty lines are skipped.
-pub(crate) fn parse_wants(lines: &str) -> Result<Vec<Want>, Error> {
+///
+/// # Errors
+/// [`Error::Wants`] names the line.
+pub fn parse_wants(lines: &str) -> Result<Vec<Want>, Error> {
     let lines: Vec<_> = lines.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     if lines.len() > WANTS_MAX {
         return Err(Error::Wants { why: format!("it has {} lines, at most {WANTS_MAX}", lines.len()) });
@@ -361,8 +364,7 @@ impl Plan {
 
     /// The value of an environment variable that the image sets.
     pub fn env(&self, name: &str) -> Option<&str> {
-        let lines = self.execution().env.as_deref().unwrap_or_default();
-        lines.iter().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
+        env_value(self.execution(), name)
     }
 
     /// The TCP ports that the image says it listens on, in order.
@@ -386,6 +388,12 @@ impl Plan {
             _ => Kind::Wasm,
         }
     }
+}
+
+/// The last line wins, as in an environment.
+pub(crate) fn env_value<'a>(execution: &'a ExecutionConfig, name: &str) -> Option<&'a str> {
+    let lines = execution.env.as_deref().unwrap_or_default();
+    lines.iter().rev().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))
 }
 
 impl PlannedLayer {

@@ -1,7 +1,9 @@
+use spec::ExecutionConfig;
+
 use crate::{
     error::Error,
     index::{FileIndex, FileNode, Node},
-    plan::{Plan, Program},
+    plan::{Plan, Program, env_value},
     sniff::{Sniffed, sniff},
 };
 
@@ -70,7 +72,7 @@ pub fn locate(
 }
 
 fn find(plan: &Plan, index: &FileIndex, name: &str) -> Result<(String, FileNode), Error> {
-    let candidates = candidates(plan, name);
+    let candidates = program_paths(plan.execution(), plan.kind_hint(), name);
     for path in &candidates {
         let Ok(id) = index.lookup(path) else { continue };
         if let Node::File(file) = index.node(id) {
@@ -84,9 +86,10 @@ fn find(plan: &Plan, index: &FileIndex, name: &str) -> Result<(String, FileNode)
     Err(Error::NoProgram { why })
 }
 
-/// Every path at which `name` may stand, the best first.
-fn candidates(plan: &Plan, name: &str) -> Vec<String> {
-    let folder = plan.execution().working_dir.as_deref().unwrap_or("/").trim_end_matches('/');
+/// Every path at which a program called `name` may stand, the best first. `hint` is what the image claims to be: Wasm
+/// programs are also looked for beside, without a `./`.
+pub fn program_paths(execution: &ExecutionConfig, hint: Kind, name: &str) -> Vec<String> {
+    let folder = execution.working_dir.as_deref().unwrap_or("/").trim_end_matches('/');
     if name.starts_with('/') {
         return vec![name.to_owned()];
     }
@@ -94,9 +97,9 @@ fn candidates(plan: &Plan, name: &str) -> Vec<String> {
     if name.contains('/') || name.ends_with(".wasm") {
         return vec![beside];
     }
-    let path = plan.env("PATH").unwrap_or(DEFAULT_PATH);
+    let path = env_value(execution, "PATH").unwrap_or(DEFAULT_PATH);
     let mut all: Vec<_> = path.split(':').filter(|dir| !dir.is_empty()).map(|dir| format!("{dir}/{name}")).collect();
-    if plan.kind_hint() == Kind::Wasm {
+    if hint == Kind::Wasm {
         all.insert(0, beside);
     }
     all
