@@ -1,0 +1,401 @@
+//! What a container is, for the runtime: one pure function from decided values to `config.json`.
+//!
+//! The profile is the restricted one: every namespace, a user namespace above all, no capability (but the one to bind a
+//! granted port below 1024), `no_new_privs`, a read-only root, and system calls by list.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde_json::{Value, json};
+use spec::{Capability, ImageConfig, Limits, Rights};
+
+use crate::{Error, account::Account, assignment::VolumeMount, seccomp};
+
+/// Users of containers are `FIRST_ID..FIRST_ID + IDS` on the host: one range for all tasks of a node. Above what
+/// `useradd` and `systemd-nspawn` hand out, below 2^31.
+pub(crate) const FIRST_ID: u32 = 0x7800_0000;
+/// How many users a container has.
+pub(crate) const IDS: u32 = 65_536;
+
+/// Everything decided about a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bundle {
+    pub args: Vec<String>,
+    pub env: Vec<String>,
+    pub cwd: String,
+    pub account: Account,
+    pub hostname: String,
+    pub terminal: Option<(u16, u16)>,
+    /// The root file system, as the runtime sees it.
+    pub root: PathBuf,
+    pub writable_root: bool,
+    pub binds: Vec<Bind>,
+    /// Whether a granted port is below 1024.
+    pub low_port: bool,
+    pub cgroup: String,
+    pub limits: Limits,
+    pub cpu_millis: Option<u32>,
+    /// Whether the kernel can count swap.
+    pub swap_limit: bool,
+}
+
+/// A folder of the host in the container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bind {
+    pub from: PathBuf,
+    pub to: String,
+    pub writable: bool,
+    pub executable: bool,
+}
+
+/// Processes and threads of one container: enough for a JVM, not for a fork bomb.
+const PIDS_MAX: u32 = 512;
+/// A page in each of /tmp and /dev/shm costs the container's own memory limit; this bounds one of them.
+const SHM_BYTES_MAX: u64 = 64 << 20;
+const FILES_MAX: u64 = 4096;
+/// More variables or arguments than a program can be started with.
+const ARGS_BYTES_MAX: usize = 1 << 20;
+
+/// The program and its arguments, by Docker's rules: a given entrypoint also replaces the image's arguments.
+pub(crate) fn args(
+    config: &ImageConfig,
+    entrypoint: Option<&Vec<String>>,
+    command: Option<&Vec<String>>,
+) -> Result<Vec<String>, Error> {
+    let image = config.config.clone().unwrap_or_default();
+    let own_command = if entrypoint.is_some() { None } else { image.cmd };
+    let first = entrypoint.cloned().or(image.entrypoint).unwrap_or_default();
+    let rest = command.cloned().or(own_command).unwrap_or_default();
+    let args: Vec<_> = first.into_iter().chain(rest).collect();
+    let wrong = |why: &str| Err(Error::Config { what: "program".to_owned(), why: why.to_owned() });
+    match args.first().map(String::as_str) {
+        None => wrong("neither the image nor the command line names one"),
+        Some("") => wrong("its name is empty"),
+        _ if args.iter().any(|arg| arg.contains('\0')) => wrong("an argument has a NUL byte"),
+        _ if args.iter().map(String::len).sum::<usize>() > ARGS_BYTES_MAX => wrong("its arguments are too long"),
+        _ => Ok(args),
+    }
+}
+
+/// The image's variables, overruled by those from outside; PATH, HOME and TERM where nobody said anything.
+pub(crate) fn env(
+    config: &ImageConfig,
+    outside: &BTreeMap<String, String>,
+    home: Option<&str>,
+    terminal: bool,
+) -> Result<Vec<String>, Error> {
+    let mut all = BTreeMap::new();
+    all.insert("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    all.insert("HOME".to_owned(), home.unwrap_or("/").to_owned());
+    if terminal {
+        all.insert("TERM".to_owned(), "xterm".to_owned());
+    }
+    for line in config.config.iter().flat_map(|config| config.env.iter().flatten()) {
+        if let Some((name, value)) = line.split_once('=') {
+            all.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    all.extend(outside.iter().map(|(name, value)| (name.clone(), value.clone())));
+    let wrong = |why: String| Err(Error::Config { what: "environment".to_owned(), why });
+    if let Some(name) = all.iter().find(|(k, v)| k.is_empty() || k.contains(['=', '\0']) || v.contains('\0')) {
+        return wrong(format!("`{}` cannot be a variable", name.0.escape_debug()));
+    }
+    match all.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > ARGS_BYTES_MAX {
+        true => wrong("it is too long".to_owned()),
+        false => Ok(all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()),
+    }
+}
+
+/// What the grants mean for the file system: whether all of it may be written, and which folders of it otherwise.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Writable {
+    pub root: bool,
+    pub folders: Vec<String>,
+}
+
+/// Reads the grants, and refuses by name what Linux offers no means to enforce.
+pub(crate) fn writable(grants: &[Capability], volumes: &[VolumeMount]) -> Result<Writable, Error> {
+    let mut writable = Writable::default();
+    for grant in grants {
+        let cannot = |why| Err(Error::CannotGrant { grant: grant.to_string(), why });
+        match grant {
+            Capability::Fs { path, volume: Some(_), max_bytes, .. } => {
+                if !volumes.iter().any(|mount| mount.path == *path) {
+                    return cannot("no volume was handed over for its path");
+                }
+                if max_bytes.is_some() {
+                    return cannot("nothing counts the bytes of a folder for a native container yet");
+                }
+            }
+            Capability::Fs { path, rights, volume: None, max_bytes } => {
+                if max_bytes.is_some() {
+                    return cannot("its writable layer has one limit for everything");
+                }
+                match path.as_str() {
+                    _ if !rights.write => {}
+                    "/" => writable.root = true,
+                    path => writable.folders.push(path.to_owned()),
+                }
+            }
+            Capability::NetOut { .. } => return cannot("native containers have no way out yet"),
+            Capability::Secret { .. } => return cannot("secrets are not handed to native containers yet"),
+            Capability::Clock(spec::ClockLevel::Fine) | Capability::Random(spec::RandomLevel::Secure) => {}
+            Capability::Clock(_) => return cannot("Linux shows every program the time as it is"),
+            Capability::Random(_) => return cannot("Linux gives every program real random numbers"),
+            Capability::NetIn { .. } | Capability::Env(_) => {}
+        }
+    }
+    Ok(writable)
+}
+
+/// Checks a volume's rights and place.
+pub(crate) fn bind(mount: &VolumeMount, grants: &[Capability], from: PathBuf) -> Result<Bind, Error> {
+    let line = || format!("fs:{}#{}", mount.path, mount.rights);
+    let granted = grants.iter().any(|grant| match grant {
+        Capability::Fs { path, rights, .. } => *path == mount.path && rights.include(mount.rights),
+        _ => false,
+    });
+    if !granted {
+        return Err(Error::Config {
+            what: format!("volume at `{}`", mount.path),
+            why: format!("needs the grant `{}`", line()),
+        });
+    }
+    let Rights { read, write, execute, delete } = mount.rights;
+    if !read || write != delete {
+        let why = "Linux grants writing and deleting together: use `r` or `rwd`, and `x` where programs are in it";
+        return Err(Error::CannotGrant { grant: line(), why });
+    }
+    let place = mount.path.as_str();
+    let reserved = ["/", "/proc", "/sys", "/dev", "/tmp"];
+    let below = |folder: &&str| place == *folder || (*folder != "/" && place.starts_with(&format!("{folder}/")));
+    if reserved.iter().take(4).any(|folder| below(&folder)) {
+        return Err(Error::CannotGrant { grant: line(), why: "a volume cannot be mounted there" });
+    }
+    Ok(Bind { from, to: mount.path.clone(), writable: write, executable: execute })
+}
+
+impl Bundle {
+    /// The `config.json` of the runtime-spec.
+    pub(crate) fn config(&self) -> Value {
+        let caps = if self.low_port { vec!["CAP_NET_BIND_SERVICE"] } else { vec![] };
+        let mut process = json!({
+            "terminal": self.terminal.is_some(),
+            "user": { "uid": self.account.uid, "gid": self.account.gid, "additionalGids": self.account.groups },
+            "args": self.args,
+            "env": self.env,
+            "cwd": self.cwd,
+            "capabilities": {
+                "bounding": caps, "effective": caps, "permitted": caps, "inheritable": caps, "ambient": caps,
+            },
+            "noNewPrivileges": true,
+            "oomScoreAdj": 500,
+            "rlimits": [
+                { "type": "RLIMIT_NOFILE", "soft": 1024, "hard": FILES_MAX },
+                { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
+            ],
+        });
+        if let Some((rows, columns)) = self.terminal {
+            process["consoleSize"] = json!({ "height": rows, "width": columns });
+        }
+        json!({
+            "ociVersion": "1.0.2",
+            "process": process,
+            "root": { "path": self.root, "readonly": !self.writable_root },
+            "hostname": self.hostname,
+            "mounts": self.mounts(),
+            "linux": {
+                "uidMappings": [{ "containerID": 0, "hostID": FIRST_ID, "size": IDS }],
+                "gidMappings": [{ "containerID": 0, "hostID": FIRST_ID, "size": IDS }],
+                "namespaces": (["user", "pid", "ipc", "uts", "mount", "network", "cgroup"])
+                    .map(|kind| json!({ "type": kind })),
+                "cgroupsPath": format!("/{}", self.cgroup),
+                "resources": self.resources(),
+                "seccomp": seccomp::profile(),
+                "rootfsPropagation": "private",
+                "maskedPaths": MASKED,
+                "readonlyPaths": READ_ONLY,
+            },
+        })
+    }
+
+    fn mounts(&self) -> Vec<Value> {
+        let kernel = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
+        let tmp = format!("size={}", self.limits.writable_bytes_max);
+        let shm = format!("size={}", self.limits.writable_bytes_max.min(SHM_BYTES_MAX));
+        let mut mounts = vec![
+            kernel("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+            kernel("/dev", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=1m", "nr_inodes=1024"]),
+            kernel("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+            kernel("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
+            kernel("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+            kernel("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+            kernel("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777", &tmp]),
+        ];
+        for bind in &self.binds {
+            let mut options = vec!["bind", "private", "nosuid", "nodev", if bind.writable { "rw" } else { "ro" }];
+            if !bind.executable {
+                options.push("noexec");
+            }
+            mounts.push(json!({ "destination": bind.to, "type": "bind", "source": bind.from, "options": options }));
+        }
+        mounts
+    }
+
+    fn resources(&self) -> Value {
+        let mut memory = json!({ "limit": self.limits.memory_bytes_max });
+        if self.swap_limit {
+            // Memory and swap together: as much as memory alone, so no swap.
+            memory["swap"] = json!(self.limits.memory_bytes_max);
+        }
+        let mut resources = json!({
+            "devices": [{ "allow": false, "access": "rwm" }],
+            "memory": memory,
+            "pids": { "limit": PIDS_MAX },
+        });
+        if let Some(millis) = self.cpu_millis {
+            // The kernel takes no quota below a millisecond of each period.
+            resources["cpu"] = json!({ "period": 100_000, "quota": (u64::from(millis) * 100).max(1000) });
+        }
+        resources
+    }
+}
+
+/// What shows or steers the machine rather than the container. As runc and its peers hide it by default.
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/scsi",
+    "/proc/sched_debug",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// What a container may look at and must not steer.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle() -> Bundle {
+        Bundle {
+            args: vec!["/bin/httpd".to_owned(), "-f".to_owned()],
+            env: vec!["PATH=/bin".to_owned()],
+            cwd: "/srv".to_owned(),
+            account: Account { uid: 33, gid: 33, groups: vec![80], home: None },
+            hostname: "cats".to_owned(),
+            terminal: None,
+            root: PathBuf::from("/mnt/root"),
+            writable_root: false,
+            binds: vec![Bind { from: "/mnt/v/0".into(), to: "/data".to_owned(), writable: false, executable: false }],
+            low_port: true,
+            cgroup: "margay-cats".to_owned(),
+            limits: Limits::for_commands(),
+            cpu_millis: Some(250),
+            swap_limit: true,
+        }
+    }
+
+    #[test]
+    fn the_restricted_profile_is_what_was_reviewed() {
+        let mut config = bundle().config();
+        config["linux"]["seccomp"] = "see the tests of seccomp".into();
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/src/bundle.golden.json");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(golden, format!("{config:#}\n")).unwrap();
+        }
+        let reviewed: Value = serde_json::from_str(&std::fs::read_to_string(golden).unwrap()).unwrap();
+        assert_eq!(config, reviewed, "UPDATE_GOLDEN=1 writes it anew");
+    }
+
+    #[test]
+    fn no_port_below_1024_no_capability() {
+        let config = Bundle { low_port: false, ..bundle() }.config();
+        for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
+            assert_eq!(config["process"]["capabilities"][set], json!([]), "{set}");
+        }
+    }
+
+    #[test]
+    fn program_and_arguments_follow_docker() {
+        let words = |text: &str| Some(text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        for (entry, cmd, entry_given, cmd_given, want) in [
+            ("/e x", "a b", "", "", "/e x a b"),
+            ("/e", "a", "", "c", "/e c"),
+            ("/e", "a", "/f", "", "/f"),
+            ("/e", "a", "/f", "c", "/f c"),
+            ("", "a b", "", "", "a b"),
+            ("", "a", "", "/bin/sh -c", "/bin/sh -c"),
+            ("", "", "", "", "neither"),
+        ] {
+            let given = |text: &str| if text.is_empty() { None } else { words(text) };
+            let execution = spec::ExecutionConfig { entrypoint: given(entry), cmd: given(cmd), ..Default::default() };
+            let config = ImageConfig { config: Some(execution), ..Default::default() };
+            match args(&config, given(entry_given).as_ref(), given(cmd_given).as_ref()) {
+                Ok(args) => assert_eq!(args.join(" "), want, "{entry} {cmd} {entry_given} {cmd_given}"),
+                Err(error) => assert!(error.to_string().contains(want), "{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_linux_cannot_enforce_is_refused_by_name() {
+        let volume = |rights: &str| VolumeMount {
+            path: "/data".to_owned(),
+            rights: rights.parse().unwrap(),
+            folder: PathBuf::from("/v"),
+        };
+        for (line, want) in [
+            ("fs:/#rw", "ok"),
+            ("fs:/var/cache#rw", "ok"),
+            ("fs:/data#rwd;volume=book", "ok"),
+            ("fs:/other#rwd;volume=book", "no volume was handed over"),
+            ("fs:/data#rwd;volume=book;max=1MiB", "nothing counts"),
+            ("net.out:https://example.com", "no way out"),
+            ("secret:key", "secrets"),
+            ("clock:frozen", "the time as it is"),
+            ("clock:fine", "ok"),
+            ("random:seeded", "real random"),
+            ("net.in:http/80", "ok"),
+            ("env:A", "ok"),
+        ] {
+            let grants = [line.parse().unwrap()];
+            match writable(&grants, &[volume("rwd")]) {
+                Ok(_) => assert_eq!(want, "ok", "{line}"),
+                Err(error) => {
+                    assert!(error.to_string().contains(want), "{line}: {error}");
+                    assert!(error.to_string().contains(line.split(';').next().unwrap()), "{line}: {error}");
+                }
+            }
+        }
+        let grants = ["fs:/data#rwd;volume=book".parse().unwrap()];
+        assert!(bind(&volume("rwd"), &grants, "/v".into()).unwrap().writable);
+        assert!(!bind(&volume("r"), &grants, "/v".into()).unwrap().writable);
+        assert!(bind(&volume("rw"), &grants, "/v".into()).unwrap_err().to_string().contains("deleting together"));
+        assert!(bind(&volume("r"), &[], "/v".into()).unwrap_err().to_string().contains("needs the grant `fs:/data#r`"));
+        for place in ["/", "/proc", "/dev/shm", "/sys/x"] {
+            let mount = VolumeMount { path: place.to_owned(), ..volume("r") };
+            let grants = [format!("fs:{place}#r;volume=book").parse().unwrap()];
+            assert!(bind(&mount, &grants, "/v".into()).unwrap_err().to_string().contains("mounted there"), "{place}");
+        }
+    }
+
+    #[test]
+    fn variables_from_outside_win_over_those_of_the_image() {
+        let execution = spec::ExecutionConfig {
+            env: Some(vec!["A=image".to_owned(), "PATH=/x".to_owned(), "broken".to_owned()]),
+            ..Default::default()
+        };
+        let config = ImageConfig { config: Some(execution), ..Default::default() };
+        let outside = BTreeMap::from([("A".to_owned(), "outside".to_owned())]);
+        assert_eq!(env(&config, &outside, Some("/root"), false).unwrap(), ["A=outside", "HOME=/root", "PATH=/x"]);
+        let bad = BTreeMap::from([("A".to_owned(), "x\0y".to_owned())]);
+        assert!(env(&config, &bad, None, true).is_err());
+    }
+}

@@ -1,0 +1,155 @@
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::Error;
+
+const MOUNT: &str = "/sys/fs/cgroup";
+
+/// What the kernel counted for a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Reading {
+    pub cpu_ns: u64,
+    pub memory_bytes: u64,
+    pub memory_bytes_peak: u64,
+    /// Processes that the kernel killed because the container was out of memory.
+    pub oom_kills: u64,
+}
+
+/// Reads the counters of `name`. What is not there counts as zero: not every host has every controller.
+pub(crate) fn read(name: &str) -> Reading {
+    read_below(Path::new(MOUNT), name)
+}
+
+fn read_below(mount: &Path, name: &str) -> Reading {
+    match mount.join("cgroup.controllers").exists() {
+        true => read_v2(&mount.join(name)),
+        false => read_v1(mount, name),
+    }
+}
+
+fn read_v2(folder: &Path) -> Reading {
+    let memory_bytes = number(&folder.join("memory.current"));
+    Reading {
+        cpu_ns: keyed(&folder.join("cpu.stat"), "usage_usec").saturating_mul(1000),
+        memory_bytes,
+        memory_bytes_peak: number(&folder.join("memory.peak")).max(memory_bytes),
+        oom_kills: keyed(&folder.join("memory.events"), "oom_kill"),
+    }
+}
+
+fn read_v1(mount: &Path, name: &str) -> Reading {
+    let memory = mount.join("memory").join(name);
+    let cpu_ns =
+        ["cpuacct", "cpu,cpuacct"].map(|controller| number(&mount.join(controller).join(name).join("cpuacct.usage")));
+    Reading {
+        cpu_ns: cpu_ns[0].max(cpu_ns[1]),
+        memory_bytes: number(&memory.join("memory.usage_in_bytes")),
+        memory_bytes_peak: number(&memory.join("memory.max_usage_in_bytes")),
+        oom_kills: keyed(&memory.join("memory.oom_control"), "oom_kill"),
+    }
+}
+
+/// Whether the kernel can limit swap.
+pub(crate) fn counts_swap() -> bool {
+    let mount = Path::new(MOUNT);
+    mount.join("cgroup.controllers").exists() || mount.join("memory/memory.memsw.limit_in_bytes").exists()
+}
+
+/// Which cgroups this host has, for people.
+pub(crate) fn kind() -> Option<&'static str> {
+    let mount = Path::new(MOUNT);
+    match mount {
+        _ if mount.join("cgroup.controllers").exists() => Some("cgroup v2"),
+        _ if mount.join("memory").is_dir() && mount.join("pids").is_dir() => Some("cgroup v1"),
+        _ => None,
+    }
+}
+
+/// Empties and removes `name` in every hierarchy.
+pub(crate) fn remove(name: &str) -> Result<(), Error> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    for folder in folders(name) {
+        remove_folder(&folder, deadline).map_err(Error::io(format!("remove the cgroup `{}`", folder.display())))?;
+    }
+    Ok(())
+}
+
+/// Where `name` exists.
+pub(crate) fn folders(name: &str) -> Vec<PathBuf> {
+    let mount = Path::new(MOUNT);
+    let hierarchies = fs::read_dir(mount).into_iter().flatten().flatten().map(|entry| entry.path());
+    let real = hierarchies.filter(|path| path.symlink_metadata().is_ok_and(|meta| meta.is_dir()));
+    std::iter::once(mount.to_owned()).chain(real).map(|path| path.join(name)).filter(|path| path.is_dir()).collect()
+}
+
+fn remove_folder(folder: &Path, deadline: Instant) -> io::Result<()> {
+    loop {
+        for child in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if child.file_type().is_ok_and(|kind| kind.is_dir()) {
+                remove_folder(&child.path(), deadline)?;
+            }
+        }
+        kill_all(folder);
+        match fs::remove_dir(folder) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                // Killed processes leave their cgroup a moment later, and nothing tells when.
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => return other,
+        }
+    }
+}
+
+fn kill_all(folder: &Path) {
+    if fs::write(folder.join("cgroup.kill"), "1").is_ok() {
+        return;
+    }
+    let list = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    for pid in list.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+fn number(path: &Path) -> u64 {
+    fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+fn keyed(path: &Path, key: &str) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_versions_of_cgroups_are_read() {
+        let mount = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = mount.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        put("cpuacct/cats/cpuacct.usage", "123\n");
+        put("memory/cats/memory.usage_in_bytes", "10\n");
+        put("memory/cats/memory.max_usage_in_bytes", "20\n");
+        put("memory/cats/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n");
+        let v1 = Reading { cpu_ns: 123, memory_bytes: 10, memory_bytes_peak: 20, oom_kills: 3 };
+        assert_eq!(read_below(mount.path(), "cats"), v1);
+        put("cgroup.controllers", "cpu memory pids\n");
+        put("cats/cpu.stat", "usage_usec 5\nuser_usec 4\n");
+        put("cats/memory.current", "10\n");
+        put("cats/memory.peak", "30\n");
+        put("cats/memory.events", "low 0\noom 1\noom_kill 1\noom_group_kill 0\n");
+        let v2 = Reading { cpu_ns: 5000, memory_bytes: 10, memory_bytes_peak: 30, oom_kills: 1 };
+        assert_eq!(read_below(mount.path(), "cats"), v2);
+        assert_eq!(read_below(mount.path(), "none"), Reading::default());
+    }
+}

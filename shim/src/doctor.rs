@@ -1,0 +1,111 @@
+use std::path::Path;
+
+use crate::{Runtime, cgroup};
+
+/// One thing that this machine can or cannot do for native images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// A stable word.
+    pub name: &'static str,
+    /// How it stands.
+    pub level: Level,
+    /// One sentence.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// How a [`Check`] stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// As it should be.
+    Good,
+    /// Native images run, with this in mind.
+    Warning,
+    /// Native images do not run.
+    Missing,
+}
+
+/// Everything that native images need, and how this machine stands. Wasm images need none of it.
+pub fn doctor() -> Vec<Check> {
+    let mut checks = vec![root(), runtime(), cgroups()];
+    checks.push(file(
+        "user-namespaces",
+        "/proc/self/ns/user",
+        "user namespaces",
+        "start a kernel with CONFIG_USER_NS=y",
+    ));
+    checks.push(overlay());
+    checks
+}
+
+fn root() -> Check {
+    match rustix::process::geteuid().is_root() {
+        true => check("root", Level::Good, "running as root, as native images need".to_owned(), None),
+        false => {
+            let error = crate::Error::NotRoot;
+            check("root", Level::Missing, error.to_string(), error.hint().as_deref())
+        }
+    }
+}
+
+fn runtime() -> Check {
+    match Runtime::probe() {
+        Ok(runtime) => match runtime.warning() {
+            None => check("oci-runtime", Level::Good, format!("{runtime} at {}", runtime.path.display()), None),
+            Some(warning) => {
+                let hint = "let your distribution update it, or install a newer one in front of it on the PATH";
+                check("oci-runtime", Level::Warning, warning, Some(hint))
+            }
+        },
+        Err(error) => check("oci-runtime", Level::Missing, error.to_string(), error.hint().as_deref()),
+    }
+}
+
+fn cgroups() -> Check {
+    match cgroup::kind() {
+        Some(kind) if cgroup::counts_swap() => check("cgroups", Level::Good, format!("{kind}, with swap"), None),
+        Some(kind) => {
+            let hint = "boot with `swapaccount=1`, or without swap";
+            check("cgroups", Level::Warning, format!("{kind} that cannot limit swap"), Some(hint))
+        }
+        None => {
+            let hint = "mount cgroup2 on /sys/fs/cgroup";
+            check("cgroups", Level::Missing, "no cgroups to limit memory and processes with".to_owned(), Some(hint))
+        }
+    }
+}
+
+fn overlay() -> Check {
+    let listed = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    match listed.lines().any(|line| line.ends_with("\toverlay")) {
+        true => check("overlayfs", Level::Good, "overlayfs stacks the layers of images".to_owned(), None),
+        false => {
+            let message = "overlayfs is not loaded; the kernel may still load it when it is first used".to_owned();
+            check("overlayfs", Level::Warning, message, Some("modprobe overlay"))
+        }
+    }
+}
+
+fn file(name: &'static str, path: &str, what: &str, hint: &str) -> Check {
+    match Path::new(path).exists() {
+        true => check(name, Level::Good, format!("the kernel has {what}"), None),
+        false => check(name, Level::Missing, format!("the kernel has no {what}"), Some(hint)),
+    }
+}
+
+fn check(name: &'static str, level: Level, message: String, hint: Option<&str>) -> Check {
+    Check { name, level, message, hint: hint.map(str::to_owned) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_good_says_what_to_do() {
+        for check in doctor() {
+            assert_eq!(check.level == Level::Good, check.hint.is_none(), "{check:?}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+use std::{io, path::PathBuf};
+
+/// Why a native container cannot run, or cannot be reached.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No OCI runtime is installed.
+    #[error("no OCI runtime is installed: none of `crun`, `runc`, `youki` is on the PATH, and native images need one")]
+    NoRuntime,
+    /// The OCI runtime is there and does not work.
+    #[error("the OCI runtime `{runtime}` {what}")]
+    Runtime {
+        /// Its path.
+        runtime: String,
+        /// What it did, and what it said.
+        what: String,
+    },
+    /// The OCI runtime refused to start this container.
+    #[error("cannot start `{program}`: {why}")]
+    Start {
+        /// The program in the container.
+        program: String,
+        /// What the runtime said.
+        why: String,
+    },
+    /// Native images need root in this version.
+    #[error("native images need root here: their users, mounts and limits are made by a process that may make them")]
+    NotRoot,
+    /// A grant that Linux offers no means to enforce.
+    #[error("a native container cannot be granted `{grant}`: {why}")]
+    CannotGrant {
+        /// The capability line, or the part of the assignment.
+        grant: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// The image's config asks for something that we refuse.
+    #[error("the image's {what} cannot be used: {why}")]
+    Config {
+        /// Which part.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A layer that is not what it should be.
+    #[error("cannot unpack layer `{layer}`: {code}: {why}")]
+    Layer {
+        /// The layer's diffID.
+        layer: String,
+        /// The code of what is wrong, such as `E_LAYER_PATH`.
+        code: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Something on this machine failed.
+    #[error("cannot {what}")]
+    Io {
+        /// What we tried, with the path.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The shim and its supervisor do not understand each other.
+    #[error("the task shim answered with something else: {0}")]
+    Protocol(String),
+    /// The shim ended before it said that its container runs.
+    #[error("the task shim in `{}` ended without a word", .folder.display())]
+    ShimLost {
+        /// The container's folder.
+        folder: PathBuf,
+    },
+    /// The shim reported this.
+    #[error("{message}")]
+    Reported {
+        /// As [`Error::code`] gave it there.
+        code: String,
+        /// Its message.
+        message: String,
+        /// Its hint.
+        hint: Option<String>,
+        /// Docker's exit code for it: 125, or 126 and 127 for a program that cannot run or is not there.
+        exit_code: i32,
+    },
+}
+
+impl Error {
+    /// A stable word for programs and logs.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::NoRuntime | Self::Runtime { .. } => "E_RUNTIME",
+            Self::Start { .. } => "E_START",
+            Self::NotRoot => "E_NOT_ROOT",
+            Self::CannotGrant { .. } => "E_CAP_NATIVE",
+            Self::Config { .. } => "E_CONFIG",
+            Self::Layer { code, .. } | Self::Reported { code, .. } => code,
+            Self::Io { .. } => "E_IO",
+            Self::Protocol(_) => "E_PROTOCOL",
+            Self::ShimLost { .. } => "E_SHIM_LOST",
+        }
+    }
+
+    /// The next thing a person could try, when we know one.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::NoRuntime => "install one: `apt-get install runc`, or crun 1.28 or newer",
+            Self::Runtime { .. } => "see `margay doctor` for the versions that work, and install one of them",
+            Self::NotRoot => "run it as root, or build the image for `wasi/wasm`, which any user can run",
+            Self::CannotGrant { .. } => "take the line out of the role, or build the image for `wasi/wasm`",
+            Self::Layer { .. } => "the image is broken or hostile: build or pull it again",
+            Self::ShimLost { .. } => "look into `shim.log` in that folder",
+            Self::Reported { hint, .. } => return hint.clone(),
+            Self::Start { .. } | Self::Config { .. } | Self::Io { .. } | Self::Protocol(_) => return None,
+        };
+        Some(text.to_owned())
+    }
+
+    /// What a command that runs containers exits with, in Docker's convention.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Start { why, .. } if why.contains("not found") || why.contains("no such file") => 127,
+            Self::Start { why, .. } if why.contains("permission denied") || why.contains("exec format") => 126,
+            Self::Reported { exit_code, .. } => *exit_code,
+            _ => 125,
+        }
+    }
+
+    /// For `map_err`: attaches what was tried.
+    pub(crate) fn io<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
+        move |source| Self::Io { what: what.into(), source: source.into() }
+    }
+
+    pub(crate) fn protocol(why: impl Into<String>) -> Self {
+        Self::Protocol(why.into())
+    }
+
+    /// Itself and its causes, in one line.
+    pub(crate) fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(inner) = cause {
+            text.push_str(": ");
+            text.push_str(&inner.to_string());
+            cause = inner.source();
+        }
+        text
+    }
+}

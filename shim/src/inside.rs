@@ -1,0 +1,227 @@
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchown, fstat, mkdirat, openat2},
+    io::Errno,
+};
+
+use crate::Error;
+
+/// A container's root file system, before its program exists: nothing changes in it while we look.
+pub(crate) struct Inside {
+    root: OwnedFd,
+    host_path: PathBuf,
+    /// Who owns what we make.
+    owner: (Uid, Gid),
+}
+
+/// Links resolve as the program will see them: `/` is the container's root, and nothing leads out.
+const ROOTED: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+const STRICT: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+/// Folders that the kernel fills: nothing may start in them, or be mounted over them.
+const KERNELS: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+impl Inside {
+    /// Looks into `root`, an absolute path.
+    pub(crate) fn open(root: &Path, owner: (Uid, Gid)) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(rustix::fs::CWD, root, flags, Mode::empty())?;
+        Ok(Self { host_path: shown_path(fd.as_fd())?, root: fd, owner })
+    }
+
+    /// The content of a small text file, or nothing when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it is no file, not UTF-8, or longer than `bytes_max`.
+    pub(crate) fn text(&self, path: &str, bytes_max: u64) -> Result<String, Error> {
+        let wrong = |why: String| Error::Config { what: format!("file `{path}`"), why };
+        // NONBLOCK: opening a pipe that nobody writes to would wait for ever.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = match openat2(&self.root, path, flags, Mode::empty(), ROOTED) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(String::new()),
+            Err(error) => return Err(wrong(error.to_string())),
+        };
+        let stat = fstat(&fd).map_err(|error| wrong(error.to_string()))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(wrong("it is no regular file".to_owned()));
+        }
+        let mut text = String::new();
+        let read = File::from(fd).take(bytes_max + 1).read_to_string(&mut text);
+        match read {
+            Ok(n) if n as u64 <= bytes_max => Ok(text),
+            Ok(_) => Err(wrong(format!("it is longer than {bytes_max} bytes"))),
+            Err(error) => Err(wrong(error.to_string())),
+        }
+    }
+
+    /// Where `path` really is, as the program will see it; made when it is not there. Refuses what is, or leads, into the
+    /// kernel's folders.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with `what`.
+    pub(crate) fn folder(&self, what: &str, path: &str) -> Result<String, Error> {
+        let wrong = |why: String| Error::Config { what: format!("{what} `{}`", path.escape_debug()), why };
+        let normal = path.starts_with('/') && !path.contains('\0') && !path.split('/').any(|part| part == "..");
+        if !normal {
+            return Err(wrong("it is not an absolute path without `..`".to_owned()));
+        }
+        refuse_kernels(path).map_err(wrong)?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = match openat2(&self.root, path, flags, Mode::empty(), ROOTED) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => self.make(path).map_err(|error| match error {
+                Errno::LOOP => wrong("it leads through a link to something that is not there".to_owned()),
+                other => wrong(other.to_string()),
+            })?,
+            Err(Errno::NOTDIR) => return Err(wrong("it is no folder".to_owned())),
+            Err(error) => return Err(wrong(error.to_string())),
+        };
+        let found = self.path_of(fd.as_fd()).map_err(|error| wrong(error.to_string()))?;
+        refuse_kernels(&found).map_err(wrong)?;
+        Ok(found)
+    }
+
+    /// Puts a file where the image has none. Whatever stands in the way stays.
+    pub(crate) fn supply(&self, folder: &str, name: &str, text: &str) -> io::Result<()> {
+        let folder = match openat2(
+            &self.root,
+            folder,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            STRICT,
+        ) {
+            Ok(fd) => fd,
+            Err(_) => return Ok(()),
+        };
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&folder, name, flags, Mode::from_raw_mode(0o644)) {
+            Ok(fd) => fd,
+            Err(_) => return Ok(()),
+        };
+        fchown(&file, Some(self.owner.0), Some(self.owner.1))?;
+        io::Write::write_all(&mut File::from(file), text.as_bytes())
+    }
+
+    fn make(&self, path: &str) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut at = openat2(&self.root, ".", flags, Mode::empty(), STRICT)?;
+        for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+            let made = match mkdirat(&at, part, Mode::from_raw_mode(0o755)) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
+                Err(error) => return Err(error),
+            };
+            at = openat2(&at, part, flags, Mode::empty(), STRICT)?;
+            if made {
+                fchown(&at, Some(self.owner.0), Some(self.owner.1))?;
+            }
+        }
+        Ok(at)
+    }
+
+    fn path_of(&self, fd: BorrowedFd<'_>) -> io::Result<String> {
+        let host = shown_path(fd)?;
+        let inner = host.strip_prefix(&self.host_path).map_err(io::Error::other)?;
+        let inner = inner.to_str().ok_or_else(|| io::Error::other("its name is not UTF-8"))?;
+        Ok(format!("/{inner}"))
+    }
+}
+
+fn refuse_kernels(path: &str) -> Result<(), String> {
+    let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    match KERNELS.iter().find(|folder| parts.first() == Some(&&folder[1..])) {
+        Some(folder) => Err(format!("it is in `{folder}`, which belongs to the kernel")),
+        None => Ok(()),
+    }
+}
+
+fn shown_path(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn inside(root: &Path) -> Inside {
+        Inside::open(root, (rustix::process::getuid(), rustix::process::getgid())).unwrap()
+    }
+
+    #[test]
+    fn a_working_folder_is_where_the_program_will_see_it_or_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        std::fs::create_dir_all(root.join("srv/www")).unwrap();
+        std::fs::write(root.join("file"), "").unwrap();
+        for (link, target) in [
+            ("absolute", "/srv/www"),
+            ("above", "../../../../srv"),
+            ("fd", "/proc/self/fd/7"),
+            ("dangling", "/nowhere"),
+            ("loop", "loop"),
+            ("to-proc", "/proc"),
+        ] {
+            symlink(target, root.join(link)).unwrap();
+        }
+        std::fs::create_dir_all(root.join("proc")).unwrap();
+        for (path, want) in [
+            ("/", "/"),
+            ("/srv/www/", "/srv/www"),
+            ("/srv//./www", "/srv/www"),
+            ("/absolute", "/srv/www"),
+            ("/above/www", "/srv/www"),
+            ("/new/and/deep", "/new/and/deep"),
+            ("/absolute/new", "error"),
+            ("srv", "not an absolute path"),
+            ("", "not an absolute path"),
+            ("/srv/../../etc", "not an absolute path"),
+            ("/srv\0", "not an absolute path"),
+            ("/proc/self/fd/7", "belongs to the kernel"),
+            ("//./proc/self", "belongs to the kernel"),
+            ("/sys", "belongs to the kernel"),
+            ("/dev/shm", "belongs to the kernel"),
+            ("/to-proc", "belongs to the kernel"),
+            ("/fd", "not there"),
+            ("/dangling", "not there"),
+            ("/loop", "Too many"),
+            ("/file", "no folder"),
+            ("/file/x", "no folder"),
+        ] {
+            let got = inside(root).folder("WORKDIR", path);
+            match got {
+                Ok(got) => assert_eq!(got, want, "{path}"),
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(want == "error" || text.contains(want), "{path}: {text}");
+                }
+            }
+        }
+        assert!(!Path::new("/new").exists() && !root.join("nowhere").exists());
+    }
+
+    #[test]
+    fn a_text_is_read_inside_only_and_within_its_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        std::fs::create_dir_all(root.join("etc")).unwrap();
+        std::fs::write(folder.path().join("secret"), "host").unwrap();
+        symlink("../../secret", root.join("etc/passwd")).unwrap();
+        std::fs::write(root.join("secret"), "container").unwrap();
+        let inside = inside(&root);
+        assert_eq!(inside.text("/etc/passwd", 100).unwrap(), "container", "a link cannot leave");
+        assert_eq!(inside.text("/etc/none", 100).unwrap(), "");
+        assert!(inside.text("/secret", 8).unwrap_err().to_string().contains("longer than 8"));
+        assert!(inside.text("/etc", 8).unwrap_err().to_string().contains("no regular file"));
+        let pipe = root.join("etc/group");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        assert!(inside.text("/etc/group", 8).unwrap_err().to_string().contains("no regular file"));
+    }
+}

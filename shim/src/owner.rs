@@ -1,0 +1,450 @@
+use std::{
+    collections::{HashMap, VecDeque},
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    process::{
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, set_child_subreaper, waitid,
+    },
+    termios::{Winsize, tcsetwinsize},
+};
+use spec::{Capability, Limits, Usage};
+
+use crate::{
+    Error, Exit, Orphan,
+    assignment::{Handed, ORDER_VERSION, Order},
+    cgroup, frame, place,
+    poller::{EventFlags, Poller, Token},
+    relay::Relay,
+    runner::{self, Created},
+    stage,
+    streams::Streams,
+    sweep::{self, Ended, Traces},
+    task::{Reply, Request, SOCKET, Status},
+};
+
+/// One container and everything that happens to it, in one loop.
+struct Owner<'a> {
+    order: &'a Order,
+    id: String,
+    pid: Pid,
+    pidfd: OwnedFd,
+    poller: Poller,
+    door: UnixListener,
+    visitors: HashMap<u32, UnixStream>,
+    next_visitor: u32,
+    waiting: Vec<UnixStream>,
+    streams: Streams,
+    master: Option<OwnedFd>,
+    relay: Relay,
+    started: Instant,
+    sampled: Instant,
+    usage: Usage,
+    stop: Option<Stop>,
+    limit: Option<(&'static str, String)>,
+    died: Option<(Instant, Died)>,
+}
+
+/// Somebody asked it to end.
+struct Stop {
+    kill_at: Instant,
+    killed: bool,
+}
+
+/// How its first process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Died {
+    Code(u8),
+    Signal(u8),
+}
+
+/// Counters are read as often.
+const SAMPLE_TIME: Duration = Duration::from_secs(1);
+/// After the program's end its output may wait as long for a reader who is there but does not read.
+const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
+/// A supervisor that begins to speak says everything at once.
+const VISITOR_TIME_MAX: Duration = Duration::from_secs(1);
+const VISITORS_MAX: usize = 64;
+/// For a container whose supervisor died.
+const ORPHAN_GRACE: Duration = Duration::from_secs(10);
+
+/// Runs the container of `order` to its end. `supervisor` hears when it started; an error means that nothing of it is
+/// left.
+pub(crate) fn run(supervisor: &UnixStream, order: Order, fds: Vec<OwnedFd>) -> Result<(), Error> {
+    if order.version != ORDER_VERSION {
+        let why = format!("the order has version {}, and this shim knows {ORDER_VERSION}", order.version);
+        return Err(Error::protocol(why));
+    }
+    let handed = order.hand(fds)?;
+    check_ports(&order)?;
+    let folder = &order.folder;
+    let traces = Traces { version: sweep::VERSION, id: identify(&order), runtime: order.runtime.clone() };
+    let door = place::bind(folder, SOCKET).map_err(Error::io(format!("listen in `{}`", folder.display())))?;
+    sweep::write_traces(folder, &traces)?;
+    let mut owner = match Owner::start(&order, &traces, handed, door) {
+        Ok(owner) => owner,
+        Err(error) => {
+            sweep::clear(folder, &traces)?;
+            return Err(error);
+        }
+    };
+    let heard = frame::send(supervisor, &Reply::Started, &[]);
+    if order.orphan == Orphan::Stop {
+        let watched = owner.poller.add(supervisor, Token::Supervisor, EventFlags::IN | EventFlags::RDHUP);
+        if heard.is_err() || watched.is_err() {
+            owner.stop(ORPHAN_GRACE);
+        }
+    }
+    let ended = owner.serve(supervisor);
+    let waiting = owner.leave(&ended, &traces)?;
+    for visitor in waiting {
+        let _ = frame::send(&visitor, &Reply::Exited(ended.clone()), &[]);
+    }
+    Ok(())
+}
+
+/// Unique on the machine, for it also names the cgroup: tasks of two platforms on one machine differ by their folder.
+fn identify(order: &Order) -> String {
+    let place = spec::Digest::of(order.folder.as_os_str().as_encoded_bytes()).to_string();
+    let place: String = place.chars().skip_while(|c| *c != ':').skip(1).take(12).collect();
+    format!("margay-{}-{}-{place}", order.task, order.container)
+}
+
+fn check_ports(order: &Order) -> Result<(), Error> {
+    for port in order.listeners.iter().chain(&order.ingress) {
+        if !order.grants.contains(&Capability::NetIn { port: *port }) {
+            let why = format!("needs the grant `net.in:http/{port}`");
+            return Err(Error::Config { what: format!("port {port}"), why });
+        }
+    }
+    Ok(())
+}
+
+impl<'a> Owner<'a> {
+    fn start(order: &'a Order, traces: &Traces, handed: Handed, door: UnixListener) -> Result<Self, Error> {
+        let starting = |what: &str| format!("start a container ({what})");
+        // Whatever the runtime leaves behind becomes our child, the container's first process above all.
+        set_child_subreaper(Some(rustix::process::getpid())).map_err(Error::io(starting("subreaper")))?;
+        let stage = stage::build(order, &traces.id)?;
+        let log = match &order.log {
+            Some(path) => Some(
+                crate::log::Log::open(path, order.limits.log_bytes_max)
+                    .map_err(Error::io(format!("open the log `{}`", path.display())))?,
+            ),
+            None => None,
+        };
+        let stdio = [handed.stdin, handed.stdout, handed.stderr];
+        let Created { pid, streams, master } = runner::create(order, traces, &stage, stdio, log)?;
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(Error::io(starting("pidfd")))?;
+        enter_network(pid).map_err(Error::io(starting("its network namespace")))?;
+        let relay = Relay::new(handed.listeners, handed.ingress);
+        let poller = Poller::new().map_err(Error::io(starting("epoll")))?;
+        let watch = || -> io::Result<()> {
+            poller.add(&pidfd, Token::Exit, EventFlags::IN)?;
+            door.set_nonblocking(true)?;
+            poller.add(&door, Token::Door, EventFlags::IN)?;
+            relay.open(&poller)
+        };
+        watch().map_err(Error::io(starting("epoll")))?;
+        runner::start(order, traces)?;
+        let now = Instant::now();
+        Ok(Self {
+            order,
+            id: traces.id.clone(),
+            pid,
+            pidfd,
+            poller,
+            door,
+            visitors: HashMap::new(),
+            next_visitor: 0,
+            waiting: Vec::new(),
+            streams,
+            master,
+            relay,
+            started: now,
+            sampled: now,
+            usage: Usage { runs: 1, ..Usage::default() },
+            stop: None,
+            limit: None,
+            died: None,
+        })
+    }
+
+    /// The loop.
+    fn serve(&mut self, supervisor: &UnixStream) -> Ended {
+        let mut happened = VecDeque::new();
+        let mut stream_turn = true;
+        loop {
+            if stream_turn {
+                stream_turn = self.streams.pump(&self.poller);
+            }
+            self.relay.turn(&self.poller);
+            if let Some((at, died)) = self.died
+                && (self.streams.finished() || at.elapsed() > DRAIN_TIME_MAX)
+            {
+                return self.end(died);
+            }
+            self.keep_time();
+            let patience = if stream_turn { Duration::ZERO } else { self.patience() };
+            if self.poller.wait(patience, &mut happened).is_err() {
+                // Without a poller nobody would ever be heard again.
+                let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+            }
+            for (token, flags) in happened.drain(..) {
+                match token {
+                    Token::Exit => self.reap(),
+                    Token::Stream(_) => stream_turn = true,
+                    Token::Port(index) => self.relay.accept(&self.poller, index),
+                    Token::Relay(id) => self.relay.touch(id),
+                    Token::Door => self.open_door(),
+                    Token::Visitor(number) => self.listen_to(number),
+                    Token::Supervisor => {
+                        if flags.intersects(EventFlags::HUP | EventFlags::RDHUP | EventFlags::ERR) {
+                            self.poller.remove(supervisor);
+                            self.stop(ORPHAN_GRACE);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        let mut patience = self.relay.patience().min(SAMPLE_TIME.saturating_sub(self.sampled.elapsed()));
+        if let Some(stop) = self.stop.as_ref().filter(|stop| !stop.killed) {
+            patience = patience.min(stop.kill_at.saturating_duration_since(Instant::now()));
+        }
+        // Rounded up: waking a moment too early would only mean waking again.
+        patience + Duration::from_millis(1)
+    }
+
+    fn keep_time(&mut self) {
+        if self.sampled.elapsed() >= SAMPLE_TIME {
+            self.sample();
+            self.enforce();
+        }
+        if let Some(stop) = &mut self.stop
+            && !stop.killed
+            && stop.kill_at <= Instant::now()
+        {
+            stop.killed = true;
+            let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        }
+    }
+
+    fn sample(&mut self) -> cgroup::Reading {
+        let reading = cgroup::read(&self.id);
+        let held = u64::try_from(self.sampled.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.sampled = Instant::now();
+        self.usage.cpu_ns = self.usage.cpu_ns.max(reading.cpu_ns);
+        self.usage.memory_bytes_peak = self.usage.memory_bytes_peak.max(reading.memory_bytes_peak);
+        let more = reading.memory_bytes.saturating_mul(held);
+        self.usage.memory_byte_ms = self.usage.memory_byte_ms.saturating_add(more);
+        self.usage.bytes_in = self.relay.bytes_in;
+        self.usage.bytes_out = self.relay.bytes_out;
+        reading
+    }
+
+    fn enforce(&mut self) {
+        let Limits { cpu_time_max, wall_time_max, .. } = &self.order.limits;
+        let broken = match (cpu_time_max, wall_time_max) {
+            (Some(max), _) if self.usage.cpu_ns > nanos(*max) => {
+                Some(("E_CPU", format!("used more than its {max:?} of CPU time")))
+            }
+            (_, Some(max)) if self.started.elapsed() > *max => Some(("E_WALL", format!("ran longer than its {max:?}"))),
+            _ => None,
+        };
+        if let Some(broken) = broken.filter(|_| self.limit.is_none()) {
+            self.limit = Some(broken);
+            let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        }
+    }
+
+    fn stop(&mut self, grace: Duration) {
+        let kill_at = Instant::now() + grace.min(Duration::from_secs(3600));
+        match &mut self.stop {
+            // A second, more impatient one counts.
+            Some(stop) => stop.kill_at = stop.kill_at.min(kill_at),
+            None => {
+                self.stop = Some(Stop { kill_at, killed: false });
+                let _ = pidfd_send_signal(&self.pidfd, stop_signal(self.order));
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        if self.died.is_some() {
+            return;
+        }
+        let died = match waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+            Ok(None) => return,
+            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => Died::Code(code as u8),
+                (None, signal) => Died::Signal(signal.unwrap_or(9) as u8),
+            },
+            // It is not our child, which a subreaper rules out.
+            Err(_) => Died::Signal(9),
+        };
+        self.poller.remove(&self.pidfd);
+        self.died = Some((Instant::now(), died));
+    }
+
+    fn end(&mut self, died: Died) -> Ended {
+        let reading = self.sample();
+        let exit = judge(died, self.stop.is_some(), self.limit.take(), reading.oom_kills, &self.order.limits);
+        if !matches!(exit, Exit::Code(0) | Exit::Stopped(_)) {
+            self.usage.failed_runs = 1;
+        }
+        Ended::new(exit, self.usage)
+    }
+
+    /// Clears everything away, and gives back those who wait for that.
+    fn leave(self, ended: &Ended, traces: &Traces) -> Result<Vec<UnixStream>, Error> {
+        let folder = &self.order.folder;
+        // In this order: who finds no socket finds the exit status.
+        sweep::write_ended(folder, ended)?;
+        sweep::clear_dead(folder, traces)?;
+        Ok(self.waiting)
+    }
+
+    fn open_door(&mut self) {
+        while let Ok((visitor, _)) = self.door.accept() {
+            if self.visitors.len() + self.waiting.len() >= VISITORS_MAX {
+                continue;
+            }
+            let times = visitor
+                .set_nonblocking(false)
+                .and_then(|()| visitor.set_read_timeout(Some(VISITOR_TIME_MAX)))
+                .and_then(|()| visitor.set_write_timeout(Some(VISITOR_TIME_MAX)));
+            let number = self.next_visitor;
+            self.next_visitor = self.next_visitor.wrapping_add(1);
+            if times.is_ok() && self.poller.add(&visitor, Token::Visitor(number), EventFlags::IN).is_ok() {
+                self.visitors.insert(number, visitor);
+            }
+        }
+    }
+
+    fn listen_to(&mut self, number: u32) {
+        let Some(visitor) = self.visitors.remove(&number) else { return };
+        let Ok(Some((request, _))) = frame::receive::<Request>(&visitor) else { return };
+        self.poller.remove(&visitor);
+        let reply = match request {
+            Request::Wait => return self.waiting.push(visitor),
+            Request::Status => Reply::Status(self.status()),
+            Request::Listeners => {
+                let (ports, fds) = self.relay.listeners();
+                let _ = frame::send(&visitor, &Reply::Listeners(ports), &fds);
+                return;
+            }
+            Request::Stop { grace } => {
+                self.stop(grace);
+                Reply::Done
+            }
+            Request::Kill { signal } => {
+                if let Some(signal) = Signal::from_named_raw(signal) {
+                    let _ = pidfd_send_signal(&self.pidfd, signal);
+                }
+                Reply::Done
+            }
+            Request::Resize { rows, columns } => {
+                if let Some(master) = &self.master {
+                    let _ = tcsetwinsize(master, winsize(rows, columns));
+                }
+                Reply::Done
+            }
+        };
+        let _ = frame::send(&visitor, &reply, &[]);
+    }
+
+    fn status(&mut self) -> Status {
+        self.sample();
+        Status {
+            pid: self.pid.as_raw_nonzero().get(),
+            shim_pid: std::process::id(),
+            ports: self.relay.ports(),
+            stopping: self.stop.is_some(),
+            usage: self.usage,
+        }
+    }
+}
+
+pub(crate) fn winsize(rows: u16, columns: u16) -> Winsize {
+    Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// From here on, sockets that we make are the container's. Those that we were handed stay where they were made.
+fn enter_network(pid: Pid) -> io::Result<()> {
+    let namespace = File::open(format!("/proc/{}/ns/net", pid.as_raw_nonzero()))?;
+    let kind = rustix::thread::LinkNameSpaceType::Network;
+    Ok(rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))?)
+}
+
+/// What the image's STOPSIGNAL says, or SIGTERM.
+fn stop_signal(order: &Order) -> Signal {
+    let text = order.config.config.as_ref().and_then(|config| config.stop_signal.as_deref()).unwrap_or("SIGTERM");
+    match text.trim().trim_start_matches("SIG") {
+        "HUP" => Signal::HUP,
+        "INT" => Signal::INT,
+        "QUIT" => Signal::QUIT,
+        "KILL" => Signal::KILL,
+        "USR1" => Signal::USR1,
+        "USR2" => Signal::USR2,
+        "WINCH" => Signal::WINCH,
+        "TERM" => Signal::TERM,
+        other => other.parse().ok().and_then(Signal::from_named_raw).unwrap_or(Signal::TERM),
+    }
+}
+
+/// Why it ended, from all that is known. A limit explains a kill better than a signal does.
+fn judge(died: Died, stopped: bool, limit: Option<(&'static str, String)>, oom_kills: u64, limits: &Limits) -> Exit {
+    let limited = |code: &str, message| Exit::Limit { code: code.to_owned(), message };
+    match (died, limit) {
+        (_, Some((code, message))) => limited(code, message),
+        // A shell reports the death of its child by signal 9 as 137.
+        (Died::Signal(9) | Died::Code(137), None) if oom_kills > 0 => {
+            let max = spec::print_bytes(limits.memory_bytes_max);
+            limited("E_MEMORY", format!("oom: it needed more than its {max} of memory"))
+        }
+        (Died::Code(code), None) if stopped => Exit::Stopped(code),
+        (Died::Signal(signal), None) if stopped => Exit::Stopped(128u8.saturating_add(signal)),
+        (Died::Code(code), None) => Exit::Code(code),
+        (Died::Signal(signal), None) => Exit::Signal(signal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_explanation_of_an_end_wins() {
+        let limits = Limits::for_commands();
+        let limit = || Some(("E_WALL", "ran longer".to_owned()));
+        for (died, stopped, limit, oom, code, reason) in [
+            (Died::Code(0), false, None, 0, 0, None),
+            (Died::Code(3), false, None, 0, 3, None),
+            (Died::Code(3), false, None, 1, 3, None),
+            (Died::Signal(11), false, None, 0, 139, Some("signal")),
+            (Died::Signal(9), false, None, 1, 137, Some("oom")),
+            (Died::Code(137), false, None, 1, 137, Some("oom")),
+            (Died::Signal(9), true, None, 1, 137, Some("oom")),
+            (Died::Signal(9), false, limit(), 0, 137, Some("wall-time")),
+            (Died::Signal(15), true, None, 0, 143, Some("stopped")),
+            (Died::Code(0), true, None, 0, 0, Some("stopped")),
+        ] {
+            let exit = judge(died, stopped, limit, oom, &limits);
+            assert_eq!((exit.code(), exit.reason()), (code, reason), "{died:?} {stopped} {oom}");
+        }
+    }
+}

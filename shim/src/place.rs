@@ -1,0 +1,36 @@
+//! A Unix socket's address holds 107 bytes, and task folders can be deeper: sockets are bound and reached through a
+//! descriptor of their folder.
+
+use std::{
+    fs::File,
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+/// Binds a new socket `name` in `folder`, in place of one that somebody left there.
+pub(crate) fn bind(folder: &Path, name: &str) -> io::Result<UnixListener> {
+    match std::fs::remove_file(folder.join(name)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let (_open, short) = shortened(folder, name)?;
+    UnixListener::bind(short)
+}
+
+/// Connects to the socket `name` in `folder`.
+pub(crate) fn connect(folder: &Path, name: &str) -> io::Result<UnixStream> {
+    let (_open, short) = shortened(folder, name)?;
+    UnixStream::connect(short)
+}
+
+fn shortened(folder: &Path, name: &str) -> io::Result<(File, PathBuf)> {
+    let open: File = openat(CWD, folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?.into();
+    let short = PathBuf::from(format!("/proc/self/fd/{}/{name}", open.as_raw_fd()));
+    Ok((open, short))
+}

@@ -1,0 +1,104 @@
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
+};
+
+use rustix::{
+    event::{Timespec, epoll},
+    io::Errno,
+};
+
+pub(crate) use rustix::event::epoll::EventFlags;
+
+/// Who an event is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Token {
+    /// The stream from the process that spawned us.
+    Supervisor,
+    /// The socket on which supervisors find us.
+    Door,
+    /// One of them.
+    Visitor(u32),
+    /// The container's first process ended.
+    Exit,
+    /// One of its streams.
+    Stream(u32),
+    /// A published port.
+    Port(u32),
+    /// One side of a relayed connection.
+    Relay(u32),
+}
+
+const KIND_SHIFT: u32 = 32;
+
+impl Token {
+    fn to_u64(self) -> u64 {
+        let (kind, number) = match self {
+            Self::Supervisor => (0, 0),
+            Self::Door => (1, 0),
+            Self::Visitor(number) => (2, number),
+            Self::Exit => (3, 0),
+            Self::Stream(number) => (4, number),
+            Self::Port(number) => (5, number),
+            Self::Relay(number) => (6, number),
+        };
+        kind << KIND_SHIFT | u64::from(number)
+    }
+
+    fn from_u64(value: u64) -> Self {
+        let number = value as u32;
+        match value >> KIND_SHIFT {
+            0 => Self::Supervisor,
+            1 => Self::Door,
+            2 => Self::Visitor(number),
+            3 => Self::Exit,
+            4 => Self::Stream(number),
+            5 => Self::Port(number),
+            _ => Self::Relay(number),
+        }
+    }
+}
+
+/// Waits for many descriptors at once.
+pub(crate) struct Poller {
+    epoll: OwnedFd,
+    events: Vec<epoll::Event>,
+}
+
+/// Events taken in one turn; more wait for the next.
+const EVENTS_MAX: usize = 64;
+
+impl Poller {
+    pub(crate) fn new() -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        Ok(Self { epoll, events: Vec::with_capacity(EVENTS_MAX) })
+    }
+
+    pub(crate) fn add(&self, fd: impl AsFd, token: Token, interest: EventFlags) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token.to_u64()), interest)?)
+    }
+
+    pub(crate) fn change(&self, fd: impl AsFd, token: Token, interest: EventFlags) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(token.to_u64()), interest)?)
+    }
+
+    pub(crate) fn remove(&self, fd: impl AsFd) {
+        // A descriptor that is not there needs no removing.
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
+    /// Adds what happened within `time_max` to `happened`.
+    pub(crate) fn wait(&mut self, time_max: Duration, happened: &mut VecDeque<(Token, EventFlags)>) -> io::Result<()> {
+        let timeout = Timespec::try_from(time_max).map_err(io::Error::other)?;
+        self.events.clear();
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&timeout)) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        happened.extend(self.events.drain(..).map(|event| (Token::from_u64(event.data.u64()), event.flags)));
+        Ok(())
+    }
+}

@@ -1,0 +1,286 @@
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, runner};
+
+/// An OCI runtime that is installed here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Runtime {
+    /// Which one.
+    pub kind: RuntimeKind,
+    /// The program.
+    pub path: PathBuf,
+    /// As it says itself, `1.1.5` of `1.1.5+ds1`.
+    pub version: Version,
+}
+
+/// The runtimes that we know how to talk to. They share one command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuntimeKind {
+    /// github.com/containers/crun
+    Crun,
+    /// github.com/opencontainers/runc
+    Runc,
+    /// github.com/youki-dev/youki
+    Youki,
+}
+
+/// Major, minor, patch.
+pub type Version = (u32, u32, u32);
+
+/// A known hole in a runtime, by the version it says it has. Distributions mend holes without changing that number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shortcoming {
+    /// Its public name.
+    pub cve: &'static str,
+    /// What it lets a container do.
+    pub what: &'static str,
+}
+
+/// What runc printed in 2024 and 2025, and the first versions without it, one for each line of releases.
+const RUNC: &[(Shortcoming, &[Version])] = &[
+    (
+        Shortcoming { cve: "CVE-2024-21626", what: "a working directory under /proc/self/fd reaches the host's files" },
+        &[(1, 1, 12)],
+    ),
+    (
+        Shortcoming { cve: "CVE-2025-31133", what: "a replaced /dev/null unmasks paths of /proc" },
+        &[(1, 2, 8), (1, 3, 3), (1, 4, 0)],
+    ),
+    (
+        Shortcoming { cve: "CVE-2025-52565", what: "a replaced /dev/console is mounted before paths are masked" },
+        &[(1, 2, 8), (1, 3, 3), (1, 4, 0)],
+    ),
+    (
+        Shortcoming { cve: "CVE-2025-52881", what: "writes to /proc can be led elsewhere" },
+        &[(1, 2, 8), (1, 3, 3), (1, 4, 0)],
+    ),
+];
+
+const CRUN: &[(Shortcoming, &[Version])] = &[(
+    Shortcoming { cve: "CVE-2025-24965", what: "the krun handler writes outside of the root file system" },
+    &[(1, 20, 0)],
+)];
+
+impl RuntimeKind {
+    /// In the order in which we would rather have them.
+    const ALL: [Self; 3] = [Self::Crun, Self::Runc, Self::Youki];
+
+    /// Its program's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Crun => "crun",
+            Self::Runc => "runc",
+            Self::Youki => "youki",
+        }
+    }
+
+    /// The oldest version of each line that we would choose.
+    fn floor(self) -> &'static [Version] {
+        match self {
+            Self::Crun => &[(1, 28, 0)],
+            Self::Runc => &[(1, 3, 6), (1, 4, 3), (1, 5, 0)],
+            Self::Youki => &[(0, 7, 0)],
+        }
+    }
+
+    fn known_holes(self) -> &'static [(Shortcoming, &'static [Version])] {
+        match self {
+            Self::Crun => CRUN,
+            Self::Runc => RUNC,
+            Self::Youki => &[],
+        }
+    }
+}
+
+impl Runtime {
+    /// The best runtime on the `PATH`: the first of crun, runc and youki that is new enough, else the first that works.
+    ///
+    /// # Errors
+    /// [`Error::NoRuntime`] when there is none, [`Error::Runtime`] when the only ones there do not work.
+    pub fn probe() -> Result<Self, Error> {
+        Self::probe_in(&std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()))
+    }
+
+    fn probe_in(path: &std::ffi::OsStr) -> Result<Self, Error> {
+        let mut old = None;
+        let mut broken = None;
+        for kind in RuntimeKind::ALL {
+            let Some(program) = find(kind.name(), path) else { continue };
+            match Self::ask(kind, program) {
+                Ok(runtime) if runtime.is_current() => return Ok(runtime),
+                Ok(runtime) => old = old.or(Some(runtime)),
+                Err(error) => broken = broken.or(Some(error)),
+            }
+        }
+        old.ok_or_else(|| broken.unwrap_or(Error::NoRuntime))
+    }
+
+    /// Asks one program for its version.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`] when it does not answer within ten seconds, fails, or answers something else.
+    pub fn ask(kind: RuntimeKind, path: PathBuf) -> Result<Self, Error> {
+        let wrong = |what: String| Error::Runtime { runtime: path.display().to_string(), what };
+        let said = runner::output(Command::new(&path).arg("--version"), VERSION_TIME_MAX).map_err(wrong)?;
+        let version = version_in(&said, kind).ok_or_else(|| {
+            let minimum = Shown(kind.floor()[0]);
+            wrong(format!("does not say its version; {} {minimum} or newer is needed", kind.name()))
+        })?;
+        Ok(Self { kind, path, version })
+    }
+
+    /// Whether it is as new as we would choose. An older one runs, with a warning, on nodes that their owner chose.
+    pub fn is_current(&self) -> bool {
+        reaches(self.version, self.kind.floor())
+    }
+
+    /// The known holes of its version. A distribution may have mended them under the same number.
+    pub fn shortcomings(&self) -> Vec<Shortcoming> {
+        let holes = self.kind.known_holes().iter();
+        holes.filter(|(_, mended)| !reaches(self.version, mended)).map(|(hole, _)| *hole).collect()
+    }
+
+    /// One sentence when it is older than we would choose.
+    pub fn warning(&self) -> Option<String> {
+        if self.is_current() {
+            return None;
+        }
+        let minimum = Shown(self.kind.floor()[0]);
+        let holes: Vec<_> = self.shortcomings().iter().map(|hole| format!("{} ({})", hole.cve, hole.what)).collect();
+        let reason = match holes.is_empty() {
+            true => String::new(),
+            false => format!("; unless your distribution mended them, it has {}", holes.join(", ")),
+        };
+        Some(format!("{self} is older than {minimum}{reason}"))
+    }
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.name(), Shown(self.version))
+    }
+}
+
+struct Shown(Version);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.0.0, self.0.1, self.0.2)
+    }
+}
+
+/// A program that answers slower to `--version` hangs.
+const VERSION_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Whether `version` is at least the entry of its own line of releases, or newer than all lines.
+fn reaches(version: Version, lines: &[Version]) -> bool {
+    let line = |v: Version| (v.0, v.1);
+    match lines.iter().find(|first| line(**first) == line(version)) {
+        Some(first) => version >= *first,
+        None => lines.iter().all(|first| line(*first) < line(version)),
+    }
+}
+
+fn find(name: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {
+    std::env::split_paths(path)
+        .filter(|folder| folder.is_absolute())
+        .map(|folder| folder.join(name))
+        .find(|program| is_executable(program))
+}
+
+fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// Reads `runc version 1.1.5+ds1`, `crun version 1.28`, `youki version 0.7.0`.
+fn version_in(said: &str, kind: RuntimeKind) -> Option<Version> {
+    let line = said.lines().find(|line| line.starts_with(kind.name()))?;
+    let word = line.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
+    let digits_end = word.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(word.len());
+    let mut numbers = word[..digits_end].split('.').map(str::parse::<u32>);
+    let mut next = || numbers.next().transpose().ok();
+    Some((next()??, next()??, next()?.unwrap_or(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_is_read_as_the_runtimes_print_it() {
+        for (said, kind, want) in [
+            ("runc version 1.1.5+ds1\ncommit: 1.1.5+ds1-1\nspec: 1.0.2-dev\n", RuntimeKind::Runc, Some((1, 1, 5))),
+            ("crun version 1.28\ncommit: abc\n", RuntimeKind::Crun, Some((1, 28, 0))),
+            ("crun version 1.8.1\n", RuntimeKind::Crun, Some((1, 8, 1))),
+            ("youki version 0.7.0\n", RuntimeKind::Youki, Some((0, 7, 0))),
+            ("runc version 1.4.0-rc.1\n", RuntimeKind::Runc, Some((1, 4, 0))),
+            ("runc version 99999999999.1\n", RuntimeKind::Runc, None),
+            ("runc version x\n", RuntimeKind::Runc, None),
+            ("{\"garbage\": 1}", RuntimeKind::Runc, None),
+            ("", RuntimeKind::Runc, None),
+        ] {
+            assert_eq!(version_in(said, kind), want, "{said}");
+        }
+    }
+
+    #[test]
+    fn an_old_runtime_is_warned_about_with_its_holes() {
+        let runtime = |kind, version| Runtime { kind, path: PathBuf::from("/x"), version };
+        for (kind, version, current, holes) in [
+            (RuntimeKind::Runc, (1, 1, 5), false, 4),
+            (RuntimeKind::Runc, (1, 1, 12), false, 3),
+            (RuntimeKind::Runc, (1, 2, 8), false, 0),
+            (RuntimeKind::Runc, (1, 3, 5), false, 0),
+            (RuntimeKind::Runc, (1, 3, 6), true, 0),
+            (RuntimeKind::Runc, (1, 4, 2), false, 0),
+            (RuntimeKind::Runc, (1, 5, 0), true, 0),
+            (RuntimeKind::Runc, (2, 0, 0), true, 0),
+            (RuntimeKind::Crun, (1, 8, 1), false, 1),
+            (RuntimeKind::Crun, (1, 28, 0), true, 0),
+            (RuntimeKind::Youki, (0, 6, 9), false, 0),
+        ] {
+            let runtime = runtime(kind, version);
+            assert_eq!((runtime.is_current(), runtime.shortcomings().len()), (current, holes), "{runtime}");
+            assert_eq!(runtime.warning().is_none(), current, "{runtime}");
+        }
+        let warning = runtime(RuntimeKind::Runc, (1, 1, 5)).warning().unwrap();
+        assert!(warning.contains("runc 1.1.5 is older than 1.3.6") && warning.contains("CVE-2024-21626"), "{warning}");
+    }
+
+    #[test]
+    fn no_runtime_names_what_to_install() {
+        let empty = tempfile::tempdir().unwrap();
+        let error = Runtime::probe_in(empty.path().as_os_str()).unwrap_err();
+        assert_eq!(error.code(), "E_RUNTIME");
+        assert!(error.to_string().contains("no OCI runtime"), "{error}");
+        assert!(error.hint().unwrap().contains("apt-get install runc"));
+    }
+
+    #[test]
+    fn a_runtime_that_fails_or_talks_nonsense_is_named() {
+        use std::os::unix::fs::PermissionsExt;
+        for (script, want) in [
+            ("#!/bin/sh\nexit 137\n", "exit status: 137"),
+            ("#!/bin/sh\necho '{\"version\": 12'\n", "does not say its version"),
+            ("#!/bin/sh\nyes | head -c 10000000\n", "does not say its version"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let program = folder.path().join("runc");
+            std::fs::write(&program, script).unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let error = Runtime::probe_in(folder.path().as_os_str()).unwrap_err();
+            assert_eq!(error.code(), "E_RUNTIME");
+            assert!(error.to_string().contains(want), "{script}: {error}");
+        }
+    }
+}

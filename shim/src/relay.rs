@@ -1,0 +1,381 @@
+use std::{
+    collections::{HashMap, VecDeque},
+    io::{self, ErrorKind, Read, Write},
+    net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt},
+};
+
+use crate::{
+    assignment::{Ingress, Listener},
+    poller::{EventFlags, Poller, Token},
+};
+
+/// Published ports and their connections. Accepts on sockets of the host, connects on the container's loopback: the
+/// process has entered the container's network namespace, and a socket stays in the one it was made in.
+pub(crate) struct Relay {
+    doors: Vec<Door>,
+    pairs: HashMap<u32, Pair>,
+    next: u32,
+    /// Pairs that had more to move when their turn was over.
+    busy: VecDeque<u32>,
+    /// Connections that wait for the program to listen.
+    early: Vec<u32>,
+    paused: bool,
+    buffer: Vec<u8>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+struct Door {
+    socket: DoorSocket,
+    container_port: u16,
+    /// Whether the program was ever reached on it; until then it may still be starting.
+    reached: bool,
+}
+
+enum DoorSocket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+enum Peer {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// One connection: what came in through a door, and its counterpart in the container.
+struct Pair {
+    outer: Peer,
+    inner: Option<TcpStream>,
+    door: usize,
+    since: Instant,
+    inward: Flow,
+    outward: Flow,
+}
+
+/// One direction of a pair.
+#[derive(Default)]
+struct Flow {
+    pending: Vec<u8>,
+    read_over: bool,
+    over: bool,
+}
+
+/// Each takes two descriptors of 4096.
+const PAIRS_MAX: usize = 1024;
+const BUFFER_BYTES: usize = 64 << 10;
+/// Then other connections get a turn.
+const ROUNDS_MAX: usize = 8;
+/// Programs that take longer to listen should be waited for by a health check.
+const START_TIME_MAX: Duration = Duration::from_secs(10);
+const RETRY_TIME: Duration = Duration::from_millis(10);
+/// Accepted in one turn.
+const ACCEPTS_MAX: usize = 64;
+
+impl Relay {
+    pub(crate) fn new(listeners: Vec<Listener>, ingress: Vec<Ingress>) -> Self {
+        let tcp = listeners.into_iter().map(|l| (DoorSocket::Tcp(l.socket), l.container_port));
+        let unix = ingress.into_iter().map(|i| (DoorSocket::Unix(i.socket), i.container_port));
+        let doors = tcp.chain(unix).map(|(socket, container_port)| Door { socket, container_port, reached: false });
+        Self {
+            doors: doors.collect(),
+            pairs: HashMap::new(),
+            next: 0,
+            busy: VecDeque::new(),
+            early: Vec::new(),
+            paused: false,
+            buffer: vec![0; BUFFER_BYTES],
+            bytes_in: 0,
+            bytes_out: 0,
+        }
+    }
+
+    pub(crate) fn open(&self, poller: &Poller) -> io::Result<()> {
+        for (index, door) in self.doors.iter().enumerate() {
+            rustix::io::ioctl_fionbio(door.socket.as_fd(), true)?;
+            poller.add(door.socket.as_fd(), Token::Port(index as u32), EventFlags::IN)?;
+        }
+        Ok(())
+    }
+
+    /// The ports of the TCP listeners, and their sockets.
+    pub(crate) fn listeners(&self) -> (Vec<u16>, Vec<BorrowedFd<'_>>) {
+        let tcp = self.doors.iter().filter(|door| matches!(door.socket, DoorSocket::Tcp(_)));
+        tcp.map(|door| (door.container_port, door.socket.as_fd())).unzip()
+    }
+
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        let mut ports: Vec<_> = self.doors.iter().map(|door| door.container_port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    /// How long the loop may sleep, as far as this is concerned.
+    pub(crate) fn patience(&self) -> Duration {
+        match (self.busy.is_empty(), self.early.is_empty()) {
+            (false, _) => Duration::ZERO,
+            (true, false) => RETRY_TIME,
+            (true, true) => Duration::MAX,
+        }
+    }
+
+    /// Takes what waits at a door.
+    pub(crate) fn accept(&mut self, poller: &Poller, index: u32) {
+        for _ in 0..ACCEPTS_MAX {
+            let Some(door) = self.doors.get(index as usize) else { return };
+            if self.pairs.len() >= PAIRS_MAX {
+                // The rest waits in the kernel's queue until somebody leaves.
+                self.pause(poller);
+                return;
+            }
+            match door.socket.accept() {
+                Ok(outer) => self.welcome(poller, outer, index as usize),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if matches!(error.raw_os_error(), Some(code) if code == Errno::MFILE.raw_os_error()) => {
+                    self.pause(poller);
+                    return;
+                }
+                // Somebody who left before we came.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn welcome(&mut self, poller: &Poller, outer: Peer, door: usize) {
+        let id = self.next;
+        self.next = self.next.wrapping_add(1);
+        let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        if outer.prepare().is_err() || poller.add(outer.as_fd(), Token::Relay(id), interest).is_err() {
+            return;
+        }
+        let flows = (Flow::default(), Flow::default());
+        let pair = Pair { outer, inner: None, door, since: Instant::now(), inward: flows.0, outward: flows.1 };
+        self.pairs.insert(id, pair);
+        self.enter(poller, id);
+    }
+
+    /// Connects a pair to the program; tries again later while that may still be starting.
+    fn enter(&mut self, poller: &Poller, id: u32) {
+        let Some(pair) = self.pairs.get_mut(&id) else { return };
+        let door = &mut self.doors[pair.door];
+        match connect_loopback(door.container_port) {
+            Ok(inner) => {
+                let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+                if poller.add(&inner, Token::Relay(id), interest).is_err() {
+                    self.close(poller, id);
+                    return;
+                }
+                door.reached = true;
+                pair.inner = Some(inner);
+                self.busy.push_back(id);
+            }
+            Err(_) if !door.reached && pair.since.elapsed() < START_TIME_MAX => self.early.push(id),
+            Err(_) => self.close(poller, id),
+        }
+    }
+
+    /// A side of a pair can move.
+    pub(crate) fn touch(&mut self, id: u32) {
+        if self.pairs.get(&id).is_some_and(|pair| pair.inner.is_some()) && !self.busy.contains(&id) {
+            self.busy.push_back(id);
+        }
+    }
+
+    /// One turn for everybody who has something to move or to try.
+    pub(crate) fn turn(&mut self, poller: &Poller) {
+        for id in std::mem::take(&mut self.early) {
+            self.enter(poller, id);
+        }
+        for id in std::mem::take(&mut self.busy) {
+            let Some(pair) = self.pairs.get_mut(&id) else { continue };
+            match pair.pump(&mut self.buffer, &mut self.bytes_in, &mut self.bytes_out) {
+                Ok(true) => self.busy.push_back(id),
+                Ok(false) if pair.inward.over && pair.outward.over => self.close(poller, id),
+                Ok(false) => {}
+                Err(_) => self.close(poller, id),
+            }
+        }
+    }
+
+    fn close(&mut self, poller: &Poller, id: u32) {
+        // Its descriptors leave the poller as they are closed.
+        self.pairs.remove(&id);
+        if self.paused && self.pairs.len() < PAIRS_MAX {
+            self.paused = false;
+            for (index, door) in self.doors.iter().enumerate() {
+                let _ = poller.change(door.socket.as_fd(), Token::Port(index as u32), EventFlags::IN);
+            }
+        }
+    }
+
+    fn pause(&mut self, poller: &Poller) {
+        self.paused = true;
+        for (index, door) in self.doors.iter().enumerate() {
+            let _ = poller.change(door.socket.as_fd(), Token::Port(index as u32), EventFlags::empty());
+        }
+    }
+}
+
+impl Pair {
+    /// Moves bytes both ways until nothing moves. Says whether it stopped only to let others have a turn.
+    fn pump(&mut self, buffer: &mut [u8], bytes_in: &mut u64, bytes_out: &mut u64) -> io::Result<bool> {
+        let Some(inner) = &self.inner else { return Ok(false) };
+        let mut inner = inner;
+        let inward = self.inward.pump(&mut self.outer, &mut inner, buffer, bytes_in)?;
+        if self.inward.read_over && self.inward.pending.is_empty() && !self.inward.over {
+            self.inward.over = true;
+            // It may be gone already; the other direction will tell.
+            let _ = inner.shutdown(Shutdown::Write);
+        }
+        let outward = self.outward.pump(&mut inner, &mut self.outer, buffer, bytes_out)?;
+        if self.outward.read_over && self.outward.pending.is_empty() && !self.outward.over {
+            self.outward.over = true;
+            let _ = self.outer.shutdown_write();
+        }
+        Ok(inward || outward)
+    }
+}
+
+impl Flow {
+    fn pump(
+        &mut self,
+        from: &mut impl Read,
+        to: &mut impl Write,
+        buffer: &mut [u8],
+        bytes: &mut u64,
+    ) -> io::Result<bool> {
+        for _ in 0..ROUNDS_MAX {
+            while !self.pending.is_empty() {
+                match to.write(&self.pending) {
+                    Ok(n) => drop(self.pending.drain(..n)),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) if waits(&error) => return Ok(false),
+                    Err(error) => return Err(error),
+                }
+            }
+            // Idle connections hold no buffer.
+            self.pending = Vec::new();
+            if self.read_over {
+                return Ok(false);
+            }
+            let n = match from.read(buffer) {
+                Ok(0) => {
+                    self.read_over = true;
+                    return Ok(false);
+                }
+                Ok(n) => n,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) if waits(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            };
+            *bytes += n as u64;
+            let written = match to.write(&buffer[..n]) {
+                Ok(written) => written,
+                Err(error) if waits(&error) || error.kind() == ErrorKind::Interrupted => 0,
+                Err(error) => return Err(error),
+            };
+            self.pending.extend_from_slice(&buffer[written..n]);
+        }
+        Ok(true)
+    }
+}
+
+/// `NotConnected`: the kernel is still at it, and will say when it is done.
+fn waits(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected)
+}
+
+/// To whatever listens on the container's own loopback, in either family. On loopback, success and refusal are known at
+/// once.
+fn connect_loopback(port: u16) -> io::Result<TcpStream> {
+    let v4 = connect_to(AddressFamily::INET, SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    v4.or_else(|_| connect_to(AddressFamily::INET6, SocketAddr::from((Ipv6Addr::LOCALHOST, port))))
+}
+
+fn connect_to(family: AddressFamily, address: SocketAddr) -> io::Result<TcpStream> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket: OwnedFd = socket_with(family, SocketType::STREAM, flags, None)?;
+    match connect(&socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => {
+            sockopt::set_tcp_nodelay(&socket, true)?;
+            Ok(TcpStream::from(socket))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl DoorSocket {
+    fn accept(&self) -> io::Result<Peer> {
+        match self {
+            Self::Tcp(listener) => listener.accept().map(|(stream, _)| Peer::Tcp(stream)),
+            Self::Unix(listener) => listener.accept().map(|(stream, _)| Peer::Unix(stream)),
+        }
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+impl Peer {
+    fn prepare(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => {
+                stream.set_nonblocking(true)?;
+                // A client whose machine vanished must not hold a place for ever.
+                sockopt::set_socket_keepalive(stream, true)?;
+                stream.set_nodelay(true)
+            }
+            Self::Unix(stream) => stream.set_nonblocking(true),
+        }
+    }
+
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+
+    fn shutdown_write(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+}
+
+impl Read for Peer {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buffer),
+            Self::Unix(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Peer {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(buffer),
+            Self::Unix(stream) => stream.write(buffer),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{Gid, Mode, Uid},
+    mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount},
+    thread::UnshareFlags,
+};
+
+use crate::{
+    Error,
+    account::{Account, account},
+    assignment::Order,
+    bundle::{self, Bind, Bundle, FIRST_ID},
+    cgroup,
+    inside::Inside,
+};
+
+/// A bundle that is ready for the runtime. It exists in this process's own mount namespace only, which its children share
+/// and which ends with them: whoever is killed here, no mount is left behind.
+pub(crate) struct Stage {
+    pub bundle: PathBuf,
+    pub account: Account,
+}
+
+/// Folders that every system has and that others may enter, for a file system that only we see. Below `MARGAY_HOME`
+/// nobody but root may enter, and the runtime looks at a root file system as the container's root, who is not.
+const POINTS: [&str; 5] = ["/mnt", "/media", "/srv", "/opt", "/tmp"];
+/// Of the layers; overlayfs takes 500, images have up to 127.
+const LAYERS_MAX: usize = 127;
+/// For what we keep there ourselves: config, links, folders to mount on.
+const OWN_BYTES: u64 = 4 << 20;
+/// A file takes at least a page, so these are as many as fit into 256 MiB.
+const FILES_MAX: u64 = 65_536;
+/// Longer ones are no user database.
+const ACCOUNTS_BYTES_MAX: u64 = 1 << 20;
+
+/// Makes the root file system of `order` (its layers, under a writable layer in memory that has a limit and counts as the
+/// container's memory), mounts its volumes beside it, and writes the runtime's config.
+pub(crate) fn build(order: &Order, cgroup: &str) -> Result<Stage, Error> {
+    let args = bundle::args(&order.config, order.entrypoint.as_ref(), order.command.as_ref())?;
+    let writable = bundle::writable(&order.grants, &order.volumes)?;
+    let point = choose_point(order)?;
+    hide_mounts().map_err(Error::io("make a mount namespace"))?;
+    mount_memory(point, order.limits.writable_bytes_max)?;
+    mount_root(point, &order.layers)?;
+
+    let root = point.join("root");
+    let owner = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
+    let inside = Inside::open(&root, owner).map_err(Error::io("look into the root file system"))?;
+    let image = order.config.config.clone().unwrap_or_default();
+    let account = account(
+        image.user.as_deref().unwrap_or(""),
+        &inside.text("/etc/passwd", ACCOUNTS_BYTES_MAX)?,
+        &inside.text("/etc/group", ACCOUNTS_BYTES_MAX)?,
+    )?;
+    let cwd = match image.working_dir.as_deref() {
+        None | Some("") => "/".to_owned(),
+        Some(path) => inside.folder("WORKDIR", path)?,
+    };
+    let hostname = order.hostname.clone().unwrap_or_else(|| order.container.to_string());
+    let hosts = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost\n");
+    inside.supply("etc", "hosts", &hosts).map_err(Error::io("write /etc/hosts"))?;
+
+    let mut binds = Vec::new();
+    for path in writable.folders.iter().filter(|path| *path != "/tmp") {
+        let place = inside.folder("writable folder", path)?;
+        binds.push(Bind { from: root.join(&place[1..]), to: place, writable: true, executable: true });
+    }
+    for (index, volume) in order.volumes.iter().enumerate() {
+        let from = point.join(format!("v/{index}"));
+        let bind = bundle::bind(volume, &order.grants, from)?;
+        mount_volume(&volume.folder, &bind)?;
+        binds.push(bind);
+    }
+    let config = Bundle {
+        env: bundle::env(&order.config, &order.env, account.home.as_deref(), order.terminal.is_some())?,
+        args,
+        cwd,
+        account: account.clone(),
+        hostname,
+        terminal: order.terminal,
+        root,
+        writable_root: writable.root,
+        binds,
+        low_port: order.listeners.iter().chain(&order.ingress).any(|port| *port < 1024),
+        cgroup: cgroup.to_owned(),
+        limits: order.limits.clone(),
+        cpu_millis: order.cpu_millis,
+        swap_limit: cgroup::counts_swap(),
+    };
+    let bundle = point.join("bundle");
+    let path = bundle.join("config.json");
+    fs::write(&path, config.config().to_string()).map_err(Error::io(format!("write `{}`", path.display())))?;
+    Ok(Stage { bundle, account })
+}
+
+/// A point that hides nothing that we need.
+fn choose_point(order: &Order) -> Result<&'static Path, Error> {
+    let needed: Vec<&Path> = order
+        .layers
+        .iter()
+        .map(PathBuf::as_path)
+        .chain(order.volumes.iter().map(|volume| volume.folder.as_path()))
+        .chain([order.folder.as_path(), order.runtime.path.as_path()])
+        .chain(order.log.as_deref())
+        .collect();
+    let free = |point: &&Path| needed.iter().all(|path| !path.starts_with(point)) && point.is_dir() && !is_link(point);
+    POINTS.into_iter().map(Path::new).find(free).ok_or_else(|| Error::Io {
+        what: format!("find a folder to mount on among {}", POINTS.join(", ")),
+        source: std::io::ErrorKind::NotFound.into(),
+    })
+}
+
+fn is_link(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|meta| meta.is_symlink())
+}
+
+/// From here on, mounts of the host reach us and ours do not reach the host.
+#[expect(unsafe_code, reason = "rustix marks unsharing unsafe for the sake of programs with threads")]
+fn hide_mounts() -> rustix::io::Result<()> {
+    // SAFETY: this process has one thread, and CLONE_FILES, which could close descriptors under others, is not among
+    // the flags.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM)
+}
+
+fn mount_memory(point: &Path, writable_bytes_max: u64) -> Result<(), Error> {
+    let making = || format!("mount memory on `{}`", point.display());
+    let bytes = writable_bytes_max.saturating_add(OWN_BYTES);
+    let data =
+        std::ffi::CString::new(format!("size={bytes},nr_inodes={FILES_MAX},mode=0755")).map_err(Error::io(making()))?;
+    mount("tmpfs", point, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())
+        .map_err(Error::io(making()))?;
+    for name in ["layers", "empty", "up", "work", "root", "v", "bundle"] {
+        fs::create_dir(point.join(name)).map_err(Error::io(making()))?;
+    }
+    // What the container writes, and the root folder itself, belong to the container's root.
+    let (uid, gid) = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
+    rustix::fs::chown(point.join("up"), Some(uid), Some(gid)).map_err(Error::io(making()))?;
+    rustix::fs::chmod(point.join("bundle"), Mode::RWXU).map_err(Error::io(making()))
+}
+
+/// Mount options have one page; links with short names keep a hundred layers within it.
+fn mount_root(point: &Path, layers: &[PathBuf]) -> Result<(), Error> {
+    if layers.len() > LAYERS_MAX {
+        let why = format!("there are {}, and at most {LAYERS_MAX} can be stacked", layers.len());
+        return Err(Error::Config { what: "layers".to_owned(), why });
+    }
+    let mounting = || "mount the root file system".to_owned();
+    let mut lower = Vec::new();
+    for (index, layer) in layers.iter().enumerate().rev() {
+        let name = format!("layers/{index}");
+        symlink(layer, point.join(&name)).map_err(Error::io(mounting()))?;
+        lower.push(name);
+    }
+    lower.push("empty".to_owned());
+    let data = format!("userxattr,lowerdir={},upperdir=up,workdir=work", lower.join(":"));
+    let data = std::ffi::CString::new(data).map_err(Error::io(mounting()))?;
+    rustix::process::chdir(point).map_err(Error::io(mounting()))?;
+    mount("overlay", "root", "overlay", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())
+        .map_err(Error::io(mounting()))?;
+    rustix::process::chdir("/").map_err(Error::io(mounting()))
+}
+
+/// Where the runtime can reach it; with its restrictions from the first moment.
+fn mount_volume(folder: &Path, bind: &Bind) -> Result<(), Error> {
+    let mounting = || format!("mount the volume `{}`", folder.display());
+    fs::create_dir(&bind.from).map_err(Error::io(mounting()))?;
+    mount_bind(folder, &bind.from).map_err(Error::io(mounting()))?;
+    let mut flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
+    flags.set(MountFlags::RDONLY, !bind.writable);
+    flags.set(MountFlags::NOEXEC, !bind.executable);
+    mount_remount(&bind.from, flags, c"").map_err(Error::io(mounting()))
+}

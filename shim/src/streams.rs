@@ -1,0 +1,274 @@
+use std::{
+    fs::File,
+    io::{self, ErrorKind, Read, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::SystemTime,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{Gid, Uid, fchown},
+    pipe::{PipeFlags, pipe_with},
+};
+use spec::Timestamp;
+
+use crate::{
+    log::{Log, Source},
+    poller::{EventFlags, Poller, Token},
+};
+
+/// The ends that the container is born with.
+pub(crate) struct ChildEnds {
+    pub stdin: Option<OwnedFd>,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+}
+
+/// A container's streams on their way through the shim: input from the supervisor's descriptor, output to the log and to
+/// the supervisor's descriptors. Whoever reads slowly slows the container, and nobody else; whoever is gone is forgotten.
+pub(crate) struct Streams {
+    outputs: [Option<Output>; 2],
+    input: Option<Input>,
+    log: Option<Log>,
+}
+
+struct Output {
+    from: File,
+    source: Source,
+    /// The supervisor's. Shared with others, so it is never set to non-blocking, and only written when it has room.
+    to: Option<File>,
+    pending: Vec<u8>,
+    armed: Armed,
+}
+
+struct Input {
+    from: File,
+    to: File,
+    pending: Vec<u8>,
+    armed: Armed,
+    /// Set for a terminal, where the end of input is a character.
+    end_mark: Option<u8>,
+}
+
+/// What the poller watches for us at the moment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Armed {
+    Nothing,
+    From,
+    To,
+}
+
+/// A pipe holds as much.
+const CHUNK_BYTES: usize = 64 << 10;
+/// A pipe or terminal that polls as writable takes as much without waiting.
+const PIECE_BYTES: usize = 4096;
+/// Then others get a turn.
+const ROUNDS_MAX: usize = 16;
+const STDIN: u32 = 4;
+
+impl Streams {
+    /// Pipes for a container whose user is `uid` and `gid` on the host: it may reopen `/dev/stdout`.
+    pub(crate) fn pipes(
+        handed: [Option<OwnedFd>; 3],
+        log: Option<Log>,
+        (uid, gid): (Uid, Gid),
+    ) -> io::Result<(Self, ChildEnds)> {
+        let [stdin, stdout, stderr] = handed;
+        let make = || -> io::Result<(OwnedFd, OwnedFd)> {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+            fchown(&read, Some(uid), Some(gid))?;
+            Ok((read, write))
+        };
+        let (out, child_out) = make()?;
+        let (err, child_err) = make()?;
+        let (input, child_in) = match stdin {
+            Some(from) => {
+                let (child_in, to) = make()?;
+                (Some(Input::new(from, to, None)?), Some(child_in))
+            }
+            None => (None, None),
+        };
+        let outputs =
+            [Some(Output::new(out, Source::Stdout, stdout)?), Some(Output::new(err, Source::Stderr, stderr)?)];
+        Ok((Self { outputs, input, log }, ChildEnds { stdin: child_in, stdout: child_out, stderr: child_err }))
+    }
+
+    /// One terminal for everything.
+    pub(crate) fn terminal(master: OwnedFd, handed: [Option<OwnedFd>; 3], log: Option<Log>) -> io::Result<Self> {
+        const END_OF_TRANSMISSION: u8 = 4;
+        let [stdin, stdout, _] = handed;
+        let input = match stdin {
+            Some(from) => Some(Input::new(from, master.try_clone()?, Some(END_OF_TRANSMISSION))?),
+            None => None,
+        };
+        Ok(Self { outputs: [Some(Output::new(master, Source::Stdout, stdout)?), None], input, log })
+    }
+
+    /// Whether everything that the container wrote has arrived.
+    pub(crate) fn finished(&self) -> bool {
+        self.outputs.iter().flatten().next().is_none()
+    }
+
+    /// Moves what can be moved. Says whether more could be at once.
+    pub(crate) fn pump(&mut self, poller: &Poller) -> bool {
+        let mut more = false;
+        for (index, slot) in self.outputs.iter_mut().enumerate() {
+            if let Some(output) = slot {
+                match output.pump(self.log.as_mut()) {
+                    Turn::Waits(armed) => output.arm(poller, index as u32, armed),
+                    Turn::More => more = true,
+                    Turn::Over => {
+                        output.arm(poller, index as u32, Armed::Nothing);
+                        *slot = None;
+                    }
+                }
+            }
+        }
+        if let Some(input) = &mut self.input {
+            match input.pump() {
+                Turn::Waits(armed) => input.arm(poller, armed),
+                Turn::More => more = true,
+                Turn::Over => {
+                    input.arm(poller, Armed::Nothing);
+                    self.input = None;
+                }
+            }
+        }
+        more
+    }
+}
+
+enum Turn {
+    Waits(Armed),
+    More,
+    Over,
+}
+
+impl Output {
+    fn new(from: OwnedFd, source: Source, to: Option<OwnedFd>) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&from, true)?;
+        Ok(Self { from: from.into(), source, to: to.map(File::from), pending: Vec::new(), armed: Armed::Nothing })
+    }
+
+    fn pump(&mut self, mut log: Option<&mut Log>) -> Turn {
+        let mut buffer = [0; CHUNK_BYTES];
+        for _ in 0..ROUNDS_MAX {
+            if !self.deliver() {
+                return Turn::Waits(Armed::To);
+            }
+            let now = || Timestamp::of(SystemTime::now());
+            match self.from.read(&mut buffer) {
+                Ok(n) if n > 0 => {
+                    if let Some(log) = log.as_deref_mut() {
+                        // A full disk must not stop the program.
+                        let _ = log.write(self.source, &buffer[..n], now());
+                    }
+                    if self.to.is_some() {
+                        self.pending.extend_from_slice(&buffer[..n]);
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Turn::Waits(Armed::From),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // A terminal ends with an error.
+                Ok(_) | Err(_) => {
+                    if let Some(log) = log {
+                        let _ = log.close(self.source, now());
+                    }
+                    return Turn::Over;
+                }
+            }
+        }
+        Turn::More
+    }
+
+    /// Whether nothing is pending any more.
+    fn deliver(&mut self) -> bool {
+        let Some(to) = &mut self.to else { return true };
+        let mut done = 0;
+        while done < self.pending.len() && ready(to.as_fd(), PollFlags::OUT) {
+            let piece = &self.pending[done..self.pending.len().min(done + PIECE_BYTES)];
+            match to.write(piece) {
+                Ok(n) => done += n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => {
+                    self.to = None;
+                    self.pending = Vec::new();
+                    return true;
+                }
+            }
+        }
+        self.pending.drain(..done);
+        self.pending.is_empty()
+    }
+
+    fn arm(&mut self, poller: &Poller, index: u32, armed: Armed) {
+        rearm(poller, &mut self.armed, armed, self.from.as_fd(), self.to.as_ref().map(AsFd::as_fd), index);
+    }
+}
+
+impl Input {
+    fn new(from: OwnedFd, to: OwnedFd, end_mark: Option<u8>) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&to, true)?;
+        Ok(Self { from: from.into(), to: to.into(), pending: Vec::new(), armed: Armed::Nothing, end_mark })
+    }
+
+    fn pump(&mut self) -> Turn {
+        let mut buffer = [0; PIECE_BYTES];
+        for _ in 0..ROUNDS_MAX {
+            while !self.pending.is_empty() {
+                match self.to.write(&self.pending) {
+                    Ok(n) => drop(self.pending.drain(..n)),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Turn::Waits(Armed::To),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(_) => return Turn::Over,
+                }
+            }
+            if !ready(self.from.as_fd(), PollFlags::IN) {
+                return Turn::Waits(Armed::From);
+            }
+            match self.from.read(&mut buffer) {
+                Ok(n) if n > 0 => self.pending.extend_from_slice(&buffer[..n]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Turn::Waits(Armed::From),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => {
+                    if let Some(mark) = self.end_mark {
+                        // If a terminal's input is that full, its program does not wait for the end.
+                        let _ = self.to.write(&[mark]);
+                    }
+                    return Turn::Over;
+                }
+            }
+        }
+        Turn::More
+    }
+
+    fn arm(&mut self, poller: &Poller, armed: Armed) {
+        rearm(poller, &mut self.armed, armed, self.from.as_fd(), Some(self.to.as_fd()), STDIN);
+    }
+}
+
+/// Watches one side at a time: a side that nobody waits for would wake us again and again when it hangs up.
+fn rearm(poller: &Poller, now: &mut Armed, want: Armed, from: BorrowedFd<'_>, to: Option<BorrowedFd<'_>>, token: u32) {
+    if *now == want {
+        return;
+    }
+    poller.remove(from);
+    if let Some(to) = to {
+        poller.remove(to);
+    }
+    *now = want;
+    let added = match (want, to) {
+        (Armed::From, _) => poller.add(from, Token::Stream(token), EventFlags::IN),
+        (Armed::To, Some(to)) => poller.add(to, Token::Stream(token), EventFlags::OUT),
+        (Armed::Nothing, _) | (Armed::To, None) => Ok(()),
+    };
+    if added.is_err() {
+        *now = Armed::Nothing;
+    }
+}
+
+fn ready(fd: BorrowedFd<'_>, flags: PollFlags) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(fd, flags)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}

@@ -1,0 +1,151 @@
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+use spec::{Timestamp, Usage};
+
+use crate::{Error, Exit, Runtime, cgroup, place, runner, task::SOCKET};
+
+/// What [`sweep`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swept {
+    /// Its shim is alive: nothing was touched.
+    Alive,
+    /// Nothing of it was left.
+    Nothing,
+    /// Something was left, and is gone now.
+    Remains,
+}
+
+/// What a shim notes before it makes anything that could be left behind.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Traces {
+    pub version: u32,
+    /// The container's name for the runtime, and its cgroup's.
+    pub id: String,
+    pub runtime: Runtime,
+}
+
+/// How a container ended, as it is kept in its folder.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Ended {
+    pub version: u32,
+    pub exit: Exit,
+    pub usage: Usage,
+    pub at: Timestamp,
+}
+
+impl Ended {
+    pub(crate) fn new(exit: Exit, usage: Usage) -> Self {
+        Self { version: VERSION, exit, usage, at: Timestamp::of(SystemTime::now()) }
+    }
+}
+
+pub(crate) const VERSION: u32 = 1;
+const TRACES: &str = "native.json";
+const ENDED: &str = "exit.json";
+/// We wrote these files; a longer one is not ours.
+const FILE_BYTES_MAX: u64 = 64 << 10;
+/// Deleting takes 20 ms.
+const DELETE_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// Clears away what a killed shim left of the container of `folder`: its processes, its cgroup, the runtime's state. Its
+/// mounts and its network namespace end with its last process, because no other process was ever in them. May be called
+/// at any time, and again.
+///
+/// # Errors
+/// [`Error::Io`] when something cannot be cleared away.
+pub fn sweep(folder: &Path) -> Result<Swept, Error> {
+    if place::connect(folder, SOCKET).is_ok() {
+        return Ok(Swept::Alive);
+    }
+    let Some(traces) = read::<Traces>(&folder.join(TRACES))? else { return Ok(Swept::Nothing) };
+    clear(folder, &traces)?;
+    Ok(Swept::Remains)
+}
+
+/// Clears away everything that `traces` speaks of, and then the traces.
+pub(crate) fn clear(folder: &Path, traces: &Traces) -> Result<(), Error> {
+    let state = state_folder(folder);
+    if state.exists() {
+        let mut delete = traces.runtime.command(folder);
+        // It fails for a container that is gone already; what counts is what is left, and that is looked at next.
+        let _ = runner::output(delete.args(["delete", "--force", &traces.id]), DELETE_TIME_MAX);
+    }
+    clear_dead(folder, traces)
+}
+
+/// The same for a container whose first process is known to be dead: the runtime is not needed for that.
+pub(crate) fn clear_dead(folder: &Path, traces: &Traces) -> Result<(), Error> {
+    let state = state_folder(folder);
+    cgroup::remove(&traces.id)?;
+    remove(fs::remove_dir_all(&state), &state)?;
+    for name in [SOCKET, TRACES] {
+        let path = folder.join(name);
+        remove(fs::remove_file(&path), &path)?;
+    }
+    Ok(())
+}
+
+/// Makes `folder` fit for a new container: sweeps it, and forgets how the last one ended.
+pub(crate) fn forget(folder: &Path) -> Result<(), Error> {
+    if sweep(folder)? == Swept::Alive {
+        let source = io::Error::from(io::ErrorKind::AddrInUse);
+        return Err(Error::Io { what: format!("start a second container in `{}`", folder.display()), source });
+    }
+    let path = folder.join(ENDED);
+    remove(fs::remove_file(&path), &path)
+}
+
+/// Where the runtime keeps its state: in the container's own folder, so that two platforms on one machine never meet.
+pub(crate) fn state_folder(folder: &Path) -> PathBuf {
+    folder.join("oci")
+}
+
+pub(crate) fn write_traces(folder: &Path, traces: &Traces) -> Result<(), Error> {
+    write(&folder.join(TRACES), traces)
+}
+
+pub(crate) fn write_ended(folder: &Path, ended: &Ended) -> Result<(), Error> {
+    write(&folder.join(ENDED), ended)
+}
+
+pub(crate) fn read_ended(folder: &Path) -> Result<Option<Ended>, Error> {
+    read(&folder.join(ENDED))
+}
+
+fn remove(result: io::Result<()>, path: &Path) -> Result<(), Error> {
+    match result {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(Error::Io { what: format!("remove `{}`", path.display()), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let inner = || -> io::Result<()> {
+        let temporary = path.with_extension("new");
+        let file = fs::File::create(&temporary)?;
+        serde_json::to_writer(&file, value)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    };
+    inner().map_err(Error::io(format!("write `{}`", path.display())))
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    let reading = || format!("read `{}`", path.display());
+    let file = match fs::File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(Error::io(reading()))?,
+    };
+    let value = serde_json::from_reader(io::Read::take(file, FILE_BYTES_MAX));
+    value.map(Some).map_err(|error| Error::Io { what: reading(), source: error.into() })
+}

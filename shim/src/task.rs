@@ -1,0 +1,301 @@
+use std::{
+    io,
+    net::TcpListener,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+use spec::Usage;
+
+use crate::{
+    Assignment, Error, Exit, Orphan,
+    assignment::{Listener, Order},
+    frame, place,
+    process::Job,
+    sweep::{self, Ended},
+};
+
+/// A native container that runs (or ran) under its own shim process. Only a name for its folder: cheap to copy, and any
+/// number of processes may hold one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    folder: PathBuf,
+}
+
+/// What was found in a container's folder.
+#[derive(Debug)]
+pub enum Adopted {
+    /// It runs.
+    Running(Task),
+    /// It ended, and how. [`Exit::Lost`] when nobody knows; its remains are swept by then.
+    Ended(Exit, Usage),
+}
+
+/// What a shim says about its container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The first process of the container, as the host numbers it.
+    pub pid: i32,
+    /// The shim.
+    pub shim_pid: u32,
+    /// The ports that it relays.
+    pub ports: Vec<u16>,
+    /// Whether it was asked to stop.
+    pub stopping: bool,
+    /// What it used so far.
+    pub usage: Usage,
+}
+
+/// What a supervisor asks of a shim.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    Status,
+    Stop { grace: Duration },
+    Kill { signal: i32 },
+    Resize { rows: u16, columns: u16 },
+    Listeners,
+    Wait,
+}
+
+/// What it answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Started,
+    Failed {
+        code: String,
+        message: String,
+        hint: Option<String>,
+        exit_code: i32,
+    },
+    Status(Status),
+    /// The container ports of the listeners that ride along.
+    Listeners(Vec<u16>),
+    Done,
+    Exited(Ended),
+}
+
+/// The control socket's name in a container's folder.
+pub(crate) const SOCKET: &str = "worker.sock";
+/// Starting takes 50 ms; a machine that swaps takes seconds; longer, and somebody should hear about it.
+const START_TIME_MAX: Duration = Duration::from_secs(60);
+/// A shim answers from its loop, which never waits.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+
+impl Task {
+    /// Starts a container under a new shim process, and returns when it runs.
+    ///
+    /// `exe` is a program that calls [`main`](crate::main) when its first argument is `shim`. `folder` is this
+    /// container's own, and must exist; the shim keeps its socket, its exit status and the runtime's state there.
+    ///
+    /// # Errors
+    /// Everything that keeps it from running. Nothing of it is left then, but what it said in `shim.log`.
+    pub fn spawn(exe: &Path, folder: &Path, assignment: Assignment) -> Result<Self, Error> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(Error::NotRoot);
+        }
+        let folder = folder.canonicalize().map_err(Error::io(format!("find `{}`", folder.display())))?;
+        sweep::forget(&folder)?;
+        let (order, fds) = assignment.split(folder.clone());
+        let (socket, _) = start_process(exe, &folder.join("shim.log"))?;
+        let task = Self { folder };
+        match task.introduce(socket, order, fds) {
+            Ok(()) => Ok(task),
+            Err(error) => {
+                // A shim that failed has cleaned up; one that was killed in the middle has not.
+                let _ = sweep::sweep(&task.folder);
+                Err(error)
+            }
+        }
+    }
+
+    fn introduce(&self, socket: UnixStream, order: Order, fds: Vec<OwnedFd>) -> Result<(), Error> {
+        let keep = order.orphan == Orphan::Stop;
+        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let job = Job::Run(Box::new(order));
+        frame::send(&socket, &job, &borrowed).map_err(Error::io("hand the task shim its order"))?;
+        drop(fds);
+        let reply = expect_reply(&socket, START_TIME_MAX).map_err(|error| self.or_lost(error))?.0;
+        if keep {
+            // The shim sees the end of this stream when our process ends, and only then.
+            std::mem::forget(socket);
+        }
+        match reply {
+            Reply::Started => Ok(()),
+            other => Err(other.into_error()),
+        }
+    }
+
+    /// Finds what became of the container of `folder`, and clears away what a killed shim left of it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the folder cannot be read, or something cannot be cleared away.
+    pub fn adopt(folder: &Path) -> Result<Adopted, Error> {
+        let folder = folder.canonicalize().map_err(Error::io(format!("find `{}`", folder.display())))?;
+        let task = Self { folder };
+        match task.connect() {
+            Ok(_) => Ok(Adopted::Running(task)),
+            Err(_) => task.ended().map(|ended| Adopted::Ended(ended.exit, ended.usage)),
+        }
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// How it is.
+    ///
+    /// # Errors
+    /// [`Error::ShimLost`] when it is no more.
+    pub fn status(&self) -> Result<Status, Error> {
+        match self.ask(&Request::Status)?.0 {
+            Reply::Status(status) => Ok(status),
+            other => Err(other.into_error()),
+        }
+    }
+
+    /// Sends the image's stop signal, and after `grace` the one that cannot be ignored. Returns at once.
+    ///
+    /// # Errors
+    /// [`Error::ShimLost`] when it is no more.
+    pub fn stop(&self, grace: Duration) -> Result<(), Error> {
+        self.ask(&Request::Stop { grace }).map(drop)
+    }
+
+    /// Sends a signal to the container's first process.
+    ///
+    /// # Errors
+    /// [`Error::ShimLost`] when it is no more.
+    pub fn kill(&self, signal: i32) -> Result<(), Error> {
+        self.ask(&Request::Kill { signal }).map(drop)
+    }
+
+    /// Tells its terminal a new size.
+    ///
+    /// # Errors
+    /// [`Error::ShimLost`] when it is no more.
+    pub fn resize(&self, rows: u16, columns: u16) -> Result<(), Error> {
+        self.ask(&Request::Resize { rows, columns }).map(drop)
+    }
+
+    /// Copies of the listeners that it relays from, so that an agent that was restarted can start it again on the same
+    /// ports.
+    ///
+    /// # Errors
+    /// [`Error::ShimLost`] when it is no more.
+    pub fn listeners(&self) -> Result<Vec<Listener>, Error> {
+        match self.ask(&Request::Listeners)? {
+            (Reply::Listeners(ports), fds) => {
+                let pairs = ports.into_iter().zip(fds);
+                Ok(pairs
+                    .map(|(container_port, fd)| Listener { container_port, socket: TcpListener::from(fd) })
+                    .collect())
+            }
+            (other, _) => Err(other.into_error()),
+        }
+    }
+
+    /// Blocks until it has ended, and nothing of it is left.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when what a killed shim left cannot be cleared away.
+    pub fn wait(&self) -> Result<(Exit, Usage), Error> {
+        if let Ok(socket) = self.connect()
+            && frame::send(&socket, &Request::Wait, &[]).is_ok()
+            && let Ok(Some((Reply::Exited(ended), _))) = frame::receive(&socket)
+        {
+            return Ok((ended.exit, ended.usage));
+        }
+        self.ended().map(|ended| (ended.exit, ended.usage))
+    }
+
+    fn ended(&self) -> Result<Ended, Error> {
+        if let Some(ended) = sweep::read_ended(&self.folder)? {
+            return Ok(ended);
+        }
+        sweep::sweep(&self.folder)?;
+        let ended = Ended::new(Exit::Lost, Usage { runs: 1, failed_runs: 1, ..Usage::default() });
+        sweep::write_ended(&self.folder, &ended)?;
+        Ok(ended)
+    }
+
+    fn connect(&self) -> io::Result<UnixStream> {
+        place::connect(&self.folder, SOCKET)
+    }
+
+    fn ask(&self, request: &Request) -> Result<(Reply, Vec<OwnedFd>), Error> {
+        let lost = || Error::ShimLost { folder: self.folder.clone() };
+        let socket = self.connect().map_err(|_| lost())?;
+        frame::send(&socket, request, &[]).map_err(|_| lost())?;
+        expect_reply(&socket, ANSWER_TIME_MAX).map_err(|error| self.or_lost(error))
+    }
+
+    fn or_lost(&self, error: Error) -> Error {
+        match error {
+            Error::Protocol(_) => Error::ShimLost { folder: self.folder.clone() },
+            other => other,
+        }
+    }
+}
+
+impl Reply {
+    pub(crate) fn failed(error: &Error) -> Self {
+        Self::Failed {
+            code: error.code().to_owned(),
+            message: error.chain(),
+            hint: error.hint(),
+            exit_code: error.exit_code(),
+        }
+    }
+
+    pub(crate) fn into_error(self) -> Error {
+        match self {
+            Self::Failed { code, message, hint, exit_code } => Error::Reported { code, message, hint, exit_code },
+            other => Error::protocol(format!("{other:?}")),
+        }
+    }
+}
+
+/// One reply in time. The end of the stream is [`Error::Protocol`].
+pub(crate) fn expect_reply(socket: &UnixStream, time_max: Duration) -> Result<(Reply, Vec<OwnedFd>), Error> {
+    let reading = || "read the task shim's answer";
+    socket.set_read_timeout(Some(time_max)).map_err(Error::io(reading()))?;
+    match frame::receive(socket) {
+        Ok(Some(reply)) => Ok(reply),
+        Ok(None) => Err(Error::protocol("nothing")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(Error::protocol("nothing")),
+        Err(source) => Err(Error::Io { what: reading().to_owned(), source }),
+    }
+}
+
+/// Starts `exe shim` and gives back our end of its control socket. The process is waited for by a thread that does
+/// nothing else.
+pub(crate) fn start_process(exe: &Path, log: &Path) -> Result<(UnixStream, Pid), Error> {
+    let starting = || format!("start the task shim `{} shim`", exe.display());
+    let (ours, theirs) = UnixStream::pair().map_err(Error::io(starting()))?;
+    let said = std::fs::File::create(log).map_err(Error::io(format!("write `{}`", log.display())))?;
+    let mut child = Command::new(exe)
+        .arg("shim")
+        .env_clear()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .current_dir("/")
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(said)
+        .spawn()
+        .map_err(Error::io(starting()))?;
+    let pid = Pid::from_child(&child);
+    std::thread::Builder::new()
+        .name("shim-reaper".to_owned())
+        .stack_size(64 << 10)
+        .spawn(move || child.wait())
+        .map_err(Error::io(starting()))?;
+    Ok((ours, pid))
+}

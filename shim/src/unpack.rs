@@ -1,0 +1,274 @@
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{self, Read},
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+};
+
+use image::{BadName, Entry, EntryKind, LayerReader};
+use rustix::{
+    fs::{
+        AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod,
+        fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat,
+    },
+    io::Errno,
+};
+
+use crate::bundle::IDS;
+
+/// Why a layer could not be unpacked.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub code: &'static str,
+    pub why: String,
+}
+
+impl From<image::Error> for Refused {
+    fn from(error: image::Error) -> Self {
+        let mut why = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(inner) = cause {
+            why = format!("{why}: {inner}");
+            cause = inner.source();
+        }
+        Self { code: error.code(), why }
+    }
+}
+
+impl Refused {
+    fn path(entry: &Entry, why: BadName) -> Self {
+        image::Error::LayerPath { name: entry.path.escape_debug().to_string(), why }.into()
+    }
+
+    fn io(entry: &Entry, error: impl Into<io::Error>) -> Self {
+        let error = error.into();
+        let code = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "E_DISK_FULL",
+            _ => "E_IO",
+        };
+        Self { code, why: format!("cannot write `{}`: {error}", entry.path.escape_debug()) }
+    }
+}
+
+/// Puts every entry of `layer` below `root`, an empty folder, in the form that overlayfs takes as a lower layer:
+/// whiteouts as devices 0:0, opaque folders by their `user.overlay.opaque`. Never follows a link on the way, and never
+/// leaves `root`. Set-user-id bits and extended attributes are dropped: `no_new_privs` makes them idle anyway.
+pub(crate) fn unpack<R: Read>(mut layer: LayerReader<R>, root: &OwnedFd) -> Result<image::LayerSummary, Refused> {
+    let mut unpacker = Unpacker { root, open: None };
+    while let Some(entry) = layer.next_entry()? {
+        unpacker.put(&entry, &mut layer)?;
+    }
+    Ok(layer.finish()?)
+}
+
+struct Unpacker<'a> {
+    root: &'a OwnedFd,
+    /// The folder of the last entry: the next one is mostly in the same.
+    open: Option<(String, OwnedFd)>,
+}
+
+const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+const STRICT: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_SYMLINKS)
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_XDEV);
+
+impl Unpacker<'_> {
+    fn put<R: Read>(&mut self, entry: &Entry, layer: &mut LayerReader<R>) -> Result<(), Refused> {
+        if entry.path.is_empty() {
+            return match entry.kind {
+                EntryKind::Opaque => Ok(()), // Nothing is below the lowest name of a layer but what this image brings.
+                _ => self.finish_folder(entry, OsStr::new(".")),
+            };
+        }
+        if entry.kind == EntryKind::Opaque {
+            return self.opaque(entry);
+        }
+        let (folder, name) = split(&entry.path);
+        self.enter(entry, folder)?;
+        match &entry.kind {
+            EntryKind::Directory => self.directory(entry, name),
+            EntryKind::File => self.file(entry, name, layer),
+            EntryKind::Symlink { target } => {
+                self.make_room(entry, name)?;
+                symlinkat(target.as_str(), self.here(), name).map_err(|e| Refused::io(entry, e))?;
+                self.own(entry, name)
+            }
+            EntryKind::Hardlink { target } => self.hardlink(entry, name, target),
+            EntryKind::Whiteout => self.whiteout(entry, name),
+            EntryKind::Opaque => Ok(()),
+        }
+    }
+
+    fn here(&self) -> &OwnedFd {
+        self.open.as_ref().map_or(self.root, |(_, fd)| fd)
+    }
+
+    /// Opens `folder`, making what is missing of it as its tar would have said, had it said anything.
+    fn enter(&mut self, entry: &Entry, folder: &str) -> Result<(), Refused> {
+        if self.open.as_ref().is_some_and(|(name, _)| name == folder) {
+            return Ok(());
+        }
+        self.open = None;
+        if folder.is_empty() {
+            return Ok(());
+        }
+        let fd = match openat2(self.root, folder, FOLDER, Mode::empty(), STRICT) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => self.make_folders(entry, folder)?,
+            Err(error) => return Err(through(entry, error)),
+        };
+        self.open = Some((folder.to_owned(), fd));
+        Ok(())
+    }
+
+    fn make_folders(&self, entry: &Entry, folder: &str) -> Result<OwnedFd, Refused> {
+        let mut at: Option<OwnedFd> = None;
+        for part in folder.split('/') {
+            let parent = at.as_ref().unwrap_or(self.root);
+            match mkdirat(parent, part, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(error) => return Err(Refused::io(entry, error)),
+            }
+            at = Some(openat2(parent, part, FOLDER, Mode::empty(), STRICT).map_err(|e| through(entry, e))?);
+        }
+        at.ok_or_else(|| Refused::path(entry, BadName::Empty))
+    }
+
+    fn directory(&self, entry: &Entry, name: &OsStr) -> Result<(), Refused> {
+        match mkdirat(self.here(), name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                if !self.is(name, FileType::Directory) {
+                    let hides_lower = self.is(name, FileType::CharacterDevice);
+                    self.make_room(entry, name)?;
+                    mkdirat(self.here(), name, Mode::from_raw_mode(0o755)).map_err(|e| Refused::io(entry, e))?;
+                    if hides_lower {
+                        self.set_opaque(entry, name)?;
+                    }
+                }
+            }
+            Err(error) => return Err(Refused::io(entry, error)),
+        }
+        self.finish_folder(entry, name)
+    }
+
+    fn finish_folder(&self, entry: &Entry, name: &OsStr) -> Result<(), Refused> {
+        self.own(entry, name)?;
+        let folder = self.open_folder(entry, name)?;
+        fchmod(folder, Mode::from_raw_mode(entry.mode & 0o1777)).map_err(|e| Refused::io(entry, e))
+    }
+
+    fn open_folder(&self, entry: &Entry, name: &OsStr) -> Result<OwnedFd, Refused> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        openat(self.here(), name, flags, Mode::empty()).map_err(|e| Refused::io(entry, e))
+    }
+
+    fn file<R: Read>(&self, entry: &Entry, name: &OsStr, layer: &mut LayerReader<R>) -> Result<(), Refused> {
+        self.make_room(entry, name)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(self.here(), name, flags, Mode::RUSR | Mode::WUSR).map_err(|e| Refused::io(entry, e))?;
+        let mut file = File::from(fd);
+        io::copy(&mut layer.content(), &mut file).map_err(|error| match error.downcast::<image::Error>() {
+            Ok(ours) => ours.into(),
+            Err(error) => Refused::io(entry, error),
+        })?;
+        let (uid, gid) = owner(entry)?;
+        let time = Timespec { tv_sec: entry.mtime, tv_nsec: 0 };
+        fchown(&file, Some(uid), Some(gid))
+            .and_then(|()| fchmod(&file, Mode::from_raw_mode(entry.mode & 0o777)))
+            .and_then(|()| futimens(&file, &Timestamps { last_access: time, last_modification: time }))
+            .map_err(|e| Refused::io(entry, e))
+    }
+
+    fn hardlink(&self, entry: &Entry, name: &OsStr, target: &str) -> Result<(), Refused> {
+        let absent = |_| Refused::path(entry, BadName::LinkAbsent);
+        // Opened strictly, so that a link in its path leads nowhere; linked by what was opened, so that nothing changes
+        // in between.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat2(self.root, target, flags, Mode::empty(), STRICT).map_err(absent)?;
+        let stat = rustix::fs::fstat(&file).map_err(absent)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(Refused::path(entry, BadName::LinkAbsent));
+        }
+        let (folder, target_name) = split(target);
+        let folder = match folder {
+            "" => None,
+            folder => Some(openat2(self.root, folder, FOLDER, Mode::empty(), STRICT).map_err(absent)?),
+        };
+        if entry.path == target {
+            return Ok(());
+        }
+        self.make_room(entry, name)?;
+        let from = folder.as_ref().unwrap_or(self.root);
+        linkat(from, target_name, self.here(), name, AtFlags::empty()).map_err(|e| Refused::io(entry, e))
+    }
+
+    fn whiteout(&self, entry: &Entry, name: &OsStr) -> Result<(), Refused> {
+        if self.is(name, FileType::Directory) {
+            // The layer also brings a folder of this name: it hides the lower one by being opaque.
+            return self.set_opaque(entry, name);
+        }
+        match mknodat(self.here(), name, FileType::CharacterDevice, Mode::empty(), makedev(0, 0)) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(Refused::io(entry, error)),
+        }
+    }
+
+    fn opaque(&mut self, entry: &Entry) -> Result<(), Refused> {
+        self.enter(entry, &entry.path)?;
+        self.set_opaque(entry, OsStr::new("."))
+    }
+
+    fn set_opaque(&self, entry: &Entry, name: &OsStr) -> Result<(), Refused> {
+        let folder = self.open_folder(entry, name)?;
+        fsetxattr(folder, "user.overlay.opaque", b"y", XattrFlags::empty()).map_err(|e| Refused::io(entry, e))
+    }
+
+    /// A later entry of the same name wins, except over a folder.
+    fn make_room(&self, entry: &Entry, name: &OsStr) -> Result<(), Refused> {
+        match unlinkat(self.here(), name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::ISDIR | Errno::PERM) => Err(Refused::path(entry, BadName::ThroughLink)),
+            Err(error) => Err(Refused::io(entry, error)),
+        }
+    }
+
+    fn own(&self, entry: &Entry, name: &OsStr) -> Result<(), Refused> {
+        let (uid, gid) = owner(entry)?;
+        chownat(self.here(), name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(|e| Refused::io(entry, e))
+    }
+
+    fn is(&self, name: &OsStr, kind: FileType) -> bool {
+        statat(self.here(), name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == kind)
+    }
+}
+
+fn split(path: &str) -> (&str, &OsStr) {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    (folder, OsStr::from_bytes(name.as_bytes()))
+}
+
+fn through(entry: &Entry, error: Errno) -> Refused {
+    match error {
+        Errno::LOOP | Errno::NOTDIR | Errno::XDEV => Refused::path(entry, BadName::ThroughLink),
+        other => Refused::io(entry, other),
+    }
+}
+
+/// Users beyond the container's range have no number to be mapped to.
+fn owner(entry: &Entry) -> Result<(Uid, Gid), Refused> {
+    match (u32::try_from(entry.uid), u32::try_from(entry.gid)) {
+        (Ok(uid), Ok(gid)) if uid < IDS && gid < IDS => Ok((Uid::from_raw(uid), Gid::from_raw(gid))),
+        _ => Err(Refused {
+            code: "E_LAYER_OWNER",
+            why: format!(
+                "`{}` belongs to {}:{}, and users of a container are below {IDS}",
+                entry.path.escape_debug(),
+                entry.uid,
+                entry.gid
+            ),
+        }),
+    }
+}

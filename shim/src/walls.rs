@@ -1,0 +1,147 @@
+use std::{
+    fs::File,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::Path,
+    time::Duration,
+};
+
+use image::{Budget, LayerReader, Verified};
+use rustix::{
+    fs::{Gid, Mode, Uid},
+    process::{Pid, PidfdFlags, Resource, Rlimit, Signal, pidfd_open, pidfd_send_signal},
+    thread::{UnshareFlags, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
+};
+use serde::{Deserialize, Serialize};
+use spec::{Descriptor, Digest};
+
+use crate::{
+    Error, LayerBlob,
+    bundle::{FIRST_ID, IDS},
+    frame,
+    process::Job,
+    task::{Reply, expect_reply, start_process},
+    unpack::{Refused, unpack as unpack_layer},
+};
+
+/// What the unpacking process is told. The folder and the compressed layer ride along, in this order.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Unpack {
+    descriptor: Descriptor,
+    diff_id: Digest,
+}
+
+/// 8 GiB at the slowest decompression that we measured (141 MiB/s) takes a minute; disks take longer.
+const UNPACK_TIME_MAX: Duration = Duration::from_secs(600);
+/// The decoder's window is at most 64 MiB; the rest is for the program itself.
+const MEMORY_BYTES_MAX: u64 = 1 << 30;
+
+/// Has a process of its own unpack `blob` into `folder`, which is empty.
+///
+/// It parses hostile bytes, so it is root of nothing but a user namespace whose users are those of containers, its root
+/// folder is `folder`, and it has no network.
+pub(crate) fn unpack(exe: &Path, folder: &Path, blob: LayerBlob) -> Result<(), Error> {
+    let preparing = || format!("prepare `{}`", folder.display());
+    let (uid, gid) = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
+    rustix::fs::chown(folder, Some(uid), Some(gid))
+        .and_then(|()| rustix::fs::chmod(folder, Mode::from_raw_mode(0o755)))
+        .map_err(Error::io(preparing()))?;
+    let root = File::open(folder).map_err(Error::io(preparing()))?;
+    let layer = blob.diff_id.to_string();
+    let (socket, pid) = start_process(exe, Path::new("/dev/null"))?;
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(Error::io("watch the unpacking process"))?;
+    let job = Job::Unpack(Unpack { descriptor: blob.descriptor, diff_id: blob.diff_id });
+    let result = converse(&socket, pid, &job, &[root.as_fd(), blob.file.as_fd()]);
+    if result.is_err() {
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    }
+    // Whoever removes the folder next must not race with it.
+    crate::runner::readable(pidfd.as_fd(), std::time::Instant::now() + UNPACK_TIME_MAX);
+    result.map_err(|error| match error {
+        Error::Reported { code, message, .. } => Error::Layer { layer, code, why: message },
+        Error::Protocol(_) => Error::Layer {
+            layer,
+            code: "E_UNPACK_LIMIT".to_owned(),
+            why: "the unpacking process was killed, by a limit or by somebody".to_owned(),
+        },
+        other => other,
+    })
+}
+
+fn converse(socket: &UnixStream, pid: Pid, job: &Job, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), Error> {
+    frame::send(socket, job, fds).map_err(Error::io("hand a layer to the unpacking process"))?;
+    match expect_reply(socket, Duration::from_secs(60))?.0 {
+        Reply::Started => {}
+        other => return Err(other.into_error()),
+    }
+    for map in ["gid_map", "uid_map"] {
+        let path = format!("/proc/{}/{map}", pid.as_raw_nonzero());
+        std::fs::write(&path, format!("0 {FIRST_ID} {IDS}\n")).map_err(Error::io(format!("write `{path}`")))?;
+    }
+    frame::send(socket, &Reply::Done, &[]).map_err(Error::io("let the unpacking process begin"))?;
+    match expect_reply(socket, UNPACK_TIME_MAX)?.0 {
+        Reply::Done => Ok(()),
+        other => Err(other.into_error()),
+    }
+}
+
+/// The other side, in its own process.
+pub(crate) fn run(socket: &UnixStream, job: &Unpack, fds: Vec<OwnedFd>) -> Result<(), Error> {
+    let Ok([root, blob]) = <[OwnedFd; 2]>::try_from(fds) else {
+        return Err(Error::protocol("an unpack order comes with two descriptors"));
+    };
+    let walls = |step: &str| format!("wall in the unpacking process ({step})");
+    leave_home().map_err(Error::io(walls("namespaces")))?;
+    frame::send(socket, &Reply::Started, &[]).map_err(Error::io("ask for users"))?;
+    match expect_reply(socket, Duration::from_secs(60))?.0 {
+        Reply::Done => {}
+        other => return Err(other.into_error()),
+    }
+    become_root_of_nothing(&root).map_err(Error::io(walls("users and root folder")))?;
+    let refused = |refused: Refused| Error::Layer {
+        layer: job.diff_id.to_string(),
+        code: refused.code.to_owned(),
+        why: refused.why,
+    };
+    let verified = Verified::new(File::from(blob), &job.descriptor);
+    let layer = LayerReader::new(verified, Budget::default()).map_err(|error| refused(error.into()))?;
+    let summary = unpack_layer(layer, &root).map_err(refused)?;
+    match summary.diff_id == job.diff_id {
+        true => Ok(()),
+        false => Err(refused(Refused {
+            code: "E_DIGEST",
+            why: format!("its uncompressed bytes are `{}`, and the image's config names another", summary.diff_id),
+        })),
+    }
+}
+
+#[expect(unsafe_code, reason = "rustix marks unsharing unsafe for the sake of programs with threads")]
+fn leave_home() -> rustix::io::Result<()> {
+    let flags = UnshareFlags::NEWUSER
+        | UnshareFlags::NEWNS
+        | UnshareFlags::NEWNET
+        | UnshareFlags::NEWIPC
+        | UnshareFlags::NEWUTS;
+    // SAFETY: this process has one thread, and CLONE_FILES, which could close descriptors under others, is not among
+    // the flags.
+    unsafe { rustix::thread::unshare_unsafe(flags) }
+}
+
+fn become_root_of_nothing(root: &OwnedFd) -> rustix::io::Result<()> {
+    let (uid, gid) = (Uid::ROOT, Gid::ROOT);
+    set_thread_groups(&[])?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)?;
+    rustix::process::fchdir(root)?;
+    rustix::process::chroot(".")?;
+    set_no_new_privs(true)?;
+    let limit = |most| Rlimit { current: Some(most), maximum: Some(most) };
+    rustix::process::setrlimit(Resource::As, limit(MEMORY_BYTES_MAX))?;
+    rustix::process::setrlimit(Resource::Cpu, limit(UNPACK_TIME_MAX.as_secs()))?;
+    rustix::process::setrlimit(Resource::Core, limit(0))?;
+    // Deep trees are opened one folder at a time.
+    rustix::process::setrlimit(Resource::Nofile, limit(64))
+}
