@@ -1,1 +1,33 @@
-//! Placeholder until the room is built.
+//! A host: what runs here, what reaches it, and what it used.
+//!
+//! Enter at [`run_local`] for one task without any server, at [`Agent`] for a node of a cluster, at [`ingress`] for the
+//! door that requests come in by, and at [`tasks`] to see what is there: folders, which need nobody to answer.
+//! Absent on purpose: guest code and guest bytes (the workers' and the preparer's), decisions about placement (the
+//! control plane's), and printing.
+#![forbid(unsafe_code)]
+
+mod home; // where everything lies on disk
+pub mod tasks; // a locked folder for each task: made, found, read, followed, removed
+
+mod request; // what `margay run` asks for, and what it hears
+mod images; // from blobs to something that can run
+mod launch; // one container: what it is granted, what it is handed
+mod running; // the process that runs it, worker or shim
+mod local; // one task without a server
+mod keeper; // the same in the background
+
+pub mod usage_log; // what was used, kept until the ledger has it exactly once
+pub mod ingress; // host name -> a healthy replica, here or on another node
+mod tls; // certificates that name nodes and the control plane
+
+mod meter; // the counters of a worker, from the outside
+mod files; // small files that are written whole or not at all
+mod sockets; // Unix sockets with long paths
+mod signals; // the signals that ask us to end
+mod error;
+
+pub use error::{Error, Result};
+pub use home::Home;
+pub use keeper::{detach, keep};
+pub use local::{GRACE, run_local};
+pub use request::{LocalImage, MountSource, Mounted, Note, Publish, RunOutcome, RunRequest, Started};

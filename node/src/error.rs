@@ -1,0 +1,244 @@
+use std::{io, path::PathBuf};
+
+use spec::{Digest, Missing, ParseError, wire::Fault};
+
+/// What can go wrong on a host.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder of ours could not be used.
+    #[error("cannot {verb} `{}`", .path.display())]
+    File {
+        /// What was tried.
+        verb: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file of ours does not hold what it should.
+    #[error("`{}` is damaged: {why}", .path.display())]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file of ours was written by a newer margay.
+    #[error("`{}`: {source}", .path.display())]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Which version, and which we know.
+        source: ParseError,
+    },
+    /// No task has that name or id.
+    #[error("no task is called `{0}`")]
+    NoSuchTask(String),
+    /// An id was shortened too much.
+    #[error("`{text}` could be any of {candidates:?}")]
+    Ambiguous {
+        /// What was given.
+        text: String,
+        /// What it could mean.
+        candidates: Vec<String>,
+    },
+    /// A name is taken.
+    #[error("the name `{name}` is taken by task `{id}`")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Who has it.
+        id: String,
+    },
+    /// A name that cannot be one.
+    #[error("`{0}` cannot name a task: use letters, digits, `_`, `.` and `-`, beginning with a letter or digit")]
+    BadName(String),
+    /// A task runs, and what was asked needs it not to.
+    #[error("task `{0}` is running")]
+    StillRunning(String),
+    /// Another process owns the task's folder.
+    #[error("task `{0}` is held by another process")]
+    Held(String),
+    /// Somebody else listens there.
+    #[error("port {port} of the host is taken")]
+    PortTaken {
+        /// Which one.
+        port: u16,
+        /// A task of ours that has it, when it is one.
+        task: Option<String>,
+    },
+    /// Listening failed for another reason.
+    #[error("cannot listen on port {port}")]
+    Listen {
+        /// Where.
+        port: u16,
+        /// Why not.
+        source: io::Error,
+    },
+    /// `-p`, `-v` or the like was not understood.
+    #[error("`{text}` is not {what}")]
+    BadArgument {
+        /// What was given.
+        text: String,
+        /// What it should have been, with an example.
+        what: &'static str,
+    },
+    /// The image needs something that nobody granted.
+    #[error("{0}")]
+    NotGranted(#[from] Missing),
+    /// Neither a local image nor one that can be pulled.
+    #[error("there is no image `{0}` here")]
+    NoSuchImage(String),
+    /// An image could not be fetched.
+    #[error("cannot fetch image `{image}`: {why}")]
+    Fetch {
+        /// Which one.
+        image: String,
+        /// What the registry's client said, its causes included.
+        why: String,
+        /// What it said to try.
+        hint: Option<String>,
+    },
+    /// An image could not be made ready to run.
+    #[error("cannot prepare image `{image}`: {why}")]
+    Prepare {
+        /// Which one.
+        image: Digest,
+        /// Why not.
+        why: String,
+        /// What to try.
+        hint: Option<String>,
+    },
+    /// A worker could not be started, or did not take its task.
+    #[error("cannot start `{task}`: {why}")]
+    Start {
+        /// Which task.
+        task: String,
+        /// Why not.
+        why: String,
+        /// What to try.
+        hint: Option<String>,
+    },
+    /// A task in the background could not be started.
+    #[error("{message}")]
+    Kept {
+        /// What its keeper said, causes included.
+        message: String,
+        /// What it said to try.
+        hint: Option<String>,
+    },
+    /// A native image cannot be run here, or not like this.
+    #[error("{why}")]
+    Native {
+        /// What is missing.
+        why: String,
+        /// What to try.
+        hint: Option<String>,
+    },
+    /// Joining, or talking to, the control plane failed.
+    #[error("cannot reach the control plane at `{address}`: {why}")]
+    ControlPlane {
+        /// Where it should be.
+        address: String,
+        /// Why not.
+        why: String,
+    },
+    /// The control plane refused.
+    #[error("the control plane refused: {0}")]
+    Refused(Fault),
+    /// A join token that is none.
+    #[error("this is not a join token: {0}")]
+    BadToken(String),
+    /// A certificate or key of ours does not work.
+    #[error("cannot use this node's certificate: {0}")]
+    Identity(String),
+    /// This node has not joined a control plane.
+    #[error("this node has not joined a control plane: `{}` is missing", .0.display())]
+    NotJoined(PathBuf),
+    /// An answer from a task could not be had.
+    #[error("task `{task}` did not answer: {why}")]
+    NoAnswer {
+        /// Which task.
+        task: String,
+        /// What happened instead.
+        why: String,
+    },
+    /// Waiting, starting a thread or the like failed.
+    #[error("cannot {verb}")]
+    System {
+        /// What was tried.
+        verb: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What most functions here return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// The next thing a person could try, when we know one.
+    pub fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::NoSuchTask(_) => "see what there is: margay ps -a".to_owned(),
+            Self::Ambiguous { .. } => "give more of the id, or the name".to_owned(),
+            Self::NameTaken { name, .. } => format!("choose another --name, or remove that task: margay rm {name}"),
+            Self::StillRunning(task) => format!("stop it first: margay stop {task}"),
+            Self::Held(task) => format!("wait for it, or see who holds it: margay inspect {task}"),
+            Self::PortTaken { task: Some(task), .. } => {
+                format!("task `{task}` has it: margay stop {task}, or publish another port with -p")
+            }
+            Self::PortTaken { port, task: None } => {
+                format!("see who has it: ss -ltnp 'sport = :{port}', or publish another port with -p")
+            }
+            Self::Listen { port, source } if source.kind() == io::ErrorKind::PermissionDenied && *port < 1024 => {
+                "ports below 1024 need root here: publish a higher one with -p".to_owned()
+            }
+            Self::NotGranted(missing) => format!("grant it: --allow '{}'", missing.wanted),
+            Self::NoSuchImage(image) => format!("see what there is: margay images; or: margay pull {image}"),
+            Self::Newer { .. } => "update margay, or use another MARGAY_HOME".to_owned(),
+            Self::NotJoined(_) => "join one: margay node join TOKEN".to_owned(),
+            Self::BadToken(_) => "ask for a new one: margay node token".to_owned(),
+            Self::Fetch { hint, .. }
+            | Self::Prepare { hint, .. }
+            | Self::Start { hint, .. }
+            | Self::Kept { hint, .. }
+            | Self::Native { hint, .. } => return hint.clone(),
+            Self::Refused(fault) => return fault.hint.clone(),
+            Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                "the disk is full: make room, for example with margay prune".to_owned()
+            }
+            Self::File { .. }
+            | Self::Damaged { .. }
+            | Self::BadName(_)
+            | Self::Listen { .. }
+            | Self::BadArgument { .. }
+            | Self::ControlPlane { .. }
+            | Self::Identity(_)
+            | Self::NoAnswer { .. }
+            | Self::System { .. } => return None,
+        };
+        Some(text)
+    }
+
+    /// For `map_err` on something that was done to a file.
+    pub(crate) fn file(verb: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { verb, path, source }
+    }
+}
+
+/// An error and its causes in one line, for places where only text fits.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,84 @@
+use std::{
+    fs::{self, DirBuilder},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use crate::error::{Error, Result};
+
+/// One platform's folder on disk (`MARGAY_HOME`). Two of them on one machine never meet.
+///
+/// Everything below is for its owner alone (0700); a volume is open to its task only because nobody else gets there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    root: PathBuf,
+}
+
+impl Home {
+    /// The home at `root`, made when it is missing.
+    ///
+    /// # Errors
+    /// When it cannot be made, or is open to others and that cannot be changed.
+    pub fn at(root: impl Into<PathBuf>) -> Result<Self> {
+        let root = root.into();
+        make_private(&root)?;
+        // Names of files are handed to other processes, whose working folder is not ours.
+        let root = fs::canonicalize(&root).map_err(Error::file("find", &root))?;
+        Ok(Self { root })
+    }
+
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The OCI layout of local images.
+    pub fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    /// Images that are ready to run.
+    pub fn prepared(&self) -> PathBuf {
+        self.root.join("prepared")
+    }
+
+    /// The key that seals this node's machine code.
+    pub fn key(&self) -> PathBuf {
+        self.root.join("key")
+    }
+
+    /// A folder for each task.
+    pub fn tasks(&self) -> PathBuf {
+        self.root.join("tasks")
+    }
+
+    /// The volumes of a tenant, or `local` for those of tasks without a control plane.
+    pub fn volumes(&self, owner: &str) -> PathBuf {
+        self.root.join("volumes").join(owner)
+    }
+
+    /// What the agent of a cluster's node keeps.
+    pub fn node(&self) -> PathBuf {
+        self.root.join("node")
+    }
+
+    /// What the ingress reads.
+    pub fn ingress(&self) -> PathBuf {
+        self.root.join("ingress")
+    }
+
+    /// Sockets of the processes of `margay up`.
+    pub fn run(&self) -> PathBuf {
+        self.root.join("run")
+    }
+}
+
+/// Makes a folder for its owner alone, and its parents; one that exists keeps its mode.
+pub(crate) fn make_private(path: &Path) -> Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::file("make folder", path))
+}
+
+/// Changes who may use `path`.
+pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(Error::file("change the mode of", path))
+}

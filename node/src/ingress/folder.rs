@@ -1,0 +1,130 @@
+use std::{
+    fs,
+    os::unix::{fs::chown, net::UnixListener},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use spec::{Digest, NodeId, TaskId, Tenant, wire::RouteTable};
+
+use crate::{
+    error::{Error, Result},
+    files::{self, Durable},
+    home::{make_private, set_mode},
+    tls::Identity,
+};
+
+/// Who the ingress is when `margay up` is root: above every range that distributions hand out, below the workers'.
+pub(super) const INGRESS_ID: u32 = 999_999_999;
+
+/// `routes.json`: the route table, and which of its nodes this is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Shared {
+    pub version: u32,
+    pub node: NodeId,
+    pub routes: RouteTable,
+}
+
+/// The folder that the agent and the ingress share.
+#[derive(Debug, Clone)]
+pub(crate) struct IngressFolder(PathBuf);
+
+/// The file name of the socket by which the ingress reaches a port of a task. A digest, because tenant and task
+/// together can be longer than a socket's path may be.
+pub fn socket_name(tenant: &Tenant, task: &TaskId, container_port: u16) -> String {
+    let mut hex = Digest::of(format!("{tenant}/{task}/{container_port}").as_bytes()).hex();
+    hex.truncate(32);
+    format!("{hex}.sock")
+}
+
+impl IngressFolder {
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn sockets(&self) -> PathBuf {
+        self.0.join("sockets")
+    }
+
+    pub fn routes_file(&self) -> PathBuf {
+        self.0.join("routes.json")
+    }
+
+    pub fn identity_file(&self) -> PathBuf {
+        self.0.join("identity.json")
+    }
+
+    /// Makes the folder, open to the ingress and to nobody else.
+    pub fn make(&self) -> Result<()> {
+        make_private(&self.sockets())?;
+        for folder in [self.0.clone(), self.sockets()] {
+            self.give(&folder)?;
+            set_mode(&folder, 0o750)?;
+        }
+        Ok(())
+    }
+
+    pub fn write_shared(&self, shared: &Shared) -> Result<()> {
+        let path = self.routes_file();
+        if files::read_json::<Shared>(&path).ok().flatten().as_ref() == Some(shared) {
+            return Ok(());
+        }
+        files::write_json(&path, shared, Durable::No)?;
+        set_mode(&path, 0o640)?;
+        self.give(&path)
+    }
+
+    pub fn write_identity(&self, identity: &Identity) -> Result<()> {
+        let path = self.identity_file();
+        identity.write(&path)?;
+        set_mode(&path, 0o640)?;
+        self.give(&path)
+    }
+
+    /// Lets the ingress' group in. The owner stays, so the ingress changes nothing here.
+    fn give(&self, path: &Path) -> Result<()> {
+        match rustix::process::geteuid().is_root() {
+            true => chown(path, None, Some(INGRESS_ID)).map_err(Error::file("hand to the ingress", path)),
+            false => Ok(()),
+        }
+    }
+
+    /// A socket on which the ingress can reach a task's port, made anew.
+    pub fn listen(&self, name: &str) -> Result<UnixListener> {
+        let path = self.sockets().join(name);
+        let fresh = path.with_extension("new");
+        let _ = fs::remove_file(&fresh);
+        // The folder's own descriptor keeps the path short enough for a socket, wherever the home lies.
+        let folder = fs::File::open(self.sockets()).map_err(Error::file("open", self.sockets()))?;
+        let short = crate::sockets::below(&folder, &fresh);
+        let listener = UnixListener::bind(&short).map_err(Error::file("make socket", &path))?;
+        self.give(&fresh)?;
+        set_mode(&fresh, 0o660)?;
+        fs::rename(&fresh, &path).map_err(Error::file("make socket", &path))?;
+        Ok(listener)
+    }
+
+    pub fn unlink(&self, name: &str) {
+        let _ = fs::remove_file(self.sockets().join(name));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_of_two_tasks_never_share_a_name() {
+        let name = |tenant: &str, task: &str, port| {
+            socket_name(&tenant.parse().unwrap(), &task.parse().unwrap(), port)
+        };
+        assert_ne!(name("a-b", "c", 80), name("a", "b-c", 80));
+        assert_ne!(name("a", "b", 80), name("a", "b", 8));
+        assert!(name(&"a".repeat(63), &"b".repeat(63), 65535).len() < 40);
+    }
+}

@@ -1,0 +1,239 @@
+use std::net::IpAddr;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header,
+    uri::{Authority, PathAndQuery},
+};
+
+use super::{
+    answer::Refusal,
+    routes::Arrival,
+};
+
+/// Speaks about one connection only (RFC 9110 7.6.1), or about who sent it through which proxy.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+];
+
+/// Said by us to tasks; from anybody else it would be a lie.
+const OURS: [&str; 4] = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
+const OUR_PREFIX: &str = "x-margay-";
+/// Marks a request that one ingress has sent to another. Only looked at where a certificate has proven the sender.
+pub(super) const HOP: HeaderName = HeaderName::from_static("x-margay-hop");
+const VIA: HeaderValue = HeaderValue::from_static("1.1 margay");
+/// A request that has been through so many proxies goes in circles.
+const VIA_MAX: usize = 8;
+
+/// The host that a request is for: lower case, without port.
+pub(super) fn host(request: &Request<impl Sized>) -> Result<String, Refusal> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    let (first, more) = (hosts.next(), hosts.next());
+    let named = match (first, more) {
+        (_, Some(_)) => return Err(Refusal::bad("the request has more than one Host header")),
+        (Some(value), None) => Some(authority(value.as_bytes()).ok_or_else(|| Refusal::bad("the Host header names no host"))?),
+        (None, None) => None,
+    };
+    let asked = match request.uri().authority() {
+        Some(asked) => Some(authority(asked.as_str().as_bytes()).ok_or_else(|| Refusal::bad("the request names no host"))?),
+        None => None,
+    };
+    match (named, asked) {
+        (Some(named), Some(asked)) if named != asked => Err(Refusal {
+            status: StatusCode::MISDIRECTED_REQUEST,
+            code: "E_HOST",
+            text: "the request line and the Host header name two different hosts".to_owned(),
+            retry_after: false,
+        }),
+        (Some(host), _) | (None, Some(host)) => Ok(host),
+        (None, None) => Err(Refusal::bad("the request has no Host header")),
+    }
+}
+
+/// The host in `HOST[:PORT]`.
+fn authority(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let authority: Authority = text.parse().ok()?;
+    let port_is_number = text.rsplit_once(':').is_none_or(|(_, p)| p.ends_with(']') || p.parse::<u16>().is_ok());
+    if text.contains('@') || !port_is_number {
+        return None;
+    }
+    let host = authority.host().trim_end_matches('.').to_ascii_lowercase();
+    (!host.is_empty()).then_some(host)
+}
+
+/// The head that goes to a replica: path, method and headers written anew, with what we know about the sender.
+pub(super) fn onward(
+    request: &Request<impl Sized>,
+    host: &str,
+    sender: IpAddr,
+    arrival: Arrival,
+) -> Result<http::request::Parts, Refusal> {
+    if request.method() == Method::CONNECT {
+        return Err(Refusal::unsupported("CONNECT is not offered here"));
+    }
+    let headers = request.headers();
+    if headers.get_all(header::UPGRADE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+        return Err(Refusal::unsupported("WebSockets are not offered here"));
+    }
+    if headers.get_all(header::VIA).iter().count() >= VIA_MAX {
+        return Err(Refusal {
+            status: StatusCode::LOOP_DETECTED,
+            code: "E_LOOP",
+            text: "the request has been through too many proxies".to_owned(),
+            retry_after: false,
+        });
+    }
+    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let mut parts = Request::new(()).into_parts().0;
+    parts.method = request.method().clone();
+    parts.uri = Uri::from(path);
+    parts.headers = end_to_end(headers);
+    parts.headers.remove(header::EXPECT);
+    let original = headers.get(header::HOST).cloned().or_else(|| HeaderValue::from_str(host).ok());
+    let original = original.unwrap_or(HeaderValue::from_static(""));
+    if arrival == Arrival::Outside {
+        parts.headers.remove(header::FORWARDED);
+        let names: Vec<_> = parts.headers.keys().filter(|name| is_ours(name)).cloned().collect();
+        for name in names {
+            parts.headers.remove(name);
+        }
+        let sender = HeaderValue::try_from(sender.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+        parts.headers.insert("x-forwarded-for", sender);
+        parts.headers.insert("x-forwarded-host", original.clone());
+        parts.headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
+    } else {
+        parts.headers.remove(HOP);
+    }
+    parts.headers.insert(header::HOST, original);
+    parts.headers.append(header::VIA, VIA);
+    Ok(parts)
+}
+
+/// The head that goes back.
+pub(super) fn back(parts: &mut http::response::Parts) {
+    parts.headers = end_to_end(&parts.headers);
+    parts.version = http::Version::HTTP_11;
+    parts.extensions.clear();
+}
+
+fn is_ours(name: &HeaderName) -> bool {
+    OURS.contains(&name.as_str()) || name.as_str().starts_with(OUR_PREFIX)
+}
+
+/// `headers` without what is about one connection, by its own words or by RFC 9110's.
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    let mut kept = HeaderMap::with_capacity(headers.len() + 4);
+    for (name, value) in headers {
+        // A body's length is what we frame it by: `Connection: content-length` is an attack, not a wish.
+        let is_framing = *name == header::CONTENT_LENGTH || *name == header::HOST;
+        if !HOP_BY_HOP.contains(name) && (is_framing || !named.contains(name)) {
+            kept.append(name, value.clone());
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(uri: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::builder().uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap()
+    }
+
+    #[test]
+    fn a_request_is_for_exactly_one_host() {
+        for (uri, hosts, want) in [
+            ("/", &["Cats.Example.com:8080"][..], Ok("cats.example.com")),
+            ("/", &["cats.example.com."], Ok("cats.example.com")),
+            ("/", &["[::1]:80"], Ok("[::1]")),
+            ("http://cats.example.com/x", &["cats.example.com"], Ok("cats.example.com")),
+            ("http://cats.example.com/x", &[], Ok("cats.example.com")),
+            ("http://evil.example.com/", &["cats.example.com"], Err("two different hosts")),
+            ("/", &["a", "b"], Err("more than one Host")),
+            ("/", &[], Err("no Host")),
+            ("/", &[""], Err("names no host")),
+            ("/", &["cats:8080@evil"], Err("names no host")),
+            ("/", &["cats:port"], Err("names no host")),
+            ("/", &["cats/x"], Err("names no host")),
+        ] {
+            let headers: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+            match (host(&request(uri, &headers)), want) {
+                (Ok(got), Ok(want)) => assert_eq!(got, want),
+                (Err(got), Err(want)) => assert!(got.text.contains(want), "{uri} {hosts:?}: {}", got.text),
+                (got, want) => panic!("{uri} {hosts:?}: {got:?}, not {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_sender_says_about_itself_does_not_reach_a_task() {
+        let headers = [
+            ("host", "cats.localhost:8080"),
+            ("connection", "keep-alive, x-secret, content-length"),
+            ("keep-alive", "timeout=5"),
+            ("x-secret", "1"),
+            ("content-length", "0"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("expect", "100-continue"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-host", "evil"),
+            ("x-real-ip", "1.2.3.4"),
+            ("x-margay-hop", "n1"),
+            ("x-margay-anything", "1"),
+            ("accept", "text/html"),
+        ];
+        let sender = "9.9.9.9".parse().unwrap();
+        let request = request("http://cats.localhost:8080/a?b=c", &headers);
+        let parts = onward(&request, "cats.localhost", sender, Arrival::Outside).unwrap();
+        let mut got: Vec<_> =
+            parts.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        got.sort();
+        assert_eq!(got, [
+            "accept: text/html",
+            "content-length: 0",
+            "host: cats.localhost:8080",
+            "via: 1.1 margay",
+            "x-forwarded-for: 9.9.9.9",
+            "x-forwarded-host: cats.localhost:8080",
+            "x-forwarded-proto: http",
+        ]);
+        assert_eq!(parts.uri, "/a?b=c");
+        let peer = onward(&request, "cats.localhost", sender, Arrival::Peer).unwrap();
+        assert_eq!(peer.headers["x-forwarded-for"], "1.2.3.4", "the other ingress has judged it");
+        assert!(!peer.headers.contains_key(HOP));
+    }
+
+    #[test]
+    fn tunnels_are_refused_and_circles_are_seen() {
+        let refusal = |request: Request<()>| {
+            onward(&request, "a", IpAddr::from([1, 1, 1, 1]), Arrival::Outside).unwrap_err().status.as_u16()
+        };
+        assert_eq!(refusal(request("/", &[("host", "a"), ("upgrade", "WebSocket")])), 501);
+        assert_eq!(refusal(request("/", &[("via", "1.1 x"); VIA_MAX])), 508);
+        let mut connect = request("a:80", &[("host", "a")]);
+        *connect.method_mut() = Method::CONNECT;
+        assert_eq!(refusal(connect), 501);
+    }
+}

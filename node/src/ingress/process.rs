@@ -1,0 +1,96 @@
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+};
+
+use rustix::{
+    process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit},
+    thread,
+};
+
+use super::{
+    folder::{INGRESS_ID, IngressFolder},
+    serve::{Door, Limits, bind, serve},
+};
+use crate::{
+    error::{Error, Result},
+    home::Home,
+};
+
+/// How to run an ingress.
+#[derive(Debug)]
+pub struct IngressConfig {
+    /// Whose routes it serves.
+    pub home: Home,
+    /// For everybody; listening already, so that its queue outlives this process when somebody else holds it too.
+    pub listener: TcpListener,
+    /// For the ingresses of other nodes, over mTLS.
+    pub listen_peers: Option<SocketAddr>,
+    /// How much and how long.
+    pub limits: Limits,
+}
+
+/// Runs the ingress in this process until it is asked to end (SIGTERM, SIGINT). `bound` hears once where it listens.
+///
+/// To be called before the process has a second thread: root becomes the ingress' own user here, which is a matter of
+/// threads, and the folder of routes becomes the working folder, because that user cannot walk to it.
+///
+/// # Errors
+/// When a port is taken, or a right cannot be given up.
+pub fn run(config: IngressConfig, bound: impl FnOnce(SocketAddr, Option<SocketAddr>)) -> Result<()> {
+    let folder = IngressFolder::at(config.home.ingress());
+    folder.make()?;
+    let listener = config.listener;
+    listener.set_nonblocking(true).map_err(system("listen"))?;
+    let peers = config.listen_peers.map(listen).transpose()?;
+    let address = |listener: &TcpListener| listener.local_addr().map_err(system("ask for our own address"));
+    let addresses = (address(&listener)?, peers.as_ref().map(address).transpose()?);
+    std::env::set_current_dir(folder.path()).map_err(Error::file("enter", folder.path()))?;
+    raise_descriptor_limit();
+    give_up_rights().map_err(system("give up the rights of root"))?;
+    bound(addresses.0, addresses.1);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(system("start threads"))?;
+    runtime.block_on(async {
+        let take = |listener| tokio::net::TcpListener::from_std(listener).map_err(system("listen"));
+        let door =
+            Door { folder: ".".into(), listener: take(listener)?, peers: peers.map(take).transpose()?, limits: config.limits };
+        serve(door, crate::signals::terminated()).await;
+        Ok(())
+    })
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener> {
+    bind(address).map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => Error::PortTaken { port: address.port(), task: None },
+        _ => Error::Listen { port: address.port(), source },
+    })
+}
+
+/// A connection takes two descriptors; the default of most systems is 1024, what they allow is far more.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// From root to nobody in particular; and for everybody: no program started from here ever has more rights again.
+fn give_up_rights() -> io::Result<()> {
+    thread::set_no_new_privs(true)?;
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(INGRESS_ID), Gid::from_raw(INGRESS_ID));
+    thread::set_thread_groups(&[])?;
+    thread::set_thread_res_gid(gid, gid, gid)?;
+    thread::set_thread_res_uid(uid, uid, uid)?;
+    Ok(())
+}
+
+fn system(verb: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::System { verb, source }
+}

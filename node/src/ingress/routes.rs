@@ -1,0 +1,150 @@
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use spec::NodeId;
+
+use super::folder::{IngressFolder, Shared, socket_name};
+
+/// Where a replica is reached from here.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Target {
+    /// A socket in the shared folder.
+    Here(PathBuf),
+    /// The ingress of another node.
+    There { node: NodeId, address: String },
+}
+
+/// One replica, and how many requests we have with it right now.
+#[derive(Debug, Clone)]
+pub(super) struct Replica {
+    pub target: Target,
+    pub in_flight: Arc<AtomicUsize>,
+}
+
+/// Where a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// From anybody.
+    Outside,
+    /// From the ingress of another node, which has chosen this one: it does not travel on.
+    Peer,
+}
+
+/// The route table, kept up with its file.
+#[derive(Debug)]
+pub(super) struct Routes {
+    folder: IngressFolder,
+    table: RwLock<Arc<Table>>,
+    dice: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    seen: Option<(SystemTime, u64, u64)>,
+    hosts: BTreeMap<String, Vec<Replica>>,
+}
+
+/// How often the file is looked at: a fifth of what a person calls immediate.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+impl Routes {
+    pub fn open(folder: IngressFolder) -> Self {
+        let routes = Self { folder, table: RwLock::default(), dice: AtomicU64::new(0x9e37_79b9_7f4a_7c15) };
+        routes.refresh();
+        routes
+    }
+
+    /// Looks at the file again and again.
+    pub async fn keep_up(&self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            self.refresh();
+        }
+    }
+
+    /// Takes the file's table if it is another one. A file that is missing or damaged changes nothing.
+    pub fn refresh(&self) {
+        use std::os::unix::fs::MetadataExt;
+        let Ok(metadata) = fs::metadata(self.folder.routes_file()) else { return };
+        let seen = metadata.modified().ok().map(|time| (time, metadata.ino(), metadata.len()));
+        let before = self.table();
+        if seen.is_none() || before.seen == seen {
+            return;
+        }
+        match crate::files::read_json::<Shared>(&self.folder.routes_file()) {
+            Ok(Some(shared)) if spec::wire::check_version("the route table", shared.version).is_ok() => {
+                let hosts = self.build(&shared, &before);
+                tracing::info!(hosts = hosts.len(), "routes changed");
+                *self.table.write().unwrap_or_else(|e| e.into_inner()) = Arc::new(Table { seen, hosts });
+            }
+            Ok(Some(shared)) => tracing::warn!(version = shared.version, "the route table is newer than this margay"),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%error, "the route table cannot be read; the last one stays"),
+        }
+    }
+
+    fn build(&self, shared: &Shared, before: &Table) -> BTreeMap<String, Vec<Replica>> {
+        let known: BTreeMap<&Target, &Replica> =
+            before.hosts.values().flatten().map(|replica| (&replica.target, replica)).collect();
+        let replica = |target: Target| match known.get(&target) {
+            Some(replica) => (*replica).clone(),
+            None => Replica { target, in_flight: Arc::default() },
+        };
+        let replicas = |backends: &[spec::wire::Backend]| {
+            let targets = backends.iter().filter_map(|backend| match backend.node == shared.node {
+                true => {
+                    let name = socket_name(&backend.tenant, &backend.task, backend.container_port);
+                    Some(Target::Here(self.folder.sockets().join(name)))
+                }
+                false => {
+                    let address = shared.routes.ingresses.get(&backend.node)?.clone();
+                    Some(Target::There { node: backend.node.clone(), address })
+                }
+            });
+            targets.map(replica).collect::<Vec<_>>()
+        };
+        shared.routes.hosts.iter().map(|(host, backends)| (host.to_ascii_lowercase(), replicas(backends))).collect()
+    }
+
+    fn table(&self) -> Arc<Table> {
+        self.table.read().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// The replicas for `host` in the order in which to try them, or `None` for a host that nobody has.
+    ///
+    /// The first is the less busy of two that were drawn (one draw would be fair on average and bad at the tail); the
+    /// others follow as they come.
+    pub fn candidates(&self, host: &str, arrival: Arrival) -> Option<Vec<Replica>> {
+        let table = self.table();
+        let mut replicas: Vec<_> = table.hosts.get(host)?.clone();
+        if arrival == Arrival::Peer {
+            replicas.retain(|replica| matches!(replica.target, Target::Here(_)));
+        }
+        if replicas.len() > 1 {
+            let start = self.draw() % replicas.len();
+            replicas.rotate_left(start);
+            let other = 1 + self.draw() % (replicas.len() - 1);
+            let load = |index: usize| replicas[index].in_flight.load(Ordering::Relaxed);
+            if load(other) < load(0) {
+                replicas.swap(0, other);
+            }
+        }
+        Some(replicas)
+    }
+
+    /// Not secret, only spread: SplitMix64 over a counter.
+    fn draw(&self) -> usize {
+        let mut z = self.dice.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 33) as usize
+    }
+}

@@ -1,0 +1,141 @@
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::Duration,
+};
+
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::{Instant, timeout},
+};
+use tokio_rustls::TlsConnector;
+
+use super::{body::Inbound, routes::Target};
+use crate::tls::Identity;
+
+/// The next room answers in microseconds, the next data centre in tenths of a second.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
+/// Kept for each replica: what a burst leaves behind beyond that is not worth its memory.
+const IDLE_MAX: usize = 64;
+/// Shorter than any worker keeps an idle connection, so that the worker is not the one to close it under a request.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(20);
+
+type Sender = SendRequest<Inbound>;
+
+/// Connections to replicas.
+pub(super) struct Upstream {
+    idle: Mutex<HashMap<Target, Vec<(Sender, Instant)>>>,
+    tls: RwLock<Option<TlsConnector>>,
+}
+
+/// A connection that is ours for one request.
+pub(super) struct Lease {
+    upstream: Arc<Upstream>,
+    target: Target,
+    pub sender: Sender,
+    /// Whether it has carried a request before, so that the other side may have closed it without our knowing.
+    pub used: bool,
+}
+
+impl Upstream {
+    pub fn new(identity: Option<&Identity>) -> Self {
+        let upstream = Self { idle: Mutex::default(), tls: RwLock::default() };
+        if let Some(identity) = identity {
+            upstream.speak_as(identity);
+        }
+        upstream
+    }
+
+    /// Speaks to other nodes as `identity` from now on.
+    pub fn speak_as(&self, identity: &Identity) {
+        match identity.client() {
+            Ok(config) => *self.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(config.into()),
+            Err(error) => tracing::warn!(%error, "this ingress cannot speak to other nodes"),
+        }
+    }
+
+    /// A connection to `target`: one that is there, or a new one.
+    pub async fn lease(self: &Arc<Self>, target: &Target) -> io::Result<Lease> {
+        while let Some(mut sender) = self.take_idle(target) {
+            if sender.ready().await.is_ok() {
+                return Ok(Lease { upstream: self.clone(), target: target.clone(), sender, used: true });
+            }
+        }
+        self.fresh(target).await
+    }
+
+    /// A new connection to `target`.
+    pub async fn fresh(self: &Arc<Self>, target: &Target) -> io::Result<Lease> {
+        let sender = timeout(CONNECT_TIME_MAX, self.connect(target))
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time"))??;
+        Ok(Lease { upstream: self.clone(), target: target.clone(), sender, used: false })
+    }
+
+    fn take_idle(&self, target: &Target) -> Option<Sender> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = idle.get_mut(target)?;
+        let found = std::iter::from_fn(|| kept.pop()).find(|(s, since)| !s.is_closed() && since.elapsed() < IDLE_TIME_MAX);
+        if kept.is_empty() {
+            idle.remove(target);
+        }
+        found.map(|(sender, _)| sender)
+    }
+
+    /// Closes connections that nobody has used for a while.
+    pub fn sweep(&self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|_, kept| {
+            kept.retain(|(sender, since)| !sender.is_closed() && since.elapsed() < IDLE_TIME_MAX);
+            !kept.is_empty()
+        });
+    }
+
+    async fn connect(&self, target: &Target) -> io::Result<Sender> {
+        match target {
+            Target::Here(path) => speak(UnixStream::connect(path).await?).await,
+            Target::There { node, address } => {
+                let tls = self.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
+                let tls = tls.ok_or_else(|| io::Error::other("this node has no certificate yet"))?;
+                let name = crate::tls::node(node).map_err(io::Error::other)?;
+                let stream = TcpStream::connect(address.as_str()).await?;
+                stream.set_nodelay(true)?;
+                speak(tls.connect(name, stream).await?).await
+            }
+        }
+    }
+}
+
+async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S) -> io::Result<Sender> {
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(100)
+        .max_buf_size(64 << 10)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
+    // Ends when the sender is dropped or the other side closes; nobody else waits for it.
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection to a replica broke");
+        }
+    });
+    Ok(sender)
+}
+
+impl Lease {
+    /// The answer has come in full: the next request may have the connection.
+    pub fn give_back(self) {
+        if self.sender.is_closed() {
+            return;
+        }
+        let mut idle = self.upstream.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = idle.entry(self.target.clone()).or_default();
+        if kept.len() < IDLE_MAX {
+            kept.push((self.sender, Instant::now()));
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! `margay run -d`: the same supervision in a process of its own, which stays when the caller has gone.
+//!
+//! The caller starts its own binary as `margay keeper`, gives it the request through standard input (values of variables
+//! never stand in a file or among arguments), and hears on its standard output whether the task started.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::process::CommandExt,
+    process::{Command, Stdio},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Result, chain},
+    home::Home,
+    launch::Streams,
+    local::run_with,
+    request::{Note, RunRequest, Started},
+};
+
+/// What a keeper says to whoever started it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Word {
+    Note(Note),
+    Failed { message: String, hint: Option<String> },
+}
+
+/// A request with everything in it is some kilobytes.
+const REQUEST_BYTES_MAX: u64 = 1 << 20;
+
+/// Starts a task that outlives this process. Returns when it runs. Our own binary's `keeper` verb must
+/// call [`keep`].
+///
+/// # Errors
+/// What the keeper says, when the task could not be started.
+pub fn detach(home: &Home, request: &RunRequest, mut watch: impl FnMut(Note)) -> Result<Started> {
+    let system = |verb| move |source| Error::System { verb, source };
+    let mut command = Command::new(crate::images::exe());
+    command.arg("keeper").env("MARGAY_HOME", home.root()).current_dir("/");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+    let mut child = command.spawn().map_err(system("start a keeper"))?;
+    if let Some(mut input) = child.stdin.take() {
+        let bytes = serde_json::to_vec(request).map_err(|e| system("write a request")(e.into()))?;
+        input.write_all(&bytes).map_err(system("hand the keeper its request"))?;
+    }
+    let output = child.stdout.take().ok_or_else(|| system("hear the keeper")(std::io::ErrorKind::BrokenPipe.into()))?;
+    for line in BufReader::new(output).lines() {
+        let line = line.map_err(system("hear the keeper"))?;
+        match serde_json::from_str(&line) {
+            Ok(Word::Note(Note::Started(started))) => return Ok(started),
+            Ok(Word::Note(note)) => watch(note),
+            Ok(Word::Failed { message, hint }) => {
+                let _ = child.wait();
+                return Err(Error::Kept { message, hint });
+            }
+            Err(error) => return Err(system("understand the keeper")(error.into())),
+        }
+    }
+    let _ = child.wait();
+    Err(Error::Kept { message: "the task's keeper went away before the task ran".to_owned(), hint: None })
+}
+
+/// The keeper: runs the task in the request on standard input to its end.
+///
+/// # Errors
+/// When the request could not be read; what else goes wrong is told to the caller.
+pub fn keep(home: &Home) -> Result<()> {
+    let system = |verb| move |source: std::io::Error| Error::System { verb, source };
+    // A session of its own: closing the caller's terminal is no reason to stop.
+    let _ = rustix::process::setsid();
+    let mut bytes = Vec::new();
+    std::io::stdin().take(REQUEST_BYTES_MAX).read_to_end(&mut bytes).map_err(system("read the request"))?;
+    let request: RunRequest = serde_json::from_slice(&bytes).map_err(|e| system("read the request")(e.into()))?;
+    let mut caller = Some(std::io::stdout());
+    let mut say = |word: &Word| {
+        let Some(stdout) = &mut caller else { return };
+        let last = matches!(word, Word::Failed { .. } | Word::Note(Note::Started(_)));
+        if let Ok(line) = serde_json::to_string(word) {
+            let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+        }
+        if last {
+            // The caller has heard what it waits for, and is about to close its end.
+            caller = None;
+        }
+    };
+    let outcome = run_with(home, request, Streams::default(), |note| say(&Word::Note(note)));
+    if let Err(error) = outcome {
+        say(&Word::Failed { message: chain(&error), hint: error.hint() });
+    }
+    Ok(())
+}

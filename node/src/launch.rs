@@ -1,0 +1,467 @@
+//! One container, decided and then done: what it is granted, what it is handed, and the process that runs it.
+//!
+//! [`Launch::decide`] is where wants and grants meet; everything after it only carries that out, so a second start
+//! after a crash hands over exactly what the first did.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    os::{fd::OwnedFd, unix::net::UnixListener},
+    path::PathBuf,
+    time::Duration,
+};
+
+use runtime::World;
+use spec::{
+    Capability, ContainerName, Digest, Effective, LaunchType, Limits, NodeId, PublishedPort, TaskId, effective,
+};
+
+use crate::{
+    error::{Error, Result, chain},
+    home::{Home, make_private, set_mode},
+    images::Ready,
+    request::{MountSource, Mounted, Publish},
+    running::Running,
+    tasks::{Kind, MountRecord, TaskFolder},
+};
+
+/// What somebody wants to run, whoever it is.
+#[derive(Debug, Clone)]
+pub(crate) struct Container {
+    pub task: TaskId,
+    pub name: ContainerName,
+    pub node: Option<NodeId>,
+    /// Whose volumes it sees: a tenant's, or `local`.
+    pub owner: String,
+    pub image: Digest,
+    pub env: BTreeMap<String, String>,
+    pub ports: Vec<Publish>,
+    /// Ports that only the ingress reaches.
+    pub ingress_ports: Vec<u16>,
+    pub mounts: Vec<Mounted>,
+    /// What is granted beyond its own ports, env and mounts.
+    pub allow: Vec<Capability>,
+    pub memory_bytes_max: Option<u64>,
+    pub cpu_time_max: Option<Duration>,
+    pub cpu_millis: Option<u32>,
+    pub launch_type: LaunchType,
+    /// Whether it runs on when its supervisor is gone, to be adopted.
+    pub adoptable: bool,
+}
+
+/// A container with everything decided.
+#[derive(Debug)]
+pub(crate) struct Launch {
+    pub container: Container,
+    pub args: Vec<String>,
+    pub effective: Effective,
+    pub limits: Limits,
+    pub kind: Kind,
+    ready: Ready,
+}
+
+/// What a container listens on, held by its supervisor for as long as the container is wanted.
+#[derive(Debug, Default)]
+pub(crate) struct Doors {
+    pub published: Vec<(u16, TcpListener)>,
+    pub ingress: Vec<(u16, UnixListener)>,
+}
+
+/// What a program is born with.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    pub stdin: Option<OwnedFd>,
+    pub stdout: Option<OwnedFd>,
+    pub stderr: Option<OwnedFd>,
+    pub terminal: Option<(u16, u16)>,
+}
+
+/// On a node that you own a request may think for as long as a person waits; the pool has its own, tighter default.
+const OWN_CPU_TIME_MAX: Duration = Duration::from_secs(10);
+
+impl Container {
+    /// Every line that its operator grants: `--allow` or the role, and what its own ports, env and mounts say.
+    pub fn grants(&self) -> Result<Vec<Capability>> {
+        let mut grants = self.allow.clone();
+        let ports = self.ports.iter().map(|publish| publish.container_port).chain(self.ingress_ports.iter().copied());
+        for port in ports {
+            grants.push(Capability::NetIn { port });
+        }
+        for name in self.env.keys() {
+            let line = format!("env:{name}").parse();
+            grants.push(line.map_err(|_| Error::BadArgument {
+                text: name.clone(),
+                what: "the name of an environment variable: letters, digits and `_`, not beginning with a digit",
+            })?);
+        }
+        for (index, mount) in self.mounts.iter().enumerate() {
+            grants.push(Capability::Fs {
+                path: mount.path.clone(),
+                rights: match mount.read_only {
+                    true => spec::Rights::READ,
+                    false => spec::Rights::READ_WRITE_DELETE,
+                },
+                volume: Some(volume_name(index, &mount.source)),
+                max_bytes: mount.bytes_max,
+            });
+        }
+        let mut unique = Vec::new();
+        for grant in grants {
+            if !unique.contains(&grant) {
+                unique.push(grant);
+            }
+        }
+        Ok(unique)
+    }
+}
+
+/// The name under which a mount appears in a grant: the volume's, or one that stands for a folder of the host.
+fn volume_name(index: usize, source: &MountSource) -> spec::VolumeName {
+    match source {
+        MountSource::Volume(name) => name.clone(),
+        MountSource::Folder(_) => format!("host-{index}").parse().expect("letters, a dash and digits are a name"),
+    }
+}
+
+impl Launch {
+    /// Lets wants and grants meet.
+    ///
+    /// # Errors
+    /// [`Error::NotGranted`] holds the line that is missing.
+    pub fn decide(container: Container, ready: Ready, args: Vec<String>) -> Result<Self> {
+        let wants = match &ready {
+            Ready::Wasm { plan, .. } | Ready::Native { plan, .. } => &plan.wants,
+        };
+        let effective = effective(wants, &container.grants()?)?;
+        let (kind, mut limits) = match &ready {
+            Ready::Wasm { prepared, .. } if prepared.facts.world == World::Http => (Kind::Wasm, Limits::for_requests()),
+            Ready::Wasm { .. } => (Kind::Wasm, Limits::for_commands()),
+            Ready::Native { .. } => (Kind::Native, Limits::for_commands()),
+        };
+        if let Some(bytes) = container.memory_bytes_max {
+            limits.memory_bytes_max = bytes;
+        }
+        let serves = matches!(&ready, Ready::Wasm { prepared, .. } if prepared.facts.world == World::Http);
+        limits.cpu_time_max = match (container.cpu_time_max, container.launch_type) {
+            (Some(time), _) => Some(time),
+            (None, LaunchType::Node) if serves => Some(OWN_CPU_TIME_MAX),
+            (None, LaunchType::Node | LaunchType::Pool) => limits.cpu_time_max,
+        };
+        Ok(Self { container, args, effective, limits, kind, ready })
+    }
+
+    /// Whether it answers requests, a fresh instance for each, so that nobody misses it while there are none.
+    pub fn serves_requests(&self) -> bool {
+        matches!(&self.ready, Ready::Wasm { prepared, .. } if prepared.facts.world == World::Http)
+    }
+
+    /// What to write into its folder about its mounts.
+    pub fn mount_records(&self) -> Vec<MountRecord> {
+        let source = |source: &MountSource| match source {
+            MountSource::Volume(name) => name.to_string(),
+            MountSource::Folder(path) => path.display().to_string(),
+        };
+        let mounts = self.container.mounts.iter();
+        mounts.map(|m| MountRecord { source: source(&m.source), path: m.path.clone(), read_only: m.read_only }).collect()
+    }
+
+    /// What to write into its folder about its ports.
+    pub fn asked_ports(&self) -> Vec<PublishedPort> {
+        let published = self.container.ports.iter();
+        let published = published.map(|p| PublishedPort { container_port: p.container_port, host_port: Some(p.host_port) });
+        let inside = self.container.ingress_ports.iter();
+        published.chain(inside.map(|port| PublishedPort { container_port: *port, host_port: None })).collect()
+    }
+
+    fn may_listen(&self, port: u16) -> bool {
+        self.effective.capabilities.contains(&Capability::NetIn { port })
+    }
+
+    /// Opens its ports on the host.
+    ///
+    /// # Errors
+    /// [`Error::PortTaken`] names the port.
+    pub fn open_ports(&self) -> Result<Vec<(u16, TcpListener)>> {
+        let granted = self.container.ports.iter().filter(|publish| self.may_listen(publish.container_port));
+        granted.map(|publish| Ok((publish.container_port, listen(publish)?))).collect()
+    }
+
+    /// The folders behind its mounts, made where they are missing.
+    fn folders(&self, home: &Home) -> Result<Vec<Folder>> {
+        let mut folders = Vec::new();
+        for capability in &self.effective.capabilities {
+            let Capability::Fs { path, rights, volume: Some(volume), max_bytes } = capability else { continue };
+            let named = |(index, mount): &(usize, &Mounted)| {
+                mount.path == *path && volume_name(*index, &mount.source) == *volume
+            };
+            let mount = self.container.mounts.iter().enumerate().find(named).map(|(_, mount)| mount);
+            let folder = match mount.map(|mount| &mount.source) {
+                Some(MountSource::Folder(folder)) => {
+                    folder.canonicalize().map_err(Error::file("find", folder))?
+                }
+                // `--allow fs:/data#rw;volume=book` names a volume without a `-v`.
+                Some(MountSource::Volume(_)) | None => volume_folder(home, &self.container.owner, volume)?,
+            };
+            folders.push(Folder { path: path.clone(), rights: *rights, folder, max_bytes: *max_bytes });
+        }
+        Ok(folders)
+    }
+
+    /// Starts its process. `blank` is a worker that waits, if there is one.
+    pub async fn start(
+        &self,
+        home: &Home,
+        folder: &TaskFolder,
+        doors: &Doors,
+        streams: Streams,
+        broker: &runtime::Broker,
+        blank: Option<runtime::Blank>,
+    ) -> Result<Running> {
+        match &self.ready {
+            Ready::Wasm { plan, prepared } => {
+                let assignment = self.wasm_assignment(home, folder, doors, streams, plan, prepared)?;
+                let failed = |error: runtime::Error| self.failed(folder, chain(&error), error.hint());
+                let blank = match blank {
+                    Some(blank) => blank,
+                    None => runtime::Blank::spawn(&Default::default()).map_err(failed)?,
+                };
+                Ok(Running::wasm(blank.assign(assignment, broker.clone()).map_err(failed)?))
+            }
+            Ready::Native { plan, layers, runtime } => {
+                let assignment = self.native_assignment(home, folder, doors, streams, plan, layers, runtime)?;
+                let (path, name) = (folder.path().to_owned(), folder.record().name.clone());
+                Running::native(path, assignment)
+                    .await
+                    .map_err(|error| Error::Start { task: name, why: chain(&error), hint: error.hint() })
+            }
+        }
+    }
+
+    fn failed(&self, folder: &TaskFolder, why: String, hint: Option<String>) -> Error {
+        Error::Start { task: folder.record().name.clone(), why, hint }
+    }
+
+    fn wasm_assignment(
+        &self,
+        home: &Home,
+        folder: &TaskFolder,
+        doors: &Doors,
+        streams: Streams,
+        plan: &image::Plan,
+        prepared: &runtime::Prepared,
+    ) -> Result<runtime::Assignment> {
+        let container = &self.container;
+        let system = |verb| move |source| Error::System { verb, source };
+        let failed = |error: runtime::Error| self.failed(folder, chain(&error), error.hint());
+        let copy = |file: &File| file.try_clone().map_err(system("copy a descriptor"));
+        let root = rustix::process::geteuid().is_root();
+        let volumes = self.folders(home)?.into_iter().map(|f| f.for_worker(root)).collect::<Result<_, _>>();
+        let mut listeners = Vec::new();
+        for (container_port, socket) in &doors.published {
+            let socket = socket.try_clone().map_err(system("copy a descriptor"))?;
+            listeners.push(runtime::Listener { container_port: *container_port, socket });
+        }
+        let ingress = match doors.ingress.first() {
+            Some((container_port, socket)) => {
+                let socket = socket.try_clone().map_err(system("copy a descriptor"))?;
+                Some(runtime::Ingress { container_port: *container_port, socket })
+            }
+            None => None,
+        };
+        let adoption = match container.adoptable {
+            true => Some(runtime::adoption_socket(folder.path(), "worker.sock").map_err(failed)?),
+            false => None,
+        };
+        let execution = plan.execution();
+        Ok(runtime::Assignment {
+            task: container.task.clone(),
+            container: container.name.clone(),
+            image: container.image,
+            node: container.node.clone(),
+            world: prepared.facts.world,
+            args: self.args.clone(),
+            image_env: variables(execution.env.as_deref().unwrap_or_default()),
+            env: container.env.clone(),
+            working_dir: execution.working_dir.clone().filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".to_owned()),
+            grants: self.effective.capabilities.clone(),
+            limits: self.limits.clone(),
+            secrets: BTreeMap::new(),
+            code: copy(&prepared.code)?,
+            index: copy(&prepared.index)?,
+            layers: prepared.layers.iter().map(copy).collect::<Result<_>>()?,
+            volumes: volumes.map_err(failed)?,
+            listeners,
+            ingress,
+            adoption,
+            stdio: runtime::Stdio {
+                stdin: streams.stdin,
+                stdout: streams.stdout,
+                stderr: streams.stderr,
+                terminal: streams.terminal.is_some(),
+            },
+            log: Some(open_log(folder)?),
+            usage: crate::meter::open(&folder.usage_page()).map_err(failed)?,
+        })
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "each is a different thing that the container is handed")]
+    fn native_assignment(
+        &self,
+        home: &Home,
+        folder: &TaskFolder,
+        doors: &Doors,
+        streams: Streams,
+        plan: &image::Plan,
+        layers: &[PathBuf],
+        runtime: &shim::Runtime,
+    ) -> Result<shim::Assignment> {
+        let container = &self.container;
+        let system = |verb| move |source| Error::System { verb, source };
+        let mut listeners = Vec::new();
+        for (container_port, socket) in &doors.published {
+            let socket = socket.try_clone().map_err(system("copy a descriptor"))?;
+            listeners.push(shim::Listener { container_port: *container_port, socket });
+        }
+        let mut ingress = Vec::new();
+        for (container_port, socket) in &doors.ingress {
+            let socket = socket.try_clone().map_err(system("copy a descriptor"))?;
+            ingress.push(shim::Ingress { container_port: *container_port, socket });
+        }
+        let volumes = self.folders(home)?.into_iter().map(|f| shim::VolumeMount {
+            path: f.path,
+            rights: f.rights,
+            folder: f.folder,
+        });
+        Ok(shim::Assignment {
+            task: container.task.clone(),
+            container: container.name.clone(),
+            image: container.image,
+            config: plan.config.clone(),
+            layers: layers.to_vec(),
+            runtime: runtime.clone(),
+            // The arguments are put together already.
+            entrypoint: Some(self.args.clone()),
+            command: Some(Vec::new()),
+            env: container.env.clone(),
+            hostname: None,
+            grants: self.effective.capabilities.clone(),
+            limits: self.limits.clone(),
+            cpu_millis: container.cpu_millis,
+            volumes: volumes.collect(),
+            listeners,
+            ingress,
+            stdio: shim::Stdio {
+                stdin: streams.stdin,
+                stdout: streams.stdout,
+                stderr: streams.stderr,
+                terminal: streams.terminal,
+            },
+            log: Some(folder.log()),
+            orphan: if container.adoptable { shim::Orphan::Keep } else { shim::Orphan::Stop },
+        })
+    }
+}
+
+/// A mount with its folder on this host.
+struct Folder {
+    path: String,
+    rights: spec::Rights,
+    folder: PathBuf,
+    max_bytes: Option<u64>,
+}
+
+impl Folder {
+    fn for_worker(self, root: bool) -> Result<runtime::VolumeMount, runtime::Error> {
+        let source = match root {
+            true => runtime::VolumeSource::Detached(runtime::volume::detach(&self.folder, self.rights)?),
+            false => runtime::VolumeSource::Folder(self.folder),
+        };
+        Ok(runtime::VolumeMount { path: self.path, rights: self.rights, source, max_bytes: self.max_bytes })
+    }
+}
+
+/// A named volume's folder. Open to every user, because each worker is another; closed to everybody by its parents.
+fn volume_folder(home: &Home, owner: &str, volume: &spec::VolumeName) -> Result<PathBuf> {
+    let parent = home.volumes(owner);
+    make_private(&parent)?;
+    let folder = parent.join(volume.as_str());
+    match std::fs::create_dir(&folder) {
+        Ok(()) => set_mode(&folder, 0o777)?,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(Error::file("make volume", &folder)(error)),
+    }
+    Ok(folder)
+}
+
+fn open_log(folder: &TaskFolder) -> Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let path = folder.log();
+    let open = File::options().append(true).create(true).mode(0o600).open(&path);
+    open.map_err(Error::file("open", path))
+}
+
+/// A listener for one `-p`. Without an address it takes both families, where the machine has both.
+fn listen(publish: &Publish) -> Result<TcpListener> {
+    let everywhere = || match TcpListener::bind((Ipv6Addr::UNSPECIFIED, publish.host_port)) {
+        Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, publish.host_port))
+        }
+        other => other,
+    };
+    let bound = match publish.address {
+        Some(address) => TcpListener::bind(SocketAddr::new(address, publish.host_port)),
+        None => everywhere(),
+    };
+    let listener = bound.map_err(|source| match source.kind() {
+        std::io::ErrorKind::AddrInUse => Error::PortTaken { port: publish.host_port, task: None },
+        _ => Error::Listen { port: publish.host_port, source },
+    })?;
+    listener.set_nonblocking(true).map_err(|source| Error::Listen { port: publish.host_port, source })?;
+    Ok(listener)
+}
+
+impl Doors {
+    /// Where it is reached, for people.
+    pub fn ports(&self) -> Vec<PublishedPort> {
+        let port = |listener: &TcpListener| listener.local_addr().ok().map(|address| address.port());
+        let published = self.published.iter();
+        let published = published.map(|(container_port, l)| PublishedPort { container_port: *container_port, host_port: port(l) });
+        let only_inside = self.ingress.iter().filter(|(port, _)| !self.published.iter().any(|(p, _)| p == port));
+        published
+            .chain(only_inside.map(|(container_port, _)| PublishedPort { container_port: *container_port, host_port: None }))
+            .collect()
+    }
+}
+
+/// `NAME=VALUE` lines as an image has them.
+fn variables(lines: &[String]) -> BTreeMap<String, String> {
+    let pairs = lines.iter().filter_map(|line| line.split_once('='));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// Program and arguments, as Docker puts them together: an entrypoint of the caller's own drops the image's arguments.
+pub(crate) fn arguments(
+    plan: &image::Plan,
+    name: &str,
+    entrypoint: Option<&[String]>,
+    command: Option<&[String]>,
+) -> Vec<String> {
+    let execution = plan.execution();
+    let image_entrypoint = execution.entrypoint.as_deref().unwrap_or_default();
+    let image_command = execution.cmd.as_deref().unwrap_or_default();
+    let head = entrypoint.unwrap_or(image_entrypoint);
+    let tail = match (command, entrypoint) {
+        (Some(command), _) => command,
+        (None, Some(_)) => &[],
+        (None, None) => image_command,
+    };
+    let is_program_alone = matches!(plan.program, image::Program::Layer(_)) && head.is_empty();
+    let program = is_program_alone.then(|| name.to_owned());
+    program.into_iter().chain(head.iter().cloned()).chain(tail.iter().cloned()).collect()
+}
+
+/// Addresses that a listener on every address is reached at from this machine.
+pub(crate) fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}

@@ -1,0 +1,256 @@
+//! One task on this machine, without a server: the agent for one, in the process of `margay run`.
+
+use std::{io::IsTerminal, os::fd::{AsFd, OwnedFd}, time::Duration};
+
+use spec::{LaunchType, TaskId, Timestamp};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::{
+    error::{Error, Result},
+    files,
+    home::Home,
+    images::{Blobs, make_ready},
+    launch::{Container, Doors, Launch, Streams, arguments},
+    request::{LocalImage, Note, RunOutcome, RunRequest, Started},
+    running::{Ended, Happening, Running},
+    tasks::{self, Origin, Owned, Phase, ProcessId, Status, TaskRecord},
+};
+
+/// Runs a task to its end, in the foreground of this process: its streams are ours, Ctrl-C stops it, a second one kills
+/// it. `watch` hears what happens.
+///
+/// # Errors
+/// When it could not be started. How it ended once it ran is an outcome, not an error.
+pub fn run_local(home: &Home, request: RunRequest, watch: impl FnMut(Note)) -> Result<RunOutcome> {
+    let streams = own_streams(&request)?;
+    run_with(home, request, streams, watch)
+}
+
+/// As [`run_local`], with the streams given.
+pub(crate) fn run_with(
+    home: &Home,
+    request: RunRequest,
+    streams: Streams,
+    mut watch: impl FnMut(Note),
+) -> Result<RunOutcome> {
+    let launch = decide(home, &request, &mut watch)?;
+    let owned = create(home, &request, &launch)?;
+    // One thread and no timer wheel that nobody needs: a runtime like this is there in a tenth of a millisecond.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::System { verb: "start a runtime", source })?;
+    let mut status = Status::starting(ProcessId::this());
+    let ran = runtime.block_on(supervise(home, &request, &launch, &owned, streams, &mut status, &mut watch));
+    let ended = match ran {
+        Ok(ended) => ended,
+        Err(error) => {
+            // It never was: a task that could not start leaves nothing that needs an `rm`.
+            let _ = owned.remove();
+            return Err(error);
+        }
+    };
+    finish(&request, owned, status, ended)
+}
+
+fn decide(home: &Home, request: &RunRequest, watch: &mut impl FnMut(Note)) -> Result<Launch> {
+    let LocalImage { name, digest, layout } = &request.image;
+    let blobs = Blobs::of_layout(layout);
+    let plan = blobs.plan(name, digest)?;
+    let command = (!request.command.is_empty()).then_some(request.command.as_slice());
+    let args = arguments(&plan, &program_name(name), request.entrypoint.as_deref(), command);
+    let id: TaskId = files::random_hex::<6>().parse().expect("hex digits are a name");
+    let container = Container {
+        task: id,
+        name: container_name(name),
+        node: None,
+        owner: "local".to_owned(),
+        image: *digest,
+        env: request.env.clone(),
+        ports: request.ports.clone(),
+        ingress_ports: Vec::new(),
+        mounts: request.mounts.clone(),
+        allow: request.allow.clone(),
+        memory_bytes_max: request.memory_bytes_max,
+        cpu_time_max: None,
+        cpu_millis: None,
+        launch_type: LaunchType::Node,
+        adoptable: false,
+    };
+    let ready = make_ready(home, &blobs, name, plan, &args, &mut || watch(Note::Preparing))?;
+    Launch::decide(container, ready, args)
+}
+
+/// The last part of an image's name, without tag and digest: what a program without a path is called.
+fn program_name(image: &str) -> String {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    name.split(['@', ':']).next().unwrap_or(name).to_owned()
+}
+
+/// The same as a container's name, where its letters allow.
+fn container_name(image: &str) -> spec::ContainerName {
+    let label: String = program_name(image)
+        .to_ascii_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(63)
+        .collect();
+    label.trim_matches('-').parse().unwrap_or_else(|_| "main".parse().expect("`main` is a name"))
+}
+
+fn create(home: &Home, request: &RunRequest, launch: &Launch) -> Result<Owned> {
+    tasks::create(home, TaskRecord {
+        version: 1,
+        id: launch.container.task.to_string(),
+        name: request.name.clone().unwrap_or_default(),
+        image: request.image.name.clone(),
+        digest: request.image.digest,
+        kind: launch.kind,
+        origin: Origin::Local,
+        created: Timestamp::of(std::time::SystemTime::now()),
+        command: launch.args.clone(),
+        ports: launch.asked_ports(),
+        mounts: launch.mount_records(),
+        env: request.env.keys().cloned().collect(),
+        limits: launch.limits.clone(),
+        grants: launch.effective.capabilities.clone(),
+        remove_at_end: request.remove_at_end,
+    })
+}
+
+async fn supervise(
+    home: &Home,
+    request: &RunRequest,
+    launch: &Launch,
+    owned: &Owned,
+    streams: Streams,
+    status: &mut Status,
+    watch: &mut impl FnMut(Note),
+) -> Result<Ended> {
+    let mut asked = Asked::listen()?;
+    let doors = Doors { published: launch.open_ports().map_err(|e| name_owner(home, e))?, ingress: Vec::new() };
+    let broker = runtime::Broker::default();
+    let mut running = launch.start(home, owned.folder(), &doors, streams, &broker, None).await?;
+    status.process = running.process();
+    status.ports = doors.ports();
+    owned.write_status(status)?;
+    let mut stops = 0;
+    loop {
+        let happening = tokio::select! {
+            happening = running.next() => happening,
+            () = asked.to_stop() => {
+                stops += 1;
+                watch(Note::Stopping);
+                match stops {
+                    1 => running.stop(request.grace).await,
+                    _ => running.kill(),
+                }
+                continue;
+            }
+        };
+        match happening {
+            Happening::Started => {
+                status.phase = Phase::Running;
+                status.started = Some(now());
+                owned.write_status(status)?;
+                watch(Note::Started(started(launch, owned, &doors)));
+            }
+            Happening::Denied { line, count } => watch(Note::Denied { line, count }),
+            Happening::Ended(ended) if ended.never_started => {
+                return Err(Error::Start {
+                    task: owned.record().name.clone(),
+                    why: ended.reason.unwrap_or_else(|| "it ended before its program began".to_owned()),
+                    hint: None,
+                });
+            }
+            Happening::Ended(ended) => return Ok(ended),
+        }
+    }
+}
+
+fn started(launch: &Launch, owned: &Owned, doors: &Doors) -> Started {
+    Started {
+        id: owned.record().id.clone(),
+        name: owned.record().name.clone(),
+        ports: doors.ports(),
+        granted: launch.effective.capabilities.clone(),
+        cut: launch.effective.cut.clone(),
+        denied: launch.effective.denied.clone(),
+    }
+}
+
+/// A taken port, with the task of ours that has it.
+pub(crate) fn name_owner(home: &Home, error: Error) -> Error {
+    let Error::PortTaken { port, .. } = error else { return error };
+    let has_it = |task: &tasks::TaskFolder| {
+        let status = task.status().ok().flatten();
+        status.is_some_and(|status| status.ports.iter().any(|p| p.host_port == Some(port)))
+            && task.state().is_ok_and(tasks::State::is_alive)
+    };
+    let task = tasks::list(home).unwrap_or_default().into_iter().find(has_it);
+    Error::PortTaken { port, task: task.map(|task| task.record().name.clone()) }
+}
+
+fn finish(request: &RunRequest, owned: Owned, mut status: Status, ended: Ended) -> Result<RunOutcome> {
+    let usage = ended.usage.or_else(|| crate::meter::read(&owned.folder().usage_page())).unwrap_or_default();
+    let (id, name) = (owned.record().id.clone(), owned.record().name.clone());
+    if request.remove_at_end {
+        owned.remove()?;
+    } else {
+        status.phase = Phase::Exited;
+        status.process = None;
+        status.ended = Some(now());
+        status.exit_code = Some(ended.exit_code);
+        status.reason = ended.reason.clone();
+        status.usage = Some(usage);
+        owned.write_status(&status)?;
+        let _ = std::fs::remove_file(owned.folder().worker_socket());
+    }
+    Ok(RunOutcome { id, name, exit_code: ended.exit_code, reason: ended.reason, usage })
+}
+
+pub(crate) fn now() -> Timestamp {
+    Timestamp::of(std::time::SystemTime::now())
+}
+
+/// Our own three streams, as far as they were asked for.
+fn own_streams(request: &RunRequest) -> Result<Streams> {
+    let copy = |fd: &dyn AsFd| -> Result<OwnedFd> {
+        fd.as_fd().try_clone_to_owned().map_err(|source| Error::System { verb: "copy a stream", source })
+    };
+    Ok(Streams {
+        stdin: if request.interactive { Some(copy(&std::io::stdin())?) } else { None },
+        stdout: Some(copy(&std::io::stdout())?),
+        stderr: Some(copy(&std::io::stderr())?),
+        terminal: request.terminal.filter(|_| std::io::stdout().is_terminal()),
+    })
+}
+
+/// The signals that ask a task to stop.
+struct Asked {
+    int: Signal,
+    term: Signal,
+    hup: Signal,
+}
+
+impl Asked {
+    fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).map_err(|source| Error::System { verb: "listen for signals", source });
+        Ok(Self {
+            int: listen(SignalKind::interrupt())?,
+            term: listen(SignalKind::terminate())?,
+            hup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn to_stop(&mut self) {
+        tokio::select! {
+            _ = self.int.recv() => {}
+            _ = self.term.recv() => {}
+            _ = self.hup.recv() => {}
+        }
+    }
+}
+
+/// The grace that a stop gets when nobody says another.
+pub const GRACE: Duration = Duration::from_secs(10);

@@ -1,0 +1,18 @@
+//! The counters that a worker maps, read from the outside.
+
+use std::{fs::File, path::Path};
+
+use spec::Usage;
+
+/// What the page at `path` says; `None` when there is none, or none of ours.
+pub(crate) fn read(path: &Path) -> Option<Usage> {
+    runtime::usage::read(&File::open(path).ok()?).ok()
+}
+
+/// The page at `path`, kept when it is there: its counters go on across restarts of a worker.
+pub(crate) fn open(path: &Path) -> Result<File, runtime::Error> {
+    match File::options().read(true).write(true).open(path) {
+        Ok(page) if runtime::usage::read(&page).is_ok() => Ok(page),
+        _ => runtime::usage::create(path),
+    }
+}

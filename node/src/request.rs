@@ -1,0 +1,286 @@
+use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use spec::{Capability, Digest, PublishedPort, Usage, VolumeName};
+
+use crate::error::Error;
+
+/// What `margay run` was asked for: one task on this machine, without a server.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunRequest {
+    /// What to run.
+    pub image: LocalImage,
+    /// `--name`.
+    pub name: Option<String>,
+    /// `--entrypoint`: replaces the image's, and with it the image's arguments.
+    pub entrypoint: Option<Vec<String>>,
+    /// What stands after the image: replaces the image's arguments. Empty keeps them.
+    pub command: Vec<String>,
+    /// `-e`.
+    pub env: BTreeMap<String, String>,
+    /// `-p`.
+    pub ports: Vec<Publish>,
+    /// `-v`.
+    pub mounts: Vec<Mounted>,
+    /// `--allow`.
+    pub allow: Vec<Capability>,
+    /// `-m`.
+    pub memory_bytes_max: Option<u64>,
+    /// `-i`: hand over our standard input.
+    pub interactive: bool,
+    /// `-t`: the program may know that it speaks to a terminal of these rows and columns.
+    pub terminal: Option<(u16, u16)>,
+    /// `--rm`.
+    pub remove_at_end: bool,
+    /// How long it may take to stop once asked to.
+    pub grace: Duration,
+}
+
+/// An image whose blobs lie on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocalImage {
+    /// As it was asked for.
+    pub name: String,
+    /// Its manifest, or its index.
+    pub digest: Digest,
+    /// The OCI layout that has it.
+    pub layout: PathBuf,
+}
+
+/// `-p [[IP:]HOST:]CONTAINER`: a port of the container on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// Where on the host; every address when left out.
+    pub address: Option<std::net::IpAddr>,
+    /// On the host; 0 for any free one.
+    pub host_port: u16,
+    /// As the container knows it.
+    pub container_port: u16,
+}
+
+/// `-v SOURCE:PATH[:ro]`: a volume, or a folder of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mounted {
+    /// What is mounted.
+    pub source: MountSource,
+    /// Where the container sees it.
+    pub path: String,
+    /// Whether writing is denied.
+    pub read_only: bool,
+    /// The most bytes in it.
+    pub bytes_max: Option<u64>,
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountSource {
+    /// A named volume; made when it is missing.
+    Volume(VolumeName),
+    /// A folder of the host, absolute.
+    Folder(PathBuf),
+}
+
+/// What happens while a task runs, for whoever watches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Note {
+    /// Its image was not ready to run, and is being made so.
+    Preparing,
+    /// It runs.
+    Started(Started),
+    /// It asked for something that it was not granted.
+    Denied {
+        /// The line that would grant it.
+        line: String,
+        /// How often so far.
+        count: u64,
+    },
+    /// It was asked to stop.
+    Stopping,
+}
+
+/// A task that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Started {
+    /// The name of its folder.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// Where it is reached.
+    pub ports: Vec<PublishedPort>,
+    /// What it may reach.
+    pub granted: Vec<Capability>,
+    /// Granted, and not used: the image does not ask for it.
+    pub cut: Vec<Capability>,
+    /// Asked for as optional, and not granted.
+    pub denied: Vec<Capability>,
+}
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunOutcome {
+    /// The name of its folder, which is gone by now if it was to be removed.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// The guest's code, 128 and the signal when it was killed, 125 for a failure of ours.
+    pub exit_code: i32,
+    /// Why, in a sentence, where there is something to say.
+    pub reason: Option<String>,
+    /// What it used.
+    pub usage: Usage,
+}
+
+impl std::fmt::Debug for RunRequest {
+    /// Without the values of variables: they may be secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunRequest")
+            .field("image", &self.image)
+            .field("command", &self.command)
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("ports", &self.ports)
+            .field("mounts", &self.mounts)
+            .field("allow", &self.allow)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RunRequest {
+    /// A run of `image` with nothing else asked for.
+    pub fn of(image: LocalImage) -> Self {
+        Self {
+            image,
+            name: None,
+            entrypoint: None,
+            command: Vec::new(),
+            env: BTreeMap::new(),
+            ports: Vec::new(),
+            mounts: Vec::new(),
+            allow: Vec::new(),
+            memory_bytes_max: None,
+            interactive: false,
+            terminal: None,
+            remove_at_end: false,
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl FromStr for Publish {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let wrong = || Error::BadArgument {
+            text: text.to_owned(),
+            what: "a port to publish: HOST:CONTAINER as in 8080:80, ADDRESS:HOST:CONTAINER, or CONTAINER for a free port",
+        };
+        let (text, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (rest, container) = text.rsplit_once(':').map_or((None, text), |(rest, port)| (Some(rest), port));
+        let (address, host) = match rest {
+            None => (None, "0"),
+            Some(rest) => match rest.rsplit_once(':') {
+                None => (None, rest),
+                Some((address, host)) => {
+                    let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
+                    (Some(bare.parse().map_err(|_| wrong())?), if host.is_empty() { "0" } else { host })
+                }
+            },
+        };
+        let port = |text: &str| match text.bytes().all(|b| b.is_ascii_digit()) {
+            true => text.parse::<u16>().map_err(|_| wrong()),
+            false => Err(wrong()),
+        };
+        match (protocol, port(container)?) {
+            ("tcp", container_port @ 1..) => Ok(Self { address, host_port: port(host)?, container_port }),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl FromStr for Mounted {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let wrong = || Error::BadArgument {
+            text: text.to_owned(),
+            what: "a mount: VOLUME:/PATH or /FOLDER:/PATH, with :ro at the end to forbid writing",
+        };
+        let (text, read_only) = match text.rsplit_once(':') {
+            Some((text, "ro")) => (text, true),
+            Some((text, "rw")) => (text, false),
+            _ => (text, false),
+        };
+        let (source, path) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
+        format!("fs:{path}").parse::<Capability>().map_err(|_| wrong())?;
+        let source = match source.starts_with('/') {
+            true => MountSource::Folder(source.into()),
+            false => MountSource::Volume(source.parse().map_err(|_| wrong())?),
+        };
+        Ok(Self { source, path: path.to_owned(), read_only, bytes_max: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_to_publish_reads_as_docker_reads_it() {
+        let publish = |address: Option<&str>, host_port, container_port| {
+            Some(Publish { address: address.map(|a| a.parse().unwrap()), host_port, container_port })
+        };
+        for (text, want) in [
+            ("8080:80", publish(None, 8080, 80)),
+            ("8080:80/tcp", publish(None, 8080, 80)),
+            ("80", publish(None, 0, 80)),
+            ("0:80", publish(None, 0, 80)),
+            ("127.0.0.1:8080:80", publish(Some("127.0.0.1"), 8080, 80)),
+            ("127.0.0.1::80", publish(Some("127.0.0.1"), 0, 80)),
+            ("[::1]:8080:80", publish(Some("::1"), 8080, 80)),
+            ("8080:80/udp", None),
+            ("", None),
+            (":", None),
+            ("8080:", None),
+            ("8080:0", None),
+            ("99999:80", None),
+            ("+80:80", None),
+            ("localhost:8080:80", None),
+        ] {
+            assert_eq!(text.parse::<Publish>().ok(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mount_reads_as_docker_reads_it() {
+        let volume = |name: &str| MountSource::Volume(name.parse().unwrap());
+        for (text, want) in [
+            ("book:/data", Some((volume("book"), "/data", false))),
+            ("book:/data/:ro", Some((volume("book"), "/data", true))),
+            ("/srv/a:b:/data:rw", Some((MountSource::Folder("/srv/a:b".into()), "/data", false))),
+            ("/srv:/", Some((MountSource::Folder("/srv".into()), "/", false))),
+            ("/data", None),
+            ("book:data", None),
+            ("../x:/data", None),
+            ("book:/a/../b", None),
+            (":/data", None),
+        ] {
+            let got = text.parse::<Mounted>().ok();
+            let want = want.map(|(source, path, read_only)| Mounted {
+                source,
+                path: path.to_owned(),
+                read_only,
+                bytes_max: None,
+            });
+            assert_eq!(got, want, "{text}");
+        }
+    }
+}

@@ -1,0 +1,354 @@
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{
+    names,
+    process::ProcessId,
+    record::{State, Status, TaskRecord, VERSION},
+};
+use crate::{
+    error::{Error, Result},
+    files::{self, Durable},
+    home::{Home, make_private},
+};
+
+/// A task's folder, as anybody may read it.
+#[derive(Debug, Clone)]
+pub struct TaskFolder {
+    path: PathBuf,
+    record: TaskRecord,
+}
+
+/// A task's folder, held by its supervisor: whoever has this may write there.
+#[derive(Debug)]
+pub struct Owned {
+    folder: TaskFolder,
+    /// Held for as long as this lives; the kernel lets go of it however the process ends.
+    lock: File,
+}
+
+/// Every task that has a folder, oldest first. One that is half made or half removed is left out.
+///
+/// # Errors
+/// When the folder of folders cannot be read, or a task was written by a newer margay.
+pub fn list(home: &Home) -> Result<Vec<TaskFolder>> {
+    let mut tasks = Vec::new();
+    for path in files::list(&home.tasks())? {
+        if let Some(folder) = TaskFolder::read(&path)? {
+            tasks.push(folder);
+        }
+    }
+    tasks.sort_by(|a, b| (a.record.created, &a.record.id).cmp(&(b.record.created, &b.record.id)));
+    Ok(tasks)
+}
+
+/// The task that `text` means: its name, its id, or the beginning of its id.
+///
+/// # Errors
+/// [`Error::NoSuchTask`], [`Error::Ambiguous`].
+pub fn find(home: &Home, text: &str) -> Result<TaskFolder> {
+    let tasks = home.tasks();
+    let missing = || Error::NoSuchTask(text.chars().take(100).collect());
+    names::check(text).map_err(|_| missing())?;
+    if let Some(id) = names::owner(&tasks, text)
+        && let Some(folder) = TaskFolder::read(&tasks.join(id))?
+    {
+        return Ok(folder);
+    }
+    if let Some(folder) = TaskFolder::read(&tasks.join(text))? {
+        return Ok(folder);
+    }
+    let starts = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(text));
+    let paths: Vec<_> = files::list(&tasks)?.into_iter().filter(starts).collect();
+    match paths.as_slice() {
+        [] => Err(missing()),
+        [path] => TaskFolder::read(path)?.ok_or_else(missing),
+        _ => Err(Error::Ambiguous {
+            text: text.to_owned(),
+            candidates: paths.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect(),
+        }),
+    }
+}
+
+/// Makes and locks the folder of a new task. `record.name` is the name it should have, or empty for one of our choice.
+pub(crate) fn create(home: &Home, mut record: TaskRecord) -> Result<Owned> {
+    let tasks = home.tasks();
+    make_private(&tasks)?;
+    let path = tasks.join(&record.id);
+    let wish = Some(std::mem::take(&mut record.name)).filter(|name| !name.is_empty());
+    let wish = wish.as_deref();
+    if let Some(name) = wish {
+        names::check(name)?;
+    }
+    fs::DirBuilder::new().mode(0o700).create(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => Error::Held(record.id.clone()),
+        _ => Error::File { verb: "make folder", path: path.clone(), source },
+    })?;
+    let make = || {
+        let lock = open_lock(&path)?;
+        if !try_lock(&lock, &path)? {
+            return Err(Error::Held(record.id.clone()));
+        }
+        record.name = names::take(&tasks, wish, &record.id)?;
+        record.version = VERSION;
+        let owned = Owned { folder: TaskFolder { path: path.clone(), record }, lock };
+        owned.write_status(&Status::starting(ProcessId::this()))?;
+        files::write_json(&path.join("task.json"), &owned.folder.record, Durable::No)?;
+        Ok(owned)
+    };
+    let made = make();
+    if made.is_err() {
+        let _ = fs::remove_dir_all(&path);
+    }
+    made
+}
+
+impl TaskFolder {
+    fn read(path: &Path) -> Result<Option<Self>> {
+        let file = path.join("task.json");
+        let Some(record) = files::read_json::<TaskRecord>(&file)? else { return Ok(None) };
+        spec::wire::check_version("the task", record.version)
+            .map_err(|source| Error::Newer { path: file.clone(), source })?;
+        Ok(Some(Self { path: path.to_owned(), record }))
+    }
+
+    /// What was asked for.
+    pub fn record(&self) -> &TaskRecord {
+        &self.record
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where its log is.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
+    /// Where the counters of its usage are.
+    pub fn usage_page(&self) -> PathBuf {
+        self.path.join("usage")
+    }
+
+    /// Where an agent that comes later reaches its worker.
+    pub fn worker_socket(&self) -> PathBuf {
+        self.path.join("worker.sock")
+    }
+
+    /// What its supervisor last wrote.
+    ///
+    /// # Errors
+    /// When it cannot be read, or was written by a newer margay.
+    pub fn status(&self) -> Result<Option<Status>> {
+        let file = self.path.join("status.json");
+        let status = files::read_json::<Status>(&file)?;
+        if let Some(status) = &status {
+            spec::wire::check_version("the status", status.version)
+                .map_err(|source| Error::Newer { path: file, source })?;
+        }
+        Ok(status)
+    }
+
+    /// What state it is in, from what can be seen now.
+    ///
+    /// # Errors
+    /// As [`status`](Self::status).
+    pub fn state(&self) -> Result<State> {
+        let supervised = self.is_supervised();
+        // Read after the lock: a supervisor writes the end before it lets go.
+        let status = self.status()?;
+        let lives = status.as_ref().and_then(|status| status.process).is_some_and(ProcessId::is_alive);
+        Ok(State::of(status.as_ref(), supervised, lives))
+    }
+
+    /// Whether some process holds its lock.
+    pub fn is_supervised(&self) -> bool {
+        match File::open(self.path.join("lock")) {
+            Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockShared).is_err(),
+            Err(_) => false,
+        }
+    }
+
+    /// Takes the folder over when nobody has it.
+    ///
+    /// # Errors
+    /// [`Error::Held`] when somebody does.
+    pub(crate) fn own(self) -> Result<Owned> {
+        let lock = open_lock(&self.path)?;
+        match try_lock(&lock, &self.path)? {
+            true => Ok(Owned { folder: self, lock }),
+            false => Err(Error::Held(self.record.name)),
+        }
+    }
+}
+
+impl Owned {
+    /// The folder, for reading.
+    pub fn folder(&self) -> &TaskFolder {
+        &self.folder
+    }
+
+    /// What was asked for.
+    pub fn record(&self) -> &TaskRecord {
+        &self.folder.record
+    }
+
+    /// Replaces the status.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_status(&self, status: &Status) -> Result<()> {
+        files::write_json(&self.folder.path.join("status.json"), status, Durable::No)
+    }
+
+    /// Removes the folder and gives its name back.
+    ///
+    /// # Errors
+    /// When something in it cannot be removed.
+    pub fn remove(self) -> Result<()> {
+        let Self { folder, lock } = self;
+        let (path, id) = (&folder.path, &folder.record.id);
+        // Under a hidden name first: a crash in the middle leaves nothing that looks like a task.
+        let hidden = path.with_file_name(format!(".removed-{id}"));
+        let _ = fs::remove_dir_all(&hidden);
+        fs::rename(path, &hidden).map_err(Error::file("remove", path))?;
+        if let Some(tasks) = path.parent() {
+            names::release(tasks, &folder.record.name, id);
+        }
+        drop(lock);
+        fs::remove_dir_all(&hidden).map_err(Error::file("remove", &hidden))
+    }
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    let file = path.join("lock");
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&file)
+        .map_err(Error::file("open", file))
+}
+
+/// Readers take the lock shared for a moment to see whether it is held, so one failure does not mean much.
+fn try_lock(lock: &File, path: &Path) -> Result<bool> {
+    for _ in 0..20 {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(std::time::Duration::from_millis(2)),
+            Err(error) => return Err(Error::file("lock", path)(error.into())),
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::tasks::record::{Kind, Origin, Phase};
+    use spec::{Digest, Limits, Timestamp};
+
+    pub(crate) fn record(id: &str, name: &str) -> TaskRecord {
+        TaskRecord {
+            version: VERSION,
+            id: id.to_owned(),
+            name: name.to_owned(),
+            image: "cats".to_owned(),
+            digest: Digest::of(b"cats"),
+            kind: Kind::Wasm,
+            origin: Origin::Local,
+            created: Timestamp::from_millis(1),
+            command: Vec::new(),
+            ports: Vec::new(),
+            mounts: Vec::new(),
+            env: Vec::new(),
+            limits: Limits::for_requests(),
+            grants: Vec::new(),
+            remove_at_end: false,
+        }
+    }
+
+    #[test]
+    fn a_folder_is_found_by_name_id_and_beginning_of_the_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("home")).unwrap();
+        let _a = create(&home, record("aa11", "tom")).unwrap();
+        let _b = create(&home, record("aa22", "")).unwrap();
+        for (text, want) in [("tom", "aa11"), ("aa11", "aa11"), ("aa1", "aa11"), ("aa22", "aa22")] {
+            assert_eq!(find(&home, text).unwrap().record().id, want, "{text}");
+        }
+        for (text, want) in [
+            ("aa", "`aa` could be any of [\"aa11\", \"aa22\"]"),
+            ("x", "no task is called `x`"),
+            ("../aa11", "no task is called `../aa11`"),
+            ("", "no task is called ``"),
+        ] {
+            assert_eq!(find(&home, text).unwrap_err().to_string(), want);
+        }
+        assert!(matches!(create(&home, record("cc", "tom")), Err(Error::NameTaken { .. })));
+        assert!(!home.tasks().join("cc").exists(), "nothing of the refused task is left");
+        assert_eq!(list(&home).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_state_is_what_lock_process_and_status_add_up_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("home")).unwrap();
+        let owned = create(&home, record("t", "t")).unwrap();
+        let task = owned.folder().clone();
+        assert_eq!(task.state().unwrap(), State::Starting);
+        let me = ProcessId::this();
+        let gone = ProcessId { started: 1, ..me };
+        let status = |phase, process| Status { phase, process, exit_code: Some(3), ..Status::starting(me) };
+        let table = [
+            (Phase::Running, Some(me), State::Running, State::Unsupervised),
+            (Phase::Running, Some(gone), State::Starting, State::Lost),
+            (Phase::Starting, None, State::Starting, State::Lost),
+            (Phase::Idle, None, State::Idle, State::Lost),
+            (Phase::BackOff, None, State::BackOff, State::Lost),
+            (Phase::Exited, None, State::Exited(3), State::Exited(3)),
+        ];
+        for (phase, process, held, _) in table {
+            owned.write_status(&status(phase, process)).unwrap();
+            assert_eq!(task.state().unwrap(), held, "{phase:?} and held");
+        }
+        drop(owned);
+        for (phase, process, _, free) in table {
+            let owned = task.clone().own().unwrap();
+            owned.write_status(&status(phase, process)).unwrap();
+            drop(owned);
+            assert_eq!(task.state().unwrap(), free, "{phase:?} and free");
+        }
+    }
+
+    #[test]
+    fn a_held_folder_has_one_owner_and_a_removed_one_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("home")).unwrap();
+        let owned = create(&home, record("t", "t")).unwrap();
+        assert!(matches!(owned.folder().clone().own(), Err(Error::Held(_))));
+        owned.remove().unwrap();
+        assert_eq!(fs::read_dir(home.tasks()).unwrap().count(), 1, "the folder of names");
+        assert_eq!(fs::read_dir(home.tasks().join(".names")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_task_of_a_newer_margay_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("home")).unwrap();
+        let owned = create(&home, record("t", "t")).unwrap();
+        let newer = TaskRecord { version: 2, ..owned.record().clone() };
+        files::write_json(&owned.folder().path().join("task.json"), &newer, Durable::No).unwrap();
+        let error = list(&home).unwrap_err();
+        assert!(crate::error::chain(&error).contains("has version 2, and this margay knows 1"), "{error}");
+    }
+}

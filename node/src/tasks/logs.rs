@@ -1,0 +1,188 @@
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    ops::ControlFlow,
+    time::Duration,
+};
+
+use super::folder::TaskFolder;
+use crate::error::{Error, Result};
+
+/// Which of a task's two streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// One line that a task wrote, as its bytes: they are a guest's, so whoever prints them to a terminal must tame them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogLine<'a> {
+    /// When, RFC 3339.
+    pub time: &'a str,
+    /// Where.
+    pub stream: LogStream,
+    /// Whether the line goes on in the next record.
+    pub partial: bool,
+    /// What, without the newline.
+    pub text: &'a [u8],
+}
+
+/// Which lines are wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Wait for more until the task ends.
+    pub follow: bool,
+    /// Only the last so many of the lines that are there.
+    pub tail: Option<usize>,
+}
+
+/// How often a followed log is looked at: fast enough to feel immediate, 1/1000 of a processor.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A line longer than this is given in parts.
+const LINE_BYTES_MAX: usize = 64 << 10;
+
+/// Gives each line of a task's log to `sink`, until it breaks, the log ends, or (following) the task has ended.
+///
+/// # Errors
+/// When the log cannot be read.
+pub fn follow(
+    task: &TaskFolder,
+    options: LogOptions,
+    mut sink: impl FnMut(LogLine<'_>) -> ControlFlow<()>,
+) -> Result<()> {
+    let path = task.log();
+    let mut reader = Reader::default();
+    let mut skip = match options.tail {
+        Some(keep) => count_lines(&path)?.saturating_sub(keep),
+        None => 0,
+    };
+    loop {
+        // Asked first: a task that ended before the read has written everything that the read will see.
+        let alive = options.follow && task.state().is_ok_and(super::State::is_alive);
+        let more = reader.read(&path, &mut |line| match skip {
+            0 => sink(line),
+            _ => {
+                skip -= 1;
+                ControlFlow::Continue(())
+            }
+        });
+        match more.map_err(Error::file("read", &path))? {
+            ControlFlow::Break(()) => return Ok(()),
+            ControlFlow::Continue(()) if !alive => return Ok(()),
+            ControlFlow::Continue(()) => std::thread::sleep(LOOK_EVERY),
+        }
+    }
+}
+
+fn count_lines(path: &std::path::Path) -> Result<usize> {
+    let mut lines = 0;
+    let count = &mut |_: LogLine<'_>| {
+        lines += 1;
+        ControlFlow::Continue(())
+    };
+    Reader::default().read(path, count).map(|_| lines).map_err(Error::file("read", path))
+}
+
+/// Reads on where it stopped.
+#[derive(Default)]
+struct Reader {
+    file: Option<File>,
+    offset: u64,
+    rest: Vec<u8>,
+}
+
+impl Reader {
+    fn read(
+        &mut self,
+        path: &std::path::Path,
+        sink: &mut dyn FnMut(LogLine<'_>) -> ControlFlow<()>,
+    ) -> io::Result<ControlFlow<()>> {
+        if self.file.is_none() {
+            match File::open(path) {
+                Ok(file) => self.file = Some(file),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ControlFlow::Continue(())),
+                Err(error) => return Err(error),
+            }
+        }
+        let Some(file) = &mut self.file else { return Ok(ControlFlow::Continue(())) };
+        if file.metadata()?.len() < self.offset {
+            // The log was cut to its limit and begins anew.
+            self.offset = 0;
+            self.rest.clear();
+        }
+        file.seek(SeekFrom::Start(self.offset))?;
+        let mut block = vec![0; 64 << 10];
+        loop {
+            let read = file.read(&mut block)?;
+            if read == 0 {
+                return Ok(ControlFlow::Continue(()));
+            }
+            self.offset += read as u64;
+            self.rest.extend_from_slice(&block[..read]);
+            let mut start = 0;
+            while let Some(length) = self.rest[start..].iter().position(|byte| *byte == b'\n') {
+                let flow = parse(&self.rest[start..start + length]).map_or(ControlFlow::Continue(()), &mut *sink);
+                start += length + 1;
+                if flow.is_break() {
+                    return Ok(flow);
+                }
+            }
+            self.rest.drain(..start);
+            if self.rest.len() > LINE_BYTES_MAX {
+                self.rest.clear(); // no record of ours is that long
+            }
+        }
+    }
+}
+
+/// One record in the form of Kubernetes' CRI: `TIME stdout|stderr F|P TEXT`.
+fn parse(record: &[u8]) -> Option<LogLine<'_>> {
+    let mut parts = record.splitn(4, |byte| *byte == b' ');
+    let time = std::str::from_utf8(parts.next()?).ok()?;
+    let stream = match parts.next()? {
+        b"stdout" => LogStream::Stdout,
+        b"stderr" => LogStream::Stderr,
+        _ => return None,
+    };
+    let partial = parts.next()? == b"P";
+    Some(LogLine { time, stream, partial, text: parts.next().unwrap_or_default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Home, tasks::folder};
+    use std::{fs::OpenOptions, io::Write};
+
+    #[test]
+    fn a_log_is_read_as_it_was_written_and_followed_to_its_end() {
+        let temporary = tempfile::tempdir().unwrap();
+        let home = Home::at(temporary.path().join("home")).unwrap();
+        let owned = folder::create(&home, folder::tests::record("t", "t")).unwrap();
+        let task = owned.folder().clone();
+        let mut log = OpenOptions::new().create(true).append(true).open(task.log()).unwrap();
+        log.write_all(b"T1 stdout F one\nT2 stderr P two\nnonsense\nT3 stdout F \nT4 stdout F half").unwrap();
+        let read = |options| {
+            let mut lines = Vec::new();
+            follow(&task, options, |line| {
+                lines.push(format!("{} {:?} {} {}", line.time, line.stream, line.partial, line.text.escape_ascii()));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+            lines
+        };
+        let all = ["T1 Stdout false one", "T2 Stderr true two", "T3 Stdout false "];
+        assert_eq!(read(LogOptions::default()), all);
+        assert_eq!(read(LogOptions { tail: Some(1), ..LogOptions::default() }), all[2..]);
+        let writer = std::thread::spawn(move || {
+            log.write_all(b" and half\nT5 stdout F last\n").unwrap();
+            drop(owned); // the supervisor is gone, and with it the task
+        });
+        let followed = read(LogOptions { follow: true, ..LogOptions::default() });
+        writer.join().unwrap();
+        assert_eq!(followed[3..], ["T4 Stdout false half and half", "T5 Stdout false last"]);
+    }
+}

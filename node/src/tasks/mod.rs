@@ -1,0 +1,21 @@
+//! A folder for each task. It is all that `ps`, `logs`, `inspect`, `stats`, `stop` and `rm` need: no server is asked.
+//!
+//! A folder is written by the one process that holds its `lock` (the task's supervisor: the foreground `margay run`, a
+//! keeper, or the node agent) and read by everybody. What state a task is in is derived, never stored: the lock, the
+//! worker's process and the last `status.json` together cannot lie about a process that was killed.
+
+mod record; // what was asked for, and what was seen
+mod folder; // make, find, lock, read, remove
+mod names; // names that are unique, and names for those who give none
+mod process; // which process is meant, across reuse of its number
+mod logs; // what a task wrote, from its first line or as it writes
+mod verbs; // stop, remove, measure
+
+pub use folder::{Owned, TaskFolder, find, list};
+pub use logs::{LogLine, LogOptions, LogStream, follow};
+pub use process::ProcessId;
+pub use record::{ClusterOrigin, Kind, MountRecord, Origin, Phase, State, Status, TaskRecord};
+pub use verbs::{Removal, remove, stop, usage};
+
+pub(crate) use folder::create;
+pub(crate) use process::{kill, signal};

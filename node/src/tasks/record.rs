@@ -1,0 +1,213 @@
+use serde::{Deserialize, Serialize};
+use spec::{
+    Capability, ClusterName, ContainerName, Digest, LaunchType, Limits, PublishedPort, ServiceName, TaskDefinitionId,
+    TaskId, Tenant, Timestamp, Usage,
+};
+
+use super::process::ProcessId;
+
+/// The version of `task.json` and `status.json`.
+pub(super) const VERSION: u32 = 1;
+
+/// What was asked for: `task.json`, written once. Values of variables and secrets are never in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// Always 1; a newer one is refused by name.
+    pub version: u32,
+    /// The folder's name.
+    pub id: String,
+    /// What people call it; unique in this home.
+    pub name: String,
+    /// The image as it was asked for.
+    pub image: String,
+    /// What that meant.
+    pub digest: Digest,
+    /// What kind of program it is.
+    pub kind: Kind,
+    /// Who asked.
+    pub origin: Origin,
+    /// When.
+    pub created: Timestamp,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Ports, as asked for; which ones were given is in the status.
+    pub ports: Vec<PublishedPort>,
+    /// Volumes and folders of the host.
+    pub mounts: Vec<MountRecord>,
+    /// Names of its environment variables.
+    pub env: Vec<String>,
+    /// What it may use.
+    pub limits: Limits,
+    /// What it may reach.
+    pub grants: Vec<Capability>,
+    /// Whether its folder goes when it ends.
+    pub remove_at_end: bool,
+}
+
+/// What kind of program an image holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// WebAssembly, in a worker.
+    Wasm,
+    /// Linux, under an OCI runtime.
+    Native,
+}
+
+/// Who asked for a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// `margay run` here.
+    Local,
+    /// `margay invoke` here.
+    Invoked,
+    /// A control plane.
+    Cluster(ClusterOrigin),
+}
+
+/// Which container of which task of a control plane this is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterOrigin {
+    /// Whose it is.
+    pub tenant: Tenant,
+    /// Where it lives.
+    pub cluster: ClusterName,
+    /// The service that it is a copy of, if any.
+    pub service: Option<ServiceName>,
+    /// The task.
+    pub task: TaskId,
+    /// Which of its containers.
+    pub container: ContainerName,
+    /// Under which revision it was registered.
+    pub definition: TaskDefinitionId,
+    /// On whose hosts it was launched.
+    pub launch_type: LaunchType,
+}
+
+/// Something mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountRecord {
+    /// The name of a volume, or an absolute path of the host.
+    pub source: String,
+    /// Where the task sees it.
+    pub path: String,
+    /// Whether writing is denied.
+    pub read_only: bool,
+}
+
+/// What was seen: `status.json`, replaced whole by the supervisor when it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Always 1; a newer one is refused by name.
+    pub version: u32,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Its worker or shim, while there is one.
+    pub process: Option<ProcessId>,
+    /// Who supervises it.
+    pub supervisor: Option<ProcessId>,
+    /// When its worker started.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// The guest's code, or 128 and the signal.
+    pub exit_code: Option<i32>,
+    /// Why, in a sentence, where there is something to say.
+    pub reason: Option<String>,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Where it is reached.
+    pub ports: Vec<PublishedPort>,
+    /// What it used until it ended.
+    pub usage: Option<Usage>,
+}
+
+/// Where a task is in its life, as its supervisor last wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Its image is fetched and prepared, or its worker starts.
+    Starting,
+    /// Its worker runs.
+    Running,
+    /// No worker runs, and the first request starts one.
+    Idle,
+    /// It ended too early and waits to be started again.
+    BackOff,
+    /// It ended.
+    Exited,
+}
+
+/// What state a task is in, as derived from its folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Being prepared or started.
+    Starting,
+    /// Running.
+    Running,
+    /// Running, while nobody supervises it: its agent is away.
+    Unsupervised,
+    /// Waiting for a first request.
+    Idle,
+    /// Waiting to be started again.
+    BackOff,
+    /// Ended, with this status.
+    Exited(i32),
+    /// Its supervisor and its worker went without a word.
+    Lost,
+}
+
+impl Status {
+    /// Nothing has happened yet.
+    pub fn starting(supervisor: ProcessId) -> Self {
+        Self {
+            version: VERSION,
+            phase: Phase::Starting,
+            process: None,
+            supervisor: Some(supervisor),
+            started: None,
+            ended: None,
+            exit_code: None,
+            reason: None,
+            restarts: 0,
+            ports: Vec::new(),
+            usage: None,
+        }
+    }
+}
+
+impl State {
+    /// What the facts add up to.
+    pub(super) fn of(status: Option<&Status>, supervised: bool, process_lives: bool) -> Self {
+        match (status.map(|status| status.phase), supervised, process_lives) {
+            (Some(Phase::Exited), ..) => Self::Exited(status.and_then(|s| s.exit_code).unwrap_or_default()),
+            (Some(Phase::Running), true, true) => Self::Running,
+            (_, false, true) => Self::Unsupervised,
+            (Some(Phase::Starting | Phase::Running) | None, true, _) => Self::Starting,
+            (Some(Phase::Idle), true, _) => Self::Idle,
+            (Some(Phase::BackOff), true, _) => Self::BackOff,
+            (_, false, false) => Self::Lost,
+        }
+    }
+
+    /// Whether there is something to stop.
+    pub fn is_alive(self) -> bool {
+        match self {
+            Self::Starting | Self::Running | Self::Unsupervised | Self::Idle | Self::BackOff => true,
+            Self::Exited(_) | Self::Lost => false,
+        }
+    }
+
+    /// The word for tables.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running | Self::Unsupervised => "running",
+            Self::Idle => "idle",
+            Self::BackOff => "back-off",
+            Self::Exited(_) => "exited",
+            Self::Lost => "lost",
+        }
+    }
+}

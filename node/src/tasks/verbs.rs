@@ -1,0 +1,124 @@
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use spec::Usage;
+
+use super::{
+    folder::{TaskFolder, find},
+    process::{self, ProcessId},
+    record::{Origin, State},
+};
+use crate::{
+    error::{Error, Result},
+    home::Home,
+};
+
+/// What to do about a task that still runs when it is to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// Refuse.
+    Ended,
+    /// Stop it first.
+    Forced,
+}
+
+/// How much longer than its grace a stop may take before we do it ourselves.
+const SUPERVISOR_TIME_MAX: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Ends a task: its supervisor stops it within `grace` and then kills it. Returns when it has ended.
+///
+/// # Errors
+/// [`Error::Refused`] for a task of a control plane, which would only start it again.
+pub fn stop(task: &TaskFolder, grace: Duration) -> Result<State> {
+    let state = task.state()?;
+    if !state.is_alive() {
+        return Ok(state);
+    }
+    if let Origin::Cluster(origin) = &task.record().origin
+        && task.is_supervised()
+    {
+        return Err(Error::Refused(spec::wire::Fault {
+            code: "cluster-task".to_owned(),
+            message: format!("`{}` belongs to cluster `{}`, which would start it again", task.record().name, origin.cluster),
+            hint: Some(match &origin.service {
+                Some(service) => format!("margay service delete {service}, or margay task stop {}", origin.task),
+                None => format!("margay task stop {}", origin.task),
+            }),
+        }));
+    }
+    let deadline = Instant::now() + grace + SUPERVISOR_TIME_MAX;
+    let status = task.status()?;
+    let supervisor = status.as_ref().and_then(|status| status.supervisor).filter(|_| task.is_supervised());
+    let asked = supervisor.is_some_and(|process| process::signal(process, Signal::TERM).unwrap_or(false));
+    let worker = status.as_ref().and_then(|status| status.process);
+    if asked {
+        // A supervisor gives the grace that it was started with; a shorter one is ours to enforce.
+        let patience = Instant::now() + grace;
+        while Instant::now() < deadline {
+            let state = task.state()?;
+            if !state.is_alive() {
+                return Ok(state);
+            }
+            if Instant::now() >= patience {
+                kill(worker);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    } else if let Some(worker) = worker {
+        let _ = process::signal(worker, Signal::TERM);
+        wait_for_end(worker, grace);
+    }
+    kill(worker);
+    kill(supervisor);
+    for process in [worker, supervisor].into_iter().flatten() {
+        wait_for_end(process, SUPERVISOR_TIME_MAX);
+    }
+    task.state()
+}
+
+fn kill(process: Option<ProcessId>) {
+    if let Some(process) = process {
+        let _ = process::kill(process);
+    }
+}
+
+fn wait_for_end(process: ProcessId, time_max: Duration) {
+    let deadline = Instant::now() + time_max;
+    while process.is_alive() && Instant::now() < deadline {
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Removes a task's folder, its log with it. Its volumes stay.
+///
+/// # Errors
+/// [`Error::StillRunning`], unless forced.
+pub fn remove(home: &Home, text: &str, removal: Removal, grace: Duration) -> Result<String> {
+    let task = find(home, text)?;
+    let name = task.record().name.clone();
+    if task.state()?.is_alive() {
+        match removal {
+            Removal::Ended => return Err(Error::StillRunning(name)),
+            Removal::Forced => drop(stop(&task, grace)?),
+        }
+    }
+    match task.own() {
+        Ok(owned) => owned.remove()?,
+        // `--rm`: its supervisor is removing it at this moment.
+        Err(Error::Held(_) | Error::File { .. }) if find(home, text).is_err() => {}
+        Err(error) => return Err(error),
+    }
+    Ok(name)
+}
+
+/// What a task has used so far: from its counters while it has them, else what its supervisor wrote at its end.
+///
+/// # Errors
+/// When neither can be read.
+pub fn usage(task: &TaskFolder) -> Result<Usage> {
+    if let Some(usage) = task.status()?.and_then(|status| status.usage) {
+        return Ok(usage);
+    }
+    Ok(crate::meter::read(&task.usage_page()).unwrap_or_default())
+}
