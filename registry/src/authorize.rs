@@ -22,8 +22,12 @@ pub(crate) enum Principal {
 pub(crate) enum Scopes {
     /// As far as its holder's rights: what a password proves, before a token is cut from it.
     All,
-    /// These, and nothing else.
-    Only(Vec<(Repository, Vec<Action>)>),
+    /// This, and nothing else.
+    Only {
+        repositories: Vec<(Repository, Vec<Action>)>,
+        /// Whether a push may take blobs from any of the user's own repositories (scope `repository:USER/*:pull`).
+        own: bool,
+    },
 }
 
 /// What becomes of a request.
@@ -66,7 +70,7 @@ impl Scopes {
     fn cover(&self, repository: &Repository, action: Action) -> bool {
         match self {
             Self::All => true,
-            Self::Only(list) => list.iter().any(|(name, actions)| {
+            Self::Only { repositories, .. } => repositories.iter().any(|(name, actions)| {
                 name == repository
                     // Clients ask for `pull,push` and then delete their own uploads and tags.
                     && (actions.contains(&action) || action == Action::Delete && actions.contains(&Action::Push))

@@ -1,11 +1,13 @@
 use std::{fmt, str::FromStr};
 
+use serde::Serialize;
 use spec::{Reference, Tenant};
 
 use crate::Error;
 
 /// The name of a repository, as the grammar of the distribution-spec has it. Its first component is its owner.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
 pub struct Repository(String);
 
 /// What somebody wants to do with a repository. Who may push may also delete.

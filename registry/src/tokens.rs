@@ -10,6 +10,7 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use ring::hmac;
 use serde::{Deserialize, Serialize};
+use spec::Tenant;
 
 use crate::{
     Action, Error, Repository,
@@ -20,7 +21,7 @@ use crate::{
 const KEY_FILE: &str = "token.key";
 const KEY_BYTES: usize = 32;
 /// The audience of every token. A registry elsewhere has another key, so this tells formats apart, not places.
-const AUDIENCE: &str = "margay-registry";
+pub(crate) const AUDIENCE: &str = "margay-registry";
 /// A token is for one push or pull, not for a career.
 const LIFETIME_MAX: Duration = Duration::from_secs(3600);
 /// Clocks of two parts of one platform differ by less.
@@ -121,35 +122,31 @@ impl Tokens {
     ///
     /// `subject` is for the log: `node-7f3a`.
     pub fn mint(&self, subject: &str, access: &[(Repository, Vec<Action>)], lifetime: Duration) -> String {
-        self.sign(format!("machine:{subject}"), access, lifetime, SystemTime::now())
+        let scopes = Scopes::Only { repositories: access.to_vec(), own: false };
+        self.sign(format!("machine:{subject}"), scopes.lines(None), lifetime, SystemTime::now())
     }
 
     pub(crate) fn grant(&self, principal: &Principal, lifetime: Duration, now: SystemTime) -> String {
-        let access = |scopes: &Scopes| match scopes {
-            Scopes::Only(list) => list.clone(),
-            Scopes::All => Vec::new(), // a password reaches far, and a token never further than was asked for
-        };
         match principal {
-            Principal::Nobody => self.sign(String::new(), &[], lifetime, now),
-            Principal::User { name, scopes } => self.sign(format!("user:{name}"), &access(scopes), lifetime, now),
-            Principal::Machine { name, scopes } => self.sign(format!("machine:{name}"), &access(scopes), lifetime, now),
+            Principal::Nobody => self.sign(String::new(), Vec::new(), lifetime, now),
+            Principal::User { name, scopes } => {
+                self.sign(format!("user:{name}"), scopes.lines(Some(name)), lifetime, now)
+            }
+            Principal::Machine { name, scopes } => {
+                self.sign(format!("machine:{name}"), scopes.lines(None), lifetime, now)
+            }
         }
     }
 
-    fn sign(&self, sub: String, access: &[(Repository, Vec<Action>)], lifetime: Duration, now: SystemTime) -> String {
+    fn sign(&self, sub: String, access: Vec<Access>, lifetime: Duration, now: SystemTime) -> String {
         let now = seconds(now);
-        let access = access.iter().map(|(repository, actions)| Access {
-            r#type: "repository".to_owned(),
-            name: repository.to_string(),
-            actions: actions.iter().map(|action| action.name().to_owned()).collect(),
-        });
         let claims = Claims {
             aud: AUDIENCE.to_owned(),
             sub,
             nbf: now,
             exp: now + lifetime.min(LIFETIME_MAX).as_secs(),
             jti: random_name(),
-            access: access.collect(),
+            access,
         };
         let claims = serde_json::to_vec(&claims).expect("claims are text and numbers");
         let signed = format!("{}.{}", self.header, BASE64_URL_SAFE_NO_PAD.encode(claims));
@@ -182,16 +179,57 @@ impl Tokens {
 
 impl Claims {
     fn principal(self) -> Option<Principal> {
-        let list = self.access.into_iter().map(|line| {
-            let actions = line.actions.iter().map(|name| Action::from_name(name)).collect::<Option<_>>()?;
-            (line.r#type == "repository").then_some((line.name.parse().ok()?, actions))
-        });
-        let scopes = Scopes::Only(list.collect::<Option<_>>()?);
         match self.sub.split_once(':') {
             None if self.sub.is_empty() => Some(Principal::Nobody),
-            Some(("user", name)) => Some(Principal::User { name: name.parse().ok()?, scopes }),
-            Some(("machine", name)) => Some(Principal::Machine { name: name.to_owned(), scopes }),
+            Some(("user", name)) => {
+                let name: Tenant = name.parse().ok()?;
+                let scopes = scopes(self.access, Some(&name))?;
+                Some(Principal::User { name, scopes })
+            }
+            Some(("machine", name)) => {
+                Some(Principal::Machine { name: name.to_owned(), scopes: scopes(self.access, None)? })
+            }
             _ => None,
+        }
+    }
+}
+
+/// What the lines of a token reach, if we know all of their words.
+fn scopes(lines: Vec<Access>, user: Option<&Tenant>) -> Option<Scopes> {
+    let (mut repositories, mut own) = (Vec::new(), false);
+    for Access { r#type, name, actions } in lines {
+        if r#type != "repository" {
+            return None;
+        }
+        let actions = actions.iter().map(|name| Action::from_name(name)).collect::<Option<Vec<_>>>()?;
+        match user.filter(|user| own_of(user) == name) {
+            Some(_) => own |= actions.contains(&Action::Pull),
+            None => repositories.push((name.parse().ok()?, actions)),
+        }
+    }
+    Some(Scopes::Only { repositories, own })
+}
+
+/// How a token calls all repositories of `user`.
+pub(crate) fn own_of(user: &Tenant) -> String {
+    format!("{user}/*")
+}
+
+impl Scopes {
+    /// A password reaches far; a token never further than was asked for.
+    fn lines(&self, user: Option<&Tenant>) -> Vec<Access> {
+        let line = |name: String, actions: &[Action]| Access {
+            r#type: "repository".to_owned(),
+            name,
+            actions: actions.iter().map(|action| action.name().to_owned()).collect(),
+        };
+        match self {
+            Self::All => Vec::new(),
+            Self::Only { repositories, own } => repositories
+                .iter()
+                .map(|(name, actions)| line(name.to_string(), actions))
+                .chain(user.filter(|_| *own).map(|user| line(own_of(user), &[Action::Pull])))
+                .collect(),
         }
     }
 }
@@ -233,7 +271,8 @@ mod tests {
     use super::*;
 
     fn some() -> (Tokens, Principal) {
-        let scopes = Scopes::Only(vec![("ann/cats".parse().unwrap(), vec![Action::Pull, Action::Push])]);
+        let repositories = vec![("ann/cats".parse().unwrap(), vec![Action::Pull, Action::Push])];
+        let scopes = Scopes::Only { repositories, own: true };
         (Tokens::from_key(&[7; 32]), Principal::User { name: "ann".parse().unwrap(), scopes })
     }
 

@@ -20,7 +20,7 @@ use http::{StatusCode, header};
 use serde::Deserialize;
 use spec::{Descriptor, Digest, Hasher, MediaType, Reference};
 
-pub(crate) use origin::is_loopback;
+pub(crate) use session::escaped;
 pub use {
     pull::{Entries, PullOptions},
     push::PushOptions,
@@ -29,8 +29,8 @@ pub use {
 
 use crate::Error;
 use {
-    origin::Origin,
-    session::{Call, Session, escaped},
+    origin::{Origin, is_loopback},
+    session::{Call, Session},
     transport::{Patience, Transport},
 };
 

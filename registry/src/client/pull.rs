@@ -15,7 +15,7 @@ use super::{
     transfer::{BlobSink, BlobWriter, Event, Outcome, Progress, unwatched},
     transport::{cut, slow},
 };
-use crate::Error;
+use crate::{Error, blocking};
 
 /// Enough to fill a link, few enough to leave the disk in peace.
 const PARALLEL: usize = 3;
@@ -297,17 +297,6 @@ async fn keep(sink: &Arc<dyn BlobSink>, manifest: Resolved) -> Result<(), Error>
         writer.commit()
     });
     kept.await.map_err(|e| cannot_keep(digest, e))
-}
-
-/// Runs what may wait for a disk where waiting is allowed.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => unreachable!("a blocking task that has started is not cancelled"),
-        },
-    }
 }
 
 /// Whether another try could help.

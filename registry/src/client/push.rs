@@ -14,12 +14,12 @@ use tokio::{sync::mpsc, time::sleep};
 
 use super::{
     Client, MANIFEST_BYTES_MAX, Resolved, media_type_of,
-    pull::{blocking, parse, passing},
+    pull::{parse, passing},
     session::{Call, Session, Target, escaped},
     transfer::{BlobSource, Event, Outcome, Progress, unwatched},
     transport::{Body, Pulse},
 };
-use crate::Error;
+use crate::{Error, blocking};
 
 /// Enough to fill a link, few enough that a small registry keeps up.
 const PARALLEL: usize = 3;

@@ -15,7 +15,7 @@ use super::{
     origin::Origin,
     transport::{Body, Pulse, body, read_all},
 };
-use crate::Error;
+use crate::{Error, tokens::AUDIENCE};
 
 /// A blob may be one redirect away (object storage), and that one may be moved; longer chains are loops.
 const REDIRECTS_MAX: usize = 5;
@@ -210,7 +210,8 @@ impl Session<'_> {
         let (origin, mut path) = self.check_realm(realm, auth)?;
         let mut separator = if path.contains('?') { '&' } else { '?' };
         let parameters = service.iter().map(|service| ("service", service));
-        for (name, value) in parameters.chain(self.scopes.iter().map(|scope| ("scope", scope))) {
+        let own = self.own_scope(service.as_deref(), auth);
+        for (name, value) in parameters.chain(self.scopes.iter().chain(&own).map(|scope| ("scope", scope))) {
             path.push(separator);
             path.push_str(name);
             path.push('=');
@@ -242,6 +243,17 @@ impl Session<'_> {
         // Renewed a little early, so that it does not run out between here and there.
         self.remember(format!("Bearer {token}"), Duration::from_secs(lifetime * 9 / 10));
         Ok(())
+    }
+
+    /// With one of our own registries, a push may take blobs from all repositories of its user.
+    fn own_scope(&self, service: Option<&str>, auth: &Auth) -> Option<String> {
+        let pushes = self.scopes.iter().any(|scope| scope.ends_with("push"));
+        match auth {
+            Auth::Password { user, .. } if pushes && service == Some(AUDIENCE) => {
+                Some(format!("repository:{user}/*:pull"))
+            }
+            _ => None,
+        }
     }
 
     /// Credentials go to the registry's own host, or over TLS to a realm that the user named; an upstream that points
@@ -336,12 +348,12 @@ fn readable(text: &str) -> String {
 }
 
 /// Percent-encoded as a query value.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     use std::fmt::Write as _;
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' | b':' | b',' => {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' | b':' | b',' | b'*' => {
                 escaped.push(char::from(byte));
             }
             _ => write!(escaped, "%{byte:02X}").expect("writing to a String does not fail"),

@@ -1,0 +1,109 @@
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use spec::Digest;
+
+use crate::Error;
+
+/// Blobs as files: `blobs/sha256/ab/<hex>`. A file with that name is whole and durable; there are no others below.
+///
+/// Every method blocks. Absent on purpose: who may read a blob (that is a question of repositories), and what is in it.
+#[derive(Debug)]
+pub(crate) struct FileBlobs {
+    root: PathBuf,
+}
+
+impl FileBlobs {
+    /// Blobs below `data_dir`.
+    pub fn open(data_dir: &Path) -> Result<Self, Error> {
+        let root = data_dir.join("blobs");
+        make_folder(&root)?;
+        Ok(Self { root })
+    }
+
+    fn shard(&self, digest: &Digest) -> PathBuf {
+        self.root.join(digest.algorithm().name()).join(&digest.hex()[..2])
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        self.shard(digest).join(digest.hex())
+    }
+
+    /// The blob's file, from its start, and its size.
+    pub fn read(&self, digest: &Digest) -> Result<(File, u64), Error> {
+        let path = self.path(digest);
+        let open = || {
+            let file = File::open(&path)?;
+            let size = file.metadata()?.len();
+            Ok((file, size))
+        };
+        open().map_err(|source| Error::File { action: "read", path: path.clone(), source })
+    }
+
+    /// Gives the file at `complete`, whose bytes have been checked, its place. Durable when this returns: the file, then
+    /// its name. Two who bring the same blob both succeed.
+    pub fn adopt(&self, complete: &Path, digest: &Digest) -> Result<(), Error> {
+        let failed = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::File { action, path, source }
+        };
+        File::open(complete).and_then(|file| file.sync_all()).map_err(failed("flush", complete))?;
+        let (shard, path) = (self.shard(digest), self.path(digest));
+        make_folder(&shard)?;
+        fs::rename(complete, &path).map_err(failed("move a blob to", &path))?;
+        sync_folder(&shard)
+    }
+}
+
+/// Makes `path` and what is above it, private, and each new name durable.
+pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
+        make_folder(above)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::File { action: "make the folder", path: path.to_owned(), source: error })
+        }
+        _ => sync_folder(path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))),
+    }
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(path: &Path) -> Result<(), Error> {
+    let synced = File::open(path).and_then(|folder| folder.sync_all());
+    synced.map_err(|source| Error::File { action: "flush the folder", path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn a_blob_is_where_its_digest_says_and_can_be_brought_twice() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = FileBlobs::open(dir.path()).unwrap();
+        let digest = Digest::of(b"cat");
+        assert!(matches!(blobs.read(&digest), Err(Error::File { .. })));
+        for _ in 0..2 {
+            let complete = dir.path().join("upload");
+            fs::write(&complete, b"cat").unwrap();
+            blobs.adopt(&complete, &digest).unwrap();
+            assert!(!complete.exists());
+            let (mut file, size) = blobs.read(&digest).unwrap();
+            let mut text = String::new();
+            file.read_to_string(&mut text).unwrap();
+            assert_eq!((text.as_str(), size), ("cat", 3));
+        }
+        let hex = digest.hex();
+        assert!(dir.path().join(format!("blobs/sha256/{}/{hex}", &hex[..2])).is_file());
+    }
+}

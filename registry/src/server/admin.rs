@@ -1,0 +1,148 @@
+use std::{
+    fs::{self, Permissions},
+    io,
+    os::{fd::AsRawFd, unix::fs::PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use serde::{Deserialize, Serialize};
+use spec::Tenant;
+use tokio::net::UnixListener;
+
+use super::{
+    app::App,
+    intake::Intake,
+    reply::{Refusal, Reply, empty, json},
+};
+use crate::{Error, Repository};
+
+/// Where the socket lies in a registry's data folder.
+const SOCKET: &str = "admin.sock";
+/// A password, or a word.
+const BODY_BYTES_MAX: usize = 4 << 10;
+/// Repositories in one answer.
+const LIST_MAX: usize = 10_000;
+
+/// Who may read a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Visibility {
+    /// Its owner, and whoever was given a token for it.
+    Private,
+    /// Everybody.
+    Public,
+}
+
+/// A repository, as its administrator sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryInfo {
+    /// Its name.
+    pub name: String,
+    /// Who may read it.
+    pub visibility: Visibility,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PasswordBody {
+    pub password: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct VisibilityBody {
+    pub visibility: Visibility,
+}
+
+/// A socket's path has at most 107 bytes and a data folder may be deeper, so both ends go through an open folder.
+/// The folder must stay open while the path is used.
+pub(crate) fn socket_path(data_dir: &Path) -> Result<(fs::File, PathBuf), Error> {
+    let folder =
+        fs::File::open(data_dir).map_err(|source| Error::File { action: "open", path: data_dir.to_owned(), source })?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()));
+    Ok((folder, path))
+}
+
+/// Listens where only the owner of the data folder can knock: the folder is 0700, the socket 0600.
+pub(super) fn listen(data_dir: &Path) -> Result<UnixListener, Error> {
+    let (_folder, path) = socket_path(data_dir)?;
+    let failed = |source| Error::File { action: "listen on", path: data_dir.join(SOCKET), source };
+    // The database is locked by now, so a socket that lies here is that of a dead process.
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(failed)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+impl App {
+    /// Every request on the admin socket comes through here. Who could open the socket is who may.
+    pub(super) async fn administer(self: Arc<Self>, request: Request<Incoming>) -> Reply {
+        let (head, body) = request.into_parts();
+        let mut intake = Intake::new(body, self.limits.quiet_time_max);
+        let done = self.try_administer(&head.method, head.uri.path(), &mut intake).await;
+        done.unwrap_or_else(Reply::from)
+    }
+
+    async fn try_administer(&self, method: &Method, path: &str, intake: &mut Intake) -> Result<Reply, Refusal> {
+        let named = |error: Error| Refusal::bad("NAME_INVALID", error.to_string());
+        if let Some(name) = path.strip_prefix("/admin/users/") {
+            let name: Tenant =
+                name.parse().map_err(|error: spec::ParseError| Refusal::bad("NAME_INVALID", error.to_string()))?;
+            return self.administer_user(method, &name, intake).await;
+        }
+        if let Some(name) = path.strip_prefix("/admin/repositories/").and_then(|p| p.strip_suffix("/visibility")) {
+            let name: Repository = name.parse().map_err(named)?;
+            if *method != Method::PUT {
+                return Err(unknown());
+            }
+            let VisibilityBody { visibility } = read(intake).await?;
+            self.metadata.set_public(&name, visibility == Visibility::Public).await?;
+            return Ok(empty(StatusCode::NO_CONTENT, []));
+        }
+        match (method.as_str(), path) {
+            ("GET", "/admin/users") => Ok(json(StatusCode::OK, &self.metadata.users().await?)),
+            ("GET", "/admin/repositories") => {
+                let (list, _) = self.metadata.repositories("", "", LIST_MAX).await?;
+                let list = list.into_iter().map(|(name, record)| RepositoryInfo {
+                    name: name.to_string(),
+                    visibility: if record.public { Visibility::Public } else { Visibility::Private },
+                });
+                Ok(json(StatusCode::OK, &list.collect::<Vec<_>>()))
+            }
+            _ => Err(unknown()),
+        }
+    }
+
+    async fn administer_user(&self, method: &Method, name: &Tenant, intake: &mut Intake) -> Result<Reply, Refusal> {
+        match *method {
+            Method::PUT => {
+                let PasswordBody { password } = read(intake).await?;
+                self.passwords.set(&self.metadata, name, &password).await.map_err(|error| match error {
+                    Error::Name { message } => Refusal::bad("UNSUPPORTED", message),
+                    other => other.into(),
+                })?;
+                Ok(empty(StatusCode::NO_CONTENT, []))
+            }
+            Method::DELETE => match self.metadata.remove_user(name).await? {
+                true => Ok(empty(StatusCode::NO_CONTENT, [])),
+                false => Err(Refusal::absent("NAME_UNKNOWN", format!("there is no user `{name}`"))),
+            },
+            _ => Err(unknown()),
+        }
+    }
+}
+
+async fn read<T: for<'de> Deserialize<'de>>(intake: &mut Intake) -> Result<T, Refusal> {
+    let bytes = intake.all(BODY_BYTES_MAX).await?;
+    serde_json::from_slice(&bytes).map_err(|error| Refusal::bad("UNSUPPORTED", format!("the body is wrong: {error}")))
+}
+
+fn unknown() -> Refusal {
+    Refusal::absent("UNSUPPORTED", "there is no such address")
+}

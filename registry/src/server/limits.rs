@@ -1,0 +1,37 @@
+use std::time::Duration;
+
+/// How much of everything a registry gives to whoever asks.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of one blob: as much as ECR takes.
+    pub blob_bytes_max: u64,
+    /// Uploads that one user may have open at once: twenty pushes of three blobs each.
+    pub uploads_per_user_max: usize,
+    /// An upload that nobody has touched for so long is forgotten: a lunch break.
+    pub upload_idle_time_max: Duration,
+    /// Connections at once: each may hold a quarter of a megabyte in buffers. More wait to be accepted.
+    pub connections_max: usize,
+    /// How long the head of a request may take, and how long an idle connection is kept.
+    pub header_time_max: Duration,
+    /// How long a body may pause, in either direction.
+    pub quiet_time_max: Duration,
+    /// How long what is under way may take to finish after shutdown.
+    pub drain_time_max: Duration,
+    /// How long a token is good for.
+    pub token_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            blob_bytes_max: 50 << 30,
+            uploads_per_user_max: 64,
+            upload_idle_time_max: Duration::from_secs(3600),
+            connections_max: 1024,
+            header_time_max: Duration::from_secs(30),
+            quiet_time_max: Duration::from_secs(30),
+            drain_time_max: Duration::from_secs(10),
+            token_time: Duration::from_secs(300),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+use http::{Method, StatusCode, header};
+use spec::{Digest, Reference};
+
+use super::reply::Refusal;
+use crate::{Action, Repository};
+
+/// What a request asks for, read from its method and path and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// Is this a registry, and who am I to it?
+    Ping,
+    /// Is the process alive? For whoever supervises it.
+    Health,
+    /// `GET` with Basic, or `POST` with a form.
+    Token,
+    Catalog,
+    /// Something in a repository.
+    In(Repository, Endpoint),
+}
+
+/// What can be asked of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    ListTags,
+    ListReferrers(Digest),
+    ReadManifest(Target),
+    PutManifest(Target),
+    DeleteManifest(Target),
+    ReadBlob(Digest),
+    DeleteBlob(Digest),
+    BeginUpload,
+    ReadUpload(String),
+    AppendUpload(String),
+    FinishUpload(String),
+    CancelUpload(String),
+}
+
+/// How a manifest is named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    Tag(String),
+    Digest(Digest),
+}
+
+impl Endpoint {
+    /// What it takes. The only list of it.
+    pub fn action(&self) -> Action {
+        match self {
+            Self::ListTags | Self::ListReferrers(_) | Self::ReadManifest(_) | Self::ReadBlob(_) => Action::Pull,
+            Self::PutManifest(_)
+            | Self::BeginUpload
+            | Self::ReadUpload(_)
+            | Self::AppendUpload(_)
+            | Self::FinishUpload(_)
+            | Self::CancelUpload(_) => Action::Push,
+            Self::DeleteManifest(_) | Self::DeleteBlob(_) => Action::Delete,
+        }
+    }
+}
+
+impl Route {
+    /// # Spec
+    /// OCI distribution-spec 1.1, "Endpoints".
+    pub fn parse(method: &Method, path: &str) -> Result<Self, Refusal> {
+        let reads = [Method::GET, Method::HEAD];
+        match path {
+            "/v2/" | "/v2" => return allowed(method, &reads, Self::Ping),
+            "/healthz" => return allowed(method, &reads, Self::Health),
+            "/token" => return allowed(method, &[Method::GET, Method::POST], Self::Token),
+            "/v2/_catalog" => return allowed(method, &reads, Self::Catalog),
+            _ => {}
+        }
+        let path =
+            path.strip_prefix("/v2/").ok_or_else(|| Refusal::absent("UNSUPPORTED", "there is no such address"))?;
+        // Digests are the only names with a character that some clients escape. Everything else in a `%` is an attempt.
+        let path = path.replace("%3A", ":").replace("%3a", ":");
+        let (name, endpoint) = Self::split(method, &path)?;
+        let repository = name.parse::<Repository>().map_err(|error| Refusal::bad("NAME_INVALID", error.to_string()))?;
+        Ok(Self::In(repository, endpoint?))
+    }
+
+    /// Finds the endpoint from the end of the path, because a name may have slashes.
+    fn split<'a>(method: &Method, path: &'a str) -> Result<(&'a str, Result<Endpoint, Refusal>), Refusal> {
+        if let Some(name) = path.strip_suffix("/tags/list") {
+            return Ok((name, allowed(method, &[Method::GET, Method::HEAD], Endpoint::ListTags)));
+        }
+        if let Some(name) = path.strip_suffix("/blobs/uploads/").or_else(|| path.strip_suffix("/blobs/uploads")) {
+            return Ok((name, allowed(method, &[Method::POST], Endpoint::BeginUpload)));
+        }
+        let unknown = || Refusal::absent("UNSUPPORTED", "there is no such address");
+        let (front, last) = path.rsplit_once('/').ok_or_else(unknown)?;
+        if let Some(name) = front.strip_suffix("/blobs/uploads") {
+            return Ok((name, upload(method, last)));
+        }
+        let (name, kind) = front.rsplit_once('/').ok_or_else(unknown)?;
+        match kind {
+            "manifests" => Ok((name, manifest(method, last))),
+            "blobs" => Ok((name, blob(method, last))),
+            "referrers" => Ok((
+                name,
+                digest(last).and_then(|d| allowed(method, &[Method::GET, Method::HEAD], Endpoint::ListReferrers(d))),
+            )),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+fn upload(method: &Method, id: &str) -> Result<Endpoint, Refusal> {
+    if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        return Err(Refusal::absent("BLOB_UPLOAD_UNKNOWN", "there is no such upload"));
+    }
+    let id = id.to_owned();
+    match *method {
+        Method::GET | Method::HEAD => Ok(Endpoint::ReadUpload(id)),
+        Method::PATCH => Ok(Endpoint::AppendUpload(id)),
+        Method::PUT => Ok(Endpoint::FinishUpload(id)),
+        Method::DELETE => Ok(Endpoint::CancelUpload(id)),
+        _ => Err(not_allowed("GET, PATCH, PUT, DELETE")),
+    }
+}
+
+fn manifest(method: &Method, target: &str) -> Result<Endpoint, Refusal> {
+    let target = match (target.contains(':'), Reference::is_tag(target)) {
+        (true, _) => Target::Digest(digest(target)?),
+        (false, true) => Target::Tag(target.to_owned()),
+        (false, false) => return Err(Refusal::bad("TAG_INVALID", "this can be neither a tag nor a digest")),
+    };
+    match *method {
+        Method::GET | Method::HEAD => Ok(Endpoint::ReadManifest(target)),
+        Method::PUT => Ok(Endpoint::PutManifest(target)),
+        Method::DELETE => Ok(Endpoint::DeleteManifest(target)),
+        _ => Err(not_allowed("GET, HEAD, PUT, DELETE")),
+    }
+}
+
+fn blob(method: &Method, name: &str) -> Result<Endpoint, Refusal> {
+    let digest = digest(name)?;
+    match *method {
+        Method::GET | Method::HEAD => Ok(Endpoint::ReadBlob(digest)),
+        Method::DELETE => Ok(Endpoint::DeleteBlob(digest)),
+        _ => Err(not_allowed("GET, HEAD, DELETE")),
+    }
+}
+
+fn digest(text: &str) -> Result<Digest, Refusal> {
+    text.parse().map_err(|error: spec::ParseError| Refusal::bad("DIGEST_INVALID", error.to_string()))
+}
+
+fn allowed<T>(method: &Method, methods: &[Method], value: T) -> Result<T, Refusal> {
+    match methods.contains(method) {
+        true => Ok(value),
+        false => Err(not_allowed(&methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", "))),
+    }
+}
+
+fn not_allowed(methods: &str) -> Refusal {
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", format!("here you can {methods}"))
+        .with(header::ALLOW, methods)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_route_or_a_refusal() {
+        let hex = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+        let sha = format!("sha256:{hex}");
+        let id = "0123456789abcdef0123456789abcdef";
+        for (request, want) in [
+            ("GET /v2/".to_owned(), "Ping".to_owned()),
+            ("GET /v2".to_owned(), "Ping".to_owned()),
+            ("POST /v2/".to_owned(), "405".to_owned()),
+            ("GET /v2/_catalog".to_owned(), "Catalog".to_owned()),
+            ("GET /token".to_owned(), "Token".to_owned()),
+            ("GET /v2/a/b/tags/list".to_owned(), "a/b ListTags".to_owned()),
+            ("GET /v2/tags/list/tags/list".to_owned(), "tags/list ListTags".to_owned()),
+            ("GET /v2/a/manifests/v1".to_owned(), "a ReadManifest(Tag(\"v1\"))".to_owned()),
+            ("HEAD /v2/manifests/manifests/v1".to_owned(), "manifests ReadManifest(Tag(\"v1\"))".to_owned()),
+            (format!("PUT /v2/a/manifests/{sha}"), format!("a PutManifest(Digest({sha}))")),
+            (format!("GET /v2/a/manifests/sha256%3A{hex}"), format!("a ReadManifest(Digest({sha}))")),
+            ("DELETE /v2/a/manifests/v1".to_owned(), "a DeleteManifest(Tag(\"v1\"))".to_owned()),
+            (format!("GET /v2/a/b/c/blobs/{sha}"), format!("a/b/c ReadBlob({sha})")),
+            ("POST /v2/a/blobs/uploads/".to_owned(), "a BeginUpload".to_owned()),
+            ("POST /v2/a/blobs/uploads".to_owned(), "a BeginUpload".to_owned()),
+            ("POST /v2/a/blobs/uploads/blobs/uploads/".to_owned(), "a/blobs/uploads BeginUpload".to_owned()),
+            (format!("PATCH /v2/a/blobs/uploads/{id}"), format!("a AppendUpload(\"{id}\")")),
+            ("PATCH /v2/a/blobs/uploads/../../x".to_owned(), "404".to_owned()),
+            ("GET /v2/a/blobs/uploads/".to_owned(), "405".to_owned()),
+            (format!("GET /v2/a/referrers/{sha}"), format!("a ListReferrers({sha})")),
+            ("GET /v2/a/referrers/x".to_owned(), "400".to_owned()),
+            ("GET /v2/a/blobs/sha256:00".to_owned(), "400".to_owned()),
+            (format!("GET /v2/a/../b/blobs/{sha}"), "400".to_owned()),
+            (format!("GET /v2/a%2f..%2fb/blobs/{sha}"), "400".to_owned()),
+            (format!("GET /v2/a//b/blobs/{sha}"), "400".to_owned()),
+            (format!("GET /v2/A/blobs/{sha}"), "400".to_owned()),
+            (format!("GET /v2/_x/blobs/{sha}"), "400".to_owned()),
+            (format!("GET /v2//blobs/{sha}"), "400".to_owned()),
+            (format!("GET /v2/{}/blobs/{sha}", "a".repeat(300)), "400".to_owned()),
+            ("GET /v2/a/manifests/v%201".to_owned(), "400".to_owned()),
+            ("GET /v2/a/manifests/.v1".to_owned(), "400".to_owned()),
+            ("GET /v2/a/things/v1".to_owned(), "404".to_owned()),
+            ("GET /v1/".to_owned(), "404".to_owned()),
+            ("GET /".to_owned(), "404".to_owned()),
+        ] {
+            let (method, path) = request.split_once(' ').unwrap();
+            let got = match Route::parse(&method.parse().unwrap(), path) {
+                Ok(Route::In(repository, endpoint)) => format!("{repository} {endpoint:?}"),
+                Ok(route) => format!("{route:?}"),
+                Err(refusal) => refusal.status().as_str().to_owned(),
+            };
+            assert_eq!(got, want, "{request}");
+        }
+    }
+}
