@@ -11,6 +11,22 @@ mod config; // what the control plane is told when it starts
 mod resolver; // who knows what an image name means
 mod client; // the API from the other end
 
+mod keys; // where things are kept
+mod records; // what is kept
+mod model; // all of it in memory, as of one revision
+mod live; // what nodes say, which is never stored
+mod plan; // what to do next, as a pure function
+mod reconcile; // doing it
+mod sets; // what each node is told
+
+mod routes; // the API as a table: who may do what, and the OpenAPI document
+mod principal; // who asks, and whether they may
+mod call; // one request, read
+mod create; // creates that happen once, however often they are sent
+mod handle; // one function per route
+mod app; // what they share
+mod server; // sockets, TLS, and the way from a request to its answer
+
 mod ca; // the certificate authority: names for nodes
 mod files; // folders and files for their owner alone
 mod secret; // random numbers, and how secrets are kept
@@ -26,3 +42,4 @@ pub use client::Client;
 pub use config::Config;
 pub use error::Error;
 pub use resolver::{ImageResolver, ResolvedImage, Runs};
+pub use server::serve;

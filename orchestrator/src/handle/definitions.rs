@@ -1,0 +1,165 @@
+use std::time::Duration;
+
+use http::StatusCode;
+use spec::{Family, LaunchType, TaskDefinition, TaskDefinitionId, Tenant, effective};
+use store::{Compare, Txn};
+use tokio::time::timeout;
+
+use crate::{
+    api::{ContainerGrants, RegisteredDefinition},
+    app::now,
+    call::{Call, Reply},
+    create::{Made, create},
+    error::Refusal,
+    keys,
+    records::{DefinitionRecord, Kept, encode},
+    resolver::{ResolvedImage, Runs},
+};
+
+/// How long a registry has to say what one image is.
+const RESOLVE_TIME_MAX: Duration = Duration::from_secs(10);
+
+pub(crate) async fn register(call: Call) -> Result<Reply, Refusal> {
+    let mut definition: TaskDefinition = call.json()?;
+    definition.check()?;
+    if definition.containers.iter().any(|container| container.digest.is_some() || !container.wants.is_empty()) {
+        return Err(Refusal::invalid("`digest` and `wants` are read from the image and cannot be given"));
+    }
+    let tenant = call.tenant()?;
+    let runs = resolve(&call, tenant, &mut definition).await?;
+    grants(&definition)?;
+    create(&call, || {
+        let (call, definition, runs) = (&call, definition.clone(), runs.clone());
+        Box::pin(async move { next_revision(call, definition, runs).await })
+    })
+    .await
+}
+
+async fn next_revision(call: &Call, definition: TaskDefinition, runs: Vec<Runs>) -> Result<Made, Refusal> {
+    let (tenant, family) = (call.tenant()?, definition.family.clone());
+    let counter = keys::family(tenant, &family);
+    let newest: Option<Kept<u32>> = call.app.get(counter.clone()).await?;
+    let revision = newest.as_ref().map_or(Some(1), |newest| newest.value.checked_add(1));
+    let revision = revision.ok_or_else(|| Refusal::invalid(format!("`{family}` has no revision number left")))?;
+    let id = TaskDefinitionId { family, revision };
+    let record = DefinitionRecord { id: id.clone(), registered: now(), active: true, definition, runs };
+    let txn = Txn::new()
+        .when(Compare::ModRev(counter.clone(), newest.map_or(0, |newest| newest.mod_rev)))
+        .put(counter, encode(&revision))
+        .put(keys::definition(tenant, &id), encode(&record));
+    Ok(Made::new(txn, &shown(record)?))
+}
+
+/// Writes into each container what its image is now.
+async fn resolve(call: &Call, tenant: &Tenant, definition: &mut TaskDefinition) -> Result<Vec<Runs>, Refusal> {
+    let _permit = call.app.resolving.acquire().await.expect("it is never closed");
+    let mut runs = Vec::with_capacity(definition.containers.len());
+    for container in &mut definition.containers {
+        let resolving = timeout(RESOLVE_TIME_MAX, call.app.resolver.resolve(tenant, &container.image)).await;
+        let image = match resolving {
+            Ok(Ok(image)) => image,
+            Ok(Err(fault)) => {
+                let refusal = Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, &fault.code, fault.message);
+                return Err(Refusal { fault: spec::wire::Fault { hint: fault.hint, ..refusal.fault }, ..refusal });
+            }
+            Err(_) => {
+                let message = format!("nobody said in time what image `{}` is", container.image);
+                return Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, "image-timeout", message)
+                    .hint("see whether its registry answers"));
+            }
+        };
+        let ResolvedImage { reference, digest, wants, runs: how } = image;
+        container.image = reference.to_string();
+        (container.digest, container.wants) = (Some(digest), wants);
+        runs.push(how);
+    }
+    Ok(runs)
+}
+
+/// What each container may reach. Refused here, long before any guest instruction, when an image needs more.
+fn grants(definition: &TaskDefinition) -> Result<Vec<ContainerGrants>, Refusal> {
+    let of = |container: &spec::ContainerDefinition| {
+        let granted = definition.grants_of(container);
+        let effective = effective(&container.wants, &granted).map_err(|missing| {
+            let message = format!("container `{}`: {missing}", container.name);
+            Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "capability-missing", message)
+                .hint(format!("add \"{}\" to `allow` under `[role]`", missing.wanted))
+        })?;
+        let container = container.name.clone();
+        Ok(ContainerGrants {
+            container,
+            effective: effective.capabilities,
+            cut: effective.cut,
+            denied: effective.denied,
+        })
+    };
+    definition.containers.iter().map(of).collect()
+}
+
+fn shown(record: DefinitionRecord) -> Result<RegisteredDefinition, Refusal> {
+    let grants = grants(&record.definition)?;
+    let DefinitionRecord { id, registered, active, definition, .. } = record;
+    Ok(RegisteredDefinition { id, registered, active, definition, grants })
+}
+
+pub(crate) async fn list(call: Call) -> Result<Reply, Refusal> {
+    let show = |kept: Kept<DefinitionRecord>| kept.value.active.then(|| shown(kept.value).ok()).flatten();
+    Reply::ok(&call.page(keys::definitions(call.tenant()?), show).await?)
+}
+
+/// `FAMILY:REVISION`, or `FAMILY` for the newest one.
+pub(crate) async fn show(call: Call) -> Result<Reply, Refusal> {
+    let text: &str = call.params.first().map_or("", |(_, text)| text);
+    let id = match text.contains(':') {
+        true => text.parse()?,
+        false => {
+            let family: Family = text.parse()?;
+            let newest: Option<Kept<u32>> = call.app.get(keys::family(call.tenant()?, &family)).await?;
+            let newest = newest.ok_or_else(|| Refusal::not_found("task definition", &family))?;
+            TaskDefinitionId { family, revision: newest.value }
+        }
+    };
+    Reply::ok(&shown(find(&call, &id).await?.value)?)
+}
+
+pub(crate) async fn find(call: &Call, id: &TaskDefinitionId) -> Result<Kept<DefinitionRecord>, Refusal> {
+    let found = call.app.get(keys::definition(call.tenant()?, id)).await?;
+    found.ok_or_else(|| Refusal::not_found("task definition", id))
+}
+
+/// A revision of which a new copy may be started on such hosts.
+pub(crate) async fn usable(
+    call: &Call,
+    id: &TaskDefinitionId,
+    launch_type: LaunchType,
+) -> Result<DefinitionRecord, Refusal> {
+    let record = find(call, id).await?.value;
+    if !record.active {
+        return Err(Refusal::in_use(format!("task definition `{id}` was deregistered")).hint("register it again"));
+    }
+    if !record.definition.launch_types.contains(&launch_type) {
+        let word = match launch_type {
+            LaunchType::Node => "node",
+            LaunchType::Pool => "pool",
+        };
+        return Err(Refusal::invalid(format!("task definition `{id}` may not be launched with launch type {word}"))
+            .hint(format!("add \"{word}\" to its `launch_types`")));
+    }
+    if launch_type == LaunchType::Pool && record.is_native() {
+        return Err(Refusal::invalid(format!("task definition `{id}` has a native image, and the pool runs none"))
+            .hint("launch it on a node of yours: --launch-type node"));
+    }
+    Ok(record)
+}
+
+pub(crate) async fn deregister(call: Call) -> Result<Reply, Refusal> {
+    let id: TaskDefinitionId = call.param("definition")?;
+    let kept = find(&call, &id).await?;
+    let key = keys::definition(call.tenant()?, &id);
+    let record = DefinitionRecord { active: false, ..kept.value };
+    let txn = Txn::new().when(Compare::ModRev(key.clone(), kept.mod_rev)).put(key, encode(&record));
+    match call.app.store.txn(txn).await?.succeeded {
+        true => Reply::done(),
+        false => Err(Refusal::conflict()),
+    }
+}

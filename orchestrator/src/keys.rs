@@ -1,0 +1,135 @@
+//! Where things are kept. Every key starts with its tenant (`/t/TENANT/…`), or is the system's own (`/sys/…`).
+
+use spec::{ClusterName, Digest, Family, NodeId, ServiceName, TaskDefinitionId, TaskId, Tenant, VolumeName};
+
+/// Counts up with each start; every write of the reconciler is fenced by it.
+pub(crate) const EPOCH: &str = "/sys/epoch";
+pub(crate) const NODES: &str = "/sys/nodes/";
+pub(crate) const JOINS: &str = "/sys/joins/";
+pub(crate) const CREDENTIALS: &str = "/sys/credentials/";
+
+pub(crate) fn node(id: &NodeId) -> String {
+    format!("{NODES}{id}")
+}
+
+/// Which node a certificate belongs to, by its fingerprint.
+pub(crate) fn certificate(fingerprint: &str) -> String {
+    format!("/sys/certificates/{fingerprint}")
+}
+
+/// By the hash of its secret.
+pub(crate) fn join(hash: &str) -> String {
+    format!("{JOINS}{hash}")
+}
+
+/// By the hash of its token.
+pub(crate) fn credential(hash: &str) -> String {
+    format!("{CREDENTIALS}{hash}")
+}
+
+/// How far the ledger has read a node's usage log.
+pub(crate) fn cursor(node: &NodeId, boot: &str) -> String {
+    format!("/sys/cursors/{node}/{boot}")
+}
+
+pub(crate) fn cursors(node: &NodeId) -> String {
+    format!("/sys/cursors/{node}/")
+}
+
+pub(crate) fn clusters(tenant: &Tenant) -> String {
+    format!("/t/{tenant}/clusters/")
+}
+
+pub(crate) fn cluster(tenant: &Tenant, name: &ClusterName) -> String {
+    format!("/t/{tenant}/clusters/{name}")
+}
+
+/// The number of the newest revision.
+pub(crate) fn family(tenant: &Tenant, family: &Family) -> String {
+    format!("/t/{tenant}/families/{family}")
+}
+
+pub(crate) fn definitions(tenant: &Tenant) -> String {
+    format!("/t/{tenant}/definitions/")
+}
+
+/// Sorted by number: ten digits hold every revision.
+pub(crate) fn definition(tenant: &Tenant, id: &TaskDefinitionId) -> String {
+    format!("/t/{tenant}/definitions/{}/{:010}", id.family, id.revision)
+}
+
+pub(crate) fn services(tenant: &Tenant) -> String {
+    format!("/t/{tenant}/services/")
+}
+
+pub(crate) fn services_in(tenant: &Tenant, cluster: &ClusterName) -> String {
+    format!("/t/{tenant}/services/{cluster}/")
+}
+
+pub(crate) fn service(tenant: &Tenant, cluster: &ClusterName, name: &ServiceName) -> String {
+    format!("/t/{tenant}/services/{cluster}/{name}")
+}
+
+pub(crate) fn tasks(tenant: &Tenant) -> String {
+    format!("/t/{tenant}/tasks/")
+}
+
+pub(crate) fn task(tenant: &Tenant, id: &TaskId) -> String {
+    format!("/t/{tenant}/tasks/{id}")
+}
+
+pub(crate) fn volumes(tenant: &Tenant) -> String {
+    format!("/t/{tenant}/volumes/")
+}
+
+pub(crate) fn volume(tenant: &Tenant, name: &VolumeName) -> String {
+    format!("/t/{tenant}/volumes/{name}")
+}
+
+pub(crate) fn idempotency(tenant: &Tenant, key: &str) -> String {
+    format!("/t/{tenant}/idempotency/{key}")
+}
+
+pub(crate) fn usage_total(tenant: &Tenant) -> String {
+    format!("/t/{tenant}/usage/total")
+}
+
+pub(crate) fn usage_images(tenant: &Tenant) -> String {
+    format!("/t/{tenant}/usage/images/")
+}
+
+pub(crate) fn usage_image(tenant: &Tenant, image: &Digest) -> String {
+    format!("/t/{tenant}/usage/images/{image}")
+}
+
+/// What a key is about, for whoever follows all of them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Cluster(Tenant),
+    Definition(Tenant),
+    Service(Tenant),
+    Task(Tenant),
+    Volume(Tenant),
+    Node,
+    Idempotency,
+    Other,
+}
+
+impl Kind {
+    pub fn of(key: &str) -> Self {
+        let mut parts = key.splitn(5, '/').skip(1);
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some("t"), Some(tenant), Some(kind)) => match (tenant.parse(), kind) {
+                (Ok(tenant), "clusters") => Self::Cluster(tenant),
+                (Ok(tenant), "definitions") => Self::Definition(tenant),
+                (Ok(tenant), "services") => Self::Service(tenant),
+                (Ok(tenant), "tasks") => Self::Task(tenant),
+                (Ok(tenant), "volumes") => Self::Volume(tenant),
+                (Ok(_), "idempotency") => Self::Idempotency,
+                _ => Self::Other,
+            },
+            (Some("sys"), Some("nodes"), Some(_)) => Self::Node,
+            _ => Self::Other,
+        }
+    }
+}

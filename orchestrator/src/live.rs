@@ -1,0 +1,129 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use spec::{NodeCondition, NodeId, NodeStatus, TaskStatus, Timestamp, wire::NodeReport};
+use tokio::time::Instant;
+
+use crate::{
+    app::{Shared, now},
+    model::TaskKey,
+};
+
+/// Two heartbeats of 3 seconds missed.
+const SUSPECT_AFTER: Duration = Duration::from_secs(6);
+/// Three missed, and a second for the way.
+const DISCONNECTED_AFTER: Duration = Duration::from_secs(10);
+/// After our own start nobody has spoken yet; moving everything because we were away would be the larger fault.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// What nodes say about themselves and their tasks, in memory alone: no heartbeat writes to the store.
+#[derive(Debug)]
+pub(crate) struct Live {
+    started: Instant,
+    started_at: Timestamp,
+    nodes: Shared<BTreeMap<NodeId, Seen>>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    at: Instant,
+    label: Timestamp,
+    /// The newest report's life and number.
+    boot: String,
+    seq: u64,
+    statuses: BTreeMap<TaskKey, TaskStatus>,
+}
+
+impl Live {
+    pub fn new() -> Self {
+        Self { started: Instant::now(), started_at: now(), nodes: Shared::default() }
+    }
+
+    /// `node` spoke.
+    pub fn heard(&self, node: &NodeId) {
+        let mut nodes = self.nodes.write();
+        let fresh =
+            || Seen { at: Instant::now(), label: now(), boot: String::new(), seq: 0, statuses: BTreeMap::new() };
+        let seen = nodes.entry(node.clone()).or_insert_with(fresh);
+        (seen.at, seen.label) = (Instant::now(), now());
+    }
+
+    /// Takes a report, unless it is older than the last one; whether it did.
+    pub fn report(&self, node: &NodeId, report: &NodeReport) -> bool {
+        self.heard(node);
+        let mut nodes = self.nodes.write();
+        let seen = nodes.get_mut(node).expect("it was heard just now");
+        if seen.boot == report.boot && report.seq <= seen.seq {
+            return false;
+        }
+        (seen.boot, seen.seq) = (report.boot.clone(), report.seq);
+        let statuses = report.tasks.iter().map(|task| ((task.tenant.clone(), task.id.clone()), task.status.clone()));
+        seen.statuses = statuses.collect();
+        true
+    }
+
+    /// The newest word on a task, with its usage so far.
+    pub fn status(&self, node: &NodeId, task: &TaskKey) -> Option<TaskStatus> {
+        self.nodes.read().get(node)?.statuses.get(task).cloned()
+    }
+
+    pub fn forget(&self, node: &NodeId) {
+        self.nodes.write().remove(node);
+    }
+
+    /// How each of `nodes` is.
+    pub fn conditions<'a>(&self, nodes: impl Iterator<Item = &'a NodeId>) -> BTreeMap<NodeId, NodeCondition> {
+        nodes.map(|node| (node.clone(), self.node(node).condition)).collect()
+    }
+
+    /// How `node` is.
+    pub fn node(&self, node: &NodeId) -> NodeStatus {
+        match self.nodes.read().get(node) {
+            Some(seen) => NodeStatus { condition: condition(seen.at.elapsed()), last_seen: seen.label },
+            None if self.started.elapsed() < GRACE => {
+                NodeStatus { condition: NodeCondition::Suspect, last_seen: self.started_at }
+            }
+            None => NodeStatus { condition: NodeCondition::Disconnected, last_seen: self.started_at },
+        }
+    }
+}
+
+fn condition(silent_for: Duration) -> NodeCondition {
+    match silent_for {
+        _ if silent_for >= DISCONNECTED_AFTER => NodeCondition::Disconnected,
+        _ if silent_for >= SUSPECT_AFTER => NodeCondition::Suspect,
+        _ => NodeCondition::Ready,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_node_is_suspected_and_then_given_up() {
+        let (live, node) = (Live::new(), "n1".parse().unwrap());
+        live.heard(&node);
+        for (after, want) in [
+            (0, NodeCondition::Ready),
+            (5, NodeCondition::Ready),
+            (1, NodeCondition::Suspect),
+            (3, NodeCondition::Suspect),
+            (1, NodeCondition::Disconnected),
+        ] {
+            tokio::time::advance(Duration::from_secs(after)).await;
+            assert_eq!(live.node(&node).condition, want);
+        }
+        live.heard(&node);
+        assert_eq!(live.node(&node).condition, NodeCondition::Ready);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_restart_every_node_has_half_a_minute_to_speak() {
+        let (live, node) = (Live::new(), "n1".parse().unwrap());
+        assert_eq!(live.node(&node).condition, NodeCondition::Suspect);
+        tokio::time::advance(Duration::from_secs(29)).await;
+        assert_eq!(live.node(&node).condition, NodeCondition::Suspect);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(live.node(&node).condition, NodeCondition::Disconnected);
+    }
+}

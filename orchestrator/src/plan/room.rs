@@ -1,0 +1,181 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use spec::{LaunchType, NodeCondition, NodeId, Tenant, print_bytes};
+
+use super::{Desired, Observed};
+use crate::{
+    model::ServiceKey,
+    records::{DefinitionRecord, NodeRecord},
+    resolver::Runs,
+};
+
+/// What nodes have left while a plan is made.
+pub(super) struct Room<'a>(BTreeMap<&'a NodeId, Slot<'a>>);
+
+/// One node.
+struct Slot<'a> {
+    node: &'a NodeRecord,
+    condition: NodeCondition,
+    cpu_millis: u64,
+    memory_bytes: u64,
+    /// Host ports that are taken.
+    ports: BTreeSet<u16>,
+    /// Copies of each service here, those of tasks that should end not counted.
+    copies: BTreeMap<ServiceKey, usize>,
+}
+
+/// What is looked for.
+pub(super) struct Need<'a> {
+    pub tenant: &'a Tenant,
+    pub definition: &'a DefinitionRecord,
+    pub launch_type: LaunchType,
+    /// Whose copies to spread.
+    pub service: Option<&'a ServiceKey>,
+}
+
+impl<'a> Room<'a> {
+    /// What every task that has not ended leaves of each node. A task whose node is silent still counts there: it may
+    /// well be running.
+    pub fn left_on(desired: &Desired<'a>, observed: &Observed<'a>) -> Self {
+        let slots = observed.nodes.iter().map(|(id, node)| {
+            let capacity = node.spec.capacity;
+            let slot = Slot {
+                node,
+                condition: observed.condition(id),
+                cpu_millis: u64::from(capacity.cpu_millis),
+                memory_bytes: capacity.memory_bytes,
+                ports: BTreeSet::new(),
+                copies: BTreeMap::new(),
+            };
+            (id, slot)
+        });
+        let mut room = Self(slots.collect());
+        for ((tenant, _), kept) in observed.tasks {
+            let (record, spec) = (&kept.value, &kept.value.task.spec);
+            let Some(slot) = spec.node.as_ref().and_then(|node| room.0.get_mut(node)) else { continue };
+            if record.has_ended() {
+                continue;
+            }
+            if let Some(definition) = desired.definitions.get(&(tenant.clone(), spec.task_definition.clone())) {
+                slot.take(definition);
+            }
+            if let (Some(service), true) = (&spec.service, record.is_wanted()) {
+                *slot.copies.entry((tenant.clone(), spec.cluster.clone(), service.clone())).or_default() += 1;
+            }
+        }
+        room
+    }
+
+    /// The best node for `need`, with its room taken; or why there is none, in a sentence.
+    pub fn take(&mut self, need: &Need<'_>, pinned: Option<&NodeId>) -> Result<NodeId, String> {
+        let best = self.best(need, pinned)?;
+        let slot = self.0.get_mut(&best).expect("it was found in here");
+        slot.take(need.definition);
+        if let Some(service) = need.service {
+            *slot.copies.entry(service.clone()).or_default() += 1;
+        }
+        Ok(best)
+    }
+
+    /// Fewest copies in the zone, then on the node, then the fullest node that has room: so that large tasks find room later.
+    fn best(&self, need: &Need<'_>, pinned: Option<&NodeId>) -> Result<NodeId, String> {
+        let candidates = self.candidates(need, pinned)?;
+        let copies = |slot: &Slot<'_>| need.service.and_then(|key| slot.copies.get(key)).copied().unwrap_or_default();
+        let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
+        for slot in self.0.values() {
+            *zones.entry(&slot.node.spec.zone).or_default() += copies(slot);
+        }
+        let score = |slot: &&&Slot<'_>| {
+            (zones.get(slot.node.spec.zone.as_str()).copied(), copies(slot), slot.memory_bytes, slot.cpu_millis)
+        };
+        let best = candidates.iter().min_by_key(score).expect("candidates are never empty");
+        Ok(best.node.id.clone())
+    }
+
+    /// Nodes on which it could start now. Each filter that leaves none is the reason to give.
+    fn candidates(&self, need: &Need<'_>, pinned: Option<&NodeId>) -> Result<Vec<&Slot<'a>>, String> {
+        let mut left: Vec<&Slot<'a>> = self.0.values().filter(|slot| slot.offers(need)).collect();
+        let mut narrow = |fits: &dyn Fn(&Slot<'_>) -> bool, reason: &dyn Fn() -> String| {
+            left.retain(|slot| fits(slot));
+            if left.is_empty() { Err(reason()) } else { Ok(()) }
+        };
+        narrow(&|_| true, &|| match need.launch_type {
+            LaunchType::Node => "you have no node: `margay node join`".to_owned(),
+            LaunchType::Pool => "the pool has no node".to_owned(),
+        })?;
+        if let Some(node) = pinned {
+            narrow(&|slot| slot.node.id == *node, &|| {
+                format!("its volume is on node `{node}`, which is not available")
+            })?;
+        }
+        narrow(&|slot| slot.condition == NodeCondition::Ready, &|| match pinned {
+            Some(node) => format!("its volume is on node `{node}`, which is not ready"),
+            None => "no node is ready".to_owned(),
+        })?;
+        narrow(&|slot| !slot.node.drain, &|| "every node that could take it is drained".to_owned())?;
+        narrow(&|slot| slot.runs(need.definition), &|| {
+            format!("it is a native image{}, and no node has an OCI runtime for it", architectures(need.definition))
+        })?;
+        narrow(&|slot| host_ports(need.definition).all(|port| !slot.ports.contains(&port)), &|| {
+            let ports: Vec<String> = host_ports(need.definition).map(|port| port.to_string()).collect();
+            format!("host port {} is taken on every node", ports.join(" or "))
+        })?;
+        let (cpu, memory) = reserved(need.definition);
+        narrow(&|slot| slot.cpu_millis >= cpu && slot.memory_bytes >= memory, &|| {
+            format!("no node has {cpu} millis of CPU and {} of memory left", print_bytes(memory))
+        })?;
+        Ok(left)
+    }
+}
+
+impl Slot<'_> {
+    fn offers(&self, need: &Need<'_>) -> bool {
+        match need.launch_type {
+            LaunchType::Node => self.node.tenant.as_ref() == Some(need.tenant),
+            LaunchType::Pool => self.node.in_pool(),
+        }
+    }
+
+    fn runs(&self, definition: &DefinitionRecord) -> bool {
+        definition.runs.iter().all(|runs| match runs {
+            Runs::Wasm => true,
+            Runs::Native(architectures) => {
+                self.node.spec.runs_native && architectures.contains(&self.node.spec.architecture)
+            }
+        })
+    }
+
+    fn take(&mut self, definition: &DefinitionRecord) {
+        let (cpu, memory) = reserved(definition);
+        self.cpu_millis = self.cpu_millis.saturating_sub(cpu);
+        self.memory_bytes = self.memory_bytes.saturating_sub(memory);
+        self.ports.extend(host_ports(definition));
+    }
+}
+
+/// What its containers reserve together: thousandths of a processor, and bytes.
+pub(super) fn reserved(definition: &DefinitionRecord) -> (u64, u64) {
+    let containers = &definition.definition.containers;
+    let cpu = containers.iter().map(|container| u64::from(container.cpu_millis)).sum();
+    let memory = containers.iter().fold(0u64, |sum, container| sum.saturating_add(container.memory_soft_bytes));
+    (cpu, memory)
+}
+
+/// The ports that it takes on its host; 0 is any free one and takes none.
+pub(super) fn host_ports(definition: &DefinitionRecord) -> impl Iterator<Item = u16> {
+    let ports = definition.definition.containers.iter().flat_map(|container| &container.ports);
+    ports.filter_map(|port| port.host_port).filter(|port| *port != 0)
+}
+
+fn architectures(definition: &DefinitionRecord) -> String {
+    let names: Vec<&str> = definition
+        .runs
+        .iter()
+        .flat_map(|runs| match runs {
+            Runs::Wasm => &[][..],
+            Runs::Native(architectures) => architectures,
+        })
+        .map(String::as_str)
+        .collect();
+    if names.is_empty() { String::new() } else { format!(" for {}", names.join(", ")) }
+}

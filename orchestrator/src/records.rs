@@ -1,0 +1,182 @@
+//! What is kept: the objects of `spec` and what only the control plane needs to know about them.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use spec::{
+    NodeId, NodeSpec, Service, Task, TaskDefinition, TaskDefinitionId, TaskId, TaskPhase, TaskStatus, Tenant,
+    Timestamp, VolumeClaim,
+};
+use store::Kv;
+
+use crate::resolver::Runs;
+
+/// The version byte of every value here.
+const VERSION: u8 = 1;
+
+/// As it is stored.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Arc<[u8]> {
+    store::encode(VERSION, value)
+}
+
+/// As it was stored.
+pub(crate) fn decode<T: DeserializeOwned>(kv: &Kv) -> Result<T, store::Error> {
+    store::decode(VERSION, &kv.key, &kv.value)
+}
+
+/// A record, and the revision that last changed it: what a compare needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept<T> {
+    pub value: T,
+    pub mod_rev: store::Rev,
+    pub create_rev: store::Rev,
+}
+
+impl<T: DeserializeOwned> Kept<T> {
+    pub fn of(kv: &Kv) -> Result<Self, store::Error> {
+        Ok(Self { value: decode(kv)?, mod_rev: kv.mod_rev, create_rev: kv.create_rev })
+    }
+}
+
+/// One revision of a task definition.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DefinitionRecord {
+    pub id: TaskDefinitionId,
+    pub registered: Timestamp,
+    pub active: bool,
+    pub definition: TaskDefinition,
+    /// What can run each of its containers, in order.
+    pub runs: Vec<Runs>,
+}
+
+impl DefinitionRecord {
+    /// The volumes that it mounts anywhere, and whether it writes to one.
+    pub fn mounted(&self) -> impl Iterator<Item = &VolumeClaim> {
+        self.definition.volumes.iter()
+    }
+
+    /// Whether some container may write to a named volume: then two tasks at once would write over each other.
+    pub fn writes_volumes(&self) -> bool {
+        let mounts = self.definition.containers.iter().flat_map(|container| &container.mounts);
+        let granted = self.definition.role.allow.iter().any(|line| match line {
+            spec::Capability::Fs { volume: Some(_), rights, .. } => rights.write || rights.delete,
+            _ => false,
+        });
+        granted || mounts.into_iter().any(|mount| !mount.read_only)
+    }
+
+    pub fn is_native(&self) -> bool {
+        self.runs.iter().any(|runs| matches!(runs, Runs::Native(_)))
+    }
+}
+
+/// A service. Its status is worked out from its tasks and never stored.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ServiceRecord {
+    pub service: Service,
+}
+
+/// A task, and where it stands in the line of copies of its service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct TaskRecord {
+    pub tenant: Tenant,
+    pub task: Task,
+    /// Of its service; nothing for a task that somebody ran.
+    pub copy: Option<Copy>,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+}
+
+/// Which copy of a service a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Copy {
+    /// The service's generation when it was made.
+    pub generation: u64,
+    /// Which of the copies, from 0.
+    pub ordinal: u32,
+    /// Counts up with each task of this copy.
+    pub attempt: u32,
+    /// How many in a row ended too early before this one.
+    pub failures: u32,
+}
+
+impl TaskRecord {
+    pub fn id(&self) -> &TaskId {
+        &self.task.id
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.task.status.phase == TaskPhase::Stopped
+    }
+
+    /// Whether somebody still wants it to run.
+    pub fn is_wanted(&self) -> bool {
+        !self.has_ended() && !self.task.spec.stop
+    }
+
+    /// This task with another status.
+    pub fn with(&self, status: TaskStatus, now: Timestamp) -> Self {
+        let ended = (status.phase == TaskPhase::Stopped).then(|| self.ended.unwrap_or(now));
+        Self { task: Task { status, ..self.task.clone() }, ended, ..self.clone() }
+    }
+
+    /// This task as of `phase`, because of `reason`.
+    pub fn at(&self, phase: TaskPhase, reason: Option<String>, now: Timestamp) -> Self {
+        let status = TaskStatus { phase, reason, containers: self.task.status.containers.clone() };
+        self.with(status, now)
+    }
+
+    /// This task, asked to end.
+    pub fn stopped_for(&self, reason: &str, now: Timestamp) -> Self {
+        let mut record = self.at(TaskPhase::Stopping, Some(reason.to_owned()), now);
+        record.task.spec.stop = true;
+        record
+    }
+}
+
+/// A node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NodeRecord {
+    pub id: NodeId,
+    /// Nobody's when it belongs to the pool alone.
+    pub tenant: Option<Tenant>,
+    pub spec: NodeSpec,
+    pub joined: Timestamp,
+    pub drain: bool,
+    /// Fingerprints of the certificates that are good: the newest, and the one before for a renewal whose answer was lost.
+    pub certificates: Vec<String>,
+}
+
+/// The label by which a node takes work of the pool. Only the control plane sets it, from the join token.
+pub(crate) const POOL_LABEL: &str = "pool";
+
+impl NodeRecord {
+    pub fn in_pool(&self) -> bool {
+        self.spec.labels.get(POOL_LABEL).is_some_and(|value| value == "true")
+    }
+}
+
+/// A join token that nobody has used yet.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct JoinRecord {
+    pub tenant: Option<Tenant>,
+    pub pool: bool,
+    pub expires: Timestamp,
+}
+
+/// Whom a bearer token stands for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct CredentialRecord {
+    pub tenant: Tenant,
+    pub created: Timestamp,
+}
+
+/// What a create answered, for whoever asks again.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct IdempotencyRecord {
+    /// Of method, path and body.
+    pub request: String,
+    pub at: Timestamp,
+    pub status: u16,
+    pub answer: serde_json::Value,
+}
