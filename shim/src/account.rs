@@ -25,12 +25,12 @@ pub(crate) fn account(user: &str, passwd: &str, group: &str) -> Result<Account, 
         None => (user, None),
     };
     let user_part = if user_part.is_empty() { "0" } else { user_part };
-    let listed = passwd.lines().filter_map(passwd_line);
+    let mut listed = passwd.lines().filter_map(passwd_line);
     let (uid, entry) = if user_part.bytes().all(|b| b.is_ascii_digit()) {
         let uid = number(user_part).map_err(wrong)?;
-        (uid, listed.filter(|entry| entry.uid == uid).next())
+        (uid, listed.find(|entry| entry.uid == uid))
     } else {
-        let entry = { listed }.find(|entry| entry.name == user_part);
+        let entry = listed.find(|entry| entry.name == user_part);
         let entry =
             entry.ok_or_else(|| wrong(format!("the image's /etc/passwd has no `{}`", user_part.escape_debug())))?;
         (entry.uid, Some(entry))

@@ -166,9 +166,9 @@ pub(crate) fn bind(mount: &VolumeMount, grants: &[Capability], from: PathBuf) ->
         return Err(Error::CannotGrant { grant: line(), why });
     }
     let place = mount.path.as_str();
-    let reserved = ["/", "/proc", "/sys", "/dev", "/tmp"];
-    let below = |folder: &&str| place == *folder || (*folder != "/" && place.starts_with(&format!("{folder}/")));
-    if reserved.iter().take(4).any(|folder| below(&folder)) {
+    let kernels = ["/proc", "/sys", "/dev"];
+    let is_in = |folder: &str| place.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if place == "/" || kernels.into_iter().any(is_in) {
         return Err(Error::CannotGrant { grant: line(), why: "a volume cannot be mounted there" });
     }
     Ok(Bind { from, to: mount.path.clone(), writable: write, executable: execute })

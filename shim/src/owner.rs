@@ -69,6 +69,8 @@ pub(crate) enum Died {
 const SAMPLE_TIME: Duration = Duration::from_secs(1);
 /// After the program's end its output may wait as long for a reader who is there but does not read.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
+/// And what it sent over the network as long for a client that does not read.
+const SEND_TIME_MAX: Duration = Duration::from_secs(5);
 /// A supervisor that begins to speak says everything at once.
 const VISITOR_TIME_MAX: Duration = Duration::from_secs(1);
 const VISITORS_MAX: usize = 64;
@@ -187,7 +189,7 @@ impl<'a> Owner<'a> {
             }
             self.relay.turn(&self.poller);
             if let Some((at, died)) = self.died
-                && (self.streams.finished() || at.elapsed() > DRAIN_TIME_MAX)
+                && self.drained(at.elapsed())
             {
                 return self.end(died);
             }
@@ -214,6 +216,12 @@ impl<'a> Owner<'a> {
                 }
             }
         }
+    }
+
+    /// Whether nothing of a program that ended so long ago is on its way any more.
+    fn drained(&self, since: Duration) -> bool {
+        let sent = self.relay.is_empty() || since > SEND_TIME_MAX;
+        (sent && self.streams.finished()) || since > DRAIN_TIME_MAX
     }
 
     fn patience(&self) -> Duration {
@@ -293,6 +301,7 @@ impl<'a> Owner<'a> {
             Err(_) => Died::Signal(9),
         };
         self.poller.remove(&self.pidfd);
+        self.relay.drain(&self.poller);
         self.died = Some((Instant::now(), died));
     }
 
@@ -308,9 +317,10 @@ impl<'a> Owner<'a> {
     /// Clears everything away, and gives back those who wait for that.
     fn leave(self, ended: &Ended, traces: &Traces) -> Result<Vec<UnixStream>, Error> {
         let folder = &self.order.folder;
-        // In this order: who finds no socket finds the exit status.
-        sweep::write_ended(folder, ended)?;
-        sweep::clear_dead(folder, traces)?;
+        // In this order: who finds no socket finds the exit status. Where that cannot be kept, because the disk is full or
+        // somebody removed the folder, the machine is still left clean.
+        let kept = sweep::write_ended(folder, ended);
+        sweep::clear_dead(folder, traces).and(kept)?;
         Ok(self.waiting)
     }
 

@@ -17,7 +17,7 @@ pub(crate) enum Job {
     /// Be the task shim of one container.
     Run(Box<Order>),
     /// Unpack one layer.
-    Unpack(walls::Unpack),
+    Unpack(Box<walls::Unpack>),
 }
 
 /// The task shim's own process. Its standard input is the control socket that [`Task::spawn`](crate::Task::spawn) made;

@@ -30,6 +30,8 @@ pub(crate) struct Relay {
     /// Connections that wait for the program to listen.
     early: Vec<u32>,
     paused: bool,
+    /// The program is gone: what it sent still goes out, and nothing more comes in.
+    draining: bool,
     buffer: Vec<u8>,
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -55,11 +57,28 @@ enum Peer {
 /// One connection: what came in through a door, and its counterpart in the container.
 struct Pair {
     outer: Peer,
-    inner: Option<TcpStream>,
+    inner: Inner,
     door: usize,
     since: Instant,
     inward: Flow,
     outward: Flow,
+}
+
+/// The container's side of a pair.
+enum Inner {
+    /// Nothing listens yet.
+    Early,
+    /// The kernel is at it: on loopback that takes no time, except on a machine that is busy.
+    Entering(TcpStream, Family),
+    /// Connected.
+    Open(TcpStream),
+}
+
+/// A program may listen in either family.
+#[derive(Clone, Copy)]
+enum Family {
+    V4,
+    V6,
 }
 
 /// One direction of a pair.
@@ -93,6 +112,7 @@ impl Relay {
             busy: VecDeque::new(),
             early: Vec::new(),
             paused: false,
+            draining: false,
             buffer: vec![0; BUFFER_BYTES],
             bytes_in: 0,
             bytes_out: 0,
@@ -129,6 +149,24 @@ impl Relay {
         }
     }
 
+    /// Takes nothing new, and closes each connection once everything that the program sent is through. Who comes now
+    /// waits in the listener for a later program.
+    pub(crate) fn drain(&mut self, poller: &Poller) {
+        self.draining = true;
+        for door in &self.doors {
+            poller.remove(door.socket.as_fd());
+        }
+        for id in std::mem::take(&mut self.early) {
+            self.pairs.remove(&id);
+        }
+        self.busy = self.pairs.keys().copied().collect();
+    }
+
+    /// Whether no connection is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
     /// Takes what waits at a door.
     pub(crate) fn accept(&mut self, poller: &Poller, index: u32) {
         for _ in 0..ACCEPTS_MAX {
@@ -159,34 +197,43 @@ impl Relay {
             return;
         }
         let flows = (Flow::default(), Flow::default());
-        let pair = Pair { outer, inner: None, door, since: Instant::now(), inward: flows.0, outward: flows.1 };
+        let (inner, since) = (Inner::Early, Instant::now());
+        let pair = Pair { outer, inner, door, since, inward: flows.0, outward: flows.1 };
         self.pairs.insert(id, pair);
-        self.enter(poller, id);
+        self.enter(poller, id, Family::V4);
     }
 
-    /// Connects a pair to the program; tries again later while that may still be starting.
-    fn enter(&mut self, poller: &Poller, id: u32) {
+    /// Begins to connect a pair to the program.
+    fn enter(&mut self, poller: &Poller, id: u32, family: Family) {
         let Some(pair) = self.pairs.get_mut(&id) else { return };
-        let door = &mut self.doors[pair.door];
-        match connect_loopback(door.container_port) {
+        let entering = connect_loopback(family, self.doors[pair.door].container_port);
+        let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        match entering.and_then(|inner| poller.add(&inner, Token::Relay(id), interest).map(|()| inner)) {
             Ok(inner) => {
-                let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-                if poller.add(&inner, Token::Relay(id), interest).is_err() {
-                    self.close(poller, id);
-                    return;
-                }
-                door.reached = true;
-                pair.inner = Some(inner);
+                pair.inner = Inner::Entering(inner, family);
                 self.busy.push_back(id);
             }
-            Err(_) if !door.reached && pair.since.elapsed() < START_TIME_MAX => self.early.push(id),
-            Err(_) => self.close(poller, id),
+            Err(_) => self.refused(poller, id, family),
+        }
+    }
+
+    /// Tries the other family, and then again later while the program may still be starting.
+    fn refused(&mut self, poller: &Poller, id: u32, family: Family) {
+        let Some(pair) = self.pairs.get_mut(&id) else { return };
+        pair.inner = Inner::Early;
+        match family {
+            Family::V4 => self.enter(poller, id, Family::V6),
+            Family::V6 if !self.draining && !self.doors[pair.door].reached && pair.since.elapsed() < START_TIME_MAX => {
+                self.early.push(id);
+            }
+            Family::V6 => self.close(poller, id),
         }
     }
 
     /// A side of a pair can move.
     pub(crate) fn touch(&mut self, id: u32) {
-        if self.pairs.get(&id).is_some_and(|pair| pair.inner.is_some()) && !self.busy.contains(&id) {
+        let waits = self.pairs.get(&id).is_none_or(|pair| matches!(pair.inner, Inner::Early));
+        if !waits && !self.busy.contains(&id) {
             self.busy.push_back(id);
         }
     }
@@ -194,13 +241,21 @@ impl Relay {
     /// One turn for everybody who has something to move or to try.
     pub(crate) fn turn(&mut self, poller: &Poller) {
         for id in std::mem::take(&mut self.early) {
-            self.enter(poller, id);
+            self.enter(poller, id, Family::V4);
         }
         for id in std::mem::take(&mut self.busy) {
             let Some(pair) = self.pairs.get_mut(&id) else { continue };
+            match pair.settle() {
+                Settled::Open => self.doors[pair.door].reached = true,
+                Settled::Waits => continue,
+                Settled::Refused(family) => {
+                    self.refused(poller, id, family);
+                    continue;
+                }
+            }
             match pair.pump(&mut self.buffer, &mut self.bytes_in, &mut self.bytes_out) {
                 Ok(true) => self.busy.push_back(id),
-                Ok(false) if pair.inward.over && pair.outward.over => self.close(poller, id),
+                Ok(false) if pair.outward.over && (pair.inward.over || self.draining) => self.close(poller, id),
                 Ok(false) => {}
                 Err(_) => self.close(poller, id),
             }
@@ -210,7 +265,7 @@ impl Relay {
     fn close(&mut self, poller: &Poller, id: u32) {
         // Its descriptors leave the poller as they are closed.
         self.pairs.remove(&id);
-        if self.paused && self.pairs.len() < PAIRS_MAX {
+        if self.paused && !self.draining && self.pairs.len() < PAIRS_MAX {
             self.paused = false;
             for (index, door) in self.doors.iter().enumerate() {
                 let _ = poller.change(door.socket.as_fd(), Token::Port(index as u32), EventFlags::IN);
@@ -226,10 +281,39 @@ impl Relay {
     }
 }
 
+enum Settled {
+    Open,
+    Waits,
+    Refused(Family),
+}
+
 impl Pair {
+    /// How connecting to the program came out, as far as is known.
+    fn settle(&mut self) -> Settled {
+        let (inner, family) = match std::mem::replace(&mut self.inner, Inner::Early) {
+            Inner::Entering(inner, family) => (inner, family),
+            Inner::Open(inner) => {
+                self.inner = Inner::Open(inner);
+                return Settled::Open;
+            }
+            Inner::Early => return Settled::Waits,
+        };
+        match (inner.take_error(), inner.peer_addr()) {
+            (Ok(None), Ok(_)) => {
+                self.inner = Inner::Open(inner);
+                Settled::Open
+            }
+            (Ok(None), Err(error)) if waits(&error) => {
+                self.inner = Inner::Entering(inner, family);
+                Settled::Waits
+            }
+            _ => Settled::Refused(family),
+        }
+    }
+
     /// Moves bytes both ways until nothing moves. Says whether it stopped only to let others have a turn.
     fn pump(&mut self, buffer: &mut [u8], bytes_in: &mut u64, bytes_out: &mut u64) -> io::Result<bool> {
-        let Some(inner) = &self.inner else { return Ok(false) };
+        let Inner::Open(inner) = &self.inner else { return Ok(false) };
         let mut inner = inner;
         let inward = self.inward.pump(&mut self.outer, &mut inner, buffer, bytes_in)?;
         if self.inward.read_over && self.inward.pending.is_empty() && !self.inward.over {
@@ -295,11 +379,12 @@ fn waits(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected)
 }
 
-/// To whatever listens on the container's own loopback, in either family. On loopback, success and refusal are known at
-/// once.
-fn connect_loopback(port: u16) -> io::Result<TcpStream> {
-    let v4 = connect_to(AddressFamily::INET, SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    v4.or_else(|_| connect_to(AddressFamily::INET6, SocketAddr::from((Ipv6Addr::LOCALHOST, port))))
+/// To whatever listens on the container's own loopback.
+fn connect_loopback(family: Family, port: u16) -> io::Result<TcpStream> {
+    match family {
+        Family::V4 => connect_to(AddressFamily::INET, SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        Family::V6 => connect_to(AddressFamily::INET6, SocketAddr::from((Ipv6Addr::LOCALHOST, port))),
+    }
 }
 
 fn connect_to(family: AddressFamily, address: SocketAddr) -> io::Result<TcpStream> {

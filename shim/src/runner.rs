@@ -224,3 +224,32 @@ fn host_uid(uid: u32) -> Uid {
 fn host_gid(gid: u32) -> Gid {
     Gid::from_raw(bundle::FIRST_ID + gid)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_runtime_that_hangs_is_killed_at_its_deadline() {
+        let began = Instant::now();
+        let error =
+            output(Command::new("/bin/sh").args(["-c", "exec sleep 100"]), Duration::from_millis(50)).unwrap_err();
+        assert!(error.contains("did not answer in time"), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(50));
+    }
+
+    #[test]
+    fn the_last_complaint_of_a_runtime_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        for (text, want) in [
+            ("", None),
+            ("{\"level\":\"error\",\"msg\":\"first\"}\n{\"level\":\"error\",\"msg\":\"last\"}\n", Some("last")),
+            ("{\"level\":\"error\",\"msg\":\"bad\"}\n{\"level\":\"warning\",\"msg\":\"old\"}\n", Some("bad")),
+            ("{\"msg\":\"crun says no level\"}\n", Some("crun says no level")),
+            ("plain words\n", Some("plain words")),
+        ] {
+            std::fs::write(log_file(folder.path()), text).unwrap();
+            assert_eq!(complaint(folder.path()).as_deref(), want, "{text}");
+        }
+    }
+}

@@ -53,7 +53,7 @@ pub(crate) fn unpack(exe: &Path, folder: &Path, blob: LayerBlob) -> Result<(), E
     let layer = blob.diff_id.to_string();
     let (socket, pid) = start_process(exe, Path::new("/dev/null"))?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(Error::io("watch the unpacking process"))?;
-    let job = Job::Unpack(Unpack { descriptor: blob.descriptor, diff_id: blob.diff_id });
+    let job = Job::Unpack(Box::new(Unpack { descriptor: blob.descriptor, diff_id: blob.diff_id }));
     let result = converse(&socket, pid, &job, &[root.as_fd(), blob.file.as_fd()]);
     if result.is_err() {
         let _ = pidfd_send_signal(&pidfd, Signal::KILL);
