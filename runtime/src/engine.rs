@@ -1,0 +1,106 @@
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy};
+
+/// Core instances in one component: Python's has 14.
+const CORE_INSTANCES_PER_COMPONENT: u32 = 20;
+/// Pages of a slot that stay resident between two instances: most programs dirty less, and resetting them in place
+/// (`PAGEMAP_SCAN`) spares the `madvise` that serialises all threads.
+const KEEP_RESIDENT_BYTES: usize = 1 << 20;
+/// A wasm stack deep enough for honest recursion, shallow enough that thousands fit.
+const WASM_STACK_BYTES: usize = 512 << 10;
+const FIBER_STACK_BYTES: usize = 2 << 20;
+
+/// What decides whether machine code fits: the same for the preparer and for every worker.
+fn tunables() -> Config {
+    let mut config = Config::new();
+    config
+        .strategy(Strategy::Cranelift) // never Winch for tenants: RUSTSEC-2026-0095 was an escape
+        .epoch_interruption(true)
+        .concurrency_support(false) // no WASI 0.3 state at all in this engine
+        .memory_reservation(4 << 30)
+        .memory_guard_size(32 << 20)
+        .guard_before_linear_memory(true)
+        .max_wasm_stack(WASM_STACK_BYTES)
+        .async_stack_size(FIBER_STACK_BYTES)
+        .signals_based_traps(true)
+        .wasm_backtrace_max_frames(None)
+        .shared_memory(false)
+        .wasm_memory64(false)
+        .wasm_relaxed_simd(false)
+        .wasm_stack_switching(false)
+        .wasm_tail_call(false)
+        .wasm_multi_memory(false)
+        .wasm_custom_page_sizes(false)
+        .wasm_wide_arithmetic(false);
+    config
+}
+
+/// An engine that compiles and never runs.
+pub(crate) fn compiler() -> wasmtime::Result<Engine> {
+    Engine::new(&tunables())
+}
+
+/// An engine that runs up to `instances` components at once, each in a slot of a pool made beforehand.
+pub(crate) fn pooled(instances: u32) -> wasmtime::Result<Engine> {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
+        .total_memories(instances)
+        .total_tables(instances.saturating_mul(4))
+        .total_stacks(instances)
+        .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
+        .max_memories_per_component(1)
+        .max_tables_per_component(4)
+        .max_tables_per_module(4)
+        .table_elements(100_000)
+        .max_memory_size(4 << 30) // the engine's ceiling; a container's own limit is held by its meter
+        .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
+        .table_keep_resident(KEEP_RESIDENT_BYTES)
+        .pagemap_scan(Enabled::Auto)
+        .max_unused_warm_slots(100);
+    let mut config = tunables();
+    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Engine::new(&config)
+}
+
+/// Everything that machine code depends on besides the Wasm itself: the engine's build, its settings and the target,
+/// and the features of this processor. Code with another word here is made anew.
+pub(crate) fn fingerprint(engine: &Engine) -> String {
+    use std::hash::{Hash, Hasher};
+    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    for feature in cpu_features() {
+        feature.hash(&mut hasher);
+    }
+    format!("{}-{:016x}", env!("CARGO_PKG_VERSION"), hasher.finish())
+}
+
+/// What the compiler asks the processor about.
+#[cfg(target_arch = "x86_64")]
+fn cpu_features() -> Vec<(&'static str, bool)> {
+    macro_rules! ask {
+        ($($name:tt)+) => { vec![$(($name, std::arch::is_x86_feature_detected!($name))),+] };
+    }
+    ask!("sse3" "ssse3" "sse4.1" "sse4.2" "popcnt" "avx" "avx2" "fma" "bmi1" "bmi2" "lzcnt" "avx512f" "avx512vl"
+        "avx512dq" "avx512bitalg" "avx512vbmi")
+}
+
+/// What the compiler asks the processor about.
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_features() -> Vec<(&'static str, bool)> {
+    Vec::new()
+}
+
+/// A hash that is the same in every process; the standard one is seeded.
+struct Fnv(u64);
+
+impl std::hash::Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+use std::{io, path::PathBuf};
+
+/// Why something could not be prepared, started or watched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused a step.
+    #[error("cannot {what}")]
+    Os {
+        /// What was tried, as in "start a worker".
+        what: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file that we keep could not be read or written.
+    #[error("cannot {what} `{}`", .path.display())]
+    File {
+        /// `read`, `write`, …
+        what: &'static str,
+        /// Which one.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A worker said something that no worker of ours says.
+    #[error("the worker broke the protocol: {0}")]
+    Protocol(String),
+    /// A worker ended before it was done with what it was asked.
+    #[error("the worker ended while {0}")]
+    WorkerLost(&'static str),
+    /// A worker could not take its assignment.
+    #[error("E_WORKER: the worker could not start: {0}")]
+    NotStarted(String),
+    /// More descriptors than one message carries.
+    #[error("an assignment of {0} descriptors is more than the {max} that one message carries", max = crate::frame::FDS_MAX)]
+    TooManyDescriptors(usize),
+    /// The image cannot be run, and why: a code (`E_…`) and a sentence.
+    #[error("{code}: {message}")]
+    Refused {
+        /// A stable word, as in `E_COMPILE_LIMIT`.
+        code: String,
+        /// One sentence that names the thing.
+        message: String,
+        /// What to try.
+        hint: Option<String>,
+    },
+    /// A prepared file is not the one that this node sealed.
+    #[error("E_SEAL: `{}` is not what this node has written", .0.display())]
+    Unsealed(PathBuf),
+}
+
+impl Error {
+    /// The next thing a person could try, when we know one.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Refused { hint, .. } => hint.clone(),
+            Self::Unsealed(_) => Some("it is made anew from the image at the next start".to_owned()),
+            Self::Os { what, .. } if what.contains("namespace") => {
+                Some("see what this machine allows: margay doctor".to_owned())
+            }
+            Self::TooManyDescriptors(_) => Some("use fewer layers, volumes or ports".to_owned()),
+            Self::Os { .. } | Self::File { .. } | Self::Protocol(_) | Self::WorkerLost(_) | Self::NotStarted(_) => None,
+        }
+    }
+
+    pub(crate) fn os(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Os { what, source }
+    }
+
+    pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { what, path, source }
+    }
+}

@@ -1,0 +1,199 @@
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use serde::{Deserialize, Serialize};
+use spec::Digest;
+
+use crate::{Error, Key, Prepared, World, engine};
+
+/// What was found out about an image's program when it was prepared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Facts {
+    /// What the program is written for.
+    pub world: World,
+    /// The digest of the program as it is in the image.
+    pub wasm: Digest,
+    /// Whether it is a WASI 0.1 module that became a component here.
+    pub adapted: bool,
+    /// The interfaces that it imports.
+    pub imports: Vec<String>,
+    /// The uncompressed layers, from the lowest to the highest.
+    pub layers: Vec<Digest>,
+}
+
+/// The last file to be written, and so the one that says that the others are complete.
+const META: &str = "prepared.json";
+pub(super) const CODE: &str = "code";
+pub(super) const INDEX: &str = "index";
+/// The version of [`Meta`].
+const VERSION: u32 = 1;
+
+/// What is written beside the files: how they were made, and the marks that show that we made them.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Meta {
+    pub version: u32,
+    /// Which engine, with which settings, on which processor.
+    pub fingerprint: String,
+    pub outcome: Outcome,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Outcome {
+    /// Fit to run.
+    Ready { facts: Facts, code_seal: String, index_seal: String },
+    /// Not fit, for a reason that lies in the image: asking again gives the same answer.
+    Refused { code: String, message: String, hint: Option<String> },
+}
+
+/// What this build of the engine makes on this processor.
+pub(super) fn fingerprint() -> Result<String, Error> {
+    static FINGERPRINT: OnceLock<Option<String>> = OnceLock::new();
+    let found = FINGERPRINT.get_or_init(|| engine::compiler().ok().map(|engine| engine::fingerprint(&engine)));
+    found.clone().ok_or_else(|| Error::NotStarted("this machine cannot host the Wasm engine".to_owned()))
+}
+
+/// Opens what an earlier preparation has left in `out`, if it is complete, made by this build on this processor, and
+/// exactly what `key` has sealed. Anything else is as good as nothing: it is made anew.
+///
+/// # Errors
+/// [`Error::Refused`] when the image was found unfit before.
+pub fn open(out: &Path, layers_dir: &Path, key: &Key) -> Result<Option<Prepared>, Error> {
+    let Some(meta) = read_meta(out, key) else { return Ok(None) };
+    if meta.fingerprint != fingerprint()? {
+        return Ok(None);
+    }
+    match meta.outcome {
+        Outcome::Refused { code, message, hint } => Err(Error::Refused { code, message, hint }),
+        Outcome::Ready { facts, code_seal, index_seal } => {
+            let (Some(code), Some(index)) =
+                (sealed(&out.join(CODE), CODE, &code_seal, key), sealed(&out.join(INDEX), INDEX, &index_seal, key))
+            else {
+                return Ok(None);
+            };
+            let layers = facts.layers.iter().map(|layer| File::open(layer_path(layers_dir, layer)));
+            let Ok(layers) = layers.collect::<io::Result<Vec<_>>>() else { return Ok(None) };
+            Ok(Some(Prepared { code, index, layers, facts, cached: true }))
+        }
+    }
+}
+
+fn read_meta(out: &Path, key: &Key) -> Option<Meta> {
+    let path = out.join(META);
+    let text = std::fs::read_to_string(&path).ok()?;
+    let (seal, json) = text.split_once('\n')?;
+    if key.seal(META, &mut json.as_bytes()).ok()? != seal {
+        tracing::warn!(path = %path.display(), "not what this node has written: preparing the image anew");
+        return None;
+    }
+    serde_json::from_str::<Meta>(json).ok().filter(|meta| meta.version == VERSION)
+}
+
+/// The file at `path`, from its start, when it bears `seal`.
+fn sealed(path: &Path, purpose: &str, seal: &str, key: &Key) -> Option<File> {
+    let mut file = File::open(path).ok()?;
+    if key.seal(purpose, &mut file).ok()? == seal {
+        return Some(file);
+    }
+    tracing::warn!(path = %path.display(), "not what this node has written: preparing the image anew");
+    None
+}
+
+pub(super) fn write_meta(out: &Path, key: &Key, outcome: Outcome) -> Result<(), Error> {
+    let path = out.join(META);
+    let meta = Meta { version: VERSION, fingerprint: fingerprint()?, outcome };
+    let json = serde_json::to_string(&meta).map_err(io::Error::from).map_err(Error::file("write", &path))?;
+    let write = || -> io::Result<()> {
+        let seal = key.seal(META, &mut json.as_bytes())?;
+        let fresh = Fresh::new(out)?;
+        io::Write::write_all(&mut &fresh.file, format!("{seal}\n{json}").as_bytes())?;
+        fresh.keep(&path)
+    };
+    write().map_err(Error::file("write", &path))
+}
+
+/// Where the uncompressed layer `diff_id` is kept.
+pub(super) fn layer_path(layers_dir: &Path, diff_id: &Digest) -> PathBuf {
+    layers_dir.join(format!("{}.tar", diff_id.to_string().replace(':', "-")))
+}
+
+/// Makes a folder for us alone.
+pub(super) fn private_folder(path: &Path) -> Result<(), Error> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::file("make the folder", path))
+}
+
+/// A file that is being written: it has its name only once it is complete, and is gone when nobody keeps it.
+pub(super) struct Fresh {
+    path: PathBuf,
+    pub file: File,
+}
+
+/// How such a file is named until then.
+const FRESH: &str = ".new-";
+
+impl Fresh {
+    pub fn new(folder: &Path) -> io::Result<Self> {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = folder.join(format!("{FRESH}{}-{number}", std::process::id()));
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+        Ok(Self { path, file })
+    }
+
+    /// Everything on disk, then the name, then the name on disk.
+    pub fn keep(self, path: &Path) -> io::Result<()> {
+        self.file.sync_data()?;
+        std::fs::rename(&self.path, path)?;
+        match path.parent() {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => Ok(()),
+        }
+    }
+
+    /// The mark on all of it.
+    pub fn seal(&mut self, purpose: &str, key: &Key) -> io::Result<String> {
+        io::Seek::rewind(&mut self.file)?;
+        key.seal(purpose, &mut self.file)
+    }
+
+    /// The digest of all of it, as a layer is named.
+    pub fn digest(&mut self) -> io::Result<Digest> {
+        io::Seek::rewind(&mut self.file)?;
+        let mut hasher = spec::Hasher::new(spec::Algorithm::Sha256);
+        let mut chunk = vec![0; 256 << 10];
+        loop {
+            match self.file.read(&mut chunk)? {
+                0 => return Ok(hasher.finish()),
+                n => hasher.update(&chunk[..n]),
+            }
+        }
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        // Gone already when it was kept: then it has another name.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Removes what a killed agent has left half written in `folder`.
+pub(super) fn sweep(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(owner) = name.to_str().and_then(|n| n.strip_prefix(FRESH)).and_then(|n| n.split('-').next()) else {
+            continue;
+        };
+        if !Path::new("/proc").join(owner).exists() {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}

@@ -1,0 +1,166 @@
+use std::{
+    fs::File,
+    io::{self, BufWriter, Seek, Write},
+    os::unix::fs::FileExt,
+    process::ExitCode,
+};
+
+use image::{Budget, FileIndex, FileIndexBuilder, FileNode, LayerReader};
+use spec::{Descriptor, Digest};
+
+use super::{
+    cache::Facts,
+    code::{self, Refusal},
+    task::{Answer, Job, LayerJob, ProgramJob},
+};
+use crate::{
+    frame::Slots,
+    inherited::inherited,
+    supervisor::{CONTROL_FD, read_order},
+    walls::{self, Filter, Strictness},
+};
+
+/// The preparer's `main`: does what it finds on descriptor 3, behind walls. To be called before the process has any
+/// thread, and never with arguments that a person gave.
+pub fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "margay prepare: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> io::Result<()> {
+    // SAFETY: our supervisor has put it there, and nobody else in this process looks at it.
+    let control = unsafe { inherited(CONTROL_FD) };
+    let (job, fds) = read_order::<Job>(&control)?;
+    drop(control);
+    walls::drop_capabilities()?;
+    walls::hide()?;
+    walls::shut_files(&[])?;
+    Filter::computing(Strictness::Kill)?.apply()?;
+    let mut slots = Slots::from(fds);
+    let mut take = |slot| slots.take(slot).map(File::from).map_err(io::Error::other);
+    let (mut index, mut code, answer) = (take(job.index)?, take(job.code)?, take(job.answer)?);
+    let mut layers = Vec::new();
+    for layer in &job.layers {
+        layers.push((take(layer.blob)?, layer.copy.map(&mut take).transpose()?));
+    }
+    let blob = match &job.program {
+        ProgramJob::Blob { blob, .. } => Some(take(*blob)?),
+        ProgramJob::InLayers(_) => None,
+    };
+    let outcome = work(&job, layers, blob).map(|made| -> io::Result<Facts> {
+        index.write_all(&made.index.to_bytes())?;
+        code.write_all(&made.code)?;
+        Ok(made.facts)
+    });
+    let answered = match outcome {
+        Ok(facts) => Answer::Ready(facts?),
+        Err(Refusal { code, message, hint }) => Answer::Refused { code, message, hint },
+    };
+    serde_json::to_writer(&answer, &answered)?;
+    Ok(())
+}
+
+struct Made {
+    index: FileIndex,
+    code: Vec<u8>,
+    facts: Facts,
+}
+
+fn work(job: &Job, layers: Vec<(File, Option<File>)>, program: Option<File>) -> Result<Made, Refusal> {
+    let mut builder = FileIndexBuilder::new();
+    let (mut diff_ids, mut tars) = (Vec::new(), Vec::new());
+    let mut left = job.layer_bytes_max;
+    for (layer, (blob, copy)) in job.layers.iter().zip(layers) {
+        let (diff_id, tar, bytes) = read_layer(&mut builder, layer, blob, copy, left)?;
+        left = left.saturating_sub(bytes);
+        diff_ids.push(diff_id);
+        tars.push(tar);
+    }
+    let index = builder.finish()?;
+    let (what, wasm) = match (&job.program, program) {
+        (ProgramJob::Blob { digest, size, .. }, Some(blob)) => {
+            let descriptor = Descriptor { digest: *digest, size: *size, ..Descriptor::of("application/wasm", b"") };
+            (format!("`{digest}`"), image::read_verified(blob, &descriptor, job.program_bytes_max)?)
+        }
+        (ProgramJob::InLayers(path), _) => {
+            let node = index
+                .file(path)
+                .ok_or_else(|| image::Error::NoProgram { why: format!("there is no file `{path}`") })?;
+            (format!("`{path}`"), read_file(&tars, node, job.program_bytes_max)?)
+        }
+        (ProgramJob::Blob { .. }, None) => return Err(refused("a program was announced and not handed over")),
+    };
+    let (code, facts) = code::compile(&what, &wasm)?;
+    Ok(Made { index, code, facts: Facts { layers: diff_ids, ..facts } })
+}
+
+/// Reads one layer into `builder`; its diff id, its uncompressed tar, and how long that is.
+fn read_layer(
+    builder: &mut FileIndexBuilder,
+    job: &LayerJob,
+    blob: File,
+    copy: Option<File>,
+    bytes_max: u64,
+) -> Result<(Digest, File, u64), Refusal> {
+    let budget = Budget { bytes_max, ..Budget::default() };
+    let (summary, tar) = match copy {
+        Some(copy) => {
+            let descriptor = Descriptor { digest: job.digest, size: job.size, ..Descriptor::of("", b"") };
+            let mut verified = image::Verified::new(from_start(&blob)?, &descriptor);
+            let mut reader = LayerReader::copying_to(&mut verified, BufWriter::new(copy), budget)?;
+            builder.read_layer(&mut reader)?;
+            let (summary, copy) = reader.finish_with_copy()?;
+            // The verdict on the digest comes with the end of the blob.
+            io::copy(&mut verified, &mut io::sink()).map_err(read_error)?;
+            (summary, copy.into_inner().map_err(|e| read_error(e.into_error()))?)
+        }
+        None => {
+            let mut reader = LayerReader::new(from_start(&blob)?, budget)?;
+            builder.read_layer(&mut reader)?;
+            (reader.finish()?, blob)
+        }
+    };
+    match job.diff_id {
+        Some(claimed) if claimed != summary.diff_id => Err(image::Error::WrongDigest {
+            what: format!("layer `{}`, uncompressed,", job.digest),
+            expected: claimed,
+            found: summary.diff_id,
+        }
+        .into()),
+        _ => Ok((summary.diff_id, tar, summary.bytes)),
+    }
+}
+
+fn from_start(mut file: &File) -> Result<&File, Refusal> {
+    file.rewind().map_err(read_error)?;
+    Ok(file)
+}
+
+fn read_file(tars: &[File], node: FileNode, bytes_max: u64) -> Result<Vec<u8>, Refusal> {
+    if node.len > bytes_max {
+        return Err(
+            image::Error::Budget { why: format!("the program has {} bytes, at most {bytes_max}", node.len) }.into()
+        );
+    }
+    let tar = tars.get(node.layer as usize).ok_or_else(|| refused("the index names a layer that is not there"))?;
+    let mut bytes = vec![0; usize::try_from(node.len).map_err(|_| refused("the program does not fit"))?];
+    tar.read_exact_at(&mut bytes, node.offset).map_err(read_error)?;
+    Ok(bytes)
+}
+
+/// An error of the image that travelled as one of reading, or a real one.
+fn read_error(error: io::Error) -> Refusal {
+    match error.downcast::<image::Error>() {
+        Ok(ours) => ours.into(),
+        Err(source) => image::Error::Read { what: "the image".to_owned(), source }.into(),
+    }
+}
+
+fn refused(why: &str) -> Refusal {
+    image::Error::NoProgram { why: why.to_owned() }.into()
+}

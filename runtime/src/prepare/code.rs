@@ -1,0 +1,58 @@
+use image::{Wasi, WasmFacts};
+
+use super::{adapter, cache::Facts};
+use crate::{World, engine, worker::linker};
+
+/// Why a program cannot run: code, sentence, next step.
+pub(super) struct Refusal {
+    pub code: String,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+impl Refusal {
+    fn new(code: &str, message: String) -> Self {
+        Self { code: code.to_owned(), message, hint: None }
+    }
+}
+
+impl From<image::Error> for Refusal {
+    fn from(error: image::Error) -> Self {
+        let chain = std::iter::successors(std::error::Error::source(&error), |e| e.source());
+        let message = chain.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+        Self { code: error.code().to_owned(), message, hint: error.hint() }
+    }
+}
+
+/// Machine code for `wasm`, and what was found out on the way. `what` is how errors call it.
+pub(super) fn compile(what: &str, wasm: &[u8]) -> Result<(Vec<u8>, Facts), Refusal> {
+    let facts = image::inspect_wasm(what, wasm)?;
+    facts.check_runnable(what)?;
+    let adapted = facts.wasi == Wasi::P1;
+    let component = match adapted {
+        true => adapter::componentize(wasm)
+            .map_err(|why| Refusal::new("E_COMPILE", format!("{what} cannot become a component: {why}")))?,
+        false => wasm.to_vec(),
+    };
+    let code = machine_code(what, &component)?;
+    Ok((code, described(wasm, facts, adapted)))
+}
+
+fn machine_code(what: &str, component: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let cannot = |e: wasmtime::Error| Refusal::new("E_COMPILE", format!("{what} does not compile: {e:#}"));
+    let engine = engine::compiler().map_err(cannot)?;
+    let compiled = wasmtime::component::Component::new(&engine, component).map_err(cannot)?;
+    // Linking runs nothing; it finds imports of the right name and the wrong type before anybody waits for them.
+    linker(&engine)
+        .and_then(|linker| linker.instantiate_pre(&compiled))
+        .map_err(|e| Refusal::new("E_IMPORT", format!("{what} cannot be linked: {e:#}")))?;
+    compiled.serialize().map_err(cannot)
+}
+
+fn described(wasm: &[u8], facts: WasmFacts, adapted: bool) -> Facts {
+    let world = match facts.world {
+        image::World::Http => World::Http,
+        image::World::Command | image::World::Library => World::Command,
+    };
+    Facts { world, wasm: spec::Digest::of(wasm), adapted, imports: facts.imports, layers: Vec::new() }
+}

@@ -1,0 +1,267 @@
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::{AsFd, OwnedFd},
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::ExitStatus,
+    time::Instant,
+};
+
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+use spec::Digest;
+
+use super::{
+    Preparation, Prepared, Program,
+    cache::{self, Facts, Fresh, Outcome},
+};
+use crate::{
+    Error,
+    frame::Slots,
+    supervisor::{Rlimits, start, write_order},
+};
+
+/// What the process is asked to do. Descriptors by slot.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Job {
+    pub layers: Vec<LayerJob>,
+    pub program: ProgramJob,
+    pub index: usize,
+    pub code: usize,
+    pub answer: usize,
+    pub layer_bytes_max: u64,
+    pub program_bytes_max: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LayerJob {
+    pub blob: usize,
+    pub digest: Digest,
+    pub size: u64,
+    pub diff_id: Option<Digest>,
+    /// Where the uncompressed tar goes. Without it, `blob` is that tar already.
+    pub copy: Option<usize>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum ProgramJob {
+    InLayers(String),
+    Blob { blob: usize, digest: Digest, size: u64 },
+}
+
+/// What it answers, in a file of its own.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    Ready(Facts),
+    Refused { code: String, message: String, hint: Option<String> },
+}
+
+/// An answer is a few kilobytes; a program may import many names.
+const ANSWER_BYTES_MAX: u64 = 4 << 20;
+
+/// Files that the process writes and we keep, once they proved to be what they should be.
+struct Outputs {
+    layers: Vec<Option<Fresh>>,
+    index: Fresh,
+    code: Fresh,
+    answer: Fresh,
+}
+
+/// Prepares in a process of its own and keeps the result. One at a time for each `out`: whoever waited finds the
+/// first one's result.
+pub(super) fn run(preparation: &Preparation<'_>) -> Result<Prepared, Error> {
+    let (out, layers_dir, key) = (preparation.out, preparation.layers_dir, preparation.key);
+    cache::private_folder(out)?;
+    cache::private_folder(layers_dir)?;
+    let _turn = lock(out)?;
+    if let Some(prepared) = cache::open(out, layers_dir, key)? {
+        return Ok(prepared);
+    }
+    cache::sweep(out);
+    cache::sweep(layers_dir);
+    let (job, slots, outputs) = plan(preparation)?;
+    let began = Instant::now();
+    let status = execute(preparation, &job, slots)?;
+    tracing::debug!(took = ?began.elapsed(), %status, "prepared");
+    let answer = match status.success() {
+        true => read_answer(&outputs.answer.file)?,
+        false => ended_early(status, preparation)?,
+    };
+    match answer {
+        Answer::Ready(facts) => keep(preparation, outputs, facts),
+        Answer::Refused { code, message, hint } => {
+            let outcome = Outcome::Refused { code: code.clone(), message: message.clone(), hint: hint.clone() };
+            cache::write_meta(out, key, outcome)?;
+            Err(Error::Refused { code, message, hint })
+        }
+    }
+}
+
+fn lock(out: &Path) -> Result<File, Error> {
+    let path = out.join("lock");
+    let file =
+        File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::file("open", &path))?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|e| Error::file("lock", &path)(e.into()))?;
+    Ok(file)
+}
+
+fn plan(preparation: &Preparation<'_>) -> Result<(Job, Slots, Outputs), Error> {
+    let mut slots = Slots::default();
+    let share = |slots: &mut Slots, file: &File| -> Result<usize, Error> {
+        Ok(slots.put(file.try_clone().map_err(Error::os("share a file with the preparer"))?))
+    };
+    let fresh = |folder: &Path| Fresh::new(folder).map_err(Error::file("make a file in", folder));
+    let (mut layers, mut copies) = (Vec::new(), Vec::new());
+    for layer in &preparation.layers {
+        let known =
+            layer.diff_id.and_then(|diff_id| File::open(cache::layer_path(preparation.layers_dir, &diff_id)).ok());
+        let copy = match known {
+            Some(_) => None,
+            None => Some(fresh(preparation.layers_dir)?),
+        };
+        let blob = known.as_ref().unwrap_or(&layer.blob);
+        layers.push(LayerJob {
+            blob: share(&mut slots, blob)?,
+            digest: layer.digest,
+            size: blob.metadata().map_err(Error::os("read a layer's size"))?.len(),
+            diff_id: layer.diff_id,
+            copy: copy.as_ref().map(|copy| share(&mut slots, &copy.file)).transpose()?,
+        });
+        copies.push(copy);
+    }
+    let program = match &preparation.program {
+        Program::InLayers(path) => ProgramJob::InLayers(path.clone()),
+        Program::Blob { blob, digest } => ProgramJob::Blob {
+            blob: share(&mut slots, blob)?,
+            digest: *digest,
+            size: blob.metadata().map_err(Error::os("read a program's size"))?.len(),
+        },
+    };
+    let outputs = Outputs {
+        layers: copies,
+        index: fresh(preparation.out)?,
+        code: fresh(preparation.out)?,
+        answer: fresh(preparation.out)?,
+    };
+    let job = Job {
+        layers,
+        program,
+        index: share(&mut slots, &outputs.index.file)?,
+        code: share(&mut slots, &outputs.code.file)?,
+        answer: share(&mut slots, &outputs.answer.file)?,
+        layer_bytes_max: preparation.limits.layer_bytes_max,
+        program_bytes_max: preparation.limits.program_bytes_max,
+    };
+    Ok((job, slots, outputs))
+}
+
+fn execute(preparation: &Preparation<'_>, job: &Job, slots: Slots) -> Result<ExitStatus, Error> {
+    let limits = preparation.limits;
+    let rlimits = Rlimits {
+        address_space: Some(limits.memory_bytes_max),
+        cpu_seconds: Some(limits.cpu_time_max.as_secs().max(1)),
+        file_bytes: Some(limits.layer_bytes_max),
+    };
+    // Compiling in parallel would look for the processors in files, which are out of reach by then.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).to_string();
+    let environment = [("RAYON_NUM_THREADS", threads.as_str())];
+    let (mut child, control) = start(&preparation.exe, &preparation.arguments, &environment, rlimits)?;
+    let fds: Vec<OwnedFd> = slots.into_fds();
+    write_order(&control, job, fds.iter().map(AsFd::as_fd).collect())?;
+    drop(fds);
+    let patience = Instant::now() + limits.wall_time_max;
+    let status = wait_until(&mut child, patience);
+    if !matches!(status, Ok(Some(_))) {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    match status.map_err(Error::os("wait for the preparer"))? {
+        Some(status) => Ok(status),
+        // Not kept: a machine under load may be the reason.
+        None => Err(Error::Refused {
+            code: "E_COMPILE_LIMIT".to_owned(),
+            message: format!("preparing the image took more than {} s", limits.wall_time_max.as_secs()),
+            hint: None,
+        }),
+    }
+}
+
+/// The child's status, or `None` when it is still there at `patience`.
+fn wait_until(child: &mut std::process::Child, patience: Instant) -> io::Result<Option<ExitStatus>> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let pid = rustix::process::Pid::from_child(child);
+    let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        let left = patience.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        let timeout = Timespec::try_from(left).ok();
+        match poll(&mut [PollFd::new(&process, PollFlags::IN)], timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn read_answer(file: &File) -> Result<Answer, Error> {
+    let mut text = Vec::new();
+    let mut file = file;
+    io::Seek::rewind(&mut file)
+        .and_then(|()| file.take(ANSWER_BYTES_MAX).read_to_end(&mut text))
+        .map_err(Error::os("read the preparer's answer"))?;
+    serde_json::from_slice(&text).map_err(|e| Error::Protocol(format!("the preparer answered `{e}`")))
+}
+
+/// What it means that the process did not get to an answer.
+fn ended_early(status: ExitStatus, preparation: &Preparation<'_>) -> Result<Answer, Error> {
+    let limits = preparation.limits;
+    let why = match status.signal() {
+        Some(libc::SIGXCPU | libc::SIGKILL) => format!("more than {} s of CPU time", limits.cpu_time_max.as_secs()),
+        Some(libc::SIGABRT | libc::SIGSEGV | libc::SIGBUS) => {
+            format!("more than {} of memory", spec::print_bytes(limits.memory_bytes_max))
+        }
+        Some(libc::SIGXFSZ) => format!("more than {} in one file", spec::print_bytes(limits.layer_bytes_max)),
+        _ => return Err(Error::WorkerLost("preparing an image")),
+    };
+    Ok(Answer::Refused {
+        code: "E_COMPILE_LIMIT".to_owned(),
+        message: format!("preparing the image took {why}"),
+        hint: Some("make the program smaller, or split its largest functions".to_owned()),
+    })
+}
+
+fn keep(preparation: &Preparation<'_>, mut outputs: Outputs, facts: Facts) -> Result<Prepared, Error> {
+    let (out, key) = (preparation.out, preparation.key);
+    if facts.layers.len() != outputs.layers.len() {
+        return Err(Error::Protocol("the preparer answered for other layers".to_owned()));
+    }
+    for (fresh, diff_id) in outputs.layers.iter_mut().zip(&facts.layers) {
+        let Some(mut fresh) = fresh.take() else { continue };
+        let path = cache::layer_path(preparation.layers_dir, diff_id);
+        // Hashed again here: other images share this file, and the process that wrote it has seen hostile bytes.
+        if fresh.digest().map_err(Error::file("read", &path))? != *diff_id {
+            return Err(Error::Protocol("the preparer wrote another layer than it named".to_owned()));
+        }
+        fresh.keep(&path).map_err(Error::file("write", &path))?;
+    }
+    let place = |mut fresh: Fresh, name: &'static str| -> Result<String, Error> {
+        let path = out.join(name);
+        let seal = fresh.seal(name, key).map_err(Error::file("read", &path))?;
+        fresh.keep(&path).map_err(Error::file("write", &path))?;
+        Ok(seal)
+    };
+    let code_seal = place(outputs.code, cache::CODE)?;
+    let index_seal = place(outputs.index, cache::INDEX)?;
+    cache::write_meta(out, key, Outcome::Ready { facts, code_seal, index_seal })?;
+    match cache::open(out, preparation.layers_dir, key)? {
+        Some(prepared) => Ok(Prepared { cached: false, ..prepared }),
+        None => Err(Error::Protocol("what was just prepared is gone".to_owned())),
+    }
+}

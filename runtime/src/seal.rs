@@ -1,0 +1,90 @@
+//! What this node has made is marked with a key that never leaves it, so that what it did not make is not run.
+
+use std::{fs::File, io::Read, os::unix::fs::OpenOptionsExt, path::Path};
+
+use ring::hmac;
+
+use crate::Error;
+
+/// A node's sealing key.
+#[derive(Debug, Clone)]
+pub struct Key(hmac::Key);
+
+/// Read at a time while sealing.
+const CHUNK_BYTES: usize = 256 << 10;
+
+impl Key {
+    /// The key in the file at `path`, made when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read or made, or is no key.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        match std::fs::read(path) {
+            Ok(bytes) if bytes.len() == 32 => Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes))),
+            Ok(_) => Err(Error::Unsealed(path.to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::make(path),
+            Err(error) => Err(Error::file("read the key", path)(error)),
+        }
+    }
+
+    fn make(path: &Path) -> Result<Self, Error> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(|e| Error::os("make a key")(e.into()))?;
+        let fresh = path.with_extension(format!("{}.new", std::process::id()));
+        let write = || -> std::io::Result<()> {
+            let mut file = File::options().write(true).create_new(true).mode(0o600).open(&fresh)?;
+            std::io::Write::write_all(&mut file, &bytes)?;
+            file.sync_all()?;
+            // Whoever came first has made the key, and this is the loser's way to see it.
+            let linked = std::fs::hard_link(&fresh, path);
+            std::fs::remove_file(&fresh)?;
+            match linked {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+                other => other,
+            }
+        };
+        write().map_err(Error::file("make the key", path))?;
+        match std::fs::read(path) {
+            Ok(bytes) if bytes.len() == 32 => Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes))),
+            Ok(_) => Err(Error::Unsealed(path.to_owned())),
+            Err(error) => Err(Error::file("read the key", path)(error)),
+        }
+    }
+
+    /// The mark on `purpose` and all that `content` holds, in hex.
+    pub(crate) fn seal(&self, purpose: &str, content: &mut impl Read) -> std::io::Result<String> {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(purpose.as_bytes());
+        context.update(&[0]);
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            match content.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(n) => context.update(&chunk[..n]),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(context.sign().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_made_once_and_marks_what_it_saw_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let (one, again) = (Key::open(&path).unwrap(), Key::open(&path).unwrap());
+        let mark = one.seal("code", &mut &b"abc"[..]).unwrap();
+        assert_eq!(mark, again.seal("code", &mut &b"abc"[..]).unwrap());
+        assert_ne!(mark, one.seal("code", &mut &b"abd"[..]).unwrap());
+        assert_ne!(mark, one.seal("index", &mut &b"abc"[..]).unwrap());
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600);
+        std::fs::write(&path, "short").unwrap();
+        assert!(Key::open(&path).is_err());
+    }
+}

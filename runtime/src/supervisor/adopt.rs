@@ -1,0 +1,100 @@
+use std::{
+    io,
+    net::TcpListener,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::net::UnixListener,
+    },
+    path::Path,
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt},
+};
+use spec::Capability;
+
+use crate::{
+    Broker, Error, Ingress, Listener, Worker,
+    frame::{self, ToSupervisor},
+};
+
+/// A worker answers at once or never; this is for a machine under load.
+const ANSWER_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+/// Agents come one at a time; what is more is a mistake.
+const BACKLOG: i32 = 4;
+
+/// A worker that an earlier agent has left behind, with the listeners that it was given.
+#[derive(Debug)]
+pub struct Adopted {
+    /// Events and connections come to us from now on.
+    pub worker: Worker,
+    /// Whether it had started before.
+    pub started: bool,
+    /// The published ports.
+    pub listeners: Vec<Listener>,
+    /// The way in for the ingress.
+    pub ingress: Option<Ingress>,
+}
+
+/// Makes the socket `name` in `folder` for an assignment's [`adoption`](crate::Assignment::adoption), in place of an
+/// old one. The folder decides who may open it.
+///
+/// # Errors
+/// When the socket cannot be made.
+pub fn adoption_socket(folder: &Path, name: &str) -> Result<OwnedFd, Error> {
+    let listen = || -> io::Result<OwnedFd> {
+        let (_held, address) = address(folder, name)?;
+        let _ = std::fs::remove_file(folder.join(name));
+        let socket = socket()?;
+        rustix::net::bind(&socket, &address)?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        Ok(socket)
+    };
+    listen().map_err(Error::file("make the socket", folder.join(name)))
+}
+
+/// Takes over the worker that listens at `name` in `folder`. `grants` are from the caller's own record, never from
+/// the worker.
+///
+/// # Errors
+/// [`Error::WorkerLost`] when nobody listens there any more.
+pub async fn adopt(folder: &Path, name: &str, grants: Vec<Capability>, broker: Broker) -> Result<Adopted, Error> {
+    let lost = || Error::WorkerLost("waiting for an agent");
+    let (folder, name) = (folder.to_owned(), name.to_owned());
+    let (control, first) =
+        tokio::task::spawn_blocking(move || meet(&folder, &name)).await.map_err(|_| lost())?.map_err(|_| lost())?;
+    let Some((ToSupervisor::Adopted { started, ports, ingress }, fds)) = first else { return Err(lost()) };
+    let mut fds = fds.into_iter();
+    let listeners = ports
+        .into_iter()
+        .zip(fds.by_ref())
+        .map(|(container_port, fd)| Listener { container_port, socket: TcpListener::from(fd) })
+        .collect();
+    let ingress =
+        ingress.zip(fds.next()).map(|(container_port, fd)| Ingress { container_port, socket: UnixListener::from(fd) });
+    Ok(Adopted { worker: Worker::watch(control, None, grants, broker)?, started, listeners, ingress })
+}
+
+type First = Option<(ToSupervisor, Vec<OwnedFd>)>;
+
+fn meet(folder: &Path, name: &str) -> io::Result<(OwnedFd, First)> {
+    let (_held, address) = address(folder, name)?;
+    let control = socket()?;
+    rustix::net::connect(&control, &address)?;
+    sockopt::set_socket_timeout(&control, sockopt::Timeout::Recv, Some(ANSWER_TIME_MAX))?;
+    let first = frame::receive(&control)?;
+    sockopt::set_socket_timeout(&control, sockopt::Timeout::Recv, None)?;
+    Ok((control, first))
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+/// An address that fits the 108 bytes of a socket's name however deep the folder is; valid while the first part lives.
+fn address(folder: &Path, name: &str) -> io::Result<(OwnedFd, SocketAddrUnix)> {
+    let held = rustix::fs::openat(CWD, folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", held.as_raw_fd()))?;
+    Ok((held, address))
+}

@@ -1,0 +1,162 @@
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    process::Child,
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::process::{Pid, PidfdFlags, Signal};
+use spec::Capability;
+use tokio::{sync::mpsc, time::timeout};
+
+use crate::{
+    Broker, Error, Event, Exit,
+    frame::{Refusal, Target, ToSupervisor, ToWorker},
+    socket::Socket,
+};
+
+/// A consumer that is further behind than this loses denials (they are counted) and delays the rest.
+const EVENTS_WAITING_MAX: usize = 64;
+/// A worker's guests may wait for this many connections at once; the grant of G6 in the design is 32 requests.
+const CONNECTS_MAX: usize = 32;
+/// A worker that has said its last word is given this long to be gone before it is killed.
+const FAREWELL_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// An assigned worker, as its supervisor sees it. It keeps running when this is dropped.
+#[derive(Debug)]
+pub struct Worker {
+    process: Arc<OwnedFd>,
+    pid: u32,
+    socket: Arc<Socket>,
+    events: mpsc::Receiver<Event>,
+}
+
+impl Worker {
+    pub(crate) fn watch(
+        control: OwnedFd,
+        child: Option<Child>,
+        grants: Vec<Capability>,
+        broker: Broker,
+    ) -> Result<Self, Error> {
+        let cannot = "watch a worker";
+        let peer = rustix::net::sockopt::socket_peercred(&control).map_err(|e| Error::os(cannot)(e.into()))?;
+        let pid = child.as_ref().and_then(|child| Pid::from_raw(child.id().cast_signed())).unwrap_or(peer.pid);
+        let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|e| Error::os(cannot)(e.into()))?;
+        let socket = Arc::new(Socket::new(control).map_err(Error::os(cannot))?);
+        let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
+        let process = Arc::new(process);
+        let life = Life {
+            socket: socket.clone(),
+            events: sender,
+            grants: grants.into(),
+            broker,
+            connects: Arc::new(tokio::sync::Semaphore::new(CONNECTS_MAX)),
+        };
+        tokio::spawn(follow(life, child, process.clone()));
+        Ok(Self { process, pid: pid.as_raw_nonzero().get().unsigned_abs(), socket, events })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// What happens next; `None` after [`Event::Exited`].
+    pub async fn next_event(&mut self) -> Option<Event> {
+        self.events.recv().await
+    }
+
+    /// Waits for the end.
+    pub async fn wait(&mut self) -> Exit {
+        while let Some(event) = self.next_event().await {
+            if let Event::Exited(exit) = event {
+                return exit;
+            }
+        }
+        Exit::Lost
+    }
+
+    /// Asks it to take no more work, finish what runs within `grace`, and end. Its end arrives as an event.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub async fn stop(&self, grace: Duration) -> Result<(), Error> {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.socket.send(&ToWorker::Stop { grace_ms }, &[]).await.map_err(|_| Error::WorkerLost("being stopped"))
+    }
+
+    /// Ends it at once.
+    pub fn kill(&self) {
+        // One that is gone already is what was asked for.
+        let _ = rustix::process::pidfd_send_signal(&*self.process, Signal::KILL);
+    }
+}
+
+/// What the task that follows a worker holds.
+struct Life {
+    socket: Arc<Socket>,
+    events: mpsc::Sender<Event>,
+    grants: Arc<[Capability]>,
+    broker: Broker,
+    connects: Arc<tokio::sync::Semaphore>,
+}
+
+/// Reads what a worker says until it ends, then sees it off.
+async fn follow(life: Life, child: Option<Child>, process: Arc<OwnedFd>) {
+    let exit = life.listen().await;
+    see_off(child, &process).await;
+    // Nobody may be interested any more.
+    let _ = life.events.send(Event::Exited(exit.unwrap_or(Exit::Lost))).await;
+}
+
+impl Life {
+    /// Until the socket closes; the worker's last word, if it had one.
+    async fn listen(&self) -> Option<Exit> {
+        loop {
+            match self.socket.receive::<ToSupervisor>().await {
+                Ok(Some((ToSupervisor::Event(Event::Exited(exit)), _))) => return Some(exit),
+                Ok(Some((ToSupervisor::Event(event @ Event::Started), _))) => {
+                    let _ = self.events.send(event).await;
+                }
+                Ok(Some((ToSupervisor::Event(event), _))) => {
+                    // A denial that finds no room is still in the worker's log.
+                    let _ = self.events.try_send(event);
+                }
+                Ok(Some((ToSupervisor::Connect { id, target }, _))) => self.connect(id, target).await,
+                Ok(Some((ToSupervisor::Blank | ToSupervisor::Adopted { .. }, _))) => {}
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+
+    /// Connects beside listening, so that one slow name delays nothing else.
+    async fn connect(&self, id: u64, target: Target) {
+        let Ok(permit) = self.connects.clone().try_acquire_owned() else {
+            let _ = self.socket.send(&ToWorker::Refused { id, refusal: Refusal::Busy }, &[]).await;
+            return;
+        };
+        let (socket, grants, broker) = (self.socket.clone(), self.grants.clone(), self.broker.clone());
+        tokio::spawn(async move {
+            // A worker that is gone by now wants no answer.
+            let _ = match broker.connect(&grants, &target).await {
+                Ok(stream) => socket.send(&ToWorker::Connected { id }, &[stream.as_fd()]).await,
+                Err(refusal) => socket.send(&ToWorker::Refused { id, refusal }, &[]).await,
+            };
+            drop(permit);
+        });
+    }
+}
+
+/// Waits for the process to be gone, and makes it so when it lingers.
+async fn see_off(child: Option<Child>, process: &OwnedFd) {
+    let gone = match process.try_clone().and_then(Socket::watching) {
+        Ok(process) => timeout(FAREWELL_TIME_MAX, process.readable()).await.is_ok(),
+        Err(_) => false,
+    };
+    if !gone {
+        let _ = rustix::process::pidfd_send_signal(process, Signal::KILL);
+    }
+    if let Some(mut child) = child {
+        let _ = tokio::task::spawn_blocking(move || child.wait()).await;
+    }
+}

@@ -1,0 +1,10 @@
+//! A worker from the outside: made, given its assignment, watched, stopped, and found again by a later agent.
+
+mod spawn; // a blank worker: a process behind its first walls that has seen no guest byte
+mod handle; // an assigned worker: events, connections for it, stop
+mod adopt; // the socket in the task's folder by which a later agent finds it
+
+pub use adopt::{Adopted, adopt, adoption_socket};
+pub use handle::Worker;
+pub use spawn::{Blank, SpawnOptions};
+pub(crate) use spawn::{CONTROL_FD, INSTANCES_MAX, Rlimits, read_order, start, write_order};

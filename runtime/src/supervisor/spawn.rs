@@ -1,0 +1,240 @@
+use std::{
+    ffi::{CStr, OsString},
+    fs::File,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+        unix::process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use rustix::{
+    fs::{MemfdFlags, Mode, OFlags, SealFlags},
+    process::{Gid, Resource, Rlimit, Uid, setrlimit},
+    thread::UnshareFlags,
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Assignment, Broker, Error, Worker, frame, frame::ToWorker};
+
+/// Descriptor by which a worker speaks with its supervisor.
+pub(crate) const CONTROL_FD: RawFd = 3;
+
+/// Own uids start here: above every range that distributions hand out, and unique among living processes without any
+/// bookkeeping, because a pid is.
+const UID_BASE: u32 = 1_000_000_000;
+
+/// How to start a worker.
+#[derive(Debug, Clone)]
+pub struct SpawnOptions {
+    /// The binary whose `main` calls [`worker::main`](crate::worker::main) when it sees `arguments`.
+    pub exe: PathBuf,
+    /// What to start it with.
+    pub arguments: Vec<OsString>,
+    /// Instances that may live at once; the assignment's `concurrency_max` cannot exceed it.
+    pub instances_max: u32,
+}
+
+impl Default for SpawnOptions {
+    fn default() -> Self {
+        Self { exe: PathBuf::from("/proc/self/exe"), arguments: vec!["worker".into()], instances_max: 128 }
+    }
+}
+
+/// A worker that waits for its assignment: it has made its engine and has seen no guest byte. It ends by itself when
+/// it is dropped.
+#[derive(Debug)]
+pub struct Blank {
+    child: Child,
+    control: OwnedFd,
+}
+
+impl Blank {
+    /// Starts one. Returns as soon as the process exists; it takes an assignment at any time from then on.
+    ///
+    /// Root gives it an uid of its own; anybody else a user namespace. Either way it gets empty network, IPC and UTS
+    /// namespaces.
+    ///
+    /// # Errors
+    /// When the process or one of its namespaces cannot be made.
+    pub fn spawn(options: &SpawnOptions) -> Result<Self, Error> {
+        let instances = options.instances_max.to_string();
+        let environment = [(INSTANCES_MAX, instances.as_str())];
+        let (child, control) = start(&options.exe, &options.arguments, &environment, Rlimits::default())?;
+        Ok(Self { child, control })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Gives it everything it will ever have. Events follow; the first is [`Event::Started`](crate::Event::Started) or
+    /// the last. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the assignment cannot be handed over.
+    pub fn assign(self, assignment: Assignment, broker: Broker) -> Result<Worker, Error> {
+        let grants = assignment.grants.clone();
+        let (order, fds) = assignment.split();
+        write_order(&self.control, &order, fds.iter().map(AsFd::as_fd).collect())?;
+        Worker::watch(self.control, Some(self.child), grants, broker)
+    }
+}
+
+/// How many instances a worker's pool has room for.
+pub(crate) const INSTANCES_MAX: &str = "MARGAY_INSTANCES_MAX";
+
+/// Starts `exe` behind the walls that only the outside can raise; it finds the other end of the socket at
+/// [`CONTROL_FD`].
+pub(crate) fn start(
+    exe: &Path,
+    arguments: &[OsString],
+    environment: &[(&str, &str)],
+    rlimits: Rlimits,
+) -> Result<(Child, OwnedFd), Error> {
+    let (control, theirs) = frame::pair().map_err(Error::os("make a socket for a worker"))?;
+    let mut command = Command::new(exe);
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit())
+        .current_dir("/");
+    let wall =
+        Wall { control: theirs.as_raw_fd(), root: rustix::process::geteuid().is_root(), ids: own_ids(), rlimits };
+    // SAFETY: `raise` makes system calls only: no lock, no allocation, nothing that a fork could have left half done.
+    unsafe { command.pre_exec(move || wall.raise()) };
+    let child = command.spawn().map_err(Error::os("start a worker in namespaces of its own"))?;
+    Ok((child, control))
+}
+
+/// Hands over an order, however long, and its descriptors.
+pub(crate) fn write_order<T: Serialize>(control: &OwnedFd, order: &T, fds: Vec<BorrowedFd<'_>>) -> Result<(), Error> {
+    if fds.len() >= frame::FDS_MAX {
+        return Err(Error::TooManyDescriptors(fds.len()));
+    }
+    let send = || -> io::Result<()> {
+        let order = in_memory(&serde_json::to_vec(order)?)?;
+        let all: Vec<_> = [order.as_fd()].into_iter().chain(fds).collect();
+        frame::send(control, &ToWorker::Assign, &all)
+    };
+    send().map_err(Error::os("hand a worker its assignment"))
+}
+
+/// The other side of [`write_order`]; waits for it.
+pub(crate) fn read_order<T: DeserializeOwned>(control: &OwnedFd) -> io::Result<(T, Vec<OwnedFd>)> {
+    let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+    match frame::receive::<ToWorker>(control)? {
+        Some((ToWorker::Assign, mut fds)) if !fds.is_empty() => {
+            let mut order = File::from(fds.remove(0));
+            io::Seek::rewind(&mut order)?;
+            Ok((serde_json::from_reader(io::BufReader::new(order))?, fds))
+        }
+        Some(_) => Err(wrong("an order was expected")),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// Limits that are set before a process begins.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rlimits {
+    pub address_space: Option<u64>,
+    pub cpu_seconds: Option<u64>,
+    pub file_bytes: Option<u64>,
+}
+
+/// A file without a name that holds `bytes` and will never hold anything else.
+fn in_memory(bytes: &[u8]) -> io::Result<File> {
+    let file = File::from(rustix::fs::memfd_create("order", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    io::Write::write_all(&mut &file, bytes)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(file)
+}
+
+/// Lines for `/proc/self/{uid,gid}_map`, written before the fork because that must not allocate.
+#[derive(Clone)]
+struct Ids {
+    uid: Vec<u8>,
+    gid: Vec<u8>,
+}
+
+fn own_ids() -> Ids {
+    let map = |id: u32| format!("0 {id} 1\n").into_bytes();
+    Ids { uid: map(rustix::process::geteuid().as_raw()), gid: map(rustix::process::getegid().as_raw()) }
+}
+
+/// The walls that only the outside can raise, between fork and exec.
+struct Wall {
+    control: RawFd,
+    root: bool,
+    ids: Ids,
+    rlimits: Rlimits,
+}
+
+impl Wall {
+    fn raise(&self) -> io::Result<()> {
+        // A session of its own: a Ctrl-C meant for its supervisor is not meant for it.
+        rustix::process::setsid()?;
+        self.unshare()?;
+        for (what, most) in [(Resource::Core, 0), (Resource::Nofile, 8192), (Resource::Nproc, 64)] {
+            // A hard limit that is lower already stays.
+            let _ = setrlimit(what, Rlimit { current: Some(most), maximum: Some(most) });
+        }
+        let own = self.rlimits;
+        for (what, most) in
+            [(Resource::As, own.address_space), (Resource::Cpu, own.cpu_seconds), (Resource::Fsize, own.file_bytes)]
+        {
+            if most.is_some() {
+                setrlimit(what, Rlimit { current: most, maximum: most })?;
+            }
+        }
+        // SAFETY: plain numbers; what was at descriptor 3 belongs to the supervisor, and this is the child.
+        unsafe {
+            if libc::dup2(self.control, CONTROL_FD) < 0 || libc::fcntl(CONTROL_FD, libc::F_SETFD, 0) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // Whatever else the supervisor has open stays with it.
+            let first = CONTROL_FD + 1;
+            if libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        if self.root { become_nobody_else() } else { Ok(()) }
+    }
+
+    fn unshare(&self) -> io::Result<()> {
+        let mut namespaces = UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+        if !self.root {
+            namespaces |= UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
+        }
+        // SAFETY: the child of a fork has one thread, which shares neither files nor memory with anyone.
+        unsafe { rustix::thread::unshare_unsafe(namespaces)? };
+        if !self.root {
+            write_file(c"/proc/self/setgroups", b"deny")?;
+            write_file(c"/proc/self/uid_map", &self.ids.uid)?;
+            write_file(c"/proc/self/gid_map", &self.ids.gid)?;
+        }
+        Ok(())
+    }
+}
+
+/// Takes an uid that no other living process has.
+fn become_nobody_else() -> io::Result<()> {
+    let id = UID_BASE + rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
+    // A child of a fork has one thread, so what is the thread's is the process's.
+    rustix::thread::set_thread_groups(&[])?;
+    rustix::thread::set_thread_res_gid(Gid::from_raw(id), Gid::from_raw(id), Gid::from_raw(id))?;
+    rustix::thread::set_thread_res_uid(Uid::from_raw(id), Uid::from_raw(id), Uid::from_raw(id))?;
+    Ok(())
+}
+
+fn write_file(path: &CStr, bytes: &[u8]) -> io::Result<()> {
+    let file = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&file, bytes)?;
+    Ok(())
+}

@@ -1,0 +1,164 @@
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use wasmtime_wasi_http::{Error, WasiBody};
+
+use super::{container::Fault, meter::Meter};
+use crate::usage::add;
+
+/// A response's body on its way out, counted.
+pub(super) struct Outcoming {
+    content: Content,
+    meter: Arc<Meter>,
+}
+
+enum Content {
+    /// Complete: it leaves in one piece, with its length.
+    Whole { data: Option<Bytes>, trailers: Option<HeaderMap> },
+    /// As the guest writes it.
+    Stream(WasiBody),
+}
+
+impl Outcoming {
+    pub fn whole(data: Bytes, trailers: Option<HeaderMap>, meter: Arc<Meter>) -> Self {
+        let data = (!data.is_empty()).then_some(data);
+        Self { content: Content::Whole { data, trailers }, meter }
+    }
+
+    pub fn stream(body: WasiBody, meter: Arc<Meter>) -> Self {
+        Self { content: Content::Stream(body), meter }
+    }
+}
+
+impl Body for Outcoming {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        let frame = match &mut this.content {
+            Content::Whole { data, trailers } => {
+                let frame = data.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
+                Poll::Ready(frame.map(Ok))
+            }
+            Content::Stream(body) => Pin::new(body).poll_frame(cx),
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            add(&this.meter.page.bytes_out, data.len() as u64);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Whole { data, trailers } => data.is_none() && trailers.is_none(),
+            Content::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Whole { data, trailers: None } => SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64),
+            Content::Whole { .. } => SizeHint::default(),
+            Content::Stream(body) => body.size_hint(),
+        }
+    }
+}
+
+/// The frames of a body whose writer is done. `None` when it is not complete, which its writer must answer for.
+pub(super) fn collected(mut body: WasiBody) -> Result<Option<(Bytes, Option<HeaderMap>)>, Error> {
+    let (mut first, mut more, mut trailers) = (Bytes::new(), BytesMut::new(), None);
+    loop {
+        match body.frame().now_or_never() {
+            None => return Ok(None),
+            Some(None) => {
+                let data = if more.is_empty() { first } else { more.freeze() };
+                return Ok(Some((data, trailers)));
+            }
+            Some(Some(frame)) => match frame?.into_data() {
+                Ok(data) if first.is_empty() => first = data,
+                Ok(data) => {
+                    if more.is_empty() {
+                        more.extend_from_slice(&first);
+                    }
+                    more.extend_from_slice(&data);
+                }
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            },
+        }
+    }
+}
+
+/// A request's body on its way in, counted and bounded.
+pub(super) struct Bounded {
+    body: Incoming,
+    left: u64,
+    max: u64,
+    meter: Arc<Meter>,
+}
+
+impl Bounded {
+    pub fn new(body: Incoming, max: u64, meter: Arc<Meter>) -> Self {
+        Self { body, left: max, max, meter }
+    }
+}
+
+impl Body for Bounded {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx).map_err(Error::from);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            add(&self.meter.page.bytes_in, data.len() as u64);
+            match self.left.checked_sub(data.len() as u64) {
+                Some(left) => self.left = left,
+                None => return Poll::Ready(Some(Err(Error::HttpRequestBodySize(Some(self.max))))),
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// What a client is told when there is no answer from the guest: a code and a sentence. Details are in the log.
+pub(super) fn excuse(fault: &Fault, meter: Arc<Meter>) -> Response<Outcoming> {
+    let status = match fault {
+        Fault::Cpu(_) | Fault::Wall(_) => StatusCode::GATEWAY_TIMEOUT,
+        Fault::Memory(_) | Fault::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        Fault::Trap(_) | Fault::NoAnswer => StatusCode::BAD_GATEWAY,
+    };
+    let sentence = match fault {
+        Fault::Trap(_) => "the app broke while it answered".to_owned(),
+        other => format!("the app gave no answer: {other}"),
+    };
+    plain(status, fault.code(), &sentence, meter)
+}
+
+pub(super) fn plain(status: StatusCode, code: &'static str, sentence: &str, meter: Arc<Meter>) -> Response<Outcoming> {
+    let mut response = Response::new(Outcoming::whole(format!("{code}: {sentence}\n").into(), None, meter));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response.headers_mut().insert("margay-error", HeaderValue::from_static(code));
+    response
+}

@@ -1,0 +1,85 @@
+use std::{future::pending, sync::Arc, time::Duration};
+
+use tokio::time::{sleep, sleep_until};
+use wasmtime::component::InstancePre;
+use wasmtime_wasi::{I32Exit, p2::bindings::CommandPre};
+
+use super::{
+    container::{Container, Fault},
+    guest::Guest,
+    meter::Timed,
+};
+use crate::{Event, Exit};
+
+/// Runs a program once, to its end.
+pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> Exit {
+    let pre = match CommandPre::new(pre) {
+        Ok(pre) => pre,
+        Err(error) => return Exit::NotStarted(format!("the program is not a command: {error:#}")),
+    };
+    let mut stopping = container.control.stopping();
+    container.control.tell(Event::Started);
+    let _ticking = container.ticker.run();
+    let (mut store, clock) = container.store();
+    let call = async move {
+        let result = async {
+            let command = pre.instantiate_async(&mut store).await?;
+            command.wasi_cli_run().call_run(&mut store).await
+        }
+        .await;
+        let refused = store.data().held.was_refused();
+        (result, refused)
+    };
+    let wall = container.limits.wall_time_max;
+    let deadline = wall.map(|wall| tokio::time::Instant::now() + wall);
+    let mut call = Timed::new(call, clock.clone());
+    let ended = tokio::select! {
+        ended = &mut call => Ok(ended),
+        () = async { match deadline { Some(at) => sleep_until(at).await, None => pending().await } } => {
+            Err(Some(Fault::Wall(wall.unwrap_or_default())))
+        }
+        // A WASI program has no signals: there is nothing to wait for but its own end.
+        grace = async { stopping.wait_for(Option::is_some).await.ok().and_then(|grace| *grace) } => {
+            match grace {
+                Some(grace) => stop(&mut call, grace).await.ok_or(None),
+                None => Err(None),
+            }
+        }
+    };
+    drop(call);
+    let (exit, fault) = match ended {
+        Ok((Ok(Ok(())), _)) => (Exit::Code(0), None),
+        Ok((Ok(Err(())), _)) => (Exit::Code(1), None),
+        Ok((Err(error), refused)) => match error.downcast_ref::<I32Exit>() {
+            // As a shell sees it: the lower eight bits.
+            Some(I32Exit(code)) => (Exit::Code(*code as u8), None),
+            None => {
+                let fault = container.fault(&error, refused);
+                (Exit::from(&fault), Some(fault))
+            }
+        },
+        Err(Some(fault)) => (Exit::from(&fault), Some(fault)),
+        Err(None) => (Exit::Stopped, None),
+    };
+    container.ran(&clock, fault.as_ref());
+    exit
+}
+
+/// Gives a program the time that it was promised to end by itself.
+async fn stop<F: Future + Unpin>(call: &mut F, grace: Duration) -> Option<F::Output> {
+    tokio::select! {
+        ended = call => Some(ended),
+        () = sleep(grace) => None,
+    }
+}
+
+impl From<&Fault> for Exit {
+    fn from(fault: &Fault) -> Self {
+        match fault {
+            Fault::Trap(why) => Self::Trap(why.clone()),
+            Fault::Cpu(_) | Fault::Memory(_) | Fault::Wall(_) | Fault::Busy | Fault::NoAnswer => {
+                Self::Limit { code: fault.code().to_owned(), message: fault.to_string() }
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+use std::{sync::Arc, time::Duration};
+
+use spec::{Capability, ClockLevel, Limits, RandomLevel};
+use wasmtime::{Engine, PoolConcurrencyLimitError, Store, component::ResourceTable};
+use wasmtime_wasi::WasiCtx;
+use wasmtime_wasi_http::WasiHttpCtx;
+
+use super::{
+    clock,
+    control::Control,
+    files::Files,
+    guest::Guest,
+    meter::{self, Cut, Held, Meter, RunClock},
+    outgoing::{Outgoing, Ways},
+    output::{Log, Output},
+    stdin::Input,
+    ticker::Ticker,
+};
+use crate::usage::add;
+
+/// What the host copies in one call for a guest, at most.
+const HOSTCALL_BYTES_MAX: usize = 8 << 20;
+/// Headers of one message.
+const FIELDS_BYTES_MAX: usize = 128 << 10;
+
+/// What all instances of one container share, prepared so that an instance costs little more than its memory.
+pub(crate) struct Container {
+    pub engine: Engine,
+    pub args: Vec<String>,
+    pub env: Vec<(String, String)>,
+    pub working_dir: String,
+    pub limits: Limits,
+    pub clock: ClockLevel,
+    pub random: RandomLevel,
+    pub files: Arc<Files>,
+    pub meter: Arc<Meter>,
+    pub ways: Arc<Ways>,
+    pub control: Arc<Control>,
+    pub log: Arc<Log>,
+    pub stdin: Input,
+    pub stdout: Output,
+    pub stderr: Output,
+    pub ticker: Ticker,
+}
+
+/// Why a run did not end well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Cpu(Duration),
+    Memory(u64),
+    Wall(Duration),
+    Trap(String),
+    /// No slot of the pool, or of the container's concurrency, was free.
+    Busy,
+    /// It ended without an answer.
+    NoAnswer,
+}
+
+impl Fault {
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Cpu(_) => "E_CPU",
+            Self::Memory(_) => "E_MEMORY",
+            Self::Wall(_) => "E_WALL",
+            Self::Trap(_) => "E_TRAP",
+            Self::Busy => "E_BUSY",
+            Self::NoAnswer => "E_NO_ANSWER",
+        }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu(max) => write!(f, "it used more than its {} ms of CPU time", max.as_millis()),
+            Self::Memory(max) => write!(f, "it needed more than its {} of memory", spec::print_bytes(*max)),
+            Self::Wall(max) => write!(f, "it took longer than its {} ms", max.as_millis()),
+            Self::Trap(why) => write!(f, "{why}"),
+            Self::Busy => write!(f, "as many requests as it may have at once are running"),
+            Self::NoAnswer => write!(f, "it ended without an answer"),
+        }
+    }
+}
+
+impl Container {
+    /// A store for one instance, with its limits set, and the clock that measures it.
+    pub fn store(&self) -> (Store<Guest>, Arc<RunClock>) {
+        let run = Arc::new(RunClock::new());
+        let mut builder = WasiCtx::builder();
+        builder
+            .args(&self.args)
+            .envs(&self.env)
+            .initial_cwd(&self.working_dir)
+            .stdin(self.stdin.clone())
+            .stdout(self.stdout.clone())
+            .stderr(self.stderr.clone());
+        clock::set(&mut builder, self.clock, self.random, &run);
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(self.limits.handles_max as usize);
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(FIELDS_BYTES_MAX);
+        let guest = Guest {
+            table,
+            wasi: builder.build(),
+            http,
+            outgoing: Outgoing(self.ways.clone()),
+            files: self.files.clone(),
+            held: Held::new(self.meter.clone()),
+        };
+        let mut store = Store::new(&self.engine, guest);
+        store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
+        store.set_max_component_handles(self.limits.handles_max as usize);
+        meter::limit(&mut store, run.clone(), self.limits.cpu_time_max);
+        (store, run)
+    }
+
+    /// What an error of the engine means for this container. `refused` says that a wish for memory was refused before.
+    pub fn fault(&self, error: &wasmtime::Error, refused: bool) -> Fault {
+        if error.downcast_ref::<Cut>() == Some(&Cut::Cpu) {
+            return Fault::Cpu(self.limits.cpu_time_max.unwrap_or_default());
+        }
+        if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
+            return Fault::Busy;
+        }
+        if refused {
+            return Fault::Memory(self.limits.memory_bytes_max);
+        }
+        Fault::Trap(error.root_cause().to_string())
+    }
+
+    /// Counts one run.
+    pub fn ran(&self, run: &RunClock, fault: Option<&Fault>) {
+        let page = &self.meter.page;
+        add(&page.runs, 1);
+        add(&page.cpu_ns, u64::try_from(run.cpu().as_nanos()).unwrap_or(u64::MAX));
+        if let Some(fault) = fault {
+            add(&page.failed_runs, 1);
+            self.log.say(&format!("margay: {}: {fault}", fault.code()));
+        }
+    }
+}
+
+/// The levels and names that a list of grants holds.
+pub(super) struct Granted<'a>(pub &'a [Capability]);
+
+impl Granted<'_> {
+    /// The best clock that is granted; fine when none is named, as on a node of one's own.
+    pub fn clock(&self) -> ClockLevel {
+        let levels = self.0.iter().filter_map(|grant| match grant {
+            Capability::Clock(level) => Some(*level),
+            _ => None,
+        });
+        levels.max().unwrap_or(ClockLevel::Fine)
+    }
+
+    /// The best randomness that is granted; the kernel's when none is named.
+    pub fn random(&self) -> RandomLevel {
+        let levels = self.0.iter().filter_map(|grant| match grant {
+            Capability::Random(level) => Some(*level),
+            _ => None,
+        });
+        levels.max().unwrap_or(RandomLevel::Secure)
+    }
+
+    pub fn has(&self, wanted: &Capability) -> bool {
+        self.0.iter().any(|grant| grant.covers(wanted))
+    }
+}

@@ -1,0 +1,57 @@
+use std::sync::Arc;
+
+use wasmtime::{
+    Engine,
+    component::{Linker, ResourceTable},
+};
+use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use super::{
+    files::{self, Files},
+    meter::Held,
+    outgoing::Outgoing,
+};
+use crate::prepare::{EXIT_FUNCTION, EXIT_INTERFACE};
+
+/// What one instance has on the host's side.
+pub(crate) struct Guest {
+    pub table: ResourceTable,
+    pub wasi: WasiCtx,
+    pub http: WasiHttpCtx,
+    pub outgoing: Outgoing,
+    pub files: Arc<Files>,
+    pub held: Held,
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outgoing }
+    }
+}
+
+/// Every import that exists, the same for every guest: what is not granted is refused when it is called, so that the
+/// refusal can name the line that would grant it.
+///
+/// `wasi:sockets` is wasmtime's own, which denies before it makes a socket unless it is told otherwise; nobody tells it.
+pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    linker.allow_shadowing(true);
+    files::add_to_linker(&mut linker, |guest: &mut Guest| files::View {
+        table: &mut guest.table,
+        files: &guest.files,
+    })?;
+    // The exit code of a WASI 0.1 module; see the preparer's adapter.
+    linker
+        .instance(EXIT_INTERFACE)?
+        .func_wrap(EXIT_FUNCTION, |_, (code,): (u32,)| Err::<(), _>(I32Exit(code.cast_signed()).into()))?;
+    Ok(linker)
+}

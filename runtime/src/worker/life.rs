@@ -1,0 +1,261 @@
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use spec::Capability;
+use wasmtime::{
+    Engine,
+    component::{InstancePre, Linker},
+};
+
+use super::{
+    command,
+    container::{Container, Granted},
+    control::{Control, Listeners},
+    guest::{Guest, linker},
+    http,
+    loaded::{Loaded, load},
+    meter::Meter,
+    outgoing::Ways,
+    output::{Log, Output, Which},
+    stdin::Input,
+    ticker::Ticker,
+};
+use crate::{
+    Assignment, Event, Exit, Stdio, World,
+    assignment::Order,
+    engine,
+    frame::{self, ToSupervisor},
+    inherited::{self, inherited},
+    supervisor::{CONTROL_FD, INSTANCES_MAX, read_order},
+    usage::{self, Page},
+    walls::{self, Filter, Place, Strictness},
+};
+
+/// Threads that serve. More would only wait for the same sockets: one core answers tens of thousands of requests.
+const THREADS_MAX: usize = 4;
+/// The largest file that a worker may write, where no smaller quota holds.
+const FILE_BYTES_MAX: u64 = 1 << 40;
+
+/// Code that runs inside the walls before the guest does: the tests use it to try them.
+#[doc(hidden)]
+pub type Intruder = fn(&[BorrowedFd<'_>]);
+
+/// A worker's `main`. To be called before the process has any thread, and never with arguments that a person gave.
+pub fn main() -> ExitCode {
+    live(None)
+}
+
+/// Like [`main`], with somebody hostile inside.
+#[doc(hidden)]
+pub fn main_with_intruder(intruder: Intruder) -> ExitCode {
+    live(Some(intruder))
+}
+
+fn live(intruder: Option<Intruder>) -> ExitCode {
+    // SAFETY: our supervisor has put it there, and nobody else in this process looks at it.
+    let control = unsafe { inherited(CONTROL_FD) };
+    let blank = match Blank::make(intruder) {
+        Ok(blank) => blank,
+        Err(why) => return not_started(&control, why),
+    };
+    let _ = frame::send(&control, &ToSupervisor::Blank, &[]);
+    let assigned = match read_order::<Order>(&control) {
+        Ok((order, fds)) => order.join(fds).map_err(|e| e.to_string()),
+        // Nobody needs this worker.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return ExitCode::SUCCESS,
+        Err(error) => Err(error.to_string()),
+    };
+    match assigned.and_then(|assignment| blank.settle(assignment)) {
+        Ok(settled) => settled.run(control),
+        Err(why) => not_started(&control, why),
+    }
+}
+
+fn not_started(control: &OwnedFd, why: String) -> ExitCode {
+    let _ = writeln!(io::stderr(), "margay worker: {why}");
+    let _ = frame::send(control, &ToSupervisor::Event(Event::Exited(Exit::NotStarted(why))), &[]);
+    ExitCode::FAILURE
+}
+
+/// A worker before its assignment.
+struct Blank {
+    engine: Engine,
+    linker: Linker<Guest>,
+    /// Without volumes, and with.
+    filters: [Filter; 2],
+    threads: usize,
+    instances: u32,
+    intruder: Option<Intruder>,
+}
+
+impl Blank {
+    fn make(intruder: Option<Intruder>) -> Result<Self, String> {
+        let instances = std::env::var(INSTANCES_MAX).ok().and_then(|text| text.parse().ok()).unwrap_or(128);
+        let engine = engine::pooled(instances).map_err(|e| format!("the Wasm engine cannot start: {e:#}"))?;
+        let linker = linker(&engine).map_err(|e| format!("the Wasm engine cannot link: {e:#}"))?;
+        let strictness = if intruder.is_some() { Strictness::Refuse } else { Strictness::Kill };
+        let filter = |volumes| Filter::serving(volumes, strictness).map_err(|e| format!("no system call filter: {e}"));
+        let filters = [filter(false)?, filter(true)?];
+        // Asked now: the answer lies in files.
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        Ok(Self { engine, linker, filters, threads, instances, intruder })
+    }
+
+    /// Takes everything over, then raises the walls.
+    fn settle(self, mut assignment: Assignment) -> Result<Settled, String> {
+        let Loaded { pre, files, env, denied } = load(&self.engine, &self.linker, &mut assignment)?;
+        let page = Page::map(&assignment.usage).map_err(|e| format!("the usage page cannot be mapped: {e}"))?;
+        let log = Arc::new(Log::new(assignment.log.take(), assignment.limits.log_bytes_max));
+        let (stdin, stdout, stderr) =
+            stdio(std::mem::take(&mut assignment.stdio), &log).map_err(|e| format!("stdio cannot be set up: {e}"))?;
+        let listeners = copies(&assignment).map_err(|e| format!("a listener cannot be copied: {e}"))?;
+        let volumes: Vec<_> = files.volumes().iter().collect();
+        let places: Vec<_> = volumes.iter().map(|v| Place { folder: v.folder(), writable: v.is_writable() }).collect();
+        self.raise_walls(&places).map_err(|e| format!("a wall cannot be raised: {e}"))?;
+        if let Some(intruder) = self.intruder {
+            intruder(&places.iter().map(|place| place.folder).collect::<Vec<_>>());
+        }
+        drop((places, volumes));
+        let control = Arc::new(Control::new(listeners, log.clone()));
+        let meter = Arc::new(Meter::new(page, assignment.limits.memory_bytes_max));
+        let ticker = Ticker::start(&self.engine).map_err(|e| format!("no thread can be started: {e}"))?;
+        let granted = Granted(&assignment.grants);
+        let mut limits = assignment.limits.clone();
+        limits.concurrency_max = limits.concurrency_max.min(self.instances);
+        let container = Container {
+            engine: self.engine,
+            args: std::mem::take(&mut assignment.args),
+            env,
+            working_dir: assignment.working_dir.clone(),
+            limits,
+            clock: granted.clock(),
+            random: granted.random(),
+            files,
+            meter: meter.clone(),
+            ways: Arc::new(Ways::new(assignment.grants.clone(), control.clone(), meter)),
+            control,
+            log,
+            stdin,
+            stdout,
+            stderr,
+            ticker,
+        };
+        Ok(Settled { container: Arc::new(container), pre, assignment, denied, threads: self.threads })
+    }
+
+    fn raise_walls(&self, places: &[Place<'_>]) -> io::Result<()> {
+        let files = Rlimit { current: Some(FILE_BYTES_MAX), maximum: Some(FILE_BYTES_MAX) };
+        setrlimit(Resource::Fsize, files)?;
+        walls::drop_capabilities()?;
+        walls::hide()?;
+        walls::shut_files(places)?;
+        self.filters[usize::from(!places.is_empty())].apply()
+    }
+}
+
+/// Puts the handed descriptors where a program expects them. Its output also goes to the log.
+fn stdio(stdio: Stdio, log: &Arc<Log>) -> io::Result<(Input, Output, Output)> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    let open = stdio.stdin.is_some();
+    inherited::replace(0, stdio.stdin.as_ref().map_or(null.as_fd(), AsFd::as_fd))?;
+    inherited::replace(1, null.as_fd())?;
+    // The supervisor's own error stream must not be kept open by a worker that outlives it.
+    inherited::replace(2, null.as_fd())?;
+    let output = |which, fd: Option<OwnedFd>| Output::new(which, fd.map(File::from), log.clone(), stdio.terminal);
+    let (stdout, stderr) = (output(Which::Stdout, stdio.stdout), output(Which::Stderr, stdio.stderr));
+    let said = log.clone();
+    std::panic::set_hook(Box::new(move |panic| said.say(&format!("margay: E_WORKER: {panic}"))));
+    Ok((Input { open, terminal: stdio.terminal }, stdout, stderr))
+}
+
+/// Listeners for the next agent, beside those that we accept from.
+fn copies(assignment: &Assignment) -> io::Result<Listeners> {
+    let tcp = assignment
+        .listeners
+        .iter()
+        .map(|listener| Ok((listener.container_port, OwnedFd::from(listener.socket.try_clone()?))));
+    let ingress = assignment
+        .ingress
+        .as_ref()
+        .map(|ingress| Ok::<_, io::Error>((ingress.container_port, OwnedFd::from(ingress.socket.try_clone()?))));
+    Ok(Listeners { tcp: tcp.collect::<io::Result<_>>()?, ingress: ingress.transpose()? })
+}
+
+/// Behind its walls, with everything it will ever have.
+struct Settled {
+    container: Arc<Container>,
+    pre: InstancePre<Guest>,
+    assignment: Assignment,
+    denied: Vec<String>,
+    threads: usize,
+}
+
+impl Settled {
+    fn run(self, control: OwnedFd) -> ExitCode {
+        let mut builder = match self.assignment.world {
+            World::Http => tokio::runtime::Builder::new_multi_thread(),
+            World::Command => tokio::runtime::Builder::new_current_thread(),
+        };
+        let runtime = match builder.worker_threads(self.threads).max_blocking_threads(4).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return not_started(&control, format!("no event loop can be made: {error}")),
+        };
+        let container = self.container.clone();
+        let usage = self.assignment.usage.try_clone();
+        let exit = runtime.block_on(self.serve(control));
+        container.log.finish();
+        if let Ok(usage) = usage {
+            // For an agent that was not there to hear it.
+            let _ = usage::write_exit(&usage, &exit);
+        }
+        container.control.last_word(exit);
+        // Threads that still read or sleep end with the process.
+        std::process::exit(0)
+    }
+
+    async fn serve(mut self, control: OwnedFd) -> Exit {
+        let ours = self.container.control.clone();
+        tokio::spawn(ours.clone().follow(control));
+        // So that what is said next finds its listener.
+        tokio::task::yield_now().await;
+        if let Some(adoption) = self.assignment.adoption.take() {
+            tokio::spawn(ours.clone().welcome(adoption));
+        }
+        for line in &self.denied {
+            ours.deny(line);
+        }
+        match self.assignment.world {
+            World::Command => command::run(self.container, self.pre).await,
+            World::Http => {
+                let (tcp, unix) = reachable(&mut self.assignment, &ours);
+                http::serve(self.container, self.pre, tcp, unix).await
+            }
+        }
+    }
+}
+
+/// The listeners whose ports were granted. The others stay closed to the guest, and that is a denial.
+fn reachable(
+    assignment: &mut Assignment,
+    control: &Control,
+) -> (Vec<std::net::TcpListener>, Option<std::os::unix::net::UnixListener>) {
+    let grants = std::mem::take(&mut assignment.grants);
+    let granted = |port| {
+        let wanted = Capability::NetIn { port };
+        let granted = Granted(&grants).has(&wanted);
+        if !granted {
+            control.deny(&wanted.to_string());
+        }
+        granted
+    };
+    let tcp = std::mem::take(&mut assignment.listeners);
+    let tcp = tcp.into_iter().filter(|listener| granted(listener.container_port)).map(|l| l.socket).collect();
+    let ingress = assignment.ingress.take().filter(|ingress| granted(ingress.container_port));
+    (tcp, ingress.map(|ingress| ingress.socket))
+}

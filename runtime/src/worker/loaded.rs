@@ -1,0 +1,139 @@
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    sync::Arc,
+};
+
+use image::FileIndex;
+use spec::{Capability, Rights};
+use wasmtime::{
+    Engine,
+    component::{Component, InstancePre, Linker},
+};
+
+use super::{
+    container::Granted,
+    files::{Files, Volume, mapped},
+    guest::Guest,
+};
+use crate::{Assignment, VolumeMount, VolumeSource, volume};
+
+/// What an assignment's descriptors became.
+pub(super) struct Loaded {
+    pub pre: InstancePre<Guest>,
+    pub files: Arc<Files>,
+    pub env: Vec<(String, String)>,
+    /// Lines that would have granted what was left out.
+    pub denied: Vec<String>,
+}
+
+/// Does everything that needs paths, while there are some.
+pub(super) fn load(engine: &Engine, linker: &Linker<Guest>, assignment: &mut Assignment) -> Result<Loaded, String> {
+    let pre = program(engine, linker, &assignment.code)?;
+    let cannot = |what: &str, error: io::Error| format!("cannot {what}: {error}");
+    let index = mapped(&assignment.index).map_err(|e| cannot("read the index", e))?;
+    let index = FileIndex::from_bytes(&index).map_err(|e| e.to_string())?;
+    let layers = assignment.layers.iter().map(mapped).collect::<io::Result<_>>();
+    let layers = layers.map_err(|e| cannot("map a layer", e))?;
+    let mut denied = Vec::new();
+    let mut volumes = Vec::new();
+    for mount in std::mem::take(&mut assignment.volumes) {
+        let path = mount.path.clone();
+        match granted(mount, &assignment.grants) {
+            Ok(mount) => volumes.push((path, opened(mount)?)),
+            Err(line) => denied.push(line),
+        }
+    }
+    let granted = Granted(&assignment.grants);
+    let secrets: Vec<_> = std::mem::take(&mut assignment.secrets)
+        .into_iter()
+        .filter(|(name, _)| name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')))
+        .collect();
+    let env = environment(assignment, &granted, &secrets, &mut denied);
+    let secret_files = secrets.into_iter().filter(|(name, _)| {
+        let grant = Capability::Secret { name: name.clone(), as_env: false };
+        let granted = granted.has(&grant);
+        if !granted && !granted_as_env(&assignment.grants, name) {
+            denied.push(grant.to_string());
+        }
+        granted
+    });
+    let secret_files: Vec<_> = secret_files.collect();
+    let files = Files::new(index, layers, volumes, secret_files.into_iter(), assignment.limits.writable_bytes_max)
+        .map_err(|e| e.to_string())?;
+    Ok(Loaded { pre, files: Arc::new(files), env, denied })
+}
+
+fn program(engine: &Engine, linker: &Linker<Guest>, code: &File) -> Result<InstancePre<Guest>, String> {
+    let path = format!("/proc/self/fd/{}", code.as_raw_fd());
+    // SAFETY: machine code that our own preparer has made from Wasm and our supervisor has found sealed; a blank worker
+    // takes assignments from its supervisor only.
+    let component = unsafe { Component::deserialize_file(engine, path) };
+    let component = component.map_err(|e| format!("the machine code cannot be loaded: {e:#}"))?;
+    linker.instantiate_pre(&component).map_err(|e| format!("the program cannot be linked: {e:#}"))
+}
+
+/// A mount cut to what was granted at its path, or the line that would grant it.
+fn granted(mount: VolumeMount, grants: &[Capability]) -> Result<VolumeMount, String> {
+    let found = grants.iter().find_map(|grant| match grant {
+        Capability::Fs { path, rights, volume: Some(_), max_bytes } if *path == mount.path => {
+            Some((*rights, *max_bytes))
+        }
+        _ => None,
+    });
+    let Some((rights, max)) = found else { return Err(format!("fs:{}#{};volume=NAME", mount.path, mount.rights)) };
+    let both = Rights {
+        read: rights.read && mount.rights.read,
+        write: rights.write && mount.rights.write,
+        execute: false,
+        delete: rights.delete && mount.rights.delete,
+    };
+    let max_bytes = match (mount.max_bytes, max) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    };
+    Ok(VolumeMount { rights: both, max_bytes, ..mount })
+}
+
+fn opened(mount: VolumeMount) -> Result<Volume, String> {
+    let root: OwnedFd = match mount.source {
+        VolumeSource::Detached(fd) => fd,
+        VolumeSource::Folder(path) => {
+            volume::detach(&path, mount.rights).map_err(|e| match std::error::Error::source(&e) {
+                Some(cause) => format!("{e}: {cause}"),
+                None => e.to_string(),
+            })?
+        }
+    };
+    Ok(Volume::new(root, mount.rights, mount.max_bytes))
+}
+
+fn granted_as_env(grants: &[Capability], name: &str) -> bool {
+    Granted(grants).has(&Capability::Secret { name: name.to_owned(), as_env: true })
+}
+
+/// The image's own variables, those that were granted, and secrets that are handed over so.
+fn environment(
+    assignment: &Assignment,
+    granted: &Granted<'_>,
+    secrets: &[(String, Vec<u8>)],
+    denied: &mut Vec<String>,
+) -> Vec<(String, String)> {
+    let mut env = assignment.image_env.clone();
+    for (name, value) in &assignment.env {
+        let grant = Capability::Env(name.clone());
+        match granted.has(&grant) {
+            true => drop(env.insert(name.clone(), value.clone())),
+            false => denied.push(grant.to_string()),
+        }
+    }
+    for (name, value) in secrets {
+        if granted_as_env(&assignment.grants, name)
+            && let Ok(value) = String::from_utf8(value.clone())
+        {
+            env.insert(name.clone(), value);
+        }
+    }
+    env.into_iter().collect()
+}

@@ -1,0 +1,251 @@
+//! What runs use, and what stops them: memory summed over the container, CPU time measured where it is spent.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use rustix::time::{ClockId, clock_gettime};
+use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
+
+use crate::{
+    usage::{Page, add},
+    worker::guest::Guest,
+};
+
+/// What all instances of a container share.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    pub page: Page,
+    memory_now: AtomicU64,
+    memory_max: u64,
+}
+
+impl Meter {
+    pub fn new(page: Page, memory_max: u64) -> Self {
+        Self { page, memory_now: AtomicU64::new(0), memory_max }
+    }
+
+    fn take(&self, bytes: u64) -> bool {
+        let taken = self.memory_now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+            now.checked_add(bytes).filter(|sum| *sum <= self.memory_max)
+        });
+        match taken {
+            Ok(before) => {
+                self.page.memory_bytes_peak.fetch_max(before + bytes, Ordering::Relaxed);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.memory_now.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Why a run was ended from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Cut {
+    #[error("its CPU time is used up")]
+    Cpu,
+}
+
+/// What one run holds of the container's memory. Gives it back when the store goes.
+pub(crate) struct Held {
+    meter: Arc<Meter>,
+    bytes: u64,
+    since: Instant,
+    byte_ns: u128,
+    refused: bool,
+}
+
+impl Held {
+    pub fn new(meter: Arc<Meter>) -> Self {
+        Self { meter, bytes: 0, since: Instant::now(), byte_ns: 0, refused: false }
+    }
+
+    /// Whether a wish for more memory was refused.
+    pub fn was_refused(&self) -> bool {
+        self.refused
+    }
+
+    fn grow(&mut self, more: u64) -> bool {
+        if !self.meter.take(more) {
+            self.refused = true;
+            return false;
+        }
+        self.settle();
+        self.bytes += more;
+        true
+    }
+
+    fn settle(&mut self) {
+        let now = Instant::now();
+        self.byte_ns += u128::from(self.bytes) * (now - self.since).as_nanos();
+        self.since = now;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.settle();
+        self.meter.give_back(self.bytes);
+        add(&self.meter.page.memory_byte_ms, u64::try_from(self.byte_ns / 1_000_000).unwrap_or(u64::MAX));
+    }
+}
+
+/// Bytes of one table element on the host's side.
+const ELEMENT_BYTES: usize = 16;
+
+impl ResourceLimiter for Held {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(maximum.is_none_or(|maximum| desired <= maximum) && self.grow((desired - current) as u64))
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let bytes = (desired - current).saturating_mul(ELEMENT_BYTES) as u64;
+        Ok(maximum.is_none_or(|maximum| desired <= maximum) && self.grow(bytes))
+    }
+}
+
+/// The time that one run has spent on a processor, readable while it runs.
+#[derive(Debug)]
+pub(crate) struct RunClock {
+    began: Instant,
+    cpu_ns: AtomicU64,
+    /// Start of the current poll, in nanoseconds since `began`.
+    poll_ns: AtomicU64,
+    /// The thread's own clock at the first tick of the current poll and when that was: a poll that lasts is measured
+    /// by it, because another thread may have had the processor meanwhile.
+    thread_ns: AtomicU64,
+    tick_ns: AtomicU64,
+    yielded: AtomicBool,
+    /// What a guest with a frozen clock sees.
+    frozen_ns: AtomicU64,
+}
+
+impl RunClock {
+    pub fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            cpu_ns: AtomicU64::new(0),
+            poll_ns: AtomicU64::new(0),
+            thread_ns: AtomicU64::new(0),
+            tick_ns: AtomicU64::new(0),
+            yielded: AtomicBool::new(false),
+            frozen_ns: AtomicU64::new(0),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.began.elapsed().as_nanos() as u64
+    }
+
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Nanoseconds since the start, as of the last import that waited.
+    pub fn frozen(&self) -> u64 {
+        self.frozen_ns.load(Ordering::Relaxed)
+    }
+
+    pub fn cpu(&self) -> Duration {
+        Duration::from_nanos(self.cpu_ns.load(Ordering::Relaxed))
+    }
+
+    fn poll_begins(&self) {
+        let now = self.now();
+        self.poll_ns.store(now, Ordering::Relaxed);
+        self.thread_ns.store(0, Ordering::Relaxed);
+        if !self.yielded.swap(false, Ordering::Relaxed) {
+            self.frozen_ns.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// What the current poll has cost so far.
+    fn poll_cost(&self) -> u64 {
+        let started = self.poll_ns.load(Ordering::Relaxed);
+        match self.thread_ns.load(Ordering::Relaxed) {
+            0 => self.now() - started,
+            thread => {
+                let before_tick = self.tick_ns.load(Ordering::Relaxed) - started;
+                before_tick + thread_time().saturating_sub(thread)
+            }
+        }
+    }
+
+    fn poll_ends(&self) {
+        self.cpu_ns.fetch_add(self.poll_cost(), Ordering::Relaxed);
+    }
+
+    /// A millisecond has passed within one poll; whether the run may go on.
+    fn tick(&self, cpu_max: Option<Duration>) -> bool {
+        if self.thread_ns.load(Ordering::Relaxed) == 0 {
+            self.tick_ns.store(self.now(), Ordering::Relaxed);
+            self.thread_ns.store(thread_time().max(1), Ordering::Relaxed);
+        }
+        let spent = self.cpu_ns.load(Ordering::Relaxed) + self.poll_cost();
+        self.yielded.store(true, Ordering::Relaxed);
+        cpu_max.is_none_or(|max| u128::from(spent) <= max.as_nanos())
+    }
+}
+
+fn thread_time() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}
+
+/// Gives `store` its limits on memory and CPU time, and makes it step aside at every tick.
+pub(crate) fn limit(store: &mut Store<Guest>, clock: Arc<RunClock>, cpu_max: Option<Duration>) {
+    store.limiter(|guest| &mut guest.held);
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |_| match clock.tick(cpu_max) {
+        true => Ok(UpdateDeadline::Yield(1)),
+        false => Err(Cut::Cpu.into()),
+    });
+}
+
+/// A future whose polls are a run's time on a processor, its drop included.
+pub(crate) struct Timed<F> {
+    future: Option<Pin<Box<F>>>,
+    clock: Arc<RunClock>,
+}
+
+impl<F: Future> Timed<F> {
+    pub fn new(future: F, clock: Arc<RunClock>) -> Self {
+        Self { future: Some(Box::pin(future)), clock }
+    }
+}
+
+impl<F: Future> Future for Timed<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.clock.poll_begins();
+        let future = self.future.as_mut().expect("a future is not polled after its end");
+        let polled = future.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.future = None;
+        }
+        self.clock.poll_ends();
+        polled
+    }
+}
+
+impl<F> Drop for Timed<F> {
+    fn drop(&mut self) {
+        if self.future.is_some() {
+            self.clock.poll_begins();
+            self.future = None;
+            self.clock.poll_ends();
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! A worker from the inside: one process, one container, many instances.
+//!
+//! The order is everything. Blank, it makes engine, linker, pool and filters, with one thread and without having seen a
+//! guest's byte. Assigned, it takes its descriptors, loads the machine code by `/proc/self/fd/N`, shuts the
+//! filesystem but for its volumes, then most system calls, and only then starts threads and lets the guest in.
+
+mod life; // from blank to the end
+mod loaded; // an assignment become memory: code, index, layers, volumes
+
+mod container; // what all instances share
+mod guest; // what one instance has, and every import that there is
+mod files; // the union of layers, memory and volumes, as wasi:filesystem
+mod outgoing; // requests that a guest sends
+mod clock; // time and randomness as granted
+mod stdin; // what a guest reads
+mod output; // what a guest writes, and the log
+
+mod http; // a fresh instance for each request
+mod answer; // bodies, counted, and what a client hears of a failure
+mod command; // one instance, once
+
+mod meter; // memory, CPU time, and where they end
+mod ticker; // the engine's sense of time
+mod control; // the socket to the supervisor
+mod denials; // what was denied, and how often
+
+pub(crate) use guest::linker;
+pub use life::main;
+#[doc(hidden)]
+pub use life::{Intruder, main_with_intruder};

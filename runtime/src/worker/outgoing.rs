@@ -1,0 +1,234 @@
+//! Requests that a guest sends: the broker connects, this process speaks HTTP and TLS over what it was handed.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::uri::{PathAndQuery, Scheme, Uri};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use spec::Capability;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::Semaphore,
+    time::{Sleep, timeout},
+};
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+use super::{control::Control, meter::Meter};
+use crate::{
+    broker,
+    frame::{Refusal, SchemeName, Target},
+    usage::add,
+};
+
+/// Connections that one container has open at once.
+const OPEN_MAX: usize = 64;
+/// A guest that sets no time of its own is as patient as this.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How one container reaches out.
+pub(crate) struct Ways {
+    pub grants: Vec<Capability>,
+    pub control: Arc<Control>,
+    pub meter: Arc<Meter>,
+    open: Arc<Semaphore>,
+}
+
+impl Ways {
+    pub fn new(grants: Vec<Capability>, control: Arc<Control>, meter: Arc<Meter>) -> Self {
+        Self { grants, control, meter, open: Arc::new(Semaphore::new(OPEN_MAX)) }
+    }
+}
+
+/// The hooks of one instance.
+#[derive(Clone)]
+pub(crate) struct Outgoing(pub Arc<Ways>);
+
+type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
+type Answer = Result<(http::Response<WasiBody>, Io), Error>;
+
+impl WasiHttpHooks for Outgoing {
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Answer> + Send> {
+        let ways = self.0.clone();
+        Box::new(async move { ways.send(request, options.unwrap_or_default()).await })
+    }
+}
+
+impl Ways {
+    async fn send(&self, mut request: http::Request<WasiBody>, options: RequestOptions) -> Answer {
+        let target = target(request.uri())?;
+        // Checked here for a quick answer, and in the broker because this process cannot be believed.
+        if let Err(refusal) = broker::decide(&self.grants, &target) {
+            return Err(self.refused(refusal));
+        }
+        let permit = self.open.clone().try_acquire_owned().map_err(|_| Error::ConnectionLimitReached)?;
+        let connect_time = options.connect_timeout.unwrap_or(PATIENCE).min(PATIENCE);
+        let stream = timeout(connect_time, self.connect(&target)).await.map_err(|_| Error::ConnectionTimeout)??;
+        *request.uri_mut() = origin_form(request.uri());
+        let meter = self.meter.clone();
+        let request = request.map(|body| {
+            body.map_frame(move |frame| {
+                if let Some(data) = frame.data_ref() {
+                    add(&meter.page.bytes_out, data.len() as u64);
+                }
+                frame
+            })
+        });
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        // Ends with the connection, which ends when the response's body is gone.
+        let driver = tokio::spawn(async move {
+            let _permit = permit;
+            connection.await
+        });
+        let driver = AbortOnDrop(driver);
+        let first_byte = options.first_byte_timeout.unwrap_or(PATIENCE);
+        let response =
+            timeout(first_byte, sender.send_request(request)).await.map_err(|_| Error::ConnectionReadTimeout)??;
+        let between = options.between_bytes_timeout.unwrap_or(PATIENCE);
+        let meter = self.meter.clone();
+        let response = response.map(|body| Arriving { body, between, waiting: None, meter, driver }.boxed_unsync());
+        Ok((response, Box::new(async { Ok(()) })))
+    }
+
+    async fn connect(&self, target: &Target) -> Result<Box<dyn Stream>, Error> {
+        let socket = self.control.connect(target).await.map_err(|refusal| self.refused(refusal))?;
+        let stream = std::net::TcpStream::from(socket);
+        stream.set_nonblocking(true).map_err(Error::Connect)?;
+        let stream = TcpStream::from_std(stream).map_err(Error::Connect)?;
+        match target.scheme {
+            SchemeName::Http => Ok(Box::new(stream)),
+            SchemeName::Https => {
+                let name = ServerName::try_from(target.host.clone()).map_err(|_| Error::HttpRequestUriInvalid)?;
+                let connector = tokio_rustls::TlsConnector::from(tls());
+                Ok(Box::new(connector.connect(name, stream).await.map_err(Error::Tls)?))
+            }
+        }
+    }
+
+    /// The interface's own word for a refusal; a denial is also counted and told.
+    fn refused(&self, refusal: Refusal) -> Error {
+        match refusal {
+            Refusal::Denied { line } => {
+                self.control.deny(&line);
+                Error::HttpRequestDenied
+            }
+            Refusal::Forbidden { line, .. } => {
+                self.control.deny(&line);
+                Error::DestinationIpProhibited
+            }
+            Refusal::NoSuchName => Error::DnsError { rcode: Some("NXDOMAIN".to_owned()), info_code: None },
+            Refusal::Unreachable { .. } => Error::DestinationUnavailable,
+            Refusal::Busy => Error::ConnectionLimitReached,
+            Refusal::NoBroker => Error::InternalError(Some("E_BROKER: the node's agent does not answer".to_owned())),
+        }
+    }
+}
+
+fn target(uri: &Uri) -> Result<Target, Error> {
+    let scheme = match uri.scheme() {
+        Some(scheme) if *scheme == Scheme::HTTP => SchemeName::Http,
+        Some(scheme) if *scheme == Scheme::HTTPS => SchemeName::Https,
+        _ => return Err(Error::HttpProtocolError),
+    };
+    let authority = uri.authority().ok_or(Error::HttpRequestUriInvalid)?;
+    if authority.as_str().contains('@') {
+        return Err(Error::HttpRequestUriInvalid);
+    }
+    let default = match scheme {
+        SchemeName::Http => 80,
+        SchemeName::Https => 443,
+    };
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+    Ok(Target { scheme, host, port: authority.port_u16().unwrap_or(default) })
+}
+
+/// Only a proxy wants to see scheme and host in the request line.
+fn origin_form(uri: &Uri) -> Uri {
+    uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")).into()
+}
+
+fn tls() -> Arc<rustls::ClientConfig> {
+    static CONFIG: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
+    CONFIG
+        .get_or_init(|| {
+            let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let config = rustls::ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .expect("the provider speaks TLS 1.2 and 1.3")
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            Arc::new(config)
+        })
+        .clone()
+}
+
+/// A connection, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+struct AbortOnDrop(tokio::task::JoinHandle<hyper::Result<()>>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A response's body on its way in. Keeps its connection alive, and ends it.
+struct Arriving {
+    body: Incoming,
+    between: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+    meter: Arc<Meter>,
+    driver: AbortOnDrop,
+}
+
+impl Body for Arriving {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let _alive = &self.driver;
+        match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.waiting = None;
+                if let Some(data) = frame.data_ref() {
+                    add(&self.meter.page.bytes_in, data.len() as u64);
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => {
+                let between = self.between;
+                let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(between)));
+                ready!(waiting.as_mut().poll(cx));
+                Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
