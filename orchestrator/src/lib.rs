@@ -34,6 +34,9 @@ mod tls; // both ends of TLS
 
 mod error;
 
+#[cfg(test)]
+mod journeys; // the whole control plane in one process
+
 pub use api::{
     Caller, ContainerGrants, CreateCluster, CreateCredential, CreateJoinToken, CreateService, CreatedJoinToken,
     Credential, Drain, Health, Page, RegisteredDefinition, RunTask, UpdateService, UsageReport, UsageTotal, Volume,

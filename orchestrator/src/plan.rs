@@ -6,7 +6,7 @@ mod copies; // the copies of one service
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fmt,
     sync::Arc,
     time::Duration,
@@ -18,7 +18,7 @@ use store::Rev;
 use crate::{
     api::Volume,
     model::{Model, ServiceKey, TaskKey},
-    records::{DefinitionRecord, Kept, NodeRecord, ServiceRecord, TaskRecord},
+    records::{DefinitionRecord, Kept, NodeRecord, ServiceRecord, TaskRecord, key_of},
 };
 use room::{Need, Room};
 
@@ -99,7 +99,7 @@ pub(crate) fn plan(desired: &Desired<'_>, observed: &Observed<'_>, now: Timestam
         now,
         room: Room::left_on(desired, observed),
         volumes: observed.volumes.clone(),
-        changed: BTreeSet::new(),
+        changed: BTreeMap::new(),
         plan: Plan::default(),
     };
     let mut copies: BTreeMap<ServiceKey, Vec<&Kept<TaskRecord>>> = BTreeMap::new();
@@ -132,7 +132,8 @@ struct Draft<'a> {
     room: Room<'a>,
     /// With those that this plan makes.
     volumes: BTreeMap<(Tenant, VolumeName), Volume>,
-    changed: BTreeSet<TaskKey>,
+    /// Which step is about which task.
+    changed: BTreeMap<TaskKey, usize>,
     plan: Plan,
 }
 
@@ -210,15 +211,21 @@ impl<'a> Draft<'a> {
         Ok((node, new))
     }
 
+    /// Asks a task to end, on top of what this plan has already decided about it.
     fn stop(&mut self, task: &Kept<TaskRecord>, reason: &str) {
-        self.change(task, task.value.stopped_for(reason, self.now), Vec::new());
+        let decided = self.changed.get(&key_of(&task.value)).copied();
+        match decided.and_then(|at| self.plan.steps.get_mut(at)) {
+            Some(Step::Change { task: next, .. }) if next.is_wanted() => **next = next.stopped_for(reason, self.now),
+            Some(_) => {}
+            None => self.change(task, task.value.stopped_for(reason, self.now), Vec::new()),
+        }
     }
 
     /// The first decision about a task stands: a second one would be made from the same old record.
     fn change(&mut self, task: &Kept<TaskRecord>, next: TaskRecord, volumes: Vec<Volume>) {
-        if self.changed.insert((next.tenant.clone(), next.id().clone())) {
-            self.plan.steps.push(Step::Change { task: Box::new(next), based_on: task.mod_rev, volumes });
-        }
+        let Entry::Vacant(decision) = self.changed.entry(key_of(&next)) else { return };
+        decision.insert(self.plan.steps.len());
+        self.plan.steps.push(Step::Change { task: Box::new(next), based_on: task.mod_rev, volumes });
     }
 
     /// Ended tasks that nobody needs to see any more. The newest of each copy stays while its service does: it says how

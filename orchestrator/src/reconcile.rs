@@ -9,7 +9,7 @@ use crate::{
     app::{App, now},
     error::Refusal,
     keys,
-    model::{Model, TaskKey},
+    model::Model,
     plan::{Desired, Observed, Plan, Step, plan},
     records::{IdempotencyRecord, JoinRecord, Kept, encode},
 };
@@ -152,9 +152,4 @@ async fn delete<T>(app: &App, key: &str, kept: &Kept<T>) -> Result<(), Refusal> 
     let same = Compare::ModRev(key.to_owned(), kept.mod_rev);
     app.store.txn(Txn::new().when(same).then(Op::Delete(Range::Key(key.to_owned())))).await?;
     Ok(())
-}
-
-/// What a task is called in the model.
-pub(crate) fn key_of(record: &crate::records::TaskRecord) -> TaskKey {
-    (record.tenant.clone(), record.id().clone())
 }

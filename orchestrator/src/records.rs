@@ -126,12 +126,21 @@ impl TaskRecord {
         self.with(status, now)
     }
 
-    /// This task, asked to end.
+    /// This task, asked to end. Of one whose node is silent, nobody knows whether it heard.
     pub fn stopped_for(&self, reason: &str, now: Timestamp) -> Self {
-        let mut record = self.at(TaskPhase::Stopping, Some(reason.to_owned()), now);
+        let phase = match self.task.status.phase {
+            TaskPhase::Unknown => TaskPhase::Unknown,
+            _ => TaskPhase::Stopping,
+        };
+        let mut record = self.at(phase, Some(reason.to_owned()), now);
         record.task.spec.stop = true;
         record
     }
+}
+
+/// What a task is called in the model.
+pub(crate) fn key_of(record: &TaskRecord) -> (Tenant, TaskId) {
+    (record.tenant.clone(), record.id().clone())
 }
 
 /// A node.

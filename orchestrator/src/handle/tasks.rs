@@ -11,8 +11,7 @@ use crate::{
     error::Refusal,
     keys,
     plan::Subject,
-    reconcile::key_of,
-    records::{Kept, TaskRecord, encode},
+    records::{Kept, TaskRecord, encode, key_of},
     secret,
 };
 

@@ -1,0 +1,6 @@
+//! The whole control plane in this process: a real store, real sockets, real TLS, and nodes that are only pretended.
+
+mod access; // every route, as everybody
+mod faults; // restarts, replays, races
+mod life; // an app from its definition to its end
+mod world; // the control plane and pretended nodes

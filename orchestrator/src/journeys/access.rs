@@ -1,0 +1,156 @@
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::world::{FakeNode, World, definition};
+use crate::{
+    Client, CreateCredential, CreateJoinToken, Credential,
+    routes::{Access, ROUTES, openapi},
+};
+
+/// What the answer must be when somebody may not, and that it is something else when they may.
+fn expected(access: Access, who: &str) -> Option<StatusCode> {
+    match (access, who) {
+        (Access::Anyone, _) => None,
+        (_, "nobody" | "forger") => Some(StatusCode::UNAUTHORIZED),
+        (Access::Tenant, "node") | (Access::Operator, "node" | "other tenant") => Some(StatusCode::FORBIDDEN),
+        (Access::Node, "owner" | "other tenant") => Some(StatusCode::FORBIDDEN),
+        (Access::Tenant | Access::Operator | Access::Node, _) => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_route_lets_in_whom_its_row_says_and_nobody_else() {
+    let world = World::start().await;
+    let node = world.node("n1").await;
+    let other: Credential =
+        world.client.create_credential(&CreateCredential { tenant: "other".parse().unwrap() }).await.unwrap();
+    for route in ROUTES {
+        // Names that nobody has: whoever may ask is told so, or that the body is none.
+        let path = route.path.replace('{', "x-").replace('}', "");
+        for who in ["nobody", "forger", "other tenant", "node", "owner"] {
+            let (status, answer) = match who {
+                "nobody" => world.raw_tls(route.method.as_str(), &path, None, b"").await,
+                "forger" => world.raw_tls(route.method.as_str(), &path, Some(&"0".repeat(64)), b"").await,
+                "other tenant" => world.raw_tls(route.method.as_str(), &path, Some(&other.token), b"").await,
+                "node" => node.ask(route.method.clone(), &path, &Value::Null).await,
+                _ => world.raw(route.method.as_str(), &path, None, b"").await,
+            };
+            match expected(route.access, who) {
+                Some(want) => assert_eq!(status, want, "{} {} as {who}: {answer}", route.method, route.path),
+                None => assert!(
+                    !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) && !status.is_server_error(),
+                    "{} {} as {who}: {status} {answer}",
+                    route.method,
+                    route.path
+                ),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_tenant_sees_nothing_of_another() {
+    let world = World::start().await;
+    let main = "main".parse().unwrap();
+    world.client.create_cluster(&main).await.unwrap();
+    world.client.register(&definition("cats", "cats")).await.unwrap();
+    let _node = world.node("n1").await;
+    let other = CreateCredential { tenant: "other".parse().unwrap() };
+    let other = Client::tls(world.client.create_credential(&other).await.unwrap());
+    assert_eq!(other.principal().await.unwrap().tenant.as_str(), "other");
+    assert!(other.clusters().await.unwrap().is_empty());
+    assert!(other.definitions().await.unwrap().is_empty());
+    assert!(other.nodes().await.unwrap().is_empty());
+    for refused in [
+        other.cluster(&main).await.map(drop),
+        other.delete_cluster(&main).await,
+        other.definition(&"cats:1".parse().unwrap()).await.map(drop),
+        other.deregister(&"cats:1".parse().unwrap()).await,
+        other.remove_node(&"n1".parse().unwrap()).await,
+        other.drain_node(&"n1".parse().unwrap(), true).await.map(drop),
+    ] {
+        assert!(refused.unwrap_err().to_string().starts_with("there is no "));
+    }
+    let error = other.create_join_token(CreateJoinToken { pool: true, shared: false }).await.map(drop).unwrap_err();
+    assert_eq!(error.hint().unwrap(), "only the operator adds nodes to the pool");
+    // The same names are its own.
+    other.create_cluster(&main).await.unwrap();
+    other.delete_cluster(&main).await.unwrap();
+    assert_eq!(world.client.clusters().await.unwrap().len(), 1);
+    // The operator's own credential over TCP is the operator's tenant, and no operator.
+    let over_tcp = Client::tls(world.credential());
+    let caller = over_tcp.principal().await.unwrap();
+    assert_eq!((caller.tenant.as_str(), caller.operator), ("acme", false));
+    assert_eq!(over_tcp.clusters().await.unwrap().len(), 1);
+    let stranger = Credential { ca_fingerprint: "ab".repeat(32), ..world.credential() };
+    assert!(Client::tls(stranger).health().await.is_err(), "another CA is not trusted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_join_token_works_once_and_a_removed_node_is_nobody() {
+    let world = World::start().await;
+    let token = world.token(CreateJoinToken::default()).await;
+    let (first, second) =
+        futures_util::future::join(FakeNode::join(token.clone(), "n1"), FakeNode::join(token.clone(), "n1")).await;
+    let winners = [&first, &second].into_iter().filter(|result| result.is_ok()).count();
+    assert_eq!(winners, 1, "one winner");
+    let mut node = first.or(second).ok().unwrap();
+    for guess in [token.secret.clone(), "0".repeat(64), String::new()] {
+        let again = spec::wire::JoinToken { secret: guess, ..token.clone() };
+        let Err((status, fault)) = FakeNode::join(again, "n9").await else { panic!("it joined") };
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+        assert!(fault["hint"].as_str().unwrap().contains("make a new one"), "{fault}");
+    }
+    // The same name again is given another one.
+    let twin = FakeNode::join(world.token(CreateJoinToken::default()).await, "n1").await.ok().unwrap();
+    assert!(twin.id.as_str().starts_with("n1-"), "{}", twin.id);
+    // A renewed certificate works, the one before too until the next renewal, and then no more.
+    let (mut oldest, desired) = (node.clone(), |node: &FakeNode| {
+        let node = node.clone();
+        async move { node.ask(Method::GET, "/v1/node/desired", &Value::Null).await.0 }
+    });
+    for _ in 0..2 {
+        assert_eq!(node.renew().await.0, StatusCode::OK);
+        assert_eq!(desired(&node).await, StatusCode::OK);
+    }
+    assert_eq!(desired(&oldest).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(oldest.renew().await.0, StatusCode::UNAUTHORIZED);
+    world.client.remove_node(&node.id).await.unwrap();
+    assert_eq!(desired(&node).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(node.report().await, StatusCode::UNAUTHORIZED);
+    assert_eq!(desired(&twin).await, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_document_names_every_route_and_every_type() {
+    let document = openapi();
+    for route in ROUTES {
+        let operation = &document["paths"][route.path][route.method.as_str().to_lowercase()];
+        assert!(operation["summary"].is_string(), "{} {}", route.method, route.path);
+    }
+    let operations: usize =
+        document["paths"].as_object().unwrap().values().map(|item| item.as_object().unwrap().len()).sum();
+    assert_eq!(operations, ROUTES.len());
+    fn references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(map) => map.iter().for_each(|(key, value)| match value {
+                Value::String(text) if key == "$ref" => found.push(text.clone()),
+                _ => references(value, found),
+            }),
+            Value::Array(list) => list.iter().for_each(|value| references(value, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    references(&document, &mut found);
+    assert!(found.len() > 100, "{}", found.len());
+    for reference in found {
+        let name = reference.strip_prefix("#/components/schemas/").unwrap();
+        assert!(document["components"]["schemas"][name].is_object(), "{reference} leads nowhere");
+    }
+    let world = World::start().await;
+    let (status, served) = world.raw_tls("GET", "/v1/openapi.json", None, b"").await;
+    assert_eq!((status, served), (StatusCode::OK, document));
+    let (_, health) = world.raw_tls("GET", "/v1/health", None, b"").await;
+    assert_eq!(health["epoch"], json!(1));
+}

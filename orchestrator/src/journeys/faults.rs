@@ -1,0 +1,176 @@
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use spec::{Digest, LaunchType, TaskPhase};
+
+use super::world::{World, definition, until};
+use crate::{CreateJoinToken, CreateService, UpdateService};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_keeps_everything_and_restarts_no_task() {
+    let mut world = World::start().await;
+    let (client, main) = (world.client.clone(), "main".parse().unwrap());
+    client.create_cluster(&main).await.unwrap();
+    client.register(&definition("cats", "cats")).await.unwrap();
+    let service = CreateService {
+        name: "cats".parse().unwrap(),
+        task_definition: "cats:1".parse().unwrap(),
+        count: 2,
+        launch_type: LaunchType::Node,
+    };
+    client.create_service(&main, &service).await.unwrap();
+    let mut node = world.node("n1").await;
+    until("two tasks are placed", || {
+        let mut node = node.clone();
+        async move { Some(node.poll().await).filter(|set| set.tasks.len() == 2) }
+    })
+    .await;
+    let set = node.poll().await;
+    node.act(&set);
+    node.report().await;
+    let (tasks, credential) = (client.tasks().await.unwrap(), world.credential());
+    assert!(tasks.iter().all(|task| task.status.phase == TaskPhase::Running), "{tasks:?}");
+    let start = Instant::now();
+    world.restart().await;
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(world.credential() == credential);
+    assert_eq!(client.health().await.unwrap().epoch, 2);
+    assert_eq!(client.clusters().await.unwrap().len(), 1);
+    let same = |a: &[spec::Task], b: &[spec::Task]| {
+        a.iter().map(|task| (&task.id, task.status.phase)).eq(b.iter().map(|task| (&task.id, task.status.phase)))
+    };
+    assert!(same(&client.tasks().await.unwrap(), &tasks));
+    node.revision = 0; // an agent that does not trust what it knew
+    let again = node.poll().await;
+    assert_eq!(again.tasks, set.tasks);
+    assert!(again.epoch > set.epoch);
+    node.report().await;
+    assert!(same(&client.tasks().await.unwrap(), &tasks), "the node is the same one, and so are its tasks");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_create_that_is_sent_again_happens_once() {
+    let mut world = World::start().await;
+    let cluster = |name: &str| json!({ "name": name }).to_string().into_bytes();
+    let (status, first) = world.raw("POST", "/v1/clusters", Some("k1"), &cluster("main")).await;
+    assert_eq!(status, StatusCode::CREATED);
+    world.restart().await;
+    for _ in 0..2 {
+        assert_eq!(
+            world.raw("POST", "/v1/clusters", Some("k1"), &cluster("main")).await,
+            (StatusCode::CREATED, first.clone())
+        );
+    }
+    let (status, fault) = world.raw("POST", "/v1/clusters", Some("k1"), &cluster("other")).await;
+    assert_eq!((status, fault["code"].as_str().unwrap()), (StatusCode::CONFLICT, "idempotency-conflict"));
+    for key in ["", "a b", &"k".repeat(65)] {
+        assert_eq!(
+            world.raw("POST", "/v1/clusters", Some(key), &cluster("x")).await.0,
+            StatusCode::BAD_REQUEST,
+            "{key:?}"
+        );
+    }
+    world.client.register(&definition("cats", "cats")).await.unwrap();
+    let run = json!({ "task_definition": "cats:1", "launch_type": "node", "count": 3 }).to_string().into_bytes();
+    let sent = (0..20).map(|_| world.raw("POST", "/v1/clusters/main/tasks", Some("k2"), &run));
+    let mut answers = join_all(sent).await;
+    answers.dedup();
+    assert_eq!(answers.len(), 1, "every answer is the same");
+    assert_eq!(world.client.tasks().await.unwrap().len(), 3);
+    // A secret that is made again is the same secret, and works once.
+    let token = world.client.with_key("k3").create_join_token(CreateJoinToken::default()).await.unwrap().token;
+    assert_eq!(world.client.with_key("k3").create_join_token(CreateJoinToken::default()).await.unwrap().token, token);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn usage_is_taken_once_however_often_it_comes() {
+    let world = World::start().await;
+    let node = world.node("n1").await;
+    let record = |seq: u64| {
+        let usage = json!({
+            "runs": 1, "failed_runs": 0, "cpu_ns": 10, "memory_byte_ms": 5, "memory_bytes_peak": seq,
+            "bytes_in": 2, "bytes_out": 3,
+        });
+        json!({
+            "seq": seq, "tenant": if seq % 2 == 0 { "acme" } else { "other" }, "task": "t1", "container": "web",
+            "image": Digest::of(&[(seq % 60) as u8]), "at": "2026-11-23T16:40:00.000Z", "usage": usage,
+        })
+    };
+    let batch = |from: u64, to: u64| {
+        let records: Vec<Value> = (from..=to).map(record).collect();
+        json!({ "version": 1, "node": "n1", "boot": "b1", "records": records })
+    };
+    let send = |body: Value| {
+        let node = node.clone();
+        async move { node.ask(Method::POST, "/v1/node/usage", &body).await }
+    };
+    let (status, fault) = send(batch(2, 3)).await;
+    assert_eq!((status, fault["code"].as_str().unwrap()), (StatusCode::CONFLICT, "usage-gap"));
+    // More totals than one transaction moves: the answer says how far it came.
+    let mut seq = 0;
+    while seq < 100 {
+        let answers = join_all((0..4).map(|_| send(batch(1, 100)))).await;
+        let took = answers.iter().filter(|(status, _)| *status == StatusCode::OK);
+        let newest = took.map(|(_, taken)| taken["seq"].as_u64().unwrap()).max().unwrap();
+        assert!(newest > seq || newest == 100);
+        seq = newest;
+    }
+    assert_eq!(send(batch(1, 100)).await, (StatusCode::OK, json!({ "version": 1, "seq": 100 })));
+    let report = world.client.usage().await.unwrap();
+    let total = report.total.unwrap().usage;
+    assert_eq!((total.runs, total.cpu_ns, total.memory_bytes_peak), (50, 500, 100));
+    assert_eq!(report.images.iter().map(|image| image.usage.runs).sum::<u64>(), 50);
+    assert_eq!(report.images.len(), 30);
+    for (what, body, want) in [
+        ("another node's", json!({ "version": 1, "node": "n2", "boot": "b1", "records": [] }), StatusCode::FORBIDDEN),
+        ("newer", json!({ "version": 2, "node": "n1", "boot": "b1", "records": [] }), StatusCode::BAD_REQUEST),
+        (
+            "a strange boot",
+            json!({ "version": 1, "node": "n1", "boot": "../x", "records": [] }),
+            StatusCode::BAD_REQUEST,
+        ),
+    ] {
+        assert_eq!(send(body).await.0, want, "{what}");
+    }
+    // A node that is not in the pool cannot charge others.
+    let own = world.token(CreateJoinToken::default()).await;
+    let own = super::world::FakeNode::join(own, "n2").await.unwrap();
+    let body = json!({ "version": 1, "node": "n2", "boot": "b1", "records": [record(1)] });
+    assert_eq!(own.ask(Method::POST, "/v1/node/usage", &body).await.0, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_changes_at_once_end_in_one_state() {
+    let world = World::start().await;
+    let (client, main) = (&world.client, "main".parse().unwrap());
+    client.create_cluster(&main).await.unwrap();
+    client.register(&definition("cats", "cats")).await.unwrap();
+    let agent = world.node("n1").await.run();
+    let service = CreateService {
+        name: "cats".parse().unwrap(),
+        task_definition: "cats:1".parse().unwrap(),
+        count: 1,
+        launch_type: LaunchType::Node,
+    };
+    let created = join_all((0..10).map(|_| client.create_service(&main, &service))).await;
+    assert_eq!(created.iter().filter(|result| result.is_ok()).count(), 1, "one winner");
+    let name = "cats".parse().unwrap();
+    let updates = (0..40).map(|i| {
+        let update = UpdateService { count: Some(i % 5), ..UpdateService::default() };
+        let (main, name) = (&main, &name);
+        async move { client.update_service(main, name, &update).await }
+    });
+    join_all(updates).await;
+    let last = UpdateService { count: Some(4), ..UpdateService::default() };
+    client.update_service(&main, &name, &last).await.unwrap();
+    until("four copies run, and no more", || async {
+        let tasks = client.tasks().await.unwrap();
+        let live = tasks.iter().filter(|task| task.status.phase != TaskPhase::Stopped);
+        let running = tasks.iter().filter(|task| task.status.phase == TaskPhase::Running);
+        (live.count() == 4 && running.count() == 4).then_some(())
+    })
+    .await;
+    agent.abort();
+}

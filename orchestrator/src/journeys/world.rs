@@ -1,0 +1,329 @@
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    net::TcpListener,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, pem::PemObject},
+};
+use serde_json::{Value, json};
+use spec::{
+    ContainerPhase, ContainerStatus, Digest, NodeId, NodeSpec, PublishedPort, Resources, TaskPhase, TaskStatus, Tenant,
+    Usage,
+    wire::{DesiredSet, Fault, JoinResponse, JoinToken, NodeReport, ReportedTask},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    sync::oneshot,
+    task::JoinHandle,
+};
+use tokio_rustls::TlsConnector;
+
+use crate::{Client, Config, CreateJoinToken, Credential, ImageResolver, ResolvedImage, Runs, serve, tls};
+
+/// Knows images by what their names say: `cats`, `wants-net`, `native`, `nowhere`.
+pub struct Pictures;
+
+impl ImageResolver for Pictures {
+    fn resolve<'a>(&'a self, _: &'a Tenant, image: &'a str) -> BoxFuture<'a, Result<ResolvedImage, Fault>> {
+        async move {
+            let fault = |message: String| Fault { code: "image".to_owned(), message, hint: Some("push it".to_owned()) };
+            if image == "nowhere" {
+                return Err(fault("there is no image `nowhere`".to_owned()));
+            }
+            let wants = match image {
+                "wants-net" => vec!["net.out:https://api.example.com".parse().unwrap()],
+                _ => Vec::new(),
+            };
+            let runs = if image == "native" { Runs::Native(vec!["amd64".to_owned()]) } else { Runs::Wasm };
+            let reference = image.parse().map_err(|error: spec::ParseError| fault(error.to_string()))?;
+            Ok(ResolvedImage { reference, digest: Digest::of(image.as_bytes()), wants, runs })
+        }
+        .boxed()
+    }
+
+    fn pull_token(&self, tenant: &Tenant, image: &str) -> Option<String> {
+        Some(format!("{tenant} may pull {image}"))
+    }
+}
+
+/// A control plane that runs until it is dropped.
+pub struct World {
+    pub folder: TempDir,
+    pub client: Client,
+    port: u16,
+    running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+impl World {
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let client = Client::unix(folder.path().join("run/server.sock"));
+        let mut world = Self { folder, client, port: 0, running: None };
+        world.begin().await;
+        world
+    }
+
+    async fn begin(&mut self) {
+        // The first start takes any free port, and later ones the same.
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).unwrap();
+        self.port = listener.local_addr().unwrap().port();
+        let (end, ended) = oneshot::channel::<()>();
+        let config = Config {
+            data_dir: self.folder.path().join("server"),
+            socket: self.folder.path().join("run/server.sock"),
+            listener: Some(listener),
+            advertise: None,
+            tenant: "acme".parse().unwrap(),
+            domain: "localhost".to_owned(),
+            registry: Some("127.0.0.1:5000".to_owned()),
+            resolver: Arc::new(Pictures),
+        };
+        let serving = tokio::spawn(async move {
+            serve(config, async { drop(ended.await) }).await.unwrap();
+        });
+        self.running = Some((end, serving));
+        let client = self.client.clone();
+        until("the control plane answers", || async { client.health().await.ok() }).await;
+    }
+
+    pub async fn restart(&mut self) {
+        self.end().await;
+        self.begin().await;
+    }
+
+    pub async fn end(&mut self) {
+        if let Some((end, serving)) = self.running.take() {
+            drop(end);
+            serving.await.unwrap();
+        }
+    }
+
+    pub fn credential(&self) -> Credential {
+        let text = std::fs::read(self.folder.path().join("server/credential.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    }
+
+    pub async fn token(&self, wanted: CreateJoinToken) -> JoinToken {
+        self.client.create_join_token(wanted).await.unwrap().token.parse().unwrap()
+    }
+
+    /// A node of the operator that also is in the pool.
+    pub async fn node(&self, name: &str) -> FakeNode {
+        let token = self.token(CreateJoinToken { pool: true, shared: false }).await;
+        FakeNode::join(token, name).await.unwrap()
+    }
+
+    /// One raw request through the socket.
+    pub async fn raw(&self, method: &str, path: &str, key: Option<&str>, body: &[u8]) -> (StatusCode, Value) {
+        let stream = UnixStream::connect(self.folder.path().join("run/server.sock")).await.unwrap();
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        exchange(stream, request, body).await
+    }
+
+    /// One raw request over TCP, with a bearer token or without.
+    pub async fn raw_tls(&self, method: &str, path: &str, token: Option<&str>, body: &[u8]) -> (StatusCode, Value) {
+        let credential = self.credential();
+        let stream = TcpStream::connect(&credential.address).await.unwrap();
+        let stream = tls::connect_pinned(&credential.ca_fingerprint, stream).await.unwrap();
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        exchange(stream, request, body).await
+    }
+}
+
+async fn exchange<S>(stream: S, request: http::request::Builder, body: &[u8]) -> (StatusCode, Value)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let request = request.body(Full::new(Bytes::copy_from_slice(body))).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let status = response.status();
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    driver.abort();
+    (status, serde_json::from_slice(&bytes).unwrap_or(Value::Null))
+}
+
+/// Polls until `look` finds something, for ten seconds.
+pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{what}: never");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Does what an agent does, without doing anything.
+#[derive(Clone)]
+pub struct FakeNode {
+    pub id: NodeId,
+    pub response: JoinResponse,
+    pub boot: String,
+    pub revision: i64,
+    pub seq: u64,
+    pub tasks: BTreeMap<(Tenant, spec::TaskId), TaskStatus>,
+    address: String,
+    key: Vec<u8>,
+}
+
+pub fn node_spec() -> NodeSpec {
+    NodeSpec {
+        capacity: Resources { cpu_millis: 4000, memory_bytes: 4 << 30 },
+        zone: "a".to_owned(),
+        architecture: "amd64".to_owned(),
+        runs_native: false,
+        ingress_address: Some("127.0.0.1:8443".to_owned()),
+        labels: BTreeMap::from([("pool".to_owned(), "true".to_owned())]), // it would like to; nobody asked it
+    }
+}
+
+impl FakeNode {
+    pub async fn join(token: JoinToken, name: &str) -> Result<Self, (StatusCode, Value)> {
+        let key = KeyPair::generate().unwrap();
+        let csr_pem = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let body =
+            json!({ "version": 1, "secret": token.secret, "name": name, "csr_pem": csr_pem, "spec": node_spec() });
+        let stream = TcpStream::connect(&token.address).await.unwrap();
+        let stream = tls::connect_pinned(&token.ca_fingerprint, stream).await.unwrap();
+        let request = Request::builder().method("POST").uri("/v1/node/join");
+        let (status, answer) = exchange(stream, request, body.to_string().as_bytes()).await;
+        if status != StatusCode::CREATED {
+            return Err((status, answer));
+        }
+        let response: JoinResponse = serde_json::from_value(answer).unwrap();
+        Ok(Self {
+            id: response.node.clone(),
+            response,
+            boot: "b1".to_owned(),
+            revision: 0,
+            seq: 0,
+            tasks: BTreeMap::new(),
+            address: token.address,
+            key: key.serialize_der(),
+        })
+    }
+
+    pub async fn ask(&self, method: Method, path: &str, body: &Value) -> (StatusCode, Value) {
+        let stream = TcpStream::connect(&self.address).await.unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.response.ca_pem.as_bytes()).unwrap()).unwrap();
+        let leaf = CertificateDer::from_pem_slice(self.response.certificate_pem.as_bytes()).unwrap();
+        let key: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(self.key.clone()).into();
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![leaf], key)
+            .unwrap();
+        let name = ServerName::try_from("control.margay").unwrap();
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        exchange(stream, Request::builder().method(method).uri(path), body.as_bytes()).await
+    }
+
+    pub async fn renew(&mut self) -> (StatusCode, Value) {
+        let key = KeyPair::generate().unwrap();
+        let csr_pem = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let (status, answer) =
+            self.ask(Method::POST, "/v1/node/renew", &json!({ "version": 1, "csr_pem": csr_pem })).await;
+        if status == StatusCode::OK {
+            (self.response, self.key) = (serde_json::from_value(answer.clone()).unwrap(), key.serialize_der());
+        }
+        (status, answer)
+    }
+
+    pub async fn poll(&mut self) -> DesiredSet {
+        let (status, answer) =
+            self.ask(Method::GET, &format!("/v1/node/desired?after={}", self.revision), &Value::Null).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let set: DesiredSet = serde_json::from_value(answer).unwrap();
+        self.revision = set.revision;
+        set
+    }
+
+    /// What an agent would do about `set`, at once.
+    pub fn act(&mut self, set: &DesiredSet) {
+        self.tasks.retain(|key, _| set.tasks.iter().any(|task| (&task.tenant, &task.id) == (&key.0, &key.1)));
+        for task in &set.tasks {
+            let container = &task.definition.containers[0];
+            let status = TaskStatus {
+                phase: if task.stop { TaskPhase::Stopped } else { TaskPhase::Running },
+                reason: None,
+                containers: vec![ContainerStatus {
+                    name: container.name.clone(),
+                    image: container.digest.unwrap(),
+                    phase: if task.stop { ContainerPhase::Exited } else { ContainerPhase::Running },
+                    exit_code: task.stop.then_some(143),
+                    reason: None,
+                    restarts: 0,
+                    ports: vec![PublishedPort { container_port: 80, host_port: None }],
+                    usage: Usage { runs: self.seq, ..Usage::default() },
+                }],
+            };
+            self.tasks.insert((task.tenant.clone(), task.id.clone()), status);
+        }
+    }
+
+    pub async fn report(&mut self) -> StatusCode {
+        self.seq += 1;
+        let tasks = self.tasks.iter().map(|((tenant, id), status)| ReportedTask {
+            tenant: tenant.clone(),
+            id: id.clone(),
+            status: status.clone(),
+        });
+        let report = NodeReport {
+            version: 1,
+            boot: self.boot.clone(),
+            seq: self.seq,
+            revision: self.revision,
+            spec: node_spec(),
+            tasks: tasks.collect(),
+        };
+        self.ask(Method::POST, "/v1/node/report", &serde_json::to_value(report).unwrap()).await.0
+    }
+
+    /// Is an agent until the task is dropped: polls, acts, reports.
+    pub fn run(mut self) -> JoinHandle<()> {
+        tokio::spawn(async move {
+            loop {
+                let set = self.poll().await;
+                self.act(&set);
+                self.report().await;
+            }
+        })
+    }
+}
+
+/// A definition of one container that serves `image` on port 80.
+pub fn definition(family: &str, image: &str) -> spec::TaskDefinition {
+    let container = json!({ "name": "web", "image": image, "ports": [{ "container_port": 80 }] });
+    serde_json::from_value(json!({ "family": family, "containers": [container] })).unwrap()
+}
+
+pub fn modes(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().unwrap().permissions().mode() & 0o777
+}
