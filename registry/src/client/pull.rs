@@ -25,6 +25,8 @@ const MANIFESTS_MAX: usize = 256;
 const BLOBS_MAX: usize = 4096;
 /// Index in index in index: nobody nests deeper.
 const DEPTH_MAX: usize = 4;
+/// A try that moved this much was worth it, and the next failure counts as the first.
+const PROGRESS_BYTES: u64 = 64 << 10;
 /// Bytes handed to the writing thread at once.
 const BATCH_BYTES: usize = 256 << 10;
 
@@ -83,11 +85,13 @@ impl Client {
         let descriptor = root.descriptor.clone();
         let tree = self.survey(&session, reference.repository(), root, &options.entries).await?;
         let session = &session;
-        stream::iter(&tree.blobs)
+        // Collected first: a closure over lifetimes would keep this future from being `Send`.
+        let fetches: Vec<_> = tree
+            .blobs
+            .iter()
             .map(|blob| self.fetch(session, reference.repository(), blob, &sink, &options.progress))
-            .buffer_unordered(PARALLEL)
-            .try_collect::<()>()
-            .await?;
+            .collect();
+        stream::iter(fetches).buffer_unordered(PARALLEL).try_collect::<()>().await?;
         for manifest in tree.manifests.into_iter().rev() {
             keep(&sink, manifest).await?;
         }
@@ -155,7 +159,7 @@ impl Client {
             let (back, result) = self.fetch_rest(session, repository, blob, arriving, progress).await;
             arriving = back;
             let Err(error) = result else { break };
-            failures = if arriving.bytes > before { 1 } else { failures + 1 };
+            failures = if arriving.bytes >= before + PROGRESS_BYTES { 1 } else { failures + 1 };
             if !passing(&error) || failures > self.0.options.retries_max {
                 return Err(error);
             }
@@ -278,7 +282,7 @@ impl Arriving {
     async fn finish(self, session: &Session<'_>, blob: &Descriptor) -> Result<(), Error> {
         let (expected, actual) = (blob.digest, self.hasher.finish());
         if expected != actual {
-            return Err(Error::WrongBytes { registry: session.registry.clone(), expected, actual });
+            return Err(session.wrong_bytes(expected, actual));
         }
         let writer = self.writer;
         blocking(move || writer.commit()).await.map_err(|e| cannot_keep(expected, e))

@@ -75,26 +75,23 @@ impl Client {
         session.scopes.sort_unstable();
         // One question before many at once, so that one token serves them all.
         self.ask_whether_it_may(&session, reference.repository()).await?;
-        stream::iter(&blobs)
-            .map(|blob| {
-                let leaving = Leaving {
-                    session: &session,
-                    repository: reference.repository(),
-                    blob,
-                    source: &source,
-                    progress: &options.progress,
-                };
-                leaving.send(self)
-            })
-            .buffer_unordered(PARALLEL)
-            .try_collect::<()>()
-            .await?;
+        let (session, source) = (&session, &source);
+        let leaving = blobs.iter().map(|blob| Leaving {
+            session,
+            repository: reference.repository(),
+            blob,
+            source,
+            progress: &options.progress,
+        });
+        // Collected first: a closure over lifetimes would keep this future from being `Send`.
+        let sends: Vec<_> = leaving.map(|leaving| leaving.send(self)).collect();
+        stream::iter(sends).buffer_unordered(PARALLEL).try_collect::<()>().await?;
         for manifest in manifests.iter().rev() {
             let target = match (manifest.descriptor.digest == root.digest, reference.tag()) {
                 (true, Some(tag)) => tag.to_owned(),
                 _ => manifest.descriptor.digest.to_string(),
             };
-            put_manifest(&session, reference.repository(), &target, manifest).await?;
+            put_manifest(session, reference.repository(), &target, manifest).await?;
         }
         Ok(())
     }
