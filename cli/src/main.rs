@@ -1,2 +1,48 @@
-//! The one binary.
-fn main() {}
+//! The one binary: arguments become one value, the rooms are wired together, words and an exit code come out.
+//!
+//! Enter at [`args`] for what can be said, and at [`verbs`] for what is done about it, one file per verb. Nothing below
+//! this room prints. Absent on purpose: decisions; every verb asks a room for them.
+
+mod args; // every verb and flag
+mod failure; // an error's words, its next step and its exit code
+mod output; // tables, JSON, sizes, times, colours
+mod progress; // bars on a terminal, lines elsewhere
+
+mod home; // MARGAY_HOME
+mod machine; // what this machine can do
+mod credentials; // registry logins
+mod control; // the way to a control plane
+mod transfer; // the way to a registry
+mod images; // what a person wrote -> an image on this machine
+mod flags; // durations, sizes, variables
+
+mod platform; // the four processes of `margay up`
+mod serve; // what each of them shares
+mod resolver; // the registry's client, plugged into the control plane
+
+mod verbs; // one file per verb
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    // Before any thread, any argument parsing and any allocation that matters: these become walled processes.
+    match std::env::args_os().nth(1).as_deref().and_then(std::ffi::OsStr::to_str) {
+        Some("worker") => return runtime::worker::main(),
+        Some("prepare") => return runtime::prepare::main(),
+        Some("shim") => shim::main(),
+        Some("keeper") => return verbs::run::keep(),
+        Some("probe") => machine::probe_main(),
+        _ => {}
+    }
+    let cli = args::Cli::parse();
+    let ours = cli.verb.failure_code();
+    match verbs::run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            failure::report(&error);
+            ExitCode::from(failure::code(&error).unwrap_or(ours))
+        }
+    }
+}

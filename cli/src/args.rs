@@ -1,0 +1,111 @@
+//! What can be said to margay. Each verb's own arguments live with the verb.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::{failure::OURS, verbs};
+
+/// Run apps in boxes that reach nothing except what they were granted
+#[derive(Debug, Parser)]
+#[command(
+    name = "margay",
+    version,
+    about,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    max_term_width = 120,
+    after_help = "Start here:
+  margay run ./hello.wasm                        a program, in a box
+  margay build -t cats samples/cats              an image from a Dockerfile
+  margay run -p 8080:80 cats                     the image, on a port
+  margay up                                      a registry, an orchestrator, an ingress and a node
+  margay doctor                                  what this machine can do"
+)]
+pub struct Cli {
+    /// Keep images, tasks and volumes in this folder [default: the XDG data folder, /var/lib/margay for root]
+    #[arg(long, global = true, env = "MARGAY_HOME", hide_env_values = true, value_name = "DIR", help_heading = "Everywhere")]
+    pub home: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs, in the order of an app's life.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    Build(verbs::build::Args),
+    Images(verbs::images::Args),
+    Tag(verbs::tag::Args),
+    Rmi(verbs::rmi::Args),
+    #[command(visible_alias = "load")]
+    Import(verbs::import::Args),
+    Save(verbs::save::Args),
+
+    Login(verbs::login::Args),
+    Logout(verbs::logout::Args),
+    Push(verbs::push::Args),
+    Pull(verbs::pull::Args),
+
+    Run(Box<verbs::run::Args>),
+    Ps(verbs::ps::Args),
+    Logs(verbs::logs::Args),
+    Inspect(verbs::inspect::Args),
+    Stop(verbs::stop::Args),
+    Rm(verbs::rm::Args),
+    Stats(verbs::stats::Args),
+
+    Up(verbs::up::Args),
+    Demo(verbs::demo::Args),
+    #[command(subcommand)]
+    Cluster(verbs::cluster::Verb),
+    #[command(subcommand)]
+    Task(verbs::task::Verb),
+    #[command(subcommand)]
+    Service(verbs::service::Verb),
+    Invoke(verbs::invoke::Args),
+    Usage(verbs::usage::Args),
+
+    #[command(subcommand)]
+    Token(verbs::token::Verb),
+    Server(verbs::server::Args),
+    Registry(verbs::registry::Args),
+    Ingress(verbs::ingress::Args),
+    Node(verbs::node::Args),
+
+    Doctor(verbs::doctor::Args),
+    Completions(verbs::completions::Args),
+    Version(verbs::version::Args),
+}
+
+impl Verb {
+    /// What a failure of ours exits with. `run` keeps 1 for the guest, as Docker does.
+    pub fn failure_code(&self) -> u8 {
+        match self {
+            Self::Run(_) => OURS,
+            _ => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_verb_is_well_formed_and_says_what_it_does() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        for verb in command.get_subcommands() {
+            assert!(verb.get_about().is_some(), "`margay {}` has no help text", verb.get_name());
+            for argument in verb.get_arguments() {
+                let named = format!("`margay {}`: {}", verb.get_name(), argument.get_id());
+                let help = argument.get_help().unwrap_or_else(|| panic!("{named} has no help text")).to_string();
+                assert!(!help.ends_with('.'), "{named}: help ends with a full stop");
+            }
+        }
+    }
+}

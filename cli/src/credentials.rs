@@ -1,0 +1,107 @@
+//! Registry logins: `credentials.json` in the home, readable by its owner only.
+
+use std::{collections::BTreeMap, fs, io::ErrorKind, path::PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    failure::{Advice, fail},
+    home::{Home, write_private},
+};
+
+/// The version that we write; a newer one is refused by name.
+const VERSION: u32 = 1;
+
+/// A user and a password for one registry.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    /// Who logs in.
+    pub user: String,
+    /// With what.
+    pub password: String,
+}
+
+/// Every login, by the registry's host and port as images name it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    version: u32,
+    registries: BTreeMap<String, Login>,
+}
+
+/// The logins of one home.
+pub struct Credentials {
+    path: PathBuf,
+    file: File,
+}
+
+impl Credentials {
+    /// Reads them; a file that is not there is an empty one.
+    pub fn read(home: &Home) -> anyhow::Result<Self> {
+        let path = home.credentials();
+        let file = match fs::read(&path) {
+            Ok(bytes) => {
+                serde_json::from_slice::<File>(&bytes).with_context(|| format!("cannot read `{}`", path.display()))?
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                File { version: VERSION, registries: BTreeMap::new() }
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", path.display())),
+        };
+        if file.version > VERSION {
+            return fail(
+                Advice::new(format!("`{}` has version {}, and this margay knows {VERSION}", path.display(), file.version))
+                    .hint("update margay, or log in again with another MARGAY_HOME"),
+            );
+        }
+        Ok(Self { path, file })
+    }
+
+    /// The login for `registry`, if there is one.
+    pub fn login(&self, registry: &str) -> Option<&Login> {
+        self.file.registries.get(registry)
+    }
+
+    /// Keeps `login` for `registry`.
+    pub fn keep(&mut self, registry: &str, login: Login) -> anyhow::Result<()> {
+        self.file.registries.insert(registry.to_owned(), login);
+        self.write()
+    }
+
+    /// Forgets the login for `registry`; says whether there was one.
+    pub fn forget(&mut self, registry: &str) -> anyhow::Result<bool> {
+        let known = self.file.registries.remove(registry).is_some();
+        if known {
+            self.write()?;
+        }
+        Ok(known)
+    }
+
+    fn write(&self) -> anyhow::Result<()> {
+        write_private(&self.path, &serde_json::to_vec_pretty(&self.file)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_login_is_kept_privately_until_it_is_forgotten() {
+        let folder = std::env::temp_dir().join(format!("margay-credentials-{}", std::process::id()));
+        let home = Home::open(Some(folder.clone())).unwrap();
+        let login = Login { user: "me".to_owned(), password: "secret".to_owned() };
+        Credentials::read(&home).unwrap().keep("localhost:5000", login).unwrap();
+        assert_eq!(fs::metadata(home.credentials()).unwrap().permissions().mode() & 0o777, 0o600);
+        let mut credentials = Credentials::read(&home).unwrap();
+        assert_eq!(credentials.login("localhost:5000").unwrap().user, "me");
+        assert!(credentials.login("localhost:5001").is_none());
+        assert!(credentials.forget("localhost:5000").unwrap());
+        assert!(!credentials.forget("localhost:5000").unwrap());
+        fs::remove_dir_all(folder).unwrap();
+    }
+}

@@ -1,0 +1,95 @@
+//! How a verb fails: words on stderr, a next step when somebody knows one, and an exit code.
+
+use std::{error::Error as StdError, fmt};
+
+/// A sentence of ours that comes with a next step.
+#[derive(Debug)]
+pub struct Advice {
+    message: String,
+    hint: Option<String>,
+    code: Option<u8>,
+}
+
+impl Advice {
+    /// `message` without a next step.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, code: None }
+    }
+
+    /// Adds the next thing to try.
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// Ends the process with `code` instead of 1.
+    pub fn code(self, code: u8) -> Self {
+        Self { code: Some(code), ..self }
+    }
+}
+
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Advice {}
+
+/// `Err(advice)` for functions that return [`anyhow::Result`].
+pub fn fail<T>(advice: Advice) -> anyhow::Result<T> {
+    Err(advice.into())
+}
+
+/// Misused: the exit code that clap gives for arguments that it refuses itself.
+pub const MISUSED: u8 = 2;
+/// Docker's code for "the container never ran, and it was our fault".
+pub const OURS: u8 = 125;
+
+/// The sentence: every error of the chain once, outermost first.
+pub fn sentence(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        // Some foreign errors print their source themselves; nobody wants to read it twice.
+        if !parts.last().is_some_and(|last| last.ends_with(&text)) {
+            parts.push(text);
+        }
+    }
+    crate::output::printable(&parts.join(": "))
+}
+
+/// The next step, from the outermost error that knows one.
+pub fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(hint_of).map(|hint| crate::output::printable(&hint))
+}
+
+/// The exit code that an error asks for, if it does.
+pub fn code(error: &anyhow::Error) -> Option<u8> {
+    error.chain().find_map(|cause| cause.downcast_ref::<Advice>()?.code)
+}
+
+fn hint_of(cause: &(dyn StdError + 'static)) -> Option<String> {
+    /// The hint of whichever of these types it is.
+    macro_rules! hints {
+        ($($error:ty),+) => {
+            $(if let Some(error) = cause.downcast_ref::<$error>() { return error.hint(); })+
+        };
+    }
+    if let Some(advice) = cause.downcast_ref::<Advice>() {
+        return advice.hint.clone();
+    }
+    if let Some(fault) = cause.downcast_ref::<spec::wire::Fault>() {
+        return fault.hint.clone();
+    }
+    hints!(node::Error, packager::Error, registry::Error, orchestrator::Error, image::Error);
+    None
+}
+
+/// Prints `error` the way every verb does.
+pub fn report(error: &anyhow::Error) {
+    let red = crate::output::Paint::on_stderr();
+    crate::output::talk(format_args!("{} {}", red.error("error:"), sentence(error)));
+    if let Some(hint) = hint(error) {
+        crate::output::talk(format_args!("{} {hint}", red.hint("hint:")));
+    }
+}

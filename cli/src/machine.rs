@@ -1,0 +1,142 @@
+//! What this machine can and cannot do, as facts. [`verbs::doctor`](crate::verbs::doctor) turns them into words.
+//!
+//! What would change the process that asks (a user namespace) is tried in a child of ours: `margay probe`.
+
+use std::{
+    io::ErrorKind,
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, ResolveFlags},
+    mount::OpenTreeFlags,
+    thread::UnshareFlags,
+};
+use serde::{Deserialize, Serialize};
+
+/// The kernel's release, and its first two numbers.
+pub fn kernel() -> (String, (u32, u32)) {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|text| text.parse().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    (release, version)
+}
+
+/// The version of Landlock that the kernel offers, or why there is none.
+pub fn landlock_abi() -> std::io::Result<u32> {
+    /// From `linux/landlock.h`.
+    const LANDLOCK_CREATE_RULESET_VERSION: libc::c_uint = 1;
+    // SAFETY: with a null pointer, size 0 and this flag the call takes nothing, makes nothing, and returns a number.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<libc::c_void>(),
+            0usize,
+            LANDLOCK_CREATE_RULESET_VERSION,
+        )
+    };
+    u32::try_from(answer).map_err(|_| std::io::Error::last_os_error())
+}
+
+/// Whether opens can be kept below a folder by the kernel.
+pub fn openat2() -> std::io::Result<()> {
+    rustix::fs::openat2(CWD, "/", OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), ResolveFlags::NO_MAGICLINKS)?;
+    Ok(())
+}
+
+/// Whether seccomp filters can answer with an error number.
+pub fn seccomp() -> std::io::Result<bool> {
+    let actions = std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail")?;
+    Ok(actions.split_whitespace().any(|action| action == "errno"))
+}
+
+/// Whether pages that a guest wrote can be found without touching the others (used to reset instances).
+pub fn pagemap_scan(kernel: (u32, u32)) -> bool {
+    kernel >= (6, 7) && std::fs::File::open("/proc/self/pagemap").is_ok()
+}
+
+/// Which cgroup version is mounted, if any.
+pub fn cgroup() -> Option<u32> {
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        return Some(2);
+    }
+    Path::new("/sys/fs/cgroup/memory").exists().then_some(1)
+}
+
+/// Whether the kernel knows overlay mounts, for native images.
+pub fn overlay() -> bool {
+    std::fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.lines().any(|line| line.ends_with("\toverlay")))
+}
+
+/// Where an OCI runtime is installed.
+pub fn oci_runtime() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let folders: Vec<PathBuf> = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).collect();
+    let everywhere = |name: &'static str| folders.iter().map(move |folder| folder.join(name));
+    ["runc", "crun", "youki"].into_iter().flat_map(everywhere).find(|candidate| candidate.is_file())
+}
+
+/// Free bytes where `folder` is.
+pub fn free_bytes(folder: &Path) -> std::io::Result<u64> {
+    let facts = rustix::fs::statvfs(folder)?;
+    Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
+}
+
+/// Whether a file can be written in `folder`.
+pub fn writable(folder: &Path) -> std::io::Result<()> {
+    let trial = folder.join(format!(".doctor-{}", std::process::id()));
+    std::fs::write(&trial, b"margay")?;
+    std::fs::remove_file(trial)
+}
+
+/// Whether nobody listens on `port` of this machine's loopback.
+pub fn port_is_free(port: u16) -> std::io::Result<bool> {
+    match TcpListener::bind(("127.0.0.1", port)) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// How many descriptors a process may hold, and whether its address space is limited.
+pub fn limits() -> (Option<u64>, Option<u64>) {
+    use rustix::process::{Resource, getrlimit};
+    (getrlimit(Resource::Nofile).maximum, getrlimit(Resource::As).maximum)
+}
+
+/// What a child found out about namespaces and mounts; each an error text when it failed.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Probe {
+    /// Own network, ipc, uts and mount namespaces; without root inside an own user namespace.
+    pub namespaces: Option<String>,
+    /// Detached mounts, with which volumes are handed over.
+    pub open_tree: Option<String>,
+}
+
+/// Asks a child, because the answer would move this process into other namespaces.
+pub fn probe(folder: &Path) -> anyhow::Result<Probe> {
+    let child = std::process::Command::new(std::env::current_exe()?).arg("probe").arg(folder).output()?;
+    Ok(serde_json::from_slice(&child.stdout)?)
+}
+
+/// `margay probe FOLDER`: the child of [`probe`]. Called before any thread exists.
+pub fn probe_main() -> ! {
+    let folder = std::env::args_os().nth(2).unwrap_or_else(|| "/".into());
+    let mut flags = UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWNS;
+    if !rustix::process::geteuid().is_root() {
+        flags |= UnshareFlags::NEWUSER;
+    }
+    // SAFETY: there is one thread, and nothing shares its descriptors or its view of the filesystem.
+    let namespaces = unsafe { rustix::thread::unshare_unsafe(flags) }.err().map(|error| error.to_string());
+    let open_tree = rustix::mount::open_tree(
+        CWD,
+        Path::new(&folder),
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )
+    .err()
+    .map(|error| error.to_string());
+    let probe = Probe { namespaces, open_tree };
+    crate::output::line(format_args!("{}", serde_json::to_string(&probe).unwrap_or_default()));
+    std::process::exit(0)
+}

@@ -1,0 +1,233 @@
+//! Results on stdout, talk on stderr; aligned tables, JSON, sizes and times as people read them.
+
+use std::{
+    fmt,
+    io::{IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use clap::ValueEnum;
+use serde::Serialize;
+use spec::Timestamp;
+
+/// How records are printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Aligned columns, for people.
+    #[default]
+    Table,
+    /// JSON, for programs.
+    Json,
+}
+
+/// The option of every verb that prints records.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Output {
+    /// Print records as aligned columns or as JSON
+    #[arg(short, long, value_enum, default_value = "table", value_name = "FORMAT")]
+    pub output: Format,
+}
+
+impl Output {
+    /// Prints `records` in the chosen form.
+    pub fn records<T: Serialize>(self, records: &[T], table: impl FnOnce(&[T]) -> Table) -> anyhow::Result<()> {
+        match self.output {
+            Format::Table => table(records).print(),
+            Format::Json => json(&records)?,
+        }
+        Ok(())
+    }
+
+    /// Prints one record: as JSON, or what `words` makes of it.
+    pub fn record<T: Serialize>(self, record: &T, words: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+        match self.output {
+            Format::Table => line(format_args!("{}", words(record))),
+            Format::Json => json(record)?,
+        }
+        Ok(())
+    }
+}
+
+/// A line on stdout. A reader who has left is no failure: `margay images | head -1` ends quietly.
+pub fn line(text: fmt::Arguments<'_>) {
+    if writeln!(std::io::stdout().lock(), "{text}").is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// A line on stderr. Nobody to tell is nothing to tell.
+pub fn talk(text: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// A value as JSON on stdout.
+pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    line(format_args!("{}", serde_json::to_string_pretty(value)?));
+    Ok(())
+}
+
+/// Rows under headings, each column as wide as its widest cell.
+#[derive(Debug)]
+pub struct Table {
+    headings: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// An empty table.
+    pub fn new(headings: &[&'static str]) -> Self {
+        Self { headings: headings.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row; cells are cleaned of control characters here, once for all verbs.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().map(|cell| printable(&cell)).collect());
+    }
+
+    /// The rows as lines, the headings first.
+    pub fn lines(&self) -> Vec<String> {
+        let width = |column: usize| {
+            let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+            cells.chain([self.headings[column].len()]).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.headings.len()).map(width).collect();
+        let aligned = |cells: &mut dyn Iterator<Item = &str>| {
+            let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            padded.join("   ").trim_end().to_owned()
+        };
+        let mut lines = vec![aligned(&mut self.headings.iter().copied())];
+        lines.extend(self.rows.iter().map(|row| aligned(&mut row.iter().map(String::as_str))));
+        lines
+    }
+
+    /// Prints it on stdout.
+    pub fn print(&self) {
+        for text in self.lines() {
+            line(format_args!("{text}"));
+        }
+    }
+}
+
+/// `text` with every control character spelled out: names and messages may come from strangers, and a terminal obeys.
+pub fn printable(text: &str) -> String {
+    if !text.chars().any(is_unsafe) {
+        return text.to_owned();
+    }
+    text.chars().map(|c| if is_unsafe(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// Control characters, and the invisible ones that reorder text around them.
+fn is_unsafe(c: char) -> bool {
+    c.is_control() && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A size in the unit that keeps it readable: `412 KiB`, `1.3 MiB`.
+pub fn size(bytes: u64) -> String {
+    let (mut amount, mut unit) = (bytes as f64, "B");
+    for larger in ["KiB", "MiB", "GiB", "TiB"] {
+        if amount < 1024.0 {
+            break;
+        }
+        (amount, unit) = (amount / 1024.0, larger);
+    }
+    if unit == "B" || amount >= 10.0 { format!("{amount:.0} {unit}") } else { format!("{amount:.1} {unit}") }
+}
+
+/// A duration in the unit that keeps it readable: `430 µs`, `12.1 ms`, `3.2 s`, `4 m 05 s`.
+pub fn duration(time: Duration) -> String {
+    match time.as_micros() {
+        micros @ 0..1_000 => format!("{micros} µs"),
+        micros @ 1_000..1_000_000 => format!("{:.1} ms", micros as f64 / 1e3),
+        micros @ 1_000_000..60_000_000 => format!("{:.1} s", micros as f64 / 1e6),
+        _ => format!("{} m {:02} s", time.as_secs() / 60, time.as_secs() % 60),
+    }
+}
+
+/// How long ago `then` was, in one unit, as Docker says it.
+pub fn ago(then: Timestamp, now: Timestamp) -> String {
+    let seconds = now.since(then).as_secs();
+    let (number, unit) = match seconds {
+        0..60 => (seconds, "second"),
+        60..3_600 => (seconds / 60, "minute"),
+        3_600..86_400 => (seconds / 3_600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{number} {unit}{} ago", if number == 1 { "" } else { "s" })
+}
+
+/// What the clock says.
+pub fn now() -> Timestamp {
+    Timestamp::of(std::time::SystemTime::now())
+}
+
+/// Colour, where a terminal shows it and nobody asked for none.
+#[derive(Debug, Clone, Copy)]
+pub struct Paint(bool);
+
+impl Paint {
+    /// For what goes to stderr.
+    pub fn on_stderr() -> Self {
+        Self(std::io::stderr().is_terminal() && wanted())
+    }
+
+    /// For what goes to stdout.
+    pub fn on_stdout() -> Self {
+        Self(std::io::stdout().is_terminal() && wanted())
+    }
+
+    /// Red and bold.
+    pub fn error(self, text: &str) -> String {
+        self.wrap("1;31", text)
+    }
+
+    /// Yellow.
+    pub fn warn(self, text: &str) -> String {
+        self.wrap("33", text)
+    }
+
+    /// Green.
+    pub fn good(self, text: &str) -> String {
+        self.wrap("32", text)
+    }
+
+    /// Cyan.
+    pub fn hint(self, text: &str) -> String {
+        self.wrap("36", text)
+    }
+
+    fn wrap(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// <https://no-color.org>: any value but the empty one says no.
+fn wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_as_wide_as_its_cells_and_holds_no_control_characters() {
+        let mut table = Table::new(&["NAME", "SIZE"]);
+        table.row(["cats".to_owned(), "1".to_owned()]);
+        table.row(["x\x1b[2Jy".to_owned(), "22".to_owned()]);
+        assert_eq!(table.lines(), ["NAME           SIZE", "cats           1", "x\\u{1b}[2Jy   22"]);
+    }
+
+    #[test]
+    fn sizes_and_times_are_short() {
+        for (bytes, want) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (421_888, "412 KiB"), (1 << 30, "1.0 GiB")] {
+            assert_eq!(size(bytes), want);
+        }
+        for (micros, want) in [(430, "430 µs"), (12_100, "12.1 ms"), (3_200_000, "3.2 s"), (245_000_000, "4 m 05 s")] {
+            assert_eq!(duration(Duration::from_micros(micros)), want);
+        }
+        for (seconds, want) in [(0, "0 seconds ago"), (61, "1 minute ago"), (7_300, "2 hours ago"), (200_000, "2 days ago")] {
+            assert_eq!(ago(Timestamp::from_millis(0), Timestamp::from_millis(seconds * 1000)), want);
+        }
+    }
+}

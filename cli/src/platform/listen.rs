@@ -1,0 +1,90 @@
+//! Listening sockets that outlive the process that answers on them: `up` holds each, and its child inherits it. While a
+//! killed process is started again, callers wait in the socket's queue instead of being refused.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, TcpListener},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+};
+
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+
+use crate::{
+    failure::{Advice, fail},
+    output::line,
+};
+
+/// Binds `port` on `host`; `flag` is what would choose another one.
+pub fn bind(host: IpAddr, port: u16, flag: &str) -> anyhow::Result<TcpListener> {
+    let address = SocketAddr::new(host, port);
+    let error = match TcpListener::bind(address) {
+        Ok(listener) => return Ok(listener),
+        Err(error) => error,
+    };
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => Advice::new(format!("port {port} on {host} is taken"))
+            .hint(format!("choose another: {flag} PORT, or {flag} 0 for any free one")),
+        io::ErrorKind::PermissionDenied => Advice::new(format!("cannot listen on port {port} of {host}: {error}"))
+            .hint(format!("ports below 1024 need root: {flag} PORT")),
+        io::ErrorKind::AddrNotAvailable => Advice::new(format!("{host} is no address of this machine"))
+            .hint("listen on one of its own: --listen 127.0.0.1"),
+        _ => Advice::new(format!("cannot listen on {address}: {error}")),
+    };
+    fail(advice)
+}
+
+/// Where a process of its own listens.
+#[derive(Debug, clap::Args)]
+pub struct Listen {
+    /// Listen here; port 0 for any free one
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Take over a listening socket that the parent left open
+    #[arg(long, hide = true, conflicts_with = "listen")]
+    listen_fd: Option<RawFd>,
+}
+
+impl Listen {
+    /// The socket: inherited, or bound now.
+    pub fn socket(&self, default_port: u16) -> anyhow::Result<TcpListener> {
+        if let Some(number) = self.listen_fd {
+            return inherited(number);
+        }
+        let address = self.listen.unwrap_or(SocketAddr::new(IpAddr::from([127, 0, 0, 1]), default_port));
+        bind(address.ip(), address.port(), "--listen ADDRESS:")
+    }
+}
+
+impl Listen {
+    /// Says where it listens, unless a parent knows.
+    pub fn tell(&self, name: &str, socket: &TcpListener) -> anyhow::Result<()> {
+        if self.listen_fd.is_none() {
+            line(format_args!("{name} listens on {}", socket.local_addr()?));
+        }
+        Ok(())
+    }
+}
+
+fn inherited(number: RawFd) -> anyhow::Result<TcpListener> {
+    // 0 to 2 are the standard streams, which belong to somebody already.
+    // SAFETY: borrowed only to ask the kernel whether there is such a descriptor; the answer is checked.
+    let there = number > 2 && fcntl_getfd(unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }).is_ok();
+    if !there {
+        return fail(Advice::new(format!("descriptor {number} is not open")).code(crate::failure::MISUSED));
+    }
+    // SAFETY: it is open, as was just checked, and nothing else in this process knows its number: only our parent
+    // passes this flag, and the process has opened nothing of its own with it yet.
+    let socket = unsafe { OwnedFd::from_raw_fd(number) };
+    fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    Ok(socket.into())
+}
+
+/// Lets the children that are started inside `work` inherit `socket`. One thread only: another one that starts a
+/// process at that moment would pass it on as well.
+pub fn lend<T>(socket: Option<&TcpListener>, work: impl FnOnce(Option<RawFd>) -> T) -> io::Result<T> {
+    let Some(socket) = socket else { return Ok(work(None)) };
+    fcntl_setfd(socket, FdFlags::empty())?;
+    let result = work(Some(socket.as_raw_fd()));
+    fcntl_setfd(socket, FdFlags::CLOEXEC)?;
+    Ok(result)
+}

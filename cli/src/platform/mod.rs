@@ -1,0 +1,230 @@
+//! `margay up`: four processes that share a home, and the one that starts them, says where they are, and starts again
+//! what dies.
+
+pub mod listen; // sockets that outlive the process that answers on them
+pub mod record; // up.json
+pub mod supervisor; // start, watch, start again, drain
+
+use std::{
+    fs::File,
+    net::{IpAddr, Ipv4Addr, TcpListener},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use orchestrator::{Client, CreateJoinToken};
+use rustix::fs::{FlockOperation, flock};
+use spec::{NodeCondition, Tenant};
+
+use crate::{
+    failure::{Advice, fail},
+    home::{Home, write_private},
+};
+use record::Record;
+use supervisor::{Process, Supervisor};
+
+/// The end of every host name: browsers and resolvers answer it with this machine.
+pub const DOMAIN: &str = "localhost";
+/// Where the control plane listens unless said otherwise.
+pub const SERVER_PORT: u16 = 7700;
+/// Where the registry listens: the port that registries have.
+pub const REGISTRY_PORT: u16 = 5000;
+/// Where the ingress listens.
+pub const INGRESS_PORT: u16 = 8000;
+/// Slower machines than we know of are up within this.
+const START_TIME_MAX: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Where a platform listens and whose it is.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Settings {
+    /// The address of this machine to listen on
+    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub listen: IpAddr,
+    /// Where nodes reach the control plane; 0 for any free port
+    #[arg(long, value_name = "PORT", default_value_t = SERVER_PORT)]
+    pub server_port: u16,
+    /// Where the registry listens; 0 for any free port
+    #[arg(long, value_name = "PORT", default_value_t = REGISTRY_PORT)]
+    pub registry_port: u16,
+    /// Where requests come in; 0 for any free port
+    #[arg(long, value_name = "PORT", default_value_t = INGRESS_PORT)]
+    pub ingress_port: u16,
+    /// Whose the clusters, services and repositories made here are
+    #[arg(long, value_name = "NAME", default_value = "me")]
+    pub user: Tenant,
+}
+
+/// A platform that runs.
+pub struct Platform {
+    home: Home,
+    supervisor: Supervisor,
+    /// Where everything is.
+    pub record: Record,
+    /// Held for as long as this lives: one `up` in a home.
+    _lock: File,
+}
+
+/// Where the password of the first user is kept.
+pub fn password_file(home: &Home) -> PathBuf {
+    home.path().join("registry/password")
+}
+
+impl Platform {
+    /// Starts the four and waits until each does its work.
+    pub async fn start(home: &Home, settings: &Settings) -> anyhow::Result<Self> {
+        let lock = lock(home)?;
+        let bind = |port, flag| listen::bind(settings.listen, port, flag);
+        let server = bind(settings.server_port, "--server-port")?;
+        let registry = bind(settings.registry_port, "--registry-port")?;
+        let ingress = bind(settings.ingress_port, "--ingress-port")?;
+        let record = Record {
+            version: Record::version(),
+            pid: std::process::id(),
+            user: settings.user.to_string(),
+            server: server.local_addr()?,
+            registry: registry.local_addr()?,
+            ingress: ingress.local_addr()?,
+            processes: Vec::new(),
+        };
+        let supervisor = Supervisor::new(home.clone(), processes(&record, server, registry, ingress));
+        let mut platform = Self { home: home.clone(), supervisor, record, _lock: lock };
+        match platform.wake().await {
+            Ok(()) => Ok(platform),
+            Err(error) => {
+                platform.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// In the order of who needs whom.
+    async fn wake(&mut self) -> anyhow::Result<()> {
+        self.home.folder("run")?;
+        self.start_process("registry")?;
+        self.start_process("server")?;
+        let client = Client::unix(self.home.server_socket());
+        let registry = registry_client(&self.record);
+        self.until("the control plane", || async { client.health().await.is_ok() }).await?;
+        let name = self.record.registry_name();
+        self.until("the registry", || async { answers(&registry, &name).await }).await?;
+        self.make_user().await?;
+        self.join(&client).await?;
+        self.start_process("ingress")?;
+        self.start_process("node")?;
+        self.until("the node", || async { is_ready(&client).await }).await?;
+        self.note()
+    }
+
+    fn start_process(&mut self, name: &str) -> anyhow::Result<()> {
+        let process = self.supervisor.processes.iter_mut().find(|process| process.name == name);
+        process.context("no such process")?.start(&self.home)
+    }
+
+    /// Asks again until the answer is yes. A process that has ended meanwhile has said why, and is not waited for.
+    async fn until<F: Future<Output = bool>>(&mut self, what: &str, mut ready: impl FnMut() -> F) -> anyhow::Result<()> {
+        let deadline = Instant::now() + START_TIME_MAX;
+        while !ready().await {
+            if let Some(dead) = self.supervisor.who_has_ended() {
+                return fail(Advice::new(format!("the {dead} ended while it started"))
+                    .hint("what it said is above; margay doctor says what this machine lacks"));
+            }
+            if Instant::now() > deadline {
+                return fail(Advice::new(format!("{what} did not answer within {} s", START_TIME_MAX.as_secs())));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Starts again what dies, until the future that this is raced against is done.
+    pub async fn tend(&mut self) -> anyhow::Result<()> {
+        loop {
+            if self.supervisor.tend().await? {
+                self.note()?;
+            }
+        }
+    }
+
+    /// Ends everything in order, tasks included.
+    pub async fn stop(mut self) {
+        self.supervisor.drain().await;
+        let _ = std::fs::remove_file(self.home.up_json());
+    }
+
+    /// The first user of the registry gets a password of ours, kept where only its owner can read it.
+    async fn make_user(&self) -> anyhow::Result<()> {
+        let path = password_file(&self.home);
+        let admin = registry::Admin::new(self.home.path().join("registry"));
+        let user = self.record.user.parse()?;
+        if path.exists() && admin.users().await?.contains(&user) {
+            return Ok(());
+        }
+        let mut bytes = [0; 18];
+        getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("the kernel gives no random bytes: {error}"))?;
+        let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        // Written first: a password that is known and not set is set anew, one that is set and not known is lost.
+        write_private(&path, password.as_bytes())?;
+        Ok(admin.put_user(&user, &password).await?)
+    }
+
+    fn note(&mut self) -> anyhow::Result<()> {
+        let processes = self.supervisor.processes.iter();
+        self.record.processes = processes.map(|process| (process.name.to_owned(), process.pid())).collect();
+        self.record.write(&self.home)
+    }
+}
+
+/// The processes in the order in which they are started, and what each is told.
+fn processes(record: &Record, server: TcpListener, registry: TcpListener, ingress: TcpListener) -> Vec<Process> {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let registry_address = record.registry.to_string();
+    let server_words = words(&["server", "--registry", &registry_address, "--user", &record.user]);
+    vec![
+        Process::new("registry", words(&["registry"]), Some(registry)),
+        Process::new("server", server_words, Some(server)),
+        Process::new("ingress", words(&["ingress"]), Some(ingress)),
+        Process::new("node", words(&["node"]), None),
+    ]
+}
+
+/// One `up` in a home: the lock goes with the process, however that ends.
+fn lock(home: &Home) -> anyhow::Result<File> {
+    let path = home.folder("run")?.join("up.lock");
+    let file = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = file.with_context(|| format!("cannot open `{}`", path.display()))?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        return Ok(file);
+    }
+    let pid = Record::read(home).ok().flatten().map(|record| format!(" (process {})", record.pid));
+    fail(
+        Advice::new(format!("margay is up already in `{}`{}", home.path().display(), pid.unwrap_or_default()))
+            .hint("use it, end it with Ctrl-C, or start another in another MARGAY_HOME with --server-port 0 \
+                   --registry-port 0 --ingress-port 0"),
+    )
+}
+
+fn registry_client(record: &Record) -> registry::Client {
+    let plain_http = std::collections::HashSet::from([record.registry.to_string()]);
+    registry::Client::new(registry::ClientOptions {
+        plain_http,
+        quiet_time_max: Duration::from_secs(2),
+        retries_max: 0,
+        ..registry::ClientOptions::default()
+    })
+}
+
+async fn answers(client: &registry::Client, registry: &str) -> bool {
+    match client.check(registry).await {
+        // It may want a login, but it is there.
+        Ok(()) | Err(registry::Error::LoginNeeded { .. }) => true,
+        Err(_) => false,
+    }
+}
+
+async fn is_ready(client: &Client) -> bool {
+    let nodes = client.nodes().await.unwrap_or_default();
+    nodes.iter().any(|node| node.status.condition == NodeCondition::Ready)
+}
+impl Platform { async fn join(&self, _c: &Client) -> anyhow::Result<()> { let _ = CreateJoinToken::default(); Ok(()) } }

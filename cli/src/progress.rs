@@ -1,0 +1,71 @@
+//! Bars on a terminal, plain lines elsewhere, silence when asked.
+
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal as _,
+    sync::{Mutex, PoisonError},
+};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use spec::Digest;
+
+use crate::output::{size, talk};
+
+/// How the blobs of one push or pull are coming along.
+pub struct Progress {
+    shown: Shown,
+    bars: Mutex<BTreeMap<Digest, ProgressBar>>,
+}
+
+enum Shown {
+    Bars(MultiProgress),
+    Lines,
+    Nothing,
+}
+
+impl Progress {
+    /// For stderr as it is.
+    pub fn new(quiet: bool) -> Self {
+        let shown = match (quiet, std::io::stderr().is_terminal()) {
+            (true, _) => Shown::Nothing,
+            (false, true) => Shown::Bars(MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(15))),
+            (false, false) => Shown::Lines,
+        };
+        Self { shown, bars: Mutex::default() }
+    }
+
+    /// `digest` is at `done` of `total` bytes.
+    pub fn at(&self, digest: Digest, done: u64, total: u64) {
+        let Shown::Bars(all) = &self.shown else { return };
+        let mut bars = self.bars.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = bars.entry(digest).or_insert_with(|| {
+            let bar = all.add(ProgressBar::new(total));
+            bar.set_style(style());
+            bar.set_prefix(digest.short());
+            bar
+        });
+        bar.set_length(total);
+        bar.set_position(done);
+    }
+
+    /// `digest` is through, and `what` happened to it.
+    pub fn done(&self, digest: Digest, total: u64, what: &str) {
+        match &self.shown {
+            Shown::Bars(all) => {
+                let bar = self.bars.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
+                if let Some(bar) = bar {
+                    bar.finish_and_clear();
+                }
+                let _ = all.println(format!("{}  {:>9}  {what}", digest.short(), size(total)));
+            }
+            Shown::Lines => talk(format_args!("{}  {:>9}  {what}", digest.short(), size(total))),
+            Shown::Nothing => {}
+        }
+    }
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix}  {bar:30}  {bytes}/{total_bytes}  {bytes_per_sec}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+}

@@ -1,0 +1,222 @@
+//! Plugs the registry's client into the control plane: what an image name means, and tokens for the nodes that pull it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io::{self, Write},
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use image::{Document, Kind};
+use orchestrator::{ImageResolver, ResolvedImage, Runs};
+use registry::{Action, Auth, BlobSink, BlobWriter, Client, ClientOptions, Repository, Tokens};
+use spec::{Descriptor, Digest, Index, Reference, Tenant, wire::Fault};
+
+/// For the questions of one registration.
+const OWN_TOKEN_TIME: Duration = Duration::from_secs(60);
+/// A node fetches large images on slow links; it asks again with each desired set.
+const NODE_TOKEN_TIME: Duration = Duration::from_secs(600);
+/// Configs have some kilobytes; Spin's applications some more.
+const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
+
+/// Asks the bundled registry with tokens of its own making, and any other as nobody in particular.
+pub struct RegistryResolver {
+    address: SocketAddr,
+    tokens: Tokens,
+}
+
+/// An image, where to ask for it, and how the definition will name it.
+struct Place {
+    /// With the registry's address.
+    asked: Reference,
+    /// Without a registry when it is the bundled one, wherever that is.
+    named: Reference,
+    bundled: bool,
+}
+
+impl RegistryResolver {
+    /// For the registry at `address`, whose key `tokens` signs with.
+    pub fn new(address: SocketAddr, tokens: Tokens) -> Self {
+        Self { address, tokens }
+    }
+
+    /// In the bundled registry a tenant's own name space is what it is without a registry: `cats:v1` is `me/cats:v1`.
+    fn place(&self, tenant: &Tenant, image: &str) -> Result<Place, Fault> {
+        let reference: Reference = image.parse().map_err(|error| fault("bad-image", error, None))?;
+        let asked_at = |named: &Reference| named.at(Some(self.address.to_string()));
+        let named = match reference.registry() {
+            None => {
+                let own = format!("{tenant}/");
+                let text = reference.to_string();
+                let full = if text.starts_with(&own) { text } else { format!("{own}{text}") };
+                full.parse().map_err(|error| fault("bad-image", error, None))?
+            }
+            Some(registry) if self.is_ours(registry) => reference.at(None),
+            Some(_) => return Ok(Place { asked: reference.clone(), named: reference, bundled: false }),
+        };
+        Ok(Place { asked: asked_at(&named), named, bundled: true })
+    }
+
+    fn is_ours(&self, registry: &str) -> bool {
+        let port = self.address.port();
+        registry == self.address.to_string()
+            || ["localhost", "127.0.0.1", "[::1]"].iter().any(|host| registry == format!("{host}:{port}"))
+    }
+
+    /// Somebody who may read exactly this repository, if it is the tenant's own or public.
+    fn client(&self, tenant: &Tenant, place: &Place) -> Client {
+        let token = place.bundled.then(|| self.token(tenant, &place.named, OWN_TOKEN_TIME)).flatten();
+        let auth = token.map(|token| (self.address.to_string(), Auth::Token(token)));
+        // The bundled registry is ours, also when it listens on an address that others see.
+        let plain_http = place.bundled.then(|| self.address.to_string());
+        Client::new(ClientOptions {
+            auth: BTreeMap::from_iter(auth),
+            plain_http: plain_http.into_iter().collect(),
+            quiet_time_max: Duration::from_secs(5),
+            retries_max: 1,
+            ..ClientOptions::default()
+        })
+    }
+
+    /// Only for the tenant's own repositories: a public one needs none, and another's is not ours to open.
+    fn token(&self, tenant: &Tenant, named: &Reference, lifetime: Duration) -> Option<String> {
+        let repository: Repository = named.repository().parse().ok()?;
+        let own = repository.belongs_to(tenant);
+        own.then(|| self.tokens.mint(tenant.as_str(), &[(repository, vec![Action::Pull])], lifetime))
+    }
+
+    async fn look_up(&self, tenant: &Tenant, image: &str) -> Result<ResolvedImage, Fault> {
+        let place = self.place(tenant, image)?;
+        let client = self.client(tenant, &place);
+        let root = client.resolve(&place.asked).await.map_err(|error| self.not_found(tenant, &place, &error))?;
+        let unreadable = |error: image::Error| fault("bad-image", format!("image `{image}`: {error}"), error.hint());
+        let (bytes, natives) = match image::parse_document(&root.bytes).map_err(unreadable)? {
+            Document::Manifest(_) => (root.bytes.to_vec(), None),
+            Document::Index(index) => {
+                let (entry, natives) = choose(&index).map_err(unreadable)?;
+                let entry = place.asked.pinned(entry.digest);
+                let resolved = client.resolve(&entry).await.map_err(|error| self.not_found(tenant, &place, &error))?;
+                (resolved.bytes.to_vec(), natives)
+            }
+        };
+        let documents = self.documents(&client, &place, &bytes).await?;
+        let plan = image::plan(&bytes, |descriptor| {
+            let document = documents.get(&descriptor.digest).cloned();
+            document.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the registry does not have it"))
+        })
+        .map_err(unreadable)?;
+        let runs = match (plan.kind_hint(), natives) {
+            (Kind::Wasm, _) => Runs::Wasm,
+            (Kind::Native, Some(architectures)) => Runs::Native(architectures),
+            (Kind::Native, None) => Runs::Native(vec![plan.platform.architecture.clone()]),
+        };
+        Ok(ResolvedImage { reference: place.named, digest: root.descriptor.digest, wants: plan.wants, runs })
+    }
+
+    /// The small blobs that say what an image is: its config, and whatever else is no layer.
+    async fn documents(
+        &self,
+        client: &Client,
+        place: &Place,
+        manifest: &[u8],
+    ) -> Result<HashMap<Digest, Vec<u8>>, Fault> {
+        let Ok(Document::Manifest(parsed)) = image::parse_document(manifest) else { return Ok(HashMap::new()) };
+        let is_small = |blob: &&Descriptor| blob.size <= DOCUMENT_BYTES_MAX && blob.media_type.as_str().ends_with("config");
+        let config = parsed.config.iter().filter(|blob| blob.size <= DOCUMENT_BYTES_MAX);
+        let wanted: Vec<Digest> = config.chain(parsed.layers.iter().filter(is_small)).map(|blob| blob.digest).collect();
+        let basket = Basket { wanted: wanted.into(), kept: Arc::default() };
+        let reference = place.asked.pinned(Digest::of(manifest));
+        let pulled = client.pull(&reference, Arc::new(basket.clone()), &registry::PullOptions::default()).await;
+        pulled.map_err(|error| fault("registry", chain(&error), error.hint()))?;
+        Ok(std::mem::take(&mut *basket.kept.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    fn not_found(&self, tenant: &Tenant, place: &Place, error: &registry::Error) -> Fault {
+        match error {
+            registry::Error::NotFound { .. } | registry::Error::LoginNeeded { .. } if place.bundled => {
+                let pushed = place.named.at(Some(format!("localhost:{}", self.address.port())));
+                let hint = format!("push it: margay tag IMAGE {pushed} && margay push {pushed}");
+                fault("no-such-image", format!("the registry has no `{}` of tenant `{tenant}`", place.named), Some(hint))
+            }
+            _ => fault("registry", chain(error), error.hint()),
+        }
+    }
+}
+
+/// Wasm first, as nodes choose; else every architecture that there is a Linux image for.
+fn choose(index: &Index) -> Result<(Descriptor, Option<Vec<String>>), image::Error> {
+    let linux = index.manifests.iter().filter_map(|entry| entry.platform.as_ref()).filter(|p| p.os == "linux");
+    let platforms: Vec<_> = linux.cloned().collect();
+    let entry = image::choose(index, &platforms)?.clone();
+    let architectures = platforms.into_iter().map(|platform| platform.architecture).collect();
+    Ok((entry, Some(architectures)))
+}
+
+impl ImageResolver for RegistryResolver {
+    fn resolve<'a>(&'a self, tenant: &'a Tenant, image: &'a str) -> BoxFuture<'a, Result<ResolvedImage, Fault>> {
+        Box::pin(self.look_up(tenant, image))
+    }
+
+    fn pull_token(&self, tenant: &Tenant, image: &str) -> Option<String> {
+        let place = self.place(tenant, image).ok().filter(|place| place.bundled)?;
+        self.token(tenant, &place.named, NODE_TOKEN_TIME)
+    }
+}
+
+/// Takes the blobs that were asked for, and says that it has all others.
+#[derive(Clone)]
+struct Basket {
+    wanted: Arc<[Digest]>,
+    kept: Arc<Mutex<HashMap<Digest, Vec<u8>>>>,
+}
+
+/// One blob on its way into a basket.
+struct Kept {
+    basket: Basket,
+    digest: Digest,
+    bytes: Vec<u8>,
+}
+
+impl BlobSink for Basket {
+    fn has(&self, digest: &Digest) -> bool {
+        !self.wanted.contains(digest)
+    }
+
+    fn create(&self, blob: &Descriptor) -> io::Result<Box<dyn BlobWriter>> {
+        Ok(Box::new(Kept { basket: self.clone(), digest: blob.digest, bytes: Vec::new() }))
+    }
+}
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl BlobWriter for Kept {
+    fn commit(self: Box<Self>) -> io::Result<()> {
+        self.basket.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(self.digest, self.bytes);
+        Ok(())
+    }
+}
+
+fn fault(code: &str, message: impl ToString, hint: Option<String>) -> Fault {
+    Fault { code: code.to_owned(), message: message.to_string(), hint }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,62 @@
+//! What the processes of a platform share: a runtime, a log, an end when they are asked to or their parent is gone.
+
+use std::{io::IsTerminal as _, time::Duration};
+
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+use crate::{
+    failure::{Advice, fail},
+    verbs::up::asked_to_end,
+};
+
+/// Options of every process that `margay up` starts, for `up` alone.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Child {
+    /// End when this process ends
+    #[arg(long, hide = true, value_name = "PID")]
+    parent: Option<i32>,
+}
+
+impl Child {
+    /// Ties our life to that of `margay up`: it may be killed in a way that leaves it no time to tell us. To be called
+    /// before the process has a second thread.
+    pub fn settle(&self) -> anyhow::Result<()> {
+        let Some(parent) = self.parent else { return Ok(()) };
+        set_parent_process_death_signal(Some(Signal::TERM))?;
+        // It may have ended before the line above.
+        match getppid() == Pid::from_raw(parent) {
+            true => Ok(()),
+            false => fail(Advice::new("whoever started this process is gone")),
+        }
+    }
+}
+
+/// Lines on stderr: warnings, or what `MARGAY_LOG` asks for (`info`, `debug`, `registry=trace`, …).
+pub fn log() {
+    let filter = EnvFilter::builder()
+        .with_default_directive(tracing::Level::WARN.into())
+        .with_env_var("MARGAY_LOG")
+        .from_env_lossy();
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(std::io::stderr().is_terminal());
+    // A second call in one process changes nothing.
+    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+}
+
+/// Runs a server with several threads until it is asked to end. `work` gets the future to stop at.
+pub fn until_asked<F>(work: impl FnOnce(Stop) -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let asked = asked_to_end()?;
+        work(Box::pin(asked)).await
+    });
+    // What still runs on a blocking thread is not waited for: it is a read or a write that is safe to cut.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    result
+}
+
+/// Ready when the process is asked to end.
+pub type Stop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;

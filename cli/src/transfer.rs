@@ -1,0 +1,138 @@
+//! Between the local images and registries: credentials, progress, and the layout as source and sink of blobs.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io::{self, Read, Seek as _, Write},
+    sync::Arc,
+};
+
+use packager::{Hold, Layout};
+use registry::{Auth, BlobSink, BlobSource, BlobWriter, Client, ClientOptions, Event, Outcome};
+use spec::{Descriptor, Digest, Reference};
+
+use crate::{
+    credentials::{Credentials, Login},
+    home::Home,
+    output::talk,
+    progress::Progress,
+};
+
+/// Options of every verb that talks to a registry.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Remote {
+    /// Speak plain HTTP with a registry on another machine (on this one it is the default)
+    #[arg(long)]
+    pub plain_http: bool,
+}
+
+/// Parses `HOST[:PORT]` as it stands before the first `/` of an image.
+pub fn registry_name(text: &str) -> Result<String, String> {
+    let wrong = || format!("`{text}` is not the HOST:PORT of a registry, as in localhost:5000");
+    let reference: Reference = format!("{text}/x").parse().map_err(|_| wrong())?;
+    reference.registry().filter(|name| *name == text).map(str::to_owned).ok_or_else(wrong)
+}
+
+/// A client with every login of this home.
+pub fn client(home: &Home, remote: &Remote, registry: &str) -> anyhow::Result<Client> {
+    let login = Credentials::read(home)?.login(registry).cloned();
+    Ok(match login {
+        Some(login) => client_with(remote, registry, &login),
+        None => Client::new(options(remote, registry, BTreeMap::new())),
+    })
+}
+
+/// A client with one login.
+pub fn client_with(remote: &Remote, registry: &str, login: &Login) -> Client {
+    let auth = Auth::Password { user: login.user.clone(), password: login.password.clone() };
+    Client::new(options(remote, registry, BTreeMap::from([(registry.to_owned(), auth)])))
+}
+
+fn options(remote: &Remote, registry: &str, auth: BTreeMap<String, Auth>) -> ClientOptions {
+    let plain_http = remote.plain_http.then(|| registry.to_owned());
+    ClientOptions { auth, plain_http: HashSet::from_iter(plain_http), ..ClientOptions::default() }
+}
+
+/// Shows what the client does.
+pub fn watch(progress: Arc<Progress>, moved: &'static str) -> registry::Progress {
+    let sizes = std::sync::Mutex::new(BTreeMap::new());
+    Arc::new(move |event| match event {
+        Event::Started { digest, size } => {
+            sizes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(digest, size);
+            progress.at(digest, 0, size);
+        }
+        Event::Moved { digest, bytes } => {
+            let size = sizes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&digest).copied();
+            progress.at(digest, bytes, size.unwrap_or(bytes));
+        }
+        Event::Finished { digest, size, outcome } => progress.done(digest, size, word(outcome, moved)),
+        Event::Retrying { digest, reason } => talk(format_args!("{}  trying again: {reason}", digest.short())),
+        _ => {}
+    })
+}
+
+fn word(outcome: Outcome, moved: &'static str) -> &'static str {
+    match outcome {
+        Outcome::Moved => moved,
+        Outcome::AlreadyThere => "already there",
+        Outcome::Mounted => "mounted from another repository",
+    }
+}
+
+/// The local images, as a registry's client sees them.
+pub struct Shelf {
+    /// The images.
+    pub layout: Layout,
+    /// While blobs arrive that no name holds yet.
+    _hold: Hold,
+}
+
+impl Shelf {
+    /// Keeps the images from being tidied up while something moves.
+    pub fn of(layout: Layout) -> anyhow::Result<Arc<Self>> {
+        let _hold = layout.hold()?;
+        Ok(Arc::new(Self { layout, _hold }))
+    }
+}
+
+impl BlobSource for Shelf {
+    fn open(&self, digest: &Digest, offset: u64) -> io::Result<Box<dyn Read + Send>> {
+        let mut file = std::fs::File::open(self.layout.blob_path(digest))?;
+        file.seek(io::SeekFrom::Start(offset))?;
+        Ok(Box::new(file))
+    }
+}
+
+impl BlobSink for Shelf {
+    fn has(&self, digest: &Digest) -> bool {
+        // A blob is whole as soon as it is visible, so its name is enough.
+        self.layout.blob_path(digest).is_file()
+    }
+
+    fn create(&self, blob: &Descriptor) -> io::Result<Box<dyn BlobWriter>> {
+        let writer = self.layout.blob_writer(blob.digest.algorithm()).map_err(io::Error::other)?;
+        Ok(Box::new(Arriving { writer, digest: blob.digest }))
+    }
+}
+
+/// A blob on its way into the local images.
+struct Arriving {
+    writer: packager::BlobWriter,
+    digest: Digest,
+}
+
+impl Write for Arriving {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+impl BlobWriter for Arriving {
+    fn commit(self: Box<Self>) -> io::Result<()> {
+        let Self { writer, digest } = *self;
+        writer.finish_as(&digest).map(drop).map_err(io::Error::other)
+    }
+}

@@ -1,0 +1,133 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use packager::Built;
+use spec::Reference;
+
+use crate::{
+    home::Home,
+    images,
+    output::{Paint, duration, line, printable, size, talk},
+};
+
+/// Build an image from a Dockerfile, a margay.toml or a .wasm file
+#[derive(Debug, clap::Args)]
+#[command(after_help = "The same input gives the same digest, whoever builds where and when. RUN is not executed: build
+outside of the image and COPY the result.
+
+Examples:
+  margay build -t cats samples/cats
+  margay build -t hello hello.wasm
+  margay build -t app --build-arg VERSION=1.2 -f Dockerfile.small .")]
+pub struct Args {
+    /// Name the image; more than once for several names
+    #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
+    tags: Vec<Reference>,
+    /// The build file [default: Dockerfile or margay.toml in the context]
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Set an ARG of the Dockerfile
+    #[arg(long, value_name = "NAME=VALUE", value_parser = argument)]
+    build_arg: Vec<(String, String)>,
+    /// Stop at this stage of the Dockerfile
+    #[arg(long, value_name = "STAGE")]
+    target: Option<String>,
+    /// Use nothing that earlier builds found out
+    #[arg(long)]
+    no_cache: bool,
+    /// Say nothing but the digest
+    #[arg(short, long)]
+    quiet: bool,
+    /// The folder with the files, or one .wasm file
+    #[arg(default_value = ".")]
+    context: PathBuf,
+}
+
+fn argument(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is not NAME=VALUE")),
+    }
+}
+
+/// What to build, and how to name it.
+pub struct Request {
+    /// Where the files are.
+    pub context: PathBuf,
+    /// The build file, when it has another name than usual.
+    pub file: Option<PathBuf>,
+    /// Values for ARG.
+    pub arguments: Vec<(String, String)>,
+    /// The stage to stop at.
+    pub target: Option<String>,
+    /// Names for the image.
+    pub tags: Vec<Reference>,
+    /// Whether what earlier builds found out may be used.
+    pub reuse: bool,
+}
+
+impl Request {
+    /// The folder `context` as the image `name`.
+    pub fn of(context: &Path, name: &str) -> anyhow::Result<Self> {
+        Ok(Self {
+            context: context.to_owned(),
+            file: None,
+            arguments: Vec::new(),
+            target: None,
+            tags: vec![name.parse()?],
+            reuse: true,
+        })
+    }
+}
+
+impl Args {
+    /// Prints `NAME@DIGEST` for each name.
+    pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        let Self { tags, file, build_arg, target, no_cache, quiet, context } = self;
+        let built = build(home, &Request { context, file, arguments: build_arg, target, tags, reuse: !no_cache })?;
+        if quiet {
+            line(format_args!("{}", built.descriptor.digest));
+            return Ok(());
+        }
+        tell(&built);
+        built.references.iter().for_each(|name| line(format_args!("{}", name.pinned(built.descriptor.digest))));
+        Ok(())
+    }
+}
+
+/// Builds, stores and names an image.
+pub fn build(home: &Home, request: &Request) -> anyhow::Result<Built> {
+    let layout = images::layout(home)?;
+    Ok(packager::build(&packager::Build {
+        context: &request.context,
+        file: request.file.as_deref(),
+        args: request.arguments.iter().cloned().collect(),
+        target: request.target.as_deref(),
+        tags: request.tags.clone(),
+        source_date: source_date()?,
+        reuse: request.reuse,
+        layout: &layout,
+    })?)
+}
+
+/// <https://reproducible-builds.org/specs/source-date-epoch>: the one way in which time reaches an image.
+fn source_date() -> anyhow::Result<u64> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) => text.parse().with_context(|| format!("SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds")),
+        Err(_) => Ok(0),
+    }
+}
+
+fn tell(built: &Built) {
+    for layer in &built.layers {
+        let state = if layer.reused { "there already" } else { "new" };
+        talk(format_args!("{}  {:>9}  {state:<13}  {}", layer.digest.short(), size(layer.size), printable(&layer.made_by)));
+    }
+    for note in &built.notes {
+        talk(format_args!("{} {}", Paint::on_stderr().warn("note:"), printable(note)));
+    }
+    for want in &built.wants {
+        talk(format_args!("wants {want}"));
+    }
+    talk(format_args!("Built from {} in {}.", built.build_file.display(), duration(built.took)));
+}

@@ -1,0 +1,27 @@
+use clap::CommandFactory as _;
+
+use crate::args::Cli;
+
+/// Print a completion script for a shell
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  margay completions bash > ~/.local/share/bash-completion/completions/margay
+  margay completions zsh > \"${fpath[1]}/_margay\"
+  margay completions fish > ~/.config/fish/completions/margay.fish")]
+pub struct Args {
+    /// The shell to write for
+    #[arg(value_enum)]
+    shell: clap_complete::Shell,
+}
+
+impl Args {
+    /// Writes the script to stdout.
+    pub fn run(self) -> anyhow::Result<()> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "margay", &mut script);
+        use std::io::Write as _;
+        // Whoever reads the script may stop early: `margay completions bash | head`.
+        let _ = std::io::stdout().write_all(&script);
+        Ok(())
+    }
+}

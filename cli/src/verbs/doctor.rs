@@ -1,0 +1,242 @@
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use crate::{
+    home::Home,
+    machine,
+    output::{Format, Output, Paint, line, size},
+    verbs::up,
+};
+
+/// Check what this machine can and cannot do, and say the next step
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exits with 1 when something fails that margay cannot do without.")]
+pub struct Args {
+    #[command(flatten)]
+    output: Output,
+}
+
+/// How a check went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    /// As it should be.
+    Ok,
+    /// Something is missing that some images need, or that makes things slower.
+    Warn,
+    /// margay cannot work here.
+    Fail,
+}
+
+/// One line of the report.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    verdict: Verdict,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+fn ok(name: &'static str, found: impl Into<String>) -> Check {
+    Check { name, verdict: Verdict::Ok, found: found.into(), next: None }
+}
+
+fn warn(name: &'static str, found: impl Into<String>, next: impl Into<String>) -> Check {
+    Check { name, verdict: Verdict::Warn, found: found.into(), next: Some(next.into()) }
+}
+
+fn bad(name: &'static str, found: impl Into<String>, next: impl Into<String>) -> Check {
+    Check { name, verdict: Verdict::Fail, found: found.into(), next: Some(next.into()) }
+}
+
+impl Args {
+    /// Prints the report; 1 when something fails.
+    pub fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
+        let checks = examine(home);
+        match self.output.output {
+            Format::Json => crate::output::json(&checks)?,
+            Format::Table => checks.iter().for_each(print),
+        }
+        let failed = checks.iter().any(|check| check.verdict == Verdict::Fail);
+        Ok(ExitCode::from(u8::from(failed)))
+    }
+}
+
+fn print(check: &Check) {
+    let paint = Paint::on_stdout();
+    let verdict = match check.verdict {
+        Verdict::Ok => paint.good("ok  "),
+        Verdict::Warn => paint.warn("warn"),
+        Verdict::Fail => paint.error("fail"),
+    };
+    line(format_args!("{verdict}  {:<20}  {}", check.name, check.found));
+    if let Some(next) = &check.next {
+        line(format_args!("{:<6}{:<20}  next: {next}", "", ""));
+    }
+}
+
+fn examine(home: &Home) -> Vec<Check> {
+    let (release, version) = machine::kernel();
+    let mut checks = vec![kernel(&release, version), user(), landlock(), seccomp(), openat2()];
+    checks.extend(namespaces(home));
+    checks.extend([limits(), pagemap(version), cgroup(), oci_runtime(), overlay(), folder(home), space(home)]);
+    checks.extend(ports());
+    checks
+}
+
+/// 5.13 has Landlock, the youngest wall that we ask for; openat2 and open_tree are older.
+fn kernel(release: &str, version: (u32, u32)) -> Check {
+    match version >= (5, 13) {
+        true => ok("kernel", release),
+        false => bad("kernel", release, "run Linux 5.13 or newer: it is the first with Landlock"),
+    }
+}
+
+fn user() -> Check {
+    match rustix::process::geteuid().is_root() {
+        true => ok("user", "root: each task gets a user id of its own"),
+        false => ok("user", "not root: a user namespace stands in for own user ids"),
+    }
+}
+
+fn landlock() -> Check {
+    match machine::landlock_abi() {
+        Ok(abi) if abi >= 3 => ok("Landlock", format!("ABI {abi}")),
+        Ok(abi) => warn("Landlock", format!("ABI {abi}, which does not know truncate"), "update the kernel to 6.2 or newer"),
+        Err(error) => bad(
+            "Landlock",
+            error.to_string(),
+            "boot with `landlock` in the `lsm=` list of the kernel's command line, or use a kernel that has it",
+        ),
+    }
+}
+
+fn seccomp() -> Check {
+    let next = "use a kernel with CONFIG_SECCOMP_FILTER";
+    match machine::seccomp() {
+        Ok(true) => ok("seccomp", "filters"),
+        Ok(false) => bad("seccomp", "filters cannot answer with an error", next),
+        Err(error) => bad("seccomp", error.to_string(), next),
+    }
+}
+
+fn openat2() -> Check {
+    match machine::openat2() {
+        Ok(()) => ok("openat2", "works"),
+        Err(error) => {
+            bad("openat2", error.to_string(), "let the container or sandbox around us pass openat2 (Linux 5.6)")
+        }
+    }
+}
+
+fn namespaces(home: &Home) -> Vec<Check> {
+    let probe = match machine::probe(home.path()) {
+        Ok(probe) => probe,
+        Err(error) => return vec![bad("namespaces", error.to_string(), "run `margay probe /` to see why")],
+    };
+    let namespaces = match probe.namespaces {
+        None => ok("namespaces", "user, network, ipc, uts and mount"),
+        Some(error) => bad(
+            "namespaces",
+            error,
+            "allow user namespaces: sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000 \
+             (Ubuntu: kernel.apparmor_restrict_unprivileged_userns=0), or run as root",
+        ),
+    };
+    let open_tree = match probe.open_tree {
+        None => ok("detached mounts", "work"),
+        Some(error) => warn(
+            "detached mounts",
+            error,
+            "volumes need open_tree(2): allow mounts in namespaces; images without volumes run anyhow",
+        ),
+    };
+    vec![namespaces, open_tree]
+}
+
+/// Wasm memories reserve address space in steps of 4 GiB: a limit on it stops the first instance.
+fn limits() -> Check {
+    match machine::limits() {
+        (_, Some(bytes)) => {
+            bad("limits", format!("address space is limited to {}", size(bytes)), "lift it: ulimit -v unlimited")
+        }
+        (Some(files), None) if files < 4096 => warn(
+            "limits",
+            format!("{files} open files for a process"),
+            "raise it for many connections: ulimit -Hn 65536",
+        ),
+        (files, None) => ok("limits", files.map_or("none".to_owned(), |files| format!("{files} open files for a process"))),
+    }
+}
+
+fn pagemap(version: (u32, u32)) -> Check {
+    match machine::pagemap_scan(version) {
+        true => ok("PAGEMAP_SCAN", "fast reset of instances"),
+        false => warn("PAGEMAP_SCAN", "missing: each request costs a little more", "update the kernel to 6.7 or newer"),
+    }
+}
+
+fn cgroup() -> Check {
+    match machine::cgroup() {
+        Some(2) => ok("cgroups", "version 2"),
+        Some(_) => warn("cgroups", "version 1", "native images get no memory limit: boot with cgroup v2"),
+        None => warn("cgroups", "none mounted", "native images get no memory limit: mount cgroup2 at /sys/fs/cgroup"),
+    }
+}
+
+fn oci_runtime() -> Check {
+    match machine::oci_runtime() {
+        Some(path) => ok("OCI runtime", path.display().to_string()),
+        None => warn("OCI runtime", "none: native images cannot run", "install one: apt-get install runc"),
+    }
+}
+
+fn overlay() -> Check {
+    match machine::overlay() {
+        true => ok("overlay mounts", "known to the kernel"),
+        false => warn("overlay mounts", "not known: native images cannot run", "modprobe overlay"),
+    }
+}
+
+fn folder(home: &Home) -> Check {
+    let path = home.path().display();
+    match machine::writable(home.path()) {
+        Ok(()) => ok("MARGAY_HOME", path.to_string()),
+        Err(error) => bad("MARGAY_HOME", format!("{path}: {error}"), "choose another: MARGAY_HOME=/some/folder"),
+    }
+}
+
+fn space(home: &Home) -> Check {
+    let next = "free some, or put MARGAY_HOME on a larger disk";
+    match machine::free_bytes(home.path()) {
+        Ok(bytes) if bytes >= 1 << 30 => ok("free space", size(bytes)),
+        Ok(bytes) if bytes >= 64 << 20 => warn("free space", size(bytes), next),
+        Ok(bytes) => bad("free space", size(bytes), next),
+        Err(error) => bad("free space", error.to_string(), next),
+    }
+}
+
+fn ports() -> Vec<Check> {
+    let check = |(name, port): (&'static str, u16)| match machine::port_is_free(port) {
+        Ok(true) => ok(name, format!("{port} is free")),
+        Ok(false) => warn(name, format!("{port} is taken (by `margay up`?)"), "choose another: margay up --help"),
+        Err(error) => warn(name, format!("{port}: {error}"), "choose another: margay up --help"),
+    };
+    up::DEFAULT_PORTS.into_iter().map(check).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_fails_with_a_next_step() {
+        for (version, want) in [((4, 19), Verdict::Fail), ((5, 12), Verdict::Fail), ((5, 13), Verdict::Ok), ((6, 1), Verdict::Ok)] {
+            let check = kernel("x", version);
+            assert_eq!(check.verdict, want, "{version:?}");
+            assert_eq!(check.next.is_some(), want == Verdict::Fail);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+use node::ingress::IngressConfig;
+
+use crate::{
+    home::Home,
+    platform::{self, listen::Listen},
+    serve::{self, Child},
+};
+
+/// Run the ingress apart: requests by host name to healthy tasks
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    listen: Listen,
+    /// Answer the ingresses of other nodes here
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen_peers: Option<std::net::SocketAddr>,
+    #[command(flatten)]
+    child: Child,
+}
+
+impl Args {
+    /// Serves until it is asked to end.
+    pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        self.child.settle()?;
+        serve::log();
+        let listener = self.listen.socket(platform::INGRESS_PORT)?;
+        self.listen.tell("ingress", &listener)?;
+        let config = IngressConfig {
+            home: home.node().clone(),
+            listener,
+            listen_peers: self.listen_peers,
+            limits: node::ingress::Limits::default(),
+        };
+        // The kernel forgets whose child we are when the ingress gives up the rights of root: said again after that.
+        let child = self.child;
+        Ok(node::ingress::run(config, |_, _| drop(child.settle()))?)
+    }
+}

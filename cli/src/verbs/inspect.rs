@@ -1,0 +1,182 @@
+use node::tasks::{self, State, TaskFolder};
+use serde::Serialize;
+use spec::{Capability, Digest, ImageConfig, PublishedPort, Timestamp, Usage, Want};
+
+use crate::{
+    home::Home,
+    images::{self, Fetch},
+    output::{ago, duration, json, now},
+    transfer::Remote,
+};
+
+/// Show everything about tasks or images, as JSON: what an image wants, what a task was granted
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Names or ids of tasks, or images as `margay run` takes them
+    #[arg(required = true, value_name = "TASK|IMAGE")]
+    things: Vec<String>,
+}
+
+/// What `ps` and `inspect` say about a task.
+#[derive(Serialize)]
+pub struct Summary {
+    /// The name of its folder.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// As it was asked for.
+    pub image: String,
+    /// What that meant.
+    pub digest: Digest,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// In words, as Docker has them.
+    pub status: String,
+    /// The guest's code once it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Why, where there is something to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Where it is reached.
+    pub ports: Vec<PublishedPort>,
+}
+
+/// A task, whole.
+#[derive(Serialize)]
+struct TaskView {
+    #[serde(flatten)]
+    summary: Summary,
+    state: &'static str,
+    task: tasks::TaskRecord,
+    seen: Option<tasks::Status>,
+    grants: Vec<Capability>,
+    usage: Usage,
+}
+
+/// An image, whole.
+#[derive(Serialize)]
+struct ImageView {
+    reference: String,
+    digest: Digest,
+    /// Of the manifest that this machine would run.
+    manifest: Digest,
+    format: String,
+    platform: String,
+    /// What it asks for, one capability line each.
+    wants: Vec<Want>,
+    args: Vec<String>,
+    layers: Vec<Layer>,
+    size: u64,
+    config: ImageConfig,
+}
+
+#[derive(Serialize)]
+struct Layer {
+    digest: Digest,
+    size: u64,
+    media_type: String,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum View {
+    Task(Box<TaskView>),
+    Image(Box<ImageView>),
+}
+
+impl Args {
+    /// Prints a list with one entry for each thing.
+    pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        let views = self.things.iter().map(|thing| view(home, thing)).collect::<anyhow::Result<Vec<_>>>()?;
+        json(&views)
+    }
+}
+
+/// A task if there is one of that name, else an image.
+fn view(home: &Home, thing: &str) -> anyhow::Result<View> {
+    match tasks::find(home.node(), thing) {
+        Ok(folder) => Ok(View::Task(Box::new(task_view(&folder)?))),
+        Err(node::Error::NoSuchTask(_)) => Ok(View::Image(Box::new(image_view(home, thing)?))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn task_view(folder: &TaskFolder) -> anyhow::Result<TaskView> {
+    let state = folder.state()?;
+    Ok(TaskView {
+        summary: Summary::of(folder, state)?,
+        state: state.word(),
+        task: folder.record().clone(),
+        seen: folder.status()?,
+        grants: folder.record().grants.clone(),
+        usage: tasks::usage(folder)?,
+    })
+}
+
+fn image_view(home: &Home, text: &str) -> anyhow::Result<ImageView> {
+    let found = images::find(home, text, Fetch::Never, &Remote::default())?;
+    let manifest = found.layout.choose(&found.descriptor, &images::native_platforms())?;
+    let plan = found.layout.plan(&manifest)?;
+    let layers = plan.layers.iter().map(|layer| Layer {
+        digest: layer.descriptor.digest,
+        size: layer.descriptor.size,
+        media_type: layer.descriptor.media_type.to_string(),
+    });
+    Ok(ImageView {
+        reference: found.image.name.clone(),
+        digest: found.descriptor.digest,
+        manifest: manifest.digest,
+        format: format!("{:?}", plan.format),
+        platform: format!("{}/{}", plan.platform.os, plan.platform.architecture),
+        layers: layers.collect(),
+        size: plan.layers.iter().map(|layer| layer.descriptor.size).sum(),
+        wants: plan.wants,
+        args: plan.args,
+        config: plan.config,
+    })
+}
+
+impl Summary {
+    /// Reads what is known now.
+    pub fn of(folder: &TaskFolder, state: State) -> anyhow::Result<Self> {
+        let (record, seen) = (folder.record(), folder.status()?);
+        let seen = seen.as_ref();
+        Ok(Self {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            image: record.image.clone(),
+            digest: record.digest,
+            command: record.command.clone(),
+            created: record.created,
+            status: in_words(state, seen),
+            exit_code: seen.and_then(|seen| seen.exit_code),
+            reason: seen.and_then(|seen| seen.reason.clone()),
+            ports: match state.is_alive() {
+                true => seen.map(|seen| seen.ports.clone()).unwrap_or_default(),
+                false => Vec::new(),
+            },
+        })
+    }
+}
+
+fn in_words(state: State, seen: Option<&tasks::Status>) -> String {
+    let since = |time: Option<Timestamp>| time.map(|time| ago(time, now())).unwrap_or_else(|| "just now".to_owned());
+    let mut words = match state {
+        State::Running | State::Unsupervised => {
+            let started = seen.and_then(|seen| seen.started);
+            format!("Up {}", started.map_or("0 s".to_owned(), |started| duration(now().since(started))))
+        }
+        State::Exited(code) => format!("Exited ({code}) {}", since(seen.and_then(|seen| seen.ended))),
+        State::Starting => "Starting".to_owned(),
+        State::Idle => "Idle".to_owned(),
+        State::BackOff => "Restarting".to_owned(),
+        State::Lost => "Lost".to_owned(),
+    };
+    if let Some(restarts) = seen.map(|seen| seen.restarts).filter(|restarts| *restarts > 0) {
+        words += &format!(", {restarts} restarts");
+    }
+    words
+}

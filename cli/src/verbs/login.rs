@@ -1,0 +1,145 @@
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _},
+};
+
+use anyhow::Context as _;
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+
+use crate::{
+    credentials::{Credentials, Login},
+    failure::{Advice, MISUSED, fail},
+    home::Home,
+    output::{line, talk},
+    platform::record::Record,
+    transfer,
+};
+
+/// Log in to a registry
+#[derive(Debug, clap::Args)]
+#[command(after_help = "The password is asked for on the terminal. For the user that `margay up` of the same home has
+made, it is read from the home.
+
+Examples:
+  margay login -u me localhost:5000
+  pass show registry | margay login -u me --password-stdin registry.example.com")]
+pub struct Args {
+    /// Host and port of the registry, as images name it
+    #[arg(value_name = "REGISTRY", value_parser = transfer::registry_name)]
+    registry: String,
+    /// Who logs in
+    #[arg(short, long, value_name = "NAME")]
+    username: Option<String>,
+    /// With what; visible to other users of this machine while it runs
+    #[arg(short, long, value_name = "PASSWORD")]
+    password: Option<String>,
+    /// Read the password from stdin
+    #[arg(long, conflicts_with = "password")]
+    password_stdin: bool,
+    #[command(flatten)]
+    remote: transfer::Remote,
+}
+
+/// Longer than any password, so that a wrong pipe ends.
+const PASSWORD_BYTES_MAX: u64 = 4096;
+
+impl Args {
+    /// Asks the registry, and keeps what it accepted.
+    pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        let user = match &self.username {
+            Some(user) => user.clone(),
+            None => ask("Username: ")?,
+        };
+        let password = self.password(home, &user)?;
+        let login = Login { user, password };
+        let client = transfer::client_with(&self.remote, &self.registry, &login);
+        super::block_on(async { Ok(client.check(&self.registry).await?) })?;
+        Credentials::read(home)?.keep(&self.registry, login)?;
+        line(format_args!("Login Succeeded"));
+        Ok(())
+    }
+
+    fn password(&self, home: &Home, user: &str) -> anyhow::Result<String> {
+        if let Some(password) = &self.password {
+            return Ok(password.clone());
+        }
+        if self.password_stdin {
+            return read_password(&mut std::io::stdin().lock());
+        }
+        if let Some(password) = own_password(home, &self.registry, user)? {
+            talk(format_args!("Using the password that `margay up` made for `{user}`."));
+            return Ok(password);
+        }
+        ask_silently("Password: ")
+    }
+}
+
+/// A password that is chosen now: from stdin, or typed twice.
+pub fn new_password(from_stdin: bool) -> anyhow::Result<String> {
+    if from_stdin {
+        return read_password(&mut std::io::stdin().lock());
+    }
+    let password = ask_silently("New password: ")?;
+    match ask_silently("Again: ")? == password {
+        true => Ok(password),
+        false => fail(Advice::new("the two passwords differ")),
+    }
+}
+
+/// The password of the user that `margay up` of this home made for its registry. Whoever can read it owns it.
+fn own_password(home: &Home, registry: &str, user: &str) -> anyhow::Result<Option<String>> {
+    let Some(record) = Record::read(home)? else { return Ok(None) };
+    if record.user != user || !record.is_registry(registry) {
+        return Ok(None);
+    }
+    let path = crate::platform::password_file(home);
+    match File::open(&path) {
+        Ok(mut file) => read_password(&mut file).map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+fn read_password(from: &mut dyn std::io::Read) -> anyhow::Result<String> {
+    let mut text = String::new();
+    from.take(PASSWORD_BYTES_MAX).read_to_string(&mut text).context("cannot read the password")?;
+    let password = text.trim_end_matches(['\n', '\r']);
+    match password.is_empty() {
+        true => fail(Advice::new("the password is empty").code(MISUSED)),
+        false => Ok(password.to_owned()),
+    }
+}
+
+fn ask(question: &str) -> anyhow::Result<String> {
+    let mut terminal = terminal()?;
+    write!(terminal, "{question}")?;
+    let mut answer = String::new();
+    BufReader::new(&mut terminal).take(PASSWORD_BYTES_MAX).read_line(&mut answer)?;
+    Ok(answer.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+fn ask_silently(question: &str) -> anyhow::Result<String> {
+    let before = tcgetattr(terminal()?)?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(terminal()?, OptionalActions::Flush, &silent)?;
+    let answer = ask(question);
+    tcsetattr(terminal()?, OptionalActions::Flush, &before)?;
+    talk(format_args!(""));
+    answer
+}
+
+/// The terminal itself: stdin may be something else.
+fn terminal() -> anyhow::Result<File> {
+    let opened = match std::io::stdin().is_terminal() || std::io::stderr().is_terminal() {
+        true => File::options().read(true).write(true).open("/dev/tty").ok(),
+        false => None,
+    };
+    match opened {
+        Some(terminal) => Ok(terminal),
+        None => fail(
+            Advice::new("there is no terminal to ask for a user name or password")
+                .hint("pass them: margay login -u NAME --password-stdin REGISTRY < file")
+                .code(MISUSED),
+        ),
+    }
+}

@@ -1,0 +1,87 @@
+use node::tasks::{self, State, TaskFolder};
+use serde::Serialize;
+
+use crate::{
+    home::Home,
+    output::{Output, Table, ago, line, now},
+    verbs::inspect::Summary,
+};
+
+/// List tasks
+#[derive(Debug, clap::Args)]
+#[command(visible_alias = "ls", after_help = "Reads the folders of the tasks: no server has to run.")]
+pub struct Args {
+    /// Show ended ones as well
+    #[arg(short, long)]
+    all: bool,
+    /// Print ids only
+    #[arg(short, long)]
+    quiet: bool,
+    /// Show ids, images and commands in full length
+    #[arg(long)]
+    no_trunc: bool,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// A row.
+#[derive(Serialize)]
+struct Row {
+    #[serde(flatten)]
+    summary: Summary,
+    state: &'static str,
+}
+
+impl Args {
+    /// Prints the tasks of this home, oldest first.
+    pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        let mut rows = Vec::new();
+        for folder in tasks::list(home.node())? {
+            let state = folder.state()?;
+            if self.all || state.is_alive() {
+                rows.push((folder, state));
+            }
+        }
+        if self.quiet {
+            rows.iter().for_each(|(folder, _)| line(format_args!("{}", self.cut(&folder.record().id, 12))));
+            return Ok(());
+        }
+        let rows: Vec<Row> = rows.iter().map(|(folder, state)| row(folder, *state)).collect::<Result<_, _>>()?;
+        self.output.records(&rows, |rows| self.table(rows))
+    }
+
+    fn table(&self, rows: &[Row]) -> Table {
+        let mut table = Table::new(&["TASK ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAME"]);
+        for Row { summary, .. } in rows {
+            table.row([
+                self.cut(&summary.id, 12),
+                self.cut(&summary.image, 40),
+                self.cut(&summary.command.join(" "), 24),
+                ago(summary.created, now()),
+                summary.status.clone(),
+                summary.ports.iter().map(port).collect::<Vec<_>>().join(", "),
+                summary.name.clone(),
+            ]);
+        }
+        table
+    }
+
+    fn cut(&self, text: &str, chars_max: usize) -> String {
+        match text.char_indices().nth(chars_max) {
+            Some((end, _)) if !self.no_trunc => text[..end].to_owned(),
+            _ => text.to_owned(),
+        }
+    }
+}
+
+fn row(folder: &TaskFolder, state: State) -> anyhow::Result<Row> {
+    Ok(Row { summary: Summary::of(folder, state)?, state: state.word() })
+}
+
+/// As Docker writes it: `8080->80`.
+fn port(port: &spec::PublishedPort) -> String {
+    match port.host_port {
+        Some(host_port) => format!("{host_port}->{}", port.container_port),
+        None => port.container_port.to_string(),
+    }
+}

@@ -1,0 +1,76 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use registry::{Event, Outcome, PushOptions};
+use spec::{Digest, Reference};
+
+use crate::{
+    home::Home,
+    images,
+    output::{line, size, talk},
+    progress::Progress,
+    transfer::{self, Remote, Shelf},
+    verbs::block_on,
+};
+
+/// Send an image to the registry that its name begins with
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Only what the registry lacks travels.
+
+Example:
+  margay tag cats localhost:5000/me/cats:v1 && margay push localhost:5000/me/cats:v1")]
+pub struct Args {
+    /// Say nothing but the digest
+    #[arg(short, long)]
+    quiet: bool,
+    #[command(flatten)]
+    remote: Remote,
+    /// What to send
+    #[arg(value_name = "REGISTRY/NAME[:TAG]")]
+    image: Reference,
+}
+
+/// What a push did.
+#[derive(Debug, Clone, Copy)]
+pub struct Pushed {
+    /// What the name means there now.
+    pub digest: Digest,
+    /// Layers that travelled.
+    pub layers: usize,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Args {
+    /// Prints what the name means there now.
+    pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        let pushed = block_on(push(home, &self.image, &self.remote, Progress::new(self.quiet)))?;
+        if !self.quiet {
+            let s = if pushed.layers == 1 { "" } else { "s" };
+            talk(format_args!("Pushed {} blob{s} ({}).", pushed.layers, size(pushed.bytes)));
+        }
+        line(format_args!("{}", self.image.pinned(pushed.digest)));
+        Ok(())
+    }
+}
+
+/// Sends `image` with the login of this home.
+pub async fn push(home: &Home, image: &Reference, remote: &Remote, progress: Progress) -> anyhow::Result<Pushed> {
+    let Some(registry) = image.registry() else {
+        return Err(registry::Error::NoRegistry { reference: image.to_string() }.into());
+    };
+    let layout = images::layout(home)?;
+    let root = images::known(&layout, image)?;
+    let client = transfer::client(home, remote, registry)?;
+    let moved = Arc::new(Mutex::new((0usize, 0u64)));
+    let (counted, show) = (moved.clone(), transfer::watch(Arc::new(progress), "pushed"));
+    let watch: registry::Progress = Arc::new(move |event: Event| {
+        if let Event::Finished { size, outcome: Outcome::Moved, .. } = &event {
+            let mut moved = counted.lock().unwrap_or_else(PoisonError::into_inner);
+            *moved = (moved.0 + 1, moved.1 + size);
+        }
+        show(event);
+    });
+    client.push(image, &root, Shelf::of(layout)?, &PushOptions { progress: watch }).await?;
+    let (layers, bytes) = *moved.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(Pushed { digest: root.digest, layers, bytes })
+}

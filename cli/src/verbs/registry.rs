@@ -1,0 +1,152 @@
+use clap::{Subcommand, ValueEnum};
+use registry::{Admin, Config, Repository, RepositoryInfo, Server};
+use spec::Tenant;
+use tokio::net::TcpListener;
+
+use crate::{
+    home::Home,
+    output::{Output, Table, line},
+    platform::{self, listen::Listen},
+    serve::{self, Child},
+    verbs::{block_on, login},
+};
+
+/// Run the registry apart, or manage its users and who may read what
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, after_help = "Without a subcommand: serve in the foreground.
+It speaks plain HTTP; put a proxy that ends TLS in front of it before other machines reach it.")]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    listen: Listen,
+    #[command(flatten)]
+    child: Child,
+}
+
+/// What can be managed while the registry of this home runs.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Manage users
+    #[command(subcommand)]
+    User(User),
+    /// Set who may read a repository
+    Visibility {
+        /// Which one, as in me/cats
+        #[arg(value_parser = repository)]
+        repository: Repository,
+        /// Everybody, or its owner alone
+        who: Visibility,
+    },
+    /// List repositories, and who may read them
+    Ls {
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum User {
+    /// Add a user, or give one another password
+    Add {
+        /// The name; the user owns the repositories NAME/…
+        name: Tenant,
+        /// Read the password from stdin
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// List users
+    Ls,
+    /// Remove a user; the repositories stay
+    Rm {
+        /// The name
+        name: Tenant,
+    },
+}
+
+/// Who may read a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Visibility {
+    /// Everybody may read it.
+    Public,
+    /// Its owner alone.
+    Private,
+}
+
+impl From<Visibility> for registry::Visibility {
+    fn from(who: Visibility) -> Self {
+        match who {
+            Visibility::Public => Self::Public,
+            Visibility::Private => Self::Private,
+        }
+    }
+}
+
+fn table(repositories: &[RepositoryInfo]) -> Table {
+    let mut table = Table::new(&["REPOSITORY", "READ BY"]);
+    for repository in repositories {
+        let who = match repository.visibility {
+            registry::Visibility::Public => "everybody",
+            registry::Visibility::Private => "its owner",
+        };
+        table.row([repository.name.clone(), who.to_owned()]);
+    }
+    table
+}
+
+fn repository(text: &str) -> Result<Repository, String> {
+    text.parse().map_err(|error: registry::Error| error.to_string())
+}
+
+impl Args {
+    /// Serves, or asks the one that does.
+    pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        match self.verb {
+            Some(verb) => verb.run(home),
+            None => self.serve(home),
+        }
+    }
+
+    fn serve(self, home: &Home) -> anyhow::Result<()> {
+        self.child.settle()?;
+        serve::log();
+        let socket = self.listen.socket(platform::REGISTRY_PORT)?;
+        socket.set_nonblocking(true)?;
+        let data_dir = home.folder("registry")?;
+        serve::until_asked(|stop| async move {
+            let server = Server::open(Config::new(data_dir)).await?;
+            self.listen.tell("registry", &socket)?;
+            Ok(server.serve(TcpListener::from_std(socket)?, stop).await?)
+        })
+    }
+}
+
+impl Verb {
+    fn run(self, home: &Home) -> anyhow::Result<()> {
+        let admin = Admin::new(home.path().join("registry"));
+        match self {
+            Self::User(User::Add { name, password_stdin }) => {
+                let password = login::new_password(password_stdin)?;
+                block_on(async { Ok(admin.put_user(&name, &password).await?) })?;
+                line(format_args!("{name}"));
+            }
+            Self::User(User::Ls) => {
+                let users = block_on(async { Ok(admin.users().await?) })?;
+                users.iter().for_each(|user| line(format_args!("{user}")));
+            }
+            Self::User(User::Rm { name }) => {
+                block_on(async { Ok(admin.remove_user(&name).await?) })?;
+                line(format_args!("{name}"));
+            }
+            Self::Visibility { repository, who } => {
+                block_on(async { Ok(admin.set_visibility(&repository, who.into()).await?) })?;
+                line(format_args!("{repository}"));
+            }
+            Self::Ls { output } => {
+                let repositories = block_on(async { Ok(admin.repositories().await?) })?;
+                output.records(&repositories, table)?;
+            }
+        }
+        Ok(())
+    }
+}

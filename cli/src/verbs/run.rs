@@ -1,0 +1,210 @@
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use node::{Mounted, Note, Publish, RunRequest, Started};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use spec::Capability;
+
+use crate::{
+    failure::{Advice, MISUSED, OURS, fail},
+    flags,
+    home::Home,
+    images::{self, Fetch},
+    output::{Paint, line, talk},
+    transfer::Remote,
+};
+
+/// Run an image here, without any server
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "IMAGE is a name from `margay images`, REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST (fetched when it is
+missing), a .wasm file, an OCI layout (folder or tar), or an archive of `docker save`.
+
+A guest reaches nothing except its ports, variables and volumes from these flags, and what --allow grants.
+Exits with the guest's code, with 128 + N when signal N ended it, and with 125 when margay failed.
+
+Examples:
+  margay run -p 8080:80 cats
+  margay run ./hello.wasm a b
+  margay run -d --name book -p 8080:80 -v book:/data adopt
+  margay run --allow net.out:https://api.example.com ./fetch.wasm"
+)]
+pub struct Args {
+    /// Run in the background and print the task's id
+    #[arg(short, long)]
+    detach: bool,
+    /// Hand our stdin to the guest
+    #[arg(short, long, conflicts_with = "detach")]
+    interactive: bool,
+    /// Give the guest a terminal
+    #[arg(short, long, conflicts_with = "detach")]
+    tty: bool,
+    /// Publish a port of the guest on this machine
+    #[arg(short, long, value_name = "[[ADDRESS:]PORT:]PORT")]
+    publish: Vec<Publish>,
+    /// Set a variable; a name alone takes our own value
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Read variables from a file, one in each line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Mount a volume, or a folder of this machine
+    #[arg(short, long, value_name = "SOURCE:PATH[:ro]")]
+    volume: Vec<Mounted>,
+    /// The most memory the guest may have [default: 128m]
+    #[arg(short, long, value_name = "BYTES", value_parser = flags::bytes)]
+    memory: Option<u64>,
+    /// Grant a capability, as in `fs:/data#rw;volume=book;max=1g`
+    #[arg(long, value_name = "CAPABILITY")]
+    allow: Vec<Capability>,
+    /// End each request, or the command, after this time
+    #[arg(long, value_name = "DURATION", value_parser = flags::duration)]
+    timeout: Option<Duration>,
+    /// End each request, or the command, after this much time on a processor
+    #[arg(long, value_name = "DURATION", value_parser = flags::duration)]
+    cpu_time: Option<Duration>,
+    /// Give the task a name
+    #[arg(long)]
+    name: Option<String>,
+    /// Remove the task and its log when it ends
+    #[arg(long)]
+    rm: bool,
+    /// Replace the image's program
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
+    /// When to ask a registry for the image
+    #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
+    pull: Fetch,
+    /// How long the guest may take to end once asked to, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    stop_timeout: u32,
+    #[command(flatten)]
+    remote: Remote,
+    /// What to run
+    image: String,
+    /// Arguments, instead of the image's own
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARG")]
+    arguments: Vec<String>,
+}
+
+impl Args {
+    /// Runs to the end, or until it runs with `-d`.
+    pub fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
+        let request = self.request(home)?;
+        if self.detach {
+            let started = node::detach(home.node(), &request, |note| tell(&note))?;
+            line(format_args!("{}", started.id));
+            tell_ports(&started);
+            return Ok(ExitCode::SUCCESS);
+        }
+        let raw = self.tty.then(RawTerminal::new).transpose()?;
+        let outcome = node::run_local(home.node(), request, |note| tell(&note));
+        drop(raw);
+        let outcome = outcome?;
+        if let Some(reason) = &outcome.reason {
+            talk(format_args!("{} {reason}", Paint::on_stderr().error("error:")));
+        }
+        // A process can only say 0 to 255.
+        Ok(ExitCode::from(u8::try_from(outcome.exit_code).unwrap_or(OURS)))
+    }
+
+    fn request(&self, home: &Home) -> anyhow::Result<RunRequest> {
+        let found = images::find(home, &self.image, self.pull, &self.remote)?;
+        Ok(RunRequest {
+            name: self.name.clone(),
+            entrypoint: self.entrypoint.clone().map(|program| vec![program]),
+            command: self.arguments.clone(),
+            env: flags::environment(&self.env_file, &self.env)?,
+            ports: self.publish.clone(),
+            mounts: self.volume.clone(),
+            allow: self.allow.clone(),
+            memory_bytes_max: self.memory,
+            cpu_time_max: self.cpu_time,
+            wall_time_max: self.timeout,
+            interactive: self.interactive,
+            terminal: self.terminal()?,
+            remove_at_end: self.rm,
+            grace: Duration::from_secs(self.stop_timeout.into()),
+            ..RunRequest::of(found.image.clone())
+        })
+    }
+
+    fn terminal(&self) -> anyhow::Result<Option<(u16, u16)>> {
+        if !self.tty {
+            return Ok(None);
+        }
+        let stdout = std::io::stdout();
+        if !stdout.is_terminal() {
+            return fail(
+                Advice::new("-t needs a terminal, and stdout is none").hint("leave -t out").code(MISUSED),
+            );
+        }
+        let size = rustix::termios::tcgetwinsize(&stdout)?;
+        Ok(Some((size.ws_row, size.ws_col)))
+    }
+}
+
+/// `margay keeper`: what stays of `margay run -d`, with a request on stdin.
+pub fn keep() -> ExitCode {
+    let home = std::env::var_os("MARGAY_HOME").map(PathBuf::from).context("`MARGAY_HOME` is not set");
+    let kept = home.and_then(|home| Ok(node::keep(&node::Home::at(home)?)?));
+    match kept {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            crate::failure::report(&error);
+            ExitCode::from(OURS)
+        }
+    }
+}
+
+/// What happens, in words on stderr.
+fn tell(note: &Note) {
+    match note {
+        Note::Preparing => talk(format_args!("Preparing the image: checking its layers, making machine code")),
+        Note::Started(started) => {
+            tell_ports(started);
+            for capability in &started.cut {
+                talk(format_args!("Granted and not asked for by the image: {capability}"));
+            }
+        }
+        Note::Denied { line, count } if *count == 1 => {
+            talk(format_args!("Denied: {line}\n{} grant it: --allow '{line}'", Paint::on_stderr().hint("hint:")));
+        }
+        Note::Denied { line, count } => talk(format_args!("Denied: {line} ({count} times)")),
+        _ => {}
+    }
+}
+
+fn tell_ports(started: &Started) {
+    for port in &started.ports {
+        if let Some(host_port) = port.host_port {
+            talk(format_args!("Listening on http://localhost:{host_port} (port {} of the task)", port.container_port));
+        }
+    }
+}
+
+/// Our terminal in raw mode while a guest has it; as before when this is dropped.
+struct RawTerminal(Option<Termios>);
+
+impl RawTerminal {
+    fn new() -> anyhow::Result<Self> {
+        let stdin = std::io::stdin();
+        if !stdin.is_terminal() {
+            return Ok(Self(None));
+        }
+        let before = tcgetattr(&stdin)?;
+        let mut raw = before.clone();
+        // Letters go through as they are typed; Ctrl-C stays ours, because it is what stops a task.
+        raw.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+        tcsetattr(&stdin, OptionalActions::Flush, &raw)?;
+        Ok(Self(Some(before)))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, before);
+        }
+    }
+}

@@ -1,0 +1,61 @@
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+
+use anyhow::Context as _;
+use orchestrator::Config;
+use registry::Tokens;
+use spec::Tenant;
+
+use crate::{
+    home::Home,
+    platform::{self, listen::Listen},
+    resolver::RegistryResolver,
+    serve::{self, Child},
+};
+
+/// Run the control plane apart
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    listen: Listen,
+    /// The address that join tokens and credentials name [default: the one that it listens on]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// The registry that images without one mean
+    #[arg(long, value_name = "ADDRESS:PORT", default_value_t = SocketAddr::from(([127, 0, 0, 1], platform::REGISTRY_PORT)))]
+    registry: SocketAddr,
+    /// The key file of that registry, with which nodes get tokens to pull [default: the one in this home]
+    #[arg(long, value_name = "FILE")]
+    registry_key: Option<PathBuf>,
+    /// The operator's tenant: who comes in through the socket is this one
+    #[arg(long, value_name = "NAME", default_value = "me")]
+    user: Tenant,
+    #[command(flatten)]
+    child: Child,
+}
+
+impl Args {
+    /// Serves until it is asked to end.
+    pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        self.child.settle()?;
+        serve::log();
+        let listener = self.listen.socket(platform::SERVER_PORT)?;
+        self.listen.tell("control plane", &listener)?;
+        home.folder("run")?;
+        let tokens = match &self.registry_key {
+            Some(path) => Tokens::load(path)?,
+            // Whichever of the two starts first makes it.
+            None => Tokens::open(&home.folder("registry")?).context("cannot open the registry's key")?,
+        };
+        let config = Config {
+            data_dir: home.folder("server")?,
+            socket: home.server_socket(),
+            listener: Some(listener),
+            advertise: self.advertise,
+            tenant: self.user,
+            domain: platform::DOMAIN.to_owned(),
+            registry: Some(self.registry.to_string()),
+            resolver: Arc::new(RegistryResolver::new(self.registry, tokens)),
+        };
+        serve::until_asked(|stop| async move { Ok(orchestrator::serve(config, stop).await?) })
+    }
+}

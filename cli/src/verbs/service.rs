@@ -1,0 +1,160 @@
+use clap::Subcommand;
+use orchestrator::{CreateService, UpdateService};
+use spec::{ClusterName, LaunchType, Service, ServiceName, TaskDefinitionId};
+
+use crate::{
+    control::Control,
+    home::Home,
+    output::{Output, Table, ago, line, now, talk},
+    platform::record::Record,
+    verbs::block_on,
+};
+
+/// Create, list, change and delete services: copies of a task that are kept running
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Keep copies of a task running, and route http://NAME.CLUSTER.localhost to them
+    Create {
+        /// Its name, and the first label of its host name
+        name: ServiceName,
+        /// What to run, as in cats:1
+        #[arg(long, value_name = "FAMILY:REVISION")]
+        task: TaskDefinitionId,
+        /// Where
+        #[arg(long, value_name = "NAME")]
+        cluster: ClusterName,
+        /// How many copies
+        #[arg(long, default_value_t = 1)]
+        count: u32,
+        /// On nodes of your own, or on the shared pool
+        #[arg(long, value_name = "node|pool", default_value = "node")]
+        launch_type: LaunchType,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// List services
+    #[command(alias = "list")]
+    Ls {
+        /// Only those of this cluster
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<ClusterName>,
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Change what a service runs, or how many copies
+    Update {
+        /// Its name
+        name: ServiceName,
+        /// Where it is
+        #[arg(long, value_name = "NAME")]
+        cluster: ClusterName,
+        /// Run this from now on
+        #[arg(long, value_name = "FAMILY:REVISION", required_unless_present = "count")]
+        task: Option<TaskDefinitionId>,
+        /// Keep so many copies
+        #[arg(long)]
+        count: Option<u32>,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Change how many copies a service keeps
+    Scale {
+        /// Its name
+        name: ServiceName,
+        /// So many
+        count: u32,
+        /// Where it is
+        #[arg(long, value_name = "NAME")]
+        cluster: ClusterName,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Delete services; their tasks are stopped
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Their names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<ServiceName>,
+        /// Where they are
+        #[arg(long, value_name = "NAME")]
+        cluster: ClusterName,
+        #[command(flatten)]
+        control: Control,
+    },
+}
+
+impl Verb {
+    /// Does it through the control plane.
+    pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        match self {
+            Self::Create { name, task, cluster, count, launch_type, control } => {
+                let client = control.client(home)?;
+                let wanted = CreateService { name, task_definition: task, count, launch_type };
+                let service = block_on(async { Ok(client.create_service(&cluster, &wanted).await?) })?;
+                line(format_args!("{}", service.name));
+                if let Some(record) = Record::read(home)? {
+                    talk(format_args!("Reach it at {}", record.url(&host(&service))));
+                }
+                Ok(())
+            }
+            Self::Ls { cluster, output, control } => {
+                let client = control.client(home)?;
+                let mut services = block_on(async { Ok(client.services().await?) })?;
+                services.retain(|service| cluster.as_ref().is_none_or(|name| service.cluster == *name));
+                output.records(&services, table)
+            }
+            Self::Update { name, cluster, task, count, control } => {
+                let update = UpdateService { count, task_definition: task, generation: None };
+                change(home, &control, &cluster, &name, &update)
+            }
+            Self::Scale { name, count, cluster, control } => {
+                let update = UpdateService { count: Some(count), ..UpdateService::default() };
+                change(home, &control, &cluster, &name, &update)
+            }
+            Self::Delete { names, cluster, control } => {
+                let client = control.client(home)?;
+                super::each(&names, |name| {
+                    block_on(async { Ok(client.delete_service(&cluster, name).await?) })?;
+                    line(format_args!("{name}"));
+                    Ok(())
+                })
+            }
+        }
+    }
+}
+
+fn change(
+    home: &Home,
+    control: &Control,
+    cluster: &ClusterName,
+    name: &ServiceName,
+    update: &UpdateService,
+) -> anyhow::Result<()> {
+    let client = control.client(home)?;
+    let service = block_on(async { Ok(client.update_service(cluster, name, update).await?) })?;
+    line(format_args!("{}", service.name));
+    Ok(())
+}
+
+/// The host name that the ingress knows a service by.
+pub fn host(service: &Service) -> String {
+    format!("{}.{}.{}", service.name, service.cluster, crate::platform::DOMAIN)
+}
+
+fn table(services: &[Service]) -> Table {
+    let mut table = Table::new(&["NAME", "CLUSTER", "TASK", "RUNNING", "CREATED", "HOST", "STATUS"]);
+    for service in services {
+        table.row([
+            service.name.to_string(),
+            service.cluster.to_string(),
+            service.spec.task_definition.to_string(),
+            format!("{}/{}", service.status.running, service.spec.count),
+            ago(service.created, now()),
+            host(service),
+            service.status.reason.clone().unwrap_or_else(|| "-".to_owned()),
+        ]);
+    }
+    table
+}

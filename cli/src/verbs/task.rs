@@ -1,0 +1,205 @@
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use orchestrator::{RegisteredDefinition, RunTask};
+use spec::{ClusterName, LaunchType, ServiceName, Task, TaskDefinition, TaskDefinitionId, TaskId, TaskPhase};
+
+use crate::{
+    control::Control,
+    failure::{Advice, fail},
+    home::Home,
+    output::{Output, Table, ago, line, now, talk},
+    verbs::block_on,
+};
+
+/// Register task definitions, and run, list and stop tasks on a platform
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Register the next revision of a task definition, and pin its images by digest
+    Register {
+        /// The definition, TOML or JSON
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Run a task once
+    Run {
+        /// What to run, as in cats:1
+        #[arg(value_name = "FAMILY:REVISION")]
+        definition: TaskDefinitionId,
+        /// Where
+        #[arg(long, value_name = "NAME")]
+        cluster: ClusterName,
+        /// On nodes of your own, or on the shared pool
+        #[arg(long, value_name = "node|pool", default_value = "node")]
+        launch_type: LaunchType,
+        /// How many copies
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
+        count: u32,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// List tasks
+    #[command(alias = "list")]
+    Ls {
+        /// Only those of this cluster
+        #[arg(long, value_name = "NAME")]
+        cluster: Option<ClusterName>,
+        /// Only copies of this service
+        #[arg(long, value_name = "NAME")]
+        service: Option<ServiceName>,
+        /// Show ended ones as well
+        #[arg(short, long)]
+        all: bool,
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Ask tasks to end; a copy of a service is replaced
+    Stop {
+        /// Their ids
+        #[arg(required = true, value_name = "TASK")]
+        tasks: Vec<TaskId>,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Let no new task or service use a revision; what runs keeps running
+    Deregister {
+        /// Which revisions
+        #[arg(required = true, value_name = "FAMILY:REVISION")]
+        definitions: Vec<TaskDefinitionId>,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// List task definitions, and what each container may really reach
+    Definitions {
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        control: Control,
+    },
+}
+
+impl Verb {
+    /// Does it through the control plane.
+    pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        match self {
+            Self::Register { file, output, control } => {
+                let definition = read_definition(&file)?;
+                let client = control.client(home)?;
+                let registered = block_on(async { Ok(client.register(&definition).await?) })?;
+                tell_grants(&registered);
+                output.record(&registered, |registered| registered.id.to_string())
+            }
+            Self::Run { definition, cluster, launch_type, count, control } => {
+                let client = control.client(home)?;
+                let wanted = RunTask { task_definition: definition, launch_type, count };
+                let tasks = block_on(async { Ok(client.run(&cluster, &wanted).await?) })?;
+                tasks.iter().for_each(|task| line(format_args!("{}", task.id)));
+                Ok(())
+            }
+            Self::Ls { cluster, service, all, output, control } => {
+                let client = control.client(home)?;
+                let mut tasks = block_on(async { Ok(client.tasks().await?) })?;
+                tasks.retain(|task| {
+                    (all || task.status.phase != TaskPhase::Stopped)
+                        && cluster.as_ref().is_none_or(|name| task.spec.cluster == *name)
+                        && (service.is_none() || task.spec.service == service)
+                });
+                output.records(&tasks, table)
+            }
+            Self::Stop { tasks, control } => {
+                let client = control.client(home)?;
+                super::each(&tasks, |id| {
+                    block_on(async { Ok(client.stop(id).await?) })?;
+                    line(format_args!("{id}"));
+                    Ok(())
+                })
+            }
+            Self::Deregister { definitions, control } => {
+                let client = control.client(home)?;
+                super::each(&definitions, |id| {
+                    block_on(async { Ok(client.deregister(id).await?) })?;
+                    line(format_args!("{id}"));
+                    Ok(())
+                })
+            }
+            Self::Definitions { output, control } => {
+                let client = control.client(home)?;
+                let definitions = block_on(async { Ok(client.definitions().await?) })?;
+                output.records(&definitions, definitions_table)
+            }
+        }
+    }
+}
+
+/// Larger than any definition of ten containers.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads a definition from TOML, or from JSON when the file's name says so.
+pub fn read_definition(path: &std::path::Path) -> anyhow::Result<TaskDefinition> {
+    let named = || format!("cannot read the task definition `{}`", path.display());
+    let size = std::fs::metadata(path).with_context(named)?.len();
+    if size > FILE_BYTES_MAX {
+        return fail(Advice::new(format!("`{}` has {size} bytes, which is no task definition", path.display())));
+    }
+    let text = std::fs::read_to_string(path).with_context(named)?;
+    let definition: TaskDefinition = match path.extension().is_some_and(|extension| extension == "json") {
+        true => serde_json::from_str(&text).with_context(named)?,
+        false => toml::from_str(&text).with_context(named)?,
+    };
+    definition.check()?;
+    Ok(definition)
+}
+
+/// Says what the role grants and the image does not use, and the other way round: the diff that an operator reviews.
+fn tell_grants(registered: &RegisteredDefinition) {
+    for container in &registered.grants {
+        for capability in &container.cut {
+            talk(format_args!("{}: granted and not asked for: {capability}", container.container));
+        }
+        for capability in &container.denied {
+            talk(format_args!("{}: optional, and not granted: {capability}", container.container));
+        }
+    }
+}
+
+fn table(tasks: &[Task]) -> Table {
+    let mut table = Table::new(&["TASK", "DEFINITION", "CLUSTER", "SERVICE", "NODE", "CREATED", "STATUS"]);
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    for task in tasks {
+        let phase = super::word(&task.status.phase);
+        table.row([
+            task.id.to_string(),
+            task.spec.task_definition.to_string(),
+            task.spec.cluster.to_string(),
+            or_dash(task.spec.service.as_ref().map(ToString::to_string)),
+            or_dash(task.spec.node.as_ref().map(ToString::to_string)),
+            ago(task.created, now()),
+            task.status.reason.as_ref().map_or(phase.clone(), |reason| format!("{phase}: {reason}")),
+        ]);
+    }
+    table
+}
+
+fn definitions_table(definitions: &[RegisteredDefinition]) -> Table {
+    let mut table = Table::new(&["DEFINITION", "CONTAINER", "IMAGE", "REGISTERED", "MAY REACH"]);
+    for definition in definitions {
+        for (container, grants) in definition.definition.containers.iter().zip(&definition.grants) {
+            let reach: Vec<String> = grants.effective.iter().map(ToString::to_string).collect();
+            table.row([
+                definition.id.to_string(),
+                container.name.to_string(),
+                container.image.clone(),
+                ago(definition.registered, now()),
+                if reach.is_empty() { "nothing".to_owned() } else { reach.join(" ") },
+            ]);
+        }
+    }
+    table
+}

@@ -1,0 +1,64 @@
+use clap::Subcommand;
+use orchestrator::{CreateCredential, CreateJoinToken};
+use spec::Tenant;
+
+use crate::{
+    control::Control,
+    home::Home,
+    output::{line, talk},
+    verbs::block_on,
+};
+
+/// Make tokens for nodes and credentials for tenants
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a token with which one node may join, once
+    Create(Wanted),
+    /// Make a credential with which a tenant may use this control plane from another machine
+    Credential {
+        /// Who
+        tenant: Tenant,
+        #[command(flatten)]
+        control: Control,
+    },
+}
+
+/// Which token for a node.
+#[derive(Debug, clap::Args)]
+pub struct Wanted {
+    /// Let the node take work of the shared pool as well
+    #[arg(long)]
+    pool: bool,
+    /// Make it nobody's own node: it takes work of the shared pool only
+    #[arg(long, conflicts_with = "pool")]
+    shared: bool,
+    #[command(flatten)]
+    control: Control,
+}
+
+impl Wanted {
+    /// Prints the token.
+    pub fn make(self, home: &Home) -> anyhow::Result<()> {
+        let client = self.control.client(home)?;
+        let wanted = CreateJoinToken { pool: self.pool, shared: self.shared };
+        let made = block_on(async { Ok(client.create_join_token(wanted).await?) })?;
+        line(format_args!("{}", made.token));
+        talk(format_args!("Works once, until {}. On the node: margay node join TOKEN", made.expires));
+        Ok(())
+    }
+}
+
+impl Verb {
+    /// Prints what was made on stdout, and nothing else there.
+    pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        match self {
+            Self::Create(wanted) => wanted.make(home),
+            Self::Credential { tenant, control } => {
+                let client = control.client(home)?;
+                let made = block_on(async { Ok(client.create_credential(&CreateCredential { tenant }).await?) })?;
+                talk(format_args!("Keep it in a private file, and use it with --credential FILE."));
+                crate::output::json(&made)
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    home::Home,
+    output::{duration, line, talk},
+    platform::{self, Platform, Settings, record::Record},
+    verbs::block_on,
+};
+
+/// The ports of `margay up`, as `margay doctor` looks at them.
+pub const DEFAULT_PORTS: [(&str, u16); 3] = [
+    ("control plane port", platform::SERVER_PORT),
+    ("registry port", platform::REGISTRY_PORT),
+    ("ingress port", platform::INGRESS_PORT),
+];
+
+/// Run a platform here: control plane, registry, ingress and one node
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Four processes; one that dies is started again. Ctrl-C ends them and every task on the node.
+Everything is kept in MARGAY_HOME, so the next `margay up` goes on where this one stopped.")]
+pub struct Args {
+    #[command(flatten)]
+    settings: Settings,
+}
+
+impl Args {
+    /// Starts it, says where it is, and stays until it is asked to end.
+    pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        block_on(async {
+            let started = std::time::Instant::now();
+            let asked = asked_to_end()?;
+            let mut platform = Platform::start(home, &self.settings).await?;
+            line(format_args!("margay is up ({}); Ctrl-C ends it", duration(started.elapsed())));
+            introduce(&platform.record, home);
+            let result = tokio::select! {
+                () = asked => Ok(()),
+                result = platform.tend() => result,
+            };
+            talk(format_args!("Ending…"));
+            platform.stop().await;
+            result
+        })
+    }
+}
+
+/// Ready after the first SIGINT or SIGTERM.
+pub fn asked_to_end() -> anyhow::Result<impl Future<Output = ()> + Send> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+fn introduce(record: &Record, home: &Home) {
+    let Record { user, server, .. } = record;
+    let registry = record.registry_name();
+    line(format_args!("  registry       {registry}    margay login -u {user} {registry}"));
+    line(format_args!("  ingress        {}", record.url("SERVICE.CLUSTER.localhost")));
+    line(format_args!("  control plane  {server}    a second node: margay token create, margay node join TOKEN"));
+    line(format_args!("  password       of `{user}` at the registry: {}", platform::password_file(home).display()));
+}

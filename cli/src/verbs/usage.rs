@@ -1,0 +1,67 @@
+use orchestrator::UsageReport;
+use serde::Serialize;
+use spec::{Tenant, Timestamp, Usage};
+
+use crate::{
+    control::Control,
+    home::Home,
+    output::{Output, Table},
+    verbs::{block_on, stats::usage_cells},
+};
+
+/// Show what a tenant has used, per image and in all
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Runs, time on a processor, memory multiplied by time, bytes in and out: what a bill is made of.
+For the tasks of this home without a platform: margay stats")]
+pub struct Args {
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    control: Control,
+}
+
+#[derive(Serialize)]
+struct Row {
+    tenant: Tenant,
+    /// A digest, or `all`.
+    image: String,
+    since: Timestamp,
+    until: Timestamp,
+    #[serde(flatten)]
+    usage: Usage,
+}
+
+impl Args {
+    /// Asks the ledger.
+    pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        let client = self.control.client(home)?;
+        let report = block_on(async { Ok(client.usage().await?) })?;
+        self.output.records(&rows(report), table)
+    }
+}
+
+fn rows(report: UsageReport) -> Vec<Row> {
+    let UsageReport { tenant, total, images } = report;
+    let row = |total: orchestrator::UsageTotal| Row {
+        tenant: tenant.clone(),
+        image: total.image.map_or("all".to_owned(), |digest| digest.to_string()),
+        since: total.since,
+        until: total.until,
+        usage: total.usage,
+    };
+    images.into_iter().chain(total).map(row).collect()
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table =
+        Table::new(&["TENANT", "IMAGE", "RUNS", "FAILED", "CPU TIME", "MEMORY PEAK", "IN", "OUT", "GB x S"]);
+    for row in rows {
+        let image = row.image.strip_prefix("sha256:").map_or(row.image.as_str(), |hex| &hex[..12.min(hex.len())]);
+        let mut cells = vec![row.tenant.to_string(), image.to_owned()];
+        cells.extend(usage_cells(&row.usage));
+        // Byte-milliseconds are exact; people bill in gigabytes and seconds.
+        cells.push(format!("{:.6}", row.usage.memory_byte_ms as f64 / 1e12));
+        table.row(cells);
+    }
+    table
+}

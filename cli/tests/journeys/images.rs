@@ -1,0 +1,97 @@
+//! Images: built the same twice, listed, tagged, saved, brought back, removed.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::stage::{Said, Stage, samples};
+
+/// Builds `samples/NAME` under the tag `NAME`.
+pub fn build(stage: &Stage, name: &str) -> Said {
+    stage.margay(["build", "-t", name, &samples().join(name).display().to_string()])
+}
+
+/// `httpd`, and `cats` on top of it.
+pub fn build_cats(stage: &Stage) {
+    build(stage, "httpd").ok();
+    build(stage, "cats").ok();
+}
+
+#[test]
+fn a_second_build_of_the_same_tree_has_the_same_digest_and_takes_no_time() {
+    let stage = Stage::new();
+    build(&stage, "httpd").ok();
+    let first = build(&stage, "cats").ok();
+    assert!(first.starts_with("cats:latest@sha256:"), "{first}");
+    let mut shortest = Duration::MAX;
+    for _ in 0..5 {
+        let started = Instant::now();
+        let again = build(&stage, "cats").ok();
+        shortest = shortest.min(started.elapsed());
+        assert_eq!(again, first);
+    }
+    assert!(shortest < Duration::from_millis(50), "a rebuild took {shortest:?}");
+}
+
+#[test]
+fn two_homes_make_the_same_bytes() {
+    let (one, two) = (Stage::new(), Stage::new());
+    assert_eq!(build(&one, "httpd").ok(), build(&two, "httpd").ok());
+    assert_eq!(build(&one, "cats").ok(), build(&two, "cats").ok());
+}
+
+#[test]
+fn images_are_listed_filtered_tagged_and_removed() {
+    let stage = Stage::new();
+    build_cats(&stage);
+    let names = |arguments: &[&str]| {
+        let out = stage.margay(["images"].iter().chain(arguments).chain(&["--output", "json"])).ok();
+        let list: Value = serde_json::from_str(&out).expect("JSON");
+        let names = list.as_array().expect("a list").iter();
+        names.map(|image| image["reference"].as_str().expect("a reference").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&[]), ["cats:latest", "httpd:latest"]);
+    assert_eq!(names(&["--filter", "reference=cats"]), ["cats:latest"]);
+    assert_eq!(names(&["--filter", "reference=c*:l*"]), ["cats:latest"]);
+    assert_eq!(names(&["--filter", "reference=dogs"]), [""; 0]);
+    stage.margay(["tag", "cats", "localhost:5000/me/cats:v1"]).ok();
+    assert_eq!(names(&[]), ["cats:latest", "httpd:latest", "localhost:5000/me/cats:v1"]);
+    let table = stage.margay(["images"]).ok();
+    assert!(table.starts_with("REPOSITORY"), "{table}");
+    assert!(table.contains("localhost:5000/me/cats"), "{table}");
+    assert_eq!(stage.margay(["rmi", "cats"]).ok(), "Untagged: cats:latest\n");
+    let gone = stage.margay(["rmi", "httpd", "localhost:5000/me/cats:v1"]).ok();
+    assert!(gone.contains("Untagged: httpd:latest\n") && gone.contains("Deleted: sha256:"), "{gone}");
+    assert_eq!(names(&[]), [""; 0]);
+    let err = stage.margay(["rmi", "cats"]).fails(1);
+    assert!(err.starts_with("error: there is no image `cats"), "{err}");
+}
+
+#[test]
+fn a_saved_image_comes_back_the_same() {
+    let stage = Stage::new();
+    let built = build(&stage, "hello").ok();
+    for (name, format) in [("oci.tar", "oci"), ("docker.tar", "docker")] {
+        stage.margay(["save", "-o", name, "--format", format, "hello"]).ok();
+        let other = Stage::new();
+        let loaded = other.margay(["load", "-i", &stage.path(name).display().to_string()]).ok();
+        assert!(loaded.contains("hello:latest@sha256:"), "{format}: {loaded}");
+        if format == "oci" {
+            assert!(loaded.contains(built.trim().split_once('@').expect("a digest").1), "{loaded}");
+        }
+        assert_eq!(other.margay(["run", "hello"]).ok(), "hello from margay\n", "{format}");
+        // An archive is an image by itself, too.
+        let file = stage.path(name).display().to_string();
+        assert_eq!(Stage::new().margay(["run", &file]).ok(), "hello from margay\n", "{format}");
+    }
+}
+
+#[test]
+fn an_image_says_what_it_wants() {
+    let stage = Stage::new();
+    build(&stage, "adopt").ok();
+    let inspected: Value = serde_json::from_str(&stage.margay(["inspect", "adopt"]).ok()).expect("JSON");
+    let wants = inspected[0]["wants"].as_array().expect("wants");
+    assert!(wants.contains(&"net.in:http/80".into()), "{wants:?}");
+    assert!(wants.contains(&"fs:/data#rw;volume=book;optional".into()), "{wants:?}");
+}

@@ -1,0 +1,79 @@
+//! Servers: a port, in the foreground and in the background.
+
+use serde_json::Value;
+
+use crate::{
+    images::{build, build_cats},
+    stage::{Stage, eventually, get},
+};
+
+/// The port on the host that `margay ps` shows for a task.
+fn published(stage: &Stage, name: &str) -> Option<String> {
+    let list: Value = serde_json::from_str(&stage.margay(["ps", "--output", "json"]).ok()).expect("JSON");
+    let task = list.as_array()?.iter().find(|task| task["name"] == name)?;
+    let port = task["ports"][0]["host_port"].as_u64()?;
+    (task["state"] == "running").then(|| format!("127.0.0.1:{port}"))
+}
+
+#[test]
+fn cats_are_served_on_a_port_and_stop_with_ctrl_c() {
+    let stage = Stage::new();
+    build_cats(&stage);
+    let running = stage.start(["run", "-p", "0:80", "--name", "cats", "cats"]);
+    let address = eventually("cats has a port", || published(&stage, "cats"));
+    let page = eventually("cats answers", || get(&address, "localhost", "/"));
+    assert_eq!(page.status, 200);
+    assert!(String::from_utf8_lossy(&page.body).contains("<html"), "{page:?}");
+    assert_eq!(get(&address, "localhost", "/no-such-cat").map(|answer| answer.status), Some(404));
+    running.signal("INT");
+    let said = running.end();
+    assert!([0, 130, 143].contains(&said.code), "{said:?}");
+    stage.is_empty();
+}
+
+#[test]
+fn a_task_in_the_background_is_seen_followed_stopped_and_removed() {
+    let stage = Stage::new();
+    build_cats(&stage);
+    let id = stage.margay(["run", "-d", "-p", "0:80", "--name", "cats", "cats"]).ok().trim().to_owned();
+    assert_eq!(id.lines().count(), 1);
+    let address = eventually("cats has a port", || published(&stage, "cats"));
+    assert_eq!(get(&address, "localhost", "/").map(|answer| answer.status), Some(200));
+    assert!(id.starts_with(stage.margay(["ps", "-q"]).ok().trim()), "{id}");
+    let err = stage.margay(["rm", "cats"]).fails(1);
+    assert_eq!(err, "error: task `cats` is running\nhint: stop it first: margay stop cats\n");
+    assert_eq!(stage.margay(["stop", "cats"]).ok(), "cats\n");
+    assert!(get(&address, "localhost", "/").is_none());
+    assert_eq!(stage.margay(["rm", "cats"]).ok(), "cats\n");
+    stage.is_empty();
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let stage = Stage::new();
+    build_cats(&stage);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port();
+    let err = stage.margay(["run", "-p", &format!("{port}:80"), "cats"]).fails(125);
+    assert!(err.contains(&format!("port {port}")) && err.contains("taken") && err.contains("hint: "), "{err}");
+    stage.is_empty();
+}
+
+#[test]
+fn a_volume_outlives_its_task_and_an_app_without_one_says_so() {
+    let stage = Stage::new();
+    build(&stage, "adopt").ok();
+    let serve = |arguments: &[&str]| {
+        let flags = ["run", "-d", "--rm", "--name", "adopt", "-p", "0:80"];
+        stage.margay(flags.iter().chain(arguments).chain(&["adopt"])).ok();
+        eventually("adopt has a port", || published(&stage, "adopt"))
+    };
+    let address = serve(&["-v", "book:/data"]);
+    assert_eq!(get(&address, "localhost", "/healthz").map(|answer| answer.status), Some(200));
+    assert!(stage.home().join("volumes").exists());
+    stage.margay(["rm", "-f", "adopt"]).ok();
+    let address = serve(&[]);
+    assert_eq!(get(&address, "localhost", "/healthz").map(|answer| answer.status), Some(200));
+    stage.margay(["rm", "-f", "adopt"]).ok();
+    stage.is_empty();
+}

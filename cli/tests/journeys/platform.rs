@@ -1,0 +1,247 @@
+//! `margay up`: from an image to a page behind the ingress, and what happens when something is killed.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    images::build_cats,
+    stage::{Running, Stage, eventually, get, samples, signal},
+};
+
+/// A platform on ports of its own.
+pub struct Up {
+    running: Running,
+    pub registry: String,
+    pub ingress: String,
+}
+
+impl Up {
+    pub fn start(stage: &Stage) -> Self {
+        let mut running =
+            stage.start(["up", "--server-port", "0", "--registry-port", "0", "--ingress-port", "0"]);
+        let first = running.line();
+        assert!(first.starts_with("margay is up"), "{first}: {:?}", running.end());
+        let record = record(stage);
+        let port = |name: &str| record[name].as_str().and_then(|text| text.rsplit(':').next()).expect("a port").to_owned();
+        let (registry, ingress) = (format!("localhost:{}", port("registry")), format!("127.0.0.1:{}", port("ingress")));
+        Self { running, registry, ingress }
+    }
+
+    pub fn end(self) {
+        self.running.signal("INT");
+        let said = self.running.end();
+        assert_eq!(said.code, 0, "{said:?}");
+    }
+}
+
+fn record(stage: &Stage) -> Value {
+    serde_json::from_slice(&std::fs::read(stage.home().join("up.json")).expect("up.json")).expect("JSON")
+}
+
+fn pid_of(stage: &Stage, name: &str) -> Option<i32> {
+    let record = record(stage);
+    let processes = record["processes"].as_array()?.clone();
+    let process = processes.iter().find(|process| process[0] == name)?;
+    process[1].as_i64().and_then(|pid| i32::try_from(pid).ok())
+}
+
+/// The way from a checkout to a page, step by step, as `count` replicas.
+fn serve_cats(stage: &Stage, up: &Up, count: u32) {
+    build_cats(stage);
+    let image = format!("{}/me/cats:v1", up.registry);
+    assert_eq!(stage.margay(["login", "-u", "me", &up.registry]).ok(), "Login Succeeded\n");
+    stage.margay(["tag", "cats", &image]).ok();
+    let pushed = stage.margay(["push", &image]).ok();
+    assert!(pushed.starts_with(&format!("{image}@sha256:")), "{pushed}");
+    assert_eq!(stage.margay(["cluster", "create", "allthecats"]).ok(), "allthecats\n");
+    let definition = samples().join("cats/task.toml").display().to_string();
+    assert_eq!(stage.margay(["task", "register", &definition]).ok(), "cats:1\n");
+    let count = count.to_string();
+    let arguments = ["service", "create", "cats", "--task", "cats:1", "--cluster", "allthecats", "--count", &count];
+    assert_eq!(stage.margay(arguments).ok(), "cats\n");
+}
+
+const HOST: &str = "cats.allthecats.localhost";
+
+fn page_is_served(up: &Up) -> Option<()> {
+    get(&up.ingress, HOST, "/").filter(|answer| answer.status == 200).map(drop)
+}
+
+fn running_tasks(stage: &Stage) -> Vec<String> {
+    let out = stage.margay(["task", "ls", "--cluster", "allthecats", "--output", "json"]).ok();
+    let list: Value = serde_json::from_str(&out).expect("JSON");
+    let tasks = list.as_array().expect("a list").iter().filter(|task| task["status"]["phase"] == "running");
+    tasks.map(|task| task["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+#[test]
+fn cats_go_from_source_to_a_page_behind_the_ingress() {
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    serve_cats(&stage, &up, 3);
+    eventually("the page is served", || page_is_served(&up));
+    let tasks = eventually("three tasks run", || Some(running_tasks(&stage)).filter(|tasks| tasks.len() == 3));
+    assert_eq!(get(&up.ingress, "dogs.allthecats.localhost", "/").map(|answer| answer.status), Some(404));
+
+    // A task that is asked to end is replaced, for a service wants three.
+    stage.margay(["task", "stop", &tasks[0]]).ok();
+    eventually("it is replaced", || {
+        let now = running_tasks(&stage);
+        (now.len() == 3 && !now.contains(&tasks[0])).then_some(())
+    });
+
+    stage.margay(["service", "scale", "cats", "1", "--cluster", "allthecats"]).ok();
+    eventually("one is left", || (running_tasks(&stage).len() == 1).then_some(()));
+    eventually("what was used is counted", || {
+        let usage: Value = serde_json::from_str(&stage.margay(["usage", "--output", "json"]).ok()).ok()?;
+        usage.as_array()?.iter().any(|row| row["runs"].as_u64() > Some(0)).then_some(())
+    });
+    stage.margay(["service", "delete", "cats", "--cluster", "allthecats"]).ok();
+    eventually("none is left", || running_tasks(&stage).is_empty().then_some(()));
+    assert_eq!(stage.margay(["task", "deregister", "cats:1"]).ok(), "cats:1\n");
+    eventually("the cluster can go", || {
+        (stage.margay(["cluster", "delete", "allthecats"]).code == 0).then_some(())
+    });
+    up.end();
+    stage.is_empty();
+}
+
+#[test]
+fn a_second_up_on_the_same_home_is_refused_and_one_after_the_other_is_not() {
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    let err = stage.margay(["up"]).fails(1);
+    assert!(err.contains("is up already") && err.contains("hint: "), "{err}");
+    up.end();
+    assert!(!stage.home().join("up.json").exists());
+    Up::start(&stage).end();
+    stage.is_empty();
+}
+
+#[test]
+fn without_a_platform_the_verbs_that_need_one_say_how_to_start_it() {
+    let stage = Stage::new();
+    for arguments in [
+        vec!["cluster", "ls"],
+        vec!["task", "definitions"],
+        vec!["service", "ls", "--cluster", "c"],
+        vec!["node", "ls"],
+        vec!["usage"],
+    ] {
+        let err = stage.margay(&arguments).fails(1);
+        assert!(err.contains("control plane") && err.contains("hint: start it: margay up"), "{arguments:?}: {err}");
+    }
+}
+
+/// Asks for the page over and over, and counts.
+struct Load {
+    stop: Arc<AtomicBool>,
+    served: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
+    /// Milliseconds of the longest time without an answer.
+    gap: Arc<AtomicU64>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Load {
+    fn on(up: &Up) -> Self {
+        let mut load = Self {
+            stop: Arc::default(),
+            served: Arc::default(),
+            failed: Arc::default(),
+            gap: Arc::default(),
+            threads: Vec::new(),
+        };
+        for _ in 0..2 {
+            let (stop, served, failed, gap) =
+                (load.stop.clone(), load.served.clone(), load.failed.clone(), load.gap.clone());
+            let ingress = up.ingress.clone();
+            load.threads.push(std::thread::spawn(move || {
+                let mut last = Instant::now();
+                while !stop.load(Ordering::Relaxed) {
+                    if get(&ingress, HOST, "/").is_some_and(|answer| answer.status == 200) {
+                        served.fetch_add(1, Ordering::Relaxed);
+                        let millis = u64::try_from(last.elapsed().as_millis()).unwrap_or(u64::MAX);
+                        gap.fetch_max(millis, Ordering::Relaxed);
+                        last = Instant::now();
+                    } else {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }));
+        }
+        load
+    }
+
+    fn served_more(&self) {
+        let before = self.served.load(Ordering::Relaxed);
+        eventually("the page is served again", || (self.served.load(Ordering::Relaxed) > before + 50).then_some(()));
+    }
+
+    fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    fn end(self) -> Duration {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().for_each(|thread| thread.join().expect("a loader"));
+        Duration::from_millis(self.gap.load(Ordering::Relaxed))
+    }
+}
+
+#[test]
+fn whatever_of_the_platform_is_killed_under_load_the_page_stays_or_is_back_in_two_seconds() {
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    serve_cats(&stage, &up, 2);
+    eventually("two tasks run", || (running_tasks(&stage).len() == 2).then_some(()));
+    eventually("the page is served", || page_is_served(&up));
+    let load = Load::on(&up);
+    load.served_more();
+
+    // Who serves no request must not cost any when it is killed.
+    for name in ["server", "registry", "node"] {
+        let (before, failed) = (pid_of(&stage, name).expect("a process"), load.failed());
+        signal(before, "KILL");
+        eventually(&format!("the {name} is back"), || pid_of(&stage, name).filter(|now| *now != before));
+        load.served_more();
+        assert_eq!(load.failed(), failed, "the death of the {name} cost requests");
+    }
+    // The ingress's own connections die with it; new ones wait in the queue of the socket that `up` holds.
+    let before = pid_of(&stage, "ingress").expect("a process");
+    signal(before, "KILL");
+    load.served_more();
+
+    // A worker.
+    eventually("the control plane answers", || (running_tasks(&stage).len() == 2).then_some(()));
+    let worker = stage.processes().into_iter().find(|(_, line)| line.contains(" worker")).expect("a worker").0;
+    signal(worker, "KILL");
+    load.served_more();
+    eventually("two tasks run again", || (running_tasks(&stage).len() == 2).then_some(()));
+
+    let gap = load.end();
+    assert!(gap < Duration::from_secs(2), "the page was away for {gap:?}");
+    up.end();
+    stage.is_empty();
+}
+
+#[test]
+fn the_command_of_the_readme_serves_the_page_and_ends() {
+    let stage = Stage::new();
+    let samples = samples().display().to_string();
+    let said = stage.margay(["demo", "--once", "--samples", &samples, "--server-port", "0", "--registry-port", "0",
+        "--ingress-port", "0"]);
+    let out = said.ok();
+    for step in ["build", "up", "push", "service", "page"] {
+        assert!(out.contains(step), "no step `{step}`: {out}");
+    }
+    assert!(out.contains("http://cats.allthecats.localhost:"), "{out}");
+    stage.is_empty();
+}

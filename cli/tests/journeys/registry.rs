@@ -1,0 +1,72 @@
+//! Login, push and pull.
+
+use crate::{
+    images::build,
+    platform::Up,
+    stage::Stage,
+};
+
+#[test]
+fn an_image_goes_to_the_registry_and_comes_back_elsewhere() {
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    build(&stage, "hello").ok();
+    let image = format!("{}/me/hello:v1", up.registry);
+    stage.margay(["tag", "hello", &image]).ok();
+
+    let err = stage.margay(["push", &image]).fails(1);
+    assert!(err.contains("wants a login") && err.contains("hint: log in first: margay login -u "), "{err}");
+    let err = stage.margay_fed(["login", "-u", "me", "--password-stdin", &up.registry], "wrong\n").fails(1);
+    let want = format!("error: the registry at `{}` does not accept that password for `me`", up.registry);
+    assert!(err.starts_with(&want), "{err}");
+    assert_eq!(stage.margay(["login", "-u", "me", &up.registry]).ok(), "Login Succeeded\n");
+
+    let pushed = stage.margay(["push", &image]).ok();
+    assert!(pushed.starts_with(&format!("{image}@sha256:")), "{pushed}");
+    let again = stage.margay(["push", &image]);
+    assert!(again.err.contains("already there"), "{}", again.err);
+
+    // Another home of the same machine: its own login, the same digest, also pinned and run in one go.
+    let other = Stage::new();
+    let err = other.margay(["pull", &image]).fails(1);
+    assert!(err.contains("hint: "), "{err}");
+    let password = std::fs::read_to_string(stage.home().join("registry/password")).expect("a password");
+    other.margay_fed(["login", "-u", "me", "--password-stdin", &up.registry], &password).ok();
+    assert_eq!(other.margay(["pull", &image]).ok(), pushed);
+    assert_eq!(other.margay(["run", &image]).ok(), "hello from margay\n");
+    let digest = pushed.trim().rsplit_once('@').expect("a digest").1;
+    let pinned = format!("{}/me/hello@{digest}", up.registry);
+    other.margay(["rmi", &image]).ok();
+    assert_eq!(other.margay(["run", &pinned]).ok(), "hello from margay\n");
+
+    // A second user sees nothing of the first one's until it is public.
+    let added = stage.margay_fed(["registry", "user", "add", "you", "--password-stdin"], "a fine password\n");
+    added.ok();
+    let stranger = Stage::new();
+    stranger.margay_fed(["login", "-u", "you", "--password-stdin", &up.registry], "a fine password\n").ok();
+    stranger.margay(["pull", &image]).fails(1);
+    stage.margay(["registry", "visibility", "me/hello", "public"]).ok();
+    stranger.margay(["pull", &image]).ok();
+    stranger.margay(["tag", &image, &format!("{}/me/other:v1", up.registry)]).ok();
+    stranger.margay(["push", &format!("{}/me/other:v1", up.registry)]).fails(1);
+
+    assert_eq!(stage.margay(["logout", &up.registry]).ok(), format!("Removed the login for {}\n", up.registry));
+    up.end();
+    stage.is_empty();
+}
+
+#[test]
+fn a_registry_that_is_not_there_is_named() {
+    let stage = Stage::new();
+    build(&stage, "hello").ok();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port();
+    drop(taken);
+    let image = format!("localhost:{port}/me/hello:v1");
+    stage.margay(["tag", "hello", &image]).ok();
+    let err = stage.margay(["push", &image]).fails(1);
+    assert!(err.contains(&format!("cannot reach the registry at `localhost:{port}`")), "{err}");
+    assert!(err.contains("hint: is it running"), "{err}");
+    let err = stage.margay(["push", "hello"]).fails(1);
+    assert!(err.starts_with("error: `hello:latest` names no registry"), "{err}");
+}
