@@ -86,8 +86,10 @@ mod tests {
     #[test]
     fn a_user_owns_what_is_below_their_name_and_everybody_reads_what_is_public() {
         let user = |name: &str, scopes| Principal::User { name: name.parse().unwrap(), scopes };
-        let only =
-            |repository: &str, actions: &[Action]| Scopes::Only(vec![(repository.parse().unwrap(), actions.to_vec())]);
+        let only = |repository: &str, actions: &[Action]| Scopes::Only {
+            repositories: vec![(repository.parse().unwrap(), actions.to_vec())],
+            own: false,
+        };
         let machine = |scopes| Principal::Machine { name: "node".to_owned(), scopes };
         use {Action::*, Verdict::*};
         for (principal, repository, public, action, want) in [

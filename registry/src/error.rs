@@ -114,9 +114,9 @@ pub enum Error {
         /// Who sent them.
         registry: String,
         /// What was asked for.
-        expected: Digest,
+        expected: Box<Digest>,
         /// What came.
-        actual: Digest,
+        actual: Box<Digest>,
     },
     /// More or fewer bytes than the descriptor says.
     #[error("`{registry}` sent {actual} bytes for `{digest}`, which has {expected}")]

@@ -50,13 +50,16 @@ pub(crate) enum Login {
     Wait(Duration),
 }
 
+/// A user's name, or none for what could not be one, and where the question came from.
+type Asker = (String, Option<IpAddr>);
+
 /// Checks passwords, slowly for guessers.
 pub(crate) struct Passwords {
     argon2: Argon2<'static>,
     /// Checked when there is no such user, so that time does not tell.
     nobody: String,
     turns: Semaphore,
-    wrong: Mutex<HashMap<(String, Option<IpAddr>), (u32, Instant)>>,
+    wrong: Mutex<HashMap<Asker, (u32, Instant)>>,
 }
 
 impl Passwords {
@@ -121,13 +124,13 @@ impl Passwords {
         Ok(Login::Wrong)
     }
 
-    fn must_wait(&self, counted: &(String, Option<IpAddr>)) -> Option<Duration> {
+    fn must_wait(&self, counted: &Asker) -> Option<Duration> {
         let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         let (count, since) = wrong.get(counted)?;
         (*count >= WRONG_MAX).then(|| WRONG_WINDOW.checked_sub(since.elapsed()))?
     }
 
-    fn count_wrong(&self, counted: (String, Option<IpAddr>)) {
+    fn count_wrong(&self, counted: Asker) {
         let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         if wrong.len() >= COUNTED_MAX {
             wrong.retain(|_, (_, since)| since.elapsed() < WRONG_WINDOW);

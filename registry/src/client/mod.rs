@@ -80,7 +80,7 @@ pub struct ClientOptions {
     pub realms: HashSet<String>,
     /// How long nothing may move before a registry counts as too slow.
     pub quiet_time_max: Duration,
-    /// How often in a row a transfer may break without a byte moved before it is given up.
+    /// How often in a row a transfer may break without 64 KiB moved before it is given up.
     pub retries_max: u32,
     /// The longest pause before another try; the first is a tenth of a second and each doubles.
     pub backoff_max: Duration,
@@ -214,7 +214,7 @@ impl Client {
         let digest = digest_like(expected, &bytes);
         match expected {
             Some(expected) if expected != digest => {
-                return Err(Error::WrongBytes { registry: session.registry.clone(), expected, actual: digest });
+                return Err(session.wrong_bytes(expected, digest));
             }
             _ => {}
         }

@@ -30,6 +30,9 @@ const PROGRESS_BYTES: u64 = 64 << 10;
 /// Bytes handed to the writing thread at once.
 const BATCH_BYTES: usize = 256 << 10;
 
+/// Picks entries of an index.
+type Choose = dyn Fn(&Index) -> Vec<Descriptor> + Send + Sync;
+
 /// Which entries of an index to fetch. The index itself always comes, so that digests stay what they are.
 #[derive(Clone, Default)]
 pub enum Entries {
@@ -37,7 +40,7 @@ pub enum Entries {
     #[default]
     All,
     /// Those that this function picks; nested indexes are asked about in turn.
-    Chosen(Arc<dyn Fn(&Index) -> Vec<Descriptor> + Send + Sync>),
+    Chosen(Arc<Choose>),
 }
 
 /// How to pull.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use serde::Deserialize;
+use spec::Digest;
 
 use super::{
     Auth, Inner,
@@ -311,6 +312,11 @@ impl Session<'_> {
 
     fn login_needed(&self, what: &str) -> Error {
         Error::LoginNeeded { registry: self.registry.clone(), what: what.to_owned() }
+    }
+
+    pub fn wrong_bytes(&self, expected: Digest, actual: Digest) -> Error {
+        let (expected, actual) = (Box::new(expected), Box::new(actual));
+        Error::WrongBytes { registry: self.registry.clone(), expected, actual }
     }
 
     pub fn odd(&self, message: String) -> Error {

@@ -1,0 +1,236 @@
+use std::{
+    collections::HashMap,
+    io::{self, Cursor, Read, Write},
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use spec::{Descriptor, Digest, MediaType, Reference};
+use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
+
+use crate::{
+    Action, Admin, Auth, BlobSink, BlobSource, BlobWriter, Client, ClientOptions, Config, Cost, Server, Tokens,
+};
+
+pub const PASSWORD: &str = "correct horse";
+
+/// A registry with the users `ann` and `bob`.
+pub struct House {
+    pub dir: tempfile::TempDir,
+    pub address: SocketAddr,
+    pub admin: Admin,
+    pub tokens: Tokens,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinHandle<()>,
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub bytes: Bytes,
+}
+
+impl House {
+    pub async fn open() -> Self {
+        Self::open_with(|_| ()).await
+    }
+
+    pub async fn open_with(change: impl FnOnce(&mut Config)) -> Self {
+        let house = Self::open_in(tempfile::tempdir().unwrap(), change).await;
+        for name in ["ann", "bob"] {
+            house.admin.put_user(&name.parse().unwrap(), PASSWORD).await.unwrap();
+        }
+        house
+    }
+
+    pub async fn open_in(dir: tempfile::TempDir, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::new(dir.path());
+        config.cost = Cost::Lowest;
+        change(&mut config);
+        let server = Server::open(config).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = tokio::spawn(async move { server.serve(listener, async { drop(stopped.await) }).await.unwrap() });
+        let (admin, tokens) = (Admin::new(dir.path()), Tokens::open(dir.path()).unwrap());
+        Self { dir, address, admin, tokens, stop: Some(stop), serving }
+    }
+
+    /// Stops it the polite way, and leaves its data.
+    pub async fn close(mut self) -> tempfile::TempDir {
+        drop(self.stop.take());
+        self.serving.await.unwrap();
+        self.dir
+    }
+
+    pub fn reference(&self, name: &str) -> Reference {
+        format!("{}/{name}", self.address).parse().unwrap()
+    }
+
+    pub fn client(&self, user: &str) -> Client {
+        client(&self.address.to_string(), Auth::Password { user: user.to_owned(), password: PASSWORD.to_owned() })
+    }
+
+    /// A token for everything in one repository.
+    pub fn token(&self, repository: &str) -> String {
+        let actions = vec![Action::Pull, Action::Push, Action::Delete];
+        self.tokens.mint("test", &[(repository.parse().unwrap(), actions)], Duration::from_secs(60))
+    }
+
+    /// `request` is `METHOD PATH`; `with` is lines of headers, and `body` what follows.
+    pub async fn ask(&self, request: &str, with: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+        ask(self.address, request, with, body).await
+    }
+
+    pub async fn push_blob(&self, repository: &str, bytes: &[u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        let bearer = format!("Bearer {}", self.token(repository));
+        let request = format!("POST /v2/{repository}/blobs/uploads/?digest={digest}");
+        let answer = self.ask(&request, &[("authorization", &bearer)], bytes.to_vec()).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.bytes);
+        digest
+    }
+
+    pub async fn push_manifest(&self, repository: &str, tag: &str, manifest: &str) -> Digest {
+        let bearer = format!("Bearer {}", self.token(repository));
+        let request = format!("PUT /v2/{repository}/manifests/{tag}");
+        let answer = self.ask(&request, &[("authorization", &bearer)], manifest.to_owned()).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.bytes);
+        Digest::of(manifest.as_bytes())
+    }
+}
+
+pub fn client(registry: &str, auth: Auth) -> Client {
+    let mut options = ClientOptions {
+        quiet_time_max: Duration::from_secs(5),
+        retries_max: 3,
+        backoff_max: Duration::from_millis(100),
+        ..ClientOptions::default()
+    };
+    options.auth.insert(registry.to_owned(), auth);
+    Client::new(options)
+}
+
+pub async fn ask(address: SocketAddr, request: &str, with: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+    let (method, path) = request.split_once(' ').unwrap();
+    let mut request =
+        Request::builder().method(method.parse::<Method>().unwrap()).uri(path).header("host", address.to_string());
+    for (name, value) in with {
+        request = request.header(*name, HeaderValue::from_str(value).unwrap());
+    }
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let response = sender.send_request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
+    let (status, headers) = (response.status(), response.headers().clone());
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    Answer { status, headers, bytes }
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The code of the complaint, if it is one.
+    pub fn code(&self) -> String {
+        let complaint: serde_json::Value = serde_json::from_slice(&self.bytes).unwrap_or_default();
+        complaint["errors"][0]["code"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// Blobs in memory, as a source and as a sink. Stricter than a disk: what does not match its digest is refused.
+#[derive(Default, Clone)]
+pub struct Shelf(Arc<Mutex<HashMap<Digest, Bytes>>>);
+
+impl Shelf {
+    pub fn put(&self, bytes: impl Into<Bytes>) -> Digest {
+        let bytes = bytes.into();
+        let digest = Digest::of(&bytes);
+        self.0.lock().unwrap().insert(digest, bytes);
+        digest
+    }
+
+    pub fn get(&self, digest: &Digest) -> Option<Bytes> {
+        self.0.lock().unwrap().get(digest).cloned()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    /// An image of these layers.
+    pub fn image(&self, layers: &[&[u8]]) -> Descriptor {
+        let describe = |media_type: &'static str, bytes: &[u8]| {
+            self.put(bytes.to_vec());
+            serde_json::to_value(Descriptor::of(media_type, bytes)).unwrap()
+        };
+        let manifest = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": MediaType::OCI_MANIFEST,
+            "config": describe(MediaType::OCI_CONFIG, b"{}"),
+            "layers": layers.iter().map(|layer| describe(MediaType::OCI_LAYER_TAR, layer)).collect::<Vec<_>>(),
+        });
+        let bytes = serde_json::to_vec(&manifest).unwrap();
+        self.put(bytes.clone());
+        Descriptor::of(MediaType::OCI_MANIFEST, &bytes)
+    }
+}
+
+impl BlobSource for Shelf {
+    fn open(&self, digest: &Digest, offset: u64) -> io::Result<Box<dyn Read + Send>> {
+        let bytes = self.get(digest).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Box::new(Cursor::new(bytes.slice(offset as usize..))))
+    }
+}
+
+impl BlobSink for Shelf {
+    fn has(&self, digest: &Digest) -> bool {
+        self.get(digest).is_some()
+    }
+
+    fn create(&self, blob: &Descriptor) -> io::Result<Box<dyn BlobWriter>> {
+        Ok(Box::new(OnTheWay { shelf: self.clone(), digest: blob.digest, bytes: Vec::new() }))
+    }
+}
+
+struct OnTheWay {
+    shelf: Shelf,
+    digest: Digest,
+    bytes: Vec<u8>,
+}
+
+impl Write for OnTheWay {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl BlobWriter for OnTheWay {
+    fn commit(self: Box<Self>) -> io::Result<()> {
+        assert_eq!(self.shelf.put(self.bytes), self.digest, "the client checks before it commits");
+        Ok(())
+    }
+}
+
+/// Bytes that look random and are the same each time.
+pub fn noise(seed: u8, length: usize) -> Vec<u8> {
+    let mut state = u32::from(seed) + 1;
+    std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    })
+    .take(length)
+    .collect()
+}

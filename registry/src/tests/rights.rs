@@ -1,0 +1,186 @@
+use std::time::Duration;
+
+use super::house::{House, PASSWORD};
+use crate::{Action, Visibility};
+
+const SUBJECT: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+/// Every route that concerns a repository, as a request that its owner could make.
+fn routes(repository: &str, blob: &str, manifest: &str, upload: &str) -> Vec<String> {
+    let v2 = format!("/v2/{repository}");
+    vec![
+        format!("GET {v2}/tags/list"),
+        format!("GET {v2}/manifests/v1"),
+        format!("HEAD {v2}/manifests/v1"),
+        format!("GET {v2}/manifests/{manifest}"),
+        format!("GET {v2}/blobs/{blob}"),
+        format!("HEAD {v2}/blobs/{blob}"),
+        format!("GET {v2}/referrers/{SUBJECT}"),
+        format!("GET {v2}/blobs/uploads/{upload}"),
+        format!("PATCH {v2}/blobs/uploads/{upload}"),
+        format!("POST {v2}/blobs/uploads/"),
+        format!("POST {v2}/blobs/uploads/?mount={blob}&from={repository}"),
+        format!("PUT {v2}/manifests/v2"),
+        format!("PUT {v2}/blobs/uploads/{upload}?digest={SUBJECT}"),
+        format!("DELETE {v2}/blobs/uploads/{upload}"),
+        format!("DELETE {v2}/manifests/v1"),
+        format!("DELETE {v2}/blobs/{blob}"),
+    ]
+}
+
+async fn token(house: &House, user: &str, scope: &str) -> String {
+    let basic = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, format!("{user}:{PASSWORD}"));
+    let answer =
+        house.ask(&format!("GET /token?scope={scope}"), &[("authorization", &format!("Basic {basic}"))], "").await;
+    assert_eq!(answer.status, 200);
+    let answer: serde_json::Value = serde_json::from_slice(&answer.bytes).unwrap();
+    format!("Bearer {}", answer["token"].as_str().unwrap())
+}
+
+#[tokio::test]
+async fn every_route_asks_who_you_are_and_a_public_repository_is_only_read() {
+    let house = House::open().await;
+    let scope = "repository:ann/cats:pull,push,delete";
+    let (ann, bob) = (token(&house, "ann", scope).await, token(&house, "bob", scope).await);
+    let node = house.tokens.mint("node", &[("ann/dogs".parse().unwrap(), vec![Action::Pull])], Duration::from_secs(60));
+    let node = format!("Bearer {node}");
+    for public in [false, true] {
+        let blob = house.push_blob("ann/cats", b"cat").await.to_string();
+        let manifest = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}"#;
+        let digest = house.push_manifest("ann/cats", "v1", manifest).await.to_string();
+        let begun = house.ask("POST /v2/ann/cats/blobs/uploads/", &[("authorization", &ann)], "").await;
+        let upload = begun.header("location").rsplit('/').next().unwrap().to_owned();
+        if public {
+            house.admin.set_visibility(&"ann/cats".parse().unwrap(), Visibility::Public).await.unwrap();
+        }
+        for route in routes("ann/cats", &blob, &digest, &upload) {
+            let reads = !route.contains("uploads") && (route.starts_with("GET") || route.starts_with("HEAD"));
+            let open = public && reads;
+            for (who, header, closed) in [
+                ("nobody", None, 401),
+                ("another user", Some(bob.as_str()), 403),
+                ("a node with another task", Some(node.as_str()), 403),
+                ("a liar", Some("Bearer a.b.c"), 401),
+                ("a password where a token belongs", Some("Basic YW5uOmNvcnJlY3QgaG9yc2U="), 401),
+            ] {
+                let with: Vec<_> = header.iter().map(|value| ("authorization", *value)).collect();
+                let answer = house.ask(&route, &with, "").await;
+                let want = if open && who != "a liar" { 200 } else { closed };
+                assert_eq!(answer.status.as_u16(), want, "{who}: {route}, public: {public}");
+                assert_eq!(answer.status == 401, answer.headers.contains_key("www-authenticate"), "{who}: {route}");
+            }
+        }
+        for route in routes("ann/cats", &blob, &digest, &upload) {
+            let answer = house.ask(&route, &[("authorization", &ann)], "").await;
+            assert!(![401, 403].contains(&answer.status.as_u16()), "the owner: {route} {}", answer.status);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_private_cannot_be_told_from_what_is_not_there() {
+    let house = House::open().await;
+    let blob = house.push_blob("ann/cats", b"cat").await;
+    let absent = crate::tests::house::Shelf::default().put("no such blob");
+    let bob = token(&house, "bob", "repository:bob/dogs:pull,push").await;
+    for (there, not_there) in [
+        (format!("GET /v2/ann/cats/blobs/{blob}"), format!("GET /v2/ann/nothing/blobs/{blob}")),
+        ("GET /v2/ann/cats/tags/list".to_owned(), "GET /v2/ann/nothing/tags/list".to_owned()),
+    ] {
+        let (one, two) = (
+            house.ask(&there, &[("authorization", &bob)], "").await,
+            house.ask(&not_there, &[("authorization", &bob)], "").await,
+        );
+        assert_eq!(one.status, two.status);
+        let text = |answer: &super::house::Answer| String::from_utf8_lossy(&answer.bytes).replace("cats", "nothing");
+        assert_eq!(text(&one), text(&two));
+    }
+    // Knowing a digest is no right to it: neither in one's own repository, nor by a mount.
+    for digest in [blob, absent] {
+        let read = house.ask(&format!("GET /v2/bob/dogs/blobs/{digest}"), &[("authorization", &bob)], "").await;
+        assert_eq!((read.status.as_u16(), read.code().as_str()), (404, "BLOB_UNKNOWN"));
+        for query in [format!("mount={digest}&from=ann/cats"), format!("mount={digest}")] {
+            let request = format!("POST /v2/bob/dogs/blobs/uploads/?{query}");
+            let mount = house.ask(&request, &[("authorization", &bob)], "").await;
+            assert_eq!(mount.status.as_u16(), 202, "{query}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_reaches_as_far_as_was_asked_and_allowed() {
+    let house = House::open().await;
+    house.push_blob("ann/cats", b"cat").await;
+    let blob = house.push_blob("ann/dogs", b"dog").await;
+    for (scope, cats, dogs) in [
+        ("repository:ann/cats:pull", 200, 401),
+        ("repository:ann/cats:pull%20repository:ann/dogs:pull", 200, 200),
+        ("repository:ann/cats:pull&scope=repository:ann/dogs:*", 200, 200),
+        ("repository:ann/*:pull", 401, 401),
+        ("registry:catalog:*", 401, 401),
+        ("nonsense", 401, 401),
+        ("", 401, 401),
+    ] {
+        let ann = token(&house, "ann", scope).await;
+        for (repository, want) in [("ann/cats", cats), ("ann/dogs", dogs)] {
+            let answer = house.ask(&format!("GET /v2/{repository}/tags/list"), &[("authorization", &ann)], "").await;
+            assert_eq!(answer.status.as_u16(), want, "{scope}: {repository}");
+        }
+    }
+    // A push of ann's may take what ann has elsewhere, if its token was made for that.
+    for (scope, want) in [("", 202), ("&scope=repository:bob/*:pull", 202), ("&scope=repository:ann/*:pull", 201)] {
+        let ann = token(&house, "ann", &format!("repository:ann/fish:push{scope}")).await;
+        let request = format!("POST /v2/ann/fish/blobs/uploads/?mount={blob}");
+        assert_eq!(house.ask(&request, &[("authorization", &ann)], "").await.status.as_u16(), want, "{scope}");
+    }
+}
+
+#[tokio::test]
+async fn the_catalogue_shows_each_what_they_may_read() {
+    let house = House::open().await;
+    for repository in ["ann/cats", "ann/dogs", "bob/fish"] {
+        house.push_blob(repository, b"x").await;
+    }
+    house.admin.set_visibility(&"ann/dogs".parse().unwrap(), Visibility::Public).await.unwrap();
+    let (ann, bob) = (token(&house, "ann", "").await, token(&house, "bob", "").await);
+    for (who, want) in [
+        (Some(&ann), r#"{"repositories":["ann/cats","ann/dogs"]}"#),
+        (Some(&bob), r#"{"repositories":["ann/dogs","bob/fish"]}"#),
+        (None, r#"{"repositories":["ann/dogs"]}"#),
+    ] {
+        let with: Vec<_> = who.iter().map(|value| ("authorization", value.as_str())).collect();
+        assert_eq!(house.ask("GET /v2/_catalog", &with, "").await.bytes, want);
+    }
+    let page = house.ask("GET /v2/_catalog?n=1", &[("authorization", &bob)], "").await;
+    assert_eq!(page.header("link"), r#"</v2/_catalog?n=1&last=ann/dogs>; rel="next""#);
+    for (query, want) in
+        [("n=2147483647", 200), ("n=99999999999999999999", 200), ("n=-1", 400), ("n=x", 400), ("last=%00", 400)]
+    {
+        let answer = house.ask(&format!("GET /v2/_catalog?{query}"), &[("authorization", &bob)], "").await;
+        assert_eq!(answer.status.as_u16(), want, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_a_wrong_user_get_the_same_answer() {
+    let house = House::open().await;
+    let encode = |text: &str| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, text);
+    let mut answers = Vec::new();
+    for login in ["ann:wrong", "nobody:wrong", "ANN:wrong", ":", "ann"] {
+        let basic = format!("Basic {}", encode(login));
+        let answer = house.ask("GET /token", &[("authorization", &basic)], "").await;
+        answers.push((answer.status.as_u16(), answer.bytes));
+    }
+    for answer in &answers {
+        assert_eq!(answer, &answers[0]);
+    }
+    assert_eq!(answers[0].0, 401);
+    let form = format!("grant_type=password&username=ann&password={}&scope=", PASSWORD.replace(' ', "+"));
+    assert_eq!(house.ask("POST /token", &[], form).await.status, 200);
+    assert_eq!(house.ask("POST /token", &[], "grant_type=refresh_token").await.status, 400);
+    assert_eq!(house.ask("POST /token", &[], vec![b'x'; 1 << 20]).await.status, 413);
+    house.admin.remove_user(&"ann".parse().unwrap()).await.unwrap();
+    let basic = format!("Basic {}", encode(&format!("ann:{PASSWORD}")));
+    assert_eq!(house.ask("GET /token", &[("authorization", &basic)], "").await.status, 401);
+    assert_eq!(house.admin.users().await.unwrap(), ["bob".parse().unwrap()]);
+}

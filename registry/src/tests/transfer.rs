@@ -1,0 +1,280 @@
+use std::{
+    fs,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use spec::{Descriptor, Digest, MediaType, Reference};
+
+use super::{
+    house::{House, PASSWORD, Shelf, client, noise},
+    wire::{Fault, Wire},
+};
+use crate::{
+    Action, Auth, Client, ClientOptions, Entries, Error, Event, Outcome, Progress, PullOptions, PushOptions, Visibility,
+};
+
+fn ann() -> Auth {
+    Auth::Password { user: "ann".to_owned(), password: PASSWORD.to_owned() }
+}
+
+/// Counts how blobs came to be where they should.
+fn counting() -> (Arc<Mutex<Vec<Outcome>>>, Progress) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let counted = Arc::clone(&seen);
+    let progress: Progress = Arc::new(move |event| {
+        if let Event::Finished { outcome, .. } = event {
+            counted.lock().unwrap().push(outcome);
+        }
+    });
+    (seen, progress)
+}
+
+#[tokio::test]
+async fn an_image_arrives_as_it_left_and_only_what_is_missing_travels() {
+    let house = House::open().await;
+    let (client, shelf) = (house.client("ann"), Shelf::default());
+    let (base, own) = (noise(1, 700_000), noise(2, 10_000));
+    let httpd = shelf.image(&[&base]);
+    let cats = shelf.image(&[&base, &own]);
+    for (name, image, want) in [
+        ("ann/httpd:v1", &httpd, vec![Outcome::Moved, Outcome::Moved]),
+        ("ann/httpd:v2", &httpd, vec![Outcome::AlreadyThere, Outcome::AlreadyThere]),
+        ("ann/cats:v1", &cats, vec![Outcome::Moved, Outcome::Mounted, Outcome::Mounted]),
+    ] {
+        let (seen, progress) = counting();
+        let options = PushOptions { progress };
+        client.push(&house.reference(name), image, Arc::new(shelf.clone()), &options).await.unwrap();
+        let mut seen = seen.lock().unwrap().clone();
+        seen.sort_by_key(|outcome| format!("{outcome:?}").len());
+        assert_eq!(seen, want, "{name}");
+    }
+    assert_eq!(client.tags(&house.reference("ann/httpd")).await.unwrap(), ["v1", "v2"]);
+
+    let (seen, progress) = counting();
+    let (sink, options) = (Shelf::default(), PullOptions { progress, ..PullOptions::default() });
+    let reference = house.reference("ann/cats:v1");
+    assert_eq!(client.resolve(&reference).await.unwrap().descriptor, cats);
+    assert_eq!(client.pull(&reference, Arc::new(sink.clone()), &options).await.unwrap(), cats);
+    assert_eq!(seen.lock().unwrap().len(), 3);
+    assert_eq!(sink.get(&Digest::of(&base)).unwrap(), base);
+    assert_eq!(sink.len(), 4);
+    let pinned = house.reference("ann/cats").pinned(cats.digest);
+    assert_eq!(client.pull(&pinned, Arc::new(sink), &options).await.unwrap(), cats);
+}
+
+#[tokio::test]
+async fn of_an_index_comes_what_was_chosen_and_it_can_be_pushed_on() {
+    let house = House::open().await;
+    let (client, shelf) = (house.client("ann"), Shelf::default());
+    let (wasm, native) = (shelf.image(&[b"wasm"]), shelf.image(&[b"native"]));
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": [wasm, native]});
+    let index = serde_json::to_vec(&index).unwrap();
+    let root = Descriptor::of(MediaType::OCI_INDEX, &index);
+    shelf.put(index);
+    let reference = house.reference("ann/both:v1");
+    client.push(&reference, &root, Arc::new(shelf.clone()), &PushOptions::default()).await.unwrap();
+
+    let sink = Shelf::default();
+    let entries = Entries::Chosen(Arc::new(|index| index.manifests[..1].to_vec()));
+    let options = PullOptions { entries, ..PullOptions::default() };
+    assert_eq!(client.pull(&reference, Arc::new(sink.clone()), &options).await.unwrap(), root);
+    assert!(sink.get(&wasm.digest).is_some() && sink.get(&native.digest).is_none());
+    let on = house.reference("ann/mirror:v1");
+    client.push(&on, &root, Arc::new(sink), &PushOptions::default()).await.unwrap();
+    assert_eq!(client.resolve(&on).await.unwrap().descriptor, root);
+}
+
+#[tokio::test]
+async fn a_pull_that_is_cut_goes_on_where_it_broke() {
+    let house = House::open().await;
+    let shelf = Shelf::default();
+    let layer = noise(3, 3_000_000);
+    let image = shelf.image(&[&layer]);
+    house
+        .client("ann")
+        .push(&house.reference("ann/cats:v1"), &image, Arc::new(shelf), &PushOptions::default())
+        .await
+        .unwrap();
+
+    let wire = Wire::to(house.address, Fault::CutDown(1_200_000)).await;
+    let retries = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&retries);
+    let progress: Progress = Arc::new(move |event| {
+        if matches!(event, Event::Retrying { .. }) {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    let sink = Shelf::default();
+    let reference: Reference = format!("{}/ann/cats:v1", wire.address).parse().unwrap();
+    let options = PullOptions { progress, ..PullOptions::default() };
+    let client = client(&wire.address.to_string(), ann());
+    client.pull(&reference, Arc::new(sink.clone()), &options).await.unwrap();
+    assert_eq!(sink.get(&Digest::of(&layer)).unwrap(), layer);
+    assert!(retries.load(Ordering::Relaxed) >= 2);
+}
+
+#[tokio::test]
+async fn a_push_that_is_cut_goes_on_where_it_broke() {
+    let house = House::open().await;
+    let (shelf, layer) = (Shelf::default(), noise(4, 3_000_000));
+    let image = shelf.image(&[&layer]);
+    let wire = Wire::to(house.address, Fault::CutUp(2_000_000)).await;
+    let reference: Reference = format!("{}/ann/cats:v1", wire.address).parse().unwrap();
+    let client = client(&wire.address.to_string(), ann());
+    client.push(&reference, &image, Arc::new(shelf), &PushOptions::default()).await.unwrap();
+    let back = Shelf::default();
+    house
+        .client("ann")
+        .pull(&house.reference("ann/cats:v1"), Arc::new(back.clone()), &PullOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(back.get(&Digest::of(&layer)).unwrap(), layer);
+}
+
+#[tokio::test]
+async fn each_failure_says_who_and_what_to_do() {
+    let house = House::open().await;
+    let shelf = Shelf::default();
+    let image = shelf.image(&[&noise(5, 500_000)]);
+    let reference = house.reference("ann/cats:v1");
+    house.client("ann").push(&reference, &image, Arc::new(shelf), &PushOptions::default()).await.unwrap();
+
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let silent = Wire::to(house.address, Fault::Silence).await.address;
+    let cutting = Wire::to(house.address, Fault::CutDown(4_000)).await;
+    let here = house.address;
+    let wrong = Auth::Password { user: "ann".to_owned(), password: "wrong horse".to_owned() };
+    let bob = Auth::Password { user: "bob".to_owned(), password: PASSWORD.to_owned() };
+    for (registry, name, auth, message, hint) in [
+        (nobody, "ann/cats:v1", ann(), format!("cannot reach the registry at `{nobody}`"), "is it running"),
+        (
+            silent,
+            "ann/cats:v1",
+            ann(),
+            format!("`{silent}` was too slow: ann/cats:v1 made no progress for 1 s"),
+            "try again",
+        ),
+        (
+            cutting.address,
+            "ann/cats:v1",
+            ann(),
+            format!("`{}` cut the connection: ann/cats@", cutting.address),
+            "what has arrived is kept",
+        ),
+        (
+            here,
+            "ann/cats:v1",
+            wrong,
+            format!("`{here}` does not accept that password for `ann`"),
+            &format!("margay login -u ann {here}"),
+        ),
+        (
+            here,
+            "ann/cats:v1",
+            Auth::Anonymous,
+            format!("`{here}` wants a login for `ann/cats:v1`"),
+            &format!("margay login -u USER {here}"),
+        ),
+        (here, "ann/cats:v1", Auth::Token("a.b.c".to_owned()), "wants a login".to_owned(), "margay login"),
+        (here, "ann/cats:v1", bob, "`bob` may not pull `ann/cats`".to_owned(), "USER/"),
+        (here, "ann/cats:v9", ann(), format!("`{here}` has no `ann/cats:v9`"), "spelling"),
+    ] {
+        let reference: Reference = format!("{registry}/{name}").parse().unwrap();
+        let options = ClientOptions {
+            auth: [(registry.to_string(), auth)].into(),
+            quiet_time_max: Duration::from_secs(1),
+            retries_max: 2,
+            backoff_max: Duration::from_millis(1),
+            ..ClientOptions::default()
+        };
+        let pulled = Client::new(options).pull(&reference, Arc::new(Shelf::default()), &PullOptions::default()).await;
+        let error = pulled.unwrap_err();
+        assert!(error.to_string().contains(&message), "{error}, wanted: {message}");
+        assert!(error.hint().unwrap_or_default().contains(hint), "{error}: {:?}, wanted: {hint}", error.hint());
+    }
+    assert!(cutting.connections() <= 20, "a cut is not retried for ever: {}", cutting.connections());
+    let local = house.client("ann").resolve(&"cats".parse().unwrap()).await.unwrap_err();
+    assert_eq!(local.to_string(), "`cats:latest` names no registry");
+}
+
+#[tokio::test]
+async fn bytes_that_rotted_on_the_disk_are_not_taken() {
+    let house = House::open().await;
+    let (client, shelf, layer) = (house.client("ann"), Shelf::default(), noise(6, 400_000));
+    let image = shelf.image(&[&layer]);
+    let reference = house.reference("ann/cats:v1");
+    client.push(&reference, &image, Arc::new(shelf), &PushOptions::default()).await.unwrap();
+    let path = |digest: &Digest| house.dir.path().join(format!("blobs/sha256/{}/{}", &digest.hex()[..2], digest.hex()));
+    let layer = Digest::of(&layer);
+    for digest in [layer, image.digest] {
+        let mut bytes = fs::read(path(&digest)).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(path(&digest), bytes).unwrap();
+        let sink = Shelf::default();
+        let error = client.pull(&reference, Arc::new(sink.clone()), &PullOptions::default()).await.unwrap_err();
+        assert!(matches!(error, Error::WrongBytes { ref expected, .. } if **expected == digest), "{error}");
+        assert!(sink.get(&digest).is_none() && sink.get(&image.digest).is_none());
+    }
+    // And a file that lost its end is the registry's own failure to report.
+    fs::write(path(&layer), b"short").unwrap();
+    let bearer = format!("Bearer {}", house.token("ann/cats"));
+    let answer = house.ask(&format!("GET /v2/ann/cats/blobs/{layer}"), &[("authorization", &bearer)], "").await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (500, "UNKNOWN"));
+}
+
+#[tokio::test]
+async fn a_node_pulls_with_a_token_for_its_tasks_and_anybody_what_is_public() {
+    let house = House::open().await;
+    let shelf = Shelf::default();
+    let image = shelf.image(&[b"cat"]);
+    for name in ["ann/cats:v1", "ann/dogs:v1"] {
+        house
+            .client("ann")
+            .push(&house.reference(name), &image, Arc::new(shelf.clone()), &PushOptions::default())
+            .await
+            .unwrap();
+    }
+    house.admin.set_visibility(&"ann/dogs".parse().unwrap(), Visibility::Public).await.unwrap();
+    let registry = house.address.to_string();
+    let access = [("ann/cats".parse().unwrap(), vec![Action::Pull])];
+    let token = house.tokens.mint("node-1", &access, Duration::from_secs(60));
+    let (node, anybody) = (client(&registry, Auth::Token(token)), client(&registry, Auth::Anonymous));
+    for (client, name, want) in [
+        (&node, "ann/cats:v1", true),
+        (&node, "ann/dogs:v1", true),
+        (&anybody, "ann/dogs:v1", true),
+        (&anybody, "ann/cats:v1", false),
+    ] {
+        let pulled = client.pull(&house.reference(name), Arc::new(Shelf::default()), &PullOptions::default()).await;
+        assert_eq!(pulled.is_ok(), want, "{name}: {pulled:?}");
+    }
+    let pushed = node.push(&house.reference("ann/cats:v2"), &image, Arc::new(shelf), &PushOptions::default()).await;
+    assert!(matches!(pushed, Err(Error::Denied { .. })), "{pushed:?}");
+    assert!(house.client("ann").check(&registry).await.is_ok());
+    assert!(anybody.check(&registry).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_password_goes_to_no_other_host() {
+    let house = House::open_with(|config| config.realm = Some("http://127.0.0.2:1/token".to_owned())).await;
+    let error = house.client("ann").check(&house.address.to_string()).await.unwrap_err();
+    assert!(matches!(error, Error::ForeignRealm { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_registry_that_closes_lets_a_push_finish_and_opens_again_with_everything() {
+    let house = House::open().await;
+    let shelf = Shelf::default();
+    let image = shelf.image(&[&noise(7, 100_000)]);
+    house
+        .client("ann")
+        .push(&house.reference("ann/cats:v1"), &image, Arc::new(shelf), &PushOptions::default())
+        .await
+        .unwrap();
+    let house = House::open_in(house.close().await, |_| ()).await;
+    assert_eq!(house.client("ann").resolve(&house.reference("ann/cats:v1")).await.unwrap().descriptor, image);
+}
