@@ -249,12 +249,14 @@ pub fn plan(manifest: &[u8], mut read: impl FnMut(&Descriptor) -> io::Result<Vec
     Ok(plan)
 }
 
-/// Every line of `lines` as a want; empty lines are skipped.
+/// Every line of `lines` as a want; empty lines are skipped. A Dockerfile cannot write a line end in a label, so `\n`
+/// spelled out ends a line too (no capability has a backslash in it).
 ///
 /// # Errors
 /// [`Error::Wants`] names the line.
 pub fn parse_wants(lines: &str) -> Result<Vec<Want>, Error> {
-    let lines: Vec<_> = lines.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<_> =
+        lines.lines().flat_map(|line| line.split("\\n")).map(str::trim).filter(|line| !line.is_empty()).collect();
     if lines.len() > WANTS_MAX {
         return Err(Error::Wants { why: format!("it has {} lines, at most {WANTS_MAX}", lines.len()) });
     }

@@ -204,7 +204,8 @@ impl Layout {
     /// # Errors
     /// [`Error::Image`] when it is malformed.
     pub fn manifests(&self, descriptor: &Descriptor) -> Result<Vec<(Descriptor, Manifest)>, Error> {
-        let malformed = |source| Error::Image { whose: format!("the image `{}` cannot be used", descriptor.digest), source };
+        let malformed =
+            |source| Error::Image { whose: format!("the image `{}` cannot be used", descriptor.digest), source };
         match image::parse_document(&self.read_blob(descriptor, DOCUMENT_BYTES_MAX)?).map_err(malformed)? {
             image::Document::Manifest(manifest) => Ok(vec![(descriptor.clone(), manifest)]),
             image::Document::Index(index) => {
@@ -296,7 +297,8 @@ impl Layout {
     /// [`Error::Image`] when there is nothing for us.
     pub fn choose(&self, descriptor: &Descriptor, native: &[Platform]) -> Result<Descriptor, Error> {
         let bytes = self.read_blob(descriptor, DOCUMENT_BYTES_MAX)?;
-        let wrong = |source| Error::Image { whose: format!("the image `{}` cannot be used", descriptor.digest), source };
+        let wrong =
+            |source| Error::Image { whose: format!("the image `{}` cannot be used", descriptor.digest), source };
         match image::parse_document(&bytes).map_err(wrong)? {
             image::Document::Manifest(_) => Ok(descriptor.clone()),
             image::Document::Index(index) => image::choose(&index, native).cloned().map_err(wrong),
@@ -331,8 +333,11 @@ impl Layout {
         let path = self.dir.join(name);
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(io_error("open", &path))?;
-        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, operation))
-            .map_err(|errno| Error::Io { doing: "lock", path, source: errno.into() })?;
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, operation)).map_err(|errno| Error::Io {
+            doing: "lock",
+            path,
+            source: errno.into(),
+        })?;
         Ok(file)
     }
 }
@@ -350,7 +355,9 @@ fn find<'a>(index: &'a Index, reference: &Reference) -> Option<&'a Descriptor> {
     let name = key(reference);
     match reference.digest() {
         None => index.manifests.iter().find(|entry| entry.annotations.get(REF_NAME) == Some(&name)),
-        Some(digest) => index.manifests.iter().find(|entry| entry.digest == digest && same_repository(entry, reference)),
+        Some(digest) => {
+            index.manifests.iter().find(|entry| entry.digest == digest && same_repository(entry, reference))
+        }
     }
 }
 

@@ -1,0 +1,273 @@
+use std::collections::BTreeMap;
+
+use image::WasmFacts;
+use serde::Serialize;
+use spec::{Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, Platform, RootFs, Timestamp, Want};
+
+use crate::{
+    cache::{Cache, RACE_NS},
+    dockerfile::wants_text,
+    error::Error,
+    items::{Item, Items, Source},
+    layout::Layout,
+    program::{self, Found},
+    spool::Spool,
+    stage::{Added, Stage},
+    tarball::{Written, write_layer},
+};
+
+/// Where and how images are written in one build.
+pub(crate) struct Assembly<'a> {
+    pub(crate) layout: &'a Layout,
+    pub(crate) cache: &'a Cache,
+    /// Seconds since 1970 that every file and config gets.
+    pub(crate) source_date: u64,
+    /// Look at what earlier builds found out.
+    pub(crate) reuse: bool,
+    /// The clock, to tell files that may still change from those that are settled.
+    pub(crate) now_ns: i128,
+}
+
+/// A layer of an image that was built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuiltLayer {
+    /// The blob.
+    pub digest: Digest,
+    /// Its size.
+    pub size: u64,
+    /// Whether it was there before this build.
+    pub reused: bool,
+    /// The instruction or key of the build file that made it, or the base image.
+    pub made_by: String,
+}
+
+/// One image, written, and not yet named.
+pub(crate) struct Assembled {
+    pub(crate) manifest: Descriptor,
+    pub(crate) platform: Platform,
+    pub(crate) layers: Vec<BuiltLayer>,
+    pub(crate) wants: Vec<Want>,
+    pub(crate) facts: Option<WasmFacts>,
+    pub(crate) has_program: bool,
+}
+
+impl Assembly<'_> {
+    /// Writes `stage` as an image of tar layers.
+    pub(crate) fn image(&self, mut stage: Stage, spool: &mut Spool<'_>) -> Result<Assembled, Error> {
+        let found = program::find(&stage, spool, self.cache, self.now_ns)?;
+        let platform = match &found {
+            Some(found) => found.platform.clone(),
+            None => stage.base.platform.clone().unwrap_or_else(program::wasm_platform),
+        };
+        if let Some(found) = &found {
+            split_program(&mut stage.added, found);
+        }
+        let mut layers: Vec<_> = stage.base.layers.iter().map(|layer| built(&layer.descriptor, true, "base")).collect();
+        let mut descriptors: Vec<_> = stage.base.layers.iter().map(|layer| plain(&layer.descriptor)).collect();
+        let mut diff_ids: Vec<_> = stage.base.layers.iter().map(|layer| layer.diff_id).collect();
+        for added in stage.added.iter().filter(|added| !added.items.0.is_empty()) {
+            let (written, reused) = self.layer(&added.items, spool)?;
+            let descriptor = described(MediaType::OCI_LAYER_GZIP, written.digest, written.size);
+            layers.push(built(&descriptor, reused, &added.made_by));
+            descriptors.push(descriptor);
+            diff_ids.push(written.diff_id);
+        }
+        let config = ImageConfig {
+            created: Some(self.created()),
+            architecture: platform.architecture.clone(),
+            os: platform.os.clone(),
+            rootfs: RootFs { kind: "layers".to_owned(), diff_ids },
+            config: Some(stage.config),
+        };
+        let labels = config.config.as_ref().and_then(|config| config.labels.as_ref());
+        let wants = labels.and_then(|labels| labels.get(image::WANTS_KEY)).map(|text| image::parse_wants(text));
+        let wants = wants.transpose().map_err(Error::Program)?.unwrap_or_default();
+        let manifest = self.manifest(MediaType::OCI_CONFIG, &config, descriptors, BTreeMap::new())?;
+        let has_program = found.is_some();
+        Ok(Assembled { manifest, platform, layers, wants, facts: found.and_then(|found| found.facts), has_program })
+    }
+
+    /// Writes one program as a CNCF Wasm artifact: one layer that is the program.
+    ///
+    /// # Spec
+    /// CNCF TAG Runtime, "Wasm OCI Artifact", v0.
+    pub(crate) fn artifact(
+        &self,
+        what: &str,
+        source: &Source,
+        wants: &[Want],
+        spool: &mut Spool<'_>,
+    ) -> Result<Assembled, Error> {
+        let facts = program::facts(what, source, spool, self.cache, self.now_ns)?;
+        let (written, reused) = self.raw_layer(source, spool)?;
+        let layer = described(MediaType::WASM, written.digest, written.size);
+        let config = WasmConfig {
+            created: self.created(),
+            architecture: "wasm",
+            os: if facts.component { "wasip2" } else { "wasip1" },
+            layer_digests: [written.digest],
+            component: facts.component.then(|| Component { exports: &facts.exports, imports: &facts.imports }),
+        };
+        let mut annotations = BTreeMap::new();
+        if !wants.is_empty() {
+            annotations.insert(image::WANTS_KEY.to_owned(), wants_text(wants));
+        }
+        let manifest = self.manifest(MediaType::WASM_CONFIG, &config, vec![layer.clone()], annotations)?;
+        Ok(Assembled {
+            manifest,
+            platform: program::wasm_platform(),
+            layers: vec![built(&layer, reused, what.trim_matches('`'))],
+            wants: wants.to_vec(),
+            facts: Some(facts),
+            has_program: true,
+        })
+    }
+
+    /// Writes an index over images for several platforms, in the order given.
+    pub(crate) fn index(&self, images: &[Assembled]) -> Result<Descriptor, Error> {
+        let manifests = images.iter().map(|image| {
+            let platform = Some(image.platform.clone());
+            Descriptor { platform, ..image.manifest.clone() }
+        });
+        let index = Index {
+            schema_version: 2,
+            media_type: Some(MediaType::OCI_INDEX.into()),
+            artifact_type: None,
+            manifests: manifests.collect(),
+            subject: None,
+            annotations: BTreeMap::new(),
+        };
+        self.document(MediaType::OCI_INDEX, &index)
+    }
+
+    fn manifest(
+        &self,
+        config_type: &'static str,
+        config: &impl Serialize,
+        layers: Vec<Descriptor>,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<Descriptor, Error> {
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: Some(MediaType::OCI_MANIFEST.into()),
+            artifact_type: None,
+            config: Some(self.document(config_type, config)?),
+            layers,
+            subject: None,
+            annotations,
+        };
+        self.document(MediaType::OCI_MANIFEST, &manifest)
+    }
+
+    fn document(&self, media_type: &'static str, value: &impl Serialize) -> Result<Descriptor, Error> {
+        let bytes = serde_json::to_vec(value).expect("our documents have string keys only");
+        self.layout.write_blob(&bytes)?;
+        Ok(Descriptor::of(media_type, &bytes))
+    }
+
+    fn layer(&self, items: &Items, spool: &mut Spool<'_>) -> Result<(Written, bool), Error> {
+        let key = self.cache.key("layer", |hasher| {
+            hasher.update(format!("{}\n", self.source_date).as_bytes());
+            items.hash_into(hasher);
+        });
+        self.cached(&key, items.newest_change_ns(), || write_layer(self.layout.blobs(), items, self.source_date, spool))
+    }
+
+    fn raw_layer(&self, source: &Source, spool: &mut Spool<'_>) -> Result<(Written, bool), Error> {
+        let key = self.cache.key("raw", |hasher| hasher.update(source.identity().as_bytes()));
+        let mut items = Items::default();
+        items.put("program", Item::File { mode: 0, source: source.clone() }, &|_| None);
+        self.cached(&key, items.newest_change_ns(), || {
+            let mut blob = self.layout.blob_writer(spec::Algorithm::Sha256)?;
+            let failed = crate::error::io_error("write", self.layout.dir());
+            std::io::copy(&mut spool.open(source)?, &mut blob).map_err(failed)?;
+            let (digest, size) = blob.finish()?;
+            Ok(Written { digest, size, diff_id: digest })
+        })
+    }
+
+    fn cached(
+        &self,
+        key: &str,
+        newest_change_ns: Option<i128>,
+        write: impl FnOnce() -> Result<Written, Error>,
+    ) -> Result<(Written, bool), Error> {
+        if self.reuse
+            && let Some(written) = self.cache.layer(self.layout, key)
+        {
+            return Ok((written, true));
+        }
+        let written = write()?;
+        if newest_change_ns.is_none_or(|change| change + RACE_NS < self.now_ns) {
+            self.cache.put_layer(key, &written);
+        }
+        Ok((written, false))
+    }
+
+    fn created(&self) -> String {
+        Timestamp::from_millis(self.source_date.saturating_mul(1000)).to_string().replace(".000Z", "Z")
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WasmConfig<'a> {
+    created: String,
+    architecture: &'static str,
+    os: &'static str,
+    layer_digests: [Digest; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    component: Option<Component<'a>>,
+}
+
+#[derive(Serialize)]
+struct Component<'a> {
+    exports: &'a [String],
+    imports: &'a [String],
+}
+
+fn built(layer: &Descriptor, reused: bool, made_by: &str) -> BuiltLayer {
+    BuiltLayer { digest: layer.digest, size: layer.size, reused, made_by: made_by.to_owned() }
+}
+
+/// A base's layer as this manifest names it: whatever else was noted about it belongs to the base.
+fn plain(layer: &Descriptor) -> Descriptor {
+    Descriptor {
+        annotations: BTreeMap::new(),
+        platform: None,
+        artifact_type: None,
+        // A Docker layer is byte for byte an OCI one, and one manifest should not mix the two.
+        media_type: match layer.media_type.as_str() {
+            MediaType::DOCKER_LAYER_GZIP => MediaType::OCI_LAYER_GZIP.into(),
+            _ => layer.media_type.clone(),
+        },
+        ..layer.clone()
+    }
+}
+
+fn described(media_type: &'static str, digest: Digest, size: u64) -> Descriptor {
+    Descriptor { digest, size, ..Descriptor::of(media_type, b"") }
+}
+
+/// Gives the program a layer of its own, so that the same files travel once under many versions of it, and the same
+/// program once under many sets of files.
+fn split_program(added: &mut Vec<Added>, found: &Found) {
+    let Some(at) = added.iter().rposition(|added| added.items.0.contains_key(&found.path)) else { return };
+    if added[at].items.files().count() < 2 {
+        return;
+    }
+    let Some(item) = added[at].items.0.remove(&found.path) else { return };
+    let modes: BTreeMap<String, u32> = added[at]
+        .items
+        .0
+        .iter()
+        .filter_map(|(path, item)| match item {
+            Item::Folder { mode } => Some((path.clone(), *mode)),
+            Item::File { .. } | Item::Symlink { .. } => None,
+        })
+        .collect();
+    let mut program = Items::default();
+    program.put(&found.path, item, &|parent| modes.get(parent).copied());
+    let made_by = added[at].made_by.clone();
+    added.insert(at, Added { items: program, made_by });
+}

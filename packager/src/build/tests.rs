@@ -1,0 +1,507 @@
+use std::{fs, os::unix::fs::symlink};
+
+use image::{Budget, EntryKind, LayerReader};
+use tempfile::TempDir;
+
+use super::*;
+
+/// A build context and a layout, both gone at the end.
+struct Workbench {
+    dir: TempDir,
+    layout: Layout,
+}
+
+impl Workbench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::open(dir.path().join("images")).unwrap();
+        fs::create_dir(dir.path().join("context")).unwrap();
+        Self { dir, layout }
+    }
+
+    fn context(&self) -> PathBuf {
+        self.dir.path().join("context")
+    }
+
+    fn put(&self, path: &str, bytes: impl AsRef<[u8]>) -> &Self {
+        let path = self.context().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+        self
+    }
+
+    fn build(&self) -> Result<Built, Error> {
+        self.build_with(|_| {})
+    }
+
+    fn build_with(&self, change: impl FnOnce(&mut Build<'_>)) -> Result<Built, Error> {
+        let context = self.context();
+        let mut input = Build {
+            context: &context,
+            file: None,
+            args: BTreeMap::new(),
+            target: None,
+            tags: Vec::new(),
+            source_date: 0,
+            reuse: true,
+            layout: &self.layout,
+        };
+        change(&mut input);
+        build(&input)
+    }
+
+    fn dockerfile(&self, text: &str) -> Result<Built, Error> {
+        self.put("Dockerfile", text);
+        self.build()
+    }
+
+    /// Every file of every layer of an image that was built here, as `PATH=content`.
+    fn files(&self, built: &Built) -> Vec<String> {
+        let mut all = Vec::new();
+        for layer in &built.layers {
+            let blob = self.layout.open_blob(&layer.digest).unwrap();
+            let mut reader = LayerReader::new(blob, Budget::default()).unwrap();
+            while let Some(entry) = reader.next_entry().unwrap() {
+                match entry.kind {
+                    EntryKind::File => {
+                        let text = String::from_utf8_lossy(&reader.read_content(10_000).unwrap()).into_owned();
+                        let text = if text.starts_with('\0') { "WASM".to_owned() } else { text };
+                        all.push(format!("{}={text}", entry.path));
+                    }
+                    EntryKind::Symlink { target } => all.push(format!("{}->{target}", entry.path)),
+                    _ => {}
+                }
+            }
+            reader.finish().unwrap();
+        }
+        all
+    }
+
+    fn config(&self, built: &Built) -> spec::ExecutionConfig {
+        self.layout.plan(&built.descriptor).unwrap().execution().clone()
+    }
+}
+
+/// A command of WASI 0.1.
+fn wasm() -> Vec<u8> {
+    wat::parse_str(
+        r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i32))) (func (export "_start")))"#,
+    )
+    .unwrap()
+}
+
+fn told(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        text.push_str(&format!(": {inner}"));
+        source = inner.source();
+    }
+    text
+}
+
+#[test]
+fn a_program_gets_a_layer_of_its_own_and_files_another() {
+    let bench = Workbench::new();
+    bench
+        .put("app.wasm", wasm())
+        .put("www/index.html", "cats")
+        .put("www/a/b.css", "x")
+        .put(".dockerignore", "Dockerfile");
+    let built = bench.dockerfile("FROM scratch\nCOPY . /\nENTRYPOINT [\"/app.wasm\"]\nEXPOSE 80\n").unwrap();
+    assert_eq!(
+        bench.files(&built),
+        ["app.wasm=WASM", ".dockerignore=Dockerfile", "www/a/b.css=x", "www/index.html=cats"]
+    );
+    assert_eq!(built.layers.len(), 2);
+    assert_eq!(built.platforms[0].architecture, "wasm");
+    assert_eq!(built.references, ["context".parse().unwrap()]);
+    let plan = bench.layout.plan(&built.descriptor).unwrap();
+    assert_eq!((plan.platform.os.as_str(), plan.exposed_ports()), ("wasi", vec![80]));
+}
+
+#[test]
+fn the_same_tree_has_the_same_digest_wherever_and_whenever_it_is_built() {
+    let dockerfile = "FROM scratch\nCOPY app.wasm /\nCOPY www /srv/www/\nENTRYPOINT [\"/app.wasm\"]\n";
+    let built = [(); 2].map(|()| {
+        let bench = Workbench::new();
+        bench.put("app.wasm", wasm()).put("www/z", "1").put("www/a/b", "2").put("www/m", "3");
+        bench.dockerfile(dockerfile).unwrap().descriptor
+    });
+    assert_eq!(built[0], built[1]);
+}
+
+#[test]
+fn a_second_build_reuses_every_layer_and_one_with_a_change_only_the_others() {
+    let bench = Workbench::new();
+    bench.put("app.wasm", wasm()).put("www/index.html", "cats");
+    let dockerfile = "FROM scratch\nCOPY app.wasm /\nCOPY www /srv/www/\nENTRYPOINT [\"/app.wasm\"]\n";
+    // What has just been written may change again within one tick of the clock, and is not remembered.
+    let settled = SystemTime::now() + Duration::from_millis(60);
+    while SystemTime::now() < settled {
+        std::thread::yield_now();
+    }
+    let first = bench.dockerfile(dockerfile).unwrap();
+    let again = bench.build().unwrap();
+    assert_eq!(first.descriptor, again.descriptor);
+    assert!(again.layers.iter().all(|layer| layer.reused), "{:?}", again.layers);
+    bench.put("www/index.html", "more cats");
+    let changed = bench.build().unwrap();
+    assert_ne!(first.descriptor, changed.descriptor);
+    assert_eq!(changed.layers.iter().map(|layer| layer.reused).collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
+fn an_image_stacks_on_the_layers_of_its_base() {
+    let bench = Workbench::new();
+    bench.put("httpd.wasm", wasm()).put("www/index.html", "default").put("own/index.html", "cats");
+    let base =
+        "FROM scratch\nCOPY httpd.wasm /\nCOPY www/ /srv/www/\nENV A=1\nCMD [\"x\"]\nENTRYPOINT [\"/httpd.wasm\"]\n";
+    bench.put("Dockerfile", base);
+    let tag = |input: &mut Build<'_>, name: &str| input.tags = vec![name.parse().unwrap()];
+    let httpd = bench.build_with(|input| tag(input, "httpd")).unwrap();
+    bench.put("Dockerfile", "FROM httpd\nCOPY own/ /srv/www/\nENV B=$A\n");
+    let cats = bench.build_with(|input| tag(input, "cats")).unwrap();
+    assert_eq!(
+        cats.layers[..2].iter().map(|l| l.digest).collect::<Vec<_>>(),
+        httpd.layers.iter().map(|l| l.digest).collect::<Vec<_>>()
+    );
+    assert_eq!(cats.layers.len(), 3);
+    let config = bench.config(&cats);
+    assert_eq!(config.env.unwrap(), ["A=1", "B=1"]);
+    assert_eq!(config.entrypoint.unwrap(), ["/httpd.wasm"]);
+    assert_eq!(config.cmd.unwrap(), ["x"]);
+}
+
+#[test]
+fn a_missing_base_says_how_to_get_it() {
+    let bench = Workbench::new();
+    let error = bench.dockerfile("# a comment\nFROM httpd\n").unwrap_err();
+    assert_eq!(error.to_string(), "`Dockerfile`, line 2: there is no local image `httpd:latest`");
+    assert!(error.hint().unwrap().starts_with("build it first: margay build -t httpd FOLDER"));
+    let beside = bench.dir.path().join("httpd");
+    fs::create_dir(&beside).unwrap();
+    fs::write(beside.join("Dockerfile"), "FROM scratch").unwrap();
+    let hint = bench.build().unwrap_err().hint().unwrap();
+    assert_eq!(hint, format!("build it first: margay build -t httpd {}", beside.display()));
+    let error = bench.dockerfile("FROM box.local/me/httpd:1\n").unwrap_err();
+    assert_eq!(error.hint().unwrap(), "fetch it first: margay pull box.local/me/httpd:1");
+}
+
+#[test]
+fn copy_puts_files_where_docker_puts_them() {
+    for (line, want) in [
+        ("COPY a.html /srv/", &["srv/a.html=A"][..]),
+        ("COPY a.html /srv", &["srv=A"]),
+        ("COPY a.html b.html /srv/", &["srv/a.html=A", "srv/b.html=B"]),
+        ("COPY *.html /srv/", &["srv/a.html=A", "srv/b.html=B"]),
+        ("COPY [\"a.html\", \"/with space/\"]", &["with space/a.html=A"]),
+        ("COPY d /srv", &["srv/e/deep=D", "srv/x=X"]),
+        ("COPY d/ /srv/", &["srv/e/deep=D", "srv/x=X"]),
+        ("COPY d/e /", &["deep=D"]),
+        ("COPY ./d/x .", &["x=X"]),
+        ("COPY /d/x /y", &["y=X"]),
+        ("WORKDIR /w\nCOPY d/x v/", &["w/v/x=X"]),
+        ("WORKDIR /w\nWORKDIR v\nCOPY d/x ./", &["w/v/x=X"]),
+        ("ARG P=d\nCOPY $P/x /${P}2/", &["d2/x=X"]),
+        ("COPY d/* /srv/", &["srv/deep=D", "srv/x=X"]),
+        ("COPY --chmod=700 d/x /x", &["x=X"]),
+        ("COPY a.html /srv/\nCOPY b.html /srv", &["srv/a.html=A", "srv/b.html=B"]),
+        ("COPY <<EOF /note\nhello $P \\$x \"q\"\nEOF", &["note=hello  $x \"q\"\n"]),
+        ("COPY <<'EOF' /note\nhello $P\nEOF", &["note=hello $P\n"]),
+    ] {
+        let bench = Workbench::new();
+        bench.put("a.html", "A").put("b.html", "B").put("d/x", "X").put("d/e/deep", "D");
+        let built =
+            bench.dockerfile(&format!("FROM scratch\n{line}\n")).unwrap_or_else(|e| panic!("{line}: {}", told(&e)));
+        assert_eq!(bench.files(&built), want, "{line}");
+    }
+}
+
+#[test]
+fn what_cannot_be_built_is_refused_in_a_sentence() {
+    for (text, message, hint) in [
+        (
+            "FROM scratch\nCOPY nope.html /srv/\n",
+            "`Dockerfile`, line 2: there is no `nope.html` in the build context `CONTEXT`",
+            "paths in COPY are relative to the build context, the folder given to `margay build`",
+        ),
+        (
+            "FROM scratch\n\nCOPY hidden /\n",
+            "`Dockerfile`, line 3: there is no `hidden` in the build context `CONTEXT`",
+            "`.dockerignore` leaves it out: add a line with `!` and its name",
+        ),
+        (
+            "FROM scratch\nRUN apt-get install cats\n",
+            "`Dockerfile`, line 2: RUN is not executed here",
+            "build outside of the image (`cargo build`, `npm run build`, …) and COPY the result, or COPY --from an image \
+             that another tool has built",
+        ),
+        ("FROM scratch\nFETCH x\n", "`Dockerfile`, line 2: unknown instruction 'FETCH'", ""),
+        ("FROM scratch\nCOPY ../x /\n", "`Dockerfile`, line 2: `../x` leads out of the build context", ""),
+        (
+            "FROM scratch\nCOPY out /\n",
+            "`out` in the build context leads out of it: only what is inside can be copied",
+            "",
+        ),
+        (
+            "FROM scratch\nCOPY a.html b.html /srv\n",
+            "`Dockerfile`, line 2: 2 sources go to `/srv`, which is no folder: put a `/` at its end",
+            "",
+        ),
+        (
+            "FROM scratch\nADD https://example.com/x /x\n",
+            "`Dockerfile`, line 2: ADD does not fetch `https://example.com/x`",
+            "fetch it outside, check its digest, and COPY the file",
+        ),
+        (
+            "FROM scratch\nCOPY text.wasm /\nENTRYPOINT [\"/text.wasm\"]\n",
+            "`text.wasm` is not a Wasm program: its first bytes are those of an unknown kind of file",
+            "compile the program for `wasm32-wasip2` (or `wasm32-wasip1`) and build again",
+        ),
+        (
+            "FROM scratch\nCOPY cut.wasm /\nENTRYPOINT [\"/cut.wasm\"]\n",
+            "`cut.wasm` is not a Wasm program: it was cut short: it has 60 bytes and should have more",
+            "compile the program for `wasm32-wasip2` (or `wasm32-wasip1`) and build again",
+        ),
+        (
+            "FROM scratch\nCOPY app.wasm /\nENTRYPOINT [\"/other.wasm\"]\n",
+            "the image has no program to run: there is no file `/other.wasm` in it, which ENTRYPOINT or CMD names",
+            "set ENTRYPOINT to the absolute path of a file in the image",
+        ),
+        (
+            "FROM scratch\nCOPY app.wasm /\nENTRYPOINT /app.wasm now\n",
+            "`Dockerfile`: ENTRYPOINT in shell form needs `/bin/sh`, which a Wasm image does not have",
+            "write the arguments as a list: ENTRYPOINT [\"/app.wasm\", \"argument\"]",
+        ),
+        (
+            "FROM scratch\nLABEL margay.wants=\"fs:data\"\n",
+            "`Dockerfile`, line 2: the image's `margay.wants` cannot be used: `fs:data` is not a capability: its path must \
+             be absolute, without `.`, `..`, `//`, `%`, `\\` or a `/` at the end",
+            "",
+        ),
+        (
+            "FROM scratch\nUSER 4294967296\n",
+            "`Dockerfile`, line 2: `4294967296` is not a user: use NAME, UID, NAME:GROUP or UID:GID",
+            "",
+        ),
+        ("FROM scratch\nEXPOSE 0\n", "`Dockerfile`, line 2: `0` is not a port like 80, 53/udp or 8000-8010", ""),
+        (
+            "FROM scratch\nCOPY links /\n",
+            "`Dockerfile`, line 2: `up` would be a link that leaves the image, to `../../etc/passwd`",
+            "",
+        ),
+    ] {
+        let bench = Workbench::new();
+        bench.put("a.html", "A").put("b.html", "B").put("app.wasm", wasm()).put("text.wasm", "<html>");
+        bench.put("hidden", "x").put(".dockerignore", "hid*").put("cut.wasm", &wasm()[..60]);
+        symlink("/etc/passwd", bench.context().join("out")).unwrap();
+        fs::create_dir(bench.context().join("links")).unwrap();
+        symlink("../../etc/passwd", bench.context().join("links/up")).unwrap();
+        let error = bench.dockerfile(text).expect_err(text);
+        let got = told(&error).replace(bench.context().to_str().unwrap(), "CONTEXT");
+        assert_eq!(got, message, "{text}");
+        assert_eq!(error.hint().unwrap_or_default(), hint, "{text}");
+    }
+}
+
+/// Whatever links there are in a context, no byte from outside of it gets into an image.
+#[test]
+fn no_link_leads_out_of_the_context() {
+    let bench = Workbench::new();
+    fs::write(bench.dir.path().join("secret"), "SECRET").unwrap();
+    fs::create_dir(bench.context().join("d")).unwrap();
+    symlink("../../secret", bench.context().join("d/relative")).unwrap();
+    symlink(bench.dir.path().join("secret"), bench.context().join("absolute")).unwrap();
+    symlink("/", bench.context().join("root")).unwrap();
+    symlink("..", bench.context().join("parent")).unwrap();
+    symlink("/proc/self/root", bench.context().join("magic")).unwrap();
+    let secret = bench.dir.path().join("secret");
+    let through_root = format!("root{}", secret.display());
+    for source in ["d/relative", "absolute", "root", "parent", "parent/secret", "magic/etc", &through_root] {
+        let error = bench.dockerfile(&format!("FROM scratch\nCOPY {source} /x/\n")).expect_err(source);
+        assert!(told(&error).contains("leads out"), "{source}: {}", told(&error));
+    }
+    // As a link in a folder that is copied it is a link, and means something inside of the image.
+    fs::remove_file(bench.context().join("d/relative")).unwrap();
+    symlink("/etc/hosts", bench.context().join("d/link")).unwrap();
+    let built = bench.dockerfile("FROM scratch\nCOPY d /d\n").unwrap();
+    assert_eq!(bench.files(&built), ["d/link->/etc/hosts"]);
+}
+
+#[test]
+fn stages_and_images_can_be_copied_from() {
+    let bench = Workbench::new();
+    bench.put("app.wasm", wasm()).put("x", "X").put("www/a", "A").put("www/b", "B");
+    bench.put("Dockerfile", "FROM scratch\nCOPY www /from/image/\n");
+    bench.build_with(|input| input.tags = vec!["files".parse().unwrap()]).unwrap();
+    let built = bench
+        .dockerfile(
+            "ARG BASE=scratch\nFROM ${BASE} AS first\nCOPY x /one\nRUN never\n\nFROM scratch AS second\nCOPY x /two/x\n\
+             COPY --from=files /from/image/a /two/\nFROM scratch\nCOPY app.wasm /\nCOPY --from=second /two /2\n\
+             COPY --from=files /from/*/b /3/\nENTRYPOINT [\"app.wasm\"]\n",
+        )
+        .unwrap();
+    assert_eq!(bench.files(&built), ["app.wasm=WASM", "2/a=A", "2/x=X", "3/b=B"]);
+    let error = bench.dockerfile("FROM scratch AS a\nCOPY x /\nFROM scratch\nCOPY --from=a /y /\n").unwrap_err();
+    assert_eq!(error.to_string(), "`Dockerfile`, line 4: there is no `/y` in `a`");
+}
+
+#[test]
+fn a_build_argument_is_used_or_named() {
+    let bench = Workbench::new();
+    bench.put("Dockerfile", "FROM scratch\nARG NAME=tom\nENV CAT=$NAME\nLABEL a=\"$CAT ${NONE:-b}\"\n");
+    let built = bench
+        .build_with(|input| input.args = [("NAME", "ada"), ("X", "y")].map(|(a, b)| (a.into(), b.into())).into())
+        .unwrap();
+    let config = bench.config(&built);
+    assert_eq!(config.env.unwrap(), ["CAT=ada"]);
+    assert_eq!(config.labels.unwrap()["a"], "ada b");
+    assert_eq!(
+        built.notes,
+        [
+            "the build argument `X` is not used: no ARG of that name",
+            "the image names no program: it can be a base for others, and cannot be run"
+        ]
+    );
+}
+
+#[test]
+fn every_other_instruction_lands_in_the_config() {
+    let bench = Workbench::new();
+    let built = bench
+        .dockerfile(
+            "FROM scratch\nEXPOSE 80 53/udp 8000-8001\nVOLUME [\"/data\", \"/more\"]\nVOLUME /third\nUSER 1000:cats\n\
+             WORKDIR /srv/../app\nSTOPSIGNAL SIGQUIT\nHEALTHCHECK --interval=5s --retries=2 CMD [\"/check\"]\nCMD [\"a\"]\n\
+             LABEL margay.wants=\"env:LOG\\nfs:/data#rw;optional\"\nCMD []\n",
+        )
+        .unwrap();
+    let config = bench.config(&built);
+    assert_eq!(
+        config.exposed_ports.unwrap().into_keys().collect::<Vec<_>>(),
+        ["53/udp", "80/tcp", "8000/tcp", "8001/tcp"]
+    );
+    assert_eq!(config.volumes.unwrap().into_keys().collect::<Vec<_>>(), ["/data", "/more", "/third"]);
+    assert_eq!((config.user.as_deref(), config.working_dir.as_deref()), (Some("1000:cats"), Some("/app")));
+    assert_eq!(config.stop_signal.as_deref(), Some("SIGQUIT"));
+    let check = config.healthcheck.unwrap();
+    assert_eq!(
+        (check.test, check.interval, check.retries),
+        (vec!["CMD".into(), "/check".into()], Some(5_000_000_000), Some(2))
+    );
+    assert_eq!(config.labels.unwrap()["margay.wants"], "env:LOG\nfs:/data#rw;optional");
+    assert_eq!(built.wants.len(), 2);
+}
+
+#[test]
+fn a_program_alone_becomes_a_cncf_artifact() {
+    let bench = Workbench::new();
+    bench.put("hello.wasm", wasm());
+    let context = bench.context().join("hello.wasm");
+    let built = bench.build_with(|input| input.context = Box::leak(context.into_boxed_path())).unwrap();
+    assert_eq!(built.references, ["hello".parse().unwrap()]);
+    let plan = bench.layout.plan(&built.descriptor).unwrap();
+    assert_eq!(
+        (plan.format, plan.layers[0].descriptor.digest),
+        (image::Format::CncfArtifact, spec::Digest::of(&wasm()))
+    );
+    let folder = bench.build().unwrap();
+    assert_eq!(folder.descriptor, built.descriptor);
+    // As a base it becomes a file in an image.
+    bench.put("Dockerfile", "FROM hello\nCOPY hello.wasm /copy\n");
+    let stacked = bench.build().unwrap();
+    assert_eq!(bench.files(&stacked), ["hello.wasm=WASM", "copy=WASM"]);
+    assert_eq!(bench.config(&stacked).entrypoint.unwrap(), ["/hello.wasm"]);
+}
+
+#[test]
+fn margay_toml_describes_an_app() {
+    let bench = Workbench::new();
+    bench.put("api.wasm", wasm()).put("public/index.html", "cats").put("one", "1");
+    bench.put(
+        "margay.toml",
+        "name = \"acme/api\"\nversion = \"1.2\"\nbuild = \"echo built > public/new\"\nwasm = \"./api.wasm\"\nargs = [\"-v\"]\nports = [80]\n\
+         wants = [\"fs:/data#rw;optional\"]\n[files]\n\"/public\" = \"./public\"\n\"/etc/one\" = \"one\"\n[env]\nLOG = \"info\"\n",
+    );
+    let built = bench.build().unwrap();
+    assert_eq!(
+        built.references.iter().map(Reference::to_string).collect::<Vec<_>>(),
+        ["acme/api:latest", "acme/api:1.2"]
+    );
+    assert_eq!(bench.files(&built), ["api.wasm=WASM", "etc/one=1", "public/index.html=cats", "public/new=built\n"]);
+    let config = bench.config(&built);
+    assert_eq!(
+        (config.entrypoint.unwrap(), config.env.unwrap()),
+        (vec!["/api.wasm".into(), "-v".into()], vec!["LOG=info".into()])
+    );
+    assert_eq!(built.wants, ["fs:/data#rw;optional".parse().unwrap()]);
+    bench.put("margay.toml", "wants = [\"env:LOG\"]\n");
+    let bare = bench.build().unwrap();
+    assert_eq!(bench.layout.plan(&bare.descriptor).unwrap().wants, ["env:LOG".parse().unwrap()]);
+}
+
+#[test]
+fn a_wrong_margay_toml_names_the_line() {
+    for (text, want) in [
+        ("name = \"x\"\ncats = 1\n", "`margay.toml`, line 2: unknown field `cats`"),
+        ("wasm = 1\n", "`margay.toml`, line 1: invalid type: integer `1`, expected a string"),
+        ("wants = [\"fs:x\"]\n", "`margay.toml`, line 1: `fs:x` is not a capability"),
+        ("wasm = \"no.wasm\"\n", "`margay.toml`, line 1: there is no `no.wasm` in the build context"),
+        ("build = \"exit 3\"\n", "the build command `exit 3` failed: exit status: 3"),
+        (
+            "[native]\nlinux-amd64 = \"text\"\n",
+            "`margay.toml`: `text` is an unknown kind of file, not a native program",
+        ),
+        ("[files]\n\"/../x\" = \"text\"\n", "`margay.toml`: `/../x` in `files` cannot be in an image"),
+    ] {
+        let bench = Workbench::new();
+        bench.put("api.wasm", wasm()).put("text", "x").put("margay.toml", text);
+        let error = bench.build().expect_err(text).to_string();
+        assert!(error.starts_with(want), "{text}: {error}");
+    }
+}
+
+#[test]
+fn native_bodies_stand_behind_wasm_in_an_index() {
+    let bench = Workbench::new();
+    let mut elf = vec![0; 64];
+    elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    elf[18] = 0x3e;
+    bench.put("api.wasm", wasm()).put("api", &elf);
+    bench.put("margay.toml", "[native]\nlinux-amd64 = \"api\"\n");
+    let built = bench.build().unwrap();
+    assert!(built.descriptor.media_type.is_index());
+    let names: Vec<_> = built.platforms.iter().map(|p| format!("{}/{}", p.os, p.architecture)).collect();
+    assert_eq!(names, ["wasi/wasm", "linux/amd64"]);
+    let chosen = bench.layout.choose(&built.descriptor, &host_platforms()).unwrap();
+    assert_eq!(bench.layout.plan(&chosen).unwrap().platform.os, "wasi");
+}
+
+#[test]
+fn add_unpacks_a_tar_through_the_strict_reader() {
+    let tar = |name: &str| {
+        let mut block = vec![0; 512 * 4];
+        block[..name.len()].copy_from_slice(name.as_bytes());
+        block[100..107].copy_from_slice(b"0000644");
+        block[124..135].copy_from_slice(b"00000000004");
+        block[148..156].copy_from_slice(b"        ");
+        block[156] = b'0';
+        block[257..263].copy_from_slice(b"ustar\0");
+        let sum: u32 = block[..512].iter().map(|b| u32::from(*b)).sum();
+        block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        block[512..516].copy_from_slice(b"cats");
+        block
+    };
+    let bench = Workbench::new();
+    bench.put("good.tar", tar("in/side")).put("bad.tar", tar("../escape"));
+    let built = bench.dockerfile("FROM scratch\nADD good.tar /d\nCOPY good.tar /copied\n").unwrap();
+    let files = bench.files(&built);
+    assert_eq!(files[0], "d/in/side=cats");
+    assert!(files[1].starts_with("copied="));
+    let error = bench.dockerfile("FROM scratch\nADD bad.tar /d\n").unwrap_err();
+    assert_eq!(
+        told(&error),
+        "the archive `bad.tar` cannot be added: the layer has an entry `../escape`: its name has a `..`, which could \
+         leave the image"
+    );
+}

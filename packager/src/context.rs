@@ -1,0 +1,287 @@
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags},
+    io::Errno,
+};
+
+use crate::{
+    error::{Error, io_error},
+    ignore::Ignore,
+    items::{ContextFile, Item, MODE_EXECUTABLE, Source, Stat, masked},
+    pattern,
+};
+
+/// The folder that a build may read, and nothing outside of it: every path is opened below one descriptor with
+/// `openat2`, so that the kernel refuses whatever leads out, also through a link that appears in between.
+pub(crate) struct Context {
+    root: OwnedFd,
+    path: PathBuf,
+    ignore: Ignore,
+}
+
+/// What is at a path, links followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    Folder,
+    File,
+}
+
+/// More files than this are a wrong folder (a whole home, say), not an app.
+const ENTRIES_MAX: usize = 500_000;
+/// Deeper trees are loops or attacks; an image refuses them too.
+const DEPTH_MAX: usize = 256;
+/// 8192 long lines.
+const IGNORE_BYTES_MAX: u64 = 1 << 20;
+
+impl Context {
+    /// Opens `path`, of which one file is meant: nothing is left out.
+    pub(crate) fn open_unfiltered(path: &Path) -> Result<Self, Error> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
+        let root = root.map_err(io_error("open", path))?;
+        Ok(Self { root, path: path.to_owned(), ignore: Ignore::default() })
+    }
+
+    /// Opens `path`. What `.dockerignore` (or `BUILDFILE.dockerignore`, which wins) names does not exist in it.
+    pub(crate) fn open(path: &Path, build_file: Option<&str>) -> Result<Self, Error> {
+        let mut context = Self::open_unfiltered(path)?;
+        let own = build_file.map(|name| format!("{name}.dockerignore"));
+        for name in own.iter().map(String::as_str).chain([".dockerignore"]) {
+            if let Some(text) = context.read_if_there(name, IGNORE_BYTES_MAX)? {
+                context.ignore = Ignore::parse(&String::from_utf8_lossy(&text));
+                break;
+            }
+        }
+        Ok(context)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What is at `path`, unless it is ignored.
+    pub(crate) fn find(&self, path: &str) -> Result<Option<Found>, Error> {
+        if self.is_ignored(path) && self.ignore.is_final() {
+            return Ok(None);
+        }
+        match self.open_at(path, OFlags::PATH) {
+            Ok(fd) => {
+                let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed(path, errno))?;
+                match FileType::from_raw_mode(stat.st_mode) {
+                    FileType::Directory => Ok(Some(Found::Folder)),
+                    FileType::RegularFile if self.is_ignored(path) => Ok(None),
+                    FileType::RegularFile => Ok(Some(Found::File)),
+                    other => Err(wrong(path, format!("is {}, which no image can hold", kind_name(other)))),
+                }
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(errno) => Err(self.failed(path, errno)),
+        }
+    }
+
+    pub(crate) fn is_ignored(&self, path: &str) -> bool {
+        !path.is_empty() && self.ignore.ignores(path)
+    }
+
+    /// Every path that `pattern` describes, sorted.
+    pub(crate) fn glob(&self, text: &str) -> Result<Vec<String>, Error> {
+        let mut found = Vec::new();
+        // Only what stands above the first special character has to be listed.
+        let fixed = text.split('/').take_while(|part| !pattern::is_pattern(part)).collect::<Vec<_>>().join("/");
+        if self.find(&fixed)? != Some(Found::Folder) {
+            return Ok(found);
+        }
+        for (below, _) in self.walk(&fixed)? {
+            let path = joined(&fixed, &below);
+            if !below.is_empty() && pattern::matches(text, &path) {
+                found.push(path);
+            }
+        }
+        // A folder that matches brings what is in it: the parts need not be named again.
+        let folders = found.clone();
+        found.retain(|path| !folders.iter().any(|folder| is_below(path, folder)));
+        Ok(found)
+    }
+
+    /// What is at `path`, and everything below it, by its path relative to `path`. Sorted within each folder.
+    pub(crate) fn walk(&self, path: &str) -> Result<Vec<(String, Item)>, Error> {
+        let mut all = Vec::new();
+        match self.find(path)? {
+            None => return Ok(all),
+            Some(Found::File) => all.push((String::new(), self.file(path)?)),
+            Some(Found::Folder) => {
+                all.push((String::new(), Item::Folder { mode: MODE_EXECUTABLE }));
+                let folder = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY);
+                let folder = folder.map_err(|errno| self.failed(path, errno))?;
+                self.walk_folder(folder, path, "", 1, &mut all)?;
+            }
+        }
+        Ok(all)
+    }
+
+    fn walk_folder(
+        &self,
+        folder: OwnedFd,
+        top: &str,
+        below: &str,
+        depth: usize,
+        all: &mut Vec<(String, Item)>,
+    ) -> Result<(), Error> {
+        let here = joined(top, below);
+        if depth > DEPTH_MAX {
+            return Err(wrong(&here, format!("is more than {DEPTH_MAX} folders deep")));
+        }
+        for name in self.names(&folder, &here)? {
+            let (below, path) = (joined(below, &name), joined(&here, &name));
+            let ignored = self.is_ignored(&path);
+            if ignored && self.ignore.is_final() {
+                continue;
+            }
+            if all.len() >= ENTRIES_MAX {
+                return Err(wrong(&path, format!("is one of more than {ENTRIES_MAX} files: name the folders to copy")));
+            }
+            let stat = rustix::fs::statat(&folder, name.as_str(), AtFlags::SYMLINK_NOFOLLOW);
+            let stat = stat.map_err(|errno| self.failed(&path, errno))?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => {
+                    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    let inner = rustix::fs::openat(&folder, name.as_str(), flags, Mode::empty());
+                    let inner = inner.map_err(|errno| self.failed(&path, errno))?;
+                    if !ignored {
+                        all.push((below.clone(), Item::Folder { mode: MODE_EXECUTABLE }));
+                    }
+                    self.walk_folder(inner, top, &below, depth + 1, all)?;
+                }
+                _ if ignored => {}
+                FileType::RegularFile => all.push((below, file_item(path, &stat))),
+                FileType::Symlink => {
+                    let target = rustix::fs::readlinkat(&folder, name.as_str(), Vec::new());
+                    let target = target.map_err(|errno| self.failed(&path, errno))?;
+                    let target = target.into_string().map_err(|_| wrong(&path, "is a link that is not UTF-8"))?;
+                    all.push((below, Item::Symlink { target }));
+                }
+                other => return Err(wrong(&path, format!("is {}, which no image can hold", kind_name(other)))),
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self, folder: &OwnedFd, here: &str) -> Result<Vec<String>, Error> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(folder).map_err(|errno| self.failed(here, errno))? {
+            let entry = entry.map_err(|errno| self.failed(here, errno))?;
+            let name = entry.file_name().to_str().map_err(|_| {
+                wrong(&joined(here, &entry.file_name().to_string_lossy()), "has a name that is not UTF-8")
+            })?;
+            if !matches!(name, "." | "..") {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The file at `path`, links followed as long as they stay inside.
+    pub(crate) fn file(&self, path: &str) -> Result<Item, Error> {
+        let fd = self.open_at(path, OFlags::PATH).map_err(|errno| self.failed(path, errno))?;
+        let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed(path, errno))?;
+        Ok(file_item(path.to_owned(), &stat))
+    }
+
+    /// Opens a file as it was when it was found.
+    pub(crate) fn open_file(&self, wanted: &ContextFile) -> Result<File, Error> {
+        let path = &wanted.path;
+        // Not blocking: what was a file a moment ago may be a pipe now.
+        let fd = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK).map_err(|errno| self.failed(path, errno))?;
+        let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed(path, errno))?;
+        match Stat::of(&stat) == wanted.stat {
+            true => Ok(File::from(fd)),
+            false => Err(wrong(path, "changed while the image was built")),
+        }
+    }
+
+    /// The bytes of a small file, if there is one.
+    pub(crate) fn read_if_there(&self, path: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {
+        let fd = match self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(errno) => return Err(self.failed(path, errno)),
+        };
+        let mut bytes = Vec::new();
+        let read = File::from(fd).take(bytes_max + 1).read_to_end(&mut bytes);
+        read.map_err(io_error("read", self.path.join(path)))?;
+        match bytes.len() as u64 > bytes_max {
+            true => Err(wrong(path, format!("has more than {bytes_max} bytes"))),
+            false => Ok(Some(bytes)),
+        }
+    }
+
+    fn open_at(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let path = if path.is_empty() { "." } else { path };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        rustix::io::retry_on_intr(|| {
+            rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+        })
+    }
+
+    fn failed(&self, path: &str, errno: Errno) -> Error {
+        match errno {
+            Errno::XDEV => wrong(path, "leads out of it: only what is inside can be copied"),
+            Errno::LOOP => wrong(path, "is a link that leads in a circle"),
+            errno => Error::Io { doing: "read", path: self.path.join(path), source: errno.into() },
+        }
+    }
+}
+
+fn wrong(path: &str, why: impl Into<String>) -> Error {
+    Error::Context { path: path.to_owned(), why: why.into() }
+}
+
+fn file_item(path: String, stat: &rustix::fs::Stat) -> Item {
+    let stat = Stat::of(stat);
+    Item::File { mode: masked(stat.mode), source: Source::Context(ContextFile { path, stat }) }
+}
+
+/// `a` and `b` with a `/` in between, where both are there.
+pub(crate) fn joined(a: &str, b: &str) -> String {
+    match (a, b) {
+        ("", b) => b.to_owned(),
+        (a, "") => a.to_owned(),
+        (a, b) => format!("{a}/{b}"),
+    }
+}
+
+pub(crate) fn is_below(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn kind_name(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Fifo => "a named pipe",
+        FileType::Socket => "a socket",
+        FileType::CharacterDevice | FileType::BlockDevice => "a device",
+        _ => "no file",
+    }
+}
+
+impl Stat {
+    // The field types differ from one architecture to the next, so some of these casts do nothing here.
+    #[allow(clippy::unnecessary_cast)]
+    pub(crate) fn of(stat: &rustix::fs::Stat) -> Self {
+        let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
+        Self {
+            size: stat.st_size as u64,
+            mode: stat.st_mode as u32 & 0o7777,
+            device: stat.st_dev as u64,
+            inode: stat.st_ino as u64,
+            mtime_ns: ns(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+            ctime_ns: ns(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+        }
+    }
+}

@@ -1,0 +1,235 @@
+use image::{EntryKind, Node, Sniffed, sniff};
+
+use crate::{
+    context::{Context, Found, is_below, joined},
+    error::Error,
+    items::{ContextFile, Item, Items, MODE_EXECUTABLE, Origin, Source, masked},
+    pattern,
+    spool::Spool,
+    stage::{At, Stage, Tree},
+};
+
+/// One COPY or ADD, its words already expanded.
+pub(crate) struct Copy<'a> {
+    pub(crate) sources: &'a [String],
+    pub(crate) destination: &'a str,
+    /// `--chmod`.
+    pub(crate) mode: Option<u32>,
+    /// ADD: a tar of the build context is unpacked.
+    pub(crate) unpack: bool,
+    pub(crate) from: From<'a>,
+}
+
+/// Where the sources are.
+pub(crate) enum From<'a> {
+    Context(&'a Context),
+    Tree { tree: Tree<'a>, name: String },
+}
+
+/// Why nothing was copied: the caller knows the file and the line.
+pub(crate) enum Failed {
+    Missing { source: String, tree: String, ignored: bool },
+    Wrong(String),
+    Error(Error),
+}
+
+impl std::convert::From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// One source, found.
+struct Match {
+    /// The last part of its path: its name in a destination folder.
+    name: String,
+    folder: bool,
+    /// Itself first, by paths relative to it.
+    items: Vec<(String, Item)>,
+}
+
+/// The layer that a COPY makes on top of `stage`.
+pub(crate) fn copy(stage: &Stage, copy: &Copy<'_>, spool: &mut Spool<'_>) -> Result<Items, Failed> {
+    let mut matches = Vec::new();
+    for source in copy.sources {
+        let found = copy.from.find(source)?;
+        if found.is_empty() {
+            return Err(copy.from.missing(source));
+        }
+        matches.extend(found);
+    }
+    let workdir = stage.config.working_dir.as_deref().unwrap_or("/");
+    let written = copy.destination;
+    let absolute = if written.starts_with('/') { written.to_owned() } else { format!("{workdir}/{written}") };
+    let names_folder = written.ends_with('/') || matches!(written, "." | "./" | "..") || written.ends_with("/.");
+    let target = stage.resolve(&absolute).map_err(Failed::Wrong)?;
+    let into_folder = names_folder || target.is_empty() || matches!(stage.at(&target), Some(At::Folder { .. }));
+    if matches.len() > 1 && !into_folder {
+        let why = format!("{} sources go to `{written}`, which is no folder: put a `/` at its end", matches.len());
+        return Err(Failed::Wrong(why));
+    }
+    let mut items = Items::default();
+    for found in matches {
+        if let Some(archive) = archive_of(copy, &found, spool)? {
+            unpack(stage, &archive, &target, &mut items, spool)?;
+            continue;
+        }
+        let at = match (found.folder, into_folder) {
+            (true, _) => target.clone(),
+            (false, true) => stage.resolve(&joined(&target, &found.name)).map_err(Failed::Wrong)?,
+            (false, false) => target.clone(),
+        };
+        for (below, item) in found.items {
+            put(stage, &mut items, &joined(&at, &below), item, copy.mode)?;
+        }
+    }
+    Ok(items)
+}
+
+fn put(stage: &Stage, items: &mut Items, path: &str, item: Item, mode: Option<u32>) -> Result<(), Failed> {
+    image::normal_name(if path.is_empty() { b"." } else { path.as_bytes() })
+        .map_err(|why| Failed::Wrong(format!("`{path}` cannot be in an image: {why}")))?;
+    let item = match (item, mode) {
+        (Item::Symlink { target }, _) if image::link_leaves(path, &target) => {
+            return Err(Failed::Wrong(format!("`{path}` would be a link that leaves the image, to `{target}`")));
+        }
+        (Item::File { source, .. }, Some(mode)) => Item::File { mode, source },
+        (Item::Folder { .. }, None) => Item::Folder { mode: stage.folder_mode(path).unwrap_or(MODE_EXECUTABLE) },
+        (item, _) => item,
+    };
+    items.put(path, item, &|parent| stage.folder_mode(parent));
+    Ok(())
+}
+
+impl From<'_> {
+    fn find(&self, source: &str) -> Result<Vec<Match>, Failed> {
+        let path = normal_source(source)?;
+        match self {
+            Self::Context(context) => {
+                let paths = match pattern::is_pattern(&path) && context.find(&path)?.is_none() {
+                    true => context.glob(&path)?,
+                    false => vec![path],
+                };
+                let mut found = Vec::new();
+                for path in paths {
+                    if let Some(kind) = context.find(&path)? {
+                        let items = context.walk(&path)?;
+                        found.push(Match { name: last_part(&path), folder: kind == Found::Folder, items });
+                    }
+                }
+                Ok(found)
+            }
+            Self::Tree { tree, .. } => Ok(find_in_tree(tree, &path)),
+        }
+    }
+
+    fn missing(&self, source: &str) -> Failed {
+        let (tree, ignored) = match self {
+            Self::Context(context) => {
+                let path = normal_source(source).unwrap_or_default();
+                let there = std::fs::symlink_metadata(context.path().join(&path)).is_ok();
+                (format!("the build context `{}`", context.path().display()), there && context.is_ignored(&path))
+            }
+            Self::Tree { name, .. } => (format!("`{name}`"), false),
+        };
+        Failed::Missing { source: source.to_owned(), tree, ignored }
+    }
+}
+
+fn find_in_tree(tree: &Tree<'_>, path: &str) -> Vec<Match> {
+    let found = |id| {
+        let folder = matches!(tree.index.node(id), Node::Directory { .. });
+        Match { name: last_part(path), folder, items: tree.walk(id) }
+    };
+    if let Ok(id) = tree.index.lookup(path) {
+        return vec![found(id)];
+    }
+    if !pattern::is_pattern(path) {
+        return Vec::new();
+    }
+    let hits: Vec<_> = tree.index.iter().filter(|(at, _)| !at.is_empty() && pattern::matches(path, at)).collect();
+    let tops = hits.iter().filter(|(at, _)| !hits.iter().any(|(other, _)| is_below(at, other)));
+    tops.filter_map(|(at, _)| {
+        let id = tree.index.lookup(at).ok()?;
+        Some(Match { name: last_part(at), ..found(id) })
+    })
+    .collect()
+}
+
+/// Relative to the root of what is copied from. A `/` in front means that root; `..` may not leave it.
+fn normal_source(source: &str) -> Result<String, Failed> {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in source.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.pop().is_none() => {
+                return Err(Failed::Wrong(format!("`{source}` leads out of the build context")));
+            }
+            ".." => {}
+            _ => parts.push(part),
+        }
+    }
+    Ok(parts.join("/"))
+}
+
+fn last_part(path: &str) -> String {
+    path.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+/// The archive that ADD should unpack, if this is one.
+fn archive_of(copy: &Copy<'_>, found: &Match, spool: &mut Spool<'_>) -> Result<Option<ContextFile>, Failed> {
+    let [(_, Item::File { source: source @ Source::Context(file), .. })] = found.items.as_slice() else {
+        return Ok(None);
+    };
+    if !copy.unpack {
+        return Ok(None);
+    }
+    let head = spool.head(source, 512)?;
+    match sniff(&head) {
+        Sniffed::Tar => Ok(Some(file.clone())),
+        // Compressed files that are no tar are copied as they are, as Docker does.
+        Sniffed::Gzip | Sniffed::Zstd if spool.starts_as_tar(file)? => Ok(Some(file.clone())),
+        _ if head.starts_with(b"BZh") || head.starts_with(b"\xfd7zXZ\0") => Err(Failed::Wrong(format!(
+            "`{}` is compressed with bzip2 or xz, which is not unpacked here: use gzip or zstd, or COPY it as it is",
+            file.path
+        ))),
+        _ => Ok(None),
+    }
+}
+
+/// Puts what is in the archive below `target`, links of the archive never followed.
+fn unpack(
+    stage: &Stage,
+    archive: &ContextFile,
+    target: &str,
+    items: &mut Items,
+    spool: &mut Spool<'_>,
+) -> Result<(), Failed> {
+    let refused = |path: &str, why: &str| Failed::Wrong(format!("`{path}` in the archive `{}` {why}", archive.path));
+    for entry in spool.entries(archive)? {
+        let path = joined(target, &entry.path);
+        let through_link = path
+            .match_indices('/')
+            .any(|(at, _)| matches!(items.0.get(&path[..at]), Some(Item::File { .. } | Item::Symlink { .. })));
+        if through_link {
+            return Err(refused(&entry.path, "leads through a link or a file of the archive"));
+        }
+        let item = match entry.kind {
+            EntryKind::Directory => Item::Folder { mode: MODE_EXECUTABLE },
+            EntryKind::Symlink { target } => Item::Symlink { target },
+            EntryKind::File => {
+                let (origin, offset, len) = (Origin::Archive(archive.clone()), entry.offset, entry.size);
+                Item::File { mode: masked(entry.mode), source: Source::Part { origin, offset, len } }
+            }
+            EntryKind::Hardlink { target: other } => {
+                let other = items.0.get(&joined(target, &other)).filter(|item| !matches!(item, Item::Folder { .. }));
+                other.cloned().ok_or_else(|| refused(&entry.path, "is a hard link to something that is not in it"))?
+            }
+            EntryKind::Whiteout | EntryKind::Opaque => {
+                return Err(refused(&entry.path, "is a whiteout, which only layers have"));
+            }
+        };
+        put(stage, items, &path, item, None)?;
+    }
+    Ok(())
+}

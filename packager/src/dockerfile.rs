@@ -1,0 +1,583 @@
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use parse_dockerfile::{
+    ArgInstruction, Command, Dockerfile, Flag, HealthcheckArguments, Instruction, JsonOrStringArray, Source as Written,
+    UnescapedString,
+};
+use spec::{HealthCheck, Platform, Reference};
+
+use crate::{
+    cache::Cache,
+    context::Context,
+    copy::{self, Copy, Failed, From},
+    error::Error,
+    expand::{expand, pairs, words},
+    items::{Item, Items, MODE_PLAIN, Source},
+    layout::Layout,
+    spool::Spool,
+    stage::{Added, Stage},
+};
+
+/// Everything that reading a Dockerfile needs to know.
+pub(crate) struct Input<'a> {
+    /// Its name, for messages.
+    pub(crate) file: String,
+    pub(crate) text: &'a str,
+    pub(crate) context: &'a Context,
+    pub(crate) layout: &'a Layout,
+    pub(crate) cache: &'a Cache,
+    pub(crate) args: &'a BTreeMap<String, String>,
+    pub(crate) target: Option<&'a str>,
+    /// The platforms of this host, for native bases.
+    pub(crate) native: &'a [Platform],
+}
+
+/// What a Dockerfile describes, and what there is to say about it.
+pub(crate) struct Read {
+    pub(crate) stage: Stage,
+    pub(crate) notes: Vec<String>,
+}
+
+/// Larger ones are generated nonsense.
+pub(crate) const TEXT_BYTES_MAX: u64 = 4 << 20;
+/// A stage that needs a stage that needs …
+const STAGES_MAX: usize = 100;
+/// EXPOSE 1-65535 would make a config that nobody reads.
+const PORT_RANGE_MAX: u16 = 100;
+
+/// Carries out a Dockerfile, as far as the last stage (or the target) needs it. Nothing is written yet.
+pub(crate) fn read(input: &Input<'_>, spool: &mut Spool<'_>) -> Result<Read, Error> {
+    let text = input.text.strip_prefix('\u{feff}').unwrap_or(input.text);
+    let parsed = parse_dockerfile::parse(text).map_err(|error| {
+        let line = Some(error.line()).filter(|line| *line > 0);
+        let why = error.to_string();
+        let why = why.split(" at line ").next().unwrap_or_default().to_owned();
+        Error::BuildFile { file: input.file.clone(), line, why }
+    })?;
+    let reader = Reader { input, text, parsed: &parsed, notes: RefCell::default(), used_args: RefCell::default() };
+    reader.check_stages()?;
+    let stages: Vec<_> = parsed.stages().collect();
+    let last = match input.target {
+        None => stages.len() - 1,
+        Some(target) => reader.stage_number(target, stages.len()).ok_or_else(|| Error::BuildFile {
+            file: input.file.clone(),
+            line: None,
+            why: format!("there is no stage `{target}`"),
+        })?,
+    };
+    let stage = reader.stage(last, spool)?;
+    let mut notes: Vec<String> = reader.notes.into_inner();
+    let used = reader.used_args.into_inner();
+    notes.extend(
+        input
+            .args
+            .keys()
+            .filter(|name| !used.contains(*name))
+            .map(|name| format!("the build argument `{name}` is not used: no ARG of that name")),
+    );
+    Ok(Read { stage, notes })
+}
+
+struct Reader<'a, 't> {
+    input: &'a Input<'a>,
+    text: &'a str,
+    parsed: &'a Dockerfile<'t>,
+    notes: RefCell<Vec<String>>,
+    used_args: RefCell<BTreeSet<String>>,
+}
+
+/// What is known while one stage is read.
+struct Running {
+    stage: Stage,
+    args: BTreeMap<String, String>,
+    /// CMD of this stage stays when ENTRYPOINT is set; that of its base does not.
+    own_cmd: bool,
+}
+
+impl Reader<'_, '_> {
+    fn check_stages(&self) -> Result<(), Error> {
+        let stages = self.parsed.stages();
+        match stages.len() > STAGES_MAX {
+            true => Err(self.wrong(0, format!("it has {} stages, at most {STAGES_MAX}", stages.len()))),
+            false => Ok(()),
+        }
+    }
+
+    /// The number of the stage called `name` among the first `before`, the latest first.
+    fn stage_number(&self, name: &str, before: usize) -> Option<usize> {
+        let named = |from: &parse_dockerfile::FromInstruction<'_>| {
+            from.as_.as_ref().is_some_and(|(_, own)| own.value.eq_ignore_ascii_case(name))
+        };
+        let by_name = self.parsed.stages().enumerate().take(before).filter(|(_, stage)| named(stage.from)).last();
+        by_name.map(|(at, _)| at).or_else(|| name.parse().ok().filter(|at| *at < before))
+    }
+
+    fn stage(&self, number: usize, spool: &mut Spool<'_>) -> Result<Stage, Error> {
+        let Some(stage) = self.parsed.stages().nth(number) else {
+            return Err(self.wrong(0, "it has no such stage".to_owned()));
+        };
+        let at = stage.from.from.span.start;
+        let globals = self.global_args()?;
+        let image = self.expanded(&stage.from.image, &|name| globals.get(name).cloned())?;
+        for flag in &stage.from.options {
+            self.note(at, format!("FROM --{} is ignored: what an image is for, its program decides", flag.name.value));
+        }
+        let base = match self.stage_number(&image, number) {
+            Some(earlier) => self.stage(earlier, spool)?,
+            None if image == "scratch" => Stage::scratch(),
+            None => self.from_image(&image, at)?,
+        };
+        let mut running = Running { stage: base, args: BTreeMap::new(), own_cmd: false };
+        for instruction in stage.instructions {
+            self.carry_out(&mut running, instruction, number, &globals, spool)?;
+        }
+        Ok(running.stage)
+    }
+
+    /// The ARGs in front of the first FROM.
+    fn global_args(&self) -> Result<BTreeMap<String, String>, Error> {
+        let mut args = BTreeMap::new();
+        for arg in self.parsed.global_args() {
+            self.arg(arg, &mut args, &BTreeMap::new())?;
+        }
+        Ok(args)
+    }
+
+    fn arg(
+        &self,
+        arg: &ArgInstruction<'_>,
+        args: &mut BTreeMap<String, String>,
+        globals: &BTreeMap<String, String>,
+    ) -> Result<(), Error> {
+        let at = arg.arg.span.start;
+        for word in words(&arg.arguments.value) {
+            let (name, default) = word.split_once('=').map_or((word, None), |(name, default)| (name, Some(default)));
+            let default = default.map(|text| expand(text, &|name| args.get(name).cloned()));
+            let default = default.transpose().map_err(|why| self.wrong(at, why))?;
+            self.used_args.borrow_mut().insert(name.to_owned());
+            let given = self.input.args.get(name).cloned();
+            if let Some(value) = given.or(default).or_else(|| globals.get(name).cloned()) {
+                args.insert(name.to_owned(), value);
+            }
+        }
+        Ok(())
+    }
+
+    fn from_image(&self, image: &str, at: usize) -> Result<Stage, Error> {
+        let Input { layout, cache, native, .. } = self.input;
+        let reference: Reference =
+            image.parse().map_err(|error: spec::ParseError| self.wrong(at, error.to_string()))?;
+        let Some(descriptor) = layout.resolve(&reference)? else {
+            let folder = self.folder_beside(&reference);
+            return Err(Error::NoBase { file: self.input.file.clone(), line: self.line(at), image: reference, folder });
+        };
+        let manifest = layout.choose(&descriptor, native)?;
+        Stage::from_image(layout, cache, &reference, &layout.plan(&manifest)?)
+    }
+
+    /// A folder of the same name beside the build context, from which the missing image could be built.
+    fn folder_beside(&self, image: &Reference) -> Option<PathBuf> {
+        if image.registry().is_some() {
+            return None;
+        }
+        let name = image.repository().rsplit('/').next()?;
+        let context = self.input.context.path();
+        let folder = context.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or_else(
+            || context.canonicalize().ok().and_then(|path| path.parent().map(|parent| parent.join(name))),
+            |parent| Some(parent.join(name)),
+        )?;
+        ["Dockerfile", "margay.toml"].iter().any(|file| folder.join(file).is_file()).then_some(folder)
+    }
+
+    fn carry_out(
+        &self,
+        running: &mut Running,
+        instruction: &Instruction<'_>,
+        number: usize,
+        globals: &BTreeMap<String, String>,
+        spool: &mut Spool<'_>,
+    ) -> Result<(), Error> {
+        let Running { stage, args, own_cmd } = running;
+        let env: BTreeMap<String, String> = environment(&stage.config.env);
+        let all_args = args.clone();
+        let value = |name: &str| env.get(name).or_else(|| all_args.get(name)).cloned();
+        let word = |text: &UnescapedString<'_>| self.expanded(text, &value);
+        let config = &mut stage.config;
+        match instruction {
+            Instruction::Arg(arg) => self.arg(arg, args, globals)?,
+            Instruction::Env(env) => {
+                let at = env.env.span.start;
+                for (name, text) in pairs(&env.arguments.value, &value).map_err(|why| self.wrong(at, why))? {
+                    set_env(config.env.get_or_insert_default(), &name, &text);
+                }
+            }
+            Instruction::Label(label) => {
+                let at = label.label.span.start;
+                for (name, mut text) in pairs(&label.arguments.value, &value).map_err(|why| self.wrong(at, why))? {
+                    if name == image::WANTS_KEY {
+                        let wants = image::parse_wants(&text).map_err(|error| self.wrong(at, error.to_string()))?;
+                        text = wants_text(&wants);
+                    }
+                    config.labels.get_or_insert_default().insert(name, text);
+                }
+            }
+            Instruction::Workdir(workdir) => {
+                let path = word(&workdir.arguments)?;
+                let base = config.working_dir.as_deref().unwrap_or("/");
+                let path = if path.starts_with('/') { path } else { format!("{base}/{path}") };
+                config.working_dir = Some(normal_folder(&path));
+            }
+            Instruction::Entrypoint(entrypoint) => {
+                let (args, shell) = command(&entrypoint.arguments);
+                if !*own_cmd {
+                    config.cmd = None;
+                }
+                config.entrypoint = Some(args);
+                stage.shell_form = shell.then_some("ENTRYPOINT");
+            }
+            Instruction::Cmd(cmd) => {
+                let (args, shell) = command(&cmd.arguments);
+                *own_cmd = true;
+                if config.entrypoint.is_none() {
+                    stage.shell_form = shell.then_some("CMD");
+                }
+                config.cmd = Some(args);
+            }
+            Instruction::Expose(expose) => {
+                for text in &expose.arguments {
+                    for port in ports(&word(text)?).map_err(|why| self.wrong(text.span.start, why))? {
+                        config.exposed_ports.get_or_insert_default().insert(port, empty_object());
+                    }
+                }
+            }
+            Instruction::Volume(volume) => {
+                let paths = match &volume.arguments {
+                    JsonOrStringArray::Json(list) => list.value.iter().map(&word).collect::<Result<Vec<_>, _>>()?,
+                    JsonOrStringArray::String(list) => list.iter().map(&word).collect::<Result<Vec<_>, _>>()?,
+                };
+                config.volumes.get_or_insert_default().extend(paths.into_iter().map(|path| (path, empty_object())));
+            }
+            Instruction::User(user) => {
+                let text = word(&user.arguments)?;
+                check_user(&text).map_err(|why| self.wrong(user.user.span.start, why))?;
+                config.user = Some(text);
+            }
+            Instruction::Stopsignal(signal) => config.stop_signal = Some(word(&signal.arguments)?),
+            Instruction::Healthcheck(check) => {
+                config.healthcheck = Some(self.healthcheck(&check.options, &check.arguments, &value)?);
+            }
+            Instruction::Copy(copy) => {
+                let at = copy.copy.span.start;
+                self.copy(stage, "COPY", at, &copy.options, &copy.src, &copy.dest, number, &value, spool)?;
+            }
+            Instruction::Add(add) => {
+                let at = add.add.span.start;
+                self.copy(stage, "ADD", at, &add.options, &add.src, &add.dest, number, &value, spool)?;
+            }
+            Instruction::Run(run) => {
+                let line = self.line(run.run.span.start);
+                return Err(Error::Run { file: self.input.file.clone(), line });
+            }
+            Instruction::Onbuild(onbuild) => {
+                let (what, instead) = ("ONBUILD is not supported", "write the instruction where it is needed");
+                return Err(self.unsupported(onbuild.onbuild.span.start, what, instead));
+            }
+            Instruction::Shell(shell) => {
+                self.note(shell.shell.span.start, "SHELL is ignored: there is no RUN".to_owned())
+            }
+            Instruction::Maintainer(maintainer) => {
+                let why = "MAINTAINER is ignored: use LABEL org.opencontainers.image.authors".to_owned();
+                self.note(maintainer.maintainer.span.start, why);
+            }
+            _ => return Err(self.wrong(0, "it has an instruction that is not known here".to_owned())),
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "COPY and ADD are two types with the same parts")]
+    fn copy(
+        &self,
+        stage: &mut Stage,
+        keyword: &str,
+        at: usize,
+        options: &[Flag<'_>],
+        sources: &[Written<'_>],
+        destination: &UnescapedString<'_>,
+        number: usize,
+        value: &dyn Fn(&str) -> Option<String>,
+        spool: &mut Spool<'_>,
+    ) -> Result<(), Error> {
+        let options = self.copy_options(keyword, at, options, value)?;
+        let destination = self.expanded(destination, value)?;
+        let mut paths = Vec::new();
+        let mut documents = Vec::new();
+        for source in sources {
+            match source {
+                Written::Path(path) => paths.push(self.expanded(path, value)?),
+                Written::HereDoc(document) => documents.push(document),
+                _ => return Err(self.wrong(at, format!("{keyword} has a source that is not known here"))),
+            }
+        }
+        if let Some(url) = paths.iter().find(|path| keyword == "ADD" && is_url(path)) {
+            let instead = "fetch it outside, check its digest, and COPY the file";
+            return Err(self.unsupported(at, &format!("ADD does not fetch `{url}`"), instead));
+        }
+        let items = match documents.as_slice() {
+            [] => {
+                let other;
+                let from = match &options.from {
+                    None => From::Context(self.input.context),
+                    Some(name) => {
+                        other = match self.stage_number(name, number) {
+                            Some(earlier) => self.stage(earlier, spool)?,
+                            None => self.from_image(name, at)?,
+                        };
+                        From::Tree { tree: other.tree()?, name: name.clone() }
+                    }
+                };
+                let (sources, destination, unpack) = (paths.as_slice(), destination.as_str(), keyword == "ADD");
+                let copy = Copy { sources, destination, mode: options.mode, unpack, from };
+                copy::copy(stage, &copy, spool).map_err(|failed| self.failed(failed, at))?
+            }
+            [document] if paths.is_empty() && !destination.ends_with('/') => {
+                let text = match document.expand {
+                    true => expand_text(&document.value, value),
+                    false => Ok(document.value.to_string()),
+                };
+                let text = text.map_err(|why| self.wrong(at, why))?;
+                self.document(stage, &destination, &text, options.mode, at)?
+            }
+            _ => {
+                let what = format!("{keyword} takes one here-document, and a file name as its destination");
+                return Err(self.unsupported(at, &what, "put the text into files and COPY them"));
+            }
+        };
+        let line = self.text[at..].lines().next().unwrap_or_default().trim_end_matches('\\').trim();
+        stage.added.push(Added { items, made_by: line.to_owned() });
+        Ok(())
+    }
+
+    fn document(
+        &self,
+        stage: &Stage,
+        destination: &str,
+        text: &str,
+        mode: Option<u32>,
+        at: usize,
+    ) -> Result<Items, Error> {
+        let workdir = stage.config.working_dir.as_deref().unwrap_or("/");
+        let path =
+            if destination.starts_with('/') { destination.to_owned() } else { format!("{workdir}/{destination}") };
+        let path = stage.resolve(&path).map_err(|why| self.wrong(at, why))?;
+        image::normal_name(path.as_bytes())
+            .map_err(|why| self.wrong(at, format!("`{destination}` cannot be in an image: {why}")))?;
+        let source = Source::Bytes(Arc::from(text.as_bytes()));
+        let mut items = Items::default();
+        items.put(&path, Item::File { mode: mode.unwrap_or(MODE_PLAIN), source }, &|parent| stage.folder_mode(parent));
+        Ok(items)
+    }
+
+    fn copy_options(
+        &self,
+        keyword: &str,
+        at: usize,
+        options: &[Flag<'_>],
+        value: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<CopyOptions, Error> {
+        let mut result = CopyOptions::default();
+        for flag in options {
+            let text = flag.value.as_ref().map(|text| self.expanded(text, value)).transpose()?;
+            match (&*flag.name.value, text) {
+                ("from", Some(name)) if keyword == "COPY" => result.from = Some(name),
+                ("chmod", Some(mode)) => result.mode = Some(parse_mode(&mode).map_err(|why| self.wrong(at, why))?),
+                ("chown", _) => self.note(at, format!("{keyword} --chown is ignored: every file belongs to root")),
+                // Every layer here is independent of what is below it already.
+                ("link", _) => {}
+                (name, _) => {
+                    let what = format!("{keyword} --{name} is not supported");
+                    return Err(self.unsupported(at, &what, "leave it out, or use several COPY lines"));
+                }
+            }
+        }
+        Ok(result)
+    }
+
+    fn healthcheck(
+        &self,
+        options: &[Flag<'_>],
+        arguments: &HealthcheckArguments<'_>,
+        value: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<HealthCheck, Error> {
+        let mut check = HealthCheck::default();
+        for flag in options {
+            let at = flag.span().start;
+            let text = flag.value.as_ref().map(|text| self.expanded(text, value)).transpose()?.unwrap_or_default();
+            let duration = || {
+                let duration = spec::parse_duration(&text).map_err(|error| self.wrong(at, error.to_string()))?;
+                u64::try_from(duration.as_nanos()).map_err(|_| self.wrong(at, format!("`{text}` is too long")))
+            };
+            match &*flag.name.value {
+                "interval" => check.interval = Some(duration()?),
+                "timeout" => check.timeout = Some(duration()?),
+                "start-period" => check.start_period = Some(duration()?),
+                "retries" => {
+                    let retries = text.parse().map_err(|_| self.wrong(at, format!("`{text}` is not a number")))?;
+                    check.retries = Some(retries);
+                }
+                name => return Err(self.wrong(at, format!("HEALTHCHECK has no `--{name}`"))),
+            }
+        }
+        check.test = match arguments {
+            HealthcheckArguments::None { .. } => vec!["NONE".to_owned()],
+            HealthcheckArguments::Cmd { arguments: Command::Exec(list), .. } => {
+                ["CMD".to_owned()].into_iter().chain(list.value.iter().map(|word| word.value.to_string())).collect()
+            }
+            HealthcheckArguments::Cmd { arguments: Command::Shell(line), .. } => {
+                vec!["CMD-SHELL".to_owned(), line.value.trim().to_owned()]
+            }
+            _ => return Err(self.wrong(0, "HEALTHCHECK is CMD or NONE".to_owned())),
+        };
+        Ok(check)
+    }
+
+    fn expanded(&self, text: &UnescapedString<'_>, value: &dyn Fn(&str) -> Option<String>) -> Result<String, Error> {
+        expand(&text.value, value).map_err(|why| self.wrong(text.span.start, why))
+    }
+
+    fn failed(&self, failed: Failed, at: usize) -> Error {
+        match failed {
+            Failed::Error(error) => error,
+            Failed::Wrong(why) => self.wrong(at, why),
+            Failed::Missing { source, tree, ignored } => {
+                let (file, line) = (self.input.file.clone(), self.line(at));
+                Error::CopyMissing { file, line, source_path: source, tree, ignored }
+            }
+        }
+    }
+
+    /// Counted from 1.
+    fn line(&self, at: usize) -> usize {
+        self.text.bytes().take(at).filter(|b| *b == b'\n').count() + 1
+    }
+
+    fn wrong(&self, at: usize, why: String) -> Error {
+        Error::BuildFile { file: self.input.file.clone(), line: Some(self.line(at)), why }
+    }
+
+    fn unsupported(&self, at: usize, what: &str, instead: &str) -> Error {
+        let (file, line) = (self.input.file.clone(), self.line(at));
+        Error::Unsupported { file, line, what: what.to_owned(), instead: instead.to_owned() }
+    }
+
+    fn note(&self, at: usize, text: String) {
+        self.notes.borrow_mut().push(format!("line {}: {text}", self.line(at)));
+    }
+}
+
+#[derive(Default)]
+struct CopyOptions {
+    from: Option<String>,
+    mode: Option<u32>,
+}
+
+/// Variables of a here-document: quotes are only letters there.
+fn expand_text(text: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let quoted = text.replace('\\', "\\\\").replace("\\\\$", "\\$").replace('"', "\\\"");
+    expand(&format!("\"{quoted}\""), value)
+}
+
+fn command(command: &Command<'_>) -> (Vec<String>, bool) {
+    match command {
+        Command::Exec(list) => (list.value.iter().map(|word| word.value.to_string()).collect(), false),
+        Command::Shell(line) => (vec!["/bin/sh".to_owned(), "-c".to_owned(), line.value.trim().to_owned()], true),
+        _ => (Vec::new(), false),
+    }
+}
+
+fn environment(lines: &Option<Vec<String>>) -> BTreeMap<String, String> {
+    let pairs = lines.iter().flatten().filter_map(|line| line.split_once('='));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// One canonical line each.
+pub(crate) fn wants_text(wants: &[spec::Want]) -> String {
+    wants.iter().map(spec::Want::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// In the place where the name stood first, as Docker does.
+pub(crate) fn set_env(lines: &mut Vec<String>, name: &str, value: &str) {
+    let line = format!("{name}={value}");
+    match lines.iter_mut().find(|old| old.split('=').next() == Some(name)) {
+        Some(old) => *old = line,
+        None => lines.push(line),
+    }
+}
+
+/// `80`, `80/udp`, `8000-8010`: as the config writes them.
+pub(crate) fn ports(text: &str) -> Result<Vec<String>, String> {
+    let wrong = || format!("`{text}` is not a port like 80, 53/udp or 8000-8010");
+    let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    if !matches!(protocol, "tcp" | "udp") {
+        return Err(wrong());
+    }
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong);
+    let (first, last) = (port(first)?, port(last)?);
+    if last < first || last - first >= PORT_RANGE_MAX {
+        return Err(format!("`{text}` is a range of no or of more than {PORT_RANGE_MAX} ports"));
+    }
+    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+pub(crate) fn empty_object() -> serde_json::Value {
+    serde_json::Value::Object(serde_json::Map::new())
+}
+
+/// A name or a number below 2³², and the same for the group.
+fn check_user(text: &str) -> Result<(), String> {
+    let good = |part: &str| match part.bytes().all(|b| b.is_ascii_digit()) {
+        true => part.parse::<u32>().is_ok_and(|id| id != u32::MAX),
+        false => {
+            part.len() <= 64
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'$'))
+                && !part.starts_with('-')
+        }
+    };
+    let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    match good(user) && group.is_none_or(good) {
+        true => Ok(()),
+        false => Err(format!("`{text}` is not a user: use NAME, UID, NAME:GROUP or UID:GID")),
+    }
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    let digits = (1..=4).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if digits => Ok(mode),
+        _ => Err(format!("`--chmod={text}` is not an octal mode like 755")),
+    }
+}
+
+fn is_url(text: &str) -> bool {
+    ["http://", "https://", "git://", "git@", "ftp://"].iter().any(|scheme| text.starts_with(scheme))
+}
+
+/// Absolute, without `.`, `..`, doubled or trailing `/`.
+fn normal_folder(path: &str) -> String {
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            _ => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}

@@ -1,0 +1,217 @@
+/// `word` with its variables put in, and its quotes and backslashes taken off.
+///
+/// `$NAME`, `${NAME}`, `${NAME:-default}` (also without the colon: only when unset), `${NAME:+instead}`. A variable that
+/// nobody set is empty. Inside of single quotes nothing is special.
+///
+/// # Errors
+/// Says what is wrong with the word.
+pub(crate) fn expand(word: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    expand_nested(word, value, 0)
+}
+
+/// A default inside of a default inside of …: nobody means that.
+const NESTING_MAX: u32 = 16;
+
+fn expand_nested(word: &str, value: &dyn Fn(&str) -> Option<String>, depth: u32) -> Result<String, String> {
+    if depth > NESTING_MAX {
+        return Err(format!("its variables are nested more than {NESTING_MAX} deep"));
+    }
+    let mut result = String::new();
+    let mut rest = word;
+    let mut in_double = false;
+    while let Some(c) = rest.chars().next() {
+        let after = &rest[c.len_utf8()..];
+        rest = match c {
+            '\'' if !in_double => {
+                let end = after.find('\'').ok_or_else(|| format!("`{word}` has a `'` without its end"))?;
+                result.push_str(&after[..end]);
+                &after[end + 1..]
+            }
+            '"' => {
+                in_double = !in_double;
+                after
+            }
+            '\\' => match after.chars().next() {
+                Some(next) if !in_double || matches!(next, '"' | '\\' | '$') => {
+                    result.push(next);
+                    &after[next.len_utf8()..]
+                }
+                _ => {
+                    result.push('\\');
+                    after
+                }
+            },
+            '$' => {
+                let (text, used) = variable(after, value, depth)?;
+                result.push_str(&text);
+                &after[used..]
+            }
+            _ => {
+                result.push(c);
+                after
+            }
+        };
+    }
+    match in_double {
+        true => Err(format!("`{word}` has a `\"` without its end")),
+        false => Ok(result),
+    }
+}
+
+/// What stands behind a `$`, and how much of `text` that took.
+fn variable(text: &str, value: &dyn Fn(&str) -> Option<String>, depth: u32) -> Result<(String, usize), String> {
+    let Some(body) = text.strip_prefix('{') else {
+        let name = &text[..name_length(text)];
+        return match name {
+            "" => Ok(("$".to_owned(), 0)),
+            _ => Ok((value(name).unwrap_or_default(), name.len())),
+        };
+    };
+    let end = closing(body).ok_or_else(|| format!("`${text}` has no `}}`"))?;
+    let (name, modifier) = body[..end].split_at(name_length(body));
+    if name.is_empty() {
+        return Err(format!("`${{{}}}` has no name", &body[..end]));
+    }
+    let used = end + 2;
+    let set = value(name);
+    let filled = set.clone().filter(|text| !text.is_empty());
+    let other = |text: &str| expand_nested(text, value, depth + 1);
+    let result = if modifier.is_empty() {
+        set.unwrap_or_default()
+    } else if let Some(default) = modifier.strip_prefix(":-") {
+        filled.map_or_else(|| other(default), Ok)?
+    } else if let Some(default) = modifier.strip_prefix('-') {
+        set.map_or_else(|| other(default), Ok)?
+    } else if let Some(instead) = modifier.strip_prefix(":+") {
+        if filled.is_some() { other(instead)? } else { String::new() }
+    } else if let Some(instead) = modifier.strip_prefix('+') {
+        if set.is_some() { other(instead)? } else { String::new() }
+    } else {
+        return Err(format!("`${{{}}}` is of a form that is not known", &body[..end]));
+    };
+    Ok((result, used))
+}
+
+fn name_length(text: &str) -> usize {
+    let first_digit = text.starts_with(|c: char| c.is_ascii_digit());
+    match first_digit {
+        true => 0,
+        false => text.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count(),
+    }
+}
+
+/// Where the `}` is that closes what is open.
+fn closing(body: &str) -> Option<usize> {
+    let mut open = 0u32;
+    for (at, c) in body.char_indices() {
+        match c {
+            '{' => open += 1,
+            '}' if open == 0 => return Some(at),
+            '}' => open -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Splits at white space that is in no quotes; quotes stay for [`expand`].
+pub(crate) fn words(line: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let (mut start, mut quote, mut escaped) = (None, None, false);
+    for (at, c) in line.char_indices() {
+        if quote.is_none() && !escaped && c.is_whitespace() {
+            if let Some(from) = start.take() {
+                words.push(&line[from..at]);
+            }
+            continue;
+        }
+        start.get_or_insert(at);
+        match (quote, c) {
+            _ if escaped => escaped = false,
+            (None | Some('"'), '\\') => escaped = true,
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(open), _) if open == c => quote = None,
+            _ => {}
+        }
+    }
+    words.extend(start.map(|from| &line[from..]));
+    words
+}
+
+/// The `NAME=value` words of ENV, LABEL and ARG, expanded. `ENV NAME the rest` is the old form, for one.
+///
+/// # Errors
+/// Says which word is wrong.
+pub(crate) fn pairs(line: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<Vec<(String, String)>, String> {
+    let words = words(line);
+    if let [name, _, ..] = words.as_slice()
+        && !name.contains('=')
+    {
+        let rest = line.trim_start()[name.len()..].trim();
+        return Ok(vec![(expand(name, value)?, expand(rest, value)?)]);
+    }
+    words.iter().map(|word| pair(word, value)).collect()
+}
+
+fn pair(word: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<(String, String), String> {
+    let (name, text) = word.split_once('=').ok_or_else(|| format!("`{word}` is not NAME=value"))?;
+    let name = expand(name, value)?;
+    match name.is_empty() {
+        true => Err(format!("`{word}` has no name")),
+        false => Ok((name, expand(text, value)?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(name: &str) -> Option<String> {
+        match name {
+            "CAT" => Some("tom".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn variables_expand_as_in_a_dockerfile() {
+        for (word, want) in [
+            ("plain", "plain"),
+            ("$CAT", "tom"),
+            ("/a/${CAT}s", "/a/toms"),
+            ("$CAT-$NONE-", "tom--"),
+            ("${NONE:-x}", "x"),
+            ("${EMPTY:-x}", "x"),
+            ("${EMPTY-x}", ""),
+            ("${NONE-x}", "x"),
+            ("${CAT:+y}", "y"),
+            ("${NONE:+y}", ""),
+            ("${NONE:-${CAT}}", "tom"),
+            ("'$CAT'", "$CAT"),
+            ("\"$CAT \\\"x\\\"\"", "tom \"x\""),
+            (r"\$CAT", "$CAT"),
+            ("$", "$"),
+            ("$1", "$1"),
+            ("a b", "a b"),
+            (r#""a\nb""#, r"a\nb"),
+        ] {
+            assert_eq!(expand(word, &value).as_deref(), Ok(want), "{word}");
+        }
+        for word in ["${CAT", "'x", "\"x", "${}", "${CAT%x}"] {
+            assert!(expand(word, &value).is_err(), "{word}");
+        }
+        let deep = format!("{}{}", "${A:-".repeat(50), "}".repeat(50));
+        assert!(expand(&deep, &value).is_err());
+    }
+
+    #[test]
+    fn pairs_keep_what_is_quoted() {
+        let got = pairs(r#"A=b "C D"='e f' G=h\ i J=$CAT"#, &value).unwrap();
+        let want = [("A", "b"), ("C D", "e f"), ("G", "h i"), ("J", "tom")];
+        assert_eq!(got, want.map(|(a, b)| (a.to_owned(), b.to_owned())));
+        assert_eq!(pairs("OLD some value", &value).unwrap(), [("OLD".to_owned(), "some value".to_owned())]);
+        assert!(pairs("A=b c", &value).is_err());
+        assert!(pairs("=b", &value).is_err());
+    }
+}

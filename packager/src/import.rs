@@ -1,0 +1,309 @@
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+use image::{Budget, EntryKind, LayerReader, Sniffed, sniff};
+use serde::Deserialize;
+use spec::{Algorithm, Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, Reference};
+
+use crate::{
+    blobs::read_file,
+    build::{Build, build},
+    error::{Error, io_error},
+    layout::{DOCUMENT_BYTES_MAX, Layout, REF_NAME},
+};
+
+/// An image that was read in, and has its names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Imported {
+    /// Its names here.
+    pub references: Vec<Reference>,
+    /// Its manifest or index.
+    pub descriptor: Descriptor,
+}
+
+/// containerd's annotation for the whole name; `ref.name` is only a tag there.
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+/// An archive of several images; one image has less than a layer's 8 GiB nearly always.
+const ARCHIVE_BYTES_MAX: u64 = 64 << 30;
+/// More images than any archive has.
+const IMAGES_MAX: usize = 1000;
+
+/// Reads images in from a `docker save` tar (as docker and podman write it), an OCI layout (a folder, or a tar of one;
+/// both also compressed), or a `.wasm` file, and gives them the names that they carry; without any, that of the file.
+///
+/// # Errors
+/// [`Error::NotAnImage`], or what is wrong with the image; nothing has a name then.
+pub fn import(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
+    let _hold = layout.hold()?;
+    if path.is_dir() {
+        return import_folder(layout, path);
+    }
+    let mut head = Vec::new();
+    let file = File::open(path).map_err(io_error("open", path))?;
+    file.take(512).read_to_end(&mut head).map_err(io_error("read", path))?;
+    match sniff(&head) {
+        Sniffed::Module | Sniffed::Component | Sniffed::UnknownWasm => import_wasm(layout, path),
+        Sniffed::Tar | Sniffed::Gzip | Sniffed::Zstd => import_tar(layout, path),
+        other => Err(not_an_image(path, format!("it is {}", other.name()))),
+    }
+}
+
+fn not_an_image(path: &Path, why: impl Into<String>) -> Error {
+    Error::NotAnImage { path: path.to_owned(), why: why.into() }
+}
+
+fn import_wasm(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
+    let (args, tags) = (BTreeMap::new(), Vec::new());
+    let input = Build { context: path, file: None, args, target: None, tags, source_date: 0, reuse: true, layout };
+    let built = build(&input)?;
+    Ok(vec![Imported { references: built.references, descriptor: built.descriptor }])
+}
+
+fn import_folder(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
+    let index = path.join("index.json");
+    let bytes = read_file(&index, DOCUMENT_BYTES_MAX).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => not_an_image(path, "the folder has no `index.json`"),
+        _ => io_error("read", &index)(error),
+    })?;
+    let source = Layout::open(path)?;
+    let index = parse_index(path, &bytes)?;
+    for entry in &index.manifests {
+        for blob in source.closure(entry)? {
+            copy_blob(layout, &source, &blob)?;
+        }
+    }
+    name_all(layout, path, &index)
+}
+
+fn copy_blob(layout: &Layout, source: &Layout, blob: &Descriptor) -> Result<(), Error> {
+    if layout.has_blob(&blob.digest, blob.size) {
+        return Ok(());
+    }
+    let mut writer = layout.blob_writer(blob.digest.algorithm())?;
+    let mut file = source.open_blob(&blob.digest)?.take(blob.size.saturating_add(1));
+    io::copy(&mut file, &mut writer).map_err(io_error("copy", source.blob_path(&blob.digest)))?;
+    writer.finish_as(&blob.digest).map(drop)
+}
+
+/// What an archive holds, by name: every file became a blob.
+#[derive(Default)]
+struct Archive {
+    files: BTreeMap<String, (Digest, u64)>,
+    links: BTreeMap<String, String>,
+}
+
+fn import_tar(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
+    let archive = read_archive(layout, path)?;
+    if archive.files.contains_key("oci-layout") && archive.files.contains_key("index.json") {
+        let index = parse_index(path, &archive.read(layout, path, "index.json")?)?;
+        archive.check_names(path)?;
+        return name_all(layout, path, &index);
+    }
+    if archive.files.contains_key("manifest.json") {
+        return import_docker(layout, path, &archive);
+    }
+    Err(not_an_image(path, "the tar has neither an `index.json` nor a `manifest.json`"))
+}
+
+fn read_archive(layout: &Layout, path: &Path) -> Result<Archive, Error> {
+    let wrong = |source| Error::Image { whose: format!("`{}` cannot be read in", path.display()), source };
+    let budget = Budget { bytes_max: ARCHIVE_BYTES_MAX, ..Budget::default() };
+    let file = File::open(path).map_err(io_error("open", path))?;
+    let mut reader = LayerReader::new(file, budget).map_err(wrong)?;
+    let mut archive = Archive::default();
+    while let Some(entry) = reader.next_entry().map_err(wrong)? {
+        match entry.kind {
+            EntryKind::File => {
+                let mut blob = layout.blob_writer(Algorithm::Sha256)?;
+                let copied = io::copy(&mut reader.content(), &mut blob);
+                copied.map_err(|error| match error.downcast::<image::Error>() {
+                    Ok(source) => wrong(source),
+                    Err(error) => io_error("read", path)(error),
+                })?;
+                archive.files.insert(entry.path, blob.finish()?);
+            }
+            // docker writes a layer that two images share once, and a link for the second.
+            EntryKind::Symlink { target } => {
+                let folder = entry.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+                archive.links.insert(entry.path.clone(), beside(folder, &target));
+            }
+            EntryKind::Hardlink { target } => {
+                archive.links.insert(entry.path, target);
+            }
+            EntryKind::Directory | EntryKind::Whiteout | EntryKind::Opaque => {}
+        }
+    }
+    reader.finish().map_err(wrong)?;
+    Ok(archive)
+}
+
+/// `target`, seen from `folder`. The reader has refused what leads out.
+fn beside(folder: &str, target: &str) -> String {
+    let mut parts: Vec<&str> = if target.starts_with('/') { Vec::new() } else { folder.split('/').collect() };
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            _ => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+impl Archive {
+    fn find(&self, name: &str) -> Option<(Digest, u64)> {
+        let name = name.strip_prefix("./").unwrap_or(name);
+        self.files.get(name).or_else(|| self.files.get(self.links.get(name)?)).copied()
+    }
+
+    fn read(&self, layout: &Layout, path: &Path, name: &str) -> Result<Vec<u8>, Error> {
+        let (digest, size) = self.find(name).ok_or_else(|| not_an_image(path, format!("it has no `{name}`")))?;
+        layout.read_blob(&blob_descriptor(MediaType::OCI_EMPTY, digest, size), DOCUMENT_BYTES_MAX)
+    }
+
+    /// In a layout, the name of a blob's file is its digest: a lie there would only come out much later.
+    fn check_names(&self, path: &Path) -> Result<(), Error> {
+        for (name, (found, _)) in &self.files {
+            let Some(hex) = name.strip_prefix("blobs/sha256/") else { continue };
+            let expected: Digest = format!("sha256:{hex}")
+                .parse()
+                .map_err(|error: spec::ParseError| not_an_image(path, format!("`{name}`: {error}")))?;
+            if expected != *found {
+                let source = image::Error::WrongDigest { what: format!("`{name}`"), expected, found: *found };
+                return Err(Error::Image { whose: format!("`{}` cannot be read in", path.display()), source });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn blob_descriptor(media_type: &'static str, digest: Digest, size: u64) -> Descriptor {
+    Descriptor { digest, size, ..Descriptor::of(media_type, b"") }
+}
+
+fn parse_index(path: &Path, bytes: &[u8]) -> Result<Index, Error> {
+    let wrong = |source| Error::Image { whose: format!("`{}` cannot be read in", path.display()), source };
+    match image::parse_document(bytes).map_err(wrong)? {
+        image::Document::Index(index) if index.manifests.is_empty() => Err(not_an_image(path, "it is an empty layout")),
+        image::Document::Index(index) if index.manifests.len() > IMAGES_MAX => {
+            Err(not_an_image(path, format!("it has more than {IMAGES_MAX} images")))
+        }
+        image::Document::Index(index) => Ok(index),
+        image::Document::Manifest(_) => Err(not_an_image(path, "its `index.json` is no index")),
+    }
+}
+
+/// Names every image of `index` whose blobs are all in `layout`.
+fn name_all(layout: &Layout, path: &Path, index: &Index) -> Result<Vec<Imported>, Error> {
+    let mut all: Vec<Imported> = Vec::new();
+    for entry in &index.manifests {
+        for blob in layout.closure(entry)? {
+            if !layout.has_blob(&blob.digest, blob.size) {
+                return Err(Error::NoBlob(blob.digest));
+            }
+        }
+        let descriptor = Descriptor { annotations: BTreeMap::new(), ..entry.clone() };
+        let reference = name_of(entry, path);
+        layout.tag(&reference, &descriptor)?;
+        match all.iter_mut().find(|image| image.descriptor == descriptor) {
+            Some(same) => same.references.push(reference),
+            None => all.push(Imported { references: vec![reference], descriptor }),
+        }
+    }
+    Ok(all)
+}
+
+/// The whole name if the entry carries one; else that of the file, with whatever tag there is.
+fn name_of(entry: &Descriptor, path: &Path) -> Reference {
+    let annotation = |key: &str| entry.annotations.get(key).map(String::as_str);
+    let whole = annotation(CONTAINERD_NAME).or_else(|| annotation(REF_NAME).filter(|name| name.contains(['/', ':'])));
+    if let Some(Ok(reference)) = whole.map(local_name) {
+        return reference;
+    }
+    let tag = annotation(REF_NAME).filter(|tag| Reference::is_tag(tag)).unwrap_or("latest");
+    let stem = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().to_lowercase());
+    let stem = stem.split(".tar").next().unwrap_or_default();
+    let words: Vec<_> = stem.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let named = format!("{}:{tag}", words.join("-")).parse().or_else(|_| format!("image:{tag}").parse());
+    named.expect("`image` with a tag that is one is a name")
+}
+
+/// What Docker calls `docker.io/library/x` is `x` among local images, as it is there.
+fn local_name(name: &str) -> Result<Reference, spec::ParseError> {
+    let short = name.strip_prefix("docker.io/").map(|rest| rest.strip_prefix("library/").unwrap_or(rest));
+    short.unwrap_or(name).parse()
+}
+
+/// One image of a `docker save` archive.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Saved {
+    config: String,
+    #[serde(default)]
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+fn import_docker(layout: &Layout, path: &Path, archive: &Archive) -> Result<Vec<Imported>, Error> {
+    let malformed = |why: String| Error::Image {
+        whose: format!("`{}` cannot be read in", path.display()),
+        source: image::Error::Malformed { document: "manifest.json", why },
+    };
+    let saved: Vec<Saved> = serde_json::from_slice(&archive.read(layout, path, "manifest.json")?)
+        .map_err(|error| malformed(error.to_string()))?;
+    if saved.is_empty() || saved.len() > IMAGES_MAX {
+        return Err(malformed(format!("it names {} images", saved.len())));
+    }
+    saved.iter().map(|image| import_saved(layout, path, archive, image)).collect()
+}
+
+fn import_saved(layout: &Layout, path: &Path, archive: &Archive, saved: &Saved) -> Result<Imported, Error> {
+    let there = |name: &str| archive.find(name).ok_or_else(|| not_an_image(path, format!("it has no `{name}`")));
+    let (digest, size) = there(&saved.config)?;
+    let config = blob_descriptor(MediaType::OCI_CONFIG, digest, size);
+    let parsed: ImageConfig = serde_json::from_slice(&layout.read_blob(&config, DOCUMENT_BYTES_MAX)?)
+        .map_err(|error| not_an_image(path, format!("its config is malformed: {error}")))?;
+    if parsed.rootfs.diff_ids.len() != saved.layers.len() {
+        let (named, there) = (parsed.rootfs.diff_ids.len(), saved.layers.len());
+        return Err(not_an_image(path, format!("its config names {named} layers, and there are {there}")));
+    }
+    let mut layers = Vec::new();
+    for name in &saved.layers {
+        let (digest, size) = there(name)?;
+        let mut head = Vec::new();
+        layout.open_blob(&digest)?.take(4).read_to_end(&mut head).map_err(io_error("read", path))?;
+        let media_type = match sniff(&head) {
+            Sniffed::Gzip => MediaType::OCI_LAYER_GZIP,
+            Sniffed::Zstd => MediaType::OCI_LAYER_ZSTD,
+            _ => MediaType::OCI_LAYER_TAR,
+        };
+        layers.push(blob_descriptor(media_type, digest, size));
+    }
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: Some(MediaType::OCI_MANIFEST.into()),
+        artifact_type: None,
+        config: Some(config),
+        layers,
+        subject: None,
+        annotations: BTreeMap::new(),
+    };
+    let bytes = serde_json::to_vec(&manifest).expect("a manifest has string keys only");
+    layout.write_blob(&bytes)?;
+    let descriptor = Descriptor::of(MediaType::OCI_MANIFEST, &bytes);
+    let named = saved.repo_tags.iter().flatten().filter_map(|name| local_name(name).ok());
+    let mut references: Vec<Reference> = named.collect();
+    if references.is_empty() {
+        references.push(name_of(&descriptor, path));
+    }
+    for reference in &references {
+        layout.tag(reference, &descriptor)?;
+    }
+    Ok(Imported { references, descriptor })
+}

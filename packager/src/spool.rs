@@ -1,0 +1,118 @@
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, Read, Seek as _, SeekFrom},
+    os::unix::fs::FileExt as _,
+};
+
+use image::{Budget, Entry, LayerReader, Verified};
+
+use crate::{
+    blobs::{Blobs, scratch_file},
+    context::Context,
+    error::{Error, io_error},
+    items::{ContextFile, Origin, Source},
+};
+
+/// Gives the bytes of sources. What is compressed is uncompressed once, into a file without a name.
+pub(crate) struct Spool<'a> {
+    blobs: &'a Blobs,
+    context: Option<&'a Context>,
+    unpacked: HashMap<String, File>,
+}
+
+impl<'a> Spool<'a> {
+    pub(crate) fn new(blobs: &'a Blobs, context: Option<&'a Context>) -> Self {
+        Self { blobs, context, unpacked: HashMap::new() }
+    }
+
+    /// All bytes of `source`, from the first.
+    pub(crate) fn open(&mut self, source: &Source) -> Result<Box<dyn Read>, Error> {
+        match source {
+            Source::Bytes(bytes) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
+            Source::Context(file) => Ok(Box::new(self.context_file(file)?)),
+            Source::Part { origin: Origin::Raw(blob), .. } => {
+                Ok(Box::new(Verified::new(self.blobs.open(&blob.digest)?, blob)))
+            }
+            Source::Part { origin, offset, len } => {
+                let file = self.uncompressed(origin)?.try_clone().map_err(io_error("open", "an unpacked layer"))?;
+                Ok(Box::new(Part { file, at: *offset, end: offset + len }))
+            }
+        }
+    }
+
+    /// At most `bytes_max` from the beginning of `source`.
+    pub(crate) fn head(&mut self, source: &Source, bytes_max: u64) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        let read = self.open(source)?.take(bytes_max).read_to_end(&mut bytes);
+        read.map_err(io_error("read", "a file of the image"))?;
+        Ok(bytes)
+    }
+
+    /// Every entry of a tar in the build context.
+    pub(crate) fn entries(&mut self, archive: &ContextFile) -> Result<Vec<Entry>, Error> {
+        let wrong = |source| Error::Image { whose: format!("the archive `{}` cannot be added", archive.path), source };
+        let mut reader = LayerReader::new(self.context_file(archive)?, Budget::default()).map_err(wrong)?;
+        let mut all = Vec::new();
+        while let Some(entry) = reader.next_entry().map_err(wrong)? {
+            all.push(entry);
+        }
+        reader.finish().map_err(wrong)?;
+        Ok(all)
+    }
+
+    /// Whether a compressed file of the build context begins as a tar does.
+    pub(crate) fn starts_as_tar(&mut self, archive: &ContextFile) -> Result<bool, Error> {
+        let reader = LayerReader::new(self.context_file(archive)?, Budget::default());
+        match reader.and_then(|mut reader| reader.next_entry()) {
+            Ok(entry) => Ok(entry.is_some()),
+            // A tar with a bad name in it is a tar, and is refused as one.
+            Err(error) => Ok(!matches!(error, image::Error::Media { .. })),
+        }
+    }
+
+    fn context_file(&self, file: &ContextFile) -> Result<File, Error> {
+        self.context.expect("a source in the context is only made by one").open_file(file)
+    }
+
+    fn uncompressed(&mut self, origin: &Origin) -> Result<&File, Error> {
+        let (key, blob): (String, Box<dyn Read>) = match origin {
+            Origin::Layer(blob) | Origin::Raw(blob) => {
+                let key = blob.digest.to_string();
+                if self.unpacked.contains_key(&key) {
+                    return Ok(&self.unpacked[&key]);
+                }
+                (key, Box::new(Verified::new(self.blobs.open(&blob.digest)?, blob)))
+            }
+            Origin::Archive(file) => {
+                let key = format!("/{}", file.path);
+                if self.unpacked.contains_key(&key) {
+                    return Ok(&self.unpacked[&key]);
+                }
+                (key, Box::new(self.context_file(file)?))
+            }
+        };
+        let copy = scratch_file(self.blobs)?;
+        let wrong = |source| Error::Image { whose: "a layer cannot be copied from".to_owned(), source };
+        let reader = LayerReader::copying_to(blob, copy, Budget::default()).map_err(wrong)?;
+        let (_, mut copy) = reader.finish_with_copy().map_err(wrong)?;
+        copy.seek(SeekFrom::Start(0)).map_err(io_error("read", "an unpacked layer"))?;
+        Ok(self.unpacked.entry(key).or_insert(copy))
+    }
+}
+
+/// A range of a file, read without moving anybody's position.
+struct Part {
+    file: File,
+    at: u64,
+    end: u64,
+}
+
+impl Read for Part {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let want = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buf.len());
+        let n = self.file.read_at(&mut buf[..want], self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}

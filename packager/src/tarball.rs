@@ -1,0 +1,245 @@
+use std::io::{self, BufWriter, Read as _, Write};
+
+use spec::{Algorithm, Digest, Hasher};
+
+use crate::{
+    blobs::Blobs,
+    error::{Error, io_error},
+    gzip::Gzip,
+    items::{Item, Items},
+    spool::Spool,
+};
+
+/// A layer that has its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+    pub(crate) diff_id: Digest,
+}
+
+/// Writes `items` as a layer. Sorted by path; uid and gid 0, no names; every time is `mtime`; ustar, and a PAX record
+/// where a name or a size does not fit. The same items give the same bytes.
+pub(crate) fn write_layer(blobs: &Blobs, items: &Items, mtime: u64, spool: &mut Spool<'_>) -> Result<Written, Error> {
+    let failed = || io_error("write", blobs.temporary_folder());
+    let blob = BufWriter::with_capacity(256 << 10, blobs.writer(Algorithm::Sha256)?);
+    let mut tar = Hashed { inner: Gzip::new(blob).map_err(failed())?, hasher: Hasher::new(Algorithm::Sha256) };
+    for (path, item) in &items.0 {
+        append(&mut tar, path, item, mtime, spool)?;
+    }
+    tar.write_all(&[0; 1024]).map_err(failed())?;
+    let diff_id = tar.hasher.finish();
+    let blob = tar.inner.finish().map_err(failed())?;
+    let blob = blob.into_inner().map_err(|error| failed()(error.into_error()))?;
+    let (digest, size) = blob.finish()?;
+    Ok(Written { digest, size, diff_id })
+}
+
+struct Hashed<W> {
+    inner: W,
+    hasher: Hasher,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = self.inner.write(buf)?;
+        self.hasher.update(&buf[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// The largest size that 11 octal digits hold.
+const OCTAL_SIZE_MAX: u64 = 0o777_7777_7777;
+
+fn append(tar: &mut impl Write, path: &str, item: &Item, mtime: u64, spool: &mut Spool<'_>) -> Result<(), Error> {
+    let failed = io_error("write", path);
+    let (kind, mode, size, target) = match item {
+        Item::Folder { mode } => (b'5', *mode, 0, ""),
+        Item::Symlink { target } => (b'2', 0o777, 0, target.as_str()),
+        Item::File { mode, source } => (b'0', *mode, source.size(), ""),
+    };
+    // Folders end with a `/`, as every writer has it.
+    let name = if kind == b'5' { format!("{path}/") } else { path.to_owned() };
+    headers(tar, &name, kind, mode, size, target, mtime).map_err(failed)?;
+    let Item::File { source, .. } = item else { return Ok(()) };
+    let mut content = spool.open(source)?.take(size);
+    let copied = io::copy(&mut content, tar).map_err(io_error("read", path))?;
+    if copied != size {
+        return Err(Error::Context {
+            path: path.to_owned(),
+            why: "became shorter while the image was built".to_owned(),
+        });
+    }
+    let padding = (size.next_multiple_of(512) - size) as usize;
+    tar.write_all(&[0; 512][..padding]).map_err(io_error("write", path))
+}
+
+/// The header of one entry, with a PAX record in front of it where that is needed.
+pub(crate) fn headers(
+    tar: &mut impl Write,
+    name: &str,
+    kind: u8,
+    mode: u32,
+    size: u64,
+    target: &str,
+    mtime: u64,
+) -> io::Result<()> {
+    let (prefix, short) = split_name(name).unwrap_or(("", shortened(name, 100)));
+    let mut records = Vec::new();
+    if split_name(name).is_none() {
+        records.extend(record("path", name));
+    }
+    if target.len() > 100 {
+        records.extend(record("linkpath", target));
+    }
+    if size > OCTAL_SIZE_MAX {
+        records.extend(record("size", &size.to_string()));
+    }
+    if !records.is_empty() {
+        let header = header("", "PaxHeaders/record", b'x', 0o644, records.len() as u64, "", 0);
+        tar.write_all(&header)?;
+        let padding = records.len().next_multiple_of(512) - records.len();
+        records.resize(records.len() + padding, 0);
+        tar.write_all(&records)?;
+    }
+    let fitting = if size > OCTAL_SIZE_MAX { 0 } else { size };
+    tar.write_all(&header(prefix, short, kind, mode, fitting, shortened(target, 100), mtime))
+}
+
+/// A small file, whole.
+pub(crate) fn write_entry(tar: &mut impl Write, path: &str, bytes: &[u8]) -> io::Result<()> {
+    headers(tar, path, b'0', 0o644, bytes.len() as u64, "", 0)?;
+    tar.write_all(bytes)?;
+    tar.write_all(&vec![0; bytes.len().next_multiple_of(512) - bytes.len()])
+}
+
+/// The name in the two fields of ustar, if it fits: at most 155 bytes, a `/` that is not written, and at most 100.
+fn split_name(name: &str) -> Option<(&str, &str)> {
+    if !name.is_ascii() {
+        return None; // ustar is for ASCII; everything else goes into a PAX record, which is UTF-8
+    }
+    if name.len() <= 100 {
+        return Some(("", name));
+    }
+    let slashes = name.char_indices().filter(|(_, c)| *c == '/').map(|(at, _)| at);
+    let fitting = |at: &usize| *at > 0 && *at <= 155 && (1..=100).contains(&(name.len() - at - 1));
+    slashes.filter(fitting).last().map(|at| (&name[..at], &name[at + 1..]))
+}
+
+/// At most `bytes_max` bytes of `text`, cut between characters.
+fn shortened(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=text.len().min(bytes_max)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    &text[..end]
+}
+
+/// `LENGTH KEY=VALUE\n`, where LENGTH counts itself.
+fn record(key: &str, value: &str) -> Vec<u8> {
+    let rest = format!(" {key}={value}\n");
+    let mut length = rest.len() + 1;
+    while length != length.to_string().len() + rest.len() {
+        length = length.to_string().len() + rest.len();
+    }
+    format!("{length}{rest}").into_bytes()
+}
+
+fn header(prefix: &str, name: &str, kind: u8, mode: u32, size: u64, target: &str, mtime: u64) -> [u8; 512] {
+    let mut block = [0; 512];
+    let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, name.as_bytes());
+    put(100, format!("{mode:07o}").as_bytes());
+    put(108, b"0000000");
+    put(116, b"0000000");
+    put(124, format!("{size:011o}").as_bytes());
+    put(136, format!("{mtime:011o}").as_bytes());
+    put(148, b"        ");
+    put(156, &[kind]);
+    put(157, target.as_bytes());
+    put(257, b"ustar\x0000");
+    put(329, b"0000000");
+    put(337, b"0000000");
+    put(345, prefix.as_bytes());
+    let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+    block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    block
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use image::{Budget, EntryKind, LayerReader};
+
+    use super::*;
+    use crate::{items::Source, layout::Layout};
+
+    fn file(text: &str) -> Item {
+        Item::File { mode: 0o644, source: Source::Bytes(Arc::from(text.as_bytes())) }
+    }
+
+    fn written(items: &Items) -> (Written, Vec<u8>) {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::open(dir.path()).unwrap();
+        let mut spool = Spool::new(layout.blobs(), None);
+        let written = write_layer(layout.blobs(), items, 0, &mut spool).unwrap();
+        let mut bytes = Vec::new();
+        layout.open_blob(&written.digest).unwrap().read_to_end(&mut bytes).unwrap();
+        (written, bytes)
+    }
+
+    /// Bytes that change change every image's digest, and with it what a registry already has. If this fails after an
+    /// update of a compressor, pin the old one.
+    #[test]
+    fn the_same_items_have_had_this_digest_ever_since() {
+        let mut items = Items::default();
+        items.put("srv/www/index.html", file(&"<p>cats</p>\n".repeat(1000)), &|_| None);
+        items.put("app.wasm", file("\0asm\x01\0\0\0"), &|_| None);
+        items.put("bin/link", Item::Symlink { target: "../app.wasm".into() }, &|_| None);
+        items.put(&format!("long/{}", "ä".repeat(100)), file("x"), &|_| None);
+        let (written, _) = written(&items);
+        assert_eq!(
+            (written.diff_id.to_string().as_str(), written.digest.to_string().as_str()),
+            (
+                "sha256:bfec4b5ee0eb510b5d634fa6cdb37cb22860699af22e9f55729d0ab63177e4e9",
+                "sha256:396809754e2ce508ff476b59989576d6256324af5c04263ada81ae8649897c9c"
+            )
+        );
+    }
+
+    #[test]
+    fn names_of_every_length_are_read_back() {
+        let mut items = Items::default();
+        let names: Vec<String> = [1, 99, 100, 101, 155, 156, 200, 255, 256, 257, 300, 1000, 4000]
+            .iter()
+            .flat_map(|length| ["a", "d/", "ö"].map(|part| part.repeat(*length)))
+            .map(|name| name.trim_end_matches('/').to_owned())
+            .filter(|name| name.len() <= 4000 && name.split('/').all(|part| part.len() <= 255))
+            .filter(|name| name.matches('/').count() < 200)
+            .collect();
+        let names: Vec<String> =
+            names.into_iter().map(|name| format!("x{name}")).filter(|n| n.split('/').all(|p| p.len() <= 255)).collect();
+        for name in &names {
+            items.put(name, file(name), &|_| None);
+        }
+        items.put("link", Item::Symlink { target: "y".repeat(300) }, &|_| None);
+        let (written, bytes) = written(&items);
+        let mut reader = LayerReader::new(bytes.as_slice(), Budget::default()).unwrap();
+        let mut seen = Vec::new();
+        while let Some(entry) = reader.next_entry().unwrap() {
+            match entry.kind {
+                EntryKind::File => {
+                    assert_eq!(reader.read_content(10_000).unwrap(), entry.path.as_bytes());
+                    seen.push(entry.path);
+                }
+                EntryKind::Symlink { target } => assert_eq!(target, "y".repeat(300)),
+                _ => assert_eq!(entry.kind, EntryKind::Directory),
+            }
+        }
+        assert_eq!(reader.finish().unwrap().diff_id, written.diff_id);
+        let files: Vec<_> = items.files().map(|(path, _)| path.to_owned()).collect();
+        assert_eq!(seen, files);
+    }
+}
