@@ -14,6 +14,7 @@ use rustix::{
         Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, set_child_subreaper, waitid,
     },
     termios::{Winsize, tcsetwinsize},
+    thread::{CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities, set_no_new_privs},
 };
 use spec::{Capability, Limits, Usage};
 
@@ -38,9 +39,8 @@ struct Owner<'a> {
     pidfd: OwnedFd,
     poller: Poller,
     door: UnixListener,
-    visitors: HashMap<u32, UnixStream>,
+    visitors: HashMap<u32, Visitor>,
     next_visitor: u32,
-    waiting: Vec<UnixStream>,
     streams: Streams,
     master: Option<OwnedFd>,
     relay: Relay,
@@ -50,6 +50,13 @@ struct Owner<'a> {
     stop: Option<Stop>,
     limit: Option<(&'static str, String)>,
     died: Option<(Instant, Died)>,
+}
+
+/// A supervisor that came in.
+struct Visitor {
+    stream: UnixStream,
+    /// For the end of the container; it has nothing more to say.
+    waits: bool,
 }
 
 /// Somebody asked it to end.
@@ -99,7 +106,7 @@ pub(crate) fn run(supervisor: &UnixStream, order: Order, fds: Vec<OwnedFd>) -> R
     };
     let heard = frame::send(supervisor, &Reply::Started, &[]);
     if order.orphan == Orphan::Stop {
-        let watched = owner.poller.add(supervisor, Token::Supervisor, EventFlags::IN | EventFlags::RDHUP);
+        let watched = owner.poller.add(supervisor, Token::Supervisor, EventFlags::RDHUP);
         if heard.is_err() || watched.is_err() {
             owner.stop(ORPHAN_GRACE);
         }
@@ -156,6 +163,7 @@ impl<'a> Owner<'a> {
         };
         watch().map_err(Error::io(starting("epoll")))?;
         runner::start(order, traces)?;
+        shed().map_err(Error::io(starting("dropping what it needs no more")))?;
         let now = Instant::now();
         Ok(Self {
             order,
@@ -166,7 +174,6 @@ impl<'a> Owner<'a> {
             door,
             visitors: HashMap::new(),
             next_visitor: 0,
-            waiting: Vec::new(),
             streams,
             master,
             relay,
@@ -321,12 +328,13 @@ impl<'a> Owner<'a> {
         // somebody removed the folder, the machine is still left clean.
         let kept = sweep::write_ended(folder, ended);
         sweep::clear_dead(folder, traces).and(kept)?;
-        Ok(self.waiting)
+        let waiting = self.visitors.into_values().filter(|visitor| visitor.waits);
+        Ok(waiting.map(|visitor| visitor.stream).collect())
     }
 
     fn open_door(&mut self) {
         while let Ok((visitor, _)) = self.door.accept() {
-            if self.visitors.len() + self.waiting.len() >= VISITORS_MAX {
+            if self.visitors.len() >= VISITORS_MAX {
                 continue;
             }
             let times = visitor
@@ -336,17 +344,20 @@ impl<'a> Owner<'a> {
             let number = self.next_visitor;
             self.next_visitor = self.next_visitor.wrapping_add(1);
             if times.is_ok() && self.poller.add(&visitor, Token::Visitor(number), EventFlags::IN).is_ok() {
-                self.visitors.insert(number, visitor);
+                self.visitors.insert(number, Visitor { stream: visitor, waits: false });
             }
         }
     }
 
     fn listen_to(&mut self, number: u32) {
-        let Some(visitor) = self.visitors.remove(&number) else { return };
+        // Gone, unless it asks for something: whoever waits and speaks again has left, or makes no sense.
+        let Some(Visitor { stream: visitor, waits: false }) = self.visitors.remove(&number) else { return };
         let Ok(Some((request, _))) = frame::receive::<Request>(&visitor) else { return };
-        self.poller.remove(&visitor);
         let reply = match request {
-            Request::Wait => return self.waiting.push(visitor),
+            Request::Wait => {
+                self.visitors.insert(number, Visitor { stream: visitor, waits: true });
+                return;
+            }
             Request::Status => Reply::Status(self.status()),
             Request::Listeners => {
                 let (ports, fds) = self.relay.listeners();
@@ -398,6 +409,22 @@ fn enter_network(pid: Pid) -> io::Result<()> {
     let namespace = File::open(format!("/proc/{}/ns/net", pid.as_raw_nonzero()))?;
     let kind = rustix::thread::LinkNameSpaceType::Network;
     Ok(rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))?)
+}
+
+/// Keeps of root's powers what the loop needs: to signal the container's users, and to write into folders of whoever
+/// owns `MARGAY_HOME`. What relays bytes from the network needs no more.
+fn shed() -> io::Result<()> {
+    let keep = CapabilitySet::KILL | CapabilitySet::DAC_OVERRIDE;
+    for capability in CapabilitySet::all().difference(keep).iter() {
+        match remove_capability_from_bounding_set(capability) {
+            // Younger than this kernel.
+            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let sets = CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() };
+    set_capabilities(None, sets)?;
+    Ok(set_no_new_privs(true)?)
 }
 
 /// What the image's STOPSIGNAL says, or SIGTERM.

@@ -99,8 +99,9 @@ pub(crate) struct Created {
     pub master: Option<OwnedFd>,
 }
 
-/// A runtime that takes longer hangs: 50 ms are usual, seconds happen on a machine that swaps.
-const CREATE_TIME_MAX: Duration = Duration::from_secs(40);
+/// A runtime that takes longer hangs: 50 ms are usual, seconds happen on a machine that swaps. Twice this (it creates and
+/// it starts) is less than a supervisor waits.
+const CREATE_TIME_MAX: Duration = Duration::from_secs(25);
 /// As long as any honest message.
 const LOG_BYTES_MAX: u64 = 64 << 10;
 

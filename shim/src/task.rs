@@ -7,10 +7,10 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use rustix::process::Pid;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 use spec::Usage;
 
@@ -19,6 +19,7 @@ use crate::{
     assignment::{Listener, Order},
     frame, place,
     process::Job,
+    runner,
     sweep::{self, Ended},
 };
 
@@ -103,12 +104,13 @@ impl Task {
         let folder = folder.canonicalize().map_err(Error::io(format!("find `{}`", folder.display())))?;
         sweep::forget(&folder)?;
         let (order, fds) = assignment.split(folder.clone());
-        let (socket, _) = start_process(exe, &folder.join("shim.log"))?;
+        let (socket, shim) = start_process(exe, &folder.join("shim.log"))?;
         let task = Self { folder };
         match task.introduce(socket, order, fds) {
             Ok(()) => Ok(task),
             Err(error) => {
-                // A shim that failed has cleaned up; one that was killed in the middle has not.
+                // A shim that failed has cleaned up; one that did not answer, or was killed in the middle, has not.
+                end_process(&shim);
                 let _ = sweep::sweep(&task.folder);
                 Err(error)
             }
@@ -275,9 +277,21 @@ pub(crate) fn expect_reply(socket: &UnixStream, time_max: Duration) -> Result<(R
     }
 }
 
+/// A shim process that we started.
+pub(crate) struct Process {
+    pub pid: Pid,
+    pidfd: OwnedFd,
+}
+
+/// Kills it if it still runs, and returns when it does not.
+pub(crate) fn end_process(process: &Process) {
+    let _ = pidfd_send_signal(&process.pidfd, Signal::KILL);
+    runner::readable(process.pidfd.as_fd(), Instant::now() + ANSWER_TIME_MAX);
+}
+
 /// Starts `exe shim` and gives back our end of its control socket. The process is waited for by a thread that does
 /// nothing else.
-pub(crate) fn start_process(exe: &Path, log: &Path) -> Result<(UnixStream, Pid), Error> {
+pub(crate) fn start_process(exe: &Path, log: &Path) -> Result<(UnixStream, Process), Error> {
     let starting = || format!("start the task shim `{} shim`", exe.display());
     let (ours, theirs) = UnixStream::pair().map_err(Error::io(starting()))?;
     let said = std::fs::File::create(log).map_err(Error::io(format!("write `{}`", log.display())))?;
@@ -292,10 +306,12 @@ pub(crate) fn start_process(exe: &Path, log: &Path) -> Result<(UnixStream, Pid),
         .spawn()
         .map_err(Error::io(starting()))?;
     let pid = Pid::from_child(&child);
+    // Nobody has waited for it yet, so the number means it and nobody else.
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(Error::io(starting()))?;
     std::thread::Builder::new()
         .name("shim-reaper".to_owned())
         .stack_size(64 << 10)
         .spawn(move || child.wait())
         .map_err(Error::io(starting()))?;
-    Ok((ours, pid))
+    Ok((ours, Process { pid, pidfd }))
 }

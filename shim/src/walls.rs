@@ -11,7 +11,7 @@ use std::{
 use image::{Budget, LayerReader, Verified};
 use rustix::{
     fs::{Gid, Mode, Uid},
-    process::{Pid, PidfdFlags, Resource, Rlimit, Signal, pidfd_open, pidfd_send_signal},
+    process::{Pid, Resource, Rlimit},
     thread::{UnshareFlags, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ use crate::{
     bundle::{FIRST_ID, IDS},
     frame,
     process::Job,
-    task::{Reply, expect_reply, start_process},
+    task::{Reply, end_process, expect_reply, start_process},
     unpack::{Refused, unpack as unpack_layer},
 };
 
@@ -51,15 +51,11 @@ pub(crate) fn unpack(exe: &Path, folder: &Path, blob: LayerBlob) -> Result<(), E
         .map_err(Error::io(preparing()))?;
     let root = File::open(folder).map_err(Error::io(preparing()))?;
     let layer = blob.diff_id.to_string();
-    let (socket, pid) = start_process(exe, Path::new("/dev/null"))?;
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(Error::io("watch the unpacking process"))?;
+    let (socket, process) = start_process(exe, Path::new("/dev/null"))?;
     let job = Job::Unpack(Box::new(Unpack { descriptor: blob.descriptor, diff_id: blob.diff_id }));
-    let result = converse(&socket, pid, &job, &[root.as_fd(), blob.file.as_fd()]);
-    if result.is_err() {
-        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-    }
-    // Whoever removes the folder next must not race with it.
-    crate::runner::readable(pidfd.as_fd(), std::time::Instant::now() + UNPACK_TIME_MAX);
+    let result = converse(&socket, process.pid, &job, &[root.as_fd(), blob.file.as_fd()]);
+    // It has said its last word. Whoever removes the folder next must not race with it.
+    end_process(&process);
     result.map_err(|error| match error {
         Error::Reported { code, message, .. } => Error::Layer { layer, code, why: message },
         Error::Protocol(_) => Error::Layer {

@@ -31,6 +31,9 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("shim") {
         shim::main();
     }
+    if std::env::args().nth(1).as_deref() == Some("try-syscalls") {
+        try_syscalls();
+    }
     let arguments: Vec<_> = std::env::args_os().map(PathBuf::from).collect();
     if let [_, verb, folder, layer] = arguments.as_slice()
         && verb == Path::new("supervise")
@@ -87,6 +90,8 @@ const TESTS: &[Test] = &[
     ("a_big_body_passes_the_relay_whole", big_body),
     ("a_program_that_listens_late_is_waited_for", late_listener),
     ("the_walls_hold", walls),
+    ("what_no_container_needs_is_no_system_call", syscalls),
+    ("an_image_that_replaces_the_kernels_folders_gains_nothing", replaced_folders),
     ("only_granted_folders_can_be_written", writes),
     ("a_volume_is_mounted_with_its_rights", volumes),
     ("a_hostile_working_folder_or_user_is_refused", hostile_config),
@@ -515,6 +520,101 @@ fn walls(house: &House) {
     assert!(std::fs::read(&house.runtime.path).unwrap() == runtime, "the runtime was changed");
 }
 
+/// In the container: what a program could try that changes the machine, or that opens the kernel wide.
+fn try_syscalls() -> ! {
+    let attempts: &[(&str, libc::c_long, [libc::c_long; 3])] = &[
+        ("bpf", libc::SYS_bpf, [0, 0, 0]),
+        ("clone(NEWUSER)", libc::SYS_clone, [libc::CLONE_NEWUSER as _, 0, 0]),
+        ("clone3", libc::SYS_clone3, [0, 0, 0]),
+        ("init_module", libc::SYS_init_module, [0, 0, 0]),
+        ("io_uring_setup", libc::SYS_io_uring_setup, [1, 0, 0]),
+        ("keyctl", libc::SYS_keyctl, [0, 0, 0]),
+        ("mount", libc::SYS_mount, [0, 0, 0]),
+        ("mount_setattr", libc::SYS_mount_setattr, [0, 0, 0]),
+        ("open_by_handle_at", libc::SYS_open_by_handle_at, [0, 0, 0]),
+        ("open_tree", libc::SYS_open_tree, [0, 0, 0]),
+        ("perf_event_open", libc::SYS_perf_event_open, [0, 0, 0]),
+        ("personality(READ_IMPLIES_EXEC)", libc::SYS_personality, [0x0040_0000, 0, 0]),
+        ("pivot_root", libc::SYS_pivot_root, [0, 0, 0]),
+        ("process_vm_readv", libc::SYS_process_vm_readv, [1, 0, 0]),
+        ("ptrace(ATTACH)", libc::SYS_ptrace, [16, 1, 0]),
+        ("reboot", libc::SYS_reboot, [0, 0, 0]),
+        ("setns", libc::SYS_setns, [0, 0, 0]),
+        ("socket(ALG)", libc::SYS_socket, [38, 5, 0]),
+        ("socket(NETLINK, NETFILTER)", libc::SYS_socket, [16, 3, 12]),
+        ("socket(PACKET)", libc::SYS_socket, [17, 3, 0]),
+        ("socket(VSOCK)", libc::SYS_socket, [40, 1, 0]),
+        ("unshare(NEWNET)", libc::SYS_unshare, [libc::CLONE_NEWNET as _, 0, 0]),
+        ("userfaultfd", libc::SYS_userfaultfd, [0, 0, 0]),
+        // These two are refused for want of a capability, not by the list of calls.
+        ("socket(INET, RAW)", libc::SYS_socket, [2, 3, 1]),
+        ("setuid(70000)", libc::SYS_setuid, [70_000, 0, 0]),
+    ];
+    for (name, number, [a, b, c]) in attempts {
+        // SAFETY: each call either fails at once or does nothing with null pointers and empty lengths.
+        let result = unsafe { libc::syscall(*number, *a, *b, *c, 0, 0, 0) };
+        let error = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+        println!("{name} {}", if result >= 0 { "ALLOWED".to_owned() } else { error.to_string() });
+    }
+    std::process::exit(0)
+}
+
+fn syscalls(house: &House) {
+    // This very program and the libraries that it has loaded, as a layer.
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let mut libraries: Vec<_> = maps.lines().filter_map(|line| line.split_whitespace().nth(5)).collect();
+    libraries.retain(|path| path.contains(".so"));
+    libraries.sort_unstable();
+    libraries.dedup();
+    let mut tar = Tar::new();
+    tar.file("probe", 0o755, &std::fs::read(exe()).unwrap());
+    for library in libraries {
+        tar.file(&library[1..], 0o755, &std::fs::read(library).unwrap());
+    }
+    let interpreter = ["lib64/ld-linux-x86-64.so.2", "lib/ld-linux-aarch64.so.1"];
+    for path in interpreter.into_iter().filter(|path| Path::new("/").join(path).exists()) {
+        tar.file(path, 0o755, &std::fs::read(Path::new("/").join(path)).unwrap());
+    }
+    let layer = house.unpack(tar.done()).unwrap();
+    let mut assignment = house.assignment(&["/probe", "try-syscalls"]);
+    assignment.layers.push(layer);
+    let (exit, _, said) = house.run(assignment);
+    assert_eq!((exit, said.lines().count()), (Exit::Code(0), 25), "{said}");
+    for line in said.lines() {
+        let (name, outcome) = line.rsplit_once(' ').unwrap();
+        let want: &[&str] = match name {
+            "clone3" => &["38"],
+            "setuid(70000)" => &["1", "22"],
+            _ => &["1"],
+        };
+        assert!(want.contains(&outcome), "{name}: {outcome}\n{said}");
+    }
+}
+
+fn replaced_folders(house: &House) {
+    for folder in ["proc", "sys", "dev", "tmp", "dev/null"] {
+        for target in ["/srv", "../../srv", "/proc/self/cwd"] {
+            let mut tar = Tar::new();
+            tar.link("2", folder, target);
+            let Ok(layer) = house.unpack(tar.done()) else { continue };
+            let mut assignment = house.shell("echo x > /proc/sys/kernel/core_pattern; ls /; mount");
+            assignment.layers.push(layer);
+            // Refused, or started with the kernel's folders where they belong.
+            if let Ok(task) = house.spawn(assignment) {
+                task.wait().unwrap();
+                let said = house.log();
+                assert!(said.contains("proc on /proc type proc") || said.is_empty(), "{folder} -> {target}: {said}");
+            }
+            std::fs::remove_file(house.folder().join("log")).ok();
+        }
+    }
+    assert_ne!(std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), "x\n");
+    assert!(
+        std::fs::metadata("/dev/null").unwrap().mode() & 0o170_000 == 0o020_000,
+        "the host's /dev/null is a device"
+    );
+}
+
 fn writes(house: &House) {
     let script =
         "touch /x && touch /srv/new && echo both; dd if=/dev/zero of=/srv/big bs=1M count=100 2>/dev/null || echo full";
@@ -868,5 +968,13 @@ fn speed(house: &House) {
     }
     times.sort();
     println!("  run of /bin/true to its end and cleared away: median {:?}, fastest {:?}", times[5], times[0]);
+    let task = house.spawn(house.shell("sleep 100")).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", task.status().unwrap().shim_pid)).unwrap();
+    let of = |key: &str| status.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned();
+    println!("  the shim meanwhile: {}, {}, {}", of("VmRSS"), of("RssAnon"), of("CapEff"));
+    assert_eq!(of("CapEff").split_whitespace().nth(1), Some("0000000000000022"), "it kept more than it needs");
+    assert_eq!(of("Threads").split_whitespace().nth(1), Some("1"));
+    task.stop(Duration::ZERO).unwrap();
+    task.wait().unwrap();
     assert!(times[5] < Duration::from_secs(2), "{times:?}");
 }
