@@ -23,12 +23,13 @@ pub(crate) const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
 /// How often what has expired is looked for.
 const SWEEP: Duration = Duration::from_secs(600);
 
-/// Follows the store, and moves what is there towards what was asked for, until it is dropped. Every pass looks at
-/// everything, so an event that got lost costs a second at most.
-pub(crate) async fn reconcile(app: Arc<App>) {
+/// Follows the store, and moves what is there towards what was asked for, until the store writes no more. Every pass
+/// looks at everything, so an event that got lost costs a second at most.
+pub(crate) async fn reconcile(app: Arc<App>) -> store::Error {
     loop {
         match follow(&app).await {
             Ok(()) => tracing::warn!("the watch on the store was lost: listing again"),
+            Err(Refusal { cause: Some(broken @ store::Error::Broken), .. }) => return broken,
             Err(refusal) => tracing::error!(fault = %refusal.fault, cause = ?refusal.cause, "cannot reconcile"),
         }
         tokio::time::sleep(TICK).await;
@@ -43,12 +44,12 @@ async fn follow(app: &App) -> Result<(), Refusal> {
     let mut news = app.changed.subscribe();
     let (mut tick, mut swept) = (interval(TICK), None::<Instant>);
     loop {
+        news.mark_unchanged(); // before the look, so that what changes during it is looked at again
         pass(app, &mut watch).await?;
         if swept.is_none_or(|then| then.elapsed() > SWEEP) {
             swept = Some(Instant::now());
             sweep(app).await?;
         }
-        news.mark_unchanged();
         tokio::select! {
             delivery = watch.next() => match delivery {
                 Some(Delivery::Batch(batch)) => {

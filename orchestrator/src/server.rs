@@ -49,7 +49,8 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 /// Before it listens it writes `credential.json` (0600) into its folder: the operator's way in over TCP.
 ///
 /// # Errors
-/// When the store, a key or a listener cannot be had. Nothing that happens later ends it.
+/// When the store, a key or a listener cannot be had; and when the store stops writing after a failure of the disk: then
+/// only a new start can find out what is on it.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     files::private_folder(&config.data_dir)?;
     let path = config.data_dir.join("store.db");
@@ -69,16 +70,14 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     let app = Arc::new(App::start(config, Arc::new(store), address).await?);
     let acceptor = app.acceptor()?;
     let server = Server::new(app.clone());
-    let reconciler = tokio::spawn(reconcile::reconcile(app));
-    tokio::select! {
-        () = shutdown => {}
-        () = server.accept_sockets(&unix) => {}
-        () = server.accept_tls(tcp.as_ref(), &acceptor) => {}
-    }
-    reconciler.abort();
-    let _ = reconciler.await;
+    let result = tokio::select! {
+        () = shutdown => Ok(()),
+        broken = reconcile::reconcile(app) => Err(broken.into()),
+        never = server.accept_sockets(&unix) => match never {},
+        never = server.accept_tls(tcp.as_ref(), &acceptor) => match never {},
+    };
     server.finish().await;
-    Ok(())
+    result
 }
 
 /// The socket of the operator. Its folder was closed to everybody else before it is there.
@@ -171,7 +170,7 @@ impl Server {
         Self { app, connections, tasks: TaskTracker::new(), end: CancellationToken::new() }
     }
 
-    async fn accept_sockets(&self, listener: &UnixListener) {
+    async fn accept_sockets(&self, listener: &UnixListener) -> Infallible {
         let me = rustix::process::geteuid().as_raw();
         loop {
             let permit = self.admit().await;
@@ -183,7 +182,7 @@ impl Server {
         }
     }
 
-    async fn accept_tls(&self, listener: Option<&TcpListener>, acceptor: &TlsAcceptor) {
+    async fn accept_tls(&self, listener: Option<&TcpListener>, acceptor: &TlsAcceptor) -> Infallible {
         let Some(listener) = listener else { return std::future::pending().await };
         loop {
             let permit = self.admit().await;

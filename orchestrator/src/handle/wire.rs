@@ -3,7 +3,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::StatusCode;
 use spec::{
-    ContainerStatus, NodeId, NodeSpec, TaskPhase, TaskStatus, Usage,
+    ContainerStatus, NodeCondition, NodeId, NodeSpec, TaskPhase, TaskStatus, Usage,
     wire::{self, DesiredSet, JoinRequest, JoinResponse, NodeReport, RenewRequest, ReportedTask},
 };
 use store::{Compare, Txn};
@@ -169,6 +169,7 @@ pub(crate) async fn report(call: Call) -> Result<Reply, Refusal> {
     check_spec(&report.spec)?;
     let kept = this_node(&call).await?;
     let (app, id) = (&call.app, kept.value.id.clone());
+    let was = app.live.node(&id).condition;
     if !app.live.report(&id, &report) {
         return Reply::done(); // a newer one overtook it
     }
@@ -198,7 +199,9 @@ pub(crate) async fn report(call: Call) -> Result<Reply, Refusal> {
     for result in join_all(changes.map(|task| note(app, &id, task))).await {
         result?;
     }
-    app.touch();
+    if was != NodeCondition::Ready {
+        app.touch(); // it may have work again; what changed in the store is told by the store
+    }
     Reply::done()
 }
 

@@ -1,4 +1,7 @@
-use std::time::{Duration, Instant};
+use std::{
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use http::{Method, StatusCode};
@@ -173,4 +176,65 @@ async fn many_changes_at_once_end_in_one_state() {
     })
     .await;
     agent.abort();
+}
+
+/// Where the child of the kill test finds its folder; without it that test is nobody's child and does nothing.
+const CHILD: &str = "MARGAY_ORCHESTRATOR_TEST_CHILD";
+
+/// Not a test of its own: the control plane that the next one kills.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child_that_serves_until_it_is_killed() {
+    let Some(folder) = std::env::var_os(CHILD) else { return };
+    super::world::serve_in(folder.as_ref()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_9_under_load_loses_nothing_that_was_acknowledged_and_is_back_within_2_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let client = crate::Client::unix(folder.path().join("run/server.sock"));
+    let start = || {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "journeys::faults::child_that_serves_until_it_is_killed"])
+            .env(CHILD, folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut acknowledged = Vec::new();
+    for round in 0..3 {
+        let (mut child, started) = (start(), Instant::now());
+        let epoch = until("it answers", || async { client.health().await.ok() }).await.epoch;
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        assert_eq!(epoch, round + 1);
+        let known: Vec<String> = client.clusters().await.unwrap().iter().map(|one| one.name.to_string()).collect();
+        for name in &acknowledged {
+            assert!(known.contains(name), "{name} was acknowledged");
+        }
+        let writers = (0..8).map(|writer| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let mut done = Vec::new();
+                for i in 0.. {
+                    let name = format!("c-{round}-{writer}-{i}");
+                    match client.create_cluster(&name.parse().unwrap()).await {
+                        Ok(_) => done.push(name),
+                        Err(_) => break, // it was killed
+                    }
+                }
+                done
+            })
+        });
+        let writers: Vec<_> = writers.collect();
+        until("some are there", || async {
+            (client.clusters().await.unwrap().len() > acknowledged.len() + 40).then_some(())
+        })
+        .await;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        for done in join_all(writers).await {
+            acknowledged.extend(done.unwrap());
+        }
+    }
+    assert!(acknowledged.len() > 100);
 }

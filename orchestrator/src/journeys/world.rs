@@ -82,16 +82,7 @@ impl World {
         let listener = TcpListener::bind(("127.0.0.1", self.port)).unwrap();
         self.port = listener.local_addr().unwrap().port();
         let (end, ended) = oneshot::channel::<()>();
-        let config = Config {
-            data_dir: self.folder.path().join("server"),
-            socket: self.folder.path().join("run/server.sock"),
-            listener: Some(listener),
-            advertise: None,
-            tenant: "acme".parse().unwrap(),
-            domain: "localhost".to_owned(),
-            registry: Some("127.0.0.1:5000".to_owned()),
-            resolver: Arc::new(Pictures),
-        };
+        let config = config(self.folder.path(), listener);
         let serving = tokio::spawn(async move {
             serve(config, async { drop(ended.await) }).await.unwrap();
         });
@@ -148,6 +139,25 @@ impl World {
         }
         exchange(stream, request, body).await
     }
+}
+
+fn config(folder: &Path, listener: TcpListener) -> Config {
+    Config {
+        data_dir: folder.join("server"),
+        socket: folder.join("run/server.sock"),
+        listener: Some(listener),
+        advertise: None,
+        tenant: "acme".parse().unwrap(),
+        domain: "localhost".to_owned(),
+        registry: Some("127.0.0.1:5000".to_owned()),
+        resolver: Arc::new(Pictures),
+    }
+}
+
+/// A control plane in `folder`, for ever.
+pub async fn serve_in(folder: &Path) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    serve(config(folder, listener), std::future::pending()).await.unwrap();
 }
 
 async fn exchange<S>(stream: S, request: http::request::Builder, body: &[u8]) -> (StatusCode, Value)

@@ -46,9 +46,9 @@ impl<'a> Draft<'a> {
             self.plan.waiting.insert(Subject::Service(key.clone()), reason);
             return;
         };
-        let in_flux = mine.iter().any(|task| {
-            let phase = task.value.task.status.phase;
-            matches!(phase, TaskPhase::Starting | TaskPhase::Stopping) && self.observed.is_in_touch(&task.value)
+        let in_flux = mine.iter().map(|task| &task.value).any(|task| {
+            let ending = task.task.spec.stop && !task.has_ended();
+            (ending || task.task.status.phase == TaskPhase::Starting) && self.observed.is_in_touch(task)
         });
         let mut line = Line { key, kept, service, definition, in_flux };
         let mut by_ordinal: BTreeMap<u32, Vec<&Kept<TaskRecord>>> = BTreeMap::new();
@@ -108,12 +108,6 @@ impl<'a> Draft<'a> {
             Ok(failures) => failures,
             Err(reason) => return self.wait(line, reason),
         };
-        if line.definition.writes_volumes() && self.has_writer(tasks) {
-            for task in outdated {
-                self.stop(task, "its replacement writes to the same volume");
-            }
-            return self.wait(line, "the task before it still has its volume".to_owned());
-        }
         let service = line.service;
         let need = Need {
             tenant: &line.key.0,
@@ -121,6 +115,12 @@ impl<'a> Draft<'a> {
             launch_type: service.spec.launch_type,
             service: Some(line.key),
         };
+        if line.definition.writes_volumes() && self.has_writer(tasks) {
+            for task in outdated.iter().filter(|old| self.makes_room(&need, &old.value)).collect::<Vec<_>>() {
+                self.stop(task, "its replacement writes to the same volume");
+            }
+            return self.wait(line, "the task before it still has its volume".to_owned());
+        }
         match self.place(&need) {
             Ok((node, volumes)) => {
                 let attempt = last.map_or(1, |(copy, _)| copy.attempt.saturating_add(1));
@@ -131,14 +131,23 @@ impl<'a> Draft<'a> {
                 self.plan.steps.push(Step::Start { task: Box::new(task), volumes });
             }
             Err(reason) => {
-                // Without room for both, the old one makes way: one copy at a time.
-                if let (Some(old), false) = (outdated.first(), line.in_flux) {
+                // Without room for both, an old one makes way: one copy at a time, and only where that helps.
+                let old = outdated.iter().find(|old| self.makes_room(&need, &old.value));
+                if let (Some(old), false) = (old, line.in_flux) {
                     line.in_flux = true;
                     self.stop(old, "it makes room for its replacement");
                 }
                 self.wait(line, reason);
             }
         }
+    }
+
+    /// Whether `need` could be met where `old` is, if that were not there. Stopping it for anything else would take
+    /// away a copy that serves and give nothing for it.
+    fn makes_room(&self, need: &Need<'_>, old: &TaskRecord) -> bool {
+        let definition = self.definition_of(old);
+        let node = old.task.spec.node.as_ref();
+        node.zip(definition.ok()).is_some_and(|(node, definition)| self.room.would_fit(need, node, definition))
     }
 
     /// Failures in a row before a new try, or why it is too early for one.

@@ -77,6 +77,21 @@ impl<'a> Room<'a> {
         Ok(best)
     }
 
+    /// Whether `need` would fit on `node` if a task of `old` were not there.
+    pub fn would_fit(&self, need: &Need<'_>, node: &NodeId, old: &DefinitionRecord) -> bool {
+        let Some(slot) = self.0.get(node) else { return false };
+        let (cpu, memory) = reserved(need.definition);
+        let (cpu_freed, memory_freed) = reserved(old);
+        let freed: BTreeSet<u16> = host_ports(old).collect();
+        slot.offers(need)
+            && slot.condition == NodeCondition::Ready
+            && !slot.node.drain
+            && slot.runs(need.definition)
+            && host_ports(need.definition).all(|port| freed.contains(&port) || !slot.ports.contains(&port))
+            && slot.cpu_millis + cpu_freed >= cpu
+            && slot.memory_bytes.saturating_add(memory_freed) >= memory
+    }
+
     /// Fewest copies in the zone, then on the node, then the fullest node that has room: so that large tasks find room later.
     fn best(&self, need: &Need<'_>, pinned: Option<&NodeId>) -> Result<NodeId, String> {
         let candidates = self.candidates(need, pinned)?;

@@ -451,6 +451,10 @@ fn tasks_follow_their_volume_and_never_write_to_it_together() {
         world.act();
     }
     assert_eq!(world.running(), home);
+    world.edit_node(&volume, |n| n.drain = true);
+    world.settle();
+    assert_eq!(world.running(), home, "a volume cannot move, so its task stays on a drained node");
+    world.edit_node(&volume, |n| n.drain = false);
     world.is(&volume, NodeCondition::Disconnected);
     world.settle();
     assert_eq!(world.running(), [""; 0], "nobody else may write while its node could");
@@ -472,6 +476,9 @@ fn a_drained_node_is_left_without_a_gap() {
     world.edit_node("n1", |n| n.drain = true);
     world.settle();
     assert_eq!(world.running(), ["n2", "n2"]);
+    world.edit_node("n2", |n| n.drain = true);
+    world.settle();
+    assert_eq!(world.running(), ["n2", "n2"], "what runs keeps running when there is nowhere else");
 }
 
 #[test]
