@@ -23,7 +23,7 @@ pub enum Error {
         source: io::Error,
     },
     /// Connected, but nothing comes.
-    #[error("the registry at `{registry}` was too slow: {what} made no progress for {} s", .after.as_secs())]
+    #[error("the registry at `{registry}` was too slow: {what} made next to no progress for {} s", .after.as_secs())]
     Slow {
         /// Who was called.
         registry: String,

@@ -18,6 +18,7 @@ mod blobs; // bytes by digest
 mod uploads; // a blob on its way in
 mod metadata; // everything else, as records
 
+mod pace; // too slow to be honest
 mod server; // one function per endpoint
 mod client; // the same endpoints, from the other end
 mod admin; // the socket in the data folder, from the other end

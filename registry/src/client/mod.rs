@@ -76,9 +76,13 @@ pub struct ClientOptions {
     pub auth: BTreeMap<String, Auth>,
     /// Registries (`HOST:PORT`) that are spoken to without TLS although they are not on this machine.
     pub plain_http: HashSet<String>,
+    /// Registries (`HOST:PORT`) on this machine that are spoken to over TLS nevertheless.
+    pub tls: HashSet<String>,
     /// Hosts beside the registry's own to which, over TLS, a password may be sent for a token.
     pub realms: HashSet<String>,
-    /// How long nothing may move before a registry counts as too slow.
+    /// Certificate authorities (DER) to trust beside the public ones: the house's own.
+    pub authorities: Vec<Vec<u8>>,
+    /// How long nothing may move, or next to nothing, before a registry counts as too slow.
     pub quiet_time_max: Duration,
     /// How often in a row a transfer may break without 64 KiB moved before it is given up.
     pub retries_max: u32,
@@ -91,7 +95,9 @@ impl Default for ClientOptions {
         Self {
             auth: BTreeMap::new(),
             plain_http: HashSet::new(),
+            tls: HashSet::new(),
             realms: HashSet::from(["auth.docker.io".to_owned()]),
+            authorities: Vec::new(),
             quiet_time_max: Duration::from_secs(30),
             retries_max: 5,
             backoff_max: Duration::from_secs(2),
@@ -131,7 +137,7 @@ pub struct Resolved {
 impl Client {
     /// A client that opens connections when it needs them.
     pub fn new(options: ClientOptions) -> Self {
-        let transport = Transport::new(Patience::new(options.quiet_time_max));
+        let transport = Transport::new(Patience::new(options.quiet_time_max), &options.authorities);
         Self(Arc::new(Inner { options, transport, known: Mutex::default() }))
     }
 
@@ -230,7 +236,8 @@ impl Client {
     }
 
     fn session(&self, registry: &str, scopes: Vec<String>) -> Result<Session<'_>, Error> {
-        let plain = is_loopback(registry) || self.0.options.plain_http.contains(registry);
+        let ClientOptions { plain_http, tls, .. } = &self.0.options;
+        let plain = plain_http.contains(registry) || is_loopback(registry) && !tls.contains(registry);
         let origin = Origin::of_registry(registry, !plain)
             .ok_or_else(|| Error::Name { message: format!("`{registry}` is not the HOST:PORT of a registry") })?;
         Ok(Session { client: &self.0, origin, registry: registry.to_owned(), scopes })

@@ -15,7 +15,7 @@ use super::{
     transfer::{BlobSink, BlobWriter, Event, Outcome, Progress, unwatched},
     transport::{cut, slow},
 };
-use crate::{Error, blocking};
+use crate::{Error, blocking, pace::Pace};
 
 /// Enough to fill a link, few enough to leave the disk in peace.
 const PARALLEL: usize = 3;
@@ -215,7 +215,7 @@ impl Client {
         progress: &Progress,
     ) -> (Arriving, Result<(), Error>) {
         let quiet = self.0.options.quiet_time_max;
-        let mut batch = BytesMut::new();
+        let (mut batch, mut pace) = (BytesMut::new(), Pace::new(quiet));
         let result = loop {
             let data = match timeout(quiet, body.frame()).await {
                 Err(_) => break Err(slow(&session.origin, what, quiet)),
@@ -223,6 +223,9 @@ impl Client {
                 Ok(Some(Err(error))) => break Err(cut(&session.origin, what, error)),
                 Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
             };
+            if !pace.keeps(data.len()) {
+                break Err(slow(&session.origin, what, quiet));
+            }
             let skipped = skip.min(data.len() as u64);
             skip -= skipped;
             let data = data.slice(skipped as usize..);

@@ -25,7 +25,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::origin::Origin;
-use crate::Error;
+use crate::{Error, pace::Pace};
 
 /// What a request carries.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -70,8 +70,10 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    pub fn new(patience: Patience) -> Self {
-        let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    /// `authorities` are certificates in DER to trust beside the public ones; what is none is passed over.
+    pub fn new(patience: Patience, authorities: &[Vec<u8>]) -> Self {
+        let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        roots.add_parsable_certificates(authorities.iter().map(|der| der.clone().into()));
         let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .expect("ring speaks TLS 1.2 and 1.3")
@@ -192,7 +194,7 @@ pub(super) async fn read_all(
     quiet: Duration,
 ) -> Result<Bytes, Error> {
     let mut body = response.into_body();
-    let mut bytes = Vec::new();
+    let (mut bytes, mut pace) = (Vec::new(), Pace::new(quiet));
     while let Some(frame) = timeout(quiet, body.frame()).await.map_err(|_| slow(origin, what, quiet))? {
         if let Ok(data) = frame.map_err(|error| cut(origin, what, error))?.into_data() {
             if bytes.len() + data.len() > bytes_max {
@@ -200,6 +202,9 @@ pub(super) async fn read_all(
                     registry: origin.to_string(),
                     message: format!("{what} has more than {bytes_max} bytes"),
                 });
+            }
+            if !pace.keeps(data.len()) {
+                return Err(slow(origin, what, quiet));
             }
             bytes.extend_from_slice(&data);
         }

@@ -1,4 +1,4 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -8,9 +8,8 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::reply::Refusal;
+use crate::pace::Pace;
 
-/// A client that sends less than this in a while is not sending, it is holding on to a connection.
-const BYTES_PER_SECOND_MIN: u64 = 1024;
 /// What a client may still send after we refused, so that it comes to read our answer.
 const DRAIN_BYTES_MAX: usize = 1 << 20;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
@@ -19,12 +18,12 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Intake {
     body: Incoming,
     quiet: Duration,
-    window: (Instant, u64),
+    pace: Pace,
 }
 
 impl Intake {
     pub fn new(body: Incoming, quiet: Duration) -> Self {
-        Self { body, quiet, window: (Instant::now(), 0) }
+        Self { body, quiet, pace: Pace::new(quiet) }
     }
 
     /// How long the body says it is.
@@ -45,8 +44,7 @@ impl Intake {
             };
             // Trailers mean nothing here.
             if let Ok(data) = frame.into_data() {
-                self.keep_pace(data.len() as u64)?;
-                return Ok(Some(data));
+                return if self.pace.keeps(data.len()) { Ok(Some(data)) } else { Err(too_slow()) };
             }
         }
     }
@@ -81,19 +79,6 @@ impl Intake {
             }
         };
         timeout(DRAIN_TIME_MAX, draining).await.ok();
-    }
-
-    fn keep_pace(&mut self, bytes: u64) -> Result<(), Refusal> {
-        self.window.1 += bytes;
-        let elapsed = self.window.0.elapsed();
-        if elapsed < self.quiet {
-            return Ok(());
-        }
-        if self.window.1 < BYTES_PER_SECOND_MIN * elapsed.as_secs() {
-            return Err(too_slow());
-        }
-        self.window = (Instant::now(), 0);
-        Ok(())
     }
 }
 

@@ -4,11 +4,16 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    time::interval,
 };
 
 /// A network between a client and a registry that misbehaves.
@@ -26,6 +31,8 @@ pub enum Fault {
     CutUp(usize),
     /// Connects, and then nothing.
     Silence,
+    /// After so many bytes from the registry, one at a time.
+    Trickle(usize),
 }
 
 impl Wire {
@@ -43,6 +50,33 @@ impl Wire {
         Self { address, connections }
     }
 
+    /// TLS with the certificate of `key`, ended in front of a registry that speaks none.
+    pub async fn behind_tls(registry: SocketAddr, key: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Self {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![key.cert.der().clone()], key.signing_key.serialize_der().try_into().unwrap())
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                tokio::spawn(async move {
+                    let (Ok(mut near), Ok(mut far)) = (acceptor.accept(near).await, TcpStream::connect(registry).await)
+                    else {
+                        return;
+                    };
+                    tokio::io::copy_bidirectional(&mut near, &mut far).await.ok();
+                });
+            }
+        });
+        Self { address, connections: Arc::default() }
+    }
+
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
@@ -54,7 +88,7 @@ async fn carry(near: TcpStream, registry: SocketAddr, fault: Fault) {
     }
     let Ok(far) = TcpStream::connect(registry).await else { return };
     let (up, down) = match fault {
-        Fault::CutDown(bytes) => (usize::MAX, bytes),
+        Fault::CutDown(bytes) | Fault::Trickle(bytes) => (usize::MAX, bytes),
         Fault::CutUp(bytes) => (bytes, usize::MAX),
         Fault::Silence => (0, 0),
     };
@@ -62,7 +96,20 @@ async fn carry(near: TcpStream, registry: SocketAddr, fault: Fault) {
     // Whichever direction ends first takes the other with it.
     tokio::select! {
         () = pipe(near_read, far_write, up) => {}
-        () = pipe(far_read, near_write, down) => {}
+        () = answer(far_read, near_write, down, fault) => {}
+    }
+}
+
+async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, whole: usize, fault: Fault) {
+    pipe(&mut from, &mut to, whole).await;
+    if matches!(fault, Fault::Trickle(_)) {
+        let mut ticks = interval(Duration::from_millis(20));
+        while let Ok(byte) = from.read_u8().await {
+            ticks.tick().await;
+            if to.write_u8(byte).await.is_err() {
+                return;
+            }
+        }
     }
 }
 
