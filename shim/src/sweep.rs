@@ -1,13 +1,14 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use spec::{Timestamp, Usage};
 
-use crate::{Error, Exit, Runtime, cgroup, place, runner, task::SOCKET};
+use crate::{Error, Exit, Runtime, cgroup, place, task::SOCKET};
 
 /// What [`sweep`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +52,6 @@ const TRACES: &str = "native.json";
 const ENDED: &str = "exit.json";
 /// We wrote these files; a longer one is not ours.
 const FILE_BYTES_MAX: u64 = 64 << 10;
-/// Deleting takes 20 ms.
-const DELETE_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Clears away what a killed shim left of the container of `folder`: its processes, its cgroup, the runtime's state. Its
 /// mounts and its network namespace end with its last process, because no other process was ever in them. May be called
@@ -69,18 +68,26 @@ pub fn sweep(folder: &Path) -> Result<Swept, Error> {
     Ok(Swept::Remains)
 }
 
-/// Clears away everything that `traces` speaks of, and then the traces.
+/// Clears away everything that `traces` speaks of, and then the traces. Without the runtime, which may be what broke: a
+/// container is its cgroup, and a runtime that is still making one is known by its arguments.
 pub(crate) fn clear(folder: &Path, traces: &Traces) -> Result<(), Error> {
-    let state = state_folder(folder);
-    if state.exists() {
-        let mut delete = traces.runtime.command(folder);
-        // It fails for a container that is gone already; what counts is what is left, and that is looked at next.
-        let _ = runner::output(delete.args(["delete", "--force", &traces.id]), DELETE_TIME_MAX);
-    }
+    kill_runtime(&state_folder(folder));
     clear_dead(folder, traces)
 }
 
-/// The same for a container whose first process is known to be dead: the runtime is not needed for that.
+/// What a killed runtime had begun sees the end of its pipes and leaves by itself.
+fn kill_runtime(state: &Path) {
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        let Some(pid) = pid else { continue };
+        let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
+        if line.split(|b| *b == 0).any(|argument| argument == state.as_os_str().as_encoded_bytes()) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// The same for a container whose first process is known to be dead.
 pub(crate) fn clear_dead(folder: &Path, traces: &Traces) -> Result<(), Error> {
     let state = state_folder(folder);
     cgroup::remove(&traces.id)?;
