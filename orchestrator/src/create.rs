@@ -32,7 +32,7 @@ impl Made {
 ///
 /// With an `Idempotency-Key` the answer is written in the same transaction, so a repeated create gets the first one's
 /// answer for a day, and another request under the same key is refused.
-pub(crate) async fn create<'a, F>(call: &'a Call, make: F) -> Result<Reply, Refusal>
+pub(crate) async fn create<'a, F>(call: &Call, make: F) -> Result<Reply, Refusal>
 where
     F: Fn() -> Pin<Box<dyn Future<Output = Result<Made, Refusal>> + Send + 'a>>,
 {

@@ -69,14 +69,15 @@ impl Error {
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub status: StatusCode,
-    pub fault: Fault,
+    pub fault: Box<Fault>,
     /// For our log alone.
-    pub cause: Option<store::Error>,
+    pub cause: Option<Box<store::Error>>,
 }
 
 impl Refusal {
     pub fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
-        Self { status, fault: Fault { code: code.to_owned(), message: message.into(), hint: None }, cause: None }
+        let fault = Fault { code: code.to_owned(), message: message.into(), hint: None };
+        Self { status, fault: Box::new(fault), cause: None }
     }
 
     #[must_use]
@@ -129,7 +130,7 @@ impl From<store::Error> for Refusal {
             E::Unknown => Some("send it again with the same Idempotency-Key".to_owned()),
             _ => error.hint(),
         };
-        Self { cause: Some(error), ..refusal }
+        Self { cause: Some(Box::new(error)), ..refusal }
     }
 }
 

@@ -29,7 +29,9 @@ pub(crate) async fn reconcile(app: Arc<App>) -> store::Error {
     loop {
         match follow(&app).await {
             Ok(()) => tracing::warn!("the watch on the store was lost: listing again"),
-            Err(Refusal { cause: Some(broken @ store::Error::Broken), .. }) => return broken,
+            Err(refusal) if matches!(refusal.cause.as_deref(), Some(store::Error::Broken)) => {
+                return store::Error::Broken;
+            }
             Err(refusal) => tracing::error!(fault = %refusal.fault, cause = ?refusal.cause, "cannot reconcile"),
         }
         tokio::time::sleep(TICK).await;

@@ -59,8 +59,8 @@ async fn resolve(call: &Call, tenant: &Tenant, definition: &mut TaskDefinition) 
         let image = match resolving {
             Ok(Ok(image)) => image,
             Ok(Err(fault)) => {
-                let refusal = Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, &fault.code, fault.message);
-                return Err(Refusal { fault: spec::wire::Fault { hint: fault.hint, ..refusal.fault }, ..refusal });
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                return Err(Refusal { status, fault: Box::new(fault), cause: None });
             }
             Err(_) => {
                 let message = format!("nobody said in time what image `{}` is", container.image);

@@ -97,7 +97,7 @@ async fn usage_is_taken_once_however_often_it_comes() {
             "bytes_in": 2, "bytes_out": 3,
         });
         json!({
-            "seq": seq, "tenant": if seq % 2 == 0 { "acme" } else { "other" }, "task": "t1", "container": "web",
+            "seq": seq, "tenant": if seq.is_multiple_of(2) { "acme" } else { "other" }, "task": "t1", "container": "web",
             "image": Digest::of(&[(seq % 60) as u8]), "at": "2026-11-23T16:40:00.000Z", "usage": usage,
         })
     };

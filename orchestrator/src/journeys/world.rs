@@ -64,7 +64,8 @@ impl ImageResolver for Pictures {
 pub struct World {
     pub folder: TempDir,
     pub client: Client,
-    port: u16,
+    /// Kept over restarts: a port that is given back can be taken by any connection that goes out.
+    listener: TcpListener,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
@@ -72,17 +73,15 @@ impl World {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let client = Client::unix(folder.path().join("run/server.sock"));
-        let mut world = Self { folder, client, port: 0, running: None };
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let mut world = Self { folder, client, listener, running: None };
         world.begin().await;
         world
     }
 
     async fn begin(&mut self) {
-        // The first start takes any free port, and later ones the same.
-        let listener = TcpListener::bind(("127.0.0.1", self.port)).unwrap();
-        self.port = listener.local_addr().unwrap().port();
         let (end, ended) = oneshot::channel::<()>();
-        let config = config(self.folder.path(), listener);
+        let config = config(self.folder.path(), self.listener.try_clone().unwrap());
         let serving = tokio::spawn(async move {
             serve(config, async { drop(ended.await) }).await.unwrap();
         });

@@ -239,8 +239,8 @@ fn a_count_goes_up_and_down() {
 
 #[test]
 fn whoever_cannot_be_placed_is_told_why() {
-    type Edit = fn(&mut DefinitionRecord);
-    let cases: [(&str, Edit, fn(&mut World), &str); 7] = [
+    type Case = (&'static str, fn(&mut DefinitionRecord), fn(&mut World), &'static str);
+    let cases: [Case; 7] = [
         ("no node", |_| {}, |w| w.model.nodes.clear(), "you have no node: `margay node join`"),
         ("silent", |_| {}, |w| w.is("n1", NodeCondition::Suspect), "no node is ready"),
         ("drained", |_| {}, |w| w.edit_node("n1", |n| n.drain = true), "every node that could take it is drained"),
