@@ -354,3 +354,6 @@ fn kind_name(kind: u8) -> &'static str {
         _ => "of a kind that tar does not define",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -476,3 +476,6 @@ fn check_wasm_head(head: &[u8], what: String) -> Result<(), Error> {
         other => Err(Error::NotWasm { what, why: format!("its first bytes are those of {}", other.name()) }),
     }
 }
+
+#[cfg(test)]
+mod tests;

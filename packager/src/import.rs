@@ -234,10 +234,10 @@ fn name_of(entry: &Descriptor, path: &Path) -> Reference {
     named.expect("`image` with a tag that is one is a name")
 }
 
-/// What Docker calls `docker.io/library/x` is `x` among local images, as it is there.
+/// What Docker calls `docker.io/library/x`, and podman `localhost/x`, is `x` among local images, as it is there.
 fn local_name(name: &str) -> Result<Reference, spec::ParseError> {
-    let short = name.strip_prefix("docker.io/").map(|rest| rest.strip_prefix("library/").unwrap_or(rest));
-    short.unwrap_or(name).parse()
+    let docker = name.strip_prefix("docker.io/").map(|rest| rest.strip_prefix("library/").unwrap_or(rest));
+    docker.or_else(|| name.strip_prefix("localhost/")).unwrap_or(name).parse()
 }
 
 /// One image of a `docker save` archive.
@@ -307,3 +307,6 @@ fn import_saved(layout: &Layout, path: &Path, archive: &Archive, saved: &Saved) 
     }
     Ok(Imported { references, descriptor })
 }
+
+#[cfg(test)]
+mod tests;

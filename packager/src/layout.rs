@@ -394,3 +394,6 @@ fn remove_files(folder: &Path, unwanted: impl Fn(&str) -> bool, pruned: &mut Pru
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,101 @@
+use std::fs;
+
+use super::*;
+use crate::{export, layout::Layout, tarball::write_entry};
+
+struct Bench {
+    dir: tempfile::TempDir,
+    layout: Layout,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::open(dir.path().join("images")).unwrap();
+        Self { dir, layout }
+    }
+
+    /// A layered image called `cats`.
+    fn cats(&self) -> Descriptor {
+        let context = self.dir.path().join("cats");
+        fs::create_dir(&context).unwrap();
+        fs::write(context.join("index.html"), "cats").unwrap();
+        fs::write(context.join("Dockerfile"), "FROM scratch\nCOPY index.html /srv/\n").unwrap();
+        let (args, tags, layout) = (BTreeMap::new(), Vec::new(), &self.layout);
+        let input =
+            Build { context: &context, file: None, args, target: None, tags, source_date: 0, reuse: true, layout };
+        build(&input).unwrap().descriptor
+    }
+
+    fn archive(&self, name: &str, files: &[(&str, &[u8])]) -> std::path::PathBuf {
+        let mut tar = Vec::new();
+        for (path, bytes) in files {
+            write_entry(&mut tar, path, bytes).unwrap();
+        }
+        tar.extend([0; 1024]);
+        let path = self.dir.path().join(name);
+        fs::write(&path, tar).unwrap();
+        path
+    }
+}
+
+fn names(imported: &[Imported]) -> Vec<String> {
+    imported.iter().flat_map(|image| &image.references).map(Reference::to_string).collect()
+}
+
+#[test]
+fn what_was_written_out_is_read_in_the_same() {
+    let bench = Bench::new();
+    let descriptor = bench.cats();
+    let path = bench.dir.path().join("any name.tar");
+    let out = File::create(&path).unwrap();
+    export(&bench.layout, &"box.local/me/cats:v1".parse().unwrap(), &descriptor, out).unwrap();
+    let other = Bench::new();
+    for source in [&path, &bench.layout.dir().to_owned()] {
+        let imported = import(&other.layout, source).unwrap();
+        assert_eq!(imported[0].descriptor.digest, descriptor.digest, "{}", source.display());
+    }
+    let all: Vec<_> = other.layout.list().unwrap().iter().map(|image| image.reference.to_string()).collect();
+    assert_eq!(all, ["box.local/me/cats:v1", "cats:latest"]);
+}
+
+#[test]
+fn an_archive_of_docker_becomes_an_image() {
+    let bench = Bench::new();
+    let descriptor = bench.cats();
+    let (_, manifest) = bench.layout.manifests(&descriptor).unwrap().remove(0);
+    let read = |blob: &Descriptor| bench.layout.read_blob(blob, 1 << 20).unwrap();
+    let (config, layer) = (read(manifest.config.as_ref().unwrap()), read(&manifest.layers[0]));
+    let saved = br#"[{"Config":"c.json","RepoTags":["docker.io/library/tom:1","tom:2"],"Layers":["1/layer.tar"]}]"#;
+    let files: &[(&str, &[u8])] =
+        &[("1/layer.tar", &layer), ("1/VERSION", b"1.0"), ("c.json", &config), ("manifest.json", saved)];
+    let imported = import(&bench.layout, &bench.archive("saved.tar", files)).unwrap();
+    assert_eq!(names(&imported), ["tom:1", "tom:2"]);
+    let plan = bench.layout.plan(&imported[0].descriptor).unwrap();
+    assert_eq!(plan.layers[0].descriptor.digest, manifest.layers[0].digest);
+
+    let error = import(&bench.layout, &bench.archive("less.tar", &files[1..])).unwrap_err().to_string();
+    assert!(error.ends_with("less.tar` is not an image: it has no `1/layer.tar`"), "{error}");
+}
+
+#[test]
+fn what_is_no_image_says_so() {
+    let bench = Bench::new();
+    let digest = Digest::of(b"cats").hex();
+    let lie = format!("blobs/sha256/{digest}");
+    let index =
+        format!(r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"a/b","digest":"sha256:{digest}","size":4}}]}}"#);
+    let layout: (&str, &[u8]) = ("oci-layout", b"{}");
+    for (name, files, want) in [
+        ("empty.tar", &[][..], "is not an image"),
+        ("other.tar", &[("a", &b"b"[..])], "the tar has neither an `index.json` nor a `manifest.json`"),
+        ("none.tar", &[layout, ("index.json", br#"{"schemaVersion":2,"manifests":[]}"#)], "it is an empty layout"),
+        ("missing.tar", &[layout, ("index.json", index.as_bytes())], "is missing"),
+        ("lie.tar", &[layout, ("index.json", index.as_bytes()), (&lie, b"dogs")], "cannot be read in"),
+        ("up.tar", &[("../x", b"")], "cannot be read in"),
+    ] {
+        let error = import(&bench.layout, &bench.archive(name, files)).unwrap_err().to_string();
+        assert!(error.contains(want), "{name}: {error}");
+    }
+    assert_eq!(bench.layout.list().unwrap(), []);
+}
