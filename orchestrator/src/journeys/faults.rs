@@ -238,3 +238,37 @@ async fn kill_9_under_load_loses_nothing_that_was_acknowledged_and_is_back_withi
     }
     assert!(acknowledged.len() > 100);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_falls_silent_is_replaced_and_loses_its_routes() {
+    let world = World::start().await;
+    let (client, main) = (&world.client, "main".parse().unwrap());
+    client.create_cluster(&main).await.unwrap();
+    client.register(&definition("cats", "cats")).await.unwrap();
+    let (first, second) = (world.node("n1").await.run(), world.node("n2").await.run());
+    let service = CreateService {
+        name: "cats".parse().unwrap(),
+        task_definition: "cats:1".parse().unwrap(),
+        count: 2,
+        launch_type: LaunchType::Node,
+    };
+    client.create_service(&main, &service).await.unwrap();
+    let nodes = || async {
+        let routes = client.routes().await.unwrap();
+        let backends = routes.hosts.get("cats.main.localhost").cloned().unwrap_or_default();
+        let mut nodes: Vec<String> = backends.iter().map(|backend| backend.node.to_string()).collect();
+        nodes.sort();
+        nodes
+    };
+    until("both nodes have a copy", || async { (nodes().await == ["n1", "n2"]).then_some(()) }).await;
+    first.abort();
+    let silent = Instant::now();
+    while nodes().await != ["n2", "n2"] {
+        assert!(silent.elapsed() < Duration::from_secs(15), "{:?}", nodes().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(silent.elapsed() > Duration::from_secs(9), "a short silence moves nothing: {:?}", silent.elapsed());
+    let lost = client.tasks().await.unwrap().into_iter().find(|task| task.status.phase == TaskPhase::Unknown).unwrap();
+    assert_eq!(lost.status.reason.unwrap(), "its node `n1` is disconnected");
+    second.abort();
+}

@@ -314,12 +314,13 @@ impl FakeNode {
         self.ask(Method::POST, "/v1/node/report", &serde_json::to_value(report).unwrap()).await.0
     }
 
-    /// Is an agent until the task is dropped: polls, acts, reports.
+    /// Is an agent until the task is aborted: polls, acts, and reports at least once a second.
     pub fn run(mut self) -> JoinHandle<()> {
         tokio::spawn(async move {
             loop {
-                let set = self.poll().await;
-                self.act(&set);
+                if let Ok(set) = tokio::time::timeout(Duration::from_secs(1), self.poll()).await {
+                    self.act(&set);
+                }
                 self.report().await;
             }
         })
