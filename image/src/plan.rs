@@ -28,6 +28,7 @@ const WANTS_MAX: usize = 256;
 
 /// Manifest bytes, parsed: which of the two they are is decided by what is in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one, and it is taken apart at once")]
 pub enum Document {
     /// Several images under one name.
     Index(Index),

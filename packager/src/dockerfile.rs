@@ -130,7 +130,7 @@ impl Reader<'_, '_> {
         let base = match self.stage_number(&image, number) {
             Some(earlier) => self.stage(earlier, spool)?,
             None if image == "scratch" => Stage::scratch(),
-            None => self.from_image(&image, at)?,
+            None => self.base_image(&image, at)?,
         };
         let mut running = Running { stage: base, args: BTreeMap::new(), own_cmd: false };
         for instruction in stage.instructions {
@@ -168,7 +168,7 @@ impl Reader<'_, '_> {
         Ok(())
     }
 
-    fn from_image(&self, image: &str, at: usize) -> Result<Stage, Error> {
+    fn base_image(&self, image: &str, at: usize) -> Result<Stage, Error> {
         let Input { layout, cache, native, .. } = self.input;
         let reference: Reference =
             image.parse().map_err(|error: spec::ParseError| self.wrong(at, error.to_string()))?;
@@ -335,7 +335,7 @@ impl Reader<'_, '_> {
                     Some(name) => {
                         other = match self.stage_number(name, number) {
                             Some(earlier) => self.stage(earlier, spool)?,
-                            None => self.from_image(name, at)?,
+                            None => self.base_image(name, at)?,
                         };
                         From::Tree { tree: other.tree()?, name: name.clone() }
                     }

@@ -29,9 +29,9 @@ pub(crate) enum Source {
 #[derive(Debug, Clone)]
 pub(crate) enum Origin {
     /// A layer of another image.
-    Layer(Descriptor),
+    Layer(Arc<Descriptor>),
     /// A layer that is a file itself: nothing to uncompress.
-    Raw(Descriptor),
+    Raw(Arc<Descriptor>),
     /// A tar of the build context.
     Archive(ContextFile),
 }

@@ -1,4 +1,4 @@
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use image::{
     Entry, EntryKind, FileIndex, FileIndexBuilder, FileNode, Format, LayerContent, Node, NodeId, Plan, Program,
@@ -67,7 +67,7 @@ impl Base {
 
     /// Where the bytes of a file in these layers come from.
     pub(crate) fn source(&self, file: FileNode) -> Source {
-        let blob = self.layers[file.layer as usize].descriptor.clone();
+        let blob = Arc::new(self.layers[file.layer as usize].descriptor.clone());
         Source::Part { origin: Origin::Layer(blob), offset: file.offset, len: file.len }
     }
 }
@@ -101,7 +101,7 @@ impl Stage {
         debug_assert_eq!(layer.content, LayerContent::Wasm);
         let name = image.repository().rsplit('/').next().unwrap_or("app");
         let path = format!("{name}.wasm");
-        let (origin, len) = (Origin::Raw(layer.descriptor.clone()), layer.descriptor.size);
+        let (origin, len) = (Origin::Raw(Arc::new(layer.descriptor.clone())), layer.descriptor.size);
         let source = Source::Part { origin, offset: 0, len };
         let mut items = Items::default();
         items.put(&path, Item::File { mode: MODE_EXECUTABLE, source }, &|_| None);

@@ -125,9 +125,9 @@ fn split_name(name: &str) -> Option<(&str, &str)> {
     if name.len() <= 100 {
         return Some(("", name));
     }
-    let slashes = name.char_indices().filter(|(_, c)| *c == '/').map(|(at, _)| at);
+    let mut slashes = name.char_indices().filter(|(_, c)| *c == '/').map(|(at, _)| at);
     let fitting = |at: &usize| *at > 0 && *at <= 155 && (1..=100).contains(&(name.len() - at - 1));
-    slashes.filter(fitting).last().map(|at| (&name[..at], &name[at + 1..]))
+    slashes.rfind(fitting).map(|at| (&name[..at], &name[at + 1..]))
 }
 
 /// At most `bytes_max` bytes of `text`, cut between characters.
