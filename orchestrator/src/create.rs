@@ -2,7 +2,7 @@ use std::{future::Future, pin::Pin};
 
 use http::StatusCode;
 use serde::Serialize;
-use store::{Compare, Txn};
+use store::{Compare, Query, Txn};
 
 use crate::{
     app::now,
@@ -15,6 +15,9 @@ use crate::{
 
 /// Tries before a create that keeps losing to others gives up.
 const TRIES_MAX: usize = 8;
+
+/// Objects of one tenant, remembered answers among them: a few hundred megabytes at most, and minutes to make by hand.
+const OBJECTS_MAX: usize = 50_000;
 
 /// What a create would write, and what it would answer.
 pub(crate) struct Made {
@@ -46,6 +49,7 @@ where
         if let Some(reply) = remembered(known.as_ref(), &request)? {
             return Ok(reply);
         }
+        check_room(call).await?;
         let Made { mut txn, answer } = make().await?;
         if let Some(key) = &memory {
             let at = now();
@@ -63,6 +67,16 @@ where
         }
     }
     Err(Refusal::conflict())
+}
+
+async fn check_room(call: &Call) -> Result<(), Refusal> {
+    let mine = Query::prefix(keys::tenant(call.tenant()?)).limit(0).keys_only();
+    if call.app.store.range(mine).await?.count < OBJECTS_MAX {
+        return Ok(());
+    }
+    let message = format!("this tenant has {OBJECTS_MAX} objects, and that is the most");
+    Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "quota", message)
+        .hint("delete some, or wait until some are forgotten"))
 }
 
 fn remembered(known: Option<&Kept<IdempotencyRecord>>, request: &str) -> Result<Option<Reply>, Refusal> {

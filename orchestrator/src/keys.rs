@@ -36,6 +36,11 @@ pub(crate) fn cursors(node: &NodeId) -> String {
     format!("/sys/cursors/{node}/")
 }
 
+/// Everything of a tenant.
+pub(crate) fn tenant(tenant: &Tenant) -> String {
+    format!("/t/{tenant}/")
+}
+
 pub(crate) fn clusters(tenant: &Tenant) -> String {
     format!("/t/{tenant}/clusters/")
 }

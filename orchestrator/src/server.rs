@@ -4,7 +4,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -31,7 +31,8 @@ use crate::{
     principal::{Peer, authorize},
     reconcile,
     records::{CredentialRecord, encode},
-    routes, secret,
+    routes::{self, Access},
+    secret,
     sets::Sets,
     tls,
 };
@@ -153,6 +154,9 @@ impl App {
         let (route, params) = routes::find(&parts.method, parts.uri.path())?;
         let principal = self.principal(&peer, &parts.headers).await?;
         authorize(&principal, route.access)?;
+        if parts.method != Method::GET && route.access != Access::Node {
+            tracing::info!(?principal, method = %parts.method, path = parts.uri.path(), "asked"); // the audit log: who did what
+        }
         (route.handle)(Call::read(self, principal, params, parts, body).await?).await
     }
 }

@@ -342,6 +342,15 @@ rules! {
         }
     }
 
+    the_past_is_bounded_in_bytes: |store| {
+        for _ in 0..300 {
+            store.txn(Txn::new().put("/big", vec![0; 256 << 10])).await.unwrap();
+        }
+        let status = store.status().await.unwrap();
+        assert!(status.rev - status.compact_rev <= 128, "{status:?}");
+        assert!(matches!(store.watch(prefix("/"), 2).await, Err(Error::Compacted { .. })));
+    }
+
     a_watch_ends_with_its_store: |store| {
         let mut watch = store.watch(prefix("/"), 1).await.unwrap();
         drop(store);
