@@ -291,7 +291,8 @@ fn image_plan(
     manifest: &Manifest,
     config: ImageConfig,
 ) -> Result<Plan, Error> {
-    let contents = manifest.layers.iter().map(content_of).collect::<Result<Vec<_>, _>>()?;
+    let contents = manifest.layers.iter().map(|layer| content_of(layer, format));
+    let contents = contents.collect::<Result<Vec<_>, _>>()?;
     let diff_ids = &config.rootfs.diff_ids;
     if format == Format::Image && diff_ids.len() != contents.len() {
         let why = format!("it names {} layers, and the manifest has {}", diff_ids.len(), contents.len());
@@ -327,10 +328,10 @@ fn image_plan(
     })
 }
 
-fn content_of(layer: &Descriptor) -> Result<LayerContent, Error> {
+fn content_of(layer: &Descriptor, format: Format) -> Result<LayerContent, Error> {
     match layer.media_type.as_str() {
         MediaType::SPIN_CONFIG => Ok(LayerContent::Ignored),
-        MediaType::SPIN_DATA => Ok(LayerContent::File { paths: Vec::new() }),
+        MediaType::SPIN_DATA if format == Format::Spin => Ok(LayerContent::File { paths: Vec::new() }),
         _ if layer.media_type.is_wasm_layer() => Ok(LayerContent::Wasm),
         text if text.contains(".tar") => Ok(LayerContent::Tar),
         other => Err(Error::Unsupported {

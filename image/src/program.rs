@@ -72,6 +72,9 @@ pub fn locate(
 }
 
 fn find(plan: &Plan, index: &FileIndex, name: &str) -> Result<(String, FileNode), Error> {
+    if name.is_empty() {
+        return Err(Error::NoProgram { why: "neither ENTRYPOINT nor CMD names one".to_owned() });
+    }
     let candidates = program_paths(plan.execution(), plan.kind_hint(), name);
     for path in &candidates {
         let Ok(id) = index.lookup(path) else { continue };

@@ -156,6 +156,7 @@ impl BuildFile {
                 {
                     return Err(wrong(format!("`{path}` would be a link that leaves the image, to `{target}`")));
                 }
+                image::normal_name(if path.is_empty() { b"." } else { path.as_bytes() }).map_err(bad)?;
                 items.put(&path, item, &|_| None);
             }
             Ok(Added { items, made_by: format!("files.\"{guest}\"") })
@@ -178,7 +179,7 @@ fn program_file(context: &Context, file: &str, path: &str) -> Result<Item, Error
 fn missing(file: &str, path: &str, context: &Context) -> Error {
     Error::CopyMissing {
         file: file.to_owned(),
-        line: 1,
+        line: None,
         source_path: path.to_owned(),
         tree: format!("the build context `{}`", context.path().display()),
         ignored: context.is_ignored(path),

@@ -1,4 +1,5 @@
 use std::{
+    collections::HashSet,
     fs::File,
     io::{self, Read as _},
     os::fd::OwnedFd,
@@ -103,10 +104,7 @@ impl Context {
                 found.push(path);
             }
         }
-        // A folder that matches brings what is in it: the parts need not be named again.
-        let folders = found.clone();
-        found.retain(|path| !folders.iter().any(|folder| is_below(path, folder)));
-        Ok(found)
+        Ok(outermost(found))
     }
 
     /// What is at `path`, and everything below it, by its path relative to `path`. Sorted within each folder.
@@ -257,8 +255,11 @@ pub(crate) fn joined(a: &str, b: &str) -> String {
     }
 }
 
-pub(crate) fn is_below(path: &str, folder: &str) -> bool {
-    path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+/// Without the paths that are in a folder of the list: a folder brings what is in it.
+pub(crate) fn outermost(mut paths: Vec<String>) -> Vec<String> {
+    let all: HashSet<String> = paths.iter().cloned().collect();
+    paths.retain(|path| !path.match_indices('/').any(|(at, _)| all.contains(&path[..at])));
+    paths
 }
 
 fn kind_name(kind: FileType) -> &'static str {

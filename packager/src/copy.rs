@@ -1,7 +1,7 @@
 use image::{EntryKind, Node, Sniffed, sniff};
 
 use crate::{
-    context::{Context, Found, is_below, joined},
+    context::{Context, Found, joined, outermost},
     error::Error,
     items::{ContextFile, Item, Items, MODE_EXECUTABLE, Origin, Source, masked},
     pattern,
@@ -147,13 +147,12 @@ fn find_in_tree(tree: &Tree<'_>, path: &str) -> Vec<Match> {
     if !pattern::is_pattern(path) {
         return Vec::new();
     }
-    let hits: Vec<_> = tree.index.iter().filter(|(at, _)| !at.is_empty() && pattern::matches(path, at)).collect();
-    let tops = hits.iter().filter(|(at, _)| !hits.iter().any(|(other, _)| is_below(at, other)));
-    tops.filter_map(|(at, _)| {
-        let id = tree.index.lookup(at).ok()?;
-        Some(Match { name: last_part(at), ..found(id) })
-    })
-    .collect()
+    let hits = tree.index.iter().map(|(at, _)| at).filter(|at| !at.is_empty() && pattern::matches(path, at)).collect();
+    let found = outermost(hits).into_iter().filter_map(|at| {
+        let id = tree.index.lookup(&at).ok()?;
+        Some(Match { name: last_part(&at), ..found(id) })
+    });
+    found.collect()
 }
 
 /// Relative to the root of what is copied from. A `/` in front means that root; `..` may not leave it.
@@ -206,6 +205,7 @@ fn unpack(
     spool: &mut Spool<'_>,
 ) -> Result<(), Failed> {
     let refused = |path: &str, why: &str| Failed::Wrong(format!("`{path}` in the archive `{}` {why}", archive.path));
+    let mut bytes = 0u64;
     for entry in spool.entries(archive)? {
         let path = joined(target, &entry.path);
         let through_link = path
@@ -229,6 +229,13 @@ fn unpack(
                 return Err(refused(&entry.path, "is a whiteout, which only layers have"));
             }
         };
+        if let Item::File { source, .. } = &item {
+            // Hard links are written out as files: a few bytes could ask for a full disk.
+            bytes = bytes.saturating_add(source.size());
+            if bytes > image::Budget::default().bytes_max {
+                return Err(refused(&entry.path, "is beyond what a layer may hold"));
+            }
+        }
         put(stage, items, &path, item, None)?;
     }
     Ok(())

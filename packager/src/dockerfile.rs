@@ -2,6 +2,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    rc::Rc,
     sync::Arc,
 };
 
@@ -59,7 +60,14 @@ pub(crate) fn read(input: &Input<'_>, spool: &mut Spool<'_>) -> Result<Read, Err
         let why = why.split(" at line ").next().unwrap_or_default().to_owned();
         Error::BuildFile { file: input.file.clone(), line, why }
     })?;
-    let reader = Reader { input, text, parsed: &parsed, notes: RefCell::default(), used_args: RefCell::default() };
+    let reader = Reader {
+        input,
+        text,
+        parsed: &parsed,
+        notes: RefCell::default(),
+        used_args: RefCell::default(),
+        done: RefCell::default(),
+    };
     reader.check_stages()?;
     let stages: Vec<_> = parsed.stages().collect();
     let last = match input.target {
@@ -70,7 +78,11 @@ pub(crate) fn read(input: &Input<'_>, spool: &mut Spool<'_>) -> Result<Read, Err
             why: format!("there is no stage `{target}`"),
         })?,
     };
-    let stage = reader.stage(last, spool)?;
+    for number in reader.needed(last)? {
+        let stage = reader.carry_out_stage(number, spool)?;
+        reader.done.borrow_mut().insert(number, Rc::new(stage));
+    }
+    let stage = Stage::clone(&*reader.stage(last)?);
     let mut notes: Vec<String> = reader.notes.into_inner();
     let used = reader.used_args.into_inner();
     notes.extend(
@@ -89,6 +101,8 @@ struct Reader<'a, 't> {
     parsed: &'a Dockerfile<'t>,
     notes: RefCell<Vec<String>>,
     used_args: RefCell<BTreeSet<String>>,
+    /// Stages that were carried out.
+    done: RefCell<BTreeMap<usize, Rc<Stage>>>,
 }
 
 /// What is known while one stage is read.
@@ -117,7 +131,33 @@ impl Reader<'_, '_> {
         by_name.map(|(at, _)| at).or_else(|| name.parse().ok().filter(|at| *at < before))
     }
 
-    fn stage(&self, number: usize, spool: &mut Spool<'_>) -> Result<Stage, Error> {
+    /// The stages that `last` is made from, itself included, in their order: nobody needs a later one.
+    fn needed(&self, last: usize) -> Result<BTreeSet<usize>, Error> {
+        let stages: Vec<_> = self.parsed.stages().collect();
+        let globals = self.global_args()?;
+        let mut needed = BTreeSet::from([last]);
+        for number in (0..=last).rev().filter(|number| *number < stages.len()) {
+            if !needed.contains(&number) {
+                continue;
+            }
+            let image = self.expanded(&stages[number].from.image, &|name| globals.get(name).cloned())?;
+            needed.extend(self.stage_number(&image, number));
+            for instruction in stages[number].instructions {
+                let Instruction::Copy(copy) = instruction else { continue };
+                let from = copy.options.iter().filter(|flag| flag.name.value == "from");
+                let names = from.filter_map(|flag| flag.value.as_ref());
+                needed.extend(names.filter_map(|name| self.stage_number(&name.value, number)));
+            }
+        }
+        Ok(needed)
+    }
+
+    fn stage(&self, number: usize) -> Result<Rc<Stage>, Error> {
+        let done = self.done.borrow().get(&number).cloned();
+        done.ok_or_else(|| self.wrong(0, "a stage is used before it is made".to_owned()))
+    }
+
+    fn carry_out_stage(&self, number: usize, spool: &mut Spool<'_>) -> Result<Stage, Error> {
         let Some(stage) = self.parsed.stages().nth(number) else {
             return Err(self.wrong(0, "it has no such stage".to_owned()));
         };
@@ -128,7 +168,7 @@ impl Reader<'_, '_> {
             self.note(at, format!("FROM --{} is ignored: what an image is for, its program decides", flag.name.value));
         }
         let base = match self.stage_number(&image, number) {
-            Some(earlier) => self.stage(earlier, spool)?,
+            Some(earlier) => Stage::clone(&*self.stage(earlier)?),
             None if image == "scratch" => Stage::scratch(),
             None => self.base_image(&image, at)?,
         };
@@ -334,8 +374,8 @@ impl Reader<'_, '_> {
                     None => From::Context(self.input.context),
                     Some(name) => {
                         other = match self.stage_number(name, number) {
-                            Some(earlier) => self.stage(earlier, spool)?,
-                            None => self.base_image(name, at)?,
+                            Some(earlier) => self.stage(earlier)?,
+                            None => Rc::new(self.base_image(name, at)?),
                         };
                         From::Tree { tree: other.tree()?, name: name.clone() }
                     }
@@ -393,7 +433,10 @@ impl Reader<'_, '_> {
         for flag in options {
             let text = flag.value.as_ref().map(|text| self.expanded(text, value)).transpose()?;
             match (&*flag.name.value, text) {
-                ("from", Some(name)) if keyword == "COPY" => result.from = Some(name),
+                // As Docker does: which stages are needed is known before any variable is.
+                ("from", Some(_)) if keyword == "COPY" => {
+                    result.from = flag.value.as_ref().map(|name| name.value.to_string())
+                }
                 ("chmod", Some(mode)) => result.mode = Some(parse_mode(&mode).map_err(|why| self.wrong(at, why))?),
                 ("chown", _) => self.note(at, format!("{keyword} --chown is ignored: every file belongs to root")),
                 // Every layer here is independent of what is below it already.
@@ -454,7 +497,7 @@ impl Reader<'_, '_> {
             Failed::Error(error) => error,
             Failed::Wrong(why) => self.wrong(at, why),
             Failed::Missing { source, tree, ignored } => {
-                let (file, line) = (self.input.file.clone(), self.line(at));
+                let (file, line) = (self.input.file.clone(), Some(self.line(at)));
                 Error::CopyMissing { file, line, source_path: source, tree, ignored }
             }
         }

@@ -36,7 +36,7 @@ pub enum Error {
         why: String,
     },
     /// The Dockerfile or `margay.toml` does not parse.
-    #[error("`{file}`{}: {why}", .line.map(|line| format!(", line {line}")).unwrap_or_default())]
+    #[error("`{file}`{}: {why}", at(*.line))]
     BuildFile {
         /// Its name.
         file: String,
@@ -66,12 +66,12 @@ pub enum Error {
         instead: String,
     },
     /// A source of COPY or ADD that is not there.
-    #[error("`{file}`, line {line}: there is no `{source_path}` in {tree}")]
+    #[error("`{file}`{}: there is no `{source_path}` in {tree}", at(*.line))]
     CopyMissing {
         /// The Dockerfile, or `margay.toml`.
         file: String,
-        /// Where.
-        line: usize,
+        /// Where, counted from 1.
+        line: Option<usize>,
         /// As written.
         source_path: String,
         /// Where it was looked for.
@@ -100,10 +100,8 @@ pub enum Error {
         folder: Option<PathBuf>,
     },
     /// ENTRYPOINT or CMD in shell form in an image without a shell.
-    #[error("`{file}`: {instruction} in shell form needs `/bin/sh`, which a Wasm image does not have")]
+    #[error("{instruction} in shell form needs `/bin/sh`, which this image does not have")]
     ShellForm {
-        /// The Dockerfile.
-        file: String,
         /// ENTRYPOINT or CMD.
         instruction: &'static str,
     },
@@ -148,6 +146,9 @@ impl Error {
             Self::CopyMissing { ignored: true, .. } => {
                 Some("`.dockerignore` leaves it out: add a line with `!` and its name".to_owned())
             }
+            Self::CopyMissing { line: None, .. } => {
+                Some("paths in `margay.toml` are relative to the folder given to `margay build`".to_owned())
+            }
             Self::CopyMissing { .. } => {
                 Some("paths in COPY are relative to the build context, the folder given to `margay build`".to_owned())
             }
@@ -175,6 +176,10 @@ impl Error {
             Self::Io { .. } | Self::BuildFile { .. } | Self::Context { .. } | Self::Command { .. } => None,
         }
     }
+}
+
+fn at(line: Option<usize>) -> String {
+    line.map(|line| format!(", line {line}")).unwrap_or_default()
 }
 
 /// As a person would write it: without `:latest`.

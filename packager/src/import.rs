@@ -69,7 +69,7 @@ fn import_folder(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
         io::ErrorKind::NotFound => not_an_image(path, "the folder has no `index.json`"),
         _ => io_error("read", &index)(error),
     })?;
-    let source = Layout::open(path)?;
+    let source = Layout::of_others(path);
     let index = parse_index(path, &bytes)?;
     for entry in &index.manifests {
         for blob in source.closure(entry)? {

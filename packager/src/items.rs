@@ -80,11 +80,12 @@ impl Items {
         }
         match (&item, self.0.get(path)) {
             (Item::Folder { .. }, Some(Item::Folder { .. })) => {}
+            (Item::File { .. } | Item::Symlink { .. }, Some(Item::Folder { .. })) => {
+                let below = format!("{path}/");
+                self.0.retain(|other, _| !other.starts_with(&below));
+                self.0.insert(path.to_owned(), item);
+            }
             _ => {
-                if !matches!(item, Item::Folder { .. }) {
-                    let below = format!("{path}/");
-                    self.0.retain(|other, _| !other.starts_with(&below));
-                }
                 self.0.insert(path.to_owned(), item);
             }
         }

@@ -82,6 +82,11 @@ impl Layout {
         Ok(layout)
     }
 
+    /// The layout of somebody else in `dir`: only read, never written.
+    pub(crate) fn of_others(dir: &Path) -> Self {
+        Self { blobs: Blobs::of(dir), dir: dir.to_owned() }
+    }
+
     /// Where it is.
     pub fn dir(&self) -> &Path {
         &self.dir

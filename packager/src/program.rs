@@ -67,7 +67,7 @@ pub(crate) fn find(stage: &Stage, spool: &mut Spool<'_>, cache: &Cache, now_ns: 
         return examine(stage, path, &source, spool, cache, now_ns).map(Some);
     }
     match stage.shell_form {
-        Some(instruction) => Err(Error::ShellForm { file: "Dockerfile".to_owned(), instruction }),
+        Some(instruction) => Err(Error::ShellForm { instruction }),
         None => {
             let why = format!("there is no file `{name}` in it, which ENTRYPOINT or CMD names");
             Err(Error::Program(image::Error::NoProgram { why }))

@@ -1,7 +1,8 @@
 use std::{rc::Rc, sync::Arc};
 
 use image::{
-    Entry, EntryKind, FileIndex, FileIndexBuilder, FileNode, Format, LayerContent, Node, NodeId, Plan, Program,
+    Entry, EntryKind, FileIndex, FileIndexBuilder, FileNode, Format, LayerContent, Node, NodeId, Plan, PlannedLayer,
+    Program,
 };
 use spec::{Descriptor, Digest, ExecutionConfig, Reference};
 
@@ -82,11 +83,7 @@ impl Stage {
         let mut stage = Self::scratch();
         stage.config = plan.execution().clone();
         if plan.format == Format::Image {
-            let layers = plan.layers.iter().map(|layer| BaseLayer {
-                descriptor: layer.descriptor.clone(),
-                diff_id: layer.diff_id.expect("an image of tar layers has a diff id for each"),
-            });
-            let layers: Vec<_> = layers.collect();
+            let layers = plan.layers.iter().map(|layer| base_layer(layout, layer)).collect::<Result<Vec<_>, _>>()?;
             let index = Rc::new(index_of(layout, cache, plan)?);
             let (platform, args) = (Some(plan.platform.clone()), plan.args.clone());
             stage.base = Base { layers, index, platform, args };
@@ -175,6 +172,15 @@ impl Stage {
             builder.end_layer();
         }
         Ok(Tree { stage: self, index: builder.finish().map_err(wrong)? })
+    }
+}
+
+/// A layer that is here, and whose uncompressed digest its config says.
+fn base_layer(layout: &Layout, layer: &PlannedLayer) -> Result<BaseLayer, Error> {
+    let descriptor = layer.descriptor.clone();
+    match layer.diff_id {
+        Some(diff_id) if layout.has_blob(&descriptor.digest, descriptor.size) => Ok(BaseLayer { descriptor, diff_id }),
+        Some(_) | None => Err(Error::NoBlob(descriptor.digest)),
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) struct Written {
 /// Writes `items` as a layer. Sorted by path; uid and gid 0, no names; every time is `mtime`; ustar, and a PAX record
 /// where a name or a size does not fit. The same items give the same bytes.
 pub(crate) fn write_layer(blobs: &Blobs, items: &Items, mtime: u64, spool: &mut Spool<'_>) -> Result<Written, Error> {
+    let mtime = mtime.min(OCTAL_MAX); // the year 2242
     let failed = || io_error("write", blobs.temporary_folder());
     let blob = BufWriter::with_capacity(256 << 10, blobs.writer(Algorithm::Sha256)?);
     let mut tar = Hashed { inner: Gzip::new(blob).map_err(failed())?, hasher: Hasher::new(Algorithm::Sha256) };
@@ -52,8 +53,8 @@ impl<W: Write> Write for Hashed<W> {
     }
 }
 
-/// The largest size that 11 octal digits hold.
-const OCTAL_SIZE_MAX: u64 = 0o777_7777_7777;
+/// The largest number that 11 octal digits hold.
+const OCTAL_MAX: u64 = 0o777_7777_7777;
 
 fn append(tar: &mut impl Write, path: &str, item: &Item, mtime: u64, spool: &mut Spool<'_>) -> Result<(), Error> {
     let failed = io_error("write", path);
@@ -96,7 +97,7 @@ pub(crate) fn headers(
     if target.len() > 100 {
         records.extend(record("linkpath", target));
     }
-    if size > OCTAL_SIZE_MAX {
+    if size > OCTAL_MAX {
         records.extend(record("size", &size.to_string()));
     }
     if !records.is_empty() {
@@ -106,7 +107,7 @@ pub(crate) fn headers(
         records.resize(records.len() + padding, 0);
         tar.write_all(&records)?;
     }
-    let fitting = if size > OCTAL_SIZE_MAX { 0 } else { size };
+    let fitting = if size > OCTAL_MAX { 0 } else { size };
     tar.write_all(&header(prefix, short, kind, mode, fitting, shortened(target, 100), mtime))
 }
 

@@ -281,6 +281,26 @@ fn a_layer_that_is_another_one_is_refused() {
     assert!(matches!(blobs.located(&manifest).unwrap_err().code(), "E_SIZE" | "E_DIGEST"));
 }
 
+/// In every compression the end of the blob is reached, where its digest is compared.
+#[test]
+fn a_blob_with_another_digest_is_refused_however_it_is_compressed() {
+    use std::io::Write as _;
+    let tar = tar_of(&[("app.wasm", MODULE)]);
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(&tar).unwrap();
+    for blob in [tar.clone(), gzip.finish().unwrap(), zstd::encode_all(tar.as_slice(), 3).unwrap()] {
+        let mut descriptor = Descriptor::of(MediaType::OCI_LAYER_TAR, &blob);
+        let read = |descriptor: &Descriptor| {
+            let layer = PlannedLayer { descriptor: descriptor.clone(), diff_id: None, content: LayerContent::Tar };
+            let mut builder = FileIndexBuilder::new();
+            layer.read(blob.as_slice(), io::sink(), &mut builder, 0, Budget::default()).map(|_| ())
+        };
+        read(&descriptor).unwrap();
+        descriptor.digest = Digest::of(b"another");
+        assert_eq!(read(&descriptor).unwrap_err().code(), "E_DIGEST");
+    }
+}
+
 #[test]
 fn machine_code_and_other_lies_are_refused() {
     let elf: &[u8] = b"\x7fELF\x02\x01\x01\0";

@@ -271,7 +271,7 @@ fn what_cannot_be_built_is_refused_in_a_sentence() {
         ),
         (
             "FROM scratch\nCOPY app.wasm /\nENTRYPOINT /app.wasm now\n",
-            "`Dockerfile`: ENTRYPOINT in shell form needs `/bin/sh`, which a Wasm image does not have",
+            "ENTRYPOINT in shell form needs `/bin/sh`, which this image does not have",
             "write the arguments as a list: ENTRYPOINT [\"/app.wasm\", \"argument\"]",
         ),
         (
@@ -446,7 +446,7 @@ fn a_wrong_margay_toml_names_the_line() {
         ("name = \"x\"\ncats = 1\n", "`margay.toml`, line 2: unknown field `cats`"),
         ("wasm = 1\n", "`margay.toml`, line 1: invalid type: integer `1`, expected a string"),
         ("wants = [\"fs:x\"]\n", "`margay.toml`, line 1: `fs:x` is not a capability"),
-        ("wasm = \"no.wasm\"\n", "`margay.toml`, line 1: there is no `no.wasm` in the build context"),
+        ("wasm = \"no.wasm\"\n", "`margay.toml`: there is no `no.wasm` in the build context"),
         ("build = \"exit 3\"\n", "the build command `exit 3` failed: exit status: 3"),
         (
             "[native]\nlinux-amd64 = \"text\"\n",
@@ -504,4 +504,26 @@ fn add_unpacks_a_tar_through_the_strict_reader() {
         "the archive `bad.tar` cannot be added: the layer has an entry `../escape`: its name has a `..`, which could \
          leave the image"
     );
+}
+
+/// Every stage asks twice for the one before it: carried out anew each time, this would take until tomorrow.
+#[test]
+fn a_stage_is_carried_out_once() {
+    let bench = Workbench::new();
+    bench.put("x", "X");
+    let mut text = "FROM scratch AS s0\nCOPY x /x\n".to_owned();
+    for n in 1..60 {
+        let before = n - 1;
+        text += &format!("FROM scratch AS s{n}\nCOPY --from=s{before} /x /y\nCOPY --from=s{before} /x /x\n");
+    }
+    let built = bench.dockerfile(&text).unwrap();
+    assert_eq!(bench.files(&built), ["y=X", "x=X"]);
+}
+
+#[test]
+fn reading_in_a_layout_leaves_it_as_it_was() {
+    let bench = Workbench::new();
+    bench.put("index.json", r#"{"schemaVersion":2,"manifests":[]}"#);
+    crate::import(&bench.layout, &bench.context()).unwrap_err();
+    assert_eq!(fs::read_dir(bench.context()).unwrap().count(), 1);
 }
