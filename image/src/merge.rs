@@ -383,4 +383,17 @@ mod tests {
             }
         }
     }
+
+    /// Threads have 2 MiB of stack by default, and this one is no other.
+    #[test]
+    fn the_deepest_tree_is_merged_stored_and_dropped() {
+        let deepest = vec!["d"; crate::path::DEPTH_MAX].join("/");
+        let listed = merged(&[&deepest, &deepest]).unwrap();
+        assert_eq!(listed.split(' ').count(), crate::path::DEPTH_MAX);
+        let mut builder = FileIndexBuilder::new();
+        builder.add(&entry(&deepest, 0)).unwrap();
+        builder.end_layer();
+        let index = builder.finish().unwrap();
+        assert_eq!(FileIndex::from_bytes(&index.to_bytes()).unwrap(), index);
+    }
 }
