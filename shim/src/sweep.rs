@@ -115,11 +115,12 @@ pub(crate) fn state_folder(folder: &Path) -> PathBuf {
 }
 
 pub(crate) fn write_traces(folder: &Path, traces: &Traces) -> Result<(), Error> {
-    write(&folder.join(TRACES), traces)
+    // Needed after a kill, and not after a power cut, which leaves nothing to sweep.
+    write(&folder.join(TRACES), traces, Lasting::Processes)
 }
 
 pub(crate) fn write_ended(folder: &Path, ended: &Ended) -> Result<(), Error> {
-    write(&folder.join(ENDED), ended)
+    write(&folder.join(ENDED), ended, Lasting::PowerCuts)
 }
 
 pub(crate) fn read_ended(folder: &Path) -> Result<Option<Ended>, Error> {
@@ -135,11 +136,21 @@ fn remove(result: io::Result<()>, path: &Path) -> Result<(), Error> {
     }
 }
 
-fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+/// What a written file must outlast.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    Processes,
+    PowerCuts,
+}
+
+fn write(path: &Path, value: &impl Serialize, lasting: Lasting) -> Result<(), Error> {
     let inner = || -> io::Result<()> {
         let temporary = path.with_extension("new");
-        let file = fs::File::create(&temporary)?;
-        serde_json::to_writer(&file, value)?;
+        let mut file = fs::File::create(&temporary)?;
+        io::Write::write_all(&mut file, &serde_json::to_vec(value)?)?;
+        if lasting == Lasting::Processes {
+            return fs::rename(&temporary, path);
+        }
         file.sync_all()?;
         fs::rename(&temporary, path)?;
         fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
