@@ -242,23 +242,59 @@ impl Reader<'_, '_> {
         globals: &BTreeMap<String, String>,
         spool: &mut Spool<'_>,
     ) -> Result<(), Error> {
-        let Running { stage, args, own_cmd } = running;
-        let env: BTreeMap<String, String> = environment(&stage.config.env);
-        let all_args = args.clone();
-        let value = |name: &str| env.get(name).or_else(|| all_args.get(name)).cloned();
-        let word = |text: &UnescapedString<'_>| self.expanded(text, &value);
+        let env: BTreeMap<String, String> = environment(&running.stage.config.env);
+        let args = running.args.clone();
+        let value = |name: &str| env.get(name).or_else(|| args.get(name)).cloned();
+        match instruction {
+            Instruction::Arg(arg) => self.arg(arg, &mut running.args, globals)?,
+            Instruction::Copy(copy) => {
+                let at = copy.copy.span.start;
+                self.copy(&mut running.stage, "COPY", at, &copy.options, &copy.src, &copy.dest, number, &value, spool)?;
+            }
+            Instruction::Add(add) => {
+                let at = add.add.span.start;
+                self.copy(&mut running.stage, "ADD", at, &add.options, &add.src, &add.dest, number, &value, spool)?;
+            }
+            Instruction::Run(run) => {
+                let line = self.line(run.run.span.start);
+                return Err(Error::Run { file: self.input.file.clone(), line });
+            }
+            Instruction::Onbuild(onbuild) => {
+                let (what, instead) = ("ONBUILD is not supported", "write the instruction where it is needed");
+                return Err(self.unsupported(onbuild.onbuild.span.start, what, instead));
+            }
+            Instruction::Shell(shell) => {
+                self.note(shell.shell.span.start, "SHELL is ignored: there is no RUN".to_owned())
+            }
+            Instruction::Maintainer(maintainer) => {
+                let why = "MAINTAINER is ignored: use LABEL org.opencontainers.image.authors".to_owned();
+                self.note(maintainer.maintainer.span.start, why);
+            }
+            other => self.configure(running, other, &value)?,
+        }
+        Ok(())
+    }
+
+    /// An instruction that changes how the image is run, and brings no files.
+    fn configure(
+        &self,
+        running: &mut Running,
+        instruction: &Instruction<'_>,
+        value: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(), Error> {
+        let Running { stage, own_cmd, .. } = running;
+        let word = |text: &UnescapedString<'_>| self.expanded(text, value);
         let config = &mut stage.config;
         match instruction {
-            Instruction::Arg(arg) => self.arg(arg, args, globals)?,
             Instruction::Env(env) => {
                 let at = env.env.span.start;
-                for (name, text) in pairs(&env.arguments.value, &value).map_err(|why| self.wrong(at, why))? {
+                for (name, text) in pairs(&env.arguments.value, value).map_err(|why| self.wrong(at, why))? {
                     set_env(config.env.get_or_insert_default(), &name, &text);
                 }
             }
             Instruction::Label(label) => {
                 let at = label.label.span.start;
-                for (name, mut text) in pairs(&label.arguments.value, &value).map_err(|why| self.wrong(at, why))? {
+                for (name, mut text) in pairs(&label.arguments.value, value).map_err(|why| self.wrong(at, why))? {
                     if name == image::WANTS_KEY {
                         let wants = image::parse_wants(&text).map_err(|error| self.wrong(at, error.to_string()))?;
                         text = wants_text(&wants);
@@ -276,17 +312,16 @@ impl Reader<'_, '_> {
                 let (args, shell) = command(&entrypoint.arguments);
                 if !*own_cmd {
                     config.cmd = None;
+                    stage.shell_form.cmd = false;
                 }
                 config.entrypoint = Some(args);
-                stage.shell_form = shell.then_some("ENTRYPOINT");
+                stage.shell_form.entrypoint = shell;
             }
             Instruction::Cmd(cmd) => {
                 let (args, shell) = command(&cmd.arguments);
                 *own_cmd = true;
-                if config.entrypoint.is_none() {
-                    stage.shell_form = shell.then_some("CMD");
-                }
                 config.cmd = Some(args);
+                stage.shell_form.cmd = shell;
             }
             Instruction::Expose(expose) => {
                 for text in &expose.arguments {
@@ -309,30 +344,7 @@ impl Reader<'_, '_> {
             }
             Instruction::Stopsignal(signal) => config.stop_signal = Some(word(&signal.arguments)?),
             Instruction::Healthcheck(check) => {
-                config.healthcheck = Some(self.healthcheck(&check.options, &check.arguments, &value)?);
-            }
-            Instruction::Copy(copy) => {
-                let at = copy.copy.span.start;
-                self.copy(stage, "COPY", at, &copy.options, &copy.src, &copy.dest, number, &value, spool)?;
-            }
-            Instruction::Add(add) => {
-                let at = add.add.span.start;
-                self.copy(stage, "ADD", at, &add.options, &add.src, &add.dest, number, &value, spool)?;
-            }
-            Instruction::Run(run) => {
-                let line = self.line(run.run.span.start);
-                return Err(Error::Run { file: self.input.file.clone(), line });
-            }
-            Instruction::Onbuild(onbuild) => {
-                let (what, instead) = ("ONBUILD is not supported", "write the instruction where it is needed");
-                return Err(self.unsupported(onbuild.onbuild.span.start, what, instead));
-            }
-            Instruction::Shell(shell) => {
-                self.note(shell.shell.span.start, "SHELL is ignored: there is no RUN".to_owned())
-            }
-            Instruction::Maintainer(maintainer) => {
-                let why = "MAINTAINER is ignored: use LABEL org.opencontainers.image.authors".to_owned();
-                self.note(maintainer.maintainer.span.start, why);
+                config.healthcheck = Some(self.healthcheck(&check.options, &check.arguments, value)?);
             }
             _ => return Err(self.wrong(0, "it has an instruction that is not known here".to_owned())),
         }

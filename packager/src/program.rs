@@ -57,16 +57,20 @@ pub(crate) fn find(stage: &Stage, spool: &mut Spool<'_>, cache: &Cache, now_ns: 
             Some(At::Added(source)) => source.clone(),
             Some(At::Base(file)) => match &stage.base.platform {
                 // It was checked when the image below was built.
-                Some(platform) if stage.base.args.first() == Some(name) => {
+                Some(platform) if stage.base.args.first() == Some(name) && stage.shell_form.instruction().is_none() => {
                     return Ok(Some(Found { path, platform: platform.clone(), facts: None }));
                 }
                 _ => stage.base.source(file),
             },
             Some(At::Folder { .. } | At::Symlink(_)) | None => continue,
         };
-        return examine(stage, path, &source, spool, cache, now_ns).map(Some);
+        let found = examine(stage, path, &source, spool, cache, now_ns)?;
+        return match stage.shell_form.instruction() {
+            Some(instruction) if found.facts.is_some() => Err(Error::ShellForm { instruction }),
+            Some(_) | None => Ok(Some(found)),
+        };
     }
-    match stage.shell_form {
+    match stage.shell_form.instruction() {
         Some(instruction) => Err(Error::ShellForm { instruction }),
         None => {
             let why = format!("there is no file `{name}` in it, which ENTRYPOINT or CMD names");

@@ -20,8 +20,24 @@ pub(crate) struct Stage {
     pub(crate) base: Base,
     pub(crate) added: Vec<Added>,
     pub(crate) config: ExecutionConfig,
-    /// ENTRYPOINT or CMD that was written in shell form.
-    pub(crate) shell_form: Option<&'static str>,
+    pub(crate) shell_form: ShellForm,
+}
+
+/// Which of the two were written as a line for a shell.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ShellForm {
+    pub(crate) entrypoint: bool,
+    pub(crate) cmd: bool,
+}
+
+impl ShellForm {
+    pub(crate) fn instruction(self) -> Option<&'static str> {
+        match (self.entrypoint, self.cmd) {
+            (true, _) => Some("ENTRYPOINT"),
+            (false, true) => Some("CMD"),
+            (false, false) => None,
+        }
+    }
 }
 
 /// The layers that are there already.
@@ -75,7 +91,12 @@ impl Base {
 
 impl Stage {
     pub(crate) fn scratch() -> Self {
-        Self { base: Base::scratch(), added: Vec::new(), config: ExecutionConfig::default(), shell_form: None }
+        Self {
+            base: Base::scratch(),
+            added: Vec::new(),
+            config: ExecutionConfig::default(),
+            shell_form: ShellForm::default(),
+        }
     }
 
     /// On top of a local image. A program without a root filesystem becomes one file in one.

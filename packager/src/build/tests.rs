@@ -167,6 +167,8 @@ fn an_image_stacks_on_the_layers_of_its_base() {
         httpd.layers.iter().map(|l| l.digest).collect::<Vec<_>>()
     );
     assert_eq!(cats.layers.len(), 3);
+    bench.put("Dockerfile", "FROM httpd\nCMD a line\n");
+    assert!(matches!(bench.build().unwrap_err(), Error::ShellForm { instruction: "CMD" }));
     let config = bench.config(&cats);
     assert_eq!(config.env.unwrap(), ["A=1", "B=1"]);
     assert_eq!(config.entrypoint.unwrap(), ["/httpd.wasm"]);
@@ -273,6 +275,11 @@ fn what_cannot_be_built_is_refused_in_a_sentence() {
             "FROM scratch\nCOPY app.wasm /\nENTRYPOINT /app.wasm now\n",
             "ENTRYPOINT in shell form needs `/bin/sh`, which this image does not have",
             "write the arguments as a list: ENTRYPOINT [\"/app.wasm\", \"argument\"]",
+        ),
+        (
+            "FROM scratch\nCOPY app.wasm /\nENTRYPOINT [\"/app.wasm\"]\nCMD now then\n",
+            "CMD in shell form needs `/bin/sh`, which this image does not have",
+            "write the arguments as a list: CMD [\"/app.wasm\", \"argument\"]",
         ),
         (
             "FROM scratch\nLABEL margay.wants=\"fs:data\"\n",
