@@ -156,6 +156,9 @@ pub enum Error {
     /// This node has not joined a control plane.
     #[error("this node has not joined a control plane: `{}` is missing", .0.display())]
     NotJoined(PathBuf),
+    /// Another agent of the same home runs.
+    #[error("another agent runs here: it holds `{}`", .0.display())]
+    AgentRuns(PathBuf),
     /// An answer from a task could not be had.
     #[error("task `{task}` did not answer: {why}")]
     NoAnswer {
@@ -216,6 +219,7 @@ impl Error {
             | Self::BadArgument { .. }
             | Self::ControlPlane { .. }
             | Self::Identity(_)
+            | Self::AgentRuns(_)
             | Self::NoAnswer { .. }
             | Self::System { .. } => return None,
         };

@@ -173,8 +173,10 @@ fn path_in_layers(plan: &Plan, name: &str) -> String {
 }
 
 fn native(home: &Home, blobs: &Blobs, name: &str, plan: Plan, preparing: &mut dyn FnMut()) -> Result<Ready> {
-    let failed =
-        |error: shim::Error| Error::Native { why: format!("cannot run native image `{name}`: {}", chain(&error)), hint: error.hint() };
+    let failed = |error: shim::Error| Error::Native {
+        why: format!("cannot run native image `{name}`: {}", chain(&error)),
+        hint: error.hint(),
+    };
     let runtime = shim::Runtime::probe().map_err(failed)?;
     let cache = shim::Layers::open(&home.prepared().join("native")).map_err(failed)?;
     let mut layers = Vec::new();

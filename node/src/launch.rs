@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     os::{fd::OwnedFd, unix::net::UnixListener},
     path::PathBuf,
     time::Duration,
@@ -44,6 +44,7 @@ pub(crate) struct Container {
     pub allow: Vec<Capability>,
     pub memory_bytes_max: Option<u64>,
     pub cpu_time_max: Option<Duration>,
+    pub wall_time_max: Option<Duration>,
     pub cpu_millis: Option<u32>,
     pub launch_type: LaunchType,
     /// Whether it runs on when its supervisor is gone, to be adopted.
@@ -148,6 +149,9 @@ impl Launch {
             (None, LaunchType::Node) if serves => Some(OWN_CPU_TIME_MAX),
             (None, LaunchType::Node | LaunchType::Pool) => limits.cpu_time_max,
         };
+        if container.wall_time_max.is_some() {
+            limits.wall_time_max = container.wall_time_max;
+        }
         Ok(Self { container, args, effective, limits, kind, ready })
     }
 
@@ -163,13 +167,16 @@ impl Launch {
             MountSource::Folder(path) => path.display().to_string(),
         };
         let mounts = self.container.mounts.iter();
-        mounts.map(|m| MountRecord { source: source(&m.source), path: m.path.clone(), read_only: m.read_only }).collect()
+        mounts
+            .map(|m| MountRecord { source: source(&m.source), path: m.path.clone(), read_only: m.read_only })
+            .collect()
     }
 
     /// What to write into its folder about its ports.
     pub fn asked_ports(&self) -> Vec<PublishedPort> {
         let published = self.container.ports.iter();
-        let published = published.map(|p| PublishedPort { container_port: p.container_port, host_port: Some(p.host_port) });
+        let published =
+            published.map(|p| PublishedPort { container_port: p.container_port, host_port: Some(p.host_port) });
         let inside = self.container.ingress_ports.iter();
         published.chain(inside.map(|port| PublishedPort { container_port: *port, host_port: None })).collect()
     }
@@ -187,6 +194,11 @@ impl Launch {
         granted.map(|publish| Ok((publish.container_port, listen(publish)?))).collect()
     }
 
+    /// The ports on which the ingress may reach it.
+    pub fn ingress_ports(&self) -> Vec<u16> {
+        self.container.ingress_ports.iter().copied().filter(|port| self.may_listen(*port)).collect()
+    }
+
     /// The folders behind its mounts, made where they are missing.
     fn folders(&self, home: &Home) -> Result<Vec<Folder>> {
         let mut folders = Vec::new();
@@ -197,9 +209,7 @@ impl Launch {
             };
             let mount = self.container.mounts.iter().enumerate().find(named).map(|(_, mount)| mount);
             let folder = match mount.map(|mount| &mount.source) {
-                Some(MountSource::Folder(folder)) => {
-                    folder.canonicalize().map_err(Error::file("find", folder))?
-                }
+                Some(MountSource::Folder(folder)) => folder.canonicalize().map_err(Error::file("find", folder))?,
                 // `--allow fs:/data#rw;volume=book` names a volume without a `-v`.
                 Some(MountSource::Volume(_)) | None => volume_folder(home, &self.container.owner, volume)?,
             };
@@ -231,9 +241,11 @@ impl Launch {
             Ready::Native { plan, layers, runtime } => {
                 let assignment = self.native_assignment(home, folder, doors, streams, plan, layers, runtime)?;
                 let (path, name) = (folder.path().to_owned(), folder.record().name.clone());
-                Running::native(path, assignment)
-                    .await
-                    .map_err(|error| Error::Start { task: name, why: chain(&error), hint: error.hint() })
+                Running::native(path, assignment).await.map_err(|error| Error::Start {
+                    task: name,
+                    why: chain(&error),
+                    hint: error.hint(),
+                })
             }
         }
     }
@@ -426,10 +438,14 @@ impl Doors {
     pub fn ports(&self) -> Vec<PublishedPort> {
         let port = |listener: &TcpListener| listener.local_addr().ok().map(|address| address.port());
         let published = self.published.iter();
-        let published = published.map(|(container_port, l)| PublishedPort { container_port: *container_port, host_port: port(l) });
+        let published =
+            published.map(|(container_port, l)| PublishedPort { container_port: *container_port, host_port: port(l) });
         let only_inside = self.ingress.iter().filter(|(port, _)| !self.published.iter().any(|(p, _)| p == port));
         published
-            .chain(only_inside.map(|(container_port, _)| PublishedPort { container_port: *container_port, host_port: None }))
+            .chain(
+                only_inside
+                    .map(|(container_port, _)| PublishedPort { container_port: *container_port, host_port: None }),
+            )
             .collect()
     }
 }
@@ -459,9 +475,4 @@ pub(crate) fn arguments(
     let is_program_alone = matches!(plan.program, image::Program::Layer(_)) && head.is_empty();
     let program = is_program_alone.then(|| name.to_owned());
     program.into_iter().chain(head.iter().cloned()).chain(tail.iter().cloned()).collect()
-}
-
-/// Addresses that a listener on every address is reached at from this machine.
-pub(crate) fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }

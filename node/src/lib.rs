@@ -16,6 +16,7 @@ mod running; // the process that runs it, worker or shim
 mod local; // one task without a server
 mod keeper; // the same in the background
 
+mod agent; // a node of a cluster: whatever should run here, runs
 pub mod usage_log; // what was used, kept until the ledger has it exactly once
 pub mod ingress; // host name -> a healthy replica, here or on another node
 mod tls; // certificates that name nodes and the control plane
@@ -26,6 +27,7 @@ mod sockets; // Unix sockets with long paths
 mod signals; // the signals that ask us to end
 mod error;
 
+pub use agent::{Agent, AgentConfig, AtEnd, JoinOptions, join};
 pub use error::{Error, Result};
 pub use home::Home;
 pub use keeper::{detach, keep};

@@ -1,6 +1,10 @@
 //! One task on this machine, without a server: the agent for one, in the process of `margay run`.
 
-use std::{io::IsTerminal, os::fd::{AsFd, OwnedFd}, time::Duration};
+use std::{
+    io::IsTerminal,
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
+};
 
 use spec::{LaunchType, TaskId, Timestamp};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -12,7 +16,7 @@ use crate::{
     images::{Blobs, make_ready},
     launch::{Container, Doors, Launch, Streams, arguments},
     request::{LocalImage, Note, RunOutcome, RunRequest, Started},
-    running::{Ended, Happening, Running},
+    running::{Ended, Happening},
     tasks::{self, Origin, Owned, Phase, ProcessId, Status, TaskRecord},
 };
 
@@ -72,7 +76,8 @@ fn decide(home: &Home, request: &RunRequest, watch: &mut impl FnMut(Note)) -> Re
         mounts: request.mounts.clone(),
         allow: request.allow.clone(),
         memory_bytes_max: request.memory_bytes_max,
-        cpu_time_max: None,
+        cpu_time_max: request.cpu_time_max,
+        wall_time_max: request.wall_time_max,
         cpu_millis: None,
         launch_type: LaunchType::Node,
         adoptable: false,
@@ -99,23 +104,26 @@ fn container_name(image: &str) -> spec::ContainerName {
 }
 
 fn create(home: &Home, request: &RunRequest, launch: &Launch) -> Result<Owned> {
-    tasks::create(home, TaskRecord {
-        version: 1,
-        id: launch.container.task.to_string(),
-        name: request.name.clone().unwrap_or_default(),
-        image: request.image.name.clone(),
-        digest: request.image.digest,
-        kind: launch.kind,
-        origin: Origin::Local,
-        created: Timestamp::of(std::time::SystemTime::now()),
-        command: launch.args.clone(),
-        ports: launch.asked_ports(),
-        mounts: launch.mount_records(),
-        env: request.env.keys().cloned().collect(),
-        limits: launch.limits.clone(),
-        grants: launch.effective.capabilities.clone(),
-        remove_at_end: request.remove_at_end,
-    })
+    tasks::create(
+        home,
+        TaskRecord {
+            version: 1,
+            id: launch.container.task.to_string(),
+            name: request.name.clone().unwrap_or_default(),
+            image: request.image.name.clone(),
+            digest: request.image.digest,
+            kind: launch.kind,
+            origin: Origin::Local,
+            created: Timestamp::of(std::time::SystemTime::now()),
+            command: launch.args.clone(),
+            ports: launch.asked_ports(),
+            mounts: launch.mount_records(),
+            env: request.env.keys().cloned().collect(),
+            limits: launch.limits.clone(),
+            grants: launch.effective.capabilities.clone(),
+            remove_at_end: request.remove_at_end,
+        },
+    )
 }
 
 async fn supervise(

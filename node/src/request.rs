@@ -27,6 +27,10 @@ pub struct RunRequest {
     pub allow: Vec<Capability>,
     /// `-m`.
     pub memory_bytes_max: Option<u64>,
+    /// `--cpu-time`: of one request, or of the command.
+    pub cpu_time_max: Option<Duration>,
+    /// `--timeout`: of one request, or of the command.
+    pub wall_time_max: Option<Duration>,
     /// `-i`: hand over our standard input.
     pub interactive: bool,
     /// `-t`: the program may know that it speaks to a terminal of these rows and columns.
@@ -166,6 +170,8 @@ impl RunRequest {
             mounts: Vec::new(),
             allow: Vec::new(),
             memory_bytes_max: None,
+            cpu_time_max: None,
+            wall_time_max: None,
             interactive: false,
             terminal: None,
             remove_at_end: false,

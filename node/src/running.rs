@@ -18,7 +18,7 @@ pub(crate) enum Running {
 pub(crate) struct Native {
     task: shim::Task,
     started: bool,
-    ended: tokio::task::JoinHandle<Ended>,
+    ended: tokio::sync::oneshot::Receiver<Ended>,
 }
 
 /// What happens to a container.
@@ -50,7 +50,7 @@ impl Ended {
         }
     }
 
-    fn of_native((exit, usage): (shim::Exit, Usage)) -> Self {
+    pub fn of_native((exit, usage): (shim::Exit, Usage)) -> Self {
         Self {
             exit_code: exit.code(),
             reason: exit.message(),
@@ -82,11 +82,19 @@ impl Running {
 
     /// A native container that runs already.
     pub fn adopted_native(task: shim::Task) -> Self {
+        let (tell, ended) = tokio::sync::oneshot::channel();
         let waiting = task.clone();
-        let ended = tokio::task::spawn_blocking(move || match waiting.wait() {
-            Ok(ended) => Ended::of_native(ended),
-            Err(error) => Ended::lost(crate::error::chain(&error)),
+        // A thread of its own: it waits for as long as the container runs, and nobody waits for it.
+        let waiter = std::thread::Builder::new().name("native-wait".to_owned()).stack_size(128 << 10);
+        let spawned = waiter.spawn(move || {
+            let _ = tell.send(match waiting.wait() {
+                Ok(ended) => Ended::of_native(ended),
+                Err(error) => Ended::lost(crate::error::chain(&error)),
+            });
         });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "nobody waits for a native container");
+        }
         Self::Native(Native { task, started: false, ended })
     }
 
@@ -108,7 +116,7 @@ impl Running {
             }
             Self::Native(native) => Happening::Ended(match (&mut native.ended).await {
                 Ok(ended) => ended,
-                Err(error) => Ended::lost(error.to_string()),
+                Err(_) => Ended::lost("E_SHIM_LOST: nobody waited for the container"),
             }),
         }
     }
@@ -130,6 +138,14 @@ impl Running {
         match self {
             Self::Wasm(worker) => worker.kill(),
             Self::Native(native) => drop(native.task.kill(9)),
+        }
+    }
+
+    /// The native container, if it is one.
+    pub fn as_native(&self) -> Option<&shim::Task> {
+        match self {
+            Self::Wasm(_) => None,
+            Self::Native(native) => Some(&native.task),
         }
     }
 

@@ -120,9 +120,7 @@ mod tests {
 
     #[test]
     fn sockets_of_two_tasks_never_share_a_name() {
-        let name = |tenant: &str, task: &str, port| {
-            socket_name(&tenant.parse().unwrap(), &task.parse().unwrap(), port)
-        };
+        let name = |tenant: &str, task: &str, port| socket_name(&tenant.parse().unwrap(), &task.parse().unwrap(), port);
         assert_ne!(name("a-b", "c", 80), name("a", "b-c", 80));
         assert_ne!(name("a", "b", 80), name("a", "b", 8));
         assert!(name(&"a".repeat(63), &"b".repeat(63), 65535).len() < 40);

@@ -5,10 +5,7 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 
-use super::{
-    answer::Refusal,
-    routes::Arrival,
-};
+use super::{answer::Refusal, routes::Arrival};
 
 /// Speaks about one connection only (RFC 9110 7.6.1), or about who sent it through which proxy.
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -37,11 +34,15 @@ pub(super) fn host(request: &Request<impl Sized>) -> Result<String, Refusal> {
     let (first, more) = (hosts.next(), hosts.next());
     let named = match (first, more) {
         (_, Some(_)) => return Err(Refusal::bad("the request has more than one Host header")),
-        (Some(value), None) => Some(authority(value.as_bytes()).ok_or_else(|| Refusal::bad("the Host header names no host"))?),
+        (Some(value), None) => {
+            Some(authority(value.as_bytes()).ok_or_else(|| Refusal::bad("the Host header names no host"))?)
+        }
         (None, None) => None,
     };
     let asked = match request.uri().authority() {
-        Some(asked) => Some(authority(asked.as_str().as_bytes()).ok_or_else(|| Refusal::bad("the request names no host"))?),
+        Some(asked) => {
+            Some(authority(asked.as_str().as_bytes()).ok_or_else(|| Refusal::bad("the request names no host"))?)
+        }
         None => None,
     };
     match (named, asked) {
@@ -210,15 +211,18 @@ mod tests {
         let mut got: Vec<_> =
             parts.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         got.sort();
-        assert_eq!(got, [
-            "accept: text/html",
-            "content-length: 0",
-            "host: cats.localhost:8080",
-            "via: 1.1 margay",
-            "x-forwarded-for: 9.9.9.9",
-            "x-forwarded-host: cats.localhost:8080",
-            "x-forwarded-proto: http",
-        ]);
+        assert_eq!(
+            got,
+            [
+                "accept: text/html",
+                "content-length: 0",
+                "host: cats.localhost:8080",
+                "via: 1.1 margay",
+                "x-forwarded-for: 9.9.9.9",
+                "x-forwarded-host: cats.localhost:8080",
+                "x-forwarded-proto: http",
+            ]
+        );
         assert_eq!(parts.uri, "/a?b=c");
         let peer = onward(&request, "cats.localhost", sender, Arrival::Peer).unwrap();
         assert_eq!(peer.headers["x-forwarded-for"], "1.2.3.4", "the other ingress has judged it");

@@ -33,7 +33,9 @@ impl<S> Patient<S> {
         let deadline = Instant::now() + self.write_time_max;
         let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         match waiting.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the other side reads too slowly"))),
+            Poll::Ready(()) => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the other side reads too slowly")))
+            }
             Poll::Pending => Poll::Pending,
         }
     }

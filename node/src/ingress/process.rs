@@ -1,7 +1,4 @@
-use std::{
-    io,
-    net::{SocketAddr, TcpListener},
-};
+use std::{io, net::TcpListener};
 
 use rustix::{
     process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit},
@@ -10,7 +7,7 @@ use rustix::{
 
 use super::{
     folder::{INGRESS_ID, IngressFolder},
-    serve::{Door, Limits, bind, serve},
+    serve::{Door, Limits, serve},
 };
 use crate::{
     error::{Error, Result},
@@ -24,48 +21,42 @@ pub struct IngressConfig {
     pub home: Home,
     /// For everybody; listening already, so that its queue outlives this process when somebody else holds it too.
     pub listener: TcpListener,
-    /// For the ingresses of other nodes, over mTLS.
-    pub listen_peers: Option<SocketAddr>,
+    /// For the ingresses of other nodes, over mTLS; listening already as well.
+    pub peers: Option<TcpListener>,
     /// How much and how long.
     pub limits: Limits,
 }
 
-/// Runs the ingress in this process until it is asked to end (SIGTERM, SIGINT). `bound` hears once where it listens.
+/// Runs the ingress in this process until it is asked to end (SIGTERM, SIGINT). `unprivileged` is called
+/// once the rights of root are given up: the kernel forgets then whose child this is, and somebody may want to say so again.
 ///
 /// To be called before the process has a second thread: root becomes the ingress' own user here, which is a matter of
 /// threads, and the folder of routes becomes the working folder, because that user cannot walk to it.
 ///
 /// # Errors
-/// When a port is taken, or a right cannot be given up.
-pub fn run(config: IngressConfig, bound: impl FnOnce(SocketAddr, Option<SocketAddr>)) -> Result<()> {
+/// When a right cannot be given up.
+pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
     let folder = IngressFolder::at(config.home.ingress());
     folder.make()?;
-    let listener = config.listener;
-    listener.set_nonblocking(true).map_err(system("listen"))?;
-    let peers = config.listen_peers.map(listen).transpose()?;
-    let address = |listener: &TcpListener| listener.local_addr().map_err(system("ask for our own address"));
-    let addresses = (address(&listener)?, peers.as_ref().map(address).transpose()?);
+    let (listener, peers) = (config.listener, config.peers);
+    for socket in [Some(&listener), peers.as_ref()].into_iter().flatten() {
+        socket.set_nonblocking(true).map_err(system("listen"))?;
+    }
     std::env::set_current_dir(folder.path()).map_err(Error::file("enter", folder.path()))?;
     raise_descriptor_limit();
     give_up_rights().map_err(system("give up the rights of root"))?;
-    bound(addresses.0, addresses.1);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(system("start threads"))?;
+    unprivileged();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system("start threads"))?;
     runtime.block_on(async {
         let take = |listener| tokio::net::TcpListener::from_std(listener).map_err(system("listen"));
-        let door =
-            Door { folder: ".".into(), listener: take(listener)?, peers: peers.map(take).transpose()?, limits: config.limits };
+        let door = Door {
+            folder: ".".into(),
+            listener: take(listener)?,
+            peers: peers.map(take).transpose()?,
+            limits: config.limits,
+        };
         serve(door, crate::signals::terminated()).await;
         Ok(())
-    })
-}
-
-fn listen(address: SocketAddr) -> Result<TcpListener> {
-    bind(address).map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => Error::PortTaken { port: address.port(), task: None },
-        _ => Error::Listen { port: address.port(), source },
     })
 }
 

@@ -1,6 +1,5 @@
 use std::{
     convert::Infallible,
-    io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -221,11 +220,4 @@ impl App {
             }
         }
     }
-}
-
-/// For errors that only the operator can do something about.
-pub(super) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
 }

@@ -79,7 +79,8 @@ impl Upstream {
     fn take_idle(&self, target: &Target) -> Option<Sender> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.get_mut(target)?;
-        let found = std::iter::from_fn(|| kept.pop()).find(|(s, since)| !s.is_closed() && since.elapsed() < IDLE_TIME_MAX);
+        let found =
+            std::iter::from_fn(|| kept.pop()).find(|(s, since)| !s.is_closed() && since.elapsed() < IDLE_TIME_MAX);
         if kept.is_empty() {
             idle.remove(target);
         }

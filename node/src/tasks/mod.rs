@@ -18,4 +18,4 @@ pub use record::{ClusterOrigin, Kind, MountRecord, Origin, Phase, State, Status,
 pub use verbs::{Removal, remove, stop, usage};
 
 pub(crate) use folder::create;
-pub(crate) use process::{kill, signal};
+pub(crate) use process::kill;

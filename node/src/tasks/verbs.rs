@@ -40,7 +40,11 @@ pub fn stop(task: &TaskFolder, grace: Duration) -> Result<State> {
     {
         return Err(Error::Refused(spec::wire::Fault {
             code: "cluster-task".to_owned(),
-            message: format!("`{}` belongs to cluster `{}`, which would start it again", task.record().name, origin.cluster),
+            message: format!(
+                "`{}` belongs to cluster `{}`, which would start it again",
+                task.record().name,
+                origin.cluster
+            ),
             hint: Some(match &origin.service {
                 Some(service) => format!("margay service delete {service}, or margay task stop {}", origin.task),
                 None => format!("margay task stop {}", origin.task),

@@ -10,13 +10,7 @@ pub(super) enum Entry {
     /// What was used, and the reading that it leads to.
     Record { record: UsageRecord, reading: Usage },
     /// A reading that an earlier log holds the records for.
-    Baseline {
-        tenant: spec::Tenant,
-        task: spec::TaskId,
-        container: spec::ContainerName,
-        image: Digest,
-        reading: Usage,
-    },
+    Baseline { tenant: spec::Tenant, task: spec::TaskId, container: spec::ContainerName, image: Digest, reading: Usage },
 }
 
 impl Entry {

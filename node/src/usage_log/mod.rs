@@ -79,7 +79,8 @@ impl UsageLog {
     }
 
     fn begin(folder: PathBuf, last: BTreeMap<Meter, Usage>) -> Result<Self> {
-        let boot = format!("{:013x}-{}", Timestamp::of(std::time::SystemTime::now()).millis(), files::random_hex::<4>());
+        let boot =
+            format!("{:013x}-{}", Timestamp::of(std::time::SystemTime::now()).millis(), files::random_hex::<4>());
         let path = log_path(&folder, &boot);
         let file = OpenOptions::new()
             .append(true)
@@ -183,15 +184,15 @@ impl UsageLog {
         Ok(None)
     }
 
-    /// The ledger has `batch`: it is not sent again, and a log of which it has everything goes.
+    /// The ledger has the log `boot` up to record `seq`: that is not sent again, and a log of which it has everything
+    /// goes.
     ///
     /// # Errors
-    /// When that cannot be written down. The batch is then sent again, which the ledger takes as one.
-    pub fn acknowledge(&mut self, batch: &UsageBatch) -> Result<()> {
-        let Some(last) = batch.records.last() else { return Ok(()) };
-        let path = log_path(&self.folder, &batch.boot);
-        if read_cursor(&path)? < last.seq {
-            files::write(&cursor_path(&path), last.seq.to_string().as_bytes(), Durable::No)?;
+    /// When that cannot be written down. The records are then sent again, which the ledger takes as one.
+    pub fn acknowledge(&mut self, boot: &str, seq: u64) -> Result<()> {
+        let path = log_path(&self.folder, boot);
+        if read_cursor(&path)? < seq {
+            files::write(&cursor_path(&path), seq.to_string().as_bytes(), Durable::No)?;
         }
         self.remove_finished()
     }

@@ -2,7 +2,10 @@ use std::path::Path;
 
 use spec::{Usage, UsageRecord};
 
-use super::{Meter, boot_of, line::{Chain, Entry}};
+use super::{
+    Meter, boot_of,
+    line::{Chain, Entry},
+};
 use crate::{error::Result, files};
 
 /// What a log holds, up to its first broken line.

@@ -1,0 +1,452 @@
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use spec::{
+    Host as Reachable, NodeId, NodeSpec, UsageBatch,
+    wire::{self, DesiredSet, NodeReport, ReportedTask, RouteTable, UsageTaken},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{
+    blanks::Blanks,
+    cache::{Cache, sweep_incoming},
+    capacity::node_spec,
+    control::{ANSWER_TIME_MAX, Control, POLL_TIME_MAX},
+    converge::{Step, TaskKey, converge},
+    found::{self, FoundTask},
+    host::Host,
+    join,
+    settings::NodeFolder,
+    task::TaskHandle,
+};
+use crate::{
+    error::{Error, Result, chain},
+    files::{self, Durable},
+    home::{Home, make_private},
+    ingress::Shared,
+    tls::Identity,
+    usage_log::UsageLog,
+};
+
+/// How an agent behaves.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Whose node it is; it has joined a control plane.
+    pub home: Home,
+    /// A container of the shared pool without a request for so long has no worker until the next one.
+    pub idle_after: Duration,
+    /// Workers that wait for a task.
+    pub blank_workers: usize,
+    /// Internal addresses that grants with `;private` may reach: the second of the two keys.
+    pub private: Vec<Reachable>,
+    /// What becomes of tasks when the agent is asked to end.
+    pub at_end: AtEnd,
+}
+
+/// What becomes of tasks when the agent is asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtEnd {
+    /// They run on, to be adopted by the next agent: an upgrade.
+    Leave,
+    /// They are stopped: the platform goes down.
+    Stop,
+}
+
+impl AgentConfig {
+    /// The usual one for `home`.
+    pub fn new(home: Home) -> Self {
+        let idle_after = Duration::from_secs(60);
+        Self { home, idle_after, blank_workers: 2, private: Vec::new(), at_end: AtEnd::Leave }
+    }
+}
+
+/// The agent of a node.
+pub struct Agent {
+    host: Arc<Host>,
+    folder: NodeFolder,
+    identity: Identity,
+    spec: NodeSpec,
+    boot: String,
+    at_end: AtEnd,
+    tasks: Mutex<BTreeMap<TaskKey, TaskHandle>>,
+    /// One agent for a home: held for as long as this lives.
+    _lock: File,
+}
+
+/// `desired.json`: what the control plane last said, and the highest epoch that it said it in.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    version: u32,
+    epoch: u64,
+    set: Option<DesiredSet>,
+}
+
+/// Silence of more than two of these makes a node suspect.
+const HEARTBEAT_EVERY: Duration = Duration::from_secs(3);
+/// Changes within so little time go into one report.
+const GATHER_FOR: Duration = Duration::from_millis(10);
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Half of the seven days for which a certificate is good.
+const RENEW_AFTER: Duration = Duration::from_secs(3 * 24 * 3600 + 12 * 3600);
+/// After a failure to reach the control plane; it is back within two seconds, and thousands of nodes wait for it.
+const RETRY_AFTER: Duration = Duration::from_millis(300);
+/// For a task to end at the end of the platform: its grace and then some.
+const END_TIME_MAX: Duration = Duration::from_secs(15);
+
+impl Agent {
+    /// Takes the node over from whatever agent there was before.
+    ///
+    /// # Errors
+    /// [`Error::NotJoined`], [`Error::Held`] while another agent runs, and when something cannot be read or written.
+    pub fn open(config: AgentConfig) -> Result<Self> {
+        let home = &config.home;
+        let folder = NodeFolder::of(home)?;
+        let lock = lock(&folder)?;
+        let identity = Identity::read(&folder.identity())?.ok_or_else(|| Error::NotJoined(folder.identity()))?;
+        make_private(&home.tasks())?;
+        let host = Host::new(
+            home,
+            identity.node.clone(),
+            Cache::new(home, identity.registry.clone()),
+            runtime::Broker::new(config.private),
+            Blanks::new(config.blank_workers),
+            config.idle_after,
+            UsageLog::open(&folder.usage())?,
+        );
+        host.ingress.make()?;
+        host.ingress.write_identity(&identity)?;
+        sweep_incoming(home);
+        let spec = node_spec(&folder.settings()?);
+        let boot = files::random_hex::<8>();
+        let tasks = Mutex::default();
+        Ok(Self { host: Arc::new(host), folder, identity, spec, boot, at_end: config.at_end, tasks, _lock: lock })
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> &NodeId {
+        &self.identity.node
+    }
+
+    /// Runs what should run until `shutdown`. `ready` hears once, when everything that ran before is adopted.
+    ///
+    /// # Errors
+    /// When what is on disk cannot be read. Everything else is tried again.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>, ready: impl FnOnce()) -> Result<()> {
+        let kept: Kept = files::read_json(&self.folder.desired())?.unwrap_or_default();
+        if kept.version > 1 {
+            wire::check_version("the desired set", kept.version)
+                .map_err(|source| Error::Newer { path: self.folder.desired(), source })?;
+        }
+        self.take_over(kept.set.as_ref())?;
+        ready();
+        let (tell, sets) = watch::channel(kept.set.map(Arc::new));
+        tokio::select! {
+            () = shutdown => {}
+            () = self.listen(kept.epoch, &tell) => {}
+            () = self.follow(sets.clone()) => {}
+            () = self.report(sets.clone()) => {}
+            () = self.bill() => {}
+            () = self.keep_house() => {}
+            () = self.host.blanks.refill() => {}
+        }
+        self.end().await;
+        Ok(())
+    }
+
+    fn control(&self) -> Result<Control> {
+        // Read anew: it may have been renewed.
+        let identity = Identity::read(&self.folder.identity())?.unwrap_or_else(|| self.identity.clone());
+        Ok(Control::new(&identity.control_plane, identity.client()?))
+    }
+
+    /// Adopts what runs and should, and ends the rest.
+    fn take_over(&self, desired: Option<&DesiredSet>) -> Result<()> {
+        let mut found = found::collect(&self.host.home)?;
+        for task in desired.map_or(&[][..], |set| &set.tasks) {
+            let key = (task.tenant.clone(), task.id.clone());
+            if let Some(found) = found.remove(&key) {
+                self.tasks().insert(key, TaskHandle::start(&self.host, task.clone(), found));
+            }
+        }
+        for (key, left) in found {
+            self.clear(&key, left);
+        }
+        found::sweep(&self.host.home);
+        Ok(())
+    }
+
+    /// Nobody wants it any more. What has ended stays for a while, for whoever wants to know why.
+    fn clear(&self, (_, task): &TaskKey, left: FoundTask) {
+        for (container, found) in left {
+            if found.has_ended() {
+                continue;
+            }
+            tracing::info!(%task, %container, "nobody wants it any more: removed");
+            if let Err(error) = found.clear() {
+                tracing::warn!(%task, %container, error = chain(&error), "it could not be removed");
+            }
+        }
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, BTreeMap<TaskKey, TaskHandle>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the control plane what should run, again and again. What it says is on disk before anybody acts on it.
+    async fn listen(&self, mut epoch: u64, tell: &watch::Sender<Option<Arc<DesiredSet>>>) {
+        let mut control = self.control();
+        // Nothing is known of what this control plane last said: the first answer comes at once.
+        let mut after: Option<i64> = None;
+        loop {
+            let path = after.map_or("/v1/node/desired".to_owned(), |rev| format!("/v1/node/desired?after={rev}"));
+            let answer = match &control {
+                Ok(control) => control.get::<DesiredSet>(&path, POLL_TIME_MAX).await,
+                Err(error) => Err(Error::Identity(chain(error))),
+            };
+            match answer.and_then(|set| self.accept(set, &mut epoch, tell)) {
+                Ok(Some(revision)) => after = Some(revision),
+                Ok(None) => sleep(HEARTBEAT_EVERY).await,
+                Err(error) => {
+                    tracing::debug!(error = chain(&error), "the control plane is away");
+                    sleep(RETRY_AFTER).await;
+                    control = self.control();
+                    after = None;
+                }
+            }
+        }
+    }
+
+    /// Takes a set, unless somebody says it whose time is over.
+    fn accept(
+        &self,
+        set: DesiredSet,
+        epoch: &mut u64,
+        tell: &watch::Sender<Option<Arc<DesiredSet>>>,
+    ) -> Result<Option<i64>> {
+        if let Err(error) = wire::check_version("the desired set", set.version) {
+            tracing::error!(%error, "the control plane is newer than this node");
+            return Ok(None);
+        }
+        if set.epoch < *epoch {
+            tracing::warn!(epoch = set.epoch, known = *epoch, "an old leader speaks: not obeyed");
+            return Ok(None);
+        }
+        let revision = set.revision;
+        let news = tell.borrow().as_ref().is_none_or(|known| **known != set);
+        if news {
+            *epoch = set.epoch;
+            let kept = Kept { version: 1, epoch: set.epoch, set: Some(without_tokens(&set)) };
+            files::write_json(&self.folder.desired(), &kept, Durable::Yes)?;
+            tell.send_replace(Some(Arc::new(set)));
+        }
+        Ok(Some(revision))
+    }
+
+    /// Moves what is here towards the last desired set, whenever either has changed.
+    async fn follow(&self, mut sets: watch::Receiver<Option<Arc<DesiredSet>>>) {
+        loop {
+            let set = sets.borrow_and_update().clone();
+            if let Some(set) = set {
+                self.converge(&set).await;
+            }
+            tokio::select! {
+                changed = sets.changed() => if changed.is_err() { return },
+                () = self.host.ended.notified() => {}
+            }
+        }
+    }
+
+    async fn converge(&self, set: &DesiredSet) {
+        let shared = Shared { version: 1, node: self.identity.node.clone(), routes: set.routes.clone() };
+        if let Err(error) = self.host.ingress.write_shared(&shared) {
+            tracing::error!(error = chain(&error), "the ingress does not get its routes");
+        }
+        let seen = self.tasks().iter().map(|(key, task)| (key.clone(), task.seen())).collect();
+        for step in converge(set, &seen) {
+            match step {
+                Step::Stop(key) => {
+                    tracing::info!(task = %key.1, "stop");
+                    self.tasks().get(&key).into_iter().for_each(TaskHandle::stop);
+                }
+                Step::Forget(key) => self.forget(&key).await,
+                Step::Start(key) => {
+                    let task = set.tasks.iter().find(|task| (&task.tenant, &task.id) == (&key.0, &key.1));
+                    if let Some(task) = task {
+                        tracing::info!(task = %key.1, "start");
+                        let handle = TaskHandle::start(&self.host, task.clone(), FoundTask::new());
+                        self.tasks().insert(key, handle);
+                    }
+                }
+            }
+        }
+        self.host.changed.notify_one();
+    }
+
+    async fn forget(&self, key: &TaskKey) {
+        let Some(task) = self.tasks().remove(key) else { return };
+        let meters: Vec<_> = task.boards.iter().map(|board| board.meter.clone()).collect();
+        let forgotten = self.host.with_usage(move |log| {
+            meters.iter().for_each(|meter| log.forget(meter));
+            Ok(())
+        });
+        if let Err(error) = forgotten.await {
+            tracing::warn!(error = chain(&error), "a meter could not be forgotten");
+        }
+    }
+
+    /// Says what is seen: at every change, and as a heartbeat.
+    async fn report(&self, sets: watch::Receiver<Option<Arc<DesiredSet>>>) {
+        let mut control = self.control();
+        let mut seq = 0;
+        loop {
+            seq += 1;
+            let revision = sets.borrow().as_ref().map_or(0, |set| set.revision);
+            let report = self.what_is_seen(seq, revision);
+            let sent = match &control {
+                Ok(control) => control.post::<serde::de::IgnoredAny>("/v1/node/report", &report).await,
+                Err(error) => Err(Error::Identity(chain(error))),
+            };
+            if let Err(error) = sent {
+                tracing::debug!(error = chain(&error), "a report was not taken");
+                sleep(RETRY_AFTER).await;
+                control = self.control();
+                continue;
+            }
+            let next = Instant::now() + HEARTBEAT_EVERY;
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = self.host.changed.notified() => sleep(GATHER_FOR).await,
+            }
+        }
+    }
+
+    fn what_is_seen(&self, seq: u64, revision: i64) -> NodeReport {
+        let tasks = self.tasks();
+        let tasks = tasks.iter().map(|((tenant, id), task)| ReportedTask {
+            tenant: tenant.clone(),
+            id: id.clone(),
+            status: task.status(),
+        });
+        NodeReport {
+            version: wire::VERSION,
+            boot: self.boot.clone(),
+            seq,
+            revision,
+            spec: self.spec.clone(),
+            tasks: tasks.collect(),
+        }
+    }
+
+    /// Reads every counter, and hands what was used to the ledger.
+    async fn bill(&self) {
+        loop {
+            sleep(MEASURE_EVERY).await;
+            self.measure().await;
+            if let Err(error) = self.upload().await {
+                tracing::debug!(error = chain(&error), "usage stays here for now");
+            }
+        }
+    }
+
+    async fn measure(&self) {
+        let boards: Vec<_> = self.tasks().values().flat_map(|task| task.boards.clone()).collect();
+        let read = move || boards.iter().filter_map(|board| Some((board.meter.clone(), board.read()?))).collect();
+        if let Ok(readings) = tokio::task::spawn_blocking(read).await {
+            self.host.measure(readings).await;
+        }
+    }
+
+    async fn upload(&self) -> Result<()> {
+        let control = self.control()?;
+        loop {
+            let node = self.identity.node.clone();
+            let Some(batch): Option<UsageBatch> = self.host.with_usage(move |log| log.batch(&node)).await? else {
+                return Ok(());
+            };
+            let taken: UsageTaken = control.post("/v1/node/usage", &batch).await?;
+            let first = batch.records.first().map_or(0, |record| record.seq);
+            self.host.with_usage(move |log| log.acknowledge(&batch.boot, taken.seq)).await?;
+            if taken.seq < first {
+                return Ok(()); // it takes nothing right now
+            }
+        }
+    }
+
+    /// Renews the certificate, and removes what nobody needs.
+    async fn keep_house(&self) {
+        loop {
+            if join::age(&self.folder).is_some_and(|age| age > RENEW_AFTER) {
+                if let Err(error) = self.renew().await {
+                    tracing::warn!(error = chain(&error), "the certificate could not be renewed yet");
+                }
+            }
+            let (home, host) = (self.host.home.clone(), self.host.clone());
+            let swept = tokio::task::spawn_blocking(move || {
+                found::sweep(&home);
+                host.cache.sweep();
+            });
+            let _ = swept.await;
+            sleep(SWEEP_EVERY).await;
+        }
+    }
+
+    async fn renew(&self) -> Result<()> {
+        let control = self.control()?;
+        let renewed = timeout(ANSWER_TIME_MAX, join::renew(&self.folder, &control, &self.identity)).await;
+        let renewed = renewed.map_err(|_| Error::ControlPlane {
+            address: self.identity.control_plane.clone(),
+            why: "no answer in time".to_owned(),
+        })??;
+        self.host.ingress.write_identity(&renewed)
+    }
+
+    /// The end of this agent, and of its tasks where that is meant.
+    async fn end(&self) {
+        if self.at_end == AtEnd::Leave {
+            return;
+        }
+        let mut tasks = std::mem::take(&mut *self.tasks());
+        tasks.values().for_each(TaskHandle::stop);
+        for task in tasks.values_mut() {
+            task.ended(END_TIME_MAX).await;
+        }
+        *self.tasks() = tasks;
+        self.measure().await;
+        if let Err(error) = self.upload().await {
+            tracing::debug!(error = chain(&error), "usage stays here until the next start");
+        }
+        // Nobody is behind these names until somebody says so again.
+        let nobody = Shared { version: 1, node: self.identity.node.clone(), routes: RouteTable::default() };
+        if let Err(error) = self.host.ingress.write_shared(&nobody) {
+            tracing::debug!(error = chain(&error), "the routes stay");
+        }
+    }
+}
+
+/// Tokens are for minutes, and secrets: they are not kept.
+fn without_tokens(set: &DesiredSet) -> DesiredSet {
+    let mut set = set.clone();
+    set.tasks.iter_mut().for_each(|task| task.pull_token = None);
+    set
+}
+
+fn lock(folder: &NodeFolder) -> Result<File> {
+    let path = folder.lock();
+    let file = File::options().write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(Error::file("open", &path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(_) => Err(Error::AgentRuns(path)),
+    }
+}

@@ -1,0 +1,210 @@
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use registry::{Auth, BlobSink, BlobWriter, Client, ClientOptions, Entries, PullOptions};
+use spec::{Descriptor, Digest, Reference};
+
+use crate::{
+    error::{Error, Result, chain},
+    home::{Home, make_private},
+    images::{Blobs, native_platforms},
+};
+
+/// Compressed blobs and prepared images together, before the least recently used go.
+const CACHE_BYTES_MAX: u64 = 10 << 30;
+
+/// Images on their way in: each pulled once, however many tasks wait for it.
+#[derive(Debug)]
+pub(super) struct Cache {
+    folder: PathBuf,
+    home: Home,
+    bundled: Option<String>,
+    turns: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Cache {
+    /// `bundled` is the registry of the platform, `host:port`, which speaks plain HTTP.
+    pub fn new(home: &Home, bundled: Option<String>) -> Self {
+        Self { folder: home.prepared().join("pulled"), home: home.clone(), bundled, turns: Mutex::default() }
+    }
+
+    /// Its blobs.
+    pub fn blobs(&self) -> Blobs {
+        Blobs::of_layout(&self.folder)
+    }
+
+    /// Brings the image here, if it is not. `image` is how the definition names it, `digest` what that meant.
+    pub async fn fetch(&self, image: &str, digest: &Digest, token: Option<&str>) -> Result<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            turns.entry(*digest).or_default().clone()
+        };
+        let _turn = turn.lock().await;
+        if self.blobs().plan(image, digest).is_ok_and(|plan| self.has_layers(&plan)) {
+            return Ok(());
+        }
+        let failed = |why: String, hint| Error::Fetch { image: image.to_owned(), why, hint };
+        let reference: Reference = image.parse().map_err(|error: spec::ParseError| failed(error.to_string(), None))?;
+        let reference = match (reference.registry(), &self.bundled) {
+            (None, Some(bundled)) => reference.at(Some(bundled.clone())),
+            _ => reference,
+        };
+        let reference = reference.pinned(*digest);
+        let client = self.client(&reference, token);
+        let sink = Arc::new(Sink::make(&self.folder).map_err(Error::file("make", &self.folder))?);
+        let choose = |index: &spec::Index| {
+            image::choose(index, &native_platforms()).map(|entry| vec![entry.clone()]).unwrap_or_default()
+        };
+        let options = PullOptions { entries: Entries::Chosen(Arc::new(choose)), ..PullOptions::default() };
+        client.pull(&reference, sink, &options).await.map(drop).map_err(|error| failed(chain(&error), error.hint()))
+    }
+
+    fn client(&self, reference: &Reference, token: Option<&str>) -> Client {
+        let registry = reference.registry().unwrap_or_default().to_owned();
+        let auth = token.map(|token| (registry, Auth::Token(token.to_owned())));
+        Client::new(ClientOptions {
+            auth: BTreeMap::from_iter(auth),
+            plain_http: HashSet::from_iter(self.bundled.clone()),
+            ..ClientOptions::default()
+        })
+    }
+
+    /// Whether nothing has to be fetched to run it: its layers are here, or what was made of them is.
+    fn has_layers(&self, plan: &image::Plan) -> bool {
+        let blobs = self.blobs();
+        let made = self.home.prepared().join(plan.manifest.hex()).join("prepared.json").exists();
+        made || plan.layers.iter().all(|layer| blobs.path(&layer.descriptor.digest).exists())
+    }
+
+    /// Removes the least recently used files above the limit. What runs has its files open, and keeps them.
+    pub fn sweep(&self) {
+        let mut files = Vec::new();
+        collect(&self.home.prepared(), 4, &mut files);
+        let mut total: u64 = files.iter().map(|(_, _, bytes)| bytes).sum();
+        files.sort();
+        for (_, path, bytes) in files {
+            if total <= CACHE_BYTES_MAX {
+                return;
+            }
+            if fs::remove_file(&path).is_ok() {
+                total = total.saturating_sub(bytes);
+            }
+        }
+    }
+}
+
+/// The files below `folder`, with when they were last read or written.
+fn collect(folder: &Path, depth: usize, files: &mut Vec<(SystemTime, PathBuf, u64)>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(metadata) = entry.metadata() else { continue };
+        if metadata.is_dir() && depth > 0 && entry.file_name() != "native" {
+            collect(&entry.path(), depth - 1, files);
+        } else if metadata.is_file() {
+            let used = [metadata.accessed().ok(), metadata.modified().ok()].into_iter().flatten().max();
+            files.push((used.unwrap_or(SystemTime::UNIX_EPOCH), entry.path(), metadata.len()));
+        }
+    }
+}
+
+/// Takes pulled blobs in, each durable and visible in one step.
+struct Sink {
+    blobs: Blobs,
+    incoming: PathBuf,
+}
+
+impl Sink {
+    fn make(folder: &Path) -> io::Result<Self> {
+        let incoming = folder.join("incoming");
+        for folder in [&incoming, &folder.join("blobs/sha256"), &folder.join("blobs/sha512")] {
+            make_private(folder).map_err(io::Error::other)?;
+        }
+        Ok(Self { blobs: Blobs::of_layout(folder), incoming })
+    }
+}
+
+impl BlobSink for Sink {
+    fn has(&self, digest: &Digest) -> bool {
+        self.blobs.path(digest).exists()
+    }
+
+    fn create(&self, blob: &Descriptor) -> io::Result<Box<dyn BlobWriter>> {
+        let temporary = self.incoming.join(format!("{}.{}", blob.digest.hex(), crate::files::random_hex::<4>()));
+        let file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
+        Ok(Box::new(Incoming { file, temporary, path: self.blobs.path(&blob.digest) }))
+    }
+}
+
+struct Incoming {
+    file: File,
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl Write for Incoming {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl BlobWriter for Incoming {
+    fn commit(self: Box<Self>) -> io::Result<()> {
+        self.file.sync_data()?;
+        fs::rename(&self.temporary, &self.path)
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        // Has its final name when it was committed.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+/// Removes what a killed agent was in the middle of pulling.
+pub(super) fn sweep_incoming(home: &Home) {
+    for entry in fs::read_dir(home.prepared().join("pulled/incoming")).into_iter().flatten().flatten() {
+        let _ = fs::remove_file(entry.path());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use spec::MediaType;
+
+    #[test]
+    fn a_blob_is_there_when_it_is_committed_and_not_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let sink = Sink::make(folder.path()).unwrap();
+        let digest = Digest::of(b"cats");
+        let blob: Descriptor = serde_json::from_value(serde_json::json!({
+            "mediaType": MediaType::WASM, "digest": digest.to_string(), "size": 4
+        }))
+        .unwrap();
+        let mut writer = sink.create(&blob).unwrap();
+        writer.write_all(b"ca").unwrap();
+        drop(writer);
+        assert!(!sink.has(&digest));
+        assert_eq!(fs::read_dir(folder.path().join("incoming")).unwrap().count(), 0);
+        let mut writer = sink.create(&blob).unwrap();
+        writer.write_all(b"cats").unwrap();
+        writer.commit().unwrap();
+        assert!(sink.has(&digest));
+        let mut bytes = Vec::new();
+        sink.blobs.open(&digest).unwrap().read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, b"cats");
+    }
+}

@@ -1,0 +1,46 @@
+use spec::{NodeSpec, Resources};
+
+use super::settings::Settings;
+
+/// Kept for the system and ourselves: a tenth.
+const SHARE_FOR_TASKS: (u64, u64) = (9, 10);
+
+/// What this machine is and has.
+pub(super) fn node_spec(settings: &Settings) -> NodeSpec {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory_total(&text)).unwrap_or(0);
+    NodeSpec {
+        capacity: Resources {
+            cpu_millis: u32::try_from(processors * 1000).unwrap_or(u32::MAX),
+            memory_bytes: memory / SHARE_FOR_TASKS.1 * SHARE_FOR_TASKS.0,
+        },
+        zone: settings.zone.clone(),
+        architecture: crate::images::architecture().to_owned(),
+        runs_native: rustix::process::geteuid().is_root() && shim::Runtime::probe().is_ok(),
+        ingress_address: settings.ingress_address.clone(),
+        labels: settings.labels.clone(),
+    }
+}
+
+/// `MemTotal:       16307360 kB`
+fn memory_total(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_a_machine_is_read_as_linux_writes_it() {
+        for (text, want) in [
+            ("MemTotal:       16307360 kB\nMemFree: 1 kB\n", Some(16_307_360 * 1024)),
+            ("MemFree: 1 kB\n", None),
+            ("MemTotal: x kB\n", None),
+            ("", None),
+        ] {
+            assert_eq!(memory_total(text), want, "{text}");
+        }
+    }
+}

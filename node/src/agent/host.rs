@@ -1,0 +1,82 @@
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use spec::{NodeId, Usage};
+use tokio::sync::{Notify, Semaphore};
+
+use super::{blanks::Blanks, cache::Cache};
+use crate::{
+    error::{Error, Result},
+    home::Home,
+    ingress::IngressFolder,
+    local::now,
+    usage_log::{Meter, UsageLog},
+};
+
+/// Images made ready at one time: each preparer compiles on every processor.
+const PREPARING_MAX: usize = 2;
+
+/// What all tasks of a node share.
+pub(super) struct Host {
+    pub home: Home,
+    pub node: NodeId,
+    pub cache: Cache,
+    pub broker: runtime::Broker,
+    pub blanks: Blanks,
+    pub ingress: IngressFolder,
+    /// A pool's container without a request for so long has no worker until the next one.
+    pub idle_after: Duration,
+    pub preparing: Semaphore,
+    /// There is something to report.
+    pub changed: Notify,
+    /// Some task has ended.
+    pub ended: Notify,
+    usage: Arc<Mutex<UsageLog>>,
+}
+
+impl Host {
+    pub fn new(
+        home: &Home,
+        node: NodeId,
+        cache: Cache,
+        broker: runtime::Broker,
+        blanks: Blanks,
+        idle_after: Duration,
+        usage: UsageLog,
+    ) -> Self {
+        Self {
+            home: home.clone(),
+            node,
+            cache,
+            broker,
+            blanks,
+            ingress: IngressFolder::at(home.ingress()),
+            idle_after,
+            preparing: Semaphore::new(PREPARING_MAX),
+            changed: Notify::new(),
+            ended: Notify::new(),
+            usage: Arc::new(Mutex::new(usage)),
+        }
+    }
+
+    /// Does something with the usage log, where waiting for the disk is allowed.
+    pub async fn with_usage<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut UsageLog) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let usage = self.usage.clone();
+        let done = tokio::task::spawn_blocking(move || work(&mut usage.lock().unwrap_or_else(PoisonError::into_inner)));
+        done.await.unwrap_or_else(|error| {
+            Err(Error::System { verb: "write down usage", source: std::io::Error::other(error) })
+        })
+    }
+
+    /// Writes readings down, durably. One that fails is made up for by the next: counters only grow.
+    pub async fn measure(&self, readings: Vec<(Meter, Usage)>) {
+        if let Err(error) = self.with_usage(move |log| log.measure(now(), readings)).await {
+            tracing::error!(%error, "usage could not be written down");
+        }
+    }
+}

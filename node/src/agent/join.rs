@@ -1,0 +1,100 @@
+use std::{collections::BTreeMap, time::SystemTime};
+
+use rcgen::{CertificateParams, KeyPair};
+use spec::{
+    NodeId,
+    wire::{self, JoinRequest, JoinResponse, JoinToken, RenewRequest},
+};
+
+use super::{
+    capacity::node_spec,
+    control::Control,
+    settings::{NodeFolder, Settings},
+};
+use crate::{
+    error::{Error, Result},
+    home::Home,
+    tls::{self, Identity},
+};
+
+/// How a node would like to be known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JoinOptions {
+    /// Its name; the control plane decides.
+    pub name: Option<NodeId>,
+    /// A failure domain: services spread over zones before they spread over nodes.
+    pub zone: String,
+    /// Free text to select by.
+    pub labels: BTreeMap<String, String>,
+    /// Where other nodes' ingresses reach this one's, `host:port`.
+    pub ingress_address: Option<String>,
+}
+
+impl Default for JoinOptions {
+    fn default() -> Self {
+        let Settings { zone, labels, ingress_address } = Settings::default();
+        Self { name: None, zone, labels, ingress_address }
+    }
+}
+
+/// Makes this machine a node of the token's control plane, which it knows by the token's CA fingerprint.
+///
+/// # Errors
+/// When the control plane cannot be reached, is another one, or takes the token no more.
+pub async fn join(home: &Home, token: &JoinToken, options: JoinOptions) -> Result<NodeId> {
+    let folder = NodeFolder::of(home)?;
+    let JoinOptions { name, zone, labels, ingress_address } = options;
+    let settings = Settings { zone, labels, ingress_address };
+    let (key, csr_pem) = request()?;
+    let control = Control::new(&token.address, tls::pinned(&token.ca_fingerprint)?);
+    let request =
+        JoinRequest { version: wire::VERSION, secret: token.secret.clone(), name, csr_pem, spec: node_spec(&settings) };
+    let answer: JoinResponse = control.post("/v1/node/join", &request).await?;
+    let identity = identity(&token.address, answer, &key)?;
+    folder.write_settings(&settings)?;
+    identity.write(&folder.identity())?;
+    // A desired set of another control plane says nothing about this one.
+    let _ = std::fs::remove_file(folder.desired());
+    Ok(identity.node)
+}
+
+/// The next certificate, when the one at hand is at half of its time.
+pub(super) async fn renew(folder: &NodeFolder, control: &Control, identity: &Identity) -> Result<Identity> {
+    let (key, csr_pem) = request()?;
+    let answer: JoinResponse =
+        control.post("/v1/node/renew", &RenewRequest { version: wire::VERSION, csr_pem }).await?;
+    let renewed = self::identity(&identity.control_plane, answer, &key)?;
+    renewed.write(&folder.identity())?;
+    Ok(renewed)
+}
+
+/// When the identity at hand was written, which is when its certificate was made.
+pub(super) fn age(folder: &NodeFolder) -> Option<std::time::Duration> {
+    let written = std::fs::metadata(folder.identity()).ok()?.modified().ok()?;
+    SystemTime::now().duration_since(written).ok()
+}
+
+fn request() -> Result<(KeyPair, String)> {
+    let broken = |error: rcgen::Error| Error::Identity(error.to_string());
+    let key = KeyPair::generate().map_err(broken)?;
+    let request = CertificateParams::default().serialize_request(&key).map_err(broken)?;
+    Ok((key, request.pem().map_err(broken)?))
+}
+
+fn identity(address: &str, answer: JoinResponse, key: &KeyPair) -> Result<Identity> {
+    wire::check_version("the answer of the control plane", answer.version)
+        .map_err(|error| Error::ControlPlane { address: address.to_owned(), why: error.to_string() })?;
+    let identity = Identity {
+        version: 1,
+        node: answer.node,
+        control_plane: address.to_owned(),
+        registry: answer.registry,
+        certificate_pem: answer.certificate_pem,
+        key_pem: key.serialize_pem(),
+        ca_pem: answer.ca_pem,
+    };
+    // Better now than when the first task waits for it.
+    identity.client()?;
+    identity.server()?;
+    Ok(identity)
+}

@@ -1,0 +1,23 @@
+//! The agent of a cluster's node: whatever the control plane last said should run here, runs.
+//!
+//! It is told a whole desired set and never a command, so it can be killed at any time: the next one reads the set from
+//! disk, finds the workers by the sockets in their folders, and goes on. Without a control plane it goes on as well.
+//! Deciding is [`converge()`], a pure function; everything else here carries that out.
+
+mod converge; // desired set and what is there -> steps
+mod backoff; // when to start again what has ended
+mod settings; // what is said once, when a node joins
+mod capacity; // what this machine has
+mod control; // the control plane, from here
+mod join; // how a machine becomes a node, and stays one
+mod cache; // images on their way in
+mod blanks; // workers that wait for a task
+mod host; // what all tasks of a node share
+mod container; // one container's life, restarts and idle times included
+mod worker; // a container's process: start, adopt, idle, stop
+mod task; // a task: its containers together
+mod found; // what an earlier agent has left behind
+mod agent; // the loops
+
+pub use agent::{Agent, AgentConfig, AtEnd};
+pub use join::{JoinOptions, join};

@@ -1,0 +1,159 @@
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use spec::{ContainerPhase, ContainerStatus, TaskPhase, TaskStatus, wire::DesiredTask};
+use tokio::{sync::watch, task::JoinHandle};
+
+use super::{container::Life, converge::Seen, found::FoundTask, host::Host, worker::Board};
+use crate::usage_log::Meter;
+
+/// A task that is here.
+pub(super) struct TaskHandle {
+    pub boards: Vec<Arc<Board>>,
+    essential: Vec<bool>,
+    stop: Arc<watch::Sender<bool>>,
+    ended: Option<JoinHandle<()>>,
+}
+
+impl TaskHandle {
+    /// Starts a task, or takes over what is found of it.
+    pub fn start(host: &Arc<Host>, task: DesiredTask, mut found: FoundTask) -> Self {
+        let task = Arc::new(task);
+        let (stop, stopped) = watch::channel(task.stop);
+        let stop = Arc::new(stop);
+        let boards: Vec<_> = task.definition.containers.iter().map(|definition| board(&task, definition)).collect();
+        let essential: Vec<_> = task.definition.containers.iter().map(|definition| definition.essential).collect();
+        let ended =
+            task.definition.containers.iter().all(|c| found.get(&c.name).is_some_and(|found| found.has_ended()));
+        if ended {
+            for board in &boards {
+                if let Some(status) = found.get(board.name()).and_then(|found| found.status.as_ref()) {
+                    board.count_final(status.usage.unwrap_or_default());
+                    board.set(host, |board| {
+                        board.phase = ContainerPhase::Exited;
+                        board.exit_code = status.exit_code;
+                        board.reason = status.reason.clone();
+                        board.restarts = status.restarts;
+                    });
+                }
+            }
+            return Self { boards, essential, stop, ended: None };
+        }
+        let lives = FuturesUnordered::new();
+        for ((definition, board), essential) in task.definition.containers.iter().zip(&boards).zip(&essential) {
+            let life = Life::new(host.clone(), task.clone(), definition.clone(), board.clone(), stopped.clone());
+            let (found, essential) = (found.remove(&definition.name), *essential);
+            lives.push(async move {
+                life.live(found).await;
+                essential
+            });
+        }
+        let handle = tokio::spawn(together(lives, stop.clone(), host.clone()));
+        Self { boards, essential, stop, ended: Some(handle) }
+    }
+
+    pub fn seen(&self) -> Seen {
+        match &self.ended {
+            None => Seen::Ended,
+            Some(ended) if ended.is_finished() => Seen::Ended,
+            Some(_) if *self.stop.borrow() => Seen::Stopping,
+            Some(_) => Seen::Alive,
+        }
+    }
+
+    /// Asks it to end. Its end shows in [`seen`](Self::seen).
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Waits for its end, for a while.
+    pub async fn ended(&mut self, time_max: Duration) {
+        if let Some(ended) = &mut self.ended {
+            let _ = tokio::time::timeout(time_max, ended).await;
+        }
+    }
+
+    /// What to report about it.
+    pub fn status(&self) -> TaskStatus {
+        let containers: Vec<_> = self.boards.iter().map(|board| board.status()).collect();
+        let reason = containers.iter().find_map(|container| {
+            let reason = container.reason.as_ref()?;
+            Some(format!("container `{}`: {reason}", container.name))
+        });
+        TaskStatus { phase: phase(self.seen(), &containers, &self.essential), reason, containers }
+    }
+}
+
+/// Lives all containers of a task: when an essential one has ended, the others are stopped.
+async fn together(
+    mut lives: FuturesUnordered<impl Future<Output = bool>>,
+    stop: Arc<watch::Sender<bool>>,
+    host: Arc<Host>,
+) {
+    while let Some(essential) = lives.next().await {
+        if essential {
+            stop.send_replace(true);
+        }
+    }
+    host.ended.notify_one();
+    host.changed.notify_one();
+}
+
+/// Where a task is in its life, from where its containers are.
+fn phase(seen: Seen, containers: &[ContainerStatus], essential: &[bool]) -> TaskPhase {
+    match seen {
+        Seen::Ended => TaskPhase::Stopped,
+        Seen::Stopping => TaskPhase::Stopping,
+        Seen::Alive => {
+            let mut counting = containers.iter().zip(essential).filter(|(_, essential)| **essential).peekable();
+            let running = match counting.peek() {
+                Some(_) => counting.all(|(container, _)| container.phase == ContainerPhase::Running),
+                None => containers.iter().any(|container| container.phase == ContainerPhase::Running),
+            };
+            if running { TaskPhase::Running } else { TaskPhase::Starting }
+        }
+    }
+}
+
+fn board(task: &DesiredTask, definition: &spec::ContainerDefinition) -> Arc<Board> {
+    Board::new(Meter {
+        tenant: task.tenant.clone(),
+        task: task.id.clone(),
+        container: definition.name.clone(),
+        image: definition.digest.unwrap_or_else(|| spec::Digest::of(definition.image.as_bytes())),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spec::{Digest, Usage};
+
+    #[test]
+    fn a_task_is_where_its_essential_containers_are() {
+        let container = |phase| ContainerStatus {
+            name: "c".parse().unwrap(),
+            image: Digest::of(b""),
+            phase,
+            exit_code: None,
+            reason: None,
+            restarts: 0,
+            ports: Vec::new(),
+            usage: Usage::default(),
+        };
+        use ContainerPhase::{BackOff, Exited, Pulling, Running};
+        for (seen, phases, essential, want) in [
+            (Seen::Alive, &[Pulling][..], &[true][..], TaskPhase::Starting),
+            (Seen::Alive, &[Running], &[true], TaskPhase::Running),
+            (Seen::Alive, &[BackOff], &[true], TaskPhase::Starting),
+            (Seen::Alive, &[Running, Exited], &[true, false], TaskPhase::Running),
+            (Seen::Alive, &[Running, Pulling], &[true, true], TaskPhase::Starting),
+            (Seen::Alive, &[Running, Exited], &[false, false], TaskPhase::Running),
+            (Seen::Stopping, &[Running], &[true], TaskPhase::Stopping),
+            (Seen::Ended, &[Exited], &[true], TaskPhase::Stopped),
+        ] {
+            let containers: Vec<_> = phases.iter().map(|phase| container(*phase)).collect();
+            assert_eq!(phase(seen, &containers, essential), want, "{seen:?} {phases:?}");
+        }
+    }
+}
