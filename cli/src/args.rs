@@ -38,6 +38,7 @@ pub enum Verb {
     Images(verbs::images::Args),
     Tag(verbs::tag::Args),
     Rmi(verbs::rmi::Args),
+    Prune(verbs::prune::Args),
     #[command(visible_alias = "load")]
     Import(verbs::import::Args),
     Save(verbs::save::Args),

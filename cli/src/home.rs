@@ -55,6 +55,11 @@ impl Home {
         self.path().join("images")
     }
 
+    /// Images of files that were run without being taken in; a layout as well.
+    pub fn files(&self) -> PathBuf {
+        self.path().join("files")
+    }
+
     /// Registry logins.
     pub fn credentials(&self) -> PathBuf {
         self.path().join("credentials.json")

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use node::LocalImage;
-use packager::{Hold, Layout};
-use spec::{Descriptor, Platform, Reference};
+use packager::Layout;
+use spec::{Descriptor, Reference};
 
 use crate::{
     failure::{Advice, fail},
@@ -43,16 +43,6 @@ pub fn tag(home: &Home, source: &Reference, target: &Reference) -> anyhow::Resul
     Ok(layout.tag(target, &descriptor)?)
 }
 
-/// What this machine runs without Wasm.
-pub fn native_platforms() -> Vec<Platform> {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    vec![Platform { architecture: architecture.to_owned(), os: "linux".to_owned(), variant: None }]
-}
-
 /// The image that `text` means: a file when it is written like one or there is one, else a name, fetched if need be.
 pub fn find(home: &Home, text: &str, fetch: Fetch, remote: &Remote) -> anyhow::Result<Found> {
     if let Some(path) = as_path(text) {
@@ -71,7 +61,7 @@ pub fn find(home: &Home, text: &str, fetch: Fetch, remote: &Remote) -> anyhow::R
         (false, None) => return Err(missing(text, &reference)),
     };
     let image = LocalImage { name: text.to_owned(), digest: descriptor.digest, layout: home.images() };
-    Ok(Found { image, descriptor, layout, _hold: None })
+    Ok(Found { image, descriptor, layout })
 }
 
 /// An image on this machine.
@@ -82,8 +72,6 @@ pub struct Found {
     pub descriptor: Descriptor,
     /// Where its blobs are.
     pub layout: Layout,
-    /// Nothing holds the blobs of a file that was only run, except this.
-    _hold: Option<Hold>,
 }
 
 /// The path that `text` is, if it is one: written with a slash at its beginning, or a file here that looks like an image.
@@ -98,18 +86,17 @@ fn from_file(home: &Home, text: &str, path: &Path) -> anyhow::Result<Found> {
     if !path.exists() {
         return fail(Advice::new(format!("there is no file `{text}`")));
     }
-    let layout = layout(home)?;
-    let hold = layout.hold()?;
-    let imported = packager_temp::import(&layout, path)?;
+    // A layout of its own: what is only run must not take a name away from what was built.
+    let layout = Layout::open(home.files())?;
+    let imported = packager::import(&layout, path)?;
     match imported.as_slice() {
         [one] => Ok(Found {
-            image: LocalImage { name: text.to_owned(), digest: one.descriptor.digest, layout: home.images() },
+            image: LocalImage { name: text.to_owned(), digest: one.descriptor.digest, layout: home.files() },
             descriptor: one.descriptor.clone(),
             layout,
-            _hold: Some(hold),
         }),
         several => {
-            let names: Vec<_> = several.iter().filter_map(|image| Some(image.reference.as_ref()?.to_string())).collect();
+            let names: Vec<_> = several.iter().flat_map(|image| &image.references).map(ToString::to_string).collect();
             fail(
                 Advice::new(format!("`{text}` holds {} images: {}", several.len(), names.join(", ")))
                     .hint(format!("take them in, then run one by its name: margay load -i {text}")),
@@ -127,4 +114,3 @@ fn missing(text: &str, reference: &Reference) -> anyhow::Error {
     };
     advice.hint(hint).into()
 }
-mod packager_temp { pub struct I { pub reference: Option<spec::Reference>, pub descriptor: spec::Descriptor } pub fn import(_: &packager::Layout, _: &std::path::Path) -> anyhow::Result<Vec<I>> { anyhow::bail!("temp") } }

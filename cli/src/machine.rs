@@ -5,7 +5,7 @@
 use std::{
     io::ErrorKind,
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use rustix::{
@@ -54,27 +54,6 @@ pub fn seccomp() -> std::io::Result<bool> {
 /// Whether pages that a guest wrote can be found without touching the others (used to reset instances).
 pub fn pagemap_scan(kernel: (u32, u32)) -> bool {
     kernel >= (6, 7) && std::fs::File::open("/proc/self/pagemap").is_ok()
-}
-
-/// Which cgroup version is mounted, if any.
-pub fn cgroup() -> Option<u32> {
-    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        return Some(2);
-    }
-    Path::new("/sys/fs/cgroup/memory").exists().then_some(1)
-}
-
-/// Whether the kernel knows overlay mounts, for native images.
-pub fn overlay() -> bool {
-    std::fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.lines().any(|line| line.ends_with("\toverlay")))
-}
-
-/// Where an OCI runtime is installed.
-pub fn oci_runtime() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    let folders: Vec<PathBuf> = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).collect();
-    let everywhere = |name: &'static str| folders.iter().map(move |folder| folder.join(name));
-    ["runc", "crun", "youki"].into_iter().flat_map(everywhere).find(|candidate| candidate.is_file())
 }
 
 /// Free bytes where `folder` is.

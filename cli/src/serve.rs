@@ -19,6 +19,11 @@ pub struct Child {
 }
 
 impl Child {
+    /// Whether `margay up` started this process.
+    pub fn has_parent(&self) -> bool {
+        self.parent.is_some()
+    }
+
     /// Ties our life to that of `margay up`: it may be killed in a way that leaves it no time to tell us. To be called
     /// before the process has a second thread.
     pub fn settle(&self) -> anyhow::Result<()> {

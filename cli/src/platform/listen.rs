@@ -33,6 +33,14 @@ pub fn bind(host: IpAddr, port: u16, flag: &str) -> anyhow::Result<TcpListener> 
     fail(advice)
 }
 
+/// As [`bind`]; for "any free port" the one of the last time, where that is still free.
+pub fn bind_again(host: IpAddr, port: u16, last: u16, flag: &str) -> anyhow::Result<TcpListener> {
+    match port {
+        0 => bind(host, last, flag).or_else(|_| bind(host, 0, flag)),
+        port => bind(host, port, flag),
+    }
+}
+
 /// Where a process of its own listens.
 #[derive(Debug, clap::Args)]
 pub struct Listen {
@@ -65,7 +73,8 @@ impl Listen {
     }
 }
 
-fn inherited(number: RawFd) -> anyhow::Result<TcpListener> {
+/// A listening socket that the parent left open under this number.
+pub fn inherited(number: RawFd) -> anyhow::Result<TcpListener> {
     // 0 to 2 are the standard streams, which belong to somebody already.
     // SAFETY: borrowed only to ask the kernel whether there is such a descriptor; the answer is checked.
     let there = number > 2 && fcntl_getfd(unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }).is_ok();
@@ -79,12 +88,17 @@ fn inherited(number: RawFd) -> anyhow::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Lets the children that are started inside `work` inherit `socket`. One thread only: another one that starts a
-/// process at that moment would pass it on as well.
-pub fn lend<T>(socket: Option<&TcpListener>, work: impl FnOnce(Option<RawFd>) -> T) -> io::Result<T> {
-    let Some(socket) = socket else { return Ok(work(None)) };
-    fcntl_setfd(socket, FdFlags::empty())?;
-    let result = work(Some(socket.as_raw_fd()));
-    fcntl_setfd(socket, FdFlags::CLOEXEC)?;
+/// Lets the children that are started inside `work` inherit `sockets`, each under its flag. One thread only: another one
+/// that starts a process at that moment would pass them on as well.
+pub fn lend<T>(sockets: &[(&'static str, TcpListener)], work: impl FnOnce(Vec<String>) -> T) -> io::Result<T> {
+    let mut words = Vec::new();
+    for (flag, socket) in sockets {
+        fcntl_setfd(socket, FdFlags::empty())?;
+        words.extend([(*flag).to_owned(), socket.as_raw_fd().to_string()]);
+    }
+    let result = work(words);
+    for (_, socket) in sockets {
+        fcntl_setfd(socket, FdFlags::CLOEXEC)?;
+    }
     Ok(result)
 }

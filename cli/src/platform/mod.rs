@@ -1,6 +1,7 @@
 //! `margay up`: four processes that share a home, and the one that starts them, says where they are, and starts again
 //! what dies.
 
+pub mod host; // a node and its ingress on a machine of their own
 pub mod listen; // sockets that outlive the process that answers on them
 pub mod record; // up.json
 pub mod supervisor; // start, watch, start again, drain
@@ -15,6 +16,7 @@ use std::{
 use anyhow::Context as _;
 use orchestrator::{Client, CreateJoinToken};
 use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
 use spec::{NodeCondition, Tenant};
 
 use crate::{
@@ -51,10 +53,71 @@ pub struct Settings {
     /// Where requests come in; 0 for any free port
     #[arg(long, value_name = "PORT", default_value_t = INGRESS_PORT)]
     pub ingress_port: u16,
+    /// Where the ingresses of other nodes reach this one's; 0 for any free port
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub peers_port: u16,
     /// Whose the clusters, services and repositories made here are
     #[arg(long, value_name = "NAME", default_value = "me")]
     pub user: Tenant,
 }
+
+/// What the four listen on.
+struct Sockets {
+    server: TcpListener,
+    registry: TcpListener,
+    ingress: TcpListener,
+    peers: TcpListener,
+}
+
+impl Sockets {
+    fn bind(home: &Home, settings: &Settings) -> anyhow::Result<Self> {
+        let last = Ports::last(home);
+        let bind = |port, last, flag| listen::bind_again(settings.listen, port, last, flag);
+        let sockets = Self {
+            server: bind(settings.server_port, last.server, "--server-port")?,
+            registry: bind(settings.registry_port, last.registry, "--registry-port")?,
+            ingress: bind(settings.ingress_port, last.ingress, "--ingress-port")?,
+            peers: bind(settings.peers_port, last.peers, "--peers-port")?,
+        };
+        let port = |socket: &TcpListener| socket.local_addr().map(|address| address.port());
+        let now = Ports {
+            address: Some(settings.listen),
+            server: port(&sockets.server)?,
+            registry: port(&sockets.registry)?,
+            ingress: port(&sockets.ingress)?,
+            peers: port(&sockets.peers)?,
+        };
+        now.keep(home)?;
+        Ok(sockets)
+    }
+}
+
+/// `run/ports.json`: where this home listened last. "Any free port" is that one again, where it is still free, because
+/// names of images hold the registry's, and nodes know the control plane's.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Ports {
+    address: Option<IpAddr>,
+    server: u16,
+    registry: u16,
+    ingress: u16,
+    peers: u16,
+}
+
+impl Ports {
+    fn last(home: &Home) -> Self {
+        let bytes = std::fs::read(home.path().join("run/ports.json")).ok();
+        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
+
+    fn keep(&self, home: &Home) -> anyhow::Result<()> {
+        write_private(&home.folder("run")?.join("ports.json"), &serde_json::to_vec(self)?)
+    }
+}
+
+/// The flags by which a process hears of a socket that it inherits.
+const LISTEN_FD: &str = "--listen-fd";
+const PEERS_FD: &str = "--peers-fd";
 
 /// A platform that runs.
 pub struct Platform {
@@ -75,20 +138,18 @@ impl Platform {
     /// Starts the four and waits until each does its work.
     pub async fn start(home: &Home, settings: &Settings) -> anyhow::Result<Self> {
         let lock = lock(home)?;
-        let bind = |port, flag| listen::bind(settings.listen, port, flag);
-        let server = bind(settings.server_port, "--server-port")?;
-        let registry = bind(settings.registry_port, "--registry-port")?;
-        let ingress = bind(settings.ingress_port, "--ingress-port")?;
+        let sockets = Sockets::bind(home, settings)?;
         let record = Record {
             version: Record::version(),
             pid: std::process::id(),
             user: settings.user.to_string(),
-            server: server.local_addr()?,
-            registry: registry.local_addr()?,
-            ingress: ingress.local_addr()?,
+            server: sockets.server.local_addr()?,
+            registry: sockets.registry.local_addr()?,
+            ingress: sockets.ingress.local_addr()?,
+            peers: sockets.peers.local_addr()?,
             processes: Vec::new(),
         };
-        let supervisor = Supervisor::new(home.clone(), processes(&record, server, registry, ingress));
+        let supervisor = Supervisor::new(home.clone(), processes(&record, sockets));
         let mut platform = Self { home: home.clone(), supervisor, record, _lock: lock };
         match platform.wake().await {
             Ok(()) => Ok(platform),
@@ -169,6 +230,21 @@ impl Platform {
         Ok(admin.put_user(&user, &password).await?)
     }
 
+    /// At the first start this machine becomes the platform's first node, and takes work of every launch type.
+    async fn join(&self, client: &Client) -> anyhow::Result<()> {
+        if self.home.path().join("node/identity.json").exists() {
+            return Ok(());
+        }
+        let made = client.create_join_token(CreateJoinToken { pool: true, shared: false }).await?;
+        let options = node::JoinOptions {
+            name: Some("local".parse()?),
+            ingress_address: Some(self.record.peers.to_string()),
+            ..node::JoinOptions::default()
+        };
+        node::join(self.home.node(), &made.token.parse()?, options).await?;
+        Ok(())
+    }
+
     fn note(&mut self) -> anyhow::Result<()> {
         let processes = self.supervisor.processes.iter();
         self.record.processes = processes.map(|process| (process.name.to_owned(), process.pid())).collect();
@@ -177,15 +253,15 @@ impl Platform {
 }
 
 /// The processes in the order in which they are started, and what each is told.
-fn processes(record: &Record, server: TcpListener, registry: TcpListener, ingress: TcpListener) -> Vec<Process> {
+fn processes(record: &Record, sockets: Sockets) -> Vec<Process> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
-    let registry_address = record.registry.to_string();
-    let server_words = words(&["server", "--registry", &registry_address, "--user", &record.user]);
+    let registry = record.registry.to_string();
+    let server = words(&["server", "--registry", &registry, "--user", &record.user]);
     vec![
-        Process::new("registry", words(&["registry"]), Some(registry)),
-        Process::new("server", server_words, Some(server)),
-        Process::new("ingress", words(&["ingress"]), Some(ingress)),
-        Process::new("node", words(&["node"]), None),
+        Process::new("registry", words(&["registry"]), vec![(LISTEN_FD, sockets.registry)]),
+        Process::new("server", server, vec![(LISTEN_FD, sockets.server)]),
+        Process::new("ingress", words(&["ingress"]), vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)]),
+        Process::new("node", words(&["node"]), Vec::new()),
     ]
 }
 
@@ -227,4 +303,3 @@ async fn is_ready(client: &Client) -> bool {
     let nodes = client.nodes().await.unwrap_or_default();
     nodes.iter().any(|node| node.status.condition == NodeCondition::Ready)
 }
-impl Platform { async fn join(&self, _c: &Client) -> anyhow::Result<()> { let _ = CreateJoinToken::default(); Ok(()) } }

@@ -28,6 +28,8 @@ pub struct Record {
     pub registry: SocketAddr,
     /// Where requests come in.
     pub ingress: SocketAddr,
+    /// Where the ingresses of other nodes come in.
+    pub peers: SocketAddr,
     /// Process ids by name.
     pub processes: Vec<(String, Option<u32>)>,
 }

@@ -28,14 +28,14 @@ const WELL_AFTER: Duration = Duration::from_secs(10);
 /// How long a process may drain until it is killed.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// One of the four: what to start, and the socket that stays when it does not.
+/// One of them: what to start, and the sockets that stay when it does not.
 pub struct Process {
     /// As people call it.
     pub name: &'static str,
     /// After `margay`.
     pub arguments: Vec<String>,
-    /// Where it listens.
-    pub listener: Option<TcpListener>,
+    /// Where it listens, and the flag by which it hears of that.
+    listeners: Vec<(&'static str, TcpListener)>,
     child: Option<Child>,
     started: Instant,
     falls: usize,
@@ -44,8 +44,12 @@ pub struct Process {
 
 impl Process {
     /// A process that has not been started yet.
-    pub fn new(name: &'static str, arguments: Vec<String>, listener: Option<TcpListener>) -> Self {
-        Self { name, arguments, listener, child: None, started: Instant::now(), falls: 0, due: None }
+    pub fn new(
+        name: &'static str,
+        arguments: Vec<String>,
+        listeners: Vec<(&'static str, TcpListener)>,
+    ) -> Self {
+        Self { name, arguments, listeners, child: None, started: Instant::now(), falls: 0, due: None }
     }
 
     /// Its process id while it lives.
@@ -65,13 +69,8 @@ impl Process {
         command.args(&self.arguments).env("MARGAY_HOME", home.path()).stdin(Stdio::null()).stdout(Stdio::null());
         // A group of its own: Ctrl-C is for us alone, and we pass it on in order.
         command.process_group(0).kill_on_drop(true);
-        let spawned = lend(self.listener.as_ref(), |descriptor| {
-            if let Some(number) = descriptor {
-                command.arg("--listen-fd").arg(number.to_string());
-            }
-            command.arg("--parent").arg(std::process::id().to_string());
-            command.spawn()
-        })?;
+        command.arg("--parent").arg(std::process::id().to_string());
+        let spawned = lend(&self.listeners, |words| command.args(words).spawn())?;
         self.child = Some(spawned.with_context(|| format!("cannot start the {}", self.name))?);
         self.started = Instant::now();
         self.due = None;

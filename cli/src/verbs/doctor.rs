@@ -32,23 +32,23 @@ enum Verdict {
 /// One line of the report.
 #[derive(Debug, Serialize)]
 struct Check {
-    name: &'static str,
+    name: String,
     verdict: Verdict,
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }
 
-fn ok(name: &'static str, found: impl Into<String>) -> Check {
-    Check { name, verdict: Verdict::Ok, found: found.into(), next: None }
+fn ok(name: &str, found: impl Into<String>) -> Check {
+    Check { name: name.to_owned(), verdict: Verdict::Ok, found: found.into(), next: None }
 }
 
-fn warn(name: &'static str, found: impl Into<String>, next: impl Into<String>) -> Check {
-    Check { name, verdict: Verdict::Warn, found: found.into(), next: Some(next.into()) }
+fn warn(name: &str, found: impl Into<String>, next: impl Into<String>) -> Check {
+    Check { name: name.to_owned(), verdict: Verdict::Warn, found: found.into(), next: Some(next.into()) }
 }
 
-fn bad(name: &'static str, found: impl Into<String>, next: impl Into<String>) -> Check {
-    Check { name, verdict: Verdict::Fail, found: found.into(), next: Some(next.into()) }
+fn bad(name: &str, found: impl Into<String>, next: impl Into<String>) -> Check {
+    Check { name: name.to_owned(), verdict: Verdict::Fail, found: found.into(), next: Some(next.into()) }
 }
 
 impl Args {
@@ -71,9 +71,9 @@ fn print(check: &Check) {
         Verdict::Warn => paint.warn("warn"),
         Verdict::Fail => paint.error("fail"),
     };
-    line(format_args!("{verdict}  {:<20}  {}", check.name, check.found));
+    line(format_args!("{verdict}  {:<24}  {}", check.name, check.found));
     if let Some(next) = &check.next {
-        line(format_args!("{:<6}{:<20}  next: {next}", "", ""));
+        line(format_args!("{:<6}{:<24}  next: {next}", "", ""));
     }
 }
 
@@ -81,7 +81,8 @@ fn examine(home: &Home) -> Vec<Check> {
     let (release, version) = machine::kernel();
     let mut checks = vec![kernel(&release, version), user(), landlock(), seccomp(), openat2()];
     checks.extend(namespaces(home));
-    checks.extend([limits(), pagemap(version), cgroup(), oci_runtime(), overlay(), folder(home), space(home)]);
+    checks.extend([limits(), pagemap(version), folder(home), space(home)]);
+    checks.extend(shim::doctor().into_iter().map(native));
     checks.extend(ports());
     checks
 }
@@ -178,25 +179,14 @@ fn pagemap(version: (u32, u32)) -> Check {
     }
 }
 
-fn cgroup() -> Check {
-    match machine::cgroup() {
-        Some(2) => ok("cgroups", "version 2"),
-        Some(_) => warn("cgroups", "version 1", "native images get no memory limit: boot with cgroup v2"),
-        None => warn("cgroups", "none mounted", "native images get no memory limit: mount cgroup2 at /sys/fs/cgroup"),
-    }
-}
-
-fn oci_runtime() -> Check {
-    match machine::oci_runtime() {
-        Some(path) => ok("OCI runtime", path.display().to_string()),
-        None => warn("OCI runtime", "none: native images cannot run", "install one: apt-get install runc"),
-    }
-}
-
-fn overlay() -> Check {
-    match machine::overlay() {
-        true => ok("overlay mounts", "known to the kernel"),
-        false => warn("overlay mounts", "not known: native images cannot run", "modprobe overlay"),
+/// Without these only native images stay behind: nothing that fails margay.
+fn native(check: shim::Check) -> Check {
+    let name = format!("native: {}", check.name);
+    let next = check.hint.unwrap_or_else(|| "run Wasm images, which need none of this".to_owned());
+    match check.level {
+        shim::Level::Good => ok(&name, check.message),
+        shim::Level::Warning => warn(&name, check.message, next),
+        shim::Level::Missing => warn(&name, format!("{}: no native images", check.message), next),
     }
 }
 

@@ -1,8 +1,13 @@
+use std::{net::SocketAddr, os::fd::RawFd};
+
 use node::ingress::IngressConfig;
 
 use crate::{
     home::Home,
-    platform::{self, listen::Listen},
+    platform::{
+        self,
+        listen::{Listen, bind, inherited},
+    },
     serve::{self, Child},
 };
 
@@ -13,7 +18,10 @@ pub struct Args {
     listen: Listen,
     /// Answer the ingresses of other nodes here
     #[arg(long, value_name = "ADDRESS:PORT")]
-    listen_peers: Option<std::net::SocketAddr>,
+    peers: Option<SocketAddr>,
+    /// Take over a listening socket that the parent left open
+    #[arg(long, hide = true, conflicts_with = "peers")]
+    peers_fd: Option<RawFd>,
     #[command(flatten)]
     child: Child,
 }
@@ -28,11 +36,15 @@ impl Args {
         let config = IngressConfig {
             home: home.node().clone(),
             listener,
-            listen_peers: self.listen_peers,
+            peers: match (self.peers_fd, self.peers) {
+                (Some(number), _) => Some(inherited(number)?),
+                (None, Some(address)) => Some(bind(address.ip(), address.port(), "--peers ADDRESS:PORT with another")?),
+                (None, None) => None,
+            },
             limits: node::ingress::Limits::default(),
         };
         // The kernel forgets whose child we are when the ingress gives up the rights of root: said again after that.
         let child = self.child;
-        Ok(node::ingress::run(config, |_, _| drop(child.settle()))?)
+        Ok(node::ingress::run(config, || drop(child.settle()))?)
     }
 }

@@ -118,7 +118,7 @@ fn task_view(folder: &TaskFolder) -> anyhow::Result<TaskView> {
 
 fn image_view(home: &Home, text: &str) -> anyhow::Result<ImageView> {
     let found = images::find(home, text, Fetch::Never, &Remote::default())?;
-    let manifest = found.layout.choose(&found.descriptor, &images::native_platforms())?;
+    let manifest = found.layout.choose(&found.descriptor, &packager::host_platforms())?;
     let plan = found.layout.plan(&manifest)?;
     let layers = plan.layers.iter().map(|layer| Layer {
         digest: layer.descriptor.digest,

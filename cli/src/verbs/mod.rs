@@ -3,6 +3,7 @@
 pub mod build;
 pub mod images;
 pub mod import;
+pub mod prune;
 pub mod rmi;
 pub mod save;
 pub mod tag;
@@ -60,6 +61,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Images(args) => args.run(&home).map(done),
         Verb::Tag(args) => args.run(&home).map(done),
         Verb::Rmi(args) => args.run(&home).map(done),
+        Verb::Prune(args) => args.run(&home).map(done),
         Verb::Import(args) => args.run(&home).map(done),
         Verb::Save(args) => args.run(&home).map(done),
         Verb::Login(args) => args.run(&home).map(done),

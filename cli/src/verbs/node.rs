@@ -1,11 +1,13 @@
 use clap::Subcommand;
+use node::{Agent, AgentConfig, AtEnd, JoinOptions};
 use spec::{Node, NodeId};
 
 use crate::{
     control::Control,
     home::Home,
     output::{Output, Table, ago, line, now, size},
-    serve::Child,
+    platform::host::{self, Door},
+    serve::{self, Child},
     verbs::{block_on, token, word},
 };
 
@@ -16,12 +18,17 @@ pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
     #[command(flatten)]
-    agent: Agent,
+    running: Running,
 }
 
 /// How the node runs.
 #[derive(Debug, clap::Args)]
-struct Agent {
+struct Running {
+    /// Let tasks run on when it is asked to end, for the next one to adopt: an upgrade
+    #[arg(long)]
+    leave: bool,
+    #[command(flatten)]
+    door: Door,
     #[command(flatten)]
     child: Child,
 }
@@ -42,6 +49,8 @@ enum Verb {
         /// Join, and end without running the node
         #[arg(long)]
         no_run: bool,
+        #[command(flatten)]
+        door: Door,
     },
     /// Make a token with which one node may join, once
     Token(token::Wanted),
@@ -78,15 +87,32 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         match self.verb {
             Some(verb) => verb.run(home),
-            None => self.agent.run(home),
+            None => self.running.run(home),
         }
+    }
+}
+
+impl Running {
+    /// The agent alone for `margay up`, which has an ingress of its own; else both.
+    fn run(self, home: &Home) -> anyhow::Result<()> {
+        if !self.child.has_parent() {
+            return block_on(host::run(home, &self.door, self.leave));
+        }
+        self.child.settle()?;
+        serve::log();
+        let at_end = if self.leave { AtEnd::Leave } else { AtEnd::Stop };
+        let config = AgentConfig { at_end, ..AgentConfig::new(home.node().clone()) };
+        serve::until_asked(|stop| async move { Ok(Agent::open(config)?.serve(stop, || ()).await?) })
     }
 }
 
 impl Verb {
     fn run(self, home: &Home) -> anyhow::Result<()> {
         match self {
-            Self::Join { token, name, zone, no_run } => join(home, &token, name, zone, no_run),
+            Self::Join { token, name, zone, no_run, door } => {
+                let options = JoinOptions { name, zone, ..JoinOptions::default() };
+                block_on(host::join_and_run(home, &token.parse()?, options, &door, no_run))
+            }
             Self::Token(wanted) => wanted.make(home),
             Self::Ls { output, control } => {
                 let client = control.client(home)?;
@@ -127,5 +153,3 @@ fn table(nodes: &[Node]) -> Table {
     }
     table
 }
-fn join(_h: &Home, _t: &str, _n: Option<NodeId>, _z: String, _r: bool) -> anyhow::Result<()> { anyhow::bail!("temp") }
-impl Agent { fn run(self, _h: &Home) -> anyhow::Result<()> { anyhow::bail!("temp") } }

@@ -59,7 +59,7 @@ pub async fn pull(
 
 /// The one entry of an index that this machine runs best.
 pub fn ours() -> Entries {
-    Entries::Chosen(Arc::new(|index: &Index| match image::choose(index, &images::native_platforms()) {
+    Entries::Chosen(Arc::new(|index: &Index| match image::choose(index, &packager::host_platforms()) {
         Ok(entry) => vec![entry.clone()],
         // Whoever runs it hears why; whoever only moves it may want what is there.
         Err(_) => index.manifests.clone(),

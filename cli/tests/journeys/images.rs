@@ -71,19 +71,17 @@ fn images_are_listed_filtered_tagged_and_removed() {
 fn a_saved_image_comes_back_the_same() {
     let stage = Stage::new();
     let built = build(&stage, "hello").ok();
-    for (name, format) in [("oci.tar", "oci"), ("docker.tar", "docker")] {
-        stage.margay(["save", "-o", name, "--format", format, "hello"]).ok();
-        let other = Stage::new();
-        let loaded = other.margay(["load", "-i", &stage.path(name).display().to_string()]).ok();
-        assert!(loaded.contains("hello:latest@sha256:"), "{format}: {loaded}");
-        if format == "oci" {
-            assert!(loaded.contains(built.trim().split_once('@').expect("a digest").1), "{loaded}");
-        }
-        assert_eq!(other.margay(["run", "hello"]).ok(), "hello from margay\n", "{format}");
-        // An archive is an image by itself, too.
-        let file = stage.path(name).display().to_string();
-        assert_eq!(Stage::new().margay(["run", &file]).ok(), "hello from margay\n", "{format}");
-    }
+    stage.margay(["save", "-o", "hello.tar", "hello"]).ok();
+    let file = stage.path("hello.tar").display().to_string();
+    let other = Stage::new();
+    assert_eq!(other.margay(["load", "-i", &file]).ok(), built);
+    assert_eq!(other.margay(["run", "hello"]).ok(), "hello from margay\n");
+    // An archive is an image by itself, too, and so is a layout in a folder.
+    let third = Stage::new();
+    assert_eq!(third.margay(["run", &file]).ok(), "hello from margay\n");
+    let folder = other.home().join("images").display().to_string();
+    assert_eq!(third.margay(["run", &folder]).ok(), "hello from margay\n");
+    assert_eq!(third.margay(["images", "-q"]).ok(), "", "what was only run has no name");
 }
 
 #[test]

@@ -110,7 +110,8 @@ fn a_linux_image_without_an_oci_runtime_says_what_to_install() {
     }
     let stage = Stage::new();
     build(&stage, "native-cats", CATS);
-    let output = stage.command(["run", "--rm", "native-cats"]).env("PATH", "/nonexistent").output().expect("margay runs");
+    let output =
+        stage.command(["run", "--rm", "native-cats"]).env("PATH", "/nonexistent").output().expect("margay runs");
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{err}");
     assert!(err.contains("no OCI runtime is installed") && err.contains("apt-get install runc"), "{err}");
