@@ -125,6 +125,7 @@ impl App {
                 let PasswordBody { password } = read(intake).await?;
                 self.passwords.set(&self.metadata, name, &password).await.map_err(|error| match error {
                     Error::Name { message } => Refusal::bad("UNSUPPORTED", message),
+                    Error::Admin { message } => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message),
                     other => other.into(),
                 })?;
                 Ok(empty(StatusCode::NO_CONTENT, []))
