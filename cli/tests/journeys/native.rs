@@ -63,7 +63,8 @@ fn a_linux_image_runs_a_command_and_passes_its_exit_code() {
     let said = run("echo out; echo err >&2; exit 7");
     assert_eq!((said.out.as_str(), said.code), ("out\n", 7), "{}", said.err);
     assert!(said.err.contains("err\n"), "{}", said.err);
-    assert_eq!(run("kill -9 $$").code, 137);
+    // The first process of a container cannot kill itself: Linux ignores that.
+    assert_eq!(run("/bin/sh -c 'kill -9 $$'; exit $?").code, 137);
     assert_eq!(run("touch /x || echo read-only").ok(), "read-only\n");
     let fed = stage.margay_fed(["run", "-i", "--rm", "busybox-cats:native", "cat"], "meow\n").ok();
     assert_eq!(fed, "meow\n");
