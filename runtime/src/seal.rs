@@ -30,7 +30,9 @@ impl Key {
     fn make(path: &Path) -> Result<Self, Error> {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(|e| Error::os("make a key")(e.into()))?;
-        let fresh = path.with_extension(format!("{}.new", std::process::id()));
+        // Random, because two threads of one agent may both be first.
+        let suffix = getrandom::u64().map_err(|e| Error::os("make a key")(e.into()))?;
+        let fresh = path.with_extension(format!("{suffix:016x}.new"));
         let write = || -> std::io::Result<()> {
             let mut file = File::options().write(true).create_new(true).mode(0o600).open(&fresh)?;
             std::io::Write::write_all(&mut file, &bytes)?;
@@ -86,5 +88,19 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         std::fs::write(&path, "short").unwrap();
         assert!(Key::open(&path).is_err());
+    }
+
+    #[test]
+    fn all_who_come_first_hold_the_same_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let marks: std::collections::BTreeSet<_> = std::thread::scope(|scope| {
+            let openers: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| Key::open(&path).unwrap().seal("code", &mut &b"abc"[..]).unwrap()))
+                .collect();
+            openers.into_iter().map(|opener| opener.join().unwrap()).collect()
+        });
+        assert_eq!(marks.len(), 1);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing half-made is left");
     }
 }
