@@ -104,3 +104,41 @@ impl std::hash::Hasher for Fnv {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wasmtime::{Instance, Module, Store};
+
+    /// One slot, two programs in turn: one writes all over its memory, the other looks for what it finds there.
+    #[tokio::test]
+    async fn a_slot_shows_nothing_of_who_had_it_before() {
+        let engine = pooled(1).unwrap();
+        let module = |text: &str| Module::new(&engine, wat::parse_str(text).unwrap()).unwrap();
+        let writer = module(
+            r#"(module (memory 64) (func (export "go") (memory.fill (i32.const 0) (i32.const 0xAA) (i32.const 4194304))))"#,
+        );
+        let reader = module(
+            r#"(module (memory 64) (func (export "go") (local $at i32)
+                (loop $next
+                    (if (i64.ne (i64.load (local.get $at)) (i64.const 0)) (then unreachable))
+                    (local.set $at (i32.add (local.get $at) (i32.const 8)))
+                    (br_if $next (i32.lt_u (local.get $at) (i32.const 4194304))))))"#,
+        );
+        for round in 0..100 {
+            for (who, module) in [("writer", &writer), ("reader", &reader)] {
+                let mut store = Store::new(&engine, ());
+                store.set_epoch_deadline(1);
+                let instance = Instance::new_async(&mut store, module, &[]).await.unwrap();
+                let go = instance.get_typed_func::<(), ()>(&mut store, "go").unwrap();
+                go.call_async(&mut store, ()).await.unwrap_or_else(|e| panic!("{who}, round {round}: {e:?}"));
+            }
+        }
+    }
+
+    #[test]
+    fn the_compiler_and_the_pool_agree_on_what_machine_code_is() {
+        let (compiler, pool) = (compiler().unwrap(), pooled(2).unwrap());
+        assert_eq!(fingerprint(&compiler), fingerprint(&pool));
+    }
+}

@@ -30,7 +30,8 @@ const BASE: &[libc::c_long] = &[
     libc::SYS_mremap,
     libc::SYS_madvise,
     libc::SYS_brk,
-    libc::SYS_clone3, // refused with ENOSYS by a filter of its own, so that the C library turns to `clone`
+    libc::SYS_clone3, // refused by a filter of its own, so that the C library turns to `clone`
+    libc::SYS_openat, // refused likewise: the allocator asks for a setting of the kernel, and can do without
     libc::SYS_rseq,
     libc::SYS_set_robust_list,
     libc::SYS_sigaltstack,
@@ -83,6 +84,9 @@ const VOLUME: &[libc::c_long] = &[
     libc::SYS_utimensat,
 ];
 
+/// Missing in the `libc` crate; Linux 6.4.
+const PR_GET_AUXV: libc::c_int = 0x4155_5856;
+
 /// What an unknown system call does to its process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Strictness {
@@ -93,7 +97,7 @@ pub(crate) enum Strictness {
 }
 
 /// A filter, compiled beforehand because that takes longer than all the rest of an assignment.
-pub(crate) struct Filter([BpfProgram; 2]);
+pub(crate) struct Filter([BpfProgram; 3]);
 
 impl Filter {
     /// For a process that only computes over the descriptors it holds.
@@ -113,8 +117,14 @@ impl Filter {
         rules.insert(libc::SYS_tgkill, vec![first_argument_is(std::process::id().into())?]);
         // A pair of sockets that know only each other: the event loop wakes itself through one.
         rules.insert(libc::SYS_socketpair, vec![first_argument_is(libc::AF_UNIX as u64)?]);
-        // Names of threads, and nothing else that `prctl` can do.
-        rules.insert(libc::SYS_prctl, vec![first_argument_is(libc::PR_SET_NAME as u64)?]);
+        // Names of threads, and what the kernel told the process at its start; nothing else that `prctl` can do.
+        rules.insert(
+            libc::SYS_prctl,
+            [libc::PR_SET_NAME, PR_GET_AUXV]
+                .map(|what| first_argument_is(what as u64))
+                .into_iter()
+                .collect::<Result<_, _>>()?,
+        );
         // Threads only: no new process, and no namespace.
         rules.insert(libc::SYS_clone, vec![threads_only()?]);
         let otherwise = match strictness {
@@ -131,15 +141,21 @@ impl Filter {
             here,
         )
         .map_err(io::Error::other)?;
+        let shut = SeccompFilter::new(
+            [(libc::SYS_openat, vec![])].into(),
+            SeccompAction::Allow,
+            SeccompAction::Errno(libc::EACCES as u32),
+            here,
+        )
+        .map_err(io::Error::other)?;
         let compiled = |filter| BpfProgram::try_from(filter).map_err(io::Error::other);
-        Ok(Self([compiled(hidden)?, compiled(known)?]))
+        Ok(Self([compiled(hidden)?, compiled(shut)?, compiled(known)?]))
     }
 
     /// From here on for this thread and all that it starts. Also gives up gaining privileges, for ever.
     pub fn apply(&self) -> io::Result<()> {
         rustix::thread::set_no_new_privs(true)?;
-        let [hidden, known] = &self.0;
-        for program in [hidden, known] {
+        for program in &self.0 {
             seccompiler::apply_filter(program).map_err(io::Error::other)?;
         }
         Ok(())

@@ -1,7 +1,7 @@
 use std::{
-    fs::File,
+    fs::{File, Permissions},
     io::{self, Read},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -144,7 +144,10 @@ impl Fresh {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = folder.join(format!("{FRESH}{}-{number}", std::process::id()));
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
-        Ok(Self { path, file })
+        let fresh = Self { path, file };
+        // The folder is closed to everybody else; a worker, under its own uid, opens the file through a descriptor.
+        fresh.file.set_permissions(Permissions::from_mode(0o644))?;
+        Ok(fresh)
     }
 
     /// Everything on disk, then the name, then the name on disk.

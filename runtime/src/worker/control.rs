@@ -66,11 +66,17 @@ impl Control {
         }
     }
 
-    /// Listens to `socket` until the other side is gone.
-    pub async fn follow(self: Arc<Self>, socket: OwnedFd) {
-        let Ok(socket) = Socket::new(socket).map(Arc::new) else { return };
+    /// From here on, whoever is at the other side of `socket` supervises.
+    pub fn obey(self: &Arc<Self>, socket: OwnedFd) -> io::Result<()> {
+        let socket = Arc::new(Socket::new(socket)?);
         *locked(&self.supervisor) = Some(socket.clone());
         self.arrived.notify_waiters();
+        tokio::spawn(self.clone().follow(socket));
+        Ok(())
+    }
+
+    /// Listens to `socket` until the other side is gone.
+    async fn follow(self: Arc<Self>, socket: Arc<Socket>) {
         while let Ok(Some((message, fds))) = socket.receive::<ToWorker>().await {
             match message {
                 ToWorker::Stop { grace_ms } => {
@@ -97,7 +103,8 @@ impl Control {
         let Ok(listener) = Socket::new(listener) else { return };
         while let Ok(socket) = listener.accept().await {
             if self.introduce(&socket).is_ok() {
-                tokio::spawn(self.clone().follow(socket));
+                // One that cannot be watched goes away, and its agent comes back.
+                let _ = self.obey(socket);
             }
         }
     }

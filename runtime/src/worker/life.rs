@@ -221,9 +221,9 @@ impl Settled {
 
     async fn serve(mut self, control: OwnedFd) -> Exit {
         let ours = self.container.control.clone();
-        tokio::spawn(ours.clone().follow(control));
-        // So that what is said next finds its listener.
-        tokio::task::yield_now().await;
+        if let Err(error) = ours.obey(control) {
+            return Exit::NotStarted(format!("the supervisor cannot be listened to: {error}"));
+        }
         if let Some(adoption) = self.assignment.adoption.take() {
             tokio::spawn(ours.clone().welcome(adoption));
         }

@@ -65,7 +65,7 @@ impl Log {
         while !bytes.is_empty() {
             let mut open = std::mem::take(lines.open(which));
             let room = LINE_BYTES_MAX - open.len();
-            let (text, ended) = match bytes.iter().take(room).position(|b| *b == b'\n') {
+            let (text, ended) = match memchr::memchr(b'\n', &bytes[..room.min(bytes.len())]) {
                 Some(at) => (&bytes[..at], true),
                 None => (&bytes[..room.min(bytes.len())], false),
             };
@@ -127,7 +127,7 @@ fn shorten(file: &File, bytes: u64, keep: u64) -> io::Result<u64> {
     let from = bytes.saturating_sub(keep);
     let mut tail = vec![0; usize::try_from(bytes - from).unwrap_or(0)];
     let kept = match file.read_exact_at(&mut tail, from) {
-        Ok(()) => tail.iter().position(|b| *b == b'\n').map_or(&[][..], |at| &tail[at + 1..]),
+        Ok(()) => memchr::memchr(b'\n', &tail).map_or(&[][..], |at| &tail[at + 1..]),
         Err(_) => &[][..],
     };
     file.set_len(0)?;

@@ -1,0 +1,139 @@
+use std::time::{Duration, Instant};
+
+use runtime::Exit;
+
+use crate::{
+    Test,
+    bench::{Bench, eventually, get},
+};
+
+pub const TESTS: &[Test] = &[
+    ("an_endless_loop_is_stopped_by_its_limit", loops),
+    ("a_memory_hog_is_refused_and_named", hogs),
+    ("a_recursion_traps_and_the_worker_lives", recursion),
+    ("limits_of_requests_are_told_to_the_client", requests),
+    ("memory_is_summed_over_the_container", summed),
+    ("a_flood_of_output_stays_within_the_log", flood),
+    ("handles_run_out_before_the_host_does", handles),
+    ("more_requests_than_slots_wait_their_turn", queue),
+];
+
+fn code(exit: &Exit) -> String {
+    match exit {
+        Exit::Limit { code, .. } => code.clone(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn loops() {
+    let bench = Bench::new();
+    for program in ["hostile/loop.wat", "hostile/start-loop.wat", "hostile/loop-component.wat", "hostile/flood.wat"] {
+        let began = Instant::now();
+        let ran = bench.run(program, &[], |a| a.limits.cpu_time_max = Some(Duration::from_millis(100)));
+        assert_eq!(code(&ran.exit), "E_CPU", "{program}: {:?}", ran.exit);
+        assert_eq!(ran.exit.code(), 137);
+        assert!(began.elapsed() < Duration::from_secs(10), "{program} took {:?}", began.elapsed());
+        let spent = Duration::from_nanos(bench.usage().cpu_ns);
+        assert!(spent >= Duration::from_millis(100) && spent < Duration::from_millis(300), "{program}: {spent:?}");
+        let ran = bench.run(program, &[], |a| a.limits.wall_time_max = Some(Duration::from_millis(100)));
+        assert_eq!(code(&ran.exit), "E_WALL", "{program}: {:?}", ran.exit);
+    }
+}
+
+fn hogs() {
+    let bench = Bench::new();
+    for program in ["hostile/hog.wat", "hostile/table-hog.wat"] {
+        let ran = bench.run(program, &[], |a| a.limits.memory_bytes_max = 32 << 20);
+        // A table has a ceiling of its own, below the container's memory.
+        let named = code(&ran.exit);
+        assert!(named == "E_MEMORY" || (program.contains("table") && named.starts_with("Trap")), "{program}: {named}");
+        assert!(bench.usage().memory_bytes_peak <= 32 << 20);
+    }
+    let ran = bench.run("hostile/probe-cli.wasm", &["hog"], |a| a.limits.memory_bytes_max = 32 << 20);
+    assert_eq!(ran.exit, Exit::Code(0), "{}", ran.text);
+    assert!(ran.text.starts_with("refused after"), "a program that can live with a refusal does: {}", ran.text);
+}
+
+fn recursion() {
+    let bench = Bench::new();
+    let ran = bench.run("hostile/recurse.wat", &[], |_| {});
+    assert!(matches!(&ran.exit, Exit::Trap(why) if why.contains("stack")), "{:?}", ran.exit);
+    assert_eq!(ran.exit.code(), 134);
+}
+
+fn requests() {
+    let bench = Bench::new();
+    let served = bench.serve("hostile/probe-http.wasm", &[], |a| {
+        a.limits.cpu_time_max = Some(Duration::from_millis(50));
+        a.limits.wall_time_max = Some(Duration::from_millis(600));
+        a.limits.memory_bytes_max = 64 << 20;
+    });
+    for (path, status, code) in [
+        ("/spin", 504, "E_CPU"),
+        ("/sleep?ms=20000", 504, "E_WALL"),
+        ("/recurse", 502, "E_TRAP"),
+        ("/panic", 502, "E_TRAP"),
+    ] {
+        let (got, text) = served.get(path);
+        assert_eq!((got, text.split(':').next().unwrap()), (status, code), "{path}: {text}\n{}", bench.log());
+        assert_eq!(served.get("/").0, 200, "the next request after {path}");
+    }
+    let usage = eventually("the runs are counted", || Some(bench.usage()).filter(|usage| usage.runs == 8));
+    assert_eq!(usage.failed_runs, 4);
+    assert!(bench.log().contains("E_CPU") && bench.log().contains("E_WALL"));
+}
+
+fn summed() {
+    let bench = Bench::new();
+    let served = bench.serve("hostile/probe-http.wasm", &[], |a| {
+        a.limits.memory_bytes_max = 40 << 20;
+        a.limits.cpu_time_max = Some(Duration::from_secs(10));
+    });
+    let text = served.get("/hog?mb=200").1;
+    assert!(text.starts_with("refused after 3"), "{text}");
+    assert!(served.get("/hog?mb=30").1.starts_with("holding 30"), "what one request held is there for the next");
+    assert!(bench.usage().memory_bytes_peak <= 40 << 20);
+}
+
+fn flood() {
+    let bench = Bench::new();
+    let ran = bench.run("hostile/probe-cli.wasm", &["flood", "200000"], |a| {
+        a.limits.log_bytes_max = 100_000;
+        a.stdio.stdout = None;
+    });
+    assert_eq!(ran.exit, Exit::Code(0), "{:?}", ran.text);
+    let log = bench.log();
+    assert!(log.len() <= 100_000, "{} bytes", log.len());
+    assert!(log.contains("199999 meow"), "the last line is there");
+}
+
+fn handles() {
+    let bench = Bench::new();
+    // Each turn takes a handle on standard output and keeps it.
+    let hoarder = wat::parse_str(HOARDER).unwrap();
+    let ran = bench.run_wasm(&hoarder, &[], &[], |a| a.limits.cpu_time_max = Some(Duration::from_secs(10)));
+    assert!(matches!(&ran.exit, Exit::Trap(_)), "{:?}", ran.exit);
+}
+
+const HOARDER: &str = r#"(component
+    (import "wasi:io/streams@0.2.0" (instance $streams (export "output-stream" (type (sub resource)))))
+    (alias export $streams "output-stream" (type $stream))
+    (import "wasi:cli/stdout@0.2.0" (instance $stdout
+        (alias outer 1 $stream (type $s)) (export "output-stream" (type $o (eq $s)))
+        (export "get-stdout" (func (result (own $o))))))
+    (core func $get (canon lower (func $stdout "get-stdout")))
+    (core module $m
+        (import "" "get" (func $get (result i32)))
+        (func (export "run") (result i32) (loop $again (drop (call $get)) (br $again)) (i32.const 0)))
+    (core instance $i (instantiate $m (with "" (instance (export "get" (func $get))))))
+    (func $run (result (result)) (canon lift (core func $i "run")))
+    (instance $cli (export "run" (func $run)))
+    (export "wasi:cli/run@0.2.0" (instance $cli)))"#;
+
+fn queue() {
+    let bench = Bench::new();
+    let served = bench.serve("hostile/probe-http.wasm", &[], |a| a.limits.concurrency_max = 2);
+    let address = served.address;
+    let asked: Vec<_> = (0..12).map(|_| std::thread::spawn(move || get(address, "/sleep?ms=30").0)).collect();
+    assert!(asked.into_iter().all(|thread| thread.join().unwrap() == 200), "{}", bench.log());
+}

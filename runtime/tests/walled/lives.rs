@@ -1,0 +1,137 @@
+use std::{os::unix::net::UnixListener, time::Duration};
+
+use runtime::{Broker, Event, Exit, Ingress, adopt, adoption_socket};
+
+use crate::{
+    Test,
+    bench::{Bench, PATIENCE, capability, eventually},
+};
+
+pub const TESTS: &[Test] = &[
+    ("a_worker_outlives_its_agent_and_is_adopted", adoption),
+    ("a_killed_worker_is_reported_as_lost", killed),
+    ("a_command_is_stopped_within_its_grace", stopped),
+    ("an_unused_blank_worker_ends_by_itself", blank),
+    ("a_connection_waits_for_the_next_agent", waiting),
+    ("the_ingress_reaches_the_guest_by_its_own_socket", ingress),
+];
+
+fn adoption() {
+    let bench = Bench::new();
+    let agent = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let folder = bench.folder.path().to_owned();
+    let first = Bench { tokio: agent, ..Bench::new() };
+    let served = first.serve("hostile/probe-http.wasm", &[], |a| {
+        a.adoption = Some(adoption_socket(&folder, "worker.sock").unwrap());
+    });
+    let (address, pid) = (served.address, served.worker.pid());
+    std::mem::forget(served);
+    // The first agent is gone, with its socket and its listeners.
+    first.tokio.shutdown_timeout(Duration::from_secs(1));
+    assert_eq!(crate::bench::get(address, "/").0, 200, "requests never wait for an agent");
+    let grants = vec![capability("net.in:http/80")];
+    let adopted = bench.tokio.block_on(adopt(&folder, "worker.sock", grants, Broker::default())).unwrap();
+    assert!(adopted.started);
+    assert_eq!((adopted.worker.pid(), adopted.listeners.len()), (pid, 1));
+    assert_eq!(adopted.listeners[0].container_port, 80);
+    assert_eq!(adopted.listeners[0].socket.local_addr().unwrap(), address);
+    assert_eq!(crate::bench::get(address, "/").0, 200);
+    let mut worker = adopted.worker;
+    bench.tokio.block_on(worker.stop(Duration::from_secs(5))).unwrap();
+    assert_eq!(bench.tokio.block_on(worker.wait()), Exit::Stopped);
+    let page = std::fs::File::open(first.folder.path().join("usage")).unwrap();
+    assert_eq!(runtime::usage::read_exit(&page), Some(Exit::Stopped));
+    let gone = bench.tokio.block_on(adopt(&folder, "worker.sock", Vec::new(), Broker::default()));
+    assert!(gone.is_err());
+}
+
+fn killed() {
+    let bench = Bench::new();
+    let mut served = bench.serve("hostile/probe-http.wasm", &[], |_| {});
+    served.worker.kill();
+    let exit = bench.tokio.block_on(async { tokio::time::timeout(PATIENCE, served.worker.wait()).await }).unwrap();
+    assert_eq!((exit.clone(), exit.code()), (Exit::Lost, 137));
+    assert!(!std::path::Path::new(&format!("/proc/{}", served.worker.pid())).exists(), "no zombie is left");
+}
+
+fn stopped() {
+    let bench = Bench::new();
+    for words in [&["sleep", "60000"][..], &["spin"]] {
+        let prepared = bench.prepare(&crate::bench::sample("hostile/probe-cli.wasm"), &[]).unwrap();
+        let mut assignment = bench.assignment(prepared);
+        assignment.args.extend(words.iter().map(|word| (*word).to_owned()));
+        let mut worker = bench.start(assignment);
+        assert_eq!(bench.tokio.block_on(worker.next_event()), Some(Event::Started));
+        bench.tokio.block_on(worker.stop(Duration::from_millis(100))).unwrap();
+        let exit = bench.tokio.block_on(async { tokio::time::timeout(PATIENCE, worker.wait()).await }).unwrap();
+        assert_eq!((exit.clone(), exit.code()), (Exit::Stopped, 143), "{words:?}");
+    }
+}
+
+fn blank() {
+    let bench = Bench::new();
+    let _context = bench.tokio.enter();
+    let blank = runtime::Blank::spawn(&Default::default()).unwrap();
+    let stat = format!("/proc/{}/stat", blank.pid());
+    drop(blank);
+    eventually("the worker's end", || {
+        let state = std::fs::read_to_string(&stat).ok();
+        // Until somebody waits for it, its record stays.
+        state.is_none_or(|text| text.contains(") Z ")).then_some(())
+    });
+}
+
+fn waiting() {
+    let bench = Bench::new();
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        for stream in server.incoming().flatten() {
+            let mut stream = stream;
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nmeow");
+        }
+    });
+    let grants: Vec<_> = ["net.in:http/80".to_owned(), format!("net.out:http://127.0.0.1:{port};private")]
+        .iter()
+        .map(|line| capability(line))
+        .collect();
+    let broker = || Broker::new(["127.0.0.1".parse().map(spec::Host::Address).unwrap()]);
+    let agent = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let first = Bench { tokio: agent, ..Bench::new() };
+    let folder = bench.folder.path().to_owned();
+    let served = first.serve_with("hostile/probe-http.wasm", &[], broker(), |a| {
+        a.adoption = Some(adoption_socket(&folder, "worker.sock").unwrap());
+        a.grants = grants.clone();
+    });
+    let address = served.address;
+    std::mem::forget(served);
+    first.tokio.shutdown_timeout(Duration::from_secs(1));
+    let fetch = format!("/fetch?url=http://127.0.0.1:{port}/");
+    let asked = std::thread::spawn({
+        let fetch = fetch.clone();
+        move || crate::bench::get(address, &fetch)
+    });
+    let page = || std::fs::File::open(first.folder.path().join("usage")).unwrap();
+    eventually("the request runs", || (runtime::usage::read(&page()).unwrap().memory_bytes_peak > 0).then_some(()));
+    let adopted = bench.tokio.block_on(adopt(&folder, "worker.sock", grants, broker())).unwrap();
+    let (status, text) = asked.join().unwrap();
+    assert_eq!((status, text.as_str()), (200, "status 200, 4 bytes\n"));
+    adopted.worker.kill();
+}
+
+fn ingress() {
+    let bench = Bench::new();
+    let path = bench.path("http.sock");
+    let socket = UnixListener::bind(&path).unwrap();
+    let _served = bench.serve("hostile/probe-http.wasm", &[], |a| {
+        a.ingress = Some(Ingress { container_port: 80, socket });
+    });
+    use std::io::{Read, Write};
+    let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: cats\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+}

@@ -1,0 +1,148 @@
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use runtime::{Event, Exit};
+
+use crate::{
+    Test,
+    bench::{Bench, PATIENCE, ask, eventually},
+    layer::{Item, tar},
+};
+
+pub const TESTS: &[Test] = &[
+    ("files_of_the_image_are_served", files),
+    ("a_request_body_comes_back_as_it_went", echo),
+    ("two_layers_are_one_tree", union),
+    ("a_head_without_an_end_is_cut_off", slow_head),
+    ("a_body_beyond_its_limit_is_refused", large_body),
+    ("what_is_in_flight_is_answered_before_a_stop", drain),
+    ("clients_that_go_away_leave_no_slot_taken", aborts),
+    ("usage_counts_requests_and_bytes", usage),
+    ("one_connection_carries_many_requests", keep_alive),
+];
+
+fn site() -> Vec<u8> {
+    tar(&[
+        Item::Folder("srv"),
+        Item::File("srv/index.html", b"<h1>cats</h1>"),
+        Item::File("srv/cat.txt", &[b'm'; 100_000]),
+    ])
+}
+
+fn files() {
+    let bench = Bench::new();
+    let served = bench.serve("hostile/probe-http.wasm", &[site()], |_| {});
+    assert_eq!(served.first, Some(Event::Started), "{}", bench.log());
+    assert_eq!(served.get("/read?path=/srv/cat.txt"), (200, "read 100000 bytes\n".to_owned()), "{}", bench.log());
+    assert_eq!(served.get("/list?path=/srv").1, "/srv/cat.txt\n/srv/index.html\n");
+    let (status, text) = served.get("/read?path=/srv/none");
+    assert_eq!(status, 403, "{text}");
+}
+
+fn union() {
+    let bench = Bench::new();
+    let upper = tar(&[
+        Item::File("srv/index.html", b"new"),
+        Item::File("srv/.wh.cat.txt", b""),
+        Item::Link("srv/l", "index.html"),
+    ]);
+    let served = bench.serve("hostile/probe-http.wasm", &[site(), upper], |_| {});
+    assert_eq!(served.get("/list?path=/srv").1, "/srv/index.html\n/srv/l\n");
+    assert_eq!(served.get("/read?path=/srv/l").1, "read 3 bytes\n");
+}
+
+fn echo() {
+    let bench = Bench::new();
+    let served = bench.serve("hostile/probe-http.wasm", &[], |_| {});
+    let body = "meow ".repeat(20_000);
+    let head = format!("POST /echo HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    let (status, head, got) = ask(served.address, &head, body.as_bytes());
+    assert_eq!(status, 200);
+    assert!(head.contains("content-length: 100000"), "a finished answer has its length: {head}");
+    assert_eq!(got, body.as_bytes());
+}
+
+fn slow_head() {
+    let bench = Bench::new();
+    let served = bench.serve("hostile/probe-http.wasm", &[], |_| {});
+    let mut stream = TcpStream::connect(served.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost:").unwrap();
+    let began = std::time::Instant::now();
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+}
+
+fn large_body() {
+    let bench = Bench::new();
+    let served = bench.serve("hostile/probe-http.wasm", &[], |a| a.limits.request_body_bytes_max = 1000);
+    let said = "POST /echo HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: 1001\r\n\r\n";
+    let (status, _, body) = ask(served.address, said, &[b'x'; 1001]);
+    assert_eq!(status, 413, "{}", String::from_utf8_lossy(&body));
+    let unsaid = "POST /echo HTTP/1.1\r\nhost: t\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+    let mut chunk = b"7d0\r\n".to_vec();
+    chunk.extend([b'x'; 2000]);
+    chunk.extend(b"\r\n0\r\n\r\n");
+    let (status, _, body) = ask(served.address, unsaid, &chunk);
+    assert_ne!(status, 200, "{}", String::from_utf8_lossy(&body));
+}
+
+fn drain() {
+    let bench = Bench::new();
+    let mut served = bench.serve("hostile/probe-http.wasm", &[], |_| {});
+    let address = served.address;
+    let slow = std::thread::spawn(move || crate::bench::get(address, "/sleep?ms=400"));
+    eventually("the request reaches the guest", || (bench.usage().memory_bytes_peak > 0).then_some(()));
+    bench.tokio.block_on(served.worker.stop(Duration::from_secs(10))).unwrap();
+    let (status, text) = slow.join().unwrap();
+    assert_eq!(status, 200, "{text}");
+    let exit = bench.tokio.block_on(async { tokio::time::timeout(PATIENCE, served.worker.wait()).await });
+    assert_eq!(exit.unwrap(), Exit::Stopped);
+}
+
+fn aborts() {
+    let bench = Bench::new();
+    let served = bench.serve("hostile/probe-http.wasm", &[], |a| a.limits.concurrency_max = 4);
+    for _ in 0..40 {
+        let mut stream = TcpStream::connect(served.address).unwrap();
+        stream.write_all(b"GET /sleep?ms=20000 HTTP/1.1\r\nhost: t\r\n\r\n").unwrap();
+    }
+    let answer = eventually("a free slot", || Some(served.get("/")).filter(|(status, _)| *status == 200));
+    assert!(answer.1.starts_with("routes"));
+}
+
+fn usage() {
+    let bench = Bench::new();
+    let served = bench.serve("hostile/probe-http.wasm", &[], |_| {});
+    for _ in 0..10 {
+        assert_eq!(served.get("/").0, 200);
+    }
+    let body = [b'x'; 5000];
+    let head = "POST /echo HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: 5000\r\n\r\n";
+    assert_eq!(ask(served.address, head, &body).0, 200);
+    let usage = eventually("the runs are counted", || Some(bench.usage()).filter(|usage| usage.runs == 11));
+    assert_eq!((usage.failed_runs, usage.bytes_in), (0, 5000));
+    assert!(usage.bytes_out > 5000 && usage.cpu_ns > 11 * 5_000, "{usage:?}");
+}
+
+fn keep_alive() {
+    let bench = Bench::new();
+    let served = bench.serve("hostile/probe-http.wasm", &[], |_| {});
+    let mut stream = TcpStream::connect(served.address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    for _ in 0..100 {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: t\r\n\r\n").unwrap();
+        let mut bytes = Vec::new();
+        let mut chunk = [0; 4096];
+        while !bytes.windows(9).any(|w| w == b"/echo\n" as &[u8]) && !bytes.ends_with(b"/echo\n") {
+            let n = stream.read(&mut chunk).unwrap();
+            assert!(n > 0, "the connection stays open");
+            bytes.extend(&chunk[..n]);
+        }
+        assert!(bytes.starts_with(b"HTTP/1.1 200"));
+    }
+}

@@ -1,0 +1,146 @@
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use runtime::{Broker, SpawnOptions};
+
+use crate::{
+    Test,
+    bench::{Bench, capability},
+};
+
+pub const TESTS: &[Test] = &[("hostile_machine_code_finds_no_way_out", hostile)];
+
+/// Everything that an intruder does is written to its standard error, which the worker has replaced by nothing: so it
+/// reports through the volume that it was granted.
+fn hostile() {
+    let bench = Bench::new();
+    let prepared = bench.prepare(&crate::bench::sample("hello/hello.wasm"), &[]).unwrap();
+    let mut assignment = bench.assignment(prepared);
+    let (folder, mount) = bench.volume("book", "/data", "rwd", None);
+    std::fs::write(folder.join("page"), "mine").unwrap();
+    std::os::unix::fs::symlink("/etc/hostname", folder.join("link")).unwrap();
+    assignment.volumes.push(mount);
+    assignment.grants.push(capability("fs:/data#rwd;volume=book"));
+    let options = SpawnOptions { arguments: vec!["intruder".into()], ..SpawnOptions::default() };
+    let mut worker = bench.start_with(assignment, Broker::default(), &options);
+    let exit =
+        bench.tokio.block_on(async { tokio::time::timeout(crate::bench::PATIENCE, worker.wait()).await }).unwrap();
+    let report = std::fs::read_to_string(folder.join("report")).unwrap_or_else(|e| panic!("no report: {e}; {exit:?}"));
+    let attempts: Vec<(&str, &str)> = report.lines().filter_map(|line| line.split_once(" -> ")).collect();
+    assert!(attempts.len() > 30, "{report}");
+    for (what, got) in &attempts {
+        let want: &[&str] = if what.starts_with("allowed") {
+            &["ok"]
+        } else {
+            &["EPERM", "EACCES", "ENOENT", "EXDEV", "ENOSYS", "ELOOP"]
+        };
+        assert!(want.contains(got), "{what} -> {got}\n{report}");
+    }
+}
+
+/// Runs inside the walls, as machine code that has broken out of its Wasm would.
+pub fn intrude(volumes: &[BorrowedFd<'_>]) {
+    let volume = volumes[0].as_raw_fd();
+    let mut report = String::new();
+    let mut note = |what: &str, result: libc::c_long| {
+        let got = match result {
+            0.. => "ok",
+            _ => name(io::Error::last_os_error().raw_os_error().unwrap_or(0)),
+        };
+        report.push_str(&format!("{what} -> {got}\n"));
+    };
+    for path in [
+        c"../../../../../../etc/hostname",
+        c"..",
+        c"/etc/hostname",
+        c"/proc/self/maps",
+        c"/proc/1/environ",
+        c"/",
+        c"/dev/null",
+        c"link",
+    ] {
+        note(&format!("openat(volume, {path:?})"), openat(volume, path, libc::O_RDONLY));
+        note(&format!("openat(cwd, {path:?})"), openat(libc::AT_FDCWD, path, libc::O_RDONLY));
+        note(&format!("openat2(volume, {path:?})"), openat2(volume, path, libc::O_RDONLY));
+        note(&format!("openat2(cwd, {path:?})"), openat2(libc::AT_FDCWD, path, libc::O_RDONLY));
+    }
+    note("openat2(volume, \"..\", O_PATH)", openat2(volume, c"..", libc::O_PATH).min(-1).max(outside(volume)));
+    note("allowed: openat2(volume, \"page\")", openat2(volume, c"page", libc::O_RDONLY));
+    // SAFETY: numbers and terminated strings; whatever these do, the process ends soon.
+    unsafe {
+        note("socket(inet)", libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0).into());
+        note("socket(unix)", libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0).into());
+        note("socket(netlink)", libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0).into());
+        let mut pair = [0; 2];
+        note("socketpair(inet)", libc::socketpair(libc::AF_INET, libc::SOCK_STREAM, 0, pair.as_mut_ptr()).into());
+        note("kill(1)", libc::kill(1, 0).into());
+        note("kill(parent)", libc::kill(libc::getppid(), 0).into());
+        note("tgkill(1)", libc::syscall(libc::SYS_tgkill, 1, 1, 0));
+        note("ptrace", libc::ptrace(libc::PTRACE_ATTACH, 1, 0, 0));
+        note("execve", libc::execve(c"/bin/true".as_ptr(), std::ptr::null(), std::ptr::null()).into());
+        note("fork", libc::syscall(libc::SYS_fork));
+        note("vfork by clone", libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0));
+        let flags = libc::CLONE_NEWUSER | libc::CLONE_THREAD | libc::CLONE_VM | libc::CLONE_SIGHAND;
+        note("clone(NEWUSER)", libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0));
+        note("clone3", libc::syscall(libc::SYS_clone3, 0, 0));
+        note("unshare", libc::unshare(libc::CLONE_NEWUSER).into());
+        note("setns", libc::setns(volume, 0).into());
+        note(
+            "mount",
+            libc::mount(c"/".as_ptr(), c"/".as_ptr(), std::ptr::null(), libc::MS_BIND, std::ptr::null()).into(),
+        );
+        note("chroot", libc::chroot(c"/".as_ptr()).into());
+        note("setuid", libc::setuid(0).into());
+        note("bpf", libc::syscall(libc::SYS_bpf, 0, 0, 0));
+        note("io_uring_setup", libc::syscall(libc::SYS_io_uring_setup, 1, 0));
+        note("userfaultfd", libc::syscall(libc::SYS_userfaultfd, 0));
+        note("perf_event_open", libc::syscall(libc::SYS_perf_event_open, 0, 0, 0, 0, 0));
+        note("keyctl", libc::syscall(libc::SYS_keyctl, 0, 0));
+        note("process_vm_readv", libc::syscall(libc::SYS_process_vm_readv, 1, 0, 0, 0, 0, 0));
+        note("pidfd_open", libc::syscall(libc::SYS_pidfd_open, 1, 0));
+        note("open_by_handle_at", libc::syscall(libc::SYS_open_by_handle_at, volume, 0, 0));
+        note("memfd_create", libc::syscall(libc::SYS_memfd_create, c"x".as_ptr(), 0));
+        note("prctl(PR_SET_DUMPABLE)", libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0).into());
+        note("readlink by path", libc::syscall(libc::SYS_readlink, c"/proc/self/exe".as_ptr(), 0, 0));
+        note("chdir", libc::chdir(c"/".as_ptr()).into());
+        note("prlimit", libc::syscall(libc::SYS_prlimit64, 0, 7, 0, 0));
+    }
+    let fd = openat2(volume, c"report", libc::O_WRONLY | libc::O_CREAT);
+    // SAFETY: a descriptor that was just opened, and memory that lives on.
+    unsafe { libc::write(fd as i32, report.as_ptr().cast(), report.len()) };
+}
+
+fn openat(folder: i32, path: &CStr, flags: i32) -> libc::c_long {
+    // SAFETY: a terminated path.
+    unsafe { libc::syscall(libc::SYS_openat, folder, path.as_ptr(), flags) }
+}
+
+/// Without any of the flags that keep an honest caller inside.
+fn openat2(folder: i32, path: &CStr, flags: i32) -> libc::c_long {
+    let mode = if flags & libc::O_CREAT != 0 { 0o666 } else { 0u64 };
+    let how: [u64; 3] = [flags as u64, mode, 0];
+    // SAFETY: a terminated path, and a structure of the length that is said.
+    unsafe { libc::syscall(libc::SYS_openat2, folder, path.as_ptr(), how.as_ptr(), size_of_val(&how)) }
+}
+
+/// Whether `..` of the volume is anything but the volume: 0 when something outside could be looked at by its name.
+fn outside(volume: i32) -> libc::c_long {
+    openat2(volume, c"../etc/hostname", libc::O_PATH)
+}
+
+fn name(errno: i32) -> &'static str {
+    match errno {
+        libc::EPERM => "EPERM",
+        libc::EACCES => "EACCES",
+        libc::ENOENT => "ENOENT",
+        libc::EXDEV => "EXDEV",
+        libc::ENOSYS => "ENOSYS",
+        libc::ELOOP => "ELOOP",
+        libc::EINVAL => "EINVAL",
+        libc::EFAULT => "EFAULT",
+        _ => "something else",
+    }
+}
