@@ -16,6 +16,8 @@ mod running; // the process that runs it, worker or shim
 mod local; // one task without a server
 mod keeper; // the same in the background
 
+mod invoke; // one request to an image, and what it cost
+
 mod agent; // a node of a cluster: whatever should run here, runs
 pub mod usage_log; // what was used, kept until the ledger has it exactly once
 pub mod ingress; // host name -> a healthy replica, here or on another node
@@ -30,6 +32,7 @@ mod error;
 pub use agent::{Agent, AgentConfig, AtEnd, JoinOptions, join};
 pub use error::{Error, Result};
 pub use home::Home;
+pub use invoke::{InvokeOutcome, InvokeRequest, invoke};
 pub use keeper::{detach, keep};
 pub use local::{GRACE, run_local};
 pub use request::{LocalImage, MountSource, Mounted, Note, Publish, RunOutcome, RunRequest, Started};

@@ -1,1 +1,282 @@
+//! The door with replicas that do what replicas can do: answer, die, hang, lie.
 
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use spec::wire::{Backend, RouteTable};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UnixListener},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::{Door, IngressFolder, Limits, Shared, serve, socket_name};
+use crate::tls::tests::Ca;
+
+struct Site {
+    _folder: tempfile::TempDir,
+    folder: IngressFolder,
+    address: SocketAddr,
+    peers: SocketAddr,
+    _door: JoinHandle<()>,
+}
+
+const HOST: &str = "cats.main.localhost";
+
+fn limits() -> Limits {
+    Limits {
+        head_time_max: Duration::from_millis(300),
+        stall_time_max: Duration::from_millis(300),
+        answer_time_max: Duration::from_secs(2),
+        body_bytes_max: 1 << 20,
+        body_bytes_per_second_min: 1 << 20,
+        drain_time_max: Duration::from_millis(200),
+        ..Limits::default()
+    }
+}
+
+fn backend(node: &str, task: &str) -> Backend {
+    Backend {
+        node: node.parse().unwrap(),
+        tenant: "me".parse().unwrap(),
+        task: task.parse().unwrap(),
+        container_port: 80,
+    }
+}
+
+impl Site {
+    async fn open(node: &str, backends: &[Backend], identity: Option<crate::tls::Identity>) -> Self {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = IngressFolder::at(temporary.path().join("ingress"));
+        folder.make().unwrap();
+        if let Some(identity) = &identity {
+            folder.write_identity(identity).unwrap();
+        }
+        write_routes(&folder, node, backends, &[]);
+        let bind = || async { TcpListener::bind("127.0.0.1:0").await.unwrap() };
+        let (listener, peers) = (bind().await, bind().await);
+        let (address, peer_address) = (listener.local_addr().unwrap(), peers.local_addr().unwrap());
+        let door = Door { folder: folder.path().to_owned(), listener, peers: Some(peers), limits: limits() };
+        let door = tokio::spawn(serve(door, std::future::pending()));
+        Self { _folder: temporary, folder, address, peers: peer_address, _door: door }
+    }
+
+    fn route(&self, node: &str, backends: &[Backend], ingresses: &[(&str, SocketAddr)]) {
+        write_routes(&self.folder, node, backends, ingresses);
+    }
+
+    fn socket(&self, task: &str) -> UnixListener {
+        let name = socket_name(&"me".parse().unwrap(), &task.parse().unwrap(), 80);
+        let listener = self.folder.listen(&name).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        UnixListener::from_std(listener).unwrap()
+    }
+
+    /// A replica that answers with its name and what it was asked.
+    fn replica(&self, task: &'static str) -> JoinHandle<()> {
+        let listener = self.socket(task);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let answer = service_fn(move |request: Request<Incoming>| async move {
+                    let head = format!("{} {}", request.method(), request.uri());
+                    let forwarded = request.headers().get("x-forwarded-for").map(|v| v.to_str().unwrap().to_owned());
+                    let body = request.into_body().collect().await;
+                    let length = body.map(|body| body.to_bytes().len()).unwrap_or_default();
+                    let text = format!("{task}: {head} {length} {}", forwarded.unwrap_or_default());
+                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
+                });
+                tokio::spawn(async move {
+                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+                });
+            }
+        })
+    }
+
+    async fn get(&self, host: &str) -> (StatusCode, String) {
+        ask(self.address, &format!("GET /x?y=1 HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")).await
+    }
+}
+
+fn write_routes(folder: &IngressFolder, node: &str, backends: &[Backend], ingresses: &[(&str, SocketAddr)]) {
+    let ingresses = ingresses.iter().map(|(node, at)| (node.parse().unwrap(), at.to_string())).collect();
+    let hosts = BTreeMap::from([(HOST.to_owned(), backends.to_vec())]);
+    let routes = RouteTable { version: 1, hosts, ingresses };
+    folder.write_shared(&Shared { version: 1, node: node.parse().unwrap(), routes }).unwrap();
+}
+
+/// Sends bytes as they are, and reads to the end.
+async fn ask(address: SocketAddr, text: &str) -> (StatusCode, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut bytes)).await.expect("an end");
+    let text = String::from_utf8(bytes).unwrap();
+    let status = text.get(9..12).and_then(|s| s.parse().ok()).unwrap_or(StatusCode::IM_A_TEAPOT);
+    (status, text.split_once("\r\n\r\n").map_or(text.clone(), |(_, body)| body.to_owned()))
+}
+
+#[tokio::test]
+async fn a_request_reaches_a_replica_of_its_host_and_says_who_sent_it() {
+    let site = Site::open("n1", &[backend("n1", "a")], None).await;
+    let _a = site.replica("a");
+    assert_eq!(site.get("CATS.main.localhost:8000").await, (StatusCode::OK, "a: GET /x?y=1 0 127.0.0.1".to_owned()));
+    let (status, text) = site.get("dogs.main.localhost").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(text.contains("no service here answers for the host dogs.main.localhost"), "{text}");
+    let post = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello");
+    assert_eq!(ask(site.address, &post).await.1, "a: POST / 5 127.0.0.1");
+}
+
+#[tokio::test]
+async fn requests_spread_over_replicas_and_follow_new_routes() {
+    let site = Site::open("n1", &[backend("n1", "a"), backend("n1", "b")], None).await;
+    let (_a, _b) = (site.replica("a"), site.replica("b"));
+    let mut counts = BTreeMap::new();
+    for _ in 0..40 {
+        let (_, text) = site.get(HOST).await;
+        *counts.entry(text[..1].to_owned()).or_insert(0) += 1;
+    }
+    assert!(counts["a"] > 5 && counts["b"] > 5, "{counts:?}");
+    site.route("n1", &[backend("n1", "b")], &[]);
+    let deadline = Instant::now() + Duration::from_secs(2);
+    let mut in_a_row = 0;
+    while in_a_row < 20 {
+        in_a_row = if site.get(HOST).await.1.starts_with('b') { in_a_row + 1 } else { 0 };
+        assert!(Instant::now() < deadline, "the new routes are not followed");
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_cannot_be_reached_costs_no_request() {
+    let site = Site::open("n1", &[backend("n1", "gone"), backend("n1", "b")], None).await;
+    drop(site.socket("gone"));
+    let _b = site.replica("b");
+    for _ in 0..20 {
+        assert_eq!(site.get(HOST).await.0, StatusCode::OK);
+    }
+    // With nobody at all it is said within a second or so, and what comes back in time is used.
+    site.route("n1", &[backend("n1", "gone"), backend("n1", "late")], &[]);
+    let (answer, _late) = tokio::join!(site.get(HOST), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        site.replica("late")
+    });
+    assert_eq!(answer.0, StatusCode::OK, "{}", answer.1);
+    site.route("n1", &[backend("n1", "gone")], &[]);
+    let (status, text) = site.get(HOST).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
+    assert!(text.contains("no replica of cats.main.localhost"), "{text}");
+}
+
+#[tokio::test]
+async fn a_get_is_sent_again_when_its_replica_dies_and_a_post_is_not() {
+    let site = Site::open("n1", &[backend("n1", "a")], None).await;
+    let listener = site.socket("a");
+    let deaths = Arc::new(AtomicUsize::new(0));
+    let counted = deaths.clone();
+    // Takes the first request on each of the first two connections and drops it; then behaves.
+    let _a = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut bytes = [0; 1024];
+            let read = stream.read(&mut bytes).await.unwrap();
+            if counted.fetch_add(1, Ordering::SeqCst) < 2 {
+                continue;
+            }
+            assert!(read > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok").await.unwrap();
+        }
+    });
+    assert_eq!(site.get(HOST).await, (StatusCode::OK, "ok".to_owned()));
+    deaths.store(0, Ordering::SeqCst);
+    let post = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    let (status, text) = ask(site.address, &post).await;
+    assert_eq!(status, StatusCode::BAD_GATEWAY, "{text}");
+    assert!(text.contains("E_WORKER_LOST"), "{text}");
+    assert_eq!(deaths.load(Ordering::SeqCst), 1, "a request that may have had an effect is sent once");
+}
+
+#[tokio::test]
+async fn what_is_too_slow_or_too_large_is_ended() {
+    let site = Site::open("n1", &[backend("n1", "a")], None).await;
+    let _a = site.replica("a");
+    let big = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 9999999\r\n\r\n");
+    assert_eq!(ask(site.address, &big).await.0, StatusCode::PAYLOAD_TOO_LARGE);
+    // A head that never ends, a body that never comes, nothing at all: each connection is closed.
+    for text in
+        ["GET / HTTP/1.1\r\nx: y\r\n", &format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 9\r\n\r\nab"), ""]
+    {
+        let began = Instant::now();
+        ask(site.address, text).await;
+        assert!(began.elapsed() < Duration::from_secs(4), "{text:?}");
+    }
+    // A replica that never answers.
+    site.route("n1", &[backend("n1", "deaf")], &[]);
+    let _deaf = site.socket("deaf");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(site.get(HOST).await.0, StatusCode::GATEWAY_TIMEOUT);
+}
+
+#[tokio::test]
+async fn two_requests_in_one_are_refused_or_kept_apart() {
+    let site = Site::open("n1", &[backend("n1", "a")], None).await;
+    let _a = site.replica("a");
+    for (text, want) in [
+        (format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nhost: evil\r\n\r\n"), 400),
+        (format!("GET http://evil/ HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n"), 421),
+        ("GET / HTTP/1.1\r\nconnection: close\r\n\r\n".to_owned(), 400),
+        (format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nupgrade: websocket\r\nconnection: close, upgrade\r\n\r\n"), 501),
+        (format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\na"), 400),
+        (format!("GET / HTTP/1.1\r\nhost : {HOST}\r\n\r\n"), 400),
+    ] {
+        assert_eq!(ask(site.address, &text).await.0.as_u16(), want, "{text}");
+    }
+    // A length and chunks at once: read as chunks, or refused; never a second request for the replica.
+    let both = format!(
+        "POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n\
+         0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: {HOST}\r\n\r\n"
+    );
+    let (_, text) = ask(site.address, &both).await;
+    assert!(!text.contains("smuggled"), "{text}");
+}
+
+#[tokio::test]
+async fn a_request_for_another_node_goes_through_its_ingress_over_mtls() {
+    let ca = Ca::new();
+    let here = Site::open("n1", &[], Some(ca.node("n1"))).await;
+    let there = Site::open("n2", &[backend("n2", "b")], Some(ca.node("n2"))).await;
+    let _b = there.replica("b");
+    here.route("n1", &[backend("n2", "b")], &[("n2", there.peers)]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(here.get(HOST).await, (StatusCode::OK, "b: GET /x?y=1 0 127.0.0.1".to_owned()));
+    // Two nodes that each believe that the other has it: no circle.
+    there.route("n2", &[backend("n1", "b")], &[("n1", here.peers)]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(here.get(HOST).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    // Somebody else at that address is not spoken to.
+    let impostor = Site::open("n3", &[backend("n3", "b")], Some(ca.node("n3"))).await;
+    let _c = impostor.replica("b");
+    here.route("n1", &[backend("n2", "b")], &[("n2", impostor.peers)]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(here.get(HOST).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    // And nobody without a certificate gets in by the side door.
+    let mut plain = TcpStream::connect(there.peers).await.unwrap();
+    plain.write_all(format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n").as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    let _ = timeout(Duration::from_secs(6), plain.read_to_end(&mut bytes)).await.expect("an end");
+    assert!(!bytes.starts_with(b"HTTP/1.1 2"), "{}", bytes.escape_ascii());
+}

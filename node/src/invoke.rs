@@ -1,0 +1,225 @@
+//! A run on demand: a task for one request, and what it cost.
+
+use std::{
+    collections::BTreeMap,
+    os::unix::net::UnixListener,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use spec::{Capability, LaunchType, TaskId, Usage};
+use tokio::{net::UnixStream, time::timeout};
+
+use crate::{
+    error::{Error, Result, chain},
+    files,
+    home::Home,
+    images::{Blobs, make_ready},
+    launch::{Container, Doors, Launch, Streams, arguments},
+    local::now,
+    request::LocalImage,
+    running::{Happening, Running},
+    tasks::{self, Origin, Owned, Phase, ProcessId, Status, TaskRecord},
+};
+
+/// One request to an image that answers requests.
+#[derive(Clone)]
+pub struct InvokeRequest {
+    /// What to run.
+    pub image: LocalImage,
+    /// `GET` and its like.
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    /// Beyond `Host`.
+    pub headers: HeaderMap,
+    /// What is sent.
+    pub body: Bytes,
+    /// Variables; each is a grant.
+    pub env: BTreeMap<String, String>,
+    /// What else is granted.
+    pub allow: Vec<Capability>,
+    /// For the whole answer.
+    pub time_max: Duration,
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct InvokeOutcome {
+    /// The task's folder, which is gone by now.
+    pub id: String,
+    /// The answer's status.
+    pub status: StatusCode,
+    /// The answer's headers.
+    pub headers: HeaderMap,
+    /// The answer's body.
+    pub body: Bytes,
+    /// From the request to the end of the answer, the start of the worker not counted.
+    pub answered_in: Duration,
+    /// From nothing to a worker that serves.
+    pub started_in: Duration,
+    /// What it cost.
+    pub usage: Usage,
+}
+
+/// An answer longer than this is for a service, not for an invocation.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// The port by which the worker knows its only door.
+const PORT: u16 = 80;
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Starts a worker for the image, sends it the request, and ends it. `preparing` hears when the image was not ready.
+///
+/// # Errors
+/// When it cannot be started, or gives no answer.
+pub fn invoke(home: &Home, request: InvokeRequest, mut preparing: impl FnMut()) -> Result<InvokeOutcome> {
+    let launch = decide(home, &request, &mut preparing)?;
+    if !launch.serves_requests() {
+        return Err(Error::Start {
+            task: request.image.name.clone(),
+            why: "it is a program that runs once, and answers no requests".to_owned(),
+            hint: Some(format!("margay run {}", request.image.name)),
+        });
+    }
+    let owned = create(home, &request, &launch)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::System { verb: "start a runtime", source })?;
+    let outcome = runtime.block_on(run(home, request, &launch, &owned));
+    owned.remove()?;
+    outcome
+}
+
+fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) -> Result<Launch> {
+    let LocalImage { name, digest, layout } = &request.image;
+    let blobs = Blobs::of_layout(layout);
+    let plan = blobs.plan(name, digest)?;
+    let args = arguments(&plan, name, None, None);
+    let id: TaskId = files::random_hex::<6>().parse().expect("hex digits are a name");
+    let container = Container {
+        task: id,
+        name: "invoked".parse().expect("it is a name"),
+        node: None,
+        owner: "local".to_owned(),
+        image: *digest,
+        env: request.env.clone(),
+        ports: Vec::new(),
+        ingress_ports: vec![PORT],
+        mounts: Vec::new(),
+        allow: request.allow.clone(),
+        memory_bytes_max: None,
+        cpu_time_max: None,
+        wall_time_max: Some(request.time_max),
+        cpu_millis: None,
+        launch_type: LaunchType::Node,
+        adoptable: false,
+    };
+    let ready = make_ready(home, &blobs, name, plan, &args, preparing)?;
+    Launch::decide(container, ready, args)
+}
+
+fn create(home: &Home, request: &InvokeRequest, launch: &Launch) -> Result<Owned> {
+    tasks::create(
+        home,
+        TaskRecord {
+            version: 1,
+            id: launch.container.task.to_string(),
+            name: String::new(),
+            image: request.image.name.clone(),
+            digest: request.image.digest,
+            kind: launch.kind,
+            origin: Origin::Invoked,
+            created: now(),
+            command: launch.args.clone(),
+            ports: launch.asked_ports(),
+            mounts: Vec::new(),
+            env: request.env.keys().cloned().collect(),
+            limits: launch.limits.clone(),
+            grants: launch.effective.capabilities.clone(),
+            remove_at_end: true,
+        },
+    )
+}
+
+async fn run(home: &Home, request: InvokeRequest, launch: &Launch, owned: &Owned) -> Result<InvokeOutcome> {
+    let began = Instant::now();
+    let port = launch.ingress_ports().first().copied().unwrap_or(PORT);
+    let path = owned.folder().path().join("http.sock");
+    let folder = std::fs::File::open(owned.folder().path()).map_err(Error::file("open", owned.folder().path()))?;
+    let short = crate::sockets::below(&folder, &path);
+    let listener = UnixListener::bind(&short).map_err(Error::file("make socket", &path))?;
+    let doors = Doors { published: Vec::new(), ingress: vec![(port, listener)] };
+    let broker = runtime::Broker::default();
+    let mut running = launch.start(home, owned.folder(), &doors, Streams::default(), &broker, None).await?;
+    let mut status = Status::starting(ProcessId::this());
+    status.phase = Phase::Running;
+    status.process = running.process();
+    owned.write_status(&status)?;
+    let failed = |why: String| Error::NoAnswer { task: request.image.name.clone(), why };
+    wait_until_started(&mut running).await.map_err(failed)?;
+    let started_in = began.elapsed();
+    let asked = Instant::now();
+    let answer = tokio::select! {
+        answer = timeout(request.time_max, ask(&short, &request)) => {
+            answer.map_err(|_| failed("no answer in time".to_owned())).and_then(|answer| answer.map_err(failed))
+        }
+        why = ended(&mut running) => Err(failed(why)),
+    };
+    let answered_in = asked.elapsed();
+    running.stop(GRACE).await;
+    if timeout(GRACE * 2, ended(&mut running)).await.is_err() {
+        running.kill();
+    }
+    let (parts, body) = answer?;
+    Ok(InvokeOutcome {
+        id: owned.record().id.clone(),
+        status: parts.status,
+        headers: parts.headers,
+        body,
+        answered_in,
+        started_in,
+        usage: crate::meter::read(&owned.folder().usage_page()).unwrap_or_default(),
+    })
+}
+
+async fn wait_until_started(running: &mut Running) -> Result<(), String> {
+    loop {
+        match running.next().await {
+            Happening::Started => return Ok(()),
+            Happening::Denied { .. } => {}
+            Happening::Ended(ended) => return Err(ended.reason.unwrap_or_else(|| "it ended".to_owned())),
+        }
+    }
+}
+
+/// Why it ended, once it has.
+async fn ended(running: &mut Running) -> String {
+    loop {
+        if let Happening::Ended(ended) = running.next().await {
+            return ended.reason.unwrap_or_else(|| "it ended before it answered".to_owned());
+        }
+    }
+}
+
+async fn ask(socket: &std::path::Path, request: &InvokeRequest) -> Result<(http::response::Parts, Bytes), String> {
+    let text = |error: &dyn std::error::Error| chain(error);
+    let stream = UnixStream::connect(socket).await.map_err(|error| text(&error))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| text(&error))?;
+    tokio::spawn(async move { drop(connection.await) });
+    let mut message = Request::builder()
+        .method(request.method.clone())
+        .uri(request.path.as_str())
+        .body(Full::new(request.body.clone()))
+        .map_err(|error| text(&error))?;
+    *message.headers_mut() = request.headers.clone();
+    message.headers_mut().entry(header::HOST).or_insert(HeaderValue::from_static("localhost"));
+    let response = sender.send_request(message).await.map_err(|error| text(&error))?;
+    let (parts, body) = response.into_parts();
+    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
+    Ok((parts, body.to_bytes()))
+}
