@@ -13,6 +13,7 @@ use rustix::net::{
     self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
+use rustix::process::Pid;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::Scheme;
 
@@ -114,18 +115,33 @@ pub(crate) fn send<T: Serialize>(socket: impl AsFd, message: &T, fds: &[Borrowed
 
 /// Receives one message, or `None` when the other side is gone. `WouldBlock` when the socket does not wait.
 pub(crate) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    Ok(receive_from(socket)?.map(|received| (received.message, received.fds)))
+}
+
+/// A message, and what came with it.
+pub(crate) struct Received<T> {
+    pub message: T,
+    pub fds: Vec<OwnedFd>,
+    /// Who sent it, by the word of the kernel, on a socket that asks for it (`SO_PASSCRED`).
+    pub sender: Option<Pid>,
+}
+
+/// As [`receive`], with the sender.
+pub(crate) fn receive_from<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<Received<T>>> {
     let mut bytes = vec![0; FRAME_BYTES_MAX];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let got = match net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC) {
         Ok(got) => got,
         Err(rustix::io::Errno::CONNRESET) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let mut fds = Vec::new();
+    let (mut fds, mut sender) = (Vec::new(), None);
     for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            fds.extend(rights);
+        match message {
+            RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
+            RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials.pid),
+            _ => {}
         }
     }
     if got.bytes == 0 {
@@ -134,7 +150,7 @@ pub(crate) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Opti
     if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a message is longer than any of ours"));
     }
-    Ok(Some((serde_json::from_slice(&bytes[..got.bytes])?, fds)))
+    Ok(Some(Received { message: serde_json::from_slice(&bytes[..got.bytes])?, fds, sender }))
 }
 
 /// Descriptors on their way across a socket, named by their position.

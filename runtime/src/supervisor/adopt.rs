@@ -16,7 +16,7 @@ use spec::Capability;
 
 use crate::{
     Broker, Error, Ingress, Listener, Worker,
-    frame::{self, ToSupervisor},
+    frame::{self, Received, ToSupervisor},
 };
 
 /// A worker answers at once or never; this is for a machine under load.
@@ -62,9 +62,12 @@ pub fn adoption_socket(folder: &Path, name: &str) -> Result<OwnedFd, Error> {
 pub async fn adopt(folder: &Path, name: &str, grants: Vec<Capability>, broker: Broker) -> Result<Adopted, Error> {
     let lost = || Error::WorkerLost("waiting for an agent");
     let (folder, name) = (folder.to_owned(), name.to_owned());
-    let (control, first) =
-        tokio::task::spawn_blocking(move || meet(&folder, &name)).await.map_err(|_| lost())?.map_err(|_| lost())?;
-    let Some((ToSupervisor::Adopted { started, ports, ingress }, fds)) = first else { return Err(lost()) };
+    let met = tokio::task::spawn_blocking(move || meet(&folder, &name)).await.map_err(|_| lost())?;
+    let (control, first) = met.map_err(|_| lost())?;
+    let Some(Received { message: ToSupervisor::Adopted { started, ports, ingress }, fds, sender }) = first else {
+        return Err(lost());
+    };
+    let pid = sender.ok_or_else(lost)?;
     let mut fds = fds.into_iter();
     let listeners = ports
         .into_iter()
@@ -73,18 +76,20 @@ pub async fn adopt(folder: &Path, name: &str, grants: Vec<Capability>, broker: B
         .collect();
     let ingress =
         ingress.zip(fds.next()).map(|(container_port, fd)| Ingress { container_port, socket: UnixListener::from(fd) });
-    Ok(Adopted { worker: Worker::watch(control, None, grants, broker)?, started, listeners, ingress })
+    Ok(Adopted { worker: Worker::watch(control, pid, None, grants, broker)?, started, listeners, ingress })
 }
 
-type First = Option<(ToSupervisor, Vec<OwnedFd>)>;
-
-fn meet(folder: &Path, name: &str) -> io::Result<(OwnedFd, First)> {
+/// Connects to a worker and hears its first word. The kernel says who spoke: whoever made the listening socket was
+/// another process, and what the worker says of itself is not believed.
+fn meet(folder: &Path, name: &str) -> io::Result<(OwnedFd, Option<Received<ToSupervisor>>)> {
     let (_held, address) = address(folder, name)?;
     let control = socket()?;
+    sockopt::set_socket_passcred(&control, true)?;
     rustix::net::connect(&control, &address)?;
     sockopt::set_socket_timeout(&control, sockopt::Timeout::Recv, Some(ANSWER_TIME_MAX))?;
-    let first = frame::receive(&control)?;
+    let first = frame::receive_from(&control)?;
     sockopt::set_socket_timeout(&control, sockopt::Timeout::Recv, None)?;
+    sockopt::set_socket_passcred(&control, false)?;
     Ok((control, first))
 }
 

@@ -34,13 +34,12 @@ pub struct Worker {
 impl Worker {
     pub(crate) fn watch(
         control: OwnedFd,
+        pid: Pid,
         child: Option<Child>,
         grants: Vec<Capability>,
         broker: Broker,
     ) -> Result<Self, Error> {
         let cannot = "watch a worker";
-        let peer = rustix::net::sockopt::socket_peercred(&control).map_err(|e| Error::os(cannot)(e.into()))?;
-        let pid = child.as_ref().and_then(|child| Pid::from_raw(child.id().cast_signed())).unwrap_or(peer.pid);
         let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|e| Error::os(cannot)(e.into()))?;
         let socket = Arc::new(Socket::new(control).map_err(Error::os(cannot))?);
         let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);

@@ -12,7 +12,7 @@ use std::{
 
 use rustix::{
     fs::{MemfdFlags, Mode, OFlags, SealFlags},
-    process::{Gid, Resource, Rlimit, Uid, setrlimit},
+    process::{Gid, Pid, Resource, Rlimit, Uid, setrlimit},
     thread::UnshareFlags,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -80,7 +80,8 @@ impl Blank {
         let grants = assignment.grants.clone();
         let (order, fds) = assignment.split();
         write_order(&self.control, &order, fds.iter().map(AsFd::as_fd).collect())?;
-        Worker::watch(self.control, Some(self.child), grants, broker)
+        let pid = Pid::from_child(&self.child);
+        Worker::watch(self.control, pid, Some(self.child), grants, broker)
     }
 }
 

@@ -70,6 +70,8 @@ impl Control {
     pub fn obey(self: &Arc<Self>, socket: OwnedFd) -> io::Result<()> {
         let socket = Arc::new(Socket::new(socket)?);
         *locked(&self.supervisor) = Some(socket.clone());
+        // Whoever waits for an answer of the one before asks the new one.
+        locked(&self.asked).clear();
         self.arrived.notify_waiters();
         tokio::spawn(self.clone().follow(socket));
         Ok(())

@@ -102,6 +102,8 @@ impl Blank {
         let strictness = if intruder.is_some() { Strictness::Refuse } else { Strictness::Kill };
         let filter = |volumes| Filter::serving(volumes, strictness).map_err(|e| format!("no system call filter: {e}"));
         let filters = [filter(false)?, filter(true)?];
+        // What a guest makes in a volume is for the next task too, which has another uid; the folder above is closed.
+        rustix::process::umask(rustix::fs::Mode::empty());
         // Asked now: the answer lies in files.
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
         Ok(Self { engine, linker, filters, threads, instances, intruder })

@@ -122,11 +122,59 @@ fn bad_layers() {
 
 fn compile_limit() {
     let bench = Bench::new();
-    let body = "(drop (i32.add (i32.const 1) (i32.const 2)))".repeat(400_000);
-    let bomb =
-        wat::parse_str(format!(r#"(module (memory (export "memory") 1) (func (export "_start") {body}))"#)).unwrap();
-    let program = Program::Blob { blob: file_of(&bomb), digest: Digest::of(&bomb) };
-    let limited = bench.prepare_into("bomb", program, &[], |p| p.limits.cpu_time_max = Duration::from_secs(1));
-    let (code, message) = code(limited);
-    assert!(code == "E_COMPILE_LIMIT" || code == "E_COMPILE", "{code}: {message}");
+    let bomb = bomb();
+    let cases: [(&str, fn(&mut runtime::Preparation<'_>)); 3] = [
+        ("cpu", |p| p.limits.cpu_time_max = Duration::from_secs(1)),
+        ("memory", |p| p.limits.memory_bytes_max = 400 << 20),
+        ("time", |p| p.limits.wall_time_max = Duration::from_millis(300)),
+    ];
+    for (name, change) in cases {
+        let program = Program::Blob { blob: file_of(&bomb), digest: Digest::of(&bomb) };
+        let began = std::time::Instant::now();
+        let (code, message) = code(bench.prepare_into(name, program, &[], change));
+        assert_eq!(code, "E_COMPILE_LIMIT", "{name}: {message}");
+        assert!(began.elapsed() < Duration::from_secs(20), "{name}: {:?}", began.elapsed());
+    }
+}
+
+const FUNCTIONS: u8 = 8;
+
+/// Functions that are long and do nothing.
+fn bomb() -> Vec<u8> {
+    let mut body = vec![0];
+    for _ in 0..300_000 {
+        body.extend([0x20, 0, 0x41, 3, 0x6c, 0x21, 0]); // local.get 0, i32.const 3, i32.mul, local.set 0
+    }
+    body.push(0x0b);
+    let mut code = vec![FUNCTIONS + 1];
+    for _ in 0..FUNCTIONS {
+        leb(&mut code, body.len());
+        code.extend(&body);
+    }
+    code.extend([2, 0, 0x0b]);
+    let types = [2, 0x60, 1, 0x7f, 0, 0x60, 0, 0];
+    let mut functions = vec![FUNCTIONS + 1];
+    functions.extend([0; FUNCTIONS as usize]);
+    functions.push(1);
+    let mut exports = vec![2];
+    for (name, kind, index) in [("memory", 2, 0), ("_start", 0, FUNCTIONS)] {
+        exports.push(name.len() as u8);
+        exports.extend(name.as_bytes());
+        exports.extend([kind, index]);
+    }
+    let mut wasm = b"\0asm\x01\0\0\0".to_vec();
+    for (id, content) in [(1, &types[..]), (3, &functions), (5, &[1, 0, 1]), (7, &exports), (10, &code)] {
+        wasm.push(id);
+        leb(&mut wasm, content.len());
+        wasm.extend(content);
+    }
+    wasm
+}
+
+fn leb(out: &mut Vec<u8>, mut value: usize) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
 }

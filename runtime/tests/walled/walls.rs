@@ -64,10 +64,21 @@ pub fn intrude(volumes: &[BorrowedFd<'_>]) {
     ] {
         note(&format!("openat(volume, {path:?})"), openat(volume, path, libc::O_RDONLY));
         note(&format!("openat(cwd, {path:?})"), openat(libc::AT_FDCWD, path, libc::O_RDONLY));
-        note(&format!("openat2(volume, {path:?})"), openat2(volume, path, libc::O_RDONLY));
+        if path != c".." {
+            note(&format!("openat2(volume, {path:?})"), openat2(volume, path, libc::O_RDONLY));
+        }
         note(&format!("openat2(cwd, {path:?})"), openat2(libc::AT_FDCWD, path, libc::O_RDONLY));
     }
-    note("openat2(volume, \"..\", O_PATH)", openat2(volume, c"..", libc::O_PATH).min(-1).max(outside(volume)));
+    for path in [c"..", c"../..", c"./../../.."] {
+        let above = openat2(volume, path, libc::O_PATH);
+        // Above the root of a detached mount there is nothing: `..` is the root itself.
+        let same = if same(above as i32, volume) { 0 } else { -1 };
+        note(&format!("allowed: openat2(volume, {path:?}) is the volume"), same);
+        note(
+            &format!("openat2(volume, {path:?}/etc/hostname)"),
+            openat2(above as i32, c"etc/hostname", libc::O_RDONLY),
+        );
+    }
     note("allowed: openat2(volume, \"page\")", openat2(volume, c"page", libc::O_RDONLY));
     // SAFETY: numbers and terminated strings; whatever these do, the process ends soon.
     unsafe {
@@ -126,9 +137,16 @@ fn openat2(folder: i32, path: &CStr, flags: i32) -> libc::c_long {
     unsafe { libc::syscall(libc::SYS_openat2, folder, path.as_ptr(), how.as_ptr(), size_of_val(&how)) }
 }
 
-/// Whether `..` of the volume is anything but the volume: 0 when something outside could be looked at by its name.
-fn outside(volume: i32) -> libc::c_long {
-    openat2(volume, c"../etc/hostname", libc::O_PATH)
+/// Whether two descriptors are of the same folder.
+fn same(one: i32, other: i32) -> bool {
+    let identity = |fd: i32| {
+        // SAFETY: memory of the right size; an error leaves it as it is.
+        unsafe {
+            let mut stat: libc::stat = std::mem::zeroed();
+            (libc::syscall(libc::SYS_fstat, fd, &mut stat) == 0).then_some((stat.st_dev, stat.st_ino))
+        }
+    };
+    identity(one).is_some() && identity(one) == identity(other)
 }
 
 fn name(errno: i32) -> &'static str {

@@ -204,10 +204,6 @@ impl Files {
             FileType::Directory => Ok(Handle::VolumeFolder { volume, fd: Arc::new(fd) }),
             FileType::RegularFile => {
                 let file = File::from(fd);
-                if open.contains(OpenFlags::CREATE) {
-                    // So that the next task, under another uid, can go on with it whatever our umask was.
-                    let _ = rustix::fs::fchmod(&file, Mode::from_raw_mode(0o666));
-                }
                 if open.contains(OpenFlags::TRUNCATE) {
                     truncate(granted, from, rest, opening.follow)?;
                 }

@@ -190,7 +190,7 @@ impl Volume {
 fn count(folder: &OwnedFd, depth: usize) -> u64 {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let Ok(opened) = rustix::fs::openat2(folder, ".", flags, Mode::empty(), WITHIN) else { return 0 };
-    let Ok(entries) = Dir::read_from(&opened) else { return 0 };
+    let Ok(entries) = Dir::new(opened) else { return 0 };
     let mut sum = 0u64;
     for entry in entries.flatten() {
         let name = entry.file_name();
