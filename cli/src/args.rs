@@ -24,7 +24,14 @@ use crate::{failure::OURS, verbs};
 )]
 pub struct Cli {
     /// Keep images, tasks and volumes in this folder [default: the XDG data folder, /var/lib/margay for root]
-    #[arg(long, global = true, env = "MARGAY_HOME", hide_env_values = true, value_name = "DIR", help_heading = "Everywhere")]
+    #[arg(
+        long,
+        global = true,
+        env = "MARGAY_HOME",
+        hide_env_values = true,
+        value_name = "DIR",
+        help_heading = "Everywhere"
+    )]
     pub home: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]

@@ -45,15 +45,17 @@ impl Credentials {
             Ok(bytes) => {
                 serde_json::from_slice::<File>(&bytes).with_context(|| format!("cannot read `{}`", path.display()))?
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                File { version: VERSION, registries: BTreeMap::new() }
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => File { version: VERSION, registries: BTreeMap::new() },
             Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", path.display())),
         };
         if file.version > VERSION {
             return fail(
-                Advice::new(format!("`{}` has version {}, and this margay knows {VERSION}", path.display(), file.version))
-                    .hint("update margay, or log in again with another MARGAY_HOME"),
+                Advice::new(format!(
+                    "`{}` has version {}, and this margay knows {VERSION}",
+                    path.display(),
+                    file.version
+                ))
+                .hint("update margay, or log in again with another MARGAY_HOME"),
             );
         }
         Ok(Self { path, file })

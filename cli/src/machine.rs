@@ -2,11 +2,7 @@
 //!
 //! What would change the process that asks (a user namespace) is tried in a child of ours: `margay probe`.
 
-use std::{
-    io::ErrorKind,
-    net::TcpListener,
-    path::Path,
-};
+use std::{io::ErrorKind, net::TcpListener, path::Path};
 
 use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags},

@@ -220,13 +220,17 @@ mod tests {
 
     #[test]
     fn sizes_and_times_are_short() {
-        for (bytes, want) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (421_888, "412 KiB"), (1 << 30, "1.0 GiB")] {
+        for (bytes, want) in
+            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (421_888, "412 KiB"), (1 << 30, "1.0 GiB")]
+        {
             assert_eq!(size(bytes), want);
         }
         for (micros, want) in [(430, "430 µs"), (12_100, "12.1 ms"), (3_200_000, "3.2 s"), (245_000_000, "4 m 05 s")] {
             assert_eq!(duration(Duration::from_micros(micros)), want);
         }
-        for (seconds, want) in [(0, "0 seconds ago"), (61, "1 minute ago"), (7_300, "2 hours ago"), (200_000, "2 days ago")] {
+        for (seconds, want) in
+            [(0, "0 seconds ago"), (61, "1 minute ago"), (7_300, "2 hours ago"), (200_000, "2 days ago")]
+        {
             assert_eq!(ago(Timestamp::from_millis(0), Timestamp::from_millis(seconds * 1000)), want);
         }
     }

@@ -123,7 +123,8 @@ impl RegistryResolver {
         manifest: &[u8],
     ) -> Result<HashMap<Digest, Vec<u8>>, Fault> {
         let Ok(Document::Manifest(parsed)) = image::parse_document(manifest) else { return Ok(HashMap::new()) };
-        let is_small = |blob: &&Descriptor| blob.size <= DOCUMENT_BYTES_MAX && blob.media_type.as_str().ends_with("config");
+        let is_small =
+            |blob: &&Descriptor| blob.size <= DOCUMENT_BYTES_MAX && blob.media_type.as_str().ends_with("config");
         let config = parsed.config.iter().filter(|blob| blob.size <= DOCUMENT_BYTES_MAX);
         let wanted: Vec<Digest> = config.chain(parsed.layers.iter().filter(is_small)).map(|blob| blob.digest).collect();
         let basket = Basket { wanted: wanted.into(), kept: Arc::default() };
@@ -138,7 +139,11 @@ impl RegistryResolver {
             registry::Error::NotFound { .. } | registry::Error::LoginNeeded { .. } if place.bundled => {
                 let pushed = place.named.at(Some(format!("localhost:{}", self.address.port())));
                 let hint = format!("push it: margay tag IMAGE {pushed} && margay push {pushed}");
-                fault("no-such-image", format!("the registry has no `{}` of tenant `{tenant}`", place.named), Some(hint))
+                fault(
+                    "no-such-image",
+                    format!("the registry has no `{}` of tenant `{tenant}`", place.named),
+                    Some(hint),
+                )
             }
             _ => fault("registry", chain(error), error.hint()),
         }

@@ -184,12 +184,18 @@ impl Platform {
     }
 
     /// Asks again until the answer is yes. A process that has ended meanwhile has said why, and is not waited for.
-    async fn until<F: Future<Output = bool>>(&mut self, what: &str, mut ready: impl FnMut() -> F) -> anyhow::Result<()> {
+    async fn until<F: Future<Output = bool>>(
+        &mut self,
+        what: &str,
+        mut ready: impl FnMut() -> F,
+    ) -> anyhow::Result<()> {
         let deadline = Instant::now() + START_TIME_MAX;
         while !ready().await {
             if let Some(dead) = self.supervisor.who_has_ended() {
-                return fail(Advice::new(format!("the {dead} ended while it started"))
-                    .hint("what it said is above; margay doctor says what this machine lacks"));
+                return fail(
+                    Advice::new(format!("the {dead} ended while it started"))
+                        .hint("what it said is above; margay doctor says what this machine lacks"),
+                );
             }
             if Instant::now() > deadline {
                 return fail(Advice::new(format!("{what} did not answer within {} s", START_TIME_MAX.as_secs())));
@@ -274,11 +280,10 @@ fn lock(home: &Home) -> anyhow::Result<File> {
         return Ok(file);
     }
     let pid = Record::read(home).ok().flatten().map(|record| format!(" (process {})", record.pid));
-    fail(
-        Advice::new(format!("margay is up already in `{}`{}", home.path().display(), pid.unwrap_or_default()))
-            .hint("use it, end it with Ctrl-C, or start another in another MARGAY_HOME with --server-port 0 \
-                   --registry-port 0 --ingress-port 0"),
-    )
+    fail(Advice::new(format!("margay is up already in `{}`{}", home.path().display(), pid.unwrap_or_default())).hint(
+        "use it, end it with Ctrl-C, or start another in another MARGAY_HOME with --server-port 0 \
+                   --registry-port 0 --ingress-port 0",
+    ))
 }
 
 fn registry_client(record: &Record) -> registry::Client {

@@ -44,11 +44,7 @@ pub struct Process {
 
 impl Process {
     /// A process that has not been started yet.
-    pub fn new(
-        name: &'static str,
-        arguments: Vec<String>,
-        listeners: Vec<(&'static str, TcpListener)>,
-    ) -> Self {
+    pub fn new(name: &'static str, arguments: Vec<String>, listeners: Vec<(&'static str, TcpListener)>) -> Self {
         Self { name, arguments, listeners, child: None, started: Instant::now(), falls: 0, due: None }
     }
 
@@ -134,9 +130,8 @@ impl Supervisor {
                 None => std::future::pending().await,
             }
         };
-        let ended = futures_util::future::select_all(
-            self.processes.iter_mut().map(|process| Box::pin(process.ended())),
-        );
+        let ended =
+            futures_util::future::select_all(self.processes.iter_mut().map(|process| Box::pin(process.ended())));
         let fallen = tokio::select! {
             () = alarm => None,
             (status, index, _) = ended => Some((index, status)),

@@ -12,13 +12,15 @@ use crate::{
 
 /// Build an image from a Dockerfile, a margay.toml or a .wasm file
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The same input gives the same digest, whoever builds where and when. RUN is not executed: build
+#[command(
+    after_help = "The same input gives the same digest, whoever builds where and when. RUN is not executed: build
 outside of the image and COPY the result.
 
 Examples:
   margay build -t cats samples/cats
   margay build -t hello hello.wasm
-  margay build -t app --build-arg VERSION=1.2 -f Dockerfile.small .")]
+  margay build -t app --build-arg VERSION=1.2 -f Dockerfile.small ."
+)]
 pub struct Args {
     /// Name the image; more than once for several names
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
@@ -113,7 +115,9 @@ pub fn build(home: &Home, request: &Request) -> anyhow::Result<Built> {
 /// <https://reproducible-builds.org/specs/source-date-epoch>: the one way in which time reaches an image.
 fn source_date() -> anyhow::Result<u64> {
     match std::env::var("SOURCE_DATE_EPOCH") {
-        Ok(text) => text.parse().with_context(|| format!("SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds")),
+        Ok(text) => {
+            text.parse().with_context(|| format!("SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds"))
+        }
         Err(_) => Ok(0),
     }
 }
@@ -121,7 +125,12 @@ fn source_date() -> anyhow::Result<u64> {
 fn tell(built: &Built) {
     for layer in &built.layers {
         let state = if layer.reused { "there already" } else { "new" };
-        talk(format_args!("{}  {:>9}  {state:<13}  {}", layer.digest.short(), size(layer.size), printable(&layer.made_by)));
+        talk(format_args!(
+            "{}  {:>9}  {state:<13}  {}",
+            layer.digest.short(),
+            size(layer.size),
+            printable(&layer.made_by)
+        ));
     }
     for note in &built.notes {
         talk(format_args!("{} {}", Paint::on_stderr().warn("note:"), printable(note)));

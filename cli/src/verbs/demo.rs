@@ -9,10 +9,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use orchestrator::{
-    Client,
-    CreateService, UpdateService,
-};
+use orchestrator::{Client, CreateService, UpdateService};
 use spec::{ClusterName, LaunchType, Reference, Service, ServiceName, TaskDefinition};
 
 use crate::{
@@ -114,8 +111,8 @@ impl Step {
 /// A demo should not fail because something else has the usual ports.
 fn free_ports(mut settings: Settings) -> Settings {
     let is_free = |port: u16| std::net::TcpListener::bind((settings.listen, port)).is_ok();
-    let [server, registry, ingress] =
-        [settings.server_port, settings.registry_port, settings.ingress_port].map(|port| if is_free(port) { port } else { 0 });
+    let [server, registry, ingress] = [settings.server_port, settings.registry_port, settings.ingress_port]
+        .map(|port| if is_free(port) { port } else { 0 });
     (settings.server_port, settings.registry_port, settings.ingress_port) = (server, registry, ingress);
     settings
 }
@@ -179,8 +176,7 @@ async fn keep_running(client: &Client, definition: &TaskDefinition) -> anyhow::R
     let task_definition = client.register(definition).await?.id;
     let known = client.services().await?;
     if known.iter().any(|service| service.cluster == cluster && service.name == name) {
-        let update =
-            UpdateService { count: Some(COPIES), task_definition: Some(task_definition), generation: None };
+        let update = UpdateService { count: Some(COPIES), task_definition: Some(task_definition), generation: None };
         return Ok(client.update_service(&cluster, &name, &update).await?);
     }
     let wanted = CreateService { name, task_definition, count: COPIES, launch_type: LaunchType::Node };

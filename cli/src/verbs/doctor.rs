@@ -105,7 +105,9 @@ fn user() -> Check {
 fn landlock() -> Check {
     match machine::landlock_abi() {
         Ok(abi) if abi >= 3 => ok("Landlock", format!("ABI {abi}")),
-        Ok(abi) => warn("Landlock", format!("ABI {abi}, which does not know truncate"), "update the kernel to 6.2 or newer"),
+        Ok(abi) => {
+            warn("Landlock", format!("ABI {abi}, which does not know truncate"), "update the kernel to 6.2 or newer")
+        }
         Err(error) => bad(
             "Landlock",
             error.to_string(),
@@ -168,7 +170,9 @@ fn limits() -> Check {
             format!("{files} open files for a process"),
             "raise it for many connections: ulimit -Hn 65536",
         ),
-        (files, None) => ok("limits", files.map_or("none".to_owned(), |files| format!("{files} open files for a process"))),
+        (files, None) => {
+            ok("limits", files.map_or("none".to_owned(), |files| format!("{files} open files for a process")))
+        }
     }
 }
 
@@ -223,7 +227,9 @@ mod tests {
 
     #[test]
     fn an_old_kernel_fails_with_a_next_step() {
-        for (version, want) in [((4, 19), Verdict::Fail), ((5, 12), Verdict::Fail), ((5, 13), Verdict::Ok), ((6, 1), Verdict::Ok)] {
+        for (version, want) in
+            [((4, 19), Verdict::Fail), ((5, 12), Verdict::Fail), ((5, 13), Verdict::Ok), ((6, 1), Verdict::Ok)]
+        {
             let check = kernel("x", version);
             assert_eq!(check.verdict, want, "{version:?}");
             assert_eq!(check.next.is_some(), want == Verdict::Fail);

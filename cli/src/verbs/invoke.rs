@@ -1,5 +1,144 @@
-use crate::home::Home;
-/// TEMP
+use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use node::{InvokeOutcome, InvokeRequest};
+use serde::Serialize;
+use spec::{Capability, Usage};
+
+use crate::{
+    failure::{Advice, MISUSED, fail},
+    flags,
+    home::Home,
+    images::{self, Fetch},
+    output::{Format, Output, Paint, duration, json, size, talk},
+    transfer::Remote,
+};
+
+/// Send one request to an image: a worker is made for it, answers and ends; says what it cost
 #[derive(Debug, clap::Args)]
-pub struct Args {}
-impl Args { pub fn run(self, _home: &Home) -> anyhow::Result<std::process::ExitCode> { anyhow::bail!("temp") } }
+#[command(
+    after_help = "The answer's body goes to stdout, what it cost to stderr. Exits with 1 for a status of 400 and above.
+
+Example:
+  margay invoke cats --path /"
+)]
+pub struct Args {
+    /// Path and query
+    #[arg(long, default_value = "/")]
+    path: String,
+    /// The request's method
+    #[arg(short = 'X', long, default_value = "GET")]
+    method: Method,
+    /// Add a header
+    #[arg(short = 'H', long, value_name = "NAME: VALUE", value_parser = header)]
+    header: Vec<(HeaderName, HeaderValue)>,
+    /// Send this text, or with @FILE what is in a file
+    #[arg(short, long, value_name = "TEXT|@FILE")]
+    data: Option<String>,
+    /// Set a variable; a name alone takes our own value
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Read variables from a file, one in each line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Grant a capability
+    #[arg(long, value_name = "CAPABILITY")]
+    allow: Vec<Capability>,
+    /// How long the whole answer may take
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = flags::duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    remote: Remote,
+    /// Which image
+    image: String,
+}
+
+/// Longer bodies are for a service.
+const BODY_BYTES_MAX: u64 = 16 << 20;
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let wrong = || format!("`{text}` is not NAME: VALUE");
+    let (name, value) = text.split_once(':').ok_or_else(wrong)?;
+    Ok((name.trim().parse().map_err(|_| wrong())?, value.trim().parse().map_err(|_| wrong())?))
+}
+
+/// The outcome as JSON.
+#[derive(Serialize)]
+struct Record<'a> {
+    status: u16,
+    headers: Vec<(&'a str, String)>,
+    body: String,
+    started_in_us: u128,
+    answered_in_us: u128,
+    usage: Usage,
+}
+
+impl Args {
+    /// Prints the answer, and what it cost.
+    pub fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
+        let found = images::find(home, &self.image, Fetch::Missing, &self.remote)?;
+        let request = InvokeRequest {
+            image: found.image,
+            method: self.method.clone(),
+            path: self.path.clone(),
+            headers: self.header.iter().cloned().collect::<HeaderMap>(),
+            body: self.body()?.into(),
+            env: flags::environment(&self.env_file, &self.env)?,
+            allow: self.allow.clone(),
+            time_max: self.timeout,
+        };
+        let preparing = || talk(format_args!("Preparing the image: checking its layers, making machine code"));
+        let outcome = node::invoke(home.node(), request, preparing)?;
+        match self.output.output {
+            Format::Table => print(&outcome),
+            Format::Json => json(&record(&outcome))?,
+        }
+        Ok(ExitCode::from(u8::from(outcome.status.as_u16() >= 400)))
+    }
+
+    fn body(&self) -> anyhow::Result<Vec<u8>> {
+        let Some(data) = &self.data else { return Ok(Vec::new()) };
+        let Some(path) = data.strip_prefix('@') else { return Ok(data.clone().into_bytes()) };
+        let size = std::fs::metadata(path).with_context(|| format!("cannot read `{path}`"))?.len();
+        match size <= BODY_BYTES_MAX {
+            true => std::fs::read(path).with_context(|| format!("cannot read `{path}`")),
+            false => fail(
+                Advice::new(format!("`{path}` has {size} bytes, and a body at most {BODY_BYTES_MAX}")).code(MISUSED),
+            ),
+        }
+    }
+}
+
+fn print(outcome: &InvokeOutcome) {
+    // The body as it came: `margay invoke cats --path /box.jpg > box.jpg`.
+    let _ = std::io::stdout().write_all(&outcome.body).and_then(|()| std::io::stdout().flush());
+    let InvokeOutcome { status, usage, .. } = outcome;
+    let paint = Paint::on_stderr();
+    let status = if status.as_u16() < 400 { paint.good(status.as_str()) } else { paint.warn(status.as_str()) };
+    talk(format_args!(
+        "{status} in {}, after a start in {}. Cost: {} of CPU, {} of memory at most, {} in, {} out.",
+        duration(outcome.answered_in),
+        duration(outcome.started_in),
+        duration(Duration::from_nanos(usage.cpu_ns)),
+        size(usage.memory_bytes_peak),
+        size(usage.bytes_in),
+        size(usage.bytes_out),
+    ));
+}
+
+fn record(outcome: &InvokeOutcome) -> Record<'_> {
+    let headers = outcome.headers.iter();
+    Record {
+        status: outcome.status.as_u16(),
+        headers: headers
+            .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .collect(),
+        body: String::from_utf8_lossy(&outcome.body).into_owned(),
+        started_in_us: outcome.started_in.as_micros(),
+        answered_in_us: outcome.answered_in.as_micros(),
+        usage: outcome.usage,
+    }
+}

@@ -1,7 +1,4 @@
-use std::{
-    io::IsTerminal as _,
-    ops::ControlFlow,
-};
+use std::{io::IsTerminal as _, ops::ControlFlow};
 
 use node::tasks::{self, LogLine, LogOptions, LogStream};
 

@@ -13,8 +13,11 @@ use crate::{
 
 /// Run the registry apart, or manage its users and who may read what
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "Without a subcommand: serve in the foreground.
-It speaks plain HTTP; put a proxy that ends TLS in front of it before other machines reach it.")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Without a subcommand: serve in the foreground.
+It speaks plain HTTP; put a proxy that ends TLS in front of it before other machines reach it."
+)]
 pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,

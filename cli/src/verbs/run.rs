@@ -135,9 +135,7 @@ impl Args {
         }
         let stdout = std::io::stdout();
         if !stdout.is_terminal() {
-            return fail(
-                Advice::new("-t needs a terminal, and stdout is none").hint("leave -t out").code(MISUSED),
-            );
+            return fail(Advice::new("-t needs a terminal, and stdout is none").hint("leave -t out").code(MISUSED));
         }
         let size = rustix::termios::tcgetwinsize(&stdout)?;
         Ok(Some((size.ws_row, size.ws_col)))

@@ -36,7 +36,9 @@ impl Args {
             let stdout = std::io::stdout();
             if stdout.is_terminal() {
                 return fail(
-                    Advice::new("an image is no text for a terminal").hint("write a file: margay save -o FILE IMAGE").code(MISUSED),
+                    Advice::new("an image is no text for a terminal")
+                        .hint("write a file: margay save -o FILE IMAGE")
+                        .code(MISUSED),
                 );
             }
             return Ok(packager::export(&layout, &self.image, &descriptor, BufWriter::new(stdout.lock()))?);

@@ -11,8 +11,10 @@ use crate::{
 
 /// Show what a tenant has used, per image and in all
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Runs, time on a processor, memory multiplied by time, bytes in and out: what a bill is made of.
-For the tasks of this home without a platform: margay stats")]
+#[command(
+    after_help = "Runs, time on a processor, memory multiplied by time, bytes in and out: what a bill is made of.
+For the tasks of this home without a platform: margay stats"
+)]
 pub struct Args {
     #[command(flatten)]
     output: Output,

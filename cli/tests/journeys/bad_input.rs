@@ -111,7 +111,8 @@ fn bytes_that_are_not_what_their_name_says_are_refused() {
     let stage = Stage::new();
     layout::write(&stage.path("image"), &[layout::tar_of(&[("app.wasm", b"\0asm")])]);
     let blobs = stage.path("image/blobs/sha256");
-    let largest = fs::read_dir(blobs).expect("blobs").flatten().max_by_key(|entry| entry.metadata().expect("size").len());
+    let largest =
+        fs::read_dir(blobs).expect("blobs").flatten().max_by_key(|entry| entry.metadata().expect("size").len());
     let path = largest.expect("a blob").path();
     let mut bytes = fs::read(&path).expect("a blob");
     bytes[0] ^= 1;

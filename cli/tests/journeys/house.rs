@@ -18,12 +18,8 @@ const PICTURE: [&str; 6] = [
 const BANNED: [&str; 3] = ["tokio-tar", "async-tar", "astral-tokio-tar"];
 
 /// Lower versions have known holes that we would stand in.
-const LOWEST: [(&str, [u64; 3]); 4] = [
-    ("wasmtime", [48, 0, 8]),
-    ("wasmtime-wasi", [48, 0, 8]),
-    ("wasmtime-wasi-http", [48, 0, 8]),
-    ("tar", [0, 4, 46]),
-];
+const LOWEST: [(&str, [u64; 3]); 4] =
+    [("wasmtime", [48, 0, 8]), ("wasmtime-wasi", [48, 0, 8]), ("wasmtime-wasi-http", [48, 0, 8]), ("tar", [0, 4, 46])];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")

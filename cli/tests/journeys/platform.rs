@@ -24,12 +24,12 @@ pub struct Up {
 
 impl Up {
     pub fn start(stage: &Stage) -> Self {
-        let mut running =
-            stage.start(["up", "--server-port", "0", "--registry-port", "0", "--ingress-port", "0"]);
+        let mut running = stage.start(["up", "--server-port", "0", "--registry-port", "0", "--ingress-port", "0"]);
         let first = running.line();
         assert!(first.starts_with("margay is up"), "{first}: {:?}", running.end());
         let record = record(stage);
-        let port = |name: &str| record[name].as_str().and_then(|text| text.rsplit(':').next()).expect("a port").to_owned();
+        let port =
+            |name: &str| record[name].as_str().and_then(|text| text.rsplit(':').next()).expect("a port").to_owned();
         let (registry, ingress) = (format!("localhost:{}", port("registry")), format!("127.0.0.1:{}", port("ingress")));
         Self { running, registry, ingress }
     }
@@ -106,9 +106,7 @@ fn cats_go_from_source_to_a_page_behind_the_ingress() {
     stage.margay(["service", "delete", "cats", "--cluster", "allthecats"]).ok();
     eventually("none is left", || running_tasks(&stage).is_empty().then_some(()));
     assert_eq!(stage.margay(["task", "deregister", "cats:1"]).ok(), "cats:1\n");
-    eventually("the cluster can go", || {
-        (stage.margay(["cluster", "delete", "allthecats"]).code == 0).then_some(())
-    });
+    eventually("the cluster can go", || (stage.margay(["cluster", "delete", "allthecats"]).code == 0).then_some(()));
     up.end();
     stage.is_empty();
 }
@@ -236,8 +234,18 @@ fn whatever_of_the_platform_is_killed_under_load_the_page_stays_or_is_back_in_tw
 fn the_command_of_the_readme_serves_the_page_and_ends() {
     let stage = Stage::new();
     let samples = samples().display().to_string();
-    let said = stage.margay(["demo", "--once", "--samples", &samples, "--server-port", "0", "--registry-port", "0",
-        "--ingress-port", "0"]);
+    let said = stage.margay([
+        "demo",
+        "--once",
+        "--samples",
+        &samples,
+        "--server-port",
+        "0",
+        "--registry-port",
+        "0",
+        "--ingress-port",
+        "0",
+    ]);
     let out = said.ok();
     for step in ["build", "up", "push", "service", "page"] {
         assert!(out.contains(step), "no step `{step}`: {out}");

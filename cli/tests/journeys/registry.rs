@@ -1,10 +1,6 @@
 //! Login, push and pull.
 
-use crate::{
-    images::build,
-    platform::Up,
-    stage::Stage,
-};
+use crate::{images::build, platform::Up, stage::Stage};
 
 #[test]
 fn an_image_goes_to_the_registry_and_comes_back_elsewhere() {

@@ -153,7 +153,8 @@ impl Drop for Stage {
 /// A worker has no environment and no folder, but it holds its log; the others carry the home in their environment.
 fn works_in(process: &Path, folder: &Path) -> bool {
     let folder = folder.to_str().expect("UTF-8");
-    let named = |file: &str| fs::read(process.join(file)).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(folder));
+    let named =
+        |file: &str| fs::read(process.join(file)).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(folder));
     let held = || {
         let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
         let mut targets = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());

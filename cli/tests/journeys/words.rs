@@ -46,7 +46,9 @@ fn doctor_names_every_check_and_gives_a_next_step_for_what_is_missing() {
     let said = stage.margay(["doctor", "--output", "json"]);
     let checks: serde_json::Value = serde_json::from_str(&said.out).expect("JSON");
     let checks = checks.as_array().expect("a list");
-    for name in ["kernel", "Landlock", "seccomp", "openat2", "namespaces", "native: oci-runtime", "MARGAY_HOME", "free space"] {
+    for name in
+        ["kernel", "Landlock", "seccomp", "openat2", "namespaces", "native: oci-runtime", "MARGAY_HOME", "free space"]
+    {
         assert!(checks.iter().any(|check| check["name"] == name), "no check `{name}`: {}", said.out);
     }
     for check in checks {
