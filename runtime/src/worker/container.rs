@@ -91,7 +91,7 @@ impl Container {
             .args(&self.args)
             .envs(&self.env)
             .initial_cwd(&self.working_dir)
-            .stdin(self.stdin.clone())
+            .stdin(self.stdin)
             .stdout(self.stdout.clone())
             .stderr(self.stderr.clone());
         clock::set(&mut builder, self.clock, self.random, &run);

@@ -28,6 +28,9 @@ const AGENT_TIME_MAX: Duration = Duration::from_secs(5);
 /// The broker's own limits, and some time for the way.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 
+/// A worker that nobody can find again ends with its supervisor, and has this long for what it is in the middle of.
+const FORSAKEN_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// What a connection request comes back with.
 type Reply = Result<OwnedFd, Refusal>;
 
@@ -39,6 +42,8 @@ pub(crate) struct Control {
     next: AtomicU64,
     stop: watch::Sender<Option<Duration>>,
     started: AtomicBool,
+    /// Whether a later agent can find us.
+    adoptable: AtomicBool,
     listeners: Listeners,
     denials: Denials,
     log: Arc<Log>,
@@ -60,6 +65,7 @@ impl Control {
             next: AtomicU64::new(0),
             stop: watch::Sender::new(None),
             started: AtomicBool::new(false),
+            adoptable: AtomicBool::new(false),
             listeners,
             denials: Denials::default(),
             log,
@@ -97,7 +103,15 @@ impl Control {
             *current = None;
             // Whoever waits for an answer asks the next one.
             locked(&self.asked).clear();
+            if !self.adoptable.load(Ordering::Acquire) {
+                self.stop.send_replace(Some(FORSAKEN_TIME_MAX));
+            }
         }
+    }
+
+    /// From here on, we outlive our supervisor: a later one can find us.
+    pub fn may_be_adopted(&self) {
+        self.adoptable.store(true, Ordering::Release);
     }
 
     /// Lets later agents find us, each in place of the one before.

@@ -223,6 +223,9 @@ impl Settled {
 
     async fn serve(mut self, control: OwnedFd) -> Exit {
         let ours = self.container.control.clone();
+        if self.assignment.adoption.is_some() {
+            ours.may_be_adopted();
+        }
         if let Err(error) = ours.obey(control) {
             return Exit::NotStarted(format!("the supervisor cannot be listened to: {error}"));
         }

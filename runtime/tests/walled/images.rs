@@ -62,8 +62,9 @@ fn in_layers() {
     let bench = Bench::new();
     let hello = sample("hello/hello-p1.wasm");
     let layer = tar(&[Item::Folder("app"), Item::File("app/hello.wasm", &hello)]);
-    let prepared =
-        bench.prepare_into("image", Program::InLayers("app/hello.wasm".to_owned()), &[layer.clone()], |_| {}).unwrap();
+    let prepared = bench
+        .prepare_into("image", Program::InLayers("app/hello.wasm".to_owned()), std::slice::from_ref(&layer), |_| {})
+        .unwrap();
     assert!(prepared.facts.adapted && !prepared.cached);
     assert_eq!(prepared.facts.layers, [Digest::of(&layer)]);
     assert_eq!(prepared.facts.wasm, Digest::of(&hello));
@@ -123,7 +124,7 @@ fn bad_layers() {
 fn compile_limit() {
     let bench = Bench::new();
     let bomb = bomb();
-    let cases: [(&str, fn(&mut runtime::Preparation<'_>)); 3] = [
+    let cases: [(&str, Change); 3] = [
         ("cpu", |p| p.limits.cpu_time_max = Duration::from_secs(1)),
         ("memory", |p| p.limits.memory_bytes_max = 400 << 20),
         ("time", |p| p.limits.wall_time_max = Duration::from_millis(300)),
@@ -136,6 +137,8 @@ fn compile_limit() {
         assert!(began.elapsed() < Duration::from_secs(20), "{name}: {:?}", began.elapsed());
     }
 }
+
+type Change = fn(&mut runtime::Preparation<'_>);
 
 const FUNCTIONS: u8 = 8;
 

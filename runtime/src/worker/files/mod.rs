@@ -11,6 +11,9 @@ mod handle; // what a guest's descriptor stands for
 mod stream; // reading and writing through streams
 mod host; // the two interfaces of wasi:filesystem
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fs::File,
     io,

@@ -1,0 +1,227 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use image::{Entry, EntryKind, FileIndexBuilder};
+
+use super::{
+    Files,
+    handle::{Handle, Opening},
+    host::{DescriptorFlags, DescriptorType, ErrorCode, OpenFlags},
+};
+
+/// `/etc/cat` and `/etc/dog` with four bytes each, `/etc/deep/file`, links to the cat, upwards and to themselves.
+fn files(writable: u64) -> Arc<Files> {
+    let mut builder = FileIndexBuilder::new();
+    let entry = |path: &str, kind, size, offset| Entry {
+        path: path.to_owned(),
+        kind,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        mtime: 7,
+        size,
+        offset,
+        xattrs: Vec::new(),
+    };
+    let link = |target: &str| EntryKind::Symlink { target: target.to_owned() };
+    for entry in [
+        entry("etc", EntryKind::Directory, 0, 0),
+        entry("etc/cat", EntryKind::File, 4, 0),
+        entry("etc/dog", EntryKind::File, 4, 4),
+        entry("etc/deep/file", EntryKind::File, 4, 0),
+        entry("etc/link", link("cat"), 0, 0),
+        entry("etc/absolute", link("/etc/dog"), 0, 0),
+        entry("etc/up", link("../etc/cat"), 0, 0),
+        entry("etc/self", link("self"), 0, 0),
+        entry("etc/folder", link("deep"), 0, 0),
+    ] {
+        builder.add(&entry).unwrap();
+    }
+    builder.end_layer();
+    let layers = vec![Bytes::from_static(b"meowwoof")];
+    let secrets = [("key".to_owned(), b"secret".to_vec())];
+    Arc::new(Files::new(builder.finish().unwrap(), layers, Vec::new(), secrets.into_iter(), writable).unwrap())
+}
+
+fn reading() -> Opening {
+    Opening { follow: true, open: OpenFlags::empty(), flags: DescriptorFlags::READ }
+}
+
+fn writing(open: OpenFlags) -> Opening {
+    Opening { follow: true, open, flags: DescriptorFlags::READ | DescriptorFlags::WRITE }
+}
+
+fn read(files: &Files, path: &str) -> Result<String, ErrorCode> {
+    let handle = files.open(&files.root(), path, reading())?;
+    files.read_at(&handle, 0, 100).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn write(files: &Files, path: &str, text: &str) -> Result<(), ErrorCode> {
+    let handle = files.open(&files.root(), path, writing(OpenFlags::CREATE | OpenFlags::TRUNCATE))?;
+    files.write_at(&handle, None, text.as_bytes()).map(drop)
+}
+
+fn names(files: &Files, path: &str) -> Vec<String> {
+    let folder = files.open(&files.root(), path, reading()).unwrap();
+    let mut names: Vec<_> = files.list(&folder).unwrap().0.into_iter().map(|(name, _)| name).collect();
+    names.reverse();
+    names
+}
+
+#[test]
+fn paths_are_walked_as_wasi_asks() {
+    let files = files(1 << 20);
+    for (path, want) in [
+        ("etc/cat", Ok("meow")),
+        ("./etc//deep/../cat", Ok("meow")),
+        ("etc/link", Ok("meow")),
+        ("etc/up", Ok("meow")),
+        ("etc/absolute", Ok("woof")),
+        ("etc/folder/file", Ok("meow")),
+        ("run/secrets/key", Ok("secret")),
+        ("etc/none", Err(ErrorCode::NoEntry)),
+        ("none/cat", Err(ErrorCode::NoEntry)),
+        ("etc/cat/x", Err(ErrorCode::NotDirectory)),
+        ("etc/cat/", Err(ErrorCode::NotDirectory)),
+        ("etc/link/", Err(ErrorCode::NotDirectory)),
+        ("etc/self", Err(ErrorCode::Loop)),
+        ("etc/self/x", Err(ErrorCode::Loop)),
+        ("/etc/cat", Err(ErrorCode::NotPermitted)),
+        ("..", Err(ErrorCode::NotPermitted)),
+        ("etc/../../etc/cat", Err(ErrorCode::NotPermitted)),
+        ("", Err(ErrorCode::NoEntry)),
+        ("etc/c\0at", Err(ErrorCode::IllegalByteSequence)),
+        ("etc", Err(ErrorCode::IsDirectory)),
+    ] {
+        assert_eq!(read(&files, path).as_deref().map_err(|e| *e), want, "{path:?}");
+    }
+    assert_eq!(read(&files, &"a/".repeat(3000)), Err(ErrorCode::NameTooLong));
+    assert_eq!(read(&files, &"a".repeat(256)), Err(ErrorCode::NameTooLong));
+}
+
+#[test]
+fn a_folder_is_as_far_up_as_its_descriptor_leads() {
+    let files = files(1 << 20);
+    let deep = files.open(&files.root(), "etc/deep", reading()).unwrap();
+    let etc = files.open(&files.root(), "etc", reading()).unwrap();
+    let code = |base: &Handle, path: &str| files.open(base, path, reading()).map(drop);
+    assert_eq!(code(&deep, "file"), Ok(()));
+    for (base, path) in [(&deep, "../cat"), (&etc, "up"), (&etc, "absolute"), (&etc, "deep/../../etc/cat")] {
+        assert_eq!(code(base, path), Err(ErrorCode::NotPermitted), "{path}");
+    }
+    assert_eq!(code(&etc, "link"), Ok(()));
+    assert_eq!(code(&etc, "deep/../cat"), Ok(()));
+}
+
+#[test]
+fn what_is_written_hides_the_image_and_nothing_else() {
+    let files = files(1 << 20);
+    let before = files.open(&files.root(), "etc/cat", reading()).unwrap();
+    write(&files, "etc/cat", "purr").unwrap();
+    assert_eq!(read(&files, "etc/cat").unwrap(), "purr");
+    assert_eq!(read(&files, "etc/link").unwrap(), "purr");
+    assert_eq!(&files.read_at(&before, 0, 9).unwrap()[..], b"meow", "who has it open keeps what it had");
+    let appending = files.open(&files.root(), "etc/dog", writing(OpenFlags::empty())).unwrap();
+    files.write_at(&appending, None, b"!").unwrap();
+    assert_eq!(read(&files, "etc/dog").unwrap(), "woof!");
+    assert_eq!(read(&files, "etc/deep/file").unwrap(), "meow");
+}
+
+#[test]
+fn changes_behave_as_files_do() {
+    let files = files(1 << 20);
+    let root = files.root();
+    assert_eq!(files.make_folder(&root, "etc"), Err(ErrorCode::Exist));
+    assert_eq!(files.make_folder(&root, "new"), Ok(()));
+    assert_eq!(files.make_folder(&root, "none/new"), Err(ErrorCode::NoEntry));
+    assert_eq!(files.remove_folder(&root, "etc"), Err(ErrorCode::NotEmpty));
+    assert_eq!(files.remove_folder(&root, "etc/cat"), Err(ErrorCode::NotDirectory));
+    assert_eq!(files.unlink(&root, "etc"), Err(ErrorCode::IsDirectory));
+    assert_eq!(files.unlink(&root, "etc/cat"), Ok(()));
+    assert_eq!(read(&files, "etc/cat"), Err(ErrorCode::NoEntry));
+    assert_eq!(files.unlink(&root, "etc/cat"), Err(ErrorCode::NoEntry));
+    assert_eq!(files.rename((&root, "etc/dog"), (&root, "new/dog")), Ok(()));
+    assert_eq!(read(&files, "new/dog").unwrap(), "woof");
+    assert_eq!(names(&files, "new"), ["dog"]);
+    assert_eq!(files.rename((&root, "etc/deep"), (&root, "new/deep")), Ok(()), "a folder of the image moves");
+    assert_eq!(read(&files, "new/deep/file").unwrap(), "meow");
+    assert_eq!(read(&files, "etc/deep/file"), Err(ErrorCode::NoEntry));
+    assert_eq!(files.rename((&root, "new"), (&root, "new/deep/inside")), Err(ErrorCode::Invalid));
+    assert_eq!(files.link((&root, "new/dog", true), (&root, "new/twin")), Ok(()));
+    write(&files, "new/twin", "both").unwrap();
+    assert_eq!(read(&files, "new/dog").unwrap(), "both");
+    assert_eq!(files.make_link(&root, "dog", "new/arrow"), Ok(()));
+    assert_eq!(files.make_link(&root, "/etc/dog", "new/out"), Err(ErrorCode::NotPermitted));
+    assert_eq!(files.read_link(&root, "new/arrow").unwrap(), "dog");
+    assert_eq!(read(&files, "new/arrow").unwrap(), "both");
+    assert_eq!(files.stat_at(&root, "new/arrow", false).unwrap().kind, DescriptorType::SymbolicLink);
+    for (what, got) in [
+        ("unlink", files.unlink(&root, "run/secrets/key")),
+        ("rename", files.rename((&root, "run/secrets/key"), (&root, "k"))),
+        ("write", write(&files, "run/secrets/key", "x")),
+    ] {
+        assert_eq!(got, Err(ErrorCode::ReadOnly), "{what} a secret");
+    }
+}
+
+#[test]
+fn a_removed_folder_is_gone_for_those_who_hold_it() {
+    let files = files(1 << 20);
+    let root = files.root();
+    for path in ["made", "etc/deep"] {
+        if path == "made" {
+            files.make_folder(&root, path).unwrap();
+        } else {
+            files.unlink(&root, "etc/deep/file").unwrap();
+        }
+        let held = files.open(&root, path, reading()).unwrap();
+        files.remove_folder(&root, path).unwrap();
+        files.make_folder(&root, "other").unwrap();
+        write(&files, "other/file", "x").unwrap();
+        assert!(files.list(&held).unwrap().0.is_empty(), "{path}");
+        assert_eq!(files.make_folder(&held, "x"), Err(ErrorCode::NoEntry), "{path}");
+        assert_eq!(files.open(&held, "file", reading()).map(drop), Err(ErrorCode::NoEntry), "{path}");
+        files.unlink(&root, "other/file").unwrap();
+        files.remove_folder(&root, "other").unwrap();
+    }
+}
+
+#[test]
+fn the_quota_counts_names_too_and_comes_back() {
+    let files = files(10_000);
+    let root = files.root();
+    for _ in 0..1000 {
+        files.make_folder(&root, "again").unwrap();
+        files.remove_folder(&root, "again").unwrap();
+        write(&files, "file", "0123456789").unwrap();
+        files.unlink(&root, "file").unwrap();
+    }
+    let made = (0..1000).take_while(|n| files.make_folder(&root, &format!("folder{n}")).is_ok()).count();
+    assert!((20..40).contains(&made), "{made}");
+    assert_eq!(write(&files, "file", "x"), Err(ErrorCode::InsufficientSpace));
+}
+
+#[test]
+fn without_a_writable_layer_everything_is_read_only() {
+    let files = files(0);
+    let root = files.root();
+    for (what, got) in [
+        ("create", write(&files, "new", "x")),
+        ("truncate", write(&files, "etc/cat", "x")),
+        ("open to write", files.open(&root, "etc/cat", writing(OpenFlags::empty())).map(drop)),
+        (
+            "empty by reading",
+            files.open(&root, "etc/cat", Opening { open: OpenFlags::TRUNCATE, ..reading() }).map(drop),
+        ),
+        ("link", files.link((&root, "etc/cat", true), (&root, "twin"))),
+        ("rename", files.rename((&root, "etc/cat"), (&root, "dog"))),
+        ("symlink", files.make_link(&root, "x", "y")),
+        ("unlink", files.unlink(&root, "etc/cat")),
+        ("mkdir", files.make_folder(&root, "x")),
+        ("rmdir", files.remove_folder(&root, "etc/deep")),
+        ("times", files.set_times_at(&root, "etc", true, Some((1, 0)))),
+    ] {
+        assert_eq!(got, Err(ErrorCode::ReadOnly), "{what}");
+    }
+    assert_eq!(read(&files, "etc/cat").unwrap(), "meow");
+}
