@@ -1,6 +1,6 @@
 use std::{io, path::PathBuf};
 
-use spec::{Digest, Missing, ParseError, wire::Fault};
+use spec::{Capability, Digest, Missing, ParseError, wire::Fault};
 
 /// What can go wrong on a host.
 #[derive(Debug, thiserror::Error)]
@@ -198,7 +198,12 @@ impl Error {
             Self::Listen { port, source } if source.kind() == io::ErrorKind::PermissionDenied && *port < 1024 => {
                 "ports below 1024 need root here: publish a higher one with -p".to_owned()
             }
-            Self::NotGranted(missing) => format!("grant it: --allow '{}'", missing.wanted),
+            Self::NotGranted(missing) => match &missing.wanted {
+                Capability::NetIn { port } => format!("publish it: -p 8080:{port}"),
+                Capability::Env(name) => format!("set it: -e {name}=VALUE"),
+                Capability::Fs { path, volume: Some(volume), .. } => format!("mount it: -v {volume}:{path}"),
+                wanted => format!("grant it: --allow '{wanted}'"),
+            },
             Self::NoSuchImage(image) => format!("see what there is: margay images; or: margay pull {image}"),
             Self::Newer { .. } => "update margay, or use another MARGAY_HOME".to_owned(),
             Self::NotJoined(_) => "join one: margay node join TOKEN".to_owned(),

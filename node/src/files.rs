@@ -26,6 +26,16 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// Replaces `path` by `bytes` in one step, mode 0600.
 pub(crate) fn write(path: &Path, bytes: &[u8], durable: Durable) -> Result<()> {
+    write_for(path, bytes, durable, |_| Ok(()))
+}
+
+/// As [`write`]; `give` says who else may read the file, before anybody can see it.
+pub(crate) fn write_for(
+    path: &Path,
+    bytes: &[u8],
+    durable: Durable,
+    give: impl FnOnce(&File) -> std::io::Result<()>,
+) -> Result<()> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let unique = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -33,6 +43,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8], durable: Durable) -> Result<()> {
     let result = (|| {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
+        give(&file)?;
         if durable == Durable::Yes {
             file.sync_all()?;
         }
@@ -50,9 +61,12 @@ pub(crate) fn write(path: &Path, bytes: &[u8], durable: Durable) -> Result<()> {
 
 /// Replaces `path` by `value` as JSON.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T, durable: Durable) -> Result<()> {
-    let bytes = serde_json::to_vec_pretty(value)
-        .map_err(|error| Error::Damaged { path: path.to_owned(), why: error.to_string() })?;
-    write(path, &bytes, durable)
+    write(path, &json(path, value)?, durable)
+}
+
+/// `value` as JSON, on its way into `path`.
+pub(crate) fn json<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec_pretty(value).map_err(|error| Error::Damaged { path: path.to_owned(), why: error.to_string() })
 }
 
 /// The bytes of `path`; `None` when there is no such file.

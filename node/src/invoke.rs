@@ -68,7 +68,7 @@ pub struct InvokeOutcome {
 
 /// An answer longer than this is for a service, not for an invocation.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
-/// The port by which the worker knows its only door.
+/// The port by which a worker knows its only door, when its image does not care.
 const PORT: u16 = 80;
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -109,7 +109,7 @@ fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) ->
         image: *digest,
         env: request.env.clone(),
         ports: Vec::new(),
-        ingress_ports: vec![PORT],
+        ingress_ports: vec![port(&plan)],
         mounts: Vec::new(),
         allow: request.allow.clone(),
         memory_bytes_max: None,
@@ -121,6 +121,15 @@ fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) ->
     };
     let ready = make_ready(home, &blobs, name, plan, &args, preparing)?;
     Launch::decide(container, ready, args)
+}
+
+/// The port on which the image would like to be reached.
+fn port(plan: &image::Plan) -> u16 {
+    let wanted = plan.wants.iter().find_map(|want| match want.capability {
+        Capability::NetIn { port } => Some(port),
+        _ => None,
+    });
+    wanted.or(plan.exposed_ports().first().copied()).unwrap_or(PORT)
 }
 
 fn create(home: &Home, request: &InvokeRequest, launch: &Launch) -> Result<Owned> {

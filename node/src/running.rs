@@ -41,7 +41,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    fn of_worker(exit: runtime::Exit) -> Self {
+    pub fn of_worker(exit: runtime::Exit) -> Self {
         Self {
             exit_code: exit.code(),
             reason: exit.message(),

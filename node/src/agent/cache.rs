@@ -16,6 +16,15 @@ use crate::{
     images::{Blobs, native_platforms},
 };
 
+/// How much of an image must be here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fetch {
+    /// Its layers, or what was made of them.
+    IfNotPrepared,
+    /// Its layers.
+    Everything,
+}
+
 /// Compressed blobs and prepared images together, before the least recently used go.
 const CACHE_BYTES_MAX: u64 = 10 << 30;
 
@@ -40,14 +49,14 @@ impl Cache {
     }
 
     /// Brings the image here, if it is not. `image` is how the definition names it, `digest` what that meant.
-    pub async fn fetch(&self, image: &str, digest: &Digest, token: Option<&str>) -> Result<()> {
+    pub async fn fetch(&self, image: &str, digest: &Digest, token: Option<&str>, what: Fetch) -> Result<()> {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);
             turns.entry(*digest).or_default().clone()
         };
         let _turn = turn.lock().await;
-        if self.blobs().plan(image, digest).is_ok_and(|plan| self.has_layers(&plan)) {
+        if self.blobs().plan(image, digest).is_ok_and(|plan| self.has_enough(&plan, what)) {
             return Ok(());
         }
         let failed = |why: String, hint| Error::Fetch { image: image.to_owned(), why, hint };
@@ -76,11 +85,11 @@ impl Cache {
         })
     }
 
-    /// Whether nothing has to be fetched to run it: its layers are here, or what was made of them is.
-    fn has_layers(&self, plan: &image::Plan) -> bool {
+    fn has_enough(&self, plan: &image::Plan, what: Fetch) -> bool {
         let blobs = self.blobs();
-        let made = self.home.prepared().join(plan.manifest.hex()).join("prepared.json").exists();
-        made || plan.layers.iter().all(|layer| blobs.path(&layer.descriptor.digest).exists())
+        let made = || self.home.prepared().join(plan.manifest.hex()).join("prepared.json").exists();
+        (what == Fetch::IfNotPrepared && made())
+            || plan.layers.iter().all(|layer| blobs.path(&layer.descriptor.digest).exists())
     }
 
     /// Removes the least recently used files above the limit. What runs has its files open, and keeps them.

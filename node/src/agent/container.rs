@@ -4,7 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use spec::{ContainerDefinition, ContainerPhase, LaunchType, Protocol, wire::DesiredTask};
+use spec::{ContainerDefinition, ContainerPhase, Digest, LaunchType, Protocol, wire::DesiredTask};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -12,12 +12,14 @@ use tokio::{
 
 use super::{
     backoff::{STEADY_AFTER, pause},
+    cache::Fetch,
     found::Found,
     host::Host,
     worker::{Board, knock},
 };
 use crate::{
     error::{Error, Result, chain},
+    images::Ready,
     ingress::socket_name,
     launch::{Container, Doors, Launch, Streams, arguments},
     local::{GRACE, name_owner, now},
@@ -32,6 +34,8 @@ const IDLE_GRACE: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Beyond its grace, before it is killed.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+/// What is prepared already is opened within milliseconds; an adopted container is not left unwatched for longer.
+const PREPARED_TIME_MAX: Duration = Duration::from_secs(2);
 /// A task that nobody asked to repeat is given up when its image cannot be had after so many tries.
 const FETCHES_MAX: u32 = 5;
 
@@ -99,7 +103,9 @@ impl Life {
                 Start::Running(running) => self.watch(running).await,
                 Start::Fresh => match self.start().await {
                     Ok(Some(running)) => self.watch(running).await,
-                    Ok(None) => After::Stopped(Ended { exit_code: 0, reason: None, never_started: true, usage: None }),
+                    Ok(None) => {
+                        After::Stopped(Ended { exit_code: 143, reason: None, never_started: true, usage: None })
+                    }
                     Err(error) => After::Ended(self.failed(&error)),
                 },
             };
@@ -231,9 +237,22 @@ impl Life {
         let digest = definition.digest.ok_or_else(|| Error::NoSuchImage(definition.image.clone()))?;
         self.board.set(&self.host, |status| status.phase = ContainerPhase::Pulling);
         let token = self.task.pull_token.as_deref();
-        self.host.cache.fetch(&definition.image, &digest, token).await?;
+        self.host.cache.fetch(&definition.image, &digest, token, Fetch::IfNotPrepared).await?;
+        let (args, ready) = match self.make_ready(&digest).await {
+            // What was made of the image is not all there any more, and its layers were not kept.
+            Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                self.host.cache.fetch(&definition.image, &digest, token, Fetch::Everything).await?;
+                self.make_ready(&digest).await?
+            }
+            other => other?,
+        };
+        Launch::decide(container(&self.host, &self.task, definition)?, ready, args)
+    }
+
+    async fn make_ready(&self, digest: &Digest) -> Result<(Vec<String>, Ready)> {
+        let definition = &self.definition;
         let blobs = self.host.cache.blobs();
-        let plan = blobs.plan(&definition.image, &digest)?;
+        let plan = blobs.plan(&definition.image, digest)?;
         let args =
             arguments(&plan, definition.name.as_str(), definition.entrypoint.as_deref(), definition.command.as_deref());
         let (home, name, arguments) = (self.host.home.clone(), definition.image.clone(), args.clone());
@@ -244,7 +263,7 @@ impl Life {
         let ready = ready
             .await
             .map_err(|error| Error::System { verb: "prepare an image", source: std::io::Error::other(error) })??;
-        Launch::decide(container(&self.host, &self.task, definition)?, ready, args)
+        Ok((args, ready))
     }
 
     /// Watches a process until it ends, is to end, or is not needed.
@@ -287,6 +306,10 @@ impl Life {
     fn started(&mut self) {
         self.status.started = Some(now());
         self.write_status();
+        self.show_running();
+    }
+
+    fn show_running(&self) {
         let ports = self.doors.ports();
         self.board.set(&self.host, |status| {
             status.phase = ContainerPhase::Running;
@@ -367,11 +390,11 @@ impl Life {
                 self.board.count_in_page(folder.usage_page());
             }
             self.take(running);
-            self.started();
+            self.show_running();
             tracing::info!(task = %self.task.id, container = %self.definition.name, "adopted");
             // What is needed to start it again is got while it runs; a failure shows when it is really needed.
-            self.launch = self.prepare().await.ok();
-            self.started();
+            self.launch = timeout(PREPARED_TIME_MAX, self.prepare()).await.ok().and_then(Result::ok);
+            self.show_running();
         }
         start
     }
@@ -415,13 +438,15 @@ impl Life {
         }
     }
 
-    /// No process is left: nobody knows how it ended, unless it had not begun.
+    /// No process is left. A worker that could still do so has written down how it ended.
     fn nobody_there(&self) -> Start {
-        self.board.count_in_page(self.owned.as_ref().map(|o| o.folder().usage_page()).unwrap_or_default());
+        let Some(page) = self.owned.as_ref().map(|owned| owned.folder().usage_page()) else { return Start::Fresh };
+        self.board.count_in_page(page.clone());
         match (self.status.phase, self.task.service.is_some()) {
-            (Phase::Running, false) => {
-                Start::Ended(Ended::lost("E_WORKER_LOST: its worker ended while the agent was away"))
-            }
+            (Phase::Running, false) => Start::Ended(match crate::meter::read_exit(&page) {
+                Some(exit) => Ended::of_worker(exit),
+                None => Ended::lost("E_WORKER_LOST: its worker ended while the agent was away"),
+            }),
             _ => Start::Fresh,
         }
     }

@@ -71,19 +71,15 @@ impl IngressFolder {
 
     pub fn write_shared(&self, shared: &Shared) -> Result<()> {
         let path = self.routes_file();
-        if files::read_json::<Shared>(&path).ok().flatten().as_ref() == Some(shared) {
-            return Ok(());
+        match files::read_json::<Shared>(&path) {
+            Ok(Some(known)) if known == *shared => Ok(()),
+            _ => files::write_for(&path, &files::json(&path, shared)?, Durable::No, hand_over),
         }
-        files::write_json(&path, shared, Durable::No)?;
-        set_mode(&path, 0o640)?;
-        self.give(&path)
     }
 
     pub fn write_identity(&self, identity: &Identity) -> Result<()> {
         let path = self.identity_file();
-        identity.write(&path)?;
-        set_mode(&path, 0o640)?;
-        self.give(&path)
+        files::write_for(&path, &files::json(&path, identity)?, Durable::Yes, hand_over)
     }
 
     /// Lets the ingress' group in. The owner stays, so the ingress changes nothing here.
@@ -112,6 +108,15 @@ impl IngressFolder {
     pub fn unlink(&self, name: &str) {
         let _ = fs::remove_file(self.sockets().join(name));
     }
+}
+
+/// Lets the ingress read a file.
+fn hand_over(file: &fs::File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::fchown(file, None, Some(INGRESS_ID))?;
+    }
+    file.set_permissions(fs::Permissions::from_mode(0o640))
 }
 
 #[cfg(test)]

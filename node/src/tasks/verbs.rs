@@ -1,12 +1,12 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use spec::Usage;
+use spec::{Timestamp, Usage};
 
 use super::{
     folder::{TaskFolder, find},
     process::{self, ProcessId},
-    record::{Origin, State},
+    record::{Origin, Phase, State, Status},
 };
 use crate::{
     error::{Error, Result},
@@ -78,7 +78,27 @@ pub fn stop(task: &TaskFolder, grace: Duration) -> Result<State> {
     for process in [worker, supervisor].into_iter().flatten() {
         wait_for_end(process, SUPERVISOR_TIME_MAX);
     }
+    close(task);
     task.state()
+}
+
+/// Writes down the end of a task whose supervisor cannot any more.
+fn close(task: &TaskFolder) {
+    let Ok(owned) = task.clone().own() else { return };
+    let status = match task.status() {
+        Ok(Some(status)) if status.phase != Phase::Exited => status,
+        _ => return,
+    };
+    // It stays what it looks like, lost, when that cannot be written.
+    let _ = owned.write_status(&Status {
+        phase: Phase::Exited,
+        process: None,
+        ended: Some(Timestamp::of(std::time::SystemTime::now())),
+        exit_code: Some(137),
+        reason: Some("it was stopped without its supervisor, which was gone".to_owned()),
+        usage: crate::meter::read(&task.usage_page()),
+        ..status
+    });
 }
 
 fn kill(process: Option<ProcessId>) {
