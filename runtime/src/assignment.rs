@@ -61,11 +61,13 @@ pub struct Assignment {
     pub listeners: Vec<Listener>,
     /// Where the ingress of this node reaches it, listening already.
     pub ingress: Option<Ingress>,
-    /// Where a later agent finds it; see [`adoption_socket`](crate::adoption_socket).
+    /// Where a later agent finds it; see [`adoption_socket`](crate::adoption_socket). Without it the worker ends with its
+    /// supervisor, however that ends.
     pub adoption: Option<OwnedFd>,
     /// What its program reads and writes.
     pub stdio: Stdio,
-    /// Where its output is kept, line by line in the CRI format; opened for appending.
+    /// Where its output is kept, line by line in the CRI format. Opened for appending, and for reading too, so that the
+    /// worker can keep the last lines when the log is full.
     pub log: Option<File>,
     /// Where its usage is counted; see [`usage::create`](crate::usage::create).
     pub usage: File,
