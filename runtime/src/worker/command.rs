@@ -32,7 +32,7 @@ pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> E
     };
     let wall = container.limits.wall_time_max;
     let deadline = wall.map(|wall| tokio::time::Instant::now() + wall);
-    let mut call = Timed::new(call, clock.clone());
+    let mut call = Timed::new(call, clock);
     let ended = tokio::select! {
         ended = &mut call => Ok(ended),
         () = async { match deadline { Some(at) => sleep_until(at).await, None => pending().await } } => {
@@ -61,7 +61,7 @@ pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> E
         Err(Some(fault)) => (Exit::from(&fault), Some(fault)),
         Err(None) => (Exit::Stopped, None),
     };
-    container.ran(&clock, fault.as_ref());
+    container.ran(fault.as_ref());
     exit
 }
 

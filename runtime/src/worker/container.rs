@@ -85,7 +85,7 @@ impl std::fmt::Display for Fault {
 impl Container {
     /// A store for one instance, with its limits set, and the clock that measures it.
     pub fn store(&self) -> (Store<Guest>, Arc<RunClock>) {
-        let run = Arc::new(RunClock::new());
+        let run = Arc::new(RunClock::new(self.meter.clone()));
         let mut builder = WasiCtx::builder();
         builder
             .args(&self.args)
@@ -128,11 +128,10 @@ impl Container {
         Fault::Trap(error.root_cause().to_string())
     }
 
-    /// Counts one run.
-    pub fn ran(&self, run: &RunClock, fault: Option<&Fault>) {
+    /// Counts one run. Its time and memory were counted while it ran.
+    pub fn ran(&self, fault: Option<&Fault>) {
         let page = &self.meter.page;
         add(&page.runs, 1);
-        add(&page.cpu_ns, u64::try_from(run.cpu().as_nanos()).unwrap_or(u64::MAX));
         if let Some(fault) = fault {
             add(&page.failed_runs, 1);
             self.log.say(&format!("margay: {}: {fault}", fault.code()));

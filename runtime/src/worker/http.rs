@@ -29,7 +29,7 @@ use super::{
     answer::{Bounded, Outcoming, collected, excuse, plain},
     container::{Container, Fault},
     guest::Guest,
-    meter::{RunClock, Timed},
+    meter::Timed,
 };
 use crate::{Event, Exit};
 
@@ -180,7 +180,6 @@ async fn accept_unix(app: Arc<App>, connections: Arc<Connections>, listener: Uni
 /// A run from its admission to its record, also when nobody waits for it any more.
 struct Run {
     container: Arc<Container>,
-    clock: Arc<RunClock>,
     fault: OnceLock<Fault>,
     _ticking: super::ticker::Running,
     _permit: OwnedSemaphorePermit,
@@ -194,7 +193,7 @@ impl Run {
 
 impl Drop for Run {
     fn drop(&mut self) {
-        self.container.ran(&self.clock, self.fault.get());
+        self.container.ran(self.fault.get());
     }
 }
 
@@ -240,7 +239,6 @@ impl App {
         let (mut store, clock) = container.store();
         let run = Arc::new(Run {
             container: container.clone(),
-            clock: clock.clone(),
             fault: OnceLock::new(),
             _ticking: container.ticker.run(),
             _permit: permit,

@@ -91,13 +91,20 @@ impl Held {
         self.byte_ns += u128::from(self.bytes) * (now - self.since).as_nanos();
         self.since = now;
     }
+
+    /// Writes down what was held so far: a run that is killed has been counted up to its last tick.
+    fn bill(&mut self) {
+        self.settle();
+        let byte_ms = u64::try_from(self.byte_ns / 1_000_000).unwrap_or(u64::MAX);
+        self.byte_ns %= 1_000_000;
+        add(&self.meter.page.memory_byte_ms, byte_ms);
+    }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.settle();
+        self.bill();
         self.meter.give_back(self.bytes);
-        add(&self.meter.page.memory_byte_ms, u64::try_from(self.byte_ns / 1_000_000).unwrap_or(u64::MAX));
     }
 }
 
@@ -118,8 +125,11 @@ impl ResourceLimiter for Held {
 /// The time that one run has spent on a processor, readable while it runs.
 #[derive(Debug)]
 pub(crate) struct RunClock {
+    meter: Arc<Meter>,
     began: Instant,
     cpu_ns: AtomicU64,
+    /// How much of that is in the usage page.
+    billed_ns: AtomicU64,
     /// Start of the current poll, in nanoseconds since `began`.
     poll_ns: AtomicU64,
     /// The thread's own clock at the first tick of the current poll and when that was: a poll that lasts is measured
@@ -132,10 +142,12 @@ pub(crate) struct RunClock {
 }
 
 impl RunClock {
-    pub fn new() -> Self {
+    pub fn new(meter: Arc<Meter>) -> Self {
         Self {
+            meter,
             began: Instant::now(),
             cpu_ns: AtomicU64::new(0),
+            billed_ns: AtomicU64::new(0),
             poll_ns: AtomicU64::new(0),
             thread_ns: AtomicU64::new(0),
             tick_ns: AtomicU64::new(0),
@@ -157,8 +169,10 @@ impl RunClock {
         self.frozen_ns.load(Ordering::Relaxed)
     }
 
-    pub fn cpu(&self) -> Duration {
-        Duration::from_nanos(self.cpu_ns.load(Ordering::Relaxed))
+    /// Writes down what was spent up to `spent`, in nanoseconds, as far as it is not written down yet.
+    fn bill(&self, spent: u64) {
+        let before = self.billed_ns.fetch_max(spent, Ordering::Relaxed);
+        add(&self.meter.page.cpu_ns, spent.saturating_sub(before));
     }
 
     fn poll_begins(&self) {
@@ -183,7 +197,9 @@ impl RunClock {
     }
 
     fn poll_ends(&self) {
-        self.cpu_ns.fetch_add(self.poll_cost(), Ordering::Relaxed);
+        let cost = self.poll_cost();
+        let before = self.cpu_ns.fetch_add(cost, Ordering::Relaxed);
+        self.bill(before + cost);
     }
 
     /// A millisecond has passed within one poll; whether the run may go on.
@@ -193,6 +209,7 @@ impl RunClock {
             self.thread_ns.store(thread_time().max(1), Ordering::Relaxed);
         }
         let spent = self.cpu_ns.load(Ordering::Relaxed) + self.poll_cost();
+        self.bill(spent);
         self.yielded.store(true, Ordering::Relaxed);
         cpu_max.is_none_or(|max| u128::from(spent) <= max.as_nanos())
     }
@@ -207,9 +224,12 @@ fn thread_time() -> u64 {
 pub(crate) fn limit(store: &mut Store<Guest>, clock: Arc<RunClock>, cpu_max: Option<Duration>) {
     store.limiter(|guest| &mut guest.held);
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |_| match clock.tick(cpu_max) {
-        true => Ok(UpdateDeadline::Yield(1)),
-        false => Err(Cut::Cpu.into()),
+    store.epoch_deadline_callback(move |mut store| {
+        store.data_mut().held.bill();
+        match clock.tick(cpu_max) {
+            true => Ok(UpdateDeadline::Yield(1)),
+            false => Err(Cut::Cpu.into()),
+        }
     });
 }
 

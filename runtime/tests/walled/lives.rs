@@ -10,6 +10,7 @@ use crate::{
 pub const TESTS: &[Test] = &[
     ("a_worker_outlives_its_agent_and_is_adopted", adoption),
     ("a_killed_worker_is_reported_as_lost", killed),
+    ("a_killed_command_was_counted_until_then", counted),
     ("a_command_is_stopped_within_its_grace", stopped),
     ("an_unused_blank_worker_ends_by_itself", blank),
     ("a_connection_waits_for_the_next_agent", waiting),
@@ -52,6 +53,17 @@ fn killed() {
     let exit = bench.tokio.block_on(async { tokio::time::timeout(PATIENCE, served.worker.wait()).await }).unwrap();
     assert_eq!((exit.clone(), exit.code()), (Exit::Lost, 137));
     assert!(!std::path::Path::new(&format!("/proc/{}", served.worker.pid())).exists(), "no zombie is left");
+}
+
+fn counted() {
+    let bench = Bench::new();
+    let prepared = bench.prepare(&crate::bench::sample("hostile/loop.wat"), &[]).unwrap();
+    let worker = bench.start(bench.assignment(prepared));
+    let usage = eventually("usage grows", || {
+        Some(bench.usage()).filter(|usage| usage.cpu_ns > 50_000_000 && usage.memory_byte_ms > 0)
+    });
+    assert_eq!(usage.runs, 0, "it has not ended");
+    worker.kill();
 }
 
 fn stopped() {
