@@ -135,7 +135,7 @@ async fn supervise(
     status: &mut Status,
     watch: &mut impl FnMut(Note),
 ) -> Result<Ended> {
-    let mut asked = Asked::listen()?;
+    let mut asked_to_stop = Asked::listen()?;
     let doors = Doors { published: launch.open_ports().map_err(|e| name_owner(home, e))?, ingress: Vec::new() };
     let broker = runtime::Broker::default();
     let mut running = launch.start(home, owned.folder(), &doors, streams, &broker, None).await?;
@@ -146,7 +146,7 @@ async fn supervise(
     loop {
         let happening = tokio::select! {
             happening = running.next() => happening,
-            () = asked.to_stop() => {
+            () = asked_to_stop.again() => {
                 stops += 1;
                 watch(Note::Stopping);
                 match stops {
@@ -251,7 +251,7 @@ impl Asked {
         })
     }
 
-    async fn to_stop(&mut self) {
+    async fn again(&mut self) {
         tokio::select! {
             _ = self.int.recv() => {}
             _ = self.term.recv() => {}

@@ -17,7 +17,7 @@ mod container; // one container's life, restarts and idle times included
 mod worker; // a container's process: start, adopt, idle, stop
 mod task; // a task: its containers together
 mod found; // what an earlier agent has left behind
-mod agent; // the loops
+mod heart; // the loops that keep it all going
 
-pub use agent::{Agent, AgentConfig, AtEnd};
+pub use heart::{Agent, AgentConfig, AtEnd};
 pub use join::{JoinOptions, join};

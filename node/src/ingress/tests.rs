@@ -183,10 +183,11 @@ async fn a_replica_that_cannot_be_reached_costs_no_request() {
     }
     // With nobody at all it is said within a second or so, and what comes back in time is used.
     site.route("n1", &[backend("n1", "gone"), backend("n1", "late")], &[]);
-    let (answer, _late) = tokio::join!(site.get(HOST), async {
+    let late = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        site.replica("late")
-    });
+        drop(site.replica("late")); // detached, not ended
+    };
+    let (answer, ()) = tokio::join!(site.get(HOST), late);
     assert_eq!(answer.0, StatusCode::OK, "{}", answer.1);
     site.route("n1", &[backend("n1", "gone")], &[]);
     let text = site.get_until(StatusCode::SERVICE_UNAVAILABLE).await;

@@ -386,10 +386,10 @@ impl Agent {
     /// Renews the certificate, and removes what nobody needs.
     async fn keep_house(&self) {
         loop {
-            if join::age(&self.folder).is_some_and(|age| age > RENEW_AFTER) {
-                if let Err(error) = self.renew().await {
-                    tracing::warn!(error = chain(&error), "the certificate could not be renewed yet");
-                }
+            if join::age(&self.folder).is_some_and(|age| age > RENEW_AFTER)
+                && let Err(error) = self.renew().await
+            {
+                tracing::warn!(error = chain(&error), "the certificate could not be renewed yet");
             }
             let (home, host) = (self.host.home.clone(), self.host.clone());
             let swept = tokio::task::spawn_blocking(move || {
