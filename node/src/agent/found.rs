@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, SystemTime},
 };
 
@@ -72,10 +72,13 @@ fn end(folder: &TaskFolder, status: Option<&Status>) {
 }
 
 /// Removes folders that nobody will look at any more: of cluster tasks that ended a while ago, and what crashes in the
-/// middle of making or removing one have left.
-pub(super) fn sweep(home: &Home) {
+/// middle of making or removing one have left. A task in `keep` is still asked for: its folder says that it has run.
+pub(super) fn sweep(home: &Home, keep: &BTreeSet<TaskKey>) {
     for folder in tasks::list(home).unwrap_or_default() {
-        let Origin::Cluster(_) = folder.record().origin else { continue };
+        let Origin::Cluster(origin) = folder.record().origin.clone() else { continue };
+        if keep.contains(&(origin.tenant, origin.task)) {
+            continue;
+        }
         let ended = folder.status().ok().flatten().and_then(|status| status.ended);
         let is_old = ended.is_some_and(|ended| Timestamp::of(SystemTime::now()).since(ended) > ENDED_KEPT_FOR);
         if is_old && let Ok(owned) = folder.own() {
@@ -90,5 +93,63 @@ pub(super) fn sweep(home: &Home) {
         if (half_removed || half_made) && age.is_some_and(|age| age > Duration::from_secs(60)) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::{ClusterOrigin, ProcessId, TaskRecord};
+    use spec::{Digest, LaunchType, Limits};
+
+    fn record(id: &str) -> TaskRecord {
+        TaskRecord {
+            version: 1,
+            id: format!("acme.{id}.cats"),
+            name: id.to_owned(),
+            image: "cats".to_owned(),
+            digest: Digest::of(b"cats"),
+            kind: Kind::Wasm,
+            origin: Origin::Cluster(ClusterOrigin {
+                tenant: "acme".parse().unwrap(),
+                cluster: "main".parse().unwrap(),
+                service: None,
+                task: id.parse().unwrap(),
+                container: "cats".parse().unwrap(),
+                definition: "cats:1".parse().unwrap(),
+                launch_type: LaunchType::Node,
+            }),
+            created: Timestamp::from_millis(1),
+            command: Vec::new(),
+            ports: Vec::new(),
+            mounts: Vec::new(),
+            env: Vec::new(),
+            limits: Limits::for_requests(),
+            grants: Vec::new(),
+            remove_at_end: false,
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_agent_left_is_found_and_swept_when_nobody_asks_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("home")).unwrap();
+        for (id, phase, ended) in
+            [("runs", Phase::Running, None), ("old", Phase::Exited, Some(1)), ("kept", Phase::Exited, Some(1))]
+        {
+            let owned = tasks::create(&home, record(id)).unwrap();
+            let ended = ended.map(Timestamp::from_millis);
+            owned.write_status(&Status { phase, ended, ..Status::starting(ProcessId::this()) }).unwrap();
+        }
+        let key = |id: &str| -> TaskKey { ("acme".parse().unwrap(), id.parse().unwrap()) };
+        let found = collect(&home).unwrap();
+        let ended: Vec<_> =
+            found.iter().map(|((_, id), task)| (id.as_str(), task.values().all(Found::has_ended))).collect();
+        assert_eq!(ended, [("kept", true), ("old", true), ("runs", false)]);
+        assert!(collect(&home).unwrap().is_empty(), "they are ours now");
+        drop(found);
+        sweep(&home, &BTreeSet::from([key("kept")]));
+        let left: Vec<_> = tasks::list(&home).unwrap().iter().map(|task| task.record().name.clone()).collect();
+        assert_eq!(left, ["kept", "runs"]);
     }
 }

@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -182,7 +182,7 @@ impl Agent {
         for (key, left) in found {
             self.clear(&key, left);
         }
-        found::sweep(&self.host.home);
+        found::sweep(&self.host.home, &self.here());
         Ok(())
     }
 
@@ -201,6 +201,10 @@ impl Agent {
 
     fn tasks(&self) -> std::sync::MutexGuard<'_, BTreeMap<TaskKey, TaskHandle>> {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn here(&self) -> BTreeSet<TaskKey> {
+        self.tasks().keys().cloned().collect()
     }
 
     /// Asks the control plane what should run, again and again. What it says is on disk before anybody acts on it.
@@ -391,9 +395,9 @@ impl Agent {
             {
                 tracing::warn!(error = chain(&error), "the certificate could not be renewed yet");
             }
-            let (home, host) = (self.host.home.clone(), self.host.clone());
+            let (home, host, here) = (self.host.home.clone(), self.host.clone(), self.here());
             let swept = tokio::task::spawn_blocking(move || {
-                found::sweep(&home);
+                found::sweep(&home, &here);
                 host.cache.sweep();
             });
             let _ = swept.await;
