@@ -89,3 +89,35 @@ fn the_lock_file_has_no_banned_crate_and_none_that_is_too_old() {
         }
     }
 }
+
+#[test]
+fn every_test_that_the_specification_names_is_there() {
+    let page = std::fs::read_to_string(root().join("docs/specification.md")).expect("docs/specification.md");
+    let mut sources = String::new();
+    for room in ["spec", "image", "store", "packager", "registry", "runtime", "shim", "orchestrator", "node", "cli"] {
+        read_sources(&root().join(room), &mut sources);
+    }
+    let words = page.split('`').skip(1).step_by(2);
+    let names: Vec<&str> = words
+        .filter(|word| {
+            word.matches('_').count() >= 3
+                && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
+        })
+        .collect();
+    assert!(names.len() > 50, "the page names {} tests only: is it still written in this way?", names.len());
+    for name in names {
+        let there = sources.contains(&format!("fn {name}(")) || sources.contains(&format!("\"{name}\""));
+        assert!(there, "docs/specification.md names the test `{name}`, and there is none");
+    }
+}
+
+fn read_sources(folder: &Path, into: &mut String) {
+    for entry in std::fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            read_sources(&path, into);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            into.push_str(&std::fs::read_to_string(&path).expect("a source file"));
+        }
+    }
+}
