@@ -160,6 +160,24 @@ impl Launch {
         matches!(&self.ready, Ready::Wasm { prepared, .. } if prepared.facts.world == World::Http)
     }
 
+    /// Its variables: those that were given, and where granted by name, who and where it is.
+    fn env(&self) -> BTreeMap<String, String> {
+        let container = &self.container;
+        let mut env = container.env.clone();
+        let told = [
+            ("MARGAY_TASK", Some(container.task.to_string())),
+            ("MARGAY_NODE", container.node.as_ref().map(ToString::to_string)),
+            ("MARGAY_IMAGE", Some(container.image.to_string())),
+        ];
+        for (name, value) in told {
+            let granted = self.effective.capabilities.contains(&Capability::Env(name.to_owned()));
+            if let Some(value) = value.filter(|_| granted) {
+                env.entry(name.to_owned()).or_insert(value);
+            }
+        }
+        env
+    }
+
     /// What to write into its folder about its mounts.
     pub fn mount_records(&self) -> Vec<MountRecord> {
         let source = |source: &MountSource| match source {
@@ -294,7 +312,7 @@ impl Launch {
             world: prepared.facts.world,
             args: self.args.clone(),
             image_env: variables(execution.env.as_deref().unwrap_or_default()),
-            env: container.env.clone(),
+            env: self.env(),
             working_dir: execution.working_dir.clone().filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".to_owned()),
             grants: self.effective.capabilities.clone(),
             limits: self.limits.clone(),
@@ -355,7 +373,7 @@ impl Launch {
             // The arguments are put together already.
             entrypoint: Some(self.args.clone()),
             command: Some(Vec::new()),
-            env: container.env.clone(),
+            env: self.env(),
             hostname: None,
             grants: self.effective.capabilities.clone(),
             limits: self.limits.clone(),
