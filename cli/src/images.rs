@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use node::LocalImage;
 use packager::Layout;
-use spec::{Descriptor, Reference};
+use spec::{Descriptor, Digest, Reference};
 
 use crate::{
     failure::{Advice, fail},
@@ -41,6 +41,14 @@ pub fn tag(home: &Home, source: &Reference, target: &Reference) -> anyhow::Resul
     let layout = layout(home)?;
     let descriptor = known(&layout, source)?;
     Ok(layout.tag(target, &descriptor)?)
+}
+
+/// `NAME:TAG@DIGEST`, as verbs print what they made. The tag is always there, also where it is `latest`.
+pub fn pinned(image: &Reference, digest: Digest) -> String {
+    match image.digest() {
+        None => format!("{image}@{digest}"),
+        Some(_) => image.pinned(digest).to_string(),
+    }
 }
 
 /// The image that `text` means: a file when it is written like one or there is one, else a name, fetched if need be.

@@ -215,7 +215,7 @@ mod tests {
         let mut table = Table::new(&["NAME", "SIZE"]);
         table.row(["cats".to_owned(), "1".to_owned()]);
         table.row(["x\x1b[2Jy".to_owned(), "22".to_owned()]);
-        assert_eq!(table.lines(), ["NAME           SIZE", "cats           1", "x\\u{1b}[2Jy   22"]);
+        assert_eq!(table.lines(), ["NAME          SIZE", "cats          1", "x\\u{1b}[2Jy   22"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     io::{self, Read, Seek as _, Write},
     sync::Arc,
+    time::Duration,
 };
 
 use packager::{Hold, Layout};
@@ -23,6 +24,9 @@ pub struct Remote {
     /// Speak plain HTTP with a registry on another machine (on this one it is the default)
     #[arg(long)]
     pub plain_http: bool,
+    /// Give a registry up when nothing moves for this long [default: 30s]
+    #[arg(long, value_name = "DURATION", value_parser = crate::flags::duration)]
+    pub registry_timeout: Option<Duration>,
 }
 
 /// Parses `HOST[:PORT]` as it stands before the first `/` of an image.
@@ -49,7 +53,13 @@ pub fn client_with(remote: &Remote, registry: &str, login: &Login) -> Client {
 
 fn options(remote: &Remote, registry: &str, auth: BTreeMap<String, Auth>) -> ClientOptions {
     let plain_http = remote.plain_http.then(|| registry.to_owned());
-    ClientOptions { auth, plain_http: HashSet::from_iter(plain_http), ..ClientOptions::default() }
+    let usual = ClientOptions::default();
+    ClientOptions {
+        auth,
+        plain_http: HashSet::from_iter(plain_http),
+        quiet_time_max: remote.registry_timeout.unwrap_or(usual.quiet_time_max),
+        ..usual
+    }
 }
 
 /// Shows what the client does.

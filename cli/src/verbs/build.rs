@@ -92,7 +92,10 @@ impl Args {
             return Ok(());
         }
         tell(&built);
-        built.references.iter().for_each(|name| line(format_args!("{}", name.pinned(built.descriptor.digest))));
+        built
+            .references
+            .iter()
+            .for_each(|name| line(format_args!("{}", images::pinned(name, built.descriptor.digest))));
         Ok(())
     }
 }

@@ -147,7 +147,7 @@ mod tests {
             ("localhost:5000/*", "localhost:5000/me/cats:v1", false),
             ("dogs", "cats", false),
             ("cat", "cats", false),
-            ("*a*a*", "cats", false),
+            ("*a*b*", "cats", false),
             ("*a*t*", "cats", true),
         ] {
             assert_eq!(is_like(&name.parse().unwrap(), pattern), want, "{pattern} and {name}");

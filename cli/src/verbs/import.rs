@@ -21,7 +21,10 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let path = self.input.or(self.file).unwrap_or_default();
         for image in packager::import(&images::layout(home)?, &path)? {
-            image.references.iter().for_each(|name| line(format_args!("{}", name.pinned(image.descriptor.digest))));
+            image
+                .references
+                .iter()
+                .for_each(|name| line(format_args!("{}", images::pinned(name, image.descriptor.digest))));
         }
         Ok(())
     }

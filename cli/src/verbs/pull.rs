@@ -33,7 +33,7 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let entries = if self.all_platforms { Entries::All } else { ours() };
         let pulled = block_on(pull(home, &self.image, &self.remote, entries, Progress::new(self.quiet)))?;
-        line(format_args!("{}", self.image.pinned(pulled.digest)));
+        line(format_args!("{}", images::pinned(&self.image, pulled.digest)));
         Ok(())
     }
 }

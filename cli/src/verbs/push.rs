@@ -48,7 +48,7 @@ impl Args {
             let s = if pushed.layers == 1 { "" } else { "s" };
             talk(format_args!("Pushed {} blob{s} ({}).", pushed.layers, size(pushed.bytes)));
         }
-        line(format_args!("{}", self.image.pinned(pushed.digest)));
+        line(format_args!("{}", images::pinned(&self.image, pushed.digest)));
         Ok(())
     }
 }

@@ -199,6 +199,15 @@ fn a_volume_that_is_full_tells_the_guest() {
 }
 
 #[test]
+fn a_registry_that_says_nothing_is_named_and_given_up() {
+    let stage = Stage::new();
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = silent.local_addr().expect("an address").port();
+    let err = stage.margay(["pull", "--registry-timeout", "300ms", &format!("localhost:{port}/me/cats:v1")]).fails(1);
+    assert!(err.contains(&format!("the registry at `localhost:{port}` was too slow")), "{err}");
+}
+
+#[test]
 fn a_registry_that_cuts_in_the_middle_is_named_and_nothing_is_kept() {
     let stage = Stage::new();
     build(&stage, "hello").ok();

@@ -1,7 +1,12 @@
 //! OCI layouts made by hand, for images that no builder of ours would make.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{self, Read as _, Write as _},
+    path::Path,
+};
 
+use flate2::{Compression, write::GzEncoder};
 use spec::{Descriptor, Digest, MediaType};
 
 /// One entry of a hand-made tar.
@@ -78,9 +83,19 @@ pub fn hostile_layers() -> Vec<(&'static str, &'static str, Vec<u8>)> {
             "liar",
             tar(&[Entry { name: "big", kind: b'0', link: "", content: b"x", size: 1 << 32 }]),
         ),
+        ("a bomb: 1 GiB of zeros in a megabyte", "bomb", bomb()),
         ("half a block", "cut", file("x")[..700].to_vec()),
         ("no archive", "text", b"this is no archive".repeat(100)),
     ]
+}
+
+fn bomb() -> Vec<u8> {
+    let size = 1u64 << 30;
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    let head = header(&Entry { name: "zeros", kind: b'0', link: "", content: b"", size });
+    gzip.write_all(&head).expect("memory");
+    io::copy(&mut io::repeat(0).take(size + 1024), &mut gzip).expect("memory");
+    gzip.finish().expect("memory")
 }
 
 /// Writes an OCI layout with one image of `layers` for the platform wasi/wasm.

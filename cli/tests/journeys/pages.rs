@@ -49,6 +49,22 @@ fn a_task_in_the_background_is_seen_followed_stopped_and_removed() {
 }
 
 #[test]
+fn one_request_is_answered_by_a_worker_of_its_own_and_its_cost_is_told() {
+    let stage = Stage::new();
+    build_cats(&stage);
+    let said = stage.margay(["invoke", "cats", "--path", "/"]);
+    assert!(said.err.contains("200 in ") && said.err.contains("Cost: "), "{}", said.err);
+    assert!(said.ok().contains("<html"));
+    let record: Value =
+        serde_json::from_str(&stage.margay(["invoke", "cats", "--path", "/none", "--output", "json"]).out)
+            .expect("JSON");
+    assert_eq!((&record["status"], &record["usage"]["runs"]), (&404.into(), &1.into()), "{record}");
+    let err = stage.margay(["invoke", "../no-such-image"]).fails(1);
+    assert!(err.starts_with("error: there is no file"), "{err}");
+    stage.is_empty();
+}
+
+#[test]
 fn a_port_that_is_taken_is_named() {
     let stage = Stage::new();
     build_cats(&stage);
@@ -71,6 +87,15 @@ fn a_volume_outlives_its_task_and_an_app_without_one_says_so() {
     let address = serve(&["-v", "book:/data"]);
     assert_eq!(get(&address, "localhost", "/healthz").map(|answer| answer.status), Some(200));
     assert!(stage.home().join("volumes").exists());
+    stage.margay(["rm", "-f", "adopt"]).ok();
+    let address = serve(&["--allow", "env:MARGAY_TASK", "--allow", "env:MARGAY_IMAGE"]);
+    let body = get(&address, "localhost", "/whoami").expect("an answer").body;
+    let whoami: Value = serde_json::from_slice(&body).expect("JSON");
+    assert!(
+        whoami["task"].is_string() && whoami["image"].as_str().is_some_and(|i| i.starts_with("sha256:")),
+        "{whoami}"
+    );
+    assert!(whoami["node"].is_null(), "{whoami}");
     stage.margay(["rm", "-f", "adopt"]).ok();
     let address = serve(&[]);
     assert_eq!(get(&address, "localhost", "/healthz").map(|answer| answer.status), Some(200));
