@@ -1,6 +1,6 @@
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
@@ -24,8 +24,8 @@ pub(super) struct Outcoming {
 enum Content {
     /// Complete: it leaves in one piece, with its length.
     Whole { data: Option<Bytes>, trailers: Option<HeaderMap> },
-    /// As the guest writes it.
-    Stream(WasiBody),
+    /// As the guest writes it, with its verdict: when the guest breaks, its end of the body goes without a word.
+    Stream(WasiBody, Arc<OnceLock<Fault>>),
 }
 
 impl Outcoming {
@@ -34,8 +34,8 @@ impl Outcoming {
         Self { content: Content::Whole { data, trailers }, meter }
     }
 
-    pub fn stream(body: WasiBody, meter: Arc<Meter>) -> Self {
-        Self { content: Content::Stream(body), meter }
+    pub fn stream(body: WasiBody, verdict: Arc<OnceLock<Fault>>, meter: Arc<Meter>) -> Self {
+        Self { content: Content::Stream(body, verdict), meter }
     }
 }
 
@@ -50,7 +50,10 @@ impl Body for Outcoming {
                 let frame = data.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
                 Poll::Ready(frame.map(Ok))
             }
-            Content::Stream(body) => Pin::new(body).poll_frame(cx),
+            Content::Stream(body, verdict) => match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(None) if verdict.get().is_some() => Poll::Ready(Some(Err(Error::HttpResponseIncomplete))),
+                frame => frame,
+            },
         };
         if let Poll::Ready(Some(Ok(frame))) = &frame
             && let Some(data) = frame.data_ref()
@@ -63,7 +66,8 @@ impl Body for Outcoming {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Whole { data, trailers } => data.is_none() && trailers.is_none(),
-            Content::Stream(body) => body.is_end_stream(),
+            // Whether that is its end, or the guest's, shows when it is polled.
+            Content::Stream(..) => false,
         }
     }
 
@@ -71,7 +75,7 @@ impl Body for Outcoming {
         match &self.content {
             Content::Whole { data, trailers: None } => SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64),
             Content::Whole { .. } => SizeHint::default(),
-            Content::Stream(body) => body.size_hint(),
+            Content::Stream(body, _) => body.size_hint(),
         }
     }
 }

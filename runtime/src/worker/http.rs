@@ -30,6 +30,7 @@ use super::{
     container::{Container, Fault},
     guest::Guest,
     meter::Timed,
+    stall::Unstalled,
 };
 use crate::{Event, Exit};
 
@@ -41,6 +42,8 @@ const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
 const HEADERS_MAX: usize = 100;
 /// Bytes of them, and of what is read ahead of a body.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
+/// A client that takes nothing of its response for so long is gone.
+const STALL_TIME_MAX: Duration = Duration::from_secs(30);
 /// A failed accept (no descriptor is left, mostly) is tried again after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -135,8 +138,8 @@ impl Connections {
             .header_read_timeout(HEADER_TIME_MAX)
             .max_headers(HEADERS_MAX)
             .max_buf_size(BUFFER_BYTES_MAX)
-            .pipeline_flush(true)
-            .serve_connection(TokioIo::new(stream), service);
+            // Not `pipeline_flush`: it takes a body in as fast as the guest writes, however slow the client reads.
+            .serve_connection(TokioIo::new(Unstalled::new(stream, STALL_TIME_MAX)), service);
         let graceful = self.graceful.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Some(watched) = graceful.as_ref().map(|graceful| graceful.watch(connection)) else { return };
         tokio::spawn(async move {
@@ -180,7 +183,8 @@ async fn accept_unix(app: Arc<App>, connections: Arc<Connections>, listener: Uni
 /// A run from its admission to its record, also when nobody waits for it any more.
 struct Run {
     container: Arc<Container>,
-    fault: OnceLock<Fault>,
+    /// Also looked at by the response's body, which must not end as if it were complete.
+    fault: Arc<OnceLock<Fault>>,
     _ticking: super::ticker::Running,
     _permit: OwnedSemaphorePermit,
 }
@@ -239,7 +243,7 @@ impl App {
         let (mut store, clock) = container.store();
         let run = Arc::new(Run {
             container: container.clone(),
-            fault: OnceLock::new(),
+            fault: Arc::default(),
             _ticking: container.ticker.run(),
             _permit: permit,
         });
@@ -249,14 +253,15 @@ impl App {
         let incoming = store.data_mut().http().new_incoming_request(Scheme::Http, request).map_err(broken)?;
         let (sender, mut response) = oneshot::channel();
         let out = store.data_mut().http().new_response_outparam(sender).map_err(broken)?;
-        let pre = self.pre.clone();
+        let (pre, judged) = (self.pre.clone(), run.clone());
         let call = async move {
             let result = async {
                 let proxy = pre.instantiate_async(&mut store).await?;
                 proxy.wasi_http_incoming_handler().call_handle(&mut store, incoming, out).await
             }
             .await;
-            result.map_err(|error| (error, store.data().held.was_refused()))
+            // Said before the store goes, and with it the other end of the response's body.
+            result.map_err(|error| judged.failed(judged.container.fault(&error, store.data().held.was_refused())))
         };
         let mut call = Ending { run: run.clone(), deadline, call: Timed::new(call, clock) };
         tokio::select! {
@@ -283,7 +288,7 @@ impl App {
                 };
                 // Ends when the guest does, or at the deadline, or when the body is not wanted any more.
                 tokio::spawn(async move { call.wait().await });
-                Ok(Response::from_parts(head, Outcoming::stream(body, container.meter.clone())))
+                Ok(Response::from_parts(head, Outcoming::stream(body, run.fault.clone(), container.meter.clone())))
             }
         }
     }
@@ -296,18 +301,17 @@ struct Ending<F> {
     call: Timed<F>,
 }
 
-impl<F: Future<Output = Result<(), (wasmtime::Error, bool)>>> Ending<F> {
+impl<F: Future<Output = Result<(), Fault>>> Ending<F> {
     async fn wait(&mut self) -> Result<(), Fault> {
-        let ended = match self.deadline {
+        match self.deadline {
             Some(deadline) => match timeout_at(deadline, &mut self.call).await {
                 Ok(ended) => ended,
                 Err(_) => {
                     let max = self.run.container.limits.wall_time_max.unwrap_or_default();
-                    return Err(self.run.failed(Fault::Wall(max)));
+                    Err(self.run.failed(Fault::Wall(max)))
                 }
             },
             None => (&mut self.call).await,
-        };
-        ended.map_err(|(error, refused)| self.run.failed(self.run.container.fault(&error, refused)))
+        }
     }
 }

@@ -22,6 +22,8 @@ pub const TESTS: &[Test] = &[
     ("clients_that_go_away_leave_no_slot_taken", aborts),
     ("usage_counts_requests_and_bytes", usage),
     ("one_connection_carries_many_requests", keep_alive),
+    ("a_large_file_streams_while_the_guest_still_writes", streaming),
+    ("a_client_that_reads_nothing_is_cut_off_by_the_wall_time", stalled),
 ];
 
 fn site() -> Vec<u8> {
@@ -145,4 +147,43 @@ fn keep_alive() {
         }
         assert!(bytes.starts_with(b"HTTP/1.1 200"));
     }
+}
+
+/// More than the guest may write ahead, so that its response is on its way before it has ended.
+fn streaming() {
+    let bench = Bench::new();
+    let content: Vec<u8> = (0..9_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let layer = tar(&[Item::Folder("srv"), Item::Folder("srv/www"), Item::File("srv/www/big.bin", &content)]);
+    let served = bench.serve("httpd/httpd.wasm", &[layer], |_| {});
+    let head = "GET /big.bin HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n";
+    let (status, head, body) = ask(served.address, head, b"");
+    assert_eq!(status, 200, "{head}\n{}", bench.log());
+    assert!(head.to_lowercase().contains("content-length: 9000000"), "{head}");
+    assert!(body == content, "{} bytes came", body.len());
+    assert_eq!(served.get("/none").0, 404);
+    let usage = eventually("the runs are counted", || Some(bench.usage()).filter(|usage| usage.runs == 2));
+    assert!(usage.failed_runs == 0 && usage.bytes_out > 9_000_000, "{usage:?}\n{}", bench.log());
+}
+
+fn stalled() {
+    let bench = Bench::new();
+    let layer =
+        tar(&[Item::Folder("srv"), Item::Folder("srv/www"), Item::File("srv/www/big.bin", &vec![7; 100_000_000])]);
+    let served = bench.serve("httpd/httpd.wasm", &[layer], |a| {
+        a.limits.wall_time_max = Some(Duration::from_millis(300));
+        a.limits.concurrency_max = 1;
+    });
+    let mut stream = TcpStream::connect(served.address).unwrap();
+    stream.write_all(b"GET /big.bin HTTP/1.1\r\nhost: t\r\n\r\n").unwrap();
+    eventually("the stalled run ends", || Some(bench.usage()).filter(|usage| usage.failed_runs == 1));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", served.worker.pid())).unwrap();
+    let own = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    let kib: u64 = own.split_whitespace().next().unwrap().parse().unwrap();
+    assert!(kib < 20 << 10, "what the client does not take, the worker does not hold: {kib} KiB");
+    assert!(bench.log().contains("E_WALL"), "{}", bench.log());
+    assert_eq!(served.get("/none").0, 404, "its place is free again");
+    // Whoever reads on sees that the response is not complete.
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    assert!(bytes.len() < 100_000_000);
 }
