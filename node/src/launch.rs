@@ -427,7 +427,7 @@ fn volume_folder(home: &Home, owner: &str, volume: &spec::VolumeName) -> Result<
 fn open_log(folder: &TaskFolder) -> Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
     let path = folder.log();
-    let open = File::options().append(true).create(true).mode(0o600).open(&path);
+    let open = File::options().read(true).append(true).create(true).mode(0o600).open(&path);
     open.map_err(Error::file("open", path))
 }
 
