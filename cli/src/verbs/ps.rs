@@ -17,7 +17,7 @@ pub struct Args {
     /// Print ids only
     #[arg(short, long)]
     quiet: bool,
-    /// Show ids, images and commands in full length
+    /// Show images and commands in full length
     #[arg(long)]
     no_trunc: bool,
     #[command(flatten)]
@@ -43,7 +43,7 @@ impl Args {
             }
         }
         if self.quiet {
-            rows.iter().for_each(|(folder, _)| line(format_args!("{}", self.cut(&folder.record().id, 12))));
+            rows.iter().for_each(|(folder, _)| line(format_args!("{}", folder.record().id)));
             return Ok(());
         }
         let rows: Vec<Row> = rows.iter().map(|(folder, state)| row(folder, *state)).collect::<Result<_, _>>()?;
@@ -54,7 +54,7 @@ impl Args {
         let mut table = Table::new(&["TASK ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAME"]);
         for Row { summary, .. } in rows {
             table.row([
-                self.cut(&summary.id, 12),
+                summary.id.clone(),
                 self.cut(&summary.image, 40),
                 self.cut(&summary.command.join(" "), 24),
                 ago(summary.created, now()),

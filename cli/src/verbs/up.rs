@@ -2,7 +2,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     home::Home,
-    output::{duration, line, talk},
+    output::{Paint, duration, line, talk},
     platform::{self, Platform, Settings, record::Record},
     verbs::block_on,
 };
@@ -32,6 +32,7 @@ impl Args {
             let mut platform = Platform::start(home, &self.settings).await?;
             line(format_args!("margay is up ({}); Ctrl-C ends it", duration(started.elapsed())));
             introduce(&platform.record, home);
+            warn_others(&platform.record);
             let result = tokio::select! {
                 () = asked => Ok(()),
                 result = platform.tend() => result,
@@ -52,6 +53,18 @@ pub fn asked_to_end() -> anyhow::Result<impl Future<Output = ()> + Send> {
             _ = terminate.recv() => {}
         }
     })
+}
+
+/// Passwords of the registry travel as they are typed.
+fn warn_others(record: &Record) {
+    if !record.registry.ip().is_loopback() {
+        let warning = Paint::on_stderr().warn("note:");
+        talk(format_args!(
+            "{warning} other machines reach the registry at {} in plain HTTP: use it in a network that you trust, or behind \
+             a proxy that ends TLS",
+            record.registry
+        ));
+    }
 }
 
 fn introduce(record: &Record, home: &Home) {

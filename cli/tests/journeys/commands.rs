@@ -99,3 +99,16 @@ fn what_a_task_used_is_counted() {
     assert!(stats[0]["cpu_ns"].as_u64() > Some(0), "{stats}");
     assert!(stats[0]["memory_bytes_peak"].as_u64() > Some(0), "{stats}");
 }
+
+#[test]
+fn a_followed_log_ends_with_its_task() {
+    let stage = Stage::new();
+    let probe = samples().join("hostile/probe-cli.wasm").display().to_string();
+    stage.margay(["run", "-d", "--name", "sleeper", &probe, "sleep", "700"]).ok();
+    let said = stage.margay(["logs", "-f", "-t", "sleeper"]).ok();
+    // Each line begins with the time at which it was written.
+    assert!(said.starts_with("20") && said.contains("Z slept 7") && said.lines().count() == 1, "{said}");
+    assert_eq!(stage.margay(["ps", "-q"]).ok(), "");
+    assert_eq!(stage.margay(["logs", "--tail", "0", "sleeper"]).ok(), "");
+    stage.is_empty();
+}

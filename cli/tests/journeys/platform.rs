@@ -231,6 +231,43 @@ fn whatever_of_the_platform_is_killed_under_load_the_page_stays_or_is_back_in_tw
 }
 
 #[test]
+fn a_second_node_takes_its_share_and_its_copies_are_replaced_when_it_is_lost() {
+    let (stage, other) = (Stage::new(), Stage::new());
+    let up = Up::start(&stage);
+    let token = stage.margay(["node", "token"]).ok();
+    let mut node = other.start(["node", "join", token.trim(), "--name", "second", "--zone", "elsewhere"]);
+    assert_eq!(node.line(), "second");
+    let err = Stage::new().margay(["node", "join", token.trim()]).fails(1);
+    assert!(err.contains("this join token was used"), "{err}");
+    serve_cats(&stage, &up, 4);
+    eventually("four tasks run", || (running_tasks(&stage).len() == 4).then_some(()));
+    let nodes = || {
+        let out = stage.margay(["task", "ls", "--service", "cats", "--output", "json"]).ok();
+        let list: Value = serde_json::from_str(&out).expect("JSON");
+        let running = list.as_array().expect("a list").iter().filter(|task| task["status"]["phase"] == "running");
+        running.map(|task| task["spec"]["node"].as_str().expect("a node").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(nodes().iter().filter(|name| *name == "second").count(), 2, "{:?}", nodes());
+    // Half of these go through the other node's ingress.
+    for _ in 0..8 {
+        eventually("the page is served", || page_is_served(&up));
+    }
+    // Agent, ingress, workers: as if somebody had pulled the plug.
+    for (pid, _) in other.processes() {
+        signal(pid, "KILL");
+    }
+    drop(node);
+    eventually("the lost copies are replaced", || {
+        let nodes = nodes();
+        (nodes.len() == 4 && nodes.iter().all(|name| name == "local")).then_some(())
+    });
+    page_is_served(&up).expect("the page");
+    up.end();
+    stage.is_empty();
+    other.is_empty();
+}
+
+#[test]
 fn the_command_of_the_readme_serves_the_page_and_ends() {
     let stage = Stage::new();
     let samples = samples().display().to_string();
