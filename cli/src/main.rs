@@ -14,6 +14,7 @@ mod credentials; // registry logins
 mod control; // the way to a control plane
 mod transfer; // the way to a registry
 mod images; // what a person wrote -> an image on this machine
+mod program; // what the program in an image imports
 mod flags; // durations, sizes, variables
 
 mod platform; // the four processes of `margay up`

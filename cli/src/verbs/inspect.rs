@@ -6,6 +6,7 @@ use crate::{
     home::Home,
     images::{self, Fetch},
     output::{ago, duration, json, now},
+    program::{self, Program},
     transfer::Remote,
 };
 
@@ -68,6 +69,9 @@ struct ImageView {
     /// What it asks for, one capability line each.
     wants: Vec<Want>,
     args: Vec<String>,
+    /// What its Wasm program imports and exports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    program: Option<Program>,
     layers: Vec<Layer>,
     size: u64,
     config: ImageConfig,
@@ -133,6 +137,7 @@ fn image_view(home: &Home, text: &str) -> anyhow::Result<ImageView> {
         platform: format!("{}/{}", plan.platform.os, plan.platform.architecture),
         layers: layers.collect(),
         size: plan.layers.iter().map(|layer| layer.descriptor.size).sum(),
+        program: program::of(&found.layout, &plan)?,
         wants: plan.wants,
         args: plan.args,
         config: plan.config,

@@ -92,4 +92,8 @@ fn an_image_says_what_it_wants() {
     let wants = inspected[0]["wants"].as_array().expect("wants");
     assert!(wants.contains(&"net.in:http/80".into()), "{wants:?}");
     assert!(wants.contains(&"fs:/data#rw;volume=book;optional".into()), "{wants:?}");
+    let program = &inspected[0]["program"];
+    assert_eq!((&program["kind"], &program["world"]), (&"component".into(), &"http".into()), "{program}");
+    let imports = program["imports"].as_array().expect("imports");
+    assert!(imports.iter().any(|name| name.as_str().is_some_and(|n| n.starts_with("wasi:http/types@"))), "{imports:?}");
 }
