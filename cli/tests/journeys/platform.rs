@@ -52,7 +52,7 @@ fn pid_of(stage: &Stage, name: &str) -> Option<i32> {
     process[1].as_i64().and_then(|pid| i32::try_from(pid).ok())
 }
 
-/// The way from a checkout to a page, step by step, as `count` replicas.
+/// The guide's way from a checkout to a page, step by step, as `count` replicas.
 fn serve_cats(stage: &Stage, up: &Up, count: u32) {
     build_cats(stage);
     let image = format!("{}/me/cats:v1", up.registry);

@@ -1,6 +1,10 @@
 //! Login, push and pull.
 
-use crate::{images::build, platform::Up, stage::Stage};
+use crate::{
+    images::build,
+    platform::Up,
+    stage::{Stage, samples},
+};
 
 #[test]
 fn an_image_goes_to_the_registry_and_comes_back_elsewhere() {
@@ -47,6 +51,28 @@ fn an_image_goes_to_the_registry_and_comes_back_elsewhere() {
     stranger.margay(["push", &format!("{}/me/other:v1", up.registry)]).fails(1);
 
     assert_eq!(stage.margay(["logout", &up.registry]).ok(), format!("Removed the login for {}\n", up.registry));
+    up.end();
+    stage.is_empty();
+}
+
+/// skopeo and podman of Debian; crane, oras and regctl of the Go module registry, where `tests/run` has built them. One that
+/// is not installed is named in the script's output and skipped.
+#[test]
+fn clients_that_people_have_move_images_unchanged() {
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    let password = std::fs::read_to_string(stage.home().join("registry/password")).expect("a password");
+    let script = samples().join("../registry/clients.sh");
+    let built = std::env::var("MARGAY_TEST_CLIENTS").unwrap_or_default();
+    let path = format!("{built}:{}", std::env::var("PATH").unwrap_or_default());
+    let output = std::process::Command::new("bash")
+        .arg(script)
+        .args([up.registry.as_str(), "me", password.trim()])
+        .env("PATH", path)
+        .output()
+        .expect("bash");
+    println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "a client failed");
     up.end();
     stage.is_empty();
 }
