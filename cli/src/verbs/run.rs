@@ -2,7 +2,7 @@ use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration}
 
 use anyhow::Context as _;
 use node::{Mounted, Note, Publish, RunRequest, Started};
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use spec::Capability;
 
 use crate::{
@@ -90,14 +90,14 @@ pub struct Args {
 impl Args {
     /// Runs to the end, or until it runs with `-d`.
     pub fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
-        let request = self.request(home)?;
+        let (request, is_native) = self.request(home)?;
         if self.detach {
             let started = node::detach(home.node(), &request, |note| tell(&note))?;
             line(format_args!("{}", started.id));
             tell_ports(&started);
             return Ok(ExitCode::SUCCESS);
         }
-        let raw = self.tty.then(RawTerminal::new).transpose()?;
+        let raw = (self.tty && self.interactive && is_native).then(RawTerminal::new).transpose()?;
         let outcome = node::run_local(home.node(), request, |note| tell(&note));
         drop(raw);
         let outcome = outcome?;
@@ -108,9 +108,15 @@ impl Args {
         Ok(ExitCode::from(u8::try_from(outcome.exit_code).unwrap_or(OURS)))
     }
 
-    fn request(&self, home: &Home) -> anyhow::Result<RunRequest> {
+    /// What to run, and whether that is a Linux program.
+    fn request(&self, home: &Home) -> anyhow::Result<(RunRequest, bool)> {
         let found = images::find(home, &self.image, self.pull, &self.remote)?;
-        Ok(RunRequest {
+        let is_native = || {
+            let manifest = found.layout.choose(&found.descriptor, &packager::host_platforms()).ok()?;
+            Some(found.layout.plan(&manifest).ok()?.kind_hint() == image::Kind::Native)
+        };
+        let is_native = self.tty && is_native().unwrap_or(false);
+        let request = RunRequest {
             name: self.name.clone(),
             entrypoint: self.entrypoint.clone().map(|program| vec![program]),
             command: self.arguments.clone(),
@@ -126,7 +132,8 @@ impl Args {
             remove_at_end: self.rm,
             grace: Duration::from_secs(self.stop_timeout.into()),
             ..RunRequest::of(found.image.clone())
-        })
+        };
+        Ok((request, is_native))
     }
 
     fn terminal(&self) -> anyhow::Result<Option<(u16, u16)>> {
@@ -181,7 +188,8 @@ fn tell_ports(started: &Started) {
     }
 }
 
-/// Our terminal in raw mode while a guest has it; as before when this is dropped.
+/// Our terminal in raw mode while a Linux program has it behind a terminal of its own, which edits lines and knows what
+/// Ctrl-C means there; as before when this is dropped. A Wasm program has no such thing: it reads ours as it is.
 struct RawTerminal(Option<Termios>);
 
 impl RawTerminal {
@@ -192,8 +200,7 @@ impl RawTerminal {
         }
         let before = tcgetattr(&stdin)?;
         let mut raw = before.clone();
-        // Letters go through as they are typed; Ctrl-C stays ours, because it is what stops a task.
-        raw.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+        raw.make_raw();
         tcsetattr(&stdin, OptionalActions::Flush, &raw)?;
         Ok(Self(Some(before)))
     }

@@ -76,6 +76,8 @@ fn a_saved_image_comes_back_the_same() {
     let other = Stage::new();
     assert_eq!(other.margay(["load", "-i", &file]).ok(), built);
     assert_eq!(other.margay(["run", "hello"]).ok(), "hello from margay\n");
+    let piped = other.margay_fed(["load"], "no archive").fails(1);
+    assert!(piped.contains("is not an image"), "{piped}");
     // An archive is an image by itself, too, and so is a layout in a folder.
     let third = Stage::new();
     assert_eq!(third.margay(["run", &file]).ok(), "hello from margay\n");
