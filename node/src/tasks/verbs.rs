@@ -57,15 +57,17 @@ pub fn stop(task: &TaskFolder, grace: Duration) -> Result<State> {
     let asked = supervisor.is_some_and(|process| process::signal(process, Signal::TERM).unwrap_or(false));
     let worker = status.as_ref().and_then(|status| status.process);
     if asked {
-        // A supervisor gives the grace that it was started with; a shorter one is ours to enforce.
+        // A supervisor gives the grace that it was started with; a shorter one is ours to enforce. Asked a second time it
+        // kills, and knows how: the process of a native task is its shim, which must not be killed over its container.
         let patience = Instant::now() + grace;
+        let mut asked_again = false;
         while Instant::now() < deadline {
             let state = task.state()?;
             if !state.is_alive() {
                 return Ok(state);
             }
-            if Instant::now() >= patience {
-                kill(worker);
+            if Instant::now() >= patience && !asked_again {
+                asked_again = supervisor.is_some_and(|process| process::signal(process, Signal::TERM).unwrap_or(false));
             }
             std::thread::sleep(LOOK_EVERY);
         }
