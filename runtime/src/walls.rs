@@ -1,11 +1,12 @@
 //! The walls that a process raises around itself, once it holds everything it will ever need.
 
-use std::{io, os::fd::BorrowedFd};
+use std::{collections::BTreeMap, io, os::fd::BorrowedFd};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetStatus, Scope,
 };
+use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
@@ -20,12 +21,9 @@ const BASE: &[libc::c_long] = &[
     libc::SYS_lseek,
     libc::SYS_close,
     libc::SYS_fstat,
-    libc::SYS_fcntl,
     libc::SYS_ftruncate,
     libc::SYS_futex,
-    libc::SYS_mmap,
     libc::SYS_munmap,
-    libc::SYS_mprotect,
     libc::SYS_mremap,
     libc::SYS_madvise,
     libc::SYS_brk,
@@ -42,6 +40,7 @@ const BASE: &[libc::c_long] = &[
     libc::SYS_getrandom,
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
+    libc::SYS_restart_syscall, // how a sleep goes on that the freezing of the process, or of the machine, has broken
     libc::SYS_gettid,
     libc::SYS_getpid,
     libc::SYS_exit,
@@ -50,17 +49,13 @@ const BASE: &[libc::c_long] = &[
 
 /// What serving takes on top: an event loop and the sockets that were handed over.
 const SERVING: &[libc::c_long] = &[
-    libc::SYS_ioctl,
     libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_wait,
     libc::SYS_eventfd2,
     libc::SYS_accept4,
     libc::SYS_recvfrom,
-    libc::SYS_sendto,
     libc::SYS_recvmsg,
-    libc::SYS_sendmsg,
-    libc::SYS_setsockopt,
     libc::SYS_getsockopt,
     libc::SYS_shutdown,
 ];
@@ -82,6 +77,8 @@ const VOLUME: &[libc::c_long] = &[
 
 /// Missing in the `libc` crate; Linux 6.4.
 const PR_GET_AUXV: libc::c_int = 0x4155_5856;
+/// Missing in the `libc` crate; Linux 6.7: which pages of a slot were written to.
+const PAGEMAP_SCAN: libc::c_ulong = 0xc060_6610;
 
 /// What an unknown system call does to its process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,56 +93,31 @@ pub(crate) enum Strictness {
 pub(crate) struct Filter([BpfProgram; 3]);
 
 impl Filter {
-    /// For a process that only computes over the descriptors it holds.
+    /// For a process that only computes over the descriptors it holds, and compiles.
     pub fn computing(strictness: Strictness) -> io::Result<Self> {
-        Self::of(BASE.iter().copied(), strictness)
+        Self::of(BASE.iter().copied(), computing_rules()?, strictness)
     }
 
     /// For a worker; with `volumes` for one that has some.
     pub fn serving(volumes: bool, strictness: Strictness) -> io::Result<Self> {
         let volume = if volumes { VOLUME } else { &[] };
-        Self::of(BASE.iter().chain(SERVING).chain(volume).copied(), strictness)
+        Self::of(BASE.iter().chain(SERVING).chain(volume).copied(), serving_rules()?, strictness)
     }
 
-    fn of(calls: impl Iterator<Item = libc::c_long>, strictness: Strictness) -> io::Result<Self> {
-        let mut rules: std::collections::BTreeMap<i64, Vec<SeccompRule>> = calls.map(|call| (call, vec![])).collect();
-        // A thread may signal its own process (that is how a panic ends it) and nobody else's.
-        rules.insert(libc::SYS_tgkill, vec![first_argument_is(std::process::id().into())?]);
-        // A pair of sockets that know only each other: the event loop wakes itself through one.
-        rules.insert(libc::SYS_socketpair, vec![first_argument_is(libc::AF_UNIX as u64)?]);
-        // Names of threads, and what the kernel told the process at its start; nothing else that `prctl` can do.
-        rules.insert(
-            libc::SYS_prctl,
-            [libc::PR_SET_NAME, PR_GET_AUXV]
-                .map(|what| first_argument_is(what as u64))
-                .into_iter()
-                .collect::<Result<_, _>>()?,
-        );
-        // Threads only: no new process, and no namespace.
-        rules.insert(libc::SYS_clone, vec![threads_only()?]);
+    fn of(calls: impl Iterator<Item = libc::c_long>, ruled: Rules, strictness: Strictness) -> io::Result<Self> {
+        let mut rules: BTreeMap<i64, Vec<SeccompRule>> = calls.map(|call| (call, vec![])).collect();
+        rules.extend(ruled);
         let otherwise = match strictness {
             Strictness::Kill => SeccompAction::KillProcess,
             Strictness::Refuse => SeccompAction::Errno(libc::EPERM as u32),
         };
-        let here = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
-        let known = SeccompFilter::new(rules, otherwise, SeccompAction::Allow, here).map_err(io::Error::other)?;
+        let known = compiled(rules, otherwise, SeccompAction::Allow)?;
         // `clone3` hides its flags behind a pointer, where no filter can look.
-        let hidden = SeccompFilter::new(
-            [(libc::SYS_clone3, vec![])].into(),
-            SeccompAction::Allow,
-            SeccompAction::Errno(libc::ENOSYS as u32),
-            here,
-        )
-        .map_err(io::Error::other)?;
-        let shut = SeccompFilter::new(
-            [(libc::SYS_openat, vec![])].into(),
-            SeccompAction::Allow,
-            SeccompAction::Errno(libc::EACCES as u32),
-            here,
-        )
-        .map_err(io::Error::other)?;
-        let compiled = |filter| BpfProgram::try_from(filter).map_err(io::Error::other);
-        Ok(Self([compiled(hidden)?, compiled(shut)?, compiled(known)?]))
+        let hidden = SeccompAction::Errno(libc::ENOSYS as u32);
+        let hidden = compiled([(libc::SYS_clone3, vec![])].into(), SeccompAction::Allow, hidden)?;
+        let shut = SeccompAction::Errno(libc::EACCES as u32);
+        let shut = compiled([(libc::SYS_openat, vec![])].into(), SeccompAction::Allow, shut)?;
+        Ok(Self([hidden, shut, known]))
     }
 
     /// From here on for this thread and all that it starts. Also gives up gaining privileges, for ever.
@@ -158,14 +130,25 @@ impl Filter {
     }
 }
 
-fn first_argument_is(value: u64) -> io::Result<SeccompRule> {
-    let condition =
-        SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value).map_err(io::Error::other)?;
-    SeccompRule::new(vec![condition]).map_err(io::Error::other)
+type Rules = Vec<(libc::c_long, Vec<SeccompRule>)>;
+
+fn compiled(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    otherwise: SeccompAction,
+    matched: SeccompAction,
+) -> io::Result<BpfProgram> {
+    let here = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
+    let filter = SeccompFilter::new(rules, otherwise, matched, here).map_err(io::Error::other)?;
+    BpfProgram::try_from(filter).map_err(io::Error::other)
 }
 
-/// `clone` with the flags that every thread has, and none that makes a namespace.
-fn threads_only() -> io::Result<SeccompRule> {
+/// Calls that every process behind walls may make with some arguments only.
+fn common_rules() -> io::Result<Rules> {
+    // `F_SETOWN` and `F_SETSIG` would send signals to whoever has the same uid.
+    let descriptor = [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC];
+    // Names of threads, and what the kernel told the process at its start; nothing else that `prctl` can do.
+    let told = [libc::PR_SET_NAME, PR_GET_AUXV];
+    // Threads only: no new process, and no namespace.
     let namespaces = libc::CLONE_NEWNS
         | libc::CLONE_NEWCGROUP
         | libc::CLONE_NEWUTS
@@ -174,11 +157,62 @@ fn threads_only() -> io::Result<SeccompRule> {
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNET;
     let thread = libc::CLONE_THREAD | libc::CLONE_VM | libc::CLONE_SIGHAND;
-    let mask = u64::from((namespaces | thread).cast_unsigned());
-    let wanted = u64::from(thread.cast_unsigned());
-    let condition = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask), wanted)
-        .map_err(io::Error::other)?;
-    SeccompRule::new(vec![condition]).map_err(io::Error::other)
+    Ok(vec![
+        // A thread may signal its own process (that is how a panic ends it) and nobody else's.
+        (libc::SYS_tgkill, vec![all([is(0, std::process::id().into())])?]),
+        (libc::SYS_fcntl, one_of(1, &descriptor)?),
+        (libc::SYS_prctl, one_of(0, &told)?),
+        (libc::SYS_clone, vec![all([masked(0, namespaces | thread, thread)])?]),
+    ])
+}
+
+fn computing_rules() -> io::Result<Rules> {
+    let mut rules = common_rules()?;
+    rules.extend([(libc::SYS_mmap, vec![]), (libc::SYS_mprotect, vec![])]);
+    Ok(rules)
+}
+
+/// What a worker may do with some arguments only. The descriptors that it was handed are real ones of the host: a
+/// listener can be turned into a connection (`MSG_FASTOPEN`), a socket of datagrams reaches every other one by its
+/// path, and a lingering socket holds up whoever closes it last.
+fn serving_rules() -> io::Result<Rules> {
+    let to_nobody = SeccompCondition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0);
+    let mut rules = common_rules()?;
+    rules.extend([
+        (libc::SYS_sendto, vec![all([masked(3, libc::MSG_FASTOPEN, 0), to_nobody])?]),
+        (libc::SYS_sendmsg, vec![all([masked(2, libc::MSG_FASTOPEN, 0)])?]),
+        (libc::SYS_setsockopt, vec![all([is(1, libc::IPPROTO_TCP as u64), is(2, libc::TCP_NODELAY as u64)])?]),
+        // A pair of streams that know only each other: the event loop wakes itself through one.
+        (libc::SYS_socketpair, vec![all([is(0, libc::AF_UNIX as u64), masked(1, 0xf, libc::SOCK_STREAM)])?]),
+        (libc::SYS_ioctl, vec![all([is(1, libc::FIONBIO)])?, all([is(1, libc::TCGETS)])?, all([is(1, PAGEMAP_SCAN)])?]),
+        // Machine code was mapped before; none is made from here on.
+        (libc::SYS_mmap, vec![all([masked(2, libc::PROT_EXEC, 0)])?]),
+        (libc::SYS_mprotect, vec![all([masked(2, libc::PROT_EXEC, 0)])?]),
+    ]);
+    Ok(rules)
+}
+
+type Condition = Result<SeccompCondition, seccompiler::BackendError>;
+
+/// A rule that holds when all of `conditions` do.
+fn all<const N: usize>(conditions: [Condition; N]) -> io::Result<SeccompRule> {
+    let conditions = conditions.into_iter().collect::<Result<_, _>>().map_err(io::Error::other)?;
+    SeccompRule::new(conditions).map_err(io::Error::other)
+}
+
+/// Argument `number` is `value`, by its lower half: every one of these is a C `int`, and the kernel looks no further.
+fn is(number: u8, value: u64) -> Condition {
+    SeccompCondition::new(number, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+}
+
+/// Of argument `number`, the bits of `mask` are `value`.
+fn masked(number: u8, mask: libc::c_int, value: libc::c_int) -> Condition {
+    let mask = SeccompCmpOp::MaskedEq(u64::from(mask.cast_unsigned()));
+    SeccompCondition::new(number, SeccompCmpArgLen::Dword, mask, u64::from(value.cast_unsigned()))
+}
+
+fn one_of(number: u8, values: &[libc::c_int]) -> io::Result<Vec<SeccompRule>> {
+    values.iter().map(|value| all([is(number, *value as u64)])).collect()
 }
 
 /// A place below which files may be opened, and whether they may be changed.
@@ -187,12 +221,12 @@ pub(crate) struct Place<'a> {
     pub writable: bool,
 }
 
-/// Landlock: no file can be opened but below `places`, no TCP port bound or connected, no signal or abstract socket
+/// Landlock: no file can be opened but `program`, and those below `places`; no TCP port bound or connected, no signal or abstract socket
 /// reaches a process outside.
 ///
 /// # Errors
 /// When this kernel has no Landlock: a worker without it is not started.
-pub(crate) fn shut_files(places: &[Place<'_>]) -> io::Result<()> {
+pub(crate) fn shut_files(program: Option<BorrowedFd<'_>>, places: &[Place<'_>]) -> io::Result<()> {
     let abi = ABI::V6;
     let (read, all) = (AccessFs::from_read(abi), AccessFs::from_all(abi));
     let prepare = || -> Result<_, landlock::RulesetError> {
@@ -203,6 +237,9 @@ pub(crate) fn shut_files(places: &[Place<'_>]) -> io::Result<()> {
             .scope(Scope::from_all(abi))?
             .create()?
             .set_compatibility(CompatLevel::BestEffort);
+        if let Some(program) = program {
+            ruleset = ruleset.add_rule(PathBeneath::new(program, AccessFs::ReadFile))?;
+        }
         for place in places {
             let allowed: BitFlags<AccessFs> = if place.writable { all } else { read };
             // Nothing below a volume is ever run as a program.
@@ -218,9 +255,8 @@ pub(crate) fn shut_files(places: &[Place<'_>]) -> io::Result<()> {
     }
 }
 
-/// Gives up every capability, also those that a user namespace gave.
-pub(crate) fn drop_capabilities() -> io::Result<()> {
-    use rustix::thread::{CapabilitySet, CapabilitySets};
+/// Gives up every capability but those of `kept`, also those that a user namespace gave.
+pub(crate) fn keep_capabilities(kept: CapabilitySet) -> io::Result<()> {
     rustix::thread::clear_ambient_capability_set()?;
     for capability in CapabilitySet::all().iter() {
         // Fails without `CAP_SETPCAP`, and then there is nothing to remove either; newer kernels know more of them.
@@ -228,8 +264,14 @@ pub(crate) fn drop_capabilities() -> io::Result<()> {
             break;
         }
     }
-    let none = CapabilitySet::empty();
-    Ok(rustix::thread::set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?)
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
+/// Goes where there is nothing: paths that Landlock leaves alone (`stat`, `readlink`) lead nowhere from `empty`.
+pub(crate) fn leave_files(empty: BorrowedFd<'_>) -> io::Result<()> {
+    rustix::process::fchdir(empty)?;
+    Ok(rustix::process::chroot(".")?)
 }
 
 /// Nobody of the same uid may look into this process, and it leaves no image of itself.
@@ -242,10 +284,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_worker_needs_no_more_than_sixty_system_calls() {
-        let by_argument = 4; // tgkill, prctl, clone and socketpair
+    fn a_worker_needs_few_system_calls() {
+        let by_argument = serving_rules().unwrap().len();
         let refused = 2; // clone3 and openat stand in the list, and in a filter of their own that refuses them
-        assert!(BASE.len() + SERVING.len() + VOLUME.len() + by_argument - refused <= 60);
+        assert!(BASE.len() + SERVING.len() + by_argument - refused <= 51);
+        assert!(BASE.len() + SERVING.len() + VOLUME.len() + by_argument - refused <= 61);
         let mut all: Vec<_> = BASE.iter().chain(SERVING).chain(VOLUME).collect();
         all.sort_unstable();
         all.dedup();

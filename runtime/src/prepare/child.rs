@@ -1,7 +1,7 @@
 use std::{
     fs::File,
     io::{self, BufWriter, Seek, Write},
-    os::unix::fs::FileExt,
+    os::{fd::AsFd, unix::fs::FileExt},
     process::ExitCode,
 };
 
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     frame::Slots,
     inherited::inherited,
-    supervisor::{CONTROL_FD, read_order},
+    supervisor::{CONTROL_FD, EMPTY_FD, read_order},
     walls::{self, Filter, Strictness},
 };
 
@@ -37,9 +37,13 @@ fn serve() -> io::Result<()> {
     let control = unsafe { inherited(CONTROL_FD) };
     let (job, fds) = read_order::<Job>(&control)?;
     drop(control);
-    walls::drop_capabilities()?;
+    // SAFETY: as above.
+    let empty = unsafe { inherited(EMPTY_FD) };
+    walls::leave_files(empty.as_fd())?;
+    drop(empty);
+    walls::keep_capabilities(rustix::thread::CapabilitySet::empty())?;
     walls::hide()?;
-    walls::shut_files(&[])?;
+    walls::shut_files(None, &[])?;
     Filter::computing(Strictness::Kill)?.apply()?;
     let mut slots = Slots::from(fds);
     let mut take = |slot| slots.take(slot).map(File::from).map_err(io::Error::other);

@@ -223,11 +223,11 @@ fn read_answer(file: &File) -> Result<Answer, Error> {
 fn ended_early(status: ExitStatus, preparation: &Preparation<'_>) -> Result<Answer, Error> {
     let limits = preparation.limits;
     let why = match status.signal() {
-        Some(libc::SIGXCPU | libc::SIGKILL) => format!("more than {} s of CPU time", limits.cpu_time_max.as_secs()),
-        Some(libc::SIGABRT | libc::SIGSEGV | libc::SIGBUS) => {
-            format!("more than {} of memory", spec::print_bytes(limits.memory_bytes_max))
-        }
+        Some(libc::SIGXCPU) => format!("more than {} s of CPU time", limits.cpu_time_max.as_secs()),
+        // How the allocator ends a process that is at its limit.
+        Some(libc::SIGABRT) => format!("more than {} of memory", spec::print_bytes(limits.memory_bytes_max)),
         Some(libc::SIGXFSZ) => format!("more than {} in one file", spec::print_bytes(limits.layer_bytes_max)),
+        // Not kept: somebody outside killed it, a machine without memory perhaps, and that says nothing of the image.
         _ => return Err(Error::WorkerLost("preparing an image")),
     };
     Ok(Answer::Refused {

@@ -76,6 +76,12 @@ pub async fn adopt(folder: &Path, name: &str, grants: Vec<Capability>, broker: B
         .collect();
     let ingress =
         ingress.zip(fds.next()).map(|(container_port, fd)| Ingress { container_port, socket: UnixListener::from(fd) });
+    // More than it announced: closing a stranger's descriptor may take its time.
+    let surplus: Vec<_> = fds.collect();
+    if !surplus.is_empty() {
+        drop(tokio::task::spawn_blocking(move || drop(surplus)));
+        return Err(lost());
+    }
     Ok(Adopted { worker: Worker::watch(control, pid, None, grants, broker)?, started, listeners, ingress })
 }
 

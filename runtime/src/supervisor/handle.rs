@@ -2,7 +2,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     process::Child,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -19,6 +19,15 @@ use crate::{
 const EVENTS_WAITING_MAX: usize = 64;
 /// A worker's guests may wait for this many connections at once; the grant of G6 in the design is 32 requests.
 const CONNECTS_MAX: usize = 32;
+/// A worker reads what it is told at once. One that does not is broken, or does so on purpose.
+const HEARING_TIME_MAX: Duration = Duration::from_secs(1);
+/// From a worker's question for a connection to our last try to answer: more than the broker takes.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// Denials that one worker may have told of at once, and how long one more takes: each is a line of the audit log.
+const DENIALS_AT_ONCE: u32 = 64;
+const DENIAL_PAUSE: Duration = Duration::from_secs(1);
+/// Longer than any capability.
+const DENIAL_BYTES_MAX: usize = 1 << 10;
 /// A worker that has said its last word is given this long to be gone before it is killed.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -46,6 +55,7 @@ impl Worker {
         let process = Arc::new(process);
         let life = Life {
             socket: socket.clone(),
+            process: process.clone(),
             events: sender,
             grants: grants.into(),
             broker,
@@ -77,11 +87,20 @@ impl Worker {
 
     /// Asks it to take no more work, finish what runs within `grace`, and end. Its end arrives as an event.
     ///
+    /// One that does not even listen is killed.
+    ///
     /// # Errors
     /// When it is gone already.
     pub async fn stop(&self, grace: Duration) -> Result<(), Error> {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        self.socket.send(&ToWorker::Stop { grace_ms }, &[]).await.map_err(|_| Error::WorkerLost("being stopped"))
+        let message = ToWorker::Stop { grace_ms };
+        match timeout(HEARING_TIME_MAX, self.socket.send(&message, &[])).await {
+            Ok(sent) => sent.map_err(|_| Error::WorkerLost("being stopped")),
+            Err(_) => {
+                self.kill();
+                Ok(())
+            }
+        }
     }
 
     /// Ends it at once.
@@ -94,6 +113,7 @@ impl Worker {
 /// What the task that follows a worker holds.
 struct Life {
     socket: Arc<Socket>,
+    process: Arc<OwnedFd>,
     events: mpsc::Sender<Event>,
     grants: Arc<[Capability]>,
     broker: Broker,
@@ -109,40 +129,82 @@ async fn follow(life: Life, child: Option<Child>, process: Arc<OwnedFd>) {
 }
 
 impl Life {
-    /// Until the socket closes; the worker's last word, if it had one.
+    /// Until the socket closes; the worker's last word, if it had one. What it says may be a guest's that has broken
+    /// out, so it costs us little and is never taken at its word.
     async fn listen(&self) -> Option<Exit> {
+        let (mut started, mut denials) = (false, Allowance::new());
         loop {
-            match self.socket.receive::<ToSupervisor>().await {
-                Ok(Some((ToSupervisor::Event(Event::Exited(exit)), _))) => return Some(exit),
-                Ok(Some((ToSupervisor::Event(event @ Event::Started), _))) => {
+            let (message, fds) = self.socket.receive::<ToSupervisor>().await.ok()??;
+            if !fds.is_empty() {
+                // No message of a worker that we listen to carries any, and closing a stranger's may take its time.
+                drop(tokio::task::spawn_blocking(move || drop(fds)));
+                let _ = rustix::process::pidfd_send_signal(&*self.process, Signal::KILL);
+                return None;
+            }
+            match message {
+                ToSupervisor::Event(Event::Exited(exit)) => return Some(exit),
+                ToSupervisor::Event(event @ Event::Started) if !started => {
+                    started = true;
                     let _ = self.events.send(event).await;
                 }
-                Ok(Some((ToSupervisor::Event(event), _))) => {
+                ToSupervisor::Event(Event::Denied { line, count }) => {
                     // A denial that finds no room is still in the worker's log.
-                    let _ = self.events.try_send(event);
+                    if denials.take() && presentable(&line) {
+                        let _ = self.events.try_send(Event::Denied { line, count });
+                    }
                 }
-                Ok(Some((ToSupervisor::Connect { id, target }, _))) => self.connect(id, target).await,
-                Ok(Some((ToSupervisor::Blank | ToSupervisor::Adopted { .. }, _))) => {}
-                Ok(None) | Err(_) => return None,
+                ToSupervisor::Connect { id, target } => self.connect(id, target),
+                ToSupervisor::Event(Event::Started) | ToSupervisor::Blank | ToSupervisor::Adopted { .. } => {}
             }
         }
     }
 
     /// Connects beside listening, so that one slow name delays nothing else.
-    async fn connect(&self, id: u64, target: Target) {
+    fn connect(&self, id: u64, target: Target) {
         let Ok(permit) = self.connects.clone().try_acquire_owned() else {
-            let _ = self.socket.send(&ToWorker::Refused { id, refusal: Refusal::Busy }, &[]).await;
+            let _ = self.socket.send_now(&ToWorker::Refused { id, refusal: Refusal::Busy });
             return;
         };
         let (socket, grants, broker) = (self.socket.clone(), self.grants.clone(), self.broker.clone());
         tokio::spawn(async move {
-            // A worker that is gone by now wants no answer.
-            let _ = match broker.connect(&grants, &target).await {
-                Ok(stream) => socket.send(&ToWorker::Connected { id }, &[stream.as_fd()]).await,
-                Err(refusal) => socket.send(&ToWorker::Refused { id, refusal }, &[]).await,
+            let answer = async {
+                match broker.connect(&grants, &target).await {
+                    Ok(stream) => socket.send(&ToWorker::Connected { id }, &[stream.as_fd()]).await,
+                    Err(refusal) => socket.send(&ToWorker::Refused { id, refusal }, &[]).await,
+                }
             };
+            // A worker that is gone by now, or reads nothing, wants no answer.
+            let _ = timeout(ANSWER_TIME_MAX, answer).await;
             drop(permit);
         });
+    }
+}
+
+/// Whether a line can be a capability's, and can stand in a log as it is.
+fn presentable(line: &str) -> bool {
+    line.len() <= DENIAL_BYTES_MAX && !line.chars().any(char::is_control)
+}
+
+/// How many denials may still be told of: some at once, and one more with each [`DENIAL_PAUSE`].
+struct Allowance {
+    left: u32,
+    since: Instant,
+}
+
+impl Allowance {
+    fn new() -> Self {
+        Self { left: DENIALS_AT_ONCE, since: Instant::now() }
+    }
+
+    fn take(&mut self) -> bool {
+        let earned = (self.since.elapsed().as_millis() / DENIAL_PAUSE.as_millis()) as u32;
+        if earned > 0 {
+            self.left = self.left.saturating_add(earned).min(DENIALS_AT_ONCE);
+            self.since = Instant::now();
+        }
+        let granted = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        granted
     }
 }
 

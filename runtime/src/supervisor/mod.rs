@@ -7,4 +7,4 @@ mod adopt; // the socket in the task's folder by which a later agent finds it
 pub use adopt::{Adopted, adopt, adoption_socket};
 pub use handle::Worker;
 pub use spawn::{Blank, SpawnOptions};
-pub(crate) use spawn::{CONTROL_FD, INSTANCES_MAX, Rlimits, read_order, start, write_order};
+pub(crate) use spawn::{CONTROL_FD, EMPTY_FD, INSTANCES_MAX, Rlimits, read_order, start, write_order};

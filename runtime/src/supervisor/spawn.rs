@@ -13,7 +13,7 @@ use std::{
 use rustix::{
     fs::{MemfdFlags, Mode, OFlags, SealFlags},
     process::{Gid, Pid, Resource, Rlimit, Uid, setrlimit},
-    thread::UnshareFlags,
+    thread::{CapabilitySet, CapabilitySets, UnshareFlags},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -21,6 +21,8 @@ use crate::{Assignment, Broker, Error, Worker, frame, frame::ToWorker};
 
 /// Descriptor by which a worker speaks with its supervisor.
 pub(crate) const CONTROL_FD: RawFd = 3;
+/// Descriptor of a folder that is empty and stays so, for a worker to go to.
+pub(crate) const EMPTY_FD: RawFd = 4;
 
 /// Own uids start here: above every range that distributions hand out, and unique among living processes without any
 /// bookkeeping, because a pid is.
@@ -99,6 +101,7 @@ pub(crate) fn start(
     let (control, theirs) = frame::pair().map_err(Error::os("make a socket for a worker"))?;
     let mut command = Command::new(exe);
     command
+        .arg0("margay")
         .args(arguments)
         .env_clear()
         .envs(environment.iter().copied())
@@ -145,6 +148,7 @@ pub(crate) fn read_order<T: DeserializeOwned>(control: &OwnedFd) -> io::Result<(
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Rlimits {
     pub address_space: Option<u64>,
+    /// Said by `SIGXCPU`, so that it can be told from a kill.
     pub cpu_seconds: Option<u64>,
     pub file_bytes: Option<u64>,
 }
@@ -187,20 +191,30 @@ impl Wall {
             let _ = setrlimit(what, Rlimit { current: Some(most), maximum: Some(most) });
         }
         let own = self.rlimits;
-        for (what, most) in
-            [(Resource::As, own.address_space), (Resource::Cpu, own.cpu_seconds), (Resource::Fsize, own.file_bytes)]
-        {
+        for (what, most) in [(Resource::As, own.address_space), (Resource::Fsize, own.file_bytes)] {
             if most.is_some() {
                 setrlimit(what, Rlimit { current: most, maximum: most })?;
             }
         }
-        // SAFETY: plain numbers; what was at descriptor 3 belongs to the supervisor, and this is the child.
+        if let Some(seconds) = own.cpu_seconds {
+            setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 5) })?;
+        }
+        let empty = empty_folder()?;
+        // SAFETY: plain numbers; what was at descriptors 3 and 4 belongs to the supervisor, and this is the child. The
+        // lowest that is free above both keeps one from overwriting the other before it is copied.
         unsafe {
-            if libc::dup2(self.control, CONTROL_FD) < 0 || libc::fcntl(CONTROL_FD, libc::F_SETFD, 0) < 0 {
+            let control = libc::fcntl(self.control, libc::F_DUPFD_CLOEXEC, EMPTY_FD + 1);
+            let empty = libc::fcntl(empty.as_raw_fd(), libc::F_DUPFD_CLOEXEC, EMPTY_FD + 1);
+            if control < 0
+                || empty < 0
+                || libc::dup2(control, CONTROL_FD) < 0
+                || libc::dup2(empty, EMPTY_FD) < 0
+                || libc::fcntl(CONTROL_FD, libc::F_SETFD, 0) < 0
+            {
                 return Err(io::Error::last_os_error());
             }
             // Whatever else the supervisor has open stays with it.
-            let first = CONTROL_FD + 1;
+            let first = EMPTY_FD + 1;
             if libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) < 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -224,14 +238,30 @@ impl Wall {
     }
 }
 
-/// Takes an uid that no other living process has.
+/// The root of a file system of its own, with nothing in it and nothing to be written into it.
+fn empty_folder() -> io::Result<OwnedFd> {
+    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+    let made = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&made)?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    Ok(fsmount(&made, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+}
+
+/// Takes an uid that no other living process has. Of root's capabilities one lasts until the walls are up, over exec as
+/// well: the one for going to the empty folder.
 fn become_nobody_else() -> io::Result<()> {
     let id = UID_BASE + rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
     // A child of a fork has one thread, so what is the thread's is the process's.
+    rustix::thread::set_keep_capabilities(true)?;
     rustix::thread::set_thread_groups(&[])?;
     rustix::thread::set_thread_res_gid(Gid::from_raw(id), Gid::from_raw(id), Gid::from_raw(id))?;
     rustix::thread::set_thread_res_uid(Uid::from_raw(id), Uid::from_raw(id), Uid::from_raw(id))?;
-    Ok(())
+    let one = CapabilitySet::SYS_CHROOT;
+    rustix::thread::set_capabilities(None, CapabilitySets { effective: one, permitted: one, inheritable: one })?;
+    Ok(rustix::thread::configure_capability_in_ambient_set(one, true)?)
 }
 
 fn write_file(path: &CStr, bytes: &[u8]) -> io::Result<()> {

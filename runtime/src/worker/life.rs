@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::{
+    process::{Resource, Rlimit, setrlimit},
+    thread::CapabilitySet,
+};
 use spec::Capability;
 use wasmtime::{
     Engine,
@@ -17,9 +20,10 @@ use super::{
     command,
     container::{Container, Granted},
     control::{Control, Listeners},
+    files::Volume,
     guest::{Guest, linker},
     http,
-    loaded::{Loaded, load},
+    loaded::{self, Loaded, load},
     meter::Meter,
     outgoing::Ways,
     output::{Log, Output, Which},
@@ -32,7 +36,7 @@ use crate::{
     engine,
     frame::{self, ToSupervisor},
     inherited::{self, inherited},
-    supervisor::{CONTROL_FD, INSTANCES_MAX, read_order},
+    supervisor::{CONTROL_FD, EMPTY_FD, INSTANCES_MAX, read_order},
     usage::{self, Page},
     walls::{self, Filter, Place, Strictness},
 };
@@ -41,6 +45,8 @@ use crate::{
 const THREADS_MAX: usize = 4;
 /// The largest file that a worker may write, where no smaller quota holds.
 const FILE_BYTES_MAX: u64 = 1 << 40;
+/// What a file may be longer than its own limit says before the kernel ends the worker: a line, or a page.
+const FILE_BYTES_SLACK: u64 = 1 << 20;
 
 /// Code that runs inside the walls before the guest does: the tests use it to try them.
 #[doc(hidden)]
@@ -59,8 +65,8 @@ pub fn main_with_intruder(intruder: Intruder) -> ExitCode {
 
 fn live(intruder: Option<Intruder>) -> ExitCode {
     // SAFETY: our supervisor has put it there, and nobody else in this process looks at it.
-    let control = unsafe { inherited(CONTROL_FD) };
-    let blank = match Blank::make(intruder) {
+    let (control, empty) = unsafe { (inherited(CONTROL_FD), inherited(EMPTY_FD)) };
+    let blank = match Blank::make(intruder, empty) {
         Ok(blank) => blank,
         Err(why) => return not_started(&control, why),
     };
@@ -91,11 +97,13 @@ struct Blank {
     filters: [Filter; 2],
     threads: usize,
     instances: u32,
+    /// Where it goes when it needs no path any more.
+    empty: OwnedFd,
     intruder: Option<Intruder>,
 }
 
 impl Blank {
-    fn make(intruder: Option<Intruder>) -> Result<Self, String> {
+    fn make(intruder: Option<Intruder>, empty: OwnedFd) -> Result<Self, String> {
         let instances = std::env::var(INSTANCES_MAX).ok().and_then(|text| text.parse().ok()).unwrap_or(128);
         let engine = engine::pooled(instances).map_err(|e| format!("the Wasm engine cannot start: {e:#}"))?;
         let linker = linker(&engine).map_err(|e| format!("the Wasm engine cannot link: {e:#}"))?;
@@ -106,24 +114,37 @@ impl Blank {
         rustix::process::umask(rustix::fs::Mode::empty());
         // Asked now: the answer lies in files.
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
-        Ok(Self { engine, linker, filters, threads, instances, intruder })
+        Ok(Self { engine, linker, filters, threads, instances, empty, intruder })
     }
 
-    /// Takes everything over, then raises the walls.
+    /// Takes everything over and raises the walls. Whatever a preparer wrote is touched behind the first of them only:
+    /// the image may have taken that preparer over.
     fn settle(self, mut assignment: Assignment) -> Result<Settled, String> {
-        let Loaded { pre, files, env, denied } = load(&self.engine, &self.linker, &mut assignment)?;
-        let page = Page::map(&assignment.usage).map_err(|e| format!("the usage page cannot be mapped: {e}"))?;
+        let cannot = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+        let page = Page::map(&assignment.usage).map_err(cannot("the usage page cannot be mapped"))?;
         let log = Arc::new(Log::new(assignment.log.take(), assignment.limits.log_bytes_max));
         let (stdin, stdout, stderr) =
-            stdio(std::mem::take(&mut assignment.stdio), &log).map_err(|e| format!("stdio cannot be set up: {e}"))?;
-        let listeners = copies(&assignment).map_err(|e| format!("a listener cannot be copied: {e}"))?;
-        let volumes: Vec<_> = files.volumes().iter().collect();
-        let places: Vec<_> = volumes.iter().map(|v| Place { folder: v.folder(), writable: v.is_writable() }).collect();
-        self.raise_walls(&places).map_err(|e| format!("a wall cannot be raised: {e}"))?;
+            stdio(std::mem::take(&mut assignment.stdio), &log).map_err(cannot("stdio cannot be set up"))?;
+        let listeners = copies(&assignment).map_err(cannot("a listener cannot be copied"))?;
+        let mounted = loaded::mount(&mut assignment)?;
+        let places: Vec<_> =
+            mounted.volumes.iter().map(|(_, v)| Place { folder: v.folder(), writable: v.is_writable() }).collect();
+        let filter = &self.filters[usize::from(!places.is_empty())];
+        let wall = cannot("a wall cannot be raised");
+        limit_files(&assignment.limits, &mounted.volumes)
+            .and_then(|()| walls::keep_capabilities(CapabilitySet::SYS_CHROOT))
+            .and_then(|()| walls::hide())
+            .and_then(|()| walls::shut_files(Some(assignment.code.as_fd()), &places))
+            .map_err(wall)?;
+        drop(places);
+        let Loaded { pre, files, env, denied } = load(&self.engine, &self.linker, &mut assignment, mounted)?;
+        walls::leave_files(self.empty.as_fd())
+            .and_then(|()| walls::keep_capabilities(CapabilitySet::empty()))
+            .and_then(|()| filter.apply())
+            .map_err(wall)?;
         if let Some(intruder) = self.intruder {
-            intruder(&places.iter().map(|place| place.folder).collect::<Vec<_>>());
+            intruder(&files.volumes().iter().map(Volume::folder).collect::<Vec<_>>());
         }
-        drop((places, volumes));
         let control = Arc::new(Control::new(listeners, log.clone()));
         let meter = Arc::new(Meter::new(page, assignment.limits.memory_bytes_max));
         let ticker = Ticker::start(&self.engine).map_err(|e| format!("no thread can be started: {e}"))?;
@@ -150,15 +171,15 @@ impl Blank {
         };
         Ok(Settled { container: Arc::new(container), pre, assignment, denied, threads: self.threads })
     }
+}
 
-    fn raise_walls(&self, places: &[Place<'_>]) -> io::Result<()> {
-        let files = Rlimit { current: Some(FILE_BYTES_MAX), maximum: Some(FILE_BYTES_MAX) };
-        setrlimit(Resource::Fsize, files)?;
-        walls::drop_capabilities()?;
-        walls::hide()?;
-        walls::shut_files(places)?;
-        self.filters[usize::from(!places.is_empty())].apply()
-    }
+/// The log and the usage page are files of the host, and so is a volume: none grows past what this worker may use.
+fn limit_files(limits: &spec::Limits, volumes: &[(String, Volume)]) -> io::Result<()> {
+    let own = limits.log_bytes_max.max(usage::PAGE_BYTES);
+    let writable = volumes.iter().filter(|(_, volume)| volume.is_writable());
+    let most = writable.map(|(_, volume)| volume.max_bytes().unwrap_or(FILE_BYTES_MAX)).fold(own, u64::max);
+    let most = Some(most.saturating_add(FILE_BYTES_SLACK).min(FILE_BYTES_MAX));
+    Ok(setrlimit(Resource::Fsize, Rlimit { current: most, maximum: most })?)
 }
 
 /// Puts the handed descriptors where a program expects them. Its output also goes to the log.

@@ -28,23 +28,40 @@ pub(super) struct Loaded {
     pub denied: Vec<String>,
 }
 
-/// Does everything that needs paths, while there are some.
-pub(super) fn load(engine: &Engine, linker: &Linker<Guest>, assignment: &mut Assignment) -> Result<Loaded, String> {
+/// The granted volumes by their paths, and the lines that would have granted the others.
+#[derive(Default)]
+pub(super) struct Mounted {
+    pub volumes: Vec<(String, Volume)>,
+    denied: Vec<String>,
+}
+
+/// Opens the volumes, for which it takes a capability and paths.
+pub(super) fn mount(assignment: &mut Assignment) -> Result<Mounted, String> {
+    let mut mounted = Mounted::default();
+    for mount in std::mem::take(&mut assignment.volumes) {
+        let path = mount.path.clone();
+        match granted(mount, &assignment.grants) {
+            Ok(mount) => mounted.volumes.push((path, opened(mount)?)),
+            Err(line) => mounted.denied.push(line),
+        }
+    }
+    Ok(mounted)
+}
+
+/// Links the program and reads the index. Both are what a preparer wrote.
+pub(super) fn load(
+    engine: &Engine,
+    linker: &Linker<Guest>,
+    assignment: &mut Assignment,
+    mounted: Mounted,
+) -> Result<Loaded, String> {
+    let Mounted { volumes, mut denied } = mounted;
     let pre = program(engine, linker, &assignment.code)?;
     let cannot = |what: &str, error: io::Error| format!("cannot {what}: {error}");
     let index = mapped(&assignment.index).map_err(|e| cannot("read the index", e))?;
     let index = FileIndex::from_bytes(&index).map_err(|e| e.to_string())?;
     let layers = assignment.layers.iter().map(mapped).collect::<io::Result<_>>();
     let layers = layers.map_err(|e| cannot("map a layer", e))?;
-    let mut denied = Vec::new();
-    let mut volumes = Vec::new();
-    for mount in std::mem::take(&mut assignment.volumes) {
-        let path = mount.path.clone();
-        match granted(mount, &assignment.grants) {
-            Ok(mount) => volumes.push((path, opened(mount)?)),
-            Err(line) => denied.push(line),
-        }
-    }
     let granted = Granted(&assignment.grants);
     let secrets: Vec<_> = std::mem::take(&mut assignment.secrets)
         .into_iter()

@@ -12,6 +12,8 @@ pub const TESTS: &[Test] = &[
     ("a_killed_worker_is_reported_as_lost", killed),
     ("a_killed_command_was_counted_until_then", counted),
     ("a_command_is_stopped_within_its_grace", stopped),
+    ("a_worker_that_was_frozen_goes_on", frozen),
+    ("a_worker_that_does_not_listen_is_killed", deaf),
     ("an_unused_blank_worker_ends_by_itself", blank),
     ("a_connection_waits_for_the_next_agent", waiting),
     ("the_ingress_reaches_the_guest_by_its_own_socket", ingress),
@@ -78,6 +80,54 @@ fn stopped() {
         let exit = bench.tokio.block_on(async { tokio::time::timeout(PATIENCE, worker.wait()).await }).unwrap();
         assert_eq!((exit.clone(), exit.code()), (Exit::Stopped, 143), "{words:?}");
     }
+}
+
+fn signal(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+fn sleeping(bench: &Bench) -> runtime::Worker {
+    let prepared = bench.prepare(&crate::bench::sample("hostile/probe-cli.wasm"), &[]).unwrap();
+    let mut assignment = bench.assignment(prepared);
+    assignment.args.extend(["sleep".to_owned(), "60000".to_owned()]);
+    let mut worker = bench.start(assignment);
+    assert_eq!(bench.tokio.block_on(worker.next_event()), Some(Event::Started));
+    worker
+}
+
+/// The state letter of a process, as `ps` shows it.
+fn state(pid: u32) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit_once(") ")?.1.chars().take(1).collect())
+}
+
+/// A sleep that was broken goes on by a system call of its own (`restart_syscall`), which no program makes by itself.
+fn frozen() {
+    use rustix::process::Signal;
+    let bench = Bench::new();
+    let mut worker = sleeping(&bench);
+    for _ in 0..50 {
+        signal(worker.pid(), Signal::STOP);
+        eventually("the worker stands still", || state(worker.pid()).filter(|state| state == "T"));
+        signal(worker.pid(), Signal::CONT);
+        eventually("the worker goes on", || state(worker.pid()).filter(|state| state != "T"));
+    }
+    bench.tokio.block_on(worker.stop(Duration::from_millis(100))).unwrap();
+    assert_eq!(bench.tokio.block_on(worker.wait()), Exit::Stopped);
+}
+
+fn deaf() {
+    let bench = Bench::new();
+    let mut worker = sleeping(&bench);
+    signal(worker.pid(), rustix::process::Signal::STOP);
+    eventually("the worker stands still", || state(worker.pid()).filter(|state| state == "T"));
+    let exit = bench.tokio.block_on(async {
+        // Its socket holds some hundreds of messages that nobody reads.
+        while worker.stop(Duration::from_secs(60)).await.is_ok() && state(worker.pid()).is_some_and(|s| s == "T") {}
+        tokio::time::timeout(PATIENCE, worker.wait()).await
+    });
+    assert_eq!(exit.unwrap(), Exit::Lost);
 }
 
 fn blank() {

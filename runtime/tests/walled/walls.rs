@@ -118,6 +118,45 @@ pub fn intrude(volumes: &[BorrowedFd<'_>]) {
         note("readlink by path", libc::syscall(libc::SYS_readlink, c"/proc/self/exe".as_ptr(), 0, 0));
         note("chdir", libc::chdir(c"/".as_ptr()).into());
         note("prlimit", libc::syscall(libc::SYS_prlimit64, 0, 7, 0, 0));
+        // What a real descriptor of the host could be turned into; the filter looks at the call, whatever the descriptor.
+        let fast = libc::MSG_FASTOPEN;
+        note("sendto(MSG_FASTOPEN)", libc::syscall(libc::SYS_sendto, volume, c"x".as_ptr(), 1, fast, 0, 0));
+        note(
+            "sendto(somebody)",
+            libc::syscall(libc::SYS_sendto, volume, c"x".as_ptr(), 1, 0, c"/dev/log".as_ptr(), 10),
+        );
+        note("sendto(above 4 GiB)", libc::syscall(libc::SYS_sendto, volume, c"x".as_ptr(), 1, 0, 1u64 << 32, 10));
+        let message: libc::msghdr = std::mem::zeroed();
+        note("sendmsg(MSG_FASTOPEN)", libc::syscall(libc::SYS_sendmsg, volume, &message, fast));
+        for (level, option) in [
+            (libc::SOL_SOCKET, libc::SO_LINGER),
+            (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
+            (libc::IPPROTO_TCP, libc::TCP_ULP),
+            (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT),
+        ] {
+            let what = format!("setsockopt({level}, {option})");
+            note(&what, libc::syscall(libc::SYS_setsockopt, volume, level, option, 0, 0));
+        }
+        note("socketpair(dgram)", libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM, 0, pair.as_mut_ptr()).into());
+        note("fcntl(F_SETOWN)", libc::fcntl(volume, libc::F_SETOWN, 1).into());
+        note("fcntl(F_SETSIG)", libc::syscall(libc::SYS_fcntl, volume, 10, libc::SIGKILL));
+        note("ioctl(FIOSETOWN)", libc::syscall(libc::SYS_ioctl, volume, 0x8901, 0));
+        note("ioctl(TIOCSTI)", libc::syscall(libc::SYS_ioctl, 0, libc::TIOCSTI, c"x".as_ptr()));
+        let executable = libc::PROT_READ | libc::PROT_EXEC;
+        let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        note("mmap(PROT_EXEC)", libc::syscall(libc::SYS_mmap, 0, 4096, executable, private, -1, 0));
+        note("mprotect(PROT_EXEC)", libc::syscall(libc::SYS_mprotect, 0, 4096, executable));
+        // What Landlock leaves alone: there is nothing to look at.
+        let mut found = [0u8; 512];
+        for path in [c"/etc/shadow", c"/root", c"/proc/self/exe"] {
+            let (at, path) = (libc::AT_FDCWD, path.as_ptr());
+            note("statx(an absolute path)", libc::syscall(libc::SYS_statx, at, path, 0, 0, found.as_mut_ptr()));
+            note(
+                "readlinkat(an absolute path)",
+                libc::syscall(libc::SYS_readlinkat, at, path, found.as_mut_ptr(), 512),
+            );
+        }
+        note("openat2(O_PATH, /etc/shadow)", openat2(libc::AT_FDCWD, c"/etc/shadow", libc::O_PATH));
     }
     let fd = openat2(volume, c"report", libc::O_WRONLY | libc::O_CREAT);
     // SAFETY: a descriptor that was just opened, and memory that lives on.

@@ -46,6 +46,11 @@ impl Volume {
         self.rights.write || self.rights.delete
     }
 
+    /// How long a file in it may become.
+    pub fn max_bytes(&self) -> Option<u64> {
+        self.max_bytes
+    }
+
     pub(super) fn root(&self) -> Arc<OwnedFd> {
         self.root.clone()
     }
