@@ -59,15 +59,17 @@ case $GUEST_TOOLCHAIN in
 esac
 
 GUEST_CARGO_ARGS=(--release --locked --target "$GUEST_TARGET")
-_remap=("--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=/deps" "--remap-path-prefix=$_samples=/samples")
+_flags=("--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=/deps" "--remap-path-prefix=$_samples=/samples")
 if [ "$GUEST_TOOLCHAIN" = debian ]; then
   [ -e "$GUEST_PREFIX/.ok" ] || _unpack_debian || return 1
   unset RUSTUP_TOOLCHAIN RUSTC_WRAPPER
   export LD_LIBRARY_PATH=$GUEST_PREFIX/usr/lib/x86_64-linux-gnu RUSTC=$GUEST_PREFIX/usr/bin/rustc RUSTC_BOOTSTRAP=1
   GUEST_CARGO_ARGS+=(-Zbuild-std=std,panic_abort)
-  _remap+=("--remap-path-prefix=$GUEST_PREFIX/usr/lib/rustlib/src/rust=/rustc")
+  _flags+=("--remap-path-prefix=$GUEST_PREFIX/usr/lib/rustlib/src/rust=/rustc")
 fi
+# A heap from the start: a memory that grows while a request runs is grown and cut back for each request, two system calls.
+_flags+=("-Clink-arg=--initial-heap=524288")
 # No path of this machine may end up in a guest, or two machines would build different bytes.
-CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; printf '%s' "${_remap[*]}")
+CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; printf '%s' "${_flags[*]}")
 export CARGO_ENCODED_RUSTFLAGS
 echo "guest toolchain: $GUEST_TOOLCHAIN, $("${RUSTC:-rustc}" --version), target $GUEST_TARGET" >&2
