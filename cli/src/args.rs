@@ -71,6 +71,8 @@ pub enum Verb {
     Task(verbs::task::Verb),
     #[command(subcommand)]
     Service(verbs::service::Verb),
+    #[command(subcommand)]
+    Secret(verbs::secret::Verb),
     Invoke(verbs::invoke::Args),
     Usage(verbs::usage::Args),
 

@@ -1,12 +1,16 @@
-//! What several verbs take: durations, sizes, and variables from flags and files.
+//! What several verbs take: durations, sizes, and variables and secrets from flags and files.
 
 use std::{
     collections::BTreeMap,
+    fs::File,
+    io::Read,
     path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
 use anyhow::Context as _;
+use spec::{SecretName, SecretValue};
 
 use crate::failure::{Advice, MISUSED, fail};
 
@@ -65,6 +69,52 @@ fn add(variables: &mut BTreeMap<String, String>, text: &str) -> anyhow::Result<(
         variables.insert(name.to_owned(), value);
     }
     Ok(())
+}
+
+/// Secrets from `--secret`. A value stands in a file and never among arguments, where every process could read it.
+pub fn secrets(flags: &[SecretFile]) -> anyhow::Result<BTreeMap<SecretName, SecretValue>> {
+    if flags.len() > SecretValue::COUNT_MAX {
+        let message = format!("{} secrets for one task, and {} are the most", flags.len(), SecretValue::COUNT_MAX);
+        return fail(Advice::new(message).code(MISUSED));
+    }
+    let mut secrets = BTreeMap::new();
+    for SecretFile { name, path } in flags {
+        if secrets.insert(name.clone(), secret(path)?).is_some() {
+            return fail(Advice::new(format!("--secret has `{name}` twice")).code(MISUSED));
+        }
+    }
+    Ok(secrets)
+}
+
+/// `--secret NAME=FILE`.
+#[derive(Debug, Clone)]
+pub struct SecretFile {
+    name: SecretName,
+    path: PathBuf,
+}
+
+impl FromStr for SecretFile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((name, path)) = text.split_once('=').filter(|(_, path)| !path.is_empty()) else {
+            return Err("it is not NAME=FILE".to_owned());
+        };
+        Ok(Self { name: name.parse().map_err(|error: spec::ParseError| error.to_string())?, path: path.into() })
+    }
+}
+
+/// A secret from a file, byte for byte, or from stdin for `-`. No byte more is read than a secret can have: a pipe has no
+/// size to look at.
+pub fn secret(path: &Path) -> anyhow::Result<SecretValue> {
+    let named = || format!("cannot read a secret from `{}`", path.display());
+    let source: Box<dyn Read> = match path.as_os_str() == "-" {
+        true => Box::new(std::io::stdin()),
+        false => Box::new(File::open(path).with_context(named)?),
+    };
+    let mut bytes = Vec::new();
+    source.take(SecretValue::BYTES_MAX as u64 + 1).read_to_end(&mut bytes).with_context(named)?;
+    SecretValue::new(bytes).with_context(named)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ mod control; // the way to a control plane
 mod transfer; // the way to a registry
 mod images; // what a person wrote -> an image on this machine
 mod program; // what the program in an image imports
-mod flags; // durations, sizes, variables
+mod flags; // durations, sizes, variables, secrets
 
 mod platform; // the four processes of `margay up`
 mod serve; // what each of them shares

@@ -87,6 +87,12 @@ pub enum Error {
     /// The image needs something that nobody granted.
     #[error("{0}")]
     NotGranted(#[from] Missing),
+    /// A line grants a secret whose value nobody handed in.
+    #[error("`secret:{0}` is granted, and nobody handed in its value")]
+    NoSecret(String),
+    /// A secret that cannot be a variable.
+    #[error("secret `{0}` is not text, and a variable can hold nothing else")]
+    SecretIsNotText(String),
     /// Neither a local image nor one that can be pulled.
     #[error("there is no image `{0}` here")]
     NoSuchImage(String),
@@ -201,9 +207,15 @@ impl Error {
             Self::NotGranted(missing) => match &missing.wanted {
                 Capability::NetIn { port } => format!("publish it: -p 8080:{port}"),
                 Capability::Env(name) => format!("set it: -e {name}=VALUE"),
+                Capability::Secret { name, as_env: false } => format!("hand it in: --secret {name}=FILE"),
+                wanted @ Capability::Secret { name, .. } => {
+                    format!("hand it in, and grant it: --secret {name}=FILE --allow '{wanted}'")
+                }
                 Capability::Fs { path, volume: Some(volume), .. } => format!("mount it: -v {volume}:{path}"),
                 wanted => format!("grant it: --allow '{wanted}'"),
             },
+            Self::NoSecret(name) => format!("hand it in: --secret {name}=FILE"),
+            Self::SecretIsNotText(name) => format!("hand it over as a file: grant `secret:{name}` without `;as=env`"),
             Self::NoSuchImage(image) => format!("see what there is: margay images; or: margay pull {image}"),
             Self::Newer { .. } => "update margay, or use another MARGAY_HOME".to_owned(),
             Self::NotJoined(_) => "join one: margay node join TOKEN".to_owned(),

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use spec::{Capability, LaunchType, TaskId, Usage};
+use spec::{Capability, LaunchType, SecretName, SecretValue, TaskId, Usage};
 use tokio::{net::UnixStream, time::timeout};
 
 use crate::{
@@ -41,6 +41,8 @@ pub struct InvokeRequest {
     pub body: Bytes,
     /// Variables; each is a grant.
     pub env: BTreeMap<String, String>,
+    /// Values of secrets; each is a grant.
+    pub secrets: BTreeMap<SecretName, SecretValue>,
     /// What else is granted.
     pub allow: Vec<Capability>,
     /// For the whole answer.
@@ -108,6 +110,7 @@ fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) ->
         owner: "local".to_owned(),
         image: *digest,
         env: request.env.clone(),
+        secrets: request.secrets.clone(),
         ports: Vec::new(),
         ingress_ports: vec![port(&plan)],
         mounts: Vec::new(),

@@ -27,8 +27,8 @@ enum Word {
     Failed { message: String, hint: Option<String> },
 }
 
-/// A request with everything in it is some kilobytes.
-const REQUEST_BYTES_MAX: u64 = 1 << 20;
+/// A request is some kilobytes, and its secrets a megabyte and a half at most.
+const REQUEST_BYTES_MAX: u64 = 4 << 20;
 
 /// Starts a task that outlives this process. Returns when it runs. Our own binary's `keeper` verb must
 /// call [`keep`].

@@ -14,7 +14,8 @@ use std::{
 
 use runtime::World;
 use spec::{
-    Capability, ContainerName, Digest, Effective, LaunchType, Limits, NodeId, PublishedPort, TaskId, effective,
+    Capability, ContainerName, Digest, Effective, LaunchType, Limits, NodeId, PublishedPort, SecretName, SecretValue,
+    TaskId, effective,
 };
 
 use crate::{
@@ -36,6 +37,8 @@ pub(crate) struct Container {
     pub owner: String,
     pub image: Digest,
     pub env: BTreeMap<String, String>,
+    /// Values by name; which of them it gets, and how, its grants say.
+    pub secrets: BTreeMap<SecretName, SecretValue>,
     pub ports: Vec<Publish>,
     /// Ports that only the ingress reaches.
     pub ingress_ports: Vec<u16>,
@@ -82,7 +85,7 @@ pub(crate) struct Streams {
 const OWN_CPU_TIME_MAX: Duration = Duration::from_secs(10);
 
 impl Container {
-    /// Every line that its operator grants: `--allow` or the role, and what its own ports, env and mounts say.
+    /// Every line that its operator grants: `--allow` or the role, and what its own ports, env, secrets and mounts say.
     pub fn grants(&self) -> Result<Vec<Capability>> {
         let mut grants = self.allow.clone();
         let ports = self.ports.iter().map(|publish| publish.container_port).chain(self.ingress_ports.iter().copied());
@@ -95,6 +98,13 @@ impl Container {
                 text: name.clone(),
                 what: "the name of an environment variable: letters, digits and `_`, not beginning with a digit",
             })?);
+        }
+        let said = |name: &SecretName| {
+            let about = |line: &Capability| matches!(line, Capability::Secret { name: n, .. } if n == name.as_str());
+            self.allow.iter().any(about)
+        };
+        for name in self.secrets.keys().filter(|name| !said(name)) {
+            grants.push(Capability::Secret { name: name.to_string(), as_env: false });
         }
         for (index, mount) in self.mounts.iter().enumerate() {
             grants.push(Capability::Fs {
@@ -135,6 +145,7 @@ impl Launch {
             Ready::Wasm { plan, .. } | Ready::Native { plan, .. } => &plan.wants,
         };
         let effective = effective(wants, &container.grants()?)?;
+        check_secrets(&container, &effective.capabilities)?;
         let (kind, mut limits) = match &ready {
             Ready::Wasm { prepared, .. } if prepared.facts.world == World::Http => (Kind::Wasm, Limits::for_requests()),
             Ready::Wasm { .. } => (Kind::Wasm, Limits::for_commands()),
@@ -176,6 +187,14 @@ impl Launch {
             }
         }
         env
+    }
+
+    /// The values of what was granted, and of nothing else.
+    fn secrets(&self) -> BTreeMap<String, Vec<u8>> {
+        let granted = secrets_in(&self.effective.capabilities);
+        granted
+            .filter_map(|(name, _)| Some((name.to_owned(), found(&self.container, name)?.expose().to_vec())))
+            .collect()
     }
 
     /// What to write into its folder about its mounts.
@@ -316,7 +335,7 @@ impl Launch {
             working_dir: execution.working_dir.clone().filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".to_owned()),
             grants: self.effective.capabilities.clone(),
             limits: self.limits.clone(),
-            secrets: BTreeMap::new(),
+            secrets: self.secrets(),
             code: copy(&prepared.code)?,
             index: copy(&prepared.index)?,
             layers: prepared.layers.iter().map(copy).collect::<Result<_>>()?,
@@ -391,6 +410,30 @@ impl Launch {
             orphan: if container.adoptable { shim::Orphan::Keep } else { shim::Orphan::Stop },
         })
     }
+}
+
+/// Each secret that some line grants, and whether as a variable.
+fn secrets_in(capabilities: &[Capability]) -> impl Iterator<Item = (&str, bool)> {
+    capabilities.iter().filter_map(|capability| match capability {
+        Capability::Secret { name, as_env } => Some((name.as_str(), *as_env)),
+        _ => None,
+    })
+}
+
+fn found<'a>(container: &'a Container, name: &str) -> Option<&'a SecretValue> {
+    container.secrets.iter().find(|(known, _)| known.as_str() == name).map(|(_, value)| value)
+}
+
+/// A guest that was promised a secret finds it.
+fn check_secrets(container: &Container, granted: &[Capability]) -> Result<()> {
+    for (name, as_env) in secrets_in(granted) {
+        let value = found(container, name).ok_or_else(|| Error::NoSecret(name.to_owned()))?;
+        let is_text = || std::str::from_utf8(value.expose()).is_ok_and(|text| !text.contains('\0'));
+        if as_env && !is_text() {
+            return Err(Error::SecretIsNotText(name.to_owned()));
+        }
+    }
+    Ok(())
 }
 
 /// A mount with its folder on this host.
@@ -493,4 +536,59 @@ pub(crate) fn arguments(
     let is_program_alone = matches!(plan.program, image::Program::Layer(_)) && head.is_empty();
     let program = is_program_alone.then(|| name.to_owned());
     program.into_iter().chain(head.iter().cloned()).chain(tail.iter().cloned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(secrets: &[(&str, &[u8])], allow: &[&str]) -> Container {
+        let value = |bytes: &[u8]| SecretValue::new(bytes.to_vec()).unwrap();
+        Container {
+            task: "t".parse().unwrap(),
+            name: "c".parse().unwrap(),
+            node: None,
+            owner: "local".to_owned(),
+            image: Digest::of(b"image"),
+            env: BTreeMap::new(),
+            secrets: secrets.iter().map(|(name, bytes)| (name.parse().unwrap(), value(bytes))).collect(),
+            ports: Vec::new(),
+            ingress_ports: Vec::new(),
+            mounts: Vec::new(),
+            allow: allow.iter().map(|line| line.parse().unwrap()).collect(),
+            memory_bytes_max: None,
+            cpu_time_max: None,
+            wall_time_max: None,
+            cpu_millis: None,
+            launch_type: LaunchType::Node,
+            adoptable: false,
+        }
+    }
+
+    #[test]
+    fn a_secret_that_is_handed_in_is_granted_and_one_that_is_granted_must_be_handed_in() {
+        let key: &[(&str, &[u8])] = &[("key", b"hunter2")];
+        for (secrets, allow, want) in [
+            (key, &[][..], Ok("secret:key")),
+            (key, &["secret:key"], Ok("secret:key")),
+            (key, &["secret:key;as=env"], Ok("secret:key;as=env")),
+            (key, &["secret:key", "secret:key;as=env"], Ok("secret:key secret:key;as=env")),
+            (&[], &["secret:key"], Err("`secret:key` is granted, and nobody handed in its value")),
+            (key, &["secret:other"], Err("`secret:other` is granted, and nobody handed in its value")),
+            (&[("key", b"\xff")], &["secret:key;as=env"], Err("secret `key` is not text")),
+            (&[("key", b"a\0b")], &["secret:key;as=env"], Err("secret `key` is not text")),
+            (&[("key", b"\xff\0")], &[], Ok("secret:key")),
+        ] {
+            let container = container(secrets, allow);
+            let grants = container.grants().unwrap();
+            let lines: Vec<String> = grants.iter().map(ToString::to_string).collect();
+            match (check_secrets(&container, &grants), want) {
+                (Ok(()), Ok(want)) => assert_eq!(lines.join(" "), want, "{allow:?}"),
+                (Err(error), Err(want)) => assert!(error.to_string().starts_with(want), "{error}"),
+                (got, want) => panic!("{got:?}, not {want:?}"),
+            }
+            let shown = format!("{container:?}");
+            assert!(!shown.contains("hunter2") && !shown.contains("104, 117"), "{shown}");
+        }
+    }
 }

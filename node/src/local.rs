@@ -71,6 +71,7 @@ fn decide(home: &Home, request: &RunRequest, watch: &mut impl FnMut(Note)) -> Re
         owner: "local".to_owned(),
         image: *digest,
         env: request.env.clone(),
+        secrets: request.secrets.clone(),
         ports: request.ports.clone(),
         ingress_ports: Vec::new(),
         mounts: request.mounts.clone(),

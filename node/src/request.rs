@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use spec::{Capability, Digest, PublishedPort, Usage, VolumeName};
+use spec::{Capability, Digest, PublishedPort, SecretName, SecretValue, Usage, VolumeName};
 
 use crate::error::Error;
 
@@ -19,6 +19,8 @@ pub struct RunRequest {
     pub command: Vec<String>,
     /// `-e`.
     pub env: BTreeMap<String, String>,
+    /// `--secret`.
+    pub secrets: BTreeMap<SecretName, SecretValue>,
     /// `-p`.
     pub ports: Vec<Publish>,
     /// `-v`.
@@ -150,6 +152,7 @@ impl std::fmt::Debug for RunRequest {
             .field("image", &self.image)
             .field("command", &self.command)
             .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("secrets", &self.secrets.keys().collect::<Vec<_>>())
             .field("ports", &self.ports)
             .field("mounts", &self.mounts)
             .field("allow", &self.allow)
@@ -166,6 +169,7 @@ impl RunRequest {
             entrypoint: None,
             command: Vec::new(),
             env: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             ports: Vec::new(),
             mounts: Vec::new(),
             allow: Vec::new(),

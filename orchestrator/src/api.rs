@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use spec::{
-    Capability, ClusterName, ContainerName, Digest, LaunchType, NodeId, ServiceName, TaskDefinition, TaskDefinitionId,
-    Tenant, Timestamp, Usage, VolumeName,
+    Capability, ClusterName, ContainerName, Digest, LaunchType, NodeId, SecretName, SecretValue, ServiceName,
+    TaskDefinition, TaskDefinitionId, Tenant, Timestamp, Usage, VolumeName,
 };
 use utoipa::ToSchema;
 
@@ -174,6 +174,27 @@ pub struct Volume {
     pub node: NodeId,
     /// When it was first mounted.
     pub created: Timestamp,
+}
+
+/// The body of `POST /v1/secrets`. No answer ever has the value in it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateSecret {
+    /// Its name, which a capability line `secret:NAME` grants.
+    pub name: SecretName,
+    /// What it is.
+    pub value: SecretValue,
+}
+
+/// What may be known of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Secret {
+    /// Unique for its tenant.
+    pub name: SecretName,
+    /// When it was made. It never changes: another value is another secret.
+    pub created: Timestamp,
+    /// How long its value is.
+    pub size_bytes: u64,
 }
 
 /// The answer to `GET /v1/health`.

@@ -11,7 +11,8 @@ use store::{Compare, Query, Rev, Store, Txn};
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
-    ImageResolver, ca::Ca, error::Refusal, keys, live::Live, model::Model, plan::Subject, records::Kept, sets::Sets,
+    ImageResolver, ca::Ca, error::Refusal, keys, live::Live, model::Model, plan::Subject, records::Kept, seal::Seal,
+    sets::Sets,
 };
 
 /// Definitions whose images are being resolved at one time: each holds a connection to a registry.
@@ -29,8 +30,10 @@ pub(crate) struct App {
     pub resolver: Arc<dyn ImageResolver>,
     pub resolving: Semaphore,
     pub ca: Ca,
-    /// For secrets that we make again when a create is repeated.
+    /// For tokens that we make again when a create is repeated.
     pub key: hmac::Key,
+    /// For secrets of tenants.
+    pub seal: Seal,
     pub epoch: Epoch,
     pub model: Shared<Model>,
     /// Says so when the model, or what is known of nodes, has changed.

@@ -120,11 +120,11 @@ impl Call {
         })
     }
 
-    /// What was asked, in a few bytes.
+    /// What was asked, in a few bytes that only we can make: a body may hold a secret that is easy to guess.
     pub fn digest(&self) -> String {
-        let mut all = format!("{} {}\n", self.method, self.path).into_bytes();
+        let mut all = format!("request {} {}\n", self.method, self.path).into_bytes();
         all.extend_from_slice(&self.body);
-        secret::fingerprint(&all)
+        secret::derived(&self.app.key, &all)
     }
 
     /// One page of what is below `prefix`, each shown by `show`, which may leave some out.

@@ -6,8 +6,8 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use spec::{
-    Cluster, ClusterName, Node, NodeId, Service, ServiceName, Task, TaskDefinition, TaskDefinitionId, TaskId,
-    VolumeName,
+    Cluster, ClusterName, Node, NodeId, SecretName, SecretValue, Service, ServiceName, Task, TaskDefinition,
+    TaskDefinitionId, TaskId, VolumeName,
     wire::{Fault, RouteTable},
 };
 use tokio::{
@@ -200,6 +200,26 @@ impl Client {
     /// Forgets where a volume is, when no task mounts it. Its bytes stay on its node.
     pub async fn forget_volume(&self, name: &VolumeName) -> Result<(), Error> {
         self.delete(&format!("/v1/volumes/{name}")).await
+    }
+
+    /// Makes a secret.
+    pub async fn create_secret(&self, name: &SecretName, value: &SecretValue) -> Result<Secret, Error> {
+        self.create("/v1/secrets", &CreateSecret { name: name.clone(), value: value.clone() }).await
+    }
+
+    /// Every secret, without its value.
+    pub async fn secrets(&self) -> Result<Vec<Secret>, Error> {
+        self.all("/v1/secrets").await
+    }
+
+    /// One secret, without its value.
+    pub async fn secret(&self, name: &SecretName) -> Result<Secret, Error> {
+        self.get(&format!("/v1/secrets/{name}")).await
+    }
+
+    /// Removes a secret that nothing uses.
+    pub async fn remove_secret(&self, name: &SecretName) -> Result<(), Error> {
+        self.delete(&format!("/v1/secrets/{name}")).await
     }
 
     /// What was used, in all and by image.

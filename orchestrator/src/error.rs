@@ -116,6 +116,16 @@ impl Refusal {
     }
 }
 
+/// The first few of many things, for a sentence.
+pub(crate) fn few(things: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown = things[..things.len().min(SHOWN)].join(", ");
+    match things.len().checked_sub(SHOWN) {
+        None | Some(0) => shown,
+        Some(more) => format!("{shown} and {more} more"),
+    }
+}
+
 impl From<store::Error> for Refusal {
     fn from(error: store::Error) -> Self {
         use store::Error as E;

@@ -5,6 +5,7 @@ pub(crate) mod definitions;
 pub(crate) mod identity;
 pub(crate) mod ledger;
 pub(crate) mod nodes;
+pub(crate) mod secrets;
 pub(crate) mod services;
 pub(crate) mod system;
 pub(crate) mod tasks;

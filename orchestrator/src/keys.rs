@@ -1,6 +1,8 @@
 //! Where things are kept. Every key starts with its tenant (`/t/TENANT/…`), or is the system's own (`/sys/…`).
 
-use spec::{ClusterName, Digest, Family, NodeId, ServiceName, TaskDefinitionId, TaskId, Tenant, VolumeName};
+use spec::{
+    ClusterName, Digest, Family, NodeId, SecretName, ServiceName, TaskDefinitionId, TaskId, Tenant, VolumeName,
+};
 
 /// Counts up with each start; every write of the reconciler is fenced by it.
 pub(crate) const EPOCH: &str = "/sys/epoch";
@@ -91,6 +93,14 @@ pub(crate) fn volume(tenant: &Tenant, name: &VolumeName) -> String {
     format!("/t/{tenant}/volumes/{name}")
 }
 
+pub(crate) fn secrets(tenant: &Tenant) -> String {
+    format!("/t/{tenant}/secrets/")
+}
+
+pub(crate) fn secret(tenant: &Tenant, name: &SecretName) -> String {
+    format!("/t/{tenant}/secrets/{name}")
+}
+
 pub(crate) fn idempotency(tenant: &Tenant, key: &str) -> String {
     format!("/t/{tenant}/idempotency/{key}")
 }
@@ -115,6 +125,7 @@ pub(crate) enum Kind {
     Service(Tenant),
     Task(Tenant),
     Volume(Tenant),
+    Secret(Tenant),
     Node,
     Idempotency,
     Other,
@@ -130,6 +141,7 @@ impl Kind {
                 (Ok(tenant), "services") => Self::Service(tenant),
                 (Ok(tenant), "tasks") => Self::Task(tenant),
                 (Ok(tenant), "volumes") => Self::Volume(tenant),
+                (Ok(tenant), "secrets") => Self::Secret(tenant),
                 (Ok(_), "idempotency") => Self::Idempotency,
                 _ => Self::Other,
             },

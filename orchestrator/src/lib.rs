@@ -29,7 +29,8 @@ mod server; // sockets, TLS, and the way from a request to its answer
 
 mod ca; // the certificate authority: names for nodes
 mod files; // folders and files for their owner alone
-mod secret; // random numbers, and how secrets are kept
+mod secret; // random numbers, and how tokens are kept
+mod seal; // how secrets of tenants are kept
 mod tls; // both ends of TLS
 
 mod error;
@@ -38,8 +39,9 @@ mod error;
 mod journeys; // the whole control plane in one process
 
 pub use api::{
-    Caller, ContainerGrants, CreateCluster, CreateCredential, CreateJoinToken, CreateService, CreatedJoinToken,
-    Credential, Drain, Health, Page, RegisteredDefinition, RunTask, UpdateService, UsageReport, UsageTotal, Volume,
+    Caller, ContainerGrants, CreateCluster, CreateCredential, CreateJoinToken, CreateSecret, CreateService,
+    CreatedJoinToken, Credential, Drain, Health, Page, RegisteredDefinition, RunTask, Secret, UpdateService,
+    UsageReport, UsageTotal, Volume,
 };
 pub use client::Client;
 pub use config::Config;

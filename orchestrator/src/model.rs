@@ -3,13 +3,13 @@ use std::{
     sync::Arc,
 };
 
-use spec::{ClusterName, NodeId, ServiceName, TaskDefinitionId, TaskId, Tenant, VolumeName};
+use spec::{ClusterName, NodeId, SecretName, ServiceName, TaskDefinitionId, TaskId, Tenant, VolumeName};
 use store::{Event, Kv, Ranged, Rev};
 
 use crate::{
     api::Volume,
     keys::Kind,
-    records::{DefinitionRecord, Kept, NodeRecord, ServiceRecord, TaskRecord},
+    records::{DefinitionRecord, Kept, NodeRecord, SecretRecord, ServiceRecord, TaskRecord},
 };
 
 pub(crate) type ServiceKey = (Tenant, ClusterName, ServiceName);
@@ -26,6 +26,8 @@ pub(crate) struct Model {
     pub tasks: BTreeMap<TaskKey, Arc<Kept<TaskRecord>>>,
     pub nodes: BTreeMap<NodeId, Arc<NodeRecord>>,
     pub volumes: BTreeMap<(Tenant, VolumeName), Volume>,
+    /// Which there are. Their values stay in the store, sealed.
+    pub secrets: BTreeSet<(Tenant, SecretName)>,
     /// Of tasks that have not ended.
     pub by_node: BTreeMap<NodeId, BTreeSet<TaskKey>>,
     /// Keys of answers to creates, which go after a day.
@@ -88,6 +90,9 @@ impl Model {
                 let volume = Kept::<Volume>::of(kv)?.value;
                 self.volumes.insert((tenant, volume.name.clone()), volume);
             }
+            Kind::Secret(tenant) => {
+                self.secrets.insert((tenant, Kept::<SecretRecord>::of(kv)?.value.secret.name));
+            }
             Kind::Node => {
                 let record = Kept::<NodeRecord>::of(kv)?.value;
                 self.nodes.insert(record.id.clone(), Arc::new(record));
@@ -137,6 +142,9 @@ impl Model {
                 self.tasks.remove(&key);
             }
             Kind::Volume(tenant) => drop(self.volumes.remove(&(tenant, Kept::<Volume>::of(kv)?.value.name))),
+            Kind::Secret(tenant) => {
+                self.secrets.remove(&(tenant, Kept::<SecretRecord>::of(kv)?.value.secret.name));
+            }
             Kind::Node => drop(self.nodes.remove(&Kept::<NodeRecord>::of(kv)?.value.id)),
             Kind::Idempotency => drop(self.idempotency.remove(&kv.key)),
             Kind::Other => {}

@@ -12,11 +12,14 @@ use std::{
     time::Duration,
 };
 
-use spec::{ClusterName, NodeCondition, NodeId, TaskDefinitionId, TaskPhase, Tenant, Timestamp, VolumeName};
+use spec::{
+    ClusterName, NodeCondition, NodeId, SecretName, TaskDefinitionId, TaskPhase, Tenant, Timestamp, VolumeName,
+};
 use store::Rev;
 
 use crate::{
     api::Volume,
+    handle::secrets::to_make,
     model::{Model, ServiceKey, TaskKey},
     records::{DefinitionRecord, Kept, NodeRecord, ServiceRecord, TaskRecord, key_of},
 };
@@ -32,6 +35,8 @@ pub(crate) struct Desired<'a> {
     pub clusters: &'a BTreeSet<(Tenant, ClusterName)>,
     pub definitions: &'a BTreeMap<(Tenant, TaskDefinitionId), Arc<DefinitionRecord>>,
     pub services: &'a BTreeMap<ServiceKey, Arc<Kept<ServiceRecord>>>,
+    /// Which there are.
+    pub secrets: &'a BTreeSet<(Tenant, SecretName)>,
 }
 
 /// What is there. Tasks are both: each says what is asked of it and what was seen.
@@ -71,7 +76,8 @@ pub(crate) enum Subject {
 
 impl<'a> Desired<'a> {
     pub fn of(model: &'a Model) -> Self {
-        Self { clusters: &model.clusters, definitions: &model.definitions, services: &model.services }
+        let Model { clusters, definitions, services, secrets, .. } = model;
+        Self { clusters, definitions, services, secrets }
     }
 }
 
@@ -172,6 +178,7 @@ impl<'a> Draft<'a> {
         }
         let key = (record.tenant.clone(), record.id().clone());
         let placed = self.definition_of(record).and_then(|definition| {
+            self.check_secrets(&record.tenant, definition)?;
             let need =
                 Need { tenant: &record.tenant, definition, launch_type: record.task.spec.launch_type, service: None };
             self.place(&need)
@@ -190,6 +197,15 @@ impl<'a> Draft<'a> {
         let id = &record.task.spec.task_definition;
         let found = self.desired.definitions.get(&(record.tenant.clone(), id.clone()));
         found.map(|definition| &**definition).ok_or_else(|| format!("there is no task definition `{id}`"))
+    }
+
+    /// Nobody is started without what its role promises: it waits until somebody makes it.
+    fn check_secrets(&self, tenant: &Tenant, definition: &DefinitionRecord) -> Result<(), String> {
+        let names = definition.definition.secrets();
+        match names.into_iter().find(|name| !self.desired.secrets.contains(&(tenant.clone(), name.clone()))) {
+            Some(name) => Err(format!("there is no secret `{name}`, which its role grants: {}", to_make(&name))),
+            None => Ok(()),
+        }
     }
 
     /// A node for `need`, whose room is taken from now on, and the volumes that start to exist there.

@@ -9,7 +9,7 @@ use spec::{
 };
 use store::Kv;
 
-use crate::resolver::Runs;
+use crate::{api::Secret, resolver::Runs, seal::Sealed};
 
 /// The version byte of every value here.
 const VERSION: u8 = 1;
@@ -180,10 +180,17 @@ pub(crate) struct CredentialRecord {
     pub created: Timestamp,
 }
 
+/// A secret: what may be known of it, and its value, sealed.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct SecretRecord {
+    pub secret: Secret,
+    pub sealed: Sealed,
+}
+
 /// What a create answered, for whoever asks again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct IdempotencyRecord {
-    /// Of method, path and body.
+    /// Of method, path and body, under a key of ours: whoever reads the store cannot try out what a body had in it.
     pub request: String,
     pub at: Timestamp,
     pub status: u16,

@@ -4,7 +4,9 @@ use futures_util::future::BoxFuture;
 use http::Method;
 use spec::{
     Cluster, Node, Service, Task, TaskDefinition, UsageBatch,
-    wire::{DesiredSet, Fault, JoinRequest, JoinResponse, NodeReport, RenewRequest, RouteTable, UsageTaken},
+    wire::{
+        DesiredSet, Fault, JoinRequest, JoinResponse, NodeReport, RenewRequest, RouteTable, TaskSecrets, UsageTaken,
+    },
 };
 use utoipa::{
     PartialSchema, ToSchema,
@@ -15,7 +17,7 @@ use crate::{
     api::*,
     call::{Call, Reply},
     error::Refusal,
-    handle::{clusters, definitions, identity, ledger, nodes, services, system, tasks, wire},
+    handle::{clusters, definitions, identity, ledger, nodes, secrets, services, system, tasks, wire},
 };
 
 /// Who may use a route.
@@ -115,6 +117,11 @@ routes! {
     GET "/v1/volumes" Tenant, "List volumes", () -> Page(Volume), nodes::volumes;
     DELETE "/v1/volumes/{volume}" Tenant, "Forget where a volume is", () -> Nothing, nodes::forget_volume;
 
+    POST "/v1/secrets" Tenant, "Create a secret", (CreateSecret) -> One(Secret), secrets::create_secret;
+    GET "/v1/secrets" Tenant, "List secrets, without their values", () -> Page(Secret), secrets::list;
+    GET "/v1/secrets/{secret}" Tenant, "Show a secret, without its value", () -> One(Secret), secrets::show;
+    DELETE "/v1/secrets/{secret}" Tenant, "Remove a secret that nothing uses", () -> Nothing, secrets::remove;
+
     POST "/v1/join-tokens" Tenant, "Create a token with which one node may join", (CreateJoinToken) -> One(CreatedJoinToken), identity::create_join_token;
     POST "/v1/credentials" Operator, "Create a credential for a tenant", (CreateCredential) -> One(Credential), identity::create_credential;
     GET "/v1/usage" Tenant, "Show what was used", () -> One(UsageReport), ledger::report;
@@ -124,6 +131,7 @@ routes! {
     POST "/v1/node/renew" Node, "Get the next certificate", (RenewRequest) -> One(JoinResponse), wire::renew;
     GET "/v1/node/desired" Node, "Wait for a desired set other than `after`, for 30 seconds", () -> One(DesiredSet), wire::desired;
     POST "/v1/node/report" Node, "Say what is seen", (NodeReport) -> Nothing, wire::report;
+    GET "/v1/node/secrets/{tenant}/{task}" Node, "Have the secrets of a task that this node runs", () -> One(TaskSecrets), wire::secrets;
     POST "/v1/node/usage" Node, "Hand usage to the ledger", (UsageBatch) -> One(UsageTaken), ledger::take;
 }
 

@@ -25,8 +25,8 @@ pub(crate) fn fingerprint(bytes: &[u8]) -> String {
 }
 
 /// A secret that only we can make, and make again: so a repeated create has the same answer, and the store has neither.
-pub(crate) fn derived(key: &hmac::Key, name: &str) -> String {
-    hex(hmac::sign(key, name.as_bytes()).as_ref())
+pub(crate) fn derived(key: &hmac::Key, name: impl AsRef<[u8]>) -> String {
+    hex(hmac::sign(key, name.as_ref()).as_ref())
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -3,6 +3,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 use crate::{
     digest::shortened,
     name::VolumeName,
+    secret::SecretName,
     text::{ParseError, written_as_text},
     time::{parse_bytes, print_bytes},
 };
@@ -332,7 +333,7 @@ fn parse_want(line: &str) -> Result<Want, String> {
                 Some("env") => true,
                 Some(other) => return Err(format!("a secret comes `as=file` or `as=env`, not `{other}`")),
             },
-            name: secret_name(target)?,
+            name: target.parse::<SecretName>().map_err(|error| error.to_string())?.to_string(),
         },
         "clock" => Capability::Clock(target.parse()?),
         "random" => Capability::Random(target.parse()?),
@@ -519,13 +520,6 @@ fn variable(text: &str) -> Result<String, String> {
         && !text.starts_with(|c: char| c.is_ascii_digit())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     if good { Ok(text.to_owned()) } else { Err(format!("`{text}` is not the name of an environment variable")) }
-}
-
-fn secret_name(text: &str) -> Result<String, String> {
-    let good = (1..=63).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if good { Ok(text.to_owned()) } else { Err(format!("`{text}` is not the name of a secret")) }
 }
 
 written_as_text!(

@@ -1,4 +1,8 @@
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -6,7 +10,9 @@ use utoipa::ToSchema;
 use crate::{
     capability::{Capability, Want},
     digest::Digest,
+    grants::effective,
     name::{ContainerName, Family, VolumeName},
+    secret::{SecretName, SecretValue},
     text::{ParseError, written_as_text},
 };
 
@@ -141,10 +147,14 @@ pub struct ContainerDefinition {
     /// When it ends, the task ends.
     #[serde(default = "yes")]
     pub essential: bool,
-    /// CPU time of one request, in milliseconds; the launch type's default when left out.
+    /// CPU time of one request, or of a whole command, in milliseconds. When left out: 10 seconds for a request on a node
+    /// of your own, and none for a command. The pool gives a request 50 milliseconds at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_time_max_ms: Option<u64>,
 }
+
+/// A day: what computes for longer should write down how far it is.
+const CPU_TIME_MS_MAX: u64 = 24 * 3600 * 1000;
 
 fn default_cpu_millis() -> u32 {
     100
@@ -225,6 +235,22 @@ impl TaskDefinition {
         self.role.allow.iter().cloned().chain(ports).chain(env).chain(mounts).collect()
     }
 
+    /// The secrets that some container of it really gets: its role grants them, and its image does not do without.
+    pub fn secrets(&self) -> BTreeSet<SecretName> {
+        if !self.role.allow.iter().any(|line| matches!(line, Capability::Secret { .. })) {
+            return BTreeSet::new();
+        }
+        let got = self
+            .containers
+            .iter()
+            .filter_map(|container| Some(effective(&container.wants, &self.grants_of(container)).ok()?.capabilities));
+        let names = got.flatten().filter_map(|capability| match capability {
+            Capability::Secret { name, .. } => name.parse().ok(),
+            _ => None,
+        });
+        names.collect()
+    }
+
     /// What is wrong with it as a whole, in a sentence; the types have checked the parts.
     ///
     /// # Errors
@@ -237,6 +263,10 @@ impl TaskDefinition {
         if self.launch_types.is_empty() {
             return wrong("`launch_types` is empty: name node, pool or both".to_owned());
         }
+        let secrets = self.role.allow.iter().filter(|line| matches!(line, Capability::Secret { .. })).count();
+        if secrets > SecretValue::COUNT_MAX {
+            return wrong(format!("its role grants {secrets} secrets, and {} are the most", SecretValue::COUNT_MAX));
+        }
         for (index, container) in self.containers.iter().enumerate() {
             let name = &container.name;
             if self.containers[..index].iter().any(|other| other.name == *name) {
@@ -247,6 +277,9 @@ impl TaskDefinition {
             }
             if container.memory_hard_bytes < 1 << 16 || container.memory_hard_bytes > 64 << 30 {
                 return wrong(format!("container `{name}` has a hard memory limit outside 64KiB to 64GiB"));
+            }
+            if container.cpu_time_max_ms.is_some_and(|millis| !(1..=CPU_TIME_MS_MAX).contains(&millis)) {
+                return wrong(format!("container `{name}` has a `cpu_time_max_ms` outside 1 to {CPU_TIME_MS_MAX}"));
             }
             for mount in &container.mounts {
                 if !self.volumes.iter().any(|claim| claim.name == mount.volume) {
@@ -262,5 +295,44 @@ impl TaskDefinition {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(allow: &[&str], wants: &[&str]) -> TaskDefinition {
+        let container = serde_json::json!({ "name": "app", "image": "app", "wants": wants });
+        let definition = serde_json::json!({ "family": "app", "role": { "allow": allow }, "containers": [container] });
+        serde_json::from_value(definition).unwrap()
+    }
+
+    #[test]
+    fn a_secret_takes_a_grant_and_an_image_that_does_not_do_without() {
+        for (allow, wants, want) in [
+            (&["clock:fine"][..], &[][..], &[][..]),
+            (&["secret:a", "secret:b;as=env"], &[], &["a", "b"]),
+            (&["secret:a", "secret:a;as=env"], &[], &["a"]),
+            (&["secret:a", "secret:b"], &["secret:b;optional", "env:X;optional"], &["b"]),
+            (&["clock:fine"], &["secret:b;optional"], &[]),
+        ] {
+            let names: Vec<String> = definition(allow, wants).secrets().iter().map(ToString::to_string).collect();
+            assert_eq!(names, want, "{allow:?} {wants:?}");
+        }
+    }
+
+    #[test]
+    fn a_definition_that_asks_for_too_much_is_refused_by_name() {
+        let lines: Vec<String> = (0..17).map(|index| format!("secret:s{index}")).collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        assert!(definition(&lines[..16], &[]).check().is_ok());
+        let error = definition(&lines, &[]).check().unwrap_err().to_string();
+        assert!(error.contains("grants 17 secrets, and 16 are the most"), "{error}");
+        for (millis, good) in [(0, false), (1, true), (CPU_TIME_MS_MAX, true), (CPU_TIME_MS_MAX + 1, false)] {
+            let mut definition = definition(&[], &[]);
+            definition.containers[0].cpu_time_max_ms = Some(millis);
+            assert_eq!(definition.check().is_ok(), good, "{millis}");
+        }
     }
 }

@@ -19,6 +19,7 @@ mod grants; // wants, grants, and their intersection
 mod limits; // what a run may use at most
 
 mod name; // tenants, clusters, nodes, services, tasks: names that can be a DNS label
+mod secret; // a name that stays in its folder, and bytes that print as their length
 mod time; // a point in time as a value, and durations as people write them
 mod usage; // what a run used
 
@@ -42,6 +43,7 @@ pub use object::{
     Service, ServiceSpec, ServiceStatus, Task, TaskPhase, TaskSpec, TaskStatus,
 };
 pub use reference::Reference;
+pub use secret::{SecretName, SecretValue};
 pub use text::ParseError;
 pub use time::{Timestamp, parse_bytes, parse_duration, print_bytes};
 pub use usage::{Usage, UsageBatch, UsageRecord};

@@ -11,6 +11,7 @@ use crate::{
     definition::{LaunchType, TaskDefinition, TaskDefinitionId},
     name::{ClusterName, NodeId, ServiceName, TaskId, Tenant},
     object::{NodeSpec, TaskStatus},
+    secret::{SecretName, SecretValue},
     text::ParseError,
 };
 
@@ -161,6 +162,17 @@ pub struct DesiredTask {
     /// A short-lived registry token for its images, where they are not public.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_token: Option<String>,
+}
+
+/// The values of the secrets that one task may have. A node asks for them when it starts the task, so they are in no
+/// desired set and on no disk of its.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskSecrets {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Each by its name.
+    pub secrets: BTreeMap<SecretName, SecretValue>,
 }
 
 /// What a node sees. Posted when it changes, and as a heartbeat.

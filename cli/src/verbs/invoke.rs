@@ -42,6 +42,9 @@ pub struct Args {
     /// Read variables from a file, one in each line
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
+    /// Hand in a secret, which the guest finds as /run/secrets/NAME
+    #[arg(long, value_name = "NAME=FILE")]
+    secret: Vec<flags::SecretFile>,
     /// Grant a capability
     #[arg(long, value_name = "CAPABILITY")]
     allow: Vec<Capability>,
@@ -87,6 +90,7 @@ impl Args {
             headers: self.header.iter().cloned().collect::<HeaderMap>(),
             body: self.body()?.into(),
             env: flags::environment(&self.env_file, &self.env)?,
+            secrets: flags::secrets(&self.secret)?,
             allow: self.allow.clone(),
             time_max: self.timeout,
         };

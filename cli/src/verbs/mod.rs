@@ -24,6 +24,7 @@ pub mod stop;
 pub mod cluster;
 pub mod demo;
 pub mod invoke;
+pub mod secret;
 pub mod service;
 pub mod task;
 pub mod up;
@@ -80,6 +81,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Verb::Cluster(verb) => verb.run(&home).map(done),
         Verb::Task(verb) => verb.run(&home).map(done),
         Verb::Service(verb) => verb.run(&home).map(done),
+        Verb::Secret(verb) => verb.run(&home).map(done),
         Verb::Invoke(args) => args.run(&home),
         Verb::Usage(args) => args.run(&home).map(done),
         Verb::Token(verb) => verb.run(&home).map(done),

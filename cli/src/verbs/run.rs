@@ -20,7 +20,7 @@ use crate::{
     after_help = "IMAGE is a name from `margay images`, REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST (fetched when it is
 missing), a .wasm file, an OCI layout (folder or tar), or an archive of `docker save`.
 
-A guest reaches nothing except its ports, variables and volumes from these flags, and what --allow grants.
+A guest reaches nothing except its ports, variables, secrets and volumes from these flags, and what --allow grants.
 Exits with the guest's code, with 128 + N when signal N ended it, and with 125 when margay failed.
 
 Examples:
@@ -48,6 +48,9 @@ pub struct Args {
     /// Read variables from a file, one in each line
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
+    /// Hand in a secret, which the guest finds as /run/secrets/NAME
+    #[arg(long, value_name = "NAME=FILE")]
+    secret: Vec<flags::SecretFile>,
     /// Mount a volume, or a folder of this machine
     #[arg(short, long, value_name = "SOURCE:PATH[:ro]")]
     volume: Vec<Mounted>,
@@ -121,6 +124,7 @@ impl Args {
             entrypoint: self.entrypoint.clone().map(|program| vec![program]),
             command: self.arguments.clone(),
             env: flags::environment(&self.env_file, &self.env)?,
+            secrets: flags::secrets(&self.secret)?,
             ports: self.publish.clone(),
             mounts: self.volume.clone(),
             allow: self.allow.clone(),

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Subcommand;
-use orchestrator::{RegisteredDefinition, RunTask};
+use orchestrator::{Client, RegisteredDefinition, RunTask};
 use spec::{ClusterName, LaunchType, ServiceName, Task, TaskDefinition, TaskDefinitionId, TaskId, TaskPhase};
 
 use crate::{
@@ -94,6 +94,7 @@ impl Verb {
                 let client = control.client(home)?;
                 let registered = block_on(async { Ok(client.register(&definition).await?) })?;
                 tell_grants(&registered);
+                block_on(tell_secrets(&client, &registered.definition))?;
                 output.record(&registered, |registered| registered.id.to_string())
             }
             Self::Run { definition, cluster, launch_type, count, control } => {
@@ -167,6 +168,19 @@ fn tell_grants(registered: &RegisteredDefinition) {
             talk(format_args!("{}: optional, and not granted: {capability}", container.container));
         }
     }
+}
+
+/// Its tasks would wait for secrets that nobody has made.
+async fn tell_secrets(client: &Client, definition: &TaskDefinition) -> anyhow::Result<()> {
+    let mut wanted = definition.secrets();
+    if !wanted.is_empty() {
+        let there = client.secrets().await?;
+        wanted.retain(|name| there.iter().all(|secret| secret.name != *name));
+    }
+    for name in wanted {
+        talk(format_args!("Secret `{name}` is not there yet: margay secret create {name} FILE"));
+    }
+    Ok(())
 }
 
 fn table(tasks: &[Task]) -> Table {

@@ -11,5 +11,6 @@ mod commands; // run a command: arguments, codes, environment, stdin
 mod pages; // run a server: ports, background, logs, stop
 mod registry; // login, push, pull
 mod platform; // up, cluster, task, service, ingress, and what happens when something is killed
+mod secrets; // from a file to a guest, and nowhere else
 mod bad_input; // what is refused, and in which words
 mod native; // Linux images

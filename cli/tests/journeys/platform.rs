@@ -1,6 +1,7 @@
 //! `margay up`: from an image to a page behind the ingress, and what happens when something is killed.
 
 use std::{
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,8 +13,11 @@ use serde_json::Value;
 
 use crate::{
     images::build_cats,
-    stage::{Running, Stage, eventually, get, samples, signal},
+    stage::{Running, Said, Stage, eventually, get, samples, signal},
 };
+
+/// A platform on ports that nobody has.
+const UP: [&str; 7] = ["up", "--server-port", "0", "--registry-port", "0", "--ingress-port", "0"];
 
 /// A platform on ports of its own.
 pub struct Up {
@@ -24,7 +28,18 @@ pub struct Up {
 
 impl Up {
     pub fn start(stage: &Stage) -> Self {
-        let mut running = stage.start(["up", "--server-port", "0", "--registry-port", "0", "--ingress-port", "0"]);
+        Self::run(stage, stage.command(UP))
+    }
+
+    /// One that logs everything it has to say.
+    pub fn start_loud(stage: &Stage) -> Self {
+        let mut command = stage.command(UP);
+        command.env("MARGAY_LOG", "debug");
+        Self::run(stage, command)
+    }
+
+    fn run(stage: &Stage, command: Command) -> Self {
+        let mut running = stage.begin(command);
         let first = running.line();
         assert!(first.starts_with("margay is up"), "{first}: {:?}", running.end());
         let record = record(stage);
@@ -34,10 +49,15 @@ impl Up {
         Self { running, registry, ingress }
     }
 
-    pub fn end(self) {
+    pub fn pid(&self, stage: &Stage, name: &str) -> i32 {
+        pid_of(stage, name).expect("a process")
+    }
+
+    pub fn end(self) -> Said {
         self.running.signal("INT");
         let said = self.running.end();
         assert_eq!(said.code, 0, "{said:?}");
+        said
     }
 }
 

@@ -99,7 +99,11 @@ impl Stage {
 
     /// Starts `margay` and leaves it running.
     pub fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
-        let mut command = self.command(arguments);
+        self.begin(self.command(arguments))
+    }
+
+    /// Starts a command of [`command`](Self::command) and leaves it running.
+    pub fn begin(&self, mut command: Command) -> Running {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("margay starts");
         let out = BufReader::new(child.stdout.take().expect("piped"));

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -36,7 +37,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
 /// What is prepared already is opened within milliseconds; an adopted container is not left unwatched for longer.
 const PREPARED_TIME_MAX: Duration = Duration::from_secs(2);
-/// A task that nobody asked to repeat is given up when its image cannot be had after so many tries.
+/// A task that nobody asked to repeat is given up when its image or a secret cannot be had after so many tries.
 const FETCHES_MAX: u32 = 5;
 
 /// One container of a task, from its first start to its last end.
@@ -152,7 +153,7 @@ impl Life {
             None => chain(error),
         };
         let exit_code = match error {
-            Error::Fetch { .. } => RETRY_CODE,
+            Error::Fetch { .. } | Error::Refused(_) => RETRY_CODE,
             _ => 125,
         };
         Ended { exit_code, reason: Some(reason), never_started: true, usage: None }
@@ -231,7 +232,7 @@ impl Life {
         }
     }
 
-    /// Fetches the image and makes it ready, and lets wants and grants meet.
+    /// Fetches the image and the secrets, makes the image ready, and lets wants and grants meet.
     async fn prepare(&self) -> Result<Launch> {
         let definition = &self.definition;
         let digest = definition.digest.ok_or_else(|| Error::NoSuchImage(definition.image.clone()))?;
@@ -246,7 +247,8 @@ impl Life {
             }
             other => other?,
         };
-        Launch::decide(container(&self.host, &self.task, definition)?, ready, args)
+        let secrets = self.host.secrets_of(&self.task, &self.board).await?;
+        Launch::decide(Container { secrets, ..container(&self.host, &self.task, definition)? }, ready, args)
     }
 
     async fn make_ready(&self, digest: &Digest) -> Result<(Vec<String>, Ready)> {
@@ -478,7 +480,7 @@ impl Life {
     }
 }
 
-/// Stands for an end that may well go better next time: the image was not to be had.
+/// Stands for an end that may well go better next time: the image was not to be had, or a secret.
 const RETRY_CODE: i32 = -1;
 
 /// Asks a process to end, and sees to it.
@@ -531,6 +533,7 @@ fn container(host: &Host, task: &DesiredTask, definition: &ContainerDefinition) 
         owner: task.tenant.to_string(),
         image: definition.digest.ok_or_else(|| Error::NoSuchImage(definition.image.clone()))?,
         env: definition.env.clone(),
+        secrets: BTreeMap::new(),
         ports: definition.ports.iter().filter_map(publish).collect(),
         ingress_ports: http.map(|port| port.container_port).collect(),
         mounts: definition

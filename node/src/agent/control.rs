@@ -24,6 +24,9 @@ pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 /// A long poll is answered after 30 s at the latest.
 pub(super) const POLL_TIME_MAX: Duration = Duration::from_secs(45);
 
+/// After a failure to reach the control plane; it is back within two seconds, and thousands of nodes wait for it.
+pub(super) const RETRY_AFTER: Duration = Duration::from_millis(300);
+
 type Sender = SendRequest<Full<Bytes>>;
 
 /// One conversation with the control plane: requests one after the other over one connection, made again when it broke.

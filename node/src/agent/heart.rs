@@ -20,7 +20,7 @@ use super::{
     blanks::Blanks,
     cache::{Cache, sweep_incoming},
     capacity::node_spec,
-    control::{ANSWER_TIME_MAX, Control, POLL_TIME_MAX},
+    control::{ANSWER_TIME_MAX, Control, POLL_TIME_MAX, RETRY_AFTER},
     converge::{Step, TaskKey, converge},
     found::{self, FoundTask},
     host::Host,
@@ -99,8 +99,6 @@ const MEASURE_EVERY: Duration = Duration::from_secs(10);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Half of the seven days for which a certificate is good.
 const RENEW_AFTER: Duration = Duration::from_secs(3 * 24 * 3600 + 12 * 3600);
-/// After a failure to reach the control plane; it is back within two seconds, and thousands of nodes wait for it.
-const RETRY_AFTER: Duration = Duration::from_millis(300);
 /// For a task to end at the end of the platform: its grace and then some.
 const END_TIME_MAX: Duration = Duration::from_secs(15);
 
@@ -438,7 +436,7 @@ impl Agent {
     }
 }
 
-/// Tokens are for minutes, and secrets: they are not kept.
+/// Tokens are for minutes, and for nobody else: they are not kept.
 fn without_tokens(set: &DesiredSet) -> DesiredSet {
     let mut set = set.clone();
     set.tasks.iter_mut().for_each(|task| task.pull_token = None);

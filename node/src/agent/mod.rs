@@ -13,6 +13,7 @@ mod join; // how a machine becomes a node, and stays one
 mod cache; // images on their way in
 mod blanks; // workers that wait for a task
 mod host; // what all tasks of a node share
+mod secrets; // what a task may have, asked for when it starts
 mod container; // one container's life, restarts and idle times included
 mod worker; // a container's process: start, adopt, idle, stop
 mod task; // a task: its containers together

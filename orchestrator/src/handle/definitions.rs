@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use spec::{Family, LaunchType, TaskDefinition, TaskDefinitionId, Tenant, effective};
+use spec::{Capability, Family, LaunchType, TaskDefinition, TaskDefinitionId, Tenant, effective};
 use store::{Compare, Txn};
 use tokio::time::timeout;
 
@@ -27,7 +27,7 @@ pub(crate) async fn register(call: Call) -> Result<Reply, Refusal> {
     }
     let tenant = call.tenant()?;
     let runs = resolve(&call, tenant, &mut definition).await?;
-    grants(&definition)?;
+    check_native(&grants(&definition)?, &runs)?;
     create(&call, || {
         let (call, definition, runs) = (&call, definition.clone(), runs.clone());
         Box::pin(async move { next_revision(call, definition, runs).await })
@@ -94,6 +94,22 @@ fn grants(definition: &TaskDefinition) -> Result<Vec<ContainerGrants>, Refusal> 
         })
     };
     definition.containers.iter().map(of).collect()
+}
+
+/// A node would refuse it as well, once somebody waits for the task.
+fn check_native(grants: &[ContainerGrants], runs: &[Runs]) -> Result<(), Refusal> {
+    for (grants, runs) in grants.iter().zip(runs) {
+        let secret = grants.effective.iter().find(|line| matches!(line, Capability::Secret { .. }));
+        if let (Some(line), Runs::Native(_)) = (secret, runs) {
+            let message = format!(
+                "container `{}` is a Linux program, and secrets are for Wasm so far: `{line}`",
+                grants.container
+            );
+            return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "native-secret", message)
+                .hint("take the line out of `allow`, or put what needs it into a task of its own"));
+        }
+    }
+    Ok(())
 }
 
 fn shown(record: DefinitionRecord) -> Result<RegisteredDefinition, Refusal> {

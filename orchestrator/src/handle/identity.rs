@@ -51,13 +51,13 @@ pub(crate) async fn create_join_token(call: Call) -> Result<Reply, Refusal> {
 }
 
 fn join_secret(call: &Call, seed: &str) -> String {
-    secret::derived(&call.app.key, &format!("join {seed}"))
+    secret::derived(&call.app.key, format!("join {seed}"))
 }
 
 pub(crate) async fn create_credential(call: Call) -> Result<Reply, Refusal> {
     let CreateCredential { tenant } = call.json()?;
     let (address, ca_fingerprint) = (address(&call)?, call.app.ca.fingerprint.clone());
-    let token_of = |seed: &str| secret::derived(&call.app.key, &format!("credential {seed}"));
+    let token_of = |seed: &str| secret::derived(&call.app.key, format!("credential {seed}"));
     let reply = create(&call, || {
         let (tenant, seed) = (tenant.clone(), secret::random_hex());
         let key = keys::credential(&secret::hashed(&token_of(&seed)));

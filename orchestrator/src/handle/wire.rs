@@ -9,6 +9,7 @@ use spec::{
 use store::{Compare, Txn};
 use tokio::time::{Instant, timeout_at};
 
+use super::secrets;
 use crate::{
     app::{App, now},
     ca::Leaf,
@@ -130,6 +131,12 @@ pub(crate) async fn renew(call: Call) -> Result<Reply, Refusal> {
         true => Reply::ok(&welcome(&call.app, id, leaf)),
         false => Err(Refusal::conflict()),
     }
+}
+
+/// Not in the desired set: that is told again with every change of anything, and kept on the node's disk.
+pub(crate) async fn secrets(call: Call) -> Result<Reply, Refusal> {
+    let node = this_node(&call).await?.value;
+    secrets::of_task(&call.app, &node, &call.param("tenant")?, &call.param("task")?).await
 }
 
 pub(crate) async fn desired(call: Call) -> Result<Reply, Refusal> {

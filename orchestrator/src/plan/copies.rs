@@ -108,6 +108,10 @@ impl<'a> Draft<'a> {
             Ok(failures) => failures,
             Err(reason) => return self.wait(line, reason),
         };
+        // Before an old copy makes way for one that cannot start.
+        if let Err(reason) = self.check_secrets(&line.key.0, line.definition) {
+            return self.wait(line, reason);
+        }
         let service = line.service;
         let need = Need {
             tenant: &line.key.0,
