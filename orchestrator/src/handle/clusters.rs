@@ -6,7 +6,7 @@ use crate::{
     app::now,
     call::{Call, Reply},
     create::{Made, create},
-    error::Refusal,
+    error::{Refusal, few},
     keys,
     records::{Kept, TaskRecord, encode},
 };
@@ -47,17 +47,29 @@ pub(crate) async fn delete(call: Call) -> Result<Reply, Refusal> {
     // Nobody puts anything in between the look and the deletion.
     let _alone = call.app.clusters.write().await;
     let cluster = find(&call, &name).await?;
-    let services = call.app.store.range(Query::prefix(keys::services_in(tenant, &name)).keys_only()).await?.count;
-    if services > 0 {
-        let message = format!("cluster `{name}` still has services: {services}");
-        return Err(Refusal::in_use(message).hint("delete them first: margay service delete"));
+    let prefix = keys::services_in(tenant, &name);
+    let services = call.app.store.range(Query::prefix(prefix.clone()).keys_only()).await?;
+    let services = services.kvs.iter().filter_map(|kv| kv.key.strip_prefix(&prefix));
+    let services: Vec<String> = services.map(|service| format!("`{service}`")).collect();
+    if let [first, ..] = services.as_slice() {
+        let message = format!("cluster `{name}` still has services: {}", few(&services));
+        let first = first.trim_matches('`');
+        return Err(Refusal::in_use(message).hint(match services.len() {
+            1 => format!("delete it first: margay service delete {first} --cluster {name}"),
+            _ => format!("delete them first, as with margay service delete {first} --cluster {name}"),
+        }));
     }
     let tasks: Vec<Kept<TaskRecord>> = call.app.list(keys::tasks(tenant)).await?;
     let live = |task: &&Kept<TaskRecord>| task.value.task.spec.cluster == name && !task.value.has_ended();
-    let live = tasks.iter().filter(live).count();
-    if live > 0 {
-        let message = format!("cluster `{name}` still has tasks that have not ended: {live}");
-        return Err(Refusal::in_use(message).hint("stop them first (margay task stop), or wait until they have ended"));
+    let live: Vec<&Kept<TaskRecord>> = tasks.iter().filter(live).collect();
+    if !live.is_empty() {
+        let names: Vec<String> = live.iter().map(|task| format!("`{}`", task.value.id())).collect();
+        let message = format!("cluster `{name}` still has tasks that have not ended: {}", few(&names));
+        let wanted = live.iter().find(|task| task.value.is_wanted());
+        return Err(Refusal::in_use(message).hint(match wanted {
+            Some(task) => format!("stop them first, as with margay task stop {}", task.value.id()),
+            None => "they are ending: try again in a moment".to_owned(),
+        }));
     }
     let key = keys::cluster(tenant, &name);
     let txn = Txn::new().when(Compare::ModRev(key.clone(), cluster.mod_rev)).delete(key);

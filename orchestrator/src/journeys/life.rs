@@ -76,8 +76,12 @@ async fn an_app_lives_from_its_definition_to_its_end() {
         assert_eq!(task.spec.node.unwrap().as_str(), "n1");
     }
     let error = client.delete_cluster(&cluster).await.unwrap_err();
-    assert_eq!(error.to_string(), "cluster `allthecats` still has services: 1");
+    assert_eq!(error.to_string(), "cluster `allthecats` still has services: `cats`");
+    assert_eq!(error.hint().unwrap(), "delete it first: margay service delete cats --cluster allthecats");
     client.delete_service(&cluster, &name).await.unwrap();
+    let error = client.delete_cluster(&cluster).await.unwrap_err();
+    assert!(error.to_string().starts_with("cluster `allthecats` still has tasks that have not ended: `ca"), "{error}");
+    assert!(error.hint().unwrap().starts_with("stop them first, as with margay task stop cats-"), "{error}");
     for task in &tasks {
         client.stop(&task.id).await.unwrap();
     }
@@ -145,7 +149,14 @@ async fn whoever_cannot_be_served_is_told_what_to_do() {
             "a service `here` is there already",
             "update",
         ),
-        ("DELETE", "/v1/clusters/main", json!(null), 409, "cluster `main` still has services: 1", "delete them first"),
+        (
+            "DELETE",
+            "/v1/clusters/main",
+            json!(null),
+            409,
+            "cluster `main` still has services: `here`",
+            "margay service delete here --cluster main",
+        ),
         ("GET", "/v1/tasks?limit=0", json!(null), 400, "`limit` is 1 to 1000", ""),
         ("GET", "/v1/nothing", json!(null), 404, "there is nothing at this path", "openapi"),
         ("PUT", "/v1/clusters", json!(null), 405, "`/v1/clusters` has no PUT", ""),
