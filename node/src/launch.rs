@@ -65,6 +65,21 @@ pub(crate) struct Launch {
     ready: Ready,
 }
 
+/// How much of a processor one request may have, or a command. In the pool nobody gets more than its default by asking.
+fn cpu_time(
+    asked: Option<Duration>,
+    launch_type: LaunchType,
+    serves: bool,
+    default: Option<Duration>,
+) -> Option<Duration> {
+    match (asked, launch_type) {
+        (Some(time), LaunchType::Node) => Some(time),
+        (Some(time), LaunchType::Pool) => Some(default.map_or(time, |most| time.min(most))),
+        (None, LaunchType::Node) if serves => Some(OWN_CPU_TIME_MAX),
+        (None, LaunchType::Node | LaunchType::Pool) => default,
+    }
+}
+
 /// What a container listens on, held by its supervisor for as long as the container is wanted.
 #[derive(Debug, Default)]
 pub(crate) struct Doors {
@@ -155,11 +170,7 @@ impl Launch {
             limits.memory_bytes_max = bytes;
         }
         let serves = matches!(&ready, Ready::Wasm { prepared, .. } if prepared.facts.world == World::Http);
-        limits.cpu_time_max = match (container.cpu_time_max, container.launch_type) {
-            (Some(time), _) => Some(time),
-            (None, LaunchType::Node) if serves => Some(OWN_CPU_TIME_MAX),
-            (None, LaunchType::Node | LaunchType::Pool) => limits.cpu_time_max,
-        };
+        limits.cpu_time_max = cpu_time(container.cpu_time_max, container.launch_type, serves, limits.cpu_time_max);
         if container.wall_time_max.is_some() {
             limits.wall_time_max = container.wall_time_max;
         }
@@ -562,6 +573,25 @@ mod tests {
             cpu_millis: None,
             launch_type: LaunchType::Node,
             adoptable: false,
+        }
+    }
+
+    #[test]
+    fn a_definition_decides_about_cpu_time_on_own_nodes_and_the_pool_about_its_own() {
+        let ms = Duration::from_millis;
+        for (asked, launch_type, serves, want) in [
+            (None, LaunchType::Node, true, Some(ms(10_000))),
+            (Some(ms(200)), LaunchType::Node, true, Some(ms(200))),
+            (Some(ms(60_000)), LaunchType::Node, true, Some(ms(60_000))),
+            (None, LaunchType::Pool, true, Some(ms(50))),
+            (Some(ms(20)), LaunchType::Pool, true, Some(ms(20))),
+            (Some(ms(200)), LaunchType::Pool, true, Some(ms(50))),
+            (None, LaunchType::Node, false, None),
+            (None, LaunchType::Pool, false, None),
+            (Some(ms(200)), LaunchType::Pool, false, Some(ms(200))),
+        ] {
+            let default = if serves { Limits::for_requests() } else { Limits::for_commands() }.cpu_time_max;
+            assert_eq!(cpu_time(asked, launch_type, serves, default), want, "{asked:?} {launch_type:?} {serves}");
         }
     }
 
