@@ -24,6 +24,7 @@ use crate::{
     request::LocalImage,
     running::{Happening, Running},
     tasks::{self, Origin, Owned, Phase, ProcessId, Status, TaskRecord},
+    tuning::PrivateNetwork,
 };
 
 /// One request to an image that answers requests.
@@ -45,6 +46,8 @@ pub struct InvokeRequest {
     pub secrets: BTreeMap<SecretName, SecretValue>,
     /// What else is granted.
     pub allow: Vec<Capability>,
+    /// Internal addresses that grants with `;private` may reach.
+    pub private_networks: Vec<PrivateNetwork>,
     /// For the whole answer.
     pub time_max: Duration,
 }
@@ -166,7 +169,7 @@ async fn run(home: &Home, request: InvokeRequest, launch: &Launch, owned: &Owned
     let short = crate::sockets::below(&folder, &path);
     let listener = UnixListener::bind(&short).map_err(Error::file("make socket", &path))?;
     let doors = Doors { published: Vec::new(), ingress: vec![(port, listener)] };
-    let broker = runtime::Broker::default();
+    let broker = runtime::Broker::new(request.private_networks.iter().map(|network| network.host()));
     let mut running = launch.start(home, owned.folder(), &doors, Streams::default(), &broker, None).await?;
     let mut status = Status::starting(ProcessId::this());
     status.phase = Phase::Running;

@@ -16,6 +16,7 @@ mod running; // the process that runs it, worker or shim
 mod local; // one task without a server
 mod keeper; // the same in the background
 
+mod tuning; // what the owner of a node has said about it
 mod invoke; // one request to an image, and what it cost
 
 mod agent; // a node of a cluster: whatever should run here, runs
@@ -36,3 +37,4 @@ pub use invoke::{InvokeOutcome, InvokeRequest, invoke};
 pub use keeper::{detach, keep};
 pub use local::{GRACE, run_local};
 pub use request::{LocalImage, MountSource, Mounted, Note, Publish, RunOutcome, RunRequest, Started};
+pub use tuning::{PrivateNetwork, Tuning};

@@ -138,7 +138,7 @@ async fn supervise(
 ) -> Result<Ended> {
     let mut asked_to_stop = Asked::listen()?;
     let doors = Doors { published: launch.open_ports().map_err(|e| name_owner(home, e))?, ingress: Vec::new() };
-    let broker = runtime::Broker::default();
+    let broker = runtime::Broker::new(request.private_networks.iter().map(|network| network.host()));
     let mut running = launch.start(home, owned.folder(), &doors, streams, &broker, None).await?;
     status.process = running.process();
     status.ports = doors.ports();

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 use spec::{Capability, Digest, PublishedPort, SecretName, SecretValue, Usage, VolumeName};
 
-use crate::error::Error;
+use crate::{error::Error, tuning::PrivateNetwork};
 
 /// What `margay run` was asked for: one task on this machine, without a server.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub struct RunRequest {
     pub mounts: Vec<Mounted>,
     /// `--allow`.
     pub allow: Vec<Capability>,
+    /// `--private-network`.
+    pub private_networks: Vec<PrivateNetwork>,
     /// `-m`.
     pub memory_bytes_max: Option<u64>,
     /// `--cpu-time`: of one request, or of the command.
@@ -173,6 +175,7 @@ impl RunRequest {
             ports: Vec::new(),
             mounts: Vec::new(),
             allow: Vec::new(),
+            private_networks: Vec::new(),
             memory_bytes_max: None,
             cpu_time_max: None,
             wall_time_max: None,

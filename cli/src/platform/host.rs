@@ -1,12 +1,16 @@
 //! A node on a machine of its own: its agent, and the ingress by which the other nodes reach its tasks.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    time::Duration,
+};
 
 use anyhow::Context as _;
-use node::JoinOptions;
+use node::{JoinOptions, PrivateNetwork};
 use spec::wire::JoinToken;
 
 use crate::{
+    flags,
     home::Home,
     output::{line, talk},
     verbs::up::asked_to_end,
@@ -31,6 +35,51 @@ pub struct Door {
     peers_port: u16,
 }
 
+/// How a node behaves.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Tuning {
+    /// Open an internal network to grants with `;private`: the second of the two keys
+    #[arg(long, value_name = "ADDRESS/BITS")]
+    pub private_network: Vec<PrivateNetwork>,
+    /// End the worker of a service in the pool after so long without a request; the next one starts it [default: 1m]
+    #[arg(long, value_name = "DURATION", value_parser = idle_after)]
+    idle_after: Option<Duration>,
+    /// Keep so many workers ready for whoever needs one; each takes about 10 MB [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=BLANK_WORKERS_MAX))]
+    blank_workers: Option<u32>,
+}
+
+/// More than wake up at the same time on one machine.
+const BLANK_WORKERS_MAX: i64 = 64;
+/// Below a second workers would come and go under a visitor who reads; who means never has a day.
+const IDLE_AFTER: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+
+fn idle_after(text: &str) -> Result<Duration, String> {
+    let after = flags::duration(text)?;
+    match IDLE_AFTER.contains(&after) {
+        true => Ok(after),
+        false => Err("use 1s to 24h".to_owned()),
+    }
+}
+
+impl Tuning {
+    /// For the node.
+    pub fn chosen(&self) -> node::Tuning {
+        let Self { private_network, idle_after, blank_workers } = self.clone();
+        node::Tuning { private_networks: private_network, idle_after, blank_workers }
+    }
+
+    /// The same, for the process that is the node.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut say = |flag: &str, value: String| words.extend([flag.to_owned(), value]);
+        self.private_network.iter().for_each(|network| say("--private-network", network.to_string()));
+        self.idle_after.iter().for_each(|after| say("--idle-after", format!("{}ms", after.as_millis())));
+        self.blank_workers.iter().for_each(|count| say("--blank-workers", count.to_string()));
+        words
+    }
+}
+
 /// Joins, and then runs the node unless told not to.
 pub async fn join_and_run(
     home: &Home,
@@ -47,27 +96,28 @@ pub async fn join_and_run(
     line(format_args!("{name}"));
     match no_run {
         true => Ok(()),
-        false => supervise(home, sockets, false).await,
+        // What was said now is in the node's settings already.
+        false => supervise(home, sockets, Vec::new()).await,
     }
 }
 
 /// Runs a node that has joined.
-pub async fn run(home: &Home, door: &Door, leave: bool) -> anyhow::Result<()> {
+pub async fn run(home: &Home, door: &Door, tuning: &Tuning, leave: bool) -> anyhow::Result<()> {
     let ports = Ports::last(home);
     let address = door.listen.or(ports.address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    supervise(home, Sockets::bind(home, door, address)?, leave).await
+    let leave = leave.then(|| "--leave".to_owned());
+    supervise(home, Sockets::bind(home, door, address)?, tuning.words().into_iter().chain(leave).collect()).await
 }
 
-async fn supervise(home: &Home, sockets: Sockets, leave: bool) -> anyhow::Result<()> {
+async fn supervise(home: &Home, sockets: Sockets, words: Vec<String>) -> anyhow::Result<()> {
     let asked = asked_to_end()?;
     let ingress = sockets.ingress.local_addr()?;
     let ingress_sockets = vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)];
-    let leave = leave.then(|| "--leave".to_owned());
     let mut supervisor = Supervisor::new(
         home.clone(),
         vec![
             Process::new("ingress", vec!["ingress".to_owned()], ingress_sockets),
-            Process::new("node", ["node".to_owned()].into_iter().chain(leave).collect(), Vec::new()),
+            Process::new("node", ["node".to_owned()].into_iter().chain(words).collect(), Vec::new()),
         ],
     );
     for process in &mut supervisor.processes {

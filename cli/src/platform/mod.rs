@@ -59,6 +59,8 @@ pub struct Settings {
     /// Whose the clusters, services and repositories made here are
     #[arg(long, value_name = "NAME", default_value = "me")]
     pub user: Tenant,
+    #[command(flatten)]
+    pub tuning: host::Tuning,
 }
 
 /// What the four listen on.
@@ -149,7 +151,7 @@ impl Platform {
             peers: sockets.peers.local_addr()?,
             processes: Vec::new(),
         };
-        let supervisor = Supervisor::new(home.clone(), processes(&record, sockets));
+        let supervisor = Supervisor::new(home.clone(), processes(&record, sockets, &settings.tuning));
         let mut platform = Self { home: home.clone(), supervisor, record, _lock: lock };
         match platform.wake().await {
             Ok(()) => Ok(platform),
@@ -259,7 +261,7 @@ impl Platform {
 }
 
 /// The processes in the order in which they are started, and what each is told.
-fn processes(record: &Record, sockets: Sockets) -> Vec<Process> {
+fn processes(record: &Record, sockets: Sockets, tuning: &host::Tuning) -> Vec<Process> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let registry = record.registry.to_string();
     let server = words(&["server", "--registry", &registry, "--user", &record.user]);
@@ -267,7 +269,7 @@ fn processes(record: &Record, sockets: Sockets) -> Vec<Process> {
         Process::new("registry", words(&["registry"]), vec![(LISTEN_FD, sockets.registry)]),
         Process::new("server", server, vec![(LISTEN_FD, sockets.server)]),
         Process::new("ingress", words(&["ingress"]), vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)]),
-        Process::new("node", words(&["node"]), Vec::new()),
+        Process::new("node", words(&["node"]).into_iter().chain(tuning.words()).collect(), Vec::new()),
     ]
 }
 

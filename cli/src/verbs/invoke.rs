@@ -2,7 +2,7 @@ use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use node::{InvokeOutcome, InvokeRequest};
+use node::{InvokeOutcome, InvokeRequest, PrivateNetwork};
 use serde::Serialize;
 use spec::{Capability, Usage};
 
@@ -48,6 +48,9 @@ pub struct Args {
     /// Grant a capability
     #[arg(long, value_name = "CAPABILITY")]
     allow: Vec<Capability>,
+    /// Open an internal network to grants with `;private`: the second of the two keys
+    #[arg(long, value_name = "ADDRESS/BITS")]
+    private_network: Vec<PrivateNetwork>,
     /// How long the whole answer may take
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = flags::duration)]
     timeout: Duration,
@@ -92,6 +95,7 @@ impl Args {
             env: flags::environment(&self.env_file, &self.env)?,
             secrets: flags::secrets(&self.secret)?,
             allow: self.allow.clone(),
+            private_networks: self.private_network.clone(),
             time_max: self.timeout,
         };
         let preparing = || talk(format_args!("Preparing the image: checking its layers, making machine code"));

@@ -6,7 +6,7 @@ use crate::{
     control::Control,
     home::Home,
     output::{Output, Table, ago, line, now, size},
-    platform::host::{self, Door},
+    platform::host::{self, Door, Tuning},
     serve::{self, Child},
     verbs::{block_on, token, word},
 };
@@ -27,6 +27,8 @@ struct Running {
     /// Let tasks run on when it is asked to end, for the next one to adopt: an upgrade
     #[arg(long)]
     leave: bool,
+    #[command(flatten)]
+    tuning: Tuning,
     #[command(flatten)]
     door: Door,
     #[command(flatten)]
@@ -49,6 +51,8 @@ enum Verb {
         /// Join, and end without running the node
         #[arg(long)]
         no_run: bool,
+        #[command(flatten)]
+        tuning: Tuning,
         #[command(flatten)]
         door: Door,
     },
@@ -96,12 +100,12 @@ impl Running {
     /// The agent alone for `margay up`, which has an ingress of its own; else both.
     fn run(self, home: &Home) -> anyhow::Result<()> {
         if !self.child.has_parent() {
-            return block_on(host::run(home, &self.door, self.leave));
+            return block_on(host::run(home, &self.door, &self.tuning, self.leave));
         }
         self.child.settle()?;
         serve::log();
         let at_end = if self.leave { AtEnd::Leave } else { AtEnd::Stop };
-        let config = AgentConfig { at_end, ..AgentConfig::new(home.node().clone()) };
+        let config = AgentConfig { at_end, tuning: self.tuning.chosen(), ..AgentConfig::new(home.node().clone()) };
         serve::until_asked(|stop| async move { Ok(Agent::open(config)?.serve(stop, || ()).await?) })
     }
 }
@@ -109,8 +113,8 @@ impl Running {
 impl Verb {
     fn run(self, home: &Home) -> anyhow::Result<()> {
         match self {
-            Self::Join { token, name, zone, no_run, door } => {
-                let options = JoinOptions { name, zone, ..JoinOptions::default() };
+            Self::Join { token, name, zone, no_run, tuning, door } => {
+                let options = JoinOptions { name, zone, tuning: tuning.chosen(), ..JoinOptions::default() };
                 block_on(host::join_and_run(home, &token.parse()?, options, &door, no_run))
             }
             Self::Token(wanted) => wanted.make(home),

@@ -1,7 +1,7 @@
 use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
-use node::{Mounted, Note, Publish, RunRequest, Started};
+use node::{Mounted, Note, PrivateNetwork, Publish, RunRequest, Started};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use spec::Capability;
 
@@ -60,6 +60,9 @@ pub struct Args {
     /// Grant a capability, as in `fs:/data#rw;volume=book;max=1g`
     #[arg(long, value_name = "CAPABILITY")]
     allow: Vec<Capability>,
+    /// Open an internal network to grants with `;private`: the second of the two keys
+    #[arg(long, value_name = "ADDRESS/BITS")]
+    private_network: Vec<PrivateNetwork>,
     /// End each request, or the command, after this time
     #[arg(long, value_name = "DURATION", value_parser = flags::duration)]
     timeout: Option<Duration>,
@@ -128,6 +131,7 @@ impl Args {
             ports: self.publish.clone(),
             mounts: self.volume.clone(),
             allow: self.allow.clone(),
+            private_networks: self.private_network.clone(),
             memory_bytes_max: self.memory,
             cpu_time_max: self.cpu_time,
             wall_time_max: self.timeout,
@@ -177,10 +181,24 @@ fn tell(note: &Note) {
             }
         }
         Note::Denied { line, count } if *count == 1 => {
-            talk(format_args!("Denied: {line}\n{} grant it: --allow '{line}'", Paint::on_stderr().hint("hint:")));
+            talk(format_args!("Denied: {line}\n{} {}", Paint::on_stderr().hint("hint:"), to_grant(line)));
         }
         Note::Denied { line, count } => talk(format_args!("Denied: {line} ({count} times)")),
         _ => {}
+    }
+}
+
+/// What would grant `line`. Whether one key or both are missing for an internal address, only the broker knows.
+fn to_grant(line: &str) -> String {
+    match line.parse() {
+        Ok(Capability::NetOut { private: true, host, .. }) => {
+            let network = match host {
+                spec::Host::Address(address) => address.to_string(),
+                _ => "ADDRESS/BITS".to_owned(),
+            };
+            format!("it is an internal address, which takes two keys: --allow '{line}' --private-network {network}")
+        }
+        _ => format!("grant it: --allow '{line}'"),
     }
 }
 

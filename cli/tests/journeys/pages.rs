@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{
     images::{build, build_cats},
-    stage::{Stage, eventually, get},
+    stage::{Stage, eventually, get, samples},
 };
 
 /// The port on the host that `margay ps` shows for a task.
@@ -100,5 +100,45 @@ fn a_volume_outlives_its_task_and_an_app_without_one_says_so() {
     let address = serve(&[]);
     assert_eq!(get(&address, "localhost", "/healthz").map(|answer| answer.status), Some(200));
     stage.margay(["rm", "-f", "adopt"]).ok();
+    stage.is_empty();
+}
+
+#[test]
+fn an_internal_address_opens_to_who_has_both_keys() {
+    use std::io::{Read as _, Write as _};
+    let stage = Stage::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut stream = stream;
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\ninside");
+        }
+    });
+    let probe = samples().join("hostile/probe-http.wasm").display().to_string();
+    let (grant, private) = (format!("net.out:http://{address}"), format!("net.out:http://{address};private"));
+    let path = format!("/fetch?url=http://{address}/");
+    let ask = |flags: &[&str]| stage.margay([&["invoke", "--path", &path], flags, &[&probe]].concat());
+    for keys in [
+        &["--allow", &private][..],
+        &["--allow", &grant, "--private-network", "127.0.0.1"],
+        &["--allow", &private, "--private-network", "127.0.0.2"],
+        &["--allow", &private, "--private-network", "10.0.0.0/8"],
+    ] {
+        let said = ask(keys);
+        assert!(said.code == 1 && !said.out.contains("status 200"), "{keys:?}: {said:?}");
+    }
+    for network in ["127.0.0.1", "127.0.0.0/8"] {
+        let out = ask(&["--allow", &private, "--private-network", network]).ok();
+        assert!(out.contains("status 200, 6 bytes"), "{network}: {out}");
+    }
+    // `run` says which keys it takes.
+    let running = stage.start(["run", "-p", "0:80", "--name", "probe", "--allow", &private, &probe]);
+    let page = eventually("the probe has a port", || published(&stage, "probe"));
+    assert_eq!(get(&page, "localhost", &path).map(|answer| answer.status), Some(403));
+    running.signal("INT");
+    let said = running.end();
+    assert!(said.err.contains(&format!("--allow '{private}' --private-network 127.0.0.1")), "{}", said.err);
     stage.is_empty();
 }

@@ -38,6 +38,11 @@ impl Up {
         Self::run(stage, command)
     }
 
+    /// One whose node is told how to behave.
+    pub fn start_with(stage: &Stage, flags: &[&str]) -> Self {
+        Self::run(stage, stage.command([&UP, flags].concat()))
+    }
+
     fn run(stage: &Stage, command: Command) -> Self {
         let mut running = stage.begin(command);
         let first = running.line();
@@ -285,6 +290,53 @@ fn a_second_node_takes_its_share_and_its_copies_are_replaced_when_it_is_lost() {
     up.end();
     stage.is_empty();
     other.is_empty();
+}
+
+#[test]
+fn what_is_said_about_a_node_holds() {
+    let (stage, other) = (Stage::new(), Stage::new());
+    let up = Up::start_with(&stage, &["--idle-after", "1s", "--blank-workers", "0"]);
+    let workers = || stage.processes().into_iter().filter(|(_, line)| line.contains(" worker")).count();
+    assert_eq!(workers(), 0, "no worker waits");
+    serve_cats(&stage, &up, 0);
+    let arguments =
+        ["service", "create", "idle", "--task", "cats:1", "--cluster", "allthecats", "--launch-type", "pool"];
+    stage.margay(arguments).ok();
+    let page = || get(&up.ingress, "idle.allthecats.localhost", "/").filter(|answer| answer.status == 200);
+    eventually("the page is served", page);
+    eventually("nobody asks, and no worker is left", || (workers() == 0).then_some(()));
+    eventually("it wakes up", page);
+
+    // What is said at the join is kept for every start after it.
+    let token = stage.margay(["node", "token"]).ok();
+    let said =
+        ["--private-network", "10.2.0.0/16", "--private-network", "::1", "--idle-after", "2m", "--blank-workers", "1"];
+    other.margay([&["node", "join", token.trim(), "--no-run"], &said[..]].concat()).ok();
+    let settings = std::fs::read(other.home().join("node/settings.json")).expect("settings");
+    let tuning = &serde_json::from_slice::<Value>(&settings).expect("JSON")["tuning"];
+    assert_eq!(tuning["private_networks"], serde_json::json!(["10.2.0.0/16", "::1/128"]));
+    assert_eq!((&tuning["idle_after"]["secs"], &tuning["blank_workers"]), (&120.into(), &1.into()));
+    up.end();
+    stage.is_empty();
+}
+
+#[test]
+fn what_cannot_be_said_about_a_node_is_refused_in_words() {
+    let stage = Stage::new();
+    for verb in [&["up"][..], &["node"], &["node", "join", "margay1.7b7d"]] {
+        for (flag, value, want) in [
+            ("--private-network", "10.2.0.7/8", "`10.2.0.7/8` is not a network: ADDRESS/BITS as in 10.2.0.0/16"),
+            ("--private-network", "localhost", "`localhost` is not a network"),
+            ("--idle-after", "10", "`10` is not a duration"),
+            ("--idle-after", "999ms", "use 1s to 24h"),
+            ("--idle-after", "25h", "use 1s to 24h"),
+            ("--blank-workers", "65", "65 is not in 0..=64"),
+            ("--blank-workers", "-1", "unexpected argument"),
+        ] {
+            let err = stage.margay([verb, &[flag, value]].concat()).fails(2);
+            assert!(err.contains(want), "{verb:?} {flag} {value}: {err}");
+        }
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use spec::{
-    Host as Reachable, NodeId, NodeSpec, UsageBatch,
+    NodeId, NodeSpec, UsageBatch,
     wire::{self, DesiredSet, NodeReport, ReportedTask, RouteTable, UsageTaken},
 };
 use tokio::{
@@ -34,6 +34,7 @@ use crate::{
     home::{Home, make_private},
     ingress::Shared,
     tls::Identity,
+    tuning::{PrivateNetwork, Tuning},
     usage_log::UsageLog,
 };
 
@@ -42,12 +43,8 @@ use crate::{
 pub struct AgentConfig {
     /// Whose node it is; it has joined a control plane.
     pub home: Home,
-    /// A container of the shared pool without a request for so long has no worker until the next one.
-    pub idle_after: Duration,
-    /// Workers that wait for a task.
-    pub blank_workers: usize,
-    /// Internal addresses that grants with `;private` may reach: the second of the two keys.
-    pub private: Vec<Reachable>,
+    /// Beyond what was said when the node joined.
+    pub tuning: Tuning,
     /// What becomes of tasks when the agent is asked to end.
     pub at_end: AtEnd,
 }
@@ -64,8 +61,7 @@ pub enum AtEnd {
 impl AgentConfig {
     /// The usual one for `home`.
     pub fn new(home: Home) -> Self {
-        let idle_after = Duration::from_secs(60);
-        Self { home, idle_after, blank_workers: 2, private: Vec::new(), at_end: AtEnd::Leave }
+        Self { home, tuning: Tuning::default(), at_end: AtEnd::Leave }
     }
 }
 
@@ -113,19 +109,21 @@ impl Agent {
         let lock = lock(&folder)?;
         let identity = Identity::read(&folder.identity())?.ok_or_else(|| Error::NotJoined(folder.identity()))?;
         make_private(&home.tasks())?;
+        let settings = folder.settings()?;
+        let Tuning { private_networks, idle_after, blank_workers } = config.tuning.or(settings.tuning.clone());
         let host = Host::new(
             home,
             identity.node.clone(),
             Cache::new(home, identity.registry.clone()),
-            runtime::Broker::new(config.private),
-            Blanks::new(config.blank_workers),
-            config.idle_after,
+            runtime::Broker::new(private_networks.into_iter().map(PrivateNetwork::host)),
+            Blanks::new(blank_workers.unwrap_or(Tuning::BLANK_WORKERS) as usize),
+            idle_after.unwrap_or(Tuning::IDLE_AFTER),
             UsageLog::open(&folder.usage())?,
         );
         host.ingress.make()?;
         host.ingress.write_identity(&identity)?;
         sweep_incoming(home);
-        let spec = node_spec(&folder.settings()?);
+        let spec = node_spec(&settings);
         let boot = files::random_hex::<8>();
         let tasks = Mutex::default();
         Ok(Self { host: Arc::new(host), folder, identity, spec, boot, at_end: config.at_end, tasks, _lock: lock })

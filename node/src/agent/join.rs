@@ -15,6 +15,7 @@ use crate::{
     error::{Error, Result},
     home::Home,
     tls::{self, Identity},
+    tuning::Tuning,
 };
 
 /// How a node would like to be known.
@@ -28,12 +29,14 @@ pub struct JoinOptions {
     pub labels: BTreeMap<String, String>,
     /// Where other nodes' ingresses reach this one's, `host:port`.
     pub ingress_address: Option<String>,
+    /// What holds for it from now on, unless a start says otherwise.
+    pub tuning: Tuning,
 }
 
 impl Default for JoinOptions {
     fn default() -> Self {
-        let Settings { zone, labels, ingress_address } = Settings::default();
-        Self { name: None, zone, labels, ingress_address }
+        let Settings { zone, labels, ingress_address, tuning } = Settings::default();
+        Self { name: None, zone, labels, ingress_address, tuning }
     }
 }
 
@@ -43,8 +46,8 @@ impl Default for JoinOptions {
 /// When the control plane cannot be reached, is another one, or takes the token no more.
 pub async fn join(home: &Home, token: &JoinToken, options: JoinOptions) -> Result<NodeId> {
     let folder = NodeFolder::of(home)?;
-    let JoinOptions { name, zone, labels, ingress_address } = options;
-    let settings = Settings { zone, labels, ingress_address };
+    let JoinOptions { name, zone, labels, ingress_address, tuning } = options;
+    let settings = Settings { zone, labels, ingress_address, tuning };
     let (key, csr_pem) = request()?;
     let control = Control::new(&token.address, tls::pinned(&token.ca_fingerprint)?);
     let request =

@@ -6,6 +6,7 @@ use crate::{
     error::Result,
     files::{self, Durable},
     home::{Home, make_private},
+    tuning::Tuning,
 };
 
 /// What is said once, when a node joins, and holds until it is said again.
@@ -15,11 +16,13 @@ pub(super) struct Settings {
     pub zone: String,
     pub labels: BTreeMap<String, String>,
     pub ingress_address: Option<String>,
+    #[serde(default)]
+    pub tuning: Tuning,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { zone: "default".to_owned(), labels: BTreeMap::new(), ingress_address: None }
+        Self { zone: "default".to_owned(), labels: BTreeMap::new(), ingress_address: None, tuning: Tuning::default() }
     }
 }
 
