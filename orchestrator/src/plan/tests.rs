@@ -465,6 +465,32 @@ fn tasks_follow_their_volume_and_never_write_to_it_together() {
 }
 
 #[test]
+fn an_old_copy_makes_no_way_for_one_whose_secret_is_not_there() {
+    let mut world = World::new();
+    world.node("n1", "a", 4000, 4096);
+    world.define("book:1", with_volume);
+    world.define("book:2", |record| {
+        with_volume(record);
+        record.definition.role.allow.push("secret:key".parse().unwrap());
+    });
+    world.service("book", "book:1", 1);
+    world.settle();
+    let version = |world: &World| -> Vec<String> {
+        world.tasks().filter(|record| record.is_wanted()).map(|r| r.task.spec.task_definition.to_string()).collect()
+    };
+    world.service("book", "book:2", 1);
+    world.settle();
+    assert_eq!(version(&world), ["book:1"]);
+    assert_eq!(world.why(), "there is no secret `key`, which its role grants: margay secret create key FILE");
+    world.model.secrets.insert(("other".parse().unwrap(), "key".parse().unwrap()));
+    world.settle();
+    assert_eq!(version(&world), ["book:1"], "the secret of another tenant");
+    world.model.secrets.insert((tenant(), "key".parse().unwrap()));
+    world.settle();
+    assert_eq!((version(&world), world.why()), (vec!["book:2".to_owned()], String::new()));
+}
+
+#[test]
 fn a_drained_node_is_left_without_a_gap() {
     let mut world = World::new();
     for node in ["n1", "n2"] {
