@@ -4,6 +4,7 @@ use std::{
     time::SystemTime,
 };
 
+use http::StatusCode;
 use ring::hmac;
 use serde::de::DeserializeOwned;
 use spec::{Tenant, Timestamp};
@@ -79,6 +80,16 @@ impl App {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
     }
 
+    /// Says so to whoever would take an unread model for "nothing should run". Revision 0 has nothing in it, and our own
+    /// epoch is later.
+    pub fn check_model(&self) -> Result<(), Refusal> {
+        match self.model.read().rev {
+            0 => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "the control plane is starting")
+                .hint("keep what you have, and ask again in a second")),
+            _ => Ok(()),
+        }
+    }
+
     /// One record.
     pub async fn get<T: DeserializeOwned>(&self, key: impl Into<String>) -> Result<Option<Kept<T>>, Refusal> {
         let found = self.store.range(Query::key(key)).await?;
@@ -102,6 +113,10 @@ pub(crate) fn now() -> Timestamp {
 pub(crate) struct Shared<T>(RwLock<T>);
 
 impl<T> Shared<T> {
+    pub fn of(value: T) -> Self {
+        Self(RwLock::new(value))
+    }
+
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }

@@ -9,7 +9,7 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ring::hmac;
-use store::{Compare, SqliteStore, Store, Txn};
+use store::{Compare, Query, SqliteStore, Store, Txn};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -28,6 +28,7 @@ use crate::{
     error::Refusal,
     files, keys,
     live::Live,
+    model::Model,
     principal::{Peer, authorize},
     reconcile,
     records::{CredentialRecord, encode},
@@ -109,8 +110,11 @@ impl App {
         files::private_folder(&data_dir)?;
         let ca = Ca::open(&data_dir, now())?;
         let key = files::private_file(&data_dir.join("secret.key"), || Ok(secret::random_hex().into_bytes()))?;
+        let epoch = Epoch::begin(&*store).await?;
+        // Before anybody can ask: whoever was told that nothing should run would stop everything that does.
+        let model = Model::of(&store.range(Query::prefix("")).await?);
         let app = Self {
-            epoch: Epoch::begin(&*store).await?,
+            epoch,
             store,
             tenant,
             domain,
@@ -121,7 +125,7 @@ impl App {
             ca,
             seal: Seal::from(&key),
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
-            model: Shared::default(),
+            model: Shared::of(model),
             changed: watch::Sender::new(0),
             live: Live::new(),
             waiting: Shared::default(),
@@ -291,6 +295,14 @@ fn written(line: &str, result: Result<Reply, Refusal>) -> Response<Full<Bytes>> 
     };
     let mut response = Response::new(Full::new(bytes));
     *response.status_mut() = status;
+    let wait = match status {
+        StatusCode::SERVICE_UNAVAILABLE => Some("1"), // we are starting, ending, or the disk was busy
+        StatusCode::TOO_MANY_REQUESTS => Some("5"),   // somebody's own requests have to end first
+        _ => None,
+    };
+    if let Some(seconds) = wait {
+        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static(seconds));
+    }
     if !body.is_null() {
         response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     }

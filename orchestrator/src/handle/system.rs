@@ -17,6 +17,7 @@ pub(crate) async fn openapi(_: Call) -> Result<Reply, Refusal> {
 
 pub(crate) async fn routes(call: Call) -> Result<Reply, Refusal> {
     let tenant = call.tenant()?;
+    call.app.check_model()?;
     let model = call.app.model.read();
     Reply::ok(&call.app.route_table(&model, |owner| owner == tenant))
 }

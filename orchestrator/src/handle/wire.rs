@@ -146,6 +146,7 @@ pub(crate) async fn desired(call: Call) -> Result<Reply, Refusal> {
         Some(text) => Some(text.parse().map_err(|_| Refusal::invalid("`after` is a revision"))?),
     };
     let app = &call.app;
+    app.check_model()?;
     let mut news = app.changed.subscribe();
     let deadline = Instant::now() + POLL_TIME_MAX;
     loop {

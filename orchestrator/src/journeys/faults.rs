@@ -1,15 +1,27 @@
 use std::{
+    net::TcpListener,
     process::{Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use spec::{Digest, LaunchType, TaskPhase};
+use store::{MemoryStore, Store, Txn};
 
-use super::world::{World, definition, until};
-use crate::{CreateJoinToken, CreateService, UpdateService};
+use super::world::{World, config, definition, node_spec, until};
+use crate::{
+    CreateJoinToken, CreateService, Runs, UpdateService,
+    app::{App, now},
+    call::Call,
+    handle, keys,
+    model::Model,
+    principal::Principal,
+    records::{DefinitionRecord, NodeRecord, TaskRecord, encode},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_keeps_everything_and_restarts_no_task() {
@@ -51,6 +63,68 @@ async fn a_restart_keeps_everything_and_restarts_no_task() {
     assert!(again.epoch > set.epoch);
     node.report().await;
     assert!(same(&client.tasks().await.unwrap(), &tasks), "the node is the same one, and so are its tasks");
+}
+
+#[tokio::test]
+async fn a_control_plane_that_starts_knows_every_task_before_it_listens() {
+    let node = NodeRecord {
+        id: "n1".parse().unwrap(),
+        tenant: Some("acme".parse().unwrap()),
+        spec: node_spec(),
+        joined: now(),
+        drain: false,
+        certificates: vec!["ab".to_owned()],
+    };
+    let definition = DefinitionRecord {
+        id: "cats:1".parse().unwrap(),
+        registered: now(),
+        active: true,
+        definition: definition("cats", "cats"),
+        runs: vec![Runs::Wasm],
+    };
+    let task: TaskRecord = serde_json::from_value(json!({
+        "tenant": "acme",
+        "task": {
+            "id": "cats-1", "created": "2026-11-23T16:40:00.000Z", "status": { "phase": "running" },
+            "spec": {
+                "cluster": "main", "task_definition": "cats:1", "launch_type": "node", "service": null, "node": "n1",
+                "stop": false,
+            },
+        },
+        "copy": null, "ended": null,
+    }))
+    .unwrap();
+    let (store, acme) = (MemoryStore::new(), "acme".parse().unwrap());
+    let kept = Txn::new()
+        .put(keys::node(&node.id), encode(&node))
+        .put(keys::definition(&acme, &definition.id), encode(&definition))
+        .put(keys::task(&acme, task.id()), encode(&task));
+    store.txn(kept).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    // Nobody reconciles here: this is what a node would be told that asks in the first instant.
+    let app = Arc::new(App::start(config(folder.path(), listener), Arc::new(store), None).await.unwrap());
+    assert_eq!(app.desired_set(&node).tasks.iter().map(|task| task.id.as_str()).collect::<Vec<_>>(), ["cats-1"]);
+    // And without a model nobody is told anything.
+    *app.model.write() = Model::default();
+    let call = |principal| Call {
+        app: app.clone(),
+        principal,
+        method: Method::GET,
+        path: String::new(),
+        query: String::new(),
+        headers: HeaderMap::new(),
+        params: Vec::new(),
+        body: Bytes::new(),
+    };
+    let as_node = Principal::Node { id: node.id.clone(), certificate: "ab".to_owned() };
+    for refused in [
+        handle::wire::desired(call(as_node)).await,
+        handle::system::routes(call(Principal::Operator(acme.clone()))).await,
+    ] {
+        let refused = refused.unwrap_err();
+        assert_eq!((refused.status, refused.fault.code.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "starting"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -140,7 +140,7 @@ impl World {
     }
 }
 
-fn config(folder: &Path, listener: TcpListener) -> Config {
+pub fn config(folder: &Path, listener: TcpListener) -> Config {
     Config {
         data_dir: folder.join("server"),
         socket: folder.join("run/server.sock"),
