@@ -67,7 +67,8 @@ impl RegistryResolver {
 
     /// Somebody who may read exactly this repository, if it is the tenant's own or public.
     fn client(&self, tenant: &Tenant, place: &Place) -> Client {
-        let token = place.bundled.then(|| self.token(tenant, &place.named, OWN_TOKEN_TIME)).flatten();
+        let token =
+            place.bundled.then(|| self.token(tenant, std::slice::from_ref(&place.named), OWN_TOKEN_TIME)).flatten();
         let auth = token.map(|token| (self.address.to_string(), Auth::Token(token)));
         // The bundled registry is ours, also when it listens on an address that others see.
         let plain_http = place.bundled.then(|| self.address.to_string());
@@ -81,10 +82,12 @@ impl RegistryResolver {
     }
 
     /// Only for the tenant's own repositories: a public one needs none, and another's is not ours to open.
-    fn token(&self, tenant: &Tenant, named: &Reference, lifetime: Duration) -> Option<String> {
-        let repository: Repository = named.repository().parse().ok()?;
-        let own = repository.belongs_to(tenant);
-        own.then(|| self.tokens.mint(tenant.as_str(), &[(repository, vec![Action::Pull])], lifetime))
+    /// For those that are the tenant's own; nothing where none is.
+    fn token(&self, tenant: &Tenant, named: &[Reference], lifetime: Duration) -> Option<String> {
+        let repositories = named.iter().filter_map(|named| named.repository().parse::<Repository>().ok());
+        let own = repositories.filter(|repository| repository.belongs_to(tenant));
+        let scopes: Vec<(Repository, Vec<Action>)> = own.map(|repository| (repository, vec![Action::Pull])).collect();
+        (!scopes.is_empty()).then(|| self.tokens.mint(tenant.as_str(), &scopes, lifetime))
     }
 
     async fn look_up(&self, tenant: &Tenant, image: &str) -> Result<ResolvedImage, Fault> {
@@ -164,9 +167,10 @@ impl ImageResolver for RegistryResolver {
         Box::pin(self.look_up(tenant, image))
     }
 
-    fn pull_token(&self, tenant: &Tenant, image: &str) -> Option<String> {
-        let place = self.place(tenant, image).ok().filter(|place| place.bundled)?;
-        self.token(tenant, &place.named, NODE_TOKEN_TIME)
+    fn pull_token(&self, tenant: &Tenant, images: &[&str]) -> Option<String> {
+        let places = images.iter().filter_map(|image| self.place(tenant, image).ok());
+        let named: Vec<Reference> = places.filter(|place| place.bundled).map(|place| place.named).collect();
+        self.token(tenant, &named, NODE_TOKEN_TIME)
     }
 }
 

@@ -11,10 +11,10 @@ pub trait ImageResolver: Send + Sync + 'static {
     /// A fault for the caller: what is wrong with the name, the image or the way to it, and what to try.
     fn resolve<'a>(&'a self, tenant: &'a Tenant, image: &'a str) -> BoxFuture<'a, Result<ResolvedImage, Fault>>;
 
-    /// A short-lived registry token with which a node may pull `image` for `tenant`, where one is needed. Must be quick:
-    /// it is called for each task of each answer to a node.
-    fn pull_token(&self, tenant: &Tenant, image: &str) -> Option<String> {
-        let _ = (tenant, image);
+    /// One short-lived registry token with which a node may pull all those of `images` that need one, for `tenant`.
+    /// Must be quick: it is called for each task of each answer to a node.
+    fn pull_token(&self, tenant: &Tenant, images: &[&str]) -> Option<String> {
+        let _ = (tenant, images);
         None
     }
 }

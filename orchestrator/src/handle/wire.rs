@@ -164,8 +164,8 @@ pub(crate) async fn desired(call: Call) -> Result<Reply, Refusal> {
 fn with_tokens(app: &App, set: &DesiredSet) -> DesiredSet {
     let mut set = set.clone();
     for task in &mut set.tasks {
-        let mut images = task.definition.containers.iter().map(|container| &container.image);
-        task.pull_token = images.find_map(|image| app.resolver.pull_token(&task.tenant, image));
+        let images: Vec<&str> = task.definition.containers.iter().map(|container| container.image.as_str()).collect();
+        task.pull_token = app.resolver.pull_token(&task.tenant, &images);
     }
     set
 }

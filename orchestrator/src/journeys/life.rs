@@ -183,7 +183,9 @@ async fn a_node_is_told_its_tasks_and_nothing_else() {
     let world = World::start().await;
     let (client, main) = (&world.client, "main".parse().unwrap());
     client.create_cluster(&main).await.unwrap();
-    client.register(&definition("cats", "cats")).await.unwrap();
+    let mut two = definition("cats", "cats");
+    two.containers.push(serde_json::from_value(json!({ "name": "side", "image": "dogs" })).unwrap());
+    client.register(&two).await.unwrap();
     let mut node = world.node("n1").await;
     let own = world.token(CreateJoinToken::default()).await;
     let other = super::world::FakeNode::join(own, "n2").await.unwrap();
@@ -194,7 +196,7 @@ async fn a_node_is_told_its_tasks_and_nothing_else() {
     let set = node.poll().await; // a long poll: it answers when there is something new
     assert!(set.revision > first.revision);
     assert_eq!(set.tasks[0].id, task.id, "the pool's node got it, though the other said that it is in the pool, too");
-    assert_eq!(set.tasks[0].pull_token.as_deref(), Some("acme may pull cats:latest"));
+    assert_eq!(set.tasks[0].pull_token.as_deref(), Some("acme may pull cats:latest and dogs:latest"));
     assert_eq!(set.tasks[0].definition.containers[0].digest, Some(Digest::of(b"cats")));
     assert_eq!(other.clone().poll().await.tasks.len(), 0);
     // Another node has no say about it.

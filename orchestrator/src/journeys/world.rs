@@ -55,8 +55,8 @@ impl ImageResolver for Pictures {
         .boxed()
     }
 
-    fn pull_token(&self, tenant: &Tenant, image: &str) -> Option<String> {
-        Some(format!("{tenant} may pull {image}"))
+    fn pull_token(&self, tenant: &Tenant, images: &[&str]) -> Option<String> {
+        Some(format!("{tenant} may pull {}", images.join(" and ")))
     }
 }
 
