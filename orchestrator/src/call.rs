@@ -13,6 +13,9 @@ use crate::{api::Page, app::App, error::Refusal, principal::Principal, records::
 
 /// A definition of ten containers is a few kilobytes, a batch of usage a few hundred.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// A node's report names each of its tasks: 500 of ten containers with ports and reasons are some 20 MiB.
+const REPORT: &str = "/v1/node/report";
+const REPORT_BYTES_MAX: usize = 64 << 20;
 /// A body that dribbles in holds a connection for so long and no longer.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 /// Items of one page.
@@ -64,11 +67,12 @@ impl Call {
         parts: Parts,
         body: Incoming,
     ) -> Result<Self, Refusal> {
-        let body = timeout(BODY_TIME_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await;
+        let bytes_max = if parts.uri.path() == REPORT { REPORT_BYTES_MAX } else { BODY_BYTES_MAX };
+        let body = timeout(BODY_TIME_MAX, Limited::new(body, bytes_max).collect()).await;
         let body = match body {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                let message = format!("the body is larger than {BODY_BYTES_MAX} bytes");
+                let message = format!("the body is larger than {bytes_max} bytes");
                 return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message));
             }
             Ok(Err(_)) => return Err(Refusal::invalid("the body broke off")),

@@ -40,13 +40,15 @@ impl Live {
         Self { started: Instant::now(), started_at: now(), nodes: Shared::default() }
     }
 
-    /// `node` spoke.
-    pub fn heard(&self, node: &NodeId) {
+    /// `node` spoke; how it was until then.
+    pub fn heard(&self, node: &NodeId) -> NodeCondition {
+        let was = self.node(node).condition;
         let mut nodes = self.nodes.write();
         let fresh =
             || Seen { at: Instant::now(), label: now(), boot: String::new(), seq: 0, statuses: BTreeMap::new() };
         let seen = nodes.entry(node.clone()).or_insert_with(fresh);
         (seen.at, seen.label) = (Instant::now(), now());
+        was
     }
 
     /// Takes a report, unless it is older than the last one; whether it did.

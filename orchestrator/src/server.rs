@@ -9,6 +9,7 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ring::hmac;
+use spec::NodeCondition;
 use store::{Compare, Query, SqliteStore, Store, Txn};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -29,7 +30,7 @@ use crate::{
     files, keys,
     live::Live,
     model::Model,
-    principal::{Peer, authorize},
+    principal::{Peer, Principal, authorize},
     reconcile,
     records::{CredentialRecord, encode},
     routes::{self, Access},
@@ -160,6 +161,11 @@ impl App {
         let (route, params) = routes::find(&parts.method, parts.uri.path())?;
         let principal = self.principal(&peer, &parts.headers).await?;
         authorize(&principal, route.access)?;
+        if let Principal::Node { id, .. } = &principal
+            && self.live.heard(id) != NodeCondition::Ready
+        {
+            self.touch(); // it may have work again, whatever becomes of this request
+        }
         if parts.method != Method::GET && route.access != Access::Node {
             tracing::info!(?principal, method = %parts.method, path = parts.uri.path(), "asked"); // the audit log: who did what
         }

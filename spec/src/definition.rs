@@ -219,6 +219,11 @@ pub struct Mount {
 }
 
 impl TaskDefinition {
+    /// Each is a process of its own; whoever needs more needs another task.
+    pub const CONTAINERS_MAX: usize = 10;
+    /// Ports of one container: a node reports each of them with every status.
+    pub const PORTS_MAX: usize = 32;
+
     /// Everything that container `index` is granted: the role, and its own ports, env and mounts.
     pub fn grants_of(&self, container: &ContainerDefinition) -> Vec<Capability> {
         let ports = container.ports.iter().map(|port| Capability::NetIn { port: port.container_port });
@@ -257,7 +262,7 @@ impl TaskDefinition {
     /// The first thing found.
     pub fn check(&self) -> Result<(), ParseError> {
         let wrong = |why: String| Err(ParseError(format!("task definition `{}`: {why}", self.family)));
-        if self.containers.is_empty() || self.containers.len() > 10 {
+        if self.containers.is_empty() || self.containers.len() > Self::CONTAINERS_MAX {
             return wrong("it needs 1 to 10 `[[containers]]`".to_owned());
         }
         if self.launch_types.is_empty() {
@@ -267,6 +272,7 @@ impl TaskDefinition {
         if secrets > SecretValue::COUNT_MAX {
             return wrong(format!("its role grants {secrets} secrets, and {} are the most", SecretValue::COUNT_MAX));
         }
+        let mut host_ports = BTreeSet::new();
         for (index, container) in self.containers.iter().enumerate() {
             let name = &container.name;
             if self.containers[..index].iter().any(|other| other.name == *name) {
@@ -280,6 +286,21 @@ impl TaskDefinition {
             }
             if container.cpu_time_max_ms.is_some_and(|millis| !(1..=CPU_TIME_MS_MAX).contains(&millis)) {
                 return wrong(format!("container `{name}` has a `cpu_time_max_ms` outside 1 to {CPU_TIME_MS_MAX}"));
+            }
+            if container.ports.len() > Self::PORTS_MAX {
+                return wrong(format!("container `{name}` has more than {} ports", Self::PORTS_MAX));
+            }
+            for port in &container.ports {
+                if port.container_port == 0 {
+                    return wrong(format!(
+                        "container `{name}` has `container_port` 0: name the port that it listens on"
+                    ));
+                }
+                if let Some(host_port) = port.host_port.filter(|port| *port != 0 && !host_ports.insert(*port)) {
+                    return wrong(format!(
+                        "host port {host_port} is asked for twice: leave one of them out, or give 0"
+                    ));
+                }
             }
             for mount in &container.mounts {
                 if !self.volumes.iter().any(|claim| claim.name == mount.volume) {

@@ -16,6 +16,8 @@ use crate::{
     resolver::{ResolvedImage, Runs},
 };
 
+/// A node is told the definitions of all its tasks in one answer.
+const DEFINITION_BYTES_MAX: usize = 64 << 10;
 /// How long a registry has to say what one image is.
 const RESOLVE_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -27,12 +29,26 @@ pub(crate) async fn register(call: Call) -> Result<Reply, Refusal> {
     }
     let tenant = call.tenant()?;
     let runs = resolve(&call, tenant, &mut definition).await?;
+    check_size(&definition)?;
     check_native(&grants(&definition)?, &runs)?;
     create(&call, || {
         let (call, definition, runs) = (&call, definition.clone(), runs.clone());
         Box::pin(async move { next_revision(call, definition, runs).await })
     })
     .await
+}
+
+/// As it will be sent to nodes, with all that its images ask for.
+fn check_size(definition: &TaskDefinition) -> Result<(), Refusal> {
+    let bytes = serde_json::to_vec(definition).expect("it has string keys").len();
+    if bytes <= DEFINITION_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "task definition `{}` has {bytes} bytes with what its images ask for, and {DEFINITION_BYTES_MAX} is the most",
+        definition.family
+    );
+    Err(Refusal::invalid(message).hint("put long values into a file of the image or of a volume"))
 }
 
 async fn next_revision(call: &Call, definition: TaskDefinition, runs: Vec<Runs>) -> Result<Made, Refusal> {
@@ -160,6 +176,14 @@ pub(crate) async fn usable(
         };
         return Err(Refusal::invalid(format!("task definition `{id}` may not be launched with launch type {word}"))
             .hint(format!("add \"{word}\" to its `launch_types`")));
+    }
+    let mut ports = record.definition.containers.iter().flat_map(|container| &container.ports);
+    if launch_type == LaunchType::Pool
+        && let Some(port) = ports.find_map(|port| port.host_port)
+    {
+        let message = format!("task definition `{id}` asks for host port {port}, and the pool's hosts give none");
+        return Err(Refusal::invalid(message)
+            .hint("remove `host_port`: the ingress reaches it by its host name; or use --launch-type node"));
     }
     if launch_type == LaunchType::Pool && record.is_native() {
         return Err(Refusal::invalid(format!("task definition `{id}` has a native image, and the pool runs none"))

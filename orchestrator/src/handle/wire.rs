@@ -3,7 +3,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::StatusCode;
 use spec::{
-    ContainerStatus, NodeCondition, NodeId, NodeSpec, TaskPhase, TaskStatus, Usage,
+    ContainerStatus, NodeId, NodeSpec, TaskDefinition, TaskPhase, TaskStatus, Usage,
     wire::{self, DesiredSet, JoinRequest, JoinResponse, NodeReport, RenewRequest, ReportedTask},
 };
 use store::{Compare, Txn};
@@ -29,6 +29,8 @@ const TRIES_MAX: usize = 4;
 /// Labels of one node, and characters of each of its texts.
 const LABELS_MAX: usize = 64;
 const TEXT_CHARS_MAX: usize = 256;
+/// A reason is a sentence. Whoever wants all of it reads the log of the task.
+const REASON_BYTES_MAX: usize = 1 << 10;
 
 /// A token works once: it goes in the transaction that makes the node.
 pub(crate) async fn join(call: Call) -> Result<Reply, Refusal> {
@@ -177,7 +179,7 @@ pub(crate) async fn report(call: Call) -> Result<Reply, Refusal> {
     check_spec(&report.spec)?;
     let kept = this_node(&call).await?;
     let (app, id) = (&call.app, kept.value.id.clone());
-    let was = app.live.node(&id).condition;
+    report.tasks.iter_mut().for_each(|task| clip(&mut task.status));
     if !app.live.report(&id, &report) {
         return Reply::done(); // a newer one overtook it
     }
@@ -207,10 +209,23 @@ pub(crate) async fn report(call: Call) -> Result<Reply, Refusal> {
     for result in join_all(changes.map(|task| note(app, &id, task))).await {
         result?;
     }
-    if was != NodeCondition::Ready {
-        app.touch(); // it may have work again; what changed in the store is told by the store
+    Reply::done() // what changed in the store is told by the store
+}
+
+/// A node is believed about its tasks, but not at any length.
+fn clip(status: &mut TaskStatus) {
+    status.containers.truncate(TaskDefinition::CONTAINERS_MAX);
+    let reasons = status.containers.iter_mut().map(|container| {
+        container.ports.truncate(TaskDefinition::PORTS_MAX);
+        &mut container.reason
+    });
+    for reason in reasons.chain([&mut status.reason]).flatten() {
+        let end = (0..=REASON_BYTES_MAX.min(reason.len())).rev().find(|at| reason.is_char_boundary(*at));
+        if reason.len() > REASON_BYTES_MAX {
+            reason.truncate(end.unwrap_or_default());
+            reason.push('…');
+        }
     }
-    Reply::done()
 }
 
 /// Whether the model says otherwise. It may be behind; then [`note`] looks again.

@@ -1,6 +1,6 @@
 use http::{Method, StatusCode};
 use serde_json::json;
-use spec::{Digest, LaunchType, TaskPhase};
+use spec::{Digest, LaunchType, NodeCondition, TaskPhase};
 
 use super::world::{World, definition, modes, until};
 use crate::{CreateJoinToken, CreateService, RunTask, UpdateService};
@@ -101,7 +101,9 @@ async fn whoever_cannot_be_served_is_told_what_to_do() {
     let mut writer = definition("writer", "cats");
     writer.volumes.push(serde_json::from_value(json!({ "name": "book" })).unwrap());
     writer.containers[0].mounts.push(serde_json::from_value(json!({ "volume": "book", "path": "/data" })).unwrap());
-    for one in [definition("cats", "cats"), definition("native", "native"), writer] {
+    let mut published = definition("published", "cats");
+    published.containers[0].ports[0].host_port = Some(22);
+    for one in [definition("cats", "cats"), definition("native", "native"), writer, published] {
         client.register(&one).await.unwrap();
     }
     client.create_service(&main, &service("here", "cats:1", 1)).await.unwrap();
@@ -109,6 +111,12 @@ async fn whoever_cannot_be_served_is_told_what_to_do() {
         |id: &str, launch_type, count| json!({ "task_definition": id, "launch_type": launch_type, "count": count });
     let serve = |name: &str, id: &str, count| json!({ "name": name, "task_definition": id, "launch_type": "node", "count": count });
     let define = |image: &str| serde_json::to_value(definition("x", image)).unwrap();
+    let with = |key: &str, value: serde_json::Value| {
+        let mut wanted = define("cats");
+        wanted["containers"][0][key] = value;
+        wanted
+    };
+    let port = |container, host| json!({ "container_port": container, "host_port": host });
     for (method, path, body, status, message, hint) in [
         ("POST", "/v1/clusters", json!({ "name": "main" }), 409, "a cluster `main` is there already", ""),
         ("POST", "/v1/clusters", json!({ "name": "Main" }), 400, "`Main` cannot name a cluster", ""),
@@ -121,6 +129,54 @@ async fn whoever_cannot_be_served_is_told_what_to_do() {
             422,
             "container `web`: the image wants `net.out:https://api.example.com:443`, which it has not been granted",
             "add \"net.out:https://api.example.com:443\" to `allow` under `[role]`",
+        ),
+        (
+            "POST",
+            "/v1/task-definitions",
+            with("ports", json!([port(0, 8080)])),
+            400,
+            "container `web` has `container_port` 0: name the port",
+            "",
+        ),
+        (
+            "POST",
+            "/v1/task-definitions",
+            with("ports", json!([port(80, 8080), port(81, 8080)])),
+            400,
+            "host port 8080 is asked for twice",
+            "",
+        ),
+        (
+            "POST",
+            "/v1/task-definitions",
+            with("ports", vec![port(80, 0); 33].into()),
+            400,
+            "container `web` has more than 32 ports",
+            "",
+        ),
+        (
+            "POST",
+            "/v1/task-definitions",
+            with("env", json!({ "A": "a".repeat(65_536) })),
+            400,
+            "and 65536 is the most",
+            "into a file of the image",
+        ),
+        (
+            "POST",
+            "/v1/clusters/main/tasks",
+            run("published:1", "pool", 1),
+            400,
+            "`published:1` asks for host port 22, and the pool's hosts give none",
+            "remove `host_port`",
+        ),
+        (
+            "POST",
+            "/v1/clusters/main/services",
+            json!({ "name": "p", "task_definition": "published:1", "launch_type": "pool", "count": 1 }),
+            400,
+            "`published:1` asks for host port 22",
+            "remove `host_port`",
         ),
         ("POST", "/v1/clusters/no/tasks", run("cats:1", "node", 1), 404, "there is no cluster `no`", ""),
         ("POST", "/v1/clusters/main/tasks", run("cats:9", "node", 1), 404, "there is no task definition `cats:9`", ""),
@@ -250,4 +306,39 @@ async fn what_only_its_owner_may_read_is_closed_to_others() {
     for secret in [joined.secret, credential.token] {
         assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_heard_whatever_it_says_and_however_much() {
+    let mut world = World::start().await;
+    let (client, main) = (world.client.clone(), "main".parse().unwrap());
+    client.create_cluster(&main).await.unwrap();
+    client.register(&definition("cats", "cats")).await.unwrap();
+    let mut node = world.node("n1").await;
+    let run = RunTask { task_definition: "cats:1".parse().unwrap(), launch_type: LaunchType::Pool, count: 1 };
+    let task = client.run(&main, &run).await.unwrap().remove(0);
+    let set = until("it is placed", || {
+        let mut node = node.clone();
+        async move { Some(node.poll().await).filter(|set| set.tasks.len() == 1) }
+    })
+    .await;
+    node.act(&set);
+    let long = "é".repeat(5_000);
+    node.tasks.values_mut().for_each(|status| status.reason = Some(long.clone()));
+    // What pool tenants could put on it, some megabytes of it, ends with this node in the list.
+    let (_, status) = node.tasks.iter().next().map(|(key, status)| (key.clone(), status.clone())).unwrap();
+    for n in 0..300 {
+        node.tasks.insert(("other".parse().unwrap(), format!("t{n}").parse().unwrap()), status.clone());
+    }
+    assert_eq!(node.report().await, StatusCode::NO_CONTENT);
+    let seen = client.task(&task.id).await.unwrap().status;
+    assert_eq!(seen.phase, TaskPhase::Running);
+    assert_eq!(seen.reason.unwrap(), format!("{}…", &long[..1024]));
+    // A request that makes no sense is a sign of life, too.
+    world.restart().await;
+    let condition = || async { client.node(&node.id).await.unwrap().status.condition };
+    assert_eq!(condition().await, NodeCondition::Suspect);
+    let (status, fault) = node.ask(Method::POST, "/v1/node/report", &json!({})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{fault}");
+    assert_eq!(condition().await, NodeCondition::Ready);
 }

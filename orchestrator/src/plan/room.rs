@@ -9,6 +9,14 @@ use crate::{
     resolver::Runs,
 };
 
+/// Tasks on one node. Each is a process or more that its agent supervises and reports, and all of their definitions go
+/// to it in one answer: 500 of the largest are half of what a node reads.
+const TASKS_MAX: usize = 500;
+/// What a container takes at least, whatever it reserves: a worker that does nothing has ten megabytes, most of them
+/// shared. Without this, somebody who reserves nothing fits in everywhere, for ever.
+const CPU_MILLIS_MIN: u32 = 10;
+const MEMORY_BYTES_MIN: u64 = 8 << 20;
+
 /// What nodes have left while a plan is made.
 pub(super) struct Room<'a>(BTreeMap<&'a NodeId, Slot<'a>>);
 
@@ -18,6 +26,8 @@ struct Slot<'a> {
     condition: NodeCondition,
     cpu_millis: u64,
     memory_bytes: u64,
+    /// Those that have not ended.
+    tasks: usize,
     /// Host ports that are taken.
     ports: BTreeSet<u16>,
     /// Copies of each service here, those of tasks that should end not counted.
@@ -44,6 +54,7 @@ impl<'a> Room<'a> {
                 condition: observed.condition(id),
                 cpu_millis: u64::from(capacity.cpu_millis),
                 memory_bytes: capacity.memory_bytes,
+                tasks: 0,
                 ports: BTreeSet::new(),
                 copies: BTreeMap::new(),
             };
@@ -56,6 +67,7 @@ impl<'a> Room<'a> {
             if record.has_ended() {
                 continue;
             }
+            slot.tasks += 1;
             if let Some(definition) = desired.definitions.get(&(tenant.clone(), spec.task_definition.clone())) {
                 slot.take(definition);
             }
@@ -70,6 +82,7 @@ impl<'a> Room<'a> {
     pub fn take(&mut self, need: &Need<'_>, pinned: Option<&NodeId>) -> Result<NodeId, String> {
         let best = self.best(need, pinned)?;
         let slot = self.0.get_mut(&best).expect("it was found in here");
+        slot.tasks += 1;
         slot.take(need.definition);
         if let Some(service) = need.service {
             *slot.copies.entry(service.clone()).or_default() += 1;
@@ -88,6 +101,7 @@ impl<'a> Room<'a> {
             && !slot.node.drain
             && slot.runs(need.definition)
             && host_ports(need.definition).all(|port| freed.contains(&port) || !slot.ports.contains(&port))
+            && slot.tasks <= TASKS_MAX
             && slot.cpu_millis + cpu_freed >= cpu
             && slot.memory_bytes.saturating_add(memory_freed) >= memory
     }
@@ -135,6 +149,9 @@ impl<'a> Room<'a> {
             let ports: Vec<String> = host_ports(need.definition).map(|port| port.to_string()).collect();
             format!("host port {} is taken on every node", ports.join(" or "))
         })?;
+        narrow(&|slot| slot.tasks < TASKS_MAX, &|| {
+            format!("every node that could take it has {TASKS_MAX} tasks, and that is the most: add a node")
+        })?;
         let (cpu, memory) = reserved(need.definition);
         narrow(&|slot| slot.cpu_millis >= cpu && slot.memory_bytes >= memory, &|| {
             format!("no node has {cpu} millis of CPU and {} of memory left", print_bytes(memory))
@@ -168,11 +185,12 @@ impl Slot<'_> {
     }
 }
 
-/// What its containers reserve together: thousandths of a processor, and bytes.
+/// What its containers reserve together, and at least: thousandths of a processor, and bytes.
 pub(super) fn reserved(definition: &DefinitionRecord) -> (u64, u64) {
     let containers = &definition.definition.containers;
-    let cpu = containers.iter().map(|container| u64::from(container.cpu_millis)).sum();
-    let memory = containers.iter().fold(0u64, |sum, container| sum.saturating_add(container.memory_soft_bytes));
+    let cpu = containers.iter().map(|container| u64::from(container.cpu_millis.max(CPU_MILLIS_MIN))).sum();
+    let memory = containers.iter().map(|container| container.memory_soft_bytes.max(MEMORY_BYTES_MIN));
+    let memory = memory.fold(0, u64::saturating_add);
     (cpu, memory)
 }
 

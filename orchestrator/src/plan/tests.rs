@@ -250,8 +250,8 @@ fn whoever_cannot_be_placed_is_told_why() {
             |_| {},
             "it is a native image for arm64, and no node has an OCI runtime for it",
         ),
-        ("cpu", |d| reserve(2001, 1)(d), |_| {}, "no node has 2001 millis of CPU and 1MiB of memory left"),
-        ("memory", |d| reserve(1, 1025)(d), |_| {}, "no node has 1 millis of CPU and 1025MiB of memory left"),
+        ("cpu", |d| reserve(2001, 1)(d), |_| {}, "no node has 2001 millis of CPU and 8MiB of memory left"),
+        ("memory", |d| reserve(1, 1025)(d), |_| {}, "no node has 10 millis of CPU and 1025MiB of memory left"),
         (
             "volume",
             with_volume,
@@ -270,6 +270,28 @@ fn whoever_cannot_be_placed_is_told_why() {
         setting(&mut world);
         assert_eq!(world.step(), [""; 0], "{what}");
         assert_eq!(world.why(), want, "{what}");
+    }
+}
+
+#[test]
+fn whoever_reserves_nothing_still_finds_an_end() {
+    for (what, cpu_millis, memory_mib, placed, want) in [
+        ("by CPU", 100, 64 << 10, 10, "no node has 10 millis of CPU and 8MiB of memory left"),
+        ("by memory", 64_000, 80, 10, "no node has 10 millis of CPU and 8MiB of memory left"),
+        (
+            "by number",
+            64_000,
+            64 << 10,
+            500,
+            "every node that could take it has 500 tasks, and that is the most: add a node",
+        ),
+    ] {
+        let mut world = World::new();
+        world.node("n1", "a", cpu_millis, memory_mib);
+        world.define("cats:1", reserve(0, 0));
+        world.service("cats", "cats:1", 510);
+        world.settle();
+        assert_eq!((world.running().len(), world.why().as_str()), (placed, want), "{what}");
     }
 }
 
