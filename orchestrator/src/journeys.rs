@@ -4,4 +4,4 @@ mod access; // every route, as everybody
 mod faults; // restarts, replays, races
 mod life; // an app from its definition to its end
 mod secrets; // who gets a secret, and where it never is
-mod world; // the control plane and pretended nodes
+pub(crate) mod world; // the control plane and pretended nodes

@@ -8,6 +8,7 @@ use spec::{
 pub(crate) const EPOCH: &str = "/sys/epoch";
 pub(crate) const NODES: &str = "/sys/nodes/";
 pub(crate) const JOINS: &str = "/sys/joins/";
+pub(crate) const CURSORS: &str = "/sys/usage-cursors/";
 pub(crate) const CREDENTIALS: &str = "/sys/credentials/";
 
 pub(crate) fn node(id: &NodeId) -> String {
@@ -29,13 +30,10 @@ pub(crate) fn credential(hash: &str) -> String {
     format!("{CREDENTIALS}{hash}")
 }
 
-/// How far the ledger has read a node's usage log.
-pub(crate) fn cursor(node: &NodeId, boot: &str) -> String {
-    format!("/sys/cursors/{node}/{boot}")
-}
-
-pub(crate) fn cursors(node: &NodeId) -> String {
-    format!("/sys/cursors/{node}/")
+/// How far the ledger has read a usage log. By the random name of its life, not by its node: that may be removed and
+/// join again under another name, and its log goes on.
+pub(crate) fn cursor(boot: &str) -> String {
+    format!("{CURSORS}{boot}")
 }
 
 /// Everything of a tenant.

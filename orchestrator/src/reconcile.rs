@@ -1,17 +1,21 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::join_all};
-use store::{Compare, Delivery, Op, Query, Range, Txn, Watch};
-use tokio::time::{Instant, interval};
+use serde::de::DeserializeOwned;
+use spec::Timestamp;
+use store::{Compare, Delivery, Kv, Query, Range, Rev, Txn, Watch};
+use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::Volume,
     app::{App, now},
     error::Refusal,
+    handle::ledger::CURSOR_KEPT_FOR,
     keys,
     model::Model,
     plan::{Desired, Observed, Plan, Step, plan},
-    records::{IdempotencyRecord, JoinRecord, Kept, encode},
+    records::{CursorRecord, IdempotencyRecord, JoinRecord, Kept, encode},
 };
 
 /// Nodes fall silent and waits pass without any event.
@@ -22,6 +26,8 @@ const STEPS_AT_ONCE: usize = 128;
 pub(crate) const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
 /// How often what has expired is looked for.
 const SWEEP: Duration = Duration::from_secs(600);
+/// Keys that one transaction deletes: what the store takes.
+const SWEPT_AT_ONCE: usize = 100;
 
 /// Follows the store, and moves what is there towards what was asked for, until the store writes no more. Every pass
 /// looks at everything, so an event that got lost costs a second at most.
@@ -44,14 +50,10 @@ async fn follow(app: &App) -> Result<(), Refusal> {
     *app.model.write() = Model::of(&list);
     app.touch();
     let mut news = app.changed.subscribe();
-    let (mut tick, mut swept) = (interval(TICK), None::<Instant>);
+    let mut tick = interval(TICK);
     loop {
         news.mark_unchanged(); // before the look, so that what changes during it is looked at again
         pass(app, &mut watch).await?;
-        if swept.is_none_or(|then| then.elapsed() > SWEEP) {
-            swept = Some(Instant::now());
-            sweep(app).await?;
-        }
         tokio::select! {
             delivery = watch.next() => match delivery {
                 Some(Delivery::Batch(batch)) => {
@@ -131,28 +133,121 @@ async fn write(app: &App, step: &Step) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Deletes what has expired: answers to creates, and join tokens that nobody used.
-async fn sweep(app: &App) -> Result<(), Refusal> {
-    let answers: Vec<_> = app.model.read().idempotency.iter().cloned().collect();
-    for key in answers {
-        if let Some(kept) = app.get::<IdempotencyRecord>(&*key).await?
-            && now().since(kept.value.at) > REMEMBERED_FOR
-        {
-            delete(app, &key, &kept).await?;
+/// Looks for what has expired, now and then, until `end`. In a task of its own: a day's answers to creates are tens of
+/// thousands of keys, and no plan waits for them.
+pub(crate) async fn sweep(app: Arc<App>, end: CancellationToken) {
+    let mut next = interval(SWEEP);
+    while end.run_until_cancelled(next.tick()).await.is_some() {
+        if let Some(Err(refusal)) = end.run_until_cancelled(sweep_once(&app, now())).await {
+            tracing::warn!(fault = %refusal.fault, cause = ?refusal.cause, "cannot sweep");
         }
     }
-    let joins = app.store.range(Query::prefix(keys::JOINS)).await?;
-    for kv in &joins.kvs {
-        let kept = Kept::<JoinRecord>::of(kv)?;
-        if now() > kept.value.expires {
-            delete(app, &kv.key, &kept).await?;
+}
+
+/// Deletes what has expired: answers to creates, join tokens that nobody used, and how far the usage logs of removed
+/// nodes were read.
+async fn sweep_once(app: &App, now: Timestamp) -> Result<(), Refusal> {
+    let answers: Vec<_> = app.model.read().idempotency.iter().cloned().collect();
+    for group in answers.chunks(SWEPT_AT_ONCE) {
+        let mut old = Vec::new();
+        for key in group {
+            let found = app.store.range(Query::key(&**key)).await?;
+            old.extend(
+                found
+                    .first()
+                    .and_then(|kv| expired(kv, |answer: &IdempotencyRecord| now.since(answer.at) > REMEMBERED_FOR)),
+            );
         }
+        delete(app, old).await?;
+        tokio::task::yield_now().await; // the store answers from memory: without this nobody else had a turn
+    }
+    let joins = app.store.range(Query::prefix(keys::JOINS)).await?;
+    let old = joins.kvs.iter().filter_map(|kv| expired(kv, |join: &JoinRecord| now > join.expires));
+    delete(app, old.collect()).await?;
+    let cursors = app.store.range(Query::prefix(keys::CURSORS)).await?;
+    let old: Vec<_> = {
+        let model = app.model.read();
+        let left =
+            |cursor: &CursorRecord| !model.nodes.contains_key(&cursor.node) && now.since(cursor.at) > CURSOR_KEPT_FOR;
+        cursors.kvs.iter().filter_map(|kv| expired(kv, left)).collect()
+    };
+    delete(app, old).await
+}
+
+/// The key of a record that is old, and its revision. One that cannot be read is nobody's to delete and keeps no other
+/// from going.
+fn expired<T: DeserializeOwned>(kv: &Kv, is_old: impl Fn(&T) -> bool) -> Option<(String, Rev)> {
+    match Kept::<T>::of(kv) {
+        Ok(kept) => is_old(&kept.value).then(|| (kv.key.to_string(), kv.mod_rev)),
+        Err(error) => {
+            tracing::warn!(key = %kv.key, %error, "a stored object cannot be read and is not swept");
+            None
+        }
+    }
+}
+
+/// Those that have not changed since. When one of a transaction has, the others wait for the next sweep.
+async fn delete(app: &App, old: Vec<(String, Rev)>) -> Result<(), Refusal> {
+    for group in old.chunks(SWEPT_AT_ONCE) {
+        let mut txn = Txn::new();
+        for (key, mod_rev) in group {
+            txn = txn.when(Compare::ModRev(key.clone(), *mod_rev)).delete(key.clone());
+        }
+        app.store.txn(txn).await?;
     }
     Ok(())
 }
 
-async fn delete<T>(app: &App, key: &str, kept: &Kept<T>) -> Result<(), Refusal> {
-    let same = Compare::ModRev(key.to_owned(), kept.mod_rev);
-    app.store.txn(Txn::new().when(same).then(Op::Delete(Range::Key(key.to_owned())))).await?;
-    Ok(())
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use serde_json::json;
+    use store::{MemoryStore, Store};
+
+    use super::*;
+    use crate::journeys::world::config;
+
+    #[tokio::test]
+    async fn a_sweep_takes_what_is_old_and_steps_over_what_it_cannot_read() {
+        let (acme, begin) = ("acme".parse().unwrap(), Timestamp::from_millis(1_000_000_000_000));
+        let (old, new) = (begin, Timestamp::from_millis(begin.millis() + 23 * 3_600_000));
+        let now = Timestamp::from_millis(begin.millis() + 25 * 3_600_000);
+        let answer = |at| encode(&IdempotencyRecord { request: "r".into(), at, status: 201, answer: json!({}) });
+        let cursor = |node: &str, days: u64| {
+            let at = Timestamp::from_millis(now.millis() - days * 24 * 3_600_000);
+            encode(&CursorRecord { seq: 7, node: node.parse().unwrap(), at })
+        };
+        let join = |expires| encode(&JoinRecord { tenant: None, pool: true, expires });
+        let node = json!({
+            "id": "here", "tenant": null, "joined": begin, "drain": false, "certificates": [],
+            "spec": crate::journeys::world::node_spec(),
+        });
+        let store = Arc::new(MemoryStore::new());
+        let mut kept: Vec<(String, Arc<[u8]>)> = vec![
+            (keys::node(&"here".parse().unwrap()), encode(&node)),
+            (keys::idempotency(&acme, "a-newer-margay"), vec![9, 9].into()),
+            (keys::idempotency(&acme, "new"), answer(new)),
+            (keys::join("unreadable"), vec![9].into()),
+            (keys::join("new"), join(Timestamp::from_millis(now.millis() + 1))),
+            (keys::cursor("here"), cursor("here", 31)),
+            (keys::cursor("left"), cursor("gone", 29)),
+        ];
+        let gone = (0..250).map(|n| (keys::idempotency(&acme, &format!("old-{n}")), answer(old)));
+        let gone = gone.chain([(keys::join("old"), join(old)), (keys::cursor("old"), cursor("gone", 31))]);
+        for (key, value) in kept.iter().cloned().chain(gone) {
+            store.txn(Txn::new().put(key, value)).await.unwrap();
+        }
+        let (folder, listener) = (tempfile::tempdir().unwrap(), TcpListener::bind(("127.0.0.1", 0)).unwrap());
+        let app = App::start(config(folder.path(), listener), store.clone(), None).await.unwrap();
+        let before = store.status().await.unwrap().rev;
+        sweep_once(&app, now).await.unwrap();
+        let found = store.range(Query::prefix("")).await.unwrap();
+        let mut left: Vec<_> = found.kvs.iter().map(|kv| (kv.key.to_string(), kv.value.clone())).collect();
+        left.retain(|(key, _)| key != keys::EPOCH);
+        kept.sort();
+        left.sort();
+        assert_eq!(left, kept);
+        assert_eq!(store.status().await.unwrap().rev - before, 3 + 1 + 1, "a hundred keys in one transaction");
+    }
 }

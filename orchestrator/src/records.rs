@@ -187,6 +187,17 @@ pub(crate) struct SecretRecord {
     pub sealed: Sealed,
 }
 
+/// How far the ledger has read one life of a usage log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CursorRecord {
+    /// Every record up to this one is taken.
+    pub seq: u64,
+    /// Who sent them. Another node may go on only when this one was removed.
+    pub node: NodeId,
+    /// When it last moved.
+    pub at: Timestamp,
+}
+
 /// What a create answered, for whoever asks again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct IdempotencyRecord {

@@ -74,6 +74,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     let app = Arc::new(App::start(config, Arc::new(store), address).await?);
     let acceptor = app.acceptor()?;
     let server = Server::new(app.clone());
+    server.tasks.spawn(reconcile::sweep(app.clone(), server.end.clone()));
     let result = tokio::select! {
         () = shutdown => Ok(()),
         broken = reconcile::reconcile(app) => Err(broken.into()),

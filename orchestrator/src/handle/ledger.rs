@@ -1,16 +1,17 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use http::StatusCode;
 use spec::{Digest, NodeId, Tenant, Timestamp, Usage, UsageBatch, UsageRecord, wire};
-use store::{Compare, Txn};
+use store::{Compare, Query, Rev, Txn};
 
 use crate::{
     api::{UsageReport, UsageTotal},
+    app::now,
     call::{Call, Reply},
     error::Refusal,
     keys,
     principal::Principal,
-    records::{Kept, NodeRecord, encode},
+    records::{CursorRecord, Kept, NodeRecord, encode},
 };
 
 /// Records of one batch, some 400 bytes each.
@@ -20,6 +21,12 @@ const RECORDS_MAX: usize = 2_000;
 const TOTALS_MAX: usize = 40;
 /// Tries before a batch that keeps losing to other nodes' batches is sent again by its node.
 const TRIES_MAX: usize = 16;
+
+/// Lives of one node's usage log that are known. A new one begins when the log was lost; an honest node speaks of the
+/// newest alone, and another one must not fill the store with them.
+const BOOTS_MAX: usize = 32;
+/// How long the ledger knows how far it has read the log of a node that was removed: its machine may join again.
+pub(crate) const CURSOR_KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What one transaction adds to each total: of a tenant, and of its images.
 type Sums = BTreeMap<(Tenant, Option<Digest>), UsageTotal>;
@@ -42,24 +49,36 @@ pub(crate) async fn take(call: Call) -> Result<Reply, Refusal> {
     let batch: UsageBatch = call.json()?;
     check(id, &batch)?;
     let node: Option<Kept<NodeRecord>> = call.app.get(keys::node(id)).await?;
-    let node = node.ok_or_else(Refusal::unauthenticated)?.value;
+    let Kept { value: node, create_rev, .. } = node.ok_or_else(Refusal::unauthenticated)?;
     // A node that somebody owns cannot run up another one's bill.
     let payers = |tenant: &Tenant| node.in_pool() || node.tenant.as_ref() == Some(tenant);
     if let Some(record) = batch.records.iter().find(|record| !payers(&record.tenant)) {
         return Err(Refusal::forbidden().hint(format!("tenant `{}` has no tasks on `{id}`", record.tenant)));
     }
-    let cursor = keys::cursor(id, &batch.boot);
+    let cursor = keys::cursor(&batch.boot);
     for _ in 0..TRIES_MAX {
-        let known: Option<Kept<u64>> = call.app.get(cursor.clone()).await?;
-        let taken = known.as_ref().map_or(0, |known| known.value);
+        let known: Option<Kept<CursorRecord>> = call.app.get(cursor.clone()).await?;
+        let taken = known.as_ref().map_or(0, |known| known.value.seq);
+        if let Some(owner) = known.as_ref().map(|known| &known.value.node)
+            && owner != id
+            && call.app.get::<NodeRecord>(keys::node(owner)).await?.is_some()
+        {
+            return Err(Refusal::forbidden().hint(format!("usage log `{}` is of another node", batch.boot)));
+        }
         let news = after(&batch.records, taken)?;
         let (sums, upto) = add_up(news, taken);
         if upto == taken {
             return Reply::ok(&wire::UsageTaken { version: wire::VERSION, seq: taken });
         }
         let mut txn = Txn::new()
-            .when(Compare::ModRev(cursor.clone(), known.map_or(0, |known| known.mod_rev)))
-            .put(cursor.clone(), encode(&upto));
+            .when(Compare::CreateRev(keys::node(id), create_rev))
+            .when(Compare::ModRev(cursor.clone(), known.as_ref().map_or(0, |known| known.mod_rev)))
+            .put(cursor.clone(), encode(&CursorRecord { seq: upto, node: id.clone(), at: now() }));
+        if known.is_none()
+            && let Some((oldest, mod_rev)) = beyond(&call, id).await?
+        {
+            txn = txn.when(Compare::ModRev(oldest.clone(), mod_rev)).delete(oldest);
+        }
         for ((tenant, image), sum) in sums {
             let key = image.map_or_else(|| keys::usage_total(&tenant), |image| keys::usage_image(&tenant, &image));
             let before: Option<Kept<UsageTotal>> = call.app.get(key.clone()).await?;
@@ -72,6 +91,18 @@ pub(crate) async fn take(call: Call) -> Result<Reply, Refusal> {
         }
     }
     Err(Refusal::conflict())
+}
+
+/// The cursor of `node` that has to go before it gets another one: that which has not moved for longest.
+async fn beyond(call: &Call, node: &NodeId) -> Result<Option<(String, Rev)>, Refusal> {
+    let found = call.app.store.range(Query::prefix(keys::CURSORS)).await?;
+    let cursors = found.kvs.iter().filter_map(|kv| Some((kv, Kept::<CursorRecord>::of(kv).ok()?)));
+    let mine: Vec<_> = cursors.filter(|(_, cursor)| cursor.value.node == *node).collect();
+    if mine.len() < BOOTS_MAX {
+        return Ok(None);
+    }
+    let oldest = mine.iter().min_by_key(|(_, cursor)| (cursor.value.at, cursor.mod_rev));
+    Ok(oldest.map(|(kv, cursor)| (kv.key.to_string(), cursor.mod_rev)))
 }
 
 fn check(node: &NodeId, batch: &UsageBatch) -> Result<(), Refusal> {

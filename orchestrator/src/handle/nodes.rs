@@ -1,5 +1,5 @@
 use spec::{Node, NodeId, VolumeName};
-use store::{Compare, Op, Range, Txn};
+use store::{Compare, Txn};
 
 use crate::{
     api::{Drain, Volume},
@@ -46,10 +46,8 @@ pub(crate) async fn remove(call: Call) -> Result<Reply, Refusal> {
     let id: NodeId = call.param("node")?;
     let kept = find(&call, &id).await?;
     let key = keys::node(&id);
-    let mut txn = Txn::new()
-        .when(Compare::ModRev(key.clone(), kept.mod_rev))
-        .delete(key)
-        .then(Op::Delete(Range::Prefix(keys::cursors(&id))));
+    // What the ledger knows of its usage log stays for a while: the log does, too, and goes on when the machine joins again.
+    let mut txn = Txn::new().when(Compare::ModRev(key.clone(), kept.mod_rev)).delete(key);
     for fingerprint in &kept.value.certificates {
         txn = txn.delete(keys::certificate(fingerprint));
     }

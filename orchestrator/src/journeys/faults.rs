@@ -5,14 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use futures_util::future::join_all;
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use spec::{Digest, LaunchType, TaskPhase};
-use store::{MemoryStore, Store, Txn};
+use store::{MemoryStore, Query, Store, Txn};
 
-use super::world::{World, config, definition, node_spec, until};
+use super::world::{FakeNode, World, config, definition, node_spec, until};
 use crate::{
     CreateJoinToken, CreateService, Runs, UpdateService,
     app::{App, now},
@@ -65,16 +64,35 @@ async fn a_restart_keeps_everything_and_restarts_no_task() {
     assert!(same(&client.tasks().await.unwrap(), &tasks), "the node is the same one, and so are its tasks");
 }
 
-#[tokio::test]
-async fn a_control_plane_that_starts_knows_every_task_before_it_listens() {
-    let node = NodeRecord {
+/// A node as it is kept.
+fn node_record() -> NodeRecord {
+    NodeRecord {
         id: "n1".parse().unwrap(),
         tenant: Some("acme".parse().unwrap()),
         spec: node_spec(),
         joined: now(),
         drain: false,
         certificates: vec!["ab".to_owned()],
-    };
+    }
+}
+
+/// A request that has passed the door.
+fn called(app: &Arc<App>, principal: Principal, body: &Value) -> Call {
+    Call {
+        app: app.clone(),
+        principal,
+        method: Method::GET,
+        path: String::new(),
+        query: String::new(),
+        headers: HeaderMap::new(),
+        params: Vec::new(),
+        body: body.to_string().into(),
+    }
+}
+
+#[tokio::test]
+async fn a_control_plane_that_starts_knows_every_task_before_it_listens() {
+    let node = node_record();
     let definition = DefinitionRecord {
         id: "cats:1".parse().unwrap(),
         registered: now(),
@@ -107,16 +125,7 @@ async fn a_control_plane_that_starts_knows_every_task_before_it_listens() {
     assert_eq!(app.desired_set(&node).tasks.iter().map(|task| task.id.as_str()).collect::<Vec<_>>(), ["cats-1"]);
     // And without a model nobody is told anything.
     *app.model.write() = Model::default();
-    let call = |principal| Call {
-        app: app.clone(),
-        principal,
-        method: Method::GET,
-        path: String::new(),
-        query: String::new(),
-        headers: HeaderMap::new(),
-        params: Vec::new(),
-        body: Bytes::new(),
-    };
+    let call = |principal| called(&app, principal, &Value::Null);
     let as_node = Principal::Node { id: node.id.clone(), certificate: "ab".to_owned() };
     for refused in [
         handle::wire::desired(call(as_node)).await,
@@ -213,9 +222,72 @@ async fn usage_is_taken_once_however_often_it_comes() {
     }
     // A node that is not in the pool cannot charge others.
     let own = world.token(CreateJoinToken::default()).await;
-    let own = super::world::FakeNode::join(own, "n2").await.unwrap();
+    let own = FakeNode::join(own, "n2").await.unwrap();
     let body = json!({ "version": 1, "node": "n2", "boot": "b1", "records": [record(1)] });
     assert_eq!(own.ask(Method::POST, "/v1/node/usage", &body).await.0, StatusCode::FORBIDDEN);
+}
+
+/// A batch of records `from` to `to` of one run each.
+fn batch(node: &str, boot: &str, from: u64, to: u64) -> Value {
+    let record = |seq: u64| {
+        let usage = json!({
+            "runs": 1, "failed_runs": 0, "cpu_ns": 0, "memory_byte_ms": 0, "memory_bytes_peak": 0, "bytes_in": 0,
+            "bytes_out": 0,
+        });
+        json!({
+            "seq": seq, "tenant": "acme", "task": "t1", "container": "web", "image": Digest::of(b"cats"),
+            "at": "2026-11-23T16:40:00.000Z", "usage": usage,
+        })
+    };
+    let records: Vec<Value> = (from..=to).map(record).collect();
+    json!({ "version": 1, "node": node, "boot": boot, "records": records })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_that_joins_again_goes_on_with_its_usage() {
+    let world = World::start().await;
+    let send = |node: &FakeNode, from: u64, to: u64| {
+        let (node, body) = (node.clone(), batch(node.id.as_str(), "b1", from, to));
+        async move { node.ask(Method::POST, "/v1/node/usage", &body).await }
+    };
+    let taken = |seq: u64| (StatusCode::OK, json!({ "version": 1, "seq": seq }));
+    let (first, stranger) = (world.node("n1").await, world.node("n9").await);
+    assert_eq!(send(&first, 1, 2).await, taken(2));
+    assert_eq!(send(&stranger, 3, 4).await.0, StatusCode::FORBIDDEN, "it is the log of a node that is there");
+    let mut removed = first;
+    // The machine keeps its log, whatever it is called when it is back.
+    for (name, upto) in [("n1", 4), ("n2", 6)] {
+        world.client.remove_node(&removed.id).await.unwrap();
+        let node = world.node(name).await;
+        assert_eq!(send(&node, upto - 1, upto).await, taken(upto), "{name}");
+        assert_eq!(send(&node, 1, upto).await, taken(upto), "{name}: nothing is counted twice");
+        removed = node;
+    }
+    assert_eq!(world.client.usage().await.unwrap().total.unwrap().usage.runs, 6);
+}
+
+#[tokio::test]
+async fn a_node_has_at_most_32_usage_logs_that_are_known() {
+    let (store, folder) = (Arc::new(MemoryStore::new()), tempfile::tempdir().unwrap());
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let app = Arc::new(App::start(config(folder.path(), listener), store.clone(), None).await.unwrap());
+    for name in ["n1", "n2"] {
+        let node = NodeRecord { id: name.parse().unwrap(), ..node_record() };
+        store.txn(Txn::new().put(keys::node(&node.id), encode(&node))).await.unwrap();
+    }
+    let send = async |node: &str, boot: &str| {
+        let principal = Principal::Node { id: node.parse().unwrap(), certificate: "ab".to_owned() };
+        handle::ledger::take(called(&app, principal, &batch(node, boot, 1, 1))).await.unwrap();
+    };
+    send("n2", "another").await;
+    for n in 0..40 {
+        send("n1", &format!("b{n}")).await;
+    }
+    let left = store.range(Query::prefix(keys::CURSORS)).await.unwrap();
+    let left: Vec<&str> = left.kvs.iter().map(|kv| &kv.key[keys::CURSORS.len()..]).collect();
+    let mut want: Vec<String> = (8..40).map(|n| format!("b{n}")).chain(["another".to_owned()]).collect();
+    want.sort();
+    assert_eq!(left, want, "the oldest went, and nobody else's");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
