@@ -179,9 +179,9 @@ impl<'a> Draft<'a> {
         let key = (record.tenant.clone(), record.id().clone());
         let placed = self.definition_of(record).and_then(|definition| {
             self.check_secrets(&record.tenant, definition)?;
-            let need =
-                Need { tenant: &record.tenant, definition, launch_type: record.task.spec.launch_type, service: None };
-            self.place(&need)
+            let launch_type = record.task.spec.launch_type;
+            let (tenant, task) = (&record.tenant, record.id());
+            self.place(&Need { tenant, task, definition, launch_type, service: None })
         });
         match placed {
             Ok((node, volumes)) => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{
     NodeId, NodeSpec, Service, Task, TaskDefinition, TaskDefinitionId, TaskId, TaskPhase, TaskStatus, Tenant,
-    Timestamp, VolumeClaim,
+    Timestamp, VolumeClaim, VolumeName,
 };
 use store::Kv;
 
@@ -55,14 +55,20 @@ impl DefinitionRecord {
         self.definition.volumes.iter()
     }
 
-    /// Whether some container may write to a named volume: then two tasks at once would write over each other.
-    pub fn writes_volumes(&self) -> bool {
+    /// The named volumes that some container may write to: two tasks at once would write over each other.
+    pub fn written(&self) -> impl Iterator<Item = &VolumeName> {
         let mounts = self.definition.containers.iter().flat_map(|container| &container.mounts);
-        let granted = self.definition.role.allow.iter().any(|line| match line {
-            spec::Capability::Fs { volume: Some(_), rights, .. } => rights.write || rights.delete,
-            _ => false,
+        let mounted = mounts.filter(|mount| !mount.read_only).map(|mount| &mount.volume);
+        let granted = self.definition.role.allow.iter().filter_map(|line| match line {
+            spec::Capability::Fs { volume: Some(volume), rights, .. } if rights.write || rights.delete => Some(volume),
+            _ => None,
         });
-        granted || mounts.into_iter().any(|mount| !mount.read_only)
+        mounted.chain(granted)
+    }
+
+    /// Whether it may write to any.
+    pub fn writes_volumes(&self) -> bool {
+        self.written().next().is_some()
     }
 
     pub fn is_native(&self) -> bool {

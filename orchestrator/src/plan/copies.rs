@@ -113,8 +113,13 @@ impl<'a> Draft<'a> {
             return self.wait(line, reason);
         }
         let service = line.service;
+        let attempt = last.map_or(1, |(copy, _)| copy.attempt.saturating_add(1));
+        let copy = Copy { generation: service.generation, ordinal, attempt, failures };
+        let mut task = new_task(line, copy, self.now);
+        let id = task.id().clone();
         let need = Need {
             tenant: &line.key.0,
+            task: &id,
             definition: line.definition,
             launch_type: service.spec.launch_type,
             service: Some(line.key),
@@ -127,9 +132,6 @@ impl<'a> Draft<'a> {
         }
         match self.place(&need) {
             Ok((node, volumes)) => {
-                let attempt = last.map_or(1, |(copy, _)| copy.attempt.saturating_add(1));
-                let copy = Copy { generation: service.generation, ordinal, attempt, failures };
-                let mut task = new_task(line, copy, self.now);
                 task.task.spec.node = Some(node);
                 line.in_flux = true;
                 self.plan.steps.push(Step::Start { task: Box::new(task), volumes });
@@ -151,7 +153,8 @@ impl<'a> Draft<'a> {
     fn makes_room(&self, need: &Need<'_>, old: &TaskRecord) -> bool {
         let definition = self.definition_of(old);
         let node = old.task.spec.node.as_ref();
-        node.zip(definition.ok()).is_some_and(|(node, definition)| self.room.would_fit(need, node, definition))
+        node.zip(definition.ok())
+            .is_some_and(|(node, definition)| self.room.would_fit(need, node, old.id(), definition))
     }
 
     /// Failures in a row before a new try, or why it is too early for one.

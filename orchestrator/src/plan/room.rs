@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use spec::{LaunchType, NodeCondition, NodeId, Tenant, print_bytes};
+use spec::{LaunchType, NodeCondition, NodeId, TaskId, Tenant, VolumeName, print_bytes};
 
 use super::{Desired, Observed};
 use crate::{
@@ -18,7 +18,11 @@ const CPU_MILLIS_MIN: u32 = 10;
 const MEMORY_BYTES_MIN: u64 = 8 << 20;
 
 /// What nodes have left while a plan is made.
-pub(super) struct Room<'a>(BTreeMap<&'a NodeId, Slot<'a>>);
+pub(super) struct Room<'a> {
+    nodes: BTreeMap<&'a NodeId, Slot<'a>>,
+    /// Who may be writing to a volume: one task, unless it was otherwise before we looked.
+    writers: BTreeMap<(Tenant, VolumeName), Vec<TaskId>>,
+}
 
 /// One node.
 struct Slot<'a> {
@@ -37,6 +41,7 @@ struct Slot<'a> {
 /// What is looked for.
 pub(super) struct Need<'a> {
     pub tenant: &'a Tenant,
+    pub task: &'a TaskId,
     pub definition: &'a DefinitionRecord,
     pub launch_type: LaunchType,
     /// Whose copies to spread.
@@ -60,19 +65,20 @@ impl<'a> Room<'a> {
             };
             (id, slot)
         });
-        let mut room = Self(slots.collect());
+        let mut room = Self { nodes: slots.collect(), writers: BTreeMap::new() };
         for ((tenant, _), kept) in observed.tasks {
             let (record, spec) = (&kept.value, &kept.value.task.spec);
-            let Some(slot) = spec.node.as_ref().and_then(|node| room.0.get_mut(node)) else { continue };
+            let Some(slot) = spec.node.as_ref().and_then(|node| room.nodes.get_mut(node)) else { continue };
             if record.has_ended() {
                 continue;
             }
             slot.tasks += 1;
-            if let Some(definition) = desired.definitions.get(&(tenant.clone(), spec.task_definition.clone())) {
-                slot.take(definition);
-            }
             if let (Some(service), true) = (&spec.service, record.is_wanted()) {
                 *slot.copies.entry((tenant.clone(), spec.cluster.clone(), service.clone())).or_default() += 1;
+            }
+            if let Some(definition) = desired.definitions.get(&(tenant.clone(), spec.task_definition.clone())) {
+                slot.take(definition);
+                room.write(tenant, record.id(), definition);
             }
         }
         room
@@ -80,19 +86,50 @@ impl<'a> Room<'a> {
 
     /// The best node for `need`, with its room taken; or why there is none, in a sentence.
     pub fn take(&mut self, need: &Need<'_>, pinned: Option<&NodeId>) -> Result<NodeId, String> {
+        self.check_writers(need)?;
         let best = self.best(need, pinned)?;
-        let slot = self.0.get_mut(&best).expect("it was found in here");
+        let slot = self.nodes.get_mut(&best).expect("it was found in here");
         slot.tasks += 1;
         slot.take(need.definition);
         if let Some(service) = need.service {
             *slot.copies.entry(service.clone()).or_default() += 1;
         }
+        self.write(need.tenant, need.task, need.definition);
         Ok(best)
     }
 
-    /// Whether `need` would fit on `node` if a task of `old` were not there.
-    pub fn would_fit(&self, need: &Need<'_>, node: &NodeId, old: &DefinitionRecord) -> bool {
-        let Some(slot) = self.0.get(node) else { return false };
+    /// From now on `task` may write to the volumes of its definition.
+    fn write(&mut self, tenant: &Tenant, task: &TaskId, definition: &DefinitionRecord) {
+        for volume in definition.written() {
+            let writers = self.writers.entry((tenant.clone(), volume.clone())).or_default();
+            if !writers.contains(task) {
+                writers.push(task.clone());
+            }
+        }
+    }
+
+    /// Two tasks that write to one volume would write over each other, whichever definition or service they are of.
+    fn check_writers(&self, need: &Need<'_>) -> Result<(), String> {
+        match self.writers_of(need).next() {
+            None => Ok(()),
+            Some((volume, writer)) => Err(format!(
+                "volume `{volume}` is written to by task `{writer}`, and by one task at a time: stop that one, or mount it with `read_only = true`"
+            )),
+        }
+    }
+
+    /// Who may be writing to a volume that `need` wants to write to.
+    fn writers_of<'r>(&'r self, need: &'r Need<'_>) -> impl Iterator<Item = (&'r VolumeName, &'r TaskId)> {
+        let of = |volume: &'r VolumeName| {
+            let writers = self.writers.get(&(need.tenant.clone(), volume.clone()));
+            writers.into_iter().flatten().map(move |writer| (volume, writer))
+        };
+        need.definition.written().flat_map(of)
+    }
+
+    /// Whether `need` would fit on `node` if `task`, which is one of `old`, were not there.
+    pub fn would_fit(&self, need: &Need<'_>, node: &NodeId, task: &TaskId, old: &DefinitionRecord) -> bool {
+        let Some(slot) = self.nodes.get(node) else { return false };
         let (cpu, memory) = reserved(need.definition);
         let (cpu_freed, memory_freed) = reserved(old);
         let freed: BTreeSet<u16> = host_ports(old).collect();
@@ -102,6 +139,7 @@ impl<'a> Room<'a> {
             && slot.runs(need.definition)
             && host_ports(need.definition).all(|port| freed.contains(&port) || !slot.ports.contains(&port))
             && slot.tasks <= TASKS_MAX
+            && self.writers_of(need).all(|(_, writer)| writer == task)
             && slot.cpu_millis + cpu_freed >= cpu
             && slot.memory_bytes.saturating_add(memory_freed) >= memory
     }
@@ -111,7 +149,7 @@ impl<'a> Room<'a> {
         let candidates = self.candidates(need, pinned)?;
         let copies = |slot: &Slot<'_>| need.service.and_then(|key| slot.copies.get(key)).copied().unwrap_or_default();
         let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
-        for slot in self.0.values() {
+        for slot in self.nodes.values() {
             *zones.entry(&slot.node.spec.zone).or_default() += copies(slot);
         }
         let score = |slot: &&&Slot<'_>| {
@@ -123,7 +161,7 @@ impl<'a> Room<'a> {
 
     /// Nodes on which it could start now. Each filter that leaves none is the reason to give.
     fn candidates(&self, need: &Need<'_>, pinned: Option<&NodeId>) -> Result<Vec<&Slot<'a>>, String> {
-        let mut left: Vec<&Slot<'a>> = self.0.values().filter(|slot| slot.offers(need)).collect();
+        let mut left: Vec<&Slot<'a>> = self.nodes.values().filter(|slot| slot.offers(need)).collect();
         let mut narrow = |fits: &dyn Fn(&Slot<'_>) -> bool, reason: &dyn Fn() -> String| {
             left.retain(|slot| fits(slot));
             if left.is_empty() { Err(reason()) } else { Ok(()) }
