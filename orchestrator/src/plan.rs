@@ -181,7 +181,7 @@ impl<'a> Draft<'a> {
             self.check_secrets(&record.tenant, definition)?;
             let launch_type = record.task.spec.launch_type;
             let (tenant, task) = (&record.tenant, record.id());
-            self.place(&Need { tenant, task, definition, launch_type, service: None })
+            self.place(&Need { tenant, task, definition, launch_type, service: None, avoid: Vec::new() })
         });
         match placed {
             Ok((node, volumes)) => {

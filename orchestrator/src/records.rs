@@ -91,6 +91,9 @@ pub(crate) struct TaskRecord {
     pub copy: Option<Copy>,
     /// When it ended.
     pub ended: Option<Timestamp>,
+    /// Whether it ever ran.
+    #[serde(default)]
+    pub ran: bool,
 }
 
 /// Which copy of a service a task is.
@@ -123,7 +126,8 @@ impl TaskRecord {
     /// This task with another status.
     pub fn with(&self, status: TaskStatus, now: Timestamp) -> Self {
         let ended = (status.phase == TaskPhase::Stopped).then(|| self.ended.unwrap_or(now));
-        Self { task: Task { status, ..self.task.clone() }, ended, ..self.clone() }
+        let ran = self.ran || status.phase == TaskPhase::Running;
+        Self { task: Task { status, ..self.task.clone() }, ended, ran, ..self.clone() }
     }
 
     /// This task as of `phase`, because of `reason`.

@@ -66,7 +66,8 @@ fn new_task(tenant: &Tenant, cluster: &ClusterName, wanted: &RunTask) -> TaskRec
     };
     let status = TaskStatus { phase: TaskPhase::Pending, reason: None, containers: Vec::new() };
     let id = id.parse().expect("a short label and hex digits make a label");
-    TaskRecord { tenant: tenant.clone(), task: Task { id, created: now(), spec, status }, copy: None, ended: None }
+    let task = Task { id, created: now(), spec, status };
+    TaskRecord { tenant: tenant.clone(), task, copy: None, ended: None, ran: false }
 }
 
 /// Why several copies cannot share a volume that they write to.

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use spec::{Digest, Service, Task, TaskId, TaskPhase, TaskSpec, TaskStatus};
+use spec::{Digest, NodeId, Service, Task, TaskId, TaskPhase, TaskSpec, TaskStatus};
 
 use super::{Draft, Need, Step, Subject};
 use crate::{
@@ -12,6 +12,10 @@ use crate::{
 const STEADY_AFTER: Duration = Duration::from_secs(60);
 /// The longest wait between two tries.
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+
+/// For so long a copy is kept from a node on which it could not be started. A registry that was away is back by then, a
+/// full disk swept; and the node is tried all the same when no other has room.
+const AVOIDED_FOR: Duration = Duration::from_secs(300);
 
 /// How long to wait after so many failures in a row: nothing after the first, then 1, 2, 4 … 60 seconds.
 fn back_off(failures: u32) -> Duration {
@@ -123,6 +127,7 @@ impl<'a> Draft<'a> {
             definition: line.definition,
             launch_type: service.spec.launch_type,
             service: Some(line.key),
+            avoid: self.avoided(tasks),
         };
         if line.definition.writes_volumes() && self.has_writer(tasks) {
             for task in outdated.iter().filter(|old| self.makes_room(&need, &old.value)).collect::<Vec<_>>() {
@@ -157,12 +162,23 @@ impl<'a> Draft<'a> {
             .is_some_and(|(node, definition)| self.room.would_fit(need, node, old.id(), definition))
     }
 
+    /// Nodes on which this copy could not be started lately: its next task goes elsewhere where that is possible.
+    fn avoided<'t>(&self, tasks: &[&'t Kept<TaskRecord>]) -> Vec<&'t NodeId> {
+        let could_not_start = |record: &TaskRecord| {
+            let lately = record.ended.is_some_and(|ended| self.now.since(ended) < AVOIDED_FOR);
+            lately && !record.ran && !record.task.spec.stop
+        };
+        let failed = tasks.iter().map(|task| &task.value).filter(|record| could_not_start(record));
+        failed.filter_map(|record| record.task.spec.node.as_ref()).collect()
+    }
+
     /// Failures in a row before a new try, or why it is too early for one.
     fn failures(&self, line: &Line<'_>, last: Option<(Copy, &TaskRecord)>) -> Result<u32, String> {
         let Some((copy, record)) = last else { return Ok(0) };
         let same = record.task.spec.task_definition == line.service.spec.task_definition;
         let (Some(ended), true, false) = (record.ended, same, record.task.spec.stop) else { return Ok(0) };
-        if ended.since(record.task.created) >= STEADY_AFTER {
+        // One that never ran was tried by its node for longer than that, and is a failure all the same.
+        if record.ran && ended.since(record.task.created) >= STEADY_AFTER {
             return Ok(0);
         }
         let failures = copy.failures.saturating_add(1);
@@ -199,7 +215,7 @@ fn new_task(line: &Line<'_>, copy: Copy, now: spec::Timestamp) -> TaskRecord {
     };
     let status = TaskStatus { phase: TaskPhase::Starting, reason: None, containers: Vec::new() };
     let id = task_id(line, copy);
-    TaskRecord { tenant, task: Task { id, created: now, spec, status }, copy: Some(copy), ended: None }
+    TaskRecord { tenant, task: Task { id, created: now, spec, status }, copy: Some(copy), ended: None, ran: false }
 }
 
 /// The same copy has the same id, however often and by whomever it is planned; and no two copies ever have, also not

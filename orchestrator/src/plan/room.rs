@@ -46,6 +46,8 @@ pub(super) struct Need<'a> {
     pub launch_type: LaunchType,
     /// Whose copies to spread.
     pub service: Option<&'a ServiceKey>,
+    /// Nodes to take only when no other will do.
+    pub avoid: Vec<&'a NodeId>,
 }
 
 impl<'a> Room<'a> {
@@ -144,7 +146,7 @@ impl<'a> Room<'a> {
             && slot.memory_bytes.saturating_add(memory_freed) >= memory
     }
 
-    /// Fewest copies in the zone, then on the node, then the fullest node that has room: so that large tasks find room later.
+    /// One that is not to be avoided, then fewest copies in the zone, then on the node, then the fullest node that has room: so that large tasks find room later.
     fn best(&self, need: &Need<'_>, pinned: Option<&NodeId>) -> Result<NodeId, String> {
         let candidates = self.candidates(need, pinned)?;
         let copies = |slot: &Slot<'_>| need.service.and_then(|key| slot.copies.get(key)).copied().unwrap_or_default();
@@ -153,7 +155,14 @@ impl<'a> Room<'a> {
             *zones.entry(&slot.node.spec.zone).or_default() += copies(slot);
         }
         let score = |slot: &&&Slot<'_>| {
-            (zones.get(slot.node.spec.zone.as_str()).copied(), copies(slot), slot.memory_bytes, slot.cpu_millis)
+            let avoided = need.avoid.contains(&&slot.node.id);
+            (
+                avoided,
+                zones.get(slot.node.spec.zone.as_str()).copied(),
+                copies(slot),
+                slot.memory_bytes,
+                slot.cpu_millis,
+            )
         };
         let best = candidates.iter().min_by_key(score).expect("candidates are never empty");
         Ok(best.node.id.clone())

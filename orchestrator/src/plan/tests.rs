@@ -402,6 +402,47 @@ fn failures_in_a_row_wait_longer_and_longer() {
 }
 
 #[test]
+fn a_copy_that_cannot_start_on_a_node_is_tried_on_another() {
+    let mut world = World::new();
+    for node in ["n1", "n2", "n3"] {
+        world.node(node, "a", 4000, 4096);
+    }
+    world.define("cats:1", |_| {});
+    world.service("cats", "cats:1", 1);
+    // Its node gives up, later than a copy takes to count as steady.
+    let fail = |world: &mut World| {
+        let starting = world.tasks().find(|record| record.task.status.phase == TaskPhase::Starting).unwrap().clone();
+        world.now += 90_000;
+        world.keep(&starting.at(TaskPhase::Stopped, Some("it cannot be fetched".to_owned()), world.now()));
+        starting.task.spec.node.unwrap().to_string()
+    };
+    let mut tried = Vec::new();
+    for wait in [0, 0, 1, 2] {
+        world.now += wait * 1000;
+        assert_eq!(world.step().len(), 1, "after {tried:?}");
+        tried.push(fail(&mut world));
+    }
+    let (three, again) = tried.split_at(3);
+    assert_eq!(BTreeSet::from_iter(three).len(), 3, "each once: {tried:?}");
+    assert_eq!(world.step(), [""; 0], "and then it waits longer and longer");
+    assert!(world.why().contains("failed 4 times in a row and waits to be started again"), "{}", world.why());
+    assert_eq!(again, &three[..1], "with nowhere else left, any will do: {tried:?}");
+    // After a while the node is as good as any.
+    world.now += 301_000;
+    for node in ["n2", "n3"] {
+        world.edit_node(node, |n| n.drain = true);
+    }
+    world.settle();
+    assert_eq!(world.running(), ["n1"]);
+    // One that ran and ended stays where it was.
+    world.edit_node("n2", |n| n.drain = false);
+    world.end("exit code 1");
+    world.now += 60_000;
+    world.settle();
+    assert_eq!(world.running(), ["n1"]);
+}
+
+#[test]
 fn a_new_revision_replaces_the_old_one_without_a_gap() {
     let mut world = World::new();
     world.node("n1", "a", 4000, 4096);
