@@ -143,16 +143,29 @@ impl Call {
                 _ => return Err(Refusal::invalid(format!("`limit` is 1 to {PAGE_MAX}"))),
             },
         };
-        let range = match self.asked("after") {
-            None => Range::Prefix(prefix.clone()),
-            Some(after) => Range::PrefixAfter { after: format!("{prefix}{after}"), prefix: prefix.clone() },
-        };
-        let found = self.app.store.range(Query::from(range).limit(limit)).await?;
-        let last = found.kvs.last().and_then(|kv| kv.key.strip_prefix(&prefix)).map(str::to_owned);
-        let mut items = Vec::with_capacity(found.kvs.len());
-        for kv in &found.kvs {
-            items.extend(show(Kept::of(kv)?));
+        let mut after = self.asked("after").map(|after| format!("{prefix}{after}"));
+        let (mut items, mut next) = (Vec::new(), None);
+        // To the end, or to one item more than fit: only then is there a next page. It starts after the last item that is
+        // shown, so that it names nothing that is not. Each round reads a page, and the store ends; in between others have a turn.
+        loop {
+            let range = match after {
+                None => Range::Prefix(prefix.clone()),
+                Some(after) => Range::PrefixAfter { after, prefix: prefix.clone() },
+            };
+            let found = self.app.store.range(Query::from(range).limit(PAGE_MAX)).await?;
+            for kv in &found.kvs {
+                let Some(item) = show(Kept::of(kv)?) else { continue };
+                if items.len() == limit {
+                    return Ok(Page { items, next });
+                }
+                items.push(item);
+                next = kv.key.strip_prefix(&prefix).map(str::to_owned);
+            }
+            after = found.kvs.last().map(|kv| kv.key.to_string()).filter(|_| found.more);
+            if after.is_none() {
+                return Ok(Page { items, next: None });
+            }
+            tokio::task::yield_now().await;
         }
-        Ok(Page { items, next: last.filter(|_| found.more) })
     }
 }

@@ -78,7 +78,7 @@ impl App {
 
     /// `SERVICE.CLUSTER.localhost` for the operator's services. Every other tenant has its own name in front of the
     /// domain, so nobody can take a name from anybody.
-    fn host_name(&self, (tenant, cluster, service): &ServiceKey) -> String {
+    pub fn host_name(&self, (tenant, cluster, service): &ServiceKey) -> String {
         match *tenant == self.tenant {
             true => format!("{service}.{cluster}.{}", self.domain),
             false => format!("{service}.{cluster}.{tenant}.{}", self.domain),

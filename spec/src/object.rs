@@ -126,6 +126,9 @@ pub struct ServiceStatus {
     pub reason: Option<String>,
     /// The generation that this status is about.
     pub observed_generation: u64,
+    /// The host name by which the ingress knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 /// One running copy of a task definition.

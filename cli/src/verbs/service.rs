@@ -138,9 +138,10 @@ fn change(
     Ok(())
 }
 
-/// The host name that the ingress knows a service by.
+/// The host name that the ingress knows a service by. A control plane that does not say so is older than tenants' names.
 pub fn host(service: &Service) -> String {
-    format!("{}.{}.{}", service.name, service.cluster, crate::platform::DOMAIN)
+    let older = || format!("{}.{}.{}", service.name, service.cluster, crate::platform::DOMAIN);
+    service.status.host.clone().unwrap_or_else(older)
 }
 
 fn table(services: &[Service]) -> Table {

@@ -43,6 +43,7 @@ async fn new_service(call: &Call, cluster: ClusterName, wanted: CreateService) -
     let home = Compare::CreateRev(keys::cluster(tenant, &cluster), kept.create_rev);
     let service = Service { name, cluster, created: now(), spec, generation: 1, status: ServiceStatus::default() };
     let record = ServiceRecord { service: service.clone() };
+    let service = shown(call, record.clone(), &Statuses::new())?;
     Ok(Made::new(Txn::new().when(home).when(Compare::Absent(key.clone())).put(key, encode(&record)), &service))
 }
 
@@ -69,14 +70,14 @@ pub(crate) async fn list_in(call: Call) -> Result<Reply, Refusal> {
 
 async fn listed(call: &Call, prefix: String) -> Result<Reply, Refusal> {
     let statuses = statuses(call, None)?;
-    Reply::ok(&call.page(prefix, |kept: Kept<ServiceRecord>| Some(shown(call, kept.value, &statuses))).await?)
+    Reply::ok(&call.page(prefix, |kept: Kept<ServiceRecord>| shown(call, kept.value, &statuses).ok()).await?)
 }
 
 pub(crate) async fn show(call: Call) -> Result<Reply, Refusal> {
     let (cluster, name) = (call.param("cluster")?, call.param("service")?);
     let kept = find(&call, &cluster, &name).await?;
     let statuses = statuses(&call, Some(&(cluster, name)))?;
-    Reply::ok(&shown(&call, kept.value, &statuses))
+    Reply::ok(&shown(&call, kept.value, &statuses)?)
 }
 
 async fn find(call: &Call, cluster: &ClusterName, name: &ServiceName) -> Result<Kept<ServiceRecord>, Refusal> {
@@ -97,7 +98,7 @@ fn statuses(call: &Call, only: Option<&(ClusterName, ServiceName)>) -> Result<St
         if owner == tenant && only.is_none_or(|only| *only == key) {
             let reason = waiting.get(&Subject::Service((owner.clone(), cluster.clone(), name.clone()))).cloned();
             let observed_generation = kept.value.service.generation;
-            statuses.insert(key, ServiceStatus { placed: 0, running: 0, reason, observed_generation });
+            statuses.insert(key, ServiceStatus { reason, observed_generation, ..ServiceStatus::default() });
         }
     }
     for ((owner, _), kept) in &model.tasks {
@@ -114,10 +115,12 @@ fn statuses(call: &Call, only: Option<&(ClusterName, ServiceName)>) -> Result<St
     Ok(statuses)
 }
 
-fn shown(_: &Call, record: ServiceRecord, statuses: &Statuses) -> Service {
+fn shown(call: &Call, record: ServiceRecord, statuses: &Statuses) -> Result<Service, Refusal> {
     let service = record.service;
-    let status = statuses.get(&(service.cluster.clone(), service.name.clone())).cloned();
-    Service { status: status.unwrap_or_default(), ..service }
+    let (key, owner) = ((service.cluster.clone(), service.name.clone()), call.tenant()?.clone());
+    let status = statuses.get(&key).cloned().unwrap_or_default();
+    let host = Some(call.app.host_name(&(owner, key.0, key.1)));
+    Ok(Service { status: ServiceStatus { host, ..status }, ..service })
 }
 
 pub(crate) async fn update(call: Call) -> Result<Reply, Refusal> {
@@ -143,7 +146,7 @@ pub(crate) async fn update(call: Call) -> Result<Reply, Refusal> {
             }
         }
         let statuses = statuses(&call, Some(&(cluster, name)))?;
-        return Reply::ok(&shown(&call, ServiceRecord { service }, &statuses));
+        return Reply::ok(&shown(&call, ServiceRecord { service }, &statuses)?);
     }
     Err(Refusal::conflict())
 }

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::world::{FakeNode, World, definition};
 use crate::{
-    Client, CreateCredential, CreateJoinToken, Credential,
+    Client, CreateCredential, CreateJoinToken, CreateService, Credential, UpdateService,
     routes::{Access, ROUTES, openapi},
 };
 
@@ -73,8 +73,44 @@ async fn one_tenant_sees_nothing_of_another() {
     }
     let error = other.create_join_token(CreateJoinToken { pool: true, shared: false }).await.map(drop).unwrap_err();
     assert_eq!(error.hint().unwrap(), "only the operator adds nodes to the pool");
+    // Nor does it learn a name from where a page ends.
+    let token = world.client.create_credential(&CreateCredential { tenant: "other".parse().unwrap() }).await.unwrap();
+    let listed = |path: &'static str| {
+        let world = &world;
+        let token = token.token.clone();
+        async move { world.raw_tls("GET", path, Some(&token), b"").await.1 }
+    };
+    assert_eq!(listed("/v1/nodes?limit=1").await, json!({ "items": [] }));
+    for name in ["n0", "n2"] {
+        let own = other.create_join_token(CreateJoinToken::default()).await.unwrap().token.parse().unwrap();
+        FakeNode::join(own, name).await.ok().unwrap();
+    }
+    let first = listed("/v1/nodes?limit=1").await;
+    assert_eq!((&first["items"][0]["id"], &first["next"]), (&json!("n0"), &json!("n0")), "there is another one");
+    let last = listed("/v1/nodes?limit=1&after=n0").await;
+    assert_eq!((&last["items"][0]["id"], last.get("next")), (&json!("n2"), None), "n1 is stepped over");
     // The same names are its own.
     other.create_cluster(&main).await.unwrap();
+    other.register(&definition("cats", "cats")).await.unwrap();
+    // A service's host name is the one that the ingress knows.
+    let wanted = CreateService {
+        name: "web".parse().unwrap(),
+        task_definition: "cats:1".parse().unwrap(),
+        count: 0,
+        launch_type: spec::LaunchType::Node,
+    };
+    for (client, host) in [(&world.client, "web.main.localhost"), (&other, "web.main.other.localhost")] {
+        let created = client.create_service(&main, &wanted).await.unwrap();
+        let shown = client.service(&main, &wanted.name).await.unwrap();
+        let listed = client.services().await.unwrap().remove(0);
+        let updated = client.update_service(&main, &wanted.name, &UpdateService::default()).await.unwrap();
+        for service in [created, shown, listed, updated] {
+            assert_eq!(service.status.host.as_deref(), Some(host));
+        }
+        let named = || async { client.routes().await.unwrap().hosts.contains_key(host).then_some(()) };
+        super::world::until("the routes have it", named).await;
+        client.delete_service(&main, &wanted.name).await.unwrap();
+    }
     other.delete_cluster(&main).await.unwrap();
     assert_eq!(world.client.clusters().await.unwrap().len(), 1);
     // The operator's own credential over TCP is the operator's tenant, and no operator.
