@@ -9,15 +9,12 @@ use ring::hmac;
 use serde::de::DeserializeOwned;
 use spec::{Tenant, Timestamp};
 use store::{Compare, Query, Rev, Store, Txn};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::{
     ImageResolver, ca::Ca, error::Refusal, keys, live::Live, model::Model, plan::Subject, records::Kept, seal::Seal,
-    sets::Sets,
+    seats::Turns, sets::Sets,
 };
-
-/// Definitions whose images are being resolved at one time: each holds a connection to a registry.
-const RESOLVING_MAX: usize = 16;
 
 /// The control plane as its requests see it.
 pub(crate) struct App {
@@ -29,7 +26,7 @@ pub(crate) struct App {
     /// What join tokens and credentials name; nothing without a TCP listener.
     pub address: Option<String>,
     pub resolver: Arc<dyn ImageResolver>,
-    pub resolving: Semaphore,
+    pub resolving: Turns,
     pub ca: Ca,
     /// For tokens that we make again when a create is repeated.
     pub key: hmac::Key,
@@ -71,10 +68,6 @@ impl Epoch {
 }
 
 impl App {
-    pub fn resolving() -> Semaphore {
-        Semaphore::new(RESOLVING_MAX)
-    }
-
     /// Wakes the reconciler and every node that waits for news.
     pub fn touch(&self) {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));

@@ -25,6 +25,7 @@ mod call; // one request, read
 mod create; // creates that happen once, however often they are sent
 mod handle; // one function per route
 mod app; // what they share
+mod seats; // who may hold how many connections
 mod server; // sockets, TLS, and the way from a request to its answer
 
 mod ca; // the certificate authority: names for nodes

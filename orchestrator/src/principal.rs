@@ -47,6 +47,14 @@ impl App {
         }
     }
 
+    /// The node at the other end, if it is one.
+    pub async fn node_at(&self, peer: &Peer) -> Option<NodeId> {
+        match self.principal(peer, &HeaderMap::new()).await {
+            Ok(Principal::Node { id, .. }) => Some(id),
+            Ok(Principal::Nobody | Principal::Tenant(_) | Principal::Operator(_)) | Err(_) => None,
+        }
+    }
+
     async fn node_of(&self, fingerprint: &str) -> Result<Principal, Refusal> {
         let Some(id) = self.get::<NodeId>(keys::certificate(fingerprint)).await? else {
             return Ok(Principal::Nobody);

@@ -1,5 +1,11 @@
 use std::{
-    convert::Infallible, fs, future::Future, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, sync::Arc,
+    convert::Infallible,
+    fs,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -9,12 +15,13 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ring::hmac;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spec::NodeCondition;
 use store::{Compare, Query, SqliteStore, Store, Txn};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::watch,
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -35,13 +42,12 @@ use crate::{
     records::{CredentialRecord, encode},
     routes::{self, Access},
     seal::Seal,
+    seats::{DESCRIPTORS_MIN, Seat, Seats, Turns},
     secret,
     sets::Sets,
     tls,
 };
 
-/// Connections at one time: each node holds one for its long poll.
-const CONNECTIONS_MAX: usize = 4096;
 /// Head of a request, TLS handshake: whoever is slower is not one of ours.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
@@ -73,6 +79,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     let unix = listen(&config.socket)?;
     let app = Arc::new(App::start(config, Arc::new(store), address).await?);
     let acceptor = app.acceptor()?;
+    have_descriptors();
     let server = Server::new(app.clone());
     server.tasks.spawn(reconcile::sweep(app.clone(), server.end.clone()));
     let result = tokio::select! {
@@ -83,6 +90,20 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     };
     server.finish().await;
     result
+}
+
+/// Where a limit of 1024 descriptors is the custom, strangers would use them up long before their seats.
+fn have_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let enough = |have: Option<u64>| have.is_none_or(|have| have >= DESCRIPTORS_MIN);
+    if !enough(limit.current)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+    {
+        tracing::warn!(%error, "the limit of open descriptors cannot be raised");
+    }
+    if !enough(limit.maximum) {
+        tracing::warn!(need = DESCRIPTORS_MIN, have = ?limit.maximum, "few descriptors: raise `ulimit -Hn`");
+    }
 }
 
 /// The socket of the operator. Its folder was closed to everybody else before it is there.
@@ -123,7 +144,7 @@ impl App {
             registry,
             address: advertise.or_else(|| address.map(|address| address.to_string())),
             resolver,
-            resolving: Self::resolving(),
+            resolving: Turns::new(),
             ca,
             seal: Seal::from(&key),
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
@@ -176,23 +197,22 @@ impl App {
 
 struct Server {
     app: Arc<App>,
-    connections: Arc<Semaphore>,
+    seats: Arc<Seats>,
     tasks: TaskTracker,
     end: CancellationToken,
 }
 
 impl Server {
     fn new(app: Arc<App>) -> Self {
-        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Self { app, connections, tasks: TaskTracker::new(), end: CancellationToken::new() }
+        Self { app, seats: Arc::new(Seats::new()), tasks: TaskTracker::new(), end: CancellationToken::new() }
     }
 
     async fn accept_sockets(&self, listener: &UnixListener) -> Infallible {
         let me = rustix::process::geteuid().as_raw();
         loop {
-            let permit = self.admit().await;
+            let seat = self.seats.socket().await;
             match listener.accept().await {
-                Ok((stream, _)) if is_owner(&stream, me) => self.spawn(stream, Peer::Socket, permit),
+                Ok((stream, _)) if is_owner(&stream, me) => self.spawn(stream, Peer::Socket, seat),
                 Ok(_) => {} // another user got past the folder: an owner's mistake with permissions
                 Err(error) => rest(&error).await,
             }
@@ -202,35 +222,41 @@ impl Server {
     async fn accept_tls(&self, listener: Option<&TcpListener>, acceptor: &TlsAcceptor) -> Infallible {
         let Some(listener) = listener else { return std::future::pending().await };
         loop {
-            let permit = self.admit().await;
+            let permit = self.seats.handshake().await;
             match listener.accept().await {
-                Ok((stream, _)) => self.shake_hands(stream, acceptor.clone(), permit),
+                Ok((stream, from)) => {
+                    if let Some(seat) = self.seats.shake(permit, from.ip()) {
+                        self.shake_hands(stream, from.ip(), acceptor.clone(), seat);
+                    }
+                }
                 Err(error) => rest(&error).await,
             }
         }
     }
 
-    async fn admit(&self) -> OwnedSemaphorePermit {
-        self.connections.clone().acquire_owned().await.expect("it is never closed")
-    }
-
-    fn shake_hands(&self, stream: TcpStream, acceptor: TlsAcceptor, permit: OwnedSemaphorePermit) {
-        let (app, end) = (self.app.clone(), self.end.clone());
+    fn shake_hands(&self, stream: TcpStream, from: IpAddr, acceptor: TlsAcceptor, shaking: Seat) {
+        let (app, end, seats) = (self.app.clone(), self.end.clone(), self.seats.clone());
         self.tasks.spawn(async move {
             let _ = stream.set_nodelay(true);
             let Ok(Ok(stream)) = timeout(HANDSHAKE_TIME_MAX, acceptor.accept(stream)).await else { return };
             let certificates = stream.get_ref().1.peer_certificates();
             let certificate = certificates.and_then(<[_]>::first).map(|leaf| secret::fingerprint(leaf));
-            speak(app, stream, Peer::Tls { certificate }, end).await;
-            drop(permit);
+            let peer = Peer::Tls { certificate };
+            let Some(seat) = seats.sit(app.node_at(&peer).await, from) else {
+                tracing::debug!(%from, "sent away: it, or all of its kind, has enough connections");
+                return;
+            };
+            drop(shaking);
+            speak(app, stream, peer, end).await;
+            drop(seat);
         });
     }
 
-    fn spawn(&self, stream: UnixStream, peer: Peer, permit: OwnedSemaphorePermit) {
+    fn spawn(&self, stream: UnixStream, peer: Peer, seat: Seat) {
         let (app, end) = (self.app.clone(), self.end.clone());
         self.tasks.spawn(async move {
             speak(app, stream, peer, end).await;
-            drop(permit);
+            drop(seat);
         });
     }
 
@@ -314,4 +340,22 @@ fn written(line: &str, result: Result<Reply, Refusal>) -> Response<Full<Bytes>> 
         response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_should_come_again_is_told_when() {
+        for (status, want) in [
+            (StatusCode::SERVICE_UNAVAILABLE, Some("1")),
+            (StatusCode::TOO_MANY_REQUESTS, Some("5")),
+            (StatusCode::CONFLICT, None),
+        ] {
+            let response = written("GET /", Err(Refusal::new(status, "code", "a sentence")));
+            let told = response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap());
+            assert_eq!(told, want, "{status}");
+        }
+    }
 }

@@ -68,7 +68,7 @@ async fn next_revision(call: &Call, definition: TaskDefinition, runs: Vec<Runs>)
 
 /// Writes into each container what its image is now.
 async fn resolve(call: &Call, tenant: &Tenant, definition: &mut TaskDefinition) -> Result<Vec<Runs>, Refusal> {
-    let _permit = call.app.resolving.acquire().await.expect("it is never closed");
+    let _turn = call.app.resolving.take(tenant).await?;
     let mut runs = Vec::with_capacity(definition.containers.len());
     for container in &mut definition.containers {
         let resolving = timeout(RESOLVE_TIME_MAX, call.app.resolver.resolve(tenant, &container.image)).await;
