@@ -210,7 +210,7 @@ impl<'a> Draft<'a> {
 
     /// A node for `need`, whose room is taken from now on, and the volumes that start to exist there.
     fn place(&mut self, need: &Need<'_>) -> Result<(NodeId, Vec<Volume>), String> {
-        let claims = || need.definition.mounted().map(|claim| (need.tenant.clone(), claim.name.clone()));
+        let claims = || need.definition.mounted().into_iter().map(|name| (need.tenant.clone(), name.clone()));
         let pinned: BTreeSet<&NodeId> =
             claims().filter_map(|key| self.volumes.get(&key)).map(|volume| &volume.node).collect();
         let pinned = match pinned.len() {

@@ -1,11 +1,11 @@
 //! What is kept: the objects of `spec` and what only the control plane needs to know about them.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{
     NodeId, NodeSpec, Service, Task, TaskDefinition, TaskDefinitionId, TaskId, TaskPhase, TaskStatus, Tenant,
-    Timestamp, VolumeClaim, VolumeName,
+    Timestamp, VolumeName,
 };
 use store::Kv;
 
@@ -50,9 +50,13 @@ pub(crate) struct DefinitionRecord {
 }
 
 impl DefinitionRecord {
-    /// The volumes that it mounts anywhere, and whether it writes to one.
-    pub fn mounted(&self) -> impl Iterator<Item = &VolumeClaim> {
-        self.definition.volumes.iter()
+    /// The named volumes that some container may see, by a mount or by a line of its role.
+    pub fn mounted(&self) -> BTreeSet<&VolumeName> {
+        let granted = self.definition.role.allow.iter().filter_map(|line| match line {
+            spec::Capability::Fs { volume, .. } => volume.as_ref(),
+            _ => None,
+        });
+        self.definition.volumes.iter().map(|claim| &claim.name).chain(granted).collect()
     }
 
     /// The named volumes that some container may write to: two tasks at once would write over each other.

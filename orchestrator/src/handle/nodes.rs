@@ -82,8 +82,7 @@ pub(crate) async fn forget_volume(call: Call) -> Result<Reply, Refusal> {
     let kept = kept.ok_or_else(|| Refusal::not_found("volume", &name))?;
     let user = {
         let model = call.app.model.read();
-        let mounts =
-            |definition: &crate::records::DefinitionRecord| definition.mounted().any(|claim| claim.name == name);
+        let mounts = |definition: &crate::records::DefinitionRecord| definition.mounted().contains(&name);
         let mut live = model.tasks.iter().filter(|((owner, _), task)| owner == tenant && !task.value.has_ended());
         live.find(|(_, task)| model.definition_of(&task.value).is_some_and(|found| mounts(found)))
             .map(|((_, id), _)| id.clone())

@@ -560,7 +560,6 @@ fn one_volume_has_one_writer_whoever_they_are_and_any_number_of_readers() {
     world.define("ann:1", with_volume);
     world.define("bob:1", |record| {
         // By a line of its role instead of a mount: the same volume.
-        record.definition.volumes.push(VolumeClaim { name: "book".parse().unwrap(), bytes_max: None });
         record.definition.role.allow.push("fs:/data#rw;volume=book".parse().unwrap());
     });
     world.define("eve:1", |record| {
@@ -587,6 +586,15 @@ fn one_volume_has_one_writer_whoever_they_are_and_any_number_of_readers() {
     world.service("ann", "ann:1", 0);
     world.settle();
     assert_eq!(names(&world), ["bob", "eve", "eve"]);
+    // And the line leads to the volume's node as a mount does.
+    world.service("bob", "bob:1", 0);
+    world.settle();
+    world.edit_node("n1", |n| n.drain = true);
+    world.node("n2", "a", 4000, 4096);
+    world.service("bob", "bob:1", 1);
+    world.settle();
+    assert_eq!(names(&world), ["eve", "eve"]);
+    assert!(world.why().starts_with("every node that could take it is drained"), "{}", world.why());
 }
 
 #[test]
