@@ -168,6 +168,17 @@ impl FileIndex {
         })
     }
 
+    /// What comes after `name` in `folder`, whether `name` is there or not.
+    pub fn children_after(&self, folder: NodeId, name: &str) -> impl Iterator<Item = DirEntry<'_>> {
+        let range = self.child_range(folder);
+        let passed = self.records[range.clone()]
+            .partition_point(|record| self.slice(u64::from(record.name_at), u64::from(record.name_len)) <= name);
+        (range.start + passed..range.end).map(|at| {
+            let id = NodeId(at as u32);
+            DirEntry { name: self.name(id), id }
+        })
+    }
+
     /// What `path` leads to, following every link; the root of the image is the root of all paths.
     ///
     /// # Errors
@@ -382,6 +393,10 @@ pub(crate) mod tests {
         for entry in index.children(folder) {
             assert_eq!(index.child(folder, entry.name), Some(entry.id));
             assert_eq!(index.parent(entry.id), folder);
+        }
+        for (name, after) in [("", "B a b c"), ("B", "a b c"), ("aa", "b c"), ("c", ""), ("z", "")] {
+            let names: Vec<_> = index.children_after(folder, name).map(|e| e.name).collect();
+            assert_eq!(names.join(" "), after, "after {name:?}");
         }
         assert_eq!(index.child(folder, "x"), None);
         assert_eq!(index.child(index.lookup("d/a").unwrap(), "x"), None);

@@ -77,8 +77,7 @@ pub(super) fn load(
         granted
     });
     let secret_files: Vec<_> = secret_files.collect();
-    let files = Files::new(index, layers, volumes, secret_files.into_iter(), assignment.limits.writable_bytes_max)
-        .map_err(|e| e.to_string())?;
+    let files = Files::new(index, layers, volumes, secret_files.into_iter(), assignment.limits.writable_bytes_max)?;
     Ok(Loaded { pre, files: Arc::new(files), env, denied })
 }
 

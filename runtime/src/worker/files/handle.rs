@@ -1,13 +1,14 @@
 use std::{
     fs::File,
     hash::{DefaultHasher, Hash, Hasher},
+    mem::MaybeUninit,
     os::{fd::OwnedFd, unix::fs::FileExt},
     sync::Arc,
 };
 
 use bytes::Bytes;
 use image::{FileNode, NodeId};
-use rustix::fs::{Dir, FileType, Mode, OFlags, Timespec, Timestamps};
+use rustix::fs::{FileType, Mode, OFlags, RawDir, Timespec, Timestamps};
 
 use super::{
     Files,
@@ -75,8 +76,15 @@ pub(super) struct Opening {
     pub flags: DescriptorFlags,
 }
 
-/// A folder's entries, the next one last.
-pub struct Listing(pub(super) Vec<(String, DescriptorType)>);
+/// Where a guest is in a folder's entries. Small whatever the folder holds: a guest may keep as many as it has handles.
+pub enum Listing {
+    /// After this name.
+    Folder {
+        folder: Folder,
+        after: String,
+    },
+    Volume(FdListing),
+}
 
 /// A place where something is or could be made.
 enum Spot {
@@ -253,18 +261,21 @@ impl Files {
     }
 
     pub(super) fn list(&self, handle: &Handle) -> Result<Listing, ErrorCode> {
-        let mut entries = match handle {
-            Handle::Folder(folder) => {
-                let listed = self.read().list(*folder);
-                listed.into_iter().map(|(name, thing)| (name, kind_of(&thing))).collect()
-            }
-            Handle::VolumeFolder { fd, .. } => list_fd(fd)?,
-            Handle::Layered { .. } | Handle::Memory { .. } | Handle::VolumeFile { .. } => {
-                return Err(ErrorCode::NotDirectory);
-            }
-        };
-        entries.reverse();
-        Ok(Listing(entries))
+        match handle {
+            Handle::Folder(folder) => Ok(Listing::Folder { folder: *folder, after: String::new() }),
+            Handle::VolumeFolder { fd, .. } => FdListing::new(fd).map(Listing::Volume),
+            Handle::Layered { .. } | Handle::Memory { .. } | Handle::VolumeFile { .. } => Err(ErrorCode::NotDirectory),
+        }
+    }
+
+    pub(super) fn next_entry(&self, listing: &mut Listing) -> Result<Option<(String, DescriptorType)>, ErrorCode> {
+        match listing {
+            Listing::Folder { folder, after } => Ok(self.read().next(*folder, after).map(|(name, thing)| {
+                after.clone_from(&name);
+                (name, kind_of(&thing))
+            })),
+            Listing::Volume(listing) => listing.next(),
+        }
     }
 
     pub(super) fn read_link(&self, base: &Handle, path: &str) -> Result<String, ErrorCode> {
@@ -498,27 +509,54 @@ fn stat_fd(fd: &impl std::os::fd::AsFd) -> Result<Stat, ErrorCode> {
     })
 }
 
-fn list_fd(fd: &OwnedFd) -> Result<Vec<(String, DescriptorType)>, ErrorCode> {
-    // A folder's own descriptor keeps a position that other listings would move.
-    let own = rustix::fs::openat2(
-        fd,
-        ".",
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-        rustix::fs::ResolveFlags::BENEATH,
-    )
-    .map_err(code)?;
-    let mut entries = Vec::new();
-    for entry in Dir::new(own).map_err(code)? {
-        let entry = entry.map_err(code)?;
-        // A name that is no UTF-8 has no form in `wasi:filesystem`; it is left out.
-        if let Ok(name) = entry.file_name().to_str()
-            && !matches!(name, "." | "..")
-        {
-            entries.push((name.to_owned(), kind_of_mode(entry.file_type())));
-        }
+/// Entries of a folder of the host, a few at a time.
+pub struct FdListing {
+    fd: OwnedFd,
+    /// Read and not yet given, the next one last.
+    ready: Vec<(String, DescriptorType)>,
+    ended: bool,
+}
+
+/// What one look into a folder takes from the kernel: at least one name of 255 bytes, and at most forty short ones.
+const ENTRIES_BYTES: usize = 1024;
+
+impl FdListing {
+    fn new(fd: &OwnedFd) -> Result<Self, ErrorCode> {
+        // A folder's own descriptor keeps a position that other listings would move.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat2(fd, ".", flags, Mode::empty(), rustix::fs::ResolveFlags::BENEATH).map_err(code)?;
+        Ok(Self { fd, ready: Vec::new(), ended: false })
     }
-    Ok(entries)
+
+    fn next(&mut self) -> Result<Option<(String, DescriptorType)>, ErrorCode> {
+        while self.ready.is_empty() && !self.ended {
+            self.read()?;
+        }
+        Ok(self.ready.pop())
+    }
+
+    fn read(&mut self) -> Result<(), ErrorCode> {
+        let mut space = [MaybeUninit::uninit(); ENTRIES_BYTES];
+        let mut entries = RawDir::new(&self.fd, &mut space);
+        loop {
+            let Some(entry) = entries.next() else {
+                self.ended = true;
+                break;
+            };
+            let entry = entry.map_err(code)?;
+            // A name that is no UTF-8 has no form in `wasi:filesystem`; it is left out.
+            if let Ok(name) = entry.file_name().to_str()
+                && !matches!(name, "." | "..")
+            {
+                self.ready.push((name.to_owned(), kind_of_mode(entry.file_type())));
+            }
+            if entries.is_buffer_empty() {
+                break;
+            }
+        }
+        self.ready.reverse();
+        Ok(())
+    }
 }
 
 fn kind_of(thing: &Thing) -> DescriptorType {

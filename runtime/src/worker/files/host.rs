@@ -81,8 +81,8 @@ impl types::Host for View<'_> {
 
 impl types::HostDirectoryEntryStream for View<'_> {
     fn read_directory_entry(&mut self, stream: Resource<Listing>) -> Outcome<Option<types::DirectoryEntry>> {
-        let next = self.table.get_mut(&stream)?.0.pop();
-        Ok(Ok(next.map(|(name, type_)| types::DirectoryEntry { type_, name })))
+        let next = self.files.next_entry(self.table.get_mut(&stream)?);
+        Ok(next.map(|entry| entry.map(|(name, type_)| types::DirectoryEntry { type_, name })))
     }
 
     fn drop(&mut self, stream: Resource<Listing>) -> wasmtime::Result<()> {

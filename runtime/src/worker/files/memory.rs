@@ -29,6 +29,11 @@ impl Quota {
         taken.map(drop).map_err(|_| ErrorCode::InsufficientSpace)
     }
 
+    /// Takes what is in use already, beyond the limit too.
+    pub fn force(&self, bytes: u64) {
+        self.0.used.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     pub fn give_back(&self, bytes: u64) {
         let rest = |used: u64| Some(used.saturating_sub(bytes));
         let _ = self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest);
@@ -44,17 +49,33 @@ pub(super) struct MemoryFile {
     pub fixed: bool,
 }
 
+/// The quota is charged for what `bytes` has reserved, not for what it shows.
 #[derive(Debug)]
 struct Content {
     bytes: Vec<u8>,
     mtime: i64,
 }
 
+impl Content {
+    fn reserved(&self) -> u64 {
+        self.bytes.capacity() as u64
+    }
+}
+
+/// A file that shrank keeps this much beyond twice its length: less is not worth another place in memory.
+const SPARE_BYTES_MAX: usize = 4096;
+
 impl MemoryFile {
-    /// A file with `bytes`, charged to `quota`.
-    pub fn new(bytes: Vec<u8>, mtime: i64, quota: &Quota) -> Result<Self, ErrorCode> {
-        quota.take(bytes.len() as u64)?;
-        Ok(Self { content: Mutex::new(Content { bytes, mtime }), quota: quota.clone(), fixed: false })
+    /// A file with a copy of `bytes`, charged to `quota` before there is one.
+    pub fn new(bytes: &[u8], mtime: i64, quota: &Quota) -> Result<Self, ErrorCode> {
+        let content = Content { bytes: Vec::new(), mtime };
+        let file = Self { content: Mutex::new(content), quota: quota.clone(), fixed: false };
+        if !bytes.is_empty() {
+            let mut content = file.content();
+            file.reserve(&mut content, bytes.len(), 0)?;
+            content.bytes.extend_from_slice(bytes);
+        }
+        Ok(file)
     }
 
     /// A file that costs nothing and never changes.
@@ -109,32 +130,40 @@ impl MemoryFile {
     }
 
     fn resize(&self, content: &mut Content, len: u64) -> Result<(), ErrorCode> {
-        let old = content.bytes.len() as u64;
         let size = usize::try_from(len).map_err(|_| ErrorCode::FileTooLarge)?;
-        if len > old {
-            self.quota.take(len - old)?;
-            // An eighth ahead, so that appending stays cheap and the quota stays honest.
-            let ahead = if size > content.bytes.capacity() { size / 8 } else { 0 };
-            if content.bytes.try_reserve_exact(size - content.bytes.len() + ahead).is_err() {
-                self.quota.give_back(len - old);
-                return Err(ErrorCode::InsufficientMemory);
-            }
-        } else {
-            self.quota.give_back(old - len);
+        if size > content.bytes.capacity() {
+            // An eighth ahead, so that appending stays cheap; where the quota ends, without.
+            self.reserve(content, size, size / 8).or_else(|_| self.reserve(content, size, 0))?;
         }
         content.bytes.resize(size, 0);
-        if len < old / 2 {
+        if size == 0 || content.bytes.capacity() > size.saturating_mul(2).saturating_add(SPARE_BYTES_MAX) {
+            let before = content.reserved();
             content.bytes.shrink_to_fit();
+            self.quota.give_back(before - content.reserved());
         }
         Ok(())
+    }
+
+    /// Room for `size` bytes and `ahead`, charged first.
+    fn reserve(&self, content: &mut Content, size: usize, ahead: usize) -> Result<(), ErrorCode> {
+        let before = content.reserved();
+        let more = (size.saturating_add(ahead) as u64).saturating_sub(before);
+        self.quota.take(more)?;
+        let wanted = size.saturating_add(ahead) - content.bytes.len();
+        let reserved = content.bytes.try_reserve_exact(wanted);
+        // What the allocator made of it is what counts.
+        let got = content.reserved() - before;
+        self.quota.give_back(more.saturating_sub(got));
+        self.quota.force(got.saturating_sub(more));
+        reserved.map_err(|_| ErrorCode::InsufficientMemory)
     }
 }
 
 impl Drop for MemoryFile {
     fn drop(&mut self) {
         if !self.fixed {
-            let len = self.len();
-            self.quota.give_back(len);
+            let reserved = self.content().reserved();
+            self.quota.give_back(reserved);
         }
     }
 }
@@ -152,8 +181,8 @@ mod tests {
     #[test]
     fn the_quota_holds_for_all_files_together_and_is_given_back() {
         let quota = Quota::new(100);
-        let one = MemoryFile::new(vec![1; 40], 0, &quota).unwrap();
-        let two = MemoryFile::new(vec![2; 40], 0, &quota).unwrap();
+        let one = MemoryFile::new(&[1; 40], 0, &quota).unwrap();
+        let two = MemoryFile::new(&[2; 40], 0, &quota).unwrap();
         assert_eq!(one.write(None, &[0; 21]).unwrap_err(), ErrorCode::InsufficientSpace);
         assert_eq!(one.set_len(1 << 62).unwrap_err(), ErrorCode::InsufficientSpace);
         assert_eq!(one.write(Some(u64::MAX), &[0]).unwrap_err(), ErrorCode::FileTooLarge);
@@ -162,6 +191,32 @@ mod tests {
         assert_eq!(one.write(Some(90), &[7; 10]), Ok(100));
         assert_eq!(one.read(89, 3), [0, 7, 7]);
         one.set_len(0).unwrap();
-        assert!(MemoryFile::new(vec![0; 100], 0, &quota).is_ok());
+        assert!(MemoryFile::new(&[0; 100], 0, &quota).is_ok());
+    }
+    #[test]
+    fn truncation_gives_back_memory_with_the_quota() {
+        let quota = Quota::new(1 << 20);
+        let file = MemoryFile::new(&[1; 1 << 20], 0, &quota).unwrap();
+        // Halving step by step, so that no step alone looks like much.
+        let mut len = 1u64 << 20;
+        while len > 0 {
+            len /= 2;
+            file.set_len(len).unwrap();
+            let reserved = file.content().reserved();
+            assert!(reserved <= 2 * len + SPARE_BYTES_MAX as u64, "{reserved} bytes for a file of {len}");
+            assert_eq!(quota.0.used.load(Ordering::Relaxed), reserved);
+        }
+        assert_eq!(quota.0.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn appending_is_charged_for_the_room_ahead() {
+        let quota = Quota::new(100_000);
+        let file = MemoryFile::new(&[], 0, &quota).unwrap();
+        let appended = std::iter::repeat_with(|| file.write(None, &[1; 100])).take_while(Result::is_ok).count();
+        assert_eq!(appended, 1000, "at the end of the quota nothing is reserved ahead");
+        assert_eq!(quota.0.used.load(Ordering::Relaxed), file.content().reserved());
+        drop(file);
+        assert_eq!(quota.0.used.load(Ordering::Relaxed), 0);
     }
 }

@@ -41,23 +41,25 @@ impl Files {
     /// Puts an image's layers, a container's volumes (each with its absolute path) and its secrets together.
     ///
     /// # Errors
-    /// When the index does not fit the layers.
+    /// When the index does not fit the layers, or a volume is to be mounted at `/`.
     pub fn new(
         index: FileIndex,
         layers: Vec<Bytes>,
         volumes: Vec<(String, Volume)>,
         secrets: impl Iterator<Item = (String, Vec<u8>)>,
         writable_bytes_max: u64,
-    ) -> Result<Self, image::Error> {
+    ) -> Result<Self, String> {
         let lengths: Vec<u64> = layers.iter().map(|layer| layer.len() as u64).collect();
-        index.check_layers(&lengths)?;
+        index.check_layers(&lengths).map_err(|e| e.to_string())?;
         let mut tree = Tree::new(index, layers, Quota::new(writable_bytes_max));
         for (name, content) in secrets {
             tree.place_file(&format!("run/secrets/{name}"), content);
         }
         let mut kept = Vec::new();
         for (path, volume) in volumes {
-            tree.place_mount(path.trim_start_matches('/'), kept.len());
+            if !tree.place_mount(path.trim_start_matches('/'), kept.len()) {
+                return Err("a volume cannot be mounted at `/`: give it a folder of its own".to_owned());
+            }
             kept.push(volume);
         }
         Ok(Self { tree: RwLock::new(tree), volumes: kept, writable: writable_bytes_max > 0 })

@@ -63,9 +63,12 @@ fn write(files: &Files, path: &str, text: &str) -> Result<(), ErrorCode> {
 
 fn names(files: &Files, path: &str) -> Vec<String> {
     let folder = files.open(&files.root(), path, reading()).unwrap();
-    let mut names: Vec<_> = files.list(&folder).unwrap().0.into_iter().map(|(name, _)| name).collect();
-    names.reverse();
-    names
+    listed(files, &folder)
+}
+
+fn listed(files: &Files, folder: &Handle) -> Vec<String> {
+    let mut listing = files.list(folder).unwrap();
+    std::iter::from_fn(|| files.next_entry(&mut listing).unwrap()).map(|(name, _)| name).collect()
 }
 
 #[test]
@@ -178,7 +181,7 @@ fn a_removed_folder_is_gone_for_those_who_hold_it() {
         files.remove_folder(&root, path).unwrap();
         files.make_folder(&root, "other").unwrap();
         write(&files, "other/file", "x").unwrap();
-        assert!(files.list(&held).unwrap().0.is_empty(), "{path}");
+        assert!(listed(&files, &held).is_empty(), "{path}");
         assert_eq!(files.make_folder(&held, "x"), Err(ErrorCode::NoEntry), "{path}");
         assert_eq!(files.open(&held, "file", reading()).map(drop), Err(ErrorCode::NoEntry), "{path}");
         files.unlink(&root, "other/file").unwrap();
@@ -197,7 +200,9 @@ fn the_quota_counts_names_too_and_comes_back() {
         files.unlink(&root, "file").unwrap();
     }
     let made = (0..1000).take_while(|n| files.make_folder(&root, &format!("folder{n}")).is_ok()).count();
-    assert!((20..40).contains(&made), "{made}");
+    assert_eq!(made, 7, "a folder costs a little more than a KiB");
+    let made = (0..1000).take_while(|n| write(&files, &format!("f{n}"), "").is_ok()).count();
+    assert!((1..6).contains(&made), "{made} empty files");
     assert_eq!(write(&files, "file", "x"), Err(ErrorCode::InsufficientSpace));
 }
 
@@ -224,4 +229,95 @@ fn without_a_writable_layer_everything_is_read_only() {
         assert_eq!(got, Err(ErrorCode::ReadOnly), "{what}");
     }
     assert_eq!(read(&files, "etc/cat").unwrap(), "meow");
+}
+
+#[test]
+fn a_link_is_charged_for_its_target_and_refuses_a_long_one() {
+    let files = files(20_000);
+    let root = files.root();
+    assert_eq!(files.make_link(&root, &"a".repeat(4097), "long"), Err(ErrorCode::NameTooLong));
+    let target = "a".repeat(4096);
+    let made = (0..100).take_while(|n| files.make_link(&root, &target, &format!("link{n}")).is_ok()).count();
+    assert_eq!(made, 4);
+    for n in 0..made {
+        files.unlink(&root, &format!("link{n}")).unwrap();
+    }
+    let again = (0..100).take_while(|n| files.make_link(&root, &target, &format!("link{n}")).is_ok()).count();
+    assert_eq!(again, made, "what was taken comes back");
+}
+
+#[test]
+fn a_path_through_long_links_ends_soon() {
+    let files = files(1 << 20);
+    let root = files.root();
+    files.make_folder(&root, "a").unwrap();
+    let up_and_down = format!("{}a", "a/../".repeat(800));
+    files.make_link(&root, &up_and_down, "long").unwrap();
+    assert!(files.stat_at(&root, "long", true).is_ok(), "one long link is fine");
+    files.make_link(&root, &"long/../".repeat(500), "longer").unwrap();
+    assert_eq!(files.stat_at(&root, "longer", true).map(drop), Err(ErrorCode::Loop));
+}
+
+#[test]
+fn a_listing_follows_the_folder_and_holds_no_copy() {
+    let files = files(1 << 20);
+    let root = files.root();
+    files.unlink(&root, "etc/cat").unwrap();
+    for name in ["aardvark", "doe", "zebra"] {
+        write(&files, &format!("etc/{name}"), "x").unwrap();
+    }
+    write(&files, "etc/dog", "x").unwrap();
+    let want = ["aardvark", "absolute", "deep", "doe", "dog", "folder", "link", "self", "up", "zebra"];
+    assert_eq!(names(&files, "etc"), want);
+    let etc = files.open(&root, "etc", reading()).unwrap();
+    let mut listing = files.list(&etc).unwrap();
+    let mut next = || files.next_entry(&mut listing).unwrap().map(|(name, _)| name);
+    assert_eq!(next().as_deref(), Some("aardvark"));
+    files.unlink(&root, "etc/absolute").unwrap();
+    files.unlink(&root, "etc/aardvark").unwrap();
+    assert_eq!(next().as_deref(), Some("deep"));
+}
+
+#[test]
+fn a_rename_that_finds_no_room_changes_nothing() {
+    // Room for the new name and not for the mark that hides the old one: whichever way it is cut, nothing may move.
+    for quota in 1..4000 {
+        let files = files(quota);
+        let root = files.root();
+        let before = names(&files, "etc");
+        match files.rename((&root, "etc/dog"), (&root, "etc/wolf")) {
+            Ok(()) => {
+                assert_eq!(read(&files, "etc/dog"), Err(ErrorCode::NoEntry), "with {quota} bytes");
+                assert_eq!(read(&files, "etc/wolf").unwrap(), "woof", "with {quota} bytes");
+            }
+            Err(error) => {
+                assert_eq!(error, ErrorCode::InsufficientSpace);
+                assert_eq!(names(&files, "etc"), before, "with {quota} bytes");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_was_replaced_leaves_nothing_behind() {
+    let files = files(10_000);
+    let root = files.root();
+    for round in 0..1000 {
+        files.make_folder(&root, "one").unwrap();
+        files.make_folder(&root, "two").unwrap();
+        assert_eq!(files.rename((&root, "one"), (&root, "two")), Ok(()), "round {round}");
+        files.remove_folder(&root, "two").unwrap();
+    }
+    assert!(files.read().folders() < 10, "{} places", files.read().folders());
+}
+
+#[test]
+fn a_volume_at_the_root_is_an_error() {
+    let mut builder = FileIndexBuilder::new();
+    builder.end_layer();
+    let folder = std::fs::File::open("/").unwrap().into();
+    let volume = super::Volume::new(folder, spec::Rights::READ, None);
+    let volumes = vec![("/".to_owned(), volume)];
+    let made = Files::new(builder.finish().unwrap(), vec![Bytes::new()], volumes, std::iter::empty(), 0);
+    assert_eq!(made.err().as_deref(), Some("a volume cannot be mounted at `/`: give it a folder of its own"));
 }

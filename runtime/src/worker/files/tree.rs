@@ -1,6 +1,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -10,10 +11,13 @@ use image::{FileIndex, FileNode, Node, NodeId};
 use super::{
     host::ErrorCode,
     memory::{MemoryFile, Quota, now},
+    walk::PATH_BYTES_MAX,
 };
 
 /// What one name costs beyond its content: without this, a quota of bytes would allow names without end.
 const ENTRY_BYTES: u64 = 256;
+/// What a folder that was made or changed costs beyond its names: a map's first entry takes room for eleven.
+const FOLDER_BYTES: u64 = 1024;
 
 /// The merged tree. A folder of the image stays a row in its index until something in it changes.
 pub(super) struct Tree {
@@ -59,6 +63,17 @@ enum Child {
     Here(Thing),
 }
 
+impl Child {
+    /// What it costs under `name`.
+    fn cost(&self, name: &str) -> u64 {
+        let own = match self {
+            Self::Here(Thing::Link(target)) => target.len(),
+            Self::Gone | Self::Here(Thing::Folder(_) | Thing::Layered(..) | Thing::Memory(_) | Thing::Mount(_)) => 0,
+        };
+        ENTRY_BYTES + (name.len() + own) as u64
+    }
+}
+
 /// What a name leads to.
 #[derive(Debug, Clone)]
 pub(super) enum Thing {
@@ -79,6 +94,12 @@ impl Tree {
 
     pub fn root(&self) -> Folder {
         self.current(Folder::Lower(self.index.root()))
+    }
+
+    /// Places of changed folders, used and free.
+    #[cfg(test)]
+    pub fn folders(&self) -> usize {
+        self.upper.len()
     }
 
     /// The bytes of a file of the image. Checked against the layers when the tree was made.
@@ -141,28 +162,33 @@ impl Tree {
         }
     }
 
-    /// The names in a folder, in order, each with what it leads to.
-    pub fn list(&self, folder: Folder) -> Vec<(String, Thing)> {
+    /// The first name in a folder after `name`, with what it leads to. Nothing is kept between two calls, so that a
+    /// guest that lists a folder holds no copy of it.
+    pub fn next(&self, folder: Folder, name: &str) -> Option<(String, Thing)> {
         let folder = self.current(folder);
-        let lower = match folder {
-            Folder::Lower(id) => Some(id),
-            Folder::Upper(place) => self.upper(place).and_then(|upper| upper.lower),
+        let (lower, upper) = match folder {
+            Folder::Lower(id) => (Some(id), None),
+            Folder::Upper(place) => {
+                let upper = self.upper(place)?;
+                (upper.lower, Some(upper))
+            }
         };
-        let mut all: BTreeMap<&str, Thing> = BTreeMap::new();
-        if let Some(id) = lower {
-            all.extend(self.index.children(id).map(|entry| (entry.name, self.lower(entry.id))));
-        }
-        if let Folder::Upper(place) = folder
-            && let Some(upper) = self.upper(place)
-        {
-            for (name, child) in &upper.children {
-                match child {
-                    Child::Gone => drop(all.remove(&**name)),
-                    Child::Here(thing) => drop(all.insert(name, thing.clone())),
-                }
+        let mut below = lower.into_iter().flat_map(|id| self.index.children_after(id, name)).peekable();
+        let after = (Bound::Excluded(name), Bound::Unbounded);
+        for (name, child) in upper.into_iter().flat_map(|upper| upper.children.range::<str, _>(after)) {
+            if below.peek().is_some_and(|entry| *entry.name < **name) {
+                break;
+            }
+            below.next_if(|entry| *entry.name == **name);
+            if let Child::Here(thing) = child {
+                return Some((name.to_string(), thing.clone()));
             }
         }
-        all.into_iter().map(|(name, thing)| (name.to_owned(), thing)).collect()
+        below.next().map(|entry| (entry.name.to_owned(), self.lower(entry.id)))
+    }
+
+    fn is_empty(&self, folder: Folder) -> bool {
+        self.next(folder, "").is_none()
     }
 
     pub fn mtime(&self, folder: Folder) -> i64 {
@@ -212,46 +238,73 @@ impl Tree {
     }
 
     /// `folder`, ready to be changed.
-    fn changing(&mut self, folder: Folder) -> Place {
+    fn changing(&mut self, folder: Folder) -> Result<Place, ErrorCode> {
         match self.current(folder) {
-            Folder::Upper(place) => place,
+            Folder::Upper(place) => Ok(place),
             Folder::Lower(id) => {
-                let (parent, mtime) = (Folder::Lower(self.index.parent(id)), self.mtime(folder));
-                let place = self.add_upper(Some(id), parent, mtime);
-                self.promoted.insert(id, place);
-                place
+                self.quota.take(FOLDER_BYTES)?;
+                Ok(self.promote(id))
             }
         }
     }
 
+    fn promote(&mut self, id: NodeId) -> Place {
+        let (parent, mtime) = (Folder::Lower(self.index.parent(id)), self.mtime(Folder::Lower(id)));
+        let place = self.add_upper(Some(id), parent, mtime);
+        self.promoted.insert(id, place);
+        place
+    }
+
     fn put(&mut self, folder: Folder, name: &str, thing: Thing) -> Result<(), ErrorCode> {
-        let place = self.changing(folder);
-        let quota = self.quota.clone();
-        let folder = self.upper_mut(place)?;
-        if !folder.children.contains_key(name) {
-            quota.take(cost(name))?;
-        }
-        folder.children.insert(name.into(), Child::Here(thing));
-        folder.mtime = now();
-        Ok(())
+        let place = self.changing(folder)?;
+        self.set(place, name, Child::Here(thing))
     }
 
     /// Takes a name away. Where the image has it too, a mark stays that hides it.
     fn take(&mut self, folder: Folder, name: &str) -> Result<(), ErrorCode> {
-        let place = self.changing(folder);
-        let lower = self.upper_mut(place)?.lower;
-        let below = lower.is_some_and(|id| self.index.child(id, name).is_some());
+        let place = self.changing(folder)?;
+        self.upper_mut(place)?;
+        self.quota.take(self.cost_of_leaving(place, name))?;
+        self.take_paid(place, name)
+    }
+
+    /// What taking `name` away costs beyond what it costs to have it.
+    fn cost_of_leaving(&self, place: Place, name: &str) -> u64 {
+        let held = self.upper(place).and_then(|upper| upper.children.get(name)).map_or(0, |child| child.cost(name));
+        match self.is_in_image(place, name) {
+            true => Child::Gone.cost(name).saturating_sub(held),
+            false => 0,
+        }
+    }
+
+    /// Takes a name away whose [leaving](Self::cost_of_leaving) is paid for.
+    fn take_paid(&mut self, place: Place, name: &str) -> Result<(), ErrorCode> {
+        let mark = self.is_in_image(place, name).then_some(Child::Gone);
         let quota = self.quota.clone();
         let folder = self.upper_mut(place)?;
-        match (below, folder.children.contains_key(name)) {
-            (true, false) => quota.take(cost(name))?,
-            (false, true) => quota.give_back(cost(name)),
-            (true, true) | (false, false) => {}
+        let old = folder.children.remove(name).map_or(0, |old| old.cost(name));
+        quota.give_back(old.saturating_sub(mark.as_ref().map_or(0, |mark| mark.cost(name))));
+        if let Some(mark) = mark {
+            folder.children.insert(name.into(), mark);
         }
-        match below {
-            true => folder.children.insert(name.into(), Child::Gone),
-            false => folder.children.remove(name),
-        };
+        folder.mtime = now();
+        Ok(())
+    }
+
+    fn is_in_image(&self, place: Place, name: &str) -> bool {
+        let lower = self.upper(place).and_then(|upper| upper.lower);
+        lower.is_some_and(|id| self.index.child(id, name).is_some())
+    }
+
+    /// Puts `child` in place of what was there; the quota pays the difference.
+    fn set(&mut self, place: Place, name: &str, child: Child) -> Result<(), ErrorCode> {
+        let quota = self.quota.clone();
+        let folder = self.upper_mut(place)?;
+        let old = folder.children.get(name).map_or(0, |old| old.cost(name));
+        let new = child.cost(name);
+        quota.take(new.saturating_sub(old))?;
+        quota.give_back(old.saturating_sub(new));
+        folder.children.insert(name.into(), child);
         folder.mtime = now();
         Ok(())
     }
@@ -260,7 +313,8 @@ impl Tree {
         if self.child(parent, name).is_some() {
             return Err(ErrorCode::Exist);
         }
-        let parent = Folder::Upper(self.changing(parent));
+        let parent = Folder::Upper(self.changing(parent)?);
+        self.quota.take(FOLDER_BYTES)?;
         let made = self.add_upper(None, parent, now());
         let put = self.put(parent, name, Thing::Folder(Folder::Upper(made)));
         if put.is_err() {
@@ -269,18 +323,33 @@ impl Tree {
         put
     }
 
-    /// Frees a folder's place. Whoever still holds it finds nothing there.
+    /// Frees the place of an empty folder, with the marks in it. Whoever still holds it finds nothing there.
     fn forget(&mut self, place: Place) {
+        let quota = self.quota.clone();
         if let Ok(upper) = self.upper_mut(place) {
             upper.life += 1;
-            upper.children.clear();
             upper.lower = None;
+            let marks: u64 = std::mem::take(&mut upper.children).iter().map(|(name, mark)| mark.cost(name)).sum();
+            quota.give_back(FOLDER_BYTES + marks);
             self.free.push(place.at);
         }
     }
 
+    /// Forgets an empty folder that nothing leads to any more.
+    fn forget_folder(&mut self, folder: Folder) {
+        let place = match self.current(folder) {
+            Folder::Upper(place) => place,
+            // One of the image that never changed: who holds it must not write into it from now on.
+            Folder::Lower(id) => {
+                self.quota.force(FOLDER_BYTES);
+                self.promote(id)
+            }
+        };
+        self.forget(place);
+    }
+
     pub fn make_file(&mut self, folder: Folder, name: &str) -> Result<Arc<MemoryFile>, ErrorCode> {
-        let file = Arc::new(MemoryFile::new(Vec::new(), now(), &self.quota)?);
+        let file = Arc::new(MemoryFile::new(&[], now(), &self.quota)?);
         self.put(folder, name, Thing::Memory(file.clone()))?;
         Ok(file)
     }
@@ -288,6 +357,9 @@ impl Tree {
     pub fn make_link(&mut self, folder: Folder, name: &str, target: &str) -> Result<(), ErrorCode> {
         if self.child(folder, name).is_some() {
             return Err(ErrorCode::Exist);
+        }
+        if target.len() > PATH_BYTES_MAX {
+            return Err(ErrorCode::NameTooLong);
         }
         self.put(folder, name, Thing::Link(target.into()))
     }
@@ -300,8 +372,8 @@ impl Tree {
         file: FileNode,
         empty: bool,
     ) -> Result<Arc<MemoryFile>, ErrorCode> {
-        let content = if empty { Vec::new() } else { self.content(file).to_vec() };
-        let copied = Arc::new(MemoryFile::new(content, file.mtime, &self.quota)?);
+        let content = if empty { Bytes::new() } else { self.content(file) };
+        let copied = Arc::new(MemoryFile::new(&content, file.mtime, &self.quota)?);
         self.put(folder, name, Thing::Memory(copied.clone()))?;
         Ok(copied)
     }
@@ -316,11 +388,10 @@ impl Tree {
 
     pub fn remove_folder(&mut self, parent: Folder, name: &str) -> Result<(), ErrorCode> {
         match self.child(parent, name).ok_or(ErrorCode::NoEntry)? {
-            Thing::Folder(folder) if !self.list(folder).is_empty() => Err(ErrorCode::NotEmpty),
+            Thing::Folder(folder) if !self.is_empty(folder) => Err(ErrorCode::NotEmpty),
             Thing::Folder(folder) => {
                 self.take(parent, name)?;
-                let place = self.changing(folder);
-                self.forget(place);
+                self.forget_folder(folder);
                 Ok(())
             }
             Thing::Mount(_) => Err(ErrorCode::Busy),
@@ -344,37 +415,55 @@ impl Tree {
         }
     }
 
+    /// Gives a thing another name, or changes nothing: whatever could be refused is taken before the first change.
     pub fn rename(&mut self, from: (Folder, &str), to: (Folder, &str)) -> Result<(), ErrorCode> {
         let moved = self.child(from.0, from.1).ok_or(ErrorCode::NoEntry)?;
         if (self.current(from.0), from.1) == (self.current(to.0), to.1) {
             return Ok(());
         }
         let replaced = self.child(to.0, to.1);
-        let moved = match (moved, &replaced) {
+        match (&moved, &replaced) {
             (Thing::Mount(_), _) | (_, Some(Thing::Mount(_))) => return Err(ErrorCode::Busy),
             (Thing::Memory(file), _) if file.fixed => return Err(ErrorCode::ReadOnly),
             (_, Some(Thing::Memory(file))) if file.fixed => return Err(ErrorCode::ReadOnly),
-            (Thing::Folder(folder), _) if self.is_within(to.0, folder) => return Err(ErrorCode::Invalid),
-            (Thing::Folder(_), Some(Thing::Folder(there))) if !self.list(*there).is_empty() => {
+            (Thing::Folder(folder), _) if self.is_within(to.0, *folder) => return Err(ErrorCode::Invalid),
+            (Thing::Folder(_), Some(Thing::Folder(there))) if !self.is_empty(*there) => {
                 return Err(ErrorCode::NotEmpty);
             }
-            (Thing::Folder(folder), None | Some(Thing::Folder(_))) => {
-                let (place, parent) = (self.changing(folder), self.current(to.0));
-                self.upper_mut(place)?.parent = parent;
-                Thing::Folder(Folder::Upper(place))
-            }
+            (Thing::Folder(_), None | Some(Thing::Folder(_))) => {}
             (Thing::Folder(_), Some(_)) => return Err(ErrorCode::NotDirectory),
             (_, Some(Thing::Folder(_))) => return Err(ErrorCode::IsDirectory),
+            (Thing::Layered(..) | Thing::Memory(_) | Thing::Link(_), _) => {}
+        }
+        let (left, entered) = (self.changing(from.0)?, self.changing(to.0)?);
+        let moved = match moved {
+            Thing::Folder(folder) => Thing::Folder(Folder::Upper(self.changing(folder)?)),
             // Under its new name it must not follow what the image has under the old one.
-            (Thing::Layered(_, file), _) => Thing::Memory(self.copy_up(from.0, from.1, file, false)?),
-            (thing @ (Thing::Memory(_) | Thing::Link(_)), _) => thing,
+            Thing::Layered(_, file) => {
+                Thing::Memory(Arc::new(MemoryFile::new(&self.content(file), file.mtime, &self.quota)?))
+            }
+            thing @ (Thing::Memory(_) | Thing::Link(_) | Thing::Mount(_)) => thing,
         };
-        self.put(to.0, to.1, moved)?;
-        self.take(from.0, from.1)
+        // Both lives must be looked at before one of them changes.
+        self.upper_mut(left)?;
+        self.upper_mut(entered)?;
+        let mark = self.cost_of_leaving(left, from.1);
+        self.quota.take(mark)?;
+        if let Err(error) = self.set(entered, to.1, Child::Here(moved.clone())) {
+            self.quota.give_back(mark);
+            return Err(error);
+        }
+        if let Thing::Folder(Folder::Upper(place)) = moved {
+            self.upper_mut(place)?.parent = Folder::Upper(entered);
+        }
+        if let Some(Thing::Folder(there)) = replaced {
+            self.forget_folder(there);
+        }
+        self.take_paid(left, from.1)
     }
 
     pub fn set_mtime(&mut self, folder: Folder, mtime: i64) -> Result<(), ErrorCode> {
-        let place = self.changing(folder);
+        let place = self.changing(folder)?;
         self.upper_mut(place)?.mtime = mtime;
         Ok(())
     }
@@ -384,9 +473,14 @@ impl Tree {
         self.place(path, Thing::Memory(Arc::new(MemoryFile::fixed(content))));
     }
 
-    /// A volume's root, in place of whatever the image has there.
-    pub fn place_mount(&mut self, path: &str, volume: usize) {
-        self.place(path, Thing::Mount(volume));
+    /// A volume's root, in place of whatever the image has there; `false` at the root, which nothing replaces.
+    #[must_use]
+    pub fn place_mount(&mut self, path: &str, volume: usize) -> bool {
+        let named = path.split('/').any(|name| !name.is_empty());
+        if named {
+            self.place(path, Thing::Mount(volume));
+        }
+        named
     }
 
     fn place(&mut self, path: &str, thing: Thing) {
@@ -407,13 +501,12 @@ impl Tree {
     }
 
     fn place_child(&mut self, folder: Folder, name: &str, thing: Thing) {
-        let place = self.changing(folder);
+        let place = match self.current(folder) {
+            Folder::Upper(place) => place,
+            Folder::Lower(id) => self.promote(id),
+        };
         if let Ok(folder) = self.upper_mut(place) {
             folder.children.insert(name.into(), Child::Here(thing));
         }
     }
-}
-
-fn cost(name: &str) -> u64 {
-    ENTRY_BYTES + name.len() as u64
 }

@@ -8,7 +8,10 @@ use super::{
 
 /// As Linux has it.
 const LINKS_MAX: usize = 40;
-const PATH_BYTES_MAX: usize = 4096;
+pub(super) const PATH_BYTES_MAX: usize = 4096;
+/// Names walked, and still to walk, in one call: twice what one path can have, so that links that lead through long links
+/// hold neither the processor nor memory.
+const NAMES_MAX: usize = 4096;
 const NAME_BYTES_MAX: usize = 255;
 
 /// Where a walk ended.
@@ -52,8 +55,9 @@ impl Walk {
         let mut here = self.from;
         let mut ahead: Vec<String> = parts(path);
         let wants_folder = path.ends_with('/');
-        let mut links = 0;
+        let (mut links, mut walked) = (0, 0);
         while let Some(name) = ahead.pop() {
+            walked += 1;
             if name == ".." {
                 here = above.pop().ok_or(ErrorCode::NotPermitted)?;
                 continue;
@@ -73,7 +77,13 @@ impl Walk {
                         here = self.from;
                         above.clear();
                     }
+                    if target.len() > PATH_BYTES_MAX {
+                        return Err(ErrorCode::NameTooLong);
+                    }
                     ahead.extend(parts(&target));
+                    if walked + ahead.len() > NAMES_MAX {
+                        return Err(ErrorCode::Loop);
+                    }
                 }
                 Some(Thing::Mount(volume)) => {
                     let mut rest = std::mem::take(&mut ahead);
