@@ -233,6 +233,10 @@ impl FromStr for Mounted {
         };
         let (source, path) = text.rsplit_once(':').ok_or_else(wrong)?;
         let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
+        if path == "/" {
+            let what = "a mount: nothing can be mounted at `/`; give it a folder of its own, such as /data";
+            return Err(Error::BadArgument { text: text.to_owned(), what });
+        }
         format!("fs:{path}").parse::<Capability>().map_err(|_| wrong())?;
         let source = match source.starts_with('/') {
             true => MountSource::Folder(source.into()),
@@ -279,7 +283,7 @@ mod tests {
             ("book:/data", Some((volume("book"), "/data", false))),
             ("book:/data/:ro", Some((volume("book"), "/data", true))),
             ("/srv/a:b:/data:rw", Some((MountSource::Folder("/srv/a:b".into()), "/data", false))),
-            ("/srv:/", Some((MountSource::Folder("/srv".into()), "/", false))),
+            ("/srv:/", None), // an image has a root of its own
             ("/data", None),
             ("book:data", None),
             ("../x:/data", None),

@@ -315,10 +315,14 @@ fn parse_want(line: &str) -> Result<Want, String> {
         "fs" => Capability::Fs {
             path: guest_path(target)?,
             rights: rights.unwrap_or(Rights::READ),
-            volume: keys
-                .value("volume")?
-                .map(|name| name.parse::<VolumeName>().map_err(|e| e.to_string()))
-                .transpose()?,
+            volume: match keys.value("volume")? {
+                Some(_) if target == "/" => {
+                    return Err(
+                        "a volume cannot be mounted at `/`: give it a folder of its own, such as `/data`".to_owned()
+                    );
+                }
+                name => name.map(|name| name.parse::<VolumeName>().map_err(|e| e.to_string())).transpose()?,
+            },
             max_bytes: keys.value("max")?.map(|text| parse_bytes(text).map_err(|e| e.to_string())).transpose()?,
         },
         "net.out" => net_out(target, keys.flag("private")?)?,
@@ -556,6 +560,7 @@ mod tests {
         for (line, why) in [
             ("data", "no `:`"),
             ("fs:/a/../b", "absolute"),
+            ("fs:/#rw;volume=a", "a folder of its own"),
             ("fs:data", "absolute"),
             ("fs:/data#wr", "in this order"),
             ("fs:/data#", "in this order"),

@@ -309,7 +309,7 @@ impl TaskDefinition {
                         mount.volume
                     ));
                 }
-                format!("fs:{}", mount.path).parse::<Capability>()?;
+                format!("fs:{};volume={}", mount.path, mount.volume).parse::<Capability>()?;
             }
             for name in container.env.keys() {
                 format!("env:{name}").parse::<Capability>()?;
