@@ -110,7 +110,7 @@ fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) ->
         task: id,
         name: "invoked".parse().expect("it is a name"),
         node: None,
-        owner: "local".to_owned(),
+        owner: spec::OPERATOR.to_owned(),
         image: *digest,
         env: request.env.clone(),
         secrets: request.secrets.clone(),

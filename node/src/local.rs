@@ -68,7 +68,7 @@ fn decide(home: &Home, request: &RunRequest, watch: &mut impl FnMut(Note)) -> Re
         task: id,
         name: container_name(name),
         node: None,
-        owner: "local".to_owned(),
+        owner: spec::OPERATOR.to_owned(),
         image: *digest,
         env: request.env.clone(),
         secrets: request.secrets.clone(),

@@ -37,7 +37,7 @@ pub use grants::{Effective, Missing, effective};
 pub use limits::Limits;
 pub use manifest::{Descriptor, ExecutionConfig, HealthCheck, ImageConfig, Index, Manifest, Platform, RootFs};
 pub use media::MediaType;
-pub use name::{ClusterName, ContainerName, Family, NodeId, ServiceName, TaskId, Tenant, VolumeName};
+pub use name::{ClusterName, ContainerName, Family, NodeId, OPERATOR, ServiceName, TaskId, Tenant, VolumeName};
 pub use object::{
     Cluster, ContainerPhase, ContainerStatus, Node, NodeCondition, NodeSpec, NodeStatus, PublishedPort, Resources,
     Service, ServiceSpec, ServiceStatus, Task, TaskPhase, TaskSpec, TaskStatus,

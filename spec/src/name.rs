@@ -8,6 +8,9 @@ use crate::{
     text::{ParseError, written_as_text},
 };
 
+/// Whose the volumes of `margay run` and `margay invoke` are. No tenant can be called that, so none gets at them.
+pub const OPERATOR: &str = "local";
+
 macro_rules! names {
     ($($(#[$doc:meta])* $type:ident = $noun:literal, $example:literal;)+) => {$(
         $(#[$doc])*
@@ -55,6 +58,9 @@ names! {
 }
 
 fn label(text: &str, noun: &str) -> Result<String, ParseError> {
+    if noun == "tenant" && text == OPERATOR {
+        return Err(ParseError(format!("`{OPERATOR}` cannot name a tenant: it is the operator's own")));
+    }
     let good = (1..=63).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !text.starts_with('-')
@@ -81,5 +87,12 @@ mod tests {
             let error = text.parse::<ClusterName>().expect_err(text).to_string();
             assert!(error.contains("cannot name a cluster"), "{error}");
         }
+    }
+
+    #[test]
+    fn no_tenant_is_called_what_the_operator_is() {
+        let error = OPERATOR.parse::<Tenant>().unwrap_err().to_string();
+        assert_eq!(error, "`local` cannot name a tenant: it is the operator's own");
+        assert!(OPERATOR.parse::<NodeId>().is_ok());
     }
 }
