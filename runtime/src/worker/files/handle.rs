@@ -1,5 +1,4 @@
 use std::{
-    fs::File,
     hash::{DefaultHasher, Hash, Hasher},
     mem::MaybeUninit,
     os::{fd::OwnedFd, unix::fs::FileExt},
@@ -15,7 +14,7 @@ use super::{
     host::{DescriptorFlags, DescriptorType, ErrorCode, OpenFlags},
     memory::{MemoryFile, now},
     tree::{Folder, Thing},
-    volume::{code, io_code},
+    volume::{OpenFile, Opened, code, io_code},
     walk::{Reached, Walk},
 };
 
@@ -39,7 +38,7 @@ pub enum Handle {
     },
     VolumeFile {
         volume: usize,
-        file: Arc<File>,
+        file: OpenFile,
         flags: DescriptorFlags,
     },
 }
@@ -206,19 +205,14 @@ impl Files {
         flags.set(OFlags::CREATE, open.contains(OpenFlags::CREATE));
         flags.set(OFlags::EXCL, open.contains(OpenFlags::EXCLUSIVE));
         flags.set(OFlags::DIRECTORY, open.contains(OpenFlags::DIRECTORY));
-        let fd = granted.open(from, rest, flags, opening.follow)?;
-        let stat = rustix::fs::fstat(&fd).map_err(code)?;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => Ok(Handle::VolumeFolder { volume, fd: Arc::new(fd) }),
-            FileType::RegularFile => {
-                let file = File::from(fd);
+        match granted.open_thing(from, rest, flags, opening.follow)? {
+            Opened::Folder(fd) => Ok(Handle::VolumeFolder { volume, fd: Arc::new(fd) }),
+            Opened::File(file) => {
                 if open.contains(OpenFlags::TRUNCATE) {
                     truncate(granted, from, rest, opening.follow)?;
                 }
-                Ok(Handle::VolumeFile { volume, file: Arc::new(file), flags: opening.flags })
+                Ok(Handle::VolumeFile { volume, file, flags: opening.flags })
             }
-            // Pipes and sockets of somebody else's program are no files of ours.
-            _ => Err(ErrorCode::NotPermitted),
         }
     }
 
@@ -490,8 +484,10 @@ fn open_memory(file: Arc<MemoryFile>, opening: Opening) -> Result<Handle, ErrorC
 
 /// Empties a file through a descriptor of its own: the guest's may be for reading only.
 fn truncate(volume: &super::Volume, from: &OwnedFd, rest: &str, follow: bool) -> Result<(), ErrorCode> {
-    let file = File::from(volume.open(from, rest, OFlags::WRONLY, follow)?);
-    volume.set_len(&file, 0)
+    match volume.open_thing(from, rest, OFlags::WRONLY, follow)? {
+        Opened::File(file) => volume.set_len(&file, 0),
+        Opened::Folder(_) => Err(ErrorCode::IsDirectory),
+    }
 }
 
 fn stat_memory(file: &Arc<MemoryFile>) -> Stat {
