@@ -284,7 +284,7 @@ impl Launch {
                     Some(blank) => blank,
                     None => runtime::Blank::spawn(&Default::default()).map_err(failed)?,
                 };
-                Ok(Running::wasm(blank.assign(assignment, broker.clone()).map_err(failed)?))
+                Ok(Running::wasm(blank.assign(assignment, broker.of(&self.container.owner)).map_err(failed)?))
             }
             Ready::Native { plan, layers, runtime } => {
                 let assignment = self.native_assignment(home, folder, doors, streams, plan, layers, runtime)?;

@@ -1,48 +1,130 @@
 //! The broker: it runs in the supervisor, resolves names, checks the grant, connects, and hands the connected socket
 //! over. A worker has no network of its own, so what the broker does not connect stays unconnected.
 
+mod own; // the addresses of this machine
+
 use std::{
-    net::{IpAddr, SocketAddr},
+    collections::HashMap,
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
 use spec::{Capability, Host, Scheme, forbidden};
-use tokio::{net::TcpStream, sync::Semaphore, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use crate::frame::{Refusal, Target};
+use own::OwnAddresses;
 
-/// Long enough for a slow resolver, short enough for a guest that waits.
-const RESOLVE_TIME_MAX: Duration = Duration::from_secs(5);
-/// What browsers and curl are patient for, halved: a guest's request has 30 s in all.
+/// For the name and the connection together. What browsers and curl are patient for is twice that; a guest's request has
+/// 30 s in all.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// One address that swallows packets leaves time for two others.
+const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(3);
 /// More answers than this to one name are a trick.
 const ADDRESSES_MAX: usize = 16;
 /// Connections being made at once, for all workers of an agent: each holds a descriptor of the agent.
 const CONNECTING_MAX: usize = 256;
+/// Those of one tenant: two busy tasks' worth, and a quarter of what the machine has.
+const CONNECTING_PER_TENANT_MAX: usize = 64;
+/// Names being looked up at once. Each holds a thread for as long as the system's resolver likes, which no deadline of
+/// ours ends; tokio has 512 for everything.
+const RESOLVING_MAX: usize = 64;
+const RESOLVING_PER_TENANT_MAX: usize = 8;
 
 /// Connects guests to what they were granted. Cheap to clone; one per agent.
 #[derive(Debug, Clone)]
 pub struct Broker {
     private: Arc<[Host]>,
+    own: OwnAddresses,
+    all: Share,
+    tenant: Share,
+    tenants: Arc<Mutex<HashMap<String, Weak<Permits>>>>,
+    time_max: Duration,
+}
+
+/// What somebody may have under way at once.
+type Share = Arc<Permits>;
+
+#[derive(Debug)]
+struct Permits {
     connecting: Arc<Semaphore>,
+    resolving: Arc<Semaphore>,
+}
+
+impl Permits {
+    fn new(connecting: usize, resolving: usize) -> Arc<Self> {
+        let permits = |n| Arc::new(Semaphore::new(n));
+        Arc::new(Self { connecting: permits(connecting), resolving: permits(resolving) })
+    }
+
+    fn of_tenant() -> Arc<Self> {
+        Self::new(CONNECTING_PER_TENANT_MAX, RESOLVING_PER_TENANT_MAX)
+    }
 }
 
 impl Broker {
     /// A broker on a node that opens `private` (addresses and networks) to grants that say `;private`: the second of
-    /// the two keys. With nothing in it, loopback, link-local and internal addresses are out of reach whatever a
-    /// grant says.
+    /// the two keys. With nothing in it, loopback, link-local and internal addresses and those of the machine itself
+    /// are out of reach whatever a grant says.
     pub fn new(private: impl IntoIterator<Item = Host>) -> Self {
-        Self { private: private.into_iter().collect(), connecting: Arc::new(Semaphore::new(CONNECTING_MAX)) }
+        Self {
+            private: private.into_iter().collect(),
+            own: OwnAddresses::default(),
+            all: Permits::new(CONNECTING_MAX, RESOLVING_MAX),
+            tenant: Permits::of_tenant(),
+            tenants: Arc::default(),
+            time_max: CONNECT_TIME_MAX,
+        }
+    }
+
+    /// The same broker for the workers of `tenant`, who share one part of what may be under way: nobody keeps the others
+    /// from connecting.
+    #[must_use]
+    pub fn of(&self, tenant: &str) -> Self {
+        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
+        let share = tenants.get(tenant).and_then(Weak::upgrade).unwrap_or_else(|| {
+            tenants.retain(|_, share| share.strong_count() > 0);
+            let fresh = Permits::of_tenant();
+            tenants.insert(tenant.to_owned(), Arc::downgrade(&fresh));
+            fresh
+        });
+        Self { tenant: share, ..self.clone() }
     }
 
     pub(crate) async fn connect(&self, grants: &[Capability], target: &Target) -> Result<OwnedFd, Refusal> {
-        let Ok(_permit) = self.connecting.try_acquire() else { return Err(Refusal::Busy) };
         let allowed = decide(grants, target)?;
-        let addresses = resolve(target).await?;
-        let open = self.reachable(&addresses, allowed, target)?;
-        dial(&open).await
+        let Ok(_ours) = self.tenant.connecting.try_acquire() else { return Err(Refusal::Busy) };
+        let Ok(_all) = self.all.connecting.try_acquire() else { return Err(Refusal::Busy) };
+        let connected = async {
+            let addresses = self.resolve(target).await?;
+            let open = self.reachable(&addresses, allowed, target)?;
+            self.dial(&open, allowed, target).await
+        };
+        let late = || Refusal::Unreachable { why: format!("`{}` did not answer in time", target.host) };
+        timeout(self.time_max, connected).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    async fn resolve(&self, target: &Target) -> Result<Vec<SocketAddr>, Refusal> {
+        if let Ok(address) = target.host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(address, target.port)]);
+        }
+        // In this order, so that who waits for their own share holds nothing of the others'.
+        let ours = permit(&self.tenant.resolving).await?;
+        let all = permit(&self.all.resolving).await?;
+        let name = (target.host.clone(), target.port);
+        let looked_up = tokio::task::spawn_blocking(move || {
+            let found = name.to_socket_addrs().map(|found| found.take(ADDRESSES_MAX).collect::<Vec<_>>());
+            // Only now: whoever asked may be long gone, and this thread was still taken.
+            drop((ours, all));
+            found
+        });
+        looked_up.await.ok().and_then(Result::ok).ok_or(Refusal::NoSuchName)
     }
 
     /// The addresses that are not off limits. Resolved once: what was checked is what is dialled.
@@ -56,9 +138,9 @@ impl Broker {
         let open: Vec<SocketAddr> = addresses
             .iter()
             .copied()
-            .filter(|address| match forbidden(address.ip()) {
+            .filter(|address| match self.off_limits(address.ip()) {
                 None => true,
-                Some(_) if allowed.private && self.opens(address.ip()) => true,
+                Some(_) if self.opens(allowed, address.ip()) => true,
                 Some(reason) => {
                     why = Some(format!("{} is {reason}", address.ip()));
                     false
@@ -66,21 +148,69 @@ impl Broker {
             })
             .collect();
         match (open.is_empty(), why) {
-            (true, Some(why)) => Err(Refusal::Forbidden { line: format!("{};private", line_for(target)), why }),
+            (true, Some(why)) => Err(refused(target, why)),
             (true, None) => Err(Refusal::NoSuchName),
             (false, _) => Ok(open),
         }
     }
 
-    fn opens(&self, address: IpAddr) -> bool {
+    fn off_limits(&self, address: IpAddr) -> Option<String> {
+        match forbidden(address) {
+            Some(reason) => Some(reason.to_string()),
+            None => self.own.contains(unmapped(address)).then(|| "this machine's own".to_owned()),
+        }
+    }
+
+    /// Whether both keys are there.
+    fn opens(&self, allowed: Allowed, address: IpAddr) -> bool {
         let plain = Host::Address(unmapped(address));
-        self.private.iter().any(|host| host.includes(&plain))
+        allowed.private && self.private.iter().any(|host| host.includes(&plain))
+    }
+
+    async fn dial(&self, addresses: &[SocketAddr], allowed: Allowed, target: &Target) -> Result<OwnedFd, Refusal> {
+        let mut why = String::new();
+        for address in addresses {
+            match timeout(ATTEMPT_TIME_MAX, TcpStream::connect(address)).await {
+                // An address that came up a moment ago, or was routed back: both ends are this machine.
+                Ok(Ok(stream)) if is_own(&stream) && !self.opens(allowed, address.ip()) => {
+                    return Err(refused(target, format!("{} is this machine's own", address.ip())));
+                }
+                Ok(Ok(stream)) => {
+                    let _ = stream.set_nodelay(true);
+                    match stream.into_std() {
+                        Ok(stream) => return Ok(stream.into()),
+                        Err(error) => why = error.to_string(),
+                    }
+                }
+                Ok(Err(error)) => why = error.to_string(),
+                Err(_) => why = "no answer in 3 s".to_owned(),
+            }
+        }
+        Err(Refusal::Unreachable { why })
     }
 }
 
 impl Default for Broker {
     fn default() -> Self {
         Self::new([])
+    }
+}
+
+async fn permit(semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refusal> {
+    // It is never closed.
+    semaphore.clone().acquire_owned().await.map_err(|_| Refusal::Busy)
+}
+
+fn refused(target: &Target, why: String) -> Refusal {
+    Refusal::Forbidden { line: format!("{};private", line_for(target)), why }
+}
+
+/// Whether a connection has this machine at both ends.
+fn is_own(stream: &TcpStream) -> bool {
+    match (stream.local_addr(), stream.peer_addr()) {
+        (Ok(ours), Ok(theirs)) => unmapped(ours.ip()) == unmapped(theirs.ip()),
+        // It is gone already; whoever gets it will see.
+        (Err(_), _) | (_, Err(_)) => false,
     }
 }
 
@@ -133,36 +263,6 @@ fn host(text: &str) -> Option<Host> {
         Capability::NetOut { host: host @ (Host::Name(_) | Host::Address(_)), .. } => Some(host),
         _ => None,
     }
-}
-
-async fn resolve(target: &Target) -> Result<Vec<SocketAddr>, Refusal> {
-    if let Ok(address) = target.host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(address, target.port)]);
-    }
-    let looked_up = timeout(RESOLVE_TIME_MAX, tokio::net::lookup_host((target.host.as_str(), target.port))).await;
-    match looked_up {
-        Ok(Ok(found)) => Ok(found.take(ADDRESSES_MAX).collect()),
-        Ok(Err(_)) => Err(Refusal::NoSuchName),
-        Err(_) => Err(Refusal::Unreachable { why: format!("`{}` did not resolve in 5 s", target.host) }),
-    }
-}
-
-async fn dial(addresses: &[SocketAddr]) -> Result<OwnedFd, Refusal> {
-    let mut why = String::new();
-    for address in addresses {
-        match timeout(CONNECT_TIME_MAX, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                let _ = stream.set_nodelay(true);
-                match stream.into_std() {
-                    Ok(stream) => return Ok(stream.into()),
-                    Err(error) => why = error.to_string(),
-                }
-            }
-            Ok(Err(error)) => why = error.to_string(),
-            Err(_) => why = "no answer in 10 s".to_owned(),
-        }
-    }
-    Err(Refusal::Unreachable { why })
 }
 
 #[cfg(test)]
@@ -230,5 +330,62 @@ mod tests {
         let held = grants(&["net.out:http://localhost:80"]);
         let got = Broker::default().connect(&held, &target("localhost", 80)).await;
         assert!(matches!(got, Err(Refusal::Forbidden { .. })), "{got:?}");
+    }
+
+    fn public(host: &str) -> (Capability, Target) {
+        (format!("net.out:http://{host}:80").parse().unwrap(), target(host, 80))
+    }
+
+    #[test]
+    fn an_address_of_the_machine_itself_takes_two_keys() {
+        let broker = Broker { own: OwnAddresses::fixed(&["8.8.8.8", "2606:4700::1"]), ..Broker::default() };
+        let (_, target) = public("example.com");
+        let addresses =
+            |texts: &[&str]| texts.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 80)).collect::<Vec<_>>();
+        let allowed = Allowed { private: true };
+        for own in ["8.8.8.8", "::ffff:8.8.8.8", "2606:4700::1"] {
+            let got = broker.reachable(&addresses(&[own]), allowed, &target);
+            assert!(matches!(got, Err(Refusal::Forbidden { .. })), "{own}: {got:?}");
+        }
+        let open = broker.reachable(&addresses(&["8.8.8.8", "1.1.1.1"]), allowed, &target);
+        assert_eq!(open, Ok(addresses(&["1.1.1.1"])));
+        let opened = Broker { private: vec![Host::Address("8.8.8.8".parse().unwrap())].into(), ..broker };
+        assert!(opened.reachable(&addresses(&["8.8.8.8"]), allowed, &target).is_ok());
+        assert!(opened.reachable(&addresses(&["8.8.8.8"]), Allowed { private: false }, &target).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_on_the_machine_itself_is_refused_after_connecting() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_, target) = public("example.com");
+        // As if nothing had known the address before.
+        let got = Broker::default().dial(&[address], Allowed { private: true }, &target).await;
+        assert!(matches!(got, Err(Refusal::Forbidden { .. })), "{got:?}");
+    }
+
+    #[tokio::test]
+    async fn one_tenant_leaves_room_for_the_others() {
+        let broker = Broker::default();
+        let (one, again, other) = (broker.of("one"), broker.of("one"), broker.of("other"));
+        let held = one.tenant.connecting.clone().acquire_many_owned(CONNECTING_PER_TENANT_MAX as u32).await.unwrap();
+        let (grant, target) = public("127.0.0.1");
+        assert_eq!(again.connect(std::slice::from_ref(&grant), &target).await.unwrap_err(), Refusal::Busy);
+        let denied = again.connect(&[], &target).await.unwrap_err();
+        assert!(matches!(denied, Refusal::Denied { .. }), "what is not granted takes no room: {denied:?}");
+        let got = other.connect(&[grant], &target).await.unwrap_err();
+        assert!(matches!(got, Refusal::Forbidden { .. }), "{got:?}");
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn a_name_that_does_not_resolve_ends_at_the_one_deadline() {
+        let broker = Broker { time_max: Duration::from_millis(20), ..Broker::default() };
+        let _lookups =
+            broker.tenant.resolving.clone().acquire_many_owned(RESOLVING_PER_TENANT_MAX as u32).await.unwrap();
+        let (grant, target) = public("example.com");
+        let got = broker.connect(&[grant], &target).await.unwrap_err();
+        assert!(matches!(got, Refusal::Unreachable { .. }), "{got:?}");
+        assert_eq!(broker.all.connecting.available_permits(), CONNECTING_MAX, "and gives its room back");
     }
 }

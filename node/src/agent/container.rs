@@ -405,7 +405,8 @@ impl Life {
         let Some(process) = self.status.process.filter(|process| process.is_alive()) else {
             return self.nobody_there();
         };
-        match runtime::adopt(folder.path(), "worker.sock", grants, self.host.broker.clone()).await {
+        match runtime::adopt(folder.path(), "worker.sock", grants, self.host.broker.of(self.task.tenant.as_str())).await
+        {
             Ok(adopted) => {
                 self.doors.published = adopted.listeners.into_iter().map(|l| (l.container_port, l.socket)).collect();
                 self.doors.ingress = adopted.ingress.into_iter().map(|i| (i.container_port, i.socket)).collect();
