@@ -33,6 +33,9 @@ use crate::{
 
 /// Connections that one container has open at once.
 const OPEN_MAX: usize = 64;
+/// What waits in a body that a guest writes and nobody reads yet. A guest may hold a body for every third of its handles,
+/// and this is memory of ours that its limit does not see.
+const BODY_WAITING_BYTES_MAX: usize = 64 << 10;
 /// A guest that sets no time of its own is as patient as this.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -66,6 +69,10 @@ impl WasiHttpHooks for Outgoing {
     ) -> Box<dyn Future<Output = Answer> + Send> {
         let ways = self.0.clone();
         Box::new(async move { ways.send(request, options.unwrap_or_default()).await })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_WAITING_BYTES_MAX
     }
 }
 
