@@ -41,7 +41,9 @@ impl Output {
     /// Prints one record: as JSON, or what `words` makes of it.
     pub fn record<T: Serialize>(self, record: &T, words: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
         match self.output {
-            Format::Table => line(format_args!("{}", words(record))),
+            Format::Table => {
+                words(record).split('\n').for_each(|words| line(format_args!("{}", printable(words))));
+            }
             Format::Json => json(record)?,
         }
         Ok(())

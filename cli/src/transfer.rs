@@ -14,7 +14,7 @@ use spec::{Descriptor, Digest, Reference};
 use crate::{
     credentials::{Credentials, Login},
     home::Home,
-    output::talk,
+    output::{printable, talk},
     progress::Progress,
 };
 
@@ -75,7 +75,9 @@ pub fn watch(progress: Arc<Progress>, moved: &'static str) -> registry::Progress
             progress.at(digest, bytes, size.unwrap_or(bytes));
         }
         Event::Finished { digest, size, outcome } => progress.done(digest, size, word(outcome, moved)),
-        Event::Retrying { digest, reason } => talk(format_args!("{}  trying again: {reason}", digest.short())),
+        Event::Retrying { digest, reason } => {
+            talk(format_args!("{}  trying again: {}", digest.short(), printable(&reason.to_string())));
+        }
         _ => {}
     })
 }

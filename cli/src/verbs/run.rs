@@ -10,7 +10,7 @@ use crate::{
     flags,
     home::Home,
     images::{self, Fetch},
-    output::{Paint, line, talk},
+    output::{Paint, line, printable, talk},
     transfer::Remote,
 };
 
@@ -108,7 +108,7 @@ impl Args {
         drop(raw);
         let outcome = outcome?;
         if let Some(reason) = &outcome.reason {
-            talk(format_args!("{} {reason}", Paint::on_stderr().error("error:")));
+            talk(format_args!("{} {}", Paint::on_stderr().error("error:"), printable(reason)));
         }
         // A process can only say 0 to 255.
         Ok(ExitCode::from(u8::try_from(outcome.exit_code).unwrap_or(OURS)))
@@ -180,11 +180,17 @@ fn tell(note: &Note) {
                 talk(format_args!("Granted and not asked for by the image: {capability}"));
             }
         }
-        Note::Denied { line, count } if *count == 1 => {
-            talk(format_args!("Denied: {line}\n{} {}", Paint::on_stderr().hint("hint:"), to_grant(line)));
-        }
-        Note::Denied { line, count } => talk(format_args!("Denied: {line} ({count} times)")),
+        Note::Denied { line, count } => talk(format_args!("{}", denial(line, *count))),
         _ => {}
+    }
+}
+
+/// A denial in words. The line comes from a worker, who may say anything, and a terminal obeys.
+fn denial(line: &str, count: u64) -> String {
+    let line = printable(line);
+    match count {
+        1 => format!("Denied: {line}\n{} {}", Paint::on_stderr().hint("hint:"), to_grant(&line)),
+        _ => format!("Denied: {line} ({count} times)"),
     }
 }
 
@@ -233,5 +239,16 @@ impl Drop for RawTerminal {
         if let Some(before) = &self.0 {
             let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, before);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_worker_says_moves_no_cursor() {
+        assert_eq!(denial("net.out:\x1b[2J", 2), "Denied: net.out:\\u{1b}[2J (2 times)");
+        assert!(!denial("env:A\n\x1b]0;x\x07", 1).contains(['\x07', '\u{9b}']));
     }
 }
