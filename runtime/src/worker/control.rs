@@ -176,6 +176,11 @@ impl Control {
         }
     }
 
+    /// A line of ours among the guest's.
+    pub fn say(&self, line: &str) {
+        self.log.say(line);
+    }
+
     /// When and how fast to stop.
     pub fn stopping(&self) -> watch::Receiver<Option<Duration>> {
         self.stop.subscribe()

@@ -122,9 +122,16 @@ impl Ways {
             SchemeName::Https => {
                 let name = ServerName::try_from(target.host.clone()).map_err(|_| Error::HttpRequestUriInvalid)?;
                 let connector = tokio_rustls::TlsConnector::from(tls());
-                Ok(Box::new(connector.connect(name, stream).await.map_err(Error::Tls)?))
+                let secured = connector.connect(name, stream).await;
+                Ok(Box::new(secured.map_err(|error| self.distrusted(target, error))?))
             }
         }
+    }
+
+    /// Without TLS there is nothing to say to that server. The guest hears one word; the log says what is wrong.
+    fn distrusted(&self, target: &Target, error: std::io::Error) -> Error {
+        self.control.say(&format!("margay: no TLS with {}:{}: {error}", target.host, target.port));
+        without_tls(error)
     }
 
     /// The interface's own word for a refusal; a denial is also counted and told.
@@ -169,20 +176,31 @@ fn origin_form(uri: &Uri) -> Uri {
     uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")).into()
 }
 
+/// The roots that browsers trust, and no others: what the host trusts is the host's business, and a worker cannot read it.
 fn tls() -> Arc<rustls::ClientConfig> {
     static CONFIG: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
-    CONFIG
-        .get_or_init(|| {
-            let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let config = rustls::ClientConfig::builder_with_provider(provider)
-                .with_safe_default_protocol_versions()
-                .expect("the provider speaks TLS 1.2 and 1.3")
-                .with_root_certificates(roots)
-                .with_no_client_auth();
-            Arc::new(config)
-        })
-        .clone()
+    let browsers = || rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
+    CONFIG.get_or_init(|| trusting(browsers())).clone()
+}
+
+fn trusting(roots: rustls::RootCertStore) -> Arc<rustls::ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider speaks TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+/// A certificate that is not good enough is the server's fault, and not a protocol gone wrong.
+fn without_tls(error: std::io::Error) -> Error {
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
+            Error::TlsCertificateError
+        }
+        _ => Error::Tls(error),
+    }
 }
 
 /// A connection, with TLS or without.
@@ -237,5 +255,40 @@ impl Body for Arriving {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use rustls::{RootCertStore, pki_types::PrivateKeyDer};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_certificate_of_a_trusted_root_with_the_right_name_will_do() {
+        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["cats.example".to_owned()]).unwrap();
+        let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let server = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let server = server.unwrap().with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+        let known = || {
+            let mut roots = RootCertStore::empty();
+            roots.add(cert.der().clone()).unwrap();
+            trusting(roots)
+        };
+        for (roots, name, good) in
+            [(known(), "cats.example", true), (known(), "dogs.example", false), (tls(), "cats.example", false)]
+        {
+            let (ours, theirs) = tokio::io::duplex(16 << 10);
+            let connector = tokio_rustls::TlsConnector::from(roots);
+            let name = ServerName::try_from(name).unwrap();
+            let (shaken, _) = tokio::join!(connector.connect(name.clone(), ours), acceptor.accept(theirs));
+            match shaken.map_err(without_tls) {
+                Ok(_) => assert!(good, "{name:?}"),
+                Err(error) => assert!(!good && matches!(error, Error::TlsCertificateError), "{name:?}: {error:?}"),
+            }
+        }
     }
 }

@@ -1,9 +1,12 @@
 use std::{
     io::{Read, Write},
     net::TcpListener,
+    sync::Arc,
 };
 
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 use runtime::{Broker, Event, Exit};
+use rustls::pki_types::PrivateKeyDer;
 use spec::{Capability, Host};
 
 use crate::{
@@ -21,6 +24,7 @@ pub const TESTS: &[Test] = &[
     ("a_volume_without_a_grant_is_not_there", ungranted_volume),
     ("a_read_only_volume_refuses_every_change", read_only),
     ("a_connection_takes_a_grant_and_two_keys", connections),
+    ("a_certificate_that_nobody_vouches_for_is_refused_and_named", certificates),
     ("a_port_without_a_grant_is_not_served", ports),
 ];
 
@@ -201,6 +205,33 @@ fn connections() {
             assert!(bench.log().contains(&format!("--allow {line}")));
         }
     }
+}
+
+fn certificates() {
+    let bench = Bench::new();
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let config = Arc::new(config.with_single_cert(vec![cert.der().clone()], key).unwrap());
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in server.incoming().flatten() {
+            let mut tls = rustls::ServerConnection::new(config.clone()).unwrap();
+            while tls.complete_io(&mut stream).is_ok_and(|moved| moved != (0, 0)) {}
+        }
+    });
+    let loopback = Host::Network("127.0.0.0".parse().unwrap(), 8);
+    let served = bench.serve_with("hostile/probe-http.wasm", &[], Broker::new([loopback]), |a| {
+        a.grants.push(capability(&format!("net.out:https://localhost:{port};private")));
+    });
+    for _ in 0..3 {
+        let (status, text) = served.get(&format!("/fetch?url=https://localhost:{port}/"));
+        assert!(status == 403 && text.contains("TlsCertificateError"), "{status} {text}");
+    }
+    let log = bench.log();
+    assert!(log.contains(&format!("margay: no TLS with localhost:{port}: invalid peer certificate")), "{log}");
 }
 
 fn ports() {
