@@ -75,6 +75,15 @@ pub struct Listener {
     pub socket: TcpListener,
 }
 
+/// The ways into a container that runs.
+#[derive(Debug, Default)]
+pub struct Doors {
+    /// Published ports.
+    pub listeners: Vec<Listener>,
+    /// Where the ingress of this node reaches it.
+    pub ingress: Vec<Ingress>,
+}
+
 /// The way in for this node's ingress. Needs a `net.in` grant.
 #[derive(Debug)]
 pub struct Ingress {

@@ -39,7 +39,7 @@ mod cgroup; // what the kernel counted for a container
 
 mod error;
 
-pub use assignment::{Assignment, Ingress, Listener, Orphan, Stdio, VolumeMount};
+pub use assignment::{Assignment, Doors, Ingress, Listener, Orphan, Stdio, VolumeMount};
 pub use doctor::{Check, Level, doctor};
 pub use error::Error;
 pub use exit::Exit;

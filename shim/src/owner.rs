@@ -360,8 +360,8 @@ impl<'a> Owner<'a> {
             }
             Request::Status => Reply::Status(self.status()),
             Request::Listeners => {
-                let (ports, fds) = self.relay.listeners();
-                let _ = frame::send(&visitor, &Reply::Listeners(ports), &fds);
+                let (published, ingress, fds) = self.relay.listeners();
+                let _ = frame::send(&visitor, &Reply::Listeners { published, ingress }, &fds);
                 return;
             }
             Request::Stop { grace } => {

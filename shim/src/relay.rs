@@ -127,10 +127,12 @@ impl Relay {
         Ok(())
     }
 
-    /// The ports of the TCP listeners, and their sockets.
-    pub(crate) fn listeners(&self) -> (Vec<u16>, Vec<BorrowedFd<'_>>) {
-        let tcp = self.doors.iter().filter(|door| matches!(door.socket, DoorSocket::Tcp(_)));
-        tcp.map(|door| (door.container_port, door.socket.as_fd())).unzip()
+    /// The ports of the published listeners and of those of the ingress, and the sockets of both in that order.
+    pub(crate) fn listeners(&self) -> (Vec<u16>, Vec<u16>, Vec<BorrowedFd<'_>>) {
+        let (tcp, unix): (Vec<_>, Vec<_>) =
+            self.doors.iter().partition(|door| matches!(door.socket, DoorSocket::Tcp(_)));
+        let ports = |doors: &[&Door]| doors.iter().map(|door| door.container_port).collect();
+        (ports(&tcp), ports(&unix), tcp.iter().chain(&unix).map(|door| door.socket.as_fd()).collect())
     }
 
     pub(crate) fn ports(&self) -> Vec<u16> {

@@ -3,7 +3,7 @@ use std::{
     net::TcpListener,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::net::UnixStream,
+        unix::net::{UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use spec::Usage;
 
 use crate::{
-    Assignment, Error, Exit, Orphan,
-    assignment::{Listener, Order},
+    Assignment, Doors, Error, Exit, Orphan,
+    assignment::{Ingress, Listener, Order},
     frame, place,
     process::Job,
     runner,
@@ -76,8 +76,11 @@ pub(crate) enum Reply {
         exit_code: i32,
     },
     Status(Status),
-    /// The container ports of the listeners that ride along.
-    Listeners(Vec<u16>),
+    /// The container ports of the listeners that ride along, the published ones first.
+    Listeners {
+        published: Vec<u16>,
+        ingress: Vec<u16>,
+    },
     Done,
     Exited(Ended),
 }
@@ -187,18 +190,19 @@ impl Task {
         self.ask(&Request::Resize { rows, columns }).map(drop)
     }
 
-    /// Copies of the listeners that it relays from, so that an agent that was restarted can start it again on the same
-    /// ports.
+    /// Copies of the listeners that it relays from, so that an agent that was restarted can start it again behind the
+    /// same doors, and whoever waits there is served.
     ///
     /// # Errors
     /// [`Error::ShimLost`] when it is no more.
-    pub fn listeners(&self) -> Result<Vec<Listener>, Error> {
+    pub fn doors(&self) -> Result<Doors, Error> {
         match self.ask(&Request::Listeners)? {
-            (Reply::Listeners(ports), fds) => {
-                let pairs = ports.into_iter().zip(fds);
-                Ok(pairs
-                    .map(|(container_port, fd)| Listener { container_port, socket: TcpListener::from(fd) })
-                    .collect())
+            (Reply::Listeners { published, ingress }, fds) => {
+                let mut fds = fds.into_iter();
+                let tcp = |(container_port, fd)| Listener { container_port, socket: TcpListener::from(fd) };
+                let unix = |(container_port, fd)| Ingress { container_port, socket: UnixListener::from(fd) };
+                let listeners = published.into_iter().zip(fds.by_ref()).map(tcp).collect();
+                Ok(Doors { listeners, ingress: ingress.into_iter().zip(fds).map(unix).collect() })
             }
             (other, _) => Err(other.into_error()),
         }

@@ -5,7 +5,10 @@ use std::{os::unix::fs::symlink, path::Path};
 
 use serde_json::Value;
 
-use crate::stage::{Stage, eventually, get, samples};
+use crate::{
+    platform::Up,
+    stage::{Stage, eventually, get, samples, signal},
+};
 
 const BUSYBOX: &str = "/bin/busybox";
 
@@ -88,6 +91,95 @@ fn a_linux_image_serves_the_cats_in_the_background() {
     assert_eq!(stage.margay(["stop", "--time", "1", "tom"]).ok(), "tom\n");
     assert!(get(&address, "localhost", "/").is_none());
     assert_eq!(stage.margay(["rm", "tom"]).ok(), "tom\n");
+    stage.is_empty();
+}
+
+/// The processes of the host that run `line`, below this home.
+fn running(stage: &Stage, line: &str) -> Vec<i32> {
+    let shims: Vec<_> = stage.processes().iter().map(|(pid, _)| *pid).collect();
+    let parent = |pid: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse().ok()).unwrap_or(0)
+    };
+    let runs = |pid: &i32| {
+        let said = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&said).replace('\0', " ").starts_with(line)
+    };
+    let all = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(runs).filter(|pid| shims.contains(&parent(pid))).collect()
+}
+
+fn cgroups() -> Vec<String> {
+    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/pids"].map(std::fs::read_dir).into_iter().flatten();
+    roots.flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+#[test]
+fn a_linux_service_is_replaced_when_killed_adopted_by_the_next_agent_and_leaves_nothing() {
+    if !ready() {
+        return;
+    }
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    build(&stage, "purrs", CATS);
+    let image = format!("{}/me/purrs:v1", up.registry);
+    stage.margay(["login", "-u", "me", &up.registry]).ok();
+    stage.margay(["tag", "purrs", &image]).ok();
+    stage.margay(["push", &image]).ok();
+    let definition = "family = \"purrs\"\nlaunch_types = [\"node\", \"pool\"]\n[role]\nallow = []\n\
+         [[containers]]\nname = \"purrs\"\nimage = \"purrs:v1\"\ncpu_millis = 100\nmemory_soft_bytes = 33554432\n\
+         memory_hard_bytes = 67108864\nports = [{ container_port = 80 }]\n";
+    let file = stage.write("purrs.toml", definition).display().to_string();
+    assert_eq!(stage.margay(["task", "register", &file]).ok(), "purrs:1\n");
+    stage.margay(["cluster", "create", "main"]).ok();
+    let pool = ["task", "run", "purrs:1", "--cluster", "main", "--launch-type", "pool"];
+    let err = stage.margay(pool).fails(1);
+    assert!(err.contains("the pool runs none") && err.contains("--launch-type node"), "{err}");
+    stage.margay(["service", "create", "purrs", "--task", "purrs:1", "--cluster", "main"]).ok();
+    let page = || get(&up.ingress, "purrs.main.localhost", "/").filter(|answer| answer.status == 200);
+    eventually("the page is served", page);
+    let name = eventually("the task has a folder", || {
+        let list: Value = serde_json::from_str(&stage.margay(["ps", "--output", "json"]).ok()).ok()?;
+        Some(list[0]["name"].as_str()?.to_owned())
+    });
+    assert!(cgroups().iter().any(|group| group.contains(&name)), "{:?}", cgroups());
+    let program = |but: i32| {
+        eventually("its program runs", || running(&stage, "/bin/busybox httpd").into_iter().find(|pid| *pid != but))
+    };
+    let first = program(0);
+    signal(first, "KILL");
+    let second = program(first);
+    eventually("the page is back", page);
+
+    // The agent dies: the container runs on, and the next agent finds it and both of its doors.
+    let agent = up.pid_of(&stage, "node").expect("an agent");
+    signal(agent, "KILL");
+    let next = eventually("an agent is back", || up.pid_of(&stage, "node").filter(|now| *now != agent));
+    let seen = eventually("it is adopted", || {
+        let list: Value = serde_json::from_str(&stage.margay(["inspect", &name]).ok()).ok()?;
+        let seen = list[0]["seen"].clone();
+        (seen["supervisor"]["pid"] == next && seen["phase"] == "running").then_some(seen)
+    });
+    assert_eq!(seen["ports"], serde_json::json!([{ "container_port": 80, "host_port": null }]), "{seen}");
+    assert_eq!(running(&stage, "/bin/busybox httpd"), [second], "the same program as before");
+    page().expect("the page");
+
+    // And takes care of it: also when nobody is left who could say how it ended.
+    let shim = stage.processes().into_iter().find(|(_, line)| line.contains(" shim")).expect("a shim").0;
+    signal(shim, "KILL");
+    let third = program(second);
+    eventually("the page is back", page);
+    signal(third, "KILL");
+    program(third);
+    eventually("the page is back", page);
+
+    stage.margay(["service", "delete", "purrs", "--cluster", "main"]).ok();
+    eventually("nothing of it runs", || running(&stage, "/bin/busybox httpd").is_empty().then_some(()));
+    let sockets = stage.home().join("ingress/sockets");
+    eventually("its door is gone", || std::fs::read_dir(&sockets).ok()?.next().is_none().then_some(()));
+    up.end();
+    assert!(!cgroups().iter().any(|group| group.contains(&name)), "{:?}", cgroups());
     stage.is_empty();
 }
 

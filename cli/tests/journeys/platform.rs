@@ -44,7 +44,7 @@ impl Up {
     }
 
     fn run(stage: &Stage, command: Command) -> Self {
-        let mut running = stage.begin(command);
+        let mut running = Running::of(command);
         let first = running.line();
         assert!(first.starts_with("margay is up"), "{first}: {:?}", running.end());
         let record = record(stage);
@@ -56,6 +56,10 @@ impl Up {
 
     pub fn pid(&self, stage: &Stage, name: &str) -> i32 {
         pid_of(stage, name).expect("a process")
+    }
+
+    pub fn pid_of(&self, stage: &Stage, name: &str) -> Option<i32> {
+        pid_of(stage, name)
     }
 
     pub fn end(self) -> Said {
@@ -317,6 +321,75 @@ fn what_is_said_about_a_node_holds() {
     assert_eq!(tuning["private_networks"], serde_json::json!(["10.2.0.0/16", "::1/128"]));
     assert_eq!((&tuning["idle_after"]["secs"], &tuning["blank_workers"]), (&120.into(), &1.into()));
     up.end();
+    stage.is_empty();
+}
+
+#[test]
+fn an_ordinary_user_joins_and_runs_their_share_and_the_certificate_is_renewed_in_time() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: no node of another user: not root");
+        return;
+    }
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    let other = Stage::new();
+    let home = other.home();
+    std::fs::create_dir(&home).expect("a home");
+    let nobody = 65534;
+    // A build folder may be closed to others; what is installed is not.
+    let margay = other.path("margay");
+    std::fs::copy(env!("CARGO_BIN_EXE_margay"), &margay).expect("a copy");
+    std::os::unix::fs::chown(&home, Some(nobody), Some(nobody)).expect("a gift");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(other.path(""), open).expect("open");
+    let join = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(&margay);
+        command.args(arguments).env_clear().env("MARGAY_HOME", &home).current_dir(other.path(""));
+        std::os::unix::process::CommandExt::uid(&mut command, nobody);
+        std::os::unix::process::CommandExt::gid(&mut command, nobody);
+        Running::of(command)
+    };
+    let token = stage.margay(["node", "token"]).ok();
+    let mut node = join(&["node", "join", token.trim(), "--name", "plain"]);
+    assert_eq!(node.line(), "plain");
+    serve_cats(&stage, &up, 2);
+    let nodes = || {
+        let out = stage.margay(["task", "ls", "--service", "cats", "--output", "json"]).ok();
+        let list: Value = serde_json::from_str(&out).expect("JSON");
+        let running = list.as_array().expect("a list").iter().filter(|task| task["status"]["phase"] == "running");
+        let mut nodes: Vec<_> = running.map(|task| task["spec"]["node"].as_str().expect("a node").to_owned()).collect();
+        nodes.sort();
+        nodes
+    };
+    eventually("each node has one", || (nodes() == ["local", "plain"]).then_some(()));
+    for _ in 0..4 {
+        eventually("the page is served", || page_is_served(&up));
+    }
+    let all: Value = serde_json::from_str(&stage.margay(["node", "ls", "--output", "json"]).ok()).expect("JSON");
+    let plain = all.as_array().expect("a list").iter().find(|node| node["id"] == "plain").expect("it is known");
+    assert_eq!(plain["spec"]["runs_native"], false, "native images take root: {plain}");
+    for (pid, line) in other.processes() {
+        use std::os::unix::fs::MetadataExt as _;
+        assert_eq!(std::fs::metadata(format!("/proc/{pid}")).map_or(nobody, |m| m.uid()), nobody, "{line}");
+    }
+    node.signal("INT");
+    assert_eq!(node.end().code, 0);
+
+    // Four days later.
+    let identity = home.join("node/identity.json");
+    let before = std::fs::read(&identity).expect("an identity");
+    let file = std::fs::File::options().write(true).open(&identity).expect("an identity");
+    file.set_modified(std::time::SystemTime::now() - Duration::from_secs(4 * 86400)).expect("a date");
+    let node = join(&["node"]);
+    eventually("the certificate is another one", || (std::fs::read(&identity).ok()? != before).then_some(()));
+    eventually("each node has one", || (nodes() == ["local", "plain"]).then_some(()));
+    for _ in 0..4 {
+        eventually("the page is served", || page_is_served(&up));
+    }
+    node.signal("INT");
+    assert_eq!(node.end().code, 0);
+    up.end();
+    other.is_empty();
     stage.is_empty();
 }
 

@@ -99,21 +99,7 @@ impl Stage {
 
     /// Starts `margay` and leaves it running.
     pub fn start<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Running {
-        self.begin(self.command(arguments))
-    }
-
-    /// Starts a command of [`command`](Self::command) and leaves it running.
-    pub fn begin(&self, mut command: Command) -> Running {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("margay starts");
-        let out = BufReader::new(child.stdout.take().expect("piped"));
-        let err = child.stderr.take().expect("piped");
-        let talk = std::thread::spawn(move || {
-            let mut text = String::new();
-            let _ = BufReader::new(err).read_to_string(&mut text);
-            text
-        });
-        Running { child, out, talk: Some(talk) }
+        Running::of(self.command(arguments))
     }
 
     /// Every process that works in this home, with its command line.
@@ -175,6 +161,19 @@ pub struct Running {
 }
 
 impl Running {
+    pub fn of(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("margay starts");
+        let out = BufReader::new(child.stdout.take().expect("piped"));
+        let err = child.stderr.take().expect("piped");
+        let talk = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = BufReader::new(err).read_to_string(&mut text);
+            text
+        });
+        Self { child, out, talk: Some(talk) }
+    }
+
     pub fn pid(&self) -> i32 {
         self.child.id().cast_signed()
     }

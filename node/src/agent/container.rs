@@ -424,15 +424,16 @@ impl Life {
         let path = folder.path().to_owned();
         let adopted = tokio::task::spawn_blocking(move || {
             let adopted = shim::Task::adopt(&path)?;
-            let listeners = match &adopted {
-                shim::Adopted::Running(task) => task.listeners()?,
-                shim::Adopted::Ended(..) => Vec::new(),
+            let doors = match &adopted {
+                shim::Adopted::Running(task) => task.doors()?,
+                shim::Adopted::Ended(..) => shim::Doors::default(),
             };
-            Ok::<_, shim::Error>((adopted, listeners))
+            Ok::<_, shim::Error>((adopted, doors))
         });
         match adopted.await {
-            Ok(Ok((shim::Adopted::Running(task), listeners))) => {
-                self.doors.published = listeners.into_iter().map(|l| (l.container_port, l.socket)).collect();
+            Ok(Ok((shim::Adopted::Running(task), doors))) => {
+                self.doors.published = doors.listeners.into_iter().map(|l| (l.container_port, l.socket)).collect();
+                self.doors.ingress = doors.ingress.into_iter().map(|i| (i.container_port, i.socket)).collect();
                 Start::Running(Running::adopted_native(task))
             }
             Ok(Ok((shim::Adopted::Ended(exit, usage), _))) => Start::Ended(Ended::of_native((exit, usage))),
