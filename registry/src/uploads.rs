@@ -138,7 +138,11 @@ impl Uploads {
         let create = |path: &Path| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         // The note last: what has one is a whole upload.
         let made = create(&path).and_then(|_| create(&path.with_extension("json"))?.write_all(&note));
-        made.map_err(|source| Error::File { action: "make", path, source })
+        made.map_err(|source| {
+            remove(&path);
+            remove(&path.with_extension("json"));
+            Error::File { action: "make", path, source }
+        })
     }
 
     /// The upload `id` into `repository`, if there is one.

@@ -113,7 +113,7 @@ impl App {
         let writing = self.write(&upload)?;
         self.check_chunk(asked, repository, &upload, &writing, intake)?;
         let (writing, received) = self.receive(writing, intake).await;
-        received?;
+        self.make_room(&upload, received).await?;
         let bytes = writing.bytes();
         Ok(status(StatusCode::ACCEPTED, repository, &upload, bytes))
     }
@@ -155,7 +155,7 @@ impl App {
             self.check_chunk(asked, repository, upload, &writing, intake)?;
         }
         let (writing, received) = self.receive(writing, intake).await;
-        received?;
+        self.make_room(upload, received).await?;
         let (uploads, blobs) = (Arc::clone(&self.uploads), Arc::clone(&self.blobs));
         let (upload, promised) = (Arc::clone(upload), *digest);
         let size =
@@ -167,6 +167,14 @@ impl App {
             })?;
         self.metadata.add_blob(repository, digest, size).await?;
         Ok(created(repository, digest))
+    }
+
+    /// A half that the disk has no room for would only keep others from finishing theirs.
+    async fn make_room(&self, upload: &Arc<Upload>, received: Result<(), Refusal>) -> Result<(), Refusal> {
+        if received.as_ref().is_err_and(|refusal| refusal.status() == StatusCode::INSUFFICIENT_STORAGE) {
+            self.cancel(Arc::clone(upload)).await;
+        }
+        received
     }
 
     /// Writes the body to the end of the upload. What came before a break stays, so that a client can go on from there.
