@@ -28,7 +28,7 @@ pub struct Imported {
 /// containerd's annotation for the whole name; `ref.name` is only a tag there.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// An archive of several images; one image has less than a layer's 8 GiB nearly always.
-const ARCHIVE_BYTES_MAX: u64 = 64 << 30;
+pub const ARCHIVE_BYTES_MAX: u64 = 64 << 30;
 /// More images than any archive has.
 const IMAGES_MAX: usize = 1000;
 

@@ -37,6 +37,6 @@ pub use blobs::BlobWriter;
 pub use build::{Build, Built, build};
 pub use error::Error;
 pub use export::export;
-pub use import::{Imported, import};
+pub use import::{ARCHIVE_BYTES_MAX, Imported, import};
 pub use layout::{Hold, Layout, LocalImage, Pruned, REF_NAME};
 pub use program::host_platforms;

@@ -1,6 +1,6 @@
 use std::{
-    fs::File,
-    io::IsTerminal as _,
+    fs::{self, File},
+    io::{self, IsTerminal as _, Read},
     path::{Path, PathBuf},
 };
 
@@ -10,7 +10,7 @@ use crate::{
     failure::{Advice, MISUSED, fail},
     home::Home,
     images,
-    output::line,
+    output::{line, size},
 };
 
 /// Take images in from a file: an archive of `docker save`, an OCI layout (tar or folder), or a .wasm
@@ -47,16 +47,101 @@ fn import(home: &Home, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How much of a pipe is kept.
+struct Room {
+    bytes_max: u64,
+    /// What everybody else on that disk keeps.
+    free_bytes_min: u64,
+}
+
+/// As much as an archive in a file may have; and a disk that is full stops more than us.
+const ROOM: Room = Room { bytes_max: packager::ARCHIVE_BYTES_MAX, free_bytes_min: 64 << 20 };
+/// Looked at the disk as often.
+const STRIDE_BYTES: u64 = 16 << 20;
+
 /// An archive is read more than once, and a pipe only once: it becomes a file first.
 fn import_stdin(home: &Home) -> anyhow::Result<()> {
-    let mut stdin = std::io::stdin().lock();
+    let stdin = io::stdin().lock();
     if stdin.is_terminal() {
         return fail(Advice::new("an image is nothing to type").hint("name a file: margay load -i FILE").code(MISUSED));
     }
-    let path = home.folder("run")?.join(format!("stdin-{}.tar", std::process::id()));
-    let spooled = File::create(&path).and_then(|mut file| std::io::copy(&mut stdin, &mut file));
-    let imported =
-        spooled.with_context(|| format!("cannot write `{}`", path.display())).and_then(|_| import(home, &path));
-    let _ = std::fs::remove_file(&path);
+    let folder = home.folder("run")?;
+    forget_the_killed(&folder);
+    let path = folder.join(format!("stdin-{}.tar", std::process::id()));
+    let imported = keep(stdin, &path, &ROOM).and_then(|_lock| import(home, &path));
+    let _ = fs::remove_file(&path);
     imported
+}
+
+/// Copies a pipe into the file at `path`, which is locked for as long as the answer lives.
+fn keep(mut pipe: impl Read, path: &Path, room: &Room) -> anyhow::Result<File> {
+    let writing = || format!("cannot write `{}`", path.display());
+    let mut file = File::create(path).with_context(writing)?;
+    file.try_lock().with_context(writing)?;
+    let mut bytes = 0;
+    loop {
+        let copied = io::copy(&mut pipe.by_ref().take(STRIDE_BYTES), &mut file).with_context(writing)?;
+        bytes += copied;
+        if bytes > room.bytes_max {
+            return fail(Advice::new(format!("an archive has at most {}", size(room.bytes_max))));
+        }
+        let disk = rustix::fs::fstatvfs(&file).with_context(writing)?;
+        if disk.f_bavail.saturating_mul(disk.f_frsize) < room.free_bytes_min {
+            let why =
+                format!("the archive does not fit: the disk of `{}` is full after {}", path.display(), size(bytes));
+            return fail(Advice::new(why).hint("make room: margay prune; or let --home name a folder on another disk"));
+        }
+        if copied < STRIDE_BYTES {
+            return Ok(file);
+        }
+    }
+}
+
+/// Ctrl-C leaves a file behind, without a lock.
+fn forget_the_killed(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_ours = entry.file_name().to_str().is_some_and(|name| name.starts_with("stdin-"));
+        if is_ours && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_kept_up_to_its_limit_and_as_long_as_the_disk_has_room() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("stdin-1.tar");
+        for (bytes, bytes_max, free_bytes_min, want) in [
+            (0, 1000, 0, Ok(0)),
+            (1000, 1000, 0, Ok(1000)),
+            (1001, 1000, 0, Err("an archive has at most 1000 B")),
+            (STRIDE_BYTES + 1, STRIDE_BYTES + 1, 0, Ok(STRIDE_BYTES + 1)),
+            (10, 1000, u64::MAX, Err("is full after 10 B")),
+        ] {
+            match (keep(io::repeat(1).take(bytes), &path, &Room { bytes_max, free_bytes_min }), want) {
+                (Ok(file), Ok(want)) => assert_eq!(file.metadata().expect("metadata").len(), want),
+                (Err(error), Err(want)) => assert!(error.to_string().contains(want), "{error}"),
+                (got, want) => panic!("{bytes} of {bytes_max}: {got:?} and not {want:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_killed_load_left_goes_and_what_a_living_one_holds_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let held = folder.path().join("stdin-1.tar");
+        let lock = keep(io::repeat(1).take(1), &held, &ROOM).expect("it fits");
+        fs::write(folder.path().join("stdin-2.tar"), "left").expect("a file");
+        fs::write(folder.path().join("other"), "of somebody else").expect("a file");
+        forget_the_killed(folder.path());
+        let mut left: Vec<_> =
+            fs::read_dir(folder.path()).expect("a folder").flatten().map(|e| e.file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["other", "stdin-1.tar"]);
+        drop(lock);
+    }
 }
