@@ -162,7 +162,7 @@ async fn sweep_once(app: &App, now: Timestamp) -> Result<(), Refusal> {
         tokio::task::yield_now().await; // the store answers from memory: without this nobody else had a turn
     }
     let joins = app.store.range(Query::prefix(keys::JOINS)).await?;
-    let old = joins.kvs.iter().filter_map(|kv| expired(kv, |join: &JoinRecord| now > join.expires));
+    let old = joins.kvs.iter().filter_map(|kv| expired(kv, |join: &JoinRecord| !join.is_good(now)));
     delete(app, old.collect()).await?;
     let cursors = app.store.range(Query::prefix(keys::CURSORS)).await?;
     let old: Vec<_> = {

@@ -187,6 +187,13 @@ pub(crate) struct JoinRecord {
     pub expires: Timestamp,
 }
 
+impl JoinRecord {
+    /// Whether a node can still join with it.
+    pub fn is_good(&self, now: Timestamp) -> bool {
+        now <= self.expires
+    }
+}
+
 /// Whom a bearer token stands for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct CredentialRecord {

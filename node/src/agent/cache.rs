@@ -94,12 +94,16 @@ impl Cache {
 
     /// Removes the least recently used files above the limit. What runs has its files open, and keeps them.
     pub fn sweep(&self) {
+        self.sweep_to(CACHE_BYTES_MAX);
+    }
+
+    fn sweep_to(&self, bytes_max: u64) {
         let mut files = Vec::new();
         collect(&self.home.prepared(), 4, &mut files);
         let mut total: u64 = files.iter().map(|(_, _, bytes)| bytes).sum();
         files.sort();
         for (_, path, bytes) in files {
-            if total <= CACHE_BYTES_MAX {
+            if total <= bytes_max {
                 return;
             }
             if fs::remove_file(&path).is_ok() {
@@ -193,6 +197,45 @@ mod tests {
 
     use super::*;
     use spec::MediaType;
+
+    #[test]
+    fn what_was_not_used_for_the_longest_time_goes_first_and_unfinished_pulls_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("home")).unwrap();
+        let cache = Cache::new(&home, None);
+        let long_ago = SystemTime::now() - std::time::Duration::from_secs(1_000_000);
+        for (name, bytes, used_after_secs) in [
+            ("pulled/blobs/sha256/a", 100, 1),
+            ("layers/b", 100, 3),
+            ("c/code", 100, 2),
+            ("pulled/incoming/d", 50, 0),
+            ("native/boot-1/e", 1000, 0),
+        ] {
+            let path = home.prepared().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, vec![0; bytes]).unwrap();
+            let used = long_ago + std::time::Duration::from_secs(used_after_secs);
+            let times = fs::FileTimes::new().set_accessed(used).set_modified(used);
+            File::options().write(true).open(&path).unwrap().set_times(times).unwrap();
+        }
+        let left = || {
+            let mut files = Vec::new();
+            collect(&home.prepared(), 4, &mut files);
+            files.sort();
+            files.iter().map(|(_, path, _)| path.file_name().unwrap().to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        for (bytes_max, want) in [
+            (350, vec!["d", "a", "code", "b"]),
+            (349, vec!["a", "code", "b"]),
+            (200, vec!["code", "b"]),
+            (199, vec!["b"]),
+            (0, vec![]),
+        ] {
+            cache.sweep_to(bytes_max);
+            assert_eq!(left(), want, "{bytes_max}");
+        }
+        assert!(home.prepared().join("native/boot-1/e").exists(), "those are another cache's");
+    }
 
     #[test]
     fn a_blob_is_there_when_it_is_committed_and_not_before() {

@@ -40,7 +40,7 @@ pub(crate) async fn join(call: Call) -> Result<Reply, Refusal> {
     let app = &call.app;
     let key = keys::join(&secret::hashed(&secret));
     let token: Option<Kept<JoinRecord>> = app.get(key.clone()).await?;
-    let good = token.filter(|token| now() <= token.value.expires);
+    let good = token.filter(|token| token.value.is_good(now()));
     let token = good.ok_or_else(|| {
         Refusal::new(StatusCode::UNAUTHORIZED, "join-token", "this join token was used, has expired, or never was one")
             .hint("make a new one: margay node token")

@@ -1,9 +1,14 @@
+use std::time::{Duration, SystemTime};
+
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use spec::Timestamp;
+use store::{Query, SqliteStore, Store, Txn};
 
 use super::world::{FakeNode, World, definition};
 use crate::{
-    Client, CreateCredential, CreateJoinToken, CreateService, Credential, UpdateService,
+    Client, CreateCredential, CreateJoinToken, CreateService, Credential, UpdateService, keys,
+    records::{JoinRecord, decode, encode},
     routes::{Access, ROUTES, openapi},
 };
 
@@ -155,6 +160,32 @@ async fn a_join_token_works_once_and_a_removed_node_is_nobody() {
     assert_eq!(desired(&node).await, StatusCode::UNAUTHORIZED);
     assert_eq!(node.report().await, StatusCode::UNAUTHORIZED);
     assert_eq!(desired(&twin).await, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_join_token_lasts_for_ten_minutes() {
+    let mut world = World::start().await;
+    let lifetime = Duration::from_secs(600);
+    let before = Timestamp::of(SystemTime::now());
+    let made = world.client.create_join_token(CreateJoinToken::default()).await.unwrap();
+    assert!(made.expires.since(before) >= lifetime);
+    assert!(made.expires.since(Timestamp::of(SystemTime::now())) <= lifetime);
+    let record = JoinRecord { tenant: None, pool: false, expires: made.expires };
+    for (passed_millis, good) in [(0, true), (599_000, true), (700_000, false)] {
+        assert_eq!(record.is_good(Timestamp::from_millis(before.millis() + passed_millis)), good, "{passed_millis}");
+    }
+    // As if they had passed: only the store knows when it was made.
+    world.end().await;
+    let store = SqliteStore::open(&world.folder.path().join("server").join("store.db")).unwrap();
+    let joins = store.range(Query::prefix(keys::JOINS)).await.unwrap();
+    let mut aged: JoinRecord = decode(&joins.kvs[0]).unwrap();
+    aged.expires = Timestamp::from_millis(before.millis() - 1);
+    let put = Txn::new().put(joins.kvs[0].key.to_string(), encode(&aged));
+    store.txn(put).await.unwrap();
+    drop(store);
+    world.restart().await;
+    let Err((status, fault)) = FakeNode::join(made.token.parse().unwrap(), "n1").await else { panic!("it joined") };
+    assert_eq!(status, StatusCode::UNAUTHORIZED, "{fault}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

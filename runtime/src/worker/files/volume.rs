@@ -127,7 +127,7 @@ impl Volume {
 
     /// How long a file in it may become.
     pub fn max_bytes(&self) -> Option<u64> {
-        self.max_bytes
+        self.space.as_ref().map(|space| space.lock().unwrap_or_else(PoisonError::into_inner).max)
     }
 
     pub(super) fn root(&self) -> Arc<OwnedFd> {
