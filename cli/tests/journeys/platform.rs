@@ -343,7 +343,7 @@ fn an_ordinary_user_joins_and_runs_their_share_and_the_certificate_is_renewed_in
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(other.path(""), open).expect("open");
     let join = |arguments: &[&str]| {
-        let mut command = std::process::Command::new(&margay);
+        let mut command = Command::new(&margay);
         command.args(arguments).env_clear().env("MARGAY_HOME", &home).current_dir(other.path(""));
         std::os::unix::process::CommandExt::uid(&mut command, nobody);
         std::os::unix::process::CommandExt::gid(&mut command, nobody);
