@@ -1,0 +1,168 @@
+use std::{
+    net::TcpStream,
+    path::Path,
+    process::{Command, Stdio as Stdin},
+    time::{Duration, Instant},
+};
+
+use shim::{Adopted, Assignment, Exit, Orphan, Runtime, Swept, Task};
+
+use crate::{
+    house::{House, exe, plain, processes},
+    streams::{get, served},
+};
+
+pub fn no_program(house: &House) {
+    let error = house.spawn(house.assignment(&["/bin/nothing"])).unwrap_err();
+    assert_eq!((error.code(), error.exit_code()), ("E_START", 127), "{error}");
+    assert!(error.to_string().contains("/bin/nothing"), "{error}");
+    let error = house.spawn(house.assignment(&["/etc/passwd"])).unwrap_err();
+    assert_eq!((error.code(), error.exit_code()), ("E_START", 126), "{error}");
+    let error = house.spawn(house.assignment(&[])).unwrap_err();
+    assert_eq!(error.code(), "E_CONFIG", "{error}");
+}
+
+pub fn oom(house: &House) {
+    let mut assignment = house.shell("echo begin; dd if=/dev/zero of=/dev/null bs=200M count=1; exit $?");
+    assignment.limits.memory_bytes_max = 32 << 20;
+    let (exit, usage, _) = house.run(assignment);
+    assert_eq!((exit.code(), exit.reason()), (137, Some("oom")), "{exit:?}");
+    assert!(exit.message().unwrap().contains("32MiB"), "{exit:?}");
+    assert!(usage.failed_runs == 1 && usage.memory_bytes_peak > 16 << 20, "{usage:?}");
+}
+
+pub fn fork_bomb(house: &House) {
+    let script = "bomb() { bomb | bomb & }; bomb 2>/dev/null; sleep 1; echo end";
+    let task = house.spawn(house.shell(script)).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < deadline && processes(house.root.path()).len() < 400 {
+        assert!(processes(house.root.path()).len() < 530);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The bomb may have killed its own shell by now.
+    let _ = task.stop(Duration::ZERO);
+    task.wait().unwrap();
+}
+
+pub fn log_flood(house: &House) {
+    let mut assignment = house.shell("yes aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa | head -c 50000000");
+    assignment.limits.log_bytes_max = 1 << 20;
+    assert_eq!(house.run(assignment).0, Exit::Code(0));
+    let log = house.folder().join("log");
+    assert!(std::fs::metadata(&log).unwrap().len() <= 1 << 20);
+    assert!(house.log().starts_with("margay: "), "{}", &house.log()[..80]);
+}
+
+pub fn time_limits(house: &House) {
+    let mut assignment = house.shell("sleep 100");
+    assignment.limits.wall_time_max = Some(Duration::from_secs(1));
+    assert_eq!(house.run(assignment).0.reason(), Some("wall-time"));
+    let mut assignment = house.shell("while true; do true; done");
+    assignment.limits.cpu_time_max = Some(Duration::from_millis(500));
+    let (exit, usage, _) = house.run(assignment);
+    assert_eq!(exit.reason(), Some("cpu-time"));
+    assert!(usage.cpu_ns > 500_000_000, "{usage:?}");
+}
+
+pub fn stop(house: &House) {
+    let task =
+        house.spawn(house.shell("trap 'echo bye; exit 3' TERM; echo ready; while true; do sleep 0.05; done")).unwrap();
+    house.wait_for("ready", || house.log().contains("ready"));
+    task.stop(Duration::from_secs(20)).unwrap();
+    assert_eq!(task.wait().unwrap().0, Exit::Stopped(3));
+    assert_eq!(house.log(), "ready\nbye\n");
+    let task = house.spawn(house.shell("trap '' TERM; echo deaf; sleep 1000")).unwrap();
+    house.wait_for("deaf", || house.log().contains("deaf"));
+    let began = Instant::now();
+    task.stop(Duration::from_millis(300)).unwrap();
+    assert_eq!(task.wait().unwrap().0, Exit::Stopped(137));
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert_eq!(task.stop(Duration::ZERO).unwrap_err().code(), "E_SHIM_LOST");
+}
+
+pub fn adopt(house: &House) {
+    let (task, address) = served(house, "httpd -f -p 80 -h /srv");
+    drop(task);
+    let Adopted::Running(task) = Task::adopt(&house.folder()).unwrap() else { panic!("it should run") };
+    assert!(get(&mut TcpStream::connect(address).unwrap(), "/").ends_with("cats</h1>"));
+    let second = house.spawn(house.shell("true")).unwrap_err();
+    assert!(second.to_string().contains("second container"), "{second}");
+    assert_eq!(shim::sweep(&house.folder()).unwrap(), Swept::Alive);
+    task.stop(Duration::ZERO).unwrap();
+    task.wait().unwrap();
+    match Task::adopt(&house.folder()).unwrap() {
+        Adopted::Ended(exit, usage) => {
+            assert_eq!(exit, Exit::Stopped(137));
+            assert!(usage.bytes_out > 0);
+        }
+        Adopted::Running(_) => panic!("it ended"),
+    }
+}
+
+pub fn orphan(house: &House) {
+    // A supervisor of its own, killed without a word.
+    let mut supervisor = Command::new(exe())
+        .arg("supervise")
+        .arg(house.folder())
+        .arg(house.base())
+        .stdin(Stdin::piped())
+        .spawn()
+        .unwrap();
+    house.wait_for("the container", || house.log().contains("ready"));
+    let Adopted::Running(task) = Task::adopt(&house.folder()).unwrap() else { panic!("it should run") };
+    assert!(!task.status().unwrap().stopping, "as long as its supervisor lives, it runs");
+    supervisor.kill().unwrap();
+    supervisor.wait().unwrap();
+    assert_eq!(task.wait().unwrap().0, Exit::Stopped(5));
+}
+
+/// The supervisor of the test above.
+pub fn supervise(folder: &Path, layer: &Path) -> ! {
+    let assignment = Assignment {
+        orphan: Orphan::Stop,
+        layers: vec![layer.to_owned()],
+        log: Some(folder.join("log")),
+        ..plain(
+            Runtime::probe().unwrap(),
+            &["sh", "-c", "trap 'exit 5' TERM; echo ready; while true; do sleep 0.05; done"],
+        )
+    };
+    let task = Task::spawn(&exe(), folder, assignment).unwrap();
+    task.wait().unwrap();
+    std::process::exit(0)
+}
+
+pub fn killed_shim(house: &House) {
+    let (task, _) = served(house, "sleep 1000");
+    let status = task.status().unwrap();
+    kill(status.shim_pid as i32);
+    assert_eq!(task.wait().unwrap().0, Exit::Lost);
+    // Dead, whether or not somebody has waited for it yet.
+    let state = std::fs::read_to_string(format!("/proc/{}/stat", status.pid)).unwrap_or_default();
+    assert!(state.is_empty() || state.contains(") Z "), "{state}");
+    house.assert_nothing_left();
+    assert_eq!(shim::sweep(&house.folder()).unwrap(), Swept::Nothing);
+    assert_eq!(house.run(house.shell("exit 4")).0, Exit::Code(4), "and it can start again");
+}
+
+pub fn killed_container(house: &House) {
+    let task = house.spawn(house.shell("sleep 1000")).unwrap();
+    kill(task.status().unwrap().pid);
+    assert_eq!(task.wait().unwrap().0, Exit::Signal(9));
+}
+
+pub fn removed_folder(house: &House) {
+    let task = house.spawn(house.shell("sleep 1000")).unwrap();
+    let number = task.status().unwrap().pid;
+    std::fs::remove_dir_all(house.folder()).unwrap();
+    kill(number);
+    assert!(task.wait().is_ok_and(|(exit, _)| exit == Exit::Signal(9)) || task.status().is_err());
+}
+
+fn kill(number: i32) {
+    rustix::process::kill_process(pid(number), rustix::process::Signal::KILL).unwrap();
+}
+
+fn pid(number: i32) -> rustix::process::Pid {
+    rustix::process::Pid::from_raw(number).unwrap()
+}

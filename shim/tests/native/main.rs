@@ -1,0 +1,106 @@
+//! Real containers under the installed OCI runtime. Needs root, a runtime (`apt-get install runc`) and a static busybox
+//! (`apt-get install busybox-static`); says so when something is missing, instead of pretending.
+//!
+//! A program of its own rather than a test harness: it is also the task shim that it starts.
+
+mod house; // what a container needs, and a look around at the end
+mod streams; // what goes in and out: stdio, terminals, ports
+mod walls; // what it cannot do
+mod ends; // limits, stops, kills, and who finds out
+mod layers; // its tree, its runtime, and how fast it starts
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use shim::{Adopted, Runtime, Task};
+
+use crate::house::{BUSYBOX, House};
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("shim") {
+        shim::main();
+    }
+    if std::env::args().nth(1).as_deref() == Some("try-syscalls") {
+        walls::try_syscalls();
+    }
+    let arguments: Vec<_> = std::env::args_os().map(PathBuf::from).collect();
+    if let [_, verb, folder, layer] = arguments.as_slice()
+        && verb == Path::new("supervise")
+    {
+        ends::supervise(folder, layer);
+    }
+    let runtime = match why_not() {
+        Ok(runtime) => runtime,
+        Err(why) => {
+            println!("SKIPPED: no native container was run: {why}");
+            return ExitCode::SUCCESS;
+        }
+    };
+    println!("running native containers under {runtime}");
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let mut failed = 0;
+    for (name, test) in TESTS {
+        if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {
+            continue;
+        }
+        let began = Instant::now();
+        let house = House::new(runtime.clone());
+        let passed = catch_unwind(AssertUnwindSafe(|| test(&house))).is_ok();
+        if let (false, Ok(Adopted::Running(task))) = (passed, Task::adopt(&house.folder())) {
+            let _ = task.stop(Duration::ZERO).map(|()| task.wait());
+        }
+        let clean = catch_unwind(AssertUnwindSafe(|| house.assert_nothing_left())).is_ok();
+        let verdict = if passed && clean { "ok" } else { "FAILED" };
+        println!("test {name} ... {verdict} ({} ms)", began.elapsed().as_millis());
+        failed += usize::from(!(passed && clean));
+    }
+    println!("test result: {failed} failed");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn why_not() -> Result<Runtime, String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("it needs root".to_owned());
+    }
+    if !Path::new(BUSYBOX).exists() {
+        return Err(format!("there is no {BUSYBOX}: apt-get install busybox-static"));
+    }
+    Runtime::probe().map_err(|error| format!("{error}: {}", error.hint().unwrap_or_default()))
+}
+
+type Test = (&'static str, fn(&House));
+
+const TESTS: &[Test] = &[
+    ("a_program_says_hi_and_its_exit_code_passes", streams::says_hi),
+    ("output_goes_to_the_log_and_to_whoever_asked", streams::output_goes_both_ways),
+    ("input_reaches_the_program_and_ends", streams::input_reaches),
+    ("a_terminal_has_its_size_and_carries_both_ways", streams::terminal),
+    ("a_published_port_and_the_ingress_reach_the_program", streams::ports),
+    ("a_big_body_passes_the_relay_whole", streams::big_body),
+    ("a_program_that_listens_late_is_waited_for", streams::late_listener),
+    ("the_walls_hold", walls::walls),
+    ("what_no_container_needs_is_no_system_call", walls::syscalls),
+    ("an_image_that_replaces_the_kernels_folders_gains_nothing", walls::replaced_folders),
+    ("only_granted_folders_can_be_written", walls::writes),
+    ("a_volume_is_mounted_with_its_rights", walls::volumes),
+    ("a_hostile_working_folder_or_user_is_refused", walls::hostile_config),
+    ("a_program_that_is_not_there_is_named", ends::no_program),
+    ("a_memory_hog_is_reported_as_oom", ends::oom),
+    ("a_fork_bomb_ends_at_the_limit", ends::fork_bomb),
+    ("a_log_flood_costs_no_disk", ends::log_flood),
+    ("time_limits_end_it", ends::time_limits),
+    ("stop_asks_first_and_insists_after_its_grace", ends::stop),
+    ("a_later_supervisor_adopts_it", ends::adopt),
+    ("an_orphan_that_nobody_wants_is_stopped", ends::orphan),
+    ("a_killed_shim_leaves_nothing_after_the_sweep", ends::killed_shim),
+    ("a_killed_container_is_reported", ends::killed_container),
+    ("a_removed_folder_leaves_the_machine_clean_too", ends::removed_folder),
+    ("layers_stack_with_whiteouts", layers::whiteouts),
+    ("hostile_layers_are_refused_and_leave_nothing", layers::hostile_layers),
+    ("a_runtime_that_fails_is_named", layers::bad_runtimes),
+    ("starting_is_fast_enough", layers::speed),
+];

@@ -1,0 +1,144 @@
+use std::{
+    fs::File,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    os::unix::net::{UnixListener, UnixStream},
+    time::Duration,
+};
+
+use shim::{Exit, Ingress, Listener, Stdio, Task};
+
+use crate::house::{BUSYBOX, House, config, grant};
+
+pub fn says_hi(house: &House) {
+    let (exit, usage, said) = house.run(house.shell("echo hi; hostname; exit 7"));
+    assert_eq!((exit, said.as_str()), (Exit::Code(7), "hi\ncats\n"));
+    assert!(usage.runs == 1 && usage.failed_runs == 1 && usage.cpu_ns > 0, "{usage:?}");
+    let (exit, ..) = house.run(house.assignment(&["true"]));
+    assert_eq!(exit, Exit::Code(0), "the same folder takes a second container, found on the PATH");
+}
+
+pub fn output_goes_both_ways(house: &House) {
+    let (mut out, out_end) = UnixStream::pair().unwrap();
+    let (mut err, err_end) = UnixStream::pair().unwrap();
+    let mut assignment = house.shell("echo out; echo err >&2; echo again > /dev/stdout");
+    assignment.stdio = Stdio { stdout: Some(out_end.into()), stderr: Some(err_end.into()), ..Stdio::default() };
+    assert_eq!(house.run(assignment).0, Exit::Code(0));
+    let mut texts = [String::new(), String::new()];
+    out.read_to_string(&mut texts[0]).unwrap();
+    err.read_to_string(&mut texts[1]).unwrap();
+    assert_eq!(texts, ["out\nagain\n", "err\n"]);
+    let log = std::fs::read_to_string(house.folder().join("log")).unwrap();
+    assert!(log.contains(" stdout F out\n") && log.contains(" stderr F err\n"), "{log}");
+}
+
+pub fn input_reaches(house: &House) {
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let mut assignment = house.assignment(&["cat"]);
+    assignment.stdio.stdin = Some(theirs.into());
+    let task = house.spawn(assignment).unwrap();
+    let text = "meow\n".repeat(50_000);
+    ours.write_all(text.as_bytes()).unwrap();
+    drop(ours);
+    assert_eq!(task.wait().unwrap().0, Exit::Code(0));
+    assert_eq!(house.log(), text);
+    // Without any, it reads as empty; from a file, the file.
+    let (_, _, said) = {
+        std::fs::remove_file(house.folder().join("log")).unwrap();
+        house.run(house.shell("cat; echo end"))
+    };
+    assert_eq!(said, "end\n");
+    std::fs::remove_file(house.folder().join("log")).unwrap();
+    let mut assignment = house.assignment(&["wc", "-c"]);
+    assignment.stdio.stdin = Some(File::open(BUSYBOX).unwrap().into());
+    let (_, _, said) = house.run(assignment);
+    assert_eq!(said.trim(), std::fs::metadata(BUSYBOX).unwrap().len().to_string());
+}
+
+pub fn terminal(house: &House) {
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let mut assignment = house.shell("stty size; read line; echo got $line; stty size; test -t 0 && test -t 1");
+    assignment.stdio = Stdio {
+        stdin: Some(theirs.try_clone().unwrap().into()),
+        stdout: Some(theirs.into()),
+        stderr: None,
+        terminal: Some((24, 80)),
+    };
+    let task = house.spawn(assignment).unwrap();
+    house.wait_for("the first size", || house.log().contains("24 80"));
+    task.resize(30, 100).unwrap();
+    ours.write_all(b"purr\n").unwrap();
+    assert_eq!(task.wait().unwrap().0, Exit::Code(0));
+    let mut text = String::new();
+    ours.read_to_string(&mut text).unwrap();
+    assert!(text.contains("24 80\r\n") && text.contains("got purr\r\n") && text.contains("30 100\r\n"), "{text:?}");
+}
+
+pub fn get(stream: &mut (impl Read + Write), path: &str) -> String {
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: cats\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+pub fn served(house: &House, script: &str) -> (Task, std::net::SocketAddr) {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let mut assignment = house.shell(script);
+    assignment.grants = vec![grant("net.in:http/80")];
+    assignment.listeners = vec![Listener { container_port: 80, socket }];
+    (house.spawn(assignment).unwrap(), address)
+}
+
+pub fn ports(house: &House) {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let path = house.folder().join("http.sock");
+    let ingress = UnixListener::bind(&path).unwrap();
+    let mut assignment = house.assignment(&["httpd"]);
+    assignment.listeners = vec![Listener { container_port: 80, socket }];
+    assignment.ingress = vec![Ingress { container_port: 80, socket: ingress }];
+    let ungranted = house.spawn(assignment).unwrap_err();
+    assert!(ungranted.to_string().contains("net.in:http/80"), "{ungranted}");
+
+    let socket = TcpListener::bind(address).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let ingress = UnixListener::bind(&path).unwrap();
+    let mut assignment = house.assignment(&["httpd", "-f", "-p", "80", "-h", "/srv"]);
+    assignment.config = config(|image| image.user = Some("www".to_owned()));
+    assignment.grants = vec![grant("net.in:http/80")];
+    assignment.listeners = vec![Listener { container_port: 80, socket }];
+    assignment.ingress = vec![Ingress { container_port: 80, socket: ingress }];
+    let task = house.spawn(assignment).unwrap();
+    for _ in 0..20 {
+        let answer = get(&mut TcpStream::connect(address).unwrap(), "/index.html");
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("<h1>cats</h1>"), "{answer}");
+        assert!(get(&mut UnixStream::connect(&path).unwrap(), "/").ends_with("<h1>cats</h1>"));
+    }
+    let status = task.status().unwrap();
+    assert_eq!((status.ports.as_slice(), status.stopping), (&[80][..], false));
+    assert!(status.usage.bytes_out > 1000 && status.usage.bytes_in > 500, "{status:?}");
+    // What an agent that was restarted takes over.
+    let doors = task.doors().unwrap();
+    assert_eq!(doors.listeners[0].socket.local_addr().unwrap(), address);
+    assert_eq!(doors.ingress[0].socket.local_addr().unwrap().as_pathname(), Some(path.as_path()));
+    task.stop(Duration::ZERO).unwrap();
+    assert_eq!(task.wait().unwrap().0, Exit::Stopped(137));
+}
+
+pub fn big_body(house: &House) {
+    let (task, address) = served(house, "nc -l -p 80 -e sh -c 'head -c 20000000 /dev/zero | tr \"\\0\" x'");
+    let mut stream = TcpStream::connect(address).unwrap();
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    assert_eq!((all.len(), all.iter().all(|b| *b == b'x')), (20_000_000, true));
+    assert_eq!(task.wait().unwrap().0, Exit::Code(0));
+}
+
+pub fn late_listener(house: &House) {
+    let (task, address) = served(house, "sleep 1; httpd -f -p 80 -h /srv");
+    let answer = get(&mut TcpStream::connect(address).unwrap(), "/");
+    assert!(answer.ends_with("<h1>cats</h1>"), "{answer}");
+    task.stop(Duration::ZERO).unwrap();
+    task.wait().unwrap();
+}
