@@ -237,12 +237,13 @@ impl Life {
         let definition = &self.definition;
         let digest = definition.digest.ok_or_else(|| Error::NoSuchImage(definition.image.clone()))?;
         self.board.set(&self.host, |status| status.phase = ContainerPhase::Pulling);
-        let token = self.task.pull_token.as_deref();
-        self.host.cache.fetch(&definition.image, &digest, token, Fetch::IfNotPrepared).await?;
+        // The newest one: a pull that takes longer than a token is good for goes on with the next.
+        let token = || self.host.token(&(self.task.tenant.clone(), self.task.id.clone()));
+        self.host.cache.fetch(&definition.image, &digest, token().as_deref(), Fetch::IfNotPrepared).await?;
         let (args, ready) = match self.make_ready(&digest).await {
             // What was made of the image is not all there any more, and its layers were not kept.
             Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                self.host.cache.fetch(&definition.image, &digest, token, Fetch::Everything).await?;
+                self.host.cache.fetch(&definition.image, &digest, token().as_deref(), Fetch::Everything).await?;
                 self.make_ready(&digest).await?
             }
             other => other?,

@@ -230,7 +230,7 @@ impl Agent {
     /// Takes a set, unless somebody says it whose time is over.
     fn accept(
         &self,
-        set: DesiredSet,
+        mut set: DesiredSet,
         epoch: &mut u64,
         tell: &watch::Sender<Option<Arc<DesiredSet>>>,
     ) -> Result<Option<i64>> {
@@ -243,10 +243,12 @@ impl Agent {
             return Ok(None);
         }
         let revision = set.revision;
+        // Tokens are new with every answer: they are no news, and a task that waits or tries again takes the newest.
+        self.host.renew_tokens(take_tokens(&mut set));
         let news = tell.borrow().as_ref().is_none_or(|known| **known != set);
         if news {
             *epoch = set.epoch;
-            let kept = Kept { version: 1, epoch: set.epoch, set: Some(without_tokens(&set)) };
+            let kept = Kept { version: 1, epoch: set.epoch, set: Some(set.clone()) };
             files::write_json(&self.folder.desired(), &kept, Durable::Yes)?;
             tell.send_replace(Some(Arc::new(set)));
         }
@@ -434,11 +436,13 @@ impl Agent {
     }
 }
 
-/// Tokens are for minutes, and for nobody else: they are not kept.
-fn without_tokens(set: &DesiredSet) -> DesiredSet {
-    let mut set = set.clone();
-    set.tasks.iter_mut().for_each(|task| task.pull_token = None);
-    set
+/// Tokens are for minutes, and for nobody else: they are not kept with the set.
+fn take_tokens(set: &mut DesiredSet) -> BTreeMap<TaskKey, String> {
+    let tokens = set.tasks.iter_mut().filter_map(|task| {
+        let token = task.pull_token.take()?;
+        Some(((task.tenant.clone(), task.id.clone()), token))
+    });
+    tokens.collect()
 }
 
 fn lock(folder: &NodeFolder) -> Result<File> {
@@ -448,5 +452,63 @@ fn lock(folder: &NodeFolder) -> Result<File> {
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(_) => Err(Error::AgentRuns(path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An agent without a control plane.
+    fn agent(home: &Home) -> Agent {
+        let folder = NodeFolder::of(home).unwrap();
+        let identity = Identity {
+            version: 1,
+            node: "local".parse().unwrap(),
+            control_plane: "127.0.0.1:1".to_owned(),
+            registry: Some("127.0.0.1:2".to_owned()),
+            certificate_pem: String::new(),
+            key_pem: String::new(),
+            ca_pem: String::new(),
+        };
+        identity.write(&folder.identity()).unwrap();
+        Agent::open(AgentConfig::new(home.clone())).unwrap()
+    }
+
+    fn set(token: Option<&str>) -> DesiredSet {
+        serde_json::from_value(serde_json::json!({
+            "version": 1, "epoch": 1, "revision": 7, "routes": RouteTable::default(),
+            "tasks": [{
+                "id": "t", "tenant": "acme", "cluster": "main", "service": null, "definition_id": "cats:1",
+                "definition": {
+                    "family": "cats", "launch_types": ["node"], "containers": [{"name": "cats", "image": "cats"}]
+                },
+                "launch_type": "node", "stop": false, "pull_token": token,
+            }],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_new_token_reaches_its_task_and_is_no_news_and_never_on_disk() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("home")).unwrap();
+        let agent = agent(&home);
+        let (tell, mut sets) = watch::channel(None);
+        let (mut epoch, key) = (0, ("acme".parse().unwrap(), "t".parse().unwrap()));
+        let written = || std::fs::metadata(agent.folder.desired()).unwrap().ino();
+        agent.accept(set(Some("first")), &mut epoch, &tell).unwrap();
+        assert_eq!(agent.host.token(&key).as_deref(), Some("first"));
+        let before = written();
+        assert!(sets.has_changed().unwrap());
+        sets.mark_unchanged();
+        assert_eq!(agent.accept(set(Some("second")), &mut epoch, &tell).unwrap(), Some(7));
+        assert_eq!(agent.host.token(&key).as_deref(), Some("second"));
+        assert!(!sets.has_changed().unwrap(), "a token alone starts nothing");
+        assert_eq!(written(), before, "and is not worth a write");
+        let kept = std::fs::read_to_string(agent.folder.desired()).unwrap();
+        assert!(!kept.contains("first") && !kept.contains("second"), "{kept}");
+        assert_eq!(*tell.borrow().as_ref().unwrap().as_ref(), set(None));
     }
 }

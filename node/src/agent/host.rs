@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -6,7 +7,7 @@ use std::{
 use spec::{NodeId, Usage};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{blanks::Blanks, cache::Cache};
+use super::{blanks::Blanks, cache::Cache, converge::TaskKey};
 use crate::{
     error::{Error, Result},
     home::Home,
@@ -34,6 +35,8 @@ pub(super) struct Host {
     /// Some task has ended.
     pub ended: Notify,
     usage: Arc<Mutex<UsageLog>>,
+    /// The newest token of each task that may pull: in memory only, for they are secrets.
+    tokens: Mutex<BTreeMap<TaskKey, String>>,
 }
 
 impl Host {
@@ -58,7 +61,18 @@ impl Host {
             changed: Notify::new(),
             ended: Notify::new(),
             usage: Arc::new(Mutex::new(usage)),
+            tokens: Mutex::default(),
         }
+    }
+
+    /// Takes the tokens that came with a desired set. Those of before are of no use any more.
+    pub fn renew_tokens(&self, tokens: BTreeMap<TaskKey, String>) {
+        *self.tokens.lock().unwrap_or_else(PoisonError::into_inner) = tokens;
+    }
+
+    /// The newest token of a task, if it was given one.
+    pub fn token(&self, task: &TaskKey) -> Option<String> {
+        self.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(task).cloned()
     }
 
     /// Does something with the usage log, where waiting for the disk is allowed.
