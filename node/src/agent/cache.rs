@@ -48,7 +48,8 @@ impl Cache {
         Blobs::of_layout(&self.folder)
     }
 
-    /// Brings the image here, if it is not. `image` is how the definition names it, `digest` what that meant.
+    /// Brings the image here, if it is not. `image` is how the definition names it, `digest` what that meant. `token`
+    /// opens the bundled registry, and no other hears of it.
     pub async fn fetch(&self, image: &str, digest: &Digest, token: Option<&str>, what: Fetch) -> Result<()> {
         let turn = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,11 +76,15 @@ impl Cache {
         client.pull(&reference, sink, &options).await.map(drop).map_err(|error| failed(chain(&error), error.hint()))
     }
 
+    /// With what to pull `reference`: the token, where it is one of that registry's.
+    fn auth(&self, reference: &Reference, token: Option<&str>) -> Option<(String, Auth)> {
+        let registry = reference.registry().filter(|registry| Some(*registry) == self.bundled.as_deref())?;
+        Some((registry.to_owned(), Auth::Token(token?.to_owned())))
+    }
+
     fn client(&self, reference: &Reference, token: Option<&str>) -> Client {
-        let registry = reference.registry().unwrap_or_default().to_owned();
-        let auth = token.map(|token| (registry, Auth::Token(token.to_owned())));
         Client::new(ClientOptions {
-            auth: BTreeMap::from_iter(auth),
+            auth: BTreeMap::from_iter(self.auth(reference, token)),
             plain_http: HashSet::from_iter(self.bundled.clone()),
             ..ClientOptions::default()
         })
@@ -235,6 +240,22 @@ mod tests {
             assert_eq!(left(), want, "{bytes_max}");
         }
         assert!(home.prepared().join("native/boot-1/e").exists(), "those are another cache's");
+    }
+
+    #[test]
+    fn the_token_of_the_bundled_registry_goes_to_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("home")).unwrap();
+        let cache = Cache::new(&home, Some("10.0.0.1:5000".to_owned()));
+        for (reference, token, sent) in [
+            ("10.0.0.1:5000/acme/cats", Some("secret"), true),
+            ("10.0.0.1:5000/acme/cats", None, false),
+            ("10.0.0.1:5001/acme/cats", Some("secret"), false),
+            ("ghcr.io/acme/cats", Some("secret"), false),
+        ] {
+            let auth = cache.auth(&reference.parse().unwrap(), token);
+            assert_eq!(auth.is_some(), sent, "{reference} {token:?}");
+        }
     }
 
     #[test]

@@ -72,6 +72,7 @@ async fn a_full_disk_is_said_and_shows_nothing_half_done_and_goes_on_when_there_
     full(&refused);
     let gone = house.ask(&format!("HEAD /v2/ann/cats/blobs/{}", Digest::of(&blob)), &[auth], "").await;
     assert_eq!((gone.status, uploads(&path)), (StatusCode::NOT_FOUND, 0));
+    drop(rest);
     std::fs::remove_file(&filler).unwrap();
     house.push_blob("ann/cats", &blob).await;
     drop(house.close().await);
