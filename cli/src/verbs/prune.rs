@@ -27,6 +27,9 @@ impl Args {
                     line(format_args!("Deleted task: {name}"));
                 }
             }
+            for id in tasks::clear_damaged(home.node())? {
+                line(format_args!("Deleted damaged task: {id}"));
+            }
         }
         // Files that were only run have names in a layout of their own, which nobody sees.
         let files = Layout::open(home.files())?;

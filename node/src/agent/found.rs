@@ -85,6 +85,9 @@ pub(super) fn sweep(home: &Home, keep: &BTreeSet<TaskKey>) {
             let _ = owned.remove();
         }
     }
+    if let Err(error) = tasks::clear_damaged(home) {
+        tracing::warn!(error = chain(&error), "a damaged task could not be removed");
+    }
     for entry in std::fs::read_dir(home.tasks()).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let half_removed = name.as_encoded_bytes().starts_with(b".removed-");

@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::{
     names,
     process::ProcessId,
-    record::{State, Status, TaskRecord, VERSION},
+    record::{Origin, Phase, State, Status, TaskRecord, VERSION},
 };
 use crate::{
     error::{Error, Result},
@@ -33,19 +33,47 @@ pub struct Owned {
     lock: File,
 }
 
-/// Every task that has a folder, oldest first. One that is half made or half removed is left out.
+/// Every task that has a folder, oldest first. One that is half made, half removed or damaged is left out.
 ///
 /// # Errors
 /// When the folder of folders cannot be read, or a task was written by a newer margay.
 pub fn list(home: &Home) -> Result<Vec<TaskFolder>> {
     let mut tasks = Vec::new();
     for path in files::list(&home.tasks())? {
-        if let Some(folder) = TaskFolder::read(&path)? {
-            tasks.push(folder);
+        match TaskFolder::read(&path) {
+            Ok(Some(folder)) => tasks.push(folder),
+            Ok(None) => {}
+            // One file that a power cut has emptied must not hide all others.
+            Err(error @ Error::Damaged { .. }) => tracing::warn!(%error, "a task is left out: margay prune --tasks"),
+            Err(error) => return Err(error),
         }
     }
     tasks.sort_by(|a, b| (a.record.created, &a.record.id).cmp(&(b.record.created, &b.record.id)));
     Ok(tasks)
+}
+
+/// Removes the folders of tasks that nobody holds and nobody can read any more, and says which.
+///
+/// # Errors
+/// When the folder of folders cannot be read, or one cannot be removed.
+pub fn clear_damaged(home: &Home) -> Result<Vec<String>> {
+    let mut cleared = Vec::new();
+    for path in files::list(&home.tasks())? {
+        if clear_remains(&path)? {
+            cleared.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(cleared)
+}
+
+/// Removes the folder at `path` when its task is damaged and nobody holds it. Records are written whole or not at all, so
+/// a damaged one is never on its way to being a good one.
+fn clear_remains(path: &Path) -> Result<bool> {
+    if !matches!(TaskFolder::read(path), Err(Error::Damaged { .. })) || !try_lock(&open_lock(path)?, path)? {
+        return Ok(false);
+    }
+    fs::remove_dir_all(path).map_err(Error::file("remove", path))?;
+    Ok(true)
 }
 
 /// The task that `text` means: its name, its id, or the beginning of its id.
@@ -86,10 +114,17 @@ pub(crate) fn create(home: &Home, mut record: TaskRecord) -> Result<Owned> {
     if let Some(name) = wish {
         names::check(name)?;
     }
-    fs::DirBuilder::new().mode(0o700).create(&path).map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => Error::Held(record.id.clone()),
-        _ => Error::File { verb: "make folder", path: path.clone(), source },
-    })?;
+    let make_folder = || {
+        fs::DirBuilder::new().mode(0o700).create(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => Error::Held(record.id.clone()),
+            _ => Error::File { verb: "make folder", path: path.clone(), source },
+        })
+    };
+    match make_folder() {
+        // What a power cut has left of it: a task of a cluster comes back under its own id.
+        Err(Error::Held(_)) if clear_remains(&path)? => make_folder()?,
+        made => made?,
+    }
     let make = || {
         let lock = open_lock(&path)?;
         if !try_lock(&lock, &path)? {
@@ -99,7 +134,7 @@ pub(crate) fn create(home: &Home, mut record: TaskRecord) -> Result<Owned> {
         record.version = VERSION;
         let owned = Owned { folder: TaskFolder { path: path.clone(), record }, lock };
         owned.write_status(&Status::starting(ProcessId::this()))?;
-        files::write_json(&path.join("task.json"), &owned.folder.record, Durable::No)?;
+        files::write_json(&path.join("task.json"), &owned.folder.record, owned.durable())?;
         Ok(owned)
     };
     let made = make();
@@ -143,13 +178,19 @@ impl TaskFolder {
         self.path.join("worker.sock")
     }
 
-    /// What its supervisor last wrote.
+    /// What its supervisor last wrote; nothing when that is damaged, for what state it is in shows without it.
     ///
     /// # Errors
     /// When it cannot be read, or was written by a newer margay.
     pub fn status(&self) -> Result<Option<Status>> {
         let file = self.path.join("status.json");
-        let status = files::read_json::<Status>(&file)?;
+        let status = match files::read_json::<Status>(&file) {
+            Err(error @ Error::Damaged { .. }) => {
+                tracing::warn!(%error, "taken for none");
+                None
+            }
+            read => read?,
+        };
         if let Some(status) = &status {
             spec::wire::check_version("the status", status.version)
                 .map_err(|source| Error::Newer { path: file, source })?;
@@ -206,7 +247,21 @@ impl Owned {
     /// # Errors
     /// When it cannot be written.
     pub fn write_status(&self, status: &Status) -> Result<()> {
-        files::write_json(&self.folder.path.join("status.json"), status, Durable::No)
+        let durable = match status.phase {
+            Phase::Exited => self.durable(),
+            // It describes processes, which a power cut ends anyway.
+            Phase::Starting | Phase::Running | Phase::Idle | Phase::BackOff => Durable::No,
+        };
+        files::write_json(&self.folder.path.join("status.json"), status, durable)
+    }
+
+    /// An agent that comes after a power cut relies on what it finds of a cluster's tasks. A local one is over then, and
+    /// its start should not wait for the disk.
+    fn durable(&self) -> Durable {
+        match self.record().origin {
+            Origin::Cluster(_) => Durable::Yes,
+            Origin::Local | Origin::Invoked => Durable::No,
+        }
     }
 
     /// Removes the folder and gives its name back.
@@ -339,6 +394,30 @@ pub(crate) mod tests {
         owned.remove().unwrap();
         assert_eq!(fs::read_dir(home.tasks()).unwrap().count(), 1, "the folder of names");
         assert_eq!(fs::read_dir(home.tasks().join(".names")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_that_a_power_cut_has_emptied_hides_no_other_task() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("home")).unwrap();
+        for id in ["whole", "no-status", "no-record"] {
+            create(&home, record(id, id)).unwrap();
+        }
+        fs::write(home.tasks().join("no-status/status.json"), "").unwrap();
+        fs::write(home.tasks().join("no-record/task.json"), "").unwrap();
+        let states: Vec<_> = list(&home)
+            .unwrap()
+            .into_iter()
+            .map(|task| (task.record().id.clone(), task.state().unwrap().word()))
+            .collect();
+        assert_eq!(states, [("no-status".to_owned(), "lost"), ("whole".to_owned(), "lost")]);
+
+        // Its id can be used again, and what is not used again can be cleared away.
+        drop(create(&home, record("no-record", "again")).unwrap());
+        assert_eq!(list(&home).unwrap().len(), 3);
+        fs::write(home.tasks().join("no-record/task.json"), "{").unwrap();
+        assert_eq!(clear_damaged(&home).unwrap(), ["no-record"]);
+        assert_eq!(list(&home).unwrap().len(), 2);
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod process; // which process is meant, across reuse of its number
 mod logs; // what a task wrote, from its first line or as it writes
 mod verbs; // stop, remove, measure
 
-pub use folder::{Owned, TaskFolder, find, list};
+pub use folder::{Owned, TaskFolder, clear_damaged, find, list};
 pub use logs::{LogLine, LogOptions, LogStream, follow};
 pub use process::ProcessId;
 pub use record::{ClusterOrigin, Kind, MountRecord, Origin, Phase, State, Status, TaskRecord};
