@@ -384,6 +384,10 @@ impl Life {
         }
         let restarts = self.status.restarts;
         self.board.set(&self.host, |status| status.restarts = restarts);
+        if self.status.phase == Phase::Exited && self.task.service.is_none() {
+            // Only the rest of its task was still running. It ends once.
+            return Start::Ended(self.ended_before());
+        }
         let start = match kind {
             Kind::Wasm => self.adopt_worker(&folder, grants).await,
             Kind::Native => self.adopt_native(&folder).await,
@@ -441,6 +445,12 @@ impl Life {
             Ok(Err(error)) => Start::Ended(Ended::lost(chain(&error))),
             Err(error) => Start::Ended(Ended::lost(error.to_string())),
         }
+    }
+
+    /// The end that an earlier agent has written down.
+    fn ended_before(&self) -> Ended {
+        let Status { exit_code, reason, usage, .. } = &self.status;
+        Ended { exit_code: exit_code.unwrap_or(125), reason: reason.clone(), never_started: false, usage: *usage }
     }
 
     /// No process is left. A worker that could still do so has written down how it ended.
