@@ -6,11 +6,12 @@ use spec::{Timestamp, Usage};
 use super::{
     folder::{TaskFolder, find},
     process::{self, ProcessId},
-    record::{Origin, Phase, State, Status},
+    record::{Kind, Origin, Phase, State, Status},
 };
 use crate::{
-    error::{Error, Result},
+    error::{Error, Result, chain},
     home::Home,
+    running::Ended,
 };
 
 /// What to do about a task that still runs when it is to be removed.
@@ -71,21 +72,46 @@ pub fn stop(task: &TaskFolder, grace: Duration) -> Result<State> {
             }
             std::thread::sleep(LOOK_EVERY);
         }
-    } else if let Some(worker) = worker {
+    } else if let Some(worker) = worker.filter(|_| task.record().kind == Kind::Wasm) {
         let _ = process::signal(worker, Signal::TERM);
         wait_for_end(worker, grace);
     }
-    kill(worker);
     kill(supervisor);
+    let ended = match task.record().kind {
+        Kind::Wasm => None,
+        Kind::Native => end_native(task, if asked { Duration::ZERO } else { grace }),
+    };
+    kill(worker);
     for process in [worker, supervisor].into_iter().flatten() {
         wait_for_end(process, SUPERVISOR_TIME_MAX);
     }
-    close(task);
+    close(task, ended);
     task.state()
 }
 
+/// Ends a native container through its shim, whose death alone would leave the container running, and clears away what is
+/// left of it. Says how it ended, if it still ran.
+fn end_native(task: &TaskFolder, grace: Duration) -> Option<Ended> {
+    let ended = match shim::Task::adopt(task.path()) {
+        Ok(shim::Adopted::Running(running)) => {
+            // One that cannot be asked any more is swept below.
+            let _ = running.stop(grace);
+            running.wait().ok().map(Ended::of_native)
+        }
+        Ok(shim::Adopted::Ended(..)) | Err(_) => None,
+    };
+    sweep_native(task);
+    ended
+}
+
+fn sweep_native(task: &TaskFolder) {
+    if let Err(error) = shim::sweep(task.path()) {
+        tracing::warn!(error = chain(&error), "a native container left something behind");
+    }
+}
+
 /// Writes down the end of a task whose supervisor cannot any more.
-fn close(task: &TaskFolder) {
+fn close(task: &TaskFolder, ended: Option<Ended>) {
     let Ok(owned) = task.clone().own() else { return };
     let status = match task.status() {
         Ok(Some(status)) if status.phase != Phase::Exited => status,
@@ -96,9 +122,9 @@ fn close(task: &TaskFolder) {
         phase: Phase::Exited,
         process: None,
         ended: Some(Timestamp::of(std::time::SystemTime::now())),
-        exit_code: Some(137),
+        exit_code: Some(ended.as_ref().map_or(137, |ended| ended.exit_code)),
         reason: Some("it was stopped without its supervisor, which was gone".to_owned()),
-        usage: crate::meter::read(&task.usage_page()),
+        usage: ended.and_then(|ended| ended.usage).or_else(|| crate::meter::read(&task.usage_page())),
         ..status
     });
 }
@@ -130,7 +156,12 @@ pub fn remove(home: &Home, text: &str, removal: Removal, grace: Duration) -> Res
         }
     }
     match task.own() {
-        Ok(owned) => owned.remove()?,
+        Ok(owned) => {
+            if owned.record().kind == Kind::Native {
+                sweep_native(owned.folder());
+            }
+            owned.remove()?;
+        }
         // `--rm`: its supervisor is removing it at this moment.
         Err(Error::Held(_) | Error::File { .. }) if find(home, text).is_err() => {}
         Err(error) => return Err(error),
