@@ -25,6 +25,8 @@ const WAITS: [Duration; 6] = [
 ];
 /// Who has lived this long is well again.
 const WELL_AFTER: Duration = Duration::from_secs(10);
+/// The program that runs here, also when another version has taken its path meanwhile: all of a platform are of one kind.
+const PROGRAM: &str = "/proc/self/exe";
 /// How long a process may drain until it is killed.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -34,6 +36,7 @@ pub struct Process {
     pub name: &'static str,
     /// After `margay`.
     pub arguments: Vec<String>,
+    program: &'static str,
     /// Where it listens, and the flag by which it hears of that.
     listeners: Vec<(&'static str, TcpListener)>,
     child: Option<Child>,
@@ -45,7 +48,7 @@ pub struct Process {
 impl Process {
     /// A process that has not been started yet.
     pub fn new(name: &'static str, arguments: Vec<String>, listeners: Vec<(&'static str, TcpListener)>) -> Self {
-        Self { name, arguments, listeners, child: None, started: Instant::now(), falls: 0, due: None }
+        Self { name, arguments, program: PROGRAM, listeners, child: None, started: Instant::now(), falls: 0, due: None }
     }
 
     /// Its process id while it lives.
@@ -60,16 +63,20 @@ impl Process {
 
     /// Starts it.
     pub fn start(&mut self, home: &Home) -> anyhow::Result<()> {
-        let program = std::env::current_exe().context("cannot find my own program file")?;
-        let mut command = Command::new(program);
-        command.args(&self.arguments).env("MARGAY_HOME", home.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        self.started = Instant::now();
+        self.due = None;
+        let mut command = Command::new(self.program);
+        command
+            .arg0("margay")
+            .args(&self.arguments)
+            .env("MARGAY_HOME", home.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         // A group of its own: Ctrl-C is for us alone, and we pass it on in order.
         command.process_group(0).kill_on_drop(true);
         command.arg("--parent").arg(std::process::id().to_string());
         let spawned = lend(&self.listeners, |words| command.args(words).spawn())?;
         self.child = Some(spawned.with_context(|| format!("cannot start the {}", self.name))?);
-        self.started = Instant::now();
-        self.due = None;
         Ok(())
     }
 
@@ -84,7 +91,7 @@ impl Process {
         }
     }
 
-    fn fell(&mut self, status: ExitStatus) {
+    fn fell(&mut self, how: std::fmt::Arguments<'_>) {
         self.child = None;
         if self.started.elapsed() >= WELL_AFTER {
             self.falls = 0;
@@ -92,7 +99,7 @@ impl Process {
         let wait = WAITS[self.falls.min(WAITS.len() - 1)];
         self.falls += 1;
         self.due = Some(Instant::now() + wait);
-        talk(format_args!("the {} ended ({status}); starting it again", self.name));
+        talk(format_args!("the {} {how}; starting it again", self.name));
     }
 
     fn signal(&self, signal: Signal) {
@@ -137,20 +144,23 @@ impl Supervisor {
             (status, index, _) = ended => Some((index, status)),
         };
         if let Some((index, status)) = fallen {
-            self.processes[index].fell(status);
+            self.processes[index].fell(format_args!("ended ({status})"));
         }
-        self.start_what_is_due()
+        Ok(self.start_what_is_due())
     }
 
-    fn start_what_is_due(&mut self) -> anyhow::Result<bool> {
+    /// One that cannot be started now has no more fallen than one that ended at once: neither ends the others.
+    fn start_what_is_due(&mut self) -> bool {
         let mut changed = false;
         for process in &mut self.processes {
             if process.due.is_some_and(|due| due <= Instant::now()) {
-                process.start(&self.home)?;
+                if let Err(error) = process.start(&self.home) {
+                    process.fell(format_args!("could not be started ({error:#})"));
+                }
                 changed = true;
             }
         }
-        Ok(changed)
+        changed
     }
 
     /// Asks them to end, the last started first, and waits for each; kills who takes too long.
@@ -165,5 +175,28 @@ impl Supervisor {
             }
             process.child = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_cannot_be_started_is_tried_again_with_growing_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(folder.path().join("home"))).unwrap();
+        let mut process = Process::new("ghost", Vec::new(), Vec::new());
+        process.program = "/nonexistent/margay";
+        let mut supervisor = Supervisor::new(home, vec![process]);
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            let now = Instant::now();
+            supervisor.processes[0].due = Some(now);
+            assert!(supervisor.start_what_is_due());
+            let due = supervisor.processes[0].due.expect("it is tried again");
+            waits.push(due.saturating_duration_since(now).as_millis() / 100);
+        }
+        assert_eq!(waits, [0, 1, 3, 10]);
     }
 }
