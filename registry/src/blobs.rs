@@ -45,14 +45,20 @@ impl FileBlobs {
     }
 
     /// Gives the file at `complete`, whose bytes have been checked, its place. Durable when this returns: the file, then
-    /// its name. Two who bring the same blob both succeed.
+    /// its name. Two who bring the same blob both succeed, and the first one's file stays: others read from it.
     pub fn adopt(&self, complete: &Path, digest: &Digest) -> Result<(), Error> {
         let failed = |action, path: &Path| {
             let path = path.to_owned();
             move |source| Error::File { action, path, source }
         };
-        File::open(complete).and_then(|file| file.sync_all()).map_err(failed("flush", complete))?;
         let (shard, path) = (self.shard(digest), self.path(digest));
+        let size = fs::metadata(complete).map_err(failed("read", complete))?.len();
+        if fs::metadata(&path).is_ok_and(|there| there.len() == size) {
+            fs::remove_file(complete).map_err(failed("remove", complete))?;
+            // Whoever brought it may still be on the way to this line.
+            return sync_folder(&shard);
+        }
+        File::open(complete).and_then(|file| file.sync_all()).map_err(failed("flush", complete))?;
         make_folder(&shard)?;
         fs::rename(complete, &path).map_err(failed("move a blob to", &path))?;
         sync_folder(&shard)

@@ -169,6 +169,8 @@ impl Uploads {
         digest: &Digest,
         blobs: &FileBlobs,
     ) -> Result<u64, Unfinished> {
+        // A write that failed half way may have left more than was counted: none of that may become part of a blob.
+        writing.cut().map_err(Unfinished::Failed)?;
         let actual = writing.digest(digest.algorithm()).map_err(Unfinished::Failed)?;
         if actual != *digest {
             self.cancel(upload);
@@ -273,6 +275,12 @@ impl Writing {
         Ok(())
     }
 
+    /// Leaves as many bytes in the file as have been counted.
+    fn cut(&self) -> Result<(), Error> {
+        let cut = OpenOptions::new().write(true).open(&self.path).and_then(|file| file.set_len(self.progress.bytes));
+        cut.map_err(|source| Error::File { action: "write", path: self.path.clone(), source })
+    }
+
     fn digest(&mut self, algorithm: Algorithm) -> Result<Digest, Error> {
         match self.progress.hasher.take().filter(|_| algorithm == Algorithm::Sha256) {
             Some(hasher) => Ok(hasher.finish()),
@@ -354,6 +362,25 @@ mod tests {
         assert_eq!(blobs.read(&Digest::of(b"cat")).unwrap().1, 3);
         assert!(uploads.find(&cats, &id).is_none());
         assert_eq!(files(dir.path()), 0);
+    }
+
+    #[test]
+    fn what_a_failed_write_has_left_behind_does_not_become_part_of_a_blob() {
+        let (dir, cats) = parts();
+        let (uploads, blobs) = (Uploads::open(dir.path(), 10).unwrap(), FileBlobs::open(dir.path()).unwrap());
+        for digest in [Digest::of(b"cat"), {
+            let mut hasher = Hasher::new(Algorithm::Sha512);
+            hasher.update(b"cat");
+            hasher.finish()
+        }] {
+            let upload = uploads.begin(&cats, "ann").unwrap();
+            let writing = append(&uploads, &upload, b"cat");
+            // The disk took some of the next piece, and then no more: the piece does not count.
+            let path = dir.path().join("uploads").join(&upload.id);
+            OpenOptions::new().append(true).open(path).unwrap().write_all(b"nip").unwrap();
+            assert_eq!(uploads.finish(&upload, writing, &digest, &blobs).unwrap(), 3);
+            assert_eq!(blobs.read(&digest).unwrap().1, 3);
+        }
     }
 
     #[test]
