@@ -3,6 +3,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{Digest, MediaType, Tenant};
 use store::{Compare, Kv, Query, Range, SqliteStore, Store, Txn};
+use tokio_util::sync::CancellationToken;
 
 use crate::{Error, Repository};
 
@@ -24,7 +25,11 @@ const WALK: usize = 1000;
 /// referrer/NAME:SUBJECT:DIGEST        descriptor of a manifest that says something about SUBJECT
 /// ```
 #[derive(Clone)]
-pub(crate) struct Metadata(Arc<dyn Store>);
+pub(crate) struct Metadata {
+    store: Arc<dyn Store>,
+    /// The store takes nothing any more, and will not until this process starts anew.
+    broken: CancellationToken,
+}
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct User {
@@ -76,7 +81,18 @@ impl Metadata {
     }
 
     pub fn on(store: Arc<dyn Store>) -> Self {
-        Self(store)
+        Self { store, broken: CancellationToken::new() }
+    }
+
+    /// Whether a commit has found the store broken.
+    pub fn is_broken(&self) -> bool {
+        self.broken.is_cancelled()
+    }
+
+    /// Waits until a commit finds the store broken, and says so.
+    pub async fn broken(&self) -> Error {
+        self.broken.cancelled().await;
+        failed("go on")(store::Error::Broken)
     }
 
     // Users
@@ -122,7 +138,7 @@ impl Metadata {
         limit: usize,
     ) -> Result<(Vec<(Repository, RepositoryRecord)>, bool), Error> {
         let range = Range::PrefixAfter { prefix: format!("repository/{prefix}"), after: format!("repository/{last}") };
-        let ranged = self.0.range(Query::from(range).limit(limit)).await.map_err(failed("list repositories"))?;
+        let ranged = self.store.range(Query::from(range).limit(limit)).await.map_err(failed("list repositories"))?;
         let records = ranged.kvs.iter().filter_map(|kv| {
             let name = kv.key.strip_prefix("repository/")?.parse().ok()?;
             Some(decode(kv).map(|record| (name, record)))
@@ -220,7 +236,8 @@ impl Metadata {
     pub async fn tags(&self, repository: &Repository, last: &str, limit: usize) -> Result<(Vec<String>, bool), Error> {
         let prefix = format!("tag/{repository}:");
         let range = Range::PrefixAfter { after: format!("{prefix}{last}"), prefix: prefix.clone() };
-        let ranged = self.0.range(Query::from(range).limit(limit).keys_only()).await.map_err(failed("list tags"))?;
+        let ranged =
+            self.store.range(Query::from(range).limit(limit).keys_only()).await.map_err(failed("list tags"))?;
         let tags = ranged.kvs.iter().filter_map(|kv| kv.key.strip_prefix(prefix.as_str()).map(str::to_owned));
         Ok((tags.collect(), ranged.more))
     }
@@ -235,14 +252,14 @@ impl Metadata {
     ) -> Result<(Vec<Referrer>, bool), Error> {
         let prefix = format!("referrer/{repository}:{subject}:");
         let range = Range::PrefixAfter { after: format!("{prefix}{last}"), prefix };
-        let ranged = self.0.range(Query::from(range).limit(limit)).await.map_err(failed("list referrers"))?;
+        let ranged = self.store.range(Query::from(range).limit(limit)).await.map_err(failed("list referrers"))?;
         Ok((ranged.kvs.iter().map(|kv| decode(kv)).collect::<Result<_, _>>()?, ranged.more))
     }
 
     // Underneath
 
     async fn get<T: DeserializeOwned>(&self, key: String) -> Result<Option<T>, Error> {
-        let ranged = self.0.range(Query::key(key)).await.map_err(failed("look up a key"))?;
+        let ranged = self.store.range(Query::key(key)).await.map_err(failed("look up a key"))?;
         ranged.first().map(|kv| decode(kv)).transpose()
     }
 
@@ -255,7 +272,7 @@ impl Metadata {
     }
 
     async fn mod_rev(&self, key: &str) -> Result<store::Rev, Error> {
-        let ranged = self.0.range(Query::key(key).keys_only()).await.map_err(failed("look up a key"))?;
+        let ranged = self.store.range(Query::key(key).keys_only()).await.map_err(failed("look up a key"))?;
         Ok(ranged.first().map_or(0, |kv| kv.mod_rev))
     }
 
@@ -273,14 +290,18 @@ impl Metadata {
     }
 
     async fn commit(&self, txn: Txn, action: &str) -> Result<bool, Error> {
-        Ok(self.0.txn(txn).await.map_err(failed(action))?.succeeded)
+        let committed = self.store.txn(txn).await;
+        if matches!(committed, Err(store::Error::Broken)) {
+            self.broken.cancel();
+        }
+        Ok(committed.map_err(failed(action))?.succeeded)
     }
 
     async fn step(&self, walk: &mut Walk, keys_only: bool) -> Result<Option<Vec<Arc<Kv>>>, Error> {
         let Some(after) = walk.after.take() else { return Ok(None) };
         let range = Range::PrefixAfter { prefix: walk.prefix.clone(), after };
         let query = Query { keys_only, ..Query::from(range).limit(WALK) };
-        let ranged = self.0.range(query).await.map_err(failed("walk through keys"))?;
+        let ranged = self.store.range(query).await.map_err(failed("walk through keys"))?;
         if ranged.more {
             walk.after = ranged.kvs.last().map(|kv| kv.key.to_string());
         }

@@ -98,7 +98,10 @@ impl App {
         let route = Route::parse(&head.method, head.uri.path())?;
         let query = Query::parse(head.uri.query().unwrap_or_default());
         match route {
-            Route::Health => Ok(empty(StatusCode::OK, [])),
+            Route::Health => Ok(match self.metadata.is_broken() {
+                true => empty(StatusCode::SERVICE_UNAVAILABLE, []),
+                false => empty(StatusCode::OK, []),
+            }),
             Route::Token => self.token(&head, &query, intake, from).await,
             Route::Ping => match self.identify(&head.headers)? {
                 Some(_) => Ok(json(StatusCode::OK, &serde_json::json!({}))),

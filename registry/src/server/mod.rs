@@ -102,7 +102,8 @@ impl Server {
     /// TLS is absent on purpose: on loopback there is nobody to hide from, and elsewhere the ingress or a proxy ends it.
     ///
     /// # Errors
-    /// None after a good start: a failed accept is waited out.
+    /// [`Error::Metadata`] when the database takes nothing any more: only a new process opens it again. A failed accept is
+    /// waited out.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
         let Self { app, admin } = self;
         let house = House {
@@ -112,15 +113,16 @@ impl Server {
             closing: CancellationToken::new(),
             too_late: CancellationToken::new(),
         };
-        tokio::select! {
-            () = shutdown => {}
-            () = house.welcome(&listener, &app) => {}
-            () = house.welcome_admins(&admin, &app) => {}
-            () = sweep(&app) => {}
-        }
+        let ended = tokio::select! {
+            () = shutdown => Ok(()),
+            error = app.metadata.broken() => Err(error),
+            () = house.welcome(&listener, &app) => Ok(()),
+            () = house.welcome_admins(&admin, &app) => Ok(()),
+            () = sweep(&app) => Ok(()),
+        };
         drop(listener);
         house.close().await;
-        Ok(())
+        ended
     }
 }
 
@@ -234,3 +236,54 @@ async fn sweep(app: &Arc<App>) {
 
 /// Where a request came from, for counting wrong passwords.
 type From = Option<IpAddr>;
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::BoxFuture;
+    use store::{Committed, MemoryStore, Query, Range, Ranged, Rev, Status, Store, Txn, Watch};
+
+    use super::*;
+
+    /// A database whose disk is gone.
+    struct Broken(MemoryStore);
+
+    impl Store for Broken {
+        fn range(&self, query: Query) -> BoxFuture<'_, Result<Ranged, store::Error>> {
+            self.0.range(query)
+        }
+        fn txn(&self, _: Txn) -> BoxFuture<'_, Result<Committed, store::Error>> {
+            Box::pin(async { Err(store::Error::Broken) })
+        }
+        fn watch(&self, range: Range, after: Rev) -> BoxFuture<'_, Result<Watch, store::Error>> {
+            self.0.watch(range, after)
+        }
+        fn compact(&self, rev: Rev) -> BoxFuture<'_, Result<(), store::Error>> {
+            self.0.compact(rev)
+        }
+        fn status(&self) -> BoxFuture<'_, Result<Status, store::Error>> {
+            self.0.status()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_registry_whose_database_broke_ends_so_that_another_can_open_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let app = Arc::new(App::new(
+            Metadata::on(Arc::new(Broken(MemoryStore::new()))),
+            FileBlobs::open(dir.path()).unwrap(),
+            Uploads::open(dir.path(), 1).unwrap(),
+            Passwords::new(Cost::Lowest),
+            Tokens::open(dir.path()).unwrap(),
+            None,
+            Limits::default(),
+        ));
+        let server = Server { app: Arc::clone(&app), admin: admin::listen(dir.path()).unwrap() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let serving = tokio::spawn(server.serve(listener, std::future::pending()));
+        assert!(!app.metadata.is_broken(), "nobody has tried yet");
+        app.metadata.set_public(&"ann/cats".parse().unwrap(), true).await.unwrap_err();
+        assert!(app.metadata.is_broken());
+        let error = timeout(Duration::from_secs(30), serving).await.expect("it ends").unwrap().unwrap_err();
+        assert!(matches!(error, Error::Metadata { .. }), "{error}");
+    }
+}
