@@ -30,7 +30,7 @@ mod sockets; // Unix sockets with long paths
 mod signals; // the signals that ask us to end
 mod error;
 
-pub use agent::{Agent, AgentConfig, AtEnd, JoinOptions, join};
+pub use agent::{Agent, AgentConfig, AtEnd, JoinOptions, join, relocate};
 pub use error::{Error, Result};
 pub use home::Home;
 pub use invoke::{InvokeOutcome, InvokeRequest, invoke};

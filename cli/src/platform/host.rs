@@ -156,7 +156,7 @@ impl Sockets {
 }
 
 /// Which of our addresses the way to `control_plane` starts from. Nothing is sent: a UDP socket only picks a route.
-fn towards(control_plane: &str) -> Option<IpAddr> {
+pub fn towards(control_plane: &str) -> Option<IpAddr> {
     let to: SocketAddr = control_plane.parse().ok()?;
     let socket = UdpSocket::bind((if to.is_ipv4() { "0.0.0.0" } else { "::" }, 0)).ok()?;
     socket.connect(to).ok()?;

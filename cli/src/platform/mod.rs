@@ -8,7 +8,7 @@ pub mod supervisor; // start, watch, start again, drain
 
 use std::{
     fs::File,
-    net::{IpAddr, Ipv4Addr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -44,6 +44,9 @@ pub struct Settings {
     /// The address of this machine to listen on
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub listen: IpAddr,
+    /// The address by which nodes reach this machine [default: the one to listen on, or of the way out when that is all]
+    #[arg(long, value_name = "ADDRESS")]
+    pub advertise: Option<IpAddr>,
     /// Where nodes reach the control plane; 0 for any free port
     #[arg(long, value_name = "PORT", default_value_t = SERVER_PORT)]
     pub server_port: u16,
@@ -61,6 +64,22 @@ pub struct Settings {
     pub user: Tenant,
     #[command(flatten)]
     pub tuning: host::Tuning,
+}
+
+impl Settings {
+    /// What others are told: an address that leads here from where they are.
+    fn advertised(&self, way_out: impl FnOnce() -> Option<IpAddr>) -> IpAddr {
+        match self.advertise {
+            Some(address) => address,
+            None if self.listen.is_unspecified() => way_out().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            None => self.listen,
+        }
+    }
+}
+
+/// Which of our addresses the way to other machines starts from, by the way to one that is nobody's.
+fn way_out() -> Option<IpAddr> {
+    host::towards("192.0.2.1:9").or_else(|| host::towards("[2001:db8::1]:9"))
 }
 
 /// What the four listen on.
@@ -141,14 +160,16 @@ impl Platform {
     pub async fn start(home: &Home, settings: &Settings) -> anyhow::Result<Self> {
         let lock = lock(home)?;
         let sockets = Sockets::bind(home, settings)?;
+        let here = settings.advertised(way_out);
+        let advertised = |socket: &TcpListener| socket.local_addr().map(|at| SocketAddr::new(here, at.port()));
         let record = Record {
             version: Record::version(),
             pid: std::process::id(),
             user: settings.user.to_string(),
-            server: sockets.server.local_addr()?,
-            registry: sockets.registry.local_addr()?,
+            server: advertised(&sockets.server)?,
+            registry: advertised(&sockets.registry)?,
             ingress: sockets.ingress.local_addr()?,
-            peers: sockets.peers.local_addr()?,
+            peers: advertised(&sockets.peers)?,
             processes: Vec::new(),
         };
         let supervisor = Supervisor::new(home.clone(), processes(&record, sockets, &settings.tuning));
@@ -238,15 +259,17 @@ impl Platform {
         Ok(admin.put_user(&user, &password).await?)
     }
 
-    /// At the first start this machine becomes the platform's first node, and takes work of every launch type.
+    /// At the first start this machine becomes the platform's first node, and takes work of every launch type. At every
+    /// other it hears where the platform is now: addresses and ports may be others than last time.
     async fn join(&self, client: &Client) -> anyhow::Result<()> {
-        if self.home.path().join("node/identity.json").exists() {
+        let Record { server, registry, peers, .. } = &self.record;
+        if node::relocate(self.home.node(), &server.to_string(), &registry.to_string(), &peers.to_string())? {
             return Ok(());
         }
         let made = client.create_join_token(CreateJoinToken { pool: true, shared: false }).await?;
         let options = node::JoinOptions {
             name: Some("local".parse()?),
-            ingress_address: Some(self.record.peers.to_string()),
+            ingress_address: Some(peers.to_string()),
             ..node::JoinOptions::default()
         };
         node::join(self.home.node(), &made.token.parse()?, options).await?;
@@ -264,7 +287,8 @@ impl Platform {
 fn processes(record: &Record, sockets: Sockets, tuning: &host::Tuning) -> Vec<Process> {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let registry = record.registry.to_string();
-    let server = words(&["server", "--registry", &registry, "--user", &record.user]);
+    let address = record.server.to_string();
+    let server = words(&["server", "--advertise", &address, "--registry", &registry, "--user", &record.user]);
     vec![
         Process::new("registry", words(&["registry"]), vec![(LISTEN_FD, sockets.registry)]),
         Process::new("server", server, vec![(LISTEN_FD, sockets.server)]),
@@ -309,4 +333,29 @@ async fn answers(client: &registry::Client, registry: &str) -> bool {
 async fn is_ready(client: &Client) -> bool {
     let nodes = client.nodes().await.unwrap_or_default();
     nodes.iter().any(|node| node.status.condition == NodeCondition::Ready)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_told_an_address_that_leads_here() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            settings: Settings,
+        }
+        for (line, way_out, told) in [
+            (&["up"][..], Some("10.0.0.5"), "127.0.0.1"),
+            (&["up", "--listen", "10.0.0.7"], Some("10.0.0.5"), "10.0.0.7"),
+            (&["up", "--listen", "0.0.0.0"], Some("10.0.0.5"), "10.0.0.5"),
+            (&["up", "--listen", "::"], None, "127.0.0.1"),
+            (&["up", "--listen", "0.0.0.0", "--advertise", "192.0.2.7"], Some("10.0.0.5"), "192.0.2.7"),
+        ] {
+            let settings = <Line as clap::Parser>::parse_from(line).settings;
+            let way_out = || way_out.map(|text| text.parse().unwrap());
+            assert_eq!(settings.advertised(way_out).to_string(), told, "{line:?}");
+        }
+    }
 }

@@ -1,6 +1,9 @@
 //! `up.json`: what a running `margay up` says about itself, for the other verbs and for programs.
 
-use std::{fs, net::SocketAddr};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
@@ -66,7 +69,9 @@ impl Record {
 
     /// The registry as images name it.
     pub fn registry_name(&self) -> String {
-        match self.registry.ip().is_loopback() || self.registry.ip().is_unspecified() {
+        // `localhost` is these two and no other loopback address.
+        let localhost = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        match localhost.contains(&self.registry.ip()) {
             true => format!("localhost:{}", self.registry.port()),
             false => self.registry.to_string(),
         }

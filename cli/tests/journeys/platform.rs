@@ -50,7 +50,8 @@ impl Up {
         let record = record(stage);
         let port =
             |name: &str| record[name].as_str().and_then(|text| text.rsplit(':').next()).expect("a port").to_owned();
-        let (registry, ingress) = (format!("localhost:{}", port("registry")), format!("127.0.0.1:{}", port("ingress")));
+        let ingress = record["ingress"].as_str().expect("an address").to_owned();
+        let registry = format!("localhost:{}", port("registry"));
         Self { running, registry, ingress }
     }
 
@@ -149,6 +150,29 @@ fn a_second_up_on_the_same_home_is_refused_and_one_after_the_other_is_not() {
     up.end();
     assert!(!stage.home().join("up.json").exists());
     Up::start(&stage).end();
+    stage.is_empty();
+}
+
+#[test]
+fn an_up_at_another_address_serves_what_it_served_before() {
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    serve_cats(&stage, &up, 1);
+    eventually("the page is served", || page_is_served(&up));
+    up.end();
+    let up = Up::start_with(&stage, &["--listen", "127.0.0.2"]);
+    assert!(up.ingress.starts_with("127.0.0.2:"), "{}", up.ingress);
+    eventually("the page is served there", || page_is_served(&up));
+    up.end();
+
+    // Everywhere: what others are told is an address all the same.
+    let up = Up::start_with(&stage, &["--listen", "0.0.0.0", "--advertise", "127.0.0.3"]);
+    let record = record(&stage);
+    for name in ["server", "registry", "peers"] {
+        assert!(record[name].as_str().is_some_and(|address| address.starts_with("127.0.0.3:")), "{record}");
+    }
+    eventually("the page is served everywhere", || page_is_served(&up));
+    up.end();
     stage.is_empty();
 }
 

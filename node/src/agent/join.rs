@@ -61,6 +61,31 @@ pub async fn join(home: &Home, token: &JoinToken, options: JoinOptions) -> Resul
     Ok(identity.node)
 }
 
+/// Tells the node of this home, whose agent does not run, where its platform is now, and where its own ingress. Who it is
+/// stays, and so does what it knows. `false` when it has not joined yet.
+///
+/// # Errors
+/// When what it knows cannot be read or written.
+pub fn relocate(home: &Home, control_plane: &str, registry: &str, ingress_address: &str) -> Result<bool> {
+    let folder = NodeFolder::of(home)?;
+    let Some(known) = Identity::read(&folder.identity())? else { return Ok(false) };
+    let (control_plane, registry) = (control_plane.to_owned(), Some(registry.to_owned()));
+    let moved = Identity { control_plane, registry, ..known.clone() };
+    if moved != known {
+        let written = age(&folder).and_then(|age| SystemTime::now().checked_sub(age));
+        moved.write(&folder.identity())?;
+        // The certificate is as old as it was.
+        let path = folder.identity();
+        let restored = written.map(|written| std::fs::File::open(&path)?.set_modified(written));
+        restored.transpose().map_err(Error::file("change", &path))?;
+    }
+    let settings = folder.settings()?;
+    if settings.ingress_address.as_deref() != Some(ingress_address) {
+        folder.write_settings(&Settings { ingress_address: Some(ingress_address.to_owned()), ..settings })?;
+    }
+    Ok(true)
+}
+
 /// The next certificate, when the one at hand is at half of its time.
 pub(super) async fn renew(folder: &NodeFolder, control: &Control, identity: &Identity) -> Result<Identity> {
     let (key, csr_pem) = request()?;
@@ -100,4 +125,40 @@ fn identity(address: &str, answer: JoinResponse, key: &KeyPair) -> Result<Identi
     identity.client()?;
     identity.server()?;
     Ok(identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_told_where_its_platform_has_moved_stays_who_it_is_and_as_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::at(dir.path().join("home")).unwrap();
+        let folder = NodeFolder::of(&home).unwrap();
+        assert!(!relocate(&home, "10.0.0.1:7700", "10.0.0.1:5000", "10.0.0.1:4000").unwrap(), "nobody has joined");
+        let identity = Identity {
+            version: 1,
+            node: "local".parse().unwrap(),
+            control_plane: "127.0.0.1:7700".to_owned(),
+            registry: Some("127.0.0.1:5000".to_owned()),
+            certificate_pem: "certificate".to_owned(),
+            key_pem: "key".to_owned(),
+            ca_pem: "ca".to_owned(),
+        };
+        identity.write(&folder.identity()).unwrap();
+        let long_ago = SystemTime::now() - Duration::from_secs(3 * 24 * 3600);
+        std::fs::File::open(folder.identity()).unwrap().set_modified(long_ago).unwrap();
+        folder.write_settings(&Settings { zone: "attic".to_owned(), ..Settings::default() }).unwrap();
+
+        assert!(relocate(&home, "10.0.0.1:7700", "10.0.0.1:5000", "10.0.0.1:4000").unwrap());
+        let moved = Identity::read(&folder.identity()).unwrap().unwrap();
+        let (control_plane, registry) = ("10.0.0.1:7700".to_owned(), Some("10.0.0.1:5000".to_owned()));
+        assert_eq!(moved, Identity { control_plane, registry, ..identity });
+        assert!(age(&folder).unwrap() > Duration::from_secs(2 * 24 * 3600), "it is still renewed in time");
+        let settings = folder.settings().unwrap();
+        assert_eq!((settings.zone.as_str(), settings.ingress_address.as_deref()), ("attic", Some("10.0.0.1:4000")));
+    }
 }
