@@ -217,6 +217,8 @@ impl Life {
     fn take(&mut self, running: &Running) {
         if let Some(native) = running.as_native() {
             self.board.count_native(native.clone());
+            // For an agent that adopts it: its shim counts this life only.
+            self.status.usage = Some(self.board.base());
         }
         self.status.phase = Phase::Running;
         self.status.process = running.process();
@@ -325,10 +327,10 @@ impl Life {
     /// What has been counted so far, written down before the counters could go.
     async fn keep_usage(&self, ended: &Ended) {
         if let Some(usage) = ended.usage {
-            self.board.count_final(usage);
+            self.board.count_life(usage);
         }
         if let Some(usage) = self.board.read() {
-            self.host.measure(vec![(self.board.meter.clone(), usage)]).await;
+            self.host.measure(vec![(self.board.clone(), usage)]).await;
         }
     }
 
@@ -387,6 +389,9 @@ impl Life {
         if self.status.phase == Phase::Exited && self.task.service.is_none() {
             // Only the rest of its task was still running. It ends once.
             return Start::Ended(self.ended_before());
+        }
+        if kind == Kind::Native && self.status.phase != Phase::Exited {
+            self.board.count_from(self.status.usage.unwrap_or_default());
         }
         let start = match kind {
             Kind::Wasm => self.adopt_worker(&folder, grants).await,

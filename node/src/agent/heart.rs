@@ -298,6 +298,7 @@ impl Agent {
     async fn forget(&self, key: &TaskKey) {
         let Some(task) = self.tasks().remove(key) else { return };
         let meters: Vec<_> = task.boards.iter().map(|board| board.meter.clone()).collect();
+        task.boards.iter().for_each(|board| board.forget());
         let forgotten = self.host.with_usage(move |log| {
             meters.iter().for_each(|meter| log.forget(meter));
             Ok(())
@@ -363,7 +364,7 @@ impl Agent {
 
     async fn measure(&self) {
         let boards: Vec<_> = self.tasks().values().flat_map(|task| task.boards.clone()).collect();
-        let read = move || boards.iter().filter_map(|board| Some((board.meter.clone(), board.read()?))).collect();
+        let read = move || boards.into_iter().filter_map(|board| board.read().map(|usage| (board, usage))).collect();
         if let Ok(readings) = tokio::task::spawn_blocking(read).await {
             self.host.measure(readings).await;
         }
@@ -510,5 +511,65 @@ mod tests {
         let kept = std::fs::read_to_string(agent.folder.desired()).unwrap();
         assert!(!kept.contains("first") && !kept.contains("second"), "{kept}");
         assert_eq!(*tell.borrow().as_ref().unwrap().as_ref(), set(None));
+    }
+
+    fn used(runs: u64) -> spec::Usage {
+        spec::Usage { runs, ..spec::Usage::default() }
+    }
+
+    fn board() -> Arc<super::super::worker::Board> {
+        super::super::worker::Board::new(crate::usage_log::Meter {
+            tenant: "acme".parse().unwrap(),
+            task: "t".parse().unwrap(),
+            container: "cats".parse().unwrap(),
+            image: spec::Digest::of(b"cats"),
+        })
+    }
+
+    async fn billed(agent: &Agent) -> u64 {
+        let records = agent.host.with_usage(|log| log.records()).await.unwrap();
+        records.iter().map(|record| record.usage.runs).sum()
+    }
+
+    #[tokio::test]
+    async fn a_reading_from_before_a_task_was_forgotten_is_not_billed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = agent(&Home::at(folder.path().join("home")).unwrap());
+        let board = board();
+        let reading = vec![(board.clone(), used(7))];
+        agent.host.measure(reading.clone()).await;
+        // It was read once more, and written down after its counters had left the log.
+        board.forget();
+        agent
+            .host
+            .with_usage({
+                let meter = board.meter.clone();
+                move |log| {
+                    log.forget(&meter);
+                    Ok(())
+                }
+            })
+            .await
+            .unwrap();
+        agent.host.measure(reading).await;
+        assert_eq!(billed(&agent).await, 7);
+    }
+
+    #[tokio::test]
+    async fn every_life_of_a_container_that_counts_from_zero_is_billed() {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = agent(&Home::at(folder.path().join("home")).unwrap());
+        let board = board();
+        for runs in [5, 3, 4] {
+            board.count_life(used(runs));
+            agent.host.measure(vec![(board.clone(), board.read().unwrap())]).await;
+        }
+        assert_eq!(billed(&agent).await, 12);
+        // An agent that adopts it is told what the lives before used.
+        let adopted = tests::board();
+        adopted.count_from(board.base());
+        adopted.count_life(used(1));
+        agent.host.measure(vec![(adopted.clone(), adopted.read().unwrap())]).await;
+        assert_eq!(billed(&agent).await, 13);
     }
 }

@@ -7,13 +7,13 @@ use std::{
 use spec::{NodeId, Usage};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{blanks::Blanks, cache::Cache, converge::TaskKey};
+use super::{blanks::Blanks, cache::Cache, converge::TaskKey, worker::Board};
 use crate::{
     error::{Error, Result},
     home::Home,
     ingress::IngressFolder,
     local::now,
-    usage_log::{Meter, UsageLog},
+    usage_log::UsageLog,
 };
 
 /// Images made ready at one time: each preparer compiles on every processor.
@@ -88,8 +88,13 @@ impl Host {
     }
 
     /// Writes readings down, durably. One that fails is made up for by the next: counters only grow.
-    pub async fn measure(&self, readings: Vec<(Meter, Usage)>) {
-        if let Err(error) = self.with_usage(move |log| log.measure(now(), readings)).await {
+    pub async fn measure(&self, readings: Vec<(Arc<Board>, Usage)>) {
+        let measured = self.with_usage(move |log| {
+            // Asked while we have the log: what is forgotten between a reading and this line would be billed twice.
+            let readings = readings.into_iter().filter(|(board, _)| !board.is_forgotten());
+            log.measure(now(), readings.map(|(board, usage)| (board.meter.clone(), usage)))
+        });
+        if let Err(error) = measured.await {
             tracing::error!(%error, "usage could not be written down");
         }
     }

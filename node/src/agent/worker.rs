@@ -1,7 +1,10 @@
 use std::{
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use spec::{ContainerName, ContainerPhase, ContainerStatus, Usage};
@@ -19,12 +22,16 @@ use crate::{
 pub(super) struct Board {
     pub meter: Meter,
     inner: Mutex<Inner>,
+    /// Its counters are gone from the usage log: a reading that comes later would be billed from zero.
+    forgotten: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Inner {
     status: ContainerStatus,
     counters: Counters,
+    /// What its lives before this one used, where each counts from zero: the kernel's counters do, a worker's page goes on.
+    base: Usage,
 }
 
 /// Where its usage is counted.
@@ -52,7 +59,8 @@ impl Board {
             ports: Vec::new(),
             usage: Usage::default(),
         };
-        Arc::new(Self { meter, inner: Mutex::new(Inner { status, counters: Counters::None }) })
+        let inner = Mutex::new(Inner { status, counters: Counters::None, base: Usage::default() });
+        Arc::new(Self { meter, inner, forgotten: AtomicBool::new(false) })
     }
 
     pub fn name(&self) -> &ContainerName {
@@ -87,13 +95,43 @@ impl Board {
         self.lock().counters = Counters::Final(usage);
     }
 
+    /// Goes on counting from what earlier lives used.
+    pub fn count_from(&self, base: Usage) {
+        self.lock().base = base;
+    }
+
+    /// What its earlier lives used.
+    pub fn base(&self) -> Usage {
+        self.lock().base
+    }
+
+    /// A life that counted from zero has ended, and used this.
+    pub fn count_life(&self, usage: Usage) {
+        let mut inner = self.lock();
+        inner.base = inner.base.plus(usage);
+        inner.counters = Counters::Final(inner.base);
+    }
+
+    /// From now on nothing of it is written down any more. To be said before its counters leave the usage log.
+    pub fn forget(&self) {
+        self.forgotten.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether somebody has [forgotten](Self::forget) it.
+    pub fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::SeqCst)
+    }
+
     /// What its counters say. May wait for a shim: not for threads that must not.
     pub fn read(&self) -> Option<Usage> {
-        let counters = self.lock().counters.clone();
+        let (counters, base) = {
+            let inner = self.lock();
+            (inner.counters.clone(), inner.base)
+        };
         let usage = match counters {
             Counters::None => None,
             Counters::Page(path) => crate::meter::read(&path),
-            Counters::Native(task) => task.status().ok().map(|status| status.usage),
+            Counters::Native(task) => task.status().ok().map(|status| base.plus(status.usage)),
             Counters::Final(usage) => Some(usage),
         };
         if let Some(usage) = usage {
