@@ -377,8 +377,20 @@ impl Agent {
             let Some(batch): Option<UsageBatch> = self.host.with_usage(move |log| log.batch(&node)).await? else {
                 return Ok(());
             };
-            let taken: UsageTaken = control.post("/v1/node/usage", &batch).await?;
             let first = batch.records.first().map_or(0, |record| record.seq);
+            let taken: UsageTaken = match control.post("/v1/node/usage", &batch).await {
+                // It has less than it once acknowledged, as after a restored backup. The log still holds all of it.
+                Err(Error::Refused(fault)) if fault.code == "usage-gap" && first > 1 => {
+                    tracing::warn!(
+                        boot = batch.boot,
+                        fault.message,
+                        "the ledger misses usage: sent again from its start"
+                    );
+                    self.host.with_usage(move |log| log.rewind(&batch.boot)).await?;
+                    continue;
+                }
+                answer => answer?,
+            };
             self.host.with_usage(move |log| log.acknowledge(&batch.boot, taken.seq)).await?;
             if taken.seq < first {
                 return Ok(()); // it takes nothing right now

@@ -197,6 +197,19 @@ impl UsageLog {
         self.remove_finished()
     }
 
+    /// The ledger misses records of the log `boot` that it had acknowledged: all of them are sent again. It takes those that
+    /// it has as taken.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    pub fn rewind(&mut self, boot: &str) -> Result<()> {
+        let cursor = cursor_path(&log_path(&self.folder, boot));
+        match fs::remove_file(&cursor) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", cursor)(error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes logs that the ledger has in full. Their readings live on as the baselines of this one.
     fn remove_finished(&self) -> Result<()> {
         for path in logs(&self.folder)? {
