@@ -39,6 +39,9 @@ const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
 const PREPARED_TIME_MAX: Duration = Duration::from_secs(2);
 /// A task that nobody asked to repeat is given up when its image or a secret cannot be had after so many tries.
 const FETCHES_MAX: u32 = 5;
+/// A copy that could not be started so often in a row is given up: its port is taken here, the disk is full, and on another
+/// node it may well run. About seven seconds.
+const STARTS_MAX: u32 = 5;
 
 /// One container of a task, from its first start to its last end.
 pub(super) struct Life {
@@ -53,6 +56,8 @@ pub(super) struct Life {
     doors: Doors,
     /// Ends in a row without a steady run between them.
     ends: u32,
+    /// Starts in a row that came to nothing although the image was there.
+    starts_failed: u32,
 }
 
 /// What a container's process came to.
@@ -89,6 +94,7 @@ impl Life {
             launch: None,
             doors: Doors::default(),
             ends: 0,
+            starts_failed: 0,
         }
     }
 
@@ -137,13 +143,20 @@ impl Life {
         }
     }
 
-    /// A service's container is started again whatever it ended with; another one when its image was not to be had.
-    fn begins_again(&self, ended: &Ended) -> bool {
+    /// A service's container is started again whatever it ended with, unless it cannot be started here; another one when
+    /// its image was not to be had.
+    fn begins_again(&mut self, ended: &Ended) -> bool {
         if self.stopping() {
             return false;
         }
-        let may_still_come = ended.never_started && ended.exit_code == RETRY_CODE && self.ends < FETCHES_MAX;
-        self.task.service.is_some() || may_still_come
+        let not_fetched = ended.never_started && ended.exit_code == RETRY_CODE;
+        if ended.never_started && !not_fetched {
+            self.starts_failed += 1;
+        }
+        match self.task.service {
+            Some(_) => self.starts_failed < STARTS_MAX,
+            None => not_fetched && self.ends < FETCHES_MAX,
+        }
     }
 
     fn failed(&self, error: &Error) -> Ended {
@@ -309,6 +322,7 @@ impl Life {
     }
 
     fn started(&mut self) {
+        self.starts_failed = 0;
         self.status.started = Some(now());
         self.write_status();
         self.show_running();

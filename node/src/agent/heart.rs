@@ -584,4 +584,23 @@ mod tests {
         agent.host.measure(vec![(adopted.clone(), adopted.read().unwrap())]).await;
         assert_eq!(billed(&agent).await, 13);
     }
+
+    #[tokio::test]
+    async fn a_copy_that_cannot_be_started_here_is_given_up_with_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = agent(&Home::at(folder.path().join("home")).unwrap());
+        // Its image was never resolved: no start gets as far as a process.
+        let task = wire::DesiredTask { service: Some("cats".parse().unwrap()), ..set(None).tasks.remove(0) };
+        let mut handle = TaskHandle::start(&agent.host, task, FoundTask::new());
+        handle.ended(Duration::from_secs(60)).await;
+        let status = handle.status();
+        assert_eq!(status.phase, spec::TaskPhase::Stopped);
+        assert_eq!(
+            status.reason.as_deref(),
+            Some(
+                "container `cats`: there is no image `cats` here; see what there is: margay images; or: margay pull cats"
+            )
+        );
+        assert_eq!(status.containers[0].restarts, 4, "it was tried five times");
+    }
 }
