@@ -1,7 +1,7 @@
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{BufWriter, IsTerminal as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
@@ -43,13 +43,60 @@ impl Args {
             }
             return Ok(packager::export(&layout, &self.image, &descriptor, BufWriter::new(stdout.lock()))?);
         };
-        let named = || format!("cannot write `{}`", path.display());
-        let mut file = BufWriter::new(File::create(&path).with_context(named)?);
-        let written = packager::export(&layout, &self.image, &descriptor, &mut file);
-        if let Err(error) = written {
-            let _ = std::fs::remove_file(&path);
-            return Err(error.into());
+        write_whole(&path, |file| Ok(packager::export(&layout, &self.image, &descriptor, file)?))
+    }
+}
+
+/// Lets `write` fill the file at `path`. What was there before stays until the new one is whole; a pipe or a device is
+/// written as it is.
+fn write_whole(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let named = || format!("cannot write `{}`", path.display());
+    // The file behind a link, so that the link stays one.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let before = fs::metadata(&target).ok();
+    if before.as_ref().is_some_and(|before| !before.is_file()) {
+        let mut file = BufWriter::new(File::options().write(true).open(&target).with_context(named)?);
+        write(&mut file)?;
+        return file.flush().with_context(named);
+    }
+    let name = target.file_name().with_context(named)?.to_string_lossy();
+    let temporary = target.with_file_name(format!(".{name}.{}", std::process::id()));
+    let written = (|| {
+        let mut file = BufWriter::new(File::create(&temporary).with_context(named)?);
+        if let Some(before) = before {
+            file.get_ref().set_permissions(before.permissions()).with_context(named)?;
         }
-        file.flush().with_context(named)
+        write(&mut file)?;
+        file.flush().with_context(named)?;
+        fs::rename(&temporary, &target).with_context(named)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_save_that_fails_leaves_the_file_of_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("cats.tar"), folder.path().join("link.tar"));
+        std::os::unix::fs::symlink("cats.tar", &link).unwrap();
+        let fill = |bytes: &'static [u8]| move |file: &mut BufWriter<File>| Ok(file.write_all(bytes)?);
+        write_whole(&path, fill(b"first")).unwrap();
+        let torn = write_whole(&path, |file| {
+            file.write_all(b"half")?;
+            fail(Advice::new("the disk is full"))
+        });
+        assert!(torn.is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        write_whole(&link, fill(b"second")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"second");
+        assert!(link.is_symlink());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left");
+        write_whole(Path::new("/dev/null"), fill(b"gone")).unwrap();
     }
 }
