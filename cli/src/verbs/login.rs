@@ -120,13 +120,49 @@ fn ask(question: &str) -> anyhow::Result<String> {
 fn ask_silently(question: &str) -> anyhow::Result<String> {
     let before = tcgetattr(terminal()?)?;
     let mut silent = before.clone();
-    silent.local_modes.remove(LocalModes::ECHO);
+    // Ctrl-C is a key like any other meanwhile: as a signal it would end us with the echo off.
+    silent.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
     tcsetattr(terminal()?, OptionalActions::Flush, &silent)?;
-    let answer = ask(question);
+    let typed = terminal().and_then(|mut terminal| {
+        write!(terminal, "{question}")?;
+        Ok(typed(BufReader::new(terminal).take(PASSWORD_BYTES_MAX).bytes().map_while(Result::ok)))
+    });
     tcsetattr(terminal()?, OptionalActions::Flush, &before)?;
     talk(format_args!(""));
-    answer
+    match typed? {
+        Some(answer) => Ok(answer),
+        None => fail(Advice::new("interrupted").code(INTERRUPTED)),
+    }
 }
+
+/// What a shell shows for a program that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+/// A line as it is typed without the terminal's help, with the keys that correct it; `None` after Ctrl-C.
+fn typed(keys: impl Iterator<Item = u8>) -> Option<String> {
+    let mut line = Vec::new();
+    for key in keys {
+        match key {
+            b'\n' | b'\r' => break,
+            CTRL_C | CTRL_BACKSLASH => return None,
+            CTRL_D if line.is_empty() => break,
+            CTRL_U => line.clear(),
+            BACKSPACE | DELETE => {
+                // A character may have several bytes: all but its first one look like this.
+                while line.pop().is_some_and(|byte: u8| byte & 0xc0 == 0x80) {}
+            }
+            key => line.push(key),
+        }
+    }
+    Some(String::from_utf8_lossy(&line).into_owned())
+}
+
+const CTRL_C: u8 = 3;
+const CTRL_D: u8 = 4;
+const BACKSPACE: u8 = 8;
+const CTRL_U: u8 = 21;
+const CTRL_BACKSLASH: u8 = 28;
+const DELETE: u8 = 127;
 
 /// The terminal itself: stdin may be something else.
 fn terminal() -> anyhow::Result<File> {
@@ -141,5 +177,25 @@ fn terminal() -> anyhow::Result<File> {
                 .hint("pass them: margay login -u NAME --password-stdin REGISTRY < file")
                 .code(MISUSED),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_what_is_left_of_the_keys_and_ctrl_c_ends_it() {
+        for (keys, want) in [
+            (&b"secret\nmore"[..], Some("secret")),
+            (b"secrex\x7ft\r", Some("secret")),
+            ("gr\u{fc}\x08ue\n".as_bytes(), Some("grue")),
+            (b"\x7fwrong\x15right\n", Some("right")),
+            (b"sec\x03", None),
+            (b"\x04", Some("")),
+            (b"cut off", Some("cut off")),
+        ] {
+            assert_eq!(typed(keys.iter().copied()).as_deref(), want, "{keys:?}");
+        }
     }
 }
