@@ -471,6 +471,7 @@ fn lock(folder: &NodeFolder) -> Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tasks;
 
     /// An agent without a control plane.
     fn agent(home: &Home) -> Agent {
@@ -602,5 +603,31 @@ mod tests {
             )
         );
         assert_eq!(status.containers[0].restarts, 4, "it was tried five times");
+    }
+
+    #[tokio::test]
+    async fn a_container_that_has_ended_is_not_run_again_while_its_task_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("home")).unwrap();
+        let agent = agent(&home);
+        let mut task = set(None).tasks.remove(0);
+        let mut dogs = task.definition.containers[0].clone();
+        dogs.name = "dogs".parse().unwrap();
+        task.definition.containers.push(dogs);
+        let owned = tasks::create(&home, tasks::folder_tests::record("acme.t.cats", "t")).unwrap();
+        let status = tasks::Status {
+            phase: tasks::Phase::Exited,
+            exit_code: Some(3),
+            reason: Some("it was done".to_owned()),
+            usage: Some(used(2)),
+            ..tasks::Status::starting(tasks::ProcessId::this())
+        };
+        let cats = found::Found { owned, status: Some(status) };
+        let found = FoundTask::from([("cats".parse().unwrap(), cats)]);
+        let mut handle = TaskHandle::start(&agent.host, task, found);
+        handle.ended(Duration::from_secs(60)).await;
+        let cats = handle.status().containers.remove(0);
+        assert_eq!((cats.exit_code, cats.reason.as_deref()), (Some(3), Some("it was done")), "as it ended then");
+        assert_eq!(billed(&agent).await, 2);
     }
 }

@@ -18,4 +18,6 @@ pub use record::{ClusterOrigin, Kind, MountRecord, Origin, Phase, State, Status,
 pub use verbs::{Removal, remove, stop, usage};
 
 pub(crate) use folder::create;
+#[cfg(test)]
+pub(crate) use folder::tests as folder_tests;
 pub(crate) use process::kill;
