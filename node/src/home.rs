@@ -37,9 +37,15 @@ impl Home {
         self.root.join("images")
     }
 
-    /// Images that are ready to run.
-    pub fn prepared(&self) -> PathBuf {
+    /// Images of all tenants that were pulled or are ready to run.
+    pub fn all_prepared(&self) -> PathBuf {
         self.root.join("prepared")
+    }
+
+    /// Those of one tenant, or of [`OPERATOR`](spec::OPERATOR). Nothing is shared: whoever knows the digest of another
+    /// tenant's blob finds it here no more than in its registry.
+    pub fn prepared(&self, owner: &str) -> PathBuf {
+        self.all_prepared().join(owner)
     }
 
     /// The key that seals this node's machine code.

@@ -87,18 +87,19 @@ pub(crate) fn architecture() -> &'static str {
 }
 
 /// Where the image with this program is prepared. One image with two entrypoints is prepared twice.
-fn prepared_folder(home: &Home, plan: &Plan, program: &str) -> PathBuf {
+fn prepared_folder(prepared: &Path, plan: &Plan, program: &str) -> PathBuf {
     let hex = plan.manifest.hex();
     match program == plan.args.first().map_or("", String::as_str) {
-        true => home.prepared().join(hex),
-        false => home.prepared().join(format!("{hex}-{}", Digest::of(program.as_bytes()).short())),
+        true => prepared.join(hex),
+        false => prepared.join(format!("{hex}-{}", Digest::of(program.as_bytes()).short())),
     }
 }
 
-/// Makes an image ready, or finds that it is. `preparing` hears when it is not. Blocks: compiling takes from 50 ms to
+/// Makes an image ready for `owner`, or finds that it is. `preparing` hears when it is not. Blocks: compiling takes from 50 ms to
 /// several seconds.
 pub(crate) fn make_ready(
     home: &Home,
+    owner: &str,
     blobs: &Blobs,
     name: &str,
     plan: Plan,
@@ -106,22 +107,30 @@ pub(crate) fn make_ready(
     preparing: &mut dyn FnMut(),
 ) -> Result<Ready> {
     match plan.kind_hint() {
-        image::Kind::Wasm => wasm(home, blobs, plan, args, preparing),
-        image::Kind::Native => native(home, blobs, name, plan, preparing),
+        image::Kind::Wasm => wasm(home, owner, blobs, plan, args, preparing),
+        image::Kind::Native => native(&home.prepared(owner), blobs, name, plan, preparing),
     }
 }
 
-fn wasm(home: &Home, blobs: &Blobs, plan: Plan, args: &[String], preparing: &mut dyn FnMut()) -> Result<Ready> {
+fn wasm(
+    home: &Home,
+    owner: &str,
+    blobs: &Blobs,
+    plan: Plan,
+    args: &[String],
+    preparing: &mut dyn FnMut(),
+) -> Result<Ready> {
     let digest = plan.manifest;
     let failed = |error: runtime::Error| Error::Prepare { image: digest, why: chain(&error), hint: error.hint() };
     let key = runtime::Key::open(&home.key()).map_err(failed)?;
     let program = args.first().map_or("", String::as_str);
-    let (out, layers_dir) = (prepared_folder(home, &plan, program), home.prepared().join("layers"));
+    let folder = home.prepared(owner);
+    let (out, layers_dir) = (prepared_folder(&folder, &plan, program), folder.join("layers"));
     if let Some(prepared) = runtime::prepare::open(&out, &layers_dir, &key).map_err(failed)? {
         return Ok(Ready::Wasm { plan: Box::new(plan), prepared });
     }
     preparing();
-    crate::home::make_private(&home.prepared())?;
+    crate::home::make_private(&folder)?;
     let open = |descriptor: &Descriptor| {
         blobs.open(&descriptor.digest).map_err(Error::file("open", blobs.path(&descriptor.digest)))
     };
@@ -172,13 +181,13 @@ fn path_in_layers(plan: &Plan, name: &str) -> String {
     path.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/")
 }
 
-fn native(home: &Home, blobs: &Blobs, name: &str, plan: Plan, preparing: &mut dyn FnMut()) -> Result<Ready> {
+fn native(prepared: &Path, blobs: &Blobs, name: &str, plan: Plan, preparing: &mut dyn FnMut()) -> Result<Ready> {
     let failed = |error: shim::Error| Error::Native {
         why: format!("cannot run native image `{name}`: {}", chain(&error)),
         hint: error.hint(),
     };
     let runtime = shim::Runtime::probe().map_err(failed)?;
-    let cache = shim::Layers::open(&home.prepared().join("native")).map_err(failed)?;
+    let cache = shim::Layers::open(&prepared.join("native")).map_err(failed)?;
     let mut layers = Vec::new();
     for layer in plan.layers.iter().filter(|layer| layer.content == LayerContent::Tar) {
         let path = blobs.path(&layer.descriptor.digest);

@@ -125,7 +125,7 @@ fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) ->
         launch_type: LaunchType::Node,
         adoptable: false,
     };
-    let ready = make_ready(home, &blobs, name, plan, &args, preparing)?;
+    let ready = make_ready(home, spec::OPERATOR, &blobs, name, plan, &args, preparing)?;
     Launch::decide(container, ready, args)
 }
 

@@ -83,7 +83,7 @@ fn decide(home: &Home, request: &RunRequest, watch: &mut impl FnMut(Note)) -> Re
         launch_type: LaunchType::Node,
         adoptable: false,
     };
-    let ready = make_ready(home, &blobs, name, plan, &args, &mut || watch(Note::Preparing))?;
+    let ready = make_ready(home, spec::OPERATOR, &blobs, name, plan, &args, &mut || watch(Note::Preparing))?;
     Launch::decide(container, ready, args)
 }
 

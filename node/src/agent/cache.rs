@@ -8,7 +8,7 @@ use std::{
 };
 
 use registry::{Auth, BlobSink, BlobWriter, Client, ClientOptions, Entries, PullOptions};
-use spec::{Descriptor, Digest, Reference};
+use spec::{Descriptor, Digest, Reference, Tenant};
 
 use crate::{
     error::{Error, Result, chain},
@@ -25,55 +25,40 @@ pub(super) enum Fetch {
     Everything,
 }
 
+/// Where a tenant's pulled blobs lie, as an OCI layout.
+const PULLED: &str = "pulled";
+
 /// Compressed blobs and prepared images together, before the least recently used go.
 const CACHE_BYTES_MAX: u64 = 10 << 30;
 
-/// Images on their way in: each pulled once, however many tasks wait for it.
+/// Images on their way in, of all tenants.
 #[derive(Debug)]
 pub(super) struct Cache {
-    folder: PathBuf,
     home: Home,
     bundled: Option<String>,
-    turns: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    turns: Mutex<HashMap<(Tenant, Digest), Turn>>,
+}
+
+/// Whoever holds it fetches one image; the others wait and find it here.
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
+/// Images of one tenant: each pulled once, however many tasks wait for it.
+#[derive(Debug)]
+pub(super) struct TenantCache<'a> {
+    all: &'a Cache,
+    tenant: &'a Tenant,
+    prepared: PathBuf,
 }
 
 impl Cache {
     /// `bundled` is the registry of the platform, `host:port`, which speaks plain HTTP.
     pub fn new(home: &Home, bundled: Option<String>) -> Self {
-        Self { folder: home.prepared().join("pulled"), home: home.clone(), bundled, turns: Mutex::default() }
+        Self { home: home.clone(), bundled, turns: Mutex::default() }
     }
 
-    /// Its blobs.
-    pub fn blobs(&self) -> Blobs {
-        Blobs::of_layout(&self.folder)
-    }
-
-    /// Brings the image here, if it is not. `image` is how the definition names it, `digest` what that meant. `token`
-    /// opens the bundled registry, and no other hears of it.
-    pub async fn fetch(&self, image: &str, digest: &Digest, token: Option<&str>, what: Fetch) -> Result<()> {
-        let turn = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-            turns.entry(*digest).or_default().clone()
-        };
-        let _turn = turn.lock().await;
-        if self.blobs().plan(image, digest).is_ok_and(|plan| self.has_enough(&plan, what)) {
-            return Ok(());
-        }
-        let failed = |why: String, hint| Error::Fetch { image: image.to_owned(), why, hint };
-        let reference: Reference = image.parse().map_err(|error: spec::ParseError| failed(error.to_string(), None))?;
-        let reference = match (reference.registry(), &self.bundled) {
-            (None, Some(bundled)) => reference.at(Some(bundled.clone())),
-            _ => reference,
-        };
-        let reference = reference.pinned(*digest);
-        let client = self.client(&reference, token);
-        let sink = Arc::new(Sink::make(&self.folder).map_err(Error::file("make", &self.folder))?);
-        let choose = |index: &spec::Index| {
-            image::choose(index, &native_platforms()).map(|entry| vec![entry.clone()]).unwrap_or_default()
-        };
-        let options = PullOptions { entries: Entries::Chosen(Arc::new(choose)), ..PullOptions::default() };
-        client.pull(&reference, sink, &options).await.map(drop).map_err(|error| failed(chain(&error), error.hint()))
+    /// What `tenant` has pulled.
+    pub fn of<'a>(&'a self, tenant: &'a Tenant) -> TenantCache<'a> {
+        TenantCache { all: self, tenant, prepared: self.home.prepared(tenant.as_str()) }
     }
 
     /// With what to pull `reference`: the token, where it is one of that registry's.
@@ -90,13 +75,6 @@ impl Cache {
         })
     }
 
-    fn has_enough(&self, plan: &image::Plan, what: Fetch) -> bool {
-        let blobs = self.blobs();
-        let made = || self.home.prepared().join(plan.manifest.hex()).join("prepared.json").exists();
-        (what == Fetch::IfNotPrepared && made())
-            || plan.layers.iter().all(|layer| blobs.path(&layer.descriptor.digest).exists())
-    }
-
     /// Removes the least recently used files above the limit. What runs has its files open, and keeps them.
     pub fn sweep(&self) {
         self.sweep_to(CACHE_BYTES_MAX);
@@ -104,7 +82,7 @@ impl Cache {
 
     fn sweep_to(&self, bytes_max: u64) {
         let mut files = Vec::new();
-        collect(&self.home.prepared(), 4, &mut files);
+        collect(&self.home.all_prepared(), 5, &mut files);
         let mut total: u64 = files.iter().map(|(_, _, bytes)| bytes).sum();
         files.sort();
         for (_, path, bytes) in files {
@@ -115,6 +93,49 @@ impl Cache {
                 total = total.saturating_sub(bytes);
             }
         }
+    }
+}
+
+impl TenantCache<'_> {
+    /// Its blobs.
+    pub fn blobs(&self) -> Blobs {
+        Blobs::of_layout(&self.prepared.join(PULLED))
+    }
+
+    /// Brings the image here, if it is not. `image` is how the definition names it, `digest` what that meant. `token`
+    /// opens the bundled registry, and no other hears of it.
+    pub async fn fetch(&self, image: &str, digest: &Digest, token: Option<&str>, what: Fetch) -> Result<()> {
+        let turn = {
+            let mut turns = self.all.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            turns.entry((self.tenant.clone(), *digest)).or_default().clone()
+        };
+        let _turn = turn.lock().await;
+        if self.blobs().plan(image, digest).is_ok_and(|plan| self.has_enough(&plan, what)) {
+            return Ok(());
+        }
+        let failed = |why: String, hint| Error::Fetch { image: image.to_owned(), why, hint };
+        let reference: Reference = image.parse().map_err(|error: spec::ParseError| failed(error.to_string(), None))?;
+        let reference = match (reference.registry(), &self.all.bundled) {
+            (None, Some(bundled)) => reference.at(Some(bundled.clone())),
+            _ => reference,
+        };
+        let reference = reference.pinned(*digest);
+        let client = self.all.client(&reference, token);
+        let folder = self.prepared.join(PULLED);
+        let sink = Arc::new(Sink::make(&folder).map_err(Error::file("make", &folder))?);
+        let choose = |index: &spec::Index| {
+            image::choose(index, &native_platforms()).map(|entry| vec![entry.clone()]).unwrap_or_default()
+        };
+        let options = PullOptions { entries: Entries::Chosen(Arc::new(choose)), ..PullOptions::default() };
+        client.pull(&reference, sink, &options).await.map(drop).map_err(|error| failed(chain(&error), error.hint()))
+    }
+
+    fn has_enough(&self, plan: &image::Plan, what: Fetch) -> bool {
+        let blobs = self.blobs();
+        let made = || self.prepared.join(plan.manifest.hex()).join("prepared.json").exists();
+        (what == Fetch::IfNotPrepared && made())
+            || plan.layers.iter().all(|layer| blobs.path(&layer.descriptor.digest).exists())
     }
 }
 
@@ -191,8 +212,10 @@ impl Drop for Incoming {
 
 /// Removes what a killed agent was in the middle of pulling.
 pub(super) fn sweep_incoming(home: &Home) {
-    for entry in fs::read_dir(home.prepared().join("pulled/incoming")).into_iter().flatten().flatten() {
-        let _ = fs::remove_file(entry.path());
+    for tenant in fs::read_dir(home.all_prepared()).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(tenant.path().join(PULLED).join("incoming")).into_iter().flatten().flatten() {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -216,7 +239,7 @@ mod tests {
             ("pulled/incoming/d", 50, 0),
             ("native/boot-1/e", 1000, 0),
         ] {
-            let path = home.prepared().join(name);
+            let path = home.prepared("acme").join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, vec![0; bytes]).unwrap();
             let used = long_ago + std::time::Duration::from_secs(used_after_secs);
@@ -225,7 +248,7 @@ mod tests {
         }
         let left = || {
             let mut files = Vec::new();
-            collect(&home.prepared(), 4, &mut files);
+            collect(&home.all_prepared(), 5, &mut files);
             files.sort();
             files.iter().map(|(_, path, _)| path.file_name().unwrap().to_str().unwrap().to_owned()).collect::<Vec<_>>()
         };
@@ -239,7 +262,23 @@ mod tests {
             cache.sweep_to(bytes_max);
             assert_eq!(left(), want, "{bytes_max}");
         }
-        assert!(home.prepared().join("native/boot-1/e").exists(), "those are another cache's");
+        assert!(home.prepared("acme").join("native/boot-1/e").exists(), "those are another cache's");
+    }
+
+    #[test]
+    fn what_one_tenant_has_pulled_is_not_there_for_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::at(folder.path().join("home")).unwrap();
+        let cache = Cache::new(&home, None);
+        let [ann, bob]: [Tenant; 2] = ["ann", "bob"].map(|name| name.parse().unwrap());
+        let blob = Descriptor::of("", b"mine");
+        let sink = Sink::make(&cache.of(&ann).prepared.join(PULLED)).unwrap();
+        let mut writer = sink.create(&blob).unwrap();
+        writer.write_all(b"mine").unwrap();
+        writer.commit().unwrap();
+        assert!(sink.has(&blob.digest) && cache.of(&ann).blobs().open(&blob.digest).is_ok());
+        assert_eq!(cache.of(&bob).blobs().open(&blob.digest).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(!Sink::make(&cache.of(&bob).prepared.join(PULLED)).unwrap().has(&blob.digest));
     }
 
     #[test]

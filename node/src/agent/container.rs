@@ -252,13 +252,14 @@ impl Life {
         let definition = &self.definition;
         let digest = definition.digest.ok_or_else(|| Error::NoSuchImage(definition.image.clone()))?;
         self.board.set(&self.host, |status| status.phase = ContainerPhase::Pulling);
+        let cache = self.host.cache.of(&self.task.tenant);
         // The newest one: a pull that takes longer than a token is good for goes on with the next.
         let token = || self.host.token(&(self.task.tenant.clone(), self.task.id.clone()));
-        self.host.cache.fetch(&definition.image, &digest, token().as_deref(), Fetch::IfNotPrepared).await?;
+        cache.fetch(&definition.image, &digest, token().as_deref(), Fetch::IfNotPrepared).await?;
         let (args, ready) = match self.make_ready(&digest).await {
             // What was made of the image is not all there any more, and its layers were not kept.
             Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                self.host.cache.fetch(&definition.image, &digest, token().as_deref(), Fetch::Everything).await?;
+                cache.fetch(&definition.image, &digest, token().as_deref(), Fetch::Everything).await?;
                 self.make_ready(&digest).await?
             }
             other => other?,
@@ -269,14 +270,15 @@ impl Life {
 
     async fn make_ready(&self, digest: &Digest) -> Result<(Vec<String>, Ready)> {
         let definition = &self.definition;
-        let blobs = self.host.cache.blobs();
+        let blobs = self.host.cache.of(&self.task.tenant).blobs();
         let plan = blobs.plan(&definition.image, digest)?;
         let args =
             arguments(&plan, definition.name.as_str(), definition.entrypoint.as_deref(), definition.command.as_deref());
         let (home, name, arguments) = (self.host.home.clone(), definition.image.clone(), args.clone());
+        let owner = self.task.tenant.clone();
         let _turn = self.host.preparing.acquire().await;
         let ready = tokio::task::spawn_blocking(move || {
-            crate::images::make_ready(&home, &blobs, &name, plan, &arguments, &mut || {})
+            crate::images::make_ready(&home, owner.as_str(), &blobs, &name, plan, &arguments, &mut || {})
         });
         let ready = ready
             .await
