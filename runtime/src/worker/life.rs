@@ -48,6 +48,9 @@ const FILE_BYTES_MAX: u64 = 1 << 40;
 /// What a file may be longer than its own limit says before the kernel ends the worker: a line, or a page.
 const FILE_BYTES_SLACK: u64 = 1 << 20;
 
+/// What a worker's own heap may have beyond the memory and the writable layer of its container.
+const HEAP_BYTES_SLACK: u64 = 64 << 20;
+
 /// Code that runs inside the walls before the guest does: the tests use it to try them.
 #[doc(hidden)]
 pub type Intruder = fn(&[BorrowedFd<'_>]);
@@ -147,7 +150,11 @@ impl Blank {
         }
         let control = Arc::new(Control::new(listeners, log.clone()));
         let meter = Arc::new(Meter::new(page, assignment.limits.memory_bytes_max));
-        let ticker = Ticker::start(&self.engine).map_err(|e| format!("no thread can be started: {e}"))?;
+        let limits = &assignment.limits;
+        let heap_max =
+            HEAP_BYTES_SLACK.saturating_add(limits.memory_bytes_max).saturating_add(limits.writable_bytes_max);
+        let outgrown = outgrown(control.clone(), log.clone(), &assignment.usage, heap_max);
+        let ticker = Ticker::start(&self.engine, heap_max, outgrown).map_err(cannot("no thread can be started"))?;
         let granted = Granted(&assignment.grants);
         let mut limits = assignment.limits.clone();
         limits.concurrency_max = limits.concurrency_max.min(self.instances);
@@ -170,6 +177,22 @@ impl Blank {
             ticker,
         };
         Ok(Settled { container: Arc::new(container), pre, assignment, denied, threads: self.threads })
+    }
+}
+
+/// How a worker ends whose own heap is over its limit.
+fn outgrown(control: Arc<Control>, log: Arc<Log>, usage: &File, heap_max: u64) -> impl FnOnce() + Send + use<> {
+    let usage = usage.try_clone();
+    move || {
+        let message = format!("what its guests hold on the host needed more than {}", spec::print_bytes(heap_max));
+        log.say(&format!("margay: E_MEMORY: {message}"));
+        log.finish();
+        let exit = Exit::Limit { code: "E_MEMORY".to_owned(), message };
+        if let Ok(usage) = usage {
+            let _ = usage::write_exit(&usage, &exit);
+        }
+        control.last_word(exit);
+        std::process::exit(0)
     }
 }
 

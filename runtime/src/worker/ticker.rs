@@ -1,5 +1,6 @@
 //! One thread that advances the engine's epoch each millisecond while something runs, and sleeps while nothing does: an
-//! idle worker costs no processor.
+//! idle worker costs no processor. It also looks at the heap, which holds what the host keeps for guests: header fields,
+//! bodies on their way, handles. Each of these has a limit; this one is for all of them together.
 
 use std::{
     sync::{
@@ -14,6 +15,8 @@ use wasmtime::Engine;
 
 /// The unit of CPU limits and of fairness between runs.
 const TICK: Duration = Duration::from_millis(1);
+/// Asking the allocator takes some microseconds.
+const TICKS_PER_LOOK: u32 = 32;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Ticker(Arc<Inner>);
@@ -25,17 +28,27 @@ struct Inner {
 }
 
 impl Ticker {
-    /// Starts the thread. It lasts as long as the process.
-    pub fn start(engine: &Engine) -> std::io::Result<Self> {
+    /// Starts the thread. It lasts as long as the process, or until the heap has more than `heap_bytes_max`: then it calls
+    /// `outgrown`, and ends.
+    pub fn start(
+        engine: &Engine,
+        heap_bytes_max: u64,
+        outgrown: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<Self> {
         let inner = Arc::new(Inner { running: AtomicUsize::new(0), thread: std::sync::OnceLock::new() });
         let (theirs, engine) = (inner.clone(), engine.weak());
         let handle = std::thread::Builder::new().name("ticker".to_owned()).stack_size(64 << 10).spawn(move || {
+            let mut ticks = 0u32;
             loop {
                 while theirs.running.load(Ordering::Acquire) > 0 {
                     std::thread::sleep(TICK);
                     match engine.upgrade() {
                         Some(engine) => engine.increment_epoch(),
                         None => return,
+                    }
+                    ticks = ticks.wrapping_add(1);
+                    if ticks.is_multiple_of(TICKS_PER_LOOK) && heap_bytes() > heap_bytes_max {
+                        return outgrown();
                     }
                 }
                 std::thread::park();
@@ -56,6 +69,20 @@ impl Ticker {
     }
 }
 
+/// Bytes that the allocator has given out.
+#[cfg(target_env = "gnu")]
+pub(crate) fn heap_bytes() -> u64 {
+    // SAFETY: it only reads the allocator's own counters, under the allocator's own locks.
+    let info = unsafe { libc::mallinfo2() };
+    (info.uordblks as u64).saturating_add(info.hblkhd as u64)
+}
+
+/// Other allocators do not say.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn heap_bytes() -> u64 {
+    0
+}
+
 /// Something runs.
 #[derive(Debug)]
 pub(crate) struct Running(Arc<Inner>);
@@ -63,5 +90,22 @@ pub(crate) struct Running(Arc<Inner>);
 impl Drop for Running {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(all(test, target_env = "gnu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heap_that_outgrows_its_limit_is_noticed_while_something_runs() {
+        let (told, hears) = std::sync::mpsc::channel();
+        let engine = crate::engine::compiler().unwrap();
+        let ticker = Ticker::start(&engine, heap_bytes() + (256 << 20), move || told.send(()).unwrap()).unwrap();
+        let _running = ticker.run();
+        assert!(hears.recv_timeout(Duration::from_millis(200)).is_err(), "nothing has grown");
+        let hoard = vec![1u8; 512 << 20];
+        hears.recv_timeout(Duration::from_secs(10)).expect("it is noticed");
+        drop(std::hint::black_box(hoard));
     }
 }
