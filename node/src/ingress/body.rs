@@ -2,7 +2,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
@@ -27,6 +27,31 @@ pub(super) struct Inbound {
     /// Made at the first wait: most requests have no body.
     patience: Option<Pin<Box<Sleep>>>,
     pace: Pace,
+    turn: Turn,
+}
+
+/// Whose turn it is while a request is on its way: the client's to send more of it, or the replica's to take that or to
+/// answer. The same for all who hold it.
+#[derive(Debug, Clone)]
+pub(super) struct Turn(Arc<Mutex<Option<Instant>>>);
+
+impl Turn {
+    fn of_the_replica() -> Self {
+        Self(Arc::new(Mutex::new(Some(Instant::now()))))
+    }
+
+    /// Since when we wait for the replica; `None` while it waits for the client.
+    pub fn replica_since(&self) -> Option<Instant> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn give_to_replica(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    fn give_to_client(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 /// How slowly a body may come.
@@ -40,13 +65,22 @@ pub(super) struct Pace {
 
 impl Inbound {
     pub fn new(body: Incoming, bytes_max: u64, pace: Pace) -> Self {
-        Self { body: Some(body), left: bytes_max, since: Instant::now(), seen: 0, patience: None, pace }
+        Self { body: Some(body), left: bytes_max, ..Self::bare(pace) }
     }
 
     /// An empty body.
     pub fn none() -> Self {
-        let pace = Pace { grace: Duration::ZERO, bytes_per_second: 1 };
-        Self { body: None, left: 0, since: Instant::now(), seen: 0, patience: None, pace }
+        Self::bare(Pace { grace: Duration::ZERO, bytes_per_second: 1 })
+    }
+
+    fn bare(pace: Pace) -> Self {
+        let turn = Turn::of_the_replica();
+        Self { body: None, left: 0, since: Instant::now(), seen: 0, patience: None, pace, turn }
+    }
+
+    /// Whose turn it is, also once this has been sent off.
+    pub fn turn(&self) -> Turn {
+        self.turn.clone()
     }
 
     /// Whether there is nothing to send, so that the request can be sent again.
@@ -71,9 +105,11 @@ impl Body for Inbound {
             let deadline = this.deadline();
             let patience = this.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
             patience.as_mut().reset(deadline);
+            this.turn.give_to_client();
             ready!(patience.as_mut().poll(cx));
             return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, "the body comes too slowly"))));
         };
+        this.turn.give_to_replica();
         let Some(frame) = frame else { return Poll::Ready(None) };
         let frame = frame.map_err(io::Error::other)?;
         // Trailers are announced by headers that are not passed on.

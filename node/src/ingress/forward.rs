@@ -3,11 +3,11 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body;
 use hyper::body::Incoming;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     answer::Refusal,
-    body::{Busy, Inbound, Outbound, Relayed},
+    body::{Busy, Inbound, Outbound, Relayed, Turn},
     head,
     routes::{Arrival, Replica, Routes, Target},
     serve::Limits,
@@ -118,11 +118,14 @@ impl Forwarder {
             Err(error) => return Attempt::NotSent(request, error.to_string()),
         };
         loop {
-            let sent = timeout(self.limits.answer_time_max, lease.sender.try_send_request(request)).await;
-            match sent {
-                Err(_) => return Attempt::TooSlow,
-                Ok(Ok(response)) => return Attempt::Answered(response, lease),
-                Ok(Err(mut failed)) => match failed.take_message() {
+            let turn = request.body().turn();
+            match self.wait(&turn, lease.sender.try_send_request(request)).await {
+                None => {
+                    lease.cut();
+                    return Attempt::TooSlow;
+                }
+                Some(Ok(response)) => return Attempt::Answered(response, lease),
+                Some(Err(mut failed)) => match failed.take_message() {
                     // A kept connection that the other side had closed: a new one tells whether it is still there.
                     Some(whole) if lease.used => match self.upstream.fresh(&replica.target).await {
                         Ok(fresh) => (lease, request) = (fresh, whole),
@@ -131,6 +134,23 @@ impl Forwarder {
                     Some(whole) => return Attempt::NotSent(whole, failed.into_error().to_string()),
                     None => return Attempt::Lost(crate::error::chain(&failed.into_error())),
                 },
+            }
+        }
+    }
+
+    /// The answer, or `None` when the replica has had its turn for too long. A client that sends for long takes nothing
+    /// of that time; the pace of the body bounds it.
+    async fn wait<T>(&self, turn: &Turn, answer: impl Future<Output = T>) -> Option<T> {
+        tokio::pin!(answer);
+        turn.give_to_replica();
+        loop {
+            let deadline = turn.replica_since().unwrap_or_else(Instant::now) + self.limits.answer_time_max;
+            match timeout_at(deadline, &mut answer).await {
+                Ok(answer) => return Some(answer),
+                Err(_) if turn.replica_since().is_some_and(|since| since + self.limits.answer_time_max <= deadline) => {
+                    return None;
+                }
+                Err(_) => {}
             }
         }
     }

@@ -54,7 +54,8 @@ pub struct Limits {
     pub body_bytes_per_second_min: u64,
     /// The largest body.
     pub body_bytes_max: u64,
-    /// From the end of a request to the head of its answer: more than a worker gives a request.
+    /// From the last of a request to the head of its answer, or to the next piece that is taken of its body: more than a
+    /// worker gives a request.
     pub answer_time_max: Duration,
     /// What runs when we are asked to end may go on for so long.
     pub drain_time_max: Duration,

@@ -18,7 +18,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use spec::wire::{Backend, RouteTable};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener},
     task::JoinHandle,
     time::timeout,
@@ -60,6 +60,15 @@ fn backend(node: &str, task: &str) -> Backend {
 
 impl Site {
     async fn open(node: &str, backends: &[Backend], identity: Option<crate::tls::Identity>) -> Self {
+        Self::open_with(node, backends, identity, limits()).await
+    }
+
+    async fn open_with(
+        node: &str,
+        backends: &[Backend],
+        identity: Option<crate::tls::Identity>,
+        limits: Limits,
+    ) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let folder = IngressFolder::at(temporary.path().join("ingress"));
         folder.make().unwrap();
@@ -70,7 +79,7 @@ impl Site {
         let bind = || async { TcpListener::bind("127.0.0.1:0").await.unwrap() };
         let (listener, peers) = (bind().await, bind().await);
         let (address, peer_address) = (listener.local_addr().unwrap(), peers.local_addr().unwrap());
-        let door = Door { folder: folder.path().to_owned(), listener, peers: Some(peers), limits: limits() };
+        let door = Door { folder: folder.path().to_owned(), listener, peers: Some(peers), limits };
         let door = tokio::spawn(serve(door, std::future::pending()));
         Self { _folder: temporary, folder, address, peers: peer_address, _door: door }
     }
@@ -135,6 +144,10 @@ fn write_routes(folder: &IngressFolder, node: &str, backends: &[Backend], ingres
 async fn ask(address: SocketAddr, text: &str) -> (StatusCode, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(text.as_bytes()).await.unwrap();
+    read_answer(stream).await
+}
+
+async fn read_answer(mut stream: impl AsyncRead + Unpin) -> (StatusCode, String) {
     let mut bytes = Vec::new();
     let _ = timeout(Duration::from_secs(5), stream.read_to_end(&mut bytes)).await.expect("an end");
     let text = String::from_utf8(bytes).unwrap();
@@ -240,6 +253,44 @@ async fn what_is_too_slow_or_too_large_is_ended() {
     site.route("n1", &[backend("n1", "deaf")], &[]);
     let _deaf = site.socket("deaf");
     site.get_until(StatusCode::GATEWAY_TIMEOUT).await;
+}
+
+#[tokio::test]
+async fn an_upload_may_take_longer_than_an_answer_unless_nobody_takes_it() {
+    let time_max = Duration::from_millis(500);
+    let limits =
+        Limits { answer_time_max: time_max, body_bytes_per_second_min: 1024, body_bytes_max: 64 << 20, ..limits() };
+    let site = Site::open_with("n1", &[backend("n1", "a")], None, limits).await;
+    let _a = site.replica("a");
+    let head = |bytes: usize| {
+        format!("POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n")
+    };
+    let (began, pieces) = (Instant::now(), 20);
+    let mut stream = TcpStream::connect(site.address).await.unwrap();
+    stream.write_all(head(pieces * 1024).as_bytes()).await.unwrap();
+    // The pace of a client: a piece for each tick, over three times what an answer may take.
+    let mut ticks = tokio::time::interval(time_max * 3 / pieces as u32);
+    for _ in 0..pieces {
+        ticks.tick().await;
+        stream.write_all(&[b'x'; 1024]).await.unwrap();
+    }
+    let (status, text) = read_answer(stream).await;
+    assert!(began.elapsed() > time_max * 2, "the upload was too quick to show anything");
+    assert_eq!((status, text.as_str()), (StatusCode::OK, "a: POST / 20480 127.0.0.1"));
+    // A replica that takes the connection and none of the body: more is sent than all buffers hold.
+    site.route("n1", &[backend("n1", "deaf")], &[]);
+    let _deaf = site.socket("deaf");
+    site.get_until(StatusCode::GATEWAY_TIMEOUT).await;
+    let stream = TcpStream::connect(site.address).await.unwrap();
+    let (read, mut write) = stream.into_split();
+    let flood = tokio::spawn(async move {
+        write.write_all(head(64 << 20).as_bytes()).await.unwrap();
+        let piece = vec![b'x'; 1 << 20];
+        while write.write_all(&piece).await.is_ok() {}
+    });
+    let (status, text) = read_answer(read).await;
+    flood.abort();
+    assert_eq!(status, StatusCode::GATEWAY_TIMEOUT, "{text}");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
+    task::AbortHandle,
     time::{Instant, timeout},
 };
 use tokio_rustls::TlsConnector;
@@ -26,9 +27,15 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(20);
 
 type Sender = SendRequest<Inbound>;
 
+/// One connection, and the task that moves its bytes.
+struct Connection {
+    sender: Sender,
+    task: AbortHandle,
+}
+
 /// Connections to replicas.
 pub(super) struct Upstream {
-    idle: Mutex<HashMap<Target, Vec<(Sender, Instant)>>>,
+    idle: Mutex<HashMap<Target, Vec<(Connection, Instant)>>>,
     tls: RwLock<Option<TlsConnector>>,
 }
 
@@ -37,6 +44,7 @@ pub(super) struct Lease {
     upstream: Arc<Upstream>,
     target: Target,
     pub sender: Sender,
+    task: AbortHandle,
     /// Whether it has carried a request before, so that the other side may have closed it without our knowing.
     pub used: bool,
 }
@@ -60,9 +68,9 @@ impl Upstream {
 
     /// A connection to `target`: one that is there, or a new one.
     pub async fn lease(self: &Arc<Self>, target: &Target) -> io::Result<Lease> {
-        while let Some(mut sender) = self.take_idle(target) {
+        while let Some(Connection { mut sender, task }) = self.take_idle(target) {
             if sender.ready().await.is_ok() {
-                return Ok(Lease { upstream: self.clone(), target: target.clone(), sender, used: true });
+                return Ok(Lease { upstream: self.clone(), target: target.clone(), sender, task, used: true });
             }
         }
         self.fresh(target).await
@@ -70,33 +78,33 @@ impl Upstream {
 
     /// A new connection to `target`.
     pub async fn fresh(self: &Arc<Self>, target: &Target) -> io::Result<Lease> {
-        let sender = timeout(CONNECT_TIME_MAX, self.connect(target))
+        let Connection { sender, task } = timeout(CONNECT_TIME_MAX, self.connect(target))
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time"))??;
-        Ok(Lease { upstream: self.clone(), target: target.clone(), sender, used: false })
+        Ok(Lease { upstream: self.clone(), target: target.clone(), sender, task, used: false })
     }
 
-    fn take_idle(&self, target: &Target) -> Option<Sender> {
+    fn take_idle(&self, target: &Target) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.get_mut(target)?;
-        let found =
-            std::iter::from_fn(|| kept.pop()).find(|(s, since)| !s.is_closed() && since.elapsed() < IDLE_TIME_MAX);
+        let found = std::iter::from_fn(|| kept.pop())
+            .find(|(c, since)| !c.sender.is_closed() && since.elapsed() < IDLE_TIME_MAX);
         if kept.is_empty() {
             idle.remove(target);
         }
-        found.map(|(sender, _)| sender)
+        found.map(|(connection, _)| connection)
     }
 
     /// Closes connections that nobody has used for a while.
     pub fn sweep(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|_, kept| {
-            kept.retain(|(sender, since)| !sender.is_closed() && since.elapsed() < IDLE_TIME_MAX);
+            kept.retain(|(connection, since)| !connection.sender.is_closed() && since.elapsed() < IDLE_TIME_MAX);
             !kept.is_empty()
         });
     }
 
-    async fn connect(&self, target: &Target) -> io::Result<Sender> {
+    async fn connect(&self, target: &Target) -> io::Result<Connection> {
         match target {
             Target::Here(path) => speak(UnixStream::connect(path).await?).await,
             Target::There { node, address } => {
@@ -111,7 +119,7 @@ impl Upstream {
     }
 }
 
-async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S) -> io::Result<Sender> {
+async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S) -> io::Result<Connection> {
     let (sender, connection) = http1::Builder::new()
         .max_headers(100)
         .max_buf_size(64 << 10)
@@ -119,15 +127,21 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S) ->
         .await
         .map_err(io::Error::other)?;
     // Ends when the sender is dropped or the other side closes; nobody else waits for it.
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection to a replica broke");
         }
     });
-    Ok(sender)
+    Ok(Connection { sender, task: task.abort_handle() })
 }
 
 impl Lease {
+    /// Ends the connection under whatever is on it. A replica that takes no bytes would hold the rest of a request, and
+    /// with it the client's connection.
+    pub fn cut(self) {
+        self.task.abort();
+    }
+
     /// The answer has come in full: the next request may have the connection.
     pub fn give_back(self) {
         if self.sender.is_closed() {
@@ -136,7 +150,7 @@ impl Lease {
         let mut idle = self.upstream.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.entry(self.target.clone()).or_default();
         if kept.len() < IDLE_MAX {
-            kept.push((self.sender, Instant::now()));
+            kept.push((Connection { sender: self.sender, task: self.task }, Instant::now()));
         }
     }
 }
