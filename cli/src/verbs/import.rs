@@ -114,14 +114,18 @@ mod tests {
     #[test]
     fn a_pipe_is_kept_up_to_its_limit_and_as_long_as_the_disk_has_room() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("stdin-1.tar");
-        for (bytes, bytes_max, free_bytes_min, want) in [
+        for (at, (bytes, bytes_max, free_bytes_min, want)) in [
             (0, 1000, 0, Ok(0)),
             (1000, 1000, 0, Ok(1000)),
             (1001, 1000, 0, Err("an archive has at most 1000 B")),
             (STRIDE_BYTES + 1, STRIDE_BYTES + 1, 0, Ok(STRIDE_BYTES + 1)),
             (10, 1000, u64::MAX, Err("is full after 10 B")),
-        ] {
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            // Each its own: a process that another test starts holds the lock of the one before for a moment.
+            let path = folder.path().join(format!("stdin-{at}.tar"));
             match (keep(io::repeat(1).take(bytes), &path, &Room { bytes_max, free_bytes_min }), want) {
                 (Ok(file), Ok(want)) => assert_eq!(file.metadata().expect("metadata").len(), want),
                 (Err(error), Err(want)) => assert!(error.to_string().contains(want), "{error}"),
