@@ -20,7 +20,7 @@ use crate::{
     home::Home,
     images::{Blobs, make_ready},
     launch::{Container, Doors, Launch, Streams, arguments},
-    local::now,
+    local::{Asked, now},
     request::LocalImage,
     running::{Happening, Running},
     tasks::{self, Origin, Owned, Phase, ProcessId, Status, TaskRecord},
@@ -90,14 +90,18 @@ pub fn invoke(home: &Home, request: InvokeRequest, mut preparing: impl FnMut()) 
             hint: Some(format!("margay run {}", request.image.name)),
         });
     }
-    let owned = create(home, &request, &launch)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| Error::System { verb: "start a runtime", source })?;
-    let outcome = runtime.block_on(run(home, request, &launch, &owned));
-    owned.remove()?;
-    outcome
+    runtime.block_on(async {
+        // Before there is a folder: from here on a signal ends the request and not us, so that the folder is removed.
+        let mut asked_to_stop = Asked::listen()?;
+        let owned = create(home, &request, &launch)?;
+        let outcome = run(home, request, &launch, &owned, &mut asked_to_stop).await;
+        owned.remove()?;
+        outcome
+    })
 }
 
 fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) -> Result<Launch> {
@@ -161,7 +165,13 @@ fn create(home: &Home, request: &InvokeRequest, launch: &Launch) -> Result<Owned
     )
 }
 
-async fn run(home: &Home, request: InvokeRequest, launch: &Launch, owned: &Owned) -> Result<InvokeOutcome> {
+async fn run(
+    home: &Home,
+    request: InvokeRequest,
+    launch: &Launch,
+    owned: &Owned,
+    asked_to_stop: &mut Asked,
+) -> Result<InvokeOutcome> {
     let began = Instant::now();
     let port = launch.ingress_ports().first().copied().unwrap_or(PORT);
     let path = owned.folder().path().join("http.sock");
@@ -176,7 +186,14 @@ async fn run(home: &Home, request: InvokeRequest, launch: &Launch, owned: &Owned
     status.process = running.process();
     owned.write_status(&status)?;
     let failed = |why: String| Error::NoAnswer { task: request.image.name.clone(), why };
-    wait_until_started(&mut running).await.map_err(failed)?;
+    let interrupted = || failed("it was interrupted".to_owned());
+    tokio::select! {
+        started = wait_until_started(&mut running) => started.map_err(failed)?,
+        () = asked_to_stop.again() => {
+            running.kill();
+            return Err(interrupted());
+        }
+    }
     let started_in = began.elapsed();
     let asked = Instant::now();
     let answer = tokio::select! {
@@ -184,10 +201,15 @@ async fn run(home: &Home, request: InvokeRequest, launch: &Launch, owned: &Owned
             answer.map_err(|_| failed("no answer in time".to_owned())).and_then(|answer| answer.map_err(failed))
         }
         why = ended(&mut running) => Err(failed(why)),
+        () = asked_to_stop.again() => Err(interrupted()),
     };
     let answered_in = asked.elapsed();
     running.stop(GRACE).await;
-    if timeout(GRACE * 2, ended(&mut running)).await.is_err() {
+    let in_time = tokio::select! {
+        ended = timeout(GRACE * 2, ended(&mut running)) => ended.is_ok(),
+        () = asked_to_stop.again() => false,
+    };
+    if !in_time {
         running.kill();
     }
     let (parts, body) = answer?;

@@ -236,14 +236,14 @@ fn own_streams(request: &RunRequest) -> Result<Streams> {
 }
 
 /// The signals that ask a task to stop.
-struct Asked {
+pub(crate) struct Asked {
     int: Signal,
     term: Signal,
     hup: Signal,
 }
 
 impl Asked {
-    fn listen() -> Result<Self> {
+    pub fn listen() -> Result<Self> {
         let listen = |kind| signal(kind).map_err(|source| Error::System { verb: "listen for signals", source });
         Ok(Self {
             int: listen(SignalKind::interrupt())?,
@@ -252,7 +252,7 @@ impl Asked {
         })
     }
 
-    async fn again(&mut self) {
+    pub async fn again(&mut self) {
         tokio::select! {
             _ = self.int.recv() => {}
             _ = self.term.recv() => {}

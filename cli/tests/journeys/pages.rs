@@ -104,6 +104,27 @@ fn a_volume_outlives_its_task_and_an_app_without_one_says_so() {
 }
 
 #[test]
+fn an_invocation_that_is_interrupted_leaves_nothing() {
+    let stage = Stage::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let probe = samples().join("hostile/probe-http.wasm").display().to_string();
+    let (grant, path) = (format!("net.out:http://{address};private"), format!("/fetch?url=http://{address}/"));
+    for signal in ["INT", "TERM"] {
+        let flags = ["--allow", &grant, "--private-network", "127.0.0.1"];
+        let running = stage.start([&["invoke", "--path", &path][..], &flags, &[&probe]].concat());
+        // The worker is in the middle of its request, and gets no answer to it.
+        let (held, _) = listener.accept().expect("a call");
+        running.signal(signal);
+        let said = running.end();
+        assert!(said.code == 1 && said.err.contains("did not answer: it was interrupted"), "{signal}: {said:?}");
+        assert_eq!(stage.margay(["ps", "-a", "-q"]).ok(), "", "{signal}");
+        drop(held);
+    }
+    stage.is_empty();
+}
+
+#[test]
 fn an_internal_address_opens_to_who_has_both_keys() {
     use std::io::{Read as _, Write as _};
     let stage = Stage::new();
