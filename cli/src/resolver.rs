@@ -1,7 +1,7 @@
 //! Plugs the registry's client into the control plane: what an image name means, and tokens for the nodes that pull it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     io::{self, Write},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
@@ -11,8 +11,8 @@ use std::{
 use futures_util::future::BoxFuture;
 use image::{Document, Kind};
 use orchestrator::{ImageResolver, ResolvedImage, Runs};
-use registry::{Action, Auth, BlobSink, BlobWriter, Client, ClientOptions, Repository, Tokens};
-use spec::{Descriptor, Digest, Index, Reference, Tenant, wire::Fault};
+use registry::{Action, Auth, BlobSink, BlobWriter, Client, ClientOptions, Reach, Repository, Tokens};
+use spec::{Descriptor, Digest, Host, Index, Reference, Tenant, wire::Fault};
 
 /// For the questions of one registration.
 const OWN_TOKEN_TIME: Duration = Duration::from_secs(60);
@@ -25,6 +25,7 @@ const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 pub struct RegistryResolver {
     address: SocketAddr,
     tokens: Tokens,
+    networks: Vec<Host>,
 }
 
 /// An image, where to ask for it, and how the definition will name it.
@@ -37,9 +38,10 @@ struct Place {
 }
 
 impl RegistryResolver {
-    /// For the registry at `address`, whose key `tokens` signs with.
-    pub fn new(address: SocketAddr, tokens: Tokens) -> Self {
-        Self { address, tokens }
+    /// For the registry at `address`, whose key `tokens` signs with. Others are asked where everybody can reach them, and
+    /// in `networks`.
+    pub fn new(address: SocketAddr, tokens: Tokens, networks: Vec<Host>) -> Self {
+        Self { address, tokens, networks }
     }
 
     /// In the bundled registry a tenant's own name space is what it is without a registry: `cats:v1` is `me/cats:v1`.
@@ -75,6 +77,11 @@ impl RegistryResolver {
         Client::new(ClientOptions {
             auth: BTreeMap::from_iter(auth),
             plain_http: plain_http.into_iter().collect(),
+            // A tenant names the registry, and must not make us look around in our own network.
+            reach: Reach::Public {
+                registries: HashSet::from([self.address.to_string()]),
+                networks: self.networks.clone(),
+            },
             quiet_time_max: Duration::from_secs(5),
             retries_max: 1,
             ..ClientOptions::default()

@@ -1,6 +1,6 @@
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, net::IpAddr, path::PathBuf, time::Duration};
 
-use spec::Digest;
+use spec::{Digest, Forbidden};
 
 /// What can go wrong between a person and a registry, at either end.
 ///
@@ -21,6 +21,16 @@ pub enum Error {
         registry: String,
         /// What the network said.
         source: io::Error,
+    },
+    /// It is on an internal network, and the platform asks only registries that everybody can reach.
+    #[error("the registry at `{registry}` is at the internal address {address} ({why})")]
+    Internal {
+        /// Who was to be called.
+        registry: String,
+        /// Where its name leads.
+        address: IpAddr,
+        /// Which kind of address that is.
+        why: Forbidden,
     },
     /// Connected, but nothing comes.
     #[error("the registry at `{registry}` was too slow: {what} made next to no progress for {} s", .after.as_secs())]
@@ -209,6 +219,9 @@ impl Error {
             }
             Self::Down { registry, .. } => {
                 format!("is it running (`margay up` starts one), and is `{registry}` its host and port?")
+            }
+            Self::Internal { address, .. } => {
+                format!("whoever runs the platform can open it: margay up --private-network {address}")
             }
             Self::Slow { .. } | Self::Cut { .. } => "try again: what has arrived is kept".to_owned(),
             Self::Tls { registry, .. } => {

@@ -31,7 +31,7 @@ mod tests; // both ends against each other, and against worse
 pub use admin::Admin;
 pub use client::{
     Auth, BlobSink, BlobSource, BlobWriter, Client, ClientOptions, Entries, Event, Outcome, Progress, PullOptions,
-    PushOptions, Resolved, unwatched,
+    PushOptions, Reach, Resolved, unwatched,
 };
 pub use error::Error;
 pub use passwords::Cost;

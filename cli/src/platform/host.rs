@@ -38,7 +38,7 @@ pub struct Door {
 /// How a node behaves.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Tuning {
-    /// Open an internal network to grants with `;private`: the second of the two keys
+    /// Open an internal network to grants with `;private` (the second of the two keys) and to registries of images
     #[arg(long, value_name = "ADDRESS/BITS")]
     pub private_network: Vec<PrivateNetwork>,
     /// End the worker of a service in the pool after so long without a request; the next one starts it [default: 1m]
@@ -73,10 +73,15 @@ impl Tuning {
     pub fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
         let mut say = |flag: &str, value: String| words.extend([flag.to_owned(), value]);
-        self.private_network.iter().for_each(|network| say("--private-network", network.to_string()));
         self.idle_after.iter().for_each(|after| say("--idle-after", format!("{}ms", after.as_millis())));
         self.blank_workers.iter().for_each(|count| say("--blank-workers", count.to_string()));
+        words.extend(self.networks());
         words
+    }
+
+    /// Of these words, those that the control plane takes too.
+    pub fn networks(&self) -> impl Iterator<Item = String> {
+        self.private_network.iter().flat_map(|network| ["--private-network".to_owned(), network.to_string()])
     }
 }
 

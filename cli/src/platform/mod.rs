@@ -288,7 +288,8 @@ fn processes(record: &Record, sockets: Sockets, tuning: &host::Tuning) -> Vec<Pr
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let registry = record.registry.to_string();
     let address = record.server.to_string();
-    let server = words(&["server", "--advertise", &address, "--registry", &registry, "--user", &record.user]);
+    let mut server = words(&["server", "--advertise", &address, "--registry", &registry, "--user", &record.user]);
+    server.extend(tuning.networks());
     vec![
         Process::new("registry", words(&["registry"]), vec![(LISTEN_FD, sockets.registry)]),
         Process::new("server", server, vec![(LISTEN_FD, sockets.server)]),

@@ -1,6 +1,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use anyhow::Context as _;
+use node::PrivateNetwork;
 use orchestrator::Config;
 use registry::Tokens;
 use spec::Tenant;
@@ -29,6 +30,9 @@ pub struct Args {
     /// The operator's tenant: who comes in through the socket is this one
     #[arg(long, value_name = "NAME", default_value = "me")]
     user: Tenant,
+    /// Let images come from registries in this internal network too, beside the bundled one
+    #[arg(long, value_name = "ADDRESS/BITS")]
+    private_network: Vec<PrivateNetwork>,
     #[command(flatten)]
     child: Child,
 }
@@ -46,6 +50,7 @@ impl Args {
             // Whichever of the two starts first makes it.
             None => Tokens::open(&home.folder("registry")?).context("cannot open the registry's key")?,
         };
+        let networks = self.private_network.into_iter().map(PrivateNetwork::host).collect();
         let config = Config {
             data_dir: home.folder("server")?,
             socket: home.server_socket(),
@@ -54,7 +59,7 @@ impl Args {
             tenant: self.user,
             domain: platform::DOMAIN.to_owned(),
             registry: Some(self.registry.to_string()),
-            resolver: Arc::new(RegistryResolver::new(self.registry, tokens)),
+            resolver: Arc::new(RegistryResolver::new(self.registry, tokens, networks)),
         };
         serve::until_asked(|stop| async move { Ok(orchestrator::serve(config, stop).await?) })
     }

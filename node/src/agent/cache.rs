@@ -7,8 +7,8 @@ use std::{
     time::SystemTime,
 };
 
-use registry::{Auth, BlobSink, BlobWriter, Client, ClientOptions, Entries, PullOptions};
-use spec::{Descriptor, Digest, Reference, Tenant};
+use registry::{Auth, BlobSink, BlobWriter, Client, ClientOptions, Entries, PullOptions, Reach};
+use spec::{Descriptor, Digest, Host, Reference, Tenant};
 
 use crate::{
     error::{Error, Result, chain},
@@ -36,6 +36,8 @@ const CACHE_BYTES_MAX: u64 = 10 << 30;
 pub(super) struct Cache {
     home: Home,
     bundled: Option<String>,
+    /// Internal networks that registries may be in.
+    networks: Vec<Host>,
     turns: Mutex<HashMap<(Tenant, Digest), Turn>>,
 }
 
@@ -52,8 +54,8 @@ pub(super) struct TenantCache<'a> {
 
 impl Cache {
     /// `bundled` is the registry of the platform, `host:port`, which speaks plain HTTP.
-    pub fn new(home: &Home, bundled: Option<String>) -> Self {
-        Self { home: home.clone(), bundled, turns: Mutex::default() }
+    pub fn new(home: &Home, bundled: Option<String>, networks: Vec<Host>) -> Self {
+        Self { home: home.clone(), bundled, networks, turns: Mutex::default() }
     }
 
     /// What `tenant` has pulled.
@@ -71,6 +73,10 @@ impl Cache {
         Client::new(ClientOptions {
             auth: BTreeMap::from_iter(self.auth(reference, token)),
             plain_http: HashSet::from_iter(self.bundled.clone()),
+            reach: Reach::Public {
+                registries: HashSet::from_iter(self.bundled.clone()),
+                networks: self.networks.clone(),
+            },
             ..ClientOptions::default()
         })
     }
@@ -230,7 +236,7 @@ mod tests {
     fn what_was_not_used_for_the_longest_time_goes_first_and_unfinished_pulls_with_it() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::at(folder.path().join("home")).unwrap();
-        let cache = Cache::new(&home, None);
+        let cache = Cache::new(&home, None, Vec::new());
         let long_ago = SystemTime::now() - std::time::Duration::from_secs(1_000_000);
         for (name, bytes, used_after_secs) in [
             ("pulled/blobs/sha256/a", 100, 1),
@@ -269,7 +275,7 @@ mod tests {
     fn what_one_tenant_has_pulled_is_not_there_for_another() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::at(folder.path().join("home")).unwrap();
-        let cache = Cache::new(&home, None);
+        let cache = Cache::new(&home, None, Vec::new());
         let [ann, bob]: [Tenant; 2] = ["ann", "bob"].map(|name| name.parse().unwrap());
         let blob = Descriptor::of("", b"mine");
         let sink = Sink::make(&cache.of(&ann).prepared.join(PULLED)).unwrap();
@@ -285,7 +291,7 @@ mod tests {
     fn the_token_of_the_bundled_registry_goes_to_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::at(folder.path().join("home")).unwrap();
-        let cache = Cache::new(&home, Some("10.0.0.1:5000".to_owned()));
+        let cache = Cache::new(&home, Some("10.0.0.1:5000".to_owned()), Vec::new());
         for (reference, token, sent) in [
             ("10.0.0.1:5000/acme/cats", Some("secret"), true),
             ("10.0.0.1:5000/acme/cats", None, false),

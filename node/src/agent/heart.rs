@@ -111,11 +111,12 @@ impl Agent {
         make_private(&home.tasks())?;
         let settings = folder.settings()?;
         let Tuning { private_networks, idle_after, blank_workers } = config.tuning.or(settings.tuning.clone());
+        let networks: Vec<_> = private_networks.into_iter().map(PrivateNetwork::host).collect();
         let host = Host::new(
             home,
             identity.node.clone(),
-            Cache::new(home, identity.registry.clone()),
-            runtime::Broker::new(private_networks.into_iter().map(PrivateNetwork::host)),
+            Cache::new(home, identity.registry.clone(), networks.clone()),
+            runtime::Broker::new(networks),
             Blanks::new(blank_workers.unwrap_or(Tuning::BLANK_WORKERS) as usize),
             idle_after.unwrap_or(Tuning::IDLE_AFTER),
             UsageLog::open(&folder.usage())?,

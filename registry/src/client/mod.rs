@@ -11,6 +11,7 @@ mod push;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
+    net::IpAddr,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use http::{StatusCode, header};
 use serde::Deserialize;
-use spec::{Descriptor, Digest, Hasher, MediaType, Reference};
+use spec::{Descriptor, Digest, Forbidden, Hasher, Host, MediaType, Reference};
 
 pub(crate) use session::escaped;
 pub use {
@@ -69,6 +70,41 @@ impl fmt::Debug for Auth {
     }
 }
 
+/// Which registries a [`Client`] may speak to, redirects and token servers included.
+#[derive(Debug, Clone, Default)]
+pub enum Reach {
+    /// All of them: for a person, who can reach them anyway.
+    #[default]
+    Anywhere,
+    /// Those at public addresses: for a platform that fetches what strangers name.
+    Public {
+        /// Registries (`HOST:PORT`) that may be anywhere: the platform's own.
+        registries: HashSet<String>,
+        /// Internal addresses that may be reached all the same.
+        networks: Vec<Host>,
+    },
+}
+
+impl Reach {
+    fn names(&self, origin: &Origin) -> bool {
+        match self {
+            Self::Anywhere => true,
+            Self::Public { registries, .. } => {
+                registries.iter().any(|registry| Origin::of_registry(registry, origin.secure).as_ref() == Some(origin))
+            }
+        }
+    }
+
+    /// Why nobody may be spoken to at `address`.
+    fn forbids(&self, address: IpAddr) -> Option<Forbidden> {
+        match self {
+            Self::Anywhere => None,
+            Self::Public { networks, .. } => spec::forbidden(address)
+                .filter(|_| !networks.iter().any(|network| network.includes(&Host::Address(address)))),
+        }
+    }
+}
+
 /// How a [`Client`] behaves.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
@@ -82,6 +118,8 @@ pub struct ClientOptions {
     pub realms: HashSet<String>,
     /// Certificate authorities (DER) to trust beside the public ones: the house's own.
     pub authorities: Vec<Vec<u8>>,
+    /// Where registries may be.
+    pub reach: Reach,
     /// How long nothing may move, or next to nothing, before a registry counts as too slow.
     pub quiet_time_max: Duration,
     /// How often in a row a transfer may break without 64 KiB moved before it is given up.
@@ -98,6 +136,7 @@ impl Default for ClientOptions {
             tls: HashSet::new(),
             realms: HashSet::from(["auth.docker.io".to_owned()]),
             authorities: Vec::new(),
+            reach: Reach::Anywhere,
             quiet_time_max: Duration::from_secs(30),
             retries_max: 5,
             backoff_max: Duration::from_secs(2),
@@ -137,7 +176,8 @@ pub struct Resolved {
 impl Client {
     /// A client that opens connections when it needs them.
     pub fn new(options: ClientOptions) -> Self {
-        let transport = Transport::new(Patience::new(options.quiet_time_max), &options.authorities);
+        let transport =
+            Transport::new(Patience::new(options.quiet_time_max), &options.authorities, options.reach.clone());
         Self(Arc::new(Inner { options, transport, known: Mutex::default() }))
     }
 

@@ -19,12 +19,12 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
 
-use super::origin::Origin;
+use super::{Reach, origin::Origin};
 use crate::{Error, pace::Pace};
 
 /// What a request carries.
@@ -66,12 +66,13 @@ impl Pulse {
 pub(super) struct Transport {
     tls: TlsConnector,
     patience: Patience,
+    reach: Reach,
     idle: Mutex<HashMap<Origin, Vec<SendRequest<Body>>>>,
 }
 
 impl Transport {
     /// `authorities` are certificates in DER to trust beside the public ones; what is none is passed over.
-    pub fn new(patience: Patience, authorities: &[Vec<u8>]) -> Self {
+    pub fn new(patience: Patience, authorities: &[Vec<u8>], reach: Reach) -> Self {
         let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         roots.add_parsable_certificates(authorities.iter().map(|der| der.clone().into()));
         let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -79,7 +80,7 @@ impl Transport {
             .expect("ring speaks TLS 1.2 and 1.3")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Self { tls: TlsConnector::from(Arc::new(config)), patience, idle: Mutex::default() }
+        Self { tls: TlsConnector::from(Arc::new(config)), patience, reach, idle: Mutex::default() }
     }
 
     pub fn patience(&self) -> Patience {
@@ -155,9 +156,8 @@ impl Transport {
 
     async fn connect(&self, origin: &Origin) -> Result<SendRequest<Body>, Error> {
         let down = |source| Error::Down { registry: origin.to_string(), source };
-        let stream = match timeout(self.patience.connect, TcpStream::connect((origin.host.as_str(), origin.port))).await
-        {
-            Ok(stream) => stream.map_err(down)?,
+        let stream = match timeout(self.patience.connect, self.dial(origin)).await {
+            Ok(stream) => stream?,
             Err(_) => return Err(slow(origin, "connecting", self.patience.connect)),
         };
         // Requests go out whole; waiting to fill a packet only delays the last one.
@@ -170,6 +170,26 @@ impl Transport {
         match timeout(self.patience.connect, self.tls.connect(name, stream)).await {
             Ok(stream) => handshake(origin, stream.map_err(tls)?).await,
             Err(_) => Err(slow(origin, "the TLS handshake", self.patience.connect)),
+        }
+    }
+
+    /// Every connection is made here, so that no redirect leads where its registry may not be.
+    async fn dial(&self, origin: &Origin) -> Result<TcpStream, Error> {
+        let down = |source| Error::Down { registry: origin.to_string(), source };
+        let name = (origin.host.as_str(), origin.port);
+        if self.reach.names(origin) {
+            return TcpStream::connect(name).await.map_err(down);
+        }
+        let (mut open, mut internal) = (Vec::new(), None);
+        for address in lookup_host(name).await.map_err(down)? {
+            match self.reach.forbids(address.ip()) {
+                None => open.push(address),
+                Some(why) => internal = Some((address.ip(), why)),
+            }
+        }
+        match (open.is_empty(), internal) {
+            (true, Some((address, why))) => Err(Error::Internal { registry: origin.to_string(), address, why }),
+            _ => TcpStream::connect(open.as_slice()).await.map_err(down),
         }
     }
 }

@@ -7,14 +7,15 @@ use std::{
     time::Duration,
 };
 
-use spec::{Descriptor, Digest, MediaType, Reference};
+use spec::{Descriptor, Digest, Host, MediaType, Reference};
 
 use super::{
     house::{House, PASSWORD, Shelf, client, noise},
     wire::{Fault, Wire},
 };
 use crate::{
-    Action, Auth, Client, ClientOptions, Entries, Error, Event, Outcome, Progress, PullOptions, PushOptions, Visibility,
+    Action, Auth, Client, ClientOptions, Entries, Error, Event, Outcome, Progress, PullOptions, PushOptions, Reach,
+    Visibility,
 };
 
 fn ann() -> Auth {
@@ -201,6 +202,36 @@ async fn each_failure_says_who_and_what_to_do() {
     assert!(cutting.connections() <= 20, "a cut is not retried for ever: {}", cutting.connections());
     let local = house.client("ann").resolve(&"cats".parse().unwrap()).await.unwrap_err();
     assert_eq!(local.to_string(), "`cats:latest` names no registry");
+}
+
+#[tokio::test]
+async fn a_registry_inside_is_asked_only_where_that_was_opened() {
+    let house = House::open().await;
+    let reference = house.reference("ann/cats:v1");
+    let registry = reference.registry().unwrap().to_owned();
+    let reach = |registries: &[&str], networks: &[Host]| Reach::Public {
+        registries: registries.iter().map(|registry| (*registry).to_owned()).collect(),
+        networks: networks.to_vec(),
+    };
+    let network = |text: &str, bits| Host::Network(text.parse().unwrap(), bits);
+    for (reach, open) in [
+        (reach(&[], &[]), false),
+        (reach(&["localhost:1", "example.com"], &[network("10.0.0.0", 8), network("::1", 128)]), false),
+        (reach(&[&registry], &[]), true),
+        (reach(&[], &[network("127.0.0.0", 8), network("::1", 128)]), true),
+        (Reach::Anywhere, true),
+    ] {
+        let said = format!("{reach:?}");
+        let options = ClientOptions { reach, retries_max: 0, ..ClientOptions::default() };
+        let error = Client::new(options).resolve(&reference).await.unwrap_err();
+        match open {
+            true => assert!(matches!(error, Error::LoginNeeded { .. }), "{said}: {error}"),
+            false => {
+                assert!(error.to_string().ends_with("(loopback)"), "{said}: {error}");
+                assert!(error.hint().unwrap().contains("margay up --private-network 127.0.0.1"), "{said}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
