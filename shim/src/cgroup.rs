@@ -70,6 +70,12 @@ pub(crate) fn kind() -> Option<&'static str> {
     }
 }
 
+/// Whether the controllers are shared out among both versions, as systemd's hybrid mode may leave them. crun refuses that.
+pub(crate) fn are_shared_out() -> bool {
+    let there = fs::read_to_string(Path::new(MOUNT).join("unified/cgroup.controllers"));
+    there.is_ok_and(|names| !names.trim().is_empty())
+}
+
 /// Empties and removes `name` in every hierarchy.
 pub(crate) fn remove(name: &str) -> Result<(), Error> {
     let deadline = Instant::now() + Duration::from_secs(5);

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, runner};
+use crate::{Error, cgroup, runner};
 
 /// An OCI runtime that is installed here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,14 +107,21 @@ impl Runtime {
     /// # Errors
     /// [`Error::NoRuntime`] when there is none, [`Error::Runtime`] when the only ones there do not work.
     pub fn probe() -> Result<Self, Error> {
-        Self::probe_in(&std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into()))
+        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+        Self::probe_in(&path, cgroup::are_shared_out())
     }
 
-    fn probe_in(path: &std::ffi::OsStr) -> Result<Self, Error> {
+    fn probe_in(path: &std::ffi::OsStr, shared_out: bool) -> Result<Self, Error> {
         let mut old = None;
         let mut broken = None;
         for kind in RuntimeKind::ALL {
             let Some(program) = find(kind.name(), path) else { continue };
+            if kind == RuntimeKind::Crun && shared_out {
+                let runtime = program.display().to_string();
+                let what = "works with cgroup v1 or v2, and this host shares its controllers out among both".to_owned();
+                broken = broken.or(Some(Error::Runtime { runtime, what }));
+                continue;
+            }
             match Self::ask(kind, program) {
                 Ok(runtime) if runtime.is_current() => return Ok(runtime),
                 Ok(runtime) => old = old.or(Some(runtime)),
@@ -260,7 +267,7 @@ mod tests {
     #[test]
     fn no_runtime_names_what_to_install() {
         let empty = tempfile::tempdir().unwrap();
-        let error = Runtime::probe_in(empty.path().as_os_str()).unwrap_err();
+        let error = Runtime::probe_in(empty.path().as_os_str(), false).unwrap_err();
         assert_eq!(error.code(), "E_RUNTIME");
         assert!(error.to_string().contains("no OCI runtime"), "{error}");
         assert!(error.hint().unwrap().contains("apt-get install runc"));
@@ -278,9 +285,28 @@ mod tests {
             let program = folder.path().join("runc");
             std::fs::write(&program, script).unwrap();
             std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-            let error = Runtime::probe_in(folder.path().as_os_str()).unwrap_err();
+            let error = Runtime::probe_in(folder.path().as_os_str(), false).unwrap_err();
             assert_eq!(error.code(), "E_RUNTIME");
             assert!(error.to_string().contains(want), "{script}: {error}");
         }
+    }
+
+    #[test]
+    fn a_runtime_that_cannot_work_here_is_passed_over() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let install = |name: &str, version: &str| {
+            let program = folder.path().join(name);
+            std::fs::write(&program, format!("#!/bin/sh\necho {name} version {version}\n")).unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        install("crun", "1.28");
+        let chosen = |shared_out| Runtime::probe_in(folder.path().as_os_str(), shared_out);
+        assert_eq!(chosen(false).unwrap().kind, RuntimeKind::Crun);
+        let error = chosen(true).unwrap_err().to_string();
+        assert!(error.contains("crun") && error.contains("shares its controllers out"), "{error}");
+        install("runc", "1.1.5");
+        assert_eq!(chosen(true).unwrap().kind, RuntimeKind::Runc);
+        assert_eq!(chosen(false).unwrap().kind, RuntimeKind::Crun);
     }
 }
