@@ -9,8 +9,9 @@ mod measure; // medians, paired rounds, tables
 mod platform; // margay as a user starts it, in a home of its own
 mod plain; // the ceiling: hyper with nothing behind it
 mod load; // wrk, and what it says
+mod docker; // an engine to measure beside
 
-mod start; // `margay run hello` beside `runc run`
+mod start; // `margay run hello` beside `runc run` and `docker run`
 mod serve; // requests per second of one component
 mod files; // the cats page beside nginx
 mod idle; // resident memory of what waits

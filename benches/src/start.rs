@@ -6,40 +6,45 @@ use std::{
     time::Instant,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::{
+    docker::Docker,
     machine,
     measure::{self, Contender},
-    platform::{Margay, samples},
+    platform::Margay,
 };
 
 const ROUNDS: usize = 40;
+const ECHO: [&str; 3] = ["/bin/busybox", "echo", "hello"];
+const IMAGE: &str = "margay-bench-echo";
 
-/// `margay run hello`, `runc run` of a native hello, `docker run` where an engine answers.
+/// `margay run hello`, `runc run` and `docker run` of busybox's echo.
 pub fn run(margay: &Margay) -> Result<()> {
     margay.build("hello")?;
-    let bundles = tempfile::tempdir()?;
-    let runc = machine::peer("runc", "apt-get install runc busybox-static");
-    if runc.is_some() {
-        bundle(bundles.path())?;
+    let folder = tempfile::tempdir()?;
+    let busybox = machine::peer("busybox", "apt-get install busybox-static");
+    if let Some(busybox) = &busybox {
+        std::fs::create_dir_all(folder.path().join("rootfs/bin"))?;
+        std::fs::copy(busybox, folder.path().join("rootfs/bin/busybox"))?;
     }
+    let docker = if busybox.is_some() { Docker::find()? } else { None };
     let mut contenders =
         vec![Contender::new("margay run hello", || timed(&mut margay.command(["run", "--rm", "hello"])))];
-    if let Some(runc) = &runc {
+    if let Some(runc) = machine::peer("runc", "apt-get install runc").filter(|_| busybox.is_some()) {
+        bundle(&runc, folder.path())?;
         let mut turn = 0;
-        let bundle = bundles.path();
+        let bundle = folder.path();
         contenders.push(Contender::new("runc run (busybox echo)", move || {
             turn += 1;
             let id = format!("margay-bench-{}-{turn}", std::process::id());
-            timed(Command::new(runc).args(["run", &id]).current_dir(bundle))
+            timed(Command::new(&runc).args(["run", &id]).current_dir(bundle))
         }));
     }
-    if docker() {
-        let run = || timed(Command::new("docker").args(["run", "--rm", "hello-world"]));
-        contenders.push(Contender::new("docker run --rm hello-world", run));
-    } else {
-        println!("No Docker engine answers: docker is left out.\n");
+    if let Some(docker) = &docker {
+        docker.import(&folder.path().join("rootfs"), &serde_json::to_string(&ECHO)?, IMAGE)?;
+        let run = || timed(docker.command().args(["run", "--rm", IMAGE]));
+        contenders.push(Contender::new("docker run (busybox echo)", run));
     }
     let results = measure::in_turn(ROUNDS, contenders)?;
     let ours = results[0].1.median();
@@ -67,22 +72,14 @@ fn timed(command: &mut Command) -> Result<f64> {
     Ok(time)
 }
 
-fn docker() -> bool {
-    Command::new("docker").arg("info").output().is_ok_and(|output| output.status.success())
-}
-
 /// A runtime-spec bundle whose program is busybox's echo.
-fn bundle(folder: &Path) -> Result<()> {
-    let busybox = machine::find("busybox").context("busybox is not installed: apt-get install busybox-static")?;
-    std::fs::create_dir_all(folder.join("rootfs/bin"))?;
-    std::fs::copy(busybox, folder.join("rootfs/bin/busybox"))?;
-    let status = Command::new(machine::find("runc").context("runc")?).arg("spec").current_dir(folder).status()?;
+fn bundle(runc: &Path, folder: &Path) -> Result<()> {
+    let status = Command::new(runc).arg("spec").current_dir(folder).status()?;
     ensure!(status.success(), "runc spec failed");
     let path = folder.join("config.json");
     let mut spec: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
     spec["process"]["terminal"] = false.into();
-    spec["process"]["args"] = serde_json::json!(["/bin/busybox", "echo", "hello"]);
+    spec["process"]["args"] = serde_json::json!(ECHO);
     std::fs::write(&path, serde_json::to_vec(&spec)?)?;
-    ensure!(samples().is_dir(), "the samples are not there");
     Ok(())
 }
