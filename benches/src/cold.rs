@@ -1,32 +1,125 @@
-//! The first request after idle: no worker alive, its listener kept by the agent.
+//! The first request after idle: no worker of the task alive.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
 use crate::{
+    idle,
+    load::{self, Server},
     measure::{self, Samples},
     platform::Margay,
 };
 
 const RUNS: usize = 100;
 
-/// `margay invoke`, a task made for one request; its own clock starts when the request is there.
+/// A service of the pool that fell asleep, and `margay invoke`, a task made for one request.
 pub fn run(margay: &Margay) -> Result<()> {
     margay.build("adopt")?;
-    let mut whole = Samples::default();
+    let mut rows = Vec::new();
+    for blanks in [2, 0] {
+        let title = format!("a request to a sleeping service, {blanks} blank workers");
+        rows.push(row(&title, &sleeping(margay, blanks)?));
+    }
+    rows.push(row("`margay invoke adopt`, from exec to exit", &invoked(margay)?));
+    measure::table(["nothing of the task alive", "median (min to max)", "p99"], &rows);
+    Ok(())
+}
+
+fn row(title: &str, times: &Samples) -> [String; 3] {
+    [title.to_owned(), times.show("ms"), format!("{:.1} ms", times.quantile(0.99))]
+}
+
+/// From the first byte of a request on a new connection to the ingress, to the last one of its answer.
+fn sleeping(margay: &Margay, blanks: usize) -> Result<Samples> {
+    let (registry, ingress) = (load::free_port()?, load::free_port()?);
+    let up = Server::start(&mut margay.command([
+        "up",
+        "--registry-port",
+        &registry.to_string(),
+        "--ingress-port",
+        &ingress.to_string(),
+        "--server-port",
+        "0",
+        "--idle-after",
+        "1s",
+        "--blank-workers",
+        &blanks.to_string(),
+    ]))?;
+    let url = format!("http://adopt.cold.localhost:{ingress}/whoami");
+    serve(margay, registry)?;
+    load::wait_for(&url)?;
+    let mut times = Samples::default();
+    for run in 0..=RUNS {
+        sleep_in(up.id(), blanks)?;
+        let start = Instant::now();
+        let status = load::get(&url)?;
+        ensure!(status == 200, "{url} answered {status}");
+        if run > 0 {
+            times.push_time(start.elapsed());
+        }
+    }
+    Ok(times)
+}
+
+/// Builds, pushes and runs adopt as a service of the pool; the second time it is there already.
+fn serve(margay: &Margay, registry: u16) -> Result<()> {
+    let address = format!("localhost:{registry}");
+    wait(|| margay.run(["login", "-u", "me", &address]).is_ok()).context("cannot log in")?;
+    if margay.run(["service", "ls"])?.contains("adopt") {
+        return Ok(());
+    }
+    let image = format!("{address}/me/adopt:v1");
+    margay.run(["tag", "adopt", &image])?;
+    margay.run(["push", &image])?;
+    let folder = tempfile::tempdir()?;
+    let definition = folder.path().join("task.toml");
+    std::fs::write(&definition, DEFINITION)?;
+    margay.run(["task", "register", definition.to_str().context("a path in UTF-8")?])?;
+    margay.run(["cluster", "create", "cold"])?;
+    margay.run(["service", "create", "adopt", "--task", "adopt:1", "--cluster", "cold", "--launch-type", "pool"])?;
+    Ok(())
+}
+
+const DEFINITION: &str = r#"
+family = "adopt"
+launch_types = ["pool"]
+
+[[containers]]
+name = "adopt"
+image = "adopt:v1"
+memory_soft_bytes = 33554432
+memory_hard_bytes = 134217728
+ports = [{ container_port = 80 }]
+"#;
+
+/// Until the processes below `up` that are workers are as many as wait for a task.
+fn sleep_in(up: u32, blanks: usize) -> Result<()> {
+    let workers =
+        || idle::family(up).into_iter().filter(|pid| idle::words(*pid).is_some_and(|words| words == "worker"));
+    wait(|| workers().count() == blanks).context("the service does not fall asleep")?;
+    // What the end of the last worker left to do is not part of the next start.
+    std::thread::sleep(Duration::from_millis(100));
+    Ok(())
+}
+
+fn wait(mut done: impl FnMut() -> bool) -> Result<()> {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        ensure!(Instant::now() < until, "waited for 20 s");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn invoked(margay: &Margay) -> Result<Samples> {
+    let mut times = Samples::default();
     for run in 0..=RUNS {
         let start = Instant::now();
         margay.run(["invoke", "adopt", "--path", "/whoami"])?;
         if run > 0 {
-            whole.push_time(start.elapsed());
+            times.push_time(start.elapsed());
         }
     }
-    let row = [
-        "margay invoke adopt, from exec to exit".to_owned(),
-        whole.show("ms"),
-        format!("{:.1} ms", whole.quantile(0.99)),
-    ];
-    measure::table(["nothing alive", "median (min to max)", "p99"], &[row]);
-    Ok(())
+    Ok(times)
 }

@@ -32,14 +32,20 @@ fn rows_below(root: u32, title: &str) -> Vec<[String; 4]> {
 }
 
 fn row(pid: u32, title: &str) -> Option<[String; 4]> {
-    let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let words: Vec<_> = command.split(|byte| *byte == 0).skip(1).take(2).map(String::from_utf8_lossy).collect();
+    let words = words(pid)?;
     let status = fields(&format!("/proc/{pid}/status"));
     let smaps = fields(&format!("/proc/{pid}/smaps_rollup"));
     let private = smaps.get("Private_Dirty").copied().unwrap_or(0) + smaps.get("Private_Clean").copied().unwrap_or(0);
     let mb = |kb: u64| format!("{:.1} MB", kb as f64 / 1024.0);
     let page_tables = status.get("VmPTE").copied().unwrap_or(0);
-    Some([format!("{title}: {}", words.join(" ").trim()), mb(*status.get("VmRSS")?), mb(private), mb(page_tables)])
+    Some([format!("{title}: {words}"), mb(*status.get("VmRSS")?), mb(private), mb(page_tables)])
+}
+
+/// The first two arguments of a process.
+pub fn words(pid: u32) -> Option<String> {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let words: Vec<_> = command.split(|byte| *byte == 0).skip(1).take(2).map(String::from_utf8_lossy).collect();
+    Some(words.join(" ").trim().to_owned())
 }
 
 fn fields(path: &str) -> BTreeMap<String, u64> {
@@ -53,7 +59,7 @@ fn fields(path: &str) -> BTreeMap<String, u64> {
 }
 
 /// `root` and everything below it.
-fn family(root: u32) -> Vec<u32> {
+pub fn family(root: u32) -> Vec<u32> {
     let parents: Vec<(u32, u32)> = std::fs::read_dir("/proc")
         .into_iter()
         .flatten()
