@@ -150,6 +150,14 @@ fn volume_name(index: usize, source: &MountSource) -> spec::VolumeName {
     }
 }
 
+/// A place for an instance costs a stack with a guard page before anything runs, and a command needs one.
+fn spawn_options(world: World) -> runtime::SpawnOptions {
+    match world {
+        World::Command => runtime::SpawnOptions { instances_max: 1, ..Default::default() },
+        World::Http => runtime::SpawnOptions::default(),
+    }
+}
+
 impl Launch {
     /// Lets wants and grants meet.
     ///
@@ -282,7 +290,7 @@ impl Launch {
                 let failed = |error: runtime::Error| self.failed(folder, chain(&error), error.hint());
                 let blank = match blank {
                     Some(blank) => blank,
-                    None => runtime::Blank::spawn(&Default::default()).map_err(failed)?,
+                    None => runtime::Blank::spawn(&spawn_options(assignment.world)).map_err(failed)?,
                 };
                 Ok(Running::wasm(blank.assign(assignment, broker.of(&self.container.owner)).map_err(failed)?))
             }
