@@ -97,8 +97,9 @@ pub fn invoke(home: &Home, request: InvokeRequest, mut preparing: impl FnMut()) 
     runtime.block_on(async {
         // Before there is a folder: from here on a signal ends the request and not us, so that the folder is removed.
         let mut asked_to_stop = Asked::listen()?;
+        let blank = launch.blank(1);
         let owned = create(home, &request, &launch)?;
-        let outcome = run(home, request, &launch, &owned, &mut asked_to_stop).await;
+        let outcome = run(home, request, &launch, blank, &owned, &mut asked_to_stop).await;
         owned.remove()?;
         outcome
     })
@@ -169,6 +170,7 @@ async fn run(
     home: &Home,
     request: InvokeRequest,
     launch: &Launch,
+    blank: Option<runtime::Blank>,
     owned: &Owned,
     asked_to_stop: &mut Asked,
 ) -> Result<InvokeOutcome> {
@@ -180,7 +182,7 @@ async fn run(
     let listener = UnixListener::bind(&short).map_err(Error::file("make socket", &path))?;
     let doors = Doors { published: Vec::new(), ingress: vec![(port, listener)] };
     let broker = runtime::Broker::new(request.private_networks.iter().map(|network| network.host()));
-    let mut running = launch.start(home, owned.folder(), &doors, Streams::default(), &broker, None).await?;
+    let mut running = launch.start(home, owned.folder(), &doors, Streams::default(), &broker, blank).await?;
     let mut status = Status::starting(ProcessId::this());
     status.phase = Phase::Running;
     status.process = running.process();

@@ -150,14 +150,6 @@ fn volume_name(index: usize, source: &MountSource) -> spec::VolumeName {
     }
 }
 
-/// A place for an instance costs a stack with a guard page before anything runs, and a command needs one.
-fn spawn_options(world: World) -> runtime::SpawnOptions {
-    match world {
-        World::Command => runtime::SpawnOptions { instances_max: 1, ..Default::default() },
-        World::Http => runtime::SpawnOptions::default(),
-    }
-}
-
 impl Launch {
     /// Lets wants and grants meet.
     ///
@@ -183,6 +175,15 @@ impl Launch {
             limits.wall_time_max = container.wall_time_max;
         }
         Ok(Self { container, args, effective, limits, kind, ready })
+    }
+
+    /// A worker for so many requests at once, which makes itself ready while its task gets a folder. None for a native
+    /// image, and none when it cannot be had: the start tries again, and names why.
+    pub fn blank(&self, requests_max: u32) -> Option<runtime::Blank> {
+        match &self.ready {
+            Ready::Wasm { prepared, .. } => spawn(prepared.facts.world, requests_max).ok(),
+            Ready::Native { .. } => None,
+        }
     }
 
     /// Whether it answers requests, a fresh instance for each, so that nobody misses it while there are none.
@@ -290,7 +291,7 @@ impl Launch {
                 let failed = |error: runtime::Error| self.failed(folder, chain(&error), error.hint());
                 let blank = match blank {
                     Some(blank) => blank,
-                    None => runtime::Blank::spawn(&spawn_options(assignment.world)).map_err(failed)?,
+                    None => spawn(assignment.world, assignment.limits.concurrency_max).map_err(failed)?,
                 };
                 Ok(Running::wasm(blank.assign(assignment, broker.of(&self.container.owner)).map_err(failed)?))
             }
@@ -429,6 +430,15 @@ impl Launch {
             orphan: if container.adoptable { shim::Orphan::Keep } else { shim::Orphan::Stop },
         })
     }
+}
+
+/// A place for an instance costs a stack with a guard page before anything runs, and a command needs one.
+fn spawn(world: World, requests_max: u32) -> Result<runtime::Blank, runtime::Error> {
+    let instances_max = match world {
+        World::Command => 1,
+        World::Http => requests_max,
+    };
+    runtime::Blank::spawn(&runtime::SpawnOptions { instances_max, ..Default::default() })
 }
 
 /// Each secret that some line grants, and whether as a variable.

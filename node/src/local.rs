@@ -38,6 +38,7 @@ pub(crate) fn run_with(
     mut watch: impl FnMut(Note),
 ) -> Result<RunOutcome> {
     let launch = decide(home, &request, &mut watch)?;
+    let blank = launch.blank(launch.limits.concurrency_max);
     let owned = create(home, &request, &launch)?;
     // One thread and no timer wheel that nobody needs: a runtime like this is there in a tenth of a millisecond.
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -45,7 +46,7 @@ pub(crate) fn run_with(
         .build()
         .map_err(|source| Error::System { verb: "start a runtime", source })?;
     let mut status = Status::starting(ProcessId::this());
-    let ran = runtime.block_on(supervise(home, &request, &launch, &owned, streams, &mut status, &mut watch));
+    let ran = runtime.block_on(supervise(home, &request, &launch, &owned, (streams, blank), &mut status, &mut watch));
     let ended = match ran {
         Ok(ended) => ended,
         Err(error) => {
@@ -132,14 +133,14 @@ async fn supervise(
     request: &RunRequest,
     launch: &Launch,
     owned: &Owned,
-    streams: Streams,
+    (streams, blank): (Streams, Option<runtime::Blank>),
     status: &mut Status,
     watch: &mut impl FnMut(Note),
 ) -> Result<Ended> {
     let mut asked_to_stop = Asked::listen()?;
     let doors = Doors { published: launch.open_ports().map_err(|e| name_owner(home, e))?, ingress: Vec::new() };
     let broker = runtime::Broker::new(request.private_networks.iter().map(|network| network.host()));
-    let mut running = launch.start(home, owned.folder(), &doors, streams, &broker, None).await?;
+    let mut running = launch.start(home, owned.folder(), &doors, streams, &broker, blank).await?;
     status.process = running.process();
     status.ports = doors.ports();
     owned.write_status(status)?;
