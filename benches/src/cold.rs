@@ -32,22 +32,9 @@ fn row(title: &str, times: &Samples) -> [String; 3] {
 
 /// From the first byte of a request on a new connection to the ingress, to the last one of its answer.
 fn sleeping(margay: &Margay, blanks: usize) -> Result<Samples> {
-    let (registry, ingress) = (load::free_port()?, load::free_port()?);
-    let up = Server::start(&mut margay.command([
-        "up",
-        "--registry-port",
-        &registry.to_string(),
-        "--ingress-port",
-        &ingress.to_string(),
-        "--server-port",
-        "0",
-        "--idle-after",
-        "1s",
-        "--blank-workers",
-        &blanks.to_string(),
-    ]))?;
-    let url = format!("http://adopt.cold.localhost:{ingress}/whoami");
+    let (up, registry, ingress) = up(margay, &["--idle-after", "1s", "--blank-workers", &blanks.to_string()])?;
     serve(margay, registry)?;
+    let url = url(ingress);
     load::wait_for(&url)?;
     let mut times = Samples::default();
     for run in 0..=RUNS {
@@ -62,8 +49,21 @@ fn sleeping(margay: &Margay, blanks: usize) -> Result<Samples> {
     Ok(times)
 }
 
-/// Builds, pushes and runs adopt as a service of the pool; the second time it is there already.
-fn serve(margay: &Margay, registry: u16) -> Result<()> {
+/// A platform, and the ports of its registry and its ingress.
+pub fn up(margay: &Margay, more: &[&str]) -> Result<(Server, u16, u16)> {
+    let (registry, ingress) = (load::free_port()?, load::free_port()?);
+    let (registry_port, ingress_port) = (registry.to_string(), ingress.to_string());
+    let up = ["up", "--server-port", "0", "--registry-port", &registry_port, "--ingress-port", &ingress_port];
+    Ok((Server::start(margay.command(up).args(more))?, registry, ingress))
+}
+
+/// Where the ingress serves it.
+pub fn url(ingress: u16) -> String {
+    format!("http://adopt.cold.localhost:{ingress}/whoami")
+}
+
+/// Pushes adopt, and runs it as a service of the pool; the second time it is there already.
+pub fn serve(margay: &Margay, registry: u16) -> Result<()> {
     let address = format!("localhost:{registry}");
     wait(|| margay.run(["login", "-u", "me", &address]).is_ok()).context("cannot log in")?;
     if margay.run(["service", "ls"])?.contains("adopt") {

@@ -1,16 +1,20 @@
 //! Resident memory of what only waits.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 
 use crate::{
+    cold,
     load::{self, Server},
     measure,
     platform::Margay,
 };
 
-/// A worker that has answered, and the processes of an idle `margay up`.
+/// Idle is what is measured.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// A worker that has answered, and the processes of `margay up`, before and after it ran a service.
 pub fn run(margay: &Margay) -> Result<()> {
     margay.build("httpd")?;
     let port = load::free_port()?;
@@ -18,9 +22,18 @@ pub fn run(margay: &Margay) -> Result<()> {
     load::wait_for(&format!("http://127.0.0.1:{port}/"))?;
     let mut rows = rows_below(single.id(), "margay run httpd");
     drop(single);
-    let up = Server::start(&mut margay.command(["up", "--registry-port", "0", "--ingress-port", "0"]))?;
-    std::thread::sleep(std::time::Duration::from_secs(5)); // idle is what is measured
+    let (up, registry, ingress) = cold::up(margay, &[])?;
+    std::thread::sleep(IDLE);
     rows.extend(rows_below(up.id(), "margay up"));
+    margay.build("adopt")?;
+    cold::serve(margay, registry)?;
+    let url = cold::url(ingress);
+    load::wait_for(&url)?;
+    for _ in 0..500 {
+        load::get(&url)?;
+    }
+    std::thread::sleep(IDLE);
+    rows.extend(rows_below(up.id(), "after a service"));
     measure::table(["process", "resident", "of it private", "page tables"], &rows);
     Ok(())
 }
