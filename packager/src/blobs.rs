@@ -2,9 +2,9 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
 };
 
+use rustix::rand::GetRandomFlags;
 use spec::{Algorithm, Descriptor, Digest, Hasher};
 
 use crate::error::{Error, io_error};
@@ -81,19 +81,32 @@ impl Blobs {
     }
 
     pub(crate) fn writer(&self, algorithm: Algorithm) -> Result<BlobWriter, Error> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let (file, temporary) = self.temporary()?;
+        let hasher = Some(HasherBox(Hasher::new(algorithm)));
+        Ok(BlobWriter { blobs: self.clone(), file, temporary, hasher, size: 0 })
+    }
+
+    /// A new file whose name nobody else has. Several containers may share this folder, each with processes of the same
+    /// numbers, so chance alone tells their files apart. What a killed process leaves is swept by `prune`.
+    fn temporary(&self) -> Result<(File, Temporary), Error> {
         let folder = self.temporary_folder();
         fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
-        let name = format!("{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
-        let path = folder.join(name);
-        let file = File::options().create_new(true).read(true).write(true).open(&path).or_else(|_| {
-            // Left by a process of the same number that was killed.
-            fs::remove_file(&path)?;
-            File::options().create_new(true).read(true).write(true).open(&path)
-        });
-        let file = file.map_err(io_error("create", &path))?;
-        let hasher = Some(HasherBox(Hasher::new(algorithm)));
-        Ok(BlobWriter { blobs: self.clone(), file, temporary: Temporary(path), hasher, size: 0 })
+        let mut random = [0; 16];
+        rustix::rand::getrandom(&mut random, GetRandomFlags::empty())
+            .map_err(|errno| io_error("name a file in", &folder)(errno.into()))?;
+        let path = folder.join(format!("{:032x}", u128::from_ne_bytes(random)));
+        let file = File::options().create_new(true).read(true).write(true).open(&path);
+        Ok((file.map_err(io_error("create", &path))?, Temporary(path)))
+    }
+
+    /// Writes `path`, which is in this layout, so that a reader sees the old bytes or the new ones, and a power cut leaves
+    /// one of the two. The caller keeps `prune` away.
+    pub(crate) fn replace_file(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let (mut file, temporary) = self.temporary()?;
+        let written =
+            file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary.0, path));
+        written.map_err(io_error("write", path))?;
+        sync_folder(path.parent().unwrap_or(Path::new(".")))
     }
 
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<Digest, Error> {
@@ -172,18 +185,6 @@ pub(crate) fn scratch_file(blobs: &Blobs) -> Result<File, Error> {
 /// Makes what was renamed into `folder` survive a power cut.
 pub(crate) fn sync_folder(folder: &Path) -> Result<(), Error> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error("sync", folder))
-}
-
-/// Writes `path` so that a reader sees the old bytes or the new ones, and a power cut leaves one of the two.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let temporary = folder.join(name);
-    let mut file = File::create(&temporary).map_err(io_error("create", &temporary))?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
-    written.map_err(io_error("write", path))?;
-    sync_folder(folder)
 }
 
 /// At most `bytes_max` of a file.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use spec::{Algorithm, Digest, Hasher};
 
 use crate::{
-    blobs::{read_file, replace_file},
+    blobs::{Blobs, read_file},
     layout::Layout,
     tarball::Written,
 };
@@ -14,6 +14,7 @@ use crate::{
 /// that nothing is known.
 pub(crate) struct Cache {
     dir: PathBuf,
+    blobs: Blobs,
 }
 
 /// Part of every key: what was found out by another version's rules is not found.
@@ -42,7 +43,7 @@ pub(crate) struct StoredFacts {
 
 impl Cache {
     pub(crate) fn of(layout: &Layout) -> Self {
-        Self { dir: layout.dir().join("cache") }
+        Self { dir: layout.dir().join("cache"), blobs: layout.blobs().clone() }
     }
 
     /// A key from everything that `feed` takes in.
@@ -100,7 +101,8 @@ impl Cache {
     }
 
     fn write(&self, key: &str, bytes: &[u8]) {
-        let stored = fs::create_dir_all(&self.dir).is_ok() && replace_file(&self.dir.join(key), bytes).is_ok();
+        let stored =
+            fs::create_dir_all(&self.dir).is_ok() && self.blobs.replace_file(&self.dir.join(key), bytes).is_ok();
         if !stored {
             tracing::debug!(key, "the build cache cannot be written");
         }

@@ -10,7 +10,7 @@ use rustix::fs::FlockOperation;
 use spec::{Algorithm, Descriptor, Digest, Index, Manifest, MediaType, Platform, Reference};
 
 use crate::{
-    blobs::{BlobWriter, Blobs, read_file, replace_file},
+    blobs::{BlobWriter, Blobs, read_file},
     error::{Error, io_error},
 };
 
@@ -77,7 +77,8 @@ impl Layout {
         if !marker.exists() {
             let folder = layout.blobs.folder(Algorithm::Sha256);
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io_error("create", &folder))?;
-            replace_file(&marker, OCI_LAYOUT)?;
+            let _hold = layout.hold()?;
+            layout.blobs.replace_file(&marker, OCI_LAYOUT)?;
         }
         Ok(layout)
     }
@@ -321,6 +322,7 @@ impl Layout {
     }
 
     fn update(&self, change: impl FnOnce(&mut Index)) -> Result<(), Error> {
+        let _hold = self.hold()?;
         let _alone = self.lock("index.lock", FlockOperation::LockExclusive)?;
         let mut index = self.read_index()?;
         let before = index.clone();
@@ -329,7 +331,7 @@ impl Layout {
             true => Ok(()),
             false => {
                 let bytes = serde_json::to_vec_pretty(&index).expect("an index has string keys only");
-                replace_file(&self.dir.join("index.json"), &bytes)
+                self.blobs.replace_file(&self.dir.join("index.json"), &bytes)
             }
         }
     }

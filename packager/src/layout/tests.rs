@@ -94,6 +94,20 @@ fn a_blob_is_there_whole_or_not_at_all() {
     assert_eq!(layout.read_blob(&Descriptor::of("a/b", b"cats"), 10).unwrap(), b"cats");
 }
 
+/// Containers that share a folder have processes of the same numbers.
+#[test]
+fn a_half_written_file_of_another_process_is_left_alone() {
+    let (_dir, layout) = layout();
+    let tmp = layout.dir().join("tmp");
+    fs::create_dir_all(&tmp).unwrap();
+    let theirs: Vec<_> = (0..64).map(|n| tmp.join(format!("{}-{n}", std::process::id()))).collect();
+    theirs.iter().for_each(|path| fs::write(path, "theirs").unwrap());
+    layout.tag(&name("cats"), &image(&layout, "1")).unwrap();
+    assert!(theirs.iter().all(|path| fs::read(path).unwrap() == b"theirs"));
+    assert_eq!(layout.prune().unwrap(), Pruned::default());
+    assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0); // nobody is at work while it has the lock
+}
+
 #[test]
 fn a_blob_that_changed_on_disk_is_not_given_out() {
     let (_dir, layout) = layout();
