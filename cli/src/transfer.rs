@@ -116,8 +116,8 @@ impl BlobSource for Shelf {
 
 impl BlobSink for Shelf {
     fn has(&self, digest: &Digest) -> bool {
-        // A blob is whole as soon as it is visible, so its name is enough.
-        self.layout.blob_path(digest).is_file()
+        // Read and compared: "pull it again" is what we say about a blob that was damaged on disk.
+        self.layout.has_intact_blob(digest)
     }
 
     fn create(&self, blob: &Descriptor) -> io::Result<Box<dyn BlobWriter>> {

@@ -22,8 +22,6 @@ pub(crate) struct Assembly<'a> {
     pub(crate) cache: &'a Cache,
     /// Seconds since 1970 that every file and config gets.
     pub(crate) source_date: u64,
-    /// Look at what earlier builds found out.
-    pub(crate) reuse: bool,
     /// The clock, to tell files that may still change from those that are settled.
     pub(crate) now_ns: i128,
 }
@@ -192,9 +190,7 @@ impl Assembly<'_> {
         newest_change_ns: Option<i128>,
         write: impl FnOnce() -> Result<Written, Error>,
     ) -> Result<(Written, bool), Error> {
-        if self.reuse
-            && let Some(written) = self.cache.layer(self.layout, key)
-        {
+        if let Some(written) = self.cache.layer(self.layout, key) {
             return Ok((written, true));
         }
         let written = write()?;

@@ -33,6 +33,17 @@ impl std::fmt::Debug for HasherBox {
     }
 }
 
+impl Write for HasherBox {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.update(buf);
+        Ok(buf.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Removes its file unless it was renamed away.
 #[derive(Debug)]
 struct Temporary(PathBuf);
@@ -73,6 +84,13 @@ impl Blobs {
         })
     }
 
+    /// Whether the blob is here with the bytes that its name says. Reads all of it.
+    pub(crate) fn is_intact(&self, digest: &Digest) -> bool {
+        let Ok(mut file) = self.open(digest) else { return false };
+        let mut hasher = HasherBox(Hasher::new(digest.algorithm()));
+        io::copy(&mut file, &mut hasher).is_ok() && hasher.0.finish() == *digest
+    }
+
     /// The bytes of `descriptor`, proven, at most `bytes_max`.
     pub(crate) fn read(&self, descriptor: &Descriptor, bytes_max: u64) -> Result<Vec<u8>, Error> {
         let file = self.open(&descriptor.digest)?;
@@ -109,9 +127,10 @@ impl Blobs {
         sync_folder(path.parent().unwrap_or(Path::new(".")))
     }
 
+    /// Stores `bytes`, unless they are there already: compared, because what is on a disk can rot.
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = Digest::of(bytes);
-        if !self.has(&digest, bytes.len() as u64) {
+        if !read_file(&self.path(&digest), bytes.len() as u64).is_ok_and(|there| there == bytes) {
             let mut writer = self.writer(Algorithm::Sha256)?;
             writer.write_all(bytes).map_err(io_error("write", &writer.temporary.0))?;
             writer.finish()?;
@@ -148,14 +167,13 @@ impl BlobWriter {
     }
 
     fn publish(self, digest: Digest) -> Result<(Digest, u64), Error> {
+        // Also over a blob of that name: these bytes are proven, and those may have rotted.
         let path = self.blobs.path(&digest);
-        if !self.blobs.has(&digest, self.size) {
-            let folder = self.blobs.folder(digest.algorithm());
-            fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
-            self.file.sync_all().map_err(io_error("sync", &self.temporary.0))?;
-            fs::rename(&self.temporary.0, &path).map_err(io_error("rename", &path))?;
-            sync_folder(&folder)?;
-        }
+        let folder = self.blobs.folder(digest.algorithm());
+        fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
+        self.file.sync_all().map_err(io_error("sync", &self.temporary.0))?;
+        fs::rename(&self.temporary.0, &path).map_err(io_error("rename", &path))?;
+        sync_folder(&folder)?;
         Ok((digest, self.size))
     }
 }

@@ -74,12 +74,11 @@ pub fn build(build: &Build<'_>) -> Result<Built, Error> {
     let started = Instant::now();
     let _hold = build.layout.hold()?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let cache = Cache::of(build.layout);
+    let cache = Cache::of(build.layout, build.reuse);
     let assembly = Assembly {
         layout: build.layout,
         cache: &cache,
         source_date: build.source_date,
-        reuse: build.reuse,
         now_ns: i128::try_from(now.as_nanos()).unwrap_or(i128::MAX),
     };
     let made = make(build, &assembly)?;

@@ -15,6 +15,8 @@ use crate::{
 pub(crate) struct Cache {
     dir: PathBuf,
     blobs: Blobs,
+    /// Whether anything may be looked up; what is found out is written down in any case.
+    reuse: bool,
 }
 
 /// Part of every key: what was found out by another version's rules is not found.
@@ -42,8 +44,8 @@ pub(crate) struct StoredFacts {
 }
 
 impl Cache {
-    pub(crate) fn of(layout: &Layout) -> Self {
-        Self { dir: layout.dir().join("cache"), blobs: layout.blobs().clone() }
+    pub(crate) fn of(layout: &Layout, reuse: bool) -> Self {
+        Self { dir: layout.dir().join("cache"), blobs: layout.blobs().clone(), reuse }
     }
 
     /// A key from everything that `feed` takes in.
@@ -97,7 +99,7 @@ impl Cache {
     }
 
     fn read(&self, key: &str) -> Option<Vec<u8>> {
-        read_file(&self.dir.join(key), ENTRY_BYTES_MAX).ok()
+        self.reuse.then(|| read_file(&self.dir.join(key), ENTRY_BYTES_MAX).ok()).flatten()
     }
 
     fn write(&self, key: &str, bytes: &[u8]) {

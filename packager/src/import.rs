@@ -80,7 +80,7 @@ fn import_folder(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
 }
 
 fn copy_blob(layout: &Layout, source: &Layout, blob: &Descriptor) -> Result<(), Error> {
-    if layout.has_blob(&blob.digest, blob.size) {
+    if layout.has_intact_blob(&blob.digest) {
         return Ok(());
     }
     let mut writer = layout.blob_writer(blob.digest.algorithm())?;

@@ -112,6 +112,12 @@ impl Layout {
     /// # Errors
     /// [`Error::NoBlob`].
     pub fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
+    /// Whether there is a blob of that name with the bytes of that name. Reads all of it: for whoever is about to bring
+    /// it, and would heal one that was damaged on disk.
+    pub fn has_intact_blob(&self, digest: &Digest) -> bool {
+        self.blobs.is_intact(digest)
+    }
+
         self.blobs.open(digest)
     }
 

@@ -67,12 +67,13 @@ fn append(tar: &mut impl Write, path: &str, item: &Item, mtime: u64, spool: &mut
     let name = if kind == b'5' { format!("{path}/") } else { path.to_owned() };
     headers(tar, &name, kind, mode, size, target, mtime).map_err(failed)?;
     let Item::File { source, .. } = item else { return Ok(()) };
-    let mut content = spool.open(source)?.take(size);
-    let copied = io::copy(&mut content, tar).map_err(io_error("read", path))?;
-    if copied != size {
+    let mut content = spool.open(source)?;
+    let copied = io::copy(&mut content.by_ref().take(size), tar).map_err(io_error("read", path))?;
+    // One more byte asked for: the end is where a blob's digest is compared.
+    if copied != size || content.read(&mut [0]).map_err(io_error("read", path))? != 0 {
         return Err(Error::Context {
             path: path.to_owned(),
-            why: "became shorter while the image was built".to_owned(),
+            why: "changed its size while the image was built".to_owned(),
         });
     }
     let padding = (size.next_multiple_of(512) - size) as usize;

@@ -30,6 +30,14 @@ impl Workbench {
         self
     }
 
+    /// What has just been written may change again within one tick of the clock, and is not remembered.
+    fn settle(&self) {
+        let settled = SystemTime::now() + Duration::from_millis(60);
+        while SystemTime::now() < settled {
+            std::thread::yield_now();
+        }
+    }
+
     fn build(&self) -> Result<Built, Error> {
         self.build_with(|_| {})
     }
@@ -136,11 +144,7 @@ fn a_second_build_reuses_every_layer_and_one_with_a_change_only_the_others() {
     let bench = Workbench::new();
     bench.put("app.wasm", wasm()).put("www/index.html", "cats");
     let dockerfile = "FROM scratch\nCOPY app.wasm /\nCOPY www /srv/www/\nENTRYPOINT [\"/app.wasm\"]\n";
-    // What has just been written may change again within one tick of the clock, and is not remembered.
-    let settled = SystemTime::now() + Duration::from_millis(60);
-    while SystemTime::now() < settled {
-        std::thread::yield_now();
-    }
+    bench.settle();
     let first = bench.dockerfile(dockerfile).unwrap();
     let again = bench.build().unwrap();
     assert_eq!(first.descriptor, again.descriptor);
@@ -422,6 +426,60 @@ fn a_program_alone_becomes_a_cncf_artifact() {
 }
 
 #[test]
+fn a_base_that_was_damaged_on_disk_is_not_built_upon() {
+    let bench = Workbench::new();
+    bench.put("hello.wasm", wasm()).put("x", "X");
+    let base = bench.build().unwrap();
+    assert_eq!(base.references, ["context".parse().unwrap()]);
+    bench.put("Dockerfile", "FROM context\nCOPY x /x\n");
+    let tags = || vec!["above".parse().unwrap()];
+    bench.build_with(|input| input.tags = tags()).unwrap();
+    // The program of an artifact is its layer; one bit of it turns.
+    let path = bench.layout.blob_path(&base.layers[0].digest);
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let again = |reuse| bench.build_with(|input| (input.tags, input.reuse) = (tags(), reuse));
+    let error = told(&again(false).unwrap_err());
+    assert!(error.contains("are not those of"), "{error}");
+    // Built again, the base is whole again, and so is what stands on it.
+    fs::remove_file(bench.context().join("Dockerfile")).unwrap();
+    bench.build_with(|input| input.reuse = false).unwrap();
+    bench.put("Dockerfile", "FROM context\nCOPY x /x\n");
+    again(false).unwrap();
+}
+
+#[test]
+fn a_build_without_the_cache_looks_at_none_of_it() {
+    let bench = Workbench::new();
+    bench.put("app.wasm", wasm()).put("x", "X");
+    bench.put("Dockerfile", "FROM scratch\nCOPY app.wasm /\nENTRYPOINT [\"/app.wasm\"]\n");
+    bench.build_with(|input| input.tags = vec!["base".parse().unwrap()]).unwrap();
+    bench.put("Dockerfile", "FROM base\nCOPY app.wasm /other\nENTRYPOINT [\"/other\"]\n");
+    bench.settle();
+    let first = bench.build().unwrap();
+    // Whatever stands in the cache now is a lie, of the form that each of its kinds has.
+    let cache = bench.layout.dir().join("cache");
+    for entry in fs::read_dir(&cache).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if name.starts_with("facts-") {
+            let text = fs::read_to_string(&path).unwrap();
+            fs::write(&path, text.replace("proc_exit", "proc_lies")).unwrap();
+        } else if name.starts_with("index-") {
+            let mut lie = image::FileIndexBuilder::new();
+            lie.end_layer();
+            fs::write(&path, lie.finish().unwrap().to_bytes()).unwrap();
+        }
+    }
+    let plain = bench.build_with(|input| input.reuse = false).unwrap();
+    assert_eq!(plain.descriptor, first.descriptor);
+    assert_eq!(plain.facts, first.facts);
+    // And it has put the truth back.
+    assert_eq!(bench.build().unwrap().facts, first.facts);
+}
+
+#[test]
 fn margay_toml_describes_an_app() {
     let bench = Workbench::new();
     bench.put("api.wasm", wasm()).put("public/index.html", "cats").put("one", "1");
@@ -615,7 +673,7 @@ fn no_dockerfile_makes_it_panic() {
         }
         // Into the parts that write nothing: thousands of images would only wear out the disk.
         let context = Context::open(&bench.context(), None).unwrap();
-        let cache = Cache::of(&bench.layout);
+        let cache = Cache::of(&bench.layout, true);
         let mut spool = Spool::new(bench.layout.blobs(), Some(&context));
         let input = Input {
             file: "Dockerfile".to_owned(),

@@ -134,3 +134,21 @@ fn names_given_at_the_same_time_are_all_kept() {
     });
     assert_eq!(layout.list().unwrap().len(), 40);
 }
+#[test]
+fn a_blob_that_was_damaged_on_disk_is_healed_by_bringing_it_again() {
+    let (_dir, layout) = layout();
+    let (digest, described) = (Digest::of(b"cats"), Descriptor::of("a/b", b"cats"));
+    let damage = || fs::write(layout.blob_path(&digest), b"dogs").unwrap();
+    layout.write_blob(b"cats").unwrap();
+    assert!(layout.has_intact_blob(&digest));
+    damage();
+    assert!(layout.has_blob(&digest, 4) && !layout.has_intact_blob(&digest));
+    layout.write_blob(b"cats").unwrap();
+    assert_eq!(layout.read_blob(&described, 10).unwrap(), b"cats");
+    damage();
+    let mut writer = layout.blob_writer(Algorithm::Sha256).unwrap();
+    writer.write_all(b"cats").unwrap();
+    writer.finish_as(&digest).unwrap();
+    assert_eq!(layout.read_blob(&described, 10).unwrap(), b"cats");
+}
+
