@@ -23,6 +23,11 @@ pub(crate) const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 /// 50 000 images of 600 bytes each.
 const INDEX_BYTES_MAX: u64 = 32 << 20;
 
+/// An index in an index in …: as deep as a pull follows them, so that whatever was pulled can be tidied up.
+const DEPTH_MAX: usize = 4;
+/// Far more platforms than there are, and as many as a pull takes.
+const MANIFESTS_MAX: usize = 1000;
+
 /// A folder of images: an OCI layout, usable by every other tool that reads one.
 ///
 /// Readers take no lock: blobs are immutable, and the table of names is replaced in one rename.
@@ -107,17 +112,17 @@ impl Layout {
         self.blobs.has(digest, size)
     }
 
-    /// Opens a blob. Its bytes are not checked: compare while reading (`image::Verified`).
-    ///
-    /// # Errors
-    /// [`Error::NoBlob`].
-    pub fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
     /// Whether there is a blob of that name with the bytes of that name. Reads all of it: for whoever is about to bring
     /// it, and would heal one that was damaged on disk.
     pub fn has_intact_blob(&self, digest: &Digest) -> bool {
         self.blobs.is_intact(digest)
     }
 
+    /// Opens a blob. Its bytes are not checked: compare while reading (`image::Verified`).
+    ///
+    /// # Errors
+    /// [`Error::NoBlob`].
+    pub fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
         self.blobs.open(digest)
     }
 
@@ -211,30 +216,43 @@ impl Layout {
         Ok(named.map(|(reference, descriptor)| self.describe(reference, descriptor)).collect())
     }
 
-    /// The manifests under `descriptor`: itself, or the entries of an index that are here.
+    /// The manifests under `descriptor`: itself, or the entries of an index (and of those in it) that are here.
     ///
     /// # Errors
     /// [`Error::Image`] when it is malformed.
     pub fn manifests(&self, descriptor: &Descriptor) -> Result<Vec<(Descriptor, Manifest)>, Error> {
-        let malformed =
-            |source| Error::Image { whose: format!("the image `{}` cannot be used", descriptor.digest), source };
+        let documents = self.documents(descriptor)?.into_iter();
+        Ok(documents.filter_map(|(entry, manifest)| Some((entry, manifest?))).collect())
+    }
+
+    /// The manifests and indexes under `descriptor` that are here, itself included, each once. An index stands behind
+    /// what it names.
+    fn documents(&self, descriptor: &Descriptor) -> Result<Vec<(Descriptor, Option<Manifest>)>, Error> {
+        let mut found = Found { root: descriptor.digest, documents: Vec::new(), seen: HashSet::new() };
+        self.find_documents(descriptor, 0, &mut found)?;
+        Ok(found.documents)
+    }
+
+    fn find_documents(&self, descriptor: &Descriptor, depth: usize, found: &mut Found) -> Result<(), Error> {
+        let root = found.root;
+        let malformed = |source| Error::Image { whose: format!("the image `{root}` cannot be used"), source };
+        let too_many = |why: &str| malformed(image::Error::Malformed { document: "index", why: why.to_owned() });
+        if !found.seen.insert(descriptor.digest) {
+            return Ok(());
+        }
+        if depth >= DEPTH_MAX || found.seen.len() > MANIFESTS_MAX {
+            return Err(too_many("it names too many manifests"));
+        }
         match image::parse_document(&self.read_blob(descriptor, DOCUMENT_BYTES_MAX)?).map_err(malformed)? {
-            image::Document::Manifest(manifest) => Ok(vec![(descriptor.clone(), manifest)]),
+            image::Document::Manifest(manifest) => found.documents.push((descriptor.clone(), Some(manifest))),
             image::Document::Index(index) => {
-                let here = index.manifests.iter().filter(|entry| self.blobs.has(&entry.digest, entry.size));
-                here.map(|entry| {
-                    let bytes = self.read_blob(entry, DOCUMENT_BYTES_MAX)?;
-                    match image::parse_document(&bytes).map_err(malformed)? {
-                        image::Document::Manifest(manifest) => Ok((entry.clone(), manifest)),
-                        image::Document::Index(_) => Err(malformed(image::Error::Malformed {
-                            document: "index",
-                            why: "it has an index inside".to_owned(),
-                        })),
-                    }
-                })
-                .collect()
+                for entry in index.manifests.iter().filter(|entry| self.blobs.has(&entry.digest, entry.size)) {
+                    self.find_documents(entry, depth + 1, found)?;
+                }
+                found.documents.push((descriptor.clone(), None));
             }
         }
+        Ok(())
     }
 
     /// Every blob of the image at `descriptor`, its own included, each once: what to push, in an order in which nothing
@@ -244,13 +262,13 @@ impl Layout {
     /// [`Error::Image`] when it is malformed.
     pub fn closure(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>, Error> {
         let mut all = Vec::new();
-        let manifests = self.manifests(descriptor)?;
-        for (entry, manifest) in manifests {
-            all.extend(manifest.layers);
-            all.extend(manifest.config);
+        for (entry, manifest) in self.documents(descriptor)? {
+            if let Some(manifest) = manifest {
+                all.extend(manifest.layers);
+                all.extend(manifest.config);
+            }
             all.push(entry);
         }
-        all.push(descriptor.clone());
         let mut seen = HashSet::new();
         all.retain(|blob| seen.insert(blob.digest));
         Ok(all)
@@ -308,13 +326,19 @@ impl Layout {
     /// # Errors
     /// [`Error::Image`] when there is nothing for us.
     pub fn choose(&self, descriptor: &Descriptor, native: &[Platform]) -> Result<Descriptor, Error> {
-        let bytes = self.read_blob(descriptor, DOCUMENT_BYTES_MAX)?;
         let wrong =
             |source| Error::Image { whose: format!("the image `{}` cannot be used", descriptor.digest), source };
-        match image::parse_document(&bytes).map_err(wrong)? {
-            image::Document::Manifest(_) => Ok(descriptor.clone()),
-            image::Document::Index(index) => image::choose(&index, native).cloned().map_err(wrong),
+        let mut chosen = descriptor.clone();
+        for _ in 0..DEPTH_MAX {
+            match image::parse_document(&self.read_blob(&chosen, DOCUMENT_BYTES_MAX)?).map_err(wrong)? {
+                image::Document::Manifest(_) => break,
+                image::Document::Index(index) => chosen = image::choose(&index, native).cloned().map_err(wrong)?,
+            }
+            if !chosen.media_type.is_index() {
+                break;
+            }
         }
+        Ok(chosen)
     }
 
     fn read_index(&self) -> Result<Index, Error> {
@@ -353,6 +377,13 @@ impl Layout {
         })?;
         Ok(file)
     }
+}
+
+/// What is under one image, while it is looked for.
+struct Found {
+    root: Digest,
+    documents: Vec<(Descriptor, Option<Manifest>)>,
+    seen: HashSet<Digest>,
 }
 
 /// The name under which a reference stands in the table: a digest only where there is no tag.

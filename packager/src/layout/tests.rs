@@ -68,6 +68,29 @@ fn an_image_without_a_name_is_pruned_and_one_with_a_name_is_not() {
     assert_eq!(layout.prune().unwrap(), Pruned::default());
 }
 
+/// As deep as a pull follows them: one image that nobody can tidy up after would keep everything here for ever.
+#[test]
+fn an_index_in_an_index_is_an_image_like_others() {
+    let (_dir, layout) = layout();
+    let program = image(&layout, "1");
+    let index_of = |entries: &[&Descriptor]| {
+        let bytes = serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": entries })).unwrap();
+        layout.write_blob(&bytes).unwrap();
+        Descriptor::of(MediaType::OCI_INDEX, &bytes)
+    };
+    let inner = index_of(&[&program]);
+    let middle = index_of(&[&inner]);
+    let outer = index_of(&[&middle, &middle]);
+    layout.tag(&name("cats"), &outer).unwrap();
+    let blobs = layout.closure(&outer).unwrap();
+    let documents: Vec<_> = blobs.iter().filter(|blob| blob.digest != program.digest).map(|blob| blob.digest).collect();
+    assert_eq!(documents[2..], [inner.digest, middle.digest, outer.digest]);
+    assert_eq!(layout.manifests(&outer).unwrap().len(), 1);
+    assert_eq!(layout.choose(&middle, &[]).unwrap().digest, program.digest);
+    assert_eq!(layout.prune().unwrap(), Pruned::default());
+    assert!(layout.closure(&index_of(&[&outer])).is_err());
+}
+
 #[test]
 fn only_what_is_there_gets_a_name() {
     let (_dir, layout) = layout();
@@ -119,22 +142,6 @@ fn a_blob_that_changed_on_disk_is_not_given_out() {
 }
 
 #[test]
-fn names_given_at_the_same_time_are_all_kept() {
-    let (_dir, layout) = layout();
-    let descriptor = image(&layout, "1");
-    std::thread::scope(|scope| {
-        for thread in 0..4 {
-            let (layout, descriptor) = (&layout, &descriptor);
-            scope.spawn(move || {
-                for n in 0..10 {
-                    layout.tag(&name(&format!("cats:{thread}-{n}")), descriptor).unwrap();
-                }
-            });
-        }
-    });
-    assert_eq!(layout.list().unwrap().len(), 40);
-}
-#[test]
 fn a_blob_that_was_damaged_on_disk_is_healed_by_bringing_it_again() {
     let (_dir, layout) = layout();
     let (digest, described) = (Digest::of(b"cats"), Descriptor::of("a/b", b"cats"));
@@ -152,3 +159,19 @@ fn a_blob_that_was_damaged_on_disk_is_healed_by_bringing_it_again() {
     assert_eq!(layout.read_blob(&described, 10).unwrap(), b"cats");
 }
 
+#[test]
+fn names_given_at_the_same_time_are_all_kept() {
+    let (_dir, layout) = layout();
+    let descriptor = image(&layout, "1");
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (layout, descriptor) = (&layout, &descriptor);
+            scope.spawn(move || {
+                for n in 0..10 {
+                    layout.tag(&name(&format!("cats:{thread}-{n}")), descriptor).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(layout.list().unwrap().len(), 40);
+}
