@@ -45,19 +45,14 @@ impl FileBlobs {
     }
 
     /// Gives the file at `complete`, whose bytes have been checked, its place. Durable when this returns: the file, then
-    /// its name. Two who bring the same blob both succeed, and the first one's file stays: others read from it.
+    /// its name. It replaces a file that is there already, whose bytes nobody has looked at since they came: so a blob
+    /// that rotted is mended by pushing it again. Whoever reads the old file goes on reading it.
     pub fn adopt(&self, complete: &Path, digest: &Digest) -> Result<(), Error> {
         let failed = |action, path: &Path| {
             let path = path.to_owned();
             move |source| Error::File { action, path, source }
         };
         let (shard, path) = (self.shard(digest), self.path(digest));
-        let size = fs::metadata(complete).map_err(failed("read", complete))?.len();
-        if fs::metadata(&path).is_ok_and(|there| there.len() == size) {
-            fs::remove_file(complete).map_err(failed("remove", complete))?;
-            // Whoever brought it may still be on the way to this line.
-            return sync_folder(&shard);
-        }
         File::open(complete).and_then(|file| file.sync_all()).map_err(failed("flush", complete))?;
         make_folder(&shard)?;
         fs::rename(complete, &path).map_err(failed("move a blob to", &path))?;
@@ -94,12 +89,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_blob_is_where_its_digest_says_and_can_be_brought_twice() {
+    fn a_blob_is_where_its_digest_says_and_bringing_it_again_mends_it() {
         let dir = tempfile::tempdir().unwrap();
         let blobs = FileBlobs::open(dir.path()).unwrap();
         let digest = Digest::of(b"cat");
         assert!(matches!(blobs.read(&digest), Err(Error::File { .. })));
-        for _ in 0..2 {
+        for _ in 0..3 {
             let complete = dir.path().join("upload");
             fs::write(&complete, b"cat").unwrap();
             blobs.adopt(&complete, &digest).unwrap();
@@ -108,6 +103,7 @@ mod tests {
             let mut text = String::new();
             file.read_to_string(&mut text).unwrap();
             assert_eq!((text.as_str(), size), ("cat", 3));
+            fs::write(blobs.path(&digest), b"dog").unwrap();
         }
         let hex = digest.hex();
         assert!(dir.path().join(format!("blobs/sha256/{}/{hex}", &hex[..2])).is_file());
