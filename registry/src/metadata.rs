@@ -73,6 +73,13 @@ struct TagRecord {
     digest: Digest,
 }
 
+impl Referrer {
+    /// How long its record is: a control character in an annotation takes six bytes there.
+    pub fn record_bytes(&self) -> usize {
+        store::encode(VERSION, self).len()
+    }
+}
+
 impl Metadata {
     /// Opens or makes the registry's own database in `data_dir`.
     pub fn open(data_dir: &Path) -> Result<Self, Error> {
@@ -242,18 +249,26 @@ impl Metadata {
         Ok((tags.collect(), ranged.more))
     }
 
-    /// What says something about `subject`, after `last`, at most `limit`, and whether there are more.
+    /// What says something about `subject`, after `last`, at most `limit` in at most `bytes_max` (but always one), and
+    /// whether there are more.
     pub async fn referrers(
         &self,
         repository: &Repository,
         subject: &Digest,
         last: &str,
-        limit: usize,
+        (limit, bytes_max): (usize, usize),
     ) -> Result<(Vec<Referrer>, bool), Error> {
         let prefix = format!("referrer/{repository}:{subject}:");
         let range = Range::PrefixAfter { after: format!("{prefix}{last}"), prefix };
         let ranged = self.store.range(Query::from(range).limit(limit)).await.map_err(failed("list referrers"))?;
-        Ok((ranged.kvs.iter().map(|kv| decode(kv)).collect::<Result<_, _>>()?, ranged.more))
+        let mut bytes = 0;
+        let fits = |kv: &&Arc<Kv>| {
+            bytes += kv.value.len();
+            bytes == kv.value.len() || bytes <= bytes_max
+        };
+        let page = ranged.kvs.iter().take_while(fits).map(|kv| decode(kv)).collect::<Result<Vec<_>, _>>()?;
+        let more = ranged.more || page.len() < ranged.kvs.len();
+        Ok((page, more))
     }
 
     // Underneath

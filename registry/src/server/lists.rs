@@ -15,8 +15,9 @@ use crate::{
 
 /// Entries of one page, asked for or not: a page is one answer from memory.
 const PAGE_MAX: usize = 1000;
-/// Referrers of one page; their annotations can be long.
+/// Referrers of one page, and their bytes, because annotations can be long: every reader of a list may hold one page.
 const REFERRERS_PAGE_MAX: usize = 200;
+const REFERRERS_PAGE_BYTES_MAX: usize = 1 << 20;
 /// Repositories looked at for one page of the catalogue, whoever they belong to.
 const LOOKED_AT_MAX: usize = 10_000;
 const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
@@ -111,7 +112,8 @@ impl App {
         if !last.is_empty() && last.parse::<Digest>().is_err() {
             return Err(Refusal::bad("DIGEST_INVALID", "`last` is no digest"));
         }
-        let (mut manifests, more) = self.metadata.referrers(repository, subject, last, REFERRERS_PAGE_MAX).await?;
+        let limits = (REFERRERS_PAGE_MAX, REFERRERS_PAGE_BYTES_MAX);
+        let (mut manifests, more) = self.metadata.referrers(repository, subject, last, limits).await?;
         let filter = asked.query.get("artifactType").filter(|filter| !filter.is_empty());
         let next = manifests.last().filter(|_| more).map(|referrer| {
             let filter = filter.map(|f| format!("&artifactType={}", crate::client::escaped(f))).unwrap_or_default();

@@ -22,8 +22,8 @@ use crate::{
 const LINKS_MAX: usize = 8192;
 /// Tags that one `PUT` may set; the specification asks for ten.
 const TAGS_MAX: usize = 16;
-/// Annotations of a manifest with a subject: they are answered with every list of referrers.
-const REFERRER_ANNOTATIONS_BYTES_MAX: usize = 64 << 10;
+/// What is answered with every list of referrers of a manifest with a subject: its kind and annotations, as JSON.
+const REFERRER_BYTES_MAX: usize = 64 << 10;
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const TAG: HeaderName = HeaderName::from_static("oci-tag");
 
@@ -169,16 +169,16 @@ impl Outline {
             return Ok(None);
         }
         let annotations = self.annotations.clone().unwrap_or_default();
-        let bytes: usize = annotations.iter().map(|(name, value)| name.len() + value.len()).sum();
-        if bytes > REFERRER_ANNOTATIONS_BYTES_MAX {
-            return Err(invalid(format!(
-                "with a subject, its annotations have at most {REFERRER_ANNOTATIONS_BYTES_MAX} bytes"
-            )));
-        }
         let of_config = || self.config.as_ref().and_then(|config| config.media_type.clone());
         let artifact_type = self.artifact_type.clone().filter(|text| !text.is_empty()).or_else(of_config);
         let (media_type, size) = (record.media_type.clone(), record.size);
-        Ok(Some(Referrer { media_type, digest: *digest, size, artifact_type, annotations }))
+        let referrer = Referrer { media_type, digest: *digest, size, artifact_type, annotations };
+        if referrer.record_bytes() > REFERRER_BYTES_MAX {
+            return Err(invalid(format!(
+                "with a subject, its artifactType and annotations have at most {REFERRER_BYTES_MAX} bytes as JSON"
+            )));
+        }
+        Ok(Some(referrer))
     }
 }
 

@@ -256,6 +256,46 @@ async fn referrers_are_found_by_their_subject_and_kind() {
 }
 
 #[tokio::test]
+async fn referrers_are_short_and_a_page_of_them_is_too() {
+    let (house, bearer) = cats().await;
+    let auth = ("authorization", bearer.as_str());
+    let subject = Digest::of(b"not pushed yet");
+    let put = async |n: usize, kind: &str, note: &str| {
+        let body = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": MediaType::OCI_MANIFEST,
+            "artifactType": kind,
+            "annotations": { "n": n.to_string(), "note": note },
+            "subject": { "mediaType": MediaType::OCI_MANIFEST, "digest": subject, "size": 14 },
+        });
+        house.ask("PUT /v2/ann/cats/manifests/note", &[auth], body.to_string()).await
+    };
+    for (name, kind, note) in [
+        ("a long kind", "a/".to_owned() + &"x".repeat(300_000), String::new()),
+        ("a long annotation", "a/b".to_owned(), "x".repeat(65_536)),
+        ("one that JSON makes long", "a/b".to_owned(), "\u{1}".repeat(60_000)),
+    ] {
+        let answer = put(0, &kind, &note).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "MANIFEST_INVALID"), "{name}");
+    }
+    for n in 0..20 {
+        assert_eq!(put(n, "a/b", &"x".repeat(60_000)).await.status.as_u16(), 201);
+    }
+    let (mut next, mut pages, mut found) = (format!("/v2/ann/cats/referrers/{subject}"), 0, Vec::new());
+    while !next.is_empty() {
+        let page = house.ask(&format!("GET {next}"), &[auth], "").await;
+        assert!(page.bytes.len() <= (1 << 20) + 1000, "{} bytes", page.bytes.len());
+        let list: serde_json::Value = serde_json::from_slice(&page.bytes).unwrap();
+        found.extend(list["manifests"].as_array().unwrap().iter().map(|m| m["digest"].to_string()));
+        next = page.header("link").split(['<', '>']).nth(1).unwrap_or_default().to_owned();
+        pages += 1;
+    }
+    found.sort_unstable();
+    found.dedup();
+    assert_eq!((pages, found.len()), (2, 20));
+}
+
+#[tokio::test]
 async fn open_uploads_have_a_limit_and_can_be_cancelled() {
     let house = House::open_with(|config| config.limits.uploads_per_user_max = 2).await;
     let bearer = format!("Bearer {}", house.token("ann/cats"));
