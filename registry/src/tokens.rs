@@ -26,8 +26,8 @@ pub(crate) const AUDIENCE: &str = "margay-registry";
 const LIFETIME_MAX: Duration = Duration::from_secs(3600);
 /// Clocks of two parts of one platform differ by less.
 const SKEW_SECONDS: u64 = 30;
-/// No token of ours is longer: a header has room for it, and we read no further.
-const TOKEN_CHARS_MAX: usize = 6 << 10;
+/// No token of ours is longer: it has room for all that one is asked for, and a header of ours for four of it.
+const TOKEN_CHARS_MAX: usize = 16 << 10;
 
 /// Makes and checks the registry's tokens: a JSON Web Token in form, signed with HMAC-SHA256.
 ///

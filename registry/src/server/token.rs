@@ -20,8 +20,9 @@ use crate::{
 
 /// A form with user, password and scopes.
 const FORM_BYTES_MAX: usize = 16 << 10;
-/// A push names two or three repositories.
-const SCOPES_MAX: usize = 16;
+/// A push names two or three repositories, and one that takes blobs from others some more. With the longest of names,
+/// a token for so many still fits.
+const SCOPES_MAX: usize = 32;
 
 impl App {
     /// A token for a password, as far as was asked for and no further than its owner may go. Without a password: for a
@@ -85,7 +86,11 @@ impl App {
         let Principal::User { name, .. } = &principal else { return Ok(principal) };
         let (mut repositories, mut own) = (Vec::new(), false);
         let asked = parameters.all("scope").flat_map(|scopes| scopes.split(' ')).filter(|scope| !scope.is_empty());
-        for scope in asked.take(SCOPES_MAX) {
+        for (number, scope) in asked.enumerate() {
+            // Less than was asked for would only be found out in the middle of a push.
+            if number == SCOPES_MAX {
+                return Err(Refusal::bad("UNSUPPORTED", format!("a token is for at most {SCOPES_MAX} scopes")));
+            }
             // A resource may have one `:` of its own (`repository:host:port/name:pull`); ours have none.
             let Some(("repository", rest)) = scope.split_once(':') else { continue };
             let Some((resource, actions)) = rest.rsplit_once(':') else { continue };

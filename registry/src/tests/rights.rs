@@ -136,6 +136,28 @@ async fn a_token_reaches_as_far_as_was_asked_and_allowed() {
 }
 
 #[tokio::test]
+async fn a_token_works_for_all_that_was_asked_or_there_is_none() {
+    let house = House::open().await;
+    let basic = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, format!("ann:{PASSWORD}"));
+    let basic = format!("Basic {basic}");
+    let name = |n: usize, length: usize| format!("ann/{n:0>length$}");
+    for (scopes, length, granted) in [(1, 30, true), (32, 251, true), (33, 30, false), (80, 30, false)] {
+        let asked: Vec<_> =
+            (0..scopes).map(|n| format!("scope=repository:{}:pull,push,delete", name(n, length))).collect();
+        let answer = house.ask(&format!("GET /token?{}", asked.join("&")), &[("authorization", &basic)], "").await;
+        let want = if granted { (200, "") } else { (400, "UNSUPPORTED") };
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), want, "{scopes} of {length}");
+        if granted {
+            let answer: serde_json::Value = serde_json::from_slice(&answer.bytes).unwrap();
+            let bearer = format!("Bearer {}", answer["token"].as_str().unwrap());
+            let last = format!("POST /v2/{}/blobs/uploads/", name(scopes - 1, length));
+            let pushed = house.ask(&last, &[("authorization", &bearer)], "").await;
+            assert_eq!(pushed.status.as_u16(), 202, "{scopes} of {length}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_catalogue_shows_each_what_they_may_read() {
     let house = House::open().await;
     for repository in ["ann/cats", "ann/dogs", "bob/fish"] {
