@@ -19,6 +19,7 @@ mod uploads; // a blob on its way in
 mod metadata; // everything else, as records
 
 mod pace; // too slow to be honest
+mod shares; // how much of something one address may take
 mod server; // one function per endpoint
 mod client; // the same endpoints, from the other end
 mod admin; // the socket in the data folder, from the other end

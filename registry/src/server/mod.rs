@@ -39,9 +39,13 @@ use crate::{
     blocking,
     metadata::Metadata,
     passwords::{Cost, Passwords},
+    shares::Shares,
     uploads::Uploads,
 };
 use {app::App, patience::Patient, reply::Reply};
+
+/// On the admin socket: its owner and their scripts, whom no stranger may keep out.
+const ADMIN_CONNECTIONS_MAX: usize = 8;
 
 /// Where a registry keeps its things, and how it behaves.
 #[derive(Debug, Clone)]
@@ -109,6 +113,8 @@ impl Server {
         let house = House {
             limits: app.limits.clone(),
             connections: Arc::new(Semaphore::new(app.limits.connections_max)),
+            of_one_address: Shares::new(app.limits.connections_of_one_address_max),
+            of_admins: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
             too_late: CancellationToken::new(),
@@ -130,6 +136,8 @@ impl Server {
 struct House {
     limits: Limits,
     connections: Arc<Semaphore>,
+    of_one_address: Shares,
+    of_admins: Arc<Semaphore>,
     tasks: TaskTracker,
     /// No further request on any connection.
     closing: CancellationToken,
@@ -143,6 +151,12 @@ impl House {
             let Ok(place) = Arc::clone(&self.connections).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, from)) => {
+                    // Nobody waits for a share: a client that is sent away comes again.
+                    let Ok(share) = self.of_one_address.of(from.ip()).try_acquire_owned() else {
+                        tracing::debug!(from = %from.ip(), "sent away: it has enough connections");
+                        continue;
+                    };
+                    let place = (place, share);
                     stream.set_nodelay(true).ok();
                     let app = Arc::clone(app);
                     let answer = move |request| Arc::clone(&app).answer(request, Some(from.ip()));
@@ -155,7 +169,7 @@ impl House {
 
     async fn welcome_admins(&self, listener: &UnixListener, app: &Arc<App>) {
         loop {
-            let Ok(place) = Arc::clone(&self.connections).acquire_owned().await else { return };
+            let Ok(place) = Arc::clone(&self.of_admins).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let app = Arc::clone(app);

@@ -348,6 +348,35 @@ async fn whoever_stops_talking_is_let_go_and_what_came_is_kept() {
 }
 
 #[tokio::test]
+async fn one_address_takes_neither_all_connections_nor_those_of_the_admin() {
+    let house = House::open_with(|config| {
+        config.limits.connections_max = 6;
+        config.limits.connections_of_one_address_max = 4;
+    })
+    .await;
+    let speaks = async |from: [u8; 4]| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        let mut stream = socket.connect(house.address).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.ok();
+        let mut start = [0; 12];
+        let asked = tokio::time::timeout(Duration::from_secs(2), stream.read_exact(&mut start)).await;
+        matches!(asked, Ok(Ok(_))).then_some(stream) // else it was sent away, or has to wait
+    };
+    let (one, two, three) = ([127, 0, 0, 1], [127, 0, 0, 2], [127, 0, 0, 3]);
+    let mut kept = Vec::new();
+    for _ in 0..4 {
+        kept.push(speaks(one).await.expect("a connection of its share"));
+    }
+    assert!(speaks(one).await.is_none(), "its share is taken");
+    let others = (speaks(two).await.expect("others have theirs"), speaks(two).await.expect("and another"));
+    assert!(speaks(three).await.is_none(), "all are taken");
+    house.admin.users().await.expect("but not those of the admin");
+    drop((kept, others));
+    assert!(speaks(three).await.is_some(), "whoever leaves makes room");
+}
+
+#[tokio::test]
 async fn every_answer_names_the_api_and_a_stranger_is_told_where_to_log_in() {
     let house = House::open().await;
     let ping = house.ask("GET /v2/", &[], "").await;
