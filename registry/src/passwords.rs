@@ -18,6 +18,7 @@ use tokio::{
 use crate::{
     Error,
     metadata::{Metadata, User},
+    shares::{Shares, household},
 };
 
 /// Longer ones are refused before they cost anything.
@@ -26,6 +27,8 @@ pub(crate) const PASSWORD_BYTES_MAX: usize = 256;
 const PASSWORD_BYTES_MIN: usize = 8;
 /// Each check takes 19 MiB and a core for some 20 ms, on purpose; so one at a time, and so many in line.
 const WAITING_MAX: usize = 64;
+/// Of those, from one address: the rest of its logins wait for these, and delay nobody else.
+const WAITING_OF_ONE_MAX: usize = 4;
 /// How long a login waits for its turn.
 const TURN_TIME_MAX: Duration = Duration::from_secs(10);
 /// Wrong passwords for one user from one address in a minute, before we stop looking at them.
@@ -65,6 +68,7 @@ pub(crate) struct Passwords {
     /// Checked when there is no such user, so that time does not tell.
     nobody: String,
     desk: mpsc::Sender<Job>,
+    shares: Shares,
     wrong: Mutex<HashMap<Asker, (u32, Instant)>>,
 }
 
@@ -77,11 +81,15 @@ impl Passwords {
         };
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let nobody = hash(&argon2, &crate::tokens::random_name());
-        Self { argon2, nobody, desk: open_desk(), wrong: Mutex::default() }
+        Self { argon2, nobody, desk: open_desk(), shares: Shares::new(WAITING_OF_ONE_MAX), wrong: Mutex::default() }
     }
 
-    /// Does `work` when its turn comes, or not at all when that takes too long.
-    async fn at_desk<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    /// Does `work` for somebody at `from` when its turn comes, or not at all when that takes too long.
+    async fn at_desk<T: Send + 'static>(
+        &self,
+        from: Option<IpAddr>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
         let (done, result) = oneshot::channel();
         // Whoever has stopped waiting costs nothing any more.
         let job = Box::new(move || {
@@ -90,6 +98,10 @@ impl Passwords {
             }
         });
         let turn = async {
+            let _own = match from {
+                Some(from) => Some(self.shares.of(from).acquire_owned().await.ok()?),
+                None => None,
+            };
             self.desk.send(job).await.ok()?;
             result.await.ok()
         };
@@ -105,7 +117,7 @@ impl Passwords {
         }
         let (argon2, password) = (self.argon2.clone(), password.to_owned());
         let busy = || Error::Admin { message: "too many logins at once: try again".to_owned() };
-        let hash = self.at_desk(move || hash(&argon2, &password)).await.ok_or_else(busy)?;
+        let hash = self.at_desk(None, move || hash(&argon2, &password)).await.ok_or_else(busy)?;
         metadata.put_user(name, &User { password: hash }).await
     }
 
@@ -119,7 +131,7 @@ impl Passwords {
     ) -> Result<Login, Error> {
         // What could not be a user is counted under no name, so that a guesser cannot fill the memory with names.
         let user = name.parse::<Tenant>().ok();
-        let counted = (user.as_ref().map(ToString::to_string).unwrap_or_default(), from);
+        let counted = (user.as_ref().map(ToString::to_string).unwrap_or_default(), from.map(household));
         if let Some(wait) = self.must_wait(&counted) {
             return Ok(Login::Wait(wait));
         }
@@ -132,7 +144,7 @@ impl Passwords {
         let (argon2, password) = (self.argon2.clone(), password.to_owned());
         let fits = password.len() <= PASSWORD_BYTES_MAX;
         let matches = self
-            .at_desk(move || {
+            .at_desk(from, move || {
                 let parsed = PasswordHash::new(&hash);
                 fits && parsed.is_ok_and(|parsed| argon2.verify_password(password.as_bytes(), &parsed).is_ok())
             })
@@ -187,6 +199,7 @@ fn hash(argon2: &Argon2<'_>, password: &str) -> String {
 mod tests {
     use std::sync::Arc;
 
+    use futures_util::{future::join_all, join};
     use store::MemoryStore;
 
     use super::*;
@@ -212,5 +225,24 @@ mod tests {
             assert_eq!(check(name, "correct horse", here).await, Login::Wrong, "{name}");
         }
         assert_eq!(check("ann", &"x".repeat(1 << 20), there).await, Login::Wrong);
+    }
+
+    #[tokio::test]
+    async fn one_address_holds_up_the_logins_of_no_other() {
+        let passwords = Passwords::new(Cost::Lowest);
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let served = Arc::new(Mutex::new(Vec::new()));
+        let login = |who: u8| {
+            let served = Arc::clone(&served);
+            passwords.at_desk(Some([10, 0, 0, who].into()), move || served.lock().unwrap().push(who))
+        };
+        let busy = passwords.at_desk(None, move || held.recv().unwrap_err());
+        let strangers = join_all((0..100).map(|_| login(1)));
+        // Polled in this order: the line forms while the desk is busy.
+        let line = async { join!(busy, strangers, login(2), async { drop(release) }) };
+        let (_, strangers, _, ()) = line.await;
+        assert!(strangers.iter().all(Option::is_some), "they wait for each other, and all have their turn");
+        let served = served.lock().unwrap();
+        assert_eq!((served.len(), served.iter().position(|who| *who == 2)), (101, Some(WAITING_OF_ONE_MAX)));
     }
 }
