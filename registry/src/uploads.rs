@@ -53,8 +53,9 @@ pub(crate) struct Progress {
     hasher: Option<Hasher>,
 }
 
-/// The right to write to an upload, while it lasts.
+/// The right to write to an upload, while it lasts. The upload is idle from its end on, however long it lasted.
 pub(crate) struct Writing {
+    upload: Arc<Upload>,
     path: PathBuf,
     progress: tokio::sync::OwnedMutexGuard<Progress>,
     file: Option<File>,
@@ -147,17 +148,17 @@ impl Uploads {
 
     /// The upload `id` into `repository`, if there is one.
     pub fn find(&self, repository: &Repository, id: &str) -> Option<Arc<Upload>> {
-        let upload = self.lock().get(id).cloned()?;
-        (upload.repository == *repository).then(|| {
-            upload.touch();
-            upload
-        })
+        // Touched before the list is let go, so that what is found does not expire in the next moment.
+        let open = self.lock();
+        let upload = open.get(id).filter(|upload| upload.repository == *repository)?;
+        upload.touch();
+        Some(Arc::clone(upload))
     }
 
     /// The right to write to `upload`, unless somebody has it.
-    pub fn write(&self, upload: &Upload) -> Option<Writing> {
+    pub fn write(&self, upload: &Arc<Upload>) -> Option<Writing> {
         let progress = Arc::clone(&upload.progress).try_lock_owned().ok()?;
-        Some(Writing { path: self.path(&upload.id), progress, file: None })
+        Some(Writing { upload: Arc::clone(upload), path: self.path(&upload.id), progress, file: None })
     }
 
     /// Closes an upload: checks its bytes and gives them to `blobs`. Gone afterwards, whatever the outcome, unless the
@@ -184,20 +185,24 @@ impl Uploads {
     /// Forgets an upload and its bytes.
     pub fn cancel(&self, upload: &Upload) {
         self.forget(&upload.id);
-        let path = self.path(&upload.id);
-        remove(&path);
-        remove(&path.with_extension("json"));
+        self.remove_files(upload);
     }
 
     /// Forgets the uploads that nobody has touched for so long.
     pub fn expire(&self, idle: Duration) {
-        let old: Vec<_> = self.lock().values().filter(|upload| upload.idle_for() >= idle).cloned().collect();
+        let is_old = |upload: &Upload| upload.idle_for() >= idle && upload.progress.try_lock().is_ok();
+        // Out of the list first, so that nobody finds one whose files are going.
+        let old: Vec<_> = self.lock().extract_if(|_, upload| is_old(upload)).map(|(_, upload)| upload).collect();
         for upload in old {
-            if upload.progress.try_lock().is_ok() {
-                tracing::info!(repository = %upload.repository, owner = upload.owner, "an upload expired");
-                self.cancel(&upload);
-            }
+            tracing::info!(repository = %upload.repository, owner = upload.owner, "an upload expired");
+            self.remove_files(&upload);
         }
+    }
+
+    fn remove_files(&self, upload: &Upload) {
+        let path = self.path(&upload.id);
+        remove(&path);
+        remove(&path.with_extension("json"));
     }
 
     /// A name for a file that is written at once and then moved away; what a crash leaves of it, the next start removes.
@@ -289,6 +294,12 @@ impl Writing {
     }
 }
 
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.upload.touch();
+    }
+}
+
 fn hash_file(path: &Path, algorithm: Algorithm) -> Result<Digest, Error> {
     use std::io::Read;
     let failed = |source| Error::File { action: "read", path: path.to_owned(), source };
@@ -333,7 +344,7 @@ mod tests {
         (tempfile::tempdir().unwrap(), "ann/cats".parse().unwrap())
     }
 
-    fn append(uploads: &Uploads, upload: &Upload, bytes: &'static [u8]) -> Writing {
+    fn append(uploads: &Uploads, upload: &Arc<Upload>, bytes: &'static [u8]) -> Writing {
         let mut writing = uploads.write(upload).unwrap();
         writing.append(&[Bytes::from_static(bytes)]).unwrap();
         writing
@@ -409,8 +420,24 @@ mod tests {
         assert!(uploads.write(&first).is_none());
         uploads.expire(Duration::ZERO);
         assert_eq!(files(dir.path()), 2, "the one that is being written stays");
+        let begun = first.touched.lock().unwrap().to_owned();
         drop(writing);
+        assert!(*first.touched.lock().unwrap() > begun, "idle since it was last written to, not since that began");
+        uploads.expire(Duration::from_secs(60));
+        assert_eq!(files(dir.path()), 2);
         uploads.expire(Duration::ZERO);
         assert_eq!(files(dir.path()), 0);
+        assert!(uploads.find(&cats, &first.id).is_none());
+    }
+
+    #[test]
+    fn all_uploads_at_once_have_a_limit_whoever_they_belong_to() {
+        let (dir, cats) = parts();
+        let uploads = Uploads::open(dir.path(), 1).unwrap();
+        for n in 0..OPEN_MAX {
+            uploads.begin(&cats, &format!("user-{n}")).unwrap();
+        }
+        assert!(matches!(uploads.begin(&cats, "ann"), Err(NotOpened::TooMany)));
+        assert_eq!(files(dir.path()), 2 * OPEN_MAX);
     }
 }

@@ -239,7 +239,7 @@ impl App {
             .ok_or_else(|| Refusal::absent("BLOB_UPLOAD_UNKNOWN", "there is no such upload in this repository"))
     }
 
-    fn write(&self, upload: &Upload) -> Result<Writing, Refusal> {
+    fn write(&self, upload: &Arc<Upload>) -> Result<Writing, Refusal> {
         self.uploads.write(upload).ok_or_else(|| {
             Refusal::new(StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID", "another request is writing to this upload")
         })
