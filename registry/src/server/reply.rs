@@ -51,12 +51,23 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         tracing::error!(%error, cause, "a request failed");
-        match &error {
-            Error::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Self::new(StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN", "the disk of this registry is full")
-            }
-            _ => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "this registry failed; its log says why"),
+        match is_full(&error) {
+            true => Self::new(StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN", "the disk of this registry is full"),
+            false => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "this registry failed; its log says why"),
         }
+    }
+}
+
+/// Whether there was no room, be it for a file or for the database.
+fn is_full(error: &Error) -> bool {
+    match error {
+        Error::File { source, .. } => {
+            matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        }
+        Error::Metadata { source, .. } => {
+            matches!(source.downcast_ref(), Some(store::Error::Unavailable { .. }))
+        }
+        _ => false,
     }
 }
 
