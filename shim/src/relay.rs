@@ -119,7 +119,10 @@ impl Relay {
         }
     }
 
+    /// Begins to accept. This process is in the container's network namespace by now.
     pub(crate) fn open(&self, poller: &Poller) -> io::Result<()> {
+        // Where this cannot be written, a connection that met itself is still told apart, if later.
+        let _ = reserve(&self.ports());
         for (index, door) in self.doors.iter().enumerate() {
             rustix::io::ioctl_fionbio(door.socket.as_fd(), true)?;
             poller.add(door.socket.as_fd(), Token::Port(index as u32), EventFlags::IN)?;
@@ -301,6 +304,12 @@ impl Pair {
             Inner::Early => return Settled::Waits,
         };
         match (inner.take_error(), inner.peer_addr()) {
+            (Ok(None), Ok(peer)) if inner.local_addr().is_ok_and(|own| own == peer) => {
+                // Nobody listens, and the kernel gave us the very port that we asked for: TCP connects such a socket to
+                // itself. Reset, because a port that was closed politely stays taken for a minute.
+                let _ = sockopt::set_socket_linger(&inner, Some(Duration::ZERO));
+                Settled::Refused(family)
+            }
             (Ok(None), Ok(_)) => {
                 self.inner = Inner::Open(inner);
                 Settled::Open
@@ -379,6 +388,13 @@ impl Flow {
 /// `NotConnected`: the kernel is still at it, and will say when it is done.
 fn waits(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected)
+}
+
+/// Keeps `ports` out of what the kernel hands out by itself in this network namespace. Otherwise one of our attempts to
+/// reach a program that is still starting gets its port as its own, meets itself, and is in the program's way.
+fn reserve(ports: &[u16]) -> io::Result<()> {
+    let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+    std::fs::write("/proc/sys/net/ipv4/ip_local_reserved_ports", ports.join(","))
 }
 
 /// To whatever listens on the container's own loopback.
@@ -464,5 +480,31 @@ impl Write for Peer {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_to_itself_counts_as_refused_and_frees_its_port() {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let inner = TcpStream::from(socket);
+        let address = inner.local_addr().unwrap();
+        connect(&inner, &address).unwrap();
+        let (outer, _client) = UnixStream::pair().unwrap();
+        let mut pair = Pair {
+            outer: Peer::Unix(outer),
+            inner: Inner::Entering(inner, Family::V4),
+            door: 0,
+            since: Instant::now(),
+            inward: Flow::default(),
+            outward: Flow::default(),
+        };
+        assert!(matches!(pair.settle(), Settled::Refused(Family::V4)));
+        let program = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&program, &address).expect("the program gets its port");
     }
 }

@@ -82,6 +82,7 @@ const TESTS: &[Test] = &[
     ("a_published_port_and_the_ingress_reach_the_program", streams::ports),
     ("a_big_body_passes_the_relay_whole", streams::big_body),
     ("a_program_that_listens_late_is_waited_for", streams::late_listener),
+    ("a_published_port_is_never_given_to_anybody_else", streams::own_port),
     ("the_walls_hold", walls::walls),
     ("what_no_container_needs_is_no_system_call", walls::syscalls),
     ("an_image_that_replaces_the_kernels_folders_gains_nothing", walls::replaced_folders),

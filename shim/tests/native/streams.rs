@@ -126,6 +126,15 @@ pub fn ports(house: &House) {
     assert_eq!(task.wait().unwrap().0, Exit::Stopped(137));
 }
 
+pub fn own_port(house: &House) {
+    // One that the kernel would otherwise hand out by itself, to our own attempts to reach it among others.
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut assignment = house.shell("cat /proc/sys/net/ipv4/ip_local_reserved_ports");
+    assignment.grants = vec![grant("net.in:http/50000")];
+    assignment.listeners = vec![Listener { container_port: 50_000, socket }];
+    assert_eq!(house.run(assignment).2, "50000\n");
+}
+
 pub fn big_body(house: &House) {
     let (task, address) = served(house, "nc -l -p 80 -e sh -c 'head -c 20000000 /dev/zero | tr \"\\0\" x'");
     let mut stream = TcpStream::connect(address).unwrap();
