@@ -80,7 +80,10 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
 const SEND_TIME_MAX: Duration = Duration::from_secs(5);
 /// A supervisor that begins to speak says everything at once.
 const VISITOR_TIME_MAX: Duration = Duration::from_secs(1);
+/// Of those who ask something.
 const VISITORS_MAX: usize = 64;
+/// Of those who wait for the end: the agent, and now and then somebody else.
+const WAITERS_MAX: usize = 64;
 /// For a container whose supervisor died.
 const ORPHAN_GRACE: Duration = Duration::from_secs(10);
 
@@ -228,7 +231,9 @@ impl<'a> Owner<'a> {
     /// Whether nothing of a program that ended so long ago is on its way any more.
     fn drained(&self, since: Duration) -> bool {
         let sent = self.relay.is_empty() || since > SEND_TIME_MAX;
-        (sent && self.streams.finished()) || since > DRAIN_TIME_MAX
+        // Whoever stops it waits for us.
+        let read_time_max = if self.stop.is_some() { SEND_TIME_MAX } else { DRAIN_TIME_MAX };
+        (sent && self.streams.finished()) || since > read_time_max
     }
 
     fn patience(&self) -> Duration {
@@ -334,7 +339,7 @@ impl<'a> Owner<'a> {
 
     fn open_door(&mut self) {
         while let Ok((visitor, _)) = self.door.accept() {
-            if self.visitors.len() >= VISITORS_MAX {
+            if self.visitors.values().filter(|visitor| !visitor.waits).count() >= VISITORS_MAX {
                 continue;
             }
             let times = visitor
@@ -355,6 +360,10 @@ impl<'a> Owner<'a> {
         let Ok(Some((request, _))) = frame::receive::<Request>(&visitor) else { return };
         let reply = match request {
             Request::Wait => {
+                if self.visitors.values().filter(|visitor| visitor.waits).count() >= WAITERS_MAX {
+                    // It will come again.
+                    return;
+                }
                 self.visitors.insert(number, Visitor { stream: visitor, waits: true });
                 return;
             }

@@ -23,10 +23,14 @@ pub(crate) fn bind(folder: &Path, name: &str) -> io::Result<UnixListener> {
     UnixListener::bind(short)
 }
 
-/// Connects to the socket `name` in `folder`.
-pub(crate) fn connect(folder: &Path, name: &str) -> io::Result<UnixStream> {
-    let (_open, short) = shortened(folder, name)?;
-    UnixStream::connect(short)
+/// Connects to the socket `name` in `folder`, if somebody listens there. An error says nothing about that: whoever runs
+/// out of descriptors must not take others for dead.
+pub(crate) fn connect(folder: &Path, name: &str) -> io::Result<Option<UnixStream>> {
+    match shortened(folder, name).and_then(|(_open, short)| UnixStream::connect(short)) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn shortened(folder: &Path, name: &str) -> io::Result<(File, PathBuf)> {

@@ -1,14 +1,16 @@
 use std::{
     fs::File,
     io::{self, ErrorKind, Read, Write},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     time::SystemTime,
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    fs::{Gid, Uid, fchown},
+    fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fstat, open},
     pipe::{PipeFlags, pipe_with},
+    pty::ptsname,
+    termios::isatty,
 };
 use spec::Timestamp;
 
@@ -35,7 +37,7 @@ pub(crate) struct Streams {
 struct Output {
     from: File,
     source: Source,
-    /// The supervisor's. Shared with others, so it is never set to non-blocking, and only written when it has room.
+    /// The supervisor's: see [`unshared`].
     to: Option<File>,
     pending: Vec<u8>,
     armed: Armed,
@@ -60,7 +62,7 @@ enum Armed {
 
 /// A pipe holds as much.
 const CHUNK_BYTES: usize = 64 << 10;
-/// A pipe or terminal that polls as writable takes as much without waiting.
+/// A pipe or socket that polls as writable takes as much without waiting.
 const PIECE_BYTES: usize = 4096;
 /// Then others get a turn.
 const ROUNDS_MAX: usize = 16;
@@ -147,7 +149,8 @@ enum Turn {
 impl Output {
     fn new(from: OwnedFd, source: Source, to: Option<OwnedFd>) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&from, true)?;
-        Ok(Self { from: from.into(), source, to: to.map(File::from), pending: Vec::new(), armed: Armed::Nothing })
+        let to = to.map(|to| unshared(to, OFlags::WRONLY).into());
+        Ok(Self { from: from.into(), source, to, pending: Vec::new(), armed: Armed::Nothing })
     }
 
     fn pump(&mut self, mut log: Option<&mut Log>) -> Turn {
@@ -210,7 +213,8 @@ impl Output {
 impl Input {
     fn new(from: OwnedFd, to: OwnedFd, end_mark: Option<u8>) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&to, true)?;
-        Ok(Self { from: from.into(), to: to.into(), pending: Vec::new(), armed: Armed::Nothing, end_mark })
+        let from = unshared(from, OFlags::RDONLY).into();
+        Ok(Self { from, to: to.into(), pending: Vec::new(), armed: Armed::Nothing, end_mark })
     }
 
     fn pump(&mut self) -> Turn {
@@ -266,6 +270,25 @@ fn rearm(poller: &Poller, now: &mut Armed, want: Armed, from: BorrowedFd<'_>, to
     if added.is_err() {
         *now = Armed::Nothing;
     }
+}
+
+/// The supervisor's end of a stream in a form that never makes us wait. It is shared with others (a terminal with the
+/// user's shell), who must not find it non-blocking, so it is opened anew: a terminal that polls as writable takes one
+/// byte, and what polls as readable may be read by somebody else first. What cannot be opened anew stays as it is: files,
+/// which do not make us wait, and sockets, which nobody shares.
+fn unshared(fd: OwnedFd, access: OFlags) -> OwnedFd {
+    let Ok(stat) = fstat(&fd) else { return fd };
+    let opens_the_same = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo => true,
+        // The controlling side of a terminal would become that of a new terminal.
+        FileType::CharacterDevice => isatty(&fd) && ptsname(&fd, Vec::new()).is_err(),
+        _ => false,
+    };
+    if !opens_the_same {
+        return fd;
+    }
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    open(path, access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap_or(fd)
 }
 
 fn ready(fd: BorrowedFd<'_>, flags: PollFlags) -> bool {

@@ -1,5 +1,6 @@
 use std::{
     fs, io,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -58,14 +59,19 @@ const FILE_BYTES_MAX: u64 = 64 << 10;
 /// at any time, and again.
 ///
 /// # Errors
-/// [`Error::Io`] when something cannot be cleared away.
+/// [`Error::Io`] when something cannot be cleared away, or when it cannot be told whether the shim is alive.
 pub fn sweep(folder: &Path) -> Result<Swept, Error> {
-    if place::connect(folder, SOCKET).is_ok() {
+    if reach(folder)?.is_some() {
         return Ok(Swept::Alive);
     }
     let Some(traces) = read::<Traces>(&folder.join(TRACES))? else { return Ok(Swept::Nothing) };
     clear(folder, &traces)?;
     Ok(Swept::Remains)
+}
+
+/// A connection to the shim of `folder`, or `None` when it is dead.
+pub(crate) fn reach(folder: &Path) -> Result<Option<UnixStream>, Error> {
+    place::connect(folder, SOCKET).map_err(Error::io(format!("reach the task shim in `{}`", folder.display())))
 }
 
 /// Clears away everything that `traces` speaks of, and then the traces. Without the runtime, which may be what broke: a

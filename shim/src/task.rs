@@ -10,17 +10,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::{
+    net::sockopt,
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
 use serde::{Deserialize, Serialize};
 use spec::Usage;
 
 use crate::{
     Assignment, Doors, Error, Exit, Orphan,
     assignment::{Ingress, Listener, Order},
-    frame, place,
+    frame,
     process::Job,
     runner,
-    sweep::{self, Ended},
+    sweep::{self, Ended, Swept},
 };
 
 /// A native container that runs (or ran) under its own shim process. Only a name for its folder: cheap to copy, and any
@@ -91,6 +94,8 @@ pub(crate) const SOCKET: &str = "worker.sock";
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 /// A shim answers from its loop, which never waits.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// Between two attempts to reach a shim that may be alive.
+const RETRY_TIME: Duration = Duration::from_millis(100);
 
 impl Task {
     /// Starts a container under a new shim process, and returns when it runs.
@@ -144,10 +149,13 @@ impl Task {
     pub fn adopt(folder: &Path) -> Result<Adopted, Error> {
         let folder = folder.canonicalize().map_err(Error::io(format!("find `{}`", folder.display())))?;
         let task = Self { folder };
-        match task.connect() {
-            Ok(_) => Ok(Adopted::Running(task)),
-            Err(_) => task.ended().map(|ended| Adopted::Ended(ended.exit, ended.usage)),
+        if sweep::reach(&task.folder)?.is_some() {
+            return Ok(Adopted::Running(task));
         }
+        Ok(match task.ended()? {
+            Some(ended) => Adopted::Ended(ended.exit, ended.usage),
+            None => Adopted::Running(task),
+        })
     }
 
     /// Its folder.
@@ -213,32 +221,63 @@ impl Task {
     /// # Errors
     /// [`Error::Io`] when what a killed shim left cannot be cleared away.
     pub fn wait(&self) -> Result<(Exit, Usage), Error> {
-        if let Ok(socket) = self.connect()
-            && frame::send(&socket, &Request::Wait, &[]).is_ok()
-            && let Ok(Some((Reply::Exited(ended), _))) = frame::receive(&socket)
-        {
-            return Ok((ended.exit, ended.usage));
-        }
-        self.ended().map(|ended| (ended.exit, ended.usage))
+        self.wait_until(None)
     }
 
-    fn ended(&self) -> Result<Ended, Error> {
-        if let Some(ended) = sweep::read_ended(&self.folder)? {
-            return Ok(ended);
+    /// The same, and after `time_max` it is ended by force: its shim is killed, and what that leaves is cleared away.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the shim cannot be reached or killed, or what it left cannot be cleared away.
+    pub fn end(&self, time_max: Duration) -> Result<(Exit, Usage), Error> {
+        self.wait_until(Some(Instant::now() + time_max))
+    }
+
+    fn wait_until(&self, deadline: Option<Instant>) -> Result<(Exit, Usage), Error> {
+        loop {
+            let late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
+            match sweep::reach(&self.folder) {
+                Ok(Some(socket)) => {
+                    if let Some(ended) = last_word(&socket, deadline) {
+                        return Ok((ended.exit, ended.usage));
+                    }
+                    if late()
+                        && let Some(shim) = Process::behind(&socket)?
+                        && !end_process(&shim)
+                    {
+                        let what = format!("kill the task shim in `{}`", self.folder.display());
+                        return Err(Error::Io { what, source: io::ErrorKind::TimedOut.into() });
+                    }
+                }
+                Ok(None) => {
+                    if let Some(ended) = self.ended()? {
+                        return Ok((ended.exit, ended.usage));
+                    }
+                }
+                Err(error) if late() => return Err(error),
+                // It may be running, and we are out of descriptors.
+                Err(_) => {}
+            }
+            // Or its shim has more visitors than it takes.
+            std::thread::sleep(RETRY_TIME);
         }
-        sweep::sweep(&self.folder)?;
+    }
+
+    /// How a container ended whose shim is dead. `None` when it is alive after all.
+    fn ended(&self) -> Result<Option<Ended>, Error> {
+        if let Some(ended) = sweep::read_ended(&self.folder)? {
+            return Ok(Some(ended));
+        }
+        if sweep::sweep(&self.folder)? == Swept::Alive {
+            return Ok(None);
+        }
         let ended = Ended::new(Exit::Lost, Usage { runs: 1, failed_runs: 1, ..Usage::default() });
         sweep::write_ended(&self.folder, &ended)?;
-        Ok(ended)
-    }
-
-    fn connect(&self) -> io::Result<UnixStream> {
-        place::connect(&self.folder, SOCKET)
+        Ok(Some(ended))
     }
 
     fn ask(&self, request: &Request) -> Result<(Reply, Vec<OwnedFd>), Error> {
         let lost = || Error::ShimLost { folder: self.folder.clone() };
-        let socket = self.connect().map_err(|_| lost())?;
+        let socket = sweep::reach(&self.folder)?.ok_or_else(lost)?;
         frame::send(&socket, request, &[]).map_err(|_| lost())?;
         expect_reply(&socket, ANSWER_TIME_MAX).map_err(|error| self.or_lost(error))
     }
@@ -281,16 +320,44 @@ pub(crate) fn expect_reply(socket: &UnixStream, time_max: Duration) -> Result<(R
     }
 }
 
-/// A shim process that we started.
+/// Waits for the shim behind `socket` to say how its container ended.
+fn last_word(socket: &UnixStream, deadline: Option<Instant>) -> Option<Ended> {
+    // Zero would mean no limit.
+    let left =
+        deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+    socket.set_read_timeout(left).ok()?;
+    frame::send(socket, &Request::Wait, &[]).ok()?;
+    match frame::receive(socket) {
+        Ok(Some((Reply::Exited(ended), _))) => Some(ended),
+        _ => None,
+    }
+}
+
+/// A shim process.
 pub(crate) struct Process {
     pub pid: Pid,
     pidfd: OwnedFd,
 }
 
-/// Kills it if it still runs, and returns when it does not.
-pub(crate) fn end_process(process: &Process) {
+impl Process {
+    /// Whoever listens at the other end of `socket`, if it is alive.
+    fn behind(socket: &UnixStream) -> Result<Option<Self>, Error> {
+        let finding = || "find the process of a task shim";
+        let pid = sockopt::socket_peercred(socket).map_err(Error::io(finding()))?.pid;
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            other => other.map_err(Error::io(finding()))?,
+        };
+        // Had it died before, the number might mean somebody else by now; but its end of the socket would have, too.
+        let died = runner::readable(socket.as_fd(), Instant::now());
+        Ok(if died { None } else { Some(Self { pid, pidfd }) })
+    }
+}
+
+/// Kills it if it still runs, and returns when it does not. Whether it came to that.
+pub(crate) fn end_process(process: &Process) -> bool {
     let _ = pidfd_send_signal(&process.pidfd, Signal::KILL);
-    runner::readable(process.pidfd.as_fd(), Instant::now() + ANSWER_TIME_MAX);
+    runner::readable(process.pidfd.as_fd(), Instant::now() + ANSWER_TIME_MAX)
 }
 
 /// Starts `exe shim` and gives back our end of its control socket. The process is waited for by a thread that does

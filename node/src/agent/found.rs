@@ -60,7 +60,7 @@ fn end(folder: &TaskFolder, status: Option<&Status>) {
     if folder.record().kind == Kind::Native {
         if let Ok(shim::Adopted::Running(task)) = shim::Task::adopt(folder.path()) {
             let _ = task.stop(Duration::from_secs(1));
-            let _ = task.wait();
+            let _ = task.end(Duration::from_secs(10));
         }
         if let Err(error) = shim::sweep(folder.path()) {
             tracing::warn!(error = chain(&error), "a native container left something behind");

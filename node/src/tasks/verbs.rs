@@ -25,6 +25,8 @@ pub enum Removal {
 
 /// How much longer than its grace a stop may take before we do it ourselves.
 const SUPERVISOR_TIME_MAX: Duration = Duration::from_secs(3);
+/// What a task shim may take beyond the grace before it is ended by force: its container's last words have half of it.
+const SHIM_TIME_MAX: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Ends a task: its supervisor stops it within `grace` and then kills it. Returns when it has ended.
@@ -96,7 +98,7 @@ fn end_native(task: &TaskFolder, grace: Duration) -> Option<Ended> {
         Ok(shim::Adopted::Running(running)) => {
             // One that cannot be asked any more is swept below.
             let _ = running.stop(grace);
-            running.wait().ok().map(Ended::of_native)
+            running.end(grace + SHIM_TIME_MAX).ok().map(Ended::of_native)
         }
         Ok(shim::Adopted::Ended(..)) | Err(_) => None,
     };

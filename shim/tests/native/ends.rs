@@ -145,6 +145,52 @@ pub fn killed_shim(house: &House) {
     assert_eq!(house.run(house.shell("exit 4")).0, Exit::Code(4), "and it can start again");
 }
 
+pub fn frozen_shim(house: &House) {
+    let task = house.spawn(house.shell("sleep 1000")).unwrap();
+    let status = task.status().unwrap();
+    rustix::process::kill_process(pid(status.shim_pid as i32), rustix::process::Signal::STOP).unwrap();
+    let began = Instant::now();
+    assert_eq!(task.end(Duration::from_millis(300)).unwrap().0, Exit::Lost);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    house.assert_nothing_left();
+}
+
+pub fn want_of_descriptors(house: &House) {
+    let task = house.spawn(house.shell("trap 'exit 5' TERM; while true; do sleep 0.05; done")).unwrap();
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let none = rustix::process::Rlimit { current: Some(3), ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, none).unwrap();
+    let answers = (shim::sweep(&house.folder()), Task::adopt(&house.folder()), task.status());
+    let waiting = task.clone();
+    let waiter = std::thread::spawn(move || waiting.wait());
+    std::thread::sleep(Duration::from_millis(300));
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+    for error in [answers.0.unwrap_err(), answers.1.unwrap_err(), answers.2.unwrap_err()] {
+        assert_eq!(error.code(), "E_IO", "{error}");
+    }
+    task.stop(Duration::from_secs(20)).expect("it was left alone");
+    assert_eq!(waiter.join().unwrap().unwrap().0, Exit::Stopped(5));
+}
+
+pub fn many_waiters(house: &House) {
+    let task = house.spawn(house.shell("trap 'exit 5' TERM; while true; do sleep 0.05; done")).unwrap();
+    // More than a shim takes at a time.
+    let waiters: Vec<_> = (0..80)
+        .map(|_| {
+            std::thread::spawn({
+                let task = task.clone();
+                move || task.wait()
+            })
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!house.folder().join("exit.json").exists(), "it runs");
+    task.stop(Duration::from_secs(20)).expect("there is still room to ask");
+    for waiter in waiters {
+        assert_eq!(waiter.join().unwrap().unwrap().0, Exit::Stopped(5));
+    }
+}
+
 pub fn killed_container(house: &House) {
     let task = house.spawn(house.shell("sleep 1000")).unwrap();
     kill(task.status().unwrap().pid);

@@ -74,6 +74,28 @@ pub fn terminal(house: &House) {
     assert!(text.contains("24 80\r\n") && text.contains("got purr\r\n") && text.contains("30 100\r\n"), "{text:?}");
 }
 
+pub fn unread_terminal(house: &House) {
+    use rustix::{fs, pty};
+    let master = pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY).unwrap();
+    pty::grantpt(&master).unwrap();
+    pty::unlockpt(&master).unwrap();
+    let name = pty::ptsname(&master, Vec::new()).unwrap();
+    let ours = fs::open(name.as_c_str(), fs::OFlags::RDWR | fs::OFlags::NOCTTY, fs::Mode::empty()).unwrap();
+    let mut assignment = house.shell("yes");
+    assignment.stdio = Stdio { stdout: Some(ours.try_clone().unwrap()), terminal: Some((24, 80)), ..Stdio::default() };
+    let task = house.spawn(assignment).unwrap();
+    let written = || std::fs::metadata(house.folder().join("log")).map_or(0, |meta| meta.len());
+    house.wait_for("a full terminal", || {
+        let before = written();
+        std::thread::sleep(Duration::from_millis(300));
+        before > 0 && written() == before
+    });
+    task.stop(Duration::ZERO).expect("the shim answers");
+    assert_eq!(task.end(Duration::from_secs(20)).unwrap().0, Exit::Stopped(137));
+    let flags = fs::fcntl_getfl(&ours).unwrap();
+    assert!(!flags.contains(fs::OFlags::NONBLOCK), "others who share it do not expect that");
+}
+
 pub fn get(stream: &mut (impl Read + Write), path: &str) -> String {
     write!(stream, "GET {path} HTTP/1.0\r\nHost: cats\r\n\r\n").unwrap();
     let mut answer = Vec::new();
