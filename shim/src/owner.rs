@@ -115,11 +115,7 @@ pub(crate) fn run(supervisor: &UnixStream, order: Order, fds: Vec<OwnedFd>) -> R
         }
     }
     let ended = owner.serve(supervisor);
-    let waiting = owner.leave(&ended, &traces)?;
-    for visitor in waiting {
-        let _ = frame::send(&visitor, &Reply::Exited(ended.clone()), &[]);
-    }
-    Ok(())
+    owner.leave(&ended, &traces)
 }
 
 /// Unique on the machine, for it also names the cgroup: tasks of two platforms on one machine differ by their folder.
@@ -326,15 +322,17 @@ impl<'a> Owner<'a> {
         Ended::new(exit, self.usage)
     }
 
-    /// Clears everything away, and gives back those who wait for that.
-    fn leave(self, ended: &Ended, traces: &Traces) -> Result<Vec<UnixStream>, Error> {
+    /// Clears everything away, and tells those who wait for that.
+    fn leave(self, ended: &Ended, traces: &Traces) -> Result<(), Error> {
         let folder = &self.order.folder;
         // In this order: who finds no socket finds the exit status. Where that cannot be kept, because the disk is full or
-        // somebody removed the folder, the machine is still left clean.
+        // somebody removed the folder, the machine is still left clean, and who waits is told.
         let kept = sweep::write_ended(folder, ended);
-        sweep::clear_dead(folder, traces).and(kept)?;
-        let waiting = self.visitors.into_values().filter(|visitor| visitor.waits);
-        Ok(waiting.map(|visitor| visitor.stream).collect())
+        let cleared = sweep::clear_dead(folder, traces);
+        for visitor in self.visitors.into_values().filter(|visitor| visitor.waits) {
+            let _ = frame::send(&visitor.stream, &Reply::Exited(ended.clone()), &[]);
+        }
+        cleared.and(kept)
     }
 
     fn open_door(&mut self) {
