@@ -27,10 +27,11 @@ mod tls; // certificates that name nodes and the control plane
 mod meter; // the counters of a worker, from the outside
 mod files; // small files that are written whole or not at all
 mod sockets; // Unix sockets with long paths
+mod descriptors; // how many of them we may have
 mod signals; // the signals that ask us to end
 mod error;
 
-pub use agent::{Agent, AgentConfig, AtEnd, JoinOptions, join, relocate};
+pub use agent::{Agent, AgentConfig, AtEnd, JoinOptions, has_joined, join, relocate};
 pub use error::{Error, Result};
 pub use home::Home;
 pub use invoke::{InvokeOutcome, InvokeRequest, invoke};

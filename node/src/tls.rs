@@ -10,10 +10,11 @@ use rustls::{
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_name,
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-    server::WebPkiClientVerifier,
+    server::{ParsedCertificate, WebPkiClientVerifier},
 };
 use serde::{Deserialize, Serialize};
 use spec::NodeId;
@@ -120,6 +121,15 @@ pub(crate) fn pinned(ca_fingerprint: &str) -> Result<Arc<ClientConfig>> {
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     Ok(Arc::new(config))
+}
+
+/// Which of `nodes` a certificate names. Who has shown it has proven to be that node, as far as the CA knows.
+pub(crate) fn which<'a>(
+    certificate: &CertificateDer<'_>,
+    mut nodes: impl Iterator<Item = &'a NodeId>,
+) -> Option<&'a NodeId> {
+    let certificate = ParsedCertificate::try_from(certificate).ok()?;
+    nodes.find(|id| node(id).is_ok_and(|name| verify_server_name(&certificate, &name).is_ok()))
 }
 
 fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>> {

@@ -62,13 +62,13 @@ pub async fn join(home: &Home, token: &JoinToken, options: JoinOptions) -> Resul
 }
 
 /// Tells the node of this home, whose agent does not run, where its platform is now, and where its own ingress. Who it is
-/// stays, and so does what it knows. `false` when it has not joined yet.
+/// stays, and so does what it knows. Says who that is; nobody when it has not joined yet.
 ///
 /// # Errors
 /// When what it knows cannot be read or written.
-pub fn relocate(home: &Home, control_plane: &str, registry: &str, ingress_address: &str) -> Result<bool> {
+pub fn relocate(home: &Home, control_plane: &str, registry: &str, ingress_address: &str) -> Result<Option<NodeId>> {
     let folder = NodeFolder::of(home)?;
-    let Some(known) = Identity::read(&folder.identity())? else { return Ok(false) };
+    let Some(known) = Identity::read(&folder.identity())? else { return Ok(None) };
     let (control_plane, registry) = (control_plane.to_owned(), Some(registry.to_owned()));
     let moved = Identity { control_plane, registry, ..known.clone() };
     if moved != known {
@@ -83,7 +83,12 @@ pub fn relocate(home: &Home, control_plane: &str, registry: &str, ingress_addres
     if settings.ingress_address.as_deref() != Some(ingress_address) {
         folder.write_settings(&Settings { ingress_address: Some(ingress_address.to_owned()), ..settings })?;
     }
-    Ok(true)
+    Ok(Some(moved.node))
+}
+
+/// Whether the node of this home has joined a platform and was not removed from it since.
+pub fn has_joined(home: &Home) -> bool {
+    home.node().join("identity.json").exists()
 }
 
 /// The next certificate, when the one at hand is at half of its time.
@@ -138,7 +143,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path().join("home")).unwrap();
         let folder = NodeFolder::of(&home).unwrap();
-        assert!(!relocate(&home, "10.0.0.1:7700", "10.0.0.1:5000", "10.0.0.1:4000").unwrap(), "nobody has joined");
+        let relocate = || relocate(&home, "10.0.0.1:7700", "10.0.0.1:5000", "10.0.0.1:4000").unwrap();
+        assert_eq!(relocate(), None, "nobody has joined");
         let identity = Identity {
             version: 1,
             node: "local".parse().unwrap(),
@@ -153,7 +159,7 @@ mod tests {
         std::fs::File::open(folder.identity()).unwrap().set_modified(long_ago).unwrap();
         folder.write_settings(&Settings { zone: "attic".to_owned(), ..Settings::default() }).unwrap();
 
-        assert!(relocate(&home, "10.0.0.1:7700", "10.0.0.1:5000", "10.0.0.1:4000").unwrap());
+        assert_eq!(relocate(), Some(identity.node.clone()));
         let moved = Identity::read(&folder.identity()).unwrap().unwrap();
         let (control_plane, registry) = ("10.0.0.1:7700".to_owned(), Some("10.0.0.1:5000".to_owned()));
         assert_eq!(moved, Identity { control_plane, registry, ..identity });

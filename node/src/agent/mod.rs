@@ -21,4 +21,4 @@ mod found; // what an earlier agent has left behind
 mod heart; // the loops that keep it all going
 
 pub use heart::{Agent, AgentConfig, AtEnd};
-pub use join::{JoinOptions, join, relocate};
+pub use join::{JoinOptions, has_joined, join, relocate};

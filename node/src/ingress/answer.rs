@@ -51,6 +51,15 @@ impl Refusal {
         }
     }
 
+    pub fn removed(node: &spec::NodeId) -> Self {
+        Self {
+            status: StatusCode::FORBIDDEN,
+            code: "E_NODE",
+            text: format!("node {node} is not one of this platform"),
+            retry_after: false,
+        }
+    }
+
     pub fn too_slow(host: &str) -> Self {
         Self {
             status: StatusCode::GATEWAY_TIMEOUT,

@@ -38,7 +38,7 @@ enum Attempt {
 
 impl Forwarder {
     /// Answers one request, whatever happens.
-    pub async fn answer(&self, request: Request<Incoming>, sender: IpAddr, arrival: Arrival) -> Response<Outbound> {
+    pub async fn answer(&self, request: Request<Incoming>, sender: IpAddr, arrival: &Arrival) -> Response<Outbound> {
         match self.forward(request, sender, arrival).await {
             Ok(response) => response,
             Err(refusal) => {
@@ -52,15 +52,24 @@ impl Forwarder {
         &self,
         request: Request<Incoming>,
         sender: IpAddr,
-        arrival: Arrival,
+        arrival: &Arrival,
     ) -> Result<Response<Outbound>, Refusal> {
+        if let Arrival::Peer(node) = arrival
+            && !self.routes.knows(node)
+        {
+            return Err(Refusal::removed(node));
+        }
         let host = head::host(&request)?;
         let bytes_max = self.limits.body_bytes_max;
         if request.body().size_hint().lower() > bytes_max {
             return Err(Refusal::too_large(bytes_max));
         }
-        let parts = head::onward(&request, &host, sender, arrival)?;
+        let mut parts = head::onward(&request, &host, sender, arrival)?;
         let body = Inbound::new(request.into_body(), bytes_max, self.limits.pace());
+        if !body.is_empty() && !parts.headers.contains_key(header::CONTENT_LENGTH) {
+            // Said aloud, because a GET is sent without its body otherwise.
+            parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let again = (body.is_empty() && matches!(parts.method, Method::GET | Method::HEAD)).then(|| parts.clone());
         self.try_replicas(&host, arrival, Request::from_parts(parts, body), again).await
     }
@@ -69,7 +78,7 @@ impl Forwarder {
     async fn try_replicas(
         &self,
         host: &str,
-        arrival: Arrival,
+        arrival: &Arrival,
         request: Request<Inbound>,
         again: Option<http::request::Parts>,
     ) -> Result<Response<Outbound>, Refusal> {

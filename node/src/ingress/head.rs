@@ -19,9 +19,9 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("keep-alive"),
 ];
 
-/// Said by us to tasks; from anybody else it would be a lie.
-const OURS: [&str; 4] = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip"];
-const OUR_PREFIX: &str = "x-margay-";
+/// Said by us to tasks, or by proxies that we do not know; from anybody else it would be a lie.
+const OURS: [&str; 2] = ["forwarded", "x-real-ip"];
+const OUR_PREFIXES: [&str; 2] = ["x-forwarded-", "x-margay-"];
 /// Marks a request that one ingress has sent to another. Only looked at where a certificate has proven the sender.
 pub(super) const HOP: HeaderName = HeaderName::from_static("x-margay-hop");
 const VIA: HeaderValue = HeaderValue::from_static("1.1 margay");
@@ -74,7 +74,7 @@ pub(super) fn onward(
     request: &Request<impl Sized>,
     host: &str,
     sender: IpAddr,
-    arrival: Arrival,
+    arrival: &Arrival,
 ) -> Result<http::request::Parts, Refusal> {
     if request.method() == Method::CONNECT {
         return Err(Refusal::unsupported("CONNECT is not offered here"));
@@ -99,8 +99,7 @@ pub(super) fn onward(
     parts.headers.remove(header::EXPECT);
     let original = headers.get(header::HOST).cloned().or_else(|| HeaderValue::from_str(host).ok());
     let original = original.unwrap_or(HeaderValue::from_static(""));
-    if arrival == Arrival::Outside {
-        parts.headers.remove(header::FORWARDED);
+    if *arrival == Arrival::Outside {
         let names: Vec<_> = parts.headers.keys().filter(|name| is_ours(name)).cloned().collect();
         for name in names {
             parts.headers.remove(name);
@@ -124,8 +123,10 @@ pub(super) fn back(parts: &mut http::response::Parts) {
     parts.extensions.clear();
 }
 
+/// Whatever stands between the words: a CGI or WSGI program is told both `X-Real-IP` and `X_Real_IP` as `HTTP_X_REAL_IP`.
 fn is_ours(name: &HeaderName) -> bool {
-    OURS.contains(&name.as_str()) || name.as_str().starts_with(OUR_PREFIX)
+    let name = name.as_str().replace('_', "-");
+    OURS.contains(&name.as_str()) || OUR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// `headers` without what is about one connection, by its own words or by RFC 9110's.
@@ -201,13 +202,19 @@ mod tests {
             ("x-forwarded-for", "1.2.3.4"),
             ("x-forwarded-host", "evil"),
             ("x-real-ip", "1.2.3.4"),
+            ("x_forwarded_for", "1.2.3.4"),
+            ("x-forwarded_proto", "https"),
+            ("x-forwarded-port", "443"),
+            ("x-forwarded-client-cert", "admin"),
+            ("x_real_ip", "1.2.3.4"),
+            ("x_margay_hop", "n1"),
             ("x-margay-hop", "n1"),
             ("x-margay-anything", "1"),
             ("accept", "text/html"),
         ];
         let sender = "9.9.9.9".parse().unwrap();
         let request = request("http://cats.localhost:8080/a?b=c", &headers);
-        let parts = onward(&request, "cats.localhost", sender, Arrival::Outside).unwrap();
+        let parts = onward(&request, "cats.localhost", sender, &Arrival::Outside).unwrap();
         let mut got: Vec<_> =
             parts.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         got.sort();
@@ -224,7 +231,7 @@ mod tests {
             ]
         );
         assert_eq!(parts.uri, "/a?b=c");
-        let peer = onward(&request, "cats.localhost", sender, Arrival::Peer).unwrap();
+        let peer = onward(&request, "cats.localhost", sender, &Arrival::Peer("n1".parse().unwrap())).unwrap();
         assert_eq!(peer.headers["x-forwarded-for"], "1.2.3.4", "the other ingress has judged it");
         assert!(!peer.headers.contains_key(HOP));
     }
@@ -232,7 +239,7 @@ mod tests {
     #[test]
     fn tunnels_are_refused_and_circles_are_seen() {
         let refusal = |request: Request<()>| {
-            onward(&request, "a", IpAddr::from([1, 1, 1, 1]), Arrival::Outside).unwrap_err().status.as_u16()
+            onward(&request, "a", IpAddr::from([1, 1, 1, 1]), &Arrival::Outside).unwrap_err().status.as_u16()
         };
         assert_eq!(refusal(request("/", &[("host", "a"), ("upgrade", "WebSocket")])), 501);
         assert_eq!(refusal(request("/", &[("via", "1.1 x"); VIA_MAX])), 508);

@@ -15,6 +15,7 @@ mod patient; // a connection that ends when the other side takes too long
 mod upstream; // connections to backends, kept while they live
 mod forward; // one request, from its arrival to its answer
 mod answer; // what we say ourselves, in plain text
+mod seats; // who may hold how many connections
 mod serve; // listeners, permits, shutdown
 mod process; // the process around it: fewer rights, then one runtime
 

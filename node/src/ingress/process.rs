@@ -1,7 +1,7 @@
 use std::{io, net::TcpListener};
 
 use rustix::{
-    process::{Gid, Resource, Rlimit, Uid, getrlimit, setrlimit},
+    process::{Gid, Uid},
     thread,
 };
 
@@ -10,6 +10,7 @@ use super::{
     serve::{Door, Limits, serve},
 };
 use crate::{
+    descriptors,
     error::{Error, Result},
     home::Home,
 };
@@ -43,7 +44,7 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
         socket.set_nonblocking(true).map_err(system("listen"))?;
     }
     std::env::set_current_dir(folder.path()).map_err(Error::file("enter", folder.path()))?;
-    raise_descriptor_limit();
+    descriptors::raise_limit(); // a connection takes two
     give_up_rights().map_err(system("give up the rights of root"))?;
     unprivileged();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system("start threads"))?;
@@ -58,15 +59,6 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
         serve(door, crate::signals::terminated()).await;
         Ok(())
     })
-}
-
-/// A connection takes two descriptors; the default of most systems is 1024, what they allow is far more.
-fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
 }
 
 /// From root to nobody in particular; and for everybody: no program started from here ever has more rights again.

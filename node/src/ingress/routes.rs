@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::PathBuf,
     sync::{
@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use rustls::pki_types::CertificateDer;
 use spec::NodeId;
 
 use super::folder::{IngressFolder, Shared, socket_name};
@@ -30,12 +31,12 @@ pub(super) struct Replica {
 }
 
 /// Where a request came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Arrival {
     /// From anybody.
     Outside,
-    /// From the ingress of another node, which has chosen this one: it does not travel on.
-    Peer,
+    /// From the ingress of this node, which has chosen us: it does not travel on.
+    Peer(NodeId),
 }
 
 /// The route table, kept up with its file.
@@ -50,6 +51,8 @@ pub(super) struct Routes {
 struct Table {
     seen: Option<(SystemTime, u64, u64)>,
     hosts: BTreeMap<String, Vec<Replica>>,
+    /// The nodes of the platform that have an ingress.
+    nodes: BTreeSet<NodeId>,
 }
 
 /// How often the file is looked at: a fifth of what a person calls immediate.
@@ -83,7 +86,8 @@ impl Routes {
             Ok(Some(shared)) if spec::wire::check_version("the route table", shared.version).is_ok() => {
                 let hosts = self.build(&shared, &before);
                 tracing::info!(hosts = hosts.len(), "routes changed");
-                *self.table.write().unwrap_or_else(|e| e.into_inner()) = Arc::new(Table { seen, hosts });
+                let nodes = shared.routes.ingresses.into_keys().collect();
+                *self.table.write().unwrap_or_else(|e| e.into_inner()) = Arc::new(Table { seen, hosts, nodes });
             }
             Ok(Some(shared)) => tracing::warn!(version = shared.version, "the route table is newer than this margay"),
             Ok(None) => {}
@@ -118,14 +122,25 @@ impl Routes {
         self.table.read().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
+    /// Whether `node` is one of the platform now: a certificate outlives its node's removal.
+    pub fn knows(&self, node: &NodeId) -> bool {
+        self.table().nodes.contains(node)
+    }
+
+    /// The node that a certificate names, if it is one of the platform now.
+    pub fn node_of(&self, certificate: &CertificateDer<'_>) -> Option<NodeId> {
+        self.refresh(); // a node that has joined just now may be the first to know
+        crate::tls::which(certificate, self.table().nodes.iter()).cloned()
+    }
+
     /// The replicas for `host` in the order in which to try them, or `None` for a host that nobody has.
     ///
     /// The first is the less busy of two that were drawn (one draw would be fair on average and bad at the tail); the
     /// others follow as they come.
-    pub fn candidates(&self, host: &str, arrival: Arrival) -> Option<Vec<Replica>> {
+    pub fn candidates(&self, host: &str, arrival: &Arrival) -> Option<Vec<Replica>> {
         let table = self.table();
         let mut replicas: Vec<_> = table.hosts.get(host)?.clone();
-        if arrival == Arrival::Peer {
+        if let Arrival::Peer(_) = arrival {
             replicas.retain(|replica| matches!(replica.target, Target::Here(_)));
         }
         if replicas.len() > 1 {

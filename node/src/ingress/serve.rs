@@ -1,10 +1,4 @@
-use std::{
-    convert::Infallible,
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use http::Request;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -12,7 +6,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -24,6 +17,7 @@ use super::{
     forward::Forwarder,
     patient::Patient,
     routes::{Arrival, Routes},
+    seats::Seats,
     upstream::Upstream,
 };
 use crate::tls::Identity;
@@ -46,6 +40,8 @@ pub struct Door {
 pub struct Limits {
     /// Connections from outside at one time; more wait in the listener's queue. Ten thousand idle ones hold some 60 MB.
     pub connections_max: usize,
+    /// Of these, from one address; more are closed. Many, for a proxy in front brings everybody from one.
+    pub connections_of_one_max: usize,
     /// From the first byte of a request (or the end of the one before) to the end of its head.
     pub head_time_max: Duration,
     /// How far a body may be behind, and how long a client may take no byte of an answer.
@@ -65,6 +61,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 10_000,
+            connections_of_one_max: 2_500,
             head_time_max: Duration::from_secs(10),
             stall_time_max: Duration::from_secs(10),
             body_bytes_per_second_min: 1024,
@@ -100,13 +97,13 @@ pub async fn serve(door: Door, shutdown: impl Future<Output = ()>) {
             limits: door.limits,
         },
         peers: std::sync::RwLock::new(acceptor(identity.as_ref())),
-        permits: Arc::new(Semaphore::new(door.limits.connections_max)),
+        seats: Seats::new(door.limits.connections_max, door.limits.connections_of_one_max),
         tasks: TaskTracker::new(),
         closing: CancellationToken::new(),
     });
     tokio::select! {
         () = shutdown => {}
-        () = app.accept(&door.listener, Arrival::Outside) => {}
+        () = app.accept(&door.listener, Side::Outside) => {}
         () = app.accept_peers(door.peers.as_ref()) => {}
         () = app.forwarder.routes.keep_up() => {}
         () = app.keep_house(&folder, identity) => {}
@@ -119,14 +116,21 @@ pub async fn serve(door: Door, shutdown: impl Future<Output = ()>) {
 struct App {
     forwarder: Forwarder,
     peers: std::sync::RwLock<Option<TlsAcceptor>>,
-    permits: Arc<Semaphore>,
+    seats: Seats,
     tasks: TaskTracker,
     closing: CancellationToken,
 }
 
+/// Which of the two listeners.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Outside,
+    Peers,
+}
+
 fn acceptor(identity: Option<&Identity>) -> Option<TlsAcceptor> {
     match identity?.server() {
-        Ok(config) => Some(TlsAcceptor::from(config)),
+        Ok(config) => Some(config.into()),
         Err(error) => {
             tracing::warn!(%error, "other nodes cannot reach this ingress");
             None
@@ -137,15 +141,18 @@ fn acceptor(identity: Option<&Identity>) -> Option<TlsAcceptor> {
 impl App {
     async fn accept_peers(self: &Arc<Self>, listener: Option<&TcpListener>) {
         match listener {
-            Some(listener) => self.accept(listener, Arrival::Peer).await,
+            Some(listener) => self.accept(listener, Side::Peers).await,
             None => std::future::pending().await,
         }
     }
 
-    /// Takes connections as permits allow. Never ends: an accept that fails is the kernel's shortage, not ours.
-    async fn accept(self: &Arc<Self>, listener: &TcpListener, arrival: Arrival) {
+    /// Takes connections as seats allow. Never ends: an accept that fails is the kernel's shortage, not ours.
+    async fn accept(self: &Arc<Self>, listener: &TcpListener, from: Side) {
         loop {
-            let Ok(permit) = self.permits.clone().acquire_owned().await else { return };
+            let permit = match from {
+                Side::Outside => self.seats.outside().await,
+                Side::Peers => self.seats.peer().await,
+            };
             let (stream, sender) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -154,24 +161,34 @@ impl App {
                     continue;
                 }
             };
+            let sender = sender.ip().to_canonical();
+            let Some(seat) = self.seats.sit(permit, (from == Side::Outside).then_some(sender)) else {
+                tracing::debug!(%sender, "sent away: it has enough connections");
+                continue;
+            };
             let app = self.clone();
             self.tasks.spawn(async move {
-                app.admit(stream, sender, arrival).await;
-                drop(permit);
+                app.admit(stream, sender, from).await;
+                drop(seat);
             });
         }
     }
 
-    async fn admit(&self, stream: TcpStream, sender: SocketAddr, arrival: Arrival) {
+    async fn admit(&self, stream: TcpStream, sender: IpAddr, from: Side) {
         let _ = stream.set_nodelay(true);
-        let sender = sender.ip().to_canonical();
-        match arrival {
-            Arrival::Outside => self.talk(stream, sender, arrival).await,
-            Arrival::Peer => {
+        match from {
+            Side::Outside => self.talk(stream, sender, &Arrival::Outside).await,
+            Side::Peers => {
                 let acceptor = self.peers.read().unwrap_or_else(|e| e.into_inner()).clone();
                 let Some(acceptor) = acceptor else { return };
                 match timeout(HANDSHAKE_TIME_MAX, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => self.talk(stream, sender, arrival).await,
+                    Ok(Ok(stream)) => {
+                        let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                        match shown.and_then(|certificate| self.forwarder.routes.node_of(certificate)) {
+                            Some(node) => self.talk(stream, sender, &Arrival::Peer(node)).await,
+                            None => tracing::warn!(%sender, "a node that is not one of the platform was sent away"),
+                        }
+                    }
                     Ok(Err(error)) => tracing::debug!(%error, %sender, "a handshake failed"),
                     Err(_) => tracing::debug!(%sender, "a handshake took too long"),
                 }
@@ -180,7 +197,7 @@ impl App {
     }
 
     /// Answers the requests of one connection.
-    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, sender: IpAddr, arrival: Arrival) {
+    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, sender: IpAddr, arrival: &Arrival) {
         let limits = &self.forwarder.limits;
         let service = service_fn(|request: Request<Incoming>| async move {
             Ok::<_, Infallible>(self.forwarder.answer(request, sender, arrival).await)

@@ -18,7 +18,7 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use spec::wire::{Backend, RouteTable};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener},
     task::JoinHandle,
     time::timeout,
@@ -97,23 +97,36 @@ impl Site {
 
     /// A replica that answers with its name and what it was asked.
     fn replica(&self, task: &'static str) -> JoinHandle<()> {
+        self.counting_replica(task).0
+    }
+
+    /// The same, and how many requests have reached it.
+    fn counting_replica(&self, task: &'static str) -> (JoinHandle<()>, Arc<AtomicUsize>) {
         let listener = self.socket(task);
-        tokio::spawn(async move {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = asked.clone();
+        let replica = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let answer = service_fn(move |request: Request<Incoming>| async move {
-                    let head = format!("{} {}", request.method(), request.uri());
-                    let forwarded = request.headers().get("x-forwarded-for").map(|v| v.to_str().unwrap().to_owned());
-                    let body = request.into_body().collect().await;
-                    let length = body.map(|body| body.to_bytes().len()).unwrap_or_default();
-                    let text = format!("{task}: {head} {length} {}", forwarded.unwrap_or_default());
-                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
+                let counted = counted.clone();
+                let answer = service_fn(move |request: Request<Incoming>| {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    async move {
+                        let head = format!("{} {}", request.method(), request.uri());
+                        let forwarded =
+                            request.headers().get("x-forwarded-for").map(|v| v.to_str().unwrap().to_owned());
+                        let body = request.into_body().collect().await;
+                        let length = body.map(|body| body.to_bytes().len()).unwrap_or_default();
+                        let text = format!("{task}: {head} {length} {}", forwarded.unwrap_or_default());
+                        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
+                    }
                 });
                 tokio::spawn(async move {
                     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
                 });
             }
-        })
+        });
+        (replica, asked)
     }
 
     /// Asks until the answer has this status: routes are followed soon, not at once.
@@ -126,6 +139,13 @@ impl Site {
             }
             assert!(Instant::now() < deadline, "{status}, not {want}: {text}");
         }
+    }
+
+    /// Comes in by the side door.
+    async fn connect_as(&self, identity: &crate::tls::Identity) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
+        let stream = TcpStream::connect(self.peers).await.unwrap();
+        let tls = tokio_rustls::TlsConnector::from(identity.client().unwrap());
+        tls.connect(crate::tls::node(&"n2".parse().unwrap()).unwrap(), stream).await.unwrap()
     }
 
     async fn get(&self, host: &str) -> (StatusCode, String) {
@@ -296,7 +316,7 @@ async fn an_upload_may_take_longer_than_an_answer_unless_nobody_takes_it() {
 #[tokio::test]
 async fn two_requests_in_one_are_refused_or_kept_apart() {
     let site = Site::open("n1", &[backend("n1", "a")], None).await;
-    let _a = site.replica("a");
+    let (_a, asked) = site.counting_replica("a");
     for (text, want) in [
         (format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nhost: evil\r\n\r\n"), 400),
         (format!("GET http://evil/ HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n"), 421),
@@ -312,8 +332,41 @@ async fn two_requests_in_one_are_refused_or_kept_apart() {
         "POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n\
          0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: {HOST}\r\n\r\n"
     );
+    assert_eq!(asked.load(Ordering::SeqCst), 0, "none of these is for a replica");
     let (_, text) = ask(site.address, &both).await;
     assert!(!text.contains("smuggled"), "{text}");
+    assert!(asked.load(Ordering::SeqCst) <= 1, "one request went in, {} came out", asked.load(Ordering::SeqCst));
+    // A body in chunks stays with its request, whatever the method.
+    asked.store(0, Ordering::SeqCst);
+    let get = format!(
+        "GET / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    );
+    assert_eq!(ask(site.address, &get).await.1, "a: GET / 5 127.0.0.1");
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn one_address_takes_a_part_of_the_connections_and_no_more() {
+    let limits = Limits { connections_of_one_max: 3, head_time_max: Duration::from_secs(30), ..limits() };
+    let site = Site::open_with("n1", &[backend("n1", "a")], None, limits).await;
+    let _a = site.replica("a");
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(site.address).await.unwrap();
+        stream.write_all(b"GET / HT").await.unwrap();
+        held.push(stream);
+    }
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let mut fourth = TcpStream::connect(site.address).await.unwrap();
+        let mut byte = [0];
+        if timeout(Duration::from_millis(100), fourth.read(&mut byte)).await.is_ok() {
+            break; // it was sent away, not kept waiting
+        }
+        assert!(Instant::now() < deadline, "the fourth was taken");
+    }
+    held.clear();
+    site.get_until(StatusCode::OK).await;
 }
 
 #[tokio::test]
@@ -323,7 +376,27 @@ async fn a_request_for_another_node_goes_through_its_ingress_over_mtls() {
     let there = Site::open("n2", &[backend("n2", "b")], Some(ca.node("n2"))).await;
     let _b = there.replica("b");
     here.route("n1", &[backend("n2", "b")], &[("n2", there.peers)]);
+    // A good certificate is not enough: only a node of the platform gets in.
+    here.get_until(StatusCode::BAD_GATEWAY).await;
+    there.route("n2", &[backend("n2", "b")], &[("n1", here.peers)]);
     assert_eq!(here.get_until(StatusCode::OK).await, "b: GET /x?y=1 0 127.0.0.1");
+    // Removed while it has a connection: what it says about its senders counts no more.
+    let mut kept = there.connect_as(&ca.node("n1")).await;
+    let spoof = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nx-forwarded-for: 6.6.6.6\r\n\r\n");
+    kept.write_all(spoof.as_bytes()).await.unwrap();
+    let mut answer = [0; 1024];
+    let read = kept.read(&mut answer).await.unwrap();
+    assert!(String::from_utf8_lossy(&answer[..read]).contains("b: GET / 0 6.6.6.6"));
+    there.route("n2", &[backend("n2", "b")], &[("n9", here.peers)]);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        kept.write_all(spoof.as_bytes()).await.unwrap();
+        let read = kept.read(&mut answer).await.unwrap();
+        if answer[..read].starts_with(b"HTTP/1.1 403") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{}", answer[..read].escape_ascii());
+    }
     // Two nodes that each believe that the other has it: no circle.
     there.route("n2", &[backend("n1", "b")], &[("n1", here.peers)]);
     here.get_until(StatusCode::SERVICE_UNAVAILABLE).await;
