@@ -65,7 +65,14 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
 
 /// The exit code that an error asks for, if it does.
 pub fn code(error: &anyhow::Error) -> Option<u8> {
-    error.chain().find_map(|cause| cause.downcast_ref::<Advice>()?.code)
+    let of_start = |cause: &(dyn StdError + 'static)| {
+        let code = cause.downcast_ref::<node::Error>()?.exit_code();
+        Some(code).filter(|code| *code != OURS) // for another verb than `run` that is an ordinary failure
+    };
+    error.chain().find_map(|cause| match cause.downcast_ref::<Advice>() {
+        Some(advice) => advice.code,
+        None => of_start(cause),
+    })
 }
 
 fn hint_of(cause: &(dyn StdError + 'static)) -> Option<String> {

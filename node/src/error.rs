@@ -1,6 +1,6 @@
 use std::{io, path::PathBuf};
 
-use spec::{Capability, Digest, Missing, ParseError, wire::Fault};
+use spec::{Capability, Digest, Missing, NodeId, ParseError, wire::Fault};
 
 /// What can go wrong on a host.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +125,8 @@ pub enum Error {
         why: String,
         /// What to try.
         hint: Option<String>,
+        /// Docker's for it: 127 for a program that is not there, 126 for one that cannot run, 125 for all else.
+        exit_code: u8,
     },
     /// A task in the background could not be started.
     #[error("{message}")]
@@ -133,6 +135,8 @@ pub enum Error {
         message: String,
         /// What it said to try.
         hint: Option<String>,
+        /// As in [`Error::Start`].
+        exit_code: u8,
     },
     /// A native image cannot be run here, or not like this.
     #[error("{why}")]
@@ -162,6 +166,9 @@ pub enum Error {
     /// This node has not joined a control plane.
     #[error("this node has not joined a control plane: `{}` is missing", .0.display())]
     NotJoined(PathBuf),
+    /// Its control plane does not know this node any more.
+    #[error("node `{0}` was removed from its platform: its tasks have ended")]
+    Removed(NodeId),
     /// Another agent of the same home runs.
     #[error("another agent runs here: it holds `{}`", .0.display())]
     AgentRuns(PathBuf),
@@ -218,7 +225,7 @@ impl Error {
             Self::SecretIsNotText(name) => format!("hand it over as a file: grant `secret:{name}` without `;as=env`"),
             Self::NoSuchImage(image) => format!("see what there is: margay images; or: margay pull {image}"),
             Self::Newer { .. } => "update margay, or use another MARGAY_HOME".to_owned(),
-            Self::NotJoined(_) => "join one: margay node join TOKEN".to_owned(),
+            Self::NotJoined(_) | Self::Removed(_) => "join one: margay node join TOKEN".to_owned(),
             Self::BadToken(_) => "ask for a new one: margay node token".to_owned(),
             Self::Fetch { hint, .. }
             | Self::Prepare { hint, .. }
@@ -241,6 +248,22 @@ impl Error {
             | Self::System { .. } => return None,
         };
         Some(text)
+    }
+
+    /// What a run that ends like this exits with, in Docker's convention.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Start { exit_code, .. } | Self::Kept { exit_code, .. } => *exit_code,
+            _ => Self::OURS,
+        }
+    }
+
+    /// The guest never ran, and not for its program's sake.
+    pub(crate) const OURS: u8 = 125;
+
+    /// Whether the control plane says that it knows no such node, which no network and no restart can say for it.
+    pub(crate) fn is_stranger(&self) -> bool {
+        matches!(self, Self::Refused(fault) if fault.code == "unauthenticated")
     }
 
     /// For `map_err` on something that was done to a file.

@@ -88,6 +88,7 @@ pub fn invoke(home: &Home, request: InvokeRequest, mut preparing: impl FnMut()) 
             task: request.image.name.clone(),
             why: "it is a program that runs once, and answers no requests".to_owned(),
             hint: Some(format!("margay run {}", request.image.name)),
+            exit_code: Error::OURS,
         });
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -191,7 +192,7 @@ async fn run(
     let interrupted = || failed("it was interrupted".to_owned());
     tokio::select! {
         started = wait_until_started(&mut running) => started.map_err(failed)?,
-        () = asked_to_stop.again() => {
+        () = asked_to_stop.stop() => {
             running.kill();
             return Err(interrupted());
         }
@@ -203,13 +204,13 @@ async fn run(
             answer.map_err(|_| failed("no answer in time".to_owned())).and_then(|answer| answer.map_err(failed))
         }
         why = ended(&mut running) => Err(failed(why)),
-        () = asked_to_stop.again() => Err(interrupted()),
+        () = asked_to_stop.stop() => Err(interrupted()),
     };
     let answered_in = asked.elapsed();
     running.stop(GRACE).await;
     let in_time = tokio::select! {
         ended = timeout(GRACE * 2, ended(&mut running)) => ended.is_ok(),
-        () = asked_to_stop.again() => false,
+        () = asked_to_stop.stop() => false,
     };
     if !in_time {
         running.kill();

@@ -5,7 +5,6 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
-    os::unix::process::CommandExt,
     process::{Command, Stdio},
 };
 
@@ -24,7 +23,7 @@ use crate::{
 #[serde(rename_all = "lowercase")]
 enum Word {
     Note(Note),
-    Failed { message: String, hint: Option<String> },
+    Failed { message: String, hint: Option<String>, exit_code: u8 },
 }
 
 /// A request is some kilobytes, and its secrets a megabyte and a half at most.
@@ -39,7 +38,7 @@ pub fn detach(home: &Home, request: &RunRequest, mut watch: impl FnMut(Note)) ->
     let system = |verb| move |source| Error::System { verb, source };
     let mut command = Command::new(crate::images::exe());
     command.arg("keeper").env("MARGAY_HOME", home.root()).current_dir("/");
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(system("start a keeper"))?;
     if let Some(mut input) = child.stdin.take() {
         let bytes = serde_json::to_vec(request).map_err(|e| system("write a request")(e.into()))?;
@@ -51,15 +50,16 @@ pub fn detach(home: &Home, request: &RunRequest, mut watch: impl FnMut(Note)) ->
         match serde_json::from_str(&line) {
             Ok(Word::Note(Note::Started(started))) => return Ok(started),
             Ok(Word::Note(note)) => watch(note),
-            Ok(Word::Failed { message, hint }) => {
+            Ok(Word::Failed { message, hint, exit_code }) => {
                 let _ = child.wait();
-                return Err(Error::Kept { message, hint });
+                return Err(Error::Kept { message, hint, exit_code });
             }
             Err(error) => return Err(system("understand the keeper")(error.into())),
         }
     }
     let _ = child.wait();
-    Err(Error::Kept { message: "the task's keeper went away before the task ran".to_owned(), hint: None })
+    let message = "the task's keeper went away before the task ran".to_owned();
+    Err(Error::Kept { message, hint: None, exit_code: Error::OURS })
 }
 
 /// The keeper: runs the task in the request on standard input to its end.
@@ -87,7 +87,7 @@ pub fn keep(home: &Home) -> Result<()> {
     };
     let outcome = run_with(home, request, Streams::default(), |note| say(&Word::Note(note)));
     if let Err(error) = outcome {
-        say(&Word::Failed { message: chain(&error), hint: error.hint() });
+        say(&Word::Failed { message: chain(&error), hint: error.hint(), exit_code: error.exit_code() });
     }
     Ok(())
 }

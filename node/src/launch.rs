@@ -191,6 +191,15 @@ impl Launch {
         matches!(&self.ready, Ready::Wasm { prepared, .. } if prepared.facts.world == World::Http)
     }
 
+    /// How long it gets to end when it is to have `grace`. A Wasm program that runs once has no signals, and so nothing to
+    /// end itself for.
+    pub fn grace(&self, grace: Duration) -> Duration {
+        match self.kind {
+            Kind::Wasm if !self.serves_requests() => Duration::ZERO,
+            Kind::Wasm | Kind::Native => grace,
+        }
+    }
+
     /// Its variables: those that were given, and where granted by name, who and where it is.
     fn env(&self) -> BTreeMap<String, String> {
         let container = &self.container;
@@ -302,13 +311,14 @@ impl Launch {
                     task: name,
                     why: chain(&error),
                     hint: error.hint(),
+                    exit_code: u8::try_from(error.exit_code()).unwrap_or(Error::OURS),
                 })
             }
         }
     }
 
     fn failed(&self, folder: &TaskFolder, why: String, hint: Option<String>) -> Error {
-        Error::Start { task: folder.record().name.clone(), why, hint }
+        Error::Start { task: folder.record().name.clone(), why, hint, exit_code: Error::OURS }
     }
 
     fn wasm_assignment(

@@ -17,7 +17,7 @@ use crate::{
     launch::{Container, Doors, Launch, Streams, arguments},
     request::{LocalImage, Note, RunOutcome, RunRequest, Started},
     running::{Ended, Happening},
-    tasks::{self, Origin, Owned, Phase, ProcessId, Status, TaskRecord},
+    tasks::{self, Kind, Origin, Owned, Phase, ProcessId, Status, TaskRecord},
 };
 
 /// Runs a task to its end, in the foreground of this process: its streams are ours, Ctrl-C stops it, a second one kills
@@ -137,23 +137,32 @@ async fn supervise(
     status: &mut Status,
     watch: &mut impl FnMut(Note),
 ) -> Result<Ended> {
-    let mut asked_to_stop = Asked::listen()?;
+    let mut asked = Asked::listen()?;
     let doors = Doors { published: launch.open_ports().map_err(|e| name_owner(home, e))?, ingress: Vec::new() };
     let broker = runtime::Broker::new(request.private_networks.iter().map(|network| network.host()));
     let mut running = launch.start(home, owned.folder(), &doors, streams, &broker, blank).await?;
     status.process = running.process();
     status.ports = doors.ports();
     owned.write_status(status)?;
-    let mut stops = 0;
+    let mut stop = Stop::default();
     loop {
         let happening = tokio::select! {
             happening = running.next() => happening,
-            () = asked_to_stop.again() => {
-                stops += 1;
-                watch(Note::Stopping);
-                match stops {
-                    1 => running.stop(request.grace).await,
-                    _ => running.kill(),
+            ask = asked.next() => {
+                match ask {
+                    Ask::Stop(signal) if stop.first.is_none() => {
+                        stop.first = Some(signal);
+                        watch(Note::Stopping);
+                        let grace = owned.folder().asked_grace().unwrap_or(request.grace);
+                        running.stop(launch.grace(grace)).await;
+                    }
+                    Ask::Stop(_) => {
+                        stop.killed = true;
+                        running.kill();
+                    }
+                    Ask::Pass(signal) => running.pass(signal).await,
+                    Ask::Resize if request.terminal.is_some() => running.resize(terminal_size()).await,
+                    Ask::Resize => {}
                 }
                 continue;
             }
@@ -171,11 +180,42 @@ async fn supervise(
                     task: owned.record().name.clone(),
                     why: ended.reason.unwrap_or_else(|| "it ended before its program began".to_owned()),
                     hint: None,
+                    exit_code: Error::OURS,
                 });
             }
-            Happening::Ended(ended) => return Ok(ended),
+            Happening::Ended(ended) => return Ok(stop.explains(launch.kind, ended)),
         }
     }
+}
+
+/// How a task was asked to end.
+#[derive(Default)]
+struct Stop {
+    first: Option<i32>,
+    killed: bool,
+}
+
+impl Stop {
+    /// The end of a task in the light of it. A Wasm program dies of no signal by itself, so its end is told as if it had.
+    fn explains(&self, kind: Kind, ended: Ended) -> Ended {
+        match (kind, self.first) {
+            (Kind::Wasm, Some(_)) if self.killed && ended.exit_code == KILLED => {
+                Ended { reason: Some("it was asked to end a second time, and killed".to_owned()), ..ended }
+            }
+            (Kind::Wasm, Some(signal)) if ended.exit_code == STOPPED => Ended { exit_code: 128 + signal, ..ended },
+            (Kind::Wasm | Kind::Native, _) => ended,
+        }
+    }
+}
+
+/// 128 and SIGTERM, 128 and SIGKILL.
+const STOPPED: i32 = 143;
+const KILLED: i32 = 137;
+
+/// Of the terminal that we write to: rows and columns.
+fn terminal_size() -> Option<(u16, u16)> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some((size.ws_row, size.ws_col))
 }
 
 fn started(launch: &Launch, owned: &Owned, doors: &Doors) -> Started {
@@ -236,30 +276,62 @@ fn own_streams(request: &RunRequest) -> Result<Streams> {
     })
 }
 
-/// The signals that ask a task to stop.
+/// The signals that are meant for a task.
 pub(crate) struct Asked {
-    int: Signal,
-    term: Signal,
-    hup: Signal,
+    stops: [(Signal, i32); 4],
+    passed: [(Signal, i32); 2],
+    resized: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ask {
+    /// To end, as this one does.
+    Stop(i32),
+    /// The program's own business.
+    Pass(i32),
+    /// Our terminal has another size.
+    Resize,
 }
 
 impl Asked {
     pub fn listen() -> Result<Self> {
-        let listen = |kind| signal(kind).map_err(|source| Error::System { verb: "listen for signals", source });
+        let listen = |kind: SignalKind| {
+            let signal = signal(kind).map_err(|source| Error::System { verb: "listen for signals", source })?;
+            Ok::<_, Error>((signal, kind.as_raw_value()))
+        };
+        use SignalKind as K;
         Ok(Self {
-            int: listen(SignalKind::interrupt())?,
-            term: listen(SignalKind::terminate())?,
-            hup: listen(SignalKind::hangup())?,
+            stops: [listen(K::interrupt())?, listen(K::terminate())?, listen(K::hangup())?, listen(K::quit())?],
+            passed: [listen(K::user_defined1())?, listen(K::user_defined2())?],
+            resized: listen(K::window_change())?.0,
         })
     }
 
-    pub async fn again(&mut self) {
+    /// The next one.
+    pub async fn next(&mut self) -> Ask {
         tokio::select! {
-            _ = self.int.recv() => {}
-            _ = self.term.recv() => {}
-            _ = self.hup.recv() => {}
+            number = any(&mut self.stops) => Ask::Stop(number),
+            number = any(&mut self.passed) => Ask::Pass(number),
+            _ = self.resized.recv() => Ask::Resize,
         }
     }
+
+    /// The next one that asks to end.
+    pub async fn stop(&mut self) {
+        any(&mut self.stops).await;
+    }
+}
+
+/// The number of the first of these that comes.
+async fn any(signals: &mut [(Signal, i32)]) -> i32 {
+    let received = signals.iter_mut().map(|(signal, number)| {
+        Box::pin(async {
+            signal.recv().await;
+            *number
+        })
+    });
+    futures_util::future::select_all(received).await.0
 }
 
 /// The grace that a stop gets when nobody says another.

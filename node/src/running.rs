@@ -133,6 +133,22 @@ impl Running {
         }
     }
 
+    /// Hands a signal to its program. A Wasm program has none.
+    pub async fn pass(&self, signal: i32) {
+        if let Self::Native(native) = self {
+            let task = native.task.clone();
+            drop(tokio::task::spawn_blocking(move || task.kill(signal)).await);
+        }
+    }
+
+    /// Tells its terminal a new size, rows and columns. A Wasm program has ours.
+    pub async fn resize(&self, size: Option<(u16, u16)>) {
+        if let (Self::Native(native), Some((rows, columns))) = (self, size) {
+            let task = native.task.clone();
+            drop(tokio::task::spawn_blocking(move || task.resize(rows, columns)).await);
+        }
+    }
+
     /// Ends it at once.
     pub fn kill(&self) {
         match self {

@@ -25,7 +25,7 @@ Example:
 )]
 pub struct Args {
     /// Path and query
-    #[arg(long, default_value = "/")]
+    #[arg(long, default_value = "/", value_parser = path)]
     path: String,
     /// The request's method
     #[arg(short = 'X', long, default_value = "GET")]
@@ -69,6 +69,17 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let wrong = || format!("`{text}` is not NAME: VALUE");
     let (name, value) = text.split_once(':').ok_or_else(wrong)?;
     Ok((name.trim().parse().map_err(|_| wrong())?, value.trim().parse().map_err(|_| wrong())?))
+}
+
+/// What may stand in a request line.
+fn path(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') {
+        return Err(format!("a path begins with `/`: --path /{text}"));
+    }
+    match text.chars().find(|c| !c.is_ascii_graphic() || *c == '#') {
+        Some(c) => Err(format!("`{c}` cannot stand in a path: write each of its bytes as % and two hex digits")),
+        None => text.parse::<http::uri::PathAndQuery>().map(|_| text.to_owned()).map_err(|error| error.to_string()),
+    }
 }
 
 /// The outcome as JSON.

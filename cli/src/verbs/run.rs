@@ -21,7 +21,8 @@ use crate::{
 missing), a .wasm file, an OCI layout (folder or tar), or an archive of `docker save`.
 
 A guest reaches nothing except its ports, variables, secrets and volumes from these flags, and what --allow grants.
-Exits with the guest's code, with 128 + N when signal N ended it, and with 125 when margay failed.
+Exits with the guest's code, with 128 + N when signal N ended it, with 126 or 127 when a Linux
+program cannot run or is not there, and with 125 when margay failed.
 
 Examples:
   margay run -p 8080:80 cats

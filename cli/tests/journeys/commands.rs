@@ -1,8 +1,10 @@
 //! Commands: arguments, environment, stdin, exit codes, and what stays of a task.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
-use crate::stage::{Stage, samples};
+use crate::stage::{Stage, eventually, samples};
 
 fn hello() -> String {
     samples().join("hello/hello.wasm").display().to_string()
@@ -110,5 +112,36 @@ fn a_followed_log_ends_with_its_task() {
     assert!(said.starts_with("20") && said.contains("Z slept 7") && said.lines().count() == 1, "{said}");
     assert_eq!(stage.margay(["ps", "-q"]).ok(), "");
     assert_eq!(stage.margay(["logs", "--tail", "0", "sleeper"]).ok(), "");
+    stage.is_empty();
+}
+
+#[test]
+fn a_command_ends_at_once_by_the_signal_that_it_cannot_hear() {
+    let stage = Stage::new();
+    let probe = samples().join("hostile/probe-cli.wasm").display().to_string();
+    for (signal, want) in [("INT", 130), ("TERM", 143), ("QUIT", 131)] {
+        let running = stage.start(["run", "--rm", "--name", signal, &probe, "sleep", "60000"]);
+        eventually("it runs", || (!stage.margay(["ps", "-q"]).out.is_empty()).then_some(()));
+        // Not for it, and no reason to lose it.
+        running.signal("USR1");
+        running.signal(signal);
+        let (asked, said) = (Instant::now(), running.end());
+        assert_eq!(said.code, want, "{signal}: {}", said.err);
+        assert!(asked.elapsed() < Duration::from_secs(5), "{signal}: {:?}", asked.elapsed());
+        assert_eq!(stage.margay(["ps", "-a", "-q"]).ok(), "", "{signal}: nothing is left of it");
+    }
+    stage.is_empty();
+}
+
+#[test]
+fn a_keeper_has_a_session_of_its_own() {
+    let stage = Stage::new();
+    let probe = samples().join("hostile/probe-cli.wasm").display().to_string();
+    stage.margay(["run", "-d", "--name", "kept", &probe, "sleep", "60000"]).ok();
+    let keeper = stage.processes().into_iter().find(|(_, line)| line.contains(" keeper")).expect("a keeper").0;
+    let stat = std::fs::read_to_string(format!("/proc/{keeper}/stat")).expect("its state");
+    let session = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(3)).expect("a session");
+    assert_eq!(session, keeper.to_string(), "closing the caller's terminal is no reason to stop");
+    stage.margay(["rm", "-f", "kept"]).ok();
     stage.is_empty();
 }

@@ -88,9 +88,18 @@ fn a_linux_image_serves_the_cats_in_the_background() {
     let page = eventually("tom answers", || get(&address, "localhost", "/"));
     assert_eq!(page.status, 200);
     assert!(String::from_utf8_lossy(&page.body).contains("<html"), "{}", page.head);
+    let stats: Value = serde_json::from_str(&stage.margay(["stats", "tom", "--output", "json"]).ok()).expect("JSON");
+    assert!(stats[0]["cpu_ns"].as_u64() > Some(0), "counted while it runs: {stats}");
     assert_eq!(stage.margay(["stop", "--time", "1", "tom"]).ok(), "tom\n");
     assert!(get(&address, "localhost", "/").is_none());
     assert_eq!(stage.margay(["rm", "tom"]).ok(), "tom\n");
+
+    // A stop that gives more time than the task was started with means it.
+    let slow = "trap 'sleep 3; exit 7' TERM; while true; do sleep 0.1; done";
+    stage.margay(["run", "-d", "--stop-timeout", "1", "--name", "slow", "native-cats", "/bin/sh", "-c", slow]).ok();
+    assert_eq!(stage.margay(["stop", "--time", "20", "slow"]).ok(), "slow\n");
+    let seen: Value = serde_json::from_str(&stage.margay(["inspect", "slow"]).ok()).expect("JSON");
+    assert_eq!(seen[0]["seen"]["exit_code"], 7, "{seen}");
     stage.is_empty();
 }
 
@@ -218,8 +227,13 @@ fn a_linux_program_that_is_not_there_or_eats_too_much_is_named() {
     }
     let stage = Stage::new();
     build(&stage, "native-cats", CATS);
-    let err = stage.margay(["run", "--rm", "native-cats", "/bin/dog"]).fails(125);
-    assert!(err.contains("/bin/dog"), "{err}");
+    for before in [&["run", "--rm"][..], &["run", "-d"]] {
+        let run = |program: &str| stage.margay(before.iter().copied().chain(["native-cats", program]));
+        let err = run("/bin/dog").fails(127);
+        assert!(err.contains("/bin/dog"), "{err}");
+        let err = run("/etc/passwd").fails(126);
+        assert!(err.contains("/etc/passwd"), "{err}");
+    }
     let hog = ["/bin/busybox", "dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"];
     let err = stage.margay(["run", "--rm", "-m", "32m", "native-cats"].iter().chain(&hog)).fails(137);
     assert!(err.contains("E_MEMORY") && err.contains("oom"), "{err}");

@@ -59,6 +59,12 @@ fn one_request_is_answered_by_a_worker_of_its_own_and_its_cost_is_told() {
         serde_json::from_str(&stage.margay(["invoke", "cats", "--path", "/none", "--output", "json"]).out)
             .expect("JSON");
     assert_eq!((&record["status"], &record["usage"]["runs"]), (&404.into(), &1.into()), "{record}");
+    for (path, want) in
+        [("cats", "a path begins with `/`"), ("/\u{fc} b", "`\u{fc}` cannot stand in a path"), ("/a b", "` ` cannot")]
+    {
+        let err = stage.margay(["invoke", "cats", "--path", path]).fails(2);
+        assert!(err.contains(want), "{path}: {err}");
+    }
     let err = stage.margay(["invoke", "../no-such-image"]).fails(1);
     assert!(err.starts_with("error: there is no file"), "{err}");
     stage.is_empty();

@@ -167,7 +167,7 @@ impl Life {
         };
         let exit_code = match error {
             Error::Fetch { .. } | Error::Refused(_) => RETRY_CODE,
-            _ => 125,
+            other => other.exit_code().into(),
         };
         Ended { exit_code, reason: Some(reason), never_started: true, usage: None }
     }
@@ -208,7 +208,11 @@ impl Life {
         if launch.kind == Kind::Wasm {
             self.board.count_in_page(folder.usage_page());
         }
-        self.take(&running);
+        if let Err(error) = self.take(&running) {
+            // A process that no later agent would know of must not be.
+            wind_down(running, Duration::ZERO).await;
+            return Err(error);
+        }
         Ok(Some(running))
     }
 
@@ -227,7 +231,7 @@ impl Life {
     }
 
     /// Writes down which process runs it, before anything else can happen to it.
-    fn take(&mut self, running: &Running) {
+    fn take(&mut self, running: &Running) -> Result<()> {
         if let Some(native) = running.as_native() {
             self.board.count_native(native.clone());
             // For an agent that adopts it: its shim counts this life only.
@@ -236,15 +240,11 @@ impl Life {
         self.status.phase = Phase::Running;
         self.status.process = running.process();
         self.status.ports = self.doors.ports();
-        self.write_status();
+        self.owned.as_ref().map_or(Ok(()), |owned| owned.write_status(&self.status))
     }
 
     fn write_status(&self) {
-        if let Some(owned) = &self.owned
-            && let Err(error) = owned.write_status(&self.status)
-        {
-            tracing::warn!(error = chain(&error), "a status could not be written");
-        }
+        say_if_failed(self.owned.as_ref().map_or(Ok(()), |owned| owned.write_status(&self.status)));
     }
 
     /// Fetches the image and the secrets, makes the image ready, and lets wants and grants meet.
@@ -296,7 +296,10 @@ impl Life {
         loop {
             let happening = tokio::select! {
                 happening = running.next() => happening,
-                () = self.stopped() => return After::Stopped(wind_down(running, GRACE).await),
+                () = self.stopped() => {
+                    let grace = self.launch.as_ref().map_or(GRACE, |launch| launch.grace(GRACE));
+                    return After::Stopped(wind_down(running, grace).await);
+                }
                 () = sleep(LOOK_EVERY), if may_idle => {
                     let runs = self.board.read().map_or(0, |usage| usage.runs);
                     if idle.is_over(runs, self.host.idle_after) {
@@ -417,7 +420,7 @@ impl Life {
             if let Kind::Wasm = kind {
                 self.board.count_in_page(folder.usage_page());
             }
-            self.take(running);
+            say_if_failed(self.take(running)); // it runs already, and can be found by its socket
             self.show_running();
             tracing::info!(task = %self.task.id, container = %self.definition.name, "adopted");
             // What is needed to start it again is got while it runs; a failure shows when it is really needed.
@@ -428,9 +431,7 @@ impl Life {
     }
 
     async fn adopt_worker(&mut self, folder: &tasks::TaskFolder, grants: Vec<spec::Capability>) -> Start {
-        let Some(process) = self.status.process.filter(|process| process.is_alive()) else {
-            return self.nobody_there();
-        };
+        // Whoever listens there is its worker, whatever is written down: the disk may have been full.
         match runtime::adopt(folder.path(), "worker.sock", grants, self.host.broker.of(self.task.tenant.as_str())).await
         {
             Ok(adopted) => {
@@ -439,8 +440,10 @@ impl Life {
                 Start::Running(Running::wasm(adopted.worker))
             }
             Err(error) => {
-                tracing::warn!(task = %self.task.id, error = chain(&error), "a worker cannot be adopted, and is ended");
-                let _ = tasks::kill(process);
+                if let Some(process) = self.status.process.filter(|process| process.is_alive()) {
+                    tracing::warn!(task = %self.task.id, error = chain(&error), "a worker cannot be adopted, and is ended");
+                    let _ = tasks::kill(process);
+                }
                 self.nobody_there()
             }
         }
@@ -511,6 +514,12 @@ impl Life {
             status.reason = ended.reason;
             status.ports = Vec::new();
         });
+    }
+}
+
+fn say_if_failed(written: Result<()>) {
+    if let Err(error) = written {
+        tracing::warn!(error = chain(&error), "a status could not be written");
     }
 }
 

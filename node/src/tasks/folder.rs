@@ -3,6 +3,7 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -218,6 +219,16 @@ impl TaskFolder {
         }
     }
 
+    /// How long whoever asks it to stop wants to give it, for its supervisor to read. To be written before it is asked.
+    pub(super) fn ask_grace(&self, grace: Duration) -> Result<()> {
+        files::write_json(&self.path.join("grace.json"), &grace, Durable::No)
+    }
+
+    /// What was written last.
+    pub(crate) fn asked_grace(&self) -> Option<Duration> {
+        files::read_json(&self.path.join("grace.json")).ok().flatten()
+    }
+
     /// Takes the folder over when nobody has it.
     ///
     /// # Errors
@@ -299,7 +310,7 @@ fn try_lock(lock: &File, path: &Path) -> Result<bool> {
     for _ in 0..20 {
         match flock(lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(true),
-            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(std::time::Duration::from_millis(2)),
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(Duration::from_millis(2)),
             Err(error) => return Err(Error::file("lock", path)(error.into())),
         }
     }

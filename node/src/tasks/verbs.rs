@@ -57,11 +57,14 @@ pub fn stop(task: &TaskFolder, grace: Duration) -> Result<State> {
     let deadline = Instant::now() + grace + SUPERVISOR_TIME_MAX;
     let status = task.status()?;
     let supervisor = status.as_ref().and_then(|status| status.supervisor).filter(|_| task.is_supervised());
+    if supervisor.is_some() {
+        task.ask_grace(grace)?;
+    }
     let asked = supervisor.is_some_and(|process| process::signal(process, Signal::TERM).unwrap_or(false));
     let worker = status.as_ref().and_then(|status| status.process);
     if asked {
-        // A supervisor gives the grace that it was started with; a shorter one is ours to enforce. Asked a second time it
-        // kills, and knows how: the process of a native task is its shim, which must not be killed over its container.
+        // A supervisor that does not act in time is asked a second time. Then it kills, and knows how: the process of a
+        // native task is its shim, which must not be killed over its container.
         let patience = Instant::now() + grace;
         let mut asked_again = false;
         while Instant::now() < deadline {
@@ -176,7 +179,17 @@ pub fn remove(home: &Home, text: &str, removal: Removal, grace: Duration) -> Res
 /// # Errors
 /// When neither can be read.
 pub fn usage(task: &TaskFolder) -> Result<Usage> {
-    if let Some(usage) = task.status()?.and_then(|status| status.usage) {
+    let status = task.status()?;
+    let written = status.as_ref().and_then(|status| status.usage);
+    // The kernel counts for a native container, and its shim asks; what is written down meanwhile is of its earlier lives.
+    if task.record().kind == Kind::Native
+        && status.and_then(|status| status.process).is_some_and(|shim| shim.is_alive())
+        && let Ok(shim::Adopted::Running(running)) = shim::Task::adopt(task.path())
+        && let Ok(now) = running.status()
+    {
+        return Ok(written.unwrap_or_default().plus(now.usage));
+    }
+    if let Some(usage) = written {
         return Ok(usage);
     }
     Ok(crate::meter::read(&task.usage_page()).unwrap_or_default())
