@@ -172,9 +172,14 @@ impl Client {
         self.get(&format!("/v1/nodes/{id}")).await
     }
 
-    /// Forgets a node: its certificate is worth nothing any more, its tasks count as ended.
+    /// Forgets a node that is down, or was drained: its certificate is worth nothing any more.
     pub async fn remove_node(&self, id: &NodeId) -> Result<(), Error> {
         self.delete(&format!("/v1/nodes/{id}")).await
+    }
+
+    /// Forgets a node however it is: its agent ends its tasks when it hears of that.
+    pub async fn force_remove_node(&self, id: &NodeId) -> Result<(), Error> {
+        self.delete(&format!("/v1/nodes/{id}?force=true")).await
     }
 
     /// Moves the work of a node elsewhere, or lets it have work again.

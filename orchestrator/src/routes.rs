@@ -216,6 +216,7 @@ pub(crate) fn openapi() -> serde_json::Value {
         let queried: &[&str] = match &route.answer {
             Answer::Page(_) if route.method == Method::GET => &["after", "limit"],
             _ if route.path == "/v1/node/desired" => &["after"],
+            _ if route.path == "/v1/nodes/{node}" && route.method == Method::DELETE => &["force"],
             _ => &[],
         };
         parameters

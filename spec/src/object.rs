@@ -33,6 +33,9 @@ pub struct Node {
     pub spec: NodeSpec,
     /// How it was last seen.
     pub status: NodeStatus,
+    /// Whether its work moves elsewhere, and it gets none.
+    #[serde(default)]
+    pub draining: bool,
 }
 
 /// What a node is and has, as it said when it joined and at each start.

@@ -10,6 +10,7 @@ use node::{JoinOptions, PrivateNetwork};
 use spec::wire::JoinToken;
 
 use crate::{
+    failure::{Advice, fail},
     flags,
     home::Home,
     output::{line, talk},
@@ -131,10 +132,23 @@ async fn supervise(home: &Home, sockets: Sockets, words: Vec<String>) -> anyhow:
     talk(format_args!("The node runs; requests come in at http://{ingress}. Ctrl-C ends it and its tasks."));
     let result = tokio::select! {
         () = asked => Ok(()),
-        result = async { loop { if let Err(error) = supervisor.tend().await { break Err(error) } } } => result,
+        result = tend(&mut supervisor, home) => result,
     };
     supervisor.drain().await;
     result
+}
+
+/// Starts again what dies, unless the node was removed from its platform.
+async fn tend(supervisor: &mut Supervisor, home: &Home) -> anyhow::Result<()> {
+    loop {
+        supervisor.tend().await?;
+        if !node::has_joined(home.node()) {
+            return fail(
+                Advice::new("this node was removed from its platform, and its tasks have ended")
+                    .hint("join again: margay node join TOKEN"),
+            );
+        }
+    }
 }
 
 struct Sockets {

@@ -22,6 +22,7 @@ use spec::{NodeCondition, Tenant};
 use crate::{
     failure::{Advice, fail},
     home::{Home, write_private},
+    output::talk,
 };
 use record::Record;
 use supervisor::{Process, Supervisor};
@@ -233,7 +234,19 @@ impl Platform {
         loop {
             if self.supervisor.tend().await? {
                 self.note()?;
+                self.come_back().await;
             }
+        }
+    }
+
+    /// Who removes the node of this machine by force finds it back, without work: a platform of `up` has one.
+    async fn come_back(&self) {
+        if node::has_joined(self.home.node()) {
+            return;
+        }
+        // When the control plane is away, the node falls again, and this comes again with it.
+        if let Err(error) = self.join(&Client::unix(self.home.server_socket())).await {
+            talk(format_args!("this machine cannot join its platform again yet: {error:#}"));
         }
     }
 
@@ -260,11 +273,18 @@ impl Platform {
     }
 
     /// At the first start this machine becomes the platform's first node, and takes work of every launch type. At every
-    /// other it hears where the platform is now: addresses and ports may be others than last time.
+    /// other it hears where the platform is now: addresses and ports may be others than last time. One that was removed
+    /// meanwhile joins again.
     async fn join(&self, client: &Client) -> anyhow::Result<()> {
         let Record { server, registry, peers, .. } = &self.record;
-        if node::relocate(self.home.node(), &server.to_string(), &registry.to_string(), &peers.to_string())? {
-            return Ok(());
+        let joined = node::relocate(self.home.node(), &server.to_string(), &registry.to_string(), &peers.to_string())?;
+        if let Some(node) = joined {
+            match client.node(&node).await {
+                Err(orchestrator::Error::Refused(fault)) if fault.code == "not-found" => {
+                    talk(format_args!("Node `{node}` was removed from this platform: it joins again"));
+                }
+                known => return Ok(known.map(drop)?),
+            }
         }
         let made = client.create_join_token(CreateJoinToken { pool: true, shared: false }).await?;
         let options = node::JoinOptions {

@@ -128,7 +128,8 @@ impl Supervisor {
         self.processes.iter_mut().find_map(|process| process.has_ended().then_some(process.name))
     }
 
-    /// Watches until one process has ended or one is due, and does what follows. Says whether any process id changed.
+    /// Watches until one process has ended or one is due, and does what follows. Says whether any process id changed. One
+    /// that has ended is started by the next call, so that its owner can look at why before.
     pub async fn tend(&mut self) -> anyhow::Result<bool> {
         let due = self.processes.iter().filter_map(|process| process.due).min();
         let alarm = async {
@@ -145,6 +146,7 @@ impl Supervisor {
         };
         if let Some((index, status)) = fallen {
             self.processes[index].fell(format_args!("ended ({status})"));
+            return Ok(true);
         }
         Ok(self.start_what_is_due())
     }

@@ -1,6 +1,6 @@
 use clap::Subcommand;
 use node::{Agent, AgentConfig, AtEnd, JoinOptions};
-use spec::{Node, NodeId};
+use spec::{Node, NodeCondition, NodeId};
 
 use crate::{
     control::Control,
@@ -76,8 +76,11 @@ enum Verb {
         #[command(flatten)]
         control: Control,
     },
-    /// Forget nodes: their certificates are worth nothing any more
+    /// Forget nodes that are down or drained: their certificates are worth nothing any more
     Rm {
+        /// Even if it has work: the node ends its tasks when it hears of that
+        #[arg(short, long)]
+        force: bool,
         /// Which ones
         #[arg(required = true, value_name = "NODE")]
         nodes: Vec<NodeId>,
@@ -129,10 +132,16 @@ impl Verb {
                 line(format_args!("{}", node.id));
                 Ok(())
             }
-            Self::Rm { nodes, control } => {
+            Self::Rm { force, nodes, control } => {
                 let client = control.client(home)?;
                 super::each(&nodes, |node| {
-                    block_on(async { Ok(client.remove_node(node).await?) })?;
+                    block_on(async {
+                        match force {
+                            true => client.force_remove_node(node).await?,
+                            false => client.remove_node(node).await?,
+                        }
+                        Ok(())
+                    })?;
                     line(format_args!("{node}"));
                     Ok(())
                 })
@@ -147,7 +156,10 @@ fn table(nodes: &[Node]) -> Table {
         let capacity = node.spec.capacity;
         table.row([
             node.id.to_string(),
-            word(&node.status.condition),
+            match node.draining && node.status.condition == NodeCondition::Ready {
+                true => "draining".to_owned(),
+                false => word(&node.status.condition),
+            },
             node.spec.zone.clone(),
             format!("{:.1}", f64::from(capacity.cpu_millis) / 1000.0),
             size(capacity.memory_bytes),

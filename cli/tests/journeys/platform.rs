@@ -321,6 +321,77 @@ fn a_second_node_takes_its_share_and_its_copies_are_replaced_when_it_is_lost() {
 }
 
 #[test]
+fn a_node_is_not_removed_by_a_slip_and_one_that_was_ends_its_tasks_and_says_so() {
+    let (stage, other) = (Stage::new(), Stage::new());
+    let up = Up::start(&stage);
+    let token = stage.margay(["node", "token"]).ok();
+    let mut node = other.start(["node", "join", token.trim(), "--name", "second"]);
+    assert_eq!(node.line(), "second");
+    serve_cats(&stage, &up, 2);
+    eventually("two tasks run", || (running_tasks(&stage).len() == 2).then_some(()));
+    let err = stage.margay(["node", "rm", "second"]).fails(1);
+    assert!(err.contains("node `second` has a task") && err.contains("--force"), "{err}");
+
+    assert_eq!(stage.margay(["node", "rm", "--force", "second"]).ok(), "second\n");
+    let said = node.end();
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("this node was removed from its platform"), "{}", said.err);
+    assert!(said.err.contains("hint: join again: margay node join TOKEN"), "{}", said.err);
+    other.is_empty();
+    let err = other.margay(["node"]).fails(1);
+    assert!(err.contains("has not joined a control plane"), "{err}");
+    let left: Value = serde_json::from_str(&other.margay(["ps", "-a", "--output", "json"]).ok()).expect("JSON");
+    for task in left.as_array().expect("a list") {
+        assert_eq!(task["state"], "exited", "{task}");
+        other.margay(["rm", task["name"].as_str().expect("a name")]).ok();
+    }
+
+    // The platform's own comes back by itself, whether it notices while it runs or when it starts.
+    let served = || (running_tasks(&stage).len() == 2).then(|| page_is_served(&up)).flatten();
+    assert_eq!(stage.margay(["node", "rm", "-f", "local"]).ok(), "local\n");
+    let here =
+        || stage.margay(["node", "ls"]).out.lines().any(|line| line.starts_with("local") && line.contains("ready"));
+    eventually("it joins again", || here().then_some(()));
+    eventually("its tasks are back", served);
+    assert_eq!(stage.margay(["node", "rm", "-f", "local"]).ok(), "local\n");
+    up.end();
+    let up = Up::start(&stage);
+    assert!(here());
+    eventually("its tasks are back", || (running_tasks(&stage).len() == 2).then(|| page_is_served(&up)).flatten());
+    up.end();
+    stage.is_empty();
+}
+
+#[test]
+fn a_worker_is_adopted_whatever_its_status_says_and_an_agent_has_the_descriptors_that_the_system_allows() {
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    serve_cats(&stage, &up, 1);
+    eventually("the page is served", || page_is_served(&up));
+    eventually("it runs", || (running_tasks(&stage).len() == 1).then_some(()));
+    let agent = up.pid(&stage, "node");
+    let limits = std::fs::read_to_string(format!("/proc/{agent}/limits")).expect("its limits");
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit of open files");
+    let mut numbers = files.split_whitespace().skip(3);
+    assert_eq!(numbers.next(), numbers.next(), "{files}");
+    // As a full disk leaves it.
+    let folders = std::fs::read_dir(stage.home().join("tasks")).expect("tasks").flatten();
+    let path = folders.map(|entry| entry.path().join("status.json")).find(|path| path.exists()).expect("a status");
+    let mut status: Value = serde_json::from_slice(&std::fs::read(&path).expect("a status")).expect("JSON");
+    let worker = status["process"]["pid"].clone();
+    (status["process"], status["phase"]) = (Value::Null, "starting".into());
+    std::fs::write(&path, status.to_string()).expect("a status");
+    signal(agent, "KILL");
+    eventually("the worker is adopted", || {
+        let seen: Value = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+        (seen["phase"] == "running" && seen["process"]["pid"] == worker).then_some(())
+    });
+    page_is_served(&up).expect("the page");
+    up.end();
+    stage.is_empty();
+}
+
+#[test]
 fn what_is_said_about_a_node_holds() {
     let (stage, other) = (Stage::new(), Stage::new());
     let up = Up::start_with(&stage, &["--idle-after", "1s", "--blank-workers", "0"]);

@@ -29,6 +29,7 @@ use super::{
     task::TaskHandle,
 };
 use crate::{
+    descriptors,
     error::{Error, Result, chain},
     files::{self, Durable},
     home::{Home, make_private},
@@ -95,8 +96,12 @@ const MEASURE_EVERY: Duration = Duration::from_secs(10);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Half of the seven days for which a certificate is good.
 const RENEW_AFTER: Duration = Duration::from_secs(3 * 24 * 3600 + 12 * 3600);
-/// For a task to end at the end of the platform: its grace and then some.
+/// For all tasks to end at the end of the platform: their grace and then some. Together with what is said after it, less
+/// than whoever asked us to end waits before it kills us.
 const END_TIME_MAX: Duration = Duration::from_secs(15);
+const LAST_WORD_TIME_MAX: Duration = Duration::from_secs(2);
+/// A control plane that has not known us for so long means it: an operator who restores the wrong backup has a moment.
+const REMOVED_AFTER: Duration = Duration::from_secs(10);
 
 impl Agent {
     /// Takes the node over from whatever agent there was before.
@@ -104,6 +109,8 @@ impl Agent {
     /// # Errors
     /// [`Error::NotJoined`], [`Error::Held`] while another agent runs, and when something cannot be read or written.
     pub fn open(config: AgentConfig) -> Result<Self> {
+        // Nine for each Wasm container, and what is short at a start is taken from what runs.
+        descriptors::raise_limit();
         let home = &config.home;
         let folder = NodeFolder::of(home)?;
         let lock = lock(&folder)?;
@@ -138,7 +145,7 @@ impl Agent {
     /// Runs what should run until `shutdown`. `ready` hears once, when everything that ran before is adopted.
     ///
     /// # Errors
-    /// When what is on disk cannot be read. Everything else is tried again.
+    /// When what is on disk cannot be read, and [`Error::Removed`]. Everything else is tried again.
     pub async fn serve(self, shutdown: impl Future<Output = ()>, ready: impl FnOnce()) -> Result<()> {
         let kept: Kept = files::read_json(&self.folder.desired())?.unwrap_or_default();
         if kept.version > 1 {
@@ -148,17 +155,33 @@ impl Agent {
         self.take_over(kept.set.as_ref())?;
         ready();
         let (tell, sets) = watch::channel(kept.set.map(Arc::new));
-        tokio::select! {
-            () = shutdown => {}
-            () = self.listen(kept.epoch, &tell) => {}
-            () = self.follow(sets.clone()) => {}
-            () = self.report(sets.clone()) => {}
-            () = self.bill() => {}
-            () = self.keep_house() => {}
-            () = self.host.blanks.refill() => {}
+        let removed = tokio::select! {
+            () = shutdown => false,
+            () = self.listen(kept.epoch, &tell) => true,
+            () = self.follow(sets.clone()) => false,
+            () = self.report(sets.clone()) => false,
+            () = self.bill() => false,
+            () = self.keep_house() => false,
+            () = self.host.blanks.refill() => false,
+        };
+        if removed {
+            tracing::error!(node = %self.node(), "this node was removed: its tasks end");
+            self.end().await;
+            self.forget_identity();
+            return Err(Error::Removed(self.identity.node.clone()));
         }
-        self.end().await;
+        if self.at_end == AtEnd::Stop {
+            self.end().await;
+        }
         Ok(())
+    }
+
+    /// What its certificate said holds no more: the next start says that it has to join, and the ingress speaks to no
+    /// other node.
+    fn forget_identity(&self) {
+        for path in [self.folder.identity(), self.folder.desired(), self.host.ingress.identity_file()] {
+            let _ = std::fs::remove_file(path);
+        }
     }
 
     fn control(&self) -> Result<Control> {
@@ -204,9 +227,11 @@ impl Agent {
         self.tasks().keys().cloned().collect()
     }
 
-    /// Asks the control plane what should run, again and again. What it says is on disk before anybody acts on it.
+    /// Asks the control plane what should run, again and again, until it does not know us any more. What it says is on
+    /// disk before anybody acts on it.
     async fn listen(&self, mut epoch: u64, tell: &watch::Sender<Option<Arc<DesiredSet>>>) {
         let mut control = self.control();
+        let mut strangers_since: Option<Instant> = None;
         // Nothing is known of what this control plane last said: the first answer comes at once.
         let mut after: Option<i64> = None;
         loop {
@@ -215,6 +240,17 @@ impl Agent {
                 Ok(control) => control.get::<DesiredSet>(&path, POLL_TIME_MAX).await,
                 Err(error) => Err(Error::Identity(chain(error))),
             };
+            match &answer {
+                Err(error) if error.is_stranger() => {
+                    let since = *strangers_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= REMOVED_AFTER {
+                        return;
+                    }
+                    tracing::warn!("the control plane does not know this node");
+                }
+                Ok(_) => strangers_since = None,
+                Err(_) => {} // nobody has said anything about us
+            }
             match answer.and_then(|set| self.accept(set, &mut epoch, tell)) {
                 Ok(Some(revision)) => after = Some(revision),
                 Ok(None) => sleep(HEARTBEAT_EVERY).await,
@@ -427,20 +463,18 @@ impl Agent {
         self.host.ingress.write_identity(&renewed)
     }
 
-    /// The end of this agent, and of its tasks where that is meant.
+    /// The end of every task.
     async fn end(&self) {
-        if self.at_end == AtEnd::Leave {
-            return;
-        }
+        let deadline = Instant::now() + END_TIME_MAX;
         let mut tasks = std::mem::take(&mut *self.tasks());
         tasks.values().for_each(TaskHandle::stop);
         for task in tasks.values_mut() {
-            task.ended(END_TIME_MAX).await;
+            task.ended(deadline).await;
         }
         *self.tasks() = tasks;
         self.measure().await;
-        if let Err(error) = self.upload().await {
-            tracing::debug!(error = chain(&error), "usage stays here until the next start");
+        if !matches!(timeout(LAST_WORD_TIME_MAX, self.upload()).await, Ok(Ok(()))) {
+            tracing::debug!("usage stays here until the next start");
         }
         // Nobody is behind these names until somebody says so again.
         let nobody = Shared { version: 1, node: self.identity.node.clone(), routes: RouteTable::default() };
@@ -594,7 +628,7 @@ mod tests {
         // Its image was never resolved: no start gets as far as a process.
         let task = wire::DesiredTask { service: Some("cats".parse().unwrap()), ..set(None).tasks.remove(0) };
         let mut handle = TaskHandle::start(&agent.host, task, FoundTask::new());
-        handle.ended(Duration::from_secs(60)).await;
+        handle.ended(Instant::now() + Duration::from_secs(60)).await;
         let status = handle.status();
         assert_eq!(status.phase, spec::TaskPhase::Stopped);
         assert_eq!(
@@ -626,7 +660,7 @@ mod tests {
         let cats = found::Found { owned, status: Some(status) };
         let found = FoundTask::from([("cats".parse().unwrap(), cats)]);
         let mut handle = TaskHandle::start(&agent.host, task, found);
-        handle.ended(Duration::from_secs(60)).await;
+        handle.ended(Instant::now() + Duration::from_secs(60)).await;
         let cats = handle.status().containers.remove(0);
         assert_eq!((cats.exit_code, cats.reason.as_deref()), (Some(3), Some("it was done")), "as it ended then");
         assert_eq!(billed(&agent).await, 2);

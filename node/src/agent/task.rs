@@ -1,8 +1,8 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use spec::{ContainerPhase, ContainerStatus, TaskPhase, TaskStatus, wire::DesiredTask};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{container::Life, converge::Seen, found::FoundTask, host::Host, worker::Board};
 use crate::usage_log::Meter;
@@ -66,22 +66,30 @@ impl TaskHandle {
         self.stop.send_replace(true);
     }
 
-    /// Waits for its end, for a while.
-    pub async fn ended(&mut self, time_max: Duration) {
+    /// Waits for its end, until `deadline`.
+    pub async fn ended(&mut self, deadline: Instant) {
         if let Some(ended) = &mut self.ended {
-            let _ = tokio::time::timeout(time_max, ended).await;
+            let _ = tokio::time::timeout_at(deadline, ended).await;
         }
     }
 
     /// What to report about it.
     pub fn status(&self) -> TaskStatus {
         let containers: Vec<_> = self.boards.iter().map(|board| board.status()).collect();
-        let reason = containers.iter().find_map(|container| {
-            let reason = container.reason.as_ref()?;
-            Some(format!("container `{}`: {reason}", container.name))
-        });
+        let reason = containers
+            .iter()
+            .find_map(|container| Some(format!("container `{}`: {}", container.name, why(container)?)));
         TaskStatus { phase: phase(self.seen(), &containers, &self.essential), reason, containers }
     }
+}
+
+/// Why a container is where it is, in a sentence, where there is something to say.
+fn why(container: &ContainerStatus) -> Option<String> {
+    let ends_again = || {
+        let code = container.exit_code.filter(|_| container.phase == ContainerPhase::BackOff)?;
+        Some(format!("it ended with exit code {code}, and waits to be started again"))
+    };
+    container.reason.clone().or_else(ends_again)
 }
 
 /// Lives all containers of a task: when an essential one has ended, the others are stopped.

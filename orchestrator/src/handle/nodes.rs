@@ -1,4 +1,4 @@
-use spec::{Node, NodeId, VolumeName};
+use spec::{Node, NodeCondition, NodeId, VolumeName};
 use store::{Compare, Txn};
 
 use crate::{
@@ -39,12 +39,30 @@ async fn find(call: &Call, id: &NodeId) -> Result<Kept<NodeRecord>, Refusal> {
 
 fn shown(app: &App, record: NodeRecord) -> Node {
     let status = app.live.node(&record.id);
-    Node { id: record.id, tenant: record.tenant, spec: record.spec, status }
+    Node { id: record.id, tenant: record.tenant, spec: record.spec, status, draining: record.drain }
+}
+
+/// Nobody loses work by a slip: a node that speaks is removed when it has been drained, or by force.
+fn check_removable(app: &App, node: &NodeRecord) -> Result<(), Refusal> {
+    let tasks = app.model.read().tasks_on(&node.id).count();
+    let why = match app.live.node(&node.id).condition {
+        NodeCondition::Disconnected => return Ok(()), // what it ran is replaced already
+        NodeCondition::Ready | NodeCondition::Suspect if tasks == 1 => "has a task".to_owned(),
+        NodeCondition::Ready | NodeCondition::Suspect if tasks > 1 => format!("has {tasks} tasks"),
+        NodeCondition::Ready | NodeCondition::Suspect if node.drain => return Ok(()),
+        NodeCondition::Ready | NodeCondition::Suspect => "is not down".to_owned(),
+    };
+    let id = &node.id;
+    Err(Refusal::in_use(format!("node `{id}` {why}"))
+        .hint(format!("move its work elsewhere first: margay node drain {id}; or: margay node rm --force {id}")))
 }
 
 pub(crate) async fn remove(call: Call) -> Result<Reply, Refusal> {
     let id: NodeId = call.param("node")?;
     let kept = find(&call, &id).await?;
+    if call.asked("force") != Some("true") {
+        check_removable(&call.app, &kept.value)?;
+    }
     let key = keys::node(&id);
     // What the ledger knows of its usage log stays for a while: the log does, too, and goes on when the machine joins again.
     let mut txn = Txn::new().when(Compare::ModRev(key.clone(), kept.mod_rev)).delete(key);

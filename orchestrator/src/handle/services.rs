@@ -110,7 +110,11 @@ fn statuses(call: &Call, only: Option<&(ClusterName, ServiceName)>) -> Result<St
             continue;
         }
         status.placed += 1;
-        status.running += u32::from(record.task.status.phase == TaskPhase::Running);
+        if record.task.status.phase == TaskPhase::Running {
+            status.running += 1;
+        } else if status.reason.is_none() {
+            status.reason.clone_from(&record.task.status.reason); // what its node says about it
+        }
     }
     Ok(statuses)
 }

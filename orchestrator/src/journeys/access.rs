@@ -156,10 +156,18 @@ async fn a_join_token_works_once_and_a_removed_node_is_nobody() {
     }
     assert_eq!(desired(&oldest).await, StatusCode::UNAUTHORIZED);
     assert_eq!(oldest.renew().await.0, StatusCode::UNAUTHORIZED);
-    world.client.remove_node(&node.id).await.unwrap();
+    let error = world.client.remove_node(&node.id).await.unwrap_err();
+    assert_eq!(error.to_string(), "node `n1` is not down");
+    assert!(error.hint().unwrap().ends_with("margay node rm --force n1"));
+    assert_eq!(desired(&node).await, StatusCode::OK, "nothing has happened to it");
+    world.client.force_remove_node(&node.id).await.unwrap();
     assert_eq!(desired(&node).await, StatusCode::UNAUTHORIZED);
     assert_eq!(node.report().await, StatusCode::UNAUTHORIZED);
     assert_eq!(desired(&twin).await, StatusCode::OK);
+    // Who was drained of everything may go.
+    assert!(world.client.drain_node(&twin.id, true).await.unwrap().draining);
+    world.client.remove_node(&twin.id).await.unwrap();
+    assert_eq!(desired(&twin).await, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -257,7 +257,7 @@ async fn a_removed_node_that_joins_again_goes_on_with_its_usage() {
     let mut removed = first;
     // The machine keeps its log, whatever it is called when it is back.
     for (name, upto) in [("n1", 4), ("n2", 6)] {
-        world.client.remove_node(&removed.id).await.unwrap();
+        world.client.force_remove_node(&removed.id).await.unwrap();
         let node = world.node(name).await;
         assert_eq!(send(&node, upto - 1, upto).await, taken(upto), "{name}");
         assert_eq!(send(&node, 1, upto).await, taken(upto), "{name}: nothing is counted twice");
