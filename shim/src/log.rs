@@ -1,10 +1,11 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::FileExt,
     path::Path,
 };
 
-use spec::Timestamp;
+use spec::{LogHead, Timestamp};
 
 /// Which of a program's streams a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,16 +76,16 @@ impl Log {
     }
 
     fn cut(&mut self) -> io::Result<()> {
+        let mut start = [0; LogHead::BYTES_MAX];
+        let read = self.file.read_at(&mut start, 0)?;
         let dropped = self.bytes.saturating_sub(self.bytes_max / 2);
         self.file.seek(SeekFrom::Start(dropped))?;
         let mut newer = Vec::new();
         (&self.file).take(self.bytes_max).read_to_end(&mut newer)?;
         let line_start = newer.iter().position(|b| *b == b'\n').map_or(newer.len(), |end| end + 1);
         let dropped = dropped + line_start as u64;
-        let mut kept = Vec::new();
         let now = Timestamp::of(std::time::SystemTime::now());
-        let note = format!("margay: {dropped} bytes of older log were dropped here");
-        put(&mut kept, Source::Stderr, now, b"F", note.as_bytes());
+        let mut kept = LogHead::of(&start[..read]).after_cut(dropped, now).into_bytes();
         kept.extend_from_slice(&newer[line_start..]);
         self.file.set_len(0)?;
         self.file.write_all(&kept)?;

@@ -21,6 +21,7 @@ mod limits; // what a run may use at most
 mod name; // tenants, clusters, nodes, services, tasks: names that can be a DNS label
 mod secret; // a name that stays in its folder, and bytes that print as their length
 mod time; // a point in time as a value, and durations as people write them
+mod log; // where a log begins whose older lines were dropped
 mod usage; // what a run used
 
 mod definition; // task definitions and their revisions
@@ -35,6 +36,7 @@ pub use definition::{
 pub use digest::{Algorithm, Digest, Hasher};
 pub use grants::{Effective, Missing, effective};
 pub use limits::Limits;
+pub use log::LogHead;
 pub use manifest::{Descriptor, ExecutionConfig, HealthCheck, ImageConfig, Index, Manifest, Platform, RootFs};
 pub use media::MediaType;
 pub use name::{ClusterName, ContainerName, Family, NodeId, OPERATOR, ServiceName, TaskId, Tenant, VolumeName};

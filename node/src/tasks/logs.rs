@@ -1,9 +1,6 @@
-use std::{
-    fs::File,
-    io::{self, Read, Seek, SeekFrom},
-    ops::ControlFlow,
-    time::Duration,
-};
+use std::{fs::File, io, ops::ControlFlow, os::unix::fs::FileExt, time::Duration};
+
+use spec::LogHead;
 
 use super::folder::TaskFolder;
 use crate::error::{Error, Result};
@@ -90,11 +87,21 @@ fn count_lines(path: &std::path::Path) -> Result<usize> {
 #[derive(Default)]
 struct Reader {
     file: Option<File>,
+    head: LogHead,
     offset: u64,
     rest: Vec<u8>,
 }
 
 impl Reader {
+    /// The log was cut: what comes next is elsewhere, or gone, as its first line then says.
+    fn go_on_in(&mut self, head: LogHead) {
+        self.offset = head.offset(self.head.position(self.offset));
+        self.head = head;
+        if self.offset == 0 {
+            self.rest.clear();
+        }
+    }
+
     fn read(
         &mut self,
         path: &std::path::Path,
@@ -102,23 +109,23 @@ impl Reader {
     ) -> io::Result<ControlFlow<()>> {
         if self.file.is_none() {
             match File::open(path) {
-                Ok(file) => self.file = Some(file),
+                Ok(file) => (self.head, self.file) = (head(&file)?, Some(file)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ControlFlow::Continue(())),
                 Err(error) => return Err(error),
             }
         }
-        let Some(file) = &mut self.file else { return Ok(ControlFlow::Continue(())) };
-        if file.metadata()?.len() < self.offset {
-            // The log was cut to its limit and begins anew.
-            self.offset = 0;
-            self.rest.clear();
-        }
-        file.seek(SeekFrom::Start(self.offset))?;
         let mut block = vec![0; 64 << 10];
         loop {
-            let read = file.read(&mut block)?;
+            let Some(file) = &self.file else { return Ok(ControlFlow::Continue(())) };
+            let read = file.read_at(&mut block, self.offset)?;
+            // Looked at afterwards: only bytes of a log that was not cut meanwhile go on where we were.
+            let head = head(file)?;
+            if head.dropped > self.head.dropped {
+                self.go_on_in(head);
+                continue;
+            }
             if read == 0 {
-                return Ok(ControlFlow::Continue(()));
+                return Ok(ControlFlow::Continue(())); // also of one that is being cut
             }
             self.offset += read as u64;
             self.rest.extend_from_slice(&block[..read]);
@@ -136,6 +143,13 @@ impl Reader {
             }
         }
     }
+}
+
+/// What the log says of older lines.
+fn head(log: &File) -> io::Result<LogHead> {
+    let mut start = [0; LogHead::BYTES_MAX];
+    let read = log.read_at(&mut start, 0)?;
+    Ok(LogHead::of(&start[..read]))
 }
 
 /// One record in the form of Kubernetes' CRI: `TIME stdout|stderr F|P TEXT`.
@@ -184,5 +198,37 @@ mod tests {
         let followed = read(LogOptions { follow: true, ..LogOptions::default() });
         writer.join().unwrap();
         assert_eq!(followed[3..], ["T4 Stdout false half and half", "T5 Stdout false last"]);
+    }
+
+    #[test]
+    fn a_log_that_is_cut_goes_on_where_it_was_and_says_what_is_gone() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("log");
+        let mut reader = Reader::default();
+        let mut read = |text: &str| {
+            std::fs::write(&path, text).unwrap(); // in place, as a cut is
+            let mut lines = Vec::new();
+            let sink = &mut |line: LogLine<'_>| {
+                lines.push(String::from_utf8_lossy(line.text).into_owned());
+                ControlFlow::Continue(())
+            };
+            assert_eq!(reader.read(&path, sink).unwrap(), ControlFlow::Continue(()));
+            lines
+        };
+        let line = |number: u32| format!("T{number:03} stdout F line {number}\n"); // 21 bytes each
+        let lines = |numbers: std::ops::Range<u32>| numbers.map(|n| line(n + 100)).collect::<String>();
+        let said = |numbers: std::ops::Range<u32>| numbers.map(|n| format!("line {}", n + 100)).collect::<Vec<_>>();
+        let size = line(100).len() as u64;
+        let now = spec::Timestamp::from_millis(0);
+        let cut = |count: u64| LogHead::default().after_cut(count * size, now);
+
+        assert_eq!(read(&lines(0..4)), said(0..4));
+        assert_eq!(read(&format!("{}{}", lines(0..5), &line(105)[..9])), said(4..5));
+        assert_eq!(read(""), [""; 0], "being cut");
+        assert_eq!(read(&format!("{}{}", cut(3), lines(3..7))), said(5..7), "half of a line was there before");
+        // Cut again and grown past where it was, and nothing of it was seen.
+        let gone = format!("margay: {} bytes of older log were dropped", 20 * size);
+        assert_eq!(read(&format!("{}{}", cut(20), lines(20..40))), [vec![gone], said(20..40)].concat());
+        assert_eq!(read(&format!("{}{}", cut(30), lines(30..41))), said(40..41));
     }
 }

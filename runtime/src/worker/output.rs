@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use spec::Timestamp;
+use spec::{LogHead, Timestamp};
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::{
     async_trait,
@@ -124,6 +124,8 @@ impl Lines {
 
 /// Drops all but the last `keep` bytes of a file opened for appending, from the start of a line; its new length.
 fn shorten(file: &File, bytes: u64, keep: u64) -> io::Result<u64> {
+    let mut start = [0; LogHead::BYTES_MAX];
+    let read = file.read_at(&mut start, 0)?;
     let from = bytes.saturating_sub(keep);
     let mut tail = vec![0; usize::try_from(bytes - from).unwrap_or(0)];
     let kept = match file.read_exact_at(&mut tail, from) {
@@ -131,7 +133,7 @@ fn shorten(file: &File, bytes: u64, keep: u64) -> io::Result<u64> {
         Err(_) => &[][..],
     };
     file.set_len(0)?;
-    let head = format!("{} stderr F margay: older lines were dropped, the log may have {} bytes\n", now(), keep * 2);
+    let head = LogHead::of(&start[..read]).after_cut(bytes - kept.len() as u64, now());
     (&*file).write_all(head.as_bytes())?;
     (&*file).write_all(kept)?;
     Ok((head.len() + kept.len()) as u64)
@@ -262,7 +264,7 @@ mod tests {
             }
         });
         assert!(text.len() <= 10_000, "{} bytes", text.len());
-        assert!(text.contains("line 9999") && text.contains("older lines were dropped"));
+        assert!(text.contains("line 9999") && text.contains("bytes of older log were dropped"));
     }
 
     #[test]
