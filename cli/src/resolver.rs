@@ -14,12 +14,16 @@ use orchestrator::{ImageResolver, ResolvedImage, Runs};
 use registry::{Action, Auth, BlobSink, BlobWriter, Client, ClientOptions, Reach, Repository, Tokens};
 use spec::{Descriptor, Digest, Host, Index, Reference, Tenant, wire::Fault};
 
+use crate::output::size;
+
 /// For the questions of one registration.
 const OWN_TOKEN_TIME: Duration = Duration::from_secs(60);
 /// A node fetches large images on slow links; it asks again with each desired set.
 const NODE_TOKEN_TIME: Duration = Duration::from_secs(600);
 /// Configs have some kilobytes; Spin's applications some more.
 const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
+/// All of one image together: a manifest can name ten thousand.
+const DOCUMENTS_BYTES_MAX: u64 = 16 << 20;
 
 /// Asks the bundled registry with tokens of its own making, and any other as nobody in particular.
 pub struct RegistryResolver {
@@ -88,8 +92,8 @@ impl RegistryResolver {
         })
     }
 
-    /// Only for the tenant's own repositories: a public one needs none, and another's is not ours to open.
-    /// For those that are the tenant's own; nothing where none is.
+    /// For those repositories that are the tenant's own, and nothing where none is: a public one needs no token, and
+    /// another's is not ours to open.
     fn token(&self, tenant: &Tenant, named: &[Reference], lifetime: Duration) -> Option<String> {
         let repositories = named.iter().filter_map(|named| named.repository().parse::<Repository>().ok());
         let own = repositories.filter(|repository| repository.belongs_to(tenant));
@@ -136,7 +140,22 @@ impl RegistryResolver {
         let is_small =
             |blob: &&Descriptor| blob.size <= DOCUMENT_BYTES_MAX && blob.media_type.as_str().ends_with("config");
         let config = parsed.config.iter().filter(|blob| blob.size <= DOCUMENT_BYTES_MAX);
-        let wanted: Vec<Digest> = config.chain(parsed.layers.iter().filter(is_small)).map(|blob| blob.digest).collect();
+        let wanted: Vec<&Descriptor> = config.chain(parsed.layers.iter().filter(is_small)).collect();
+        let image = &place.named;
+        let at_most = |what: &str, bytes: u64, bytes_max: u64| match bytes <= bytes_max {
+            true => Ok(()),
+            false => {
+                let (bytes, bytes_max) = (size(bytes), size(bytes_max));
+                Err(fault(
+                    "bad-image",
+                    format!("{what} of image `{image}` have {bytes}, and at most {bytes_max} will do"),
+                    None,
+                ))
+            }
+        };
+        at_most("the documents", sum(wanted.iter().copied()), DOCUMENTS_BYTES_MAX)?;
+        at_most("the layers", sum(&parsed.layers), node::CACHE_BYTES_MAX)?;
+        let wanted: Vec<Digest> = wanted.iter().map(|blob| blob.digest).collect();
         let basket = Basket { wanted: wanted.into(), kept: Arc::default() };
         let reference = place.asked.pinned(Digest::of(manifest));
         let pulled = client.pull(&reference, Arc::new(basket.clone()), &registry::PullOptions::default()).await;
@@ -158,6 +177,11 @@ impl RegistryResolver {
             _ => fault("registry", chain(error), error.hint()),
         }
     }
+}
+
+/// What these have together, as their manifest says.
+fn sum<'a>(blobs: impl IntoIterator<Item = &'a Descriptor>) -> u64 {
+    blobs.into_iter().fold(0, |bytes, blob| bytes.saturating_add(blob.size))
 }
 
 /// Wasm first, as nodes choose; else every architecture that there is a Linux image for.

@@ -3,7 +3,10 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -28,8 +31,8 @@ pub(super) enum Fetch {
 /// Where a tenant's pulled blobs lie, as an OCI layout.
 const PULLED: &str = "pulled";
 
-/// Compressed blobs and prepared images together, before the least recently used go.
-const CACHE_BYTES_MAX: u64 = 10 << 30;
+/// Compressed blobs and prepared images together, before the least recently used go. No image is larger.
+pub const CACHE_BYTES_MAX: u64 = 10 << 30;
 
 /// Images on their way in, of all tenants.
 #[derive(Debug)]
@@ -162,6 +165,8 @@ fn collect(folder: &Path, depth: usize, files: &mut Vec<(SystemTime, PathBuf, u6
 struct Sink {
     blobs: Blobs,
     incoming: PathBuf,
+    /// Bytes that the image may still have.
+    left: AtomicU64,
 }
 
 impl Sink {
@@ -170,7 +175,7 @@ impl Sink {
         for folder in [&incoming, &folder.join("blobs/sha256"), &folder.join("blobs/sha512")] {
             make_private(folder).map_err(io::Error::other)?;
         }
-        Ok(Self { blobs: Blobs::of_layout(folder), incoming })
+        Ok(Self { blobs: Blobs::of_layout(folder), incoming, left: CACHE_BYTES_MAX.into() })
     }
 }
 
@@ -180,6 +185,11 @@ impl BlobSink for Sink {
     }
 
     fn create(&self, blob: &Descriptor) -> io::Result<Box<dyn BlobWriter>> {
+        let take = |left: u64| left.checked_sub(blob.size);
+        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            let most = spec::print_bytes(CACHE_BYTES_MAX);
+            return Err(io::Error::other(format!("the image has more than {most}, and a node keeps no more")));
+        }
         let temporary = self.incoming.join(format!("{}.{}", blob.digest.hex(), crate::files::random_hex::<4>()));
         let file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
         Ok(Box::new(Incoming { file, temporary, path: self.blobs.path(&blob.digest) }))
@@ -324,5 +334,17 @@ mod tests {
         let mut bytes = Vec::new();
         sink.blobs.open(&digest).unwrap().read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes, b"cats");
+    }
+
+    #[test]
+    fn an_image_that_is_larger_than_the_cache_is_refused_before_its_bytes_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let sink = Sink::make(folder.path()).unwrap();
+        let blob = |size| Descriptor { size, ..Descriptor::of("", b"") };
+        drop(sink.create(&blob(CACHE_BYTES_MAX - 1)).unwrap());
+        let error = sink.create(&blob(2)).err().unwrap();
+        assert_eq!(error.to_string(), "the image has more than 10GiB, and a node keeps no more");
+        assert!(sink.create(&blob(1)).is_ok());
+        assert!(sink.create(&blob(u64::MAX)).is_err());
     }
 }
