@@ -1,6 +1,11 @@
 //! The way to the control plane: its socket in the home, or the credential that somebody handed us.
 
-use std::path::PathBuf;
+use std::{
+    fs::File,
+    io::{self, ErrorKind},
+    os::{fd::AsRawFd as _, unix::net::UnixStream},
+    path::{Path, PathBuf},
+};
 
 use anyhow::Context as _;
 use orchestrator::{Client, Credential};
@@ -28,12 +33,22 @@ impl Control {
             return Ok(Client::tls(credential));
         }
         let socket = home.server_socket();
-        match std::os::unix::net::UnixStream::connect(&socket) {
-            Ok(_) => Ok(Client::unix(socket)),
-            Err(_) => fail(
+        match knock(&socket) {
+            Ok(()) => Ok(Client::unix(socket)),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => fail(
                 Advice::new(format!("no control plane runs in `{}`", home.path().display()))
                     .hint("start it: margay up"),
             ),
+            Err(error) => {
+                Err(error).with_context(|| format!("cannot reach the control plane at `{}`", socket.display()))
+            }
         }
     }
+}
+
+/// Whether anybody listens at `socket`; by a name through its folder, because an address holds no long path.
+fn knock(socket: &Path) -> io::Result<()> {
+    let folder = File::open(socket.parent().unwrap_or(Path::new("/")))?;
+    let name = socket.file_name().unwrap_or_default();
+    UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name)).map(drop)
 }

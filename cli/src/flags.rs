@@ -104,6 +104,16 @@ impl FromStr for SecretFile {
     }
 }
 
+/// The one line of stdin, without its end.
+pub fn line_of_stdin() -> anyhow::Result<String> {
+    let mut text = String::new();
+    std::io::stdin().take(LINE_BYTES_MAX).read_to_string(&mut text).context("cannot read stdin")?;
+    Ok(text.trim().to_owned())
+}
+
+/// Longer than any token.
+const LINE_BYTES_MAX: u64 = 64 << 10;
+
 /// A secret from a file, byte for byte, or from stdin for `-`. No byte more is read than a secret can have: a pipe has no
 /// size to look at.
 pub fn secret(path: &Path) -> anyhow::Result<SecretValue> {

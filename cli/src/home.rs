@@ -21,7 +21,7 @@ impl Home {
             Some(path) => path,
             None => Self::default_path()?,
         };
-        make_private(&path)?;
+        claim(&path)?;
         Ok(Self(node::Home::at(path)?))
     }
 
@@ -78,21 +78,39 @@ impl Home {
     /// A folder of this home, made when it is missing.
     pub fn folder(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.path().join(name);
-        make_private(&path)?;
+        make(&path)?;
         Ok(path)
     }
 }
 
-/// Makes `path` with mode 0700, and tightens one that was there already and is ours.
-fn make_private(path: &Path) -> anyhow::Result<()> {
-    let named = || format!("cannot make the folder `{}`", path.display());
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(named)?;
+/// Makes `path` with mode 0700, or takes one that is private. One that is open to others and empty is made private, as a
+/// fresh mount is one; any other belongs to somebody, and we would lock them out.
+fn claim(path: &Path) -> anyhow::Result<()> {
+    make(path)?;
+    let named = || format!("cannot make `{}` private", path.display());
     let mode = fs::metadata(path).with_context(named)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-            .with_context(|| format!("cannot make `{}` private", path.display()))?;
+    let (is_private, is_shared) = (mode & 0o077 == 0, mode & 0o1000 != 0);
+    if is_private {
+        return Ok(());
     }
-    Ok(())
+    if !is_shared && fs::read_dir(path).with_context(named)?.next().is_none() {
+        return fs::set_permissions(path, fs::Permissions::from_mode(0o700)).with_context(named);
+    }
+    let path = path.display();
+    let hint = match fs::exists(format!("{path}/images/oci-layout")).unwrap_or(false) {
+        true => format!("if nobody else needs it: chmod 700 {path}"),
+        false => {
+            format!("name a folder that is margay's alone: --home {}/margay", path.to_string().trim_end_matches('/'))
+        }
+    };
+    let message = format!("`{path}` is open to others (mode {:o}), and a home is for its owner alone", mode & 0o7777);
+    fail(Advice::new(message).hint(hint))
+}
+
+/// Makes `path` and what is missing above it, for their owner alone. One that is there keeps its mode.
+fn make(path: &Path) -> anyhow::Result<()> {
+    let named = || format!("cannot make the folder `{}`", path.display());
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(named)
 }
 
 /// Writes a file that only its owner may read, whole or not at all.
@@ -113,4 +131,36 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(named)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_somebody_else_keeps_its_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, mode, inside, want) in [
+            ("fresh", 0o755, None, Some(0o700)),
+            ("ours", 0o700, Some("file"), Some(0o700)),
+            ("theirs", 0o755, Some("file"), None),
+            ("shared", 0o1777, None, None),
+            ("opened", 0o750, Some("images/oci-layout"), None),
+        ] {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.join("images")).unwrap();
+            match inside {
+                Some(inside) => fs::write(path.join(inside), "").unwrap(),
+                None => fs::remove_dir(path.join("images")).unwrap(),
+            }
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let opened = Home::open(Some(path.clone()));
+            let now = fs::metadata(&path).unwrap().permissions().mode() & 0o7777;
+            assert_eq!(opened.is_ok().then_some(now), want, "{name}");
+            assert_eq!(now, want.unwrap_or(mode), "{name}");
+        }
+        let home = folder.path().join("a/b");
+        Home::open(Some(home.clone())).unwrap();
+        assert_eq!(fs::metadata(home).unwrap().permissions().mode() & 0o777, 0o700);
+    }
 }

@@ -31,15 +31,70 @@ pub fn layout(home: &Home) -> anyhow::Result<Layout> {
     Ok(Layout::open(home.images())?)
 }
 
-/// What `image` names among the local ones.
-pub fn known(layout: &Layout, image: &Reference) -> anyhow::Result<Descriptor> {
-    layout.resolve(image)?.ok_or_else(|| packager::Error::NoImage(image.clone()).into())
+/// Images of files that were only run.
+pub fn files(home: &Home) -> anyhow::Result<Layout> {
+    Ok(Layout::open(home.files())?)
 }
+
+/// What `image` names among the local ones, and its name: what was given, unless that is the beginning of a digest.
+pub fn known(layout: &Layout, image: &Reference) -> anyhow::Result<(Reference, Descriptor)> {
+    match look_up(layout, image)? {
+        Some(found) => Ok(found),
+        None => Err(missing(image)),
+    }
+}
+
+/// A name first, and then the digest of an image, whole or the beginning of one, as `margay images` prints it.
+fn look_up(layout: &Layout, image: &Reference) -> anyhow::Result<Option<(Reference, Descriptor)>> {
+    if let Some(descriptor) = layout.resolve(image)? {
+        return Ok(Some((image.clone(), descriptor)));
+    }
+    let mut found = by_digest(layout, image)?;
+    found.dedup_by_key(|local| local.descriptor.digest);
+    match found.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some((one.reference.clone(), one.descriptor.clone()))),
+        several => {
+            let names: Vec<_> = several.iter().map(|local| local.reference.to_string()).collect();
+            fail(
+                Advice::new(format!(
+                    "`{}` is the beginning of several digests: of {}",
+                    image.repository(),
+                    names.join(", ")
+                ))
+                .hint("give more of it, or a name"),
+            )
+        }
+    }
+}
+
+/// Every name of the images whose digest begins like `image`, those of one image side by side.
+pub fn by_digest(layout: &Layout, image: &Reference) -> anyhow::Result<Vec<packager::LocalImage>> {
+    let Some(start) = digest_start(image) else { return Ok(Vec::new()) };
+    let mut found = layout.list()?;
+    found.retain(|local| local.descriptor.digest.hex().starts_with(start));
+    found.sort_by_key(|local| local.descriptor.digest);
+    Ok(found)
+}
+
+/// The hex digits that `image` is, if it can be read so: `4b552f93a304`, or `sha256:` and more of them.
+fn digest_start(image: &Reference) -> Option<&str> {
+    let digits = match (image.registry(), image.digest(), image.repository(), image.tag()) {
+        (None, None, "sha256", Some(digits)) => digits,
+        (None, None, digits, Some("latest") | None) => digits,
+        _ => return None,
+    };
+    let is_hex = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (digits.len() >= DIGITS_MIN && is_hex).then_some(digits)
+}
+
+/// Fewer are more likely a word.
+const DIGITS_MIN: usize = 4;
 
 /// Gives `source` the name `target` as well.
 pub fn tag(home: &Home, source: &Reference, target: &Reference) -> anyhow::Result<()> {
     let layout = layout(home)?;
-    let descriptor = known(&layout, source)?;
+    let (_, descriptor) = known(&layout, source)?;
     Ok(layout.tag(target, &descriptor)?)
 }
 
@@ -58,17 +113,21 @@ pub fn find(home: &Home, text: &str, fetch: Fetch, remote: &Remote) -> anyhow::R
     }
     let reference: Reference = text.parse()?;
     let layout = layout(home)?;
-    let local = layout.resolve(&reference)?;
+    let local = look_up(&layout, &reference)?;
     let remote_wanted = match (fetch, &local) {
         (Fetch::Always, _) | (Fetch::Missing, None) => reference.registry().is_some(),
         (Fetch::Never, _) | (Fetch::Missing, Some(_)) => false,
     };
-    let descriptor = match (remote_wanted, local) {
-        (true, _) => block_on(pull::pull(home, &reference, remote, pull::ours(), Progress::new(false)))?,
-        (false, Some(descriptor)) => descriptor,
-        (false, None) => return Err(missing(text, &reference)),
+    let (name, descriptor) = match (remote_wanted, local) {
+        (true, _) => {
+            let pulled = block_on(pull::pull(home, &reference, remote, pull::ours(), Progress::new(false)))?;
+            (text.to_owned(), pulled)
+        }
+        (false, Some((name, descriptor))) if name != reference => (name.to_string(), descriptor),
+        (false, Some((_, descriptor))) => (text.to_owned(), descriptor),
+        (false, None) => return Err(missing(&reference)),
     };
-    let image = LocalImage { name: text.to_owned(), digest: descriptor.digest, layout: home.images() };
+    let image = LocalImage { name, digest: descriptor.digest, layout: home.images() };
     Ok(Found { image, descriptor, layout })
 }
 
@@ -95,7 +154,7 @@ fn from_file(home: &Home, text: &str, path: &Path) -> anyhow::Result<Found> {
         return fail(Advice::new(format!("there is no file `{text}`")));
     }
     // A layout of its own: what is only run must not take a name away from what was built.
-    let layout = Layout::open(home.files())?;
+    let layout = files(home)?;
     let imported = packager::import(&layout, path)?;
     match imported.as_slice() {
         [one] => Ok(Found {
@@ -113,12 +172,34 @@ fn from_file(home: &Home, text: &str, path: &Path) -> anyhow::Result<Found> {
     }
 }
 
-fn missing(text: &str, reference: &Reference) -> anyhow::Error {
+fn missing(reference: &Reference) -> anyhow::Error {
     let advice = Advice::new(format!("there is no local image `{reference}`"));
+    let text = reference.repository();
     let hint = match reference.registry() {
         Some(_) => format!("fetch it: margay pull {reference}"),
         None if Path::new(text).exists() => format!("to run the file, write ./{text}"),
         None => "see what there is: margay images; an image of a registry begins with its HOST:PORT/".to_owned(),
     };
     advice.hint(hint).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_the_beginning_of_a_digest() {
+        for (text, want) in [
+            ("4b552f93a304", Some("4b552f93a304")),
+            ("cafe", Some("cafe")),
+            ("bad", None),
+            ("cats", None),
+            ("4b552f93a304:v1", None),
+            ("sha256:4b552f93a304", Some("4b552f93a304")),
+            ("localhost:5000/4b552f93a304", None),
+            ("me/4b552f93a304", None),
+        ] {
+            assert_eq!(digest_start(&text.parse().unwrap()), want, "{text}");
+        }
+    }
 }

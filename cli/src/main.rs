@@ -25,7 +25,7 @@ mod verbs; // one file per verb
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 fn main() -> ExitCode {
     // Before any thread, any argument parsing and any allocation that matters: these become walled processes.
@@ -36,6 +36,11 @@ fn main() -> ExitCode {
         Some("keeper") => return verbs::run::keep(),
         Some("probe") => machine::probe_main(),
         _ => {}
+    }
+    // clap counts MARGAY_HOME as an argument, and would say that a verb is missing.
+    if std::env::args_os().len() == 1 {
+        output::talk(format_args!("{}", args::Cli::command().render_help()));
+        return ExitCode::from(failure::MISUSED);
     }
     let cli = args::Cli::parse();
     let ours = cli.verb.failure_code();

@@ -50,11 +50,25 @@ impl Output {
     }
 }
 
-/// A line on stdout. A reader who has left is no failure: `margay images | head -1` ends quietly.
+/// A line on stdout.
 pub fn line(text: fmt::Arguments<'_>) {
-    if writeln!(std::io::stdout().lock(), "{text}").is_err() {
+    writeln!(std::io::stdout().lock(), "{text}").unwrap_or_else(|error| nobody_reads(&error));
+}
+
+/// Bytes on stdout as they are.
+pub fn raw(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).unwrap_or_else(|error| nobody_reads(&error));
+}
+
+/// A reader who has left is no failure: `margay images | head -1` ends quietly. A disk that is full is one: whoever reads
+/// the file must not take half of it for all.
+fn nobody_reads(error: &std::io::Error) -> ! {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
         std::process::exit(0);
     }
+    talk(format_args!("{} cannot write to stdout: {error}", Paint::on_stderr().error("error:")));
+    std::process::exit(1);
 }
 
 /// A line on stderr. Nobody to tell is nothing to tell.

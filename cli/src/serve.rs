@@ -3,12 +3,10 @@
 use std::{io::IsTerminal as _, time::Duration};
 
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use tokio::signal::unix::{Signal as Listener, SignalKind, signal};
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
-use crate::{
-    failure::{Advice, fail},
-    verbs::up::asked_to_end,
-};
+use crate::failure::{Advice, fail};
 
 /// Options of every process that `margay up` starts, for `up` alone.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -55,12 +53,33 @@ where
 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
-        let asked = asked_to_end()?;
-        work(Box::pin(asked)).await
+        let mut asked = Asked::listen()?;
+        work(Box::pin(async move { asked.again().await })).await
     });
     // What still runs on a blocking thread is not waited for: it is a read or a write that is safe to cut.
     runtime.shutdown_timeout(Duration::from_millis(200));
     result
+}
+
+/// The signals that ask this process to end. From the first of these on they end it no more by themselves.
+pub struct Asked {
+    interrupt: Listener,
+    terminate: Listener,
+}
+
+impl Asked {
+    /// Starts to listen.
+    pub fn listen() -> anyhow::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Ready at the next SIGINT or SIGTERM.
+    pub async fn again(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// Ready when the process is asked to end.

@@ -1,6 +1,7 @@
 //! From blobs on this machine to something that can run.
 
 use std::{
+    collections::HashSet,
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -168,6 +169,51 @@ fn wasm(
     })
     .map_err(failed)?;
     Ok(Ready::Wasm { plan: Box::new(plan), prepared })
+}
+
+/// Removes what the operator's images were prepared into, but for those with these manifests. A worker has its files open,
+/// and keeps them. Says how many bytes are gone.
+///
+/// # Errors
+/// When something cannot be read or removed.
+pub fn prune_prepared(home: &Home, needed: &HashSet<Digest>) -> Result<u64> {
+    let folder = home.prepared(spec::OPERATOR);
+    if !folder.exists() {
+        return Ok(0);
+    }
+    let key = runtime::Key::open(&home.key())
+        .map_err(|error| Error::System { verb: "open the key", source: io::Error::other(error) })?;
+    let needed: HashSet<String> = needed.iter().map(Digest::hex).collect();
+    let (mut layers, mut bytes) = (HashSet::new(), 0u64);
+    for (path, name) in entries(&folder)? {
+        // Every other folder is one of several images' parts.
+        let Some(manifest) = name.split('-').next().filter(|part| part.len() >= 64) else { continue };
+        match needed.contains(manifest) {
+            true => layers.extend(runtime::prepare::layer_files(&path, &key)),
+            false => {
+                bytes +=
+                    entries(&path)?.iter().map(|(file, _)| file.metadata().map_or(0, |found| found.len())).sum::<u64>();
+                std::fs::remove_dir_all(&path).map_err(Error::file("remove", &path))?;
+            }
+        }
+    }
+    for (path, name) in entries(&folder.join("layers"))? {
+        // One with another ending is being written.
+        if name.ends_with(".tar") && !layers.contains(&name) {
+            bytes += path.metadata().map_or(0, |found| found.len());
+            std::fs::remove_file(&path).map_err(Error::file("remove", &path))?;
+        }
+    }
+    Ok(bytes)
+}
+
+/// What lies in `folder`, with its name; nothing in one that is not there.
+fn entries(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
+    let found = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        found => found.map_err(Error::file("list", folder))?,
+    };
+    Ok(found.flatten().map(|entry| (entry.path(), entry.file_name().to_string_lossy().into_owned())).collect())
 }
 
 /// `name` as ENTRYPOINT says it, from the root of the layers.

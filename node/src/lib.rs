@@ -31,9 +31,10 @@ mod descriptors; // how many of them we may have
 mod signals; // the signals that ask us to end
 mod error;
 
-pub use agent::{Agent, AgentConfig, AtEnd, JoinOptions, has_joined, join, relocate};
+pub use agent::{Agent, AgentConfig, AtEnd, CACHE_BYTES_MAX, JoinOptions, check_joined, join, relocate};
 pub use error::{Error, Result};
 pub use home::Home;
+pub use images::prune_prepared;
 pub use invoke::{InvokeOutcome, InvokeRequest, invoke};
 pub use keeper::{detach, keep};
 pub use local::{GRACE, run_local};

@@ -224,7 +224,7 @@ impl FromStr for Mounted {
     fn from_str(text: &str) -> Result<Self, Error> {
         let wrong = || Error::BadArgument {
             text: text.to_owned(),
-            what: "a mount: VOLUME:/PATH or /FOLDER:/PATH, with :ro at the end to forbid writing",
+            what: "a mount: VOLUME:/PATH, /FOLDER:/PATH or ./FOLDER:/PATH, with :ro at the end to forbid writing",
         };
         let (text, read_only) = match text.rsplit_once(':') {
             Some((text, "ro")) => (text, true),
@@ -238,8 +238,10 @@ impl FromStr for Mounted {
             return Err(Error::BadArgument { text: text.to_owned(), what });
         }
         format!("fs:{path}").parse::<Capability>().map_err(|_| wrong())?;
-        let source = match source.starts_with('/') {
-            true => MountSource::Folder(source.into()),
+        // As with programs in a shell, a slash makes it a folder.
+        let relative = matches!(source, "." | "..") || ["./", "../"].iter().any(|start| source.starts_with(start));
+        let source = match relative || source.starts_with('/') {
+            true => MountSource::Folder(std::path::absolute(source).map_err(|_| wrong())?),
             false => MountSource::Volume(source.parse().map_err(|_| wrong())?),
         };
         Ok(Self { source, path: path.to_owned(), read_only, bytes_max: None })
@@ -278,6 +280,7 @@ mod tests {
 
     #[test]
     fn a_mount_reads_as_docker_reads_it() {
+        let here = std::env::current_dir().unwrap();
         let volume = |name: &str| MountSource::Volume(name.parse().unwrap());
         for (text, want) in [
             ("book:/data", Some((volume("book"), "/data", false))),
@@ -286,7 +289,9 @@ mod tests {
             ("/srv:/", None), // an image has a root of its own
             ("/data", None),
             ("book:data", None),
-            ("../x:/data", None),
+            ("./x:/data", Some((MountSource::Folder(here.join("x")), "/data", false))),
+            ("../x:/data", Some((MountSource::Folder(here.join("../x")), "/data", false))),
+            ("x/y:/data", None),
             ("book:/a/../b", None),
             (":/data", None),
         ] {

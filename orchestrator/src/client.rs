@@ -284,7 +284,8 @@ impl Client {
         let connect = |source| Error::Connect { to: self.place(), source };
         match &self.way {
             Way::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(connect)?;
+                let (_folder, short) = crate::files::short_socket(path).map_err(connect)?;
+                let stream = UnixStream::connect(short).await.map_err(connect)?;
                 self.over(stream, request, body).await
             }
             Way::Tls(credential) => {

@@ -117,7 +117,8 @@ fn listen(path: &Path) -> Result<UnixListener, Error> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(at(error)),
         Ok(()) | Err(_) => {}
     }
-    let listener = UnixListener::bind(path).map_err(at)?;
+    let (_folder, short) = files::short_socket(path).map_err(at)?;
+    let listener = UnixListener::bind(short).map_err(at)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(at)?;
     Ok(listener)
 }

@@ -87,11 +87,19 @@ pub fn build(build: &Build<'_>) -> Result<Built, Error> {
         images => assembly.index(images)?,
     };
     let references = if build.tags.is_empty() { made.names } else { build.tags.clone() };
+    let mut notes = made.notes;
     for reference in &references {
+        // Who wrote the name knows what it was; of one that we chose, nobody may have thought.
+        let before = if build.tags.is_empty() { build.layout.resolve(reference)? } else { None };
+        if let Some(before) = before.filter(|before| before.digest != descriptor.digest) {
+            notes.push(format!(
+                "`{reference}` was another image until now (`{}`); -t gives another name",
+                before.digest
+            ));
+        }
         build.layout.tag(reference, &descriptor)?;
     }
     let platforms = made.images.iter().map(|image| image.platform.clone()).collect();
-    let mut notes = made.notes;
     let first = made.images.into_iter().next().expect("a build makes at least one image");
     if !first.has_program {
         notes.push("the image names no program: it can be a base for others, and cannot be run".to_owned());

@@ -217,6 +217,10 @@ impl Error {
             Self::NoRegistry { reference } => {
                 format!("tag it for one: margay tag {reference} HOST:PORT/USER/NAME:TAG")
             }
+            // A name with a dot is not one of this machine, and so not one that we start.
+            Self::Down { registry, .. } if registry.contains('.') && registry.contains(|c: char| c.is_alphabetic()) => {
+                format!("is `{registry}` its name, and does this machine reach it?")
+            }
             Self::Down { registry, .. } => {
                 format!("is it running (`margay up` starts one), and is `{registry}` its host and port?")
             }

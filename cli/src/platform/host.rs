@@ -14,7 +14,7 @@ use crate::{
     flags,
     home::Home,
     output::{line, talk},
-    verbs::up::asked_to_end,
+    serve::Asked,
 };
 
 use super::{
@@ -109,6 +109,7 @@ pub async fn join_and_run(
 
 /// Runs a node that has joined.
 pub async fn run(home: &Home, door: &Door, tuning: &Tuning, leave: bool) -> anyhow::Result<()> {
+    node::check_joined(home.node())?;
     let ports = Ports::last(home);
     let address = door.listen.or(ports.address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let leave = leave.then(|| "--leave".to_owned());
@@ -116,7 +117,7 @@ pub async fn run(home: &Home, door: &Door, tuning: &Tuning, leave: bool) -> anyh
 }
 
 async fn supervise(home: &Home, sockets: Sockets, words: Vec<String>) -> anyhow::Result<()> {
-    let asked = asked_to_end()?;
+    let mut asked = Asked::listen()?;
     let ingress = sockets.ingress.local_addr()?;
     let ingress_sockets = vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)];
     let mut supervisor = Supervisor::new(
@@ -131,10 +132,13 @@ async fn supervise(home: &Home, sockets: Sockets, words: Vec<String>) -> anyhow:
     }
     talk(format_args!("The node runs; requests come in at http://{ingress}. Ctrl-C ends it and its tasks."));
     let result = tokio::select! {
-        () = asked => Ok(()),
+        () = asked.again() => Ok(()),
         result = tend(&mut supervisor, home) => result,
     };
-    supervisor.drain().await;
+    tokio::select! {
+        () = supervisor.drain() => {}
+        () = asked.again() => talk(format_args!("Killing what still runs")),
+    }
     result
 }
 
@@ -142,7 +146,7 @@ async fn supervise(home: &Home, sockets: Sockets, words: Vec<String>) -> anyhow:
 async fn tend(supervisor: &mut Supervisor, home: &Home) -> anyhow::Result<()> {
     loop {
         supervisor.tend().await?;
-        if !node::has_joined(home.node()) {
+        if node::check_joined(home.node()).is_err() {
             return fail(
                 Advice::new("this node was removed from its platform, and its tasks have ended")
                     .hint("join again: margay node join TOKEN"),

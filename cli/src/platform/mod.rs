@@ -23,6 +23,7 @@ use crate::{
     failure::{Advice, fail},
     home::{Home, write_private},
     output::talk,
+    serve::Asked,
 };
 use record::Record;
 use supervisor::{Process, Supervisor};
@@ -157,8 +158,8 @@ pub fn password_file(home: &Home) -> PathBuf {
 }
 
 impl Platform {
-    /// Starts the four and waits until each does its work.
-    pub async fn start(home: &Home, settings: &Settings) -> anyhow::Result<Self> {
+    /// Starts the four and waits until each does its work. `None` when it was asked to end before that.
+    pub async fn start(home: &Home, settings: &Settings, asked: &mut Asked) -> anyhow::Result<Option<Self>> {
         let lock = lock(home)?;
         let sockets = Sockets::bind(home, settings)?;
         let here = settings.advertised(way_out);
@@ -175,11 +176,15 @@ impl Platform {
         };
         let supervisor = Supervisor::new(home.clone(), processes(&record, sockets, &settings.tuning));
         let mut platform = Self { home: home.clone(), supervisor, record, _lock: lock };
-        match platform.wake().await {
-            Ok(()) => Ok(platform),
-            Err(error) => {
-                platform.stop().await;
-                Err(error)
+        let woken = tokio::select! {
+            woken = platform.wake() => woken.map(|()| true),
+            () = asked.again() => Ok(false),
+        };
+        match woken {
+            Ok(true) => Ok(Some(platform)),
+            ended => {
+                platform.stop(asked).await;
+                ended.map(|_| None)
             }
         }
     }
@@ -241,7 +246,7 @@ impl Platform {
 
     /// Who removes the node of this machine by force finds it back, without work: a platform of `up` has one.
     async fn come_back(&self) {
-        if node::has_joined(self.home.node()) {
+        if node::check_joined(self.home.node()).is_ok() {
             return;
         }
         // When the control plane is away, the node falls again, and this comes again with it.
@@ -250,9 +255,14 @@ impl Platform {
         }
     }
 
-    /// Ends everything in order, tasks included.
-    pub async fn stop(mut self) {
-        self.supervisor.drain().await;
+    /// Ends everything in order, tasks included; who asks a second time does not want to wait for that.
+    pub async fn stop(mut self, asked: &mut Asked) {
+        talk(format_args!("Ending…"));
+        tokio::select! {
+            () = self.supervisor.drain() => {}
+            () = asked.again() => talk(format_args!("Killing what still runs")),
+        }
+        // Whoever was not waited for is killed when this is dropped.
         let _ = std::fs::remove_file(self.home.up_json());
     }
 

@@ -22,7 +22,8 @@ Examples:
   margay build -t app --build-arg VERSION=1.2 -f Dockerfile.small ."
 )]
 pub struct Args {
-    /// Name the image; more than once for several names
+    /// Name the image; more than once for several names [default: the `name` of margay.toml, else that of the folder or
+    /// file]
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
     tags: Vec<Reference>,
     /// The build file [default: Dockerfile or margay.toml in the context]

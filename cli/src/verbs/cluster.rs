@@ -54,11 +54,7 @@ impl Verb {
             }
             Self::Delete { names, control } => {
                 let client = control.client(home)?;
-                super::each(&names, |name| {
-                    block_on(async { Ok(client.delete_cluster(name).await?) })?;
-                    line(format_args!("{name}"));
-                    Ok(())
-                })
+                super::ask_for_each(&names, |name| client.delete_cluster(name))
             }
         }
     }

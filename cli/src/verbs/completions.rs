@@ -1,6 +1,6 @@
 use clap::CommandFactory as _;
 
-use crate::args::Cli;
+use crate::{args::Cli, output};
 
 /// Print a completion script for a shell
 #[derive(Debug, clap::Args)]
@@ -19,9 +19,7 @@ impl Args {
     pub fn run(self) -> anyhow::Result<()> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "margay", &mut script);
-        use std::io::Write as _;
-        // Whoever reads the script may stop early: `margay completions bash | head`.
-        let _ = std::io::stdout().write_all(&script);
+        output::raw(&script);
         Ok(())
     }
 }

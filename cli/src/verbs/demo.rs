@@ -19,8 +19,9 @@ use crate::{
     output::{duration, line, size, talk},
     platform::{self, Platform, Settings},
     progress::Progress,
+    serve::Asked,
     transfer::Remote,
-    verbs::{block_on, build, push, service, task, up},
+    verbs::{block_on, build, push, service, task},
 };
 
 /// Build the cats, start a platform, push them, keep three of them running, and show the page
@@ -58,18 +59,18 @@ impl Args {
             step.done(&built.descriptor.digest.short());
         }
         block_on(async {
-            let asked = up::asked_to_end()?;
+            let mut asked = Asked::listen()?;
             let step = Step::new("up", "registry, control plane, ingress, node");
-            let mut platform = Platform::start(home, &free_ports(self.settings.clone())).await?;
+            let settings = free_ports(self.settings.clone());
+            let Some(mut platform) = Platform::start(home, &settings, &mut asked).await? else { return Ok(()) };
             step.done("four processes");
             let facts = platform.record.clone();
             let result = tokio::select! {
-                () = asked => Ok(()),
+                () = asked.again() => Ok(()),
                 result = serve_and_stay(home, &facts, &samples, began, self.once) => result,
                 result = platform.tend() => result,
             };
-            talk(format_args!("Ending…"));
-            platform.stop().await;
+            platform.stop(&mut asked).await;
             result
         })
     }

@@ -24,8 +24,9 @@ pub struct Args {
     no_trunc: bool,
     #[command(flatten)]
     output: Output,
-    /// Show only images with this name
-    image: Option<Reference>,
+    /// Show only images with this name, with any tag unless it has one
+    #[arg(value_parser = name)]
+    image: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -45,12 +46,17 @@ fn filter(text: &str) -> Result<String, String> {
     }
 }
 
+fn name(text: &str) -> Result<String, spec::ParseError> {
+    text.parse::<Reference>()?;
+    Ok(text.to_owned())
+}
+
 impl Args {
     /// Prints the images of this home by name.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let mut found = images::layout(home)?.list()?;
         found.retain(|local| {
-            self.image.as_ref().is_none_or(|image| local.reference == *image)
+            self.image.as_ref().is_none_or(|image| names(&local.reference).any(|name| name == *image))
                 && (self.filter.is_empty() || self.filter.iter().any(|pattern| is_like(&local.reference, pattern)))
         });
         if self.quiet {
@@ -100,10 +106,14 @@ fn platform_name(platform: &Platform) -> String {
 
 /// As Docker filters: the pattern is compared with the whole name, with and without its tag.
 fn is_like(reference: &Reference, pattern: &str) -> bool {
+    names(reference).any(|name| matches(pattern.as_bytes(), name.as_bytes()))
+}
+
+/// The whole name, and that without its tag.
+fn names(reference: &Reference) -> impl Iterator<Item = String> {
     let full = reference.to_string();
-    let without_tag = reference.tag().and_then(|tag| full.strip_suffix(&format!(":{tag}")));
-    matches(pattern.as_bytes(), full.as_bytes())
-        || without_tag.is_some_and(|name| matches(pattern.as_bytes(), name.as_bytes()))
+    let without_tag = reference.tag().and_then(|tag| Some(full.strip_suffix(&format!(":{tag}"))?.to_owned()));
+    [full].into_iter().chain(without_tag)
 }
 
 /// `*` is anything but `/`, `?` one such character. Remembers one star, so it takes no more than `pattern * text` steps.

@@ -91,6 +91,9 @@ fn keep(mut pipe: impl Read, path: &Path, room: &Room) -> anyhow::Result<File> {
                 format!("the archive does not fit: the disk of `{}` is full after {}", path.display(), size(bytes));
             return fail(Advice::new(why).hint("make room: margay prune; or let --home name a folder on another disk"));
         }
+        if bytes == 0 {
+            return fail(Advice::new("stdin is empty").hint("pipe an archive in, or name a file: margay load -i FILE"));
+        }
         if copied < STRIDE_BYTES {
             return Ok(file);
         }
@@ -115,7 +118,7 @@ mod tests {
     fn a_pipe_is_kept_up_to_its_limit_and_as_long_as_the_disk_has_room() {
         let folder = tempfile::tempdir().expect("a folder");
         for (at, (bytes, bytes_max, free_bytes_min, want)) in [
-            (0, 1000, 0, Ok(0)),
+            (0, 1000, 0, Err("stdin is empty")),
             (1000, 1000, 0, Ok(1000)),
             (1001, 1000, 0, Err("an archive has at most 1000 B")),
             (STRIDE_BYTES + 1, STRIDE_BYTES + 1, 0, Ok(STRIDE_BYTES + 1)),

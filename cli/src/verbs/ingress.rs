@@ -3,6 +3,7 @@ use std::{net::SocketAddr, os::fd::RawFd};
 use node::ingress::IngressConfig;
 
 use crate::{
+    failure,
     home::Home,
     platform::{
         self,
@@ -45,6 +46,11 @@ impl Args {
         };
         // The kernel forgets whose child we are when the ingress gives up the rights of root: said again after that.
         let child = self.child;
-        Ok(node::ingress::run(config, || drop(child.settle()))?)
+        Ok(node::ingress::run(config, || {
+            if let Err(error) = child.settle() {
+                failure::report(&error);
+                std::process::exit(1);
+            }
+        })?)
     }
 }

@@ -1,10 +1,11 @@
+use anyhow::Context as _;
 use node::tasks::{self, State, TaskFolder};
 use serde::Serialize;
 use spec::{Capability, Digest, ImageConfig, PublishedPort, Timestamp, Usage, Want};
 
 use crate::{
     home::Home,
-    images::{self, Fetch},
+    images::{self, Fetch, Found},
     output::{ago, duration, json, now},
     program::{self, Program},
     transfer::Remote,
@@ -94,8 +95,15 @@ enum View {
 impl Args {
     /// Prints a list with one entry for each thing.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
-        let views = self.things.iter().map(|thing| view(home, thing)).collect::<anyhow::Result<Vec<_>>>()?;
-        json(&views)
+        let mut views = Vec::new();
+        let result = super::each(&self.things, |thing| {
+            views.push(view(home, thing)?);
+            Ok(())
+        });
+        if !views.is_empty() {
+            json(&views)?;
+        }
+        result
     }
 }
 
@@ -103,7 +111,11 @@ impl Args {
 fn view(home: &Home, thing: &str) -> anyhow::Result<View> {
     match tasks::find(home.node(), thing) {
         Ok(folder) => Ok(View::Task(Box::new(task_view(&folder)?))),
-        Err(node::Error::NoSuchTask(_)) => Ok(View::Image(Box::new(image_view(home, thing)?))),
+        Err(node::Error::NoSuchTask(_)) => {
+            let found = images::find(home, thing, Fetch::Never, &Remote::default());
+            let found = found.with_context(|| format!("no task is called `{thing}`"))?;
+            Ok(View::Image(Box::new(image_view(&found)?)))
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -120,8 +132,7 @@ fn task_view(folder: &TaskFolder) -> anyhow::Result<TaskView> {
     })
 }
 
-fn image_view(home: &Home, text: &str) -> anyhow::Result<ImageView> {
-    let found = images::find(home, text, Fetch::Never, &Remote::default())?;
+fn image_view(found: &Found) -> anyhow::Result<ImageView> {
     let manifest = found.layout.choose(&found.descriptor, &packager::host_platforms())?;
     let plan = found.layout.plan(&manifest)?;
     let layers = plan.layers.iter().map(|layer| Layer {

@@ -1,6 +1,7 @@
-use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use node::{InvokeOutcome, InvokeRequest, PrivateNetwork};
 use serde::Serialize;
@@ -11,7 +12,7 @@ use crate::{
     flags,
     home::Home,
     images::{self, Fetch},
-    output::{Format, Output, Paint, duration, json, size, talk},
+    output::{self, Format, Output, Paint, duration, json, size, talk},
     transfer::Remote,
 };
 
@@ -19,6 +20,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "The answer's body goes to stdout, what it cost to stderr. Exits with 1 for a status of 400 and above.
+With --output json the body is in `body`, or in `body_base64` when it is not UTF-8.
 
 Example:
   margay invoke cats --path /"
@@ -87,7 +89,12 @@ fn path(text: &str) -> Result<String, String> {
 struct Record<'a> {
     status: u16,
     headers: Vec<(&'a str, String)>,
-    body: String,
+    /// When it is text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<&'a str>,
+    /// When it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_base64: Option<String>,
     started_in_us: u128,
     answered_in_us: u128,
     usage: Usage,
@@ -133,7 +140,10 @@ impl Args {
 
 fn print(outcome: &InvokeOutcome) {
     // The body as it came: `margay invoke cats --path /box.jpg > box.jpg`.
-    let _ = std::io::stdout().write_all(&outcome.body).and_then(|()| std::io::stdout().flush());
+    output::raw(&outcome.body);
+    if std::io::stdout().is_terminal() && outcome.body.last().is_some_and(|byte| *byte != b'\n') {
+        output::raw(b"\n");
+    }
     let InvokeOutcome { status, usage, .. } = outcome;
     let paint = Paint::on_stderr();
     let status = if status.as_u16() < 400 { paint.good(status.as_str()) } else { paint.warn(status.as_str()) };
@@ -150,12 +160,14 @@ fn print(outcome: &InvokeOutcome) {
 
 fn record(outcome: &InvokeOutcome) -> Record<'_> {
     let headers = outcome.headers.iter();
+    let text = std::str::from_utf8(&outcome.body).ok();
     Record {
         status: outcome.status.as_u16(),
         headers: headers
             .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
             .collect(),
-        body: String::from_utf8_lossy(&outcome.body).into_owned(),
+        body: text,
+        body_base64: text.is_none().then(|| BASE64_STANDARD.encode(&outcome.body)),
         started_in_us: outcome.started_in.as_micros(),
         answered_in_us: outcome.answered_in.as_micros(),
         usage: outcome.usage,

@@ -1,5 +1,9 @@
-use std::{io::IsTerminal as _, ops::ControlFlow};
+use std::{
+    io::{ErrorKind, IsTerminal as _},
+    ops::ControlFlow,
+};
 
+use anyhow::Context as _;
 use node::tasks::{self, LogLine, LogOptions, LogStream};
 
 use crate::{home::Home, output::printable};
@@ -36,11 +40,21 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let task = tasks::find(home.node(), &self.task)?;
         let options = LogOptions { follow: self.follow, tail: self.tail.and_then(|tail| tail.0) };
-        Ok(tasks::follow(&task, options, |line| match self.write(line) {
+        let mut failed = None;
+        tasks::follow(&task, options, |line| match self.write(line) {
             Ok(()) => ControlFlow::Continue(()),
-            // The reader has left.
-            Err(_) => ControlFlow::Break(()),
-        })?)
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        })?;
+        match failed {
+            // The reader may leave.
+            Some(error) if error.kind() != ErrorKind::BrokenPipe => {
+                Err(error).context("cannot write the log to stdout")
+            }
+            _ => Ok(()),
+        }
     }
 
     fn write(&self, line: LogLine<'_>) -> std::io::Result<()> {

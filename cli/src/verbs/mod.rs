@@ -40,12 +40,13 @@ pub mod completions;
 pub mod doctor;
 pub mod version;
 
-use std::process::ExitCode;
+use std::{fmt::Display, process::ExitCode};
 
 use crate::{
     args::{Cli, Verb},
     failure,
     home::Home,
+    output::line,
 };
 
 /// Does what was asked, and says with what to exit.
@@ -100,7 +101,7 @@ fn done(_: ()) -> ExitCode {
 
 /// Does `work` for each of several things. One that fails does not keep the others from it; the last failure is the
 /// verb's, those before it are told on the way.
-pub fn each<T>(things: &[T], mut work: impl FnMut(&T) -> anyhow::Result<()>) -> anyhow::Result<()> {
+pub fn each<'a, T>(things: &'a [T], mut work: impl FnMut(&'a T) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut failed: Option<anyhow::Error> = None;
     for thing in things {
         if let Err(error) = work(thing)
@@ -110,6 +111,18 @@ pub fn each<T>(things: &[T], mut work: impl FnMut(&T) -> anyhow::Result<()>) -> 
         }
     }
     failed.map_or(Ok(()), Err)
+}
+
+/// Asks the control plane to do something with each of several things, and prints each with which that is done.
+pub fn ask_for_each<'a, T: Display, R, F: Future<Output = Result<R, orchestrator::Error>>>(
+    things: &'a [T],
+    ask: impl Fn(&'a T) -> F,
+) -> anyhow::Result<()> {
+    each(things, |thing| {
+        block_on(async { Ok(ask(thing).await?) })?;
+        line(format_args!("{thing}"));
+        Ok(())
+    })
 }
 
 /// Runs a future on this thread: verbs that talk to one peer need no more.

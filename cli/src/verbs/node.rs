@@ -4,6 +4,7 @@ use spec::{Node, NodeCondition, NodeId};
 
 use crate::{
     control::Control,
+    flags,
     home::Home,
     output::{Output, Table, ago, line, now, size},
     platform::host::{self, Door, Tuning},
@@ -40,7 +41,8 @@ struct Running {
 enum Verb {
     /// Join a control plane with a token, and run the node
     Join {
-        /// From `margay node token`
+        /// From `margay node token`, or - to read it from stdin, where no other user sees it
+        #[arg(value_name = "TOKEN|-")]
         token: String,
         /// The name that it would like
         #[arg(long)]
@@ -118,6 +120,7 @@ impl Verb {
         match self {
             Self::Join { token, name, zone, no_run, tuning, door } => {
                 let options = JoinOptions { name, zone, tuning: tuning.chosen(), ..JoinOptions::default() };
+                let token = if token == "-" { flags::line_of_stdin()? } else { token };
                 block_on(host::join_and_run(home, &token.parse()?, options, &door, no_run))
             }
             Self::Token(wanted) => wanted.make(home),
@@ -133,17 +136,12 @@ impl Verb {
                 Ok(())
             }
             Self::Rm { force, nodes, control } => {
-                let client = control.client(home)?;
-                super::each(&nodes, |node| {
-                    block_on(async {
-                        match force {
-                            true => client.force_remove_node(node).await?,
-                            false => client.remove_node(node).await?,
-                        }
-                        Ok(())
-                    })?;
-                    line(format_args!("{node}"));
-                    Ok(())
+                let client = &control.client(home)?;
+                super::ask_for_each(&nodes, |node| async move {
+                    match force {
+                        true => client.force_remove_node(node).await,
+                        false => client.remove_node(node).await,
+                    }
                 })
             }
         }

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use node::tasks::{self, Removal};
 use packager::Layout;
@@ -9,7 +9,7 @@ use crate::{
     output::{line, size},
 };
 
-/// Remove what nothing needs any more: bytes that no image names, and with --tasks ended tasks
+/// Remove what nothing needs any more: bytes that no image names, machine code made of them, and with --tasks ended tasks
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Remove ended tasks and their logs as well; volumes stay
@@ -32,12 +32,29 @@ impl Args {
             }
         }
         // Files that were only run have names in a layout of their own, which nobody sees.
-        let files = Layout::open(home.files())?;
+        let files = images::files(home)?;
         for file in files.list()? {
             files.untag(&file.reference)?;
         }
-        let freed = images::layout(home)?.prune()?.bytes + files.prune()?.bytes;
+        let layout = images::layout(home)?;
+        let freed = layout.prune()?.bytes + files.prune()?.bytes + prepared(home, &[&layout, &files])?;
         line(format_args!("Freed {}", size(freed)));
         Ok(())
     }
+}
+
+/// Removes what images were made into that have no name in `layouts` any more; says how many bytes that were.
+pub fn prepared(home: &Home, layouts: &[&Layout]) -> anyhow::Result<u64> {
+    let mut needed = HashSet::new();
+    for layout in layouts {
+        for local in layout.list()? {
+            needed.extend(layout.manifests(&local.descriptor)?.into_iter().map(|(entry, _)| entry.digest));
+        }
+    }
+    for task in tasks::list(home.node())? {
+        if task.state()?.is_alive() {
+            needed.insert(task.record().digest);
+        }
+    }
+    Ok(node::prune_prepared(home.node(), &needed)?)
 }

@@ -33,10 +33,10 @@ struct Row {
 }
 
 impl Args {
-    /// Prints the tasks of this home, oldest first.
+    /// Prints the tasks of this home, newest first as Docker does.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let mut rows = Vec::new();
-        for folder in tasks::list(home.node())? {
+        for folder in tasks::list(home.node())?.into_iter().rev() {
             let state = folder.state()?;
             if self.all || state.is_alive() {
                 rows.push((folder, state));
@@ -68,7 +68,7 @@ impl Args {
 
     fn cut(&self, text: &str, chars_max: usize) -> String {
         match text.char_indices().nth(chars_max) {
-            Some((end, _)) if !self.no_trunc => text[..end].to_owned(),
+            Some(_) if !self.no_trunc => text.chars().take(chars_max - 1).chain(['…']).collect(),
             _ => text.to_owned(),
         }
     }

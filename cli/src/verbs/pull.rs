@@ -4,6 +4,7 @@ use registry::{Entries, PullOptions};
 use spec::{Descriptor, Index, Reference};
 
 use crate::{
+    failure::{Advice, fail},
     home::Home,
     images,
     output::line,
@@ -15,7 +16,7 @@ use crate::{
 /// Fetch an image from the registry that its name begins with
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Say nothing but the digest
+    /// Say nothing but what the name means
     #[arg(short, long)]
     quiet: bool,
     /// Fetch the images for all platforms, and not only the one that this machine runs best
@@ -47,7 +48,12 @@ pub async fn pull(
     progress: Progress,
 ) -> anyhow::Result<Descriptor> {
     let Some(registry) = image.registry() else {
-        return Err(registry::Error::NoRegistry { reference: image.to_string() }.into());
+        let path = image.repository();
+        let hub = if path.contains('/') { path.to_owned() } else { format!("library/{path}") };
+        let tag = image.tag().map(|tag| format!(":{tag}")).unwrap_or_default();
+        return fail(Advice::new(format!("`{image}` names no registry")).hint(format!(
+            "say which one: margay pull HOST:PORT/USER/{path}{tag}, or for Docker Hub: margay pull docker.io/{hub}{tag}"
+        )));
     };
     let client = transfer::client(home, remote, registry)?;
     let shelf = Shelf::of(images::layout(home)?)?;

@@ -4,6 +4,7 @@ use registry::{Event, Outcome, PushOptions};
 use spec::{Digest, Reference};
 
 use crate::{
+    failure::{Advice, fail},
     home::Home,
     images,
     output::{line, size, talk},
@@ -19,7 +20,7 @@ use crate::{
 Example:
   margay tag cats localhost:5000/me/cats:v1 && margay push localhost:5000/me/cats:v1")]
 pub struct Args {
-    /// Say nothing but the digest
+    /// Say nothing but what the name means there now
     #[arg(short, long)]
     quiet: bool,
     #[command(flatten)]
@@ -59,7 +60,10 @@ pub async fn push(home: &Home, image: &Reference, remote: &Remote, progress: Pro
         return Err(registry::Error::NoRegistry { reference: image.to_string() }.into());
     };
     let layout = images::layout(home)?;
-    let root = images::known(&layout, image)?;
+    let Some(root) = layout.resolve(image)? else {
+        let advice = Advice::new(format!("there is no local image `{image}`"));
+        return fail(advice.hint(format!("give a local image that name first: margay tag IMAGE {image}")));
+    };
     let client = transfer::client(home, remote, registry)?;
     let moved = Arc::new(Mutex::new((0usize, 0u64)));
     let (counted, show) = (moved.clone(), transfer::watch(Arc::new(progress), "pushed"));

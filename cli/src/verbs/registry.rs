@@ -4,6 +4,7 @@ use spec::Tenant;
 use tokio::net::TcpListener;
 
 use crate::{
+    failure::{Advice, fail},
     home::Home,
     output::{Output, Table, line},
     platform::{self, listen::Listen},
@@ -126,7 +127,12 @@ impl Args {
 
 impl Verb {
     fn run(self, home: &Home) -> anyhow::Result<()> {
-        let admin = Admin::new(home.path().join("registry"));
+        let data_dir = home.path().join("registry");
+        if !data_dir.exists() {
+            let message = format!("there is no registry in `{}`", home.path().display());
+            return fail(Advice::new(message).hint("start one: margay up"));
+        }
+        let admin = Admin::new(data_dir);
         match self {
             Self::User(User::Add { name, password_stdin }) => {
                 let password = login::new_password(password_stdin)?;
@@ -142,7 +148,14 @@ impl Verb {
                 line(format_args!("{name}"));
             }
             Self::Visibility { repository, who } => {
-                block_on(async { Ok(admin.set_visibility(&repository, who.into()).await?) })?;
+                block_on(async {
+                    let there = admin.repositories().await?;
+                    if !there.iter().any(|known| known.name == repository.to_string()) {
+                        let message = format!("there is no repository `{repository}`");
+                        return fail(Advice::new(message).hint("see what there is: margay registry ls"));
+                    }
+                    Ok(admin.set_visibility(&repository, who.into()).await?)
+                })?;
                 line(format_args!("{repository}"));
             }
             Self::Ls { output } => {

@@ -1,15 +1,22 @@
-use spec::Reference;
+use node::tasks;
+use packager::Layout;
+use spec::{Digest, Reference};
 
 use crate::{
+    failure::{Advice, fail},
     home::Home,
     images,
     output::{line, size, talk},
+    verbs::prune,
 };
 
 /// Take names away from images, and remove what no name holds any more
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Names of images
+    /// Remove images that tasks run from, and images by their digest whatever number of names they have
+    #[arg(short, long)]
+    force: bool,
+    /// Names of images, or their digests
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<Reference>,
 }
@@ -18,18 +25,54 @@ impl Args {
     /// Prints each name and each image that is gone.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let layout = images::layout(home)?;
-        let result = super::each(&self.images, |image| {
-            let removed = layout.untag(image)?;
-            line(format_args!("Untagged: {image}"));
-            if !layout.list()?.iter().any(|other| other.descriptor.digest == removed.digest) {
-                line(format_args!("Deleted: {}", removed.digest));
-            }
-            Ok(())
-        });
-        let pruned = layout.prune()?;
-        if pruned.blobs > 0 {
-            talk(format_args!("Freed {}.", size(pruned.bytes)));
+        let result = super::each(&self.images, |image| self.remove(home, &layout, image));
+        let freed = layout.prune()?.bytes + prune::prepared(home, &[&layout, &images::files(home)?])?;
+        if freed > 0 {
+            talk(format_args!("Freed {}.", size(freed)));
         }
         result
+    }
+
+    fn remove(&self, home: &Home, layout: &Layout, image: &Reference) -> anyhow::Result<()> {
+        let (name, descriptor) = images::known(layout, image)?;
+        let digest = descriptor.digest;
+        let names = match layout.resolve(image)? {
+            Some(_) => vec![name],
+            None => images::by_digest(layout, image)?.into_iter().map(|local| local.reference).collect(),
+        };
+        if names.len() > 1 && !self.force {
+            let all: Vec<_> = names.iter().map(ToString::to_string).collect();
+            let message = format!("`{}` has {} names: {}", digest.short(), all.len(), all.join(", "));
+            return fail(Advice::new(message).hint("take one of them away, or all of them with --force"));
+        }
+        let others = layout.list()?.iter().filter(|other| other.descriptor.digest == digest).count() - names.len();
+        if others == 0 && !self.force {
+            unused(home, image, digest)?;
+        }
+        for name in &names {
+            layout.untag(name)?;
+            line(format_args!("Untagged: {name}"));
+        }
+        if others == 0 {
+            line(format_args!("Deleted: {digest}"));
+        }
+        Ok(())
+    }
+}
+
+/// A running task has its files open, and would not come up again from an image that is gone.
+fn unused(home: &Home, image: &Reference, digest: Digest) -> anyhow::Result<()> {
+    let user = tasks::list(home.node())?
+        .into_iter()
+        .find(|task| task.record().digest == digest && task.state().is_ok_and(tasks::State::is_alive));
+    match user {
+        None => Ok(()),
+        Some(task) => {
+            let name = &task.record().name;
+            fail(
+                Advice::new(format!("task `{name}` runs from image `{image}`"))
+                    .hint(format!("stop it first: margay stop {name}, or remove the image all the same with --force")),
+            )
+        }
     }
 }

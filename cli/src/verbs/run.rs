@@ -1,4 +1,4 @@
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{collections::HashSet, io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use node::{Mounted, Note, PrivateNetwork, Publish, RunRequest, Started};
@@ -17,6 +17,7 @@ use crate::{
 /// Run an image here, without any server
 #[derive(Debug, clap::Args)]
 #[command(
+    override_usage = "margay run [OPTIONS] IMAGE [ARG]...",
     after_help = "IMAGE is a name from `margay images`, REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST (fetched when it is
 missing), a .wasm file, an OCI layout (folder or tar), or an archive of `docker save`.
 
@@ -56,7 +57,7 @@ pub struct Args {
     #[arg(short, long, value_name = "SOURCE:PATH[:ro]")]
     volume: Vec<Mounted>,
     /// The most memory the guest may have [default: 128m]
-    #[arg(short, long, value_name = "BYTES", value_parser = flags::bytes)]
+    #[arg(short, long, value_name = "BYTES", value_parser = memory)]
     memory: Option<u64>,
     /// Grant a capability, as in `fs:/data#rw;volume=book;max=1g`
     #[arg(long, value_name = "CAPABILITY")]
@@ -71,7 +72,7 @@ pub struct Args {
     #[arg(long, value_name = "DURATION", value_parser = flags::duration)]
     cpu_time: Option<Duration>,
     /// Give the task a name
-    #[arg(long)]
+    #[arg(long, value_parser = name)]
     name: Option<String>,
     /// Remove the task and its log when it ends
     #[arg(long)]
@@ -87,11 +88,25 @@ pub struct Args {
     stop_timeout: u32,
     #[command(flatten)]
     remote: Remote,
-    /// What to run
-    image: String,
-    /// Arguments, instead of the image's own
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARG")]
-    arguments: Vec<String>,
+    /// What to run, and arguments instead of the image's own: all that follows the image is for the guest
+    // One argument for both: clap would take a flag of ours between two.
+    #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_names = ["IMAGE", "ARG"])]
+    image_and_arguments: Vec<String>,
+}
+
+/// One page of guest memory needs a multiple of this for the instance around it; and a bare number is a slip of the pen.
+const MEMORY_BYTES_MIN: u64 = 1 << 20;
+
+fn memory(text: &str) -> Result<u64, String> {
+    match flags::bytes(text)? {
+        0..MEMORY_BYTES_MIN => Err(format!("use {} or more, as in 64m", spec::print_bytes(MEMORY_BYTES_MIN))),
+        bytes => Ok(bytes),
+    }
+}
+
+fn name(text: &str) -> Result<String, node::Error> {
+    node::tasks::check_name(text)?;
+    Ok(text.to_owned())
 }
 
 impl Args {
@@ -104,8 +119,15 @@ impl Args {
             tell_ports(&started);
             return Ok(ExitCode::SUCCESS);
         }
-        let raw = (self.tty && self.interactive && is_native).then(RawTerminal::new).transpose()?;
-        let outcome = node::run_local(home.node(), request, |note| tell(&note));
+        // Only while the program has it: before, Ctrl-C is for us, and whoever ends us leaves the terminal as it was.
+        let wants_raw = self.tty && self.interactive && is_native;
+        let mut raw = None;
+        let outcome = node::run_local(home.node(), request, |note| {
+            tell(&note);
+            if wants_raw && matches!(note, Note::Started(_)) {
+                raw = RawTerminal::new();
+            }
+        });
         drop(raw);
         let outcome = outcome?;
         if let Some(reason) = &outcome.reason {
@@ -117,7 +139,9 @@ impl Args {
 
     /// What to run, and whether that is a Linux program.
     fn request(&self, home: &Home) -> anyhow::Result<(RunRequest, bool)> {
-        let found = images::find(home, &self.image, self.pull, &self.remote)?;
+        let (image, arguments) = self.image_and_arguments.split_first().expect("clap asks for one at least");
+        self.check()?;
+        let found = images::find(home, image, self.pull, &self.remote)?;
         let is_native = || {
             let manifest = found.layout.choose(&found.descriptor, &packager::host_platforms()).ok()?;
             Some(found.layout.plan(&manifest).ok()?.kind_hint() == image::Kind::Native)
@@ -126,7 +150,7 @@ impl Args {
         let request = RunRequest {
             name: self.name.clone(),
             entrypoint: self.entrypoint.clone().map(|program| vec![program]),
-            command: self.arguments.clone(),
+            command: arguments.to_vec(),
             env: flags::environment(&self.env_file, &self.env)?,
             secrets: flags::secrets(&self.secret)?,
             ports: self.publish.clone(),
@@ -143,6 +167,15 @@ impl Args {
             ..RunRequest::of(found.image.clone())
         };
         Ok((request, is_native))
+    }
+
+    /// What no single flag can know, before anything is fetched or prepared.
+    fn check(&self) -> anyhow::Result<()> {
+        let mut paths = HashSet::new();
+        match self.volume.iter().find(|mounted| !paths.insert(&mounted.path)) {
+            Some(twice) => fail(Advice::new(format!("-v mounts something at `{}` twice", twice.path)).code(MISUSED)),
+            None => Ok(()),
+        }
     }
 
     fn terminal(&self) -> anyhow::Result<Option<(u16, u16)>> {
@@ -219,27 +252,24 @@ fn tell_ports(started: &Started) {
 
 /// Our terminal in raw mode while a Linux program has it behind a terminal of its own, which edits lines and knows what
 /// Ctrl-C means there; as before when this is dropped. A Wasm program has no such thing: it reads ours as it is.
-struct RawTerminal(Option<Termios>);
+struct RawTerminal(Termios);
 
 impl RawTerminal {
-    fn new() -> anyhow::Result<Self> {
+    /// `None` where stdin is no terminal, or one that has gone away meanwhile.
+    fn new() -> Option<Self> {
         let stdin = std::io::stdin();
-        if !stdin.is_terminal() {
-            return Ok(Self(None));
-        }
-        let before = tcgetattr(&stdin)?;
+        let before = tcgetattr(&stdin).ok()?;
         let mut raw = before.clone();
         raw.make_raw();
-        tcsetattr(&stdin, OptionalActions::Flush, &raw)?;
-        Ok(Self(Some(before)))
+        // What was typed ahead is for the program.
+        tcsetattr(&stdin, OptionalActions::Drain, &raw).ok()?;
+        Some(Self(before))
     }
 }
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, before);
-        }
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &self.0);
     }
 }
 

@@ -1,6 +1,6 @@
 use std::{
     fs::{self, File},
-    io::{BufWriter, IsTerminal as _, Write as _},
+    io::{self, BufWriter, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -31,9 +31,18 @@ impl Args {
     /// Writes the whole file, or none.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let layout = images::layout(home)?;
-        let descriptor = images::known(&layout, &self.image)?;
+        let (name, descriptor) = images::known(&layout, &self.image)?;
+        let export = |out: &mut dyn io::Write, to: &Path| -> anyhow::Result<()> {
+            packager::export(&layout, &name, &descriptor, out).map_err(|error| match error {
+                // The packager does not know what it writes to.
+                packager::Error::Io { doing: "write", source, .. } => {
+                    packager::Error::Io { doing: "write", path: to.to_owned(), source }.into()
+                }
+                other => other.into(),
+            })
+        };
         let Some(path) = self.output else {
-            let stdout = std::io::stdout();
+            let stdout = io::stdout();
             if stdout.is_terminal() {
                 return fail(
                     Advice::new("an image is no text for a terminal")
@@ -41,9 +50,9 @@ impl Args {
                         .code(MISUSED),
                 );
             }
-            return Ok(packager::export(&layout, &self.image, &descriptor, BufWriter::new(stdout.lock()))?);
+            return export(&mut BufWriter::new(stdout.lock()), Path::new("stdout"));
         };
-        write_whole(&path, |file| Ok(packager::export(&layout, &self.image, &descriptor, file)?))
+        write_whole(&path, |file| export(file, &path))
     }
 }
 

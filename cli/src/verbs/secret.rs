@@ -77,11 +77,7 @@ impl Verb {
             }
             Self::Rm { names, control } => {
                 let client = control.client(home)?;
-                super::each(&names, |name| {
-                    block_on(async { Ok(client.remove_secret(name).await?) })?;
-                    line(format_args!("{name}"));
-                    Ok(())
-                })
+                super::ask_for_each(&names, |name| client.remove_secret(name))
             }
         }
     }

@@ -1,6 +1,6 @@
 use clap::Subcommand;
 use orchestrator::{CreateService, UpdateService};
-use spec::{ClusterName, LaunchType, Service, ServiceName, TaskDefinitionId};
+use spec::{ClusterName, LaunchType, Service, ServiceName, TaskDefinition, TaskDefinitionId};
 
 use crate::{
     control::Control,
@@ -44,6 +44,7 @@ pub enum Verb {
         control: Control,
     },
     /// Change what a service runs, or how many copies
+    #[command(group(clap::ArgGroup::new("change").args(["task", "count"]).required(true).multiple(true)))]
     Update {
         /// Its name
         name: ServiceName,
@@ -51,7 +52,7 @@ pub enum Verb {
         #[arg(long, value_name = "NAME")]
         cluster: ClusterName,
         /// Run this from now on
-        #[arg(long, value_name = "FAMILY:REVISION", required_unless_present = "count")]
+        #[arg(long, value_name = "FAMILY:REVISION")]
         task: Option<TaskDefinitionId>,
         /// Keep so many copies
         #[arg(long)]
@@ -94,14 +95,23 @@ impl Verb {
                 let wanted = CreateService { name, task_definition: task, count, launch_type };
                 let service = block_on(async { Ok(client.create_service(&cluster, &wanted).await?) })?;
                 line(format_args!("{}", service.name));
-                if let Some(record) = Record::read(home)? {
+                let has_port = |definition: &TaskDefinition| definition.containers.iter().any(|c| !c.ports.is_empty());
+                let definition = block_on(async { Ok(client.definition(&service.spec.task_definition).await?) });
+                // It is made; what can be said about it is no reason to fail.
+                let is_reached = definition.is_ok_and(|registered| has_port(&registered.definition));
+                if let Some(record) = Record::read(home)?.filter(|_| is_reached) {
                     talk(format_args!("Reach it at {}", record.url(&host(&service))));
                 }
                 Ok(())
             }
             Self::Ls { cluster, output, control } => {
                 let client = control.client(home)?;
-                let mut services = block_on(async { Ok(client.services().await?) })?;
+                let mut services = block_on(async {
+                    if let Some(name) = &cluster {
+                        client.cluster(name).await?;
+                    }
+                    Ok(client.services().await?)
+                })?;
                 services.retain(|service| cluster.as_ref().is_none_or(|name| service.cluster == *name));
                 output.records(&services, table)
             }
@@ -115,11 +125,7 @@ impl Verb {
             }
             Self::Delete { names, cluster, control } => {
                 let client = control.client(home)?;
-                super::each(&names, |name| {
-                    block_on(async { Ok(client.delete_service(&cluster, name).await?) })?;
-                    line(format_args!("{name}"));
-                    Ok(())
-                })
+                super::ask_for_each(&names, |name| client.delete_service(&cluster, name))
             }
         }
     }

@@ -63,7 +63,7 @@ pub enum Verb {
     /// Ask tasks to end; a copy of a service is replaced
     Stop {
         /// Their ids
-        #[arg(required = true, value_name = "TASK")]
+        #[arg(required = true, value_name = "TASK", value_parser = task_id)]
         tasks: Vec<TaskId>,
         #[command(flatten)]
         control: Control,
@@ -116,19 +116,11 @@ impl Verb {
             }
             Self::Stop { tasks, control } => {
                 let client = control.client(home)?;
-                super::each(&tasks, |id| {
-                    block_on(async { Ok(client.stop(id).await?) })?;
-                    line(format_args!("{id}"));
-                    Ok(())
-                })
+                super::ask_for_each(&tasks, |id| client.stop(id))
             }
             Self::Deregister { definitions, control } => {
                 let client = control.client(home)?;
-                super::each(&definitions, |id| {
-                    block_on(async { Ok(client.deregister(id).await?) })?;
-                    line(format_args!("{id}"));
-                    Ok(())
-                })
+                super::ask_for_each(&definitions, |id| client.deregister(id))
             }
             Self::Definitions { output, control } => {
                 let client = control.client(home)?;
@@ -137,6 +129,15 @@ impl Verb {
             }
         }
     }
+}
+
+/// A task's id, or that of one of its containers as `margay ps` shows it: TENANT.TASK.CONTAINER.
+fn task_id(text: &str) -> Result<TaskId, spec::ParseError> {
+    let task = match text.split('.').collect::<Vec<_>>().as_slice() {
+        [_tenant, task, _container] => task,
+        _ => text,
+    };
+    task.parse()
 }
 
 /// Larger than any definition of ten containers.
@@ -152,7 +153,11 @@ pub fn read_definition(path: &std::path::Path) -> anyhow::Result<TaskDefinition>
     let text = std::fs::read_to_string(path).with_context(named)?;
     let definition: TaskDefinition = match path.extension().is_some_and(|extension| extension == "json") {
         true => serde_json::from_str(&text).with_context(named)?,
-        false => toml::from_str(&text).with_context(named)?,
+        false => toml::from_str(&text).map_err(|error| {
+            let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            let at = line.map(|line| format!(", line {line}")).unwrap_or_default();
+            Advice::new(format!("`{}`{at}: {}", path.display(), error.message().trim().replace('\n', ", ")))
+        })?,
     };
     definition.check()?;
     Ok(definition)

@@ -1,9 +1,8 @@
-use tokio::signal::unix::{SignalKind, signal};
-
 use crate::{
     home::Home,
     output::{Paint, duration, line, talk},
     platform::{self, Platform, Settings, record::Record},
+    serve::Asked,
     verbs::block_on,
 };
 
@@ -16,7 +15,8 @@ pub const DEFAULT_PORTS: [(&str, u16); 3] = [
 
 /// Run a platform here: control plane, registry, ingress and one node
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Four processes; one that dies is started again. Ctrl-C ends them and every task on the node.
+#[command(after_help = "Four processes; one that dies is started again. Ctrl-C ends them and every task on the node; a
+second one does not wait for them, and the next `margay up` takes over what then still runs.
 Everything is kept in MARGAY_HOME, so the next `margay up` goes on where this one stopped.")]
 pub struct Args {
     #[command(flatten)]
@@ -28,31 +28,19 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         block_on(async {
             let started = std::time::Instant::now();
-            let asked = asked_to_end()?;
-            let mut platform = Platform::start(home, &self.settings).await?;
+            let mut asked = Asked::listen()?;
+            let Some(mut platform) = Platform::start(home, &self.settings, &mut asked).await? else { return Ok(()) };
             line(format_args!("margay is up ({}); Ctrl-C ends it", duration(started.elapsed())));
             introduce(&platform.record, home);
             warn_others(&platform.record);
             let result = tokio::select! {
-                () = asked => Ok(()),
+                () = asked.again() => Ok(()),
                 result = platform.tend() => result,
             };
-            talk(format_args!("Ending…"));
-            platform.stop().await;
+            platform.stop(&mut asked).await;
             result
         })
     }
-}
-
-/// Ready after the first SIGINT or SIGTERM.
-pub fn asked_to_end() -> anyhow::Result<impl Future<Output = ()> + Send> {
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
 }
 
 /// Passwords of the registry travel as they are typed.

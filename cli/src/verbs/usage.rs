@@ -1,6 +1,8 @@
-use orchestrator::UsageReport;
+use std::collections::BTreeMap;
+
+use orchestrator::{RegisteredDefinition, UsageReport};
 use serde::Serialize;
-use spec::{Tenant, Timestamp, Usage};
+use spec::{Digest, Reference, Tenant, Timestamp, Usage};
 
 use crate::{
     control::Control,
@@ -27,6 +29,9 @@ struct Row {
     tenant: Tenant,
     /// A digest, or `all`.
     image: String,
+    /// As the newest definition with this image names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     since: Timestamp,
     until: Timestamp,
     #[serde(flatten)]
@@ -37,15 +42,29 @@ impl Args {
     /// Asks the ledger.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let client = self.control.client(home)?;
-        let report = block_on(async { Ok(client.usage().await?) })?;
-        self.output.records(&rows(report), table)
+        let (report, definitions) = block_on(async { Ok((client.usage().await?, client.definitions().await?)) })?;
+        self.output.records(&rows(report, &names(&definitions)), table)
     }
 }
 
-fn rows(report: UsageReport) -> Vec<Row> {
+/// What people call the images of these definitions.
+fn names(definitions: &[RegisteredDefinition]) -> BTreeMap<Digest, String> {
+    let mut definitions: Vec<_> = definitions.iter().collect();
+    definitions.sort_by_key(|definition| definition.registered);
+    let images = definitions.iter().flat_map(|registered| &registered.definition.containers);
+    let named = images.filter_map(|container| {
+        let reference: Reference = container.image.parse().ok()?;
+        let name = container.image.split('@').next().unwrap_or_default().to_owned();
+        Some((reference.digest()?, name))
+    });
+    named.collect()
+}
+
+fn rows(report: UsageReport, names: &BTreeMap<Digest, String>) -> Vec<Row> {
     let UsageReport { tenant, total, images } = report;
     let row = |total: orchestrator::UsageTotal| Row {
         tenant: tenant.clone(),
+        name: total.image.and_then(|digest| names.get(&digest).cloned()),
         image: total.image.map_or("all".to_owned(), |digest| digest.to_string()),
         since: total.since,
         until: total.until,
@@ -59,7 +78,7 @@ fn table(rows: &[Row]) -> Table {
         Table::new(&["TENANT", "IMAGE", "RUNS", "FAILED", "CPU TIME", "MEMORY PEAK", "IN", "OUT", "GB x S"]);
     for row in rows {
         let image = row.image.strip_prefix("sha256:").map_or(row.image.as_str(), |hex| &hex[..12.min(hex.len())]);
-        let mut cells = vec![row.tenant.to_string(), image.to_owned()];
+        let mut cells = vec![row.tenant.to_string(), row.name.clone().unwrap_or_else(|| image.to_owned())];
         cells.extend(usage_cells(&row.usage));
         // Byte-milliseconds are exact; people bill in gigabytes and seconds.
         cells.push(format!("{:.6}", row.usage.memory_byte_ms as f64 / 1e12));

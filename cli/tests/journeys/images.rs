@@ -56,6 +56,10 @@ fn images_are_listed_filtered_tagged_and_removed() {
     assert_eq!(names(&["--filter", "reference=dogs"]), [""; 0]);
     stage.margay(["tag", "cats", "localhost:5000/me/cats:v1"]).ok();
     assert_eq!(names(&[]), ["cats:latest", "httpd:latest", "localhost:5000/me/cats:v1"]);
+    stage.margay(["tag", "cats", "cats:v2"]).ok();
+    assert_eq!(names(&["cats"]), ["cats:latest", "cats:v2"]);
+    assert_eq!(names(&["cats:v2"]), ["cats:v2"]);
+    stage.margay(["rmi", "cats:v2"]).ok();
     let table = stage.margay(["images"]).ok();
     assert!(table.starts_with("REPOSITORY"), "{table}");
     assert!(table.contains("localhost:5000/me/cats"), "{table}");
@@ -64,7 +68,66 @@ fn images_are_listed_filtered_tagged_and_removed() {
     assert!(gone.contains("Untagged: httpd:latest\n") && gone.contains("Deleted: sha256:"), "{gone}");
     assert_eq!(names(&[]), [""; 0]);
     let err = stage.margay(["rmi", "cats"]).fails(1);
-    assert_eq!(err, "error: there is no local image `cats:latest`\nhint: `margay images` lists what there is\n");
+    assert_eq!(
+        err,
+        "error: there is no local image `cats:latest`\nhint: see what there is: margay images; an image of a registry begins with its HOST:PORT/\n"
+    );
+}
+
+#[test]
+fn a_digest_or_its_beginning_names_an_image_as_its_name_does() {
+    let stage = Stage::new();
+    let built = build(&stage, "hello").ok();
+    let digest = built.trim().split_once('@').expect("a digest").1.to_owned();
+    let short = stage.margay(["images", "-q"]).ok().trim().to_owned();
+    for text in [&short, &digest, &short[..6].to_owned()] {
+        assert_eq!(stage.margay(["run", text]).ok(), "hello from margay\n", "{text}");
+    }
+    let inspected: Value = serde_json::from_str(&stage.margay(["inspect", &short]).ok()).expect("JSON");
+    assert_eq!(inspected[0]["digest"], digest.as_str());
+    stage.margay(["tag", &short, "other"]).ok();
+    let err = stage.margay(["rmi", &short]).fails(1);
+    assert!(err.contains("has 2 names: hello:latest, other:latest") && err.contains("--force"), "{err}");
+    let gone = stage.margay(["rmi", "--force", &digest]).ok();
+    assert_eq!(gone, format!("Untagged: hello:latest\nUntagged: other:latest\nDeleted: {digest}\n"));
+    let err = stage.margay(["run", &short]).fails(125);
+    assert!(err.contains(&format!("there is no local image `{short}")), "{err}");
+}
+
+#[test]
+fn an_image_that_a_task_runs_from_stays_and_its_machine_code_goes_with_it() {
+    let stage = Stage::new();
+    build_cats(&stage);
+    stage.margay(["run", "-d", "--name", "tom", "cats"]).ok();
+    let err = stage.margay(["rmi", "cats"]).fails(1);
+    assert!(err.contains("task `tom` runs from image `cats:latest`") && err.contains("margay stop tom"), "{err}");
+    let prepared = || {
+        let folder = stage.home().join("prepared/local");
+        let mut names: Vec<_> = std::fs::read_dir(folder).expect("prepared").flatten().map(|e| e.file_name()).collect();
+        names.retain(|name| name.len() >= 64);
+        names.len()
+    };
+    stage.margay(["prune"]).ok();
+    assert_eq!(prepared(), 1, "what a task runs from stays");
+    stage.margay(["rm", "-f", "tom"]).ok();
+    stage.margay(["rmi", "cats"]).ok();
+    assert_eq!(prepared(), 0);
+    stage.is_empty();
+}
+
+#[test]
+fn a_build_without_a_tag_says_whose_name_it_takes() {
+    let stage = Stage::new();
+    for (text, want) in [("one", false), ("one", false), ("two", true)] {
+        stage.write("app/Dockerfile", "FROM scratch\nCOPY text /text\n");
+        stage.write("app/text", text);
+        let said = stage.margay(["build", "app"]);
+        assert_eq!(said.err.contains("`app:latest` was another image until now"), want, "{text}: {}", said.err);
+        said.ok();
+    }
+    stage.write("app/text", "three");
+    let said = stage.margay(["build", "-t", "app", "app"]);
+    assert!(!said.err.contains("another image"), "who names it knows: {}", said.err);
 }
 
 #[test]
@@ -78,6 +141,8 @@ fn a_saved_image_comes_back_the_same() {
     assert_eq!(other.margay(["run", "hello"]).ok(), "hello from margay\n");
     let piped = other.margay_fed(["load"], "no archive").fails(1);
     assert!(piped.contains("is not an image"), "{piped}");
+    let piped = other.margay_fed(["load"], "").fails(1);
+    assert!(piped.contains("stdin is empty") && piped.contains("margay load -i FILE"), "{piped}");
     // An archive is an image by itself, too, and so is a layout in a folder.
     let third = Stage::new();
     assert_eq!(third.margay(["run", &file]).ok(), "hello from margay\n");

@@ -530,3 +530,65 @@ fn the_command_of_the_readme_serves_the_page_and_ends() {
     assert!(out.contains("http://cats.allthecats.localhost:"), "{out}");
     stage.is_empty();
 }
+
+#[test]
+fn a_home_may_lie_deeper_than_the_address_of_a_socket_reaches() {
+    let stage = Stage::new();
+    let deep = stage.path(&"deep/".repeat(30)).display().to_string();
+    let mut up = stage.start([&["--home", &deep], &UP[..]].concat());
+    assert!(up.line().starts_with("margay is up"));
+    assert!(stage.margay(["--home", &deep, "node", "ls"]).ok().contains("ready"));
+    up.signal("INT");
+    up.end().ok();
+    stage.is_empty();
+}
+
+#[test]
+fn an_up_that_is_interrupted_while_it_starts_leaves_nothing_and_starts_again() {
+    let stage = Stage::new();
+    for after in [20, 60, 120, 250] {
+        let running = stage.start(UP);
+        std::thread::sleep(Duration::from_millis(after));
+        running.signal("INT");
+        let said = running.end();
+        assert!([0, 130].contains(&said.code), "after {after} ms: {said:?}"); // 130 before it could listen
+        stage.is_empty();
+    }
+    Up::start(&stage).end();
+    stage.is_empty();
+}
+
+#[test]
+fn what_is_said_about_tasks_and_services_leads_on() {
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    serve_cats(&stage, &up, 1);
+    eventually("it runs", || (running_tasks(&stage).len() == 1).then_some(()));
+    let service = "margay service delete cats --cluster allthecats";
+    for verb in ["stop", "rm"] {
+        let shown: Value = serde_json::from_str(&stage.margay(["ps", "--output", "json"]).ok()).expect("JSON");
+        let err = stage.margay([verb, shown[0]["name"].as_str().expect("a name")]).fails(1);
+        assert!(err.contains("copy of service `cats`") && err.contains(service), "{verb}: {err}");
+    }
+    let err = stage.margay(["service", "ls", "--cluster", "nope"]).fails(1);
+    assert!(err.contains("there is no cluster `nope`"), "{err}");
+    let err = stage.margay(["registry", "visibility", "me/nothing", "public"]).fails(1);
+    assert!(err.contains("there is no repository `me/nothing`"), "{err}");
+    // A task can be stopped by the name under which `ps` shows its container.
+    let shown: Value = serde_json::from_str(&stage.margay(["ps", "--output", "json"]).ok()).expect("JSON");
+    stage.margay(["task", "stop", shown[0]["name"].as_str().expect("a name")]).ok();
+    stage.write("task.toml", "family = \"cats\"\n\n[[containers]]\nnme = \"x\"\n");
+    let err = stage.margay(["task", "register", "task.toml"]).fails(1);
+    assert!(err.contains("task.toml`, line 4: unknown field `nme`") && !err.contains("\\n"), "{err}");
+    up.end();
+    stage.is_empty();
+}
+
+#[test]
+fn a_machine_that_has_joined_nothing_says_so_at_once() {
+    let stage = Stage::new();
+    let err = stage.margay(["node"]).fails(1);
+    assert!(err.contains("has not joined a control plane") && err.contains("margay node join TOKEN"), "{err}");
+    let err = stage.margay(["registry", "ls"]).fails(1);
+    assert!(err.contains("there is no registry in") && err.contains("margay up"), "{err}");
+}

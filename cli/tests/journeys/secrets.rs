@@ -130,7 +130,7 @@ fn a_secret_reaches_the_task_whose_role_grants_it_and_no_log_record_or_disk() {
     // A new agent asks again, so that a worker which ends after that is started with it.
     let agent = up.pid(&stage, "node");
     signal(agent, "KILL");
-    eventually("the agent is back", || (up.pid(&stage, "node") != agent).then_some(()));
+    eventually("the agent is back", || up.pid_of(&stage, "node").filter(|pid| *pid != agent).map(drop));
     let worker = || worker_of_the_task(&stage);
     for _ in 0..2 {
         let before = eventually("there is a worker", worker);

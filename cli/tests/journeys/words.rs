@@ -11,6 +11,11 @@ fn misuse_exits_with_2_and_says_how_to_ask() {
         (vec!["run", "-p", "x", "hello"], "invalid value 'x' for '--publish"),
         (vec!["build", "-t", "Cats", "."], "use lower case"),
         (vec!["tag", "hello"], "required arguments were not provided"),
+        (vec!["run", "-m", "0", "hello"], "use 1MiB or more"),
+        (vec!["run", "-v", "a:/x", "-v", "b:/x", "hello"], "-v mounts something at `/x` twice"),
+        (vec!["run", "--name", "no/name", "hello"], "no/name"),
+        (vec!["service", "update", "cats", "--cluster", "c"], "<--task <FAMILY:REVISION>|--count <COUNT>>"),
+        (vec![], "Usage: margay"),
     ] {
         let err = stage.margay(&arguments).fails(2);
         assert!(err.contains(want), "margay {arguments:?}: {err}");
@@ -66,6 +71,13 @@ fn a_home_is_private_and_one_that_cannot_be_made_is_named() {
     stage.margay(["images"]).ok();
     let mode = std::fs::metadata(stage.home()).expect("a home").permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
+    // A folder of somebody's is not locked up behind their back.
+    stage.write("project/notes", "mine");
+    std::fs::set_permissions(stage.path("project"), std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    let err = stage.margay(["--home", "project", "images"]).fails(1);
+    assert!(err.contains("is open to others (mode 755)") && err.contains("hint: "), "{err}");
+    let mode = std::fs::metadata(stage.path("project")).expect("a folder").permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
     stage.write("file", "not a folder");
     let err = stage.margay(["--home", "file/home", "images"]).fails(1);
     assert!(err.starts_with("error: ") && err.contains("file/home"), "{err}");
@@ -80,4 +92,28 @@ fn a_reader_that_leaves_early_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("margay ends");
     assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"));
+}
+
+#[test]
+fn a_disk_that_takes_nothing_is_an_error() {
+    let stage = Stage::new();
+    crate::images::build(&stage, "hello").ok();
+    let hello = crate::stage::samples().join("hello/hello.wasm").display().to_string();
+    stage.margay(["run", "--name", "done", &hello]).ok();
+    for arguments in [
+        &["images"][..],
+        &["ps", "-a"],
+        &["logs", "done"],
+        &["inspect", "hello"],
+        &["completions", "bash"],
+        &["save", "hello"],
+    ] {
+        let mut command = stage.command(arguments);
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        command.stdout(full).stderr(std::process::Stdio::piped());
+        let output = command.output().expect("margay runs");
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {err}");
+        assert!(err.contains("stdout") && err.contains("No space left on device"), "{arguments:?}: {err}");
+    }
 }

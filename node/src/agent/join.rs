@@ -40,6 +40,15 @@ impl Default for JoinOptions {
     }
 }
 
+/// Whether this machine is a node: it has joined a platform, and was not removed from it since.
+///
+/// # Errors
+/// [`Error::NotJoined`] when it is none.
+pub fn check_joined(home: &Home) -> Result<()> {
+    let identity = NodeFolder::of(home)?.identity();
+    if identity.exists() { Ok(()) } else { Err(Error::NotJoined(identity)) }
+}
+
 /// Makes this machine a node of the token's control plane, which it knows by the token's CA fingerprint.
 ///
 /// # Errors
@@ -84,11 +93,6 @@ pub fn relocate(home: &Home, control_plane: &str, registry: &str, ingress_addres
         folder.write_settings(&Settings { ingress_address: Some(ingress_address.to_owned()), ..settings })?;
     }
     Ok(Some(moved.node))
-}
-
-/// Whether the node of this home has joined a platform and was not removed from it since.
-pub fn has_joined(home: &Home) -> bool {
-    home.node().join("identity.json").exists()
 }
 
 /// The next certificate, when the one at hand is at half of its time.

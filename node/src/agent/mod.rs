@@ -20,5 +20,6 @@ mod task; // a task: its containers together
 mod found; // what an earlier agent has left behind
 mod heart; // the loops that keep it all going
 
+pub use cache::CACHE_BYTES_MAX;
 pub use heart::{Agent, AgentConfig, AtEnd};
-pub use join::{JoinOptions, has_joined, join, relocate};
+pub use join::{JoinOptions, check_joined, join, relocate};

@@ -13,6 +13,7 @@ mod verbs; // stop, remove, measure
 
 pub use folder::{Owned, TaskFolder, clear_damaged, find, list};
 pub use logs::{LogLine, LogOptions, LogStream, follow};
+pub use names::check as check_name;
 pub use process::ProcessId;
 pub use record::{ClusterOrigin, Kind, MountRecord, Origin, Phase, State, Status, TaskRecord};
 pub use verbs::{Removal, remove, stop, usage};

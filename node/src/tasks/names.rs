@@ -7,7 +7,10 @@ use crate::error::{Error, Result};
 const NAMES: &str = ".names";
 
 /// Docker's grammar for container names, and its length.
-pub(super) fn check(name: &str) -> Result<()> {
+///
+/// # Errors
+/// [`Error::BadName`].
+pub fn check(name: &str) -> Result<()> {
     let mut bytes = name.bytes();
     let good = bytes.next().is_some_and(|b| b.is_ascii_alphanumeric())
         && name.len() <= 200

@@ -38,22 +38,7 @@ pub fn stop(task: &TaskFolder, grace: Duration) -> Result<State> {
     if !state.is_alive() {
         return Ok(state);
     }
-    if let Origin::Cluster(origin) = &task.record().origin
-        && task.is_supervised()
-    {
-        return Err(Error::Refused(spec::wire::Fault {
-            code: "cluster-task".to_owned(),
-            message: format!(
-                "`{}` belongs to cluster `{}`, which would start it again",
-                task.record().name,
-                origin.cluster
-            ),
-            hint: Some(match &origin.service {
-                Some(service) => format!("margay service delete {service}, or margay task stop {}", origin.task),
-                None => format!("margay task stop {}", origin.task),
-            }),
-        }));
-    }
+    refuse_a_clusters(task)?;
     let deadline = Instant::now() + grace + SUPERVISOR_TIME_MAX;
     let status = task.status()?;
     let supervisor = status.as_ref().and_then(|status| status.supervisor).filter(|_| task.is_supervised());
@@ -92,6 +77,26 @@ pub fn stop(task: &TaskFolder, grace: Duration) -> Result<State> {
     }
     close(task, ended);
     task.state()
+}
+
+/// A task of a control plane is not ours to end: it would only be started again.
+fn refuse_a_clusters(task: &TaskFolder) -> Result<()> {
+    let Origin::Cluster(origin) = &task.record().origin else { return Ok(()) };
+    if !task.is_supervised() {
+        return Ok(());
+    }
+    let (name, cluster) = (&task.record().name, &origin.cluster);
+    let (message, hint) = match &origin.service {
+        Some(service) => (
+            format!("`{name}` is a copy of service `{service}` in cluster `{cluster}`, which would start another"),
+            format!("end the service: margay service delete {service} --cluster {cluster}"),
+        ),
+        None => (
+            format!("`{name}` is a task of cluster `{cluster}`"),
+            format!("stop it there: margay task stop {}", origin.task),
+        ),
+    };
+    Err(Error::Refused(spec::wire::Fault { code: "cluster-task".to_owned(), message, hint: Some(hint) }))
 }
 
 /// Ends a native container through its shim, whose death alone would leave the container running, and clears away what is
@@ -156,7 +161,10 @@ pub fn remove(home: &Home, text: &str, removal: Removal, grace: Duration) -> Res
     let name = task.record().name.clone();
     if task.state()?.is_alive() {
         match removal {
-            Removal::Ended => return Err(Error::StillRunning(name)),
+            Removal::Ended => {
+                refuse_a_clusters(&task)?;
+                return Err(Error::StillRunning(name));
+            }
             Removal::Forced => drop(stop(&task, grace)?),
         }
     }

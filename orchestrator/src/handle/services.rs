@@ -82,7 +82,13 @@ pub(crate) async fn show(call: Call) -> Result<Reply, Refusal> {
 
 async fn find(call: &Call, cluster: &ClusterName, name: &ServiceName) -> Result<Kept<ServiceRecord>, Refusal> {
     let found = call.app.get(keys::service(call.tenant()?, cluster, name)).await?;
-    found.ok_or_else(|| Refusal::not_found("service", name))
+    match found {
+        Some(kept) => Ok(kept),
+        None => {
+            clusters::find(call, cluster).await?;
+            Err(Refusal::not_found("service", name))
+        }
+    }
 }
 
 type Statuses = BTreeMap<(ClusterName, ServiceName), ServiceStatus>;

@@ -84,6 +84,14 @@ pub fn open(out: &Path, layers_dir: &Path, key: &Key) -> Result<Option<Prepared>
     }
 }
 
+/// The names, in its folder of layers, of those that the preparation in `out` needs; none when it is not of this key.
+pub fn layer_files(out: &Path, key: &Key) -> Vec<String> {
+    match read_meta(out, key).map(|meta| meta.outcome) {
+        Some(Outcome::Ready { facts, .. }) => facts.layers.iter().map(layer_name).collect(),
+        Some(Outcome::Refused { .. }) | None => Vec::new(),
+    }
+}
+
 fn read_meta(out: &Path, key: &Key) -> Option<Meta> {
     let path = out.join(META);
     let text = std::fs::read_to_string(&path).ok()?;
@@ -120,7 +128,11 @@ pub(super) fn write_meta(out: &Path, key: &Key, outcome: Outcome) -> Result<(), 
 
 /// Where the uncompressed layer `diff_id` is kept.
 pub(super) fn layer_path(layers_dir: &Path, diff_id: &Digest) -> PathBuf {
-    layers_dir.join(format!("{}.tar", diff_id.to_string().replace(':', "-")))
+    layers_dir.join(layer_name(diff_id))
+}
+
+fn layer_name(diff_id: &Digest) -> String {
+    format!("{}.tar", diff_id.to_string().replace(':', "-"))
 }
 
 /// Makes a folder for us alone.

@@ -22,7 +22,7 @@ use spec::Digest;
 use crate::{Error, Key};
 
 pub(crate) use adapter::{EXIT_FUNCTION, EXIT_INTERFACE};
-pub use cache::{Facts, open};
+pub use cache::{Facts, layer_files, open};
 pub use child::main;
 
 /// What is to be prepared, and where it goes.
