@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use orchestrator::{RegisteredDefinition, UsageReport};
 use serde::Serialize;
-use spec::{Digest, Reference, Tenant, Timestamp, Usage};
+use spec::{Digest, Tenant, Timestamp, Usage};
 
 use crate::{
     control::Control,
@@ -53,9 +53,8 @@ fn names(definitions: &[RegisteredDefinition]) -> BTreeMap<Digest, String> {
     definitions.sort_by_key(|definition| definition.registered);
     let images = definitions.iter().flat_map(|registered| &registered.definition.containers);
     let named = images.filter_map(|container| {
-        let reference: Reference = container.image.parse().ok()?;
         let name = container.image.split('@').next().unwrap_or_default().to_owned();
-        Some((reference.digest()?, name))
+        Some((container.digest?, name))
     });
     named.collect()
 }
