@@ -70,8 +70,8 @@ where
 }
 
 async fn check_room(call: &Call) -> Result<(), Refusal> {
-    let mine = Query::prefix(keys::tenant(call.tenant()?)).limit(0).keys_only();
-    if call.app.store.range(mine).await?.count < OBJECTS_MAX {
+    let mine = Query::prefix(keys::tenant(call.tenant()?)).limit(0).counted();
+    if call.app.store.range(mine).await?.count.expect("it was asked for") < OBJECTS_MAX {
         return Ok(());
     }
     let message = format!("this tenant has {OBJECTS_MAX} objects, and that is the most");

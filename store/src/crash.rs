@@ -79,11 +79,11 @@ async fn a_full_disk_changes_nothing_and_passes() {
     };
     assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
     let list = store.range(Query::prefix("/").keys_only()).await.unwrap();
-    assert_eq!((list.count, list.rev), (written, 1 + written as Rev));
+    assert_eq!((list.kvs.len(), list.rev), (written, 1 + written as Rev));
     store.txn(Txn::new().then(Op::Delete(Range::Prefix("/".into())))).await.unwrap();
     store.txn(Txn::new().put("/again", vec![7; 8 << 10])).await.unwrap();
     drop(store);
-    assert_eq!(open(&path).range(Query::prefix("/")).await.unwrap().count, 1);
+    assert_eq!(open(&path).range(Query::prefix("/")).await.unwrap().kvs.len(), 1);
 }
 
 /// Not a test of its own: the process that the next one kills.
@@ -132,7 +132,7 @@ async fn kill_9_loses_nothing_that_was_acknowledged() {
         assert!(keys.len() >= acknowledged_before_the_kill, "{keys:?}");
         let store = open(&path);
         for key in keys {
-            assert_eq!(store.range(Query::key(key.clone())).await.unwrap().count, 1, "{key} was acknowledged");
+            assert_eq!(store.range(Query::key(key.clone())).await.unwrap().kvs.len(), 1, "{key} was acknowledged");
         }
         let rev = store.status().await.unwrap().rev;
         let all = store.range(Query::prefix("/")).await.unwrap();

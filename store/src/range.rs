@@ -71,6 +71,8 @@ pub struct Query {
     pub limit: Option<usize>,
     /// Leave the values out.
     pub keys_only: bool,
+    /// Say how many there are beyond the limit, too, which costs a walk over all of them.
+    pub counted: bool,
 }
 
 impl Query {
@@ -93,11 +95,16 @@ impl Query {
     pub fn keys_only(self) -> Self {
         Self { keys_only: true, ..self }
     }
+
+    /// With the number of all of them.
+    pub fn counted(self) -> Self {
+        Self { counted: true, ..self }
+    }
 }
 
 impl From<Range> for Query {
     fn from(range: Range) -> Self {
-        Self { range, limit: None, keys_only: false }
+        Self { range, limit: None, keys_only: false, counted: false }
     }
 }
 
@@ -110,8 +117,8 @@ pub struct Ranged {
     pub kvs: Vec<Arc<Kv>>,
     /// Whether the limit cut some off.
     pub more: bool,
-    /// How many there are in the whole range.
-    pub count: usize,
+    /// How many there are in the whole range, if that was asked.
+    pub count: Option<usize>,
 }
 
 impl Ranged {

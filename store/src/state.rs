@@ -149,16 +149,37 @@ impl View<'_> {
     }
 }
 
-fn answer<'a>(query: &Query, rev: Rev, found: impl Iterator<Item = &'a Arc<Kv>>) -> Ranged {
-    let (limit, mut kvs, mut count) = (query.limit.unwrap_or(usize::MAX), Vec::new(), 0);
-    for kv in found {
-        if count < limit {
-            kvs.push(match query.keys_only {
-                true => Arc::new(Kv { value: Arc::from([]), ..Kv::clone(kv) }),
-                false => kv.clone(),
-            });
+/// Looks at one key beyond the limit, and at the rest only to count it.
+fn answer<'a>(query: &Query, rev: Rev, mut found: impl Iterator<Item = &'a Arc<Kv>>) -> Ranged {
+    let kept = |kv: &Arc<Kv>| match query.keys_only {
+        true => Arc::new(Kv { value: Arc::from([]), ..Kv::clone(kv) }),
+        false => kv.clone(),
+    };
+    let kvs: Vec<_> = found.by_ref().take(query.limit.unwrap_or(usize::MAX)).map(kept).collect();
+    let more = found.next().is_some();
+    let count = query.counted.then(|| kvs.len() + usize::from(more) + found.count());
+    Ranged { rev, kvs, more, count }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_costs_what_is_in_it_and_not_what_is_behind_it() {
+        let mut state = State::fresh();
+        for n in 0..100 {
+            let key: Arc<str> = format!("/{n:02}").into();
+            let kv = Kv { key: key.clone(), value: Arc::from([]), create_rev: 2, mod_rev: 2, version: 1 };
+            state.keys.insert(key, Arc::new(kv));
         }
-        count += 1;
+        let page = Query::prefix("/").limit(2);
+        for (query, want, count) in [(page.clone(), 3, None), (page.counted(), 100, Some(100))] {
+            let mut looked_at = 0;
+            let found = state.within(&query.range).inspect(|_| looked_at += 1);
+            let answer = answer(&query, 2, found);
+            assert_eq!((answer.kvs.len(), answer.more, answer.count), (2, true, count));
+            assert_eq!(looked_at, want, "{query:?}");
+        }
     }
-    Ranged { rev, more: count > kvs.len(), kvs, count }
 }

@@ -41,8 +41,8 @@ async fn new_secret(call: &Call, tenant: &Tenant, name: SecretName, value: &Secr
         return Err(Refusal::exists("secret", &name)
             .hint(format!("choose another name, or remove it first: margay secret rm {name}")));
     }
-    let count = call.app.store.range(Query::prefix(keys::secrets(tenant)).limit(0).keys_only()).await?.count;
-    if count >= SECRETS_MAX {
+    let secrets = Query::prefix(keys::secrets(tenant)).limit(0).counted();
+    if call.app.store.range(secrets).await?.count.expect("it was asked for") >= SECRETS_MAX {
         let message = format!("this tenant has {SECRETS_MAX} secrets, and that is the most");
         return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "quota", message)
             .hint("remove one that nothing uses: margay secret rm NAME"));
