@@ -30,7 +30,7 @@ pub use {
 
 use crate::Error;
 use {
-    origin::{Origin, is_loopback},
+    origin::{Origin, is_loopback, repository_of},
     session::{Call, Session},
     transport::{Patience, Transport},
 };
@@ -202,7 +202,7 @@ impl Client {
     /// [`Error::NotFound`], [`Error::LoginNeeded`], [`Error::WrongBytes`] if a pinned manifest is not what came, and others.
     pub async fn resolve(&self, reference: &Reference) -> Result<Resolved, Error> {
         let session = self.session_for(reference, "pull")?;
-        self.manifest(&session, reference.repository(), &reference.target()).await
+        self.manifest(&session, &repository_of(reference), &reference.target()).await
     }
 
     /// All tags of the repository of `reference`, in the registry's order.
@@ -215,7 +215,7 @@ impl Client {
             tags: Option<Vec<String>>,
         }
         let session = self.session_for(reference, "pull")?;
-        let repository = reference.repository();
+        let repository = &*repository_of(reference);
         let mut tags: Vec<String> = Vec::new();
         for _ in 0..PAGES_MAX {
             let after = tags.last().map(|last| format!("&last={}", escaped(last))).unwrap_or_default();
@@ -272,7 +272,7 @@ impl Client {
 
     fn session_for(&self, reference: &Reference, actions: &str) -> Result<Session<'_>, Error> {
         let registry = reference.registry().ok_or_else(|| Error::NoRegistry { reference: reference.to_string() })?;
-        self.session(registry, vec![format!("repository:{}:{actions}", reference.repository())])
+        self.session(registry, vec![format!("repository:{}:{actions}", repository_of(reference))])
     }
 
     fn session(&self, registry: &str, scopes: Vec<String>) -> Result<Session<'_>, Error> {

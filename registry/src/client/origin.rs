@@ -1,6 +1,10 @@
-use std::{fmt, net::IpAddr};
+use std::{borrow::Cow, fmt, net::IpAddr};
 
 use http::Uri;
+use spec::Reference;
+
+/// As people and references call Docker Hub.
+const HUB: &str = "docker.io";
 
 /// Who is spoken to: scheme, host and port. Credentials belong to exactly one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,7 +19,7 @@ impl Origin {
     /// From `HOST[:PORT]` as it stands in a reference.
     pub fn of_registry(registry: &str, secure: bool) -> Option<Self> {
         // Docker Hub's API lives under another name than the one people write.
-        let registry = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
+        let registry = if registry == HUB { "registry-1.docker.io" } else { registry };
         let scheme = if secure { "https" } else { "http" };
         Self::of_uri(&format!("{scheme}://{registry}/").parse().ok()?)
     }
@@ -42,6 +46,14 @@ impl Origin {
             (true, 443) | (false, 80) => host,
             (_, port) => format!("{host}:{port}"),
         }
+    }
+}
+
+/// The repository that a registry knows `reference` by: at Docker Hub, a name of one word is one of Docker's own.
+pub(crate) fn repository_of(reference: &Reference) -> Cow<'_, str> {
+    match reference.repository() {
+        name if reference.registry() == Some(HUB) && !name.contains('/') => format!("library/{name}").into(),
+        name => name.into(),
     }
 }
 
@@ -78,6 +90,19 @@ mod tests {
             ("a@localhost", false),
         ] {
             assert_eq!(is_loopback(registry), want, "{registry}");
+        }
+    }
+
+    #[test]
+    fn a_name_of_one_word_is_dockers_own_at_the_hub_and_nowhere_else() {
+        for (reference, want) in [
+            ("docker.io/nginx:1", "library/nginx"),
+            ("docker.io/me/nginx", "me/nginx"),
+            ("docker.io/library/nginx", "library/nginx"),
+            ("ghcr.io/nginx", "nginx"),
+            ("localhost:5000/nginx", "nginx"),
+        ] {
+            assert_eq!(repository_of(&reference.parse().unwrap()), want, "{reference}");
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     Client, MANIFEST_BYTES_MAX, Resolved,
+    origin::repository_of,
     session::{Call, Session},
     transfer::{BlobSink, BlobWriter, Event, Outcome, Progress, unwatched},
     transport::{cut, slow},
@@ -84,16 +85,14 @@ impl Client {
         options: &PullOptions,
     ) -> Result<Descriptor, Error> {
         let session = self.session_for(reference, "pull")?;
-        let root = self.manifest(&session, reference.repository(), &reference.target()).await?;
+        let repository = &*repository_of(reference);
+        let root = self.manifest(&session, repository, &reference.target()).await?;
         let descriptor = root.descriptor.clone();
-        let tree = self.survey(&session, reference.repository(), root, &options.entries).await?;
+        let tree = self.survey(&session, repository, root, &options.entries).await?;
         let session = &session;
         // Collected first: a closure over lifetimes would keep this future from being `Send`.
-        let fetches: Vec<_> = tree
-            .blobs
-            .iter()
-            .map(|blob| self.fetch(session, reference.repository(), blob, &sink, &options.progress))
-            .collect();
+        let fetches: Vec<_> =
+            tree.blobs.iter().map(|blob| self.fetch(session, repository, blob, &sink, &options.progress)).collect();
         stream::iter(fetches).buffer_unordered(PARALLEL).try_collect::<()>().await?;
         for manifest in tree.manifests.into_iter().rev() {
             keep(&sink, manifest).await?;

@@ -14,6 +14,7 @@ use tokio::{sync::mpsc, time::sleep};
 
 use super::{
     Client, MANIFEST_BYTES_MAX, Resolved, media_type_of,
+    origin::repository_of,
     pull::{parse, passing},
     session::{Call, Session, Target, escaped},
     transfer::{BlobSource, Event, Outcome, Progress, unwatched},
@@ -68,21 +69,13 @@ impl Client {
         options: &PushOptions,
     ) -> Result<(), Error> {
         let (manifests, blobs) = survey(root, &source).await?;
-        let mut session = self.session_for(reference, "pull,push")?;
-        let known: HashSet<String> =
-            blobs.iter().flat_map(|blob| source.known_at(&session.registry, &blob.digest)).collect();
-        session.scopes.extend(known.iter().map(|from| format!("repository:{from}:pull")));
-        session.scopes.sort_unstable();
+        let session = self.session_for(reference, "pull,push")?;
+        let repository = &*repository_of(reference);
         // One question before many at once, so that one token serves them all.
-        self.ask_whether_it_may(&session, reference.repository()).await?;
+        self.ask_whether_it_may(&session, repository).await?;
         let (session, source) = (&session, &source);
-        let leaving = blobs.iter().map(|blob| Leaving {
-            session,
-            repository: reference.repository(),
-            blob,
-            source,
-            progress: &options.progress,
-        });
+        let progress = &options.progress;
+        let leaving = blobs.iter().map(|blob| Leaving { session, repository, blob, source, progress });
         // Collected first: a closure over lifetimes would keep this future from being `Send`.
         let sends: Vec<_> = leaving.map(|leaving| leaving.send(self)).collect();
         stream::iter(sends).buffer_unordered(PARALLEL).try_collect::<()>().await?;
@@ -91,7 +84,7 @@ impl Client {
                 (true, Some(tag)) => tag.to_owned(),
                 _ => manifest.descriptor.digest.to_string(),
             };
-            put_manifest(session, reference.repository(), &target, manifest).await?;
+            put_manifest(session, repository, &target, manifest).await?;
         }
         Ok(())
     }
@@ -100,7 +93,7 @@ impl Client {
         let call = Call::new(Method::POST, Target::Path(format!("/v2/{repository}/blobs/uploads/")), repository);
         let response = session.call(call).await?;
         let response = session.expect(repository, response, &[StatusCode::ACCEPTED]).await?;
-        let target = session.location(response.headers())?;
+        let target = session.location(response.headers(), &session.origin)?;
         session.read(repository, response, 0).await.ok();
         // Nothing will be sent there. A registry without cancelling forgets it by itself.
         session.call(Call::new(Method::DELETE, target, repository)).await.ok();
@@ -175,17 +168,15 @@ impl Leaving<'_> {
         let what = self.what();
         let digest = escaped(&self.blob.digest.to_string());
         let base = format!("/v2/{}/blobs/uploads/", self.repository);
-        let from = self.source.known_at(&self.session.registry, &self.blob.digest).into_iter().next();
-        let from = from.map(|from| format!("&from={}", escaped(&from))).unwrap_or_default();
         let begin = |path: String| self.session.call(Call::new(Method::POST, Target::Path(path), &what));
-        let mut response = begin(format!("{base}?mount={digest}{from}")).await?;
+        let mut response = begin(format!("{base}?mount={digest}")).await?;
         if !matches!(response.status(), StatusCode::CREATED | StatusCode::ACCEPTED) {
             // Some registries take a mount that they do not know for a mistake.
             response = begin(base).await?;
         }
         match response.status() {
             StatusCode::CREATED => Ok(None),
-            StatusCode::ACCEPTED => self.session.location(response.headers()).map(Some),
+            StatusCode::ACCEPTED => self.session.location(response.headers(), &self.session.origin).map(Some),
             _ => Err(self.session.refusal(&what, response).await),
         }
     }

@@ -119,12 +119,16 @@ impl Session<'_> {
     /// Like [`call`](Self::call), following redirects. Credentials stay with their origin.
     pub async fn follow(&self, call: Call<'_>) -> Result<Response<Incoming>, Error> {
         let (what, headers) = (call.what, call.headers.clone());
-        let mut response = self.call(call).await?;
+        let (mut response, mut at) = (self.call(call).await?, self.origin.clone());
         for _ in 0..REDIRECTS_MAX {
             if !response.status().is_redirection() {
                 return Ok(response);
             }
-            let target = self.location(response.headers())?;
+            let target = self.location(response.headers(), &at)?;
+            at = match &target {
+                Target::Path(_) => self.origin.clone(),
+                Target::Elsewhere(origin, _) => origin.clone(),
+            };
             let mut call = Call::new(Method::GET, target, what);
             call.headers.clone_from(&headers);
             response = self.call(call).await?;
@@ -132,16 +136,17 @@ impl Session<'_> {
         Err(self.odd(format!("more than {REDIRECTS_MAX} redirects for {what}")))
     }
 
-    /// Where `Location` points: a path of this registry, or another origin that is not less secure.
-    pub fn location(&self, headers: &HeaderMap) -> Result<Target, Error> {
+    /// Where a `Location` of `at` points: a path of this registry, or another origin that is not less secure.
+    pub fn location(&self, headers: &HeaderMap, at: &Origin) -> Result<Target, Error> {
         let text = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
         let uri: Uri =
             text.and_then(|text| text.parse().ok()).ok_or_else(|| self.odd("it gave no usable Location".to_owned()))?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        if uri.authority().is_none() {
-            return Ok(Target::Path(path));
-        }
-        match Origin::of_uri(&uri) {
+        let origin = match uri.authority() {
+            None => Some(at.clone()),
+            Some(_) => Origin::of_uri(&uri),
+        };
+        match origin {
             Some(origin) if origin == self.origin => Ok(Target::Path(path)),
             Some(origin) if origin.secure || !self.origin.secure => Ok(Target::Elsewhere(origin, path)),
             _ => Err(self.odd("it sends us to a place that is less secure".to_owned())),

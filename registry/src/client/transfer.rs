@@ -12,13 +12,6 @@ pub trait BlobSource: Send + Sync {
     /// # Errors
     /// [`io::ErrorKind::NotFound`] when it has no such blob: an entry of an index that was never fetched is then left out.
     fn open(&self, digest: &Digest, offset: u64) -> io::Result<Box<dyn Read + Send>>;
-
-    /// Repositories of the registry `registry` (`HOST:PORT`) that are known to have the blob, best first: it is then
-    /// mounted from there instead of sent.
-    fn known_at(&self, registry: &str, digest: &Digest) -> Vec<String> {
-        let _ = (registry, digest);
-        Vec::new()
-    }
 }
 
 /// Where the bytes of a pull go: configs, layers and manifests alike. Called on threads that may block.

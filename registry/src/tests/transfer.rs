@@ -1,5 +1,6 @@
 use std::{
     fs,
+    io::{Read as _, Write as _},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -349,4 +350,37 @@ async fn a_client_works_on_any_thread() {
         client.pull(&reference, Arc::new(shelf), &PullOptions::default()).await
     };
     tokio::spawn(moving).await.unwrap().unwrap();
+}
+
+/// Answers each request with what `answers` says for its path, on a connection of its own.
+fn scripted(answers: impl Fn(&str) -> String + Send + 'static) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut bytes = [0; 4096];
+            let read = stream.read(&mut bytes).unwrap_or(0);
+            let request = String::from_utf8_lossy(&bytes[..read]).into_owned();
+            let _ = stream.write_all(answers(request.split(' ').nth(1).unwrap_or_default()).as_bytes());
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_path_in_a_redirect_is_one_of_the_place_that_gave_it() {
+    let moved =
+        |to: &str| format!("HTTP/1.1 307 Moved\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let storage = scripted(move |path| match path {
+        "/first" => moved("/second?signed=1"),
+        "/second?signed=1" => "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}".to_owned(),
+        _ => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned(),
+    });
+    let registry = scripted(move |path| match path {
+        "/v2/me/cats/manifests/v1" => moved(&format!("http://{storage}/first")),
+        _ => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned(),
+    });
+    let client = Client::new(ClientOptions::default());
+    let resolved = client.resolve(&format!("{registry}/me/cats:v1").parse().unwrap()).await.unwrap();
+    assert_eq!(&*resolved.bytes, b"{}");
 }
