@@ -48,6 +48,12 @@ impl Home {
         self.all_prepared().join(owner)
     }
 
+    /// Where each of them keeps the unpacked layers of native images.
+    pub(crate) fn all_unpacked(&self) -> Vec<PathBuf> {
+        let owners = fs::read_dir(self.all_prepared()).into_iter().flatten().flatten();
+        owners.map(|owner| owner.path().join("native")).filter(|folder| folder.is_dir()).collect()
+    }
+
     /// The key that seals this node's machine code.
     pub fn key(&self) -> PathBuf {
         self.root.join("key")

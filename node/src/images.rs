@@ -23,7 +23,7 @@ pub(crate) struct Blobs(PathBuf);
 #[derive(Debug)]
 pub(crate) enum Ready {
     Wasm { plan: Box<Plan>, prepared: runtime::Prepared },
-    Native { plan: Box<Plan>, layers: Vec<PathBuf>, runtime: shim::Runtime },
+    Native { plan: Box<Plan>, layers: Vec<shim::Layer>, runtime: shim::Runtime },
 }
 
 /// More than the distribution-spec asks a registry to take.

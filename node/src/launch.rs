@@ -392,7 +392,7 @@ impl Launch {
         doors: &Doors,
         streams: Streams,
         plan: &image::Plan,
-        layers: &[PathBuf],
+        layers: &[shim::Layer],
         runtime: &shim::Runtime,
     ) -> Result<shim::Assignment> {
         let container = &self.container;

@@ -8,7 +8,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use spec::{Capability, ContainerName, Digest, ImageConfig, Limits, Rights, TaskId};
 
-use crate::{Error, Runtime};
+use crate::{Error, Layer, Runtime};
 
 /// Everything that one native container is handed.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Assignment {
     /// How the image wants to be run.
     pub config: ImageConfig,
     /// Its layers, lowest first, as [`Layers::unpacked`](crate::Layers::unpacked) gave them.
-    pub layers: Vec<PathBuf>,
+    pub layers: Vec<Layer>,
     /// Who runs it.
     pub runtime: Runtime,
     /// Replaces the image's entrypoint, and with it the image's arguments.
@@ -184,7 +184,7 @@ impl Assignment {
             container: self.container,
             image: self.image,
             config: self.config,
-            layers: self.layers,
+            layers: self.layers.iter().map(|layer| layer.folder().to_owned()).collect(),
             runtime: self.runtime,
             entrypoint: self.entrypoint,
             command: self.command,

@@ -1,13 +1,15 @@
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::Duration,
+    sync::Arc,
+    time::SystemTime,
 };
 
 use spec::{Descriptor, Digest};
 
-use crate::{Error, walls};
+use crate::{Error, room, walls};
 
 /// A compressed layer that somebody opened for us.
 #[derive(Debug)]
@@ -20,10 +22,61 @@ pub struct LayerBlob {
     pub diff_id: Digest,
 }
 
+/// An unpacked layer, which no sweep removes while this is held. A container's shim holds those it runs from.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    folder: PathBuf,
+    mark: Arc<File>,
+}
+
+impl Layer {
+    /// Holds the layer that was unpacked to `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], also when it is not there any more.
+    pub fn hold(folder: &Path) -> Result<Self, Error> {
+        let holding = || format!("use the layer `{}`", folder.display());
+        let layer = Self::expect(folder).map_err(Error::io(holding()))?;
+        if !folder.is_dir() {
+            return Err(Error::Io { what: holding(), source: io::ErrorKind::NotFound.into() });
+        }
+        layer.touch();
+        Ok(layer)
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Says that it was used until now.
+    pub(crate) fn touch(&self) {
+        // Whoever cannot say so only has it removed a little earlier.
+        let _ = self.mark.set_modified(SystemTime::now());
+    }
+
+    /// The same for one that may have to be unpacked yet.
+    fn expect(folder: &Path) -> io::Result<Self> {
+        let path = mark_of(folder);
+        loop {
+            let mark = open_mark(&path)?;
+            mark.lock_shared()?;
+            // A sweep may have taken it away between the two.
+            if is_still(&path, &mark) {
+                return Ok(Self { folder: folder.to_owned(), mark: Arc::new(mark) });
+            }
+        }
+    }
+}
+
 /// Unpacked layers, each a folder named by its diffID, shared by every image that has the layer.
 ///
 /// Owned by the users of containers, below a folder that only root may enter. Unpacked files are not flushed to disk one
 /// by one, so the cache counts for one boot of the machine: after a power cut nobody could trust it.
+///
+/// Beside each layer is its mark, `LAYER.used`: locked by those who use the layer, changed when they last did, and
+/// containing what the layer takes of the disk. What has no final name yet, or none any more, is in a `.part` folder,
+/// locked by those who work on it; one that nobody locks was left by somebody who died.
 #[derive(Debug, Clone)]
 pub struct Layers {
     folder: PathBuf,
@@ -55,12 +108,12 @@ impl Layers {
         Ok(layers)
     }
 
-    /// The folders of `blobs`, in the same order. What is not there yet is unpacked by a process of its own (`exe` with
+    /// The layers of `blobs`, in the same order. What is not there yet is unpacked by a process of its own (`exe` with
     /// the argument `shim`) that may touch nothing but the new folder.
     ///
     /// # Errors
     /// [`Error::Layer`] names the layer that is broken or hostile. Nothing of it is left then.
-    pub fn unpacked(&self, exe: &Path, blobs: Vec<LayerBlob>) -> Result<Vec<PathBuf>, Error> {
+    pub fn unpacked(&self, exe: &Path, blobs: Vec<LayerBlob>) -> Result<Vec<Layer>, Error> {
         blobs.into_iter().map(|blob| self.one(exe, blob)).collect()
     }
 
@@ -69,70 +122,174 @@ impl Layers {
         self.place(diff_id).is_dir()
     }
 
-    /// Removes every layer that `keep` does not name, and says how many.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub fn prune(&self, keep: &[Digest]) -> Result<usize, Error> {
-        let keep: Vec<_> = keep.iter().map(|digest| self.place(digest)).collect();
-        let listing = || format!("list `{}`", self.folder.display());
-        let mut removed = 0;
-        for entry in fs::read_dir(&self.folder).map_err(Error::io(listing()))? {
-            let path = entry.map_err(Error::io(listing()))?.path();
-            let unfinished = path.extension().is_some();
-            if !unfinished && !keep.contains(&path) {
-                remove(&path)?;
-                removed += 1;
-            }
-        }
-        Ok(removed)
-    }
-
-    /// What somebody began and never finished. No unpacking takes as long.
+    /// What somebody who died began and never finished, and the marks of layers that never came to be.
     fn remove_unfinished(&self) -> Result<(), Error> {
-        let listing = || format!("list `{}`", self.folder.display());
-        for entry in fs::read_dir(&self.folder).map_err(Error::io(listing()))?.flatten() {
-            let unfinished = entry.path().extension().is_some();
-            let begun = entry.metadata().and_then(|meta| meta.modified()).ok();
-            let old = begun.and_then(|time| time.elapsed().ok()).is_some_and(|age| age > UNFINISHED_TIME_MAX);
-            if unfinished && old {
-                remove(&entry.path())?;
+        for path in self.entries()? {
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            match extension {
+                Some("part") if Work::is_left(&path) => remove(&path)?,
+                Some("used") if !path.with_extension("").exists() => {
+                    let removing = || format!("remove `{}`", path.display());
+                    if let Some(mark) = Unused::take(&path).map_err(Error::io(removing()))? {
+                        mark.remove().map_err(Error::io(removing()))?;
+                    }
+                }
+                _ => {}
             }
         }
         Ok(())
+    }
+
+    fn entries(&self) -> Result<Vec<PathBuf>, Error> {
+        let listing = || format!("list `{}`", self.folder.display());
+        let entries = fs::read_dir(&self.folder).map_err(Error::io(listing()))?;
+        entries.map(|entry| Ok(entry.map_err(Error::io(listing()))?.path())).collect()
     }
 
     fn place(&self, diff_id: &Digest) -> PathBuf {
         self.folder.join(diff_id.to_string().replace(':', "-"))
     }
 
-    fn one(&self, exe: &Path, blob: LayerBlob) -> Result<PathBuf, Error> {
+    fn one(&self, exe: &Path, blob: LayerBlob) -> Result<Layer, Error> {
         let place = self.place(&blob.diff_id);
-        if place.is_dir() {
-            return Ok(place);
+        let layer = Layer::expect(&place).map_err(Error::io(format!("mark the layer `{}`", place.display())))?;
+        if !place.is_dir() {
+            let work = Work::begin(&self.folder)?;
+            let result = walls::unpack(exe, &work.path, &work.lock, blob).and_then(|()| settle(&work, &layer));
+            // Also takes back the disk space of a layer that turned out hostile in its middle.
+            let removed = remove(&work.path);
+            result.and(removed)?;
         }
-        let work = tempfile::Builder::new()
-            .prefix("unpacking-")
-            .suffix(".part")
-            .tempdir_in(&self.folder)
-            .map_err(Error::io(format!("make a folder in `{}`", self.folder.display())))?;
-        let result = walls::unpack(exe, work.path(), blob).and_then(|()| settle(work.path(), &place));
-        // Also takes back the disk space of a layer that turned out hostile in its middle.
-        let removed = remove(work.path());
-        result.and(removed)?;
-        Ok(place)
+        layer.touch();
+        Ok(layer)
     }
 }
 
-/// Twice what an unpacking process gets.
-const UNFINISHED_TIME_MAX: Duration = Duration::from_secs(1200);
+/// Removes unpacked layers until those in `folders` (each as given to [`Layers::open`]) take at most `bytes_max` of the
+/// disk, the least recently used first and never one that somebody holds, and says how many bytes that gave back.
+///
+/// # Errors
+/// [`Error::NotRoot`], and [`Error::Io`] for the last one that could not be removed, after all others were tried.
+pub fn sweep_layers(folders: &[PathBuf], bytes_max: u64) -> Result<u64, Error> {
+    let mut kept = Vec::new();
+    for folder in folders {
+        let layers = Layers::open(folder)?.entries()?;
+        for place in layers.into_iter().filter(|path| path.extension().is_none()) {
+            let (used, bytes) = weigh(&place).map_err(Error::io(format!("weigh `{}`", place.display())))?;
+            kept.push((used, place, bytes));
+        }
+    }
+    kept.sort();
+    let total: u64 = kept.iter().map(|(_, _, bytes)| bytes).sum();
+    let mut freed = 0;
+    let mut failed = None;
+    for (_, place, bytes) in kept {
+        if total - freed <= bytes_max {
+            break;
+        }
+        match remove_unused(&place) {
+            Ok(true) => freed += bytes,
+            Ok(false) => {}
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(freed), Err)
+}
+
+/// When a layer was used last, and what it takes of the disk.
+fn weigh(place: &Path) -> io::Result<(SystemTime, u64)> {
+    let mark = open_mark(&mark_of(place))?;
+    let used = mark.metadata()?.modified()?;
+    let noted = io::read_to_string(mark)?;
+    Ok((used, noted.trim().parse().or_else(|_| room::taken(place))?))
+}
+
+/// Removes a layer that nobody holds, or says that somebody does.
+fn remove_unused(place: &Path) -> Result<bool, Error> {
+    let removing = || format!("remove the layer `{}`", place.display());
+    let Some(mark) = Unused::take(&mark_of(place)).map_err(Error::io(removing()))? else { return Ok(false) };
+    let folder = place.parent().unwrap_or(Path::new("/"));
+    // Out of sight in one step: a layer that has its name is whole, whenever we are killed.
+    let work = Work::begin(folder)?;
+    fs::rename(place, work.path.join("layer")).map_err(Error::io(removing()))?;
+    mark.remove().map_err(Error::io(removing()))?;
+    remove(&work.path)?;
+    Ok(true)
+}
+
+/// The mark of a layer that nobody uses, and nobody can begin to use meanwhile.
+struct Unused {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Unused {
+    fn take(path: &Path) -> io::Result<Option<Self>> {
+        let mark = open_mark(path)?;
+        match mark.try_lock() {
+            Ok(()) if is_still(path, &mark) => Ok(Some(Self { path: path.to_owned(), _lock: mark })),
+            Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn remove(self) -> io::Result<()> {
+        fs::remove_file(&self.path)
+    }
+}
+
+/// A folder for what is not whole, locked as long as somebody works on it.
+struct Work {
+    path: PathBuf,
+    lock: File,
+}
+
+impl Work {
+    fn begin(folder: &Path) -> Result<Self, Error> {
+        let making = || format!("make a folder in `{}`", folder.display());
+        loop {
+            let made = tempfile::Builder::new().prefix("work-").suffix(".part").tempdir_in(folder);
+            let path = made.map_err(Error::io(making()))?.keep();
+            match File::open(&path) {
+                Ok(lock) if lock.try_lock().is_ok() && is_still(&path, &lock) => return Ok(Self { path, lock }),
+                // Somebody else took it for left behind, between the two.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(Error::Io { what: making(), source }),
+            }
+        }
+    }
+
+    fn is_left(path: &Path) -> bool {
+        File::open(path).is_ok_and(|folder| folder.try_lock().is_ok())
+    }
+}
 
 /// Gives a finished folder its name, unless somebody else was faster with the same content.
-fn settle(work: &Path, place: &Path) -> Result<(), Error> {
-    match fs::rename(work, place) {
+fn settle(work: &Work, layer: &Layer) -> Result<(), Error> {
+    let keeping = || format!("keep the layer `{}`", layer.folder.display());
+    let bytes = room::taken(&work.path).map_err(Error::io(keeping()))?;
+    fs::write(mark_of(&layer.folder), bytes.to_string()).map_err(Error::io(keeping()))?;
+    match fs::rename(&work.path, &layer.folder) {
         Ok(()) => Ok(()),
-        Err(_) if place.is_dir() => Ok(()),
-        Err(source) => Err(Error::Io { what: format!("keep the layer `{}`", place.display()), source }),
+        Err(_) if layer.folder.is_dir() => Ok(()),
+        Err(source) => Err(Error::Io { what: keeping(), source }),
+    }
+}
+
+fn mark_of(place: &Path) -> PathBuf {
+    place.with_extension("used")
+}
+
+fn open_mark(path: &Path) -> io::Result<File> {
+    File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// Whether `path` still leads to what was opened there.
+fn is_still(path: &Path, opened: &File) -> bool {
+    match (path.symlink_metadata(), opened.metadata()) {
+        (Ok(there), Ok(opened)) => (there.dev(), there.ino()) == (opened.dev(), opened.ino()),
+        _ => false,
     }
 }
 

@@ -14,8 +14,11 @@ mod probe; // which OCI runtime is installed, and what is known to be wrong with
 mod doctor; // what this machine can and cannot do about native images
 
 mod layers; // the cache of unpacked layers
+mod room; // what a folder takes of the disk
 mod unpack; // one layer into one folder, without ever following a link
 mod walls; // the process that unpacks: root of nothing but its folder
+mod filter; // the system calls that it may make
+mod shed; // root's powers, given up
 
 mod inside; // paths of the container, resolved without leaving it
 mod account; // who USER is, by the container's own files
@@ -43,7 +46,7 @@ pub use assignment::{Assignment, Doors, Ingress, Listener, Orphan, Stdio, Volume
 pub use doctor::{Check, Level, doctor};
 pub use error::Error;
 pub use exit::Exit;
-pub use layers::{LayerBlob, Layers};
+pub use layers::{Layer, LayerBlob, Layers, sweep_layers};
 pub use probe::{Runtime, RuntimeKind, Shortcoming};
 pub use process::main;
 pub use sweep::{Swept, sweep};

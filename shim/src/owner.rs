@@ -14,17 +14,18 @@ use rustix::{
         Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, set_child_subreaper, waitid,
     },
     termios::{Winsize, tcsetwinsize},
-    thread::{CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities, set_no_new_privs},
+    thread::CapabilitySet,
 };
 use spec::{Capability, Limits, Usage};
 
 use crate::{
-    Error, Exit, Orphan,
+    Error, Exit, Layer, Orphan,
     assignment::{Handed, ORDER_VERSION, Order},
     cgroup, frame, place,
     poller::{EventFlags, Poller, Token},
     relay::Relay,
     runner::{self, Created},
+    shed::shed,
     stage,
     streams::Streams,
     sweep::{self, Ended, Traces},
@@ -96,6 +97,8 @@ pub(crate) fn run(supervisor: &UnixStream, order: Order, fds: Vec<OwnedFd>) -> R
     }
     let handed = order.hand(fds)?;
     check_ports(&order)?;
+    // No sweep removes them under a container that runs.
+    let layers = order.layers.iter().map(|folder| Layer::hold(folder)).collect::<Result<Vec<_>, _>>()?;
     let folder = &order.folder;
     let traces = Traces { version: sweep::VERSION, id: identify(&order), runtime: order.runtime.clone() };
     let door = place::bind(folder, SOCKET).map_err(Error::io(format!("listen in `{}`", folder.display())))?;
@@ -115,6 +118,7 @@ pub(crate) fn run(supervisor: &UnixStream, order: Order, fds: Vec<OwnedFd>) -> R
         }
     }
     let ended = owner.serve(supervisor);
+    layers.iter().for_each(Layer::touch);
     owner.leave(&ended, &traces)
 }
 
@@ -162,7 +166,7 @@ impl<'a> Owner<'a> {
         };
         watch().map_err(Error::io(starting("epoll")))?;
         runner::start(order, traces)?;
-        shed().map_err(Error::io(starting("dropping what it needs no more")))?;
+        shed(POWERS).map_err(Error::io(starting("dropping what it needs no more")))?;
         let now = Instant::now();
         Ok(Self {
             order,
@@ -418,21 +422,9 @@ fn enter_network(pid: Pid) -> io::Result<()> {
     Ok(rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))?)
 }
 
-/// Keeps of root's powers what the loop needs: to signal the container's users, and to write into folders of whoever
-/// owns `MARGAY_HOME`. What relays bytes from the network needs no more.
-fn shed() -> io::Result<()> {
-    let keep = CapabilitySet::KILL | CapabilitySet::DAC_OVERRIDE;
-    for capability in CapabilitySet::all().difference(keep).iter() {
-        match remove_capability_from_bounding_set(capability) {
-            // Younger than this kernel.
-            Ok(()) | Err(rustix::io::Errno::INVAL) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let sets = CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() };
-    set_capabilities(None, sets)?;
-    Ok(set_no_new_privs(true)?)
-}
+/// What the loop needs of root's powers: to signal the container's users, and to write into folders of whoever owns
+/// `MARGAY_HOME`. What relays bytes from the network needs no more.
+const POWERS: CapabilitySet = CapabilitySet::KILL.union(CapabilitySet::DAC_OVERRIDE);
 
 /// What the image's STOPSIGNAL says, or SIGTERM.
 fn stop_signal(order: &Order) -> Signal {

@@ -111,6 +111,8 @@ impl Task {
         }
         let folder = folder.canonicalize().map_err(Error::io(format!("find `{}`", folder.display())))?;
         sweep::forget(&folder)?;
+        // Until the shim holds them itself.
+        let _layers = assignment.layers.clone();
         let (order, fds) = assignment.split(folder.clone());
         let (socket, shim) = start_process(exe, &folder.join("shim.log"))?;
         let task = Self { folder };

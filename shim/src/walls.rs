@@ -5,14 +5,14 @@ use std::{
         unix::net::UnixStream,
     },
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use image::{Budget, LayerReader, Verified};
 use rustix::{
     fs::{Gid, Mode, Uid},
-    process::{Pid, Resource, Rlimit},
-    thread::{UnshareFlags, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
+    process::{Pid, Resource, Rlimit, Signal},
+    thread::{CapabilitySet, UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
 use serde::{Deserialize, Serialize};
 use spec::{Descriptor, Digest};
@@ -20,8 +20,10 @@ use spec::{Descriptor, Digest};
 use crate::{
     Error, LayerBlob,
     bundle::{FIRST_ID, IDS},
-    frame,
+    filter, frame,
     process::Job,
+    runner::readable,
+    shed::shed,
     task::{Reply, end_process, expect_reply, start_process},
     unpack::{Refused, unpack as unpack_layer},
 };
@@ -39,17 +41,17 @@ const UNPACK_TIME_MAX: Duration = Duration::from_secs(600);
 /// The decoder's window is at most 64 MiB; the rest is for the program itself.
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
-/// Has a process of its own unpack `blob` into `folder`, which is empty.
+/// Has a process of its own unpack `blob` into `folder`, which is empty and which `root` has open. Whatever lock that
+/// holds is also the process's.
 ///
 /// It parses hostile bytes, so it is root of nothing but a user namespace whose users are those of containers, its root
-/// folder is `folder`, and it has no network.
-pub(crate) fn unpack(exe: &Path, folder: &Path, blob: LayerBlob) -> Result<(), Error> {
+/// folder is `folder`, it has no network, three capabilities and a list of system calls, and it ends with us.
+pub(crate) fn unpack(exe: &Path, folder: &Path, root: &File, blob: LayerBlob) -> Result<(), Error> {
     let preparing = || format!("prepare `{}`", folder.display());
     let (uid, gid) = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
     rustix::fs::chown(folder, Some(uid), Some(gid))
         .and_then(|()| rustix::fs::chmod(folder, Mode::from_raw_mode(0o755)))
         .map_err(Error::io(preparing()))?;
-    let root = File::open(folder).map_err(Error::io(preparing()))?;
     let layer = blob.diff_id.to_string();
     let (socket, process) = start_process(exe, Path::new("/dev/null"))?;
     let job = Job::Unpack(Box::new(Unpack { descriptor: blob.descriptor, diff_id: blob.diff_id }));
@@ -97,6 +99,9 @@ pub(crate) fn run(socket: &UnixStream, job: &Unpack, fds: Vec<OwnedFd>) -> Resul
         other => return Err(other.into_error()),
     }
     become_root_of_nothing(&root).map_err(Error::io(walls("users and root folder")))?;
+    end_with_parent(socket).map_err(Error::io(walls("whoever asked")))?;
+    shed(POWERS).map_err(Error::io(walls("capabilities")))?;
+    filter::apply().map_err(Error::io(walls("system calls")))?;
     let refused = |refused: Refused| Error::Layer {
         layer: job.diff_id.to_string(),
         code: refused.code.to_owned(),
@@ -126,6 +131,20 @@ fn leave_home() -> rustix::io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(flags) }
 }
 
+/// What files of any owner and mode take.
+const POWERS: CapabilitySet = CapabilitySet::CHOWN.union(CapabilitySet::DAC_OVERRIDE).union(CapabilitySet::FOWNER);
+
+/// What nobody waits for would use the disk and the processor to the end. After the change of users, which the kernel
+/// takes as a reason to forget this.
+fn end_with_parent(socket: &UnixStream) -> std::io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It says nothing more, so there is something to read only when it is gone already.
+    match readable(socket.as_fd(), Instant::now()) {
+        true => Err(std::io::ErrorKind::BrokenPipe.into()),
+        false => Ok(()),
+    }
+}
+
 fn become_root_of_nothing(root: &OwnedFd) -> rustix::io::Result<()> {
     let (uid, gid) = (Uid::ROOT, Gid::ROOT);
     set_thread_groups(&[])?;
@@ -133,7 +152,6 @@ fn become_root_of_nothing(root: &OwnedFd) -> rustix::io::Result<()> {
     set_thread_res_uid(uid, uid, uid)?;
     rustix::process::fchdir(root)?;
     rustix::process::chroot(".")?;
-    set_no_new_privs(true)?;
     let limit = |most| Rlimit { current: Some(most), maximum: Some(most) };
     rustix::process::setrlimit(Resource::As, limit(MEMORY_BYTES_MAX))?;
     rustix::process::setrlimit(Resource::Cpu, limit(UNPACK_TIME_MAX.as_secs()))?;

@@ -34,6 +34,9 @@ const PULLED: &str = "pulled";
 /// Compressed blobs and prepared images together, before the least recently used go. No image is larger.
 pub const CACHE_BYTES_MAX: u64 = 10 << 30;
 
+/// What native images unpack to, before the least recently used layers go.
+const UNPACKED_BYTES_MAX: u64 = 10 << 30;
+
 /// Images on their way in, of all tenants.
 #[derive(Debug)]
 pub(super) struct Cache {
@@ -84,9 +87,13 @@ impl Cache {
         })
     }
 
-    /// Removes the least recently used files above the limit. What runs has its files open, and keeps them.
+    /// Removes the least recently used files above the limit, and so with unpacked layers of native images. What runs
+    /// has its files open, and keeps them.
     pub fn sweep(&self) {
         self.sweep_to(CACHE_BYTES_MAX);
+        if let Err(error) = shim::sweep_layers(&self.home.all_unpacked(), UNPACKED_BYTES_MAX) {
+            tracing::warn!(error = chain(&error), "unpacked layers could not be removed");
+        }
     }
 
     fn sweep_to(&self, bytes_max: u64) {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shim::{Adopted, Assignment, Exit, Orphan, Runtime, Swept, Task};
+use shim::{Adopted, Assignment, Exit, Layer, Orphan, Runtime, Swept, Task};
 
 use crate::{
     house::{House, exe, plain, processes},
@@ -105,7 +105,7 @@ pub fn orphan(house: &House) {
     let mut supervisor = Command::new(exe())
         .arg("supervise")
         .arg(house.folder())
-        .arg(house.base())
+        .arg(house.base().folder())
         .stdin(Stdin::piped())
         .spawn()
         .unwrap();
@@ -121,7 +121,7 @@ pub fn orphan(house: &House) {
 pub fn supervise(folder: &Path, layer: &Path) -> ! {
     let assignment = Assignment {
         orphan: Orphan::Stop,
-        layers: vec![layer.to_owned()],
+        layers: vec![Layer::hold(layer).unwrap()],
         log: Some(folder.join("log")),
         ..plain(
             Runtime::probe().unwrap(),

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shim::{Assignment, Error, Exit, LayerBlob, Layers, Orphan, Runtime, Stdio, Task};
+use shim::{Assignment, Error, Exit, Layer, LayerBlob, Layers, Orphan, Runtime, Stdio, Task};
 use spec::{Descriptor, Digest, ExecutionConfig, ImageConfig, Limits, Usage};
 
 pub const BUSYBOX: &str = "/bin/busybox";
@@ -31,7 +31,9 @@ struct Machine {
 
 impl Machine {
     fn now(folder: &Path) -> Self {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
+        // Of this folder only: others may run containers on this machine meanwhile.
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mounts = table.lines().filter(|line| line.contains(folder.to_str().unwrap())).count();
         let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|e| e.path());
         let tag = tag(folder);
         let cgroups = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).map(|path| {
@@ -91,11 +93,11 @@ impl House {
         }
     }
 
-    pub fn base(&self) -> PathBuf {
+    pub fn base(&self) -> Layer {
         self.unpack(busybox_layer()).unwrap()
     }
 
-    pub fn unpack(&self, tar: Vec<u8>) -> Result<PathBuf, Error> {
+    pub fn unpack(&self, tar: Vec<u8>) -> Result<Layer, Error> {
         let digest = Digest::of(&tar);
         let mut file = tempfile::tempfile_in(self.root.path()).unwrap();
         file.write_all(&tar).unwrap();

@@ -1,9 +1,12 @@
 use std::{
     io::Write,
-    time::{Duration, Instant},
+    os::fd::AsFd,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant, SystemTime},
 };
 
-use shim::LayerBlob;
+use shim::{Exit, Layer, LayerBlob, Layers};
 use spec::{Descriptor, Digest};
 
 use crate::house::{House, Tar, busybox_layer, exe};
@@ -83,8 +86,132 @@ pub fn hostile_layers(house: &House) {
         assert_eq!(error.code(), "E_DIGEST", "{error}");
     }
     assert_eq!(std::fs::read_dir(house.root.path().join("layers")).unwrap().count(), before, "nothing is kept of them");
-    house.base();
-    assert_eq!(house.layers.prune(&[]).unwrap(), 1);
+}
+
+pub fn compressed(house: &House) {
+    let tar = busybox_layer();
+    let mut gzip = Command::new("gzip").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut into, plain) = (gzip.stdin.take().unwrap(), tar.clone());
+    let writer = std::thread::spawn(move || into.write_all(&plain));
+    let gzipped = gzip.wait_with_output().unwrap().stdout;
+    writer.join().unwrap().unwrap();
+    // A frame of stored blocks, behind a window of 8 MiB.
+    let mut zstd = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x68];
+    for (index, block) in tar.chunks(128 << 10).enumerate() {
+        let last = usize::from((index + 1) * (128 << 10) >= tar.len());
+        zstd.extend_from_slice(&(block.len() << 3 | last).to_le_bytes()[..3]);
+        zstd.extend_from_slice(block);
+    }
+    for bytes in [gzipped, zstd] {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&bytes).unwrap();
+        std::io::Seek::rewind(&mut file).unwrap();
+        let descriptor = Descriptor::of("application/vnd.oci.image.layer.v1.tar", &bytes);
+        let blob = LayerBlob { file, descriptor, diff_id: Digest::of(&tar) };
+        let layer = house.layers.unpacked(&exe(), vec![blob]).unwrap().remove(0);
+        assert!(layer.folder().join("bin/busybox").is_file());
+        drop(layer);
+        shim::sweep_layers(&[house.root.path().join("layers")], 0).unwrap();
+    }
+}
+
+/// A file of `bytes`, which differ from one `name` to the next.
+fn layer_of(name: &str, bytes: usize) -> Vec<u8> {
+    Tar::new().file(name, 0o644, &vec![name.as_bytes()[0]; bytes]).done()
+}
+
+pub fn sweep(house: &House) {
+    let folders = [house.root.path().join("layers")];
+    let sweep = |bytes_max| shim::sweep_layers(&folders, bytes_max).unwrap();
+    let base = house.base();
+    let [old, new] = ["old", "new"].map(|name| house.unpack(layer_of(name, 1 << 20)).unwrap());
+    let used = |layer: &Layer, secs_ago| {
+        let mark = std::fs::File::options().write(true).open(layer.folder().with_extension("used")).unwrap();
+        mark.set_modified(SystemTime::now() - Duration::from_secs(secs_ago)).unwrap();
+    };
+    used(&base, 3000);
+    used(&old, 2000);
+    used(&new, 1000);
+    assert_eq!(sweep(0), 0, "they are all held");
+    let [base, old, new] = [base, old, new].map(|layer| layer.folder().to_owned());
+    assert_eq!(sweep(1 << 30), 0, "there is room");
+    // From here on only the container's shim holds its layer, the least recently used.
+    let task = house.spawn(house.shell("trap 'exit 5' TERM; while true; do sleep 0.05; done")).unwrap();
+    let mark = std::fs::File::options().write(true).open(base.with_extension("used")).unwrap();
+    mark.set_modified(SystemTime::now() - Duration::from_secs(3000)).unwrap();
+    let all = sweep(0).max(1 << 20);
+    assert!(all >= 2 << 20, "{all}");
+    assert!(base.is_dir() && !old.exists() && !new.exists(), "a running container keeps its layer, and no other");
+    task.stop(Duration::from_secs(20)).unwrap();
+    assert_eq!(task.wait().unwrap().0, Exit::Stopped(5));
+
+    let [old, new] = ["old", "new"].map(|name| house.unpack(layer_of(name, 1 << 20)).unwrap().folder().to_owned());
+    std::fs::File::open(old.with_extension("used")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    std::fs::File::open(base.with_extension("used")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let freed = sweep(3 << 19);
+    assert!(!old.exists() && !base.exists() && new.is_dir(), "the one that was used last fits");
+    assert!(freed > 1 << 20, "{freed}");
+    sweep(0);
+    let left: Vec<_> = std::fs::read_dir(new.parent().unwrap()).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+    let gone = Layer::hold(&new).unwrap_err();
+    assert_eq!(gone.code(), "E_IO", "{gone}");
+    assert_eq!(house.run(house.shell("exit 4")).0, Exit::Code(4), "what was removed is unpacked again");
+}
+
+/// Unpacks what comes in, into the cache in `folder`: to be killed in the middle.
+pub fn unpack_stdin(folder: &Path, size: u64) -> ! {
+    let file = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
+    let mut descriptor = Descriptor::of("application/vnd.oci.image.layer.v1.tar", b"");
+    descriptor.size = size;
+    let blob = LayerBlob { file, descriptor, diff_id: Digest::of(b"interrupted") };
+    let _ = Layers::open(folder).unwrap().unpacked(&exe(), vec![blob]);
+    std::process::exit(0)
+}
+
+pub fn interrupted(house: &House) {
+    let cache = house.root.path().join("layers");
+    let mut asker = Command::new(exe())
+        .args([Path::new("unpack-stdin"), &cache, Path::new("100000000")])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = asker.stdin.take().unwrap();
+    let tar = layer_of("big", 4 << 20);
+    pipe.write_all(&tar[..2 << 20]).unwrap();
+    let parts = || {
+        let boots = std::fs::read_dir(&cache).unwrap().flatten();
+        let entries = boots.flat_map(|boot| std::fs::read_dir(boot.path()).unwrap().flatten());
+        entries.filter(|entry| entry.path().extension().is_some_and(|it| it == "part")).collect::<Vec<_>>()
+    };
+    house.wait_for("the first bytes", || parts().iter().any(|part| part.path().join("big").exists()));
+
+    let child = children_of(asker.id()).pop().expect("it has the layer unpacked by a process of its own");
+    let status = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap();
+    for line in ["CapEff:\t000000000000000b", "CapBnd:\t000000000000000b", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+        assert!(status.lines().any(|said| said == line), "`{line}` is not in:\n{status}");
+    }
+    Layers::open(&cache).unwrap();
+    assert_eq!(parts().len(), 1, "somebody works on it");
+
+    asker.kill().unwrap();
+    asker.wait().unwrap();
+    house.wait_for("the end of the unpacking process", || !Path::new(&format!("/proc/{child}")).exists());
+    pipe.write_all(&tar[2 << 20..]).expect_err("nobody reads on");
+    let layers = Layers::open(&cache).unwrap();
+    assert_eq!(parts().len(), 0, "and what it began is gone");
+    assert!(!layers.has(&Digest::of(b"interrupted")));
+}
+
+fn children_of(parent: u32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |number: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{number}/stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        after_name.split(' ').nth(1) == Some(&parent.to_string())
+    };
+    numbers.filter(is_child).collect()
 }
 
 pub fn bad_runtimes(house: &House) {

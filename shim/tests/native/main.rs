@@ -33,6 +33,11 @@ fn main() -> ExitCode {
     {
         ends::supervise(folder, layer);
     }
+    if let [_, verb, folder, size] = arguments.as_slice()
+        && verb == Path::new("unpack-stdin")
+    {
+        layers::unpack_stdin(folder, size.to_str().and_then(|size| size.parse().ok()).expect("a number"));
+    }
     let runtime = match why_not() {
         Ok(runtime) => runtime,
         Err(why) => {
@@ -106,6 +111,9 @@ const TESTS: &[Test] = &[
     ("a_removed_folder_leaves_the_machine_clean_too", ends::removed_folder),
     ("layers_stack_with_whiteouts", layers::whiteouts),
     ("hostile_layers_are_refused_and_leave_nothing", layers::hostile_layers),
+    ("compressed_layers_are_unpacked_behind_the_walls", layers::compressed),
+    ("unpacked_layers_have_a_limit_and_those_in_use_stay", layers::sweep),
+    ("an_interrupted_unpacking_ends_and_leaves_nothing", layers::interrupted),
     ("a_runtime_that_fails_is_named", layers::bad_runtimes),
     ("starting_is_fast_enough", layers::speed),
 ];
