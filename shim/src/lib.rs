@@ -21,6 +21,7 @@ mod filter; // the system calls that it may make
 mod shed; // root's powers, given up
 
 mod inside; // paths of the container, resolved without leaving it
+mod signal; // which one STOPSIGNAL names
 mod account; // who USER is, by the container's own files
 mod seccomp; // the system calls that a container may make
 mod bundle; // everything decided so far as one config.json

@@ -26,7 +26,7 @@ use crate::{
     relay::Relay,
     runner::{self, Created},
     shed::shed,
-    stage,
+    signal, stage,
     streams::Streams,
     sweep::{self, Ended, Traces},
     task::{Reply, Request, SOCKET, Status},
@@ -48,7 +48,13 @@ struct Owner<'a> {
     started: Instant,
     sampled: Instant,
     usage: Usage,
+    stop_signal: Signal,
     stop: Option<Stop>,
+    /// We sent the signal that cannot be ignored, for a reason of somebody's own.
+    killed: bool,
+    oom_kills: u64,
+    /// When the kernel killed one of its processes for want of memory, the last time.
+    oom_at: Option<Instant>,
     limit: Option<(&'static str, String)>,
     died: Option<(Instant, Died)>,
 }
@@ -85,6 +91,9 @@ const VISITOR_TIME_MAX: Duration = Duration::from_secs(1);
 const VISITORS_MAX: usize = 64;
 /// Of those who wait for the end: the agent, and now and then somebody else.
 const WAITERS_MAX: usize = 64;
+/// Between a kill for want of memory and the end that it explains: the kernel takes a moment to take a big process apart,
+/// and a shell to say that its child is dead.
+const OOM_TIME_MAX: Duration = Duration::from_secs(5);
 /// For a container whose supervisor died.
 const ORPHAN_GRACE: Duration = Duration::from_secs(10);
 
@@ -144,6 +153,7 @@ impl<'a> Owner<'a> {
         let starting = |what: &str| format!("start a container ({what})");
         // Whatever the runtime leaves behind becomes our child, the container's first process above all.
         set_child_subreaper(Some(rustix::process::getpid())).map_err(Error::io(starting("subreaper")))?;
+        let stop_signal = stop_signal(order)?;
         let stage = stage::build(order, &traces.id)?;
         let log = match &order.log {
             Some(path) => Some(
@@ -183,7 +193,11 @@ impl<'a> Owner<'a> {
             started: now,
             sampled: now,
             usage: Usage { runs: 1, ..Usage::default() },
+            stop_signal,
             stop: None,
+            killed: false,
+            oom_kills: 0,
+            oom_at: None,
             limit: None,
             died: None,
         })
@@ -255,21 +269,25 @@ impl<'a> Owner<'a> {
             && stop.kill_at <= Instant::now()
         {
             stop.killed = true;
+            self.killed = true;
             let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
         }
     }
 
-    fn sample(&mut self) -> cgroup::Reading {
+    fn sample(&mut self) {
         let reading = cgroup::read(&self.id);
         let held = u64::try_from(self.sampled.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.sampled = Instant::now();
         self.usage.cpu_ns = self.usage.cpu_ns.max(reading.cpu_ns);
         self.usage.memory_bytes_peak = self.usage.memory_bytes_peak.max(reading.memory_bytes_peak);
+        if reading.oom_kills > self.oom_kills {
+            self.oom_kills = reading.oom_kills;
+            self.oom_at = Some(self.sampled);
+        }
         let more = reading.memory_bytes.saturating_mul(held);
         self.usage.memory_byte_ms = self.usage.memory_byte_ms.saturating_add(more);
         self.usage.bytes_in = self.relay.bytes_in;
         self.usage.bytes_out = self.relay.bytes_out;
-        reading
     }
 
     fn enforce(&mut self) {
@@ -294,7 +312,7 @@ impl<'a> Owner<'a> {
             Some(stop) => stop.kill_at = stop.kill_at.min(kill_at),
             None => {
                 self.stop = Some(Stop { kill_at, killed: false });
-                let _ = pidfd_send_signal(&self.pidfd, stop_signal(self.order));
+                let _ = pidfd_send_signal(&self.pidfd, self.stop_signal);
             }
         }
     }
@@ -312,14 +330,18 @@ impl<'a> Owner<'a> {
             // It is not our child, which a subreaper rules out.
             Err(_) => Died::Signal(9),
         };
+        // The kernel counts before it kills, so what this end has to do with is counted by now.
+        self.sample();
         self.poller.remove(&self.pidfd);
         self.relay.drain(&self.poller);
         self.died = Some((Instant::now(), died));
     }
 
     fn end(&mut self, died: Died) -> Ended {
-        let reading = self.sample();
-        let exit = judge(died, self.stop.is_some(), self.limit.take(), reading.oom_kills, &self.order.limits);
+        let died_at = self.died.map_or_else(Instant::now, |(at, _)| at);
+        let oom = !self.killed && self.oom_at.is_some_and(|at| at + OOM_TIME_MAX >= died_at && at <= died_at);
+        self.sample();
+        let exit = judge(died, self.stop.is_some(), self.limit.take(), oom, &self.order.limits);
         if !matches!(exit, Exit::Code(0) | Exit::Stopped(_)) {
             self.usage.failed_runs = 1;
         }
@@ -380,7 +402,8 @@ impl<'a> Owner<'a> {
                 Reply::Done
             }
             Request::Kill { signal } => {
-                if let Some(signal) = Signal::from_named_raw(signal) {
+                if let Some(signal) = signal::numbered(signal) {
+                    self.killed |= signal == Signal::KILL;
                     let _ = pidfd_send_signal(&self.pidfd, signal);
                 }
                 Reply::Done
@@ -427,28 +450,24 @@ fn enter_network(pid: Pid) -> io::Result<()> {
 const POWERS: CapabilitySet = CapabilitySet::KILL.union(CapabilitySet::DAC_OVERRIDE);
 
 /// What the image's STOPSIGNAL says, or SIGTERM.
-fn stop_signal(order: &Order) -> Signal {
-    let text = order.config.config.as_ref().and_then(|config| config.stop_signal.as_deref()).unwrap_or("SIGTERM");
-    match text.trim().trim_start_matches("SIG") {
-        "HUP" => Signal::HUP,
-        "INT" => Signal::INT,
-        "QUIT" => Signal::QUIT,
-        "KILL" => Signal::KILL,
-        "USR1" => Signal::USR1,
-        "USR2" => Signal::USR2,
-        "WINCH" => Signal::WINCH,
-        "TERM" => Signal::TERM,
-        other => other.parse().ok().and_then(Signal::from_named_raw).unwrap_or(Signal::TERM),
+fn stop_signal(order: &Order) -> Result<Signal, Error> {
+    let text = order.config.config.as_ref().and_then(|config| config.stop_signal.as_deref()).unwrap_or("");
+    if text.is_empty() {
+        return Ok(Signal::TERM);
     }
+    signal::named(text).ok_or_else(|| Error::Config {
+        what: format!("STOPSIGNAL `{}`", text.escape_debug()),
+        why: "it is no signal, such as `SIGTERM`, `SIGRTMIN+3` or `15`".to_owned(),
+    })
 }
 
 /// Why it ended, from all that is known. A limit explains a kill better than a signal does.
-fn judge(died: Died, stopped: bool, limit: Option<(&'static str, String)>, oom_kills: u64, limits: &Limits) -> Exit {
+fn judge(died: Died, stopped: bool, limit: Option<(&'static str, String)>, oom: bool, limits: &Limits) -> Exit {
     let limited = |code: &str, message| Exit::Limit { code: code.to_owned(), message };
     match (died, limit) {
         (_, Some((code, message))) => limited(code, message),
         // A shell reports the death of its child by signal 9 as 137.
-        (Died::Signal(9) | Died::Code(137), None) if oom_kills > 0 => {
+        (Died::Signal(9) | Died::Code(137), None) if oom => {
             let max = spec::print_bytes(limits.memory_bytes_max);
             limited("E_MEMORY", format!("oom: it needed more than its {max} of memory"))
         }
@@ -468,16 +487,16 @@ mod tests {
         let limits = Limits::for_commands();
         let limit = || Some(("E_WALL", "ran longer".to_owned()));
         for (died, stopped, limit, oom, code, reason) in [
-            (Died::Code(0), false, None, 0, 0, None),
-            (Died::Code(3), false, None, 0, 3, None),
-            (Died::Code(3), false, None, 1, 3, None),
-            (Died::Signal(11), false, None, 0, 139, Some("signal")),
-            (Died::Signal(9), false, None, 1, 137, Some("oom")),
-            (Died::Code(137), false, None, 1, 137, Some("oom")),
-            (Died::Signal(9), true, None, 1, 137, Some("oom")),
-            (Died::Signal(9), false, limit(), 0, 137, Some("wall-time")),
-            (Died::Signal(15), true, None, 0, 143, Some("stopped")),
-            (Died::Code(0), true, None, 0, 0, Some("stopped")),
+            (Died::Code(0), false, None, false, 0, None),
+            (Died::Code(3), false, None, false, 3, None),
+            (Died::Code(3), false, None, true, 3, None),
+            (Died::Signal(11), false, None, false, 139, Some("signal")),
+            (Died::Signal(9), false, None, true, 137, Some("oom")),
+            (Died::Code(137), false, None, true, 137, Some("oom")),
+            (Died::Signal(9), true, None, true, 137, Some("oom")),
+            (Died::Signal(9), false, limit(), false, 137, Some("wall-time")),
+            (Died::Signal(15), true, None, false, 143, Some("stopped")),
+            (Died::Code(0), true, None, false, 0, Some("stopped")),
         ] {
             let exit = judge(died, stopped, limit, oom, &limits);
             assert_eq!((exit.code(), exit.reason()), (code, reason), "{died:?} {stopped} {oom}");

@@ -8,7 +8,7 @@ use std::{
 use shim::{Adopted, Assignment, Exit, Layer, Orphan, Runtime, Swept, Task};
 
 use crate::{
-    house::{House, exe, plain, processes},
+    house::{House, config, exe, plain, processes},
     streams::{get, served},
 };
 
@@ -29,6 +29,44 @@ pub fn oom(house: &House) {
     assert_eq!((exit.code(), exit.reason()), (137, Some("oom")), "{exit:?}");
     assert!(exit.message().unwrap().contains("32MiB"), "{exit:?}");
     assert!(usage.failed_runs == 1 && usage.memory_bytes_peak > 16 << 20, "{usage:?}");
+}
+
+pub fn oom_of_a_child(house: &House) {
+    let hog = "dd if=/dev/zero of=/dev/null bs=200M count=1; echo child $?";
+    let start = |rest: &str| {
+        let mut assignment = house.shell(&format!("{hog}; {rest}"));
+        assignment.limits.memory_bytes_max = 32 << 20;
+        let task = house.spawn(assignment).unwrap();
+        house.wait_for("the end of the child", || house.log().contains("child 137"));
+        task
+    };
+    assert_eq!(start("exit 0").wait().unwrap().0, Exit::Code(0));
+    std::fs::remove_file(house.folder().join("log")).unwrap();
+    let task = start("trap '' TERM; sleep 1000");
+    task.kill(9).unwrap();
+    assert_eq!(task.wait().unwrap().0, Exit::Signal(9), "somebody killed it, not the kernel");
+    std::fs::remove_file(house.folder().join("log")).unwrap();
+    let task = start("trap '' TERM; sleep 1000");
+    task.stop(Duration::from_millis(100)).unwrap();
+    assert_eq!(task.wait().unwrap().0, Exit::Stopped(137), "it was stopped, and is not out of memory");
+}
+
+pub fn stop_signals(house: &House) {
+    for (name, number) in [("SIGRTMIN+3", 37), ("37", 37), ("SIGPWR", 30), ("SIGWINCH", 28), ("SIGQUIT", 3)] {
+        let script = format!("trap 'exit {number}' {number}; echo ready; while true; do sleep 0.05; done");
+        let mut assignment = house.shell(&script);
+        assignment.config = config(|image| image.stop_signal = Some(name.to_owned()));
+        let task = house.spawn(assignment).unwrap();
+        house.wait_for("ready", || house.log().contains("ready"));
+        task.stop(Duration::from_secs(20)).unwrap();
+        assert_eq!(task.wait().unwrap().0, Exit::Stopped(number), "{name}");
+        std::fs::remove_file(house.folder().join("log")).unwrap();
+    }
+    let mut assignment = house.shell("true");
+    assignment.config = config(|image| image.stop_signal = Some("SIGCATS".to_owned()));
+    let error = house.spawn(assignment).unwrap_err();
+    assert_eq!(error.code(), "E_CONFIG");
+    assert!(error.to_string().contains("STOPSIGNAL `SIGCATS`"), "{error}");
 }
 
 pub fn fork_bomb(house: &House) {

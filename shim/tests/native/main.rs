@@ -97,6 +97,8 @@ const TESTS: &[Test] = &[
     ("a_hostile_working_folder_or_user_is_refused", walls::hostile_config),
     ("a_program_that_is_not_there_is_named", ends::no_program),
     ("a_memory_hog_is_reported_as_oom", ends::oom),
+    ("a_child_that_was_out_of_memory_explains_no_other_end", ends::oom_of_a_child),
+    ("an_image_chooses_its_stop_signal_and_a_bad_one_is_named", ends::stop_signals),
     ("a_fork_bomb_ends_at_the_limit", ends::fork_bomb),
     ("a_log_flood_costs_no_disk", ends::log_flood),
     ("time_limits_end_it", ends::time_limits),
