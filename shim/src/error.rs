@@ -22,6 +22,8 @@ pub enum Error {
         program: String,
         /// What the runtime said.
         why: String,
+        /// What there is to know about the runtime, when it is older than we would choose.
+        old: Option<String>,
     },
     /// Native images need root in this version.
     #[error("native images need root here: their users, mounts and limits are made by a process that may make them")]
@@ -109,6 +111,10 @@ impl Error {
             Self::Layer { .. } => "the image is broken or hostile: build or pull it again",
             Self::ShimLost { .. } => "look into `shim.log` in that folder",
             Self::Reported { hint, .. } => return hint.clone(),
+            // A program that is not there is no runtime's fault.
+            Self::Start { old: Some(old), .. } if self.exit_code() == 125 => {
+                return Some(format!("{old}: install a newer one and try again"));
+            }
             Self::Start { .. } | Self::Config { .. } | Self::Io { .. } | Self::Protocol(_) => return None,
         };
         Some(text.to_owned())

@@ -1,6 +1,6 @@
 use std::{
     fs::File,
-    io::{ErrorKind, IoSliceMut, Read},
+    io::{ErrorKind, IoSliceMut, Read, Seek, SeekFrom},
     mem::MaybeUninit,
     os::{
         fd::{AsFd, OwnedFd},
@@ -130,6 +130,8 @@ pub(crate) fn create(
     log: Option<Log>,
 ) -> Result<Created, Error> {
     let folder = &order.folder;
+    // What it said about an earlier container explains nothing about this one.
+    let _ = std::fs::remove_file(log_file(folder));
     let making = || "make a container's streams";
     let pid_file = stage.bundle.join("pid");
     let mut command = traces.runtime.command(folder);
@@ -156,7 +158,7 @@ pub(crate) fn create(
     };
     let text = std::fs::read_to_string(&pid_file).unwrap_or_default();
     let pid = text.trim().parse().ok().and_then(Pid::from_raw).ok_or_else(|| Error::Runtime {
-        runtime: order.runtime.path.display().to_string(),
+        runtime: named(&order.runtime),
         what: "made a container and did not say its process".to_owned(),
     })?;
     Ok(Created { pid, streams, master })
@@ -170,7 +172,7 @@ pub(crate) fn start(order: &Order, traces: &Traces) -> Result<(), Error> {
 }
 
 fn run(order: &Order, command: &mut Command) -> Result<(), Error> {
-    let wrong = |what: String| Error::Runtime { runtime: order.runtime.path.display().to_string(), what };
+    let wrong = |what: String| Error::Runtime { runtime: named(&order.runtime), what };
     let mut child = command.spawn().map_err(|error| wrong(format!("cannot be started: {error}")))?;
     // The container's ends of its pipes must not stay open with us, or their end would never come.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -180,15 +182,23 @@ fn run(order: &Order, command: &mut Command) -> Result<(), Error> {
     }
     let program = bundle::args(&order.config, order.entrypoint.as_ref(), order.command.as_ref())?.swap_remove(0);
     match complaint(&order.folder) {
-        Some(why) => Err(Error::Start { program, why }),
+        Some(why) => Err(Error::Start { program, why, old: order.runtime.warning() }),
         None => Err(wrong(format!("failed without a word ({status})"))),
     }
 }
 
+fn named(runtime: &Runtime) -> String {
+    format!("{}, {runtime}", runtime.path.display())
+}
+
 /// The last error in the runtime's own log.
 fn complaint(folder: &Path) -> Option<String> {
-    let mut text = String::new();
-    File::open(log_file(folder)).ok()?.take(LOG_BYTES_MAX).read_to_string(&mut text).ok()?;
+    let mut file = File::open(log_file(folder)).ok()?;
+    let end = file.seek(SeekFrom::End(0)).ok()?;
+    file.seek(SeekFrom::Start(end.saturating_sub(LOG_BYTES_MAX))).ok()?;
+    let mut text = Vec::new();
+    file.take(LOG_BYTES_MAX).read_to_end(&mut text).ok()?;
+    let text = String::from_utf8_lossy(&text);
     let message = |line: &str| -> Option<String> {
         let value: serde_json::Value = serde_json::from_str(line).ok()?;
         let is_error = value.get("level").and_then(|level| level.as_str()).is_none_or(|level| level == "error");
@@ -248,6 +258,10 @@ mod tests {
             ("{\"level\":\"error\",\"msg\":\"bad\"}\n{\"level\":\"warning\",\"msg\":\"old\"}\n", Some("bad")),
             ("{\"msg\":\"crun says no level\"}\n", Some("crun says no level")),
             ("plain words\n", Some("plain words")),
+            (
+                &format!("{}{{\"level\":\"error\",\"msg\":\"late\"}}\n", "{\"msg\":\"old\"}\n".repeat(9000)),
+                Some("late"),
+            ),
         ] {
             std::fs::write(log_file(folder.path()), text).unwrap();
             assert_eq!(complaint(folder.path()).as_deref(), want, "{text}");

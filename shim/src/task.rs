@@ -231,7 +231,8 @@ impl Task {
     /// # Errors
     /// [`Error::Io`] when the shim cannot be reached or killed, or what it left cannot be cleared away.
     pub fn end(&self, time_max: Duration) -> Result<(Exit, Usage), Error> {
-        self.wait_until(Some(Instant::now() + time_max))
+        // What is beyond the clock is as good as no limit.
+        self.wait_until(Instant::now().checked_add(time_max))
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<(Exit, Usage), Error> {

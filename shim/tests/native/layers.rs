@@ -220,17 +220,39 @@ pub fn bad_runtimes(house: &House) {
         ("#!/bin/sh\nexit 137\n", "failed without a word"),
         ("#!/bin/sh\nexit 0\n", "did not say its process"),
         ("not a program at all", "cannot be started"),
+        ("#!/bin/sh\nexit 137\n", "runc 0.1.2"),
     ] {
         let path = house.root.path().join("runc");
         std::fs::write(&path, script).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         let mut assignment = house.shell("true");
         assignment.runtime.path = path;
+        assignment.runtime.version = (0, 1, 2);
         let error = house.spawn(assignment).unwrap_err();
         assert_eq!(error.code(), "E_RUNTIME", "{error}");
         assert!(error.to_string().contains(want), "{script}: {error}");
         house.assert_nothing_left();
     }
+}
+
+pub fn complaints(house: &House) {
+    use std::os::unix::fs::PermissionsExt;
+    let path = house.root.path().join("runc");
+    // Its own log is the argument behind `--log`, the fourth.
+    let start = |script: &str| {
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut assignment = house.shell("true");
+        assignment.runtime.path = path.clone();
+        assignment.runtime.version = (0, 1, 2);
+        house.spawn(assignment).unwrap_err()
+    };
+    let said = start("#!/bin/sh\necho '{\"level\":\"error\",\"msg\":\"no such namespace\"}' >> \"$4\"\nexit 1\n");
+    assert_eq!(said.code(), "E_START", "{said}");
+    assert!(said.to_string().contains("no such namespace"), "{said}");
+    assert!(said.hint().unwrap().contains("runc 0.1.2 is older than"), "{said:?}");
+    let silent = start("#!/bin/sh\nexit 1\n");
+    assert_eq!(silent.code(), "E_RUNTIME", "what it said the last time is not taken for the reason: {silent}");
 }
 
 pub fn speed(house: &House) {

@@ -117,5 +117,6 @@ const TESTS: &[Test] = &[
     ("unpacked_layers_have_a_limit_and_those_in_use_stay", layers::sweep),
     ("an_interrupted_unpacking_ends_and_leaves_nothing", layers::interrupted),
     ("a_runtime_that_fails_is_named", layers::bad_runtimes),
+    ("a_runtimes_own_words_and_version_are_passed_on", layers::complaints),
     ("starting_is_fast_enough", layers::speed),
 ];
