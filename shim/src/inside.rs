@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchown, fstat, mkdirat, openat2},
+    fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchown, fstat, mkdirat, openat2, unlinkat},
     io::Errno,
 };
 
@@ -87,7 +87,8 @@ impl Inside {
         Ok(found)
     }
 
-    /// Puts a file where the image has none. Whatever stands in the way stays.
+    /// Puts a file in place of the image's own. A folder of its name stays, and where its folder is not there, or is a
+    /// link, nothing is put.
     pub(crate) fn supply(&self, folder: &str, name: &str, text: &str) -> io::Result<()> {
         let folder = match openat2(
             &self.root,
@@ -99,6 +100,8 @@ impl Inside {
             Ok(fd) => fd,
             Err(_) => return Ok(()),
         };
+        // The layers keep theirs: this is the container's own writable layer.
+        let _ = unlinkat(&folder, name, AtFlags::empty());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&folder, name, flags, Mode::from_raw_mode(0o644)) {
             Ok(fd) => fd,

@@ -27,6 +27,22 @@ pub fn whiteouts(house: &House) {
     assert!(said.contains("-rwxr-xr-x    1 33") && said.contains("-rw-------    2 0"), "{said}");
 }
 
+pub fn own_hosts(house: &House) {
+    let outside = house.root.path().join("outside");
+    std::fs::write(&outside, "kept").unwrap();
+    for theirs in [
+        Tar::new().file("etc/hosts", 0o600, b"").done(),
+        Tar::new().link("2", "etc/hosts", outside.to_str().unwrap()).done(),
+    ] {
+        let layer = house.unpack(theirs).unwrap();
+        let mut assignment = house.shell("cat /etc/hosts");
+        assignment.layers.push(layer);
+        assert_eq!(house.run(assignment).2, "127.0.0.1\tlocalhost cats\n::1\tlocalhost\n");
+        std::fs::remove_file(house.folder().join("log")).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&outside).unwrap(), "kept");
+}
+
 pub fn hostile_layers(house: &House) {
     let outside = house.root.path().join("outside");
     std::fs::create_dir(&outside).unwrap();

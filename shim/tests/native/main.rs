@@ -112,6 +112,7 @@ const TESTS: &[Test] = &[
     ("a_killed_container_is_reported", ends::killed_container),
     ("a_removed_folder_leaves_the_machine_clean_too", ends::removed_folder),
     ("layers_stack_with_whiteouts", layers::whiteouts),
+    ("a_container_knows_itself_whatever_hosts_its_image_brings", layers::own_hosts),
     ("hostile_layers_are_refused_and_leave_nothing", layers::hostile_layers),
     ("compressed_layers_are_unpacked_behind_the_walls", layers::compressed),
     ("unpacked_layers_have_a_limit_and_those_in_use_stay", layers::sweep),
