@@ -1,12 +1,14 @@
+use std::collections::{BTreeMap, HashMap};
+
 use image::{EntryKind, Node, Sniffed, sniff};
 
 use crate::{
     context::{Context, Found, joined, outermost},
     error::Error,
-    items::{ContextFile, Item, Items, MODE_EXECUTABLE, Origin, Source, masked},
+    items::{ContextFile, Item, Items, Origin, Source},
     pattern,
     spool::Spool,
-    stage::{At, Stage, Tree},
+    stage::{At, Stage, Tree, resolve},
 };
 
 /// One COPY or ADD, its words already expanded.
@@ -68,37 +70,110 @@ pub(crate) fn copy(stage: &Stage, copy: &Copy<'_>, spool: &mut Spool<'_>) -> Res
         let why = format!("{} sources go to `{written}`, which is no folder: put a `/` at its end", matches.len());
         return Err(Failed::Wrong(why));
     }
-    let mut items = Items::default();
+    let mut landing = Landing::on(stage);
     for found in matches {
         if let Some(archive) = archive_of(copy, &found, spool)? {
-            unpack(stage, &archive, &target, &mut items, spool)?;
+            unpack(&archive, &target, &mut landing, spool)?;
             continue;
         }
         let at = match (found.folder, into_folder) {
             (true, _) => target.clone(),
-            (false, true) => stage.resolve(&joined(&target, &found.name)).map_err(Failed::Wrong)?,
+            (false, true) => landing.resolve(&joined(&target, &found.name))?,
             (false, false) => target.clone(),
         };
         for (below, item) in found.items {
-            put(stage, &mut items, &joined(&at, &below), item, copy.mode)?;
+            let item = if let Some(mode) = copy.mode { item.with_mode(mode) } else { item };
+            landing.put(&joined(&at, &below), item, OldFolder::KeepsMode)?;
         }
     }
-    Ok(items)
+    Ok(landing.items)
 }
 
-fn put(stage: &Stage, items: &mut Items, path: &str, item: Item, mode: Option<u32>) -> Result<(), Failed> {
-    image::normal_name(if path.is_empty() { b"." } else { path.as_bytes() })
-        .map_err(|why| Failed::Wrong(format!("`{path}` cannot be in an image: {why}")))?;
-    let item = match (item, mode) {
-        (Item::Symlink { target }, _) if image::link_leaves(path, &target) => {
-            return Err(Failed::Wrong(format!("`{path}` would be a link that leaves the image, to `{target}`")));
+/// The layer that holds one file or folder at `path`, links followed; empty for a folder that is there already.
+pub(crate) fn put_at(stage: &Stage, path: &str, item: Item) -> Result<Items, Failed> {
+    let mut landing = Landing::on(stage);
+    let path = landing.resolve(path)?;
+    if !matches!((&item, stage.at(&path)), (Item::Folder { .. }, Some(At::Folder { .. }))) {
+        landing.put(&path, item, OldFolder::KeepsMode)?;
+    }
+    Ok(landing.items)
+}
+
+/// A layer in the making, and the stage that it will lie on: what is below must not vanish behind what is put on top.
+struct Landing<'a> {
+    stage: &'a Stage,
+    items: Items,
+    /// Where the links on the way to a folder lead: the same for every file in it.
+    folders: HashMap<String, String>,
+}
+
+/// What a folder that is there already gets from one that is put in its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OldFolder {
+    /// Nothing, as with COPY.
+    KeepsMode,
+    /// Its mode, as when a tar is unpacked.
+    TakesMode,
+}
+
+impl<'a> Landing<'a> {
+    fn on(stage: &'a Stage) -> Self {
+        Self { stage, items: Items::default(), folders: HashMap::new() }
+    }
+
+    fn at(&self, path: &str) -> Option<At<'_>> {
+        self.items.0.get(path).map(At::of).or_else(|| self.stage.at(path))
+    }
+
+    fn resolve(&self, path: &str) -> Result<String, Failed> {
+        resolve(path, &|path| self.at(path)).map_err(Failed::Wrong)
+    }
+
+    /// Puts `item` at `path`, links on the way followed. A folder at the place of a link goes where the link leads; a file
+    /// takes a link's place.
+    fn put(&mut self, path: &str, item: Item, old: OldFolder) -> Result<(), Failed> {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let parent = self.folder(parent)?;
+        let mut path = joined(&parent, name);
+        if matches!(item, Item::Folder { .. }) {
+            path = self.resolve(&path)?;
         }
-        (Item::File { source, .. }, Some(mode)) => Item::File { mode, source },
-        (Item::Folder { .. }, None) => Item::Folder { mode: stage.folder_mode(path).unwrap_or(MODE_EXECUTABLE) },
-        (item, _) => item,
-    };
-    items.put(path, item, &|parent| stage.folder_mode(parent));
-    Ok(())
+        image::normal_name(if path.is_empty() { b"." } else { path.as_bytes() })
+            .map_err(|why| Failed::Wrong(format!("`{path}` cannot be in an image: {why}")))?;
+        let item = match (item, self.at(&path)) {
+            (Item::Symlink { target }, _) if image::link_leaves(&path, &target) => {
+                return Err(Failed::Wrong(format!("`{path}` would be a link that leaves the image, to `{target}`")));
+            }
+            (Item::Folder { .. }, Some(At::Added(_) | At::Base(_))) => return Err(no_folder(&path)),
+            (Item::Folder { .. }, Some(At::Folder { mode })) if old == OldFolder::KeepsMode => Item::Folder { mode },
+            (Item::File { .. } | Item::Symlink { .. }, Some(At::Folder { .. })) => {
+                return Err(Failed::Wrong(format!("`/{path}` is a folder already, and no file can take its place")));
+            }
+            (item, _) => item,
+        };
+        self.items.put(&path, item, &|parent| self.stage.folder_mode(parent));
+        Ok(())
+    }
+
+    /// Where the folder `path` is.
+    fn folder(&mut self, path: &str) -> Result<String, Failed> {
+        if let Some(known) = self.folders.get(path) {
+            return Ok(known.clone());
+        }
+        let found = self.resolve(path)?;
+        let ends = found.match_indices('/').map(|(at, _)| at).chain([found.len()]);
+        for part in ends.map(|end| &found[..end]) {
+            if matches!(self.at(part), Some(At::Added(_) | At::Base(_))) {
+                return Err(no_folder(part));
+            }
+        }
+        self.folders.insert(path.to_owned(), found.clone());
+        Ok(found)
+    }
+}
+
+fn no_folder(path: &str) -> Failed {
+    Failed::Wrong(format!("`/{path}` is a file already, and no folder can take its place"))
 }
 
 impl From<'_> {
@@ -197,34 +272,26 @@ fn archive_of(copy: &Copy<'_>, found: &Match, spool: &mut Spool<'_>) -> Result<O
 }
 
 /// Puts what is in the archive below `target`, links of the archive never followed.
-fn unpack(
-    stage: &Stage,
-    archive: &ContextFile,
-    target: &str,
-    items: &mut Items,
-    spool: &mut Spool<'_>,
-) -> Result<(), Failed> {
+fn unpack(archive: &ContextFile, target: &str, landing: &mut Landing<'_>, spool: &mut Spool<'_>) -> Result<(), Failed> {
     let refused = |path: &str, why: &str| Failed::Wrong(format!("`{path}` in the archive `{}` {why}", archive.path));
     let mut bytes = 0u64;
+    // Files and links of the archive, by their names in it.
+    let mut seen: BTreeMap<String, Item> = BTreeMap::new();
     for entry in spool.entries(archive)? {
-        let path = joined(target, &entry.path);
-        let through_link = path
-            .match_indices('/')
-            .any(|(at, _)| matches!(items.0.get(&path[..at]), Some(Item::File { .. } | Item::Symlink { .. })));
-        if through_link {
+        if entry.path.match_indices('/').any(|(at, _)| seen.contains_key(&entry.path[..at])) {
             return Err(refused(&entry.path, "leads through a link or a file of the archive"));
         }
         let item = match entry.kind {
-            EntryKind::Directory => Item::Folder { mode: MODE_EXECUTABLE },
+            EntryKind::Directory => Item::Folder { mode: entry.mode },
             EntryKind::Symlink { target } => Item::Symlink { target },
             EntryKind::File => {
                 let (origin, offset, len) = (Origin::Archive(archive.clone()), entry.offset, entry.size);
-                Item::File { mode: masked(entry.mode), source: Source::Part { origin, offset, len } }
+                Item::File { mode: entry.mode, source: Source::Part { origin, offset, len } }
             }
-            EntryKind::Hardlink { target: other } => {
-                let other = items.0.get(&joined(target, &other)).filter(|item| !matches!(item, Item::Folder { .. }));
-                other.cloned().ok_or_else(|| refused(&entry.path, "is a hard link to something that is not in it"))?
-            }
+            EntryKind::Hardlink { target: other } => seen
+                .get(&other)
+                .cloned()
+                .ok_or_else(|| refused(&entry.path, "is a hard link to something that is not in it"))?,
             EntryKind::Whiteout | EntryKind::Opaque => {
                 return Err(refused(&entry.path, "is a whiteout, which only layers have"));
             }
@@ -236,7 +303,10 @@ fn unpack(
                 return Err(refused(&entry.path, "is beyond what a layer may hold"));
             }
         }
-        put(stage, items, &path, item, None)?;
+        if !matches!(item, Item::Folder { .. }) {
+            seen.insert(entry.path.clone(), item.clone());
+        }
+        landing.put(&joined(target, &entry.path), item, OldFolder::TakesMode)?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::{
     copy::{self, Copy, Failed, From},
     error::Error,
     expand::{expand, pairs, words},
-    items::{Item, Items, MODE_PLAIN, Source},
+    items::{Item, Items, MODE_EXECUTABLE, MODE_PLAIN, Source},
     layout::Layout,
     spool::Spool,
     stage::{Added, Stage},
@@ -306,7 +306,14 @@ impl Reader<'_, '_> {
                 let path = word(&workdir.arguments)?;
                 let base = config.working_dir.as_deref().unwrap_or("/");
                 let path = if path.starts_with('/') { path } else { format!("{base}/{path}") };
-                config.working_dir = Some(normal_folder(&path));
+                let folder = normal_folder(&path);
+                config.working_dir = Some(folder.clone());
+                // A layer of its own, as with Docker: what comes next may ask whether there is a folder.
+                let items = copy::put_at(stage, &folder, Item::Folder { mode: MODE_EXECUTABLE });
+                let items = items.map_err(|failed| self.failed(failed, workdir.workdir.span.start))?;
+                if !items.0.is_empty() {
+                    stage.added.push(Added { items, made_by: format!("WORKDIR {folder}") });
+                }
             }
             Instruction::Entrypoint(entrypoint) => {
                 let (args, shell) = command(&entrypoint.arguments);
@@ -425,13 +432,9 @@ impl Reader<'_, '_> {
         let workdir = stage.config.working_dir.as_deref().unwrap_or("/");
         let path =
             if destination.starts_with('/') { destination.to_owned() } else { format!("{workdir}/{destination}") };
-        let path = stage.resolve(&path).map_err(|why| self.wrong(at, why))?;
-        image::normal_name(path.as_bytes())
-            .map_err(|why| self.wrong(at, format!("`{destination}` cannot be in an image: {why}")))?;
         let source = Source::Bytes(Arc::from(text.as_bytes()));
-        let mut items = Items::default();
-        items.put(&path, Item::File { mode: mode.unwrap_or(MODE_PLAIN), source }, &|parent| stage.folder_mode(parent));
-        Ok(items)
+        let file = Item::File { mode: mode.unwrap_or(MODE_PLAIN), source };
+        copy::put_at(stage, &path, file).map_err(|failed| self.failed(failed, at))
     }
 
     fn copy_options(

@@ -65,6 +65,17 @@ pub(crate) fn masked(mode: u32) -> u32 {
     if mode & 0o100 != 0 { MODE_EXECUTABLE } else { MODE_PLAIN }
 }
 
+impl Item {
+    /// The same with the mode of `--chmod`; links have none.
+    pub(crate) fn with_mode(self, mode: u32) -> Self {
+        match self {
+            Self::Folder { .. } => Self::Folder { mode },
+            Self::File { source, .. } => Self::File { mode, source },
+            Self::Symlink { target } => Self::Symlink { target },
+        }
+    }
+}
+
 impl Items {
     /// Adds `item` at `path`, with the folders above it as `folder_mode` says. What stood there is replaced.
     pub(crate) fn put(&mut self, path: &str, item: Item, folder_mode: &dyn Fn(&str) -> Option<u32>) {
@@ -79,7 +90,6 @@ impl Items {
             return; // the root is always there
         }
         match (&item, self.0.get(path)) {
-            (Item::Folder { .. }, Some(Item::Folder { .. })) => {}
             (Item::File { .. } | Item::Symlink { .. }, Some(Item::Folder { .. })) => {
                 let below = format!("{path}/");
                 self.0.retain(|other, _| !other.starts_with(&below));

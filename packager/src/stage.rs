@@ -73,6 +73,16 @@ pub(crate) enum At<'a> {
     Symlink(&'a str),
 }
 
+impl<'a> At<'a> {
+    pub(crate) fn of(item: &'a Item) -> Self {
+        match item {
+            Item::Folder { mode } => At::Folder { mode: *mode },
+            Item::File { source, .. } => At::Added(source),
+            Item::Symlink { target } => At::Symlink(target),
+        }
+    }
+}
+
 /// As many links as Linux follows.
 const LINKS_MAX: usize = 40;
 
@@ -131,11 +141,8 @@ impl Stage {
     /// What is at `path` (normal, relative), links not followed, upper layers first.
     pub(crate) fn at(&self, path: &str) -> Option<At<'_>> {
         for added in self.added.iter().rev() {
-            match added.items.0.get(path) {
-                Some(Item::Folder { mode }) => return Some(At::Folder { mode: *mode }),
-                Some(Item::File { source, .. }) => return Some(At::Added(source)),
-                Some(Item::Symlink { target }) => return Some(At::Symlink(target)),
-                None => {}
+            if let Some(item) = added.items.0.get(path) {
+                return Some(At::of(item));
             }
         }
         let id = self.base.index.lookup_link(path).ok()?;
@@ -149,30 +156,7 @@ impl Stage {
     /// The path, relative and normal, that `path` leads to through the links of this stage; what does not exist yet is
     /// taken as written. `..` stops at the root.
     pub(crate) fn resolve(&self, path: &str) -> Result<String, String> {
-        let mut here: Vec<String> = Vec::new();
-        let split = |text: &str| -> Vec<String> {
-            text.split('/').rev().filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect()
-        };
-        let (mut ahead, mut links) = (split(path), 0);
-        while let Some(part) = ahead.pop() {
-            if part == ".." {
-                here.pop();
-                continue;
-            }
-            here.push(part);
-            if let Some(At::Symlink(target)) = self.at(&here.join("/")) {
-                links += 1;
-                if links > LINKS_MAX {
-                    return Err(format!("`{path}` leads through more than {LINKS_MAX} links"));
-                }
-                here.pop();
-                if target.starts_with('/') {
-                    here.clear();
-                }
-                ahead.extend(split(target));
-            }
-        }
-        Ok(here.join("/"))
+        resolve(path, &|path| self.at(path))
     }
 
     pub(crate) fn folder_mode(&self, path: &str) -> Option<u32> {
@@ -194,6 +178,34 @@ impl Stage {
         }
         Ok(Tree { stage: self, index: builder.finish().map_err(wrong)? })
     }
+}
+
+/// Like [`Stage::resolve`], where `at` says what is at a path.
+pub(crate) fn resolve<'a>(path: &str, at: &dyn Fn(&str) -> Option<At<'a>>) -> Result<String, String> {
+    let mut here: Vec<String> = Vec::new();
+    let split = |text: &str| -> Vec<String> {
+        text.split('/').rev().filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect()
+    };
+    let (mut ahead, mut links) = (split(path), 0);
+    while let Some(part) = ahead.pop() {
+        if part == ".." {
+            here.pop();
+            continue;
+        }
+        here.push(part);
+        if let Some(At::Symlink(target)) = at(&here.join("/")) {
+            links += 1;
+            if links > LINKS_MAX {
+                return Err(format!("`{path}` leads through more than {LINKS_MAX} links"));
+            }
+            here.pop();
+            if target.starts_with('/') {
+                here.clear();
+            }
+            ahead.extend(split(target));
+        }
+    }
+    Ok(here.join("/"))
 }
 
 /// A layer that is here, and whose uncompressed digest its config says.
@@ -238,7 +250,7 @@ impl Tree<'_> {
 
     fn item(&self, id: NodeId) -> Item {
         match self.index.node(id) {
-            Node::Directory { .. } => Item::Folder { mode: MODE_EXECUTABLE },
+            Node::Directory { mode, .. } => Item::Folder { mode },
             Node::Symlink { target } => Item::Symlink { target: target.to_owned() },
             Node::File(file) => {
                 let base = self.stage.base.layers.len();
@@ -249,7 +261,7 @@ impl Tree<'_> {
                         _ => unreachable!("a file of an added layer stands there under its own path"),
                     },
                 };
-                Item::File { mode: crate::items::masked(file.mode), source }
+                Item::File { mode: file.mode, source }
             }
         }
     }

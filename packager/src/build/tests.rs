@@ -85,6 +85,23 @@ impl Workbench {
         all
     }
 
+    /// Every file and folder of the layers of an image that was built here, as `PATH MODE`.
+    fn modes(&self, built: &Built) -> Vec<String> {
+        let mut all = Vec::new();
+        for layer in &built.layers {
+            let blob = self.layout.open_blob(&layer.digest).unwrap();
+            let mut reader = LayerReader::new(blob, Budget::default()).unwrap();
+            while let Some(entry) = reader.next_entry().unwrap() {
+                match entry.kind {
+                    EntryKind::File => all.push(format!("{} {:o}", entry.path, entry.mode)),
+                    EntryKind::Directory => all.push(format!("{}/ {:o}", entry.path, entry.mode)),
+                    _ => {}
+                }
+            }
+        }
+        all
+    }
+
     fn config(&self, built: &Built) -> spec::ExecutionConfig {
         self.layout.plan(&built.descriptor).unwrap().execution().clone()
     }
@@ -211,7 +228,8 @@ fn copy_puts_files_where_docker_puts_them() {
         ("WORKDIR /w\nWORKDIR v\nCOPY d/x ./", &["w/v/x=X"]),
         ("ARG P=d\nCOPY $P/x /${P}2/", &["d2/x=X"]),
         ("COPY d/* /srv/", &["srv/deep=D", "srv/x=X"]),
-        ("COPY --chmod=700 d/x /x", &["x=X"]),
+        ("WORKDIR /app\nCOPY a.html /app", &["app/a.html=A"]),
+        ("WORKDIR /app\nCOPY a.html .\nWORKDIR /app\nCOPY b.html /app", &["app/a.html=A", "app/b.html=B"]),
         ("COPY a.html /srv/\nCOPY b.html /srv", &["srv/a.html=A", "srv/b.html=B"]),
         ("COPY <<EOF /note\nhello $P \\$x \"q\"\nEOF", &["note=hello  $x \"q\"\n"]),
         ("COPY <<'EOF' /note\nhello $P\nEOF", &["note=hello $P\n"]),
@@ -221,6 +239,96 @@ fn copy_puts_files_where_docker_puts_them() {
         let built =
             bench.dockerfile(&format!("FROM scratch\n{line}\n")).unwrap_or_else(|e| panic!("{line}: {}", told(&e)));
         assert_eq!(bench.files(&built), want, "{line}");
+    }
+}
+
+#[test]
+fn a_workdir_is_a_folder_of_the_image() {
+    let bench = Workbench::new();
+    let built =
+        bench.dockerfile("FROM scratch AS a\nWORKDIR /data\nFROM scratch\nCOPY --from=a /data /data\n").unwrap();
+    assert_eq!(bench.modes(&built), ["data/ 755"]);
+    bench.put("links/opt/app/x", "X");
+    symlink("opt/app", bench.context().join("links/app")).unwrap();
+    let built = bench.dockerfile("FROM scratch\nCOPY links /\nWORKDIR /app\nWORKDIR logs\nWORKDIR /\n").unwrap();
+    assert_eq!(built.layers.len(), 2, "one for a folder that is there already would be for nothing");
+    assert_eq!(bench.modes(&built)[3..], ["opt/ 755", "opt/app/ 755", "opt/app/logs/ 755"]);
+    assert_eq!(bench.config(&built).working_dir.unwrap(), "/");
+    let error = bench.dockerfile("FROM scratch\nCOPY links/opt/app/x /x\nWORKDIR /x/y\n").unwrap_err();
+    assert_eq!(error.to_string(), "`Dockerfile`, line 3: `/x` is a file already, and no folder can take its place");
+}
+
+/// A copy that hid what is below it would take programs away that the base has.
+#[test]
+fn what_is_there_already_does_not_vanish_behind_a_copy() {
+    let bench = Workbench::new();
+    bench.put("base/usr/bin/sh", "SH").put("rootfs/bin/extra", "E").put("x", "X").put("d/y", "Y").put("file/bin", "F");
+    symlink("usr/bin", bench.context().join("base/bin")).unwrap();
+    fs::create_dir(bench.context().join("link")).unwrap();
+    symlink("elsewhere", bench.context().join("link/usr")).unwrap();
+    bench.put("Dockerfile", "FROM scratch\nCOPY base /\nCOPY x /x\n");
+    bench.build_with(|input| input.tags = vec!["base".parse().unwrap()]).unwrap();
+    for from in ["FROM base\n", "FROM scratch\nCOPY base /\nCOPY x /x\n"] {
+        let below = ["bin->usr/bin", "usr/bin/sh=SH", "x=X"];
+        for (line, want) in [
+            ("COPY rootfs/ /", &["usr/bin/extra=E"][..]),
+            ("COPY rootfs/bin /bin/", &["usr/bin/extra=E"]),
+            ("COPY x /bin/", &["usr/bin/x=X"]),
+            ("COPY x /bin/deep/", &["usr/bin/deep/x=X"]),
+            ("COPY file/ /", &["bin=F"]), // a file takes the place of a link
+        ] {
+            let built = bench.dockerfile(&format!("{from}{line}\n")).unwrap_or_else(|e| panic!("{line}: {}", told(&e)));
+            assert_eq!(bench.files(&built), [&below, want].concat(), "{from}{line}");
+        }
+        for (line, want) in [
+            ("COPY x /x/y", "`/x` is a file already, and no folder can take its place"),
+            ("COPY d /x", "`/x` is a file already, and no folder can take its place"),
+            ("COPY x d /x/", "`/x` is a file already, and no folder can take its place"),
+            ("COPY <<E /x/y\nE", "`/x` is a file already, and no folder can take its place"),
+            ("COPY link /", "`/usr` is a folder already, and no file can take its place"),
+            ("COPY <<E /bin\nE", "`/usr/bin` is a folder already, and no file can take its place"),
+        ] {
+            let error = bench.dockerfile(&format!("{from}{line}\n")).expect_err(line).to_string();
+            assert!(error.ends_with(want), "{from}{line}: {error}");
+        }
+    }
+}
+
+#[test]
+fn modes_are_those_of_the_image_or_archive_and_in_a_context_only_whether_a_file_runs() {
+    let bench = Workbench::new();
+    bench.put("k", "K").put("d/x", "X").put("d/e/y", "Y");
+    let mut tar = Vec::new();
+    for (path, kind, mode, bytes) in [
+        ("etc/", b'5', 0o700, ""),
+        ("etc/shadow", b'0', 0o600, "SHADOW"),
+        ("tmp/", b'5', 0o1777, ""),
+        ("bin/su", b'0', 0o4755, "SU"),
+    ] {
+        crate::tarball::headers(&mut tar, path, kind, mode, bytes.len() as u64, "", 0).unwrap();
+        tar.extend(bytes.as_bytes());
+        tar.resize(tar.len().next_multiple_of(512), 0);
+    }
+    tar.extend([0; 1024]);
+    bench.put("rootfs.tar", tar);
+    for (lines, want) in [
+        ("COPY --chmod=700 d/x /x", &["x 700"][..]),
+        ("COPY --chmod=640 d /srv", &["srv/ 640", "srv/e/ 640", "srv/e/y 640", "srv/x 640"]),
+        ("COPY d /srv", &["srv/ 755", "srv/e/ 755", "srv/e/y 644", "srv/x 644"]),
+        ("ADD rootfs.tar /", &["bin/ 755", "bin/su 4755", "etc/ 700", "etc/shadow 600", "tmp/ 1777"]),
+        // An image's index knows no setuid: nothing here would honour it.
+        ("COPY --from=a / /", &["bin/ 755", "bin/su 755", "etc/ 700", "etc/shadow 600", "k 600", "tmp/ 1777"]),
+        ("COPY --from=a /k /x", &["x 600"]),
+        ("COPY --from=a --chmod=444 /k /x", &["x 444"]),
+        ("WORKDIR /tmp\nCOPY --from=a /tmp /tmp", &["tmp/ 755", "tmp/ 755"]), // a folder that is there stays as it is
+        (
+            "WORKDIR /tmp\nADD rootfs.tar /",
+            &["tmp/ 755", "bin/ 755", "bin/su 4755", "etc/ 700", "etc/shadow 600", "tmp/ 1777"],
+        ),
+    ] {
+        let first = "FROM scratch AS a\nCOPY --chmod=600 k /\nADD rootfs.tar /\nFROM scratch\n";
+        let built = bench.dockerfile(&format!("{first}{lines}\n")).unwrap_or_else(|e| panic!("{lines}: {}", told(&e)));
+        assert_eq!(bench.modes(&built), want, "{lines}");
     }
 }
 
