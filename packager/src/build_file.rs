@@ -182,7 +182,7 @@ fn missing(file: &str, path: &str, context: &Context) -> Error {
         line: None,
         source_path: path.to_owned(),
         tree: format!("the build context `{}`", context.path().display()),
-        ignored: context.is_ignored(path),
+        ignored: context.leaves_out(path),
     }
 }
 

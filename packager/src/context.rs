@@ -37,6 +37,8 @@ pub(crate) enum Found {
 const ENTRIES_MAX: usize = 500_000;
 /// Deeper trees are loops or attacks; an image refuses them too.
 const DEPTH_MAX: usize = 256;
+/// As many links as Linux follows.
+pub(crate) const LINKS_MAX: usize = 40;
 /// 8192 long lines.
 const IGNORE_BYTES_MAX: u64 = 1 << 20;
 
@@ -68,6 +70,13 @@ impl Context {
 
     /// What is at `path`, unless it is ignored.
     pub(crate) fn find(&self, path: &str) -> Result<Option<Found>, Error> {
+        match self.resolve(path)? {
+            Some(path) => self.find_resolved(&path),
+            None => Ok(None),
+        }
+    }
+
+    fn find_resolved(&self, path: &str) -> Result<Option<Found>, Error> {
         if self.is_ignored(path) && self.ignore.is_final() {
             return Ok(None);
         }
@@ -86,8 +95,57 @@ impl Context {
         }
     }
 
-    pub(crate) fn is_ignored(&self, path: &str) -> bool {
+    fn is_ignored(&self, path: &str) -> bool {
         !path.is_empty() && self.ignore.ignores(path)
+    }
+
+    /// Whether `.dockerignore` is why [`Context::find`] does not find `path`.
+    pub(crate) fn leaves_out(&self, path: &str) -> bool {
+        std::fs::metadata(self.path.join(path)).is_ok()
+    }
+
+    /// What `path` leads to, as a path without links: only by this one can `.dockerignore` say whether it is there. `None`
+    /// where nothing is, or where an ignored link stands on the way.
+    fn resolve(&self, path: &str) -> Result<Option<String>, Error> {
+        let parts = |text: &str| -> Vec<String> {
+            text.split('/').rev().filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect()
+        };
+        let (mut here, mut ahead, mut links) = (String::new(), parts(path), 0);
+        while let Some(part) = ahead.pop() {
+            if part == ".." {
+                match (here.is_empty(), here.rfind('/')) {
+                    (true, _) => return Err(self.failed(path, Errno::XDEV)),
+                    (false, end) => here.truncate(end.unwrap_or(0)),
+                }
+                continue;
+            }
+            let next = joined(&here, &part);
+            match self.link(&next) {
+                Ok(None) => here = next,
+                Ok(Some(_)) if self.is_ignored(&next) => return Ok(None),
+                Ok(Some(target)) if target.starts_with('/') => return Err(self.failed(path, Errno::XDEV)),
+                Ok(Some(_)) if links == LINKS_MAX => return Err(self.failed(path, Errno::LOOP)),
+                Ok(Some(target)) => {
+                    links += 1;
+                    ahead.extend(parts(&target));
+                }
+                Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+                Err(errno) => return Err(self.failed(path, errno)),
+            }
+        }
+        Ok(Some(here))
+    }
+
+    /// Where the link at `path` leads; `None` for everything else.
+    fn link(&self, path: &str) -> Result<Option<String>, Errno> {
+        let fd = self.open_at(path, OFlags::PATH | OFlags::NOFOLLOW)?;
+        match FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode) {
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(&fd, "", Vec::new())?;
+                target.into_string().map(Some).map_err(|_| Errno::ILSEQ)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Every path that `pattern` describes, sorted.
@@ -110,14 +168,15 @@ impl Context {
     /// What is at `path`, and everything below it, by its path relative to `path`. Sorted within each folder.
     pub(crate) fn walk(&self, path: &str) -> Result<Vec<(String, Item)>, Error> {
         let mut all = Vec::new();
-        match self.find(path)? {
+        let Some(path) = self.resolve(path)? else { return Ok(all) };
+        match self.find_resolved(&path)? {
             None => return Ok(all),
-            Some(Found::File) => all.push((String::new(), self.file(path)?)),
+            Some(Found::File) => all.push((String::new(), self.file(&path)?)),
             Some(Found::Folder) => {
                 all.push((String::new(), Item::Folder { mode: MODE_EXECUTABLE }));
-                let folder = self.open_at(path, OFlags::RDONLY | OFlags::DIRECTORY);
-                let folder = folder.map_err(|errno| self.failed(path, errno))?;
-                self.walk_folder(folder, path, "", 1, &mut all)?;
+                let folder = self.open_at(&path, OFlags::RDONLY | OFlags::DIRECTORY);
+                let folder = folder.map_err(|errno| self.failed(&path, errno))?;
+                self.walk_folder(folder, &path, "", 1, &mut all)?;
             }
         }
         Ok(all)
@@ -187,26 +246,32 @@ impl Context {
 
     /// The file at `path`, links followed as long as they stay inside.
     pub(crate) fn file(&self, path: &str) -> Result<Item, Error> {
-        let fd = self.open_at(path, OFlags::PATH).map_err(|errno| self.failed(path, errno))?;
-        let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed(path, errno))?;
-        Ok(file_item(path.to_owned(), &stat))
+        let path = self.resolve(path)?.ok_or_else(|| self.failed(path, Errno::NOENT))?;
+        let fd = self.open_at(&path, OFlags::PATH).map_err(|errno| self.failed(&path, errno))?;
+        let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed(&path, errno))?;
+        Ok(file_item(path, &stat))
     }
 
     /// Opens a file as it was when it was found.
     pub(crate) fn open_file(&self, wanted: &ContextFile) -> Result<File, Error> {
         let path = &wanted.path;
         // Not blocking: what was a file a moment ago may be a pipe now.
-        let fd = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK).map_err(|errno| self.failed(path, errno))?;
+        let changed = || wrong(path, "changed while the image was built");
+        let fd = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK).map_err(|errno| match errno {
+            Errno::LOOP => changed(), // a link stands where there was none
+            errno => self.failed(path, errno),
+        })?;
         let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed(path, errno))?;
         match Stat::of(&stat) == wanted.stat {
             true => Ok(File::from(fd)),
-            false => Err(wrong(path, "changed while the image was built")),
+            false => Err(changed()),
         }
     }
 
     /// The bytes of a small file, if there is one.
     pub(crate) fn read_if_there(&self, path: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {
-        let fd = match self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK) {
+        let followed = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let fd = match self.open_as(path, OFlags::RDONLY | OFlags::NONBLOCK, followed) {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(errno) => return Err(self.failed(path, errno)),
@@ -220,9 +285,13 @@ impl Context {
         }
     }
 
+    /// Opens what [`Context::resolve`] found.
     fn open_at(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        self.open_as(path, flags, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+    }
+
+    fn open_as(&self, path: &str, flags: OFlags, resolve: ResolveFlags) -> Result<OwnedFd, Errno> {
         let path = if path.is_empty() { "." } else { path };
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         rustix::io::retry_on_intr(|| {
             rustix::fs::openat2(&self.root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
         })

@@ -202,8 +202,7 @@ impl From<'_> {
         let (tree, ignored) = match self {
             Self::Context(context) => {
                 let path = normal_source(source).unwrap_or_default();
-                let there = std::fs::symlink_metadata(context.path().join(&path)).is_ok();
-                (format!("the build context `{}`", context.path().display()), there && context.is_ignored(&path))
+                (format!("the build context `{}`", context.path().display()), context.leaves_out(&path))
             }
             Self::Tree { name, .. } => (format!("`{name}`"), false),
         };

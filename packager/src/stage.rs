@@ -8,7 +8,7 @@ use spec::{Descriptor, Digest, ExecutionConfig, Reference};
 
 use crate::{
     cache::Cache,
-    context::joined,
+    context::{LINKS_MAX, joined},
     error::Error,
     items::{Item, Items, MODE_EXECUTABLE, Origin, Source},
     layout::Layout,
@@ -82,9 +82,6 @@ impl<'a> At<'a> {
         }
     }
 }
-
-/// As many links as Linux follows.
-const LINKS_MAX: usize = 40;
 
 impl Base {
     pub(crate) fn scratch() -> Self {

@@ -448,6 +448,47 @@ fn no_link_leads_out_of_the_context() {
     assert_eq!(bench.files(&built), ["d/link->/etc/hosts"]);
 }
 
+/// What `.dockerignore` names is not there, by whichever way one asks for it.
+#[test]
+fn no_link_leads_to_what_is_ignored() {
+    let bench = Workbench::new();
+    bench.put("secret/key", "SECRET").put("d/key", "SECRET").put("d/open", "O").put("other/x", "X");
+    for (link, target) in [
+        ("to-file", "d/key"),
+        ("to-folder", "secret"),
+        ("chain", "to-file"),
+        ("through", "hidden-link"),
+        ("hidden-link", "d/open"),
+        ("to-d", "other/../d"),
+        ("other/up", "../secret"),
+    ] {
+        symlink(target, bench.context().join(link)).unwrap();
+    }
+    for ignored in ["secret\nd/key\nhidden-link\n", "secret\nd/key\nhidden-link\n!other\n"] {
+        bench.put(".dockerignore", ignored);
+        let sources = ["to-file", "chain", "to-folder/key", "through", "hidden-link", "to-d/key", "to-d/k*"];
+        for source in sources.into_iter().chain(["other/up/key", "other/u*/key", "to-folder/k*", "to-folder/*"]) {
+            let error = bench.dockerfile(&format!("FROM scratch\nCOPY {source} /x/\n")).expect_err(source);
+            assert!(matches!(error, Error::CopyMissing { .. }), "{source}: {}", told(&error));
+        }
+        let error = bench.dockerfile("FROM scratch\nCOPY to-file /x\n").unwrap_err();
+        assert_eq!(error.hint().unwrap(), "`.dockerignore` leaves it out: add a line with `!` and its name");
+        for (source, want) in [
+            ("to-d", &["x/open=O"][..]),
+            ("to-d/*", &["x/open=O"]),
+            ("other", &["x/up->../secret", "x/x=X"]), // a link in a folder stays a link
+            ("other/../d/open", &["x/open=O"]),
+        ] {
+            let built = bench.dockerfile(&format!("FROM scratch\nCOPY {source} /x/\n")).unwrap();
+            assert_eq!(bench.files(&built), want, "{source}");
+        }
+        bench.put("margay.toml", "[files]\n\"/x\" = \"to-file\"\n").put("app.wasm", wasm());
+        let error = bench.build().unwrap_err();
+        assert!(matches!(error, Error::CopyMissing { ignored: true, .. }), "{}", told(&error));
+        fs::remove_file(bench.context().join("margay.toml")).unwrap();
+    }
+}
+
 #[test]
 fn stages_and_images_can_be_copied_from() {
     let bench = Workbench::new();
