@@ -10,7 +10,7 @@ use parse_dockerfile::{
     ArgInstruction, Command, Dockerfile, Flag, HealthcheckArguments, Instruction, JsonOrStringArray, Source as Written,
     UnescapedString,
 };
-use spec::{HealthCheck, Platform, Reference};
+use spec::{Descriptor, HealthCheck, Platform, Reference};
 
 use crate::{
     cache::Cache,
@@ -22,6 +22,7 @@ use crate::{
     layout::Layout,
     spool::Spool,
     stage::{Added, Stage},
+    variables::{Variables, is_for, parse_platform, platform_args, platform_name},
 };
 
 /// Everything that reading a Dockerfile needs to know.
@@ -82,7 +83,7 @@ pub(crate) fn read(input: &Input<'_>, spool: &mut Spool<'_>) -> Result<Read, Err
         let stage = reader.carry_out_stage(number, spool)?;
         reader.done.borrow_mut().insert(number, Rc::new(stage));
     }
-    let stage = Stage::clone(&*reader.stage(last)?);
+    let stage = reader.stage(last)?.stage.clone();
     let mut notes: Vec<String> = reader.notes.into_inner();
     let used = reader.used_args.into_inner();
     notes.extend(
@@ -102,15 +103,22 @@ struct Reader<'a, 't> {
     notes: RefCell<Vec<String>>,
     used_args: RefCell<BTreeSet<String>>,
     /// Stages that were carried out.
-    done: RefCell<BTreeMap<usize, Rc<Stage>>>,
+    done: RefCell<BTreeMap<usize, Rc<Running>>>,
 }
 
-/// What is known while one stage is read.
+/// What is known while one stage is read, and to those that are made from it.
+#[derive(Clone)]
 struct Running {
     stage: Stage,
-    args: BTreeMap<String, String>,
+    variables: Variables,
     /// CMD of this stage stays when ENTRYPOINT is set; that of its base does not.
     own_cmd: bool,
+}
+
+impl Running {
+    fn on(base: Stage) -> Self {
+        Self { variables: Variables::of_env(&base.config.env), stage: base, own_cmd: false }
+    }
 }
 
 impl Reader<'_, '_> {
@@ -140,7 +148,7 @@ impl Reader<'_, '_> {
             if !needed.contains(&number) {
                 continue;
             }
-            let image = self.expanded(&stages[number].from.image, &|name| globals.get(name).cloned())?;
+            let image = self.expanded(&stages[number].from.image, &|name| globals.value(name))?;
             needed.extend(self.stage_number(&image, number));
             for instruction in stages[number].instructions {
                 let Instruction::Copy(copy) = instruction else { continue };
@@ -152,63 +160,83 @@ impl Reader<'_, '_> {
         Ok(needed)
     }
 
-    fn stage(&self, number: usize) -> Result<Rc<Stage>, Error> {
+    fn stage(&self, number: usize) -> Result<Rc<Running>, Error> {
         let done = self.done.borrow().get(&number).cloned();
         done.ok_or_else(|| self.wrong(0, "a stage is used before it is made".to_owned()))
     }
 
-    fn carry_out_stage(&self, number: usize, spool: &mut Spool<'_>) -> Result<Stage, Error> {
+    fn carry_out_stage(&self, number: usize, spool: &mut Spool<'_>) -> Result<Running, Error> {
         let Some(stage) = self.parsed.stages().nth(number) else {
             return Err(self.wrong(0, "it has no such stage".to_owned()));
         };
-        let at = stage.from.from.span.start;
         let globals = self.global_args()?;
-        let image = self.expanded(&stage.from.image, &|name| globals.get(name).cloned())?;
-        for flag in &stage.from.options {
-            self.note(at, format!("FROM --{} is ignored: what an image is for, its program decides", flag.name.value));
-        }
-        let base = match self.stage_number(&image, number) {
-            Some(earlier) => Stage::clone(&*self.stage(earlier)?),
-            None if image == "scratch" => Stage::scratch(),
-            None => self.base_image(&image, at)?,
+        let image = self.expanded(&stage.from.image, &|name| globals.value(name))?;
+        let platform = self.platform_asked_for(stage.from, &globals)?;
+        let mut running = match self.stage_number(&image, number) {
+            Some(earlier) => Running { own_cmd: false, ..Running::clone(&*self.stage(earlier)?) },
+            None => {
+                let at = stage.from.from.span.start;
+                let scratch = image == "scratch";
+                Running::on(if scratch { Stage::scratch() } else { self.base_image(&image, platform.as_ref(), at)? })
+            }
         };
-        let mut running = Running { stage: base, args: BTreeMap::new(), own_cmd: false };
         for instruction in stage.instructions {
             self.carry_out(&mut running, instruction, number, &globals, spool)?;
         }
-        Ok(running.stage)
+        Ok(running)
     }
 
-    /// The ARGs in front of the first FROM.
-    fn global_args(&self) -> Result<BTreeMap<String, String>, Error> {
-        let mut args = BTreeMap::new();
-        for arg in self.parsed.global_args() {
-            self.arg(arg, &mut args, &BTreeMap::new())?;
-        }
-        Ok(args)
-    }
-
-    fn arg(
+    /// What `FROM --platform` asks for.
+    fn platform_asked_for(
         &self,
-        arg: &ArgInstruction<'_>,
-        args: &mut BTreeMap<String, String>,
-        globals: &BTreeMap<String, String>,
-    ) -> Result<(), Error> {
+        from: &parse_dockerfile::FromInstruction<'_>,
+        globals: &Variables,
+    ) -> Result<Option<Platform>, Error> {
+        let mut platform = None;
+        for flag in &from.options {
+            let (name, at) = (&*flag.name.value, flag.span().start);
+            let Some(text) = flag.value.as_ref().filter(|_| name == "platform") else {
+                return Err(self.wrong(at, format!("FROM has no `--{name}`: it has `--platform=linux/amd64`")));
+            };
+            let text = self.expanded(text, &|name| globals.value(name))?;
+            platform = Some(parse_platform(&text).map_err(|why| self.wrong(at, why))?);
+        }
+        Ok(platform)
+    }
+
+    /// The ARGs in front of the first FROM, and those that are there without being declared.
+    fn global_args(&self) -> Result<Variables, Error> {
+        let mut globals = Variables::default();
+        for (name, value) in self.input.native.first().map(platform_args).unwrap_or_default() {
+            let given = self.input.args.get(&name).inspect(|_| self.uses_arg(&name)).cloned();
+            globals.args.insert(name, given.unwrap_or(value));
+        }
+        for arg in self.parsed.global_args() {
+            self.arg(arg, &mut globals, &Variables::default())?;
+        }
+        Ok(globals)
+    }
+
+    fn arg(&self, arg: &ArgInstruction<'_>, variables: &mut Variables, globals: &Variables) -> Result<(), Error> {
         let at = arg.arg.span.start;
         for word in words(&arg.arguments.value) {
             let (name, default) = word.split_once('=').map_or((word, None), |(name, default)| (name, Some(default)));
-            let default = default.map(|text| expand(text, &|name| args.get(name).cloned()));
+            let default = default.map(|text| expand(text, &|name| variables.value(name)));
             let default = default.transpose().map_err(|why| self.wrong(at, why))?;
-            self.used_args.borrow_mut().insert(name.to_owned());
+            self.uses_arg(name);
             let given = self.input.args.get(name).cloned();
-            if let Some(value) = given.or(default).or_else(|| globals.get(name).cloned()) {
-                args.insert(name.to_owned(), value);
+            if let Some(value) = given.or(default).or_else(|| globals.value(name)) {
+                variables.args.insert(name.to_owned(), value);
             }
         }
         Ok(())
     }
 
-    fn base_image(&self, image: &str, at: usize) -> Result<Stage, Error> {
+    fn uses_arg(&self, name: &str) {
+        self.used_args.borrow_mut().insert(name.to_owned());
+    }
+
+    fn base_image(&self, image: &str, platform: Option<&Platform>, at: usize) -> Result<Stage, Error> {
         let Input { layout, cache, native, .. } = self.input;
         let reference: Reference =
             image.parse().map_err(|error: spec::ParseError| self.wrong(at, error.to_string()))?;
@@ -216,8 +244,21 @@ impl Reader<'_, '_> {
             let folder = self.folder_beside(&reference);
             return Err(Error::NoBase { file: self.input.file.clone(), line: self.line(at), image: reference, folder });
         };
-        let manifest = layout.choose(&descriptor, native)?;
-        Stage::from_image(layout, cache, &reference, &layout.plan(&manifest)?)
+        let mut wanted = None;
+        if let Some(platform) = platform {
+            let is_wanted = |entry: &Descriptor| entry.platform.as_ref().is_some_and(|own| is_for(own, platform));
+            wanted = layout.manifests(&descriptor)?.into_iter().map(|(entry, _)| entry).find(is_wanted);
+        }
+        let manifest = match wanted {
+            Some(manifest) => manifest,
+            None => layout.choose(&descriptor, native)?,
+        };
+        let plan = layout.plan(&manifest)?;
+        if let Some(platform) = platform.filter(|platform| !is_for(&plan.platform, platform)) {
+            let (asked, there) = (platform_name(platform), platform_name(&plan.platform));
+            self.note(at, format!("FROM --platform={asked} is ignored: the local `{reference}` is for {there}"));
+        }
+        Stage::from_image(layout, cache, &reference, &plan)
     }
 
     /// A folder of the same name beside the build context, from which the missing image could be built.
@@ -239,21 +280,27 @@ impl Reader<'_, '_> {
         running: &mut Running,
         instruction: &Instruction<'_>,
         number: usize,
-        globals: &BTreeMap<String, String>,
+        globals: &Variables,
         spool: &mut Spool<'_>,
     ) -> Result<(), Error> {
-        let env: BTreeMap<String, String> = environment(&running.stage.config.env);
-        let args = running.args.clone();
-        let value = |name: &str| env.get(name).or_else(|| args.get(name)).cloned();
+        let Running { stage, variables, own_cmd } = running;
+        let value = |name: &str| variables.value(name);
         match instruction {
-            Instruction::Arg(arg) => self.arg(arg, &mut running.args, globals)?,
+            Instruction::Arg(arg) => self.arg(arg, variables, globals)?,
+            Instruction::Env(env) => {
+                let at = env.env.span.start;
+                for (name, text) in pairs(&env.arguments.value, &value).map_err(|why| self.wrong(at, why))? {
+                    set_env(stage.config.env.get_or_insert_default(), &name, &text);
+                    variables.env.insert(name, text);
+                }
+            }
             Instruction::Copy(copy) => {
                 let at = copy.copy.span.start;
-                self.copy(&mut running.stage, "COPY", at, &copy.options, &copy.src, &copy.dest, number, &value, spool)?;
+                self.copy(stage, "COPY", at, &copy.options, &copy.src, &copy.dest, number, &value, spool)?;
             }
             Instruction::Add(add) => {
                 let at = add.add.span.start;
-                self.copy(&mut running.stage, "ADD", at, &add.options, &add.src, &add.dest, number, &value, spool)?;
+                self.copy(stage, "ADD", at, &add.options, &add.src, &add.dest, number, &value, spool)?;
             }
             Instruction::Run(run) => {
                 let line = self.line(run.run.span.start);
@@ -270,7 +317,7 @@ impl Reader<'_, '_> {
                 let why = "MAINTAINER is ignored: use LABEL org.opencontainers.image.authors".to_owned();
                 self.note(maintainer.maintainer.span.start, why);
             }
-            other => self.configure(running, other, &value)?,
+            other => self.configure(stage, own_cmd, other, &value)?,
         }
         Ok(())
     }
@@ -278,20 +325,14 @@ impl Reader<'_, '_> {
     /// An instruction that changes how the image is run, and brings no files.
     fn configure(
         &self,
-        running: &mut Running,
+        stage: &mut Stage,
+        own_cmd: &mut bool,
         instruction: &Instruction<'_>,
         value: &dyn Fn(&str) -> Option<String>,
     ) -> Result<(), Error> {
-        let Running { stage, own_cmd, .. } = running;
         let word = |text: &UnescapedString<'_>| self.expanded(text, value);
         let config = &mut stage.config;
         match instruction {
-            Instruction::Env(env) => {
-                let at = env.env.span.start;
-                for (name, text) in pairs(&env.arguments.value, value).map_err(|why| self.wrong(at, why))? {
-                    set_env(config.env.get_or_insert_default(), &name, &text);
-                }
-            }
             Instruction::Label(label) => {
                 let at = label.label.span.start;
                 for (name, mut text) in pairs(&label.arguments.value, value).map_err(|why| self.wrong(at, why))? {
@@ -394,9 +435,9 @@ impl Reader<'_, '_> {
                     Some(name) => {
                         other = match self.stage_number(name, number) {
                             Some(earlier) => self.stage(earlier)?,
-                            None => Rc::new(self.base_image(name, at)?),
+                            None => Rc::new(Running::on(self.base_image(name, None, at)?)),
                         };
-                        From::Tree { tree: other.tree()?, name: name.clone() }
+                        From::Tree { tree: other.stage.tree()?, name: name.clone() }
                     }
                 };
                 let (sources, destination, unpack) = (paths.as_slice(), destination.as_str(), keyword == "ADD");
@@ -555,11 +596,6 @@ fn command(command: &Command<'_>) -> (Vec<String>, bool) {
         Command::Shell(line) => (vec!["/bin/sh".to_owned(), "-c".to_owned(), line.value.trim().to_owned()], true),
         _ => (Vec::new(), false),
     }
-}
-
-fn environment(lines: &Option<Vec<String>>) -> BTreeMap<String, String> {
-    let pairs = lines.iter().flatten().filter_map(|line| line.split_once('='));
-    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// One canonical line each.

@@ -14,6 +14,7 @@ mod context; // the folder that a build may read, and nothing outside of it
 mod items; // what a layer will hold, before it has bytes
 
 mod expand; // variables and quotes
+mod variables; // what a name stands for
 mod stage; // an image in the making
 mod copy; // COPY and ADD
 mod dockerfile; // a Dockerfile, carried out into a stage

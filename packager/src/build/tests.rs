@@ -527,6 +527,72 @@ fn a_build_argument_is_used_or_named() {
 }
 
 #[test]
+fn a_name_stands_for_what_docker_takes_it_for() {
+    let host = host_platforms().remove(0);
+    let (os, arch, platform) = (&host.os, &host.architecture, format!("{}/{}", host.os, host.architecture));
+    for (lines, want) in [
+        ("FROM scratch\nENV A=1\nARG B=$A\nENV C=$B\n", "A=1 C=1"),
+        ("FROM scratch\nARG A=1\nENV B=$A\nARG A=2\nENV C=$A\n", "B=1 C=2"),
+        ("FROM scratch\nENV A=1\nARG A=2\nENV B=$A\n", "A=1 B=1"), // ENV wins
+        ("FROM scratch\nENV A=1\nENV A=2 B=$A\n", "A=2 B=1"),
+        ("ARG A=1\nFROM scratch\nENV B=$A\n", "B="),
+        ("ARG A=1\nFROM scratch\nARG A\nENV B=$A\n", "B=1"),
+        ("ARG A=1\nFROM scratch\nARG A=2\nENV B=$A\n", "B=2"),
+        ("FROM scratch AS a\nARG A=1\nFROM scratch\nENV B=$A\n", "B="),
+        ("FROM scratch AS a\nARG A=1\nFROM a\nENV B=$A\n", "B=1"),
+        ("FROM scratch AS a\nARG A=1\nFROM a AS b\nFROM b\nARG A\nENV B=$A\n", "B=1"),
+        ("FROM scratch\nENV A=$TARGETARCH\n", "A="),
+        ("FROM scratch\nARG TARGETARCH\nENV A=$TARGETARCH\n", &format!("A={arch}")),
+        ("FROM scratch\nARG TARGETARCH=x\nENV A=$TARGETARCH\n", "A=x"),
+        ("FROM scratch\nARG GIVEN\nENV A=$GIVEN\n", "A=yes"),
+        ("FROM scratch\nARG BUILDOS\nENV A=$BUILDOS\n", "A=given"),
+        (
+            "FROM --platform=$BUILDPLATFORM scratch\nARG TARGETPLATFORM TARGETOS TARGETVARIANT BUILDPLATFORM\n\
+             ENV A=$TARGETPLATFORM B=$TARGETOS C=<$TARGETVARIANT> D=$BUILDPLATFORM\n",
+            &format!("A={platform} B={os} C=<> D={platform}"),
+        ),
+    ] {
+        let bench = Workbench::new();
+        bench.put("Dockerfile", lines);
+        let args = [("GIVEN", "yes"), ("BUILDOS", "given")].map(|(name, value)| (name.into(), value.into()));
+        let built =
+            bench.build_with(|input| input.args = args.into()).unwrap_or_else(|e| panic!("{lines}: {}", told(&e)));
+        assert_eq!(bench.config(&built).env.unwrap().join(" "), want, "{lines}");
+    }
+    for (lines, want) in [
+        ("FROM --platform=$NONE scratch\n", "`` is not a platform like linux/amd64"),
+        ("FROM --platform=a/b/c/d scratch\n", "`a/b/c/d` is not a platform like linux/amd64"),
+        ("FROM --os=linux scratch\n", "FROM has no `--os`: it has `--platform=linux/amd64`"),
+    ] {
+        let error = Workbench::new().dockerfile(lines).expect_err(lines).to_string();
+        assert_eq!(error, format!("`Dockerfile`, line 1: {want}"), "{lines}");
+    }
+}
+
+#[test]
+fn from_takes_the_platform_that_it_asks_for_where_there_is_a_choice() {
+    let bench = Workbench::new();
+    let mut elf = vec![0; 64];
+    elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    elf[18] = 0x3e;
+    bench.put("api.wasm", wasm()).put("api", &elf);
+    bench.put("margay.toml", "name = \"api\"\n[native]\nlinux-amd64 = \"api\"\n");
+    bench.build().unwrap();
+    fs::remove_file(bench.context().join("margay.toml")).unwrap();
+    let note = "line 1: FROM --platform=linux/s390x is ignored: the local `api:latest` is for wasi/wasm";
+    for (platform, want, notes) in
+        [("linux/amd64", "amd64", &[][..]), ("wasi/wasm", "wasm", &[]), ("linux/s390x", "wasm", &[note])]
+    {
+        let built = bench.dockerfile(&format!("FROM --platform={platform} api\nENV A=1\n")).unwrap();
+        assert_eq!(
+            (built.platforms[0].architecture.as_str(), built.notes.as_slice()),
+            (want, &notes.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()[..]),
+            "{platform}"
+        );
+    }
+}
+
+#[test]
 fn every_other_instruction_lands_in_the_config() {
     let bench = Workbench::new();
     let built = bench
