@@ -9,7 +9,7 @@ use crate::{
     dockerfile::wants_text,
     error::Error,
     items::{Item, Items, Source},
-    layout::Layout,
+    layout::{DOCUMENT_BYTES_MAX, Layout},
     program::{self, Found},
     spool::Spool,
     stage::{Added, Stage},
@@ -159,6 +159,13 @@ impl Assembly<'_> {
 
     fn document(&self, media_type: &'static str, value: &impl Serialize) -> Result<Descriptor, Error> {
         let bytes = serde_json::to_vec(value).expect("our documents have string keys only");
+        if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
+            let why = format!(
+                "its variables, labels and other settings have {} bytes, and at most {DOCUMENT_BYTES_MAX} can be read again",
+                bytes.len()
+            );
+            return Err(Error::Program(image::Error::Budget { why }));
+        }
         self.layout.write_blob(&bytes)?;
         Ok(Descriptor::of(media_type, &bytes))
     }

@@ -41,6 +41,9 @@ impl std::convert::From<Error> for Failed {
     }
 }
 
+/// As many as a layer may have.
+pub(crate) const ITEMS_MAX: usize = 1_000_000;
+
 /// One source, found.
 struct Match {
     /// The last part of its path: its name in a destination folder.
@@ -59,6 +62,9 @@ pub(crate) fn copy(stage: &Stage, copy: &Copy<'_>, spool: &mut Spool<'_>) -> Res
             return Err(copy.from.missing(source));
         }
         matches.extend(found);
+        if matches.iter().map(|found: &Match| found.items.len()).sum::<usize>() > ITEMS_MAX {
+            return Err(Failed::Wrong(format!("it copies more than {ITEMS_MAX} files and folders")));
+        }
     }
     let workdir = stage.config.working_dir.as_deref().unwrap_or("/");
     let written = copy.destination;

@@ -1,5 +1,5 @@
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     rc::Rc,
@@ -15,9 +15,9 @@ use spec::{Descriptor, HealthCheck, Platform, Reference};
 use crate::{
     cache::Cache,
     context::Context,
-    copy::{self, Copy, Failed, From},
+    copy::{self, Copy, Failed, From, ITEMS_MAX},
     error::Error,
-    expand::{expand, pairs, words},
+    expand::{EXPANDED_BYTES_MAX, Expander, words},
     items::{Item, Items, MODE_EXECUTABLE, MODE_PLAIN, Source},
     layout::Layout,
     spool::Spool,
@@ -49,6 +49,18 @@ pub(crate) struct Read {
 pub(crate) const TEXT_BYTES_MAX: u64 = 4 << 20;
 /// A stage that needs a stage that needs …
 const STAGES_MAX: usize = 100;
+/// A hundred times what people write.
+const INSTRUCTIONS_MAX: usize = 10_000;
+/// As many as a program could be handed; each ENV looks through all of them.
+const VARIABLES_MAX: usize = 1000;
+/// Nobody reads more.
+const NOTES_MAX: usize = 100;
+/// As much of an instruction as people look at.
+const LINE_CHARS_MAX: usize = 200;
+/// A word of a hostile file can be as long as the file.
+const MESSAGE_CHARS_MAX: usize = 1000;
+/// No path that Linux opens is longer.
+const PATH_BYTES_MAX: usize = 4096;
 /// EXPOSE 1-65535 would make a config that nobody reads.
 const PORT_RANGE_MAX: u16 = 100;
 
@@ -58,7 +70,7 @@ pub(crate) fn read(input: &Input<'_>, spool: &mut Spool<'_>) -> Result<Read, Err
     let parsed = parse_dockerfile::parse(text).map_err(|error| {
         let line = Some(error.line()).filter(|line| *line > 0);
         let why = error.to_string();
-        let why = why.split(" at line ").next().unwrap_or_default().to_owned();
+        let why = shortened(why.split(" at line ").next().unwrap_or_default(), MESSAGE_CHARS_MAX);
         Error::BuildFile { file: input.file.clone(), line, why }
     })?;
     let reader = Reader {
@@ -67,9 +79,11 @@ pub(crate) fn read(input: &Input<'_>, spool: &mut Spool<'_>) -> Result<Read, Err
         parsed: &parsed,
         notes: RefCell::default(),
         used_args: RefCell::default(),
+        expanded_bytes_left: Cell::new(EXPANDED_BYTES_MAX),
+        items: Cell::default(),
         done: RefCell::default(),
     };
-    reader.check_stages()?;
+    reader.check_size()?;
     let stages: Vec<_> = parsed.stages().collect();
     let last = match input.target {
         None => stages.len() - 1,
@@ -102,6 +116,9 @@ struct Reader<'a, 't> {
     parsed: &'a Dockerfile<'t>,
     notes: RefCell<Vec<String>>,
     used_args: RefCell<BTreeSet<String>>,
+    expanded_bytes_left: Cell<usize>,
+    /// How many files and folders all stages hold.
+    items: Cell<usize>,
     /// Stages that were carried out.
     done: RefCell<BTreeMap<usize, Rc<Running>>>,
 }
@@ -122,11 +139,14 @@ impl Running {
 }
 
 impl Reader<'_, '_> {
-    fn check_stages(&self) -> Result<(), Error> {
-        let stages = self.parsed.stages();
-        match stages.len() > STAGES_MAX {
-            true => Err(self.wrong(0, format!("it has {} stages, at most {STAGES_MAX}", stages.len()))),
-            false => Ok(()),
+    fn check_size(&self) -> Result<(), Error> {
+        let sizes = [
+            ("stages", self.parsed.stages().len(), STAGES_MAX),
+            ("instructions", self.parsed.instructions.len(), INSTRUCTIONS_MAX),
+        ];
+        match sizes.into_iter().find(|(_, there, max)| there > max) {
+            Some((what, there, max)) => Err(self.wrong(0, format!("it has {there} {what}, at most {max}"))),
+            None => Ok(()),
         }
     }
 
@@ -148,7 +168,7 @@ impl Reader<'_, '_> {
             if !needed.contains(&number) {
                 continue;
             }
-            let image = self.expanded(&stages[number].from.image, &|name| globals.value(name))?;
+            let image = self.expanded(&stages[number].from.image, &self.expander(&|name| globals.value(name)))?;
             needed.extend(self.stage_number(&image, number));
             for instruction in stages[number].instructions {
                 let Instruction::Copy(copy) = instruction else { continue };
@@ -170,10 +190,15 @@ impl Reader<'_, '_> {
             return Err(self.wrong(0, "it has no such stage".to_owned()));
         };
         let globals = self.global_args()?;
-        let image = self.expanded(&stage.from.image, &|name| globals.value(name))?;
+        let image = self.expanded(&stage.from.image, &self.expander(&|name| globals.value(name)))?;
         let platform = self.platform_asked_for(stage.from, &globals)?;
         let mut running = match self.stage_number(&image, number) {
-            Some(earlier) => Running { own_cmd: false, ..Running::clone(&*self.stage(earlier)?) },
+            Some(earlier) => {
+                let parent = self.stage(earlier)?;
+                let items = parent.stage.added.iter().map(|added| added.items.0.len()).sum();
+                self.count(items, stage.from.from.span.start)?;
+                Running { own_cmd: false, ..Running::clone(&parent) }
+            }
             None => {
                 let at = stage.from.from.span.start;
                 let scratch = image == "scratch";
@@ -198,7 +223,7 @@ impl Reader<'_, '_> {
             let Some(text) = flag.value.as_ref().filter(|_| name == "platform") else {
                 return Err(self.wrong(at, format!("FROM has no `--{name}`: it has `--platform=linux/amd64`")));
             };
-            let text = self.expanded(text, &|name| globals.value(name))?;
+            let text = self.expanded(text, &self.expander(&|name| globals.value(name)))?;
             platform = Some(parse_platform(&text).map_err(|why| self.wrong(at, why))?);
         }
         Ok(platform)
@@ -221,7 +246,7 @@ impl Reader<'_, '_> {
         let at = arg.arg.span.start;
         for word in words(&arg.arguments.value) {
             let (name, default) = word.split_once('=').map_or((word, None), |(name, default)| (name, Some(default)));
-            let default = default.map(|text| expand(text, &|name| variables.value(name)));
+            let default = default.map(|text| self.expander(&|name| variables.value(name)).expand(text));
             let default = default.transpose().map_err(|why| self.wrong(at, why))?;
             self.uses_arg(name);
             let given = self.input.args.get(name).cloned();
@@ -285,22 +310,27 @@ impl Reader<'_, '_> {
     ) -> Result<(), Error> {
         let Running { stage, variables, own_cmd } = running;
         let value = |name: &str| variables.value(name);
+        let words = self.expander(&value);
         match instruction {
             Instruction::Arg(arg) => self.arg(arg, variables, globals)?,
             Instruction::Env(env) => {
                 let at = env.env.span.start;
-                for (name, text) in pairs(&env.arguments.value, &value).map_err(|why| self.wrong(at, why))? {
+                let pairs = words.pairs(&env.arguments.value).map_err(|why| self.wrong(at, why))?;
+                for (name, text) in pairs {
                     set_env(stage.config.env.get_or_insert_default(), &name, &text);
+                    if stage.config.env.as_ref().is_some_and(|lines| lines.len() > VARIABLES_MAX) {
+                        return Err(self.wrong(at, format!("the image has more than {VARIABLES_MAX} variables")));
+                    }
                     variables.env.insert(name, text);
                 }
             }
             Instruction::Copy(copy) => {
                 let at = copy.copy.span.start;
-                self.copy(stage, "COPY", at, &copy.options, &copy.src, &copy.dest, number, &value, spool)?;
+                self.copy(stage, "COPY", at, &copy.options, &copy.src, &copy.dest, number, &words, spool)?;
             }
             Instruction::Add(add) => {
                 let at = add.add.span.start;
-                self.copy(stage, "ADD", at, &add.options, &add.src, &add.dest, number, &value, spool)?;
+                self.copy(stage, "ADD", at, &add.options, &add.src, &add.dest, number, &words, spool)?;
             }
             Instruction::Run(run) => {
                 let line = self.line(run.run.span.start);
@@ -317,7 +347,7 @@ impl Reader<'_, '_> {
                 let why = "MAINTAINER is ignored: use LABEL org.opencontainers.image.authors".to_owned();
                 self.note(maintainer.maintainer.span.start, why);
             }
-            other => self.configure(stage, own_cmd, other, &value)?,
+            other => self.configure(stage, own_cmd, other, &words)?,
         }
         Ok(())
     }
@@ -328,14 +358,14 @@ impl Reader<'_, '_> {
         stage: &mut Stage,
         own_cmd: &mut bool,
         instruction: &Instruction<'_>,
-        value: &dyn Fn(&str) -> Option<String>,
+        words: &Expander<'_>,
     ) -> Result<(), Error> {
-        let word = |text: &UnescapedString<'_>| self.expanded(text, value);
+        let word = |text: &UnescapedString<'_>| self.expanded(text, words);
         let config = &mut stage.config;
         match instruction {
             Instruction::Label(label) => {
                 let at = label.label.span.start;
-                for (name, mut text) in pairs(&label.arguments.value, value).map_err(|why| self.wrong(at, why))? {
+                for (name, mut text) in words.pairs(&label.arguments.value).map_err(|why| self.wrong(at, why))? {
                     if name == image::WANTS_KEY {
                         let wants = image::parse_wants(&text).map_err(|error| self.wrong(at, error.to_string()))?;
                         text = wants_text(&wants);
@@ -348,12 +378,17 @@ impl Reader<'_, '_> {
                 let base = config.working_dir.as_deref().unwrap_or("/");
                 let path = if path.starts_with('/') { path } else { format!("{base}/{path}") };
                 let folder = normal_folder(&path);
+                if folder.len() > PATH_BYTES_MAX {
+                    let why = format!("`{}` is longer than any path", shortened(&folder, LINE_CHARS_MAX));
+                    return Err(self.wrong(workdir.workdir.span.start, why));
+                }
                 config.working_dir = Some(folder.clone());
                 // A layer of its own, as with Docker: what comes next may ask whether there is a folder.
                 let items = copy::put_at(stage, &folder, Item::Folder { mode: MODE_EXECUTABLE });
                 let items = items.map_err(|failed| self.failed(failed, workdir.workdir.span.start))?;
                 if !items.0.is_empty() {
-                    stage.added.push(Added { items, made_by: format!("WORKDIR {folder}") });
+                    let made_by = shortened(&format!("WORKDIR {folder}"), LINE_CHARS_MAX);
+                    self.add(stage, Added { items, made_by }, workdir.workdir.span.start)?;
                 }
             }
             Instruction::Entrypoint(entrypoint) => {
@@ -392,7 +427,7 @@ impl Reader<'_, '_> {
             }
             Instruction::Stopsignal(signal) => config.stop_signal = Some(word(&signal.arguments)?),
             Instruction::Healthcheck(check) => {
-                config.healthcheck = Some(self.healthcheck(&check.options, &check.arguments, value)?);
+                config.healthcheck = Some(self.healthcheck(&check.options, &check.arguments, words)?);
             }
             _ => return Err(self.wrong(0, "it has an instruction that is not known here".to_owned())),
         }
@@ -409,19 +444,22 @@ impl Reader<'_, '_> {
         sources: &[Written<'_>],
         destination: &UnescapedString<'_>,
         number: usize,
-        value: &dyn Fn(&str) -> Option<String>,
+        words: &Expander<'_>,
         spool: &mut Spool<'_>,
     ) -> Result<(), Error> {
-        let options = self.copy_options(keyword, at, options, value)?;
-        let destination = self.expanded(destination, value)?;
+        let options = self.copy_options(keyword, at, options, words)?;
+        let destination = self.expanded(destination, words)?;
         let mut paths = Vec::new();
         let mut documents = Vec::new();
         for source in sources {
             match source {
-                Written::Path(path) => paths.push(self.expanded(path, value)?),
+                Written::Path(path) => paths.push(self.expanded(path, words)?),
                 Written::HereDoc(document) => documents.push(document),
                 _ => return Err(self.wrong(at, format!("{keyword} has a source that is not known here"))),
             }
+        }
+        if let Some(path) = paths.iter().chain([&destination]).find(|path| path.len() > PATH_BYTES_MAX) {
+            return Err(self.wrong(at, format!("`{}` is longer than any path", shortened(path, LINE_CHARS_MAX))));
         }
         if let Some(url) = paths.iter().find(|path| keyword == "ADD" && is_url(path)) {
             let instead = "fetch it outside, check its digest, and COPY the file";
@@ -446,7 +484,7 @@ impl Reader<'_, '_> {
             }
             [document] if paths.is_empty() && !destination.ends_with('/') => {
                 let text = match document.expand {
-                    true => expand_text(&document.value, value),
+                    true => expand_text(&document.value, words),
                     false => Ok(document.value.to_string()),
                 };
                 let text = text.map_err(|why| self.wrong(at, why))?;
@@ -458,8 +496,22 @@ impl Reader<'_, '_> {
             }
         };
         let line = self.text[at..].lines().next().unwrap_or_default().trim_end_matches('\\').trim();
-        stage.added.push(Added { items, made_by: line.to_owned() });
-        Ok(())
+        self.add(stage, Added { items, made_by: shortened(line, LINE_CHARS_MAX) }, at)
+    }
+
+    fn add(&self, stage: &mut Stage, added: Added, at: usize) -> Result<(), Error> {
+        self.count(added.items.0.len(), at)?;
+        stage.added.push(added);
+        stage.check_layers().map_err(|why| self.wrong(at, why))
+    }
+
+    /// Counts what all stages hold: each is kept until the last one is done.
+    fn count(&self, items: usize, at: usize) -> Result<(), Error> {
+        self.items.set(self.items.get().saturating_add(items));
+        match self.items.get() > ITEMS_MAX {
+            true => Err(self.wrong(at, format!("its stages hold more than {ITEMS_MAX} files and folders"))),
+            false => Ok(()),
+        }
     }
 
     fn document(
@@ -483,11 +535,11 @@ impl Reader<'_, '_> {
         keyword: &str,
         at: usize,
         options: &[Flag<'_>],
-        value: &dyn Fn(&str) -> Option<String>,
+        words: &Expander<'_>,
     ) -> Result<CopyOptions, Error> {
         let mut result = CopyOptions::default();
         for flag in options {
-            let text = flag.value.as_ref().map(|text| self.expanded(text, value)).transpose()?;
+            let text = flag.value.as_ref().map(|text| self.expanded(text, words)).transpose()?;
             match (&*flag.name.value, text) {
                 // As Docker does: which stages are needed is known before any variable is.
                 ("from", Some(_)) if keyword == "COPY" => {
@@ -510,12 +562,12 @@ impl Reader<'_, '_> {
         &self,
         options: &[Flag<'_>],
         arguments: &HealthcheckArguments<'_>,
-        value: &dyn Fn(&str) -> Option<String>,
+        words: &Expander<'_>,
     ) -> Result<HealthCheck, Error> {
         let mut check = HealthCheck::default();
         for flag in options {
             let at = flag.span().start;
-            let text = flag.value.as_ref().map(|text| self.expanded(text, value)).transpose()?.unwrap_or_default();
+            let text = flag.value.as_ref().map(|text| self.expanded(text, words)).transpose()?.unwrap_or_default();
             let duration = || {
                 let duration = spec::parse_duration(&text).map_err(|error| self.wrong(at, error.to_string()))?;
                 u64::try_from(duration.as_nanos()).map_err(|_| self.wrong(at, format!("`{text}` is too long")))
@@ -544,8 +596,12 @@ impl Reader<'_, '_> {
         Ok(check)
     }
 
-    fn expanded(&self, text: &UnescapedString<'_>, value: &dyn Fn(&str) -> Option<String>) -> Result<String, Error> {
-        expand(&text.value, value).map_err(|why| self.wrong(text.span.start, why))
+    fn expander<'a>(&'a self, value: &'a dyn Fn(&str) -> Option<String>) -> Expander<'a> {
+        Expander { value, left: &self.expanded_bytes_left }
+    }
+
+    fn expanded(&self, text: &UnescapedString<'_>, words: &Expander<'_>) -> Result<String, Error> {
+        words.expand(&text.value).map_err(|why| self.wrong(text.span.start, why))
     }
 
     fn failed(&self, failed: Failed, at: usize) -> Error {
@@ -565,6 +621,7 @@ impl Reader<'_, '_> {
     }
 
     fn wrong(&self, at: usize, why: String) -> Error {
+        let why = shortened(&why, MESSAGE_CHARS_MAX);
         Error::BuildFile { file: self.input.file.clone(), line: Some(self.line(at)), why }
     }
 
@@ -574,7 +631,18 @@ impl Reader<'_, '_> {
     }
 
     fn note(&self, at: usize, text: String) {
-        self.notes.borrow_mut().push(format!("line {}: {text}", self.line(at)));
+        let mut notes = self.notes.borrow_mut();
+        if notes.len() < NOTES_MAX {
+            notes.push(format!("line {}: {}", self.line(at), shortened(&text, MESSAGE_CHARS_MAX)));
+        }
+    }
+}
+
+/// `text`, or its beginning.
+fn shortened(text: &str, chars_max: usize) -> String {
+    match text.char_indices().nth(chars_max) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -585,9 +653,9 @@ struct CopyOptions {
 }
 
 /// Variables of a here-document: quotes are only letters there.
-fn expand_text(text: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+fn expand_text(text: &str, words: &Expander<'_>) -> Result<String, String> {
     let quoted = text.replace('\\', "\\\\").replace("\\\\$", "\\$").replace('"', "\\\"");
-    expand(&format!("\"{quoted}\""), value)
+    words.expand(&format!("\"{quoted}\""))
 }
 
 fn command(command: &Command<'_>) -> (Vec<String>, bool) {

@@ -1,95 +1,143 @@
-/// `word` with its variables put in, and its quotes and backslashes taken off.
-///
-/// `$NAME`, `${NAME}`, `${NAME:-default}` (also without the colon: only when unset), `${NAME:+instead}`. A variable that
-/// nobody set is empty. Inside of single quotes nothing is special.
-///
-/// # Errors
-/// Says what is wrong with the word.
-pub(crate) fn expand(word: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
-    expand_nested(word, value, 0)
+use std::cell::Cell;
+
+/// Puts variables into the words of a build file, and takes their quotes and backslashes off.
+pub(crate) struct Expander<'a> {
+    /// What a name stands for.
+    pub(crate) value: &'a dyn Fn(&str) -> Option<String>,
+    /// How many bytes variables may still bring into this build file.
+    pub(crate) left: &'a Cell<usize>,
 }
 
+/// All that variables may bring into one build file: four times the largest one.
+pub(crate) const EXPANDED_BYTES_MAX: usize = 16 << 20;
 /// A default inside of a default inside of …: nobody means that.
 const NESTING_MAX: u32 = 16;
 
-fn expand_nested(word: &str, value: &dyn Fn(&str) -> Option<String>, depth: u32) -> Result<String, String> {
-    if depth > NESTING_MAX {
-        return Err(format!("its variables are nested more than {NESTING_MAX} deep"));
+impl Expander<'_> {
+    /// `word` with its variables put in, and its quotes and backslashes taken off.
+    ///
+    /// `$NAME`, `${NAME}`, `${NAME:-default}` (also without the colon: only when unset), `${NAME:+instead}`. A variable
+    /// that nobody set is empty. Inside of single quotes nothing is special.
+    ///
+    /// # Errors
+    /// Says what is wrong with the word.
+    pub(crate) fn expand(&self, word: &str) -> Result<String, String> {
+        self.expand_nested(word, 0)
     }
-    let mut result = String::new();
-    let mut rest = word;
-    let mut in_double = false;
-    while let Some(c) = rest.chars().next() {
-        let after = &rest[c.len_utf8()..];
-        rest = match c {
-            '\'' if !in_double => {
-                let end = after.find('\'').ok_or_else(|| format!("`{word}` has a `'` without its end"))?;
-                result.push_str(&after[..end]);
-                &after[end + 1..]
-            }
-            '"' => {
-                in_double = !in_double;
-                after
-            }
-            '\\' => match after.chars().next() {
-                Some(next) if !in_double || matches!(next, '"' | '\\' | '$') => {
-                    result.push(next);
-                    &after[next.len_utf8()..]
+
+    fn expand_nested(&self, word: &str, depth: u32) -> Result<String, String> {
+        if depth > NESTING_MAX {
+            return Err(format!("its variables are nested more than {NESTING_MAX} deep"));
+        }
+        let mut result = String::new();
+        let mut rest = word;
+        let mut in_double = false;
+        while let Some(c) = rest.chars().next() {
+            let after = &rest[c.len_utf8()..];
+            rest = match c {
+                '\'' if !in_double => {
+                    let end = after.find('\'').ok_or_else(|| format!("`{word}` has a `'` without its end"))?;
+                    result.push_str(&after[..end]);
+                    &after[end + 1..]
                 }
-                _ => {
-                    result.push('\\');
+                '"' => {
+                    in_double = !in_double;
                     after
                 }
-            },
-            '$' => {
-                let (text, used) = variable(after, value, depth)?;
-                result.push_str(&text);
-                &after[used..]
-            }
-            _ => {
-                result.push(c);
-                after
-            }
-        };
+                '\\' => match after.chars().next() {
+                    Some(next) if !in_double || matches!(next, '"' | '\\' | '$') => {
+                        result.push(next);
+                        &after[next.len_utf8()..]
+                    }
+                    _ => {
+                        result.push('\\');
+                        after
+                    }
+                },
+                '$' => {
+                    let (text, used) = self.variable(after, depth)?;
+                    result.push_str(&text);
+                    &after[used..]
+                }
+                _ => {
+                    result.push(c);
+                    after
+                }
+            };
+        }
+        match in_double {
+            true => Err(format!("`{word}` has a `\"` without its end")),
+            false => Ok(result),
+        }
     }
-    match in_double {
-        true => Err(format!("`{word}` has a `\"` without its end")),
-        false => Ok(result),
-    }
-}
 
-/// What stands behind a `$`, and how much of `text` that took.
-fn variable(text: &str, value: &dyn Fn(&str) -> Option<String>, depth: u32) -> Result<(String, usize), String> {
-    let Some(body) = text.strip_prefix('{') else {
-        let name = &text[..name_length(text)];
-        return match name {
-            "" => Ok(("$".to_owned(), 0)),
-            _ => Ok((value(name).unwrap_or_default(), name.len())),
+    /// What stands behind a `$`, and how much of `text` that took.
+    fn variable(&self, text: &str, depth: u32) -> Result<(String, usize), String> {
+        let Some(body) = text.strip_prefix('{') else {
+            let name = &text[..name_length(text)];
+            return match name {
+                "" => Ok(("$".to_owned(), 0)),
+                _ => Ok((self.value(name)?.unwrap_or_default(), name.len())),
+            };
         };
-    };
-    let end = closing(body).ok_or_else(|| format!("`${text}` has no `}}`"))?;
-    let (name, modifier) = body[..end].split_at(name_length(body));
-    if name.is_empty() {
-        return Err(format!("`${{{}}}` has no name", &body[..end]));
+        let end = closing(body).ok_or_else(|| format!("`${text}` has no `}}`"))?;
+        let (name, modifier) = body[..end].split_at(name_length(body));
+        if name.is_empty() {
+            return Err(format!("`${{{}}}` has no name", &body[..end]));
+        }
+        let used = end + 2;
+        let set = self.value(name)?;
+        let filled = set.clone().filter(|text| !text.is_empty());
+        let other = |text: &str| self.expand_nested(text, depth + 1);
+        let result = if modifier.is_empty() {
+            set.unwrap_or_default()
+        } else if let Some(default) = modifier.strip_prefix(":-") {
+            filled.map_or_else(|| other(default), Ok)?
+        } else if let Some(default) = modifier.strip_prefix('-') {
+            set.map_or_else(|| other(default), Ok)?
+        } else if let Some(instead) = modifier.strip_prefix(":+") {
+            if filled.is_some() { other(instead)? } else { String::new() }
+        } else if let Some(instead) = modifier.strip_prefix('+') {
+            if set.is_some() { other(instead)? } else { String::new() }
+        } else {
+            return Err(format!("`${{{}}}` is of a form that is not known", &body[..end]));
+        };
+        Ok((result, used))
     }
-    let used = end + 2;
-    let set = value(name);
-    let filled = set.clone().filter(|text| !text.is_empty());
-    let other = |text: &str| expand_nested(text, value, depth + 1);
-    let result = if modifier.is_empty() {
-        set.unwrap_or_default()
-    } else if let Some(default) = modifier.strip_prefix(":-") {
-        filled.map_or_else(|| other(default), Ok)?
-    } else if let Some(default) = modifier.strip_prefix('-') {
-        set.map_or_else(|| other(default), Ok)?
-    } else if let Some(instead) = modifier.strip_prefix(":+") {
-        if filled.is_some() { other(instead)? } else { String::new() }
-    } else if let Some(instead) = modifier.strip_prefix('+') {
-        if set.is_some() { other(instead)? } else { String::new() }
-    } else {
-        return Err(format!("`${{{}}}` is of a form that is not known", &body[..end]));
-    };
-    Ok((result, used))
+
+    /// What `name` stands for, counted: a variable made from itself twice, and again, would fill any memory.
+    fn value(&self, name: &str) -> Result<Option<String>, String> {
+        let value = (self.value)(name);
+        let left = self.left.get().checked_sub(value.as_ref().map_or(0, String::len));
+        self.left.set(left.ok_or_else(|| {
+            format!("with `${name}`, variables bring too much text into it: at most {} MiB", EXPANDED_BYTES_MAX >> 20)
+        })?);
+        Ok(value)
+    }
+
+    /// The `NAME=value` words of ENV, LABEL and ARG, expanded. `ENV NAME the rest` is the old form, for one.
+    ///
+    /// # Errors
+    /// Says which word is wrong.
+    pub(crate) fn pairs(&self, line: &str) -> Result<Vec<(String, String)>, String> {
+        let words = words(line);
+        if let [name, _, ..] = words.as_slice()
+            && !name.contains('=')
+        {
+            let rest = line.trim_start()[name.len()..].trim();
+            return Ok(vec![(self.expand(name)?, self.expand(rest)?)]);
+        }
+        words.iter().map(|word| self.pair(word)).collect()
+    }
+
+    fn pair(&self, word: &str) -> Result<(String, String), String> {
+        let (name, text) = word.split_once('=').ok_or_else(|| format!("`{word}` is not NAME=value"))?;
+        let name = self.expand(name)?;
+        match name.is_empty() {
+            true => Err(format!("`{word}` has no name")),
+            false => Ok((name, self.expand(text)?)),
+        }
+    }
 }
 
 fn name_length(text: &str) -> usize {
@@ -114,7 +162,7 @@ fn closing(body: &str) -> Option<usize> {
     None
 }
 
-/// Splits at white space that is in no quotes; quotes stay for [`expand`].
+/// Splits at white space that is in no quotes; quotes stay for [`Expander::expand`].
 pub(crate) fn words(line: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let (mut start, mut quote, mut escaped) = (None, None, false);
@@ -138,30 +186,6 @@ pub(crate) fn words(line: &str) -> Vec<&str> {
     words
 }
 
-/// The `NAME=value` words of ENV, LABEL and ARG, expanded. `ENV NAME the rest` is the old form, for one.
-///
-/// # Errors
-/// Says which word is wrong.
-pub(crate) fn pairs(line: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<Vec<(String, String)>, String> {
-    let words = words(line);
-    if let [name, _, ..] = words.as_slice()
-        && !name.contains('=')
-    {
-        let rest = line.trim_start()[name.len()..].trim();
-        return Ok(vec![(expand(name, value)?, expand(rest, value)?)]);
-    }
-    words.iter().map(|word| pair(word, value)).collect()
-}
-
-fn pair(word: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<(String, String), String> {
-    let (name, text) = word.split_once('=').ok_or_else(|| format!("`{word}` is not NAME=value"))?;
-    let name = expand(name, value)?;
-    match name.is_empty() {
-        true => Err(format!("`{word}` has no name")),
-        false => Ok((name, expand(text, value)?)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +196,14 @@ mod tests {
             "EMPTY" => Some(String::new()),
             _ => None,
         }
+    }
+
+    fn expand(word: &str) -> Result<String, String> {
+        Expander { value: &value, left: &Cell::new(100) }.expand(word)
+    }
+
+    fn pairs(line: &str) -> Result<Vec<(String, String)>, String> {
+        Expander { value: &value, left: &Cell::new(100) }.pairs(line)
     }
 
     #[test]
@@ -196,22 +228,24 @@ mod tests {
             ("a b", "a b"),
             (r#""a\nb""#, r"a\nb"),
         ] {
-            assert_eq!(expand(word, &value).as_deref(), Ok(want), "{word}");
+            assert_eq!(expand(word).as_deref(), Ok(want), "{word}");
         }
         for word in ["${CAT", "'x", "\"x", "${}", "${CAT%x}"] {
-            assert!(expand(word, &value).is_err(), "{word}");
+            assert!(expand(word).is_err(), "{word}");
         }
+        assert!(expand(&"$CAT".repeat(33)).is_ok());
+        assert!(expand(&"$CAT".repeat(34)).is_err());
         let deep = format!("{}{}", "${A:-".repeat(50), "}".repeat(50));
-        assert!(expand(&deep, &value).is_err());
+        assert!(expand(&deep).is_err());
     }
 
     #[test]
     fn pairs_keep_what_is_quoted() {
-        let got = pairs(r#"A=b "C D"='e f' G=h\ i J=$CAT"#, &value).unwrap();
+        let got = pairs(r#"A=b "C D"='e f' G=h\ i J=$CAT"#).unwrap();
         let want = [("A", "b"), ("C D", "e f"), ("G", "h i"), ("J", "tom")];
         assert_eq!(got, want.map(|(a, b)| (a.to_owned(), b.to_owned())));
-        assert_eq!(pairs("OLD some value", &value).unwrap(), [("OLD".to_owned(), "some value".to_owned())]);
-        assert!(pairs("A=b c", &value).is_err());
-        assert!(pairs("=b", &value).is_err());
+        assert_eq!(pairs("OLD some value").unwrap(), [("OLD".to_owned(), "some value".to_owned())]);
+        assert!(pairs("A=b c").is_err());
+        assert!(pairs("=b").is_err());
     }
 }

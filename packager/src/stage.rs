@@ -83,6 +83,9 @@ impl<'a> At<'a> {
     }
 }
 
+/// Images with more cannot be read (`image::plan`), nor mounted.
+const LAYERS_MAX: usize = 500;
+
 impl Base {
     pub(crate) fn scratch() -> Self {
         let empty = FileIndexBuilder::new().finish().expect("nothing fits in any budget");
@@ -133,6 +136,14 @@ impl Stage {
         stage.added.push(Added { items, made_by: format!("FROM {image}") });
         stage.config.entrypoint = Some(vec![format!("/{path}")]);
         Ok(stage)
+    }
+
+    /// Whether an image of so many layers could be read again. One is left for the program, which gets a layer of its own.
+    pub(crate) fn check_layers(&self) -> Result<(), String> {
+        match self.base.layers.len() + self.added.len() >= LAYERS_MAX {
+            true => Err(format!("the image would have more than {} layers: COPY more at once", LAYERS_MAX - 1)),
+            false => Ok(()),
+        }
     }
 
     /// What is at `path` (normal, relative), links not followed, upper layers first.

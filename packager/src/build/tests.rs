@@ -906,6 +906,45 @@ fn no_dockerfile_makes_it_panic() {
     }
 }
 
+/// A file that anybody may send, and that asks for more than there is.
+#[test]
+fn what_a_dockerfile_may_ask_for_has_limits() {
+    let (doubled, label) = ("ENV A=$A$A\n".repeat(64), "x".repeat(2 << 20));
+    let many = |line: &str, count: usize| (0..count).map(|n| line.replace('#', &n.to_string())).collect::<String>();
+    for (text, want) in [
+        (
+            format!("FROM scratch\nENV A=xxxxxxxx\n{doubled}"),
+            "with `$A`, variables bring too much text into it: at most 16 MiB",
+        ),
+        (
+            format!("ARG A={}\nFROM scratch\nARG A\nCOPY {} /\n", "x".repeat(4000), "$A ".repeat(100_000)),
+            "with `$A`, variables bring",
+        ),
+        (format!("FROM scratch\n{}", many("MAINTAINER x\n", 10_001)), "it has 10002 instructions, at most 10000"),
+        (format!("FROM scratch\n{}", many("FROM scratch\n", 100)), "it has 101 stages, at most 100"),
+        (format!("FROM scratch\n{}", many("ENV A#=1\n", 1001)), "the image has more than 1000 variables"),
+        (
+            format!("FROM scratch\n{}", many("COPY x /\n", 500)),
+            "the image would have more than 499 layers: COPY more at once",
+        ),
+        (format!("FROM scratch\nCOPY {} /\n", "x".repeat(5000)), "is longer than any path"),
+        (format!("FROM scratch\nWORKDIR /{}\n", "x/".repeat(5000)), "is longer than any path"),
+        (format!("FROM scratch\nEXPOSE {}\n", "x".repeat(5000)), "xxx…"),
+        (
+            format!("FROM scratch\nARG L={label}\nLABEL a=$L b=$L c=$L\n"),
+            "bytes, and at most 4194304 can be read again",
+        ),
+    ] {
+        let bench = Workbench::new();
+        bench.put("x", "X");
+        let error = told(&bench.dockerfile(&text).map(|built| built.notes).unwrap_err());
+        assert!(error.contains(want) && error.len() < 1500, "{want}: {}", &error[..error.len().min(1500)]);
+    }
+    let bench = Workbench::new();
+    let built = bench.dockerfile(&format!("FROM scratch\n{}", many("MAINTAINER x\n", 500))).unwrap();
+    assert_eq!(built.notes.len(), 101, "with the one about the program");
+}
+
 /// The samples that are committed with the code, built as a person would.
 #[test]
 fn the_samples_build_stack_and_build_again_in_no_time() {
