@@ -81,7 +81,9 @@ pub fn build(build: &Build<'_>) -> Result<Built, Error> {
         source_date: build.source_date,
         now_ns: i128::try_from(now.as_nanos()).unwrap_or(i128::MAX),
     };
-    let made = make(build, &assembly)?;
+    let made = make(build, &assembly);
+    cache.trim();
+    let made = made?;
     let descriptor = match made.images.as_slice() {
         [only] => only.manifest.clone(),
         images => assembly.index(images)?,

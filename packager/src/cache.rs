@@ -1,8 +1,8 @@
-use std::{fs, path::PathBuf};
+use std::{cell::Cell, collections::HashSet, fs, path::PathBuf, time::SystemTime};
 
 use image::{FileIndex, Wasi, WasmFacts, World};
 use serde::{Deserialize, Serialize};
-use spec::{Algorithm, Digest, Hasher};
+use spec::{Algorithm, Descriptor, Digest, Hasher};
 
 use crate::{
     blobs::{Blobs, read_file},
@@ -17,10 +17,18 @@ pub(crate) struct Cache {
     blobs: Blobs,
     /// Whether anything may be looked up; what is found out is written down in any case.
     reuse: bool,
+    /// Whether there is more in it than there was.
+    grew: Cell<bool>,
 }
 
 /// Part of every key: what was found out by another version's rules is not found.
 const VERSION: &str = "1";
+/// The indexes of a hundred large bases; everything else has less than a KB.
+const BYTES_MAX: u64 = 512 << 20;
+/// Looked through by every build that adds one: some 10 ms.
+const ENTRIES_MAX: usize = 10_000;
+/// What the smallest file takes on a disk.
+const BLOCK_BYTES: u64 = 4096;
 /// A million nodes.
 const ENTRY_BYTES_MAX: u64 = 128 << 20;
 /// A file that changed less than this before it was looked at may change again without a new time (a tick of the
@@ -34,6 +42,13 @@ struct StoredLayer {
     diff_id: Digest,
 }
 
+/// One file of the cache.
+struct CacheEntry {
+    path: PathBuf,
+    size: u64,
+    used: SystemTime,
+}
+
 /// A program that was inspected and can be run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct StoredFacts {
@@ -45,7 +60,7 @@ pub(crate) struct StoredFacts {
 
 impl Cache {
     pub(crate) fn of(layout: &Layout, reuse: bool) -> Self {
-        Self { dir: layout.dir().join("cache"), blobs: layout.blobs().clone(), reuse }
+        Self { dir: layout.dir().join("cache"), blobs: layout.blobs().clone(), reuse, grew: Cell::new(false) }
     }
 
     /// A key from everything that `feed` takes in.
@@ -54,6 +69,11 @@ impl Cache {
         hasher.update(format!("{VERSION} {kind}\n").as_bytes());
         feed(&mut hasher);
         format!("{kind}-{}", hasher.finish().hex())
+    }
+
+    /// The key of the merged layers of an image.
+    pub(crate) fn index_key<'a>(&self, layers: impl Iterator<Item = &'a Descriptor>) -> String {
+        self.key("index", |hasher| layers.for_each(|layer| hasher.update(format!("{}\n", layer.digest).as_bytes())))
     }
 
     /// The layer with this key, if its blob is still there.
@@ -99,14 +119,105 @@ impl Cache {
     }
 
     fn read(&self, key: &str) -> Option<Vec<u8>> {
-        self.reuse.then(|| read_file(&self.dir.join(key), ENTRY_BYTES_MAX).ok()).flatten()
+        if !self.reuse {
+            return None;
+        }
+        let path = self.dir.join(key);
+        let bytes = read_file(&path, ENTRY_BYTES_MAX).ok()?;
+        // What was used last goes last.
+        let _ = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        Some(bytes)
+    }
+
+    /// Keeps it below its limits, when it has grown.
+    pub(crate) fn trim(&self) {
+        if self.grew.replace(false) {
+            self.trim_to(BYTES_MAX, ENTRIES_MAX);
+        }
+    }
+
+    /// Removes what was not used for longest, until what stays is within both limits.
+    fn trim_to(&self, bytes_max: u64, entries_max: usize) {
+        let mut entries = self.entries();
+        entries.sort_unstable_by(|a, b| (b.used, &b.path).cmp(&(a.used, &a.path)));
+        let mut bytes = 0;
+        for (number, entry) in entries.iter().enumerate() {
+            bytes += entry.size.next_multiple_of(BLOCK_BYTES);
+            if bytes > bytes_max || number >= entries_max {
+                // Another build may have been faster.
+                let _ = fs::remove_file(&entry.path);
+            }
+        }
+    }
+
+    /// Removes what no image with a name can profit from: layers that are gone, and indexes other than `indexes`. Says how
+    /// many bytes that were. What programs import is small, and only [`Cache::trim`] removes it.
+    pub(crate) fn prune(&self, layout: &Layout, indexes: &HashSet<String>) -> u64 {
+        let mut freed = 0;
+        for entry in self.entries() {
+            let name = entry.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let kept = match name.split_once('-') {
+                Some(("index", _)) => indexes.contains(name),
+                Some(("layer" | "raw", _)) => self.layer(layout, name).is_some(),
+                Some(("facts", _)) => true,
+                _ => false,
+            };
+            if !kept && fs::remove_file(&entry.path).is_ok() {
+                freed += entry.size;
+            }
+        }
+        freed
+    }
+
+    fn entries(&self) -> Vec<CacheEntry> {
+        let files = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let entries = files.filter_map(|file| {
+            let found = file.metadata().ok().filter(fs::Metadata::is_file)?;
+            Some(CacheEntry { path: file.path(), size: found.len(), used: found.modified().ok()? })
+        });
+        entries.collect()
     }
 
     fn write(&self, key: &str, bytes: &[u8]) {
+        self.grew.set(true);
         let stored =
             fs::create_dir_all(&self.dir).is_ok() && self.blobs.replace_file(&self.dir.join(key), bytes).is_ok();
         if !stored {
             tracing::debug!(key, "the build cache cannot be written");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_was_used_last_stays_when_the_cache_is_full() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::open(dir.path()).unwrap();
+        let cache = Cache::of(&layout, true);
+        let now = SystemTime::now();
+        for (minutes, name) in [(4, "a"), (3, "b"), (2, "c"), (1, "d")] {
+            cache.write(name, b"x");
+            let file = fs::File::open(cache.dir.join(name)).unwrap();
+            file.set_modified(now - Duration::from_secs(60 * minutes)).unwrap();
+        }
+        let there = || {
+            let mut names: Vec<_> = cache.entries().into_iter().map(|entry| entry.path).collect();
+            names.sort();
+            names.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect::<String>()
+        };
+        cache.trim();
+        assert_eq!(there(), "abcd");
+        assert!(cache.read("a").is_some());
+        cache.trim_to(3 * BLOCK_BYTES, 10);
+        assert_eq!(there(), "acd");
+        cache.trim_to(3 * BLOCK_BYTES, 2);
+        assert_eq!(there(), "ad");
+        cache.trim_to(0, 10);
+        assert_eq!(there(), "");
     }
 }

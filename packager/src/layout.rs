@@ -11,6 +11,7 @@ use spec::{Algorithm, Descriptor, Digest, Index, Manifest, MediaType, Platform, 
 
 use crate::{
     blobs::{BlobWriter, Blobs, read_file},
+    cache::Cache,
     error::{Error, io_error},
 };
 
@@ -60,7 +61,7 @@ pub struct LocalImage {
 pub struct Pruned {
     /// How many blobs.
     pub blobs: u64,
-    /// Of how many bytes.
+    /// Of how many bytes, with those of the build cache.
     pub bytes: u64,
 }
 
@@ -274,21 +275,25 @@ impl Layout {
         Ok(all)
     }
 
-    /// Removes every blob that no named image needs, and whatever was left half-written.
+    /// Removes every blob that no named image needs, what the build cache knows of such, and whatever was left half-written.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::Image`] when an image cannot be read, because then nobody knows what it needs.
     pub fn prune(&self) -> Result<Pruned, Error> {
         let _alone = self.lock("prune.lock", FlockOperation::LockExclusive)?;
-        let mut needed = HashSet::new();
+        let cache = Cache::of(self, true);
+        let (mut needed, mut indexes) = (HashSet::new(), HashSet::new());
         for entry in self.read_index()?.manifests {
             needed.extend(self.closure(&entry)?.into_iter().map(|blob| blob.digest.hex()));
+            let manifests = self.manifests(&entry)?;
+            indexes.extend(manifests.iter().map(|(_, manifest)| cache.index_key(manifest.layers.iter())));
         }
         let mut pruned = Pruned::default();
         for folder in [Algorithm::Sha256, Algorithm::Sha512].map(|algorithm| self.blobs.folder(algorithm)) {
             remove_files(&folder, |name| !needed.contains(name), &mut pruned)?;
         }
         remove_files(&self.blobs.temporary_folder(), |_| true, &mut Pruned::default())?;
+        pruned.bytes += cache.prune(self, &indexes);
         Ok(pruned)
     }
 

@@ -277,9 +277,7 @@ impl Tree<'_> {
 
 /// The merged layers of an image: known from earlier, or read now.
 fn index_of(layout: &Layout, cache: &Cache, plan: &Plan) -> Result<FileIndex, Error> {
-    let key = cache.key("index", |hasher| {
-        plan.layers.iter().for_each(|layer| hasher.update(format!("{}\n", layer.descriptor.digest).as_bytes()));
-    });
+    let key = cache.index_key(plan.layers.iter().map(|layer| &layer.descriptor));
     if let Some(index) = cache.index(&key).filter(|index| index.layers() as usize == plan.layers.len()) {
         return Ok(index);
     }

@@ -695,6 +695,35 @@ fn a_build_without_the_cache_looks_at_none_of_it() {
 }
 
 #[test]
+fn what_the_cache_knows_of_images_without_a_name_is_pruned() {
+    let bench = Workbench::new();
+    bench.put("app.wasm", wasm()).put("x", "X");
+    bench.settle();
+    let tagged = |name: &str, text: &str| {
+        bench.put("Dockerfile", text);
+        bench.build_with(|input| input.tags = vec![name.parse().unwrap()]).unwrap()
+    };
+    let cached = || {
+        let names = fs::read_dir(bench.layout.dir().join("cache")).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut kinds: Vec<_> = names.map(|name| name.split('-').next().unwrap().to_owned()).collect();
+        kinds.sort();
+        kinds.join(" ")
+    };
+    tagged("one", "FROM scratch\nCOPY app.wasm /\nENTRYPOINT [\"/app.wasm\"]\n");
+    tagged("two", "FROM scratch\nCOPY x /\n");
+    tagged("three", "FROM one\nCOPY x /y\n");
+    tagged("three", "FROM two\nCOPY x /z\n");
+    assert_eq!(cached(), "facts index index layer layer layer layer");
+    bench.layout.untag(&"two".parse().unwrap()).unwrap();
+    let pruned = bench.layout.prune().unwrap();
+    // The layer of `/y` was in no image any more. That of `two` is in `three`, whose base has no name now.
+    assert_eq!(cached(), "facts index layer layer layer");
+    assert!(pruned.bytes > 0);
+    assert!(tagged("again", "FROM one\nCOPY x /z\n").layers.iter().all(|layer| layer.reused));
+}
+
+#[test]
 fn margay_toml_describes_an_app() {
     let bench = Workbench::new();
     bench.put("api.wasm", wasm()).put("public/index.html", "cats").put("one", "1");
