@@ -16,8 +16,9 @@ use crate::{
     cache::Cache,
     context::Context,
     copy::{self, Copy, Failed, From, ITEMS_MAX},
+    duration::parse_duration_ns,
     error::Error,
-    expand::{EXPANDED_BYTES_MAX, Expander, words},
+    expand::{EXPANDED_BYTES_MAX, Expander},
     items::{Item, Items, MODE_EXECUTABLE, MODE_PLAIN, Source},
     layout::Layout,
     spool::Spool,
@@ -130,11 +131,18 @@ struct Running {
     variables: Variables,
     /// CMD of this stage stays when ENTRYPOINT is set; that of its base does not.
     own_cmd: bool,
+    /// What runs a line: that of SHELL.
+    shell: Vec<String>,
 }
 
 impl Running {
     fn on(base: Stage) -> Self {
-        Self { variables: Variables::of_env(&base.config.env), stage: base, own_cmd: false }
+        Self {
+            variables: Variables::of_env(&base.config.env),
+            stage: base,
+            own_cmd: false,
+            shell: ["/bin/sh", "-c"].map(str::to_owned).into(),
+        }
     }
 }
 
@@ -244,7 +252,7 @@ impl Reader<'_, '_> {
 
     fn arg(&self, arg: &ArgInstruction<'_>, variables: &mut Variables, globals: &Variables) -> Result<(), Error> {
         let at = arg.arg.span.start;
-        for word in words(&arg.arguments.value) {
+        for word in self.expander(&|_| None).words(&arg.arguments.value) {
             let (name, default) = word.split_once('=').map_or((word, None), |(name, default)| (name, Some(default)));
             let default = default.map(|text| self.expander(&|name| variables.value(name)).expand(text));
             let default = default.transpose().map_err(|why| self.wrong(at, why))?;
@@ -308,7 +316,7 @@ impl Reader<'_, '_> {
         globals: &Variables,
         spool: &mut Spool<'_>,
     ) -> Result<(), Error> {
-        let Running { stage, variables, own_cmd } = running;
+        let Running { stage, variables, own_cmd, shell } = running;
         let value = |name: &str| variables.value(name);
         let words = self.expander(&value);
         match instruction {
@@ -340,14 +348,14 @@ impl Reader<'_, '_> {
                 let (what, instead) = ("ONBUILD is not supported", "write the instruction where it is needed");
                 return Err(self.unsupported(onbuild.onbuild.span.start, what, instead));
             }
-            Instruction::Shell(shell) => {
-                self.note(shell.shell.span.start, "SHELL is ignored: there is no RUN".to_owned())
+            Instruction::Shell(instruction) => {
+                *shell = instruction.arguments.iter().map(|word| word.value.to_string()).collect();
             }
             Instruction::Maintainer(maintainer) => {
                 let why = "MAINTAINER is ignored: use LABEL org.opencontainers.image.authors".to_owned();
                 self.note(maintainer.maintainer.span.start, why);
             }
-            other => self.configure(stage, own_cmd, other, &words)?,
+            other => self.configure(stage, own_cmd, shell, other, &words)?,
         }
         Ok(())
     }
@@ -357,6 +365,7 @@ impl Reader<'_, '_> {
         &self,
         stage: &mut Stage,
         own_cmd: &mut bool,
+        shell: &[String],
         instruction: &Instruction<'_>,
         words: &Expander<'_>,
     ) -> Result<(), Error> {
@@ -392,19 +401,19 @@ impl Reader<'_, '_> {
                 }
             }
             Instruction::Entrypoint(entrypoint) => {
-                let (args, shell) = command(&entrypoint.arguments);
+                let (args, line) = command(&entrypoint.arguments, shell);
                 if !*own_cmd {
                     config.cmd = None;
                     stage.shell_form.cmd = false;
                 }
                 config.entrypoint = Some(args);
-                stage.shell_form.entrypoint = shell;
+                stage.shell_form.entrypoint = line;
             }
             Instruction::Cmd(cmd) => {
-                let (args, shell) = command(&cmd.arguments);
+                let (args, line) = command(&cmd.arguments, shell);
                 *own_cmd = true;
                 config.cmd = Some(args);
-                stage.shell_form.cmd = shell;
+                stage.shell_form.cmd = line;
             }
             Instruction::Expose(expose) => {
                 for text in &expose.arguments {
@@ -568,14 +577,18 @@ impl Reader<'_, '_> {
         for flag in options {
             let at = flag.span().start;
             let text = flag.value.as_ref().map(|text| self.expanded(text, words)).transpose()?.unwrap_or_default();
-            let duration = || {
-                let duration = spec::parse_duration(&text).map_err(|error| self.wrong(at, error.to_string()))?;
-                u64::try_from(duration.as_nanos()).map_err(|_| self.wrong(at, format!("`{text}` is too long")))
-            };
+            let duration = || parse_duration_ns(&text).map_err(|why| self.wrong(at, why));
             match &*flag.name.value {
                 "interval" => check.interval = Some(duration()?),
                 "timeout" => check.timeout = Some(duration()?),
                 "start-period" => check.start_period = Some(duration()?),
+                "start-interval" => {
+                    duration()?;
+                    self.note(
+                        at,
+                        "HEALTHCHECK --start-interval is ignored: `--interval` counts from the start".to_owned(),
+                    );
+                }
                 "retries" => {
                     let retries = text.parse().map_err(|_| self.wrong(at, format!("`{text}` is not a number")))?;
                     check.retries = Some(retries);
@@ -597,7 +610,8 @@ impl Reader<'_, '_> {
     }
 
     fn expander<'a>(&'a self, value: &'a dyn Fn(&str) -> Option<String>) -> Expander<'a> {
-        Expander { value, left: &self.expanded_bytes_left }
+        let escape = self.parsed.parser_directives.escape.as_ref().map_or('\\', |directive| directive.value.value);
+        Expander { value, escape, left: &self.expanded_bytes_left }
     }
 
     fn expanded(&self, text: &UnescapedString<'_>, words: &Expander<'_>) -> Result<String, Error> {
@@ -654,14 +668,17 @@ struct CopyOptions {
 
 /// Variables of a here-document: quotes are only letters there.
 fn expand_text(text: &str, words: &Expander<'_>) -> Result<String, String> {
+    // Here the backslash escapes, whatever `# escape` says.
+    let words = Expander { escape: '\\', ..*words };
     let quoted = text.replace('\\', "\\\\").replace("\\\\$", "\\$").replace('"', "\\\"");
     words.expand(&format!("\"{quoted}\""))
 }
 
-fn command(command: &Command<'_>) -> (Vec<String>, bool) {
+/// The arguments, and whether they were written as a line for `shell`.
+fn command(command: &Command<'_>, shell: &[String]) -> (Vec<String>, bool) {
     match command {
         Command::Exec(list) => (list.value.iter().map(|word| word.value.to_string()).collect(), false),
-        Command::Shell(line) => (vec!["/bin/sh".to_owned(), "-c".to_owned(), line.value.trim().to_owned()], true),
+        Command::Shell(line) => (shell.iter().cloned().chain([line.value.trim().to_owned()]).collect(), true),
         _ => (Vec::new(), false),
     }
 }
@@ -684,7 +701,8 @@ pub(crate) fn set_env(lines: &mut Vec<String>, name: &str, value: &str) {
 pub(crate) fn ports(text: &str) -> Result<Vec<String>, String> {
     let wrong = || format!("`{text}` is not a port like 80, 53/udp or 8000-8010");
     let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    if !matches!(protocol, "tcp" | "udp") {
+    let protocol = protocol.to_ascii_lowercase();
+    if !matches!(protocol.as_str(), "tcp" | "udp") {
         return Err(wrong());
     }
     let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));

@@ -4,6 +4,8 @@ use std::cell::Cell;
 pub(crate) struct Expander<'a> {
     /// What a name stands for.
     pub(crate) value: &'a dyn Fn(&str) -> Option<String>,
+    /// What takes the next character as it is: a backslash, or the backtick of `# escape`.
+    pub(crate) escape: char,
     /// How many bytes variables may still bring into this build file.
     pub(crate) left: &'a Cell<usize>,
 }
@@ -44,13 +46,13 @@ impl Expander<'_> {
                     in_double = !in_double;
                     after
                 }
-                '\\' => match after.chars().next() {
-                    Some(next) if !in_double || matches!(next, '"' | '\\' | '$') => {
+                c if c == self.escape => match after.chars().next() {
+                    Some(next) if !in_double || matches!(next, '"' | '$') || next == self.escape => {
                         result.push(next);
                         &after[next.len_utf8()..]
                     }
                     _ => {
-                        result.push('\\');
+                        result.push(self.escape);
                         after
                     }
                 },
@@ -115,12 +117,36 @@ impl Expander<'_> {
         Ok(value)
     }
 
+    /// Splits at white space that is in no quotes; quotes stay for [`Expander::expand`].
+    pub(crate) fn words<'t>(&self, line: &'t str) -> Vec<&'t str> {
+        let mut words = Vec::new();
+        let (mut start, mut quote, mut escaped) = (None, None, false);
+        for (at, c) in line.char_indices() {
+            if quote.is_none() && !escaped && c.is_whitespace() {
+                if let Some(from) = start.take() {
+                    words.push(&line[from..at]);
+                }
+                continue;
+            }
+            start.get_or_insert(at);
+            match (quote, c) {
+                _ if escaped => escaped = false,
+                (None | Some('"'), c) if c == self.escape => escaped = true,
+                (None, '"' | '\'') => quote = Some(c),
+                (Some(open), _) if open == c => quote = None,
+                _ => {}
+            }
+        }
+        words.extend(start.map(|from| &line[from..]));
+        words
+    }
+
     /// The `NAME=value` words of ENV, LABEL and ARG, expanded. `ENV NAME the rest` is the old form, for one.
     ///
     /// # Errors
     /// Says which word is wrong.
     pub(crate) fn pairs(&self, line: &str) -> Result<Vec<(String, String)>, String> {
-        let words = words(line);
+        let words = self.words(line);
         if let [name, _, ..] = words.as_slice()
             && !name.contains('=')
         {
@@ -162,30 +188,6 @@ fn closing(body: &str) -> Option<usize> {
     None
 }
 
-/// Splits at white space that is in no quotes; quotes stay for [`Expander::expand`].
-pub(crate) fn words(line: &str) -> Vec<&str> {
-    let mut words = Vec::new();
-    let (mut start, mut quote, mut escaped) = (None, None, false);
-    for (at, c) in line.char_indices() {
-        if quote.is_none() && !escaped && c.is_whitespace() {
-            if let Some(from) = start.take() {
-                words.push(&line[from..at]);
-            }
-            continue;
-        }
-        start.get_or_insert(at);
-        match (quote, c) {
-            _ if escaped => escaped = false,
-            (None | Some('"'), '\\') => escaped = true,
-            (None, '"' | '\'') => quote = Some(c),
-            (Some(open), _) if open == c => quote = None,
-            _ => {}
-        }
-    }
-    words.extend(start.map(|from| &line[from..]));
-    words
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,11 +201,11 @@ mod tests {
     }
 
     fn expand(word: &str) -> Result<String, String> {
-        Expander { value: &value, left: &Cell::new(100) }.expand(word)
+        Expander { value: &value, escape: '\\', left: &Cell::new(100) }.expand(word)
     }
 
     fn pairs(line: &str) -> Result<Vec<(String, String)>, String> {
-        Expander { value: &value, left: &Cell::new(100) }.pairs(line)
+        Expander { value: &value, escape: '\\', left: &Cell::new(100) }.pairs(line)
     }
 
     #[test]

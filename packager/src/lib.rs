@@ -15,6 +15,7 @@ mod items; // what a layer will hold, before it has bytes
 
 mod expand; // variables and quotes
 mod variables; // what a name stands for
+mod duration; // `1m30s`
 mod stage; // an image in the making
 mod copy; // COPY and ADD
 mod dockerfile; // a Dockerfile, carried out into a stage

@@ -570,6 +570,32 @@ fn a_name_stands_for_what_docker_takes_it_for() {
 }
 
 #[test]
+fn directives_shells_and_checks_are_read_as_docker_reads_them() {
+    let bench = Workbench::new();
+    bench.put("x", "X").put("shell", "#!/bin/sh\n");
+    let config = |text: &str| bench.config(&bench.dockerfile(text).unwrap_or_else(|e| panic!("{text}: {}", told(&e))));
+    let ticked = config("# escape=`\nFROM scratch\nENV A=C:\\new B=a`\n  C=x` y D=`$A E=\"q`\"q\\\"\n");
+    assert_eq!(ticked.env.unwrap(), [r"A=C:\new", "B=a", "C=x y", "D=$A", "E=q\"q\\"]);
+    let ticked = bench.dockerfile("# escape=`\nFROM scratch\nCOPY <<E /n\n\\$A\nE\n").unwrap();
+    assert_eq!(bench.files(&ticked), ["n=$A\n"]);
+
+    let base = "FROM scratch AS a\nCOPY shell /bin/ash\nSHELL [\"/bin/ash\", \"-e\", \"-c\"]\n";
+    let shelled = config(&format!("{base}ENTRYPOINT run $it\n"));
+    assert_eq!(shelled.entrypoint.unwrap(), ["/bin/ash", "-e", "-c", "run $it"]);
+    assert_eq!(config(&format!("{base}FROM a\nCMD x\n")).cmd.unwrap(), ["/bin/ash", "-e", "-c", "x"]);
+    assert_eq!(config("FROM scratch\nCOPY shell /a\nCMD [\"/a\", \"q\\\"q\"]\n").cmd.unwrap(), ["/a", "q\"q"]);
+
+    let ports = config("FROM scratch\nEXPOSE 80/TCP 53/Udp\n").exposed_ports.unwrap();
+    assert_eq!(ports.into_keys().collect::<Vec<_>>(), ["53/udp", "80/tcp"]);
+    let built = bench
+        .dockerfile("FROM scratch\nHEALTHCHECK --interval=1.5m --timeout=1m30s --start-interval=5s CMD [\"/c\"]\n")
+        .unwrap();
+    let check = bench.config(&built).healthcheck.unwrap();
+    assert_eq!((check.interval, check.timeout), (Some(90_000_000_000), Some(90_000_000_000)));
+    assert_eq!(built.notes[0], "line 2: HEALTHCHECK --start-interval is ignored: `--interval` counts from the start");
+}
+
+#[test]
 fn from_takes_the_platform_that_it_asks_for_where_there_is_a_choice() {
     let bench = Workbench::new();
     let mut elf = vec![0; 64];
