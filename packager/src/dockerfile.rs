@@ -22,7 +22,7 @@ use crate::{
     items::{Item, Items, MODE_EXECUTABLE, MODE_PLAIN, Source},
     layout::Layout,
     spool::Spool,
-    stage::{Added, Stage},
+    stage::{Added, Stage, triggers},
     variables::{Variables, is_for, parse_platform, platform_args, platform_name},
 };
 
@@ -210,7 +210,19 @@ impl Reader<'_, '_> {
             None => {
                 let at = stage.from.from.span.start;
                 let scratch = image == "scratch";
-                Running::on(if scratch { Stage::scratch() } else { self.base_image(&image, platform.as_ref(), at)? })
+                match scratch {
+                    true => Running::on(Stage::scratch()),
+                    false => {
+                        let base = self.base_image(&image, platform.as_ref(), at)?;
+                        if let Some(trigger) = base.triggers.first() {
+                            let trigger = shortened(trigger, LINE_CHARS_MAX);
+                            let what = format!("`{image}` asks for `ONBUILD {trigger}`, which is not carried out here");
+                            let instead = "build the base without ONBUILD, and write the instruction behind FROM";
+                            return Err(self.unsupported(at, &what, instead));
+                        }
+                        Running::on(base)
+                    }
+                }
             }
         };
         for instruction in stage.instructions {
@@ -291,7 +303,11 @@ impl Reader<'_, '_> {
             let (asked, there) = (platform_name(platform), platform_name(&plan.platform));
             self.note(at, format!("FROM --platform={asked} is ignored: the local `{reference}` is for {there}"));
         }
-        Stage::from_image(layout, cache, &reference, &plan)
+        let mut stage = Stage::from_image(layout, cache, &reference, &plan)?;
+        if plan.format == image::Format::Image {
+            stage.triggers = triggers(layout, &manifest)?;
+        }
+        Ok(stage)
     }
 
     /// A folder of the same name beside the build context, from which the missing image could be built.

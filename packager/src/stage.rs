@@ -4,6 +4,7 @@ use image::{
     Entry, EntryKind, FileIndex, FileIndexBuilder, FileNode, Format, LayerContent, Node, NodeId, Plan, PlannedLayer,
     Program,
 };
+use serde::Deserialize;
 use spec::{Descriptor, Digest, ExecutionConfig, Reference};
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     context::{LINKS_MAX, joined},
     error::Error,
     items::{Item, Items, MODE_EXECUTABLE, Origin, Source},
-    layout::Layout,
+    layout::{DOCUMENT_BYTES_MAX, Layout},
 };
 
 /// An image in the making: what is below, what was added, and how to run it.
@@ -21,6 +22,8 @@ pub(crate) struct Stage {
     pub(crate) added: Vec<Added>,
     pub(crate) config: ExecutionConfig,
     pub(crate) shell_form: ShellForm,
+    /// The ONBUILD instructions of the base image.
+    pub(crate) triggers: Vec<String>,
 }
 
 /// Which of the two were written as a line for a shell.
@@ -106,6 +109,7 @@ impl Stage {
             added: Vec::new(),
             config: ExecutionConfig::default(),
             shell_form: ShellForm::default(),
+            triggers: Vec::new(),
         }
     }
 
@@ -214,6 +218,27 @@ pub(crate) fn resolve<'a>(path: &str, at: &dyn Fn(&str) -> Option<At<'a>>) -> Re
         }
     }
     Ok(here.join("/"))
+}
+
+/// What Docker would carry out first in whatever is made from the image with this manifest: its own addition to configs.
+pub(crate) fn triggers(layout: &Layout, manifest: &Descriptor) -> Result<Vec<String>, Error> {
+    #[derive(Deserialize)]
+    struct Config {
+        config: Option<Execution>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Execution {
+        on_build: Option<Vec<String>>,
+    }
+    let malformed = |error: serde_json::Error| Error::Image {
+        whose: format!("the image `{}` cannot be used", manifest.digest),
+        source: image::Error::Malformed { document: "image config", why: error.to_string() },
+    };
+    let found = layout.manifests(manifest)?.into_iter().find_map(|(_, manifest)| manifest.config);
+    let Some(config) = found else { return Ok(Vec::new()) };
+    let config: Config = serde_json::from_slice(&layout.read_blob(&config, DOCUMENT_BYTES_MAX)?).map_err(malformed)?;
+    Ok(config.config.and_then(|config| config.on_build).unwrap_or_default())
 }
 
 /// A layer that is here, and whose uncompressed digest its config says.

@@ -99,3 +99,24 @@ fn what_is_no_image_says_so() {
     }
     assert_eq!(bench.layout.list().unwrap(), []);
 }
+
+#[test]
+fn a_base_that_asks_for_more_to_be_done_is_refused_by_name() {
+    let bench = Bench::new();
+    let config = br#"{"architecture":"amd64","os":"linux","config":{"OnBuild":["COPY . /app"]},"rootfs":{"type":"layers","diff_ids":[]}}"#;
+    let saved = br#"[{"Config":"c.json","RepoTags":["node:onbuild"],"Layers":[]}]"#;
+    import(&bench.layout, &bench.archive("node.tar", &[("c.json", config), ("manifest.json", saved)])).unwrap();
+    let context = bench.dir.path().join("app");
+    fs::create_dir(&context).unwrap();
+    let built = |text: &str| {
+        fs::write(context.join("Dockerfile"), text).unwrap();
+        let (args, tags, layout) = (BTreeMap::new(), Vec::new(), &bench.layout);
+        let input =
+            Build { context: &context, file: None, args, target: None, tags, source_date: 0, reuse: true, layout };
+        build(&input)
+    };
+    let error = built("\nFROM node:onbuild\n").unwrap_err();
+    let want = "`Dockerfile`, line 2: `node:onbuild` asks for `ONBUILD COPY . /app`, which is not carried out here";
+    assert_eq!(error.to_string(), want);
+    assert_eq!(error.hint().unwrap(), "build the base without ONBUILD, and write the instruction behind FROM");
+}
