@@ -210,13 +210,18 @@ fn name_all(layout: &Layout, path: &Path, index: &Index) -> Result<Vec<Imported>
         }
         let descriptor = Descriptor { annotations: BTreeMap::new(), ..entry.clone() };
         let reference = name_of(entry, path);
-        layout.tag(&reference, &descriptor)?;
         match all.iter_mut().find(|image| image.descriptor == descriptor) {
             Some(same) => same.references.push(reference),
             None => all.push(Imported { references: vec![reference], descriptor }),
         }
     }
+    tag_all(layout, &all)?;
     Ok(all)
+}
+
+fn tag_all(layout: &Layout, images: &[Imported]) -> Result<(), Error> {
+    let names = images.iter().flat_map(|image| image.references.iter().map(|name| (name, &image.descriptor)));
+    layout.tag_all(&names.collect::<Vec<_>>())
 }
 
 /// The whole name if the entry carries one; else that of the file, with whatever tag there is.
@@ -247,7 +252,9 @@ struct Saved {
     config: String,
     #[serde(default)]
     repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
+    /// `null` for an image without any.
+    #[serde(default)]
+    layers: Option<Vec<String>>,
 }
 
 fn import_docker(layout: &Layout, path: &Path, archive: &Archive) -> Result<Vec<Imported>, Error> {
@@ -260,7 +267,9 @@ fn import_docker(layout: &Layout, path: &Path, archive: &Archive) -> Result<Vec<
     if saved.is_empty() || saved.len() > IMAGES_MAX {
         return Err(malformed(format!("it names {} images", saved.len())));
     }
-    saved.iter().map(|image| import_saved(layout, path, archive, image)).collect()
+    let images = saved.iter().map(|image| import_saved(layout, path, archive, image)).collect::<Result<Vec<_>, _>>()?;
+    tag_all(layout, &images)?;
+    Ok(images)
 }
 
 fn import_saved(layout: &Layout, path: &Path, archive: &Archive, saved: &Saved) -> Result<Imported, Error> {
@@ -269,12 +278,13 @@ fn import_saved(layout: &Layout, path: &Path, archive: &Archive, saved: &Saved) 
     let config = blob_descriptor(MediaType::OCI_CONFIG, digest, size);
     let parsed: ImageConfig = serde_json::from_slice(&layout.read_blob(&config, DOCUMENT_BYTES_MAX)?)
         .map_err(|error| not_an_image(path, format!("its config is malformed: {error}")))?;
-    if parsed.rootfs.diff_ids.len() != saved.layers.len() {
-        let (named, there) = (parsed.rootfs.diff_ids.len(), saved.layers.len());
+    let names = saved.layers.as_deref().unwrap_or_default();
+    if parsed.rootfs.diff_ids.len() != names.len() {
+        let (named, there) = (parsed.rootfs.diff_ids.len(), names.len());
         return Err(not_an_image(path, format!("its config names {named} layers, and there are {there}")));
     }
     let mut layers = Vec::new();
-    for name in &saved.layers {
+    for name in names {
         let (digest, size) = there(name)?;
         let mut head = Vec::new();
         layout.open_blob(&digest)?.take(4).read_to_end(&mut head).map_err(io_error("read", path))?;
@@ -301,9 +311,6 @@ fn import_saved(layout: &Layout, path: &Path, archive: &Archive, saved: &Saved) 
     let mut references: Vec<Reference> = named.collect();
     if references.is_empty() {
         references.push(name_of(&descriptor, path));
-    }
-    for reference in &references {
-        layout.tag(reference, &descriptor)?;
     }
     Ok(Imported { references, descriptor })
 }

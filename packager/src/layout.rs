@@ -173,18 +173,29 @@ impl Layout {
     /// # Errors
     /// [`Error::NoBlob`] when the manifest is not here.
     pub fn tag(&self, reference: &Reference, descriptor: &Descriptor) -> Result<(), Error> {
-        if !self.blobs.has(&descriptor.digest, descriptor.size) {
-            return Err(Error::NoBlob(descriptor.digest));
+        self.tag_all(&[(reference, descriptor)])
+    }
+
+    /// Like [`Layout::tag`] for several, all at once: when one of them cannot be, nothing has a new name.
+    pub(crate) fn tag_all(&self, names: &[(&Reference, &Descriptor)]) -> Result<(), Error> {
+        if let Some((_, lost)) = names.iter().find(|(_, image)| !self.blobs.has(&image.digest, image.size)) {
+            return Err(Error::NoBlob(lost.digest));
         }
-        let name = key(reference);
-        let mut entry = descriptor.clone();
-        entry.annotations.insert(REF_NAME.to_owned(), name.clone());
-        if self.read_index()?.manifests.contains(&entry) {
+        let entries = names.iter().map(|(reference, descriptor)| {
+            let mut entry = Descriptor::clone(descriptor);
+            entry.annotations.insert(REF_NAME.to_owned(), key(reference));
+            entry
+        });
+        let entries: Vec<Descriptor> = entries.collect();
+        let there = self.read_index()?.manifests;
+        if entries.iter().all(|entry| there.contains(entry)) {
             return Ok(()); // the way of every build without a change
         }
         self.update(|index| {
-            index.manifests.retain(|old| old.annotations.get(REF_NAME) != Some(&name));
-            index.manifests.push(entry);
+            for entry in entries {
+                index.manifests.retain(|old| old.annotations.get(REF_NAME) != entry.annotations.get(REF_NAME));
+                index.manifests.push(entry);
+            }
             index.manifests.sort_by(|a, b| a.annotations.get(REF_NAME).cmp(&b.annotations.get(REF_NAME)));
         })
     }

@@ -120,3 +120,45 @@ fn a_base_that_asks_for_more_to_be_done_is_refused_by_name() {
     assert_eq!(error.to_string(), want);
     assert_eq!(error.hint().unwrap(), "build the base without ONBUILD, and write the instruction behind FROM");
 }
+
+#[test]
+fn an_archive_whose_second_image_is_broken_names_none() {
+    let bench = Bench::new();
+    let config = br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
+    let manifest = |layers: &str| {
+        let digest = Digest::of(config);
+        format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{digest}","size":{}}},"layers":{layers}}}"#,
+            config.len()
+        )
+    };
+    let (good, bad) = (manifest("[]"), manifest("null"));
+    let entry = |name: &str, bytes: &str| {
+        let (digest, size) = (Digest::of(bytes.as_bytes()), bytes.len());
+        format!(
+            r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":{size},"annotations":{{"{REF_NAME}":"{name}"}}}}"#
+        )
+    };
+    let blob = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
+    let index = format!(r#"{{"schemaVersion":2,"manifests":[{},{}]}}"#, entry("good:1", &good), entry("bad:1", &bad));
+    let (config_at, good_at, bad_at) = (blob(config), blob(good.as_bytes()), blob(bad.as_bytes()));
+    let files: &[(&str, &[u8])] = &[
+        (&config_at, config),
+        (&good_at, good.as_bytes()),
+        (&bad_at, bad.as_bytes()),
+        ("oci-layout", b"{}"),
+        ("index.json", index.as_bytes()),
+    ];
+    let error = import(&bench.layout, &bench.archive("oci.tar", files)).unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.starts_with("the manifest is malformed: invalid type: null, expected a sequence"), "{cause}");
+    assert_eq!(bench.layout.list().unwrap(), []);
+
+    let saved = br#"[{"Config":"c.json","RepoTags":["empty:1"],"Layers":null},{"Config":"no.json","Layers":[]}]"#;
+    let files: &[(&str, &[u8])] = &[("c.json", config), ("manifest.json", saved)];
+    import(&bench.layout, &bench.archive("docker.tar", files)).unwrap_err();
+    assert_eq!(bench.layout.list().unwrap(), []);
+    let saved = br#"[{"Config":"c.json","RepoTags":["empty:1"],"Layers":null}]"#;
+    let files: &[(&str, &[u8])] = &[("c.json", config), ("manifest.json", saved)];
+    assert_eq!(names(&import(&bench.layout, &bench.archive("one.tar", files)).unwrap()), ["empty:1"]);
+}
