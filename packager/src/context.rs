@@ -177,6 +177,10 @@ impl Context {
                 let folder = self.open_at(&path, OFlags::RDONLY | OFlags::DIRECTORY);
                 let folder = folder.map_err(|errno| self.failed(&path, errno))?;
                 self.walk_folder(folder, &path, "", 1, &mut all)?;
+                // Only looked into for the sake of what a line with `!` might have taken back in.
+                if all.len() == 1 && self.is_ignored(&path) {
+                    all.clear();
+                }
             }
         }
         Ok(all)

@@ -195,7 +195,9 @@ impl From<'_> {
                 for path in paths {
                     if let Some(kind) = context.find(&path)? {
                         let items = context.walk(&path)?;
-                        found.push(Match { name: last_part(&path), folder: kind == Found::Folder, items });
+                        if !items.is_empty() {
+                            found.push(Match { name: last_part(&path), folder: kind == Found::Folder, items });
+                        }
                     }
                 }
                 Ok(found)

@@ -467,7 +467,8 @@ fn no_link_leads_to_what_is_ignored() {
     for ignored in ["secret\nd/key\nhidden-link\n", "secret\nd/key\nhidden-link\n!other\n"] {
         bench.put(".dockerignore", ignored);
         let sources = ["to-file", "chain", "to-folder/key", "through", "hidden-link", "to-d/key", "to-d/k*"];
-        for source in sources.into_iter().chain(["other/up/key", "other/u*/key", "to-folder/k*", "to-folder/*"]) {
+        for source in sources.into_iter().chain(["other/up/key", "other/u*/key", "to-folder/k*", "to-folder", "secret"])
+        {
             let error = bench.dockerfile(&format!("FROM scratch\nCOPY {source} /x/\n")).expect_err(source);
             assert!(matches!(error, Error::CopyMissing { .. }), "{source}: {}", told(&error));
         }
