@@ -100,7 +100,7 @@ pub enum Error {
         folder: Option<PathBuf>,
     },
     /// ENTRYPOINT or CMD in shell form in an image without a shell.
-    #[error("{instruction} in shell form needs `/bin/sh`, which this image does not have")]
+    #[error("{instruction} in shell form needs a shell, which this image does not have")]
     ShellForm {
         /// ENTRYPOINT or CMD.
         instruction: &'static str,

@@ -385,12 +385,12 @@ fn what_cannot_be_built_is_refused_in_a_sentence() {
         ),
         (
             "FROM scratch\nCOPY app.wasm /\nENTRYPOINT /app.wasm now\n",
-            "ENTRYPOINT in shell form needs `/bin/sh`, which this image does not have",
+            "ENTRYPOINT in shell form needs a shell, which this image does not have",
             "write the arguments as a list: ENTRYPOINT [\"/app.wasm\", \"argument\"]",
         ),
         (
             "FROM scratch\nCOPY app.wasm /\nENTRYPOINT [\"/app.wasm\"]\nCMD now then\n",
-            "CMD in shell form needs `/bin/sh`, which this image does not have",
+            "CMD in shell form needs a shell, which this image does not have",
             "write the arguments as a list: CMD [\"/app.wasm\", \"argument\"]",
         ),
         (
