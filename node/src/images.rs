@@ -207,6 +207,15 @@ pub fn prune_prepared(home: &Home, needed: &HashSet<Digest>) -> Result<u64> {
     Ok(bytes)
 }
 
+/// Removes what native images were unpacked into, where nothing runs from it. Says how many bytes are gone.
+///
+/// # Errors
+/// When something cannot be read or removed.
+pub fn prune_unpacked(home: &Home) -> Result<u64> {
+    let failed = |error| Error::System { verb: "remove unpacked layers", source: io::Error::other(error) };
+    shim::sweep_layers(&home.all_unpacked(), 0).map_err(failed)
+}
+
 /// What lies in `folder`, with its name; nothing in one that is not there.
 fn entries(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
     let found = match std::fs::read_dir(folder) {

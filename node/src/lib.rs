@@ -34,7 +34,7 @@ mod error;
 pub use agent::{Agent, AgentConfig, AtEnd, CACHE_BYTES_MAX, JoinOptions, check_joined, join, relocate};
 pub use error::{Error, Result};
 pub use home::Home;
-pub use images::prune_prepared;
+pub use images::{prune_prepared, prune_unpacked};
 pub use invoke::{InvokeOutcome, InvokeRequest, invoke};
 pub use keeper::{detach, keep};
 pub use local::{GRACE, run_local};

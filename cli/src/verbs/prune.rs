@@ -9,7 +9,8 @@ use crate::{
     output::{line, size},
 };
 
-/// Remove what nothing needs any more: bytes that no image names, machine code made of them, and with --tasks ended tasks
+/// Remove what nothing needs any more: bytes that no image names, machine code made of them, unpacked layers from which
+/// nothing runs, and with --tasks ended tasks
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Remove ended tasks and their logs as well; volumes stay
@@ -37,7 +38,8 @@ impl Args {
             files.untag(&file.reference)?;
         }
         let layout = images::layout(home)?;
-        let freed = layout.prune()?.bytes + files.prune()?.bytes + prepared(home, &[&layout, &files])?;
+        let blobs = layout.prune()?.bytes + files.prune()?.bytes;
+        let freed = blobs + prepared(home, &[&layout, &files])? + node::prune_unpacked(home.node())?;
         line(format_args!("Freed {}", size(freed)));
         Ok(())
     }
