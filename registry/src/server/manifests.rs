@@ -66,7 +66,7 @@ impl App {
     ) -> Result<Reply, Refusal> {
         let tags = tags(asked, target)?;
         let bytes = intake.all(MANIFEST_BYTES_MAX as usize).await?;
-        let outline: Outline = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+        let outline = outline(&bytes)?;
         let said = asked.head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let media_type = media_type(&outline, said)?;
         outline.check(&media_type)?;
@@ -189,6 +189,14 @@ impl Link {
     }
 }
 
+/// What a manifest says. Serde alone would take the fields from an array, too, in which no other reader finds them.
+fn outline(bytes: &[u8]) -> Result<Outline, Refusal> {
+    match bytes.trim_ascii_start().first() {
+        Some(b'{') => serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string())),
+        _ => Err(invalid("it is no JSON object")),
+    }
+}
+
 /// The tag in the path, or those in the query beside a digest.
 fn tags(asked: &Asked, target: &Target) -> Result<Vec<String>, Refusal> {
     let mut tags: Vec<String> = match target {
@@ -236,4 +244,22 @@ fn named(bytes: &[u8], promised: &Digest) -> Result<Digest, Refusal> {
 
 fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::bad("MANIFEST_INVALID", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manifest_is_an_object() {
+        for (text, want) in [
+            (r#" {"schemaVersion": 2}"#, true),
+            ("[2, null, null, null, null, null, null, null]", false),
+            ("[]", false),
+            ("2", false),
+            ("", false),
+        ] {
+            assert_eq!(outline(text.as_bytes()).is_ok(), want, "{text}");
+        }
+    }
 }
