@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use image::{Document, LayerContent, Plan};
+use image::{Document, LayerContent, Plan, Want};
+use runtime::World;
 use spec::{Descriptor, Digest, Platform};
 
 use crate::{
@@ -23,7 +24,29 @@ pub(crate) struct Blobs(PathBuf);
 #[derive(Debug)]
 pub(crate) enum Ready {
     Wasm { plan: Box<Plan>, prepared: runtime::Prepared },
-    Native { plan: Box<Plan>, layers: Vec<shim::Layer>, runtime: shim::Runtime },
+    Native(Native),
+}
+
+/// A Linux image whose layers are unpacked, and what is to run it.
+#[derive(Debug)]
+pub(crate) struct Native {
+    pub plan: Box<Plan>,
+    pub layers: Vec<shim::Layer>,
+    pub runtime: shim::Runtime,
+}
+
+impl Ready {
+    /// What its author says that it needs.
+    pub fn wants(&self) -> &[Want] {
+        match self {
+            Self::Wasm { plan, .. } | Self::Native(Native { plan, .. }) => &plan.wants,
+        }
+    }
+
+    /// Whether it answers requests, a fresh instance for each.
+    pub fn serves_requests(&self) -> bool {
+        matches!(self, Self::Wasm { prepared, .. } if prepared.facts.world == World::Http)
+    }
 }
 
 /// More than the distribution-spec asks a registry to take.
@@ -258,7 +281,7 @@ fn native(prepared: &Path, blobs: &Blobs, name: &str, plan: Plan, preparing: &mu
         preparing();
     }
     let layers = cache.unpacked(&exe(), layers).map_err(failed)?;
-    Ok(Ready::Native { plan: Box::new(plan), layers, runtime })
+    Ok(Ready::Native(Native { plan: Box::new(plan), layers, runtime }))
 }
 
 /// Our own binary, which is also the worker, the preparer and the task shim. By this name it is the one that runs, even

@@ -21,7 +21,7 @@ use spec::{
 use crate::{
     error::{Error, Result, chain},
     home::{Home, make_private, set_mode},
-    images::Ready,
+    images::{Native, Ready},
     request::{MountSource, Mounted, Publish},
     running::Running,
     tasks::{Kind, MountRecord, TaskFolder},
@@ -156,20 +156,17 @@ impl Launch {
     /// # Errors
     /// [`Error::NotGranted`] holds the line that is missing.
     pub fn decide(container: Container, ready: Ready, args: Vec<String>) -> Result<Self> {
-        let wants = match &ready {
-            Ready::Wasm { plan, .. } | Ready::Native { plan, .. } => &plan.wants,
-        };
-        let effective = effective(wants, &container.grants()?)?;
+        let effective = effective(ready.wants(), &container.grants()?)?;
         check_secrets(&container, &effective.capabilities)?;
-        let (kind, mut limits) = match &ready {
-            Ready::Wasm { prepared, .. } if prepared.facts.world == World::Http => (Kind::Wasm, Limits::for_requests()),
-            Ready::Wasm { .. } => (Kind::Wasm, Limits::for_commands()),
-            Ready::Native { .. } => (Kind::Native, Limits::for_commands()),
+        let kind = match &ready {
+            Ready::Wasm { .. } => Kind::Wasm,
+            Ready::Native(_) => Kind::Native,
         };
+        let serves = ready.serves_requests();
+        let mut limits = if serves { Limits::for_requests() } else { Limits::for_commands() };
         if let Some(bytes) = container.memory_bytes_max {
             limits.memory_bytes_max = bytes;
         }
-        let serves = matches!(&ready, Ready::Wasm { prepared, .. } if prepared.facts.world == World::Http);
         limits.cpu_time_max = cpu_time(container.cpu_time_max, container.launch_type, serves, limits.cpu_time_max);
         if container.wall_time_max.is_some() {
             limits.wall_time_max = container.wall_time_max;
@@ -182,13 +179,13 @@ impl Launch {
     pub fn blank(&self, requests_max: u32) -> Option<runtime::Blank> {
         match &self.ready {
             Ready::Wasm { prepared, .. } => spawn(prepared.facts.world, requests_max).ok(),
-            Ready::Native { .. } => None,
+            Ready::Native(_) => None,
         }
     }
 
     /// Whether it answers requests, a fresh instance for each, so that nobody misses it while there are none.
     pub fn serves_requests(&self) -> bool {
-        matches!(&self.ready, Ready::Wasm { prepared, .. } if prepared.facts.world == World::Http)
+        self.ready.serves_requests()
     }
 
     /// How long it gets to end when it is to have `grace`. A Wasm program that runs once has no signals, and so nothing to
@@ -304,8 +301,8 @@ impl Launch {
                 };
                 Ok(Running::wasm(blank.assign(assignment, broker.of(&self.container.owner)).map_err(failed)?))
             }
-            Ready::Native { plan, layers, runtime } => {
-                let assignment = self.native_assignment(home, folder, doors, streams, plan, layers, runtime)?;
+            Ready::Native(native) => {
+                let assignment = self.native_assignment(home, folder, doors, streams, native)?;
                 let (path, name) = (folder.path().to_owned(), folder.record().name.clone());
                 Running::native(path, assignment).await.map_err(|error| Error::Start {
                     task: name,
@@ -384,16 +381,13 @@ impl Launch {
         })
     }
 
-    #[allow(clippy::too_many_arguments, reason = "each is a different thing that the container is handed")]
     fn native_assignment(
         &self,
         home: &Home,
         folder: &TaskFolder,
         doors: &Doors,
         streams: Streams,
-        plan: &image::Plan,
-        layers: &[shim::Layer],
-        runtime: &shim::Runtime,
+        native: &Native,
     ) -> Result<shim::Assignment> {
         let container = &self.container;
         let system = |verb| move |source| Error::System { verb, source };
@@ -416,9 +410,9 @@ impl Launch {
             task: container.task.clone(),
             container: container.name.clone(),
             image: container.image,
-            config: plan.config.clone(),
-            layers: layers.to_vec(),
-            runtime: runtime.clone(),
+            config: native.plan.config.clone(),
+            layers: native.layers.clone(),
+            runtime: native.runtime.clone(),
             // The arguments are put together already.
             entrypoint: Some(self.args.clone()),
             command: Some(Vec::new()),
