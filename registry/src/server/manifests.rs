@@ -262,4 +262,19 @@ mod tests {
             assert_eq!(outline(text.as_bytes()).is_ok(), want, "{text}");
         }
     }
+
+    #[test]
+    fn a_manifest_names_no_more_than_can_be_looked_up() {
+        let link = format!(r#"{{"digest":"{}","size":2}}"#, Digest::of(b"{}"));
+        for list in ["layers", "manifests"] {
+            let media_type = if list == "layers" { MediaType::OCI_MANIFEST } else { MediaType::OCI_INDEX };
+            let media_type: MediaType = media_type.parse().unwrap();
+            for (count, want) in [(LINKS_MAX, true), (LINKS_MAX + 1, false)] {
+                let text = format!(r#"{{"schemaVersion":2,"{list}":[{}]}}"#, vec![link.as_str(); count].join(","));
+                assert!(text.len() < MANIFEST_BYTES_MAX as usize, "another limit would come first");
+                let taken = outline(text.as_bytes()).and_then(|outline| outline.check(&media_type));
+                assert_eq!(taken.is_ok(), want, "{count} {list}");
+            }
+        }
+    }
 }

@@ -197,6 +197,9 @@ async fn tags_are_listed_by_page_and_leave_with_their_manifest() {
     let answer = house.ask(&many, &[auth], body).await;
     let tags: Vec<_> = answer.headers.get_all("oci-tag").iter().map(|tag| tag.to_str().unwrap()).collect();
     assert_eq!((answer.status.as_u16(), tags), (201, vec!["v2", "v3"]));
+    let too_many: Vec<_> = (0..17).map(|n| format!("tag=t{n}")).collect();
+    let answer = house.ask(&format!("PUT /v2/ann/cats/manifests/{one}?{}", too_many.join("&")), &[auth], body).await;
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "TAG_INVALID"));
 
     for (query, want, link) in [
         ("", r#"["latest","v1","v2","v3"]"#, ""),
