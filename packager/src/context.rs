@@ -345,8 +345,7 @@ fn kind_name(kind: FileType) -> &'static str {
 }
 
 impl Stat {
-    // The field types differ from one architecture to the next, so some of these casts do nothing here.
-    #[allow(clippy::unnecessary_cast)]
+    #[allow(clippy::unnecessary_cast, reason = "the field types differ from one architecture to the next")]
     pub(crate) fn of(stat: &rustix::fs::Stat) -> Self {
         let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
         Self {

@@ -1,0 +1,345 @@
+use super::*;
+
+#[test]
+fn what_cannot_be_built_is_refused_in_a_sentence() {
+    for (text, message, hint) in [
+        (
+            "FROM scratch\nCOPY nope.html /srv/\n",
+            "`Dockerfile`, line 2: there is no `nope.html` in the build context `CONTEXT`",
+            "paths in COPY are relative to the build context, the folder given to `margay build`",
+        ),
+        (
+            "FROM scratch\n\nCOPY hidden /\n",
+            "`Dockerfile`, line 3: there is no `hidden` in the build context `CONTEXT`",
+            "`.dockerignore` leaves it out: add a line with `!` and its name",
+        ),
+        (
+            "FROM scratch\nRUN apt-get install cats\n",
+            "`Dockerfile`, line 2: RUN is not executed here",
+            "build outside of the image (`cargo build`, `npm run build`, …) and COPY the result, or COPY --from an image \
+             that another tool has built",
+        ),
+        ("FROM scratch\nFETCH x\n", "`Dockerfile`, line 2: unknown instruction 'FETCH'", ""),
+        ("FROM scratch\nCOPY ../x /\n", "`Dockerfile`, line 2: `../x` leads out of the build context", ""),
+        (
+            "FROM scratch\nCOPY out /\n",
+            "`out` in the build context leads out of it: only what is inside can be copied",
+            "",
+        ),
+        (
+            "FROM scratch\nCOPY a.html b.html /srv\n",
+            "`Dockerfile`, line 2: 2 sources go to `/srv`, which is no folder: put a `/` at its end",
+            "",
+        ),
+        (
+            "FROM scratch\nADD https://example.com/x /x\n",
+            "`Dockerfile`, line 2: ADD does not fetch `https://example.com/x`",
+            "fetch it outside, check its digest, and COPY the file",
+        ),
+        (
+            "FROM scratch\nCOPY text.wasm /\nENTRYPOINT [\"/text.wasm\"]\n",
+            "`text.wasm` is not a Wasm program: its first bytes are those of an unknown kind of file",
+            "compile the program for `wasm32-wasip2` (or `wasm32-wasip1`) and build again",
+        ),
+        (
+            "FROM scratch\nCOPY cut.wasm /\nENTRYPOINT [\"/cut.wasm\"]\n",
+            "`cut.wasm` is not a Wasm program: it was cut short: it has 60 bytes and should have more",
+            "compile the program for `wasm32-wasip2` (or `wasm32-wasip1`) and build again",
+        ),
+        (
+            "FROM scratch\nCOPY app.wasm /\nENTRYPOINT [\"/other.wasm\"]\n",
+            "the image has no program to run: there is no file `/other.wasm` in it, which ENTRYPOINT or CMD names",
+            "set ENTRYPOINT to the absolute path of a file in the image",
+        ),
+        (
+            "FROM scratch\nCOPY app.wasm /\nENTRYPOINT /app.wasm now\n",
+            "ENTRYPOINT in shell form needs a shell, which this image does not have",
+            "write the arguments as a list: ENTRYPOINT [\"/app.wasm\", \"argument\"]",
+        ),
+        (
+            "FROM scratch\nCOPY app.wasm /\nENTRYPOINT [\"/app.wasm\"]\nCMD now then\n",
+            "CMD in shell form needs a shell, which this image does not have",
+            "write the arguments as a list: CMD [\"/app.wasm\", \"argument\"]",
+        ),
+        (
+            "FROM scratch\nLABEL margay.wants=\"fs:data\"\n",
+            "`Dockerfile`, line 2: the image's `margay.wants` cannot be used: `fs:data` is not a capability: its path must \
+             be absolute, without `.`, `..`, `//`, `%`, `\\` or a `/` at the end",
+            "",
+        ),
+        (
+            "FROM scratch\nUSER 4294967296\n",
+            "`Dockerfile`, line 2: `4294967296` is not a user: use NAME, UID, NAME:GROUP or UID:GID",
+            "",
+        ),
+        ("FROM scratch\nEXPOSE 0\n", "`Dockerfile`, line 2: `0` is not a port like 80, 53/udp or 8000-8010", ""),
+        (
+            "FROM scratch\nCOPY links /\n",
+            "`Dockerfile`, line 2: `up` would be a link that leaves the image, to `../../etc/passwd`",
+            "",
+        ),
+    ] {
+        let bench = Workbench::new();
+        bench.put("a.html", "A").put("b.html", "B").put("app.wasm", wasm()).put("text.wasm", "<html>");
+        bench.put("hidden", "x").put(".dockerignore", "hid*").put("cut.wasm", &wasm()[..60]);
+        symlink("/etc/passwd", bench.context().join("out")).unwrap();
+        fs::create_dir(bench.context().join("links")).unwrap();
+        symlink("../../etc/passwd", bench.context().join("links/up")).unwrap();
+        let error = bench.dockerfile(text).expect_err(text);
+        let got = told(&error).replace(bench.context().to_str().unwrap(), "CONTEXT");
+        assert_eq!(got, message, "{text}");
+        assert_eq!(error.hint().unwrap_or_default(), hint, "{text}");
+    }
+}
+
+#[test]
+fn a_build_argument_is_used_or_named() {
+    let bench = Workbench::new();
+    bench.put("Dockerfile", "FROM scratch\nARG NAME=tom\nENV CAT=$NAME\nLABEL a=\"$CAT ${NONE:-b}\"\n");
+    let built = bench
+        .build_with(|input| input.args = [("NAME", "ada"), ("X", "y")].map(|(a, b)| (a.into(), b.into())).into())
+        .unwrap();
+    let config = bench.config(&built);
+    assert_eq!(config.env.unwrap(), ["CAT=ada"]);
+    assert_eq!(config.labels.unwrap()["a"], "ada b");
+    assert_eq!(
+        built.notes,
+        [
+            "the build argument `X` is not used: no ARG of that name",
+            "the image names no program: it can be a base for others, and cannot be run"
+        ]
+    );
+}
+
+#[test]
+fn a_name_stands_for_what_docker_takes_it_for() {
+    let host = host_platforms().remove(0);
+    let (os, arch, platform) = (&host.os, &host.architecture, format!("{}/{}", host.os, host.architecture));
+    for (lines, want) in [
+        ("FROM scratch\nENV A=1\nARG B=$A\nENV C=$B\n", "A=1 C=1"),
+        ("FROM scratch\nARG A=1\nENV B=$A\nARG A=2\nENV C=$A\n", "B=1 C=2"),
+        ("FROM scratch\nENV A=1\nARG A=2\nENV B=$A\n", "A=1 B=1"), // ENV wins
+        ("FROM scratch\nENV A=1\nENV A=2 B=$A\n", "A=2 B=1"),
+        ("ARG A=1\nFROM scratch\nENV B=$A\n", "B="),
+        ("ARG A=1\nFROM scratch\nARG A\nENV B=$A\n", "B=1"),
+        ("ARG A=1\nFROM scratch\nARG A=2\nENV B=$A\n", "B=2"),
+        ("FROM scratch AS a\nARG A=1\nFROM scratch\nENV B=$A\n", "B="),
+        ("FROM scratch AS a\nARG A=1\nFROM a\nENV B=$A\n", "B=1"),
+        ("FROM scratch AS a\nARG A=1\nFROM a AS b\nFROM b\nARG A\nENV B=$A\n", "B=1"),
+        ("FROM scratch\nENV A=$TARGETARCH\n", "A="),
+        ("FROM scratch\nARG TARGETARCH\nENV A=$TARGETARCH\n", &format!("A={arch}")),
+        ("FROM scratch\nARG TARGETARCH=x\nENV A=$TARGETARCH\n", "A=x"),
+        ("FROM scratch\nARG GIVEN\nENV A=$GIVEN\n", "A=yes"),
+        ("FROM scratch\nARG BUILDOS\nENV A=$BUILDOS\n", "A=given"),
+        (
+            "FROM --platform=$BUILDPLATFORM scratch\nARG TARGETPLATFORM TARGETOS TARGETVARIANT BUILDPLATFORM\n\
+             ENV A=$TARGETPLATFORM B=$TARGETOS C=<$TARGETVARIANT> D=$BUILDPLATFORM\n",
+            &format!("A={platform} B={os} C=<> D={platform}"),
+        ),
+    ] {
+        let bench = Workbench::new();
+        bench.put("Dockerfile", lines);
+        let args = [("GIVEN", "yes"), ("BUILDOS", "given")].map(|(name, value)| (name.into(), value.into()));
+        let built =
+            bench.build_with(|input| input.args = args.into()).unwrap_or_else(|e| panic!("{lines}: {}", told(&e)));
+        assert_eq!(bench.config(&built).env.unwrap().join(" "), want, "{lines}");
+    }
+    for (lines, want) in [
+        ("FROM --platform=$NONE scratch\n", "`` is not a platform like linux/amd64"),
+        ("FROM --platform=a/b/c/d scratch\n", "`a/b/c/d` is not a platform like linux/amd64"),
+        ("FROM --os=linux scratch\n", "FROM has no `--os`: it has `--platform=linux/amd64`"),
+    ] {
+        let error = Workbench::new().dockerfile(lines).expect_err(lines).to_string();
+        assert_eq!(error, format!("`Dockerfile`, line 1: {want}"), "{lines}");
+    }
+}
+
+#[test]
+fn directives_shells_and_checks_are_read_as_docker_reads_them() {
+    let bench = Workbench::new();
+    bench.put("x", "X").put("shell", "#!/bin/sh\n");
+    let config = |text: &str| bench.config(&bench.dockerfile(text).unwrap_or_else(|e| panic!("{text}: {}", told(&e))));
+    let ticked = config("# escape=`\nFROM scratch\nENV A=C:\\new B=a`\n  C=x` y D=`$A E=\"q`\"q\\\"\n");
+    assert_eq!(ticked.env.unwrap(), [r"A=C:\new", "B=a", "C=x y", "D=$A", "E=q\"q\\"]);
+    let ticked = bench.dockerfile("# escape=`\nFROM scratch\nCOPY <<E /n\n\\$A\nE\n").unwrap();
+    assert_eq!(bench.files(&ticked), ["n=$A\n"]);
+
+    let base = "FROM scratch AS a\nCOPY shell /bin/ash\nSHELL [\"/bin/ash\", \"-e\", \"-c\"]\n";
+    let shelled = config(&format!("{base}ENTRYPOINT run $it\n"));
+    assert_eq!(shelled.entrypoint.unwrap(), ["/bin/ash", "-e", "-c", "run $it"]);
+    assert_eq!(config(&format!("{base}FROM a\nCMD x\n")).cmd.unwrap(), ["/bin/ash", "-e", "-c", "x"]);
+    assert_eq!(config("FROM scratch\nCOPY shell /a\nCMD [\"/a\", \"q\\\"q\"]\n").cmd.unwrap(), ["/a", "q\"q"]);
+
+    let ports = config("FROM scratch\nEXPOSE 80/TCP 53/Udp\n").exposed_ports.unwrap();
+    assert_eq!(ports.into_keys().collect::<Vec<_>>(), ["53/udp", "80/tcp"]);
+    let built = bench
+        .dockerfile("FROM scratch\nHEALTHCHECK --interval=1.5m --timeout=1m30s --start-interval=5s CMD [\"/c\"]\n")
+        .unwrap();
+    let check = bench.config(&built).healthcheck.unwrap();
+    assert_eq!((check.interval, check.timeout), (Some(90_000_000_000), Some(90_000_000_000)));
+    assert_eq!(built.notes[0], "line 2: HEALTHCHECK --start-interval is ignored: `--interval` counts from the start");
+}
+
+#[test]
+fn every_other_instruction_lands_in_the_config() {
+    let bench = Workbench::new();
+    let built = bench
+        .dockerfile(
+            "FROM scratch\nEXPOSE 80 53/udp 8000-8001\nVOLUME [\"/data\", \"/more\"]\nVOLUME /third\nUSER 1000:cats\n\
+             WORKDIR /srv/../app\nSTOPSIGNAL SIGQUIT\nHEALTHCHECK --interval=5s --retries=2 CMD [\"/check\"]\nCMD [\"a\"]\n\
+             LABEL margay.wants=\"env:LOG\\nfs:/data#rw;optional\"\nCMD []\n",
+        )
+        .unwrap();
+    let config = bench.config(&built);
+    assert_eq!(
+        config.exposed_ports.unwrap().into_keys().collect::<Vec<_>>(),
+        ["53/udp", "80/tcp", "8000/tcp", "8001/tcp"]
+    );
+    assert_eq!(config.volumes.unwrap().into_keys().collect::<Vec<_>>(), ["/data", "/more", "/third"]);
+    assert_eq!((config.user.as_deref(), config.working_dir.as_deref()), (Some("1000:cats"), Some("/app")));
+    assert_eq!(config.stop_signal.as_deref(), Some("SIGQUIT"));
+    let check = config.healthcheck.unwrap();
+    assert_eq!(
+        (check.test, check.interval, check.retries),
+        (vec!["CMD".into(), "/check".into()], Some(5_000_000_000), Some(2))
+    );
+    assert_eq!(config.labels.unwrap()["margay.wants"], "env:LOG\nfs:/data#rw;optional");
+    assert_eq!(built.wants.len(), 2);
+}
+
+/// Whatever a Dockerfile says, the answer is an image or a sentence.
+#[test]
+fn no_dockerfile_makes_it_panic() {
+    let parts = [
+        "FROM ",
+        "scratch",
+        "COPY ",
+        "ADD ",
+        "ENV ",
+        "LABEL ",
+        "ARG ",
+        "EXPOSE ",
+        "WORKDIR ",
+        "USER ",
+        "VOLUME ",
+        "CMD ",
+        "ENTRYPOINT ",
+        "HEALTHCHECK ",
+        "--from=",
+        "--chmod=",
+        "--interval=",
+        "--chown=x ",
+        "ONBUILD ",
+        "STOPSIGNAL ",
+        " AS a",
+        "[\"a\", \"b\"]",
+        "\"",
+        "'",
+        "$",
+        "${",
+        "}",
+        ":-",
+        ":+",
+        "\\",
+        "\n",
+        "\n",
+        "\r\n",
+        " ",
+        "=",
+        "/",
+        "..",
+        ".",
+        "*",
+        "[",
+        "]",
+        "^",
+        "?",
+        "**",
+        "ö",
+        "\u{feff}",
+        "<<EOF",
+        "\nEOF\n",
+        "x",
+        "0",
+        "7777",
+        "4294967296",
+        "5s",
+        "# escape=`\n",
+        "#",
+        "`",
+        "\0",
+        "\t",
+        "margay.wants=",
+        "fs:/a#r",
+        ";",
+        "a",
+    ];
+    let bench = Workbench::new();
+    bench.put("x", "X").put("a/b", "Y");
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    for round in 0..3_000 {
+        let mut text = if round % 8 == 0 { String::new() } else { "FROM scratch AS a\n".to_owned() };
+        for _ in 0..round % 24 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            text.push_str(parts[(state % parts.len() as u64) as usize]);
+        }
+        // Into the parts that write nothing: thousands of images would only wear out the disk.
+        let context = Context::open(&bench.context(), None).unwrap();
+        let cache = Cache::of(&bench.layout, true);
+        let mut spool = Spool::new(bench.layout.blobs(), Some(&context));
+        let input = Input {
+            file: "Dockerfile".to_owned(),
+            text: &text,
+            context: &context,
+            layout: &bench.layout,
+            cache: &cache,
+            args: &BTreeMap::new(),
+            target: None,
+            native: &[],
+        };
+        if let Err(error) = dockerfile::read(&input, &mut spool) {
+            assert!(!error.to_string().is_empty(), "{text:?}");
+        }
+    }
+}
+
+/// A file that anybody may send, and that asks for more than there is.
+#[test]
+fn what_a_dockerfile_may_ask_for_has_limits() {
+    let (doubled, label) = ("ENV A=$A$A\n".repeat(64), "x".repeat(2 << 20));
+    let many = |line: &str, count: usize| (0..count).map(|n| line.replace('#', &n.to_string())).collect::<String>();
+    for (text, want) in [
+        (
+            format!("FROM scratch\nENV A=xxxxxxxx\n{doubled}"),
+            "with `$A`, variables bring too much text into it: at most 16 MiB",
+        ),
+        (
+            format!("ARG A={}\nFROM scratch\nARG A\nCOPY {} /\n", "x".repeat(4000), "$A ".repeat(100_000)),
+            "with `$A`, variables bring",
+        ),
+        (format!("FROM scratch\n{}", many("MAINTAINER x\n", 10_001)), "it has 10002 instructions, at most 10000"),
+        (format!("FROM scratch\n{}", many("FROM scratch\n", 100)), "it has 101 stages, at most 100"),
+        (format!("FROM scratch\n{}", many("ENV A#=1\n", 1001)), "the image has more than 1000 variables"),
+        (
+            format!("FROM scratch\n{}", many("COPY x /\n", 500)),
+            "the image would have more than 499 layers: COPY more at once",
+        ),
+        (format!("FROM scratch\nCOPY {} /\n", "x".repeat(5000)), "is longer than any path"),
+        (format!("FROM scratch\nWORKDIR /{}\n", "x/".repeat(5000)), "is longer than any path"),
+        (format!("FROM scratch\nEXPOSE {}\n", "x".repeat(5000)), "xxx…"),
+        (
+            format!("FROM scratch\nARG L={label}\nLABEL a=$L b=$L c=$L\n"),
+            "bytes, and at most 4194304 can be read again",
+        ),
+    ] {
+        let bench = Workbench::new();
+        bench.put("x", "X");
+        let error = told(&bench.dockerfile(&text).map(|built| built.notes).unwrap_err());
+        assert!(error.contains(want) && error.len() < 1500, "{want}: {}", &error[..error.len().min(1500)]);
+    }
+    let bench = Workbench::new();
+    let built = bench.dockerfile(&format!("FROM scratch\n{}", many("MAINTAINER x\n", 500))).unwrap();
+    assert_eq!(built.notes.len(), 101, "with the one about the program");
+}
