@@ -8,7 +8,8 @@ const FIRST: (u32, u32) = (2, 36);
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     if glibc().is_some_and(|version| version >= FIRST) {
-        // 63,000 relocations take 1.5 MB of every process otherwise, and the time to read them at each start.
+        // 63,000 relocations take 1.5 MB of every process otherwise, and the time to read them at
+        // each start.
         println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
 }

@@ -1,8 +1,9 @@
 //! `_start` of a command: replaces the `crt1-command.o` of Debian's wasi-libc, which is from 2022.
 //!
-//! The explicit call of `__wasm_call_ctors` matters: without it wasm-ld wraps every export, `cabi_realloc` too, in
-//! constructor calls, and a component then traps with "cannot leave component instance". No core library is at
-//! hand when this is compiled, so the few language items it needs are declared here.
+//! The explicit call of `__wasm_call_ctors` matters: without it wasm-ld wraps every export,
+//! `cabi_realloc` too, in constructor calls, and a component then traps with "cannot leave
+//! component instance". No core library is at hand when this is compiled, so the few language items
+//! it needs are declared here.
 #![feature(no_core, lang_items)]
 #![allow(internal_features)]
 #![no_core]

@@ -30,9 +30,11 @@ fn row(title: &str, times: &Samples) -> [String; 3] {
     [title.to_owned(), times.show("ms"), format!("{:.1} ms", times.quantile(0.99))]
 }
 
-/// From the first byte of a request on a new connection to the ingress, to the last one of its answer.
+/// From the first byte of a request on a new connection to the ingress, to the last one of its
+/// answer.
 fn sleeping(margay: &Margay, blanks: usize) -> Result<Samples> {
-    let (up, registry, ingress) = up(margay, &["--idle-after", "1s", "--blank-workers", &blanks.to_string()])?;
+    let (up, registry, ingress) =
+        up(margay, &["--idle-after", "1s", "--blank-workers", &blanks.to_string()])?;
     serve(margay, registry)?;
     let url = url(ingress);
     load::wait_for(&url)?;
@@ -53,7 +55,15 @@ fn sleeping(margay: &Margay, blanks: usize) -> Result<Samples> {
 pub fn up(margay: &Margay, more: &[&str]) -> Result<(Server, u16, u16)> {
     let (registry, ingress) = (load::free_port()?, load::free_port()?);
     let (registry_port, ingress_port) = (registry.to_string(), ingress.to_string());
-    let up = ["up", "--server-port", "0", "--registry-port", &registry_port, "--ingress-port", &ingress_port];
+    let up = [
+        "up",
+        "--server-port",
+        "0",
+        "--registry-port",
+        &registry_port,
+        "--ingress-port",
+        &ingress_port,
+    ];
     Ok((Server::start(margay.command(up).args(more))?, registry, ingress))
 }
 
@@ -77,7 +87,17 @@ pub fn serve(margay: &Margay, registry: u16) -> Result<()> {
     std::fs::write(&definition, DEFINITION)?;
     margay.run(["task", "register", definition.to_str().context("a path in UTF-8")?])?;
     margay.run(["cluster", "create", "cold"])?;
-    margay.run(["service", "create", "adopt", "--task", "adopt:1", "--cluster", "cold", "--launch-type", "pool"])?;
+    margay.run([
+        "service",
+        "create",
+        "adopt",
+        "--task",
+        "adopt:1",
+        "--cluster",
+        "cold",
+        "--launch-type",
+        "pool",
+    ])?;
     Ok(())
 }
 
@@ -95,8 +115,11 @@ ports = [{ container_port = 80 }]
 
 /// Until the processes below `up` that are workers are as many as wait for a task.
 fn sleep_in(up: u32, blanks: usize) -> Result<()> {
-    let workers =
-        || idle::family(up).into_iter().filter(|pid| idle::words(*pid).is_some_and(|words| words == "worker"));
+    let workers = || {
+        idle::family(up)
+            .into_iter()
+            .filter(|pid| idle::words(*pid).is_some_and(|words| words == "worker"))
+    };
     wait(|| workers().count() == blanks).context("the service does not fall asleep")?;
     // What the end of the last worker left to do is not part of the next start.
     std::thread::sleep(Duration::from_millis(100));

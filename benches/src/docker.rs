@@ -18,9 +18,11 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// The engine that answers; else one that root starts, which ends with the value. What is missing is said.
+    /// The engine that answers; else one that root starts, which ends with the value. What is
+    /// missing is said.
     pub fn find() -> Result<Option<Self>> {
-        let how = "tests/run puts an engine into target/clients/engine/usr/{bin,sbin}; add both to PATH";
+        let how =
+            "tests/run puts an engine into target/clients/engine/usr/{bin,sbin}; add both to PATH";
         let Some(client) = machine::peer("docker", how) else { return Ok(None) };
         let mut docker = Self { client, own: None };
         if docker.answers() {
@@ -33,7 +35,14 @@ impl Docker {
             // Its containers get no network: that is less work for it than a bridge is.
             Command::new(engine)
                 .args(["--iptables=false", "--ip6tables=false", "--bridge=none"])
-                .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")])
+                .args([
+                    "--data-root",
+                    &path("data"),
+                    "--exec-root",
+                    &path("exec"),
+                    "--pidfile",
+                    &path("pid"),
+                ])
                 .args(["--host", &format!("unix://{}", path("socket"))]),
         )?;
         docker.own = Some((folder, server));
@@ -51,18 +60,29 @@ impl Docker {
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.client);
         if let Some((folder, _)) = &self.own {
-            command.env("DOCKER_HOST", format!("unix://{}", folder.path().join("socket").display()));
+            command
+                .env("DOCKER_HOST", format!("unix://{}", folder.path().join("socket").display()));
         }
         command
     }
 
     /// Makes the image `name` of everything in `rootfs`, with `arguments` as its command, in JSON.
     pub fn import(&self, rootfs: &std::path::Path, arguments: &str, name: &str) -> Result<()> {
-        let mut tar = Command::new("tar").arg("-C").arg(rootfs).args(["-c", "."]).stdout(Stdio::piped()).spawn()?;
+        let mut tar = Command::new("tar")
+            .arg("-C")
+            .arg(rootfs)
+            .args(["-c", "."])
+            .stdout(Stdio::piped())
+            .spawn()?;
         let stdout = tar.stdout.take().map_or_else(Stdio::null, Stdio::from);
         let change = format!("CMD {arguments}");
-        let output = self.command().args(["import", "-c", &change, "-", name]).stdin(stdout).output()?;
-        ensure!(tar.wait()?.success() && output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output =
+            self.command().args(["import", "-c", &change, "-", name]).stdin(stdout).output()?;
+        ensure!(
+            tar.wait()?.success() && output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(())
     }
 
@@ -76,7 +96,10 @@ impl Drop for Docker {
         if let Some((folder, server)) = self.own.take() {
             drop(server);
             // The engine mounts its folder on itself and leaves it so.
-            let _ = Command::new("umount").arg(folder.path().join("data")).stderr(Stdio::null()).status();
+            let _ = Command::new("umount")
+                .arg(folder.path().join("data"))
+                .stderr(Stdio::null())
+                .status();
         }
     }
 }

@@ -30,8 +30,16 @@ pub fn run(margay: &Margay) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let config = configure_nginx(folder.path(), theirs, &www)?;
     let servers = [
-        Server::start(&mut margay.pinned(["run", "--rm", "-p", &format!("127.0.0.1:{ours}:80"), "cats"]))?,
-        Server::start(machine::pinned(0, &nginx).arg("-c").arg(&config).arg("-p").arg(folder.path()))?,
+        Server::start(&mut margay.pinned([
+            "run",
+            "--rm",
+            "-p",
+            &format!("127.0.0.1:{ours}:80"),
+            "cats",
+        ]))?,
+        Server::start(
+            machine::pinned(0, &nginx).arg("-c").arg(&config).arg("-p").arg(folder.path()),
+        )?,
     ];
     let mut rows = Vec::new();
     for (what, path) in [("the page", String::new()), ("the picture", picture)] {
@@ -42,10 +50,14 @@ pub fn run(margay: &Margay) -> Result<()> {
         let contenders = urls
             .iter()
             .zip(["margay", "nginx"])
-            .map(|(url, name)| Contender::new(name, || Ok(load::wrk(&wrk, url, CONNECTIONS, ROUND)?.rate)))
+            .map(|(url, name)| {
+                Contender::new(name, || Ok(load::wrk(&wrk, url, CONNECTIONS, ROUND)?.rate))
+            })
             .collect();
         let results = measure::in_turn(ROUNDS, contenders)?;
-        let [(_, margay), (_, nginx)] = results.as_slice() else { unreachable!("two contenders went in") };
+        let [(_, margay), (_, nginx)] = results.as_slice() else {
+            unreachable!("two contenders went in")
+        };
         rows.push([
             format!("{what} (/{path})"),
             margay.show("req/s"),
@@ -53,7 +65,10 @@ pub fn run(margay: &Margay) -> Result<()> {
             format!("{:.2}", margay.median() / nginx.median()),
         ]);
     }
-    measure::table(["64 connections, 1 core", "margay run cats", "nginx, 1 worker", "margay / nginx"], &rows);
+    measure::table(
+        ["64 connections, 1 core", "margay run cats", "nginx, 1 worker", "margay / nginx"],
+        &rows,
+    );
     drop(servers);
     Ok(())
 }

@@ -18,7 +18,13 @@ const IDLE: Duration = Duration::from_secs(5);
 pub fn run(margay: &Margay) -> Result<()> {
     margay.build("httpd")?;
     let port = load::free_port()?;
-    let single = Server::start(&mut margay.command(["run", "--rm", "-p", &format!("127.0.0.1:{port}:80"), "httpd"]))?;
+    let single = Server::start(&mut margay.command([
+        "run",
+        "--rm",
+        "-p",
+        &format!("127.0.0.1:{port}:80"),
+        "httpd",
+    ]))?;
     load::wait_for(&format!("http://127.0.0.1:{port}/"))?;
     let mut rows = rows_below(single.id(), "margay run httpd");
     drop(single);
@@ -48,7 +54,8 @@ fn row(pid: u32, title: &str) -> Option<[String; 4]> {
     let words = words(pid)?;
     let status = fields(&format!("/proc/{pid}/status"));
     let smaps = fields(&format!("/proc/{pid}/smaps_rollup"));
-    let private = smaps.get("Private_Dirty").copied().unwrap_or(0) + smaps.get("Private_Clean").copied().unwrap_or(0);
+    let private = smaps.get("Private_Dirty").copied().unwrap_or(0)
+        + smaps.get("Private_Clean").copied().unwrap_or(0);
     let mb = |kb: u64| format!("{:.1} MB", kb as f64 / 1024.0);
     let page_tables = status.get("VmPTE").copied().unwrap_or(0);
     Some([format!("{title}: {words}"), mb(*status.get("VmRSS")?), mb(private), mb(page_tables)])
@@ -57,7 +64,8 @@ fn row(pid: u32, title: &str) -> Option<[String; 4]> {
 /// The first two arguments of a process.
 pub fn words(pid: u32) -> Option<String> {
     let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let words: Vec<_> = command.split(|byte| *byte == 0).skip(1).take(2).map(String::from_utf8_lossy).collect();
+    let words: Vec<_> =
+        command.split(|byte| *byte == 0).skip(1).take(2).map(String::from_utf8_lossy).collect();
     Some(words.join(" ").trim().to_owned())
 }
 

@@ -13,12 +13,25 @@ pub struct Load {
 /// Drives `url` from core 1 with `connections` keep-alive connections.
 pub fn wrk(wrk: &Path, url: &str, connections: usize, time: Duration) -> Result<Load> {
     let output = machine::pinned(1, wrk)
-        .args(["-t1", &format!("-c{connections}"), &format!("-d{}s", time.as_secs()), "--latency", url])
+        .args([
+            "-t1",
+            &format!("-c{connections}"),
+            &format!("-d{}s", time.as_secs()),
+            "--latency",
+            url,
+        ])
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "wrk failed on {url}: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "wrk failed on {url}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     ensure!(!text.contains("Non-2xx"), "{url} answered with errors:\n{text}");
-    let rate = text.lines().find_map(|line| line.strip_prefix("Requests/sec:")).context("wrk printed no rate")?;
+    let rate = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Requests/sec:"))
+        .context("wrk printed no rate")?;
     Ok(Load { rate: rate.trim().parse()? })
 }
 
@@ -58,7 +71,12 @@ impl Server {
     pub fn start(command: &mut Command) -> Result<Self> {
         let quiet = std::process::Stdio::null;
         Ok(Self(
-            command.stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn().with_context(|| format!("{command:?}"))?,
+            command
+                .stdin(quiet())
+                .stdout(quiet())
+                .stderr(quiet())
+                .spawn()
+                .with_context(|| format!("{command:?}"))?,
         ))
     }
 

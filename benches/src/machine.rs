@@ -3,7 +3,10 @@ use std::{path::PathBuf, process::Command};
 /// One line for the top of a report.
 pub fn describe() -> String {
     let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = model.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown processor");
+    let model = model
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or(": unknown processor");
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -15,7 +18,8 @@ pub fn describe() -> String {
     )
 }
 
-/// Where `tool` is installed: on PATH, in sbin, or where the environment variable `MARGAY_PEERS` points.
+/// Where `tool` is installed: on PATH, in sbin, or where the environment variable `MARGAY_PEERS`
+/// points.
 pub fn find(tool: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let peers = std::env::var_os("MARGAY_PEERS").map(PathBuf::from);

@@ -31,7 +31,12 @@ impl Samples {
 
     /// `median (min to max)`.
     pub fn show(&self, unit: &str) -> String {
-        format!("{:.1} {unit} ({:.1} to {:.1})", self.median(), self.quantile(0.0), self.quantile(1.0))
+        format!(
+            "{:.1} {unit} ({:.1} to {:.1})",
+            self.median(),
+            self.quantile(0.0),
+            self.quantile(1.0)
+        )
     }
 }
 
@@ -57,7 +62,8 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// Measures every contender once to warm up, then once a round, in turn, so that all meet the same weather.
+/// Measures every contender once to warm up, then once a round, in turn, so that all meet the same
+/// weather.
 pub fn in_turn(rounds: usize, contenders: Vec<Contender<'_>>) -> Result<Vec<(String, Samples)>> {
     let mut all = Vec::new();
     for mut contender in contenders {

@@ -19,7 +19,8 @@ pub fn serve(port: u16) -> Result<()> {
             tokio::spawn(http1::Builder::new().serve_connection(
                 TokioIo::new(stream),
                 service_fn(|_| async {
-                    let body = Full::new(Bytes::from_static(br#"{"task":null,"node":null,"image":null}"#));
+                    let body =
+                        Full::new(Bytes::from_static(br#"{"task":null,"node":null,"image":null}"#));
                     Ok::<_, Infallible>(http::Response::new(body))
                 }),
             ));

@@ -36,7 +36,11 @@ impl Margay {
     /// Runs `margay ARGS` to success and gives what it printed.
     pub fn run<const N: usize>(&self, args: [&str; N]) -> Result<String> {
         let output = self.command(args).output()?;
-        ensure!(output.status.success(), "margay {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        ensure!(
+            output.status.success(),
+            "margay {args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(String::from_utf8(output.stdout)?)
     }
 

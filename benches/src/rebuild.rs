@@ -20,27 +20,35 @@ pub fn run(margay: &Margay) -> Result<()> {
     let context = tempfile::tempdir()?;
     let folder = context.path().to_str().expect("temporary folders have UTF-8 names");
     std::fs::create_dir(context.path().join("files"))?;
-    std::fs::copy(crate::platform::samples().join("hello/hello.wasm"), context.path().join("app.wasm"))?;
+    std::fs::copy(
+        crate::platform::samples().join("hello/hello.wasm"),
+        context.path().join("app.wasm"),
+    )?;
     for n in 0..16u8 {
-        let noise: Vec<u8> =
-            (0..65_536u32).map(|i| (i.wrapping_mul(2_654_435_761).rotate_left(u32::from(n)) >> 24) as u8).collect();
+        let noise: Vec<u8> = (0..65_536u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761).rotate_left(u32::from(n)) >> 24) as u8)
+            .collect();
         std::fs::write(context.path().join(format!("files/{n}")), noise)?;
     }
     std::fs::write(
         context.path().join("Dockerfile"),
         "FROM scratch\nCOPY files /files\nCOPY app.wasm /app.wasm\nENTRYPOINT [\"/app.wasm\"]\n",
     )?;
-    let mut contenders =
-        vec![Contender::new("margay build", || timed(&mut margay.command(["build", "-t", "bench", folder])))];
+    let mut contenders = vec![Contender::new("margay build", || {
+        timed(&mut margay.command(["build", "-t", "bench", folder]))
+    })];
     if let Some(podman) = machine::peer("podman", "apt-get install podman") {
-        let build = move || timed(Command::new(&podman).args(["build", "-q", "-t", "bench", folder]));
+        let build =
+            move || timed(Command::new(&podman).args(["build", "-q", "-t", "bench", folder]));
         contenders.push(Contender::new("podman build", build));
     }
     let results = measure::in_turn(ROUNDS, contenders)?;
     let ours = results[0].1.median();
     let rows: Vec<_> = results
         .iter()
-        .map(|(name, times)| [name.clone(), times.show("ms"), format!("{:.1}", times.median() / ours)])
+        .map(|(name, times)| {
+            [name.clone(), times.show("ms"), format!("{:.1}", times.median() / ours)]
+        })
         .collect();
     measure::table(["nothing changed, 1 MB context", "median (min to max)", "times margay"], &rows);
     Ok(())

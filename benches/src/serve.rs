@@ -21,30 +21,50 @@ pub fn run(margay: &Margay) -> Result<()> {
     margay.build("adopt")?;
     let (ours, theirs, plain) = (load::free_port()?, load::free_port()?, load::free_port()?);
     let mut servers = vec![
-        Server::start(&mut margay.pinned(["run", "--rm", "-p", &format!("127.0.0.1:{ours}:80"), "adopt"]))?,
-        Server::start(machine::pinned(0, &std::env::current_exe()?).args(["plain-hyper", &plain.to_string()]))?,
+        Server::start(&mut margay.pinned([
+            "run",
+            "--rm",
+            "-p",
+            &format!("127.0.0.1:{ours}:80"),
+            "adopt",
+        ]))?,
+        Server::start(
+            machine::pinned(0, &std::env::current_exe()?).args(["plain-hyper", &plain.to_string()]),
+        )?,
     ];
     let mut urls = vec![("margay run adopt", ours), ("plain hyper", plain)];
-    if let Some(wasmtime) = machine::peer("wasmtime", "cargo install wasmtime-cli --version 48.0.8 --locked") {
+    if let Some(wasmtime) =
+        machine::peer("wasmtime", "cargo install wasmtime-cli --version 48.0.8 --locked")
+    {
         servers.push(Server::start(&mut wasmtime_serve(&wasmtime, theirs, &[]))?);
         urls.push(("wasmtime serve", theirs));
     }
-    let urls: Vec<_> = urls.into_iter().map(|(name, port)| (name, format!("http://127.0.0.1:{port}/whoami"))).collect();
+    let urls: Vec<_> = urls
+        .into_iter()
+        .map(|(name, port)| (name, format!("http://127.0.0.1:{port}/whoami")))
+        .collect();
     for (_, url) in &urls {
         load::wait_for(url)?;
         load::wrk(&wrk, url, CONNECTIONS, Duration::from_secs(1))?;
     }
     let contenders = urls
         .iter()
-        .map(|(name, url)| Contender::new(name, || Ok(load::wrk(&wrk, url, CONNECTIONS, ROUND)?.rate)))
+        .map(|(name, url)| {
+            Contender::new(name, || Ok(load::wrk(&wrk, url, CONNECTIONS, ROUND)?.rate))
+        })
         .collect();
     let results = measure::in_turn(ROUNDS, contenders)?;
     let ours = results[0].1.median();
     let rows: Vec<_> = results
         .iter()
-        .map(|(name, rates)| [name.clone(), rates.show("req/s"), format!("{:.2}", ours / rates.median())])
+        .map(|(name, rates)| {
+            [name.clone(), rates.show("req/s"), format!("{:.2}", ours / rates.median())]
+        })
         .collect();
-    measure::table(["GET /whoami, 64 connections, 1 core", "median (min to max)", "margay is times this"], &rows);
+    measure::table(
+        ["GET /whoami, 64 connections, 1 core", "median (min to max)", "margay is times this"],
+        &rows,
+    );
     drop(servers);
     Ok(())
 }

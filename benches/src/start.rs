@@ -29,9 +29,11 @@ pub fn run(margay: &Margay) -> Result<()> {
         std::fs::copy(busybox, folder.path().join("rootfs/bin/busybox"))?;
     }
     let docker = if busybox.is_some() { Docker::find()? } else { None };
-    let mut contenders =
-        vec![Contender::new("margay run hello", || timed(&mut margay.command(["run", "--rm", "hello"])))];
-    if let Some(runc) = machine::peer("runc", "apt-get install runc").filter(|_| busybox.is_some()) {
+    let mut contenders = vec![Contender::new("margay run hello", || {
+        timed(&mut margay.command(["run", "--rm", "hello"]))
+    })];
+    if let Some(runc) = machine::peer("runc", "apt-get install runc").filter(|_| busybox.is_some())
+    {
         bundle(&runc, folder.path())?;
         let mut turn = 0;
         let bundle = folder.path();
@@ -59,7 +61,10 @@ pub fn run(margay: &Margay) -> Result<()> {
             ]
         })
         .collect();
-    measure::table(["to exit, machine code cached", "median (min to max)", "p99", "times margay"], &rows);
+    measure::table(
+        ["to exit, machine code cached", "median (min to max)", "p99", "times margay"],
+        &rows,
+    );
     Ok(())
 }
 

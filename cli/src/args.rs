@@ -23,7 +23,8 @@ use crate::{failure::OURS, verbs};
   margay doctor                                  what this machine can do"
 )]
 pub struct Cli {
-    /// Keep images, tasks and volumes in this folder [default: the XDG data folder, /var/lib/margay for root]
+    /// Keep images, tasks and volumes in this folder [default: the XDG data folder, /var/lib/margay
+    /// for root]
     #[arg(
         long,
         global = true,
@@ -113,7 +114,10 @@ mod tests {
             assert!(verb.get_about().is_some(), "`margay {}` has no help text", verb.get_name());
             for argument in verb.get_arguments() {
                 let named = format!("`margay {}`: {}", verb.get_name(), argument.get_id());
-                let help = argument.get_help().unwrap_or_else(|| panic!("{named} has no help text")).to_string();
+                let help = argument
+                    .get_help()
+                    .unwrap_or_else(|| panic!("{named} has no help text"))
+                    .to_string();
                 assert!(!help.ends_with('.'), "{named}: help ends with a full stop");
             }
         }

@@ -18,13 +18,15 @@ use crate::{
 /// Options of every verb that talks to a control plane.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Control {
-    /// Reach a control plane on another machine with the credential in this file (see `margay token credential`)
+    /// Reach a control plane on another machine with the credential in this file (see
+    /// `margay token credential`)
     #[arg(long, env = "MARGAY_CREDENTIAL", hide_env_values = true, value_name = "FILE")]
     credential: Option<PathBuf>,
 }
 
 impl Control {
-    /// A client; nothing is connected yet, but a platform of ours that does not run is said so in words.
+    /// A client; nothing is connected yet, but a platform of ours that does not run is said so in
+    /// words.
     pub fn client(&self, home: &Home) -> anyhow::Result<Client> {
         if let Some(path) = &self.credential {
             let named = || format!("cannot read the credential in `{}`", path.display());
@@ -35,20 +37,26 @@ impl Control {
         let socket = home.server_socket();
         match knock(&socket) {
             Ok(()) => Ok(Client::unix(socket)),
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => fail(
-                Advice::new(format!("no control plane runs in `{}`", home.path().display()))
-                    .hint("start it: margay up"),
-            ),
-            Err(error) => {
-                Err(error).with_context(|| format!("cannot reach the control plane at `{}`", socket.display()))
+            Err(error)
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
+            {
+                fail(
+                    Advice::new(format!("no control plane runs in `{}`", home.path().display()))
+                        .hint("start it: margay up"),
+                )
             }
+            Err(error) => Err(error).with_context(|| {
+                format!("cannot reach the control plane at `{}`", socket.display())
+            }),
         }
     }
 }
 
-/// Whether anybody listens at `socket`; by a name through its folder, because an address holds no long path.
+/// Whether anybody listens at `socket`; by a name through its folder, because an address holds no
+/// long path.
 fn knock(socket: &Path) -> io::Result<()> {
     let folder = File::open(socket.parent().unwrap_or(Path::new("/")))?;
     let name = socket.file_name().unwrap_or_default();
-    UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name)).map(drop)
+    UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name))
+        .map(drop)
 }

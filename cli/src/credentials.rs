@@ -42,11 +42,14 @@ impl Credentials {
     pub fn read(home: &Home) -> anyhow::Result<Self> {
         let path = home.credentials();
         let file = match fs::read(&path) {
-            Ok(bytes) => {
-                serde_json::from_slice::<File>(&bytes).with_context(|| format!("cannot read `{}`", path.display()))?
+            Ok(bytes) => serde_json::from_slice::<File>(&bytes)
+                .with_context(|| format!("cannot read `{}`", path.display()))?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                File { version: VERSION, registries: BTreeMap::new() }
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => File { version: VERSION, registries: BTreeMap::new() },
-            Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", path.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read `{}`", path.display()));
+            }
         };
         if file.version > VERSION {
             return fail(
@@ -94,7 +97,8 @@ mod tests {
 
     #[test]
     fn a_login_is_kept_privately_until_it_is_forgotten() {
-        let folder = std::env::temp_dir().join(format!("margay-credentials-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("margay-credentials-{}", std::process::id()));
         let home = Home::open(Some(folder.clone())).unwrap();
         let login = Login { user: "me".to_owned(), password: "secret".to_owned() };
         Credentials::read(&home).unwrap().keep("localhost:5000", login).unwrap();

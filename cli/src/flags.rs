@@ -27,9 +27,12 @@ pub fn bytes(text: &str) -> Result<u64, String> {
 /// Larger than any list of variables that was written by hand.
 const ENV_FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Variables from `--env-file` (first) and `-e` (they win). A name alone takes its value from our own environment, and
-/// is left out when it has none there.
-pub fn environment(files: &[PathBuf], flags: &[String]) -> anyhow::Result<BTreeMap<String, String>> {
+/// Variables from `--env-file` (first) and `-e` (they win). A name alone takes its value from our
+/// own environment, and is left out when it has none there.
+pub fn environment(
+    files: &[PathBuf],
+    flags: &[String],
+) -> anyhow::Result<BTreeMap<String, String>> {
     let mut variables = BTreeMap::new();
     for path in files {
         for line in read_lines(path)? {
@@ -46,10 +49,14 @@ fn read_lines(path: &Path) -> anyhow::Result<Vec<String>> {
     let named = || format!("cannot read the variables in `{}`", path.display());
     let size = std::fs::metadata(path).with_context(named)?.len();
     if size > ENV_FILE_BYTES_MAX {
-        return fail(Advice::new(format!("`{}` has {size} bytes, which is no list of variables", path.display())));
+        return fail(Advice::new(format!(
+            "`{}` has {size} bytes, which is no list of variables",
+            path.display()
+        )));
     }
     let text = std::fs::read_to_string(path).with_context(named)?;
-    let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let lines =
+        text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
     Ok(lines.map(str::to_owned).collect())
 }
 
@@ -60,9 +67,12 @@ fn add(variables: &mut BTreeMap<String, String>, text: &str) -> anyhow::Result<(
     };
     if format!("env:{name}").parse::<spec::Capability>().is_err() {
         return fail(
-            Advice::new(format!("`{}` cannot name a variable", name.chars().take(100).collect::<String>()))
-                .hint("use letters, digits and `_`, as in -e NAME=VALUE")
-                .code(MISUSED),
+            Advice::new(format!(
+                "`{}` cannot name a variable",
+                name.chars().take(100).collect::<String>()
+            ))
+            .hint("use letters, digits and `_`, as in -e NAME=VALUE")
+            .code(MISUSED),
         );
     }
     if let Some(value) = value {
@@ -71,10 +81,15 @@ fn add(variables: &mut BTreeMap<String, String>, text: &str) -> anyhow::Result<(
     Ok(())
 }
 
-/// Secrets from `--secret`. A value stands in a file and never among arguments, where every process could read it.
+/// Secrets from `--secret`. A value stands in a file and never among arguments, where every process
+/// could read it.
 pub fn secrets(flags: &[SecretFile]) -> anyhow::Result<BTreeMap<SecretName, SecretValue>> {
     if flags.len() > SecretValue::COUNT_MAX {
-        let message = format!("{} secrets for one task, and {} are the most", flags.len(), SecretValue::COUNT_MAX);
+        let message = format!(
+            "{} secrets for one task, and {} are the most",
+            flags.len(),
+            SecretValue::COUNT_MAX
+        );
         return fail(Advice::new(message).code(MISUSED));
     }
     let mut secrets = BTreeMap::new();
@@ -100,7 +115,10 @@ impl FromStr for SecretFile {
         let Some((name, path)) = text.split_once('=').filter(|(_, path)| !path.is_empty()) else {
             return Err("it is not NAME=FILE".to_owned());
         };
-        Ok(Self { name: name.parse().map_err(|error: spec::ParseError| error.to_string())?, path: path.into() })
+        Ok(Self {
+            name: name.parse().map_err(|error: spec::ParseError| error.to_string())?,
+            path: path.into(),
+        })
     }
 }
 
@@ -114,8 +132,8 @@ pub fn line_of_stdin() -> anyhow::Result<String> {
 /// Longer than any token.
 const LINE_BYTES_MAX: u64 = 64 << 10;
 
-/// A secret from a file, byte for byte, or from stdin for `-`. No byte more is read than a secret can have: a pipe has no
-/// size to look at.
+/// A secret from a file, byte for byte, or from stdin for `-`. No byte more is read than a secret
+/// can have: a pipe has no size to look at.
 pub fn secret(path: &Path) -> anyhow::Result<SecretValue> {
     let named = || format!("cannot read a secret from `{}`", path.display());
     let source: Box<dyn Read> = match path.as_os_str() == "-" {

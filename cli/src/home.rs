@@ -10,12 +10,14 @@ use anyhow::Context as _;
 
 use crate::failure::{Advice, fail};
 
-/// The folder `MARGAY_HOME`. Holding one proves that it exists and that only its owner may look inside.
+/// The folder `MARGAY_HOME`. Holding one proves that it exists and that only its owner may look
+/// inside.
 #[derive(Debug, Clone)]
 pub struct Home(node::Home);
 
 impl Home {
-    /// Finds and makes the home: `given`, else the machine's folder for root, else the XDG data folder.
+    /// Finds and makes the home: `given`, else the machine's folder for root, else the XDG data
+    /// folder.
     pub fn open(given: Option<PathBuf>) -> anyhow::Result<Self> {
         let path = match given {
             Some(path) => path,
@@ -29,7 +31,9 @@ impl Home {
         if rustix::process::geteuid().is_root() {
             return Ok(PathBuf::from("/var/lib/margay"));
         }
-        let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let absolute = |name: &str| {
+            std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+        };
         match (absolute("XDG_DATA_HOME"), absolute("HOME")) {
             (Some(data), _) => Ok(data.join("margay")),
             (None, Some(home)) => Ok(home.join(".local/share/margay")),
@@ -83,8 +87,9 @@ impl Home {
     }
 }
 
-/// Makes `path` with mode 0700, or takes one that is private. One that is open to others and empty is made private, as a
-/// fresh mount is one; any other belongs to somebody, and we would lock them out.
+/// Makes `path` with mode 0700, or takes one that is private. One that is open to others and empty
+/// is made private, as a fresh mount is one; any other belongs to somebody, and we would lock them
+/// out.
 fn claim(path: &Path) -> anyhow::Result<()> {
     make(path)?;
     let named = || format!("cannot make `{}` private", path.display());
@@ -100,14 +105,21 @@ fn claim(path: &Path) -> anyhow::Result<()> {
     let hint = match fs::exists(format!("{path}/images/oci-layout")).unwrap_or(false) {
         true => format!("if nobody else needs it: chmod 700 {path}"),
         false => {
-            format!("name a folder that is margay's alone: --home {}/margay", path.to_string().trim_end_matches('/'))
+            format!(
+                "name a folder that is margay's alone: --home {}/margay",
+                path.to_string().trim_end_matches('/')
+            )
         }
     };
-    let message = format!("`{path}` is open to others (mode {:o}), and a home is for its owner alone", mode & 0o7777);
+    let message = format!(
+        "`{path}` is open to others (mode {:o}), and a home is for its owner alone",
+        mode & 0o7777
+    );
     fail(Advice::new(message).hint(hint))
 }
 
-/// Makes `path` and what is missing above it, for their owner alone. One that is there keeps its mode.
+/// Makes `path` and what is missing above it, for their owner alone. One that is there keeps its
+/// mode.
 fn make(path: &Path) -> anyhow::Result<()> {
     let named = || format!("cannot make the folder `{}`", path.display());
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(named)

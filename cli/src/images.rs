@@ -36,7 +36,8 @@ pub fn files(home: &Home) -> anyhow::Result<Layout> {
     Ok(Layout::open(home.files())?)
 }
 
-/// What `image` names among the local ones, and its name: what was given, unless that is the beginning of a digest.
+/// What `image` names among the local ones, and its name: what was given, unless that is the
+/// beginning of a digest.
 pub fn known(layout: &Layout, image: &Reference) -> anyhow::Result<(Reference, Descriptor)> {
     match look_up(layout, image)? {
         Some(found) => Ok(found),
@@ -44,7 +45,8 @@ pub fn known(layout: &Layout, image: &Reference) -> anyhow::Result<(Reference, D
     }
 }
 
-/// A name first, and then the digest of an image, whole or the beginning of one, as `margay images` prints it.
+/// A name first, and then the digest of an image, whole or the beginning of one, as `margay images`
+/// prints it.
 fn look_up(layout: &Layout, image: &Reference) -> anyhow::Result<Option<(Reference, Descriptor)>> {
     if let Some(descriptor) = layout.resolve(image)? {
         return Ok(Some((image.clone(), descriptor)));
@@ -77,7 +79,8 @@ pub fn by_digest(layout: &Layout, image: &Reference) -> anyhow::Result<Vec<packa
     Ok(found)
 }
 
-/// The hex digits that `image` is, if it can be read so: `4b552f93a304`, or `sha256:` and more of them.
+/// The hex digits that `image` is, if it can be read so: `4b552f93a304`, or `sha256:` and more of
+/// them.
 fn digest_start(image: &Reference) -> Option<&str> {
     let digits = match (image.registry(), image.digest(), image.repository(), image.tag()) {
         (None, None, "sha256", Some(digits)) => digits,
@@ -98,7 +101,8 @@ pub fn tag(home: &Home, source: &Reference, target: &Reference) -> anyhow::Resul
     Ok(layout.tag(target, &descriptor)?)
 }
 
-/// `NAME:TAG@DIGEST`, as verbs print what they made. The tag is always there, also where it is `latest`.
+/// `NAME:TAG@DIGEST`, as verbs print what they made. The tag is always there, also where it is
+/// `latest`.
 pub fn pinned(image: &Reference, digest: Digest) -> String {
     match image.digest() {
         None => format!("{image}@{digest}"),
@@ -106,7 +110,8 @@ pub fn pinned(image: &Reference, digest: Digest) -> String {
     }
 }
 
-/// The image that `text` means: a file when it is written like one or there is one, else a name, fetched if need be.
+/// The image that `text` means: a file when it is written like one or there is one, else a name,
+/// fetched if need be.
 pub fn find(home: &Home, text: &str, fetch: Fetch, remote: &Remote) -> anyhow::Result<Found> {
     if let Some(path) = as_path(text) {
         return from_file(home, text, &path);
@@ -120,7 +125,8 @@ pub fn find(home: &Home, text: &str, fetch: Fetch, remote: &Remote) -> anyhow::R
     };
     let (name, descriptor) = match (remote_wanted, local) {
         (true, _) => {
-            let pulled = block_on(pull::pull(home, &reference, remote, pull::ours(), Progress::new(false)))?;
+            let pulled =
+                block_on(pull::pull(home, &reference, remote, pull::ours(), Progress::new(false)))?;
             (text.to_owned(), pulled)
         }
         (false, Some((name, descriptor))) if name != reference => (name.to_string(), descriptor),
@@ -141,11 +147,14 @@ pub struct Found {
     pub layout: Layout,
 }
 
-/// The path that `text` is, if it is one: written with a slash at its beginning, or a file here that looks like an image.
+/// The path that `text` is, if it is one: written with a slash at its beginning, or a file here
+/// that looks like an image.
 fn as_path(text: &str) -> Option<PathBuf> {
     let path = Path::new(text);
-    let written = ["/", "./", "../"].iter().any(|start| text.starts_with(start)) || matches!(text, "." | "..");
-    let looks = path.extension().is_some_and(|extension| extension == "wasm" || extension == "tar") && path.is_file();
+    let written = ["/", "./", "../"].iter().any(|start| text.starts_with(start))
+        || matches!(text, "." | "..");
+    let looks = path.extension().is_some_and(|extension| extension == "wasm" || extension == "tar")
+        && path.is_file();
     (written || looks || path.join("oci-layout").is_file()).then(|| path.to_owned())
 }
 
@@ -158,15 +167,27 @@ fn from_file(home: &Home, text: &str, path: &Path) -> anyhow::Result<Found> {
     let imported = packager::import(&layout, path)?;
     match imported.as_slice() {
         [one] => Ok(Found {
-            image: LocalImage { name: text.to_owned(), digest: one.descriptor.digest, layout: home.files() },
+            image: LocalImage {
+                name: text.to_owned(),
+                digest: one.descriptor.digest,
+                layout: home.files(),
+            },
             descriptor: one.descriptor.clone(),
             layout,
         }),
         several => {
-            let names: Vec<_> = several.iter().flat_map(|image| &image.references).map(ToString::to_string).collect();
+            let names: Vec<_> = several
+                .iter()
+                .flat_map(|image| &image.references)
+                .map(ToString::to_string)
+                .collect();
             fail(
-                Advice::new(format!("`{text}` holds {} images: {}", several.len(), names.join(", ")))
-                    .hint(format!("take them in, then run one by its name: margay load -i {text}")),
+                Advice::new(format!(
+                    "`{text}` holds {} images: {}",
+                    several.len(),
+                    names.join(", ")
+                ))
+                .hint(format!("take them in, then run one by its name: margay load -i {text}")),
             )
         }
     }
@@ -178,7 +199,10 @@ fn missing(reference: &Reference) -> anyhow::Error {
     let hint = match reference.registry() {
         Some(_) => format!("fetch it: margay pull {reference}"),
         None if Path::new(text).exists() => format!("to run the file, write ./{text}"),
-        None => "see what there is: margay images; an image of a registry begins with its HOST:PORT/".to_owned(),
+        None => {
+            "see what there is: margay images; an image of a registry begins with its HOST:PORT/"
+                .to_owned()
+        }
     };
     advice.hint(hint).into()
 }

@@ -1,6 +1,8 @@
-//! What this machine can and cannot do, as facts. [`verbs::doctor`](crate::verbs::doctor) turns them into words.
+//! What this machine can and cannot do, as facts. [`verbs::doctor`](crate::verbs::doctor) turns
+//! them into words.
 //!
-//! What would change the process that asks (a user namespace) is tried in a child of ours: `margay probe`.
+//! What would change the process that asks (a user namespace) is tried in a child of ours:
+//! `margay probe`.
 
 use std::{io::ErrorKind, net::TcpListener, path::Path};
 
@@ -14,7 +16,8 @@ use serde::{Deserialize, Serialize};
 /// The kernel's release, and its first two numbers.
 pub fn kernel() -> (String, (u32, u32)) {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|text| text.parse().unwrap_or(0));
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|text| text.parse().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     (release, version)
 }
@@ -23,7 +26,8 @@ pub fn kernel() -> (String, (u32, u32)) {
 pub fn landlock_abi() -> std::io::Result<u32> {
     /// From `linux/landlock.h`.
     const LANDLOCK_CREATE_RULESET_VERSION: libc::c_uint = 1;
-    // SAFETY: with a null pointer, size 0 and this flag the call takes nothing, makes nothing, and returns a number.
+    // SAFETY: with a null pointer, size 0 and this flag the call takes nothing, makes nothing, and
+    // returns a number.
     let answer = unsafe {
         libc::syscall(
             libc::SYS_landlock_create_ruleset,
@@ -37,7 +41,13 @@ pub fn landlock_abi() -> std::io::Result<u32> {
 
 /// Whether opens can be kept below a folder by the kernel.
 pub fn openat2() -> std::io::Result<()> {
-    rustix::fs::openat2(CWD, "/", OFlags::PATH | OFlags::DIRECTORY, Mode::empty(), ResolveFlags::NO_MAGICLINKS)?;
+    rustix::fs::openat2(
+        CWD,
+        "/",
+        OFlags::PATH | OFlags::DIRECTORY,
+        Mode::empty(),
+        ResolveFlags::NO_MAGICLINKS,
+    )?;
     Ok(())
 }
 
@@ -47,7 +57,8 @@ pub fn seccomp() -> std::io::Result<bool> {
     Ok(actions.split_whitespace().any(|action| action == "errno"))
 }
 
-/// Whether pages that a guest wrote can be found without touching the others (used to reset instances).
+/// Whether pages that a guest wrote can be found without touching the others (used to reset
+/// instances).
 pub fn pagemap_scan(kernel: (u32, u32)) -> bool {
     kernel >= (6, 7) && std::fs::File::open("/proc/self/pagemap").is_ok()
 }
@@ -91,19 +102,23 @@ pub struct Probe {
 
 /// Asks a child, because the answer would move this process into other namespaces.
 pub fn probe(folder: &Path) -> anyhow::Result<Probe> {
-    let child = std::process::Command::new(std::env::current_exe()?).arg("probe").arg(folder).output()?;
+    let child =
+        std::process::Command::new(std::env::current_exe()?).arg("probe").arg(folder).output()?;
     Ok(serde_json::from_slice(&child.stdout)?)
 }
 
 /// `margay probe FOLDER`: the child of [`probe`]. Called before any thread exists.
 pub fn probe_main() -> ! {
     let folder = std::env::args_os().nth(2).unwrap_or_else(|| "/".into());
-    let mut flags = UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWNS;
+    let mut flags =
+        UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWNS;
     if !rustix::process::geteuid().is_root() {
         flags |= UnshareFlags::NEWUSER;
     }
-    // SAFETY: there is one thread, and nothing shares its descriptors or its view of the filesystem.
-    let namespaces = unsafe { rustix::thread::unshare_unsafe(flags) }.err().map(|error| error.to_string());
+    // SAFETY: there is one thread, and nothing shares its descriptors or its view of the
+    // filesystem.
+    let namespaces =
+        unsafe { rustix::thread::unshare_unsafe(flags) }.err().map(|error| error.to_string());
     let open_tree = rustix::mount::open_tree(
         CWD,
         Path::new(&folder),

@@ -1,7 +1,9 @@
-//! The one binary: arguments become one value, the rooms are wired together, words and an exit code come out.
+//! The one binary: arguments become one value, the rooms are wired together, words and an exit code
+//! come out.
 //!
-//! Enter at [`args`] for what can be said, and at [`verbs`] for what is done about it, one file per verb. Nothing below
-//! this room prints. Absent on purpose: decisions; every verb asks a room for them.
+//! Enter at [`args`] for what can be said, and at [`verbs`] for what is done about it, one file per
+//! verb. Nothing below this room prints. Absent on purpose: decisions; every verb asks a room for
+//! them.
 
 mod args; // every verb and flag
 mod failure; // an error's words, its next step and its exit code
@@ -28,7 +30,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser as _};
 
 fn main() -> ExitCode {
-    // Before any thread, any argument parsing and any allocation that matters: these become walled processes.
+    // Before any thread, any argument parsing and any allocation that matters: these become walled
+    // processes.
     match std::env::args_os().nth(1).as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("worker") => return runtime::worker::main(),
         Some("prepare") => return runtime::prepare::main(),

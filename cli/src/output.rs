@@ -30,7 +30,11 @@ pub struct Output {
 
 impl Output {
     /// Prints `records` in the chosen form.
-    pub fn records<T: Serialize>(self, records: &[T], table: impl FnOnce(&[T]) -> Table) -> anyhow::Result<()> {
+    pub fn records<T: Serialize>(
+        self,
+        records: &[T],
+        table: impl FnOnce(&[T]) -> Table,
+    ) -> anyhow::Result<()> {
         match self.output {
             Format::Table => table(records).print(),
             Format::Json => json(&records)?,
@@ -39,10 +43,16 @@ impl Output {
     }
 
     /// Prints one record: as JSON, or what `words` makes of it.
-    pub fn record<T: Serialize>(self, record: &T, words: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
+    pub fn record<T: Serialize>(
+        self,
+        record: &T,
+        words: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
         match self.output {
             Format::Table => {
-                words(record).split('\n').for_each(|words| line(format_args!("{}", printable(words))));
+                words(record)
+                    .split('\n')
+                    .for_each(|words| line(format_args!("{}", printable(words))));
             }
             Format::Json => json(record)?,
         }
@@ -61,8 +71,8 @@ pub fn raw(bytes: &[u8]) {
     out.write_all(bytes).and_then(|()| out.flush()).unwrap_or_else(|error| nobody_reads(&error));
 }
 
-/// A reader who has left is no failure: `margay images | head -1` ends quietly. A disk that is full is one: whoever reads
-/// the file must not take half of it for all.
+/// A reader who has left is no failure: `margay images | head -1` ends quietly. A disk that is full
+/// is one: whoever reads the file must not take half of it for all.
 fn nobody_reads(error: &std::io::Error) -> ! {
     if error.kind() == std::io::ErrorKind::BrokenPipe {
         std::process::exit(0);
@@ -103,12 +113,14 @@ impl Table {
     /// The rows as lines, the headings first.
     pub fn lines(&self) -> Vec<String> {
         let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+            let cells =
+                self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
             cells.chain([self.headings[column].len()]).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.headings.len()).map(width).collect();
         let aligned = |cells: &mut dyn Iterator<Item = &str>| {
-            let padded: Vec<String> = cells.zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+            let padded: Vec<String> =
+                cells.zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
             padded.join("   ").trim_end().to_owned()
         };
         let mut lines = vec![aligned(&mut self.headings.iter().copied())];
@@ -124,12 +136,15 @@ impl Table {
     }
 }
 
-/// `text` with every control character spelled out: names and messages may come from strangers, and a terminal obeys.
+/// `text` with every control character spelled out: names and messages may come from strangers, and
+/// a terminal obeys.
 pub fn printable(text: &str) -> String {
     if !text.chars().any(is_unsafe) {
         return text.to_owned();
     }
-    text.chars().map(|c| if is_unsafe(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+    text.chars()
+        .map(|c| if is_unsafe(c) { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
 }
 
 /// Control characters, and the invisible ones that reorder text around them.
@@ -146,7 +161,11 @@ pub fn size(bytes: u64) -> String {
         }
         (amount, unit) = (amount / 1024.0, larger);
     }
-    if unit == "B" || amount >= 10.0 { format!("{amount:.0} {unit}") } else { format!("{amount:.1} {unit}") }
+    if unit == "B" || amount >= 10.0 {
+        format!("{amount:.0} {unit}")
+    } else {
+        format!("{amount:.1} {unit}")
+    }
 }
 
 /// A duration in the unit that keeps it readable: `430 µs`, `12.1 ms`, `3.2 s`, `4 m 05 s`.
@@ -236,18 +255,30 @@ mod tests {
 
     #[test]
     fn sizes_and_times_are_short() {
-        for (bytes, want) in
-            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (421_888, "412 KiB"), (1 << 30, "1.0 GiB")]
-        {
+        for (bytes, want) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (421_888, "412 KiB"),
+            (1 << 30, "1.0 GiB"),
+        ] {
             assert_eq!(size(bytes), want);
         }
-        for (micros, want) in [(430, "430 µs"), (12_100, "12.1 ms"), (3_200_000, "3.2 s"), (245_000_000, "4 m 05 s")] {
+        for (micros, want) in
+            [(430, "430 µs"), (12_100, "12.1 ms"), (3_200_000, "3.2 s"), (245_000_000, "4 m 05 s")]
+        {
             assert_eq!(duration(Duration::from_micros(micros)), want);
         }
-        for (seconds, want) in
-            [(0, "0 seconds ago"), (61, "1 minute ago"), (7_300, "2 hours ago"), (200_000, "2 days ago")]
-        {
-            assert_eq!(ago(Timestamp::from_millis(0), Timestamp::from_millis(seconds * 1000)), want);
+        for (seconds, want) in [
+            (0, "0 seconds ago"),
+            (61, "1 minute ago"),
+            (7_300, "2 hours ago"),
+            (200_000, "2 days ago"),
+        ] {
+            assert_eq!(
+                ago(Timestamp::from_millis(0), Timestamp::from_millis(seconds * 1000)),
+                want
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What the program in a local image imports and exports: read from its bytes, for `margay inspect`.
+//! What the program in a local image imports and exports: read from its bytes, for
+//! `margay inspect`.
 
 use std::io::{self, Write};
 
@@ -22,10 +23,12 @@ pub struct Program {
 /// Larger programs are run, and not shown.
 const PROGRAM_BYTES_MAX: u64 = 256 << 20;
 
-/// Reads every layer once, and that of the program once more. `None` for native images, and for programs beyond measure.
+/// Reads every layer once, and that of the program once more. `None` for native images, and for
+/// programs beyond measure.
 pub fn of(layout: &Layout, plan: &Plan) -> anyhow::Result<Option<Program>> {
     let index = index(layout, plan)?;
-    let located = image::locate(plan, &index, |file, bytes_max| bytes(layout, plan, file, bytes_max))?;
+    let located =
+        image::locate(plan, &index, |file, bytes_max| bytes(layout, plan, file, bytes_max))?;
     if located.kind == Kind::Native || located.file.len > PROGRAM_BYTES_MAX {
         return Ok(None);
     }

@@ -28,7 +28,9 @@ impl Progress {
     pub fn new(quiet: bool) -> Self {
         let shown = match (quiet, std::io::stderr().is_terminal()) {
             (true, _) => Shown::Nothing,
-            (false, true) => Shown::Bars(MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(15))),
+            (false, true) => {
+                Shown::Bars(MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(15)))
+            }
             (false, false) => Shown::Lines,
         };
         Self { shown, bars: Mutex::default() }

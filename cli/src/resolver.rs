@@ -1,4 +1,5 @@
-//! Plugs the registry's client into the control plane: what an image name means, and tokens for the nodes that pull it.
+//! Plugs the registry's client into the control plane: what an image name means, and tokens for the
+//! nodes that pull it.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -11,7 +12,9 @@ use std::{
 use futures_util::future::BoxFuture;
 use image::{Document, Kind};
 use orchestrator::{ImageResolver, ResolvedImage, Runs};
-use registry::{Action, Auth, BlobSink, BlobWriter, Client, ClientOptions, Reach, Repository, Tokens};
+use registry::{
+    Action, Auth, BlobSink, BlobWriter, Client, ClientOptions, Reach, Repository, Tokens,
+};
 use spec::{Descriptor, Digest, Host, Index, Reference, Tenant, wire::Fault};
 
 use crate::output::size;
@@ -42,15 +45,17 @@ struct Place {
 }
 
 impl RegistryResolver {
-    /// For the registry at `address`, whose key `tokens` signs with. Others are asked where everybody can reach them, and
-    /// in `networks`.
+    /// For the registry at `address`, whose key `tokens` signs with. Others are asked where
+    /// everybody can reach them, and in `networks`.
     pub fn new(address: SocketAddr, tokens: Tokens, networks: Vec<Host>) -> Self {
         Self { address, tokens, networks }
     }
 
-    /// In the bundled registry a tenant's own name space is what it is without a registry: `cats:v1` is `me/cats:v1`.
+    /// In the bundled registry a tenant's own name space is what it is without a registry:
+    /// `cats:v1` is `me/cats:v1`.
     fn place(&self, tenant: &Tenant, image: &str) -> Result<Place, Fault> {
-        let reference: Reference = image.parse().map_err(|error| fault("bad-image", error, None))?;
+        let reference: Reference =
+            image.parse().map_err(|error| fault("bad-image", error, None))?;
         let asked_at = |named: &Reference| named.at(Some(self.address.to_string()));
         let named = match reference.registry() {
             None => {
@@ -60,7 +65,9 @@ impl RegistryResolver {
                 full.parse().map_err(|error| fault("bad-image", error, None))?
             }
             Some(registry) if self.is_ours(registry) => reference.at(None),
-            Some(_) => return Ok(Place { asked: reference.clone(), named: reference, bundled: false }),
+            Some(_) => {
+                return Ok(Place { asked: reference.clone(), named: reference, bundled: false });
+            }
         };
         Ok(Place { asked: asked_at(&named), named, bundled: true })
     }
@@ -68,13 +75,17 @@ impl RegistryResolver {
     fn is_ours(&self, registry: &str) -> bool {
         let port = self.address.port();
         registry == self.address.to_string()
-            || ["localhost", "127.0.0.1", "[::1]"].iter().any(|host| registry == format!("{host}:{port}"))
+            || ["localhost", "127.0.0.1", "[::1]"]
+                .iter()
+                .any(|host| registry == format!("{host}:{port}"))
     }
 
     /// Somebody who may read exactly this repository, if it is the tenant's own or public.
     fn client(&self, tenant: &Tenant, place: &Place) -> Client {
-        let token =
-            place.bundled.then(|| self.token(tenant, std::slice::from_ref(&place.named), OWN_TOKEN_TIME)).flatten();
+        let token = place
+            .bundled
+            .then(|| self.token(tenant, std::slice::from_ref(&place.named), OWN_TOKEN_TIME))
+            .flatten();
         let auth = token.map(|token| (self.address.to_string(), Auth::Token(token)));
         // The bundled registry is ours, also when it listens on an address that others see.
         let plain_http = place.bundled.then(|| self.address.to_string());
@@ -92,33 +103,45 @@ impl RegistryResolver {
         })
     }
 
-    /// For those repositories that are the tenant's own, and nothing where none is: a public one needs no token, and
-    /// another's is not ours to open.
+    /// For those repositories that are the tenant's own, and nothing where none is: a public one
+    /// needs no token, and another's is not ours to open.
     fn token(&self, tenant: &Tenant, named: &[Reference], lifetime: Duration) -> Option<String> {
-        let repositories = named.iter().filter_map(|named| named.repository().parse::<Repository>().ok());
+        let repositories =
+            named.iter().filter_map(|named| named.repository().parse::<Repository>().ok());
         let own = repositories.filter(|repository| repository.belongs_to(tenant));
-        let scopes: Vec<(Repository, Vec<Action>)> = own.map(|repository| (repository, vec![Action::Pull])).collect();
+        let scopes: Vec<(Repository, Vec<Action>)> =
+            own.map(|repository| (repository, vec![Action::Pull])).collect();
         (!scopes.is_empty()).then(|| self.tokens.mint(tenant.as_str(), &scopes, lifetime))
     }
 
     async fn look_up(&self, tenant: &Tenant, image: &str) -> Result<ResolvedImage, Fault> {
         let place = self.place(tenant, image)?;
         let client = self.client(tenant, &place);
-        let root = client.resolve(&place.asked).await.map_err(|error| self.not_found(tenant, &place, &error))?;
-        let unreadable = |error: image::Error| fault("bad-image", format!("image `{image}`: {error}"), error.hint());
+        let root = client
+            .resolve(&place.asked)
+            .await
+            .map_err(|error| self.not_found(tenant, &place, &error))?;
+        let unreadable = |error: image::Error| {
+            fault("bad-image", format!("image `{image}`: {error}"), error.hint())
+        };
         let (bytes, natives) = match image::parse_document(&root.bytes).map_err(unreadable)? {
             Document::Manifest(_) => (root.bytes.to_vec(), None),
             Document::Index(index) => {
                 let (entry, natives) = choose(&index).map_err(unreadable)?;
                 let entry = place.asked.pinned(entry.digest);
-                let resolved = client.resolve(&entry).await.map_err(|error| self.not_found(tenant, &place, &error))?;
+                let resolved = client
+                    .resolve(&entry)
+                    .await
+                    .map_err(|error| self.not_found(tenant, &place, &error))?;
                 (resolved.bytes.to_vec(), natives)
             }
         };
         let documents = self.documents(&client, &place, &bytes).await?;
         let plan = image::plan(&bytes, |descriptor| {
             let document = documents.get(&descriptor.digest).cloned();
-            document.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the registry does not have it"))
+            document.ok_or_else(|| {
+                io::Error::new(io::ErrorKind::NotFound, "the registry does not have it")
+            })
         })
         .map_err(unreadable)?;
         let runs = match (plan.kind_hint(), natives) {
@@ -126,7 +149,12 @@ impl RegistryResolver {
             (Kind::Native, Some(architectures)) => Runs::Native(architectures),
             (Kind::Native, None) => Runs::Native(vec![plan.platform.architecture.clone()]),
         };
-        Ok(ResolvedImage { reference: place.named, digest: root.descriptor.digest, wants: plan.wants, runs })
+        Ok(ResolvedImage {
+            reference: place.named,
+            digest: root.descriptor.digest,
+            wants: plan.wants,
+            runs,
+        })
     }
 
     /// The small blobs that say what an image is: its config, and whatever else is no layer.
@@ -136,11 +164,15 @@ impl RegistryResolver {
         place: &Place,
         manifest: &[u8],
     ) -> Result<HashMap<Digest, Vec<u8>>, Fault> {
-        let Ok(Document::Manifest(parsed)) = image::parse_document(manifest) else { return Ok(HashMap::new()) };
-        let is_small =
-            |blob: &&Descriptor| blob.size <= DOCUMENT_BYTES_MAX && blob.media_type.as_str().ends_with("config");
+        let Ok(Document::Manifest(parsed)) = image::parse_document(manifest) else {
+            return Ok(HashMap::new());
+        };
+        let is_small = |blob: &&Descriptor| {
+            blob.size <= DOCUMENT_BYTES_MAX && blob.media_type.as_str().ends_with("config")
+        };
         let config = parsed.config.iter().filter(|blob| blob.size <= DOCUMENT_BYTES_MAX);
-        let wanted: Vec<&Descriptor> = config.chain(parsed.layers.iter().filter(is_small)).collect();
+        let wanted: Vec<&Descriptor> =
+            config.chain(parsed.layers.iter().filter(is_small)).collect();
         let image = &place.named;
         let at_most = |what: &str, bytes: u64, bytes_max: u64| match bytes <= bytes_max {
             true => Ok(()),
@@ -148,7 +180,9 @@ impl RegistryResolver {
                 let (bytes, bytes_max) = (size(bytes), size(bytes_max));
                 Err(fault(
                     "bad-image",
-                    format!("{what} of image `{image}` have {bytes}, and at most {bytes_max} will do"),
+                    format!(
+                        "{what} of image `{image}` have {bytes}, and at most {bytes_max} will do"
+                    ),
                     None,
                 ))
             }
@@ -158,14 +192,18 @@ impl RegistryResolver {
         let wanted: Vec<Digest> = wanted.iter().map(|blob| blob.digest).collect();
         let basket = Basket { wanted: wanted.into(), kept: Arc::default() };
         let reference = place.asked.pinned(Digest::of(manifest));
-        let pulled = client.pull(&reference, Arc::new(basket.clone()), &registry::PullOptions::default()).await;
+        let pulled = client
+            .pull(&reference, Arc::new(basket.clone()), &registry::PullOptions::default())
+            .await;
         pulled.map_err(|error| fault("registry", chain(&error), error.hint()))?;
         Ok(std::mem::take(&mut *basket.kept.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     fn not_found(&self, tenant: &Tenant, place: &Place, error: &registry::Error) -> Fault {
         match error {
-            registry::Error::NotFound { .. } | registry::Error::LoginNeeded { .. } if place.bundled => {
+            registry::Error::NotFound { .. } | registry::Error::LoginNeeded { .. }
+                if place.bundled =>
+            {
                 let pushed = place.named.at(Some(format!("localhost:{}", self.address.port())));
                 let hint = format!("push it: margay tag IMAGE {pushed} && margay push {pushed}");
                 fault(
@@ -186,7 +224,11 @@ fn sum<'a>(blobs: impl IntoIterator<Item = &'a Descriptor>) -> u64 {
 
 /// Wasm first, as nodes choose; else every architecture that there is a Linux image for.
 fn choose(index: &Index) -> Result<(Descriptor, Option<Vec<String>>), image::Error> {
-    let linux = index.manifests.iter().filter_map(|entry| entry.platform.as_ref()).filter(|p| p.os == "linux");
+    let linux = index
+        .manifests
+        .iter()
+        .filter_map(|entry| entry.platform.as_ref())
+        .filter(|p| p.os == "linux");
     let platforms: Vec<_> = linux.cloned().collect();
     let entry = image::choose(index, &platforms)?.clone();
     let architectures = platforms.into_iter().map(|platform| platform.architecture).collect();
@@ -194,13 +236,18 @@ fn choose(index: &Index) -> Result<(Descriptor, Option<Vec<String>>), image::Err
 }
 
 impl ImageResolver for RegistryResolver {
-    fn resolve<'a>(&'a self, tenant: &'a Tenant, image: &'a str) -> BoxFuture<'a, Result<ResolvedImage, Fault>> {
+    fn resolve<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        image: &'a str,
+    ) -> BoxFuture<'a, Result<ResolvedImage, Fault>> {
         Box::pin(self.look_up(tenant, image))
     }
 
     fn pull_token(&self, tenant: &Tenant, images: &[&str]) -> Option<String> {
         let places = images.iter().filter_map(|image| self.place(tenant, image).ok());
-        let named: Vec<Reference> = places.filter(|place| place.bundled).map(|place| place.named).collect();
+        let named: Vec<Reference> =
+            places.filter(|place| place.bundled).map(|place| place.named).collect();
         self.token(tenant, &named, NODE_TOKEN_TIME)
     }
 }
@@ -242,7 +289,11 @@ impl Write for Kept {
 
 impl BlobWriter for Kept {
     fn commit(self: Box<Self>) -> io::Result<()> {
-        self.basket.kept.lock().unwrap_or_else(PoisonError::into_inner).insert(self.digest, self.bytes);
+        self.basket
+            .kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(self.digest, self.bytes);
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! What the processes of a platform share: a runtime, a log, an end when they are asked to or their parent is gone.
+//! What the processes of a platform share: a runtime, a log, an end when they are asked to or their
+//! parent is gone.
 
 use std::{io::IsTerminal as _, time::Duration};
 
@@ -22,8 +23,8 @@ impl Child {
         self.parent.is_some()
     }
 
-    /// Ties our life to that of `margay up`: it may be killed in a way that leaves it no time to tell us. To be called
-    /// before the process has a second thread.
+    /// Ties our life to that of `margay up`: it may be killed in a way that leaves it no time to
+    /// tell us. To be called before the process has a second thread.
     pub fn settle(&self) -> anyhow::Result<()> {
         let Some(parent) = self.parent else { return Ok(()) };
         set_parent_process_death_signal(Some(Signal::TERM))?;
@@ -41,7 +42,10 @@ pub fn log() {
         .with_default_directive(tracing::Level::WARN.into())
         .with_env_var("MARGAY_LOG")
         .from_env_lossy();
-    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(std::io::stderr().is_terminal());
+    let lines = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal());
     // A second call in one process changes nothing.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
 }
@@ -56,12 +60,14 @@ where
         let mut asked = Asked::listen()?;
         work(Box::pin(async move { asked.again().await })).await
     });
-    // What still runs on a blocking thread is not waited for: it is a read or a write that is safe to cut.
+    // What still runs on a blocking thread is not waited for: it is a read or a write that is safe
+    // to cut.
     runtime.shutdown_timeout(Duration::from_millis(200));
     result
 }
 
-/// The signals that ask this process to end. From the first of these on they end it no more by themselves.
+/// The signals that ask this process to end. From the first of these on they end it no more by
+/// themselves.
 pub struct Asked {
     interrupt: Listener,
     terminate: Listener,
@@ -70,7 +76,10 @@ pub struct Asked {
 impl Asked {
     /// Starts to listen.
     pub fn listen() -> anyhow::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
     }
 
     /// Ready at the next SIGINT or SIGTERM.

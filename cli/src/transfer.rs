@@ -1,4 +1,5 @@
-//! Between the local images and registries: credentials, progress, and the layout as source and sink of blobs.
+//! Between the local images and registries: credentials, progress, and the layout as source and
+//! sink of blobs.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -71,12 +72,22 @@ pub fn watch(progress: Arc<Progress>, moved: &'static str) -> registry::Progress
             progress.at(digest, 0, size);
         }
         Event::Moved { digest, bytes } => {
-            let size = sizes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&digest).copied();
+            let size = sizes
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .get(&digest)
+                .copied();
             progress.at(digest, bytes, size.unwrap_or(bytes));
         }
-        Event::Finished { digest, size, outcome } => progress.done(digest, size, word(outcome, moved)),
+        Event::Finished { digest, size, outcome } => {
+            progress.done(digest, size, word(outcome, moved))
+        }
         Event::Retrying { digest, reason } => {
-            talk(format_args!("{}  trying again: {}", digest.short(), printable(&reason.to_string())));
+            talk(format_args!(
+                "{}  trying again: {}",
+                digest.short(),
+                printable(&reason.to_string())
+            ));
         }
         _ => {}
     })

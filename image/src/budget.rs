@@ -14,8 +14,9 @@ pub struct Budget {
 }
 
 impl Default for Budget {
-    /// 8 GiB (the largest layers in use are images of machine-learning frameworks, about 4 GiB), a million entries
-    /// (a full Debian has 0.4 million), 200:1 (text gives 10:1; a bomb needs 1000:1), windows below 128 MiB.
+    /// 8 GiB (the largest layers in use are images of machine-learning frameworks, about 4 GiB), a
+    /// million entries (a full Debian has 0.4 million), 200:1 (text gives 10:1; a bomb needs
+    /// 1000:1), windows below 128 MiB.
     fn default() -> Self {
         Self {
             bytes_max: 8 << 30,

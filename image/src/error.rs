@@ -159,7 +159,9 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Read { .. } | Self::Malformed { .. } | Self::Unsupported { .. } => return None,
-            Self::Media { .. } => "build or pull the image again; a download may have been cut short",
+            Self::Media { .. } => {
+                "build or pull the image again; a download may have been cut short"
+            }
             Self::LayerPath { .. } | Self::LayerKind { .. } => {
                 "build the layer from ordinary files, folders and links that stay inside of it"
             }
@@ -167,14 +169,20 @@ impl Error {
             Self::WrongDigest { .. } | Self::WrongSize { .. } => {
                 "the bytes were changed or cut short: remove the image and pull it again"
             }
-            Self::NoPlatform { .. } => "build the image for `wasi/wasm`, or for the platform of this host",
+            Self::NoPlatform { .. } => {
+                "build the image for `wasi/wasm`, or for the platform of this host"
+            }
             Self::NoProgram { .. } => "set ENTRYPOINT to the absolute path of a file in the image",
-            Self::NotWasm { .. } => "compile the program for `wasm32-wasip2` (or `wasm32-wasip1`) and build again",
+            Self::NotWasm { .. } => {
+                "compile the program for `wasm32-wasip2` (or `wasm32-wasip1`) and build again"
+            }
             Self::UnknownImport { .. } => {
                 "only wasi:{cli,clocks,filesystem,http,io,random,sockets}@0.2 and wasi_snapshot_preview1 are provided: \
                  compose the program with whatever else it needs"
             }
-            Self::Precompiled { .. } => "ship the `.wasm` it was compiled from: each node compiles its own",
+            Self::Precompiled { .. } => {
+                "ship the `.wasm` it was compiled from: each node compiles its own"
+            }
             Self::Wants { .. } => "write one capability in each line, as in `fs:/data#rw`",
             Self::Index { .. } => "remove the prepared image: it is made again at the next start",
         };

@@ -4,15 +4,17 @@ use crate::{
     path::{PATH_BYTES_MAX, shown},
 };
 
-/// The longest record set that we hold in memory: file capabilities and access lists are far smaller.
+/// The longest record set that we hold in memory: file capabilities and access lists are far
+/// smaller.
 const PAX_BYTES_MAX: u64 = 1 << 20;
 /// A long name, and the NUL behind it.
 const LONG_NAME_BYTES_MAX: u64 = PATH_BYTES_MAX as u64 + 1;
 
 /// What the records in front of a header said about it.
 ///
-/// Two readers that disagree about a size see two different archives, so anything that could be read in two ways is
-/// refused: two records of the same kind, both dialects at once, a size that contradicts the header's.
+/// Two readers that disagree about a size see two different archives, so anything that could be
+/// read in two ways is refused: two records of the same kind, both dialects at once, a size that
+/// contradicts the header's.
 #[derive(Default)]
 pub(crate) struct Extended {
     long_name: Option<Vec<u8>>,
@@ -68,7 +70,9 @@ impl Extended {
     pub(crate) fn add(&mut self, kind: RecordKind, content: &[u8]) -> Result<(), Error> {
         match kind {
             RecordKind::LongName => set_once(&mut self.long_name, long_name(content)?, "long name"),
-            RecordKind::LongLink => set_once(&mut self.long_link, long_name(content)?, "long link name"),
+            RecordKind::LongLink => {
+                set_once(&mut self.long_link, long_name(content)?, "long link name")
+            }
             RecordKind::Pax => set_once(&mut self.pax, Pax::parse(content)?, "extended header"),
             RecordKind::Global => refuse_meaning(&Pax::parse(content)?),
         }
@@ -82,13 +86,16 @@ impl Extended {
     /// Changes `header` as the records say, and gives back its extended attributes.
     pub(crate) fn apply(self, header: &mut Header) -> Result<Vec<(String, Vec<u8>)>, Error> {
         let pax = self.pax.unwrap_or_default();
-        header.name = one_of(self.long_name, pax.path, "names")?.unwrap_or_else(|| std::mem::take(&mut header.name));
-        header.link =
-            one_of(self.long_link, pax.link, "link names")?.unwrap_or_else(|| std::mem::take(&mut header.link));
+        header.name = one_of(self.long_name, pax.path, "names")?
+            .unwrap_or_else(|| std::mem::take(&mut header.name));
+        header.link = one_of(self.long_link, pax.link, "link names")?
+            .unwrap_or_else(|| std::mem::take(&mut header.link));
         if let Some(size) = pax.size {
             if size != header.size && size <= OCTAL_SIZE_MAX {
                 let (name, there) = (shown(&header.name), header.size);
-                return Err(wrong(format!("`{name}` has the size {there} in its header and {size} in front of it")));
+                return Err(wrong(format!(
+                    "`{name}` has the size {there} in its header and {size} in front of it"
+                )));
             }
             header.size = size;
         }
@@ -108,12 +115,15 @@ fn set_once<T>(place: &mut Option<T>, value: T, what: &str) -> Result<(), Error>
 
 fn one_of<T>(gnu: Option<T>, pax: Option<T>, what: &str) -> Result<Option<T>, Error> {
     match (gnu, pax) {
-        (Some(_), Some(_)) => Err(wrong(format!("an entry has two {what}, in GNU's dialect and in POSIX's"))),
+        (Some(_), Some(_)) => {
+            Err(wrong(format!("an entry has two {what}, in GNU's dialect and in POSIX's")))
+        }
         (gnu, pax) => Ok(gnu.or(pax)),
     }
 }
 
-/// The name in front of the NULs at the end; a NUL in between would be the end of it to some readers.
+/// The name in front of the NULs at the end; a NUL in between would be the end of it to some
+/// readers.
 fn long_name(content: &[u8]) -> Result<Vec<u8>, Error> {
     let end = content.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
     match content[..end].contains(&0) || end == 0 {
@@ -122,10 +132,16 @@ fn long_name(content: &[u8]) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// Global records may carry a comment (`git archive` does); meaning would spill over into entries that do not show it.
+/// Global records may carry a comment (`git archive` does); meaning would spill over into entries
+/// that do not show it.
 fn refuse_meaning(pax: &Pax) -> Result<(), Error> {
-    let harmless = pax.path.is_none() && pax.link.is_none() && pax.size.is_none() && pax.xattrs.is_empty();
-    if harmless { Ok(()) } else { Err(wrong("a global extended header sets a name, a size or an attribute")) }
+    let harmless =
+        pax.path.is_none() && pax.link.is_none() && pax.size.is_none() && pax.xattrs.is_empty();
+    if harmless {
+        Ok(())
+    } else {
+        Err(wrong("a global extended header sets a name, a size or an attribute"))
+    }
 }
 
 impl Pax {
@@ -133,9 +149,12 @@ impl Pax {
     fn parse(mut content: &[u8]) -> Result<Self, Error> {
         let mut pax = Self::default();
         while !content.is_empty() {
-            let (record, rest) = split_record(content).ok_or_else(|| wrong("an extended header is malformed"))?;
-            let equals =
-                record.iter().position(|b| *b == b'=').ok_or_else(|| wrong("an extended record has no `=`"))?;
+            let (record, rest) =
+                split_record(content).ok_or_else(|| wrong("an extended header is malformed"))?;
+            let equals = record
+                .iter()
+                .position(|b| *b == b'=')
+                .ok_or_else(|| wrong("an extended record has no `=`"))?;
             pax.set(&record[..equals], &record[equals + 1..])?;
             content = rest;
         }
@@ -144,10 +163,13 @@ impl Pax {
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {
         let text = || {
-            str::from_utf8(value).map_err(|_| wrong(format!("the extended record `{}` is not a number", shown(key))))
+            str::from_utf8(value)
+                .map_err(|_| wrong(format!("the extended record `{}` is not a number", shown(key))))
         };
         let number = || {
-            text()?.parse::<u64>().map_err(|_| wrong(format!("the extended record `{}` is not a number", shown(key))))
+            text()?
+                .parse::<u64>()
+                .map_err(|_| wrong(format!("the extended record `{}` is not a number", shown(key))))
         };
         match key {
             b"path" => set_once(&mut self.path, value.to_vec(), "name"),
@@ -157,17 +179,22 @@ impl Pax {
             b"gid" => set_once(&mut self.gid, number()?, "gid"),
             b"mtime" => {
                 let seconds = text()?.split('.').next().unwrap_or_default();
-                let seconds = seconds.parse().map_err(|_| wrong("the extended record `mtime` is not a time"))?;
+                let seconds = seconds
+                    .parse()
+                    .map_err(|_| wrong("the extended record `mtime` is not a time"))?;
                 set_once(&mut self.mtime, seconds, "mtime")
             }
-            _ if key.starts_with(b"GNU.sparse.") => Err(wrong("it has a sparse file, which is never unpacked")),
+            _ if key.starts_with(b"GNU.sparse.") => {
+                Err(wrong("it has a sparse file, which is never unpacked"))
+            }
             _ => self.set_attribute(key, value),
         }
     }
 
     fn set_attribute(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {
         if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-            let name = str::from_utf8(name).map_err(|_| wrong("an extended attribute's name is not UTF-8"))?;
+            let name = str::from_utf8(name)
+                .map_err(|_| wrong("an extended attribute's name is not UTF-8"))?;
             self.xattrs.push((name.to_owned(), value.to_vec()));
         }
         // Everything else (atime, comment, uname, …) changes neither a name nor a byte.

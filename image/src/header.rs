@@ -18,27 +18,33 @@ pub(crate) struct Header {
     pub(crate) mtime: i64,
 }
 
-/// The largest size that 11 octal digits hold: only above it may an extended record give another one.
+/// The largest size that 11 octal digits hold: only above it may an extended record give another
+/// one.
 pub(crate) const OCTAL_SIZE_MAX: u64 = 0o777_7777_7777;
 
 impl Header {
     /// Reads a block that is not all zeros.
     pub(crate) fn parse(block: &[u8; BLOCK_BYTES]) -> Result<Self, Error> {
         let wrong = |why: &str| {
-            Error::media("the layer", format!("the tar header of `{}` has {why}", shown(until_nul(&block[..100]))))
+            Error::media(
+                "the layer",
+                format!("the tar header of `{}` has {why}", shown(until_nul(&block[..100]))),
+            )
         };
         let number = |range: std::ops::Range<usize>, what: &str| {
             parse_number(&block[range]).ok_or_else(|| wrong(&format!("no number as its {what}")))
         };
         let unsigned = |range: std::ops::Range<usize>, what: &str| {
-            number(range, what)
-                .and_then(|n| u64::try_from(n).map_err(|_| wrong(&format!("a negative number as its {what}"))))
+            number(range, what).and_then(|n| {
+                u64::try_from(n).map_err(|_| wrong(&format!("a negative number as its {what}")))
+            })
         };
         if unsigned(148..156, "checksum")? != checksum(block) {
             return Err(wrong("a wrong checksum"));
         }
         let mut name = until_nul(&block[..100]).to_vec();
-        // Only POSIX has the prefix there: GNU's magic is `ustar  \0`, and it keeps other things in that place.
+        // Only POSIX has the prefix there: GNU's magic is `ustar  \0`, and it keeps other things in
+        // that place.
         let prefix = if &block[257..263] == b"ustar\0" { until_nul(&block[345..500]) } else { b"" };
         if !prefix.is_empty() {
             name = [prefix, b"/", &name].concat();
@@ -66,7 +72,8 @@ fn checksum(block: &[u8; BLOCK_BYTES]) -> u64 {
     sum(&block[..148]) + 8 * u64::from(b' ') + sum(&block[156..])
 }
 
-/// Octal digits between spaces and NULs, or GNU's base 256 when the first bit is set. An empty field is 0.
+/// Octal digits between spaces and NULs, or GNU's base 256 when the first bit is set. An empty
+/// field is 0.
 fn parse_number(field: &[u8]) -> Option<i64> {
     match field.first()? {
         first if first & 0x80 != 0 => base_256(field),

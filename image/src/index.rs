@@ -1,11 +1,14 @@
 use crate::error::Error;
 
-/// The root filesystem that the layers of an image make together: names, and where in which layer the bytes are.
+/// The root filesystem that the layers of an image make together: names, and where in which layer
+/// the bytes are.
 ///
-/// The bytes themselves stay in the uncompressed layers, which a reader maps. Stored with [`FileIndex::to_bytes`].
+/// The bytes themselves stay in the uncompressed layers, which a reader maps. Stored with
+/// [`FileIndex::to_bytes`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileIndex {
-    /// Level by level; the children of a folder stand next to each other, sorted by name. The root is first.
+    /// Level by level; the children of a folder stand next to each other, sorted by name. The root
+    /// is first.
     pub(crate) records: Vec<Record>,
     /// Names and link targets.
     pub(crate) text: Box<str>,
@@ -155,8 +158,9 @@ impl FileIndex {
     /// What `folder` holds under `name`, links not followed.
     pub fn child(&self, folder: NodeId, name: &str) -> Option<NodeId> {
         let range = self.child_range(folder);
-        let found = self.records[range.clone()]
-            .binary_search_by(|record| self.slice(u64::from(record.name_at), u64::from(record.name_len)).cmp(name));
+        let found = self.records[range.clone()].binary_search_by(|record| {
+            self.slice(u64::from(record.name_at), u64::from(record.name_len)).cmp(name)
+        });
         found.ok().and_then(|at| u32::try_from(range.start + at).ok()).map(NodeId)
     }
 
@@ -171,8 +175,9 @@ impl FileIndex {
     /// What comes after `name` in `folder`, whether `name` is there or not.
     pub fn children_after(&self, folder: NodeId, name: &str) -> impl Iterator<Item = DirEntry<'_>> {
         let range = self.child_range(folder);
-        let passed = self.records[range.clone()]
-            .partition_point(|record| self.slice(u64::from(record.name_at), u64::from(record.name_len)) <= name);
+        let passed = self.records[range.clone()].partition_point(|record| {
+            self.slice(u64::from(record.name_at), u64::from(record.name_len)) <= name
+        });
         (range.start + passed..range.end).map(|at| {
             let id = NodeId(at as u32);
             DirEntry { name: self.name(id), id }
@@ -195,8 +200,8 @@ impl FileIndex {
         self.resolve(self.root(), path, false)
     }
 
-    /// What `path` leads to from the folder `from`. `..` stops at the root. `follow` is for a link in the last place;
-    /// links on the way are always followed.
+    /// What `path` leads to from the folder `from`. `..` stops at the root. `follow` is for a link
+    /// in the last place; links on the way are always followed.
     ///
     /// # Errors
     /// Says why it leads nowhere.
@@ -268,9 +273,9 @@ impl FileIndex {
     pub fn check_layers(&self, lengths: &[u64]) -> Result<(), Error> {
         for (at, record) in self.records.iter().enumerate() {
             let fits = record.kind != RecordKind::File
-                || lengths
-                    .get(record.layer as usize)
-                    .is_some_and(|length| record.at.checked_add(record.len).is_some_and(|end| end <= *length));
+                || lengths.get(record.layer as usize).is_some_and(|length| {
+                    record.at.checked_add(record.len).is_some_and(|end| end <= *length)
+                });
             if !fits {
                 let why = format!("`{}` is not within its layer", self.path(NodeId(at as u32)));
                 return Err(Error::Index { why });
@@ -318,7 +323,12 @@ impl Record {
     }
 
     pub(crate) fn symlink(name: (u64, usize), parent: u32, target: (u64, usize)) -> Self {
-        Self { mode: 0o777, at: target.0, len: target.1 as u64, ..Self::named(RecordKind::Symlink, name, parent) }
+        Self {
+            mode: 0o777,
+            at: target.0,
+            len: target.1 as u64,
+            ..Self::named(RecordKind::Symlink, name, parent)
+        }
     }
 
     pub(crate) fn set_children(&mut self, first: usize, count: usize) {
@@ -326,7 +336,8 @@ impl Record {
     }
 
     fn named(kind: RecordKind, name: (u64, usize), parent: u32) -> Self {
-        // Whoever makes records checks at the end that the text is shorter than 4 GiB; a name has at most 255 bytes.
+        // Whoever makes records checks at the end that the text is shorter than 4 GiB; a name has
+        // at most 255 bytes.
         let (name_at, name_len) = (name.0 as u32, name.1 as u16);
         Self { name_at, name_len, kind, mode: 0, parent, layer: 0, at: 0, len: 0, mtime: 0 }
     }
@@ -349,8 +360,17 @@ pub(crate) mod tests {
                 None => (word, EntryKind::File),
             };
             let (path, offset) = (path.to_owned(), 512 * n as u64);
-            let entry =
-                Entry { path, kind, mode: 0o600, uid: 0, gid: 0, mtime: 7, size: 9, offset, xattrs: Vec::new() };
+            let entry = Entry {
+                path,
+                kind,
+                mode: 0o600,
+                uid: 0,
+                gid: 0,
+                mtime: 7,
+                size: 9,
+                offset,
+                xattrs: Vec::new(),
+            };
             builder.add(&entry).unwrap();
         }
         builder.end_layer();
@@ -359,7 +379,9 @@ pub(crate) mod tests {
 
     #[test]
     fn a_path_leads_where_it_would_in_a_chroot() {
-        let index = index("etc/hosts lib->usr/lib usr/lib/x up/and->../../../usr abs->/usr/lib loop->loop a/b->../etc");
+        let index = index(
+            "etc/hosts lib->usr/lib usr/lib/x up/and->../../../usr abs->/usr/lib loop->loop a/b->../etc",
+        );
         for (path, want) in [
             ("/etc/hosts", Ok("etc/hosts")),
             ("etc//./hosts", Ok("etc/hosts")),
@@ -378,7 +400,11 @@ pub(crate) mod tests {
             ("loop", Err(LookupError::TooManyLinks)),
             ("loop/x", Err(LookupError::TooManyLinks)),
         ] {
-            assert_eq!(index.lookup(path).map(|id| index.path(id)), want.map(str::to_owned), "{path}");
+            assert_eq!(
+                index.lookup(path).map(|id| index.path(id)),
+                want.map(str::to_owned),
+                "{path}"
+            );
         }
         assert_eq!(index.path(index.lookup_link("lib").unwrap()), "lib");
         assert_eq!(index.file("/abs/x").unwrap().len, 9);
@@ -389,12 +415,16 @@ pub(crate) mod tests {
     fn children_are_sorted_and_found() {
         let index = index("d/b d/a d/c/x d/B");
         let folder = index.lookup("d").unwrap();
-        assert_eq!(index.children(folder).map(|e| e.name).collect::<Vec<_>>(), ["B", "a", "b", "c"]);
+        assert_eq!(
+            index.children(folder).map(|e| e.name).collect::<Vec<_>>(),
+            ["B", "a", "b", "c"]
+        );
         for entry in index.children(folder) {
             assert_eq!(index.child(folder, entry.name), Some(entry.id));
             assert_eq!(index.parent(entry.id), folder);
         }
-        for (name, after) in [("", "B a b c"), ("B", "a b c"), ("aa", "b c"), ("c", ""), ("z", "")] {
+        for (name, after) in [("", "B a b c"), ("B", "a b c"), ("aa", "b c"), ("c", ""), ("z", "")]
+        {
             let names: Vec<_> = index.children_after(folder, name).map(|e| e.name).collect();
             assert_eq!(names.join(" "), after, "after {name:?}");
         }

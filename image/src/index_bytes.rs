@@ -15,7 +15,8 @@ const RECORD_BYTES: usize = 40;
 impl FileIndex {
     /// The index as bytes: a head, fixed-size records, and the names.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + self.records.len() * RECORD_BYTES + self.text.len());
+        let mut bytes =
+            Vec::with_capacity(HEAD_BYTES + self.records.len() * RECORD_BYTES + self.text.len());
         bytes.extend(MAGIC);
         bytes.extend([VERSION, 0, 0, 0]);
         bytes.extend(self.layers.to_le_bytes());
@@ -28,7 +29,8 @@ impl FileIndex {
         bytes
     }
 
-    /// Reads what [`FileIndex::to_bytes`] wrote. Any bytes are safe to give: the result is a tree, or an error.
+    /// Reads what [`FileIndex::to_bytes`] wrote. Any bytes are safe to give: the result is a tree,
+    /// or an error.
     ///
     /// # Errors
     /// [`Error::Index`].
@@ -45,20 +47,23 @@ fn parse(bytes: &[u8]) -> Result<FileIndex, String> {
     if head[4] != VERSION {
         return Err(format!("it has version {}, and this margay knows {VERSION}", head[4]));
     }
-    let (layers, count, text_len) = (u32_at(head, 8), u32_at(head, 12) as usize, u32_at(head, 16) as usize);
+    let (layers, count, text_len) =
+        (u32_at(head, 8), u32_at(head, 12) as usize, u32_at(head, 16) as usize);
     let records_len = count.checked_mul(RECORD_BYTES).ok_or("its length is wrong")?;
     if records_len.checked_add(text_len) != Some(rest.len()) || count == 0 {
         return Err("its length is wrong".to_owned());
     }
     let (records, text) = rest.split_at(records_len);
     let text = str::from_utf8(text).map_err(|_| "its names are not UTF-8")?;
-    let records = records.chunks_exact(RECORD_BYTES).map(Record::from_bytes).collect::<Option<Vec<_>>>();
+    let records =
+        records.chunks_exact(RECORD_BYTES).map(Record::from_bytes).collect::<Option<Vec<_>>>();
     let records = records.ok_or("it has a node of an unknown kind")?;
     check(&records, text, layers)?;
     Ok(FileIndex::from_parts(records, text.into(), layers))
 }
 
-/// Level by level and without gaps: that makes it a tree, and one in which every node is reached once.
+/// Level by level and without gaps: that makes it a tree, and one in which every node is reached
+/// once.
 fn check(records: &[Record], text: &str, layers: u32) -> Result<(), String> {
     let slice = |at: u64, len: u64| {
         let range = usize::try_from(at).ok()?..usize::try_from(at.checked_add(len)?).ok()?;
@@ -81,7 +86,9 @@ fn check(records: &[Record], text: &str, layers: u32) -> Result<(), String> {
             }
             RecordKind::Folder => {
                 let end = next.checked_add(record.len).filter(|end| *end <= records.len() as u64);
-                let end = end.filter(|_| record.at == next).ok_or("a folder's children are not behind it")?;
+                let end = end
+                    .filter(|_| record.at == next)
+                    .ok_or("a folder's children are not behind it")?;
                 check_children(&records[next as usize..end as usize], at, name)?;
                 if usize::from(depths[at]) > DEPTH_MAX {
                     return Err("it is too deep".to_owned());
@@ -188,7 +195,10 @@ mod tests {
         let mut newer = bytes.clone();
         newer[4] = 2;
         let error = FileIndex::from_bytes(&newer).unwrap_err().to_string();
-        assert_eq!(error, "the file index cannot be used: it has version 2, and this margay knows 1");
+        assert_eq!(
+            error,
+            "the file index cannot be used: it has version 2, and this margay knows 1"
+        );
     }
 
     /// Whatever is in the bytes, every use of the result ends without a panic.
@@ -199,7 +209,9 @@ mod tests {
         for round in 0..20_000 {
             let mut mutated = bytes.clone();
             for _ in 0..1 + round % 4 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 let at = (state >> 33) as usize % mutated.len();
                 mutated[at] = (state >> 24) as u8;
             }

@@ -14,7 +14,8 @@ use crate::{
 /// One thing in a layer, its name already judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Relative and normal: see [`normal_name`]. Empty for the root folder. For whiteouts: what is taken away.
+    /// Relative and normal: see [`normal_name`]. Empty for the root folder. For whiteouts: what is
+    /// taken away.
     pub path: String,
     /// What it is.
     pub kind: EntryKind,
@@ -68,8 +69,9 @@ pub struct LayerSummary {
     pub entries: u64,
 }
 
-/// Walks a layer (plain, gzip or zstd: its first bytes tell) entry by entry, refusing everything that could be read in
-/// two ways or could leave the image. Never unpacks: what is done with an entry is up to the caller.
+/// Walks a layer (plain, gzip or zstd: its first bytes tell) entry by entry, refusing everything
+/// that could be read in two ways or could leave the image. Never unpacks: what is done with an
+/// entry is up to the caller.
 ///
 /// Every uncompressed byte is also written to `W`, which by default throws it away.
 pub struct LayerReader<R: Read, W: Write = io::Sink> {
@@ -141,7 +143,10 @@ impl<R: Read, W: Write> LayerReader<R, W> {
     /// [`Error::Budget`] when it has more.
     pub fn read_content(&mut self, bytes_max: u64) -> Result<Vec<u8>, Error> {
         if self.data_left > bytes_max {
-            let why = format!("a file of {} bytes is to be held in memory, at most {bytes_max}", self.data_left);
+            let why = format!(
+                "a file of {} bytes is to be held in memory, at most {bytes_max}",
+                self.data_left
+            );
             return Err(Error::Budget { why });
         }
         let mut bytes = Vec::new();
@@ -155,7 +160,8 @@ impl<R: Read, W: Write> LayerReader<R, W> {
         Ok(bytes)
     }
 
-    /// Reads to the end of the blob, where nothing but zeros may follow the end mark, and says what was there.
+    /// Reads to the end of the blob, where nothing but zeros may follow the end mark, and says what
+    /// was there.
     ///
     /// # Errors
     /// Whatever is wrong with the rest of the layer.
@@ -174,7 +180,12 @@ impl<R: Read, W: Write> LayerReader<R, W> {
             match self.stream.read(&mut rest)? {
                 0 => break,
                 n if rest[..n].iter().all(|b| *b == 0) => {}
-                _ => return Err(Error::media("the layer", "there is something behind the end of its tar")),
+                _ => {
+                    return Err(Error::media(
+                        "the layer",
+                        "there is something behind the end of its tar",
+                    ));
+                }
             }
         }
         let (bytes, entries) = (self.stream.position(), self.entries);
@@ -219,14 +230,19 @@ impl<R: Read, W: Write> LayerReader<R, W> {
     fn count_entry(&mut self) -> Result<(), Error> {
         self.entries += 1;
         match self.entries > self.budget.entries_max {
-            true => Err(Error::Budget { why: format!("it has more than {} entries", self.budget.entries_max) }),
+            true => Err(Error::Budget {
+                why: format!("it has more than {} entries", self.budget.entries_max),
+            }),
             false => Ok(()),
         }
     }
 
     fn read_record(&mut self, header: &Header, kind: RecordKind) -> Result<Vec<u8>, Error> {
         if header.size > kind.bytes_max() {
-            return Err(Error::media("the layer", format!("an extended header has {} bytes", header.size)));
+            return Err(Error::media(
+                "the layer",
+                format!("an extended header has {} bytes", header.size),
+            ));
         }
         self.expect_content(header)?;
         self.read_content(kind.bytes_max())
@@ -248,22 +264,38 @@ impl<R: Read, W: Write> LayerReader<R, W> {
         let bad = |why| Error::LayerPath { name: shown(&header.name), why };
         let is_folder = header.kind == b'5';
         if header.name.ends_with(b"/") && !is_folder {
-            return Err(Error::media("the layer", format!("`{}` is no folder and ends with `/`", shown(&header.name))));
+            return Err(Error::media(
+                "the layer",
+                format!("`{}` is no folder and ends with `/`", shown(&header.name)),
+            ));
         }
         let name = normal_name(&header.name).map_err(bad)?;
         if name.is_empty() && !is_folder {
             return Err(bad(BadName::Empty));
         }
         let (path, kind) = match header.kind {
-            b'0' | b'7' | 0 => whiteout(name).map_err(bad)?.unwrap_or((name.to_owned(), EntryKind::File)),
+            b'0' | b'7' | 0 => {
+                whiteout(name).map_err(bad)?.unwrap_or((name.to_owned(), EntryKind::File))
+            }
             b'5' => (name.to_owned(), EntryKind::Directory),
-            b'2' => (name.to_owned(), EntryKind::Symlink { target: symlink_target(name, &header.link).map_err(bad)? }),
-            b'1' => (name.to_owned(), EntryKind::Hardlink { target: hardlink_target(&header.link).map_err(bad)? }),
-            other => return Err(Error::LayerKind { name: shown(&header.name), kind: kind_name(other) }),
+            b'2' => (
+                name.to_owned(),
+                EntryKind::Symlink { target: symlink_target(name, &header.link).map_err(bad)? },
+            ),
+            b'1' => (
+                name.to_owned(),
+                EntryKind::Hardlink { target: hardlink_target(&header.link).map_err(bad)? },
+            ),
+            other => {
+                return Err(Error::LayerKind { name: shown(&header.name), kind: kind_name(other) });
+            }
         };
         if kind != EntryKind::File && header.size != 0 {
             let (name, size) = (shown(&header.name), header.size);
-            return Err(Error::media("the layer", format!("`{name}` is no file and has {size} bytes of content")));
+            return Err(Error::media(
+                "the layer",
+                format!("`{name}` is no file and has {size} bytes of content"),
+            ));
         }
         self.expect_content(&header)?;
         Ok(Entry {
@@ -297,7 +329,8 @@ impl<R: Read, W: Write> LayerReader<R, W> {
         while self.data_left > 0 {
             self.read_some(&mut waste)?;
         }
-        let padding = usize::try_from(std::mem::take(&mut self.padding_left)).expect("less than a block");
+        let padding =
+            usize::try_from(std::mem::take(&mut self.padding_left)).expect("less than a block");
         match self.stream.read_full(&mut waste[..padding])? {
             n if n == padding => Ok(()),
             _ => Err(Error::media("the layer", "its tar was cut short")),

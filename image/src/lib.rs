@@ -1,9 +1,11 @@
-//! What an image is, read from hostile bytes: which format it has, what is in its layers, what its program asks for.
+//! What an image is, read from hostile bytes: which format it has, what is in its layers, what its
+//! program asks for.
 //!
-//! Enter at [`plan`] with the bytes of a manifest to learn what an image is made of, at [`LayerReader`] to walk a layer,
-//! at [`FileIndex`] for the root filesystem that the layers make together, and at [`inspect_wasm`] for what a program
-//! imports and exports. What something is, its bytes decide; media types, platforms and labels are hints.
-//! Absent on purpose: paths of this machine, networks, unpacking. Everything works over `Read` and byte slices.
+//! Enter at [`plan`] with the bytes of a manifest to learn what an image is made of, at
+//! [`LayerReader`] to walk a layer, at [`FileIndex`] for the root filesystem that the layers make
+//! together, and at [`inspect_wasm`] for what a program imports and exports. What something is, its
+//! bytes decide; media types, platforms and labels are hints. Absent on purpose: paths of this
+//! machine, networks, unpacking. Everything works over `Read` and byte slices.
 #![forbid(unsafe_code)]
 
 mod sniff; // what some bytes are, by their first bytes
@@ -34,7 +36,8 @@ pub use layer::{Entry, EntryKind, LayerReader, LayerSummary};
 pub use merge::FileIndexBuilder;
 pub use path::{BadName, link_leaves, normal_name};
 pub use plan::{
-    Document, Format, LayerContent, Plan, PlannedLayer, Program, WANTS_KEY, choose, parse_document, parse_wants, plan,
+    Document, Format, LayerContent, Plan, PlannedLayer, Program, WANTS_KEY, choose, parse_document,
+    parse_wants, plan,
 };
 pub use program::{Kind, Located, locate, program_paths};
 pub use sniff::{Sniffed, sniff};

@@ -12,8 +12,9 @@ use crate::{
 
 /// Puts layers on top of each other, lowest first, and becomes a [`FileIndex`].
 ///
-/// Whiteouts take away only what lower layers have, wherever in their own layer they stand. A folder and a folder
-/// become one; in every other case the upper thing replaces the lower one. The last of two entries with one name wins.
+/// Whiteouts take away only what lower layers have, wherever in their own layer they stand. A
+/// folder and a folder become one; in every other case the upper thing replaces the lower one. The
+/// last of two entries with one name wins.
 ///
 /// # Spec
 /// OCI image-spec 1.1, "Image Layer Filesystem Changeset".
@@ -63,7 +64,10 @@ impl FileIndexBuilder {
     ///
     /// # Errors
     /// Whatever is wrong with the layer.
-    pub fn read_layer<R: Read, W: Write>(&mut self, layer: &mut LayerReader<R, W>) -> Result<(), Error> {
+    pub fn read_layer<R: Read, W: Write>(
+        &mut self,
+        layer: &mut LayerReader<R, W>,
+    ) -> Result<(), Error> {
         while let Some(entry) = layer.next_entry()? {
             self.add(&entry)?;
         }
@@ -74,8 +78,8 @@ impl FileIndexBuilder {
     /// Adds one entry to the current layer.
     ///
     /// # Errors
-    /// [`Error::LayerPath`] when its name leads through a link or a file of the same layer, or when it is a hard link to
-    /// something that the layer does not have.
+    /// [`Error::LayerPath`] when its name leads through a link or a file of the same layer, or when
+    /// it is a hard link to something that the layer does not have.
     pub fn add(&mut self, entry: &Entry) -> Result<(), Error> {
         let bad = |why| Error::LayerPath { name: shown(entry.path.as_bytes()), why };
         let thing = match &entry.kind {
@@ -89,7 +93,8 @@ impl FileIndexBuilder {
             }
             EntryKind::Directory => {
                 let folder = self.replacing_folder(&entry.path).map_err(bad)?;
-                // The sticky bit of /tmp is the one special bit that protects users from each other.
+                // The sticky bit of /tmp is the one special bit that protects users from each
+                // other.
                 folder.mode = Some(entry.mode & 0o1777);
                 folder.mtime = entry.mtime;
                 return Ok(());
@@ -102,13 +107,16 @@ impl FileIndexBuilder {
                 mtime: entry.mtime,
             }),
             EntryKind::Symlink { target } => Thing::Symlink(target.as_str().into()),
-            EntryKind::Hardlink { target } => self.linked(target).ok_or_else(|| bad(BadName::LinkAbsent))?,
+            EntryKind::Hardlink { target } => {
+                self.linked(target).ok_or_else(|| bad(BadName::LinkAbsent))?
+            }
         };
         self.slot(&entry.path).map_err(bad)?.thing = Some(thing);
         Ok(())
     }
 
-    /// Adds a file whose bytes are not in a tar: a layer that is the file itself. `node` says where they are.
+    /// Adds a file whose bytes are not in a tar: a layer that is the file itself. `node` says where
+    /// they are.
     ///
     /// # Errors
     /// [`Error::LayerPath`] as in [`FileIndexBuilder::add`].
@@ -185,7 +193,8 @@ impl FileIndexBuilder {
     }
 }
 
-/// Puts `upper` on top of `lower`. What remains has no whiteouts. Names are at most 256 deep, so this may recurse.
+/// Puts `upper` on top of `lower`. What remains has no whiteouts. Names are at most 256 deep, so
+/// this may recurse.
 fn merge(lower: &mut Folder, upper: Folder) {
     if upper.opaque {
         lower.children.clear();
@@ -276,7 +285,8 @@ fn put(text: &mut String, part: &str) -> (u64, usize) {
 
 impl Record {
     fn folder(name: (u64, usize), parent: u32, folder: &Folder) -> Self {
-        // A folder that no layer describes is one that everybody may read, as tar and Docker make it.
+        // A folder that no layer describes is one that everybody may read, as tar and Docker make
+        // it.
         Self::new_folder(name, parent, folder.mode.unwrap_or(0o755), folder.mtime)
     }
 }
@@ -285,11 +295,13 @@ impl Record {
 mod tests {
     use super::*;
 
-    /// One entry per word: `f` a file, `d/` a folder, `a->b` a symbolic link, `a=b` a hard link, `-f` a whiteout, `!d`
-    /// an opaque folder.
+    /// One entry per word: `f` a file, `d/` a folder, `a->b` a symbolic link, `a=b` a hard link,
+    /// `-f` a whiteout, `!d` an opaque folder.
     fn entry(word: &str, n: usize) -> Entry {
-        let symlink = |(a, b): (&str, &str)| (a.to_owned(), EntryKind::Symlink { target: b.to_owned() });
-        let hardlink = |(a, b): (&str, &str)| (a.to_owned(), EntryKind::Hardlink { target: b.to_owned() });
+        let symlink =
+            |(a, b): (&str, &str)| (a.to_owned(), EntryKind::Symlink { target: b.to_owned() });
+        let hardlink =
+            |(a, b): (&str, &str)| (a.to_owned(), EntryKind::Hardlink { target: b.to_owned() });
         let (path, kind) = if let Some(path) = word.strip_prefix('-') {
             (path.to_owned(), EntryKind::Whiteout)
         } else if let Some(path) = word.strip_prefix('!') {
@@ -303,7 +315,17 @@ mod tests {
         } else {
             (word.to_owned(), EntryKind::File)
         };
-        Entry { path, kind, mode: 0o644, uid: 0, gid: 0, mtime: 0, size: 1, offset: n as u64, xattrs: Vec::new() }
+        Entry {
+            path,
+            kind,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            mtime: 0,
+            size: 1,
+            offset: n as u64,
+            xattrs: Vec::new(),
+        }
     }
 
     fn merged(layers: &[&str]) -> Result<String, Error> {

@@ -52,8 +52,9 @@ impl fmt::Display for BadName {
     }
 }
 
-/// The normal form of a name in a layer: relative, parts joined by one `/`, nothing at the ends; empty for the root.
-/// A `./` in front and a `/` at the end are what tar writers add, and are dropped.
+/// The normal form of a name in a layer: relative, parts joined by one `/`, nothing at the ends;
+/// empty for the root. A `./` in front and a `/` at the end are what tar writers add, and are
+/// dropped.
 ///
 /// # Errors
 /// Says what is wrong with the name.
@@ -89,7 +90,8 @@ pub fn normal_name(raw: &[u8]) -> Result<&str, BadName> {
     Ok(text)
 }
 
-/// Whether a symbolic link at `path` to `target` would climb above the root, judged by the names alone.
+/// Whether a symbolic link at `path` to `target` would climb above the root, judged by the names
+/// alone.
 pub fn link_leaves(path: &str, target: &str) -> bool {
     if target.starts_with('/') {
         // The root of the image is the root that the program sees.

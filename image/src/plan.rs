@@ -2,7 +2,9 @@ use std::io::{self, Read, Write};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use spec::{Descriptor, Digest, ExecutionConfig, ImageConfig, Index, Manifest, MediaType, Platform, Want};
+use spec::{
+    Descriptor, Digest, ExecutionConfig, ImageConfig, Index, Manifest, MediaType, Platform, Want,
+};
 
 use crate::{
     budget::Budget,
@@ -16,7 +18,8 @@ use crate::{
     verify::{Verified, read_verified, unwrapped},
 };
 
-/// The label, or the annotation where there are no labels, that holds an image's wants: one canonical line each.
+/// The label, or the annotation where there are no labels, that holds an image's wants: one
+/// canonical line each.
 pub const WANTS_KEY: &str = "margay.wants";
 
 /// distribution-spec asks for 4 MB; Docker's registry takes exactly this.
@@ -39,7 +42,8 @@ pub enum Document {
 /// Who wrote an image, and so how it says what to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// An image of tar layers: native, or Wasm with its program in a layer (ours, Docker's `wasi/wasm`, crun's).
+    /// An image of tar layers: native, or Wasm with its program in a layer (ours, Docker's
+    /// `wasi/wasm`, crun's).
     Image,
     /// CNCF Wasm OCI artifact: one layer that is the program.
     CncfArtifact,
@@ -53,7 +57,8 @@ pub enum Format {
     Solo,
 }
 
-/// What an image is made of and what to run, whoever wrote it. Says nothing yet about what is inside its layers.
+/// What an image is made of and what to run, whoever wrote it. Says nothing yet about what is
+/// inside its layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The name of the manifest that it was read from.
@@ -130,7 +135,9 @@ pub fn parse_document(bytes: &[u8]) -> Result<Document, Error> {
         fs_layers: Option<IgnoredAny>,
     }
     if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
-        return Err(Error::Budget { why: format!("its manifest has {} bytes, at most 4 MiB", bytes.len()) });
+        return Err(Error::Budget {
+            why: format!("its manifest has {} bytes, at most 4 MiB", bytes.len()),
+        });
     }
     let wrong = |why: &str| Error::malformed("manifest", why);
     let shape: Shape = parse_json("manifest", bytes)?;
@@ -144,8 +151,12 @@ pub fn parse_document(bytes: &[u8]) -> Result<Document, Error> {
     match (shape.manifests.is_some(), shape.layers.is_some() || shape.config.is_some()) {
         (true, true) => Err(wrong("it has both `manifests` and `layers`")),
         (false, false) => Err(wrong("it has neither `manifests` nor `layers`")),
-        (true, false) if said_index == Some(false) => Err(wrong("its `mediaType` is not that of an index")),
-        (false, true) if said_index == Some(true) => Err(wrong("its `mediaType` is that of an index")),
+        (true, false) if said_index == Some(false) => {
+            Err(wrong("its `mediaType` is not that of an index"))
+        }
+        (false, true) if said_index == Some(true) => {
+            Err(wrong("its `mediaType` is that of an index"))
+        }
         (true, false) => parse_json("index", bytes).map(Document::Index),
         (false, true) => parse_json("manifest", bytes).map(Document::Manifest),
     }
@@ -155,7 +166,8 @@ fn parse_json<'a, T: Deserialize<'a>>(document: &'static str, bytes: &'a [u8]) -
     serde_json::from_slice(bytes).map_err(|error| Error::malformed(document, error.to_string()))
 }
 
-/// The entry of `index` to run: Wasm first, then whatever of `native` comes first, best platform first.
+/// The entry of `index` to run: Wasm first, then whatever of `native` comes first, best platform
+/// first.
 ///
 /// # Errors
 /// [`Error::NoPlatform`] lists what there was.
@@ -165,7 +177,9 @@ pub fn choose<'a>(index: &'a Index, native: &[Platform]) -> Result<&'a Descripto
         return Ok(wasm);
     }
     for wanted in native {
-        if let Some(found) = images().find(|entry| entry.platform.as_ref().is_some_and(|p| runs_on(p, wanted))) {
+        if let Some(found) =
+            images().find(|entry| entry.platform.as_ref().is_some_and(|p| runs_on(p, wanted)))
+        {
             return Ok(found);
         }
     }
@@ -173,8 +187,9 @@ pub fn choose<'a>(index: &'a Index, native: &[Platform]) -> Result<&'a Descripto
         // One image that says nothing about its platform: its config will.
         [only] if only.platform.is_none() => Ok(only),
         all => {
-            let name =
-                |entry: &&Descriptor| entry.platform.as_ref().map_or("an unnamed platform".into(), platform_name);
+            let name = |entry: &&Descriptor| {
+                entry.platform.as_ref().map_or("an unnamed platform".into(), platform_name)
+            };
             let offered = match all {
                 [] => vec!["nothing".to_owned()],
                 _ => all.iter().map(name).collect(),
@@ -193,7 +208,9 @@ fn is_wasm(platform: &Platform) -> bool {
 fn runs_on(offered: &Platform, wanted: &Platform) -> bool {
     offered.os.eq_ignore_ascii_case(&wanted.os)
         && offered.architecture.eq_ignore_ascii_case(&wanted.architecture)
-        && (wanted.variant.is_none() || offered.variant.is_none() || offered.variant == wanted.variant)
+        && (wanted.variant.is_none()
+            || offered.variant.is_none()
+            || offered.variant == wanted.variant)
 }
 
 /// BuildKit puts its provenance beside the images, under the platform `unknown/unknown`.
@@ -209,22 +226,31 @@ fn platform_name(platform: &Platform) -> String {
     }
 }
 
-/// What the image with these manifest bytes is made of. `read` gives the bytes of small blobs (its config), which are
-/// checked here.
+/// What the image with these manifest bytes is made of. `read` gives the bytes of small blobs (its
+/// config), which are checked here.
 ///
 /// # Errors
-/// [`Error::Malformed`] for documents that say nothing clear, [`Error::Unsupported`] for what this version cannot run.
-pub fn plan(manifest: &[u8], mut read: impl FnMut(&Descriptor) -> io::Result<Vec<u8>>) -> Result<Plan, Error> {
+/// [`Error::Malformed`] for documents that say nothing clear, [`Error::Unsupported`] for what this
+/// version cannot run.
+pub fn plan(
+    manifest: &[u8],
+    mut read: impl FnMut(&Descriptor) -> io::Result<Vec<u8>>,
+) -> Result<Plan, Error> {
     let digest = Digest::of(manifest);
     let manifest = match parse_document(manifest)? {
         Document::Manifest(manifest) => manifest,
-        Document::Index(_) => return Err(Error::malformed("manifest", "it is an index: choose one of its entries")),
+        Document::Index(_) => {
+            return Err(Error::malformed("manifest", "it is an index: choose one of its entries"));
+        }
     };
     if manifest.layers.len() > LAYERS_MAX {
         let why = format!("it has {} layers, at most {LAYERS_MAX}", manifest.layers.len());
         return Err(Error::Budget { why });
     }
-    let config = manifest.config.as_ref().ok_or_else(|| Error::malformed("manifest", "it has no `config`"))?;
+    let config = manifest
+        .config
+        .as_ref()
+        .ok_or_else(|| Error::malformed("manifest", "it has no `config`"))?;
     let mut small = |descriptor: &Descriptor| -> Result<Vec<u8>, Error> {
         let what = || format!("blob `{}`", descriptor.digest);
         let bytes = read(descriptor).map_err(|source| unwrapped(source, what))?;
@@ -235,42 +261,62 @@ pub fn plan(manifest: &[u8], mut read: impl FnMut(&Descriptor) -> io::Result<Vec
         Format::Image | Format::Runwasi | Format::Spin => {
             image_plan(digest, format, &manifest, parse_json("image config", &small(config)?)?)?
         }
-        Format::CncfArtifact | Format::WasmToOci | Format::Solo => artifact_plan(digest, format, &manifest)?,
+        Format::CncfArtifact | Format::WasmToOci | Format::Solo => {
+            artifact_plan(digest, format, &manifest)?
+        }
     };
     if format == Format::Spin {
-        let locked = manifest.layers.iter().find(|layer| layer.media_type.as_str() == MediaType::SPIN_CONFIG);
-        let locked = locked.ok_or_else(|| Error::malformed("manifest", "it has no Spin application in it"))?;
+        let locked = manifest
+            .layers
+            .iter()
+            .find(|layer| layer.media_type.as_str() == MediaType::SPIN_CONFIG);
+        let locked = locked
+            .ok_or_else(|| Error::malformed("manifest", "it has no Spin application in it"))?;
         spin::apply(&mut plan, &small(locked)?)?;
     }
     let labels = plan.execution().labels.as_ref();
-    if let Some(lines) = labels.and_then(|labels| labels.get(WANTS_KEY)).or_else(|| manifest.annotations.get(WANTS_KEY))
+    if let Some(lines) = labels
+        .and_then(|labels| labels.get(WANTS_KEY))
+        .or_else(|| manifest.annotations.get(WANTS_KEY))
     {
         plan.wants = parse_wants(lines)?;
     }
     Ok(plan)
 }
 
-/// Every line of `lines` as a want; empty lines are skipped. A Dockerfile cannot write a line end in a label, so `\n`
-/// spelled out ends a line too (no capability has a backslash in it).
+/// Every line of `lines` as a want; empty lines are skipped. A Dockerfile cannot write a line end
+/// in a label, so `\n` spelled out ends a line too (no capability has a backslash in it).
 ///
 /// # Errors
 /// [`Error::Wants`] names the line.
 pub fn parse_wants(lines: &str) -> Result<Vec<Want>, Error> {
-    let lines: Vec<_> =
-        lines.lines().flat_map(|line| line.split("\\n")).map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<_> = lines
+        .lines()
+        .flat_map(|line| line.split("\\n"))
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     if lines.len() > WANTS_MAX {
-        return Err(Error::Wants { why: format!("it has {} lines, at most {WANTS_MAX}", lines.len()) });
+        return Err(Error::Wants {
+            why: format!("it has {} lines, at most {WANTS_MAX}", lines.len()),
+        });
     }
     lines
         .iter()
-        .map(|line| line.parse().map_err(|error: spec::ParseError| Error::Wants { why: error.to_string() }))
+        .map(|line| {
+            line.parse().map_err(|error: spec::ParseError| Error::Wants { why: error.to_string() })
+        })
         .collect()
 }
 
 fn format_of(manifest: &Manifest, config: &Descriptor) -> Format {
-    let has = |media_type: &str| manifest.layers.iter().any(|layer| layer.media_type.as_str() == media_type);
+    let has = |media_type: &str| {
+        manifest.layers.iter().any(|layer| layer.media_type.as_str() == media_type)
+    };
     match config.media_type.as_str() {
-        MediaType::OCI_CONFIG | MediaType::DOCKER_CONFIG if has(MediaType::SPIN_CONFIG) => Format::Spin,
+        MediaType::OCI_CONFIG | MediaType::DOCKER_CONFIG if has(MediaType::SPIN_CONFIG) => {
+            Format::Spin
+        }
         MediaType::OCI_CONFIG | MediaType::DOCKER_CONFIG => {
             match manifest.layers.iter().any(|layer| layer.media_type.is_wasm_layer()) {
                 true => Format::Runwasi,
@@ -295,12 +341,17 @@ fn image_plan(
     let contents = contents.collect::<Result<Vec<_>, _>>()?;
     let diff_ids = &config.rootfs.diff_ids;
     if format == Format::Image && diff_ids.len() != contents.len() {
-        let why = format!("it names {} layers, and the manifest has {}", diff_ids.len(), contents.len());
+        let why =
+            format!("it names {} layers, and the manifest has {}", diff_ids.len(), contents.len());
         return Err(Error::malformed("image config", why));
     }
     let execution = config.config.clone().unwrap_or_default();
-    let args: Vec<String> =
-        execution.entrypoint.into_iter().flatten().chain(execution.cmd.into_iter().flatten()).collect();
+    let args: Vec<String> = execution
+        .entrypoint
+        .into_iter()
+        .flatten()
+        .chain(execution.cmd.into_iter().flatten())
+        .collect();
     let wasm_layer = contents.iter().position(|content| *content == LayerContent::Wasm);
     let program = match (wasm_layer, args.first()) {
         (Some(at), _) => Program::Layer(at),
@@ -312,7 +363,11 @@ fn image_plan(
     Ok(Plan {
         manifest: manifest_digest,
         format,
-        platform: Platform { architecture: config.architecture.clone(), os: config.os.clone(), variant: None },
+        platform: Platform {
+            architecture: config.architecture.clone(),
+            os: config.os.clone(),
+            variant: None,
+        },
         layers: layers
             .map(|(at, (content, descriptor))| PlannedLayer {
                 descriptor: descriptor.clone(),
@@ -331,7 +386,9 @@ fn image_plan(
 fn content_of(layer: &Descriptor, format: Format) -> Result<LayerContent, Error> {
     match layer.media_type.as_str() {
         MediaType::SPIN_CONFIG => Ok(LayerContent::Ignored),
-        MediaType::SPIN_DATA if format == Format::Spin => Ok(LayerContent::File { paths: Vec::new() }),
+        MediaType::SPIN_DATA if format == Format::Spin => {
+            Ok(LayerContent::File { paths: Vec::new() })
+        }
         _ if layer.media_type.is_wasm_layer() => Ok(LayerContent::Wasm),
         text if text.contains(".tar") => Ok(LayerContent::Tar),
         other => Err(Error::Unsupported {
@@ -341,16 +398,25 @@ fn content_of(layer: &Descriptor, format: Format) -> Result<LayerContent, Error>
     }
 }
 
-fn artifact_plan(manifest_digest: Digest, format: Format, manifest: &Manifest) -> Result<Plan, Error> {
+fn artifact_plan(
+    manifest_digest: Digest,
+    format: Format,
+    manifest: &Manifest,
+) -> Result<Plan, Error> {
     let [layer] = manifest.layers.as_slice() else {
-        let why = format!("a Wasm artifact has one layer, and this one has {}", manifest.layers.len());
+        let why =
+            format!("a Wasm artifact has one layer, and this one has {}", manifest.layers.len());
         return Err(Error::malformed("manifest", why));
     };
     let content = LayerContent::Wasm;
     Ok(Plan {
         manifest: manifest_digest,
         format,
-        platform: Platform { architecture: "wasm".to_owned(), os: "wasi".to_owned(), variant: None },
+        platform: Platform {
+            architecture: "wasm".to_owned(),
+            os: "wasi".to_owned(),
+            variant: None,
+        },
         config: ImageConfig::default(),
         layers: vec![PlannedLayer { descriptor: layer.clone(), diff_id: None, content }],
         program: Program::Layer(0),
@@ -362,7 +428,8 @@ fn artifact_plan(manifest_digest: Digest, format: Format, manifest: &Manifest) -
 impl Plan {
     /// Defaults for running; all empty when the image has none.
     pub fn execution(&self) -> &ExecutionConfig {
-        static NONE: std::sync::LazyLock<ExecutionConfig> = std::sync::LazyLock::new(ExecutionConfig::default);
+        static NONE: std::sync::LazyLock<ExecutionConfig> =
+            std::sync::LazyLock::new(ExecutionConfig::default);
         self.config.config.as_ref().unwrap_or(&NONE)
     }
 
@@ -384,7 +451,8 @@ impl Plan {
         ports
     }
 
-    /// Which engine will run it, as far as its documents say. [`locate`](crate::locate) knows by the program's bytes.
+    /// Which engine will run it, as far as its documents say. [`locate`](crate::locate) knows by
+    /// the program's bytes.
     pub fn kind_hint(&self) -> Kind {
         let names_wasm = || self.args.first().is_some_and(|name| name.ends_with(".wasm"));
         match self.format {
@@ -401,8 +469,9 @@ pub(crate) fn env_value<'a>(execution: &'a ExecutionConfig, name: &str) -> Optio
 }
 
 impl PlannedLayer {
-    /// Reads the blob of this layer as the next layer of `builder`, and writes its uncompressed bytes to `copy`. When
-    /// this is `Ok`, the blob and its content were those that the image names.
+    /// Reads the blob of this layer as the next layer of `builder`, and writes its uncompressed
+    /// bytes to `copy`. When this is `Ok`, the blob and its content were those that the image
+    /// names.
     ///
     /// # Errors
     /// Whatever is wrong with the blob; then `builder` and `copy` are to be thrown away.
@@ -422,7 +491,10 @@ impl PlannedLayer {
         builder.read_layer(&mut reader)?;
         let (summary, copy) = reader.finish_with_copy()?;
         match self.diff_id {
-            Some(expected) if expected != summary.diff_id && expected.algorithm() == summary.diff_id.algorithm() => {
+            Some(expected)
+                if expected != summary.diff_id
+                    && expected.algorithm() == summary.diff_id.algorithm() =>
+            {
                 let what = format!("layer `{}`, uncompressed,", self.descriptor.digest.short());
                 Err(Error::WrongDigest { what, expected, found: summary.diff_id })
             }
@@ -462,7 +534,13 @@ impl PlannedLayer {
         let bytes = self.descriptor.size;
         if let LayerContent::File { paths } = &self.content {
             for path in paths {
-                let node = FileNode { layer: layer_number as u32, offset: 0, len: bytes, mode: 0o644, mtime: 0 };
+                let node = FileNode {
+                    layer: layer_number as u32,
+                    offset: 0,
+                    len: bytes,
+                    mode: 0o644,
+                    mtime: 0,
+                };
                 builder.add_file(path, node)?;
             }
         }
@@ -475,7 +553,10 @@ fn check_wasm_head(head: &[u8], what: String) -> Result<(), Error> {
     match sniff(head) {
         Sniffed::Module | Sniffed::Component => Ok(()),
         Sniffed::Elf | Sniffed::Cwasm => Err(Error::Precompiled { what }),
-        other => Err(Error::NotWasm { what, why: format!("its first bytes are those of {}", other.name()) }),
+        other => Err(Error::NotWasm {
+            what,
+            why: format!("its first bytes are those of {}", other.name()),
+        }),
     }
 }
 

@@ -34,10 +34,12 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// As many bytes as [`sniff`] looks at.
 const HEAD_BYTES: u64 = 512;
 
-/// Finds the program of `plan` in its merged layers and says what it is. `read` gives the first bytes of a file.
+/// Finds the program of `plan` in its merged layers and says what it is. `read` gives the first
+/// bytes of a file.
 ///
 /// # Errors
-/// [`Error::NoProgram`] when there is none, [`Error::Precompiled`] when it is machine code from elsewhere.
+/// [`Error::NoProgram`] when there is none, [`Error::Precompiled`] when it is machine code from
+/// elsewhere.
 pub fn locate(
     plan: &Plan,
     index: &FileIndex,
@@ -53,8 +55,10 @@ pub fn locate(
             (Some(path), file)
         }
     };
-    let what = path.as_deref().map_or_else(|| "the Wasm layer".to_owned(), |path| format!("`{path}`"));
-    let head = read(file, file.len.min(HEAD_BYTES)).map_err(|source| Error::Read { what: what.clone(), source })?;
+    let what =
+        path.as_deref().map_or_else(|| "the Wasm layer".to_owned(), |path| format!("`{path}`"));
+    let head = read(file, file.len.min(HEAD_BYTES))
+        .map_err(|source| Error::Read { what: what.clone(), source })?;
     let sniffed = sniff(&head);
     let kind = match sniffed {
         Sniffed::Module | Sniffed::Component => Kind::Wasm,
@@ -89,8 +93,8 @@ fn find(plan: &Plan, index: &FileIndex, name: &str) -> Result<(String, FileNode)
     Err(Error::NoProgram { why })
 }
 
-/// Every path at which a program called `name` may stand, the best first. `hint` is what the image claims to be: Wasm
-/// programs are also looked for beside, without a `./`.
+/// Every path at which a program called `name` may stand, the best first. `hint` is what the image
+/// claims to be: Wasm programs are also looked for beside, without a `./`.
 pub fn program_paths(execution: &ExecutionConfig, hint: Kind, name: &str) -> Vec<String> {
     let folder = execution.working_dir.as_deref().unwrap_or("/").trim_end_matches('/');
     if name.starts_with('/') {
@@ -101,7 +105,8 @@ pub fn program_paths(execution: &ExecutionConfig, hint: Kind, name: &str) -> Vec
         return vec![beside];
     }
     let path = env_value(execution, "PATH").unwrap_or(DEFAULT_PATH);
-    let mut all: Vec<_> = path.split(':').filter(|dir| !dir.is_empty()).map(|dir| format!("{dir}/{name}")).collect();
+    let mut all: Vec<_> =
+        path.split(':').filter(|dir| !dir.is_empty()).map(|dir| format!("{dir}/{name}")).collect();
     if hint == Kind::Wasm {
         all.insert(0, beside);
     }

@@ -53,13 +53,18 @@ struct Content {
     inline: Option<IgnoredAny>,
 }
 
-/// Completes `plan` with what the locked application in `bytes` says: its program, files, environment and wants.
+/// Completes `plan` with what the locked application in `bytes` says: its program, files,
+/// environment and wants.
 pub(crate) fn apply(plan: &mut Plan, bytes: &[u8]) -> Result<(), Error> {
     let wrong = |why: String| Error::malformed("Spin application", why);
     let app: LockedApp = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
-    let unsupported = |why: String| Error::Unsupported { what: "this Spin application".to_owned(), why };
+    let unsupported =
+        |why: String| Error::Unsupported { what: "this Spin application".to_owned(), why };
     if app.spin_lock_version > 1 {
-        return Err(unsupported(format!("its lock version {} is newer than 1", app.spin_lock_version)));
+        return Err(unsupported(format!(
+            "its lock version {} is newer than 1",
+            app.spin_lock_version
+        )));
     }
     let [component] = app.components.as_slice() else {
         return Err(unsupported(format!(
@@ -67,15 +72,25 @@ pub(crate) fn apply(plan: &mut Plan, bytes: &[u8]) -> Result<(), Error> {
             app.components.len()
         )));
     };
-    let find = |plan: &Plan, digest: Digest| plan.layers.iter().position(|layer| layer.descriptor.digest == digest);
-    let source = component.source.digest.ok_or_else(|| wrong(format!("`{}` has no source digest", component.id)))?;
-    let program = find(plan, source).ok_or_else(|| wrong(format!("the source of `{}` is no layer", component.id)))?;
+    let find = |plan: &Plan, digest: Digest| {
+        plan.layers.iter().position(|layer| layer.descriptor.digest == digest)
+    };
+    let source = component
+        .source
+        .digest
+        .ok_or_else(|| wrong(format!("`{}` has no source digest", component.id)))?;
+    let program = find(plan, source)
+        .ok_or_else(|| wrong(format!("the source of `{}` is no layer", component.id)))?;
     plan.program = Program::Layer(program);
     for file in &component.files {
         if file.content.inline.is_some() {
-            return Err(unsupported(format!("its file `{}` is written into the application itself", file.path)));
+            return Err(unsupported(format!(
+                "its file `{}` is written into the application itself",
+                file.path
+            )));
         }
-        let digest = file.content.digest.ok_or_else(|| wrong(format!("`{}` has no digest", file.path)))?;
+        let digest =
+            file.content.digest.ok_or_else(|| wrong(format!("`{}` has no digest", file.path)))?;
         let at = find(plan, digest).ok_or_else(|| wrong(format!("`{}` is no layer", file.path)))?;
         match &mut plan.layers[at].content {
             LayerContent::File { paths } => paths.push(file.path.clone()),
@@ -90,7 +105,8 @@ pub(crate) fn apply(plan: &mut Plan, bytes: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
-/// What Spin allows is what the image wants; patterns that no grant can express (`https://*:*`) ask for nothing.
+/// What Spin allows is what the image wants; patterns that no grant can express (`https://*:*`) ask
+/// for nothing.
 fn wants(hosts: &[String]) -> Vec<Want> {
     hosts.iter().filter_map(|host| format!("net.out:{host};optional").parse().ok()).collect()
 }

@@ -10,8 +10,8 @@ use crate::{
     verify::unwrapped,
 };
 
-/// The uncompressed bytes of a layer, whatever it is compressed with. Counts both sides, hashes what comes out, copies
-/// it, and stops at the budget.
+/// The uncompressed bytes of a layer, whatever it is compressed with. Counts both sides, hashes
+/// what comes out, copies it, and stops at the budget.
 pub(crate) struct Stream<R: Read, W> {
     decoder: Decoder<Raw<R>>,
     budget: Budget,
@@ -44,7 +44,9 @@ impl<R: Read, W: Write> Stream<R, W> {
         let kind = sniff(&magic);
         let raw = Counted { inner: Cursor::new(magic).chain(blob), seen: 0 };
         let decoder = match kind {
-            Sniffed::Gzip => Decoder::Gzip(MultiGzDecoder::new(BufReader::with_capacity(BUFFER_BYTES, raw))),
+            Sniffed::Gzip => {
+                Decoder::Gzip(MultiGzDecoder::new(BufReader::with_capacity(BUFFER_BYTES, raw)))
+            }
             Sniffed::Zstd => Decoder::Zstd(zstd_decoder(raw, budget)?),
             _ => Decoder::Plain(raw),
         };
@@ -93,10 +95,13 @@ impl<R: Read, W: Write> Stream<R, W> {
     fn check_budget(&self) -> Result<(), Error> {
         let Budget { bytes_max, ratio_max, ratio_free_bytes, .. } = self.budget;
         if self.position > bytes_max {
-            return Err(Error::Budget { why: format!("it unpacks to more than {bytes_max} bytes") });
+            return Err(Error::Budget {
+                why: format!("it unpacks to more than {bytes_max} bytes"),
+            });
         }
         let compressed = self.decoder.raw().seen;
-        if self.position > ratio_free_bytes && self.position > compressed.saturating_mul(ratio_max) {
+        if self.position > ratio_free_bytes && self.position > compressed.saturating_mul(ratio_max)
+        {
             return Err(Error::Budget {
                 why: format!("it unpacks to more than {ratio_max} times its size, as a bomb does"),
             });
@@ -110,7 +115,11 @@ impl<R: Read, W: Write> Stream<R, W> {
         let compressed = !matches!(self.decoder, Decoder::Plain(_));
         match unwrapped(source, || "the layer".to_owned()) {
             Error::Read { source, .. }
-                if compressed && matches!(source.kind(), InvalidData | InvalidInput | Other | UnexpectedEof) =>
+                if compressed
+                    && matches!(
+                        source.kind(),
+                        InvalidData | InvalidInput | Other | UnexpectedEof
+                    ) =>
             {
                 Error::media("the layer", format!("its compression is broken ({source})"))
             }
@@ -119,9 +128,13 @@ impl<R: Read, W: Write> Stream<R, W> {
     }
 }
 
-fn zstd_decoder<R: Read>(raw: R, budget: Budget) -> Result<zstd::Decoder<'static, BufReader<R>>, Error> {
+fn zstd_decoder<R: Read>(
+    raw: R,
+    budget: Budget,
+) -> Result<zstd::Decoder<'static, BufReader<R>>, Error> {
     let failed = |source| Error::Read { what: "the layer as zstd".to_owned(), source };
-    let mut decoder = zstd::Decoder::with_buffer(BufReader::with_capacity(BUFFER_BYTES, raw)).map_err(failed)?;
+    let mut decoder =
+        zstd::Decoder::with_buffer(BufReader::with_capacity(BUFFER_BYTES, raw)).map_err(failed)?;
     decoder.window_log_max(budget.zstd_window_log_max).map_err(failed)?;
     Ok(decoder)
 }

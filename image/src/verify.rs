@@ -4,9 +4,11 @@ use spec::{Descriptor, Digest, Hasher};
 
 use crate::error::Error;
 
-/// Passes bytes through, and fails at the end (or beyond it) when they are not those of a descriptor.
+/// Passes bytes through, and fails at the end (or beyond it) when they are not those of a
+/// descriptor.
 ///
-/// Whoever acts on bytes before the end acts on unproven ones: read to the end first, or act on nothing that lasts.
+/// Whoever acts on bytes before the end acts on unproven ones: read to the end first, or act on
+/// nothing that lasts.
 pub struct Verified<R> {
     inner: R,
     hasher: Option<Hasher>,
@@ -32,12 +34,18 @@ impl<R: Read> Verified<R> {
     fn judge_end(&mut self) -> Result<(), Error> {
         let Some(hasher) = self.hasher.take() else { return Ok(()) };
         if self.seen != self.size {
-            return Err(Error::WrongSize { what: self.what.clone(), expected: self.size, found: self.seen });
+            return Err(Error::WrongSize {
+                what: self.what.clone(),
+                expected: self.size,
+                found: self.seen,
+            });
         }
         let found = hasher.finish();
         match found == self.expected {
             true => Ok(()),
-            false => Err(Error::WrongDigest { what: self.what.clone(), expected: self.expected, found }),
+            false => {
+                Err(Error::WrongDigest { what: self.what.clone(), expected: self.expected, found })
+            }
         }
     }
 }
@@ -66,10 +74,18 @@ impl<R: Read> Read for Verified<R> {
 /// The bytes that `descriptor` describes, all of them, proven. At most `bytes_max`.
 ///
 /// # Errors
-/// [`Error::WrongDigest`], [`Error::WrongSize`], [`Error::Budget`] when it announces more than `bytes_max`.
-pub fn read_verified(reader: impl Read, descriptor: &Descriptor, bytes_max: u64) -> Result<Vec<u8>, Error> {
+/// [`Error::WrongDigest`], [`Error::WrongSize`], [`Error::Budget`] when it announces more than
+/// `bytes_max`.
+pub fn read_verified(
+    reader: impl Read,
+    descriptor: &Descriptor,
+    bytes_max: u64,
+) -> Result<Vec<u8>, Error> {
     if descriptor.size > bytes_max {
-        let why = format!("`{}` has {} bytes, and at most {bytes_max} are read", descriptor.digest, descriptor.size);
+        let why = format!(
+            "`{}` has {} bytes, and at most {bytes_max} are read",
+            descriptor.digest, descriptor.size
+        );
         return Err(Error::Budget { why });
     }
     let mut bytes = Vec::new();
@@ -95,16 +111,28 @@ mod tests {
     fn only_the_described_bytes_pass() {
         let descriptor = Descriptor::of("application/octet-stream", b"cats");
         assert_eq!(read_verified(&b"cats"[..], &descriptor, 10).unwrap(), b"cats");
-        for (bytes, code) in [(&b"dogs"[..], "E_DIGEST"), (b"cat", "E_SIZE"), (b"catss", "E_SIZE"), (b"", "E_SIZE")] {
-            assert_eq!(read_verified(bytes, &descriptor, 10).unwrap_err().code(), code, "{bytes:?}");
+        for (bytes, code) in
+            [(&b"dogs"[..], "E_DIGEST"), (b"cat", "E_SIZE"), (b"catss", "E_SIZE"), (b"", "E_SIZE")]
+        {
+            assert_eq!(
+                read_verified(bytes, &descriptor, 10).unwrap_err().code(),
+                code,
+                "{bytes:?}"
+            );
         }
-        assert_eq!(read_verified(&b"cats"[..], &descriptor, 3).unwrap_err().code(), "E_LAYER_BUDGET");
+        assert_eq!(
+            read_verified(&b"cats"[..], &descriptor, 3).unwrap_err().code(),
+            "E_LAYER_BUDGET"
+        );
     }
 
     #[test]
     fn a_wrong_digest_names_both() {
         let descriptor = Descriptor::of("application/octet-stream", b"cats");
         let error = read_verified(&b"dogs"[..], &descriptor, 10).unwrap_err().to_string();
-        assert!(error.contains(&Digest::of(b"cats").to_string()) && error.contains(&Digest::of(b"dogs").to_string()));
+        assert!(
+            error.contains(&Digest::of(b"cats").to_string())
+                && error.contains(&Digest::of(b"dogs").to_string())
+        );
     }
 }

@@ -14,7 +14,8 @@ pub struct WasmFacts {
     pub world: World,
     /// Which WASI it speaks.
     pub wasi: Wasi,
-    /// Interfaces (`wasi:cli/environment@0.2.3`), or for a core module `MODULE.NAME`; sorted, each once.
+    /// Interfaces (`wasi:cli/environment@0.2.3`), or for a core module `MODULE.NAME`; sorted, each
+    /// once.
     pub imports: Vec<String>,
     /// The names of what it exports; sorted.
     pub exports: Vec<String>,
@@ -128,8 +129,8 @@ const PREVIEW1: &[&str] = &[
 /// More imports or exports than this are an attack on whoever lists them.
 const NAMES_MAX: usize = 10_000;
 
-/// Reads the structure of a program: whether it is complete and well-formed, what it imports and exports. `what` is how
-/// errors call it. Function bodies are left to the compiler.
+/// Reads the structure of a program: whether it is complete and well-formed, what it imports and
+/// exports. `what` is how errors call it. Function bodies are left to the compiler.
 ///
 /// # Errors
 /// [`Error::NotWasm`] says what is wrong and where; [`Error::Precompiled`] for machine code.
@@ -138,15 +139,18 @@ pub fn inspect_wasm(what: &str, bytes: &[u8]) -> Result<WasmFacts, Error> {
     match sniff(bytes) {
         Sniffed::Module | Sniffed::Component => {}
         Sniffed::Cwasm => return Err(Error::Precompiled { what: what.to_owned() }),
-        Sniffed::UnknownWasm if bytes.len() < 8 => return Err(not_wasm("it ends after its first bytes".to_owned())),
+        Sniffed::UnknownWasm if bytes.len() < 8 => {
+            return Err(not_wasm("it ends after its first bytes".to_owned()));
+        }
         other => return Err(not_wasm(format!("its first bytes are those of {}", other.name()))),
     }
     let (component, mut imports, mut exports) = names(bytes).map_err(|error| {
         let at = error.offset();
         match error.message() {
-            text if text.contains("unexpected end") || at >= bytes.len() => {
-                not_wasm(format!("it was cut short: it has {} bytes and should have more", bytes.len()))
-            }
+            text if text.contains("unexpected end") || at >= bytes.len() => not_wasm(format!(
+                "it was cut short: it has {} bytes and should have more",
+                bytes.len()
+            )),
             text => not_wasm(format!("{text} (at byte {at})")),
         }
     })?;
@@ -157,7 +161,8 @@ pub fn inspect_wasm(what: &str, bytes: &[u8]) -> Result<WasmFacts, Error> {
         list.sort_unstable();
         list.dedup();
     }
-    let (world, wasi) = if component { component_world(&imports, &exports) } else { module_world(&exports) };
+    let (world, wasi) =
+        if component { component_world(&imports, &exports) } else { module_world(&exports) };
     Ok(WasmFacts { component, world, wasi, imports, exports })
 }
 
@@ -172,7 +177,9 @@ fn names(bytes: &[u8]) -> Result<Names, wasmparser::BinaryReaderError> {
     for payload in Parser::new(0).parse_all(bytes) {
         let payload = payload?;
         match &payload {
-            Payload::Version { encoding, .. } if depth == 0 => component = *encoding == Encoding::Component,
+            Payload::Version { encoding, .. } if depth == 0 => {
+                component = *encoding == Encoding::Component
+            }
             Payload::ImportSection(section) if depth == 0 => {
                 for import in section.clone().into_imports() {
                     let import = import?;
@@ -211,11 +218,16 @@ fn component_world(imports: &[String], exports: &[String]) -> (World, Wasi) {
             .find_map(|name| name.strip_prefix(interface)?.strip_prefix('@'))
             .map(|version| version.starts_with("0.2."))
     };
-    let wasi = match imports.iter().any(|name| name.starts_with("wasi:") && name.contains("@0.3.")) {
+    let wasi = match imports.iter().any(|name| name.starts_with("wasi:") && name.contains("@0.3."))
+    {
         true => Wasi::P3,
         false => Wasi::P2,
     };
-    match (exports_of("wasi:http/incoming-handler"), exports_of("wasi:http/handler"), exports_of("wasi:cli/run")) {
+    match (
+        exports_of("wasi:http/incoming-handler"),
+        exports_of("wasi:http/handler"),
+        exports_of("wasi:cli/run"),
+    ) {
         (Some(true), _, _) => (World::Http, wasi),
         (_, Some(_), _) => (World::Http, Wasi::P3),
         (_, _, Some(true)) => (World::Command, wasi),
@@ -232,11 +244,12 @@ fn module_world(exports: &[String]) -> (World, Wasi) {
 }
 
 impl WasmFacts {
-    /// Whether this version can run it: it has something to start, and imports nothing that does not exist.
+    /// Whether this version can run it: it has something to start, and imports nothing that does
+    /// not exist.
     ///
     /// # Errors
-    /// [`Error::UnknownImport`] names the first import that nothing provides; [`Error::Unsupported`] for WASI 0.3;
-    /// [`Error::NotWasm`] for a library.
+    /// [`Error::UnknownImport`] names the first import that nothing provides;
+    /// [`Error::Unsupported`] for WASI 0.3; [`Error::NotWasm`] for a library.
     pub fn check_runnable(&self, what: &str) -> Result<(), Error> {
         if self.wasi == Wasi::P3 {
             let why = "it needs WASI 0.3, and this version runs 0.1 and 0.2".to_owned();
@@ -260,7 +273,9 @@ impl WasmFacts {
 }
 
 fn is_wasi_02(import: &str) -> bool {
-    let Some((interface, version)) = import.strip_prefix("wasi:").and_then(|rest| rest.split_once('@')) else {
+    let Some((interface, version)) =
+        import.strip_prefix("wasi:").and_then(|rest| rest.split_once('@'))
+    else {
         return false;
     };
     let patch = version.strip_prefix("0.2.").is_some_and(|patch| patch.parse::<u32>().is_ok());
@@ -279,8 +294,7 @@ mod tests {
         inspect_wasm("`x.wasm`", &wat::parse_str(wat).unwrap()).unwrap()
     }
 
-    const P1: &str =
-        r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i32))) (func (export "_start")))"#;
+    const P1: &str = r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i32))) (func (export "_start")))"#;
 
     #[test]
     fn exports_decide_the_world() {
@@ -293,9 +307,21 @@ mod tests {
                 World::Http,
                 Wasi::P2,
             ),
-            (r#"(component (instance $i) (export "wasi:cli/run@0.2.0" (instance $i)))"#, World::Command, Wasi::P2),
-            (r#"(component (instance $i) (export "wasi:cli/run@0.3.0" (instance $i)))"#, World::Command, Wasi::P3),
-            (r#"(component (instance $i) (export "wasi:http/handler@0.3.0" (instance $i)))"#, World::Http, Wasi::P3),
+            (
+                r#"(component (instance $i) (export "wasi:cli/run@0.2.0" (instance $i)))"#,
+                World::Command,
+                Wasi::P2,
+            ),
+            (
+                r#"(component (instance $i) (export "wasi:cli/run@0.3.0" (instance $i)))"#,
+                World::Command,
+                Wasi::P3,
+            ),
+            (
+                r#"(component (instance $i) (export "wasi:http/handler@0.3.0" (instance $i)))"#,
+                World::Http,
+                Wasi::P3,
+            ),
         ] {
             let facts = facts(wat);
             assert_eq!((facts.world, facts.wasi), (world, wasi), "{wat}");
@@ -341,14 +367,23 @@ mod tests {
     #[test]
     fn what_is_no_wasm_says_why() {
         for (bytes, want) in [
-            (&b""[..], "`x.wasm` is not a Wasm program: its first bytes are those of an unknown kind of file"),
-            (b"<html>", "`x.wasm` is not a Wasm program: its first bytes are those of an unknown kind of file"),
+            (
+                &b""[..],
+                "`x.wasm` is not a Wasm program: its first bytes are those of an unknown kind of file",
+            ),
+            (
+                b"<html>",
+                "`x.wasm` is not a Wasm program: its first bytes are those of an unknown kind of file",
+            ),
             (b"\0asm", "`x.wasm` is not a Wasm program: it ends after its first bytes"),
             (
                 b"\0asm\x02\0\0\0",
                 "`x.wasm` is not a Wasm program: its first bytes are those of Wasm of an unknown version",
             ),
-            (b"\x7fELF\x02\x01\x01\0", "`x.wasm` is not a Wasm program: its first bytes are those of a native program"),
+            (
+                b"\x7fELF\x02\x01\x01\0",
+                "`x.wasm` is not a Wasm program: its first bytes are those of a native program",
+            ),
             (
                 b"\x7fELF\x02\x01\x01\xc8",
                 "`x.wasm` is machine code for a Wasm engine, compiled elsewhere: it is never accepted",
@@ -365,7 +400,10 @@ mod tests {
             match inspect_wasm("`x.wasm`", &whole[..end]) {
                 // Cut between two sections it is a module still, only with less in it.
                 Ok(facts) => assert!(facts.check_runnable("`x.wasm`").is_err(), "{end} bytes"),
-                Err(error) => assert!(error.to_string().contains("is not a Wasm program"), "{end} bytes: {error}"),
+                Err(error) => assert!(
+                    error.to_string().contains("is not a Wasm program"),
+                    "{end} bytes: {error}"
+                ),
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the limit to what the system allows: by default most give 1024, of which a few hundred containers or connections
-/// leave nothing.
+/// Raises the limit to what the system allows: by default most give 1024, of which a few hundred
+/// containers or connections leave nothing.
 pub(crate) fn raise_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

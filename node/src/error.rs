@@ -52,7 +52,9 @@ pub enum Error {
         id: String,
     },
     /// A name that cannot be one.
-    #[error("`{0}` cannot name a task: use letters, digits, `_`, `.` and `-`, beginning with a letter or digit")]
+    #[error(
+        "`{0}` cannot name a task: use letters, digits, `_`, `.` and `-`, beginning with a letter or digit"
+    )]
     BadName(String),
     /// A task runs, and what was asked needs it not to.
     #[error("task `{0}` is running")]
@@ -125,7 +127,8 @@ pub enum Error {
         why: String,
         /// What to try.
         hint: Option<String>,
-        /// Docker's for it: 127 for a program that is not there, 126 for one that cannot run, 125 for all else.
+        /// Docker's for it: 127 for a program that is not there, 126 for one that cannot run, 125
+        /// for all else.
         exit_code: u8,
     },
     /// A task in the background could not be started.
@@ -199,31 +202,45 @@ impl Error {
         let text = match self {
             Self::NoSuchTask(_) => "see what there is: margay ps -a".to_owned(),
             Self::Ambiguous { .. } => "give more of the id, or the name".to_owned(),
-            Self::NameTaken { name, .. } => format!("choose another --name, or remove that task: margay rm {name}"),
+            Self::NameTaken { name, .. } => {
+                format!("choose another --name, or remove that task: margay rm {name}")
+            }
             Self::StillRunning(task) => format!("stop it first: margay stop {task}"),
             Self::Held(task) => format!("wait for it, or see who holds it: margay inspect {task}"),
             Self::PortTaken { task: Some(task), .. } => {
                 format!("task `{task}` has it: margay stop {task}, or publish another port with -p")
             }
             Self::PortTaken { port, task: None } => {
-                format!("see who has it: ss -ltnp 'sport = :{port}', or publish another port with -p")
+                format!(
+                    "see who has it: ss -ltnp 'sport = :{port}', or publish another port with -p"
+                )
             }
-            Self::Listen { port, source } if source.kind() == io::ErrorKind::PermissionDenied && *port < 1024 => {
+            Self::Listen { port, source }
+                if source.kind() == io::ErrorKind::PermissionDenied && *port < 1024 =>
+            {
                 "ports below 1024 need root here: publish a higher one with -p".to_owned()
             }
             Self::NotGranted(missing) => match &missing.wanted {
                 Capability::NetIn { port } => format!("publish it: -p 8080:{port}"),
                 Capability::Env(name) => format!("set it: -e {name}=VALUE"),
-                Capability::Secret { name, as_env: false } => format!("hand it in: --secret {name}=FILE"),
+                Capability::Secret { name, as_env: false } => {
+                    format!("hand it in: --secret {name}=FILE")
+                }
                 wanted @ Capability::Secret { name, .. } => {
                     format!("hand it in, and grant it: --secret {name}=FILE --allow '{wanted}'")
                 }
-                Capability::Fs { path, volume: Some(volume), .. } => format!("mount it: -v {volume}:{path}"),
+                Capability::Fs { path, volume: Some(volume), .. } => {
+                    format!("mount it: -v {volume}:{path}")
+                }
                 wanted => format!("grant it: --allow '{wanted}'"),
             },
             Self::NoSecret(name) => format!("hand it in: --secret {name}=FILE"),
-            Self::SecretIsNotText(name) => format!("hand it over as a file: grant `secret:{name}` without `;as=env`"),
-            Self::NoSuchImage(image) => format!("see what there is: margay images; or: margay pull {image}"),
+            Self::SecretIsNotText(name) => {
+                format!("hand it over as a file: grant `secret:{name}` without `;as=env`")
+            }
+            Self::NoSuchImage(image) => {
+                format!("see what there is: margay images; or: margay pull {image}")
+            }
             Self::Newer { .. } => "update margay, or use another MARGAY_HOME".to_owned(),
             Self::NotJoined(_) | Self::Removed(_) => "join one: margay node join TOKEN".to_owned(),
             Self::BadToken(_) => "ask for a new one: margay node token".to_owned(),
@@ -261,13 +278,17 @@ impl Error {
     /// The guest never ran, and not for its program's sake.
     pub(crate) const OURS: u8 = 125;
 
-    /// Whether the control plane says that it knows no such node, which no network and no restart can say for it.
+    /// Whether the control plane says that it knows no such node, which no network and no restart
+    /// can say for it.
     pub(crate) fn is_stranger(&self) -> bool {
         matches!(self, Self::Refused(fault) if fault.code == "unauthenticated")
     }
 
     /// For `map_err` on something that was done to a file.
-    pub(crate) fn file(verb: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn file(
+        verb: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { verb, path, source }
     }

@@ -41,7 +41,8 @@ pub(crate) fn write_for(
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}.{unique}", std::process::id()));
     let result = (|| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
         give(&file)?;
         if durable == Durable::Yes {
@@ -66,14 +67,17 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T, durable: Durable)
 
 /// `value` as JSON, on its way into `path`.
 pub(crate) fn json<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>> {
-    serde_json::to_vec_pretty(value).map_err(|error| Error::Damaged { path: path.to_owned(), why: error.to_string() })
+    serde_json::to_vec_pretty(value)
+        .map_err(|error| Error::Damaged { path: path.to_owned(), why: error.to_string() })
 }
 
 /// The bytes of `path`; `None` when there is no such file.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let mut bytes = Vec::new();
     match File::open(path) {
-        Ok(file) => file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(Error::file("read", path))?,
+        Ok(file) => {
+            file.take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(Error::file("read", path))?
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Error::file("open", path)(error)),
     };
@@ -88,7 +92,8 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         .map_err(|error| Error::Damaged { path: path.to_owned(), why: error.to_string() })
 }
 
-/// The entries of a folder, oldest name first; none when there is no such folder. Hidden ones are left out.
+/// The entries of a folder, oldest name first; none when there is no such folder. Hidden ones are
+/// left out.
 pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,

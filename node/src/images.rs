@@ -71,7 +71,10 @@ impl Blobs {
         self.open(digest)?.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
         match Digest::of(&bytes) == *digest || digest.algorithm() != spec::Algorithm::Sha256 {
             true => Ok(bytes),
-            false => Err(io::Error::new(io::ErrorKind::InvalidData, format!("blob `{digest}` is damaged"))),
+            false => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("blob `{digest}` is damaged"),
+            )),
         }
     }
 
@@ -88,7 +91,8 @@ impl Blobs {
         if let Document::Index(index) = image::parse_document(&bytes).map_err(refused)? {
             bytes = read(&image::choose(&index, &native_platforms()).map_err(refused)?.digest)?;
         }
-        image::plan(&bytes, |descriptor: &Descriptor| self.document(&descriptor.digest)).map_err(refused)
+        image::plan(&bytes, |descriptor: &Descriptor| self.document(&descriptor.digest))
+            .map_err(refused)
     }
 }
 
@@ -98,7 +102,11 @@ fn refused(image: &Digest, error: &image::Error) -> Error {
 
 /// What this machine runs without Wasm.
 pub(crate) fn native_platforms() -> Vec<Platform> {
-    vec![Platform { architecture: architecture().to_owned(), os: "linux".to_owned(), variant: None }]
+    vec![Platform {
+        architecture: architecture().to_owned(),
+        os: "linux".to_owned(),
+        variant: None,
+    }]
 }
 
 /// This machine's processor, in the words of images.
@@ -119,8 +127,8 @@ fn prepared_folder(prepared: &Path, plan: &Plan, program: &str) -> PathBuf {
     }
 }
 
-/// Makes an image ready for `owner`, or finds that it is. `preparing` hears when it is not. Blocks: compiling takes from 50 ms to
-/// several seconds.
+/// Makes an image ready for `owner`, or finds that it is. `preparing` hears when it is not. Blocks:
+/// compiling takes from 50 ms to several seconds.
 pub(crate) fn make_ready(
     home: &Home,
     owner: &str,
@@ -145,7 +153,11 @@ fn wasm(
     preparing: &mut dyn FnMut(),
 ) -> Result<Ready> {
     let digest = plan.manifest;
-    let failed = |error: runtime::Error| Error::Prepare { image: digest, why: chain(&error), hint: error.hint() };
+    let failed = |error: runtime::Error| Error::Prepare {
+        image: digest,
+        why: chain(&error),
+        hint: error.hint(),
+    };
     let key = runtime::Key::open(&home.key()).map_err(failed)?;
     let program = args.first().map_or("", String::as_str);
     let folder = home.prepared(owner);
@@ -165,7 +177,10 @@ fn wasm(
                 why: "its program is a layer that it does not have".to_owned(),
                 hint: None,
             })?;
-            runtime::prepare::Program::Blob { blob: open(&layer.descriptor)?, digest: layer.descriptor.digest }
+            runtime::prepare::Program::Blob {
+                blob: open(&layer.descriptor)?,
+                digest: layer.descriptor.digest,
+            }
         }
         image::Program::File { name } => {
             let name = if program.is_empty() { name } else { program };
@@ -194,8 +209,8 @@ fn wasm(
     Ok(Ready::Wasm { plan: Box::new(plan), prepared })
 }
 
-/// Removes what the operator's images were prepared into, but for those with these manifests. A worker has its files open,
-/// and keeps them. Says how many bytes are gone.
+/// Removes what the operator's images were prepared into, but for those with these manifests. A
+/// worker has its files open, and keeps them. Says how many bytes are gone.
 ///
 /// # Errors
 /// When something cannot be read or removed.
@@ -210,12 +225,16 @@ pub fn prune_prepared(home: &Home, needed: &HashSet<Digest>) -> Result<u64> {
     let (mut layers, mut bytes) = (HashSet::new(), 0u64);
     for (path, name) in entries(&folder)? {
         // Every other folder is one of several images' parts.
-        let Some(manifest) = name.split('-').next().filter(|part| part.len() >= 64) else { continue };
+        let Some(manifest) = name.split('-').next().filter(|part| part.len() >= 64) else {
+            continue;
+        };
         match needed.contains(manifest) {
             true => layers.extend(runtime::prepare::layer_files(&path, &key)),
             false => {
-                bytes +=
-                    entries(&path)?.iter().map(|(file, _)| file.metadata().map_or(0, |found| found.len())).sum::<u64>();
+                bytes += entries(&path)?
+                    .iter()
+                    .map(|(file, _)| file.metadata().map_or(0, |found| found.len()))
+                    .sum::<u64>();
                 std::fs::remove_dir_all(&path).map_err(Error::file("remove", &path))?;
             }
         }
@@ -230,12 +249,14 @@ pub fn prune_prepared(home: &Home, needed: &HashSet<Digest>) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Removes what native images were unpacked into, where nothing runs from it. Says how many bytes are gone.
+/// Removes what native images were unpacked into, where nothing runs from it. Says how many bytes
+/// are gone.
 ///
 /// # Errors
 /// When something cannot be read or removed.
 pub fn prune_unpacked(home: &Home) -> Result<u64> {
-    let failed = |error| Error::System { verb: "remove unpacked layers", source: io::Error::other(error) };
+    let failed =
+        |error| Error::System { verb: "remove unpacked layers", source: io::Error::other(error) };
     shim::sweep_layers(&home.all_unpacked(), 0).map_err(failed)
 }
 
@@ -245,7 +266,10 @@ fn entries(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         found => found.map_err(Error::file("list", folder))?,
     };
-    Ok(found.flatten().map(|entry| (entry.path(), entry.file_name().to_string_lossy().into_owned())).collect())
+    Ok(found
+        .flatten()
+        .map(|entry| (entry.path(), entry.file_name().to_string_lossy().into_owned()))
+        .collect())
 }
 
 /// `name` as ENTRYPOINT says it, from the root of the layers.
@@ -259,7 +283,13 @@ fn path_in_layers(plan: &Plan, name: &str) -> String {
     path.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/")
 }
 
-fn native(prepared: &Path, blobs: &Blobs, name: &str, plan: Plan, preparing: &mut dyn FnMut()) -> Result<Ready> {
+fn native(
+    prepared: &Path,
+    blobs: &Blobs,
+    name: &str,
+    plan: Plan,
+    preparing: &mut dyn FnMut(),
+) -> Result<Ready> {
     let failed = |error: shim::Error| Error::Native {
         why: format!("cannot run native image `{name}`: {}", chain(&error)),
         hint: error.hint(),
@@ -284,8 +314,8 @@ fn native(prepared: &Path, blobs: &Blobs, name: &str, plan: Plan, preparing: &mu
     Ok(Ready::Native(Native { plan: Box::new(plan), layers, runtime }))
 }
 
-/// Our own binary, which is also the worker, the preparer and the task shim. By this name it is the one that runs, even
-/// when an upgrade has replaced the file.
+/// Our own binary, which is also the worker, the preparer and the task shim. By this name it is the
+/// one that runs, even when an upgrade has replaced the file.
 pub(crate) fn exe() -> PathBuf {
     "/proc/self/exe".into()
 }

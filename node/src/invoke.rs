@@ -77,11 +77,16 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 const PORT: u16 = 80;
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Starts a worker for the image, sends it the request, and ends it. `preparing` hears when the image was not ready.
+/// Starts a worker for the image, sends it the request, and ends it. `preparing` hears when the
+/// image was not ready.
 ///
 /// # Errors
 /// When it cannot be started, or gives no answer.
-pub fn invoke(home: &Home, request: InvokeRequest, mut preparing: impl FnMut()) -> Result<InvokeOutcome> {
+pub fn invoke(
+    home: &Home,
+    request: InvokeRequest,
+    mut preparing: impl FnMut(),
+) -> Result<InvokeOutcome> {
     let launch = decide(home, &request, &mut preparing)?;
     if !launch.serves_requests() {
         return Err(Error::Start {
@@ -96,7 +101,8 @@ pub fn invoke(home: &Home, request: InvokeRequest, mut preparing: impl FnMut()) 
         .build()
         .map_err(|source| Error::System { verb: "start a runtime", source })?;
     runtime.block_on(async {
-        // Before there is a folder: from here on a signal ends the request and not us, so that the folder is removed.
+        // Before there is a folder: from here on a signal ends the request and not us, so that the
+        // folder is removed.
         let mut asked_to_stop = Asked::listen()?;
         let blank = launch.blank(1);
         let owned = create(home, &request, &launch)?;
@@ -178,12 +184,15 @@ async fn run(
     let began = Instant::now();
     let port = launch.ingress_ports().first().copied().unwrap_or(PORT);
     let path = owned.folder().path().join("http.sock");
-    let folder = std::fs::File::open(owned.folder().path()).map_err(Error::file("open", owned.folder().path()))?;
+    let folder = std::fs::File::open(owned.folder().path())
+        .map_err(Error::file("open", owned.folder().path()))?;
     let short = crate::sockets::below(&folder, &path);
     let listener = UnixListener::bind(&short).map_err(Error::file("make socket", &path))?;
     let doors = Doors { published: Vec::new(), ingress: vec![(port, listener)] };
-    let broker = runtime::Broker::new(request.private_networks.iter().map(|network| network.host()));
-    let mut running = launch.start(home, owned.folder(), &doors, Streams::default(), &broker, blank).await?;
+    let broker =
+        runtime::Broker::new(request.private_networks.iter().map(|network| network.host()));
+    let mut running =
+        launch.start(home, owned.folder(), &doors, Streams::default(), &broker, blank).await?;
     let mut status = Status::starting(ProcessId::this());
     status.phase = Phase::Running;
     status.process = running.process();
@@ -232,7 +241,9 @@ async fn wait_until_started(running: &mut Running) -> Result<(), String> {
         match running.next().await {
             Happening::Started => return Ok(()),
             Happening::Denied { .. } => {}
-            Happening::Ended(ended) => return Err(ended.reason.unwrap_or_else(|| "it ended".to_owned())),
+            Happening::Ended(ended) => {
+                return Err(ended.reason.unwrap_or_else(|| "it ended".to_owned()));
+            }
         }
     }
 }
@@ -246,10 +257,14 @@ async fn ended(running: &mut Running) -> String {
     }
 }
 
-async fn ask(socket: &std::path::Path, request: &InvokeRequest) -> Result<(http::response::Parts, Bytes), String> {
+async fn ask(
+    socket: &std::path::Path,
+    request: &InvokeRequest,
+) -> Result<(http::response::Parts, Bytes), String> {
     let text = |error: &dyn std::error::Error| chain(error);
     let stream = UnixStream::connect(socket).await.map_err(|error| text(&error))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| text(&error))?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| text(&error))?;
     tokio::spawn(async move { drop(connection.await) });
     let mut message = Request::builder()
         .method(request.method.clone())
@@ -260,6 +275,7 @@ async fn ask(socket: &std::path::Path, request: &InvokeRequest) -> Result<(http:
     message.headers_mut().entry(header::HOST).or_insert(HeaderValue::from_static("localhost"));
     let response = sender.send_request(message).await.map_err(|error| text(&error))?;
     let (parts, body) = response.into_parts();
-    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
+    let body =
+        Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| error.to_string())?;
     Ok((parts, body.to_bytes()))
 }

@@ -1,7 +1,9 @@
-//! `margay run -d`: the same supervision in a process of its own, which stays when the caller has gone.
+//! `margay run -d`: the same supervision in a process of its own, which stays when the caller has
+//! gone.
 //!
-//! The caller starts its own binary as `margay keeper`, gives it the request through standard input (values of variables
-//! never stand in a file or among arguments), and hears on its standard output whether the task started.
+//! The caller starts its own binary as `margay keeper`, gives it the request through standard input
+//! (values of variables never stand in a file or among arguments), and hears on its standard output
+//! whether the task started.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -29,8 +31,8 @@ enum Word {
 /// A request is some kilobytes, and its secrets a megabyte and a half at most.
 const REQUEST_BYTES_MAX: u64 = 4 << 20;
 
-/// Starts a task that outlives this process. Returns when it runs. Our own binary's `keeper` verb must
-/// call [`keep`].
+/// Starts a task that outlives this process. Returns when it runs. Our own binary's `keeper` verb
+/// must call [`keep`].
 ///
 /// # Errors
 /// What the keeper says, when the task could not be started.
@@ -44,7 +46,10 @@ pub fn detach(home: &Home, request: &RunRequest, mut watch: impl FnMut(Note)) ->
         let bytes = serde_json::to_vec(request).map_err(|e| system("write a request")(e.into()))?;
         input.write_all(&bytes).map_err(system("hand the keeper its request"))?;
     }
-    let output = child.stdout.take().ok_or_else(|| system("hear the keeper")(std::io::ErrorKind::BrokenPipe.into()))?;
+    let output = child
+        .stdout
+        .take()
+        .ok_or_else(|| system("hear the keeper")(std::io::ErrorKind::BrokenPipe.into()))?;
     for line in BufReader::new(output).lines() {
         let line = line.map_err(system("hear the keeper"))?;
         match serde_json::from_str(&line) {
@@ -71,8 +76,12 @@ pub fn keep(home: &Home) -> Result<()> {
     // A session of its own: closing the caller's terminal is no reason to stop.
     let _ = rustix::process::setsid();
     let mut bytes = Vec::new();
-    std::io::stdin().take(REQUEST_BYTES_MAX).read_to_end(&mut bytes).map_err(system("read the request"))?;
-    let request: RunRequest = serde_json::from_slice(&bytes).map_err(|e| system("read the request")(e.into()))?;
+    std::io::stdin()
+        .take(REQUEST_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .map_err(system("read the request"))?;
+    let request: RunRequest =
+        serde_json::from_slice(&bytes).map_err(|e| system("read the request")(e.into()))?;
     let mut caller = Some(std::io::stdout());
     let mut say = |word: &Word| {
         let Some(stdout) = &mut caller else { return };
@@ -87,7 +96,11 @@ pub fn keep(home: &Home) -> Result<()> {
     };
     let outcome = run_with(home, request, Streams::default(), |note| say(&Word::Note(note)));
     if let Err(error) = outcome {
-        say(&Word::Failed { message: chain(&error), hint: error.hint(), exit_code: error.exit_code() });
+        say(&Word::Failed {
+            message: chain(&error),
+            hint: error.hint(),
+            exit_code: error.exit_code(),
+        });
     }
     Ok(())
 }

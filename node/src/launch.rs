@@ -1,7 +1,8 @@
-//! One container, decided and then done: what it is granted, what it is handed, and the process that runs it.
+//! One container, decided and then done: what it is granted, what it is handed, and the process
+//! that runs it.
 //!
-//! [`Launch::decide`] is where wants and grants meet; everything after it only carries that out, so a second start
-//! after a crash hands over exactly what the first did.
+//! [`Launch::decide`] is where wants and grants meet; everything after it only carries that out, so
+//! a second start after a crash hands over exactly what the first did.
 
 use std::{
     collections::BTreeMap,
@@ -14,8 +15,8 @@ use std::{
 
 use runtime::World;
 use spec::{
-    Capability, ContainerName, Digest, Effective, LaunchType, Limits, NodeId, PublishedPort, SecretName, SecretValue,
-    TaskId, effective,
+    Capability, ContainerName, Digest, Effective, LaunchType, Limits, NodeId, PublishedPort,
+    SecretName, SecretValue, TaskId, effective,
 };
 
 use crate::{
@@ -65,7 +66,8 @@ pub(crate) struct Launch {
     ready: Ready,
 }
 
-/// How much of a processor one request may have, or a command. In the pool nobody gets more than its default by asking.
+/// How much of a processor one request may have, or a command. In the pool nobody gets more than
+/// its default by asking.
 fn cpu_time(
     asked: Option<Duration>,
     launch_type: LaunchType,
@@ -96,14 +98,20 @@ pub(crate) struct Streams {
     pub terminal: Option<(u16, u16)>,
 }
 
-/// On a node that you own a request may think for as long as a person waits; the pool has its own, tighter default.
+/// On a node that you own a request may think for as long as a person waits; the pool has its own,
+/// tighter default.
 const OWN_CPU_TIME_MAX: Duration = Duration::from_secs(10);
 
 impl Container {
-    /// Every line that its operator grants: `--allow` or the role, and what its own ports, env, secrets and mounts say.
+    /// Every line that its operator grants: `--allow` or the role, and what its own ports, env,
+    /// secrets and mounts say.
     pub fn grants(&self) -> Result<Vec<Capability>> {
         let mut grants = self.allow.clone();
-        let ports = self.ports.iter().map(|publish| publish.container_port).chain(self.ingress_ports.iter().copied());
+        let ports = self
+            .ports
+            .iter()
+            .map(|publish| publish.container_port)
+            .chain(self.ingress_ports.iter().copied());
         for port in ports {
             grants.push(Capability::NetIn { port });
         }
@@ -142,11 +150,14 @@ impl Container {
     }
 }
 
-/// The name under which a mount appears in a grant: the volume's, or one that stands for a folder of the host.
+/// The name under which a mount appears in a grant: the volume's, or one that stands for a folder
+/// of the host.
 fn volume_name(index: usize, source: &MountSource) -> spec::VolumeName {
     match source {
         MountSource::Volume(name) => name.clone(),
-        MountSource::Folder(_) => format!("host-{index}").parse().expect("letters, a dash and digits are a name"),
+        MountSource::Folder(_) => {
+            format!("host-{index}").parse().expect("letters, a dash and digits are a name")
+        }
     }
 }
 
@@ -167,15 +178,17 @@ impl Launch {
         if let Some(bytes) = container.memory_bytes_max {
             limits.memory_bytes_max = bytes;
         }
-        limits.cpu_time_max = cpu_time(container.cpu_time_max, container.launch_type, serves, limits.cpu_time_max);
+        limits.cpu_time_max =
+            cpu_time(container.cpu_time_max, container.launch_type, serves, limits.cpu_time_max);
         if container.wall_time_max.is_some() {
             limits.wall_time_max = container.wall_time_max;
         }
         Ok(Self { container, args, effective, limits, kind, ready })
     }
 
-    /// A worker for so many requests at once, which makes itself ready while its task gets a folder. None for a native
-    /// image, and none when it cannot be had: the start tries again, and names why.
+    /// A worker for so many requests at once, which makes itself ready while its task gets a
+    /// folder. None for a native image, and none when it cannot be had: the start tries again, and
+    /// names why.
     pub fn blank(&self, requests_max: u32) -> Option<runtime::Blank> {
         match &self.ready {
             Ready::Wasm { prepared, .. } => spawn(prepared.facts.world, requests_max).ok(),
@@ -183,13 +196,14 @@ impl Launch {
         }
     }
 
-    /// Whether it answers requests, a fresh instance for each, so that nobody misses it while there are none.
+    /// Whether it answers requests, a fresh instance for each, so that nobody misses it while there
+    /// are none.
     pub fn serves_requests(&self) -> bool {
         self.ready.serves_requests()
     }
 
-    /// How long it gets to end when it is to have `grace`. A Wasm program that runs once has no signals, and so nothing to
-    /// end itself for.
+    /// How long it gets to end when it is to have `grace`. A Wasm program that runs once has no
+    /// signals, and so nothing to end itself for.
     pub fn grace(&self, grace: Duration) -> Duration {
         match self.kind {
             Kind::Wasm if !self.serves_requests() => Duration::ZERO,
@@ -219,7 +233,9 @@ impl Launch {
     fn secrets(&self) -> BTreeMap<String, Vec<u8>> {
         let granted = secrets_in(&self.effective.capabilities);
         granted
-            .filter_map(|(name, _)| Some((name.to_owned(), found(&self.container, name)?.expose().to_vec())))
+            .filter_map(|(name, _)| {
+                Some((name.to_owned(), found(&self.container, name)?.expose().to_vec()))
+            })
             .collect()
     }
 
@@ -231,17 +247,25 @@ impl Launch {
         };
         let mounts = self.container.mounts.iter();
         mounts
-            .map(|m| MountRecord { source: source(&m.source), path: m.path.clone(), read_only: m.read_only })
+            .map(|m| MountRecord {
+                source: source(&m.source),
+                path: m.path.clone(),
+                read_only: m.read_only,
+            })
             .collect()
     }
 
     /// What to write into its folder about its ports.
     pub fn asked_ports(&self) -> Vec<PublishedPort> {
         let published = self.container.ports.iter();
-        let published =
-            published.map(|p| PublishedPort { container_port: p.container_port, host_port: Some(p.host_port) });
+        let published = published.map(|p| PublishedPort {
+            container_port: p.container_port,
+            host_port: Some(p.host_port),
+        });
         let inside = self.container.ingress_ports.iter();
-        published.chain(inside.map(|port| PublishedPort { container_port: *port, host_port: None })).collect()
+        published
+            .chain(inside.map(|port| PublishedPort { container_port: *port, host_port: None }))
+            .collect()
     }
 
     fn may_listen(&self, port: u16) -> bool {
@@ -253,7 +277,8 @@ impl Launch {
     /// # Errors
     /// [`Error::PortTaken`] names the port.
     pub fn open_ports(&self) -> Result<Vec<(u16, TcpListener)>> {
-        let granted = self.container.ports.iter().filter(|publish| self.may_listen(publish.container_port));
+        let granted =
+            self.container.ports.iter().filter(|publish| self.may_listen(publish.container_port));
         granted.map(|publish| Ok((publish.container_port, listen(publish)?))).collect()
     }
 
@@ -266,17 +291,30 @@ impl Launch {
     fn folders(&self, home: &Home) -> Result<Vec<Folder>> {
         let mut folders = Vec::new();
         for capability in &self.effective.capabilities {
-            let Capability::Fs { path, rights, volume: Some(volume), max_bytes } = capability else { continue };
+            let Capability::Fs { path, rights, volume: Some(volume), max_bytes } = capability
+            else {
+                continue;
+            };
             let named = |(index, mount): &(usize, &Mounted)| {
                 mount.path == *path && volume_name(*index, &mount.source) == *volume
             };
-            let mount = self.container.mounts.iter().enumerate().find(named).map(|(_, mount)| mount);
+            let mount =
+                self.container.mounts.iter().enumerate().find(named).map(|(_, mount)| mount);
             let folder = match mount.map(|mount| &mount.source) {
-                Some(MountSource::Folder(folder)) => folder.canonicalize().map_err(Error::file("find", folder))?,
+                Some(MountSource::Folder(folder)) => {
+                    folder.canonicalize().map_err(Error::file("find", folder))?
+                }
                 // `--allow fs:/data#rw;volume=book` names a volume without a `-v`.
-                Some(MountSource::Volume(_)) | None => volume_folder(home, &self.container.owner, volume)?,
+                Some(MountSource::Volume(_)) | None => {
+                    volume_folder(home, &self.container.owner, volume)?
+                }
             };
-            folders.push(Folder { path: path.clone(), rights: *rights, folder, max_bytes: *max_bytes });
+            folders.push(Folder {
+                path: path.clone(),
+                rights: *rights,
+                folder,
+                max_bytes: *max_bytes,
+            });
         }
         Ok(folders)
     }
@@ -293,13 +331,18 @@ impl Launch {
     ) -> Result<Running> {
         match &self.ready {
             Ready::Wasm { plan, prepared } => {
-                let assignment = self.wasm_assignment(home, folder, doors, streams, plan, prepared)?;
-                let failed = |error: runtime::Error| self.failed(folder, chain(&error), error.hint());
+                let assignment =
+                    self.wasm_assignment(home, folder, doors, streams, plan, prepared)?;
+                let failed =
+                    |error: runtime::Error| self.failed(folder, chain(&error), error.hint());
                 let blank = match blank {
                     Some(blank) => blank,
-                    None => spawn(assignment.world, assignment.limits.concurrency_max).map_err(failed)?,
+                    None => spawn(assignment.world, assignment.limits.concurrency_max)
+                        .map_err(failed)?,
                 };
-                Ok(Running::wasm(blank.assign(assignment, broker.of(&self.container.owner)).map_err(failed)?))
+                Ok(Running::wasm(
+                    blank.assign(assignment, broker.of(&self.container.owner)).map_err(failed)?,
+                ))
             }
             Ready::Native(native) => {
                 let assignment = self.native_assignment(home, folder, doors, streams, native)?;
@@ -332,7 +375,8 @@ impl Launch {
         let failed = |error: runtime::Error| self.failed(folder, chain(&error), error.hint());
         let copy = |file: &File| file.try_clone().map_err(system("copy a descriptor"));
         let root = rustix::process::geteuid().is_root();
-        let volumes = self.folders(home)?.into_iter().map(|f| f.for_worker(root)).collect::<Result<_, _>>();
+        let volumes =
+            self.folders(home)?.into_iter().map(|f| f.for_worker(root)).collect::<Result<_, _>>();
         let mut listeners = Vec::new();
         for (container_port, socket) in &doors.published {
             let socket = socket.try_clone().map_err(system("copy a descriptor"))?;
@@ -359,7 +403,11 @@ impl Launch {
             args: self.args.clone(),
             image_env: variables(execution.env.as_deref().unwrap_or_default()),
             env: self.env(),
-            working_dir: execution.working_dir.clone().filter(|dir| !dir.is_empty()).unwrap_or_else(|| "/".to_owned()),
+            working_dir: execution
+                .working_dir
+                .clone()
+                .filter(|dir| !dir.is_empty())
+                .unwrap_or_else(|| "/".to_owned()),
             grants: self.effective.capabilities.clone(),
             limits: self.limits.clone(),
             secrets: self.secrets(),
@@ -436,7 +484,8 @@ impl Launch {
     }
 }
 
-/// A place for an instance costs a stack with a guard page before anything runs, and a command needs one.
+/// A place for an instance costs a stack with a guard page before anything runs, and a command
+/// needs one.
 fn spawn(world: World, requests_max: u32) -> Result<runtime::Blank, runtime::Error> {
     let instances_max = match world {
         World::Command => 1,
@@ -480,14 +529,22 @@ struct Folder {
 impl Folder {
     fn for_worker(self, root: bool) -> Result<runtime::VolumeMount, runtime::Error> {
         let source = match root {
-            true => runtime::VolumeSource::Detached(runtime::volume::detach(&self.folder, self.rights)?),
+            true => {
+                runtime::VolumeSource::Detached(runtime::volume::detach(&self.folder, self.rights)?)
+            }
             false => runtime::VolumeSource::Folder(self.folder),
         };
-        Ok(runtime::VolumeMount { path: self.path, rights: self.rights, source, max_bytes: self.max_bytes })
+        Ok(runtime::VolumeMount {
+            path: self.path,
+            rights: self.rights,
+            source,
+            max_bytes: self.max_bytes,
+        })
     }
 }
 
-/// A named volume's folder. Open to every user, because each worker is another; closed to everybody by its parents.
+/// A named volume's folder. Open to every user, because each worker is another; closed to everybody
+/// by its parents.
 fn volume_folder(home: &Home, owner: &str, volume: &spec::VolumeName) -> Result<PathBuf> {
     let parent = home.volumes(owner);
     make_private(&parent)?;
@@ -523,23 +580,29 @@ fn listen(publish: &Publish) -> Result<TcpListener> {
         std::io::ErrorKind::AddrInUse => Error::PortTaken { port: publish.host_port, task: None },
         _ => Error::Listen { port: publish.host_port, source },
     })?;
-    listener.set_nonblocking(true).map_err(|source| Error::Listen { port: publish.host_port, source })?;
+    listener
+        .set_nonblocking(true)
+        .map_err(|source| Error::Listen { port: publish.host_port, source })?;
     Ok(listener)
 }
 
 impl Doors {
     /// Where it is reached, for people.
     pub fn ports(&self) -> Vec<PublishedPort> {
-        let port = |listener: &TcpListener| listener.local_addr().ok().map(|address| address.port());
+        let port =
+            |listener: &TcpListener| listener.local_addr().ok().map(|address| address.port());
         let published = self.published.iter();
-        let published =
-            published.map(|(container_port, l)| PublishedPort { container_port: *container_port, host_port: port(l) });
-        let only_inside = self.ingress.iter().filter(|(port, _)| !self.published.iter().any(|(p, _)| p == port));
+        let published = published.map(|(container_port, l)| PublishedPort {
+            container_port: *container_port,
+            host_port: port(l),
+        });
+        let only_inside =
+            self.ingress.iter().filter(|(port, _)| !self.published.iter().any(|(p, _)| p == port));
         published
-            .chain(
-                only_inside
-                    .map(|(container_port, _)| PublishedPort { container_port: *container_port, host_port: None }),
-            )
+            .chain(only_inside.map(|(container_port, _)| PublishedPort {
+                container_port: *container_port,
+                host_port: None,
+            }))
             .collect()
     }
 }
@@ -550,7 +613,8 @@ fn variables(lines: &[String]) -> BTreeMap<String, String> {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Program and arguments, as Docker puts them together: an entrypoint of the caller's own drops the image's arguments.
+/// Program and arguments, as Docker puts them together: an entrypoint of the caller's own drops the
+/// image's arguments.
 pub(crate) fn arguments(
     plan: &image::Plan,
     name: &str,
@@ -584,7 +648,10 @@ mod tests {
             owner: "local".to_owned(),
             image: Digest::of(b"image"),
             env: BTreeMap::new(),
-            secrets: secrets.iter().map(|(name, bytes)| (name.parse().unwrap(), value(bytes))).collect(),
+            secrets: secrets
+                .iter()
+                .map(|(name, bytes)| (name.parse().unwrap(), value(bytes)))
+                .collect(),
             ports: Vec::new(),
             ingress_ports: Vec::new(),
             mounts: Vec::new(),
@@ -612,8 +679,13 @@ mod tests {
             (None, LaunchType::Pool, false, None),
             (Some(ms(200)), LaunchType::Pool, false, Some(ms(200))),
         ] {
-            let default = if serves { Limits::for_requests() } else { Limits::for_commands() }.cpu_time_max;
-            assert_eq!(cpu_time(asked, launch_type, serves, default), want, "{asked:?} {launch_type:?} {serves}");
+            let default =
+                if serves { Limits::for_requests() } else { Limits::for_commands() }.cpu_time_max;
+            assert_eq!(
+                cpu_time(asked, launch_type, serves, default),
+                want,
+                "{asked:?} {launch_type:?} {serves}"
+            );
         }
     }
 
@@ -626,7 +698,11 @@ mod tests {
             (key, &["secret:key;as=env"], Ok("secret:key;as=env")),
             (key, &["secret:key", "secret:key;as=env"], Ok("secret:key secret:key;as=env")),
             (&[], &["secret:key"], Err("`secret:key` is granted, and nobody handed in its value")),
-            (key, &["secret:other"], Err("`secret:other` is granted, and nobody handed in its value")),
+            (
+                key,
+                &["secret:other"],
+                Err("`secret:other` is granted, and nobody handed in its value"),
+            ),
             (&[("key", b"\xff")], &["secret:key;as=env"], Err("secret `key` is not text")),
             (&[("key", b"a\0b")], &["secret:key;as=env"], Err("secret `key` is not text")),
             (&[("key", b"\xff\0")], &[], Ok("secret:key")),

@@ -1,9 +1,9 @@
 //! A host: what runs here, what reaches it, and what it used.
 //!
-//! Enter at [`run_local`] for one task without any server, at [`Agent`] for a node of a cluster, at [`ingress`] for the
-//! door that requests come in by, and at [`tasks`] to see what is there: folders, which need nobody to answer.
-//! Absent on purpose: guest code and guest bytes (the workers' and the preparer's), decisions about placement (the
-//! control plane's), and printing.
+//! Enter at [`run_local`] for one task without any server, at [`Agent`] for a node of a cluster, at
+//! [`ingress`] for the door that requests come in by, and at [`tasks`] to see what is there:
+//! folders, which need nobody to answer. Absent on purpose: guest code and guest bytes (the
+//! workers' and the preparer's), decisions about placement (the control plane's), and printing.
 #![forbid(unsafe_code)]
 
 mod home; // where everything lies on disk
@@ -31,12 +31,16 @@ mod descriptors; // how many of them we may have
 mod signals; // the signals that ask us to end
 mod error;
 
-pub use agent::{Agent, AgentConfig, AtEnd, CACHE_BYTES_MAX, JoinOptions, check_joined, join, relocate};
+pub use agent::{
+    Agent, AgentConfig, AtEnd, CACHE_BYTES_MAX, JoinOptions, check_joined, join, relocate,
+};
 pub use error::{Error, Result};
 pub use home::Home;
 pub use images::{prune_prepared, prune_unpacked};
 pub use invoke::{InvokeOutcome, InvokeRequest, invoke};
 pub use keeper::{detach, keep};
 pub use local::{GRACE, run_local};
-pub use request::{LocalImage, MountSource, Mounted, Note, Publish, RunOutcome, RunRequest, Started};
+pub use request::{
+    LocalImage, MountSource, Mounted, Note, Publish, RunOutcome, RunRequest, Started,
+};
 pub use tuning::{PrivateNetwork, Tuning};

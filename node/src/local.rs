@@ -20,8 +20,8 @@ use crate::{
     tasks::{self, Kind, Origin, Owned, Phase, ProcessId, Status, TaskRecord},
 };
 
-/// Runs a task to its end, in the foreground of this process: its streams are ours, Ctrl-C stops it, a second one kills
-/// it. `watch` hears what happens.
+/// Runs a task to its end, in the foreground of this process: its streams are ours, Ctrl-C stops
+/// it, a second one kills it. `watch` hears what happens.
 ///
 /// # Errors
 /// When it could not be started. How it ended once it ran is an outcome, not an error.
@@ -40,13 +40,22 @@ pub(crate) fn run_with(
     let launch = decide(home, &request, &mut watch)?;
     let blank = launch.blank(launch.limits.concurrency_max);
     let owned = create(home, &request, &launch)?;
-    // One thread and no timer wheel that nobody needs: a runtime like this is there in a tenth of a millisecond.
+    // One thread and no timer wheel that nobody needs: a runtime like this is there in a tenth of a
+    // millisecond.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| Error::System { verb: "start a runtime", source })?;
     let mut status = Status::starting(ProcessId::this());
-    let ran = runtime.block_on(supervise(home, &request, &launch, &owned, (streams, blank), &mut status, &mut watch));
+    let ran = runtime.block_on(supervise(
+        home,
+        &request,
+        &launch,
+        &owned,
+        (streams, blank),
+        &mut status,
+        &mut watch,
+    ));
     let ended = match ran {
         Ok(ended) => ended,
         Err(error) => {
@@ -84,11 +93,14 @@ fn decide(home: &Home, request: &RunRequest, watch: &mut impl FnMut(Note)) -> Re
         launch_type: LaunchType::Node,
         adoptable: false,
     };
-    let ready = make_ready(home, spec::OPERATOR, &blobs, name, plan, &args, &mut || watch(Note::Preparing))?;
+    let ready = make_ready(home, spec::OPERATOR, &blobs, name, plan, &args, &mut || {
+        watch(Note::Preparing)
+    })?;
     Launch::decide(container, ready, args)
 }
 
-/// The last part of an image's name, without tag and digest: what a program without a path is called.
+/// The last part of an image's name, without tag and digest: what a program without a path is
+/// called.
 fn program_name(image: &str) -> String {
     let name = image.rsplit('/').next().unwrap_or(image);
     name.split(['@', ':']).next().unwrap_or(name).to_owned()
@@ -138,8 +150,12 @@ async fn supervise(
     watch: &mut impl FnMut(Note),
 ) -> Result<Ended> {
     let mut asked = Asked::listen()?;
-    let doors = Doors { published: launch.open_ports().map_err(|e| name_owner(home, e))?, ingress: Vec::new() };
-    let broker = runtime::Broker::new(request.private_networks.iter().map(|network| network.host()));
+    let doors = Doors {
+        published: launch.open_ports().map_err(|e| name_owner(home, e))?,
+        ingress: Vec::new(),
+    };
+    let broker =
+        runtime::Broker::new(request.private_networks.iter().map(|network| network.host()));
     let mut running = launch.start(home, owned.folder(), &doors, streams, &broker, blank).await?;
     status.process = running.process();
     status.ports = doors.ports();
@@ -178,7 +194,9 @@ async fn supervise(
             Happening::Ended(ended) if ended.never_started => {
                 return Err(Error::Start {
                     task: owned.record().name.clone(),
-                    why: ended.reason.unwrap_or_else(|| "it ended before its program began".to_owned()),
+                    why: ended
+                        .reason
+                        .unwrap_or_else(|| "it ended before its program began".to_owned()),
                     hint: None,
                     exit_code: Error::OURS,
                 });
@@ -196,13 +214,17 @@ struct Stop {
 }
 
 impl Stop {
-    /// The end of a task in the light of it. A Wasm program dies of no signal by itself, so its end is told as if it had.
+    /// The end of a task in the light of it. A Wasm program dies of no signal by itself, so its end
+    /// is told as if it had.
     fn explains(&self, kind: Kind, ended: Ended) -> Ended {
         match (kind, self.first) {
-            (Kind::Wasm, Some(_)) if self.killed && ended.exit_code == KILLED => {
-                Ended { reason: Some("it was asked to end a second time, and killed".to_owned()), ..ended }
+            (Kind::Wasm, Some(_)) if self.killed && ended.exit_code == KILLED => Ended {
+                reason: Some("it was asked to end a second time, and killed".to_owned()),
+                ..ended
+            },
+            (Kind::Wasm, Some(signal)) if ended.exit_code == STOPPED => {
+                Ended { exit_code: 128 + signal, ..ended }
             }
-            (Kind::Wasm, Some(signal)) if ended.exit_code == STOPPED => Ended { exit_code: 128 + signal, ..ended },
             (Kind::Wasm | Kind::Native, _) => ended,
         }
     }
@@ -241,8 +263,16 @@ pub(crate) fn name_owner(home: &Home, error: Error) -> Error {
     Error::PortTaken { port, task: task.map(|task| task.record().name.clone()) }
 }
 
-fn finish(request: &RunRequest, owned: Owned, mut status: Status, ended: Ended) -> Result<RunOutcome> {
-    let usage = ended.usage.or_else(|| crate::meter::read(&owned.folder().usage_page())).unwrap_or_default();
+fn finish(
+    request: &RunRequest,
+    owned: Owned,
+    mut status: Status,
+    ended: Ended,
+) -> Result<RunOutcome> {
+    let usage = ended
+        .usage
+        .or_else(|| crate::meter::read(&owned.folder().usage_page()))
+        .unwrap_or_default();
     let (id, name) = (owned.record().id.clone(), owned.record().name.clone());
     if request.remove_at_end {
         owned.remove()?;
@@ -266,7 +296,9 @@ pub(crate) fn now() -> Timestamp {
 /// Our own three streams, as far as they were asked for.
 fn own_streams(request: &RunRequest) -> Result<Streams> {
     let copy = |fd: &dyn AsFd| -> Result<OwnedFd> {
-        fd.as_fd().try_clone_to_owned().map_err(|source| Error::System { verb: "copy a stream", source })
+        fd.as_fd()
+            .try_clone_to_owned()
+            .map_err(|source| Error::System { verb: "copy a stream", source })
     };
     Ok(Streams {
         stdin: if request.interactive { Some(copy(&std::io::stdin())?) } else { None },
@@ -297,12 +329,18 @@ pub(crate) enum Ask {
 impl Asked {
     pub fn listen() -> Result<Self> {
         let listen = |kind: SignalKind| {
-            let signal = signal(kind).map_err(|source| Error::System { verb: "listen for signals", source })?;
+            let signal = signal(kind)
+                .map_err(|source| Error::System { verb: "listen for signals", source })?;
             Ok::<_, Error>((signal, kind.as_raw_value()))
         };
         use SignalKind as K;
         Ok(Self {
-            stops: [listen(K::interrupt())?, listen(K::terminate())?, listen(K::hangup())?, listen(K::quit())?],
+            stops: [
+                listen(K::interrupt())?,
+                listen(K::terminate())?,
+                listen(K::hangup())?,
+                listen(K::quit())?,
+            ],
             passed: [listen(K::user_defined1())?, listen(K::user_defined2())?],
             resized: listen(K::window_change())?.0,
         })

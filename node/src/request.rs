@@ -196,14 +196,21 @@ impl FromStr for Publish {
             what: "a port to publish: HOST:CONTAINER as in 8080:80, ADDRESS:HOST:CONTAINER, or CONTAINER for a free port",
         };
         let (text, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let (rest, container) = text.rsplit_once(':').map_or((None, text), |(rest, port)| (Some(rest), port));
+        let (rest, container) =
+            text.rsplit_once(':').map_or((None, text), |(rest, port)| (Some(rest), port));
         let (address, host) = match rest {
             None => (None, "0"),
             Some(rest) => match rest.rsplit_once(':') {
                 None => (None, rest),
                 Some((address, host)) => {
-                    let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
-                    (Some(bare.parse().map_err(|_| wrong())?), if host.is_empty() { "0" } else { host })
+                    let bare = address
+                        .strip_prefix('[')
+                        .and_then(|a| a.strip_suffix(']'))
+                        .unwrap_or(address);
+                    (
+                        Some(bare.parse().map_err(|_| wrong())?),
+                        if host.is_empty() { "0" } else { host },
+                    )
                 }
             },
         };
@@ -212,7 +219,9 @@ impl FromStr for Publish {
             false => Err(wrong()),
         };
         match (protocol, port(container)?) {
-            ("tcp", container_port @ 1..) => Ok(Self { address, host_port: port(host)?, container_port }),
+            ("tcp", container_port @ 1..) => {
+                Ok(Self { address, host_port: port(host)?, container_port })
+            }
             _ => Err(wrong()),
         }
     }
@@ -239,7 +248,8 @@ impl FromStr for Mounted {
         }
         format!("fs:{path}").parse::<Capability>().map_err(|_| wrong())?;
         // As with programs in a shell, a slash makes it a folder.
-        let relative = matches!(source, "." | "..") || ["./", "../"].iter().any(|start| source.starts_with(start));
+        let relative = matches!(source, "." | "..")
+            || ["./", "../"].iter().any(|start| source.starts_with(start));
         let source = match relative || source.starts_with('/') {
             true => MountSource::Folder(std::path::absolute(source).map_err(|_| wrong())?),
             false => MountSource::Volume(source.parse().map_err(|_| wrong())?),
@@ -255,7 +265,11 @@ mod tests {
     #[test]
     fn a_port_to_publish_reads_as_docker_reads_it() {
         let publish = |address: Option<&str>, host_port, container_port| {
-            Some(Publish { address: address.map(|a| a.parse().unwrap()), host_port, container_port })
+            Some(Publish {
+                address: address.map(|a| a.parse().unwrap()),
+                host_port,
+                container_port,
+            })
         };
         for (text, want) in [
             ("8080:80", publish(None, 8080, 80)),

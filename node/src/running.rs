@@ -71,8 +71,13 @@ impl Running {
     }
 
     /// Starts a native container in `folder`.
-    pub async fn native(folder: PathBuf, assignment: shim::Assignment) -> Result<Self, shim::Error> {
-        let spawned = tokio::task::spawn_blocking(move || shim::Task::spawn(&exe(), &folder, assignment)).await;
+    pub async fn native(
+        folder: PathBuf,
+        assignment: shim::Assignment,
+    ) -> Result<Self, shim::Error> {
+        let spawned =
+            tokio::task::spawn_blocking(move || shim::Task::spawn(&exe(), &folder, assignment))
+                .await;
         let task = spawned.map_err(|error| shim::Error::Io {
             what: "wait for the task shim".to_owned(),
             source: std::io::Error::other(error),
@@ -85,7 +90,8 @@ impl Running {
         let (tell, ended) = tokio::sync::oneshot::channel();
         let waiting = task.clone();
         // A thread of its own: it waits for as long as the container runs, and nobody waits for it.
-        let waiter = std::thread::Builder::new().name("native-wait".to_owned()).stack_size(128 << 10);
+        let waiter =
+            std::thread::Builder::new().name("native-wait".to_owned()).stack_size(128 << 10);
         let spawned = waiter.spawn(move || {
             let _ = tell.send(match waiting.wait() {
                 Ok(ended) => Ended::of_native(ended),
@@ -104,8 +110,12 @@ impl Running {
             Self::Wasm(worker) => loop {
                 match worker.next_event().await {
                     Some(runtime::Event::Started) => return Happening::Started,
-                    Some(runtime::Event::Denied { line, count }) => return Happening::Denied { line, count },
-                    Some(runtime::Event::Exited(exit)) => return Happening::Ended(Ended::of_worker(exit)),
+                    Some(runtime::Event::Denied { line, count }) => {
+                        return Happening::Denied { line, count };
+                    }
+                    Some(runtime::Event::Exited(exit)) => {
+                        return Happening::Ended(Ended::of_worker(exit));
+                    }
                     Some(_) => {}
                     None => return Happening::Ended(Ended::of_worker(runtime::Exit::Lost)),
                 }

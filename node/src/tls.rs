@@ -1,12 +1,15 @@
-//! Who speaks: certificates of one private CA, which names nodes and the control plane and nobody else.
+//! Who speaks: certificates of one private CA, which names nodes and the control plane and nobody
+//! else.
 //!
-//! An address is where somebody is said to be, a certificate is who answers: so names are `control.margay` and
-//! `NODE.node.margay` whatever the address, and the CA says which platform it is.
+//! An address is where somebody is said to be, a certificate is who answers: so names are
+//! `control.margay` and `NODE.node.margay` whatever the address, and the CA says which platform it
+//! is.
 
 use std::{path::Path, sync::Arc};
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
+    SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -51,7 +54,8 @@ pub(crate) fn control_plane() -> ServerName<'static> {
 
 /// The name of one node.
 pub(crate) fn node(node: &NodeId) -> Result<ServerName<'static>> {
-    ServerName::try_from(format!("{node}.node.margay")).map_err(|error| Error::Identity(error.to_string()))
+    ServerName::try_from(format!("{node}.node.margay"))
+        .map_err(|error| Error::Identity(error.to_string()))
 }
 
 impl Identity {
@@ -79,11 +83,13 @@ impl Identity {
         Ok(Arc::new(config))
     }
 
-    /// For connections from other nodes, and from nobody else: the CA signs client certificates for nodes only.
+    /// For connections from other nodes, and from nobody else: the CA signs client certificates for
+    /// nodes only.
     pub fn server(&self) -> Result<Arc<ServerConfig>> {
-        let nodes = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), provider())
-            .build()
-            .map_err(|error| Error::Identity(error.to_string()))?;
+        let nodes =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), provider())
+                .build()
+                .map_err(|error| Error::Identity(error.to_string()))?;
         let config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(broken)?
@@ -98,7 +104,8 @@ impl Identity {
     }
 
     fn key(&self) -> Result<PrivateKeyDer<'static>> {
-        PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).map_err(|error| Error::Identity(error.to_string()))
+        PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes())
+            .map_err(|error| Error::Identity(error.to_string()))
     }
 
     fn roots(&self) -> Result<RootCertStore> {
@@ -110,10 +117,11 @@ impl Identity {
     }
 }
 
-/// For the one connection that a node makes before it has a certificate: the CA is known by its fingerprint (SHA-256 of
-/// its DER, hex), and must be among what the server sends.
+/// For the one connection that a node makes before it has a certificate: the CA is known by its
+/// fingerprint (SHA-256 of its DER, hex), and must be among what the server sends.
 pub(crate) fn pinned(ca_fingerprint: &str) -> Result<Arc<ClientConfig>> {
-    let verifier = PinnedCa { fingerprint: ca_fingerprint.to_ascii_lowercase(), provider: provider() };
+    let verifier =
+        PinnedCa { fingerprint: ca_fingerprint.to_ascii_lowercase(), provider: provider() };
     let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(broken)?
@@ -123,7 +131,8 @@ pub(crate) fn pinned(ca_fingerprint: &str) -> Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
-/// Which of `nodes` a certificate names. Who has shown it has proven to be that node, as far as the CA knows.
+/// Which of `nodes` a certificate names. Who has shown it has proven to be that node, as far as the
+/// CA knows.
 pub(crate) fn which<'a>(
     certificate: &CertificateDer<'_>,
     mut nodes: impl Iterator<Item = &'a NodeId>,
@@ -178,7 +187,12 @@ impl ServerCertVerifier for PinnedCa {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -187,7 +201,12 @@ impl ServerCertVerifier for PinnedCa {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -199,7 +218,8 @@ impl ServerCertVerifier for PinnedCa {
 pub(crate) mod tests {
     use super::*;
     use rcgen::{
-        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+        KeyUsagePurpose, SanType,
     };
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -246,7 +266,11 @@ pub(crate) mod tests {
         }
     }
 
-    async fn meet(server: Arc<ServerConfig>, client: Arc<ClientConfig>, name: ServerName<'static>) -> bool {
+    async fn meet(
+        server: Arc<ServerConfig>,
+        client: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> bool {
         let (a, b) = tokio::io::duplex(16 << 10);
         let serve = async {
             let mut stream = TlsAcceptor::from(server).accept(a).await?;

@@ -9,16 +9,19 @@ use crate::error::Error;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tuning {
-    /// Internal addresses that grants with `;private` may reach: the second of the two keys. Without any, none.
+    /// Internal addresses that grants with `;private` may reach: the second of the two keys.
+    /// Without any, none.
     pub private_networks: Vec<PrivateNetwork>,
-    /// A container of the shared pool without a request for so long has no worker until the next one.
+    /// A container of the shared pool without a request for so long has no worker until the next
+    /// one.
     pub idle_after: Option<Duration>,
     /// Workers that wait for a task.
     pub blank_workers: Option<u32>,
 }
 
 impl Tuning {
-    /// Short enough that a pool is not full of services that nobody visits, longer than people look at a page.
+    /// Short enough that a pool is not full of services that nobody visits, longer than people look
+    /// at a page.
     pub const IDLE_AFTER: Duration = Duration::from_secs(60);
     /// One for a request, and one for the next while the first is made up for.
     pub const BLANK_WORKERS: u32 = 2;
@@ -36,7 +39,8 @@ impl Tuning {
     }
 }
 
-/// Addresses inside that a node's owner opens, as in `10.2.0.0/16`; an address alone is a network of one.
+/// Addresses inside that a node's owner opens, as in `10.2.0.0/16`; an address alone is a network
+/// of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PrivateNetwork {
@@ -60,18 +64,22 @@ impl fmt::Display for PrivateNetwork {
 impl FromStr for PrivateNetwork {
     type Err = Error;
 
-    /// Bits beyond the prefix are refused: `10.2.0.7/8` opens far more than whoever wrote it had in mind.
+    /// Bits beyond the prefix are refused: `10.2.0.7/8` opens far more than whoever wrote it had in
+    /// mind.
     fn from_str(text: &str) -> Result<Self, Error> {
         let wrong = || Error::BadArgument {
             text: text.chars().take(100).collect(),
             what: "a network: ADDRESS/BITS as in 10.2.0.0/16 or fd00::/8, without bits beyond the prefix, or one address",
         };
-        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let (address, bits) =
+            text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
         let width = if address.is_ipv4() { 32 } else { 128 };
         let bits: u8 = match bits {
             None => width,
-            Some(bits) if bits.bytes().all(|b| b.is_ascii_digit()) => bits.parse().map_err(|_| wrong())?,
+            Some(bits) if bits.bytes().all(|b| b.is_ascii_digit()) => {
+                bits.parse().map_err(|_| wrong())?
+            }
             Some(_) => return Err(wrong()),
         };
         let number = match address {
@@ -125,7 +133,9 @@ mod tests {
             let got = text.parse::<PrivateNetwork>();
             match &got {
                 Ok(network) => assert_eq!(network.to_string(), want, "{text}"),
-                Err(error) => assert!(want.is_empty() && error.to_string().contains(text), "{text}: {error}"),
+                Err(error) => {
+                    assert!(want.is_empty() && error.to_string().contains(text), "{text}: {error}")
+                }
             }
         }
     }
@@ -133,11 +143,21 @@ mod tests {
     #[test]
     fn what_was_said_now_goes_before_what_was_said_when_the_node_joined() {
         let network: PrivateNetwork = "10.2.0.0/16".parse().unwrap();
-        let joined =
-            Tuning { private_networks: vec![network], idle_after: Some(Duration::from_secs(5)), blank_workers: None };
-        let now = Tuning { blank_workers: Some(0), idle_after: Some(Duration::from_secs(9)), ..Tuning::default() };
+        let joined = Tuning {
+            private_networks: vec![network],
+            idle_after: Some(Duration::from_secs(5)),
+            blank_workers: None,
+        };
+        let now = Tuning {
+            blank_workers: Some(0),
+            idle_after: Some(Duration::from_secs(9)),
+            ..Tuning::default()
+        };
         let both = now.or(joined.clone());
-        assert_eq!((both.private_networks, both.idle_after), (vec![network], Some(Duration::from_secs(9))));
+        assert_eq!(
+            (both.private_networks, both.idle_after),
+            (vec![network], Some(Duration::from_secs(9)))
+        );
         assert_eq!(both.blank_workers, Some(0));
         let text = serde_json::to_string(&joined).unwrap();
         assert!(text.contains("\"10.2.0.0/16\""), "{text}");

@@ -1,9 +1,10 @@
-//! What the API takes and answers beyond the objects of `spec`. Every body refuses fields that it does not know.
+//! What the API takes and answers beyond the objects of `spec`. Every body refuses fields that it
+//! does not know.
 
 use serde::{Deserialize, Serialize};
 use spec::{
-    Capability, ClusterName, ContainerName, Digest, LaunchType, NodeId, SecretName, SecretValue, ServiceName,
-    TaskDefinition, TaskDefinitionId, Tenant, Timestamp, Usage, VolumeName,
+    Capability, ClusterName, ContainerName, Digest, LaunchType, NodeId, SecretName, SecretValue,
+    ServiceName, TaskDefinition, TaskDefinitionId, Tenant, Timestamp, Usage, VolumeName,
 };
 use utoipa::ToSchema;
 
@@ -101,10 +102,12 @@ pub struct Drain {
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateJoinToken {
-    /// Whether the node also takes work of the shared pool, of every tenant. Only the operator may say so.
+    /// Whether the node also takes work of the shared pool, of every tenant. Only the operator may
+    /// say so.
     #[serde(default)]
     pub pool: bool,
-    /// Whether it is nobody's own node, and takes work of the pool only. Only the operator may say so.
+    /// Whether it is nobody's own node, and takes work of the pool only. Only the operator may say
+    /// so.
     #[serde(default)]
     pub shared: bool,
 }
@@ -126,7 +129,8 @@ pub struct CreateCredential {
     pub tenant: Tenant,
 }
 
-/// How to reach the control plane over TCP, and as whom. Keep it in a file that its owner alone may read.
+/// How to reach the control plane over TCP, and as whom. Keep it in a file that its owner alone may
+/// read.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Credential {

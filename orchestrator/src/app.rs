@@ -12,8 +12,8 @@ use store::{Compare, Query, Rev, Store, Txn};
 use tokio::sync::watch;
 
 use crate::{
-    ImageResolver, ca::Ca, error::Refusal, keys, live::Live, model::Model, plan::Subject, records::Kept, seal::Seal,
-    seats::Turns, sets::Sets,
+    ImageResolver, ca::Ca, error::Refusal, keys, live::Live, model::Model, plan::Subject,
+    records::Kept, seal::Seal, seats::Turns, sets::Sets,
 };
 
 /// The control plane as its requests see it.
@@ -48,7 +48,8 @@ pub(crate) struct App {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Epoch {
     pub number: u64,
-    /// The revision that started it: writes compare it, so those of an earlier life come to nothing.
+    /// The revision that started it: writes compare it, so those of an earlier life come to
+    /// nothing.
     pub rev: Rev,
 }
 
@@ -73,24 +74,34 @@ impl App {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    /// Says so to whoever would take an unread model for "nothing should run". Revision 0 has nothing in it, and our own
-    /// epoch is later.
+    /// Says so to whoever would take an unread model for "nothing should run". Revision 0 has
+    /// nothing in it, and our own epoch is later.
     pub fn check_model(&self) -> Result<(), Refusal> {
         match self.model.read().rev {
-            0 => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "starting", "the control plane is starting")
-                .hint("keep what you have, and ask again in a second")),
+            0 => Err(Refusal::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "starting",
+                "the control plane is starting",
+            )
+            .hint("keep what you have, and ask again in a second")),
             _ => Ok(()),
         }
     }
 
     /// One record.
-    pub async fn get<T: DeserializeOwned>(&self, key: impl Into<String>) -> Result<Option<Kept<T>>, Refusal> {
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        key: impl Into<String>,
+    ) -> Result<Option<Kept<T>>, Refusal> {
         let found = self.store.range(Query::key(key)).await?;
         Ok(found.first().map(|kv| Kept::of(kv)).transpose()?)
     }
 
     /// Every record below a prefix.
-    pub async fn list<T: DeserializeOwned>(&self, prefix: impl Into<String>) -> Result<Vec<Kept<T>>, Refusal> {
+    pub async fn list<T: DeserializeOwned>(
+        &self,
+        prefix: impl Into<String>,
+    ) -> Result<Vec<Kept<T>>, Refusal> {
         let found = self.store.range(Query::prefix(prefix)).await?;
         Ok(found.kvs.iter().map(|kv| Kept::of(kv)).collect::<Result<_, _>>()?)
     }

@@ -1,22 +1,24 @@
 use std::{path::Path, time::Duration};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use spec::{NodeId, Timestamp};
 
 use crate::{Error, error::Refusal, files, secret, tls};
 
-/// How long a node's certificate is valid. It renews at half of that, so a control plane that is away over a weekend
-/// locks nobody out.
+/// How long a node's certificate is valid. It renews at half of that, so a control plane that is
+/// away over a weekend locks nobody out.
 pub(crate) const LEAF_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
 const CA_TIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Clocks differ; a certificate is valid from a little before it was made.
 const CLOCK_SLACK: Duration = Duration::from_secs(300);
 
-/// The certificate authority of one control plane. It names nodes and the control plane itself, and nobody else.
+/// The certificate authority of one control plane. It names nodes and the control plane itself, and
+/// nobody else.
 pub(crate) struct Ca {
     issuer: Issuer<'static, KeyPair>,
     pub certificate: CertificateDer<'static>,
@@ -35,33 +37,50 @@ impl Ca {
     /// The one in `folder`, made on the first start. Its key is 0600.
     pub fn open(folder: &Path, now: Timestamp) -> Result<Self, Error> {
         let key = files::private_file(&folder.join("ca.key"), || {
-            Ok(KeyPair::generate().map_err(crypto("make the key of the CA"))?.serialize_pem().into_bytes())
+            Ok(KeyPair::generate()
+                .map_err(crypto("make the key of the CA"))?
+                .serialize_pem()
+                .into_bytes())
         })?;
-        let key = KeyPair::from_pem(&String::from_utf8_lossy(&key)).map_err(crypto("read `ca.key`"))?;
+        let key =
+            KeyPair::from_pem(&String::from_utf8_lossy(&key)).map_err(crypto("read `ca.key`"))?;
         let pem = files::private_file(&folder.join("ca.pem"), || {
-            let certificate = params_of_ca(now)?.self_signed(&key).map_err(crypto("make the certificate of the CA"))?;
+            let certificate = params_of_ca(now)?
+                .self_signed(&key)
+                .map_err(crypto("make the certificate of the CA"))?;
             Ok(certificate.pem().into_bytes())
         })?;
         let pem = String::from_utf8_lossy(&pem).into_owned();
-        let certificate = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(crypto("read `ca.pem`"))?;
+        let certificate =
+            CertificateDer::from_pem_slice(pem.as_bytes()).map_err(crypto("read `ca.pem`"))?;
         let fingerprint = secret::fingerprint(&certificate);
-        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(crypto("read `ca.pem`"))?;
+        let issuer =
+            Issuer::from_ca_cert_der(&certificate, key).map_err(crypto("read `ca.pem`"))?;
         Ok(Self { issuer, certificate, pem, fingerprint })
     }
 
     /// A certificate and key for the control plane, made at each start.
-    pub fn server(&self, now: Timestamp) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), Error> {
+    pub fn server(
+        &self,
+        now: Timestamp,
+    ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), Error> {
         let key = KeyPair::generate().map_err(crypto("make the key of the control plane"))?;
         let mut params = params(now, CA_TIME, "margay control plane");
-        params.subject_alt_names = vec![SanType::DnsName(ia5(tls::CONTROL_NAME)?), SanType::DnsName(ia5("localhost")?)];
+        params.subject_alt_names =
+            vec![SanType::DnsName(ia5(tls::CONTROL_NAME)?), SanType::DnsName(ia5("localhost")?)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let leaf = params.signed_by(&key, &self.issuer).map_err(crypto("make the certificate of the control plane"))?;
+        let leaf = params
+            .signed_by(&key, &self.issuer)
+            .map_err(crypto("make the certificate of the control plane"))?;
         Ok((leaf.der().clone(), PrivatePkcs8KeyDer::from(key.serialize_der()).into()))
     }
 
-    /// A certificate for `node` and the key that signed `csr`; every name in the request is ignored.
+    /// A certificate for `node` and the key that signed `csr`; every name in the request is
+    /// ignored.
     pub fn sign(&self, node: &NodeId, csr_pem: &str, now: Timestamp) -> Result<Leaf, Refusal> {
-        let wrong = |error: rcgen::Error| Refusal::invalid(format!("the certificate signing request is none: {error}"));
+        let wrong = |error: rcgen::Error| {
+            Refusal::invalid(format!("the certificate signing request is none: {error}"))
+        };
         let mut request = CertificateSigningRequestParams::from_pem(csr_pem).map_err(wrong)?;
         let mut params = params(now, LEAF_TIME, node.as_str());
         let name = |text: String| text.try_into().map_err(wrong);
@@ -69,7 +88,8 @@ impl Ca {
             SanType::URI(name(tls::node_uri(node))?),
             SanType::DnsName(name(tls::node_dns(node))?), // by which other nodes' ingresses know it
         ];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         request.params = params;
         let certificate = request.signed_by(&self.issuer).map_err(wrong)?;
         Ok(Leaf { pem: certificate.pem(), fingerprint: secret::fingerprint(certificate.der()) })
@@ -100,6 +120,8 @@ fn ia5(text: &str) -> Result<rcgen::string::Ia5String, Error> {
 }
 
 /// Turns a failure of a cryptographic library into ours.
-pub(crate) fn crypto<E: std::error::Error + Send + Sync + 'static>(what: &str) -> impl FnOnce(E) -> Error + use<'_, E> {
+pub(crate) fn crypto<E: std::error::Error + Send + Sync + 'static>(
+    what: &str,
+) -> impl FnOnce(E) -> Error + use<'_, E> {
     move |source| Error::Crypto { what: what.to_owned(), source: source.into() }
 }

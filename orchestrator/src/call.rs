@@ -13,7 +13,8 @@ use crate::{api::Page, app::App, error::Refusal, principal::Principal, records::
 
 /// A definition of ten containers is a few kilobytes, a batch of usage a few hundred.
 const BODY_BYTES_MAX: usize = 1 << 20;
-/// A node's report names each of its tasks: 500 of ten containers with ports and reasons are some 20 MiB.
+/// A node's report names each of its tasks: 500 of ten containers with ports and reasons are some
+/// 20 MiB.
 const REPORT: &str = "/v1/node/report";
 const REPORT_BYTES_MAX: usize = 64 << 20;
 /// A body that dribbles in holds a connection for so long and no longer.
@@ -76,11 +77,26 @@ impl Call {
                 return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message));
             }
             Ok(Err(_)) => return Err(Refusal::invalid("the body broke off")),
-            Err(_) => return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body took too long")),
+            Err(_) => {
+                return Err(Refusal::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "timeout",
+                    "the body took too long",
+                ));
+            }
         };
         let path = parts.uri.path().to_owned();
         let query = parts.uri.query().unwrap_or_default().to_owned();
-        Ok(Self { app, principal, method: parts.method, path, query, headers: parts.headers, params, body })
+        Ok(Self {
+            app,
+            principal,
+            method: parts.method,
+            path,
+            query,
+            headers: parts.headers,
+            params,
+            body,
+        })
     }
 
     /// Whose objects are meant: always the caller's own.
@@ -93,11 +109,13 @@ impl Call {
 
     /// A part of the path.
     pub fn param<T: FromStr<Err = ParseError>>(&self, name: &str) -> Result<T, Refusal> {
-        let text = self.params.iter().find(|(known, _)| *known == name).map(|(_, text)| text.as_str());
+        let text =
+            self.params.iter().find(|(known, _)| *known == name).map(|(_, text)| text.as_str());
         Ok(text.unwrap_or_default().parse()?)
     }
 
-    /// A key of the query string. Names and numbers need no escapes, and there is nothing else to ask for.
+    /// A key of the query string. Names and numbers need no escapes, and there is nothing else to
+    /// ask for.
     pub fn asked(&self, name: &str) -> Option<&str> {
         let pairs = self.query.split('&').filter_map(|pair| pair.split_once('='));
         pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
@@ -106,7 +124,10 @@ impl Call {
     /// The body as `T`. Fields that `T` does not know are refused.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         serde_json::from_slice(&self.body).map_err(|error| {
-            Refusal::invalid(format!("the body is not what `{} {}` takes: {error}", self.method, self.path))
+            Refusal::invalid(format!(
+                "the body is not what `{} {}` takes: {error}",
+                self.method, self.path
+            ))
         })
     }
 
@@ -124,7 +145,8 @@ impl Call {
         })
     }
 
-    /// What was asked, in a few bytes that only we can make: a body may hold a secret that is easy to guess.
+    /// What was asked, in a few bytes that only we can make: a body may hold a secret that is easy
+    /// to guess.
     pub fn digest(&self) -> String {
         let mut all = format!("request {} {}\n", self.method, self.path).into_bytes();
         all.extend_from_slice(&self.body);
@@ -132,7 +154,11 @@ impl Call {
     }
 
     /// One page of what is below `prefix`, each shown by `show`, which may leave some out.
-    pub async fn page<T, U>(&self, prefix: String, show: impl Fn(Kept<T>) -> Option<U>) -> Result<Page<U>, Refusal>
+    pub async fn page<T, U>(
+        &self,
+        prefix: String,
+        show: impl Fn(Kept<T>) -> Option<U>,
+    ) -> Result<Page<U>, Refusal>
     where
         T: DeserializeOwned,
     {
@@ -145,8 +171,9 @@ impl Call {
         };
         let mut after = self.asked("after").map(|after| format!("{prefix}{after}"));
         let (mut items, mut next) = (Vec::new(), None);
-        // To the end, or to one item more than fit: only then is there a next page. It starts after the last item that is
-        // shown, so that it names nothing that is not. Each round reads a page, and the store ends; in between others have a turn.
+        // To the end, or to one item more than fit: only then is there a next page. It starts after
+        // the last item that is shown, so that it names nothing that is not. Each round reads a
+        // page, and the store ends; in between others have a turn.
         loop {
             let range = match after {
                 None => Range::Prefix(prefix.clone()),

@@ -6,8 +6,8 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use spec::{
-    Cluster, ClusterName, Node, NodeId, SecretName, SecretValue, Service, ServiceName, Task, TaskDefinition,
-    TaskDefinitionId, TaskId, VolumeName,
+    Cluster, ClusterName, Node, NodeId, SecretName, SecretValue, Service, ServiceName, Task,
+    TaskDefinition, TaskDefinitionId, TaskId, VolumeName,
     wire::{Fault, RouteTable},
 };
 use tokio::{
@@ -22,15 +22,17 @@ use crate::{
     tls::{self, CONTROL_NAME},
 };
 
-/// Longer than any honest answer takes: resolving images of a definition is the slowest, with ten seconds each.
+/// Longer than any honest answer takes: resolving images of a definition is the slowest, with ten
+/// seconds each.
 const ANSWER_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(120);
 /// A page of 1,000 tasks is far below.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
-/// Speaks to the control plane: through its Unix socket as its operator, or over TLS as the tenant of a credential.
+/// Speaks to the control plane: through its Unix socket as its operator, or over TLS as the tenant
+/// of a credential.
 ///
-/// Every create sends an `Idempotency-Key` of its own; repeat with [`Client::with_key`] to be sure that a request whose
-/// answer was lost happens once.
+/// Every create sends an `Idempotency-Key` of its own; repeat with [`Client::with_key`] to be sure
+/// that a request whose answer was lost happens once.
 #[derive(Clone)]
 pub struct Client {
     way: Way,
@@ -91,7 +93,10 @@ impl Client {
     }
 
     /// Registers the next revision of a task definition.
-    pub async fn register(&self, definition: &TaskDefinition) -> Result<RegisteredDefinition, Error> {
+    pub async fn register(
+        &self,
+        definition: &TaskDefinition,
+    ) -> Result<RegisteredDefinition, Error> {
         self.create("/v1/task-definitions", definition).await
     }
 
@@ -132,7 +137,11 @@ impl Client {
     }
 
     /// Makes a service.
-    pub async fn create_service(&self, cluster: &ClusterName, service: &CreateService) -> Result<Service, Error> {
+    pub async fn create_service(
+        &self,
+        cluster: &ClusterName,
+        service: &CreateService,
+    ) -> Result<Service, Error> {
         self.create(&format!("/v1/clusters/{cluster}/services"), service).await
     }
 
@@ -142,7 +151,11 @@ impl Client {
     }
 
     /// One service.
-    pub async fn service(&self, cluster: &ClusterName, name: &ServiceName) -> Result<Service, Error> {
+    pub async fn service(
+        &self,
+        cluster: &ClusterName,
+        name: &ServiceName,
+    ) -> Result<Service, Error> {
         self.get(&format!("/v1/clusters/{cluster}/services/{name}")).await
     }
 
@@ -158,7 +171,11 @@ impl Client {
     }
 
     /// Deletes a service; its tasks are stopped.
-    pub async fn delete_service(&self, cluster: &ClusterName, name: &ServiceName) -> Result<(), Error> {
+    pub async fn delete_service(
+        &self,
+        cluster: &ClusterName,
+        name: &ServiceName,
+    ) -> Result<(), Error> {
         self.delete(&format!("/v1/clusters/{cluster}/services/{name}")).await
     }
 
@@ -188,7 +205,10 @@ impl Client {
     }
 
     /// A token for one node.
-    pub async fn create_join_token(&self, wanted: CreateJoinToken) -> Result<CreatedJoinToken, Error> {
+    pub async fn create_join_token(
+        &self,
+        wanted: CreateJoinToken,
+    ) -> Result<CreatedJoinToken, Error> {
         self.create("/v1/join-tokens", &wanted).await
     }
 
@@ -208,7 +228,11 @@ impl Client {
     }
 
     /// Makes a secret.
-    pub async fn create_secret(&self, name: &SecretName, value: &SecretValue) -> Result<Secret, Error> {
+    pub async fn create_secret(
+        &self,
+        name: &SecretName,
+        value: &SecretValue,
+    ) -> Result<Secret, Error> {
         self.create("/v1/secrets", &CreateSecret { name: name.clone(), value: value.clone() }).await
     }
 
@@ -253,7 +277,11 @@ impl Client {
         }
     }
 
-    async fn create<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Error> {
+    async fn create<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
         self.send(Method::POST, path, json(body)).await
     }
 
@@ -261,19 +289,31 @@ impl Client {
         self.send::<serde_json::Value>(Method::DELETE, path, Bytes::new()).await.map(drop)
     }
 
-    async fn send<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, Error> {
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, Error> {
         let answer = timeout(ANSWER_TIME_MAX, self.exchange(method, path, body));
         let (status, bytes) = answer.await.map_err(|_| Error::NoAnswer { to: self.place() })??;
         if status.is_success() {
             let text = if bytes.is_empty() { &b"null"[..] } else { &bytes };
-            return serde_json::from_slice(text).map_err(|source| Error::Answer { to: self.place(), source });
+            return serde_json::from_slice(text)
+                .map_err(|source| Error::Answer { to: self.place(), source });
         }
         let fault = serde_json::from_slice::<Fault>(&bytes);
         Err(fault.map_or_else(|source| Error::Answer { to: self.place(), source }, Error::Refused))
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), Error> {
-        let mut request = Request::builder().method(&method).uri(path).header(header::HOST, CONTROL_NAME);
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), Error> {
+        let mut request =
+            Request::builder().method(&method).uri(path).header(header::HOST, CONTROL_NAME);
         if !body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
@@ -290,7 +330,9 @@ impl Client {
             }
             Way::Tls(credential) => {
                 let stream = TcpStream::connect(&credential.address).await.map_err(connect)?;
-                let stream = tls::connect_pinned(&credential.ca_fingerprint, stream).await.map_err(connect)?;
+                let stream = tls::connect_pinned(&credential.ca_fingerprint, stream)
+                    .await
+                    .map_err(connect)?;
                 let bearer = format!("Bearer {}", credential.token);
                 self.over(stream, request.header(header::AUTHORIZATION, bearer), body).await
             }
@@ -308,12 +350,16 @@ impl Client {
             source: std::io::Error::other(source),
         };
         let request = request.body(Full::new(body)).map_err(|e| broken(e.into()))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(e.into()))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| broken(e.into()))?;
         let exchange = async {
             let response = sender.send_request(request).await.map_err(|e| broken(e.into()))?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(broken)?;
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
+                .collect()
+                .await
+                .map_err(broken)?;
             Ok((status, body.to_bytes()))
         };
         // The connection is driven here and nowhere else, so nothing outlives the call.

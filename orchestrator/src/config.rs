@@ -8,11 +8,14 @@ use crate::ImageResolver;
 pub struct Config {
     /// Its own folder, made 0700: store, CA, keys, and the credential for the operator.
     pub data_dir: PathBuf,
-    /// The Unix socket to listen on, 0600 in a folder that is made 0700. Whoever may open it is the operator.
+    /// The Unix socket to listen on, 0600 in a folder that is made 0700. Whoever may open it is the
+    /// operator.
     pub socket: PathBuf,
-    /// The TCP listener, which speaks TLS only; nothing when only the socket is wanted (then no node can join).
+    /// The TCP listener, which speaks TLS only; nothing when only the socket is wanted (then no
+    /// node can join).
     pub listener: Option<TcpListener>,
-    /// The `host:port` that join tokens and credentials name; the listener's own address when nothing is said.
+    /// The `host:port` that join tokens and credentials name; the listener's own address when
+    /// nothing is said.
     pub advertise: Option<String>,
     /// The operator's tenant: who comes in through the socket is this one.
     pub tenant: Tenant,

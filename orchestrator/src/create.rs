@@ -16,7 +16,8 @@ use crate::{
 /// Tries before a create that keeps losing to others gives up.
 const TRIES_MAX: usize = 8;
 
-/// Objects of one tenant, remembered answers among them: a few hundred megabytes at most, and minutes to make by hand.
+/// Objects of one tenant, remembered answers among them: a few hundred megabytes at most, and
+/// minutes to make by hand.
 const OBJECTS_MAX: usize = 50_000;
 
 /// What a create would write, and what it would answer.
@@ -31,10 +32,11 @@ impl Made {
     }
 }
 
-/// Runs a create: `make` looks at what is there and says what to write; it is asked again when somebody was faster.
+/// Runs a create: `make` looks at what is there and says what to write; it is asked again when
+/// somebody was faster.
 ///
-/// With an `Idempotency-Key` the answer is written in the same transaction, so a repeated create gets the first one's
-/// answer for a day, and another request under the same key is refused.
+/// With an `Idempotency-Key` the answer is written in the same transaction, so a repeated create
+/// gets the first one's answer for a day, and another request under the same key is refused.
 pub(crate) async fn create<'a, F>(call: &Call, make: F) -> Result<Reply, Refusal>
 where
     F: Fn() -> Pin<Box<dyn Future<Output = Result<Made, Refusal>> + Send + 'a>>,
@@ -79,14 +81,18 @@ async fn check_room(call: &Call) -> Result<(), Refusal> {
         .hint("delete some, or wait until some are forgotten"))
 }
 
-fn remembered(known: Option<&Kept<IdempotencyRecord>>, request: &str) -> Result<Option<Reply>, Refusal> {
+fn remembered(
+    known: Option<&Kept<IdempotencyRecord>>,
+    request: &str,
+) -> Result<Option<Reply>, Refusal> {
     let Some(record) = known.map(|kept| &kept.value) else { return Ok(None) };
     if now().since(record.at) > REMEMBERED_FOR {
         return Ok(None);
     }
     if record.request != request {
         let message = "this Idempotency-Key was used for another request";
-        return Err(Refusal::new(StatusCode::CONFLICT, "idempotency-conflict", message).hint("use a new key"));
+        return Err(Refusal::new(StatusCode::CONFLICT, "idempotency-conflict", message)
+            .hint("use a new key"));
     }
     let status = StatusCode::from_u16(record.status).unwrap_or(StatusCode::CREATED);
     Ok(Some(Reply { status, body: record.answer.clone() }))

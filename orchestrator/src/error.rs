@@ -60,7 +60,9 @@ impl Error {
             Self::Refused(fault) => fault.hint.clone(),
             Self::Connect { .. } => Some("start it: margay up".to_owned()),
             Self::Store(error) => error.hint(),
-            Self::NoAnswer { .. } | Self::Answer { .. } | Self::Io { .. } | Self::Crypto { .. } => None,
+            Self::NoAnswer { .. } | Self::Answer { .. } | Self::Io { .. } | Self::Crypto { .. } => {
+                None
+            }
         }
     }
 }
@@ -103,12 +105,19 @@ impl Refusal {
     }
 
     pub fn conflict() -> Self {
-        Self::new(StatusCode::CONFLICT, "conflict", "somebody else changed it at the same time").hint("read it again")
+        Self::new(StatusCode::CONFLICT, "conflict", "somebody else changed it at the same time")
+            .hint("read it again")
     }
 
     pub fn unauthenticated() -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "this request has no valid credential")
-            .hint("use the Unix socket as the owner of the control plane, or a credential that it minted")
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthenticated",
+            "this request has no valid credential",
+        )
+        .hint(
+            "use the Unix socket as the owner of the control plane, or a credential that it minted",
+        )
     }
 
     pub fn forbidden() -> Self {

@@ -19,8 +19,8 @@ pub(crate) fn private_folder(path: &Path) -> Result<(), Error> {
     make().map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
-/// The folder of the socket at `path`, and a name for the socket through it: an address holds 107 bytes, and a home can lie
-/// deeper. The folder must stay open while the name is used.
+/// The folder of the socket at `path`, and a name for the socket through it: an address holds 107
+/// bytes, and a home can lie deeper. The folder must stay open while the name is used.
 pub(crate) fn short_socket(path: &Path) -> io::Result<(File, PathBuf)> {
     let folder = File::open(path.parent().unwrap_or(Path::new(".")))?;
     let short = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
@@ -28,7 +28,10 @@ pub(crate) fn short_socket(path: &Path) -> io::Result<(File, PathBuf)> {
 }
 
 /// The content of a private file, made by `make` when it is not there yet: whole or not at all.
-pub(crate) fn private_file(path: &Path, make: impl FnOnce() -> Result<Vec<u8>, Error>) -> Result<Vec<u8>, Error> {
+pub(crate) fn private_file(
+    path: &Path,
+    make: impl FnOnce() -> Result<Vec<u8>, Error>,
+) -> Result<Vec<u8>, Error> {
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let bytes = make()?;
@@ -43,7 +46,8 @@ pub(crate) fn private_file(path: &Path, make: impl FnOnce() -> Result<Vec<u8>, E
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let beside = path.with_extension("new");
     let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&beside, path)?;

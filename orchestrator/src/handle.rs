@@ -1,4 +1,5 @@
-//! One function per route. Each gets a caller who may make the request, and sees only the keys of that caller.
+//! One function per route. Each gets a caller who may make the request, and sees only the keys of
+//! that caller.
 
 pub(crate) mod clusters;
 pub(crate) mod definitions;

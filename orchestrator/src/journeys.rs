@@ -1,4 +1,5 @@
-//! The whole control plane in this process: a real store, real sockets, real TLS, and nodes that are only pretended.
+//! The whole control plane in this process: a real store, real sockets, real TLS, and nodes that
+//! are only pretended.
 
 mod access; // every route, as everybody
 mod faults; // restarts, replays, races

@@ -1,7 +1,9 @@
-//! Where things are kept. Every key starts with its tenant (`/t/TENANT/…`), or is the system's own (`/sys/…`).
+//! Where things are kept. Every key starts with its tenant (`/t/TENANT/…`), or is the system's own
+//! (`/sys/…`).
 
 use spec::{
-    ClusterName, Digest, Family, NodeId, SecretName, ServiceName, TaskDefinitionId, TaskId, Tenant, VolumeName,
+    ClusterName, Digest, Family, NodeId, SecretName, ServiceName, TaskDefinitionId, TaskId, Tenant,
+    VolumeName,
 };
 
 /// Counts up with each start; every write of the reconciler is fenced by it.
@@ -30,8 +32,8 @@ pub(crate) fn credential(hash: &str) -> String {
     format!("{CREDENTIALS}{hash}")
 }
 
-/// How far the ledger has read a usage log. By the random name of its life, not by its node: that may be removed and
-/// join again under another name, and its log goes on.
+/// How far the ledger has read a usage log. By the random name of its life, not by its node: that
+/// may be removed and join again under another name, and its log goes on.
 pub(crate) fn cursor(boot: &str) -> String {
     format!("{CURSORS}{boot}")
 }

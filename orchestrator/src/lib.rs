@@ -1,9 +1,11 @@
-//! Desired + observed -> plan -> act: what should run where, and the API through which people and nodes say so.
+//! Desired + observed -> plan -> act: what should run where, and the API through which people and
+//! nodes say so.
 //!
-//! Enter at [`serve`] to be the control plane, at [`Client`] to speak to one. What it keeps is in `store` and nowhere
-//! else, so it can be killed at any time: what runs keeps running, and what was acknowledged is there after the restart.
-//! Absent on purpose: it starts no process, reads no image (an [`ImageResolver`] does), and sends no command to a node.
-//! Absent for now: more than one control plane at a time, preemption, moving standalone tasks off a lost node.
+//! Enter at [`serve`] to be the control plane, at [`Client`] to speak to one. What it keeps is in
+//! `store` and nowhere else, so it can be killed at any time: what runs keeps running, and what was
+//! acknowledged is there after the restart. Absent on purpose: it starts no process, reads no image
+//! (an [`ImageResolver`] does), and sends no command to a node. Absent for now: more than one
+//! control plane at a time, preemption, moving standalone tasks off a lost node.
 #![forbid(unsafe_code)]
 
 mod api; // what the API takes and answers beyond the objects of `spec`
@@ -40,9 +42,9 @@ mod error;
 mod journeys; // the whole control plane in one process
 
 pub use api::{
-    Caller, ContainerGrants, CreateCluster, CreateCredential, CreateJoinToken, CreateSecret, CreateService,
-    CreatedJoinToken, Credential, Drain, Health, Page, RegisteredDefinition, RunTask, Secret, UpdateService,
-    UsageReport, UsageTotal, Volume,
+    Caller, ContainerGrants, CreateCluster, CreateCredential, CreateJoinToken, CreateSecret,
+    CreateService, CreatedJoinToken, Credential, Drain, Health, Page, RegisteredDefinition,
+    RunTask, Secret, UpdateService, UsageReport, UsageTotal, Volume,
 };
 pub use client::Client;
 pub use config::Config;

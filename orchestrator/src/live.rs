@@ -14,10 +14,12 @@ use crate::{
 const SUSPECT_AFTER: Duration = Duration::from_secs(6);
 /// Three missed, and a second for the way.
 const DISCONNECTED_AFTER: Duration = Duration::from_secs(10);
-/// After our own start nobody has spoken yet; moving everything because we were away would be the larger fault.
+/// After our own start nobody has spoken yet; moving everything because we were away would be the
+/// larger fault.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// What nodes say about themselves and their tasks, in memory alone: no heartbeat writes to the store.
+/// What nodes say about themselves and their tasks, in memory alone: no heartbeat writes to the
+/// store.
 #[derive(Debug)]
 pub(crate) struct Live {
     started: Instant,
@@ -44,8 +46,13 @@ impl Live {
     pub fn heard(&self, node: &NodeId) -> NodeCondition {
         let was = self.node(node).condition;
         let mut nodes = self.nodes.write();
-        let fresh =
-            || Seen { at: Instant::now(), label: now(), boot: String::new(), seq: 0, statuses: BTreeMap::new() };
+        let fresh = || Seen {
+            at: Instant::now(),
+            label: now(),
+            boot: String::new(),
+            seq: 0,
+            statuses: BTreeMap::new(),
+        };
         let seen = nodes.entry(node.clone()).or_insert_with(fresh);
         (seen.at, seen.label) = (Instant::now(), now());
         was
@@ -60,7 +67,10 @@ impl Live {
             return false;
         }
         (seen.boot, seen.seq) = (report.boot.clone(), report.seq);
-        let statuses = report.tasks.iter().map(|task| ((task.tenant.clone(), task.id.clone()), task.status.clone()));
+        let statuses = report
+            .tasks
+            .iter()
+            .map(|task| ((task.tenant.clone(), task.id.clone()), task.status.clone()));
         seen.statuses = statuses.collect();
         true
     }
@@ -75,7 +85,10 @@ impl Live {
     }
 
     /// How each of `nodes` is.
-    pub fn conditions<'a>(&self, nodes: impl Iterator<Item = &'a NodeId>) -> BTreeMap<NodeId, NodeCondition> {
+    pub fn conditions<'a>(
+        &self,
+        nodes: impl Iterator<Item = &'a NodeId>,
+    ) -> BTreeMap<NodeId, NodeCondition> {
         nodes.map(|node| (node.clone(), self.node(node).condition)).collect()
     }
 
@@ -86,11 +99,16 @@ impl Live {
 
     fn node_at(&self, node: &NodeId, now: Instant) -> NodeStatus {
         match self.nodes.read().get(node) {
-            Some(seen) => NodeStatus { condition: condition(now.duration_since(seen.at)), last_seen: seen.label },
+            Some(seen) => NodeStatus {
+                condition: condition(now.duration_since(seen.at)),
+                last_seen: seen.label,
+            },
             None if now.duration_since(self.started) < GRACE => {
                 NodeStatus { condition: NodeCondition::Suspect, last_seen: self.started_at }
             }
-            None => NodeStatus { condition: NodeCondition::Disconnected, last_seen: self.started_at },
+            None => {
+                NodeStatus { condition: NodeCondition::Disconnected, last_seen: self.started_at }
+            }
         }
     }
 }
@@ -119,17 +137,27 @@ mod tests {
             (9, NodeCondition::Suspect),
             (10, NodeCondition::Disconnected),
         ] {
-            assert_eq!(live.node_at(&node, heard + Duration::from_secs(after)).condition, want, "{after} s");
+            assert_eq!(
+                live.node_at(&node, heard + Duration::from_secs(after)).condition,
+                want,
+                "{after} s"
+            );
         }
     }
 
     #[test]
     fn after_a_restart_every_node_has_half_a_minute_to_speak() {
         let (live, node) = (Live::new(), "n1".parse().unwrap());
-        for (after, want) in
-            [(0, NodeCondition::Suspect), (29, NodeCondition::Suspect), (30, NodeCondition::Disconnected)]
-        {
-            assert_eq!(live.node_at(&node, live.started + Duration::from_secs(after)).condition, want, "{after} s");
+        for (after, want) in [
+            (0, NodeCondition::Suspect),
+            (29, NodeCondition::Suspect),
+            (30, NodeCondition::Disconnected),
+        ] {
+            assert_eq!(
+                live.node_at(&node, live.started + Duration::from_secs(after)).condition,
+                want,
+                "{after} s"
+            );
         }
     }
 }

@@ -3,7 +3,9 @@ use std::{
     sync::Arc,
 };
 
-use spec::{ClusterName, NodeId, SecretName, ServiceName, TaskDefinitionId, TaskId, Tenant, VolumeName};
+use spec::{
+    ClusterName, NodeId, SecretName, ServiceName, TaskDefinitionId, TaskId, Tenant, VolumeName,
+};
 use store::{Event, Kv, Ranged, Rev};
 
 use crate::{
@@ -15,8 +17,9 @@ use crate::{
 pub(crate) type ServiceKey = (Tenant, ClusterName, ServiceName);
 pub(crate) type TaskKey = (Tenant, TaskId);
 
-/// Everything that planning and routing need, in memory, as of one revision of the store. It follows a watch, so it may
-/// be behind; whatever is decided from it is written with a compare that fails when it was.
+/// Everything that planning and routing need, in memory, as of one revision of the store. It
+/// follows a watch, so it may be behind; whatever is decided from it is written with a compare that
+/// fails when it was.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     pub rev: Rev,
@@ -83,7 +86,10 @@ impl Model {
             Kind::Service(tenant) => {
                 let kept = Kept::<ServiceRecord>::of(kv)?;
                 let service = &kept.value.service;
-                self.services.insert((tenant, service.cluster.clone(), service.name.clone()), Arc::new(kept));
+                self.services.insert(
+                    (tenant, service.cluster.clone(), service.name.clone()),
+                    Arc::new(kept),
+                );
             }
             Kind::Task(tenant) => self.put_task(tenant, Kept::of(kv)?),
             Kind::Volume(tenant) => {
@@ -136,12 +142,16 @@ impl Model {
             Kind::Task(tenant) => {
                 let record = Kept::<TaskRecord>::of(kv)?.value;
                 let key = (tenant, record.id().clone());
-                if let Some(on_node) = record.task.spec.node.as_ref().and_then(|node| self.by_node.get_mut(node)) {
+                if let Some(on_node) =
+                    record.task.spec.node.as_ref().and_then(|node| self.by_node.get_mut(node))
+                {
                     on_node.remove(&key);
                 }
                 self.tasks.remove(&key);
             }
-            Kind::Volume(tenant) => drop(self.volumes.remove(&(tenant, Kept::<Volume>::of(kv)?.value.name))),
+            Kind::Volume(tenant) => {
+                drop(self.volumes.remove(&(tenant, Kept::<Volume>::of(kv)?.value.name)))
+            }
             Kind::Secret(tenant) => {
                 self.secrets.remove(&(tenant, Kept::<SecretRecord>::of(kv)?.value.secret.name));
             }

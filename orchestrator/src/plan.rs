@@ -1,4 +1,5 @@
-//! Decides, and does nothing: what is wanted and what is seen go in, the steps between them come out.
+//! Decides, and does nothing: what is wanted and what is seen go in, the steps between them come
+//! out.
 
 mod room; // what nodes have left, and which one is best
 mod copies; // the copies of one service
@@ -13,7 +14,8 @@ use std::{
 };
 
 use spec::{
-    ClusterName, NodeCondition, NodeId, SecretName, TaskDefinitionId, TaskPhase, Tenant, Timestamp, VolumeName,
+    ClusterName, NodeCondition, NodeId, SecretName, TaskDefinitionId, TaskPhase, Tenant, Timestamp,
+    VolumeName,
 };
 use store::Rev;
 
@@ -48,7 +50,8 @@ pub(crate) struct Observed<'a> {
     pub volumes: &'a BTreeMap<(Tenant, VolumeName), Volume>,
 }
 
-/// Every step that moves what is there towards what was asked for. Each is harmless when it comes too late.
+/// Every step that moves what is there towards what was asked for. Each is harmless when it comes
+/// too late.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub steps: Vec<Step>,
@@ -93,7 +96,9 @@ impl<'a> Observed<'a> {
     /// Whether the task has a node that is there and not disconnected.
     fn is_in_touch(&self, task: &TaskRecord) -> bool {
         let node = task.task.spec.node.as_ref();
-        node.is_some_and(|node| self.nodes.contains_key(node) && self.condition(node) != NodeCondition::Disconnected)
+        node.is_some_and(|node| {
+            self.nodes.contains_key(node) && self.condition(node) != NodeCondition::Disconnected
+        })
     }
 }
 
@@ -113,7 +118,10 @@ pub(crate) fn plan(desired: &Desired<'_>, observed: &Observed<'_>, now: Timestam
         let spec = &task.value.task.spec;
         match &spec.service {
             Some(service) => {
-                copies.entry((key.0.clone(), spec.cluster.clone(), service.clone())).or_default().push(task);
+                copies
+                    .entry((key.0.clone(), spec.cluster.clone(), service.clone()))
+                    .or_default()
+                    .push(task);
             }
             None => draft.place_alone(task),
         }
@@ -158,12 +166,18 @@ impl<'a> Draft<'a> {
         let next = match &record.task.spec.node {
             None if record.task.spec.stop => end("it was stopped before it was placed"),
             None => return,
-            Some(node) if !self.observed.nodes.contains_key(node) => end(&format!("its node `{node}` was removed")),
+            Some(node) if !self.observed.nodes.contains_key(node) => {
+                end(&format!("its node `{node}` was removed"))
+            }
             Some(node)
                 if self.observed.condition(node) == NodeCondition::Disconnected
                     && record.task.status.phase != TaskPhase::Unknown =>
             {
-                record.at(TaskPhase::Unknown, Some(format!("its node `{node}` is disconnected")), self.now)
+                record.at(
+                    TaskPhase::Unknown,
+                    Some(format!("its node `{node}` is disconnected")),
+                    self.now,
+                )
             }
             Some(_) => return,
         };
@@ -181,7 +195,14 @@ impl<'a> Draft<'a> {
             self.check_secrets(&record.tenant, definition)?;
             let launch_type = record.task.spec.launch_type;
             let (tenant, task) = (&record.tenant, record.id());
-            self.place(&Need { tenant, task, definition, launch_type, service: None, avoid: Vec::new() })
+            self.place(&Need {
+                tenant,
+                task,
+                definition,
+                launch_type,
+                service: None,
+                avoid: Vec::new(),
+            })
         });
         match placed {
             Ok((node, volumes)) => {
@@ -196,21 +217,32 @@ impl<'a> Draft<'a> {
     fn definition_of(&self, record: &TaskRecord) -> Result<&'a DefinitionRecord, String> {
         let id = &record.task.spec.task_definition;
         let found = self.desired.definitions.get(&(record.tenant.clone(), id.clone()));
-        found.map(|definition| &**definition).ok_or_else(|| format!("there is no task definition `{id}`"))
+        found
+            .map(|definition| &**definition)
+            .ok_or_else(|| format!("there is no task definition `{id}`"))
     }
 
     /// Nobody is started without what its role promises: it waits until somebody makes it.
     fn check_secrets(&self, tenant: &Tenant, definition: &DefinitionRecord) -> Result<(), String> {
         let names = definition.definition.secrets();
-        match names.into_iter().find(|name| !self.desired.secrets.contains(&(tenant.clone(), name.clone()))) {
-            Some(name) => Err(format!("there is no secret `{name}`, which its role grants: {}", to_make(&name))),
+        match names
+            .into_iter()
+            .find(|name| !self.desired.secrets.contains(&(tenant.clone(), name.clone())))
+        {
+            Some(name) => Err(format!(
+                "there is no secret `{name}`, which its role grants: {}",
+                to_make(&name)
+            )),
             None => Ok(()),
         }
     }
 
-    /// A node for `need`, whose room is taken from now on, and the volumes that start to exist there.
+    /// A node for `need`, whose room is taken from now on, and the volumes that start to exist
+    /// there.
     fn place(&mut self, need: &Need<'_>) -> Result<(NodeId, Vec<Volume>), String> {
-        let claims = || need.definition.mounted().into_iter().map(|name| (need.tenant.clone(), name.clone()));
+        let claims = || {
+            need.definition.mounted().into_iter().map(|name| (need.tenant.clone(), name.clone()))
+        };
         let pinned: BTreeSet<&NodeId> =
             claims().filter_map(|key| self.volumes.get(&key)).map(|volume| &volume.node).collect();
         let pinned = match pinned.len() {
@@ -223,7 +255,9 @@ impl<'a> Draft<'a> {
             .filter(|key| !self.volumes.contains_key(key))
             .map(|(_, name)| Volume { name, node: node.clone(), created: self.now })
             .collect();
-        self.volumes.extend(new.iter().map(|volume| ((need.tenant.clone(), volume.name.clone()), volume.clone())));
+        self.volumes.extend(
+            new.iter().map(|volume| ((need.tenant.clone(), volume.name.clone()), volume.clone())),
+        );
         Ok((node, new))
     }
 
@@ -231,7 +265,9 @@ impl<'a> Draft<'a> {
     fn stop(&mut self, task: &Kept<TaskRecord>, reason: &str) {
         let decided = self.changed.get(&key_of(&task.value)).copied();
         match decided.and_then(|at| self.plan.steps.get_mut(at)) {
-            Some(Step::Change { task: next, .. }) if next.is_wanted() => **next = next.stopped_for(reason, self.now),
+            Some(Step::Change { task: next, .. }) if next.is_wanted() => {
+                **next = next.stopped_for(reason, self.now)
+            }
             Some(_) => {}
             None => self.change(task, task.value.stopped_for(reason, self.now), Vec::new()),
         }
@@ -241,11 +277,15 @@ impl<'a> Draft<'a> {
     fn change(&mut self, task: &Kept<TaskRecord>, next: TaskRecord, volumes: Vec<Volume>) {
         let Entry::Vacant(decision) = self.changed.entry(key_of(&next)) else { return };
         decision.insert(self.plan.steps.len());
-        self.plan.steps.push(Step::Change { task: Box::new(next), based_on: task.mod_rev, volumes });
+        self.plan.steps.push(Step::Change {
+            task: Box::new(next),
+            based_on: task.mod_rev,
+            volumes,
+        });
     }
 
-    /// Ended tasks that nobody needs to see any more. The newest of each copy stays while its service does: it says how
-    /// often that copy was started.
+    /// Ended tasks that nobody needs to see any more. The newest of each copy stays while its
+    /// service does: it says how often that copy was started.
     fn forget_old(&mut self) {
         let mut newest: BTreeMap<(ServiceKey, u32), u32> = BTreeMap::new();
         for (key, task) in self.observed.tasks {
@@ -267,10 +307,12 @@ impl<'a> Draft<'a> {
                 }
                 _ => false,
             };
-            let homeless = !self.desired.clusters.contains(&(key.0.clone(), record.task.spec.cluster.clone()));
+            let homeless =
+                !self.desired.clusters.contains(&(key.0.clone(), record.task.spec.cluster.clone()));
             let count = shown.entry(&key.0).or_default();
             *count += 1;
-            let old = record.ended.is_some_and(|ended| self.now.since(ended) > SHOWN_FOR) || *count > SHOWN_MAX;
+            let old = record.ended.is_some_and(|ended| self.now.since(ended) > SHOWN_FOR)
+                || *count > SHOWN_MAX;
             if homeless || (old && !last_of_copy) {
                 self.plan.steps.push(Step::Forget { key: key.clone(), based_on: task.mod_rev });
             }

@@ -35,7 +35,8 @@ pub(crate) enum Principal {
 }
 
 impl App {
-    /// Who asks. A certificate that is not the node's any more, and a token that nobody minted, are nobody.
+    /// Who asks. A certificate that is not the node's any more, and a token that nobody minted, are
+    /// nobody.
     pub async fn principal(&self, peer: &Peer, headers: &HeaderMap) -> Result<Principal, Refusal> {
         match peer {
             Peer::Socket => Ok(Principal::Operator(self.tenant.clone())),
@@ -60,7 +61,8 @@ impl App {
             return Ok(Principal::Nobody);
         };
         let node = self.get::<NodeRecord>(keys::node(&id.value)).await?;
-        let good = node.is_some_and(|node| node.value.certificates.iter().any(|known| known == fingerprint));
+        let good = node
+            .is_some_and(|node| node.value.certificates.iter().any(|known| known == fingerprint));
         Ok(match good {
             true => Principal::Node { id: id.value, certificate: fingerprint.to_owned() },
             false => Principal::Nobody,
@@ -73,21 +75,29 @@ impl App {
     }
 }
 
-/// The one place that says who may do what. What it lets through then sees only the keys of its own tenant or node.
+/// The one place that says who may do what. What it lets through then sees only the keys of its own
+/// tenant or node.
 pub(crate) fn authorize(principal: &Principal, access: Access) -> Result<(), Refusal> {
     match (access, principal) {
         (Access::Anyone, _)
         | (Access::Tenant, Principal::Tenant(_) | Principal::Operator(_))
         | (Access::Operator, Principal::Operator(_))
         | (Access::Node, Principal::Node { .. }) => Ok(()),
-        (Access::Tenant | Access::Operator | Access::Node, Principal::Nobody) => Err(Refusal::unauthenticated()),
+        (Access::Tenant | Access::Operator | Access::Node, Principal::Nobody) => {
+            Err(Refusal::unauthenticated())
+        }
         (Access::Tenant, Principal::Node { .. })
         | (Access::Operator, Principal::Tenant(_) | Principal::Node { .. })
-        | (Access::Node, Principal::Tenant(_) | Principal::Operator(_)) => Err(Refusal::forbidden()),
+        | (Access::Node, Principal::Tenant(_) | Principal::Operator(_)) => {
+            Err(Refusal::forbidden())
+        }
     }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim()).filter(|token| (1..=512).contains(&token.len()))
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then_some(token.trim())
+        .filter(|token| (1..=512).contains(&token.len()))
 }

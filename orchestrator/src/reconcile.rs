@@ -29,8 +29,8 @@ const SWEEP: Duration = Duration::from_secs(600);
 /// Keys that one transaction deletes: what the store takes.
 const SWEPT_AT_ONCE: usize = 100;
 
-/// Follows the store, and moves what is there towards what was asked for, until the store writes no more. Every pass
-/// looks at everything, so an event that got lost costs a second at most.
+/// Follows the store, and moves what is there towards what was asked for, until the store writes no
+/// more. Every pass looks at everything, so an event that got lost costs a second at most.
 pub(crate) async fn reconcile(app: Arc<App>) -> store::Error {
     loop {
         match follow(&app).await {
@@ -38,7 +38,9 @@ pub(crate) async fn reconcile(app: Arc<App>) -> store::Error {
             Err(refusal) if matches!(refusal.cause.as_deref(), Some(store::Error::Broken)) => {
                 return store::Error::Broken;
             }
-            Err(refusal) => tracing::error!(fault = %refusal.fault, cause = ?refusal.cause, "cannot reconcile"),
+            Err(refusal) => {
+                tracing::error!(fault = %refusal.fault, cause = ?refusal.cause, "cannot reconcile")
+            }
         }
         tokio::time::sleep(TICK).await;
     }
@@ -77,8 +79,8 @@ fn catch_up(app: &App, watch: &mut Watch) {
     }
 }
 
-/// Plans and writes until there is nothing left to do now. The bound is for a plan that does not settle: then the next
-/// tick goes on, and nobody else starves.
+/// Plans and writes until there is nothing left to do now. The bound is for a plan that does not
+/// settle: then the next tick goes on, and nobody else starves.
 async fn pass(app: &App, watch: &mut Watch) -> Result<(), Refusal> {
     const PASSES_MAX: usize = 4;
     for _ in 0..PASSES_MAX {
@@ -103,7 +105,8 @@ async fn pass(app: &App, watch: &mut Watch) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// One step, in one transaction that comes to nothing when the step is stale or this control plane is not the newest.
+/// One step, in one transaction that comes to nothing when the step is stale or this control plane
+/// is not the newest.
 async fn write(app: &App, step: &Step) -> Result<(), Refusal> {
     let txn = Txn::new().when(app.epoch.fence());
     let with_volumes = |mut txn: Txn, tenant: &spec::Tenant, volumes: &[Volume]| {
@@ -116,7 +119,11 @@ async fn write(app: &App, step: &Step) -> Result<(), Refusal> {
     let txn = match step {
         Step::Start { task, volumes } => {
             let key = keys::task(&task.tenant, task.id());
-            with_volumes(txn.when(Compare::Absent(key.clone())).put(key, encode(task)), &task.tenant, volumes)
+            with_volumes(
+                txn.when(Compare::Absent(key.clone())).put(key, encode(task)),
+                &task.tenant,
+                volumes,
+            )
         }
         Step::Change { task, based_on, volumes } => {
             let key = keys::task(&task.tenant, task.id());
@@ -133,8 +140,8 @@ async fn write(app: &App, step: &Step) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Looks for what has expired, now and then, until `end`. In a task of its own: a day's answers to creates are tens of
-/// thousands of keys, and no plan waits for them.
+/// Looks for what has expired, now and then, until `end`. In a task of its own: a day's answers to
+/// creates are tens of thousands of keys, and no plan waits for them.
 pub(crate) async fn sweep(app: Arc<App>, end: CancellationToken) {
     let mut next = interval(SWEEP);
     while end.run_until_cancelled(next.tick()).await.is_some() {
@@ -144,19 +151,17 @@ pub(crate) async fn sweep(app: Arc<App>, end: CancellationToken) {
     }
 }
 
-/// Deletes what has expired: answers to creates, join tokens that nobody used, and how far the usage logs of removed
-/// nodes were read.
+/// Deletes what has expired: answers to creates, join tokens that nobody used, and how far the
+/// usage logs of removed nodes were read.
 async fn sweep_once(app: &App, now: Timestamp) -> Result<(), Refusal> {
     let answers: Vec<_> = app.model.read().idempotency.iter().cloned().collect();
     for group in answers.chunks(SWEPT_AT_ONCE) {
         let mut old = Vec::new();
         for key in group {
             let found = app.store.range(Query::key(&**key)).await?;
-            old.extend(
-                found
-                    .first()
-                    .and_then(|kv| expired(kv, |answer: &IdempotencyRecord| now.since(answer.at) > REMEMBERED_FOR)),
-            );
+            old.extend(found.first().and_then(|kv| {
+                expired(kv, |answer: &IdempotencyRecord| now.since(answer.at) > REMEMBERED_FOR)
+            }));
         }
         delete(app, old).await?;
         tokio::task::yield_now().await; // the store answers from memory: without this nobody else had a turn
@@ -167,15 +172,16 @@ async fn sweep_once(app: &App, now: Timestamp) -> Result<(), Refusal> {
     let cursors = app.store.range(Query::prefix(keys::CURSORS)).await?;
     let old: Vec<_> = {
         let model = app.model.read();
-        let left =
-            |cursor: &CursorRecord| !model.nodes.contains_key(&cursor.node) && now.since(cursor.at) > CURSOR_KEPT_FOR;
+        let left = |cursor: &CursorRecord| {
+            !model.nodes.contains_key(&cursor.node) && now.since(cursor.at) > CURSOR_KEPT_FOR
+        };
         cursors.kvs.iter().filter_map(|kv| expired(kv, left)).collect()
     };
     delete(app, old).await
 }
 
-/// The key of a record that is old, and its revision. One that cannot be read is nobody's to delete and keeps no other
-/// from going.
+/// The key of a record that is old, and its revision. One that cannot be read is nobody's to delete
+/// and keeps no other from going.
 fn expired<T: DeserializeOwned>(kv: &Kv, is_old: impl Fn(&T) -> bool) -> Option<(String, Rev)> {
     match Kept::<T>::of(kv) {
         Ok(kept) => is_old(&kept.value).then(|| (kv.key.to_string(), kv.mod_rev)),
@@ -186,7 +192,8 @@ fn expired<T: DeserializeOwned>(kv: &Kv, is_old: impl Fn(&T) -> bool) -> Option<
     }
 }
 
-/// Those that have not changed since. When one of a transaction has, the others wait for the next sweep.
+/// Those that have not changed since. When one of a transaction has, the others wait for the next
+/// sweep.
 async fn delete(app: &App, old: Vec<(String, Rev)>) -> Result<(), Refusal> {
     for group in old.chunks(SWEPT_AT_ONCE) {
         let mut txn = Txn::new();
@@ -213,7 +220,9 @@ mod tests {
         let (acme, begin) = ("acme".parse().unwrap(), Timestamp::from_millis(1_000_000_000_000));
         let (old, new) = (begin, Timestamp::from_millis(begin.millis() + 23 * 3_600_000));
         let now = Timestamp::from_millis(begin.millis() + 25 * 3_600_000);
-        let answer = |at| encode(&IdempotencyRecord { request: "r".into(), at, status: 201, answer: json!({}) });
+        let answer = |at| {
+            encode(&IdempotencyRecord { request: "r".into(), at, status: 201, answer: json!({}) })
+        };
         let cursor = |node: &str, days: u64| {
             let at = Timestamp::from_millis(now.millis() - days * 24 * 3_600_000);
             encode(&CursorRecord { seq: 7, node: node.parse().unwrap(), at })
@@ -234,20 +243,27 @@ mod tests {
             (keys::cursor("left"), cursor("gone", 29)),
         ];
         let gone = (0..250).map(|n| (keys::idempotency(&acme, &format!("old-{n}")), answer(old)));
-        let gone = gone.chain([(keys::join("old"), join(old)), (keys::cursor("old"), cursor("gone", 31))]);
+        let gone =
+            gone.chain([(keys::join("old"), join(old)), (keys::cursor("old"), cursor("gone", 31))]);
         for (key, value) in kept.iter().cloned().chain(gone) {
             store.txn(Txn::new().put(key, value)).await.unwrap();
         }
-        let (folder, listener) = (tempfile::tempdir().unwrap(), TcpListener::bind(("127.0.0.1", 0)).unwrap());
+        let (folder, listener) =
+            (tempfile::tempdir().unwrap(), TcpListener::bind(("127.0.0.1", 0)).unwrap());
         let app = App::start(config(folder.path(), listener), store.clone(), None).await.unwrap();
         let before = store.status().await.unwrap().rev;
         sweep_once(&app, now).await.unwrap();
         let found = store.range(Query::prefix("")).await.unwrap();
-        let mut left: Vec<_> = found.kvs.iter().map(|kv| (kv.key.to_string(), kv.value.clone())).collect();
+        let mut left: Vec<_> =
+            found.kvs.iter().map(|kv| (kv.key.to_string(), kv.value.clone())).collect();
         left.retain(|(key, _)| key != keys::EPOCH);
         kept.sort();
         left.sort();
         assert_eq!(left, kept);
-        assert_eq!(store.status().await.unwrap().rev - before, 3 + 1 + 1, "a hundred keys in one transaction");
+        assert_eq!(
+            store.status().await.unwrap().rev - before,
+            3 + 1 + 1,
+            "a hundred keys in one transaction"
+        );
     }
 }

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{
-    NodeId, NodeSpec, Service, Task, TaskDefinition, TaskDefinitionId, TaskId, TaskPhase, TaskStatus, Tenant,
-    Timestamp, VolumeName,
+    NodeId, NodeSpec, Service, Task, TaskDefinition, TaskDefinitionId, TaskId, TaskPhase,
+    TaskStatus, Tenant, Timestamp, VolumeName,
 };
 use store::Kv;
 
@@ -59,12 +59,17 @@ impl DefinitionRecord {
         self.definition.volumes.iter().map(|claim| &claim.name).chain(granted).collect()
     }
 
-    /// The named volumes that some container may write to: two tasks at once would write over each other.
+    /// The named volumes that some container may write to: two tasks at once would write over each
+    /// other.
     pub fn written(&self) -> impl Iterator<Item = &VolumeName> {
         let mounts = self.definition.containers.iter().flat_map(|container| &container.mounts);
         let mounted = mounts.filter(|mount| !mount.read_only).map(|mount| &mount.volume);
         let granted = self.definition.role.allow.iter().filter_map(|line| match line {
-            spec::Capability::Fs { volume: Some(volume), rights, .. } if rights.write || rights.delete => Some(volume),
+            spec::Capability::Fs { volume: Some(volume), rights, .. }
+                if rights.write || rights.delete =>
+            {
+                Some(volume)
+            }
             _ => None,
         });
         mounted.chain(granted)
@@ -166,11 +171,13 @@ pub(crate) struct NodeRecord {
     pub spec: NodeSpec,
     pub joined: Timestamp,
     pub drain: bool,
-    /// Fingerprints of the certificates that are good: the newest, and the one before for a renewal whose answer was lost.
+    /// Fingerprints of the certificates that are good: the newest, and the one before for a renewal
+    /// whose answer was lost.
     pub certificates: Vec<String>,
 }
 
-/// The label by which a node takes work of the pool. Only the control plane sets it, from the join token.
+/// The label by which a node takes work of the pool. Only the control plane sets it, from the join
+/// token.
 pub(crate) const POOL_LABEL: &str = "pool";
 
 impl NodeRecord {
@@ -222,7 +229,8 @@ pub(crate) struct CursorRecord {
 /// What a create answered, for whoever asks again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct IdempotencyRecord {
-    /// Of method, path and body, under a key of ours: whoever reads the store cannot try out what a body had in it.
+    /// Of method, path and body, under a key of ours: whoever reads the store cannot try out what a
+    /// body had in it.
     pub request: String,
     pub at: Timestamp,
     pub status: u16,

@@ -5,7 +5,8 @@ use http::Method;
 use spec::{
     Cluster, Node, Service, Task, TaskDefinition, UsageBatch,
     wire::{
-        DesiredSet, Fault, JoinRequest, JoinResponse, NodeReport, RenewRequest, RouteTable, TaskSecrets, UsageTaken,
+        DesiredSet, Fault, JoinRequest, JoinResponse, NodeReport, RenewRequest, RouteTable,
+        TaskSecrets, UsageTaken,
     },
 };
 use utoipa::{
@@ -17,7 +18,9 @@ use crate::{
     api::*,
     call::{Call, Reply},
     error::Refusal,
-    handle::{clusters, definitions, identity, ledger, nodes, secrets, services, system, tasks, wire},
+    handle::{
+        clusters, definitions, identity, ledger, nodes, secrets, services, system, tasks, wire,
+    },
 };
 
 /// Who may use a route.
@@ -33,8 +36,9 @@ pub(crate) enum Access {
     Node,
 }
 
-/// One thing that the API can do. The table of these is the API: the server, the authorisation, the OpenAPI document and
-/// the tests all read it, so nothing can be in one of them and not in the others.
+/// One thing that the API can do. The table of these is the API: the server, the authorisation, the
+/// OpenAPI document and the tests all read it, so nothing can be in one of them and not in the
+/// others.
 pub(crate) struct Route {
     pub method: Method,
     pub path: &'static str,
@@ -154,8 +158,12 @@ pub(crate) fn find(method: &Method, path: &str) -> Result<(&'static Route, Param
             let message = format!("`{path}` has no {method}");
             Err(Refusal::new(http::StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", message))
         }
-        false => Err(Refusal::new(http::StatusCode::NOT_FOUND, "no-route", "there is nothing at this path")
-            .hint("GET /v1/openapi.json lists every path")),
+        false => Err(Refusal::new(
+            http::StatusCode::NOT_FOUND,
+            "no-route",
+            "there is nothing at this path",
+        )
+        .hint("GET /v1/openapi.json lists every path")),
     }
 }
 
@@ -165,11 +173,13 @@ fn matched(pattern: &'static str, path: &str) -> Option<Params> {
     loop {
         match (wanted.next(), given.next()) {
             (None, None) => return Some(params),
-            (Some(want), Some(text)) => match want.strip_prefix('{').and_then(|want| want.strip_suffix('}')) {
-                Some(name) if !text.is_empty() => params.push((name, text.to_owned())),
-                None if want == text => {}
-                _ => return None,
-            },
+            (Some(want), Some(text)) => {
+                match want.strip_prefix('{').and_then(|want| want.strip_suffix('}')) {
+                    Some(name) if !text.is_empty() => params.push((name, text.to_owned())),
+                    None if want == text => {}
+                    _ => return None,
+                }
+            }
             _ => return None,
         }
     }
@@ -207,9 +217,11 @@ pub(crate) fn openapi() -> serde_json::Value {
             "responses": { "2XX": done, "default": { "description": "Refused", "content": content(fault.clone()) } },
         });
         if let Some(shape) = &route.body {
-            operation["requestBody"] = json!({ "required": true, "content": content(reference(shape)) });
+            operation["requestBody"] =
+                json!({ "required": true, "content": content(reference(shape)) });
         }
-        let named = route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let named =
+            route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
         let mut parameters: Vec<Value> = named
             .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
             .collect();
@@ -219,8 +231,11 @@ pub(crate) fn openapi() -> serde_json::Value {
             _ if route.path == "/v1/nodes/{node}" && route.method == Method::DELETE => &["force"],
             _ => &[],
         };
-        parameters
-            .extend(queried.iter().map(|name| json!({ "name": name, "in": "query", "schema": { "type": "string" } })));
+        parameters.extend(
+            queried
+                .iter()
+                .map(|name| json!({ "name": name, "in": "query", "schema": { "type": "string" } })),
+        );
         if route.method == Method::POST && route.access == Access::Tenant {
             parameters.push(
                 json!({ "name": "Idempotency-Key", "in": "header", "schema": { "type": "string", "maxLength": 64 } }),

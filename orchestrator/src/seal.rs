@@ -6,9 +6,10 @@ use ring::{
 use serde::{Deserialize, Serialize};
 use spec::{SecretName, SecretValue, Tenant};
 
-/// Closes the values of secrets before they come into the store, and opens them again. Whoever has the store and not
-/// `secret.key` has nothing; and what was sealed for one name of one tenant opens for no other, so records that somebody
-/// swapped in the store do not lead a secret to the wrong task.
+/// Closes the values of secrets before they come into the store, and opens them again. Whoever has
+/// the store and not `secret.key` has nothing; and what was sealed for one name of one tenant opens
+/// for no other, so records that somebody swapped in the store do not lead a secret to the wrong
+/// task.
 pub(crate) struct Seal(LessSafeKey);
 
 /// A value as it is stored.
@@ -21,11 +22,13 @@ pub(crate) struct Sealed {
 }
 
 impl Seal {
-    /// The key is made from the one in `secret.key`, and good for nothing else that is made from it.
+    /// The key is made from the one in `secret.key`, and good for nothing else that is made from
+    /// it.
     pub fn from(key: &[u8]) -> Self {
         let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"margay").extract(key);
         let label = [b"secrets at rest, version 1".as_slice()];
-        let key = root.expand(&label, &CHACHA20_POLY1305).expect("32 bytes are no more than HKDF gives");
+        let key =
+            root.expand(&label, &CHACHA20_POLY1305).expect("32 bytes are no more than HKDF gives");
         Self(LessSafeKey::new(UnboundKey::from(key)))
     }
 
@@ -34,12 +37,17 @@ impl Seal {
         getrandom::fill(&mut nonce).expect("the kernel gives random numbers");
         let mut bytes = value.expose().to_vec();
         self.0
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), whose(tenant, name), &mut bytes)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                whose(tenant, name),
+                &mut bytes,
+            )
             .expect("a secret is shorter than a cipher allows");
         Sealed { nonce: STANDARD.encode(nonce), value: STANDARD.encode(bytes) }
     }
 
-    /// Nothing when it was sealed with another key, for another name or tenant, or has changed since.
+    /// Nothing when it was sealed with another key, for another name or tenant, or has changed
+    /// since.
     pub fn open(&self, tenant: &Tenant, name: &SecretName, sealed: &Sealed) -> Option<SecretValue> {
         let nonce = STANDARD.decode(&sealed.nonce).ok()?;
         let nonce = Nonce::try_assume_unique_for_key(&nonce).ok()?;
@@ -62,7 +70,8 @@ mod tests {
     fn a_sealed_secret_opens_for_its_own_name_tenant_and_key_and_for_nothing_else() {
         let seal = Seal::from(b"one key");
         let (acme, other): (Tenant, Tenant) = ("acme".parse().unwrap(), "other".parse().unwrap());
-        let (key, twin): (SecretName, SecretName) = ("key".parse().unwrap(), "twin".parse().unwrap());
+        let (key, twin): (SecretName, SecretName) =
+            ("key".parse().unwrap(), "twin".parse().unwrap());
         let value = SecretValue::new(b"hunter2".to_vec()).unwrap();
         let sealed = seal.close(&acme, &key, &value);
         assert_eq!(seal.open(&acme, &key, &sealed), Some(value.clone()));
@@ -70,7 +79,10 @@ mod tests {
         assert_eq!(seal.open(&acme, &twin, &sealed), None);
         assert_eq!(Seal::from(b"another key").open(&acme, &key, &sealed), None);
         let again = seal.close(&acme, &key, &value);
-        assert!(again.nonce != sealed.nonce && again.value != sealed.value, "the same value does not show twice");
+        assert!(
+            again.nonce != sealed.nonce && again.value != sealed.value,
+            "the same value does not show twice"
+        );
         let mut bytes = STANDARD.decode(&sealed.value).unwrap();
         for at in 0..bytes.len() {
             bytes[at] ^= 1;

@@ -1,4 +1,5 @@
-//! Who may hold how many connections, and who asks registries when: so that nobody takes what others need.
+//! Who may hold how many connections, and who asks registries when: so that nobody takes what
+//! others need.
 
 use std::{
     collections::BTreeMap,
@@ -18,17 +19,21 @@ use crate::error::Refusal;
 
 /// Of the operator's own socket: people and scripts.
 const SOCKETS_MAX: usize = 256;
-/// TLS handshakes under way, and those from one address: each may take five seconds to come to nothing.
+/// TLS handshakes under way, and those from one address: each may take five seconds to come to
+/// nothing.
 const HANDSHAKES_MAX: usize = 512;
 const HANDSHAKES_OF_ONE_MAX: usize = 128;
-/// Without the certificate of a node: tenants' clients, nodes that join, and whoever else finds the port.
+/// Without the certificate of a node: tenants' clients, nodes that join, and whoever else finds the
+/// port.
 const STRANGERS_MAX: usize = 1024;
 const STRANGERS_OF_ONE_MAX: usize = 256;
-/// With one: each holds one for its long poll and one for its reports. One node, which a tenant may own, cannot take all.
+/// With one: each holds one for its long poll and one for its reports. One node, which a tenant may
+/// own, cannot take all.
 const NODES_MAX: usize = 4096;
 const NODES_OF_ONE_MAX: usize = 16;
 /// Descriptors for all of these, the store, the registry and the log.
-pub(crate) const DESCRIPTORS_MIN: u64 = (SOCKETS_MAX + HANDSHAKES_MAX + STRANGERS_MAX + NODES_MAX + 256) as u64;
+pub(crate) const DESCRIPTORS_MIN: u64 =
+    (SOCKETS_MAX + HANDSHAKES_MAX + STRANGERS_MAX + NODES_MAX + 256) as u64;
 
 /// Connections at one time, by who is at the other end.
 pub(crate) struct Seats {
@@ -63,7 +68,10 @@ impl Seats {
 
     /// For the next one through the socket, as soon as there is one.
     pub async fn socket(&self) -> Seat {
-        Seat { _permit: self.sockets.clone().acquire_owned().await.expect("it is never closed"), _counted: None }
+        Seat {
+            _permit: self.sockets.clone().acquire_owned().await.expect("it is never closed"),
+            _counted: None,
+        }
     }
 
     /// For the next handshake, as soon as there is one.
@@ -73,10 +81,14 @@ impl Seats {
 
     /// The same, now that it is known where it comes from; nothing when too many do.
     pub fn shake(&self, permit: OwnedSemaphorePermit, from: IpAddr) -> Option<Seat> {
-        Some(Seat { _permit: permit, _counted: Some(Box::new(self.shaking.enter(from, HANDSHAKES_OF_ONE_MAX)?)) })
+        Some(Seat {
+            _permit: permit,
+            _counted: Some(Box::new(self.shaking.enter(from, HANDSHAKES_OF_ONE_MAX)?)),
+        })
     }
 
-    /// After the handshake, by what it showed. Nobody waits: a client that is sent away comes again.
+    /// After the handshake, by what it showed. Nobody waits: a client that is sent away comes
+    /// again.
     pub fn sit(&self, node: Option<NodeId>, from: IpAddr) -> Option<Seat> {
         let (all, counted): (_, Box<dyn Send>) = match node {
             Some(node) => (&self.nodes, Box::new(self.known.enter(node, NODES_OF_ONE_MAX)?)),
@@ -122,8 +134,8 @@ impl<K: Ord> Drop for Counted<K> {
     }
 }
 
-/// Definitions whose images are being resolved at one time, of all tenants and of one: each holds a connection to a
-/// registry, which may be one that never answers.
+/// Definitions whose images are being resolved at one time, of all tenants and of one: each holds a
+/// connection to a registry, which may be one that never answers.
 const RESOLVING_MAX: usize = 16;
 const RESOLVING_OF_ONE_MAX: usize = 2;
 /// Whoever waits for longer is told to come again.
@@ -144,23 +156,35 @@ pub(crate) struct Turn<'a> {
 
 impl Turns {
     pub fn new() -> Self {
-        Self { all: Semaphore::new(RESOLVING_MAX), tenants: Mutex::default(), wait_max: RESOLVING_WAIT_MAX }
+        Self {
+            all: Semaphore::new(RESOLVING_MAX),
+            tenants: Mutex::default(),
+            wait_max: RESOLVING_WAIT_MAX,
+        }
     }
 
-    /// A turn for `tenant`, which waits for its own first: so it takes none from others while it does.
+    /// A turn for `tenant`, which waits for its own first: so it takes none from others while it
+    /// does.
     pub async fn take(&self, tenant: &Tenant) -> Result<Turn<'_>, Refusal> {
         let own = {
             let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
             tenants.retain(|_, turns| Arc::strong_count(turns) > 1); // nobody of these asks or waits
-            tenants.entry(tenant.clone()).or_insert_with(|| Arc::new(Semaphore::new(RESOLVING_OF_ONE_MAX))).clone()
+            tenants
+                .entry(tenant.clone())
+                .or_insert_with(|| Arc::new(Semaphore::new(RESOLVING_OF_ONE_MAX)))
+                .clone()
         };
         let own = timeout(self.wait_max, own.acquire_owned()).await.map_err(|_| {
-            let message = format!("tenant `{tenant}` registers {RESOLVING_OF_ONE_MAX} task definitions already");
-            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "busy", message).hint("send it again when one of them is done")
+            let message = format!(
+                "tenant `{tenant}` registers {RESOLVING_OF_ONE_MAX} task definitions already"
+            );
+            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "busy", message)
+                .hint("send it again when one of them is done")
         })?;
         let all = timeout(self.wait_max, self.all.acquire()).await.map_err(|_| {
             let message = format!("{RESOLVING_MAX} task definitions are being registered already");
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message).hint("send it again in a few seconds")
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+                .hint("send it again in a few seconds")
         })?;
         Ok(Turn { _own: own.expect("it is never closed"), _all: all.expect("it is never closed") })
     }
@@ -176,12 +200,14 @@ mod tests {
         let address = |n: usize| IpAddr::from([10, 0, (n >> 8) as u8, n as u8]);
         let node = |n: usize| Some(format!("n{n}").parse::<NodeId>().unwrap());
         // One address, and then every address: strangers end where theirs end.
-        let mut strangers: Vec<Seat> = (0..10_000).map_while(|_| seats.sit(None, address(0))).collect();
+        let mut strangers: Vec<Seat> =
+            (0..10_000).map_while(|_| seats.sit(None, address(0))).collect();
         assert_eq!(strangers.len(), STRANGERS_OF_ONE_MAX);
         strangers.extend((1..10_000).map_while(|n| seats.sit(None, address(n))));
         assert_eq!(strangers.len(), STRANGERS_MAX);
         // One node, and then every node.
-        let mut nodes: Vec<Seat> = (0..10_000).map_while(|_| seats.sit(node(0), address(0))).collect();
+        let mut nodes: Vec<Seat> =
+            (0..10_000).map_while(|_| seats.sit(node(0), address(0))).collect();
         assert_eq!(nodes.len(), NODES_OF_ONE_MAX);
         nodes.extend((1..10_000).map_while(|n| seats.sit(node(n), address(0))));
         assert_eq!(nodes.len(), NODES_MAX);
@@ -202,14 +228,17 @@ mod tests {
         // Who leaves makes room.
         drop((strangers, nodes, shaking));
         assert!(seats.sit(None, address(0)).is_some() && seats.sit(node(0), address(0)).is_some());
-        assert!(seats.strange.0.lock().unwrap().is_empty() && seats.known.0.lock().unwrap().is_empty());
+        assert!(
+            seats.strange.0.lock().unwrap().is_empty() && seats.known.0.lock().unwrap().is_empty()
+        );
     }
 
     #[tokio::test]
     async fn one_tenant_leaves_registries_to_others() {
         let turns = Turns { wait_max: Duration::from_millis(10), ..Turns::new() };
         let tenant = |name: &str| name.parse::<Tenant>().unwrap();
-        let (first, _second) = (turns.take(&tenant("ann")).await.unwrap(), turns.take(&tenant("ann")).await.unwrap());
+        let (first, _second) =
+            (turns.take(&tenant("ann")).await.unwrap(), turns.take(&tenant("ann")).await.unwrap());
         let refused = turns.take(&tenant("ann")).await.err().unwrap();
         assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
         assert_eq!(refused.fault.message, "tenant `ann` registers 2 task definitions already");
@@ -224,6 +253,9 @@ mod tests {
         drop(turns.take(&tenant("ann")).await.unwrap());
         drop(others);
         drop(turns.take(&tenant("bob")).await.unwrap());
-        assert_eq!(turns.tenants.lock().unwrap().keys().map(Tenant::as_str).collect::<Vec<_>>(), ["ann", "bob"]);
+        assert_eq!(
+            turns.tenants.lock().unwrap().keys().map(Tenant::as_str).collect::<Vec<_>>(),
+            ["ann", "bob"]
+        );
     }
 }

@@ -14,7 +14,8 @@ pub(crate) fn random_suffix() -> String {
     random_hex()[..8].to_owned()
 }
 
-/// How a secret is kept: whoever reads the store cannot use it. It has 256 random bits, so a plain hash is enough.
+/// How a secret is kept: whoever reads the store cannot use it. It has 256 random bits, so a plain
+/// hash is enough.
 pub(crate) fn hashed(secret: &str) -> String {
     hex(digest::digest(&digest::SHA256, secret.as_bytes()).as_ref())
 }
@@ -24,7 +25,8 @@ pub(crate) fn fingerprint(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
-/// A secret that only we can make, and make again: so a repeated create has the same answer, and the store has neither.
+/// A secret that only we can make, and make again: so a repeated create has the same answer, and
+/// the store has neither.
 pub(crate) fn derived(key: &hmac::Key, name: impl AsRef<[u8]>) -> String {
     hex(hmac::sign(key, name.as_ref()).as_ref())
 }

@@ -56,17 +56,19 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Is the control plane until `shutdown`: opens its store, listens, and reconciles.
 ///
-/// Before it listens it writes `credential.json` (0600) into its folder: the operator's way in over TCP.
+/// Before it listens it writes `credential.json` (0600) into its folder: the operator's way in over
+/// TCP.
 ///
 /// # Errors
-/// When the store, a key or a listener cannot be had; and when the store stops writing after a failure of the disk: then
-/// only a new start can find out what is on it.
+/// When the store, a key or a listener cannot be had; and when the store stops writing after a
+/// failure of the disk: then only a new start can find out what is on it.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     files::private_folder(&config.data_dir)?;
     let path = config.data_dir.join("store.db");
-    let store = tokio::task::spawn_blocking(move || SqliteStore::open(&path))
-        .await
-        .map_err(|join| Error::Io { path: config.data_dir.clone(), source: std::io::Error::other(join) })??;
+    let store =
+        tokio::task::spawn_blocking(move || SqliteStore::open(&path)).await.map_err(|join| {
+            Error::Io { path: config.data_dir.clone(), source: std::io::Error::other(join) }
+        })??;
     let listener = config.listener.as_ref().map(|listener| listener.try_clone());
     let at = |source| Error::Io { path: config.data_dir.clone(), source };
     let listener = listener.transpose().map_err(at)?;
@@ -92,7 +94,8 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     result
 }
 
-/// Where a limit of 1024 descriptors is the custom, strangers would use them up long before their seats.
+/// Where a limit of 1024 descriptors is the custom, strangers would use them up long before their
+/// seats.
 fn have_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     let enough = |have: Option<u64>| have.is_none_or(|have| have >= DESCRIPTORS_MIN);
@@ -133,9 +136,12 @@ impl App {
         let Config { data_dir, advertise, tenant, domain, registry, resolver, .. } = config;
         files::private_folder(&data_dir)?;
         let ca = Ca::open(&data_dir, now())?;
-        let key = files::private_file(&data_dir.join("secret.key"), || Ok(secret::random_hex().into_bytes()))?;
+        let key = files::private_file(&data_dir.join("secret.key"), || {
+            Ok(secret::random_hex().into_bytes())
+        })?;
         let epoch = Epoch::begin(&*store).await?;
-        // Before anybody can ask: whoever was told that nothing should run would stop everything that does.
+        // Before anybody can ask: whoever was told that nothing should run would stop everything
+        // that does.
         let model = Model::of(&store.range(Query::prefix("")).await?);
         let app = Self {
             epoch,
@@ -160,13 +166,16 @@ impl App {
         Ok(app)
     }
 
-    /// The operator's credential. It is the same at each start, because we can make its token again.
+    /// The operator's credential. It is the same at each start, because we can make its token
+    /// again.
     async fn mint(&self, folder: &Path) -> Result<(), Error> {
         let Some(address) = self.address.clone() else { return Ok(()) };
         let token = secret::derived(&self.key, "credential of the operator");
         let key = keys::credential(&secret::hashed(&token));
         let record = CredentialRecord { tenant: self.tenant.clone(), created: now() };
-        self.store.txn(Txn::new().when(Compare::Absent(key.clone())).put(key, encode(&record))).await?;
+        self.store
+            .txn(Txn::new().when(Compare::Absent(key.clone())).put(key, encode(&record)))
+            .await?;
         let ca_fingerprint = self.ca.fingerprint.clone();
         let credential = Credential { address, ca_fingerprint, tenant: self.tenant.clone(), token };
         let text = serde_json::to_vec_pretty(&credential).expect("it has string keys");
@@ -179,7 +188,11 @@ impl App {
     }
 
     /// From a request to its answer. Every request passes here, and so through [`authorize`].
-    async fn answer(self: Arc<Self>, peer: Peer, request: Request<Incoming>) -> Result<Reply, Refusal> {
+    async fn answer(
+        self: Arc<Self>,
+        peer: Peer,
+        request: Request<Incoming>,
+    ) -> Result<Reply, Refusal> {
         let (parts, body) = request.into_parts();
         let (route, params) = routes::find(&parts.method, parts.uri.path())?;
         let principal = self.principal(&peer, &parts.headers).await?;
@@ -205,7 +218,12 @@ struct Server {
 
 impl Server {
     fn new(app: Arc<App>) -> Self {
-        Self { app, seats: Arc::new(Seats::new()), tasks: TaskTracker::new(), end: CancellationToken::new() }
+        Self {
+            app,
+            seats: Arc::new(Seats::new()),
+            tasks: TaskTracker::new(),
+            end: CancellationToken::new(),
+        }
     }
 
     async fn accept_sockets(&self, listener: &UnixListener) -> Infallible {
@@ -220,7 +238,11 @@ impl Server {
         }
     }
 
-    async fn accept_tls(&self, listener: Option<&TcpListener>, acceptor: &TlsAcceptor) -> Infallible {
+    async fn accept_tls(
+        &self,
+        listener: Option<&TcpListener>,
+        acceptor: &TlsAcceptor,
+    ) -> Infallible {
         let Some(listener) = listener else { return std::future::pending().await };
         loop {
             let permit = self.seats.handshake().await;
@@ -239,9 +261,12 @@ impl Server {
         let (app, end, seats) = (self.app.clone(), self.end.clone(), self.seats.clone());
         self.tasks.spawn(async move {
             let _ = stream.set_nodelay(true);
-            let Ok(Ok(stream)) = timeout(HANDSHAKE_TIME_MAX, acceptor.accept(stream)).await else { return };
+            let Ok(Ok(stream)) = timeout(HANDSHAKE_TIME_MAX, acceptor.accept(stream)).await else {
+                return;
+            };
             let certificates = stream.get_ref().1.peer_certificates();
-            let certificate = certificates.and_then(<[_]>::first).map(|leaf| secret::fingerprint(leaf));
+            let certificate =
+                certificates.and_then(<[_]>::first).map(|leaf| secret::fingerprint(leaf));
             let peer = Peer::Tls { certificate };
             let Some(seat) = seats.sit(app.node_at(&peer).await, from) else {
                 tracing::debug!(%from, "sent away: it, or all of its kind, has enough connections");
@@ -317,7 +342,9 @@ fn written(line: &str, result: Result<Reply, Refusal>) -> Response<Full<Bytes>> 
         Err(refusal) => {
             let Refusal { status, fault, cause } = refusal;
             match cause {
-                Some(cause) => tracing::error!(request = line, code = %fault.code, ?cause, "refused"),
+                Some(cause) => {
+                    tracing::error!(request = line, code = %fault.code, ?cause, "refused")
+                }
                 None => tracing::info!(request = line, %status, code = %fault.code, "refused"),
             }
             (status, serde_json::to_value(&fault).expect("a fault has string keys"))
@@ -335,10 +362,14 @@ fn written(line: &str, result: Result<Reply, Refusal>) -> Response<Full<Bytes>> 
         _ => None,
     };
     if let Some(seconds) = wait {
-        response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static(seconds));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, header::HeaderValue::from_static(seconds));
     }
     if !body.is_null() {
-        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     }
     response
 }
@@ -355,7 +386,8 @@ mod tests {
             (StatusCode::CONFLICT, None),
         ] {
             let response = written("GET /", Err(Refusal::new(status, "code", "a sentence")));
-            let told = response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap());
+            let told =
+                response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap());
             assert_eq!(told, want, "{status}");
         }
     }

@@ -26,16 +26,25 @@ impl App {
             .tasks_on(&node.id)
             .filter_map(|kept| desired_task(&kept.value, model.definition_of(&kept.value)?))
             .collect();
-        let visible: BTreeSet<&Tenant> = tasks.iter().map(|task| &task.tenant).chain(&node.tenant).collect();
+        let visible: BTreeSet<&Tenant> =
+            tasks.iter().map(|task| &task.tenant).chain(&node.tenant).collect();
         let routes = self.route_table(&model, |tenant| node.in_pool() || visible.contains(tenant));
         let mut sets = self.sets.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = sets.get(&node.id);
-        if let Some(before) = before.filter(|before| before.tasks == tasks && before.routes == routes) {
+        if let Some(before) =
+            before.filter(|before| before.tasks == tasks && before.routes == routes)
+        {
             return before.clone();
         }
         // Routes change with what nodes say, too, and that has no revision in the store.
         let revision = before.map_or(model.rev, |before| model.rev.max(before.revision + 1));
-        let set = Arc::new(DesiredSet { version: wire::VERSION, epoch: self.epoch.number, revision, tasks, routes });
+        let set = Arc::new(DesiredSet {
+            version: wire::VERSION,
+            epoch: self.epoch.number,
+            revision,
+            tasks,
+            routes,
+        });
         sets.insert(node.id.clone(), set.clone());
         set
     }
@@ -50,11 +59,15 @@ impl App {
         self.sets.0.lock().unwrap_or_else(PoisonError::into_inner).remove(node);
     }
 
-    /// Who answers for which host name, of the tenants that `visible` lets through. A service without a running copy
-    /// has its name there and nobody behind it.
+    /// Who answers for which host name, of the tenants that `visible` lets through. A service
+    /// without a running copy has its name there and nobody behind it.
     pub fn route_table(&self, model: &Model, visible: impl Fn(&Tenant) -> bool) -> RouteTable {
-        let mut hosts: BTreeMap<ServiceKey, Vec<Backend>> =
-            model.services.keys().filter(|(tenant, ..)| visible(tenant)).map(|key| (key.clone(), Vec::new())).collect();
+        let mut hosts: BTreeMap<ServiceKey, Vec<Backend>> = model
+            .services
+            .keys()
+            .filter(|(tenant, ..)| visible(tenant))
+            .map(|key| (key.clone(), Vec::new()))
+            .collect();
         for (node, keys) in &model.by_node {
             if self.live.node(node).condition == NodeCondition::Disconnected {
                 continue;
@@ -66,7 +79,8 @@ impl App {
                 }
             }
         }
-        let hosts = hosts.into_iter().map(|(key, backends)| (self.host_name(&key), backends)).collect();
+        let hosts =
+            hosts.into_iter().map(|(key, backends)| (self.host_name(&key), backends)).collect();
         let ingresses = model
             .nodes
             .values()
@@ -76,8 +90,8 @@ impl App {
         RouteTable { version: wire::VERSION, hosts, ingresses }
     }
 
-    /// `SERVICE.CLUSTER.localhost` for the operator's services. Every other tenant has its own name in front of the
-    /// domain, so nobody can take a name from anybody.
+    /// `SERVICE.CLUSTER.localhost` for the operator's services. Every other tenant has its own name
+    /// in front of the domain, so nobody can take a name from anybody.
     pub fn host_name(&self, (tenant, cluster, service): &ServiceKey) -> String {
         match *tenant == self.tenant {
             true => format!("{service}.{cluster}.{}", self.domain),

@@ -16,7 +16,8 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{Error, ca::crypto, secret};
 
-/// The name by which every control plane is known to TLS, whatever its address is; the CA says which one it is.
+/// The name by which every control plane is known to TLS, whatever its address is; the CA says
+/// which one it is.
 pub(crate) const CONTROL_NAME: &str = "control.margay";
 
 /// The URI in the certificate of a node: who it is.
@@ -29,7 +30,8 @@ pub(crate) fn node_dns(node: &NodeId) -> String {
     format!("{node}.node.margay")
 }
 
-/// The server's side: our certificate with the CA behind it, and clients with a node's certificate or none at all.
+/// The server's side: our certificate with the CA behind it, and clients with a node's certificate
+/// or none at all.
 pub(crate) fn server(
     leaf: CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
@@ -52,7 +54,10 @@ pub(crate) fn server(
 }
 
 /// A TLS connection to the control plane whose CA has this fingerprint.
-pub(crate) async fn connect_pinned(ca_fingerprint: &str, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn connect_pinned(
+    ca_fingerprint: &str,
+    stream: TcpStream,
+) -> io::Result<TlsStream<TcpStream>> {
     let provider = Arc::new(default_provider());
     let pinned = PinnedCa { fingerprint: ca_fingerprint.to_owned(), provider: provider.clone() };
     let config = ClientConfig::builder_with_provider(provider)
@@ -65,7 +70,8 @@ pub(crate) async fn connect_pinned(ca_fingerprint: &str, stream: TcpStream) -> i
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }
 
-/// Trusts the one CA that has the right fingerprint, which the server sends along, and then checks as strictly as ever.
+/// Trusts the one CA that has the right fingerprint, which the server sends along, and then checks
+/// as strictly as ever.
 #[derive(Debug)]
 struct PinnedCa {
     fingerprint: String,
@@ -81,9 +87,13 @@ impl ServerCertVerifier for PinnedCa {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let ours = |certificate: &&CertificateDer<'_>| secret::fingerprint(certificate) == self.fingerprint;
+        let ours = |certificate: &&CertificateDer<'_>| {
+            secret::fingerprint(certificate) == self.fingerprint
+        };
         let ca = intermediates.iter().find(ours).ok_or_else(|| {
-            rustls::Error::General("this is another control plane: its CA has another fingerprint".to_owned())
+            rustls::Error::General(
+                "this is another control plane: its CA has another fingerprint".to_owned(),
+            )
         })?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;

@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 
 use image::WasmFacts;
 use serde::Serialize;
-use spec::{Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, Platform, RootFs, Timestamp, Want};
+use spec::{
+    Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, Platform, RootFs, Timestamp, Want,
+};
 
 use crate::{
     cache::{Cache, RACE_NS},
@@ -51,7 +53,11 @@ pub(crate) struct Assembled {
 
 impl Assembly<'_> {
     /// Writes `stage` as an image of tar layers.
-    pub(crate) fn image(&self, mut stage: Stage, spool: &mut Spool<'_>) -> Result<Assembled, Error> {
+    pub(crate) fn image(
+        &self,
+        mut stage: Stage,
+        spool: &mut Spool<'_>,
+    ) -> Result<Assembled, Error> {
         let found = program::find(&stage, spool, self.cache, self.now_ns)?;
         let platform = match &found {
             Some(found) => found.platform.clone(),
@@ -60,8 +66,10 @@ impl Assembly<'_> {
         if let Some(found) = &found {
             split_program(&mut stage.added, found);
         }
-        let mut layers: Vec<_> = stage.base.layers.iter().map(|layer| built(&layer.descriptor, true, "base")).collect();
-        let mut descriptors: Vec<_> = stage.base.layers.iter().map(|layer| plain(&layer.descriptor)).collect();
+        let mut layers: Vec<_> =
+            stage.base.layers.iter().map(|layer| built(&layer.descriptor, true, "base")).collect();
+        let mut descriptors: Vec<_> =
+            stage.base.layers.iter().map(|layer| plain(&layer.descriptor)).collect();
         let mut diff_ids: Vec<_> = stage.base.layers.iter().map(|layer| layer.diff_id).collect();
         for added in stage.added.iter().filter(|added| !added.items.0.is_empty()) {
             let (written, reused) = self.layer(&added.items, spool)?;
@@ -78,11 +86,21 @@ impl Assembly<'_> {
             config: Some(stage.config),
         };
         let labels = config.config.as_ref().and_then(|config| config.labels.as_ref());
-        let wants = labels.and_then(|labels| labels.get(image::WANTS_KEY)).map(|text| image::parse_wants(text));
+        let wants = labels
+            .and_then(|labels| labels.get(image::WANTS_KEY))
+            .map(|text| image::parse_wants(text));
         let wants = wants.transpose().map_err(Error::Program)?.unwrap_or_default();
-        let manifest = self.manifest(MediaType::OCI_CONFIG, &config, descriptors, BTreeMap::new())?;
+        let manifest =
+            self.manifest(MediaType::OCI_CONFIG, &config, descriptors, BTreeMap::new())?;
         let has_program = found.is_some();
-        Ok(Assembled { manifest, platform, layers, wants, facts: found.and_then(|found| found.facts), has_program })
+        Ok(Assembled {
+            manifest,
+            platform,
+            layers,
+            wants,
+            facts: found.and_then(|found| found.facts),
+            has_program,
+        })
     }
 
     /// Writes one program as a CNCF Wasm artifact: one layer that is the program.
@@ -104,13 +122,16 @@ impl Assembly<'_> {
             architecture: "wasm",
             os: if facts.component { "wasip2" } else { "wasip1" },
             layer_digests: [written.digest],
-            component: facts.component.then(|| Component { exports: &facts.exports, imports: &facts.imports }),
+            component: facts
+                .component
+                .then(|| Component { exports: &facts.exports, imports: &facts.imports }),
         };
         let mut annotations = BTreeMap::new();
         if !wants.is_empty() {
             annotations.insert(image::WANTS_KEY.to_owned(), wants_text(wants));
         }
-        let manifest = self.manifest(MediaType::WASM_CONFIG, &config, vec![layer.clone()], annotations)?;
+        let manifest =
+            self.manifest(MediaType::WASM_CONFIG, &config, vec![layer.clone()], annotations)?;
         Ok(Assembled {
             manifest,
             platform: program::wasm_platform(),
@@ -157,7 +178,11 @@ impl Assembly<'_> {
         self.document(MediaType::OCI_MANIFEST, &manifest)
     }
 
-    fn document(&self, media_type: &'static str, value: &impl Serialize) -> Result<Descriptor, Error> {
+    fn document(
+        &self,
+        media_type: &'static str,
+        value: &impl Serialize,
+    ) -> Result<Descriptor, Error> {
         let bytes = serde_json::to_vec(value).expect("our documents have string keys only");
         if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
             let why = format!(
@@ -175,7 +200,9 @@ impl Assembly<'_> {
             hasher.update(format!("{}\n", self.source_date).as_bytes());
             items.hash_into(hasher);
         });
-        self.cached(&key, items.newest_change_ns(), || write_layer(self.layout.blobs(), items, self.source_date, spool))
+        self.cached(&key, items.newest_change_ns(), || {
+            write_layer(self.layout.blobs(), items, self.source_date, spool)
+        })
     }
 
     fn raw_layer(&self, source: &Source, spool: &mut Spool<'_>) -> Result<(Written, bool), Error> {
@@ -208,7 +235,9 @@ impl Assembly<'_> {
     }
 
     fn created(&self) -> String {
-        Timestamp::from_millis(self.source_date.saturating_mul(1000)).to_string().replace(".000Z", "Z")
+        Timestamp::from_millis(self.source_date.saturating_mul(1000))
+            .to_string()
+            .replace(".000Z", "Z")
     }
 }
 
@@ -252,10 +281,12 @@ fn described(media_type: &'static str, digest: Digest, size: u64) -> Descriptor 
     Descriptor { digest, size, ..Descriptor::of(media_type, b"") }
 }
 
-/// Gives the program a layer of its own, so that the same files travel once under many versions of it, and the same
-/// program once under many sets of files.
+/// Gives the program a layer of its own, so that the same files travel once under many versions of
+/// it, and the same program once under many sets of files.
 fn split_program(added: &mut Vec<Added>, found: &Found) {
-    let Some(at) = added.iter().rposition(|added| added.items.0.contains_key(&found.path)) else { return };
+    let Some(at) = added.iter().rposition(|added| added.items.0.contains_key(&found.path)) else {
+        return;
+    };
     if added[at].items.files().count() < 2 {
         return;
     }

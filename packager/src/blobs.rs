@@ -9,13 +9,15 @@ use spec::{Algorithm, Descriptor, Digest, Hasher};
 
 use crate::error::{Error, io_error};
 
-/// The `blobs` folder of an OCI layout: bytes by digest. A blob is complete as soon as it is visible.
+/// The `blobs` folder of an OCI layout: bytes by digest. A blob is complete as soon as it is
+/// visible.
 #[derive(Debug, Clone)]
 pub(crate) struct Blobs {
     dir: PathBuf,
 }
 
-/// A blob on its way in: hashed while it is written, and visible only once [`BlobWriter::finish`] has returned.
+/// A blob on its way in: hashed while it is written, and visible only once [`BlobWriter::finish`]
+/// has returned.
 #[derive(Debug)]
 pub struct BlobWriter {
     blobs: Blobs,
@@ -94,8 +96,10 @@ impl Blobs {
     /// The bytes of `descriptor`, proven, at most `bytes_max`.
     pub(crate) fn read(&self, descriptor: &Descriptor, bytes_max: u64) -> Result<Vec<u8>, Error> {
         let file = self.open(&descriptor.digest)?;
-        image::read_verified(file, descriptor, bytes_max)
-            .map_err(|source| Error::Image { whose: "a stored blob cannot be used".to_owned(), source })
+        image::read_verified(file, descriptor, bytes_max).map_err(|source| Error::Image {
+            whose: "a stored blob cannot be used".to_owned(),
+            source,
+        })
     }
 
     pub(crate) fn writer(&self, algorithm: Algorithm) -> Result<BlobWriter, Error> {
@@ -104,8 +108,9 @@ impl Blobs {
         Ok(BlobWriter { blobs: self.clone(), file, temporary, hasher, size: 0 })
     }
 
-    /// A new file whose name nobody else has. Several containers may share this folder, each with processes of the same
-    /// numbers, so chance alone tells their files apart. What a killed process leaves is swept by `prune`.
+    /// A new file whose name nobody else has. Several containers may share this folder, each with
+    /// processes of the same numbers, so chance alone tells their files apart. What a killed
+    /// process leaves is swept by `prune`.
     fn temporary(&self) -> Result<(File, Temporary), Error> {
         let folder = self.temporary_folder();
         fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
@@ -117,12 +122,14 @@ impl Blobs {
         Ok((file.map_err(io_error("create", &path))?, Temporary(path)))
     }
 
-    /// Writes `path`, which is in this layout, so that a reader sees the old bytes or the new ones, and a power cut leaves
-    /// one of the two. The caller keeps `prune` away.
+    /// Writes `path`, which is in this layout, so that a reader sees the old bytes or the new ones,
+    /// and a power cut leaves one of the two. The caller keeps `prune` away.
     pub(crate) fn replace_file(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
         let (mut file, temporary) = self.temporary()?;
-        let written =
-            file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary.0, path));
+        let written = file
+            .write_all(bytes)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&temporary.0, path));
         written.map_err(io_error("write", path))?;
         sync_folder(path.parent().unwrap_or(Path::new(".")))
     }
@@ -156,8 +163,12 @@ impl BlobWriter {
     pub fn finish_as(mut self, expected: &Digest) -> Result<(Digest, u64), Error> {
         let found = self.take_digest();
         if found != *expected {
-            let source = image::Error::WrongDigest { what: "a blob".to_owned(), expected: *expected, found };
-            return Err(Error::Image { whose: format!("the blob `{}` cannot be stored", expected.short()), source });
+            let source =
+                image::Error::WrongDigest { what: "a blob".to_owned(), expected: *expected, found };
+            return Err(Error::Image {
+                whose: format!("the blob `{}` cannot be stored", expected.short()),
+                source,
+            });
         }
         self.publish(found)
     }
@@ -210,7 +221,10 @@ pub(crate) fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > bytes_max {
-        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {bytes_max} bytes"))),
+        true => Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it has more than {bytes_max} bytes"),
+        )),
         false => Ok(bytes),
     }
 }

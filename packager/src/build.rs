@@ -26,8 +26,8 @@ use crate::{
 pub struct Build<'a> {
     /// A folder with a build file, or one `.wasm` file.
     pub context: &'a Path,
-    /// The build file, when it is not `margay.toml` or `Dockerfile` in the context (in this order). Its name decides what
-    /// it is: `*.toml` is ours, everything else a Dockerfile.
+    /// The build file, when it is not `margay.toml` or `Dockerfile` in the context (in this order).
+    /// Its name decides what it is: `*.toml` is ours, everything else a Dockerfile.
     pub file: Option<&'a Path>,
     /// `--build-arg`.
     pub args: BTreeMap<String, String>,
@@ -104,7 +104,9 @@ pub fn build(build: &Build<'_>) -> Result<Built, Error> {
     let platforms = made.images.iter().map(|image| image.platform.clone()).collect();
     let first = made.images.into_iter().next().expect("a build makes at least one image");
     if !first.has_program {
-        notes.push("the image names no program: it can be a base for others, and cannot be run".to_owned());
+        notes.push(
+            "the image names no program: it can be a base for others, and cannot be run".to_owned(),
+        );
     }
     Ok(Built {
         references,
@@ -128,7 +130,8 @@ struct Made {
 }
 
 fn make(build: &Build<'_>, assembly: &Assembly<'_>) -> Result<Made, Error> {
-    let is_file = std::fs::metadata(build.context).map_err(io_error("open", build.context))?.is_file();
+    let is_file =
+        std::fs::metadata(build.context).map_err(io_error("open", build.context))?.is_file();
     if is_file {
         return make_bare(build, assembly);
     }
@@ -174,8 +177,16 @@ fn make_bare(build: &Build<'_>, assembly: &Assembly<'_>) -> Result<Made, Error> 
     Ok(Made { images, names, notes: Vec::new(), build_file: build.context.to_owned() })
 }
 
-fn bare(context: &Context, path: &str, wants: &[Want], assembly: &Assembly<'_>) -> Result<Assembled, Error> {
-    let not_there = || Error::NoBuildFile { path: context.path().join(path), why: "it is not a file".to_owned() };
+fn bare(
+    context: &Context,
+    path: &str,
+    wants: &[Want],
+    assembly: &Assembly<'_>,
+) -> Result<Assembled, Error> {
+    let not_there = || Error::NoBuildFile {
+        path: context.path().join(path),
+        why: "it is not a file".to_owned(),
+    };
     if context.find(path)? != Some(Found::File) {
         return Err(not_there());
     }
@@ -197,12 +208,18 @@ fn make_from_build_file(
     let context = Context::open(build.context, Some(&name))?;
     let mut spool = Spool::new(assembly.layout.blobs(), Some(&context));
     let images = match file.describe(&name, &context, &mut spool)? {
-        Described::Program { what, source } => vec![assembly.artifact(&what, &source, &file.wants, &mut spool)?],
-        Described::Images(stages) => {
-            stages.into_iter().map(|stage| assembly.image(stage, &mut spool)).collect::<Result<Vec<_>, _>>()?
+        Described::Program { what, source } => {
+            vec![assembly.artifact(&what, &source, &file.wants, &mut spool)?]
         }
+        Described::Images(stages) => stages
+            .into_iter()
+            .map(|stage| assembly.image(stage, &mut spool))
+            .collect::<Result<Vec<_>, _>>()?,
     };
-    let notes = build.args.keys().map(|arg| format!("the build argument `{arg}` is not used: `{name}` has none"));
+    let notes = build
+        .args
+        .keys()
+        .map(|arg| format!("the build argument `{arg}` is not used: `{name}` has none"));
     let names = declared_names(&file, &name)?.unwrap_or(default_names);
     Ok(Made { images, names, notes: notes.collect(), build_file: path })
 }
@@ -210,8 +227,11 @@ fn make_from_build_file(
 /// What `name` and `version` in `margay.toml` say.
 fn declared_names(file: &BuildFile, file_name: &str) -> Result<Option<Vec<Reference>>, Error> {
     let Some(name) = &file.name else { return Ok(None) };
-    let wrong =
-        |error: spec::ParseError| Error::BuildFile { file: file_name.to_owned(), line: None, why: error.to_string() };
+    let wrong = |error: spec::ParseError| Error::BuildFile {
+        file: file_name.to_owned(),
+        line: None,
+        why: error.to_string(),
+    };
     let mut all = vec![name.parse().map_err(wrong)?];
     if let Some(version) = &file.version {
         all.push(format!("{name}:{version}").parse().map_err(wrong)?);

@@ -58,12 +58,19 @@ pub(crate) const NAME: &str = "margay.toml";
 impl BuildFile {
     pub(crate) fn parse(file: &str, text: &str) -> Result<Self, Error> {
         toml::from_str(text).map_err(|error| {
-            let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            Error::BuildFile { file: file.to_owned(), line, why: error.message().trim().replace('\n', ", ") }
+            let line = error
+                .span()
+                .map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            Error::BuildFile {
+                file: file.to_owned(),
+                line,
+                why: error.message().trim().replace('\n', ", "),
+            }
         })
     }
 
-    /// Runs the build command, if there is one, in `folder`. What it prints goes to our standard error.
+    /// Runs the build command, if there is one, in `folder`. What it prints goes to our standard
+    /// error.
     pub(crate) fn run_command(&self, folder: &Path) -> Result<(), Error> {
         let Some(command) = &self.build else { return Ok(()) };
         let failed = |why: String| Error::Command { command: command.clone(), why };
@@ -78,7 +85,12 @@ impl BuildFile {
     }
 
     /// What to build, out of `context`.
-    pub(crate) fn describe(&self, file: &str, context: &Context, spool: &mut Spool<'_>) -> Result<Described, Error> {
+    pub(crate) fn describe(
+        &self,
+        file: &str,
+        context: &Context,
+        spool: &mut Spool<'_>,
+    ) -> Result<Described, Error> {
         let wrong = |why: String| Error::BuildFile { file: file.to_owned(), line: None, why };
         let wasm = match &self.wasm {
             Some(path) => path.trim_start_matches("./").to_owned(),
@@ -92,7 +104,9 @@ impl BuildFile {
             && self.labels.is_empty()
             && self.native.is_empty();
         if bare {
-            let Item::File { source, .. } = program else { return Err(wrong(format!("`{wasm}` is no file"))) };
+            let Item::File { source, .. } = program else {
+                return Err(wrong(format!("`{wasm}` is no file")));
+            };
             return Ok(Described::Program { what: format!("`{wasm}`"), source });
         }
         let name = wasm.rsplit('/').next().unwrap_or(&wasm).to_owned();
@@ -107,7 +121,13 @@ impl BuildFile {
         Ok(Described::Images(stages))
     }
 
-    fn stage(&self, name: &str, program: Item, made_by: &str, files: Vec<Added>) -> Result<Stage, Error> {
+    fn stage(
+        &self,
+        name: &str,
+        program: Item,
+        made_by: &str,
+        files: Vec<Added>,
+    ) -> Result<Stage, Error> {
         let mut stage = Stage::scratch();
         let mut items = Items::default();
         let program = match program {
@@ -117,15 +137,24 @@ impl BuildFile {
         items.put(name, program, &|_| None);
         stage.added.push(Added { items, made_by: made_by.to_owned() });
         stage.added.extend(files);
-        let mut config = ExecutionConfig { entrypoint: Some(vec![format!("/{name}")]), ..ExecutionConfig::default() };
+        let mut config = ExecutionConfig {
+            entrypoint: Some(vec![format!("/{name}")]),
+            ..ExecutionConfig::default()
+        };
         config.entrypoint.get_or_insert_default().extend(self.args.iter().cloned());
         for (name, value) in &self.env {
             set_env(config.env.get_or_insert_default(), name, value);
         }
         for port in &self.ports {
-            let port =
-                ports(&port.to_string()).map_err(|why| Error::BuildFile { file: NAME.to_owned(), line: None, why })?;
-            config.exposed_ports.get_or_insert_default().extend(port.into_iter().map(|port| (port, empty_object())));
+            let port = ports(&port.to_string()).map_err(|why| Error::BuildFile {
+                file: NAME.to_owned(),
+                line: None,
+                why,
+            })?;
+            config
+                .exposed_ports
+                .get_or_insert_default()
+                .extend(port.into_iter().map(|port| (port, empty_object())));
         }
         let mut labels = self.labels.clone();
         if !self.wants.is_empty() {
@@ -139,10 +168,13 @@ impl BuildFile {
     fn file_layers(&self, file: &str, context: &Context) -> Result<Vec<Added>, Error> {
         let layer = |(guest, host): (&String, &String)| {
             let wrong = |why: String| Error::BuildFile { file: file.to_owned(), line: None, why };
-            let target =
-                guest.strip_prefix('/').ok_or_else(|| wrong(format!("`{guest}` in `files` is not absolute")))?;
+            let target = guest
+                .strip_prefix('/')
+                .ok_or_else(|| wrong(format!("`{guest}` in `files` is not absolute")))?;
             let bad = |why| wrong(format!("`{guest}` in `files` cannot be in an image: {why}"));
-            let target = image::normal_name(if target.is_empty() { b"." } else { target.as_bytes() }).map_err(bad)?;
+            let target =
+                image::normal_name(if target.is_empty() { b"." } else { target.as_bytes() })
+                    .map_err(bad)?;
             let host = host.trim_start_matches("./").trim_end_matches('/');
             let found = context.walk(if host == "." { "" } else { host })?;
             if found.is_empty() {
@@ -154,9 +186,12 @@ impl BuildFile {
                 if let Item::Symlink { target } = &item
                     && image::link_leaves(&path, target)
                 {
-                    return Err(wrong(format!("`{path}` would be a link that leaves the image, to `{target}`")));
+                    return Err(wrong(format!(
+                        "`{path}` would be a link that leaves the image, to `{target}`"
+                    )));
                 }
-                image::normal_name(if path.is_empty() { b"." } else { path.as_bytes() }).map_err(bad)?;
+                image::normal_name(if path.is_empty() { b"." } else { path.as_bytes() })
+                    .map_err(bad)?;
                 items.put(&path, item, &|_| None);
             }
             Ok(Added { items, made_by: format!("files.\"{guest}\"") })
@@ -169,9 +204,10 @@ impl BuildFile {
 fn program_file(context: &Context, file: &str, path: &str) -> Result<Item, Error> {
     match context.find(path)? {
         Some(Found::File) => context.file(path),
-        Some(Found::Folder) => {
-            Err(Error::Context { path: path.to_owned(), why: "is a folder, and not a program".into() })
-        }
+        Some(Found::Folder) => Err(Error::Context {
+            path: path.to_owned(),
+            why: "is a folder, and not a program".into(),
+        }),
         None => Err(missing(file, path, context)),
     }
 }
@@ -192,7 +228,9 @@ pub(crate) fn only_wasm(context: &Context) -> Result<String, Error> {
     let none = |why: String| Error::NoBuildFile { path: context.path().to_owned(), why };
     match (found.pop(), found.len()) {
         (Some(only), 0) => Ok(only),
-        (Some(_), more) => Err(none(format!("there are {} `.wasm` files in it: say which", more + 1))),
+        (Some(_), more) => {
+            Err(none(format!("there are {} `.wasm` files in it: say which", more + 1)))
+        }
         (None, _) => {
             let sources = [
                 ("Cargo.toml", "cargo build --release --target wasm32-wasip2"),
@@ -200,7 +238,9 @@ pub(crate) fn only_wasm(context: &Context) -> Result<String, Error> {
             ];
             for (name, command) in sources {
                 if context.find(name)? == Some(Found::File) {
-                    let why = format!("it has a `{name}` and no `.wasm`: build it first, as with `{command}`");
+                    let why = format!(
+                        "it has a `{name}` and no `.wasm`: build it first, as with `{command}`"
+                    );
                     return Err(none(why));
                 }
             }
@@ -210,16 +250,23 @@ pub(crate) fn only_wasm(context: &Context) -> Result<String, Error> {
 }
 
 /// Compares the key in `[native]` with what the program is.
-fn check_native(platform: &str, path: &str, program: &Item, spool: &mut Spool<'_>) -> Result<(), String> {
+fn check_native(
+    platform: &str,
+    path: &str,
+    program: &Item,
+    spool: &mut Spool<'_>,
+) -> Result<(), String> {
     let wanted = platform.strip_prefix("linux-").filter(|name| !name.is_empty());
-    let wanted = wanted.ok_or_else(|| format!("`{platform}` in `native` is not like `linux-amd64`"))?;
+    let wanted =
+        wanted.ok_or_else(|| format!("`{platform}` in `native` is not like `linux-amd64`"))?;
     let Item::File { source, .. } = program else { return Err(format!("`{path}` is no file")) };
     let head = spool.head(source, 64).map_err(|error| error.to_string())?;
     match (image::sniff(&head), elf_architecture(&head)) {
         (image::Sniffed::Elf, Some(found)) if found == wanted => Ok(()),
-        (image::Sniffed::Elf, found) => {
-            Err(format!("`{path}` is for {}, not for `{platform}`", found.unwrap_or("another machine")))
-        }
+        (image::Sniffed::Elf, found) => Err(format!(
+            "`{path}` is for {}, not for `{platform}`",
+            found.unwrap_or("another machine")
+        )),
         (other, _) => Err(format!("`{path}` is {}, not a native program", other.name())),
     }
 }

@@ -10,8 +10,8 @@ use crate::{
     tarball::Written,
 };
 
-/// What earlier builds found out, beside the blobs. Losing it costs time and nothing else, so every error here means
-/// that nothing is known.
+/// What earlier builds found out, beside the blobs. Losing it costs time and nothing else, so every
+/// error here means that nothing is known.
 pub(crate) struct Cache {
     dir: PathBuf,
     blobs: Blobs,
@@ -31,8 +31,8 @@ const ENTRIES_MAX: usize = 10_000;
 const BLOCK_BYTES: u64 = 4096;
 /// A million nodes.
 const ENTRY_BYTES_MAX: u64 = 128 << 20;
-/// A file that changed less than this before it was looked at may change again without a new time (a tick of the
-/// kernel's clock is at most 10 ms).
+/// A file that changed less than this before it was looked at may change again without a new time
+/// (a tick of the kernel's clock is at most 10 ms).
 pub(crate) const RACE_NS: i128 = 20_000_000;
 
 #[derive(Serialize, Deserialize)]
@@ -60,7 +60,12 @@ pub(crate) struct StoredFacts {
 
 impl Cache {
     pub(crate) fn of(layout: &Layout, reuse: bool) -> Self {
-        Self { dir: layout.dir().join("cache"), blobs: layout.blobs().clone(), reuse, grew: Cell::new(false) }
+        Self {
+            dir: layout.dir().join("cache"),
+            blobs: layout.blobs().clone(),
+            reuse,
+            grew: Cell::new(false),
+        }
     }
 
     /// A key from everything that `feed` takes in.
@@ -73,7 +78,9 @@ impl Cache {
 
     /// The key of the merged layers of an image.
     pub(crate) fn index_key<'a>(&self, layers: impl Iterator<Item = &'a Descriptor>) -> String {
-        self.key("index", |hasher| layers.for_each(|layer| hasher.update(format!("{}\n", layer.digest).as_bytes())))
+        self.key("index", |hasher| {
+            layers.for_each(|layer| hasher.update(format!("{}\n", layer.digest).as_bytes()))
+        })
     }
 
     /// The layer with this key, if its blob is still there.
@@ -85,7 +92,10 @@ impl Cache {
 
     pub(crate) fn put_layer(&self, key: &str, written: &Written) {
         let Written { digest, size, diff_id } = *written;
-        self.write(key, &serde_json::to_vec(&StoredLayer { digest, size, diff_id }).unwrap_or_default());
+        self.write(
+            key,
+            &serde_json::to_vec(&StoredLayer { digest, size, diff_id }).unwrap_or_default(),
+        );
     }
 
     pub(crate) fn facts(&self, key: &str) -> Option<WasmFacts> {
@@ -150,8 +160,9 @@ impl Cache {
         }
     }
 
-    /// Removes what no image with a name can profit from: layers that are gone, and indexes other than `indexes`. Says how
-    /// many bytes that were. What programs import is small, and only [`Cache::trim`] removes it.
+    /// Removes what no image with a name can profit from: layers that are gone, and indexes other
+    /// than `indexes`. Says how many bytes that were. What programs import is small, and only
+    /// [`Cache::trim`] removes it.
     pub(crate) fn prune(&self, layout: &Layout, indexes: &HashSet<String>) -> u64 {
         let mut freed = 0;
         for entry in self.entries() {
@@ -180,8 +191,8 @@ impl Cache {
 
     fn write(&self, key: &str, bytes: &[u8]) {
         self.grew.set(true);
-        let stored =
-            fs::create_dir_all(&self.dir).is_ok() && self.blobs.replace_file(&self.dir.join(key), bytes).is_ok();
+        let stored = fs::create_dir_all(&self.dir).is_ok()
+            && self.blobs.replace_file(&self.dir.join(key), bytes).is_ok();
         if !stored {
             tracing::debug!(key, "the build cache cannot be written");
         }
@@ -208,7 +219,10 @@ mod tests {
         let there = || {
             let mut names: Vec<_> = cache.entries().into_iter().map(|entry| entry.path).collect();
             names.sort();
-            names.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect::<String>()
+            names
+                .iter()
+                .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+                .collect::<String>()
         };
         cache.trim();
         assert_eq!(there(), "abcd");

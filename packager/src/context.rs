@@ -18,8 +18,9 @@ use crate::{
     pattern,
 };
 
-/// The folder that a build may read, and nothing outside of it: every path is opened below one descriptor with
-/// `openat2`, so that the kernel refuses whatever leads out, also through a link that appears in between.
+/// The folder that a build may read, and nothing outside of it: every path is opened below one
+/// descriptor with `openat2`, so that the kernel refuses whatever leads out, also through a link
+/// that appears in between.
 pub(crate) struct Context {
     root: OwnedFd,
     path: PathBuf,
@@ -51,7 +52,8 @@ impl Context {
         Ok(Self { root, path: path.to_owned(), ignore: Ignore::default() })
     }
 
-    /// Opens `path`. What `.dockerignore` (or `BUILDFILE.dockerignore`, which wins) names does not exist in it.
+    /// Opens `path`. What `.dockerignore` (or `BUILDFILE.dockerignore`, which wins) names does not
+    /// exist in it.
     pub(crate) fn open(path: &Path, build_file: Option<&str>) -> Result<Self, Error> {
         let mut context = Self::open_unfiltered(path)?;
         let own = build_file.map(|name| format!("{name}.dockerignore"));
@@ -87,7 +89,10 @@ impl Context {
                     FileType::Directory => Ok(Some(Found::Folder)),
                     FileType::RegularFile if self.is_ignored(path) => Ok(None),
                     FileType::RegularFile => Ok(Some(Found::File)),
-                    other => Err(wrong(path, format!("is {}, which no image can hold", kind_name(other)))),
+                    other => Err(wrong(
+                        path,
+                        format!("is {}, which no image can hold", kind_name(other)),
+                    )),
                 }
             }
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
@@ -104,11 +109,15 @@ impl Context {
         std::fs::metadata(self.path.join(path)).is_ok()
     }
 
-    /// What `path` leads to, as a path without links: only by this one can `.dockerignore` say whether it is there. `None`
-    /// where nothing is, or where an ignored link stands on the way.
+    /// What `path` leads to, as a path without links: only by this one can `.dockerignore` say
+    /// whether it is there. `None` where nothing is, or where an ignored link stands on the way.
     fn resolve(&self, path: &str) -> Result<Option<String>, Error> {
         let parts = |text: &str| -> Vec<String> {
-            text.split('/').rev().filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect()
+            text.split('/')
+                .rev()
+                .filter(|part| !matches!(*part, "" | "."))
+                .map(str::to_owned)
+                .collect()
         };
         let (mut here, mut ahead, mut links) = (String::new(), parts(path), 0);
         while let Some(part) = ahead.pop() {
@@ -123,7 +132,9 @@ impl Context {
             match self.link(&next) {
                 Ok(None) => here = next,
                 Ok(Some(_)) if self.is_ignored(&next) => return Ok(None),
-                Ok(Some(target)) if target.starts_with('/') => return Err(self.failed(path, Errno::XDEV)),
+                Ok(Some(target)) if target.starts_with('/') => {
+                    return Err(self.failed(path, Errno::XDEV));
+                }
                 Ok(Some(_)) if links == LINKS_MAX => return Err(self.failed(path, Errno::LOOP)),
                 Ok(Some(target)) => {
                     links += 1;
@@ -152,7 +163,11 @@ impl Context {
     pub(crate) fn glob(&self, text: &str) -> Result<Vec<String>, Error> {
         let mut found = Vec::new();
         // Only what stands above the first special character has to be listed.
-        let fixed = text.split('/').take_while(|part| !pattern::is_pattern(part)).collect::<Vec<_>>().join("/");
+        let fixed = text
+            .split('/')
+            .take_while(|part| !pattern::is_pattern(part))
+            .collect::<Vec<_>>()
+            .join("/");
         if self.find(&fixed)? != Some(Found::Folder) {
             return Ok(found);
         }
@@ -165,7 +180,8 @@ impl Context {
         Ok(outermost(found))
     }
 
-    /// What is at `path`, and everything below it, by its path relative to `path`. Sorted within each folder.
+    /// What is at `path`, and everything below it, by its path relative to `path`. Sorted within
+    /// each folder.
     pub(crate) fn walk(&self, path: &str) -> Result<Vec<(String, Item)>, Error> {
         let mut all = Vec::new();
         let Some(path) = self.resolve(path)? else { return Ok(all) };
@@ -205,13 +221,17 @@ impl Context {
                 continue;
             }
             if all.len() >= ENTRIES_MAX {
-                return Err(wrong(&path, format!("is one of more than {ENTRIES_MAX} files: name the folders to copy")));
+                return Err(wrong(
+                    &path,
+                    format!("is one of more than {ENTRIES_MAX} files: name the folders to copy"),
+                ));
             }
             let stat = rustix::fs::statat(&folder, name.as_str(), AtFlags::SYMLINK_NOFOLLOW);
             let stat = stat.map_err(|errno| self.failed(&path, errno))?;
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
-                    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    let flags =
+                        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                     let inner = rustix::fs::openat(&folder, name.as_str(), flags, Mode::empty());
                     let inner = inner.map_err(|errno| self.failed(&path, errno))?;
                     if !ignored {
@@ -224,10 +244,17 @@ impl Context {
                 FileType::Symlink => {
                     let target = rustix::fs::readlinkat(&folder, name.as_str(), Vec::new());
                     let target = target.map_err(|errno| self.failed(&path, errno))?;
-                    let target = target.into_string().map_err(|_| wrong(&path, "is a link that is not UTF-8"))?;
+                    let target = target
+                        .into_string()
+                        .map_err(|_| wrong(&path, "is a link that is not UTF-8"))?;
                     all.push((below, Item::Symlink { target }));
                 }
-                other => return Err(wrong(&path, format!("is {}, which no image can hold", kind_name(other)))),
+                other => {
+                    return Err(wrong(
+                        &path,
+                        format!("is {}, which no image can hold", kind_name(other)),
+                    ));
+                }
             }
         }
         Ok(())
@@ -238,7 +265,10 @@ impl Context {
         for entry in Dir::read_from(folder).map_err(|errno| self.failed(here, errno))? {
             let entry = entry.map_err(|errno| self.failed(here, errno))?;
             let name = entry.file_name().to_str().map_err(|_| {
-                wrong(&joined(here, &entry.file_name().to_string_lossy()), "has a name that is not UTF-8")
+                wrong(
+                    &joined(here, &entry.file_name().to_string_lossy()),
+                    "has a name that is not UTF-8",
+                )
             })?;
             if !matches!(name, "." | "..") {
                 names.push(name.to_owned());
@@ -261,10 +291,11 @@ impl Context {
         let path = &wanted.path;
         // Not blocking: what was a file a moment ago may be a pipe now.
         let changed = || wrong(path, "changed while the image was built");
-        let fd = self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK).map_err(|errno| match errno {
-            Errno::LOOP => changed(), // a link stands where there was none
-            errno => self.failed(path, errno),
-        })?;
+        let fd =
+            self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK).map_err(|errno| match errno {
+                Errno::LOOP => changed(), // a link stands where there was none
+                errno => self.failed(path, errno),
+            })?;
         let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed(path, errno))?;
         match Stat::of(&stat) == wanted.stat {
             true => Ok(File::from(fd)),
@@ -273,7 +304,11 @@ impl Context {
     }
 
     /// The bytes of a small file, if there is one.
-    pub(crate) fn read_if_there(&self, path: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, Error> {
+    pub(crate) fn read_if_there(
+        &self,
+        path: &str,
+        bytes_max: u64,
+    ) -> Result<Option<Vec<u8>>, Error> {
         let followed = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let fd = match self.open_as(path, OFlags::RDONLY | OFlags::NONBLOCK, followed) {
             Ok(fd) => fd,
@@ -345,7 +380,10 @@ fn kind_name(kind: FileType) -> &'static str {
 }
 
 impl Stat {
-    #[allow(clippy::unnecessary_cast, reason = "the field types differ from one architecture to the next")]
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "the field types differ from one architecture to the next"
+    )]
     pub(crate) fn of(stat: &rustix::fs::Stat) -> Self {
         let ns = |seconds: i64, ns: i64| i128::from(seconds) * 1_000_000_000 + i128::from(ns);
         Self {

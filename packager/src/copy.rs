@@ -63,17 +63,25 @@ pub(crate) fn copy(stage: &Stage, copy: &Copy<'_>, spool: &mut Spool<'_>) -> Res
         }
         matches.extend(found);
         if matches.iter().map(|found: &Match| found.items.len()).sum::<usize>() > ITEMS_MAX {
-            return Err(Failed::Wrong(format!("it copies more than {ITEMS_MAX} files and folders")));
+            return Err(Failed::Wrong(format!(
+                "it copies more than {ITEMS_MAX} files and folders"
+            )));
         }
     }
     let workdir = stage.config.working_dir.as_deref().unwrap_or("/");
     let written = copy.destination;
-    let absolute = if written.starts_with('/') { written.to_owned() } else { format!("{workdir}/{written}") };
-    let names_folder = written.ends_with('/') || matches!(written, "." | "./" | "..") || written.ends_with("/.");
+    let absolute =
+        if written.starts_with('/') { written.to_owned() } else { format!("{workdir}/{written}") };
+    let names_folder =
+        written.ends_with('/') || matches!(written, "." | "./" | "..") || written.ends_with("/.");
     let target = stage.resolve(&absolute).map_err(Failed::Wrong)?;
-    let into_folder = names_folder || target.is_empty() || matches!(stage.at(&target), Some(At::Folder { .. }));
+    let into_folder =
+        names_folder || target.is_empty() || matches!(stage.at(&target), Some(At::Folder { .. }));
     if matches.len() > 1 && !into_folder {
-        let why = format!("{} sources go to `{written}`, which is no folder: put a `/` at its end", matches.len());
+        let why = format!(
+            "{} sources go to `{written}`, which is no folder: put a `/` at its end",
+            matches.len()
+        );
         return Err(Failed::Wrong(why));
     }
     let mut landing = Landing::on(stage);
@@ -95,7 +103,8 @@ pub(crate) fn copy(stage: &Stage, copy: &Copy<'_>, spool: &mut Spool<'_>) -> Res
     Ok(landing.items)
 }
 
-/// The layer that holds one file or folder at `path`, links followed; empty for a folder that is there already.
+/// The layer that holds one file or folder at `path`, links followed; empty for a folder that is
+/// there already.
 pub(crate) fn put_at(stage: &Stage, path: &str, item: Item) -> Result<Items, Failed> {
     let mut landing = Landing::on(stage);
     let path = landing.resolve(path)?;
@@ -105,7 +114,8 @@ pub(crate) fn put_at(stage: &Stage, path: &str, item: Item) -> Result<Items, Fai
     Ok(landing.items)
 }
 
-/// A layer in the making, and the stage that it will lie on: what is below must not vanish behind what is put on top.
+/// A layer in the making, and the stage that it will lie on: what is below must not vanish behind
+/// what is put on top.
 struct Landing<'a> {
     stage: &'a Stage,
     items: Items,
@@ -135,8 +145,8 @@ impl<'a> Landing<'a> {
         resolve(path, &|path| self.at(path)).map_err(Failed::Wrong)
     }
 
-    /// Puts `item` at `path`, links on the way followed. A folder at the place of a link goes where the link leads; a file
-    /// takes a link's place.
+    /// Puts `item` at `path`, links on the way followed. A folder at the place of a link goes where
+    /// the link leads; a file takes a link's place.
     fn put(&mut self, path: &str, item: Item, old: OldFolder) -> Result<(), Failed> {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         let parent = self.folder(parent)?;
@@ -148,12 +158,20 @@ impl<'a> Landing<'a> {
             .map_err(|why| Failed::Wrong(format!("`{path}` cannot be in an image: {why}")))?;
         let item = match (item, self.at(&path)) {
             (Item::Symlink { target }, _) if image::link_leaves(&path, &target) => {
-                return Err(Failed::Wrong(format!("`{path}` would be a link that leaves the image, to `{target}`")));
+                return Err(Failed::Wrong(format!(
+                    "`{path}` would be a link that leaves the image, to `{target}`"
+                )));
             }
-            (Item::Folder { .. }, Some(At::Added(_) | At::Base(_))) => return Err(no_folder(&path)),
-            (Item::Folder { .. }, Some(At::Folder { mode })) if old == OldFolder::KeepsMode => Item::Folder { mode },
+            (Item::Folder { .. }, Some(At::Added(_) | At::Base(_))) => {
+                return Err(no_folder(&path));
+            }
+            (Item::Folder { .. }, Some(At::Folder { mode })) if old == OldFolder::KeepsMode => {
+                Item::Folder { mode }
+            }
             (Item::File { .. } | Item::Symlink { .. }, Some(At::Folder { .. })) => {
-                return Err(Failed::Wrong(format!("`/{path}` is a folder already, and no file can take its place")));
+                return Err(Failed::Wrong(format!(
+                    "`/{path}` is a folder already, and no file can take its place"
+                )));
             }
             (item, _) => item,
         };
@@ -196,7 +214,11 @@ impl From<'_> {
                     if let Some(kind) = context.find(&path)? {
                         let items = context.walk(&path)?;
                         if !items.is_empty() {
-                            found.push(Match { name: last_part(&path), folder: kind == Found::Folder, items });
+                            found.push(Match {
+                                name: last_part(&path),
+                                folder: kind == Found::Folder,
+                                items,
+                            });
                         }
                     }
                 }
@@ -210,7 +232,10 @@ impl From<'_> {
         let (tree, ignored) = match self {
             Self::Context(context) => {
                 let path = normal_source(source).unwrap_or_default();
-                (format!("the build context `{}`", context.path().display()), context.leaves_out(&path))
+                (
+                    format!("the build context `{}`", context.path().display()),
+                    context.leaves_out(&path),
+                )
             }
             Self::Tree { name, .. } => (format!("`{name}`"), false),
         };
@@ -229,7 +254,12 @@ fn find_in_tree(tree: &Tree<'_>, path: &str) -> Vec<Match> {
     if !pattern::is_pattern(path) {
         return Vec::new();
     }
-    let hits = tree.index.iter().map(|(at, _)| at).filter(|at| !at.is_empty() && pattern::matches(path, at)).collect();
+    let hits = tree
+        .index
+        .iter()
+        .map(|(at, _)| at)
+        .filter(|at| !at.is_empty() && pattern::matches(path, at))
+        .collect();
     let found = outermost(hits).into_iter().filter_map(|at| {
         let id = tree.index.lookup(&at).ok()?;
         Some(Match { name: last_part(&at), ..found(id) })
@@ -237,7 +267,8 @@ fn find_in_tree(tree: &Tree<'_>, path: &str) -> Vec<Match> {
     found.collect()
 }
 
-/// Relative to the root of what is copied from. A `/` in front means that root; `..` may not leave it.
+/// Relative to the root of what is copied from. A `/` in front means that root; `..` may not leave
+/// it.
 fn normal_source(source: &str) -> Result<String, Failed> {
     let mut parts: Vec<&str> = Vec::new();
     for part in source.split('/') {
@@ -258,8 +289,13 @@ fn last_part(path: &str) -> String {
 }
 
 /// The archive that ADD should unpack, if this is one.
-fn archive_of(copy: &Copy<'_>, found: &Match, spool: &mut Spool<'_>) -> Result<Option<ContextFile>, Failed> {
-    let [(_, Item::File { source: source @ Source::Context(file), .. })] = found.items.as_slice() else {
+fn archive_of(
+    copy: &Copy<'_>,
+    found: &Match,
+    spool: &mut Spool<'_>,
+) -> Result<Option<ContextFile>, Failed> {
+    let [(_, Item::File { source: source @ Source::Context(file), .. })] = found.items.as_slice()
+    else {
         return Ok(None);
     };
     if !copy.unpack {
@@ -270,17 +306,26 @@ fn archive_of(copy: &Copy<'_>, found: &Match, spool: &mut Spool<'_>) -> Result<O
         Sniffed::Tar => Ok(Some(file.clone())),
         // Compressed files that are no tar are copied as they are, as Docker does.
         Sniffed::Gzip | Sniffed::Zstd if spool.starts_as_tar(file)? => Ok(Some(file.clone())),
-        _ if head.starts_with(b"BZh") || head.starts_with(b"\xfd7zXZ\0") => Err(Failed::Wrong(format!(
-            "`{}` is compressed with bzip2 or xz, which is not unpacked here: use gzip or zstd, or COPY it as it is",
-            file.path
-        ))),
+        _ if head.starts_with(b"BZh") || head.starts_with(b"\xfd7zXZ\0") => {
+            Err(Failed::Wrong(format!(
+                "`{}` is compressed with bzip2 or xz, which is not unpacked here: use gzip or zstd, or COPY it as it is",
+                file.path
+            )))
+        }
         _ => Ok(None),
     }
 }
 
 /// Puts what is in the archive below `target`, links of the archive never followed.
-fn unpack(archive: &ContextFile, target: &str, landing: &mut Landing<'_>, spool: &mut Spool<'_>) -> Result<(), Failed> {
-    let refused = |path: &str, why: &str| Failed::Wrong(format!("`{path}` in the archive `{}` {why}", archive.path));
+fn unpack(
+    archive: &ContextFile,
+    target: &str,
+    landing: &mut Landing<'_>,
+    spool: &mut Spool<'_>,
+) -> Result<(), Failed> {
+    let refused = |path: &str, why: &str| {
+        Failed::Wrong(format!("`{path}` in the archive `{}` {why}", archive.path))
+    };
     let mut bytes = 0u64;
     // Files and links of the archive, by their names in it.
     let mut seen: BTreeMap<String, Item> = BTreeMap::new();
@@ -292,13 +337,15 @@ fn unpack(archive: &ContextFile, target: &str, landing: &mut Landing<'_>, spool:
             EntryKind::Directory => Item::Folder { mode: entry.mode },
             EntryKind::Symlink { target } => Item::Symlink { target },
             EntryKind::File => {
-                let (origin, offset, len) = (Origin::Archive(archive.clone()), entry.offset, entry.size);
+                let (origin, offset, len) =
+                    (Origin::Archive(archive.clone()), entry.offset, entry.size);
                 Item::File { mode: entry.mode, source: Source::Part { origin, offset, len } }
             }
-            EntryKind::Hardlink { target: other } => seen
-                .get(&other)
-                .cloned()
-                .ok_or_else(|| refused(&entry.path, "is a hard link to something that is not in it"))?,
+            EntryKind::Hardlink { target: other } => {
+                seen.get(&other).cloned().ok_or_else(|| {
+                    refused(&entry.path, "is a hard link to something that is not in it")
+                })?
+            }
             EntryKind::Whiteout | EntryKind::Opaque => {
                 return Err(refused(&entry.path, "is a whiteout, which only layers have"));
             }

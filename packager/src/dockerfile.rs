@@ -7,8 +7,8 @@ use std::{
 };
 
 use parse_dockerfile::{
-    ArgInstruction, Command, Dockerfile, Flag, HealthcheckArguments, Instruction, JsonOrStringArray, Source as Written,
-    UnescapedString,
+    ArgInstruction, Command, Dockerfile, Flag, HealthcheckArguments, Instruction,
+    JsonOrStringArray, Source as Written, UnescapedString,
 };
 use spec::{Descriptor, HealthCheck, Platform, Reference};
 
@@ -65,7 +65,8 @@ const PATH_BYTES_MAX: usize = 4096;
 /// EXPOSE 1-65535 would make a config that nobody reads.
 const PORT_RANGE_MAX: u16 = 100;
 
-/// Carries out a Dockerfile, as far as the last stage (or the target) needs it. Nothing is written yet.
+/// Carries out a Dockerfile, as far as the last stage (or the target) needs it. Nothing is written
+/// yet.
 pub(crate) fn read(input: &Input<'_>, spool: &mut Spool<'_>) -> Result<Read, Error> {
     let text = input.text.strip_prefix('\u{feff}').unwrap_or(input.text);
     let parsed = parse_dockerfile::parse(text).map_err(|error| {
@@ -88,11 +89,13 @@ pub(crate) fn read(input: &Input<'_>, spool: &mut Spool<'_>) -> Result<Read, Err
     let stages: Vec<_> = parsed.stages().collect();
     let last = match input.target {
         None => stages.len() - 1,
-        Some(target) => reader.stage_number(target, stages.len()).ok_or_else(|| Error::BuildFile {
-            file: input.file.clone(),
-            line: None,
-            why: format!("there is no stage `{target}`"),
-        })?,
+        Some(target) => {
+            reader.stage_number(target, stages.len()).ok_or_else(|| Error::BuildFile {
+                file: input.file.clone(),
+                line: None,
+                why: format!("there is no stage `{target}`"),
+            })?
+        }
     };
     for number in reader.needed(last)? {
         let stage = reader.carry_out_stage(number, spool)?;
@@ -153,7 +156,9 @@ impl Reader<'_, '_> {
             ("instructions", self.parsed.instructions.len(), INSTRUCTIONS_MAX),
         ];
         match sizes.into_iter().find(|(_, there, max)| there > max) {
-            Some((what, there, max)) => Err(self.wrong(0, format!("it has {there} {what}, at most {max}"))),
+            Some((what, there, max)) => {
+                Err(self.wrong(0, format!("it has {there} {what}, at most {max}")))
+            }
             None => Ok(()),
         }
     }
@@ -163,11 +168,18 @@ impl Reader<'_, '_> {
         let named = |from: &parse_dockerfile::FromInstruction<'_>| {
             from.as_.as_ref().is_some_and(|(_, own)| own.value.eq_ignore_ascii_case(name))
         };
-        let by_name = self.parsed.stages().enumerate().take(before).filter(|(_, stage)| named(stage.from)).last();
+        let by_name = self
+            .parsed
+            .stages()
+            .enumerate()
+            .take(before)
+            .filter(|(_, stage)| named(stage.from))
+            .last();
         by_name.map(|(at, _)| at).or_else(|| name.parse().ok().filter(|at| *at < before))
     }
 
-    /// The stages that `last` is made from, itself included, in their order: nobody needs a later one.
+    /// The stages that `last` is made from, itself included, in their order: nobody needs a later
+    /// one.
     fn needed(&self, last: usize) -> Result<BTreeSet<usize>, Error> {
         let stages: Vec<_> = self.parsed.stages().collect();
         let globals = self.global_args()?;
@@ -176,7 +188,10 @@ impl Reader<'_, '_> {
             if !needed.contains(&number) {
                 continue;
             }
-            let image = self.expanded(&stages[number].from.image, &self.expander(&|name| globals.value(name)))?;
+            let image = self.expanded(
+                &stages[number].from.image,
+                &self.expander(&|name| globals.value(name)),
+            )?;
             needed.extend(self.stage_number(&image, number));
             for instruction in stages[number].instructions {
                 let Instruction::Copy(copy) = instruction else { continue };
@@ -198,7 +213,8 @@ impl Reader<'_, '_> {
             return Err(self.wrong(0, "it has no such stage".to_owned()));
         };
         let globals = self.global_args()?;
-        let image = self.expanded(&stage.from.image, &self.expander(&|name| globals.value(name)))?;
+        let image =
+            self.expanded(&stage.from.image, &self.expander(&|name| globals.value(name)))?;
         let platform = self.platform_asked_for(stage.from, &globals)?;
         let mut running = match self.stage_number(&image, number) {
             Some(earlier) => {
@@ -216,7 +232,9 @@ impl Reader<'_, '_> {
                         let base = self.base_image(&image, platform.as_ref(), at)?;
                         if let Some(trigger) = base.triggers.first() {
                             let trigger = shortened(trigger, LINE_CHARS_MAX);
-                            let what = format!("`{image}` asks for `ONBUILD {trigger}`, which is not carried out here");
+                            let what = format!(
+                                "`{image}` asks for `ONBUILD {trigger}`, which is not carried out here"
+                            );
                             let instead = "build the base without ONBUILD, and write the instruction behind FROM";
                             return Err(self.unsupported(at, &what, instead));
                         }
@@ -241,7 +259,10 @@ impl Reader<'_, '_> {
         for flag in &from.options {
             let (name, at) = (&*flag.name.value, flag.span().start);
             let Some(text) = flag.value.as_ref().filter(|_| name == "platform") else {
-                return Err(self.wrong(at, format!("FROM has no `--{name}`: it has `--platform=linux/amd64`")));
+                return Err(self.wrong(
+                    at,
+                    format!("FROM has no `--{name}`: it has `--platform=linux/amd64`"),
+                ));
             };
             let text = self.expanded(text, &self.expander(&|name| globals.value(name)))?;
             platform = Some(parse_platform(&text).map_err(|why| self.wrong(at, why))?);
@@ -262,11 +283,18 @@ impl Reader<'_, '_> {
         Ok(globals)
     }
 
-    fn arg(&self, arg: &ArgInstruction<'_>, variables: &mut Variables, globals: &Variables) -> Result<(), Error> {
+    fn arg(
+        &self,
+        arg: &ArgInstruction<'_>,
+        variables: &mut Variables,
+        globals: &Variables,
+    ) -> Result<(), Error> {
         let at = arg.arg.span.start;
         for word in self.expander(&|_| None).words(&arg.arguments.value) {
-            let (name, default) = word.split_once('=').map_or((word, None), |(name, default)| (name, Some(default)));
-            let default = default.map(|text| self.expander(&|name| variables.value(name)).expand(text));
+            let (name, default) =
+                word.split_once('=').map_or((word, None), |(name, default)| (name, Some(default)));
+            let default =
+                default.map(|text| self.expander(&|name| variables.value(name)).expand(text));
             let default = default.transpose().map_err(|why| self.wrong(at, why))?;
             self.uses_arg(name);
             let given = self.input.args.get(name).cloned();
@@ -281,18 +309,31 @@ impl Reader<'_, '_> {
         self.used_args.borrow_mut().insert(name.to_owned());
     }
 
-    fn base_image(&self, image: &str, platform: Option<&Platform>, at: usize) -> Result<Stage, Error> {
+    fn base_image(
+        &self,
+        image: &str,
+        platform: Option<&Platform>,
+        at: usize,
+    ) -> Result<Stage, Error> {
         let Input { layout, cache, native, .. } = self.input;
         let reference: Reference =
             image.parse().map_err(|error: spec::ParseError| self.wrong(at, error.to_string()))?;
         let Some(descriptor) = layout.resolve(&reference)? else {
             let folder = self.folder_beside(&reference);
-            return Err(Error::NoBase { file: self.input.file.clone(), line: self.line(at), image: reference, folder });
+            return Err(Error::NoBase {
+                file: self.input.file.clone(),
+                line: self.line(at),
+                image: reference,
+                folder,
+            });
         };
         let mut wanted = None;
         if let Some(platform) = platform {
-            let is_wanted = |entry: &Descriptor| entry.platform.as_ref().is_some_and(|own| is_for(own, platform));
-            wanted = layout.manifests(&descriptor)?.into_iter().map(|(entry, _)| entry).find(is_wanted);
+            let is_wanted = |entry: &Descriptor| {
+                entry.platform.as_ref().is_some_and(|own| is_for(own, platform))
+            };
+            wanted =
+                layout.manifests(&descriptor)?.into_iter().map(|(entry, _)| entry).find(is_wanted);
         }
         let manifest = match wanted {
             Some(manifest) => manifest,
@@ -301,7 +342,12 @@ impl Reader<'_, '_> {
         let plan = layout.plan(&manifest)?;
         if let Some(platform) = platform.filter(|platform| !is_for(&plan.platform, platform)) {
             let (asked, there) = (platform_name(platform), platform_name(&plan.platform));
-            self.note(at, format!("FROM --platform={asked} is ignored: the local `{reference}` is for {there}"));
+            self.note(
+                at,
+                format!(
+                    "FROM --platform={asked} is ignored: the local `{reference}` is for {there}"
+                ),
+            );
         }
         let mut stage = Stage::from_image(layout, cache, &reference, &plan)?;
         if plan.format == image::Format::Image {
@@ -310,7 +356,8 @@ impl Reader<'_, '_> {
         Ok(stage)
     }
 
-    /// A folder of the same name beside the build context, from which the missing image could be built.
+    /// A folder of the same name beside the build context, from which the missing image could be
+    /// built.
     fn folder_beside(&self, image: &Reference) -> Option<PathBuf> {
         if image.registry().is_some() {
             return None;
@@ -318,10 +365,18 @@ impl Reader<'_, '_> {
         let name = image.repository().rsplit('/').next()?;
         let context = self.input.context.path();
         let folder = context.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or_else(
-            || context.canonicalize().ok().and_then(|path| path.parent().map(|parent| parent.join(name))),
+            || {
+                context
+                    .canonicalize()
+                    .ok()
+                    .and_then(|path| path.parent().map(|parent| parent.join(name)))
+            },
             |parent| Some(parent.join(name)),
         )?;
-        ["Dockerfile", "margay.toml"].iter().any(|file| folder.join(file).is_file()).then_some(folder)
+        ["Dockerfile", "margay.toml"]
+            .iter()
+            .any(|file| folder.join(file).is_file())
+            .then_some(folder)
     }
 
     fn carry_out(
@@ -343,32 +398,57 @@ impl Reader<'_, '_> {
                 for (name, text) in pairs {
                     set_env(stage.config.env.get_or_insert_default(), &name, &text);
                     if stage.config.env.as_ref().is_some_and(|lines| lines.len() > VARIABLES_MAX) {
-                        return Err(self.wrong(at, format!("the image has more than {VARIABLES_MAX} variables")));
+                        return Err(self.wrong(
+                            at,
+                            format!("the image has more than {VARIABLES_MAX} variables"),
+                        ));
                     }
                     variables.env.insert(name, text);
                 }
             }
             Instruction::Copy(copy) => {
                 let at = copy.copy.span.start;
-                self.copy(stage, "COPY", at, &copy.options, &copy.src, &copy.dest, number, &words, spool)?;
+                self.copy(
+                    stage,
+                    "COPY",
+                    at,
+                    &copy.options,
+                    &copy.src,
+                    &copy.dest,
+                    number,
+                    &words,
+                    spool,
+                )?;
             }
             Instruction::Add(add) => {
                 let at = add.add.span.start;
-                self.copy(stage, "ADD", at, &add.options, &add.src, &add.dest, number, &words, spool)?;
+                self.copy(
+                    stage,
+                    "ADD",
+                    at,
+                    &add.options,
+                    &add.src,
+                    &add.dest,
+                    number,
+                    &words,
+                    spool,
+                )?;
             }
             Instruction::Run(run) => {
                 let line = self.line(run.run.span.start);
                 return Err(Error::Run { file: self.input.file.clone(), line });
             }
             Instruction::Onbuild(onbuild) => {
-                let (what, instead) = ("ONBUILD is not supported", "write the instruction where it is needed");
+                let (what, instead) =
+                    ("ONBUILD is not supported", "write the instruction where it is needed");
                 return Err(self.unsupported(onbuild.onbuild.span.start, what, instead));
             }
             Instruction::Shell(instruction) => {
                 *shell = instruction.arguments.iter().map(|word| word.value.to_string()).collect();
             }
             Instruction::Maintainer(maintainer) => {
-                let why = "MAINTAINER is ignored: use LABEL org.opencontainers.image.authors".to_owned();
+                let why =
+                    "MAINTAINER is ignored: use LABEL org.opencontainers.image.authors".to_owned();
                 self.note(maintainer.maintainer.span.start, why);
             }
             other => self.configure(stage, own_cmd, shell, other, &words)?,
@@ -390,9 +470,12 @@ impl Reader<'_, '_> {
         match instruction {
             Instruction::Label(label) => {
                 let at = label.label.span.start;
-                for (name, mut text) in words.pairs(&label.arguments.value).map_err(|why| self.wrong(at, why))? {
+                for (name, mut text) in
+                    words.pairs(&label.arguments.value).map_err(|why| self.wrong(at, why))?
+                {
                     if name == image::WANTS_KEY {
-                        let wants = image::parse_wants(&text).map_err(|error| self.wrong(at, error.to_string()))?;
+                        let wants = image::parse_wants(&text)
+                            .map_err(|error| self.wrong(at, error.to_string()))?;
                         text = wants_text(&wants);
                     }
                     config.labels.get_or_insert_default().insert(name, text);
@@ -404,13 +487,16 @@ impl Reader<'_, '_> {
                 let path = if path.starts_with('/') { path } else { format!("{base}/{path}") };
                 let folder = normal_folder(&path);
                 if folder.len() > PATH_BYTES_MAX {
-                    let why = format!("`{}` is longer than any path", shortened(&folder, LINE_CHARS_MAX));
+                    let why =
+                        format!("`{}` is longer than any path", shortened(&folder, LINE_CHARS_MAX));
                     return Err(self.wrong(workdir.workdir.span.start, why));
                 }
                 config.working_dir = Some(folder.clone());
-                // A layer of its own, as with Docker: what comes next may ask whether there is a folder.
+                // A layer of its own, as with Docker: what comes next may ask whether there is a
+                // folder.
                 let items = copy::put_at(stage, &folder, Item::Folder { mode: MODE_EXECUTABLE });
-                let items = items.map_err(|failed| self.failed(failed, workdir.workdir.span.start))?;
+                let items =
+                    items.map_err(|failed| self.failed(failed, workdir.workdir.span.start))?;
                 if !items.0.is_empty() {
                     let made_by = shortened(&format!("WORKDIR {folder}"), LINE_CHARS_MAX);
                     self.add(stage, Added { items, made_by }, workdir.workdir.span.start)?;
@@ -433,17 +519,26 @@ impl Reader<'_, '_> {
             }
             Instruction::Expose(expose) => {
                 for text in &expose.arguments {
-                    for port in ports(&word(text)?).map_err(|why| self.wrong(text.span.start, why))? {
+                    for port in
+                        ports(&word(text)?).map_err(|why| self.wrong(text.span.start, why))?
+                    {
                         config.exposed_ports.get_or_insert_default().insert(port, empty_object());
                     }
                 }
             }
             Instruction::Volume(volume) => {
                 let paths = match &volume.arguments {
-                    JsonOrStringArray::Json(list) => list.value.iter().map(&word).collect::<Result<Vec<_>, _>>()?,
-                    JsonOrStringArray::String(list) => list.iter().map(&word).collect::<Result<Vec<_>, _>>()?,
+                    JsonOrStringArray::Json(list) => {
+                        list.value.iter().map(&word).collect::<Result<Vec<_>, _>>()?
+                    }
+                    JsonOrStringArray::String(list) => {
+                        list.iter().map(&word).collect::<Result<Vec<_>, _>>()?
+                    }
                 };
-                config.volumes.get_or_insert_default().extend(paths.into_iter().map(|path| (path, empty_object())));
+                config
+                    .volumes
+                    .get_or_insert_default()
+                    .extend(paths.into_iter().map(|path| (path, empty_object())));
             }
             Instruction::User(user) => {
                 let text = word(&user.arguments)?;
@@ -452,9 +547,14 @@ impl Reader<'_, '_> {
             }
             Instruction::Stopsignal(signal) => config.stop_signal = Some(word(&signal.arguments)?),
             Instruction::Healthcheck(check) => {
-                config.healthcheck = Some(self.healthcheck(&check.options, &check.arguments, words)?);
+                config.healthcheck =
+                    Some(self.healthcheck(&check.options, &check.arguments, words)?);
             }
-            _ => return Err(self.wrong(0, "it has an instruction that is not known here".to_owned())),
+            _ => {
+                return Err(
+                    self.wrong(0, "it has an instruction that is not known here".to_owned())
+                );
+            }
         }
         Ok(())
     }
@@ -480,11 +580,20 @@ impl Reader<'_, '_> {
             match source {
                 Written::Path(path) => paths.push(self.expanded(path, words)?),
                 Written::HereDoc(document) => documents.push(document),
-                _ => return Err(self.wrong(at, format!("{keyword} has a source that is not known here"))),
+                _ => {
+                    return Err(
+                        self.wrong(at, format!("{keyword} has a source that is not known here"))
+                    );
+                }
             }
         }
-        if let Some(path) = paths.iter().chain([&destination]).find(|path| path.len() > PATH_BYTES_MAX) {
-            return Err(self.wrong(at, format!("`{}` is longer than any path", shortened(path, LINE_CHARS_MAX))));
+        if let Some(path) =
+            paths.iter().chain([&destination]).find(|path| path.len() > PATH_BYTES_MAX)
+        {
+            return Err(self.wrong(
+                at,
+                format!("`{}` is longer than any path", shortened(path, LINE_CHARS_MAX)),
+            ));
         }
         if let Some(url) = paths.iter().find(|path| keyword == "ADD" && is_url(path)) {
             let instead = "fetch it outside, check its digest, and COPY the file";
@@ -503,7 +612,8 @@ impl Reader<'_, '_> {
                         From::Tree { tree: other.stage.tree()?, name: name.clone() }
                     }
                 };
-                let (sources, destination, unpack) = (paths.as_slice(), destination.as_str(), keyword == "ADD");
+                let (sources, destination, unpack) =
+                    (paths.as_slice(), destination.as_str(), keyword == "ADD");
                 let copy = Copy { sources, destination, mode: options.mode, unpack, from };
                 copy::copy(stage, &copy, spool).map_err(|failed| self.failed(failed, at))?
             }
@@ -516,7 +626,9 @@ impl Reader<'_, '_> {
                 self.document(stage, &destination, &text, options.mode, at)?
             }
             _ => {
-                let what = format!("{keyword} takes one here-document, and a file name as its destination");
+                let what = format!(
+                    "{keyword} takes one here-document, and a file name as its destination"
+                );
                 return Err(self.unsupported(at, &what, "put the text into files and COPY them"));
             }
         };
@@ -534,7 +646,10 @@ impl Reader<'_, '_> {
     fn count(&self, items: usize, at: usize) -> Result<(), Error> {
         self.items.set(self.items.get().saturating_add(items));
         match self.items.get() > ITEMS_MAX {
-            true => Err(self.wrong(at, format!("its stages hold more than {ITEMS_MAX} files and folders"))),
+            true => {
+                Err(self
+                    .wrong(at, format!("its stages hold more than {ITEMS_MAX} files and folders")))
+            }
             false => Ok(()),
         }
     }
@@ -548,8 +663,11 @@ impl Reader<'_, '_> {
         at: usize,
     ) -> Result<Items, Error> {
         let workdir = stage.config.working_dir.as_deref().unwrap_or("/");
-        let path =
-            if destination.starts_with('/') { destination.to_owned() } else { format!("{workdir}/{destination}") };
+        let path = if destination.starts_with('/') {
+            destination.to_owned()
+        } else {
+            format!("{workdir}/{destination}")
+        };
         let source = Source::Bytes(Arc::from(text.as_bytes()));
         let file = Item::File { mode: mode.unwrap_or(MODE_PLAIN), source };
         copy::put_at(stage, &path, file).map_err(|failed| self.failed(failed, at))
@@ -570,13 +688,20 @@ impl Reader<'_, '_> {
                 ("from", Some(_)) if keyword == "COPY" => {
                     result.from = flag.value.as_ref().map(|name| name.value.to_string())
                 }
-                ("chmod", Some(mode)) => result.mode = Some(parse_mode(&mode).map_err(|why| self.wrong(at, why))?),
-                ("chown", _) => self.note(at, format!("{keyword} --chown is ignored: every file belongs to root")),
+                ("chmod", Some(mode)) => {
+                    result.mode = Some(parse_mode(&mode).map_err(|why| self.wrong(at, why))?)
+                }
+                ("chown", _) => self
+                    .note(at, format!("{keyword} --chown is ignored: every file belongs to root")),
                 // Every layer here is independent of what is below it already.
                 ("link", _) => {}
                 (name, _) => {
                     let what = format!("{keyword} --{name} is not supported");
-                    return Err(self.unsupported(at, &what, "leave it out, or use several COPY lines"));
+                    return Err(self.unsupported(
+                        at,
+                        &what,
+                        "leave it out, or use several COPY lines",
+                    ));
                 }
             }
         }
@@ -592,7 +717,12 @@ impl Reader<'_, '_> {
         let mut check = HealthCheck::default();
         for flag in options {
             let at = flag.span().start;
-            let text = flag.value.as_ref().map(|text| self.expanded(text, words)).transpose()?.unwrap_or_default();
+            let text = flag
+                .value
+                .as_ref()
+                .map(|text| self.expanded(text, words))
+                .transpose()?
+                .unwrap_or_default();
             let duration = || parse_duration_ns(&text).map_err(|why| self.wrong(at, why));
             match &*flag.name.value {
                 "interval" => check.interval = Some(duration()?),
@@ -606,7 +736,9 @@ impl Reader<'_, '_> {
                     );
                 }
                 "retries" => {
-                    let retries = text.parse().map_err(|_| self.wrong(at, format!("`{text}` is not a number")))?;
+                    let retries = text
+                        .parse()
+                        .map_err(|_| self.wrong(at, format!("`{text}` is not a number")))?;
                     check.retries = Some(retries);
                 }
                 name => return Err(self.wrong(at, format!("HEALTHCHECK has no `--{name}`"))),
@@ -614,9 +746,10 @@ impl Reader<'_, '_> {
         }
         check.test = match arguments {
             HealthcheckArguments::None { .. } => vec!["NONE".to_owned()],
-            HealthcheckArguments::Cmd { arguments: Command::Exec(list), .. } => {
-                ["CMD".to_owned()].into_iter().chain(list.value.iter().map(|word| word.value.to_string())).collect()
-            }
+            HealthcheckArguments::Cmd { arguments: Command::Exec(list), .. } => ["CMD".to_owned()]
+                .into_iter()
+                .chain(list.value.iter().map(|word| word.value.to_string()))
+                .collect(),
             HealthcheckArguments::Cmd { arguments: Command::Shell(line), .. } => {
                 vec!["CMD-SHELL".to_owned(), line.value.trim().to_owned()]
             }
@@ -626,7 +759,12 @@ impl Reader<'_, '_> {
     }
 
     fn expander<'a>(&'a self, value: &'a dyn Fn(&str) -> Option<String>) -> Expander<'a> {
-        let escape = self.parsed.parser_directives.escape.as_ref().map_or('\\', |directive| directive.value.value);
+        let escape = self
+            .parsed
+            .parser_directives
+            .escape
+            .as_ref()
+            .map_or('\\', |directive| directive.value.value);
         Expander { value, escape, left: &self.expanded_bytes_left }
     }
 
@@ -693,8 +831,12 @@ fn expand_text(text: &str, words: &Expander<'_>) -> Result<String, String> {
 /// The arguments, and whether they were written as a line for `shell`.
 fn command(command: &Command<'_>, shell: &[String]) -> (Vec<String>, bool) {
     match command {
-        Command::Exec(list) => (list.value.iter().map(|word| word.value.to_string()).collect(), false),
-        Command::Shell(line) => (shell.iter().cloned().chain([line.value.trim().to_owned()]).collect(), true),
+        Command::Exec(list) => {
+            (list.value.iter().map(|word| word.value.to_string()).collect(), false)
+        }
+        Command::Shell(line) => {
+            (shell.iter().cloned().chain([line.value.trim().to_owned()]).collect(), true)
+        }
         _ => (Vec::new(), false),
     }
 }
@@ -740,11 +882,14 @@ fn check_user(text: &str) -> Result<(), String> {
         true => part.parse::<u32>().is_ok_and(|id| id != u32::MAX),
         false => {
             part.len() <= 64
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'$'))
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b'$'))
                 && !part.starts_with('-')
         }
     };
-    let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    let (user, group) =
+        text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
     match good(user) && group.is_none_or(good) {
         true => Ok(()),
         false => Err(format!("`{text}` is not a user: use NAME, UID, NAME:GROUP or UID:GID")),
@@ -760,7 +905,9 @@ fn parse_mode(text: &str) -> Result<u32, String> {
 }
 
 fn is_url(text: &str) -> bool {
-    ["http://", "https://", "git://", "git@", "ftp://"].iter().any(|scheme| text.starts_with(scheme))
+    ["http://", "https://", "git://", "git@", "ftp://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme))
 }
 
 /// Absolute, without `.`, `..`, doubled or trailing `/`.

@@ -18,8 +18,9 @@ const NESTING_MAX: u32 = 16;
 impl Expander<'_> {
     /// `word` with its variables put in, and its quotes and backslashes taken off.
     ///
-    /// `$NAME`, `${NAME}`, `${NAME:-default}` (also without the colon: only when unset), `${NAME:+instead}`. A variable
-    /// that nobody set is empty. Inside of single quotes nothing is special.
+    /// `$NAME`, `${NAME}`, `${NAME:-default}` (also without the colon: only when unset),
+    /// `${NAME:+instead}`. A variable that nobody set is empty. Inside of single quotes nothing is
+    /// special.
     ///
     /// # Errors
     /// Says what is wrong with the word.
@@ -38,7 +39,9 @@ impl Expander<'_> {
             let after = &rest[c.len_utf8()..];
             rest = match c {
                 '\'' if !in_double => {
-                    let end = after.find('\'').ok_or_else(|| format!("`{word}` has a `'` without its end"))?;
+                    let end = after
+                        .find('\'')
+                        .ok_or_else(|| format!("`{word}` has a `'` without its end"))?;
                     result.push_str(&after[..end]);
                     &after[end + 1..]
                 }
@@ -47,7 +50,9 @@ impl Expander<'_> {
                     after
                 }
                 c if c == self.escape => match after.chars().next() {
-                    Some(next) if !in_double || matches!(next, '"' | '$') || next == self.escape => {
+                    Some(next)
+                        if !in_double || matches!(next, '"' | '$') || next == self.escape =>
+                    {
                         result.push(next);
                         &after[next.len_utf8()..]
                     }
@@ -107,12 +112,16 @@ impl Expander<'_> {
         Ok((result, used))
     }
 
-    /// What `name` stands for, counted: a variable made from itself twice, and again, would fill any memory.
+    /// What `name` stands for, counted: a variable made from itself twice, and again, would fill
+    /// any memory.
     fn value(&self, name: &str) -> Result<Option<String>, String> {
         let value = (self.value)(name);
         let left = self.left.get().checked_sub(value.as_ref().map_or(0, String::len));
         self.left.set(left.ok_or_else(|| {
-            format!("with `${name}`, variables bring too much text into it: at most {} MiB", EXPANDED_BYTES_MAX >> 20)
+            format!(
+                "with `${name}`, variables bring too much text into it: at most {} MiB",
+                EXPANDED_BYTES_MAX >> 20
+            )
         })?);
         Ok(value)
     }
@@ -141,7 +150,8 @@ impl Expander<'_> {
         words
     }
 
-    /// The `NAME=value` words of ENV, LABEL and ARG, expanded. `ENV NAME the rest` is the old form, for one.
+    /// The `NAME=value` words of ENV, LABEL and ARG, expanded. `ENV NAME the rest` is the old form,
+    /// for one.
     ///
     /// # Errors
     /// Says which word is wrong.
@@ -157,7 +167,8 @@ impl Expander<'_> {
     }
 
     fn pair(&self, word: &str) -> Result<(String, String), String> {
-        let (name, text) = word.split_once('=').ok_or_else(|| format!("`{word}` is not NAME=value"))?;
+        let (name, text) =
+            word.split_once('=').ok_or_else(|| format!("`{word}` is not NAME=value"))?;
         let name = self.expand(name)?;
         match name.is_empty() {
             true => Err(format!("`{word}` has no name")),

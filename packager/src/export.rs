@@ -18,12 +18,18 @@ struct Saved {
     layers: Vec<String>,
 }
 
-/// Writes the image at `descriptor` as a tar of an OCI layout, under the name `reference`. For an image of one platform
-/// it is a `docker save` archive too, so that `docker load` takes it. The same image gives the same bytes.
+/// Writes the image at `descriptor` as a tar of an OCI layout, under the name `reference`. For an
+/// image of one platform it is a `docker save` archive too, so that `docker load` takes it. The
+/// same image gives the same bytes.
 ///
 /// # Errors
 /// [`Error::NoBlob`] when it is not complete.
-pub fn export(layout: &Layout, reference: &Reference, descriptor: &Descriptor, out: impl Write) -> Result<(), Error> {
+pub fn export(
+    layout: &Layout,
+    reference: &Reference,
+    descriptor: &Descriptor,
+    out: impl Write,
+) -> Result<(), Error> {
     let mut tar = io::BufWriter::with_capacity(256 << 10, out);
     let failed = || io_error("write", "the archive");
     write_entry(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(failed())?;
@@ -39,7 +45,9 @@ pub fn export(layout: &Layout, reference: &Reference, descriptor: &Descriptor, o
     };
     let index = serde_json::to_vec(&index).expect("an index has string keys only");
     write_entry(&mut tar, "index.json", &index).map_err(failed())?;
-    let path_of = |blob: &Descriptor| format!("blobs/{}/{}", blob.digest.algorithm().name(), blob.digest.hex());
+    let path_of = |blob: &Descriptor| {
+        format!("blobs/{}/{}", blob.digest.algorithm().name(), blob.digest.hex())
+    };
     if let [(_, manifest)] = layout.manifests(descriptor)?.as_slice()
         && let Some(config) = &manifest.config
     {
@@ -60,7 +68,12 @@ pub fn export(layout: &Layout, reference: &Reference, descriptor: &Descriptor, o
     tar.write_all(&[0; 1024]).and_then(|()| tar.flush()).map_err(failed())
 }
 
-fn write_blob(tar: &mut impl Write, path: &str, size: u64, mut content: impl io::Read) -> io::Result<()> {
+fn write_blob(
+    tar: &mut impl Write,
+    path: &str,
+    size: u64,
+    mut content: impl io::Read,
+) -> io::Result<()> {
     crate::tarball::headers(tar, path, b'0', 0o644, size, "", 0)?;
     let copied = io::copy(&mut content.by_ref().take(size), tar)?;
     // One more byte asked for: the end is where the digest is compared.

@@ -9,8 +9,9 @@ use miniz_oxide::{
     },
 };
 
-/// Compresses to gzip, the same bytes for the same input everywhere: no name, no time, one level, and one compressor
-/// whose version is pinned. (flate2 takes the fastest backend that any crate of a build asks for.)
+/// Compresses to gzip, the same bytes for the same input everywhere: no name, no time, one level,
+/// and one compressor whose version is pinned. (flate2 takes the fastest backend that any crate of
+/// a build asks for.)
 pub(crate) struct Gzip<W> {
     inner: W,
     compressor: Box<CompressorOxide>,
@@ -85,7 +86,9 @@ mod tests {
             let mut gzip = Gzip::new(Vec::new()).unwrap();
             gzip.write_all(bytes).unwrap();
             let mut back = Vec::new();
-            flate2::read::GzDecoder::new(gzip.finish().unwrap().as_slice()).read_to_end(&mut back).unwrap();
+            flate2::read::GzDecoder::new(gzip.finish().unwrap().as_slice())
+                .read_to_end(&mut back)
+                .unwrap();
             assert!(back == bytes, "{} bytes", bytes.len());
         }
     }

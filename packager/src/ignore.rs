@@ -3,8 +3,8 @@ use crate::pattern::matches;
 /// What `.dockerignore` leaves out of the build context.
 ///
 /// # Spec
-/// Docker, "Build context", ".dockerignore files": the last matching line decides, `!` takes back in, and a pattern that
-/// matches a folder matches everything in it.
+/// Docker, "Build context", ".dockerignore files": the last matching line decides, `!` takes back
+/// in, and a pattern that matches a folder matches everything in it.
 #[derive(Debug, Default)]
 pub(crate) struct Ignore {
     lines: Vec<Line>,
@@ -53,7 +53,8 @@ impl Line {
 
     /// Whether it matches `path` or a folder on the way there.
     fn covers(&self, path: &str) -> bool {
-        let ends = path.char_indices().filter(|(_, c)| *c == '/').map(|(at, _)| at).chain([path.len()]);
+        let ends =
+            path.char_indices().filter(|(_, c)| *c == '/').map(|(at, _)| at).chain([path.len()]);
         ends.into_iter().any(|end| matches(&self.pattern, &path[..end]))
     }
 }

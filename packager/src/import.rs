@@ -32,8 +32,9 @@ pub const ARCHIVE_BYTES_MAX: u64 = 64 << 30;
 /// More images than any archive has.
 const IMAGES_MAX: usize = 1000;
 
-/// Reads images in from a `docker save` tar (as docker and podman write it), an OCI layout (a folder, or a tar of one;
-/// both also compressed), or a `.wasm` file, and gives them the names that they carry; without any, that of the file.
+/// Reads images in from a `docker save` tar (as docker and podman write it), an OCI layout (a
+/// folder, or a tar of one; both also compressed), or a `.wasm` file, and gives them the names that
+/// they carry; without any, that of the file.
 ///
 /// # Errors
 /// [`Error::NotAnImage`], or what is wrong with the image; nothing has a name then.
@@ -58,7 +59,16 @@ fn not_an_image(path: &Path, why: impl Into<String>) -> Error {
 
 fn import_wasm(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
     let (args, tags) = (BTreeMap::new(), Vec::new());
-    let input = Build { context: path, file: None, args, target: None, tags, source_date: 0, reuse: true, layout };
+    let input = Build {
+        context: path,
+        file: None,
+        args,
+        target: None,
+        tags,
+        source_date: 0,
+        reuse: true,
+        layout,
+    };
     let built = build(&input)?;
     Ok(vec![Imported { references: built.references, descriptor: built.descriptor }])
 }
@@ -110,7 +120,8 @@ fn import_tar(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
 }
 
 fn read_archive(layout: &Layout, path: &Path) -> Result<Archive, Error> {
-    let wrong = |source| Error::Image { whose: format!("`{}` cannot be read in", path.display()), source };
+    let wrong =
+        |source| Error::Image { whose: format!("`{}` cannot be read in", path.display()), source };
     let budget = Budget { bytes_max: ARCHIVE_BYTES_MAX, ..Budget::default() };
     let file = File::open(path).map_err(io_error("open", path))?;
     let mut reader = LayerReader::new(file, budget).map_err(wrong)?;
@@ -143,7 +154,8 @@ fn read_archive(layout: &Layout, path: &Path) -> Result<Archive, Error> {
 
 /// `target`, seen from `folder`. The reader has refused what leads out.
 fn beside(folder: &str, target: &str) -> String {
-    let mut parts: Vec<&str> = if target.starts_with('/') { Vec::new() } else { folder.split('/').collect() };
+    let mut parts: Vec<&str> =
+        if target.starts_with('/') { Vec::new() } else { folder.split('/').collect() };
     for part in target.split('/') {
         match part {
             "" | "." => {}
@@ -163,20 +175,30 @@ impl Archive {
     }
 
     fn read(&self, layout: &Layout, path: &Path, name: &str) -> Result<Vec<u8>, Error> {
-        let (digest, size) = self.find(name).ok_or_else(|| not_an_image(path, format!("it has no `{name}`")))?;
+        let (digest, size) =
+            self.find(name).ok_or_else(|| not_an_image(path, format!("it has no `{name}`")))?;
         layout.read_blob(&blob_descriptor(MediaType::OCI_EMPTY, digest, size), DOCUMENT_BYTES_MAX)
     }
 
-    /// In a layout, the name of a blob's file is its digest: a lie there would only come out much later.
+    /// In a layout, the name of a blob's file is its digest: a lie there would only come out much
+    /// later.
     fn check_names(&self, path: &Path) -> Result<(), Error> {
         for (name, (found, _)) in &self.files {
             let Some(hex) = name.strip_prefix("blobs/sha256/") else { continue };
-            let expected: Digest = format!("sha256:{hex}")
-                .parse()
-                .map_err(|error: spec::ParseError| not_an_image(path, format!("`{name}`: {error}")))?;
+            let expected: Digest =
+                format!("sha256:{hex}").parse().map_err(|error: spec::ParseError| {
+                    not_an_image(path, format!("`{name}`: {error}"))
+                })?;
             if expected != *found {
-                let source = image::Error::WrongDigest { what: format!("`{name}`"), expected, found: *found };
-                return Err(Error::Image { whose: format!("`{}` cannot be read in", path.display()), source });
+                let source = image::Error::WrongDigest {
+                    what: format!("`{name}`"),
+                    expected,
+                    found: *found,
+                };
+                return Err(Error::Image {
+                    whose: format!("`{}` cannot be read in", path.display()),
+                    source,
+                });
             }
         }
         Ok(())
@@ -188,9 +210,12 @@ fn blob_descriptor(media_type: &'static str, digest: Digest, size: u64) -> Descr
 }
 
 fn parse_index(path: &Path, bytes: &[u8]) -> Result<Index, Error> {
-    let wrong = |source| Error::Image { whose: format!("`{}` cannot be read in", path.display()), source };
+    let wrong =
+        |source| Error::Image { whose: format!("`{}` cannot be read in", path.display()), source };
     match image::parse_document(bytes).map_err(wrong)? {
-        image::Document::Index(index) if index.manifests.is_empty() => Err(not_an_image(path, "it is an empty layout")),
+        image::Document::Index(index) if index.manifests.is_empty() => {
+            Err(not_an_image(path, "it is an empty layout"))
+        }
         image::Document::Index(index) if index.manifests.len() > IMAGES_MAX => {
             Err(not_an_image(path, format!("it has more than {IMAGES_MAX} images")))
         }
@@ -220,28 +245,36 @@ fn name_all(layout: &Layout, path: &Path, index: &Index) -> Result<Vec<Imported>
 }
 
 fn tag_all(layout: &Layout, images: &[Imported]) -> Result<(), Error> {
-    let names = images.iter().flat_map(|image| image.references.iter().map(|name| (name, &image.descriptor)));
+    let names = images
+        .iter()
+        .flat_map(|image| image.references.iter().map(|name| (name, &image.descriptor)));
     layout.tag_all(&names.collect::<Vec<_>>())
 }
 
 /// The whole name if the entry carries one; else that of the file, with whatever tag there is.
 fn name_of(entry: &Descriptor, path: &Path) -> Reference {
     let annotation = |key: &str| entry.annotations.get(key).map(String::as_str);
-    let whole = annotation(CONTAINERD_NAME).or_else(|| annotation(REF_NAME).filter(|name| name.contains(['/', ':'])));
+    let whole = annotation(CONTAINERD_NAME)
+        .or_else(|| annotation(REF_NAME).filter(|name| name.contains(['/', ':'])));
     if let Some(Ok(reference)) = whole.map(local_name) {
         return reference;
     }
     let tag = annotation(REF_NAME).filter(|tag| Reference::is_tag(tag)).unwrap_or("latest");
-    let stem = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().to_lowercase());
+    let stem =
+        path.file_name().map_or_else(String::new, |name| name.to_string_lossy().to_lowercase());
     let stem = stem.split(".tar").next().unwrap_or_default();
-    let words: Vec<_> = stem.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
-    let named = format!("{}:{tag}", words.join("-")).parse().or_else(|_| format!("image:{tag}").parse());
+    let words: Vec<_> =
+        stem.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let named =
+        format!("{}:{tag}", words.join("-")).parse().or_else(|_| format!("image:{tag}").parse());
     named.expect("`image` with a tag that is one is a name")
 }
 
-/// What Docker calls `docker.io/library/x`, and podman `localhost/x`, is `x` among local images, as it is there.
+/// What Docker calls `docker.io/library/x`, and podman `localhost/x`, is `x` among local images, as
+/// it is there.
 fn local_name(name: &str) -> Result<Reference, spec::ParseError> {
-    let docker = name.strip_prefix("docker.io/").map(|rest| rest.strip_prefix("library/").unwrap_or(rest));
+    let docker =
+        name.strip_prefix("docker.io/").map(|rest| rest.strip_prefix("library/").unwrap_or(rest));
     docker.or_else(|| name.strip_prefix("localhost/")).unwrap_or(name).parse()
 }
 
@@ -267,27 +300,45 @@ fn import_docker(layout: &Layout, path: &Path, archive: &Archive) -> Result<Vec<
     if saved.is_empty() || saved.len() > IMAGES_MAX {
         return Err(malformed(format!("it names {} images", saved.len())));
     }
-    let images = saved.iter().map(|image| import_saved(layout, path, archive, image)).collect::<Result<Vec<_>, _>>()?;
+    let images = saved
+        .iter()
+        .map(|image| import_saved(layout, path, archive, image))
+        .collect::<Result<Vec<_>, _>>()?;
     tag_all(layout, &images)?;
     Ok(images)
 }
 
-fn import_saved(layout: &Layout, path: &Path, archive: &Archive, saved: &Saved) -> Result<Imported, Error> {
-    let there = |name: &str| archive.find(name).ok_or_else(|| not_an_image(path, format!("it has no `{name}`")));
+fn import_saved(
+    layout: &Layout,
+    path: &Path,
+    archive: &Archive,
+    saved: &Saved,
+) -> Result<Imported, Error> {
+    let there = |name: &str| {
+        archive.find(name).ok_or_else(|| not_an_image(path, format!("it has no `{name}`")))
+    };
     let (digest, size) = there(&saved.config)?;
     let config = blob_descriptor(MediaType::OCI_CONFIG, digest, size);
-    let parsed: ImageConfig = serde_json::from_slice(&layout.read_blob(&config, DOCUMENT_BYTES_MAX)?)
-        .map_err(|error| not_an_image(path, format!("its config is malformed: {error}")))?;
+    let parsed: ImageConfig =
+        serde_json::from_slice(&layout.read_blob(&config, DOCUMENT_BYTES_MAX)?)
+            .map_err(|error| not_an_image(path, format!("its config is malformed: {error}")))?;
     let names = saved.layers.as_deref().unwrap_or_default();
     if parsed.rootfs.diff_ids.len() != names.len() {
         let (named, there) = (parsed.rootfs.diff_ids.len(), names.len());
-        return Err(not_an_image(path, format!("its config names {named} layers, and there are {there}")));
+        return Err(not_an_image(
+            path,
+            format!("its config names {named} layers, and there are {there}"),
+        ));
     }
     let mut layers = Vec::new();
     for name in names {
         let (digest, size) = there(name)?;
         let mut head = Vec::new();
-        layout.open_blob(&digest)?.take(4).read_to_end(&mut head).map_err(io_error("read", path))?;
+        layout
+            .open_blob(&digest)?
+            .take(4)
+            .read_to_end(&mut head)
+            .map_err(io_error("read", path))?;
         let media_type = match sniff(&head) {
             Sniffed::Gzip => MediaType::OCI_LAYER_GZIP,
             Sniffed::Zstd => MediaType::OCI_LAYER_ZSTD,

@@ -2,7 +2,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use spec::{Descriptor, Hasher};
 
-/// What one new layer holds, before it has bytes: paths (relative and normal) in the order in which they are written.
+/// What one new layer holds, before it has bytes: paths (relative and normal) in the order in which
+/// they are written.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Items(pub(crate) BTreeMap<String, Item>);
 
@@ -36,7 +37,8 @@ pub(crate) enum Origin {
     Archive(ContextFile),
 }
 
-/// A file of the build context, as it was when it was found. If it is another one when it is read, the build fails.
+/// A file of the build context, as it was when it was found. If it is another one when it is read,
+/// the build fails.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct ContextFile {
     /// Relative to the context.
@@ -77,8 +79,14 @@ impl Item {
 }
 
 impl Items {
-    /// Adds `item` at `path`, with the folders above it as `folder_mode` says. What stood there is replaced.
-    pub(crate) fn put(&mut self, path: &str, item: Item, folder_mode: &dyn Fn(&str) -> Option<u32>) {
+    /// Adds `item` at `path`, with the folders above it as `folder_mode` says. What stood there is
+    /// replaced.
+    pub(crate) fn put(
+        &mut self,
+        path: &str,
+        item: Item,
+        folder_mode: &dyn Fn(&str) -> Option<u32>,
+    ) {
         for (at, _) in path.match_indices('/') {
             let parent = &path[..at];
             let mode = || folder_mode(parent).unwrap_or(MODE_EXECUTABLE);
@@ -112,7 +120,9 @@ impl Items {
     pub(crate) fn newest_change_ns(&self) -> Option<i128> {
         self.files()
             .filter_map(|(_, source)| match source {
-                Source::Context(file) | Source::Part { origin: Origin::Archive(file), .. } => Some(file.stat.ctime_ns),
+                Source::Context(file) | Source::Part { origin: Origin::Archive(file), .. } => {
+                    Some(file.stat.ctime_ns)
+                }
                 Source::Bytes(_) | Source::Part { .. } => None,
             })
             .max()
@@ -139,7 +149,9 @@ impl Source {
             Self::Context(file) => file.identity(),
             Self::Bytes(bytes) => spec::Digest::of(bytes).to_string(),
             Self::Part { origin, offset, len } => match origin {
-                Origin::Layer(blob) | Origin::Raw(blob) => format!("{} {offset} {len}", blob.digest),
+                Origin::Layer(blob) | Origin::Raw(blob) => {
+                    format!("{} {offset} {len}", blob.digest)
+                }
                 Origin::Archive(file) => format!("{} {offset} {len}", file.identity()),
             },
         }

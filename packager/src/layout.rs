@@ -24,7 +24,8 @@ pub(crate) const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 /// 50 000 images of 600 bytes each.
 const INDEX_BYTES_MAX: u64 = 32 << 20;
 
-/// An index in an index in …: as deep as a pull follows them, so that whatever was pulled can be tidied up.
+/// An index in an index in …: as deep as a pull follows them, so that whatever was pulled can be
+/// tidied up.
 const DEPTH_MAX: usize = 4;
 /// Far more platforms than there are, and as many as a pull takes.
 const MANIFESTS_MAX: usize = 1000;
@@ -65,7 +66,8 @@ pub struct Pruned {
     pub bytes: u64,
 }
 
-/// While one of these exists, [`Layout::prune`] waits: blobs may be written before anything names them.
+/// While one of these exists, [`Layout::prune`] waits: blobs may be written before anything names
+/// them.
 #[derive(Debug)]
 pub struct Hold {
     _lock: File,
@@ -82,7 +84,11 @@ impl Layout {
         let marker = layout.dir.join("oci-layout");
         if !marker.exists() {
             let folder = layout.blobs.folder(Algorithm::Sha256);
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io_error("create", &folder))?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&folder)
+                .map_err(io_error("create", &folder))?;
             let _hold = layout.hold()?;
             layout.blobs.replace_file(&marker, OCI_LAYOUT)?;
         }
@@ -113,8 +119,8 @@ impl Layout {
         self.blobs.has(digest, size)
     }
 
-    /// Whether there is a blob of that name with the bytes of that name. Reads all of it: for whoever is about to bring
-    /// it, and would heal one that was damaged on disk.
+    /// Whether there is a blob of that name with the bytes of that name. Reads all of it: for
+    /// whoever is about to bring it, and would heal one that was damaged on disk.
     pub fn has_intact_blob(&self, digest: &Digest) -> bool {
         self.blobs.is_intact(digest)
     }
@@ -151,7 +157,8 @@ impl Layout {
         self.blobs.write(bytes)
     }
 
-    /// Keeps [`Layout::prune`] away. Take one before the first blob is written, and drop it after the image has its tag.
+    /// Keeps [`Layout::prune`] away. Take one before the first blob is written, and drop it after
+    /// the image has its tag.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -176,9 +183,12 @@ impl Layout {
         self.tag_all(&[(reference, descriptor)])
     }
 
-    /// Like [`Layout::tag`] for several, all at once: when one of them cannot be, nothing has a new name.
+    /// Like [`Layout::tag`] for several, all at once: when one of them cannot be, nothing has a new
+    /// name.
     pub(crate) fn tag_all(&self, names: &[(&Reference, &Descriptor)]) -> Result<(), Error> {
-        if let Some((_, lost)) = names.iter().find(|(_, image)| !self.blobs.has(&image.digest, image.size)) {
+        if let Some((_, lost)) =
+            names.iter().find(|(_, image)| !self.blobs.has(&image.digest, image.size))
+        {
             return Err(Error::NoBlob(lost.digest));
         }
         let entries = names.iter().map(|(reference, descriptor)| {
@@ -193,10 +203,14 @@ impl Layout {
         }
         self.update(|index| {
             for entry in entries {
-                index.manifests.retain(|old| old.annotations.get(REF_NAME) != entry.annotations.get(REF_NAME));
+                index
+                    .manifests
+                    .retain(|old| old.annotations.get(REF_NAME) != entry.annotations.get(REF_NAME));
                 index.manifests.push(entry);
             }
-            index.manifests.sort_by(|a, b| a.annotations.get(REF_NAME).cmp(&b.annotations.get(REF_NAME)));
+            index
+                .manifests
+                .sort_by(|a, b| a.annotations.get(REF_NAME).cmp(&b.annotations.get(REF_NAME)));
         })
     }
 
@@ -207,15 +221,21 @@ impl Layout {
     pub fn untag(&self, reference: &Reference) -> Result<Descriptor, Error> {
         let mut removed = None;
         self.update(|index| {
-            let Some(name) = find(index, reference).and_then(|entry| entry.annotations.get(REF_NAME)).cloned() else {
+            let Some(name) =
+                find(index, reference).and_then(|entry| entry.annotations.get(REF_NAME)).cloned()
+            else {
                 return;
             };
-            removed = index.manifests.extract_if(.., |entry| entry.annotations.get(REF_NAME) == Some(&name)).next();
+            removed = index
+                .manifests
+                .extract_if(.., |entry| entry.annotations.get(REF_NAME) == Some(&name))
+                .next();
         })?;
         removed.ok_or_else(|| Error::NoImage(reference.clone()))
     }
 
-    /// Every image that has a name, sorted by it. One whose blobs are damaged is listed with what is known.
+    /// Every image that has a name, sorted by it. One whose blobs are damaged is listed with what
+    /// is known.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -228,7 +248,8 @@ impl Layout {
         Ok(named.map(|(reference, descriptor)| self.describe(reference, descriptor)).collect())
     }
 
-    /// The manifests under `descriptor`: itself, or the entries of an index (and of those in it) that are here.
+    /// The manifests under `descriptor`: itself, or the entries of an index (and of those in it)
+    /// that are here.
     ///
     /// # Errors
     /// [`Error::Image`] when it is malformed.
@@ -237,28 +258,46 @@ impl Layout {
         Ok(documents.filter_map(|(entry, manifest)| Some((entry, manifest?))).collect())
     }
 
-    /// The manifests and indexes under `descriptor` that are here, itself included, each once. An index stands behind
-    /// what it names.
-    fn documents(&self, descriptor: &Descriptor) -> Result<Vec<(Descriptor, Option<Manifest>)>, Error> {
-        let mut found = Found { root: descriptor.digest, documents: Vec::new(), seen: HashSet::new() };
+    /// The manifests and indexes under `descriptor` that are here, itself included, each once. An
+    /// index stands behind what it names.
+    fn documents(
+        &self,
+        descriptor: &Descriptor,
+    ) -> Result<Vec<(Descriptor, Option<Manifest>)>, Error> {
+        let mut found =
+            Found { root: descriptor.digest, documents: Vec::new(), seen: HashSet::new() };
         self.find_documents(descriptor, 0, &mut found)?;
         Ok(found.documents)
     }
 
-    fn find_documents(&self, descriptor: &Descriptor, depth: usize, found: &mut Found) -> Result<(), Error> {
+    fn find_documents(
+        &self,
+        descriptor: &Descriptor,
+        depth: usize,
+        found: &mut Found,
+    ) -> Result<(), Error> {
         let root = found.root;
-        let malformed = |source| Error::Image { whose: format!("the image `{root}` cannot be used"), source };
-        let too_many = |why: &str| malformed(image::Error::Malformed { document: "index", why: why.to_owned() });
+        let malformed =
+            |source| Error::Image { whose: format!("the image `{root}` cannot be used"), source };
+        let too_many = |why: &str| {
+            malformed(image::Error::Malformed { document: "index", why: why.to_owned() })
+        };
         if !found.seen.insert(descriptor.digest) {
             return Ok(());
         }
         if depth >= DEPTH_MAX || found.seen.len() > MANIFESTS_MAX {
             return Err(too_many("it names too many manifests"));
         }
-        match image::parse_document(&self.read_blob(descriptor, DOCUMENT_BYTES_MAX)?).map_err(malformed)? {
-            image::Document::Manifest(manifest) => found.documents.push((descriptor.clone(), Some(manifest))),
+        match image::parse_document(&self.read_blob(descriptor, DOCUMENT_BYTES_MAX)?)
+            .map_err(malformed)?
+        {
+            image::Document::Manifest(manifest) => {
+                found.documents.push((descriptor.clone(), Some(manifest)))
+            }
             image::Document::Index(index) => {
-                for entry in index.manifests.iter().filter(|entry| self.blobs.has(&entry.digest, entry.size)) {
+                for entry in
+                    index.manifests.iter().filter(|entry| self.blobs.has(&entry.digest, entry.size))
+                {
                     self.find_documents(entry, depth + 1, found)?;
                 }
                 found.documents.push((descriptor.clone(), None));
@@ -267,8 +306,8 @@ impl Layout {
         Ok(())
     }
 
-    /// Every blob of the image at `descriptor`, its own included, each once: what to push, in an order in which nothing
-    /// comes before what it names.
+    /// Every blob of the image at `descriptor`, its own included, each once: what to push, in an
+    /// order in which nothing comes before what it names.
     ///
     /// # Errors
     /// [`Error::Image`] when it is malformed.
@@ -286,10 +325,12 @@ impl Layout {
         Ok(all)
     }
 
-    /// Removes every blob that no named image needs, what the build cache knows of such, and whatever was left half-written.
+    /// Removes every blob that no named image needs, what the build cache knows of such, and
+    /// whatever was left half-written.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Image`] when an image cannot be read, because then nobody knows what it needs.
+    /// [`Error::Io`]; [`Error::Image`] when an image cannot be read, because then nobody knows what
+    /// it needs.
     pub fn prune(&self) -> Result<Pruned, Error> {
         let _alone = self.lock("prune.lock", FlockOperation::LockExclusive)?;
         let cache = Cache::of(self, true);
@@ -297,10 +338,14 @@ impl Layout {
         for entry in self.read_index()?.manifests {
             needed.extend(self.closure(&entry)?.into_iter().map(|blob| blob.digest.hex()));
             let manifests = self.manifests(&entry)?;
-            indexes.extend(manifests.iter().map(|(_, manifest)| cache.index_key(manifest.layers.iter())));
+            indexes.extend(
+                manifests.iter().map(|(_, manifest)| cache.index_key(manifest.layers.iter())),
+            );
         }
         let mut pruned = Pruned::default();
-        for folder in [Algorithm::Sha256, Algorithm::Sha512].map(|algorithm| self.blobs.folder(algorithm)) {
+        for folder in
+            [Algorithm::Sha256, Algorithm::Sha512].map(|algorithm| self.blobs.folder(algorithm))
+        {
             remove_files(&folder, |name| !needed.contains(name), &mut pruned)?;
         }
         remove_files(&self.blobs.temporary_folder(), |_| true, &mut Pruned::default())?;
@@ -331,24 +376,37 @@ impl Layout {
     /// [`Error::NoBlob`], [`Error::Image`].
     pub fn plan(&self, manifest: &Descriptor) -> Result<image::Plan, Error> {
         let bytes = self.read_blob(manifest, DOCUMENT_BYTES_MAX)?;
-        let read = |blob: &Descriptor| self.read_blob(blob, DOCUMENT_BYTES_MAX).map_err(io::Error::other);
-        image::plan(&bytes, read)
-            .map_err(|source| Error::Image { whose: format!("the image `{}` cannot be used", manifest.digest), source })
+        let read =
+            |blob: &Descriptor| self.read_blob(blob, DOCUMENT_BYTES_MAX).map_err(io::Error::other);
+        image::plan(&bytes, read).map_err(|source| Error::Image {
+            whose: format!("the image `{}` cannot be used", manifest.digest),
+            source,
+        })
     }
 
-    /// The manifest to run from what `descriptor` names: itself, or the best entry of an index, where `native` lists the
-    /// platforms of this host.
+    /// The manifest to run from what `descriptor` names: itself, or the best entry of an index,
+    /// where `native` lists the platforms of this host.
     ///
     /// # Errors
     /// [`Error::Image`] when there is nothing for us.
-    pub fn choose(&self, descriptor: &Descriptor, native: &[Platform]) -> Result<Descriptor, Error> {
-        let wrong =
-            |source| Error::Image { whose: format!("the image `{}` cannot be used", descriptor.digest), source };
+    pub fn choose(
+        &self,
+        descriptor: &Descriptor,
+        native: &[Platform],
+    ) -> Result<Descriptor, Error> {
+        let wrong = |source| Error::Image {
+            whose: format!("the image `{}` cannot be used", descriptor.digest),
+            source,
+        };
         let mut chosen = descriptor.clone();
         for _ in 0..DEPTH_MAX {
-            match image::parse_document(&self.read_blob(&chosen, DOCUMENT_BYTES_MAX)?).map_err(wrong)? {
+            match image::parse_document(&self.read_blob(&chosen, DOCUMENT_BYTES_MAX)?)
+                .map_err(wrong)?
+            {
                 image::Document::Manifest(_) => break,
-                image::Document::Index(index) => chosen = image::choose(&index, native).cloned().map_err(wrong)?,
+                image::Document::Index(index) => {
+                    chosen = image::choose(&index, native).cloned().map_err(wrong)?
+                }
             }
             if !chosen.media_type.is_index() {
                 break;
@@ -364,7 +422,11 @@ impl Layout {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(empty_index()),
             Err(source) => return Err(Error::Io { doing: "read", path, source }),
         };
-        serde_json::from_slice(&bytes).map_err(|error| Error::Io { doing: "read", path, source: error.into() })
+        serde_json::from_slice(&bytes).map_err(|error| Error::Io {
+            doing: "read",
+            path,
+            source: error.into(),
+        })
     }
 
     fn update(&self, change: impl FnOnce(&mut Index)) -> Result<(), Error> {
@@ -376,7 +438,8 @@ impl Layout {
         match index == before {
             true => Ok(()),
             false => {
-                let bytes = serde_json::to_vec_pretty(&index).expect("an index has string keys only");
+                let bytes =
+                    serde_json::to_vec_pretty(&index).expect("an index has string keys only");
                 self.blobs.replace_file(&self.dir.join("index.json"), &bytes)
             }
         }
@@ -386,11 +449,8 @@ impl Layout {
         let path = self.dir.join(name);
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(io_error("open", &path))?;
-        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, operation)).map_err(|errno| Error::Io {
-            doing: "lock",
-            path,
-            source: errno.into(),
-        })?;
+        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, operation))
+            .map_err(|errno| Error::Io { doing: "lock", path, source: errno.into() })?;
         Ok(file)
     }
 }
@@ -415,16 +475,20 @@ fn find<'a>(index: &'a Index, reference: &Reference) -> Option<&'a Descriptor> {
     let name = key(reference);
     match reference.digest() {
         None => index.manifests.iter().find(|entry| entry.annotations.get(REF_NAME) == Some(&name)),
-        Some(digest) => {
-            index.manifests.iter().find(|entry| entry.digest == digest && same_repository(entry, reference))
-        }
+        Some(digest) => index
+            .manifests
+            .iter()
+            .find(|entry| entry.digest == digest && same_repository(entry, reference)),
     }
 }
 
-/// A digest is asked for by the name of an image: under another name the same bytes are another image.
+/// A digest is asked for by the name of an image: under another name the same bytes are another
+/// image.
 fn same_repository(entry: &Descriptor, reference: &Reference) -> bool {
     let name = entry.annotations.get(REF_NAME).and_then(|name| name.parse::<Reference>().ok());
-    name.is_some_and(|name| name.registry() == reference.registry() && name.repository() == reference.repository())
+    name.is_some_and(|name| {
+        name.registry() == reference.registry() && name.repository() == reference.repository()
+    })
 }
 
 fn empty_index() -> Index {
@@ -438,7 +502,11 @@ fn empty_index() -> Index {
     }
 }
 
-fn remove_files(folder: &Path, unwanted: impl Fn(&str) -> bool, pruned: &mut Pruned) -> Result<(), Error> {
+fn remove_files(
+    folder: &Path,
+    unwanted: impl Fn(&str) -> bool,
+    pruned: &mut Pruned,
+) -> Result<(), Error> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

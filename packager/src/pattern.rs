@@ -1,5 +1,5 @@
-/// Whether `text`, a path, is what `pattern` describes: `*` and `?` stay within one part, `**` is any number of parts,
-/// `[a-z]` and `[^a-z]` are sets, `\` takes the next character as it is.
+/// Whether `text`, a path, is what `pattern` describes: `*` and `?` stay within one part, `**` is
+/// any number of parts, `[a-z]` and `[^a-z]` are sets, `\` takes the next character as it is.
 ///
 /// Takes time in the order of both lengths multiplied, whatever the pattern.
 pub(crate) fn matches(pattern: &str, text: &str) -> bool {
@@ -23,12 +23,17 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
                     }
                 }
                 Token::Star => {
-                    let end = text[from..].iter().position(|c| *c == '/').map_or(text.len(), |at| from + at);
+                    let end = text[from..]
+                        .iter()
+                        .position(|c| *c == '/')
+                        .map_or(text.len(), |at| from + at);
                     next[from..=end].fill(true);
                 }
                 Token::Parts => {
                     next[from] = true;
-                    (from + 1..=text.len()).filter(|at| text[at - 1] == '/').for_each(|at| next[at] = true);
+                    (from + 1..=text.len())
+                        .filter(|at| text[at - 1] == '/')
+                        .for_each(|at| next[at] = true);
                 }
                 Token::Rest => next[from..].fill(true),
             }

@@ -42,9 +42,15 @@ pub fn host_platforms() -> Vec<Platform> {
 }
 
 /// Finds what `stage` runs, `None` when it names nothing, and checks that it can be run.
-pub(crate) fn find(stage: &Stage, spool: &mut Spool<'_>, cache: &Cache, now_ns: i128) -> Result<Option<Found>, Error> {
+pub(crate) fn find(
+    stage: &Stage,
+    spool: &mut Spool<'_>,
+    cache: &Cache,
+    now_ns: i128,
+) -> Result<Option<Found>, Error> {
     let config = &stage.config;
-    let Some(name) = config.entrypoint.iter().flatten().chain(config.cmd.iter().flatten()).next() else {
+    let Some(name) = config.entrypoint.iter().flatten().chain(config.cmd.iter().flatten()).next()
+    else {
         return Ok(None);
     };
     let hint = match &stage.base.platform {
@@ -57,7 +63,10 @@ pub(crate) fn find(stage: &Stage, spool: &mut Spool<'_>, cache: &Cache, now_ns: 
             Some(At::Added(source)) => source.clone(),
             Some(At::Base(file)) => match &stage.base.platform {
                 // It was checked when the image below was built.
-                Some(platform) if stage.base.args.first() == Some(name) && stage.shell_form.instruction().is_none() => {
+                Some(platform)
+                    if stage.base.args.first() == Some(name)
+                        && stage.shell_form.instruction().is_none() =>
+                {
                     return Ok(Some(Found { path, platform: platform.clone(), facts: None }));
                 }
                 _ => stage.base.source(file),
@@ -92,18 +101,28 @@ fn examine(
         Source::Bytes(_) | Source::Part { .. } => format!("`/{path}`"),
     };
     let head = spool.head(source, HEAD_BYTES)?;
-    let linux = |architecture: String| Platform { architecture, os: "linux".to_owned(), variant: None };
+    let linux =
+        |architecture: String| Platform { architecture, os: "linux".to_owned(), variant: None };
     match sniff(&head) {
         Sniffed::Elf => {
             let platform = elf_architecture(&head).map(|name| linux(name.to_owned()));
             let why = || format!("{what} is a native program for a machine that no image names");
-            let platform = platform.ok_or_else(|| Error::Program(image::Error::NoProgram { why: why() }))?;
+            let platform =
+                platform.ok_or_else(|| Error::Program(image::Error::NoProgram { why: why() }))?;
             Ok(Found { path, platform, facts: None })
         }
         Sniffed::Script => {
-            let below = stage.base.platform.clone().filter(|platform| platform.os.eq_ignore_ascii_case("linux"));
+            let below = stage
+                .base
+                .platform
+                .clone()
+                .filter(|platform| platform.os.eq_ignore_ascii_case("linux"));
             let platform = below.or_else(|| host_platforms().into_iter().next());
-            Ok(Found { path, platform: platform.unwrap_or_else(|| linux("amd64".to_owned())), facts: None })
+            Ok(Found {
+                path,
+                platform: platform.unwrap_or_else(|| linux("amd64".to_owned())),
+                facts: None,
+            })
         }
         _ => {
             let facts = facts(&what, source, spool, cache, now_ns)?;
@@ -125,7 +144,10 @@ pub(crate) fn facts(
         return Ok(facts);
     }
     if source.size() > WASM_BYTES_MAX {
-        let why = format!("{what} has {} bytes, and at most {WASM_BYTES_MAX} are compiled", source.size());
+        let why = format!(
+            "{what} has {} bytes, and at most {WASM_BYTES_MAX} are compiled",
+            source.size()
+        );
         return Err(Error::Program(image::Error::Budget { why }));
     }
     let bytes = spool.head(source, WASM_BYTES_MAX)?;
@@ -147,7 +169,8 @@ pub(crate) fn facts(
 pub(crate) fn elf_architecture(head: &[u8]) -> Option<&'static str> {
     let (class, order) = (*head.get(4)?, *head.get(5)?);
     let machine = [*head.get(18)?, *head.get(19)?];
-    let machine = if order == 2 { u16::from_be_bytes(machine) } else { u16::from_le_bytes(machine) };
+    let machine =
+        if order == 2 { u16::from_be_bytes(machine) } else { u16::from_le_bytes(machine) };
     match (machine, class, order) {
         (0x3e, 2, 1) => Some("amd64"),
         (0xb7, 2, 1) => Some("arm64"),

@@ -35,7 +35,10 @@ impl<'a> Spool<'a> {
                 Ok(Box::new(Verified::new(self.blobs.open(&blob.digest)?, blob)))
             }
             Source::Part { origin, offset, len } => {
-                let file = self.uncompressed(origin)?.try_clone().map_err(io_error("open", "an unpacked layer"))?;
+                let file = self
+                    .uncompressed(origin)?
+                    .try_clone()
+                    .map_err(io_error("open", "an unpacked layer"))?;
                 Ok(Box::new(Part { file, at: *offset, end: offset + len }))
             }
         }
@@ -51,8 +54,12 @@ impl<'a> Spool<'a> {
 
     /// Every entry of a tar in the build context.
     pub(crate) fn entries(&mut self, archive: &ContextFile) -> Result<Vec<Entry>, Error> {
-        let wrong = |source| Error::Image { whose: format!("the archive `{}` cannot be added", archive.path), source };
-        let mut reader = LayerReader::new(self.context_file(archive)?, Budget::default()).map_err(wrong)?;
+        let wrong = |source| Error::Image {
+            whose: format!("the archive `{}` cannot be added", archive.path),
+            source,
+        };
+        let mut reader =
+            LayerReader::new(self.context_file(archive)?, Budget::default()).map_err(wrong)?;
         let mut all = Vec::new();
         while let Some(entry) = reader.next_entry().map_err(wrong)? {
             all.push(entry);
@@ -93,7 +100,8 @@ impl<'a> Spool<'a> {
             }
         };
         let copy = scratch_file(self.blobs)?;
-        let wrong = |source| Error::Image { whose: "a layer cannot be copied from".to_owned(), source };
+        let wrong =
+            |source| Error::Image { whose: "a layer cannot be copied from".to_owned(), source };
         let reader = LayerReader::copying_to(blob, copy, Budget::default()).map_err(wrong)?;
         let (_, mut copy) = reader.finish_with_copy().map_err(wrong)?;
         copy.seek(SeekFrom::Start(0)).map_err(io_error("read", "an unpacked layer"))?;

@@ -1,8 +1,8 @@
 use std::{rc::Rc, sync::Arc};
 
 use image::{
-    Entry, EntryKind, FileIndex, FileIndexBuilder, FileNode, Format, LayerContent, Node, NodeId, Plan, PlannedLayer,
-    Program,
+    Entry, EntryKind, FileIndex, FileIndexBuilder, FileNode, Format, LayerContent, Node, NodeId,
+    Plan, PlannedLayer, Program,
 };
 use serde::Deserialize;
 use spec::{Descriptor, Digest, ExecutionConfig, Reference};
@@ -114,11 +114,20 @@ impl Stage {
     }
 
     /// On top of a local image. A program without a root filesystem becomes one file in one.
-    pub(crate) fn from_image(layout: &Layout, cache: &Cache, image: &Reference, plan: &Plan) -> Result<Self, Error> {
+    pub(crate) fn from_image(
+        layout: &Layout,
+        cache: &Cache,
+        image: &Reference,
+        plan: &Plan,
+    ) -> Result<Self, Error> {
         let mut stage = Self::scratch();
         stage.config = plan.execution().clone();
         if plan.format == Format::Image {
-            let layers = plan.layers.iter().map(|layer| base_layer(layout, layer)).collect::<Result<Vec<_>, _>>()?;
+            let layers = plan
+                .layers
+                .iter()
+                .map(|layer| base_layer(layout, layer))
+                .collect::<Result<Vec<_>, _>>()?;
             let index = Rc::new(index_of(layout, cache, plan)?);
             let (platform, args) = (Some(plan.platform.clone()), plan.args.clone());
             stage.base = Base { layers, index, platform, args };
@@ -133,7 +142,8 @@ impl Stage {
         debug_assert_eq!(layer.content, LayerContent::Wasm);
         let name = image.repository().rsplit('/').next().unwrap_or("app");
         let path = format!("{name}.wasm");
-        let (origin, len) = (Origin::Raw(Arc::new(layer.descriptor.clone())), layer.descriptor.size);
+        let (origin, len) =
+            (Origin::Raw(Arc::new(layer.descriptor.clone())), layer.descriptor.size);
         let source = Source::Part { origin, offset: 0, len };
         let mut items = Items::default();
         items.put(&path, Item::File { mode: MODE_EXECUTABLE, source }, &|_| None);
@@ -142,10 +152,14 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Whether an image of so many layers could be read again. One is left for the program, which gets a layer of its own.
+    /// Whether an image of so many layers could be read again. One is left for the program, which
+    /// gets a layer of its own.
     pub(crate) fn check_layers(&self) -> Result<(), String> {
         match self.base.layers.len() + self.added.len() >= LAYERS_MAX {
-            true => Err(format!("the image would have more than {} layers: COPY more at once", LAYERS_MAX - 1)),
+            true => Err(format!(
+                "the image would have more than {} layers: COPY more at once",
+                LAYERS_MAX - 1
+            )),
             false => Ok(()),
         }
     }
@@ -165,8 +179,8 @@ impl Stage {
         })
     }
 
-    /// The path, relative and normal, that `path` leads to through the links of this stage; what does not exist yet is
-    /// taken as written. `..` stops at the root.
+    /// The path, relative and normal, that `path` leads to through the links of this stage; what
+    /// does not exist yet is taken as written. `..` stops at the root.
     pub(crate) fn resolve(&self, path: &str) -> Result<String, String> {
         resolve(path, &|path| self.at(path))
     }
@@ -180,7 +194,8 @@ impl Stage {
 
     /// Everything in this stage as one tree: for COPY --from.
     pub(crate) fn tree(&self) -> Result<Tree<'_>, Error> {
-        let wrong = |source| Error::Image { whose: "a stage cannot be copied from".to_owned(), source };
+        let wrong =
+            |source| Error::Image { whose: "a stage cannot be copied from".to_owned(), source };
         let mut builder = FileIndexBuilder::on_top_of(&self.base.index);
         for added in &self.added {
             for (path, item) in &added.items.0 {
@@ -193,7 +208,10 @@ impl Stage {
 }
 
 /// Like [`Stage::resolve`], where `at` says what is at a path.
-pub(crate) fn resolve<'a>(path: &str, at: &dyn Fn(&str) -> Option<At<'a>>) -> Result<String, String> {
+pub(crate) fn resolve<'a>(
+    path: &str,
+    at: &dyn Fn(&str) -> Option<At<'a>>,
+) -> Result<String, String> {
     let mut here: Vec<String> = Vec::new();
     let split = |text: &str| -> Vec<String> {
         text.split('/').rev().filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect()
@@ -220,7 +238,8 @@ pub(crate) fn resolve<'a>(path: &str, at: &dyn Fn(&str) -> Option<At<'a>>) -> Re
     Ok(here.join("/"))
 }
 
-/// What Docker would carry out first in whatever is made from the image with this manifest: its own addition to configs.
+/// What Docker would carry out first in whatever is made from the image with this manifest: its own
+/// addition to configs.
 pub(crate) fn triggers(layout: &Layout, manifest: &Descriptor) -> Result<Vec<String>, Error> {
     #[derive(Deserialize)]
     struct Config {
@@ -237,7 +256,8 @@ pub(crate) fn triggers(layout: &Layout, manifest: &Descriptor) -> Result<Vec<Str
     };
     let found = layout.manifests(manifest)?.into_iter().find_map(|(_, manifest)| manifest.config);
     let Some(config) = found else { return Ok(Vec::new()) };
-    let config: Config = serde_json::from_slice(&layout.read_blob(&config, DOCUMENT_BYTES_MAX)?).map_err(malformed)?;
+    let config: Config = serde_json::from_slice(&layout.read_blob(&config, DOCUMENT_BYTES_MAX)?)
+        .map_err(malformed)?;
     Ok(config.config.and_then(|config| config.on_build).unwrap_or_default())
 }
 
@@ -245,7 +265,9 @@ pub(crate) fn triggers(layout: &Layout, manifest: &Descriptor) -> Result<Vec<Str
 fn base_layer(layout: &Layout, layer: &PlannedLayer) -> Result<BaseLayer, Error> {
     let descriptor = layer.descriptor.clone();
     match layer.diff_id {
-        Some(diff_id) if layout.has_blob(&descriptor.digest, descriptor.size) => Ok(BaseLayer { descriptor, diff_id }),
+        Some(diff_id) if layout.has_blob(&descriptor.digest, descriptor.size) => {
+            Ok(BaseLayer { descriptor, diff_id })
+        }
         Some(_) | None => Err(Error::NoBlob(descriptor.digest)),
     }
 }
@@ -256,7 +278,17 @@ fn entry(path: &str, item: &Item) -> Entry {
         Item::File { mode, source } => (EntryKind::File, *mode, source.size()),
         Item::Symlink { target } => (EntryKind::Symlink { target: target.clone() }, 0o777, 0),
     };
-    Entry { path: path.to_owned(), kind, mode, uid: 0, gid: 0, mtime: 0, size, offset: 0, xattrs: Vec::new() }
+    Entry {
+        path: path.to_owned(),
+        kind,
+        mode,
+        uid: 0,
+        gid: 0,
+        mtime: 0,
+        size,
+        offset: 0,
+        xattrs: Vec::new(),
+    }
 }
 
 /// The merged layers of a stage, to copy from.
@@ -289,10 +321,14 @@ impl Tree<'_> {
                 let base = self.stage.base.layers.len();
                 let source = match (file.layer as usize).checked_sub(base) {
                     None => self.stage.base.source(file),
-                    Some(added) => match self.stage.added[added].items.0.get(&self.index.path(id)) {
-                        Some(Item::File { source, .. }) => source.clone(),
-                        _ => unreachable!("a file of an added layer stands there under its own path"),
-                    },
+                    Some(added) => {
+                        match self.stage.added[added].items.0.get(&self.index.path(id)) {
+                            Some(Item::File { source, .. }) => source.clone(),
+                            _ => unreachable!(
+                                "a file of an added layer stands there under its own path"
+                            ),
+                        }
+                    }
                 };
                 Item::File { mode: file.mode, source }
             }
@@ -303,14 +339,21 @@ impl Tree<'_> {
 /// The merged layers of an image: known from earlier, or read now.
 fn index_of(layout: &Layout, cache: &Cache, plan: &Plan) -> Result<FileIndex, Error> {
     let key = cache.index_key(plan.layers.iter().map(|layer| &layer.descriptor));
-    if let Some(index) = cache.index(&key).filter(|index| index.layers() as usize == plan.layers.len()) {
+    if let Some(index) =
+        cache.index(&key).filter(|index| index.layers() as usize == plan.layers.len())
+    {
         return Ok(index);
     }
-    let wrong = |source| Error::Image { whose: format!("the image `{}` cannot be used", plan.manifest), source };
+    let wrong = |source| Error::Image {
+        whose: format!("the image `{}` cannot be used", plan.manifest),
+        source,
+    };
     let mut builder = FileIndexBuilder::new();
     for (number, layer) in plan.layers.iter().enumerate() {
         let blob = layout.open_blob(&layer.descriptor.digest)?;
-        layer.read(blob, std::io::sink(), &mut builder, number, image::Budget::default()).map_err(wrong)?;
+        layer
+            .read(blob, std::io::sink(), &mut builder, number, image::Budget::default())
+            .map_err(wrong)?;
     }
     let index = builder.finish().map_err(wrong)?;
     cache.put_index(&key, &index);

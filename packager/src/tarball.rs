@@ -18,13 +18,21 @@ pub(crate) struct Written {
     pub(crate) diff_id: Digest,
 }
 
-/// Writes `items` as a layer. Sorted by path; uid and gid 0, no names; every time is `mtime`; ustar, and a PAX record
-/// where a name or a size does not fit. The same items give the same bytes.
-pub(crate) fn write_layer(blobs: &Blobs, items: &Items, mtime: u64, spool: &mut Spool<'_>) -> Result<Written, Error> {
+/// Writes `items` as a layer. Sorted by path; uid and gid 0, no names; every time is `mtime`;
+/// ustar, and a PAX record where a name or a size does not fit. The same items give the same bytes.
+pub(crate) fn write_layer(
+    blobs: &Blobs,
+    items: &Items,
+    mtime: u64,
+    spool: &mut Spool<'_>,
+) -> Result<Written, Error> {
     let mtime = mtime.min(OCTAL_MAX); // the year 2242
     let failed = || io_error("write", blobs.temporary_folder());
     let blob = BufWriter::with_capacity(256 << 10, blobs.writer(Algorithm::Sha256)?);
-    let mut tar = Hashed { inner: Gzip::new(blob).map_err(failed())?, hasher: Hasher::new(Algorithm::Sha256) };
+    let mut tar = Hashed {
+        inner: Gzip::new(blob).map_err(failed())?,
+        hasher: Hasher::new(Algorithm::Sha256),
+    };
     for (path, item) in &items.0 {
         append(&mut tar, path, item, mtime, spool)?;
     }
@@ -56,7 +64,13 @@ impl<W: Write> Write for Hashed<W> {
 /// The largest number that 11 octal digits hold.
 const OCTAL_MAX: u64 = 0o777_7777_7777;
 
-fn append(tar: &mut impl Write, path: &str, item: &Item, mtime: u64, spool: &mut Spool<'_>) -> Result<(), Error> {
+fn append(
+    tar: &mut impl Write,
+    path: &str,
+    item: &Item,
+    mtime: u64,
+    spool: &mut Spool<'_>,
+) -> Result<(), Error> {
     let failed = io_error("write", path);
     let (kind, mode, size, target) = match item {
         Item::Folder { mode } => (b'5', *mode, 0, ""),
@@ -119,7 +133,8 @@ pub(crate) fn write_entry(tar: &mut impl Write, path: &str, bytes: &[u8]) -> io:
     tar.write_all(&vec![0; bytes.len().next_multiple_of(512) - bytes.len()])
 }
 
-/// The name in the two fields of ustar, if it fits: at most 155 bytes, a `/` that is not written, and at most 100.
+/// The name in the two fields of ustar, if it fits: at most 155 bytes, a `/` that is not written,
+/// and at most 100.
 fn split_name(name: &str) -> Option<(&str, &str)> {
     if !name.is_ascii() {
         return None; // ustar is for ASCII; everything else goes into a PAX record, which is UTF-8
@@ -134,7 +149,8 @@ fn split_name(name: &str) -> Option<(&str, &str)> {
 
 /// At most `bytes_max` bytes of `text`, cut between characters.
 fn shortened(text: &str, bytes_max: usize) -> &str {
-    let end = (0..=text.len().min(bytes_max)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    let end =
+        (0..=text.len().min(bytes_max)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     &text[..end]
 }
 
@@ -148,7 +164,15 @@ fn record(key: &str, value: &str) -> Vec<u8> {
     format!("{length}{rest}").into_bytes()
 }
 
-fn header(prefix: &str, name: &str, kind: u8, mode: u32, size: u64, target: &str, mtime: u64) -> [u8; 512] {
+fn header(
+    prefix: &str,
+    name: &str,
+    kind: u8,
+    mode: u32,
+    size: u64,
+    target: &str,
+    mtime: u64,
+) -> [u8; 512] {
     let mut block = [0; 512];
     let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, name.as_bytes());
@@ -192,8 +216,8 @@ mod tests {
         (written, bytes)
     }
 
-    /// Bytes that change change every image's digest, and with it what a registry already has. If this fails after an
-    /// update of a compressor, pin the old one.
+    /// Bytes that change change every image's digest, and with it what a registry already has. If
+    /// this fails after an update of a compressor, pin the old one.
     #[test]
     fn the_same_items_have_had_this_digest_ever_since() {
         let mut items = Items::default();
@@ -221,8 +245,11 @@ mod tests {
             .filter(|name| name.len() <= 4000 && name.split('/').all(|part| part.len() <= 255))
             .filter(|name| name.matches('/').count() < 200)
             .collect();
-        let names: Vec<String> =
-            names.into_iter().map(|name| format!("x{name}")).filter(|n| n.split('/').all(|p| p.len() <= 255)).collect();
+        let names: Vec<String> = names
+            .into_iter()
+            .map(|name| format!("x{name}"))
+            .filter(|n| n.split('/').all(|p| p.len() <= 255))
+            .collect();
         for name in &names {
             items.put(name, file(name), &|_| None);
         }

@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use spec::Platform;
 
-/// What the names in one stage of a Dockerfile stand for. A stage that is made from this one knows them too.
+/// What the names in one stage of a Dockerfile stand for. A stage that is made from this one knows
+/// them too.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Variables {
     /// ENV, also of the base. It wins, wherever an ARG of that name stands.
@@ -14,7 +15,10 @@ impl Variables {
     /// With the `NAME=value` lines of a config.
     pub(crate) fn of_env(lines: &Option<Vec<String>>) -> Self {
         let pairs = lines.iter().flatten().filter_map(|line| line.split_once('='));
-        Self { env: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(), args: BTreeMap::new() }
+        Self {
+            env: pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            args: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn value(&self, name: &str) -> Option<String> {
@@ -22,8 +26,8 @@ impl Variables {
     }
 }
 
-/// The ARGs that nobody has to declare in front of the first FROM. What is built is for `host`, as with Docker where
-/// nobody says otherwise.
+/// The ARGs that nobody has to declare in front of the first FROM. What is built is for `host`, as
+/// with Docker where nobody says otherwise.
 ///
 /// # Spec
 /// Dockerfile reference, "Automatic platform ARGs in the global scope".
@@ -53,7 +57,9 @@ pub(crate) fn parse_platform(text: &str) -> Result<Platform, String> {
     };
     match parts.contains(&"") {
         true => Err(format!("`{text}` is not a platform like linux/amd64")),
-        false => Ok(Platform { architecture: (*architecture).to_owned(), os: (*os).to_owned(), variant }),
+        false => {
+            Ok(Platform { architecture: (*architecture).to_owned(), os: (*os).to_owned(), variant })
+        }
     }
 }
 

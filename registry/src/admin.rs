@@ -23,8 +23,8 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
 /// Ten thousand repositories.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 
-/// Manages users and visibility of a registry that runs on this machine, through the socket in its data folder. Whoever
-/// may open that folder may do this; nobody else can.
+/// Manages users and visibility of a registry that runs on this machine, through the socket in its
+/// data folder. Whoever may open that folder may do this; nobody else can.
 #[derive(Clone)]
 pub struct Admin {
     data_dir: PathBuf,
@@ -39,7 +39,8 @@ impl Admin {
     /// Makes a user, or gives one a new password. They own the repositories `NAME/…`.
     ///
     /// # Errors
-    /// [`Error::Admin`] when the password is too short or too long, [`Error::Down`] when no registry runs there.
+    /// [`Error::Admin`] when the password is too short or too long, [`Error::Down`] when no
+    /// registry runs there.
     pub async fn put_user(&self, name: &Tenant, password: &str) -> Result<(), Error> {
         let body = PasswordBody { password: password.to_owned() };
         self.call(Method::PUT, &format!("/admin/users/{name}"), Some(&body)).await.map(drop)
@@ -73,7 +74,11 @@ impl Admin {
     ///
     /// # Errors
     /// [`Error::Down`] when no registry runs there.
-    pub async fn set_visibility(&self, repository: &Repository, visibility: Visibility) -> Result<(), Error> {
+    pub async fn set_visibility(
+        &self,
+        repository: &Repository,
+        visibility: Visibility,
+    ) -> Result<(), Error> {
         let path = format!("/admin/repositories/{repository}/visibility");
         self.call(Method::PUT, &path, Some(&VisibilityBody { visibility })).await.map(drop)
     }
@@ -83,16 +88,28 @@ impl Admin {
         serde_json::from_slice(&bytes).map_err(|_| self.odd("its answer is no list"))
     }
 
-    async fn call(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<Bytes, Error> {
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<Bytes, Error> {
         match timeout(ANSWER_TIME_MAX, self.try_call(method, path, body)).await {
             Ok(done) => done,
-            Err(_) => {
-                Err(Error::Slow { registry: self.name(), what: "its admin socket".to_owned(), after: ANSWER_TIME_MAX })
-            }
+            Err(_) => Err(Error::Slow {
+                registry: self.name(),
+                what: "its admin socket".to_owned(),
+                after: ANSWER_TIME_MAX,
+            }),
         }
     }
 
-    async fn try_call(&self, method: Method, path: &str, body: Option<&impl Serialize>) -> Result<Bytes, Error> {
+    async fn try_call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<Bytes, Error> {
         let stream = self.connect().await?;
         let cut = |error: hyper::Error| Error::Cut {
             registry: self.name(),
@@ -100,7 +117,9 @@ impl Admin {
             source: error.into(),
         };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(cut)?;
-        let body = body.map(|body| serde_json::to_vec(body).expect("our requests are text")).unwrap_or_default();
+        let body = body
+            .map(|body| serde_json::to_vec(body).expect("our requests are text"))
+            .unwrap_or_default();
         let request = Request::builder().method(method).uri(path).header("host", "registry");
         let request = request.body(Full::new(Bytes::from(body))).expect("a checked name is a path");
         let answering = async {
@@ -123,7 +142,9 @@ impl Admin {
 
     async fn connect(&self) -> Result<UnixStream, Error> {
         let (_folder, path) = socket_path(&self.data_dir)?;
-        UnixStream::connect(path).await.map_err(|source| Error::Down { registry: self.name(), source })
+        UnixStream::connect(path)
+            .await
+            .map_err(|source| Error::Down { registry: self.name(), source })
     }
 
     fn name(&self) -> String {
@@ -149,8 +170,9 @@ fn refusal(status: StatusCode, bytes: &[u8]) -> Error {
     struct Line {
         message: String,
     }
-    let said =
-        serde_json::from_slice::<Complaint>(bytes).ok().and_then(|complaint| complaint.errors.into_iter().next());
+    let said = serde_json::from_slice::<Complaint>(bytes)
+        .ok()
+        .and_then(|complaint| complaint.errors.into_iter().next());
     Error::Admin { message: said.map_or_else(|| status.to_string(), |line| line.message) }
 }
 

@@ -25,7 +25,8 @@ pub(crate) enum Scopes {
     /// This, and nothing else.
     Only {
         repositories: Vec<(Repository, Vec<Action>)>,
-        /// Whether a push may take blobs from any of the user's own repositories (scope `repository:USER/*:pull`).
+        /// Whether a push may take blobs from any of the user's own repositories (scope
+        /// `repository:USER/*:pull`).
         own: bool,
     },
 }
@@ -40,9 +41,15 @@ pub(crate) enum Verdict {
     Denied,
 }
 
-/// The one place that decides who may do what to a repository. `public` is whether everybody may read it; a repository
-/// that does not exist is not public, so that nobody can tell it from a private one.
-pub(crate) fn authorize(principal: &Principal, repository: &Repository, public: bool, action: Action) -> Verdict {
+/// The one place that decides who may do what to a repository. `public` is whether everybody may
+/// read it; a repository that does not exist is not public, so that nobody can tell it from a
+/// private one.
+pub(crate) fn authorize(
+    principal: &Principal,
+    repository: &Repository,
+    public: bool,
+    action: Action,
+) -> Verdict {
     let open = public && action == Action::Pull;
     match principal {
         _ if open => Verdict::Allowed,

@@ -9,9 +9,11 @@ use spec::Digest;
 
 use crate::Error;
 
-/// Blobs as files: `blobs/sha256/ab/<hex>`. A file with that name is whole and durable; there are no others below.
+/// Blobs as files: `blobs/sha256/ab/<hex>`. A file with that name is whole and durable; there are
+/// no others below.
 ///
-/// Every method blocks. Absent on purpose: who may read a blob (that is a question of repositories), and what is in it.
+/// Every method blocks. Absent on purpose: who may read a blob (that is a question of
+/// repositories), and what is in it.
 #[derive(Debug)]
 pub(crate) struct FileBlobs {
     root: PathBuf,
@@ -44,9 +46,10 @@ impl FileBlobs {
         open().map_err(|source| Error::File { action: "read", path: path.clone(), source })
     }
 
-    /// Gives the file at `complete`, whose bytes have been checked, its place. Durable when this returns: the file, then
-    /// its name. It replaces a file that is there already, whose bytes nobody has looked at since they came: so a blob
-    /// that rotted is mended by pushing it again. Whoever reads the old file goes on reading it.
+    /// Gives the file at `complete`, whose bytes have been checked, its place. Durable when this
+    /// returns: the file, then its name. It replaces a file that is there already, whose bytes
+    /// nobody has looked at since they came: so a blob that rotted is mended by pushing it again.
+    /// Whoever reads the old file goes on reading it.
     pub fn adopt(&self, complete: &Path, digest: &Digest) -> Result<(), Error> {
         let failed = |action, path: &Path| {
             let path = path.to_owned();
@@ -72,14 +75,20 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(Error::File { action: "make the folder", path: path.to_owned(), source: error })
         }
-        _ => sync_folder(path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."))),
+        _ => sync_folder(
+            path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+        ),
     }
 }
 
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(path: &Path) -> Result<(), Error> {
     let synced = File::open(path).and_then(|folder| folder.sync_all());
-    synced.map_err(|source| Error::File { action: "flush the folder", path: path.to_owned(), source })
+    synced.map_err(|source| Error::File {
+        action: "flush the folder",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

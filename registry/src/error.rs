@@ -22,7 +22,8 @@ pub enum Error {
         /// What the network said.
         source: io::Error,
     },
-    /// It is on an internal network, and the platform asks only registries that everybody can reach.
+    /// It is on an internal network, and the platform asks only registries that everybody can
+    /// reach.
     #[error("the registry at `{registry}` is at the internal address {address} ({why})")]
     Internal {
         /// Who was to be called.
@@ -218,25 +219,40 @@ impl Error {
                 format!("tag it for one: margay tag {reference} HOST:PORT/USER/NAME:TAG")
             }
             // A name with a dot is not one of this machine, and so not one that we start.
-            Self::Down { registry, .. } if registry.contains('.') && registry.contains(|c: char| c.is_alphabetic()) => {
+            Self::Down { registry, .. }
+                if registry.contains('.') && registry.contains(|c: char| c.is_alphabetic()) =>
+            {
                 format!("is `{registry}` its name, and does this machine reach it?")
             }
             Self::Down { registry, .. } => {
-                format!("is it running (`margay up` starts one), and is `{registry}` its host and port?")
+                format!(
+                    "is it running (`margay up` starts one), and is `{registry}` its host and port?"
+                )
             }
             Self::Internal { address, .. } => {
-                format!("whoever runs the platform can open it: margay up --private-network {address}")
+                format!(
+                    "whoever runs the platform can open it: margay up --private-network {address}"
+                )
             }
-            Self::Slow { .. } | Self::Cut { .. } => "try again: what has arrived is kept".to_owned(),
+            Self::Slow { .. } | Self::Cut { .. } => {
+                "try again: what has arrived is kept".to_owned()
+            }
             Self::Tls { registry, .. } => {
                 format!("if `{registry}` speaks plain HTTP, say so with --plain-http")
             }
-            Self::WrongPassword { registry, user } => format!("log in again: margay login -u {user} {registry}"),
-            Self::LoginNeeded { registry, .. } => format!("log in first: margay login -u USER {registry}"),
-            Self::NotFound { .. } => {
-                "check the spelling, and log in if the repository is private: margay login".to_owned()
+            Self::WrongPassword { registry, user } => {
+                format!("log in again: margay login -u {user} {registry}")
             }
-            Self::Denied { .. } => "a user owns the repositories USER/…; others may only read public ones".to_owned(),
+            Self::LoginNeeded { registry, .. } => {
+                format!("log in first: margay login -u USER {registry}")
+            }
+            Self::NotFound { .. } => {
+                "check the spelling, and log in if the repository is private: margay login"
+                    .to_owned()
+            }
+            Self::Denied { .. } => {
+                "a user owns the repositories USER/…; others may only read public ones".to_owned()
+            }
             Self::WrongBytes { .. } | Self::WrongSize { .. } => {
                 "nothing was kept; whoever runs the registry should look at its disk".to_owned()
             }

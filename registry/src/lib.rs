@@ -1,12 +1,14 @@
 //! Bytes named by their digest, and the OCI distribution API from both ends.
 //!
-//! Enter at [`Server`] to offer images, at [`Client`] to move them, at [`Admin`] to say who may, at [`Tokens`] to let a part
-//! of the platform in for some minutes. All speak in [`spec::Digest`]; none looks inside a layer.
+//! Enter at [`Server`] to offer images, at [`Client`] to move them, at [`Admin`] to say who may, at
+//! [`Tokens`] to let a part of the platform in for some minutes. All speak in [`spec::Digest`];
+//! none looks inside a layer.
 //!
-//! A blob is a file named by its digest; everything else (users, repositories, tags, which repository has which blob) is in
-//! one [`store`]. What was acknowledged was first made durable: the file, its name, the record, and then the answer.
-//! Absent on purpose: building and scheduling. Absent until they are needed: collecting blobs that nobody names any more,
-//! quotas of bytes, replication, TLS on the server's side.
+//! A blob is a file named by its digest; everything else (users, repositories, tags, which
+//! repository has which blob) is in one [`store`]. What was acknowledged was first made durable:
+//! the file, its name, the record, and then the answer. Absent on purpose: building and scheduling.
+//! Absent until they are needed: collecting blobs that nobody names any more, quotas of bytes,
+//! replication, TLS on the server's side.
 #![forbid(unsafe_code)]
 
 mod repository; // the name of a repository, and what can be done with one
@@ -31,8 +33,8 @@ mod tests; // both ends against each other, and against worse
 
 pub use admin::Admin;
 pub use client::{
-    Auth, BlobSink, BlobSource, BlobWriter, Client, ClientOptions, Entries, Event, Outcome, Progress, PullOptions,
-    PushOptions, Reach, Resolved, unwatched,
+    Auth, BlobSink, BlobSource, BlobWriter, Client, ClientOptions, Entries, Event, Outcome,
+    Progress, PullOptions, PushOptions, Reach, Resolved, unwatched,
 };
 pub use error::Error;
 pub use passwords::Cost;

@@ -14,7 +14,8 @@ const BATCH: usize = 90;
 /// A page when we walk through keys ourselves.
 const WALK: usize = 1000;
 
-/// What the registry knows beside the bytes: users, repositories, and which repository has which blob, manifest and tag.
+/// What the registry knows beside the bytes: users, repositories, and which repository has which
+/// blob, manifest and tag.
 ///
 /// ```text
 /// user/NAME                           password hash
@@ -109,7 +110,12 @@ impl Metadata {
     }
 
     pub async fn put_user(&self, name: &Tenant, user: &User) -> Result<(), Error> {
-        self.commit(Txn::new().put(format!("user/{name}"), store::encode(VERSION, user)), "keep a user").await.map(drop)
+        self.commit(
+            Txn::new().put(format!("user/{name}"), store::encode(VERSION, user)),
+            "keep a user",
+        )
+        .await
+        .map(drop)
     }
 
     /// Whether there was one.
@@ -134,7 +140,9 @@ impl Metadata {
 
     pub async fn set_public(&self, name: &Repository, public: bool) -> Result<(), Error> {
         let record = store::encode(VERSION, &RepositoryRecord { public });
-        self.commit(Txn::new().put(format!("repository/{name}"), record), "set who may read").await.map(drop)
+        self.commit(Txn::new().put(format!("repository/{name}"), record), "set who may read")
+            .await
+            .map(drop)
     }
 
     /// Repositories after `last`, at most `limit`, and whether there are more.
@@ -144,8 +152,15 @@ impl Metadata {
         last: &str,
         limit: usize,
     ) -> Result<(Vec<(Repository, RepositoryRecord)>, bool), Error> {
-        let range = Range::PrefixAfter { prefix: format!("repository/{prefix}"), after: format!("repository/{last}") };
-        let ranged = self.store.range(Query::from(range).limit(limit)).await.map_err(failed("list repositories"))?;
+        let range = Range::PrefixAfter {
+            prefix: format!("repository/{prefix}"),
+            after: format!("repository/{last}"),
+        };
+        let ranged = self
+            .store
+            .range(Query::from(range).limit(limit))
+            .await
+            .map_err(failed("list repositories"))?;
         let records = ranged.kvs.iter().filter_map(|kv| {
             let name = kv.key.strip_prefix("repository/")?.parse().ok()?;
             Some(decode(kv).map(|record| (name, record)))
@@ -155,23 +170,46 @@ impl Metadata {
 
     // Blobs
 
-    pub async fn blob(&self, repository: &Repository, digest: &Digest) -> Result<Option<Membership>, Error> {
+    pub async fn blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<Membership>, Error> {
         self.get(blob_key(repository, digest)).await
     }
 
-    pub async fn add_blob(&self, repository: &Repository, digest: &Digest, size: u64) -> Result<(), Error> {
+    pub async fn add_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<(), Error> {
         let membership = store::encode(VERSION, &Membership { size });
-        self.commit_in(repository, Txn::new().put(blob_key(repository, digest), membership), "keep a blob").await
+        self.commit_in(
+            repository,
+            Txn::new().put(blob_key(repository, digest), membership),
+            "keep a blob",
+        )
+        .await
     }
 
     /// Whether the repository had it.
-    pub async fn remove_blob(&self, repository: &Repository, digest: &Digest) -> Result<bool, Error> {
+    pub async fn remove_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<bool, Error> {
         self.remove(blob_key(repository, digest), Txn::new()).await
     }
 
     /// A blob in any of the repositories of `user`.
-    pub async fn blob_of(&self, user: &Tenant, digest: &Digest) -> Result<Option<Membership>, Error> {
-        // A pushed blob costs at most this many look-ups in memory; who owns more repositories just sends it.
+    pub async fn blob_of(
+        &self,
+        user: &Tenant,
+        digest: &Digest,
+    ) -> Result<Option<Membership>, Error> {
+        // A pushed blob costs at most this many look-ups in memory; who owns more repositories just
+        // sends it.
         let (repositories, _) = self.repositories(&format!("{user}/"), "", WALK).await?;
         for (repository, _) in repositories {
             if let Some(membership) = self.blob(&repository, digest).await? {
@@ -183,11 +221,16 @@ impl Metadata {
 
     // Manifests and tags
 
-    pub async fn manifest(&self, repository: &Repository, digest: &Digest) -> Result<Option<ManifestRecord>, Error> {
+    pub async fn manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<ManifestRecord>, Error> {
         self.get(manifest_key(repository, digest)).await
     }
 
-    /// A manifest, the tags that now mean it, and its line among the referrers of its subject: all or nothing.
+    /// A manifest, the tags that now mean it, and its line among the referrers of its subject: all
+    /// or nothing.
     pub async fn put_manifest(
         &self,
         repository: &Repository,
@@ -196,19 +239,28 @@ impl Metadata {
         tags: &[String],
         referrer: Option<&Referrer>,
     ) -> Result<(), Error> {
-        let mut txn = Txn::new().put(manifest_key(repository, digest), store::encode(VERSION, record));
+        let mut txn =
+            Txn::new().put(manifest_key(repository, digest), store::encode(VERSION, record));
         for tag in tags {
-            txn = txn.put(tag_key(repository, tag), store::encode(VERSION, &TagRecord { digest: *digest }));
+            txn = txn.put(
+                tag_key(repository, tag),
+                store::encode(VERSION, &TagRecord { digest: *digest }),
+            );
         }
         if let (Some(subject), Some(referrer)) = (&record.subject, referrer) {
-            txn = txn.put(referrer_key(repository, subject, digest), store::encode(VERSION, referrer));
+            txn = txn
+                .put(referrer_key(repository, subject, digest), store::encode(VERSION, referrer));
         }
         self.commit_in(repository, txn, "keep a manifest").await
     }
 
-    /// Takes a manifest and the tags that mean it away. Tags go first, so that none is ever left without its manifest.
-    /// Whether the repository had it.
-    pub async fn remove_manifest(&self, repository: &Repository, digest: &Digest) -> Result<bool, Error> {
+    /// Takes a manifest and the tags that mean it away. Tags go first, so that none is ever left
+    /// without its manifest. Whether the repository had it.
+    pub async fn remove_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<bool, Error> {
         let Some(record) = self.manifest(repository, digest).await? else { return Ok(false) };
         let mut tags: Vec<String> = Vec::new();
         let mut walk = Walk::of(format!("tag/{repository}:"));
@@ -240,17 +292,28 @@ impl Metadata {
     }
 
     /// Tags after `last`, at most `limit`, and whether there are more.
-    pub async fn tags(&self, repository: &Repository, last: &str, limit: usize) -> Result<(Vec<String>, bool), Error> {
+    pub async fn tags(
+        &self,
+        repository: &Repository,
+        last: &str,
+        limit: usize,
+    ) -> Result<(Vec<String>, bool), Error> {
         let prefix = format!("tag/{repository}:");
         let range = Range::PrefixAfter { after: format!("{prefix}{last}"), prefix: prefix.clone() };
-        let ranged =
-            self.store.range(Query::from(range).limit(limit).keys_only()).await.map_err(failed("list tags"))?;
-        let tags = ranged.kvs.iter().filter_map(|kv| kv.key.strip_prefix(prefix.as_str()).map(str::to_owned));
+        let ranged = self
+            .store
+            .range(Query::from(range).limit(limit).keys_only())
+            .await
+            .map_err(failed("list tags"))?;
+        let tags = ranged
+            .kvs
+            .iter()
+            .filter_map(|kv| kv.key.strip_prefix(prefix.as_str()).map(str::to_owned));
         Ok((tags.collect(), ranged.more))
     }
 
-    /// What says something about `subject`, after `last`, at most `limit` in at most `bytes_max` (but always one), and
-    /// whether there are more.
+    /// What says something about `subject`, after `last`, at most `limit` in at most `bytes_max`
+    /// (but always one), and whether there are more.
     pub async fn referrers(
         &self,
         repository: &Repository,
@@ -260,13 +323,22 @@ impl Metadata {
     ) -> Result<(Vec<Referrer>, bool), Error> {
         let prefix = format!("referrer/{repository}:{subject}:");
         let range = Range::PrefixAfter { after: format!("{prefix}{last}"), prefix };
-        let ranged = self.store.range(Query::from(range).limit(limit)).await.map_err(failed("list referrers"))?;
+        let ranged = self
+            .store
+            .range(Query::from(range).limit(limit))
+            .await
+            .map_err(failed("list referrers"))?;
         let mut bytes = 0;
         let fits = |kv: &&Arc<Kv>| {
             bytes += kv.value.len();
             bytes == kv.value.len() || bytes <= bytes_max
         };
-        let page = ranged.kvs.iter().take_while(fits).map(|kv| decode(kv)).collect::<Result<Vec<_>, _>>()?;
+        let page = ranged
+            .kvs
+            .iter()
+            .take_while(fits)
+            .map(|kv| decode(kv))
+            .collect::<Result<Vec<_>, _>>()?;
         let more = ranged.more || page.len() < ranged.kvs.len();
         Ok((page, more))
     }
@@ -287,12 +359,18 @@ impl Metadata {
     }
 
     async fn mod_rev(&self, key: &str) -> Result<store::Rev, Error> {
-        let ranged = self.store.range(Query::key(key).keys_only()).await.map_err(failed("look up a key"))?;
+        let ranged =
+            self.store.range(Query::key(key).keys_only()).await.map_err(failed("look up a key"))?;
         Ok(ranged.first().map_or(0, |kv| kv.mod_rev))
     }
 
     /// Commits `txn`, and the repository's own record with it at the first time.
-    async fn commit_in(&self, repository: &Repository, txn: Txn, action: &str) -> Result<(), Error> {
+    async fn commit_in(
+        &self,
+        repository: &Repository,
+        txn: Txn,
+        action: &str,
+    ) -> Result<(), Error> {
         let key = format!("repository/{repository}");
         if self.mod_rev(&key).await? == 0 {
             let record = store::encode(VERSION, &RepositoryRecord::default());
@@ -377,7 +455,8 @@ mod tests {
         let metadata = Metadata::on(Arc::new(MemoryStore::new()));
         let (cats, dogs) = (repository("ann/cats"), repository("ann/cats-and-dogs"));
         let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
-        let record = ManifestRecord { media_type: MediaType::OCI_MANIFEST.into(), size: 3, subject: None };
+        let record =
+            ManifestRecord { media_type: MediaType::OCI_MANIFEST.into(), size: 3, subject: None };
         let names: Vec<String> = (0..250).map(|n| format!("v{n:03}")).collect();
         for tags in names.chunks(10) {
             metadata.put_manifest(&cats, &old, &record, tags, None).await.unwrap();
@@ -388,7 +467,10 @@ mod tests {
         assert_eq!((page, more), (vec!["v004".to_owned(), "v005".to_owned()], true));
         assert!(metadata.remove_manifest(&cats, &old).await.unwrap());
         assert!(!metadata.remove_manifest(&cats, &old).await.unwrap());
-        assert_eq!(metadata.tags(&cats, "", 1000).await.unwrap(), (vec!["latest".to_owned()], false));
+        assert_eq!(
+            metadata.tags(&cats, "", 1000).await.unwrap(),
+            (vec!["latest".to_owned()], false)
+        );
         assert_eq!(metadata.tag(&dogs, "v001").await.unwrap(), Some(old));
         assert_eq!(metadata.manifest(&cats, &new).await.unwrap(), Some(record));
     }
@@ -399,13 +481,21 @@ mod tests {
         let cats = repository("ann/cats");
         assert_eq!(metadata.repository(&cats).await.unwrap(), None);
         metadata.add_blob(&cats, &Digest::of(b"1"), 1).await.unwrap();
-        assert_eq!(metadata.repository(&cats).await.unwrap(), Some(RepositoryRecord { public: false }));
+        assert_eq!(
+            metadata.repository(&cats).await.unwrap(),
+            Some(RepositoryRecord { public: false })
+        );
         metadata.set_public(&cats, true).await.unwrap();
         metadata.add_blob(&cats, &Digest::of(b"2"), 1).await.unwrap();
-        assert_eq!(metadata.repository(&cats).await.unwrap(), Some(RepositoryRecord { public: true }));
+        assert_eq!(
+            metadata.repository(&cats).await.unwrap(),
+            Some(RepositoryRecord { public: true })
+        );
         let ann = "ann".parse().unwrap();
         assert!(metadata.blob_of(&ann, &Digest::of(b"2")).await.unwrap().is_some());
-        assert!(metadata.blob_of(&"an".parse().unwrap(), &Digest::of(b"2")).await.unwrap().is_none());
+        assert!(
+            metadata.blob_of(&"an".parse().unwrap(), &Digest::of(b"2")).await.unwrap().is_none()
+        );
         assert!(metadata.remove_blob(&cats, &Digest::of(b"2")).await.unwrap());
         assert!(metadata.blob_of(&ann, &Digest::of(b"2")).await.unwrap().is_none());
     }

@@ -3,7 +3,8 @@ use std::time::{Duration, Instant};
 /// Whoever sends less than this for a while is not sending, but holding on to a connection.
 const BYTES_PER_SECOND_MIN: u64 = 1024;
 
-/// Tells a slow sender from one who is only there: a pause is limited where bytes are awaited, a trickle here.
+/// Tells a slow sender from one who is only there: a pause is limited where bytes are awaited, a
+/// trickle here.
 pub(crate) struct Pace {
     over: Duration,
     since: Instant,

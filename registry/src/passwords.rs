@@ -25,7 +25,8 @@ use crate::{
 pub(crate) const PASSWORD_BYTES_MAX: usize = 256;
 /// Shorter ones are guessed.
 const PASSWORD_BYTES_MIN: usize = 8;
-/// Each check takes 19 MiB and a core for some 20 ms, on purpose; so one at a time, and so many in line.
+/// Each check takes 19 MiB and a core for some 20 ms, on purpose; so one at a time, and so many in
+/// line.
 const WAITING_MAX: usize = 64;
 /// Of those, from one address: the rest of its logins wait for these, and delay nobody else.
 const WAITING_OF_ONE_MAX: usize = 4;
@@ -34,7 +35,8 @@ const TURN_TIME_MAX: Duration = Duration::from_secs(10);
 /// Wrong passwords for one user from one address in a minute, before we stop looking at them.
 const WRONG_MAX: u32 = 10;
 const WRONG_WINDOW: Duration = Duration::from_secs(60);
-/// Users and addresses that we count for at once: a guesser with more addresses than this waits for argon2 instead.
+/// Users and addresses that we count for at once: a guesser with more addresses than this waits for
+/// argon2 instead.
 const COUNTED_MAX: usize = 10_000;
 
 /// What a hash costs to make, and with it a guess.
@@ -77,16 +79,26 @@ impl Passwords {
     pub fn new(cost: Cost) -> Self {
         let params = match cost {
             Cost::Recommended => Params::default(),
-            Cost::Lowest => Params::new(Params::MIN_M_COST, Params::MIN_T_COST, Params::MIN_P_COST, None)
-                .expect("the smallest parameters are allowed"),
+            Cost::Lowest => {
+                Params::new(Params::MIN_M_COST, Params::MIN_T_COST, Params::MIN_P_COST, None)
+                    .expect("the smallest parameters are allowed")
+            }
         };
         // 32 bytes that nobody knows a password for, and nobody ever will.
-        let nobody = Output::new(crate::tokens::random_name().as_bytes()).expect("32 bytes make an output");
+        let nobody =
+            Output::new(crate::tokens::random_name().as_bytes()).expect("32 bytes make an output");
         let nobody = written(&params, Salt::generate(), nobody);
-        Self { params, nobody, desk: open_desk(), shares: Shares::new(WAITING_OF_ONE_MAX), wrong: Mutex::default() }
+        Self {
+            params,
+            nobody,
+            desk: open_desk(),
+            shares: Shares::new(WAITING_OF_ONE_MAX),
+            wrong: Mutex::default(),
+        }
     }
 
-    /// Does `work` for somebody at `from` when its turn comes, or not at all when that takes too long.
+    /// Does `work` for somebody at `from` when its turn comes, or not at all when that takes too
+    /// long.
     async fn at_desk<T: Send + 'static>(
         &self,
         from: Option<IpAddr>,
@@ -111,15 +123,25 @@ impl Passwords {
     }
 
     /// Sets the password of `name`, making the user if there was none.
-    pub async fn set(&self, metadata: &Metadata, name: &Tenant, password: &str) -> Result<(), Error> {
+    pub async fn set(
+        &self,
+        metadata: &Metadata,
+        name: &Tenant,
+        password: &str,
+    ) -> Result<(), Error> {
         if !(PASSWORD_BYTES_MIN..=PASSWORD_BYTES_MAX).contains(&password.len()) {
             return Err(Error::Name {
-                message: format!("a password has {PASSWORD_BYTES_MIN} to {PASSWORD_BYTES_MAX} bytes"),
+                message: format!(
+                    "a password has {PASSWORD_BYTES_MIN} to {PASSWORD_BYTES_MAX} bytes"
+                ),
             });
         }
         let (params, password) = (self.params.clone(), password.to_owned());
         let busy = || Error::Admin { message: "too many logins at once: try again".to_owned() };
-        let hash = self.at_desk(None, move |memory| hash(params, &password, memory)).await.ok_or_else(busy)?;
+        let hash = self
+            .at_desk(None, move |memory| hash(params, &password, memory))
+            .await
+            .ok_or_else(busy)?;
         metadata.put_user(name, &User { password: hash }).await
     }
 
@@ -131,9 +153,11 @@ impl Passwords {
         password: &str,
         from: Option<IpAddr>,
     ) -> Result<Login, Error> {
-        // What could not be a user is counted under no name, so that a guesser cannot fill the memory with names.
+        // What could not be a user is counted under no name, so that a guesser cannot fill the
+        // memory with names.
         let user = name.parse::<Tenant>().ok();
-        let counted = (user.as_ref().map(ToString::to_string).unwrap_or_default(), from.map(household));
+        let counted =
+            (user.as_ref().map(ToString::to_string).unwrap_or_default(), from.map(household));
         if let Some(wait) = self.must_wait(&counted) {
             return Ok(Login::Wait(wait));
         }
@@ -145,7 +169,9 @@ impl Passwords {
         let hash = known.map_or_else(|| self.nobody.clone(), |user| user.password);
         let password = password.to_owned();
         let fits = password.len() <= PASSWORD_BYTES_MAX;
-        let matches = self.at_desk(from, move |memory| fits && verify(&password, &hash, memory) == Some(true)).await;
+        let matches = self
+            .at_desk(from, move |memory| fits && verify(&password, &hash, memory) == Some(true))
+            .await;
         let Some(matches) = matches else { return Ok(Login::Wait(TURN_TIME_MAX)) };
         if exists && matches {
             return Ok(Login::Right);
@@ -176,8 +202,9 @@ impl Passwords {
     }
 }
 
-/// One thread for all checks, and one memory that it keeps: what is taken anew for each stays with the allocator
-/// (measured: 99 MB after six logins, and more with more threads). It ends when nobody can send to it any more.
+/// One thread for all checks, and one memory that it keeps: what is taken anew for each stays with
+/// the allocator (measured: 99 MB after six logins, and more with more threads). It ends when
+/// nobody can send to it any more.
 fn open_desk() -> mpsc::Sender<Job> {
     let (desk, mut line) = mpsc::channel::<Job>(WAITING_MAX);
     std::thread::spawn(move || {
@@ -197,7 +224,8 @@ fn hash(params: Params, password: &str, memory: &mut Memory) -> String {
     written(&params, salt, output.expect("a short password and a random salt can be hashed"))
 }
 
-/// Whether `hash` was made of `password`, at whatever cost that was; `None` when it is no hash of ours.
+/// Whether `hash` was made of `password`, at whatever cost that was; `None` when it is no hash of
+/// ours.
 fn verify(password: &str, hash: &str, memory: &mut Memory) -> Option<bool> {
     let hash = PasswordHash::new(hash).ok()?;
     if hash.algorithm != ALGORITHM.0.ident() || hash.version != Some(ALGORITHM.1.into()) {
@@ -211,7 +239,14 @@ fn digest(params: Params, password: &str, salt: &Salt, memory: &mut Memory) -> O
     memory.resize(params.block_count(), Block::default());
     let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
     let argon2 = Argon2::new(ALGORITHM.0, ALGORITHM.1, params);
-    argon2.hash_password_into_with_memory(password.as_bytes(), salt, &mut output, memory.as_mut_slice()).ok()?;
+    argon2
+        .hash_password_into_with_memory(
+            password.as_bytes(),
+            salt,
+            &mut output,
+            memory.as_mut_slice(),
+        )
+        .ok()?;
     Output::new(&output).ok()
 }
 
@@ -238,8 +273,9 @@ mod tests {
         passwords.set(&metadata, &"ann".parse().unwrap(), "correct horse").await.unwrap();
         assert!(passwords.set(&metadata, &"ann".parse().unwrap(), "short").await.is_err());
         let (here, there) = (Some([127, 0, 0, 1].into()), Some([127, 0, 0, 2].into()));
-        let check =
-            async |name: &str, password: &str, from| passwords.check(&metadata, name, password, from).await.unwrap();
+        let check = async |name: &str, password: &str, from| {
+            passwords.check(&metadata, name, password, from).await.unwrap()
+        };
         assert_eq!(check("ann", "correct horse", here).await, Login::Right);
         for guess in 0..WRONG_MAX {
             assert_eq!(check("ann", &format!("guess {guess}"), here).await, Login::Wrong);
@@ -259,7 +295,8 @@ mod tests {
         let mut memory = Memory::new();
         let cheap = Params::new(Params::MIN_M_COST, 1, 1, None).unwrap();
         let dear = Params::new(2 * Params::MIN_M_COST, 2, 1, None).unwrap();
-        let hashes: Vec<_> = [&cheap, &dear, &cheap].map(|p| hash(p.clone(), "correct horse", &mut memory)).into();
+        let hashes: Vec<_> =
+            [&cheap, &dear, &cheap].map(|p| hash(p.clone(), "correct horse", &mut memory)).into();
         assert_ne!(hashes[0], hashes[2], "each has a salt of its own");
         for hash in &hashes {
             assert!(hash.starts_with("$argon2id$v=19$m="), "{hash}");
@@ -267,9 +304,14 @@ mod tests {
             assert_eq!(verify("correct house", hash, &mut memory), Some(false), "{hash}");
         }
         // Made by another implementation: the `argon2` tool of its authors.
-        let known = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+        let known =
+            "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
         assert_eq!(verify("password", known, &mut memory), Some(true));
-        for other in ["", "$argon2i$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4", "x"] {
+        for other in [
+            "",
+            "$argon2i$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4",
+            "x",
+        ] {
             assert_eq!(verify("password", other, &mut memory), None, "{other}");
         }
     }
@@ -281,15 +323,22 @@ mod tests {
         let served = Arc::new(Mutex::new(Vec::new()));
         let login = |who: u8| {
             let served = Arc::clone(&served);
-            passwords.at_desk(Some([10, 0, 0, who].into()), move |_| served.lock().unwrap().push(who))
+            passwords
+                .at_desk(Some([10, 0, 0, who].into()), move |_| served.lock().unwrap().push(who))
         };
         let busy = passwords.at_desk(None, move |_| held.recv().unwrap_err());
         let strangers = join_all((0..100).map(|_| login(1)));
         // Polled in this order: the line forms while the desk is busy.
         let line = async { join!(busy, strangers, login(2), async { drop(release) }) };
         let (_, strangers, _, ()) = line.await;
-        assert!(strangers.iter().all(Option::is_some), "they wait for each other, and all have their turn");
+        assert!(
+            strangers.iter().all(Option::is_some),
+            "they wait for each other, and all have their turn"
+        );
         let served = served.lock().unwrap();
-        assert_eq!((served.len(), served.iter().position(|who| *who == 2)), (101, Some(WAITING_OF_ONE_MAX)));
+        assert_eq!(
+            (served.len(), served.iter().position(|who| *who == 2)),
+            (101, Some(WAITING_OF_ONE_MAX))
+        );
     }
 }

@@ -5,7 +5,8 @@ use spec::{Reference, Tenant};
 
 use crate::Error;
 
-/// The name of a repository, as the grammar of the distribution-spec has it. Its first component is its owner.
+/// The name of a repository, as the grammar of the distribution-spec has it. Its first component is
+/// its owner.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Repository(String);
@@ -43,7 +44,8 @@ impl Action {
         }
     }
 
-    /// The action that a scope's word means; words of others (`*` is one of them) mean nothing here.
+    /// The action that a scope's word means; words of others (`*` is one of them) mean nothing
+    /// here.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Pull, Self::Push, Self::Delete].into_iter().find(|action| action.name() == name)
     }
@@ -62,7 +64,10 @@ impl FromStr for Repository {
         match Reference::is_repository(text) {
             true => Ok(Self(text.to_owned())),
             false => Err(Error::Name {
-                message: format!("`{}` is not the name of a repository", text.chars().take(100).collect::<String>()),
+                message: format!(
+                    "`{}` is not the name of a repository",
+                    text.chars().take(100).collect::<String>()
+                ),
             }),
         }
     }

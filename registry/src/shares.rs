@@ -21,7 +21,8 @@ impl Shares {
     pub fn of(&self, from: IpAddr) -> Arc<Semaphore> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.retain(|_, share| Arc::strong_count(share) > 1); // nobody of these has or awaits anything
-        let share = taken.entry(household(from)).or_insert_with(|| Arc::new(Semaphore::new(self.each)));
+        let share =
+            taken.entry(household(from)).or_insert_with(|| Arc::new(Semaphore::new(self.each)));
         Arc::clone(share)
     }
 }

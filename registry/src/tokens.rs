@@ -20,21 +20,24 @@ use crate::{
 /// Where the key lies in a registry's data folder.
 const KEY_FILE: &str = "token.key";
 const KEY_BYTES: usize = 32;
-/// The audience of every token. A registry elsewhere has another key, so this tells formats apart, not places.
+/// The audience of every token. A registry elsewhere has another key, so this tells formats apart,
+/// not places.
 pub(crate) const AUDIENCE: &str = "margay-registry";
 /// A token is for one push or pull, not for a career.
 const LIFETIME_MAX: Duration = Duration::from_secs(3600);
 /// Clocks of two parts of one platform differ by less.
 const SKEW_SECONDS: u64 = 30;
-/// No token of ours is longer: it has room for all that one is asked for, and a header of ours for four of it.
+/// No token of ours is longer: it has room for all that one is asked for, and a header of ours for
+/// four of it.
 const TOKEN_CHARS_MAX: usize = 16 << 10;
 
 /// Makes and checks the registry's tokens: a JSON Web Token in form, signed with HMAC-SHA256.
 ///
-/// Whoever can read the key file of the registry's data folder (mode 0600) can mint: the registry itself at its token
-/// endpoint, and the control plane, which gives a node a token for exactly the repositories of the tasks placed on it.
-/// One key both signs and checks because both happen in one house. The header of a token is fixed and compared as bytes,
-/// so no token chooses how it is checked.
+/// Whoever can read the key file of the registry's data folder (mode 0600) can mint: the registry
+/// itself at its token endpoint, and the control plane, which gives a node a token for exactly the
+/// repositories of the tasks placed on it. One key both signs and checks because both happen in one
+/// house. The header of a token is fixed and compared as bytes, so no token chooses how it is
+/// checked.
 #[derive(Clone)]
 pub struct Tokens {
     key: Arc<hmac::Key>,
@@ -114,19 +117,31 @@ impl Tokens {
 
     fn from_key(bytes: &[u8]) -> Self {
         let id = spec::Digest::of(bytes).short();
-        let header = BASE64_URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"HS256","kid":"{id}","typ":"JWT"}}"#));
+        let header =
+            BASE64_URL_SAFE_NO_PAD.encode(format!(r#"{{"alg":"HS256","kid":"{id}","typ":"JWT"}}"#));
         Self { key: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, bytes)), header: header.into() }
     }
 
-    /// A token for a part of the platform: whoever shows it may do `access` for `lifetime` (at most an hour).
+    /// A token for a part of the platform: whoever shows it may do `access` for `lifetime` (at most
+    /// an hour).
     ///
     /// `subject` is for the log: `node-7f3a`.
-    pub fn mint(&self, subject: &str, access: &[(Repository, Vec<Action>)], lifetime: Duration) -> String {
+    pub fn mint(
+        &self,
+        subject: &str,
+        access: &[(Repository, Vec<Action>)],
+        lifetime: Duration,
+    ) -> String {
         let scopes = Scopes::Only { repositories: access.to_vec(), own: false };
         self.sign(format!("machine:{subject}"), scopes.lines(None), lifetime, SystemTime::now())
     }
 
-    pub(crate) fn grant(&self, principal: &Principal, lifetime: Duration, now: SystemTime) -> String {
+    pub(crate) fn grant(
+        &self,
+        principal: &Principal,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> String {
         match principal {
             Principal::Nobody => self.sign(String::new(), Vec::new(), lifetime, now),
             Principal::User { name, scopes } => {
@@ -138,7 +153,13 @@ impl Tokens {
         }
     }
 
-    fn sign(&self, sub: String, access: Vec<Access>, lifetime: Duration, now: SystemTime) -> String {
+    fn sign(
+        &self,
+        sub: String,
+        access: Vec<Access>,
+        lifetime: Duration,
+        now: SystemTime,
+    ) -> String {
         let now = seconds(now);
         let claims = Claims {
             aud: AUDIENCE.to_owned(),
@@ -186,9 +207,10 @@ impl Claims {
                 let scopes = scopes(self.access, Some(&name))?;
                 Some(Principal::User { name, scopes })
             }
-            Some(("machine", name)) => {
-                Some(Principal::Machine { name: name.to_owned(), scopes: scopes(self.access, None)? })
-            }
+            Some(("machine", name)) => Some(Principal::Machine {
+                name: name.to_owned(),
+                scopes: scopes(self.access, None)?,
+            }),
             _ => None,
         }
     }
@@ -201,7 +223,8 @@ fn scopes(lines: Vec<Access>, user: Option<&Tenant>) -> Option<Scopes> {
         if r#type != "repository" {
             return None;
         }
-        let actions = actions.iter().map(|name| Action::from_name(name)).collect::<Option<Vec<_>>>()?;
+        let actions =
+            actions.iter().map(|name| Action::from_name(name)).collect::<Option<Vec<_>>>()?;
         match user.filter(|user| own_of(user) == name) {
             Some(_) => own |= actions.contains(&Action::Pull),
             None => repositories.push((name.parse().ok()?, actions)),
@@ -234,13 +257,17 @@ impl Scopes {
     }
 }
 
-/// Written aside and linked into place, so that a crash leaves no half key and two starters end with one.
+/// Written aside and linked into place, so that a crash leaves no half key and two starters end
+/// with one.
 fn create_key(data_dir: &Path, path: &Path) -> io::Result<()> {
     let mut bytes = [0; KEY_BYTES];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     let aside = data_dir.join(format!("{KEY_FILE}.{}", random_name()));
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-    let linked = file.write_all(&bytes).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&aside, path));
+    let linked = file
+        .write_all(&bytes)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::hard_link(&aside, path));
     fs::remove_file(&aside)?;
     match linked {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -295,11 +322,14 @@ mod tests {
         let (tokens, ann) = some();
         let now = SystemTime::now();
         let token = tokens.grant(&ann, Duration::from_secs(300), now);
-        let [header, claims, tag]: [&str; 3] = token.split('.').collect::<Vec<_>>().try_into().unwrap();
+        let [header, claims, tag]: [&str; 3] =
+            token.split('.').collect::<Vec<_>>().try_into().unwrap();
         let encode = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
         let none = encode(r#"{"alg":"none"}"#);
         let jwk = encode(r#"{"alg":"HS256","typ":"JWT","jwk":{"kty":"oct","k":"AAAA"}}"#);
-        let wider = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap().replace("ann", "bob");
+        let wider = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(claims).unwrap())
+            .unwrap()
+            .replace("ann", "bob");
         let other = Tokens::from_key(&[8; 32]).grant(&ann, Duration::from_secs(300), now);
         for bad in [
             String::new(),
@@ -315,7 +345,12 @@ mod tests {
             "a".repeat(1 << 20),
             other,
         ] {
-            assert_eq!(tokens.verify(&bad, now), Err(Invalid::Foreign), "{}", &bad[..bad.len().min(80)]);
+            assert_eq!(
+                tokens.verify(&bad, now),
+                Err(Invalid::Foreign),
+                "{}",
+                &bad[..bad.len().min(80)]
+            );
         }
     }
 
@@ -323,7 +358,11 @@ mod tests {
     fn the_key_is_made_once_and_only_its_owner_reads_it() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (Tokens::open(dir.path()).unwrap(), Tokens::open(dir.path()).unwrap());
-        let token = one.mint("node-1", &[("ann/cats".parse().unwrap(), vec![Action::Pull])], Duration::from_secs(60));
+        let token = one.mint(
+            "node-1",
+            &[("ann/cats".parse().unwrap(), vec![Action::Pull])],
+            Duration::from_secs(60),
+        );
         assert!(matches!(two.verify(&token, SystemTime::now()), Ok(Principal::Machine { .. })));
         let path = dir.path().join(KEY_FILE);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);

@@ -27,9 +27,10 @@ const READ_BYTES: usize = 256 << 10;
 
 /// Blobs on their way in, each a file `uploads/<id>` with a note `uploads/<id>.json` beside it.
 ///
-/// They are not in the database: an upload is worth nothing until it is complete, and a flush for each would double the
-/// price of a small push. The files outlive the process, so a push goes on after a restart; what a power cut garbles, the
-/// digest at the end finds out. Every method but the look-ups blocks.
+/// They are not in the database: an upload is worth nothing until it is complete, and a flush for
+/// each would double the price of a small push. The files outlive the process, so a push goes on
+/// after a restart; what a power cut garbles, the digest at the end finds out. Every method but the
+/// look-ups blocks.
 pub(crate) struct Uploads {
     folder: PathBuf,
     per_owner_max: usize,
@@ -53,7 +54,8 @@ pub(crate) struct Progress {
     hasher: Option<Hasher>,
 }
 
-/// The right to write to an upload, while it lasts. The upload is idle from its end on, however long it lasted.
+/// The right to write to an upload, while it lasts. The upload is idle from its end on, however
+/// long it lasted.
 pub(crate) struct Writing {
     upload: Arc<Upload>,
     path: PathBuf,
@@ -85,7 +87,8 @@ struct Note {
 }
 
 impl Uploads {
-    /// Uploads below `data_dir`. Takes up those that an earlier process left, and removes what is none.
+    /// Uploads below `data_dir`. Takes up those that an earlier process left, and removes what is
+    /// none.
     pub fn open(data_dir: &Path, per_owner_max: usize) -> Result<Self, Error> {
         let folder = data_dir.join("uploads");
         make_folder(&folder)?;
@@ -134,11 +137,17 @@ impl Uploads {
 
     fn lay_out(&self, upload: &Upload) -> Result<(), Error> {
         let path = self.path(&upload.id);
-        let note = Note { version: VERSION, repository: upload.repository.to_string(), owner: upload.owner.clone() };
+        let note = Note {
+            version: VERSION,
+            repository: upload.repository.to_string(),
+            owner: upload.owner.clone(),
+        };
         let note = serde_json::to_vec(&note).expect("a note is text");
-        let create = |path: &Path| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        let create =
+            |path: &Path| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         // The note last: what has one is a whole upload.
-        let made = create(&path).and_then(|_| create(&path.with_extension("json"))?.write_all(&note));
+        let made =
+            create(&path).and_then(|_| create(&path.with_extension("json"))?.write_all(&note));
         made.map_err(|source| {
             remove(&path);
             remove(&path.with_extension("json"));
@@ -148,7 +157,8 @@ impl Uploads {
 
     /// The upload `id` into `repository`, if there is one.
     pub fn find(&self, repository: &Repository, id: &str) -> Option<Arc<Upload>> {
-        // Touched before the list is let go, so that what is found does not expire in the next moment.
+        // Touched before the list is let go, so that what is found does not expire in the next
+        // moment.
         let open = self.lock();
         let upload = open.get(id).filter(|upload| upload.repository == *repository)?;
         upload.touch();
@@ -158,11 +168,16 @@ impl Uploads {
     /// The right to write to `upload`, unless somebody has it.
     pub fn write(&self, upload: &Arc<Upload>) -> Option<Writing> {
         let progress = Arc::clone(&upload.progress).try_lock_owned().ok()?;
-        Some(Writing { upload: Arc::clone(upload), path: self.path(&upload.id), progress, file: None })
+        Some(Writing {
+            upload: Arc::clone(upload),
+            path: self.path(&upload.id),
+            progress,
+            file: None,
+        })
     }
 
-    /// Closes an upload: checks its bytes and gives them to `blobs`. Gone afterwards, whatever the outcome, unless the
-    /// disk failed.
+    /// Closes an upload: checks its bytes and gives them to `blobs`. Gone afterwards, whatever the
+    /// outcome, unless the disk failed.
     pub fn finish(
         &self,
         upload: &Upload,
@@ -170,7 +185,8 @@ impl Uploads {
         digest: &Digest,
         blobs: &FileBlobs,
     ) -> Result<u64, Unfinished> {
-        // A write that failed half way may have left more than was counted: none of that may become part of a blob.
+        // A write that failed half way may have left more than was counted: none of that may become
+        // part of a blob.
         writing.cut().map_err(Unfinished::Failed)?;
         let actual = writing.digest(digest.algorithm()).map_err(Unfinished::Failed)?;
         if actual != *digest {
@@ -190,9 +206,11 @@ impl Uploads {
 
     /// Forgets the uploads that nobody has touched for so long.
     pub fn expire(&self, idle: Duration) {
-        let is_old = |upload: &Upload| upload.idle_for() >= idle && upload.progress.try_lock().is_ok();
+        let is_old =
+            |upload: &Upload| upload.idle_for() >= idle && upload.progress.try_lock().is_ok();
         // Out of the list first, so that nobody finds one whose files are going.
-        let old: Vec<_> = self.lock().extract_if(|_, upload| is_old(upload)).map(|(_, upload)| upload).collect();
+        let old: Vec<_> =
+            self.lock().extract_if(|_, upload| is_old(upload)).map(|(_, upload)| upload).collect();
         for upload in old {
             tracing::info!(repository = %upload.repository, owner = upload.owner, "an upload expired");
             self.remove_files(&upload);
@@ -205,7 +223,8 @@ impl Uploads {
         remove(&path.with_extension("json"));
     }
 
-    /// A name for a file that is written at once and then moved away; what a crash leaves of it, the next start removes.
+    /// A name for a file that is written at once and then moved away; what a crash leaves of it,
+    /// the next start removes.
     pub fn aside(&self) -> PathBuf {
         self.folder.join(format!("{}.part", random_name()))
     }
@@ -282,7 +301,10 @@ impl Writing {
 
     /// Leaves as many bytes in the file as have been counted.
     fn cut(&self) -> Result<(), Error> {
-        let cut = OpenOptions::new().write(true).open(&self.path).and_then(|file| file.set_len(self.progress.bytes));
+        let cut = OpenOptions::new()
+            .write(true)
+            .open(&self.path)
+            .and_then(|file| file.set_len(self.progress.bytes));
         cut.map_err(|source| Error::File { action: "write", path: self.path.clone(), source })
     }
 
@@ -378,7 +400,8 @@ mod tests {
     #[test]
     fn what_a_failed_write_has_left_behind_does_not_become_part_of_a_blob() {
         let (dir, cats) = parts();
-        let (uploads, blobs) = (Uploads::open(dir.path(), 10).unwrap(), FileBlobs::open(dir.path()).unwrap());
+        let (uploads, blobs) =
+            (Uploads::open(dir.path(), 10).unwrap(), FileBlobs::open(dir.path()).unwrap());
         for digest in [Digest::of(b"cat"), {
             let mut hasher = Hasher::new(Algorithm::Sha512);
             hasher.update(b"cat");
@@ -397,12 +420,16 @@ mod tests {
     #[test]
     fn wrong_bytes_become_no_blob() {
         let (dir, cats) = parts();
-        let (uploads, blobs) = (Uploads::open(dir.path(), 10).unwrap(), FileBlobs::open(dir.path()).unwrap());
+        let (uploads, blobs) =
+            (Uploads::open(dir.path(), 10).unwrap(), FileBlobs::open(dir.path()).unwrap());
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             let upload = uploads.begin(&cats, "ann").unwrap();
             let writing = append(&uploads, &upload, b"dog");
             let promised = Hasher::new(algorithm).finish();
-            assert!(matches!(uploads.finish(&upload, writing, &promised, &blobs), Err(Unfinished::WrongDigest(_))));
+            assert!(matches!(
+                uploads.finish(&upload, writing, &promised, &blobs),
+                Err(Unfinished::WrongDigest(_))
+            ));
             assert!(blobs.read(&promised).is_err());
         }
         assert_eq!(files(dir.path()), 0);
@@ -422,7 +449,10 @@ mod tests {
         assert_eq!(files(dir.path()), 2, "the one that is being written stays");
         let begun = first.touched.lock().unwrap().to_owned();
         drop(writing);
-        assert!(*first.touched.lock().unwrap() > begun, "idle since it was last written to, not since that began");
+        assert!(
+            *first.touched.lock().unwrap() > begun,
+            "idle since it was last written to, not since that began"
+        );
         uploads.expire(Duration::from_secs(60));
         assert_eq!(files(dir.path()), 2);
         uploads.expire(Duration::ZERO);

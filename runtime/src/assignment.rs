@@ -21,8 +21,8 @@ pub enum World {
     Command,
 }
 
-/// Everything that one worker is handed, and so everything that its guest can reach: a descriptor is the capability.
-/// What is not in here does not exist for the worker.
+/// Everything that one worker is handed, and so everything that its guest can reach: a descriptor
+/// is the capability. What is not in here does not exist for the worker.
 #[derive(Debug)]
 pub struct Assignment {
     /// Which task.
@@ -37,9 +37,11 @@ pub struct Assignment {
     pub world: World,
     /// The program's name, then its arguments.
     pub args: Vec<String>,
-    /// Variables that the image itself carries: no grant is needed for what the guest was built with.
+    /// Variables that the image itself carries: no grant is needed for what the guest was built
+    /// with.
     pub image_env: BTreeMap<String, String>,
-    /// Variables from outside. Those without an `env:` grant are left out, and that is reported as a denial.
+    /// Variables from outside. Those without an `env:` grant are left out, and that is reported as
+    /// a denial.
     pub env: BTreeMap<String, String>,
     /// The folder that relative paths start from.
     pub working_dir: String,
@@ -61,13 +63,13 @@ pub struct Assignment {
     pub listeners: Vec<Listener>,
     /// Where the ingress of this node reaches it, listening already.
     pub ingress: Option<Ingress>,
-    /// Where a later agent finds it; see [`adoption_socket`](crate::adoption_socket). Without it the worker ends with its
-    /// supervisor, however that ends.
+    /// Where a later agent finds it; see [`adoption_socket`](crate::adoption_socket). Without it
+    /// the worker ends with its supervisor, however that ends.
     pub adoption: Option<OwnedFd>,
     /// What its program reads and writes.
     pub stdio: Stdio,
-    /// Where its output is kept, line by line in the CRI format. Opened for appending, and for reading too, so that the
-    /// worker can keep the last lines when the log is full.
+    /// Where its output is kept, line by line in the CRI format. Opened for appending, and for
+    /// reading too, so that the worker can keep the last lines when the log is full.
     pub log: Option<File>,
     /// Where its usage is counted; see [`usage::create`](crate::usage::create).
     pub usage: File,
@@ -89,9 +91,11 @@ pub struct VolumeMount {
 /// How a volume reaches a worker.
 #[derive(Debug)]
 pub enum VolumeSource {
-    /// A detached mount, made by a supervisor with the right to: see [`volume::detach`](crate::volume::detach).
+    /// A detached mount, made by a supervisor with the right to: see
+    /// [`volume::detach`](crate::volume::detach).
     Detached(OwnedFd),
-    /// A folder that the worker detaches itself in its own user namespace, before it drops everything.
+    /// A folder that the worker detaches itself in its own user namespace, before it drops
+    /// everything.
     Folder(PathBuf),
 }
 
@@ -113,7 +117,8 @@ pub struct Ingress {
     pub socket: UnixListener,
 }
 
-/// The three descriptors that a program is born with; `None` reads as empty and writes into nothing (but the log).
+/// The three descriptors that a program is born with; `None` reads as empty and writes into nothing
+/// (but the log).
 #[derive(Debug, Default)]
 pub struct Stdio {
     /// Read by the guest.
@@ -126,7 +131,8 @@ pub struct Stdio {
     pub terminal: bool,
 }
 
-/// An assignment as it crosses the socket: values, and the slots of the descriptors that ride beside them.
+/// An assignment as it crosses the socket: values, and the slots of the descriptors that ride
+/// beside them.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Order {
@@ -168,7 +174,8 @@ pub(crate) struct OrderedVolume {
     pub max_bytes: Option<u64>,
 }
 
-/// The version of [`Order`]; a worker is the same binary as its supervisor, except across an upgrade.
+/// The version of [`Order`]; a worker is the same binary as its supervisor, except across an
+/// upgrade.
 pub(crate) const ORDER_VERSION: u32 = 1;
 
 impl Assignment {
@@ -193,8 +200,14 @@ impl Assignment {
             index: slots.put(self.index),
             layers: self.layers.into_iter().map(|layer| slots.put(layer)).collect(),
             volumes: self.volumes.into_iter().map(|volume| volume.split(&mut slots)).collect(),
-            listeners: self.listeners.into_iter().map(|l| (l.container_port, slots.put(l.socket))).collect(),
-            ingress: self.ingress.map(|ingress| (ingress.container_port, slots.put(ingress.socket))),
+            listeners: self
+                .listeners
+                .into_iter()
+                .map(|l| (l.container_port, slots.put(l.socket)))
+                .collect(),
+            ingress: self
+                .ingress
+                .map(|ingress| (ingress.container_port, slots.put(ingress.socket))),
             adoption: self.adoption.map(|socket| slots.put(socket)),
             stdin: self.stdio.stdin.map(|fd| slots.put(fd)),
             stdout: self.stdio.stdout.map(|fd| slots.put(fd)),
@@ -213,7 +226,13 @@ impl VolumeMount {
             VolumeSource::Detached(fd) => (Some(slots.put(fd)), None),
             VolumeSource::Folder(path) => (None, Some(path)),
         };
-        OrderedVolume { path: self.path, rights: self.rights.to_string(), detached, folder, max_bytes: self.max_bytes }
+        OrderedVolume {
+            path: self.path,
+            rights: self.rights.to_string(),
+            detached,
+            folder,
+            max_bytes: self.max_bytes,
+        }
     }
 }
 
@@ -227,7 +246,11 @@ impl Order {
             )));
         }
         let mut slots = Slots::from(fds);
-        let volumes = self.volumes.into_iter().map(|volume| volume.join(&mut slots)).collect::<Result<_, _>>()?;
+        let volumes = self
+            .volumes
+            .into_iter()
+            .map(|volume| volume.join(&mut slots))
+            .collect::<Result<_, _>>()?;
         Ok(Assignment {
             task: self.task,
             container: self.container,
@@ -243,15 +266,23 @@ impl Order {
             secrets: self.secrets,
             code: slots.take(self.code)?.into(),
             index: slots.take(self.index)?.into(),
-            layers: self.layers.into_iter().map(|slot| slots.take(slot).map(File::from)).collect::<Result<_, _>>()?,
+            layers: self
+                .layers
+                .into_iter()
+                .map(|slot| slots.take(slot).map(File::from))
+                .collect::<Result<_, _>>()?,
             volumes,
             listeners: self
                 .listeners
                 .into_iter()
-                .map(|(container_port, slot)| Ok(Listener { container_port, socket: slots.take(slot)?.into() }))
+                .map(|(container_port, slot)| {
+                    Ok(Listener { container_port, socket: slots.take(slot)?.into() })
+                })
                 .collect::<Result<_, Error>>()?,
             ingress: match self.ingress {
-                Some((container_port, slot)) => Some(Ingress { container_port, socket: slots.take(slot)?.into() }),
+                Some((container_port, slot)) => {
+                    Some(Ingress { container_port, socket: slots.take(slot)?.into() })
+                }
                 None => None,
             },
             adoption: slots.take_if(self.adoption)?,

@@ -1,5 +1,6 @@
-//! The broker: it runs in the supervisor, resolves names, checks the grant, connects, and hands the connected socket
-//! over. A worker has no network of its own, so what the broker does not connect stays unconnected.
+//! The broker: it runs in the supervisor, resolves names, checks the grant, connects, and hands the
+//! connected socket over. A worker has no network of its own, so what the broker does not connect
+//! stays unconnected.
 
 mod own; // the addresses of this machine
 
@@ -21,19 +22,20 @@ use tokio::{
 use crate::frame::{Refusal, Target};
 use own::OwnAddresses;
 
-/// For the name and the connection together. What browsers and curl are patient for is twice that; a guest's request has
-/// 30 s in all.
+/// For the name and the connection together. What browsers and curl are patient for is twice that;
+/// a guest's request has 30 s in all.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// One address that swallows packets leaves time for two others.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(3);
 /// More answers than this to one name are a trick.
 const ADDRESSES_MAX: usize = 16;
-/// Connections being made at once, for all workers of an agent: each holds a descriptor of the agent.
+/// Connections being made at once, for all workers of an agent: each holds a descriptor of the
+/// agent.
 const CONNECTING_MAX: usize = 256;
 /// Those of one tenant: two busy tasks' worth, and a quarter of what the machine has.
 const CONNECTING_PER_TENANT_MAX: usize = 64;
-/// Names being looked up at once. Each holds a thread for as long as the system's resolver likes, which no deadline of
-/// ours ends; tokio has 512 for everything.
+/// Names being looked up at once. Each holds a thread for as long as the system's resolver likes,
+/// which no deadline of ours ends; tokio has 512 for everything.
 const RESOLVING_MAX: usize = 64;
 const RESOLVING_PER_TENANT_MAX: usize = 8;
 
@@ -69,9 +71,9 @@ impl Permits {
 }
 
 impl Broker {
-    /// A broker on a node that opens `private` (addresses and networks) to grants that say `;private`: the second of
-    /// the two keys. With nothing in it, loopback, link-local and internal addresses and those of the machine itself
-    /// are out of reach whatever a grant says.
+    /// A broker on a node that opens `private` (addresses and networks) to grants that say
+    /// `;private`: the second of the two keys. With nothing in it, loopback, link-local and
+    /// internal addresses and those of the machine itself are out of reach whatever a grant says.
     pub fn new(private: impl IntoIterator<Item = Host>) -> Self {
         Self {
             private: private.into_iter().collect(),
@@ -83,8 +85,8 @@ impl Broker {
         }
     }
 
-    /// The same broker for the workers of `tenant`, who share one part of what may be under way: nobody keeps the others
-    /// from connecting.
+    /// The same broker for the workers of `tenant`, who share one part of what may be under way:
+    /// nobody keeps the others from connecting.
     #[must_use]
     pub fn of(&self, tenant: &str) -> Self {
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +99,11 @@ impl Broker {
         Self { tenant: share, ..self.clone() }
     }
 
-    pub(crate) async fn connect(&self, grants: &[Capability], target: &Target) -> Result<OwnedFd, Refusal> {
+    pub(crate) async fn connect(
+        &self,
+        grants: &[Capability],
+        target: &Target,
+    ) -> Result<OwnedFd, Refusal> {
         let allowed = decide(grants, target)?;
         let Ok(_ours) = self.tenant.connecting.try_acquire() else { return Err(Refusal::Busy) };
         let Ok(_all) = self.all.connecting.try_acquire() else { return Err(Refusal::Busy) };
@@ -106,7 +112,8 @@ impl Broker {
             let open = self.reachable(&addresses, allowed, target)?;
             self.dial(&open, allowed, target).await
         };
-        let late = || Refusal::Unreachable { why: format!("`{}` did not answer in time", target.host) };
+        let late =
+            || Refusal::Unreachable { why: format!("`{}` did not answer in time", target.host) };
         timeout(self.time_max, connected).await.unwrap_or_else(|_| Err(late()))
     }
 
@@ -119,7 +126,8 @@ impl Broker {
         let all = permit(&self.all.resolving).await?;
         let name = (target.host.clone(), target.port);
         let looked_up = tokio::task::spawn_blocking(move || {
-            let found = name.to_socket_addrs().map(|found| found.take(ADDRESSES_MAX).collect::<Vec<_>>());
+            let found =
+                name.to_socket_addrs().map(|found| found.take(ADDRESSES_MAX).collect::<Vec<_>>());
             // Only now: whoever asked may be long gone, and this thread was still taken.
             drop((ours, all));
             found
@@ -167,11 +175,17 @@ impl Broker {
         allowed.private && self.private.iter().any(|host| host.includes(&plain))
     }
 
-    async fn dial(&self, addresses: &[SocketAddr], allowed: Allowed, target: &Target) -> Result<OwnedFd, Refusal> {
+    async fn dial(
+        &self,
+        addresses: &[SocketAddr],
+        allowed: Allowed,
+        target: &Target,
+    ) -> Result<OwnedFd, Refusal> {
         let mut why = String::new();
         for address in addresses {
             match timeout(ATTEMPT_TIME_MAX, TcpStream::connect(address)).await {
-                // An address that came up a moment ago, or was routed back: both ends are this machine.
+                // An address that came up a moment ago, or was routed back: both ends are this
+                // machine.
                 Ok(Ok(stream)) if is_own(&stream) && !self.opens(allowed, address.ip()) => {
                     return Err(refused(target, format!("{} is this machine's own", address.ip())));
                 }
@@ -280,7 +294,8 @@ mod tests {
 
     #[test]
     fn what_no_line_grants_is_denied_with_the_line_that_would() {
-        let held = grants(&["net.out:http://api.example.com:80", "net.out:https://api.example.com:443"]);
+        let held =
+            grants(&["net.out:http://api.example.com:80", "net.out:https://api.example.com:443"]);
         assert_eq!(decide(&held, &target("api.example.com", 80)), Ok(Allowed { private: false }));
         for (host, port, line) in [
             ("api.example.com", 443, "net.out:http://api.example.com:443"),
@@ -297,7 +312,16 @@ mod tests {
     #[test]
     fn a_host_that_is_neither_name_nor_address_is_no_host() {
         let held = grants(&["net.out:http://*.example.com:80"]);
-        for host in ["127.1", "0x7f.1", "2130706433", "a@b.example.com", "*.example.com", "", "a b", "127.0.0.1:80"] {
+        for host in [
+            "127.1",
+            "0x7f.1",
+            "2130706433",
+            "a@b.example.com",
+            "*.example.com",
+            "",
+            "a b",
+            "127.0.0.1:80",
+        ] {
             assert!(decide(&held, &target(host, 80)).is_err(), "{host}");
         }
     }
@@ -321,7 +345,11 @@ mod tests {
         ] {
             let broker = Broker::new(key.then(|| loopback().unwrap()));
             let got = broker.connect(&grants(&[&grant]), &target("127.0.0.1", port)).await;
-            assert_eq!(got.is_ok(), reached, "{grant} on a node that opens loopback: {key}: {got:?}");
+            assert_eq!(
+                got.is_ok(),
+                reached,
+                "{grant} on a node that opens loopback: {key}: {got:?}"
+            );
         }
     }
 
@@ -338,10 +366,12 @@ mod tests {
 
     #[test]
     fn an_address_of_the_machine_itself_takes_two_keys() {
-        let broker = Broker { own: OwnAddresses::fixed(&["8.8.8.8", "2606:4700::1"]), ..Broker::default() };
+        let broker =
+            Broker { own: OwnAddresses::fixed(&["8.8.8.8", "2606:4700::1"]), ..Broker::default() };
         let (_, target) = public("example.com");
-        let addresses =
-            |texts: &[&str]| texts.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 80)).collect::<Vec<_>>();
+        let addresses = |texts: &[&str]| {
+            texts.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 80)).collect::<Vec<_>>()
+        };
         let allowed = Allowed { private: true };
         for own in ["8.8.8.8", "::ffff:8.8.8.8", "2606:4700::1"] {
             let got = broker.reachable(&addresses(&[own]), allowed, &target);
@@ -349,9 +379,14 @@ mod tests {
         }
         let open = broker.reachable(&addresses(&["8.8.8.8", "1.1.1.1"]), allowed, &target);
         assert_eq!(open, Ok(addresses(&["1.1.1.1"])));
-        let opened = Broker { private: vec![Host::Address("8.8.8.8".parse().unwrap())].into(), ..broker };
+        let opened =
+            Broker { private: vec![Host::Address("8.8.8.8".parse().unwrap())].into(), ..broker };
         assert!(opened.reachable(&addresses(&["8.8.8.8"]), allowed, &target).is_ok());
-        assert!(opened.reachable(&addresses(&["8.8.8.8"]), Allowed { private: false }, &target).is_err());
+        assert!(
+            opened
+                .reachable(&addresses(&["8.8.8.8"]), Allowed { private: false }, &target)
+                .is_err()
+        );
     }
 
     #[tokio::test]
@@ -368,11 +403,23 @@ mod tests {
     async fn one_tenant_leaves_room_for_the_others() {
         let broker = Broker::default();
         let (one, again, other) = (broker.of("one"), broker.of("one"), broker.of("other"));
-        let held = one.tenant.connecting.clone().acquire_many_owned(CONNECTING_PER_TENANT_MAX as u32).await.unwrap();
+        let held = one
+            .tenant
+            .connecting
+            .clone()
+            .acquire_many_owned(CONNECTING_PER_TENANT_MAX as u32)
+            .await
+            .unwrap();
         let (grant, target) = public("127.0.0.1");
-        assert_eq!(again.connect(std::slice::from_ref(&grant), &target).await.unwrap_err(), Refusal::Busy);
+        assert_eq!(
+            again.connect(std::slice::from_ref(&grant), &target).await.unwrap_err(),
+            Refusal::Busy
+        );
         let denied = again.connect(&[], &target).await.unwrap_err();
-        assert!(matches!(denied, Refusal::Denied { .. }), "what is not granted takes no room: {denied:?}");
+        assert!(
+            matches!(denied, Refusal::Denied { .. }),
+            "what is not granted takes no room: {denied:?}"
+        );
         let got = other.connect(&[grant], &target).await.unwrap_err();
         assert!(matches!(got, Refusal::Forbidden { .. }), "{got:?}");
         drop(held);
@@ -381,11 +428,20 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_does_not_resolve_ends_at_the_one_deadline() {
         let broker = Broker { time_max: Duration::from_millis(20), ..Broker::default() };
-        let _lookups =
-            broker.tenant.resolving.clone().acquire_many_owned(RESOLVING_PER_TENANT_MAX as u32).await.unwrap();
+        let _lookups = broker
+            .tenant
+            .resolving
+            .clone()
+            .acquire_many_owned(RESOLVING_PER_TENANT_MAX as u32)
+            .await
+            .unwrap();
         let (grant, target) = public("example.com");
         let got = broker.connect(&[grant], &target).await.unwrap_err();
         assert!(matches!(got, Refusal::Unreachable { .. }), "{got:?}");
-        assert_eq!(broker.all.connecting.available_permits(), CONNECTING_MAX, "and gives its room back");
+        assert_eq!(
+            broker.all.connecting.available_permits(),
+            CONNECTING_MAX,
+            "and gives its room back"
+        );
     }
 }

@@ -1,9 +1,11 @@
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy};
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy,
+};
 
 /// Core instances in one component: Python's has 14.
 const CORE_INSTANCES_PER_COMPONENT: u32 = 20;
-/// Pages of a slot that stay resident between two instances: most programs dirty less, and resetting them in place
-/// (`PAGEMAP_SCAN`) spares the `madvise` that serialises all threads.
+/// Pages of a slot that stay resident between two instances: most programs dirty less, and
+/// resetting them in place (`PAGEMAP_SCAN`) spares the `madvise` that serialises all threads.
 const KEEP_RESIDENT_BYTES: usize = 1 << 20;
 /// A wasm stack deep enough for honest recursion, shallow enough that thousands fit.
 const WASM_STACK_BYTES: usize = 512 << 10;
@@ -39,7 +41,8 @@ pub(crate) fn compiler() -> wasmtime::Result<Engine> {
     Engine::new(&tunables())
 }
 
-/// An engine that runs up to `instances` components at once, each in a slot of a pool made beforehand.
+/// An engine that runs up to `instances` components at once, each in a slot of a pool made
+/// beforehand.
 pub(crate) fn pooled(instances: u32) -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
@@ -62,8 +65,9 @@ pub(crate) fn pooled(instances: u32) -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
-/// Everything that machine code depends on besides the Wasm itself: the engine's build, its settings and the target,
-/// and the features of this processor. Code with another word here is made anew.
+/// Everything that machine code depends on besides the Wasm itself: the engine's build, its
+/// settings and the target, and the features of this processor. Code with another word here is made
+/// anew.
 pub(crate) fn fingerprint(engine: &Engine) -> String {
     use std::hash::{Hash, Hasher};
     let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
@@ -110,7 +114,8 @@ mod tests {
     use super::*;
     use wasmtime::{Instance, Module, Store};
 
-    /// One slot, two programs in turn: one writes all over its memory, the other looks for what it finds there.
+    /// One slot, two programs in turn: one writes all over its memory, the other looks for what it
+    /// finds there.
     #[tokio::test]
     async fn a_slot_shows_nothing_of_who_had_it_before() {
         let engine = pooled(1).unwrap();
@@ -131,7 +136,9 @@ mod tests {
                 store.set_epoch_deadline(1);
                 let instance = Instance::new_async(&mut store, module, &[]).await.unwrap();
                 let go = instance.get_typed_func::<(), ()>(&mut store, "go").unwrap();
-                go.call_async(&mut store, ()).await.unwrap_or_else(|e| panic!("{who}, round {round}: {e:?}"));
+                go.call_async(&mut store, ())
+                    .await
+                    .unwrap_or_else(|e| panic!("{who}, round {round}: {e:?}"));
             }
         }
     }

@@ -54,12 +54,18 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Refused { hint, .. } => hint.clone(),
-            Self::Unsealed(_) => Some("it is made anew from the image at the next start".to_owned()),
+            Self::Unsealed(_) => {
+                Some("it is made anew from the image at the next start".to_owned())
+            }
             Self::Os { what, .. } if what.contains("namespace") => {
                 Some("see what this machine allows: margay doctor".to_owned())
             }
             Self::TooManyDescriptors(_) => Some("use fewer layers, volumes or ports".to_owned()),
-            Self::Os { .. } | Self::File { .. } | Self::Protocol(_) | Self::WorkerLost(_) | Self::NotStarted(_) => None,
+            Self::Os { .. }
+            | Self::File { .. }
+            | Self::Protocol(_)
+            | Self::WorkerLost(_)
+            | Self::NotStarted(_) => None,
         }
     }
 
@@ -68,7 +74,10 @@ impl Error {
         move |source| Self::Os { what, source }
     }
 
-    pub(crate) fn file(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn file(
+        what: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { what, path, source }
     }

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 pub enum Event {
     /// Its walls are up and it serves, or its command runs.
     Started,
-    /// Something asked for a capability that was not granted; `line` would grant it. Sent for the first denial of a
-    /// line and then at every power of two, so that a loop cannot flood the socket and no denial is silent.
+    /// Something asked for a capability that was not granted; `line` would grant it. Sent for the
+    /// first denial of a line and then at every power of two, so that a loop cannot flood the
+    /// socket and no denial is silent.
     Denied {
         /// The capability line that would grant it.
         line: String,
@@ -42,8 +43,8 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The exit code in Docker's convention: the guest's own, 134 for a trap, 137 for a limit or a kill, 143 for a
-    /// stop, 125 for a failure of ours.
+    /// The exit code in Docker's convention: the guest's own, 134 for a trap, 137 for a limit or a
+    /// kill, 143 for a stop, 125 for a failure of ours.
     pub fn code(&self) -> i32 {
         match self {
             Self::Code(code) => i32::from(*code),
@@ -61,7 +62,9 @@ impl Exit {
             Self::Trap(why) => Some(format!("E_TRAP: {why}")),
             Self::Limit { code, message } => Some(format!("{code}: {message}")),
             Self::NotStarted(why) => Some(why.clone()),
-            Self::Lost => Some("E_WORKER_LOST: the worker's process was killed or broke".to_owned()),
+            Self::Lost => {
+                Some("E_WORKER_LOST: the worker's process was killed or broke".to_owned())
+            }
         }
     }
 }

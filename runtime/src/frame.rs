@@ -1,7 +1,9 @@
-//! What a worker and its supervisor say to each other, one message per packet, descriptors riding beside.
+//! What a worker and its supervisor say to each other, one message per packet, descriptors riding
+//! beside.
 //!
-//! The socket is of the `SEQPACKET` kind: a message arrives whole or not at all, and its descriptors with it. Each side
-//! knows the other by the socket that the supervisor made, never by anything in a message.
+//! The socket is of the `SEQPACKET` kind: a message arrives whole or not at all, and its
+//! descriptors with it. Each side knows the other by the socket that the supervisor made, never by
+//! anything in a message.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -10,8 +12,8 @@ use std::{
 };
 
 use rustix::net::{
-    self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -28,7 +30,8 @@ const FRAME_BYTES_MAX: usize = 16 << 10;
 /// From a supervisor to its worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
-    /// Take this over. The first descriptor holds the [`Order`](crate::assignment::Order), the others are its slots.
+    /// Take this over. The first descriptor holds the [`Order`](crate::assignment::Order), the
+    /// others are its slots.
     Assign,
     /// Take no more work, finish what runs, and end within this time.
     Stop { grace_ms: u64 },
@@ -47,8 +50,8 @@ pub(crate) enum ToSupervisor {
     Event(Event),
     /// Please connect me; see [`Broker`](crate::Broker).
     Connect { id: u64, target: Target },
-    /// Sent to each new supervisor: what was happening, and the listeners, by container port, in order. With `ingress`
-    /// the last descriptor is the ingress's.
+    /// Sent to each new supervisor: what was happening, and the listeners, by container port, in
+    /// order. With `ingress` the last descriptor is the ingress's.
     Adopted { started: bool, ports: Vec<u16>, ingress: Option<u16> },
 }
 
@@ -83,7 +86,8 @@ pub(crate) enum Refusal {
     Denied { line: String },
     /// The name does not resolve.
     NoSuchName,
-    /// It resolves only to addresses that are off limits; this line, and the node's own key, would allow it.
+    /// It resolves only to addresses that are off limits; this line, and the node's own key, would
+    /// allow it.
     Forbidden { line: String, why: String },
     /// The other side does not answer, or refuses.
     Unreachable { why: String },
@@ -99,7 +103,11 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Sends one message. `WouldBlock` when the socket does not wait and is full.
-pub(crate) fn send<T: Serialize>(socket: impl AsFd, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) fn send<T: Serialize>(
+    socket: impl AsFd,
+    message: &T,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let bytes = serde_json::to_vec(message)?;
     if bytes.len() > FRAME_BYTES_MAX || fds.len() > FDS_MAX {
         return Err(io::Error::from(io::ErrorKind::ArgumentListTooLong));
@@ -113,8 +121,11 @@ pub(crate) fn send<T: Serialize>(socket: impl AsFd, message: &T, fds: &[Borrowed
     Ok(())
 }
 
-/// Receives one message, or `None` when the other side is gone. `WouldBlock` when the socket does not wait.
-pub(crate) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+/// Receives one message, or `None` when the other side is gone. `WouldBlock` when the socket does
+/// not wait.
+pub(crate) fn receive<T: DeserializeOwned>(
+    socket: impl AsFd,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     Ok(receive_from(socket)?.map(|received| (received.message, received.fds)))
 }
 
@@ -127,11 +138,19 @@ pub(crate) struct Received<T> {
 }
 
 /// As [`receive`], with the sender.
-pub(crate) fn receive_from<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<Received<T>>> {
+pub(crate) fn receive_from<T: DeserializeOwned>(
+    socket: impl AsFd,
+) -> io::Result<Option<Received<T>>> {
     let mut bytes = vec![0; FRAME_BYTES_MAX];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX), ScmCredentials(1))];
+    let mut space =
+        [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let got = match net::recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC) {
+    let got = match net::recvmsg(
+        socket,
+        &mut [IoSliceMut::new(&mut bytes)],
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    ) {
         Ok(got) => got,
         Err(rustix::io::Errno::CONNRESET) => return Ok(None),
         Err(error) => return Err(error.into()),
@@ -148,7 +167,10 @@ pub(crate) fn receive_from<T: DeserializeOwned>(socket: impl AsFd) -> io::Result
         return Ok(None);
     }
     if got.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a message is longer than any of ours"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a message is longer than any of ours",
+        ));
     }
     Ok(Some(Received { message: serde_json::from_slice(&bytes[..got.bytes])?, fds, sender }))
 }
@@ -195,7 +217,10 @@ mod tests {
         assert!(matches!(message, ToWorker::Stop { grace_ms: 7 }));
         assert_eq!(fds.len(), 2);
         drop((ours, fds));
-        assert!(receive::<ToWorker>(&theirs).unwrap().is_none(), "the end of the other side is an end");
+        assert!(
+            receive::<ToWorker>(&theirs).unwrap().is_none(),
+            "the end of the other side is an end"
+        );
     }
 
     #[test]

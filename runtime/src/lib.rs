@@ -1,13 +1,15 @@
-//! One Wasm sandbox: prepare an image once, start a worker behind its walls, limit it, meter it. The only room that
-//! knows wasmtime.
+//! One Wasm sandbox: prepare an image once, start a worker behind its walls, limit it, meter it.
+//! The only room that knows wasmtime.
 //!
-//! Enter at [`prepare()`] to turn layers into machine code and an index (in a walled one-shot process), then at
-//! [`Blank::spawn`] and [`Blank::assign`] to run it, and at [`adopt`] to find a worker that outlived its agent. The
-//! binary that embeds this room calls [`worker::main`] and [`prepare::main`] before it has any thread.
+//! Enter at [`prepare()`] to turn layers into machine code and an index (in a walled one-shot
+//! process), then at [`Blank::spawn`] and [`Blank::assign`] to run it, and at [`adopt`] to find a
+//! worker that outlived its agent. The binary that embeds this room calls [`worker::main`] and
+//! [`prepare::main`] before it has any thread.
 //!
-//! Absent on purpose: networks inside a worker (the [`Broker`] connects for it), host folders (the guest's files are a
-//! union of mapped layers, memory and detached mounts), machine code from anywhere but our own preparer, WASI 0.3 (its
-//! host side is declared unfinished upstream), and `wasi:sockets` beyond refusing.
+//! Absent on purpose: networks inside a worker (the [`Broker`] connects for it), host folders (the
+//! guest's files are a union of mapped layers, memory and detached mounts), machine code from
+//! anywhere but our own preparer, WASI 0.3 (its host side is declared unfinished upstream), and
+//! `wasi:sockets` beyond refusing.
 
 mod assignment; // everything that a worker is handed
 mod event; // what it tells, and how it ends

@@ -1,4 +1,5 @@
-//! What this node has made is marked with a key that never leaves it, so that what it did not make is not run.
+//! What this node has made is marked with a key that never leaves it, so that what it did not make
+//! is not run.
 
 use std::{fs::File, io::Read, os::unix::fs::OpenOptionsExt, path::Path};
 
@@ -84,7 +85,9 @@ mod tests {
         assert_eq!(mark, again.seal("code", &mut &b"abc"[..]).unwrap());
         assert_ne!(mark, one.seal("code", &mut &b"abd"[..]).unwrap());
         assert_ne!(mark, one.seal("index", &mut &b"abc"[..]).unwrap());
-        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions());
+        let mode = std::os::unix::fs::PermissionsExt::mode(
+            &std::fs::metadata(&path).unwrap().permissions(),
+        );
         assert_eq!(mode & 0o777, 0o600);
         std::fs::write(&path, "short").unwrap();
         assert!(Key::open(&path).is_err());
@@ -96,7 +99,10 @@ mod tests {
         let path = dir.path().join("key");
         let marks: std::collections::BTreeSet<_> = std::thread::scope(|scope| {
             let openers: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| Key::open(&path).unwrap().seal("code", &mut &b"abc"[..]).unwrap()))
+                .map(|_| {
+                    scope
+                        .spawn(|| Key::open(&path).unwrap().seal("code", &mut &b"abc"[..]).unwrap())
+                })
                 .collect();
             openers.into_iter().map(|opener| opener.join().unwrap()).collect()
         });

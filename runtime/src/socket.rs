@@ -20,7 +20,8 @@ impl Socket {
 
     /// As [`Socket::new`], for what knows no reading and writing.
     pub fn watching(fd: OwnedFd) -> io::Result<Self> {
-        // SAFETY: the descriptor is owned by the value that is registered, which gives out no other one.
+        // SAFETY: the descriptor is owned by the value that is registered, which gives out no other
+        // one.
         unsafe { AsyncFd::register(fd) }.map(Self).map_err(|e| e.into_parts().1)
     }
 
@@ -53,8 +54,9 @@ impl Socket {
     pub async fn accept(&self) -> io::Result<OwnedFd> {
         loop {
             let mut guard = self.0.readable().await?;
-            let accept =
-                |socket: &AsyncFd<OwnedFd>| Ok(rustix::net::accept_with(socket, rustix::net::SocketFlags::CLOEXEC)?);
+            let accept = |socket: &AsyncFd<OwnedFd>| {
+                Ok(rustix::net::accept_with(socket, rustix::net::SocketFlags::CLOEXEC)?)
+            };
             if let Ok(done) = guard.try_io(accept) {
                 return done;
             }

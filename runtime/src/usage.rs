@@ -1,5 +1,6 @@
-//! A container's counters: one page of a file, mapped by its worker and readable by anyone who may open it, at any
-//! time and without asking the worker. They survive the worker, so a killed one is still billed for what it did.
+//! A container's counters: one page of a file, mapped by its worker and readable by anyone who may
+//! open it, at any time and without asking the worker. They survive the worker, so a killed one is
+//! still billed for what it did.
 
 use std::{
     fs::File,
@@ -75,14 +76,18 @@ pub fn read(page: &File) -> Result<Usage, Error> {
             bytes_in: word(6),
             bytes_out: word(7),
         }),
-        _ => Err(Error::os("read a usage page")(io::Error::new(io::ErrorKind::InvalidData, "it is none of ours"))),
+        _ => Err(Error::os("read a usage page")(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is none of ours",
+        ))),
     }
 }
 
 /// Where in a page a worker writes how it ended.
 const EXIT_AT: u64 = 1024;
 
-/// How the container ended, when its worker could still say so. For an agent that was not there to hear it.
+/// How the container ended, when its worker could still say so. For an agent that was not there to
+/// hear it.
 pub fn read_exit(page: &File) -> Option<Exit> {
     let mut text = vec![0; (PAGE_BYTES - EXIT_AT) as usize];
     page.read_exact_at(&mut text, EXIT_AT).ok()?;
@@ -134,7 +139,8 @@ impl std::ops::Deref for Page {
     type Target = Counters;
 
     fn deref(&self) -> &Counters {
-        // SAFETY: mapped for as long as `self` lives, aligned to a page, and any bits are valid atomics.
+        // SAFETY: mapped for as long as `self` lives, aligned to a page, and any bits are valid
+        // atomics.
         unsafe { self.0.as_ref() }
     }
 }

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, io, os::fd::BorrowedFd};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
 };
 
 /// What every process behind walls needs: memory, threads, time, and the descriptors it holds.
@@ -60,8 +61,8 @@ const SERVING: &[libc::c_long] = &[
     libc::SYS_shutdown,
 ];
 
-/// What a granted volume takes on top. Every path goes through `openat2`, which never leaves the volume; the others
-/// take a folder that was opened so, and one name in it.
+/// What a granted volume takes on top. Every path goes through `openat2`, which never leaves the
+/// volume; the others take a folder that was opened so, and one name in it.
 const VOLUME: &[libc::c_long] = &[
     libc::SYS_openat2,
     libc::SYS_getdents64,
@@ -104,7 +105,11 @@ impl Filter {
         Self::of(BASE.iter().chain(SERVING).chain(volume).copied(), serving_rules()?, strictness)
     }
 
-    fn of(calls: impl Iterator<Item = libc::c_long>, ruled: Rules, strictness: Strictness) -> io::Result<Self> {
+    fn of(
+        calls: impl Iterator<Item = libc::c_long>,
+        ruled: Rules,
+        strictness: Strictness,
+    ) -> io::Result<Self> {
         let mut rules: BTreeMap<i64, Vec<SeccompRule>> = calls.map(|call| (call, vec![])).collect();
         rules.extend(ruled);
         let otherwise = match strictness {
@@ -120,7 +125,8 @@ impl Filter {
         Ok(Self([hidden, shut, known]))
     }
 
-    /// From here on for this thread and all that it starts. Also gives up gaining privileges, for ever.
+    /// From here on for this thread and all that it starts. Also gives up gaining privileges, for
+    /// ever.
     pub fn apply(&self) -> io::Result<()> {
         rustix::thread::set_no_new_privs(true)?;
         for program in &self.0 {
@@ -145,8 +151,10 @@ fn compiled(
 /// Calls that every process behind walls may make with some arguments only.
 fn common_rules() -> io::Result<Rules> {
     // `F_SETOWN` and `F_SETSIG` would send signals to whoever has the same uid.
-    let descriptor = [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC];
-    // Names of threads, and what the kernel told the process at its start; nothing else that `prctl` can do.
+    let descriptor =
+        [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC];
+    // Names of threads, and what the kernel told the process at its start; nothing else that
+    // `prctl` can do.
     let told = [libc::PR_SET_NAME, PR_GET_AUXV];
     // Threads only: no new process, and no namespace.
     let namespaces = libc::CLONE_NEWNS
@@ -172,19 +180,32 @@ fn computing_rules() -> io::Result<Rules> {
     Ok(rules)
 }
 
-/// What a worker may do with some arguments only. The descriptors that it was handed are real ones of the host: a
-/// listener can be turned into a connection (`MSG_FASTOPEN`), a socket of datagrams reaches every other one by its
-/// path, and a lingering socket holds up whoever closes it last.
+/// What a worker may do with some arguments only. The descriptors that it was handed are real ones
+/// of the host: a listener can be turned into a connection (`MSG_FASTOPEN`), a socket of datagrams
+/// reaches every other one by its path, and a lingering socket holds up whoever closes it last.
 fn serving_rules() -> io::Result<Rules> {
     let to_nobody = SeccompCondition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0);
     let mut rules = common_rules()?;
     rules.extend([
         (libc::SYS_sendto, vec![all([masked(3, libc::MSG_FASTOPEN, 0), to_nobody])?]),
         (libc::SYS_sendmsg, vec![all([masked(2, libc::MSG_FASTOPEN, 0)])?]),
-        (libc::SYS_setsockopt, vec![all([is(1, libc::IPPROTO_TCP as u64), is(2, libc::TCP_NODELAY as u64)])?]),
+        (
+            libc::SYS_setsockopt,
+            vec![all([is(1, libc::IPPROTO_TCP as u64), is(2, libc::TCP_NODELAY as u64)])?],
+        ),
         // A pair of streams that know only each other: the event loop wakes itself through one.
-        (libc::SYS_socketpair, vec![all([is(0, libc::AF_UNIX as u64), masked(1, 0xf, libc::SOCK_STREAM)])?]),
-        (libc::SYS_ioctl, vec![all([is(1, libc::FIONBIO)])?, all([is(1, libc::TCGETS)])?, all([is(1, PAGEMAP_SCAN)])?]),
+        (
+            libc::SYS_socketpair,
+            vec![all([is(0, libc::AF_UNIX as u64), masked(1, 0xf, libc::SOCK_STREAM)])?],
+        ),
+        (
+            libc::SYS_ioctl,
+            vec![
+                all([is(1, libc::FIONBIO)])?,
+                all([is(1, libc::TCGETS)])?,
+                all([is(1, PAGEMAP_SCAN)])?,
+            ],
+        ),
         // Machine code was mapped before; none is made from here on.
         (libc::SYS_mmap, vec![all([masked(2, libc::PROT_EXEC, 0)])?]),
         (libc::SYS_mprotect, vec![all([masked(2, libc::PROT_EXEC, 0)])?]),
@@ -200,7 +221,8 @@ fn all<const N: usize>(conditions: [Condition; N]) -> io::Result<SeccompRule> {
     SeccompRule::new(conditions).map_err(io::Error::other)
 }
 
-/// Argument `number` is `value`, by its lower half: every one of these is a C `int`, and the kernel looks no further.
+/// Argument `number` is `value`, by its lower half: every one of these is a C `int`, and the kernel
+/// looks no further.
 fn is(number: u8, value: u64) -> Condition {
     SeccompCondition::new(number, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
 }
@@ -221,8 +243,8 @@ pub(crate) struct Place<'a> {
     pub writable: bool,
 }
 
-/// Landlock: no file can be opened but `program`, and those below `places`; no TCP port bound or connected, no signal or abstract socket
-/// reaches a process outside.
+/// Landlock: no file can be opened but `program`, and those below `places`; no TCP port bound or
+/// connected, no signal or abstract socket reaches a process outside.
 ///
 /// # Errors
 /// When this kernel has no Landlock: a worker without it is not started.
@@ -243,15 +265,17 @@ pub(crate) fn shut_files(program: Option<BorrowedFd<'_>>, places: &[Place<'_>]) 
         for place in places {
             let allowed: BitFlags<AccessFs> = if place.writable { all } else { read };
             // Nothing below a volume is ever run as a program.
-            ruleset = ruleset.add_rule(PathBeneath::new(place.folder, allowed & !AccessFs::Execute))?;
+            ruleset =
+                ruleset.add_rule(PathBeneath::new(place.folder, allowed & !AccessFs::Execute))?;
         }
         ruleset.restrict_self()
     };
     match prepare().map_err(io::Error::other)?.ruleset {
         RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Ok(()),
-        RulesetStatus::NotEnforced => {
-            Err(io::Error::new(io::ErrorKind::Unsupported, "this kernel has no Landlock (it came with Linux 5.13)"))
-        }
+        RulesetStatus::NotEnforced => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "this kernel has no Landlock (it came with Linux 5.13)",
+        )),
     }
 }
 
@@ -259,16 +283,19 @@ pub(crate) fn shut_files(program: Option<BorrowedFd<'_>>, places: &[Place<'_>]) 
 pub(crate) fn keep_capabilities(kept: CapabilitySet) -> io::Result<()> {
     rustix::thread::clear_ambient_capability_set()?;
     for capability in CapabilitySet::all().iter() {
-        // Fails without `CAP_SETPCAP`, and then there is nothing to remove either; newer kernels know more of them.
+        // Fails without `CAP_SETPCAP`, and then there is nothing to remove either; newer kernels
+        // know more of them.
         if rustix::thread::remove_capability_from_bounding_set(capability).is_err() {
             break;
         }
     }
-    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    let sets =
+        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     Ok(rustix::thread::set_capabilities(None, sets)?)
 }
 
-/// Goes where there is nothing: paths that Landlock leaves alone (`stat`, `readlink`) lead nowhere from `empty`.
+/// Goes where there is nothing: paths that Landlock leaves alone (`stat`, `readlink`) lead nowhere
+/// from `empty`.
 pub(crate) fn leave_files(empty: BorrowedFd<'_>) -> io::Result<()> {
     rustix::process::fchdir(empty)?;
     Ok(rustix::process::chroot(".")?)

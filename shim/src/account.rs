@@ -14,12 +14,15 @@ pub(crate) struct Account {
 /// More groups than any honest user is in.
 const GROUPS_MAX: usize = 64;
 
-/// Reads an image's USER (`name`, `uid`, `name:group`, `uid:gid`, …) by the image's own `/etc/passwd` and `/etc/group`.
+/// Reads an image's USER (`name`, `uid`, `name:group`, `uid:gid`, …) by the image's own
+/// `/etc/passwd` and `/etc/group`.
 ///
 /// # Errors
-/// [`Error::Config`] for names that the image does not know, and for numbers that no user of a container has.
+/// [`Error::Config`] for names that the image does not know, and for numbers that no user of a
+/// container has.
 pub(crate) fn account(user: &str, passwd: &str, group: &str) -> Result<Account, Error> {
-    let wrong = |why: String| Error::Config { what: format!("USER `{}`", user.escape_debug()), why };
+    let wrong =
+        |why: String| Error::Config { what: format!("USER `{}`", user.escape_debug()), why };
     let (user_part, group_part) = match user.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (user, None),
@@ -31,16 +34,23 @@ pub(crate) fn account(user: &str, passwd: &str, group: &str) -> Result<Account, 
         (uid, listed.find(|entry| entry.uid == uid))
     } else {
         let entry = listed.find(|entry| entry.name == user_part);
-        let entry =
-            entry.ok_or_else(|| wrong(format!("the image's /etc/passwd has no `{}`", user_part.escape_debug())))?;
+        let entry = entry.ok_or_else(|| {
+            wrong(format!("the image's /etc/passwd has no `{}`", user_part.escape_debug()))
+        })?;
         (entry.uid, Some(entry))
     };
     let gid = match group_part {
-        Some(text) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => number(text).map_err(wrong)?,
+        Some(text) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => {
+            number(text).map_err(wrong)?
+        }
         Some(text) => {
             let mut groups = group.lines().filter_map(group_line);
             let found = groups.find(|entry| entry.name == text);
-            found.ok_or_else(|| wrong(format!("the image's /etc/group has no `{}`", text.escape_debug())))?.gid
+            found
+                .ok_or_else(|| {
+                    wrong(format!("the image's /etc/group has no `{}`", text.escape_debug()))
+                })?
+                .gid
         }
         None => entry.as_ref().map_or(0, |entry| entry.gid),
     };
@@ -58,7 +68,11 @@ fn other_groups(name: &str, gid: u32, group: &str) -> Vec<u32> {
     let mut groups: Vec<_> = group
         .lines()
         .filter_map(group_line)
-        .filter(|entry| entry.gid != gid && entry.gid < IDS && entry.members.split(',').any(|member| member == name))
+        .filter(|entry| {
+            entry.gid != gid
+                && entry.gid < IDS
+                && entry.members.split(',').any(|member| member == name)
+        })
         .map(|entry| entry.gid)
         .take(GROUPS_MAX)
         .collect();
@@ -84,7 +98,8 @@ fn passwd_line(line: &str) -> Option<PasswdLine<'_>> {
     let mut fields = line.split(':');
     let (name, _, uid, gid) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
     let home = fields.nth(1).filter(|home| home.starts_with('/')).unwrap_or("/");
-    Some(PasswdLine { name, uid: number(uid).ok()?, gid: number(gid).ok()?, home }).filter(|line| !line.name.is_empty())
+    Some(PasswdLine { name, uid: number(uid).ok()?, gid: number(gid).ok()?, home })
+        .filter(|line| !line.name.is_empty())
 }
 
 fn group_line(line: &str) -> Option<GroupLine<'_>> {
@@ -107,7 +122,8 @@ mod tests {
 
     const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbroken\nwww:x:33:33::/var/www:/bin/false\n:x:0:0::/:\nbig:x:70000:1::/:/x\n\
                           huge:x:4294967296:0::/:/x\nodd:x:9:9\n";
-    const GROUP: &str = "root:x:0:\nwww:x:33:\nweb:x:80:www,root\nlog:x:81:www\nbroken\nfar:x:99999:www\n";
+    const GROUP: &str =
+        "root:x:0:\nwww:x:33:\nweb:x:80:www,root\nlog:x:81:www\nbroken\nfar:x:99999:www\n";
 
     #[test]
     fn a_user_is_who_the_image_says_and_never_root_by_accident() {

@@ -47,7 +47,8 @@ pub struct Assignment {
     pub ingress: Vec<Ingress>,
     /// What its program reads and writes.
     pub stdio: Stdio,
-    /// Where its output is kept, line by line in the CRI format. Shortened to its newer half at `limits.log_bytes_max`.
+    /// Where its output is kept, line by line in the CRI format. Shortened to its newer half at
+    /// `limits.log_bytes_max`.
     pub log: Option<PathBuf>,
     /// What becomes of it when the process that spawned it dies.
     pub orphan: Orphan,
@@ -59,7 +60,8 @@ pub struct Assignment {
 pub struct VolumeMount {
     /// Where the container sees it.
     pub path: String,
-    /// What it may do there: `r` or `rwd`, and `x` to run programs from it. Linux cannot grant `w` without `d`.
+    /// What it may do there: `r` or `rwd`, and `x` to run programs from it. Linux cannot grant `w`
+    /// without `d`.
     #[serde(with = "as_text")]
     pub rights: Rights,
     /// The folder on this host.
@@ -93,7 +95,8 @@ pub struct Ingress {
     pub socket: UnixListener,
 }
 
-/// The descriptors that a program's streams are copied from and to. `None` reads as empty and writes into the log alone.
+/// The descriptors that a program's streams are copied from and to. `None` reads as empty and
+/// writes into the log alone.
 #[derive(Debug, Default)]
 pub struct Stdio {
     /// Copied to the program's standard input.
@@ -120,11 +123,16 @@ mod as_text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use spec::Rights;
 
-    pub(super) fn serialize<S: Serializer>(rights: &Rights, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        rights: &Rights,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(rights)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Rights, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Rights, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
@@ -132,7 +140,8 @@ mod as_text {
 /// The version of [`Order`]; a shim is the same binary as its supervisor, except across an upgrade.
 pub(crate) const ORDER_VERSION: u32 = 1;
 
-/// An assignment as it crosses the socket: values here, descriptors beside them in the order of the fields.
+/// An assignment as it crosses the socket: values here, descriptors beside them in the order of the
+/// fields.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Order {
@@ -215,7 +224,8 @@ impl Order {
     /// Gives each descriptor its place again, on the shim's side.
     pub(crate) fn hand(&self, fds: Vec<OwnedFd>) -> Result<Handed, Error> {
         let mut fds = fds.into_iter();
-        let mut next = || fds.next().ok_or_else(|| Error::protocol("an order came with too few descriptors"));
+        let mut next =
+            || fds.next().ok_or_else(|| Error::protocol("an order came with too few descriptors"));
         let mut listeners = Vec::new();
         for &container_port in &self.listeners {
             listeners.push(Listener { container_port, socket: next()?.into() });
@@ -225,7 +235,8 @@ impl Order {
             ingress.push(Ingress { container_port, socket: next()?.into() });
         }
         let mut next_if = |there: bool| if there { next().map(Some) } else { Ok(None) };
-        let (stdin, stdout, stderr) = (next_if(self.stdin)?, next_if(self.stdout)?, next_if(self.stderr)?);
+        let (stdin, stdout, stderr) =
+            (next_if(self.stdin)?, next_if(self.stdout)?, next_if(self.stderr)?);
         Ok(Handed { listeners, ingress, stdin, stdout, stderr })
     }
 }

@@ -1,7 +1,8 @@
 //! What a container is, for the runtime: one pure function from decided values to `config.json`.
 //!
-//! The profile is the restricted one: every namespace, a user namespace above all, no capability (but the one to bind a
-//! granted port below 1024), `no_new_privs`, a read-only root, and system calls by list.
+//! The profile is the restricted one: every namespace, a user namespace above all, no capability
+//! (but the one to bind a granted port below 1024), `no_new_privs`, a read-only root, and system
+//! calls by list.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -10,8 +11,8 @@ use spec::{Capability, ImageConfig, Limits, Rights};
 
 use crate::{Error, account::Account, assignment::VolumeMount, seccomp};
 
-/// Users of containers are `FIRST_ID..FIRST_ID + IDS` on the host: one range for all tasks of a node. Above what
-/// `useradd` and `systemd-nspawn` hand out, below 2^31.
+/// Users of containers are `FIRST_ID..FIRST_ID + IDS` on the host: one range for all tasks of a
+/// node. Above what `useradd` and `systemd-nspawn` hand out, below 2^31.
 pub(crate) const FIRST_ID: u32 = 0x7800_0000;
 /// How many users a container has.
 pub(crate) const IDS: u32 = 65_536;
@@ -49,13 +50,15 @@ pub(crate) struct Bind {
 
 /// Processes and threads of one container: enough for a JVM, not for a fork bomb.
 const PIDS_MAX: u32 = 512;
-/// A page in each of /tmp and /dev/shm costs the container's own memory limit; this bounds one of them.
+/// A page in each of /tmp and /dev/shm costs the container's own memory limit; this bounds one of
+/// them.
 const SHM_BYTES_MAX: u64 = 64 << 20;
 const FILES_MAX: u64 = 4096;
 /// More variables or arguments than a program can be started with.
 const ARGS_BYTES_MAX: usize = 1 << 20;
 
-/// The program and its arguments, by Docker's rules: a given entrypoint also replaces the image's arguments.
+/// The program and its arguments, by Docker's rules: a given entrypoint also replaces the image's
+/// arguments.
 pub(crate) fn args(
     config: &ImageConfig,
     entrypoint: Option<&Vec<String>>,
@@ -71,12 +74,15 @@ pub(crate) fn args(
         None => wrong("neither the image nor the command line names one"),
         Some("") => wrong("its name is empty"),
         _ if args.iter().any(|arg| arg.contains('\0')) => wrong("an argument has a NUL byte"),
-        _ if args.iter().map(String::len).sum::<usize>() > ARGS_BYTES_MAX => wrong("its arguments are too long"),
+        _ if args.iter().map(String::len).sum::<usize>() > ARGS_BYTES_MAX => {
+            wrong("its arguments are too long")
+        }
         _ => Ok(args),
     }
 }
 
-/// The image's variables, overruled by those from outside; PATH, HOME and TERM where nobody said anything.
+/// The image's variables, overruled by those from outside; PATH, HOME and TERM where nobody said
+/// anything.
 pub(crate) fn env(
     config: &ImageConfig,
     outside: &BTreeMap<String, String>,
@@ -84,7 +90,10 @@ pub(crate) fn env(
     terminal: bool,
 ) -> Result<Vec<String>, Error> {
     let mut all = BTreeMap::new();
-    all.insert("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
+    all.insert(
+        "PATH".to_owned(),
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+    );
     all.insert("HOME".to_owned(), home.unwrap_or("/").to_owned());
     if terminal {
         all.insert("TERM".to_owned(), "xterm".to_owned());
@@ -96,7 +105,9 @@ pub(crate) fn env(
     }
     all.extend(outside.iter().map(|(name, value)| (name.clone(), value.clone())));
     let wrong = |why: String| Err(Error::Config { what: "environment".to_owned(), why });
-    if let Some(name) = all.iter().find(|(k, v)| k.is_empty() || k.contains(['=', '\0']) || v.contains('\0')) {
+    if let Some(name) =
+        all.iter().find(|(k, v)| k.is_empty() || k.contains(['=', '\0']) || v.contains('\0'))
+    {
         return wrong(format!("`{}` cannot be a variable", name.0.escape_debug()));
     }
     match all.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > ARGS_BYTES_MAX {
@@ -105,7 +116,8 @@ pub(crate) fn env(
     }
 }
 
-/// What the grants mean for the file system: whether all of it may be written, and which folders of it otherwise.
+/// What the grants mean for the file system: whether all of it may be written, and which folders of
+/// it otherwise.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Writable {
     pub root: bool,
@@ -123,7 +135,9 @@ pub(crate) fn writable(grants: &[Capability], volumes: &[VolumeMount]) -> Result
                     return cannot("no volume was handed over for its path");
                 }
                 if max_bytes.is_some() {
-                    return cannot("nothing counts the bytes of a folder for a native container yet");
+                    return cannot(
+                        "nothing counts the bytes of a folder for a native container yet",
+                    );
                 }
             }
             Capability::Fs { path, rights, volume: None, max_bytes } => {
@@ -137,10 +151,15 @@ pub(crate) fn writable(grants: &[Capability], volumes: &[VolumeMount]) -> Result
                 }
             }
             Capability::NetOut { .. } => return cannot("native containers have no way out yet"),
-            Capability::Secret { .. } => return cannot("secrets are not handed to native containers yet"),
-            Capability::Clock(spec::ClockLevel::Fine) | Capability::Random(spec::RandomLevel::Secure) => {}
+            Capability::Secret { .. } => {
+                return cannot("secrets are not handed to native containers yet");
+            }
+            Capability::Clock(spec::ClockLevel::Fine)
+            | Capability::Random(spec::RandomLevel::Secure) => {}
             Capability::Clock(_) => return cannot("Linux shows every program the time as it is"),
-            Capability::Random(_) => return cannot("Linux gives every program real random numbers"),
+            Capability::Random(_) => {
+                return cannot("Linux gives every program real random numbers");
+            }
             Capability::NetIn { .. } | Capability::Env(_) => {}
         }
     }
@@ -148,7 +167,11 @@ pub(crate) fn writable(grants: &[Capability], volumes: &[VolumeMount]) -> Result
 }
 
 /// Checks a volume's rights and place.
-pub(crate) fn bind(mount: &VolumeMount, grants: &[Capability], from: PathBuf) -> Result<Bind, Error> {
+pub(crate) fn bind(
+    mount: &VolumeMount,
+    grants: &[Capability],
+    from: PathBuf,
+) -> Result<Bind, Error> {
     let line = || format!("fs:{}#{}", mount.path, mount.rights);
     let granted = grants.iter().any(|grant| match grant {
         Capability::Fs { path, rights, .. } => *path == mount.path && rights.include(mount.rights),
@@ -167,7 +190,9 @@ pub(crate) fn bind(mount: &VolumeMount, grants: &[Capability], from: PathBuf) ->
     }
     let place = mount.path.as_str();
     let kernels = ["/proc", "/sys", "/dev"];
-    let is_in = |folder: &str| place.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let is_in = |folder: &str| {
+        place.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
     if place == "/" || kernels.into_iter().any(is_in) {
         return Err(Error::CannotGrant { grant: line(), why: "a volume cannot be mounted there" });
     }
@@ -224,15 +249,24 @@ impl Bundle {
         let shm = format!("size={}", self.limits.writable_bytes_max.min(SHM_BYTES_MAX));
         let mut mounts = vec![
             kernel("/proc", "proc", &["nosuid", "noexec", "nodev"]),
-            kernel("/dev", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=1m", "nr_inodes=1024"]),
-            kernel("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+            kernel(
+                "/dev",
+                "tmpfs",
+                &["nosuid", "noexec", "strictatime", "mode=755", "size=1m", "nr_inodes=1024"],
+            ),
+            kernel(
+                "/dev/pts",
+                "devpts",
+                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            ),
             kernel("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
             kernel("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
             kernel("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
             kernel("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777", &tmp]),
         ];
         for bind in &self.binds {
-            let mut options = vec!["bind", "private", "nosuid", "nodev", if bind.writable { "rw" } else { "ro" }];
+            let mut options =
+                vec!["bind", "private", "nosuid", "nodev", if bind.writable { "rw" } else { "ro" }];
             if !bind.executable {
                 options.push("noexec");
             }
@@ -254,13 +288,15 @@ impl Bundle {
         });
         if let Some(millis) = self.cpu_millis {
             // The kernel takes no quota below a millisecond of each period.
-            resources["cpu"] = json!({ "period": 100_000, "quota": (u64::from(millis) * 100).max(1000) });
+            resources["cpu"] =
+                json!({ "period": 100_000, "quota": (u64::from(millis) * 100).max(1000) });
         }
         resources
     }
 }
 
-/// What shows or steers the machine rather than the container. As runc and its peers hide it by default.
+/// What shows or steers the machine rather than the container. As runc and its peers hide it by
+/// default.
 const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
@@ -277,7 +313,8 @@ const MASKED: [&str; 12] = [
 ];
 
 /// What a container may look at and must not steer.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 #[cfg(test)]
 mod tests {
@@ -293,7 +330,12 @@ mod tests {
             terminal: None,
             root: PathBuf::from("/mnt/root"),
             writable_root: false,
-            binds: vec![Bind { from: "/mnt/v/0".into(), to: "/data".to_owned(), writable: false, executable: false }],
+            binds: vec![Bind {
+                from: "/mnt/v/0".into(),
+                to: "/data".to_owned(),
+                writable: false,
+                executable: false,
+            }],
             low_port: true,
             cgroup: "margay-cats".to_owned(),
             limits: Limits::for_commands(),
@@ -310,7 +352,8 @@ mod tests {
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(golden, format!("{config:#}\n")).unwrap();
         }
-        let reviewed: Value = serde_json::from_str(&std::fs::read_to_string(golden).unwrap()).unwrap();
+        let reviewed: Value =
+            serde_json::from_str(&std::fs::read_to_string(golden).unwrap()).unwrap();
         assert_eq!(config, reviewed, "UPDATE_GOLDEN=1 writes it anew");
     }
 
@@ -324,7 +367,8 @@ mod tests {
 
     #[test]
     fn program_and_arguments_follow_docker() {
-        let words = |text: &str| Some(text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        let words =
+            |text: &str| Some(text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
         for (entry, cmd, entry_given, cmd_given, want) in [
             ("/e x", "a b", "", "", "/e x a b"),
             ("/e", "a", "", "c", "/e c"),
@@ -335,10 +379,16 @@ mod tests {
             ("", "", "", "", "neither"),
         ] {
             let given = |text: &str| if text.is_empty() { None } else { words(text) };
-            let execution = spec::ExecutionConfig { entrypoint: given(entry), cmd: given(cmd), ..Default::default() };
+            let execution = spec::ExecutionConfig {
+                entrypoint: given(entry),
+                cmd: given(cmd),
+                ..Default::default()
+            };
             let config = ImageConfig { config: Some(execution), ..Default::default() };
             match args(&config, given(entry_given).as_ref(), given(cmd_given).as_ref()) {
-                Ok(args) => assert_eq!(args.join(" "), want, "{entry} {cmd} {entry_given} {cmd_given}"),
+                Ok(args) => {
+                    assert_eq!(args.join(" "), want, "{entry} {cmd} {entry_given} {cmd_given}")
+                }
                 Err(error) => assert!(error.to_string().contains(want), "{error}"),
             }
         }
@@ -370,19 +420,38 @@ mod tests {
                 Ok(_) => assert_eq!(want, "ok", "{line}"),
                 Err(error) => {
                     assert!(error.to_string().contains(want), "{line}: {error}");
-                    assert!(error.to_string().contains(line.split(';').next().unwrap()), "{line}: {error}");
+                    assert!(
+                        error.to_string().contains(line.split(';').next().unwrap()),
+                        "{line}: {error}"
+                    );
                 }
             }
         }
         let grants = ["fs:/data#rwd;volume=book".parse().unwrap()];
         assert!(bind(&volume("rwd"), &grants, "/v".into()).unwrap().writable);
         assert!(!bind(&volume("r"), &grants, "/v".into()).unwrap().writable);
-        assert!(bind(&volume("rw"), &grants, "/v".into()).unwrap_err().to_string().contains("deleting together"));
-        assert!(bind(&volume("r"), &[], "/v".into()).unwrap_err().to_string().contains("needs the grant `fs:/data#r`"));
+        assert!(
+            bind(&volume("rw"), &grants, "/v".into())
+                .unwrap_err()
+                .to_string()
+                .contains("deleting together")
+        );
+        assert!(
+            bind(&volume("r"), &[], "/v".into())
+                .unwrap_err()
+                .to_string()
+                .contains("needs the grant `fs:/data#r`")
+        );
         for place in ["/proc", "/dev/shm", "/sys/x"] {
             let mount = VolumeMount { path: place.to_owned(), ..volume("r") };
             let grants = [format!("fs:{place}#r;volume=book").parse().unwrap()];
-            assert!(bind(&mount, &grants, "/v".into()).unwrap_err().to_string().contains("mounted there"), "{place}");
+            assert!(
+                bind(&mount, &grants, "/v".into())
+                    .unwrap_err()
+                    .to_string()
+                    .contains("mounted there"),
+                "{place}"
+            );
         }
     }
 
@@ -394,7 +463,10 @@ mod tests {
         };
         let config = ImageConfig { config: Some(execution), ..Default::default() };
         let outside = BTreeMap::from([("A".to_owned(), "outside".to_owned())]);
-        assert_eq!(env(&config, &outside, Some("/root"), false).unwrap(), ["A=outside", "HOME=/root", "PATH=/x"]);
+        assert_eq!(
+            env(&config, &outside, Some("/root"), false).unwrap(),
+            ["A=outside", "HOME=/root", "PATH=/x"]
+        );
         let bad = BTreeMap::from([("A".to_owned(), "x\0y".to_owned())]);
         assert!(env(&config, &bad, None, true).is_err());
     }

@@ -20,7 +20,8 @@ pub(crate) struct Reading {
     pub oom_kills: u64,
 }
 
-/// Reads the counters of `name`. What is not there counts as zero: not every host has every controller.
+/// Reads the counters of `name`. What is not there counts as zero: not every host has every
+/// controller.
 pub(crate) fn read(name: &str) -> Reading {
     read_below(Path::new(MOUNT), name)
 }
@@ -44,8 +45,8 @@ fn read_v2(folder: &Path) -> Reading {
 
 fn read_v1(mount: &Path, name: &str) -> Reading {
     let memory = mount.join("memory").join(name);
-    let cpu_ns =
-        ["cpuacct", "cpu,cpuacct"].map(|controller| number(&mount.join(controller).join(name).join("cpuacct.usage")));
+    let cpu_ns = ["cpuacct", "cpu,cpuacct"]
+        .map(|controller| number(&mount.join(controller).join(name).join("cpuacct.usage")));
     Reading {
         cpu_ns: cpu_ns[0].max(cpu_ns[1]),
         memory_bytes: number(&memory.join("memory.usage_in_bytes")),
@@ -57,7 +58,8 @@ fn read_v1(mount: &Path, name: &str) -> Reading {
 /// Whether the kernel can limit swap.
 pub(crate) fn counts_swap() -> bool {
     let mount = Path::new(MOUNT);
-    mount.join("cgroup.controllers").exists() || mount.join("memory/memory.memsw.limit_in_bytes").exists()
+    mount.join("cgroup.controllers").exists()
+        || mount.join("memory/memory.memsw.limit_in_bytes").exists()
 }
 
 /// Which cgroups this host has, for people.
@@ -70,7 +72,8 @@ pub(crate) fn kind() -> Option<&'static str> {
     }
 }
 
-/// Whether the controllers are shared out among both versions, as systemd's hybrid mode may leave them. crun refuses that.
+/// Whether the controllers are shared out among both versions, as systemd's hybrid mode may leave
+/// them. crun refuses that.
 pub(crate) fn are_shared_out() -> bool {
     let there = fs::read_to_string(Path::new(MOUNT).join("unified/cgroup.controllers"));
     there.is_ok_and(|names| !names.trim().is_empty())
@@ -80,7 +83,8 @@ pub(crate) fn are_shared_out() -> bool {
 pub(crate) fn remove(name: &str) -> Result<(), Error> {
     let deadline = Instant::now() + Duration::from_secs(5);
     for folder in folders(name) {
-        remove_folder(&folder, deadline).map_err(Error::io(format!("remove the cgroup `{}`", folder.display())))?;
+        remove_folder(&folder, deadline)
+            .map_err(Error::io(format!("remove the cgroup `{}`", folder.display())))?;
     }
     Ok(())
 }
@@ -90,7 +94,11 @@ pub(crate) fn folders(name: &str) -> Vec<PathBuf> {
     let mount = Path::new(MOUNT);
     let hierarchies = fs::read_dir(mount).into_iter().flatten().flatten().map(|entry| entry.path());
     let real = hierarchies.filter(|path| path.symlink_metadata().is_ok_and(|meta| meta.is_dir()));
-    std::iter::once(mount.to_owned()).chain(real).map(|path| path.join(name)).filter(|path| path.is_dir()).collect()
+    std::iter::once(mount.to_owned())
+        .chain(real)
+        .map(|path| path.join(name))
+        .filter(|path| path.is_dir())
+        .collect()
 }
 
 fn remove_folder(folder: &Path, deadline: Instant) -> io::Result<()> {
@@ -102,7 +110,9 @@ fn remove_folder(folder: &Path, deadline: Instant) -> io::Result<()> {
         }
         kill_all(folder);
         match fs::remove_dir(folder) {
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
+            {
                 // Killed processes leave their cgroup a moment later, and nothing tells when.
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -128,7 +138,9 @@ fn number(path: &Path) -> u64 {
 
 fn keyed(path: &Path, key: &str) -> u64 {
     let text = fs::read_to_string(path).unwrap_or_default();
-    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok()).unwrap_or(0)
+    text.lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -41,7 +41,9 @@ pub fn doctor() -> Vec<Check> {
 
 fn root() -> Check {
     match rustix::process::geteuid().is_root() {
-        true => check("root", Level::Good, "running as root, as native images need".to_owned(), None),
+        true => {
+            check("root", Level::Good, "running as root, as native images need".to_owned(), None)
+        }
         false => {
             let error = crate::Error::NotRoot;
             check("root", Level::Missing, error.to_string(), error.hint().as_deref())
@@ -52,26 +54,40 @@ fn root() -> Check {
 fn runtime() -> Check {
     match Runtime::probe() {
         Ok(runtime) => match runtime.warning() {
-            None => check("oci-runtime", Level::Good, format!("{runtime} at {}", runtime.path.display()), None),
+            None => check(
+                "oci-runtime",
+                Level::Good,
+                format!("{runtime} at {}", runtime.path.display()),
+                None,
+            ),
             Some(warning) => {
                 let hint = "let your distribution update it, or install a newer one in front of it on the PATH";
                 check("oci-runtime", Level::Warning, warning, Some(hint))
             }
         },
-        Err(error) => check("oci-runtime", Level::Missing, error.to_string(), error.hint().as_deref()),
+        Err(error) => {
+            check("oci-runtime", Level::Missing, error.to_string(), error.hint().as_deref())
+        }
     }
 }
 
 fn cgroups() -> Check {
     match cgroup::kind() {
-        Some(kind) if cgroup::counts_swap() => check("cgroups", Level::Good, format!("{kind}, with swap"), None),
+        Some(kind) if cgroup::counts_swap() => {
+            check("cgroups", Level::Good, format!("{kind}, with swap"), None)
+        }
         Some(kind) => {
             let hint = "boot with `swapaccount=1`, or without swap";
             check("cgroups", Level::Warning, format!("{kind} that cannot limit swap"), Some(hint))
         }
         None => {
             let hint = "mount cgroup2 on /sys/fs/cgroup";
-            check("cgroups", Level::Missing, "no cgroups to limit memory and processes with".to_owned(), Some(hint))
+            check(
+                "cgroups",
+                Level::Missing,
+                "no cgroups to limit memory and processes with".to_owned(),
+                Some(hint),
+            )
         }
     }
 }
@@ -79,9 +95,16 @@ fn cgroups() -> Check {
 fn overlay() -> Check {
     let listed = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
     match listed.lines().any(|line| line.ends_with("\toverlay")) {
-        true => check("overlayfs", Level::Good, "overlayfs stacks the layers of images".to_owned(), None),
+        true => check(
+            "overlayfs",
+            Level::Good,
+            "overlayfs stacks the layers of images".to_owned(),
+            None,
+        ),
         false => {
-            let message = "overlayfs is not loaded; the kernel may still load it when it is first used".to_owned();
+            let message =
+                "overlayfs is not loaded; the kernel may still load it when it is first used"
+                    .to_owned();
             check("overlayfs", Level::Warning, message, Some("modprobe overlay"))
         }
     }

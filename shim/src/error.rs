@@ -5,7 +5,9 @@ use std::{io, path::PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// No OCI runtime is installed.
-    #[error("no OCI runtime is installed: none of `crun`, `runc`, `youki` is on the PATH, and native images need one")]
+    #[error(
+        "no OCI runtime is installed: none of `crun`, `runc`, `youki` is on the PATH, and native images need one"
+    )]
     NoRuntime,
     /// The OCI runtime is there and does not work.
     #[error("the OCI runtime `{runtime}` {what}")]
@@ -26,7 +28,9 @@ pub enum Error {
         old: Option<String>,
     },
     /// Native images need root in this version.
-    #[error("native images need root here: their users, mounts and limits are made by a process that may make them")]
+    #[error(
+        "native images need root here: their users, mounts and limits are made by a process that may make them"
+    )]
     NotRoot,
     /// A grant that Linux offers no means to enforce.
     #[error("a native container cannot be granted `{grant}`: {why}")]
@@ -80,7 +84,8 @@ pub enum Error {
         message: String,
         /// Its hint.
         hint: Option<String>,
-        /// Docker's exit code for it: 125, or 126 and 127 for a program that cannot run or is not there.
+        /// Docker's exit code for it: 125, or 126 and 127 for a program that cannot run or is not
+        /// there.
         exit_code: i32,
     },
 }
@@ -105,9 +110,15 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::NoRuntime => "install one: `apt-get install runc`, or crun 1.28 or newer",
-            Self::Runtime { .. } => "see `margay doctor` for the versions that work, and install one of them",
-            Self::NotRoot => "run it as root, or build the image for `wasi/wasm`, which any user can run",
-            Self::CannotGrant { .. } => "take the line out of the role, or build the image for `wasi/wasm`",
+            Self::Runtime { .. } => {
+                "see `margay doctor` for the versions that work, and install one of them"
+            }
+            Self::NotRoot => {
+                "run it as root, or build the image for `wasi/wasm`, which any user can run"
+            }
+            Self::CannotGrant { .. } => {
+                "take the line out of the role, or build the image for `wasi/wasm`"
+            }
             Self::Layer { .. } => "the image is broken or hostile: build or pull it again",
             Self::ShimLost { .. } => "look into `shim.log` in that folder",
             Self::Reported { hint, .. } => return hint.clone(),
@@ -115,7 +126,9 @@ impl Error {
             Self::Start { old: Some(old), .. } if self.exit_code() == 125 => {
                 return Some(format!("{old}: install a newer one and try again"));
             }
-            Self::Start { .. } | Self::Config { .. } | Self::Io { .. } | Self::Protocol(_) => return None,
+            Self::Start { .. } | Self::Config { .. } | Self::Io { .. } | Self::Protocol(_) => {
+                return None;
+            }
         };
         Some(text.to_owned())
     }
@@ -123,8 +136,16 @@ impl Error {
     /// What a command that runs containers exits with, in Docker's convention.
     pub fn exit_code(&self) -> i32 {
         match self {
-            Self::Start { why, .. } if why.contains("not found") || why.contains("no such file") => 127,
-            Self::Start { why, .. } if why.contains("permission denied") || why.contains("exec format") => 126,
+            Self::Start { why, .. }
+                if why.contains("not found") || why.contains("no such file") =>
+            {
+                127
+            }
+            Self::Start { why, .. }
+                if why.contains("permission denied") || why.contains("exec format") =>
+            {
+                126
+            }
             Self::Reported { exit_code, .. } => *exit_code,
             _ => 125,
         }

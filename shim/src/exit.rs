@@ -25,8 +25,8 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The exit code in Docker's convention: the program's own, 128 and the signal, 137 for a limit or a kill, 125 for a
-    /// failure of ours.
+    /// The exit code in Docker's convention: the program's own, 128 and the signal, 137 for a limit
+    /// or a kill, 125 for a failure of ours.
     pub fn code(&self) -> i32 {
         match self {
             Self::Code(code) | Self::Stopped(code) => i32::from(*code),

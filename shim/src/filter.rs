@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, io};
 
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule,
 };
 
-/// Bytes in, files out; memory; and the end. Sockets are only spoken through, and nothing is made that runs.
+/// Bytes in, files out; memory; and the end. Sockets are only spoken through, and nothing is made
+/// that runs.
 const CALLS: &[libc::c_long] = &[
     libc::SYS_read,
     libc::SYS_write,
@@ -50,16 +52,21 @@ pub(crate) fn apply() -> io::Result<()> {
     let no_machine_code = (2, SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64), 0);
     // A build with assertions asks whether what it closes is open.
     let is_open = (1, SeccompCmpOp::Eq, libc::F_GETFD as u64);
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = CALLS.iter().map(|call| (*call, vec![])).collect();
-    for (call, (argument, operator, value)) in
-        [(libc::SYS_mmap, no_machine_code.clone()), (libc::SYS_mprotect, no_machine_code), (libc::SYS_fcntl, is_open)]
-    {
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        CALLS.iter().map(|call| (*call, vec![])).collect();
+    for (call, (argument, operator, value)) in [
+        (libc::SYS_mmap, no_machine_code.clone()),
+        (libc::SYS_mprotect, no_machine_code),
+        (libc::SYS_fcntl, is_open),
+    ] {
         let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value);
-        let rule = SeccompRule::new(vec![condition.map_err(io::Error::other)?]).map_err(io::Error::other)?;
+        let rule = SeccompRule::new(vec![condition.map_err(io::Error::other)?])
+            .map_err(io::Error::other)?;
         rules.insert(call, vec![rule]);
     }
     let here = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
     let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, here);
-    let program = BpfProgram::try_from(filter.map_err(io::Error::other)?).map_err(io::Error::other)?;
+    let program =
+        BpfProgram::try_from(filter.map_err(io::Error::other)?).map_err(io::Error::other)?;
     seccompiler::apply_filter(&program).map_err(io::Error::other)
 }

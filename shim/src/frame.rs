@@ -1,4 +1,5 @@
-//! A frame is four bytes of length, big-endian, and that many bytes of JSON. Descriptors ride on the length.
+//! A frame is four bytes of length, big-endian, and that many bytes of JSON. Descriptors ride on
+//! the length.
 
 use std::{
     io::{self, IoSlice, IoSliceMut, Read, Write},
@@ -10,8 +11,8 @@ use std::{
 };
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -21,10 +22,15 @@ const FRAME_BYTES_MAX: u32 = 4 << 20;
 pub(crate) const FDS_MAX: usize = 253;
 
 /// Sends one frame.
-pub(crate) fn send(socket: &UnixStream, value: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) fn send(
+    socket: &UnixStream,
+    value: &impl Serialize,
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let body = serde_json::to_vec(value).map_err(io::Error::other)?;
     let length = u32::try_from(body.len()).ok().filter(|length| *length <= FRAME_BYTES_MAX);
-    let length = length.ok_or_else(|| io::Error::other(format!("a frame of {} bytes is too long", body.len())))?;
+    let length = length
+        .ok_or_else(|| io::Error::other(format!("a frame of {} bytes is too long", body.len())))?;
     if fds.len() > FDS_MAX {
         return Err(io::Error::other(format!("{} descriptors are more than {FDS_MAX}", fds.len())));
     }
@@ -41,7 +47,9 @@ pub(crate) fn send(socket: &UnixStream, value: &impl Serialize, fds: &[BorrowedF
 }
 
 /// Receives one frame, or `None` at the end of the stream.
-pub(crate) fn receive<T: DeserializeOwned>(socket: &UnixStream) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+pub(crate) fn receive<T: DeserializeOwned>(
+    socket: &UnixStream,
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut head = [0; 4];

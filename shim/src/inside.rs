@@ -6,7 +6,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchown, fstat, mkdirat, openat2, unlinkat},
+    fs::{
+        AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchown, fstat, mkdirat, openat2,
+        unlinkat,
+    },
     io::Errno,
 };
 
@@ -22,7 +25,8 @@ pub(crate) struct Inside {
 
 /// Links resolve as the program will see them: `/` is the container's root, and nothing leads out.
 const ROOTED: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
-const STRICT: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+const STRICT: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 /// Folders that the kernel fills: nothing may start in them, or be mounted over them.
 const KERNELS: [&str; 3] = ["/proc", "/sys", "/dev"];
 
@@ -60,14 +64,17 @@ impl Inside {
         }
     }
 
-    /// Where `path` really is, as the program will see it; made when it is not there. Refuses what is, or leads, into the
-    /// kernel's folders.
+    /// Where `path` really is, as the program will see it; made when it is not there. Refuses what
+    /// is, or leads, into the kernel's folders.
     ///
     /// # Errors
     /// [`Error::Config`] with `what`.
     pub(crate) fn folder(&self, what: &str, path: &str) -> Result<String, Error> {
-        let wrong = |why: String| Error::Config { what: format!("{what} `{}`", path.escape_debug()), why };
-        let normal = path.starts_with('/') && !path.contains('\0') && !path.split('/').any(|part| part == "..");
+        let wrong =
+            |why: String| Error::Config { what: format!("{what} `{}`", path.escape_debug()), why };
+        let normal = path.starts_with('/')
+            && !path.contains('\0')
+            && !path.split('/').any(|part| part == "..");
         if !normal {
             return Err(wrong("it is not an absolute path without `..`".to_owned()));
         }
@@ -76,7 +83,9 @@ impl Inside {
         let fd = match openat2(&self.root, path, flags, Mode::empty(), ROOTED) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => self.make(path).map_err(|error| match error {
-                Errno::LOOP => wrong("it leads through a link to something that is not there".to_owned()),
+                Errno::LOOP => {
+                    wrong("it leads through a link to something that is not there".to_owned())
+                }
                 other => wrong(other.to_string()),
             })?,
             Err(Errno::NOTDIR) => return Err(wrong("it is no folder".to_owned())),
@@ -87,8 +96,8 @@ impl Inside {
         Ok(found)
     }
 
-    /// Puts a file in place of the image's own. A folder of its name stays, and where its folder is not there, or is a
-    /// link, nothing is put.
+    /// Puts a file in place of the image's own. A folder of its name stays, and where its folder is
+    /// not there, or is a link, nothing is put.
     pub(crate) fn supply(&self, folder: &str, name: &str, text: &str) -> io::Result<()> {
         let folder = match openat2(
             &self.root,
@@ -102,7 +111,8 @@ impl Inside {
         };
         // The layers keep theirs: this is the container's own writable layer.
         let _ = unlinkat(&folder, name, AtFlags::empty());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match rustix::fs::openat(&folder, name, flags, Mode::from_raw_mode(0o644)) {
             Ok(fd) => fd,
             Err(_) => return Ok(()),

@@ -22,7 +22,8 @@ pub struct LayerBlob {
     pub diff_id: Digest,
 }
 
-/// An unpacked layer, which no sweep removes while this is held. A container's shim holds those it runs from.
+/// An unpacked layer, which no sweep removes while this is held. A container's shim holds those it
+/// runs from.
 #[derive(Debug, Clone)]
 pub struct Layer {
     folder: PathBuf,
@@ -71,20 +72,22 @@ impl Layer {
 
 /// Unpacked layers, each a folder named by its diffID, shared by every image that has the layer.
 ///
-/// Owned by the users of containers, below a folder that only root may enter. Unpacked files are not flushed to disk one
-/// by one, so the cache counts for one boot of the machine: after a power cut nobody could trust it.
+/// Owned by the users of containers, below a folder that only root may enter. Unpacked files are
+/// not flushed to disk one by one, so the cache counts for one boot of the machine: after a power
+/// cut nobody could trust it.
 ///
-/// Beside each layer is its mark, `LAYER.used`: locked by those who use the layer, changed when they last did, and
-/// containing what the layer takes of the disk. What has no final name yet, or none any more, is in a `.part` folder,
-/// locked by those who work on it; one that nobody locks was left by somebody who died.
+/// Beside each layer is its mark, `LAYER.used`: locked by those who use the layer, changed when
+/// they last did, and containing what the layer takes of the disk. What has no final name yet, or
+/// none any more, is in a `.part` folder, locked by those who work on it; one that nobody locks was
+/// left by somebody who died.
 #[derive(Debug, Clone)]
 pub struct Layers {
     folder: PathBuf,
 }
 
 impl Layers {
-    /// The cache in `folder`, which is made if it is not there. Caches of earlier boots and unfinished work of processes
-    /// that died are removed.
+    /// The cache in `folder`, which is made if it is not there. Caches of earlier boots and
+    /// unfinished work of processes that died are removed.
     ///
     /// # Errors
     /// [`Error::NotRoot`], [`Error::Io`].
@@ -92,13 +95,15 @@ impl Layers {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::NotRoot);
         }
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(Error::io("read this boot's name"))?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .map_err(Error::io("read this boot's name"))?;
         let ours = folder.join(format!("boot-{}", boot.trim()));
         let making = || format!("make the layer cache `{}`", ours.display());
         fs::create_dir_all(&ours).map_err(Error::io(making()))?;
         rustix::fs::chmod(folder, rustix::fs::Mode::RWXU).map_err(Error::io(making()))?;
         for entry in fs::read_dir(folder).map_err(Error::io(making()))?.flatten() {
-            let stale = entry.file_name().to_string_lossy().starts_with("boot-") && entry.path() != ours;
+            let stale =
+                entry.file_name().to_string_lossy().starts_with("boot-") && entry.path() != ours;
             if stale {
                 remove(&entry.path())?;
             }
@@ -108,8 +113,8 @@ impl Layers {
         Ok(layers)
     }
 
-    /// The layers of `blobs`, in the same order. What is not there yet is unpacked by a process of its own (`exe` with
-    /// the argument `shim`) that may touch nothing but the new folder.
+    /// The layers of `blobs`, in the same order. What is not there yet is unpacked by a process of
+    /// its own (`exe` with the argument `shim`) that may touch nothing but the new folder.
     ///
     /// # Errors
     /// [`Error::Layer`] names the layer that is broken or hostile. Nothing of it is left then.
@@ -122,7 +127,8 @@ impl Layers {
         self.place(diff_id).is_dir()
     }
 
-    /// What somebody who died began and never finished, and the marks of layers that never came to be.
+    /// What somebody who died began and never finished, and the marks of layers that never came to
+    /// be.
     fn remove_unfinished(&self) -> Result<(), Error> {
         for path in self.entries()? {
             let extension = path.extension().and_then(|extension| extension.to_str());
@@ -152,10 +158,12 @@ impl Layers {
 
     fn one(&self, exe: &Path, blob: LayerBlob) -> Result<Layer, Error> {
         let place = self.place(&blob.diff_id);
-        let layer = Layer::expect(&place).map_err(Error::io(format!("mark the layer `{}`", place.display())))?;
+        let layer = Layer::expect(&place)
+            .map_err(Error::io(format!("mark the layer `{}`", place.display())))?;
         if !place.is_dir() {
             let work = Work::begin(&self.folder)?;
-            let result = walls::unpack(exe, &work.path, &work.lock, blob).and_then(|()| settle(&work, &layer));
+            let result = walls::unpack(exe, &work.path, &work.lock, blob)
+                .and_then(|()| settle(&work, &layer));
             // Also takes back the disk space of a layer that turned out hostile in its middle.
             let removed = remove(&work.path);
             result.and(removed)?;
@@ -165,17 +173,20 @@ impl Layers {
     }
 }
 
-/// Removes unpacked layers until those in `folders` (each as given to [`Layers::open`]) take at most `bytes_max` of the
-/// disk, the least recently used first and never one that somebody holds, and says how many bytes that gave back.
+/// Removes unpacked layers until those in `folders` (each as given to [`Layers::open`]) take at
+/// most `bytes_max` of the disk, the least recently used first and never one that somebody holds,
+/// and says how many bytes that gave back.
 ///
 /// # Errors
-/// [`Error::NotRoot`], and [`Error::Io`] for the last one that could not be removed, after all others were tried.
+/// [`Error::NotRoot`], and [`Error::Io`] for the last one that could not be removed, after all
+/// others were tried.
 pub fn sweep_layers(folders: &[PathBuf], bytes_max: u64) -> Result<u64, Error> {
     let mut kept = Vec::new();
     for folder in folders {
         let layers = Layers::open(folder)?.entries()?;
         for place in layers.into_iter().filter(|path| path.extension().is_none()) {
-            let (used, bytes) = weigh(&place).map_err(Error::io(format!("weigh `{}`", place.display())))?;
+            let (used, bytes) =
+                weigh(&place).map_err(Error::io(format!("weigh `{}`", place.display())))?;
             kept.push((used, place, bytes));
         }
     }
@@ -207,7 +218,9 @@ fn weigh(place: &Path) -> io::Result<(SystemTime, u64)> {
 /// Removes a layer that nobody holds, or says that somebody does.
 fn remove_unused(place: &Path) -> Result<bool, Error> {
     let removing = || format!("remove the layer `{}`", place.display());
-    let Some(mark) = Unused::take(&mark_of(place)).map_err(Error::io(removing()))? else { return Ok(false) };
+    let Some(mark) = Unused::take(&mark_of(place)).map_err(Error::io(removing()))? else {
+        return Ok(false);
+    };
     let folder = place.parent().unwrap_or(Path::new("/"));
     // Out of sight in one step: a layer that has its name is whole, whenever we are killed.
     let work = Work::begin(folder)?;
@@ -227,7 +240,9 @@ impl Unused {
     fn take(path: &Path) -> io::Result<Option<Self>> {
         let mark = open_mark(path)?;
         match mark.try_lock() {
-            Ok(()) if is_still(path, &mark) => Ok(Some(Self { path: path.to_owned(), _lock: mark })),
+            Ok(()) if is_still(path, &mark) => {
+                Ok(Some(Self { path: path.to_owned(), _lock: mark }))
+            }
             Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -251,7 +266,9 @@ impl Work {
             let made = tempfile::Builder::new().prefix("work-").suffix(".part").tempdir_in(folder);
             let path = made.map_err(Error::io(making()))?.keep();
             match File::open(&path) {
-                Ok(lock) if lock.try_lock().is_ok() && is_still(&path, &lock) => return Ok(Self { path, lock }),
+                Ok(lock) if lock.try_lock().is_ok() && is_still(&path, &lock) => {
+                    return Ok(Self { path, lock });
+                }
                 // Somebody else took it for left behind, between the two.
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -1,10 +1,12 @@
-//! Native Linux images: layers become a root file system, an OCI runtime (crun, runc or youki) runs it walled in, and one
-//! small process for each container, the *task shim*, owns what must outlive the agent.
+//! Native Linux images: layers become a root file system, an OCI runtime (crun, runc or youki) runs
+//! it walled in, and one small process for each container, the *task shim*, owns what must outlive
+//! the agent.
 //!
-//! Enter at [`Runtime::probe`] for what is installed, at [`Layers`] to unpack an image, at [`Task::spawn`] to run it, and
-//! at [`Task::adopt`] to find it again. [`main`] is the shim's own process; the binary dispatches to it before any thread
-//! exists. Absent on purpose: running without root, networks other than published ports, `exec` into a container, and
-//! talking to containerd. What a grant asks for and Linux cannot enforce is refused by name, never ignored.
+//! Enter at [`Runtime::probe`] for what is installed, at [`Layers`] to unpack an image, at
+//! [`Task::spawn`] to run it, and at [`Task::adopt`] to find it again. [`main`] is the shim's own
+//! process; the binary dispatches to it before any thread exists. Absent on purpose: running
+//! without root, networks other than published ports, `exec` into a container, and talking to
+//! containerd. What a grant asks for and Linux cannot enforce is refused by name, never ignored.
 #![deny(unsafe_code)]
 
 mod assignment; // what one container is handed, and so all that it can reach

@@ -14,10 +14,11 @@ pub(crate) enum Source {
     Stderr,
 }
 
-/// A program's output as lines in the CRI format: `TIME stdout F text`, with `P` for a line that goes on in the next.
+/// A program's output as lines in the CRI format: `TIME stdout F text`, with `P` for a line that
+/// goes on in the next.
 ///
-/// When it has grown to its limit, it is cut to its newer half in place, so readers that follow it see it shrink, and a
-/// flood costs no disk. A cut begins with a line that says so.
+/// When it has grown to its limit, it is cut to its newer half in place, so readers that follow it
+/// see it shrink, and a flood costs no disk. A cut begins with a line that says so.
 pub(crate) struct Log {
     file: File,
     bytes: u64,
@@ -35,11 +36,21 @@ impl Log {
     pub(crate) fn open(path: &Path, bytes_max: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
         let bytes = file.metadata()?.len();
-        Ok(Self { file, bytes, bytes_max: bytes_max.max(LOG_BYTES_MIN), started: Default::default() })
+        Ok(Self {
+            file,
+            bytes,
+            bytes_max: bytes_max.max(LOG_BYTES_MIN),
+            started: Default::default(),
+        })
     }
 
     /// Takes what the program wrote, whole lines or not.
-    pub(crate) fn write(&mut self, source: Source, mut text: &[u8], now: Timestamp) -> io::Result<()> {
+    pub(crate) fn write(
+        &mut self,
+        source: Source,
+        mut text: &[u8],
+        now: Timestamp,
+    ) -> io::Result<()> {
         let mut lines = Vec::with_capacity(text.len() + 64);
         let started = &mut self.started[source as usize];
         while let Some(end) = text.iter().position(|b| *b == b'\n') {
@@ -139,7 +150,10 @@ mod tests {
         log.close(Source::Stderr, now).unwrap();
         let text = std::fs::read_to_string(folder.path().join("log")).unwrap();
         let want = ["stdout F one", "stderr F err", "stdout F two", "stdout F ", "stdout P three"];
-        let lines: Vec<_> = text.lines().map(|line| line.strip_prefix("1970-01-01T00:00:00.000Z ").unwrap()).collect();
+        let lines: Vec<_> = text
+            .lines()
+            .map(|line| line.strip_prefix("1970-01-01T00:00:00.000Z ").unwrap())
+            .collect();
         assert_eq!(lines, want);
     }
 
@@ -154,7 +168,11 @@ mod tests {
             assert!(path.metadata().unwrap().len() <= 256 << 10);
         }
         let text = std::fs::read_to_string(path).unwrap();
-        assert!(text.lines().next().unwrap().contains("bytes of older log were dropped"), "{}", &text[..200]);
+        assert!(
+            text.lines().next().unwrap().contains("bytes of older log were dropped"),
+            "{}",
+            &text[..200]
+        );
         assert!(text.contains("line 199\n") && !text.contains("line 0\n"));
     }
 }

@@ -11,7 +11,8 @@ use std::{
 
 use rustix::{
     process::{
-        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, set_child_subreaper, waitid,
+        Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal,
+        set_child_subreaper, waitid,
     },
     termios::{Winsize, tcsetwinsize},
     thread::CapabilitySet,
@@ -91,26 +92,30 @@ const VISITOR_TIME_MAX: Duration = Duration::from_secs(1);
 const VISITORS_MAX: usize = 64;
 /// Of those who wait for the end: the agent, and now and then somebody else.
 const WAITERS_MAX: usize = 64;
-/// Between a kill for want of memory and the end that it explains: the kernel takes a moment to take a big process apart,
-/// and a shell to say that its child is dead.
+/// Between a kill for want of memory and the end that it explains: the kernel takes a moment to
+/// take a big process apart, and a shell to say that its child is dead.
 const OOM_TIME_MAX: Duration = Duration::from_secs(5);
 /// For a container whose supervisor died.
 const ORPHAN_GRACE: Duration = Duration::from_secs(10);
 
-/// Runs the container of `order` to its end. `supervisor` hears when it started; an error means that nothing of it is
-/// left.
+/// Runs the container of `order` to its end. `supervisor` hears when it started; an error means
+/// that nothing of it is left.
 pub(crate) fn run(supervisor: &UnixStream, order: Order, fds: Vec<OwnedFd>) -> Result<(), Error> {
     if order.version != ORDER_VERSION {
-        let why = format!("the order has version {}, and this shim knows {ORDER_VERSION}", order.version);
+        let why =
+            format!("the order has version {}, and this shim knows {ORDER_VERSION}", order.version);
         return Err(Error::protocol(why));
     }
     let handed = order.hand(fds)?;
     check_ports(&order)?;
     // No sweep removes them under a container that runs.
-    let layers = order.layers.iter().map(|folder| Layer::hold(folder)).collect::<Result<Vec<_>, _>>()?;
+    let layers =
+        order.layers.iter().map(|folder| Layer::hold(folder)).collect::<Result<Vec<_>, _>>()?;
     let folder = &order.folder;
-    let traces = Traces { version: sweep::VERSION, id: identify(&order), runtime: order.runtime.clone() };
-    let door = place::bind(folder, SOCKET).map_err(Error::io(format!("listen in `{}`", folder.display())))?;
+    let traces =
+        Traces { version: sweep::VERSION, id: identify(&order), runtime: order.runtime.clone() };
+    let door = place::bind(folder, SOCKET)
+        .map_err(Error::io(format!("listen in `{}`", folder.display())))?;
     sweep::write_traces(folder, &traces)?;
     let mut owner = match Owner::start(&order, &traces, handed, door) {
         Ok(owner) => owner,
@@ -131,7 +136,8 @@ pub(crate) fn run(supervisor: &UnixStream, order: Order, fds: Vec<OwnedFd>) -> R
     owner.leave(&ended, &traces)
 }
 
-/// Unique on the machine, for it also names the cgroup: tasks of two platforms on one machine differ by their folder.
+/// Unique on the machine, for it also names the cgroup: tasks of two platforms on one machine
+/// differ by their folder.
 fn identify(order: &Order) -> String {
     let place = spec::Digest::of(order.folder.as_os_str().as_encoded_bytes()).to_string();
     let place: String = place.chars().skip_while(|c| *c != ':').skip(1).take(12).collect();
@@ -149,10 +155,17 @@ fn check_ports(order: &Order) -> Result<(), Error> {
 }
 
 impl<'a> Owner<'a> {
-    fn start(order: &'a Order, traces: &Traces, handed: Handed, door: UnixListener) -> Result<Self, Error> {
+    fn start(
+        order: &'a Order,
+        traces: &Traces,
+        handed: Handed,
+        door: UnixListener,
+    ) -> Result<Self, Error> {
         let starting = |what: &str| format!("start a container ({what})");
-        // Whatever the runtime leaves behind becomes our child, the container's first process above all.
-        set_child_subreaper(Some(rustix::process::getpid())).map_err(Error::io(starting("subreaper")))?;
+        // Whatever the runtime leaves behind becomes our child, the container's first process above
+        // all.
+        set_child_subreaper(Some(rustix::process::getpid()))
+            .map_err(Error::io(starting("subreaper")))?;
         let stop_signal = stop_signal(order)?;
         let stage = stage::build(order, &traces.id)?;
         let log = match &order.log {
@@ -251,7 +264,8 @@ impl<'a> Owner<'a> {
     }
 
     fn patience(&self) -> Duration {
-        let mut patience = self.relay.patience().min(SAMPLE_TIME.saturating_sub(self.sampled.elapsed()));
+        let mut patience =
+            self.relay.patience().min(SAMPLE_TIME.saturating_sub(self.sampled.elapsed()));
         if let Some(stop) = self.stop.as_ref().filter(|stop| !stop.killed) {
             patience = patience.min(stop.kill_at.saturating_duration_since(Instant::now()));
         }
@@ -296,7 +310,9 @@ impl<'a> Owner<'a> {
             (Some(max), _) if self.usage.cpu_ns > nanos(*max) => {
                 Some(("E_CPU", format!("used more than its {max:?} of CPU time")))
             }
-            (_, Some(max)) if self.started.elapsed() > *max => Some(("E_WALL", format!("ran longer than its {max:?}"))),
+            (_, Some(max)) if self.started.elapsed() > *max => {
+                Some(("E_WALL", format!("ran longer than its {max:?}")))
+            }
             _ => None,
         };
         if let Some(broken) = broken.filter(|_| self.limit.is_none()) {
@@ -321,15 +337,16 @@ impl<'a> Owner<'a> {
         if self.died.is_some() {
             return;
         }
-        let died = match waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
-            Ok(None) => return,
-            Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
-                (Some(code), _) => Died::Code(code as u8),
-                (None, signal) => Died::Signal(signal.unwrap_or(9) as u8),
-            },
-            // It is not our child, which a subreaper rules out.
-            Err(_) => Died::Signal(9),
-        };
+        let died =
+            match waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG) {
+                Ok(None) => return,
+                Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => Died::Code(code as u8),
+                    (None, signal) => Died::Signal(signal.unwrap_or(9) as u8),
+                },
+                // It is not our child, which a subreaper rules out.
+                Err(_) => Died::Signal(9),
+            };
         // The kernel counts before it kills, so what this end has to do with is counted by now.
         self.sample();
         self.poller.remove(&self.pidfd);
@@ -339,7 +356,8 @@ impl<'a> Owner<'a> {
 
     fn end(&mut self, died: Died) -> Ended {
         let died_at = self.died.map_or_else(Instant::now, |(at, _)| at);
-        let oom = !self.killed && self.oom_at.is_some_and(|at| at + OOM_TIME_MAX >= died_at && at <= died_at);
+        let oom = !self.killed
+            && self.oom_at.is_some_and(|at| at + OOM_TIME_MAX >= died_at && at <= died_at);
         self.sample();
         let exit = judge(died, self.stop.is_some(), self.limit.take(), oom, &self.order.limits);
         if !matches!(exit, Exit::Code(0) | Exit::Stopped(_)) {
@@ -351,8 +369,9 @@ impl<'a> Owner<'a> {
     /// Clears everything away, and tells those who wait for that.
     fn leave(self, ended: &Ended, traces: &Traces) -> Result<(), Error> {
         let folder = &self.order.folder;
-        // In this order: who finds no socket finds the exit status. Where that cannot be kept, because the disk is full or
-        // somebody removed the folder, the machine is still left clean, and who waits is told.
+        // In this order: who finds no socket finds the exit status. Where that cannot be kept,
+        // because the disk is full or somebody removed the folder, the machine is still left clean,
+        // and who waits is told.
         let kept = sweep::write_ended(folder, ended);
         let cleared = sweep::clear_dead(folder, traces);
         for visitor in self.visitors.into_values().filter(|visitor| visitor.waits) {
@@ -372,15 +391,20 @@ impl<'a> Owner<'a> {
                 .and_then(|()| visitor.set_write_timeout(Some(VISITOR_TIME_MAX)));
             let number = self.next_visitor;
             self.next_visitor = self.next_visitor.wrapping_add(1);
-            if times.is_ok() && self.poller.add(&visitor, Token::Visitor(number), EventFlags::IN).is_ok() {
+            if times.is_ok()
+                && self.poller.add(&visitor, Token::Visitor(number), EventFlags::IN).is_ok()
+            {
                 self.visitors.insert(number, Visitor { stream: visitor, waits: false });
             }
         }
     }
 
     fn listen_to(&mut self, number: u32) {
-        // Gone, unless it asks for something: whoever waits and speaks again has left, or makes no sense.
-        let Some(Visitor { stream: visitor, waits: false }) = self.visitors.remove(&number) else { return };
+        // Gone, unless it asks for something: whoever waits and speaks again has left, or makes no
+        // sense.
+        let Some(Visitor { stream: visitor, waits: false }) = self.visitors.remove(&number) else {
+            return;
+        };
         let Ok(Some((request, _))) = frame::receive::<Request>(&visitor) else { return };
         let reply = match request {
             Request::Wait => {
@@ -438,20 +462,22 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// From here on, sockets that we make are the container's. Those that we were handed stay where they were made.
+/// From here on, sockets that we make are the container's. Those that we were handed stay where
+/// they were made.
 fn enter_network(pid: Pid) -> io::Result<()> {
     let namespace = File::open(format!("/proc/{}/ns/net", pid.as_raw_nonzero()))?;
     let kind = rustix::thread::LinkNameSpaceType::Network;
     Ok(rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))?)
 }
 
-/// What the loop needs of root's powers: to signal the container's users, and to write into folders of whoever owns
-/// `MARGAY_HOME`. What relays bytes from the network needs no more.
+/// What the loop needs of root's powers: to signal the container's users, and to write into folders
+/// of whoever owns `MARGAY_HOME`. What relays bytes from the network needs no more.
 const POWERS: CapabilitySet = CapabilitySet::KILL.union(CapabilitySet::DAC_OVERRIDE);
 
 /// What the image's STOPSIGNAL says, or SIGTERM.
 fn stop_signal(order: &Order) -> Result<Signal, Error> {
-    let text = order.config.config.as_ref().and_then(|config| config.stop_signal.as_deref()).unwrap_or("");
+    let text =
+        order.config.config.as_ref().and_then(|config| config.stop_signal.as_deref()).unwrap_or("");
     if text.is_empty() {
         return Ok(Signal::TERM);
     }
@@ -462,7 +488,13 @@ fn stop_signal(order: &Order) -> Result<Signal, Error> {
 }
 
 /// Why it ended, from all that is known. A limit explains a kill better than a signal does.
-fn judge(died: Died, stopped: bool, limit: Option<(&'static str, String)>, oom: bool, limits: &Limits) -> Exit {
+fn judge(
+    died: Died,
+    stopped: bool,
+    limit: Option<(&'static str, String)>,
+    oom: bool,
+    limits: &Limits,
+) -> Exit {
     let limited = |code: &str, message| Exit::Limit { code: code.to_owned(), message };
     match (died, limit) {
         (_, Some((code, message))) => limited(code, message),

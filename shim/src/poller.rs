@@ -80,7 +80,12 @@ impl Poller {
         Ok(epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token.to_u64()), interest)?)
     }
 
-    pub(crate) fn change(&self, fd: impl AsFd, token: Token, interest: EventFlags) -> io::Result<()> {
+    pub(crate) fn change(
+        &self,
+        fd: impl AsFd,
+        token: Token,
+        interest: EventFlags,
+    ) -> io::Result<()> {
         Ok(epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(token.to_u64()), interest)?)
     }
 
@@ -90,15 +95,25 @@ impl Poller {
     }
 
     /// Adds what happened within `time_max` to `happened`.
-    pub(crate) fn wait(&mut self, time_max: Duration, happened: &mut VecDeque<(Token, EventFlags)>) -> io::Result<()> {
+    pub(crate) fn wait(
+        &mut self,
+        time_max: Duration,
+        happened: &mut VecDeque<(Token, EventFlags)>,
+    ) -> io::Result<()> {
         let timeout = Timespec::try_from(time_max).map_err(io::Error::other)?;
         self.events.clear();
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.events), Some(&timeout)) {
+        match epoll::wait(
+            &self.epoll,
+            rustix::buffer::spare_capacity(&mut self.events),
+            Some(&timeout),
+        ) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
-        happened.extend(self.events.drain(..).map(|event| (Token::from_u64(event.data.u64()), event.flags)));
+        happened.extend(
+            self.events.drain(..).map(|event| (Token::from_u64(event.data.u64()), event.flags)),
+        );
         Ok(())
     }
 }

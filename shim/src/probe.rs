@@ -36,7 +36,8 @@ pub enum RuntimeKind {
 /// Major, minor, patch.
 pub type Version = (u32, u32, u32);
 
-/// A known hole in a runtime, by the version it says it has. Distributions mend holes without changing that number.
+/// A known hole in a runtime, by the version it says it has. Distributions mend holes without
+/// changing that number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shortcoming {
     /// Its public name.
@@ -45,10 +46,14 @@ pub struct Shortcoming {
     pub what: &'static str,
 }
 
-/// What runc printed in 2024 and 2025, and the first versions without it, one for each line of releases.
+/// What runc printed in 2024 and 2025, and the first versions without it, one for each line of
+/// releases.
 const RUNC: &[(Shortcoming, &[Version])] = &[
     (
-        Shortcoming { cve: "CVE-2024-21626", what: "a working directory under /proc/self/fd reaches the host's files" },
+        Shortcoming {
+            cve: "CVE-2024-21626",
+            what: "a working directory under /proc/self/fd reaches the host's files",
+        },
         &[(1, 1, 12)],
     ),
     (
@@ -56,7 +61,10 @@ const RUNC: &[(Shortcoming, &[Version])] = &[
         &[(1, 2, 8), (1, 3, 3), (1, 4, 0)],
     ),
     (
-        Shortcoming { cve: "CVE-2025-52565", what: "a replaced /dev/console is mounted before paths are masked" },
+        Shortcoming {
+            cve: "CVE-2025-52565",
+            what: "a replaced /dev/console is mounted before paths are masked",
+        },
         &[(1, 2, 8), (1, 3, 3), (1, 4, 0)],
     ),
     (
@@ -66,7 +74,10 @@ const RUNC: &[(Shortcoming, &[Version])] = &[
 ];
 
 const CRUN: &[(Shortcoming, &[Version])] = &[(
-    Shortcoming { cve: "CVE-2025-24965", what: "the krun handler writes outside of the root file system" },
+    Shortcoming {
+        cve: "CVE-2025-24965",
+        what: "the krun handler writes outside of the root file system",
+    },
     &[(1, 20, 0)],
 )];
 
@@ -102,12 +113,15 @@ impl RuntimeKind {
 }
 
 impl Runtime {
-    /// The best runtime on the `PATH`: the first of crun, runc and youki that is new enough, else the first that works.
+    /// The best runtime on the `PATH`: the first of crun, runc and youki that is new enough, else
+    /// the first that works.
     ///
     /// # Errors
-    /// [`Error::NoRuntime`] when there is none, [`Error::Runtime`] when the only ones there do not work.
+    /// [`Error::NoRuntime`] when there is none, [`Error::Runtime`] when the only ones there do not
+    /// work.
     pub fn probe() -> Result<Self, Error> {
-        let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+        let path =
+            std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
         Self::probe_in(&path, cgroup::are_shared_out())
     }
 
@@ -134,10 +148,12 @@ impl Runtime {
     /// Asks one program for its version.
     ///
     /// # Errors
-    /// [`Error::Runtime`] when it does not answer within ten seconds, fails, or answers something else.
+    /// [`Error::Runtime`] when it does not answer within ten seconds, fails, or answers something
+    /// else.
     pub fn ask(kind: RuntimeKind, path: PathBuf) -> Result<Self, Error> {
         let wrong = |what: String| Error::Runtime { runtime: path.display().to_string(), what };
-        let said = runner::output(Command::new(&path).arg("--version"), VERSION_TIME_MAX).map_err(wrong)?;
+        let said = runner::output(Command::new(&path).arg("--version"), VERSION_TIME_MAX)
+            .map_err(wrong)?;
         let version = version_in(&said, kind).ok_or_else(|| {
             let minimum = Shown(kind.floor()[0]);
             wrong(format!("does not say its version; {} {minimum} or newer is needed", kind.name()))
@@ -145,7 +161,8 @@ impl Runtime {
         Ok(Self { kind, path, version })
     }
 
-    /// Whether it is as new as we would choose. An older one runs, with a warning, on nodes that their owner chose.
+    /// Whether it is as new as we would choose. An older one runs, with a warning, on nodes that
+    /// their owner chose.
     pub fn is_current(&self) -> bool {
         reaches(self.version, self.kind.floor())
     }
@@ -162,7 +179,11 @@ impl Runtime {
             return None;
         }
         let minimum = Shown(self.kind.floor()[0]);
-        let holes: Vec<_> = self.shortcomings().iter().map(|hole| format!("{} ({})", hole.cve, hole.what)).collect();
+        let holes: Vec<_> = self
+            .shortcomings()
+            .iter()
+            .map(|hole| format!("{} ({})", hole.cve, hole.what))
+            .collect();
         let reason = match holes.is_empty() {
             true => String::new(),
             false => format!("; unless your distribution mended them, it has {}", holes.join(", ")),
@@ -206,13 +227,15 @@ fn find(name: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {
 
 fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    std::fs::metadata(path)
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// Reads `runc version 1.1.5+ds1`, `crun version 1.28`, `youki version 0.7.0`.
 fn version_in(said: &str, kind: RuntimeKind) -> Option<Version> {
     let line = said.lines().find(|line| line.starts_with(kind.name()))?;
-    let word = line.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
+    let word =
+        line.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     let digits_end = word.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(word.len());
     let mut numbers = word[..digits_end].split('.').map(str::parse::<u32>);
     let mut next = || numbers.next().transpose().ok();
@@ -226,7 +249,11 @@ mod tests {
     #[test]
     fn a_version_is_read_as_the_runtimes_print_it() {
         for (said, kind, want) in [
-            ("runc version 1.1.5+ds1\ncommit: 1.1.5+ds1-1\nspec: 1.0.2-dev\n", RuntimeKind::Runc, Some((1, 1, 5))),
+            (
+                "runc version 1.1.5+ds1\ncommit: 1.1.5+ds1-1\nspec: 1.0.2-dev\n",
+                RuntimeKind::Runc,
+                Some((1, 1, 5)),
+            ),
             ("crun version 1.28\ncommit: abc\n", RuntimeKind::Crun, Some((1, 28, 0))),
             ("crun version 1.8.1\n", RuntimeKind::Crun, Some((1, 8, 1))),
             ("youki version 0.7.0\n", RuntimeKind::Youki, Some((0, 7, 0))),
@@ -257,11 +284,19 @@ mod tests {
             (RuntimeKind::Youki, (0, 6, 9), false, 0),
         ] {
             let runtime = runtime(kind, version);
-            assert_eq!((runtime.is_current(), runtime.shortcomings().len()), (current, holes), "{runtime}");
+            assert_eq!(
+                (runtime.is_current(), runtime.shortcomings().len()),
+                (current, holes),
+                "{runtime}"
+            );
             assert_eq!(runtime.warning().is_none(), current, "{runtime}");
         }
         let warning = runtime(RuntimeKind::Runc, (1, 1, 5)).warning().unwrap();
-        assert!(warning.contains("runc 1.1.5 is older than 1.3.6") && warning.contains("CVE-2024-21626"), "{warning}");
+        assert!(
+            warning.contains("runc 1.1.5 is older than 1.3.6")
+                && warning.contains("CVE-2024-21626"),
+            "{warning}"
+        );
     }
 
     #[test]
@@ -297,7 +332,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let install = |name: &str, version: &str| {
             let program = folder.path().join(name);
-            std::fs::write(&program, format!("#!/bin/sh\necho {name} version {version}\n")).unwrap();
+            std::fs::write(&program, format!("#!/bin/sh\necho {name} version {version}\n"))
+                .unwrap();
             std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         };
         install("crun", "1.28");

@@ -20,14 +20,18 @@ pub(crate) enum Job {
     Unpack(Box<walls::Unpack>),
 }
 
-/// The task shim's own process. Its standard input is the control socket that [`Task::spawn`](crate::Task::spawn) made;
-/// call this before any thread exists, when the first argument is `shim`.
+/// The task shim's own process. Its standard input is the control socket that
+/// [`Task::spawn`](crate::Task::spawn) made; call this before any thread exists, when the first
+/// argument is `shim`.
 pub fn main() -> ! {
     match serve() {
         Ok(()) => exit(0),
         Err(error) => {
             // The supervisor has heard it; this line is for `shim.log`.
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{}\n", error.chain()).as_bytes());
+            let _ = std::io::Write::write_all(
+                &mut std::io::stderr(),
+                format!("{}\n", error.chain()).as_bytes(),
+            );
             exit(1)
         }
     }
@@ -58,7 +62,8 @@ fn serve() -> Result<(), Error> {
 fn become_shim() -> std::io::Result<UnixStream> {
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
     umask(Mode::from_raw_mode(0o022));
-    // It is no group leader, for it was just forked; if somebody started it by hand, the error does no harm.
+    // It is no group leader, for it was just forked; if somebody started it by hand, the error does
+    // no harm.
     let _ = setsid();
     // Two descriptors for each of 1024 connections, and some.
     let files = Rlimit { current: Some(4096), maximum: Some(4096) };

@@ -19,8 +19,9 @@ use crate::{
     poller::{EventFlags, Poller, Token},
 };
 
-/// Published ports and their connections. Accepts on sockets of the host, connects on the container's loopback: the
-/// process has entered the container's network namespace, and a socket stays in the one it was made in.
+/// Published ports and their connections. Accepts on sockets of the host, connects on the
+/// container's loopback: the process has entered the container's network namespace, and a socket
+/// stays in the one it was made in.
 pub(crate) struct Relay {
     doors: Vec<Door>,
     pairs: HashMap<u32, Pair>,
@@ -104,7 +105,11 @@ impl Relay {
     pub(crate) fn new(listeners: Vec<Listener>, ingress: Vec<Ingress>) -> Self {
         let tcp = listeners.into_iter().map(|l| (DoorSocket::Tcp(l.socket), l.container_port));
         let unix = ingress.into_iter().map(|i| (DoorSocket::Unix(i.socket), i.container_port));
-        let doors = tcp.chain(unix).map(|(socket, container_port)| Door { socket, container_port, reached: false });
+        let doors = tcp.chain(unix).map(|(socket, container_port)| Door {
+            socket,
+            container_port,
+            reached: false,
+        });
         Self {
             doors: doors.collect(),
             pairs: HashMap::new(),
@@ -130,12 +135,17 @@ impl Relay {
         Ok(())
     }
 
-    /// The ports of the published listeners and of those of the ingress, and the sockets of both in that order.
+    /// The ports of the published listeners and of those of the ingress, and the sockets of both in
+    /// that order.
     pub(crate) fn listeners(&self) -> (Vec<u16>, Vec<u16>, Vec<BorrowedFd<'_>>) {
         let (tcp, unix): (Vec<_>, Vec<_>) =
             self.doors.iter().partition(|door| matches!(door.socket, DoorSocket::Tcp(_)));
         let ports = |doors: &[&Door]| doors.iter().map(|door| door.container_port).collect();
-        (ports(&tcp), ports(&unix), tcp.iter().chain(&unix).map(|door| door.socket.as_fd()).collect())
+        (
+            ports(&tcp),
+            ports(&unix),
+            tcp.iter().chain(&unix).map(|door| door.socket.as_fd()).collect(),
+        )
     }
 
     pub(crate) fn ports(&self) -> Vec<u16> {
@@ -154,8 +164,8 @@ impl Relay {
         }
     }
 
-    /// Takes nothing new, and closes each connection once everything that the program sent is through. Who comes now
-    /// waits in the listener for a later program.
+    /// Takes nothing new, and closes each connection once everything that the program sent is
+    /// through. Who comes now waits in the listener for a later program.
     pub(crate) fn drain(&mut self, poller: &Poller) {
         self.draining = true;
         for door in &self.doors {
@@ -184,7 +194,8 @@ impl Relay {
             match door.socket.accept() {
                 Ok(outer) => self.welcome(poller, outer, index as usize),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if matches!(error.raw_os_error(), Some(code) if code == Errno::MFILE.raw_os_error()) => {
+                Err(error) if matches!(error.raw_os_error(), Some(code) if code == Errno::MFILE.raw_os_error()) =>
+                {
                     self.pause(poller);
                     return;
                 }
@@ -198,7 +209,9 @@ impl Relay {
         let id = self.next;
         self.next = self.next.wrapping_add(1);
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        if outer.prepare().is_err() || poller.add(outer.as_fd(), Token::Relay(id), interest).is_err() {
+        if outer.prepare().is_err()
+            || poller.add(outer.as_fd(), Token::Relay(id), interest).is_err()
+        {
             return;
         }
         let flows = (Flow::default(), Flow::default());
@@ -213,7 +226,9 @@ impl Relay {
         let Some(pair) = self.pairs.get_mut(&id) else { return };
         let entering = connect_loopback(family, self.doors[pair.door].container_port);
         let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        match entering.and_then(|inner| poller.add(&inner, Token::Relay(id), interest).map(|()| inner)) {
+        match entering
+            .and_then(|inner| poller.add(&inner, Token::Relay(id), interest).map(|()| inner))
+        {
             Ok(inner) => {
                 pair.inner = Inner::Entering(inner, family);
                 self.busy.push_back(id);
@@ -228,7 +243,11 @@ impl Relay {
         pair.inner = Inner::Early;
         match family {
             Family::V4 => self.enter(poller, id, Family::V6),
-            Family::V6 if !self.draining && !self.doors[pair.door].reached && pair.since.elapsed() < START_TIME_MAX => {
+            Family::V6
+                if !self.draining
+                    && !self.doors[pair.door].reached
+                    && pair.since.elapsed() < START_TIME_MAX =>
+            {
                 self.early.push(id);
             }
             Family::V6 => self.close(poller, id),
@@ -260,7 +279,9 @@ impl Relay {
             }
             match pair.pump(&mut self.buffer, &mut self.bytes_in, &mut self.bytes_out) {
                 Ok(true) => self.busy.push_back(id),
-                Ok(false) if pair.outward.over && (pair.inward.over || self.draining) => self.close(poller, id),
+                Ok(false) if pair.outward.over && (pair.inward.over || self.draining) => {
+                    self.close(poller, id)
+                }
                 Ok(false) => {}
                 Err(_) => self.close(poller, id),
             }
@@ -273,7 +294,8 @@ impl Relay {
         if self.paused && !self.draining && self.pairs.len() < PAIRS_MAX {
             self.paused = false;
             for (index, door) in self.doors.iter().enumerate() {
-                let _ = poller.change(door.socket.as_fd(), Token::Port(index as u32), EventFlags::IN);
+                let _ =
+                    poller.change(door.socket.as_fd(), Token::Port(index as u32), EventFlags::IN);
             }
         }
     }
@@ -281,7 +303,8 @@ impl Relay {
     fn pause(&mut self, poller: &Poller) {
         self.paused = true;
         for (index, door) in self.doors.iter().enumerate() {
-            let _ = poller.change(door.socket.as_fd(), Token::Port(index as u32), EventFlags::empty());
+            let _ =
+                poller.change(door.socket.as_fd(), Token::Port(index as u32), EventFlags::empty());
         }
     }
 }
@@ -305,8 +328,9 @@ impl Pair {
         };
         match (inner.take_error(), inner.peer_addr()) {
             (Ok(None), Ok(peer)) if inner.local_addr().is_ok_and(|own| own == peer) => {
-                // Nobody listens, and the kernel gave us the very port that we asked for: TCP connects such a socket to
-                // itself. Reset, because a port that was closed politely stays taken for a minute.
+                // Nobody listens, and the kernel gave us the very port that we asked for: TCP
+                // connects such a socket to itself. Reset, because a port that was closed politely
+                // stays taken for a minute.
                 let _ = sockopt::set_socket_linger(&inner, Some(Duration::ZERO));
                 Settled::Refused(family)
             }
@@ -322,8 +346,14 @@ impl Pair {
         }
     }
 
-    /// Moves bytes both ways until nothing moves. Says whether it stopped only to let others have a turn.
-    fn pump(&mut self, buffer: &mut [u8], bytes_in: &mut u64, bytes_out: &mut u64) -> io::Result<bool> {
+    /// Moves bytes both ways until nothing moves. Says whether it stopped only to let others have a
+    /// turn.
+    fn pump(
+        &mut self,
+        buffer: &mut [u8],
+        bytes_in: &mut u64,
+        bytes_out: &mut u64,
+    ) -> io::Result<bool> {
         let Inner::Open(inner) = &self.inner else { return Ok(false) };
         let mut inner = inner;
         let inward = self.inward.pump(&mut self.outer, &mut inner, buffer, bytes_in)?;
@@ -390,8 +420,9 @@ fn waits(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected)
 }
 
-/// Keeps `ports` out of what the kernel hands out by itself in this network namespace. Otherwise one of our attempts to
-/// reach a program that is still starting gets its port as its own, meets itself, and is in the program's way.
+/// Keeps `ports` out of what the kernel hands out by itself in this network namespace. Otherwise
+/// one of our attempts to reach a program that is still starting gets its port as its own, meets
+/// itself, and is in the program's way.
 fn reserve(ports: &[u16]) -> io::Result<()> {
     let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
     std::fs::write("/proc/sys/net/ipv4/ip_local_reserved_ports", ports.join(","))
@@ -400,8 +431,12 @@ fn reserve(ports: &[u16]) -> io::Result<()> {
 /// To whatever listens on the container's own loopback.
 fn connect_loopback(family: Family, port: u16) -> io::Result<TcpStream> {
     match family {
-        Family::V4 => connect_to(AddressFamily::INET, SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
-        Family::V6 => connect_to(AddressFamily::INET6, SocketAddr::from((Ipv6Addr::LOCALHOST, port))),
+        Family::V4 => {
+            connect_to(AddressFamily::INET, SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        }
+        Family::V6 => {
+            connect_to(AddressFamily::INET6, SocketAddr::from((Ipv6Addr::LOCALHOST, port)))
+        }
     }
 }
 

@@ -32,7 +32,8 @@ use crate::{
 /// More than any runtime says about its version, less than would hurt.
 const OUTPUT_BYTES_MAX: u64 = 64 << 10;
 
-/// What a command prints, when it succeeds in time. Says what went wrong, for behind the program's name.
+/// What a command prints, when it succeeds in time. Says what went wrong, for behind the program's
+/// name.
 pub(crate) fn output(command: &mut Command, time_max: Duration) -> Result<String, String> {
     let mut child = command
         .stdin(Stdio::null())
@@ -71,7 +72,9 @@ fn read_until(mut from: impl Read + AsFd, said: &mut Vec<u8>, deadline: Instant)
     while (said.len() as u64) < OUTPUT_BYTES_MAX && readable(from.as_fd(), deadline) {
         match from.read(&mut buffer) {
             Ok(0) => return,
-            Ok(n) => said.extend_from_slice(&buffer[..n.min(OUTPUT_BYTES_MAX as usize - said.len())]),
+            Ok(n) => {
+                said.extend_from_slice(&buffer[..n.min(OUTPUT_BYTES_MAX as usize - said.len())])
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) => return,
         }
@@ -99,14 +102,15 @@ pub(crate) struct Created {
     pub master: Option<OwnedFd>,
 }
 
-/// A runtime that takes longer hangs: 50 ms are usual, seconds happen on a machine that swaps. Twice this (it creates and
-/// it starts) is less than a supervisor waits.
+/// A runtime that takes longer hangs: 50 ms are usual, seconds happen on a machine that swaps.
+/// Twice this (it creates and it starts) is less than a supervisor waits.
 const CREATE_TIME_MAX: Duration = Duration::from_secs(25);
 /// As long as any honest message.
 const LOG_BYTES_MAX: u64 = 64 << 10;
 
 impl Runtime {
-    /// Its command line as far as it is the same for everything that is done to the container of `folder`.
+    /// Its command line as far as it is the same for everything that is done to the container of
+    /// `folder`.
     pub(crate) fn command(&self, folder: &Path) -> Command {
         let mut command = Command::new(&self.path);
         command
@@ -121,7 +125,8 @@ impl Runtime {
     }
 }
 
-/// Has the runtime make the container: namespaces, cgroup, mounts, and a process that waits to become the program.
+/// Has the runtime make the container: namespaces, cgroup, mounts, and a process that waits to
+/// become the program.
 pub(crate) fn create(
     order: &Order,
     traces: &Traces,
@@ -139,8 +144,12 @@ pub(crate) fn create(
     let (streams, master) = match order.terminal {
         None => {
             let account = (host_uid(stage.account.uid), host_gid(stage.account.gid));
-            let (streams, ends) = Streams::pipes(stdio, log, account).map_err(Error::io(making()))?;
-            command.stdin(ends.stdin.map_or_else(Stdio::null, Stdio::from)).stdout(ends.stdout).stderr(ends.stderr);
+            let (streams, ends) =
+                Streams::pipes(stdio, log, account).map_err(Error::io(making()))?;
+            command
+                .stdin(ends.stdin.map_or_else(Stdio::null, Stdio::from))
+                .stdout(ends.stdout)
+                .stderr(ends.stderr);
             run(order, command.arg(&traces.id))?;
             (streams, None)
         }
@@ -150,7 +159,8 @@ pub(crate) fn create(
             command.arg("--console-socket").arg(stage.bundle.join("console"));
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             run(order, command.arg(&traces.id))?;
-            let master = receive_terminal(&console).map_err(Error::io("receive the container's terminal"))?;
+            let master = receive_terminal(&console)
+                .map_err(Error::io("receive the container's terminal"))?;
             let _ = rustix::termios::tcsetwinsize(&master, crate::owner::winsize(rows, columns));
             let own = master.try_clone().map_err(Error::io(making()))?;
             (Streams::terminal(master, stdio, log).map_err(Error::io(making()))?, Some(own))
@@ -173,14 +183,16 @@ pub(crate) fn start(order: &Order, traces: &Traces) -> Result<(), Error> {
 
 fn run(order: &Order, command: &mut Command) -> Result<(), Error> {
     let wrong = |what: String| Error::Runtime { runtime: named(&order.runtime), what };
-    let mut child = command.spawn().map_err(|error| wrong(format!("cannot be started: {error}")))?;
+    let mut child =
+        command.spawn().map_err(|error| wrong(format!("cannot be started: {error}")))?;
     // The container's ends of its pipes must not stay open with us, or their end would never come.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let status = wait(&mut child, Instant::now() + CREATE_TIME_MAX).map_err(wrong)?;
     if status.success() {
         return Ok(());
     }
-    let program = bundle::args(&order.config, order.entrypoint.as_ref(), order.command.as_ref())?.swap_remove(0);
+    let program = bundle::args(&order.config, order.entrypoint.as_ref(), order.command.as_ref())?
+        .swap_remove(0);
     match complaint(&order.folder) {
         Some(why) => Err(Error::Start { program, why, old: order.runtime.warning() }),
         None => Err(wrong(format!("failed without a word ({status})"))),
@@ -201,11 +213,15 @@ fn complaint(folder: &Path) -> Option<String> {
     let text = String::from_utf8_lossy(&text);
     let message = |line: &str| -> Option<String> {
         let value: serde_json::Value = serde_json::from_str(line).ok()?;
-        let is_error = value.get("level").and_then(|level| level.as_str()).is_none_or(|level| level == "error");
+        let is_error = value
+            .get("level")
+            .and_then(|level| level.as_str())
+            .is_none_or(|level| level == "error");
         value.get("msg").and_then(|msg| msg.as_str()).filter(|_| is_error).map(str::to_owned)
     };
     let last = text.lines().filter_map(message).next_back();
-    last.or_else(|| text.lines().next_back().map(str::to_owned)).map(|text| text.chars().take(500).collect())
+    last.or_else(|| text.lines().next_back().map(str::to_owned))
+        .map(|text| text.chars().take(500).collect())
 }
 
 fn log_file(folder: &Path) -> PathBuf {
@@ -243,8 +259,11 @@ mod tests {
     #[test]
     fn a_runtime_that_hangs_is_killed_at_its_deadline() {
         let began = Instant::now();
-        let error =
-            output(Command::new("/bin/sh").args(["-c", "exec sleep 100"]), Duration::from_millis(50)).unwrap_err();
+        let error = output(
+            Command::new("/bin/sh").args(["-c", "exec sleep 100"]),
+            Duration::from_millis(50),
+        )
+        .unwrap_err();
         assert!(error.contains("did not answer in time"), "{error}");
         assert!(began.elapsed() < Duration::from_secs(50));
     }
@@ -254,12 +273,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for (text, want) in [
             ("", None),
-            ("{\"level\":\"error\",\"msg\":\"first\"}\n{\"level\":\"error\",\"msg\":\"last\"}\n", Some("last")),
-            ("{\"level\":\"error\",\"msg\":\"bad\"}\n{\"level\":\"warning\",\"msg\":\"old\"}\n", Some("bad")),
+            (
+                "{\"level\":\"error\",\"msg\":\"first\"}\n{\"level\":\"error\",\"msg\":\"last\"}\n",
+                Some("last"),
+            ),
+            (
+                "{\"level\":\"error\",\"msg\":\"bad\"}\n{\"level\":\"warning\",\"msg\":\"old\"}\n",
+                Some("bad"),
+            ),
             ("{\"msg\":\"crun says no level\"}\n", Some("crun says no level")),
             ("plain words\n", Some("plain words")),
             (
-                &format!("{}{{\"level\":\"error\",\"msg\":\"late\"}}\n", "{\"msg\":\"old\"}\n".repeat(9000)),
+                &format!(
+                    "{}{{\"level\":\"error\",\"msg\":\"late\"}}\n",
+                    "{\"msg\":\"old\"}\n".repeat(9000)
+                ),
                 Some("late"),
             ),
         ] {

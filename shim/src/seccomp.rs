@@ -1,9 +1,10 @@
-//! The system calls that a container may make: what programs use, and nothing that changes the machine. Everything else
-//! answers EPERM, so that programs can try and go on without.
+//! The system calls that a container may make: what programs use, and nothing that changes the
+//! machine. Everything else answers EPERM, so that programs can try and go on without.
 
 use serde_json::{Value, json};
 
-/// Calls whose arguments need no look: files, memory, time, signals, processes, threads, sockets that exist.
+/// Calls whose arguments need no look: files, memory, time, signals, processes, threads, sockets
+/// that exist.
 const PLAIN: &str = "
     accept accept4 access alarm arch_prctl bind brk cachestat capget capset chdir chmod chown clock_getres
     clock_gettime clock_nanosleep close close_range connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1
@@ -31,7 +32,8 @@ const PLAIN: &str = "
     uname unlink unlinkat utime utimensat utimes vfork vmsplice wait4 waitid write writev
 ";
 
-/// `CLONE_NEW*` of every namespace: a container makes none, because each one opens kernel code to it that only root saw.
+/// `CLONE_NEW*` of every namespace: a container makes none, because each one opens kernel code to
+/// it that only root saw.
 const CLONE_NEW_ANY: u64 = 0x7e02_0000;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
@@ -43,15 +45,18 @@ const NETLINK_ROUTE: u64 = 0;
 /// Ordinary Linux, ordinary Linux without address randomisation reported, and the query.
 const PERSONALITIES: [u64; 3] = [0x0, 0x0002_0000, 0xffff_ffff];
 
-/// The profile as the runtime-spec writes it, for the architecture of this host. Programs for other architectures (32-bit
-/// ones among them) are stopped at their first call.
+/// The profile as the runtime-spec writes it, for the architecture of this host. Programs for other
+/// architectures (32-bit ones among them) are stopped at their first call.
 pub(crate) fn profile() -> Value {
     let names: Vec<_> = PLAIN.split_whitespace().collect();
     let mut rules = vec![json!({ "names": names, "action": "SCMP_ACT_ALLOW" })];
     let mut allow = |name: &str, args: Value| {
         rules.push(json!({ "names": [name], "action": "SCMP_ACT_ALLOW", "args": args }));
     };
-    allow("clone", json!([{ "index": 0, "value": CLONE_NEW_ANY, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }]));
+    allow(
+        "clone",
+        json!([{ "index": 0, "value": CLONE_NEW_ANY, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }]),
+    );
     for family in [AF_UNIX, AF_INET, AF_INET6] {
         allow("socket", json!([equals(0, family)]));
     }

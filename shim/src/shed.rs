@@ -1,7 +1,8 @@
 use std::io;
 
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+    CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
+    set_no_new_privs,
 };
 
 /// Keeps of root's powers `keep` and nothing else, for ever.
@@ -13,7 +14,8 @@ pub(crate) fn shed(keep: CapabilitySet) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    let sets = CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() };
+    let sets =
+        CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() };
     set_capabilities(None, sets)?;
     Ok(set_no_new_privs(true)?)
 }

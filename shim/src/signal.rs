@@ -41,19 +41,23 @@ const NAMES: [(&str, Signal); 31] = [
 #[expect(unsafe_code, reason = "rustix knows no safe way to name a real-time signal")]
 pub(crate) fn numbered(number: i32) -> Option<Signal> {
     // SAFETY: the number is one of a signal that no C library has reserved; it is only ever sent.
-    let real_time = || REAL_TIME.contains(&number).then(|| unsafe { Signal::from_raw_unchecked(number) });
+    let real_time =
+        || REAL_TIME.contains(&number).then(|| unsafe { Signal::from_raw_unchecked(number) });
     Signal::from_named_raw(number).or_else(real_time)
 }
 
 /// Reads `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`, `SIGRTMAX-1`.
 pub(crate) fn named(text: &str) -> Option<Signal> {
     let text = text.trim().to_ascii_uppercase();
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<i32>().ok()).flatten();
+    let digits = |text: &str| {
+        text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<i32>().ok()).flatten()
+    };
     if let Some(number) = digits(&text) {
         return numbered(number);
     }
     let name = text.strip_prefix("SIG").unwrap_or(&text);
-    let counted = |rest: &str, sign| if rest.is_empty() { Some(0) } else { digits(rest.strip_prefix(sign)?) };
+    let counted =
+        |rest: &str, sign| if rest.is_empty() { Some(0) } else { digits(rest.strip_prefix(sign)?) };
     let real_time = if let Some(rest) = name.strip_prefix("RTMIN") {
         REAL_TIME.start().checked_add(counted(rest, '+')?)
     } else if let Some(rest) = name.strip_prefix("RTMAX") {

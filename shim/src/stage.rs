@@ -19,15 +19,17 @@ use crate::{
     inside::Inside,
 };
 
-/// A bundle that is ready for the runtime. It exists in this process's own mount namespace only, which its children share
-/// and which ends with them: whoever is killed here, no mount is left behind.
+/// A bundle that is ready for the runtime. It exists in this process's own mount namespace only,
+/// which its children share and which ends with them: whoever is killed here, no mount is left
+/// behind.
 pub(crate) struct Stage {
     pub bundle: PathBuf,
     pub account: Account,
 }
 
-/// Folders that every system has and that others may enter, for a file system that only we see. Below `MARGAY_HOME`
-/// nobody but root may enter, and the runtime looks at a root file system as the container's root, who is not.
+/// Folders that every system has and that others may enter, for a file system that only we see.
+/// Below `MARGAY_HOME` nobody but root may enter, and the runtime looks at a root file system as
+/// the container's root, who is not.
 const POINTS: [&str; 5] = ["/mnt", "/media", "/srv", "/opt", "/tmp"];
 /// Of the layers; overlayfs takes 500, images have up to 127.
 const LAYERS_MAX: usize = 127;
@@ -38,8 +40,9 @@ const FILES_MAX: u64 = 65_536;
 /// Longer ones are no user database.
 const ACCOUNTS_BYTES_MAX: u64 = 1 << 20;
 
-/// Makes the root file system of `order` (its layers, under a writable layer in memory that has a limit and counts as the
-/// container's memory), mounts its volumes beside it, and writes the runtime's config.
+/// Makes the root file system of `order` (its layers, under a writable layer in memory that has a
+/// limit and counts as the container's memory), mounts its volumes beside it, and writes the
+/// runtime's config.
 pub(crate) fn build(order: &Order, cgroup: &str) -> Result<Stage, Error> {
     let args = bundle::args(&order.config, order.entrypoint.as_ref(), order.command.as_ref())?;
     let writable = bundle::writable(&order.grants, &order.volumes)?;
@@ -68,7 +71,12 @@ pub(crate) fn build(order: &Order, cgroup: &str) -> Result<Stage, Error> {
     let mut binds = Vec::new();
     for path in writable.folders.iter().filter(|path| *path != "/tmp") {
         let place = inside.folder("writable folder", path)?;
-        binds.push(Bind { from: root.join(&place[1..]), to: place, writable: true, executable: true });
+        binds.push(Bind {
+            from: root.join(&place[1..]),
+            to: place,
+            writable: true,
+            executable: true,
+        });
     }
     for (index, volume) in order.volumes.iter().enumerate() {
         let from = point.join(format!("v/{index}"));
@@ -77,7 +85,12 @@ pub(crate) fn build(order: &Order, cgroup: &str) -> Result<Stage, Error> {
         binds.push(bind);
     }
     let config = Bundle {
-        env: bundle::env(&order.config, &order.env, account.home.as_deref(), order.terminal.is_some())?,
+        env: bundle::env(
+            &order.config,
+            &order.env,
+            account.home.as_deref(),
+            order.terminal.is_some(),
+        )?,
         args,
         cwd,
         account: account.clone(),
@@ -94,7 +107,8 @@ pub(crate) fn build(order: &Order, cgroup: &str) -> Result<Stage, Error> {
     };
     let bundle = point.join("bundle");
     let path = bundle.join("config.json");
-    fs::write(&path, config.config().to_string()).map_err(Error::io(format!("write `{}`", path.display())))?;
+    fs::write(&path, config.config().to_string())
+        .map_err(Error::io(format!("write `{}`", path.display())))?;
     Ok(Stage { bundle, account })
 }
 
@@ -108,7 +122,9 @@ fn choose_point(order: &Order) -> Result<&'static Path, Error> {
         .chain([order.folder.as_path(), order.runtime.path.as_path()])
         .chain(order.log.as_deref())
         .collect();
-    let free = |point: &&Path| needed.iter().all(|path| !path.starts_with(point)) && point.is_dir() && !is_link(point);
+    let free = |point: &&Path| {
+        needed.iter().all(|path| !path.starts_with(point)) && point.is_dir() && !is_link(point)
+    };
     POINTS.into_iter().map(Path::new).find(free).ok_or_else(|| Error::Io {
         what: format!("find a folder to mount on among {}", POINTS.join(", ")),
         source: std::io::ErrorKind::NotFound.into(),
@@ -120,10 +136,13 @@ fn is_link(path: &Path) -> bool {
 }
 
 /// From here on, mounts of the host reach us and ours do not reach the host.
-#[expect(unsafe_code, reason = "rustix marks unsharing unsafe for the sake of programs with threads")]
+#[expect(
+    unsafe_code,
+    reason = "rustix marks unsharing unsafe for the sake of programs with threads"
+)]
 fn hide_mounts() -> rustix::io::Result<()> {
-    // SAFETY: this process has one thread, and CLONE_FILES, which could close descriptors under others, is not among
-    // the flags.
+    // SAFETY: this process has one thread, and CLONE_FILES, which could close descriptors under
+    // others, is not among the flags.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM)
 }
@@ -131,8 +150,8 @@ fn hide_mounts() -> rustix::io::Result<()> {
 fn mount_memory(point: &Path, writable_bytes_max: u64) -> Result<(), Error> {
     let making = || format!("mount memory on `{}`", point.display());
     let bytes = writable_bytes_max.saturating_add(OWN_BYTES);
-    let data =
-        std::ffi::CString::new(format!("size={bytes},nr_inodes={FILES_MAX},mode=0755")).map_err(Error::io(making()))?;
+    let data = std::ffi::CString::new(format!("size={bytes},nr_inodes={FILES_MAX},mode=0755"))
+        .map_err(Error::io(making()))?;
     mount("tmpfs", point, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())
         .map_err(Error::io(making()))?;
     for name in ["layers", "empty", "up", "work", "root", "v", "bundle"] {

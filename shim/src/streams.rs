@@ -26,8 +26,9 @@ pub(crate) struct ChildEnds {
     pub stderr: OwnedFd,
 }
 
-/// A container's streams on their way through the shim: input from the supervisor's descriptor, output to the log and to
-/// the supervisor's descriptors. Whoever reads slowly slows the container, and nobody else; whoever is gone is forgotten.
+/// A container's streams on their way through the shim: input from the supervisor's descriptor,
+/// output to the log and to the supervisor's descriptors. Whoever reads slowly slows the container,
+/// and nobody else; whoever is gone is forgotten.
 pub(crate) struct Streams {
     outputs: [Option<Output>; 2],
     input: Option<Input>,
@@ -69,7 +70,8 @@ const ROUNDS_MAX: usize = 16;
 const STDIN: u32 = 4;
 
 impl Streams {
-    /// Pipes for a container whose user is `uid` and `gid` on the host: it may reopen `/dev/stdout`.
+    /// Pipes for a container whose user is `uid` and `gid` on the host: it may reopen
+    /// `/dev/stdout`.
     pub(crate) fn pipes(
         handed: [Option<OwnedFd>; 3],
         log: Option<Log>,
@@ -90,13 +92,22 @@ impl Streams {
             }
             None => (None, None),
         };
-        let outputs =
-            [Some(Output::new(out, Source::Stdout, stdout)?), Some(Output::new(err, Source::Stderr, stderr)?)];
-        Ok((Self { outputs, input, log }, ChildEnds { stdin: child_in, stdout: child_out, stderr: child_err }))
+        let outputs = [
+            Some(Output::new(out, Source::Stdout, stdout)?),
+            Some(Output::new(err, Source::Stderr, stderr)?),
+        ];
+        Ok((
+            Self { outputs, input, log },
+            ChildEnds { stdin: child_in, stdout: child_out, stderr: child_err },
+        ))
     }
 
     /// One terminal for everything.
-    pub(crate) fn terminal(master: OwnedFd, handed: [Option<OwnedFd>; 3], log: Option<Log>) -> io::Result<Self> {
+    pub(crate) fn terminal(
+        master: OwnedFd,
+        handed: [Option<OwnedFd>; 3],
+        log: Option<Log>,
+    ) -> io::Result<Self> {
         const END_OF_TRANSMISSION: u8 = 4;
         let [stdin, stdout, _] = handed;
         let input = match stdin {
@@ -170,7 +181,9 @@ impl Output {
                         self.pending.extend_from_slice(&buffer[..n]);
                     }
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Turn::Waits(Armed::From),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Turn::Waits(Armed::From);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // A terminal ends with an error.
                 Ok(_) | Err(_) => {
@@ -206,7 +219,14 @@ impl Output {
     }
 
     fn arm(&mut self, poller: &Poller, index: u32, armed: Armed) {
-        rearm(poller, &mut self.armed, armed, self.from.as_fd(), self.to.as_ref().map(AsFd::as_fd), index);
+        rearm(
+            poller,
+            &mut self.armed,
+            armed,
+            self.from.as_fd(),
+            self.to.as_ref().map(AsFd::as_fd),
+            index,
+        );
     }
 }
 
@@ -223,7 +243,9 @@ impl Input {
             while !self.pending.is_empty() {
                 match self.to.write(&self.pending) {
                     Ok(n) => drop(self.pending.drain(..n)),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Turn::Waits(Armed::To),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        return Turn::Waits(Armed::To);
+                    }
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(_) => return Turn::Over,
                 }
@@ -233,11 +255,14 @@ impl Input {
             }
             match self.from.read(&mut buffer) {
                 Ok(n) if n > 0 => self.pending.extend_from_slice(&buffer[..n]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Turn::Waits(Armed::From),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return Turn::Waits(Armed::From);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Ok(_) | Err(_) => {
                     if let Some(mark) = self.end_mark {
-                        // If a terminal's input is that full, its program does not wait for the end.
+                        // If a terminal's input is that full, its program does not wait for the
+                        // end.
                         let _ = self.to.write(&[mark]);
                     }
                     return Turn::Over;
@@ -252,8 +277,16 @@ impl Input {
     }
 }
 
-/// Watches one side at a time: a side that nobody waits for would wake us again and again when it hangs up.
-fn rearm(poller: &Poller, now: &mut Armed, want: Armed, from: BorrowedFd<'_>, to: Option<BorrowedFd<'_>>, token: u32) {
+/// Watches one side at a time: a side that nobody waits for would wake us again and again when it
+/// hangs up.
+fn rearm(
+    poller: &Poller,
+    now: &mut Armed,
+    want: Armed,
+    from: BorrowedFd<'_>,
+    to: Option<BorrowedFd<'_>>,
+    token: u32,
+) {
     if *now == want {
         return;
     }
@@ -272,10 +305,11 @@ fn rearm(poller: &Poller, now: &mut Armed, want: Armed, from: BorrowedFd<'_>, to
     }
 }
 
-/// The supervisor's end of a stream in a form that never makes us wait. It is shared with others (a terminal with the
-/// user's shell), who must not find it non-blocking, so it is opened anew: a terminal that polls as writable takes one
-/// byte, and what polls as readable may be read by somebody else first. What cannot be opened anew stays as it is: files,
-/// which do not make us wait, and sockets, which nobody shares.
+/// The supervisor's end of a stream in a form that never makes us wait. It is shared with others (a
+/// terminal with the user's shell), who must not find it non-blocking, so it is opened anew: a
+/// terminal that polls as writable takes one byte, and what polls as readable may be read by
+/// somebody else first. What cannot be opened anew stays as it is: files, which do not make us
+/// wait, and sockets, which nobody shares.
 fn unshared(fd: OwnedFd, access: OFlags) -> OwnedFd {
     let Ok(stat) = fstat(&fd) else { return fd };
     let opens_the_same = match FileType::from_raw_mode(stat.st_mode) {
@@ -288,7 +322,8 @@ fn unshared(fd: OwnedFd, access: OFlags) -> OwnedFd {
         return fd;
     }
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    open(path, access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap_or(fd)
+    open(path, access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
+        .unwrap_or(fd)
 }
 
 fn ready(fd: BorrowedFd<'_>, flags: PollFlags) -> bool {

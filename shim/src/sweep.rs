@@ -54,12 +54,13 @@ const ENDED: &str = "exit.json";
 /// We wrote these files; a longer one is not ours.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
-/// Clears away what a killed shim left of the container of `folder`: its processes, its cgroup, the runtime's state. Its
-/// mounts and its network namespace end with its last process, because no other process was ever in them. May be called
-/// at any time, and again.
+/// Clears away what a killed shim left of the container of `folder`: its processes, its cgroup, the
+/// runtime's state. Its mounts and its network namespace end with its last process, because no
+/// other process was ever in them. May be called at any time, and again.
 ///
 /// # Errors
-/// [`Error::Io`] when something cannot be cleared away, or when it cannot be told whether the shim is alive.
+/// [`Error::Io`] when something cannot be cleared away, or when it cannot be told whether the shim
+/// is alive.
 pub fn sweep(folder: &Path) -> Result<Swept, Error> {
     if reach(folder)?.is_some() {
         return Ok(Swept::Alive);
@@ -71,11 +72,13 @@ pub fn sweep(folder: &Path) -> Result<Swept, Error> {
 
 /// A connection to the shim of `folder`, or `None` when it is dead.
 pub(crate) fn reach(folder: &Path) -> Result<Option<UnixStream>, Error> {
-    place::connect(folder, SOCKET).map_err(Error::io(format!("reach the task shim in `{}`", folder.display())))
+    place::connect(folder, SOCKET)
+        .map_err(Error::io(format!("reach the task shim in `{}`", folder.display())))
 }
 
-/// Clears away everything that `traces` speaks of, and then the traces. Without the runtime, which may be what broke: a
-/// container is its cgroup, and a runtime that is still making one is known by its arguments.
+/// Clears away everything that `traces` speaks of, and then the traces. Without the runtime, which
+/// may be what broke: a container is its cgroup, and a runtime that is still making one is known by
+/// its arguments.
 pub(crate) fn clear(folder: &Path, traces: &Traces) -> Result<(), Error> {
     kill_runtime(&state_folder(folder));
     clear_dead(folder, traces)
@@ -84,10 +87,12 @@ pub(crate) fn clear(folder: &Path, traces: &Traces) -> Result<(), Error> {
 /// What a killed runtime had begun sees the end of its pipes and leaves by itself.
 fn kill_runtime(state: &Path) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        let pid =
+            entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
         let Some(pid) = pid else { continue };
         let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
-        if line.split(|b| *b == 0).any(|argument| argument == state.as_os_str().as_encoded_bytes()) {
+        if line.split(|b| *b == 0).any(|argument| argument == state.as_os_str().as_encoded_bytes())
+        {
             let _ = kill_process(pid, Signal::KILL);
         }
     }
@@ -109,13 +114,17 @@ pub(crate) fn clear_dead(folder: &Path, traces: &Traces) -> Result<(), Error> {
 pub(crate) fn forget(folder: &Path) -> Result<(), Error> {
     if sweep(folder)? == Swept::Alive {
         let source = io::Error::from(io::ErrorKind::AddrInUse);
-        return Err(Error::Io { what: format!("start a second container in `{}`", folder.display()), source });
+        return Err(Error::Io {
+            what: format!("start a second container in `{}`", folder.display()),
+            source,
+        });
     }
     let path = folder.join(ENDED);
     remove(fs::remove_file(&path), &path)
 }
 
-/// Where the runtime keeps its state: in the container's own folder, so that two platforms on one machine never meet.
+/// Where the runtime keeps its state: in the container's own folder, so that two platforms on one
+/// machine never meet.
 pub(crate) fn state_folder(folder: &Path) -> PathBuf {
     folder.join("oci")
 }

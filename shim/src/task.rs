@@ -26,8 +26,8 @@ use crate::{
     sweep::{self, Ended, Swept},
 };
 
-/// A native container that runs (or ran) under its own shim process. Only a name for its folder: cheap to copy, and any
-/// number of processes may hold one.
+/// A native container that runs (or ran) under its own shim process. Only a name for its folder:
+/// cheap to copy, and any number of processes may hold one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task {
     folder: PathBuf,
@@ -90,7 +90,8 @@ pub(crate) enum Reply {
 
 /// The control socket's name in a container's folder.
 pub(crate) const SOCKET: &str = "worker.sock";
-/// Starting takes 50 ms; a machine that swaps takes seconds; longer, and somebody should hear about it.
+/// Starting takes 50 ms; a machine that swaps takes seconds; longer, and somebody should hear about
+/// it.
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 /// A shim answers from its loop, which never waits.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -100,16 +101,19 @@ const RETRY_TIME: Duration = Duration::from_millis(100);
 impl Task {
     /// Starts a container under a new shim process, and returns when it runs.
     ///
-    /// `exe` is a program that calls [`main`](crate::main) when its first argument is `shim`. `folder` is this
-    /// container's own, and must exist; the shim keeps its socket, its exit status and the runtime's state there.
+    /// `exe` is a program that calls [`main`](crate::main) when its first argument is `shim`.
+    /// `folder` is this container's own, and must exist; the shim keeps its socket, its exit status
+    /// and the runtime's state there.
     ///
     /// # Errors
-    /// Everything that keeps it from running. Nothing of it is left then, but what it said in `shim.log`.
+    /// Everything that keeps it from running. Nothing of it is left then, but what it said in
+    /// `shim.log`.
     pub fn spawn(exe: &Path, folder: &Path, assignment: Assignment) -> Result<Self, Error> {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::NotRoot);
         }
-        let folder = folder.canonicalize().map_err(Error::io(format!("find `{}`", folder.display())))?;
+        let folder =
+            folder.canonicalize().map_err(Error::io(format!("find `{}`", folder.display())))?;
         sweep::forget(&folder)?;
         // Until the shim holds them itself.
         let _layers = assignment.layers.clone();
@@ -119,7 +123,8 @@ impl Task {
         match task.introduce(socket, order, fds) {
             Ok(()) => Ok(task),
             Err(error) => {
-                // A shim that failed has cleaned up; one that did not answer, or was killed in the middle, has not.
+                // A shim that failed has cleaned up; one that did not answer, or was killed in the
+                // middle, has not.
                 end_process(&shim);
                 let _ = sweep::sweep(&task.folder);
                 Err(error)
@@ -144,12 +149,14 @@ impl Task {
         }
     }
 
-    /// Finds what became of the container of `folder`, and clears away what a killed shim left of it.
+    /// Finds what became of the container of `folder`, and clears away what a killed shim left of
+    /// it.
     ///
     /// # Errors
     /// [`Error::Io`] when the folder cannot be read, or something cannot be cleared away.
     pub fn adopt(folder: &Path) -> Result<Adopted, Error> {
-        let folder = folder.canonicalize().map_err(Error::io(format!("find `{}`", folder.display())))?;
+        let folder =
+            folder.canonicalize().map_err(Error::io(format!("find `{}`", folder.display())))?;
         let task = Self { folder };
         if sweep::reach(&task.folder)?.is_some() {
             return Ok(Adopted::Running(task));
@@ -176,7 +183,8 @@ impl Task {
         }
     }
 
-    /// Sends the image's stop signal, and after `grace` the one that cannot be ignored. Returns at once.
+    /// Sends the image's stop signal, and after `grace` the one that cannot be ignored. Returns at
+    /// once.
     ///
     /// # Errors
     /// [`Error::ShimLost`] when it is no more.
@@ -200,8 +208,8 @@ impl Task {
         self.ask(&Request::Resize { rows, columns }).map(drop)
     }
 
-    /// Copies of the listeners that it relays from, so that an agent that was restarted can start it again behind the
-    /// same doors, and whoever waits there is served.
+    /// Copies of the listeners that it relays from, so that an agent that was restarted can start
+    /// it again behind the same doors, and whoever waits there is served.
     ///
     /// # Errors
     /// [`Error::ShimLost`] when it is no more.
@@ -209,8 +217,14 @@ impl Task {
         match self.ask(&Request::Listeners)? {
             (Reply::Listeners { published, ingress }, fds) => {
                 let mut fds = fds.into_iter();
-                let tcp = |(container_port, fd)| Listener { container_port, socket: TcpListener::from(fd) };
-                let unix = |(container_port, fd)| Ingress { container_port, socket: UnixListener::from(fd) };
+                let tcp = |(container_port, fd)| Listener {
+                    container_port,
+                    socket: TcpListener::from(fd),
+                };
+                let unix = |(container_port, fd)| Ingress {
+                    container_port,
+                    socket: UnixListener::from(fd),
+                };
                 let listeners = published.into_iter().zip(fds.by_ref()).map(tcp).collect();
                 Ok(Doors { listeners, ingress: ingress.into_iter().zip(fds).map(unix).collect() })
             }
@@ -226,10 +240,12 @@ impl Task {
         self.wait_until(None)
     }
 
-    /// The same, and after `time_max` it is ended by force: its shim is killed, and what that leaves is cleared away.
+    /// The same, and after `time_max` it is ended by force: its shim is killed, and what that
+    /// leaves is cleared away.
     ///
     /// # Errors
-    /// [`Error::Io`] when the shim cannot be reached or killed, or what it left cannot be cleared away.
+    /// [`Error::Io`] when the shim cannot be reached or killed, or what it left cannot be cleared
+    /// away.
     pub fn end(&self, time_max: Duration) -> Result<(Exit, Usage), Error> {
         // What is beyond the clock is as good as no limit.
         self.wait_until(Instant::now().checked_add(time_max))
@@ -305,20 +321,27 @@ impl Reply {
 
     pub(crate) fn into_error(self) -> Error {
         match self {
-            Self::Failed { code, message, hint, exit_code } => Error::Reported { code, message, hint, exit_code },
+            Self::Failed { code, message, hint, exit_code } => {
+                Error::Reported { code, message, hint, exit_code }
+            }
             other => Error::protocol(format!("{other:?}")),
         }
     }
 }
 
 /// One reply in time. The end of the stream is [`Error::Protocol`].
-pub(crate) fn expect_reply(socket: &UnixStream, time_max: Duration) -> Result<(Reply, Vec<OwnedFd>), Error> {
+pub(crate) fn expect_reply(
+    socket: &UnixStream,
+    time_max: Duration,
+) -> Result<(Reply, Vec<OwnedFd>), Error> {
     let reading = || "read the task shim's answer";
     socket.set_read_timeout(Some(time_max)).map_err(Error::io(reading()))?;
     match frame::receive(socket) {
         Ok(Some(reply)) => Ok(reply),
         Ok(None) => Err(Error::protocol("nothing")),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(Error::protocol("nothing")),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+            Err(Error::protocol("nothing"))
+        }
         Err(source) => Err(Error::Io { what: reading().to_owned(), source }),
     }
 }
@@ -326,8 +349,9 @@ pub(crate) fn expect_reply(socket: &UnixStream, time_max: Duration) -> Result<(R
 /// Waits for the shim behind `socket` to say how its container ended.
 fn last_word(socket: &UnixStream, deadline: Option<Instant>) -> Option<Ended> {
     // Zero would mean no limit.
-    let left =
-        deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)));
+    let left = deadline.map(|deadline| {
+        deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
+    });
     socket.set_read_timeout(left).ok()?;
     frame::send(socket, &Request::Wait, &[]).ok()?;
     match frame::receive(socket) {
@@ -351,7 +375,8 @@ impl Process {
             Err(rustix::io::Errno::SRCH) => return Ok(None),
             other => other.map_err(Error::io(finding()))?,
         };
-        // Had it died before, the number might mean somebody else by now; but its end of the socket would have, too.
+        // Had it died before, the number might mean somebody else by now; but its end of the socket
+        // would have, too.
         let died = runner::readable(socket.as_fd(), Instant::now());
         Ok(if died { None } else { Some(Self { pid, pidfd }) })
     }
@@ -363,12 +388,13 @@ pub(crate) fn end_process(process: &Process) -> bool {
     runner::readable(process.pidfd.as_fd(), Instant::now() + ANSWER_TIME_MAX)
 }
 
-/// Starts `exe shim` and gives back our end of its control socket. The process is waited for by a thread that does
-/// nothing else.
+/// Starts `exe shim` and gives back our end of its control socket. The process is waited for by a
+/// thread that does nothing else.
 pub(crate) fn start_process(exe: &Path, log: &Path) -> Result<(UnixStream, Process), Error> {
     let starting = || format!("start the task shim `{} shim`", exe.display());
     let (ours, theirs) = UnixStream::pair().map_err(Error::io(starting()))?;
-    let said = std::fs::File::create(log).map_err(Error::io(format!("write `{}`", log.display())))?;
+    let said =
+        std::fs::File::create(log).map_err(Error::io(format!("write `{}`", log.display())))?;
     let mut child = Command::new(exe)
         .arg("shim")
         .env_clear()

@@ -8,8 +8,9 @@ use std::{
 use image::{BadName, Entry, EntryKind, LayerReader};
 use rustix::{
     fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod,
-        fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat,
+        AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
+        chownat, fchmod, fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat,
+        openat2, statat, symlinkat, unlinkat,
     },
     io::Errno,
 };
@@ -50,10 +51,14 @@ impl Refused {
     }
 }
 
-/// Puts every entry of `layer` below `root`, an empty folder, in the form that overlayfs takes as a lower layer:
-/// whiteouts as devices 0:0, opaque folders by their `user.overlay.opaque`. Never follows a link on the way, and never
-/// leaves `root`. Set-user-id bits and extended attributes are dropped: `no_new_privs` makes them idle anyway.
-pub(crate) fn unpack<R: Read>(mut layer: LayerReader<R>, root: &OwnedFd) -> Result<image::LayerSummary, Refused> {
+/// Puts every entry of `layer` below `root`, an empty folder, in the form that overlayfs takes as a
+/// lower layer: whiteouts as devices 0:0, opaque folders by their `user.overlay.opaque`. Never
+/// follows a link on the way, and never leaves `root`. Set-user-id bits and extended attributes are
+/// dropped: `no_new_privs` makes them idle anyway.
+pub(crate) fn unpack<R: Read>(
+    mut layer: LayerReader<R>,
+    root: &OwnedFd,
+) -> Result<image::LayerSummary, Refused> {
     let mut unpacker = Unpacker { root, open: None };
     while let Some(entry) = layer.next_entry()? {
         unpacker.put(&entry, &mut layer)?;
@@ -104,7 +109,8 @@ impl Unpacker<'_> {
         self.open.as_ref().map_or(self.root, |(_, fd)| fd)
     }
 
-    /// Opens `folder`, making what is missing of it as its tar would have said, had it said anything.
+    /// Opens `folder`, making what is missing of it as its tar would have said, had it said
+    /// anything.
     fn enter(&mut self, entry: &Entry, folder: &str) -> Result<(), Refused> {
         if self.open.as_ref().is_some_and(|(name, _)| name == folder) {
             return Ok(());
@@ -130,7 +136,10 @@ impl Unpacker<'_> {
                 Ok(()) | Err(Errno::EXIST) => {}
                 Err(error) => return Err(Refused::io(entry, error)),
             }
-            at = Some(openat2(parent, part, FOLDER, Mode::empty(), STRICT).map_err(|e| through(entry, e))?);
+            at = Some(
+                openat2(parent, part, FOLDER, Mode::empty(), STRICT)
+                    .map_err(|e| through(entry, e))?,
+            );
         }
         at.ok_or_else(|| Refused::path(entry, BadName::Empty))
     }
@@ -142,7 +151,8 @@ impl Unpacker<'_> {
                 if !self.is(name, FileType::Directory) {
                     let hides_lower = self.is(name, FileType::CharacterDevice);
                     self.make_room(entry, name)?;
-                    mkdirat(self.here(), name, Mode::from_raw_mode(0o755)).map_err(|e| Refused::io(entry, e))?;
+                    mkdirat(self.here(), name, Mode::from_raw_mode(0o755))
+                        .map_err(|e| Refused::io(entry, e))?;
                     if hides_lower {
                         self.set_opaque(entry, name)?;
                     }
@@ -164,27 +174,38 @@ impl Unpacker<'_> {
         openat(self.here(), name, flags, Mode::empty()).map_err(|e| Refused::io(entry, e))
     }
 
-    fn file<R: Read>(&self, entry: &Entry, name: &OsStr, layer: &mut LayerReader<R>) -> Result<(), Refused> {
+    fn file<R: Read>(
+        &self,
+        entry: &Entry,
+        name: &OsStr,
+        layer: &mut LayerReader<R>,
+    ) -> Result<(), Refused> {
         self.make_room(entry, name)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(self.here(), name, flags, Mode::RUSR | Mode::WUSR).map_err(|e| Refused::io(entry, e))?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(self.here(), name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|e| Refused::io(entry, e))?;
         let mut file = File::from(fd);
-        io::copy(&mut layer.content(), &mut file).map_err(|error| match error.downcast::<image::Error>() {
-            Ok(ours) => ours.into(),
-            Err(error) => Refused::io(entry, error),
+        io::copy(&mut layer.content(), &mut file).map_err(|error| {
+            match error.downcast::<image::Error>() {
+                Ok(ours) => ours.into(),
+                Err(error) => Refused::io(entry, error),
+            }
         })?;
         let (uid, gid) = owner(entry)?;
         let time = Timespec { tv_sec: entry.mtime, tv_nsec: 0 };
         fchown(&file, Some(uid), Some(gid))
             .and_then(|()| fchmod(&file, Mode::from_raw_mode(entry.mode & 0o777)))
-            .and_then(|()| futimens(&file, &Timestamps { last_access: time, last_modification: time }))
+            .and_then(|()| {
+                futimens(&file, &Timestamps { last_access: time, last_modification: time })
+            })
             .map_err(|e| Refused::io(entry, e))
     }
 
     fn hardlink(&self, entry: &Entry, name: &OsStr, target: &str) -> Result<(), Refused> {
         let absent = |_| Refused::path(entry, BadName::LinkAbsent);
-        // Opened strictly, so that a link in its path leads nowhere; linked by what was opened, so that nothing changes
-        // in between.
+        // Opened strictly, so that a link in its path leads nowhere; linked by what was opened, so
+        // that nothing changes in between.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat2(self.root, target, flags, Mode::empty(), STRICT).map_err(absent)?;
         let stat = rustix::fs::fstat(&file).map_err(absent)?;
@@ -194,14 +215,17 @@ impl Unpacker<'_> {
         let (folder, target_name) = split(target);
         let folder = match folder {
             "" => None,
-            folder => Some(openat2(self.root, folder, FOLDER, Mode::empty(), STRICT).map_err(absent)?),
+            folder => {
+                Some(openat2(self.root, folder, FOLDER, Mode::empty(), STRICT).map_err(absent)?)
+            }
         };
         if entry.path == target {
             return Ok(());
         }
         self.make_room(entry, name)?;
         let from = folder.as_ref().unwrap_or(self.root);
-        linkat(from, target_name, self.here(), name, AtFlags::empty()).map_err(|e| Refused::io(entry, e))
+        linkat(from, target_name, self.here(), name, AtFlags::empty())
+            .map_err(|e| Refused::io(entry, e))
     }
 
     fn whiteout(&self, entry: &Entry, name: &OsStr) -> Result<(), Refused> {
@@ -222,7 +246,8 @@ impl Unpacker<'_> {
 
     fn set_opaque(&self, entry: &Entry, name: &OsStr) -> Result<(), Refused> {
         let folder = self.open_folder(entry, name)?;
-        fsetxattr(folder, "user.overlay.opaque", b"y", XattrFlags::empty()).map_err(|e| Refused::io(entry, e))
+        fsetxattr(folder, "user.overlay.opaque", b"y", XattrFlags::empty())
+            .map_err(|e| Refused::io(entry, e))
     }
 
     /// A later entry of the same name wins, except over a folder.
@@ -236,7 +261,8 @@ impl Unpacker<'_> {
 
     fn own(&self, entry: &Entry, name: &OsStr) -> Result<(), Refused> {
         let (uid, gid) = owner(entry)?;
-        chownat(self.here(), name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(|e| Refused::io(entry, e))
+        chownat(self.here(), name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|e| Refused::io(entry, e))
     }
 
     fn is(&self, name: &OsStr, kind: FileType) -> bool {
@@ -260,7 +286,9 @@ fn through(entry: &Entry, error: Errno) -> Refused {
 /// Users beyond the container's range have no number to be mapped to.
 fn owner(entry: &Entry) -> Result<(Uid, Gid), Refused> {
     match (u32::try_from(entry.uid), u32::try_from(entry.gid)) {
-        (Ok(uid), Ok(gid)) if uid < IDS && gid < IDS => Ok((Uid::from_raw(uid), Gid::from_raw(gid))),
+        (Ok(uid), Ok(gid)) if uid < IDS && gid < IDS => {
+            Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
+        }
         _ => Err(Refused {
             code: "E_LAYER_OWNER",
             why: format!(

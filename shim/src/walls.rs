@@ -12,7 +12,9 @@ use image::{Budget, LayerReader, Verified};
 use rustix::{
     fs::{Gid, Mode, Uid},
     process::{Pid, Resource, Rlimit, Signal},
-    thread::{CapabilitySet, UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
+    thread::{
+        CapabilitySet, UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    },
 };
 use serde::{Deserialize, Serialize};
 use spec::{Descriptor, Digest};
@@ -28,7 +30,8 @@ use crate::{
     unpack::{Refused, unpack as unpack_layer},
 };
 
-/// What the unpacking process is told. The folder and the compressed layer ride along, in this order.
+/// What the unpacking process is told. The folder and the compressed layer ride along, in this
+/// order.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Unpack {
@@ -36,16 +39,18 @@ pub(crate) struct Unpack {
     diff_id: Digest,
 }
 
-/// 8 GiB at the slowest decompression that we measured (141 MiB/s) takes a minute; disks take longer.
+/// 8 GiB at the slowest decompression that we measured (141 MiB/s) takes a minute; disks take
+/// longer.
 const UNPACK_TIME_MAX: Duration = Duration::from_secs(600);
 /// The decoder's window is at most 64 MiB; the rest is for the program itself.
 const MEMORY_BYTES_MAX: u64 = 1 << 30;
 
-/// Has a process of its own unpack `blob` into `folder`, which is empty and which `root` has open. Whatever lock that
-/// holds is also the process's.
+/// Has a process of its own unpack `blob` into `folder`, which is empty and which `root` has open.
+/// Whatever lock that holds is also the process's.
 ///
-/// It parses hostile bytes, so it is root of nothing but a user namespace whose users are those of containers, its root
-/// folder is `folder`, it has no network, three capabilities and a list of system calls, and it ends with us.
+/// It parses hostile bytes, so it is root of nothing but a user namespace whose users are those of
+/// containers, its root folder is `folder`, it has no network, three capabilities and a list of
+/// system calls, and it ends with us.
 pub(crate) fn unpack(exe: &Path, folder: &Path, root: &File, blob: LayerBlob) -> Result<(), Error> {
     let preparing = || format!("prepare `{}`", folder.display());
     let (uid, gid) = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
@@ -69,7 +74,12 @@ pub(crate) fn unpack(exe: &Path, folder: &Path, root: &File, blob: LayerBlob) ->
     })
 }
 
-fn converse(socket: &UnixStream, pid: Pid, job: &Job, fds: &[std::os::fd::BorrowedFd<'_>]) -> Result<(), Error> {
+fn converse(
+    socket: &UnixStream,
+    pid: Pid,
+    job: &Job,
+    fds: &[std::os::fd::BorrowedFd<'_>],
+) -> Result<(), Error> {
     frame::send(socket, job, fds).map_err(Error::io("hand a layer to the unpacking process"))?;
     match expect_reply(socket, Duration::from_secs(60))?.0 {
         Reply::Started => {}
@@ -77,7 +87,8 @@ fn converse(socket: &UnixStream, pid: Pid, job: &Job, fds: &[std::os::fd::Borrow
     }
     for map in ["gid_map", "uid_map"] {
         let path = format!("/proc/{}/{map}", pid.as_raw_nonzero());
-        std::fs::write(&path, format!("0 {FIRST_ID} {IDS}\n")).map_err(Error::io(format!("write `{path}`")))?;
+        std::fs::write(&path, format!("0 {FIRST_ID} {IDS}\n"))
+            .map_err(Error::io(format!("write `{path}`")))?;
     }
     frame::send(socket, &Reply::Done, &[]).map_err(Error::io("let the unpacking process begin"))?;
     match expect_reply(socket, UNPACK_TIME_MAX)?.0 {
@@ -108,34 +119,42 @@ pub(crate) fn run(socket: &UnixStream, job: &Unpack, fds: Vec<OwnedFd>) -> Resul
         why: refused.why,
     };
     let verified = Verified::new(File::from(blob), &job.descriptor);
-    let layer = LayerReader::new(verified, Budget::default()).map_err(|error| refused(error.into()))?;
+    let layer =
+        LayerReader::new(verified, Budget::default()).map_err(|error| refused(error.into()))?;
     let summary = unpack_layer(layer, &root).map_err(refused)?;
     match summary.diff_id == job.diff_id {
         true => Ok(()),
         false => Err(refused(Refused {
             code: "E_DIGEST",
-            why: format!("its uncompressed bytes are `{}`, and the image's config names another", summary.diff_id),
+            why: format!(
+                "its uncompressed bytes are `{}`, and the image's config names another",
+                summary.diff_id
+            ),
         })),
     }
 }
 
-#[expect(unsafe_code, reason = "rustix marks unsharing unsafe for the sake of programs with threads")]
+#[expect(
+    unsafe_code,
+    reason = "rustix marks unsharing unsafe for the sake of programs with threads"
+)]
 fn leave_home() -> rustix::io::Result<()> {
     let flags = UnshareFlags::NEWUSER
         | UnshareFlags::NEWNS
         | UnshareFlags::NEWNET
         | UnshareFlags::NEWIPC
         | UnshareFlags::NEWUTS;
-    // SAFETY: this process has one thread, and CLONE_FILES, which could close descriptors under others, is not among
-    // the flags.
+    // SAFETY: this process has one thread, and CLONE_FILES, which could close descriptors under
+    // others, is not among the flags.
     unsafe { rustix::thread::unshare_unsafe(flags) }
 }
 
 /// What files of any owner and mode take.
-const POWERS: CapabilitySet = CapabilitySet::CHOWN.union(CapabilitySet::DAC_OVERRIDE).union(CapabilitySet::FOWNER);
+const POWERS: CapabilitySet =
+    CapabilitySet::CHOWN.union(CapabilitySet::DAC_OVERRIDE).union(CapabilitySet::FOWNER);
 
-/// What nobody waits for would use the disk and the processor to the end. After the change of users, which the kernel
-/// takes as a reason to forget this.
+/// What nobody waits for would use the disk and the processor to the end. After the change of
+/// users, which the kernel takes as a reason to forget this.
 fn end_with_parent(socket: &UnixStream) -> std::io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // It says nothing more, so there is something to read only when it is gone already.

@@ -1,4 +1,5 @@
-//! Addresses that no tenant reaches by a plain grant: they lead to the host, its neighbours, or its cloud's metadata.
+//! Addresses that no tenant reaches by a plain grant: they lead to the host, its neighbours, or its
+//! cloud's metadata.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,9 +22,10 @@ pub enum Forbidden {
 
 /// Why `address` may not be reached, or `None` when it is an ordinary public host.
 ///
-/// Of IPv6 only `2000::/3`, where all public hosts are, is open, without its parts that are no hosts. Looks through IPv4
-/// written as IPv6: mapped (`::ffff:a.b.c.d`), compatible (`::a.b.c.d`), translated (`::ffff:0:a.b.c.d`), NAT64
-/// (`64:ff9b::/96`), 6to4 and ISATAP (`…:5efe:a.b.c.d`). Teredo, which hides two addresses, is closed.
+/// Of IPv6 only `2000::/3`, where all public hosts are, is open, without its parts that are no
+/// hosts. Looks through IPv4 written as IPv6: mapped (`::ffff:a.b.c.d`), compatible (`::a.b.c.d`),
+/// translated (`::ffff:0:a.b.c.d`), NAT64 (`64:ff9b::/96`), 6to4 and ISATAP (`…:5efe:a.b.c.d`).
+/// Teredo, which hides two addresses, is closed.
 pub fn forbidden(address: IpAddr) -> Option<Forbidden> {
     match address {
         IpAddr::V4(v4) => forbidden_v4(v4),
@@ -32,7 +34,8 @@ pub fn forbidden(address: IpAddr) -> Option<Forbidden> {
 }
 
 fn embedded(v6: Ipv6Addr) -> Option<Ipv4Addr> {
-    let v4 = |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
+    let v4 =
+        |high: u16, low: u16| Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
     match v6.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None, // `::` and `::1` have meanings of their own
         [0, 0, 0, 0, 0, 0xffff | 0, high, low] => v4(high, low),
@@ -48,10 +51,16 @@ fn forbidden_v4(v4: Ipv4Addr) -> Option<Forbidden> {
     match v4.octets() {
         [127, ..] => Some(Forbidden::Loopback),
         [169, 254, ..] => Some(Forbidden::LinkLocal),
-        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Some(Forbidden::Private),
-        [0, ..] | [224..=255, ..] | [192, 0, 0, _] | [198, 18 | 19, ..] => Some(Forbidden::NotAHost),
+        [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => {
+            Some(Forbidden::Private)
+        }
+        [0, ..] | [224..=255, ..] | [192, 0, 0, _] | [198, 18 | 19, ..] => {
+            Some(Forbidden::NotAHost)
+        }
         // Documentation, and the relays of 6to4.
-        [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] | [192, 88, 99, _] => Some(Forbidden::NotAHost),
+        [192, 0, 2, _] | [198, 51, 100, _] | [203, 0, 113, _] | [192, 88, 99, _] => {
+            Some(Forbidden::NotAHost)
+        }
         _ => None,
     }
 }
@@ -63,7 +72,9 @@ fn forbidden_v6(v6: Ipv6Addr) -> Option<Forbidden> {
         [0, 0, 0, 0, 0, 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => None,
         [0xfe80..=0xfebf, ..] => Some(Forbidden::LinkLocal),
         // The last one is NAT64 of a network's own.
-        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] | [0x64, 0xff9b, 1, ..] => Some(Forbidden::Private),
+        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] | [0x64, 0xff9b, 1, ..] => {
+            Some(Forbidden::Private)
+        }
         // Protocols (Teredo among them) and documentation.
         [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Some(Forbidden::NotAHost),
         [0x2000..=0x3fff, ..] => None,

@@ -8,15 +8,16 @@ use crate::{
     time::{parse_bytes, print_bytes},
 };
 
-/// One thing that a guest may reach, in the one-line form that manifests, roles, flags, errors and the audit log share:
-/// `kind:target[#rights][;key[=value]]…`.
+/// One thing that a guest may reach, in the one-line form that manifests, roles, flags, errors and
+/// the audit log share: `kind:target[#rights][;key[=value]]…`.
 ///
-/// Everything is denied until a line allows it, and no line takes anything away, so a role can be reviewed as a diff.
-/// Kinds that this version cannot enforce are refused by name rather than accepted and ignored.
+/// Everything is denied until a line allows it, and no line takes anything away, so a role can be
+/// reviewed as a diff. Kinds that this version cannot enforce are refused by name rather than
+/// accepted and ignored.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Capability {
-    /// `fs:/data#rw;volume=orders;max=1GiB`: a folder of the guest. Without a volume: that folder of the image,
-    /// writes (where `w`) going to the task's writable layer.
+    /// `fs:/data#rw;volume=orders;max=1GiB`: a folder of the guest. Without a volume: that folder
+    /// of the image, writes (where `w`) going to the task's writable layer.
     Fs {
         /// Absolute and normal: no `.`, `..`, doubled or trailing `/`.
         path: String,
@@ -45,7 +46,8 @@ pub enum Capability {
     },
     /// `env:LOG_LEVEL`: an environment variable, by name.
     Env(String),
-    /// `secret:db-password`: a secret, by name; a file under `/run/secrets`, or with `;as=env` a variable.
+    /// `secret:db-password`: a secret, by name; a file under `/run/secrets`, or with `;as=env` a
+    /// variable.
     Secret {
         /// The secret's name.
         name: String,
@@ -58,7 +60,8 @@ pub enum Capability {
     Random(RandomLevel),
 }
 
-/// What may be done with files: `r` read, `w` write, `x` execute, `d` delete and rename; in this order.
+/// What may be done with files: `r` read, `w` write, `x` execute, `d` delete and rename; in this
+/// order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rights {
     /// Read files and list folders.
@@ -71,7 +74,8 @@ pub struct Rights {
     pub delete: bool,
 }
 
-/// What is spoken to the outside. Plain `tcp` and `udp` are absent until `wasi:sockets` goes through the broker.
+/// What is spoken to the outside. Plain `tcp` and `udp` are absent until `wasi:sockets` goes
+/// through the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scheme {
     /// HTTP in the clear; port 80 unless said.
@@ -139,7 +143,8 @@ impl Capability {
             ) => {
                 path == p
                     && rights.include(*r)
-                    // A want without a volume, or under another name, is content with the volume that the operator chose.
+                    // A want without a volume, or under another name, is content with the volume
+                    // that the operator chose.
                     && (volume == v || volume.is_some())
                     && match (max_bytes, m) {
                         (None, _) | (_, None) => true,
@@ -152,7 +157,9 @@ impl Capability {
             ) => scheme == s && port == p && host.includes(h) && (*private || !v),
             (Self::NetIn { port }, Self::NetIn { port: p }) => port == p,
             (Self::Env(name), Self::Env(n)) => name == n,
-            (Self::Secret { name, as_env }, Self::Secret { name: n, as_env: e }) => name == n && as_env == e,
+            (Self::Secret { name, as_env }, Self::Secret { name: n, as_env: e }) => {
+                name == n && as_env == e
+            }
             (Self::Clock(level), Self::Clock(l)) => level >= l,
             (Self::Random(level), Self::Random(l)) => level >= l,
             _ => false,
@@ -177,7 +184,8 @@ impl Rights {
     /// Reading only.
     pub const READ: Self = Self { read: true, write: false, execute: false, delete: false };
     /// Reading, writing, deleting: what a mounted volume gives unless said otherwise.
-    pub const READ_WRITE_DELETE: Self = Self { read: true, write: true, execute: false, delete: true };
+    pub const READ_WRITE_DELETE: Self =
+        Self { read: true, write: true, execute: false, delete: true };
 
     /// Whether every right in `other` is here too.
     pub fn include(self, other: Self) -> bool {
@@ -200,13 +208,17 @@ impl Host {
             (Self::Network(net, bits), Self::Network(inner, inner_bits)) => {
                 inner_bits >= bits && in_network(*inner, *net, *bits)
             }
-            (Self::Name(_) | Self::Address(_), _) | (Self::Below(_) | Self::Network(..), _) => false,
+            (Self::Name(_) | Self::Address(_), _) | (Self::Below(_) | Self::Network(..), _) => {
+                false
+            }
         }
     }
 }
 
 fn is_below(name: &str, zone: &str) -> bool {
-    name.strip_suffix(zone).and_then(|rest| rest.strip_suffix('.')).is_some_and(|label| !label.is_empty())
+    name.strip_suffix(zone)
+        .and_then(|rest| rest.strip_suffix('.'))
+        .is_some_and(|label| !label.is_empty())
 }
 
 fn in_network(address: IpAddr, network: IpAddr, bits: u8) -> bool {
@@ -249,7 +261,9 @@ impl fmt::Display for Capability {
 
 impl fmt::Display for Rights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (letter, has) in [("r", self.read), ("w", self.write), ("x", self.execute), ("d", self.delete)] {
+        for (letter, has) in
+            [("r", self.read), ("w", self.write), ("x", self.execute), ("d", self.delete)]
+        {
             if has {
                 f.write_str(letter)?;
             }
@@ -284,7 +298,10 @@ impl FromStr for Capability {
     fn from_str(line: &str) -> Result<Self, ParseError> {
         let want: Want = line.parse()?;
         match want.optional {
-            true => Err(ParseError(format!("`{}` is a grant, and only a want can be `;optional`", shortened(line)))),
+            true => Err(ParseError(format!(
+                "`{}` is a grant, and only a want can be `;optional`",
+                shortened(line)
+            ))),
             false => Ok(want.capability),
         }
     }
@@ -294,7 +311,8 @@ impl FromStr for Want {
     type Err = ParseError;
 
     fn from_str(line: &str) -> Result<Self, ParseError> {
-        parse_want(line).map_err(|why| ParseError(format!("`{}` is not a capability: {why}", shortened(line))))
+        parse_want(line)
+            .map_err(|why| ParseError(format!("`{}` is not a capability: {why}", shortened(line))))
     }
 }
 
@@ -302,14 +320,19 @@ fn parse_want(line: &str) -> Result<Want, String> {
     if line.len() > LINE_CHARS_MAX {
         return Err(format!("it is longer than {LINE_CHARS_MAX} characters"));
     }
-    let (kind, rest) = line.split_once(':').ok_or("it has no `:` after its kind, as in `fs:/data#rw`")?;
+    let (kind, rest) =
+        line.split_once(':').ok_or("it has no `:` after its kind, as in `fs:/data#rw`")?;
     let mut parts = rest.split(';');
     let head = parts.next().unwrap_or_default();
     let (target, rights) = match head.split_once('#') {
         Some((target, rights)) => (target, Some(rights.parse::<Rights>()?)),
         None => (head, None),
     };
-    let mut keys = Keys(parts.map(|part| part.split_once('=').map_or((part, None), |(k, v)| (k, Some(v)))).collect());
+    let mut keys = Keys(
+        parts
+            .map(|part| part.split_once('=').map_or((part, None), |(k, v)| (k, Some(v))))
+            .collect(),
+    );
     let optional = keys.flag("optional")?;
     let capability = match kind {
         "fs" => Capability::Fs {
@@ -321,9 +344,14 @@ fn parse_want(line: &str) -> Result<Want, String> {
                         "a volume cannot be mounted at `/`: give it a folder of its own, such as `/data`".to_owned()
                     );
                 }
-                name => name.map(|name| name.parse::<VolumeName>().map_err(|e| e.to_string())).transpose()?,
+                name => name
+                    .map(|name| name.parse::<VolumeName>().map_err(|e| e.to_string()))
+                    .transpose()?,
             },
-            max_bytes: keys.value("max")?.map(|text| parse_bytes(text).map_err(|e| e.to_string())).transpose()?,
+            max_bytes: keys
+                .value("max")?
+                .map(|text| parse_bytes(text).map_err(|e| e.to_string()))
+                .transpose()?,
         },
         "net.out" => net_out(target, keys.flag("private")?)?,
         "net.in" => match target.split_once('/') {
@@ -335,7 +363,9 @@ fn parse_want(line: &str) -> Result<Want, String> {
             as_env: match keys.value("as")? {
                 None | Some("file") => false,
                 Some("env") => true,
-                Some(other) => return Err(format!("a secret comes `as=file` or `as=env`, not `{other}`")),
+                Some(other) => {
+                    return Err(format!("a secret comes `as=file` or `as=env`, not `{other}`"));
+                }
             },
             name: target.parse::<SecretName>().map_err(|error| error.to_string())?.to_string(),
         },
@@ -344,7 +374,11 @@ fn parse_want(line: &str) -> Result<Want, String> {
         "kv" | "call" | "spawn" | "log" | "identity" | "feature" => {
             return Err(format!("this version cannot grant `{kind}` yet"));
         }
-        _ => return Err("the kinds are fs, net.out, net.in, env, secret, clock and random".to_owned()),
+        _ => {
+            return Err(
+                "the kinds are fs, net.out, net.in, env, secret, clock and random".to_owned()
+            );
+        }
     };
     if rights.is_some() && kind != "fs" {
         return Err(format!("`{kind}` takes no `#rights`"));
@@ -398,7 +432,9 @@ impl FromStr for Rights {
         let rights = Self { read: has('r'), write: has('w'), execute: has('x'), delete: has('d') };
         match rights.to_string() == text && !text.is_empty() {
             true => Ok(rights),
-            false => Err(format!("the rights `#{text}` are not letters of `rwxd`, once each and in this order")),
+            false => Err(format!(
+                "the rights `#{text}` are not letters of `rwxd`, once each and in this order"
+            )),
         }
     }
 }
@@ -438,26 +474,38 @@ impl Scheme {
 
 fn guest_path(text: &str) -> Result<String, String> {
     let normal = text == "/"
-        || text.strip_prefix('/').is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")));
+        || text
+            .strip_prefix('/')
+            .is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")));
     match normal && !text.contains(['\0', '\\', '%']) && text.len() <= 256 {
         true => Ok(text.to_owned()),
-        false => Err("its path must be absolute, without `.`, `..`, `//`, `%`, `\\` or a `/` at the end".to_owned()),
+        false => {
+            Err("its path must be absolute, without `.`, `..`, `//`, `%`, `\\` or a `/` at the end"
+                .to_owned())
+        }
     }
 }
 
 fn net_out(target: &str, private: bool) -> Result<Capability, String> {
-    let (scheme, rest) = target.split_once("://").ok_or("a way out is `net.out:SCHEME://HOST[:PORT]`")?;
+    let (scheme, rest) =
+        target.split_once("://").ok_or("a way out is `net.out:SCHEME://HOST[:PORT]`")?;
     if matches!(scheme, "tcp" | "udp") {
-        return Err(format!("this version cannot grant `{scheme}` to a guest yet: use http or https"));
+        return Err(format!(
+            "this version cannot grant `{scheme}` to a guest yet: use http or https"
+        ));
     }
-    let scheme: Scheme = scheme.parse().map_err(|_| format!("the scheme `{scheme}` is none of http, https"))?;
+    let scheme: Scheme =
+        scheme.parse().map_err(|_| format!("the scheme `{scheme}` is none of http, https"))?;
     if rest.contains(['@', '/', '?', '%', '\\']) && !is_network(rest) {
         return Err("its host has no user, path, query or escapes".to_owned());
     }
     let (host, port) = match rest.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']').ok_or("its `[` has no `]`")?;
-            (address_or_network(host).ok_or("there is no IPv6 address between `[` and `]`")?, after.strip_prefix(':'))
+            (
+                address_or_network(host).ok_or("there is no IPv6 address between `[` and `]`")?,
+                after.strip_prefix(':'),
+            )
         }
         None => {
             let (host, port) = rest.split_once(':').map_or((rest, None), |(h, p)| (h, Some(p)));
@@ -478,7 +526,8 @@ fn address_or_network(text: &str) -> Option<Host> {
         Some((address, bits)) => {
             let address: IpAddr = address.parse().ok()?;
             let bits: u8 = bits.parse().ok()?;
-            (bits <= if address.is_ipv4() { 32 } else { 128 }).then_some(Host::Network(address, bits))
+            (bits <= if address.is_ipv4() { 32 } else { 128 })
+                .then_some(Host::Network(address, bits))
         }
     }
 }
@@ -487,7 +536,8 @@ fn parse_host(text: &str) -> Result<Host, String> {
     if let Some(host) = address_or_network(text) {
         return Ok(host);
     }
-    // `127.1`, `0x7f.1` and `2130706433` are addresses to some resolvers and names to others: to us they are neither.
+    // `127.1`, `0x7f.1` and `2130706433` are addresses to some resolvers and names to others: to us
+    // they are neither.
     let last = text.rsplit('.').next().unwrap_or_default();
     if last.starts_with("0x") || (!last.is_empty() && last.bytes().all(|b| b.is_ascii_digit())) {
         return Err(format!("`{text}` is neither a DNS name nor an address written in full"));
@@ -507,7 +557,9 @@ fn is_dns_name(text: &str) -> bool {
             (1..=63).contains(&label.len())
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
+                && label.bytes().all(|b| {
+                    b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_')
+                })
         })
 }
 
@@ -523,7 +575,11 @@ fn variable(text: &str) -> Result<String, String> {
         && text.len() <= 128
         && !text.starts_with(|c: char| c.is_ascii_digit())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if good { Ok(text.to_owned()) } else { Err(format!("`{text}` is not the name of an environment variable")) }
+    if good {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` is not the name of an environment variable"))
+    }
 }
 
 written_as_text!(
@@ -531,7 +587,11 @@ written_as_text!(
     "One thing that a guest may reach: KIND:TARGET[#RIGHTS][;KEY[=VALUE]]…",
     "net.out:https://api.example.com:443"
 );
-written_as_text!(Want, "A capability that an image asks for.", "fs:/data#rw;volume=orders;optional");
+written_as_text!(
+    Want,
+    "A capability that an image asks for.",
+    "fs:/data#rw;volume=orders;optional"
+);
 
 #[cfg(test)]
 mod tests {
@@ -543,7 +603,10 @@ mod tests {
             ("fs:/data#rw;volume=orders;max=1GiB", "fs:/data#rw;volume=orders;max=1GiB"),
             ("fs:/app", "fs:/app#r"),
             ("net.out:https://api.example.com", "net.out:https://api.example.com:443"),
-            ("net.out:http://*.example.com:8080;private", "net.out:http://*.example.com:8080;private"),
+            (
+                "net.out:http://*.example.com:8080;private",
+                "net.out:http://*.example.com:8080;private",
+            ),
             ("net.out:http://10.2.0.0/24:80;private", "net.out:http://10.2.0.0/24:80;private"),
             ("net.out:http://[::1]:80", "net.out:http://[::1]:80"),
             ("net.in:http/8080", "net.in:http/8080"),

@@ -35,7 +35,12 @@ impl FromStr for TaskDefinitionId {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let wrong = || ParseError(format!("`{}` is not FAMILY:REVISION, as in cats:1", crate::digest::shortened(text)));
+        let wrong = || {
+            ParseError(format!(
+                "`{}` is not FAMILY:REVISION, as in cats:1",
+                crate::digest::shortened(text)
+            ))
+        };
         let (family, revision) = text.split_once(':').ok_or_else(wrong)?;
         match revision.parse::<u32>() {
             Ok(number) if number > 0 && number.to_string() == revision => {
@@ -48,7 +53,8 @@ impl FromStr for TaskDefinitionId {
 
 written_as_text!(TaskDefinitionId, "One revision of a task definition: FAMILY:REVISION.", "cats:1");
 
-/// What a task is made of: containers that start together, under one role. As it is written in `task.toml`.
+/// What a task is made of: containers that start together, under one role. As it is written in
+/// `task.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskDefinition {
@@ -99,9 +105,10 @@ impl FromStr for LaunchType {
         match text {
             "node" => Ok(Self::Node),
             "pool" => Ok(Self::Pool),
-            _ => {
-                Err(ParseError(format!("`{}` is not a launch type: use node or pool", crate::digest::shortened(text))))
-            }
+            _ => Err(ParseError(format!(
+                "`{}` is not a launch type: use node or pool",
+                crate::digest::shortened(text)
+            ))),
         }
     }
 }
@@ -112,12 +119,14 @@ impl FromStr for LaunchType {
 pub struct ContainerDefinition {
     /// Unique within the definition.
     pub name: ContainerName,
-    /// The image as a person names it; without a registry it means the bundled one, and there the tenant's own name space.
+    /// The image as a person names it; without a registry it means the bundled one, and there the
+    /// tenant's own name space.
     pub image: String,
     /// What `image` meant when the revision was registered. Never given by a client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
-    /// What the image asks for, read from it when the revision was registered. Never given by a client.
+    /// What the image asks for, read from it when the revision was registered. Never given by a
+    /// client.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wants: Vec<Want>,
     /// Replaces the image's entrypoint.
@@ -132,7 +141,8 @@ pub struct ContainerDefinition {
     /// CPU to reserve, in thousandths of a processor.
     #[serde(default = "default_cpu_millis")]
     pub cpu_millis: u32,
-    /// Memory to reserve, in bytes; a task may use more while the node has it, up to the hard limit.
+    /// Memory to reserve, in bytes; a task may use more while the node has it, up to the hard
+    /// limit.
     #[serde(default = "default_memory_soft")]
     pub memory_soft_bytes: u64,
     /// Memory that is never exceeded, in bytes.
@@ -147,8 +157,9 @@ pub struct ContainerDefinition {
     /// When it ends, the task ends.
     #[serde(default = "yes")]
     pub essential: bool,
-    /// CPU time of one request, or of a whole command, in milliseconds. When left out: 10 seconds for a request on a node
-    /// of your own, and none for a command. The pool gives a request 50 milliseconds at most.
+    /// CPU time of one request, or of a whole command, in milliseconds. When left out: 10 seconds
+    /// for a request on a node of your own, and none for a command. The pool gives a request 50
+    /// milliseconds at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_time_max_ms: Option<u64>,
 }
@@ -226,7 +237,8 @@ impl TaskDefinition {
 
     /// Everything that container `index` is granted: the role, and its own ports, env and mounts.
     pub fn grants_of(&self, container: &ContainerDefinition) -> Vec<Capability> {
-        let ports = container.ports.iter().map(|port| Capability::NetIn { port: port.container_port });
+        let ports =
+            container.ports.iter().map(|port| Capability::NetIn { port: port.container_port });
         let env = container.env.keys().map(|name| Capability::Env(name.clone()));
         let mounts = container.mounts.iter().map(|mount| Capability::Fs {
             path: mount.path.clone(),
@@ -235,20 +247,24 @@ impl TaskDefinition {
                 false => crate::Rights::READ_WRITE_DELETE,
             },
             volume: Some(mount.volume.clone()),
-            max_bytes: self.volumes.iter().find(|claim| claim.name == mount.volume).and_then(|claim| claim.bytes_max),
+            max_bytes: self
+                .volumes
+                .iter()
+                .find(|claim| claim.name == mount.volume)
+                .and_then(|claim| claim.bytes_max),
         });
         self.role.allow.iter().cloned().chain(ports).chain(env).chain(mounts).collect()
     }
 
-    /// The secrets that some container of it really gets: its role grants them, and its image does not do without.
+    /// The secrets that some container of it really gets: its role grants them, and its image does
+    /// not do without.
     pub fn secrets(&self) -> BTreeSet<SecretName> {
         if !self.role.allow.iter().any(|line| matches!(line, Capability::Secret { .. })) {
             return BTreeSet::new();
         }
-        let got = self
-            .containers
-            .iter()
-            .filter_map(|container| Some(effective(&container.wants, &self.grants_of(container)).ok()?.capabilities));
+        let got = self.containers.iter().filter_map(|container| {
+            Some(effective(&container.wants, &self.grants_of(container)).ok()?.capabilities)
+        });
         let names = got.flatten().filter_map(|capability| match capability {
             Capability::Secret { name, .. } => name.parse().ok(),
             _ => None,
@@ -261,16 +277,21 @@ impl TaskDefinition {
     /// # Errors
     /// The first thing found.
     pub fn check(&self) -> Result<(), ParseError> {
-        let wrong = |why: String| Err(ParseError(format!("task definition `{}`: {why}", self.family)));
+        let wrong =
+            |why: String| Err(ParseError(format!("task definition `{}`: {why}", self.family)));
         if self.containers.is_empty() || self.containers.len() > Self::CONTAINERS_MAX {
             return wrong("it needs 1 to 10 `[[containers]]`".to_owned());
         }
         if self.launch_types.is_empty() {
             return wrong("`launch_types` is empty: name node, pool or both".to_owned());
         }
-        let secrets = self.role.allow.iter().filter(|line| matches!(line, Capability::Secret { .. })).count();
+        let secrets =
+            self.role.allow.iter().filter(|line| matches!(line, Capability::Secret { .. })).count();
         if secrets > SecretValue::COUNT_MAX {
-            return wrong(format!("its role grants {secrets} secrets, and {} are the most", SecretValue::COUNT_MAX));
+            return wrong(format!(
+                "its role grants {secrets} secrets, and {} are the most",
+                SecretValue::COUNT_MAX
+            ));
         }
         let mut host_ports = BTreeSet::new();
         for (index, container) in self.containers.iter().enumerate() {
@@ -279,16 +300,28 @@ impl TaskDefinition {
                 return wrong(format!("two containers are named `{name}`"));
             }
             if container.memory_soft_bytes > container.memory_hard_bytes {
-                return wrong(format!("container `{name}` reserves more memory than its hard limit"));
+                return wrong(format!(
+                    "container `{name}` reserves more memory than its hard limit"
+                ));
             }
             if container.memory_hard_bytes < 1 << 16 || container.memory_hard_bytes > 64 << 30 {
-                return wrong(format!("container `{name}` has a hard memory limit outside 64KiB to 64GiB"));
+                return wrong(format!(
+                    "container `{name}` has a hard memory limit outside 64KiB to 64GiB"
+                ));
             }
-            if container.cpu_time_max_ms.is_some_and(|millis| !(1..=CPU_TIME_MS_MAX).contains(&millis)) {
-                return wrong(format!("container `{name}` has a `cpu_time_max_ms` outside 1 to {CPU_TIME_MS_MAX}"));
+            if container
+                .cpu_time_max_ms
+                .is_some_and(|millis| !(1..=CPU_TIME_MS_MAX).contains(&millis))
+            {
+                return wrong(format!(
+                    "container `{name}` has a `cpu_time_max_ms` outside 1 to {CPU_TIME_MS_MAX}"
+                ));
             }
             if container.ports.len() > Self::PORTS_MAX {
-                return wrong(format!("container `{name}` has more than {} ports", Self::PORTS_MAX));
+                return wrong(format!(
+                    "container `{name}` has more than {} ports",
+                    Self::PORTS_MAX
+                ));
             }
             for port in &container.ports {
                 if port.container_port == 0 {
@@ -296,7 +329,9 @@ impl TaskDefinition {
                         "container `{name}` has `container_port` 0: name the port that it listens on"
                     ));
                 }
-                if let Some(host_port) = port.host_port.filter(|port| *port != 0 && !host_ports.insert(*port)) {
+                if let Some(host_port) =
+                    port.host_port.filter(|port| *port != 0 && !host_ports.insert(*port))
+                {
                     return wrong(format!(
                         "host port {host_port} is asked for twice: leave one of them out, or give 0"
                     ));
@@ -338,7 +373,8 @@ mod tests {
             (&["secret:a", "secret:b"], &["secret:b;optional", "env:X;optional"], &["b"]),
             (&["clock:fine"], &["secret:b;optional"], &[]),
         ] {
-            let names: Vec<String> = definition(allow, wants).secrets().iter().map(ToString::to_string).collect();
+            let names: Vec<String> =
+                definition(allow, wants).secrets().iter().map(ToString::to_string).collect();
             assert_eq!(names, want, "{allow:?} {wants:?}");
         }
     }
@@ -350,7 +386,9 @@ mod tests {
         assert!(definition(&lines[..16], &[]).check().is_ok());
         let error = definition(&lines, &[]).check().unwrap_err().to_string();
         assert!(error.contains("grants 17 secrets, and 16 are the most"), "{error}");
-        for (millis, good) in [(0, false), (1, true), (CPU_TIME_MS_MAX, true), (CPU_TIME_MS_MAX + 1, false)] {
+        for (millis, good) in
+            [(0, false), (1, true), (CPU_TIME_MS_MAX, true), (CPU_TIME_MS_MAX + 1, false)]
+        {
             let mut definition = definition(&[], &[]);
             definition.containers[0].cpu_time_max_ms = Some(millis);
             assert_eq!(definition.check().is_ok(), good, "{millis}");

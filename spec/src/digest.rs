@@ -4,8 +4,8 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::text::{ParseError, written_as_text};
 
-/// The name of some bytes, computed from them. Printed as the algorithm, `:`, and lowercase hex digits.
-/// Holding one proves that it parsed, not that any store has the bytes.
+/// The name of some bytes, computed from them. Printed as the algorithm, `:`, and lowercase hex
+/// digits. Holding one proves that it parsed, not that any store has the bytes.
 ///
 /// # Spec
 /// OCI image-spec 1.1, "Digests".
@@ -93,12 +93,12 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let wrong = |why: &str| ParseError(format!("`{}` is not a digest: {why}", shortened(text)));
         match text.split_once(':') {
-            Some(("sha256", hex)) => {
-                unhex(hex).map(Self::Sha256).ok_or_else(|| wrong("sha256 takes 64 lowercase hex digits"))
-            }
-            Some(("sha512", hex)) => {
-                unhex(hex).map(Self::Sha512).ok_or_else(|| wrong("sha512 takes 128 lowercase hex digits"))
-            }
+            Some(("sha256", hex)) => unhex(hex)
+                .map(Self::Sha256)
+                .ok_or_else(|| wrong("sha256 takes 64 lowercase hex digits")),
+            Some(("sha512", hex)) => unhex(hex)
+                .map(Self::Sha512)
+                .ok_or_else(|| wrong("sha512 takes 128 lowercase hex digits")),
             Some(_) => Err(wrong("the algorithm must be sha256 or sha512")),
             None => Err(wrong("it has no `:`")),
         }

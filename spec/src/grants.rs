@@ -21,8 +21,9 @@ pub struct Missing {
 
 /// The intersection of what an image wants and what its operator grants.
 ///
-/// An image without wants gets what is granted. One with wants gets, for each, the grant that covers it in the grant's
-/// own words (its volume, its ceiling), and grants that it never asked for are cut.
+/// An image without wants gets what is granted. One with wants gets, for each, the grant that
+/// covers it in the grant's own words (its volume, its ceiling), and grants that it never asked for
+/// are cut.
 ///
 /// # Errors
 /// [`Missing`] names the first want that is required and not granted.
@@ -43,25 +44,30 @@ pub fn effective(wants: &[Want], grants: &[Capability]) -> Result<Effective, Mis
             None => return Err(Missing { wanted: want.capability.clone() }),
         }
     }
-    result.cut =
-        grants.iter().filter(|grant| !wants.iter().any(|want| grant.covers(&want.capability))).cloned().collect();
+    result.cut = grants
+        .iter()
+        .filter(|grant| !wants.iter().any(|want| grant.covers(&want.capability)))
+        .cloned()
+        .collect();
     Ok(result)
 }
 
-/// The smaller of the two, where `grant` covers `want`: the want's reach, with the operator's volume and ceiling.
+/// The smaller of the two, where `grant` covers `want`: the want's reach, with the operator's
+/// volume and ceiling.
 fn narrow(grant: &Capability, want: &Capability) -> Capability {
     match (grant, want) {
-        (Capability::Fs { volume, max_bytes, .. }, Capability::Fs { path, rights, max_bytes: wanted_max, .. }) => {
-            Capability::Fs {
-                path: path.clone(),
-                rights: *rights,
-                volume: volume.clone(),
-                max_bytes: match (max_bytes, wanted_max) {
-                    (Some(a), Some(b)) => Some(*a.min(b)),
-                    (a, b) => a.or(*b),
-                },
-            }
-        }
+        (
+            Capability::Fs { volume, max_bytes, .. },
+            Capability::Fs { path, rights, max_bytes: wanted_max, .. },
+        ) => Capability::Fs {
+            path: path.clone(),
+            rights: *rights,
+            volume: volume.clone(),
+            max_bytes: match (max_bytes, wanted_max) {
+                (Some(a), Some(b)) => Some(*a.min(b)),
+                (a, b) => a.or(*b),
+            },
+        },
         _ => want.clone(),
     }
 }
@@ -82,10 +88,17 @@ mod tests {
             "env:LOG",
             "clock:coarse;optional",
         ]);
-        let grants =
-            lines::<Capability>(&["fs:/data#rwd;volume=orders;max=1MiB", "env:LOG", "env:SPARE", "clock:fine"]);
+        let grants = lines::<Capability>(&[
+            "fs:/data#rwd;volume=orders;max=1MiB",
+            "env:LOG",
+            "env:SPARE",
+            "clock:fine",
+        ]);
         let got = effective(&wants, &grants).unwrap();
-        assert_eq!(got.capabilities, lines(&["fs:/data#rw;volume=orders;max=1MiB", "env:LOG", "clock:coarse"]));
+        assert_eq!(
+            got.capabilities,
+            lines(&["fs:/data#rw;volume=orders;max=1MiB", "env:LOG", "clock:coarse"])
+        );
         assert_eq!(got.denied, lines(&["net.out:https://a.example.com:443"]));
         assert_eq!(got.cut, lines(&["env:SPARE"]));
         assert_eq!(effective(&[], &grants).unwrap().capabilities, grants);

@@ -1,8 +1,9 @@
 //! The words everyone shares: what is written in a file or crosses a wire, and two rooms name it.
 //!
-//! Enter at [`Digest`] and [`Reference`] for images, at [`Capability`] for what a guest may reach, at
-//! [`TaskDefinition`] for what should run, and at [`wire`] for what a node and the control plane say to each other.
-//! Absent on purpose: I/O, async, clocks, randomness. Everything here is a value.
+//! Enter at [`Digest`] and [`Reference`] for images, at [`Capability`] for what a guest may reach,
+//! at [`TaskDefinition`] for what should run, and at [`wire`] for what a node and the control plane
+//! say to each other. Absent on purpose: I/O, async, clocks, randomness. Everything here is a
+//! value.
 #![forbid(unsafe_code)]
 
 mod text; // how a type that is written as one string parses, prints and shows itself in the API document
@@ -31,18 +32,24 @@ pub mod wire; // what nodes, ingresses and the control plane say to each other
 pub use address::{Forbidden, forbidden};
 pub use capability::{Capability, ClockLevel, Host, RandomLevel, Rights, Scheme, Want};
 pub use definition::{
-    ContainerDefinition, LaunchType, Mount, PortMapping, Protocol, Role, TaskDefinition, TaskDefinitionId, VolumeClaim,
+    ContainerDefinition, LaunchType, Mount, PortMapping, Protocol, Role, TaskDefinition,
+    TaskDefinitionId, VolumeClaim,
 };
 pub use digest::{Algorithm, Digest, Hasher};
 pub use grants::{Effective, Missing, effective};
 pub use limits::Limits;
 pub use log::LogHead;
-pub use manifest::{Descriptor, ExecutionConfig, HealthCheck, ImageConfig, Index, Manifest, Platform, RootFs};
+pub use manifest::{
+    Descriptor, ExecutionConfig, HealthCheck, ImageConfig, Index, Manifest, Platform, RootFs,
+};
 pub use media::MediaType;
-pub use name::{ClusterName, ContainerName, Family, NodeId, OPERATOR, ServiceName, TaskId, Tenant, VolumeName};
+pub use name::{
+    ClusterName, ContainerName, Family, NodeId, OPERATOR, ServiceName, TaskId, Tenant, VolumeName,
+};
 pub use object::{
-    Cluster, ContainerPhase, ContainerStatus, Node, NodeCondition, NodeSpec, NodeStatus, PublishedPort, Resources,
-    Service, ServiceSpec, ServiceStatus, Task, TaskPhase, TaskSpec, TaskStatus,
+    Cluster, ContainerPhase, ContainerStatus, Node, NodeCondition, NodeSpec, NodeStatus,
+    PublishedPort, Resources, Service, ServiceSpec, ServiceStatus, Task, TaskPhase, TaskSpec,
+    TaskStatus,
 };
 pub use reference::Reference;
 pub use secret::{SecretName, SecretValue};

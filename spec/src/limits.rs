@@ -2,13 +2,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What one container of a task may use at most. Every field is a ceiling that something real enforces.
+/// What one container of a task may use at most. Every field is a ceiling that something real
+/// enforces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Linear memories and tables of all live instances of the container together, in bytes.
     pub memory_bytes_max: u64,
-    /// CPU time of one request, or of a whole command; `None` for commands and jobs that may take as long as they like.
+    /// CPU time of one request, or of a whole command; `None` for commands and jobs that may take
+    /// as long as they like.
     pub cpu_time_max: Option<Duration>,
     /// Wall time of one request, or of a whole command.
     pub wall_time_max: Option<Duration>,
@@ -25,7 +27,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// For one HTTP request: 50 ms of CPU and 128 MiB, as the shared pools of others give (Fastly, Cloudflare).
+    /// For one HTTP request: 50 ms of CPU and 128 MiB, as the shared pools of others give (Fastly,
+    /// Cloudflare).
     pub fn for_requests() -> Self {
         Self {
             memory_bytes_max: 128 << 20,

@@ -57,7 +57,8 @@ pub struct Platform {
 /// One image: its config and its layers, lowest first.
 ///
 /// # Spec
-/// OCI image-spec 1.1, "Image Manifest"; Docker schema 2 has the same fields. `config` is optional on its main branch.
+/// OCI image-spec 1.1, "Image Manifest"; Docker schema 2 has the same fields. `config` is optional
+/// on its main branch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {

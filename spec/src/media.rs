@@ -36,7 +36,8 @@ impl MediaType {
     /// CNCF Wasm artifact, the one layer: raw Wasm.
     pub const WASM: &str = "application/wasm";
     /// runwasi, a component as a layer.
-    pub const RUNWASI_COMPONENT: &str = "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm";
+    pub const RUNWASI_COMPONENT: &str =
+        "application/vnd.bytecodealliance.wasm.component.layer.v0+wasm";
     /// Legacy `wasm-to-oci`, and Spin: Wasm as a layer.
     pub const WASM_CONTENT: &str = "application/vnd.wasm.content.layer.v1+wasm";
     /// Solo.io and old wasmCloud: Wasm as a layer.
@@ -63,7 +64,10 @@ impl MediaType {
 
     /// Whether it announces a layer that is raw Wasm.
     pub fn is_wasm_layer(&self) -> bool {
-        matches!(self.as_str(), Self::WASM | Self::RUNWASI_COMPONENT | Self::WASM_CONTENT | Self::SOLO_CONTENT)
+        matches!(
+            self.as_str(),
+            Self::WASM | Self::RUNWASI_COMPONENT | Self::WASM_CONTENT | Self::SOLO_CONTENT
+        )
     }
 }
 
@@ -84,7 +88,8 @@ impl FromStr for MediaType {
 
     /// RFC 6838 `type/subtype`, at most 255 visible ASCII characters.
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let good = text.len() <= 255 && text.split_once('/').is_some_and(|(a, b)| is_token(a) && is_token(b));
+        let good = text.len() <= 255
+            && text.split_once('/').is_some_and(|(a, b)| is_token(a) && is_token(b));
         if good {
             Ok(Self(text.to_owned()))
         } else {
@@ -97,4 +102,8 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
 }
 
-written_as_text!(MediaType, "A media type (RFC 6838).", "application/vnd.oci.image.manifest.v1+json");
+written_as_text!(
+    MediaType,
+    "A media type (RFC 6838).",
+    "application/vnd.oci.image.manifest.v1+json"
+);

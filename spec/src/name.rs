@@ -1,5 +1,6 @@
-//! Names of things that we keep. Each is a type, so that swapping two arguments does not compile; each can stand in a
-//! host name and in a path (RFC 1123 label: `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`).
+//! Names of things that we keep. Each is a type, so that swapping two arguments does not compile;
+//! each can stand in a host name and in a path (RFC 1123 label:
+//! `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`).
 
 use std::{fmt, str::FromStr};
 
@@ -8,7 +9,8 @@ use crate::{
     text::{ParseError, written_as_text},
 };
 
-/// Whose the volumes of `margay run` and `margay invoke` are. No tenant can be called that, so none gets at them.
+/// Whose the volumes of `margay run` and `margay invoke` are. No tenant can be called that, so none
+/// gets at them.
 pub const OPERATOR: &str = "local";
 
 macro_rules! names {
@@ -39,7 +41,8 @@ macro_rules! names {
 }
 
 names! {
-    /// Whose it is. Every stored key starts with it; it comes from a credential and never from a body.
+    /// Whose it is. Every stored key starts with it; it comes from a credential and never from a
+    /// body.
     Tenant = "tenant", "acme";
     /// A group of nodes and the services on them.
     ClusterName = "cluster", "allthecats";
@@ -59,7 +62,9 @@ names! {
 
 fn label(text: &str, noun: &str) -> Result<String, ParseError> {
     if noun == "tenant" && text == OPERATOR {
-        return Err(ParseError(format!("`{OPERATOR}` cannot name a tenant: it is the operator's own")));
+        return Err(ParseError(format!(
+            "`{OPERATOR}` cannot name a tenant: it is the operator's own"
+        )));
     }
     let good = (1..=63).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')

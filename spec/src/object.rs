@@ -1,4 +1,5 @@
-//! What the control plane keeps: objects with a spec (what somebody asked for) and a status (what was seen).
+//! What the control plane keeps: objects with a spec (what somebody asked for) and a status (what
+//! was seen).
 
 use std::collections::BTreeMap;
 

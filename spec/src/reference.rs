@@ -7,7 +7,8 @@ use crate::{
 
 /// The name that a person gives an image: `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`.
 ///
-/// Without a registry it means the local images, never a public hub. Without a tag and a digest it means `latest`.
+/// Without a registry it means the local images, never a public hub. Without a tag and a digest it
+/// means `latest`.
 ///
 /// # Spec
 /// OCI distribution-spec 1.1, "Pulling manifests", for the grammar of repository and tag.
@@ -112,7 +113,8 @@ fn is_registry(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((v6, rest)) => {
             let port = rest.strip_prefix(':');
-            return v6.parse::<std::net::Ipv6Addr>().is_ok() && (rest.is_empty() || port.is_some_and(is_port));
+            return v6.parse::<std::net::Ipv6Addr>().is_ok()
+                && (rest.is_empty() || port.is_some_and(is_port));
         }
         None => match text.split_once(':') {
             Some((host, port)) => (host, Some(port)),
@@ -181,13 +183,24 @@ impl FromStr for Reference {
             );
         }
         if tag.is_some_and(|tag| !Self::is_tag(tag)) {
-            return wrong("has a tag with other characters than letters, digits, `_`, `.` and `-`, or more than 128");
+            return wrong(
+                "has a tag with other characters than letters, digits, `_`, `.` and `-`, or more than 128",
+            );
         }
-        Ok(Self { registry, repository: repository.to_owned(), tag: tag.map(str::to_owned), digest })
+        Ok(Self {
+            registry,
+            repository: repository.to_owned(),
+            tag: tag.map(str::to_owned),
+            digest,
+        })
     }
 }
 
-written_as_text!(Reference, "The name of an image: [REGISTRY/]REPOSITORY[:TAG][@DIGEST].", "localhost:5000/me/cats:v1");
+written_as_text!(
+    Reference,
+    "The name of an image: [REGISTRY/]REPOSITORY[:TAG][@DIGEST].",
+    "localhost:5000/me/cats:v1"
+);
 
 #[cfg(test)]
 mod tests {
@@ -209,7 +222,10 @@ mod tests {
             ("a__b/c-d--e.f:X_1.2-3", "a__b/c-d--e.f:X_1.2-3".to_owned()),
             ("box.local/hello:", "`box.local/hello:` has an empty tag".to_owned()),
             ("", "`` has no repository name".to_owned()),
-            ("Cats", "`Cats` has upper-case letters in its repository name: use lower case".to_owned()),
+            (
+                "Cats",
+                "`Cats` has upper-case letters in its repository name: use lower case".to_owned(),
+            ),
         ] {
             let got = text.parse::<Reference>().map_or_else(|e| e.to_string(), |r| r.to_string());
             assert_eq!(got, want, "parsing {text}");

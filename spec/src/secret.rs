@@ -29,7 +29,9 @@ impl FromStr for SecretName {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let good = (1..=63).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'))
+            && text.bytes().all(|b| {
+                b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.')
+            })
             && text.starts_with(|c: char| c.is_ascii_alphanumeric());
         match good {
             true => Ok(Self(text.to_owned())),
@@ -48,18 +50,21 @@ written_as_text!(
     "db-password"
 );
 
-/// Bytes that nobody but a guest with the grant should see. Prints as its length; crosses a wire as base64.
+/// Bytes that nobody but a guest with the grant should see. Prints as its length; crosses a wire as
+/// base64.
 ///
-/// It goes into JSON because whoever serializes it means to hand it over: it is a field of no record that is kept, shown
-/// or logged.
+/// It goes into JSON because whoever serializes it means to hand it over: it is a field of no
+/// record that is kept, shown or logged.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretValue(Vec<u8>);
 
 impl SecretValue {
-    /// Fits a certificate chain with its key many times over. Values lie in the memory of every worker that has them.
+    /// Fits a certificate chain with its key many times over. Values lie in the memory of every
+    /// worker that has them.
     pub const BYTES_MAX: usize = 64 << 10;
 
-    /// Of one container: more is a volume. Together with the size it bounds what a node fetches at one time.
+    /// Of one container: more is a volume. Together with the size it bounds what a node fetches at
+    /// one time.
     pub const COUNT_MAX: usize = 16;
 
     /// These bytes as a secret.
@@ -96,7 +101,9 @@ impl<'de> serde::Deserialize<'de> for SecretValue {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
         // What the decoder would say quotes a byte of it.
-        let bytes = STANDARD.decode(text.as_bytes()).map_err(|_| serde::de::Error::custom("a secret is base64"))?;
+        let bytes = STANDARD
+            .decode(text.as_bytes())
+            .map_err(|_| serde::de::Error::custom("a secret is base64"))?;
         Self::new(bytes).map_err(serde::de::Error::custom)
     }
 }
@@ -122,7 +129,9 @@ mod tests {
         for text in ["a", "db-password", "tls.key", "0_a", "a..b"] {
             assert_eq!(text.parse::<SecretName>().unwrap().as_str(), text);
         }
-        for text in ["", ".", "..", ".a", "-a", "_a", "a/b", "../a", "A", "é", "a b", &"a".repeat(64)] {
+        for text in
+            ["", ".", "..", ".a", "-a", "_a", "a/b", "../a", "A", "é", "a b", &"a".repeat(64)]
+        {
             let error = text.parse::<SecretName>().expect_err(text).to_string();
             assert!(error.contains("cannot name a secret"), "{error}");
         }
@@ -136,7 +145,9 @@ mod tests {
         assert_eq!(serde_json::from_str::<SecretValue>(&json).unwrap(), value);
         assert_eq!(format!("{value:?}"), "SecretValue(9 bytes)");
         assert!(SecretValue::new(vec![0; SecretValue::BYTES_MAX]).is_ok());
-        for (bytes, want) in [(0, "at least one byte"), (SecretValue::BYTES_MAX + 1, "at most 65536 bytes")] {
+        for (bytes, want) in
+            [(0, "at least one byte"), (SecretValue::BYTES_MAX + 1, "at most 65536 bytes")]
+        {
             let error = SecretValue::new(vec![b'x'; bytes]).unwrap_err().to_string();
             assert!(error.contains(want), "{error}");
         }

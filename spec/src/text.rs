@@ -1,11 +1,14 @@
-//! Types that are one string on paper: they parse once at the border and print back to the same letters.
+//! Types that are one string on paper: they parse once at the border and print back to the same
+//! letters.
 
-/// Why some text is not what it was taken for. Names the text in backticks and says what would be accepted.
+/// Why some text is not what it was taken for. Names the text in backticks and says what would be
+/// accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ParseError(pub(crate) String);
 
-/// Gives a `FromStr + Display` type its serde form and its place in the API document: a plain string.
+/// Gives a `FromStr + Display` type its serde form and its place in the API document: a plain
+/// string.
 macro_rules! written_as_text {
     ($type:ty, $description:expr, $example:literal) => {
         impl serde::Serialize for $type {
@@ -15,7 +18,8 @@ macro_rules! written_as_text {
         }
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
+                let text =
+                    <std::borrow::Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
                 text.parse().map_err(serde::de::Error::custom)
             }
         }

@@ -35,7 +35,12 @@ impl fmt::Display for Timestamp {
         let (days, in_day) = (self.0 / 86_400_000, self.0 % 86_400_000);
         let (year, month, day) = civil(days);
         let (hour, minute) = (in_day / 3_600_000, in_day / 60_000 % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}.{:03}Z", in_day / 1000 % 60, in_day % 1000)
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{:02}.{:03}Z",
+            in_day / 1000 % 60,
+            in_day % 1000
+        )
     }
 }
 
@@ -44,19 +49,26 @@ impl FromStr for Timestamp {
 
     /// Accepts exactly what it prints.
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let wrong =
-            || ParseError(format!("`{}` is not a time like 2026-11-23T16:40:00.000Z", crate::digest::shortened(text)));
-        let number =
-            |range: std::ops::Range<usize>| text.get(range).and_then(|t| t.parse::<u64>().ok()).ok_or_else(wrong);
+        let wrong = || {
+            ParseError(format!(
+                "`{}` is not a time like 2026-11-23T16:40:00.000Z",
+                crate::digest::shortened(text)
+            ))
+        };
+        let number = |range: std::ops::Range<usize>| {
+            text.get(range).and_then(|t| t.parse::<u64>().ok()).ok_or_else(wrong)
+        };
         let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
         let days = days_before(year, month, day).ok_or_else(wrong)?;
-        let in_day = ((number(11..13)? * 60 + number(14..16)?) * 60 + number(17..19)?) * 1000 + number(20..23)?;
+        let in_day = ((number(11..13)? * 60 + number(14..16)?) * 60 + number(17..19)?) * 1000
+            + number(20..23)?;
         let time = Self(days * 86_400_000 + in_day);
         if time.to_string() == text { Ok(time) } else { Err(wrong()) }
     }
 }
 
-/// Year, month and day of the day that is `days` after 1970-01-01. (Hinnant, "chrono-compatible low-level date algorithms".)
+/// Year, month and day of the day that is `days` after 1970-01-01. (Hinnant, "chrono-compatible
+/// low-level date algorithms".)
 fn civil(days: u64) -> (u64, u64, u64) {
     let z = days + 719_468;
     let (era, of_era) = (z / 146_097, z % 146_097);
@@ -64,7 +76,11 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let day_of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
     let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day_of_year - (153 * shifted + 2) / 5 + 1)
+    (
+        year_of_era + era * 400 + u64::from(month <= 2),
+        month,
+        day_of_year - (153 * shifted + 2) / 5 + 1,
+    )
 }
 
 /// The inverse of [`civil`].
@@ -73,18 +89,24 @@ fn days_before(year: u64, month: u64, day: u64) -> Option<u64> {
     let (era, year_of_era) = (year / 400, year % 400);
     let shifted = if month > 2 { month.checked_sub(3)? } else { month + 9 };
     let day_of_year = (153 * shifted + 2) / 5 + day.checked_sub(1)?;
-    (era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year).checked_sub(719_468)
+    (era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year)
+        .checked_sub(719_468)
 }
 
 written_as_text!(Timestamp, "A point in time, UTC (RFC 3339).", "2026-11-23T16:40:00.000Z");
 
-/// A size as people write it: `512`, `64k`, `128m`, `1g` as Docker does, and `64KiB`, `128MiB`, `1GiB`.
+/// A size as people write it: `512`, `64k`, `128m`, `1g` as Docker does, and `64KiB`, `128MiB`,
+/// `1GiB`.
 ///
 /// # Errors
 /// Names the text when it is no size, or does not fit 64 bits.
 pub fn parse_bytes(text: &str) -> Result<u64, ParseError> {
-    let wrong =
-        || ParseError(format!("`{}` is not a size like 512, 64k, 128m, 1g or 1GiB", crate::digest::shortened(text)));
+    let wrong = || {
+        ParseError(format!(
+            "`{}` is not a size like 512, 64k, 128m, 1g or 1GiB",
+            crate::digest::shortened(text)
+        ))
+    };
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
@@ -100,7 +122,9 @@ pub fn parse_bytes(text: &str) -> Result<u64, ParseError> {
 
 /// The shortest exact form that [`parse_bytes`] reads back.
 pub fn print_bytes(bytes: u64) -> String {
-    for (factor, unit) in [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+    for (factor, unit) in
+        [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
+    {
         if bytes >= factor && bytes.is_multiple_of(factor) {
             return format!("{}{unit}", bytes / factor);
         }
@@ -113,8 +137,12 @@ pub fn print_bytes(bytes: u64) -> String {
 /// # Errors
 /// Names the text when it is no duration.
 pub fn parse_duration(text: &str) -> Result<Duration, ParseError> {
-    let wrong =
-        || ParseError(format!("`{}` is not a duration like 300ms, 10s, 1m30s or 2h", crate::digest::shortened(text)));
+    let wrong = || {
+        ParseError(format!(
+            "`{}` is not a duration like 300ms, 10s, 1m30s or 2h",
+            crate::digest::shortened(text)
+        ))
+    };
     let (mut rest, mut total) = (text, Duration::ZERO);
     if rest.is_empty() {
         return Err(wrong());
@@ -165,9 +193,14 @@ mod tests {
 
     #[test]
     fn sizes_and_durations_are_read_as_docker_reads_them() {
-        for (text, want) in
-            [("512", 512), ("64k", 65_536), ("128m", 128 << 20), ("1g", 1 << 30), ("1GiB", 1 << 30), ("0", 0)]
-        {
+        for (text, want) in [
+            ("512", 512),
+            ("64k", 65_536),
+            ("128m", 128 << 20),
+            ("1g", 1 << 30),
+            ("1GiB", 1 << 30),
+            ("0", 0),
+        ] {
             assert_eq!(parse_bytes(text).unwrap(), want, "{text}");
         }
         for text in ["", "m", "-1", "1.5g", "1x", "99999999999t"] {

@@ -1,6 +1,8 @@
-//! What nodes, ingresses and the control plane say to each other: JSON over mTLS, each message with a version.
+//! What nodes, ingresses and the control plane say to each other: JSON over mTLS, each message with
+//! a version.
 //!
-//! A node long-polls its whole desired set, acts on it level by level, and posts what it sees. It never gets a command.
+//! A node long-polls its whole desired set, acts on it level by level, and posts what it sees. It
+//! never gets a command.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -25,12 +27,15 @@ pub const VERSION: u32 = 1;
 pub fn check_version(what: &str, found: u32) -> Result<(), ParseError> {
     match found {
         1..=VERSION => Ok(()),
-        _ => Err(ParseError(format!("{what} has version {found}, and this margay knows {VERSION}: update margay"))),
+        _ => Err(ParseError(format!(
+            "{what} has version {found}, and this margay knows {VERSION}: update margay"
+        ))),
     }
 }
 
-/// `margay node join` takes one of these: where the control plane is, how to know it, and a secret that works once.
-/// Written as `margay1.` and the JSON in hex digits, so that it survives every shell and chat.
+/// `margay node join` takes one of these: where the control plane is, how to know it, and a secret
+/// that works once. Written as `margay1.` and the JSON in hex digits, so that it survives every
+/// shell and chat.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JoinToken {
@@ -59,14 +64,18 @@ impl FromStr for JoinToken {
 
     /// The error never repeats the token: it is a secret.
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let wrong = || ParseError("this is not a join token of `margay1.` and hex digits".to_owned());
+        let wrong =
+            || ParseError("this is not a join token of `margay1.` and hex digits".to_owned());
         let digits = text.trim().strip_prefix(TOKEN_PREFIX).ok_or_else(wrong)?.as_bytes();
         if !digits.len().is_multiple_of(2) || digits.len() > TOKEN_CHARS_MAX {
             return Err(wrong());
         }
-        let nibble = |digit: u8| (digit as char).to_digit(16).and_then(|value| u8::try_from(value).ok());
-        let json: Option<Vec<u8>> =
-            digits.chunks_exact(2).map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?)).collect();
+        let nibble =
+            |digit: u8| (digit as char).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        let json: Option<Vec<u8>> = digits
+            .chunks_exact(2)
+            .map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?))
+            .collect();
         serde_json::from_slice(&json.ok_or_else(wrong)?).map_err(|_| wrong())
     }
 }
@@ -119,11 +128,13 @@ pub struct RenewRequest {
 pub struct UsageTaken {
     /// [`VERSION`].
     pub version: u32,
-    /// The ledger has every record of this `(node, boot)` up to this sequence number; go on after it.
+    /// The ledger has every record of this `(node, boot)` up to this sequence number; go on after
+    /// it.
     pub seq: u64,
 }
 
-/// Everything that should run on a node, as of a revision. Whatever is not in it should not run there.
+/// Everything that should run on a node, as of a revision. Whatever is not in it should not run
+/// there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DesiredSet {
@@ -164,8 +175,8 @@ pub struct DesiredTask {
     pub pull_token: Option<String>,
 }
 
-/// The values of the secrets that one task may have. A node asks for them when it starts the task, so they are in no
-/// desired set and on no disk of its.
+/// The values of the secrets that one task may have. A node asks for them when it starts the task,
+/// so they are in no desired set and on no disk of its.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskSecrets {
@@ -250,13 +261,23 @@ mod tests {
 
     #[test]
     fn a_join_token_prints_what_it_parses_and_never_repeats_a_secret() {
-        let token =
-            JoinToken { address: "127.0.0.1:7".into(), ca_fingerprint: "ab".repeat(32), secret: "s3cret".into() };
+        let token = JoinToken {
+            address: "127.0.0.1:7".into(),
+            ca_fingerprint: "ab".repeat(32),
+            secret: "s3cret".into(),
+        };
         let text = token.to_string();
         assert!(text.starts_with("margay1.7b22"), "{text}");
         assert!(format!(" {text}\n").parse::<JoinToken>().unwrap() == token);
-        for text in ["", "margay1.", "margay1.7", "margay1.zz", "margay2.7b7d", "margay1.7b7d", &text[..text.len() - 2]]
-        {
+        for text in [
+            "",
+            "margay1.",
+            "margay1.7",
+            "margay1.zz",
+            "margay2.7b7d",
+            "margay1.7b7d",
+            &text[..text.len() - 2],
+        ] {
             let Err(error) = text.parse::<JoinToken>() else { panic!("{text}") };
             assert_eq!(error.to_string(), "this is not a join token of `margay1.` and hex digits");
         }

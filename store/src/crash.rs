@@ -11,7 +11,8 @@ use futures_util::future::join_all;
 
 use crate::*;
 
-/// Where the child of the kill test finds its file; without it that test is nobody's child and does nothing.
+/// Where the child of the kill test finds its file; without it that test is nobody's child and does
+/// nothing.
 const CHILD: &str = "MARGAY_STORE_TEST_CHILD";
 
 fn open(path: &Path) -> SqliteStore {
@@ -19,7 +20,9 @@ fn open(path: &Path) -> SqliteStore {
     let deadline = std::time::Instant::now() + Duration::from_secs(5);
     loop {
         match SqliteStore::open(path) {
-            Err(Error::InUse { .. }) if std::time::Instant::now() < deadline => std::thread::yield_now(),
+            Err(Error::InUse { .. }) if std::time::Instant::now() < deadline => {
+                std::thread::yield_now()
+            }
             result => return result.unwrap(),
         }
     }
@@ -32,14 +35,21 @@ async fn everything_is_there_after_reopening() {
     let store = open(&path);
     store.txn(Txn::new().put("/a", *b"1").put("/b", *b"2")).await.unwrap();
     store.txn(Txn::new().put("/a", *b"3").delete("/b")).await.unwrap();
-    let (before, status) = (store.range(Query::prefix("")).await.unwrap(), store.status().await.unwrap());
+    let (before, status) =
+        (store.range(Query::prefix("")).await.unwrap(), store.status().await.unwrap());
     drop(store);
     let store = open(&path);
     assert_eq!(store.range(Query::prefix("")).await.unwrap(), before);
     let again = store.status().await.unwrap();
     assert_eq!((again.rev, again.cluster_id), (status.rev, status.cluster_id));
-    assert_eq!(again.compact_rev, 3, "events do not survive, so nobody may resume before the present");
-    assert!(matches!(store.watch(Range::Prefix("/".into()), 2).await, Err(Error::Compacted { .. })));
+    assert_eq!(
+        again.compact_rev, 3,
+        "events do not survive, so nobody may resume before the present"
+    );
+    assert!(matches!(
+        store.watch(Range::Prefix("/".into()), 2).await,
+        Err(Error::Compacted { .. })
+    ));
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
 }
 
@@ -57,10 +67,14 @@ fn a_file_of_a_newer_margay_and_one_that_is_no_store_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");
     drop(open(&path));
-    rusqlite::Connection::open(&path).unwrap().execute("UPDATE meta SET value = 9 WHERE name = 'format'", []).unwrap();
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .execute("UPDATE meta SET value = 9 WHERE name = 'format'", [])
+        .unwrap();
     let error = SqliteStore::open(&path).unwrap_err().to_string();
     assert!(error.ends_with("has format 9, and this margay knows 1"), "{error}");
-    std::fs::write(&path, "not a database, and longer than its header would be: ".repeat(40)).unwrap();
+    std::fs::write(&path, "not a database, and longer than its header would be: ".repeat(40))
+        .unwrap();
     assert!(matches!(SqliteStore::open(&path), Err(Error::Open { .. })));
 }
 
@@ -96,7 +110,11 @@ async fn child_that_writes_until_it_is_killed() {
         async move {
             for i in 0u64.. {
                 store
-                    .txn(Txn::new().put(format!("/{writer}/{i}"), *b"x").put(format!("/{writer}"), *b"y"))
+                    .txn(
+                        Txn::new()
+                            .put(format!("/{writer}/{i}"), *b"x")
+                            .put(format!("/{writer}"), *b"y"),
+                    )
                     .await
                     .unwrap();
                 eprintln!("acknowledged /{writer}/{i}");
@@ -132,10 +150,18 @@ async fn kill_9_loses_nothing_that_was_acknowledged() {
         assert!(keys.len() >= acknowledged_before_the_kill, "{keys:?}");
         let store = open(&path);
         for key in keys {
-            assert_eq!(store.range(Query::key(key.clone())).await.unwrap().kvs.len(), 1, "{key} was acknowledged");
+            assert_eq!(
+                store.range(Query::key(key.clone())).await.unwrap().kvs.len(),
+                1,
+                "{key} was acknowledged"
+            );
         }
         let rev = store.status().await.unwrap().rev;
         let all = store.range(Query::prefix("/")).await.unwrap();
-        assert_eq!(all.kvs.iter().map(|kv| kv.mod_rev).max(), Some(rev), "the counter fits the keys");
+        assert_eq!(
+            all.kvs.iter().map(|kv| kv.mod_rev).max(),
+            Some(rev),
+            "the counter fits the keys"
+        );
     }
 }

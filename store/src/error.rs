@@ -34,7 +34,9 @@ pub enum Error {
         key: String,
     },
     /// R8.
-    #[error("a request to the store is too large: {what} is at most {max}, and this one is {found}")]
+    #[error(
+        "a request to the store is too large: {what} is at most {max}, and this one is {found}"
+    )]
     TooLarge {
         /// What has a limit.
         what: &'static str,
@@ -116,11 +118,17 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Newer { .. } | Self::NewerFile { .. } => Some("update margay".to_owned()),
-            Self::InUse { .. } => Some("stop the other process, or use another MARGAY_HOME".to_owned()),
+            Self::InUse { .. } => {
+                Some("stop the other process, or use another MARGAY_HOME".to_owned())
+            }
             Self::Unavailable { .. } => Some("see whether the disk is full".to_owned()),
-            Self::Broken => Some("see the log for the failure, then restart this process".to_owned()),
+            Self::Broken => {
+                Some("see the log for the failure, then restart this process".to_owned())
+            }
             Self::Unknown => Some("read again before trying again".to_owned()),
-            Self::TooLarge { .. } => Some("split the request, or keep the value elsewhere".to_owned()),
+            Self::TooLarge { .. } => {
+                Some("split the request, or keep the value elsewhere".to_owned())
+            }
             Self::EmptyKey
             | Self::DuplicateKey { .. }
             | Self::ReadOfWritten { .. }

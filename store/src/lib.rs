@@ -1,8 +1,10 @@
-//! One small state abstraction for whoever must not forget: a revisioned key-value with transactions and watches.
+//! One small state abstraction for whoever must not forget: a revisioned key-value with
+//! transactions and watches.
 //!
-//! Enter at [`Store`], which states the promises; [`SqliteStore`] keeps them in one file and [`MemoryStore`] in none.
-//! Both run the same state machine and the same conformance suite. Absent on purpose: leases (until then the epoch of a
-//! leader is a key incremented at each start), reads at past revisions, and values larger than 256 KiB (blobs are files).
+//! Enter at [`Store`], which states the promises; [`SqliteStore`] keeps them in one file and
+//! [`MemoryStore`] in none. Both run the same state machine and the same conformance suite. Absent
+//! on purpose: leases (until then the epoch of a leader is a key incremented at each start), reads
+//! at past revisions, and values larger than 256 KiB (blobs are files).
 #![forbid(unsafe_code)]
 
 mod promise; // what any engine must promise

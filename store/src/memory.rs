@@ -1,8 +1,12 @@
 use futures_util::future::{BoxFuture, FutureExt, ready};
 
-use crate::{Committed, Error, Query, Range, Ranged, Rev, Status, Store, Txn, Watch, shared::Shared, state::State};
+use crate::{
+    Committed, Error, Query, Range, Ranged, Rev, Status, Store, Txn, Watch, shared::Shared,
+    state::State,
+};
 
-/// The rules without a file: for tests of whoever uses a store, and as the model that the others are held against.
+/// The rules without a file: for tests of whoever uses a store, and as the model that the others
+/// are held against.
 #[derive(Debug)]
 pub struct MemoryStore(Shared);
 
@@ -20,7 +24,11 @@ impl MemoryStore {
             let rev = inner.state.rev + 1;
             inner.publish(rev, effect.changes);
         }
-        Ok(Committed { rev: inner.state.rev, succeeded: effect.succeeded, outcomes: effect.outcomes })
+        Ok(Committed {
+            rev: inner.state.rev,
+            succeeded: effect.succeeded,
+            outcomes: effect.outcomes,
+        })
     }
 }
 

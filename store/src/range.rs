@@ -24,7 +24,9 @@ impl Range {
         match self {
             Self::Key(this) => key == this,
             Self::Prefix(prefix) => key.starts_with(prefix.as_str()),
-            Self::PrefixAfter { prefix, after } => key.starts_with(prefix.as_str()) && key > after.as_str(),
+            Self::PrefixAfter { prefix, after } => {
+                key.starts_with(prefix.as_str()) && key > after.as_str()
+            }
         }
     }
 
@@ -35,7 +37,8 @@ impl Range {
         }
     }
 
-    /// Where in the order of keys the search starts; it ends with the first key that is not [`contained`](Self::contains).
+    /// Where in the order of keys the search starts; it ends with the first key that is not
+    /// [`contained`](Self::contains).
     pub(crate) fn start(&self) -> Bound<&str> {
         match self {
             Self::Key(key) => Bound::Included(key),

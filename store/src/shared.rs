@@ -76,7 +76,10 @@ impl Shared {
         let mut inner = self.write();
         inner.check_rev(after, inner.compact_rev)?;
         let Inner { state, past, watchers, .. } = &mut *inner;
-        let missed = past.iter().filter(|past| past.rev > after).map(|past| (past.rev, past.changes.as_slice()));
+        let missed = past
+            .iter()
+            .filter(|past| past.rev > after)
+            .map(|past| (past.rev, past.changes.as_slice()));
         Ok(watchers.add(range, after, state.rev, missed))
     }
 
@@ -101,8 +104,8 @@ impl Shared {
 }
 
 impl Inner {
-    /// Makes changes that are durable the present, and tells who follows. Live watches have their own buffers, so
-    /// forgetting the past harms none of them (R22).
+    /// Makes changes that are durable the present, and tells who follows. Live watches have their
+    /// own buffers, so forgetting the past harms none of them (R22).
     pub fn publish(&mut self, rev: Rev, changes: Vec<Change>) {
         self.state.apply(rev, &changes);
         self.watchers.publish(rev, &changes);

@@ -20,7 +20,8 @@ use crate::{
 
 /// The format of the file. A newer one is refused by name.
 const FORMAT: i64 = 1;
-/// Transactions that wait for the writer; at 300 commits of 128 a second this is a wait of a few milliseconds.
+/// Transactions that wait for the writer; at 300 commits of 128 a second this is a wait of a few
+/// milliseconds.
 const WAITING_MAX: usize = 1024;
 /// Operations of one group commit: beyond this a commit gets longer as fast as it gets larger.
 const GROUP_OPS_MAX: usize = 128;
@@ -29,8 +30,9 @@ const GROUP_TIME_MAX: Duration = Duration::from_millis(2);
 
 /// The rules in one SQLite file that one process has open.
 ///
-/// One thread writes: what comes while it waits for the disk is committed together. Reads never touch the file. A
-/// transaction is answered after `COMMIT` in WAL mode with `synchronous=FULL`, and nobody sees it before.
+/// One thread writes: what comes while it waits for the disk is committed together. Reads never
+/// touch the file. A transaction is answered after `COMMIT` in WAL mode with `synchronous=FULL`,
+/// and nobody sees it before.
 #[derive(Debug)]
 pub struct SqliteStore {
     shared: Arc<Shared>,
@@ -45,7 +47,8 @@ struct Waiting {
 }
 
 impl SqliteStore {
-    /// Opens the store at `path`, or makes it, readable for its owner alone. Blocks while it reads the whole file.
+    /// Opens the store at `path`, or makes it, readable for its owner alone. Blocks while it reads
+    /// the whole file.
     ///
     /// # Errors
     /// [`Error::InUse`], [`Error::NewerFile`], [`Error::Open`], [`Error::Io`].
@@ -64,7 +67,8 @@ impl SqliteStore {
         let shared = Arc::new(Shared::new("sqlite", cluster_id, state));
         let (waiting, queue) = mpsc::channel(WAITING_MAX);
         let writer = Writer { connection, shared: shared.clone(), broken: false };
-        let writer = Builder::new().name("store".to_owned()).spawn(move || writer.run(queue)).map_err(io)?;
+        let writer =
+            Builder::new().name("store".to_owned()).spawn(move || writer.run(queue)).map_err(io)?;
         Ok(Self { shared, waiting: Some(waiting), writer: Some(writer) })
     }
 
@@ -112,7 +116,9 @@ impl Store for SqliteStore {
 
 fn load(path: &Path, pragmas: &str) -> Result<(Connection, String, State), Error> {
     let failed = |source: rusqlite::Error| match source.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::InUse { path: path.to_owned() },
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            Error::InUse { path: path.to_owned() }
+        }
         _ => Error::Open { path: path.to_owned(), source },
     };
     let connection = Connection::open(path).map_err(failed)?;
@@ -128,7 +134,8 @@ fn load(path: &Path, pragmas: &str) -> Result<(Connection, String, State), Error
     Ok((connection, cluster_id, state))
 }
 
-/// Exclusive: reads come from memory, so a second process would see nothing of what the first one writes.
+/// Exclusive: reads come from memory, so a second process would see nothing of what the first one
+/// writes.
 fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_millis(200))?;
     connection.execute_batch(
@@ -149,12 +156,15 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 fn number(connection: &Connection, name: &str) -> rusqlite::Result<Option<i64>> {
-    connection.query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0)).optional()
+    connection
+        .query_row("SELECT value FROM meta WHERE name = ?1", [name], |row| row.get(0))
+        .optional()
 }
 
 fn read_state(connection: &Connection) -> rusqlite::Result<State> {
     let mut state = State { rev: number(connection, "rev")?.unwrap_or(1), keys: BTreeMap::new() };
-    let mut statement = connection.prepare("SELECT key, create_rev, mod_rev, version, value FROM kv")?;
+    let mut statement =
+        connection.prepare("SELECT key, create_rev, mod_rev, version, value FROM kv")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let key: Arc<str> = row.get::<_, String>(0)?.into();
@@ -184,7 +194,9 @@ impl Writer {
         while let Some(first) = queue.blocking_recv() {
             let group = gather(first, &mut queue);
             match self.broken {
-                true => group.into_iter().for_each(|waiting| drop(waiting.reply.send(Err(Error::Broken)))),
+                true => group
+                    .into_iter()
+                    .for_each(|waiting| drop(waiting.reply.send(Err(Error::Broken)))),
                 false => self.write(group),
             }
         }
@@ -223,7 +235,9 @@ impl Writer {
         for change in done.iter().flat_map(|done| &done.changes) {
             save_change(&transaction, change)?;
         }
-        transaction.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'rev'")?.execute([rev])?;
+        transaction
+            .prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'rev'")?
+            .execute([rev])?;
         transaction.commit()
     }
 
@@ -242,11 +256,13 @@ impl Writer {
         }
     }
 
-    /// A full disk before the commit leaves everything as it was, and space may come back. Any other failure may have
-    /// written the commit or not (an fsync that failed once can lie when repeated), so from then on nothing is written.
+    /// A full disk before the commit leaves everything as it was, and space may come back. Any
+    /// other failure may have written the commit or not (an fsync that failed once can lie when
+    /// repeated), so from then on nothing is written.
     fn refuse(&mut self, before: Rev, done: Vec<Done>, source: rusqlite::Error) {
         let full = source.sqlite_error_code() == Some(ErrorCode::DiskFull);
-        let unchanged = full && matches!(number(&self.connection, "rev"), Ok(Some(rev)) if rev == before);
+        let unchanged =
+            full && matches!(number(&self.connection, "rev"), Ok(Some(rev)) if rev == before);
         tracing::error!(error = %source, unchanged, "the store cannot write");
         self.broken = !unchanged;
         let mut source = Some(source);
@@ -269,7 +285,9 @@ fn save_change(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Resu
         Some(kv) => transaction
             .prepare_cached("INSERT OR REPLACE INTO kv VALUES (?1, ?2, ?3, ?4, ?5)")?
             .execute(params![&*kv.key, kv.create_rev, kv.mod_rev, kv.version, &*kv.value]),
-        None => transaction.prepare_cached("DELETE FROM kv WHERE key = ?1")?.execute([&*change.key]),
+        None => {
+            transaction.prepare_cached("DELETE FROM kv WHERE key = ?1")?.execute([&*change.key])
+        }
     }
     .map(drop)
 }

@@ -93,7 +93,8 @@ impl View<'_> {
     }
 
     fn within(&self, range: &Range) -> Vec<Arc<Kv>> {
-        let mut found: BTreeMap<&str, &Arc<Kv>> = self.base.within(range).map(|kv| (&*kv.key, kv)).collect();
+        let mut found: BTreeMap<&str, &Arc<Kv>> =
+            self.base.within(range).map(|kv| (&*kv.key, kv)).collect();
         let pending = self.pending.range::<str, _>((range.start(), Bound::Unbounded));
         for (key, kv) in pending.take_while(|(key, _)| range.contains(key)) {
             match kv {
@@ -124,14 +125,17 @@ impl View<'_> {
 
     fn run(&self, op: &Op, changes: &mut Vec<Change>) -> Outcome {
         match op {
-            Op::Get(query) => Outcome::Got(answer(query, self.rev, self.within(&query.range).iter())),
+            Op::Get(query) => {
+                Outcome::Got(answer(query, self.rev, self.within(&query.range).iter()))
+            }
             Op::Put { key, value } => {
                 let (mod_rev, before) = (self.rev + 1, self.get(key).cloned());
                 let (key, create_rev, version) = match &before {
                     Some(kv) => (kv.key.clone(), kv.create_rev, kv.version + 1),
                     None => (key.as_str().into(), mod_rev, 1),
                 };
-                let after = Kv { key: key.clone(), value: value.clone(), create_rev, mod_rev, version };
+                let after =
+                    Kv { key: key.clone(), value: value.clone(), create_rev, mod_rev, version };
                 changes.push(Change { key, before, after: Some(Arc::new(after)) });
                 Outcome::Put
             }
@@ -170,7 +174,13 @@ mod tests {
         let mut state = State::fresh();
         for n in 0..100 {
             let key: Arc<str> = format!("/{n:02}").into();
-            let kv = Kv { key: key.clone(), value: Arc::from([]), create_rev: 2, mod_rev: 2, version: 1 };
+            let kv = Kv {
+                key: key.clone(),
+                value: Arc::from([]),
+                create_rev: 2,
+                mod_rev: 2,
+                version: 1,
+            };
             state.keys.insert(key, Arc::new(kv));
         }
         let page = Query::prefix("/").limit(2);

@@ -13,8 +13,9 @@ const KEY_BYTES_MAX: usize = 1 << 10;
 
 /// Compares, what to do when all of them hold, and what to do when not.
 ///
-/// Refused before it runs: a key written twice in one list (R7), a read of what the same list writes (R12), more than
-/// 100 operations in a list, a value above 256 KiB or 1 MiB in all (R8), an empty key (R9).
+/// Refused before it runs: a key written twice in one list (R7), a read of what the same list
+/// writes (R12), more than 100 operations in a list, a value above 256 KiB or 1 MiB in all (R8), an
+/// empty key (R9).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Txn {
     /// All must hold.

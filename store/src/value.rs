@@ -7,7 +7,8 @@ use crate::Error;
 /// `value` as JSON behind one byte that says which version of its format this is.
 pub fn encode<T: Serialize>(version: u8, value: &T) -> Arc<[u8]> {
     let mut bytes = vec![version];
-    serde_json::to_writer(&mut bytes, value).expect("our objects have string keys, and a Vec takes every write");
+    serde_json::to_writer(&mut bytes, value)
+        .expect("our objects have string keys, and a Vec takes every write");
     bytes.into()
 }
 
@@ -38,7 +39,10 @@ mod tests {
         let error = decode::<String>(1, "/k", &bytes).unwrap_err();
         assert_eq!(error.to_string(), "`/k` has format 2, and this margay knows 1");
         for bytes in [&[][..], &[1], &[1, b'{']] {
-            assert!(matches!(decode::<String>(1, "/k", bytes), Err(Error::Damaged { .. })), "{bytes:?}");
+            assert!(
+                matches!(decode::<String>(1, "/k", bytes), Err(Error::Damaged { .. })),
+                "{bytes:?}"
+            );
         }
     }
 }

@@ -7,12 +7,14 @@ use tokio::sync::Notify;
 
 use crate::{Kv, Range, Rev, state::Change};
 
-/// R20: batches that wait for a slow consumer; a leader's model catches up with so many in well under a second.
+/// R20: batches that wait for a slow consumer; a leader's model catches up with so many in well
+/// under a second.
 const BATCHES_MAX: usize = 1024;
 /// R20: and their bytes, so that a thousand idle consumers cannot fill the memory.
 const BYTES_MAX: usize = 4 << 20;
 
-/// Everything that one transaction changed within the watched range (R19), in the order it was written.
+/// Everything that one transaction changed within the watched range (R19), in the order it was
+/// written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     /// The revision of the transaction.
@@ -37,8 +39,8 @@ pub struct Event {
 pub enum Delivery {
     /// What changed.
     Batch(Batch),
-    /// The consumer was too slow, and everything after this revision is lost to this watch, which has ended. List again,
-    /// take the difference, and watch from what the list says (R21).
+    /// The consumer was too slow, and everything after this revision is lost to this watch, which
+    /// has ended. List again, take the difference, and watch from what the list says (R21).
     Lost(Rev),
 }
 
@@ -50,7 +52,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The next delivery, or `None` after [`Delivery::Lost`] and when the store is gone. Cancel safe.
+    /// The next delivery, or `None` after [`Delivery::Lost`] and when the store is gone. Cancel
+    /// safe.
     pub async fn next(&mut self) -> Option<Delivery> {
         loop {
             let waiting = self.queue.ready.notified();
@@ -124,7 +127,8 @@ impl Queue {
         }
         let batch = Batch { rev, events };
         let bytes = bytes_of(&batch);
-        let fits = inner.batches.len() < BATCHES_MAX && inner.bytes.saturating_add(bytes) <= BYTES_MAX;
+        let fits =
+            inner.batches.len() < BATCHES_MAX && inner.bytes.saturating_add(bytes) <= BYTES_MAX;
         match fits {
             true => {
                 inner.bytes += bytes;
@@ -140,7 +144,11 @@ impl Queue {
 
 fn bytes_of(batch: &Batch) -> usize {
     let size = |kv: &Option<Arc<Kv>>| kv.as_ref().map_or(0, |kv| kv.value.len());
-    batch.events.iter().map(|event| event.key.len() + size(&event.before) + size(&event.after) + 64).sum()
+    batch
+        .events
+        .iter()
+        .map(|event| event.key.len() + size(&event.before) + size(&event.after) + 64)
+        .sum()
 }
 
 /// Everybody who watches.
@@ -168,7 +176,9 @@ impl Watchers {
 
     /// Tells everybody, and forgets those who left or lost.
     pub fn publish(&mut self, rev: Rev, changes: &[Change]) {
-        self.0.retain(|(range, queue)| queue.upgrade().is_some_and(|queue| queue.offer(range, rev, changes)));
+        self.0.retain(|(range, queue)| {
+            queue.upgrade().is_some_and(|queue| queue.offer(range, rev, changes))
+        });
     }
 }
 

@@ -1,4 +1,5 @@
-//! A node on a machine of its own: its agent, and the ingress by which the other nodes reach its tasks.
+//! A node on a machine of its own: its agent, and the ingress by which the other nodes reach its
+//! tasks.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
@@ -25,7 +26,8 @@ use super::{
 /// Where a node is reached.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Door {
-    /// The address of this machine to listen on [default: the one from which it reaches the control plane]
+    /// The address of this machine to listen on [default: the one from which it reaches the control
+    /// plane]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<IpAddr>,
     /// Where requests come in; 0 for any free port
@@ -39,10 +41,12 @@ pub struct Door {
 /// How a node behaves.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Tuning {
-    /// Open an internal network to grants with `;private` (the second of the two keys) and to registries of images
+    /// Open an internal network to grants with `;private` (the second of the two keys) and to
+    /// registries of images
     #[arg(long, value_name = "ADDRESS/BITS")]
     pub private_network: Vec<PrivateNetwork>,
-    /// End the worker of a service in the pool after so long without a request; the next one starts it [default: 1m]
+    /// End the worker of a service in the pool after so long without a request; the next one starts
+    /// it [default: 1m]
     #[arg(long, value_name = "DURATION", value_parser = idle_after)]
     idle_after: Option<Duration>,
     /// Keep so many workers ready for whoever needs one; each takes about 10 MB [default: 2]
@@ -53,7 +57,8 @@ pub struct Tuning {
 /// More than wake up at the same time on one machine.
 const BLANK_WORKERS_MAX: i64 = 64;
 /// Below a second workers would come and go under a visitor who reads; who means never has a day.
-const IDLE_AFTER: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+const IDLE_AFTER: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
 fn idle_after(text: &str) -> Result<Duration, String> {
     let after = flags::duration(text)?;
@@ -74,7 +79,9 @@ impl Tuning {
     pub fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
         let mut say = |flag: &str, value: String| words.extend([flag.to_owned(), value]);
-        self.idle_after.iter().for_each(|after| say("--idle-after", format!("{}ms", after.as_millis())));
+        self.idle_after
+            .iter()
+            .for_each(|after| say("--idle-after", format!("{}ms", after.as_millis())));
         self.blank_workers.iter().for_each(|count| say("--blank-workers", count.to_string()));
         words.extend(self.networks());
         words
@@ -82,7 +89,9 @@ impl Tuning {
 
     /// Of these words, those that the control plane takes too.
     pub fn networks(&self) -> impl Iterator<Item = String> {
-        self.private_network.iter().flat_map(|network| ["--private-network".to_owned(), network.to_string()])
+        self.private_network
+            .iter()
+            .flat_map(|network| ["--private-network".to_owned(), network.to_string()])
     }
 }
 
@@ -95,9 +104,11 @@ pub async fn join_and_run(
     no_run: bool,
 ) -> anyhow::Result<()> {
     // The port is decided before the others are told about it; it is kept for every later start.
-    let address = door.listen.or_else(|| towards(&token.address)).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let address =
+        door.listen.or_else(|| towards(&token.address)).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let sockets = Sockets::bind(home, door, address)?;
-    let options = JoinOptions { ingress_address: Some(sockets.peers.local_addr()?.to_string()), ..options };
+    let options =
+        JoinOptions { ingress_address: Some(sockets.peers.local_addr()?.to_string()), ..options };
     let name = node::join(home.node(), token, options).await?;
     line(format_args!("{name}"));
     match no_run {
@@ -113,7 +124,12 @@ pub async fn run(home: &Home, door: &Door, tuning: &Tuning, leave: bool) -> anyh
     let ports = Ports::last(home);
     let address = door.listen.or(ports.address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let leave = leave.then(|| "--leave".to_owned());
-    supervise(home, Sockets::bind(home, door, address)?, tuning.words().into_iter().chain(leave).collect()).await
+    supervise(
+        home,
+        Sockets::bind(home, door, address)?,
+        tuning.words().into_iter().chain(leave).collect(),
+    )
+    .await
 }
 
 async fn supervise(home: &Home, sockets: Sockets, words: Vec<String>) -> anyhow::Result<()> {
@@ -124,13 +140,19 @@ async fn supervise(home: &Home, sockets: Sockets, words: Vec<String>) -> anyhow:
         home.clone(),
         vec![
             Process::new("ingress", vec!["ingress".to_owned()], ingress_sockets),
-            Process::new("node", ["node".to_owned()].into_iter().chain(words).collect(), Vec::new()),
+            Process::new(
+                "node",
+                ["node".to_owned()].into_iter().chain(words).collect(),
+                Vec::new(),
+            ),
         ],
     );
     for process in &mut supervisor.processes {
         process.start(home)?;
     }
-    talk(format_args!("The node runs; requests come in at http://{ingress}. Ctrl-C ends it and its tasks."));
+    talk(format_args!(
+        "The node runs; requests come in at http://{ingress}. Ctrl-C ends it and its tasks."
+    ));
     let result = tokio::select! {
         () = asked.again() => Ok(()),
         result = tend(&mut supervisor, home) => result,
@@ -164,7 +186,12 @@ impl Sockets {
     fn bind(home: &Home, door: &Door, address: IpAddr) -> anyhow::Result<Self> {
         let last = Ports::last(home);
         let sockets = Self {
-            ingress: listen::bind_again(address, door.ingress_port, last.ingress, "--ingress-port")?,
+            ingress: listen::bind_again(
+                address,
+                door.ingress_port,
+                last.ingress,
+                "--ingress-port",
+            )?,
             peers: listen::bind_again(address, door.peers_port, last.peers, "--peers-port")?,
         };
         let ports = Ports {
@@ -178,7 +205,8 @@ impl Sockets {
     }
 }
 
-/// Which of our addresses the way to `control_plane` starts from. Nothing is sent: a UDP socket only picks a route.
+/// Which of our addresses the way to `control_plane` starts from. Nothing is sent: a UDP socket
+/// only picks a route.
 pub fn towards(control_plane: &str) -> Option<IpAddr> {
     let to: SocketAddr = control_plane.parse().ok()?;
     let socket = UdpSocket::bind((if to.is_ipv4() { "0.0.0.0" } else { "::" }, 0)).ok()?;

@@ -1,5 +1,6 @@
-//! Listening sockets that outlive the process that answers on them: `up` holds each, and its child inherits it. While a
-//! killed process is started again, callers wait in the socket's queue instead of being refused.
+//! Listening sockets that outlive the process that answers on them: `up` holds each, and its child
+//! inherits it. While a killed process is started again, callers wait in the socket's queue instead
+//! of being refused.
 
 use std::{
     io,
@@ -24,10 +25,14 @@ pub fn bind(host: IpAddr, port: u16, flag: &str) -> anyhow::Result<TcpListener> 
     let advice = match error.kind() {
         io::ErrorKind::AddrInUse => Advice::new(format!("port {port} on {host} is taken"))
             .hint(format!("choose another: {flag} PORT, or {flag} 0 for any free one")),
-        io::ErrorKind::PermissionDenied => Advice::new(format!("cannot listen on port {port} of {host}: {error}"))
-            .hint(format!("ports below 1024 need root: {flag} PORT")),
-        io::ErrorKind::AddrNotAvailable => Advice::new(format!("{host} is no address of this machine"))
-            .hint("listen on one of its own: --listen 127.0.0.1"),
+        io::ErrorKind::PermissionDenied => {
+            Advice::new(format!("cannot listen on port {port} of {host}: {error}"))
+                .hint(format!("ports below 1024 need root: {flag} PORT"))
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            Advice::new(format!("{host} is no address of this machine"))
+                .hint("listen on one of its own: --listen 127.0.0.1")
+        }
         _ => Advice::new(format!("cannot listen on {address}: {error}")),
     };
     fail(advice)
@@ -58,7 +63,8 @@ impl Listen {
         if let Some(number) = self.listen_fd {
             return inherited(number);
         }
-        let address = self.listen.unwrap_or(SocketAddr::new(IpAddr::from([127, 0, 0, 1]), default_port));
+        let address =
+            self.listen.unwrap_or(SocketAddr::new(IpAddr::from([127, 0, 0, 1]), default_port));
         bind(address.ip(), address.port(), "--listen ADDRESS:")
     }
 }
@@ -75,22 +81,28 @@ impl Listen {
 
 /// A listening socket that the parent left open under this number.
 pub fn inherited(number: RawFd) -> anyhow::Result<TcpListener> {
-    // 0 to 2 are the standard streams, which belong to somebody already.
-    // SAFETY: borrowed only to ask the kernel whether there is such a descriptor; the answer is checked.
-    let there = number > 2 && fcntl_getfd(unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }).is_ok();
+    // 0 to 2 are the standard streams, which belong to somebody already. SAFETY: borrowed only to
+    // ask the kernel whether there is such a descriptor; the answer is checked.
+    let there =
+        number > 2 && fcntl_getfd(unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }).is_ok();
     if !there {
-        return fail(Advice::new(format!("descriptor {number} is not open")).code(crate::failure::MISUSED));
+        return fail(
+            Advice::new(format!("descriptor {number} is not open")).code(crate::failure::MISUSED),
+        );
     }
-    // SAFETY: it is open, as was just checked, and nothing else in this process knows its number: only our parent
-    // passes this flag, and the process has opened nothing of its own with it yet.
+    // SAFETY: it is open, as was just checked, and nothing else in this process knows its number:
+    // only our parent passes this flag, and the process has opened nothing of its own with it yet.
     let socket = unsafe { OwnedFd::from_raw_fd(number) };
     fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
     Ok(socket.into())
 }
 
-/// Lets the children that are started inside `work` inherit `sockets`, each under its flag. One thread only: another one
-/// that starts a process at that moment would pass them on as well.
-pub fn lend<T>(sockets: &[(&'static str, TcpListener)], work: impl FnOnce(Vec<String>) -> T) -> io::Result<T> {
+/// Lets the children that are started inside `work` inherit `sockets`, each under its flag. One
+/// thread only: another one that starts a process at that moment would pass them on as well.
+pub fn lend<T>(
+    sockets: &[(&'static str, TcpListener)],
+    work: impl FnOnce(Vec<String>) -> T,
+) -> io::Result<T> {
     let mut words = Vec::new();
     for (flag, socket) in sockets {
         fcntl_setfd(socket, FdFlags::empty())?;

@@ -1,5 +1,5 @@
-//! `margay up`: four processes that share a home, and the one that starts them, says where they are, and starts again
-//! what dies.
+//! `margay up`: four processes that share a home, and the one that starts them, says where they
+//! are, and starts again what dies.
 
 pub mod host; // a node and its ingress on a machine of their own
 pub mod listen; // sockets that outlive the process that answers on them
@@ -46,7 +46,8 @@ pub struct Settings {
     /// The address of this machine to listen on
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub listen: IpAddr,
-    /// The address by which nodes reach this machine [default: the one to listen on, or of the way out when that is all]
+    /// The address by which nodes reach this machine [default: the one to listen on, or of the way
+    /// out when that is all]
     #[arg(long, value_name = "ADDRESS")]
     pub advertise: Option<IpAddr>,
     /// Where nodes reach the control plane; 0 for any free port
@@ -73,13 +74,16 @@ impl Settings {
     fn advertised(&self, way_out: impl FnOnce() -> Option<IpAddr>) -> IpAddr {
         match self.advertise {
             Some(address) => address,
-            None if self.listen.is_unspecified() => way_out().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            None if self.listen.is_unspecified() => {
+                way_out().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+            }
             None => self.listen,
         }
     }
 }
 
-/// Which of our addresses the way to other machines starts from, by the way to one that is nobody's.
+/// Which of our addresses the way to other machines starts from, by the way to one that is
+/// nobody's.
 fn way_out() -> Option<IpAddr> {
     host::towards("192.0.2.1:9").or_else(|| host::towards("[2001:db8::1]:9"))
 }
@@ -115,8 +119,8 @@ impl Sockets {
     }
 }
 
-/// `run/ports.json`: where this home listened last. "Any free port" is that one again, where it is still free, because
-/// names of images hold the registry's, and nodes know the control plane's.
+/// `run/ports.json`: where this home listened last. "Any free port" is that one again, where it is
+/// still free, because names of images hold the registry's, and nodes know the control plane's.
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Ports {
@@ -158,12 +162,18 @@ pub fn password_file(home: &Home) -> PathBuf {
 }
 
 impl Platform {
-    /// Starts the four and waits until each does its work. `None` when it was asked to end before that.
-    pub async fn start(home: &Home, settings: &Settings, asked: &mut Asked) -> anyhow::Result<Option<Self>> {
+    /// Starts the four and waits until each does its work. `None` when it was asked to end before
+    /// that.
+    pub async fn start(
+        home: &Home,
+        settings: &Settings,
+        asked: &mut Asked,
+    ) -> anyhow::Result<Option<Self>> {
         let lock = lock(home)?;
         let sockets = Sockets::bind(home, settings)?;
         let here = settings.advertised(way_out);
-        let advertised = |socket: &TcpListener| socket.local_addr().map(|at| SocketAddr::new(here, at.port()));
+        let advertised =
+            |socket: &TcpListener| socket.local_addr().map(|at| SocketAddr::new(here, at.port()));
         let record = Record {
             version: Record::version(),
             pid: std::process::id(),
@@ -174,7 +184,8 @@ impl Platform {
             peers: advertised(&sockets.peers)?,
             processes: Vec::new(),
         };
-        let supervisor = Supervisor::new(home.clone(), processes(&record, sockets, &settings.tuning));
+        let supervisor =
+            Supervisor::new(home.clone(), processes(&record, sockets, &settings.tuning));
         let mut platform = Self { home: home.clone(), supervisor, record, _lock: lock };
         let woken = tokio::select! {
             woken = platform.wake() => woken.map(|()| true),
@@ -212,7 +223,8 @@ impl Platform {
         process.context("no such process")?.start(&self.home)
     }
 
-    /// Asks again until the answer is yes. A process that has ended meanwhile has said why, and is not waited for.
+    /// Asks again until the answer is yes. A process that has ended meanwhile has said why, and is
+    /// not waited for.
     async fn until<F: Future<Output = bool>>(
         &mut self,
         what: &str,
@@ -227,7 +239,10 @@ impl Platform {
                 );
             }
             if Instant::now() > deadline {
-                return fail(Advice::new(format!("{what} did not answer within {} s", START_TIME_MAX.as_secs())));
+                return fail(Advice::new(format!(
+                    "{what} did not answer within {} s",
+                    START_TIME_MAX.as_secs()
+                )));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -244,7 +259,8 @@ impl Platform {
         }
     }
 
-    /// Who removes the node of this machine by force finds it back, without work: a platform of `up` has one.
+    /// Who removes the node of this machine by force finds it back, without work: a platform of
+    /// `up` has one.
     async fn come_back(&self) {
         if node::check_joined(self.home.node()).is_ok() {
             return;
@@ -255,7 +271,8 @@ impl Platform {
         }
     }
 
-    /// Ends everything in order, tasks included; who asks a second time does not want to wait for that.
+    /// Ends everything in order, tasks included; who asks a second time does not want to wait for
+    /// that.
     pub async fn stop(mut self, asked: &mut Asked) {
         talk(format_args!("Ending…"));
         tokio::select! {
@@ -266,7 +283,8 @@ impl Platform {
         let _ = std::fs::remove_file(self.home.up_json());
     }
 
-    /// The first user of the registry gets a password of ours, kept where only its owner can read it.
+    /// The first user of the registry gets a password of ours, kept where only its owner can read
+    /// it.
     async fn make_user(&self) -> anyhow::Result<()> {
         let path = password_file(&self.home);
         let admin = registry::Admin::new(self.home.path().join("registry"));
@@ -275,23 +293,32 @@ impl Platform {
             return Ok(());
         }
         let mut bytes = [0; 18];
-        getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("the kernel gives no random bytes: {error}"))?;
+        getrandom::fill(&mut bytes)
+            .map_err(|error| anyhow::anyhow!("the kernel gives no random bytes: {error}"))?;
         let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        // Written first: a password that is known and not set is set anew, one that is set and not known is lost.
+        // Written first: a password that is known and not set is set anew, one that is set and not
+        // known is lost.
         write_private(&path, password.as_bytes())?;
         Ok(admin.put_user(&user, &password).await?)
     }
 
-    /// At the first start this machine becomes the platform's first node, and takes work of every launch type. At every
-    /// other it hears where the platform is now: addresses and ports may be others than last time. One that was removed
-    /// meanwhile joins again.
+    /// At the first start this machine becomes the platform's first node, and takes work of every
+    /// launch type. At every other it hears where the platform is now: addresses and ports may be
+    /// others than last time. One that was removed meanwhile joins again.
     async fn join(&self, client: &Client) -> anyhow::Result<()> {
         let Record { server, registry, peers, .. } = &self.record;
-        let joined = node::relocate(self.home.node(), &server.to_string(), &registry.to_string(), &peers.to_string())?;
+        let joined = node::relocate(
+            self.home.node(),
+            &server.to_string(),
+            &registry.to_string(),
+            &peers.to_string(),
+        )?;
         if let Some(node) = joined {
             match client.node(&node).await {
                 Err(orchestrator::Error::Refused(fault)) if fault.code == "not-found" => {
-                    talk(format_args!("Node `{node}` was removed from this platform: it joins again"));
+                    talk(format_args!(
+                        "Node `{node}` was removed from this platform: it joins again"
+                    ));
                 }
                 known => return Ok(known.map(drop)?),
             }
@@ -308,7 +335,8 @@ impl Platform {
 
     fn note(&mut self) -> anyhow::Result<()> {
         let processes = self.supervisor.processes.iter();
-        self.record.processes = processes.map(|process| (process.name.to_owned(), process.pid())).collect();
+        self.record.processes =
+            processes.map(|process| (process.name.to_owned(), process.pid())).collect();
         self.record.write(&self.home)
     }
 }
@@ -318,13 +346,29 @@ fn processes(record: &Record, sockets: Sockets, tuning: &host::Tuning) -> Vec<Pr
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let registry = record.registry.to_string();
     let address = record.server.to_string();
-    let mut server = words(&["server", "--advertise", &address, "--registry", &registry, "--user", &record.user]);
+    let mut server = words(&[
+        "server",
+        "--advertise",
+        &address,
+        "--registry",
+        &registry,
+        "--user",
+        &record.user,
+    ]);
     server.extend(tuning.networks());
     vec![
         Process::new("registry", words(&["registry"]), vec![(LISTEN_FD, sockets.registry)]),
         Process::new("server", server, vec![(LISTEN_FD, sockets.server)]),
-        Process::new("ingress", words(&["ingress"]), vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)]),
-        Process::new("node", words(&["node"]).into_iter().chain(tuning.words()).collect(), Vec::new()),
+        Process::new(
+            "ingress",
+            words(&["ingress"]),
+            vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)],
+        ),
+        Process::new(
+            "node",
+            words(&["node"]).into_iter().chain(tuning.words()).collect(),
+            Vec::new(),
+        ),
     ]
 }
 
@@ -382,7 +426,11 @@ mod tests {
             (&["up", "--listen", "10.0.0.7"], Some("10.0.0.5"), "10.0.0.7"),
             (&["up", "--listen", "0.0.0.0"], Some("10.0.0.5"), "10.0.0.5"),
             (&["up", "--listen", "::"], None, "127.0.0.1"),
-            (&["up", "--listen", "0.0.0.0", "--advertise", "192.0.2.7"], Some("10.0.0.5"), "192.0.2.7"),
+            (
+                &["up", "--listen", "0.0.0.0", "--advertise", "192.0.2.7"],
+                Some("10.0.0.5"),
+                "192.0.2.7",
+            ),
         ] {
             let settings = <Line as clap::Parser>::parse_from(line).settings;
             let way_out = || way_out.map(|text| text.parse().unwrap());

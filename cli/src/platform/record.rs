@@ -44,15 +44,20 @@ impl Record {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("cannot read `{}`", path.display())),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read `{}`", path.display()));
+            }
         };
-        let record: Self =
-            serde_json::from_slice(&bytes).with_context(|| format!("cannot read `{}`", path.display()))?;
+        let record: Self = serde_json::from_slice(&bytes)
+            .with_context(|| format!("cannot read `{}`", path.display()))?;
         match record.version {
             1..=VERSION => Ok(Some(record)),
             newer => fail(
-                Advice::new(format!("`{}` has version {newer}, and this margay knows {VERSION}", path.display()))
-                    .hint("update margay, or use another MARGAY_HOME"),
+                Advice::new(format!(
+                    "`{}` has version {newer}, and this margay knows {VERSION}",
+                    path.display()
+                ))
+                .hint("update margay, or use another MARGAY_HOME"),
             ),
         }
     }
@@ -81,7 +86,9 @@ impl Record {
     pub fn is_registry(&self, name: &str) -> bool {
         let port = self.registry.port();
         name == self.registry.to_string()
-            || ["localhost", "127.0.0.1", "[::1]"].iter().any(|host| name == format!("{host}:{port}"))
+            || ["localhost", "127.0.0.1", "[::1]"]
+                .iter()
+                .any(|host| name == format!("{host}:{port}"))
     }
 
     /// The page of a host name at the ingress.

@@ -1,4 +1,5 @@
-//! Keeps the processes of `margay up` alive: one that ends is started again, at first at once, then with growing waits.
+//! Keeps the processes of `margay up` alive: one that ends is started again, at first at once, then
+//! with growing waits.
 
 use std::{
     net::TcpListener,
@@ -25,7 +26,8 @@ const WAITS: [Duration; 6] = [
 ];
 /// Who has lived this long is well again.
 const WELL_AFTER: Duration = Duration::from_secs(10);
-/// The program that runs here, also when another version has taken its path meanwhile: all of a platform are of one kind.
+/// The program that runs here, also when another version has taken its path meanwhile: all of a
+/// platform are of one kind.
 const PROGRAM: &str = "/proc/self/exe";
 /// How long a process may drain until it is killed.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
@@ -47,8 +49,21 @@ pub struct Process {
 
 impl Process {
     /// A process that has not been started yet.
-    pub fn new(name: &'static str, arguments: Vec<String>, listeners: Vec<(&'static str, TcpListener)>) -> Self {
-        Self { name, arguments, program: PROGRAM, listeners, child: None, started: Instant::now(), falls: 0, due: None }
+    pub fn new(
+        name: &'static str,
+        arguments: Vec<String>,
+        listeners: Vec<(&'static str, TcpListener)>,
+    ) -> Self {
+        Self {
+            name,
+            arguments,
+            program: PROGRAM,
+            listeners,
+            child: None,
+            started: Instant::now(),
+            falls: 0,
+            due: None,
+        }
     }
 
     /// Its process id while it lives.
@@ -128,8 +143,9 @@ impl Supervisor {
         self.processes.iter_mut().find_map(|process| process.has_ended().then_some(process.name))
     }
 
-    /// Watches until one process has ended or one is due, and does what follows. Says whether any process id changed. One
-    /// that has ended is started by the next call, so that its owner can look at why before.
+    /// Watches until one process has ended or one is due, and does what follows. Says whether any
+    /// process id changed. One that has ended is started by the next call, so that its owner can
+    /// look at why before.
     pub async fn tend(&mut self) -> anyhow::Result<bool> {
         let due = self.processes.iter().filter_map(|process| process.due).min();
         let alarm = async {
@@ -138,8 +154,9 @@ impl Supervisor {
                 None => std::future::pending().await,
             }
         };
-        let ended =
-            futures_util::future::select_all(self.processes.iter_mut().map(|process| Box::pin(process.ended())));
+        let ended = futures_util::future::select_all(
+            self.processes.iter_mut().map(|process| Box::pin(process.ended())),
+        );
         let fallen = tokio::select! {
             () = alarm => None,
             (status, index, _) = ended => Some((index, status)),
@@ -151,7 +168,8 @@ impl Supervisor {
         Ok(self.start_what_is_due())
     }
 
-    /// One that cannot be started now has no more fallen than one that ended at once: neither ends the others.
+    /// One that cannot be started now has no more fallen than one that ended at once: neither ends
+    /// the others.
     fn start_what_is_due(&mut self) -> bool {
         let mut changed = false;
         for process in &mut self.processes {
@@ -170,7 +188,9 @@ impl Supervisor {
         for process in self.processes.iter_mut().rev() {
             process.due = None;
             process.signal(Signal::TERM);
-            if process.child.is_some() && tokio::time::timeout(DRAIN_TIME_MAX, process.ended()).await.is_err() {
+            if process.child.is_some()
+                && tokio::time::timeout(DRAIN_TIME_MAX, process.ended()).await.is_err()
+            {
                 talk(format_args!("the {} takes too long to end; killing it", process.name));
                 process.signal(Signal::KILL);
                 process.ended().await;

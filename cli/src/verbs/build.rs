@@ -22,8 +22,8 @@ Examples:
   margay build -t app --build-arg VERSION=1.2 -f Dockerfile.small ."
 )]
 pub struct Args {
-    /// Name the image; more than once for several names [default: the `name` of margay.toml, else that of the folder or
-    /// file]
+    /// Name the image; more than once for several names [default: the `name` of margay.toml, else
+    /// that of the folder or file]
     #[arg(short, long = "tag", value_name = "NAME[:TAG]")]
     tags: Vec<Reference>,
     /// The build file [default: Dockerfile or margay.toml in the context]
@@ -87,16 +87,18 @@ impl Args {
     /// Prints `NAME@DIGEST` for each name.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let Self { tags, file, build_arg, target, no_cache, quiet, context } = self;
-        let built = build(home, &Request { context, file, arguments: build_arg, target, tags, reuse: !no_cache })?;
+        let built = build(
+            home,
+            &Request { context, file, arguments: build_arg, target, tags, reuse: !no_cache },
+        )?;
         if quiet {
             line(format_args!("{}", built.descriptor.digest));
             return Ok(());
         }
         tell(&built);
-        built
-            .references
-            .iter()
-            .for_each(|name| line(format_args!("{}", images::pinned(name, built.descriptor.digest))));
+        built.references.iter().for_each(|name| {
+            line(format_args!("{}", images::pinned(name, built.descriptor.digest)))
+        });
         Ok(())
     }
 }
@@ -116,12 +118,13 @@ pub fn build(home: &Home, request: &Request) -> anyhow::Result<Built> {
     })?)
 }
 
-/// <https://reproducible-builds.org/specs/source-date-epoch>: the one way in which time reaches an image.
+/// <https://reproducible-builds.org/specs/source-date-epoch>: the one way in which time reaches an
+/// image.
 fn source_date() -> anyhow::Result<u64> {
     match std::env::var("SOURCE_DATE_EPOCH") {
-        Ok(text) => {
-            text.parse().with_context(|| format!("SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds"))
-        }
+        Ok(text) => text.parse().with_context(|| {
+            format!("SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds")
+        }),
         Err(_) => Ok(0),
     }
 }

@@ -26,8 +26,10 @@ use crate::{
 
 /// Build the cats, start a platform, push them, keep three of them running, and show the page
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Does what these verbs do, with their code: build, up, login, tag, push, cluster create,
-task register, service create. Ports that are taken are replaced by free ones. Ctrl-C ends everything.")]
+#[command(
+    after_help = "Does what these verbs do, with their code: build, up, login, tag, push, cluster create,
+task register, service create. Ports that are taken are replaced by free ones. Ctrl-C ends everything."
+)]
 pub struct Args {
     /// Where the samples are
     #[arg(long, value_name = "DIR")]
@@ -42,7 +44,8 @@ pub struct Args {
 const CLUSTER: &str = "allthecats";
 const SERVICE: &str = "cats";
 const COPIES: u32 = 3;
-/// Pulling, preparing and starting three copies takes a second; a small machine that compiles beside it takes longer.
+/// Pulling, preparing and starting three copies takes a second; a small machine that compiles
+/// beside it takes longer.
 const SERVE_TIME_MAX: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The page has some kilobytes.
@@ -62,7 +65,9 @@ impl Args {
             let mut asked = Asked::listen()?;
             let step = Step::new("up", "registry, control plane, ingress, node");
             let settings = free_ports(self.settings.clone());
-            let Some(mut platform) = Platform::start(home, &settings, &mut asked).await? else { return Ok(()) };
+            let Some(mut platform) = Platform::start(home, &settings, &mut asked).await? else {
+                return Ok(());
+            };
             step.done("four processes");
             let facts = platform.record.clone();
             let result = tokio::select! {
@@ -79,13 +84,16 @@ impl Args {
         // Beside us when we are run from a checkout, else where we were built.
         let candidates = match &self.samples {
             Some(given) => vec![given.clone()],
-            None => vec!["samples".into(), Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples")],
+            None => {
+                vec!["samples".into(), Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples")]
+            }
         };
         match candidates.iter().find(|path| path.join("cats/Dockerfile").is_file()) {
             Some(path) => Ok(path.clone()),
             None => fail(
-                Advice::new(format!("there are no samples in `{}`", candidates[0].display()))
-                    .hint("run it in a checkout of margay, or name the folder: margay demo --samples DIR"),
+                Advice::new(format!("there are no samples in `{}`", candidates[0].display())).hint(
+                    "run it in a checkout of margay, or name the folder: margay demo --samples DIR",
+                ),
             ),
         }
     }
@@ -112,9 +120,11 @@ impl Step {
 /// A demo should not fail because something else has the usual ports.
 fn free_ports(mut settings: Settings) -> Settings {
     let is_free = |port: u16| std::net::TcpListener::bind((settings.listen, port)).is_ok();
-    let [server, registry, ingress] = [settings.server_port, settings.registry_port, settings.ingress_port]
-        .map(|port| if is_free(port) { port } else { 0 });
-    (settings.server_port, settings.registry_port, settings.ingress_port) = (server, registry, ingress);
+    let [server, registry, ingress] =
+        [settings.server_port, settings.registry_port, settings.ingress_port]
+            .map(|port| if is_free(port) { port } else { 0 });
+    (settings.server_port, settings.registry_port, settings.ingress_port) =
+        (server, registry, ingress);
     settings
 }
 
@@ -129,7 +139,8 @@ async fn serve_and_stay(
     let image: Reference = format!("{registry}/{}/cats:v1", facts.user).parse()?;
 
     let step = Step::new("push", &image.to_string());
-    let password = std::fs::read_to_string(platform::password_file(home)).context("cannot read the password")?;
+    let password = std::fs::read_to_string(platform::password_file(home))
+        .context("cannot read the password")?;
     let login = Login { user: facts.user.clone(), password: password.trim().to_owned() };
     Credentials::read(home)?.keep(&registry, login)?;
     crate::images::tag(home, &SERVICE.parse()?, &image)?;
@@ -151,9 +162,15 @@ async fn serve_and_stay(
     let bytes = until_served(facts.ingress, &host).await?;
     step.done(&size(bytes as u64));
 
-    line(format_args!("\nSource to page in {}. Open it:\n\n    {}\n", duration(began.elapsed()), facts.url(&host)));
+    line(format_args!(
+        "\nSource to page in {}. Open it:\n\n    {}\n",
+        duration(began.elapsed()),
+        facts.url(&host)
+    ));
     if !once {
-        talk(format_args!("Ctrl-C ends it. Meanwhile, in another terminal: margay ps; margay task ls; margay usage"));
+        talk(format_args!(
+            "Ctrl-C ends it. Meanwhile, in another terminal: margay ps; margay task ls; margay usage"
+        ));
         std::future::pending::<()>().await;
     }
     Ok(())
@@ -177,10 +194,15 @@ async fn keep_running(client: &Client, definition: &TaskDefinition) -> anyhow::R
     let task_definition = client.register(definition).await?.id;
     let known = client.services().await?;
     if known.iter().any(|service| service.cluster == cluster && service.name == name) {
-        let update = UpdateService { count: Some(COPIES), task_definition: Some(task_definition), generation: None };
+        let update = UpdateService {
+            count: Some(COPIES),
+            task_definition: Some(task_definition),
+            generation: None,
+        };
         return Ok(client.update_service(&cluster, &name, &update).await?);
     }
-    let wanted = CreateService { name, task_definition, count: COPIES, launch_type: LaunchType::Node };
+    let wanted =
+        CreateService { name, task_definition, count: COPIES, launch_type: LaunchType::Node };
     Ok(client.create_service(&cluster, &wanted).await?)
 }
 
@@ -219,7 +241,8 @@ async fn until_served(ingress: SocketAddr, host: &str) -> anyhow::Result<usize> 
 /// The status of the page `/`, and how many bytes it has.
 async fn get(ingress: SocketAddr, host: &str) -> anyhow::Result<(StatusCode, usize)> {
     let stream = tokio::net::TcpStream::connect(ingress).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get("/").header(header::HOST, host).body(Empty::<Bytes>::new())?;
     let exchange = async {
         let response = sender.send_request(request).await?;

@@ -44,11 +44,21 @@ fn ok(name: &str, found: impl Into<String>) -> Check {
 }
 
 fn warn(name: &str, found: impl Into<String>, next: impl Into<String>) -> Check {
-    Check { name: name.to_owned(), verdict: Verdict::Warn, found: found.into(), next: Some(next.into()) }
+    Check {
+        name: name.to_owned(),
+        verdict: Verdict::Warn,
+        found: found.into(),
+        next: Some(next.into()),
+    }
 }
 
 fn bad(name: &str, found: impl Into<String>, next: impl Into<String>) -> Check {
-    Check { name: name.to_owned(), verdict: Verdict::Fail, found: found.into(), next: Some(next.into()) }
+    Check {
+        name: name.to_owned(),
+        verdict: Verdict::Fail,
+        found: found.into(),
+        next: Some(next.into()),
+    }
 }
 
 impl Args {
@@ -105,9 +115,11 @@ fn user() -> Check {
 fn landlock() -> Check {
     match machine::landlock_abi() {
         Ok(abi) if abi >= 3 => ok("Landlock", format!("ABI {abi}")),
-        Ok(abi) => {
-            warn("Landlock", format!("ABI {abi}, which does not know truncate"), "update the kernel to 6.2 or newer")
-        }
+        Ok(abi) => warn(
+            "Landlock",
+            format!("ABI {abi}, which does not know truncate"),
+            "update the kernel to 6.2 or newer",
+        ),
         Err(error) => bad(
             "Landlock",
             error.to_string(),
@@ -128,16 +140,20 @@ fn seccomp() -> Check {
 fn openat2() -> Check {
     match machine::openat2() {
         Ok(()) => ok("openat2", "works"),
-        Err(error) => {
-            bad("openat2", error.to_string(), "let the container or sandbox around us pass openat2 (Linux 5.6)")
-        }
+        Err(error) => bad(
+            "openat2",
+            error.to_string(),
+            "let the container or sandbox around us pass openat2 (Linux 5.6)",
+        ),
     }
 }
 
 fn namespaces(home: &Home) -> Vec<Check> {
     let probe = match machine::probe(home.path()) {
         Ok(probe) => probe,
-        Err(error) => return vec![bad("namespaces", error.to_string(), "run `margay probe /` to see why")],
+        Err(error) => {
+            return vec![bad("namespaces", error.to_string(), "run `margay probe /` to see why")];
+        }
     };
     let namespaces = match probe.namespaces {
         None => ok("namespaces", "user, network, ipc, uts and mount"),
@@ -162,24 +178,31 @@ fn namespaces(home: &Home) -> Vec<Check> {
 /// Wasm memories reserve address space in steps of 4 GiB: a limit on it stops the first instance.
 fn limits() -> Check {
     match machine::limits() {
-        (_, Some(bytes)) => {
-            bad("limits", format!("address space is limited to {}", size(bytes)), "lift it: ulimit -v unlimited")
-        }
+        (_, Some(bytes)) => bad(
+            "limits",
+            format!("address space is limited to {}", size(bytes)),
+            "lift it: ulimit -v unlimited",
+        ),
         (Some(files), None) if files < 4096 => warn(
             "limits",
             format!("{files} open files for a process"),
             "raise it for many connections: ulimit -Hn 65536",
         ),
-        (files, None) => {
-            ok("limits", files.map_or("none".to_owned(), |files| format!("{files} open files for a process")))
-        }
+        (files, None) => ok(
+            "limits",
+            files.map_or("none".to_owned(), |files| format!("{files} open files for a process")),
+        ),
     }
 }
 
 fn pagemap(version: (u32, u32)) -> Check {
     match machine::pagemap_scan(version) {
         true => ok("PAGEMAP_SCAN", "fast reset of instances"),
-        false => warn("PAGEMAP_SCAN", "missing: each request costs a little more", "update the kernel to 6.7 or newer"),
+        false => warn(
+            "PAGEMAP_SCAN",
+            "missing: each request costs a little more",
+            "update the kernel to 6.7 or newer",
+        ),
     }
 }
 
@@ -198,7 +221,11 @@ fn folder(home: &Home) -> Check {
     let path = home.path().display();
     match machine::writable(home.path()) {
         Ok(()) => ok("MARGAY_HOME", path.to_string()),
-        Err(error) => bad("MARGAY_HOME", format!("{path}: {error}"), "choose another: MARGAY_HOME=/some/folder"),
+        Err(error) => bad(
+            "MARGAY_HOME",
+            format!("{path}: {error}"),
+            "choose another: MARGAY_HOME=/some/folder",
+        ),
     }
 }
 
@@ -215,7 +242,11 @@ fn space(home: &Home) -> Check {
 fn ports() -> Vec<Check> {
     let check = |(name, port): (&'static str, u16)| match machine::port_is_free(port) {
         Ok(true) => ok(name, format!("{port} is free")),
-        Ok(false) => warn(name, format!("{port} is taken (by `margay up`?)"), "choose another: margay up --help"),
+        Ok(false) => warn(
+            name,
+            format!("{port} is taken (by `margay up`?)"),
+            "choose another: margay up --help",
+        ),
         Err(error) => warn(name, format!("{port}: {error}"), "choose another: margay up --help"),
     };
     up::DEFAULT_PORTS.into_iter().map(check).collect()
@@ -227,9 +258,12 @@ mod tests {
 
     #[test]
     fn an_old_kernel_fails_with_a_next_step() {
-        for (version, want) in
-            [((4, 19), Verdict::Fail), ((5, 12), Verdict::Fail), ((5, 13), Verdict::Ok), ((6, 1), Verdict::Ok)]
-        {
+        for (version, want) in [
+            ((4, 19), Verdict::Fail),
+            ((5, 12), Verdict::Fail),
+            ((5, 13), Verdict::Ok),
+            ((6, 1), Verdict::Ok),
+        ] {
             let check = kernel("x", version);
             assert_eq!(check.verdict, want, "{version:?}");
             assert_eq!(check.next.is_some(), want == Verdict::Fail);

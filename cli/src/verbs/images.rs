@@ -56,11 +56,16 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let mut found = images::layout(home)?.list()?;
         found.retain(|local| {
-            self.image.as_ref().is_none_or(|image| names(&local.reference).any(|name| name == *image))
-                && (self.filter.is_empty() || self.filter.iter().any(|pattern| is_like(&local.reference, pattern)))
+            self.image
+                .as_ref()
+                .is_none_or(|image| names(&local.reference).any(|name| name == *image))
+                && (self.filter.is_empty()
+                    || self.filter.iter().any(|pattern| is_like(&local.reference, pattern)))
         });
         if self.quiet {
-            found.iter().for_each(|local| line(format_args!("{}", self.digest(&local.descriptor.digest))));
+            found
+                .iter()
+                .for_each(|local| line(format_args!("{}", self.digest(&local.descriptor.digest))));
             return Ok(());
         }
         let rows: Vec<Row> = found.into_iter().map(row).collect();
@@ -73,11 +78,19 @@ impl Args {
             // A registry's port has a colon too; the tag comes after the last slash.
             let start = row.reference.rfind('/').map_or(0, |slash| slash + 1);
             let (repository, tag) = match row.reference[start..].find(':') {
-                Some(colon) => (&row.reference[..start + colon], &row.reference[start + colon + 1..]),
+                Some(colon) => {
+                    (&row.reference[..start + colon], &row.reference[start + colon + 1..])
+                }
                 None => (row.reference.as_str(), "<none>"),
             };
             let platforms = row.platforms.join(", ");
-            table.row([repository.into(), tag.into(), self.digest(&row.digest), platforms, size(row.size)]);
+            table.row([
+                repository.into(),
+                tag.into(),
+                self.digest(&row.digest),
+                platforms,
+                size(row.size),
+            ]);
         }
         table
     }
@@ -112,11 +125,13 @@ fn is_like(reference: &Reference, pattern: &str) -> bool {
 /// The whole name, and that without its tag.
 fn names(reference: &Reference) -> impl Iterator<Item = String> {
     let full = reference.to_string();
-    let without_tag = reference.tag().and_then(|tag| Some(full.strip_suffix(&format!(":{tag}"))?.to_owned()));
+    let without_tag =
+        reference.tag().and_then(|tag| Some(full.strip_suffix(&format!(":{tag}"))?.to_owned()));
     [full].into_iter().chain(without_tag)
 }
 
-/// `*` is anything but `/`, `?` one such character. Remembers one star, so it takes no more than `pattern * text` steps.
+/// `*` is anything but `/`, `?` one such character. Remembers one star, so it takes no more than
+/// `pattern * text` steps.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t, mut star) = (0, 0, None);
     while t < text.len() {

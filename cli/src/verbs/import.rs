@@ -13,7 +13,8 @@ use crate::{
     output::{line, size},
 };
 
-/// Take images in from a file: an archive of `docker save`, an OCI layout (tar or folder), or a .wasm
+/// Take images in from a file: an archive of `docker save`, an OCI layout (tar or folder), or a
+/// .wasm
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   docker save app:v1 | margay load
@@ -39,10 +40,9 @@ impl Args {
 
 fn import(home: &Home, path: &Path) -> anyhow::Result<()> {
     for image in packager::import(&images::layout(home)?, path)? {
-        image
-            .references
-            .iter()
-            .for_each(|name| line(format_args!("{}", images::pinned(name, image.descriptor.digest))));
+        image.references.iter().for_each(|name| {
+            line(format_args!("{}", images::pinned(name, image.descriptor.digest)))
+        });
     }
     Ok(())
 }
@@ -63,7 +63,11 @@ const STRIDE_BYTES: u64 = 16 << 20;
 fn import_stdin(home: &Home) -> anyhow::Result<()> {
     let stdin = io::stdin().lock();
     if stdin.is_terminal() {
-        return fail(Advice::new("an image is nothing to type").hint("name a file: margay load -i FILE").code(MISUSED));
+        return fail(
+            Advice::new("an image is nothing to type")
+                .hint("name a file: margay load -i FILE")
+                .code(MISUSED),
+        );
     }
     let folder = home.folder("run")?;
     forget_the_killed(&folder);
@@ -80,19 +84,29 @@ fn keep(mut pipe: impl Read, path: &Path, room: &Room) -> anyhow::Result<File> {
     file.try_lock().with_context(writing)?;
     let mut bytes = 0;
     loop {
-        let copied = io::copy(&mut pipe.by_ref().take(STRIDE_BYTES), &mut file).with_context(writing)?;
+        let copied =
+            io::copy(&mut pipe.by_ref().take(STRIDE_BYTES), &mut file).with_context(writing)?;
         bytes += copied;
         if bytes > room.bytes_max {
             return fail(Advice::new(format!("an archive has at most {}", size(room.bytes_max))));
         }
         let disk = rustix::fs::fstatvfs(&file).with_context(writing)?;
         if disk.f_bavail.saturating_mul(disk.f_frsize) < room.free_bytes_min {
-            let why =
-                format!("the archive does not fit: the disk of `{}` is full after {}", path.display(), size(bytes));
-            return fail(Advice::new(why).hint("make room: margay prune; or let --home name a folder on another disk"));
+            let why = format!(
+                "the archive does not fit: the disk of `{}` is full after {}",
+                path.display(),
+                size(bytes)
+            );
+            return fail(
+                Advice::new(why)
+                    .hint("make room: margay prune; or let --home name a folder on another disk"),
+            );
         }
         if bytes == 0 {
-            return fail(Advice::new("stdin is empty").hint("pipe an archive in, or name a file: margay load -i FILE"));
+            return fail(
+                Advice::new("stdin is empty")
+                    .hint("pipe an archive in, or name a file: margay load -i FILE"),
+            );
         }
         if copied < STRIDE_BYTES {
             return Ok(file);
@@ -127,9 +141,13 @@ mod tests {
         .into_iter()
         .enumerate()
         {
-            // Each its own: a process that another test starts holds the lock of the one before for a moment.
+            // Each its own: a process that another test starts holds the lock of the one before for
+            // a moment.
             let path = folder.path().join(format!("stdin-{at}.tar"));
-            match (keep(io::repeat(1).take(bytes), &path, &Room { bytes_max, free_bytes_min }), want) {
+            match (
+                keep(io::repeat(1).take(bytes), &path, &Room { bytes_max, free_bytes_min }),
+                want,
+            ) {
                 (Ok(file), Ok(want)) => assert_eq!(file.metadata().expect("metadata").len(), want),
                 (Err(error), Err(want)) => assert!(error.to_string().contains(want), "{error}"),
                 (got, want) => panic!("{bytes} of {bytes_max}: {got:?} and not {want:?}"),
@@ -145,8 +163,11 @@ mod tests {
         fs::write(folder.path().join("stdin-2.tar"), "left").expect("a file");
         fs::write(folder.path().join("other"), "of somebody else").expect("a file");
         forget_the_killed(folder.path());
-        let mut left: Vec<_> =
-            fs::read_dir(folder.path()).expect("a folder").flatten().map(|e| e.file_name()).collect();
+        let mut left: Vec<_> = fs::read_dir(folder.path())
+            .expect("a folder")
+            .flatten()
+            .map(|e| e.file_name())
+            .collect();
         left.sort();
         assert_eq!(left, ["other", "stdin-1.tar"]);
         drop(lock);

@@ -39,12 +39,15 @@ impl Args {
             listener,
             peers: match (self.peers_fd, self.peers) {
                 (Some(number), _) => Some(inherited(number)?),
-                (None, Some(address)) => Some(bind(address.ip(), address.port(), "--peers ADDRESS:PORT with another")?),
+                (None, Some(address)) => {
+                    Some(bind(address.ip(), address.port(), "--peers ADDRESS:PORT with another")?)
+                }
                 (None, None) => None,
             },
             limits: node::ingress::Limits::default(),
         };
-        // The kernel forgets whose child we are when the ingress gives up the rights of root: said again after that.
+        // The kernel forgets whose child we are when the ingress gives up the rights of root: said
+        // again after that.
         let child = self.child;
         Ok(node::ingress::run(config, || {
             if let Err(error) = child.settle() {

@@ -179,13 +179,20 @@ impl Summary {
 }
 
 fn in_words(state: State, seen: Option<&tasks::Status>) -> String {
-    let since = |time: Option<Timestamp>| time.map(|time| ago(time, now())).unwrap_or_else(|| "just now".to_owned());
+    let since = |time: Option<Timestamp>| {
+        time.map(|time| ago(time, now())).unwrap_or_else(|| "just now".to_owned())
+    };
     let mut words = match state {
         State::Running | State::Unsupervised => {
             let started = seen.and_then(|seen| seen.started);
-            format!("Up {}", started.map_or("0 s".to_owned(), |started| duration(now().since(started))))
+            format!(
+                "Up {}",
+                started.map_or("0 s".to_owned(), |started| duration(now().since(started)))
+            )
         }
-        State::Exited(code) => format!("Exited ({code}) {}", since(seen.and_then(|seen| seen.ended))),
+        State::Exited(code) => {
+            format!("Exited ({code}) {}", since(seen.and_then(|seen| seen.ended)))
+        }
         State::Starting => "Starting".to_owned(),
         State::Idle => "Idle".to_owned(),
         State::BackOff => "Restarting".to_owned(),

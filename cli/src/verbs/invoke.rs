@@ -79,8 +79,13 @@ fn path(text: &str) -> Result<String, String> {
         return Err(format!("a path begins with `/`: --path /{text}"));
     }
     match text.chars().find(|c| !c.is_ascii_graphic() || *c == '#') {
-        Some(c) => Err(format!("`{c}` cannot stand in a path: write each of its bytes as % and two hex digits")),
-        None => text.parse::<http::uri::PathAndQuery>().map(|_| text.to_owned()).map_err(|error| error.to_string()),
+        Some(c) => Err(format!(
+            "`{c}` cannot stand in a path: write each of its bytes as % and two hex digits"
+        )),
+        None => text
+            .parse::<http::uri::PathAndQuery>()
+            .map(|_| text.to_owned())
+            .map_err(|error| error.to_string()),
     }
 }
 
@@ -116,7 +121,8 @@ impl Args {
             private_networks: self.private_network.clone(),
             time_max: self.timeout,
         };
-        let preparing = || talk(format_args!("Preparing the image: checking its layers, making machine code"));
+        let preparing =
+            || talk(format_args!("Preparing the image: checking its layers, making machine code"));
         let outcome = node::invoke(home.node(), request, preparing)?;
         match self.output.output {
             Format::Table => print(&outcome),
@@ -132,7 +138,10 @@ impl Args {
         match size <= BODY_BYTES_MAX {
             true => std::fs::read(path).with_context(|| format!("cannot read `{path}`")),
             false => fail(
-                Advice::new(format!("`{path}` has {size} bytes, and a body at most {BODY_BYTES_MAX}")).code(MISUSED),
+                Advice::new(format!(
+                    "`{path}` has {size} bytes, and a body at most {BODY_BYTES_MAX}"
+                ))
+                .code(MISUSED),
             ),
         }
     }
@@ -146,7 +155,11 @@ fn print(outcome: &InvokeOutcome) {
     }
     let InvokeOutcome { status, usage, .. } = outcome;
     let paint = Paint::on_stderr();
-    let status = if status.as_u16() < 400 { paint.good(status.as_str()) } else { paint.warn(status.as_str()) };
+    let status = if status.as_u16() < 400 {
+        paint.good(status.as_str())
+    } else {
+        paint.warn(status.as_str())
+    };
     talk(format_args!(
         "{status} in {}, after a start in {}. Cost: {} of CPU, {} of memory at most, {} in, {} out.",
         duration(outcome.answered_in),
@@ -164,7 +177,9 @@ fn record(outcome: &InvokeOutcome) -> Record<'_> {
     Record {
         status: outcome.status.as_u16(),
         headers: headers
-            .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+            .map(|(name, value)| {
+                (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+            })
             .collect(),
         body: text,
         body_base64: text.is_none().then(|| BASE64_STANDARD.encode(&outcome.body)),

@@ -17,12 +17,14 @@ use crate::{
 
 /// Log in to a registry
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The password is asked for on the terminal. For the user that `margay up` of the same home has
+#[command(
+    after_help = "The password is asked for on the terminal. For the user that `margay up` of the same home has
 made, it is read from the home.
 
 Examples:
   margay login -u me localhost:5000
-  pass show registry | margay login -u me --password-stdin registry.example.com")]
+  pass show registry | margay login -u me --password-stdin registry.example.com"
+)]
 pub struct Args {
     /// Host and port of the registry, as images name it
     #[arg(value_name = "REGISTRY", value_parser = transfer::registry_name)]
@@ -86,7 +88,8 @@ pub fn new_password(from_stdin: bool) -> anyhow::Result<String> {
     }
 }
 
-/// The password of the user that `margay up` of this home made for its registry. Whoever can read it owns it.
+/// The password of the user that `margay up` of this home made for its registry. Whoever can read
+/// it owns it.
 fn own_password(home: &Home, registry: &str, user: &str) -> anyhow::Result<Option<String>> {
     let Some(record) = Record::read(home)? else { return Ok(None) };
     if record.user != user || !record.is_registry(registry) {
@@ -138,7 +141,8 @@ fn ask_silently(question: &str) -> anyhow::Result<String> {
 /// What a shell shows for a program that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;
 
-/// A line as it is typed without the terminal's help, with the keys that correct it; `None` after Ctrl-C.
+/// A line as it is typed without the terminal's help, with the keys that correct it; `None` after
+/// Ctrl-C.
 fn typed(keys: impl Iterator<Item = u8>) -> Option<String> {
     let mut line = Vec::new();
     for key in keys {

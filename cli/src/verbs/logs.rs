@@ -31,7 +31,10 @@ struct Tail(Option<usize>);
 fn tail(text: &str) -> Result<Tail, String> {
     match text {
         "all" => Ok(Tail(None)),
-        _ => text.parse().map(|lines| Tail(Some(lines))).map_err(|_| "use a number, or `all`".to_owned()),
+        _ => text
+            .parse()
+            .map(|lines| Tail(Some(lines)))
+            .map_err(|_| "use a number, or `all`".to_owned()),
     }
 }
 
@@ -72,7 +75,12 @@ impl Args {
         }
     }
 
-    fn write_to(&self, out: &mut dyn std::io::Write, terminal: bool, line: LogLine<'_>) -> std::io::Result<()> {
+    fn write_to(
+        &self,
+        out: &mut dyn std::io::Write,
+        terminal: bool,
+        line: LogLine<'_>,
+    ) -> std::io::Result<()> {
         if self.timestamps {
             write!(out, "{} ", line.time)?;
         }

@@ -99,9 +99,12 @@ fn done(_: ()) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Does `work` for each of several things. One that fails does not keep the others from it; the last failure is the
-/// verb's, those before it are told on the way.
-pub fn each<'a, T>(things: &'a [T], mut work: impl FnMut(&'a T) -> anyhow::Result<()>) -> anyhow::Result<()> {
+/// Does `work` for each of several things. One that fails does not keep the others from it; the
+/// last failure is the verb's, those before it are told on the way.
+pub fn each<'a, T>(
+    things: &'a [T],
+    mut work: impl FnMut(&'a T) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let mut failed: Option<anyhow::Error> = None;
     for thing in things {
         if let Err(error) = work(thing)
@@ -113,7 +116,8 @@ pub fn each<'a, T>(things: &'a [T], mut work: impl FnMut(&'a T) -> anyhow::Resul
     failed.map_or(Ok(()), Err)
 }
 
-/// Asks the control plane to do something with each of several things, and prints each with which that is done.
+/// Asks the control plane to do something with each of several things, and prints each with which
+/// that is done.
 pub fn ask_for_each<'a, T: Display, R, F: Future<Output = Result<R, orchestrator::Error>>>(
     things: &'a [T],
     ask: impl Fn(&'a T) -> F,

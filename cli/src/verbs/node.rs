@@ -14,7 +14,10 @@ use crate::{
 
 /// Run this machine's node, join it to a control plane, or manage nodes
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "Without a subcommand: run the node that has joined.")]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Without a subcommand: run the node that has joined."
+)]
 pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -110,7 +113,11 @@ impl Running {
         self.child.settle()?;
         serve::log();
         let at_end = if self.leave { AtEnd::Leave } else { AtEnd::Stop };
-        let config = AgentConfig { at_end, tuning: self.tuning.chosen(), ..AgentConfig::new(home.node().clone()) };
+        let config = AgentConfig {
+            at_end,
+            tuning: self.tuning.chosen(),
+            ..AgentConfig::new(home.node().clone())
+        };
         serve::until_asked(|stop| async move { Ok(Agent::open(config)?.serve(stop, || ()).await?) })
     }
 }
@@ -119,7 +126,8 @@ impl Verb {
     fn run(self, home: &Home) -> anyhow::Result<()> {
         match self {
             Self::Join { token, name, zone, no_run, tuning, door } => {
-                let options = JoinOptions { name, zone, tuning: tuning.chosen(), ..JoinOptions::default() };
+                let options =
+                    JoinOptions { name, zone, tuning: tuning.chosen(), ..JoinOptions::default() };
                 let token = if token == "-" { flags::line_of_stdin()? } else { token };
                 block_on(host::join_and_run(home, &token.parse()?, options, &door, no_run))
             }

@@ -9,8 +9,8 @@ use crate::{
     output::{line, size},
 };
 
-/// Remove what nothing needs any more: bytes that no image names, machine code made of them, unpacked layers from which
-/// nothing runs, and with --tasks ended tasks
+/// Remove what nothing needs any more: bytes that no image names, machine code made of them,
+/// unpacked layers from which nothing runs, and with --tasks ended tasks
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Remove ended tasks and their logs as well; volumes stay
@@ -24,7 +24,12 @@ impl Args {
         if self.tasks {
             for folder in tasks::list(home.node())? {
                 if !folder.state()?.is_alive() {
-                    let name = tasks::remove(home.node(), &folder.record().id, Removal::Ended, Duration::ZERO)?;
+                    let name = tasks::remove(
+                        home.node(),
+                        &folder.record().id,
+                        Removal::Ended,
+                        Duration::ZERO,
+                    )?;
                     line(format_args!("Deleted task: {name}"));
                 }
             }
@@ -39,18 +44,22 @@ impl Args {
         }
         let layout = images::layout(home)?;
         let blobs = layout.prune()?.bytes + files.prune()?.bytes;
-        let freed = blobs + prepared(home, &[&layout, &files])? + node::prune_unpacked(home.node())?;
+        let freed =
+            blobs + prepared(home, &[&layout, &files])? + node::prune_unpacked(home.node())?;
         line(format_args!("Freed {}", size(freed)));
         Ok(())
     }
 }
 
-/// Removes what images were made into that have no name in `layouts` any more; says how many bytes that were.
+/// Removes what images were made into that have no name in `layouts` any more; says how many bytes
+/// that were.
 pub fn prepared(home: &Home, layouts: &[&Layout]) -> anyhow::Result<u64> {
     let mut needed = HashSet::new();
     for layout in layouts {
         for local in layout.list()? {
-            needed.extend(layout.manifests(&local.descriptor)?.into_iter().map(|(entry, _)| entry.digest));
+            needed.extend(
+                layout.manifests(&local.descriptor)?.into_iter().map(|(entry, _)| entry.digest),
+            );
         }
     }
     for task in tasks::list(home.node())? {

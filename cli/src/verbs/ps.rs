@@ -9,7 +9,10 @@ use crate::{
 
 /// List tasks
 #[derive(Debug, clap::Args)]
-#[command(visible_alias = "ls", after_help = "Reads the folders of the tasks: no server has to run.")]
+#[command(
+    visible_alias = "ls",
+    after_help = "Reads the folders of the tasks: no server has to run."
+)]
 pub struct Args {
     /// Show ended ones as well
     #[arg(short, long)]
@@ -46,12 +49,14 @@ impl Args {
             rows.iter().for_each(|(folder, _)| line(format_args!("{}", folder.record().id)));
             return Ok(());
         }
-        let rows: Vec<Row> = rows.iter().map(|(folder, state)| row(folder, *state)).collect::<Result<_, _>>()?;
+        let rows: Vec<Row> =
+            rows.iter().map(|(folder, state)| row(folder, *state)).collect::<Result<_, _>>()?;
         self.output.records(&rows, |rows| self.table(rows))
     }
 
     fn table(&self, rows: &[Row]) -> Table {
-        let mut table = Table::new(&["TASK ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAME"]);
+        let mut table =
+            Table::new(&["TASK ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAME"]);
         for Row { summary, .. } in rows {
             table.row([
                 summary.id.clone(),

@@ -33,7 +33,8 @@ impl Args {
     /// Prints what the name means.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let entries = if self.all_platforms { Entries::All } else { ours() };
-        let pulled = block_on(pull(home, &self.image, &self.remote, entries, Progress::new(self.quiet)))?;
+        let pulled =
+            block_on(pull(home, &self.image, &self.remote, entries, Progress::new(self.quiet)))?;
         line(format_args!("{}", images::pinned(&self.image, pulled.digest)));
         Ok(())
     }
@@ -65,9 +66,11 @@ pub async fn pull(
 
 /// The one entry of an index that this machine runs best.
 pub fn ours() -> Entries {
-    Entries::Chosen(Arc::new(|index: &Index| match image::choose(index, &packager::host_platforms()) {
-        Ok(entry) => vec![entry.clone()],
-        // Whoever runs it hears why; whoever only moves it may want what is there.
-        Err(_) => index.manifests.clone(),
+    Entries::Chosen(Arc::new(|index: &Index| {
+        match image::choose(index, &packager::host_platforms()) {
+            Ok(entry) => vec![entry.clone()],
+            // Whoever runs it hears why; whoever only moves it may want what is there.
+            Err(_) => index.manifests.clone(),
+        }
     }))
 }

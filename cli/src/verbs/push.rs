@@ -55,14 +55,21 @@ impl Args {
 }
 
 /// Sends `image` with the login of this home.
-pub async fn push(home: &Home, image: &Reference, remote: &Remote, progress: Progress) -> anyhow::Result<Pushed> {
+pub async fn push(
+    home: &Home,
+    image: &Reference,
+    remote: &Remote,
+    progress: Progress,
+) -> anyhow::Result<Pushed> {
     let Some(registry) = image.registry() else {
         return Err(registry::Error::NoRegistry { reference: image.to_string() }.into());
     };
     let layout = images::layout(home)?;
     let Some(root) = layout.resolve(image)? else {
         let advice = Advice::new(format!("there is no local image `{image}`"));
-        return fail(advice.hint(format!("give a local image that name first: margay tag IMAGE {image}")));
+        return fail(
+            advice.hint(format!("give a local image that name first: margay tag IMAGE {image}")),
+        );
     };
     let client = transfer::client(home, remote, registry)?;
     let moved = Arc::new(Mutex::new((0usize, 0u64)));

@@ -152,7 +152,9 @@ impl Verb {
                     let there = admin.repositories().await?;
                     if !there.iter().any(|known| known.name == repository.to_string()) {
                         let message = format!("there is no repository `{repository}`");
-                        return fail(Advice::new(message).hint("see what there is: margay registry ls"));
+                        return fail(
+                            Advice::new(message).hint("see what there is: margay registry ls"),
+                        );
                     }
                     Ok(admin.set_visibility(&repository, who.into()).await?)
                 })?;

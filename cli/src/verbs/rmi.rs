@@ -13,7 +13,8 @@ use crate::{
 /// Take names away from images, and remove what no name holds any more
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Remove images that tasks run from, and images by their digest whatever number of names they have
+    /// Remove images that tasks run from, and images by their digest whatever number of names they
+    /// have
     #[arg(short, long)]
     force: bool,
     /// Names of images, or their digests
@@ -26,7 +27,8 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let layout = images::layout(home)?;
         let result = super::each(&self.images, |image| self.remove(home, &layout, image));
-        let freed = layout.prune()?.bytes + prune::prepared(home, &[&layout, &images::files(home)?])?;
+        let freed =
+            layout.prune()?.bytes + prune::prepared(home, &[&layout, &images::files(home)?])?;
         if freed > 0 {
             talk(format_args!("Freed {}.", size(freed)));
         }
@@ -38,14 +40,21 @@ impl Args {
         let digest = descriptor.digest;
         let names = match layout.resolve(image)? {
             Some(_) => vec![name],
-            None => images::by_digest(layout, image)?.into_iter().map(|local| local.reference).collect(),
+            None => {
+                images::by_digest(layout, image)?.into_iter().map(|local| local.reference).collect()
+            }
         };
         if names.len() > 1 && !self.force {
             let all: Vec<_> = names.iter().map(ToString::to_string).collect();
-            let message = format!("`{}` has {} names: {}", digest.short(), all.len(), all.join(", "));
-            return fail(Advice::new(message).hint("take one of them away, or all of them with --force"));
+            let message =
+                format!("`{}` has {} names: {}", digest.short(), all.len(), all.join(", "));
+            return fail(
+                Advice::new(message).hint("take one of them away, or all of them with --force"),
+            );
         }
-        let others = layout.list()?.iter().filter(|other| other.descriptor.digest == digest).count() - names.len();
+        let others =
+            layout.list()?.iter().filter(|other| other.descriptor.digest == digest).count()
+                - names.len();
         if others == 0 && !self.force {
             unused(home, image, digest)?;
         }
@@ -62,17 +71,16 @@ impl Args {
 
 /// A running task has its files open, and would not come up again from an image that is gone.
 fn unused(home: &Home, image: &Reference, digest: Digest) -> anyhow::Result<()> {
-    let user = tasks::list(home.node())?
-        .into_iter()
-        .find(|task| task.record().digest == digest && task.state().is_ok_and(tasks::State::is_alive));
+    let user = tasks::list(home.node())?.into_iter().find(|task| {
+        task.record().digest == digest && task.state().is_ok_and(tasks::State::is_alive)
+    });
     match user {
         None => Ok(()),
         Some(task) => {
             let name = &task.record().name;
-            fail(
-                Advice::new(format!("task `{name}` runs from image `{image}`"))
-                    .hint(format!("stop it first: margay stop {name}, or remove the image all the same with --force")),
-            )
+            fail(Advice::new(format!("task `{name}` runs from image `{image}`")).hint(format!(
+                "stop it first: margay stop {name}, or remove the image all the same with --force"
+            )))
         }
     }
 }

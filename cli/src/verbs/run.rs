@@ -1,4 +1,6 @@
-use std::{collections::HashSet, io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    collections::HashSet, io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration,
+};
 
 use anyhow::Context as _;
 use node::{Mounted, Note, PrivateNetwork, Publish, RunRequest, Started};
@@ -88,18 +90,22 @@ pub struct Args {
     stop_timeout: u32,
     #[command(flatten)]
     remote: Remote,
-    /// What to run, and arguments instead of the image's own: all that follows the image is for the guest
+    /// What to run, and arguments instead of the image's own: all that follows the image is for the
+    /// guest
     // One argument for both: clap would take a flag of ours between two.
     #[arg(required = true, num_args = 1.., trailing_var_arg = true, value_names = ["IMAGE", "ARG"])]
     image_and_arguments: Vec<String>,
 }
 
-/// One page of guest memory needs a multiple of this for the instance around it; and a bare number is a slip of the pen.
+/// One page of guest memory needs a multiple of this for the instance around it; and a bare number
+/// is a slip of the pen.
 const MEMORY_BYTES_MIN: u64 = 1 << 20;
 
 fn memory(text: &str) -> Result<u64, String> {
     match flags::bytes(text)? {
-        0..MEMORY_BYTES_MIN => Err(format!("use {} or more, as in 64m", spec::print_bytes(MEMORY_BYTES_MIN))),
+        0..MEMORY_BYTES_MIN => {
+            Err(format!("use {} or more, as in 64m", spec::print_bytes(MEMORY_BYTES_MIN)))
+        }
         bytes => Ok(bytes),
     }
 }
@@ -119,7 +125,8 @@ impl Args {
             tell_ports(&started);
             return Ok(ExitCode::SUCCESS);
         }
-        // Only while the program has it: before, Ctrl-C is for us, and whoever ends us leaves the terminal as it was.
+        // Only while the program has it: before, Ctrl-C is for us, and whoever ends us leaves the
+        // terminal as it was.
         let wants_raw = self.tty && self.interactive && is_native;
         let mut raw = None;
         let outcome = node::run_local(home.node(), request, |note| {
@@ -139,11 +146,13 @@ impl Args {
 
     /// What to run, and whether that is a Linux program.
     fn request(&self, home: &Home) -> anyhow::Result<(RunRequest, bool)> {
-        let (image, arguments) = self.image_and_arguments.split_first().expect("clap asks for one at least");
+        let (image, arguments) =
+            self.image_and_arguments.split_first().expect("clap asks for one at least");
         self.check()?;
         let found = images::find(home, image, self.pull, &self.remote)?;
         let is_native = || {
-            let manifest = found.layout.choose(&found.descriptor, &packager::host_platforms()).ok()?;
+            let manifest =
+                found.layout.choose(&found.descriptor, &packager::host_platforms()).ok()?;
             Some(found.layout.plan(&manifest).ok()?.kind_hint() == image::Kind::Native)
         };
         let is_native = self.tty && is_native().unwrap_or(false);
@@ -173,7 +182,9 @@ impl Args {
     fn check(&self) -> anyhow::Result<()> {
         let mut paths = HashSet::new();
         match self.volume.iter().find(|mounted| !paths.insert(&mounted.path)) {
-            Some(twice) => fail(Advice::new(format!("-v mounts something at `{}` twice", twice.path)).code(MISUSED)),
+            Some(twice) => fail(
+                Advice::new(format!("-v mounts something at `{}` twice", twice.path)).code(MISUSED),
+            ),
             None => Ok(()),
         }
     }
@@ -184,7 +195,11 @@ impl Args {
         }
         let stdout = std::io::stdout();
         if !stdout.is_terminal() {
-            return fail(Advice::new("-t needs a terminal, and stdout is none").hint("leave -t out").code(MISUSED));
+            return fail(
+                Advice::new("-t needs a terminal, and stdout is none")
+                    .hint("leave -t out")
+                    .code(MISUSED),
+            );
         }
         let size = rustix::termios::tcgetwinsize(&stdout)?;
         Ok(Some((size.ws_row, size.ws_col)))
@@ -193,7 +208,8 @@ impl Args {
 
 /// `margay keeper`: what stays of `margay run -d`, with a request on stdin.
 pub fn keep() -> ExitCode {
-    let home = std::env::var_os("MARGAY_HOME").map(PathBuf::from).context("`MARGAY_HOME` is not set");
+    let home =
+        std::env::var_os("MARGAY_HOME").map(PathBuf::from).context("`MARGAY_HOME` is not set");
     let kept = home.and_then(|home| Ok(node::keep(&node::Home::at(home)?)?));
     match kept {
         Ok(()) => ExitCode::SUCCESS,
@@ -207,7 +223,9 @@ pub fn keep() -> ExitCode {
 /// What happens, in words on stderr.
 fn tell(note: &Note) {
     match note {
-        Note::Preparing => talk(format_args!("Preparing the image: checking its layers, making machine code")),
+        Note::Preparing => {
+            talk(format_args!("Preparing the image: checking its layers, making machine code"))
+        }
         Note::Started(started) => {
             tell_ports(started);
             for capability in &started.cut {
@@ -228,7 +246,8 @@ fn denial(line: &str, count: u64) -> String {
     }
 }
 
-/// What would grant `line`. Whether one key or both are missing for an internal address, only the broker knows.
+/// What would grant `line`. Whether one key or both are missing for an internal address, only the
+/// broker knows.
 fn to_grant(line: &str) -> String {
     match line.parse() {
         Ok(Capability::NetOut { private: true, host, .. }) => {
@@ -236,7 +255,9 @@ fn to_grant(line: &str) -> String {
                 spec::Host::Address(address) => address.to_string(),
                 _ => "ADDRESS/BITS".to_owned(),
             };
-            format!("it is an internal address, which takes two keys: --allow '{line}' --private-network {network}")
+            format!(
+                "it is an internal address, which takes two keys: --allow '{line}' --private-network {network}"
+            )
         }
         _ => format!("grant it: --allow '{line}'"),
     }
@@ -245,13 +266,17 @@ fn to_grant(line: &str) -> String {
 fn tell_ports(started: &Started) {
     for port in &started.ports {
         if let Some(host_port) = port.host_port {
-            talk(format_args!("Listening on http://localhost:{host_port} (port {} of the task)", port.container_port));
+            talk(format_args!(
+                "Listening on http://localhost:{host_port} (port {} of the task)",
+                port.container_port
+            ));
         }
     }
 }
 
-/// Our terminal in raw mode while a Linux program has it behind a terminal of its own, which edits lines and knows what
-/// Ctrl-C means there; as before when this is dropped. A Wasm program has no such thing: it reads ours as it is.
+/// Our terminal in raw mode while a Linux program has it behind a terminal of its own, which edits
+/// lines and knows what Ctrl-C means there; as before when this is dropped. A Wasm program has no
+/// such thing: it reads ours as it is.
 struct RawTerminal(Termios);
 
 impl RawTerminal {

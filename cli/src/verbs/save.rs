@@ -56,15 +56,19 @@ impl Args {
     }
 }
 
-/// Lets `write` fill the file at `path`. What was there before stays until the new one is whole; a pipe or a device is
-/// written as it is.
-fn write_whole(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> anyhow::Result<()>) -> anyhow::Result<()> {
+/// Lets `write` fill the file at `path`. What was there before stays until the new one is whole; a
+/// pipe or a device is written as it is.
+fn write_whole(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let named = || format!("cannot write `{}`", path.display());
     // The file behind a link, so that the link stays one.
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let before = fs::metadata(&target).ok();
     if before.as_ref().is_some_and(|before| !before.is_file()) {
-        let mut file = BufWriter::new(File::options().write(true).open(&target).with_context(named)?);
+        let mut file =
+            BufWriter::new(File::options().write(true).open(&target).with_context(named)?);
         write(&mut file)?;
         return file.flush().with_context(named);
     }
@@ -94,7 +98,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, link) = (folder.path().join("cats.tar"), folder.path().join("link.tar"));
         std::os::unix::fs::symlink("cats.tar", &link).unwrap();
-        let fill = |bytes: &'static [u8]| move |file: &mut BufWriter<File>| Ok(file.write_all(bytes)?);
+        let fill =
+            |bytes: &'static [u8]| move |file: &mut BufWriter<File>| Ok(file.write_all(bytes)?);
         write_whole(&path, fill(b"first")).unwrap();
         let torn = write_whole(&path, |file| {
             file.write_all(b"half")?;

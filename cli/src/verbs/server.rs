@@ -24,7 +24,8 @@ pub struct Args {
     /// The registry that images without one mean
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = SocketAddr::from(([127, 0, 0, 1], platform::REGISTRY_PORT)))]
     registry: SocketAddr,
-    /// The key file of that registry, with which nodes get tokens to pull [default: the one in this home]
+    /// The key file of that registry, with which nodes get tokens to pull [default: the one in this
+    /// home]
     #[arg(long, value_name = "FILE")]
     registry_key: Option<PathBuf>,
     /// The operator's tenant: who comes in through the socket is this one
@@ -48,7 +49,9 @@ impl Args {
         let tokens = match &self.registry_key {
             Some(path) => Tokens::load(path)?,
             // Whichever of the two starts first makes it.
-            None => Tokens::open(&home.folder("registry")?).context("cannot open the registry's key")?,
+            None => {
+                Tokens::open(&home.folder("registry")?).context("cannot open the registry's key")?
+            }
         };
         let networks = self.private_network.into_iter().map(PrivateNetwork::host).collect();
         let config = Config {

@@ -93,12 +93,17 @@ impl Verb {
             Self::Create { name, task, cluster, count, launch_type, control } => {
                 let client = control.client(home)?;
                 let wanted = CreateService { name, task_definition: task, count, launch_type };
-                let service = block_on(async { Ok(client.create_service(&cluster, &wanted).await?) })?;
+                let service =
+                    block_on(async { Ok(client.create_service(&cluster, &wanted).await?) })?;
                 line(format_args!("{}", service.name));
-                let has_port = |definition: &TaskDefinition| definition.containers.iter().any(|c| !c.ports.is_empty());
-                let definition = block_on(async { Ok(client.definition(&service.spec.task_definition).await?) });
+                let has_port = |definition: &TaskDefinition| {
+                    definition.containers.iter().any(|c| !c.ports.is_empty())
+                };
+                let definition =
+                    block_on(async { Ok(client.definition(&service.spec.task_definition).await?) });
                 // It is made; what can be said about it is no reason to fail.
-                let is_reached = definition.is_ok_and(|registered| has_port(&registered.definition));
+                let is_reached =
+                    definition.is_ok_and(|registered| has_port(&registered.definition));
                 if let Some(record) = Record::read(home)?.filter(|_| is_reached) {
                     talk(format_args!("Reach it at {}", record.url(&host(&service))));
                 }
@@ -112,7 +117,8 @@ impl Verb {
                     }
                     Ok(client.services().await?)
                 })?;
-                services.retain(|service| cluster.as_ref().is_none_or(|name| service.cluster == *name));
+                services
+                    .retain(|service| cluster.as_ref().is_none_or(|name| service.cluster == *name));
                 output.records(&services, table)
             }
             Self::Update { name, cluster, task, count, control } => {
@@ -144,14 +150,16 @@ fn change(
     Ok(())
 }
 
-/// The host name that the ingress knows a service by. A control plane that does not say so is older than tenants' names.
+/// The host name that the ingress knows a service by. A control plane that does not say so is older
+/// than tenants' names.
 pub fn host(service: &Service) -> String {
     let older = || format!("{}.{}.{}", service.name, service.cluster, crate::platform::DOMAIN);
     service.status.host.clone().unwrap_or_else(older)
 }
 
 fn table(services: &[Service]) -> Table {
-    let mut table = Table::new(&["NAME", "CLUSTER", "TASK", "RUNNING", "CREATED", "HOST", "STATUS"]);
+    let mut table =
+        Table::new(&["NAME", "CLUSTER", "TASK", "RUNNING", "CREATED", "HOST", "STATUS"]);
     for service in services {
         table.row([
             service.name.to_string(),

@@ -9,7 +9,9 @@ use crate::{
 
 /// Show what tasks have used so far
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Counts since each task's start. For totals per image and tenant of a platform: margay usage")]
+#[command(
+    after_help = "Counts since each task's start. For totals per image and tenant of a platform: margay usage"
+)]
 pub struct Args {
     /// Names or ids of tasks; every running one when left out
     #[arg(value_name = "TASK")]
@@ -35,7 +37,11 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let folders = match self.tasks.is_empty() {
             true => tasks::list(home.node())?,
-            false => self.tasks.iter().map(|text| tasks::find(home.node(), text)).collect::<Result<_, _>>()?,
+            false => self
+                .tasks
+                .iter()
+                .map(|text| tasks::find(home.node(), text))
+                .collect::<Result<_, _>>()?,
         };
         let mut rows = Vec::new();
         for folder in folders {
@@ -54,7 +60,8 @@ impl Args {
 }
 
 fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new(&["NAME", "IMAGE", "RUNS", "FAILED", "CPU TIME", "MEMORY PEAK", "IN", "OUT"]);
+    let mut table =
+        Table::new(&["NAME", "IMAGE", "RUNS", "FAILED", "CPU TIME", "MEMORY PEAK", "IN", "OUT"]);
     for row in rows {
         let mut cells = vec![row.name.clone(), row.image.clone()];
         cells.extend(usage_cells(&row.usage));

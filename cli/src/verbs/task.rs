@@ -3,7 +3,9 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Subcommand;
 use orchestrator::{Client, RegisteredDefinition, RunTask};
-use spec::{ClusterName, LaunchType, ServiceName, Task, TaskDefinition, TaskDefinitionId, TaskId, TaskPhase};
+use spec::{
+    ClusterName, LaunchType, ServiceName, Task, TaskDefinition, TaskDefinitionId, TaskId, TaskPhase,
+};
 
 use crate::{
     control::Control,
@@ -148,22 +150,33 @@ pub fn read_definition(path: &std::path::Path) -> anyhow::Result<TaskDefinition>
     let named = || format!("cannot read the task definition `{}`", path.display());
     let size = std::fs::metadata(path).with_context(named)?.len();
     if size > FILE_BYTES_MAX {
-        return fail(Advice::new(format!("`{}` has {size} bytes, which is no task definition", path.display())));
+        return fail(Advice::new(format!(
+            "`{}` has {size} bytes, which is no task definition",
+            path.display()
+        )));
     }
     let text = std::fs::read_to_string(path).with_context(named)?;
-    let definition: TaskDefinition = match path.extension().is_some_and(|extension| extension == "json") {
-        true => serde_json::from_str(&text).with_context(named)?,
-        false => toml::from_str(&text).map_err(|error| {
-            let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            let at = line.map(|line| format!(", line {line}")).unwrap_or_default();
-            Advice::new(format!("`{}`{at}: {}", path.display(), error.message().trim().replace('\n', ", ")))
-        })?,
-    };
+    let definition: TaskDefinition =
+        match path.extension().is_some_and(|extension| extension == "json") {
+            true => serde_json::from_str(&text).with_context(named)?,
+            false => toml::from_str(&text).map_err(|error| {
+                let line = error
+                    .span()
+                    .map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+                let at = line.map(|line| format!(", line {line}")).unwrap_or_default();
+                Advice::new(format!(
+                    "`{}`{at}: {}",
+                    path.display(),
+                    error.message().trim().replace('\n', ", ")
+                ))
+            })?,
+        };
     definition.check()?;
     Ok(definition)
 }
 
-/// Says what the role grants and the image does not use, and the other way round: the diff that an operator reviews.
+/// Says what the role grants and the image does not use, and the other way round: the diff that an
+/// operator reviews.
 fn tell_grants(registered: &RegisteredDefinition) {
     for container in &registered.grants {
         for capability in &container.cut {
@@ -189,7 +202,8 @@ async fn tell_secrets(client: &Client, definition: &TaskDefinition) -> anyhow::R
 }
 
 fn table(tasks: &[Task]) -> Table {
-    let mut table = Table::new(&["TASK", "DEFINITION", "CLUSTER", "SERVICE", "NODE", "CREATED", "STATUS"]);
+    let mut table =
+        Table::new(&["TASK", "DEFINITION", "CLUSTER", "SERVICE", "NODE", "CREATED", "STATUS"]);
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     for task in tasks {
         let phase = super::word(&task.status.phase);
@@ -200,7 +214,10 @@ fn table(tasks: &[Task]) -> Table {
             or_dash(task.spec.service.as_ref().map(ToString::to_string)),
             or_dash(task.spec.node.as_ref().map(ToString::to_string)),
             ago(task.created, now()),
-            task.status.reason.as_ref().map_or(phase.clone(), |reason| format!("{phase}: {reason}")),
+            task.status
+                .reason
+                .as_ref()
+                .map_or(phase.clone(), |reason| format!("{phase}: {reason}")),
         ]);
     }
     table

@@ -43,7 +43,10 @@ impl Wanted {
         let wanted = CreateJoinToken { pool: self.pool, shared: self.shared };
         let made = block_on(async { Ok(client.create_join_token(wanted).await?) })?;
         line(format_args!("{}", made.token));
-        talk(format_args!("Works once, until {}. On the node: margay node join TOKEN", made.expires));
+        talk(format_args!(
+            "Works once, until {}. On the node: margay node join TOKEN",
+            made.expires
+        ));
         Ok(())
     }
 }
@@ -55,7 +58,9 @@ impl Verb {
             Self::Create(wanted) => wanted.make(home),
             Self::Credential { tenant, control } => {
                 let client = control.client(home)?;
-                let made = block_on(async { Ok(client.create_credential(&CreateCredential { tenant }).await?) })?;
+                let made = block_on(async {
+                    Ok(client.create_credential(&CreateCredential { tenant }).await?)
+                })?;
                 talk(format_args!("Keep it in a private file, and use it with --credential FILE."));
                 crate::output::json(&made)
             }

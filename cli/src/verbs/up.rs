@@ -15,9 +15,11 @@ pub const DEFAULT_PORTS: [(&str, u16); 3] = [
 
 /// Run a platform here: control plane, registry, ingress and one node
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Four processes; one that dies is started again. Ctrl-C ends them and every task on the node; a
+#[command(
+    after_help = "Four processes; one that dies is started again. Ctrl-C ends them and every task on the node; a
 second one does not wait for them, and the next `margay up` takes over what then still runs.
-Everything is kept in MARGAY_HOME, so the next `margay up` goes on where this one stopped.")]
+Everything is kept in MARGAY_HOME, so the next `margay up` goes on where this one stopped."
+)]
 pub struct Args {
     #[command(flatten)]
     settings: Settings,
@@ -29,7 +31,10 @@ impl Args {
         block_on(async {
             let started = std::time::Instant::now();
             let mut asked = Asked::listen()?;
-            let Some(mut platform) = Platform::start(home, &self.settings, &mut asked).await? else { return Ok(()) };
+            let Some(mut platform) = Platform::start(home, &self.settings, &mut asked).await?
+            else {
+                return Ok(());
+            };
             line(format_args!("margay is up ({}); Ctrl-C ends it", duration(started.elapsed())));
             introduce(&platform.record, home);
             warn_others(&platform.record);
@@ -60,6 +65,11 @@ fn introduce(record: &Record, home: &Home) {
     let registry = record.registry_name();
     line(format_args!("  registry       {registry}    margay login -u {user} {registry}"));
     line(format_args!("  ingress        {}", record.url("SERVICE.CLUSTER.localhost")));
-    line(format_args!("  control plane  {server}    a second node: margay token create, margay node join TOKEN"));
-    line(format_args!("  password       of `{user}` at the registry: {}", platform::password_file(home).display()));
+    line(format_args!(
+        "  control plane  {server}    a second node: margay token create, margay node join TOKEN"
+    ));
+    line(format_args!(
+        "  password       of `{user}` at the registry: {}",
+        platform::password_file(home).display()
+    ));
 }

@@ -42,7 +42,8 @@ impl Args {
     /// Asks the ledger.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let client = self.control.client(home)?;
-        let (report, definitions) = block_on(async { Ok((client.usage().await?, client.definitions().await?)) })?;
+        let (report, definitions) =
+            block_on(async { Ok((client.usage().await?, client.definitions().await?)) })?;
         self.output.records(&rows(report, &names(&definitions)), table)
     }
 }
@@ -73,11 +74,24 @@ fn rows(report: UsageReport, names: &BTreeMap<Digest, String>) -> Vec<Row> {
 }
 
 fn table(rows: &[Row]) -> Table {
-    let mut table =
-        Table::new(&["TENANT", "IMAGE", "RUNS", "FAILED", "CPU TIME", "MEMORY PEAK", "IN", "OUT", "GB x S"]);
+    let mut table = Table::new(&[
+        "TENANT",
+        "IMAGE",
+        "RUNS",
+        "FAILED",
+        "CPU TIME",
+        "MEMORY PEAK",
+        "IN",
+        "OUT",
+        "GB x S",
+    ]);
     for row in rows {
-        let image = row.image.strip_prefix("sha256:").map_or(row.image.as_str(), |hex| &hex[..12.min(hex.len())]);
-        let mut cells = vec![row.tenant.to_string(), row.name.clone().unwrap_or_else(|| image.to_owned())];
+        let image = row
+            .image
+            .strip_prefix("sha256:")
+            .map_or(row.image.as_str(), |hex| &hex[..12.min(hex.len())]);
+        let mut cells =
+            vec![row.tenant.to_string(), row.name.clone().unwrap_or_else(|| image.to_owned())];
         cells.extend(usage_cells(&row.usage));
         // Byte-milliseconds are exact; people bill in gigabytes and seconds.
         cells.push(format!("{:.6}", row.usage.memory_byte_ms as f64 / 1e12));

@@ -24,6 +24,7 @@ impl Args {
             os: std::env::consts::OS,
             architecture: std::env::consts::ARCH,
         };
-        self.output.record(&version, |v| format!("margay {} {}/{}", v.version, v.os, v.architecture))
+        self.output
+            .record(&version, |v| format!("margay {} {}/{}", v.version, v.os, v.architecture))
     }
 }

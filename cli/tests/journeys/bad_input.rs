@@ -1,5 +1,5 @@
-//! What is refused, and in which words. The words are a golden file, so that a reviewer reads them all in one place;
-//! `UPDATE_GOLDEN=1` writes it anew.
+//! What is refused, and in which words. The words are a golden file, so that a reviewer reads them
+//! all in one place; `UPDATE_GOLDEN=1` writes it anew.
 
 use std::{
     fs,
@@ -43,7 +43,11 @@ impl Book<'_> {
             text.replace(folder.trim_end_matches('/'), "FOLDER").replace(&samples, "SAMPLES")
         };
         let command = clean(&arguments.join(" "));
-        self.text += &format!("# {title}\n$ margay {command}\n{}exit code {}\n\n", clean(&said.err), said.code);
+        self.text += &format!(
+            "# {title}\n$ margay {command}\n{}exit code {}\n\n",
+            clean(&said.err),
+            said.code
+        );
         assert_ne!(said.code, 0, "{title}: {said:?}");
         assert!(!said.err.contains("panicked"), "{title}: {}", said.err);
     }
@@ -79,7 +83,8 @@ fn a_program_that_is_none_is_refused_in_words() {
     stage.write("empty.wasm", "");
     stage.write("truncated.wasm", &hello[..hello.len() / 2]);
     stage.write("header.wasm", &hello[..8]);
-    let unknown = wat::parse_file(samples().join("hostile/unknown-import.wat")).expect("a component");
+    let unknown =
+        wat::parse_file(samples().join("hostile/unknown-import.wat")).expect("a component");
     stage.write("unknown.wasm", unknown);
     book.run("a file that is not there", &["run", "./nothing.wasm"]);
     book.run("an image that is not there", &["run", "nothing"]);
@@ -110,8 +115,10 @@ fn bytes_that_are_not_what_their_name_says_are_refused() {
     let stage = Stage::new();
     layout::write(&stage.path("image"), &[layout::tar_of(&[("app.wasm", b"\0asm")])]);
     let blobs = stage.path("image/blobs/sha256");
-    let largest =
-        fs::read_dir(blobs).expect("blobs").flatten().max_by_key(|entry| entry.metadata().expect("size").len());
+    let largest = fs::read_dir(blobs)
+        .expect("blobs")
+        .flatten()
+        .max_by_key(|entry| entry.metadata().expect("size").len());
     let path = largest.expect("a blob").path();
     let mut bytes = fs::read(&path).expect("a blob");
     bytes[0] ^= 1;
@@ -135,7 +142,8 @@ fn a_missing_grant_is_named_with_the_line_to_add() {
     book.run("a want that nobody granted", &["run", "app"]);
     book.run("a grant that is none", &["run", "--allow", "net.out:ftp://x", "app"]);
     golden("grant.txt", &book.text);
-    let granted = stage.margay(["run", "--allow", "net.out:https://api.example.com:443", "app"]).ok();
+    let granted =
+        stage.margay(["run", "--allow", "net.out:https://api.example.com:443", "app"]).ok();
     assert_eq!(granted, "hello from margay\n");
 }
 
@@ -143,7 +151,8 @@ fn a_missing_grant_is_named_with_the_line_to_add() {
 fn a_guest_that_takes_too_much_ends_at_its_limit() {
     let stage = Stage::new();
     for name in ["loop", "start-loop", "hog", "recurse", "table-hog", "loop-component"] {
-        let bytes = wat::parse_file(samples().join(format!("hostile/{name}.wat"))).expect("a module");
+        let bytes =
+            wat::parse_file(samples().join(format!("hostile/{name}.wat"))).expect("a module");
         stage.write(&format!("{name}.wasm"), bytes);
     }
     for (name, flags, code, want) in [
@@ -159,7 +168,8 @@ fn a_guest_that_takes_too_much_ends_at_its_limit() {
         assert!(started.elapsed() < Duration::from_secs(20), "{name} took {:?}", started.elapsed());
     }
     for name in ["hog", "table-hog"] {
-        let said = stage.margay(["run", "-m", "32m", "--timeout", "20s", &format!("./{name}.wasm")]);
+        let said =
+            stage.margay(["run", "-m", "32m", "--timeout", "20s", &format!("./{name}.wasm")]);
         assert!([134, 137].contains(&said.code), "{name}: {said:?}");
     }
     stage.is_empty();
@@ -171,7 +181,9 @@ fn a_log_flood_ends_at_the_log_limit() {
     let bytes = wat::parse_file(samples().join("hostile/flood.wat")).expect("a module");
     stage.write("flood.wasm", bytes);
     stage.margay(["run", "-d", "--name", "flood", "--timeout", "3s", "./flood.wasm"]).ok();
-    crate::stage::eventually("the flood ends", || stage.margay(["ps", "-q"]).ok().is_empty().then_some(()));
+    crate::stage::eventually("the flood ends", || {
+        stage.margay(["ps", "-q"]).ok().is_empty().then_some(())
+    });
     let task = fs::read_dir(stage.home().join("tasks")).expect("tasks").flatten();
     for entry in task {
         if let Ok(log) = fs::metadata(entry.path().join("log")) {
@@ -202,14 +214,17 @@ fn a_registry_that_says_nothing_is_named_and_given_up() {
     let stage = Stage::new();
     let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = silent.local_addr().expect("an address").port();
-    let err = stage.margay(["pull", "--registry-timeout", "300ms", &format!("localhost:{port}/me/cats:v1")]).fails(1);
+    let err = stage
+        .margay(["pull", "--registry-timeout", "300ms", &format!("localhost:{port}/me/cats:v1")])
+        .fails(1);
     assert!(err.contains(&format!("the registry at `localhost:{port}` was too slow")), "{err}");
 }
 
 /// A registry with one image, whose layers break off in the middle, every time.
 fn cutting_registry(folder: &Path) -> u16 {
     let index: serde_json::Value =
-        serde_json::from_slice(&fs::read(folder.join("index.json")).expect("an index")).expect("JSON");
+        serde_json::from_slice(&fs::read(folder.join("index.json")).expect("an index"))
+            .expect("JSON");
     let manifest = index["manifests"][0]["digest"].as_str().expect("a digest").to_owned();
     let blobs = folder.join("blobs/sha256");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -221,12 +236,18 @@ fn cutting_registry(folder: &Path) -> u16 {
             let request = String::from_utf8_lossy(&bytes[..read]).into_owned();
             let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
             let whole = path.contains("/manifests/");
-            let digest = if whole { manifest.as_str() } else { path.rsplit('/').next().unwrap_or_default() };
-            let body = fs::read(blobs.join(digest.trim_start_matches("sha256:"))).unwrap_or_default();
+            let digest =
+                if whole { manifest.as_str() } else { path.rsplit('/').next().unwrap_or_default() };
+            let body =
+                fs::read(blobs.join(digest.trim_start_matches("sha256:"))).unwrap_or_default();
             let kind = "application/vnd.oci.image.manifest.v1+json";
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n", body.len());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            );
             let sent = if whole { body.len() } else { body.len() / 2 };
-            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body[..sent]));
+            let _ =
+                stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body[..sent]));
         }
     });
     port
@@ -242,9 +263,18 @@ fn a_registry_that_cuts_in_the_middle_of_a_blob_is_named_and_nothing_is_kept() {
     let said = stage.margay(["pull", &image]);
     let err = said.fails(1);
     assert!(err.contains("trying again"), "{err}");
-    assert!(err.contains(&format!("error: the registry at `localhost:{port}` cut the connection")), "{err}");
+    assert!(
+        err.contains(&format!("error: the registry at `localhost:{port}` cut the connection")),
+        "{err}"
+    );
     assert!(started.elapsed() < Duration::from_secs(30));
     assert_eq!(stage.margay(["images", "-q"]).ok(), "");
-    let left = |folder: &str| fs::read_dir(stage.home().join("images").join(folder)).into_iter().flatten().count();
-    assert_eq!((left("blobs/sha256"), left("tmp")), (0, 0), "blobs that are whole, and halves of blobs");
+    let left = |folder: &str| {
+        fs::read_dir(stage.home().join("images").join(folder)).into_iter().flatten().count()
+    };
+    assert_eq!(
+        (left("blobs/sha256"), left("tmp")),
+        (0, 0),
+        "blobs that are whole, and halves of blobs"
+    );
 }

@@ -29,7 +29,9 @@ fn a_wasm_file_runs_with_its_arguments() {
 fn the_exit_code_is_the_guests() {
     let stage = Stage::new();
     // A 0.2 component can only say that it failed; a 0.1 module says how.
-    for (file, asked, want) in [(hello(), "0", 0), (hello(), "3", 1), (hello_p1(), "0", 0), (hello_p1(), "3", 3)] {
+    for (file, asked, want) in
+        [(hello(), "0", 0), (hello(), "3", 1), (hello_p1(), "0", 0), (hello_p1(), "3", 3)]
+    {
         let said = stage.margay(["run", &file, "--exit", asked]);
         assert_eq!(said.code, want, "{file} --exit {asked}: {}", said.err);
     }
@@ -49,7 +51,10 @@ fn variables_come_from_flags_files_and_our_own_environment_but_only_when_named()
     assert_eq!(run(&[], Some("Odin")), "hello from margay\n");
     stage.write("env", "# a comment\n\nHELLO_TO=a=b c\n");
     assert_eq!(run(&["--env-file", "env"], None), "hello from margay\nHELLO_TO: a=b c\n");
-    assert_eq!(run(&["--env-file", "env", "-e", "HELLO_TO=last"], None), "hello from margay\nHELLO_TO: last\n");
+    assert_eq!(
+        run(&["--env-file", "env", "-e", "HELLO_TO=last"], None),
+        "hello from margay\nHELLO_TO: last\n"
+    );
 }
 
 #[test]
@@ -67,13 +72,15 @@ fn an_ended_task_stays_until_it_is_removed_and_rm_leaves_nothing() {
     stage.margay(["run", "--name", "first", &hello_p1(), "--exit", "7"]).fails(7);
     stage.margay(["run", "--rm", "--name", "second", &hello()]).ok();
     assert_eq!(stage.margay(["ps", "-q"]).ok(), "");
-    let listed: Value = serde_json::from_str(&stage.margay(["ps", "-a", "--output", "json"]).ok()).expect("JSON");
+    let listed: Value =
+        serde_json::from_str(&stage.margay(["ps", "-a", "--output", "json"]).ok()).expect("JSON");
     let listed = listed.as_array().expect("a list");
     assert_eq!(listed.len(), 1, "{listed:?}");
     assert_eq!((&listed[0]["name"], &listed[0]["state"]), (&"first".into(), &"exited".into()));
     assert_eq!(listed[0]["exit_code"], 7);
     assert_eq!(stage.margay(["logs", "first"]).ok(), "hello from margay\narguments: --exit 7\n");
-    let inspected: Value = serde_json::from_str(&stage.margay(["inspect", "first"]).ok()).expect("JSON");
+    let inspected: Value =
+        serde_json::from_str(&stage.margay(["inspect", "first"]).ok()).expect("JSON");
     assert_eq!(inspected[0]["name"], "first");
     assert_eq!(stage.margay(["rm", "first"]).ok(), "first\n");
     assert_eq!(stage.margay(["ps", "-a", "-q"]).ok(), "");
@@ -88,7 +95,10 @@ fn a_name_is_taken_once() {
     stage.margay(["run", "--name", "tom", &hello()]).ok();
     let err = stage.margay(["run", "--name", "tom", &hello()]).fails(125);
     assert!(err.starts_with("error: the name `tom` is taken by task `"), "{err}");
-    assert!(err.contains("hint: choose another --name, or remove that task: margay rm tom"), "{err}");
+    assert!(
+        err.contains("hint: choose another --name, or remove that task: margay rm tom"),
+        "{err}"
+    );
 }
 
 #[test]
@@ -96,7 +106,8 @@ fn what_a_task_used_is_counted() {
     let stage = Stage::new();
     stage.margay(["run", "--name", "counted", &hello()]).ok();
     let stats: Value =
-        serde_json::from_str(&stage.margay(["stats", "counted", "--output", "json"]).ok()).expect("JSON");
+        serde_json::from_str(&stage.margay(["stats", "counted", "--output", "json"]).ok())
+            .expect("JSON");
     assert_eq!(stats[0]["runs"], 1, "{stats}");
     assert!(stats[0]["cpu_ns"].as_u64() > Some(0), "{stats}");
     assert!(stats[0]["memory_bytes_peak"].as_u64() > Some(0), "{stats}");
@@ -109,7 +120,10 @@ fn a_followed_log_ends_with_its_task() {
     stage.margay(["run", "-d", "--name", "sleeper", &probe, "sleep", "700"]).ok();
     let said = stage.margay(["logs", "-f", "-t", "sleeper"]).ok();
     // Each line begins with the time at which it was written.
-    assert!(said.starts_with("20") && said.contains("Z slept 7") && said.lines().count() == 1, "{said}");
+    assert!(
+        said.starts_with("20") && said.contains("Z slept 7") && said.lines().count() == 1,
+        "{said}"
+    );
     assert_eq!(stage.margay(["ps", "-q"]).ok(), "");
     assert_eq!(stage.margay(["logs", "--tail", "0", "sleeper"]).ok(), "");
     stage.is_empty();
@@ -138,9 +152,15 @@ fn a_keeper_has_a_session_of_its_own() {
     let stage = Stage::new();
     let probe = samples().join("hostile/probe-cli.wasm").display().to_string();
     stage.margay(["run", "-d", "--name", "kept", &probe, "sleep", "60000"]).ok();
-    let keeper = stage.processes().into_iter().find(|(_, line)| line.contains(" keeper")).expect("a keeper").0;
+    let keeper = stage
+        .processes()
+        .into_iter()
+        .find(|(_, line)| line.contains(" keeper"))
+        .expect("a keeper")
+        .0;
     let stat = std::fs::read_to_string(format!("/proc/{keeper}/stat")).expect("its state");
-    let session = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(3)).expect("a session");
+    let session =
+        stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(3)).expect("a session");
     assert_eq!(session, keeper.to_string(), "closing the caller's terminal is no reason to stop");
     stage.margay(["rm", "-f", "kept"]).ok();
     stage.is_empty();

@@ -45,10 +45,13 @@ fn images_are_listed_filtered_tagged_and_removed() {
     let stage = Stage::new();
     build_cats(&stage);
     let names = |arguments: &[&str]| {
-        let out = stage.margay(["images"].iter().chain(arguments).chain(&["--output", "json"])).ok();
+        let out =
+            stage.margay(["images"].iter().chain(arguments).chain(&["--output", "json"])).ok();
         let list: Value = serde_json::from_str(&out).expect("JSON");
         let names = list.as_array().expect("a list").iter();
-        names.map(|image| image["reference"].as_str().expect("a reference").to_owned()).collect::<Vec<_>>()
+        names
+            .map(|image| image["reference"].as_str().expect("a reference").to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(names(&[]), ["cats:latest", "httpd:latest"]);
     assert_eq!(names(&["--filter", "reference=cats"]), ["cats:latest"]);
@@ -65,7 +68,10 @@ fn images_are_listed_filtered_tagged_and_removed() {
     assert!(table.contains("localhost:5000/me/cats"), "{table}");
     assert_eq!(stage.margay(["rmi", "cats"]).ok(), "Untagged: cats:latest\n");
     let gone = stage.margay(["rmi", "httpd", "localhost:5000/me/cats:v1"]).ok();
-    assert!(gone.contains("Untagged: httpd:latest\n") && gone.contains("Deleted: sha256:"), "{gone}");
+    assert!(
+        gone.contains("Untagged: httpd:latest\n") && gone.contains("Deleted: sha256:"),
+        "{gone}"
+    );
     assert_eq!(names(&[]), [""; 0]);
     let err = stage.margay(["rmi", "cats"]).fails(1);
     assert_eq!(
@@ -83,13 +89,20 @@ fn a_digest_or_its_beginning_names_an_image_as_its_name_does() {
     for text in [&short, &digest, &short[..6].to_owned()] {
         assert_eq!(stage.margay(["run", text]).ok(), "hello from margay\n", "{text}");
     }
-    let inspected: Value = serde_json::from_str(&stage.margay(["inspect", &short]).ok()).expect("JSON");
+    let inspected: Value =
+        serde_json::from_str(&stage.margay(["inspect", &short]).ok()).expect("JSON");
     assert_eq!(inspected[0]["digest"], digest.as_str());
     stage.margay(["tag", &short, "other"]).ok();
     let err = stage.margay(["rmi", &short]).fails(1);
-    assert!(err.contains("has 2 names: hello:latest, other:latest") && err.contains("--force"), "{err}");
+    assert!(
+        err.contains("has 2 names: hello:latest, other:latest") && err.contains("--force"),
+        "{err}"
+    );
     let gone = stage.margay(["rmi", "--force", &digest]).ok();
-    assert_eq!(gone, format!("Untagged: hello:latest\nUntagged: other:latest\nDeleted: {digest}\n"));
+    assert_eq!(
+        gone,
+        format!("Untagged: hello:latest\nUntagged: other:latest\nDeleted: {digest}\n")
+    );
     let err = stage.margay(["run", &short]).fails(125);
     assert!(err.contains(&format!("there is no local image `{short}")), "{err}");
 }
@@ -100,10 +113,14 @@ fn an_image_that_a_task_runs_from_stays_and_its_machine_code_goes_with_it() {
     build_cats(&stage);
     stage.margay(["run", "-d", "--name", "tom", "cats"]).ok();
     let err = stage.margay(["rmi", "cats"]).fails(1);
-    assert!(err.contains("task `tom` runs from image `cats:latest`") && err.contains("margay stop tom"), "{err}");
+    assert!(
+        err.contains("task `tom` runs from image `cats:latest`") && err.contains("margay stop tom"),
+        "{err}"
+    );
     let prepared = || {
         let folder = stage.home().join("prepared/local");
-        let mut names: Vec<_> = std::fs::read_dir(folder).expect("prepared").flatten().map(|e| e.file_name()).collect();
+        let mut names: Vec<_> =
+            std::fs::read_dir(folder).expect("prepared").flatten().map(|e| e.file_name()).collect();
         names.retain(|name| name.len() >= 64);
         names.len()
     };
@@ -122,7 +139,12 @@ fn a_build_without_a_tag_says_whose_name_it_takes() {
         stage.write("app/Dockerfile", "FROM scratch\nCOPY text /text\n");
         stage.write("app/text", text);
         let said = stage.margay(["build", "app"]);
-        assert_eq!(said.err.contains("`app:latest` was another image until now"), want, "{text}: {}", said.err);
+        assert_eq!(
+            said.err.contains("`app:latest` was another image until now"),
+            want,
+            "{text}: {}",
+            said.err
+        );
         said.ok();
     }
     stage.write("app/text", "three");
@@ -155,12 +177,20 @@ fn a_saved_image_comes_back_the_same() {
 fn an_image_says_what_it_wants() {
     let stage = Stage::new();
     build(&stage, "adopt").ok();
-    let inspected: Value = serde_json::from_str(&stage.margay(["inspect", "adopt"]).ok()).expect("JSON");
+    let inspected: Value =
+        serde_json::from_str(&stage.margay(["inspect", "adopt"]).ok()).expect("JSON");
     let wants = inspected[0]["wants"].as_array().expect("wants");
     assert!(wants.contains(&"net.in:http/80".into()), "{wants:?}");
     assert!(wants.contains(&"fs:/data#rw;volume=book;optional".into()), "{wants:?}");
     let program = &inspected[0]["program"];
-    assert_eq!((&program["kind"], &program["world"]), (&"component".into(), &"http".into()), "{program}");
+    assert_eq!(
+        (&program["kind"], &program["world"]),
+        (&"component".into(), &"http".into()),
+        "{program}"
+    );
     let imports = program["imports"].as_array().expect("imports");
-    assert!(imports.iter().any(|name| name.as_str().is_some_and(|n| n.starts_with("wasi:http/types@"))), "{imports:?}");
+    assert!(
+        imports.iter().any(|name| name.as_str().is_some_and(|n| n.starts_with("wasi:http/types@"))),
+        "{imports:?}"
+    );
 }

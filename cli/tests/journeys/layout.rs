@@ -52,15 +52,24 @@ fn tar(entries: &[Entry<'_>]) -> Vec<u8> {
 pub fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
     let entries: Vec<_> = files
         .iter()
-        .map(|(name, content)| Entry { name, kind: b'0', link: "", content, size: content.len() as u64 })
+        .map(|(name, content)| Entry {
+            name,
+            kind: b'0',
+            link: "",
+            content,
+            size: content.len() as u64,
+        })
         .collect();
     tar(&entries)
 }
 
 /// Layers that try to leave, each with a title and a name.
 pub fn hostile_layers() -> Vec<(&'static str, &'static str, Vec<u8>)> {
-    let file = |name: &'static str| tar(&[Entry { name, kind: b'0', link: "", content: b"x", size: 1 }]);
-    let link = |kind: u8, link: &'static str| tar(&[Entry { name: "link", kind, link, content: b"", size: 0 }]);
+    let file =
+        |name: &'static str| tar(&[Entry { name, kind: b'0', link: "", content: b"x", size: 1 }]);
+    let link = |kind: u8, link: &'static str| {
+        tar(&[Entry { name: "link", kind, link, content: b"", size: 0 }])
+    };
     let node = |kind: u8| tar(&[Entry { name: "node", kind, link: "", content: b"", size: 0 }]);
     vec![
         ("a name that climbs", "climbs", file("../../../../tmp/margay-was-here")),
@@ -114,7 +123,8 @@ pub fn write(folder: &Path, layers: &[Vec<u8>]) {
         "rootfs": { "type": "layers", "diff_ids": diff_ids },
     });
     let config = put(MediaType::OCI_CONFIG, config.to_string().as_bytes());
-    let layers: Vec<Descriptor> = layers.iter().map(|layer| put(MediaType::OCI_LAYER_TAR, layer)).collect();
+    let layers: Vec<Descriptor> =
+        layers.iter().map(|layer| put(MediaType::OCI_LAYER_TAR, layer)).collect();
     let manifest = serde_json::json!({
         "schemaVersion": 2, "mediaType": MediaType::OCI_MANIFEST, "config": config, "layers": layers,
     });

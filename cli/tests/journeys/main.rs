@@ -1,4 +1,5 @@
-//! Journeys: what a person does, through the real binary, in a home of its own, with guests from `samples/`.
+//! Journeys: what a person does, through the real binary, in a home of its own, with guests from
+//! `samples/`.
 #![allow(missing_docs, reason = "tests are read by their names")]
 
 mod stage; // a home, the binary, and a look around at the end

@@ -1,5 +1,5 @@
-//! Linux images: the same verbs, another wall. They need root, an OCI runtime and a static busybox; without, each journey
-//! says that it did not run.
+//! Linux images: the same verbs, another wall. They need root, an OCI runtime and a static busybox;
+//! without, each journey says that it did not run.
 
 use std::{os::unix::fs::symlink, path::Path};
 
@@ -16,7 +16,10 @@ const BUSYBOX: &str = "/bin/busybox";
 fn ready() -> bool {
     let why = if !rustix::process::geteuid().is_root() {
         "not root"
-    } else if !["/usr/sbin/runc", "/usr/bin/runc", "/usr/bin/crun"].iter().any(|path| Path::new(path).exists()) {
+    } else if !["/usr/sbin/runc", "/usr/bin/runc", "/usr/bin/crun"]
+        .iter()
+        .any(|path| Path::new(path).exists())
+    {
         "no OCI runtime: apt-get install runc"
     } else if !Path::new(BUSYBOX).exists() {
         "no static busybox: apt-get install busybox-static"
@@ -39,13 +42,15 @@ fn build(stage: &Stage, tag: &str, last: &str) {
             symlink("busybox", root.join("bin").join(applet)).expect("a link");
         }
         stage.write("rootfs/etc/passwd", "root:x:0:0:root:/:/bin/sh\n");
-        std::fs::copy(samples().join("cats/www/index.html"), root.join("srv/www/index.html")).expect("the page");
+        std::fs::copy(samples().join("cats/www/index.html"), root.join("srv/www/index.html"))
+            .expect("the page");
     }
     stage.write("Dockerfile", format!("FROM scratch\nCOPY rootfs/ /\n{last}\n"));
     stage.margay(["build", "-t", tag, "."]).ok();
 }
 
-const CATS: &str = "EXPOSE 80\nCMD [\"/bin/busybox\", \"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/srv/www\"]";
+const CATS: &str =
+    "EXPOSE 80\nCMD [\"/bin/busybox\", \"httpd\", \"-f\", \"-p\", \"80\", \"-h\", \"/srv/www\"]";
 
 fn published(stage: &Stage, name: &str) -> Option<String> {
     let list: Value = serde_json::from_str(&stage.margay(["ps", "--output", "json"]).ok()).ok()?;
@@ -61,7 +66,8 @@ fn a_linux_image_runs_a_command_and_passes_its_exit_code() {
     }
     let stage = Stage::new();
     build(&stage, "busybox-cats:native", CATS);
-    let run = |line: &str| stage.margay(["run", "--rm", "busybox-cats:native", "/bin/sh", "-c", line]);
+    let run =
+        |line: &str| stage.margay(["run", "--rm", "busybox-cats:native", "/bin/sh", "-c", line]);
     assert_eq!(run("echo hi").ok(), "hi\n");
     let said = run("echo out; echo err >&2; exit 7");
     assert_eq!((said.out.as_str(), said.code), ("out\n", 7), "{}", said.err);
@@ -71,7 +77,16 @@ fn a_linux_image_runs_a_command_and_passes_its_exit_code() {
     assert_eq!(run("touch /x || echo read-only").ok(), "read-only\n");
     let fed = stage.margay_fed(["run", "-i", "--rm", "busybox-cats:native", "cat"], "meow\n").ok();
     assert_eq!(fed, "meow\n");
-    let said = stage.margay(["run", "--rm", "-e", "NAME=Tom", "busybox-cats:native", "/bin/sh", "-c", "echo $NAME"]);
+    let said = stage.margay([
+        "run",
+        "--rm",
+        "-e",
+        "NAME=Tom",
+        "busybox-cats:native",
+        "/bin/sh",
+        "-c",
+        "echo $NAME",
+    ]);
     assert_eq!(said.ok(), "Tom\n");
     stage.is_empty();
 }
@@ -88,7 +103,9 @@ fn a_linux_image_serves_the_cats_in_the_background() {
     let page = eventually("tom answers", || get(&address, "localhost", "/"));
     assert_eq!(page.status, 200);
     assert!(String::from_utf8_lossy(&page.body).contains("<html"), "{}", page.head);
-    let stats: Value = serde_json::from_str(&stage.margay(["stats", "tom", "--output", "json"]).ok()).expect("JSON");
+    let stats: Value =
+        serde_json::from_str(&stage.margay(["stats", "tom", "--output", "json"]).ok())
+            .expect("JSON");
     assert!(stats[0]["cpu_ns"].as_u64() > Some(0), "counted while it runs: {stats}");
     assert_eq!(stage.margay(["stop", "--time", "1", "tom"]).ok(), "tom\n");
     assert!(get(&address, "localhost", "/").is_none());
@@ -96,7 +113,20 @@ fn a_linux_image_serves_the_cats_in_the_background() {
 
     // A stop that gives more time than the task was started with means it.
     let slow = "trap 'sleep 3; exit 7' TERM; while true; do sleep 0.1; done";
-    stage.margay(["run", "-d", "--stop-timeout", "1", "--name", "slow", "native-cats", "/bin/sh", "-c", slow]).ok();
+    stage
+        .margay([
+            "run",
+            "-d",
+            "--stop-timeout",
+            "1",
+            "--name",
+            "slow",
+            "native-cats",
+            "/bin/sh",
+            "-c",
+            slow,
+        ])
+        .ok();
     assert_eq!(stage.margay(["stop", "--time", "20", "slow"]).ok(), "slow\n");
     let seen: Value = serde_json::from_str(&stage.margay(["inspect", "slow"]).ok()).expect("JSON");
     assert_eq!(seen[0]["seen"]["exit_code"], 7, "{seen}");
@@ -120,7 +150,8 @@ fn running(stage: &Stage, line: &str) -> Vec<i32> {
 }
 
 fn cgroups() -> Vec<String> {
-    let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/pids"].map(std::fs::read_dir).into_iter().flatten();
+    let roots =
+        ["/sys/fs/cgroup", "/sys/fs/cgroup/pids"].map(std::fs::read_dir).into_iter().flatten();
     roots.flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
@@ -146,15 +177,19 @@ fn a_linux_service_is_replaced_when_killed_adopted_by_the_next_agent_and_leaves_
     let err = stage.margay(pool).fails(1);
     assert!(err.contains("the pool runs none") && err.contains("--launch-type node"), "{err}");
     stage.margay(["service", "create", "purrs", "--task", "purrs:1", "--cluster", "main"]).ok();
-    let page = || get(&up.ingress, "purrs.main.localhost", "/").filter(|answer| answer.status == 200);
+    let page =
+        || get(&up.ingress, "purrs.main.localhost", "/").filter(|answer| answer.status == 200);
     eventually("the page is served", page);
     let name = eventually("the task has a folder", || {
-        let list: Value = serde_json::from_str(&stage.margay(["ps", "--output", "json"]).ok()).ok()?;
+        let list: Value =
+            serde_json::from_str(&stage.margay(["ps", "--output", "json"]).ok()).ok()?;
         Some(list[0]["name"].as_str()?.to_owned())
     });
     assert!(cgroups().iter().any(|group| group.contains(&name)), "{:?}", cgroups());
     let program = |but: i32| {
-        eventually("its program runs", || running(&stage, "/bin/busybox httpd").into_iter().find(|pid| *pid != but))
+        eventually("its program runs", || {
+            running(&stage, "/bin/busybox httpd").into_iter().find(|pid| *pid != but)
+        })
     };
     let first = program(0);
     signal(first, "KILL");
@@ -164,18 +199,24 @@ fn a_linux_service_is_replaced_when_killed_adopted_by_the_next_agent_and_leaves_
     // The agent dies: the container runs on, and the next agent finds it and both of its doors.
     let agent = up.pid_of(&stage, "node").expect("an agent");
     signal(agent, "KILL");
-    let next = eventually("an agent is back", || up.pid_of(&stage, "node").filter(|now| *now != agent));
+    let next =
+        eventually("an agent is back", || up.pid_of(&stage, "node").filter(|now| *now != agent));
     let seen = eventually("it is adopted", || {
         let list: Value = serde_json::from_str(&stage.margay(["inspect", &name]).ok()).ok()?;
         let seen = list[0]["seen"].clone();
         (seen["supervisor"]["pid"] == next && seen["phase"] == "running").then_some(seen)
     });
-    assert_eq!(seen["ports"], serde_json::json!([{ "container_port": 80, "host_port": null }]), "{seen}");
+    assert_eq!(
+        seen["ports"],
+        serde_json::json!([{ "container_port": 80, "host_port": null }]),
+        "{seen}"
+    );
     assert_eq!(running(&stage, "/bin/busybox httpd"), [second], "the same program as before");
     page().expect("the page");
 
     // And takes care of it: also when nobody is left who could say how it ended.
-    let shim = stage.processes().into_iter().find(|(_, line)| line.contains(" shim")).expect("a shim").0;
+    let shim =
+        stage.processes().into_iter().find(|(_, line)| line.contains(" shim")).expect("a shim").0;
     signal(shim, "KILL");
     let third = program(second);
     eventually("the page is back", page);
@@ -184,9 +225,13 @@ fn a_linux_service_is_replaced_when_killed_adopted_by_the_next_agent_and_leaves_
     eventually("the page is back", page);
 
     stage.margay(["service", "delete", "purrs", "--cluster", "main"]).ok();
-    eventually("nothing of it runs", || running(&stage, "/bin/busybox httpd").is_empty().then_some(()));
+    eventually("nothing of it runs", || {
+        running(&stage, "/bin/busybox httpd").is_empty().then_some(())
+    });
     let sockets = stage.home().join("ingress/sockets");
-    eventually("its door is gone", || std::fs::read_dir(&sockets).ok()?.next().is_none().then_some(()));
+    eventually("its door is gone", || {
+        std::fs::read_dir(&sockets).ok()?.next().is_none().then_some(())
+    });
     up.end();
     assert!(!cgroups().iter().any(|group| group.contains(&name)), "{:?}", cgroups());
     stage.is_empty();
@@ -212,11 +257,17 @@ fn a_linux_image_without_an_oci_runtime_says_what_to_install() {
     }
     let stage = Stage::new();
     build(&stage, "native-cats", CATS);
-    let output =
-        stage.command(["run", "--rm", "native-cats"]).env("PATH", "/nonexistent").output().expect("margay runs");
+    let output = stage
+        .command(["run", "--rm", "native-cats"])
+        .env("PATH", "/nonexistent")
+        .output()
+        .expect("margay runs");
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{err}");
-    assert!(err.contains("no OCI runtime is installed") && err.contains("apt-get install runc"), "{err}");
+    assert!(
+        err.contains("no OCI runtime is installed") && err.contains("apt-get install runc"),
+        "{err}"
+    );
     stage.is_empty();
 }
 
@@ -228,16 +279,20 @@ fn a_linux_program_that_is_not_there_or_eats_too_much_is_named() {
     let stage = Stage::new();
     build(&stage, "native-cats", CATS);
     for before in [&["run", "--rm"][..], &["run", "-d"]] {
-        let run = |program: &str| stage.margay(before.iter().copied().chain(["native-cats", program]));
+        let run =
+            |program: &str| stage.margay(before.iter().copied().chain(["native-cats", program]));
         let err = run("/bin/dog").fails(127);
         assert!(err.contains("/bin/dog"), "{err}");
         let err = run("/etc/passwd").fails(126);
         assert!(err.contains("/etc/passwd"), "{err}");
     }
     let hog = ["/bin/busybox", "dd", "if=/dev/zero", "of=/dev/null", "bs=100M", "count=1"];
-    let err = stage.margay(["run", "--rm", "-m", "32m", "native-cats"].iter().chain(&hog)).fails(137);
+    let err =
+        stage.margay(["run", "--rm", "-m", "32m", "native-cats"].iter().chain(&hog)).fails(137);
     assert!(err.contains("E_MEMORY") && err.contains("oom"), "{err}");
-    let err = stage.margay(["run", "--rm", "--allow", "net.out:https://example.com", "native-cats"]).fails(125);
+    let err = stage
+        .margay(["run", "--rm", "--allow", "net.out:https://example.com", "native-cats"])
+        .fails(125);
     assert!(err.contains("cannot be granted `net.out:https://example.com:443`"), "{err}");
     stage.is_empty();
 }

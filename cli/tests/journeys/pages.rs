@@ -9,7 +9,8 @@ use crate::{
 
 /// The port on the host that `margay ps` shows for a task.
 fn published(stage: &Stage, name: &str) -> Option<String> {
-    let list: Value = serde_json::from_str(&stage.margay(["ps", "--output", "json"]).ok()).expect("JSON");
+    let list: Value =
+        serde_json::from_str(&stage.margay(["ps", "--output", "json"]).ok()).expect("JSON");
     let task = list.as_array()?.iter().find(|task| task["name"] == name)?;
     let port = task["ports"][0]["host_port"].as_u64()?;
     (task["state"] == "running").then(|| format!("127.0.0.1:{port}"))
@@ -35,7 +36,8 @@ fn cats_are_served_on_a_port_and_stop_with_ctrl_c() {
 fn a_task_in_the_background_is_seen_followed_stopped_and_removed() {
     let stage = Stage::new();
     build_cats(&stage);
-    let id = stage.margay(["run", "-d", "-p", "0:80", "--name", "cats", "cats"]).ok().trim().to_owned();
+    let id =
+        stage.margay(["run", "-d", "-p", "0:80", "--name", "cats", "cats"]).ok().trim().to_owned();
     assert_eq!(id.lines().count(), 1);
     let address = eventually("cats has a port", || published(&stage, "cats"));
     assert_eq!(get(&address, "localhost", "/").map(|answer| answer.status), Some(200));
@@ -55,13 +57,16 @@ fn one_request_is_answered_by_a_worker_of_its_own_and_its_cost_is_told() {
     let said = stage.margay(["invoke", "cats", "--path", "/"]);
     assert!(said.err.contains("200 in ") && said.err.contains("Cost: "), "{}", said.err);
     assert!(said.ok().contains("<html"));
-    let record: Value =
-        serde_json::from_str(&stage.margay(["invoke", "cats", "--path", "/none", "--output", "json"]).out)
-            .expect("JSON");
+    let record: Value = serde_json::from_str(
+        &stage.margay(["invoke", "cats", "--path", "/none", "--output", "json"]).out,
+    )
+    .expect("JSON");
     assert_eq!((&record["status"], &record["usage"]["runs"]), (&404.into(), &1.into()), "{record}");
-    for (path, want) in
-        [("cats", "a path begins with `/`"), ("/\u{fc} b", "`\u{fc}` cannot stand in a path"), ("/a b", "` ` cannot")]
-    {
+    for (path, want) in [
+        ("cats", "a path begins with `/`"),
+        ("/\u{fc} b", "`\u{fc}` cannot stand in a path"),
+        ("/a b", "` ` cannot"),
+    ] {
         let err = stage.margay(["invoke", "cats", "--path", path]).fails(2);
         assert!(err.contains(want), "{path}: {err}");
     }
@@ -77,7 +82,10 @@ fn a_port_that_is_taken_is_named() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = taken.local_addr().expect("an address").port();
     let err = stage.margay(["run", "-p", &format!("{port}:80"), "cats"]).fails(125);
-    assert!(err.contains(&format!("port {port}")) && err.contains("taken") && err.contains("hint: "), "{err}");
+    assert!(
+        err.contains(&format!("port {port}")) && err.contains("taken") && err.contains("hint: "),
+        "{err}"
+    );
     stage.is_empty();
 }
 
@@ -98,7 +106,8 @@ fn a_volume_outlives_its_task_and_an_app_without_one_says_so() {
     let body = get(&address, "localhost", "/whoami").expect("an answer").body;
     let whoami: Value = serde_json::from_slice(&body).expect("JSON");
     assert!(
-        whoami["task"].is_string() && whoami["image"].as_str().is_some_and(|i| i.starts_with("sha256:")),
+        whoami["task"].is_string()
+            && whoami["image"].as_str().is_some_and(|i| i.starts_with("sha256:")),
         "{whoami}"
     );
     assert!(whoami["node"].is_null(), "{whoami}");
@@ -115,7 +124,8 @@ fn an_invocation_that_is_interrupted_leaves_nothing() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let probe = samples().join("hostile/probe-http.wasm").display().to_string();
-    let (grant, path) = (format!("net.out:http://{address};private"), format!("/fetch?url=http://{address}/"));
+    let (grant, path) =
+        (format!("net.out:http://{address};private"), format!("/fetch?url=http://{address}/"));
     for signal in ["INT", "TERM"] {
         let flags = ["--allow", &grant, "--private-network", "127.0.0.1"];
         let running = stage.start([&["invoke", "--path", &path][..], &flags, &[&probe]].concat());
@@ -123,7 +133,10 @@ fn an_invocation_that_is_interrupted_leaves_nothing() {
         let (held, _) = listener.accept().expect("a call");
         running.signal(signal);
         let said = running.end();
-        assert!(said.code == 1 && said.err.contains("did not answer: it was interrupted"), "{signal}: {said:?}");
+        assert!(
+            said.code == 1 && said.err.contains("did not answer: it was interrupted"),
+            "{signal}: {said:?}"
+        );
         assert_eq!(stage.margay(["ps", "-a", "-q"]).ok(), "", "{signal}");
         drop(held);
     }
@@ -140,13 +153,17 @@ fn an_internal_address_opens_to_who_has_both_keys() {
         for stream in listener.incoming().flatten() {
             let mut stream = stream;
             let _ = stream.read(&mut [0; 4096]);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\ninside");
+            let _ = stream.write_all(
+                b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\ninside",
+            );
         }
     });
     let probe = samples().join("hostile/probe-http.wasm").display().to_string();
-    let (grant, private) = (format!("net.out:http://{address}"), format!("net.out:http://{address};private"));
+    let (grant, private) =
+        (format!("net.out:http://{address}"), format!("net.out:http://{address};private"));
     let path = format!("/fetch?url=http://{address}/");
-    let ask = |flags: &[&str]| stage.margay([&["invoke", "--path", &path], flags, &[&probe]].concat());
+    let ask =
+        |flags: &[&str]| stage.margay([&["invoke", "--path", &path], flags, &[&probe]].concat());
     for keys in [
         &["--allow", &private][..],
         &["--allow", &grant, "--private-network", "127.0.0.1"],
@@ -161,11 +178,16 @@ fn an_internal_address_opens_to_who_has_both_keys() {
         assert!(out.contains("status 200, 6 bytes"), "{network}: {out}");
     }
     // `run` says which keys it takes.
-    let running = stage.start(["run", "-p", "0:80", "--name", "probe", "--allow", &private, &probe]);
+    let running =
+        stage.start(["run", "-p", "0:80", "--name", "probe", "--allow", &private, &probe]);
     let page = eventually("the probe has a port", || published(&stage, "probe"));
     assert_eq!(get(&page, "localhost", &path).map(|answer| answer.status), Some(403));
     running.signal("INT");
     let said = running.end();
-    assert!(said.err.contains(&format!("--allow '{private}' --private-network 127.0.0.1")), "{}", said.err);
+    assert!(
+        said.err.contains(&format!("--allow '{private}' --private-network 127.0.0.1")),
+        "{}",
+        said.err
+    );
     stage.is_empty();
 }

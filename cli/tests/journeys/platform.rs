@@ -1,4 +1,5 @@
-//! `margay up`: from an image to a page behind the ingress, and what happens when something is killed.
+//! `margay up`: from an image to a page behind the ingress, and what happens when something is
+//! killed.
 
 use std::{
     process::Command,
@@ -48,8 +49,13 @@ impl Up {
         let first = running.line();
         assert!(first.starts_with("margay is up"), "{first}: {:?}", running.end());
         let record = record(stage);
-        let port =
-            |name: &str| record[name].as_str().and_then(|text| text.rsplit(':').next()).expect("a port").to_owned();
+        let port = |name: &str| {
+            record[name]
+                .as_str()
+                .and_then(|text| text.rsplit(':').next())
+                .expect("a port")
+                .to_owned()
+        };
         let ingress = record["ingress"].as_str().expect("an address").to_owned();
         let registry = format!("localhost:{}", port("registry"));
         Self { running, registry, ingress }
@@ -72,7 +78,8 @@ impl Up {
 }
 
 fn record(stage: &Stage) -> Value {
-    serde_json::from_slice(&std::fs::read(stage.home().join("up.json")).expect("up.json")).expect("JSON")
+    serde_json::from_slice(&std::fs::read(stage.home().join("up.json")).expect("up.json"))
+        .expect("JSON")
 }
 
 fn pid_of(stage: &Stage, name: &str) -> Option<i32> {
@@ -94,7 +101,17 @@ fn serve_cats(stage: &Stage, up: &Up, count: u32) {
     let definition = samples().join("cats/task.toml").display().to_string();
     assert_eq!(stage.margay(["task", "register", &definition]).ok(), "cats:1\n");
     let count = count.to_string();
-    let arguments = ["service", "create", "cats", "--task", "cats:1", "--cluster", "allthecats", "--count", &count];
+    let arguments = [
+        "service",
+        "create",
+        "cats",
+        "--task",
+        "cats:1",
+        "--cluster",
+        "allthecats",
+        "--count",
+        &count,
+    ];
     assert_eq!(stage.margay(arguments).ok(), "cats\n");
 }
 
@@ -107,7 +124,8 @@ fn page_is_served(up: &Up) -> Option<()> {
 fn running_tasks(stage: &Stage) -> Vec<String> {
     let out = stage.margay(["task", "ls", "--cluster", "allthecats", "--output", "json"]).ok();
     let list: Value = serde_json::from_str(&out).expect("JSON");
-    let tasks = list.as_array().expect("a list").iter().filter(|task| task["status"]["phase"] == "running");
+    let tasks =
+        list.as_array().expect("a list").iter().filter(|task| task["status"]["phase"] == "running");
     tasks.map(|task| task["id"].as_str().expect("an id").to_owned()).collect()
 }
 
@@ -117,8 +135,13 @@ fn cats_go_from_source_to_a_page_behind_the_ingress() {
     let up = Up::start(&stage);
     serve_cats(&stage, &up, 3);
     eventually("the page is served", || page_is_served(&up));
-    let tasks = eventually("three tasks run", || Some(running_tasks(&stage)).filter(|tasks| tasks.len() == 3));
-    assert_eq!(get(&up.ingress, "dogs.allthecats.localhost", "/").map(|answer| answer.status), Some(404));
+    let tasks = eventually("three tasks run", || {
+        Some(running_tasks(&stage)).filter(|tasks| tasks.len() == 3)
+    });
+    assert_eq!(
+        get(&up.ingress, "dogs.allthecats.localhost", "/").map(|answer| answer.status),
+        Some(404)
+    );
 
     // A task that is asked to end is replaced, for a service wants three.
     stage.margay(["task", "stop", &tasks[0]]).ok();
@@ -130,13 +153,16 @@ fn cats_go_from_source_to_a_page_behind_the_ingress() {
     stage.margay(["service", "scale", "cats", "1", "--cluster", "allthecats"]).ok();
     eventually("one is left", || (running_tasks(&stage).len() == 1).then_some(()));
     eventually("what was used is counted", || {
-        let usage: Value = serde_json::from_str(&stage.margay(["usage", "--output", "json"]).ok()).ok()?;
+        let usage: Value =
+            serde_json::from_str(&stage.margay(["usage", "--output", "json"]).ok()).ok()?;
         usage.as_array()?.iter().any(|row| row["runs"].as_u64() > Some(0)).then_some(())
     });
     stage.margay(["service", "delete", "cats", "--cluster", "allthecats"]).ok();
     eventually("none is left", || running_tasks(&stage).is_empty().then_some(()));
     assert_eq!(stage.margay(["task", "deregister", "cats:1"]).ok(), "cats:1\n");
-    eventually("the cluster can go", || (stage.margay(["cluster", "delete", "allthecats"]).code == 0).then_some(()));
+    eventually("the cluster can go", || {
+        (stage.margay(["cluster", "delete", "allthecats"]).code == 0).then_some(())
+    });
     up.end();
     stage.is_empty();
 }
@@ -169,7 +195,10 @@ fn an_up_at_another_address_serves_what_it_served_before() {
     let up = Up::start_with(&stage, &["--listen", "0.0.0.0", "--advertise", "127.0.0.3"]);
     let record = record(&stage);
     for name in ["server", "registry", "peers"] {
-        assert!(record[name].as_str().is_some_and(|address| address.starts_with("127.0.0.3:")), "{record}");
+        assert!(
+            record[name].as_str().is_some_and(|address| address.starts_with("127.0.0.3:")),
+            "{record}"
+        );
     }
     eventually("the page is served everywhere", || page_is_served(&up));
     up.end();
@@ -187,7 +216,10 @@ fn without_a_platform_the_verbs_that_need_one_say_how_to_start_it() {
         vec!["usage"],
     ] {
         let err = stage.margay(&arguments).fails(1);
-        assert!(err.contains("control plane") && err.contains("hint: start it: margay up"), "{arguments:?}: {err}");
+        assert!(
+            err.contains("control plane") && err.contains("hint: start it: margay up"),
+            "{arguments:?}: {err}"
+        );
     }
 }
 
@@ -233,7 +265,9 @@ impl Load {
 
     fn served_more(&self) {
         let before = self.served.load(Ordering::Relaxed);
-        eventually("the page is served again", || (self.served.load(Ordering::Relaxed) > before + 50).then_some(()));
+        eventually("the page is served again", || {
+            (self.served.load(Ordering::Relaxed) > before + 50).then_some(())
+        });
     }
 
     fn failed(&self) -> u64 {
@@ -261,18 +295,26 @@ fn whatever_of_the_platform_is_killed_under_load_the_page_stays_or_is_back_in_tw
     for name in ["server", "registry", "node"] {
         let (before, failed) = (pid_of(&stage, name).expect("a process"), load.failed());
         signal(before, "KILL");
-        eventually(&format!("the {name} is back"), || pid_of(&stage, name).filter(|now| *now != before));
+        eventually(&format!("the {name} is back"), || {
+            pid_of(&stage, name).filter(|now| *now != before)
+        });
         load.served_more();
         assert_eq!(load.failed(), failed, "the death of the {name} cost requests");
     }
-    // The ingress's own connections die with it; new ones wait in the queue of the socket that `up` holds.
+    // The ingress's own connections die with it; new ones wait in the queue of the socket that `up`
+    // holds.
     let before = pid_of(&stage, "ingress").expect("a process");
     signal(before, "KILL");
     load.served_more();
 
     // A worker.
     eventually("the control plane answers", || (running_tasks(&stage).len() == 2).then_some(()));
-    let worker = stage.processes().into_iter().find(|(_, line)| line.contains(" worker")).expect("a worker").0;
+    let worker = stage
+        .processes()
+        .into_iter()
+        .find(|(_, line)| line.contains(" worker"))
+        .expect("a worker")
+        .0;
     signal(worker, "KILL");
     load.served_more();
     eventually("two tasks run again", || (running_tasks(&stage).len() == 2).then_some(()));
@@ -288,7 +330,8 @@ fn a_second_node_takes_its_share_and_its_copies_are_replaced_when_it_is_lost() {
     let (stage, other) = (Stage::new(), Stage::new());
     let up = Up::start(&stage);
     let token = stage.margay(["node", "token"]).ok();
-    let mut node = other.start(["node", "join", token.trim(), "--name", "second", "--zone", "elsewhere"]);
+    let mut node =
+        other.start(["node", "join", token.trim(), "--name", "second", "--zone", "elsewhere"]);
     assert_eq!(node.line(), "second");
     let err = Stage::new().margay(["node", "join", token.trim()]).fails(1);
     assert!(err.contains("this join token was used"), "{err}");
@@ -297,8 +340,14 @@ fn a_second_node_takes_its_share_and_its_copies_are_replaced_when_it_is_lost() {
     let nodes = || {
         let out = stage.margay(["task", "ls", "--service", "cats", "--output", "json"]).ok();
         let list: Value = serde_json::from_str(&out).expect("JSON");
-        let running = list.as_array().expect("a list").iter().filter(|task| task["status"]["phase"] == "running");
-        running.map(|task| task["spec"]["node"].as_str().expect("a node").to_owned()).collect::<Vec<_>>()
+        let running = list
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter(|task| task["status"]["phase"] == "running");
+        running
+            .map(|task| task["spec"]["node"].as_str().expect("a node").to_owned())
+            .collect::<Vec<_>>()
     };
     assert_eq!(nodes().iter().filter(|name| *name == "second").count(), 2, "{:?}", nodes());
     // Half of these go through the other node's ingress.
@@ -340,7 +389,8 @@ fn a_node_is_not_removed_by_a_slip_and_one_that_was_ends_its_tasks_and_says_so()
     other.is_empty();
     let err = other.margay(["node"]).fails(1);
     assert!(err.contains("has not joined a control plane"), "{err}");
-    let left: Value = serde_json::from_str(&other.margay(["ps", "-a", "--output", "json"]).ok()).expect("JSON");
+    let left: Value =
+        serde_json::from_str(&other.margay(["ps", "-a", "--output", "json"]).ok()).expect("JSON");
     for task in left.as_array().expect("a list") {
         assert_eq!(task["state"], "exited", "{task}");
         other.margay(["rm", task["name"].as_str().expect("a name")]).ok();
@@ -349,21 +399,29 @@ fn a_node_is_not_removed_by_a_slip_and_one_that_was_ends_its_tasks_and_says_so()
     // The platform's own comes back by itself, whether it notices while it runs or when it starts.
     let served = || (running_tasks(&stage).len() == 2).then(|| page_is_served(&up)).flatten();
     assert_eq!(stage.margay(["node", "rm", "-f", "local"]).ok(), "local\n");
-    let here =
-        || stage.margay(["node", "ls"]).out.lines().any(|line| line.starts_with("local") && line.contains("ready"));
+    let here = || {
+        stage
+            .margay(["node", "ls"])
+            .out
+            .lines()
+            .any(|line| line.starts_with("local") && line.contains("ready"))
+    };
     eventually("it joins again", || here().then_some(()));
     eventually("its tasks are back", served);
     assert_eq!(stage.margay(["node", "rm", "-f", "local"]).ok(), "local\n");
     up.end();
     let up = Up::start(&stage);
     assert!(here());
-    eventually("its tasks are back", || (running_tasks(&stage).len() == 2).then(|| page_is_served(&up)).flatten());
+    eventually("its tasks are back", || {
+        (running_tasks(&stage).len() == 2).then(|| page_is_served(&up)).flatten()
+    });
     up.end();
     stage.is_empty();
 }
 
 #[test]
-fn a_worker_is_adopted_whatever_its_status_says_and_an_agent_has_the_descriptors_that_the_system_allows() {
+fn a_worker_is_adopted_whatever_its_status_says_and_an_agent_has_the_descriptors_that_the_system_allows()
+ {
     let stage = Stage::new();
     let up = Up::start(&stage);
     serve_cats(&stage, &up, 1);
@@ -371,13 +429,20 @@ fn a_worker_is_adopted_whatever_its_status_says_and_an_agent_has_the_descriptors
     eventually("it runs", || (running_tasks(&stage).len() == 1).then_some(()));
     let agent = up.pid(&stage, "node");
     let limits = std::fs::read_to_string(format!("/proc/{agent}/limits")).expect("its limits");
-    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit of open files");
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .expect("a limit of open files");
     let mut numbers = files.split_whitespace().skip(3);
     assert_eq!(numbers.next(), numbers.next(), "{files}");
     // As a full disk leaves it.
     let folders = std::fs::read_dir(stage.home().join("tasks")).expect("tasks").flatten();
-    let path = folders.map(|entry| entry.path().join("status.json")).find(|path| path.exists()).expect("a status");
-    let mut status: Value = serde_json::from_slice(&std::fs::read(&path).expect("a status")).expect("JSON");
+    let path = folders
+        .map(|entry| entry.path().join("status.json"))
+        .find(|path| path.exists())
+        .expect("a status");
+    let mut status: Value =
+        serde_json::from_slice(&std::fs::read(&path).expect("a status")).expect("JSON");
     let worker = status["process"]["pid"].clone();
     (status["process"], status["phase"]) = (Value::Null, "starting".into());
     std::fs::write(&path, status.to_string()).expect("a status");
@@ -395,21 +460,40 @@ fn a_worker_is_adopted_whatever_its_status_says_and_an_agent_has_the_descriptors
 fn what_is_said_about_a_node_holds() {
     let (stage, other) = (Stage::new(), Stage::new());
     let up = Up::start_with(&stage, &["--idle-after", "1s", "--blank-workers", "0"]);
-    let workers = || stage.processes().into_iter().filter(|(_, line)| line.contains(" worker")).count();
+    let workers =
+        || stage.processes().into_iter().filter(|(_, line)| line.contains(" worker")).count();
     assert_eq!(workers(), 0, "no worker waits");
     serve_cats(&stage, &up, 0);
-    let arguments =
-        ["service", "create", "idle", "--task", "cats:1", "--cluster", "allthecats", "--launch-type", "pool"];
+    let arguments = [
+        "service",
+        "create",
+        "idle",
+        "--task",
+        "cats:1",
+        "--cluster",
+        "allthecats",
+        "--launch-type",
+        "pool",
+    ];
     stage.margay(arguments).ok();
-    let page = || get(&up.ingress, "idle.allthecats.localhost", "/").filter(|answer| answer.status == 200);
+    let page =
+        || get(&up.ingress, "idle.allthecats.localhost", "/").filter(|answer| answer.status == 200);
     eventually("the page is served", page);
     eventually("nobody asks, and no worker is left", || (workers() == 0).then_some(()));
     eventually("it wakes up", page);
 
     // What is said at the join is kept for every start after it.
     let token = stage.margay(["node", "token"]).ok();
-    let said =
-        ["--private-network", "10.2.0.0/16", "--private-network", "::1", "--idle-after", "2m", "--blank-workers", "1"];
+    let said = [
+        "--private-network",
+        "10.2.0.0/16",
+        "--private-network",
+        "::1",
+        "--idle-after",
+        "2m",
+        "--blank-workers",
+        "1",
+    ];
     other.margay([&["node", "join", token.trim(), "--no-run"], &said[..]].concat()).ok();
     let settings = std::fs::read(other.home().join("node/settings.json")).expect("settings");
     let tuning = &serde_json::from_slice::<Value>(&settings).expect("JSON")["tuning"];
@@ -451,8 +535,13 @@ fn an_ordinary_user_joins_and_runs_their_share_and_the_certificate_is_renewed_in
     let nodes = || {
         let out = stage.margay(["task", "ls", "--service", "cats", "--output", "json"]).ok();
         let list: Value = serde_json::from_str(&out).expect("JSON");
-        let running = list.as_array().expect("a list").iter().filter(|task| task["status"]["phase"] == "running");
-        let mut nodes: Vec<_> = running.map(|task| task["spec"]["node"].as_str().expect("a node").to_owned()).collect();
+        let running = list
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter(|task| task["status"]["phase"] == "running");
+        let mut nodes: Vec<_> =
+            running.map(|task| task["spec"]["node"].as_str().expect("a node").to_owned()).collect();
         nodes.sort();
         nodes
     };
@@ -460,12 +549,22 @@ fn an_ordinary_user_joins_and_runs_their_share_and_the_certificate_is_renewed_in
     for _ in 0..4 {
         eventually("the page is served", || page_is_served(&up));
     }
-    let all: Value = serde_json::from_str(&stage.margay(["node", "ls", "--output", "json"]).ok()).expect("JSON");
-    let plain = all.as_array().expect("a list").iter().find(|node| node["id"] == "plain").expect("it is known");
+    let all: Value =
+        serde_json::from_str(&stage.margay(["node", "ls", "--output", "json"]).ok()).expect("JSON");
+    let plain = all
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|node| node["id"] == "plain")
+        .expect("it is known");
     assert_eq!(plain["spec"]["runs_native"], false, "native images take root: {plain}");
     for (pid, line) in other.processes() {
         use std::os::unix::fs::MetadataExt as _;
-        assert_eq!(std::fs::metadata(format!("/proc/{pid}")).map_or(nobody, |m| m.uid()), nobody, "{line}");
+        assert_eq!(
+            std::fs::metadata(format!("/proc/{pid}")).map_or(nobody, |m| m.uid()),
+            nobody,
+            "{line}"
+        );
     }
     node.signal("INT");
     assert_eq!(node.end().code, 0);
@@ -474,9 +573,12 @@ fn an_ordinary_user_joins_and_runs_their_share_and_the_certificate_is_renewed_in
     let identity = home.join("node/identity.json");
     let before = std::fs::read(&identity).expect("an identity");
     let file = std::fs::File::options().write(true).open(&identity).expect("an identity");
-    file.set_modified(std::time::SystemTime::now() - Duration::from_secs(4 * 86400)).expect("a date");
+    file.set_modified(std::time::SystemTime::now() - Duration::from_secs(4 * 86400))
+        .expect("a date");
     let node = join(&["node"]);
-    eventually("the certificate is another one", || (std::fs::read(&identity).ok()? != before).then_some(()));
+    eventually("the certificate is another one", || {
+        (std::fs::read(&identity).ok()? != before).then_some(())
+    });
     eventually("each node has one", || (nodes() == ["local", "plain"]).then_some(()));
     for _ in 0..4 {
         eventually("the page is served", || page_is_served(&up));
@@ -493,7 +595,11 @@ fn what_cannot_be_said_about_a_node_is_refused_in_words() {
     let stage = Stage::new();
     for verb in [&["up"][..], &["node"], &["node", "join", "margay1.7b7d"]] {
         for (flag, value, want) in [
-            ("--private-network", "10.2.0.7/8", "`10.2.0.7/8` is not a network: ADDRESS/BITS as in 10.2.0.0/16"),
+            (
+                "--private-network",
+                "10.2.0.7/8",
+                "`10.2.0.7/8` is not a network: ADDRESS/BITS as in 10.2.0.0/16",
+            ),
             ("--private-network", "localhost", "`localhost` is not a network"),
             ("--idle-after", "10", "`10` is not a duration"),
             ("--idle-after", "999ms", "use 1s to 24h"),
@@ -566,7 +672,8 @@ fn what_is_said_about_tasks_and_services_leads_on() {
     eventually("it runs", || (running_tasks(&stage).len() == 1).then_some(()));
     let service = "margay service delete cats --cluster allthecats";
     for verb in ["stop", "rm"] {
-        let shown: Value = serde_json::from_str(&stage.margay(["ps", "--output", "json"]).ok()).expect("JSON");
+        let shown: Value =
+            serde_json::from_str(&stage.margay(["ps", "--output", "json"]).ok()).expect("JSON");
         let err = stage.margay([verb, shown[0]["name"].as_str().expect("a name")]).fails(1);
         assert!(err.contains("copy of service `cats`") && err.contains(service), "{verb}: {err}");
     }
@@ -575,11 +682,15 @@ fn what_is_said_about_tasks_and_services_leads_on() {
     let err = stage.margay(["registry", "visibility", "me/nothing", "public"]).fails(1);
     assert!(err.contains("there is no repository `me/nothing`"), "{err}");
     // A task can be stopped by the name under which `ps` shows its container.
-    let shown: Value = serde_json::from_str(&stage.margay(["ps", "--output", "json"]).ok()).expect("JSON");
+    let shown: Value =
+        serde_json::from_str(&stage.margay(["ps", "--output", "json"]).ok()).expect("JSON");
     stage.margay(["task", "stop", shown[0]["name"].as_str().expect("a name")]).ok();
     stage.write("task.toml", "family = \"cats\"\n\n[[containers]]\nnme = \"x\"\n");
     let err = stage.margay(["task", "register", "task.toml"]).fails(1);
-    assert!(err.contains("task.toml`, line 4: unknown field `nme`") && !err.contains("\\n"), "{err}");
+    assert!(
+        err.contains("task.toml`, line 4: unknown field `nme`") && !err.contains("\\n"),
+        "{err}"
+    );
     up.end();
     stage.is_empty();
 }
@@ -588,7 +699,10 @@ fn what_is_said_about_tasks_and_services_leads_on() {
 fn a_machine_that_has_joined_nothing_says_so_at_once() {
     let stage = Stage::new();
     let err = stage.margay(["node"]).fails(1);
-    assert!(err.contains("has not joined a control plane") && err.contains("margay node join TOKEN"), "{err}");
+    assert!(
+        err.contains("has not joined a control plane") && err.contains("margay node join TOKEN"),
+        "{err}"
+    );
     let err = stage.margay(["registry", "ls"]).fails(1);
     assert!(err.contains("there is no registry in") && err.contains("margay up"), "{err}");
 }

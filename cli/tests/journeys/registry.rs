@@ -15,9 +15,15 @@ fn an_image_goes_to_the_registry_and_comes_back_elsewhere() {
     stage.margay(["tag", "hello", &image]).ok();
 
     let err = stage.margay(["push", &image]).fails(1);
-    assert!(err.contains("wants a login") && err.contains("hint: log in first: margay login -u "), "{err}");
-    let err = stage.margay_fed(["login", "-u", "me", "--password-stdin", &up.registry], "wrong\n").fails(1);
-    let want = format!("error: the registry at `{}` does not accept that password for `me`", up.registry);
+    assert!(
+        err.contains("wants a login") && err.contains("hint: log in first: margay login -u "),
+        "{err}"
+    );
+    let err = stage
+        .margay_fed(["login", "-u", "me", "--password-stdin", &up.registry], "wrong\n")
+        .fails(1);
+    let want =
+        format!("error: the registry at `{}` does not accept that password for `me`", up.registry);
     assert!(err.starts_with(&want), "{err}");
     assert_eq!(stage.margay(["login", "-u", "me", &up.registry]).ok(), "Login Succeeded\n");
 
@@ -26,11 +32,13 @@ fn an_image_goes_to_the_registry_and_comes_back_elsewhere() {
     let again = stage.margay(["push", &image]);
     assert!(again.err.contains("already there"), "{}", again.err);
 
-    // Another home of the same machine: its own login, the same digest, also pinned and run in one go.
+    // Another home of the same machine: its own login, the same digest, also pinned and run in one
+    // go.
     let other = Stage::new();
     let err = other.margay(["pull", &image]).fails(1);
     assert!(err.contains("hint: "), "{err}");
-    let password = std::fs::read_to_string(stage.home().join("registry/password")).expect("a password");
+    let password =
+        std::fs::read_to_string(stage.home().join("registry/password")).expect("a password");
     other.margay_fed(["login", "-u", "me", "--password-stdin", &up.registry], &password).ok();
     assert_eq!(other.margay(["pull", &image]).ok(), pushed);
     assert_eq!(other.margay(["run", &image]).ok(), "hello from margay\n");
@@ -40,28 +48,35 @@ fn an_image_goes_to_the_registry_and_comes_back_elsewhere() {
     assert_eq!(other.margay(["run", &pinned]).ok(), "hello from margay\n");
 
     // A second user sees nothing of the first one's until it is public.
-    let added = stage.margay_fed(["registry", "user", "add", "you", "--password-stdin"], "a fine password\n");
+    let added = stage
+        .margay_fed(["registry", "user", "add", "you", "--password-stdin"], "a fine password\n");
     added.ok();
     let stranger = Stage::new();
-    stranger.margay_fed(["login", "-u", "you", "--password-stdin", &up.registry], "a fine password\n").ok();
+    stranger
+        .margay_fed(["login", "-u", "you", "--password-stdin", &up.registry], "a fine password\n")
+        .ok();
     stranger.margay(["pull", &image]).fails(1);
     stage.margay(["registry", "visibility", "me/hello", "public"]).ok();
     stranger.margay(["pull", &image]).ok();
     stranger.margay(["tag", &image, &format!("{}/me/other:v1", up.registry)]).ok();
     stranger.margay(["push", &format!("{}/me/other:v1", up.registry)]).fails(1);
 
-    assert_eq!(stage.margay(["logout", &up.registry]).ok(), format!("Removed the login for {}\n", up.registry));
+    assert_eq!(
+        stage.margay(["logout", &up.registry]).ok(),
+        format!("Removed the login for {}\n", up.registry)
+    );
     up.end();
     stage.is_empty();
 }
 
-/// skopeo and podman of Debian; crane, oras and regctl of the Go module registry, where `tests/run` has built them. One that
-/// is not installed is named in the script's output and skipped.
+/// skopeo and podman of Debian; crane, oras and regctl of the Go module registry, where `tests/run`
+/// has built them. One that is not installed is named in the script's output and skipped.
 #[test]
 fn clients_that_people_have_move_images_unchanged() {
     let stage = Stage::new();
     let up = Up::start(&stage);
-    let password = std::fs::read_to_string(stage.home().join("registry/password")).expect("a password");
+    let password =
+        std::fs::read_to_string(stage.home().join("registry/password")).expect("a password");
     let script = samples().join("../registry/clients.sh");
     let built = std::env::var("MARGAY_TEST_CLIENTS").unwrap_or_default();
     let path = format!("{built}:{}", std::env::var("PATH").unwrap_or_default());
@@ -71,7 +86,11 @@ fn clients_that_people_have_move_images_unchanged() {
         .env("PATH", path)
         .output()
         .expect("bash");
-    println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(output.status.success(), "a client failed");
     up.end();
     stage.is_empty();

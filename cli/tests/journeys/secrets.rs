@@ -30,7 +30,8 @@ fn found_in(folder: &Path) -> Vec<String> {
                 folders.push(path);
             } else if kind.is_file() {
                 let bytes = fs::read(&path).unwrap_or_default();
-                let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+                let holds =
+                    |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
                 if holds(CANARY) || holds(base64) {
                     found.push(path.display().to_string());
                 }
@@ -52,12 +53,16 @@ fn a_secret_that_is_handed_in_is_a_file_of_the_guest_and_nowhere_else() {
     let stage = Stage::new();
     let key = stage.write("key", CANARY.repeat(REPEATS));
     let key = format!("key={}", key.display());
-    let read = |flags: &[&str]| stage.margay([&["run"], flags, &[&probe(), "read", "/run/secrets/key"]].concat());
+    let read = |flags: &[&str]| {
+        stage.margay([&["run"], flags, &[&probe(), "read", "/run/secrets/key"]].concat())
+    };
     assert_eq!(read(&["--secret", &key]).ok(), "read 4242 bytes\n");
     assert_eq!(read(&["--secret", &key, "--allow", "secret:key"]).ok(), "read 4242 bytes\n");
     assert!(read(&[]).out.starts_with("read: "));
     assert!(read(&["--secret", &key, "--allow", "secret:key;as=env"]).out.starts_with("read: "));
-    let said = stage.margay(["run", "--secret", &key, "--allow", "secret:key;as=env", &probe(), "env"]).ok();
+    let said = stage
+        .margay(["run", "--secret", &key, "--allow", "secret:key;as=env", &probe(), "env"])
+        .ok();
     assert_eq!(said, format!("key={}\n", CANARY.repeat(REPEATS)));
     let err = read(&["--allow", "secret:key"]).fails(125);
     let want = "error: `secret:key` is granted, and nobody handed in its value\nhint: hand it in: --secret key=FILE\n";
@@ -65,15 +70,22 @@ fn a_secret_that_is_handed_in_is_a_file_of_the_guest_and_nowhere_else() {
     let err = read(&["--secret", &key, "--allow", "secret:other"]).fails(125);
     assert!(err.contains("`secret:other` is granted"), "{err}");
 
-    let detached = ["run", "-d", "--name", "kept", "--secret", &key, &probe(), "read", "/run/secrets/key"];
+    let detached =
+        ["run", "-d", "--name", "kept", "--secret", &key, &probe(), "read", "/run/secrets/key"];
     stage.margay(detached).ok();
-    eventually("it has read it", || (stage.margay(["logs", "kept"]).out == "read 4242 bytes\n").then_some(()));
+    eventually("it has read it", || {
+        (stage.margay(["logs", "kept"]).out == "read 4242 bytes\n").then_some(())
+    });
     let inspected = stage.margay(["inspect", "kept"]).ok();
     assert!(inspected.contains("\"secret:key\"") && !inspected.contains(CANARY), "{inspected}");
     // The log of the guest that was asked to print its variables is the guest's own doing.
     let tasks = stage.home().join("tasks");
-    let kept = fs::read_dir(&tasks).expect("tasks").flatten().map(|entry| entry.path().join("task.json"));
-    assert!(kept.into_iter().all(|path| !fs::read_to_string(&path).unwrap_or_default().contains(CANARY)));
+    let kept =
+        fs::read_dir(&tasks).expect("tasks").flatten().map(|entry| entry.path().join("task.json"));
+    assert!(
+        kept.into_iter()
+            .all(|path| !fs::read_to_string(&path).unwrap_or_default().contains(CANARY))
+    );
     stage.is_empty();
 }
 
@@ -113,24 +125,36 @@ fn a_secret_reaches_the_task_whose_role_grants_it_and_no_log_record_or_disk() {
     let definition = stage.write("keys.toml", text).display().to_string();
     stage.margay(["cluster", "create", "c"]).ok();
     let registered = stage.margay(["task", "register", &definition]);
-    assert!(registered.err.contains("`key` is not there yet: margay secret create key FILE"), "{registered:?}");
+    assert!(
+        registered.err.contains("`key` is not there yet: margay secret create key FILE"),
+        "{registered:?}"
+    );
     stage.margay(["service", "create", "keys", "--task", "keys:1", "--cluster", "c"]).ok();
     let waits = || stage.margay(["service", "ls", "--output", "json"]).ok();
-    eventually("it says what it waits for", || waits().contains("margay secret create key FILE").then_some(()));
+    eventually("it says what it waits for", || {
+        waits().contains("margay secret create key FILE").then_some(())
+    });
 
     let file = key.display().to_string();
     assert_eq!(stage.margay(["secret", "create", "key", &file]).ok(), "key\n");
     let err = stage.margay(["secret", "create", "key", &file]).fails(1);
-    assert!(err.contains("a secret `key` is there already") && err.contains("margay secret rm key"), "{err}");
+    assert!(
+        err.contains("a secret `key` is there already") && err.contains("margay secret rm key"),
+        "{err}"
+    );
     assert_eq!(stage.margay_fed(["secret", "create", "piped", "-"], "hunter2").ok(), "piped\n");
     let body = CANARY.repeat(REPEATS).into_bytes();
-    let serves = || get(&up.ingress, "keys.c.localhost", "/key").filter(|answer| answer.body == body).map(drop);
+    let serves = || {
+        get(&up.ingress, "keys.c.localhost", "/key").filter(|answer| answer.body == body).map(drop)
+    };
     eventually("the guest reads it", serves);
 
     // A new agent asks again, so that a worker which ends after that is started with it.
     let agent = up.pid(&stage, "node");
     signal(agent, "KILL");
-    eventually("the agent is back", || up.pid_of(&stage, "node").filter(|pid| *pid != agent).map(drop));
+    eventually("the agent is back", || {
+        up.pid_of(&stage, "node").filter(|pid| *pid != agent).map(drop)
+    });
     let worker = || worker_of_the_task(&stage);
     for _ in 0..2 {
         let before = eventually("there is a worker", worker);
@@ -152,8 +176,15 @@ fn a_secret_reaches_the_task_whose_role_grants_it_and_no_log_record_or_disk() {
     .map(|arguments| stage.margay(arguments).ok())
     .collect();
     let inspected: Value = serde_json::from_str(&said[2]).expect("JSON");
-    assert_eq!((&inspected[0]["name"], &inspected[0]["size_bytes"]), (&"key".into(), &4242.into()), "{inspected}");
-    assert!(said.iter().all(|text| !text.contains(CANARY) && !text.contains("hunter2")), "{said:?}");
+    assert_eq!(
+        (&inspected[0]["name"], &inspected[0]["size_bytes"]),
+        (&"key".into(), &4242.into()),
+        "{inspected}"
+    );
+    assert!(
+        said.iter().all(|text| !text.contains(CANARY) && !text.contains("hunter2")),
+        "{said:?}"
+    );
     let tasks: Value = serde_json::from_str(&said[3]).expect("JSON");
     let task = tasks[0]["id"].as_str().expect("a task");
     assert!(!stage.margay(["inspect", task]).ok().contains(CANARY));
@@ -162,7 +193,9 @@ fn a_secret_reaches_the_task_whose_role_grants_it_and_no_log_record_or_disk() {
     assert!(err.contains("secret `key` is in use by service `keys` in `c`"), "{err}");
     assert_eq!(stage.margay(["secret", "rm", "piped"]).ok(), "piped\n");
     stage.margay(["service", "delete", "keys", "--cluster", "c"]).ok();
-    eventually("nothing uses it", || (stage.margay(["secret", "rm", "key"]).code == 0).then_some(()));
+    eventually("nothing uses it", || {
+        (stage.margay(["secret", "rm", "key"]).code == 0).then_some(())
+    });
     let err = stage.margay(["secret", "inspect", "key"]).fails(1);
     assert!(err.contains("there is no secret `key`"), "{err}");
     let said = up.end();

@@ -1,4 +1,5 @@
-//! A home of its own for each journey, the real binary in an empty environment, and nothing left behind.
+//! A home of its own for each journey, the real binary in an empty environment, and nothing left
+//! behind.
 
 use std::{
     ffi::OsStr,
@@ -48,7 +49,12 @@ pub struct Stage {
 
 impl Stage {
     pub fn new() -> Self {
-        Self { folder: tempfile::Builder::new().prefix("margay-journey-").tempdir().expect("a temporary folder") }
+        Self {
+            folder: tempfile::Builder::new()
+                .prefix("margay-journey-")
+                .tempdir()
+                .expect("a temporary folder"),
+        }
     }
 
     /// A folder for inputs, beside the home.
@@ -88,7 +94,11 @@ impl Stage {
     }
 
     /// Runs `margay` to its end with `input` on stdin.
-    pub fn margay_fed<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, input: &str) -> Said {
+    pub fn margay_fed<S: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+        input: &str,
+    ) -> Said {
         let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("margay starts");
@@ -106,8 +116,13 @@ impl Stage {
     pub fn processes(&self) -> Vec<(i32, String)> {
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc").expect("/proc").flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-            if pid != std::process::id().cast_signed() && works_in(&entry.path(), self.folder.path()) {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok())
+            else {
+                continue;
+            };
+            if pid != std::process::id().cast_signed()
+                && works_in(&entry.path(), self.folder.path())
+            {
                 let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
                 found.push((pid, String::from_utf8_lossy(&line).replace('\0', " ")));
             }
@@ -140,11 +155,14 @@ impl Drop for Stage {
     }
 }
 
-/// A worker has no environment and no folder, but it holds its log; the others carry the home in their environment.
+/// A worker has no environment and no folder, but it holds its log; the others carry the home in
+/// their environment.
 fn works_in(process: &Path, folder: &Path) -> bool {
     let folder = folder.to_str().expect("UTF-8");
-    let named =
-        |file: &str| fs::read(process.join(file)).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(folder));
+    let named = |file: &str| {
+        fs::read(process.join(file))
+            .is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(folder))
+    };
     let held = || {
         let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
         let mut targets = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
@@ -251,7 +269,11 @@ pub struct Answer {
 pub fn get(address: &str, host: &str, path: &str) -> Option<Answer> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes()).ok()?;
+    stream
+        .write_all(
+            format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes(),
+        )
+        .ok()?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).ok()?;
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
@@ -266,7 +288,8 @@ fn unchunked(body: &[u8], head: &[u8]) -> Vec<u8> {
     }
     let (mut rest, mut whole) = (body, Vec::new());
     while let Some(end) = rest.windows(2).position(|window| window == b"\r\n") {
-        let size = usize::from_str_radix(String::from_utf8_lossy(&rest[..end]).trim(), 16).unwrap_or(0);
+        let size =
+            usize::from_str_radix(String::from_utf8_lossy(&rest[..end]).trim(), 16).unwrap_or(0);
         if size == 0 || rest.len() < end + 2 + size {
             break;
         }

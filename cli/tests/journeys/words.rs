@@ -14,7 +14,10 @@ fn misuse_exits_with_2_and_says_how_to_ask() {
         (vec!["run", "-m", "0", "hello"], "use 1MiB or more"),
         (vec!["run", "-v", "a:/x", "-v", "b:/x", "hello"], "-v mounts something at `/x` twice"),
         (vec!["run", "--name", "no/name", "hello"], "no/name"),
-        (vec!["service", "update", "cats", "--cluster", "c"], "<--task <FAMILY:REVISION>|--count <COUNT>>"),
+        (
+            vec!["service", "update", "cats", "--cluster", "c"],
+            "<--task <FAMILY:REVISION>|--count <COUNT>>",
+        ),
         (vec![], "Usage: margay"),
     ] {
         let err = stage.margay(&arguments).fails(2);
@@ -51,10 +54,21 @@ fn doctor_names_every_check_and_gives_a_next_step_for_what_is_missing() {
     let said = stage.margay(["doctor", "--output", "json"]);
     let checks: serde_json::Value = serde_json::from_str(&said.out).expect("JSON");
     let checks = checks.as_array().expect("a list");
-    for name in
-        ["kernel", "Landlock", "seccomp", "openat2", "namespaces", "native: oci-runtime", "MARGAY_HOME", "free space"]
-    {
-        assert!(checks.iter().any(|check| check["name"] == name), "no check `{name}`: {}", said.out);
+    for name in [
+        "kernel",
+        "Landlock",
+        "seccomp",
+        "openat2",
+        "namespaces",
+        "native: oci-runtime",
+        "MARGAY_HOME",
+        "free space",
+    ] {
+        assert!(
+            checks.iter().any(|check| check["name"] == name),
+            "no check `{name}`: {}",
+            said.out
+        );
     }
     for check in checks {
         assert_eq!(check["verdict"] == "ok", check["next"].is_null(), "{check}");
@@ -73,7 +87,8 @@ fn a_home_is_private_and_one_that_cannot_be_made_is_named() {
     assert_eq!(mode & 0o777, 0o700);
     // A folder of somebody's is not locked up behind their back.
     stage.write("project/notes", "mine");
-    std::fs::set_permissions(stage.path("project"), std::fs::Permissions::from_mode(0o755)).expect("a mode");
+    std::fs::set_permissions(stage.path("project"), std::fs::Permissions::from_mode(0o755))
+        .expect("a mode");
     let err = stage.margay(["--home", "project", "images"]).fails(1);
     assert!(err.contains("is open to others (mode 755)") && err.contains("hint: "), "{err}");
     let mode = std::fs::metadata(stage.path("project")).expect("a folder").permissions().mode();
@@ -114,6 +129,9 @@ fn a_disk_that_takes_nothing_is_an_error() {
         let output = command.output().expect("margay runs");
         let err = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {err}");
-        assert!(err.contains("stdout") && err.contains("No space left on device"), "{arguments:?}: {err}");
+        assert!(
+            err.contains("stdout") && err.contains("No space left on device"),
+            "{arguments:?}: {err}"
+        );
     }
 }

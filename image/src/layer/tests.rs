@@ -118,21 +118,48 @@ fn every_honest_dialect_is_read() {
     for (blocks, want) in [
         (vec![], ""),
         (vec![file("a", "cats"), block("d/", b'5'), block("./", b'5')], "a:4 d/ /"),
-        (vec![link("d/l", b'2', "../a"), file("a", ""), link("h", b'1', "./a")], "d/l->../a a:0 h=a"),
+        (
+            vec![link("d/l", b'2', "../a"), file("a", ""), link("h", b'1', "./a")],
+            "d/l->../a a:0 h=a",
+        ),
         (vec![link("l", b'2', "/etc/x")], "l->/etc/x"),
-        (vec![block(".wh.a", b'0'), block("d/.wh.b", b'0'), block("d/.wh..wh..opq", b'0')], "-a -d/b !d"),
+        (
+            vec![block(".wh.a", b'0'), block("d/.wh.b", b'0'), block("d/.wh..wh..opq", b'0')],
+            "-a -d/b !d",
+        ),
         (vec![block(".wh..wh..opq", b'0')], "!"),
-        (vec![Block { kind: 0, ..file("old", "x") }, Block { kind: b'7', ..file("dense", "x") }], "old:1 dense:1"),
-        (vec![pax(b'x', &[("path", "long/ö"), ("mtime", "1.5"), ("size", "1")]), file("short", "x")], "long/ö:1"),
+        (
+            vec![Block { kind: 0, ..file("old", "x") }, Block { kind: b'7', ..file("dense", "x") }],
+            "old:1 dense:1",
+        ),
+        (
+            vec![
+                pax(b'x', &[("path", "long/ö"), ("mtime", "1.5"), ("size", "1")]),
+                file("short", "x"),
+            ],
+            "long/ö:1",
+        ),
         (vec![pax(b'x', &[("linkpath", "there")]), link("l", b'2', "here")], "l->there"),
         (vec![pax(b'g', &[("comment", "abc")]), file("a", "x")], "a:1"),
         (
-            vec![Block { content: format!("{long}\0").into(), ..block("././@LongLink", b'L') }, file("short", "x")],
+            vec![
+                Block { content: format!("{long}\0").into(), ..block("././@LongLink", b'L') },
+                file("short", "x"),
+            ],
             &format!("{long}:1"),
         ),
-        (vec![Block { content: b"x/y\0".to_vec(), ..block("././@LongLink", b'K') }, link("l", b'1', "short")], "l=x/y"),
         (
-            vec![Block { magic: b"ustar  \0", ..file("gnu", "x") }, Block { magic: b"", ..file("v7", "x") }],
+            vec![
+                Block { content: b"x/y\0".to_vec(), ..block("././@LongLink", b'K') },
+                link("l", b'1', "short"),
+            ],
+            "l=x/y",
+        ),
+        (
+            vec![
+                Block { magic: b"ustar  \0", ..file("gnu", "x") },
+                Block { magic: b"", ..file("v7", "x") },
+            ],
             "gnu:1 v7:1",
         ),
     ] {
@@ -166,7 +193,10 @@ fn everything_that_could_leave_or_mean_two_things_is_refused() {
             vec![link("hard", b'1', "/etc/shadow")],
             "E_LAYER_PATH: the layer has an entry `hard`: it is a link that leaves the image",
         ),
-        (vec![link("empty", b'2', "")], "E_LAYER_PATH: the layer has an entry `empty`: its name is empty"),
+        (
+            vec![link("empty", b'2', "")],
+            "E_LAYER_PATH: the layer has an entry `empty`: its name is empty",
+        ),
         (
             vec![block(".wh...", b'0')],
             "E_LAYER_PATH: the layer has an entry `.wh...`: it is a whiteout that names nothing",
@@ -175,10 +205,22 @@ fn everything_that_could_leave_or_mean_two_things_is_refused() {
             vec![block("d/.wh.", b'0')],
             "E_LAYER_PATH: the layer has an entry `d/.wh.`: it is a whiteout that names nothing",
         ),
-        (vec![block("null", b'3')], "E_LAYER_KIND: the layer has an entry `null`, which is a character device"),
-        (vec![block("sda", b'4')], "E_LAYER_KIND: the layer has an entry `sda`, which is a block device"),
-        (vec![block("pipe", b'6')], "E_LAYER_KIND: the layer has an entry `pipe`, which is a named pipe"),
-        (vec![block("holes", b'S')], "E_LAYER_KIND: the layer has an entry `holes`, which is a sparse file"),
+        (
+            vec![block("null", b'3')],
+            "E_LAYER_KIND: the layer has an entry `null`, which is a character device",
+        ),
+        (
+            vec![block("sda", b'4')],
+            "E_LAYER_KIND: the layer has an entry `sda`, which is a block device",
+        ),
+        (
+            vec![block("pipe", b'6')],
+            "E_LAYER_KIND: the layer has an entry `pipe`, which is a named pipe",
+        ),
+        (
+            vec![block("holes", b'S')],
+            "E_LAYER_KIND: the layer has an entry `holes`, which is a sparse file",
+        ),
         (
             vec![block("odd", b'Z')],
             "E_LAYER_KIND: the layer has an entry `odd`, which is of a kind that tar does not define",
@@ -212,7 +254,10 @@ fn everything_that_could_leave_or_mean_two_things_is_refused() {
             "E_MEDIA: the layer is not what it claims to be: an extended header is malformed",
         ),
         (
-            vec![Block { content: b"a\0b\0".to_vec(), ..block("././@LongLink", b'L') }, file("c", "")],
+            vec![
+                Block { content: b"a\0b\0".to_vec(), ..block("././@LongLink", b'L') },
+                file("c", ""),
+            ],
             "E_MEDIA: the layer is not what it claims to be: a long name is empty or has a NUL byte inside",
         ),
         (
@@ -223,7 +268,10 @@ fn everything_that_could_leave_or_mean_two_things_is_refused() {
             vec![Block { content: b"x".to_vec(), ..block("d/", b'5') }],
             "E_MEDIA: the layer is not what it claims to be: `d/` is no file and has 1 bytes of content",
         ),
-        (vec![file("a/", "x")], "E_MEDIA: the layer is not what it claims to be: `a/` is no folder and ends with `/`"),
+        (
+            vec![file("a/", "x")],
+            "E_MEDIA: the layer is not what it claims to be: `a/` is no folder and ends with `/`",
+        ),
         (
             vec![file("big", "").sized(b"00000100000\0"), file("a", "")],
             "E_MEDIA: the layer is not what it claims to be: its tar was cut short",
@@ -256,7 +304,10 @@ fn what_is_no_tar_at_all_says_so() {
         (&lone, "half of an end mark"),
         (&gzip(&good)[..30], "its compression is broken"),
         (&[gzip(&good).as_slice(), b"trailing"].concat(), "its compression is broken"),
-        (&[gzip(&good).as_slice(), &gzip(b"more")].concat(), "there is something behind the end of its tar"),
+        (
+            &[gzip(&good).as_slice(), &gzip(b"more")].concat(),
+            "there is something behind the end of its tar",
+        ),
         (b"\x1f\x8b\x08\0nonsense", "its compression is broken"),
         (b"\x28\xb5\x2f\xfdnonsense", "its compression is broken"),
         (&gzip(&gzip(&good)), "its tar was cut short"),
@@ -273,16 +324,25 @@ fn gzip_in_members_and_zstd_are_one_stream() {
     let bytes = tar(&[file("a", &"cats ".repeat(1000)), block("d/", b'5')]);
     let members = [gzip(&bytes[..700]), gzip(&bytes[700..])].concat();
     let zstd = zstd::encode_all(bytes.as_slice(), 3).unwrap();
-    let frames = [zstd::encode_all(&bytes[..700], 3).unwrap(), zstd::encode_all(&bytes[700..], 3).unwrap()].concat();
+    let frames =
+        [zstd::encode_all(&bytes[..700], 3).unwrap(), zstd::encode_all(&bytes[700..], 3).unwrap()]
+            .concat();
     for blob in [&bytes, &members, &zstd, &frames] {
         let mut copy = Vec::new();
-        let mut reader = LayerReader::copying_to(blob.as_slice(), &mut copy, Budget::default()).unwrap();
+        let mut reader =
+            LayerReader::copying_to(blob.as_slice(), &mut copy, Budget::default()).unwrap();
         let first = reader.next_entry().unwrap().unwrap();
-        assert_eq!((first.path.as_str(), first.size, first.offset, first.mode), ("a", 5000, 512, 0o4755));
+        assert_eq!(
+            (first.path.as_str(), first.size, first.offset, first.mode),
+            ("a", 5000, 512, 0o4755)
+        );
         assert_eq!((first.uid, first.gid, first.mtime), (1000, 100, 7));
         assert_eq!(reader.read_content(5000).unwrap(), "cats ".repeat(1000).as_bytes());
         let summary = reader.finish().unwrap();
-        assert_eq!((summary.diff_id, summary.bytes, summary.entries), (Digest::of(&bytes), bytes.len() as u64, 2));
+        assert_eq!(
+            (summary.diff_id, summary.bytes, summary.entries),
+            (Digest::of(&bytes), bytes.len() as u64, 2)
+        );
         assert_eq!(copy, bytes);
     }
 }
@@ -293,12 +353,18 @@ fn a_bomb_stops_at_its_budget() {
     assert!(told(&zeros).contains("more than 200 times its size"), "{}", told(&zeros));
     let small = Budget { bytes_max: 4096, ..Budget::default() };
     let error = read(&tar(&[file("a", &"x".repeat(9000))]), small).unwrap_err().to_string();
-    assert_eq!(error, "the layer is beyond its budget: `a` has 9000 bytes, and the whole layer may have 4096");
-    let error = read(&tar(&(0..20).map(|_| file("a", "")).collect::<Vec<_>>()), small).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the layer is beyond its budget: `a` has 9000 bytes, and the whole layer may have 4096"
+    );
+    let error = read(&tar(&(0..20).map(|_| file("a", "")).collect::<Vec<_>>()), small)
+        .unwrap_err()
+        .to_string();
     assert_eq!(error, "the layer is beyond its budget: it unpacks to more than 4096 bytes");
     let few = Budget { entries_max: 3, ..Budget::default() };
-    let error =
-        read(&tar(&[file("a", ""), file("b", ""), pax(b'x', &[]), file("c", "")]), few).unwrap_err().to_string();
+    let error = read(&tar(&[file("a", ""), file("b", ""), pax(b'x', &[]), file("c", "")]), few)
+        .unwrap_err()
+        .to_string();
     assert_eq!(error, "the layer is beyond its budget: it has more than 3 entries");
     // A window of 128 MiB is memory that we would have to hold.
     let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
@@ -342,7 +408,8 @@ fn a_layer_cut_at_any_block_is_refused() {
     }
 }
 
-/// Whatever is in a layer, reading and merging it ends, without a panic, in entries that are normal or in an error.
+/// Whatever is in a layer, reading and merging it ends, without a panic, in entries that are normal
+/// or in an error.
 #[test]
 fn no_bytes_make_the_reader_panic() {
     let whole = sample();
@@ -353,7 +420,10 @@ fn no_bytes_make_the_reader_panic() {
         state ^= state << 17;
         (state % below as u64) as usize
     };
-    let interesting = [0u8, 0xff, 0x80, b'/', b'.', b'0', b'7', b'9', b'x', b'g', b'L', b'K', b'S', b'1', b'2', b' '];
+    let interesting = [
+        0u8, 0xff, 0x80, b'/', b'.', b'0', b'7', b'9', b'x', b'g', b'L', b'K', b'S', b'1', b'2',
+        b' ',
+    ];
     let mut read_to_end = 0;
     for _ in 0..5_000 {
         let mut bytes = whole.clone();
@@ -373,7 +443,8 @@ fn no_bytes_make_the_reader_panic() {
         read_to_end += 1;
         let mut builder = FileIndexBuilder::new();
         for entry in &entries {
-            let normal = entry.path.is_empty() || normal_name(entry.path.as_bytes()) == Ok(entry.path.as_str());
+            let normal = entry.path.is_empty()
+                || normal_name(entry.path.as_bytes()) == Ok(entry.path.as_str());
             assert!(normal || entry.path.starts_with("./"), "{:?}", entry.path);
             let _ = builder.add(entry);
         }

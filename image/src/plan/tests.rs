@@ -20,12 +20,16 @@ impl Blobs {
 
     fn manifest(&mut self, config: (&str, Value), layers: &[(&str, &[u8])]) -> Vec<u8> {
         let config = self.put(config.0, &serde_json::to_vec(&config.1).unwrap());
-        let layers: Vec<_> = layers.iter().map(|(media_type, bytes)| self.put(media_type, bytes)).collect();
-        serde_json::to_vec(&json!({ "schemaVersion": 2, "config": config, "layers": layers })).unwrap()
+        let layers: Vec<_> =
+            layers.iter().map(|(media_type, bytes)| self.put(media_type, bytes)).collect();
+        serde_json::to_vec(&json!({ "schemaVersion": 2, "config": config, "layers": layers }))
+            .unwrap()
     }
 
     fn plan(&self, manifest: &[u8]) -> Result<Plan, Error> {
-        plan(manifest, |descriptor| self.0.get(&descriptor.digest).cloned().ok_or(io::ErrorKind::NotFound.into()))
+        plan(manifest, |descriptor| {
+            self.0.get(&descriptor.digest).cloned().ok_or(io::ErrorKind::NotFound.into())
+        })
     }
 
     /// The whole way: plan, merge, find the program.
@@ -132,7 +136,10 @@ fn all_formats_lead_to_their_program() {
         ),
         (
             "crun's, which claims to be native",
-            (MediaType::DOCKER_CONFIG, image_config("amd64", "linux", &["/app.wasm"], &[&wasm_tar])),
+            (
+                MediaType::DOCKER_CONFIG,
+                image_config("amd64", "linux", &["/app.wasm"], &[&wasm_tar]),
+            ),
             vec![(MediaType::DOCKER_LAYER_GZIP, wasm_tar.as_slice())],
             Format::Image,
             Kind::Wasm,
@@ -173,14 +180,19 @@ fn wants_come_from_the_label_the_annotation_or_spin() {
     let mut blobs = Blobs::default();
     let tar = tar_of(&[("app.wasm", MODULE)]);
     let config = image_config("wasm", "wasi", &["/app.wasm"], &[&tar]);
-    let manifest = blobs.manifest((MediaType::OCI_CONFIG, config), &[(MediaType::OCI_LAYER_TAR, &tar)]);
+    let manifest =
+        blobs.manifest((MediaType::OCI_CONFIG, config), &[(MediaType::OCI_LAYER_TAR, &tar)]);
     let shown = |plan: Plan| plan.wants.iter().map(Want::to_string).collect::<Vec<_>>();
     assert_eq!(shown(blobs.plan(&manifest).unwrap()), ["env:A", "fs:/data#rw;optional"]);
 
-    let manifest = blobs.manifest((MediaType::WASM_CONFIG, json!({})), &[(MediaType::WASM, MODULE)]);
+    let manifest =
+        blobs.manifest((MediaType::WASM_CONFIG, json!({})), &[(MediaType::WASM, MODULE)]);
     let mut annotated: Value = serde_json::from_slice(&manifest).unwrap();
     annotated["annotations"] = json!({ "margay.wants": "env:B\\nenv:C" });
-    assert_eq!(shown(blobs.plan(&serde_json::to_vec(&annotated).unwrap()).unwrap()), ["env:B", "env:C"]);
+    assert_eq!(
+        shown(blobs.plan(&serde_json::to_vec(&annotated).unwrap()).unwrap()),
+        ["env:B", "env:C"]
+    );
     annotated["annotations"] = json!({ "margay.wants": "cats:all" });
     assert_eq!(blobs.plan(&serde_json::to_vec(&annotated).unwrap()).unwrap_err().code(), "E_WANTS");
 }
@@ -203,7 +215,10 @@ fn documents_that_say_two_things_are_refused() {
             r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","manifests":[]}"#,
             "its `mediaType` is not that of an index",
         ),
-        (r#"{"schemaVersion":2,"layers":[{"mediaType":"a/b","digest":"sha256:00","size":1}]}"#, "not a digest"),
+        (
+            r#"{"schemaVersion":2,"layers":[{"mediaType":"a/b","digest":"sha256:00","size":1}]}"#,
+            "not a digest",
+        ),
         (
             r#"{"schemaVersion":2,"layers":[{"mediaType":"a/b","digest":"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","size":-1}]}"#,
             "invalid value",
@@ -224,15 +239,20 @@ fn index_of(platforms: &[&str]) -> Index {
             let mut entry = Descriptor::of(MediaType::OCI_MANIFEST, platform.as_bytes());
             let parts: Vec<_> = platform.split('/').map(str::to_owned).collect();
             entry.platform = match parts.as_slice() {
-                [os, architecture] => {
-                    Some(Platform { os: os.clone(), architecture: architecture.clone(), variant: None })
-                }
+                [os, architecture] => Some(Platform {
+                    os: os.clone(),
+                    architecture: architecture.clone(),
+                    variant: None,
+                }),
                 _ => None,
             };
             entry
         })
         .collect();
-    match parse_document(&serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": manifests })).unwrap()).unwrap()
+    match parse_document(
+        &serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": manifests })).unwrap(),
+    )
+    .unwrap()
     {
         Document::Index(index) => index,
         Document::Manifest(_) => panic!("an index is one"),
@@ -258,7 +278,8 @@ fn wasm_comes_first_then_the_host_and_else_a_list_of_what_there_was() {
         let got = choose(&index, &host).map_or_else(
             |error| error.to_string(),
             |entry| {
-                let found = platforms.iter().find(|name| Digest::of(name.as_bytes()) == entry.digest);
+                let found =
+                    platforms.iter().find(|name| Digest::of(name.as_bytes()) == entry.digest);
                 (*found.unwrap()).to_string()
             },
         );
@@ -272,7 +293,8 @@ fn a_layer_that_is_another_one_is_refused() {
     let other = tar_of(&[("app.wasm", b"\0asm\x01\0\0\0dog")]);
     let mut blobs = Blobs::default();
     let config = image_config("wasm", "wasi", &["/app.wasm"], &[&other]);
-    let manifest = blobs.manifest((MediaType::OCI_CONFIG, config), &[(MediaType::OCI_LAYER_TAR, &tar)]);
+    let manifest =
+        blobs.manifest((MediaType::OCI_CONFIG, config), &[(MediaType::OCI_LAYER_TAR, &tar)]);
     let error = blobs.located(&manifest).unwrap_err();
     assert_eq!(error.code(), "E_DIGEST");
     assert!(error.to_string().contains(&Digest::of(&other).to_string()), "{error}");
@@ -288,10 +310,15 @@ fn a_blob_with_another_digest_is_refused_however_it_is_compressed() {
     let tar = tar_of(&[("app.wasm", MODULE)]);
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     gzip.write_all(&tar).unwrap();
-    for blob in [tar.clone(), gzip.finish().unwrap(), zstd::encode_all(tar.as_slice(), 3).unwrap()] {
+    for blob in [tar.clone(), gzip.finish().unwrap(), zstd::encode_all(tar.as_slice(), 3).unwrap()]
+    {
         let mut descriptor = Descriptor::of(MediaType::OCI_LAYER_TAR, &blob);
         let read = |descriptor: &Descriptor| {
-            let layer = PlannedLayer { descriptor: descriptor.clone(), diff_id: None, content: LayerContent::Tar };
+            let layer = PlannedLayer {
+                descriptor: descriptor.clone(),
+                diff_id: None,
+                content: LayerContent::Tar,
+            };
             let mut builder = FileIndexBuilder::new();
             layer.read(blob.as_slice(), io::sink(), &mut builder, 0, Budget::default()).map(|_| ())
         };
@@ -305,11 +332,15 @@ fn a_blob_with_another_digest_is_refused_however_it_is_compressed() {
 fn machine_code_and_other_lies_are_refused() {
     let elf: &[u8] = b"\x7fELF\x02\x01\x01\0";
     let cwasm: &[u8] = b"\x7fELF\x02\x01\x01\xc8";
-    for (layer, want) in
-        [(elf, "E_AOT_UNTRUSTED"), (cwasm, "E_AOT_UNTRUSTED"), (b"<html>", "E_NOT_WASM"), (b"", "E_NOT_WASM")]
-    {
+    for (layer, want) in [
+        (elf, "E_AOT_UNTRUSTED"),
+        (cwasm, "E_AOT_UNTRUSTED"),
+        (b"<html>", "E_NOT_WASM"),
+        (b"", "E_NOT_WASM"),
+    ] {
         let mut blobs = Blobs::default();
-        let manifest = blobs.manifest((MediaType::WASM_CONFIG, json!({})), &[(MediaType::WASM, layer)]);
+        let manifest =
+            blobs.manifest((MediaType::WASM_CONFIG, json!({})), &[(MediaType::WASM, layer)]);
         assert_eq!(blobs.located(&manifest).unwrap_err().code(), want, "{layer:?}");
     }
     for (file, entrypoint, want) in [
@@ -321,7 +352,8 @@ fn machine_code_and_other_lies_are_refused() {
         let tar = tar_of(&[("app", file)]);
         let mut blobs = Blobs::default();
         let config = image_config("wasm", "wasi", entrypoint, &[&tar]);
-        let manifest = blobs.manifest((MediaType::OCI_CONFIG, config), &[(MediaType::OCI_LAYER_TAR, &tar)]);
+        let manifest =
+            blobs.manifest((MediaType::OCI_CONFIG, config), &[(MediaType::OCI_LAYER_TAR, &tar)]);
         assert_eq!(blobs.located(&manifest).unwrap_err().code(), want, "{entrypoint:?}");
     }
 }

@@ -7,7 +7,8 @@ const MAX: Duration = Duration::from_secs(30);
 /// Who has run for so long has not failed at once: the next end counts as a first one.
 pub(super) const STEADY_AFTER: Duration = Duration::from_secs(30);
 
-/// How long to wait before the next start after so many ends in a row: nothing much, then 1, 2, 4 … 30 seconds.
+/// How long to wait before the next start after so many ends in a row: nothing much, then 1, 2, 4 …
+/// 30 seconds.
 pub(super) fn pause(ends: u32) -> Duration {
     match ends {
         0 | 1 => FIRST,

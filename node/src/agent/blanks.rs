@@ -5,8 +5,8 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// Workers that have made their engine and wait for a task: with one at hand, a request that finds nobody there is
-/// answered within milliseconds.
+/// Workers that have made their engine and wait for a task: with one at hand, a request that finds
+/// nobody there is answered within milliseconds.
 #[derive(Debug)]
 pub(super) struct Blanks {
     target: usize,
@@ -35,9 +35,13 @@ impl Blanks {
     pub async fn refill(&self) {
         loop {
             while self.waiting.lock().unwrap_or_else(PoisonError::into_inner).len() < self.target {
-                let made = tokio::task::spawn_blocking(|| runtime::Blank::spawn(&Default::default())).await;
+                let made =
+                    tokio::task::spawn_blocking(|| runtime::Blank::spawn(&Default::default()))
+                        .await;
                 match made {
-                    Ok(Ok(blank)) => self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(blank),
+                    Ok(Ok(blank)) => {
+                        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(blank)
+                    }
                     Ok(Err(error)) => {
                         tracing::warn!(%error, "no worker can be made in advance");
                         tokio::time::sleep(RETRY_AFTER).await;

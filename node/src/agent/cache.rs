@@ -31,7 +31,8 @@ pub(super) enum Fetch {
 /// Where a tenant's pulled blobs lie, as an OCI layout.
 const PULLED: &str = "pulled";
 
-/// Compressed blobs and prepared images together, before the least recently used go. No image is larger.
+/// Compressed blobs and prepared images together, before the least recently used go. No image is
+/// larger.
 pub const CACHE_BYTES_MAX: u64 = 10 << 30;
 
 /// What native images unpack to, before the least recently used layers go.
@@ -71,7 +72,8 @@ impl Cache {
 
     /// With what to pull `reference`: the token, where it is one of that registry's.
     fn auth(&self, reference: &Reference, token: Option<&str>) -> Option<(String, Auth)> {
-        let registry = reference.registry().filter(|registry| Some(*registry) == self.bundled.as_deref())?;
+        let registry =
+            reference.registry().filter(|registry| Some(*registry) == self.bundled.as_deref())?;
         Some((registry.to_owned(), Auth::Token(token?.to_owned())))
     }
 
@@ -87,8 +89,8 @@ impl Cache {
         })
     }
 
-    /// Removes the least recently used files above the limit, and so with unpacked layers of native images. What runs
-    /// has its files open, and keeps them.
+    /// Removes the least recently used files above the limit, and so with unpacked layers of native
+    /// images. What runs has its files open, and keeps them.
     pub fn sweep(&self) {
         self.sweep_to(CACHE_BYTES_MAX);
         if let Err(error) = shim::sweep_layers(&self.home.all_unpacked(), UNPACKED_BYTES_MAX) {
@@ -118,9 +120,15 @@ impl TenantCache<'_> {
         Blobs::of_layout(&self.prepared.join(PULLED))
     }
 
-    /// Brings the image here, if it is not. `image` is how the definition names it, `digest` what that meant. `token`
-    /// opens the bundled registry, and no other hears of it.
-    pub async fn fetch(&self, image: &str, digest: &Digest, token: Option<&str>, what: Fetch) -> Result<()> {
+    /// Brings the image here, if it is not. `image` is how the definition names it, `digest` what
+    /// that meant. `token` opens the bundled registry, and no other hears of it.
+    pub async fn fetch(
+        &self,
+        image: &str,
+        digest: &Digest,
+        token: Option<&str>,
+        what: Fetch,
+    ) -> Result<()> {
         let turn = {
             let mut turns = self.all.turns.lock().unwrap_or_else(PoisonError::into_inner);
             turns.retain(|_, turn| Arc::strong_count(turn) > 1);
@@ -131,7 +139,8 @@ impl TenantCache<'_> {
             return Ok(());
         }
         let failed = |why: String, hint| Error::Fetch { image: image.to_owned(), why, hint };
-        let reference: Reference = image.parse().map_err(|error: spec::ParseError| failed(error.to_string(), None))?;
+        let reference: Reference =
+            image.parse().map_err(|error: spec::ParseError| failed(error.to_string(), None))?;
         let reference = match (reference.registry(), &self.all.bundled) {
             (None, Some(bundled)) => reference.at(Some(bundled.clone())),
             _ => reference,
@@ -141,10 +150,17 @@ impl TenantCache<'_> {
         let folder = self.prepared.join(PULLED);
         let sink = Arc::new(Sink::make(&folder).map_err(Error::file("make", &folder))?);
         let choose = |index: &spec::Index| {
-            image::choose(index, &native_platforms()).map(|entry| vec![entry.clone()]).unwrap_or_default()
+            image::choose(index, &native_platforms())
+                .map(|entry| vec![entry.clone()])
+                .unwrap_or_default()
         };
-        let options = PullOptions { entries: Entries::Chosen(Arc::new(choose)), ..PullOptions::default() };
-        client.pull(&reference, sink, &options).await.map(drop).map_err(|error| failed(chain(&error), error.hint()))
+        let options =
+            PullOptions { entries: Entries::Chosen(Arc::new(choose)), ..PullOptions::default() };
+        client
+            .pull(&reference, sink, &options)
+            .await
+            .map(drop)
+            .map_err(|error| failed(chain(&error), error.hint()))
     }
 
     fn has_enough(&self, plan: &image::Plan, what: Fetch) -> bool {
@@ -162,7 +178,8 @@ fn collect(folder: &Path, depth: usize, files: &mut Vec<(SystemTime, PathBuf, u6
         if metadata.is_dir() && depth > 0 && entry.file_name() != "native" {
             collect(&entry.path(), depth - 1, files);
         } else if metadata.is_file() {
-            let used = [metadata.accessed().ok(), metadata.modified().ok()].into_iter().flatten().max();
+            let used =
+                [metadata.accessed().ok(), metadata.modified().ok()].into_iter().flatten().max();
             files.push((used.unwrap_or(SystemTime::UNIX_EPOCH), entry.path(), metadata.len()));
         }
     }
@@ -195,9 +212,15 @@ impl BlobSink for Sink {
         let take = |left: u64| left.checked_sub(blob.size);
         if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
             let most = spec::print_bytes(CACHE_BYTES_MAX);
-            return Err(io::Error::other(format!("the image has more than {most}, and a node keeps no more")));
+            return Err(io::Error::other(format!(
+                "the image has more than {most}, and a node keeps no more"
+            )));
         }
-        let temporary = self.incoming.join(format!("{}.{}", blob.digest.hex(), crate::files::random_hex::<4>()));
+        let temporary = self.incoming.join(format!(
+            "{}.{}",
+            blob.digest.hex(),
+            crate::files::random_hex::<4>()
+        ));
         let file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
         Ok(Box::new(Incoming { file, temporary, path: self.blobs.path(&blob.digest) }))
     }
@@ -236,7 +259,11 @@ impl Drop for Incoming {
 /// Removes what a killed agent was in the middle of pulling.
 pub(super) fn sweep_incoming(home: &Home) {
     for tenant in fs::read_dir(home.all_prepared()).into_iter().flatten().flatten() {
-        for entry in fs::read_dir(tenant.path().join(PULLED).join("incoming")).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(tenant.path().join(PULLED).join("incoming"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -273,7 +300,10 @@ mod tests {
             let mut files = Vec::new();
             collect(&home.all_prepared(), 5, &mut files);
             files.sort();
-            files.iter().map(|(_, path, _)| path.file_name().unwrap().to_str().unwrap().to_owned()).collect::<Vec<_>>()
+            files
+                .iter()
+                .map(|(_, path, _)| path.file_name().unwrap().to_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
         };
         for (bytes_max, want) in [
             (350, vec!["d", "a", "code", "b"]),
@@ -285,7 +315,10 @@ mod tests {
             cache.sweep_to(bytes_max);
             assert_eq!(left(), want, "{bytes_max}");
         }
-        assert!(home.prepared("acme").join("native/boot-1/e").exists(), "those are another cache's");
+        assert!(
+            home.prepared("acme").join("native/boot-1/e").exists(),
+            "those are another cache's"
+        );
     }
 
     #[test]
@@ -300,7 +333,10 @@ mod tests {
         writer.write_all(b"mine").unwrap();
         writer.commit().unwrap();
         assert!(sink.has(&blob.digest) && cache.of(&ann).blobs().open(&blob.digest).is_ok());
-        assert_eq!(cache.of(&bob).blobs().open(&blob.digest).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(
+            cache.of(&bob).blobs().open(&blob.digest).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
         assert!(!Sink::make(&cache.of(&bob).prepared.join(PULLED)).unwrap().has(&blob.digest));
     }
 

@@ -8,7 +8,10 @@ const SHARE_FOR_TASKS: (u64, u64) = (9, 10);
 /// What this machine is and has.
 pub(super) fn node_spec(settings: &Settings) -> NodeSpec {
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory_total(&text)).unwrap_or(0);
+    let memory = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| memory_total(&text))
+        .unwrap_or(0);
     NodeSpec {
         capacity: Resources {
             cpu_millis: u32::try_from(processors * 1000).unwrap_or(u32::MAX),

@@ -29,18 +29,21 @@ use crate::{
     tasks::{self, ClusterOrigin, Kind, Origin, Owned, Phase, ProcessId, Status, TaskRecord},
 };
 
-/// A worker that is asked to end because nobody needs it gets this long for what it is in the middle of.
+/// A worker that is asked to end because nobody needs it gets this long for what it is in the
+/// middle of.
 const IDLE_GRACE: Duration = Duration::from_secs(5);
 /// How often a worker is looked at for idleness.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Beyond its grace, before it is killed.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
-/// What is prepared already is opened within milliseconds; an adopted container is not left unwatched for longer.
+/// What is prepared already is opened within milliseconds; an adopted container is not left
+/// unwatched for longer.
 const PREPARED_TIME_MAX: Duration = Duration::from_secs(2);
-/// A task that nobody asked to repeat is given up when its image or a secret cannot be had after so many tries.
+/// A task that nobody asked to repeat is given up when its image or a secret cannot be had after so
+/// many tries.
 const FETCHES_MAX: u32 = 5;
-/// A copy that could not be started so often in a row is given up: its port is taken here, the disk is full, and on another
-/// node it may well run. About seven seconds.
+/// A copy that could not be started so often in a row is given up: its port is taken here, the disk
+/// is full, and on another node it may well run. About seven seconds.
 const STARTS_MAX: u32 = 5;
 
 /// One container of a task, from its first start to its last end.
@@ -110,15 +113,20 @@ impl Life {
                 Start::Running(running) => self.watch(running).await,
                 Start::Fresh => match self.start().await {
                     Ok(Some(running)) => self.watch(running).await,
-                    Ok(None) => {
-                        After::Stopped(Ended { exit_code: 143, reason: None, never_started: true, usage: None })
-                    }
+                    Ok(None) => After::Stopped(Ended {
+                        exit_code: 143,
+                        reason: None,
+                        never_started: true,
+                        usage: None,
+                    }),
                     Err(error) => After::Ended(self.failed(&error)),
                 },
             };
             next = match after {
                 After::Stopped(ended) => return self.finish(ended).await,
-                After::Ended(ended) if !self.begins_again(&ended) => return self.finish(ended).await,
+                After::Ended(ended) if !self.begins_again(&ended) => {
+                    return self.finish(ended).await;
+                }
                 After::Ended(ended) => {
                     self.back_off(ended).await;
                     Start::Fresh
@@ -143,8 +151,8 @@ impl Life {
         }
     }
 
-    /// A service's container is started again whatever it ended with, unless it cannot be started here; another one when
-    /// its image was not to be had.
+    /// A service's container is started again whatever it ended with, unless it cannot be started
+    /// here; another one when its image was not to be had.
     fn begins_again(&mut self, ended: &Ended) -> bool {
         if self.stopping() {
             return false;
@@ -195,7 +203,8 @@ impl Life {
         }
         let Some(owned) = &self.owned else { return Ok(None) };
         if self.doors.published.is_empty() {
-            self.doors.published = launch.open_ports().map_err(|error| name_owner(&self.host.home, error))?;
+            self.doors.published =
+                launch.open_ports().map_err(|error| name_owner(&self.host.home, error))?;
         }
         for port in launch.ingress_ports() {
             if !self.doors.ingress.iter().any(|(open, _)| *open == port) {
@@ -221,10 +230,15 @@ impl Life {
         if launch.kind == Kind::Wasm
             && let Some(blank) = self.host.blanks.take()
         {
-            match launch.start(home, folder, &self.doors, Streams::default(), broker, Some(blank)).await {
+            match launch
+                .start(home, folder, &self.doors, Streams::default(), broker, Some(blank))
+                .await
+            {
                 Ok(running) => return Ok(running),
                 // A blank that somebody killed while it waited.
-                Err(error) => tracing::debug!(error = chain(&error), "a waiting worker was of no use"),
+                Err(error) => {
+                    tracing::debug!(error = chain(&error), "a waiting worker was of no use")
+                }
             }
         }
         launch.start(home, folder, &self.doors, Streams::default(), broker, None).await
@@ -250,7 +264,8 @@ impl Life {
     /// Fetches the image and the secrets, makes the image ready, and lets wants and grants meet.
     async fn prepare(&self) -> Result<Launch> {
         let definition = &self.definition;
-        let digest = definition.digest.ok_or_else(|| Error::NoSuchImage(definition.image.clone()))?;
+        let digest =
+            definition.digest.ok_or_else(|| Error::NoSuchImage(definition.image.clone()))?;
         self.board.set(&self.host, |status| status.phase = ContainerPhase::Pulling);
         let cache = self.host.cache.of(&self.task.tenant);
         // The newest one: a pull that takes longer than a token is good for goes on with the next.
@@ -259,30 +274,50 @@ impl Life {
         let (args, ready) = match self.make_ready(&digest).await {
             // What was made of the image is not all there any more, and its layers were not kept.
             Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                cache.fetch(&definition.image, &digest, token().as_deref(), Fetch::Everything).await?;
+                cache
+                    .fetch(&definition.image, &digest, token().as_deref(), Fetch::Everything)
+                    .await?;
                 self.make_ready(&digest).await?
             }
             other => other?,
         };
         let secrets = self.host.secrets_of(&self.task, &self.board).await?;
-        Launch::decide(Container { secrets, ..container(&self.host, &self.task, definition)? }, ready, args)
+        Launch::decide(
+            Container { secrets, ..container(&self.host, &self.task, definition)? },
+            ready,
+            args,
+        )
     }
 
     async fn make_ready(&self, digest: &Digest) -> Result<(Vec<String>, Ready)> {
         let definition = &self.definition;
         let blobs = self.host.cache.of(&self.task.tenant).blobs();
         let plan = blobs.plan(&definition.image, digest)?;
-        let args =
-            arguments(&plan, definition.name.as_str(), definition.entrypoint.as_deref(), definition.command.as_deref());
-        let (home, name, arguments) = (self.host.home.clone(), definition.image.clone(), args.clone());
+        let args = arguments(
+            &plan,
+            definition.name.as_str(),
+            definition.entrypoint.as_deref(),
+            definition.command.as_deref(),
+        );
+        let (home, name, arguments) =
+            (self.host.home.clone(), definition.image.clone(), args.clone());
         let owner = self.task.tenant.clone();
         let _turn = self.host.preparing.acquire().await;
         let ready = tokio::task::spawn_blocking(move || {
-            crate::images::make_ready(&home, owner.as_str(), &blobs, &name, plan, &arguments, &mut || {})
+            crate::images::make_ready(
+                &home,
+                owner.as_str(),
+                &blobs,
+                &name,
+                plan,
+                &arguments,
+                &mut || {},
+            )
         });
-        let ready = ready
-            .await
-            .map_err(|error| Error::System { verb: "prepare an image", source: std::io::Error::other(error) })??;
+        let ready = ready.await.map_err(|error| Error::System {
+            verb: "prepare an image",
+            source: std::io::Error::other(error),
+        })??;
         Ok((args, ready))
     }
 
@@ -364,10 +399,13 @@ impl Life {
         self.status.reason = ended.reason.clone();
         self.write_status();
         let restarts = self.status.restarts;
-        // A copy that is back within a tenth of a second was never away, as far as anybody outside can tell: its
-        // ports stay open, and requests wait in them.
-        let phase =
-            if self.ends <= 1 && !ended.never_started { ContainerPhase::Running } else { ContainerPhase::BackOff };
+        // A copy that is back within a tenth of a second was never away, as far as anybody outside
+        // can tell: its ports stay open, and requests wait in them.
+        let phase = if self.ends <= 1 && !ended.never_started {
+            ContainerPhase::Running
+        } else {
+            ContainerPhase::BackOff
+        };
         self.board.set(&self.host, |status| {
             status.phase = phase;
             status.exit_code = Some(ended.exit_code);
@@ -423,20 +461,35 @@ impl Life {
             say_if_failed(self.take(running)); // it runs already, and can be found by its socket
             self.show_running();
             tracing::info!(task = %self.task.id, container = %self.definition.name, "adopted");
-            // What is needed to start it again is got while it runs; a failure shows when it is really needed.
-            self.launch = timeout(PREPARED_TIME_MAX, self.prepare()).await.ok().and_then(Result::ok);
+            // What is needed to start it again is got while it runs; a failure shows when it is
+            // really needed.
+            self.launch =
+                timeout(PREPARED_TIME_MAX, self.prepare()).await.ok().and_then(Result::ok);
             self.show_running();
         }
         start
     }
 
-    async fn adopt_worker(&mut self, folder: &tasks::TaskFolder, grants: Vec<spec::Capability>) -> Start {
-        // Whoever listens there is its worker, whatever is written down: the disk may have been full.
-        match runtime::adopt(folder.path(), "worker.sock", grants, self.host.broker.of(self.task.tenant.as_str())).await
+    async fn adopt_worker(
+        &mut self,
+        folder: &tasks::TaskFolder,
+        grants: Vec<spec::Capability>,
+    ) -> Start {
+        // Whoever listens there is its worker, whatever is written down: the disk may have been
+        // full.
+        match runtime::adopt(
+            folder.path(),
+            "worker.sock",
+            grants,
+            self.host.broker.of(self.task.tenant.as_str()),
+        )
+        .await
         {
             Ok(adopted) => {
-                self.doors.published = adopted.listeners.into_iter().map(|l| (l.container_port, l.socket)).collect();
-                self.doors.ingress = adopted.ingress.into_iter().map(|i| (i.container_port, i.socket)).collect();
+                self.doors.published =
+                    adopted.listeners.into_iter().map(|l| (l.container_port, l.socket)).collect();
+                self.doors.ingress =
+                    adopted.ingress.into_iter().map(|i| (i.container_port, i.socket)).collect();
                 Start::Running(Running::wasm(adopted.worker))
             }
             Err(error) => {
@@ -461,11 +514,15 @@ impl Life {
         });
         match adopted.await {
             Ok(Ok((shim::Adopted::Running(task), doors))) => {
-                self.doors.published = doors.listeners.into_iter().map(|l| (l.container_port, l.socket)).collect();
-                self.doors.ingress = doors.ingress.into_iter().map(|i| (i.container_port, i.socket)).collect();
+                self.doors.published =
+                    doors.listeners.into_iter().map(|l| (l.container_port, l.socket)).collect();
+                self.doors.ingress =
+                    doors.ingress.into_iter().map(|i| (i.container_port, i.socket)).collect();
                 Start::Running(Running::adopted_native(task))
             }
-            Ok(Ok((shim::Adopted::Ended(exit, usage), _))) => Start::Ended(Ended::of_native((exit, usage))),
+            Ok(Ok((shim::Adopted::Ended(exit, usage), _))) => {
+                Start::Ended(Ended::of_native((exit, usage)))
+            }
             Ok(Err(error)) => Start::Ended(Ended::lost(chain(&error))),
             Err(error) => Start::Ended(Ended::lost(error.to_string())),
         }
@@ -474,12 +531,19 @@ impl Life {
     /// The end that an earlier agent has written down.
     fn ended_before(&self) -> Ended {
         let Status { exit_code, reason, usage, .. } = &self.status;
-        Ended { exit_code: exit_code.unwrap_or(125), reason: reason.clone(), never_started: false, usage: *usage }
+        Ended {
+            exit_code: exit_code.unwrap_or(125),
+            reason: reason.clone(),
+            never_started: false,
+            usage: *usage,
+        }
     }
 
     /// No process is left. A worker that could still do so has written down how it ended.
     fn nobody_there(&self) -> Start {
-        let Some(page) = self.owned.as_ref().map(|owned| owned.folder().usage_page()) else { return Start::Fresh };
+        let Some(page) = self.owned.as_ref().map(|owned| owned.folder().usage_page()) else {
+            return Start::Fresh;
+        };
         self.board.count_in_page(page.clone());
         match (self.status.phase, self.task.service.is_some()) {
             (Phase::Running, false) => Start::Ended(match crate::meter::read_exit(&page) {
@@ -563,12 +627,21 @@ impl Idle {
 }
 
 /// A definition's container in the words of a launch.
-fn container(host: &Host, task: &DesiredTask, definition: &ContainerDefinition) -> Result<Container> {
+fn container(
+    host: &Host,
+    task: &DesiredTask,
+    definition: &ContainerDefinition,
+) -> Result<Container> {
     let publish = |port: &spec::PortMapping| {
-        Some(Publish { address: None, host_port: port.host_port?, container_port: port.container_port })
+        Some(Publish {
+            address: None,
+            host_port: port.host_port?,
+            container_port: port.container_port,
+        })
     };
     let http = definition.ports.iter().filter(|port| port.protocol == Protocol::Http);
-    let claim = |name: &spec::VolumeName| task.definition.volumes.iter().find(|claim| claim.name == *name);
+    let claim =
+        |name: &spec::VolumeName| task.definition.volumes.iter().find(|claim| claim.name == *name);
     Ok(Container {
         task: task.id.clone(),
         name: definition.name.clone(),
@@ -604,7 +677,12 @@ pub(super) fn folder_name(task: &DesiredTask, definition: &ContainerDefinition) 
     format!("{}.{}.{}", task.tenant, task.id, definition.name)
 }
 
-fn create(host: &Host, task: &DesiredTask, definition: &ContainerDefinition, launch: &Launch) -> Result<Owned> {
+fn create(
+    host: &Host,
+    task: &DesiredTask,
+    definition: &ContainerDefinition,
+    launch: &Launch,
+) -> Result<Owned> {
     let id = folder_name(task, definition);
     let name = match task.definition.containers.len() {
         1 => task.id.to_string(),
@@ -637,7 +715,9 @@ fn create(host: &Host, task: &DesiredTask, definition: &ContainerDefinition, lau
     };
     match tasks::create(&host.home, record.clone()) {
         // Another tenant's task has the same id, or somebody here has taken its name.
-        Err(Error::NameTaken { .. }) => tasks::create(&host.home, TaskRecord { name: id, ..record }),
+        Err(Error::NameTaken { .. }) => {
+            tasks::create(&host.home, TaskRecord { name: id, ..record })
+        }
         other => other,
     }
 }

@@ -24,12 +24,14 @@ pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 /// A long poll is answered after 30 s at the latest.
 pub(super) const POLL_TIME_MAX: Duration = Duration::from_secs(45);
 
-/// After a failure to reach the control plane; it is back within two seconds, and thousands of nodes wait for it.
+/// After a failure to reach the control plane; it is back within two seconds, and thousands of
+/// nodes wait for it.
 pub(super) const RETRY_AFTER: Duration = Duration::from_millis(300);
 
 type Sender = SendRequest<Full<Bytes>>;
 
-/// One conversation with the control plane: requests one after the other over one connection, made again when it broke.
+/// One conversation with the control plane: requests one after the other over one connection, made
+/// again when it broke.
 pub(super) struct Control {
     address: String,
     tls: Arc<ClientConfig>,
@@ -60,7 +62,8 @@ impl Control {
         time_max: Duration,
     ) -> Result<T> {
         let answered = timeout(time_max, self.exchange(method, path, body)).await;
-        let (status, bytes) = answered.unwrap_or_else(|_| Err(self.unreachable("no answer in time")))?;
+        let (status, bytes) =
+            answered.unwrap_or_else(|_| Err(self.unreachable("no answer in time")))?;
         if status.is_success() {
             let text = if bytes.is_empty() { &b"null"[..] } else { &bytes };
             return serde_json::from_slice(text)
@@ -72,7 +75,12 @@ impl Control {
         })
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes)> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes)> {
         let mut kept = self.kept.lock().await;
         let mut sender = match kept.take() {
             Some(mut sender) => match sender.ready().await {
@@ -88,7 +96,10 @@ impl Control {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|error| self.unreachable(error.to_string()))?;
-        let response = sender.send_request(request).await.map_err(|error| self.unreachable(error.to_string()))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| self.unreachable(error.to_string()))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let bytes = body.map_err(|error| self.unreachable(error.to_string()))?.to_bytes();
@@ -106,8 +117,9 @@ impl Control {
             .await
             .map_err(|_| self.unreachable("no connection in time"))?
             .map_err(|error| self.unreachable(error.to_string()))?;
-        let (sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.unreachable(error.to_string()))?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| self.unreachable(error.to_string()))?;
         // Ends with the sender or with the other side.
         tokio::spawn(async move { drop(connection.await) });
         Ok(sender)

@@ -24,16 +24,21 @@ pub(super) enum Step {
     Start(TaskKey),
 }
 
-/// Every step that moves what is here towards `desired`. What frees ports and memory comes before what takes them.
+/// Every step that moves what is here towards `desired`. What frees ports and memory comes before
+/// what takes them.
 pub(super) fn converge(desired: &DesiredSet, seen: &BTreeMap<TaskKey, Seen>) -> Vec<Step> {
-    let wanted: BTreeMap<TaskKey, bool> =
-        desired.tasks.iter().map(|task| ((task.tenant.clone(), task.id.clone()), !task.stop)).collect();
+    let wanted: BTreeMap<TaskKey, bool> = desired
+        .tasks
+        .iter()
+        .map(|task| ((task.tenant.clone(), task.id.clone()), !task.stop))
+        .collect();
     let mut steps = Vec::new();
     for (key, state) in seen {
         match (wanted.get(key), state) {
             (Some(false) | None, Seen::Alive) => steps.push(Step::Stop(key.clone())),
             (None, Seen::Ended) => steps.push(Step::Forget(key.clone())),
-            // A task ends once: what should run on after its end is a new task, and that is not ours to decide.
+            // A task ends once: what should run on after its end is a new task, and that is not
+            // ours to decide.
             (Some(true), Seen::Alive | Seen::Stopping | Seen::Ended)
             | (Some(false), Seen::Stopping | Seen::Ended)
             | (None, Seen::Stopping) => {}
@@ -112,7 +117,11 @@ mod tests {
         ] {
             let desired = set(&wanted.map(|run| ("t", run)).into_iter().collect::<Vec<_>>());
             let actual = seen.map(|state| (key("t"), state)).into_iter().collect();
-            assert_eq!(converge(&desired, &actual), Vec::from_iter(want), "{wanted:?} and {seen:?}");
+            assert_eq!(
+                converge(&desired, &actual),
+                Vec::from_iter(want),
+                "{wanted:?} and {seen:?}"
+            );
         }
     }
 
@@ -131,12 +140,19 @@ mod tests {
             }
             let desired = set(&tasks);
             let steps = converge(&desired, &seen);
-            let first_start = steps.iter().position(|step| matches!(step, Step::Start(_))).unwrap_or(steps.len());
-            assert!(steps[first_start..].iter().all(|step| matches!(step, Step::Start(_))), "{steps:?}");
+            let first_start =
+                steps.iter().position(|step| matches!(step, Step::Start(_))).unwrap_or(steps.len());
+            assert!(
+                steps[first_start..].iter().all(|step| matches!(step, Step::Start(_))),
+                "{steps:?}"
+            );
             steps.iter().for_each(|step| apply(&mut seen, step));
             assert_eq!(converge(&desired, &seen), [], "world {world}");
-            // Everything that was told to end does: then what is not wanted is forgotten, and that is all.
-            seen.values_mut().filter(|state| **state == Seen::Stopping).for_each(|state| *state = Seen::Ended);
+            // Everything that was told to end does: then what is not wanted is forgotten, and that
+            // is all.
+            seen.values_mut()
+                .filter(|state| **state == Seen::Stopping)
+                .for_each(|state| *state = Seen::Ended);
             for step in converge(&desired, &seen) {
                 assert!(matches!(step, Step::Forget(_)), "{step:?}");
                 apply(&mut seen, &step);

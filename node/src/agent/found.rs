@@ -49,7 +49,9 @@ pub(super) fn collect(home: &Home) -> Result<BTreeMap<TaskKey, FoundTask>> {
                 let task = found.entry((origin.tenant, origin.task)).or_default();
                 task.insert(origin.container, Found { owned, status });
             }
-            Err(error) => tracing::warn!(error = chain(&error), "a task's folder belongs to somebody else"),
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "a task's folder belongs to somebody else")
+            }
         }
     }
     Ok(found)
@@ -71,8 +73,9 @@ fn end(folder: &TaskFolder, status: Option<&Status>) {
     }
 }
 
-/// Removes folders that nobody will look at any more: of cluster tasks that ended a while ago, and what crashes in the
-/// middle of making or removing one have left. A task in `keep` is still asked for: its folder says that it has run.
+/// Removes folders that nobody will look at any more: of cluster tasks that ended a while ago, and
+/// what crashes in the middle of making or removing one have left. A task in `keep` is still asked
+/// for: its folder says that it has run.
 pub(super) fn sweep(home: &Home, keep: &BTreeSet<TaskKey>) {
     for folder in tasks::list(home).unwrap_or_default() {
         let Origin::Cluster(origin) = folder.record().origin.clone() else { continue };
@@ -80,7 +83,8 @@ pub(super) fn sweep(home: &Home, keep: &BTreeSet<TaskKey>) {
             continue;
         }
         let ended = folder.status().ok().flatten().and_then(|status| status.ended);
-        let is_old = ended.is_some_and(|ended| Timestamp::of(SystemTime::now()).since(ended) > ENDED_KEPT_FOR);
+        let is_old = ended
+            .is_some_and(|ended| Timestamp::of(SystemTime::now()).since(ended) > ENDED_KEPT_FOR);
         if is_old && let Ok(owned) = folder.own() {
             let _ = owned.remove();
         }
@@ -91,8 +95,10 @@ pub(super) fn sweep(home: &Home, keep: &BTreeSet<TaskKey>) {
     for entry in std::fs::read_dir(home.tasks()).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let half_removed = name.as_encoded_bytes().starts_with(b".removed-");
-        let half_made = !name.as_encoded_bytes().starts_with(b".") && !entry.path().join("task.json").exists();
-        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
+        let half_made =
+            !name.as_encoded_bytes().starts_with(b".") && !entry.path().join("task.json").exists();
+        let age =
+            entry.metadata().and_then(|m| m.modified()).ok().and_then(|time| time.elapsed().ok());
         if (half_removed || half_made) && age.is_some_and(|age| age > Duration::from_secs(60)) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
@@ -137,22 +143,29 @@ mod tests {
     fn what_an_earlier_agent_left_is_found_and_swept_when_nobody_asks_for_it() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::at(folder.path().join("home")).unwrap();
-        for (id, phase, ended) in
-            [("runs", Phase::Running, None), ("old", Phase::Exited, Some(1)), ("kept", Phase::Exited, Some(1))]
-        {
+        for (id, phase, ended) in [
+            ("runs", Phase::Running, None),
+            ("old", Phase::Exited, Some(1)),
+            ("kept", Phase::Exited, Some(1)),
+        ] {
             let owned = tasks::create(&home, record(id)).unwrap();
             let ended = ended.map(Timestamp::from_millis);
-            owned.write_status(&Status { phase, ended, ..Status::starting(ProcessId::this()) }).unwrap();
+            owned
+                .write_status(&Status { phase, ended, ..Status::starting(ProcessId::this()) })
+                .unwrap();
         }
         let key = |id: &str| -> TaskKey { ("acme".parse().unwrap(), id.parse().unwrap()) };
         let found = collect(&home).unwrap();
-        let ended: Vec<_> =
-            found.iter().map(|((_, id), task)| (id.as_str(), task.values().all(Found::has_ended))).collect();
+        let ended: Vec<_> = found
+            .iter()
+            .map(|((_, id), task)| (id.as_str(), task.values().all(Found::has_ended)))
+            .collect();
         assert_eq!(ended, [("kept", true), ("old", true), ("runs", false)]);
         assert!(collect(&home).unwrap().is_empty(), "they are ours now");
         drop(found);
         sweep(&home, &BTreeSet::from([key("kept")]));
-        let left: Vec<_> = tasks::list(&home).unwrap().iter().map(|task| task.record().name.clone()).collect();
+        let left: Vec<_> =
+            tasks::list(&home).unwrap().iter().map(|task| task.record().name.clone()).collect();
         assert_eq!(left, ["kept", "runs"]);
     }
 }

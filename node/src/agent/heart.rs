@@ -96,28 +96,32 @@ const MEASURE_EVERY: Duration = Duration::from_secs(10);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Half of the seven days for which a certificate is good.
 const RENEW_AFTER: Duration = Duration::from_secs(3 * 24 * 3600 + 12 * 3600);
-/// For all tasks to end at the end of the platform: their grace and then some. Together with what is said after it, less
-/// than whoever asked us to end waits before it kills us.
+/// For all tasks to end at the end of the platform: their grace and then some. Together with what
+/// is said after it, less than whoever asked us to end waits before it kills us.
 const END_TIME_MAX: Duration = Duration::from_secs(15);
 const LAST_WORD_TIME_MAX: Duration = Duration::from_secs(2);
-/// A control plane that has not known us for so long means it: an operator who restores the wrong backup has a moment.
+/// A control plane that has not known us for so long means it: an operator who restores the wrong
+/// backup has a moment.
 const REMOVED_AFTER: Duration = Duration::from_secs(10);
 
 impl Agent {
     /// Takes the node over from whatever agent there was before.
     ///
     /// # Errors
-    /// [`Error::NotJoined`], [`Error::Held`] while another agent runs, and when something cannot be read or written.
+    /// [`Error::NotJoined`], [`Error::Held`] while another agent runs, and when something cannot be
+    /// read or written.
     pub fn open(config: AgentConfig) -> Result<Self> {
         // Nine for each Wasm container, and what is short at a start is taken from what runs.
         descriptors::raise_limit();
         let home = &config.home;
         let folder = NodeFolder::of(home)?;
         let lock = lock(&folder)?;
-        let identity = Identity::read(&folder.identity())?.ok_or_else(|| Error::NotJoined(folder.identity()))?;
+        let identity = Identity::read(&folder.identity())?
+            .ok_or_else(|| Error::NotJoined(folder.identity()))?;
         make_private(&home.tasks())?;
         let settings = folder.settings()?;
-        let Tuning { private_networks, idle_after, blank_workers } = config.tuning.or(settings.tuning.clone());
+        let Tuning { private_networks, idle_after, blank_workers } =
+            config.tuning.or(settings.tuning.clone());
         let networks: Vec<_> = private_networks.into_iter().map(PrivateNetwork::host).collect();
         let host = Host::new(
             home,
@@ -134,7 +138,16 @@ impl Agent {
         let spec = node_spec(&settings);
         let boot = files::random_hex::<8>();
         let tasks = Mutex::default();
-        Ok(Self { host: Arc::new(host), folder, identity, spec, boot, at_end: config.at_end, tasks, _lock: lock })
+        Ok(Self {
+            host: Arc::new(host),
+            folder,
+            identity,
+            spec,
+            boot,
+            at_end: config.at_end,
+            tasks,
+            _lock: lock,
+        })
     }
 
     /// The node's name.
@@ -142,11 +155,16 @@ impl Agent {
         &self.identity.node
     }
 
-    /// Runs what should run until `shutdown`. `ready` hears once, when everything that ran before is adopted.
+    /// Runs what should run until `shutdown`. `ready` hears once, when everything that ran before
+    /// is adopted.
     ///
     /// # Errors
     /// When what is on disk cannot be read, and [`Error::Removed`]. Everything else is tried again.
-    pub async fn serve(self, shutdown: impl Future<Output = ()>, ready: impl FnOnce()) -> Result<()> {
+    pub async fn serve(
+        self,
+        shutdown: impl Future<Output = ()>,
+        ready: impl FnOnce(),
+    ) -> Result<()> {
         let kept: Kept = files::read_json(&self.folder.desired())?.unwrap_or_default();
         if kept.version > 1 {
             wire::check_version("the desired set", kept.version)
@@ -176,17 +194,20 @@ impl Agent {
         Ok(())
     }
 
-    /// What its certificate said holds no more: the next start says that it has to join, and the ingress speaks to no
-    /// other node.
+    /// What its certificate said holds no more: the next start says that it has to join, and the
+    /// ingress speaks to no other node.
     fn forget_identity(&self) {
-        for path in [self.folder.identity(), self.folder.desired(), self.host.ingress.identity_file()] {
+        for path in
+            [self.folder.identity(), self.folder.desired(), self.host.ingress.identity_file()]
+        {
             let _ = std::fs::remove_file(path);
         }
     }
 
     fn control(&self) -> Result<Control> {
         // Read anew: it may have been renewed.
-        let identity = Identity::read(&self.folder.identity())?.unwrap_or_else(|| self.identity.clone());
+        let identity =
+            Identity::read(&self.folder.identity())?.unwrap_or_else(|| self.identity.clone());
         Ok(Control::new(&identity.control_plane, identity.client()?))
     }
 
@@ -227,15 +248,17 @@ impl Agent {
         self.tasks().keys().cloned().collect()
     }
 
-    /// Asks the control plane what should run, again and again, until it does not know us any more. What it says is on
-    /// disk before anybody acts on it.
+    /// Asks the control plane what should run, again and again, until it does not know us any more.
+    /// What it says is on disk before anybody acts on it.
     async fn listen(&self, mut epoch: u64, tell: &watch::Sender<Option<Arc<DesiredSet>>>) {
         let mut control = self.control();
         let mut strangers_since: Option<Instant> = None;
         // Nothing is known of what this control plane last said: the first answer comes at once.
         let mut after: Option<i64> = None;
         loop {
-            let path = after.map_or("/v1/node/desired".to_owned(), |rev| format!("/v1/node/desired?after={rev}"));
+            let path = after.map_or("/v1/node/desired".to_owned(), |rev| {
+                format!("/v1/node/desired?after={rev}")
+            });
             let answer = match &control {
                 Ok(control) => control.get::<DesiredSet>(&path, POLL_TIME_MAX).await,
                 Err(error) => Err(Error::Identity(chain(error))),
@@ -280,7 +303,8 @@ impl Agent {
             return Ok(None);
         }
         let revision = set.revision;
-        // Tokens are new with every answer: they are no news, and a task that waits or tries again takes the newest.
+        // Tokens are new with every answer: they are no news, and a task that waits or tries again
+        // takes the newest.
         self.host.renew_tokens(take_tokens(&mut set));
         let news = tell.borrow().as_ref().is_none_or(|known| **known != set);
         if news {
@@ -307,7 +331,8 @@ impl Agent {
     }
 
     async fn converge(&self, set: &DesiredSet) {
-        let shared = Shared { version: 1, node: self.identity.node.clone(), routes: set.routes.clone() };
+        let shared =
+            Shared { version: 1, node: self.identity.node.clone(), routes: set.routes.clone() };
         if let Err(error) = self.host.ingress.write_shared(&shared) {
             tracing::error!(error = chain(&error), "the ingress does not get its routes");
         }
@@ -320,7 +345,8 @@ impl Agent {
                 }
                 Step::Forget(key) => self.forget(&key).await,
                 Step::Start(key) => {
-                    let task = set.tasks.iter().find(|task| (&task.tenant, &task.id) == (&key.0, &key.1));
+                    let task =
+                        set.tasks.iter().find(|task| (&task.tenant, &task.id) == (&key.0, &key.1));
                     if let Some(task) = task {
                         tracing::info!(task = %key.1, "start");
                         let handle = TaskHandle::start(&self.host, task.clone(), FoundTask::new());
@@ -354,7 +380,9 @@ impl Agent {
             let revision = sets.borrow().as_ref().map_or(0, |set| set.revision);
             let report = self.what_is_seen(seq, revision);
             let sent = match &control {
-                Ok(control) => control.post::<serde::de::IgnoredAny>("/v1/node/report", &report).await,
+                Ok(control) => {
+                    control.post::<serde::de::IgnoredAny>("/v1/node/report", &report).await
+                }
                 Err(error) => Err(Error::Identity(chain(error))),
             };
             if let Err(error) = sent {
@@ -401,7 +429,12 @@ impl Agent {
 
     async fn measure(&self) {
         let boards: Vec<_> = self.tasks().values().flat_map(|task| task.boards.clone()).collect();
-        let read = move || boards.into_iter().filter_map(|board| board.read().map(|usage| (board, usage))).collect();
+        let read = move || {
+            boards
+                .into_iter()
+                .filter_map(|board| board.read().map(|usage| (board, usage)))
+                .collect()
+        };
         if let Ok(readings) = tokio::task::spawn_blocking(read).await {
             self.host.measure(readings).await;
         }
@@ -411,12 +444,15 @@ impl Agent {
         let control = self.control()?;
         loop {
             let node = self.identity.node.clone();
-            let Some(batch): Option<UsageBatch> = self.host.with_usage(move |log| log.batch(&node)).await? else {
+            let Some(batch): Option<UsageBatch> =
+                self.host.with_usage(move |log| log.batch(&node)).await?
+            else {
                 return Ok(());
             };
             let first = batch.records.first().map_or(0, |record| record.seq);
             let taken: UsageTaken = match control.post("/v1/node/usage", &batch).await {
-                // It has less than it once acknowledged, as after a restored backup. The log still holds all of it.
+                // It has less than it once acknowledged, as after a restored backup. The log still
+                // holds all of it.
                 Err(Error::Refused(fault)) if fault.code == "usage-gap" && first > 1 => {
                     tracing::warn!(
                         boot = batch.boot,
@@ -455,7 +491,8 @@ impl Agent {
 
     async fn renew(&self) -> Result<()> {
         let control = self.control()?;
-        let renewed = timeout(ANSWER_TIME_MAX, join::renew(&self.folder, &control, &self.identity)).await;
+        let renewed =
+            timeout(ANSWER_TIME_MAX, join::renew(&self.folder, &control, &self.identity)).await;
         let renewed = renewed.map_err(|_| Error::ControlPlane {
             address: self.identity.control_plane.clone(),
             why: "no answer in time".to_owned(),
@@ -477,7 +514,8 @@ impl Agent {
             tracing::debug!("usage stays here until the next start");
         }
         // Nobody is behind these names until somebody says so again.
-        let nobody = Shared { version: 1, node: self.identity.node.clone(), routes: RouteTable::default() };
+        let nobody =
+            Shared { version: 1, node: self.identity.node.clone(), routes: RouteTable::default() };
         if let Err(error) = self.host.ingress.write_shared(&nobody) {
             tracing::debug!(error = chain(&error), "the routes stay");
         }
@@ -626,7 +664,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let agent = agent(&Home::at(folder.path().join("home")).unwrap());
         // Its image was never resolved: no start gets as far as a process.
-        let task = wire::DesiredTask { service: Some("cats".parse().unwrap()), ..set(None).tasks.remove(0) };
+        let task = wire::DesiredTask {
+            service: Some("cats".parse().unwrap()),
+            ..set(None).tasks.remove(0)
+        };
         let mut handle = TaskHandle::start(&agent.host, task, FoundTask::new());
         handle.ended(Instant::now() + Duration::from_secs(60)).await;
         let status = handle.status();
@@ -662,7 +703,11 @@ mod tests {
         let mut handle = TaskHandle::start(&agent.host, task, found);
         handle.ended(Instant::now() + Duration::from_secs(60)).await;
         let cats = handle.status().containers.remove(0);
-        assert_eq!((cats.exit_code, cats.reason.as_deref()), (Some(3), Some("it was done")), "as it ended then");
+        assert_eq!(
+            (cats.exit_code, cats.reason.as_deref()),
+            (Some(3), Some("it was done")),
+            "as it ended then"
+        );
         assert_eq!(billed(&agent).await, 2);
     }
 }

@@ -81,16 +81,20 @@ impl Host {
         work: impl FnOnce(&mut UsageLog) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let usage = self.usage.clone();
-        let done = tokio::task::spawn_blocking(move || work(&mut usage.lock().unwrap_or_else(PoisonError::into_inner)));
+        let done = tokio::task::spawn_blocking(move || {
+            work(&mut usage.lock().unwrap_or_else(PoisonError::into_inner))
+        });
         done.await.unwrap_or_else(|error| {
             Err(Error::System { verb: "write down usage", source: std::io::Error::other(error) })
         })
     }
 
-    /// Writes readings down, durably. One that fails is made up for by the next: counters only grow.
+    /// Writes readings down, durably. One that fails is made up for by the next: counters only
+    /// grow.
     pub async fn measure(&self, readings: Vec<(Arc<Board>, Usage)>) {
         let measured = self.with_usage(move |log| {
-            // Asked while we have the log: what is forgotten between a reading and this line would be billed twice.
+            // Asked while we have the log: what is forgotten between a reading and this line would
+            // be billed twice.
             let readings = readings.into_iter().filter(|(board, _)| !board.is_forgotten());
             log.measure(now(), readings.map(|(board, usage)| (board.meter.clone(), usage)))
         });

@@ -49,7 +49,8 @@ pub fn check_joined(home: &Home) -> Result<()> {
     if identity.exists() { Ok(()) } else { Err(Error::NotJoined(identity)) }
 }
 
-/// Makes this machine a node of the token's control plane, which it knows by the token's CA fingerprint.
+/// Makes this machine a node of the token's control plane, which it knows by the token's CA
+/// fingerprint.
 ///
 /// # Errors
 /// When the control plane cannot be reached, is another one, or takes the token no more.
@@ -59,8 +60,13 @@ pub async fn join(home: &Home, token: &JoinToken, options: JoinOptions) -> Resul
     let settings = Settings { zone, labels, ingress_address, tuning };
     let (key, csr_pem) = request()?;
     let control = Control::new(&token.address, tls::pinned(&token.ca_fingerprint)?);
-    let request =
-        JoinRequest { version: wire::VERSION, secret: token.secret.clone(), name, csr_pem, spec: node_spec(&settings) };
+    let request = JoinRequest {
+        version: wire::VERSION,
+        secret: token.secret.clone(),
+        name,
+        csr_pem,
+        spec: node_spec(&settings),
+    };
     let answer: JoinResponse = control.post("/v1/node/join", &request).await?;
     let identity = identity(&token.address, answer, &key)?;
     folder.write_settings(&settings)?;
@@ -70,12 +76,18 @@ pub async fn join(home: &Home, token: &JoinToken, options: JoinOptions) -> Resul
     Ok(identity.node)
 }
 
-/// Tells the node of this home, whose agent does not run, where its platform is now, and where its own ingress. Who it is
-/// stays, and so does what it knows. Says who that is; nobody when it has not joined yet.
+/// Tells the node of this home, whose agent does not run, where its platform is now, and where its
+/// own ingress. Who it is stays, and so does what it knows. Says who that is; nobody when it has
+/// not joined yet.
 ///
 /// # Errors
 /// When what it knows cannot be read or written.
-pub fn relocate(home: &Home, control_plane: &str, registry: &str, ingress_address: &str) -> Result<Option<NodeId>> {
+pub fn relocate(
+    home: &Home,
+    control_plane: &str,
+    registry: &str,
+    ingress_address: &str,
+) -> Result<Option<NodeId>> {
     let folder = NodeFolder::of(home)?;
     let Some(known) = Identity::read(&folder.identity())? else { return Ok(None) };
     let (control_plane, registry) = (control_plane.to_owned(), Some(registry.to_owned()));
@@ -90,13 +102,20 @@ pub fn relocate(home: &Home, control_plane: &str, registry: &str, ingress_addres
     }
     let settings = folder.settings()?;
     if settings.ingress_address.as_deref() != Some(ingress_address) {
-        folder.write_settings(&Settings { ingress_address: Some(ingress_address.to_owned()), ..settings })?;
+        folder.write_settings(&Settings {
+            ingress_address: Some(ingress_address.to_owned()),
+            ..settings
+        })?;
     }
     Ok(Some(moved.node))
 }
 
 /// The next certificate, when the one at hand is at half of its time.
-pub(super) async fn renew(folder: &NodeFolder, control: &Control, identity: &Identity) -> Result<Identity> {
+pub(super) async fn renew(
+    folder: &NodeFolder,
+    control: &Control,
+    identity: &Identity,
+) -> Result<Identity> {
     let (key, csr_pem) = request()?;
     let answer: JoinResponse =
         control.post("/v1/node/renew", &RenewRequest { version: wire::VERSION, csr_pem }).await?;
@@ -119,8 +138,9 @@ fn request() -> Result<(KeyPair, String)> {
 }
 
 fn identity(address: &str, answer: JoinResponse, key: &KeyPair) -> Result<Identity> {
-    wire::check_version("the answer of the control plane", answer.version)
-        .map_err(|error| Error::ControlPlane { address: address.to_owned(), why: error.to_string() })?;
+    wire::check_version("the answer of the control plane", answer.version).map_err(|error| {
+        Error::ControlPlane { address: address.to_owned(), why: error.to_string() }
+    })?;
     let identity = Identity {
         version: 1,
         node: answer.node,
@@ -147,7 +167,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path().join("home")).unwrap();
         let folder = NodeFolder::of(&home).unwrap();
-        let relocate = || relocate(&home, "10.0.0.1:7700", "10.0.0.1:5000", "10.0.0.1:4000").unwrap();
+        let relocate =
+            || relocate(&home, "10.0.0.1:7700", "10.0.0.1:5000", "10.0.0.1:4000").unwrap();
         assert_eq!(relocate(), None, "nobody has joined");
         let identity = Identity {
             version: 1,
@@ -161,14 +182,23 @@ mod tests {
         identity.write(&folder.identity()).unwrap();
         let long_ago = SystemTime::now() - Duration::from_secs(3 * 24 * 3600);
         std::fs::File::open(folder.identity()).unwrap().set_modified(long_ago).unwrap();
-        folder.write_settings(&Settings { zone: "attic".to_owned(), ..Settings::default() }).unwrap();
+        folder
+            .write_settings(&Settings { zone: "attic".to_owned(), ..Settings::default() })
+            .unwrap();
 
         assert_eq!(relocate(), Some(identity.node.clone()));
         let moved = Identity::read(&folder.identity()).unwrap().unwrap();
-        let (control_plane, registry) = ("10.0.0.1:7700".to_owned(), Some("10.0.0.1:5000".to_owned()));
+        let (control_plane, registry) =
+            ("10.0.0.1:7700".to_owned(), Some("10.0.0.1:5000".to_owned()));
         assert_eq!(moved, Identity { control_plane, registry, ..identity });
-        assert!(age(&folder).unwrap() > Duration::from_secs(2 * 24 * 3600), "it is still renewed in time");
+        assert!(
+            age(&folder).unwrap() > Duration::from_secs(2 * 24 * 3600),
+            "it is still renewed in time"
+        );
         let settings = folder.settings().unwrap();
-        assert_eq!((settings.zone.as_str(), settings.ingress_address.as_deref()), ("attic", Some("10.0.0.1:4000")));
+        assert_eq!(
+            (settings.zone.as_str(), settings.ingress_address.as_deref()),
+            ("attic", Some("10.0.0.1:4000"))
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! The agent of a cluster's node: whatever the control plane last said should run here, runs.
 //!
-//! It is told a whole desired set and never a command, so it can be killed at any time: the next one reads the set from
-//! disk, finds the workers by the sockets in their folders, and goes on. Without a control plane it goes on as well.
-//! Deciding is [`converge()`], a pure function; everything else here carries that out.
+//! It is told a whole desired set and never a command, so it can be killed at any time: the next
+//! one reads the set from disk, finds the workers by the sockets in their folders, and goes on.
+//! Without a control plane it goes on as well. Deciding is [`converge()`], a pure function;
+//! everything else here carries that out.
 
 mod converge; // desired set and what is there -> steps
 mod backoff; // when to start again what has ended

@@ -18,17 +18,22 @@ use crate::{
 };
 
 impl Host {
-    /// What a task may have, from the control plane. It is asked for when a container is to start, held in memory for as
-    /// long as the container is wanted, and written nowhere: the next agent asks again. While the control plane is away
-    /// this waits, for there is nobody else to ask.
-    pub async fn secrets_of(&self, task: &DesiredTask, board: &Board) -> Result<BTreeMap<SecretName, SecretValue>> {
+    /// What a task may have, from the control plane. It is asked for when a container is to start,
+    /// held in memory for as long as the container is wanted, and written nowhere: the next agent
+    /// asks again. While the control plane is away this waits, for there is nobody else to ask.
+    pub async fn secrets_of(
+        &self,
+        task: &DesiredTask,
+        board: &Board,
+    ) -> Result<BTreeMap<SecretName, SecretValue>> {
         if task.definition.secrets().is_empty() {
             return Ok(BTreeMap::new());
         }
         loop {
             match self.ask_for_secrets(task).await {
                 Err(Error::ControlPlane { address, why }) => {
-                    let reason = format!("its secrets are with the control plane at `{address}`: {why}");
+                    let reason =
+                        format!("its secrets are with the control plane at `{address}`: {why}");
                     board.set(self, |status| status.reason = Some(reason));
                     sleep(RETRY_AFTER).await;
                 }
@@ -37,15 +42,19 @@ impl Host {
         }
     }
 
-    async fn ask_for_secrets(&self, task: &DesiredTask) -> Result<BTreeMap<SecretName, SecretValue>> {
+    async fn ask_for_secrets(
+        &self,
+        task: &DesiredTask,
+    ) -> Result<BTreeMap<SecretName, SecretValue>> {
         // Read anew: it may have been renewed.
         let path = NodeFolder::of(&self.home)?.identity();
         let identity = Identity::read(&path)?.ok_or(Error::NotJoined(path))?;
         let control = Control::new(&identity.control_plane, identity.client()?);
         let path = format!("/v1/node/secrets/{}/{}", task.tenant, task.id);
         let TaskSecrets { version, secrets } = control.get(&path, ANSWER_TIME_MAX).await?;
-        wire::check_version("the answer about secrets", version)
-            .map_err(|error| Error::ControlPlane { address: identity.control_plane, why: error.to_string() })?;
+        wire::check_version("the answer about secrets", version).map_err(|error| {
+            Error::ControlPlane { address: identity.control_plane, why: error.to_string() }
+        })?;
         Ok(secrets)
     }
 }

@@ -22,7 +22,12 @@ pub(super) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { zone: "default".to_owned(), labels: BTreeMap::new(), ingress_address: None, tuning: Tuning::default() }
+        Self {
+            zone: "default".to_owned(),
+            labels: BTreeMap::new(),
+            ingress_address: None,
+            tuning: Tuning::default(),
+        }
     }
 }
 

@@ -21,13 +21,20 @@ impl TaskHandle {
         let task = Arc::new(task);
         let (stop, stopped) = watch::channel(task.stop);
         let stop = Arc::new(stop);
-        let boards: Vec<_> = task.definition.containers.iter().map(|definition| board(&task, definition)).collect();
-        let essential: Vec<_> = task.definition.containers.iter().map(|definition| definition.essential).collect();
-        let ended =
-            task.definition.containers.iter().all(|c| found.get(&c.name).is_some_and(|found| found.has_ended()));
+        let boards: Vec<_> =
+            task.definition.containers.iter().map(|definition| board(&task, definition)).collect();
+        let essential: Vec<_> =
+            task.definition.containers.iter().map(|definition| definition.essential).collect();
+        let ended = task
+            .definition
+            .containers
+            .iter()
+            .all(|c| found.get(&c.name).is_some_and(|found| found.has_ended()));
         if ended {
             for board in &boards {
-                if let Some(status) = found.get(board.name()).and_then(|found| found.status.as_ref()) {
+                if let Some(status) =
+                    found.get(board.name()).and_then(|found| found.status.as_ref())
+                {
                     board.count_final(status.usage.unwrap_or_default());
                     board.set(host, |board| {
                         board.phase = ContainerPhase::Exited;
@@ -40,8 +47,16 @@ impl TaskHandle {
             return Self { boards, essential, stop, ended: None };
         }
         let lives = FuturesUnordered::new();
-        for ((definition, board), essential) in task.definition.containers.iter().zip(&boards).zip(&essential) {
-            let life = Life::new(host.clone(), task.clone(), definition.clone(), board.clone(), stopped.clone());
+        for ((definition, board), essential) in
+            task.definition.containers.iter().zip(&boards).zip(&essential)
+        {
+            let life = Life::new(
+                host.clone(),
+                task.clone(),
+                definition.clone(),
+                board.clone(),
+                stopped.clone(),
+            );
             let (found, essential) = (found.remove(&definition.name), *essential);
             lives.push(async move {
                 life.live(found).await;
@@ -76,9 +91,9 @@ impl TaskHandle {
     /// What to report about it.
     pub fn status(&self) -> TaskStatus {
         let containers: Vec<_> = self.boards.iter().map(|board| board.status()).collect();
-        let reason = containers
-            .iter()
-            .find_map(|container| Some(format!("container `{}`: {}", container.name, why(container)?)));
+        let reason = containers.iter().find_map(|container| {
+            Some(format!("container `{}`: {}", container.name, why(container)?))
+        });
         TaskStatus { phase: phase(self.seen(), &containers, &self.essential), reason, containers }
     }
 }
@@ -113,10 +128,15 @@ fn phase(seen: Seen, containers: &[ContainerStatus], essential: &[bool]) -> Task
         Seen::Ended => TaskPhase::Stopped,
         Seen::Stopping => TaskPhase::Stopping,
         Seen::Alive => {
-            let mut counting = containers.iter().zip(essential).filter(|(_, essential)| **essential).peekable();
+            let mut counting =
+                containers.iter().zip(essential).filter(|(_, essential)| **essential).peekable();
             let running = match counting.peek() {
-                Some(_) => counting.all(|(container, _)| container.phase == ContainerPhase::Running),
-                None => containers.iter().any(|container| container.phase == ContainerPhase::Running),
+                Some(_) => {
+                    counting.all(|(container, _)| container.phase == ContainerPhase::Running)
+                }
+                None => {
+                    containers.iter().any(|container| container.phase == ContainerPhase::Running)
+                }
             };
             if running { TaskPhase::Running } else { TaskPhase::Starting }
         }

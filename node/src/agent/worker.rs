@@ -22,7 +22,8 @@ use crate::{
 pub(super) struct Board {
     pub meter: Meter,
     inner: Mutex<Inner>,
-    /// Its counters are gone from the usage log: a reading that comes later would be billed from zero.
+    /// Its counters are gone from the usage log: a reading that comes later would be billed from
+    /// zero.
     forgotten: AtomicBool,
 }
 
@@ -30,7 +31,8 @@ pub(super) struct Board {
 struct Inner {
     status: ContainerStatus,
     counters: Counters,
-    /// What its lives before this one used, where each counts from zero: the kernel's counters do, a worker's page goes on.
+    /// What its lives before this one used, where each counts from zero: the kernel's counters do,
+    /// a worker's page goes on.
     base: Usage,
 }
 
@@ -112,7 +114,8 @@ impl Board {
         inner.counters = Counters::Final(inner.base);
     }
 
-    /// From now on nothing of it is written down any more. To be said before its counters leave the usage log.
+    /// From now on nothing of it is written down any more. To be said before its counters leave the
+    /// usage log.
     pub fn forget(&self) {
         self.forgotten.store(true, Ordering::SeqCst);
     }
@@ -145,7 +148,8 @@ impl Board {
     }
 }
 
-/// Ready when somebody knocks at one of the doors. Nobody is let in: that is the worker's to do, which comes next.
+/// Ready when somebody knocks at one of the doors. Nobody is let in: that is the worker's to do,
+/// which comes next.
 pub(super) async fn knock(doors: &Doors) -> Result<()> {
     let system = |source| Error::System { verb: "wait for a request", source };
     let published = doors.published.iter().map(|(_, listener)| listener.as_fd());
@@ -163,7 +167,8 @@ pub(super) async fn knock(doors: &Doors) -> Result<()> {
     if waiting.is_empty() {
         return std::future::pending().await;
     }
-    let knocks =
-        waiting.iter().map(|door| Box::pin(async { door.readable().await.map(|mut ready| ready.retain_ready()) }));
+    let knocks = waiting.iter().map(|door| {
+        Box::pin(async { door.readable().await.map(|mut ready| ready.retain_ready()) })
+    });
     futures_util::future::select_all(knocks).await.0.map_err(system)
 }

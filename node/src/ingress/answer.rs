@@ -16,11 +16,21 @@ pub(super) struct Refusal {
 
 impl Refusal {
     pub fn bad(text: &str) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code: "E_REQUEST", text: text.to_owned(), retry_after: false }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code: "E_REQUEST",
+            text: text.to_owned(),
+            retry_after: false,
+        }
     }
 
     pub fn unsupported(text: &str) -> Self {
-        Self { status: StatusCode::NOT_IMPLEMENTED, code: "E_UNSUPPORTED", text: text.to_owned(), retry_after: false }
+        Self {
+            status: StatusCode::NOT_IMPLEMENTED,
+            code: "E_UNSUPPORTED",
+            text: text.to_owned(),
+            retry_after: false,
+        }
     }
 
     pub fn no_route(host: &str) -> Self {
@@ -28,7 +38,9 @@ impl Refusal {
         Self {
             status: StatusCode::NOT_FOUND,
             code: "E_NO_ROUTE",
-            text: format!("no service here answers for the host {host}\nservices answer for SERVICE.CLUSTER.localhost"),
+            text: format!(
+                "no service here answers for the host {host}\nservices answer for SERVICE.CLUSTER.localhost"
+            ),
             retry_after: false,
         }
     }

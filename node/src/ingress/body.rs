@@ -17,7 +17,8 @@ use tokio::time::{Instant, Sleep};
 
 use super::upstream::Lease;
 
-/// What a client sends, within its limits: no more bytes than allowed, and no slower than a bad mobile connection.
+/// What a client sends, within its limits: no more bytes than allowed, and no slower than a bad
+/// mobile connection.
 pub(super) struct Inbound {
     /// Nothing when a request without a body is sent a second time.
     body: Option<Incoming>,
@@ -30,8 +31,8 @@ pub(super) struct Inbound {
     turn: Turn,
 }
 
-/// Whose turn it is while a request is on its way: the client's to send more of it, or the replica's to take that or to
-/// answer. The same for all who hold it.
+/// Whose turn it is while a request is on its way: the client's to send more of it, or the
+/// replica's to take that or to answer. The same for all who hold it.
 #[derive(Debug, Clone)]
 pub(super) struct Turn(Arc<Mutex<Option<Instant>>>);
 
@@ -90,7 +91,9 @@ impl Inbound {
 
     /// When the bytes that have come so far stop being an excuse.
     fn deadline(&self) -> Instant {
-        self.since + self.pace.grace + Duration::from_secs(self.seen / self.pace.bytes_per_second.max(1))
+        self.since
+            + self.pace.grace
+            + Duration::from_secs(self.seen / self.pace.bytes_per_second.max(1))
     }
 }
 
@@ -98,16 +101,23 @@ impl Body for Inbound {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let this = &mut *self;
         let Some(body) = &mut this.body else { return Poll::Ready(None) };
         let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) else {
             let deadline = this.deadline();
-            let patience = this.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            let patience =
+                this.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
             patience.as_mut().reset(deadline);
             this.turn.give_to_client();
             ready!(patience.as_mut().poll(cx));
-            return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, "the body comes too slowly"))));
+            return Poll::Ready(Some(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the body comes too slowly",
+            ))));
         };
         this.turn.give_to_replica();
         let Some(frame) = frame else { return Poll::Ready(None) };
@@ -121,7 +131,10 @@ impl Body for Inbound {
                 this.seen += length;
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
-            None => Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::FileTooLarge, "the body is too large")))),
+            None => Poll::Ready(Some(Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "the body is too large",
+            )))),
         }
     }
 
@@ -151,7 +164,10 @@ impl Body for Outbound {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match self.get_mut() {
             Self::Ours(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Relayed(relayed) => {
@@ -169,7 +185,8 @@ impl Body for Outbound {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Ours(body) => body.is_end_stream(),
-            // Asked after the last frame too, so that the lease goes back even when nobody polls for the end.
+            // Asked after the last frame too, so that the lease goes back even when nobody polls
+            // for the end.
             Self::Relayed(relayed) => relayed.body.is_end_stream(),
         }
     }

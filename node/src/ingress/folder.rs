@@ -14,7 +14,8 @@ use crate::{
     tls::Identity,
 };
 
-/// Who the ingress is when `margay up` is root: above every range that distributions hand out, below the workers'.
+/// Who the ingress is when `margay up` is root: above every range that distributions hand out,
+/// below the workers'.
 pub(super) const INGRESS_ID: u32 = 999_999_999;
 
 /// `routes.json`: the route table, and which of its nodes this is.
@@ -30,8 +31,8 @@ pub(crate) struct Shared {
 #[derive(Debug, Clone)]
 pub(crate) struct IngressFolder(PathBuf);
 
-/// The file name of the socket by which the ingress reaches a port of a task. A digest, because tenant and task
-/// together can be longer than a socket's path may be.
+/// The file name of the socket by which the ingress reaches a port of a task. A digest, because
+/// tenant and task together can be longer than a socket's path may be.
 pub fn socket_name(tenant: &Tenant, task: &TaskId, container_port: u16) -> String {
     let mut hex = Digest::of(format!("{tenant}/{task}/{container_port}").as_bytes()).hex();
     hex.truncate(32);
@@ -85,7 +86,8 @@ impl IngressFolder {
     /// Lets the ingress' group in. The owner stays, so the ingress changes nothing here.
     fn give(&self, path: &Path) -> Result<()> {
         match rustix::process::geteuid().is_root() {
-            true => chown(path, None, Some(INGRESS_ID)).map_err(Error::file("hand to the ingress", path)),
+            true => chown(path, None, Some(INGRESS_ID))
+                .map_err(Error::file("hand to the ingress", path)),
             false => Ok(()),
         }
     }
@@ -95,7 +97,8 @@ impl IngressFolder {
         let path = self.sockets().join(name);
         let fresh = path.with_extension("new");
         let _ = fs::remove_file(&fresh);
-        // The folder's own descriptor keeps the path short enough for a socket, wherever the home lies.
+        // The folder's own descriptor keeps the path short enough for a socket, wherever the home
+        // lies.
         let folder = fs::File::open(self.sockets()).map_err(Error::file("open", self.sockets()))?;
         let short = crate::sockets::below(&folder, &fresh);
         let listener = UnixListener::bind(&short).map_err(Error::file("make socket", &path))?;
@@ -125,7 +128,9 @@ mod tests {
 
     #[test]
     fn sockets_of_two_tasks_never_share_a_name() {
-        let name = |tenant: &str, task: &str, port| socket_name(&tenant.parse().unwrap(), &task.parse().unwrap(), port);
+        let name = |tenant: &str, task: &str, port| {
+            socket_name(&tenant.parse().unwrap(), &task.parse().unwrap(), port)
+        };
         assert_ne!(name("a-b", "c", 80), name("a", "b-c", 80));
         assert_ne!(name("a", "b", 80), name("a", "b", 8));
         assert!(name(&"a".repeat(63), &"b".repeat(63), 65535).len() < 40);

@@ -38,7 +38,12 @@ enum Attempt {
 
 impl Forwarder {
     /// Answers one request, whatever happens.
-    pub async fn answer(&self, request: Request<Incoming>, sender: IpAddr, arrival: &Arrival) -> Response<Outbound> {
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+        sender: IpAddr,
+        arrival: &Arrival,
+    ) -> Response<Outbound> {
         match self.forward(request, sender, arrival).await {
             Ok(response) => response,
             Err(refusal) => {
@@ -70,11 +75,13 @@ impl Forwarder {
             // Said aloud, because a GET is sent without its body otherwise.
             parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let again = (body.is_empty() && matches!(parts.method, Method::GET | Method::HEAD)).then(|| parts.clone());
+        let again = (body.is_empty() && matches!(parts.method, Method::GET | Method::HEAD))
+            .then(|| parts.clone());
         self.try_replicas(&host, arrival, Request::from_parts(parts, body), again).await
     }
 
-    /// Tries the replicas of `host` until one answers. `again` is the head of a request that may be sent twice.
+    /// Tries the replicas of `host` until one answers. `again` is the head of a request that may be
+    /// sent twice.
     async fn try_replicas(
         &self,
         host: &str,
@@ -86,7 +93,8 @@ impl Forwarder {
         let mut request = request;
         let mut why;
         loop {
-            let replicas = self.routes.candidates(host, arrival).ok_or_else(|| Refusal::no_route(host))?;
+            let replicas =
+                self.routes.candidates(host, arrival).ok_or_else(|| Refusal::no_route(host))?;
             why = Refusal::no_replica(host, "there is none");
             for replica in replicas {
                 let busy = Busy::with(&replica.in_flight);
@@ -119,7 +127,8 @@ impl Forwarder {
 
     async fn attempt(&self, replica: &Replica, mut request: Request<Inbound>) -> Attempt {
         if let Target::There { node, .. } = &replica.target {
-            let hop = HeaderValue::from_str(node.as_str()).unwrap_or(HeaderValue::from_static("node"));
+            let hop =
+                HeaderValue::from_str(node.as_str()).unwrap_or(HeaderValue::from_static("node"));
             request.headers_mut().insert(head::HOP, hop);
         }
         let mut lease = match self.upstream.lease(&replica.target).await {
@@ -135,7 +144,8 @@ impl Forwarder {
                 }
                 Some(Ok(response)) => return Attempt::Answered(response, lease),
                 Some(Err(mut failed)) => match failed.take_message() {
-                    // A kept connection that the other side had closed: a new one tells whether it is still there.
+                    // A kept connection that the other side had closed: a new one tells whether it
+                    // is still there.
                     Some(whole) if lease.used => match self.upstream.fresh(&replica.target).await {
                         Ok(fresh) => (lease, request) = (fresh, whole),
                         Err(error) => return Attempt::NotSent(whole, error.to_string()),
@@ -147,16 +157,21 @@ impl Forwarder {
         }
     }
 
-    /// The answer, or `None` when the replica has had its turn for too long. A client that sends for long takes nothing
-    /// of that time; the pace of the body bounds it.
+    /// The answer, or `None` when the replica has had its turn for too long. A client that sends
+    /// for long takes nothing of that time; the pace of the body bounds it.
     async fn wait<T>(&self, turn: &Turn, answer: impl Future<Output = T>) -> Option<T> {
         tokio::pin!(answer);
         turn.give_to_replica();
         loop {
-            let deadline = turn.replica_since().unwrap_or_else(Instant::now) + self.limits.answer_time_max;
+            let deadline =
+                turn.replica_since().unwrap_or_else(Instant::now) + self.limits.answer_time_max;
             match timeout_at(deadline, &mut answer).await {
                 Ok(answer) => return Some(answer),
-                Err(_) if turn.replica_since().is_some_and(|since| since + self.limits.answer_time_max <= deadline) => {
+                Err(_)
+                    if turn
+                        .replica_since()
+                        .is_some_and(|since| since + self.limits.answer_time_max <= deadline) =>
+                {
                     return None;
                 }
                 Err(_) => {}
@@ -167,7 +182,10 @@ impl Forwarder {
 
 fn relay(response: Response<Incoming>, lease: Lease, busy: Busy) -> Response<Outbound> {
     let (mut parts, body) = response.into_parts();
-    let closes = parts.headers.get(header::CONNECTION).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"close"));
+    let closes = parts
+        .headers
+        .get(header::CONNECTION)
+        .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"close"));
     head::back(&mut parts);
     let lease = match body.is_end_stream() {
         _ if closes => None,

@@ -22,7 +22,8 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 /// Said by us to tasks, or by proxies that we do not know; from anybody else it would be a lie.
 const OURS: [&str; 2] = ["forwarded", "x-real-ip"];
 const OUR_PREFIXES: [&str; 2] = ["x-forwarded-", "x-margay-"];
-/// Marks a request that one ingress has sent to another. Only looked at where a certificate has proven the sender.
+/// Marks a request that one ingress has sent to another. Only looked at where a certificate has
+/// proven the sender.
 pub(super) const HOP: HeaderName = HeaderName::from_static("x-margay-hop");
 const VIA: HeaderValue = HeaderValue::from_static("1.1 margay");
 /// A request that has been through so many proxies goes in circles.
@@ -34,15 +35,17 @@ pub(super) fn host(request: &Request<impl Sized>) -> Result<String, Refusal> {
     let (first, more) = (hosts.next(), hosts.next());
     let named = match (first, more) {
         (_, Some(_)) => return Err(Refusal::bad("the request has more than one Host header")),
-        (Some(value), None) => {
-            Some(authority(value.as_bytes()).ok_or_else(|| Refusal::bad("the Host header names no host"))?)
-        }
+        (Some(value), None) => Some(
+            authority(value.as_bytes())
+                .ok_or_else(|| Refusal::bad("the Host header names no host"))?,
+        ),
         (None, None) => None,
     };
     let asked = match request.uri().authority() {
-        Some(asked) => {
-            Some(authority(asked.as_str().as_bytes()).ok_or_else(|| Refusal::bad("the request names no host"))?)
-        }
+        Some(asked) => Some(
+            authority(asked.as_str().as_bytes())
+                .ok_or_else(|| Refusal::bad("the request names no host"))?,
+        ),
         None => None,
     };
     match (named, asked) {
@@ -61,7 +64,8 @@ pub(super) fn host(request: &Request<impl Sized>) -> Result<String, Refusal> {
 fn authority(bytes: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(bytes).ok()?;
     let authority: Authority = text.parse().ok()?;
-    let port_is_number = text.rsplit_once(':').is_none_or(|(_, p)| p.ends_with(']') || p.parse::<u16>().is_ok());
+    let port_is_number =
+        text.rsplit_once(':').is_none_or(|(_, p)| p.ends_with(']') || p.parse::<u16>().is_ok());
     if text.contains('@') || !port_is_number {
         return None;
     }
@@ -69,7 +73,8 @@ fn authority(bytes: &[u8]) -> Option<String> {
     (!host.is_empty()).then_some(host)
 }
 
-/// The head that goes to a replica: path, method and headers written anew, with what we know about the sender.
+/// The head that goes to a replica: path, method and headers written anew, with what we know about
+/// the sender.
 pub(super) fn onward(
     request: &Request<impl Sized>,
     host: &str,
@@ -80,7 +85,11 @@ pub(super) fn onward(
         return Err(Refusal::unsupported("CONNECT is not offered here"));
     }
     let headers = request.headers();
-    if headers.get_all(header::UPGRADE).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+    if headers
+        .get_all(header::UPGRADE)
+        .iter()
+        .any(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    {
         return Err(Refusal::unsupported("WebSockets are not offered here"));
     }
     if headers.get_all(header::VIA).iter().count() >= VIA_MAX {
@@ -91,7 +100,8 @@ pub(super) fn onward(
             retry_after: false,
         });
     }
-    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let path =
+        request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let mut parts = Request::new(()).into_parts().0;
     parts.method = request.method().clone();
     parts.uri = Uri::from(path);
@@ -104,7 +114,8 @@ pub(super) fn onward(
         for name in names {
             parts.headers.remove(name);
         }
-        let sender = HeaderValue::try_from(sender.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+        let sender = HeaderValue::try_from(sender.to_string())
+            .unwrap_or(HeaderValue::from_static("unknown"));
         parts.headers.insert("x-forwarded-for", sender);
         parts.headers.insert("x-forwarded-host", original.clone());
         parts.headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
@@ -123,7 +134,8 @@ pub(super) fn back(parts: &mut http::response::Parts) {
     parts.extensions.clear();
 }
 
-/// Whatever stands between the words: a CGI or WSGI program is told both `X-Real-IP` and `X_Real_IP` as `HTTP_X_REAL_IP`.
+/// Whatever stands between the words: a CGI or WSGI program is told both `X-Real-IP` and
+/// `X_Real_IP` as `HTTP_X_REAL_IP`.
 fn is_ours(name: &HeaderName) -> bool {
     let name = name.as_str().replace('_', "-");
     OURS.contains(&name.as_str()) || OUR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
@@ -140,7 +152,8 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
         .collect();
     let mut kept = HeaderMap::with_capacity(headers.len() + 4);
     for (name, value) in headers {
-        // A body's length is what we frame it by: `Connection: content-length` is an attack, not a wish.
+        // A body's length is what we frame it by: `Connection: content-length` is an attack, not a
+        // wish.
         let is_framing = *name == header::CONTENT_LENGTH || *name == header::HOST;
         if !HOP_BY_HOP.contains(name) && (is_framing || !named.contains(name)) {
             kept.append(name, value.clone());
@@ -180,7 +193,9 @@ mod tests {
             let headers: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
             match (host(&request(uri, &headers)), want) {
                 (Ok(got), Ok(want)) => assert_eq!(got, want),
-                (Err(got), Err(want)) => assert!(got.text.contains(want), "{uri} {hosts:?}: {}", got.text),
+                (Err(got), Err(want)) => {
+                    assert!(got.text.contains(want), "{uri} {hosts:?}: {}", got.text)
+                }
                 (got, want) => panic!("{uri} {hosts:?}: {got:?}, not {want:?}"),
             }
         }
@@ -215,8 +230,11 @@ mod tests {
         let sender = "9.9.9.9".parse().unwrap();
         let request = request("http://cats.localhost:8080/a?b=c", &headers);
         let parts = onward(&request, "cats.localhost", sender, &Arrival::Outside).unwrap();
-        let mut got: Vec<_> =
-            parts.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        let mut got: Vec<_> = parts
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .collect();
         got.sort();
         assert_eq!(
             got,
@@ -231,7 +249,9 @@ mod tests {
             ]
         );
         assert_eq!(parts.uri, "/a?b=c");
-        let peer = onward(&request, "cats.localhost", sender, &Arrival::Peer("n1".parse().unwrap())).unwrap();
+        let peer =
+            onward(&request, "cats.localhost", sender, &Arrival::Peer("n1".parse().unwrap()))
+                .unwrap();
         assert_eq!(peer.headers["x-forwarded-for"], "1.2.3.4", "the other ingress has judged it");
         assert!(!peer.headers.contains_key(HOP));
     }
@@ -239,7 +259,10 @@ mod tests {
     #[test]
     fn tunnels_are_refused_and_circles_are_seen() {
         let refusal = |request: Request<()>| {
-            onward(&request, "a", IpAddr::from([1, 1, 1, 1]), &Arrival::Outside).unwrap_err().status.as_u16()
+            onward(&request, "a", IpAddr::from([1, 1, 1, 1]), &Arrival::Outside)
+                .unwrap_err()
+                .status
+                .as_u16()
         };
         assert_eq!(refusal(request("/", &[("host", "a"), ("upgrade", "WebSocket")])), 501);
         assert_eq!(refusal(request("/", &[("via", "1.1 x"); VIA_MAX])), 508);

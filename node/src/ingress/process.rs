@@ -20,7 +20,8 @@ use crate::{
 pub struct IngressConfig {
     /// Whose routes it serves.
     pub home: Home,
-    /// For everybody; listening already, so that its queue outlives this process when somebody else holds it too.
+    /// For everybody; listening already, so that its queue outlives this process when somebody else
+    /// holds it too.
     pub listener: TcpListener,
     /// For the ingresses of other nodes, over mTLS; listening already as well.
     pub peers: Option<TcpListener>,
@@ -28,11 +29,13 @@ pub struct IngressConfig {
     pub limits: Limits,
 }
 
-/// Runs the ingress in this process until it is asked to end (SIGTERM, SIGINT). `unprivileged` is called
-/// once the rights of root are given up: the kernel forgets then whose child this is, and somebody may want to say so again.
+/// Runs the ingress in this process until it is asked to end (SIGTERM, SIGINT). `unprivileged` is
+/// called once the rights of root are given up: the kernel forgets then whose child this is, and
+/// somebody may want to say so again.
 ///
-/// To be called before the process has a second thread: root becomes the ingress' own user here, which is a matter of
-/// threads, and the folder of routes becomes the working folder, because that user cannot walk to it.
+/// To be called before the process has a second thread: root becomes the ingress' own user here,
+/// which is a matter of threads, and the folder of routes becomes the working folder, because that
+/// user cannot walk to it.
 ///
 /// # Errors
 /// When a right cannot be given up.
@@ -47,7 +50,10 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
     descriptors::raise_limit(); // a connection takes two
     give_up_rights().map_err(system("give up the rights of root"))?;
     unprivileged();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system("start threads"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(system("start threads"))?;
     runtime.block_on(async {
         let take = |listener| tokio::net::TcpListener::from_std(listener).map_err(system("listen"));
         let door = Door {
@@ -61,7 +67,8 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
     })
 }
 
-/// From root to nobody in particular; and for everybody: no program started from here ever has more rights again.
+/// From root to nobody in particular; and for everybody: no program started from here ever has more
+/// rights again.
 fn give_up_rights() -> io::Result<()> {
     thread::set_no_new_privs(true)?;
     if !rustix::process::geteuid().is_root() {

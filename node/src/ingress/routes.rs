@@ -60,7 +60,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 
 impl Routes {
     pub fn open(folder: IngressFolder) -> Self {
-        let routes = Self { folder, table: RwLock::default(), dice: AtomicU64::new(0x9e37_79b9_7f4a_7c15) };
+        let routes =
+            Self { folder, table: RwLock::default(), dice: AtomicU64::new(0x9e37_79b9_7f4a_7c15) };
         routes.refresh();
         routes
     }
@@ -73,7 +74,8 @@ impl Routes {
         }
     }
 
-    /// Takes the file's table if it is another one. A file that is missing or damaged changes nothing.
+    /// Takes the file's table if it is another one. A file that is missing or damaged changes
+    /// nothing.
     pub fn refresh(&self) {
         use std::os::unix::fs::MetadataExt;
         let Ok(metadata) = fs::metadata(self.folder.routes_file()) else { return };
@@ -83,15 +85,23 @@ impl Routes {
             return;
         }
         match crate::files::read_json::<Shared>(&self.folder.routes_file()) {
-            Ok(Some(shared)) if spec::wire::check_version("the route table", shared.version).is_ok() => {
+            Ok(Some(shared))
+                if spec::wire::check_version("the route table", shared.version).is_ok() =>
+            {
                 let hosts = self.build(&shared, &before);
                 tracing::info!(hosts = hosts.len(), "routes changed");
                 let nodes = shared.routes.ingresses.into_keys().collect();
-                *self.table.write().unwrap_or_else(|e| e.into_inner()) = Arc::new(Table { seen, hosts, nodes });
+                *self.table.write().unwrap_or_else(|e| e.into_inner()) =
+                    Arc::new(Table { seen, hosts, nodes });
             }
-            Ok(Some(shared)) => tracing::warn!(version = shared.version, "the route table is newer than this margay"),
+            Ok(Some(shared)) => tracing::warn!(
+                version = shared.version,
+                "the route table is newer than this margay"
+            ),
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "the route table cannot be read; the last one stays"),
+            Err(error) => {
+                tracing::warn!(%error, "the route table cannot be read; the last one stays")
+            }
         }
     }
 
@@ -115,7 +125,12 @@ impl Routes {
             });
             targets.map(replica).collect::<Vec<_>>()
         };
-        shared.routes.hosts.iter().map(|(host, backends)| (host.to_ascii_lowercase(), replicas(backends))).collect()
+        shared
+            .routes
+            .hosts
+            .iter()
+            .map(|(host, backends)| (host.to_ascii_lowercase(), replicas(backends)))
+            .collect()
     }
 
     fn table(&self) -> Arc<Table> {
@@ -133,10 +148,11 @@ impl Routes {
         crate::tls::which(certificate, self.table().nodes.iter()).cloned()
     }
 
-    /// The replicas for `host` in the order in which to try them, or `None` for a host that nobody has.
+    /// The replicas for `host` in the order in which to try them, or `None` for a host that nobody
+    /// has.
     ///
-    /// The first is the less busy of two that were drawn (one draw would be fair on average and bad at the tail); the
-    /// others follow as they come.
+    /// The first is the less busy of two that were drawn (one draw would be fair on average and bad
+    /// at the tail); the others follow as they come.
     pub fn candidates(&self, host: &str, arrival: &Arrival) -> Option<Vec<Replica>> {
         let table = self.table();
         let mut replicas: Vec<_> = table.hosts.get(host)?.clone();

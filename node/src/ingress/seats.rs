@@ -6,7 +6,8 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Connections at one time: nobody waits for what one address has taken, and no node for what everybody has.
+/// Connections at one time: nobody waits for what one address has taken, and no node for what
+/// everybody has.
 pub(super) struct Seats {
     outside: Arc<Semaphore>,
     peers: Arc<Semaphore>,
@@ -47,7 +48,8 @@ impl Seats {
         self.peers.clone().acquire_owned().await.expect("it is never closed")
     }
 
-    /// Now that it is known where it comes from; nothing when too many from outside come from there.
+    /// Now that it is known where it comes from; nothing when too many from outside come from
+    /// there.
     pub fn sit(&self, permit: OwnedSemaphorePermit, sender: Option<IpAddr>) -> Option<Seat> {
         let counted = match sender {
             Some(sender) => Some(self.count(one(sender))?),
@@ -79,8 +81,8 @@ impl Drop for Counted {
     }
 }
 
-/// Whom an address (canonical: no IPv4 one written as IPv6) stands for: in IPv6 everybody has 2^64 of them, which share
-/// their first half.
+/// Whom an address (canonical: no IPv4 one written as IPv6) stands for: in IPv6 everybody has 2^64
+/// of them, which share their first half.
 fn one(sender: IpAddr) -> IpAddr {
     match sender {
         IpAddr::V4(_) => sender,
@@ -95,7 +97,8 @@ mod tests {
     #[tokio::test]
     async fn one_address_takes_its_part_and_leaves_nothing_behind() {
         let seats = Seats::new(10, 3);
-        let sit = async |sender: &str| seats.sit(seats.outside().await, Some(sender.parse().unwrap()));
+        let sit =
+            async |sender: &str| seats.sit(seats.outside().await, Some(sender.parse().unwrap()));
         let mut held = Vec::new();
         for (sender, want) in [
             ("10.0.0.1", true),
@@ -113,7 +116,11 @@ mod tests {
             assert_eq!(seat.is_some(), want, "{sender}");
             held.extend(seat);
         }
-        assert_eq!(seats.outside.available_permits(), 10 - held.len(), "who is sent away takes none");
+        assert_eq!(
+            seats.outside.available_permits(),
+            10 - held.len(),
+            "who is sent away takes none"
+        );
         held.clear();
         assert!(seats.counts.lock().unwrap().is_empty());
         // However many there are from outside, another node gets in.

@@ -38,9 +38,11 @@ pub struct Door {
 /// How much and how long.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections from outside at one time; more wait in the listener's queue. Ten thousand idle ones hold some 60 MB.
+    /// Connections from outside at one time; more wait in the listener's queue. Ten thousand idle
+    /// ones hold some 60 MB.
     pub connections_max: usize,
-    /// Of these, from one address; more are closed. Many, for a proxy in front brings everybody from one.
+    /// Of these, from one address; more are closed. Many, for a proxy in front brings everybody
+    /// from one.
     pub connections_of_one_max: usize,
     /// From the first byte of a request (or the end of the one before) to the end of its head.
     pub head_time_max: Duration,
@@ -50,8 +52,8 @@ pub struct Limits {
     pub body_bytes_per_second_min: u64,
     /// The largest body.
     pub body_bytes_max: u64,
-    /// From the last of a request to the head of its answer, or to the next piece that is taken of its body: more than a
-    /// worker gives a request.
+    /// From the last of a request to the head of its answer, or to the next piece that is taken of
+    /// its body: more than a worker gives a request.
     pub answer_time_max: Duration,
     /// What runs when we are asked to end may go on for so long.
     pub drain_time_max: Duration,
@@ -146,7 +148,8 @@ impl App {
         }
     }
 
-    /// Takes connections as seats allow. Never ends: an accept that fails is the kernel's shortage, not ours.
+    /// Takes connections as seats allow. Never ends: an accept that fails is the kernel's shortage,
+    /// not ours.
     async fn accept(self: &Arc<Self>, listener: &TcpListener, from: Side) {
         loop {
             let permit = match from {
@@ -162,7 +165,8 @@ impl App {
                 }
             };
             let sender = sender.ip().to_canonical();
-            let Some(seat) = self.seats.sit(permit, (from == Side::Outside).then_some(sender)) else {
+            let Some(seat) = self.seats.sit(permit, (from == Side::Outside).then_some(sender))
+            else {
                 tracing::debug!(%sender, "sent away: it has enough connections");
                 continue;
             };
@@ -184,9 +188,13 @@ impl App {
                 match timeout(HANDSHAKE_TIME_MAX, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => {
                         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                        match shown.and_then(|certificate| self.forwarder.routes.node_of(certificate)) {
+                        match shown
+                            .and_then(|certificate| self.forwarder.routes.node_of(certificate))
+                        {
                             Some(node) => self.talk(stream, sender, &Arrival::Peer(node)).await,
-                            None => tracing::warn!(%sender, "a node that is not one of the platform was sent away"),
+                            None => {
+                                tracing::warn!(%sender, "a node that is not one of the platform was sent away")
+                            }
                         }
                     }
                     Ok(Err(error)) => tracing::debug!(%error, %sender, "a handshake failed"),
@@ -197,7 +205,12 @@ impl App {
     }
 
     /// Answers the requests of one connection.
-    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S, sender: IpAddr, arrival: &Arrival) {
+    async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        sender: IpAddr,
+        arrival: &Arrival,
+    ) {
         let limits = &self.forwarder.limits;
         let service = service_fn(|request: Request<Incoming>| async move {
             Ok::<_, Infallible>(self.forwarder.answer(request, sender, arrival).await)

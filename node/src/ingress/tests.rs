@@ -59,7 +59,11 @@ fn backend(node: &str, task: &str) -> Backend {
 }
 
 impl Site {
-    async fn open(node: &str, backends: &[Backend], identity: Option<crate::tls::Identity>) -> Self {
+    async fn open(
+        node: &str,
+        backends: &[Backend],
+        identity: Option<crate::tls::Identity>,
+    ) -> Self {
         Self::open_with(node, backends, identity, limits()).await
     }
 
@@ -113,16 +117,20 @@ impl Site {
                     counted.fetch_add(1, Ordering::SeqCst);
                     async move {
                         let head = format!("{} {}", request.method(), request.uri());
-                        let forwarded =
-                            request.headers().get("x-forwarded-for").map(|v| v.to_str().unwrap().to_owned());
+                        let forwarded = request
+                            .headers()
+                            .get("x-forwarded-for")
+                            .map(|v| v.to_str().unwrap().to_owned());
                         let body = request.into_body().collect().await;
                         let length = body.map(|body| body.to_bytes().len()).unwrap_or_default();
-                        let text = format!("{task}: {head} {length} {}", forwarded.unwrap_or_default());
+                        let text =
+                            format!("{task}: {head} {length} {}", forwarded.unwrap_or_default());
                         Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
                     }
                 });
                 tokio::spawn(async move {
-                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+                    let _ =
+                        http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
                 });
             }
         });
@@ -142,19 +150,32 @@ impl Site {
     }
 
     /// Comes in by the side door.
-    async fn connect_as(&self, identity: &crate::tls::Identity) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
+    async fn connect_as(
+        &self,
+        identity: &crate::tls::Identity,
+    ) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
         let stream = TcpStream::connect(self.peers).await.unwrap();
         let tls = tokio_rustls::TlsConnector::from(identity.client().unwrap());
         tls.connect(crate::tls::node(&"n2".parse().unwrap()).unwrap(), stream).await.unwrap()
     }
 
     async fn get(&self, host: &str) -> (StatusCode, String) {
-        ask(self.address, &format!("GET /x?y=1 HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")).await
+        ask(
+            self.address,
+            &format!("GET /x?y=1 HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"),
+        )
+        .await
     }
 }
 
-fn write_routes(folder: &IngressFolder, node: &str, backends: &[Backend], ingresses: &[(&str, SocketAddr)]) {
-    let ingresses = ingresses.iter().map(|(node, at)| (node.parse().unwrap(), at.to_string())).collect();
+fn write_routes(
+    folder: &IngressFolder,
+    node: &str,
+    backends: &[Backend],
+    ingresses: &[(&str, SocketAddr)],
+) {
+    let ingresses =
+        ingresses.iter().map(|(node, at)| (node.parse().unwrap(), at.to_string())).collect();
     let hosts = BTreeMap::from([(HOST.to_owned(), backends.to_vec())]);
     let routes = RouteTable { version: 1, hosts, ingresses };
     folder.write_shared(&Shared { version: 1, node: node.parse().unwrap(), routes }).unwrap();
@@ -179,11 +200,16 @@ async fn read_answer(mut stream: impl AsyncRead + Unpin) -> (StatusCode, String)
 async fn a_request_reaches_a_replica_of_its_host_and_says_who_sent_it() {
     let site = Site::open("n1", &[backend("n1", "a")], None).await;
     let _a = site.replica("a");
-    assert_eq!(site.get("CATS.main.localhost:8000").await, (StatusCode::OK, "a: GET /x?y=1 0 127.0.0.1".to_owned()));
+    assert_eq!(
+        site.get("CATS.main.localhost:8000").await,
+        (StatusCode::OK, "a: GET /x?y=1 0 127.0.0.1".to_owned())
+    );
     let (status, text) = site.get("dogs.main.localhost").await;
     assert_eq!(status, StatusCode::NOT_FOUND);
     assert!(text.contains("no service here answers for the host dogs.main.localhost"), "{text}");
-    let post = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello");
+    let post = format!(
+        "POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello"
+    );
     assert_eq!(ask(site.address, &post).await.1, "a: POST / 5 127.0.0.1");
 }
 
@@ -243,16 +269,25 @@ async fn a_get_is_sent_again_when_its_replica_dies_and_a_post_is_not() {
                 continue;
             }
             assert!(read > 0);
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok").await.unwrap();
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
+                .await
+                .unwrap();
         }
     });
     assert_eq!(site.get(HOST).await, (StatusCode::OK, "ok".to_owned()));
     deaths.store(0, Ordering::SeqCst);
-    let post = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    let post = format!(
+        "POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+    );
     let (status, text) = ask(site.address, &post).await;
     assert_eq!(status, StatusCode::BAD_GATEWAY, "{text}");
     assert!(text.contains("E_WORKER_LOST"), "{text}");
-    assert_eq!(deaths.load(Ordering::SeqCst), 1, "a request that may have had an effect is sent once");
+    assert_eq!(
+        deaths.load(Ordering::SeqCst),
+        1,
+        "a request that may have had an effect is sent once"
+    );
 }
 
 #[tokio::test]
@@ -262,9 +297,11 @@ async fn what_is_too_slow_or_too_large_is_ended() {
     let big = format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 9999999\r\n\r\n");
     assert_eq!(ask(site.address, &big).await.0, StatusCode::PAYLOAD_TOO_LARGE);
     // A head that never ends, a body that never comes, nothing at all: each connection is closed.
-    for text in
-        ["GET / HTTP/1.1\r\nx: y\r\n", &format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 9\r\n\r\nab"), ""]
-    {
+    for text in [
+        "GET / HTTP/1.1\r\nx: y\r\n",
+        &format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 9\r\n\r\nab"),
+        "",
+    ] {
         let began = Instant::now();
         ask(site.address, text).await;
         assert!(began.elapsed() < Duration::from_secs(4), "{text:?}");
@@ -278,12 +315,18 @@ async fn what_is_too_slow_or_too_large_is_ended() {
 #[tokio::test]
 async fn an_upload_may_take_longer_than_an_answer_unless_nobody_takes_it() {
     let time_max = Duration::from_millis(500);
-    let limits =
-        Limits { answer_time_max: time_max, body_bytes_per_second_min: 1024, body_bytes_max: 64 << 20, ..limits() };
+    let limits = Limits {
+        answer_time_max: time_max,
+        body_bytes_per_second_min: 1024,
+        body_bytes_max: 64 << 20,
+        ..limits()
+    };
     let site = Site::open_with("n1", &[backend("n1", "a")], None, limits).await;
     let _a = site.replica("a");
     let head = |bytes: usize| {
-        format!("POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n")
+        format!(
+            "POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n"
+        )
     };
     let (began, pieces) = (Instant::now(), 20);
     let mut stream = TcpStream::connect(site.address).await.unwrap();
@@ -321,13 +364,24 @@ async fn two_requests_in_one_are_refused_or_kept_apart() {
         (format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nhost: evil\r\n\r\n"), 400),
         (format!("GET http://evil/ HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n"), 421),
         ("GET / HTTP/1.1\r\nconnection: close\r\n\r\n".to_owned(), 400),
-        (format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nupgrade: websocket\r\nconnection: close, upgrade\r\n\r\n"), 501),
-        (format!("POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\na"), 400),
+        (
+            format!(
+                "GET / HTTP/1.1\r\nhost: {HOST}\r\nupgrade: websocket\r\nconnection: close, upgrade\r\n\r\n"
+            ),
+            501,
+        ),
+        (
+            format!(
+                "POST / HTTP/1.1\r\nhost: {HOST}\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\na"
+            ),
+            400,
+        ),
         (format!("GET / HTTP/1.1\r\nhost : {HOST}\r\n\r\n"), 400),
     ] {
         assert_eq!(ask(site.address, &text).await.0.as_u16(), want, "{text}");
     }
-    // A length and chunks at once: read as chunks, or refused; never a second request for the replica.
+    // A length and chunks at once: read as chunks, or refused; never a second request for the
+    // replica.
     let both = format!(
         "POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n\
          0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: {HOST}\r\n\r\n"
@@ -335,7 +389,11 @@ async fn two_requests_in_one_are_refused_or_kept_apart() {
     assert_eq!(asked.load(Ordering::SeqCst), 0, "none of these is for a replica");
     let (_, text) = ask(site.address, &both).await;
     assert!(!text.contains("smuggled"), "{text}");
-    assert!(asked.load(Ordering::SeqCst) <= 1, "one request went in, {} came out", asked.load(Ordering::SeqCst));
+    assert!(
+        asked.load(Ordering::SeqCst) <= 1,
+        "one request went in, {} came out",
+        asked.load(Ordering::SeqCst)
+    );
     // A body in chunks stays with its request, whatever the method.
     asked.store(0, Ordering::SeqCst);
     let get = format!(
@@ -347,7 +405,8 @@ async fn two_requests_in_one_are_refused_or_kept_apart() {
 
 #[tokio::test]
 async fn one_address_takes_a_part_of_the_connections_and_no_more() {
-    let limits = Limits { connections_of_one_max: 3, head_time_max: Duration::from_secs(30), ..limits() };
+    let limits =
+        Limits { connections_of_one_max: 3, head_time_max: Duration::from_secs(30), ..limits() };
     let site = Site::open_with("n1", &[backend("n1", "a")], None, limits).await;
     let _a = site.replica("a");
     let mut held = Vec::new();

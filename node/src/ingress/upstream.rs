@@ -22,7 +22,8 @@ use crate::tls::Identity;
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 /// Kept for each replica: what a burst leaves behind beyond that is not worth its memory.
 const IDLE_MAX: usize = 64;
-/// Shorter than any worker keeps an idle connection, so that the worker is not the one to close it under a request.
+/// Shorter than any worker keeps an idle connection, so that the worker is not the one to close it
+/// under a request.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(20);
 
 type Sender = SendRequest<Inbound>;
@@ -45,7 +46,8 @@ pub(super) struct Lease {
     target: Target,
     pub sender: Sender,
     task: AbortHandle,
-    /// Whether it has carried a request before, so that the other side may have closed it without our knowing.
+    /// Whether it has carried a request before, so that the other side may have closed it without
+    /// our knowing.
     pub used: bool,
 }
 
@@ -61,7 +63,9 @@ impl Upstream {
     /// Speaks to other nodes as `identity` from now on.
     pub fn speak_as(&self, identity: &Identity) {
         match identity.client() {
-            Ok(config) => *self.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(config.into()),
+            Ok(config) => {
+                *self.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(config.into())
+            }
             Err(error) => tracing::warn!(%error, "this ingress cannot speak to other nodes"),
         }
     }
@@ -70,7 +74,13 @@ impl Upstream {
     pub async fn lease(self: &Arc<Self>, target: &Target) -> io::Result<Lease> {
         while let Some(Connection { mut sender, task }) = self.take_idle(target) {
             if sender.ready().await.is_ok() {
-                return Ok(Lease { upstream: self.clone(), target: target.clone(), sender, task, used: true });
+                return Ok(Lease {
+                    upstream: self.clone(),
+                    target: target.clone(),
+                    sender,
+                    task,
+                    used: true,
+                });
             }
         }
         self.fresh(target).await
@@ -78,9 +88,10 @@ impl Upstream {
 
     /// A new connection to `target`.
     pub async fn fresh(self: &Arc<Self>, target: &Target) -> io::Result<Lease> {
-        let Connection { sender, task } = timeout(CONNECT_TIME_MAX, self.connect(target))
-            .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time"))??;
+        let Connection { sender, task } =
+            timeout(CONNECT_TIME_MAX, self.connect(target))
+                .await
+                .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time"))??;
         Ok(Lease { upstream: self.clone(), target: target.clone(), sender, task, used: false })
     }
 
@@ -99,7 +110,9 @@ impl Upstream {
     pub fn sweep(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|_, kept| {
-            kept.retain(|(connection, since)| !connection.sender.is_closed() && since.elapsed() < IDLE_TIME_MAX);
+            kept.retain(|(connection, since)| {
+                !connection.sender.is_closed() && since.elapsed() < IDLE_TIME_MAX
+            });
             !kept.is_empty()
         });
     }
@@ -109,7 +122,8 @@ impl Upstream {
             Target::Here(path) => speak(UnixStream::connect(path).await?).await,
             Target::There { node, address } => {
                 let tls = self.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
-                let tls = tls.ok_or_else(|| io::Error::other("this node has no certificate yet"))?;
+                let tls =
+                    tls.ok_or_else(|| io::Error::other("this node has no certificate yet"))?;
                 let name = crate::tls::node(node).map_err(io::Error::other)?;
                 let stream = TcpStream::connect(address.as_str()).await?;
                 stream.set_nodelay(true)?;
@@ -119,7 +133,9 @@ impl Upstream {
     }
 }
 
-async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S) -> io::Result<Connection> {
+async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    stream: S,
+) -> io::Result<Connection> {
     let (sender, connection) = http1::Builder::new()
         .max_headers(100)
         .max_buf_size(64 << 10)
@@ -136,8 +152,8 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(stream: S) ->
 }
 
 impl Lease {
-    /// Ends the connection under whatever is on it. A replica that takes no bytes would hold the rest of a request, and
-    /// with it the client's connection.
+    /// Ends the connection under whatever is on it. A replica that takes no bytes would hold the
+    /// rest of a request, and with it the client's connection.
     pub fn cut(self) {
         self.task.abort();
     }

@@ -34,7 +34,8 @@ pub struct Owned {
     lock: File,
 }
 
-/// Every task that has a folder, oldest first. One that is half made, half removed or damaged is left out.
+/// Every task that has a folder, oldest first. One that is half made, half removed or damaged is
+/// left out.
 ///
 /// # Errors
 /// When the folder of folders cannot be read, or a task was written by a newer margay.
@@ -45,7 +46,9 @@ pub fn list(home: &Home) -> Result<Vec<TaskFolder>> {
             Ok(Some(folder)) => tasks.push(folder),
             Ok(None) => {}
             // One file that a power cut has emptied must not hide all others.
-            Err(error @ Error::Damaged { .. }) => tracing::warn!(%error, "a task is left out: margay prune --tasks"),
+            Err(error @ Error::Damaged { .. }) => {
+                tracing::warn!(%error, "a task is left out: margay prune --tasks")
+            }
             Err(error) => return Err(error),
         }
     }
@@ -67,10 +70,12 @@ pub fn clear_damaged(home: &Home) -> Result<Vec<String>> {
     Ok(cleared)
 }
 
-/// Removes the folder at `path` when its task is damaged and nobody holds it. Records are written whole or not at all, so
-/// a damaged one is never on its way to being a good one.
+/// Removes the folder at `path` when its task is damaged and nobody holds it. Records are written
+/// whole or not at all, so a damaged one is never on its way to being a good one.
 fn clear_remains(path: &Path) -> Result<bool> {
-    if !matches!(TaskFolder::read(path), Err(Error::Damaged { .. })) || !try_lock(&open_lock(path)?, path)? {
+    if !matches!(TaskFolder::read(path), Err(Error::Damaged { .. }))
+        || !try_lock(&open_lock(path)?, path)?
+    {
         return Ok(false);
     }
     fs::remove_dir_all(path).map_err(Error::file("remove", path))?;
@@ -93,19 +98,24 @@ pub fn find(home: &Home, text: &str) -> Result<TaskFolder> {
     if let Some(folder) = TaskFolder::read(&tasks.join(text))? {
         return Ok(folder);
     }
-    let starts = |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(text));
+    let starts =
+        |path: &PathBuf| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(text));
     let paths: Vec<_> = files::list(&tasks)?.into_iter().filter(starts).collect();
     match paths.as_slice() {
         [] => Err(missing()),
         [path] => TaskFolder::read(path)?.ok_or_else(missing),
         _ => Err(Error::Ambiguous {
             text: text.to_owned(),
-            candidates: paths.iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect(),
+            candidates: paths
+                .iter()
+                .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+                .collect(),
         }),
     }
 }
 
-/// Makes and locks the folder of a new task. `record.name` is the name it should have, or empty for one of our choice.
+/// Makes and locks the folder of a new task. `record.name` is the name it should have, or empty for
+/// one of our choice.
 pub(crate) fn create(home: &Home, mut record: TaskRecord) -> Result<Owned> {
     let tasks = home.tasks();
     make_private(&tasks)?;
@@ -179,7 +189,8 @@ impl TaskFolder {
         self.path.join("worker.sock")
     }
 
-    /// What its supervisor last wrote; nothing when that is damaged, for what state it is in shows without it.
+    /// What its supervisor last wrote; nothing when that is damaged, for what state it is in shows
+    /// without it.
     ///
     /// # Errors
     /// When it cannot be read, or was written by a newer margay.
@@ -207,7 +218,8 @@ impl TaskFolder {
         let supervised = self.is_supervised();
         // Read after the lock: a supervisor writes the end before it lets go.
         let status = self.status()?;
-        let lives = status.as_ref().and_then(|status| status.process).is_some_and(ProcessId::is_alive);
+        let lives =
+            status.as_ref().and_then(|status| status.process).is_some_and(ProcessId::is_alive);
         Ok(State::of(status.as_ref(), supervised, lives))
     }
 
@@ -219,7 +231,8 @@ impl TaskFolder {
         }
     }
 
-    /// How long whoever asks it to stop wants to give it, for its supervisor to read. To be written before it is asked.
+    /// How long whoever asks it to stop wants to give it, for its supervisor to read. To be written
+    /// before it is asked.
     pub(super) fn ask_grace(&self, grace: Duration) -> Result<()> {
         files::write_json(&self.path.join("grace.json"), &grace, Durable::No)
     }
@@ -266,8 +279,8 @@ impl Owned {
         files::write_json(&self.folder.path.join("status.json"), status, durable)
     }
 
-    /// An agent that comes after a power cut relies on what it finds of a cluster's tasks. A local one is over then, and
-    /// its start should not wait for the disk.
+    /// An agent that comes after a power cut relies on what it finds of a cluster's tasks. A local
+    /// one is over then, and its start should not wait for the disk.
     fn durable(&self) -> Durable {
         match self.record().origin {
             Origin::Cluster(_) => Durable::Yes,
@@ -305,7 +318,8 @@ fn open_lock(path: &Path) -> Result<File> {
         .map_err(Error::file("open", file))
 }
 
-/// Readers take the lock shared for a moment to see whether it is held, so one failure does not mean much.
+/// Readers take the lock shared for a moment to see whether it is held, so one failure does not
+/// mean much.
 fn try_lock(lock: &File, path: &Path) -> Result<bool> {
     for _ in 0..20 {
         match flock(lock, FlockOperation::NonBlockingLockExclusive) {
@@ -374,7 +388,8 @@ pub(crate) mod tests {
         assert_eq!(task.state().unwrap(), State::Starting);
         let me = ProcessId::this();
         let gone = ProcessId { started: 1, ..me };
-        let status = |phase, process| Status { phase, process, exit_code: Some(3), ..Status::starting(me) };
+        let status =
+            |phase, process| Status { phase, process, exit_code: Some(3), ..Status::starting(me) };
         let table = [
             (Phase::Running, Some(me), State::Running, State::Unsupervised),
             (Phase::Running, Some(gone), State::Starting, State::Lost),
@@ -439,6 +454,9 @@ pub(crate) mod tests {
         let newer = TaskRecord { version: 2, ..owned.record().clone() };
         files::write_json(&owned.folder().path().join("task.json"), &newer, Durable::No).unwrap();
         let error = list(&home).unwrap_err();
-        assert!(crate::error::chain(&error).contains("has version 2, and this margay knows 1"), "{error}");
+        assert!(
+            crate::error::chain(&error).contains("has version 2, and this margay knows 1"),
+            "{error}"
+        );
     }
 }

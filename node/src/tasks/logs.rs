@@ -14,7 +14,8 @@ pub enum LogStream {
     Stderr,
 }
 
-/// One line that a task wrote, as its bytes: they are a guest's, so whoever prints them to a terminal must tame them.
+/// One line that a task wrote, as its bytes: they are a guest's, so whoever prints them to a
+/// terminal must tame them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogLine<'a> {
     /// When, RFC 3339.
@@ -41,7 +42,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// A line longer than this is given in parts.
 const LINE_BYTES_MAX: usize = 64 << 10;
 
-/// Gives each line of a task's log to `sink`, until it breaks, the log ends, or (following) the task has ended.
+/// Gives each line of a task's log to `sink`, until it breaks, the log ends, or (following) the
+/// task has ended.
 ///
 /// # Errors
 /// When the log cannot be read.
@@ -57,7 +59,8 @@ pub fn follow(
         None => 0,
     };
     loop {
-        // Asked first: a task that ended before the read has written everything that the read will see.
+        // Asked first: a task that ended before the read has written everything that the read will
+        // see.
         let alive = options.follow && task.state().is_ok_and(super::State::is_alive);
         let more = reader.read(&path, &mut |line| match skip {
             0 => sink(line),
@@ -110,7 +113,9 @@ impl Reader {
         if self.file.is_none() {
             match File::open(path) {
                 Ok(file) => (self.head, self.file) = (head(&file)?, Some(file)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ControlFlow::Continue(())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Ok(ControlFlow::Continue(()));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -118,7 +123,8 @@ impl Reader {
         loop {
             let Some(file) = &self.file else { return Ok(ControlFlow::Continue(())) };
             let read = file.read_at(&mut block, self.offset)?;
-            // Looked at afterwards: only bytes of a log that was not cut meanwhile go on where we were.
+            // Looked at afterwards: only bytes of a log that was not cut meanwhile go on where we
+            // were.
             let head = head(file)?;
             if head.dropped > self.head.dropped {
                 self.go_on_in(head);
@@ -131,7 +137,8 @@ impl Reader {
             self.rest.extend_from_slice(&block[..read]);
             let mut start = 0;
             while let Some(length) = self.rest[start..].iter().position(|byte| *byte == b'\n') {
-                let flow = parse(&self.rest[start..start + length]).map_or(ControlFlow::Continue(()), &mut *sink);
+                let flow = parse(&self.rest[start..start + length])
+                    .map_or(ControlFlow::Continue(()), &mut *sink);
                 start += length + 1;
                 if flow.is_break() {
                     return Ok(flow);
@@ -178,11 +185,20 @@ mod tests {
         let owned = folder::create(&home, folder::tests::record("t", "t")).unwrap();
         let task = owned.folder().clone();
         let mut log = OpenOptions::new().create(true).append(true).open(task.log()).unwrap();
-        log.write_all(b"T1 stdout F one\nT2 stderr P two\nnonsense\nT3 stdout F \nT4 stdout F half").unwrap();
+        log.write_all(
+            b"T1 stdout F one\nT2 stderr P two\nnonsense\nT3 stdout F \nT4 stdout F half",
+        )
+        .unwrap();
         let read = |options| {
             let mut lines = Vec::new();
             follow(&task, options, |line| {
-                lines.push(format!("{} {:?} {} {}", line.time, line.stream, line.partial, line.text.escape_ascii()));
+                lines.push(format!(
+                    "{} {:?} {} {}",
+                    line.time,
+                    line.stream,
+                    line.partial,
+                    line.text.escape_ascii()
+                ));
                 ControlFlow::Continue(())
             })
             .unwrap();
@@ -216,8 +232,11 @@ mod tests {
             lines
         };
         let line = |number: u32| format!("T{number:03} stdout F line {number}\n"); // 21 bytes each
-        let lines = |numbers: std::ops::Range<u32>| numbers.map(|n| line(n + 100)).collect::<String>();
-        let said = |numbers: std::ops::Range<u32>| numbers.map(|n| format!("line {}", n + 100)).collect::<Vec<_>>();
+        let lines =
+            |numbers: std::ops::Range<u32>| numbers.map(|n| line(n + 100)).collect::<String>();
+        let said = |numbers: std::ops::Range<u32>| {
+            numbers.map(|n| format!("line {}", n + 100)).collect::<Vec<_>>()
+        };
         let size = line(100).len() as u64;
         let now = spec::Timestamp::from_millis(0);
         let cut = |count: u64| LogHead::default().after_cut(count * size, now);
@@ -225,10 +244,17 @@ mod tests {
         assert_eq!(read(&lines(0..4)), said(0..4));
         assert_eq!(read(&format!("{}{}", lines(0..5), &line(105)[..9])), said(4..5));
         assert_eq!(read(""), [""; 0], "being cut");
-        assert_eq!(read(&format!("{}{}", cut(3), lines(3..7))), said(5..7), "half of a line was there before");
+        assert_eq!(
+            read(&format!("{}{}", cut(3), lines(3..7))),
+            said(5..7),
+            "half of a line was there before"
+        );
         // Cut again and grown past where it was, and nothing of it was seen.
         let gone = format!("margay: {} bytes of older log were dropped", 20 * size);
-        assert_eq!(read(&format!("{}{}", cut(20), lines(20..40))), [vec![gone], said(20..40)].concat());
+        assert_eq!(
+            read(&format!("{}{}", cut(20), lines(20..40))),
+            [vec![gone], said(20..40)].concat()
+        );
         assert_eq!(read(&format!("{}{}", cut(30), lines(30..41))), said(40..41));
     }
 }

@@ -1,8 +1,10 @@
-//! A folder for each task. It is all that `ps`, `logs`, `inspect`, `stats`, `stop` and `rm` need: no server is asked.
+//! A folder for each task. It is all that `ps`, `logs`, `inspect`, `stats`, `stop` and `rm` need:
+//! no server is asked.
 //!
-//! A folder is written by the one process that holds its `lock` (the task's supervisor: the foreground `margay run`, a
-//! keeper, or the node agent) and read by everybody. What state a task is in is derived, never stored: the lock, the
-//! worker's process and the last `status.json` together cannot lie about a process that was killed.
+//! A folder is written by the one process that holds its `lock` (the task's supervisor: the
+//! foreground `margay run`, a keeper, or the node agent) and read by everybody. What state a task
+//! is in is derived, never stored: the lock, the worker's process and the last `status.json`
+//! together cannot lie about a process that was killed.
 
 mod record; // what was asked for, and what was seen
 mod folder; // make, find, lock, read, remove

@@ -1,4 +1,5 @@
-//! Names are symbolic links in `tasks/.names`: making one is atomic, so two tasks cannot take the same.
+//! Names are symbolic links in `tasks/.names`: making one is atomic, so two tasks cannot take the
+//! same.
 
 use std::{fs, io, os::unix::fs::symlink, path::Path};
 
@@ -29,7 +30,8 @@ pub(super) fn take(tasks: &Path, name: Option<&str>, id: &str) -> Result<String>
             Some(owner) => Err(Error::NameTaken { name: name.to_owned(), id: owner }),
         };
     }
-    // 2,304 pairs: a machine with hundreds of tasks finds a free one in a few tries, a fuller one gets a number.
+    // 2,304 pairs: a machine with hundreds of tasks finds a free one in a few tries, a fuller one
+    // gets a number.
     for attempt in 0..100u32 {
         let name = match attempt {
             0..20 => random_name(),
@@ -82,19 +84,20 @@ fn random_name() -> String {
 }
 
 const ADJECTIVES: [&str; 64] = [
-    "agile", "amber", "bold", "brave", "brisk", "bushy", "calm", "clever", "cosy", "curious", "dapper", "daring",
-    "dozing", "drowsy", "dusky", "eager", "elegant", "fearless", "fluffy", "frisky", "gentle", "ginger", "golden",
-    "graceful", "happy", "hidden", "hungry", "jolly", "keen", "lazy", "little", "lively", "lucky", "mellow", "merry",
-    "mighty", "misty", "nimble", "noble", "patient", "playful", "plucky", "polite", "proud", "purring", "quick",
-    "quiet", "royal", "rusty", "shy", "silent", "silky", "sleepy", "sly", "smoky", "snug", "soft", "spotted",
-    "stealthy", "striped", "sunny", "swift", "velvet", "wild",
+    "agile", "amber", "bold", "brave", "brisk", "bushy", "calm", "clever", "cosy", "curious",
+    "dapper", "daring", "dozing", "drowsy", "dusky", "eager", "elegant", "fearless", "fluffy",
+    "frisky", "gentle", "ginger", "golden", "graceful", "happy", "hidden", "hungry", "jolly",
+    "keen", "lazy", "little", "lively", "lucky", "mellow", "merry", "mighty", "misty", "nimble",
+    "noble", "patient", "playful", "plucky", "polite", "proud", "purring", "quick", "quiet",
+    "royal", "rusty", "shy", "silent", "silky", "sleepy", "sly", "smoky", "snug", "soft",
+    "spotted", "stealthy", "striped", "sunny", "swift", "velvet", "wild",
 ];
 
 const CATS: [&str; 36] = [
-    "bengal", "birman", "bobcat", "bombay", "burmese", "caracal", "cheetah", "chausie", "civet", "colocolo", "cougar",
-    "fossa", "genet", "jaguar", "kitten", "kodkod", "korat", "leopard", "lion", "lynx", "manul", "manx", "margay",
-    "ocelot", "oncilla", "panther", "persian", "puma", "ragdoll", "serval", "siamese", "sphynx", "tabby", "tiger",
-    "tomcat", "wildcat",
+    "bengal", "birman", "bobcat", "bombay", "burmese", "caracal", "cheetah", "chausie", "civet",
+    "colocolo", "cougar", "fossa", "genet", "jaguar", "kitten", "kodkod", "korat", "leopard",
+    "lion", "lynx", "manul", "manx", "margay", "ocelot", "oncilla", "panther", "persian", "puma",
+    "ragdoll", "serval", "siamese", "sphynx", "tabby", "tiger", "tomcat", "wildcat",
 ];
 
 #[cfg(test)]

@@ -49,7 +49,8 @@ pub(crate) fn signal(process: ProcessId, signal: Signal) -> io::Result<bool> {
         Err(rustix::io::Errno::SRCH) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
-    // The handle is held: if the process is the one that is meant now, it is the one that gets the signal.
+    // The handle is held: if the process is the one that is meant now, it is the one that gets the
+    // signal.
     if !process.is_alive() {
         return Ok(false);
     }

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use spec::{
-    Capability, ClusterName, ContainerName, Digest, LaunchType, Limits, PublishedPort, ServiceName, TaskDefinitionId,
-    TaskId, Tenant, Timestamp, Usage,
+    Capability, ClusterName, ContainerName, Digest, LaunchType, Limits, PublishedPort, ServiceName,
+    TaskDefinitionId, TaskId, Tenant, Timestamp, Usage,
 };
 
 use super::process::ProcessId;
@@ -181,7 +181,9 @@ impl State {
     /// What the facts add up to.
     pub(super) fn of(status: Option<&Status>, supervised: bool, process_lives: bool) -> Self {
         match (status.map(|status| status.phase), supervised, process_lives) {
-            (Some(Phase::Exited), ..) => Self::Exited(status.and_then(|s| s.exit_code).unwrap_or_default()),
+            (Some(Phase::Exited), ..) => {
+                Self::Exited(status.and_then(|s| s.exit_code).unwrap_or_default())
+            }
             (Some(Phase::Running), true, true) => Self::Running,
             (_, false, true) => Self::Unsupervised,
             (Some(Phase::Starting | Phase::Running) | None, true, _) => Self::Starting,
@@ -194,7 +196,9 @@ impl State {
     /// Whether there is something to stop.
     pub fn is_alive(self) -> bool {
         match self {
-            Self::Starting | Self::Running | Self::Unsupervised | Self::Idle | Self::BackOff => true,
+            Self::Starting | Self::Running | Self::Unsupervised | Self::Idle | Self::BackOff => {
+                true
+            }
             Self::Exited(_) | Self::Lost => false,
         }
     }

@@ -25,11 +25,13 @@ pub enum Removal {
 
 /// How much longer than its grace a stop may take before we do it ourselves.
 const SUPERVISOR_TIME_MAX: Duration = Duration::from_secs(3);
-/// What a task shim may take beyond the grace before it is ended by force: its container's last words have half of it.
+/// What a task shim may take beyond the grace before it is ended by force: its container's last
+/// words have half of it.
 const SHIM_TIME_MAX: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
-/// Ends a task: its supervisor stops it within `grace` and then kills it. Returns when it has ended.
+/// Ends a task: its supervisor stops it within `grace` and then kills it. Returns when it has
+/// ended.
 ///
 /// # Errors
 /// [`Error::Refused`] for a task of a control plane, which would only start it again.
@@ -41,15 +43,18 @@ pub fn stop(task: &TaskFolder, grace: Duration) -> Result<State> {
     refuse_a_clusters(task)?;
     let deadline = Instant::now() + grace + SUPERVISOR_TIME_MAX;
     let status = task.status()?;
-    let supervisor = status.as_ref().and_then(|status| status.supervisor).filter(|_| task.is_supervised());
+    let supervisor =
+        status.as_ref().and_then(|status| status.supervisor).filter(|_| task.is_supervised());
     if supervisor.is_some() {
         task.ask_grace(grace)?;
     }
-    let asked = supervisor.is_some_and(|process| process::signal(process, Signal::TERM).unwrap_or(false));
+    let asked =
+        supervisor.is_some_and(|process| process::signal(process, Signal::TERM).unwrap_or(false));
     let worker = status.as_ref().and_then(|status| status.process);
     if asked {
-        // A supervisor that does not act in time is asked a second time. Then it kills, and knows how: the process of a
-        // native task is its shim, which must not be killed over its container.
+        // A supervisor that does not act in time is asked a second time. Then it kills, and knows
+        // how: the process of a native task is its shim, which must not be killed over its
+        // container.
         let patience = Instant::now() + grace;
         let mut asked_again = false;
         while Instant::now() < deadline {
@@ -58,7 +63,8 @@ pub fn stop(task: &TaskFolder, grace: Duration) -> Result<State> {
                 return Ok(state);
             }
             if Instant::now() >= patience && !asked_again {
-                asked_again = supervisor.is_some_and(|process| process::signal(process, Signal::TERM).unwrap_or(false));
+                asked_again = supervisor
+                    .is_some_and(|process| process::signal(process, Signal::TERM).unwrap_or(false));
             }
             std::thread::sleep(LOOK_EVERY);
         }
@@ -88,7 +94,9 @@ fn refuse_a_clusters(task: &TaskFolder) -> Result<()> {
     let (name, cluster) = (&task.record().name, &origin.cluster);
     let (message, hint) = match &origin.service {
         Some(service) => (
-            format!("`{name}` is a copy of service `{service}` in cluster `{cluster}`, which would start another"),
+            format!(
+                "`{name}` is a copy of service `{service}` in cluster `{cluster}`, which would start another"
+            ),
             format!("end the service: margay service delete {service} --cluster {cluster}"),
         ),
         None => (
@@ -96,11 +104,15 @@ fn refuse_a_clusters(task: &TaskFolder) -> Result<()> {
             format!("stop it there: margay task stop {}", origin.task),
         ),
     };
-    Err(Error::Refused(spec::wire::Fault { code: "cluster-task".to_owned(), message, hint: Some(hint) }))
+    Err(Error::Refused(spec::wire::Fault {
+        code: "cluster-task".to_owned(),
+        message,
+        hint: Some(hint),
+    }))
 }
 
-/// Ends a native container through its shim, whose death alone would leave the container running, and clears away what is
-/// left of it. Says how it ended, if it still ran.
+/// Ends a native container through its shim, whose death alone would leave the container running,
+/// and clears away what is left of it. Says how it ended, if it still ran.
 fn end_native(task: &TaskFolder, grace: Duration) -> Option<Ended> {
     let ended = match shim::Task::adopt(task.path()) {
         Ok(shim::Adopted::Running(running)) => {
@@ -134,7 +146,9 @@ fn close(task: &TaskFolder, ended: Option<Ended>) {
         ended: Some(Timestamp::of(std::time::SystemTime::now())),
         exit_code: Some(ended.as_ref().map_or(137, |ended| ended.exit_code)),
         reason: Some("it was stopped without its supervisor, which was gone".to_owned()),
-        usage: ended.and_then(|ended| ended.usage).or_else(|| crate::meter::read(&task.usage_page())),
+        usage: ended
+            .and_then(|ended| ended.usage)
+            .or_else(|| crate::meter::read(&task.usage_page())),
         ..status
     });
 }
@@ -182,14 +196,16 @@ pub fn remove(home: &Home, text: &str, removal: Removal, grace: Duration) -> Res
     Ok(name)
 }
 
-/// What a task has used so far: from its counters while it has them, else what its supervisor wrote at its end.
+/// What a task has used so far: from its counters while it has them, else what its supervisor wrote
+/// at its end.
 ///
 /// # Errors
 /// When neither can be read.
 pub fn usage(task: &TaskFolder) -> Result<Usage> {
     let status = task.status()?;
     let written = status.as_ref().and_then(|status| status.usage);
-    // The kernel counts for a native container, and its shim asks; what is written down meanwhile is of its earlier lives.
+    // The kernel counts for a native container, and its shim asks; what is written down meanwhile
+    // is of its earlier lives.
     if task.record().kind == Kind::Native
         && status.and_then(|status| status.process).is_some_and(|shim| shim.is_alive())
         && let Ok(shim::Adopted::Running(running)) = shim::Task::adopt(task.path())

@@ -10,7 +10,13 @@ pub(super) enum Entry {
     /// What was used, and the reading that it leads to.
     Record { record: UsageRecord, reading: Usage },
     /// A reading that an earlier log holds the records for.
-    Baseline { tenant: spec::Tenant, task: spec::TaskId, container: spec::ContainerName, image: Digest, reading: Usage },
+    Baseline {
+        tenant: spec::Tenant,
+        task: spec::TaskId,
+        container: spec::ContainerName,
+        image: Digest,
+        reading: Usage,
+    },
 }
 
 impl Entry {
@@ -26,10 +32,22 @@ impl Entry {
     /// Whose reading it has, and which.
     pub fn reading(&self) -> (Meter, Usage) {
         let (tenant, task, container, image, reading) = match self {
-            Self::Record { record: r, reading } => (&r.tenant, &r.task, &r.container, r.image, *reading),
-            Self::Baseline { tenant, task, container, image, reading } => (tenant, task, container, *image, *reading),
+            Self::Record { record: r, reading } => {
+                (&r.tenant, &r.task, &r.container, r.image, *reading)
+            }
+            Self::Baseline { tenant, task, container, image, reading } => {
+                (tenant, task, container, *image, *reading)
+            }
         };
-        (Meter { tenant: tenant.clone(), task: task.clone(), container: container.clone(), image }, reading)
+        (
+            Meter {
+                tenant: tenant.clone(),
+                task: task.clone(),
+                container: container.clone(),
+                image,
+            },
+            reading,
+        )
     }
 }
 

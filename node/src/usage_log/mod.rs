@@ -1,11 +1,14 @@
-//! What was used here, kept until the ledger has it: exactly once, across crashes of this process and of the network.
+//! What was used here, kept until the ledger has it: exactly once, across crashes of this process
+//! and of the network.
 //!
-//! A log is one append-only file for each life (`boot`), a line for each entry. Each line carries a hash over itself and
-//! the line before it, so a torn tail, a flipped bit and a missing line are all the same thing: where the log ends.
-//! Records are differences between readings of counters that outlive the worker and the agent, so nothing is lost when
-//! either is killed; the reading that a difference was made from lies in the same line, so nothing is counted twice.
+//! A log is one append-only file for each life (`boot`), a line for each entry. Each line carries a
+//! hash over itself and the line before it, so a torn tail, a flipped bit and a missing line are
+//! all the same thing: where the log ends. Records are differences between readings of counters
+//! that outlive the worker and the agent, so nothing is lost when either is killed; the reading
+//! that a difference was made from lies in the same line, so nothing is counted twice.
 //!
-//! Who calls [`UsageLog::measure`] decides how often the disk is flushed: once for each call, whatever it holds.
+//! Who calls [`UsageLog::measure`] decides how often the disk is flushed: once for each call,
+//! whatever it holds.
 
 mod line; // one entry as a line of the file, and back
 mod replay; // what a file holds, up to its first broken line
@@ -18,7 +21,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use spec::{ContainerName, Digest, NodeId, TaskId, Tenant, Timestamp, Usage, UsageBatch, UsageRecord};
+use spec::{
+    ContainerName, Digest, NodeId, TaskId, Tenant, Timestamp, Usage, UsageBatch, UsageRecord,
+};
 
 use self::{
     line::{Chain, Entry},
@@ -64,12 +69,14 @@ impl UsageLog {
     /// Opens the logs in `folder` and begins a new one that goes on from their readings.
     ///
     /// # Errors
-    /// When the folder cannot be read or written. A damaged log is read up to its damage, never an error.
+    /// When the folder cannot be read or written. A damaged log is read up to its damage, never an
+    /// error.
     pub fn open(folder: &Path) -> Result<Self> {
         make_private(folder)?;
         let mut last = BTreeMap::new();
         for path in logs(folder)? {
-            // Readings only grow, so the largest is the latest, in whatever order the files are read.
+            // Readings only grow, so the largest is the latest, in whatever order the files are
+            // read.
             for (meter, reading) in replay(&path)?.readings {
                 let known = last.entry(meter).or_insert(reading);
                 *known = later(*known, reading);
@@ -79,8 +86,11 @@ impl UsageLog {
     }
 
     fn begin(folder: PathBuf, last: BTreeMap<Meter, Usage>) -> Result<Self> {
-        let boot =
-            format!("{:013x}-{}", Timestamp::of(std::time::SystemTime::now()).millis(), files::random_hex::<4>());
+        let boot = format!(
+            "{:013x}-{}",
+            Timestamp::of(std::time::SystemTime::now()).millis(),
+            files::random_hex::<4>()
+        );
         let path = log_path(&folder, &boot);
         let file = OpenOptions::new()
             .append(true)
@@ -88,21 +98,35 @@ impl UsageLog {
             .mode(0o600)
             .open(&path)
             .map_err(Error::file("make", &path))?;
-        let mut log =
-            Self { folder, chain: Chain::begin(&boot), boot, file, length: 0, next_seq: 1, last: BTreeMap::new() };
-        let entries = last.iter().map(|(meter, reading)| Entry::baseline(meter, *reading)).collect();
+        let mut log = Self {
+            folder,
+            chain: Chain::begin(&boot),
+            boot,
+            file,
+            length: 0,
+            next_seq: 1,
+            last: BTreeMap::new(),
+        };
+        let entries =
+            last.iter().map(|(meter, reading)| Entry::baseline(meter, *reading)).collect();
         log.last = last;
         log.append(entries)?;
-        File::open(&log.folder).and_then(|folder| folder.sync_all()).map_err(Error::file("flush", &log.folder))?;
+        File::open(&log.folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(Error::file("flush", &log.folder))?;
         Ok(log)
     }
 
-    /// Takes readings of counters: what each has grown by since the reading before it becomes a record. Durable when it
-    /// returns.
+    /// Takes readings of counters: what each has grown by since the reading before it becomes a
+    /// record. Durable when it returns.
     ///
     /// # Errors
     /// When the disk does not take it; the readings count as not taken then.
-    pub fn measure(&mut self, at: Timestamp, readings: impl IntoIterator<Item = (Meter, Usage)>) -> Result<()> {
+    pub fn measure(
+        &mut self,
+        at: Timestamp,
+        readings: impl IntoIterator<Item = (Meter, Usage)>,
+    ) -> Result<()> {
         let mut entries = Vec::new();
         let mut changed = Vec::new();
         for (meter, reading) in readings {
@@ -148,7 +172,8 @@ impl UsageLog {
         let path = log_path(&self.folder, &self.boot);
         let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
         if let Err(source) = written {
-            // What was half written would end the log for its readers: cut it off, so that the next attempt can follow.
+            // What was half written would end the log for its readers: cut it off, so that the next
+            // attempt can follow.
             let _ = self.file.set_len(self.length);
             return Err(Error::File { verb: "write", path, source });
         }
@@ -184,11 +209,12 @@ impl UsageLog {
         Ok(None)
     }
 
-    /// The ledger has the log `boot` up to record `seq`: that is not sent again, and a log of which it has everything
-    /// goes.
+    /// The ledger has the log `boot` up to record `seq`: that is not sent again, and a log of which
+    /// it has everything goes.
     ///
     /// # Errors
-    /// When that cannot be written down. The records are then sent again, which the ledger takes as one.
+    /// When that cannot be written down. The records are then sent again, which the ledger takes as
+    /// one.
     pub fn acknowledge(&mut self, boot: &str, seq: u64) -> Result<()> {
         let path = log_path(&self.folder, boot);
         if read_cursor(&path)? < seq {
@@ -197,20 +223,23 @@ impl UsageLog {
         self.remove_finished()
     }
 
-    /// The ledger misses records of the log `boot` that it had acknowledged: all of them are sent again. It takes those that
-    /// it has as taken.
+    /// The ledger misses records of the log `boot` that it had acknowledged: all of them are sent
+    /// again. It takes those that it has as taken.
     ///
     /// # Errors
     /// When that cannot be written down.
     pub fn rewind(&mut self, boot: &str) -> Result<()> {
         let cursor = cursor_path(&log_path(&self.folder, boot));
         match fs::remove_file(&cursor) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", cursor)(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::file("remove", cursor)(error))
+            }
             _ => Ok(()),
         }
     }
 
-    /// Removes logs that the ledger has in full. Their readings live on as the baselines of this one.
+    /// Removes logs that the ledger has in full. Their readings live on as the baselines of this
+    /// one.
     fn remove_finished(&self) -> Result<()> {
         for path in logs(&self.folder)? {
             if boot_of(&path) == self.boot {
@@ -225,7 +254,8 @@ impl UsageLog {
         Ok(())
     }
 
-    /// Every record that is still here, oldest first, acknowledged or not: for a node without a control plane.
+    /// Every record that is still here, oldest first, acknowledged or not: for a node without a
+    /// control plane.
     ///
     /// # Errors
     /// When a log cannot be read.
@@ -257,7 +287,10 @@ fn log_path(folder: &Path, boot: &str) -> PathBuf {
 
 /// The logs, oldest first: a boot begins with its time.
 fn logs(folder: &Path) -> Result<Vec<PathBuf>> {
-    Ok(files::list(folder)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "log")).collect())
+    Ok(files::list(folder)?
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "log"))
+        .collect())
 }
 
 fn boot_of(path: &Path) -> String {
@@ -268,7 +301,8 @@ fn cursor_path(log: &Path) -> PathBuf {
     log.with_extension("cursor")
 }
 
-/// Up to where the ledger has a log. One that cannot be read counts as nothing: what is sent twice is taken once.
+/// Up to where the ledger has a log. One that cannot be read counts as nothing: what is sent twice
+/// is taken once.
 fn read_cursor(log: &Path) -> Result<u64> {
     let bytes = files::read(&cursor_path(log))?.unwrap_or_default();
     Ok(std::str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0))

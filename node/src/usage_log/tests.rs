@@ -17,7 +17,8 @@ fn node() -> NodeId {
     "n1".parse().unwrap()
 }
 
-/// A folder whose flushes cost nothing, where the machine has one: this is about bytes, not about the disk.
+/// A folder whose flushes cost nothing, where the machine has one: this is about bytes, not about
+/// the disk.
 fn memory_folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
@@ -60,8 +61,11 @@ fn every_run_reaches_the_ledger_once_across_restarts() {
         let mut log = UsageLog::open(folder.path()).unwrap();
         for tick in 1..=3 {
             total += 1;
-            log.measure(Timestamp::default(), [(meter("a"), reading(total)), (meter("b"), reading(total * 2))])
-                .unwrap();
+            log.measure(
+                Timestamp::default(),
+                [(meter("a"), reading(total)), (meter("b"), reading(total * 2))],
+            )
+            .unwrap();
             if (life + tick) % 3 == 0 {
                 ledger.drain(&mut log);
             }
@@ -71,7 +75,11 @@ fn every_run_reaches_the_ledger_once_across_restarts() {
     ledger.drain(&mut log);
     assert_eq!(ledger.runs, total * 3);
     assert!(log.batch(&node()).unwrap().is_none());
-    assert_eq!(logs(folder.path()).unwrap().len(), 1, "what the ledger has is gone, the open log stays");
+    assert_eq!(
+        logs(folder.path()).unwrap().len(),
+        1,
+        "what the ledger has is gone, the open log stays"
+    );
 }
 
 #[test]
@@ -138,7 +146,8 @@ fn a_ledger_that_has_less_than_it_acknowledged_gets_all_of_the_log_again() {
     }
     // It was restored from a backup of the first record, and has forgotten the second.
     log.measure(Timestamp::from_millis(1), [(meter("t"), reading(9))]).unwrap();
-    let mut restored = Ledger { cursors: ledger.cursors.keys().map(|boot| (boot.clone(), 1)).collect(), runs: 2 };
+    let mut restored =
+        Ledger { cursors: ledger.cursors.keys().map(|boot| (boot.clone(), 1)).collect(), runs: 2 };
     let batch = log.batch(&node()).unwrap().unwrap();
     assert!(batch.records[0].seq > 2, "what it does not take: it misses the second");
     log.rewind(&batch.boot).unwrap();

@@ -21,14 +21,19 @@ pub(crate) async fn create_cluster(call: Call) -> Result<Reply, Refusal> {
                 return Err(Refusal::exists("cluster", &name));
             }
             let cluster = Cluster { name, created: now() };
-            Ok(Made::new(Txn::new().when(Compare::Absent(key.clone())).put(key, encode(&cluster)), &cluster))
+            Ok(Made::new(
+                Txn::new().when(Compare::Absent(key.clone())).put(key, encode(&cluster)),
+                &cluster,
+            ))
         })
     })
     .await
 }
 
 pub(crate) async fn list(call: Call) -> Result<Reply, Refusal> {
-    Reply::ok(&call.page(keys::clusters(call.tenant()?), |kept: Kept<Cluster>| Some(kept.value)).await?)
+    Reply::ok(
+        &call.page(keys::clusters(call.tenant()?), |kept: Kept<Cluster>| Some(kept.value)).await?,
+    )
 }
 
 pub(crate) async fn show(call: Call) -> Result<Reply, Refusal> {
@@ -56,15 +61,19 @@ pub(crate) async fn delete(call: Call) -> Result<Reply, Refusal> {
         let first = first.trim_matches('`');
         return Err(Refusal::in_use(message).hint(match services.len() {
             1 => format!("delete it first: margay service delete {first} --cluster {name}"),
-            _ => format!("delete them first, as with margay service delete {first} --cluster {name}"),
+            _ => {
+                format!("delete them first, as with margay service delete {first} --cluster {name}")
+            }
         }));
     }
     let tasks: Vec<Kept<TaskRecord>> = call.app.list(keys::tasks(tenant)).await?;
-    let live = |task: &&Kept<TaskRecord>| task.value.task.spec.cluster == name && !task.value.has_ended();
+    let live =
+        |task: &&Kept<TaskRecord>| task.value.task.spec.cluster == name && !task.value.has_ended();
     let live: Vec<&Kept<TaskRecord>> = tasks.iter().filter(live).collect();
     if !live.is_empty() {
         let names: Vec<String> = live.iter().map(|task| format!("`{}`", task.value.id())).collect();
-        let message = format!("cluster `{name}` still has tasks that have not ended: {}", few(&names));
+        let message =
+            format!("cluster `{name}` still has tasks that have not ended: {}", few(&names));
         let wanted = live.iter().find(|task| task.value.is_wanted());
         return Err(Refusal::in_use(message).hint(match wanted {
             Some(task) => format!("stop them first, as with margay task stop {}", task.value.id()),

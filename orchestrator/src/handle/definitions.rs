@@ -24,8 +24,14 @@ const RESOLVE_TIME_MAX: Duration = Duration::from_secs(10);
 pub(crate) async fn register(call: Call) -> Result<Reply, Refusal> {
     let mut definition: TaskDefinition = call.json()?;
     definition.check()?;
-    if definition.containers.iter().any(|container| container.digest.is_some() || !container.wants.is_empty()) {
-        return Err(Refusal::invalid("`digest` and `wants` are read from the image and cannot be given"));
+    if definition
+        .containers
+        .iter()
+        .any(|container| container.digest.is_some() || !container.wants.is_empty())
+    {
+        return Err(Refusal::invalid(
+            "`digest` and `wants` are read from the image and cannot be given",
+        ));
     }
     let tenant = call.tenant()?;
     let runs = resolve(&call, tenant, &mut definition).await?;
@@ -51,14 +57,20 @@ fn check_size(definition: &TaskDefinition) -> Result<(), Refusal> {
     Err(Refusal::invalid(message).hint("put long values into a file of the image or of a volume"))
 }
 
-async fn next_revision(call: &Call, definition: TaskDefinition, runs: Vec<Runs>) -> Result<Made, Refusal> {
+async fn next_revision(
+    call: &Call,
+    definition: TaskDefinition,
+    runs: Vec<Runs>,
+) -> Result<Made, Refusal> {
     let (tenant, family) = (call.tenant()?, definition.family.clone());
     let counter = keys::family(tenant, &family);
     let newest: Option<Kept<u32>> = call.app.get(counter.clone()).await?;
     let revision = newest.as_ref().map_or(Some(1), |newest| newest.value.checked_add(1));
-    let revision = revision.ok_or_else(|| Refusal::invalid(format!("`{family}` has no revision number left")))?;
+    let revision = revision
+        .ok_or_else(|| Refusal::invalid(format!("`{family}` has no revision number left")))?;
     let id = TaskDefinitionId { family, revision };
-    let record = DefinitionRecord { id: id.clone(), registered: now(), active: true, definition, runs };
+    let record =
+        DefinitionRecord { id: id.clone(), registered: now(), active: true, definition, runs };
     let txn = Txn::new()
         .when(Compare::ModRev(counter.clone(), newest.map_or(0, |newest| newest.mod_rev)))
         .put(counter, encode(&revision))
@@ -67,11 +79,16 @@ async fn next_revision(call: &Call, definition: TaskDefinition, runs: Vec<Runs>)
 }
 
 /// Writes into each container what its image is now.
-async fn resolve(call: &Call, tenant: &Tenant, definition: &mut TaskDefinition) -> Result<Vec<Runs>, Refusal> {
+async fn resolve(
+    call: &Call,
+    tenant: &Tenant,
+    definition: &mut TaskDefinition,
+) -> Result<Vec<Runs>, Refusal> {
     let _turn = call.app.resolving.take(tenant).await?;
     let mut runs = Vec::with_capacity(definition.containers.len());
     for container in &mut definition.containers {
-        let resolving = timeout(RESOLVE_TIME_MAX, call.app.resolver.resolve(tenant, &container.image)).await;
+        let resolving =
+            timeout(RESOLVE_TIME_MAX, call.app.resolver.resolve(tenant, &container.image)).await;
         let image = match resolving {
             Ok(Ok(image)) => image,
             Ok(Err(fault)) => {
@@ -92,7 +109,8 @@ async fn resolve(call: &Call, tenant: &Tenant, definition: &mut TaskDefinition) 
     Ok(runs)
 }
 
-/// What each container may reach. Refused here, long before any guest instruction, when an image needs more.
+/// What each container may reach. Refused here, long before any guest instruction, when an image
+/// needs more.
 fn grants(definition: &TaskDefinition) -> Result<Vec<ContainerGrants>, Refusal> {
     let of = |container: &spec::ContainerDefinition| {
         let granted = definition.grants_of(container);
@@ -122,7 +140,9 @@ fn check_native(grants: &[ContainerGrants], runs: &[Runs]) -> Result<(), Refusal
                 grants.container
             );
             return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "native-secret", message)
-                .hint("take the line out of `allow`, or put what needs it into a task of its own"));
+                .hint(
+                    "take the line out of `allow`, or put what needs it into a task of its own",
+                ));
         }
     }
     Ok(())
@@ -135,7 +155,8 @@ fn shown(record: DefinitionRecord) -> Result<RegisteredDefinition, Refusal> {
 }
 
 pub(crate) async fn list(call: Call) -> Result<Reply, Refusal> {
-    let show = |kept: Kept<DefinitionRecord>| kept.value.active.then(|| shown(kept.value).ok()).flatten();
+    let show =
+        |kept: Kept<DefinitionRecord>| kept.value.active.then(|| shown(kept.value).ok()).flatten();
     Reply::ok(&call.page(keys::definitions(call.tenant()?), show).await?)
 }
 
@@ -146,7 +167,8 @@ pub(crate) async fn show(call: Call) -> Result<Reply, Refusal> {
         true => text.parse()?,
         false => {
             let family: Family = text.parse()?;
-            let newest: Option<Kept<u32>> = call.app.get(keys::family(call.tenant()?, &family)).await?;
+            let newest: Option<Kept<u32>> =
+                call.app.get(keys::family(call.tenant()?, &family)).await?;
             let newest = newest.ok_or_else(|| Refusal::not_found("task definition", &family))?;
             TaskDefinitionId { family, revision: newest.value }
         }
@@ -154,7 +176,10 @@ pub(crate) async fn show(call: Call) -> Result<Reply, Refusal> {
     Reply::ok(&shown(find(&call, &id).await?.value)?)
 }
 
-pub(crate) async fn find(call: &Call, id: &TaskDefinitionId) -> Result<Kept<DefinitionRecord>, Refusal> {
+pub(crate) async fn find(
+    call: &Call,
+    id: &TaskDefinitionId,
+) -> Result<Kept<DefinitionRecord>, Refusal> {
     let found = call.app.get(keys::definition(call.tenant()?, id)).await?;
     found.ok_or_else(|| Refusal::not_found("task definition", id))
 }
@@ -167,27 +192,34 @@ pub(crate) async fn usable(
 ) -> Result<DefinitionRecord, Refusal> {
     let record = find(call, id).await?.value;
     if !record.active {
-        return Err(Refusal::in_use(format!("task definition `{id}` was deregistered")).hint("register it again"));
+        return Err(Refusal::in_use(format!("task definition `{id}` was deregistered"))
+            .hint("register it again"));
     }
     if !record.definition.launch_types.contains(&launch_type) {
         let word = match launch_type {
             LaunchType::Node => "node",
             LaunchType::Pool => "pool",
         };
-        return Err(Refusal::invalid(format!("task definition `{id}` may not be launched with launch type {word}"))
-            .hint(format!("add \"{word}\" to its `launch_types`")));
+        return Err(Refusal::invalid(format!(
+            "task definition `{id}` may not be launched with launch type {word}"
+        ))
+        .hint(format!("add \"{word}\" to its `launch_types`")));
     }
     let mut ports = record.definition.containers.iter().flat_map(|container| &container.ports);
     if launch_type == LaunchType::Pool
         && let Some(port) = ports.find_map(|port| port.host_port)
     {
-        let message = format!("task definition `{id}` asks for host port {port}, and the pool's hosts give none");
+        let message = format!(
+            "task definition `{id}` asks for host port {port}, and the pool's hosts give none"
+        );
         return Err(Refusal::invalid(message)
             .hint("remove `host_port`: the ingress reaches it by its host name; or use --launch-type node"));
     }
     if launch_type == LaunchType::Pool && record.is_native() {
-        return Err(Refusal::invalid(format!("task definition `{id}` has a native image, and the pool runs none"))
-            .hint("launch it on a node of yours: --launch-type node"));
+        return Err(Refusal::invalid(format!(
+            "task definition `{id}` has a native image, and the pool runs none"
+        ))
+        .hint("launch it on a node of yours: --launch-type node"));
     }
     Ok(record)
 }

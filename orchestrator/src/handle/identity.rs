@@ -23,8 +23,8 @@ pub(crate) async fn principal(call: Call) -> Result<Reply, Refusal> {
     Reply::ok(&Caller { tenant: call.tenant()?.clone(), operator })
 }
 
-/// The secret never comes into the store, neither in the record nor in the remembered answer: that holds a name from
-/// which we alone can make it again.
+/// The secret never comes into the store, neither in the record nor in the remembered answer: that
+/// holds a name from which we alone can make it again.
 pub(crate) async fn create_join_token(call: Call) -> Result<Reply, Refusal> {
     let wanted: CreateJoinToken = call.json()?;
     if (wanted.pool || wanted.shared) && !matches!(call.principal, Principal::Operator(_)) {
@@ -46,7 +46,8 @@ pub(crate) async fn create_join_token(call: Call) -> Result<Reply, Refusal> {
     .await?;
     let CreatedJoinToken { token: seed, expires } = again(reply.body)?;
     let ca_fingerprint = call.app.ca.fingerprint.clone();
-    let token = JoinToken { address, ca_fingerprint, secret: join_secret(&call, &seed) }.to_string();
+    let token =
+        JoinToken { address, ca_fingerprint, secret: join_secret(&call, &seed) }.to_string();
     Ok(Reply::new(reply.status, &CreatedJoinToken { token, expires }))
 }
 
@@ -69,7 +70,10 @@ pub(crate) async fn create_credential(call: Call) -> Result<Reply, Refusal> {
         };
         Box::pin(async move {
             let record = CredentialRecord { tenant, created: now() };
-            Ok(Made::new(Txn::new().when(Compare::Absent(key.clone())).put(key, encode(&record)), &answer))
+            Ok(Made::new(
+                Txn::new().when(Compare::Absent(key.clone())).put(key, encode(&record)),
+                &answer,
+            ))
         })
     })
     .await?;
@@ -83,5 +87,8 @@ fn again<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> Result<T,
 }
 
 fn address(call: &Call) -> Result<String, Refusal> {
-    call.app.address.clone().ok_or_else(|| Refusal::invalid("this control plane listens on its Unix socket only"))
+    call.app
+        .address
+        .clone()
+        .ok_or_else(|| Refusal::invalid("this control plane listens on its Unix socket only"))
 }

@@ -16,16 +16,17 @@ use crate::{
 
 /// Records of one batch, some 400 bytes each.
 const RECORDS_MAX: usize = 2_000;
-/// Totals that one transaction moves: with the cursor they stay below the store's 100 operations. What is left of a
-/// batch is asked for again by the answer.
+/// Totals that one transaction moves: with the cursor they stay below the store's 100 operations.
+/// What is left of a batch is asked for again by the answer.
 const TOTALS_MAX: usize = 40;
 /// Tries before a batch that keeps losing to other nodes' batches is sent again by its node.
 const TRIES_MAX: usize = 16;
 
-/// Lives of one node's usage log that are known. A new one begins when the log was lost; an honest node speaks of the
-/// newest alone, and another one must not fill the store with them.
+/// Lives of one node's usage log that are known. A new one begins when the log was lost; an honest
+/// node speaks of the newest alone, and another one must not fill the store with them.
 const BOOTS_MAX: usize = 32;
-/// How long the ledger knows how far it has read the log of a node that was removed: its machine may join again.
+/// How long the ledger knows how far it has read the log of a node that was removed: its machine
+/// may join again.
 pub(crate) const CURSOR_KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What one transaction adds to each total: of a tenant, and of its images.
@@ -42,8 +43,8 @@ pub(crate) async fn report(call: Call) -> Result<Reply, Refusal> {
     })
 }
 
-/// Takes each record exactly once: the cursor and the totals move in one transaction, so a batch that comes twice, or
-/// whose answer was lost, changes nothing the second time.
+/// Takes each record exactly once: the cursor and the totals move in one transaction, so a batch
+/// that comes twice, or whose answer was lost, changes nothing the second time.
 pub(crate) async fn take(call: Call) -> Result<Reply, Refusal> {
     let Principal::Node { id, .. } = &call.principal else { return Err(Refusal::forbidden()) };
     let batch: UsageBatch = call.json()?;
@@ -53,7 +54,9 @@ pub(crate) async fn take(call: Call) -> Result<Reply, Refusal> {
     // A node that somebody owns cannot run up another one's bill.
     let payers = |tenant: &Tenant| node.in_pool() || node.tenant.as_ref() == Some(tenant);
     if let Some(record) = batch.records.iter().find(|record| !payers(&record.tenant)) {
-        return Err(Refusal::forbidden().hint(format!("tenant `{}` has no tasks on `{id}`", record.tenant)));
+        return Err(
+            Refusal::forbidden().hint(format!("tenant `{}` has no tasks on `{id}`", record.tenant))
+        );
     }
     let cursor = keys::cursor(&batch.boot);
     for _ in 0..TRIES_MAX {
@@ -63,7 +66,9 @@ pub(crate) async fn take(call: Call) -> Result<Reply, Refusal> {
             && owner != id
             && call.app.get::<NodeRecord>(keys::node(owner)).await?.is_some()
         {
-            return Err(Refusal::forbidden().hint(format!("usage log `{}` is of another node", batch.boot)));
+            return Err(
+                Refusal::forbidden().hint(format!("usage log `{}` is of another node", batch.boot))
+            );
         }
         let news = after(&batch.records, taken)?;
         let (sums, upto) = add_up(news, taken);
@@ -80,7 +85,10 @@ pub(crate) async fn take(call: Call) -> Result<Reply, Refusal> {
             txn = txn.when(Compare::ModRev(oldest.clone(), mod_rev)).delete(oldest);
         }
         for ((tenant, image), sum) in sums {
-            let key = image.map_or_else(|| keys::usage_total(&tenant), |image| keys::usage_image(&tenant, &image));
+            let key = image.map_or_else(
+                || keys::usage_total(&tenant),
+                |image| keys::usage_image(&tenant, &image),
+            );
             let before: Option<Kept<UsageTotal>> = call.app.get(key.clone()).await?;
             let mod_rev = before.as_ref().map_or(0, |before| before.mod_rev);
             let total = before.map_or(sum.clone(), |before| plus(before.value, &sum));
@@ -93,7 +101,8 @@ pub(crate) async fn take(call: Call) -> Result<Reply, Refusal> {
     Err(Refusal::conflict())
 }
 
-/// The cursor of `node` that has to go before it gets another one: that which has not moved for longest.
+/// The cursor of `node` that has to go before it gets another one: that which has not moved for
+/// longest.
 async fn beyond(call: &Call, node: &NodeId) -> Result<Option<(String, Rev)>, Refusal> {
     let found = call.app.store.range(Query::prefix(keys::CURSORS)).await?;
     let cursors = found.kvs.iter().filter_map(|kv| Some((kv, Kept::<CursorRecord>::of(kv).ok()?)));
@@ -111,14 +120,18 @@ fn check(node: &NodeId, batch: &UsageBatch) -> Result<(), Refusal> {
         return Err(Refusal::forbidden().hint(format!("this certificate is of node `{node}`")));
     }
     let boot = &batch.boot;
-    if !(1..=64).contains(&boot.len()) || !boot.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+    if !(1..=64).contains(&boot.len())
+        || !boot.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    {
         return Err(Refusal::invalid("`boot` has 1 to 64 letters, digits and dashes"));
     }
     if batch.records.len() > RECORDS_MAX {
         return Err(Refusal::invalid(format!("a usage batch has at most {RECORDS_MAX} records")));
     }
     let gap = |pair: &[UsageRecord]| pair[1].seq.checked_sub(1) != Some(pair[0].seq);
-    match batch.records.windows(2).any(gap) || batch.records.first().is_some_and(|first| first.seq == 0) {
+    match batch.records.windows(2).any(gap)
+        || batch.records.first().is_some_and(|first| first.seq == 0)
+    {
         true => Err(Refusal::invalid("the records of a usage batch count up by one from 1")),
         false => Ok(()),
     }
@@ -129,9 +142,13 @@ fn after(records: &[UsageRecord], taken: u64) -> Result<&[UsageRecord], Refusal>
     match records.first() {
         Some(first) if first.seq > taken + 1 => {
             let message = format!("records {} to {} are missing", taken + 1, first.seq - 1);
-            Err(Refusal::new(StatusCode::CONFLICT, "usage-gap", message).hint("send from the first missing one"))
+            Err(Refusal::new(StatusCode::CONFLICT, "usage-gap", message)
+                .hint("send from the first missing one"))
         }
-        _ => Ok(records.iter().position(|record| record.seq > taken).map_or(&[], |at| &records[at..])),
+        _ => Ok(records
+            .iter()
+            .position(|record| record.seq > taken)
+            .map_or(&[], |at| &records[at..])),
     }
 }
 
@@ -145,7 +162,12 @@ fn add_up(records: &[UsageRecord], taken: u64) -> (Sums, u64) {
             break;
         }
         for key in keys {
-            let one = UsageTotal { image: key.1, since: record.at, until: record.at, usage: record.usage };
+            let one = UsageTotal {
+                image: key.1,
+                since: record.at,
+                until: record.at,
+                usage: record.usage,
+            };
             let sum = sums.remove(&key).map_or(one.clone(), |sum| plus(sum, &one));
             sums.insert(key, sum);
         }
@@ -155,7 +177,8 @@ fn add_up(records: &[UsageRecord], taken: u64) -> (Sums, u64) {
 }
 
 fn plus(total: UsageTotal, sum: &UsageTotal) -> UsageTotal {
-    let (since, until): (Timestamp, Timestamp) = (total.since.min(sum.since), total.until.max(sum.until));
+    let (since, until): (Timestamp, Timestamp) =
+        (total.since.min(sum.since), total.until.max(sum.until));
     let usage: Usage = total.usage.plus(sum.usage);
     UsageTotal { image: total.image, since, until, usage }
 }

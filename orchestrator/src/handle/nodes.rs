@@ -27,7 +27,9 @@ pub(crate) async fn show(call: Call) -> Result<Reply, Refusal> {
 fn is_visible(call: &Call, node: &NodeRecord) -> bool {
     match &call.principal {
         Principal::Tenant(tenant) => node.tenant.as_ref() == Some(tenant),
-        Principal::Operator(tenant) => node.tenant.is_none() || node.tenant.as_ref() == Some(tenant) || node.in_pool(),
+        Principal::Operator(tenant) => {
+            node.tenant.is_none() || node.tenant.as_ref() == Some(tenant) || node.in_pool()
+        }
         Principal::Nobody | Principal::Node { .. } => false,
     }
 }
@@ -42,7 +44,8 @@ fn shown(app: &App, record: NodeRecord) -> Node {
     Node { id: record.id, tenant: record.tenant, spec: record.spec, status, draining: record.drain }
 }
 
-/// Nobody loses work by a slip: a node that speaks is removed when it has been drained, or by force.
+/// Nobody loses work by a slip: a node that speaks is removed when it has been drained, or by
+/// force.
 fn check_removable(app: &App, node: &NodeRecord) -> Result<(), Refusal> {
     let tasks = app.model.read().tasks_on(&node.id).count();
     let why = match app.live.node(&node.id).condition {
@@ -53,8 +56,9 @@ fn check_removable(app: &App, node: &NodeRecord) -> Result<(), Refusal> {
         NodeCondition::Ready | NodeCondition::Suspect => "is not down".to_owned(),
     };
     let id = &node.id;
-    Err(Refusal::in_use(format!("node `{id}` {why}"))
-        .hint(format!("move its work elsewhere first: margay node drain {id}; or: margay node rm --force {id}")))
+    Err(Refusal::in_use(format!("node `{id}` {why}")).hint(format!(
+        "move its work elsewhere first: margay node drain {id}; or: margay node rm --force {id}"
+    )))
 }
 
 pub(crate) async fn remove(call: Call) -> Result<Reply, Refusal> {
@@ -64,7 +68,8 @@ pub(crate) async fn remove(call: Call) -> Result<Reply, Refusal> {
         check_removable(&call.app, &kept.value)?;
     }
     let key = keys::node(&id);
-    // What the ledger knows of its usage log stays for a while: the log does, too, and goes on when the machine joins again.
+    // What the ledger knows of its usage log stays for a while: the log does, too, and goes on when
+    // the machine joins again.
     let mut txn = Txn::new().when(Compare::ModRev(key.clone(), kept.mod_rev)).delete(key);
     for fingerprint in &kept.value.certificates {
         txn = txn.delete(keys::certificate(fingerprint));
@@ -90,7 +95,9 @@ pub(crate) async fn drain(call: Call) -> Result<Reply, Refusal> {
 }
 
 pub(crate) async fn volumes(call: Call) -> Result<Reply, Refusal> {
-    Reply::ok(&call.page(keys::volumes(call.tenant()?), |kept: Kept<Volume>| Some(kept.value)).await?)
+    Reply::ok(
+        &call.page(keys::volumes(call.tenant()?), |kept: Kept<Volume>| Some(kept.value)).await?,
+    )
 }
 
 pub(crate) async fn forget_volume(call: Call) -> Result<Reply, Refusal> {
@@ -100,13 +107,18 @@ pub(crate) async fn forget_volume(call: Call) -> Result<Reply, Refusal> {
     let kept = kept.ok_or_else(|| Refusal::not_found("volume", &name))?;
     let user = {
         let model = call.app.model.read();
-        let mounts = |definition: &crate::records::DefinitionRecord| definition.mounted().contains(&name);
-        let mut live = model.tasks.iter().filter(|((owner, _), task)| owner == tenant && !task.value.has_ended());
+        let mounts =
+            |definition: &crate::records::DefinitionRecord| definition.mounted().contains(&name);
+        let mut live = model
+            .tasks
+            .iter()
+            .filter(|((owner, _), task)| owner == tenant && !task.value.has_ended());
         live.find(|(_, task)| model.definition_of(&task.value).is_some_and(|found| mounts(found)))
             .map(|((_, id), _)| id.clone())
     };
     if let Some(task) = user {
-        return Err(Refusal::in_use(format!("volume `{name}` is mounted by task `{task}`")).hint("stop it first"));
+        return Err(Refusal::in_use(format!("volume `{name}` is mounted by task `{task}`"))
+            .hint("stop it first"));
     }
     let txn = Txn::new().when(Compare::ModRev(key.clone(), kept.mod_rev)).delete(key);
     match call.app.store.txn(txn).await?.succeeded {

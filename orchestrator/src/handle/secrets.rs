@@ -15,7 +15,8 @@ use crate::{
     records::{DefinitionRecord, Kept, NodeRecord, SecretRecord, TaskRecord, encode},
 };
 
-/// Secrets of one tenant. With the size of each, what one of them can make the store keep is a few megabytes.
+/// Secrets of one tenant. With the size of each, what one of them can make the store keep is a few
+/// megabytes.
 const SECRETS_MAX: usize = 100;
 
 pub(crate) async fn create_secret(call: Call) -> Result<Reply, Refusal> {
@@ -35,7 +36,12 @@ pub(crate) async fn create_secret(call: Call) -> Result<Reply, Refusal> {
     .await
 }
 
-async fn new_secret(call: &Call, tenant: &Tenant, name: SecretName, value: &SecretValue) -> Result<Made, Refusal> {
+async fn new_secret(
+    call: &Call,
+    tenant: &Tenant,
+    name: SecretName,
+    value: &SecretValue,
+) -> Result<Made, Refusal> {
     let key = keys::secret(tenant, &name);
     if call.app.get::<SecretRecord>(key.clone()).await?.is_some() {
         return Err(Refusal::exists("secret", &name)
@@ -54,14 +60,22 @@ async fn new_secret(call: &Call, tenant: &Tenant, name: SecretName, value: &Secr
 }
 
 pub(crate) async fn list(call: Call) -> Result<Reply, Refusal> {
-    Reply::ok(&call.page(keys::secrets(call.tenant()?), |kept: Kept<SecretRecord>| Some(kept.value.secret)).await?)
+    Reply::ok(
+        &call
+            .page(keys::secrets(call.tenant()?), |kept: Kept<SecretRecord>| Some(kept.value.secret))
+            .await?,
+    )
 }
 
 pub(crate) async fn show(call: Call) -> Result<Reply, Refusal> {
     Reply::ok(&find(&call.app, call.tenant()?, &call.param("secret")?).await?.value.secret)
 }
 
-async fn find(app: &App, tenant: &Tenant, name: &SecretName) -> Result<Kept<SecretRecord>, Refusal> {
+async fn find(
+    app: &App,
+    tenant: &Tenant,
+    name: &SecretName,
+) -> Result<Kept<SecretRecord>, Refusal> {
     let found = app.get(keys::secret(tenant, name)).await?;
     found.ok_or_else(|| {
         Refusal::not_found("secret", name)
@@ -80,9 +94,8 @@ pub(crate) async fn remove(call: Call) -> Result<Reply, Refusal> {
     let users = users(&call.app, tenant, &name);
     if !users.is_empty() {
         let message = format!("secret `{name}` is in use by {}", few(&users));
-        return Err(
-            Refusal::in_use(message).hint("move them to a definition without it, or delete and stop them first")
-        );
+        return Err(Refusal::in_use(message)
+            .hint("move them to a definition without it, or delete and stop them first"));
     }
     let key = keys::secret(tenant, &name);
     let txn = Txn::new().when(Compare::ModRev(key.clone(), kept.mod_rev)).delete(key);
@@ -105,39 +118,50 @@ fn users(app: &App, tenant: &Tenant, name: &SecretName) -> Vec<String> {
     let tasks = model.tasks.iter().filter(|((owner, _), kept)| {
         owner == tenant && !kept.value.has_ended() && has(model.definition_of(&kept.value))
     });
-    let services = services.map(|((_, cluster, service), _)| format!("service `{service}` in `{cluster}`"));
+    let services =
+        services.map(|((_, cluster, service), _)| format!("service `{service}` in `{cluster}`"));
     services.chain(tasks.map(|((_, id), _)| format!("task `{id}`"))).collect()
 }
 
 /// What a task may have, for the node that it is assigned to and for nobody else.
-pub(crate) async fn of_task(app: &App, node: &NodeRecord, tenant: &Tenant, id: &TaskId) -> Result<Reply, Refusal> {
+pub(crate) async fn of_task(
+    app: &App,
+    node: &NodeRecord,
+    tenant: &Tenant,
+    id: &TaskId,
+) -> Result<Reply, Refusal> {
     let task: Option<Kept<TaskRecord>> = app.get(keys::task(tenant, id)).await?;
     let task = task.map(|kept| kept.value).filter(|task| task.is_wanted() && may_have(node, task));
     let task = task.ok_or_else(|| Refusal::not_found("task", id))?;
     let key = keys::definition(tenant, &task.task.spec.task_definition);
     let definition: Option<Kept<DefinitionRecord>> = app.get(key).await?;
-    let definition =
-        definition.ok_or_else(|| Refusal::not_found("task definition", &task.task.spec.task_definition))?;
+    let definition = definition
+        .ok_or_else(|| Refusal::not_found("task definition", &task.task.spec.task_definition))?;
     let names = definition.value.definition.secrets();
     let mut secrets = std::collections::BTreeMap::new();
     for name in names {
         let record = find(app, tenant, &name).await?.value;
-        let value = app.seal.open(tenant, &name, &record.sealed).ok_or_else(|| cannot_open(&name))?;
+        let value =
+            app.seal.open(tenant, &name, &record.sealed).ok_or_else(|| cannot_open(&name))?;
         secrets.insert(name, value);
     }
     tracing::info!(node = %node.id, %tenant, task = %id, names = ?secrets.keys().map(SecretName::as_str).collect::<Vec<_>>(), "handed secrets over");
     Reply::ok(&TaskSecrets { version: wire::VERSION, secrets })
 }
 
-/// It was placed there, and there is a place where it may be: the tenant's own node, or one of the pool.
+/// It was placed there, and there is a place where it may be: the tenant's own node, or one of the
+/// pool.
 fn may_have(node: &NodeRecord, task: &TaskRecord) -> bool {
     let own = node.tenant.as_ref() == Some(&task.tenant);
     task.task.spec.node.as_ref() == Some(&node.id) && (own || node.in_pool())
 }
 
 fn cannot_open(name: &SecretName) -> Refusal {
-    let message =
-        format!("secret `{name}` cannot be opened: `secret.key` of the control plane is not the one that closed it");
-    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "sealed", message)
-        .hint(format!("restore that file, or make the secret again: margay secret rm {name}; {}", to_make(name)))
+    let message = format!(
+        "secret `{name}` cannot be opened: `secret.key` of the control plane is not the one that closed it"
+    );
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "sealed", message).hint(format!(
+        "restore that file, or make the secret again: margay secret rm {name}; {}",
+        to_make(name)
+    ))
 }

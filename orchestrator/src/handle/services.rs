@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use spec::{ClusterName, NodeCondition, Service, ServiceName, ServiceSpec, ServiceStatus, TaskPhase};
+use spec::{
+    ClusterName, NodeCondition, Service, ServiceName, ServiceSpec, ServiceStatus, TaskPhase,
+};
 use store::{Compare, Txn};
 
 use super::{clusters, definitions, tasks::one_writer};
@@ -31,7 +33,11 @@ pub(crate) async fn create_service(call: Call) -> Result<Reply, Refusal> {
     .await
 }
 
-async fn new_service(call: &Call, cluster: ClusterName, wanted: CreateService) -> Result<Made, Refusal> {
+async fn new_service(
+    call: &Call,
+    cluster: ClusterName,
+    wanted: CreateService,
+) -> Result<Made, Refusal> {
     let CreateService { name, task_definition, count, launch_type } = wanted;
     let (tenant, kept) = (call.tenant()?, clusters::find(call, &cluster).await?);
     let key = keys::service(tenant, &cluster, &name);
@@ -41,10 +47,20 @@ async fn new_service(call: &Call, cluster: ClusterName, wanted: CreateService) -
     let spec = ServiceSpec { task_definition, count, launch_type };
     check(call, &spec).await?;
     let home = Compare::CreateRev(keys::cluster(tenant, &cluster), kept.create_rev);
-    let service = Service { name, cluster, created: now(), spec, generation: 1, status: ServiceStatus::default() };
+    let service = Service {
+        name,
+        cluster,
+        created: now(),
+        spec,
+        generation: 1,
+        status: ServiceStatus::default(),
+    };
     let record = ServiceRecord { service: service.clone() };
     let service = shown(call, record.clone(), &Statuses::new())?;
-    Ok(Made::new(Txn::new().when(home).when(Compare::Absent(key.clone())).put(key, encode(&record)), &service))
+    Ok(Made::new(
+        Txn::new().when(home).when(Compare::Absent(key.clone())).put(key, encode(&record)),
+        &service,
+    ))
 }
 
 async fn check(call: &Call, spec: &ServiceSpec) -> Result<(), Refusal> {
@@ -70,7 +86,11 @@ pub(crate) async fn list_in(call: Call) -> Result<Reply, Refusal> {
 
 async fn listed(call: &Call, prefix: String) -> Result<Reply, Refusal> {
     let statuses = statuses(call, None)?;
-    Reply::ok(&call.page(prefix, |kept: Kept<ServiceRecord>| shown(call, kept.value, &statuses).ok()).await?)
+    Reply::ok(
+        &call
+            .page(prefix, |kept: Kept<ServiceRecord>| shown(call, kept.value, &statuses).ok())
+            .await?,
+    )
 }
 
 pub(crate) async fn show(call: Call) -> Result<Reply, Refusal> {
@@ -80,7 +100,11 @@ pub(crate) async fn show(call: Call) -> Result<Reply, Refusal> {
     Reply::ok(&shown(&call, kept.value, &statuses)?)
 }
 
-async fn find(call: &Call, cluster: &ClusterName, name: &ServiceName) -> Result<Kept<ServiceRecord>, Refusal> {
+async fn find(
+    call: &Call,
+    cluster: &ClusterName,
+    name: &ServiceName,
+) -> Result<Kept<ServiceRecord>, Refusal> {
     let found = call.app.get(keys::service(call.tenant()?, cluster, name)).await?;
     match found {
         Some(kept) => Ok(kept),
@@ -102,14 +126,22 @@ fn statuses(call: &Call, only: Option<&(ClusterName, ServiceName)>) -> Result<St
     for ((owner, cluster, name), kept) in &model.services {
         let key = (cluster.clone(), name.clone());
         if owner == tenant && only.is_none_or(|only| *only == key) {
-            let reason = waiting.get(&Subject::Service((owner.clone(), cluster.clone(), name.clone()))).cloned();
+            let reason = waiting
+                .get(&Subject::Service((owner.clone(), cluster.clone(), name.clone())))
+                .cloned();
             let observed_generation = kept.value.service.generation;
-            statuses.insert(key, ServiceStatus { reason, observed_generation, ..ServiceStatus::default() });
+            statuses.insert(
+                key,
+                ServiceStatus { reason, observed_generation, ..ServiceStatus::default() },
+            );
         }
     }
     for ((owner, _), kept) in &model.tasks {
         let (record, spec) = (&kept.value, &kept.value.task.spec);
-        let Some(service) = spec.service.clone().filter(|_| owner == tenant && record.is_wanted()) else { continue };
+        let Some(service) = spec.service.clone().filter(|_| owner == tenant && record.is_wanted())
+        else {
+            continue;
+        };
         let Some(status) = statuses.get_mut(&(spec.cluster.clone(), service)) else { continue };
         let condition = spec.node.as_ref().and_then(|node| conditions.get(node));
         if condition.is_none_or(|condition| *condition == NodeCondition::Disconnected) {
@@ -150,7 +182,9 @@ pub(crate) async fn update(call: Call) -> Result<Reply, Refusal> {
             (service.spec, service.generation) = (spec, service.generation + 1);
             let key = keys::service(call.tenant()?, &cluster, &name);
             let record = ServiceRecord { service: service.clone() };
-            let txn = Txn::new().when(Compare::ModRev(key.clone(), kept.mod_rev)).put(key, encode(&record));
+            let txn = Txn::new()
+                .when(Compare::ModRev(key.clone(), kept.mod_rev))
+                .put(key, encode(&record));
             if !call.app.store.txn(txn).await?.succeeded {
                 continue;
             }

@@ -41,7 +41,8 @@ async fn new_tasks(call: &Call, cluster: ClusterName, wanted: RunTask) -> Result
         return Err(one_writer(&wanted.task_definition.to_string()));
     }
     let tenant = call.tenant()?;
-    let mut txn = Txn::new().when(Compare::CreateRev(keys::cluster(tenant, &cluster), kept.create_rev));
+    let mut txn =
+        Txn::new().when(Compare::CreateRev(keys::cluster(tenant, &cluster), kept.create_rev));
     let mut tasks = Vec::new();
     for _ in 0..wanted.count {
         let record = new_task(tenant, &cluster, &wanted);
@@ -75,7 +76,9 @@ pub(crate) fn one_writer(definition: &str) -> Refusal {
     Refusal::new(
         StatusCode::UNPROCESSABLE_ENTITY,
         "one-writer",
-        format!("task definition `{definition}` writes to a volume, so only one copy of it can run"),
+        format!(
+            "task definition `{definition}` writes to a volume, so only one copy of it can run"
+        ),
     )
     .hint("use a count of 1, or mount the volume with `read_only = true`")
 }
@@ -127,7 +130,8 @@ pub(crate) async fn stop(call: Call) -> Result<Reply, Refusal> {
         }
         let next = kept.value.stopped_for("somebody stopped it", now());
         let key = keys::task(call.tenant()?, &id);
-        let txn = Txn::new().when(Compare::ModRev(key.clone(), kept.mod_rev)).put(key, encode(&next));
+        let txn =
+            Txn::new().when(Compare::ModRev(key.clone(), kept.mod_rev)).put(key, encode(&next));
         if call.app.store.txn(txn).await?.succeeded {
             return Reply::ok(&shown(&call.app, next));
         }

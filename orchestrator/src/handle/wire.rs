@@ -42,8 +42,12 @@ pub(crate) async fn join(call: Call) -> Result<Reply, Refusal> {
     let token: Option<Kept<JoinRecord>> = app.get(key.clone()).await?;
     let good = token.filter(|token| token.value.is_good(now()));
     let token = good.ok_or_else(|| {
-        Refusal::new(StatusCode::UNAUTHORIZED, "join-token", "this join token was used, has expired, or never was one")
-            .hint("make a new one: margay node token")
+        Refusal::new(
+            StatusCode::UNAUTHORIZED,
+            "join-token",
+            "this join token was used, has expired, or never was one",
+        )
+        .hint("make a new one: margay node token")
     })?;
     let id = free_name(app, name).await?;
     let leaf = app.ca.sign(&id, &csr_pem, now())?;
@@ -115,7 +119,9 @@ async fn this_node(call: &Call) -> Result<Kept<NodeRecord>, Refusal> {
 
 /// The certificate that asks stays good until the next renewal, in case the answer gets lost.
 pub(crate) async fn renew(call: Call) -> Result<Reply, Refusal> {
-    let Principal::Node { certificate: presented, .. } = &call.principal else { return Err(Refusal::forbidden()) };
+    let Principal::Node { certificate: presented, .. } = &call.principal else {
+        return Err(Refusal::forbidden());
+    };
     let RenewRequest { version, csr_pem } = call.json()?;
     wire::check_version("the renewal", version)?;
     let kept = this_node(&call).await?;
@@ -128,14 +134,17 @@ pub(crate) async fn renew(call: Call) -> Result<Reply, Refusal> {
     }
     let certificates = vec![presented.clone(), leaf.fingerprint.clone()];
     let record = NodeRecord { certificates, ..kept.value };
-    let txn = txn.put(keys::node(&id), encode(&record)).put(keys::certificate(&leaf.fingerprint), encode(&id));
+    let txn = txn
+        .put(keys::node(&id), encode(&record))
+        .put(keys::certificate(&leaf.fingerprint), encode(&id));
     match call.app.store.txn(txn).await?.succeeded {
         true => Reply::ok(&welcome(&call.app, id, leaf)),
         false => Err(Refusal::conflict()),
     }
 }
 
-/// Not in the desired set: that is told again with every change of anything, and kept on the node's disk.
+/// Not in the desired set: that is told again with every change of anything, and kept on the node's
+/// disk.
 pub(crate) async fn secrets(call: Call) -> Result<Reply, Refusal> {
     let node = this_node(&call).await?.value;
     secrets::of_task(&call.app, &node, &call.param("tenant")?, &call.param("task")?).await
@@ -166,7 +175,8 @@ pub(crate) async fn desired(call: Call) -> Result<Reply, Refusal> {
 fn with_tokens(app: &App, set: &DesiredSet) -> DesiredSet {
     let mut set = set.clone();
     for task in &mut set.tasks {
-        let images: Vec<&str> = task.definition.containers.iter().map(|container| container.image.as_str()).collect();
+        let images: Vec<&str> =
+            task.definition.containers.iter().map(|container| container.image.as_str()).collect();
         task.pull_token = app.resolver.pull_token(&task.tenant, &images);
     }
     set
@@ -190,12 +200,18 @@ pub(crate) async fn report(call: Call) -> Result<Reply, Refusal> {
         let same = Compare::ModRev(key.clone(), kept.mod_rev);
         app.store.txn(Txn::new().when(same).put(key, encode(&record))).await?; // when it lost, the next report says it again
     }
-    // What should end, is not there, and was known to the node: it never started, or has been cleared away.
+    // What should end, is not there, and was known to the node: it never started, or has been
+    // cleared away.
     let current = app.told(&id) == Some(report.revision);
     let gone: Vec<ReportedTask> = {
         let model = app.model.read();
-        let named = |key: &TaskKey| report.tasks.iter().any(|task| task.tenant == key.0 && task.id == key.1);
-        let stopping = model.tasks_on(&id).map(|kept| &kept.value).filter(|record| current && record.task.spec.stop);
+        let named = |key: &TaskKey| {
+            report.tasks.iter().any(|task| task.tenant == key.0 && task.id == key.1)
+        };
+        let stopping = model
+            .tasks_on(&id)
+            .map(|kept| &kept.value)
+            .filter(|record| current && record.task.spec.stop);
         stopping
             .filter(|record| !named(&(record.tenant.clone(), record.id().clone())))
             .map(|record| ReportedTask {
@@ -220,7 +236,8 @@ fn clip(status: &mut TaskStatus) {
         &mut container.reason
     });
     for reason in reasons.chain([&mut status.reason]).flatten() {
-        let end = (0..=REASON_BYTES_MAX.min(reason.len())).rev().find(|at| reason.is_char_boundary(*at));
+        let end =
+            (0..=REASON_BYTES_MAX.min(reason.len())).rev().find(|at| reason.is_char_boundary(*at));
         if reason.len() > REASON_BYTES_MAX {
             reason.truncate(end.unwrap_or_default());
             reason.push('…');
@@ -244,7 +261,11 @@ fn next(record: &TaskRecord, node: &NodeId, seen: &TaskStatus) -> Option<TaskRec
     status.phase = match (seen.phase, record.task.spec.stop) {
         (TaskPhase::Stopped, _) => TaskPhase::Stopped,
         (
-            TaskPhase::Pending | TaskPhase::Starting | TaskPhase::Running | TaskPhase::Stopping | TaskPhase::Unknown,
+            TaskPhase::Pending
+            | TaskPhase::Starting
+            | TaskPhase::Running
+            | TaskPhase::Stopping
+            | TaskPhase::Unknown,
             true,
         ) => TaskPhase::Stopping,
         (TaskPhase::Pending | TaskPhase::Unknown, false) => TaskPhase::Starting,
@@ -256,10 +277,16 @@ fn next(record: &TaskRecord, node: &NodeId, seen: &TaskStatus) -> Option<TaskRec
     (!same(&status, &record.task.status)).then(|| record.with(status, now()))
 }
 
-/// Whether two statuses are the same but for what was used: that changes all the time and is the ledger's.
+/// Whether two statuses are the same but for what was used: that changes all the time and is the
+/// ledger's.
 fn same(a: &TaskStatus, b: &TaskStatus) -> bool {
-    let without = |container: &ContainerStatus| ContainerStatus { usage: Usage::default(), ..container.clone() };
-    a.phase == b.phase && a.reason == b.reason && a.containers.iter().map(without).eq(b.containers.iter().map(without))
+    let without = |container: &ContainerStatus| ContainerStatus {
+        usage: Usage::default(),
+        ..container.clone()
+    };
+    a.phase == b.phase
+        && a.reason == b.reason
+        && a.containers.iter().map(without).eq(b.containers.iter().map(without))
 }
 
 async fn note(app: &App, node: &NodeId, task: &ReportedTask) -> Result<(), Refusal> {
@@ -267,7 +294,8 @@ async fn note(app: &App, node: &NodeId, task: &ReportedTask) -> Result<(), Refus
     for _ in 0..TRIES_MAX {
         let Some(kept) = app.get::<TaskRecord>(key.clone()).await? else { return Ok(()) };
         let Some(next) = next(&kept.value, node, &task.status) else { return Ok(()) };
-        let txn = Txn::new().when(app.epoch.fence()).when(Compare::ModRev(key.clone(), kept.mod_rev));
+        let txn =
+            Txn::new().when(app.epoch.fence()).when(Compare::ModRev(key.clone(), kept.mod_rev));
         if app.store.txn(txn.put(key.clone(), encode(&next))).await?.succeeded {
             tracing::info!(task = %task.id, phase = ?next.task.status.phase, "task");
             return Ok(());

@@ -17,7 +17,9 @@ fn expected(access: Access, who: &str) -> Option<StatusCode> {
     match (access, who) {
         (Access::Anyone, _) => None,
         (_, "nobody" | "forger") => Some(StatusCode::UNAUTHORIZED),
-        (Access::Tenant, "node") | (Access::Operator, "node" | "other tenant") => Some(StatusCode::FORBIDDEN),
+        (Access::Tenant, "node") | (Access::Operator, "node" | "other tenant") => {
+            Some(StatusCode::FORBIDDEN)
+        }
         (Access::Node, "owner" | "other tenant") => Some(StatusCode::FORBIDDEN),
         (Access::Tenant | Access::Operator | Access::Node, _) => None,
     }
@@ -27,23 +29,33 @@ fn expected(access: Access, who: &str) -> Option<StatusCode> {
 async fn every_route_lets_in_whom_its_row_says_and_nobody_else() {
     let world = World::start().await;
     let node = world.node("n1").await;
-    let other: Credential =
-        world.client.create_credential(&CreateCredential { tenant: "other".parse().unwrap() }).await.unwrap();
+    let other: Credential = world
+        .client
+        .create_credential(&CreateCredential { tenant: "other".parse().unwrap() })
+        .await
+        .unwrap();
     for route in ROUTES {
         // Names that nobody has: whoever may ask is told so, or that the body is none.
         let path = route.path.replace('{', "x-").replace('}', "");
         for who in ["nobody", "forger", "other tenant", "node", "owner"] {
             let (status, answer) = match who {
                 "nobody" => world.raw_tls(route.method.as_str(), &path, None, b"").await,
-                "forger" => world.raw_tls(route.method.as_str(), &path, Some(&"0".repeat(64)), b"").await,
-                "other tenant" => world.raw_tls(route.method.as_str(), &path, Some(&other.token), b"").await,
+                "forger" => {
+                    world.raw_tls(route.method.as_str(), &path, Some(&"0".repeat(64)), b"").await
+                }
+                "other tenant" => {
+                    world.raw_tls(route.method.as_str(), &path, Some(&other.token), b"").await
+                }
                 "node" => node.ask(route.method.clone(), &path, &Value::Null).await,
                 _ => world.raw(route.method.as_str(), &path, None, b"").await,
             };
             match expected(route.access, who) {
-                Some(want) => assert_eq!(status, want, "{} {} as {who}: {answer}", route.method, route.path),
+                Some(want) => {
+                    assert_eq!(status, want, "{} {} as {who}: {answer}", route.method, route.path)
+                }
                 None => assert!(
-                    !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) && !status.is_server_error(),
+                    !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+                        && !status.is_server_error(),
                     "{} {} as {who}: {status} {answer}",
                     route.method,
                     route.path
@@ -76,10 +88,18 @@ async fn one_tenant_sees_nothing_of_another() {
     ] {
         assert!(refused.unwrap_err().to_string().starts_with("there is no "));
     }
-    let error = other.create_join_token(CreateJoinToken { pool: true, shared: false }).await.map(drop).unwrap_err();
+    let error = other
+        .create_join_token(CreateJoinToken { pool: true, shared: false })
+        .await
+        .map(drop)
+        .unwrap_err();
     assert_eq!(error.hint().unwrap(), "only the operator adds nodes to the pool");
     // Nor does it learn a name from where a page ends.
-    let token = world.client.create_credential(&CreateCredential { tenant: "other".parse().unwrap() }).await.unwrap();
+    let token = world
+        .client
+        .create_credential(&CreateCredential { tenant: "other".parse().unwrap() })
+        .await
+        .unwrap();
     let listed = |path: &'static str| {
         let world = &world;
         let token = token.token.clone();
@@ -87,13 +107,27 @@ async fn one_tenant_sees_nothing_of_another() {
     };
     assert_eq!(listed("/v1/nodes?limit=1").await, json!({ "items": [] }));
     for name in ["n0", "n2"] {
-        let own = other.create_join_token(CreateJoinToken::default()).await.unwrap().token.parse().unwrap();
+        let own = other
+            .create_join_token(CreateJoinToken::default())
+            .await
+            .unwrap()
+            .token
+            .parse()
+            .unwrap();
         FakeNode::join(own, name).await.ok().unwrap();
     }
     let first = listed("/v1/nodes?limit=1").await;
-    assert_eq!((&first["items"][0]["id"], &first["next"]), (&json!("n0"), &json!("n0")), "there is another one");
+    assert_eq!(
+        (&first["items"][0]["id"], &first["next"]),
+        (&json!("n0"), &json!("n0")),
+        "there is another one"
+    );
     let last = listed("/v1/nodes?limit=1&after=n0").await;
-    assert_eq!((&last["items"][0]["id"], last.get("next")), (&json!("n2"), None), "n1 is stepped over");
+    assert_eq!(
+        (&last["items"][0]["id"], last.get("next")),
+        (&json!("n2"), None),
+        "n1 is stepped over"
+    );
     // The same names are its own.
     other.create_cluster(&main).await.unwrap();
     other.register(&definition("cats", "cats")).await.unwrap();
@@ -104,15 +138,19 @@ async fn one_tenant_sees_nothing_of_another() {
         count: 0,
         launch_type: spec::LaunchType::Node,
     };
-    for (client, host) in [(&world.client, "web.main.localhost"), (&other, "web.main.other.localhost")] {
+    for (client, host) in
+        [(&world.client, "web.main.localhost"), (&other, "web.main.other.localhost")]
+    {
         let created = client.create_service(&main, &wanted).await.unwrap();
         let shown = client.service(&main, &wanted.name).await.unwrap();
         let listed = client.services().await.unwrap().remove(0);
-        let updated = client.update_service(&main, &wanted.name, &UpdateService::default()).await.unwrap();
+        let updated =
+            client.update_service(&main, &wanted.name, &UpdateService::default()).await.unwrap();
         for service in [created, shown, listed, updated] {
             assert_eq!(service.status.host.as_deref(), Some(host));
         }
-        let named = || async { client.routes().await.unwrap().hosts.contains_key(host).then_some(()) };
+        let named =
+            || async { client.routes().await.unwrap().hosts.contains_key(host).then_some(()) };
         super::world::until("the routes have it", named).await;
         client.delete_service(&main, &wanted.name).await.unwrap();
     }
@@ -131,8 +169,11 @@ async fn one_tenant_sees_nothing_of_another() {
 async fn a_join_token_works_once_and_a_removed_node_is_nobody() {
     let world = World::start().await;
     let token = world.token(CreateJoinToken::default()).await;
-    let (first, second) =
-        futures_util::future::join(FakeNode::join(token.clone(), "n1"), FakeNode::join(token.clone(), "n1")).await;
+    let (first, second) = futures_util::future::join(
+        FakeNode::join(token.clone(), "n1"),
+        FakeNode::join(token.clone(), "n1"),
+    )
+    .await;
     let winners = [&first, &second].into_iter().filter(|result| result.is_ok()).count();
     assert_eq!(winners, 1, "one winner");
     let mut node = first.or(second).ok().unwrap();
@@ -143,7 +184,8 @@ async fn a_join_token_works_once_and_a_removed_node_is_nobody() {
         assert!(fault["hint"].as_str().unwrap().contains("make a new one"), "{fault}");
     }
     // The same name again is given another one.
-    let twin = FakeNode::join(world.token(CreateJoinToken::default()).await, "n1").await.ok().unwrap();
+    let twin =
+        FakeNode::join(world.token(CreateJoinToken::default()).await, "n1").await.ok().unwrap();
     assert!(twin.id.as_str().starts_with("n1-"), "{}", twin.id);
     // A renewed certificate works, the one before too until the next renewal, and then no more.
     let (mut oldest, desired) = (node.clone(), |node: &FakeNode| {
@@ -180,7 +222,11 @@ async fn a_join_token_lasts_for_ten_minutes() {
     assert!(made.expires.since(Timestamp::of(SystemTime::now())) <= lifetime);
     let record = JoinRecord { tenant: None, pool: false, expires: made.expires };
     for (passed_millis, good) in [(0, true), (599_000, true), (700_000, false)] {
-        assert_eq!(record.is_good(Timestamp::from_millis(before.millis() + passed_millis)), good, "{passed_millis}");
+        assert_eq!(
+            record.is_good(Timestamp::from_millis(before.millis() + passed_millis)),
+            good,
+            "{passed_millis}"
+        );
     }
     // As if they had passed: only the store knows when it was made.
     world.end().await;
@@ -192,7 +238,9 @@ async fn a_join_token_lasts_for_ten_minutes() {
     store.txn(put).await.unwrap();
     drop(store);
     world.restart().await;
-    let Err((status, fault)) = FakeNode::join(made.token.parse().unwrap(), "n1").await else { panic!("it joined") };
+    let Err((status, fault)) = FakeNode::join(made.token.parse().unwrap(), "n1").await else {
+        panic!("it joined")
+    };
     assert_eq!(status, StatusCode::UNAUTHORIZED, "{fault}");
 }
 
@@ -203,8 +251,12 @@ async fn the_document_names_every_route_and_every_type() {
         let operation = &document["paths"][route.path][route.method.as_str().to_lowercase()];
         assert!(operation["summary"].is_string(), "{} {}", route.method, route.path);
     }
-    let operations: usize =
-        document["paths"].as_object().unwrap().values().map(|item| item.as_object().unwrap().len()).sum();
+    let operations: usize = document["paths"]
+        .as_object()
+        .unwrap()
+        .values()
+        .map(|item| item.as_object().unwrap().len())
+        .sum();
     assert_eq!(operations, ROUTES.len());
     fn references(value: &Value, found: &mut Vec<String>) {
         match value {

@@ -53,7 +53,9 @@ async fn a_restart_keeps_everything_and_restarts_no_task() {
     assert_eq!(client.health().await.unwrap().epoch, 2);
     assert_eq!(client.clusters().await.unwrap().len(), 1);
     let same = |a: &[spec::Task], b: &[spec::Task]| {
-        a.iter().map(|task| (&task.id, task.status.phase)).eq(b.iter().map(|task| (&task.id, task.status.phase)))
+        a.iter()
+            .map(|task| (&task.id, task.status.phase))
+            .eq(b.iter().map(|task| (&task.id, task.status.phase)))
     };
     assert!(same(&client.tasks().await.unwrap(), &tasks));
     node.revision = 0; // an agent that does not trust what it knew
@@ -61,7 +63,10 @@ async fn a_restart_keeps_everything_and_restarts_no_task() {
     assert_eq!(again.tasks, set.tasks);
     assert!(again.epoch > set.epoch);
     node.report().await;
-    assert!(same(&client.tasks().await.unwrap(), &tasks), "the node is the same one, and so are its tasks");
+    assert!(
+        same(&client.tasks().await.unwrap(), &tasks),
+        "the node is the same one, and so are its tasks"
+    );
 }
 
 /// A node as it is kept.
@@ -121,8 +126,12 @@ async fn a_control_plane_that_starts_knows_every_task_before_it_listens() {
     let folder = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     // Nobody reconciles here: this is what a node would be told that asks in the first instant.
-    let app = Arc::new(App::start(config(folder.path(), listener), Arc::new(store), None).await.unwrap());
-    assert_eq!(app.desired_set(&node).tasks.iter().map(|task| task.id.as_str()).collect::<Vec<_>>(), ["cats-1"]);
+    let app =
+        Arc::new(App::start(config(folder.path(), listener), Arc::new(store), None).await.unwrap());
+    assert_eq!(
+        app.desired_set(&node).tasks.iter().map(|task| task.id.as_str()).collect::<Vec<_>>(),
+        ["cats-1"]
+    );
     // And without a model nobody is told anything.
     *app.model.write() = Model::default();
     let call = |principal| called(&app, principal, &Value::Null);
@@ -132,7 +141,10 @@ async fn a_control_plane_that_starts_knows_every_task_before_it_listens() {
         handle::system::routes(call(Principal::Operator(acme.clone()))).await,
     ] {
         let refused = refused.unwrap_err();
-        assert_eq!((refused.status, refused.fault.code.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "starting"));
+        assert_eq!(
+            (refused.status, refused.fault.code.as_str()),
+            (StatusCode::SERVICE_UNAVAILABLE, "starting")
+        );
     }
 }
 
@@ -150,7 +162,10 @@ async fn a_create_that_is_sent_again_happens_once() {
         );
     }
     let (status, fault) = world.raw("POST", "/v1/clusters", Some("k1"), &cluster("other")).await;
-    assert_eq!((status, fault["code"].as_str().unwrap()), (StatusCode::CONFLICT, "idempotency-conflict"));
+    assert_eq!(
+        (status, fault["code"].as_str().unwrap()),
+        (StatusCode::CONFLICT, "idempotency-conflict")
+    );
     for key in ["", "a b", &"k".repeat(65)] {
         assert_eq!(
             world.raw("POST", "/v1/clusters", Some(key), &cluster("x")).await.0,
@@ -159,15 +174,32 @@ async fn a_create_that_is_sent_again_happens_once() {
         );
     }
     world.client.register(&definition("cats", "cats")).await.unwrap();
-    let run = json!({ "task_definition": "cats:1", "launch_type": "node", "count": 3 }).to_string().into_bytes();
+    let run = json!({ "task_definition": "cats:1", "launch_type": "node", "count": 3 })
+        .to_string()
+        .into_bytes();
     let sent = (0..20).map(|_| world.raw("POST", "/v1/clusters/main/tasks", Some("k2"), &run));
     let mut answers = join_all(sent).await;
     answers.dedup();
     assert_eq!(answers.len(), 1, "every answer is the same");
     assert_eq!(world.client.tasks().await.unwrap().len(), 3);
     // A secret that is made again is the same secret, and works once.
-    let token = world.client.with_key("k3").create_join_token(CreateJoinToken::default()).await.unwrap().token;
-    assert_eq!(world.client.with_key("k3").create_join_token(CreateJoinToken::default()).await.unwrap().token, token);
+    let token = world
+        .client
+        .with_key("k3")
+        .create_join_token(CreateJoinToken::default())
+        .await
+        .unwrap()
+        .token;
+    assert_eq!(
+        world
+            .client
+            .with_key("k3")
+            .create_join_token(CreateJoinToken::default())
+            .await
+            .unwrap()
+            .token,
+        token
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -210,8 +242,16 @@ async fn usage_is_taken_once_however_often_it_comes() {
     assert_eq!(report.images.iter().map(|image| image.usage.runs).sum::<u64>(), 50);
     assert_eq!(report.images.len(), 30);
     for (what, body, want) in [
-        ("another node's", json!({ "version": 1, "node": "n2", "boot": "b1", "records": [] }), StatusCode::FORBIDDEN),
-        ("newer", json!({ "version": 2, "node": "n1", "boot": "b1", "records": [] }), StatusCode::BAD_REQUEST),
+        (
+            "another node's",
+            json!({ "version": 1, "node": "n2", "boot": "b1", "records": [] }),
+            StatusCode::FORBIDDEN,
+        ),
+        (
+            "newer",
+            json!({ "version": 2, "node": "n1", "boot": "b1", "records": [] }),
+            StatusCode::BAD_REQUEST,
+        ),
         (
             "a strange boot",
             json!({ "version": 1, "node": "n1", "boot": "../x", "records": [] }),
@@ -253,7 +293,11 @@ async fn a_removed_node_that_joins_again_goes_on_with_its_usage() {
     let taken = |seq: u64| (StatusCode::OK, json!({ "version": 1, "seq": seq }));
     let (first, stranger) = (world.node("n1").await, world.node("n9").await);
     assert_eq!(send(&first, 1, 2).await, taken(2));
-    assert_eq!(send(&stranger, 3, 4).await.0, StatusCode::FORBIDDEN, "it is the log of a node that is there");
+    assert_eq!(
+        send(&stranger, 3, 4).await.0,
+        StatusCode::FORBIDDEN,
+        "it is the log of a node that is there"
+    );
     let mut removed = first;
     // The machine keeps its log, whatever it is called when it is back.
     for (name, upto) in [("n1", 4), ("n2", 6)] {
@@ -270,7 +314,8 @@ async fn a_removed_node_that_joins_again_goes_on_with_its_usage() {
 async fn a_node_has_at_most_32_usage_logs_that_are_known() {
     let (store, folder) = (Arc::new(MemoryStore::new()), tempfile::tempdir().unwrap());
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let app = Arc::new(App::start(config(folder.path(), listener), store.clone(), None).await.unwrap());
+    let app =
+        Arc::new(App::start(config(folder.path(), listener), store.clone(), None).await.unwrap());
     for name in ["n1", "n2"] {
         let node = NodeRecord { id: name.parse().unwrap(), ..node_record() };
         store.txn(Txn::new().put(keys::node(&node.id), encode(&node))).await.unwrap();
@@ -285,7 +330,8 @@ async fn a_node_has_at_most_32_usage_logs_that_are_known() {
     }
     let left = store.range(Query::prefix(keys::CURSORS)).await.unwrap();
     let left: Vec<&str> = left.kvs.iter().map(|kv| &kv.key[keys::CURSORS.len()..]).collect();
-    let mut want: Vec<String> = (8..40).map(|n| format!("b{n}")).chain(["another".to_owned()]).collect();
+    let mut want: Vec<String> =
+        (8..40).map(|n| format!("b{n}")).chain(["another".to_owned()]).collect();
     want.sort();
     assert_eq!(left, want, "the oldest went, and nobody else's");
 }
@@ -324,7 +370,8 @@ async fn many_changes_at_once_end_in_one_state() {
     agent.abort();
 }
 
-/// Where the child of the kill test finds its folder; without it that test is nobody's child and does nothing.
+/// Where the child of the kill test finds its folder; without it that test is nobody's child and
+/// does nothing.
 const CHILD: &str = "MARGAY_ORCHESTRATOR_TEST_CHILD";
 
 /// Not a test of its own: the control plane that the next one kills.
@@ -353,7 +400,8 @@ async fn kill_9_under_load_loses_nothing_that_was_acknowledged_and_is_back_withi
         let epoch = until("it answers", || async { client.health().await.ok() }).await.epoch;
         assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
         assert_eq!(epoch, round + 1);
-        let known: Vec<String> = client.clusters().await.unwrap().iter().map(|one| one.name.to_string()).collect();
+        let known: Vec<String> =
+            client.clusters().await.unwrap().iter().map(|one| one.name.to_string()).collect();
         for name in &acknowledged {
             assert!(known.contains(name), "{name} was acknowledged");
         }
@@ -402,19 +450,31 @@ async fn a_node_that_falls_silent_is_replaced_and_loses_its_routes() {
     let nodes = || async {
         let routes = client.routes().await.unwrap();
         let backends = routes.hosts.get("cats.main.localhost").cloned().unwrap_or_default();
-        let mut nodes: Vec<String> = backends.iter().map(|backend| backend.node.to_string()).collect();
+        let mut nodes: Vec<String> =
+            backends.iter().map(|backend| backend.node.to_string()).collect();
         nodes.sort();
         nodes
     };
-    until("both nodes have a copy", || async { (nodes().await == ["n1", "n2"]).then_some(()) }).await;
+    until("both nodes have a copy", || async { (nodes().await == ["n1", "n2"]).then_some(()) })
+        .await;
     first.abort();
     let silent = Instant::now();
     while nodes().await != ["n2", "n2"] {
         assert!(silent.elapsed() < Duration::from_secs(15), "{:?}", nodes().await);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(silent.elapsed() > Duration::from_secs(9), "a short silence moves nothing: {:?}", silent.elapsed());
-    let lost = client.tasks().await.unwrap().into_iter().find(|task| task.status.phase == TaskPhase::Unknown).unwrap();
+    assert!(
+        silent.elapsed() > Duration::from_secs(9),
+        "a short silence moves nothing: {:?}",
+        silent.elapsed()
+    );
+    let lost = client
+        .tasks()
+        .await
+        .unwrap()
+        .into_iter()
+        .find(|task| task.status.phase == TaskPhase::Unknown)
+        .unwrap();
     assert_eq!(lost.status.reason.unwrap(), "its node `n1` is disconnected");
     second.abort();
 }

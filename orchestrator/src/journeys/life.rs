@@ -24,13 +24,19 @@ async fn an_app_lives_from_its_definition_to_its_end() {
     assert_eq!(registered.id.to_string(), "cats:1");
     assert_eq!(registered.definition.containers[0].digest, Some(Digest::of(b"cats")));
     assert_eq!(registered.grants[0].effective[0].to_string(), "net.in:http/80");
-    assert_eq!(client.register(&definition("cats", "cats")).await.unwrap().id.to_string(), "cats:2");
+    assert_eq!(
+        client.register(&definition("cats", "cats")).await.unwrap().id.to_string(),
+        "cats:2"
+    );
 
     client.create_service(&cluster, &service("cats", "cats:1", 3)).await.unwrap();
     let name = "cats".parse().unwrap();
     let running = |count: u32| async move {
         until(&format!("{count} copies run"), || async {
-            let service = client.service(&"allthecats".parse().unwrap(), &"cats".parse().unwrap()).await.unwrap();
+            let service = client
+                .service(&"allthecats".parse().unwrap(), &"cats".parse().unwrap())
+                .await
+                .unwrap();
             (service.status.running == count && service.status.placed == count).then_some(())
         })
         .await;
@@ -38,7 +44,10 @@ async fn an_app_lives_from_its_definition_to_its_end() {
     running(3).await;
     let routes = client.routes().await.unwrap();
     let backends = &routes.hosts["cats.allthecats.localhost"];
-    assert_eq!((backends.len(), backends[0].container_port, backends[0].node.as_str()), (3, 80, "n1"));
+    assert_eq!(
+        (backends.len(), backends[0].container_port, backends[0].node.as_str()),
+        (3, 80, "n1")
+    );
     assert_eq!(routes.ingresses.values().next().unwrap(), "127.0.0.1:8443");
 
     // A copy that somebody stops is replaced by another.
@@ -50,8 +59,11 @@ async fn an_app_lives_from_its_definition_to_its_end() {
     .await;
     running(3).await;
 
-    let update =
-        UpdateService { count: Some(1), task_definition: Some("cats:2".parse().unwrap()), generation: Some(1) };
+    let update = UpdateService {
+        count: Some(1),
+        task_definition: Some("cats:2".parse().unwrap()),
+        generation: Some(1),
+    };
     let updated = client.update_service(&cluster, &name, &update).await.unwrap();
     assert_eq!(updated.generation, 2);
     let stale = client.update_service(&cluster, &name, &update).await.unwrap_err();
@@ -65,7 +77,11 @@ async fn an_app_lives_from_its_definition_to_its_end() {
     .await;
 
     // A task of its own, on the pool.
-    let run = RunTask { task_definition: "cats:2".parse().unwrap(), launch_type: LaunchType::Pool, count: 2 };
+    let run = RunTask {
+        task_definition: "cats:2".parse().unwrap(),
+        launch_type: LaunchType::Pool,
+        count: 2,
+    };
     let tasks = client.run(&cluster, &run).await.unwrap();
     for task in &tasks {
         let task = until("it runs", || async {
@@ -77,18 +93,34 @@ async fn an_app_lives_from_its_definition_to_its_end() {
     }
     let error = client.delete_cluster(&cluster).await.unwrap_err();
     assert_eq!(error.to_string(), "cluster `allthecats` still has services: `cats`");
-    assert_eq!(error.hint().unwrap(), "delete it first: margay service delete cats --cluster allthecats");
+    assert_eq!(
+        error.hint().unwrap(),
+        "delete it first: margay service delete cats --cluster allthecats"
+    );
     client.delete_service(&cluster, &name).await.unwrap();
     let error = client.delete_cluster(&cluster).await.unwrap_err();
-    assert!(error.to_string().starts_with("cluster `allthecats` still has tasks that have not ended: `ca"), "{error}");
-    assert!(error.hint().unwrap().starts_with("stop them first, as with margay task stop cats-"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("cluster `allthecats` still has tasks that have not ended: `ca"),
+        "{error}"
+    );
+    assert!(
+        error.hint().unwrap().starts_with("stop them first, as with margay task stop cats-"),
+        "{error}"
+    );
     for task in &tasks {
         client.stop(&task.id).await.unwrap();
     }
-    until("the cluster is empty and goes", || async { client.delete_cluster(&cluster).await.ok() }).await;
-    until("its ended tasks are forgotten", || async { client.tasks().await.unwrap().is_empty().then_some(()) }).await;
+    until("the cluster is empty and goes", || async { client.delete_cluster(&cluster).await.ok() })
+        .await;
+    until("its ended tasks are forgotten", || async {
+        client.tasks().await.unwrap().is_empty().then_some(())
+    })
+    .await;
     client.deregister(&"cats:1".parse().unwrap()).await.unwrap();
-    let left: Vec<String> = client.definitions().await.unwrap().iter().map(|one| one.id.to_string()).collect();
+    let left: Vec<String> =
+        client.definitions().await.unwrap().iter().map(|one| one.id.to_string()).collect();
     assert_eq!(left, ["cats:2"]);
     agent.abort();
 }
@@ -100,15 +132,16 @@ async fn whoever_cannot_be_served_is_told_what_to_do() {
     client.create_cluster(&main).await.unwrap();
     let mut writer = definition("writer", "cats");
     writer.volumes.push(serde_json::from_value(json!({ "name": "book" })).unwrap());
-    writer.containers[0].mounts.push(serde_json::from_value(json!({ "volume": "book", "path": "/data" })).unwrap());
+    writer.containers[0]
+        .mounts
+        .push(serde_json::from_value(json!({ "volume": "book", "path": "/data" })).unwrap());
     let mut published = definition("published", "cats");
     published.containers[0].ports[0].host_port = Some(22);
     for one in [definition("cats", "cats"), definition("native", "native"), writer, published] {
         client.register(&one).await.unwrap();
     }
     client.create_service(&main, &service("here", "cats:1", 1)).await.unwrap();
-    let run =
-        |id: &str, launch_type, count| json!({ "task_definition": id, "launch_type": launch_type, "count": count });
+    let run = |id: &str, launch_type, count| json!({ "task_definition": id, "launch_type": launch_type, "count": count });
     let serve = |name: &str, id: &str, count| json!({ "name": name, "task_definition": id, "launch_type": "node", "count": count });
     let define = |image: &str| serde_json::to_value(definition("x", image)).unwrap();
     let with = |key: &str, value: serde_json::Value| {
@@ -118,10 +151,38 @@ async fn whoever_cannot_be_served_is_told_what_to_do() {
     };
     let port = |container, host| json!({ "container_port": container, "host_port": host });
     for (method, path, body, status, message, hint) in [
-        ("POST", "/v1/clusters", json!({ "name": "main" }), 409, "a cluster `main` is there already", ""),
-        ("POST", "/v1/clusters", json!({ "name": "Main" }), 400, "`Main` cannot name a cluster", ""),
-        ("POST", "/v1/clusters", json!({ "name": "a", "tenant": "b" }), 400, "unknown field `tenant`", ""),
-        ("POST", "/v1/task-definitions", define("nowhere"), 422, "there is no image `nowhere`", "push it"),
+        (
+            "POST",
+            "/v1/clusters",
+            json!({ "name": "main" }),
+            409,
+            "a cluster `main` is there already",
+            "",
+        ),
+        (
+            "POST",
+            "/v1/clusters",
+            json!({ "name": "Main" }),
+            400,
+            "`Main` cannot name a cluster",
+            "",
+        ),
+        (
+            "POST",
+            "/v1/clusters",
+            json!({ "name": "a", "tenant": "b" }),
+            400,
+            "unknown field `tenant`",
+            "",
+        ),
+        (
+            "POST",
+            "/v1/task-definitions",
+            define("nowhere"),
+            422,
+            "there is no image `nowhere`",
+            "push it",
+        ),
         (
             "POST",
             "/v1/task-definitions",
@@ -178,9 +239,30 @@ async fn whoever_cannot_be_served_is_told_what_to_do() {
             "`published:1` asks for host port 22",
             "remove `host_port`",
         ),
-        ("POST", "/v1/clusters/no/tasks", run("cats:1", "node", 1), 404, "there is no cluster `no`", ""),
-        ("POST", "/v1/clusters/main/tasks", run("cats:9", "node", 1), 404, "there is no task definition `cats:9`", ""),
-        ("POST", "/v1/clusters/main/tasks", run("cats:1", "node", 11), 400, "`count` is 1 to 10", ""),
+        (
+            "POST",
+            "/v1/clusters/no/tasks",
+            run("cats:1", "node", 1),
+            404,
+            "there is no cluster `no`",
+            "",
+        ),
+        (
+            "POST",
+            "/v1/clusters/main/tasks",
+            run("cats:9", "node", 1),
+            404,
+            "there is no task definition `cats:9`",
+            "",
+        ),
+        (
+            "POST",
+            "/v1/clusters/main/tasks",
+            run("cats:1", "node", 11),
+            400,
+            "`count` is 1 to 10",
+            "",
+        ),
         (
             "POST",
             "/v1/clusters/main/tasks",
@@ -219,18 +301,28 @@ async fn whoever_cannot_be_served_is_told_what_to_do() {
     ] {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let (got, fault) = world.raw(method, path, None, body.as_bytes()).await;
-        let (told, hinted) = (fault["message"].as_str().unwrap(), fault["hint"].as_str().unwrap_or_default());
+        let (told, hinted) =
+            (fault["message"].as_str().unwrap(), fault["hint"].as_str().unwrap_or_default());
         assert_eq!(got.as_u16(), status, "{method} {path} {body}: {fault}");
         assert!(told.contains(message), "{method} {path} {body}: {told}");
         assert!(hinted.contains(hint), "{method} {path} {body}: {hinted}");
     }
     let (status, _) = world.raw("POST", "/v1/clusters", None, &vec![b' '; (1 << 20) + 1]).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
-    let run = RunTask { task_definition: "cats:1".parse().unwrap(), launch_type: LaunchType::Pool, count: 1 };
+    let run = RunTask {
+        task_definition: "cats:1".parse().unwrap(),
+        launch_type: LaunchType::Pool,
+        count: 1,
+    };
     let waiting = client.run(&main, &run).await.unwrap().remove(0);
-    let reason = until("it is said why", || async { client.task(&waiting.id).await.unwrap().status.reason }).await;
+    let reason =
+        until("it is said why", || async { client.task(&waiting.id).await.unwrap().status.reason })
+            .await;
     assert_eq!(reason, "the pool has no node");
-    let reason = until("it is said why", || async { client.services().await.unwrap().remove(0).status.reason }).await;
+    let reason = until("it is said why", || async {
+        client.services().await.unwrap().remove(0).status.reason
+    })
+    .await;
     assert_eq!(reason, "you have no node: `margay node join`");
 }
 
@@ -240,19 +332,30 @@ async fn a_node_is_told_its_tasks_and_nothing_else() {
     let (client, main) = (&world.client, "main".parse().unwrap());
     client.create_cluster(&main).await.unwrap();
     let mut two = definition("cats", "cats");
-    two.containers.push(serde_json::from_value(json!({ "name": "side", "image": "dogs" })).unwrap());
+    two.containers
+        .push(serde_json::from_value(json!({ "name": "side", "image": "dogs" })).unwrap());
     client.register(&two).await.unwrap();
     let mut node = world.node("n1").await;
     let own = world.token(CreateJoinToken::default()).await;
     let other = super::world::FakeNode::join(own, "n2").await.unwrap();
     let first = node.poll().await;
     assert_eq!((first.tasks.len(), first.epoch), (0, 1));
-    let run = RunTask { task_definition: "cats:1".parse().unwrap(), launch_type: LaunchType::Pool, count: 1 };
+    let run = RunTask {
+        task_definition: "cats:1".parse().unwrap(),
+        launch_type: LaunchType::Pool,
+        count: 1,
+    };
     let task = client.run(&main, &run).await.unwrap().remove(0);
     let set = node.poll().await; // a long poll: it answers when there is something new
     assert!(set.revision > first.revision);
-    assert_eq!(set.tasks[0].id, task.id, "the pool's node got it, though the other said that it is in the pool, too");
-    assert_eq!(set.tasks[0].pull_token.as_deref(), Some("acme may pull cats:latest and dogs:latest"));
+    assert_eq!(
+        set.tasks[0].id, task.id,
+        "the pool's node got it, though the other said that it is in the pool, too"
+    );
+    assert_eq!(
+        set.tasks[0].pull_token.as_deref(),
+        Some("acme may pull cats:latest and dogs:latest")
+    );
     assert_eq!(set.tasks[0].definition.containers[0].digest, Some(Digest::of(b"cats")));
     assert_eq!(other.clone().poll().await.tasks.len(), 0);
     // Another node has no say about it.
@@ -301,7 +404,8 @@ async fn what_only_its_owner_may_read_is_closed_to_others() {
     }
     // No secret is in the store.
     let (_, joined) = (world.node("n1").await, world.token(CreateJoinToken::default()).await);
-    let (mut bytes, credential) = (std::fs::read(at("server/store.db")).unwrap(), world.credential());
+    let (mut bytes, credential) =
+        (std::fs::read(at("server/store.db")).unwrap(), world.credential());
     bytes.extend(std::fs::read(at("server/store.db-wal")).unwrap());
     for secret in [joined.secret, credential.token] {
         assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()));
@@ -315,7 +419,11 @@ async fn a_node_is_heard_whatever_it_says_and_however_much() {
     client.create_cluster(&main).await.unwrap();
     client.register(&definition("cats", "cats")).await.unwrap();
     let mut node = world.node("n1").await;
-    let run = RunTask { task_definition: "cats:1".parse().unwrap(), launch_type: LaunchType::Pool, count: 1 };
+    let run = RunTask {
+        task_definition: "cats:1".parse().unwrap(),
+        launch_type: LaunchType::Pool,
+        count: 1,
+    };
     let task = client.run(&main, &run).await.unwrap().remove(0);
     let set = until("it is placed", || {
         let mut node = node.clone();
@@ -326,9 +434,11 @@ async fn a_node_is_heard_whatever_it_says_and_however_much() {
     let long = "é".repeat(5_000);
     node.tasks.values_mut().for_each(|status| status.reason = Some(long.clone()));
     // What pool tenants could put on it, some megabytes of it, ends with this node in the list.
-    let (_, status) = node.tasks.iter().next().map(|(key, status)| (key.clone(), status.clone())).unwrap();
+    let (_, status) =
+        node.tasks.iter().next().map(|(key, status)| (key.clone(), status.clone())).unwrap();
     for n in 0..300 {
-        node.tasks.insert(("other".parse().unwrap(), format!("t{n}").parse().unwrap()), status.clone());
+        node.tasks
+            .insert(("other".parse().unwrap(), format!("t{n}").parse().unwrap()), status.clone());
     }
     assert_eq!(node.report().await, StatusCode::NO_CONTENT);
     let seen = client.task(&task.id).await.unwrap().status;

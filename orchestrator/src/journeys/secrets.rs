@@ -1,7 +1,9 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use spec::{LaunchType, SecretName, SecretValue, Task, TaskDefinition, TaskPhase, wire::TaskSecrets};
+use spec::{
+    LaunchType, SecretName, SecretValue, Task, TaskDefinition, TaskPhase, wire::TaskSecrets,
+};
 
 use super::world::{FakeNode, World, definition, until};
 use crate::{Client, CreateCredential, CreateService, RunTask, secret};
@@ -24,7 +26,8 @@ fn with(family: &str, allow: &[&str]) -> TaskDefinition {
 }
 
 async fn run(client: &Client, id: &str) -> Task {
-    let run = RunTask { task_definition: id.parse().unwrap(), launch_type: LaunchType::Node, count: 1 };
+    let run =
+        RunTask { task_definition: id.parse().unwrap(), launch_type: LaunchType::Node, count: 1 };
     client.run(&"main".parse().unwrap(), &run).await.unwrap().remove(0)
 }
 
@@ -34,12 +37,18 @@ async fn placed(client: &Client, task: &Task) {
 
 /// What a node hears about the secrets of a task.
 async fn asks(node: &FakeNode, tenant: &str, task: &Task) -> Result<Vec<(String, Vec<u8>)>, Value> {
-    let (status, answer) = node.ask(Method::GET, &format!("/v1/node/secrets/{tenant}/{}", task.id), &Value::Null).await;
+    let (status, answer) = node
+        .ask(Method::GET, &format!("/v1/node/secrets/{tenant}/{}", task.id), &Value::Null)
+        .await;
     if status != StatusCode::OK {
         return Err(answer);
     }
     let answer: TaskSecrets = serde_json::from_value(answer).unwrap();
-    Ok(answer.secrets.into_iter().map(|(name, value)| (name.to_string(), value.expose().to_vec())).collect())
+    Ok(answer
+        .secrets
+        .into_iter()
+        .map(|(name, value)| (name.to_string(), value.expose().to_vec()))
+        .collect())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -48,8 +57,13 @@ async fn a_secret_is_on_no_disk_and_in_no_answer() {
     let body = json!({ "name": "key", "value": STANDARD.encode(CANARY) }).to_string();
     let mut said = Vec::new();
     for _ in 0..2 {
-        let (status, answer) = world.raw("POST", "/v1/secrets", Some("once"), body.as_bytes()).await;
-        assert_eq!((status, &answer["size_bytes"]), (StatusCode::CREATED, &json!(CANARY.len())), "{answer}");
+        let (status, answer) =
+            world.raw("POST", "/v1/secrets", Some("once"), body.as_bytes()).await;
+        assert_eq!(
+            (status, &answer["size_bytes"]),
+            (StatusCode::CREATED, &json!(CANARY.len())),
+            "{answer}"
+        );
         said.push(answer);
     }
     let other = body.replace("\"key\"", "\"other\"");
@@ -59,17 +73,39 @@ async fn a_secret_is_on_no_disk_and_in_no_answer() {
         (None, &body.replace("key", "Key"), 400, "is not what `POST /v1/secrets` takes"),
         (None, &body.replace("key", "../key"), 400, "is not what `POST /v1/secrets` takes"),
         (None, &body.replace("=\"", "\""), 400, "is not what `POST /v1/secrets` takes"),
-        (None, &json!({ "name": CANARY.repeat(2), "value": CANARY }).to_string(), 400, "is not what"),
-        (None, &json!({ "name": "n", "value": { CANARY: CANARY } }).to_string(), 400, "is not what"),
-        (None, &json!({ "name": "n", "value": "", "note": CANARY }).to_string(), 400, "is not what"),
-        (None, &json!({ "name": "n", "value": STANDARD.encode([0; 65_537]) }).to_string(), 400, "is not what"),
+        (
+            None,
+            &json!({ "name": CANARY.repeat(2), "value": CANARY }).to_string(),
+            400,
+            "is not what",
+        ),
+        (
+            None,
+            &json!({ "name": "n", "value": { CANARY: CANARY } }).to_string(),
+            400,
+            "is not what",
+        ),
+        (
+            None,
+            &json!({ "name": "n", "value": "", "note": CANARY }).to_string(),
+            400,
+            "is not what",
+        ),
+        (
+            None,
+            &json!({ "name": "n", "value": STANDARD.encode([0; 65_537]) }).to_string(),
+            400,
+            "is not what",
+        ),
     ] {
         let (got, answer) = world.raw("POST", "/v1/secrets", key, body.as_bytes()).await;
         assert_eq!(got.as_u16(), status, "{answer}");
         assert!(answer["message"].as_str().unwrap().contains(message), "{answer}");
         said.push(answer);
     }
-    for path in ["/v1/secrets", "/v1/secrets/key", "/v1/secrets/none", "/v1/secrets/..", "/v1/principal"] {
+    for path in
+        ["/v1/secrets", "/v1/secrets/key", "/v1/secrets/none", "/v1/secrets/..", "/v1/principal"]
+    {
         said.push(world.raw("GET", path, None, b"").await.1);
     }
     let said = serde_json::to_string(&said).unwrap();
@@ -115,13 +151,17 @@ async fn a_secret_goes_to_the_node_of_a_task_whose_role_grants_it_and_nowhere_el
     ] {
         client.register(&one).await.unwrap();
     }
-    let (has, as_env, none) = (run(client, "has:1").await, run(client, "as-env:1").await, run(client, "none:1").await);
+    let (has, as_env, none) =
+        (run(client, "has:1").await, run(client, "as-env:1").await, run(client, "none:1").await);
     for task in [&has, &as_env, &none] {
         placed(client, task).await;
     }
     let pair = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
     assert_eq!(asks(&n1, "acme", &has).await.unwrap(), [pair("key", CANARY)]);
-    assert_eq!(asks(&n1, "acme", &as_env).await.unwrap(), [pair("key", CANARY), pair("other", "another")]);
+    assert_eq!(
+        asks(&n1, "acme", &as_env).await.unwrap(),
+        [pair("key", CANARY), pair("other", "another")]
+    );
     assert_eq!(asks(&n1, "acme", &none).await.unwrap(), []);
     // The desired set, which is told with every change and kept on disk, has none.
     let set = until("the set has all three", || {
@@ -170,17 +210,29 @@ async fn a_task_waits_for_a_secret_that_is_not_there_and_says_how_to_make_it() {
     })
     .await;
     until("the service says so too", || async {
-        client.service(&main, &service.name).await.unwrap().status.reason.filter(|reason| reason == why)
+        client
+            .service(&main, &service.name)
+            .await
+            .unwrap()
+            .status
+            .reason
+            .filter(|reason| reason == why)
     })
     .await;
     client.create_secret(&name("key"), &value(CANARY)).await.unwrap();
     until("both run", || async {
         let running = client.service(&main, &service.name).await.unwrap().status.running;
-        (client.task(&task.id).await.unwrap().status.phase == TaskPhase::Running && running == 1).then_some(())
+        (client.task(&task.id).await.unwrap().status.phase == TaskPhase::Running && running == 1)
+            .then_some(())
     })
     .await;
     let error = client.remove_secret(&name("key")).await.unwrap_err();
-    assert!(error.to_string().starts_with("secret `key` is in use by service `needs` in `main`, task `"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("secret `key` is in use by service `needs` in `main`, task `"),
+        "{error}"
+    );
     agent.abort();
 }
 
@@ -192,20 +244,29 @@ async fn a_tenant_reaches_no_secret_of_another() {
     let other = CreateCredential { tenant: "other".parse().unwrap() };
     let other = Client::tls(world.client.create_credential(&other).await.unwrap());
     assert!(other.secrets().await.unwrap().is_empty());
-    for refused in [other.secret(&name("key")).await.map(drop), other.remove_secret(&name("key")).await] {
+    for refused in
+        [other.secret(&name("key")).await.map(drop), other.remove_secret(&name("key")).await]
+    {
         assert_eq!(refused.unwrap_err().to_string(), "there is no secret `key`");
     }
     // The same name is its own, and its tasks wait for that one.
     let main = "main".parse().unwrap();
     other.create_cluster(&main).await.unwrap();
     other.register(&with("thief", &["secret:key"])).await.unwrap();
-    let wanted = RunTask { task_definition: "thief:1".parse().unwrap(), launch_type: LaunchType::Pool, count: 1 };
+    let wanted = RunTask {
+        task_definition: "thief:1".parse().unwrap(),
+        launch_type: LaunchType::Pool,
+        count: 1,
+    };
     let task = other.run(&main, &wanted).await.unwrap().remove(0);
     until("it waits", || async { other.task(&task.id).await.unwrap().status.reason }).await;
     assert!(asks(&pool, "other", &task).await.is_err());
     other.create_secret(&name("key"), &value("its own")).await.unwrap();
     placed(&other, &task).await;
-    assert_eq!(asks(&pool, "other", &task).await.unwrap(), [("key".to_owned(), b"its own".to_vec())]);
+    assert_eq!(
+        asks(&pool, "other", &task).await.unwrap(),
+        [("key".to_owned(), b"its own".to_vec())]
+    );
     assert_eq!(world.client.secret(&name("key")).await.unwrap().size_bytes, CANARY.len() as u64);
 }
 
@@ -215,6 +276,9 @@ async fn a_linux_program_is_refused_a_secret_when_it_is_registered() {
     let mut native = definition("native", "native");
     native.role.allow = vec!["secret:key".parse().unwrap()];
     let error = world.client.register(&native).await.unwrap_err();
-    assert_eq!(error.to_string(), "container `web` is a Linux program, and secrets are for Wasm so far: `secret:key`");
+    assert_eq!(
+        error.to_string(),
+        "container `web` is a Linux program, and secrets are for Wasm so far: `secret:key`"
+    );
     assert!(error.hint().unwrap().contains("a task of its own"));
 }

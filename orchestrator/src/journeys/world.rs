@@ -19,8 +19,8 @@ use rustls::{
 };
 use serde_json::{Value, json};
 use spec::{
-    ContainerPhase, ContainerStatus, Digest, NodeId, NodeSpec, PublishedPort, Resources, TaskPhase, TaskStatus, Tenant,
-    Usage,
+    ContainerPhase, ContainerStatus, Digest, NodeId, NodeSpec, PublishedPort, Resources, TaskPhase,
+    TaskStatus, Tenant, Usage,
     wire::{DesiredSet, Fault, JoinResponse, JoinToken, NodeReport, ReportedTask},
 };
 use tempfile::TempDir;
@@ -32,15 +32,25 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::{Client, Config, CreateJoinToken, Credential, ImageResolver, ResolvedImage, Runs, serve, tls};
+use crate::{
+    Client, Config, CreateJoinToken, Credential, ImageResolver, ResolvedImage, Runs, serve, tls,
+};
 
 /// Knows images by what their names say: `cats`, `wants-net`, `native`, `nowhere`.
 pub struct Pictures;
 
 impl ImageResolver for Pictures {
-    fn resolve<'a>(&'a self, _: &'a Tenant, image: &'a str) -> BoxFuture<'a, Result<ResolvedImage, Fault>> {
+    fn resolve<'a>(
+        &'a self,
+        _: &'a Tenant,
+        image: &'a str,
+    ) -> BoxFuture<'a, Result<ResolvedImage, Fault>> {
         async move {
-            let fault = |message: String| Fault { code: "image".to_owned(), message, hint: Some("push it".to_owned()) };
+            let fault = |message: String| Fault {
+                code: "image".to_owned(),
+                message,
+                hint: Some("push it".to_owned()),
+            };
             if image == "nowhere" {
                 return Err(fault("there is no image `nowhere`".to_owned()));
             }
@@ -48,8 +58,10 @@ impl ImageResolver for Pictures {
                 "wants-net" => vec!["net.out:https://api.example.com".parse().unwrap()],
                 _ => Vec::new(),
             };
-            let runs = if image == "native" { Runs::Native(vec!["amd64".to_owned()]) } else { Runs::Wasm };
-            let reference = image.parse().map_err(|error: spec::ParseError| fault(error.to_string()))?;
+            let runs =
+                if image == "native" { Runs::Native(vec!["amd64".to_owned()]) } else { Runs::Wasm };
+            let reference =
+                image.parse().map_err(|error: spec::ParseError| fault(error.to_string()))?;
             Ok(ResolvedImage { reference, digest: Digest::of(image.as_bytes()), wants, runs })
         }
         .boxed()
@@ -118,7 +130,13 @@ impl World {
     }
 
     /// One raw request through the socket.
-    pub async fn raw(&self, method: &str, path: &str, key: Option<&str>, body: &[u8]) -> (StatusCode, Value) {
+    pub async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        key: Option<&str>,
+        body: &[u8],
+    ) -> (StatusCode, Value) {
         let stream = UnixStream::connect(self.folder.path().join("run/server.sock")).await.unwrap();
         let mut request = Request::builder().method(method).uri(path);
         if let Some(key) = key {
@@ -128,7 +146,13 @@ impl World {
     }
 
     /// One raw request over TCP, with a bearer token or without.
-    pub async fn raw_tls(&self, method: &str, path: &str, token: Option<&str>, body: &[u8]) -> (StatusCode, Value) {
+    pub async fn raw_tls(
+        &self,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: &[u8],
+    ) -> (StatusCode, Value) {
         let credential = self.credential();
         let stream = TcpStream::connect(&credential.address).await.unwrap();
         let stream = tls::connect_pinned(&credential.ca_fingerprint, stream).await.unwrap();
@@ -163,7 +187,8 @@ async fn exchange<S>(stream: S, request: http::request::Builder, body: &[u8]) ->
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     let driver = tokio::spawn(connection);
     let request = request.body(Full::new(Bytes::copy_from_slice(body))).unwrap();
     let response = sender.send_request(request).await.unwrap();
@@ -213,8 +238,7 @@ impl FakeNode {
     pub async fn join(token: JoinToken, name: &str) -> Result<Self, (StatusCode, Value)> {
         let key = KeyPair::generate().unwrap();
         let csr_pem = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-        let body =
-            json!({ "version": 1, "secret": token.secret, "name": name, "csr_pem": csr_pem, "spec": node_spec() });
+        let body = json!({ "version": 1, "secret": token.secret, "name": name, "csr_pem": csr_pem, "spec": node_spec() });
         let stream = TcpStream::connect(&token.address).await.unwrap();
         let stream = tls::connect_pinned(&token.ca_fingerprint, stream).await.unwrap();
         let request = Request::builder().method("POST").uri("/v1/node/join");
@@ -238,15 +262,19 @@ impl FakeNode {
     pub async fn ask(&self, method: Method, path: &str, body: &Value) -> (StatusCode, Value) {
         let stream = TcpStream::connect(&self.address).await.unwrap();
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.response.ca_pem.as_bytes()).unwrap()).unwrap();
-        let leaf = CertificateDer::from_pem_slice(self.response.certificate_pem.as_bytes()).unwrap();
-        let key: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(self.key.clone()).into();
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(vec![leaf], key)
+        roots
+            .add(CertificateDer::from_pem_slice(self.response.ca_pem.as_bytes()).unwrap())
             .unwrap();
+        let leaf =
+            CertificateDer::from_pem_slice(self.response.certificate_pem.as_bytes()).unwrap();
+        let key: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(self.key.clone()).into();
+        let config =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_client_auth_cert(vec![leaf], key)
+                .unwrap();
         let name = ServerName::try_from("control.margay").unwrap();
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
         let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -256,17 +284,20 @@ impl FakeNode {
     pub async fn renew(&mut self) -> (StatusCode, Value) {
         let key = KeyPair::generate().unwrap();
         let csr_pem = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-        let (status, answer) =
-            self.ask(Method::POST, "/v1/node/renew", &json!({ "version": 1, "csr_pem": csr_pem })).await;
+        let (status, answer) = self
+            .ask(Method::POST, "/v1/node/renew", &json!({ "version": 1, "csr_pem": csr_pem }))
+            .await;
         if status == StatusCode::OK {
-            (self.response, self.key) = (serde_json::from_value(answer.clone()).unwrap(), key.serialize_der());
+            (self.response, self.key) =
+                (serde_json::from_value(answer.clone()).unwrap(), key.serialize_der());
         }
         (status, answer)
     }
 
     pub async fn poll(&mut self) -> DesiredSet {
-        let (status, answer) =
-            self.ask(Method::GET, &format!("/v1/node/desired?after={}", self.revision), &Value::Null).await;
+        let (status, answer) = self
+            .ask(Method::GET, &format!("/v1/node/desired?after={}", self.revision), &Value::Null)
+            .await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         let set: DesiredSet = serde_json::from_value(answer).unwrap();
         self.revision = set.revision;
@@ -275,7 +306,9 @@ impl FakeNode {
 
     /// What an agent would do about `set`, at once.
     pub fn act(&mut self, set: &DesiredSet) {
-        self.tasks.retain(|key, _| set.tasks.iter().any(|task| (&task.tenant, &task.id) == (&key.0, &key.1)));
+        self.tasks.retain(|key, _| {
+            set.tasks.iter().any(|task| (&task.tenant, &task.id) == (&key.0, &key.1))
+        });
         for task in &set.tasks {
             let container = &task.definition.containers[0];
             let status = TaskStatus {

@@ -13,11 +13,13 @@ const STEADY_AFTER: Duration = Duration::from_secs(60);
 /// The longest wait between two tries.
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 
-/// For so long a copy is kept from a node on which it could not be started. A registry that was away is back by then, a
-/// full disk swept; and the node is tried all the same when no other has room.
+/// For so long a copy is kept from a node on which it could not be started. A registry that was
+/// away is back by then, a full disk swept; and the node is tried all the same when no other has
+/// room.
 const AVOIDED_FOR: Duration = Duration::from_secs(300);
 
-/// How long to wait after so many failures in a row: nothing after the first, then 1, 2, 4 … 60 seconds.
+/// How long to wait after so many failures in a row: nothing after the first, then 1, 2, 4 … 60
+/// seconds.
 fn back_off(failures: u32) -> Duration {
     match failures {
         0 | 1 => Duration::ZERO,
@@ -31,7 +33,8 @@ struct Line<'a> {
     kept: &'a Kept<ServiceRecord>,
     service: &'a Service,
     definition: &'a DefinitionRecord,
-    /// Whether some copy is on its way up or down, so that no further one is taken down to make room.
+    /// Whether some copy is on its way up or down, so that no further one is taken down to make
+    /// room.
     in_flux: bool,
 }
 
@@ -52,12 +55,16 @@ impl<'a> Draft<'a> {
         };
         let in_flux = mine.iter().map(|task| &task.value).any(|task| {
             let ending = task.task.spec.stop && !task.has_ended();
-            (ending || task.task.status.phase == TaskPhase::Starting) && self.observed.is_in_touch(task)
+            (ending || task.task.status.phase == TaskPhase::Starting)
+                && self.observed.is_in_touch(task)
         });
         let mut line = Line { key, kept, service, definition, in_flux };
         let mut by_ordinal: BTreeMap<u32, Vec<&Kept<TaskRecord>>> = BTreeMap::new();
         for &task in mine {
-            by_ordinal.entry(task.value.copy.map_or(u32::MAX, |copy| copy.ordinal)).or_default().push(task);
+            by_ordinal
+                .entry(task.value.copy.map_or(u32::MAX, |copy| copy.ordinal))
+                .or_default()
+                .push(task);
         }
         for ordinal in 0..service.spec.count {
             let tasks = by_ordinal.remove(&ordinal).unwrap_or_default();
@@ -69,12 +76,18 @@ impl<'a> Draft<'a> {
     }
 
     fn plan_copy(&mut self, line: &mut Line<'a>, ordinal: u32, tasks: &[&Kept<TaskRecord>]) {
-        let in_touch = |task: &&&Kept<TaskRecord>| task.value.is_wanted() && self.observed.is_in_touch(&task.value);
+        let in_touch = |task: &&&Kept<TaskRecord>| {
+            task.value.is_wanted() && self.observed.is_in_touch(&task.value)
+        };
         let (current, outdated): (Vec<&&Kept<TaskRecord>>, Vec<&&Kept<TaskRecord>>) =
             tasks.iter().filter(in_touch).partition(|task| self.is_current(line, &task.value));
-        // Decided once: what runs before what starts, then the older one, which is the original that came back.
+        // Decided once: what runs before what starts, then the older one, which is the original
+        // that came back.
         let keep = current.iter().min_by_key(|task| {
-            (task.value.task.status.phase != TaskPhase::Running, task.value.copy.map(|copy| copy.attempt))
+            (
+                task.value.task.status.phase != TaskPhase::Running,
+                task.value.copy.map(|copy| copy.attempt),
+            )
         });
         match keep {
             Some(keep) if keep.value.task.status.phase == TaskPhase::Running => {
@@ -94,8 +107,14 @@ impl<'a> Draft<'a> {
     /// Whether a task is what its service asks for now, on a node that may keep it.
     fn is_current(&self, line: &Line<'_>, record: &TaskRecord) -> bool {
         let (spec, wanted) = (&record.task.spec, &line.service.spec);
-        let drained = spec.node.as_ref().and_then(|node| self.observed.nodes.get(node)).is_some_and(|node| node.drain);
-        spec.task_definition == wanted.task_definition && spec.launch_type == wanted.launch_type && !drained
+        let drained = spec
+            .node
+            .as_ref()
+            .and_then(|node| self.observed.nodes.get(node))
+            .is_some_and(|node| node.drain);
+        spec.task_definition == wanted.task_definition
+            && spec.launch_type == wanted.launch_type
+            && !drained
     }
 
     /// A new task for a copy that has none, once it may be started and there is room.
@@ -106,8 +125,10 @@ impl<'a> Draft<'a> {
         tasks: &[&Kept<TaskRecord>],
         outdated: &[&&Kept<TaskRecord>],
     ) {
-        let last =
-            tasks.iter().filter_map(|task| Some((task.value.copy?, &task.value))).max_by_key(|(copy, _)| copy.attempt);
+        let last = tasks
+            .iter()
+            .filter_map(|task| Some((task.value.copy?, &task.value)))
+            .max_by_key(|(copy, _)| copy.attempt);
         let failures = match self.failures(line, last) {
             Ok(failures) => failures,
             Err(reason) => return self.wait(line, reason),
@@ -130,7 +151,9 @@ impl<'a> Draft<'a> {
             avoid: self.avoided(tasks),
         };
         if line.definition.writes_volumes() && self.has_writer(tasks) {
-            for task in outdated.iter().filter(|old| self.makes_room(&need, &old.value)).collect::<Vec<_>>() {
+            for task in
+                outdated.iter().filter(|old| self.makes_room(&need, &old.value)).collect::<Vec<_>>()
+            {
                 self.stop(task, "its replacement writes to the same volume");
             }
             return self.wait(line, "the task before it still has its volume".to_owned());
@@ -142,7 +165,8 @@ impl<'a> Draft<'a> {
                 self.plan.steps.push(Step::Start { task: Box::new(task), volumes });
             }
             Err(reason) => {
-                // Without room for both, an old one makes way: one copy at a time, and only where that helps.
+                // Without room for both, an old one makes way: one copy at a time, and only where
+                // that helps.
                 let old = outdated.iter().find(|old| self.makes_room(&need, &old.value));
                 if let (Some(old), false) = (old, line.in_flux) {
                     line.in_flux = true;
@@ -153,8 +177,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Whether `need` could be met where `old` is, if that were not there. Stopping it for anything else would take
-    /// away a copy that serves and give nothing for it.
+    /// Whether `need` could be met where `old` is, if that were not there. Stopping it for anything
+    /// else would take away a copy that serves and give nothing for it.
     fn makes_room(&self, need: &Need<'_>, old: &TaskRecord) -> bool {
         let definition = self.definition_of(old);
         let node = old.task.spec.node.as_ref();
@@ -162,7 +186,8 @@ impl<'a> Draft<'a> {
             .is_some_and(|(node, definition)| self.room.would_fit(need, node, old.id(), definition))
     }
 
-    /// Nodes on which this copy could not be started lately: its next task goes elsewhere where that is possible.
+    /// Nodes on which this copy could not be started lately: its next task goes elsewhere where
+    /// that is possible.
     fn avoided<'t>(&self, tasks: &[&'t Kept<TaskRecord>]) -> Vec<&'t NodeId> {
         let could_not_start = |record: &TaskRecord| {
             let lately = record.ended.is_some_and(|ended| self.now.since(ended) < AVOIDED_FOR);
@@ -176,8 +201,11 @@ impl<'a> Draft<'a> {
     fn failures(&self, line: &Line<'_>, last: Option<(Copy, &TaskRecord)>) -> Result<u32, String> {
         let Some((copy, record)) = last else { return Ok(0) };
         let same = record.task.spec.task_definition == line.service.spec.task_definition;
-        let (Some(ended), true, false) = (record.ended, same, record.task.spec.stop) else { return Ok(0) };
-        // One that never ran was tried by its node for longer than that, and is a failure all the same.
+        let (Some(ended), true, false) = (record.ended, same, record.task.spec.stop) else {
+            return Ok(0);
+        };
+        // One that never ran was tried by its node for longer than that, and is a failure all the
+        // same.
         if record.ran && ended.since(record.task.created) >= STEADY_AFTER {
             return Ok(0);
         }
@@ -215,19 +243,32 @@ fn new_task(line: &Line<'_>, copy: Copy, now: spec::Timestamp) -> TaskRecord {
     };
     let status = TaskStatus { phase: TaskPhase::Starting, reason: None, containers: Vec::new() };
     let id = task_id(line, copy);
-    TaskRecord { tenant, task: Task { id, created: now, spec, status }, copy: Some(copy), ended: None, ran: false }
+    TaskRecord {
+        tenant,
+        task: Task { id, created: now, spec, status },
+        copy: Some(copy),
+        ended: None,
+        ran: false,
+    }
 }
 
-/// The same copy has the same id, however often and by whomever it is planned; and no two copies ever have, also not
-/// those of a service that was deleted and made again.
+/// The same copy has the same id, however often and by whomever it is planned; and no two copies
+/// ever have, also not those of a service that was deleted and made again.
 fn task_id(line: &Line<'_>, copy: Copy) -> TaskId {
     let service = line.service;
     let all = format!(
         "{}/{}/{}/{}/{}/{}",
-        service.cluster, service.name, line.kept.create_rev, copy.generation, copy.ordinal, copy.attempt
+        service.cluster,
+        service.name,
+        line.kept.create_rev,
+        copy.generation,
+        copy.ordinal,
+        copy.attempt
     );
     let hash = &Digest::of(all.as_bytes()).hex()[..10];
     let name = service.name.as_str();
     let name = name[..name.len().min(40)].trim_end_matches('-');
-    format!("{name}-{}-{hash}", copy.ordinal).parse().expect("a short label, a number and hex digits make a label")
+    format!("{name}-{}-{hash}", copy.ordinal)
+        .parse()
+        .expect("a short label, a number and hex digits make a label")
 }

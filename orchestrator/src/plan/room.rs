@@ -9,11 +9,12 @@ use crate::{
     resolver::Runs,
 };
 
-/// Tasks on one node. Each is a process or more that its agent supervises and reports, and all of their definitions go
-/// to it in one answer: 500 of the largest are half of what a node reads.
+/// Tasks on one node. Each is a process or more that its agent supervises and reports, and all of
+/// their definitions go to it in one answer: 500 of the largest are half of what a node reads.
 const TASKS_MAX: usize = 500;
-/// What a container takes at least, whatever it reserves: a worker that does nothing has ten megabytes, most of them
-/// shared. Without this, somebody who reserves nothing fits in everywhere, for ever.
+/// What a container takes at least, whatever it reserves: a worker that does nothing has ten
+/// megabytes, most of them shared. Without this, somebody who reserves nothing fits in everywhere,
+/// for ever.
 const CPU_MILLIS_MIN: u32 = 10;
 const MEMORY_BYTES_MIN: u64 = 8 << 20;
 
@@ -51,8 +52,8 @@ pub(super) struct Need<'a> {
 }
 
 impl<'a> Room<'a> {
-    /// What every task that has not ended leaves of each node. A task whose node is silent still counts there: it may
-    /// well be running.
+    /// What every task that has not ended leaves of each node. A task whose node is silent still
+    /// counts there: it may well be running.
     pub fn left_on(desired: &Desired<'a>, observed: &Observed<'a>) -> Self {
         let slots = observed.nodes.iter().map(|(id, node)| {
             let capacity = node.spec.capacity;
@@ -70,15 +71,22 @@ impl<'a> Room<'a> {
         let mut room = Self { nodes: slots.collect(), writers: BTreeMap::new() };
         for ((tenant, _), kept) in observed.tasks {
             let (record, spec) = (&kept.value, &kept.value.task.spec);
-            let Some(slot) = spec.node.as_ref().and_then(|node| room.nodes.get_mut(node)) else { continue };
+            let Some(slot) = spec.node.as_ref().and_then(|node| room.nodes.get_mut(node)) else {
+                continue;
+            };
             if record.has_ended() {
                 continue;
             }
             slot.tasks += 1;
             if let (Some(service), true) = (&spec.service, record.is_wanted()) {
-                *slot.copies.entry((tenant.clone(), spec.cluster.clone(), service.clone())).or_default() += 1;
+                *slot
+                    .copies
+                    .entry((tenant.clone(), spec.cluster.clone(), service.clone()))
+                    .or_default() += 1;
             }
-            if let Some(definition) = desired.definitions.get(&(tenant.clone(), spec.task_definition.clone())) {
+            if let Some(definition) =
+                desired.definitions.get(&(tenant.clone(), spec.task_definition.clone()))
+            {
                 slot.take(definition);
                 room.write(tenant, record.id(), definition);
             }
@@ -110,7 +118,8 @@ impl<'a> Room<'a> {
         }
     }
 
-    /// Two tasks that write to one volume would write over each other, whichever definition or service they are of.
+    /// Two tasks that write to one volume would write over each other, whichever definition or
+    /// service they are of.
     fn check_writers(&self, need: &Need<'_>) -> Result<(), String> {
         match self.writers_of(need).next() {
             None => Ok(()),
@@ -121,7 +130,10 @@ impl<'a> Room<'a> {
     }
 
     /// Who may be writing to a volume that `need` wants to write to.
-    fn writers_of<'r>(&'r self, need: &'r Need<'_>) -> impl Iterator<Item = (&'r VolumeName, &'r TaskId)> {
+    fn writers_of<'r>(
+        &'r self,
+        need: &'r Need<'_>,
+    ) -> impl Iterator<Item = (&'r VolumeName, &'r TaskId)> {
         let of = |volume: &'r VolumeName| {
             let writers = self.writers.get(&(need.tenant.clone(), volume.clone()));
             writers.into_iter().flatten().map(move |writer| (volume, writer))
@@ -130,7 +142,13 @@ impl<'a> Room<'a> {
     }
 
     /// Whether `need` would fit on `node` if `task`, which is one of `old`, were not there.
-    pub fn would_fit(&self, need: &Need<'_>, node: &NodeId, task: &TaskId, old: &DefinitionRecord) -> bool {
+    pub fn would_fit(
+        &self,
+        need: &Need<'_>,
+        node: &NodeId,
+        task: &TaskId,
+        old: &DefinitionRecord,
+    ) -> bool {
         let Some(slot) = self.nodes.get(node) else { return false };
         let (cpu, memory) = reserved(need.definition);
         let (cpu_freed, memory_freed) = reserved(old);
@@ -139,17 +157,21 @@ impl<'a> Room<'a> {
             && slot.condition == NodeCondition::Ready
             && !slot.node.drain
             && slot.runs(need.definition)
-            && host_ports(need.definition).all(|port| freed.contains(&port) || !slot.ports.contains(&port))
+            && host_ports(need.definition)
+                .all(|port| freed.contains(&port) || !slot.ports.contains(&port))
             && slot.tasks <= TASKS_MAX
             && self.writers_of(need).all(|(_, writer)| writer == task)
             && slot.cpu_millis + cpu_freed >= cpu
             && slot.memory_bytes.saturating_add(memory_freed) >= memory
     }
 
-    /// One that is not to be avoided, then fewest copies in the zone, then on the node, then the fullest node that has room: so that large tasks find room later.
+    /// One that is not to be avoided, then fewest copies in the zone, then on the node, then the
+    /// fullest node that has room: so that large tasks find room later.
     fn best(&self, need: &Need<'_>, pinned: Option<&NodeId>) -> Result<NodeId, String> {
         let candidates = self.candidates(need, pinned)?;
-        let copies = |slot: &Slot<'_>| need.service.and_then(|key| slot.copies.get(key)).copied().unwrap_or_default();
+        let copies = |slot: &Slot<'_>| {
+            need.service.and_then(|key| slot.copies.get(key)).copied().unwrap_or_default()
+        };
         let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
         for slot in self.nodes.values() {
             *zones.entry(&slot.node.spec.zone).or_default() += copies(slot);
@@ -169,8 +191,13 @@ impl<'a> Room<'a> {
     }
 
     /// Nodes on which it could start now. Each filter that leaves none is the reason to give.
-    fn candidates(&self, need: &Need<'_>, pinned: Option<&NodeId>) -> Result<Vec<&Slot<'a>>, String> {
-        let mut left: Vec<&Slot<'a>> = self.nodes.values().filter(|slot| slot.offers(need)).collect();
+    fn candidates(
+        &self,
+        need: &Need<'_>,
+        pinned: Option<&NodeId>,
+    ) -> Result<Vec<&Slot<'a>>, String> {
+        let mut left: Vec<&Slot<'a>> =
+            self.nodes.values().filter(|slot| slot.offers(need)).collect();
         let mut narrow = |fits: &dyn Fn(&Slot<'_>) -> bool, reason: &dyn Fn() -> String| {
             left.retain(|slot| fits(slot));
             if left.is_empty() { Err(reason()) } else { Ok(()) }
@@ -188,16 +215,27 @@ impl<'a> Room<'a> {
             Some(node) => format!("its volume is on node `{node}`, which is not ready"),
             None => "no node is ready".to_owned(),
         })?;
-        narrow(&|slot| !slot.node.drain, &|| "every node that could take it is drained".to_owned())?;
+        narrow(&|slot| !slot.node.drain, &|| {
+            "every node that could take it is drained".to_owned()
+        })?;
         narrow(&|slot| slot.runs(need.definition), &|| {
-            format!("it is a native image{}, and no node has an OCI runtime for it", architectures(need.definition))
+            format!(
+                "it is a native image{}, and no node has an OCI runtime for it",
+                architectures(need.definition)
+            )
         })?;
-        narrow(&|slot| host_ports(need.definition).all(|port| !slot.ports.contains(&port)), &|| {
-            let ports: Vec<String> = host_ports(need.definition).map(|port| port.to_string()).collect();
-            format!("host port {} is taken on every node", ports.join(" or "))
-        })?;
+        narrow(
+            &|slot| host_ports(need.definition).all(|port| !slot.ports.contains(&port)),
+            &|| {
+                let ports: Vec<String> =
+                    host_ports(need.definition).map(|port| port.to_string()).collect();
+                format!("host port {} is taken on every node", ports.join(" or "))
+            },
+        )?;
         narrow(&|slot| slot.tasks < TASKS_MAX, &|| {
-            format!("every node that could take it has {TASKS_MAX} tasks, and that is the most: add a node")
+            format!(
+                "every node that could take it has {TASKS_MAX} tasks, and that is the most: add a node"
+            )
         })?;
         let (cpu, memory) = reserved(need.definition);
         narrow(&|slot| slot.cpu_millis >= cpu && slot.memory_bytes >= memory, &|| {
@@ -235,8 +273,12 @@ impl Slot<'_> {
 /// What its containers reserve together, and at least: thousandths of a processor, and bytes.
 pub(super) fn reserved(definition: &DefinitionRecord) -> (u64, u64) {
     let containers = &definition.definition.containers;
-    let cpu = containers.iter().map(|container| u64::from(container.cpu_millis.max(CPU_MILLIS_MIN))).sum();
-    let memory = containers.iter().map(|container| container.memory_soft_bytes.max(MEMORY_BYTES_MIN));
+    let cpu = containers
+        .iter()
+        .map(|container| u64::from(container.cpu_millis.max(CPU_MILLIS_MIN)))
+        .sum();
+    let memory =
+        containers.iter().map(|container| container.memory_soft_bytes.max(MEMORY_BYTES_MIN));
     let memory = memory.fold(0, u64::saturating_add);
     (cpu, memory)
 }

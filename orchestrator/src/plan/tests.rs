@@ -1,14 +1,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use spec::{
-    ContainerDefinition, LaunchType, Mount, NodeSpec, PortMapping, Resources, Service, ServiceSpec, ServiceStatus,
-    TaskDefinition, VolumeClaim,
+    ContainerDefinition, LaunchType, Mount, NodeSpec, PortMapping, Resources, Service, ServiceSpec,
+    ServiceStatus, TaskDefinition, VolumeClaim,
 };
 
 use super::*;
 use crate::{records::POOL_LABEL, resolver::Runs};
 
-/// A world that applies plans as the store would, and whose nodes do as they are told when asked to.
+/// A world that applies plans as the store would, and whose nodes do as they are told when asked
+/// to.
 #[derive(Default)]
 struct World {
     model: Model,
@@ -66,7 +67,8 @@ impl World {
 
     fn define(&mut self, id: &str, edit: impl FnOnce(&mut DefinitionRecord)) {
         let id: TaskDefinitionId = id.parse().unwrap();
-        let container: ContainerDefinition = serde_json::from_str(r#"{ "name": "app", "image": "cats" }"#).unwrap();
+        let container: ContainerDefinition =
+            serde_json::from_str(r#"{ "name": "app", "image": "cats" }"#).unwrap();
         let definition = TaskDefinition {
             family: id.family.clone(),
             launch_types: vec![LaunchType::Node, LaunchType::Pool],
@@ -89,13 +91,21 @@ impl World {
         self.model.rev += 1;
         let rev = self.model.rev;
         let key: ServiceKey = (tenant(), "main".parse().unwrap(), name.parse().unwrap());
-        let before = self.model.services.get(&key).map(|kept| (kept.create_rev, kept.value.service.generation));
+        let before = self
+            .model
+            .services
+            .get(&key)
+            .map(|kept| (kept.create_rev, kept.value.service.generation));
         let (create_rev, generation) = before.unwrap_or((rev, 0));
         let service = Service {
             name: key.2.clone(),
             cluster: key.1.clone(),
             created: self.now(),
-            spec: ServiceSpec { task_definition: definition.parse().unwrap(), count, launch_type: LaunchType::Node },
+            spec: ServiceSpec {
+                task_definition: definition.parse().unwrap(),
+                count,
+                launch_type: LaunchType::Node,
+            },
             generation: generation + 1,
             status: ServiceStatus::default(),
         };
@@ -112,7 +122,11 @@ impl World {
             match step {
                 Step::Start { task, volumes } => {
                     let key = (task.tenant.clone(), task.id().clone());
-                    assert!(!self.model.tasks.contains_key(&key), "{step} would be a second {}", task.id());
+                    assert!(
+                        !self.model.tasks.contains_key(&key),
+                        "{step} would be a second {}",
+                        task.id()
+                    );
                     self.keep(task);
                     self.mount(volumes);
                 }
@@ -135,7 +149,9 @@ impl World {
         self.model.rev += 1;
         let rev = self.model.rev;
         let key = (record.tenant.clone(), record.id().clone());
-        self.model.tasks.insert(key, Arc::new(Kept { value: record.clone(), mod_rev: rev, create_rev: rev }));
+        self.model
+            .tasks
+            .insert(key, Arc::new(Kept { value: record.clone(), mod_rev: rev, create_rev: rev }));
     }
 
     /// Plans, applies, and shows the steps; the same again must plan nothing.
@@ -149,11 +165,13 @@ impl World {
 
     /// Nodes in touch start what they should and end what they should.
     fn act(&mut self) {
-        let records: Vec<TaskRecord> = self.model.tasks.values().map(|kept| kept.value.clone()).collect();
+        let records: Vec<TaskRecord> =
+            self.model.tasks.values().map(|kept| kept.value.clone()).collect();
         for record in records.into_iter().filter(|record| !record.has_ended()) {
             let node = record.task.spec.node.as_ref();
             if node.is_some_and(|node| self.conditions.get(node) == Some(&NodeCondition::Ready)) {
-                let phase = if record.task.spec.stop { TaskPhase::Stopped } else { TaskPhase::Running };
+                let phase =
+                    if record.task.spec.stop { TaskPhase::Stopped } else { TaskPhase::Running };
                 self.keep(&record.at(phase, record.task.status.reason.clone(), self.now()));
             }
         }
@@ -169,7 +187,10 @@ impl World {
                 return;
             }
         }
-        panic!("it never settles: {:?}", self.plan().steps.iter().map(Step::to_string).collect::<Vec<_>>());
+        panic!(
+            "it never settles: {:?}",
+            self.plan().steps.iter().map(Step::to_string).collect::<Vec<_>>()
+        );
     }
 
     fn tasks(&self) -> impl Iterator<Item = &TaskRecord> {
@@ -190,7 +211,11 @@ impl World {
     }
 
     fn end(&mut self, reason: &str) {
-        let record = self.tasks().find(|record| record.task.status.phase == TaskPhase::Running).unwrap().clone();
+        let record = self
+            .tasks()
+            .find(|record| record.task.status.phase == TaskPhase::Running)
+            .unwrap()
+            .clone();
         self.keep(&record.at(TaskPhase::Stopped, Some(reason.to_owned()), self.now()));
     }
 }
@@ -203,13 +228,15 @@ fn reserve(cpu_millis: u32, memory_mib: u64) -> impl FnOnce(&mut DefinitionRecor
 }
 
 fn with_port(record: &mut DefinitionRecord) {
-    let port = PortMapping { container_port: 80, host_port: Some(8080), protocol: spec::Protocol::Http };
+    let port =
+        PortMapping { container_port: 80, host_port: Some(8080), protocol: spec::Protocol::Http };
     record.definition.containers[0].ports.push(port);
 }
 
 fn with_volume(record: &mut DefinitionRecord) {
     record.definition.volumes.push(VolumeClaim { name: "book".parse().unwrap(), bytes_max: None });
-    let mount = Mount { volume: "book".parse().unwrap(), path: "/data".to_owned(), read_only: false };
+    let mount =
+        Mount { volume: "book".parse().unwrap(), path: "/data".to_owned(), read_only: false };
     record.definition.containers[0].mounts.push(mount);
 }
 
@@ -243,15 +270,30 @@ fn whoever_cannot_be_placed_is_told_why() {
     let cases: [Case; 7] = [
         ("no node", |_| {}, |w| w.model.nodes.clear(), "you have no node: `margay node join`"),
         ("silent", |_| {}, |w| w.is("n1", NodeCondition::Suspect), "no node is ready"),
-        ("drained", |_| {}, |w| w.edit_node("n1", |n| n.drain = true), "every node that could take it is drained"),
+        (
+            "drained",
+            |_| {},
+            |w| w.edit_node("n1", |n| n.drain = true),
+            "every node that could take it is drained",
+        ),
         (
             "native",
             |d| d.runs = vec![Runs::Native(vec!["arm64".to_owned()])],
             |_| {},
             "it is a native image for arm64, and no node has an OCI runtime for it",
         ),
-        ("cpu", |d| reserve(2001, 1)(d), |_| {}, "no node has 2001 millis of CPU and 8MiB of memory left"),
-        ("memory", |d| reserve(1, 1025)(d), |_| {}, "no node has 10 millis of CPU and 1025MiB of memory left"),
+        (
+            "cpu",
+            |d| reserve(2001, 1)(d),
+            |_| {},
+            "no node has 2001 millis of CPU and 8MiB of memory left",
+        ),
+        (
+            "memory",
+            |d| reserve(1, 1025)(d),
+            |_| {},
+            "no node has 10 millis of CPU and 1025MiB of memory left",
+        ),
         (
             "volume",
             with_volume,
@@ -317,16 +359,23 @@ fn pool_tasks_go_to_pool_nodes_and_node_tasks_to_own_nodes() {
     world.edit_node("shared", |n| n.tenant = None);
     world.edit_node("strange", |n| n.tenant = Some("other".parse().unwrap()));
     for node in ["shared", "both"] {
-        world.edit_node(node, |n| drop(n.spec.labels.insert(POOL_LABEL.to_owned(), "true".to_owned())));
+        world.edit_node(node, |n| {
+            drop(n.spec.labels.insert(POOL_LABEL.to_owned(), "true".to_owned()))
+        });
     }
     world.define("cats:1", |_| {});
     world.service("cats", "cats:1", 4);
     world.settle();
     assert_eq!(world.running(), ["both", "own", "own", "own"]);
     let key = world.model.services.keys().next().unwrap().clone();
-    Arc::make_mut(world.model.services.get_mut(&key).unwrap()).value.service.spec.launch_type = LaunchType::Pool;
+    Arc::make_mut(world.model.services.get_mut(&key).unwrap()).value.service.spec.launch_type =
+        LaunchType::Pool;
     world.settle();
-    assert!(world.running().iter().all(|node| node == "shared" || node == "both"), "{:?}", world.running());
+    assert!(
+        world.running().iter().all(|node| node == "shared" || node == "both"),
+        "{:?}",
+        world.running()
+    );
 }
 
 #[test]
@@ -411,9 +460,17 @@ fn a_copy_that_cannot_start_on_a_node_is_tried_on_another() {
     world.service("cats", "cats:1", 1);
     // Its node gives up, later than a copy takes to count as steady.
     let fail = |world: &mut World| {
-        let starting = world.tasks().find(|record| record.task.status.phase == TaskPhase::Starting).unwrap().clone();
+        let starting = world
+            .tasks()
+            .find(|record| record.task.status.phase == TaskPhase::Starting)
+            .unwrap()
+            .clone();
         world.now += 90_000;
-        world.keep(&starting.at(TaskPhase::Stopped, Some("it cannot be fetched".to_owned()), world.now()));
+        world.keep(&starting.at(
+            TaskPhase::Stopped,
+            Some("it cannot be fetched".to_owned()),
+            world.now(),
+        ));
         starting.task.spec.node.unwrap().to_string()
     };
     let mut tried = Vec::new();
@@ -425,7 +482,11 @@ fn a_copy_that_cannot_start_on_a_node_is_tried_on_another() {
     let (three, again) = tried.split_at(3);
     assert_eq!(BTreeSet::from_iter(three).len(), 3, "each once: {tried:?}");
     assert_eq!(world.step(), [""; 0], "and then it waits longer and longer");
-    assert!(world.why().contains("failed 4 times in a row and waits to be started again"), "{}", world.why());
+    assert!(
+        world.why().contains("failed 4 times in a row and waits to be started again"),
+        "{}",
+        world.why()
+    );
     assert_eq!(again, &three[..1], "with nowhere else left, any will do: {tried:?}");
     // After a while the node is as good as any.
     world.now += 301_000;
@@ -454,7 +515,10 @@ fn a_new_revision_replaces_the_old_one_without_a_gap() {
     for _ in 0..10 {
         let plan = world.plan();
         world.apply(&plan);
-        let serving = world.tasks().filter(|r| r.task.status.phase == TaskPhase::Running && r.is_wanted()).count();
+        let serving = world
+            .tasks()
+            .filter(|r| r.task.status.phase == TaskPhase::Running && r.is_wanted())
+            .count();
         assert!(serving >= 3, "{serving} copies serve");
         world.act();
     }
@@ -481,13 +545,18 @@ fn without_room_for_both_the_old_one_makes_way_one_copy_at_a_time() {
     for _ in 0..20 {
         let plan = world.plan();
         world.apply(&plan);
-        let serving = world.tasks().filter(|r| r.task.status.phase == TaskPhase::Running && r.is_wanted()).count();
+        let serving = world
+            .tasks()
+            .filter(|r| r.task.status.phase == TaskPhase::Running && r.is_wanted())
+            .count();
         assert!(serving >= 1, "one copy always serves");
         world.act();
     }
     world.settle();
     let live = world.tasks().filter(|record| record.is_wanted());
-    assert!(live.into_iter().all(|record| record.task.spec.task_definition.to_string() == "cats:2"));
+    assert!(
+        live.into_iter().all(|record| record.task.spec.task_definition.to_string() == "cats:2")
+    );
     assert_eq!(world.running(), ["n1", "n2"]);
 }
 
@@ -539,12 +608,19 @@ fn an_old_copy_makes_no_way_for_one_whose_secret_is_not_there() {
     world.service("book", "book:1", 1);
     world.settle();
     let version = |world: &World| -> Vec<String> {
-        world.tasks().filter(|record| record.is_wanted()).map(|r| r.task.spec.task_definition.to_string()).collect()
+        world
+            .tasks()
+            .filter(|record| record.is_wanted())
+            .map(|r| r.task.spec.task_definition.to_string())
+            .collect()
     };
     world.service("book", "book:2", 1);
     world.settle();
     assert_eq!(version(&world), ["book:1"]);
-    assert_eq!(world.why(), "there is no secret `key`, which its role grants: margay secret create key FILE");
+    assert_eq!(
+        world.why(),
+        "there is no secret `key`, which its role grants: margay secret create key FILE"
+    );
     world.model.secrets.insert(("other".parse().unwrap(), "key".parse().unwrap()));
     world.settle();
     assert_eq!(version(&world), ["book:1"], "the secret of another tenant");
@@ -572,7 +648,9 @@ fn one_volume_has_one_writer_whoever_they_are_and_any_number_of_readers() {
     world.settle();
     let names = |world: &World| {
         let running = world.tasks().filter(|record| record.task.status.phase == TaskPhase::Running);
-        running.map(|record| record.task.spec.service.as_ref().unwrap().to_string()).collect::<Vec<_>>()
+        running
+            .map(|record| record.task.spec.service.as_ref().unwrap().to_string())
+            .collect::<Vec<_>>()
     };
     assert_eq!(names(&world), ["ann", "eve", "eve"]);
     let why = world.why();
@@ -651,15 +729,29 @@ fn check(world: &World, seed: u64) {
             .collect();
         let cpu: u64 = here.iter().map(|definition| room::reserved(definition).0).sum();
         let memory: u64 = here.iter().map(|definition| room::reserved(definition).1).sum();
-        let ports: Vec<u16> = here.iter().flat_map(|definition| room::host_ports(definition)).collect();
+        let ports: Vec<u16> =
+            here.iter().flat_map(|definition| room::host_ports(definition)).collect();
         let different: BTreeSet<&u16> = ports.iter().collect();
-        assert!(cpu <= u64::from(node.spec.capacity.cpu_millis), "seed {seed}: {id} promises {cpu} millis");
-        assert!(memory <= node.spec.capacity.memory_bytes, "seed {seed}: {id} promises {memory} bytes");
+        assert!(
+            cpu <= u64::from(node.spec.capacity.cpu_millis),
+            "seed {seed}: {id} promises {cpu} millis"
+        );
+        assert!(
+            memory <= node.spec.capacity.memory_bytes,
+            "seed {seed}: {id} promises {memory} bytes"
+        );
         assert_eq!(different.len(), ports.len(), "seed {seed}: {id} gives a port twice");
     }
     let mut writers: BTreeMap<VolumeName, usize> = BTreeMap::new();
-    for record in world.tasks().filter(|record| !record.has_ended() && record.task.spec.node.is_some()) {
-        for volume in world.model.definition_of(record).into_iter().flat_map(|definition| definition.written()) {
+    for record in
+        world.tasks().filter(|record| !record.has_ended() && record.task.spec.node.is_some())
+    {
+        for volume in world
+            .model
+            .definition_of(record)
+            .into_iter()
+            .flat_map(|definition| definition.written())
+        {
             *writers.entry(volume.clone()).or_default() += 1;
         }
     }
@@ -673,7 +765,12 @@ fn random_worlds_keep_their_promises_and_settle() {
         let mut world = World::new();
         for n in 0..1 + dice.below(6) {
             let zone = format!("z{}", dice.below(3));
-            world.node(&format!("n{n}"), &zone, 500 + dice.below(4000) as u32, 128 + dice.below(2048));
+            world.node(
+                &format!("n{n}"),
+                &zone,
+                500 + dice.below(4000) as u32,
+                128 + dice.below(2048),
+            );
         }
         for d in 0..3u32 {
             let (cpu, memory) = (50 + dice.below(600) as u32, 8 + dice.below(256));
@@ -694,17 +791,24 @@ fn random_worlds_keep_their_promises_and_settle() {
             match dice.below(9) {
                 0 | 1 => {
                     let count = if d == 2 { dice.below(2) } else { dice.below(8) };
-                    world.service(&format!("s{d}"), &format!("d{d}:{}", 1 + dice.below(2)), count as u32);
+                    world.service(
+                        &format!("s{d}"),
+                        &format!("d{d}:{}", 1 + dice.below(2)),
+                        count as u32,
+                    );
                 }
                 2 => {
                     let node = format!("n{}", dice.below(world.model.nodes.len() as u64));
-                    let condition = [NodeCondition::Ready, NodeCondition::Suspect, NodeCondition::Disconnected];
+                    let condition =
+                        [NodeCondition::Ready, NodeCondition::Suspect, NodeCondition::Disconnected];
                     world.is(&node, condition[dice.below(3) as usize]);
                 }
                 3 if !world.running().is_empty() => world.end("exit code 1"),
                 4 => {
-                    let (node, drain) =
-                        (format!("n{}", dice.below(world.model.nodes.len() as u64)), dice.below(2) == 0);
+                    let (node, drain) = (
+                        format!("n{}", dice.below(world.model.nodes.len() as u64)),
+                        dice.below(2) == 0,
+                    );
                     world.edit_node(&node, |record| record.drain = drain);
                 }
                 5 => world.now += dice.below(70_000),
@@ -727,11 +831,16 @@ fn random_worlds_keep_their_promises_and_settle() {
         world.settle();
         check(&world, seed);
         for (key, kept) in &world.model.services {
-            let mine = |record: &&TaskRecord| record.task.spec.service.as_ref() == Some(&key.2) && record.is_wanted();
+            let mine = |record: &&TaskRecord| {
+                record.task.spec.service.as_ref() == Some(&key.2) && record.is_wanted()
+            };
             let live = world.tasks().filter(mine).count();
             let waiting = world.plan().waiting.contains_key(&Subject::Service(key.clone()));
             let count = kept.value.service.spec.count as usize;
-            assert!(live == count || (live < count && waiting), "seed {seed}: {live} of {count} copies of {key:?}");
+            assert!(
+                live == count || (live < count && waiting),
+                "seed {seed}: {live} of {count} copies of {key:?}"
+            );
         }
     }
 }

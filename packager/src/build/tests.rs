@@ -36,7 +36,8 @@ impl Workbench {
         self
     }
 
-    /// What has just been written may change again within one tick of the clock, and is not remembered.
+    /// What has just been written may change again within one tick of the clock, and is not
+    /// remembered.
     fn settle(&self) {
         let settled = SystemTime::now() + Duration::from_millis(60);
         while SystemTime::now() < settled {
@@ -78,7 +79,8 @@ impl Workbench {
             while let Some(entry) = reader.next_entry().unwrap() {
                 match entry.kind {
                     EntryKind::File => {
-                        let text = String::from_utf8_lossy(&reader.read_content(10_000).unwrap()).into_owned();
+                        let text = String::from_utf8_lossy(&reader.read_content(10_000).unwrap())
+                            .into_owned();
                         let text = if text.starts_with('\0') { "WASM".to_owned() } else { text };
                         all.push(format!("{}={text}", entry.path));
                     }

@@ -22,8 +22,16 @@ impl Bench {
         fs::write(context.join("index.html"), "cats").unwrap();
         fs::write(context.join("Dockerfile"), "FROM scratch\nCOPY index.html /srv/\n").unwrap();
         let (args, tags, layout) = (BTreeMap::new(), Vec::new(), &self.layout);
-        let input =
-            Build { context: &context, file: None, args, target: None, tags, source_date: 0, reuse: true, layout };
+        let input = Build {
+            context: &context,
+            file: None,
+            args,
+            target: None,
+            tags,
+            source_date: 0,
+            reuse: true,
+            layout,
+        };
         build(&input).unwrap().descriptor
     }
 
@@ -55,7 +63,8 @@ fn what_was_written_out_is_read_in_the_same() {
         let imported = import(&other.layout, source).unwrap();
         assert_eq!(imported[0].descriptor.digest, descriptor.digest, "{}", source.display());
     }
-    let all: Vec<_> = other.layout.list().unwrap().iter().map(|image| image.reference.to_string()).collect();
+    let all: Vec<_> =
+        other.layout.list().unwrap().iter().map(|image| image.reference.to_string()).collect();
     assert_eq!(all, ["box.local/me/cats:v1", "cats:latest"]);
 }
 
@@ -67,14 +76,19 @@ fn an_archive_of_docker_becomes_an_image() {
     let read = |blob: &Descriptor| bench.layout.read_blob(blob, 1 << 20).unwrap();
     let (config, layer) = (read(manifest.config.as_ref().unwrap()), read(&manifest.layers[0]));
     let saved = br#"[{"Config":"c.json","RepoTags":["docker.io/library/tom:1","tom:2"],"Layers":["1/layer.tar"]}]"#;
-    let files: &[(&str, &[u8])] =
-        &[("1/layer.tar", &layer), ("1/VERSION", b"1.0"), ("c.json", &config), ("manifest.json", saved)];
+    let files: &[(&str, &[u8])] = &[
+        ("1/layer.tar", &layer),
+        ("1/VERSION", b"1.0"),
+        ("c.json", &config),
+        ("manifest.json", saved),
+    ];
     let imported = import(&bench.layout, &bench.archive("saved.tar", files)).unwrap();
     assert_eq!(names(&imported), ["tom:1", "tom:2"]);
     let plan = bench.layout.plan(&imported[0].descriptor).unwrap();
     assert_eq!(plan.layers[0].descriptor.digest, manifest.layers[0].digest);
 
-    let error = import(&bench.layout, &bench.archive("less.tar", &files[1..])).unwrap_err().to_string();
+    let error =
+        import(&bench.layout, &bench.archive("less.tar", &files[1..])).unwrap_err().to_string();
     assert!(error.ends_with("less.tar` is not an image: it has no `1/layer.tar`"), "{error}");
 }
 
@@ -83,15 +97,28 @@ fn what_is_no_image_says_so() {
     let bench = Bench::new();
     let digest = Digest::of(b"cats").hex();
     let lie = format!("blobs/sha256/{digest}");
-    let index =
-        format!(r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"a/b","digest":"sha256:{digest}","size":4}}]}}"#);
+    let index = format!(
+        r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"a/b","digest":"sha256:{digest}","size":4}}]}}"#
+    );
     let layout: (&str, &[u8]) = ("oci-layout", b"{}");
     for (name, files, want) in [
         ("empty.tar", &[][..], "is not an image"),
-        ("other.tar", &[("a", &b"b"[..])], "the tar has neither an `index.json` nor a `manifest.json`"),
-        ("none.tar", &[layout, ("index.json", br#"{"schemaVersion":2,"manifests":[]}"#)], "it is an empty layout"),
+        (
+            "other.tar",
+            &[("a", &b"b"[..])],
+            "the tar has neither an `index.json` nor a `manifest.json`",
+        ),
+        (
+            "none.tar",
+            &[layout, ("index.json", br#"{"schemaVersion":2,"manifests":[]}"#)],
+            "it is an empty layout",
+        ),
         ("missing.tar", &[layout, ("index.json", index.as_bytes())], "is missing"),
-        ("lie.tar", &[layout, ("index.json", index.as_bytes()), (&lie, b"dogs")], "cannot be read in"),
+        (
+            "lie.tar",
+            &[layout, ("index.json", index.as_bytes()), (&lie, b"dogs")],
+            "cannot be read in",
+        ),
         ("up.tar", &[("../x", b"")], "cannot be read in"),
     ] {
         let error = import(&bench.layout, &bench.archive(name, files)).unwrap_err().to_string();
@@ -105,26 +132,42 @@ fn a_base_that_asks_for_more_to_be_done_is_refused_by_name() {
     let bench = Bench::new();
     let config = br#"{"architecture":"amd64","os":"linux","config":{"OnBuild":["COPY . /app"]},"rootfs":{"type":"layers","diff_ids":[]}}"#;
     let saved = br#"[{"Config":"c.json","RepoTags":["node:onbuild"],"Layers":[]}]"#;
-    import(&bench.layout, &bench.archive("node.tar", &[("c.json", config), ("manifest.json", saved)])).unwrap();
+    import(
+        &bench.layout,
+        &bench.archive("node.tar", &[("c.json", config), ("manifest.json", saved)]),
+    )
+    .unwrap();
     let context = bench.dir.path().join("app");
     fs::create_dir(&context).unwrap();
     let built = |text: &str| {
         fs::write(context.join("Dockerfile"), text).unwrap();
         let (args, tags, layout) = (BTreeMap::new(), Vec::new(), &bench.layout);
-        let input =
-            Build { context: &context, file: None, args, target: None, tags, source_date: 0, reuse: true, layout };
+        let input = Build {
+            context: &context,
+            file: None,
+            args,
+            target: None,
+            tags,
+            source_date: 0,
+            reuse: true,
+            layout,
+        };
         build(&input)
     };
     let error = built("\nFROM node:onbuild\n").unwrap_err();
     let want = "`Dockerfile`, line 2: `node:onbuild` asks for `ONBUILD COPY . /app`, which is not carried out here";
     assert_eq!(error.to_string(), want);
-    assert_eq!(error.hint().unwrap(), "build the base without ONBUILD, and write the instruction behind FROM");
+    assert_eq!(
+        error.hint().unwrap(),
+        "build the base without ONBUILD, and write the instruction behind FROM"
+    );
 }
 
 #[test]
 fn an_archive_whose_second_image_is_broken_names_none() {
     let bench = Bench::new();
-    let config = br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
+    let config =
+        br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
     let manifest = |layers: &str| {
         let digest = Digest::of(config);
         format!(
@@ -140,7 +183,11 @@ fn an_archive_whose_second_image_is_broken_names_none() {
         )
     };
     let blob = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
-    let index = format!(r#"{{"schemaVersion":2,"manifests":[{},{}]}}"#, entry("good:1", &good), entry("bad:1", &bad));
+    let index = format!(
+        r#"{{"schemaVersion":2,"manifests":[{},{}]}}"#,
+        entry("good:1", &good),
+        entry("bad:1", &bad)
+    );
     let (config_at, good_at, bad_at) = (blob(config), blob(good.as_bytes()), blob(bad.as_bytes()));
     let files: &[(&str, &[u8])] = &[
         (&config_at, config),
@@ -151,7 +198,10 @@ fn an_archive_whose_second_image_is_broken_names_none() {
     ];
     let error = import(&bench.layout, &bench.archive("oci.tar", files)).unwrap_err();
     let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert!(cause.starts_with("the manifest is malformed: invalid type: null, expected a sequence"), "{cause}");
+    assert!(
+        cause.starts_with("the manifest is malformed: invalid type: null, expected a sequence"),
+        "{cause}"
+    );
     assert_eq!(bench.layout.list().unwrap(), []);
 
     let saved = br#"[{"Config":"c.json","RepoTags":["empty:1"],"Layers":null},{"Config":"no.json","Layers":[]}]"#;
@@ -160,5 +210,8 @@ fn an_archive_whose_second_image_is_broken_names_none() {
     assert_eq!(bench.layout.list().unwrap(), []);
     let saved = br#"[{"Config":"c.json","RepoTags":["empty:1"],"Layers":null}]"#;
     let files: &[(&str, &[u8])] = &[("c.json", config), ("manifest.json", saved)];
-    assert_eq!(names(&import(&bench.layout, &bench.archive("one.tar", files)).unwrap()), ["empty:1"]);
+    assert_eq!(
+        names(&import(&bench.layout, &bench.archive("one.tar", files)).unwrap()),
+        ["empty:1"]
+    );
 }

@@ -15,7 +15,9 @@ fn image(layout: &Layout, content: &str) -> Descriptor {
     let config = Descriptor::of(MediaType::WASM_CONFIG, b"{}");
     let bytes = [b"\0asm\x01\0\0\0", content.as_bytes()].concat();
     let layer = Descriptor::of(MediaType::WASM, &bytes);
-    let manifest = serde_json::to_vec(&json!({ "schemaVersion": 2, "config": config, "layers": [layer] })).unwrap();
+    let manifest =
+        serde_json::to_vec(&json!({ "schemaVersion": 2, "config": config, "layers": [layer] }))
+            .unwrap();
     for blob in [b"{}".as_slice(), &bytes, &manifest] {
         layout.write_blob(blob).unwrap();
     }
@@ -49,7 +51,8 @@ fn a_name_leads_to_the_image_that_got_it_last() {
     ] {
         assert_eq!(resolved(text), want, "{text}");
     }
-    let names: Vec<_> = layout.list().unwrap().iter().map(|image| image.reference.to_string()).collect();
+    let names: Vec<_> =
+        layout.list().unwrap().iter().map(|image| image.reference.to_string()).collect();
     assert_eq!(names, ["cats:latest", "cats:v1", "localhost:5000/me/cats:v1"]);
 }
 
@@ -64,17 +67,27 @@ fn an_image_without_a_name_is_pruned_and_one_with_a_name_is_not() {
     assert_eq!(error.to_string(), "there is no local image `cats:latest`");
     assert_eq!(layout.prune().unwrap().blobs, 2); // the config is shared with dogs
     assert!(!layout.has_blob(&first.digest, first.size));
-    assert_eq!(layout.closure(&second).unwrap().iter().filter(|b| layout.has_blob(&b.digest, b.size)).count(), 3);
+    assert_eq!(
+        layout
+            .closure(&second)
+            .unwrap()
+            .iter()
+            .filter(|b| layout.has_blob(&b.digest, b.size))
+            .count(),
+        3
+    );
     assert_eq!(layout.prune().unwrap(), Pruned::default());
 }
 
-/// As deep as a pull follows them: one image that nobody can tidy up after would keep everything here for ever.
+/// As deep as a pull follows them: one image that nobody can tidy up after would keep everything
+/// here for ever.
 #[test]
 fn an_index_in_an_index_is_an_image_like_others() {
     let (_dir, layout) = layout();
     let program = image(&layout, "1");
     let index_of = |entries: &[&Descriptor]| {
-        let bytes = serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": entries })).unwrap();
+        let bytes =
+            serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": entries })).unwrap();
         layout.write_blob(&bytes).unwrap();
         Descriptor::of(MediaType::OCI_INDEX, &bytes)
     };
@@ -83,7 +96,8 @@ fn an_index_in_an_index_is_an_image_like_others() {
     let outer = index_of(&[&middle, &middle]);
     layout.tag(&name("cats"), &outer).unwrap();
     let blobs = layout.closure(&outer).unwrap();
-    let documents: Vec<_> = blobs.iter().filter(|blob| blob.digest != program.digest).map(|blob| blob.digest).collect();
+    let documents: Vec<_> =
+        blobs.iter().filter(|blob| blob.digest != program.digest).map(|blob| blob.digest).collect();
     assert_eq!(documents[2..], [inner.digest, middle.digest, outer.digest]);
     assert_eq!(layout.manifests(&outer).unwrap().len(), 1);
     assert_eq!(layout.choose(&middle, &[]).unwrap().digest, program.digest);
@@ -111,7 +125,12 @@ fn a_blob_is_there_whole_or_not_at_all() {
     let mut writer = layout.blob_writer(Algorithm::Sha256).unwrap();
     writer.write_all(b"dogs").unwrap();
     let error = writer.finish_as(&digest).unwrap_err();
-    assert!(std::error::Error::source(&error).unwrap().to_string().contains(&Digest::of(b"dogs").to_string()));
+    assert!(
+        std::error::Error::source(&error)
+            .unwrap()
+            .to_string()
+            .contains(&Digest::of(b"dogs").to_string())
+    );
     assert!(!layout.has_blob(&digest, 4) && !layout.has_blob(&Digest::of(b"dogs"), 4));
     layout.write_blob(b"cats").unwrap();
     assert_eq!(layout.read_blob(&Descriptor::of("a/b", b"cats"), 10).unwrap(), b"cats");

@@ -12,14 +12,18 @@ pub(super) enum Challenge {
 impl Challenge {
     /// The strongest challenge that we can answer.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
-        let all = || headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+        let all = || {
+            headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok())
+        };
         all().find_map(bearer).or_else(|| all().find_map(basic))
     }
 }
 
 fn bearer(text: &str) -> Option<Challenge> {
     let parameters = parameters(after_scheme(text, "bearer")?);
-    let value = |name: &str| parameters.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.clone());
+    let value = |name: &str| {
+        parameters.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.clone())
+    };
     Some(Challenge::Bearer { realm: value("realm")?, service: value("service") })
 }
 
@@ -79,7 +83,10 @@ mod tests {
                 r#"Bearer realm="https://a/token",service="r",scope="repository:x:pull""#,
                 bearer("https://a/token", Some("r")),
             ),
-            (r#"bearer service=r, realm="https://a/t?x=1,2""#, bearer("https://a/t?x=1,2", Some("r"))),
+            (
+                r#"bearer service=r, realm="https://a/t?x=1,2""#,
+                bearer("https://a/t?x=1,2", Some("r")),
+            ),
             (r#"Bearer realm="a\"b""#, bearer("a\"b", None)),
             (r#"Bearer realm="open"#, bearer("open", None)),
             (r#"Basic realm="x""#, Some(Challenge::Basic)),

@@ -64,7 +64,9 @@ impl fmt::Debug for Auth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Anonymous => f.write_str("Anonymous"),
-            Self::Password { user, .. } => f.debug_struct("Password").field("user", user).finish_non_exhaustive(),
+            Self::Password { user, .. } => {
+                f.debug_struct("Password").field("user", user).finish_non_exhaustive()
+            }
             Self::Token(_) => f.write_str("Token(…)"),
         }
     }
@@ -89,9 +91,9 @@ impl Reach {
     fn names(&self, origin: &Origin) -> bool {
         match self {
             Self::Anywhere => true,
-            Self::Public { registries, .. } => {
-                registries.iter().any(|registry| Origin::of_registry(registry, origin.secure).as_ref() == Some(origin))
-            }
+            Self::Public { registries, .. } => registries.iter().any(|registry| {
+                Origin::of_registry(registry, origin.secure).as_ref() == Some(origin)
+            }),
         }
     }
 
@@ -99,8 +101,9 @@ impl Reach {
     fn forbids(&self, address: IpAddr) -> Option<Forbidden> {
         match self {
             Self::Anywhere => None,
-            Self::Public { networks, .. } => spec::forbidden(address)
-                .filter(|_| !networks.iter().any(|network| network.includes(&Host::Address(address)))),
+            Self::Public { networks, .. } => spec::forbidden(address).filter(|_| {
+                !networks.iter().any(|network| network.includes(&Host::Address(address)))
+            }),
         }
     }
 }
@@ -108,9 +111,11 @@ impl Reach {
 /// How a [`Client`] behaves.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
-    /// Who we are, by registry (`HOST:PORT` as it stands in references). Everywhere else: anonymous.
+    /// Who we are, by registry (`HOST:PORT` as it stands in references). Everywhere else:
+    /// anonymous.
     pub auth: BTreeMap<String, Auth>,
-    /// Registries (`HOST:PORT`) that are spoken to without TLS although they are not on this machine.
+    /// Registries (`HOST:PORT`) that are spoken to without TLS although they are not on this
+    /// machine.
     pub plain_http: HashSet<String>,
     /// Registries (`HOST:PORT`) on this machine that are spoken to over TLS nevertheless.
     pub tls: HashSet<String>,
@@ -146,8 +151,9 @@ impl Default for ClientOptions {
 
 /// Moves images to and from registries.
 ///
-/// Every byte is checked against its digest before anybody sees it. Credentials go to the origin they belong to and
-/// nowhere else. A registry on this machine is spoken to in plain HTTP, any other over TLS unless the options name it.
+/// Every byte is checked against its digest before anybody sees it. Credentials go to the origin
+/// they belong to and nowhere else. A registry on this machine is spoken to in plain HTTP, any
+/// other over TLS unless the options name it.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
@@ -176,8 +182,11 @@ pub struct Resolved {
 impl Client {
     /// A client that opens connections when it needs them.
     pub fn new(options: ClientOptions) -> Self {
-        let transport =
-            Transport::new(Patience::new(options.quiet_time_max), &options.authorities, options.reach.clone());
+        let transport = Transport::new(
+            Patience::new(options.quiet_time_max),
+            &options.authorities,
+            options.reach.clone(),
+        );
         Self(Arc::new(Inner { options, transport, known: Mutex::default() }))
     }
 
@@ -196,10 +205,12 @@ impl Client {
         }
     }
 
-    /// What `reference` means right now: the manifest or index behind its tag, or the one that its digest pins.
+    /// What `reference` means right now: the manifest or index behind its tag, or the one that its
+    /// digest pins.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::LoginNeeded`], [`Error::WrongBytes`] if a pinned manifest is not what came, and others.
+    /// [`Error::NotFound`], [`Error::LoginNeeded`], [`Error::WrongBytes`] if a pinned manifest is
+    /// not what came, and others.
     pub async fn resolve(&self, reference: &Reference) -> Result<Resolved, Error> {
         let session = self.session_for(reference, "pull")?;
         self.manifest(&session, &repository_of(reference), &reference.target()).await
@@ -218,14 +229,15 @@ impl Client {
         let repository = &*repository_of(reference);
         let mut tags: Vec<String> = Vec::new();
         for _ in 0..PAGES_MAX {
-            let after = tags.last().map(|last| format!("&last={}", escaped(last))).unwrap_or_default();
+            let after =
+                tags.last().map(|last| format!("&last={}", escaped(last))).unwrap_or_default();
             let path = format!("/v2/{repository}/tags/list?n=1000{after}");
             let response = session.call(Call::get(path, repository)).await?;
             let response = session.expect(repository, response, &[StatusCode::OK]).await?;
             let more = response.headers().contains_key(header::LINK);
             let bytes = session.read(repository, response, PAGE_BYTES_MAX).await?;
-            let page: Page =
-                serde_json::from_slice(&bytes).map_err(|_| session.odd("its list of tags is none".to_owned()))?;
+            let page: Page = serde_json::from_slice(&bytes)
+                .map_err(|_| session.odd("its list of tags is none".to_owned()))?;
             let page = page.tags.unwrap_or_default();
             let progress = !page.is_empty();
             tags.extend(page.into_iter().filter(|tag| Reference::is_tag(tag)));
@@ -236,7 +248,12 @@ impl Client {
         Ok(tags)
     }
 
-    async fn manifest(&self, session: &Session<'_>, repository: &str, target: &str) -> Result<Resolved, Error> {
+    async fn manifest(
+        &self,
+        session: &Session<'_>,
+        repository: &str,
+        target: &str,
+    ) -> Result<Resolved, Error> {
         let what = match target.contains(':') {
             true => format!("{repository}@{target}"),
             false => format!("{repository}:{target}"),
@@ -249,11 +266,14 @@ impl Client {
             "application/json;q=0.5",
         ]
         .join(", ");
-        let call = Call::get(format!("/v2/{repository}/manifests/{target}"), &what).header(header::ACCEPT, accept);
+        let call = Call::get(format!("/v2/{repository}/manifests/{target}"), &what)
+            .header(header::ACCEPT, accept);
         let response = session.follow(call).await?;
         let response = session.expect(&what, response, &[StatusCode::OK]).await?;
-        let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let media_type = header("content-type").and_then(|text| text.split(';').next()?.trim().parse().ok());
+        let header =
+            |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let media_type =
+            header("content-type").and_then(|text| text.split(';').next()?.trim().parse().ok());
         let promised = header("docker-content-digest").and_then(|text| text.parse::<Digest>().ok());
         let bytes = session.read(&what, response, MANIFEST_BYTES_MAX as usize).await?;
         let expected = target.parse::<Digest>().ok().or(promised);
@@ -264,22 +284,27 @@ impl Client {
             }
             _ => {}
         }
-        let media_type = media_type_of(&bytes).or(media_type).unwrap_or_else(|| MediaType::OCI_MANIFEST.into());
+        let media_type =
+            media_type_of(&bytes).or(media_type).unwrap_or_else(|| MediaType::OCI_MANIFEST.into());
         let mut descriptor = Descriptor::of(MediaType::OCI_MANIFEST, &bytes);
         (descriptor.media_type, descriptor.digest) = (media_type, digest);
         Ok(Resolved { descriptor, bytes })
     }
 
     fn session_for(&self, reference: &Reference, actions: &str) -> Result<Session<'_>, Error> {
-        let registry = reference.registry().ok_or_else(|| Error::NoRegistry { reference: reference.to_string() })?;
+        let registry = reference
+            .registry()
+            .ok_or_else(|| Error::NoRegistry { reference: reference.to_string() })?;
         self.session(registry, vec![format!("repository:{}:{actions}", repository_of(reference))])
     }
 
     fn session(&self, registry: &str, scopes: Vec<String>) -> Result<Session<'_>, Error> {
         let ClientOptions { plain_http, tls, .. } = &self.0.options;
-        let plain = plain_http.contains(registry) || is_loopback(registry) && !tls.contains(registry);
-        let origin = Origin::of_registry(registry, !plain)
-            .ok_or_else(|| Error::Name { message: format!("`{registry}` is not the HOST:PORT of a registry") })?;
+        let plain =
+            plain_http.contains(registry) || is_loopback(registry) && !tls.contains(registry);
+        let origin = Origin::of_registry(registry, !plain).ok_or_else(|| Error::Name {
+            message: format!("`{registry}` is not the HOST:PORT of a registry"),
+        })?;
         Ok(Session { client: &self.0, origin, registry: registry.to_owned(), scopes })
     }
 

@@ -24,7 +24,8 @@ impl Origin {
         Self::of_uri(&format!("{scheme}://{registry}/").parse().ok()?)
     }
 
-    /// From an absolute URL; `None` when it is relative, of another scheme, or has user information.
+    /// From an absolute URL; `None` when it is relative, of another scheme, or has user
+    /// information.
     pub fn of_uri(uri: &Uri) -> Option<Self> {
         let secure = match uri.scheme_str()? {
             "https" => true,
@@ -41,7 +42,8 @@ impl Origin {
 
     /// `HOST:PORT` for the `Host` header, as it was asked for.
     pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let host =
+            if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         match (self.secure, self.port) {
             (true, 443) | (false, 80) => host,
             (_, port) => format!("{host}:{port}"),
@@ -49,10 +51,13 @@ impl Origin {
     }
 }
 
-/// The repository that a registry knows `reference` by: at Docker Hub, a name of one word is one of Docker's own.
+/// The repository that a registry knows `reference` by: at Docker Hub, a name of one word is one of
+/// Docker's own.
 pub(crate) fn repository_of(reference: &Reference) -> Cow<'_, str> {
     match reference.repository() {
-        name if reference.registry() == Some(HUB) && !name.contains('/') => format!("library/{name}").into(),
+        name if reference.registry() == Some(HUB) && !name.contains('/') => {
+            format!("library/{name}").into()
+        }
         name => name.into(),
     }
 }
@@ -63,7 +68,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Whether bytes for `registry` (`HOST[:PORT]`) never leave this machine, so that plain HTTP gives nothing away.
+/// Whether bytes for `registry` (`HOST[:PORT]`) never leave this machine, so that plain HTTP gives
+/// nothing away.
 pub(crate) fn is_loopback(registry: &str) -> bool {
     let Some(origin) = Origin::of_registry(registry, false) else { return false };
     match origin.host.parse::<IpAddr>() {

@@ -34,7 +34,8 @@ const BATCH_BYTES: usize = 256 << 10;
 /// Picks entries of an index.
 type Choose = dyn Fn(&Index) -> Vec<Descriptor> + Send + Sync;
 
-/// Which entries of an index to fetch. The index itself always comes, so that digests stay what they are.
+/// Which entries of an index to fetch. The index itself always comes, so that digests stay what
+/// they are.
 #[derive(Clone, Default)]
 pub enum Entries {
     /// All of them.
@@ -70,14 +71,16 @@ struct Tree {
 }
 
 impl Client {
-    /// Brings the image behind `reference` into `sink`: first its blobs, then its manifests from the leaves up, so that
-    /// no manifest is ever there without what it names. Returns what the reference meant.
+    /// Brings the image behind `reference` into `sink`: first its blobs, then its manifests from
+    /// the leaves up, so that no manifest is ever there without what it names. Returns what the
+    /// reference meant.
     ///
-    /// A blob that breaks off is continued where it broke, as often as [`ClientOptions`](super::ClientOptions) allows.
+    /// A blob that breaks off is continued where it broke, as often as
+    /// [`ClientOptions`](super::ClientOptions) allows.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::WrongBytes`], [`Error::Cut`], [`Error::Slow`], [`Error::Sink`] and others. Nothing
-    /// that does not match its digest reaches [`BlobWriter::commit`].
+    /// [`Error::NotFound`], [`Error::WrongBytes`], [`Error::Cut`], [`Error::Slow`], [`Error::Sink`]
+    /// and others. Nothing that does not match its digest reaches [`BlobWriter::commit`].
     pub async fn pull(
         &self,
         reference: &Reference,
@@ -91,8 +94,11 @@ impl Client {
         let tree = self.survey(&session, repository, root, &options.entries).await?;
         let session = &session;
         // Collected first: a closure over lifetimes would keep this future from being `Send`.
-        let fetches: Vec<_> =
-            tree.blobs.iter().map(|blob| self.fetch(session, repository, blob, &sink, &options.progress)).collect();
+        let fetches: Vec<_> = tree
+            .blobs
+            .iter()
+            .map(|blob| self.fetch(session, repository, blob, &sink, &options.progress))
+            .collect();
         stream::iter(fetches).buffer_unordered(PARALLEL).try_collect::<()>().await?;
         for manifest in tree.manifests.into_iter().rev() {
             keep(&sink, manifest).await?;
@@ -123,9 +129,13 @@ impl Client {
                         continue;
                     }
                     if depth + 1 >= DEPTH_MAX || tree.seen.len() > MANIFESTS_MAX {
-                        return Err(unreadable(&manifest.descriptor, "it names too many manifests"));
+                        return Err(unreadable(
+                            &manifest.descriptor,
+                            "it names too many manifests",
+                        ));
                     }
-                    let child = self.manifest(session, repository, &entry.digest.to_string()).await?;
+                    let child =
+                        self.manifest(session, repository, &entry.digest.to_string()).await?;
                     waiting.push((child, depth + 1));
                 }
             } else {
@@ -145,7 +155,8 @@ impl Client {
         sink: &Arc<dyn BlobSink>,
         progress: &Progress,
     ) -> Result<(), Error> {
-        let finished = |outcome| progress(Event::Finished { digest: blob.digest, size: blob.size, outcome });
+        let finished =
+            |outcome| progress(Event::Finished { digest: blob.digest, size: blob.size, outcome });
         let (looking, digest) = (Arc::clone(sink), blob.digest);
         if blocking(move || looking.has(&digest)).await {
             finished(Outcome::AlreadyThere);
@@ -153,12 +164,15 @@ impl Client {
         }
         progress(Event::Started { digest, size: blob.size });
         let (opening, described) = (Arc::clone(sink), blob.clone());
-        let writer = blocking(move || opening.create(&described)).await.map_err(|e| cannot_keep(digest, e))?;
+        let writer = blocking(move || opening.create(&described))
+            .await
+            .map_err(|e| cannot_keep(digest, e))?;
         let mut arriving = Arriving { writer, hasher: Hasher::new(digest.algorithm()), bytes: 0 };
         let mut failures = 0;
         loop {
             let before = arriving.bytes;
-            let (back, result) = self.fetch_rest(session, repository, blob, arriving, progress).await;
+            let (back, result) =
+                self.fetch_rest(session, repository, blob, arriving, progress).await;
             arriving = back;
             let Err(error) = result else { break };
             failures = if arriving.bytes >= before + PROGRESS_BYTES { 1 } else { failures + 1 };
@@ -260,7 +274,11 @@ impl Tree {
                 self.blobs.push(blob.clone());
             }
         }
-        if self.blobs.len() > BLOBS_MAX { Err(unreadable(from, "it names too many blobs")) } else { Ok(()) }
+        if self.blobs.len() > BLOBS_MAX {
+            Err(unreadable(from, "it names too many blobs"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -312,18 +330,26 @@ async fn keep(sink: &Arc<dyn BlobSink>, manifest: Resolved) -> Result<(), Error>
 pub(super) fn passing(error: &Error) -> bool {
     match error {
         Error::Down { .. } | Error::Slow { .. } | Error::Cut { .. } => true,
-        Error::Refused { message, .. } => ["(500)", "(502)", "(503)", "(504)"].iter().any(|end| message.ends_with(end)),
+        Error::Refused { message, .. } => {
+            ["(500)", "(502)", "(503)", "(504)"].iter().any(|end| message.ends_with(end))
+        }
         _ => false,
     }
 }
 
 fn starts_at(headers: &HeaderMap, offset: u64) -> bool {
     let range = headers.get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
-    range.and_then(|text| text.strip_prefix("bytes ")?.split_once('-')?.0.parse::<u64>().ok()) == Some(offset)
+    range.and_then(|text| text.strip_prefix("bytes ")?.split_once('-')?.0.parse::<u64>().ok())
+        == Some(offset)
 }
 
 fn wrong_size(session: &Session<'_>, blob: &Descriptor, actual: u64) -> Error {
-    Error::WrongSize { registry: session.registry.clone(), digest: blob.digest, expected: blob.size, actual }
+    Error::WrongSize {
+        registry: session.registry.clone(),
+        digest: blob.digest,
+        expected: blob.size,
+        actual,
+    }
 }
 
 fn cannot_keep(digest: Digest, source: io::Error) -> Error {
@@ -338,5 +364,6 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(manifest: &'a Resolved) -> Result<T,
     if manifest.descriptor.size > MANIFEST_BYTES_MAX {
         return Err(unreadable(&manifest.descriptor, "it has more than 4 MiB"));
     }
-    serde_json::from_slice(&manifest.bytes).map_err(|error| unreadable(&manifest.descriptor, &error.to_string()))
+    serde_json::from_slice(&manifest.bytes)
+        .map_err(|error| unreadable(&manifest.descriptor, &error.to_string()))
 }

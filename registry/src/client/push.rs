@@ -53,14 +53,16 @@ struct Leaving<'a> {
 }
 
 impl Client {
-    /// Brings the manifest or index `root` and all that it names from `source` to `reference`. Only blobs that the
-    /// registry lacks travel; blobs first, then manifests from the leaves up, the tag last.
+    /// Brings the manifest or index `root` and all that it names from `source` to `reference`. Only
+    /// blobs that the registry lacks travel; blobs first, then manifests from the leaves up, the
+    /// tag last.
     ///
-    /// Entries of an index that `source` does not have are left out, so an image that was pulled for one platform keeps
-    /// its digest when it is pushed on.
+    /// Entries of an index that `source` does not have are left out, so an image that was pulled
+    /// for one platform keeps its digest when it is pushed on.
     ///
     /// # Errors
-    /// [`Error::LoginNeeded`], [`Error::Denied`], [`Error::Source`], [`Error::Cut`], [`Error::Slow`] and others.
+    /// [`Error::LoginNeeded`], [`Error::Denied`], [`Error::Source`], [`Error::Cut`],
+    /// [`Error::Slow`] and others.
     pub async fn push(
         &self,
         reference: &Reference,
@@ -75,7 +77,8 @@ impl Client {
         self.ask_whether_it_may(&session, repository).await?;
         let (session, source) = (&session, &source);
         let progress = &options.progress;
-        let leaving = blobs.iter().map(|blob| Leaving { session, repository, blob, source, progress });
+        let leaving =
+            blobs.iter().map(|blob| Leaving { session, repository, blob, source, progress });
         // Collected first: a closure over lifetimes would keep this future from being `Send`.
         let sends: Vec<_> = leaving.map(|leaving| leaving.send(self)).collect();
         stream::iter(sends).buffer_unordered(PARALLEL).try_collect::<()>().await?;
@@ -89,8 +92,16 @@ impl Client {
         Ok(())
     }
 
-    async fn ask_whether_it_may(&self, session: &Session<'_>, repository: &str) -> Result<(), Error> {
-        let call = Call::new(Method::POST, Target::Path(format!("/v2/{repository}/blobs/uploads/")), repository);
+    async fn ask_whether_it_may(
+        &self,
+        session: &Session<'_>,
+        repository: &str,
+    ) -> Result<(), Error> {
+        let call = Call::new(
+            Method::POST,
+            Target::Path(format!("/v2/{repository}/blobs/uploads/")),
+            repository,
+        );
         let response = session.call(call).await?;
         let response = session.expect(repository, response, &[StatusCode::ACCEPTED]).await?;
         let target = session.location(response.headers(), &session.origin)?;
@@ -140,7 +151,10 @@ impl Leaving<'_> {
         // A cut in the middle: what arrived is there, so only the rest goes again.
         match self.arrived(&upload).await {
             Some(offset) if offset > 0 && offset < self.blob.size => {
-                (self.progress)(Event::Retrying { digest: self.blob.digest, reason: error.to_string() });
+                (self.progress)(Event::Retrying {
+                    digest: self.blob.digest,
+                    reason: error.to_string(),
+                });
                 self.finish(&upload, offset).await.map(|()| Outcome::Moved)
             }
             _ => Err(error),
@@ -154,7 +168,8 @@ impl Leaving<'_> {
     async fn is_there(&self) -> Result<bool, Error> {
         let what = self.what();
         let path = format!("/v2/{}/blobs/{}", self.repository, self.blob.digest);
-        let response = self.session.call(Call::new(Method::HEAD, Target::Path(path), &what)).await?;
+        let response =
+            self.session.call(Call::new(Method::HEAD, Target::Path(path), &what)).await?;
         match response.status() {
             StatusCode::OK => Ok(true),
             StatusCode::NOT_FOUND => Ok(false),
@@ -168,7 +183,8 @@ impl Leaving<'_> {
         let what = self.what();
         let digest = escaped(&self.blob.digest.to_string());
         let base = format!("/v2/{}/blobs/uploads/", self.repository);
-        let begin = |path: String| self.session.call(Call::new(Method::POST, Target::Path(path), &what));
+        let begin =
+            |path: String| self.session.call(Call::new(Method::POST, Target::Path(path), &what));
         let mut response = begin(format!("{base}?mount={digest}")).await?;
         if !matches!(response.status(), StatusCode::CREATED | StatusCode::ACCEPTED) {
             // Some registries take a mount that they do not know for a mistake.
@@ -176,7 +192,9 @@ impl Leaving<'_> {
         }
         match response.status() {
             StatusCode::CREATED => Ok(None),
-            StatusCode::ACCEPTED => self.session.location(response.headers(), &self.session.origin).map(Some),
+            StatusCode::ACCEPTED => {
+                self.session.location(response.headers(), &self.session.origin).map(Some)
+            }
             _ => Err(self.session.refusal(&what, response).await),
         }
     }
@@ -187,13 +205,18 @@ impl Leaving<'_> {
         let left = self.blob.size - offset;
         let pulse = Pulse::default();
         let stream = self.stream(offset, pulse.clone());
-        let target = with_query(upload, &format!("digest={}", escaped(&self.blob.digest.to_string())));
-        let mut call = Call::new(Method::PUT, target, &what).header(header::CONTENT_TYPE, "application/octet-stream");
+        let target =
+            with_query(upload, &format!("digest={}", escaped(&self.blob.digest.to_string())));
+        let mut call = Call::new(Method::PUT, target, &what)
+            .header(header::CONTENT_TYPE, "application/octet-stream");
         if offset > 0 {
             call = call.header(header::CONTENT_RANGE, format!("{offset}-{}", self.blob.size - 1));
         }
         let response = self.session.call(call.stream(stream, left, pulse)).await?;
-        self.session.expect(&what, response, &[StatusCode::CREATED, StatusCode::NO_CONTENT]).await.map(drop)
+        self.session
+            .expect(&what, response, &[StatusCode::CREATED, StatusCode::NO_CONTENT])
+            .await
+            .map(drop)
     }
 
     /// How many bytes of a broken upload the registry has.
@@ -249,18 +272,25 @@ fn read_pieces(
 }
 
 /// Reads manifests from `root` down: parents before children, each blob once.
-async fn survey(root: &Descriptor, source: &Arc<dyn BlobSource>) -> Result<(Vec<Resolved>, Vec<Descriptor>), Error> {
+async fn survey(
+    root: &Descriptor,
+    source: &Arc<dyn BlobSource>,
+) -> Result<(Vec<Resolved>, Vec<Descriptor>), Error> {
     let (root, source) = (root.clone(), Arc::clone(source));
     blocking(move || {
-        let (mut manifests, mut blobs, mut seen) = (Vec::new(), Vec::new(), HashSet::from([root.digest]));
+        let (mut manifests, mut blobs, mut seen) =
+            (Vec::new(), Vec::new(), HashSet::from([root.digest]));
         let mut waiting = vec![root.clone()];
         while let Some(descriptor) = waiting.pop() {
-            let Some(manifest) = read_manifest(&descriptor, source.as_ref(), descriptor.digest == root.digest)? else {
+            let Some(manifest) =
+                read_manifest(&descriptor, source.as_ref(), descriptor.digest == root.digest)?
+            else {
                 continue;
             };
             if manifest.descriptor.media_type.is_index() {
                 let index: Index = parse(&manifest)?;
-                waiting.extend(index.manifests.into_iter().filter(|entry| seen.insert(entry.digest)));
+                waiting
+                    .extend(index.manifests.into_iter().filter(|entry| seen.insert(entry.digest)));
             } else {
                 let Manifest { config, layers, .. } = parse(&manifest)?;
                 let own = config.into_iter().chain(layers);
@@ -279,14 +309,21 @@ async fn survey(root: &Descriptor, source: &Arc<dyn BlobSource>) -> Result<(Vec<
     .await
 }
 
-fn read_manifest(descriptor: &Descriptor, source: &dyn BlobSource, needed: bool) -> Result<Option<Resolved>, Error> {
+fn read_manifest(
+    descriptor: &Descriptor,
+    source: &dyn BlobSource,
+    needed: bool,
+) -> Result<Option<Resolved>, Error> {
     let digest = descriptor.digest;
     let reader = match source.open(&digest, 0) {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !needed => return Ok(None),
         other => other.map_err(|source| Error::Source { digest, source })?,
     };
     let mut bytes = Vec::new();
-    reader.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|source| Error::Source { digest, source })?;
+    reader
+        .take(MANIFEST_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| Error::Source { digest, source })?;
     let mut descriptor = descriptor.clone();
     descriptor.size = bytes.len() as u64;
     if let Some(media_type) = media_type_of(&bytes) {
@@ -301,20 +338,26 @@ fn is_foreign(blob: &Descriptor) -> bool {
     text.contains(".nondistributable.") || text.contains(".foreign.")
 }
 
-async fn put_manifest(session: &Session<'_>, repository: &str, target: &str, manifest: &Resolved) -> Result<(), Error> {
+async fn put_manifest(
+    session: &Session<'_>,
+    repository: &str,
+    target: &str,
+    manifest: &Resolved,
+) -> Result<(), Error> {
     let what = match target.contains(':') {
         true => format!("{repository}@{target}"),
         false => format!("{repository}:{target}"),
     };
-    let call = Call::new(Method::PUT, Target::Path(format!("/v2/{repository}/manifests/{target}")), &what)
-        .header(header::CONTENT_TYPE, manifest.descriptor.media_type.as_str())
-        .bytes(manifest.bytes.clone());
+    let call =
+        Call::new(Method::PUT, Target::Path(format!("/v2/{repository}/manifests/{target}")), &what)
+            .header(header::CONTENT_TYPE, manifest.descriptor.media_type.as_str())
+            .bytes(manifest.bytes.clone());
     let response: Response<Incoming> = session.call(call).await?;
     session.expect(&what, response, &[StatusCode::CREATED]).await.map(drop)
 }
 
-/// `Range: 0-LAST` of an upload's status, as a count. `0-0` may mean none or one: to send one byte again is wrong, to
-/// start over is not.
+/// `Range: 0-LAST` of an upload's status, as a count. `0-0` may mean none or one: to send one byte
+/// again is wrong, to start over is not.
 fn bytes_arrived(headers: &HeaderMap) -> Option<u64> {
     let last = headers.get(header::RANGE)?.to_str().ok()?.split_once('-')?.1.parse::<u64>().ok()?;
     if last == 0 { Some(0) } else { last.checked_add(1) }

@@ -5,7 +5,9 @@ use std::{
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use spec::Digest;
@@ -18,7 +20,8 @@ use super::{
 };
 use crate::{Error, tokens::AUDIENCE};
 
-/// A blob may be one redirect away (object storage), and that one may be moved; longer chains are loops.
+/// A blob may be one redirect away (object storage), and that one may be moved; longer chains are
+/// loops.
 const REDIRECTS_MAX: usize = 5;
 /// No honest token answer or error is longer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -94,20 +97,24 @@ impl Session<'_> {
         };
         match call.payload {
             Payload::Stream(stream, length, pulse) => {
-                let mut request = self.request(&origin, &call.method, &path, &call.headers, stream)?;
+                let mut request =
+                    self.request(&origin, &call.method, &path, &call.headers, stream)?;
                 request.headers_mut().insert(header::CONTENT_LENGTH, length.into());
                 self.client.transport.send(&origin, call.what, request, &pulse).await
             }
             Payload::Bytes(bytes) => {
-                let again =
-                    |bytes: &Bytes| self.request(&origin, &call.method, &path, &call.headers, body(bytes.clone()));
+                let again = |bytes: &Bytes| {
+                    self.request(&origin, &call.method, &path, &call.headers, body(bytes.clone()))
+                };
                 let pulse = Pulse::default();
-                let response = self.client.transport.send(&origin, call.what, again(&bytes)?, &pulse).await?;
+                let response =
+                    self.client.transport.send(&origin, call.what, again(&bytes)?, &pulse).await?;
                 if response.status() != StatusCode::UNAUTHORIZED || origin != self.origin {
                     return Ok(response);
                 }
                 self.answer(response.headers(), call.what).await?;
-                let response = self.client.transport.send(&origin, call.what, again(&bytes)?, &pulse).await?;
+                let response =
+                    self.client.transport.send(&origin, call.what, again(&bytes)?, &pulse).await?;
                 match response.status() {
                     StatusCode::UNAUTHORIZED => Err(self.refusal(call.what, response).await),
                     _ => Ok(response),
@@ -136,11 +143,13 @@ impl Session<'_> {
         Err(self.odd(format!("more than {REDIRECTS_MAX} redirects for {what}")))
     }
 
-    /// Where a `Location` of `at` points: a path of this registry, or another origin that is not less secure.
+    /// Where a `Location` of `at` points: a path of this registry, or another origin that is not
+    /// less secure.
     pub fn location(&self, headers: &HeaderMap, at: &Origin) -> Result<Target, Error> {
         let text = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
-        let uri: Uri =
-            text.and_then(|text| text.parse().ok()).ok_or_else(|| self.odd("it gave no usable Location".to_owned()))?;
+        let uri: Uri = text
+            .and_then(|text| text.parse().ok())
+            .ok_or_else(|| self.odd("it gave no usable Location".to_owned()))?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let origin = match uri.authority() {
             None => Some(at.clone()),
@@ -148,7 +157,9 @@ impl Session<'_> {
         };
         match origin {
             Some(origin) if origin == self.origin => Ok(Target::Path(path)),
-            Some(origin) if origin.secure || !self.origin.secure => Ok(Target::Elsewhere(origin, path)),
+            Some(origin) if origin.secure || !self.origin.secure => {
+                Ok(Target::Elsewhere(origin, path))
+            }
             _ => Err(self.odd("it sends us to a place that is less secure".to_owned())),
         }
     }
@@ -161,7 +172,10 @@ impl Session<'_> {
         headers: &[(HeaderName, String)],
         body: Body,
     ) -> Result<Request<Body>, Error> {
-        let mut builder = Request::builder().method(method).uri(path).header(header::USER_AGENT, super::USER_AGENT);
+        let mut builder = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::USER_AGENT, super::USER_AGENT);
         for (name, value) in headers {
             builder = builder.header(name, value);
         }
@@ -206,46 +220,67 @@ impl Session<'_> {
                 self.remember(basic(&user, &password), Duration::from_secs(TOKEN_SECONDS_DEFAULT));
                 Ok(())
             }
-            (Some(Challenge::Bearer { realm, service }), auth) => self.fetch_token(&realm, service, &auth, what).await,
+            (Some(Challenge::Bearer { realm, service }), auth) => {
+                self.fetch_token(&realm, service, &auth, what).await
+            }
             (Some(Challenge::Basic), Auth::Anonymous) => Err(self.login_needed(what)),
             (None, _) => Err(self.odd("it asks for a login in no way that we know".to_owned())),
         }
     }
 
-    async fn fetch_token(&self, realm: &str, service: Option<String>, auth: &Auth, what: &str) -> Result<(), Error> {
+    async fn fetch_token(
+        &self,
+        realm: &str,
+        service: Option<String>,
+        auth: &Auth,
+        what: &str,
+    ) -> Result<(), Error> {
         let (origin, mut path) = self.check_realm(realm, auth)?;
         let mut separator = if path.contains('?') { '&' } else { '?' };
         let parameters = service.iter().map(|service| ("service", service));
         let own = self.own_scope(service.as_deref(), auth);
-        for (name, value) in parameters.chain(self.scopes.iter().chain(&own).map(|scope| ("scope", scope))) {
+        for (name, value) in
+            parameters.chain(self.scopes.iter().chain(&own).map(|scope| ("scope", scope)))
+        {
             path.push(separator);
             path.push_str(name);
             path.push('=');
             path.push_str(&escaped(value));
             separator = '&';
         }
-        let mut builder = Request::builder().uri(&path).header(header::USER_AGENT, super::USER_AGENT);
+        let mut builder =
+            Request::builder().uri(&path).header(header::USER_AGENT, super::USER_AGENT);
         if let Auth::Password { user, password } = auth {
             builder = builder.header(header::AUTHORIZATION, basic(user, password));
         }
-        let request =
-            builder.body(body(Bytes::new())).map_err(|_| self.odd("its token address is no address".to_owned()))?;
-        let response = self.client.transport.send(&origin, "the token", request, &Pulse::default()).await?;
+        let request = builder
+            .body(body(Bytes::new()))
+            .map_err(|_| self.odd("its token address is no address".to_owned()))?;
+        let response =
+            self.client.transport.send(&origin, "the token", request, &Pulse::default()).await?;
         match (response.status(), auth) {
             (StatusCode::OK, _) => {}
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, Auth::Password { user, .. }) => {
-                return Err(Error::WrongPassword { registry: self.registry.clone(), user: user.clone() });
+                return Err(Error::WrongPassword {
+                    registry: self.registry.clone(),
+                    user: user.clone(),
+                });
             }
-            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => return Err(self.login_needed(what)),
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
+                return Err(self.login_needed(what));
+            }
             _ => return Err(self.refusal("the login", response).await),
         }
         let quiet = self.client.transport.patience().quiet;
         let bytes = read_all(&origin, "the token", response, ANSWER_BYTES_MAX, quiet).await?;
-        let grant: TokenAnswer =
-            serde_json::from_slice(&bytes).map_err(|_| self.odd("its token answer is no token".to_owned()))?;
-        let token =
-            grant.token.or(grant.access_token).ok_or_else(|| self.odd("its token answer is empty".to_owned()))?;
-        let lifetime = grant.expires_in.unwrap_or(TOKEN_SECONDS_DEFAULT).clamp(TOKEN_SECONDS_DEFAULT, 3600);
+        let grant: TokenAnswer = serde_json::from_slice(&bytes)
+            .map_err(|_| self.odd("its token answer is no token".to_owned()))?;
+        let token = grant
+            .token
+            .or(grant.access_token)
+            .ok_or_else(|| self.odd("its token answer is empty".to_owned()))?;
+        let lifetime =
+            grant.expires_in.unwrap_or(TOKEN_SECONDS_DEFAULT).clamp(TOKEN_SECONDS_DEFAULT, 3600);
         // Renewed a little early, so that it does not run out between here and there.
         self.remember(format!("Bearer {token}"), Duration::from_secs(lifetime * 9 / 10));
         Ok(())
@@ -262,10 +297,11 @@ impl Session<'_> {
         }
     }
 
-    /// Credentials go to the registry's own host, or over TLS to a realm that the user named; an upstream that points
-    /// elsewhere is after them.
+    /// Credentials go to the registry's own host, or over TLS to a realm that the user named; an
+    /// upstream that points elsewhere is after them.
     fn check_realm(&self, realm: &str, auth: &Auth) -> Result<(Origin, String), Error> {
-        let foreign = || Error::ForeignRealm { registry: self.registry.clone(), realm: readable(realm) };
+        let foreign =
+            || Error::ForeignRealm { registry: self.registry.clone(), realm: readable(realm) };
         let uri: Uri = realm.parse().map_err(|_| foreign())?;
         let origin = Origin::of_uri(&uri).ok_or_else(foreign)?;
         let same_host = origin.host == self.origin.host && (origin.secure || !self.origin.secure);
@@ -285,11 +321,21 @@ impl Session<'_> {
         response: Response<Incoming>,
         wanted: &[StatusCode],
     ) -> Result<Response<Incoming>, Error> {
-        if wanted.contains(&response.status()) { Ok(response) } else { Err(self.refusal(what, response).await) }
+        if wanted.contains(&response.status()) {
+            Ok(response)
+        } else {
+            Err(self.refusal(what, response).await)
+        }
     }
 
-    pub async fn read(&self, what: &str, response: Response<Incoming>, bytes_max: usize) -> Result<Bytes, Error> {
-        read_all(&self.origin, what, response, bytes_max, self.client.transport.patience().quiet).await
+    pub async fn read(
+        &self,
+        what: &str,
+        response: Response<Incoming>,
+        bytes_max: usize,
+    ) -> Result<Bytes, Error> {
+        read_all(&self.origin, what, response, bytes_max, self.client.transport.patience().quiet)
+            .await
     }
 
     /// What an answer other than the wanted one means.
@@ -309,9 +355,11 @@ impl Session<'_> {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Error::Denied { registry, message },
             StatusCode::NOT_FOUND => Error::NotFound { registry, what: what.to_owned() },
             StatusCode::TOO_MANY_REQUESTS => Error::TooMany { registry, message },
-            _ => {
-                Error::Refused { registry, what: what.to_owned(), message: format!("{message} ({})", status.as_u16()) }
-            }
+            _ => Error::Refused {
+                registry,
+                what: what.to_owned(),
+                message: format!("{message} ({})", status.as_u16()),
+            },
         }
     }
 
@@ -364,7 +412,17 @@ pub(crate) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' | b':' | b',' | b'*' => {
+            b'A'..=b'Z'
+            | b'a'..=b'z'
+            | b'0'..=b'9'
+            | b'-'
+            | b'_'
+            | b'.'
+            | b'~'
+            | b'/'
+            | b':'
+            | b','
+            | b'*' => {
                 escaped.push(char::from(byte));
             }
             _ => write!(escaped, "%{byte:02X}").expect("writing to a String does not fail"),

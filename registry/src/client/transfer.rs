@@ -10,16 +10,19 @@ pub trait BlobSource: Send + Sync {
     /// Opens a blob (or manifest) at byte `offset`. A cut push is taken up again where it broke.
     ///
     /// # Errors
-    /// [`io::ErrorKind::NotFound`] when it has no such blob: an entry of an index that was never fetched is then left out.
+    /// [`io::ErrorKind::NotFound`] when it has no such blob: an entry of an index that was never
+    /// fetched is then left out.
     fn open(&self, digest: &Digest, offset: u64) -> io::Result<Box<dyn Read + Send>>;
 }
 
-/// Where the bytes of a pull go: configs, layers and manifests alike. Called on threads that may block.
+/// Where the bytes of a pull go: configs, layers and manifests alike. Called on threads that may
+/// block.
 pub trait BlobSink: Send + Sync {
     /// Whether the blob is there already, whole.
     fn has(&self, digest: &Digest) -> bool;
 
-    /// Starts to take a blob in. Dropping the writer without [`commit`](BlobWriter::commit) leaves nothing behind.
+    /// Starts to take a blob in. Dropping the writer without [`commit`](BlobWriter::commit) leaves
+    /// nothing behind.
     ///
     /// # Errors
     /// When there is no room, or no right to write.

@@ -71,15 +71,18 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// `authorities` are certificates in DER to trust beside the public ones; what is none is passed over.
+    /// `authorities` are certificates in DER to trust beside the public ones; what is none is
+    /// passed over.
     pub fn new(patience: Patience, authorities: &[Vec<u8>], reach: Reach) -> Self {
         let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         roots.add_parsable_certificates(authorities.iter().map(|der| der.clone().into()));
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("ring speaks TLS 1.2 and 1.3")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::ring::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
         Self { tls: TlsConnector::from(Arc::new(config)), patience, reach, idle: Mutex::default() }
     }
 
@@ -87,7 +90,8 @@ impl Transport {
         self.patience
     }
 
-    /// Sends `request` and waits for the head of the answer, as long as the `pulse` of its body goes on.
+    /// Sends `request` and waits for the head of the answer, as long as the `pulse` of its body
+    /// goes on.
     pub async fn send(
         &self,
         origin: &Origin,
@@ -102,14 +106,17 @@ impl Transport {
         request.headers_mut().insert(header::HOST, host);
         let (mut sender, request) = match self.reuse(origin) {
             None => (self.connect(origin).await?, request),
-            Some(mut sender) => match self.wait(origin, what, pulse, sender.try_send_request(request)).await? {
-                Ok(response) => return Ok(self.keep(origin, sender, response)),
-                // The other end had closed the connection before it saw anything of the request: it comes back to us.
-                Err(mut failed) => match failed.take_message() {
-                    Some(request) => (self.connect(origin).await?, request),
-                    None => return Err(cut(origin, what, failed.into_error())),
-                },
-            },
+            Some(mut sender) => {
+                match self.wait(origin, what, pulse, sender.try_send_request(request)).await? {
+                    Ok(response) => return Ok(self.keep(origin, sender, response)),
+                    // The other end had closed the connection before it saw anything of the
+                    // request: it comes back to us.
+                    Err(mut failed) => match failed.take_message() {
+                        Some(request) => (self.connect(origin).await?, request),
+                        None => return Err(cut(origin, what, failed.into_error())),
+                    },
+                }
+            }
         };
         match self.wait(origin, what, pulse, sender.send_request(request)).await? {
             Ok(response) => Ok(self.keep(origin, sender, response)),
@@ -144,7 +151,12 @@ impl Transport {
     }
 
     /// The connection becomes ready again once the body of `response` has been read.
-    fn keep(&self, origin: &Origin, sender: SendRequest<Body>, response: Response<Incoming>) -> Response<Incoming> {
+    fn keep(
+        &self,
+        origin: &Origin,
+        sender: SendRequest<Body>,
+        response: Response<Incoming>,
+    ) -> Response<Incoming> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let senders = idle.entry(origin.clone()).or_default();
         senders.retain(|sender| !sender.is_closed());
@@ -166,7 +178,8 @@ impl Transport {
             return handshake(origin, stream).await;
         }
         let tls = |source| Error::Tls { registry: origin.to_string(), source };
-        let name = ServerName::try_from(origin.host.clone()).map_err(|e| tls(io::Error::other(e)))?;
+        let name =
+            ServerName::try_from(origin.host.clone()).map_err(|e| tls(io::Error::other(e)))?;
         match timeout(self.patience.connect, self.tls.connect(name, stream)).await {
             Ok(stream) => handshake(origin, stream.map_err(tls)?).await,
             Err(_) => Err(slow(origin, "the TLS handshake", self.patience.connect)),
@@ -188,7 +201,9 @@ impl Transport {
             }
         }
         match (open.is_empty(), internal) {
-            (true, Some((address, why))) => Err(Error::Internal { registry: origin.to_string(), address, why }),
+            (true, Some((address, why))) => {
+                Err(Error::Internal { registry: origin.to_string(), address, why })
+            }
             _ => TcpStream::connect(open.as_slice()).await.map_err(down),
         }
     }
@@ -198,8 +213,9 @@ async fn handshake(
     origin: &Origin,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> Result<SendRequest<Body>, Error> {
-    let (sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| cut(origin, "the first bytes", error))?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| cut(origin, "the first bytes", error))?;
     // Ends with the connection: when the sender is dropped, or the other end closes.
     tokio::spawn(async move { connection.await.ok() });
     Ok(sender)
@@ -215,7 +231,9 @@ pub(super) async fn read_all(
 ) -> Result<Bytes, Error> {
     let mut body = response.into_body();
     let (mut bytes, mut pace) = (Vec::new(), Pace::new(quiet));
-    while let Some(frame) = timeout(quiet, body.frame()).await.map_err(|_| slow(origin, what, quiet))? {
+    while let Some(frame) =
+        timeout(quiet, body.frame()).await.map_err(|_| slow(origin, what, quiet))?
+    {
         if let Ok(data) = frame.map_err(|error| cut(origin, what, error))?.into_data() {
             if bytes.len() + data.len() > bytes_max {
                 return Err(Error::NotARegistry {
@@ -240,6 +258,10 @@ pub(super) fn slow(origin: &Origin, what: &str, after: Duration) -> Error {
     Error::Slow { registry: origin.to_string(), what: what.to_owned(), after }
 }
 
-pub(super) fn cut(origin: &Origin, what: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+pub(super) fn cut(
+    origin: &Origin,
+    what: &str,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> Error {
     Error::Cut { registry: origin.to_string(), what: what.to_owned(), source: source.into() }
 }

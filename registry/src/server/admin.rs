@@ -57,11 +57,14 @@ pub(crate) struct VisibilityBody {
     pub visibility: Visibility,
 }
 
-/// A socket's path has at most 107 bytes and a data folder may be deeper, so both ends go through an open folder.
-/// The folder must stay open while the path is used.
+/// A socket's path has at most 107 bytes and a data folder may be deeper, so both ends go through
+/// an open folder. The folder must stay open while the path is used.
 pub(crate) fn socket_path(data_dir: &Path) -> Result<(fs::File, PathBuf), Error> {
-    let folder =
-        fs::File::open(data_dir).map_err(|source| Error::File { action: "open", path: data_dir.to_owned(), source })?;
+    let folder = fs::File::open(data_dir).map_err(|source| Error::File {
+        action: "open",
+        path: data_dir.to_owned(),
+        source,
+    })?;
     let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()));
     Ok((folder, path))
 }
@@ -89,14 +92,22 @@ impl App {
         done.unwrap_or_else(Reply::from)
     }
 
-    async fn try_administer(&self, method: &Method, path: &str, intake: &mut Intake) -> Result<Reply, Refusal> {
+    async fn try_administer(
+        &self,
+        method: &Method,
+        path: &str,
+        intake: &mut Intake,
+    ) -> Result<Reply, Refusal> {
         let named = |error: Error| Refusal::bad("NAME_INVALID", error.to_string());
         if let Some(name) = path.strip_prefix("/admin/users/") {
-            let name: Tenant =
-                name.parse().map_err(|error: spec::ParseError| Refusal::bad("NAME_INVALID", error.to_string()))?;
+            let name: Tenant = name.parse().map_err(|error: spec::ParseError| {
+                Refusal::bad("NAME_INVALID", error.to_string())
+            })?;
             return self.administer_user(method, &name, intake).await;
         }
-        if let Some(name) = path.strip_prefix("/admin/repositories/").and_then(|p| p.strip_suffix("/visibility")) {
+        if let Some(name) =
+            path.strip_prefix("/admin/repositories/").and_then(|p| p.strip_suffix("/visibility"))
+        {
             let name: Repository = name.parse().map_err(named)?;
             if *method != Method::PUT {
                 return Err(unknown());
@@ -111,7 +122,11 @@ impl App {
                 let (list, _) = self.metadata.repositories("", "", LIST_MAX).await?;
                 let list = list.into_iter().map(|(name, record)| RepositoryInfo {
                     name: name.to_string(),
-                    visibility: if record.public { Visibility::Public } else { Visibility::Private },
+                    visibility: if record.public {
+                        Visibility::Public
+                    } else {
+                        Visibility::Private
+                    },
                 });
                 Ok(json(StatusCode::OK, &list.collect::<Vec<_>>()))
             }
@@ -119,14 +134,23 @@ impl App {
         }
     }
 
-    async fn administer_user(&self, method: &Method, name: &Tenant, intake: &mut Intake) -> Result<Reply, Refusal> {
+    async fn administer_user(
+        &self,
+        method: &Method,
+        name: &Tenant,
+        intake: &mut Intake,
+    ) -> Result<Reply, Refusal> {
         match *method {
             Method::PUT => {
                 let PasswordBody { password } = read(intake).await?;
-                self.passwords.set(&self.metadata, name, &password).await.map_err(|error| match error {
-                    Error::Name { message } => Refusal::bad("UNSUPPORTED", message),
-                    Error::Admin { message } => Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message),
-                    other => other.into(),
+                self.passwords.set(&self.metadata, name, &password).await.map_err(|error| {
+                    match error {
+                        Error::Name { message } => Refusal::bad("UNSUPPORTED", message),
+                        Error::Admin { message } => {
+                            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message)
+                        }
+                        other => other.into(),
+                    }
                 })?;
                 Ok(empty(StatusCode::NO_CONTENT, []))
             }
@@ -141,7 +165,8 @@ impl App {
 
 async fn read<T: for<'de> Deserialize<'de>>(intake: &mut Intake) -> Result<T, Refusal> {
     let bytes = intake.all(BODY_BYTES_MAX).await?;
-    serde_json::from_slice(&bytes).map_err(|error| Refusal::bad("UNSUPPORTED", format!("the body is wrong: {error}")))
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Refusal::bad("UNSUPPORTED", format!("the body is wrong: {error}")))
 }
 
 fn unknown() -> Refusal {

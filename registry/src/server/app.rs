@@ -4,7 +4,9 @@ use std::{
     time::SystemTime,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts, uri::Authority};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts, uri::Authority,
+};
 use hyper::{Request, body::Incoming};
 use tokio::sync::RwLock;
 
@@ -38,8 +40,9 @@ pub(crate) struct App {
     pub tokens: Tokens,
     pub realm: Option<String>,
     pub limits: Limits,
-    /// Who adds a manifest reads, who takes a manifest or blob away writes: so that nothing goes between the look at what
-    /// a manifest names and its commit. This process alone has the database open.
+    /// Who adds a manifest reads, who takes a manifest or blob away writes: so that nothing goes
+    /// between the look at what a manifest names and its commit. This process alone has the
+    /// database open.
     stripes: Vec<RwLock<()>>,
 }
 
@@ -61,7 +64,16 @@ impl App {
         limits: Limits,
     ) -> Self {
         let stripes = (0..STRIPES).map(|_| RwLock::default()).collect();
-        Self { metadata, blobs: Arc::new(blobs), uploads: Arc::new(uploads), passwords, tokens, realm, limits, stripes }
+        Self {
+            metadata,
+            blobs: Arc::new(blobs),
+            uploads: Arc::new(uploads),
+            passwords,
+            tokens,
+            realm,
+            limits,
+            stripes,
+        }
     }
 
     pub fn stripe(&self, repository: &Repository) -> &RwLock<()> {
@@ -94,7 +106,12 @@ impl App {
         reply
     }
 
-    async fn try_answer(&self, head: Parts, intake: &mut Intake, from: From) -> Result<Reply, Refusal> {
+    async fn try_answer(
+        &self,
+        head: Parts,
+        intake: &mut Intake,
+        from: From,
+    ) -> Result<Reply, Refusal> {
         let route = Route::parse(&head.method, head.uri.path())?;
         let query = Query::parse(head.uri.query().unwrap_or_default());
         match route {
@@ -129,9 +146,13 @@ impl App {
     ) -> Result<Reply, Refusal> {
         match endpoint {
             Endpoint::ListTags => self.list_tags(asked, repository).await,
-            Endpoint::ListReferrers(subject) => self.list_referrers(asked, repository, &subject).await,
+            Endpoint::ListReferrers(subject) => {
+                self.list_referrers(asked, repository, &subject).await
+            }
             Endpoint::ReadManifest(target) => self.read_manifest(repository, &target).await,
-            Endpoint::PutManifest(target) => self.put_manifest(asked, repository, &target, intake).await,
+            Endpoint::PutManifest(target) => {
+                self.put_manifest(asked, repository, &target, intake).await
+            }
             Endpoint::DeleteManifest(target) => self.delete_manifest(repository, &target).await,
             Endpoint::ReadBlob(digest) => self.read_blob(asked, repository, &digest).await,
             Endpoint::DeleteBlob(digest) => self.delete_blob(repository, &digest).await,
@@ -147,18 +168,27 @@ impl App {
     fn identify(&self, headers: &HeaderMap) -> Result<Option<Principal>, Refusal> {
         let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
         let token = value.to_str().ok().and_then(|text| text.split_once(' '));
-        let Some((_, token)) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) else {
-            // A password belongs to the token endpoint: checking one for each request would cost each 20 ms.
+        let Some((_, token)) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        else {
+            // A password belongs to the token endpoint: checking one for each request would cost
+            // each 20 ms.
             return Ok(None);
         };
         match self.tokens.verify(token.trim(), SystemTime::now()) {
             Ok(principal) => Ok(Some(principal)),
-            Err(invalid) => Err(self.challenge(headers, None, Some(("invalid_token", &invalid.to_string())))),
+            Err(invalid) => {
+                Err(self.challenge(headers, None, Some(("invalid_token", &invalid.to_string()))))
+            }
         }
     }
 
     /// Whether `asked` may do `action`: the only way to a repository.
-    async fn admit(&self, asked: &Asked, repository: &Repository, action: Action) -> Result<(), Refusal> {
+    async fn admit(
+        &self,
+        asked: &Asked,
+        repository: &Repository,
+        action: Action,
+    ) -> Result<(), Refusal> {
         match authorize(&asked.principal, repository, self.is_public(repository).await?, action) {
             Verdict::Allowed => Ok(()),
             Verdict::Challenge => {
@@ -175,7 +205,11 @@ impl App {
                 Err(self.challenge(&asked.head.headers, Some(&scope), error))
             }
             Verdict::Denied => {
-                let message = format!("`{}` may not {} `{repository}`", asked.principal.name(), action.name());
+                let message = format!(
+                    "`{}` may not {} `{repository}`",
+                    asked.principal.name(),
+                    action.name()
+                );
                 Err(Refusal::new(StatusCode::FORBIDDEN, "DENIED", message))
             }
         }
@@ -186,7 +220,12 @@ impl App {
     }
 
     /// A 401 that says where a token comes from, and what to ask for.
-    fn challenge(&self, headers: &HeaderMap, scope: Option<&str>, error: Option<(&str, &str)>) -> Refusal {
+    fn challenge(
+        &self,
+        headers: &HeaderMap,
+        scope: Option<&str>,
+        error: Option<(&str, &str)>,
+    ) -> Refusal {
         let realm = self.realm.clone().unwrap_or_else(|| format!("http://{}/token", host(headers)));
         let mut challenge = format!(r#"Bearer realm="{realm}",service="{AUDIENCE}""#);
         if let Some(scope) = scope {
@@ -196,13 +235,15 @@ impl App {
             challenge.push_str(&format!(r#",error="{code}""#));
         }
         let message = error.map_or("a login is needed", |(_, message)| message);
-        Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message).with(header::WWW_AUTHENTICATE, &challenge)
+        Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", message)
+            .with(header::WWW_AUTHENTICATE, &challenge)
     }
 }
 
 /// The host as the client calls it: it only ever comes back to that client.
 fn host(headers: &HeaderMap) -> String {
-    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()?.parse::<Authority>().ok());
+    let host =
+        headers.get(header::HOST).and_then(|value| value.to_str().ok()?.parse::<Authority>().ok());
     match host {
         Some(host) if !host.as_str().contains(['@', '"', '\\']) => host.to_string(),
         _ => "localhost".to_owned(),

@@ -38,7 +38,10 @@ impl Intake {
                 Err(_) => return Err(too_slow()),
                 Ok(None) => return Ok(None),
                 Ok(Some(Err(error))) => {
-                    return Err(Refusal::bad("BLOB_UPLOAD_INVALID", format!("the request broke off: {error}")));
+                    return Err(Refusal::bad(
+                        "BLOB_UPLOAD_INVALID",
+                        format!("the request broke off: {error}"),
+                    ));
                 }
                 Ok(Some(Ok(frame))) => frame,
             };
@@ -52,7 +55,11 @@ impl Intake {
     /// All of it, if it has at most `bytes_max`.
     pub async fn all(&mut self, bytes_max: usize) -> Result<Bytes, Refusal> {
         let too_large = || {
-            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", format!("at most {bytes_max} bytes fit here"))
+            Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "SIZE_INVALID",
+                format!("at most {bytes_max} bytes fit here"),
+            )
         };
         if self.length().is_some_and(|length| length > bytes_max as u64) {
             return Err(too_large());

@@ -9,9 +9,11 @@ pub struct Limits {
     pub uploads_per_user_max: usize,
     /// An upload that nobody has touched for so long is forgotten: a lunch break.
     pub upload_idle_time_max: Duration,
-    /// Connections at once: each may hold a page or a piece of some hundred kilobytes. More wait to be accepted.
+    /// Connections at once: each may hold a page or a piece of some hundred kilobytes. More wait to
+    /// be accepted.
     pub connections_max: usize,
-    /// Connections of one address, which is all clients behind one proxy: as many as the control plane gives.
+    /// Connections of one address, which is all clients behind one proxy: as many as the control
+    /// plane gives.
     pub connections_of_one_address_max: usize,
     /// How long the head of a request may take, and how long an idle connection is kept.
     pub header_time_max: Duration,

@@ -15,7 +15,8 @@ use crate::{
 
 /// Entries of one page, asked for or not: a page is one answer from memory.
 const PAGE_MAX: usize = 1000;
-/// Referrers of one page, and their bytes, because annotations can be long: every reader of a list may hold one page.
+/// Referrers of one page, and their bytes, because annotations can be long: every reader of a list
+/// may hold one page.
 const REFERRERS_PAGE_MAX: usize = 200;
 const REFERRERS_PAGE_BYTES_MAX: usize = 1 << 20;
 /// Repositories looked at for one page of the catalogue, whoever they belong to.
@@ -25,7 +26,11 @@ const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 impl App {
     /// # Spec
     /// OCI distribution-spec 1.1, "Listing Tags".
-    pub(super) async fn list_tags(&self, asked: &Asked, repository: &Repository) -> Result<Reply, Refusal> {
+    pub(super) async fn list_tags(
+        &self,
+        asked: &Asked,
+        repository: &Repository,
+    ) -> Result<Reply, Refusal> {
         #[derive(Serialize)]
         struct Page<'a> {
             name: &'a str,
@@ -37,14 +42,20 @@ impl App {
             return Err(Refusal::bad("TAG_INVALID", "`last` is no tag"));
         }
         if self.metadata.repository(repository).await?.is_none() {
-            return Err(Refusal::absent("NAME_UNKNOWN", format!("there is no repository `{repository}`")));
+            return Err(Refusal::absent(
+                "NAME_UNKNOWN",
+                format!("there is no repository `{repository}`"),
+            ));
         }
         let (tags, more) = match size {
             0 => (Vec::new(), false),
             size => self.metadata.tags(repository, last, size).await?,
         };
         let reply = json(StatusCode::OK, &Page { name: repository.as_str(), tags: &tags });
-        let next = tags.last().filter(|_| more).map(|last| format!("/v2/{repository}/tags/list?n={size}&last={last}"));
+        let next = tags
+            .last()
+            .filter(|_| more)
+            .map(|last| format!("/v2/{repository}/tags/list?n={size}&last={last}"));
         Ok(linked(reply, next))
     }
 
@@ -91,7 +102,8 @@ impl App {
         Ok((found, None))
     }
 
-    /// What says something about `subject`: signatures, bills of material. Nothing known is an empty list.
+    /// What says something about `subject`: signatures, bills of material. Nothing known is an
+    /// empty list.
     ///
     /// # Spec
     /// OCI distribution-spec 1.1, "Listing Referrers".
@@ -113,10 +125,13 @@ impl App {
             return Err(Refusal::bad("DIGEST_INVALID", "`last` is no digest"));
         }
         let limits = (REFERRERS_PAGE_MAX, REFERRERS_PAGE_BYTES_MAX);
-        let (mut manifests, more) = self.metadata.referrers(repository, subject, last, limits).await?;
+        let (mut manifests, more) =
+            self.metadata.referrers(repository, subject, last, limits).await?;
         let filter = asked.query.get("artifactType").filter(|filter| !filter.is_empty());
         let next = manifests.last().filter(|_| more).map(|referrer| {
-            let filter = filter.map(|f| format!("&artifactType={}", crate::client::escaped(f))).unwrap_or_default();
+            let filter = filter
+                .map(|f| format!("&artifactType={}", crate::client::escaped(f)))
+                .unwrap_or_default();
             format!("/v2/{repository}/referrers/{subject}?last={}{filter}", referrer.digest)
         });
         if let Some(filter) = filter {
@@ -124,7 +139,9 @@ impl App {
         }
         let page = Page { schema_version: 2, media_type: MediaType::OCI_INDEX, manifests };
         let mut reply = json(StatusCode::OK, &page);
-        reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MediaType::OCI_INDEX));
+        reply
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(MediaType::OCI_INDEX));
         if filter.is_some() {
             reply.headers_mut().insert(FILTERS, HeaderValue::from_static("artifactType"));
         }
@@ -132,8 +149,8 @@ impl App {
     }
 }
 
-/// A name is shown to whoever may read what is behind it. A token for one repository shows that its holder is known, and
-/// names are all that is given here.
+/// A name is shown to whoever may read what is behind it. A token for one repository shows that its
+/// holder is known, and names are all that is given here.
 fn may_list(principal: &Principal, repository: &Repository, record: RepositoryRecord) -> bool {
     match principal {
         _ if record.public => true,
@@ -146,7 +163,9 @@ fn may_list(principal: &Principal, repository: &Repository, record: RepositoryRe
 fn page_size(query: &Query) -> Result<usize, Refusal> {
     match query.get("n") {
         None => Ok(PAGE_MAX),
-        Some(text) if !text.is_empty() && text.len() <= 20 && text.bytes().all(|b| b.is_ascii_digit()) => {
+        Some(text)
+            if !text.is_empty() && text.len() <= 20 && text.bytes().all(|b| b.is_ascii_digit()) =>
+        {
             Ok(text.parse().unwrap_or(PAGE_MAX).min(PAGE_MAX))
         }
         Some(_) => Err(Refusal::bad("PAGINATION_NUMBER_INVALID", "`n` is not a number of entries")),

@@ -22,12 +22,14 @@ use crate::{
 const LINKS_MAX: usize = 8192;
 /// Tags that one `PUT` may set; the specification asks for ten.
 const TAGS_MAX: usize = 16;
-/// What is answered with every list of referrers of a manifest with a subject: its kind and annotations, as JSON.
+/// What is answered with every list of referrers of a manifest with a subject: its kind and
+/// annotations, as JSON.
 const REFERRER_BYTES_MAX: usize = 64 << 10;
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const TAG: HeaderName = HeaderName::from_static("oci-tag");
 
-/// What the registry has to understand of a manifest or an index; the rest is its author's business and is kept as it came.
+/// What the registry has to understand of a manifest or an index; the rest is its author's business
+/// and is kept as it came.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Outline {
@@ -52,8 +54,8 @@ struct Link {
 impl App {
     /// Takes a manifest in: exactly these bytes, under their digest, and under tags.
     ///
-    /// An image must name blobs that this repository has. An index may name images that it lacks: whoever mirrors one
-    /// platform keeps the digest of the whole.
+    /// An image must name blobs that this repository has. An index may name images that it lacks:
+    /// whoever mirrors one platform keeps the digest of the whole.
     ///
     /// # Spec
     /// OCI distribution-spec 1.1, "Pushing Manifests", and its main branch for `?tag=`.
@@ -67,7 +69,8 @@ impl App {
         let tags = tags(asked, target)?;
         let bytes = intake.all(MANIFEST_BYTES_MAX as usize).await?;
         let outline = outline(&bytes)?;
-        let said = asked.head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let said =
+            asked.head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let media_type = media_type(&outline, said)?;
         outline.check(&media_type)?;
         let digest = match target {
@@ -89,11 +92,15 @@ impl App {
         self.metadata.put_manifest(repository, &digest, &record, &tags, referrer.as_ref()).await?;
 
         let name = digest.to_string();
-        let headers =
-            [(header::LOCATION, &*format!("/v2/{repository}/manifests/{name}")), (CONTENT_DIGEST, name.as_str())];
+        let headers = [
+            (header::LOCATION, &*format!("/v2/{repository}/manifests/{name}")),
+            (CONTENT_DIGEST, name.as_str()),
+        ];
         let mut reply = empty(StatusCode::CREATED, headers);
         if let Some(subject) = record.subject {
-            reply.headers_mut().extend(HeaderValue::from_str(&subject.to_string()).map(|value| (SUBJECT, value)));
+            reply
+                .headers_mut()
+                .extend(HeaderValue::from_str(&subject.to_string()).map(|value| (SUBJECT, value)));
         }
         for tag in &tags {
             if let Ok(tag) = HeaderValue::from_str(tag) {
@@ -103,16 +110,25 @@ impl App {
         Ok(reply)
     }
 
-    /// Every blob that is named is here and as long as is said, so that whoever gets the manifest gets the image.
+    /// Every blob that is named is here and as long as is said, so that whoever gets the manifest
+    /// gets the image.
     async fn check_links(&self, repository: &Repository, outline: &Outline) -> Result<(), Refusal> {
-        for link in outline.config.iter().chain(outline.layers.iter().flatten()).filter(|link| !link.is_foreign()) {
+        for link in outline
+            .config
+            .iter()
+            .chain(outline.layers.iter().flatten())
+            .filter(|link| !link.is_foreign())
+        {
             let Some(membership) = self.metadata.blob(repository, &link.digest).await? else {
-                let message = format!("it names blob `{}`, which this repository does not have", link.digest);
+                let message =
+                    format!("it names blob `{}`, which this repository does not have", link.digest);
                 return Err(Refusal::bad("MANIFEST_BLOB_UNKNOWN", message));
             };
             if membership.size != link.size {
                 let (digest, said, size) = (link.digest, link.size, membership.size);
-                return Err(invalid(format!("blob `{digest}` has {size} bytes, and the manifest says {said}")));
+                return Err(invalid(format!(
+                    "blob `{digest}` has {size} bytes, and the manifest says {said}"
+                )));
             }
         }
         Ok(())
@@ -123,7 +139,11 @@ impl App {
         let (blobs, aside) = (Arc::clone(&self.blobs), self.uploads.aside());
         blocking(move || {
             let written = fs::write(&aside, &bytes);
-            let failed = |path: &PathBuf, source| Error::File { action: "write", path: path.clone(), source };
+            let failed = |path: &PathBuf, source| Error::File {
+                action: "write",
+                path: path.clone(),
+                source,
+            };
             match written {
                 Ok(()) => blobs.adopt(&aside, &digest),
                 Err(source) => {
@@ -136,11 +156,17 @@ impl App {
     }
 
     /// Takes away a tag, or a manifest and every tag that means it.
-    pub(super) async fn delete_manifest(&self, repository: &Repository, target: &Target) -> Result<Reply, Refusal> {
+    pub(super) async fn delete_manifest(
+        &self,
+        repository: &Repository,
+        target: &Target,
+    ) -> Result<Reply, Refusal> {
         let _alone = self.stripe(repository).write().await;
         let (there, name) = match target {
             Target::Tag(tag) => (self.metadata.remove_tag(repository, tag).await?, tag.clone()),
-            Target::Digest(digest) => (self.metadata.remove_manifest(repository, digest).await?, digest.to_string()),
+            Target::Digest(digest) => {
+                (self.metadata.remove_manifest(repository, digest).await?, digest.to_string())
+            }
         };
         if there { Ok(empty(StatusCode::ACCEPTED, [])) } else { Err(no_manifest(&name)) }
     }
@@ -153,24 +179,40 @@ impl Outline {
             return Err(invalid("its schemaVersion is not 2"));
         }
         let links = self.layers.iter().flatten().chain(self.manifests.iter().flatten()).count();
-        // One document that is an image to one reader and an index to another has been an attack (CVE-2021-41190).
-        match (self.manifests.is_some(), self.layers.is_some() || self.config.is_some(), media_type.is_index()) {
+        // One document that is an image to one reader and an index to another has been an attack
+        // (CVE-2021-41190).
+        match (
+            self.manifests.is_some(),
+            self.layers.is_some() || self.config.is_some(),
+            media_type.is_index(),
+        ) {
             (true, true, _) => Err(invalid("it is a manifest and an index in one")),
-            (true, _, false) => Err(invalid("it is an index, and its media type is that of a manifest")),
-            (_, true, true) => Err(invalid("it is a manifest, and its media type is that of an index")),
-            _ if links > LINKS_MAX => Err(invalid(format!("it names more than {LINKS_MAX} things"))),
+            (true, _, false) => {
+                Err(invalid("it is an index, and its media type is that of a manifest"))
+            }
+            (_, true, true) => {
+                Err(invalid("it is a manifest, and its media type is that of an index"))
+            }
+            _ if links > LINKS_MAX => {
+                Err(invalid(format!("it names more than {LINKS_MAX} things")))
+            }
             _ => Ok(()),
         }
     }
 
     /// Its line among the referrers of its subject.
-    fn referrer(&self, digest: &Digest, record: &ManifestRecord) -> Result<Option<Referrer>, Refusal> {
+    fn referrer(
+        &self,
+        digest: &Digest,
+        record: &ManifestRecord,
+    ) -> Result<Option<Referrer>, Refusal> {
         if record.subject.is_none() {
             return Ok(None);
         }
         let annotations = self.annotations.clone().unwrap_or_default();
         let of_config = || self.config.as_ref().and_then(|config| config.media_type.clone());
-        let artifact_type = self.artifact_type.clone().filter(|text| !text.is_empty()).or_else(of_config);
+        let artifact_type =
+            self.artifact_type.clone().filter(|text| !text.is_empty()).or_else(of_config);
         let (media_type, size) = (record.media_type.clone(), record.size);
         let referrer = Referrer { media_type, digest: *digest, size, artifact_type, annotations };
         if referrer.record_bytes() > REFERRER_BYTES_MAX {
@@ -183,13 +225,17 @@ impl Outline {
 }
 
 impl Link {
-    /// Layers that their license keeps at their maker's are named and never here. What they say about where, we don't fetch.
+    /// Layers that their license keeps at their maker's are named and never here. What they say
+    /// about where, we don't fetch.
     fn is_foreign(&self) -> bool {
-        self.media_type.as_deref().is_some_and(|text| text.contains(".nondistributable.") || text.contains(".foreign."))
+        self.media_type
+            .as_deref()
+            .is_some_and(|text| text.contains(".nondistributable.") || text.contains(".foreign."))
     }
 }
 
-/// What a manifest says. Serde alone would take the fields from an array, too, in which no other reader finds them.
+/// What a manifest says. Serde alone would take the fields from an array, too, in which no other
+/// reader finds them.
 fn outline(bytes: &[u8]) -> Result<Outline, Refusal> {
     match bytes.trim_ascii_start().first() {
         Some(b'{') => serde_json::from_slice(bytes).map_err(|error| invalid(error.to_string())),
@@ -207,19 +253,26 @@ fn tags(asked: &Asked, target: &Target) -> Result<Vec<String>, Refusal> {
     tags.dedup();
     match tags.iter().find(|tag| !Reference::is_tag(tag)) {
         Some(_) => Err(Refusal::bad("TAG_INVALID", "a `tag` of the query is no tag")),
-        None if tags.len() > TAGS_MAX => Err(Refusal::bad("TAG_INVALID", format!("at most {TAGS_MAX} tags at once"))),
+        None if tags.len() > TAGS_MAX => {
+            Err(Refusal::bad("TAG_INVALID", format!("at most {TAGS_MAX} tags at once")))
+        }
         None => Ok(tags),
     }
 }
 
 /// What the document says it is, else what the header says; they must not disagree.
 fn media_type(outline: &Outline, said: Option<&str>) -> Result<MediaType, Refusal> {
-    let said = said.and_then(|text| text.split(';').next()).map(str::trim).filter(|text| !text.is_empty());
-    let said: Option<MediaType> =
-        said.map(str::parse).transpose().map_err(|_| invalid("its Content-Type is no media type"))?;
+    let said =
+        said.and_then(|text| text.split(';').next()).map(str::trim).filter(|text| !text.is_empty());
+    let said: Option<MediaType> = said
+        .map(str::parse)
+        .transpose()
+        .map_err(|_| invalid("its Content-Type is no media type"))?;
     let media_type = match (&outline.media_type, said) {
         (Some(own), Some(said)) if *own != said => {
-            return Err(invalid(format!("it says that it is `{own}`, and the request says `{said}`")));
+            return Err(invalid(format!(
+                "it says that it is `{own}`, and the request says `{said}`"
+            )));
         }
         (Some(own), _) => own.clone(),
         (None, Some(said)) => said,
@@ -228,7 +281,9 @@ fn media_type(outline: &Outline, said: Option<&str>) -> Result<MediaType, Refusa
     if media_type.is_index() || media_type.is_manifest() {
         Ok(media_type)
     } else {
-        Err(invalid(format!("`{media_type}` is no manifest or index of OCI or of Docker's schema 2")))
+        Err(invalid(format!(
+            "`{media_type}` is no manifest or index of OCI or of Docker's schema 2"
+        )))
     }
 }
 
@@ -238,7 +293,10 @@ fn named(bytes: &[u8], promised: &Digest) -> Result<Digest, Refusal> {
     let actual = hasher.finish();
     match actual == *promised {
         true => Ok(actual),
-        false => Err(Refusal::bad("DIGEST_INVALID", format!("the bytes are not `{promised}` but `{actual}`"))),
+        false => Err(Refusal::bad(
+            "DIGEST_INVALID",
+            format!("the bytes are not `{promised}` but `{actual}`"),
+        )),
     }
 }
 
@@ -267,10 +325,14 @@ mod tests {
     fn a_manifest_names_no_more_than_can_be_looked_up() {
         let link = format!(r#"{{"digest":"{}","size":2}}"#, Digest::of(b"{}"));
         for list in ["layers", "manifests"] {
-            let media_type = if list == "layers" { MediaType::OCI_MANIFEST } else { MediaType::OCI_INDEX };
+            let media_type =
+                if list == "layers" { MediaType::OCI_MANIFEST } else { MediaType::OCI_INDEX };
             let media_type: MediaType = media_type.parse().unwrap();
             for (count, want) in [(LINKS_MAX, true), (LINKS_MAX + 1, false)] {
-                let text = format!(r#"{{"schemaVersion":2,"{list}":[{}]}}"#, vec![link.as_str(); count].join(","));
+                let text = format!(
+                    r#"{{"schemaVersion":2,"{list}":[{}]}}"#,
+                    vec![link.as_str(); count].join(",")
+                );
                 assert!(text.len() < MANIFEST_BYTES_MAX as usize, "another limit would come first");
                 let taken = outline(text.as_bytes()).and_then(|outline| outline.check(&media_type));
                 assert_eq!(taken.is_ok(), want, "{count} {list}");

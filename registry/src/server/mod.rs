@@ -52,8 +52,8 @@ const ADMIN_CONNECTIONS_MAX: usize = 8;
 pub struct Config {
     /// Everything it knows: blobs, database, token key, admin socket. Made if absent, 0700.
     pub data_dir: PathBuf,
-    /// The address of the token endpoint as clients must call it, when that is not `http://HOST/token` with the `Host`
-    /// they asked for: behind a proxy that speaks TLS.
+    /// The address of the token endpoint as clients must call it, when that is not
+    /// `http://HOST/token` with the `Host` they asked for: behind a proxy that speaks TLS.
     pub realm: Option<String>,
     /// How much of everything.
     pub limits: Limits,
@@ -64,7 +64,12 @@ pub struct Config {
 impl Config {
     /// Everything as usual, in `data_dir`.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self { data_dir: data_dir.into(), realm: None, limits: Limits::default(), cost: Cost::Recommended }
+        Self {
+            data_dir: data_dir.into(),
+            realm: None,
+            limits: Limits::default(),
+            cost: Cost::Recommended,
+        }
     }
 }
 
@@ -75,8 +80,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Opens the data folder: takes up what an earlier process left, makes the token key at the first start, and listens on
-    /// the admin socket inside.
+    /// Opens the data folder: takes up what an earlier process left, makes the token key at the
+    /// first start, and listens on the admin socket inside.
     ///
     /// # Errors
     /// [`Error::File`], [`Error::Key`], and [`Error::Metadata`] when another registry has it open.
@@ -101,14 +106,20 @@ impl Server {
         Ok(Self { app: Arc::new(app), admin })
     }
 
-    /// Answers on `listener`, in plain HTTP/1.1, until `shutdown`; then lets what is under way finish for a while.
+    /// Answers on `listener`, in plain HTTP/1.1, until `shutdown`; then lets what is under way
+    /// finish for a while.
     ///
-    /// TLS is absent on purpose: on loopback there is nobody to hide from, and elsewhere the ingress or a proxy ends it.
+    /// TLS is absent on purpose: on loopback there is nobody to hide from, and elsewhere the
+    /// ingress or a proxy ends it.
     ///
     /// # Errors
-    /// [`Error::Metadata`] when the database takes nothing any more: only a new process opens it again. A failed accept is
-    /// waited out.
-    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    /// [`Error::Metadata`] when the database takes nothing any more: only a new process opens it
+    /// again. A failed accept is waited out.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
         let Self { app, admin } = self;
         let house = House {
             limits: app.limits.clone(),
@@ -297,7 +308,8 @@ mod tests {
         assert!(!app.metadata.is_broken(), "nobody has tried yet");
         app.metadata.set_public(&"ann/cats".parse().unwrap(), true).await.unwrap_err();
         assert!(app.metadata.is_broken());
-        let error = timeout(Duration::from_secs(30), serving).await.expect("it ends").unwrap().unwrap_err();
+        let error =
+            timeout(Duration::from_secs(30), serving).await.expect("it ends").unwrap().unwrap_err();
         assert!(matches!(error, Error::Metadata { .. }), "{error}");
     }
 }

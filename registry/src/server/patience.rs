@@ -10,7 +10,8 @@ use tokio::{
     time::{Instant, Sleep, sleep},
 };
 
-/// A stream that gives up on a reader who takes nothing for too long. Reading has its limits where bodies are read.
+/// A stream that gives up on a reader who takes nothing for too long. Reading has its limits where
+/// bodies are read.
 pub(super) struct Patient<S> {
     stream: S,
     quiet: Duration,
@@ -23,7 +24,11 @@ impl<S> Patient<S> {
         Self { stream, quiet, waiting: None }
     }
 
-    fn watch<T>(&mut self, context: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn watch<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.waiting = None;
             return polled;
@@ -47,7 +52,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.watch(context, polled)
     }

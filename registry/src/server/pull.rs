@@ -33,7 +33,8 @@ impl App {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Reply, Refusal> {
-        let membership = self.metadata.blob(repository, digest).await?.ok_or_else(|| no_blob(digest))?;
+        let membership =
+            self.metadata.blob(repository, digest).await?.ok_or_else(|| no_blob(digest))?;
         let size = membership.size;
         let wanted = match asked.head.method {
             Method::GET => Wanted::of(&asked.head.headers, size),
@@ -77,7 +78,13 @@ impl App {
     }
 
     /// The bytes from `start` on, read as the client takes them.
-    async fn stream(&self, digest: Digest, size: u64, start: u64, length: u64) -> Result<Body, Error> {
+    async fn stream(
+        &self,
+        digest: Digest,
+        size: u64,
+        start: u64,
+        length: u64,
+    ) -> Result<Body, Error> {
         let blobs = Arc::clone(&self.blobs);
         let (file, first) = blocking(move || {
             let (mut file, found) = blobs.read(&digest)?;
@@ -121,7 +128,11 @@ impl App {
     }
 
     /// A manifest of this repository, byte for byte as it came.
-    pub(super) async fn read_manifest(&self, repository: &Repository, target: &Target) -> Result<Reply, Refusal> {
+    pub(super) async fn read_manifest(
+        &self,
+        repository: &Repository,
+        target: &Target,
+    ) -> Result<Reply, Refusal> {
         let (digest, record) = self.find_manifest(repository, target).await?;
         let bytes = self.manifest_bytes(digest, record.size).await?;
         let name = digest.to_string();
@@ -144,7 +155,9 @@ impl App {
     ) -> Result<(Digest, ManifestRecord), Refusal> {
         let digest = match target {
             Target::Digest(digest) => *digest,
-            Target::Tag(tag) => self.metadata.tag(repository, tag).await?.ok_or_else(|| no_manifest(tag))?,
+            Target::Tag(tag) => {
+                self.metadata.tag(repository, tag).await?.ok_or_else(|| no_manifest(tag))?
+            }
         };
         match self.metadata.manifest(repository, &digest).await? {
             Some(record) => Ok((digest, record)),
@@ -156,14 +169,21 @@ impl App {
         let blobs = Arc::clone(&self.blobs);
         blocking(move || {
             let (file, found) = blobs.read(&digest)?;
-            let mut bytes = Vec::with_capacity(usize::try_from(found.min(size)).unwrap_or_default());
-            file.take(size).read_to_end(&mut bytes).map_err(|source| Error::Source { digest, source })?;
+            let mut bytes =
+                Vec::with_capacity(usize::try_from(found.min(size)).unwrap_or_default());
+            file.take(size)
+                .read_to_end(&mut bytes)
+                .map_err(|source| Error::Source { digest, source })?;
             if found == size { Ok(bytes.into()) } else { Err(damaged(&digest)) }
         })
         .await
     }
 
-    pub(super) async fn delete_blob(&self, repository: &Repository, digest: &Digest) -> Result<Reply, Refusal> {
+    pub(super) async fn delete_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Reply, Refusal> {
         let _alone = self.stripe(repository).write().await;
         match self.metadata.remove_blob(repository, digest).await? {
             true => Ok(empty(StatusCode::ACCEPTED, [])),
@@ -179,11 +199,13 @@ fn read_piece(file: &mut File, left: u64) -> io::Result<Bytes> {
 }
 
 fn damaged(digest: &Digest) -> Error {
-    let source = io::Error::new(io::ErrorKind::InvalidData, "the file has another size than was committed");
+    let source =
+        io::Error::new(io::ErrorKind::InvalidData, "the file has another size than was committed");
     Error::Source { digest: *digest, source }
 }
 
-/// The same words for a blob that is nowhere and for one that is only in somebody else's repository.
+/// The same words for a blob that is nowhere and for one that is only in somebody else's
+/// repository.
 pub(super) fn no_blob(digest: &Digest) -> Refusal {
     Refusal::absent("BLOB_UNKNOWN", format!("this repository has no blob `{digest}`"))
 }

@@ -39,7 +39,10 @@ fn decoded(text: &str) -> Option<String> {
         bytes.push(match byte {
             b'+' => b' ',
             b'%' => {
-                let (high, low) = (char::from(rest.next()?).to_digit(16)?, char::from(rest.next()?).to_digit(16)?);
+                let (high, low) = (
+                    char::from(rest.next()?).to_digit(16)?,
+                    char::from(rest.next()?).to_digit(16)?,
+                );
                 u8::try_from(high << 4 | low).ok()?
             }
             other => other,
@@ -62,8 +65,8 @@ pub(crate) enum Wanted {
 }
 
 impl Wanted {
-    /// What the `Range` header means for a blob of `size` bytes. A list of ranges, or another unit, means all (RFC 9110
-    /// lets us): whoever asks for a hundred overlapping ranges gets one blob.
+    /// What the `Range` header means for a blob of `size` bytes. A list of ranges, or another unit,
+    /// means all (RFC 9110 lets us): whoever asks for a hundred overlapping ranges gets one blob.
     pub fn of(headers: &HeaderMap, size: u64) -> Self {
         let text = headers.get(http::header::RANGE).and_then(|value| value.to_str().ok());
         match text.and_then(|text| text.trim().strip_prefix("bytes=")) {
@@ -75,7 +78,9 @@ impl Wanted {
     fn single(range: &str, size: u64) -> Self {
         let Some((start, end)) = range.split_once('-') else { return Self::Unsatisfiable };
         let bounds = match (number(start), number(end)) {
-            (Some(start), Some(end)) if start <= end => Some((start, end.min(size.saturating_sub(1)))),
+            (Some(start), Some(end)) if start <= end => {
+                Some((start, end.min(size.saturating_sub(1))))
+            }
             (Some(start), None) if end.is_empty() => Some((start, size.saturating_sub(1))),
             (None, Some(last)) if start.is_empty() && last > 0 => {
                 Some((size.saturating_sub(last), size.saturating_sub(1)))
@@ -89,8 +94,8 @@ impl Wanted {
     }
 }
 
-/// Where a chunk of an upload belongs: `Content-Range: START-END`, as the distribution-spec writes it (some clients put
-/// `bytes ` in front and `/*` behind).
+/// Where a chunk of an upload belongs: `Content-Range: START-END`, as the distribution-spec writes
+/// it (some clients put `bytes ` in front and `/*` behind).
 pub(crate) fn chunk(headers: &HeaderMap) -> Result<Option<(u64, u64)>, ()> {
     let Some(value) = headers.get(http::header::CONTENT_RANGE) else { return Ok(None) };
     let text = value.to_str().map_err(drop)?.trim();
@@ -114,9 +119,17 @@ mod tests {
 
     #[test]
     fn a_query_is_decoded_pair_by_pair() {
-        let query = Query::parse("scope=repository%3Aann%2Fcats%3Apull,push&scope=b+c&empty&bad=%ff&cut=%2&=x");
-        assert_eq!(query.all("scope").collect::<Vec<_>>(), ["repository:ann/cats:pull,push", "b c"]);
-        assert_eq!((query.get("empty"), query.get("bad"), query.get("cut")), (Some(""), None, None));
+        let query = Query::parse(
+            "scope=repository%3Aann%2Fcats%3Apull,push&scope=b+c&empty&bad=%ff&cut=%2&=x",
+        );
+        assert_eq!(
+            query.all("scope").collect::<Vec<_>>(),
+            ["repository:ann/cats:pull,push", "b c"]
+        );
+        assert_eq!(
+            (query.get("empty"), query.get("bad"), query.get("cut")),
+            (Some(""), None, None)
+        );
         assert_eq!(Query::parse(&"a=b&".repeat(1000)).all("a").count(), PARAMETERS_MAX);
     }
 

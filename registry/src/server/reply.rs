@@ -52,8 +52,16 @@ impl From<Error> for Refusal {
         let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
         tracing::error!(%error, cause, "a request failed");
         match is_full(&error) {
-            true => Self::new(StatusCode::INSUFFICIENT_STORAGE, "UNKNOWN", "the disk of this registry is full"),
-            false => Self::new(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "this registry failed; its log says why"),
+            true => Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "UNKNOWN",
+                "the disk of this registry is full",
+            ),
+            false => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "UNKNOWN",
+                "this registry failed; its log says why",
+            ),
         }
     }
 }
@@ -84,7 +92,8 @@ struct ComplaintLine<'a> {
 
 impl From<Refusal> for Reply {
     fn from(refusal: Refusal) -> Self {
-        let complaint = Complaint { errors: [ComplaintLine { code: refusal.code, message: &refusal.message }] };
+        let complaint =
+            Complaint { errors: [ComplaintLine { code: refusal.code, message: &refusal.message }] };
         let mut reply = json(refusal.status, &complaint);
         reply.headers_mut().extend(refusal.headers);
         reply
@@ -101,7 +110,11 @@ pub(crate) fn empty<const N: usize>(status: StatusCode, headers: [(HeaderName, &
     with_headers(status, full(Bytes::new()), headers)
 }
 
-pub(crate) fn with_headers<const N: usize>(status: StatusCode, body: Body, headers: [(HeaderName, &str); N]) -> Reply {
+pub(crate) fn with_headers<const N: usize>(
+    status: StatusCode,
+    body: Body,
+    headers: [(HeaderName, &str); N],
+) -> Reply {
     let mut reply = Response::new(body);
     *reply.status_mut() = status;
     reply.headers_mut().extend(headers.map(|(name, value)| (name, text(value))));
@@ -112,7 +125,8 @@ pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// What stands in our headers is made of checked names and digests; anything else would be dropped whole.
+/// What stands in our headers is made of checked names and digests; anything else would be dropped
+/// whole.
 fn text(value: &str) -> HeaderValue {
     HeaderValue::from_str(value).unwrap_or(HeaderValue::from_static(""))
 }

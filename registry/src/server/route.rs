@@ -46,7 +46,9 @@ impl Endpoint {
     /// What it takes. The only list of it.
     pub fn action(&self) -> Action {
         match self {
-            Self::ListTags | Self::ListReferrers(_) | Self::ReadManifest(_) | Self::ReadBlob(_) => Action::Pull,
+            Self::ListTags | Self::ListReferrers(_) | Self::ReadManifest(_) | Self::ReadBlob(_) => {
+                Action::Pull
+            }
             Self::PutManifest(_)
             | Self::BeginUpload
             | Self::ReadUpload(_)
@@ -70,21 +72,30 @@ impl Route {
             "/v2/_catalog" => return allowed(method, &reads, Self::Catalog),
             _ => {}
         }
-        let path =
-            path.strip_prefix("/v2/").ok_or_else(|| Refusal::absent("UNSUPPORTED", "there is no such address"))?;
-        // Digests are the only names with a character that some clients escape. Everything else in a `%` is an attempt.
+        let path = path
+            .strip_prefix("/v2/")
+            .ok_or_else(|| Refusal::absent("UNSUPPORTED", "there is no such address"))?;
+        // Digests are the only names with a character that some clients escape. Everything else in
+        // a `%` is an attempt.
         let path = path.replace("%3A", ":").replace("%3a", ":");
         let (name, endpoint) = Self::split(method, &path)?;
-        let repository = name.parse::<Repository>().map_err(|error| Refusal::bad("NAME_INVALID", error.to_string()))?;
+        let repository = name
+            .parse::<Repository>()
+            .map_err(|error| Refusal::bad("NAME_INVALID", error.to_string()))?;
         Ok(Self::In(repository, endpoint?))
     }
 
     /// Finds the endpoint from the end of the path, because a name may have slashes.
-    fn split<'a>(method: &Method, path: &'a str) -> Result<(&'a str, Result<Endpoint, Refusal>), Refusal> {
+    fn split<'a>(
+        method: &Method,
+        path: &'a str,
+    ) -> Result<(&'a str, Result<Endpoint, Refusal>), Refusal> {
         if let Some(name) = path.strip_suffix("/tags/list") {
             return Ok((name, allowed(method, &[Method::GET, Method::HEAD], Endpoint::ListTags)));
         }
-        if let Some(name) = path.strip_suffix("/blobs/uploads/").or_else(|| path.strip_suffix("/blobs/uploads")) {
+        if let Some(name) =
+            path.strip_suffix("/blobs/uploads/").or_else(|| path.strip_suffix("/blobs/uploads"))
+        {
             return Ok((name, allowed(method, &[Method::POST], Endpoint::BeginUpload)));
         }
         let unknown = || Refusal::absent("UNSUPPORTED", "there is no such address");
@@ -98,7 +109,9 @@ impl Route {
             "blobs" => Ok((name, blob(method, last))),
             "referrers" => Ok((
                 name,
-                digest(last).and_then(|d| allowed(method, &[Method::GET, Method::HEAD], Endpoint::ListReferrers(d))),
+                digest(last).and_then(|d| {
+                    allowed(method, &[Method::GET, Method::HEAD], Endpoint::ListReferrers(d))
+                }),
             )),
             _ => Err(unknown()),
         }
@@ -123,7 +136,9 @@ fn manifest(method: &Method, target: &str) -> Result<Endpoint, Refusal> {
     let target = match (target.contains(':'), Reference::is_tag(target)) {
         (true, _) => Target::Digest(digest(target)?),
         (false, true) => Target::Tag(target.to_owned()),
-        (false, false) => return Err(Refusal::bad("TAG_INVALID", "this can be neither a tag nor a digest")),
+        (false, false) => {
+            return Err(Refusal::bad("TAG_INVALID", "this can be neither a tag nor a digest"));
+        }
     };
     match *method {
         Method::GET | Method::HEAD => Ok(Endpoint::ReadManifest(target)),
@@ -143,13 +158,16 @@ fn blob(method: &Method, name: &str) -> Result<Endpoint, Refusal> {
 }
 
 fn digest(text: &str) -> Result<Digest, Refusal> {
-    text.parse().map_err(|error: spec::ParseError| Refusal::bad("DIGEST_INVALID", error.to_string()))
+    text.parse()
+        .map_err(|error: spec::ParseError| Refusal::bad("DIGEST_INVALID", error.to_string()))
 }
 
 fn allowed<T>(method: &Method, methods: &[Method], value: T) -> Result<T, Refusal> {
     match methods.contains(method) {
         true => Ok(value),
-        false => Err(not_allowed(&methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", "))),
+        false => {
+            Err(not_allowed(&methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ")))
+        }
     }
 }
 
@@ -176,14 +194,23 @@ mod tests {
             ("GET /v2/a/b/tags/list".to_owned(), "a/b ListTags".to_owned()),
             ("GET /v2/tags/list/tags/list".to_owned(), "tags/list ListTags".to_owned()),
             ("GET /v2/a/manifests/v1".to_owned(), "a ReadManifest(Tag(\"v1\"))".to_owned()),
-            ("HEAD /v2/manifests/manifests/v1".to_owned(), "manifests ReadManifest(Tag(\"v1\"))".to_owned()),
+            (
+                "HEAD /v2/manifests/manifests/v1".to_owned(),
+                "manifests ReadManifest(Tag(\"v1\"))".to_owned(),
+            ),
             (format!("PUT /v2/a/manifests/{sha}"), format!("a PutManifest(Digest({sha}))")),
-            (format!("GET /v2/a/manifests/sha256%3A{hex}"), format!("a ReadManifest(Digest({sha}))")),
+            (
+                format!("GET /v2/a/manifests/sha256%3A{hex}"),
+                format!("a ReadManifest(Digest({sha}))"),
+            ),
             ("DELETE /v2/a/manifests/v1".to_owned(), "a DeleteManifest(Tag(\"v1\"))".to_owned()),
             (format!("GET /v2/a/b/c/blobs/{sha}"), format!("a/b/c ReadBlob({sha})")),
             ("POST /v2/a/blobs/uploads/".to_owned(), "a BeginUpload".to_owned()),
             ("POST /v2/a/blobs/uploads".to_owned(), "a BeginUpload".to_owned()),
-            ("POST /v2/a/blobs/uploads/blobs/uploads/".to_owned(), "a/blobs/uploads BeginUpload".to_owned()),
+            (
+                "POST /v2/a/blobs/uploads/blobs/uploads/".to_owned(),
+                "a/blobs/uploads BeginUpload".to_owned(),
+            ),
             (format!("PATCH /v2/a/blobs/uploads/{id}"), format!("a AppendUpload(\"{id}\")")),
             ("PATCH /v2/a/blobs/uploads/../../x".to_owned(), "404".to_owned()),
             ("GET /v2/a/blobs/uploads/".to_owned(), "405".to_owned()),

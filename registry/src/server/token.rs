@@ -20,16 +20,17 @@ use crate::{
 
 /// A form with user, password and scopes.
 const FORM_BYTES_MAX: usize = 16 << 10;
-/// A push names two or three repositories, and one that takes blobs from others some more. With the longest of names,
-/// a token for so many still fits.
+/// A push names two or three repositories, and one that takes blobs from others some more. With the
+/// longest of names, a token for so many still fits.
 const SCOPES_MAX: usize = 32;
 
 impl App {
-    /// A token for a password, as far as was asked for and no further than its owner may go. Without a password: for a
-    /// nobody, who may read what is public.
+    /// A token for a password, as far as was asked for and no further than its owner may go.
+    /// Without a password: for a nobody, who may read what is public.
     ///
     /// # Spec
-    /// distribution project, "Token authentication" (`GET`) and "OAuth2 token authentication" (`POST`).
+    /// distribution project, "Token authentication" (`GET`) and "OAuth2 token authentication"
+    /// (`POST`).
     pub(super) async fn token(
         &self,
         head: &Parts,
@@ -61,7 +62,9 @@ impl App {
             "issued_at": Timestamp::of(now),
         });
         let mut reply = json(StatusCode::OK, &answer);
-        reply.headers_mut().insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
+        reply
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
         Ok(reply)
     }
 
@@ -80,18 +83,25 @@ impl App {
         }
     }
 
-    /// The part of a user's rights that the scopes ask for. What they may not do is left out without a word, as the
-    /// protocol has it: the registry says so when they try.
+    /// The part of a user's rights that the scopes ask for. What they may not do is left out
+    /// without a word, as the protocol has it: the registry says so when they try.
     async fn cut(&self, principal: Principal, parameters: &Query) -> Result<Principal, Refusal> {
         let Principal::User { name, .. } = &principal else { return Ok(principal) };
         let (mut repositories, mut own) = (Vec::new(), false);
-        let asked = parameters.all("scope").flat_map(|scopes| scopes.split(' ')).filter(|scope| !scope.is_empty());
+        let asked = parameters
+            .all("scope")
+            .flat_map(|scopes| scopes.split(' '))
+            .filter(|scope| !scope.is_empty());
         for (number, scope) in asked.enumerate() {
             // Less than was asked for would only be found out in the middle of a push.
             if number == SCOPES_MAX {
-                return Err(Refusal::bad("UNSUPPORTED", format!("a token is for at most {SCOPES_MAX} scopes")));
+                return Err(Refusal::bad(
+                    "UNSUPPORTED",
+                    format!("a token is for at most {SCOPES_MAX} scopes"),
+                ));
             }
-            // A resource may have one `:` of its own (`repository:host:port/name:pull`); ours have none.
+            // A resource may have one `:` of its own (`repository:host:port/name:pull`); ours have
+            // none.
             let Some(("repository", rest)) = scope.split_once(':') else { continue };
             let Some((resource, actions)) = rest.rsplit_once(':') else { continue };
             if resource == own_of(name) {
@@ -100,7 +110,9 @@ impl App {
             }
             let Ok(repository) = resource.parse::<Repository>() else { continue };
             let public = self.is_public(&repository).await?;
-            let may = |action: &Action| authorize(&principal, &repository, public, *action) == Verdict::Allowed;
+            let may = |action: &Action| {
+                authorize(&principal, &repository, public, *action) == Verdict::Allowed
+            };
             let actions: Vec<_> = wanted(actions).into_iter().filter(may).collect();
             if !actions.is_empty() {
                 repositories.push((repository, actions));
@@ -125,9 +137,14 @@ fn wrong_password() -> Refusal {
 fn from_header(headers: &HeaderMap) -> Result<Option<(String, String)>, Refusal> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
     let text = value.to_str().ok().and_then(|text| text.split_once(' '));
-    let encoded = text.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic")).ok_or_else(wrong_password)?.1;
-    let decoded = BASE64_STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let (name, password) = decoded.as_deref().and_then(|text| text.split_once(':')).ok_or_else(wrong_password)?;
+    let encoded = text
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))
+        .ok_or_else(wrong_password)?
+        .1;
+    let decoded =
+        BASE64_STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let (name, password) =
+        decoded.as_deref().and_then(|text| text.split_once(':')).ok_or_else(wrong_password)?;
     Ok(Some((name.to_owned(), password.to_owned())))
 }
 

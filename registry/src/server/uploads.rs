@@ -23,7 +23,8 @@ const BATCH_BYTES: usize = 128 << 10;
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 impl App {
-    /// `POST`: a new upload; or a whole blob at once (`digest`); or a blob that is here already (`mount`).
+    /// `POST`: a new upload; or a whole blob at once (`digest`); or a blob that is here already
+    /// (`mount`).
     ///
     /// # Spec
     /// OCI distribution-spec 1.1, "Pushing blobs" and "Mounting a blob from another repository".
@@ -35,7 +36,9 @@ impl App {
     ) -> Result<Reply, Refusal> {
         if let Some(text) = asked.query.get("mount") {
             let digest = parse_digest(text)?;
-            if let Some(Membership { size }) = self.find_elsewhere(asked, repository, &digest).await? {
+            if let Some(Membership { size }) =
+                self.find_elsewhere(asked, repository, &digest).await?
+            {
                 self.metadata.add_blob(repository, &digest, size).await?;
                 return Ok(created(repository, &digest));
             }
@@ -43,18 +46,23 @@ impl App {
         if let Some(algorithm) = asked.query.get("digest-algorithm")
             && ![Algorithm::Sha256, Algorithm::Sha512].map(Algorithm::name).contains(&algorithm)
         {
-            return Err(Refusal::bad("DIGEST_INVALID", "the algorithms here are sha256 and sha512"));
+            return Err(Refusal::bad(
+                "DIGEST_INVALID",
+                "the algorithms here are sha256 and sha512",
+            ));
         }
         let promised = asked.query.get("digest").map(parse_digest).transpose()?;
-        let (uploads, name, owner) = (Arc::clone(&self.uploads), repository.clone(), asked.principal.name().to_owned());
-        let upload = blocking(move || uploads.begin(&name, &owner)).await.map_err(|error| match error {
-            NotOpened::Failed(error) => error.into(),
-            NotOpened::TooMany => Refusal::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "TOOMANYREQUESTS",
-                "too many uploads are open: finish or cancel some first",
-            ),
-        })?;
+        let (uploads, name, owner) =
+            (Arc::clone(&self.uploads), repository.clone(), asked.principal.name().to_owned());
+        let upload =
+            blocking(move || uploads.begin(&name, &owner)).await.map_err(|error| match error {
+                NotOpened::Failed(error) => error.into(),
+                NotOpened::TooMany => Refusal::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "TOOMANYREQUESTS",
+                    "too many uploads are open: finish or cancel some first",
+                ),
+            })?;
         match promised {
             None => Ok(status(StatusCode::ACCEPTED, repository, &upload, 0)),
             Some(digest) => {
@@ -67,7 +75,8 @@ impl App {
         }
     }
 
-    /// A blob that the asker may read somewhere here. A token that may not does not learn that it exists.
+    /// A blob that the asker may read somewhere here. A token that may not does not learn that it
+    /// exists.
     async fn find_elsewhere(
         &self,
         asked: &Asked,
@@ -75,8 +84,9 @@ impl App {
         digest: &Digest,
     ) -> Result<Option<Membership>, Refusal> {
         if let Some(from) = asked.query.get("from") {
-            let from: Repository =
-                from.parse().map_err(|error: Error| Refusal::bad("NAME_INVALID", error.to_string()))?;
+            let from: Repository = from
+                .parse()
+                .map_err(|error: Error| Refusal::bad("NAME_INVALID", error.to_string()))?;
             let public = self.is_public(&from).await?;
             return match authorize(&asked.principal, &from, public, Action::Pull) {
                 Verdict::Allowed => Ok(self.metadata.blob(&from, digest).await?),
@@ -95,7 +105,11 @@ impl App {
     }
 
     /// `GET`: how far an upload is.
-    pub(super) async fn read_upload(&self, repository: &Repository, id: &str) -> Result<Reply, Refusal> {
+    pub(super) async fn read_upload(
+        &self,
+        repository: &Repository,
+        id: &str,
+    ) -> Result<Reply, Refusal> {
         let upload = self.find(repository, id)?;
         let bytes = upload.bytes().await;
         Ok(status(StatusCode::NO_CONTENT, repository, &upload, bytes))
@@ -126,14 +140,21 @@ impl App {
         id: &str,
         intake: &mut Intake,
     ) -> Result<Reply, Refusal> {
-        let digest = asked.query.get("digest").ok_or_else(|| Refusal::bad("DIGEST_INVALID", "`digest` is missing"))?;
+        let digest = asked
+            .query
+            .get("digest")
+            .ok_or_else(|| Refusal::bad("DIGEST_INVALID", "`digest` is missing"))?;
         let digest = parse_digest(digest)?;
         let upload = self.find(repository, id)?;
         self.complete(repository, &upload, &digest, Some(asked), intake).await
     }
 
     /// `DELETE`: never mind.
-    pub(super) async fn cancel_upload(&self, repository: &Repository, id: &str) -> Result<Reply, Refusal> {
+    pub(super) async fn cancel_upload(
+        &self,
+        repository: &Repository,
+        id: &str,
+    ) -> Result<Reply, Refusal> {
         let upload = self.find(repository, id)?;
         let writing = self.write(&upload)?;
         self.cancel(upload).await;
@@ -141,7 +162,8 @@ impl App {
         Ok(empty(StatusCode::NO_CONTENT, []))
     }
 
-    /// Takes what is left in, checks the digest, and makes the bytes a blob of `repository`: durable, then known.
+    /// Takes what is left in, checks the digest, and makes the bytes a blob of `repository`:
+    /// durable, then known.
     async fn complete(
         &self,
         repository: &Repository,
@@ -158,33 +180,51 @@ impl App {
         self.make_room(upload, received).await?;
         let (uploads, blobs) = (Arc::clone(&self.uploads), Arc::clone(&self.blobs));
         let (upload, promised) = (Arc::clone(upload), *digest);
-        let size =
-            blocking(move || uploads.finish(&upload, writing, &promised, &blobs)).await.map_err(|e| match e {
+        let size = blocking(move || uploads.finish(&upload, writing, &promised, &blobs))
+            .await
+            .map_err(|e| match e {
                 Unfinished::Failed(error) => error.into(),
-                Unfinished::WrongDigest(actual) => {
-                    Refusal::bad("DIGEST_INVALID", format!("the bytes are not `{digest}` but `{actual}`"))
-                }
+                Unfinished::WrongDigest(actual) => Refusal::bad(
+                    "DIGEST_INVALID",
+                    format!("the bytes are not `{digest}` but `{actual}`"),
+                ),
             })?;
         self.metadata.add_blob(repository, digest, size).await?;
         Ok(created(repository, digest))
     }
 
     /// A half that the disk has no room for would only keep others from finishing theirs.
-    async fn make_room(&self, upload: &Arc<Upload>, received: Result<(), Refusal>) -> Result<(), Refusal> {
-        if received.as_ref().is_err_and(|refusal| refusal.status() == StatusCode::INSUFFICIENT_STORAGE) {
+    async fn make_room(
+        &self,
+        upload: &Arc<Upload>,
+        received: Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        if received
+            .as_ref()
+            .is_err_and(|refusal| refusal.status() == StatusCode::INSUFFICIENT_STORAGE)
+        {
             self.cancel(Arc::clone(upload)).await;
         }
         received
     }
 
-    /// Writes the body to the end of the upload. What came before a break stays, so that a client can go on from there.
-    async fn receive(&self, mut writing: Writing, intake: &mut Intake) -> (Writing, Result<(), Refusal>) {
+    /// Writes the body to the end of the upload. What came before a break stays, so that a client
+    /// can go on from there.
+    async fn receive(
+        &self,
+        mut writing: Writing,
+        intake: &mut Intake,
+    ) -> (Writing, Result<(), Refusal>) {
         loop {
             let (batch, end) = gather(intake).await;
             let bytes: u64 = batch.iter().map(|piece| piece.len() as u64).sum();
             if writing.bytes() + bytes > self.limits.blob_bytes_max {
-                let message = format!("a blob has at most {} bytes here", self.limits.blob_bytes_max);
-                return (writing, Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message)));
+                let message =
+                    format!("a blob has at most {} bytes here", self.limits.blob_bytes_max);
+                return (
+                    writing,
+                    Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message)),
+                );
             }
             if bytes > 0 {
                 let (back, written) = blocking(move || {
@@ -229,19 +269,25 @@ impl App {
         match intake.length() {
             Some(length) if end - start == length.wrapping_sub(1) => Ok(()),
             None => Ok(()),
-            Some(_) => Err(Refusal::bad("SIZE_INVALID", "Content-Range and Content-Length do not agree")),
+            Some(_) => {
+                Err(Refusal::bad("SIZE_INVALID", "Content-Range and Content-Length do not agree"))
+            }
         }
     }
 
     fn find(&self, repository: &Repository, id: &str) -> Result<Arc<Upload>, Refusal> {
-        self.uploads
-            .find(repository, id)
-            .ok_or_else(|| Refusal::absent("BLOB_UPLOAD_UNKNOWN", "there is no such upload in this repository"))
+        self.uploads.find(repository, id).ok_or_else(|| {
+            Refusal::absent("BLOB_UPLOAD_UNKNOWN", "there is no such upload in this repository")
+        })
     }
 
     fn write(&self, upload: &Arc<Upload>) -> Result<Writing, Refusal> {
         self.uploads.write(upload).ok_or_else(|| {
-            Refusal::new(StatusCode::CONFLICT, "BLOB_UPLOAD_INVALID", "another request is writing to this upload")
+            Refusal::new(
+                StatusCode::CONFLICT,
+                "BLOB_UPLOAD_INVALID",
+                "another request is writing to this upload",
+            )
         })
     }
 
@@ -268,7 +314,8 @@ async fn gather(intake: &mut Intake) -> (Vec<Bytes>, Option<Result<(), Refusal>>
 }
 
 pub(super) fn parse_digest(text: &str) -> Result<Digest, Refusal> {
-    text.parse().map_err(|error: spec::ParseError| Refusal::bad("DIGEST_INVALID", error.to_string()))
+    text.parse()
+        .map_err(|error: spec::ParseError| Refusal::bad("DIGEST_INVALID", error.to_string()))
 }
 
 fn location(repository: &Repository, upload: &Upload) -> String {
@@ -281,13 +328,18 @@ fn range(bytes: u64) -> String {
 }
 
 fn status(status: StatusCode, repository: &Repository, upload: &Upload, bytes: u64) -> Reply {
-    let headers =
-        [(header::LOCATION, &*location(repository, upload)), (header::RANGE, &range(bytes)), (UPLOAD_ID, &upload.id)];
+    let headers = [
+        (header::LOCATION, &*location(repository, upload)),
+        (header::RANGE, &range(bytes)),
+        (UPLOAD_ID, &upload.id),
+    ];
     empty(status, headers)
 }
 
 fn created(repository: &Repository, digest: &Digest) -> Reply {
-    let headers =
-        [(header::LOCATION, &*format!("/v2/{repository}/blobs/{digest}")), (CONTENT_DIGEST, &digest.to_string())];
+    let headers = [
+        (header::LOCATION, &*format!("/v2/{repository}/blobs/{digest}")),
+        (CONTENT_DIGEST, &digest.to_string()),
+    ];
     empty(StatusCode::CREATED, headers)
 }

@@ -30,33 +30,59 @@ async fn a_blob_comes_in_pieces_and_goes_out_in_parts() {
         let begun = house.ask("POST /v2/ann/cats/blobs/uploads/", &[auth], "").await;
         assert_eq!((begun.status.as_u16(), begun.header("range")), (202, "0-0"));
         let upload = begun.header("location").to_owned();
-        assert!(upload.starts_with("/v2/"), "a Location is relative, so that it survives proxies: {upload}");
+        assert!(
+            upload.starts_with("/v2/"),
+            "a Location is relative, so that it survives proxies: {upload}"
+        );
         let patch = |range: &'static str, from: usize, to: usize| {
             let (house, upload, part) = (&house, &upload, bytes[from..to].to_vec());
-            async move { house.ask(&format!("PATCH {upload}"), &[auth, ("content-range", range)], part).await }
+            async move {
+                house.ask(&format!("PATCH {upload}"), &[auth, ("content-range", range)], part).await
+            }
         };
         assert_eq!(patch("0-399999", 0, 400_000).await.header("range"), "0-399999");
-        for (range, want) in [("500000-599999", 416), ("0-99999", 416), ("400000-400001", 400), ("x", 400)] {
+        for (range, want) in
+            [("500000-599999", 416), ("0-99999", 416), ("400000-400001", 400), ("x", 400)]
+        {
             let wrong = patch(range, 0, 100_000).await;
             assert_eq!(wrong.status.as_u16(), want, "{range}");
             if want == 416 {
-                assert_eq!((wrong.header("range"), wrong.header("location")), ("0-399999", upload.as_str()));
+                assert_eq!(
+                    (wrong.header("range"), wrong.header("location")),
+                    ("0-399999", upload.as_str())
+                );
             }
         }
         let status = house.ask(&format!("GET {upload}"), &[auth], "").await;
         assert_eq!((status.status.as_u16(), status.header("range")), (204, "0-399999"));
-        let done = house.ask(&format!("PUT {upload}?digest={digest}"), &[auth], bytes[400_000..].to_vec()).await;
-        assert_eq!((done.status.as_u16(), done.header("docker-content-digest")), (201, digest.to_string().as_str()));
-        assert_eq!(house.ask(&format!("GET {upload}"), &[auth], "").await.code(), "BLOB_UPLOAD_UNKNOWN");
+        let done = house
+            .ask(&format!("PUT {upload}?digest={digest}"), &[auth], bytes[400_000..].to_vec())
+            .await;
+        assert_eq!(
+            (done.status.as_u16(), done.header("docker-content-digest")),
+            (201, digest.to_string().as_str())
+        );
+        assert_eq!(
+            house.ask(&format!("GET {upload}"), &[auth], "").await.code(),
+            "BLOB_UPLOAD_UNKNOWN"
+        );
 
         let blob = done.header("location");
         assert_eq!(house.ask(&format!("GET {blob}"), &[auth], "").await.bytes, bytes);
         let head = house.ask(&format!("HEAD {blob}"), &[auth], "").await;
-        assert_eq!((head.status.as_u16(), head.header("content-length"), head.bytes.len()), (200, "1000000", 0));
-        let part = house.ask(&format!("GET {blob}"), &[auth, ("range", "bytes=300000-899999")], "").await;
-        assert_eq!((part.status.as_u16(), part.header("content-range")), (206, "bytes 300000-899999/1000000"));
+        assert_eq!(
+            (head.status.as_u16(), head.header("content-length"), head.bytes.len()),
+            (200, "1000000", 0)
+        );
+        let part =
+            house.ask(&format!("GET {blob}"), &[auth, ("range", "bytes=300000-899999")], "").await;
+        assert_eq!(
+            (part.status.as_u16(), part.header("content-range")),
+            (206, "bytes 300000-899999/1000000")
+        );
         assert_eq!(part.bytes, bytes[300_000..900_000]);
-        let none = house.ask(&format!("GET {blob}"), &[auth, ("range", "bytes=1000000-")], "").await;
+        let none =
+            house.ask(&format!("GET {blob}"), &[auth, ("range", "bytes=1000000-")], "").await;
         assert_eq!((none.status.as_u16(), none.header("content-range")), (416, "bytes */1000000"));
     }
 }
@@ -72,12 +98,22 @@ async fn what_does_not_match_its_digest_is_not_kept() {
         format!("POST /v2/ann/cats/blobs/uploads/?digest={promised}"),
     ] {
         let answer = house.ask(&request, &[auth], "dog").await;
-        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "DIGEST_INVALID"), "{request}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.code().as_str()),
+            (400, "DIGEST_INVALID"),
+            "{request}"
+        );
     }
-    for query in ["", "?digest=sha256:00", "?digest=sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709"] {
+    for query in ["", "?digest=sha256:00", "?digest=sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709"]
+    {
         let begun = house.ask("POST /v2/ann/cats/blobs/uploads/", &[auth], "").await;
-        let answer = house.ask(&format!("PUT {}{query}", begun.header("location")), &[auth], "dog").await;
-        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "DIGEST_INVALID"), "{query}");
+        let answer =
+            house.ask(&format!("PUT {}{query}", begun.header("location")), &[auth], "dog").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.code().as_str()),
+            (400, "DIGEST_INVALID"),
+            "{query}"
+        );
     }
     for digest in [promised, Digest::of(b"dog")] {
         let answer = house.ask(&format!("GET /v2/ann/cats/blobs/{digest}"), &[auth], "").await;
@@ -91,7 +127,9 @@ async fn a_manifest_is_taken_only_if_it_is_one_and_whole() {
     let blob = house.push_blob("ann/cats", b"{}").await;
     let elsewhere = house.push_blob("ann/dogs", b"bone").await;
     let (manifest, index) = (MediaType::OCI_MANIFEST, MediaType::OCI_INDEX);
-    let link = |digest: &str, size: &str| format!(r#"{{"mediaType":"a/b","digest":"{digest}","size":{size}}}"#);
+    let link = |digest: &str, size: &str| {
+        format!(r#"{{"mediaType":"a/b","digest":"{digest}","size":{size}}}"#)
+    };
     let good = link(&blob.to_string(), "2");
     let with = |rest: &str| format!(r#"{{"schemaVersion":2,"mediaType":"{manifest}"{rest}}}"#);
     let deep = format!(r#","annotations":{}"#, "[".repeat(100_000));
@@ -102,7 +140,12 @@ async fn a_manifest_is_taken_only_if_it_is_one_and_whole() {
         ("Docker's", MediaType::DOCKER_MANIFEST, r#"{"schemaVersion":2}"#.to_owned(), 201),
         ("no media type of its own", manifest, r#"{"schemaVersion":2}"#.to_owned(), 201),
         ("no media type at all", "", r#"{"schemaVersion":2}"#.to_owned(), 400),
-        ("a media type of something else", "application/json", r#"{"schemaVersion":2}"#.to_owned(), 400),
+        (
+            "a media type of something else",
+            "application/json",
+            r#"{"schemaVersion":2}"#.to_owned(),
+            400,
+        ),
         ("two media types", index, with(""), 400),
         ("schema 1", manifest, r#"{"schemaVersion":1}"#.to_owned(), 400),
         ("an index and a manifest in one", manifest, with(r#","layers":[],"manifests":[]"#), 400),
@@ -119,8 +162,18 @@ async fn a_manifest_is_taken_only_if_it_is_one_and_whole() {
             with(&format!(r#","config":{}"#, link(&elsewhere.to_string(), "4"))),
             400,
         ),
-        ("a wrong size", manifest, with(&format!(r#","config":{}"#, link(&blob.to_string(), "3"))), 400),
-        ("a negative size", manifest, with(&format!(r#","config":{}"#, link(&blob.to_string(), "-2"))), 400),
+        (
+            "a wrong size",
+            manifest,
+            with(&format!(r#","config":{}"#, link(&blob.to_string(), "3"))),
+            400,
+        ),
+        (
+            "a negative size",
+            manifest,
+            with(&format!(r#","config":{}"#, link(&blob.to_string(), "-2"))),
+            400,
+        ),
         (
             "a size beyond all numbers",
             manifest,
@@ -157,7 +210,12 @@ async fn a_manifest_is_taken_only_if_it_is_one_and_whole() {
             headers.push(("content-type", content_type));
         }
         let answer = house.ask("PUT /v2/ann/cats/manifests/v1", &headers, body.clone()).await;
-        assert_eq!(answer.status.as_u16(), want, "{name}: {}", String::from_utf8_lossy(&answer.bytes));
+        assert_eq!(
+            answer.status.as_u16(),
+            want,
+            "{name}: {}",
+            String::from_utf8_lossy(&answer.bytes)
+        );
         if want == 201 {
             let read = house.ask("GET /v2/ann/cats/manifests/v1", &headers[..1], "").await;
             assert_eq!(
@@ -174,9 +232,15 @@ async fn a_manifest_is_taken_only_if_it_is_one_and_whole() {
         }
     }
     // An index may be sparse: whoever mirrors one platform keeps the digest of all.
-    let sparse = format!(r#"{{"schemaVersion":2,"manifests":[{}]}}"#, link(&Digest::of(b"?").to_string(), "1"));
+    let sparse = format!(
+        r#"{{"schemaVersion":2,"manifests":[{}]}}"#,
+        link(&Digest::of(b"?").to_string(), "1")
+    );
     let headers = [("authorization", bearer.as_str()), ("content-type", index)];
-    assert_eq!(house.ask("PUT /v2/ann/cats/manifests/all", &headers, sparse).await.status.as_u16(), 201);
+    assert_eq!(
+        house.ask("PUT /v2/ann/cats/manifests/all", &headers, sparse).await.status.as_u16(),
+        201
+    );
 }
 
 #[tokio::test]
@@ -190,15 +254,19 @@ async fn tags_are_listed_by_page_and_leave_with_their_manifest() {
             r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}"#,
         )
         .await;
-    let two = format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[]}}"#, MediaType::OCI_INDEX);
+    let two =
+        format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[]}}"#, MediaType::OCI_INDEX);
     house.push_manifest("ann/cats", "latest", &two).await;
     let many = format!("PUT /v2/ann/cats/manifests/{one}?tag=v2&tag=v3&tag=v2");
     let body = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}"#;
     let answer = house.ask(&many, &[auth], body).await;
-    let tags: Vec<_> = answer.headers.get_all("oci-tag").iter().map(|tag| tag.to_str().unwrap()).collect();
+    let tags: Vec<_> =
+        answer.headers.get_all("oci-tag").iter().map(|tag| tag.to_str().unwrap()).collect();
     assert_eq!((answer.status.as_u16(), tags), (201, vec!["v2", "v3"]));
     let too_many: Vec<_> = (0..17).map(|n| format!("tag=t{n}")).collect();
-    let answer = house.ask(&format!("PUT /v2/ann/cats/manifests/{one}?{}", too_many.join("&")), &[auth], body).await;
+    let answer = house
+        .ask(&format!("PUT /v2/ann/cats/manifests/{one}?{}", too_many.join("&")), &[auth], body)
+        .await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "TAG_INVALID"));
 
     for (query, want, link) in [
@@ -214,11 +282,21 @@ async fn tags_are_listed_by_page_and_leave_with_their_manifest() {
         assert_eq!(page.header("link"), link, "{query}");
     }
     for query in ["?n=-1", "?n=x", "?last=..%2f"] {
-        assert_eq!(house.ask(&format!("GET /v2/ann/cats/tags/list{query}"), &[auth], "").await.status, 400, "{query}");
+        assert_eq!(
+            house.ask(&format!("GET /v2/ann/cats/tags/list{query}"), &[auth], "").await.status,
+            400,
+            "{query}"
+        );
     }
     assert_eq!(house.ask("DELETE /v2/ann/cats/manifests/v2", &[auth], "").await.status, 202);
-    assert_eq!(house.ask(&format!("GET /v2/ann/cats/manifests/{one}"), &[auth], "").await.status, 200);
-    assert_eq!(house.ask(&format!("DELETE /v2/ann/cats/manifests/{one}"), &[auth], "").await.status, 202);
+    assert_eq!(
+        house.ask(&format!("GET /v2/ann/cats/manifests/{one}"), &[auth], "").await.status,
+        200
+    );
+    assert_eq!(
+        house.ask(&format!("DELETE /v2/ann/cats/manifests/{one}"), &[auth], "").await.status,
+        202
+    );
     let left = house.ask("GET /v2/ann/cats/tags/list", &[auth], "").await;
     assert_eq!(left.bytes, r#"{"name":"ann/cats","tags":["latest"]}"#);
     for gone in ["v1", "v2", "v3", &one.to_string()] {
@@ -243,17 +321,28 @@ async fn referrers_are_found_by_their_subject_and_kind() {
         assert_eq!(answer.header("oci-subject"), subject.to_string());
     }
     let list = async |query: &str| {
-        let answer = house.ask(&format!("GET /v2/ann/cats/referrers/{subject}{query}"), &[auth], "").await;
+        let answer =
+            house.ask(&format!("GET /v2/ann/cats/referrers/{subject}{query}"), &[auth], "").await;
         assert_eq!(answer.header("content-type"), MediaType::OCI_INDEX);
         let list: serde_json::Value = serde_json::from_slice(&answer.bytes).unwrap();
-        let mut found: Vec<_> =
-            list["manifests"].as_array().unwrap().iter().map(|m| m["annotations"]["cat"].to_string()).collect();
+        let mut found: Vec<_> = list["manifests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m["annotations"]["cat"].to_string())
+            .collect();
         found.sort();
         (found.concat(), answer.header("oci-filters-applied").to_owned())
     };
     assert_eq!(list("").await, (r#""a""b""#.to_owned(), String::new()));
-    assert_eq!(list("?artifactType=application/x-sbom").await, (r#""b""#.to_owned(), "artifactType".to_owned()));
-    assert_eq!(list("?artifactType=application%2Fx-none").await, (String::new(), "artifactType".to_owned()));
+    assert_eq!(
+        list("?artifactType=application/x-sbom").await,
+        (r#""b""#.to_owned(), "artifactType".to_owned())
+    );
+    assert_eq!(
+        list("?artifactType=application%2Fx-none").await,
+        (String::new(), "artifactType".to_owned())
+    );
     assert_eq!(house.ask("DELETE /v2/ann/cats/manifests/a", &[auth], "").await.status, 202);
     assert_eq!(list("").await.0, r#""a""b""#, "a tag that goes leaves the manifest");
 }
@@ -279,12 +368,17 @@ async fn referrers_are_short_and_a_page_of_them_is_too() {
         ("one that JSON makes long", "a/b".to_owned(), "\u{1}".repeat(60_000)),
     ] {
         let answer = put(0, &kind, &note).await;
-        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "MANIFEST_INVALID"), "{name}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.code().as_str()),
+            (400, "MANIFEST_INVALID"),
+            "{name}"
+        );
     }
     for n in 0..20 {
         assert_eq!(put(n, "a/b", &"x".repeat(60_000)).await.status.as_u16(), 201);
     }
-    let (mut next, mut pages, mut found) = (format!("/v2/ann/cats/referrers/{subject}"), 0, Vec::new());
+    let (mut next, mut pages, mut found) =
+        (format!("/v2/ann/cats/referrers/{subject}"), 0, Vec::new());
     while !next.is_empty() {
         let page = house.ask(&format!("GET {next}"), &[auth], "").await;
         assert!(page.bytes.len() <= (1 << 20) + 1000, "{} bytes", page.bytes.len());
@@ -306,9 +400,15 @@ async fn open_uploads_have_a_limit_and_can_be_cancelled() {
     let begin = async || house.ask("POST /v2/ann/cats/blobs/uploads/", &[auth], "").await;
     let first = begin().await.header("location").to_owned();
     begin().await;
-    assert_eq!((begin().await.status.as_u16(), begin().await.code().as_str()), (429, "TOOMANYREQUESTS"));
+    assert_eq!(
+        (begin().await.status.as_u16(), begin().await.code().as_str()),
+        (429, "TOOMANYREQUESTS")
+    );
     assert_eq!(house.ask(&format!("DELETE {first}"), &[auth], "").await.status, 204);
-    assert_eq!(house.ask(&format!("PATCH {first}"), &[auth], "x").await.code(), "BLOB_UPLOAD_UNKNOWN");
+    assert_eq!(
+        house.ask(&format!("PATCH {first}"), &[auth], "x").await.code(),
+        "BLOB_UPLOAD_UNKNOWN"
+    );
     assert_eq!(begin().await.status, 202);
 }
 
@@ -331,12 +431,15 @@ async fn whoever_stops_talking_is_let_go_and_what_came_is_kept() {
     })
     .await;
     let bearer = format!("Bearer {}", house.token("ann/cats"));
-    let begun = house.ask("POST /v2/ann/cats/blobs/uploads/", &[("authorization", &bearer)], "").await;
+    let begun =
+        house.ask("POST /v2/ann/cats/blobs/uploads/", &[("authorization", &bearer)], "").await;
     let upload = begun.header("location");
     for (said, want) in [
         ("GET /v2/ HTTP/1.1\r\nHost: x\r\n".to_owned(), None),
         (
-            format!("PATCH {upload} HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\nContent-Length: 9\r\n\r\ncat"),
+            format!(
+                "PATCH {upload} HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\nContent-Length: 9\r\n\r\ncat"
+            ),
             Some("408"),
         ),
     ] {
@@ -344,7 +447,11 @@ async fn whoever_stops_talking_is_let_go_and_what_came_is_kept() {
         stream.write_all(said.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok();
-        assert_eq!(answer.split(' ').nth(1).filter(|status| want.is_some() || *status != "408"), want, "{said}");
+        assert_eq!(
+            answer.split(' ').nth(1).filter(|status| want.is_some() || *status != "408"),
+            want,
+            "{said}"
+        );
     }
     let status = house.ask(&format!("GET {upload}"), &[("authorization", &bearer)], "").await;
     assert_eq!(status.header("range"), "0-2");
@@ -363,7 +470,8 @@ async fn one_address_takes_neither_all_connections_nor_those_of_the_admin() {
         let mut stream = socket.connect(house.address).await.unwrap();
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.ok();
         let mut start = [0; 12];
-        let asked = tokio::time::timeout(Duration::from_secs(2), stream.read_exact(&mut start)).await;
+        let asked =
+            tokio::time::timeout(Duration::from_secs(2), stream.read_exact(&mut start)).await;
         matches!(asked, Ok(Ok(_))).then_some(stream) // else it was sent away, or has to wait
     };
     let (one, two, three) = ([127, 0, 0, 1], [127, 0, 0, 2], [127, 0, 0, 3]);
@@ -372,7 +480,8 @@ async fn one_address_takes_neither_all_connections_nor_those_of_the_admin() {
         kept.push(speaks(one).await.expect("a connection of its share"));
     }
     assert!(speaks(one).await.is_none(), "its share is taken");
-    let others = (speaks(two).await.expect("others have theirs"), speaks(two).await.expect("and another"));
+    let others =
+        (speaks(two).await.expect("others have theirs"), speaks(two).await.expect("and another"));
     assert!(speaks(three).await.is_none(), "all are taken");
     house.admin.users().await.expect("but not those of the admin");
     drop((kept, others));
@@ -385,7 +494,8 @@ async fn every_answer_names_the_api_and_a_stranger_is_told_where_to_log_in() {
     let ping = house.ask("GET /v2/", &[], "").await;
     assert_eq!((ping.status.as_u16(), ping.code().as_str()), (401, "UNAUTHORIZED"));
     assert_eq!(ping.header("docker-distribution-api-version"), "registry/2.0");
-    let realm = format!(r#"Bearer realm="http://{}/token",service="margay-registry""#, house.address);
+    let realm =
+        format!(r#"Bearer realm="http://{}/token",service="margay-registry""#, house.address);
     assert_eq!(ping.header("www-authenticate"), realm);
     assert_eq!(house.ask("GET /healthz", &[], "").await.status, 200);
     let odd = house.ask("GET /v2/ann/cats/tags/list", &[("host", "evil\"x")], "").await;

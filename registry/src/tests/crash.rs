@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep};
 use super::house::{House, ask, noise};
 use crate::{Action, Config, Cost, Server, Tokens};
 
-/// Where the child of the kill test finds its data; without it that test is nobody's child and does nothing.
+/// Where the child of the kill test finds its data; without it that test is nobody's child and does
+/// nothing.
 const DATA_DIR: &str = "REGISTRY_CRASH_TEST_DATA_DIR";
 const READY: &str = "the registry listens on ";
 
@@ -38,7 +39,8 @@ fn start(data_dir: &Path) -> (Child, SocketAddr) {
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let address = lines.map_while(Result::ok).find_map(|line| line.strip_prefix(READY)?.parse().ok());
+    let address =
+        lines.map_while(Result::ok).find_map(|line| line.strip_prefix(READY)?.parse().ok());
     (child, address.expect("the child says where it listens"))
 }
 
@@ -52,7 +54,9 @@ async fn push_until_it_dies(address: SocketAddr, bearer: String, lane: u8) -> Ve
         let request = format!("POST /v2/ann/cats/blobs/uploads/?digest={digest}");
         let pushing = {
             let bearer = bearer.clone();
-            tokio::spawn(async move { ask(address, &request, &[("authorization", &bearer)], bytes).await.status })
+            tokio::spawn(async move {
+                ask(address, &request, &[("authorization", &bearer)], bytes).await.status
+            })
         };
         match pushing.await {
             Ok(StatusCode::CREATED) => acknowledged.push((digest, size)),
@@ -71,11 +75,14 @@ async fn a_killed_registry_has_all_that_it_acknowledged() {
         let tokens = Tokens::open(dir.path()).unwrap();
         let access = [("ann/cats".parse().unwrap(), vec![Action::Pull, Action::Push])];
         let bearer = format!("Bearer {}", tokens.mint("test", &access, Duration::from_secs(60)));
-        let pushers: Vec<_> =
-            (0..3).map(|lane| tokio::spawn(push_until_it_dies(address, bearer.clone(), round * 3 + lane))).collect();
+        let pushers: Vec<_> = (0..3)
+            .map(|lane| tokio::spawn(push_until_it_dies(address, bearer.clone(), round * 3 + lane)))
+            .collect();
         // Long enough for some to be acknowledged, and some to be on the way.
         let until = Instant::now() + Duration::from_secs(10);
-        while dir.path().join("blobs/sha256").read_dir().map_or(0, Iterator::count) < 40 && Instant::now() < until {
+        while dir.path().join("blobs/sha256").read_dir().map_or(0, Iterator::count) < 40
+            && Instant::now() < until
+        {
             sleep(Duration::from_millis(5)).await;
         }
         child.kill().unwrap();
@@ -88,11 +95,14 @@ async fn a_killed_registry_has_all_that_it_acknowledged() {
     let house = House::open_in(dir, |_| ()).await;
     let bearer = format!("Bearer {}", house.token("ann/cats"));
     for (digest, size) in all {
-        let answer = house.ask(&format!("GET /v2/ann/cats/blobs/{digest}"), &[("authorization", &bearer)], "").await;
+        let answer = house
+            .ask(&format!("GET /v2/ann/cats/blobs/{digest}"), &[("authorization", &bearer)], "")
+            .await;
         assert_eq!((answer.status.as_u16(), answer.bytes.len()), (200, size), "{digest}");
         assert_eq!(Digest::of(&answer.bytes), digest);
     }
     let left = house.dir.path().join("uploads").read_dir().unwrap();
-    let left: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let left: Vec<_> =
+        left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert!(left.iter().all(|name| !name.ends_with(".part")), "{left:?}");
 }

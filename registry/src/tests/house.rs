@@ -15,7 +15,8 @@ use spec::{Descriptor, Digest, MediaType, Reference};
 use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
 
 use crate::{
-    Action, Admin, Auth, BlobSink, BlobSource, BlobWriter, Client, ClientOptions, Config, Cost, Server, Tokens,
+    Action, Admin, Auth, BlobSink, BlobSource, BlobWriter, Client, ClientOptions, Config, Cost,
+    Server, Tokens,
 };
 
 pub const PASSWORD: &str = "correct horse";
@@ -57,7 +58,9 @@ impl House {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = tokio::spawn(async move { server.serve(listener, async { drop(stopped.await) }).await.unwrap() });
+        let serving = tokio::spawn(async move {
+            server.serve(listener, async { drop(stopped.await) }).await.unwrap()
+        });
         let (admin, tokens) = (Admin::new(dir.path()), Tokens::open(dir.path()).unwrap());
         Self { dir, address, admin, tokens, stop: Some(stop), serving }
     }
@@ -74,7 +77,10 @@ impl House {
     }
 
     pub fn client(&self, user: &str) -> Client {
-        client(&self.address.to_string(), Auth::Password { user: user.to_owned(), password: PASSWORD.to_owned() })
+        client(
+            &self.address.to_string(),
+            Auth::Password { user: user.to_owned(), password: PASSWORD.to_owned() },
+        )
     }
 
     /// A token for everything in one repository.
@@ -84,7 +90,12 @@ impl House {
     }
 
     /// `request` is `METHOD PATH`; `with` is lines of headers, and `body` what follows.
-    pub async fn ask(&self, request: &str, with: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+    pub async fn ask(
+        &self,
+        request: &str,
+        with: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
         ask(self.address, request, with, body).await
     }
 
@@ -117,17 +128,25 @@ pub fn client(registry: &str, auth: Auth) -> Client {
     Client::new(options)
 }
 
-pub async fn ask(address: SocketAddr, request: &str, with: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+pub async fn ask(
+    address: SocketAddr,
+    request: &str,
+    with: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Answer {
     let (method, path) = request.split_once(' ').unwrap();
-    let mut request =
-        Request::builder().method(method.parse::<Method>().unwrap()).uri(path).header("host", address.to_string());
+    let mut request = Request::builder()
+        .method(method.parse::<Method>().unwrap())
+        .uri(path)
+        .header("host", address.to_string());
     for (name, value) in with {
         request = request.header(*name, HeaderValue::from_str(value).unwrap());
     }
     let stream = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
-    let response = sender.send_request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
+    let response =
+        sender.send_request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     Answer { status, headers, bytes }
@@ -145,7 +164,8 @@ impl Answer {
     }
 }
 
-/// Blobs in memory, as a source and as a sink. Stricter than a disk: what does not match its digest is refused.
+/// Blobs in memory, as a source and as a sink. Stricter than a disk: what does not match its digest
+/// is refused.
 #[derive(Default, Clone)]
 pub struct Shelf(Arc<Mutex<HashMap<Digest, Bytes>>>);
 

@@ -29,9 +29,15 @@ fn routes(repository: &str, blob: &str, manifest: &str, upload: &str) -> Vec<Str
 }
 
 async fn token(house: &House, user: &str, scope: &str) -> String {
-    let basic = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, format!("{user}:{PASSWORD}"));
-    let answer =
-        house.ask(&format!("GET /token?scope={scope}"), &[("authorization", &format!("Basic {basic}"))], "").await;
+    let basic =
+        base64::Engine::encode(&base64::prelude::BASE64_STANDARD, format!("{user}:{PASSWORD}"));
+    let answer = house
+        .ask(
+            &format!("GET /token?scope={scope}"),
+            &[("authorization", &format!("Basic {basic}"))],
+            "",
+        )
+        .await;
     assert_eq!(answer.status, 200);
     let answer: serde_json::Value = serde_json::from_slice(&answer.bytes).unwrap();
     format!("Bearer {}", answer["token"].as_str().unwrap())
@@ -42,19 +48,30 @@ async fn every_route_asks_who_you_are_and_a_public_repository_is_only_read() {
     let house = House::open().await;
     let scope = "repository:ann/cats:pull,push,delete";
     let (ann, bob) = (token(&house, "ann", scope).await, token(&house, "bob", scope).await);
-    let node = house.tokens.mint("node", &[("ann/dogs".parse().unwrap(), vec![Action::Pull])], Duration::from_secs(60));
+    let node = house.tokens.mint(
+        "node",
+        &[("ann/dogs".parse().unwrap(), vec![Action::Pull])],
+        Duration::from_secs(60),
+    );
     let node = format!("Bearer {node}");
     for public in [false, true] {
         let blob = house.push_blob("ann/cats", b"cat").await.to_string();
-        let manifest = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}"#;
+        let manifest =
+            r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}"#;
         let digest = house.push_manifest("ann/cats", "v1", manifest).await.to_string();
-        let begun = house.ask("POST /v2/ann/cats/blobs/uploads/", &[("authorization", &ann)], "").await;
+        let begun =
+            house.ask("POST /v2/ann/cats/blobs/uploads/", &[("authorization", &ann)], "").await;
         let upload = begun.header("location").rsplit('/').next().unwrap().to_owned();
         if public {
-            house.admin.set_visibility(&"ann/cats".parse().unwrap(), Visibility::Public).await.unwrap();
+            house
+                .admin
+                .set_visibility(&"ann/cats".parse().unwrap(), Visibility::Public)
+                .await
+                .unwrap();
         }
         for route in routes("ann/cats", &blob, &digest, &upload) {
-            let reads = !route.contains("uploads") && (route.starts_with("GET") || route.starts_with("HEAD"));
+            let reads = !route.contains("uploads")
+                && (route.starts_with("GET") || route.starts_with("HEAD"));
             let open = public && reads;
             for (who, header, closed) in [
                 ("nobody", None, 401),
@@ -67,12 +84,20 @@ async fn every_route_asks_who_you_are_and_a_public_repository_is_only_read() {
                 let answer = house.ask(&route, &with, "").await;
                 let want = if open && who != "a liar" { 200 } else { closed };
                 assert_eq!(answer.status.as_u16(), want, "{who}: {route}, public: {public}");
-                assert_eq!(answer.status == 401, answer.headers.contains_key("www-authenticate"), "{who}: {route}");
+                assert_eq!(
+                    answer.status == 401,
+                    answer.headers.contains_key("www-authenticate"),
+                    "{who}: {route}"
+                );
             }
         }
         for route in routes("ann/cats", &blob, &digest, &upload) {
             let answer = house.ask(&route, &[("authorization", &ann)], "").await;
-            assert!(![401, 403].contains(&answer.status.as_u16()), "the owner: {route} {}", answer.status);
+            assert!(
+                ![401, 403].contains(&answer.status.as_u16()),
+                "the owner: {route} {}",
+                answer.status
+            );
         }
     }
 }
@@ -92,12 +117,16 @@ async fn what_is_private_cannot_be_told_from_what_is_not_there() {
             house.ask(&not_there, &[("authorization", &bob)], "").await,
         );
         assert_eq!(one.status, two.status);
-        let text = |answer: &super::house::Answer| String::from_utf8_lossy(&answer.bytes).replace("cats", "nothing");
+        let text = |answer: &super::house::Answer| {
+            String::from_utf8_lossy(&answer.bytes).replace("cats", "nothing")
+        };
         assert_eq!(text(&one), text(&two));
     }
     // Knowing a digest is no right to it: neither in one's own repository, nor by a mount.
     for digest in [blob, absent] {
-        let read = house.ask(&format!("GET /v2/bob/dogs/blobs/{digest}"), &[("authorization", &bob)], "").await;
+        let read = house
+            .ask(&format!("GET /v2/bob/dogs/blobs/{digest}"), &[("authorization", &bob)], "")
+            .await;
         assert_eq!((read.status.as_u16(), read.code().as_str()), (404, "BLOB_UNKNOWN"));
         for query in [format!("mount={digest}&from=ann/cats"), format!("mount={digest}")] {
             let request = format!("POST /v2/bob/dogs/blobs/uploads/?{query}");
@@ -123,28 +152,42 @@ async fn a_token_reaches_as_far_as_was_asked_and_allowed() {
     ] {
         let ann = token(&house, "ann", scope).await;
         for (repository, want) in [("ann/cats", cats), ("ann/dogs", dogs)] {
-            let answer = house.ask(&format!("GET /v2/{repository}/tags/list"), &[("authorization", &ann)], "").await;
+            let answer = house
+                .ask(&format!("GET /v2/{repository}/tags/list"), &[("authorization", &ann)], "")
+                .await;
             assert_eq!(answer.status.as_u16(), want, "{scope}: {repository}");
         }
     }
     // A push of ann's may take what ann has elsewhere, if its token was made for that.
-    for (scope, want) in [("", 202), ("&scope=repository:bob/*:pull", 202), ("&scope=repository:ann/*:pull", 201)] {
+    for (scope, want) in
+        [("", 202), ("&scope=repository:bob/*:pull", 202), ("&scope=repository:ann/*:pull", 201)]
+    {
         let ann = token(&house, "ann", &format!("repository:ann/fish:push{scope}")).await;
         let request = format!("POST /v2/ann/fish/blobs/uploads/?mount={blob}");
-        assert_eq!(house.ask(&request, &[("authorization", &ann)], "").await.status.as_u16(), want, "{scope}");
+        assert_eq!(
+            house.ask(&request, &[("authorization", &ann)], "").await.status.as_u16(),
+            want,
+            "{scope}"
+        );
     }
 }
 
 #[tokio::test]
 async fn a_token_works_for_all_that_was_asked_or_there_is_none() {
     let house = House::open().await;
-    let basic = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, format!("ann:{PASSWORD}"));
+    let basic =
+        base64::Engine::encode(&base64::prelude::BASE64_STANDARD, format!("ann:{PASSWORD}"));
     let basic = format!("Basic {basic}");
     let name = |n: usize, length: usize| format!("ann/{n:0>length$}");
-    for (scopes, length, granted) in [(1, 30, true), (32, 251, true), (33, 30, false), (80, 30, false)] {
-        let asked: Vec<_> =
-            (0..scopes).map(|n| format!("scope=repository:{}:pull,push,delete", name(n, length))).collect();
-        let answer = house.ask(&format!("GET /token?{}", asked.join("&")), &[("authorization", &basic)], "").await;
+    for (scopes, length, granted) in
+        [(1, 30, true), (32, 251, true), (33, 30, false), (80, 30, false)]
+    {
+        let asked: Vec<_> = (0..scopes)
+            .map(|n| format!("scope=repository:{}:pull,push,delete", name(n, length)))
+            .collect();
+        let answer = house
+            .ask(&format!("GET /token?{}", asked.join("&")), &[("authorization", &basic)], "")
+            .await;
         let want = if granted { (200, "") } else { (400, "UNSUPPORTED") };
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), want, "{scopes} of {length}");
         if granted {
@@ -175,10 +218,15 @@ async fn the_catalogue_shows_each_what_they_may_read() {
     }
     let page = house.ask("GET /v2/_catalog?n=1", &[("authorization", &bob)], "").await;
     assert_eq!(page.header("link"), r#"</v2/_catalog?n=1&last=ann/dogs>; rel="next""#);
-    for (query, want) in
-        [("n=2147483647", 200), ("n=99999999999999999999", 200), ("n=-1", 400), ("n=x", 400), ("last=%00", 400)]
-    {
-        let answer = house.ask(&format!("GET /v2/_catalog?{query}"), &[("authorization", &bob)], "").await;
+    for (query, want) in [
+        ("n=2147483647", 200),
+        ("n=99999999999999999999", 200),
+        ("n=-1", 400),
+        ("n=x", 400),
+        ("last=%00", 400),
+    ] {
+        let answer =
+            house.ask(&format!("GET /v2/_catalog?{query}"), &[("authorization", &bob)], "").await;
         assert_eq!(answer.status.as_u16(), want, "{query}");
     }
 }
@@ -197,7 +245,8 @@ async fn a_wrong_password_and_a_wrong_user_get_the_same_answer() {
         assert_eq!(answer, &answers[0]);
     }
     assert_eq!(answers[0].0, 401);
-    let form = format!("grant_type=password&username=ann&password={}&scope=", PASSWORD.replace(' ', "+"));
+    let form =
+        format!("grant_type=password&username=ann&password={}&scope=", PASSWORD.replace(' ', "+"));
     assert_eq!(house.ask("POST /token", &[], form).await.status, 200);
     assert_eq!(house.ask("POST /token", &[], "grant_type=refresh_token").await.status, 400);
     assert_eq!(house.ask("POST /token", &[], vec![b'x'; 1 << 20]).await.status, 413);

@@ -15,8 +15,8 @@ use super::{
     wire::{Fault, Wire},
 };
 use crate::{
-    Action, Auth, Client, ClientOptions, Entries, Error, Event, Outcome, Progress, PullOptions, PushOptions, Reach,
-    Visibility,
+    Action, Auth, Client, ClientOptions, Entries, Error, Event, Outcome, Progress, PullOptions,
+    PushOptions, Reach, Visibility,
 };
 
 fn ann() -> Auth {
@@ -49,7 +49,10 @@ async fn an_image_arrives_as_it_left_and_only_what_is_missing_travels() {
     ] {
         let (seen, progress) = counting();
         let options = PushOptions { progress };
-        client.push(&house.reference(name), image, Arc::new(shelf.clone()), &options).await.unwrap();
+        client
+            .push(&house.reference(name), image, Arc::new(shelf.clone()), &options)
+            .await
+            .unwrap();
         let mut seen = seen.lock().unwrap().clone();
         seen.sort_by_key(|outcome| format!("{outcome:?}").len());
         assert_eq!(seen, want, "{name}");
@@ -143,7 +146,11 @@ async fn each_failure_says_who_and_what_to_do() {
     let shelf = Shelf::default();
     let image = shelf.image(&[&noise(5, 500_000)]);
     let reference = house.reference("ann/cats:v1");
-    house.client("ann").push(&reference, &image, Arc::new(shelf), &PushOptions::default()).await.unwrap();
+    house
+        .client("ann")
+        .push(&reference, &image, Arc::new(shelf), &PushOptions::default())
+        .await
+        .unwrap();
 
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let silent = Wire::to(house.address, Fault::Silence).await.address;
@@ -153,7 +160,13 @@ async fn each_failure_says_who_and_what_to_do() {
     let wrong = Auth::Password { user: "ann".to_owned(), password: "wrong horse".to_owned() };
     let bob = Auth::Password { user: "bob".to_owned(), password: PASSWORD.to_owned() };
     for (registry, name, auth, message, hint) in [
-        (nobody, "ann/cats:v1", ann(), format!("cannot reach the registry at `{nobody}`"), "is it running"),
+        (
+            nobody,
+            "ann/cats:v1",
+            ann(),
+            format!("cannot reach the registry at `{nobody}`"),
+            "is it running",
+        ),
         (
             silent,
             "ann/cats:v1",
@@ -161,7 +174,13 @@ async fn each_failure_says_who_and_what_to_do() {
             format!("`{silent}` was too slow: ann/cats:v1 made next to no progress for 1 s"),
             "try again",
         ),
-        (trickling, "ann/cats:v1", ann(), format!("`{trickling}` was too slow: ann/cats@"), "what has arrived is kept"),
+        (
+            trickling,
+            "ann/cats:v1",
+            ann(),
+            format!("`{trickling}` was too slow: ann/cats@"),
+            "what has arrived is kept",
+        ),
         (
             cutting.address,
             "ann/cats:v1",
@@ -183,7 +202,13 @@ async fn each_failure_says_who_and_what_to_do() {
             format!("`{here}` wants a login for `ann/cats:v1`"),
             &format!("margay login -u USER {here}"),
         ),
-        (here, "ann/cats:v1", Auth::Token("a.b.c".to_owned()), "wants a login".to_owned(), "margay login"),
+        (
+            here,
+            "ann/cats:v1",
+            Auth::Token("a.b.c".to_owned()),
+            "wants a login".to_owned(),
+            "margay login",
+        ),
         (here, "ann/cats:v1", bob, "`bob` may not pull `ann/cats`".to_owned(), "USER/"),
         (here, "ann/cats:v9", ann(), format!("`{here}` has no `ann/cats:v9`"), "spelling"),
     ] {
@@ -195,12 +220,22 @@ async fn each_failure_says_who_and_what_to_do() {
             backoff_max: Duration::from_millis(1),
             ..ClientOptions::default()
         };
-        let pulled = Client::new(options).pull(&reference, Arc::new(Shelf::default()), &PullOptions::default()).await;
+        let pulled = Client::new(options)
+            .pull(&reference, Arc::new(Shelf::default()), &PullOptions::default())
+            .await;
         let error = pulled.unwrap_err();
         assert!(error.to_string().contains(&message), "{error}, wanted: {message}");
-        assert!(error.hint().unwrap_or_default().contains(hint), "{error}: {:?}, wanted: {hint}", error.hint());
+        assert!(
+            error.hint().unwrap_or_default().contains(hint),
+            "{error}: {:?}, wanted: {hint}",
+            error.hint()
+        );
     }
-    assert!(cutting.connections() <= 20, "a cut is not retried for ever: {}", cutting.connections());
+    assert!(
+        cutting.connections() <= 20,
+        "a cut is not retried for ever: {}",
+        cutting.connections()
+    );
     let local = house.client("ann").resolve(&"cats".parse().unwrap()).await.unwrap_err();
     assert_eq!(local.to_string(), "`cats:latest` names no registry");
 }
@@ -217,7 +252,10 @@ async fn a_registry_inside_is_asked_only_where_that_was_opened() {
     let network = |text: &str, bits| Host::Network(text.parse().unwrap(), bits);
     for (reach, open) in [
         (reach(&[], &[]), false),
-        (reach(&["localhost:1", "example.com"], &[network("10.0.0.0", 8), network("::1", 128)]), false),
+        (
+            reach(&["localhost:1", "example.com"], &[network("10.0.0.0", 8), network("::1", 128)]),
+            false,
+        ),
         (reach(&[&registry], &[]), true),
         (reach(&[], &[network("127.0.0.0", 8), network("::1", 128)]), true),
         (Reach::Anywhere, true),
@@ -229,7 +267,10 @@ async fn a_registry_inside_is_asked_only_where_that_was_opened() {
             true => assert!(matches!(error, Error::LoginNeeded { .. }), "{said}: {error}"),
             false => {
                 assert!(error.to_string().ends_with("(loopback)"), "{said}: {error}");
-                assert!(error.hint().unwrap().contains("margay up --private-network 127.0.0.1"), "{said}");
+                assert!(
+                    error.hint().unwrap().contains("margay up --private-network 127.0.0.1"),
+                    "{said}"
+                );
             }
         }
     }
@@ -242,21 +283,31 @@ async fn bytes_that_rotted_on_the_disk_are_not_taken() {
     let image = shelf.image(&[&layer]);
     let reference = house.reference("ann/cats:v1");
     client.push(&reference, &image, Arc::new(shelf), &PushOptions::default()).await.unwrap();
-    let path = |digest: &Digest| house.dir.path().join(format!("blobs/sha256/{}/{}", &digest.hex()[..2], digest.hex()));
+    let path = |digest: &Digest| {
+        house.dir.path().join(format!("blobs/sha256/{}/{}", &digest.hex()[..2], digest.hex()))
+    };
     let layer = Digest::of(&layer);
     for digest in [layer, image.digest] {
         let mut bytes = fs::read(path(&digest)).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(path(&digest), bytes).unwrap();
         let sink = Shelf::default();
-        let error = client.pull(&reference, Arc::new(sink.clone()), &PullOptions::default()).await.unwrap_err();
-        assert!(matches!(error, Error::WrongBytes { ref expected, .. } if **expected == digest), "{error}");
+        let error = client
+            .pull(&reference, Arc::new(sink.clone()), &PullOptions::default())
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, Error::WrongBytes { ref expected, .. } if **expected == digest),
+            "{error}"
+        );
         assert!(sink.get(&digest).is_none() && sink.get(&image.digest).is_none());
     }
     // And a file that lost its end is the registry's own failure to report.
     fs::write(path(&layer), b"short").unwrap();
     let bearer = format!("Bearer {}", house.token("ann/cats"));
-    let answer = house.ask(&format!("GET /v2/ann/cats/blobs/{layer}"), &[("authorization", &bearer)], "").await;
+    let answer = house
+        .ask(&format!("GET /v2/ann/cats/blobs/{layer}"), &[("authorization", &bearer)], "")
+        .await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (500, "UNKNOWN"));
 }
 
@@ -276,17 +327,22 @@ async fn a_node_pulls_with_a_token_for_its_tasks_and_anybody_what_is_public() {
     let registry = house.address.to_string();
     let access = [("ann/cats".parse().unwrap(), vec![Action::Pull])];
     let token = house.tokens.mint("node-1", &access, Duration::from_secs(60));
-    let (node, anybody) = (client(&registry, Auth::Token(token)), client(&registry, Auth::Anonymous));
+    let (node, anybody) =
+        (client(&registry, Auth::Token(token)), client(&registry, Auth::Anonymous));
     for (client, name, want) in [
         (&node, "ann/cats:v1", true),
         (&node, "ann/dogs:v1", true),
         (&anybody, "ann/dogs:v1", true),
         (&anybody, "ann/cats:v1", false),
     ] {
-        let pulled = client.pull(&house.reference(name), Arc::new(Shelf::default()), &PullOptions::default()).await;
+        let pulled = client
+            .pull(&house.reference(name), Arc::new(Shelf::default()), &PullOptions::default())
+            .await;
         assert_eq!(pulled.is_ok(), want, "{name}: {pulled:?}");
     }
-    let pushed = node.push(&house.reference("ann/cats:v2"), &image, Arc::new(shelf), &PushOptions::default()).await;
+    let pushed = node
+        .push(&house.reference("ann/cats:v2"), &image, Arc::new(shelf), &PushOptions::default())
+        .await;
     assert!(matches!(pushed, Err(Error::Denied { .. })), "{pushed:?}");
     assert!(house.client("ann").check(&registry).await.is_ok());
     assert!(anybody.check(&registry).await.is_ok());
@@ -294,7 +350,8 @@ async fn a_node_pulls_with_a_token_for_its_tasks_and_anybody_what_is_public() {
 
 #[tokio::test]
 async fn a_password_goes_to_no_other_host() {
-    let house = House::open_with(|config| config.realm = Some("http://127.0.0.2:1/token".to_owned())).await;
+    let house =
+        House::open_with(|config| config.realm = Some("http://127.0.0.2:1/token".to_owned())).await;
     let error = house.client("ann").check(&house.address.to_string()).await.unwrap_err();
     assert!(matches!(error, Error::ForeignRealm { .. }), "{error}");
 }
@@ -310,7 +367,10 @@ async fn a_registry_that_closes_lets_a_push_finish_and_opens_again_with_everythi
         .await
         .unwrap();
     let house = House::open_in(house.close().await, |_| ()).await;
-    assert_eq!(house.client("ann").resolve(&house.reference("ann/cats:v1")).await.unwrap().descriptor, image);
+    assert_eq!(
+        house.client("ann").resolve(&house.reference("ann/cats:v1")).await.unwrap().descriptor,
+        image
+    );
 }
 
 #[tokio::test]
@@ -334,7 +394,8 @@ async fn over_tls_only_a_certificate_of_a_known_authority_for_that_name_will_do(
         let resolved = Client::new(options).check(&registry).await;
         match message {
             Some(message) => assert!(resolved.unwrap_err().to_string().contains(message), "{name}"),
-            // It gets as far as the token, which this registry offers without TLS: a password does not go there.
+            // It gets as far as the token, which this registry offers without TLS: a password does
+            // not go there.
             None => assert!(matches!(resolved, Err(Error::ForeignRealm { .. })), "{resolved:?}"),
         }
     }
@@ -361,7 +422,8 @@ fn scripted(answers: impl Fn(&str) -> String + Send + 'static) -> String {
             let mut bytes = [0; 4096];
             let read = stream.read(&mut bytes).unwrap_or(0);
             let request = String::from_utf8_lossy(&bytes[..read]).into_owned();
-            let _ = stream.write_all(answers(request.split(' ').nth(1).unwrap_or_default()).as_bytes());
+            let _ =
+                stream.write_all(answers(request.split(' ').nth(1).unwrap_or_default()).as_bytes());
         }
     });
     address
@@ -369,11 +431,16 @@ fn scripted(answers: impl Fn(&str) -> String + Send + 'static) -> String {
 
 #[tokio::test]
 async fn a_path_in_a_redirect_is_one_of_the_place_that_gave_it() {
-    let moved =
-        |to: &str| format!("HTTP/1.1 307 Moved\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let moved = |to: &str| {
+        format!(
+            "HTTP/1.1 307 Moved\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        )
+    };
     let storage = scripted(move |path| match path {
         "/first" => moved("/second?signed=1"),
-        "/second?signed=1" => "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}".to_owned(),
+        "/second?signed=1" => {
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}".to_owned()
+        }
         _ => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned(),
     });
     let registry = scripted(move |path| match path {
@@ -381,6 +448,7 @@ async fn a_path_in_a_redirect_is_one_of_the_place_that_gave_it() {
         _ => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_owned(),
     });
     let client = Client::new(ClientOptions::default());
-    let resolved = client.resolve(&format!("{registry}/me/cats:v1").parse().unwrap()).await.unwrap();
+    let resolved =
+        client.resolve(&format!("{registry}/me/cats:v1").parse().unwrap()).await.unwrap();
     assert_eq!(&*resolved.bytes, b"{}");
 }

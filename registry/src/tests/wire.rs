@@ -51,13 +51,19 @@ impl Wire {
     }
 
     /// TLS with the certificate of `key`, ended in front of a registry that speaks none.
-    pub async fn behind_tls(registry: SocketAddr, key: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Self {
+    pub async fn behind_tls(
+        registry: SocketAddr,
+        key: &rcgen::CertifiedKey<rcgen::KeyPair>,
+    ) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![key.cert.der().clone()], key.signing_key.serialize_der().try_into().unwrap())
+            .with_single_cert(
+                vec![key.cert.der().clone()],
+                key.signing_key.serialize_der().try_into().unwrap(),
+            )
             .unwrap();
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -66,7 +72,8 @@ impl Wire {
             while let Ok((near, _)) = listener.accept().await {
                 let acceptor = acceptor.clone();
                 tokio::spawn(async move {
-                    let (Ok(mut near), Ok(mut far)) = (acceptor.accept(near).await, TcpStream::connect(registry).await)
+                    let (Ok(mut near), Ok(mut far)) =
+                        (acceptor.accept(near).await, TcpStream::connect(registry).await)
                     else {
                         return;
                     };
@@ -113,7 +120,11 @@ async fn answer(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, whole: usize, f
     }
 }
 
-async fn pipe(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, mut left: usize) {
+async fn pipe(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    mut left: usize,
+) {
     let mut buffer = vec![0; 16 << 10];
     while left > 0 {
         let wanted = buffer.len().min(left);

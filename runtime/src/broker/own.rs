@@ -8,8 +8,8 @@ use std::{
 /// Addresses come and go with interfaces; what comes in between is found after connecting.
 const FRESH_FOR: Duration = Duration::from_secs(10);
 
-/// The addresses of this machine's interfaces, whatever network they are in: a name that resolves to the node's own
-/// public address leads to its services as surely as loopback does.
+/// The addresses of this machine's interfaces, whatever network they are in: a name that resolves
+/// to the node's own public address leads to its services as surely as loopback does.
 #[derive(Debug, Clone, Default)]
 pub(super) struct OwnAddresses(Arc<Mutex<Option<Known>>>);
 
@@ -25,7 +25,8 @@ impl OwnAddresses {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let fresh = known.take().filter(|known| known.until.is_none_or(|until| now < until));
-        let fresh = fresh.unwrap_or_else(|| Known { addresses: read(), until: Some(now + FRESH_FOR) });
+        let fresh =
+            fresh.unwrap_or_else(|| Known { addresses: read(), until: Some(now + FRESH_FOR) });
         known.insert(fresh).addresses.contains(&address)
     }
 
@@ -36,7 +37,8 @@ impl OwnAddresses {
     }
 }
 
-/// As the kernel's tables have them. Where there is no `/proc`, a look at both ends of the connection has to do.
+/// As the kernel's tables have them. Where there is no `/proc`, a look at both ends of the
+/// connection has to do.
 fn read() -> HashSet<IpAddr> {
     let table = |path| std::fs::read_to_string(path).unwrap_or_default();
     let v4 = local_v4(&table("/proc/self/net/fib_trie")).map(IpAddr::V4).collect::<Vec<_>>();
@@ -57,7 +59,10 @@ fn local_v4(trie: &str) -> impl Iterator<Item = Ipv4Addr> {
 
 /// The first column: 32 hex digits.
 fn local_v6(table: &str) -> impl Iterator<Item = Ipv6Addr> {
-    table.lines().filter_map(|line| u128::from_str_radix(line.split(' ').next()?, 16).ok()).map(Ipv6Addr::from_bits)
+    table
+        .lines()
+        .filter_map(|line| u128::from_str_radix(line.split(' ').next()?, 16).ok())
+        .map(Ipv6Addr::from_bits)
 }
 
 #[cfg(test)]

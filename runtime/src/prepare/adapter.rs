@@ -1,8 +1,8 @@
 //! WASI 0.1 modules as components, so that they too see the union filesystem and nothing else.
 //!
-//! The adapter that wasmtime publishes knows success and failure only, because `wasi:cli/exit` of WASI 0.2 does. To keep
-//! a program's exit code, its import of `proc_exit` is renamed to an interface of ours with the same signature before
-//! the adapter is linked in.
+//! The adapter that wasmtime publishes knows success and failure only, because `wasi:cli/exit` of
+//! WASI 0.2 does. To keep a program's exit code, its import of `proc_exit` is renamed to an
+//! interface of ours with the same signature before the adapter is linked in.
 
 use wasmparser::{Encoding, Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
@@ -30,12 +30,14 @@ pub(super) fn componentize(module: &[u8]) -> Result<Vec<u8>, String> {
     let mut resolve = Resolve::default();
     let package = resolve.push_str("margay.wit", WIT).map_err(|e| format!("{e:#}"))?;
     let world = resolve.select_world(&[package], None).map_err(|e| format!("{e:#}"))?;
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).map_err(|e| format!("{e:#}"))?;
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
+        .map_err(|e| format!("{e:#}"))?;
     ComponentEncoder::default()
         .validate(true)
         .module(&module)
         .and_then(|encoder| {
-            let adapter = wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER;
+            let adapter =
+                wasi_preview1_component_adapter_provider::WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER;
             encoder.adapter(PREVIEW1, adapter)
         })
         .and_then(|mut encoder| encoder.encode())
@@ -48,7 +50,9 @@ fn renamed_exit(module: &[u8]) -> Result<Vec<u8>, String> {
     let mut copied = 0;
     for payload in Parser::new(0).parse_all(module) {
         match payload.map_err(|e| e.to_string())? {
-            Payload::Version { encoding: Encoding::Component, .. } => return Err("it is a component".to_owned()),
+            Payload::Version { encoding: Encoding::Component, .. } => {
+                return Err("it is a component".to_owned());
+            }
             Payload::ImportSection(section) => {
                 let range = section.range();
                 // Back over the section's head: its id, one byte, and its length as it was written.
@@ -82,7 +86,10 @@ fn leb_len_before(module: &[u8], at: usize, value: usize) -> Result<usize, Strin
         .ok_or_else(|| "its import section has no length".to_owned())
 }
 
-fn renamed_imports(module: &[u8], section: &wasmparser::ImportSectionReader<'_>) -> Result<Vec<u8>, String> {
+fn renamed_imports(
+    module: &[u8],
+    section: &wasmparser::ImportSectionReader<'_>,
+) -> Result<Vec<u8>, String> {
     let range = section.range();
     let mut reader = wasmparser::BinaryReader::new(&module[range.clone()], range.start);
     let wrong = |e: wasmparser::BinaryReaderError| e.to_string();
@@ -90,7 +97,8 @@ fn renamed_imports(module: &[u8], section: &wasmparser::ImportSectionReader<'_>)
     let mut out = Vec::with_capacity(range.len() + 64);
     leb(&mut out, count as usize);
     for _ in 0..count {
-        let (from, name) = (reader.read_string().map_err(wrong)?, reader.read_string().map_err(wrong)?);
+        let (from, name) =
+            (reader.read_string().map_err(wrong)?, reader.read_string().map_err(wrong)?);
         let kind_at = reader.original_position();
         let _: wasmparser::TypeRef = reader.read().map_err(wrong)?;
         let kind = &module[kind_at..reader.original_position()];
@@ -142,7 +150,9 @@ mod tests {
             (r#"(import "env" "launch_missiles" (func))"#, "launch_missiles"),
             (r#"(import "wasi_snapshot_preview1" "sock_teleport" (func))"#, "sock_teleport"),
         ] {
-            let module = format!(r#"(module {import} (memory (export "memory") 1) (func (export "_start")))"#);
+            let module = format!(
+                r#"(module {import} (memory (export "memory") 1) (func (export "_start")))"#
+            );
             let error = componentize(&wat::parse_str(module).unwrap()).unwrap_err();
             assert!(error.contains(name), "{error}");
         }

@@ -55,12 +55,16 @@ pub(super) enum Outcome {
 /// What this build of the engine makes on this processor.
 pub(super) fn fingerprint() -> Result<String, Error> {
     static FINGERPRINT: OnceLock<Option<String>> = OnceLock::new();
-    let found = FINGERPRINT.get_or_init(|| engine::compiler().ok().map(|engine| engine::fingerprint(&engine)));
-    found.clone().ok_or_else(|| Error::NotStarted("this machine cannot host the Wasm engine".to_owned()))
+    let found = FINGERPRINT
+        .get_or_init(|| engine::compiler().ok().map(|engine| engine::fingerprint(&engine)));
+    found
+        .clone()
+        .ok_or_else(|| Error::NotStarted("this machine cannot host the Wasm engine".to_owned()))
 }
 
-/// Opens what an earlier preparation has left in `out`, if it is complete, made by this build on this processor, and
-/// exactly what `key` has sealed. Anything else is as good as nothing: it is made anew.
+/// Opens what an earlier preparation has left in `out`, if it is complete, made by this build on
+/// this processor, and exactly what `key` has sealed. Anything else is as good as nothing: it is
+/// made anew.
 ///
 /// # Errors
 /// [`Error::Refused`] when the image was found unfit before.
@@ -72,9 +76,10 @@ pub fn open(out: &Path, layers_dir: &Path, key: &Key) -> Result<Option<Prepared>
     match meta.outcome {
         Outcome::Refused { code, message, hint } => Err(Error::Refused { code, message, hint }),
         Outcome::Ready { facts, code_seal, index_seal } => {
-            let (Some(code), Some(index)) =
-                (sealed(&out.join(CODE), CODE, &code_seal, key), sealed(&out.join(INDEX), INDEX, &index_seal, key))
-            else {
+            let (Some(code), Some(index)) = (
+                sealed(&out.join(CODE), CODE, &code_seal, key),
+                sealed(&out.join(INDEX), INDEX, &index_seal, key),
+            ) else {
                 return Ok(None);
             };
             let layers = facts.layers.iter().map(|layer| File::open(layer_path(layers_dir, layer)));
@@ -84,7 +89,8 @@ pub fn open(out: &Path, layers_dir: &Path, key: &Key) -> Result<Option<Prepared>
     }
 }
 
-/// The names, in its folder of layers, of those that the preparation in `out` needs; none when it is not of this key.
+/// The names, in its folder of layers, of those that the preparation in `out` needs; none when it
+/// is not of this key.
 pub fn layer_files(out: &Path, key: &Key) -> Vec<String> {
     match read_meta(out, key).map(|meta| meta.outcome) {
         Some(Outcome::Ready { facts, .. }) => facts.layers.iter().map(layer_name).collect(),
@@ -116,7 +122,9 @@ fn sealed(path: &Path, purpose: &str, seal: &str, key: &Key) -> Option<File> {
 pub(super) fn write_meta(out: &Path, key: &Key, outcome: Outcome) -> Result<(), Error> {
     let path = out.join(META);
     let meta = Meta { version: VERSION, fingerprint: fingerprint()?, outcome };
-    let json = serde_json::to_string(&meta).map_err(io::Error::from).map_err(Error::file("write", &path))?;
+    let json = serde_json::to_string(&meta)
+        .map_err(io::Error::from)
+        .map_err(Error::file("write", &path))?;
     let write = || -> io::Result<()> {
         let seal = key.seal(META, &mut json.as_bytes())?;
         let fresh = Fresh::new(out)?;
@@ -137,10 +145,15 @@ fn layer_name(diff_id: &Digest) -> String {
 
 /// Makes a folder for us alone.
 pub(super) fn private_folder(path: &Path) -> Result<(), Error> {
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(Error::file("make the folder", path))
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(Error::file("make the folder", path))
 }
 
-/// A file that is being written: it has its name only once it is complete, and is gone when nobody keeps it.
+/// A file that is being written: it has its name only once it is complete, and is gone when nobody
+/// keeps it.
 pub(super) struct Fresh {
     path: PathBuf,
     pub file: File,
@@ -155,9 +168,11 @@ impl Fresh {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = folder.join(format!("{FRESH}{}-{number}", std::process::id()));
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+        let file =
+            File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
         let fresh = Self { path, file };
-        // The folder is closed to everybody else; a worker, under its own uid, opens the file through a descriptor.
+        // The folder is closed to everybody else; a worker, under its own uid, opens the file
+        // through a descriptor.
         fresh.file.set_permissions(Permissions::from_mode(0o644))?;
         Ok(fresh)
     }
@@ -204,7 +219,9 @@ pub(super) fn sweep(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let Some(owner) = name.to_str().and_then(|n| n.strip_prefix(FRESH)).and_then(|n| n.split('-').next()) else {
+        let Some(owner) =
+            name.to_str().and_then(|n| n.strip_prefix(FRESH)).and_then(|n| n.split('-').next())
+        else {
             continue;
         };
         if !Path::new("/proc").join(owner).exists() {

@@ -20,8 +20,8 @@ use crate::{
     walls::{self, Filter, Strictness},
 };
 
-/// The preparer's `main`: does what it finds on descriptor 3, behind walls. To be called before the process has any
-/// thread, and never with arguments that a person gave.
+/// The preparer's `main`: does what it finds on descriptor 3, behind walls. To be called before the
+/// process has any thread, and never with arguments that a person gave.
 pub fn main() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
@@ -75,7 +75,11 @@ struct Made {
     facts: Facts,
 }
 
-fn work(job: &Job, layers: Vec<(File, Option<File>)>, program: Option<File>) -> Result<Made, Refusal> {
+fn work(
+    job: &Job,
+    layers: Vec<(File, Option<File>)>,
+    program: Option<File>,
+) -> Result<Made, Refusal> {
     let mut builder = FileIndexBuilder::new();
     let (mut diff_ids, mut tars) = (Vec::new(), Vec::new());
     let mut left = job.layer_bytes_max;
@@ -88,16 +92,22 @@ fn work(job: &Job, layers: Vec<(File, Option<File>)>, program: Option<File>) -> 
     let index = builder.finish()?;
     let (what, wasm) = match (&job.program, program) {
         (ProgramJob::Blob { digest, size, .. }, Some(blob)) => {
-            let descriptor = Descriptor { digest: *digest, size: *size, ..Descriptor::of("application/wasm", b"") };
+            let descriptor = Descriptor {
+                digest: *digest,
+                size: *size,
+                ..Descriptor::of("application/wasm", b"")
+            };
             (format!("`{digest}`"), image::read_verified(blob, &descriptor, job.program_bytes_max)?)
         }
         (ProgramJob::InLayers(path), _) => {
-            let node = index
-                .file(path)
-                .ok_or_else(|| image::Error::NoProgram { why: format!("there is no file `{path}`") })?;
+            let node = index.file(path).ok_or_else(|| image::Error::NoProgram {
+                why: format!("there is no file `{path}`"),
+            })?;
             (format!("`{path}`"), read_file(&tars, node, job.program_bytes_max)?)
         }
-        (ProgramJob::Blob { .. }, None) => return Err(refused("a program was announced and not handed over")),
+        (ProgramJob::Blob { .. }, None) => {
+            return Err(refused("a program was announced and not handed over"));
+        }
     };
     let (code, facts) = code::compile(&what, &wasm)?;
     Ok(Made { index, code, facts: Facts { layers: diff_ids, ..facts } })
@@ -114,7 +124,8 @@ fn read_layer(
     let budget = Budget { bytes_max, ..Budget::default() };
     let (summary, tar) = match copy {
         Some(copy) => {
-            let descriptor = Descriptor { digest: job.digest, size: job.size, ..Descriptor::of("", b"") };
+            let descriptor =
+                Descriptor { digest: job.digest, size: job.size, ..Descriptor::of("", b"") };
             let mut verified = image::Verified::new(from_start(&blob)?, &descriptor);
             let mut reader = LayerReader::copying_to(&mut verified, BufWriter::new(copy), budget)?;
             builder.read_layer(&mut reader)?;
@@ -147,12 +158,16 @@ fn from_start(mut file: &File) -> Result<&File, Refusal> {
 
 fn read_file(tars: &[File], node: FileNode, bytes_max: u64) -> Result<Vec<u8>, Refusal> {
     if node.len > bytes_max {
-        return Err(
-            image::Error::Budget { why: format!("the program has {} bytes, at most {bytes_max}", node.len) }.into()
-        );
+        return Err(image::Error::Budget {
+            why: format!("the program has {} bytes, at most {bytes_max}", node.len),
+        }
+        .into());
     }
-    let tar = tars.get(node.layer as usize).ok_or_else(|| refused("the index names a layer that is not there"))?;
-    let mut bytes = vec![0; usize::try_from(node.len).map_err(|_| refused("the program does not fit"))?];
+    let tar = tars
+        .get(node.layer as usize)
+        .ok_or_else(|| refused("the index names a layer that is not there"))?;
+    let mut bytes =
+        vec![0; usize::try_from(node.len).map_err(|_| refused("the program does not fit"))?];
     tar.read_exact_at(&mut bytes, node.offset).map_err(read_error)?;
     Ok(bytes)
 }

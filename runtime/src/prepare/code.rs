@@ -30,8 +30,9 @@ pub(super) fn compile(what: &str, wasm: &[u8]) -> Result<(Vec<u8>, Facts), Refus
     facts.check_runnable(what)?;
     let adapted = facts.wasi == Wasi::P1;
     let component = match adapted {
-        true => adapter::componentize(wasm)
-            .map_err(|why| Refusal::new("E_COMPILE", format!("{what} cannot become a component: {why}")))?,
+        true => adapter::componentize(wasm).map_err(|why| {
+            Refusal::new("E_COMPILE", format!("{what} cannot become a component: {why}"))
+        })?,
         false => wasm.to_vec(),
     };
     let code = machine_code(what, &component)?;
@@ -39,10 +40,12 @@ pub(super) fn compile(what: &str, wasm: &[u8]) -> Result<(Vec<u8>, Facts), Refus
 }
 
 fn machine_code(what: &str, component: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let cannot = |e: wasmtime::Error| Refusal::new("E_COMPILE", format!("{what} does not compile: {e:#}"));
+    let cannot =
+        |e: wasmtime::Error| Refusal::new("E_COMPILE", format!("{what} does not compile: {e:#}"));
     let engine = engine::compiler().map_err(cannot)?;
     let compiled = wasmtime::component::Component::new(&engine, component).map_err(cannot)?;
-    // Linking runs nothing; it finds imports of the right name and the wrong type before anybody waits for them.
+    // Linking runs nothing; it finds imports of the right name and the wrong type before anybody
+    // waits for them.
     linker(&engine)
         .and_then(|linker| linker.instantiate_pre(&compiled))
         .map_err(|e| Refusal::new("E_IMPORT", format!("{what} cannot be linked: {e:#}")))?;
@@ -54,5 +57,11 @@ fn described(wasm: &[u8], facts: WasmFacts, adapted: bool) -> Facts {
         image::World::Http => World::Http,
         image::World::Command | image::World::Library => World::Command,
     };
-    Facts { world, wasm: spec::Digest::of(wasm), adapted, imports: facts.imports, layers: Vec::new() }
+    Facts {
+        world,
+        wasm: spec::Digest::of(wasm),
+        adapted,
+        imports: facts.imports,
+        layers: Vec::new(),
+    }
 }

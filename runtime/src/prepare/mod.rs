@@ -1,8 +1,10 @@
-//! From an image's layers to what a worker maps: the uncompressed tars, the index over them, and machine code.
+//! From an image's layers to what a worker maps: the uncompressed tars, the index over them, and
+//! machine code.
 //!
-//! The hostile bytes are decompressed, indexed and compiled by a one-shot process that has no network, no files but
-//! the descriptors it was given, and limits on memory, CPU time and wall time. What comes out is sealed with the
-//! node's key; machine code is never accepted from anywhere else.
+//! The hostile bytes are decompressed, indexed and compiled by a one-shot process that has no
+//! network, no files but the descriptors it was given, and limits on memory, CPU time and wall
+//! time. What comes out is sealed with the node's key; machine code is never accepted from anywhere
+//! else.
 
 mod cache; // what is kept, where, and how it is known to be ours
 mod child; // the other process: walls, then work
@@ -36,9 +38,11 @@ pub struct Preparation<'a> {
     pub layers: Vec<LayerBlob>,
     /// What runs.
     pub program: Program,
-    /// Where the uncompressed tars of all images are kept, by diff id. Made when it is not there, for us alone.
+    /// Where the uncompressed tars of all images are kept, by diff id. Made when it is not there,
+    /// for us alone.
     pub layers_dir: &'a Path,
-    /// Where this image's index, machine code and facts go. Made when it is not there, for us alone.
+    /// Where this image's index, machine code and facts go. Made when it is not there, for us
+    /// alone.
     pub out: &'a Path,
     /// Marks what we made.
     pub key: &'a Key,
@@ -71,7 +75,8 @@ pub enum Program {
     },
 }
 
-/// What one preparation may use. Compiling is where hostile bytes hurt most (W6 in the threat model).
+/// What one preparation may use. Compiling is where hostile bytes hurt most (W6 in the threat
+/// model).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrepareLimits {
     /// Address space of the process, in bytes. A 13 MB JavaScript engine needs 369 MB to compile.
@@ -113,11 +118,12 @@ pub struct Prepared {
     pub cached: bool,
 }
 
-/// Prepares an image, or opens what an earlier preparation of the same layers and program has left. Blocks; compiling
-/// takes from 50 ms to several seconds.
+/// Prepares an image, or opens what an earlier preparation of the same layers and program has left.
+/// Blocks; compiling takes from 50 ms to several seconds.
 ///
 /// # Errors
-/// [`Error::Refused`] when the image is not fit to run, with the reason's code; others when something here fails.
+/// [`Error::Refused`] when the image is not fit to run, with the reason's code; others when
+/// something here fails.
 pub fn prepare(preparation: &Preparation<'_>) -> Result<Prepared, Error> {
     match open(preparation.out, preparation.layers_dir, preparation.key)? {
         Some(prepared) => Ok(prepared),

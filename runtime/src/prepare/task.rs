@@ -70,8 +70,8 @@ struct Outputs {
     answer: Fresh,
 }
 
-/// Prepares in a process of its own and keeps the result. One at a time for each `out`: whoever waited finds the
-/// first one's result.
+/// Prepares in a process of its own and keeps the result. One at a time for each `out`: whoever
+/// waited finds the first one's result.
 pub(super) fn run(preparation: &Preparation<'_>) -> Result<Prepared, Error> {
     let (out, layers_dir, key) = (preparation.out, preparation.layers_dir, preparation.key);
     cache::private_folder(out)?;
@@ -93,7 +93,11 @@ pub(super) fn run(preparation: &Preparation<'_>) -> Result<Prepared, Error> {
     match answer {
         Answer::Ready(facts) => keep(preparation, outputs, facts),
         Answer::Refused { code, message, hint } => {
-            let outcome = Outcome::Refused { code: code.clone(), message: message.clone(), hint: hint.clone() };
+            let outcome = Outcome::Refused {
+                code: code.clone(),
+                message: message.clone(),
+                hint: hint.clone(),
+            };
             cache::write_meta(out, key, outcome)?;
             Err(Error::Refused { code, message, hint })
         }
@@ -102,9 +106,14 @@ pub(super) fn run(preparation: &Preparation<'_>) -> Result<Prepared, Error> {
 
 fn lock(out: &Path) -> Result<File, Error> {
     let path = out.join("lock");
-    let file =
-        File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::file("open", &path))?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|e| Error::file("lock", &path)(e.into()))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(Error::file("open", &path))?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive)
+        .map_err(|e| Error::file("lock", &path)(e.into()))?;
     Ok(file)
 }
 
@@ -116,8 +125,9 @@ fn plan(preparation: &Preparation<'_>) -> Result<(Job, Slots, Outputs), Error> {
     let fresh = |folder: &Path| Fresh::new(folder).map_err(Error::file("make a file in", folder));
     let (mut layers, mut copies) = (Vec::new(), Vec::new());
     for layer in &preparation.layers {
-        let known =
-            layer.diff_id.and_then(|diff_id| File::open(cache::layer_path(preparation.layers_dir, &diff_id)).ok());
+        let known = layer.diff_id.and_then(|diff_id| {
+            File::open(cache::layer_path(preparation.layers_dir, &diff_id)).ok()
+        });
         let copy = match known {
             Some(_) => None,
             None => Some(fresh(preparation.layers_dir)?),
@@ -168,7 +178,8 @@ fn execute(preparation: &Preparation<'_>, job: &Job, slots: Slots) -> Result<Exi
     // Compiling in parallel would look for the processors in files, which are out of reach by then.
     let threads = std::thread::available_parallelism().map_or(1, usize::from).to_string();
     let environment = [("RAYON_NUM_THREADS", threads.as_str())];
-    let (mut child, control) = start(&preparation.exe, &preparation.arguments, &environment, rlimits)?;
+    let (mut child, control) =
+        start(&preparation.exe, &preparation.arguments, &environment, rlimits)?;
     let fds: Vec<OwnedFd> = slots.into_fds();
     write_order(&control, job, fds.iter().map(AsFd::as_fd).collect())?;
     drop(fds);
@@ -183,14 +194,20 @@ fn execute(preparation: &Preparation<'_>, job: &Job, slots: Slots) -> Result<Exi
         // Not kept: a machine under load may be the reason.
         None => Err(Error::Refused {
             code: "E_COMPILE_LIMIT".to_owned(),
-            message: format!("preparing the image took more than {} s", limits.wall_time_max.as_secs()),
+            message: format!(
+                "preparing the image took more than {} s",
+                limits.wall_time_max.as_secs()
+            ),
             hint: None,
         }),
     }
 }
 
 /// The child's status, or `None` when it is still there at `patience`.
-fn wait_until(child: &mut std::process::Child, patience: Instant) -> io::Result<Option<ExitStatus>> {
+fn wait_until(
+    child: &mut std::process::Child,
+    patience: Instant,
+) -> io::Result<Option<ExitStatus>> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let pid = rustix::process::Pid::from_child(child);
     let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
@@ -216,7 +233,8 @@ fn read_answer(file: &File) -> Result<Answer, Error> {
     io::Seek::rewind(&mut file)
         .and_then(|()| file.take(ANSWER_BYTES_MAX).read_to_end(&mut text))
         .map_err(Error::os("read the preparer's answer"))?;
-    serde_json::from_slice(&text).map_err(|e| Error::Protocol(format!("the preparer answered `{e}`")))
+    serde_json::from_slice(&text)
+        .map_err(|e| Error::Protocol(format!("the preparer answered `{e}`")))
 }
 
 /// What it means that the process did not get to an answer.
@@ -225,9 +243,14 @@ fn ended_early(status: ExitStatus, preparation: &Preparation<'_>) -> Result<Answ
     let why = match status.signal() {
         Some(libc::SIGXCPU) => format!("more than {} s of CPU time", limits.cpu_time_max.as_secs()),
         // How the allocator ends a process that is at its limit.
-        Some(libc::SIGABRT) => format!("more than {} of memory", spec::print_bytes(limits.memory_bytes_max)),
-        Some(libc::SIGXFSZ) => format!("more than {} in one file", spec::print_bytes(limits.layer_bytes_max)),
-        // Not kept: somebody outside killed it, a machine without memory perhaps, and that says nothing of the image.
+        Some(libc::SIGABRT) => {
+            format!("more than {} of memory", spec::print_bytes(limits.memory_bytes_max))
+        }
+        Some(libc::SIGXFSZ) => {
+            format!("more than {} in one file", spec::print_bytes(limits.layer_bytes_max))
+        }
+        // Not kept: somebody outside killed it, a machine without memory perhaps, and that says
+        // nothing of the image.
         _ => return Err(Error::WorkerLost("preparing an image")),
     };
     Ok(Answer::Refused {
@@ -237,7 +260,11 @@ fn ended_early(status: ExitStatus, preparation: &Preparation<'_>) -> Result<Answ
     })
 }
 
-fn keep(preparation: &Preparation<'_>, mut outputs: Outputs, facts: Facts) -> Result<Prepared, Error> {
+fn keep(
+    preparation: &Preparation<'_>,
+    mut outputs: Outputs,
+    facts: Facts,
+) -> Result<Prepared, Error> {
     let (out, key) = (preparation.out, preparation.key);
     if facts.layers.len() != outputs.layers.len() {
         return Err(Error::Protocol("the preparer answered for other layers".to_owned()));
@@ -245,9 +272,12 @@ fn keep(preparation: &Preparation<'_>, mut outputs: Outputs, facts: Facts) -> Re
     for (fresh, diff_id) in outputs.layers.iter_mut().zip(&facts.layers) {
         let Some(mut fresh) = fresh.take() else { continue };
         let path = cache::layer_path(preparation.layers_dir, diff_id);
-        // Hashed again here: other images share this file, and the process that wrote it has seen hostile bytes.
+        // Hashed again here: other images share this file, and the process that wrote it has seen
+        // hostile bytes.
         if fresh.digest().map_err(Error::file("read", &path))? != *diff_id {
-            return Err(Error::Protocol("the preparer wrote another layer than it named".to_owned()));
+            return Err(Error::Protocol(
+                "the preparer wrote another layer than it named".to_owned(),
+            ));
         }
         fresh.keep(&path).map_err(Error::file("write", &path))?;
     }

@@ -37,8 +37,9 @@ pub struct Adopted {
     pub ingress: Option<Ingress>,
 }
 
-/// Makes the socket `name` in `folder` for an assignment's [`adoption`](crate::Assignment::adoption), in place of an
-/// old one. The folder decides who may open it.
+/// Makes the socket `name` in `folder` for an assignment's
+/// [`adoption`](crate::Assignment::adoption), in place of an old one. The folder decides who may
+/// open it.
 ///
 /// # Errors
 /// When the socket cannot be made.
@@ -54,17 +55,25 @@ pub fn adoption_socket(folder: &Path, name: &str) -> Result<OwnedFd, Error> {
     listen().map_err(Error::file("make the socket", folder.join(name)))
 }
 
-/// Takes over the worker that listens at `name` in `folder`. `grants` are from the caller's own record, never from
-/// the worker.
+/// Takes over the worker that listens at `name` in `folder`. `grants` are from the caller's own
+/// record, never from the worker.
 ///
 /// # Errors
 /// [`Error::WorkerLost`] when nobody listens there any more.
-pub async fn adopt(folder: &Path, name: &str, grants: Vec<Capability>, broker: Broker) -> Result<Adopted, Error> {
+pub async fn adopt(
+    folder: &Path,
+    name: &str,
+    grants: Vec<Capability>,
+    broker: Broker,
+) -> Result<Adopted, Error> {
     let lost = || Error::WorkerLost("waiting for an agent");
     let (folder, name) = (folder.to_owned(), name.to_owned());
-    let met = tokio::task::spawn_blocking(move || meet(&folder, &name)).await.map_err(|_| lost())?;
+    let met =
+        tokio::task::spawn_blocking(move || meet(&folder, &name)).await.map_err(|_| lost())?;
     let (control, first) = met.map_err(|_| lost())?;
-    let Some(Received { message: ToSupervisor::Adopted { started, ports, ingress }, fds, sender }) = first else {
+    let Some(Received { message: ToSupervisor::Adopted { started, ports, ingress }, fds, sender }) =
+        first
+    else {
         return Err(lost());
     };
     let pid = sender.ok_or_else(lost)?;
@@ -74,19 +83,25 @@ pub async fn adopt(folder: &Path, name: &str, grants: Vec<Capability>, broker: B
         .zip(fds.by_ref())
         .map(|(container_port, fd)| Listener { container_port, socket: TcpListener::from(fd) })
         .collect();
-    let ingress =
-        ingress.zip(fds.next()).map(|(container_port, fd)| Ingress { container_port, socket: UnixListener::from(fd) });
+    let ingress = ingress
+        .zip(fds.next())
+        .map(|(container_port, fd)| Ingress { container_port, socket: UnixListener::from(fd) });
     // More than it announced: closing a stranger's descriptor may take its time.
     let surplus: Vec<_> = fds.collect();
     if !surplus.is_empty() {
         drop(tokio::task::spawn_blocking(move || drop(surplus)));
         return Err(lost());
     }
-    Ok(Adopted { worker: Worker::watch(control, pid, None, grants, broker)?, started, listeners, ingress })
+    Ok(Adopted {
+        worker: Worker::watch(control, pid, None, grants, broker)?,
+        started,
+        listeners,
+        ingress,
+    })
 }
 
-/// Connects to a worker and hears its first word. The kernel says who spoke: whoever made the listening socket was
-/// another process, and what the worker says of itself is not believed.
+/// Connects to a worker and hears its first word. The kernel says who spoke: whoever made the
+/// listening socket was another process, and what the worker says of itself is not believed.
 fn meet(folder: &Path, name: &str) -> io::Result<(OwnedFd, Option<Received<ToSupervisor>>)> {
     let (_held, address) = address(folder, name)?;
     let control = socket()?;
@@ -100,12 +115,23 @@ fn meet(folder: &Path, name: &str) -> io::Result<(OwnedFd, Option<Received<ToSup
 }
 
 fn socket() -> io::Result<OwnedFd> {
-    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+    Ok(rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
 }
 
-/// An address that fits the 108 bytes of a socket's name however deep the folder is; valid while the first part lives.
+/// An address that fits the 108 bytes of a socket's name however deep the folder is; valid while
+/// the first part lives.
 fn address(folder: &Path, name: &str) -> io::Result<(OwnedFd, SocketAddrUnix)> {
-    let held = rustix::fs::openat(CWD, folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let held = rustix::fs::openat(
+        CWD,
+        folder,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
     let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", held.as_raw_fd()))?;
     Ok((held, address))
 }

@@ -15,15 +15,18 @@ use crate::{
     socket::Socket,
 };
 
-/// A consumer that is further behind than this loses denials (they are counted) and delays the rest.
+/// A consumer that is further behind than this loses denials (they are counted) and delays the
+/// rest.
 const EVENTS_WAITING_MAX: usize = 64;
-/// A worker's guests may wait for this many connections at once; the grant of G6 in the design is 32 requests.
+/// A worker's guests may wait for this many connections at once; the grant of G6 in the design is
+/// 32 requests.
 const CONNECTS_MAX: usize = 32;
 /// A worker reads what it is told at once. One that does not is broken, or does so on purpose.
 const HEARING_TIME_MAX: Duration = Duration::from_secs(1);
 /// From a worker's question for a connection to our last try to answer: more than the broker takes.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-/// Denials that one worker may have told of at once, and how long one more takes: each is a line of the audit log.
+/// Denials that one worker may have told of at once, and how long one more takes: each is a line of
+/// the audit log.
 const DENIALS_AT_ONCE: u32 = 64;
 const DENIAL_PAUSE: Duration = Duration::from_secs(1);
 /// Longer than any capability.
@@ -49,7 +52,8 @@ impl Worker {
         broker: Broker,
     ) -> Result<Self, Error> {
         let cannot = "watch a worker";
-        let process = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|e| Error::os(cannot)(e.into()))?;
+        let process = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+            .map_err(|e| Error::os(cannot)(e.into()))?;
         let socket = Arc::new(Socket::new(control).map_err(Error::os(cannot))?);
         let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
         let process = Arc::new(process);
@@ -85,7 +89,8 @@ impl Worker {
         Exit::Lost
     }
 
-    /// Asks it to take no more work, finish what runs within `grace`, and end. Its end arrives as an event.
+    /// Asks it to take no more work, finish what runs within `grace`, and end. Its end arrives as
+    /// an event.
     ///
     /// One that does not even listen is killed.
     ///
@@ -129,14 +134,15 @@ async fn follow(life: Life, child: Option<Child>, process: Arc<OwnedFd>) {
 }
 
 impl Life {
-    /// Until the socket closes; the worker's last word, if it had one. What it says may be a guest's that has broken
-    /// out, so it costs us little and is never taken at its word.
+    /// Until the socket closes; the worker's last word, if it had one. What it says may be a
+    /// guest's that has broken out, so it costs us little and is never taken at its word.
     async fn listen(&self) -> Option<Exit> {
         let (mut started, mut denials) = (false, Allowance::new());
         loop {
             let (message, fds) = self.socket.receive::<ToSupervisor>().await.ok()??;
             if !fds.is_empty() {
-                // No message of a worker that we listen to carries any, and closing a stranger's may take its time.
+                // No message of a worker that we listen to carries any, and closing a stranger's
+                // may take its time.
                 drop(tokio::task::spawn_blocking(move || drop(fds)));
                 let _ = rustix::process::pidfd_send_signal(&*self.process, Signal::KILL);
                 return None;
@@ -154,7 +160,9 @@ impl Life {
                     }
                 }
                 ToSupervisor::Connect { id, target } => self.connect(id, target),
-                ToSupervisor::Event(Event::Started) | ToSupervisor::Blank | ToSupervisor::Adopted { .. } => {}
+                ToSupervisor::Event(Event::Started)
+                | ToSupervisor::Blank
+                | ToSupervisor::Adopted { .. } => {}
             }
         }
     }
@@ -165,7 +173,8 @@ impl Life {
             let _ = self.socket.send_now(&ToWorker::Refused { id, refusal: Refusal::Busy });
             return;
         };
-        let (socket, grants, broker) = (self.socket.clone(), self.grants.clone(), self.broker.clone());
+        let (socket, grants, broker) =
+            (self.socket.clone(), self.grants.clone(), self.broker.clone());
         tokio::spawn(async move {
             let answer = async {
                 match broker.connect(&grants, &target).await {

@@ -1,4 +1,5 @@
-//! A worker from the outside: made, given its assignment, watched, stopped, and found again by a later agent.
+//! A worker from the outside: made, given its assignment, watched, stopped, and found again by a
+//! later agent.
 
 mod spawn; // a blank worker: a process behind its first walls that has seen no guest byte
 mod handle; // an assigned worker: events, connections for it, stop
@@ -7,4 +8,6 @@ mod adopt; // the socket in the task's folder by which a later agent finds it
 pub use adopt::{Adopted, adopt, adoption_socket};
 pub use handle::Worker;
 pub use spawn::{Blank, SpawnOptions};
-pub(crate) use spawn::{CONTROL_FD, EMPTY_FD, INSTANCES_MAX, Rlimits, read_order, start, write_order};
+pub(crate) use spawn::{
+    CONTROL_FD, EMPTY_FD, INSTANCES_MAX, Rlimits, read_order, start, write_order,
+};

@@ -24,14 +24,15 @@ pub(crate) const CONTROL_FD: RawFd = 3;
 /// Descriptor of a folder that is empty and stays so, for a worker to go to.
 pub(crate) const EMPTY_FD: RawFd = 4;
 
-/// Own uids start here: above every range that distributions hand out, and unique among living processes without any
-/// bookkeeping, because a pid is.
+/// Own uids start here: above every range that distributions hand out, and unique among living
+/// processes without any bookkeeping, because a pid is.
 const UID_BASE: u32 = 1_000_000_000;
 
 /// How to start a worker.
 #[derive(Debug, Clone)]
 pub struct SpawnOptions {
-    /// The binary whose `main` calls [`worker::main`](crate::worker::main) when it sees `arguments`.
+    /// The binary whose `main` calls [`worker::main`](crate::worker::main) when it sees
+    /// `arguments`.
     pub exe: PathBuf,
     /// What to start it with.
     pub arguments: Vec<OsString>,
@@ -41,12 +42,16 @@ pub struct SpawnOptions {
 
 impl Default for SpawnOptions {
     fn default() -> Self {
-        Self { exe: PathBuf::from("/proc/self/exe"), arguments: vec!["worker".into()], instances_max: 128 }
+        Self {
+            exe: PathBuf::from("/proc/self/exe"),
+            arguments: vec!["worker".into()],
+            instances_max: 128,
+        }
     }
 }
 
-/// A worker that waits for its assignment: it has made its engine and has seen no guest byte. It ends by itself when
-/// it is dropped.
+/// A worker that waits for its assignment: it has made its engine and has seen no guest byte. It
+/// ends by itself when it is dropped.
 #[derive(Debug)]
 pub struct Blank {
     child: Child,
@@ -54,17 +59,19 @@ pub struct Blank {
 }
 
 impl Blank {
-    /// Starts one. Returns as soon as the process exists; it takes an assignment at any time from then on.
+    /// Starts one. Returns as soon as the process exists; it takes an assignment at any time from
+    /// then on.
     ///
-    /// Root gives it an uid of its own; anybody else a user namespace. Either way it gets empty network, IPC and UTS
-    /// namespaces.
+    /// Root gives it an uid of its own; anybody else a user namespace. Either way it gets empty
+    /// network, IPC and UTS namespaces.
     ///
     /// # Errors
     /// When the process or one of its namespaces cannot be made.
     pub fn spawn(options: &SpawnOptions) -> Result<Self, Error> {
         let instances = options.instances_max.to_string();
         let environment = [(INSTANCES_MAX, instances.as_str())];
-        let (child, control) = start(&options.exe, &options.arguments, &environment, Rlimits::default())?;
+        let (child, control) =
+            start(&options.exe, &options.arguments, &environment, Rlimits::default())?;
         Ok(Self { child, control })
     }
 
@@ -73,8 +80,9 @@ impl Blank {
         self.child.id()
     }
 
-    /// Gives it everything it will ever have. Events follow; the first is [`Event::Started`](crate::Event::Started) or
-    /// the last. Must be called within a tokio runtime.
+    /// Gives it everything it will ever have. Events follow; the first is
+    /// [`Event::Started`](crate::Event::Started) or the last. Must be called within a tokio
+    /// runtime.
     ///
     /// # Errors
     /// When the assignment cannot be handed over.
@@ -90,8 +98,8 @@ impl Blank {
 /// How many instances a worker's pool has room for.
 pub(crate) const INSTANCES_MAX: &str = "MARGAY_INSTANCES_MAX";
 
-/// Starts `exe` behind the walls that only the outside can raise; it finds the other end of the socket at
-/// [`CONTROL_FD`].
+/// Starts `exe` behind the walls that only the outside can raise; it finds the other end of the
+/// socket at [`CONTROL_FD`].
 pub(crate) fn start(
     exe: &Path,
     arguments: &[OsString],
@@ -109,16 +117,25 @@ pub(crate) fn start(
         .stdout(Stdio::null())
         .stderr(Stdio::inherit())
         .current_dir("/");
-    let wall =
-        Wall { control: theirs.as_raw_fd(), root: rustix::process::geteuid().is_root(), ids: own_ids(), rlimits };
-    // SAFETY: `raise` makes system calls only: no lock, no allocation, nothing that a fork could have left half done.
+    let wall = Wall {
+        control: theirs.as_raw_fd(),
+        root: rustix::process::geteuid().is_root(),
+        ids: own_ids(),
+        rlimits,
+    };
+    // SAFETY: `raise` makes system calls only: no lock, no allocation, nothing that a fork could
+    // have left half done.
     unsafe { command.pre_exec(move || wall.raise()) };
     let child = command.spawn().map_err(Error::os("start a worker in namespaces of its own"))?;
     Ok((child, control))
 }
 
 /// Hands over an order, however long, and its descriptors.
-pub(crate) fn write_order<T: Serialize>(control: &OwnedFd, order: &T, fds: Vec<BorrowedFd<'_>>) -> Result<(), Error> {
+pub(crate) fn write_order<T: Serialize>(
+    control: &OwnedFd,
+    order: &T,
+    fds: Vec<BorrowedFd<'_>>,
+) -> Result<(), Error> {
     if fds.len() >= frame::FDS_MAX {
         return Err(Error::TooManyDescriptors(fds.len()));
     }
@@ -155,9 +172,15 @@ pub(crate) struct Rlimits {
 
 /// A file without a name that holds `bytes` and will never hold anything else.
 fn in_memory(bytes: &[u8]) -> io::Result<File> {
-    let file = File::from(rustix::fs::memfd_create("order", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    let file = File::from(rustix::fs::memfd_create(
+        "order",
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )?);
     io::Write::write_all(&mut &file, bytes)?;
-    rustix::fs::fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    rustix::fs::fcntl_add_seals(
+        &file,
+        SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
+    )?;
     Ok(file)
 }
 
@@ -170,7 +193,10 @@ struct Ids {
 
 fn own_ids() -> Ids {
     let map = |id: u32| format!("0 {id} 1\n").into_bytes();
-    Ids { uid: map(rustix::process::geteuid().as_raw()), gid: map(rustix::process::getegid().as_raw()) }
+    Ids {
+        uid: map(rustix::process::geteuid().as_raw()),
+        gid: map(rustix::process::getegid().as_raw()),
+    }
 }
 
 /// The walls that only the outside can raise, between fork and exec.
@@ -197,11 +223,15 @@ impl Wall {
             }
         }
         if let Some(seconds) = own.cpu_seconds {
-            setrlimit(Resource::Cpu, Rlimit { current: Some(seconds), maximum: Some(seconds + 5) })?;
+            setrlimit(
+                Resource::Cpu,
+                Rlimit { current: Some(seconds), maximum: Some(seconds + 5) },
+            )?;
         }
         let empty = empty_folder()?;
-        // SAFETY: plain numbers; what was at descriptors 3 and 4 belongs to the supervisor, and this is the child. The
-        // lowest that is free above both keeps one from overwriting the other before it is copied.
+        // SAFETY: plain numbers; what was at descriptors 3 and 4 belongs to the supervisor, and
+        // this is the child. The lowest that is free above both keeps one from overwriting the
+        // other before it is copied.
         unsafe {
             let control = libc::fcntl(self.control, libc::F_DUPFD_CLOEXEC, EMPTY_FD + 1);
             let empty = libc::fcntl(empty.as_raw_fd(), libc::F_DUPFD_CLOEXEC, EMPTY_FD + 1);
@@ -215,7 +245,8 @@ impl Wall {
             }
             // Whatever else the supervisor has open stays with it.
             let first = EMPTY_FD + 1;
-            if libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) < 0 {
+            if libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) < 0
+            {
                 return Err(io::Error::last_os_error());
             }
         }
@@ -227,7 +258,8 @@ impl Wall {
         if !self.root {
             namespaces |= UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
         }
-        // SAFETY: the child of a fork has one thread, which shares neither files nor memory with anyone.
+        // SAFETY: the child of a fork has one thread, which shares neither files nor memory with
+        // anyone.
         unsafe { rustix::thread::unshare_unsafe(namespaces)? };
         if !self.root {
             write_file(c"/proc/self/setgroups", b"deny")?;
@@ -240,7 +272,9 @@ impl Wall {
 
 /// The root of a file system of its own, with nothing in it and nothing to be written into it.
 fn empty_folder() -> io::Result<OwnedFd> {
-    use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
+    use rustix::mount::{
+        FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen,
+    };
     let made = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&made)?;
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
@@ -250,8 +284,8 @@ fn empty_folder() -> io::Result<OwnedFd> {
     Ok(fsmount(&made, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
-/// Takes an uid that no other living process has. Of root's capabilities one lasts until the walls are up, over exec as
-/// well: the one for going to the empty folder.
+/// Takes an uid that no other living process has. Of root's capabilities one lasts until the walls
+/// are up, over exec as well: the one for going to the empty folder.
 fn become_nobody_else() -> io::Result<()> {
     let id = UID_BASE + rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
     // A child of a fork has one thread, so what is the thread's is the process's.
@@ -260,7 +294,10 @@ fn become_nobody_else() -> io::Result<()> {
     rustix::thread::set_thread_res_gid(Gid::from_raw(id), Gid::from_raw(id), Gid::from_raw(id))?;
     rustix::thread::set_thread_res_uid(Uid::from_raw(id), Uid::from_raw(id), Uid::from_raw(id))?;
     let one = CapabilitySet::SYS_CHROOT;
-    rustix::thread::set_capabilities(None, CapabilitySets { effective: one, permitted: one, inheritable: one })?;
+    rustix::thread::set_capabilities(
+        None,
+        CapabilitySets { effective: one, permitted: one, inheritable: one },
+    )?;
     Ok(rustix::thread::configure_capability_in_ambient_set(one, true)?)
 }
 

@@ -24,7 +24,8 @@ pub(super) struct Outcoming {
 enum Content {
     /// Complete: it leaves in one piece, with its length.
     Whole { data: Option<Bytes>, trailers: Option<HeaderMap> },
-    /// As the guest writes it, with its verdict: when the guest breaks, its end of the body goes without a word.
+    /// As the guest writes it, with its verdict: when the guest breaks, its end of the body goes
+    /// without a word.
     Stream(WasiBody, Arc<OnceLock<Fault>>),
 }
 
@@ -43,15 +44,21 @@ impl Body for Outcoming {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
         let frame = match &mut this.content {
             Content::Whole { data, trailers } => {
-                let frame = data.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
+                let frame =
+                    data.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
                 Poll::Ready(frame.map(Ok))
             }
             Content::Stream(body, verdict) => match Pin::new(body).poll_frame(cx) {
-                Poll::Ready(None) if verdict.get().is_some() => Poll::Ready(Some(Err(Error::HttpResponseIncomplete))),
+                Poll::Ready(None) if verdict.get().is_some() => {
+                    Poll::Ready(Some(Err(Error::HttpResponseIncomplete)))
+                }
                 frame => frame,
             },
         };
@@ -73,14 +80,17 @@ impl Body for Outcoming {
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Whole { data, trailers: None } => SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64),
+            Content::Whole { data, trailers: None } => {
+                SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64)
+            }
             Content::Whole { .. } => SizeHint::default(),
             Content::Stream(body, _) => body.size_hint(),
         }
     }
 }
 
-/// The frames of a body whose writer is done. `None` when it is not complete, which its writer must answer for.
+/// The frames of a body whose writer is done. `None` when it is not complete, which its writer must
+/// answer for.
 pub(super) fn collected(mut body: WasiBody) -> Result<Option<(Bytes, Option<HeaderMap>)>, Error> {
     let (mut first, mut more, mut trailers) = (Bytes::new(), BytesMut::new(), None);
     loop {
@@ -122,7 +132,10 @@ impl Body for Bounded {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx).map_err(Error::from);
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
@@ -145,7 +158,8 @@ impl Body for Bounded {
     }
 }
 
-/// What a client is told when there is no answer from the guest: a code and a sentence. Details are in the log.
+/// What a client is told when there is no answer from the guest: a code and a sentence. Details are
+/// in the log.
 pub(super) fn excuse(fault: &Fault, meter: Arc<Meter>) -> Response<Outcoming> {
     let status = match fault {
         Fault::Cpu(_) | Fault::Wall(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -159,10 +173,18 @@ pub(super) fn excuse(fault: &Fault, meter: Arc<Meter>) -> Response<Outcoming> {
     plain(status, fault.code(), &sentence, meter)
 }
 
-pub(super) fn plain(status: StatusCode, code: &'static str, sentence: &str, meter: Arc<Meter>) -> Response<Outcoming> {
-    let mut response = Response::new(Outcoming::whole(format!("{code}: {sentence}\n").into(), None, meter));
+pub(super) fn plain(
+    status: StatusCode,
+    code: &'static str,
+    sentence: &str,
+    meter: Arc<Meter>,
+) -> Response<Outcoming> {
+    let mut response =
+        Response::new(Outcoming::whole(format!("{code}: {sentence}\n").into(), None, meter));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.headers_mut().insert("margay-error", HeaderValue::from_static(code));
     response
 }

@@ -66,14 +66,21 @@ impl HostWallClock for Clock {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         match self.level {
             ClockLevel::None => Duration::ZERO,
-            ClockLevel::Frozen => self.rounded(now.saturating_sub(self.run.began().elapsed()) + self.since_start()),
+            ClockLevel::Frozen => {
+                self.rounded(now.saturating_sub(self.run.began().elapsed()) + self.since_start())
+            }
             ClockLevel::Coarse | ClockLevel::Fine => self.rounded(now),
         }
     }
 }
 
 /// Sets the clocks and the random numbers that were granted.
-pub(super) fn set(builder: &mut WasiCtxBuilder, clock: ClockLevel, random: RandomLevel, run: &Arc<RunClock>) {
+pub(super) fn set(
+    builder: &mut WasiCtxBuilder,
+    clock: ClockLevel,
+    random: RandomLevel,
+    run: &Arc<RunClock>,
+) {
     builder
         .monotonic_clock(Clock { level: clock, run: run.clone() })
         .wall_clock(Clock { level: clock, run: run.clone() })

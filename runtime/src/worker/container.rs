@@ -23,7 +23,8 @@ const HOSTCALL_BYTES_MAX: usize = 8 << 20;
 /// Headers of one message.
 const FIELDS_BYTES_MAX: usize = 128 << 10;
 
-/// What all instances of one container share, prepared so that an instance costs little more than its memory.
+/// What all instances of one container share, prepared so that an instance costs little more than
+/// its memory.
 pub(crate) struct Container {
     pub engine: Engine,
     pub args: Vec<String>,
@@ -73,7 +74,9 @@ impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Cpu(max) => write!(f, "it used more than its {} ms of CPU time", max.as_millis()),
-            Self::Memory(max) => write!(f, "it needed more than its {} of memory", spec::print_bytes(*max)),
+            Self::Memory(max) => {
+                write!(f, "it needed more than its {} of memory", spec::print_bytes(*max))
+            }
             Self::Wall(max) => write!(f, "it took longer than its {} ms", max.as_millis()),
             Self::Trap(why) => write!(f, "{why}"),
             Self::Busy => write!(f, "as many requests as it may have at once are running"),
@@ -114,7 +117,8 @@ impl Container {
         (store, run)
     }
 
-    /// What an error of the engine means for this container. `refused` says that a wish for memory was refused before.
+    /// What an error of the engine means for this container. `refused` says that a wish for memory
+    /// was refused before.
     pub fn fault(&self, error: &wasmtime::Error, refused: bool) -> Fault {
         if error.downcast_ref::<Cut>() == Some(&Cut::Cpu) {
             return Fault::Cpu(self.limits.cpu_time_max.unwrap_or_default());

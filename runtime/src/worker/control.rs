@@ -1,4 +1,5 @@
-//! The worker's side of the control socket: what it says to whoever supervises it at the moment, and what it asks.
+//! The worker's side of the control socket: what it says to whoever supervises it at the moment,
+//! and what it asks.
 
 use std::{
     collections::HashMap,
@@ -28,7 +29,8 @@ const AGENT_TIME_MAX: Duration = Duration::from_secs(5);
 /// The broker's own limits, and some time for the way.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// A worker that nobody can find again ends with its supervisor, and has this long for what it is in the middle of.
+/// A worker that nobody can find again ends with its supervisor, and has this long for what it is
+/// in the middle of.
 const FORSAKEN_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// What a connection request comes back with.
@@ -132,7 +134,8 @@ impl Control {
             ports: tcp.iter().map(|(port, _)| *port).collect(),
             ingress: ingress.as_ref().map(|(port, _)| *port),
         };
-        let fds: Vec<BorrowedFd<'_>> = tcp.iter().chain(ingress).map(|(_, fd)| fd.as_fd()).collect();
+        let fds: Vec<BorrowedFd<'_>> =
+            tcp.iter().chain(ingress).map(|(_, fd)| fd.as_fd()).collect();
         frame::send(socket, &message, &fds)
     }
 
@@ -143,7 +146,8 @@ impl Control {
         }
     }
 
-    /// Tells the supervisor, if there is one and it listens. An event that cannot be sent now is not sent later.
+    /// Tells the supervisor, if there is one and it listens. An event that cannot be sent now is
+    /// not sent later.
     pub fn tell(&self, event: Event) {
         if event == Event::Started {
             self.started.store(true, Ordering::Release);

@@ -3,7 +3,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Lines that are counted one by one. A guest that asks for more than this different things shares one count.
+/// Lines that are counted one by one. A guest that asks for more than this different things shares
+/// one count.
 const LINES_MAX: usize = 1000;
 /// The line under which the rest is counted.
 const THE_REST: &str = "(more than 1000 different capabilities)";
@@ -13,8 +14,8 @@ const THE_REST: &str = "(more than 1000 different capabilities)";
 pub(crate) struct Denials(Mutex<HashMap<String, u64>>);
 
 impl Denials {
-    /// Counts one. The count, when it is worth telling: at the first and then at every power of two, so that no denial
-    /// is silent and no loop becomes a flood.
+    /// Counts one. The count, when it is worth telling: at the first and then at every power of
+    /// two, so that no denial is silent and no loop becomes a flood.
     pub fn count(&self, line: &str) -> Option<u64> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = counts.len() < LINES_MAX || counts.contains_key(line);

@@ -36,10 +36,11 @@ impl WasiHttpView for Guest {
     }
 }
 
-/// Every import that exists, the same for every guest: what is not granted is refused when it is called, so that the
-/// refusal can name the line that would grant it.
+/// Every import that exists, the same for every guest: what is not granted is refused when it is
+/// called, so that the refusal can name the line that would grant it.
 ///
-/// `wasi:sockets` is wasmtime's own, which denies before it makes a socket unless it is told otherwise; nobody tells it.
+/// `wasi:sockets` is wasmtime's own, which denies before it makes a socket unless it is told
+/// otherwise; nobody tells it.
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
@@ -50,8 +51,8 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
         files: &guest.files,
     })?;
     // The exit code of a WASI 0.1 module; see the preparer's adapter.
-    linker
-        .instance(EXIT_INTERFACE)?
-        .func_wrap(EXIT_FUNCTION, |_, (code,): (u32,)| Err::<(), _>(I32Exit(code.cast_signed()).into()))?;
+    linker.instance(EXIT_INTERFACE)?.func_wrap(EXIT_FUNCTION, |_, (code,): (u32,)| {
+        Err::<(), _>(I32Exit(code.cast_signed()).into())
+    })?;
     Ok(linker)
 }

@@ -34,7 +34,8 @@ use super::{
 };
 use crate::{Event, Exit};
 
-/// Connections that one worker holds at once. Each costs two descriptors at most, of which there are 8192.
+/// Connections that one worker holds at once. Each costs two descriptors at most, of which there
+/// are 8192.
 const CONNECTIONS_MAX: usize = 2048;
 /// A client that has not sent its headers by then is not going to.
 const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
@@ -63,7 +64,9 @@ pub(super) async fn serve(
 ) -> Exit {
     let pre = match ProxyPre::new(pre) {
         Ok(pre) => pre,
-        Err(error) => return Exit::NotStarted(format!("the program does not answer HTTP: {error:#}")),
+        Err(error) => {
+            return Exit::NotStarted(format!("the program does not answer HTTP: {error:#}"));
+        }
     };
     let (tcp, unix) = match listeners(tcp, unix) {
         Ok(listeners) => listeners,
@@ -81,8 +84,10 @@ pub(super) async fn serve(
     }
     let mut stopping = app.container.control.stopping();
     app.container.control.tell(Event::Started);
-    let grace = stopping.wait_for(Option::is_some).await.ok().and_then(|grace| *grace).unwrap_or_default();
-    // Whoever connects from here on waits in the listener, which the agent keeps, for the next worker.
+    let grace =
+        stopping.wait_for(Option::is_some).await.ok().and_then(|grace| *grace).unwrap_or_default();
+    // Whoever connects from here on waits in the listener, which the agent keeps, for the next
+    // worker.
     accepting.shutdown().await;
     connections.finish(grace).await;
     Exit::Stopped
@@ -138,10 +143,13 @@ impl Connections {
             .header_read_timeout(HEADER_TIME_MAX)
             .max_headers(HEADERS_MAX)
             .max_buf_size(BUFFER_BYTES_MAX)
-            // Not `pipeline_flush`: it takes a body in as fast as the guest writes, however slow the client reads.
+            // Not `pipeline_flush`: it takes a body in as fast as the guest writes, however slow
+            // the client reads.
             .serve_connection(TokioIo::new(Unstalled::new(stream, STALL_TIME_MAX)), service);
         let graceful = self.graceful.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some(watched) = graceful.as_ref().map(|graceful| graceful.watch(connection)) else { return };
+        let Some(watched) = graceful.as_ref().map(|graceful| graceful.watch(connection)) else {
+            return;
+        };
         tokio::spawn(async move {
             let _permit = permit;
             // A client that goes away, or breaks the protocol, is its own affair.
@@ -151,7 +159,8 @@ impl Connections {
 
     /// Lets what runs come to its end within `grace`.
     async fn finish(&self, grace: Duration) {
-        let graceful = self.graceful.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let graceful =
+            self.graceful.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(graceful) = graceful {
             // What is not done by then ends with the process.
             let _ = timeout(grace, graceful.shutdown()).await;
@@ -206,14 +215,19 @@ impl App {
         let limits = &self.container.limits;
         let meter = || self.container.meter.clone();
         if request.body().size_hint().lower() > limits.request_body_bytes_max {
-            let sentence = format!("a request to this app may have {} bytes", limits.request_body_bytes_max);
+            let sentence =
+                format!("a request to this app may have {} bytes", limits.request_body_bytes_max);
             return plain(StatusCode::PAYLOAD_TOO_LARGE, "E_BODY", &sentence, meter());
         }
-        if request.uri().authority().is_none() && !request.headers().contains_key(http::header::HOST) {
+        if request.uri().authority().is_none()
+            && !request.headers().contains_key(http::header::HOST)
+        {
             return plain(StatusCode::BAD_REQUEST, "E_HOST", "the request has no `Host`", meter());
         }
         let deadline = limits.wall_time_max.map(|max| Instant::now() + max);
-        let Some(permit) = self.permit(deadline).await else { return excuse(&Fault::Busy, meter()) };
+        let Some(permit) = self.permit(deadline).await else {
+            return excuse(&Fault::Busy, meter());
+        };
         match self.run(request, permit, deadline).await {
             Ok(response) => response,
             Err(fault) => excuse(&fault, meter()),
@@ -231,8 +245,9 @@ impl App {
         }
     }
 
-    /// A fresh instance for one request. When the guest has finished before its response leaves, which is the rule, the
-    /// response is sent whole; otherwise the guest goes on writing while its response is sent.
+    /// A fresh instance for one request. When the guest has finished before its response leaves,
+    /// which is the rule, the response is sent whole; otherwise the guest goes on writing while its
+    /// response is sent.
     async fn run(
         &self,
         request: Request<Incoming>,
@@ -250,7 +265,8 @@ impl App {
         let broken = |error: wasmtime::Error| run.failed(Fault::Trap(error.to_string()));
         let body_max = container.limits.request_body_bytes_max;
         let request = request.map(|body| Bounded::new(body, body_max, container.meter.clone()));
-        let incoming = store.data_mut().http().new_incoming_request(Scheme::Http, request).map_err(broken)?;
+        let incoming =
+            store.data_mut().http().new_incoming_request(Scheme::Http, request).map_err(broken)?;
         let (sender, mut response) = oneshot::channel();
         let out = store.data_mut().http().new_response_outparam(sender).map_err(broken)?;
         let (pre, judged) = (self.pre.clone(), run.clone());
@@ -261,7 +277,9 @@ impl App {
             }
             .await;
             // Said before the store goes, and with it the other end of the response's body.
-            result.map_err(|error| judged.failed(judged.container.fault(&error, store.data().held.was_refused())))
+            result.map_err(|error| {
+                judged.failed(judged.container.fault(&error, store.data().held.was_refused()))
+            })
         };
         let mut call = Ending { run: run.clone(), deadline, call: Timed::new(call, clock) };
         tokio::select! {
@@ -286,7 +304,8 @@ impl App {
                     // The guest has let go of its answer and has not ended: its end decides.
                     Err(_) => return Err(run.failed(call.wait().await.err().unwrap_or(Fault::NoAnswer))),
                 };
-                // Ends when the guest does, or at the deadline, or when the body is not wanted any more.
+                // Ends when the guest does, or at the deadline, or when the body is not wanted any
+                // more.
                 tokio::spawn(async move { call.wait().await });
                 Ok(Response::from_parts(head, Outcoming::stream(body, run.fault.clone(), container.meter.clone())))
             }

@@ -41,11 +41,13 @@ use crate::{
     walls::{self, Filter, Place, Strictness},
 };
 
-/// Threads that serve. More would only wait for the same sockets: one core answers tens of thousands of requests.
+/// Threads that serve. More would only wait for the same sockets: one core answers tens of
+/// thousands of requests.
 const THREADS_MAX: usize = 4;
 /// The largest file that a worker may write, where no smaller quota holds.
 const FILE_BYTES_MAX: u64 = 1 << 40;
-/// What a file may be longer than its own limit says before the kernel ends the worker: a line, or a page.
+/// What a file may be longer than its own limit says before the kernel ends the worker: a line, or
+/// a page.
 const FILE_BYTES_SLACK: u64 = 1 << 20;
 
 /// What a worker's own heap may have beyond the memory and the writable layer of its container.
@@ -55,7 +57,8 @@ const HEAP_BYTES_SLACK: u64 = 64 << 20;
 #[doc(hidden)]
 pub type Intruder = fn(&[BorrowedFd<'_>]);
 
-/// A worker's `main`. To be called before the process has any thread, and never with arguments that a person gave.
+/// A worker's `main`. To be called before the process has any thread, and never with arguments that
+/// a person gave.
 pub fn main() -> ExitCode {
     live(None)
 }
@@ -107,31 +110,40 @@ struct Blank {
 
 impl Blank {
     fn make(intruder: Option<Intruder>, empty: OwnedFd) -> Result<Self, String> {
-        let instances = std::env::var(INSTANCES_MAX).ok().and_then(|text| text.parse().ok()).unwrap_or(128);
-        let engine = engine::pooled(instances).map_err(|e| format!("the Wasm engine cannot start: {e:#}"))?;
+        let instances =
+            std::env::var(INSTANCES_MAX).ok().and_then(|text| text.parse().ok()).unwrap_or(128);
+        let engine = engine::pooled(instances)
+            .map_err(|e| format!("the Wasm engine cannot start: {e:#}"))?;
         let linker = linker(&engine).map_err(|e| format!("the Wasm engine cannot link: {e:#}"))?;
         let strictness = if intruder.is_some() { Strictness::Refuse } else { Strictness::Kill };
-        let filter = |volumes| Filter::serving(volumes, strictness).map_err(|e| format!("no system call filter: {e}"));
+        let filter = |volumes| {
+            Filter::serving(volumes, strictness).map_err(|e| format!("no system call filter: {e}"))
+        };
         let filters = [filter(false)?, filter(true)?];
-        // What a guest makes in a volume is for the next task too, which has another uid; the folder above is closed.
+        // What a guest makes in a volume is for the next task too, which has another uid; the
+        // folder above is closed.
         rustix::process::umask(rustix::fs::Mode::empty());
         // Asked now: the answer lies in files.
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
         Ok(Self { engine, linker, filters, threads, instances, empty, intruder })
     }
 
-    /// Takes everything over and raises the walls. Whatever a preparer wrote is touched behind the first of them only:
-    /// the image may have taken that preparer over.
+    /// Takes everything over and raises the walls. Whatever a preparer wrote is touched behind the
+    /// first of them only: the image may have taken that preparer over.
     fn settle(self, mut assignment: Assignment) -> Result<Settled, String> {
         let cannot = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-        let page = Page::map(&assignment.usage).map_err(cannot("the usage page cannot be mapped"))?;
+        let page =
+            Page::map(&assignment.usage).map_err(cannot("the usage page cannot be mapped"))?;
         let log = Arc::new(Log::new(assignment.log.take(), assignment.limits.log_bytes_max));
-        let (stdin, stdout, stderr) =
-            stdio(std::mem::take(&mut assignment.stdio), &log).map_err(cannot("stdio cannot be set up"))?;
+        let (stdin, stdout, stderr) = stdio(std::mem::take(&mut assignment.stdio), &log)
+            .map_err(cannot("stdio cannot be set up"))?;
         let listeners = copies(&assignment).map_err(cannot("a listener cannot be copied"))?;
         let mounted = loaded::mount(&mut assignment)?;
-        let places: Vec<_> =
-            mounted.volumes.iter().map(|(_, v)| Place { folder: v.folder(), writable: v.is_writable() }).collect();
+        let places: Vec<_> = mounted
+            .volumes
+            .iter()
+            .map(|(_, v)| Place { folder: v.folder(), writable: v.is_writable() })
+            .collect();
         let filter = &self.filters[usize::from(!places.is_empty())];
         let wall = cannot("a wall cannot be raised");
         limit_files(&assignment.limits, &mounted.volumes)
@@ -140,7 +152,8 @@ impl Blank {
             .and_then(|()| walls::shut_files(Some(assignment.code.as_fd()), &places))
             .map_err(wall)?;
         drop(places);
-        let Loaded { pre, files, env, denied } = load(&self.engine, &self.linker, &mut assignment, mounted)?;
+        let Loaded { pre, files, env, denied } =
+            load(&self.engine, &self.linker, &mut assignment, mounted)?;
         walls::leave_files(self.empty.as_fd())
             .and_then(|()| walls::keep_capabilities(CapabilitySet::empty()))
             .and_then(|()| filter.apply())
@@ -151,10 +164,12 @@ impl Blank {
         let control = Arc::new(Control::new(listeners, log.clone()));
         let meter = Arc::new(Meter::new(page, assignment.limits.memory_bytes_max));
         let limits = &assignment.limits;
-        let heap_max =
-            HEAP_BYTES_SLACK.saturating_add(limits.memory_bytes_max).saturating_add(limits.writable_bytes_max);
+        let heap_max = HEAP_BYTES_SLACK
+            .saturating_add(limits.memory_bytes_max)
+            .saturating_add(limits.writable_bytes_max);
         let outgrown = outgrown(control.clone(), log.clone(), &assignment.usage, heap_max);
-        let ticker = Ticker::start(&self.engine, heap_max, outgrown).map_err(cannot("no thread can be started"))?;
+        let ticker = Ticker::start(&self.engine, heap_max, outgrown)
+            .map_err(cannot("no thread can be started"))?;
         let granted = Granted(&assignment.grants);
         let mut limits = assignment.limits.clone();
         limits.concurrency_max = limits.concurrency_max.min(self.instances);
@@ -176,15 +191,29 @@ impl Blank {
             stderr,
             ticker,
         };
-        Ok(Settled { container: Arc::new(container), pre, assignment, denied, threads: self.threads })
+        Ok(Settled {
+            container: Arc::new(container),
+            pre,
+            assignment,
+            denied,
+            threads: self.threads,
+        })
     }
 }
 
 /// How a worker ends whose own heap is over its limit.
-fn outgrown(control: Arc<Control>, log: Arc<Log>, usage: &File, heap_max: u64) -> impl FnOnce() + Send + use<> {
+fn outgrown(
+    control: Arc<Control>,
+    log: Arc<Log>,
+    usage: &File,
+    heap_max: u64,
+) -> impl FnOnce() + Send + use<> {
     let usage = usage.try_clone();
     move || {
-        let message = format!("what its guests hold on the host needed more than {}", spec::print_bytes(heap_max));
+        let message = format!(
+            "what its guests hold on the host needed more than {}",
+            spec::print_bytes(heap_max)
+        );
         log.say(&format!("margay: E_MEMORY: {message}"));
         log.finish();
         let exit = Exit::Limit { code: "E_MEMORY".to_owned(), message };
@@ -196,11 +225,14 @@ fn outgrown(control: Arc<Control>, log: Arc<Log>, usage: &File, heap_max: u64) -
     }
 }
 
-/// The log and the usage page are files of the host, and so is a volume: none grows past what this worker may use.
+/// The log and the usage page are files of the host, and so is a volume: none grows past what this
+/// worker may use.
 fn limit_files(limits: &spec::Limits, volumes: &[(String, Volume)]) -> io::Result<()> {
     let own = limits.log_bytes_max.max(usage::PAGE_BYTES);
     let writable = volumes.iter().filter(|(_, volume)| volume.is_writable());
-    let most = writable.map(|(_, volume)| volume.max_bytes().unwrap_or(FILE_BYTES_MAX)).fold(own, u64::max);
+    let most = writable
+        .map(|(_, volume)| volume.max_bytes().unwrap_or(FILE_BYTES_MAX))
+        .fold(own, u64::max);
     let most = Some(most.saturating_add(FILE_BYTES_SLACK).min(FILE_BYTES_MAX));
     Ok(setrlimit(Resource::Fsize, Rlimit { current: most, maximum: most })?)
 }
@@ -213,8 +245,11 @@ fn stdio(stdio: Stdio, log: &Arc<Log>) -> io::Result<(Input, Output, Output)> {
     inherited::replace(1, null.as_fd())?;
     // The supervisor's own error stream must not be kept open by a worker that outlives it.
     inherited::replace(2, null.as_fd())?;
-    let output = |which, fd: Option<OwnedFd>| Output::new(which, fd.map(File::from), log.clone(), stdio.terminal);
-    let (stdout, stderr) = (output(Which::Stdout, stdio.stdout), output(Which::Stderr, stdio.stderr));
+    let output = |which, fd: Option<OwnedFd>| {
+        Output::new(which, fd.map(File::from), log.clone(), stdio.terminal)
+    };
+    let (stdout, stderr) =
+        (output(Which::Stdout, stdio.stdout), output(Which::Stderr, stdio.stderr));
     let said = log.clone();
     std::panic::set_hook(Box::new(move |panic| said.say(&format!("margay: E_WORKER: {panic}"))));
     Ok((Input { open, terminal: stdio.terminal }, stdout, stderr))
@@ -226,10 +261,9 @@ fn copies(assignment: &Assignment) -> io::Result<Listeners> {
         .listeners
         .iter()
         .map(|listener| Ok((listener.container_port, OwnedFd::from(listener.socket.try_clone()?))));
-    let ingress = assignment
-        .ingress
-        .as_ref()
-        .map(|ingress| Ok::<_, io::Error>((ingress.container_port, OwnedFd::from(ingress.socket.try_clone()?))));
+    let ingress = assignment.ingress.as_ref().map(|ingress| {
+        Ok::<_, io::Error>((ingress.container_port, OwnedFd::from(ingress.socket.try_clone()?)))
+    });
     Ok(Listeners { tcp: tcp.collect::<io::Result<_>>()?, ingress: ingress.transpose()? })
 }
 
@@ -248,10 +282,14 @@ impl Settled {
             World::Http => tokio::runtime::Builder::new_multi_thread(),
             World::Command => tokio::runtime::Builder::new_current_thread(),
         };
-        let runtime = match builder.worker_threads(self.threads).max_blocking_threads(4).enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return not_started(&control, format!("no event loop can be made: {error}")),
-        };
+        let runtime =
+            match builder.worker_threads(self.threads).max_blocking_threads(4).enable_all().build()
+            {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    return not_started(&control, format!("no event loop can be made: {error}"));
+                }
+            };
         let container = self.container.clone();
         let usage = self.assignment.usage.try_clone();
         let exit = runtime.block_on(self.serve(control));
@@ -289,7 +327,8 @@ impl Settled {
     }
 }
 
-/// The listeners whose ports were granted. The others stay closed to the guest, and that is a denial.
+/// The listeners whose ports were granted. The others stay closed to the guest, and that is a
+/// denial.
 fn reachable(
     assignment: &mut Assignment,
     control: &Control,
@@ -304,7 +343,11 @@ fn reachable(
         granted
     };
     let tcp = std::mem::take(&mut assignment.listeners);
-    let tcp = tcp.into_iter().filter(|listener| granted(listener.container_port)).map(|l| l.socket).collect();
+    let tcp = tcp
+        .into_iter()
+        .filter(|listener| granted(listener.container_port))
+        .map(|l| l.socket)
+        .collect();
     let ingress = assignment.ingress.take().filter(|ingress| granted(ingress.container_port));
     (tcp, ingress.map(|ingress| ingress.socket))
 }

@@ -65,7 +65,9 @@ pub(super) fn load(
     let granted = Granted(&assignment.grants);
     let secrets: Vec<_> = std::mem::take(&mut assignment.secrets)
         .into_iter()
-        .filter(|(name, _)| name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')))
+        .filter(|(name, _)| {
+            name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        })
         .collect();
     let env = environment(assignment, &granted, &secrets, &mut denied);
     let secret_files = secrets.into_iter().filter(|(name, _)| {
@@ -77,14 +79,24 @@ pub(super) fn load(
         granted
     });
     let secret_files: Vec<_> = secret_files.collect();
-    let files = Files::new(index, layers, volumes, secret_files.into_iter(), assignment.limits.writable_bytes_max)?;
+    let files = Files::new(
+        index,
+        layers,
+        volumes,
+        secret_files.into_iter(),
+        assignment.limits.writable_bytes_max,
+    )?;
     Ok(Loaded { pre, files: Arc::new(files), env, denied })
 }
 
-fn program(engine: &Engine, linker: &Linker<Guest>, code: &File) -> Result<InstancePre<Guest>, String> {
+fn program(
+    engine: &Engine,
+    linker: &Linker<Guest>,
+    code: &File,
+) -> Result<InstancePre<Guest>, String> {
     let path = format!("/proc/self/fd/{}", code.as_raw_fd());
-    // SAFETY: machine code that our own preparer has made from Wasm and our supervisor has found sealed; a blank worker
-    // takes assignments from its supervisor only.
+    // SAFETY: machine code that our own preparer has made from Wasm and our supervisor has found
+    // sealed; a blank worker takes assignments from its supervisor only.
     let component = unsafe { Component::deserialize_file(engine, path) };
     let component = component.map_err(|e| format!("the machine code cannot be loaded: {e:#}"))?;
     linker.instantiate_pre(&component).map_err(|e| format!("the program cannot be linked: {e:#}"))
@@ -98,7 +110,9 @@ fn granted(mount: VolumeMount, grants: &[Capability]) -> Result<VolumeMount, Str
         }
         _ => None,
     });
-    let Some((rights, max)) = found else { return Err(format!("fs:{}#{};volume=NAME", mount.path, mount.rights)) };
+    let Some((rights, max)) = found else {
+        return Err(format!("fs:{}#{};volume=NAME", mount.path, mount.rights));
+    };
     let both = Rights {
         read: rights.read && mount.rights.read,
         write: rights.write && mount.rights.write,
@@ -115,12 +129,12 @@ fn granted(mount: VolumeMount, grants: &[Capability]) -> Result<VolumeMount, Str
 fn opened(mount: VolumeMount) -> Result<Volume, String> {
     let root: OwnedFd = match mount.source {
         VolumeSource::Detached(fd) => fd,
-        VolumeSource::Folder(path) => {
-            volume::detach(&path, mount.rights).map_err(|e| match std::error::Error::source(&e) {
+        VolumeSource::Folder(path) => volume::detach(&path, mount.rights).map_err(|e| {
+            match std::error::Error::source(&e) {
                 Some(cause) => format!("{e}: {cause}"),
                 None => e.to_string(),
-            })?
-        }
+            }
+        })?,
     };
     Ok(Volume::new(root, mount.rights, mount.max_bytes))
 }

@@ -1,4 +1,5 @@
-//! What runs use, and what stops them: memory summed over the container, CPU time measured where it is spent.
+//! What runs use, and what stops them: memory summed over the container, CPU time measured where it
+//! is spent.
 
 use std::{
     future::Future,
@@ -112,11 +113,22 @@ impl Drop for Held {
 const ELEMENT_BYTES: usize = 16;
 
 impl ResourceLimiter for Held {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(maximum.is_none_or(|maximum| desired <= maximum) && self.grow((desired - current) as u64))
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(maximum.is_none_or(|maximum| desired <= maximum)
+            && self.grow((desired - current) as u64))
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let bytes = (desired - current).saturating_mul(ELEMENT_BYTES) as u64;
         Ok(maximum.is_none_or(|maximum| desired <= maximum) && self.grow(bytes))
     }
@@ -132,8 +144,8 @@ pub(crate) struct RunClock {
     billed_ns: AtomicU64,
     /// Start of the current poll, in nanoseconds since `began`.
     poll_ns: AtomicU64,
-    /// The thread's own clock at the first tick of the current poll and when that was: a poll that lasts is measured
-    /// by it, because another thread may have had the processor meanwhile.
+    /// The thread's own clock at the first tick of the current poll and when that was: a poll that
+    /// lasts is measured by it, because another thread may have had the processor meanwhile.
     thread_ns: AtomicU64,
     tick_ns: AtomicU64,
     yielded: AtomicBool,
@@ -169,7 +181,8 @@ impl RunClock {
         self.frozen_ns.load(Ordering::Relaxed)
     }
 
-    /// Writes down what was spent up to `spent`, in nanoseconds, as far as it is not written down yet.
+    /// Writes down what was spent up to `spent`, in nanoseconds, as far as it is not written down
+    /// yet.
     fn bill(&self, spent: u64) {
         let before = self.billed_ns.fetch_max(spent, Ordering::Relaxed);
         add(&self.meter.page.cpu_ns, spent.saturating_sub(before));

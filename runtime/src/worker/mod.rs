@@ -1,8 +1,9 @@
 //! A worker from the inside: one process, one container, many instances.
 //!
-//! The order is everything. Blank, it makes engine, linker, pool and filters, with one thread and without having seen a
-//! guest's byte. Assigned, it takes its descriptors, loads the machine code by `/proc/self/fd/N`, shuts the
-//! filesystem but for its volumes, then most system calls, and only then starts threads and lets the guest in.
+//! The order is everything. Blank, it makes engine, linker, pool and filters, with one thread and
+//! without having seen a guest's byte. Assigned, it takes its descriptors, loads the machine code
+//! by `/proc/self/fd/N`, shuts the filesystem but for its volumes, then most system calls, and only
+//! then starts threads and lets the guest in.
 
 mod life; // from blank to the end
 mod loaded; // an assignment become memory: code, index, layers, volumes

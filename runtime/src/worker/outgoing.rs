@@ -1,4 +1,5 @@
-//! Requests that a guest sends: the broker connects, this process speaks HTTP and TLS over what it was handed.
+//! Requests that a guest sends: the broker connects, this process speaks HTTP and TLS over what it
+//! was handed.
 
 use std::{
     future::Future,
@@ -33,8 +34,8 @@ use crate::{
 
 /// Connections that one container has open at once.
 const OPEN_MAX: usize = 64;
-/// What waits in a body that a guest writes and nobody reads yet. A guest may hold a body for every third of its handles,
-/// and this is memory of ours that its limit does not see.
+/// What waits in a body that a guest writes and nobody reads yet. A guest may hold a body for every
+/// third of its handles, and this is memory of ours that its limit does not see.
 const BODY_WAITING_BYTES_MAX: usize = 64 << 10;
 /// A guest that sets no time of its own is as patient as this.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,13 +80,17 @@ impl WasiHttpHooks for Outgoing {
 impl Ways {
     async fn send(&self, mut request: http::Request<WasiBody>, options: RequestOptions) -> Answer {
         let target = target(request.uri())?;
-        // Checked here for a quick answer, and in the broker because this process cannot be believed.
+        // Checked here for a quick answer, and in the broker because this process cannot be
+        // believed.
         if let Err(refusal) = broker::decide(&self.grants, &target) {
             return Err(self.refused(refusal));
         }
-        let permit = self.open.clone().try_acquire_owned().map_err(|_| Error::ConnectionLimitReached)?;
+        let permit =
+            self.open.clone().try_acquire_owned().map_err(|_| Error::ConnectionLimitReached)?;
         let connect_time = options.connect_timeout.unwrap_or(PATIENCE).min(PATIENCE);
-        let stream = timeout(connect_time, self.connect(&target)).await.map_err(|_| Error::ConnectionTimeout)??;
+        let stream = timeout(connect_time, self.connect(&target))
+            .await
+            .map_err(|_| Error::ConnectionTimeout)??;
         *request.uri_mut() = origin_form(request.uri());
         let meter = self.meter.clone();
         let request = request.map(|body| {
@@ -96,7 +101,8 @@ impl Ways {
                 frame
             })
         });
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         // Ends with the connection, which ends when the response's body is gone.
         let driver = tokio::spawn(async move {
             let _permit = permit;
@@ -104,11 +110,13 @@ impl Ways {
         });
         let driver = AbortOnDrop(driver);
         let first_byte = options.first_byte_timeout.unwrap_or(PATIENCE);
-        let response =
-            timeout(first_byte, sender.send_request(request)).await.map_err(|_| Error::ConnectionReadTimeout)??;
+        let response = timeout(first_byte, sender.send_request(request))
+            .await
+            .map_err(|_| Error::ConnectionReadTimeout)??;
         let between = options.between_bytes_timeout.unwrap_or(PATIENCE);
         let meter = self.meter.clone();
-        let response = response.map(|body| Arriving { body, between, waiting: None, meter, driver }.boxed_unsync());
+        let response = response
+            .map(|body| Arriving { body, between, waiting: None, meter, driver }.boxed_unsync());
         Ok((response, Box::new(async { Ok(()) })))
     }
 
@@ -120,7 +128,8 @@ impl Ways {
         match target.scheme {
             SchemeName::Http => Ok(Box::new(stream)),
             SchemeName::Https => {
-                let name = ServerName::try_from(target.host.clone()).map_err(|_| Error::HttpRequestUriInvalid)?;
+                let name = ServerName::try_from(target.host.clone())
+                    .map_err(|_| Error::HttpRequestUriInvalid)?;
                 let connector = tokio_rustls::TlsConnector::from(tls());
                 let secured = connector.connect(name, stream).await;
                 Ok(Box::new(secured.map_err(|error| self.distrusted(target, error))?))
@@ -128,7 +137,8 @@ impl Ways {
         }
     }
 
-    /// Without TLS there is nothing to say to that server. The guest hears one word; the log says what is wrong.
+    /// Without TLS there is nothing to say to that server. The guest hears one word; the log says
+    /// what is wrong.
     fn distrusted(&self, target: &Target, error: std::io::Error) -> Error {
         self.control.say(&format!("margay: no TLS with {}:{}: {error}", target.host, target.port));
         without_tls(error)
@@ -145,10 +155,14 @@ impl Ways {
                 self.control.deny(&line);
                 Error::DestinationIpProhibited
             }
-            Refusal::NoSuchName => Error::DnsError { rcode: Some("NXDOMAIN".to_owned()), info_code: None },
+            Refusal::NoSuchName => {
+                Error::DnsError { rcode: Some("NXDOMAIN".to_owned()), info_code: None }
+            }
             Refusal::Unreachable { .. } => Error::DestinationUnavailable,
             Refusal::Busy => Error::ConnectionLimitReached,
-            Refusal::NoBroker => Error::InternalError(Some("E_BROKER: the node's agent does not answer".to_owned())),
+            Refusal::NoBroker => {
+                Error::InternalError(Some("E_BROKER: the node's agent does not answer".to_owned()))
+            }
         }
     }
 }
@@ -176,7 +190,8 @@ fn origin_form(uri: &Uri) -> Uri {
     uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/")).into()
 }
 
-/// The roots that browsers trust, and no others: what the host trusts is the host's business, and a worker cannot read it.
+/// The roots that browsers trust, and no others: what the host trusts is the host's business, and a
+/// worker cannot read it.
 fn tls() -> Arc<rustls::ClientConfig> {
     static CONFIG: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
     let browsers = || rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
@@ -228,7 +243,10 @@ impl Body for Arriving {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let _alive = &self.driver;
         match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -242,7 +260,8 @@ impl Body for Arriving {
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
                 let between = self.between;
-                let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(between)));
+                let waiting =
+                    self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(between)));
                 ready!(waiting.as_mut().poll(cx));
                 Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
             }
@@ -267,27 +286,39 @@ mod tests {
 
     #[tokio::test]
     async fn only_a_certificate_of_a_trusted_root_with_the_right_name_will_do() {
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["cats.example".to_owned()]).unwrap();
+        let CertifiedKey { cert, signing_key } =
+            generate_simple_self_signed(["cats.example".to_owned()]).unwrap();
         let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let server = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let server = server.unwrap().with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions();
+        let server = server
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .unwrap();
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
         let known = || {
             let mut roots = RootCertStore::empty();
             roots.add(cert.der().clone()).unwrap();
             trusting(roots)
         };
-        for (roots, name, good) in
-            [(known(), "cats.example", true), (known(), "dogs.example", false), (tls(), "cats.example", false)]
-        {
+        for (roots, name, good) in [
+            (known(), "cats.example", true),
+            (known(), "dogs.example", false),
+            (tls(), "cats.example", false),
+        ] {
             let (ours, theirs) = tokio::io::duplex(16 << 10);
             let connector = tokio_rustls::TlsConnector::from(roots);
             let name = ServerName::try_from(name).unwrap();
-            let (shaken, _) = tokio::join!(connector.connect(name.clone(), ours), acceptor.accept(theirs));
+            let (shaken, _) =
+                tokio::join!(connector.connect(name.clone(), ours), acceptor.accept(theirs));
             match shaken.map_err(without_tls) {
                 Ok(_) => assert!(good, "{name:?}"),
-                Err(error) => assert!(!good && matches!(error, Error::TlsCertificateError), "{name:?}: {error:?}"),
+                Err(error) => assert!(
+                    !good && matches!(error, Error::TlsCertificateError),
+                    "{name:?}: {error:?}"
+                ),
             }
         }
     }

@@ -1,4 +1,5 @@
-//! What a guest writes, and what the worker has to say about it: passed through, and kept line by line in a log.
+//! What a guest writes, and what the worker has to say about it: passed through, and kept line by
+//! line in a log.
 
 use std::{
     fs::File,
@@ -46,7 +47,8 @@ struct Lines {
 
 impl Log {
     pub fn new(file: Option<File>, bytes_max: u64) -> Self {
-        let bytes = file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.len());
+        let bytes =
+            file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.len());
         Self { file, bytes_max, lines: Mutex::new(Lines { bytes, ..Lines::default() }) }
     }
 
@@ -122,7 +124,8 @@ impl Lines {
     }
 }
 
-/// Drops all but the last `keep` bytes of a file opened for appending, from the start of a line; its new length.
+/// Drops all but the last `keep` bytes of a file opened for appending, from the start of a line;
+/// its new length.
 fn shorten(file: &File, bytes: u64, keep: u64) -> io::Result<u64> {
     let mut start = [0; LogHead::BYTES_MAX];
     let read = file.read_at(&mut start, 0)?;
@@ -218,7 +221,10 @@ impl AsyncWrite for Output {
         std::task::Poll::Ready(self.put(bytes).map(|()| bytes.len()))
     }
 
-    fn poll_flush(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<io::Result<()>> {
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
         std::task::Poll::Ready(Ok(()))
     }
 
@@ -253,7 +259,9 @@ mod tests {
         });
         let lines: Vec<_> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
         assert_eq!(lines, ["stdout F one", "stderr F oops", "stdout F two", "stdout P no end"]);
-        assert!(text.lines().all(|line| line.split(' ').next().unwrap().parse::<Timestamp>().is_ok()));
+        assert!(
+            text.lines().all(|line| line.split(' ').next().unwrap().parse::<Timestamp>().is_ok())
+        );
     }
 
     #[test]

@@ -11,8 +11,8 @@ use tokio::{
     time::Sleep,
 };
 
-/// A connection whose other side must take something from time to time: one that stops reading would hold its place,
-/// and a piece of a response, for ever.
+/// A connection whose other side must take something from time to time: one that stops reading
+/// would hold its place, and a piece of a response, for ever.
 pub(super) struct Unstalled<S> {
     stream: S,
     stall_max: Duration,
@@ -25,7 +25,11 @@ impl<S> Unstalled<S> {
     }
 
     /// Passes on what happened to a write, unless nothing has for too long.
-    fn judge<T>(&mut self, wrote: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    fn judge<T>(
+        &mut self,
+        wrote: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
         if wrote.is_ready() {
             self.waiting = None;
             return wrote;
@@ -40,13 +44,21 @@ impl<S> Unstalled<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Unstalled<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, into)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Unstalled<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let wrote = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.judge(wrote, cx)
     }

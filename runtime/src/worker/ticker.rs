@@ -1,6 +1,7 @@
-//! One thread that advances the engine's epoch each millisecond while something runs, and sleeps while nothing does: an
-//! idle worker costs no processor. It also looks at the heap, which holds what the host keeps for guests: header fields,
-//! bodies on their way, handles. Each of these has a limit; this one is for all of them together.
+//! One thread that advances the engine's epoch each millisecond while something runs, and sleeps
+//! while nothing does: an idle worker costs no processor. It also looks at the heap, which holds
+//! what the host keeps for guests: header fields, bodies on their way, handles. Each of these has a
+//! limit; this one is for all of them together.
 
 use std::{
     sync::{
@@ -28,32 +29,36 @@ struct Inner {
 }
 
 impl Ticker {
-    /// Starts the thread. It lasts as long as the process, or until the heap has more than `heap_bytes_max`: then it calls
-    /// `outgrown`, and ends.
+    /// Starts the thread. It lasts as long as the process, or until the heap has more than
+    /// `heap_bytes_max`: then it calls `outgrown`, and ends.
     pub fn start(
         engine: &Engine,
         heap_bytes_max: u64,
         outgrown: impl FnOnce() + Send + 'static,
     ) -> std::io::Result<Self> {
-        let inner = Arc::new(Inner { running: AtomicUsize::new(0), thread: std::sync::OnceLock::new() });
+        let inner =
+            Arc::new(Inner { running: AtomicUsize::new(0), thread: std::sync::OnceLock::new() });
         let (theirs, engine) = (inner.clone(), engine.weak());
-        let handle = std::thread::Builder::new().name("ticker".to_owned()).stack_size(64 << 10).spawn(move || {
-            let mut ticks = 0u32;
-            loop {
-                while theirs.running.load(Ordering::Acquire) > 0 {
-                    std::thread::sleep(TICK);
-                    match engine.upgrade() {
-                        Some(engine) => engine.increment_epoch(),
-                        None => return,
+        let handle = std::thread::Builder::new()
+            .name("ticker".to_owned())
+            .stack_size(64 << 10)
+            .spawn(move || {
+                let mut ticks = 0u32;
+                loop {
+                    while theirs.running.load(Ordering::Acquire) > 0 {
+                        std::thread::sleep(TICK);
+                        match engine.upgrade() {
+                            Some(engine) => engine.increment_epoch(),
+                            None => return,
+                        }
+                        ticks = ticks.wrapping_add(1);
+                        if ticks.is_multiple_of(TICKS_PER_LOOK) && heap_bytes() > heap_bytes_max {
+                            return outgrown();
+                        }
                     }
-                    ticks = ticks.wrapping_add(1);
-                    if ticks.is_multiple_of(TICKS_PER_LOOK) && heap_bytes() > heap_bytes_max {
-                        return outgrown();
-                    }
+                    std::thread::park();
                 }
-                std::thread::park();
-            }
-        })?;
+            })?;
         inner.thread.get_or_init(|| handle.thread().clone());
         Ok(Self(inner))
     }
@@ -101,7 +106,9 @@ mod tests {
     fn a_heap_that_outgrows_its_limit_is_noticed_while_something_runs() {
         let (told, hears) = std::sync::mpsc::channel();
         let engine = crate::engine::compiler().unwrap();
-        let ticker = Ticker::start(&engine, heap_bytes() + (256 << 20), move || told.send(()).unwrap()).unwrap();
+        let ticker =
+            Ticker::start(&engine, heap_bytes() + (256 << 20), move || told.send(()).unwrap())
+                .unwrap();
         let _running = ticker.run();
         assert!(hears.recv_timeout(Duration::from_millis(200)).is_err(), "nothing has grown");
         let hoard = vec![1u8; 512 << 20];

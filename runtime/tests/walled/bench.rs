@@ -11,8 +11,8 @@ use std::{
 };
 
 use runtime::{
-    Assignment, Blank, Broker, Event, Exit, Key, LayerBlob, Listener, Preparation, Prepared, Program, SpawnOptions,
-    Stdio, VolumeMount, VolumeSource, Worker, World, prepare,
+    Assignment, Blank, Broker, Event, Exit, Key, LayerBlob, Listener, Preparation, Prepared,
+    Program, SpawnOptions, Stdio, VolumeMount, VolumeSource, Worker, World, prepare,
 };
 use spec::{Capability, Digest, Limits, Usage};
 
@@ -29,7 +29,11 @@ impl Bench {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let key = Key::open(&folder.path().join("key")).unwrap();
-        let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let tokio = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
         Self { folder, key, tokio }
     }
 
@@ -52,8 +56,11 @@ impl Bench {
         change: impl FnOnce(&mut Preparation<'_>),
     ) -> Result<Prepared, runtime::Error> {
         let (layers_dir, out) = (self.path("layers"), self.path("prepared").join(name));
-        let layers =
-            layers.iter().map(|layer| LayerBlob { blob: file_of(layer), digest: Digest::of(layer), diff_id: None });
+        let layers = layers.iter().map(|layer| LayerBlob {
+            blob: file_of(layer),
+            digest: Digest::of(layer),
+            diff_id: None,
+        });
         let mut preparation = Preparation {
             exe: "/proc/self/exe".into(),
             arguments: vec!["prepare".into()],
@@ -71,9 +78,12 @@ impl Bench {
     /// An assignment for `prepared`, with nothing granted.
     pub fn assignment(&self, prepared: Prepared) -> Assignment {
         let usage = runtime::usage::create(&self.path("usage")).unwrap();
-        let log = File::options().create(true).read(true).append(true).open(self.path("log")).unwrap();
+        let log =
+            File::options().create(true).read(true).append(true).open(self.path("log")).unwrap();
         let limits = match prepared.facts.world {
-            World::Http => Limits { cpu_time_max: Some(Duration::from_millis(500)), ..Limits::for_requests() },
+            World::Http => {
+                Limits { cpu_time_max: Some(Duration::from_millis(500)), ..Limits::for_requests() }
+            }
             World::Command => Limits::for_commands(),
         };
         Assignment {
@@ -106,13 +116,23 @@ impl Bench {
         self.start_with(assignment, Broker::default(), &SpawnOptions::default())
     }
 
-    pub fn start_with(&self, assignment: Assignment, broker: Broker, options: &SpawnOptions) -> Worker {
+    pub fn start_with(
+        &self,
+        assignment: Assignment,
+        broker: Broker,
+        options: &SpawnOptions,
+    ) -> Worker {
         let _context = self.tokio.enter();
         Blank::spawn(options).unwrap().assign(assignment, broker).unwrap()
     }
 
     /// Runs a command to its end: how it ended, and what it wrote.
-    pub fn run(&self, program: &str, arguments: &[&str], change: impl FnOnce(&mut Assignment)) -> Ran {
+    pub fn run(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        change: impl FnOnce(&mut Assignment),
+    ) -> Ran {
         self.run_wasm(&sample(program), arguments, &[], change)
     }
 
@@ -139,7 +159,12 @@ impl Bench {
     }
 
     /// Serves `program` on a port; returns when it has started.
-    pub fn serve(&self, program: &str, layers: &[Vec<u8>], change: impl FnOnce(&mut Assignment)) -> Served {
+    pub fn serve(
+        &self,
+        program: &str,
+        layers: &[Vec<u8>],
+        change: impl FnOnce(&mut Assignment),
+    ) -> Served {
         self.serve_with(program, layers, Broker::default(), change)
     }
 
@@ -171,7 +196,13 @@ impl Bench {
     }
 
     /// A folder that a worker of any uid may use, and its mount.
-    pub fn volume(&self, name: &str, path: &str, rights: &str, max_bytes: Option<u64>) -> (PathBuf, VolumeMount) {
+    pub fn volume(
+        &self,
+        name: &str,
+        path: &str,
+        rights: &str,
+        max_bytes: Option<u64>,
+    ) -> (PathBuf, VolumeMount) {
         use std::os::unix::fs::PermissionsExt;
         let folder = self.path(name);
         std::fs::create_dir_all(&folder).unwrap();
@@ -220,14 +251,20 @@ async fn to_the_end(worker: &mut Worker) -> (Exit, Vec<Event>) {
         }
         None
     };
-    let exit = tokio::time::timeout(PATIENCE, watch).await.expect("the worker ends in time").expect("a last word");
+    let exit = tokio::time::timeout(PATIENCE, watch)
+        .await
+        .expect("the worker ends in time")
+        .expect("a last word");
     (exit, events)
 }
 
 /// One request, one connection: status and body.
 pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let (status, _, body) =
-        ask(address, &format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"), b"");
+    let (status, _, body) = ask(
+        address,
+        &format!("GET {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"),
+        b"",
+    );
     (status, String::from_utf8_lossy(&body).into_owned())
 }
 
@@ -242,7 +279,8 @@ pub fn ask(address: SocketAddr, head: &str, body: &[u8]) -> (u16, String, Vec<u8
     let _ = stream.read_to_end(&mut bytes);
     let at = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("a response has headers");
     let head = String::from_utf8_lossy(&bytes[..at]).into_owned();
-    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a response has a status");
+    let status =
+        head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a response has a status");
     (status, head, bytes[at + 4..].to_vec())
 }
 

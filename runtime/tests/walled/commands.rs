@@ -46,7 +46,10 @@ fn input() {
         let ran = bench.run(program, &["-"], |assignment| {
             assignment.stdio.stdin = Some(OwnedFd::from(file_of(b"meow\n")));
         });
-        assert_eq!((ran.exit, ran.text.as_str()), (Exit::Code(0), "hello from margay\narguments: -\nmeow\n"));
+        assert_eq!(
+            (ran.exit, ran.text.as_str()),
+            (Exit::Code(0), "hello from margay\narguments: -\nmeow\n")
+        );
     }
 }
 

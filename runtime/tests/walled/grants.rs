@@ -57,10 +57,16 @@ fn secrets() {
             a.grants.push(capability(grant));
         })
     };
-    assert_eq!(with("secret:db-password", &["read", "/run/secrets/db-password"]).text, "read 7 bytes\n");
+    assert_eq!(
+        with("secret:db-password", &["read", "/run/secrets/db-password"]).text,
+        "read 7 bytes\n"
+    );
     assert_eq!(with("secret:db-password;as=env", &["env"]).text, "db-password=hunter2\n");
     let ran = with("secret:other", &["read", "/run/secrets/db-password"]);
-    assert_eq!((ran.exit, denied(&ran.events)), (Exit::Code(1), vec!["secret:db-password".to_owned()]));
+    assert_eq!(
+        (ran.exit, denied(&ran.events)),
+        (Exit::Code(1), vec!["secret:db-password".to_owned()])
+    );
     let ran = with("secret:db-password", &["write", "/run/secrets/db-password", "1"]);
     assert_eq!(ran.exit, Exit::Code(1), "a secret cannot be overwritten: {}", ran.text);
     assert!(!bench.log().contains("hunter2") || bench.log().contains("db-password=hunter2"));
@@ -81,15 +87,23 @@ fn clocks() {
     let random = |grants: &[&str]| text(grants, &["random"]);
     assert_eq!(random(&["random:seeded"]), random(&["random:seeded"]));
     assert_ne!(random(&[]), random(&[]));
-    assert!(text(&["clock:frozen"], &["sleep", "30"]).starts_with("slept 3"), "an import that waits moves the clock");
+    assert!(
+        text(&["clock:frozen"], &["sleep", "30"]).starts_with("slept 3"),
+        "an import that waits moves the clock"
+    );
 }
 
 fn writable() {
     let bench = Bench::new();
     let layer = tar(&[Item::Folder("data"), Item::File("data/old", b"old")]);
-    let served = bench.serve("hostile/probe-http.wasm", &[layer], |a| a.limits.writable_bytes_max = 100_000);
+    let served =
+        bench.serve("hostile/probe-http.wasm", &[layer], |a| a.limits.writable_bytes_max = 100_000);
     assert_eq!(served.get("/write?path=/data/new&bytes=50000").0, 200, "{}", bench.log());
-    assert_eq!(served.get("/read?path=/data/new").1, "read 50000 bytes\n", "every instance sees it");
+    assert_eq!(
+        served.get("/read?path=/data/new").1,
+        "read 50000 bytes\n",
+        "every instance sees it"
+    );
     assert_eq!(served.get("/write?path=/data/old&bytes=10").0, 200);
     assert_eq!(served.get("/read?path=/data/old").1, "read 10 bytes\n");
     let (status, text) = served.get("/write?path=/data/more&bytes=60000");
@@ -101,7 +115,8 @@ fn writable() {
     }
     drop(served);
     let layer = tar(&[Item::Folder("data"), Item::File("data/old", b"old")]);
-    let again = bench.serve("hostile/probe-http.wasm", &[layer], |a| a.limits.writable_bytes_max = 0);
+    let again =
+        bench.serve("hostile/probe-http.wasm", &[layer], |a| a.limits.writable_bytes_max = 0);
     assert_eq!(again.get("/read?path=/data/old").1, "read 3 bytes\n");
     assert_eq!(again.get("/read?path=/data/new").0, 403);
     assert_eq!(again.get("/write?path=/data/new").0, 403);
@@ -141,7 +156,10 @@ fn ungranted_volume() {
     let bench = Bench::new();
     let (_, mount) = bench.volume("book", "/data", "rwd", None);
     let ran = bench.run("hostile/probe-cli.wasm", &["list", "/data"], |a| a.volumes.push(mount));
-    assert_eq!((ran.exit, denied(&ran.events)), (Exit::Code(1), vec!["fs:/data#rwd;volume=NAME".to_owned()]));
+    assert_eq!(
+        (ran.exit, denied(&ran.events)),
+        (Exit::Code(1), vec!["fs:/data#rwd;volume=NAME".to_owned()])
+    );
 }
 
 fn read_only() {
@@ -169,7 +187,9 @@ fn connections() {
             let mut stream = stream;
             let mut head = [0; 1024];
             let _ = stream.read(&mut head);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nmeow");
+            let _ = stream.write_all(
+                b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nmeow",
+            );
         }
     });
     let loopback = Host::Network("127.0.0.0".parse().unwrap(), 8);
@@ -190,7 +210,13 @@ fn connections() {
             "Prohibited",
             Some(format!("net.out:http://127.0.0.1:{port};private")),
         ),
-        (Some(format!("net.out:http://127.0.0.1:{port};private")), true, 200, "status 200, 4 bytes", None),
+        (
+            Some(format!("net.out:http://127.0.0.1:{port};private")),
+            true,
+            200,
+            "status 200, 4 bytes",
+            None,
+        ),
     ] {
         let broker = Broker::new(key.then(|| loopback.clone()));
         let mut served = bench.serve_with("hostile/probe-http.wasm", &[], broker, |a| {
@@ -209,9 +235,12 @@ fn connections() {
 
 fn certificates() {
     let bench = Bench::new();
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ));
     let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
     let config = Arc::new(config.with_single_cert(vec![cert.der().clone()], key).unwrap());
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -231,7 +260,10 @@ fn certificates() {
         assert!(status == 403 && text.contains("TlsCertificateError"), "{status} {text}");
     }
     let log = bench.log();
-    assert!(log.contains(&format!("margay: no TLS with localhost:{port}: invalid peer certificate")), "{log}");
+    assert!(
+        log.contains(&format!("margay: no TLS with localhost:{port}: invalid peer certificate")),
+        "{log}"
+    );
 }
 
 fn ports() {

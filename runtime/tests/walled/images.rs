@@ -63,12 +63,18 @@ fn in_layers() {
     let hello = sample("hello/hello-p1.wasm");
     let layer = tar(&[Item::Folder("app"), Item::File("app/hello.wasm", &hello)]);
     let prepared = bench
-        .prepare_into("image", Program::InLayers("app/hello.wasm".to_owned()), std::slice::from_ref(&layer), |_| {})
+        .prepare_into(
+            "image",
+            Program::InLayers("app/hello.wasm".to_owned()),
+            std::slice::from_ref(&layer),
+            |_| {},
+        )
         .unwrap();
     assert!(prepared.facts.adapted && !prepared.cached);
     assert_eq!(prepared.facts.layers, [Digest::of(&layer)]);
     assert_eq!(prepared.facts.wasm, Digest::of(&hello));
-    let none = bench.prepare_into("other", Program::InLayers("app/none".to_owned()), &[layer], |_| {});
+    let none =
+        bench.prepare_into("other", Program::InLayers("app/none".to_owned()), &[layer], |_| {});
     assert_eq!(code(none).0, "E_PROGRAM");
 }
 
@@ -117,7 +123,9 @@ fn bad_layers() {
     let program = Program::Blob { blob: file_of(&hello), digest: Digest::of(b"other") };
     assert_eq!(code(bench.prepare_into("digest", program, &[], |_| {})).0, "E_DIGEST");
     let program = Program::Blob { blob: file_of(&hello), digest: Digest::of(&hello) };
-    let claimed = bench.prepare_into("diff", program, &[tar(&[])], |p| p.layers[0].diff_id = Some(Digest::of(b"x")));
+    let claimed = bench.prepare_into("diff", program, &[tar(&[])], |p| {
+        p.layers[0].diff_id = Some(Digest::of(b"x"))
+    });
     assert_eq!(code(claimed).0, "E_DIGEST");
 }
 
@@ -166,7 +174,9 @@ fn bomb() -> Vec<u8> {
         exports.extend([kind, index]);
     }
     let mut wasm = b"\0asm\x01\0\0\0".to_vec();
-    for (id, content) in [(1, &types[..]), (3, &functions), (5, &[1, 0, 1]), (7, &exports), (10, &code)] {
+    for (id, content) in
+        [(1, &types[..]), (3, &functions), (5, &[1, 0, 1]), (7, &exports), (10, &code)]
+    {
         wasm.push(id);
         leb(&mut wasm, content.len());
         wasm.extend(content);

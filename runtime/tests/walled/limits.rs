@@ -27,15 +27,25 @@ fn code(exit: &Exit) -> String {
 
 fn loops() {
     let bench = Bench::new();
-    for program in ["hostile/loop.wat", "hostile/start-loop.wat", "hostile/loop-component.wat", "hostile/flood.wat"] {
+    for program in [
+        "hostile/loop.wat",
+        "hostile/start-loop.wat",
+        "hostile/loop-component.wat",
+        "hostile/flood.wat",
+    ] {
         let began = Instant::now();
-        let ran = bench.run(program, &[], |a| a.limits.cpu_time_max = Some(Duration::from_millis(100)));
+        let ran =
+            bench.run(program, &[], |a| a.limits.cpu_time_max = Some(Duration::from_millis(100)));
         assert_eq!(code(&ran.exit), "E_CPU", "{program}: {:?}", ran.exit);
         assert_eq!(ran.exit.code(), 137);
         assert!(began.elapsed() < Duration::from_secs(10), "{program} took {:?}", began.elapsed());
         let spent = Duration::from_nanos(bench.usage().cpu_ns);
-        assert!(spent >= Duration::from_millis(100) && spent < Duration::from_millis(300), "{program}: {spent:?}");
-        let ran = bench.run(program, &[], |a| a.limits.wall_time_max = Some(Duration::from_millis(100)));
+        assert!(
+            spent >= Duration::from_millis(100) && spent < Duration::from_millis(300),
+            "{program}: {spent:?}"
+        );
+        let ran =
+            bench.run(program, &[], |a| a.limits.wall_time_max = Some(Duration::from_millis(100)));
         assert_eq!(code(&ran.exit), "E_WALL", "{program}: {:?}", ran.exit);
     }
 }
@@ -46,12 +56,20 @@ fn hogs() {
         let ran = bench.run(program, &[], |a| a.limits.memory_bytes_max = 32 << 20);
         // A table has a ceiling of its own, below the container's memory.
         let named = code(&ran.exit);
-        assert!(named == "E_MEMORY" || (program.contains("table") && named.starts_with("Trap")), "{program}: {named}");
+        assert!(
+            named == "E_MEMORY" || (program.contains("table") && named.starts_with("Trap")),
+            "{program}: {named}"
+        );
         assert!(bench.usage().memory_bytes_peak <= 32 << 20);
     }
-    let ran = bench.run("hostile/probe-cli.wasm", &["hog"], |a| a.limits.memory_bytes_max = 32 << 20);
+    let ran =
+        bench.run("hostile/probe-cli.wasm", &["hog"], |a| a.limits.memory_bytes_max = 32 << 20);
     assert_eq!(ran.exit, Exit::Code(0), "{}", ran.text);
-    assert!(ran.text.starts_with("refused after"), "a program that can live with a refusal does: {}", ran.text);
+    assert!(
+        ran.text.starts_with("refused after"),
+        "a program that can live with a refusal does: {}",
+        ran.text
+    );
 }
 
 fn recursion() {
@@ -75,10 +93,16 @@ fn requests() {
         ("/panic", 502, "E_TRAP"),
     ] {
         let (got, text) = served.get(path);
-        assert_eq!((got, text.split(':').next().unwrap()), (status, code), "{path}: {text}\n{}", bench.log());
+        assert_eq!(
+            (got, text.split(':').next().unwrap()),
+            (status, code),
+            "{path}: {text}\n{}",
+            bench.log()
+        );
         assert_eq!(served.get("/").0, 200, "the next request after {path}");
     }
-    let usage = eventually("the runs are counted", || Some(bench.usage()).filter(|usage| usage.runs == 8));
+    let usage =
+        eventually("the runs are counted", || Some(bench.usage()).filter(|usage| usage.runs == 8));
     assert_eq!(usage.failed_runs, 4);
     assert!(bench.log().contains("E_CPU") && bench.log().contains("E_WALL"));
 }
@@ -91,7 +115,10 @@ fn summed() {
     });
     let text = served.get("/hog?mb=200").1;
     assert!(text.starts_with("refused after 3"), "{text}");
-    assert!(served.get("/hog?mb=30").1.starts_with("holding 30"), "what one request held is there for the next");
+    assert!(
+        served.get("/hog?mb=30").1.starts_with("holding 30"),
+        "what one request held is there for the next"
+    );
     assert!(bench.usage().memory_bytes_peak <= 40 << 20);
 }
 
@@ -111,7 +138,8 @@ fn handles() {
     let bench = Bench::new();
     // Each turn takes a handle on standard output and keeps it.
     let hoarder = wat::parse_str(HOARDER).unwrap();
-    let ran = bench.run_wasm(&hoarder, &[], &[], |a| a.limits.cpu_time_max = Some(Duration::from_secs(10)));
+    let ran = bench
+        .run_wasm(&hoarder, &[], &[], |a| a.limits.cpu_time_max = Some(Duration::from_secs(10)));
     assert!(matches!(&ran.exit, Exit::Trap(_)), "{:?}", ran.exit);
 }
 
@@ -134,6 +162,7 @@ fn queue() {
     let bench = Bench::new();
     let served = bench.serve("hostile/probe-http.wasm", &[], |a| a.limits.concurrency_max = 2);
     let address = served.address;
-    let asked: Vec<_> = (0..12).map(|_| std::thread::spawn(move || get(address, "/sleep?ms=30").0)).collect();
+    let asked: Vec<_> =
+        (0..12).map(|_| std::thread::spawn(move || get(address, "/sleep?ms=30").0)).collect();
     assert!(asked.into_iter().all(|thread| thread.join().unwrap() == 200), "{}", bench.log());
 }

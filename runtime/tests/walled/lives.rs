@@ -21,7 +21,8 @@ pub const TESTS: &[Test] = &[
 
 fn adoption() {
     let bench = Bench::new();
-    let agent = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let agent =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let folder = bench.folder.path().to_owned();
     let first = Bench { tokio: agent, ..Bench::new() };
     let served = first.serve("hostile/probe-http.wasm", &[], |a| {
@@ -33,7 +34,8 @@ fn adoption() {
     first.tokio.shutdown_timeout(Duration::from_secs(1));
     assert_eq!(crate::bench::get(address, "/").0, 200, "requests never wait for an agent");
     let grants = vec![capability("net.in:http/80")];
-    let adopted = bench.tokio.block_on(adopt(&folder, "worker.sock", grants, Broker::default())).unwrap();
+    let adopted =
+        bench.tokio.block_on(adopt(&folder, "worker.sock", grants, Broker::default())).unwrap();
     assert!(adopted.started);
     assert_eq!((adopted.worker.pid(), adopted.listeners.len()), (pid, 1));
     assert_eq!(adopted.listeners[0].container_port, 80);
@@ -52,9 +54,15 @@ fn killed() {
     let bench = Bench::new();
     let mut served = bench.serve("hostile/probe-http.wasm", &[], |_| {});
     served.worker.kill();
-    let exit = bench.tokio.block_on(async { tokio::time::timeout(PATIENCE, served.worker.wait()).await }).unwrap();
+    let exit = bench
+        .tokio
+        .block_on(async { tokio::time::timeout(PATIENCE, served.worker.wait()).await })
+        .unwrap();
     assert_eq!((exit.clone(), exit.code()), (Exit::Lost, 137));
-    assert!(!std::path::Path::new(&format!("/proc/{}", served.worker.pid())).exists(), "no zombie is left");
+    assert!(
+        !std::path::Path::new(&format!("/proc/{}", served.worker.pid())).exists(),
+        "no zombie is left"
+    );
 }
 
 fn counted() {
@@ -77,7 +85,10 @@ fn stopped() {
         let mut worker = bench.start(assignment);
         assert_eq!(bench.tokio.block_on(worker.next_event()), Some(Event::Started));
         bench.tokio.block_on(worker.stop(Duration::from_millis(100))).unwrap();
-        let exit = bench.tokio.block_on(async { tokio::time::timeout(PATIENCE, worker.wait()).await }).unwrap();
+        let exit = bench
+            .tokio
+            .block_on(async { tokio::time::timeout(PATIENCE, worker.wait()).await })
+            .unwrap();
         assert_eq!((exit.clone(), exit.code()), (Exit::Stopped, 143), "{words:?}");
     }
 }
@@ -102,7 +113,8 @@ fn state(pid: u32) -> Option<String> {
     Some(stat.rsplit_once(") ")?.1.chars().take(1).collect())
 }
 
-/// A sleep that was broken goes on by a system call of its own (`restart_syscall`), which no program makes by itself.
+/// A sleep that was broken goes on by a system call of its own (`restart_syscall`), which no
+/// program makes by itself.
 fn frozen() {
     use rustix::process::Signal;
     let bench = Bench::new();
@@ -124,7 +136,9 @@ fn deaf() {
     eventually("the worker stands still", || state(worker.pid()).filter(|state| state == "T"));
     let exit = bench.tokio.block_on(async {
         // Its socket holds some hundreds of messages that nobody reads.
-        while worker.stop(Duration::from_secs(60)).await.is_ok() && state(worker.pid()).is_some_and(|s| s == "T") {}
+        while worker.stop(Duration::from_secs(60)).await.is_ok()
+            && state(worker.pid()).is_some_and(|s| s == "T")
+        {}
         tokio::time::timeout(PATIENCE, worker.wait()).await
     });
     assert_eq!(exit.unwrap(), Exit::Lost);
@@ -152,15 +166,19 @@ fn waiting() {
         for stream in server.incoming().flatten() {
             let mut stream = stream;
             let _ = stream.read(&mut [0; 1024]);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nmeow");
+            let _ = stream.write_all(
+                b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nmeow",
+            );
         }
     });
-    let grants: Vec<_> = ["net.in:http/80".to_owned(), format!("net.out:http://127.0.0.1:{port};private")]
-        .iter()
-        .map(|line| capability(line))
-        .collect();
+    let grants: Vec<_> =
+        ["net.in:http/80".to_owned(), format!("net.out:http://127.0.0.1:{port};private")]
+            .iter()
+            .map(|line| capability(line))
+            .collect();
     let broker = || Broker::new(["127.0.0.1".parse().map(spec::Host::Address).unwrap()]);
-    let agent = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let agent =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let first = Bench { tokio: agent, ..Bench::new() };
     let folder = bench.folder.path().to_owned();
     let served = first.serve_with("hostile/probe-http.wasm", &[], broker(), |a| {
@@ -176,7 +194,9 @@ fn waiting() {
         move || crate::bench::get(address, &fetch)
     });
     let page = || std::fs::File::open(first.folder.path().join("usage")).unwrap();
-    eventually("the request runs", || (runtime::usage::read(&page()).unwrap().memory_bytes_peak > 0).then_some(()));
+    eventually("the request runs", || {
+        (runtime::usage::read(&page()).unwrap().memory_bytes_peak > 0).then_some(())
+    });
     let adopted = bench.tokio.block_on(adopt(&folder, "worker.sock", grants, broker())).unwrap();
     let (status, text) = asked.join().unwrap();
     assert_eq!((status, text.as_str()), (200, "status 200, 4 bytes\n"));

@@ -1,6 +1,8 @@
-//! Workers and preparers for real: this binary is both of them, as `margay` is, and the supervisor that tests them.
+//! Workers and preparers for real: this binary is both of them, as `margay` is, and the supervisor
+//! that tests them.
 //!
-//! `cargo test -p margay-runtime --test walled [NAME…]` runs the tests whose names contain one of the words.
+//! `cargo test -p margay-runtime --test walled [NAME…]` runs the tests whose names contain one of
+//! the words.
 
 mod bench; // a node in a temporary folder: prepare, start, ask
 mod layer; // tars made by hand
@@ -42,7 +44,9 @@ fn main() -> ExitCode {
         numbers::TESTS,
     ]
     .concat();
-    let chosen = all.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|word| name.contains(word)));
+    let chosen = all
+        .iter()
+        .filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|word| name.contains(word)));
     let mut failed = Vec::new();
     let mut passed = 0;
     for (name, test) in chosen {

@@ -41,7 +41,9 @@ fn starts() {
         whole.push(began.elapsed());
     }
     let (warm, whole) = (median(warm), median(whole));
-    println!("    a blank worker, assigned, to its first 200: {warm:?}; hello from nothing to its exit: {whole:?}");
+    println!(
+        "    a blank worker, assigned, to its first 200: {warm:?}; hello from nothing to its exit: {whole:?}"
+    );
     // Ten times what a quiet machine needs: this runs beside other tests.
     assert!(warm < Duration::from_millis(50) && whole < Duration::from_millis(150));
 }
@@ -56,12 +58,21 @@ fn idle() {
         let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
         line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0)
     };
-    println!("    an idle worker: {} KiB resident, of them {} KiB its own", kib("VmRSS:"), kib("RssAnon:"));
+    println!(
+        "    an idle worker: {} KiB resident, of them {} KiB its own",
+        kib("VmRSS:"),
+        kib("RssAnon:")
+    );
     assert!(kib("RssAnon:") < 10 << 10, "{status}");
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", served.worker.pid())).unwrap();
-        let fields: Vec<u64> =
-            stat.rsplit(')').next().unwrap().split_whitespace().filter_map(|n| n.parse().ok()).collect();
+        let fields: Vec<u64> = stat
+            .rsplit(')')
+            .next()
+            .unwrap()
+            .split_whitespace()
+            .filter_map(|n| n.parse().ok())
+            .collect();
         fields[10] + fields[11]
     };
     let before = ticks();

@@ -38,7 +38,12 @@ fn files() {
     let bench = Bench::new();
     let served = bench.serve("hostile/probe-http.wasm", &[site()], |_| {});
     assert_eq!(served.first, Some(Event::Started), "{}", bench.log());
-    assert_eq!(served.get("/read?path=/srv/cat.txt"), (200, "read 100000 bytes\n".to_owned()), "{}", bench.log());
+    assert_eq!(
+        served.get("/read?path=/srv/cat.txt"),
+        (200, "read 100000 bytes\n".to_owned()),
+        "{}",
+        bench.log()
+    );
     assert_eq!(served.get("/list?path=/srv").1, "/srv/cat.txt\n/srv/index.html\n");
     let (status, text) = served.get("/read?path=/srv/none");
     assert_eq!(status, 403, "{text}");
@@ -60,7 +65,10 @@ fn echo() {
     let bench = Bench::new();
     let served = bench.serve("hostile/probe-http.wasm", &[], |_| {});
     let body = "meow ".repeat(20_000);
-    let head = format!("POST /echo HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /echo HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     let (status, head, got) = ask(served.address, &head, body.as_bytes());
     assert_eq!(status, 200);
     assert!(head.contains("content-length: 100000"), "a finished answer has its length: {head}");
@@ -81,11 +89,14 @@ fn slow_head() {
 
 fn large_body() {
     let bench = Bench::new();
-    let served = bench.serve("hostile/probe-http.wasm", &[], |a| a.limits.request_body_bytes_max = 1000);
-    let said = "POST /echo HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: 1001\r\n\r\n";
+    let served =
+        bench.serve("hostile/probe-http.wasm", &[], |a| a.limits.request_body_bytes_max = 1000);
+    let said =
+        "POST /echo HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: 1001\r\n\r\n";
     let (status, _, body) = ask(served.address, said, &[b'x'; 1001]);
     assert_eq!(status, 413, "{}", String::from_utf8_lossy(&body));
-    let unsaid = "POST /echo HTTP/1.1\r\nhost: t\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+    let unsaid =
+        "POST /echo HTTP/1.1\r\nhost: t\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
     let mut chunk = b"7d0\r\n".to_vec();
     chunk.extend([b'x'; 2000]);
     chunk.extend(b"\r\n0\r\n\r\n");
@@ -98,11 +109,14 @@ fn drain() {
     let mut served = bench.serve("hostile/probe-http.wasm", &[], |_| {});
     let address = served.address;
     let slow = std::thread::spawn(move || crate::bench::get(address, "/sleep?ms=400"));
-    eventually("the request reaches the guest", || (bench.usage().memory_bytes_peak > 0).then_some(()));
+    eventually("the request reaches the guest", || {
+        (bench.usage().memory_bytes_peak > 0).then_some(())
+    });
     bench.tokio.block_on(served.worker.stop(Duration::from_secs(10))).unwrap();
     let (status, text) = slow.join().unwrap();
     assert_eq!(status, 200, "{text}");
-    let exit = bench.tokio.block_on(async { tokio::time::timeout(PATIENCE, served.worker.wait()).await });
+    let exit =
+        bench.tokio.block_on(async { tokio::time::timeout(PATIENCE, served.worker.wait()).await });
     assert_eq!(exit.unwrap(), Exit::Stopped);
 }
 
@@ -113,7 +127,8 @@ fn aborts() {
         let mut stream = TcpStream::connect(served.address).unwrap();
         stream.write_all(b"GET /sleep?ms=20000 HTTP/1.1\r\nhost: t\r\n\r\n").unwrap();
     }
-    let answer = eventually("a free slot", || Some(served.get("/")).filter(|(status, _)| *status == 200));
+    let answer =
+        eventually("a free slot", || Some(served.get("/")).filter(|(status, _)| *status == 200));
     assert!(answer.1.starts_with("routes"));
 }
 
@@ -124,9 +139,11 @@ fn usage() {
         assert_eq!(served.get("/").0, 200);
     }
     let body = [b'x'; 5000];
-    let head = "POST /echo HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: 5000\r\n\r\n";
+    let head =
+        "POST /echo HTTP/1.1\r\nhost: t\r\nconnection: close\r\ncontent-length: 5000\r\n\r\n";
     assert_eq!(ask(served.address, head, &body).0, 200);
-    let usage = eventually("the runs are counted", || Some(bench.usage()).filter(|usage| usage.runs == 11));
+    let usage =
+        eventually("the runs are counted", || Some(bench.usage()).filter(|usage| usage.runs == 11));
     assert_eq!((usage.failed_runs, usage.bytes_in), (0, 5000));
     assert!(usage.bytes_out > 5000 && usage.cpu_ns > 11 * 5_000, "{usage:?}");
 }
@@ -152,8 +169,13 @@ fn keep_alive() {
 /// More than the guest may write ahead, so that its response is on its way before it has ended.
 fn streaming() {
     let bench = Bench::new();
-    let content: Vec<u8> = (0..9_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let layer = tar(&[Item::Folder("srv"), Item::Folder("srv/www"), Item::File("srv/www/big.bin", &content)]);
+    let content: Vec<u8> =
+        (0..9_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let layer = tar(&[
+        Item::Folder("srv"),
+        Item::Folder("srv/www"),
+        Item::File("srv/www/big.bin", &content),
+    ]);
     let served = bench.serve("httpd/httpd.wasm", &[layer], |_| {});
     let head = "GET /big.bin HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n";
     let (status, head, body) = ask(served.address, head, b"");
@@ -161,21 +183,27 @@ fn streaming() {
     assert!(head.to_lowercase().contains("content-length: 9000000"), "{head}");
     assert!(body == content, "{} bytes came", body.len());
     assert_eq!(served.get("/none").0, 404);
-    let usage = eventually("the runs are counted", || Some(bench.usage()).filter(|usage| usage.runs == 2));
+    let usage =
+        eventually("the runs are counted", || Some(bench.usage()).filter(|usage| usage.runs == 2));
     assert!(usage.failed_runs == 0 && usage.bytes_out > 9_000_000, "{usage:?}\n{}", bench.log());
 }
 
 fn stalled() {
     let bench = Bench::new();
-    let layer =
-        tar(&[Item::Folder("srv"), Item::Folder("srv/www"), Item::File("srv/www/big.bin", &vec![7; 100_000_000])]);
+    let layer = tar(&[
+        Item::Folder("srv"),
+        Item::Folder("srv/www"),
+        Item::File("srv/www/big.bin", &vec![7; 100_000_000]),
+    ]);
     let served = bench.serve("httpd/httpd.wasm", &[layer], |a| {
         a.limits.wall_time_max = Some(Duration::from_millis(300));
         a.limits.concurrency_max = 1;
     });
     let mut stream = TcpStream::connect(served.address).unwrap();
     stream.write_all(b"GET /big.bin HTTP/1.1\r\nhost: t\r\n\r\n").unwrap();
-    eventually("the stalled run ends", || Some(bench.usage()).filter(|usage| usage.failed_runs == 1));
+    eventually("the stalled run ends", || {
+        Some(bench.usage()).filter(|usage| usage.failed_runs == 1)
+    });
     let status = std::fs::read_to_string(format!("/proc/{}/status", served.worker.pid())).unwrap();
     let own = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     let kib: u64 = own.split_whitespace().next().unwrap().parse().unwrap();

@@ -13,8 +13,8 @@ use crate::{
 
 pub const TESTS: &[Test] = &[("hostile_machine_code_finds_no_way_out", hostile)];
 
-/// Everything that an intruder does is written to its standard error, which the worker has replaced by nothing: so it
-/// reports through the volume that it was granted.
+/// Everything that an intruder does is written to its standard error, which the worker has replaced
+/// by nothing: so it reports through the volume that it was granted.
 fn hostile() {
     let bench = Bench::new();
     let prepared = bench.prepare(&crate::bench::sample("hello/hello.wasm"), &[]).unwrap();
@@ -26,10 +26,14 @@ fn hostile() {
     assignment.grants.push(capability("fs:/data#rwd;volume=book"));
     let options = SpawnOptions { arguments: vec!["intruder".into()], ..SpawnOptions::default() };
     let mut worker = bench.start_with(assignment, Broker::default(), &options);
-    let exit =
-        bench.tokio.block_on(async { tokio::time::timeout(crate::bench::PATIENCE, worker.wait()).await }).unwrap();
-    let report = std::fs::read_to_string(folder.join("report")).unwrap_or_else(|e| panic!("no report: {e}; {exit:?}"));
-    let attempts: Vec<(&str, &str)> = report.lines().filter_map(|line| line.split_once(" -> ")).collect();
+    let exit = bench
+        .tokio
+        .block_on(async { tokio::time::timeout(crate::bench::PATIENCE, worker.wait()).await })
+        .unwrap();
+    let report = std::fs::read_to_string(folder.join("report"))
+        .unwrap_or_else(|e| panic!("no report: {e}; {exit:?}"));
+    let attempts: Vec<(&str, &str)> =
+        report.lines().filter_map(|line| line.split_once(" -> ")).collect();
     assert!(attempts.len() > 30, "{report}");
     for (what, got) in &attempts {
         let want: &[&str] = if what.starts_with("allowed") {
@@ -86,12 +90,18 @@ pub fn intrude(volumes: &[BorrowedFd<'_>]) {
         note("socket(unix)", libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0).into());
         note("socket(netlink)", libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0).into());
         let mut pair = [0; 2];
-        note("socketpair(inet)", libc::socketpair(libc::AF_INET, libc::SOCK_STREAM, 0, pair.as_mut_ptr()).into());
+        note(
+            "socketpair(inet)",
+            libc::socketpair(libc::AF_INET, libc::SOCK_STREAM, 0, pair.as_mut_ptr()).into(),
+        );
         note("kill(1)", libc::kill(1, 0).into());
         note("kill(parent)", libc::kill(libc::getppid(), 0).into());
         note("tgkill(1)", libc::syscall(libc::SYS_tgkill, 1, 1, 0));
         note("ptrace", libc::ptrace(libc::PTRACE_ATTACH, 1, 0, 0));
-        note("execve", libc::execve(c"/bin/true".as_ptr(), std::ptr::null(), std::ptr::null()).into());
+        note(
+            "execve",
+            libc::execve(c"/bin/true".as_ptr(), std::ptr::null(), std::ptr::null()).into(),
+        );
         note("fork", libc::syscall(libc::SYS_fork));
         note("vfork by clone", libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0));
         let flags = libc::CLONE_NEWUSER | libc::CLONE_THREAD | libc::CLONE_VM | libc::CLONE_SIGHAND;
@@ -101,7 +111,14 @@ pub fn intrude(volumes: &[BorrowedFd<'_>]) {
         note("setns", libc::setns(volume, 0).into());
         note(
             "mount",
-            libc::mount(c"/".as_ptr(), c"/".as_ptr(), std::ptr::null(), libc::MS_BIND, std::ptr::null()).into(),
+            libc::mount(
+                c"/".as_ptr(),
+                c"/".as_ptr(),
+                std::ptr::null(),
+                libc::MS_BIND,
+                std::ptr::null(),
+            )
+            .into(),
         );
         note("chroot", libc::chroot(c"/".as_ptr()).into());
         note("setuid", libc::setuid(0).into());
@@ -115,17 +132,27 @@ pub fn intrude(volumes: &[BorrowedFd<'_>]) {
         note("open_by_handle_at", libc::syscall(libc::SYS_open_by_handle_at, volume, 0, 0));
         note("memfd_create", libc::syscall(libc::SYS_memfd_create, c"x".as_ptr(), 0));
         note("prctl(PR_SET_DUMPABLE)", libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0).into());
-        note("readlink by path", libc::syscall(libc::SYS_readlink, c"/proc/self/exe".as_ptr(), 0, 0));
+        note(
+            "readlink by path",
+            libc::syscall(libc::SYS_readlink, c"/proc/self/exe".as_ptr(), 0, 0),
+        );
         note("chdir", libc::chdir(c"/".as_ptr()).into());
         note("prlimit", libc::syscall(libc::SYS_prlimit64, 0, 7, 0, 0));
-        // What a real descriptor of the host could be turned into; the filter looks at the call, whatever the descriptor.
+        // What a real descriptor of the host could be turned into; the filter looks at the call,
+        // whatever the descriptor.
         let fast = libc::MSG_FASTOPEN;
-        note("sendto(MSG_FASTOPEN)", libc::syscall(libc::SYS_sendto, volume, c"x".as_ptr(), 1, fast, 0, 0));
+        note(
+            "sendto(MSG_FASTOPEN)",
+            libc::syscall(libc::SYS_sendto, volume, c"x".as_ptr(), 1, fast, 0, 0),
+        );
         note(
             "sendto(somebody)",
             libc::syscall(libc::SYS_sendto, volume, c"x".as_ptr(), 1, 0, c"/dev/log".as_ptr(), 10),
         );
-        note("sendto(above 4 GiB)", libc::syscall(libc::SYS_sendto, volume, c"x".as_ptr(), 1, 0, 1u64 << 32, 10));
+        note(
+            "sendto(above 4 GiB)",
+            libc::syscall(libc::SYS_sendto, volume, c"x".as_ptr(), 1, 0, 1u64 << 32, 10),
+        );
         let message: libc::msghdr = std::mem::zeroed();
         note("sendmsg(MSG_FASTOPEN)", libc::syscall(libc::SYS_sendmsg, volume, &message, fast));
         for (level, option) in [
@@ -137,7 +164,10 @@ pub fn intrude(volumes: &[BorrowedFd<'_>]) {
             let what = format!("setsockopt({level}, {option})");
             note(&what, libc::syscall(libc::SYS_setsockopt, volume, level, option, 0, 0));
         }
-        note("socketpair(dgram)", libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM, 0, pair.as_mut_ptr()).into());
+        note(
+            "socketpair(dgram)",
+            libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM, 0, pair.as_mut_ptr()).into(),
+        );
         note("fcntl(F_SETOWN)", libc::fcntl(volume, libc::F_SETOWN, 1).into());
         note("fcntl(F_SETSIG)", libc::syscall(libc::SYS_fcntl, volume, 10, libc::SIGKILL));
         note("ioctl(FIOSETOWN)", libc::syscall(libc::SYS_ioctl, volume, 0x8901, 0));
@@ -150,7 +180,10 @@ pub fn intrude(volumes: &[BorrowedFd<'_>]) {
         let mut found = [0u8; 512];
         for path in [c"/etc/shadow", c"/root", c"/proc/self/exe"] {
             let (at, path) = (libc::AT_FDCWD, path.as_ptr());
-            note("statx(an absolute path)", libc::syscall(libc::SYS_statx, at, path, 0, 0, found.as_mut_ptr()));
+            note(
+                "statx(an absolute path)",
+                libc::syscall(libc::SYS_statx, at, path, 0, 0, found.as_mut_ptr()),
+            );
             note(
                 "readlinkat(an absolute path)",
                 libc::syscall(libc::SYS_readlinkat, at, path, found.as_mut_ptr(), 512),
@@ -173,7 +206,9 @@ fn openat2(folder: i32, path: &CStr, flags: i32) -> libc::c_long {
     let mode = if flags & libc::O_CREAT != 0 { 0o666 } else { 0u64 };
     let how: [u64; 3] = [flags as u64, mode, 0];
     // SAFETY: a terminated path, and a structure of the length that is said.
-    unsafe { libc::syscall(libc::SYS_openat2, folder, path.as_ptr(), how.as_ptr(), size_of_val(&how)) }
+    unsafe {
+        libc::syscall(libc::SYS_openat2, folder, path.as_ptr(), how.as_ptr(), size_of_val(&how))
+    }
 }
 
 /// Whether two descriptors are of the same folder.
@@ -182,7 +217,8 @@ fn same(one: i32, other: i32) -> bool {
         // SAFETY: memory of the right size; an error leaves it as it is.
         unsafe {
             let mut stat: libc::stat = std::mem::zeroed();
-            (libc::syscall(libc::SYS_fstat, fd, &mut stat) == 0).then_some((stat.st_dev, stat.st_ino))
+            (libc::syscall(libc::SYS_fstat, fd, &mut stat) == 0)
+                .then_some((stat.st_dev, stat.st_ino))
         }
     };
     identity(one).is_some() && identity(one) == identity(other)

@@ -102,7 +102,9 @@ impl fmt::Display for Closed {
                 "no volume is granted at /data, so an adoption would be forgotten ({error}). Grant one with \
                  `fs:/data#rw;volume=NAME`, as `margay run -v NAME:/data -p 8080:80 adopt` does."
             ),
-            Self::Full => f.write_str("the book is full. Move /data/book.jsonl away, and a new one begins."),
+            Self::Full => {
+                f.write_str("the book is full. Move /data/book.jsonl away, and a new one begins.")
+            }
             Self::Broken(error) => write!(f, "the book cannot be written: {error}"),
         }
     }
@@ -114,6 +116,7 @@ pub fn as_json(book: &Result<Book, Closed>) -> String {
         Ok(book) => (book.adoptions(), None),
         Err(closed) => (Vec::new(), Some(closed.to_string())),
     };
-    let listed = serde_json::json!({ "persists": book.is_ok(), "note": note, "adoptions": adoptions });
+    let listed =
+        serde_json::json!({ "persists": book.is_ok(), "note": note, "adoptions": adoptions });
     format!("{listed}\n")
 }

@@ -1,8 +1,9 @@
 //! The cats are looking for people, and the book remembers who took whom.
 //!
-//! `/` is a page, `/cats/NAME.svg` are its pictures, `/healthz` a probe, `/whoami` tells which task, node and image answer, `/book` lists the adoptions
-//! and `POST /adopt` adds one. The book lies in `/data`: with a volume there it outlives the task, and without one the
-//! app says so instead of pretending.
+//! `/` is a page, `/cats/NAME.svg` are its pictures, `/healthz` a probe, `/whoami` tells which
+//! task, node and image answer, `/book` lists the adoptions and `POST /adopt` adds one. The book
+//! lies in `/data`: with a volume there it outlives the task, and without one the app says so
+//! instead of pretending.
 mod book; // what is written under /data
 mod form; // what a person sends
 mod page; // what a person sees
@@ -26,15 +27,30 @@ impl Guest for Adopt {
         let allowed = if question.path == "/adopt" { "POST" } else { "GET, HEAD" };
         match (&question.method, question.path.as_str()) {
             (Method::Post, "/adopt") => adopt(question, out),
-            (_, "/" | "/healthz" | "/whoami" | "/book" | "/adopt") if !fits(&question.method, allowed) => {
-                say(&question.method, out, Answer::new(405).header("allow", allowed), &format!("405: use {allowed}"));
+            (_, "/" | "/healthz" | "/whoami" | "/book" | "/adopt")
+                if !fits(&question.method, allowed) =>
+            {
+                say(
+                    &question.method,
+                    out,
+                    Answer::new(405).header("allow", allowed),
+                    &format!("405: use {allowed}"),
+                );
             }
-            (method, "/") => give(method, out, "text/html; charset=utf-8", &page::page(&Book::open())),
+            (method, "/") => {
+                give(method, out, "text/html; charset=utf-8", &page::page(&Book::open()))
+            }
             (method, "/healthz") => say(method, out, Answer::new(200), "ok"),
             (method, "/whoami") => give(method, out, "application/json", &whoami::whoami()),
-            (Method::Get | Method::Head, path) if page::picture(path).is_some() => picture(&question, out),
-            (method, "/book") => give(method, out, "application/json", &book::as_json(&Book::open())),
-            (method, _) => say(method, out, Answer::new(404), "404: try /, /book, /whoami or /healthz."),
+            (Method::Get | Method::Head, path) if page::picture(path).is_some() => {
+                picture(&question, out)
+            }
+            (method, "/book") => {
+                give(method, out, "application/json", &book::as_json(&Book::open()))
+            }
+            (method, _) => {
+                say(method, out, Answer::new(404), "404: try /, /book, /whoami or /healthz.")
+            }
         }
     }
 }
@@ -48,11 +64,16 @@ fn fits(method: &Method, allowed: &str) -> bool {
 
 fn adopt(question: Question, out: ResponseOutparam) {
     let post = &Method::Post;
-    let json = question.header("content-type").is_some_and(|kind| kind.starts_with("application/json"));
+    let json =
+        question.header("content-type").is_some_and(|kind| kind.starts_with("application/json"));
     let body = match question.read(FORM_BYTES_MAX) {
         Ok(Ok(body)) => body,
-        Ok(Err(_)) => return say(post, out, Answer::new(413), "413: a form has at most 4096 bytes."),
-        Err(error) => return say(post, out, Answer::new(400), &format!("400: the form broke off: {error}")),
+        Ok(Err(_)) => {
+            return say(post, out, Answer::new(413), "413: a form has at most 4096 bytes.");
+        }
+        Err(error) => {
+            return say(post, out, Answer::new(400), &format!("400: the form broke off: {error}"));
+        }
     };
     let adoption = match form::parse(&body, json) {
         Ok(adoption) => adoption,
@@ -61,7 +82,9 @@ fn adopt(question: Question, out: ResponseOutparam) {
     match Book::open().and_then(|mut book| book.write(&adoption)) {
         Ok(()) if json => created(out, &adoption),
         Ok(()) => Answer::new(303).header("location", "/#book").send(out, b""),
-        Err(error) => say(post, out, Answer::new(error.status()), &format!("{}: {error}", error.status())),
+        Err(error) => {
+            say(post, out, Answer::new(error.status()), &format!("{}: {error}", error.status()))
+        }
     }
 }
 
@@ -71,7 +94,9 @@ fn created(out: ResponseOutparam, adoption: &Adoption) {
 
 fn picture(question: &Question, out: ResponseOutparam) {
     let drawn = page::picture(&question.path).unwrap_or_default();
-    let answer = Answer::new(200).content_type("image/svg+xml").header("cache-control", "public, max-age=3600");
+    let answer = Answer::new(200)
+        .content_type("image/svg+xml")
+        .header("cache-control", "public, max-age=3600");
     send(&question.method, out, answer, drawn);
 }
 
@@ -80,7 +105,12 @@ fn say(method: &Method, out: ResponseOutparam, answer: Answer, text: &str) {
 }
 
 fn give(method: &Method, out: ResponseOutparam, media_type: &str, body: &str) {
-    send(method, out, Answer::new(200).content_type(media_type).header("cache-control", "no-store"), body);
+    send(
+        method,
+        out,
+        Answer::new(200).content_type(media_type).header("cache-control", "no-store"),
+        body,
+    );
 }
 
 fn send(method: &Method, out: ResponseOutparam, answer: Answer, body: &str) {

@@ -27,7 +27,10 @@ fn written(book: &Result<Book, Closed>) -> String {
     let book = match book {
         Ok(book) => book,
         Err(closed) => {
-            return format!("<p class=\"closed\">The book is closed: {}</p>", escape_html(&closed.to_string()));
+            return format!(
+                "<p class=\"closed\">The book is closed: {}</p>",
+                escape_html(&closed.to_string())
+            );
         }
     };
     let lines: Vec<String> = book
@@ -35,7 +38,11 @@ fn written(book: &Result<Book, Closed>) -> String {
         .iter()
         .rev()
         .map(|adoption| {
-            format!("<li><b>{}</b> went home with {}</li>", escape_html(&adoption.cat), escape_html(&adoption.name))
+            format!(
+                "<li><b>{}</b> went home with {}</li>",
+                escape_html(&adoption.cat),
+                escape_html(&adoption.name)
+            )
         })
         .collect();
     match lines.as_slice() {

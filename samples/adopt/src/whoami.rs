@@ -1,10 +1,14 @@
 use std::env;
 
-/// Which task answers, on which node, from which image; null where the platform did not say. Asked in every
-/// benchmark, so it does nothing else.
+/// Which task answers, on which node, from which image; null where the platform did not say. Asked
+/// in every benchmark, so it does nothing else.
 pub fn whoami() -> String {
     let mut json = String::with_capacity(256);
-    for (key, name) in [("{\"task\":", "MARGAY_TASK"), (",\"node\":", "MARGAY_NODE"), (",\"image\":", "MARGAY_IMAGE")] {
+    for (key, name) in [
+        ("{\"task\":", "MARGAY_TASK"),
+        (",\"node\":", "MARGAY_NODE"),
+        (",\"image\":", "MARGAY_IMAGE"),
+    ] {
         json.push_str(key);
         match env::var(name) {
             Ok(value) => push_quoted(&mut json, &value),

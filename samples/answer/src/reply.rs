@@ -47,7 +47,8 @@ impl Answer {
         }
     }
 
-    /// Sends the head and hands back the body to write into. Call [`Body::finish`] when it is whole.
+    /// Sends the head and hands back the body to write into. Call [`Body::finish`] when it is
+    /// whole.
     pub fn open(self, out: ResponseOutparam) -> Body {
         let response = self.into_response();
         let body = response.body().expect("a new response still has its body");
@@ -67,7 +68,8 @@ impl Answer {
     }
 }
 
-/// A body on its way out. Dropped before [`Body::finish`], it tells the caller that the rest is missing.
+/// A body on its way out. Dropped before [`Body::finish`], it tells the caller that the rest is
+/// missing.
 pub struct Body {
     stream: OutputStream, // first, because a stream must be dropped before the body it belongs to
     body: OutgoingBody,

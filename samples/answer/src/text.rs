@@ -1,4 +1,5 @@
-/// `text` with its `%XX` replaced, or `None` where a percent sign stands alone or the bytes are not UTF-8.
+/// `text` with its `%XX` replaced, or `None` where a percent sign stands alone or the bytes are not
+/// UTF-8.
 pub fn percent_decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();

@@ -1,8 +1,8 @@
 //! Says hello, and shows what a command can see: its arguments, one variable, and standard input.
 //!
-//! `hello [-] [--exit N] [WORD...]`: `-` as the first argument copies standard input to standard output, and
-//! `--exit N` ends with that code. A 0.2 component can only say "worked" or "failed", so there every N above
-//! zero may arrive as 1; the 0.1 module keeps it.
+//! `hello [-] [--exit N] [WORD...]`: `-` as the first argument copies standard input to standard
+//! output, and `--exit N` ends with that code. A 0.2 component can only say "worked" or "failed",
+//! so there every N above zero may arrive as 1; the 0.1 module keeps it.
 use std::io::{self, Write};
 use std::process::ExitCode;
 

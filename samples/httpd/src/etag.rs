@@ -3,8 +3,8 @@ use std::io::{self, Read};
 
 use xxhash_rust::xxh3::Xxh3;
 
-/// The name of some bytes, told from the bytes. Files of a reproducible image all have the time 0, so size and time
-/// would give two versions of a page one name.
+/// The name of some bytes, told from the bytes. Files of a reproducible image all have the time 0,
+/// so size and time would give two versions of a page one name.
 pub fn etag_of(bytes: &[u8]) -> String {
     let mut hash = Xxh3::new();
     hash.update(bytes);
@@ -23,9 +23,13 @@ pub fn etag_of_file(file: &mut File, chunk_bytes: usize) -> io::Result<String> {
     }
 }
 
-/// Whether a header like `If-None-Match` names `etag`. A weak name counts, because only equal bytes share one here.
+/// Whether a header like `If-None-Match` names `etag`. A weak name counts, because only equal bytes
+/// share one here.
 pub fn names(header: &str, etag: &str) -> bool {
-    header.split(',').map(str::trim).any(|name| name == "*" || name.strip_prefix("W/").unwrap_or(name) == etag)
+    header
+        .split(',')
+        .map(str::trim)
+        .any(|name| name == "*" || name.strip_prefix("W/").unwrap_or(name) == etag)
 }
 
 fn quoted(hash: &Xxh3) -> String {

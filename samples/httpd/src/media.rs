@@ -1,6 +1,7 @@
 use std::path::Path;
 
-/// The media type of a file, told from its extension; bytes of an unknown kind are offered for download.
+/// The media type of a file, told from its extension; bytes of an unknown kind are offered for
+/// download.
 pub fn media_type(path: &Path) -> &'static str {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     match extension.to_ascii_lowercase().as_str() {

@@ -11,19 +11,24 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Reads the path of a request. `None` for what no honest link contains: `..`, NUL, a lone percent sign, bytes
-    /// that are not UTF-8.
+    /// Reads the path of a request. `None` for what no honest link contains: `..`, NUL, a lone
+    /// percent sign, bytes that are not UTF-8.
     pub fn parse(path: &str) -> Option<Self> {
         let path = percent_decode(path)?; // first, so that `%2e%2e` and `%2f` are judged as what they mean
         let rest = path.strip_prefix('/')?;
         if path.contains('\0') || rest.split('/').any(|name| name == "..") {
             return None;
         }
-        let names: Vec<String> = rest.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect();
-        Some(Self { folder: names.is_empty() || path.ends_with('/') || path.ends_with("/."), names })
+        let names: Vec<String> =
+            rest.split('/').filter(|name| !matches!(*name, "" | ".")).map(str::to_owned).collect();
+        Some(Self {
+            folder: names.is_empty() || path.ends_with('/') || path.ends_with("/."),
+            names,
+        })
     }
 
-    /// Whether a name starts with a dot, as those of `.git` and `.env` do. `.well-known` is meant to be seen.
+    /// Whether a name starts with a dot, as those of `.git` and `.env` do. `.well-known` is meant
+    /// to be seen.
     pub fn hidden(&self) -> bool {
         self.names.iter().any(|name| name.starts_with('.') && name != ".well-known")
     }
@@ -33,8 +38,8 @@ impl Wanted {
         self.names.iter().fold(root.to_path_buf(), |path, name| path.join(name))
     }
 
-    /// The same path as that of a folder, fit for a `Location`. It is built from the names, never from what was
-    /// sent: `//example.com` would lead a browser to another host.
+    /// The same path as that of a folder, fit for a `Location`. It is built from the names, never
+    /// from what was sent: `//example.com` would lead a browser to another host.
     pub fn as_folder(&self) -> String {
         let mut location = String::from("/");
         for name in &self.names {
@@ -47,7 +52,9 @@ impl Wanted {
 
 fn push_encoded(location: &mut String, byte: u8) {
     match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => location.push(byte as char),
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+            location.push(byte as char)
+        }
         _ => location.push_str(&format!("%{byte:02X}")),
     }
 }
@@ -81,7 +88,9 @@ mod tests {
 
     #[test]
     fn a_redirect_never_leaves_the_host() {
-        for (path, want) in [("/a", "/a/"), ("//example.com", "/example.com/"), ("/a%0d%0ab c", "/a%0D%0Ab%20c/")] {
+        for (path, want) in
+            [("/a", "/a/"), ("//example.com", "/example.com/"), ("/a%0d%0ab c", "/a%0D%0Ab%20c/")]
+        {
             let got = Wanted::parse(path).map(|wanted| wanted.as_folder());
             assert_eq!(got.as_deref(), Some(want), "asking for {path}");
         }
@@ -89,8 +98,14 @@ mod tests {
 
     #[test]
     fn dot_files_are_hidden() {
-        for (path, want) in [("/.git/config", true), ("/a/.env", true), ("/.well-known/x", false), ("/a.b", false)] {
-            assert_eq!(Wanted::parse(path).map(|wanted| wanted.hidden()), Some(want), "asking for {path}");
+        for (path, want) in
+            [("/.git/config", true), ("/a/.env", true), ("/.well-known/x", false), ("/a.b", false)]
+        {
+            assert_eq!(
+                Wanted::parse(path).map(|wanted| wanted.hidden()),
+                Some(want),
+                "asking for {path}"
+            );
         }
     }
 }

@@ -12,14 +12,18 @@ pub enum Part {
 /// Reads a `Range` header for a file of `length` bytes.
 ///
 /// # Spec
-/// RFC 9110, 14.1.2. Several ranges in one header are answered with the whole file, which it allows.
+/// RFC 9110, 14.1.2. Several ranges in one header are answered with the whole file, which it
+/// allows.
 pub fn part(header: &str, length: u64) -> Part {
-    let Some((first, last)) = header.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
+    let Some((first, last)) = header.strip_prefix("bytes=").and_then(|range| range.split_once('-'))
+    else {
         return Part::Whole;
     };
     match (number(first), number(last)) {
         (Some(first), Some(last)) if first > last => Part::Whole,
-        (Some(first), _) if first >= length && (last.is_empty() || number(last).is_some()) => Part::Nothing,
+        (Some(first), _) if first >= length && (last.is_empty() || number(last).is_some()) => {
+            Part::Nothing
+        }
         (Some(first), Some(last)) => Part::Bytes { first, count: last.min(length - 1) - first + 1 },
         (Some(first), None) if last.is_empty() => Part::Bytes { first, count: length - first },
         (None, Some(0)) if first.is_empty() => Part::Nothing,

@@ -39,7 +39,9 @@ pub fn serve(question: &Question, out: ResponseOutparam) {
     }
     let path = wanted.below(&root);
     match std::fs::metadata(&path) {
-        Ok(meta) if meta.is_dir() && wanted.folder => serve_file(question, out, &root, &path.join("index.html")),
+        Ok(meta) if meta.is_dir() && wanted.folder => {
+            serve_file(question, out, &root, &path.join("index.html"))
+        }
         Ok(meta) if meta.is_dir() => redirect(question, out, &wanted),
         Ok(_) if wanted.folder => not_found(question, out, &root), // `page.html/` names no file
         Ok(_) => serve_file(question, out, &root, &path),
@@ -58,7 +60,12 @@ fn serve_file(question: &Question, out: ResponseOutparam, root: &Path, path: &Pa
         Err(error) if error.kind() == io::ErrorKind::NotFound => not_found(question, out, root),
         Err(error) => {
             eprintln!("cannot read `{}`: {error}", path.display());
-            say(question, out, Answer::new(500), "500: this file cannot be read. The log says why.");
+            say(
+                question,
+                out,
+                Answer::new(500),
+                "500: this file cannot be read. The log says why.",
+            );
         }
     }
 }
@@ -107,7 +114,10 @@ fn show(question: &Question, out: ResponseOutparam, page: Page) {
         .header("accept-ranges", "bytes")
         .header("x-content-type-options", "nosniff");
     if status == 206 {
-        head = head.header("content-range", format!("bytes {first}-{}/{}", first + count - 1, page.length));
+        head = head.header(
+            "content-range",
+            format!("bytes {first}-{}/{}", first + count - 1, page.length),
+        );
     }
     if matches!(question.method, Method::Head) {
         return head.content_length(count).send_head(out);
@@ -117,7 +127,13 @@ fn show(question: &Question, out: ResponseOutparam, page: Page) {
     }
 }
 
-fn send(head: Answer, out: ResponseOutparam, mut page: Page, first: u64, count: u64) -> io::Result<()> {
+fn send(
+    head: Answer,
+    out: ResponseOutparam,
+    mut page: Page,
+    first: u64,
+    count: u64,
+) -> io::Result<()> {
     if let Some(bytes) = page.held {
         head.send(out, &bytes[first as usize..(first + count) as usize]);
         return Ok(());
@@ -147,7 +163,8 @@ fn known_to_caller(question: &Question, page: &Page) -> bool {
 }
 
 fn wanted_part(question: &Question, page: &Page) -> Part {
-    let Some(range) = question.header("range").filter(|_| matches!(question.method, Method::Get)) else {
+    let Some(range) = question.header("range").filter(|_| matches!(question.method, Method::Get))
+    else {
         return Part::Whole;
     };
     // A caller who holds the first half of another version must not get our second half.
@@ -185,7 +202,12 @@ fn not_found(question: &Question, out: ResponseOutparam, root: &Path) {
 }
 
 fn say(question: &Question, out: ResponseOutparam, answer: Answer, text: &str) {
-    finish(question, out, answer.content_type("text/plain; charset=utf-8"), format!("{text}\n").as_bytes());
+    finish(
+        question,
+        out,
+        answer.content_type("text/plain; charset=utf-8"),
+        format!("{text}\n").as_bytes(),
+    );
 }
 
 fn finish(question: &Question, out: ResponseOutparam, answer: Answer, body: &[u8]) {

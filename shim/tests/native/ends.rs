@@ -23,7 +23,8 @@ pub fn no_program(house: &House) {
 }
 
 pub fn oom(house: &House) {
-    let mut assignment = house.shell("echo begin; dd if=/dev/zero of=/dev/null bs=200M count=1; exit $?");
+    let mut assignment =
+        house.shell("echo begin; dd if=/dev/zero of=/dev/null bs=200M count=1; exit $?");
     assignment.limits.memory_bytes_max = 32 << 20;
     let (exit, usage, _) = house.run(assignment);
     assert_eq!((exit.code(), exit.reason()), (137, Some("oom")), "{exit:?}");
@@ -48,12 +49,19 @@ pub fn oom_of_a_child(house: &House) {
     std::fs::remove_file(house.folder().join("log")).unwrap();
     let task = start("trap '' TERM; sleep 1000");
     task.stop(Duration::from_millis(100)).unwrap();
-    assert_eq!(task.wait().unwrap().0, Exit::Stopped(137), "it was stopped, and is not out of memory");
+    assert_eq!(
+        task.wait().unwrap().0,
+        Exit::Stopped(137),
+        "it was stopped, and is not out of memory"
+    );
 }
 
 pub fn stop_signals(house: &House) {
-    for (name, number) in [("SIGRTMIN+3", 37), ("37", 37), ("SIGPWR", 30), ("SIGWINCH", 28), ("SIGQUIT", 3)] {
-        let script = format!("trap 'exit {number}' {number}; echo ready; while true; do sleep 0.05; done");
+    for (name, number) in
+        [("SIGRTMIN+3", 37), ("37", 37), ("SIGPWR", 30), ("SIGWINCH", 28), ("SIGQUIT", 3)]
+    {
+        let script =
+            format!("trap 'exit {number}' {number}; echo ready; while true; do sleep 0.05; done");
         let mut assignment = house.shell(&script);
         assignment.config = config(|image| image.stop_signal = Some(name.to_owned()));
         let task = house.spawn(assignment).unwrap();
@@ -70,8 +78,9 @@ pub fn stop_signals(house: &House) {
 }
 
 pub fn fork_bomb(house: &House) {
-    // A bomb that keeps still once it is full, so that it can be counted: the shell that cannot fork any more ends, and
-    // the first process, which the container would end with, forks nothing but it.
+    // A bomb that keeps still once it is full, so that it can be counted: the shell that cannot
+    // fork any more ends, and the first process, which the container would end with, forks nothing
+    // but it.
     let script = "(i=0; while [ $i -lt 600 ]; do sleep 1000 & i=$((i+1)); echo $i; done); echo full; exec sleep 1000";
     let task = house.spawn(house.shell(script)).unwrap();
     house.wait_for("the limit", || house.log().contains("full"));
@@ -84,7 +93,8 @@ pub fn fork_bomb(house: &House) {
 }
 
 pub fn log_flood(house: &House) {
-    let mut assignment = house.shell("yes aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa | head -c 50000000");
+    let mut assignment = house
+        .shell("yes aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa | head -c 50000000");
     assignment.limits.log_bytes_max = 1 << 20;
     assert_eq!(house.run(assignment).0, Exit::Code(0));
     let log = house.folder().join("log");
@@ -104,8 +114,12 @@ pub fn time_limits(house: &House) {
 }
 
 pub fn stop(house: &House) {
-    let task =
-        house.spawn(house.shell("trap 'echo bye; exit 3' TERM; echo ready; while true; do sleep 0.05; done")).unwrap();
+    let task = house
+        .spawn(
+            house
+                .shell("trap 'echo bye; exit 3' TERM; echo ready; while true; do sleep 0.05; done"),
+        )
+        .unwrap();
     house.wait_for("ready", || house.log().contains("ready"));
     task.stop(Duration::from_secs(20)).unwrap();
     assert_eq!(task.wait().unwrap().0, Exit::Stopped(3));
@@ -122,7 +136,9 @@ pub fn stop(house: &House) {
 pub fn adopt(house: &House) {
     let (task, address) = served(house, "httpd -f -p 80 -h /srv");
     drop(task);
-    let Adopted::Running(task) = Task::adopt(&house.folder()).unwrap() else { panic!("it should run") };
+    let Adopted::Running(task) = Task::adopt(&house.folder()).unwrap() else {
+        panic!("it should run")
+    };
     assert!(get(&mut TcpStream::connect(address).unwrap(), "/").ends_with("cats</h1>"));
     let second = house.spawn(house.shell("true")).unwrap_err();
     assert!(second.to_string().contains("second container"), "{second}");
@@ -148,7 +164,9 @@ pub fn orphan(house: &House) {
         .spawn()
         .unwrap();
     house.wait_for("the container", || house.log().contains("ready"));
-    let Adopted::Running(task) = Task::adopt(&house.folder()).unwrap() else { panic!("it should run") };
+    let Adopted::Running(task) = Task::adopt(&house.folder()).unwrap() else {
+        panic!("it should run")
+    };
     assert!(!task.status().unwrap().stopping, "as long as its supervisor lives, it runs");
     supervisor.kill().unwrap();
     supervisor.wait().unwrap();
@@ -187,7 +205,8 @@ pub fn killed_shim(house: &House) {
 pub fn frozen_shim(house: &House) {
     let task = house.spawn(house.shell("sleep 1000")).unwrap();
     let status = task.status().unwrap();
-    rustix::process::kill_process(pid(status.shim_pid as i32), rustix::process::Signal::STOP).unwrap();
+    rustix::process::kill_process(pid(status.shim_pid as i32), rustix::process::Signal::STOP)
+        .unwrap();
     let began = Instant::now();
     assert_eq!(task.end(Duration::from_millis(300)).unwrap().0, Exit::Lost);
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
@@ -195,7 +214,8 @@ pub fn frozen_shim(house: &House) {
 }
 
 pub fn want_of_descriptors(house: &House) {
-    let task = house.spawn(house.shell("trap 'exit 5' TERM; while true; do sleep 0.05; done")).unwrap();
+    let task =
+        house.spawn(house.shell("trap 'exit 5' TERM; while true; do sleep 0.05; done")).unwrap();
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let none = rustix::process::Rlimit { current: Some(3), ..limit };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, none).unwrap();
@@ -212,7 +232,8 @@ pub fn want_of_descriptors(house: &House) {
 }
 
 pub fn many_waiters(house: &House) {
-    let task = house.spawn(house.shell("trap 'exit 5' TERM; while true; do sleep 0.05; done")).unwrap();
+    let task =
+        house.spawn(house.shell("trap 'exit 5' TERM; while true; do sleep 0.05; done")).unwrap();
     // More than a shim takes at a time.
     let waiters: Vec<_> = (0..80)
         .map(|_| {
@@ -245,7 +266,11 @@ pub fn removed_folder(house: &House) {
     std::fs::remove_dir_all(house.folder()).unwrap();
     assert_eq!(task.status().unwrap_err().code(), "E_SHIM_LOST", "nobody can find it any more");
     kill(number);
-    assert_eq!(waiter.join().unwrap().unwrap().0, Exit::Signal(9), "who waited is told all the same");
+    assert_eq!(
+        waiter.join().unwrap().unwrap().0,
+        Exit::Signal(9),
+        "who waited is told all the same"
+    );
 }
 
 fn kill(number: i32) {

@@ -10,8 +10,9 @@ use spec::{Descriptor, Digest, ExecutionConfig, ImageConfig, Limits, Usage};
 
 pub const BUSYBOX: &str = "/bin/busybox";
 const APPLETS: [&str; 28] = [
-    "sh", "ls", "cat", "id", "echo", "sleep", "httpd", "mount", "mkdir", "mknod", "touch", "ps", "head", "tail", "yes",
-    "dd", "env", "hostname", "pwd", "kill", "true", "stty", "wc", "unshare", "chown", "grep", "nc", "tr",
+    "sh", "ls", "cat", "id", "echo", "sleep", "httpd", "mount", "mkdir", "mknod", "touch", "ps",
+    "head", "tail", "yes", "dd", "env", "hostname", "pwd", "kill", "true", "stty", "wc", "unshare",
+    "chown", "grep", "nc", "tr",
 ];
 
 pub struct House {
@@ -34,10 +35,12 @@ impl Machine {
         // Of this folder only: others may run containers on this machine meanwhile.
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let mounts = table.lines().filter(|line| line.contains(folder.to_str().unwrap())).count();
-        let hierarchies = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|e| e.path());
+        let hierarchies =
+            std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|e| e.path());
         let tag = tag(folder);
         let cgroups = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).map(|path| {
-            let names = std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.file_name());
+            let names =
+                std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.file_name());
             names.filter(|name| name.to_string_lossy().ends_with(&tag)).count()
         });
         Self { mounts, cgroups: cgroups.sum(), processes: processes(folder) }
@@ -57,7 +60,9 @@ pub fn processes(folder: &Path) -> Vec<String> {
         let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
         let Ok(environ) = std::fs::read_to_string(entry.path().join("cgroup")) else { continue };
-        if environ.contains(&tag(folder)) || (line.contains(" --root ") && line.contains(folder.to_str().unwrap())) {
+        if environ.contains(&tag(folder))
+            || (line.contains(" --root ") && line.contains(folder.to_str().unwrap()))
+        {
             found.push(line);
         }
     }
@@ -129,7 +134,9 @@ impl House {
 
     pub fn log(&self) -> String {
         let text = std::fs::read_to_string(self.folder().join("log")).unwrap_or_default();
-        text.lines().map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned() + "\n").collect()
+        text.lines()
+            .map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned() + "\n")
+            .collect()
     }
 
     pub fn wait_for(&self, what: &str, is: impl Fn() -> bool) {
@@ -185,7 +192,11 @@ pub fn busybox_layer() -> Vec<u8> {
     for applet in APPLETS {
         tar.link("2", &format!("bin/{applet}"), "busybox");
     }
-    tar.folder("etc").file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nwww:x:33:33::/srv:/bin/sh\n");
+    tar.folder("etc").file(
+        "etc/passwd",
+        0o644,
+        b"root:x:0:0:root:/root:/bin/sh\nwww:x:33:33::/srv:/bin/sh\n",
+    );
     tar.file("etc/group", 0o644, b"root:x:0:\nwww:x:33:\nweb:x:80:www\n");
     tar.folder("srv").file("srv/index.html", 0o644, b"<h1>cats</h1>");
     tar.done()
@@ -199,15 +210,38 @@ impl Tar {
         Self(Vec::new())
     }
 
-    pub fn entry(&mut self, kind: &str, name: &str, mode: u32, link: &str, content: &[u8]) -> &mut Self {
+    pub fn entry(
+        &mut self,
+        kind: &str,
+        name: &str,
+        mode: u32,
+        link: &str,
+        content: &[u8],
+    ) -> &mut Self {
         self.entry_of(0, kind, name, mode, link, content)
     }
 
-    pub fn entry_of(&mut self, uid: u32, kind: &str, name: &str, mode: u32, link: &str, content: &[u8]) -> &mut Self {
+    pub fn entry_of(
+        &mut self,
+        uid: u32,
+        kind: &str,
+        name: &str,
+        mode: u32,
+        link: &str,
+        content: &[u8],
+    ) -> &mut Self {
         let mut header = [0u8; 512];
         let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, name.as_bytes());
-        put(100, format!("{mode:07o}\0{uid:07o}\0{uid:07o}\0{:011o}\0{:011o}\0        ", content.len(), 0).as_bytes());
+        put(
+            100,
+            format!(
+                "{mode:07o}\0{uid:07o}\0{uid:07o}\0{:011o}\0{:011o}\0        ",
+                content.len(),
+                0
+            )
+            .as_bytes(),
+        );
         put(156, kind.as_bytes());
         put(157, link.as_bytes());
         put(257, b"ustar\x0000");

@@ -20,7 +20,8 @@ pub fn whiteouts(house: &House) {
         .entry_of(33, "0", "srv/theirs", 0o6755, "", b"")
         .done();
     let upper = house.unpack(upper).unwrap();
-    let mut assignment = house.shell("ls /etc /srv; ls -ln /srv/theirs | head -c 20; ls -ln /srv/hard | head -c 20");
+    let mut assignment =
+        house.shell("ls /etc /srv; ls -ln /srv/theirs | head -c 20; ls -ln /srv/hard | head -c 20");
     assignment.layers.push(upper);
     let said = house.run(assignment).2;
     assert!(said.starts_with("/etc:\nhosts\npasswd\n\n/srv:\nhard\nnew\ntheirs\n"), "{said}");
@@ -50,22 +51,42 @@ pub fn hostile_layers(house: &House) {
     let to_outside = outside.to_str().unwrap();
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("climbing name", Tar::new().file("../../outside/x", 0o644, b"x").done(), "E_LAYER_PATH"),
-        ("absolute name", Tar::new().file(&format!("{to_outside}/x"), 0o644, b"x").done(), "E_LAYER_PATH"),
-        ("write through a link", Tar::new().link("2", "d", to_outside).file("d/x", 0o644, b"x").done(), "E_LAYER_PATH"),
+        (
+            "absolute name",
+            Tar::new().file(&format!("{to_outside}/x"), 0o644, b"x").done(),
+            "E_LAYER_PATH",
+        ),
+        (
+            "write through a link",
+            Tar::new().link("2", "d", to_outside).file("d/x", 0o644, b"x").done(),
+            "E_LAYER_PATH",
+        ),
         (
             "write through a relative link",
             Tar::new().folder("a").link("2", "a/d", "../b").file("a/d/x", 0o644, b"x").done(),
             "E_LAYER_PATH",
         ),
-        ("folder made through a link", Tar::new().link("2", "d", "/").folder("d/e/f").done(), "E_LAYER_PATH"),
-        ("hard link outside", Tar::new().link("1", "h", "../../../etc/passwd").done(), "E_LAYER_PATH"),
+        (
+            "folder made through a link",
+            Tar::new().link("2", "d", "/").folder("d/e/f").done(),
+            "E_LAYER_PATH",
+        ),
+        (
+            "hard link outside",
+            Tar::new().link("1", "h", "../../../etc/passwd").done(),
+            "E_LAYER_PATH",
+        ),
         (
             "hard link through a link",
             Tar::new().link("2", "d", "/etc").link("1", "h", "d/passwd").done(),
             "E_LAYER_PATH",
         ),
         ("hard link to nothing", Tar::new().link("1", "h", "nothing").done(), "E_LAYER_PATH"),
-        ("hard link to a link", Tar::new().link("2", "l", "/etc/passwd").link("1", "h", "l").done(), "E_LAYER_PATH"),
+        (
+            "hard link to a link",
+            Tar::new().link("2", "l", "/etc/passwd").link("1", "h", "l").done(),
+            "E_LAYER_PATH",
+        ),
         (
             "opaque through a link",
             Tar::new().link("2", "d", "/").file("d/.wh..wh..opq", 0o644, b"").done(),
@@ -79,7 +100,11 @@ pub fn hostile_layers(house: &House) {
         ("block device", Tar::new().entry("4", "sda", 0o666, "", b"").done(), "E_LAYER_KIND"),
         ("character device", Tar::new().entry("3", "mem", 0o666, "", b"").done(), "E_LAYER_KIND"),
         ("pipe", Tar::new().entry("6", "pipe", 0o666, "", b"").done(), "E_LAYER_KIND"),
-        ("owner out of range", Tar::new().entry_of(65_536, "0", "x", 0o644, "", b"").done(), "E_LAYER_OWNER"),
+        (
+            "owner out of range",
+            Tar::new().entry_of(65_536, "0", "x", 0o644, "", b"").done(),
+            "E_LAYER_OWNER",
+        ),
         ("cut short", busybox_layer()[..700].to_vec(), "E_MEDIA"),
         ("empty", Vec::new(), "E_MEDIA"),
     ];
@@ -97,16 +122,23 @@ pub fn hostile_layers(house: &House) {
         descriptor.digest = digest;
         house.layers.unpacked(&exe(), vec![LayerBlob { file, descriptor, diff_id }])
     };
-    for (digest, diff_id) in [(Digest::of(b"x"), Digest::of(&tar)), (Digest::of(&tar), Digest::of(b"x"))] {
+    for (digest, diff_id) in
+        [(Digest::of(b"x"), Digest::of(&tar)), (Digest::of(&tar), Digest::of(b"x"))]
+    {
         let error = lie(digest, diff_id).unwrap_err();
         assert_eq!(error.code(), "E_DIGEST", "{error}");
     }
-    assert_eq!(std::fs::read_dir(house.root.path().join("layers")).unwrap().count(), before, "nothing is kept of them");
+    assert_eq!(
+        std::fs::read_dir(house.root.path().join("layers")).unwrap().count(),
+        before,
+        "nothing is kept of them"
+    );
 }
 
 pub fn compressed(house: &House) {
     let tar = busybox_layer();
-    let mut gzip = Command::new("gzip").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut gzip =
+        Command::new("gzip").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (mut into, plain) = (gzip.stdin.take().unwrap(), tar.clone());
     let writer = std::thread::spawn(move || into.write_all(&plain));
     let gzipped = gzip.wait_with_output().unwrap().stdout;
@@ -142,7 +174,10 @@ pub fn sweep(house: &House) {
     let base = house.base();
     let [old, new] = ["old", "new"].map(|name| house.unpack(layer_of(name, 1 << 20)).unwrap());
     let used = |layer: &Layer, secs_ago| {
-        let mark = std::fs::File::options().write(true).open(layer.folder().with_extension("used")).unwrap();
+        let mark = std::fs::File::options()
+            .write(true)
+            .open(layer.folder().with_extension("used"))
+            .unwrap();
         mark.set_modified(SystemTime::now() - Duration::from_secs(secs_ago)).unwrap();
     };
     used(&base, 3000);
@@ -152,18 +187,29 @@ pub fn sweep(house: &House) {
     let [base, old, new] = [base, old, new].map(|layer| layer.folder().to_owned());
     assert_eq!(sweep(1 << 30), 0, "there is room");
     // From here on only the container's shim holds its layer, the least recently used.
-    let task = house.spawn(house.shell("trap 'exit 5' TERM; while true; do sleep 0.05; done")).unwrap();
+    let task =
+        house.spawn(house.shell("trap 'exit 5' TERM; while true; do sleep 0.05; done")).unwrap();
     let mark = std::fs::File::options().write(true).open(base.with_extension("used")).unwrap();
     mark.set_modified(SystemTime::now() - Duration::from_secs(3000)).unwrap();
     let all = sweep(0).max(1 << 20);
     assert!(all >= 2 << 20, "{all}");
-    assert!(base.is_dir() && !old.exists() && !new.exists(), "a running container keeps its layer, and no other");
+    assert!(
+        base.is_dir() && !old.exists() && !new.exists(),
+        "a running container keeps its layer, and no other"
+    );
     task.stop(Duration::from_secs(20)).unwrap();
     assert_eq!(task.wait().unwrap().0, Exit::Stopped(5));
 
-    let [old, new] = ["old", "new"].map(|name| house.unpack(layer_of(name, 1 << 20)).unwrap().folder().to_owned());
-    std::fs::File::open(old.with_extension("used")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
-    std::fs::File::open(base.with_extension("used")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    let [old, new] = ["old", "new"]
+        .map(|name| house.unpack(layer_of(name, 1 << 20)).unwrap().folder().to_owned());
+    std::fs::File::open(old.with_extension("used"))
+        .unwrap()
+        .set_modified(SystemTime::UNIX_EPOCH)
+        .unwrap();
+    std::fs::File::open(base.with_extension("used"))
+        .unwrap()
+        .set_modified(SystemTime::UNIX_EPOCH)
+        .unwrap();
     let freed = sweep(3 << 19);
     assert!(!old.exists() && !base.exists() && new.is_dir(), "the one that was used last fits");
     assert!(freed > 1 << 20, "{freed}");
@@ -172,7 +218,11 @@ pub fn sweep(house: &House) {
     assert!(left.is_empty(), "{left:?}");
     let gone = Layer::hold(&new).unwrap_err();
     assert_eq!(gone.code(), "E_IO", "{gone}");
-    assert_eq!(house.run(house.shell("exit 4")).0, Exit::Code(4), "what was removed is unpacked again");
+    assert_eq!(
+        house.run(house.shell("exit 4")).0,
+        Exit::Code(4),
+        "what was removed is unpacked again"
+    );
 }
 
 /// Unpacks what comes in, into the cache in `folder`: to be killed in the middle.
@@ -198,13 +248,20 @@ pub fn interrupted(house: &House) {
     let parts = || {
         let boots = std::fs::read_dir(&cache).unwrap().flatten();
         let entries = boots.flat_map(|boot| std::fs::read_dir(boot.path()).unwrap().flatten());
-        entries.filter(|entry| entry.path().extension().is_some_and(|it| it == "part")).collect::<Vec<_>>()
+        entries
+            .filter(|entry| entry.path().extension().is_some_and(|it| it == "part"))
+            .collect::<Vec<_>>()
     };
-    house.wait_for("the first bytes", || parts().iter().any(|part| part.path().join("big").exists()));
+    house.wait_for("the first bytes", || {
+        parts().iter().any(|part| part.path().join("big").exists())
+    });
 
-    let child = children_of(asker.id()).pop().expect("it has the layer unpacked by a process of its own");
+    let child =
+        children_of(asker.id()).pop().expect("it has the layer unpacked by a process of its own");
     let status = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap();
-    for line in ["CapEff:\t000000000000000b", "CapBnd:\t000000000000000b", "NoNewPrivs:\t1", "Seccomp:\t2"] {
+    for line in
+        ["CapEff:\t000000000000000b", "CapBnd:\t000000000000000b", "NoNewPrivs:\t1", "Seccomp:\t2"]
+    {
         assert!(status.lines().any(|said| said == line), "`{line}` is not in:\n{status}");
     }
     Layers::open(&cache).unwrap();
@@ -212,7 +269,9 @@ pub fn interrupted(house: &House) {
 
     asker.kill().unwrap();
     asker.wait().unwrap();
-    house.wait_for("the end of the unpacking process", || !Path::new(&format!("/proc/{child}")).exists());
+    house.wait_for("the end of the unpacking process", || {
+        !Path::new(&format!("/proc/{child}")).exists()
+    });
     pipe.write_all(&tar[2 << 20..]).expect_err("nobody reads on");
     let layers = Layers::open(&cache).unwrap();
     assert_eq!(parts().len(), 0, "and what it began is gone");
@@ -263,12 +322,18 @@ pub fn complaints(house: &House) {
         assignment.runtime.version = (0, 1, 2);
         house.spawn(assignment).unwrap_err()
     };
-    let said = start("#!/bin/sh\necho '{\"level\":\"error\",\"msg\":\"no such namespace\"}' >> \"$4\"\nexit 1\n");
+    let said = start(
+        "#!/bin/sh\necho '{\"level\":\"error\",\"msg\":\"no such namespace\"}' >> \"$4\"\nexit 1\n",
+    );
     assert_eq!(said.code(), "E_START", "{said}");
     assert!(said.to_string().contains("no such namespace"), "{said}");
     assert!(said.hint().unwrap().contains("runc 0.1.2 is older than"), "{said:?}");
     let silent = start("#!/bin/sh\nexit 1\n");
-    assert_eq!(silent.code(), "E_RUNTIME", "what it said the last time is not taken for the reason: {silent}");
+    assert_eq!(
+        silent.code(),
+        "E_RUNTIME",
+        "what it said the last time is not taken for the reason: {silent}"
+    );
 }
 
 pub fn speed(house: &House) {
@@ -282,12 +347,23 @@ pub fn speed(house: &House) {
         times.push(began.elapsed());
     }
     times.sort();
-    println!("  run of /bin/true to its end and cleared away: median {:?}, fastest {:?}", times[5], times[0]);
+    println!(
+        "  run of /bin/true to its end and cleared away: median {:?}, fastest {:?}",
+        times[5], times[0]
+    );
     let task = house.spawn(house.shell("sleep 100")).unwrap();
-    let status = std::fs::read_to_string(format!("/proc/{}/status", task.status().unwrap().shim_pid)).unwrap();
-    let of = |key: &str| status.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned();
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", task.status().unwrap().shim_pid))
+            .unwrap();
+    let of = |key: &str| {
+        status.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned()
+    };
     println!("  the shim meanwhile: {}, {}, {}", of("VmRSS"), of("RssAnon"), of("CapEff"));
-    assert_eq!(of("CapEff").split_whitespace().nth(1), Some("0000000000000022"), "it kept more than it needs");
+    assert_eq!(
+        of("CapEff").split_whitespace().nth(1),
+        Some("0000000000000022"),
+        "it kept more than it needs"
+    );
     assert_eq!(of("Threads").split_whitespace().nth(1), Some("1"));
     task.stop(Duration::ZERO).unwrap();
     task.wait().unwrap();

@@ -1,5 +1,6 @@
-//! Real containers under the installed OCI runtime. Needs root, a runtime (`apt-get install runc`) and a static busybox
-//! (`apt-get install busybox-static`); says so when something is missing, instead of pretending.
+//! Real containers under the installed OCI runtime. Needs root, a runtime (`apt-get install runc`)
+//! and a static busybox (`apt-get install busybox-static`); says so when something is missing,
+//! instead of pretending.
 //!
 //! A program of its own rather than a test harness: it is also the task shim that it starts.
 
@@ -36,7 +37,10 @@ fn main() -> ExitCode {
     if let [_, verb, folder, size] = arguments.as_slice()
         && verb == Path::new("unpack-stdin")
     {
-        layers::unpack_stdin(folder, size.to_str().and_then(|size| size.parse().ok()).expect("a number"));
+        layers::unpack_stdin(
+            folder,
+            size.to_str().and_then(|size| size.parse().ok()).expect("a number"),
+        );
     }
     let runtime = match why_not() {
         Ok(runtime) => runtime,
@@ -46,7 +50,8 @@ fn main() -> ExitCode {
         }
     };
     println!("running native containers under {runtime}");
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let mut failed = 0;
     for (name, test) in TESTS {
         if !wanted.is_empty() && !wanted.iter().any(|part| name.contains(part.as_str())) {

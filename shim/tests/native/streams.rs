@@ -22,7 +22,8 @@ pub fn output_goes_both_ways(house: &House) {
     let (mut out, out_end) = UnixStream::pair().unwrap();
     let (mut err, err_end) = UnixStream::pair().unwrap();
     let mut assignment = house.shell("echo out; echo err >&2; echo again > /dev/stdout");
-    assignment.stdio = Stdio { stdout: Some(out_end.into()), stderr: Some(err_end.into()), ..Stdio::default() };
+    assignment.stdio =
+        Stdio { stdout: Some(out_end.into()), stderr: Some(err_end.into()), ..Stdio::default() };
     assert_eq!(house.run(assignment).0, Exit::Code(0));
     let mut texts = [String::new(), String::new()];
     out.read_to_string(&mut texts[0]).unwrap();
@@ -57,7 +58,8 @@ pub fn input_reaches(house: &House) {
 
 pub fn terminal(house: &House) {
     let (mut ours, theirs) = UnixStream::pair().unwrap();
-    let mut assignment = house.shell("stty size; read line; echo got $line; stty size; test -t 0 && test -t 1");
+    let mut assignment =
+        house.shell("stty size; read line; echo got $line; stty size; test -t 0 && test -t 1");
     assignment.stdio = Stdio {
         stdin: Some(theirs.try_clone().unwrap().into()),
         stdout: Some(theirs.into()),
@@ -71,7 +73,10 @@ pub fn terminal(house: &House) {
     assert_eq!(task.wait().unwrap().0, Exit::Code(0));
     let mut text = String::new();
     ours.read_to_string(&mut text).unwrap();
-    assert!(text.contains("24 80\r\n") && text.contains("got purr\r\n") && text.contains("30 100\r\n"), "{text:?}");
+    assert!(
+        text.contains("24 80\r\n") && text.contains("got purr\r\n") && text.contains("30 100\r\n"),
+        "{text:?}"
+    );
 }
 
 pub fn unread_terminal(house: &House) {
@@ -80,9 +85,14 @@ pub fn unread_terminal(house: &House) {
     pty::grantpt(&master).unwrap();
     pty::unlockpt(&master).unwrap();
     let name = pty::ptsname(&master, Vec::new()).unwrap();
-    let ours = fs::open(name.as_c_str(), fs::OFlags::RDWR | fs::OFlags::NOCTTY, fs::Mode::empty()).unwrap();
+    let ours = fs::open(name.as_c_str(), fs::OFlags::RDWR | fs::OFlags::NOCTTY, fs::Mode::empty())
+        .unwrap();
     let mut assignment = house.shell("yes");
-    assignment.stdio = Stdio { stdout: Some(ours.try_clone().unwrap()), terminal: Some((24, 80)), ..Stdio::default() };
+    assignment.stdio = Stdio {
+        stdout: Some(ours.try_clone().unwrap()),
+        terminal: Some((24, 80)),
+        ..Stdio::default()
+    };
     let task = house.spawn(assignment).unwrap();
     let written = || std::fs::metadata(house.folder().join("log")).map_or(0, |meta| meta.len());
     house.wait_for("a full terminal", || {
@@ -134,7 +144,10 @@ pub fn ports(house: &House) {
     let task = house.spawn(assignment).unwrap();
     for _ in 0..20 {
         let answer = get(&mut TcpStream::connect(address).unwrap(), "/index.html");
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("<h1>cats</h1>"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("<h1>cats</h1>"),
+            "{answer}"
+        );
         assert!(get(&mut UnixStream::connect(&path).unwrap(), "/").ends_with("<h1>cats</h1>"));
     }
     let status = task.status().unwrap();
@@ -149,7 +162,8 @@ pub fn ports(house: &House) {
 }
 
 pub fn own_port(house: &House) {
-    // One that the kernel would otherwise hand out by itself, to our own attempts to reach it among others.
+    // One that the kernel would otherwise hand out by itself, to our own attempts to reach it among
+    // others.
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut assignment = house.shell("cat /proc/sys/net/ipv4/ip_local_reserved_ports");
     assignment.grants = vec![grant("net.in:http/50000")];
@@ -158,7 +172,8 @@ pub fn own_port(house: &House) {
 }
 
 pub fn big_body(house: &House) {
-    let (task, address) = served(house, "nc -l -p 80 -e sh -c 'head -c 20000000 /dev/zero | tr \"\\0\" x'");
+    let (task, address) =
+        served(house, "nc -l -p 80 -e sh -c 'head -c 20000000 /dev/zero | tr \"\\0\" x'");
     let mut stream = TcpStream::connect(address).unwrap();
     let mut all = Vec::new();
     stream.read_to_end(&mut all).unwrap();

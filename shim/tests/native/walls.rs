@@ -59,7 +59,8 @@ pub fn walls(house: &House) {
     assert!(std::fs::read(&house.runtime.path).unwrap() == runtime, "the runtime was changed");
 }
 
-/// In the container: what a program could try that changes the machine, or that opens the kernel wide.
+/// In the container: what a program could try that changes the machine, or that opens the kernel
+/// wide.
 pub fn try_syscalls() -> ! {
     let attempts: &[(&str, libc::c_long, [libc::c_long; 3])] = &[
         ("bpf", libc::SYS_bpf, [0, 0, 0]),
@@ -90,7 +91,8 @@ pub fn try_syscalls() -> ! {
         ("setuid(70000)", libc::SYS_setuid, [70_000, 0, 0]),
     ];
     for (name, number, [a, b, c]) in attempts {
-        // SAFETY: each call either fails at once or does nothing with null pointers and empty lengths.
+        // SAFETY: each call either fails at once or does nothing with null pointers and empty
+        // lengths.
         let result = unsafe { libc::syscall(*number, *a, *b, *c, 0, 0, 0) };
         let error = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
         println!("{name} {}", if result >= 0 { "ALLOWED".to_owned() } else { error.to_string() });
@@ -101,7 +103,8 @@ pub fn try_syscalls() -> ! {
 pub fn syscalls(house: &House) {
     // This very program and the libraries that it has loaded, as a layer.
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let mut libraries: Vec<_> = maps.lines().filter_map(|line| line.split_whitespace().nth(5)).collect();
+    let mut libraries: Vec<_> =
+        maps.lines().filter_map(|line| line.split_whitespace().nth(5)).collect();
     libraries.retain(|path| path.contains(".so"));
     libraries.sort_unstable();
     libraries.dedup();
@@ -142,7 +145,10 @@ pub fn replaced_folders(house: &House) {
             if let Ok(task) = house.spawn(assignment) {
                 task.wait().unwrap();
                 let said = house.log();
-                assert!(said.contains("proc on /proc type proc") || said.is_empty(), "{folder} -> {target}: {said}");
+                assert!(
+                    said.contains("proc on /proc type proc") || said.is_empty(),
+                    "{folder} -> {target}: {said}"
+                );
             }
             std::fs::remove_file(house.folder().join("log")).ok();
         }
@@ -155,19 +161,21 @@ pub fn replaced_folders(house: &House) {
 }
 
 pub fn writes(house: &House) {
-    let script =
-        "touch /x && touch /srv/new && echo both; dd if=/dev/zero of=/srv/big bs=1M count=100 2>/dev/null || echo full";
+    let script = "touch /x && touch /srv/new && echo both; dd if=/dev/zero of=/srv/big bs=1M count=100 2>/dev/null || echo full";
     let mut assignment = house.shell(script);
     assignment.grants = vec![grant("fs:/#rw")];
     assignment.limits.writable_bytes_max = 8 << 20;
     assert_eq!(house.run(assignment).2, "both\nfull\n");
     std::fs::remove_file(house.folder().join("log")).unwrap();
-    let mut assignment =
-        house.shell("touch /srv/new && echo srv; touch /x || echo root; touch /new/folder/x && echo made");
+    let mut assignment = house.shell(
+        "touch /srv/new && echo srv; touch /x || echo root; touch /new/folder/x && echo made",
+    );
     assignment.grants = vec![grant("fs:/srv#rw"), grant("fs:/new/folder#rw")];
     let said = house.run(assignment).2;
     assert!(
-        ["srv\n", "touch: /x: Read-only file system\n", "root\n", "made\n"].iter().all(|line| said.contains(line)),
+        ["srv\n", "touch: /x: Read-only file system\n", "root\n", "made\n"]
+            .iter()
+            .all(|line| said.contains(line)),
         "{said}"
     );
     std::fs::remove_file(house.folder().join("log")).unwrap();
@@ -185,12 +193,16 @@ pub fn volumes(house: &House) {
         rights: rights.parse().unwrap(),
         folder: folder.clone(),
     };
-    let script = "cat /data/old; echo new > /data/new && echo wrote; cd /data/.. && pwd; ls /data/../..";
+    let script =
+        "cat /data/old; echo new > /data/new && echo wrote; cd /data/.. && pwd; ls /data/../..";
     let mut assignment = house.shell(script);
     assignment.grants = vec![grant("fs:/data#rwd;volume=book")];
     assignment.volumes = vec![mount("rwd")];
     let said = house.run(assignment).2;
-    assert!(said.starts_with("kept\nwrote\n/\n") && said.contains("data\n") && !said.contains("volume"), "{said}");
+    assert!(
+        said.starts_with("kept\nwrote\n/\n") && said.contains("data\n") && !said.contains("volume"),
+        "{said}"
+    );
     assert_eq!(std::fs::read_to_string(folder.join("new")).unwrap(), "new\n");
     assert_eq!(std::fs::metadata(folder.join("new")).unwrap().uid(), 2_013_265_920);
     std::fs::remove_file(house.folder().join("log")).unwrap();
@@ -198,10 +210,15 @@ pub fn volumes(house: &House) {
     assignment.grants = vec![grant("fs:/data#r;volume=book")];
     assignment.volumes = vec![mount("r")];
     let said = house.run(assignment).2;
-    assert!(said.contains("new\n") && said.contains("denied\n") && said.contains("Read-only"), "{said}");
+    assert!(
+        said.contains("new\n") && said.contains("denied\n") && said.contains("Read-only"),
+        "{said}"
+    );
     let mut assignment = house.shell("true");
     assignment.volumes = vec![mount("r")];
-    assert!(house.spawn(assignment).unwrap_err().to_string().contains("needs the grant `fs:/data#r`"));
+    assert!(
+        house.spawn(assignment).unwrap_err().to_string().contains("needs the grant `fs:/data#r`")
+    );
 }
 
 pub fn hostile_config(house: &House) {

@@ -4,8 +4,7 @@ use super::*;
 fn an_image_stacks_on_the_layers_of_its_base() {
     let bench = Workbench::new();
     bench.put("httpd.wasm", wasm()).put("www/index.html", "default").put("own/index.html", "cats");
-    let base =
-        "FROM scratch\nCOPY httpd.wasm /\nCOPY www/ /srv/www/\nENV A=1\nCMD [\"x\"]\nENTRYPOINT [\"/httpd.wasm\"]\n";
+    let base = "FROM scratch\nCOPY httpd.wasm /\nCOPY www/ /srv/www/\nENV A=1\nCMD [\"x\"]\nENTRYPOINT [\"/httpd.wasm\"]\n";
     bench.put("Dockerfile", base);
     let tag = |input: &mut Build<'_>, name: &str| input.tags = vec![name.parse().unwrap()];
     let httpd = bench.build_with(|input| tag(input, "httpd")).unwrap();
@@ -53,7 +52,9 @@ fn stages_and_images_can_be_copied_from() {
         )
         .unwrap();
     assert_eq!(bench.files(&built), ["app.wasm=WASM", "2/a=A", "2/x=X", "3/b=B"]);
-    let error = bench.dockerfile("FROM scratch AS a\nCOPY x /\nFROM scratch\nCOPY --from=a /y /\n").unwrap_err();
+    let error = bench
+        .dockerfile("FROM scratch AS a\nCOPY x /\nFROM scratch\nCOPY --from=a /y /\n")
+        .unwrap_err();
     assert_eq!(error.to_string(), "`Dockerfile`, line 4: there is no `/y` in `a`");
 }
 
@@ -67,11 +68,15 @@ fn from_takes_the_platform_that_it_asks_for_where_there_is_a_choice() {
     bench.put("margay.toml", "name = \"api\"\n[native]\nlinux-amd64 = \"api\"\n");
     bench.build().unwrap();
     fs::remove_file(bench.context().join("margay.toml")).unwrap();
-    let note = "line 1: FROM --platform=linux/s390x is ignored: the local `api:latest` is for wasi/wasm";
-    for (platform, want, notes) in
-        [("linux/amd64", "amd64", &[][..]), ("wasi/wasm", "wasm", &[]), ("linux/s390x", "wasm", &[note])]
-    {
-        let built = bench.dockerfile(&format!("FROM --platform={platform} api\nENV A=1\n")).unwrap();
+    let note =
+        "line 1: FROM --platform=linux/s390x is ignored: the local `api:latest` is for wasi/wasm";
+    for (platform, want, notes) in [
+        ("linux/amd64", "amd64", &[][..]),
+        ("wasi/wasm", "wasm", &[]),
+        ("linux/s390x", "wasm", &[note]),
+    ] {
+        let built =
+            bench.dockerfile(&format!("FROM --platform={platform} api\nENV A=1\n")).unwrap();
         // Each of the three takes the name of the one before it, which is another note.
         let said: Vec<_> = built.notes.iter().filter(|note| note.starts_with("line ")).collect();
         assert_eq!(built.platforms[0].architecture, want, "{platform}");

@@ -4,7 +4,8 @@ use super::*;
 fn a_second_build_reuses_every_layer_and_one_with_a_change_only_the_others() {
     let bench = Workbench::new();
     bench.put("app.wasm", wasm()).put("www/index.html", "cats");
-    let dockerfile = "FROM scratch\nCOPY app.wasm /\nCOPY www /srv/www/\nENTRYPOINT [\"/app.wasm\"]\n";
+    let dockerfile =
+        "FROM scratch\nCOPY app.wasm /\nCOPY www /srv/www/\nENTRYPOINT [\"/app.wasm\"]\n";
     bench.settle();
     let first = bench.dockerfile(dockerfile).unwrap();
     let again = bench.build().unwrap();
@@ -82,7 +83,8 @@ fn what_the_cache_knows_of_images_without_a_name_is_pruned() {
     let cached = || {
         let names = fs::read_dir(bench.layout.dir().join("cache")).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut kinds: Vec<_> = names.map(|name| name.split('-').next().unwrap().to_owned()).collect();
+        let mut kinds: Vec<_> =
+            names.map(|name| name.split('-').next().unwrap().to_owned()).collect();
         kinds.sort();
         kinds.join(" ")
     };
@@ -93,13 +95,15 @@ fn what_the_cache_knows_of_images_without_a_name_is_pruned() {
     assert_eq!(cached(), "facts index index layer layer layer layer");
     bench.layout.untag(&"two".parse().unwrap()).unwrap();
     let pruned = bench.layout.prune().unwrap();
-    // The layer of `/y` was in no image any more. That of `two` is in `three`, whose base has no name now.
+    // The layer of `/y` was in no image any more. That of `two` is in `three`, whose base has no
+    // name now.
     assert_eq!(cached(), "facts index layer layer layer");
     assert!(pruned.bytes > 0);
     assert!(tagged("again", "FROM one\nCOPY x /z\n").layers.iter().all(|layer| layer.reused));
 }
 
-/// Every stage asks twice for the one before it: carried out anew each time, this would take until tomorrow.
+/// Every stage asks twice for the one before it: carried out anew each time, this would take until
+/// tomorrow.
 #[test]
 fn a_stage_is_carried_out_once() {
     let bench = Workbench::new();
@@ -107,7 +111,9 @@ fn a_stage_is_carried_out_once() {
     let mut text = "FROM scratch AS s0\nCOPY x /x\n".to_owned();
     for n in 1..60 {
         let before = n - 1;
-        text += &format!("FROM scratch AS s{n}\nCOPY --from=s{before} /x /y\nCOPY --from=s{before} /x /x\n");
+        text += &format!(
+            "FROM scratch AS s{n}\nCOPY --from=s{before} /x /y\nCOPY --from=s{before} /x /x\n"
+        );
     }
     let built = bench.dockerfile(&text).unwrap();
     assert_eq!(bench.files(&built), ["y=X", "x=X"]);
@@ -122,15 +128,28 @@ fn the_samples_build_stack_and_build_again_in_no_time() {
         let (context, tags) = (samples.join(name), vec![name.parse().unwrap()]);
         let args = BTreeMap::new();
         let layout = &bench.layout;
-        let input =
-            Build { context: &context, file: None, args, target: None, tags, source_date: 0, reuse: true, layout };
+        let input = Build {
+            context: &context,
+            file: None,
+            args,
+            target: None,
+            tags,
+            source_date: 0,
+            reuse: true,
+            layout,
+        };
         build(&input).unwrap_or_else(|error| panic!("{name}: {}", told(&error)))
     };
     let httpd = built("httpd");
     assert_eq!(httpd.facts.as_ref().map(|facts| facts.world), Some(image::World::Http));
     let cats = built("cats");
     assert!(cats.layers.len() > httpd.layers.len());
-    assert!(cats.layers.iter().zip(&httpd.layers).all(|(above, below)| above.digest == below.digest && above.reused));
+    assert!(
+        cats.layers
+            .iter()
+            .zip(&httpd.layers)
+            .all(|(above, below)| above.digest == below.digest && above.reused)
+    );
     let adopt = built("adopt");
     assert_eq!(bench.layout.plan(&adopt.descriptor).unwrap().wants, adopt.wants);
     assert!(!adopt.wants.is_empty());

@@ -18,15 +18,19 @@ fn copy_puts_files_where_docker_puts_them() {
         ("ARG P=d\nCOPY $P/x /${P}2/", &["d2/x=X"]),
         ("COPY d/* /srv/", &["srv/deep=D", "srv/x=X"]),
         ("WORKDIR /app\nCOPY a.html /app", &["app/a.html=A"]),
-        ("WORKDIR /app\nCOPY a.html .\nWORKDIR /app\nCOPY b.html /app", &["app/a.html=A", "app/b.html=B"]),
+        (
+            "WORKDIR /app\nCOPY a.html .\nWORKDIR /app\nCOPY b.html /app",
+            &["app/a.html=A", "app/b.html=B"],
+        ),
         ("COPY a.html /srv/\nCOPY b.html /srv", &["srv/a.html=A", "srv/b.html=B"]),
         ("COPY <<EOF /note\nhello $P \\$x \"q\"\nEOF", &["note=hello  $x \"q\"\n"]),
         ("COPY <<'EOF' /note\nhello $P\nEOF", &["note=hello $P\n"]),
     ] {
         let bench = Workbench::new();
         bench.put("a.html", "A").put("b.html", "B").put("d/x", "X").put("d/e/deep", "D");
-        let built =
-            bench.dockerfile(&format!("FROM scratch\n{line}\n")).unwrap_or_else(|e| panic!("{line}: {}", told(&e)));
+        let built = bench
+            .dockerfile(&format!("FROM scratch\n{line}\n"))
+            .unwrap_or_else(|e| panic!("{line}: {}", told(&e)));
         assert_eq!(bench.files(&built), want, "{line}");
     }
 }
@@ -34,24 +38,40 @@ fn copy_puts_files_where_docker_puts_them() {
 #[test]
 fn a_workdir_is_a_folder_of_the_image() {
     let bench = Workbench::new();
-    let built =
-        bench.dockerfile("FROM scratch AS a\nWORKDIR /data\nFROM scratch\nCOPY --from=a /data /data\n").unwrap();
+    let built = bench
+        .dockerfile("FROM scratch AS a\nWORKDIR /data\nFROM scratch\nCOPY --from=a /data /data\n")
+        .unwrap();
     assert_eq!(bench.modes(&built), ["data/ 755"]);
     bench.put("links/opt/app/x", "X");
     symlink("opt/app", bench.context().join("links/app")).unwrap();
-    let built = bench.dockerfile("FROM scratch\nCOPY links /\nWORKDIR /app\nWORKDIR logs\nWORKDIR /\n").unwrap();
-    assert_eq!(built.layers.len(), 2, "one for a folder that is there already would be for nothing");
+    let built = bench
+        .dockerfile("FROM scratch\nCOPY links /\nWORKDIR /app\nWORKDIR logs\nWORKDIR /\n")
+        .unwrap();
+    assert_eq!(
+        built.layers.len(),
+        2,
+        "one for a folder that is there already would be for nothing"
+    );
     assert_eq!(bench.modes(&built)[3..], ["opt/ 755", "opt/app/ 755", "opt/app/logs/ 755"]);
     assert_eq!(bench.config(&built).working_dir.unwrap(), "/");
-    let error = bench.dockerfile("FROM scratch\nCOPY links/opt/app/x /x\nWORKDIR /x/y\n").unwrap_err();
-    assert_eq!(error.to_string(), "`Dockerfile`, line 3: `/x` is a file already, and no folder can take its place");
+    let error =
+        bench.dockerfile("FROM scratch\nCOPY links/opt/app/x /x\nWORKDIR /x/y\n").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`Dockerfile`, line 3: `/x` is a file already, and no folder can take its place"
+    );
 }
 
 /// A copy that hid what is below it would take programs away that the base has.
 #[test]
 fn what_is_there_already_does_not_vanish_behind_a_copy() {
     let bench = Workbench::new();
-    bench.put("base/usr/bin/sh", "SH").put("rootfs/bin/extra", "E").put("x", "X").put("d/y", "Y").put("file/bin", "F");
+    bench
+        .put("base/usr/bin/sh", "SH")
+        .put("rootfs/bin/extra", "E")
+        .put("x", "X")
+        .put("d/y", "Y")
+        .put("file/bin", "F");
     symlink("usr/bin", bench.context().join("base/bin")).unwrap();
     fs::create_dir(bench.context().join("link")).unwrap();
     symlink("elsewhere", bench.context().join("link/usr")).unwrap();
@@ -66,7 +86,9 @@ fn what_is_there_already_does_not_vanish_behind_a_copy() {
             ("COPY x /bin/deep/", &["usr/bin/deep/x=X"]),
             ("COPY file/ /", &["bin=F"]), // a file takes the place of a link
         ] {
-            let built = bench.dockerfile(&format!("{from}{line}\n")).unwrap_or_else(|e| panic!("{line}: {}", told(&e)));
+            let built = bench
+                .dockerfile(&format!("{from}{line}\n"))
+                .unwrap_or_else(|e| panic!("{line}: {}", told(&e)));
             assert_eq!(bench.files(&built), [&below, want].concat(), "{from}{line}");
         }
         for (line, want) in [
@@ -104,9 +126,15 @@ fn modes_are_those_of_the_image_or_archive_and_in_a_context_only_whether_a_file_
         ("COPY --chmod=700 d/x /x", &["x 700"][..]),
         ("COPY --chmod=640 d /srv", &["srv/ 640", "srv/e/ 640", "srv/e/y 640", "srv/x 640"]),
         ("COPY d /srv", &["srv/ 755", "srv/e/ 755", "srv/e/y 644", "srv/x 644"]),
-        ("ADD rootfs.tar /", &["bin/ 755", "bin/su 4755", "etc/ 700", "etc/shadow 600", "tmp/ 1777"]),
+        (
+            "ADD rootfs.tar /",
+            &["bin/ 755", "bin/su 4755", "etc/ 700", "etc/shadow 600", "tmp/ 1777"],
+        ),
         // An image's index knows no setuid: nothing here would honour it.
-        ("COPY --from=a / /", &["bin/ 755", "bin/su 755", "etc/ 700", "etc/shadow 600", "k 600", "tmp/ 1777"]),
+        (
+            "COPY --from=a / /",
+            &["bin/ 755", "bin/su 755", "etc/ 700", "etc/shadow 600", "k 600", "tmp/ 1777"],
+        ),
         ("COPY --from=a /k /x", &["x 600"]),
         ("COPY --from=a --chmod=444 /k /x", &["x 444"]),
         ("WORKDIR /tmp\nCOPY --from=a /tmp /tmp", &["tmp/ 755", "tmp/ 755"]), // a folder that is there stays as it is
@@ -116,7 +144,9 @@ fn modes_are_those_of_the_image_or_archive_and_in_a_context_only_whether_a_file_
         ),
     ] {
         let first = "FROM scratch AS a\nCOPY --chmod=600 k /\nADD rootfs.tar /\nFROM scratch\n";
-        let built = bench.dockerfile(&format!("{first}{lines}\n")).unwrap_or_else(|e| panic!("{lines}: {}", told(&e)));
+        let built = bench
+            .dockerfile(&format!("{first}{lines}\n"))
+            .unwrap_or_else(|e| panic!("{lines}: {}", told(&e)));
         assert_eq!(bench.modes(&built), want, "{lines}");
     }
 }
@@ -134,8 +164,11 @@ fn no_link_leads_out_of_the_context() {
     symlink("/proc/self/root", bench.context().join("magic")).unwrap();
     let secret = bench.dir.path().join("secret");
     let through_root = format!("root{}", secret.display());
-    for source in ["d/relative", "absolute", "root", "parent", "parent/secret", "magic/etc", &through_root] {
-        let error = bench.dockerfile(&format!("FROM scratch\nCOPY {source} /x/\n")).expect_err(source);
+    for source in
+        ["d/relative", "absolute", "root", "parent", "parent/secret", "magic/etc", &through_root]
+    {
+        let error =
+            bench.dockerfile(&format!("FROM scratch\nCOPY {source} /x/\n")).expect_err(source);
         assert!(told(&error).contains("leads out"), "{source}: {}", told(&error));
     }
     // As a link in a folder that is copied it is a link, and means something inside of the image.
@@ -163,14 +196,24 @@ fn no_link_leads_to_what_is_ignored() {
     }
     for ignored in ["secret\nd/key\nhidden-link\n", "secret\nd/key\nhidden-link\n!other\n"] {
         bench.put(".dockerignore", ignored);
-        let sources = ["to-file", "chain", "to-folder/key", "through", "hidden-link", "to-d/key", "to-d/k*"];
-        for source in sources.into_iter().chain(["other/up/key", "other/u*/key", "to-folder/k*", "to-folder", "secret"])
-        {
-            let error = bench.dockerfile(&format!("FROM scratch\nCOPY {source} /x/\n")).expect_err(source);
+        let sources =
+            ["to-file", "chain", "to-folder/key", "through", "hidden-link", "to-d/key", "to-d/k*"];
+        for source in sources.into_iter().chain([
+            "other/up/key",
+            "other/u*/key",
+            "to-folder/k*",
+            "to-folder",
+            "secret",
+        ]) {
+            let error =
+                bench.dockerfile(&format!("FROM scratch\nCOPY {source} /x/\n")).expect_err(source);
             assert!(matches!(error, Error::CopyMissing { .. }), "{source}: {}", told(&error));
         }
         let error = bench.dockerfile("FROM scratch\nCOPY to-file /x\n").unwrap_err();
-        assert_eq!(error.hint().unwrap(), "`.dockerignore` leaves it out: add a line with `!` and its name");
+        assert_eq!(
+            error.hint().unwrap(),
+            "`.dockerignore` leaves it out: add a line with `!` and its name"
+        );
         for (source, want) in [
             ("to-d", &["x/open=O"][..]),
             ("to-d/*", &["x/open=O"]),

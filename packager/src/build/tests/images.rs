@@ -8,7 +8,9 @@ fn a_program_gets_a_layer_of_its_own_and_files_another() {
         .put("www/index.html", "cats")
         .put("www/a/b.css", "x")
         .put(".dockerignore", "Dockerfile");
-    let built = bench.dockerfile("FROM scratch\nCOPY . /\nENTRYPOINT [\"/app.wasm\"]\nEXPOSE 80\n").unwrap();
+    let built = bench
+        .dockerfile("FROM scratch\nCOPY . /\nENTRYPOINT [\"/app.wasm\"]\nEXPOSE 80\n")
+        .unwrap();
     assert_eq!(
         bench.files(&built),
         ["app.wasm=WASM", ".dockerignore=Dockerfile", "www/a/b.css=x", "www/index.html=cats"]
@@ -22,7 +24,8 @@ fn a_program_gets_a_layer_of_its_own_and_files_another() {
 
 #[test]
 fn the_same_tree_has_the_same_digest_wherever_and_whenever_it_is_built() {
-    let dockerfile = "FROM scratch\nCOPY app.wasm /\nCOPY www /srv/www/\nENTRYPOINT [\"/app.wasm\"]\n";
+    let dockerfile =
+        "FROM scratch\nCOPY app.wasm /\nCOPY www /srv/www/\nENTRYPOINT [\"/app.wasm\"]\n";
     let built = [(); 2].map(|()| {
         let bench = Workbench::new();
         bench.put("app.wasm", wasm()).put("www/z", "1").put("www/a/b", "2").put("www/m", "3");
@@ -36,7 +39,8 @@ fn a_program_alone_becomes_a_cncf_artifact() {
     let bench = Workbench::new();
     bench.put("hello.wasm", wasm());
     let context = bench.context().join("hello.wasm");
-    let built = bench.build_with(|input| input.context = Box::leak(context.into_boxed_path())).unwrap();
+    let built =
+        bench.build_with(|input| input.context = Box::leak(context.into_boxed_path())).unwrap();
     assert_eq!(built.references, ["hello".parse().unwrap()]);
     let plan = bench.layout.plan(&built.descriptor).unwrap();
     assert_eq!(
@@ -66,7 +70,10 @@ fn margay_toml_describes_an_app() {
         built.references.iter().map(Reference::to_string).collect::<Vec<_>>(),
         ["acme/api:latest", "acme/api:1.2"]
     );
-    assert_eq!(bench.files(&built), ["api.wasm=WASM", "etc/one=1", "public/index.html=cats", "public/new=built\n"]);
+    assert_eq!(
+        bench.files(&built),
+        ["api.wasm=WASM", "etc/one=1", "public/index.html=cats", "public/new=built\n"]
+    );
     let config = bench.config(&built);
     assert_eq!(
         (config.entrypoint.unwrap(), config.env.unwrap()),
@@ -90,7 +97,10 @@ fn a_wrong_margay_toml_names_the_line() {
             "[native]\nlinux-amd64 = \"text\"\n",
             "`margay.toml`: `text` is an unknown kind of file, not a native program",
         ),
-        ("[files]\n\"/../x\" = \"text\"\n", "`margay.toml`: `/../x` in `files` cannot be in an image"),
+        (
+            "[files]\n\"/../x\" = \"text\"\n",
+            "`margay.toml`: `/../x` in `files` cannot be in an image",
+        ),
     ] {
         let bench = Workbench::new();
         bench.put("api.wasm", wasm()).put("text", "x").put("margay.toml", text);
@@ -109,7 +119,8 @@ fn native_bodies_stand_behind_wasm_in_an_index() {
     bench.put("margay.toml", "[native]\nlinux-amd64 = \"api\"\n");
     let built = bench.build().unwrap();
     assert!(built.descriptor.media_type.is_index());
-    let names: Vec<_> = built.platforms.iter().map(|p| format!("{}/{}", p.os, p.architecture)).collect();
+    let names: Vec<_> =
+        built.platforms.iter().map(|p| format!("{}/{}", p.os, p.architecture)).collect();
     assert_eq!(names, ["wasi/wasm", "linux/amd64"]);
     let chosen = bench.layout.choose(&built.descriptor, &host_platforms()).unwrap();
     assert_eq!(bench.layout.plan(&chosen).unwrap().platform.os, "wasi");

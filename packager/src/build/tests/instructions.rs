@@ -20,7 +20,11 @@ fn what_cannot_be_built_is_refused_in_a_sentence() {
              that another tool has built",
         ),
         ("FROM scratch\nFETCH x\n", "`Dockerfile`, line 2: unknown instruction 'FETCH'", ""),
-        ("FROM scratch\nCOPY ../x /\n", "`Dockerfile`, line 2: `../x` leads out of the build context", ""),
+        (
+            "FROM scratch\nCOPY ../x /\n",
+            "`Dockerfile`, line 2: `../x` leads out of the build context",
+            "",
+        ),
         (
             "FROM scratch\nCOPY out /\n",
             "`out` in the build context leads out of it: only what is inside can be copied",
@@ -72,7 +76,11 @@ fn what_cannot_be_built_is_refused_in_a_sentence() {
             "`Dockerfile`, line 2: `4294967296` is not a user: use NAME, UID, NAME:GROUP or UID:GID",
             "",
         ),
-        ("FROM scratch\nEXPOSE 0\n", "`Dockerfile`, line 2: `0` is not a port like 80, 53/udp or 8000-8010", ""),
+        (
+            "FROM scratch\nEXPOSE 0\n",
+            "`Dockerfile`, line 2: `0` is not a port like 80, 53/udp or 8000-8010",
+            "",
+        ),
         (
             "FROM scratch\nCOPY links /\n",
             "`Dockerfile`, line 2: `up` would be a link that leaves the image, to `../../etc/passwd`",
@@ -80,7 +88,11 @@ fn what_cannot_be_built_is_refused_in_a_sentence() {
         ),
     ] {
         let bench = Workbench::new();
-        bench.put("a.html", "A").put("b.html", "B").put("app.wasm", wasm()).put("text.wasm", "<html>");
+        bench
+            .put("a.html", "A")
+            .put("b.html", "B")
+            .put("app.wasm", wasm())
+            .put("text.wasm", "<html>");
         bench.put("hidden", "x").put(".dockerignore", "hid*").put("cut.wasm", &wasm()[..60]);
         symlink("/etc/passwd", bench.context().join("out")).unwrap();
         fs::create_dir(bench.context().join("links")).unwrap();
@@ -95,9 +107,14 @@ fn what_cannot_be_built_is_refused_in_a_sentence() {
 #[test]
 fn a_build_argument_is_used_or_named() {
     let bench = Workbench::new();
-    bench.put("Dockerfile", "FROM scratch\nARG NAME=tom\nENV CAT=$NAME\nLABEL a=\"$CAT ${NONE:-b}\"\n");
+    bench.put(
+        "Dockerfile",
+        "FROM scratch\nARG NAME=tom\nENV CAT=$NAME\nLABEL a=\"$CAT ${NONE:-b}\"\n",
+    );
     let built = bench
-        .build_with(|input| input.args = [("NAME", "ada"), ("X", "y")].map(|(a, b)| (a.into(), b.into())).into())
+        .build_with(|input| {
+            input.args = [("NAME", "ada"), ("X", "y")].map(|(a, b)| (a.into(), b.into())).into()
+        })
         .unwrap();
     let config = bench.config(&built);
     assert_eq!(config.env.unwrap(), ["CAT=ada"]);
@@ -114,7 +131,8 @@ fn a_build_argument_is_used_or_named() {
 #[test]
 fn a_name_stands_for_what_docker_takes_it_for() {
     let host = host_platforms().remove(0);
-    let (os, arch, platform) = (&host.os, &host.architecture, format!("{}/{}", host.os, host.architecture));
+    let (os, arch, platform) =
+        (&host.os, &host.architecture, format!("{}/{}", host.os, host.architecture));
     for (lines, want) in [
         ("FROM scratch\nENV A=1\nARG B=$A\nENV C=$B\n", "A=1 C=1"),
         ("FROM scratch\nARG A=1\nENV B=$A\nARG A=2\nENV C=$A\n", "B=1 C=2"),
@@ -139,9 +157,11 @@ fn a_name_stands_for_what_docker_takes_it_for() {
     ] {
         let bench = Workbench::new();
         bench.put("Dockerfile", lines);
-        let args = [("GIVEN", "yes"), ("BUILDOS", "given")].map(|(name, value)| (name.into(), value.into()));
-        let built =
-            bench.build_with(|input| input.args = args.into()).unwrap_or_else(|e| panic!("{lines}: {}", told(&e)));
+        let args = [("GIVEN", "yes"), ("BUILDOS", "given")]
+            .map(|(name, value)| (name.into(), value.into()));
+        let built = bench
+            .build_with(|input| input.args = args.into())
+            .unwrap_or_else(|e| panic!("{lines}: {}", told(&e)));
         assert_eq!(bench.config(&built).env.unwrap().join(" "), want, "{lines}");
     }
     for (lines, want) in [
@@ -158,8 +178,11 @@ fn a_name_stands_for_what_docker_takes_it_for() {
 fn directives_shells_and_checks_are_read_as_docker_reads_them() {
     let bench = Workbench::new();
     bench.put("x", "X").put("shell", "#!/bin/sh\n");
-    let config = |text: &str| bench.config(&bench.dockerfile(text).unwrap_or_else(|e| panic!("{text}: {}", told(&e))));
-    let ticked = config("# escape=`\nFROM scratch\nENV A=C:\\new B=a`\n  C=x` y D=`$A E=\"q`\"q\\\"\n");
+    let config = |text: &str| {
+        bench.config(&bench.dockerfile(text).unwrap_or_else(|e| panic!("{text}: {}", told(&e))))
+    };
+    let ticked =
+        config("# escape=`\nFROM scratch\nENV A=C:\\new B=a`\n  C=x` y D=`$A E=\"q`\"q\\\"\n");
     assert_eq!(ticked.env.unwrap(), [r"A=C:\new", "B=a", "C=x y", "D=$A", "E=q\"q\\"]);
     let ticked = bench.dockerfile("# escape=`\nFROM scratch\nCOPY <<E /n\n\\$A\nE\n").unwrap();
     assert_eq!(bench.files(&ticked), ["n=$A\n"]);
@@ -167,8 +190,14 @@ fn directives_shells_and_checks_are_read_as_docker_reads_them() {
     let base = "FROM scratch AS a\nCOPY shell /bin/ash\nSHELL [\"/bin/ash\", \"-e\", \"-c\"]\n";
     let shelled = config(&format!("{base}ENTRYPOINT run $it\n"));
     assert_eq!(shelled.entrypoint.unwrap(), ["/bin/ash", "-e", "-c", "run $it"]);
-    assert_eq!(config(&format!("{base}FROM a\nCMD x\n")).cmd.unwrap(), ["/bin/ash", "-e", "-c", "x"]);
-    assert_eq!(config("FROM scratch\nCOPY shell /a\nCMD [\"/a\", \"q\\\"q\"]\n").cmd.unwrap(), ["/a", "q\"q"]);
+    assert_eq!(
+        config(&format!("{base}FROM a\nCMD x\n")).cmd.unwrap(),
+        ["/bin/ash", "-e", "-c", "x"]
+    );
+    assert_eq!(
+        config("FROM scratch\nCOPY shell /a\nCMD [\"/a\", \"q\\\"q\"]\n").cmd.unwrap(),
+        ["/a", "q\"q"]
+    );
 
     let ports = config("FROM scratch\nEXPOSE 80/TCP 53/Udp\n").exposed_ports.unwrap();
     assert_eq!(ports.into_keys().collect::<Vec<_>>(), ["53/udp", "80/tcp"]);
@@ -177,7 +206,10 @@ fn directives_shells_and_checks_are_read_as_docker_reads_them() {
         .unwrap();
     let check = bench.config(&built).healthcheck.unwrap();
     assert_eq!((check.interval, check.timeout), (Some(90_000_000_000), Some(90_000_000_000)));
-    assert_eq!(built.notes[0], "line 2: HEALTHCHECK --start-interval is ignored: `--interval` counts from the start");
+    assert_eq!(
+        built.notes[0],
+        "line 2: HEALTHCHECK --start-interval is ignored: `--interval` counts from the start"
+    );
 }
 
 #[test]
@@ -195,8 +227,14 @@ fn every_other_instruction_lands_in_the_config() {
         config.exposed_ports.unwrap().into_keys().collect::<Vec<_>>(),
         ["53/udp", "80/tcp", "8000/tcp", "8001/tcp"]
     );
-    assert_eq!(config.volumes.unwrap().into_keys().collect::<Vec<_>>(), ["/data", "/more", "/third"]);
-    assert_eq!((config.user.as_deref(), config.working_dir.as_deref()), (Some("1000:cats"), Some("/app")));
+    assert_eq!(
+        config.volumes.unwrap().into_keys().collect::<Vec<_>>(),
+        ["/data", "/more", "/third"]
+    );
+    assert_eq!(
+        (config.user.as_deref(), config.working_dir.as_deref()),
+        (Some("1000:cats"), Some("/app"))
+    );
     assert_eq!(config.stop_signal.as_deref(), Some("SIGQUIT"));
     let check = config.healthcheck.unwrap();
     assert_eq!(
@@ -278,7 +316,8 @@ fn no_dockerfile_makes_it_panic() {
     bench.put("x", "X").put("a/b", "Y");
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     for round in 0..3_000 {
-        let mut text = if round % 8 == 0 { String::new() } else { "FROM scratch AS a\n".to_owned() };
+        let mut text =
+            if round % 8 == 0 { String::new() } else { "FROM scratch AS a\n".to_owned() };
         for _ in 0..round % 24 {
             state ^= state << 13;
             state ^= state >> 7;
@@ -309,19 +348,34 @@ fn no_dockerfile_makes_it_panic() {
 #[test]
 fn what_a_dockerfile_may_ask_for_has_limits() {
     let (doubled, label) = ("ENV A=$A$A\n".repeat(64), "x".repeat(2 << 20));
-    let many = |line: &str, count: usize| (0..count).map(|n| line.replace('#', &n.to_string())).collect::<String>();
+    let many = |line: &str, count: usize| {
+        (0..count).map(|n| line.replace('#', &n.to_string())).collect::<String>()
+    };
     for (text, want) in [
         (
             format!("FROM scratch\nENV A=xxxxxxxx\n{doubled}"),
             "with `$A`, variables bring too much text into it: at most 16 MiB",
         ),
         (
-            format!("ARG A={}\nFROM scratch\nARG A\nCOPY {} /\n", "x".repeat(4000), "$A ".repeat(100_000)),
+            format!(
+                "ARG A={}\nFROM scratch\nARG A\nCOPY {} /\n",
+                "x".repeat(4000),
+                "$A ".repeat(100_000)
+            ),
             "with `$A`, variables bring",
         ),
-        (format!("FROM scratch\n{}", many("MAINTAINER x\n", 10_001)), "it has 10002 instructions, at most 10000"),
-        (format!("FROM scratch\n{}", many("FROM scratch\n", 100)), "it has 101 stages, at most 100"),
-        (format!("FROM scratch\n{}", many("ENV A#=1\n", 1001)), "the image has more than 1000 variables"),
+        (
+            format!("FROM scratch\n{}", many("MAINTAINER x\n", 10_001)),
+            "it has 10002 instructions, at most 10000",
+        ),
+        (
+            format!("FROM scratch\n{}", many("FROM scratch\n", 100)),
+            "it has 101 stages, at most 100",
+        ),
+        (
+            format!("FROM scratch\n{}", many("ENV A#=1\n", 1001)),
+            "the image has more than 1000 variables",
+        ),
         (
             format!("FROM scratch\n{}", many("COPY x /\n", 500)),
             "the image would have more than 499 layers: COPY more at once",
@@ -337,9 +391,14 @@ fn what_a_dockerfile_may_ask_for_has_limits() {
         let bench = Workbench::new();
         bench.put("x", "X");
         let error = told(&bench.dockerfile(&text).map(|built| built.notes).unwrap_err());
-        assert!(error.contains(want) && error.len() < 1500, "{want}: {}", &error[..error.len().min(1500)]);
+        assert!(
+            error.contains(want) && error.len() < 1500,
+            "{want}: {}",
+            &error[..error.len().min(1500)]
+        );
     }
     let bench = Workbench::new();
-    let built = bench.dockerfile(&format!("FROM scratch\n{}", many("MAINTAINER x\n", 500))).unwrap();
+    let built =
+        bench.dockerfile(&format!("FROM scratch\n{}", many("MAINTAINER x\n", 500))).unwrap();
     assert_eq!(built.notes.len(), 101, "with the one about the program");
 }

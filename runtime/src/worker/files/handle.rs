@@ -75,7 +75,8 @@ pub(super) struct Opening {
     pub flags: DescriptorFlags,
 }
 
-/// Where a guest is in a folder's entries. Small whatever the folder holds: a guest may keep as many as it has handles.
+/// Where a guest is in a folder's entries. Small whatever the folder holds: a guest may keep as
+/// many as it has handles.
 pub enum Listing {
     /// After this name.
     Folder {
@@ -109,7 +110,9 @@ impl Files {
 
     fn spot(&self, base: &Handle, path: &str, follow: bool) -> Result<Spot, ErrorCode> {
         match base {
-            Handle::Folder(from) => match (Walk { from: *from, follow }).along(&self.read(), path)? {
+            Handle::Folder(from) => match (Walk { from: *from, follow })
+                .along(&self.read(), path)?
+            {
                 Reached::Folder(folder) => Ok(Spot::Itself(folder)),
                 Reached::Entry { folder, name, thing } => Ok(Spot::Here { folder, name, thing }),
                 Reached::Volume { volume, rest } => {
@@ -120,7 +123,9 @@ impl Files {
                 let rest = super::walk::checked(path)?.to_owned();
                 Ok(Spot::Volume { volume: *volume, from: fd.clone(), rest })
             }
-            Handle::Layered { .. } | Handle::Memory { .. } | Handle::VolumeFile { .. } => Err(ErrorCode::NotDirectory),
+            Handle::Layered { .. } | Handle::Memory { .. } | Handle::VolumeFile { .. } => {
+                Err(ErrorCode::NotDirectory)
+            }
         }
     }
 
@@ -128,7 +133,12 @@ impl Files {
         if self.writable { Ok(()) } else { Err(ErrorCode::ReadOnly) }
     }
 
-    pub(super) fn open(&self, base: &Handle, path: &str, opening: Opening) -> Result<Handle, ErrorCode> {
+    pub(super) fn open(
+        &self,
+        base: &Handle,
+        path: &str,
+        opening: Opening,
+    ) -> Result<Handle, ErrorCode> {
         let (open, writes) = (opening.open, opening.flags.contains(DescriptorFlags::WRITE));
         if open.contains(OpenFlags::CREATE | OpenFlags::DIRECTORY) {
             return Err(ErrorCode::Invalid);
@@ -146,7 +156,9 @@ impl Files {
                 }
             }
             Spot::Here { thing: Some(Thing::Link(_)), .. } => Err(ErrorCode::Loop),
-            Spot::Here { thing: Some(_), .. } if open.contains(OpenFlags::DIRECTORY) => Err(ErrorCode::NotDirectory),
+            Spot::Here { thing: Some(_), .. } if open.contains(OpenFlags::DIRECTORY) => {
+                Err(ErrorCode::NotDirectory)
+            }
             Spot::Here { folder, name, thing: Some(Thing::Layered(id, file)) } => {
                 self.open_layered(folder, &name, (id, file), opening)
             }
@@ -160,14 +172,19 @@ impl Files {
                     let mut tree = self.change();
                     // Somebody else may have been quicker.
                     match tree.child(folder, &name) {
-                        None => Ok(Handle::Memory { file: tree.make_file(folder, &name)?, flags: opening.flags }),
+                        None => Ok(Handle::Memory {
+                            file: tree.make_file(folder, &name)?,
+                            flags: opening.flags,
+                        }),
                         Some(_) if open.contains(OpenFlags::EXCLUSIVE) => Err(ErrorCode::Exist),
                         Some(Thing::Memory(file)) => open_memory(file, opening),
                         Some(_) => Err(ErrorCode::Busy),
                     }
                 }
             },
-            Spot::Volume { volume, from, rest } => self.open_in_volume(volume, &from, &rest, opening),
+            Spot::Volume { volume, from, rest } => {
+                self.open_in_volume(volume, &from, &rest, opening)
+            }
         }
     }
 
@@ -195,7 +212,13 @@ impl Files {
         }
     }
 
-    fn open_in_volume(&self, volume: usize, from: &OwnedFd, rest: &str, opening: Opening) -> Result<Handle, ErrorCode> {
+    fn open_in_volume(
+        &self,
+        volume: usize,
+        from: &OwnedFd,
+        rest: &str,
+        opening: Opening,
+    ) -> Result<Handle, ErrorCode> {
         let granted = &self.volumes[volume];
         let (open, writes) = (opening.open, opening.flags.contains(DescriptorFlags::WRITE));
         if writes || open.intersects(OpenFlags::CREATE | OpenFlags::TRUNCATE) {
@@ -233,7 +256,12 @@ impl Files {
         Stat::of(DescriptorType::Directory, 0, tree.mtime(folder), tree.identity(folder))
     }
 
-    pub(super) fn stat_at(&self, base: &Handle, path: &str, follow: bool) -> Result<Stat, ErrorCode> {
+    pub(super) fn stat_at(
+        &self,
+        base: &Handle,
+        path: &str,
+        follow: bool,
+    ) -> Result<Stat, ErrorCode> {
         match self.spot(base, path, follow)? {
             Spot::Itself(folder) | Spot::Here { thing: Some(Thing::Folder(folder)), .. } => {
                 Ok(self.stat_folder(folder))
@@ -258,16 +286,23 @@ impl Files {
         match handle {
             Handle::Folder(folder) => Ok(Listing::Folder { folder: *folder, after: String::new() }),
             Handle::VolumeFolder { fd, .. } => FdListing::new(fd).map(Listing::Volume),
-            Handle::Layered { .. } | Handle::Memory { .. } | Handle::VolumeFile { .. } => Err(ErrorCode::NotDirectory),
+            Handle::Layered { .. } | Handle::Memory { .. } | Handle::VolumeFile { .. } => {
+                Err(ErrorCode::NotDirectory)
+            }
         }
     }
 
-    pub(super) fn next_entry(&self, listing: &mut Listing) -> Result<Option<(String, DescriptorType)>, ErrorCode> {
+    pub(super) fn next_entry(
+        &self,
+        listing: &mut Listing,
+    ) -> Result<Option<(String, DescriptorType)>, ErrorCode> {
         match listing {
-            Listing::Folder { folder, after } => Ok(self.read().next(*folder, after).map(|(name, thing)| {
-                after.clone_from(&name);
-                (name, kind_of(&thing))
-            })),
+            Listing::Folder { folder, after } => {
+                Ok(self.read().next(*folder, after).map(|(name, thing)| {
+                    after.clone_from(&name);
+                    (name, kind_of(&thing))
+                }))
+            }
             Listing::Volume(listing) => listing.next(),
         }
     }
@@ -297,7 +332,12 @@ impl Files {
         }
     }
 
-    pub(super) fn make_link(&self, base: &Handle, target: &str, path: &str) -> Result<(), ErrorCode> {
+    pub(super) fn make_link(
+        &self,
+        base: &Handle,
+        target: &str,
+        path: &str,
+    ) -> Result<(), ErrorCode> {
         if target.is_empty() || target.contains('\0') {
             return Err(ErrorCode::Invalid);
         }
@@ -311,7 +351,9 @@ impl Files {
                 self.must_write()?;
                 self.change().make_link(folder, &name, target)
             }
-            Spot::Volume { volume, from, rest } => self.volumes[volume].make_link(&from, &rest, target),
+            Spot::Volume { volume, from, rest } => {
+                self.volumes[volume].make_link(&from, &rest, target)
+            }
         }
     }
 
@@ -342,10 +384,17 @@ impl Files {
         }
     }
 
-    pub(super) fn rename(&self, from: (&Handle, &str), to: (&Handle, &str)) -> Result<(), ErrorCode> {
+    pub(super) fn rename(
+        &self,
+        from: (&Handle, &str),
+        to: (&Handle, &str),
+    ) -> Result<(), ErrorCode> {
         match (self.spot(from.0, from.1, false)?, self.spot(to.0, to.1, false)?) {
             (Spot::Itself(_), _) | (_, Spot::Itself(_)) => Err(ErrorCode::Busy),
-            (Spot::Here { folder, name, thing }, Spot::Here { folder: new_folder, name: new_name, .. }) => {
+            (
+                Spot::Here { folder, name, thing },
+                Spot::Here { folder: new_folder, name: new_name, .. },
+            ) => {
                 let thing = thing.ok_or(ErrorCode::NoEntry)?;
                 if to.1.ends_with('/') && !matches!(thing, Thing::Folder(_)) {
                     return Err(ErrorCode::NotDirectory);
@@ -353,11 +402,10 @@ impl Files {
                 self.must_write()?;
                 self.change().rename((folder, &name), (new_folder, &new_name))
             }
-            (Spot::Volume { volume, from, rest }, Spot::Volume { volume: v, from: new, rest: new_rest })
-                if volume == v =>
-            {
-                self.volumes[volume].rename((&from, &rest), (&new, &new_rest))
-            }
+            (
+                Spot::Volume { volume, from, rest },
+                Spot::Volume { volume: v, from: new, rest: new_rest },
+            ) if volume == v => self.volumes[volume].rename((&from, &rest), (&new, &new_rest)),
             (Spot::Volume { .. }, _) | (_, Spot::Volume { .. }) => Err(ErrorCode::CrossDevice),
         }
     }
@@ -370,14 +418,19 @@ impl Files {
         match (self.spot(base, path, follow)?, self.spot(to.0, to.1, false)?) {
             (Spot::Itself(_), _) => Err(ErrorCode::NotPermitted),
             (_, Spot::Itself(_)) => Err(ErrorCode::Exist),
-            (Spot::Here { folder, name, .. }, Spot::Here { folder: new_folder, name: new_name, .. }) => {
+            (
+                Spot::Here { folder, name, .. },
+                Spot::Here { folder: new_folder, name: new_name, .. },
+            ) => {
                 if to.1.ends_with('/') {
                     return Err(ErrorCode::NoEntry);
                 }
                 self.must_write()?;
                 self.change().link((folder, &name), (new_folder, &new_name))
             }
-            (Spot::Volume { volume, .. }, Spot::Volume { volume: other, .. }) if volume == other => {
+            (Spot::Volume { volume, .. }, Spot::Volume { volume: other, .. })
+                if volume == other =>
+            {
                 self.volumes[volume].must_write()?;
                 Err(ErrorCode::Unsupported)
             }
@@ -386,7 +439,12 @@ impl Files {
     }
 
     /// Up to `len` bytes from `offset`; fewer only at the end.
-    pub(super) fn read_at(&self, handle: &Handle, offset: u64, len: usize) -> Result<Bytes, ErrorCode> {
+    pub(super) fn read_at(
+        &self,
+        handle: &Handle,
+        offset: u64,
+        len: usize,
+    ) -> Result<Bytes, ErrorCode> {
         match handle {
             Handle::Layered { bytes, .. } => Ok(part(bytes, offset, len)),
             Handle::Memory { file, flags } if flags.contains(DescriptorFlags::READ) => {
@@ -404,14 +462,25 @@ impl Files {
     }
 
     /// Writes all of `bytes` at `offset`, or at the end; where it ended.
-    pub(super) fn write_at(&self, handle: &Handle, offset: Option<u64>, bytes: &[u8]) -> Result<u64, ErrorCode> {
+    pub(super) fn write_at(
+        &self,
+        handle: &Handle,
+        offset: Option<u64>,
+        bytes: &[u8],
+    ) -> Result<u64, ErrorCode> {
         match handle {
             Handle::Memory { file, .. } if file.fixed => Err(ErrorCode::ReadOnly),
-            Handle::Memory { file, flags } if flags.contains(DescriptorFlags::WRITE) => file.write(offset, bytes),
-            Handle::VolumeFile { volume, file, flags } if flags.contains(DescriptorFlags::WRITE) => {
+            Handle::Memory { file, flags } if flags.contains(DescriptorFlags::WRITE) => {
+                file.write(offset, bytes)
+            }
+            Handle::VolumeFile { volume, file, flags }
+                if flags.contains(DescriptorFlags::WRITE) =>
+            {
                 self.volumes[*volume].write(file, offset, bytes)
             }
-            Handle::Layered { .. } | Handle::Memory { .. } | Handle::VolumeFile { .. } => Err(ErrorCode::BadDescriptor),
+            Handle::Layered { .. } | Handle::Memory { .. } | Handle::VolumeFile { .. } => {
+                Err(ErrorCode::BadDescriptor)
+            }
             Handle::Folder(_) | Handle::VolumeFolder { .. } => Err(ErrorCode::IsDirectory),
         }
     }
@@ -419,11 +488,17 @@ impl Files {
     pub(super) fn set_len(&self, handle: &Handle, len: u64) -> Result<(), ErrorCode> {
         match handle {
             Handle::Memory { file, .. } if file.fixed => Err(ErrorCode::ReadOnly),
-            Handle::Memory { file, flags } if flags.contains(DescriptorFlags::WRITE) => file.set_len(len),
-            Handle::VolumeFile { volume, file, flags } if flags.contains(DescriptorFlags::WRITE) => {
+            Handle::Memory { file, flags } if flags.contains(DescriptorFlags::WRITE) => {
+                file.set_len(len)
+            }
+            Handle::VolumeFile { volume, file, flags }
+                if flags.contains(DescriptorFlags::WRITE) =>
+            {
                 self.volumes[*volume].set_len(file, len)
             }
-            Handle::Layered { .. } | Handle::Memory { .. } | Handle::VolumeFile { .. } => Err(ErrorCode::BadDescriptor),
+            Handle::Layered { .. } | Handle::Memory { .. } | Handle::VolumeFile { .. } => {
+                Err(ErrorCode::BadDescriptor)
+            }
             Handle::Folder(_) | Handle::VolumeFolder { .. } => Err(ErrorCode::IsDirectory),
         }
     }
@@ -432,12 +507,19 @@ impl Files {
         match handle {
             Handle::VolumeFile { file, .. } => rustix::fs::fsync(&**file).map_err(code),
             // Of a folder opened for nothing but its name, the kernel keeps no promise either.
-            Handle::Folder(_) | Handle::Layered { .. } | Handle::Memory { .. } | Handle::VolumeFolder { .. } => Ok(()),
+            Handle::Folder(_)
+            | Handle::Layered { .. }
+            | Handle::Memory { .. }
+            | Handle::VolumeFolder { .. } => Ok(()),
         }
     }
 
     /// Sets when something was changed; `None` leaves it. When it was read is not kept.
-    pub(super) fn set_times(&self, handle: &Handle, mtime: Option<(i64, u32)>) -> Result<(), ErrorCode> {
+    pub(super) fn set_times(
+        &self,
+        handle: &Handle,
+        mtime: Option<(i64, u32)>,
+    ) -> Result<(), ErrorCode> {
         let Some(mtime) = mtime else { return Ok(()) };
         match handle {
             Handle::Memory { file, .. } if file.fixed => Err(ErrorCode::ReadOnly),
@@ -450,8 +532,12 @@ impl Files {
                 self.change().set_mtime(*folder, mtime.0)
             }
             Handle::Layered { .. } => Err(ErrorCode::NotPermitted),
-            Handle::VolumeFile { volume, file, .. } => self.volumes[*volume].set_times(&**file, &times(mtime)),
-            Handle::VolumeFolder { volume, fd } => self.volumes[*volume].set_times(&**fd, &times(mtime)),
+            Handle::VolumeFile { volume, file, .. } => {
+                self.volumes[*volume].set_times(&**file, &times(mtime))
+            }
+            Handle::VolumeFolder { volume, fd } => {
+                self.volumes[*volume].set_times(&**fd, &times(mtime))
+            }
         }
     }
 
@@ -483,7 +569,12 @@ fn open_memory(file: Arc<MemoryFile>, opening: Opening) -> Result<Handle, ErrorC
 }
 
 /// Empties a file through a descriptor of its own: the guest's may be for reading only.
-fn truncate(volume: &super::Volume, from: &OwnedFd, rest: &str, follow: bool) -> Result<(), ErrorCode> {
+fn truncate(
+    volume: &super::Volume,
+    from: &OwnedFd,
+    rest: &str,
+    follow: bool,
+) -> Result<(), ErrorCode> {
     match volume.open_thing(from, rest, OFlags::WRONLY, follow)? {
         Opened::File(file) => volume.set_len(&file, 0),
         Opened::Folder(_) => Err(ErrorCode::IsDirectory),
@@ -513,14 +604,17 @@ pub struct FdListing {
     ended: bool,
 }
 
-/// What one look into a folder takes from the kernel: at least one name of 255 bytes, and at most forty short ones.
+/// What one look into a folder takes from the kernel: at least one name of 255 bytes, and at most
+/// forty short ones.
 const ENTRIES_BYTES: usize = 1024;
 
 impl FdListing {
     fn new(fd: &OwnedFd) -> Result<Self, ErrorCode> {
         // A folder's own descriptor keeps a position that other listings would move.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat2(fd, ".", flags, Mode::empty(), rustix::fs::ResolveFlags::BENEATH).map_err(code)?;
+        let fd =
+            rustix::fs::openat2(fd, ".", flags, Mode::empty(), rustix::fs::ResolveFlags::BENEATH)
+                .map_err(code)?;
         Ok(Self { fd, ready: Vec::new(), ended: false })
     }
 
@@ -583,7 +677,10 @@ pub(super) fn part(bytes: &Bytes, offset: u64, len: usize) -> Bytes {
 
 fn times((seconds, nanoseconds): (i64, u32)) -> Timestamps {
     let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
-    Timestamps { last_access: omit, last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() } }
+    Timestamps {
+        last_access: omit,
+        last_modification: Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() },
+    }
 }
 
 /// Now, as [`Files::set_times`] takes it.

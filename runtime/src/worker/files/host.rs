@@ -74,13 +74,19 @@ impl preopens::Host for View<'_> {
 }
 
 impl types::Host for View<'_> {
-    fn filesystem_error_code(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
+    fn filesystem_error_code(
+        &mut self,
+        error: Resource<wasmtime::Error>,
+    ) -> wasmtime::Result<Option<ErrorCode>> {
         Ok(self.table.get(&error)?.downcast_ref::<StreamFailure>().map(|failure| failure.0))
     }
 }
 
 impl types::HostDirectoryEntryStream for View<'_> {
-    fn read_directory_entry(&mut self, stream: Resource<Listing>) -> Outcome<Option<types::DirectoryEntry>> {
+    fn read_directory_entry(
+        &mut self,
+        stream: Resource<Listing>,
+    ) -> Outcome<Option<types::DirectoryEntry>> {
         let next = self.files.next_entry(self.table.get_mut(&stream)?);
         Ok(next.map(|entry| entry.map(|(name, type_)| types::DirectoryEntry { type_, name })))
     }
@@ -101,7 +107,11 @@ impl types::HostDescriptor for View<'_> {
         Ok(Ok(self.table.push(stream)?))
     }
 
-    fn write_via_stream(&mut self, this: Descriptor, at: u64) -> Outcome<Resource<DynOutputStream>> {
+    fn write_via_stream(
+        &mut self,
+        this: Descriptor,
+        at: u64,
+    ) -> Outcome<Resource<DynOutputStream>> {
         self.writing(&this, Some(at))
     }
 
@@ -142,7 +152,12 @@ impl types::HostDescriptor for View<'_> {
         Ok(self.files.set_len(&handle, size))
     }
 
-    fn set_times(&mut self, this: Descriptor, _: types::NewTimestamp, changed: types::NewTimestamp) -> Outcome<()> {
+    fn set_times(
+        &mut self,
+        this: Descriptor,
+        _: types::NewTimestamp,
+        changed: types::NewTimestamp,
+    ) -> Outcome<()> {
         let handle = self.handle(&this)?;
         Ok(self.files.set_times(&handle, time(changed)))
     }
@@ -179,7 +194,12 @@ impl types::HostDescriptor for View<'_> {
         Ok(self.files.stat(&handle).map(Into::into))
     }
 
-    fn stat_at(&mut self, this: Descriptor, flags: types::PathFlags, path: String) -> Outcome<types::DescriptorStat> {
+    fn stat_at(
+        &mut self,
+        this: Descriptor,
+        flags: types::PathFlags,
+        path: String,
+    ) -> Outcome<types::DescriptorStat> {
         let handle = self.handle(&this)?;
         Ok(self.files.stat_at(&handle, &path, follows(flags)).map(Into::into))
     }
@@ -237,7 +257,13 @@ impl types::HostDescriptor for View<'_> {
         Ok(self.files.remove_folder(&handle, &path))
     }
 
-    fn rename_at(&mut self, this: Descriptor, path: String, other: Descriptor, new_path: String) -> Outcome<()> {
+    fn rename_at(
+        &mut self,
+        this: Descriptor,
+        path: String,
+        other: Descriptor,
+        new_path: String,
+    ) -> Outcome<()> {
         let (from, to) = (self.handle(&this)?, self.handle(&other)?);
         Ok(self.files.rename((&from, &path), (&to, &new_path)))
     }
@@ -280,7 +306,11 @@ impl types::HostDescriptor for View<'_> {
 }
 
 impl View<'_> {
-    fn writing(&mut self, this: &Descriptor, at: Option<u64>) -> Outcome<Resource<DynOutputStream>> {
+    fn writing(
+        &mut self,
+        this: &Descriptor,
+        at: Option<u64>,
+    ) -> Outcome<Resource<DynOutputStream>> {
         let handle = self.handle(this)?;
         if let Err(error) = self.files.write_at(&handle, Some(0), &[]) {
             return Ok(Err(error));
@@ -309,7 +339,9 @@ fn hash(stat: Stat) -> types::MetadataHashValue {
     let (seconds, nanoseconds) = stat.mtime;
     types::MetadataHashValue {
         lower: stat.identity,
-        upper: stat.size.rotate_left(32) ^ seconds.cast_unsigned() ^ u64::from(nanoseconds).rotate_left(20),
+        upper: stat.size.rotate_left(32)
+            ^ seconds.cast_unsigned()
+            ^ u64::from(nanoseconds).rotate_left(20),
     }
 }
 

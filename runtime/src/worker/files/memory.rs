@@ -62,7 +62,8 @@ impl Content {
     }
 }
 
-/// A file that shrank keeps this much beyond twice its length: less is not worth another place in memory.
+/// A file that shrank keeps this much beyond twice its length: less is not worth another place in
+/// memory.
 const SPARE_BYTES_MAX: usize = 4096;
 
 impl MemoryFile {
@@ -136,7 +137,9 @@ impl MemoryFile {
             self.reserve(content, size, size / 8).or_else(|_| self.reserve(content, size, 0))?;
         }
         content.bytes.resize(size, 0);
-        if size == 0 || content.bytes.capacity() > size.saturating_mul(2).saturating_add(SPARE_BYTES_MAX) {
+        if size == 0
+            || content.bytes.capacity() > size.saturating_mul(2).saturating_add(SPARE_BYTES_MAX)
+        {
             let before = content.reserved();
             content.bytes.shrink_to_fit();
             self.quota.give_back(before - content.reserved());
@@ -203,7 +206,10 @@ mod tests {
             len /= 2;
             file.set_len(len).unwrap();
             let reserved = file.content().reserved();
-            assert!(reserved <= 2 * len + SPARE_BYTES_MAX as u64, "{reserved} bytes for a file of {len}");
+            assert!(
+                reserved <= 2 * len + SPARE_BYTES_MAX as u64,
+                "{reserved} bytes for a file of {len}"
+            );
             assert_eq!(quota.0.used.load(Ordering::Relaxed), reserved);
         }
         assert_eq!(quota.0.used.load(Ordering::Relaxed), 0);
@@ -213,7 +219,9 @@ mod tests {
     fn appending_is_charged_for_the_room_ahead() {
         let quota = Quota::new(100_000);
         let file = MemoryFile::new(&[], 0, &quota).unwrap();
-        let appended = std::iter::repeat_with(|| file.write(None, &[1; 100])).take_while(Result::is_ok).count();
+        let appended = std::iter::repeat_with(|| file.write(None, &[1; 100]))
+            .take_while(Result::is_ok)
+            .count();
         assert_eq!(appended, 1000, "at the end of the quota nothing is reserved ahead");
         assert_eq!(quota.0.used.load(Ordering::Relaxed), file.content().reserved());
         drop(file);

@@ -1,7 +1,8 @@
-//! A guest's files: read-only layers below, one writable layer in memory above, volumes mounted in between.
+//! A guest's files: read-only layers below, one writable layer in memory above, volumes mounted in
+//! between.
 //!
-//! All of it lives in this process. The only paths that ever reach the kernel are those below a granted volume, and
-//! they go through `openat2`, which does not leave it.
+//! All of it lives in this process. The only paths that ever reach the kernel are those below a
+//! granted volume, and they go through `openat2`, which does not leave it.
 
 mod memory; // files in memory, and the quota that they share
 mod tree; // the union of layers and memory: one lookup, all changes
@@ -38,7 +39,8 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Puts an image's layers, a container's volumes (each with its absolute path) and its secrets together.
+    /// Puts an image's layers, a container's volumes (each with its absolute path) and its secrets
+    /// together.
     ///
     /// # Errors
     /// When the index does not fit the layers, or a volume is to be mounted at `/`.
@@ -58,7 +60,9 @@ impl Files {
         let mut kept = Vec::new();
         for (path, volume) in volumes {
             if !tree.place_mount(path.trim_start_matches('/'), kept.len()) {
-                return Err("a volume cannot be mounted at `/`: give it a folder of its own".to_owned());
+                return Err(
+                    "a volume cannot be mounted at `/`: give it a folder of its own".to_owned()
+                );
             }
             kept.push(volume);
         }
@@ -85,10 +89,19 @@ pub(crate) fn mapped(file: &File) -> io::Result<Bytes> {
     if len == 0 {
         return Ok(Bytes::new());
     }
-    // SAFETY: a fresh private mapping of nothing but this file. The file is ours, complete and never written again; were
-    // it cut short all the same, touching what is missing would end this one worker.
-    let at =
-        unsafe { rustix::mm::mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, file.as_fd(), 0)? };
+    // SAFETY: a fresh private mapping of nothing but this file. The file is ours, complete and
+    // never written again; were it cut short all the same, touching what is missing would end this
+    // one worker.
+    let at = unsafe {
+        rustix::mm::mmap(
+            std::ptr::null_mut(),
+            len,
+            ProtFlags::READ,
+            MapFlags::PRIVATE,
+            file.as_fd(),
+            0,
+        )?
+    };
     Ok(Bytes::from_owner(Mapped { at, len }))
 }
 

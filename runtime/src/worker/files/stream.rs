@@ -8,8 +8,8 @@ use wasmtime_wasi::{
 
 use super::{Files, handle::Handle, host::ErrorCode};
 
-/// What one read takes at most: large enough that a picture leaves in one piece, small enough that a hundred readers at
-/// once are no burden.
+/// What one read takes at most: large enough that a picture leaves in one piece, small enough that
+/// a hundred readers at once are no burden.
 const READ_BYTES_MAX: usize = 256 << 10;
 const WRITE_BYTES_MAX: usize = 64 << 10;
 
@@ -36,7 +36,8 @@ impl Pollable for Reading {
 
 impl InputStream for Reading {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
-        let bytes = self.files.read_at(&self.handle, self.at, size.min(READ_BYTES_MAX)).map_err(failed)?;
+        let bytes =
+            self.files.read_at(&self.handle, self.at, size.min(READ_BYTES_MAX)).map_err(failed)?;
         if bytes.is_empty() && size > 0 {
             return Err(StreamError::Closed);
         }

@@ -9,7 +9,8 @@ use super::{
     host::{DescriptorFlags, DescriptorType, ErrorCode, OpenFlags},
 };
 
-/// `/etc/cat` and `/etc/dog` with four bytes each, `/etc/deep/file`, links to the cat, upwards and to themselves.
+/// `/etc/cat` and `/etc/dog` with four bytes each, `/etc/deep/file`, links to the cat, upwards and
+/// to themselves.
 fn files(writable: u64) -> Arc<Files> {
     let mut builder = FileIndexBuilder::new();
     let entry = |path: &str, kind, size, offset| Entry {
@@ -40,7 +41,10 @@ fn files(writable: u64) -> Arc<Files> {
     builder.end_layer();
     let layers = vec![Bytes::from_static(b"meowwoof")];
     let secrets = [("key".to_owned(), b"secret".to_vec())];
-    Arc::new(Files::new(builder.finish().unwrap(), layers, Vec::new(), secrets.into_iter(), writable).unwrap())
+    Arc::new(
+        Files::new(builder.finish().unwrap(), layers, Vec::new(), secrets.into_iter(), writable)
+            .unwrap(),
+    )
 }
 
 fn reading() -> Opening {
@@ -57,7 +61,8 @@ fn read(files: &Files, path: &str) -> Result<String, ErrorCode> {
 }
 
 fn write(files: &Files, path: &str, text: &str) -> Result<(), ErrorCode> {
-    let handle = files.open(&files.root(), path, writing(OpenFlags::CREATE | OpenFlags::TRUNCATE))?;
+    let handle =
+        files.open(&files.root(), path, writing(OpenFlags::CREATE | OpenFlags::TRUNCATE))?;
     files.write_at(&handle, None, text.as_bytes()).map(drop)
 }
 
@@ -109,7 +114,9 @@ fn a_folder_is_as_far_up_as_its_descriptor_leads() {
     let etc = files.open(&files.root(), "etc", reading()).unwrap();
     let code = |base: &Handle, path: &str| files.open(base, path, reading()).map(drop);
     assert_eq!(code(&deep, "file"), Ok(()));
-    for (base, path) in [(&deep, "../cat"), (&etc, "up"), (&etc, "absolute"), (&etc, "deep/../../etc/cat")] {
+    for (base, path) in
+        [(&deep, "../cat"), (&etc, "up"), (&etc, "absolute"), (&etc, "deep/../../etc/cat")]
+    {
         assert_eq!(code(base, path), Err(ErrorCode::NotPermitted), "{path}");
     }
     assert_eq!(code(&etc, "link"), Ok(()));
@@ -123,7 +130,11 @@ fn what_is_written_hides_the_image_and_nothing_else() {
     write(&files, "etc/cat", "purr").unwrap();
     assert_eq!(read(&files, "etc/cat").unwrap(), "purr");
     assert_eq!(read(&files, "etc/link").unwrap(), "purr");
-    assert_eq!(&files.read_at(&before, 0, 9).unwrap()[..], b"meow", "who has it open keeps what it had");
+    assert_eq!(
+        &files.read_at(&before, 0, 9).unwrap()[..],
+        b"meow",
+        "who has it open keeps what it had"
+    );
     let appending = files.open(&files.root(), "etc/dog", writing(OpenFlags::empty())).unwrap();
     files.write_at(&appending, None, b"!").unwrap();
     assert_eq!(read(&files, "etc/dog").unwrap(), "woof!");
@@ -146,7 +157,11 @@ fn changes_behave_as_files_do() {
     assert_eq!(files.rename((&root, "etc/dog"), (&root, "new/dog")), Ok(()));
     assert_eq!(read(&files, "new/dog").unwrap(), "woof");
     assert_eq!(names(&files, "new"), ["dog"]);
-    assert_eq!(files.rename((&root, "etc/deep"), (&root, "new/deep")), Ok(()), "a folder of the image moves");
+    assert_eq!(
+        files.rename((&root, "etc/deep"), (&root, "new/deep")),
+        Ok(()),
+        "a folder of the image moves"
+    );
     assert_eq!(read(&files, "new/deep/file").unwrap(), "meow");
     assert_eq!(read(&files, "etc/deep/file"), Err(ErrorCode::NoEntry));
     assert_eq!(files.rename((&root, "new"), (&root, "new/deep/inside")), Err(ErrorCode::Invalid));
@@ -157,7 +172,10 @@ fn changes_behave_as_files_do() {
     assert_eq!(files.make_link(&root, "/etc/dog", "new/out"), Err(ErrorCode::NotPermitted));
     assert_eq!(files.read_link(&root, "new/arrow").unwrap(), "dog");
     assert_eq!(read(&files, "new/arrow").unwrap(), "both");
-    assert_eq!(files.stat_at(&root, "new/arrow", false).unwrap().kind, DescriptorType::SymbolicLink);
+    assert_eq!(
+        files.stat_at(&root, "new/arrow", false).unwrap().kind,
+        DescriptorType::SymbolicLink
+    );
     for (what, got) in [
         ("unlink", files.unlink(&root, "run/secrets/key")),
         ("rename", files.rename((&root, "run/secrets/key"), (&root, "k"))),
@@ -183,7 +201,11 @@ fn a_removed_folder_is_gone_for_those_who_hold_it() {
         write(&files, "other/file", "x").unwrap();
         assert!(listed(&files, &held).is_empty(), "{path}");
         assert_eq!(files.make_folder(&held, "x"), Err(ErrorCode::NoEntry), "{path}");
-        assert_eq!(files.open(&held, "file", reading()).map(drop), Err(ErrorCode::NoEntry), "{path}");
+        assert_eq!(
+            files.open(&held, "file", reading()).map(drop),
+            Err(ErrorCode::NoEntry),
+            "{path}"
+        );
         files.unlink(&root, "other/file").unwrap();
         files.remove_folder(&root, "other").unwrap();
     }
@@ -199,7 +221,8 @@ fn the_quota_counts_names_too_and_comes_back() {
         write(&files, "file", "0123456789").unwrap();
         files.unlink(&root, "file").unwrap();
     }
-    let made = (0..1000).take_while(|n| files.make_folder(&root, &format!("folder{n}")).is_ok()).count();
+    let made =
+        (0..1000).take_while(|n| files.make_folder(&root, &format!("folder{n}")).is_ok()).count();
     assert_eq!(made, 7, "a folder costs a little more than a KiB");
     let made = (0..1000).take_while(|n| write(&files, &format!("f{n}"), "").is_ok()).count();
     assert!((1..6).contains(&made), "{made} empty files");
@@ -216,7 +239,9 @@ fn without_a_writable_layer_everything_is_read_only() {
         ("open to write", files.open(&root, "etc/cat", writing(OpenFlags::empty())).map(drop)),
         (
             "empty by reading",
-            files.open(&root, "etc/cat", Opening { open: OpenFlags::TRUNCATE, ..reading() }).map(drop),
+            files
+                .open(&root, "etc/cat", Opening { open: OpenFlags::TRUNCATE, ..reading() })
+                .map(drop),
         ),
         ("link", files.link((&root, "etc/cat", true), (&root, "twin"))),
         ("rename", files.rename((&root, "etc/cat"), (&root, "dog"))),
@@ -237,12 +262,16 @@ fn a_link_is_charged_for_its_target_and_refuses_a_long_one() {
     let root = files.root();
     assert_eq!(files.make_link(&root, &"a".repeat(4097), "long"), Err(ErrorCode::NameTooLong));
     let target = "a".repeat(4096);
-    let made = (0..100).take_while(|n| files.make_link(&root, &target, &format!("link{n}")).is_ok()).count();
+    let made = (0..100)
+        .take_while(|n| files.make_link(&root, &target, &format!("link{n}")).is_ok())
+        .count();
     assert_eq!(made, 4);
     for n in 0..made {
         files.unlink(&root, &format!("link{n}")).unwrap();
     }
-    let again = (0..100).take_while(|n| files.make_link(&root, &target, &format!("link{n}")).is_ok()).count();
+    let again = (0..100)
+        .take_while(|n| files.make_link(&root, &target, &format!("link{n}")).is_ok())
+        .count();
     assert_eq!(again, made, "what was taken comes back");
 }
 
@@ -267,7 +296,8 @@ fn a_listing_follows_the_folder_and_holds_no_copy() {
         write(&files, &format!("etc/{name}"), "x").unwrap();
     }
     write(&files, "etc/dog", "x").unwrap();
-    let want = ["aardvark", "absolute", "deep", "doe", "dog", "folder", "link", "self", "up", "zebra"];
+    let want =
+        ["aardvark", "absolute", "deep", "doe", "dog", "folder", "link", "self", "up", "zebra"];
     assert_eq!(names(&files, "etc"), want);
     let etc = files.open(&root, "etc", reading()).unwrap();
     let mut listing = files.list(&etc).unwrap();
@@ -280,7 +310,8 @@ fn a_listing_follows_the_folder_and_holds_no_copy() {
 
 #[test]
 fn a_rename_that_finds_no_room_changes_nothing() {
-    // Room for the new name and not for the mark that hides the old one: whichever way it is cut, nothing may move.
+    // Room for the new name and not for the mark that hides the old one: whichever way it is cut,
+    // nothing may move.
     for quota in 1..4000 {
         let files = files(quota);
         let root = files.root();
@@ -318,6 +349,10 @@ fn a_volume_at_the_root_is_an_error() {
     let folder = std::fs::File::open("/").unwrap().into();
     let volume = super::Volume::new(folder, spec::Rights::READ, None);
     let volumes = vec![("/".to_owned(), volume)];
-    let made = Files::new(builder.finish().unwrap(), vec![Bytes::new()], volumes, std::iter::empty(), 0);
-    assert_eq!(made.err().as_deref(), Some("a volume cannot be mounted at `/`: give it a folder of its own"));
+    let made =
+        Files::new(builder.finish().unwrap(), vec![Bytes::new()], volumes, std::iter::empty(), 0);
+    assert_eq!(
+        made.err().as_deref(),
+        Some("a volume cannot be mounted at `/`: give it a folder of its own")
+    );
 }

@@ -14,9 +14,11 @@ use super::{
     walk::PATH_BYTES_MAX,
 };
 
-/// What one name costs beyond its content: without this, a quota of bytes would allow names without end.
+/// What one name costs beyond its content: without this, a quota of bytes would allow names without
+/// end.
 const ENTRY_BYTES: u64 = 256;
-/// What a folder that was made or changed costs beyond its names: a map's first entry takes room for eleven.
+/// What a folder that was made or changed costs beyond its names: a map's first entry takes room
+/// for eleven.
 const FOLDER_BYTES: u64 = 1024;
 
 /// The merged tree. A folder of the image stays a row in its index until something in it changes.
@@ -68,7 +70,10 @@ impl Child {
     fn cost(&self, name: &str) -> u64 {
         let own = match self {
             Self::Here(Thing::Link(target)) => target.len(),
-            Self::Gone | Self::Here(Thing::Folder(_) | Thing::Layered(..) | Thing::Memory(_) | Thing::Mount(_)) => 0,
+            Self::Gone
+            | Self::Here(
+                Thing::Folder(_) | Thing::Layered(..) | Thing::Memory(_) | Thing::Mount(_),
+            ) => 0,
         };
         ENTRY_BYTES + (name.len() + own) as u64
     }
@@ -111,7 +116,9 @@ impl Tree {
     /// A folder under its present name: one of the image may have changed meanwhile.
     fn current(&self, folder: Folder) -> Folder {
         match folder {
-            Folder::Lower(id) => self.promoted.get(&id).map_or(folder, |place| Folder::Upper(*place)),
+            Folder::Lower(id) => {
+                self.promoted.get(&id).map_or(folder, |place| Folder::Upper(*place))
+            }
             Folder::Upper(_) => folder,
         }
     }
@@ -122,7 +129,10 @@ impl Tree {
     }
 
     fn upper_mut(&mut self, place: Place) -> Result<&mut Upper, ErrorCode> {
-        self.upper.get_mut(place.at).filter(|upper| upper.life == place.life).ok_or(ErrorCode::NoEntry)
+        self.upper
+            .get_mut(place.at)
+            .filter(|upper| upper.life == place.life)
+            .ok_or(ErrorCode::NoEntry)
     }
 
     fn add_upper(&mut self, lower: Option<NodeId>, parent: Folder, mtime: i64) -> Place {
@@ -162,8 +172,8 @@ impl Tree {
         }
     }
 
-    /// The first name in a folder after `name`, with what it leads to. Nothing is kept between two calls, so that a
-    /// guest that lists a folder holds no copy of it.
+    /// The first name in a folder after `name`, with what it leads to. Nothing is kept between two
+    /// calls, so that a guest that lists a folder holds no copy of it.
     pub fn next(&self, folder: Folder, name: &str) -> Option<(String, Thing)> {
         let folder = self.current(folder);
         let (lower, upper) = match folder {
@@ -173,9 +183,12 @@ impl Tree {
                 (upper.lower, Some(upper))
             }
         };
-        let mut below = lower.into_iter().flat_map(|id| self.index.children_after(id, name)).peekable();
+        let mut below =
+            lower.into_iter().flat_map(|id| self.index.children_after(id, name)).peekable();
         let after = (Bound::Excluded(name), Bound::Unbounded);
-        for (name, child) in upper.into_iter().flat_map(|upper| upper.children.range::<str, _>(after)) {
+        for (name, child) in
+            upper.into_iter().flat_map(|upper| upper.children.range::<str, _>(after))
+        {
             if below.peek().is_some_and(|entry| *entry.name < **name) {
                 break;
             }
@@ -218,13 +231,16 @@ impl Tree {
     fn parent(&self, folder: Folder) -> Folder {
         match self.current(folder) {
             Folder::Lower(id) => self.current(Folder::Lower(self.index.parent(id))),
-            Folder::Upper(place) => self.upper(place).map_or(self.root(), |upper| self.current(upper.parent)),
+            Folder::Upper(place) => {
+                self.upper(place).map_or(self.root(), |upper| self.current(upper.parent))
+            }
         }
     }
 
     /// Whether `folder` is `ancestor` or somewhere below it.
     fn is_within(&self, folder: Folder, ancestor: Folder) -> bool {
-        let (mut here, ancestor, root) = (self.current(folder), self.current(ancestor), self.root());
+        let (mut here, ancestor, root) =
+            (self.current(folder), self.current(ancestor), self.root());
         loop {
             if here == ancestor {
                 return true;
@@ -270,7 +286,10 @@ impl Tree {
 
     /// What taking `name` away costs beyond what it costs to have it.
     fn cost_of_leaving(&self, place: Place, name: &str) -> u64 {
-        let held = self.upper(place).and_then(|upper| upper.children.get(name)).map_or(0, |child| child.cost(name));
+        let held = self
+            .upper(place)
+            .and_then(|upper| upper.children.get(name))
+            .map_or(0, |child| child.cost(name));
         match self.is_in_image(place, name) {
             true => Child::Gone.cost(name).saturating_sub(held),
             false => 0,
@@ -323,13 +342,17 @@ impl Tree {
         put
     }
 
-    /// Frees the place of an empty folder, with the marks in it. Whoever still holds it finds nothing there.
+    /// Frees the place of an empty folder, with the marks in it. Whoever still holds it finds
+    /// nothing there.
     fn forget(&mut self, place: Place) {
         let quota = self.quota.clone();
         if let Ok(upper) = self.upper_mut(place) {
             upper.life += 1;
             upper.lower = None;
-            let marks: u64 = std::mem::take(&mut upper.children).iter().map(|(name, mark)| mark.cost(name)).sum();
+            let marks: u64 = std::mem::take(&mut upper.children)
+                .iter()
+                .map(|(name, mark)| mark.cost(name))
+                .sum();
             quota.give_back(FOLDER_BYTES + marks);
             self.free.push(place.at);
         }
@@ -415,7 +438,8 @@ impl Tree {
         }
     }
 
-    /// Gives a thing another name, or changes nothing: whatever could be refused is taken before the first change.
+    /// Gives a thing another name, or changes nothing: whatever could be refused is taken before
+    /// the first change.
     pub fn rename(&mut self, from: (Folder, &str), to: (Folder, &str)) -> Result<(), ErrorCode> {
         let moved = self.child(from.0, from.1).ok_or(ErrorCode::NoEntry)?;
         if (self.current(from.0), from.1) == (self.current(to.0), to.1) {
@@ -426,7 +450,9 @@ impl Tree {
             (Thing::Mount(_), _) | (_, Some(Thing::Mount(_))) => return Err(ErrorCode::Busy),
             (Thing::Memory(file), _) if file.fixed => return Err(ErrorCode::ReadOnly),
             (_, Some(Thing::Memory(file))) if file.fixed => return Err(ErrorCode::ReadOnly),
-            (Thing::Folder(folder), _) if self.is_within(to.0, *folder) => return Err(ErrorCode::Invalid),
+            (Thing::Folder(folder), _) if self.is_within(to.0, *folder) => {
+                return Err(ErrorCode::Invalid);
+            }
             (Thing::Folder(_), Some(Thing::Folder(there))) if !self.is_empty(*there) => {
                 return Err(ErrorCode::NotEmpty);
             }
@@ -439,9 +465,11 @@ impl Tree {
         let moved = match moved {
             Thing::Folder(folder) => Thing::Folder(Folder::Upper(self.changing(folder)?)),
             // Under its new name it must not follow what the image has under the old one.
-            Thing::Layered(_, file) => {
-                Thing::Memory(Arc::new(MemoryFile::new(&self.content(file), file.mtime, &self.quota)?))
-            }
+            Thing::Layered(_, file) => Thing::Memory(Arc::new(MemoryFile::new(
+                &self.content(file),
+                file.mtime,
+                &self.quota,
+            )?)),
             thing @ (Thing::Memory(_) | Thing::Link(_) | Thing::Mount(_)) => thing,
         };
         // Both lives must be looked at before one of them changes.
@@ -468,12 +496,14 @@ impl Tree {
         Ok(())
     }
 
-    /// A file that was there before the guest, at a path relative to the root; folders are made on the way.
+    /// A file that was there before the guest, at a path relative to the root; folders are made on
+    /// the way.
     pub fn place_file(&mut self, path: &str, content: Vec<u8>) {
         self.place(path, Thing::Memory(Arc::new(MemoryFile::fixed(content))));
     }
 
-    /// A volume's root, in place of whatever the image has there; `false` at the root, which nothing replaces.
+    /// A volume's root, in place of whatever the image has there; `false` at the root, which
+    /// nothing replaces.
     #[must_use]
     pub fn place_mount(&mut self, path: &str, volume: usize) -> bool {
         let named = path.split('/').any(|name| !name.is_empty());

@@ -8,7 +8,10 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags, Timestamps},
+    fs::{
+        AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Statx, StatxFlags,
+        Timestamps,
+    },
     io::Errno,
 };
 use spec::Rights;
@@ -19,18 +22,22 @@ use super::host::ErrorCode;
 pub(crate) struct Volume {
     root: Arc<OwnedFd>,
     pub(super) rights: Rights,
-    /// What its limit counts; `None` without a limit. Locked for each change of a length or a name, so that what was
-    /// charged is what there is.
+    /// What its limit counts; `None` without a limit. Locked for each change of a length or a name,
+    /// so that what was charged is what there is.
     space: Option<Arc<Mutex<Space>>>,
 }
 
-/// Never out of the folder, not by `..`, not by a link, not into another mount, not through `/proc`.
-const WITHIN: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_XDEV);
+/// Never out of the folder, not by `..`, not by a link, not into another mount, not through
+/// `/proc`.
+const WITHIN: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_XDEV);
 
-/// No folder is made or moved below this depth of a volume with a limit: each level of counting holds descriptors.
+/// No folder is made or moved below this depth of a volume with a limit: each level of counting
+/// holds descriptors.
 const DEPTH_MAX: usize = 64;
 
-/// What a file, folder or link costs beyond its content: a block, so that a limit of bytes is one of inodes too.
+/// What a file, folder or link costs beyond its content: a block, so that a limit of bytes is one
+/// of inodes too.
 const ENTRY_BYTES: u64 = 4096;
 
 /// How much of a volume's limit is used.
@@ -97,7 +104,9 @@ impl Drop for OpenFile {
             let removed = held.removed;
             space.open.remove(inode);
             if removed {
-                space.give_back(ENTRY_BYTES + self.file.metadata().map_or(0, |metadata| metadata.len()));
+                space.give_back(
+                    ENTRY_BYTES + self.file.metadata().map_or(0, |metadata| metadata.len()),
+                );
             }
         }
     }
@@ -111,7 +120,8 @@ pub(super) enum Opened {
 
 impl Volume {
     pub fn new(root: OwnedFd, rights: Rights, max_bytes: Option<u64>) -> Self {
-        let space = max_bytes.map(|max| Arc::new(Mutex::new(Space { max, used: None, open: HashMap::new() })));
+        let space = max_bytes
+            .map(|max| Arc::new(Mutex::new(Space { max, used: None, open: HashMap::new() })));
         Self { root: Arc::new(root), rights, space }
     }
 
@@ -135,14 +145,25 @@ impl Volume {
     }
 
     /// Opens without counting: for looking, and for folders.
-    pub(super) fn open(&self, from: &OwnedFd, path: &str, flags: OFlags, follow: bool) -> Result<OwnedFd, ErrorCode> {
+    pub(super) fn open(
+        &self,
+        from: &OwnedFd,
+        path: &str,
+        flags: OFlags,
+        follow: bool,
+    ) -> Result<OwnedFd, ErrorCode> {
         let path = if path.is_empty() { "." } else { path };
         let follow = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
-        // Everyone who may mount the volume may use what is in it: each task has an uid of its own, and the folder
-        // above is closed to all others.
-        let mode = if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o666) } else { Mode::empty() };
+        // Everyone who may mount the volume may use what is in it: each task has an uid of its own,
+        // and the folder above is closed to all others.
+        let mode =
+            if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o666) } else { Mode::empty() };
         // A descriptor for nothing but its place takes no word on how to read it.
-        let waits = if flags.contains(OFlags::PATH) { OFlags::empty() } else { OFlags::NOCTTY | OFlags::NONBLOCK };
+        let waits = if flags.contains(OFlags::PATH) {
+            OFlags::empty()
+        } else {
+            OFlags::NOCTTY | OFlags::NONBLOCK
+        };
         let flags = flags | follow | waits | OFlags::CLOEXEC;
         rustix::fs::openat2(from, path, flags, mode, WITHIN).map_err(code)
     }
@@ -197,7 +218,11 @@ impl Volume {
     }
 
     /// The folder that holds the last name of `path`, and that name.
-    pub(super) fn parent<'p>(&self, from: &OwnedFd, path: &'p str) -> Result<(OwnedFd, &'p str), ErrorCode> {
+    pub(super) fn parent<'p>(
+        &self,
+        from: &OwnedFd,
+        path: &'p str,
+    ) -> Result<(OwnedFd, &'p str), ErrorCode> {
         let trimmed = path.trim_end_matches('/');
         let (folder, name) = trimmed.rsplit_once('/').unwrap_or(("", trimmed));
         if matches!(name, "" | "." | "..") {
@@ -213,10 +238,17 @@ impl Volume {
         if space.is_some() && self.depth(&folder)? >= DEPTH_MAX {
             return Err(ErrorCode::NameTooLong);
         }
-        paid(space.as_deref_mut(), || rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o777)))
+        paid(space.as_deref_mut(), || {
+            rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o777))
+        })
     }
 
-    pub(super) fn make_link(&self, from: &OwnedFd, path: &str, target: &str) -> Result<(), ErrorCode> {
+    pub(super) fn make_link(
+        &self,
+        from: &OwnedFd,
+        path: &str,
+        target: &str,
+    ) -> Result<(), ErrorCode> {
         self.must_write()?;
         let mut space = self.counted();
         let (folder, name) = self.parent(from, path)?;
@@ -249,7 +281,11 @@ impl Volume {
         Ok(())
     }
 
-    pub(super) fn rename(&self, from: (&OwnedFd, &str), to: (&OwnedFd, &str)) -> Result<(), ErrorCode> {
+    pub(super) fn rename(
+        &self,
+        from: (&OwnedFd, &str),
+        to: (&OwnedFd, &str),
+    ) -> Result<(), ErrorCode> {
         self.must_delete()?;
         self.must_write()?;
         let mut space = self.counted();
@@ -259,7 +295,8 @@ impl Volume {
         if space.is_some() && kind(&moved) == FileType::Directory {
             self.must_fit((&folder, name), &new_folder)?;
         }
-        rustix::fs::renameat_with(&folder, name, &new_folder, new_name, RenameFlags::empty()).map_err(code)?;
+        rustix::fs::renameat_with(&folder, name, &new_folder, new_name, RenameFlags::empty())
+            .map_err(code)?;
         if let (Some(space), Ok(replaced)) = (&mut space, replaced)
             && replaced.stx_ino != moved.stx_ino
         {
@@ -284,7 +321,8 @@ impl Volume {
 
     /// How many folders `folder` is below the root.
     fn depth(&self, folder: &OwnedFd) -> Result<usize, ErrorCode> {
-        let inode = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| stat.st_ino).map_err(code);
+        let inode =
+            |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| stat.st_ino).map_err(code);
         let root = inode(self.root.as_fd())?;
         let mut here = None::<OwnedFd>;
         for depth in 0..=DEPTH_MAX {
@@ -294,7 +332,10 @@ impl Volume {
             }
             // Only to count the way up; a detached mount has nothing above its root.
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            here = Some(rustix::fs::openat2(fd, "..", flags, Mode::empty(), ResolveFlags::NO_XDEV).map_err(code)?);
+            here = Some(
+                rustix::fs::openat2(fd, "..", flags, Mode::empty(), ResolveFlags::NO_XDEV)
+                    .map_err(code)?,
+            );
         }
         Ok(DEPTH_MAX + 1)
     }
@@ -304,7 +345,12 @@ impl Volume {
         rustix::fs::futimens(file, times).map_err(code)
     }
 
-    pub(super) fn write(&self, file: &OpenFile, offset: Option<u64>, bytes: &[u8]) -> Result<u64, ErrorCode> {
+    pub(super) fn write(
+        &self,
+        file: &OpenFile,
+        offset: Option<u64>,
+        bytes: &[u8],
+    ) -> Result<u64, ErrorCode> {
         self.must_write()?;
         let mut space = self.counted();
         let len = file.metadata().map_err(io_code)?.len();
@@ -373,7 +419,10 @@ impl Volume {
 }
 
 /// Makes one entry, paid for if there is a limit.
-fn paid(space: Option<&mut Space>, make: impl FnOnce() -> Result<(), Errno>) -> Result<(), ErrorCode> {
+fn paid(
+    space: Option<&mut Space>,
+    make: impl FnOnce() -> Result<(), Errno>,
+) -> Result<(), ErrorCode> {
     let Some(space) = space else { return make().map_err(code) };
     space.take(ENTRY_BYTES)?;
     make().map_err(|errno| {
@@ -383,7 +432,8 @@ fn paid(space: Option<&mut Space>, make: impl FnOnce() -> Result<(), Errno>) -> 
 }
 
 fn seen(folder: &OwnedFd, name: &str) -> Result<Statx, ErrorCode> {
-    rustix::fs::statx(folder, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS).map_err(code)
+    rustix::fs::statx(folder, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)
+        .map_err(code)
 }
 
 fn kind(thing: &Statx) -> FileType {
@@ -397,14 +447,17 @@ enum Uncounted {
     Failed,
 }
 
-/// What all below `folder` costs, which itself is `depth` below the root. What may not be read costs nothing: a guest
-/// cannot have made it.
+/// What all below `folder` costs, which itself is `depth` below the root. What may not be read
+/// costs nothing: a guest cannot have made it.
 fn count(folder: &OwnedFd, depth: usize) -> Result<u64, Uncounted> {
     if depth > DEPTH_MAX {
         return Err(Uncounted::TooDeep);
     }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let Some(opened) = known(rustix::fs::openat2(folder, ".", flags, Mode::empty(), WITHIN))? else { return Ok(0) };
+    let Some(opened) = known(rustix::fs::openat2(folder, ".", flags, Mode::empty(), WITHIN))?
+    else {
+        return Ok(0);
+    };
     let mut sum = 0u64;
     for entry in Dir::new(opened).map_err(|_| Uncounted::Failed)? {
         let entry = entry.map_err(|_| Uncounted::Failed)?;
@@ -413,7 +466,10 @@ fn count(folder: &OwnedFd, depth: usize) -> Result<u64, Uncounted> {
             continue;
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let Some(opened) = known(rustix::fs::openat2(folder, name, flags, Mode::empty(), WITHIN))? else { continue };
+        let Some(opened) = known(rustix::fs::openat2(folder, name, flags, Mode::empty(), WITHIN))?
+        else {
+            continue;
+        };
         let stat = rustix::fs::fstat(&opened).map_err(|_| Uncounted::Failed)?;
         let content = match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => stat.st_size.cast_unsigned(),
@@ -476,7 +532,8 @@ mod tests {
     const KIB: u64 = 1 << 10;
 
     fn volume(name: &str, max: u64) -> (std::path::PathBuf, Volume) {
-        let path = std::env::temp_dir().join(format!("margay-volume-{name}-{}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("margay-volume-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).unwrap();
         let root = File::open(&path).unwrap().into();
@@ -503,7 +560,11 @@ mod tests {
         let other = made(&volume, "other").unwrap();
         assert_eq!(volume.write(&other, None, &[1; 60 << 10]), Err(ErrorCode::InsufficientSpace));
         drop(one);
-        assert_eq!(volume.set_len(&other, 60 * KIB), Err(ErrorCode::InsufficientSpace), "one still holds it");
+        assert_eq!(
+            volume.set_len(&other, 60 * KIB),
+            Err(ErrorCode::InsufficientSpace),
+            "one still holds it"
+        );
         volume.set_len(&two, 10 * KIB).unwrap();
         assert_eq!(volume.set_len(&other, 60 * KIB), Ok(()));
         drop(two);
@@ -555,16 +616,24 @@ mod tests {
             volume.make_folder(root, &deep(depth)).unwrap();
         }
         assert_eq!(volume.make_folder(root, &deep(DEPTH_MAX + 1)), Err(ErrorCode::NameTooLong));
-        volume.set_len(&made(&volume, &format!("{}/file", deep(DEPTH_MAX))).unwrap(), 1 << 20).unwrap();
+        volume
+            .set_len(&made(&volume, &format!("{}/file", deep(DEPTH_MAX))).unwrap(), 1 << 20)
+            .unwrap();
         volume.make_folder(root, "below").unwrap();
         assert_eq!(volume.rename((root, "d"), (root, "below/d")), Err(ErrorCode::NameTooLong));
         assert_eq!(volume.rename((root, "d"), (root, "e")), Ok(()));
-        let (kept, again) =
-            (used(&volume), Volume::new(File::open(&path).unwrap().into(), volume.rights, Some(1 << 30)));
+        let (kept, again) = (
+            used(&volume),
+            Volume::new(File::open(&path).unwrap().into(), volume.rights, Some(1 << 30)),
+        );
         assert_eq!(used(&again), kept);
         std::fs::create_dir_all(path.join(deep(DEPTH_MAX + 1))).unwrap();
         let again = Volume::new(File::open(&path).unwrap().into(), volume.rights, Some(1 << 30));
-        assert_eq!(made(&again, "file").map(drop), Err(ErrorCode::InsufficientSpace), "what cannot be counted is full");
+        assert_eq!(
+            made(&again, "file").map(drop),
+            Err(ErrorCode::InsufficientSpace),
+            "what cannot be counted is full"
+        );
         std::fs::remove_dir_all(path).unwrap();
     }
 

@@ -1,5 +1,5 @@
-//! From a guest's path to a thing. A walk starts at a folder and never ends above it: `..` out of it, absolute paths
-//! and links that point out of it are refused, as `wasi:filesystem` asks.
+//! From a guest's path to a thing. A walk starts at a folder and never ends above it: `..` out of
+//! it, absolute paths and links that point out of it are refused, as `wasi:filesystem` asks.
 
 use super::{
     host::ErrorCode,
@@ -9,15 +9,16 @@ use super::{
 /// As Linux has it.
 const LINKS_MAX: usize = 40;
 pub(super) const PATH_BYTES_MAX: usize = 4096;
-/// Names walked, and still to walk, in one call: twice what one path can have, so that links that lead through long links
-/// hold neither the processor nor memory.
+/// Names walked, and still to walk, in one call: twice what one path can have, so that links that
+/// lead through long links hold neither the processor nor memory.
 const NAMES_MAX: usize = 4096;
 const NAME_BYTES_MAX: usize = 255;
 
 /// Where a walk ended.
 #[derive(Debug)]
 pub(super) enum Reached {
-    /// At the folder where it began, or at one that `..` or a final `.` named: it has no name of its own here.
+    /// At the folder where it began, or at one that `..` or a final `.` named: it has no name of
+    /// its own here.
     Folder(Folder),
     /// At a name in a folder, and what is there.
     Entry { folder: Folder, name: String, thing: Option<Thing> },
@@ -40,7 +41,9 @@ pub(super) fn checked(path: &str) -> Result<&str, ErrorCode> {
         "" => Err(ErrorCode::NoEntry),
         _ if path.starts_with('/') => Err(ErrorCode::NotPermitted),
         _ if path.contains('\0') => Err(ErrorCode::IllegalByteSequence),
-        _ if path.len() > PATH_BYTES_MAX || path.split('/').any(|name| name.len() > NAME_BYTES_MAX) => {
+        _ if path.len() > PATH_BYTES_MAX
+            || path.split('/').any(|name| name.len() > NAME_BYTES_MAX) =>
+        {
             Err(ErrorCode::NameTooLong)
         }
         _ => Ok(path),
@@ -70,7 +73,8 @@ impl Walk {
                         return Err(ErrorCode::Loop);
                     }
                     if target.starts_with('/') {
-                        // An absolute link starts at the root, which only a walk from the root may see.
+                        // An absolute link starts at the root, which only a walk from the root may
+                        // see.
                         if self.from != tree.root() {
                             return Err(ErrorCode::NotPermitted);
                         }

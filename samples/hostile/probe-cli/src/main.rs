@@ -1,4 +1,5 @@
-//! A guest that tries the walls of its box, one subcommand per wall. The platform's tests name the limit that stops it.
+//! A guest that tries the walls of its box, one subcommand per wall. The platform's tests name the
+//! limit that stops it.
 use std::hint::black_box;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
@@ -93,7 +94,8 @@ fn write(path: &str, bytes: u64) -> io::Result<()> {
 }
 
 fn list(path: &str) -> io::Result<()> {
-    let mut names = std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    let mut names =
+        std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     names.sort();
     names.iter().for_each(|name| println!("{}", name.display()));
     Ok(())
@@ -103,14 +105,19 @@ fn clock() {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let begun = Instant::now();
     let turns = (0..1_000_000u64).fold(0, |sum, turn| black_box(sum ^ turn));
-    println!("wall {} ms, a million turns {} ns ({turns})", wall.as_millis(), begun.elapsed().as_nanos());
+    println!(
+        "wall {} ms, a million turns {} ns ({turns})",
+        wall.as_millis(),
+        begun.elapsed().as_nanos()
+    );
 }
 
 // std asks the host for random bytes only to seed its maps: enough to see whether two runs differ.
 fn random(bytes: u64) {
     use std::hash::{BuildHasher, RandomState};
     let state = RandomState::new();
-    let digits: String = (0..bytes.div_ceil(8)).map(|turn| format!("{:016x}", state.hash_one(turn))).collect();
+    let digits: String =
+        (0..bytes.div_ceil(8)).map(|turn| format!("{:016x}", state.hash_one(turn))).collect();
     println!("{}", &digits[..bytes as usize * 2]);
 }
 

@@ -5,7 +5,8 @@ use wasip2::http::types::{Fields, OutgoingRequest, Scheme};
 
 /// The status and the length of what is at `url`, or the error that the host gave instead.
 pub fn get(url: &str) -> io::Result<String> {
-    let (scheme, authority, path) = parts(url).ok_or_else(|| io::Error::other("`url` needs a scheme and a host"))?;
+    let (scheme, authority, path) =
+        parts(url).ok_or_else(|| io::Error::other("`url` needs a scheme and a host"))?;
     let request = OutgoingRequest::new(Fields::new());
     let odd = |()| io::Error::other("the host calls this URL malformed");
     request.set_scheme(Some(&scheme)).map_err(odd)?;
@@ -13,10 +14,14 @@ pub fn get(url: &str) -> io::Result<String> {
     request.set_path_with_query(Some(path)).map_err(odd)?;
     let coming = outgoing_handler::handle(request, None).map_err(refused)?;
     coming.subscribe().block();
-    let response = coming.get().expect("it is ready").expect("it is taken once").map_err(refused)?;
+    let response =
+        coming.get().expect("it is ready").expect("it is taken once").map_err(refused)?;
     let body = response.consume().expect("a new response still has its body");
     let mut bytes = Vec::new();
-    body.stream().expect("a new body still has its stream").take(1 << 20).read_to_end(&mut bytes)?;
+    body.stream()
+        .expect("a new body still has its stream")
+        .take(1 << 20)
+        .read_to_end(&mut bytes)?;
     Ok(format!("status {}, {} bytes\n", response.status(), bytes.len()))
 }
 

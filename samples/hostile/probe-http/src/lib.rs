@@ -1,4 +1,5 @@
-//! A guest that tries the walls of its box, one route per wall. The platform's tests name the limit that stops it.
+//! A guest that tries the walls of its box, one route per wall. The platform's tests name the limit
+//! that stops it.
 //!
 //! Every route answers 200 with what it got, and 403 with the error when the box refused.
 use std::hint::black_box;
@@ -31,8 +32,12 @@ impl Guest for Probe {
 
 fn probe(question: Question) -> io::Result<Option<String>> {
     let query = question.query.clone().unwrap_or_default();
-    let text = |key: &str| query_value(&query, key).ok_or_else(|| io::Error::other(format!("`{key}=` is missing")));
-    let number = |key: &str, otherwise: u64| query_value(&query, key).and_then(|n| n.parse().ok()).unwrap_or(otherwise);
+    let text = |key: &str| {
+        query_value(&query, key).ok_or_else(|| io::Error::other(format!("`{key}=` is missing")))
+    };
+    let number = |key: &str, otherwise: u64| {
+        query_value(&query, key).and_then(|n| n.parse().ok()).unwrap_or(otherwise)
+    };
     Ok(Some(match question.path.as_str() {
         "/" => format!("routes: {ROUTES}"),
         "/fetch" => fetch::get(&text("url")?)?,
@@ -63,7 +68,8 @@ fn write(path: &str, bytes: u64) -> io::Result<String> {
 }
 
 fn list(path: &str) -> io::Result<String> {
-    let mut names = std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    let mut names =
+        std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     names.sort();
     Ok(names.iter().map(|name| format!("{}\n", name.display())).collect())
 }
