@@ -7,6 +7,7 @@
 //! bytes decide; media types, platforms and labels are hints. Absent on purpose: paths of this
 //! machine, networks, unpacking. Everything works over `Read` and byte slices.
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod sniff; // what some bytes are, by their first bytes
 mod verify; // bytes that must turn out to be what their name says

@@ -5,6 +5,7 @@
 //! say to each other. Absent on purpose: I/O, async, clocks, randomness. Everything here is a
 //! value.
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod text; // how a type that is written as one string parses, prints and shows itself in the API document
 

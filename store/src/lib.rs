@@ -6,6 +6,7 @@
 //! on purpose: leases (until then the epoch of a leader is a key incremented at each start), reads
 //! at past revisions, and values larger than 256 KiB (blobs are files).
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 mod promise; // what any engine must promise
 mod range; // which keys are meant

@@ -1,0 +1,1 @@
+//! Files that survive a crash: written durably, in folders of their owner, under locks.

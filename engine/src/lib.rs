@@ -1,0 +1,1 @@
+//! What the two engines, Wasm and native, have in common: one vocabulary and one trait.
