@@ -7,9 +7,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use image::{Document, LayerContent, Plan, Want};
+use image::{Document, LayerContent, Plan};
 use runtime::World;
-use spec::{Descriptor, Digest, Platform};
+use spec::{Descriptor, Digest, Platform, Want};
 
 use crate::{
     error::{Error, Result, chain},
