@@ -12,13 +12,8 @@
 #![forbid(unsafe_code)]
 
 mod repository; // the name of a repository, and what can be done with one
-mod authorize; // who may do what
-mod tokens; // proof of it, for five minutes
-mod passwords; // and how to get one
-
-mod blobs; // bytes by digest
-mod uploads; // a blob on its way in
-mod metadata; // everything else, as records
+mod access; // users, tokens, and who may do what
+mod storage; // blobs as files, everything else as records
 
 mod pace; // too slow to be honest
 mod shares; // how much of something one address may take
@@ -31,16 +26,15 @@ mod error;
 #[cfg(test)]
 mod tests; // both ends against each other, and against worse
 
+pub use access::{Cost, Tokens};
 pub use admin::Admin;
 pub use client::{
     Auth, BlobSink, BlobSource, BlobWriter, Client, ClientOptions, Entries, Event, Outcome,
     Progress, PullOptions, PushOptions, Reach, Resolved, unwatched,
 };
 pub use error::Error;
-pub use passwords::Cost;
 pub use repository::{Action, Repository};
 pub use server::{Config, Limits, RepositoryInfo, Server, Visibility};
-pub use tokens::Tokens;
 
 /// Runs what may wait for a disk where waiting is allowed.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -18,7 +18,7 @@ use super::{
     origin::Origin,
     transport::{Body, Pulse, body, read_all},
 };
-use crate::{Error, tokens::AUDIENCE};
+use crate::{Error, access::AUDIENCE};
 
 /// A blob may be one redirect away (object storage), and that one may be moved; longer chains are
 /// loops.

@@ -19,12 +19,8 @@ use super::{
 };
 use crate::{
     Action, Error, Repository, Tokens,
-    authorize::{Principal, Verdict, authorize},
-    blobs::FileBlobs,
-    metadata::Metadata,
-    passwords::Passwords,
-    tokens::AUDIENCE,
-    uploads::Uploads,
+    access::{AUDIENCE, Passwords, Principal, Verdict, authorize},
+    storage::{FileBlobs, Metadata, Uploads},
 };
 
 /// Repositories share so many locks between them.

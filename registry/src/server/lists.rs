@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     Error, Repository,
-    authorize::Principal,
-    metadata::{Referrer, RepositoryRecord},
+    access::Principal,
+    storage::{Referrer, RepositoryRecord},
 };
 
 /// Entries of one page, asked for or not: a page is one answer from memory.

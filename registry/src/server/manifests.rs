@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Error, Repository, blocking,
     client::MANIFEST_BYTES_MAX,
-    metadata::{ManifestRecord, Referrer},
+    storage::{ManifestRecord, Referrer},
 };
 
 /// Blobs that one manifest may name: each is a look-up. Docker stops at 127 layers.

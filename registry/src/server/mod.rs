@@ -35,12 +35,10 @@ pub use {
 
 use crate::{
     Error, Tokens,
-    blobs::{FileBlobs, make_folder},
+    access::{Cost, Passwords},
     blocking,
-    metadata::Metadata,
-    passwords::{Cost, Passwords},
     shares::Shares,
-    uploads::Uploads,
+    storage::{FileBlobs, Metadata, Uploads, make_folder},
 };
 use {app::App, patience::Patient, reply::Reply};
 

@@ -17,7 +17,7 @@ use super::{
     reply::{Body, CONTENT_DIGEST, Refusal, Reply, empty, full, with_headers},
     route::Target,
 };
-use crate::{Error, Repository, blocking, metadata::ManifestRecord};
+use crate::{Error, Repository, blocking, storage::ManifestRecord};
 
 /// Read from a file at once; a connection holds two of these.
 const PIECE_BYTES: u64 = 256 << 10;

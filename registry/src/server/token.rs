@@ -13,9 +13,7 @@ use super::{
 };
 use crate::{
     Action, Repository,
-    authorize::{Principal, Scopes, Verdict, authorize},
-    passwords::Login,
-    tokens::own_of,
+    access::{Login, Principal, Scopes, Verdict, authorize, own_of},
 };
 
 /// A form with user, password and scopes.

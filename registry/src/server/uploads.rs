@@ -12,10 +12,9 @@ use super::{
 };
 use crate::{
     Action, Error, Repository,
-    authorize::{Principal, Scopes, Verdict, authorize},
+    access::{Principal, Scopes, Verdict, authorize},
     blocking,
-    metadata::Membership,
-    uploads::{NotOpened, Unfinished, Upload, Writing},
+    storage::{Membership, NotOpened, Unfinished, Upload, Writing},
 };
 
 /// Handed to the disk at once; a connection holds one of these while the next comes in.

@@ -6,7 +6,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::house::{House, noise};
+use super::fixture::{House, noise};
 
 /// A registry, and what opens `ann/cats` in it.
 async fn cats() -> (House, String) {

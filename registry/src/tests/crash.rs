@@ -11,7 +11,7 @@ use http::StatusCode;
 use spec::Digest;
 use tokio::time::{Instant, sleep};
 
-use super::house::{House, ask, noise};
+use super::fixture::{House, ask, noise};
 use crate::{Action, Config, Cost, Server, Tokens};
 
 /// Where the child of the kill test finds its data; without it that test is nobody's child and does

@@ -6,7 +6,7 @@ use std::{path::Path, process::Command};
 use http::StatusCode;
 use spec::Digest;
 
-use super::house::{Answer, House, noise};
+use super::fixture::{Answer, House, noise};
 
 /// A small file system, for as long as it lives.
 struct SmallDisk(tempfile::TempDir);

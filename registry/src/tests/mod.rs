@@ -1,4 +1,4 @@
-mod house; // a registry to test against, and images to move
+mod fixture; // a registry to test against, and images to move
 mod wire; // a network that misbehaves
 
 mod api; // endpoints, as any client sees them

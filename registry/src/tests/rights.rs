@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::house::{House, PASSWORD};
+use super::fixture::{House, PASSWORD};
 use crate::{Action, Visibility};
 
 const SUBJECT: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
@@ -106,7 +106,7 @@ async fn every_route_asks_who_you_are_and_a_public_repository_is_only_read() {
 async fn what_is_private_cannot_be_told_from_what_is_not_there() {
     let house = House::open().await;
     let blob = house.push_blob("ann/cats", b"cat").await;
-    let absent = crate::tests::house::Shelf::default().put("no such blob");
+    let absent = crate::tests::fixture::Shelf::default().put("no such blob");
     let bob = token(&house, "bob", "repository:bob/dogs:pull,push").await;
     for (there, not_there) in [
         (format!("GET /v2/ann/cats/blobs/{blob}"), format!("GET /v2/ann/nothing/blobs/{blob}")),
@@ -117,7 +117,7 @@ async fn what_is_private_cannot_be_told_from_what_is_not_there() {
             house.ask(&not_there, &[("authorization", &bob)], "").await,
         );
         assert_eq!(one.status, two.status);
-        let text = |answer: &super::house::Answer| {
+        let text = |answer: &super::fixture::Answer| {
             String::from_utf8_lossy(&answer.bytes).replace("cats", "nothing")
         };
         assert_eq!(text(&one), text(&two));

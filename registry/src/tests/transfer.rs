@@ -11,7 +11,7 @@ use std::{
 use spec::{Descriptor, Digest, Host, MediaType, Reference};
 
 use super::{
-    house::{House, PASSWORD, Shelf, client, noise},
+    fixture::{House, PASSWORD, Shelf, client, noise},
     wire::{Fault, Wire},
 };
 use crate::{

@@ -17,8 +17,8 @@ use tokio::{
 
 use crate::{
     Error,
-    metadata::{Metadata, User},
     shares::{Shares, household},
+    storage::{Metadata, User},
 };
 
 /// Longer ones are refused before they cost anything.
@@ -86,7 +86,7 @@ impl Passwords {
         };
         // 32 bytes that nobody knows a password for, and nobody ever will.
         let nobody =
-            Output::new(crate::tokens::random_name().as_bytes()).expect("32 bytes make an output");
+            Output::new(super::tokens::random_name().as_bytes()).expect("32 bytes make an output");
         let nobody = written(&params, Salt::generate(), nobody);
         Self {
             params,

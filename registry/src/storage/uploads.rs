@@ -12,11 +12,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use spec::{Algorithm, Digest, Hasher};
 
-use crate::{
-    Error, Repository,
-    blobs::{FileBlobs, make_folder},
-    tokens::random_name,
-};
+use super::blobs::{FileBlobs, make_folder};
+use crate::{Error, Repository, access::random_name};
 
 /// All uploads of all users at once: each is a file and some hundred bytes of memory.
 const OPEN_MAX: usize = 4096;

@@ -12,10 +12,8 @@ use ring::hmac;
 use serde::{Deserialize, Serialize};
 use spec::Tenant;
 
-use crate::{
-    Action, Error, Repository,
-    authorize::{Principal, Scopes},
-};
+use super::authorize::{Principal, Scopes};
+use crate::{Action, Error, Repository};
 
 /// Where the key lies in a registry's data folder.
 const KEY_FILE: &str = "token.key";

@@ -1,0 +1,12 @@
+//! Who may do what to a repository, and how a client proves who it is.
+
+mod authorize; // the decision
+mod passwords; // login, one password check at a time
+mod tokens; // what a login is exchanged for, valid for minutes
+
+pub(crate) use {
+    authorize::{Principal, Scopes, Verdict, authorize},
+    passwords::{Login, Passwords},
+    tokens::{AUDIENCE, own_of, random_name},
+};
+pub use {passwords::Cost, tokens::Tokens};

@@ -1,0 +1,11 @@
+//! What a registry keeps: bytes as files, everything else as records.
+
+mod blobs; // bytes by digest
+mod metadata; // users, repositories, and which repository has which blob
+mod uploads; // a blob on its way in
+
+pub(crate) use {
+    blobs::{FileBlobs, make_folder},
+    metadata::{ManifestRecord, Membership, Metadata, Referrer, RepositoryRecord, User},
+    uploads::{NotOpened, Unfinished, Upload, Uploads, Writing},
+};
