@@ -1,6 +1,8 @@
 //! Decides, and does nothing: what is wanted and what is seen go in, the steps between them come
 //! out.
 
+pub(crate) mod reconcile; // doing it
+pub(crate) mod sets; // what each node is told
 mod room; // what nodes have left, and which one is best
 mod copies; // the copies of one service
 #[cfg(test)]
