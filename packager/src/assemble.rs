@@ -8,14 +8,14 @@ use spec::{
 
 use crate::{
     cache::{Cache, RACE_NS},
-    dockerfile::wants_text,
     error::Error,
-    items::{Item, Items, Source},
+    execute::wants_text,
+    layer::items::{Item, Items, Source},
+    layer::spool::Spool,
+    layer::tarball::{Written, write_layer},
     layout::{DOCUMENT_BYTES_MAX, Layout},
     program::{self, Found},
-    spool::Spool,
     stage::{Added, Stage},
-    tarball::{Written, write_layer},
 };
 
 /// Where and how images are written in one build.

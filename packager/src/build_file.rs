@@ -5,11 +5,11 @@ use spec::{ExecutionConfig, Want};
 
 use crate::{
     context::{Context, Found, joined},
-    dockerfile::{empty_object, ports, set_env, wants_text},
     error::Error,
-    items::{Item, Items, MODE_EXECUTABLE, Source},
+    execute::{empty_object, ports, set_env, wants_text},
+    layer::items::{Item, Items, MODE_EXECUTABLE, Source},
+    layer::spool::Spool,
     program::elf_architecture,
-    spool::Spool,
     stage::{Added, Stage},
 };
 

@@ -6,8 +6,8 @@ use spec::{Algorithm, Descriptor, Digest, Hasher};
 
 use crate::{
     blobs::{Blobs, read_file},
+    layer::tarball::Written,
     layout::Layout,
-    tarball::Written,
 };
 
 /// What earlier builds found out, beside the blobs. Losing it costs time and nothing else, so every

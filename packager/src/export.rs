@@ -5,8 +5,8 @@ use spec::{Descriptor, Index, MediaType, Reference};
 
 use crate::{
     error::{Error, io_error},
+    layer::tarball::write_entry,
     layout::{Layout, REF_NAME},
-    tarball::write_entry,
 };
 
 /// Docker reads this one, and ignores the rest of a layout.
@@ -74,7 +74,7 @@ fn write_blob(
     size: u64,
     mut content: impl io::Read,
 ) -> io::Result<()> {
-    crate::tarball::headers(tar, path, b'0', 0o644, size, "", 0)?;
+    crate::layer::tarball::headers(tar, path, b'0', 0o644, size, "", 0)?;
     let copied = io::copy(&mut content.by_ref().take(size), tar)?;
     // One more byte asked for: the end is where the digest is compared.
     if copied != size || content.read(&mut [0])? != 0 {

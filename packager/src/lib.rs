@@ -8,22 +8,14 @@
 mod blobs; // bytes by digest, complete as soon as they are visible
 mod layout; // the folder of local images
 
-mod pattern; // `*.html`
-mod ignore; // what `.dockerignore` leaves out
 mod context; // the folder that a build may read, and nothing outside of it
-mod items; // what a layer will hold, before it has bytes
-
-mod expand; // variables and quotes
-mod variables; // what a name stands for
-mod duration; // `1m30s`
+mod layer; // new layers: what they will hold, then their bytes
 mod stage; // an image in the making
-mod copy; // COPY and ADD
-mod dockerfile; // a Dockerfile, carried out into a stage
+
+mod dockerfile; // the words of a Dockerfile
+mod execute; // a Dockerfile, carried out into a stage
 mod build_file; // margay.toml, likewise
 
-mod spool; // the bytes of what is copied, wherever they come from
-mod gzip; // compression, the same bytes everywhere
-mod tarball; // a layer, likewise
 mod cache; // what earlier builds found out
 mod program; // which file runs, and whether it can
 mod assemble; // a stage, written as an image

@@ -4,8 +4,8 @@ use spec::Platform;
 use crate::{
     cache::{Cache, RACE_NS},
     error::Error,
-    items::{Origin, Source},
-    spool::Spool,
+    layer::items::{Origin, Source},
+    layer::spool::Spool,
     stage::{At, Stage},
 };
 

@@ -1,7 +1,7 @@
 use std::fs;
 
 use super::*;
-use crate::{export, layout::Layout, tarball::write_entry};
+use crate::{export, layer::tarball::write_entry, layout::Layout};
 
 struct Bench {
     dir: tempfile::TempDir,

@@ -116,7 +116,8 @@ fn modes_are_those_of_the_image_or_archive_and_in_a_context_only_whether_a_file_
         ("tmp/", b'5', 0o1777, ""),
         ("bin/su", b'0', 0o4755, "SU"),
     ] {
-        crate::tarball::headers(&mut tar, path, kind, mode, bytes.len() as u64, "", 0).unwrap();
+        crate::layer::tarball::headers(&mut tar, path, kind, mode, bytes.len() as u64, "", 0)
+            .unwrap();
         tar.extend(bytes.as_bytes());
         tar.resize(tar.len().next_multiple_of(512), 0);
     }

@@ -338,7 +338,7 @@ fn no_dockerfile_makes_it_panic() {
             target: None,
             native: &[],
         };
-        if let Err(error) = dockerfile::read(&input, &mut spool) {
+        if let Err(error) = execute::read(&input, &mut spool) {
             assert!(!error.to_string().is_empty(), "{text:?}");
         }
     }

@@ -5,9 +5,9 @@ use spec::{Algorithm, Digest, Hasher};
 use crate::{
     blobs::Blobs,
     error::{Error, io_error},
-    gzip::Gzip,
-    items::{Item, Items},
-    spool::Spool,
+    layer::gzip::Gzip,
+    layer::items::{Item, Items},
+    layer::spool::Spool,
 };
 
 /// A layer that has its bytes.
@@ -200,7 +200,7 @@ mod tests {
     use image::{Budget, EntryKind, LayerReader};
 
     use super::*;
-    use crate::{items::Source, layout::Layout};
+    use crate::{layer::items::Source, layout::Layout};
 
     fn file(text: &str) -> Item {
         Item::File { mode: 0o644, source: Source::Bytes(Arc::from(text.as_bytes())) }

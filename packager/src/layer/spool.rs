@@ -11,7 +11,7 @@ use crate::{
     blobs::{Blobs, scratch_file},
     context::Context,
     error::{Error, io_error},
-    items::{ContextFile, Origin, Source},
+    layer::items::{ContextFile, Origin, Source},
 };
 
 /// Gives the bytes of sources. What is compressed is uncompressed once, into a file without a name.

@@ -3,11 +3,11 @@ use std::collections::{BTreeMap, HashMap};
 use image::{EntryKind, Node, Sniffed, sniff};
 
 use crate::{
+    context::pattern,
     context::{Context, Found, joined, outermost},
     error::Error,
-    items::{ContextFile, Item, Items, Origin, Source},
-    pattern,
-    spool::Spool,
+    layer::items::{ContextFile, Item, Items, Origin, Source},
+    layer::spool::Spool,
     stage::{At, Stage, Tree, resolve},
 };
 

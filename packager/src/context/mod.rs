@@ -1,3 +1,6 @@
+pub(crate) mod ignore; // what `.dockerignore` leaves out
+pub(crate) mod pattern; // `*.html`
+
 use std::{
     collections::HashSet,
     fs::File,
@@ -12,10 +15,9 @@ use rustix::{
 };
 
 use crate::{
+    context::ignore::Ignore,
     error::{Error, io_error},
-    ignore::Ignore,
-    items::{ContextFile, Item, MODE_EXECUTABLE, Source, Stat, masked},
-    pattern,
+    layer::items::{ContextFile, Item, MODE_EXECUTABLE, Source, Stat, masked},
 };
 
 /// The folder that a build may read, and nothing outside of it: every path is opened below one

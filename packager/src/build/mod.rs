@@ -13,12 +13,12 @@ use crate::{
     build_file::{self, BuildFile, Described},
     cache::Cache,
     context::{Context, Found},
-    dockerfile::{self, Input},
     error::{Error, io_error},
-    items::Item,
+    execute::{self, Input},
+    layer::items::Item,
+    layer::spool::Spool,
     layout::Layout,
     program::host_platforms,
-    spool::Spool,
 };
 
 /// What to build, from what, into which images.
@@ -144,7 +144,7 @@ fn make(build: &Build<'_>, assembly: &Assembly<'_>) -> Result<Made, Error> {
         return Ok(Made { images: vec![image], names, notes: Vec::new(), build_file });
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let text = read_file(&path, dockerfile::TEXT_BYTES_MAX).map_err(io_error("read", &path))?;
+    let text = read_file(&path, execute::TEXT_BYTES_MAX).map_err(io_error("read", &path))?;
     let text = String::from_utf8(text).map_err(|_| Error::BuildFile {
         file: name.clone(),
         line: None,
@@ -259,7 +259,7 @@ fn make_from_dockerfile(
         target: build.target,
         native: &host_platforms(),
     };
-    let read = dockerfile::read(&input, &mut spool)?;
+    let read = execute::read(&input, &mut spool)?;
     let images = vec![assembly.image(read.stage, &mut spool)?];
     Ok(Made { images, names, notes: read.notes, build_file: path })
 }

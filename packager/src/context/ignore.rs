@@ -1,4 +1,4 @@
-use crate::pattern::matches;
+use crate::context::pattern::matches;
 
 /// What `.dockerignore` leaves out of the build context.
 ///

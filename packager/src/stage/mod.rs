@@ -11,7 +11,7 @@ use crate::{
     cache::Cache,
     context::{LINKS_MAX, joined},
     error::Error,
-    items::{Item, Items, MODE_EXECUTABLE, Origin, Source},
+    layer::items::{Item, Items, MODE_EXECUTABLE, Origin, Source},
     layout::{DOCUMENT_BYTES_MAX, Layout},
 };
 

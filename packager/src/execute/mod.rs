@@ -1,3 +1,5 @@
+pub(crate) mod copy; // COPY and ADD
+
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
@@ -12,18 +14,18 @@ use parse_dockerfile::{
 };
 use spec::{Descriptor, HealthCheck, Platform, Reference};
 
+use self::copy::{Copy, Failed, From, ITEMS_MAX};
 use crate::{
     cache::Cache,
     context::Context,
-    copy::{self, Copy, Failed, From, ITEMS_MAX},
-    duration::parse_duration_ns,
+    dockerfile::duration::parse_duration_ns,
+    dockerfile::expansion::{EXPANDED_BYTES_MAX, Expander},
+    dockerfile::variables::{Variables, is_for, parse_platform, platform_args, platform_name},
     error::Error,
-    expand::{EXPANDED_BYTES_MAX, Expander},
-    items::{Item, Items, MODE_EXECUTABLE, MODE_PLAIN, Source},
+    layer::items::{Item, Items, MODE_EXECUTABLE, MODE_PLAIN, Source},
+    layer::spool::Spool,
     layout::Layout,
-    spool::Spool,
     stage::{Added, Stage, triggers},
-    variables::{Variables, is_for, parse_platform, platform_args, platform_name},
 };
 
 /// Everything that reading a Dockerfile needs to know.
