@@ -1,12 +1,13 @@
-//! What can be said to margay. Each verb's own arguments live with the verb.
+//! The command line: every verb, and the function that carries it out. The arguments of a verb
+//! stand with the verb.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use crate::{failure::OURS, verbs};
+use crate::{failure::HOST_ERROR, home::Home, verbs};
 
-/// Run apps in boxes that reach nothing except what they were granted
+/// Run apps that reach nothing except what they were granted
 #[derive(Debug, Parser)]
 #[command(
     name = "margay",
@@ -89,14 +90,68 @@ pub enum Verb {
     Version(verbs::version::Args),
 }
 
+impl Cli {
+    /// Carries out the verb, and returns the code to exit with.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        // These two touch no home.
+        match self.verb {
+            Verb::Completions(args) => args.run().map(success),
+            Verb::Version(args) => args.run().map(success),
+            verb => verb.run(&Home::open(self.home)?),
+        }
+    }
+}
+
 impl Verb {
-    /// What a failure of ours exits with. `run` keeps 1 for the guest, as Docker does.
+    /// The exit code of a failure that is margay's. `run` keeps 1 for the guest, as Docker does.
     pub fn failure_code(&self) -> u8 {
         match self {
-            Self::Run(_) => OURS,
+            Self::Run(_) => HOST_ERROR,
             _ => 1,
         }
     }
+
+    fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Build(args) => args.run(home).map(success),
+            Self::Images(args) => args.run(home).map(success),
+            Self::Tag(args) => args.run(home).map(success),
+            Self::Rmi(args) => args.run(home).map(success),
+            Self::Prune(args) => args.run(home).map(success),
+            Self::Import(args) => args.run(home).map(success),
+            Self::Save(args) => args.run(home).map(success),
+            Self::Login(args) => args.run(home).map(success),
+            Self::Logout(args) => args.run(home).map(success),
+            Self::Push(args) => args.run(home).map(success),
+            Self::Pull(args) => args.run(home).map(success),
+            Self::Run(args) => args.run(home),
+            Self::Ps(args) => args.run(home).map(success),
+            Self::Logs(args) => args.run(home).map(success),
+            Self::Inspect(args) => args.run(home).map(success),
+            Self::Stop(args) => args.run(home).map(success),
+            Self::Rm(args) => args.run(home).map(success),
+            Self::Stats(args) => args.run(home).map(success),
+            Self::Up(args) => args.run(home).map(success),
+            Self::Demo(args) => args.run(home).map(success),
+            Self::Cluster(verb) => verb.run(home).map(success),
+            Self::Task(verb) => verb.run(home).map(success),
+            Self::Service(verb) => verb.run(home).map(success),
+            Self::Secret(verb) => verb.run(home).map(success),
+            Self::Invoke(args) => args.run(home),
+            Self::Usage(args) => args.run(home).map(success),
+            Self::Token(verb) => verb.run(home).map(success),
+            Self::Server(args) => args.run(home).map(success),
+            Self::Registry(args) => args.run(home).map(success),
+            Self::Ingress(args) => args.run(home).map(success),
+            Self::Node(args) => args.run(home).map(success),
+            Self::Doctor(args) => args.run(home),
+            Self::Completions(_) | Self::Version(_) => Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+fn success(_: ()) -> ExitCode {
+    ExitCode::SUCCESS
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The way to the control plane: its socket in the home, or the credential that somebody handed us.
+//! The client of the control plane: over the socket in the home, or with a credential.
 
 use std::{
     fs::File,
@@ -25,8 +25,8 @@ pub struct Control {
 }
 
 impl Control {
-    /// A client; nothing is connected yet, but a platform of ours that does not run is said so in
-    /// words.
+    /// A client that is not connected yet; an error when the control plane of this home does not
+    /// run.
     pub fn client(&self, home: &Home) -> anyhow::Result<Client> {
         if let Some(path) = &self.credential {
             let named = || format!("cannot read the credential in `{}`", path.display());
@@ -35,7 +35,7 @@ impl Control {
             return Ok(Client::tls(credential));
         }
         let socket = home.server_socket();
-        match knock(&socket) {
+        match probe(&socket) {
             Ok(()) => Ok(Client::unix(socket)),
             Err(error)
                 if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
@@ -52,9 +52,9 @@ impl Control {
     }
 }
 
-/// Whether anybody listens at `socket`; by a name through its folder, because an address holds no
+/// Connects to `socket` and closes the connection; through its folder, because an address holds no
 /// long path.
-fn knock(socket: &Path) -> io::Result<()> {
+fn probe(socket: &Path) -> io::Result<()> {
     let folder = File::open(socket.parent().unwrap_or(Path::new("/")))?;
     let name = socket.file_name().unwrap_or_default();
     UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name))

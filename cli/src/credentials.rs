@@ -17,7 +17,7 @@ const VERSION: u32 = 1;
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
-    /// Who logs in.
+    /// The user name.
     pub user: String,
     /// With what.
     pub password: String,

@@ -1,8 +1,8 @@
-//! How a verb fails: words on stderr, a next step when somebody knows one, and an exit code.
+//! How a verb fails: a message on stderr, a hint when an error has one, and an exit code.
 
 use std::{error::Error as StdError, fmt};
 
-/// A sentence of ours that comes with a next step.
+/// An error of the command line with a hint.
 #[derive(Debug)]
 pub struct Advice {
     message: String,
@@ -40,17 +40,17 @@ pub fn fail<T>(advice: Advice) -> anyhow::Result<T> {
     Err(advice.into())
 }
 
-/// Misused: the exit code that clap gives for arguments that it refuses itself.
-pub const MISUSED: u8 = 2;
-/// Docker's code for "the container never ran, and it was our fault".
-pub const OURS: u8 = 125;
+/// The exit code of clap for arguments that it refuses itself.
+pub const USAGE_ERROR: u8 = 2;
+/// Docker's code for a container that could not be run because of the host.
+pub const HOST_ERROR: u8 = 125;
 
-/// The sentence: every error of the chain once, outermost first.
-pub fn sentence(error: &anyhow::Error) -> String {
+/// The message: every error of the chain once, outermost first.
+pub fn message(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
         let text = cause.to_string();
-        // Some foreign errors print their source themselves; nobody wants to read it twice.
+        // Errors of some libraries print their source themselves; it is shown once.
         if !parts.last().is_some_and(|last| last.ends_with(&text)) {
             parts.push(text);
         }
@@ -58,7 +58,7 @@ pub fn sentence(error: &anyhow::Error) -> String {
     crate::output::printable(&parts.join(": "))
 }
 
-/// The next step, from the outermost error that knows one.
+/// The hint of the outermost error that has one.
 pub fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(hint_of).map(|hint| crate::output::printable(&hint))
 }
@@ -67,7 +67,8 @@ pub fn hint(error: &anyhow::Error) -> Option<String> {
 pub fn code(error: &anyhow::Error) -> Option<u8> {
     let of_start = |cause: &(dyn StdError + 'static)| {
         let code = cause.downcast_ref::<node::Error>()?.exit_code();
-        Some(code).filter(|code| *code != OURS) // for another verb than `run` that is an ordinary failure
+        // For another verb than `run` a host error is an ordinary failure.
+        Some(code).filter(|code| *code != HOST_ERROR)
     };
     error.chain().find_map(|cause| match cause.downcast_ref::<Advice>() {
         Some(advice) => advice.code,
@@ -95,8 +96,8 @@ fn hint_of(cause: &(dyn StdError + 'static)) -> Option<String> {
 /// Prints `error` the way every verb does.
 pub fn report(error: &anyhow::Error) {
     let red = crate::output::Paint::on_stderr();
-    crate::output::talk(format_args!("{} {}", red.error("error:"), sentence(error)));
+    crate::output::notice(format_args!("{} {}", red.error("error:"), message(error)));
     if let Some(hint) = hint(error) {
-        crate::output::talk(format_args!("{} {hint}", red.hint("hint:")));
+        crate::output::notice(format_args!("{} {hint}", red.hint("hint:")));
     }
 }

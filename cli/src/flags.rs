@@ -12,7 +12,7 @@ use std::{
 use anyhow::Context as _;
 use spec::{SecretName, SecretValue};
 
-use crate::failure::{Advice, MISUSED, fail};
+use crate::failure::{Advice, USAGE_ERROR, fail};
 
 /// A duration for clap.
 pub fn duration(text: &str) -> Result<Duration, String> {
@@ -72,7 +72,7 @@ fn add(variables: &mut BTreeMap<String, String>, text: &str) -> anyhow::Result<(
                 name.chars().take(100).collect::<String>()
             ))
             .hint("use letters, digits and `_`, as in -e NAME=VALUE")
-            .code(MISUSED),
+            .code(USAGE_ERROR),
         );
     }
     if let Some(value) = value {
@@ -90,12 +90,12 @@ pub fn secrets(flags: &[SecretFile]) -> anyhow::Result<BTreeMap<SecretName, Secr
             flags.len(),
             SecretValue::COUNT_MAX
         );
-        return fail(Advice::new(message).code(MISUSED));
+        return fail(Advice::new(message).code(USAGE_ERROR));
     }
     let mut secrets = BTreeMap::new();
     for SecretFile { name, path } in flags {
         if secrets.insert(name.clone(), secret(path)?).is_some() {
-            return fail(Advice::new(format!("--secret has `{name}` twice")).code(MISUSED));
+            return fail(Advice::new(format!("--secret has `{name}` twice")).code(USAGE_ERROR));
         }
     }
     Ok(secrets)
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(variables.len(), 3);
         for flag in ["=x", "A B=1", "a\nb"] {
             let error = environment(&[], &[flag.to_owned()]).unwrap_err();
-            assert_eq!(crate::failure::code(&error), Some(MISUSED), "{flag}");
+            assert_eq!(crate::failure::code(&error), Some(USAGE_ERROR), "{flag}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where everything of one margay lives. Two homes on one machine never meet.
+//! `MARGAY_HOME`, the folder that holds all state. Two homes on one machine never meet.
 
 use std::{
     fs,
@@ -49,7 +49,7 @@ impl Home {
         self.0.root()
     }
 
-    /// The same, as the room that runs tasks knows it.
+    /// The same, as the node takes it.
     pub fn node(&self) -> &node::Home {
         &self.0
     }
@@ -69,7 +69,7 @@ impl Home {
         self.path().join("credentials.json")
     }
 
-    /// What `margay up` says about itself.
+    /// The record of a running `margay up`.
     pub fn up_json(&self) -> PathBuf {
         self.path().join("up.json")
     }
@@ -88,8 +88,7 @@ impl Home {
 }
 
 /// Makes `path` with mode 0700, or takes one that is private. One that is open to others and empty
-/// is made private, as a fresh mount is one; any other belongs to somebody, and we would lock them
-/// out.
+/// is made private, as a fresh mount is one; any other belongs to a user that this would lock out.
 fn claim(path: &Path) -> anyhow::Result<()> {
     make(path)?;
     let named = || format!("cannot make `{}` private", path.display());
@@ -103,7 +102,7 @@ fn claim(path: &Path) -> anyhow::Result<()> {
     }
     let path = path.display();
     let hint = match fs::exists(format!("{path}/images/oci-layout")).unwrap_or(false) {
-        true => format!("if nobody else needs it: chmod 700 {path}"),
+        true => format!("if no other user needs it: chmod 700 {path}"),
         false => {
             format!(
                 "name a folder that is margay's alone: --home {}/margay",
@@ -150,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_of_somebody_else_keeps_its_mode() {
+    fn a_folder_of_another_user_keeps_its_mode() {
         let folder = tempfile::tempdir().unwrap();
         for (name, mode, inside, want) in [
             ("fresh", 0o755, None, Some(0o700)),

@@ -1,4 +1,4 @@
-//! From what a person wrote after a verb to an image on this machine.
+//! From the argument of a verb to an image of this machine.
 
 use std::path::{Path, PathBuf};
 
@@ -11,8 +11,8 @@ use crate::{
     failure::{Advice, fail},
     home::Home,
     progress::Progress,
-    transfer::Remote,
-    verbs::{block_on, pull},
+    transfer::{self, Remote},
+    verbs::block_on,
 };
 
 /// When to ask a registry for an image.
@@ -38,7 +38,7 @@ pub fn files(home: &Home) -> anyhow::Result<Layout> {
 
 /// What `image` names among the local ones, and its name: what was given, unless that is the
 /// beginning of a digest.
-pub fn known(layout: &Layout, image: &Reference) -> anyhow::Result<(Reference, Descriptor)> {
+pub fn resolve(layout: &Layout, image: &Reference) -> anyhow::Result<(Reference, Descriptor)> {
     match look_up(layout, image)? {
         Some(found) => Ok(found),
         None => Err(missing(image)),
@@ -51,9 +51,9 @@ fn look_up(layout: &Layout, image: &Reference) -> anyhow::Result<Option<(Referen
     if let Some(descriptor) = layout.resolve(image)? {
         return Ok(Some((image.clone(), descriptor)));
     }
-    let mut found = by_digest(layout, image)?;
-    found.dedup_by_key(|local| local.descriptor.digest);
-    match found.as_slice() {
+    let mut matches = by_digest(layout, image)?;
+    matches.dedup_by_key(|local| local.descriptor.digest);
+    match matches.as_slice() {
         [] => Ok(None),
         [one] => Ok(Some((one.reference.clone(), one.descriptor.clone()))),
         several => {
@@ -73,10 +73,10 @@ fn look_up(layout: &Layout, image: &Reference) -> anyhow::Result<Option<(Referen
 /// Every name of the images whose digest begins like `image`, those of one image side by side.
 pub fn by_digest(layout: &Layout, image: &Reference) -> anyhow::Result<Vec<packager::LocalImage>> {
     let Some(start) = digest_start(image) else { return Ok(Vec::new()) };
-    let mut found = layout.list()?;
-    found.retain(|local| local.descriptor.digest.hex().starts_with(start));
-    found.sort_by_key(|local| local.descriptor.digest);
-    Ok(found)
+    let mut images = layout.list()?;
+    images.retain(|local| local.descriptor.digest.hex().starts_with(start));
+    images.sort_by_key(|local| local.descriptor.digest);
+    Ok(images)
 }
 
 /// The hex digits that `image` is, if it can be read so: `4b552f93a304`, or `sha256:` and more of
@@ -97,7 +97,7 @@ const DIGITS_MIN: usize = 4;
 /// Gives `source` the name `target` as well.
 pub fn tag(home: &Home, source: &Reference, target: &Reference) -> anyhow::Result<()> {
     let layout = layout(home)?;
-    let (_, descriptor) = known(&layout, source)?;
+    let (_, descriptor) = resolve(&layout, source)?;
     Ok(layout.tag(target, &descriptor)?)
 }
 
@@ -112,7 +112,12 @@ pub fn pinned(image: &Reference, digest: Digest) -> String {
 
 /// The image that `text` means: a file when it is written like one or there is one, else a name,
 /// fetched if need be.
-pub fn find(home: &Home, text: &str, fetch: Fetch, remote: &Remote) -> anyhow::Result<Found> {
+pub fn find(
+    home: &Home,
+    text: &str,
+    fetch: Fetch,
+    remote: &Remote,
+) -> anyhow::Result<SelectedImage> {
     if let Some(path) = as_path(text) {
         return from_file(home, text, &path);
     }
@@ -125,21 +130,23 @@ pub fn find(home: &Home, text: &str, fetch: Fetch, remote: &Remote) -> anyhow::R
     };
     let (name, descriptor) = match (remote_wanted, local) {
         (true, _) => {
+            let entries = transfer::entry_of_this_machine();
+            let progress = Progress::new(false);
             let pulled =
-                block_on(pull::pull(home, &reference, remote, pull::ours(), Progress::new(false)))?;
-            (text.to_owned(), pulled)
+                transfer::pull(home, self::layout(home)?, &reference, remote, entries, progress);
+            (text.to_owned(), block_on(pulled)?)
         }
         (false, Some((name, descriptor))) if name != reference => (name.to_string(), descriptor),
         (false, Some((_, descriptor))) => (text.to_owned(), descriptor),
         (false, None) => return Err(missing(&reference)),
     };
     let image = LocalImage { name, digest: descriptor.digest, layout: home.images() };
-    Ok(Found { image, descriptor, layout })
+    Ok(SelectedImage { image, descriptor, layout })
 }
 
-/// An image on this machine.
-pub struct Found {
-    /// As the room that runs tasks takes it.
+/// An image of this machine, selected by what stands after a verb.
+pub struct SelectedImage {
+    /// As the node takes it.
     pub image: LocalImage,
     /// Its manifest or index.
     pub descriptor: Descriptor,
@@ -158,7 +165,7 @@ fn as_path(text: &str) -> Option<PathBuf> {
     (written || looks || path.join("oci-layout").is_file()).then(|| path.to_owned())
 }
 
-fn from_file(home: &Home, text: &str, path: &Path) -> anyhow::Result<Found> {
+fn from_file(home: &Home, text: &str, path: &Path) -> anyhow::Result<SelectedImage> {
     if !path.exists() {
         return fail(Advice::new(format!("there is no file `{text}`")));
     }
@@ -166,7 +173,7 @@ fn from_file(home: &Home, text: &str, path: &Path) -> anyhow::Result<Found> {
     let layout = files(home)?;
     let imported = packager::import(&layout, path)?;
     match imported.as_slice() {
-        [one] => Ok(Found {
+        [one] => Ok(SelectedImage {
             image: LocalImage {
                 name: text.to_owned(),
                 digest: one.descriptor.digest,

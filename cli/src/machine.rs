@@ -1,8 +1,7 @@
 //! What this machine can and cannot do, as facts. [`verbs::doctor`](crate::verbs::doctor) turns
 //! them into words.
 //!
-//! What would change the process that asks (a user namespace) is tried in a child of ours:
-//! `margay probe`.
+//! A check that would change this process (a user namespace) runs in a child: `margay probe`.
 
 use std::{io::ErrorKind, net::TcpListener, path::Path};
 
@@ -76,7 +75,7 @@ pub fn writable(folder: &Path) -> std::io::Result<()> {
     std::fs::remove_file(trial)
 }
 
-/// Whether nobody listens on `port` of this machine's loopback.
+/// Whether `port` of this machine's loopback address is free.
 pub fn port_is_free(port: u16) -> std::io::Result<bool> {
     match TcpListener::bind(("127.0.0.1", port)) {
         Ok(_) => Ok(true),
@@ -91,7 +90,7 @@ pub fn limits() -> (Option<u64>, Option<u64>) {
     (getrlimit(Resource::Nofile).maximum, getrlimit(Resource::As).maximum)
 }
 
-/// What a child found out about namespaces and mounts; each an error text when it failed.
+/// Namespaces and mounts, as checked by a child; each an error text when it failed.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Probe {
     /// Own network, ipc, uts and mount namespaces; without root inside an own user namespace.
@@ -100,7 +99,7 @@ pub struct Probe {
     pub open_tree: Option<String>,
 }
 
-/// Asks a child, because the answer would move this process into other namespaces.
+/// Runs the checks in a child, because they move a process into other namespaces.
 pub fn probe(folder: &Path) -> anyhow::Result<Probe> {
     let child =
         std::process::Command::new(std::env::current_exe()?).arg("probe").arg(folder).output()?;

@@ -5,17 +5,17 @@
 //! verb. Nothing below this room prints. Absent on purpose: decisions; every verb asks a room for
 //! them.
 
-mod args; // every verb and flag
-mod failure; // an error's words, its next step and its exit code
+mod args; // every verb, and what carries it out
+mod failure; // the message, hint and exit code of an error
 mod output; // tables, JSON, sizes, times, colours
 mod progress; // bars on a terminal, lines elsewhere
 
 mod home; // MARGAY_HOME
 mod machine; // what this machine can do
 mod credentials; // registry logins
-mod control; // the way to a control plane
-mod transfer; // the way to a registry
-mod images; // what a person wrote -> an image on this machine
+mod control; // the client of a control plane
+mod transfer; // push and pull
+mod images; // the argument of a verb -> an image of this machine
 mod program; // what the program in an image imports
 mod flags; // durations, sizes, variables, secrets
 
@@ -42,12 +42,12 @@ fn main() -> ExitCode {
     }
     // clap counts MARGAY_HOME as an argument, and would say that a verb is missing.
     if std::env::args_os().len() == 1 {
-        output::talk(format_args!("{}", args::Cli::command().render_help()));
-        return ExitCode::from(failure::MISUSED);
+        output::notice(format_args!("{}", args::Cli::command().render_help()));
+        return ExitCode::from(failure::USAGE_ERROR);
     }
     let cli = args::Cli::parse();
     let ours = cli.verb.failure_code();
-    match verbs::run(cli) {
+    match cli.run() {
         Ok(code) => code,
         Err(error) => {
             failure::report(&error);

@@ -1,4 +1,4 @@
-//! Results on stdout, talk on stderr; aligned tables, JSON, sizes and times as people read them.
+//! Results on stdout, messages on stderr; aligned tables, JSON, sizes and times for humans.
 
 use std::{
     fmt,
@@ -13,10 +13,10 @@ use spec::Timestamp;
 /// How records are printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Aligned columns, for people.
+    /// Aligned columns.
     #[default]
     Table,
-    /// JSON, for programs.
+    /// JSON.
     Json,
 }
 
@@ -62,27 +62,27 @@ impl Output {
 
 /// A line on stdout.
 pub fn line(text: fmt::Arguments<'_>) {
-    writeln!(std::io::stdout().lock(), "{text}").unwrap_or_else(|error| nobody_reads(&error));
+    writeln!(std::io::stdout().lock(), "{text}").unwrap_or_else(|error| exit_unwritable(&error));
 }
 
 /// Bytes on stdout as they are.
 pub fn raw(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
-    out.write_all(bytes).and_then(|()| out.flush()).unwrap_or_else(|error| nobody_reads(&error));
+    out.write_all(bytes).and_then(|()| out.flush()).unwrap_or_else(|error| exit_unwritable(&error));
 }
 
-/// A reader who has left is no failure: `margay images | head -1` ends quietly. A disk that is full
-/// is one: whoever reads the file must not take half of it for all.
-fn nobody_reads(error: &std::io::Error) -> ! {
+/// A closed pipe is no failure: `margay images | head -1` ends quietly. A full disk is one: a file
+/// that holds half of the output must not pass for all of it.
+fn exit_unwritable(error: &std::io::Error) -> ! {
     if error.kind() == std::io::ErrorKind::BrokenPipe {
         std::process::exit(0);
     }
-    talk(format_args!("{} cannot write to stdout: {error}", Paint::on_stderr().error("error:")));
+    notice(format_args!("{} cannot write to stdout: {error}", Paint::on_stderr().error("error:")));
     std::process::exit(1);
 }
 
-/// A line on stderr. Nobody to tell is nothing to tell.
-pub fn talk(text: fmt::Arguments<'_>) {
+/// A message on stderr. Without a reader it is dropped.
+pub fn notice(text: fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
@@ -136,8 +136,8 @@ impl Table {
     }
 }
 
-/// `text` with every control character spelled out: names and messages may come from strangers, and
-/// a terminal obeys.
+/// `text` with every control character spelled out: names and messages may come from
+/// untrusted peers, and a terminal obeys them.
 pub fn printable(text: &str) -> String {
     if !text.chars().any(is_unsafe) {
         return text.to_owned();
@@ -190,24 +190,24 @@ pub fn ago(then: Timestamp, now: Timestamp) -> String {
     format!("{number} {unit}{} ago", if number == 1 { "" } else { "s" })
 }
 
-/// What the clock says.
+/// The present time.
 pub fn now() -> Timestamp {
     Timestamp::of(std::time::SystemTime::now())
 }
 
-/// Colour, where a terminal shows it and nobody asked for none.
+/// Colour, on a terminal and unless `NO_COLOR` is set.
 #[derive(Debug, Clone, Copy)]
 pub struct Paint(bool);
 
 impl Paint {
     /// For what goes to stderr.
     pub fn on_stderr() -> Self {
-        Self(std::io::stderr().is_terminal() && wanted())
+        Self(std::io::stderr().is_terminal() && colour_enabled())
     }
 
     /// For what goes to stdout.
     pub fn on_stdout() -> Self {
-        Self(std::io::stdout().is_terminal() && wanted())
+        Self(std::io::stdout().is_terminal() && colour_enabled())
     }
 
     /// Red and bold.
@@ -235,8 +235,8 @@ impl Paint {
     }
 }
 
-/// <https://no-color.org>: any value but the empty one says no.
-fn wanted() -> bool {
+/// <https://no-color.org>: any value but the empty one turns colour off.
+fn colour_enabled() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }

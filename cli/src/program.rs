@@ -62,7 +62,7 @@ fn bytes(layout: &Layout, plan: &Plan, file: FileNode, bytes_max: u64) -> io::Re
     let layer = plan.layers.get(file.layer as usize).ok_or(io::ErrorKind::NotFound)?;
     let blob = layout.open_blob(&layer.descriptor.digest).map_err(io::Error::other)?;
     let window = Window { skip: file.offset, left: file.len.min(bytes_max), kept: Vec::new() };
-    // A builder of its own, which nobody looks at: numbers of layers and names do not matter to it.
+    // A builder of its own, which is dropped: layer numbers and names do not matter here.
     let read = layer.read(blob, window, &mut FileIndexBuilder::new(), 0, Budget::default());
     Ok(read.map_err(io::Error::other)?.1.kept)
 }

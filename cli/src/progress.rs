@@ -9,7 +9,7 @@ use std::{
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use spec::Digest;
 
-use crate::output::{size, talk};
+use crate::output::{notice, size};
 
 /// How the blobs of one push or pull are coming along.
 pub struct Progress {
@@ -60,7 +60,7 @@ impl Progress {
                 }
                 let _ = all.println(format!("{}  {:>9}  {what}", digest.short(), size(total)));
             }
-            Shown::Lines => talk(format_args!("{}  {:>9}  {what}", digest.short(), size(total))),
+            Shown::Lines => notice(format_args!("{}  {:>9}  {what}", digest.short(), size(total))),
             Shown::Nothing => {}
         }
     }

@@ -1,5 +1,5 @@
-//! Plugs the registry's client into the control plane: what an image name means, and tokens for the
-//! nodes that pull it.
+//! Plugs the registry's client into the control plane: resolves image names, and mints the tokens
+//! with which nodes pull.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -19,44 +19,45 @@ use spec::{Descriptor, Digest, Host, Index, Reference, Tenant, wire::Fault};
 
 use crate::output::size;
 
-/// For the questions of one registration.
+/// Long enough for one registration.
 const OWN_TOKEN_TIME: Duration = Duration::from_secs(60);
 /// A node fetches large images on slow links; it asks again with each desired set.
 const NODE_TOKEN_TIME: Duration = Duration::from_secs(600);
 /// Configs have some kilobytes; Spin's applications some more.
 const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
-/// All of one image together: a manifest can name ten thousand.
+/// Of one image together: a manifest can name ten thousand.
 const DOCUMENTS_BYTES_MAX: u64 = 16 << 20;
 
-/// Asks the bundled registry with tokens of its own making, and any other as nobody in particular.
+/// Resolves images in the bundled registry with tokens that it mints, and in any other registry
+/// without credentials.
 pub struct RegistryResolver {
     address: SocketAddr,
     tokens: Tokens,
     networks: Vec<Host>,
 }
 
-/// An image, where to ask for it, and how the definition will name it.
-struct Place {
-    /// With the registry's address.
-    asked: Reference,
+/// An image, where to resolve it, and how the definition will name it.
+struct ImageLocation {
+    /// With the address of its registry.
+    address: Reference,
     /// Without a registry when it is the bundled one, wherever that is.
     named: Reference,
     bundled: bool,
 }
 
 impl RegistryResolver {
-    /// For the registry at `address`, whose key `tokens` signs with. Others are asked where
-    /// everybody can reach them, and in `networks`.
+    /// For the registry at `address`, whose key `tokens` signs with. Other registries are
+    /// reached at public addresses, and in `networks`.
     pub fn new(address: SocketAddr, tokens: Tokens, networks: Vec<Host>) -> Self {
         Self { address, tokens, networks }
     }
 
     /// In the bundled registry a tenant's own name space is what it is without a registry:
     /// `cats:v1` is `me/cats:v1`.
-    fn place(&self, tenant: &Tenant, image: &str) -> Result<Place, Fault> {
+    fn locate(&self, tenant: &Tenant, image: &str) -> Result<ImageLocation, Fault> {
         let reference: Reference =
             image.parse().map_err(|error| fault("bad-image", error, None))?;
-        let asked_at = |named: &Reference| named.at(Some(self.address.to_string()));
+        let at_bundled = |named: &Reference| named.at(Some(self.address.to_string()));
         let named = match reference.registry() {
             None => {
                 let own = format!("{tenant}/");
@@ -64,15 +65,19 @@ impl RegistryResolver {
                 let full = if text.starts_with(&own) { text } else { format!("{own}{text}") };
                 full.parse().map_err(|error| fault("bad-image", error, None))?
             }
-            Some(registry) if self.is_ours(registry) => reference.at(None),
+            Some(registry) if self.is_bundled(registry) => reference.at(None),
             Some(_) => {
-                return Ok(Place { asked: reference.clone(), named: reference, bundled: false });
+                return Ok(ImageLocation {
+                    address: reference.clone(),
+                    named: reference,
+                    bundled: false,
+                });
             }
         };
-        Ok(Place { asked: asked_at(&named), named, bundled: true })
+        Ok(ImageLocation { address: at_bundled(&named), named, bundled: true })
     }
 
-    fn is_ours(&self, registry: &str) -> bool {
+    fn is_bundled(&self, registry: &str) -> bool {
         let port = self.address.port();
         registry == self.address.to_string()
             || ["localhost", "127.0.0.1", "[::1]"]
@@ -80,19 +85,20 @@ impl RegistryResolver {
                 .any(|host| registry == format!("{host}:{port}"))
     }
 
-    /// Somebody who may read exactly this repository, if it is the tenant's own or public.
-    fn client(&self, tenant: &Tenant, place: &Place) -> Client {
-        let token = place
+    /// A client that may read this repository alone, if it is the tenant's own or public.
+    fn client(&self, tenant: &Tenant, location: &ImageLocation) -> Client {
+        let token = location
             .bundled
-            .then(|| self.token(tenant, std::slice::from_ref(&place.named), OWN_TOKEN_TIME))
+            .then(|| self.token(tenant, std::slice::from_ref(&location.named), OWN_TOKEN_TIME))
             .flatten();
         let auth = token.map(|token| (self.address.to_string(), Auth::Token(token)));
-        // The bundled registry is ours, also when it listens on an address that others see.
-        let plain_http = place.bundled.then(|| self.address.to_string());
+        // The bundled registry speaks plain HTTP, also on an address of another machine's network.
+        let plain_http = location.bundled.then(|| self.address.to_string());
         Client::new(ClientOptions {
             auth: BTreeMap::from_iter(auth),
             plain_http: plain_http.into_iter().collect(),
-            // A tenant names the registry, and must not make us look around in our own network.
+            // The tenant chooses the registry, and must not reach the internal network through the
+            // control plane.
             reach: Reach::Public {
                 registries: HashSet::from([self.address.to_string()]),
                 networks: self.networks.clone(),
@@ -103,8 +109,8 @@ impl RegistryResolver {
         })
     }
 
-    /// For those repositories that are the tenant's own, and nothing where none is: a public one
-    /// needs no token, and another's is not ours to open.
+    /// For those repositories that are the tenant's own, and `None` without any: a public one needs
+    /// no token, and one of another tenant gets none.
     fn token(&self, tenant: &Tenant, named: &[Reference], lifetime: Duration) -> Option<String> {
         let repositories =
             named.iter().filter_map(|named| named.repository().parse::<Repository>().ok());
@@ -115,12 +121,12 @@ impl RegistryResolver {
     }
 
     async fn look_up(&self, tenant: &Tenant, image: &str) -> Result<ResolvedImage, Fault> {
-        let place = self.place(tenant, image)?;
-        let client = self.client(tenant, &place);
+        let location = self.locate(tenant, image)?;
+        let client = self.client(tenant, &location);
         let root = client
-            .resolve(&place.asked)
+            .resolve(&location.address)
             .await
-            .map_err(|error| self.not_found(tenant, &place, &error))?;
+            .map_err(|error| self.not_found(tenant, &location, &error))?;
         let unreadable = |error: image::Error| {
             fault("bad-image", format!("image `{image}`: {error}"), error.hint())
         };
@@ -128,15 +134,15 @@ impl RegistryResolver {
             Document::Manifest(_) => (root.bytes.to_vec(), None),
             Document::Index(index) => {
                 let (entry, natives) = choose(&index).map_err(unreadable)?;
-                let entry = place.asked.pinned(entry.digest);
+                let entry = location.address.pinned(entry.digest);
                 let resolved = client
                     .resolve(&entry)
                     .await
-                    .map_err(|error| self.not_found(tenant, &place, &error))?;
+                    .map_err(|error| self.not_found(tenant, &location, &error))?;
                 (resolved.bytes.to_vec(), natives)
             }
         };
-        let documents = self.documents(&client, &place, &bytes).await?;
+        let documents = self.documents(&client, &location, &bytes).await?;
         let plan = image::plan(&bytes, |descriptor| {
             let document = documents.get(&descriptor.digest).cloned();
             document.ok_or_else(|| {
@@ -150,18 +156,19 @@ impl RegistryResolver {
             (Kind::Native, None) => Runs::Native(vec![plan.platform.architecture.clone()]),
         };
         Ok(ResolvedImage {
-            reference: place.named,
+            reference: location.named,
             digest: root.descriptor.digest,
             wants: plan.wants,
             runs,
         })
     }
 
-    /// The small blobs that say what an image is: its config, and whatever else is no layer.
+    /// The small blobs that say what an image is: its config, and other documents that are no
+    /// layer.
     async fn documents(
         &self,
         client: &Client,
-        place: &Place,
+        location: &ImageLocation,
         manifest: &[u8],
     ) -> Result<HashMap<Digest, Vec<u8>>, Fault> {
         let Ok(Document::Manifest(parsed)) = image::parse_document(manifest) else {
@@ -173,7 +180,7 @@ impl RegistryResolver {
         let config = parsed.config.iter().filter(|blob| blob.size <= DOCUMENT_BYTES_MAX);
         let wanted: Vec<&Descriptor> =
             config.chain(parsed.layers.iter().filter(is_small)).collect();
-        let image = &place.named;
+        let image = &location.named;
         let at_most = |what: &str, bytes: u64, bytes_max: u64| match bytes <= bytes_max {
             true => Ok(()),
             false => {
@@ -190,25 +197,30 @@ impl RegistryResolver {
         at_most("the documents", sum(wanted.iter().copied()), DOCUMENTS_BYTES_MAX)?;
         at_most("the layers", sum(&parsed.layers), node::CACHE_BYTES_MAX)?;
         let wanted: Vec<Digest> = wanted.iter().map(|blob| blob.digest).collect();
-        let basket = Basket { wanted: wanted.into(), kept: Arc::default() };
-        let reference = place.asked.pinned(Digest::of(manifest));
+        let sink = DocumentSink { wanted: wanted.into(), kept: Arc::default() };
+        let reference = location.address.pinned(Digest::of(manifest));
         let pulled = client
-            .pull(&reference, Arc::new(basket.clone()), &registry::PullOptions::default())
+            .pull(&reference, Arc::new(sink.clone()), &registry::PullOptions::default())
             .await;
         pulled.map_err(|error| fault("registry", chain(&error), error.hint()))?;
-        Ok(std::mem::take(&mut *basket.kept.lock().unwrap_or_else(PoisonError::into_inner)))
+        Ok(std::mem::take(&mut *sink.kept.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
-    fn not_found(&self, tenant: &Tenant, place: &Place, error: &registry::Error) -> Fault {
+    fn not_found(
+        &self,
+        tenant: &Tenant,
+        location: &ImageLocation,
+        error: &registry::Error,
+    ) -> Fault {
         match error {
             registry::Error::NotFound { .. } | registry::Error::LoginNeeded { .. }
-                if place.bundled =>
+                if location.bundled =>
             {
-                let pushed = place.named.at(Some(format!("localhost:{}", self.address.port())));
+                let pushed = location.named.at(Some(format!("localhost:{}", self.address.port())));
                 let hint = format!("push it: margay tag IMAGE {pushed} && margay push {pushed}");
                 fault(
                     "no-such-image",
-                    format!("the registry has no `{}` of tenant `{tenant}`", place.named),
+                    format!("the registry has no `{}` of tenant `{tenant}`", location.named),
                     Some(hint),
                 )
             }
@@ -217,7 +229,7 @@ impl RegistryResolver {
     }
 }
 
-/// What these have together, as their manifest says.
+/// The sum of the sizes that the manifest states.
 fn sum<'a>(blobs: impl IntoIterator<Item = &'a Descriptor>) -> u64 {
     blobs.into_iter().fold(0, |bytes, blob| bytes.saturating_add(blob.size))
 }
@@ -245,38 +257,39 @@ impl ImageResolver for RegistryResolver {
     }
 
     fn pull_token(&self, tenant: &Tenant, images: &[&str]) -> Option<String> {
-        let places = images.iter().filter_map(|image| self.place(tenant, image).ok());
+        let locations = images.iter().filter_map(|image| self.locate(tenant, image).ok());
         let named: Vec<Reference> =
-            places.filter(|place| place.bundled).map(|place| place.named).collect();
+            locations.filter(|location| location.bundled).map(|location| location.named).collect();
         self.token(tenant, &named, NODE_TOKEN_TIME)
     }
 }
 
-/// Takes the blobs that were asked for, and says that it has all others.
+/// Keeps the blobs in `wanted` in memory, and reports all others as present, so that they are not
+/// pulled.
 #[derive(Clone)]
-struct Basket {
+struct DocumentSink {
     wanted: Arc<[Digest]>,
     kept: Arc<Mutex<HashMap<Digest, Vec<u8>>>>,
 }
 
-/// One blob on its way into a basket.
-struct Kept {
-    basket: Basket,
+/// A blob that is written into a sink.
+struct DocumentWriter {
+    sink: DocumentSink,
     digest: Digest,
     bytes: Vec<u8>,
 }
 
-impl BlobSink for Basket {
+impl BlobSink for DocumentSink {
     fn has(&self, digest: &Digest) -> bool {
         !self.wanted.contains(digest)
     }
 
     fn create(&self, blob: &Descriptor) -> io::Result<Box<dyn BlobWriter>> {
-        Ok(Box::new(Kept { basket: self.clone(), digest: blob.digest, bytes: Vec::new() }))
+        Ok(Box::new(DocumentWriter { sink: self.clone(), digest: blob.digest, bytes: Vec::new() }))
     }
 }
 
-impl Write for Kept {
+impl Write for DocumentWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -287,9 +300,9 @@ impl Write for Kept {
     }
 }
 
-impl BlobWriter for Kept {
+impl BlobWriter for DocumentWriter {
     fn commit(self: Box<Self>) -> io::Result<()> {
-        self.basket
+        self.sink
             .kept
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

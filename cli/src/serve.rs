@@ -1,5 +1,5 @@
-//! What the processes of a platform share: a runtime, a log, an end when they are asked to or their
-//! parent is gone.
+//! What the processes of a platform share: a runtime, a log, and shutdown by a signal or with their
+//! parent.
 
 use std::{io::IsTerminal as _, time::Duration};
 
@@ -9,7 +9,7 @@ use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 use crate::failure::{Advice, fail};
 
-/// Options of every process that `margay up` starts, for `up` alone.
+/// Options that `margay up` passes to the processes that it starts.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Child {
     /// End when this process ends
@@ -23,20 +23,20 @@ impl Child {
         self.parent.is_some()
     }
 
-    /// Ties our life to that of `margay up`: it may be killed in a way that leaves it no time to
-    /// tell us. To be called before the process has a second thread.
-    pub fn settle(&self) -> anyhow::Result<()> {
+    /// Ends this process with `margay up`, which may be killed without time to stop it. To be
+    /// called before the process has a second thread.
+    pub fn end_with_parent(&self) -> anyhow::Result<()> {
         let Some(parent) = self.parent else { return Ok(()) };
         set_parent_process_death_signal(Some(Signal::TERM))?;
         // It may have ended before the line above.
         match getppid() == Pid::from_raw(parent) {
             true => Ok(()),
-            false => fail(Advice::new("whoever started this process is gone")),
+            false => fail(Advice::new("the parent of this process has exited")),
         }
     }
 }
 
-/// Lines on stderr: warnings, or what `MARGAY_LOG` asks for (`info`, `debug`, `registry=trace`, …).
+/// Logs to stderr: warnings, or the levels in `MARGAY_LOG` (`info`, `debug`, `registry=trace`, …).
 pub fn log() {
     let filter = EnvFilter::builder()
         .with_default_directive(tracing::Level::WARN.into())
@@ -50,30 +50,28 @@ pub fn log() {
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
 }
 
-/// Runs a server with several threads until it is asked to end. `work` gets the future to stop at.
-pub fn until_asked<F>(work: impl FnOnce(Stop) -> F) -> anyhow::Result<()>
+/// Runs a server with several threads until SIGINT or SIGTERM. `work` gets the future to stop at.
+pub fn until_shutdown<F>(work: impl FnOnce(Stop) -> F) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
-        let mut asked = Asked::listen()?;
-        work(Box::pin(async move { asked.again().await })).await
+        let mut shutdown = ShutdownSignal::listen()?;
+        work(Box::pin(async move { shutdown.recv().await })).await
     });
-    // What still runs on a blocking thread is not waited for: it is a read or a write that is safe
-    // to cut.
+    // Blocking threads are not waited for: a read or a write on one is safe to cut.
     runtime.shutdown_timeout(Duration::from_millis(200));
     result
 }
 
-/// The signals that ask this process to end. From the first of these on they end it no more by
-/// themselves.
-pub struct Asked {
+/// SIGINT and SIGTERM. Once listened to, they no longer end the process by themselves.
+pub struct ShutdownSignal {
     interrupt: Listener,
     terminate: Listener,
 }
 
-impl Asked {
+impl ShutdownSignal {
     /// Starts to listen.
     pub fn listen() -> anyhow::Result<Self> {
         Ok(Self {
@@ -83,7 +81,7 @@ impl Asked {
     }
 
     /// Ready at the next SIGINT or SIGTERM.
-    pub async fn again(&mut self) {
+    pub async fn recv(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -91,5 +89,5 @@ impl Asked {
     }
 }
 
-/// Ready when the process is asked to end.
+/// Ready when the process is to shut down.
 pub type Stop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;

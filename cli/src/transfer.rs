@@ -9,13 +9,17 @@ use std::{
 };
 
 use packager::{Hold, Layout};
-use registry::{Auth, BlobSink, BlobSource, BlobWriter, Client, ClientOptions, Event, Outcome};
-use spec::{Descriptor, Digest, Reference};
+use registry::{
+    Auth, BlobSink, BlobSource, BlobWriter, Client, ClientOptions, Entries, Event, Outcome,
+    PullOptions,
+};
+use spec::{Descriptor, Digest, Index, Reference};
 
 use crate::{
     credentials::{Credentials, Login},
+    failure::{Advice, fail},
     home::Home,
-    output::{printable, talk},
+    output::{notice, printable},
     progress::Progress,
 };
 
@@ -63,7 +67,43 @@ fn options(remote: &Remote, registry: &str, auth: BTreeMap<String, Auth>) -> Cli
     }
 }
 
-/// Shows what the client does.
+/// Fetches `image` with the login of this home, and tags it in `layout`.
+pub async fn pull(
+    home: &Home,
+    layout: Layout,
+    image: &Reference,
+    remote: &Remote,
+    entries: Entries,
+    progress: Progress,
+) -> anyhow::Result<Descriptor> {
+    let Some(registry) = image.registry() else {
+        let path = image.repository();
+        let hub = if path.contains('/') { path.to_owned() } else { format!("library/{path}") };
+        let tag = image.tag().map(|tag| format!(":{tag}")).unwrap_or_default();
+        return fail(Advice::new(format!("`{image}` names no registry")).hint(format!(
+            "say which one: margay pull HOST:PORT/USER/{path}{tag}, or for Docker Hub: margay pull docker.io/{hub}{tag}"
+        )));
+    };
+    let client = client(home, remote, registry)?;
+    let local = LayoutTransfer::new(layout)?;
+    let options = PullOptions { entries, progress: watch(Arc::new(progress), "pulled") };
+    let descriptor = client.pull(image, local.clone(), &options).await?;
+    local.layout.tag(image, &descriptor)?;
+    Ok(descriptor)
+}
+
+/// The one entry of an index that this machine runs best.
+pub fn entry_of_this_machine() -> Entries {
+    Entries::Chosen(Arc::new(|index: &Index| {
+        match image::choose(index, &packager::host_platforms()) {
+            Ok(entry) => vec![entry.clone()],
+            // `run` reports why no entry fits; a transfer to another machine takes them all.
+            Err(_) => index.manifests.clone(),
+        }
+    }))
+}
+
+/// Shows the progress of a transfer.
 pub fn watch(progress: Arc<Progress>, moved: &'static str) -> registry::Progress {
     let sizes = std::sync::Mutex::new(BTreeMap::new());
     Arc::new(move |event| match event {
@@ -80,10 +120,10 @@ pub fn watch(progress: Arc<Progress>, moved: &'static str) -> registry::Progress
             progress.at(digest, bytes, size.unwrap_or(bytes));
         }
         Event::Finished { digest, size, outcome } => {
-            progress.done(digest, size, word(outcome, moved))
+            progress.done(digest, size, outcome_text(outcome, moved))
         }
         Event::Retrying { digest, reason } => {
-            talk(format_args!(
+            notice(format_args!(
                 "{}  trying again: {}",
                 digest.short(),
                 printable(&reason.to_string())
@@ -93,7 +133,7 @@ pub fn watch(progress: Arc<Progress>, moved: &'static str) -> registry::Progress
     })
 }
 
-fn word(outcome: Outcome, moved: &'static str) -> &'static str {
+fn outcome_text(outcome: Outcome, moved: &'static str) -> &'static str {
     match outcome {
         Outcome::Moved => moved,
         Outcome::AlreadyThere => "already there",
@@ -101,23 +141,23 @@ fn word(outcome: Outcome, moved: &'static str) -> &'static str {
     }
 }
 
-/// The local images, as a registry's client sees them.
-pub struct Shelf {
+/// The local images as the source and the target of a transfer.
+pub struct LayoutTransfer {
     /// The images.
     pub layout: Layout,
     /// While blobs arrive that no name holds yet.
     _hold: Hold,
 }
 
-impl Shelf {
-    /// Keeps the images from being tidied up while something moves.
-    pub fn of(layout: Layout) -> anyhow::Result<Arc<Self>> {
+impl LayoutTransfer {
+    /// Holds off pruning while blobs move.
+    pub fn new(layout: Layout) -> anyhow::Result<Arc<Self>> {
         let _hold = layout.hold()?;
         Ok(Arc::new(Self { layout, _hold }))
     }
 }
 
-impl BlobSource for Shelf {
+impl BlobSource for LayoutTransfer {
     fn open(&self, digest: &Digest, offset: u64) -> io::Result<Box<dyn Read + Send>> {
         let mut file = std::fs::File::open(self.layout.blob_path(digest))?;
         file.seek(io::SeekFrom::Start(offset))?;
@@ -125,25 +165,25 @@ impl BlobSource for Shelf {
     }
 }
 
-impl BlobSink for Shelf {
+impl BlobSink for LayoutTransfer {
     fn has(&self, digest: &Digest) -> bool {
-        // Read and compared: "pull it again" is what we say about a blob that was damaged on disk.
+        // Read and compared: the hint for a blob that was damaged on disk is to pull it again.
         self.layout.has_intact_blob(digest)
     }
 
     fn create(&self, blob: &Descriptor) -> io::Result<Box<dyn BlobWriter>> {
         let writer = self.layout.blob_writer(blob.digest.algorithm()).map_err(io::Error::other)?;
-        Ok(Box::new(Arriving { writer, digest: blob.digest }))
+        Ok(Box::new(LayoutWriter { writer, digest: blob.digest }))
     }
 }
 
-/// A blob on its way into the local images.
-struct Arriving {
+/// A blob that is written into the local images.
+struct LayoutWriter {
     writer: packager::BlobWriter,
     digest: Digest,
 }
 
-impl Write for Arriving {
+impl Write for LayoutWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.writer.write(bytes)
     }
@@ -153,7 +193,7 @@ impl Write for Arriving {
     }
 }
 
-impl BlobWriter for Arriving {
+impl BlobWriter for LayoutWriter {
     fn commit(self: Box<Self>) -> io::Result<()> {
         let Self { writer, digest } = *self;
         writer.finish_as(&digest).map(drop).map_err(io::Error::other)

@@ -14,18 +14,19 @@ use crate::{
     failure::{Advice, fail},
     flags,
     home::Home,
-    output::{line, talk},
-    serve::Asked,
+    output::{line, notice},
+    serve::ShutdownSignal,
 };
 
 use super::{
-    LISTEN_FD, PEERS_FD, Ports, listen,
+    listen as sockets,
+    ports::{LISTEN_FD, PEERS_FD, Ports},
     supervisor::{Process, Supervisor},
 };
 
-/// Where a node is reached.
+/// Where a node listens.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Door {
+pub struct ListenOptions {
     /// The address of this machine to listen on [default: the one from which it reaches the control
     /// plane]
     #[arg(long, value_name = "ADDRESS")]
@@ -49,14 +50,15 @@ pub struct Tuning {
     /// it [default: 1m]
     #[arg(long, value_name = "DURATION", value_parser = idle_after)]
     idle_after: Option<Duration>,
-    /// Keep so many workers ready for whoever needs one; each takes about 10 MB [default: 2]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=BLANK_WORKERS_MAX))]
+    /// Keep so many spare workers, which start a task at once; each takes about 10 MB [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=SPARE_WORKERS_MAX))]
     blank_workers: Option<u32>,
 }
 
 /// More than wake up at the same time on one machine.
-const BLANK_WORKERS_MAX: i64 = 64;
-/// Below a second workers would come and go under a visitor who reads; who means never has a day.
+const SPARE_WORKERS_MAX: i64 = 64;
+/// Below a second workers would come and go between the requests of one page view; a day stands for
+/// "never".
 const IDLE_AFTER: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
@@ -69,25 +71,25 @@ fn idle_after(text: &str) -> Result<Duration, String> {
 }
 
 impl Tuning {
-    /// For the node.
-    pub fn chosen(&self) -> node::Tuning {
+    /// As the node takes it.
+    pub fn for_node(&self) -> node::Tuning {
         let Self { private_network, idle_after, blank_workers } = self.clone();
         node::Tuning { private_networks: private_network, idle_after, blank_workers }
     }
 
-    /// The same, for the process that is the node.
-    pub fn words(&self) -> Vec<String> {
-        let mut words = Vec::new();
-        let mut say = |flag: &str, value: String| words.extend([flag.to_owned(), value]);
+    /// As arguments of the process `margay node`.
+    pub fn arguments(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
         self.idle_after
             .iter()
-            .for_each(|after| say("--idle-after", format!("{}ms", after.as_millis())));
-        self.blank_workers.iter().for_each(|count| say("--blank-workers", count.to_string()));
-        words.extend(self.networks());
-        words
+            .for_each(|after| add("--idle-after", format!("{}ms", after.as_millis())));
+        self.blank_workers.iter().for_each(|count| add("--blank-workers", count.to_string()));
+        arguments.extend(self.networks());
+        arguments
     }
 
-    /// Of these words, those that the control plane takes too.
+    /// Of these arguments, those that the control plane takes too.
     pub fn networks(&self) -> impl Iterator<Item = String> {
         self.private_network
             .iter()
@@ -100,40 +102,47 @@ pub async fn join_and_run(
     home: &Home,
     token: &JoinToken,
     options: JoinOptions,
-    door: &Door,
+    listen: &ListenOptions,
     no_run: bool,
 ) -> anyhow::Result<()> {
-    // The port is decided before the others are told about it; it is kept for every later start.
-    let address =
-        door.listen.or_else(|| towards(&token.address)).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let sockets = Sockets::bind(home, door, address)?;
+    // Bound before it is announced to the control plane, and kept for every later start.
+    let address = listen
+        .listen
+        .or_else(|| source_address(&token.address))
+        .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let sockets = Sockets::bind(home, listen, address)?;
     let options =
         JoinOptions { ingress_address: Some(sockets.peers.local_addr()?.to_string()), ..options };
     let name = node::join(home.node(), token, options).await?;
     line(format_args!("{name}"));
     match no_run {
         true => Ok(()),
-        // What was said now is in the node's settings already.
+        // The options of this call are in the node's settings already.
         false => supervise(home, sockets, Vec::new()).await,
     }
 }
 
 /// Runs a node that has joined.
-pub async fn run(home: &Home, door: &Door, tuning: &Tuning, leave: bool) -> anyhow::Result<()> {
+pub async fn run(
+    home: &Home,
+    listen: &ListenOptions,
+    tuning: &Tuning,
+    leave: bool,
+) -> anyhow::Result<()> {
     node::check_joined(home.node())?;
     let ports = Ports::last(home);
-    let address = door.listen.or(ports.address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let address = listen.listen.or(ports.address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let leave = leave.then(|| "--leave".to_owned());
     supervise(
         home,
-        Sockets::bind(home, door, address)?,
-        tuning.words().into_iter().chain(leave).collect(),
+        Sockets::bind(home, listen, address)?,
+        tuning.arguments().into_iter().chain(leave).collect(),
     )
     .await
 }
 
-async fn supervise(home: &Home, sockets: Sockets, words: Vec<String>) -> anyhow::Result<()> {
-    let mut asked = Asked::listen()?;
+async fn supervise(home: &Home, sockets: Sockets, arguments: Vec<String>) -> anyhow::Result<()> {
+    let mut shutdown = ShutdownSignal::listen()?;
     let ingress = sockets.ingress.local_addr()?;
     let ingress_sockets = vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)];
     let mut supervisor = Supervisor::new(
@@ -142,7 +151,7 @@ async fn supervise(home: &Home, sockets: Sockets, words: Vec<String>) -> anyhow:
             Process::new("ingress", vec!["ingress".to_owned()], ingress_sockets),
             Process::new(
                 "node",
-                ["node".to_owned()].into_iter().chain(words).collect(),
+                ["node".to_owned()].into_iter().chain(arguments).collect(),
                 Vec::new(),
             ),
         ],
@@ -150,24 +159,24 @@ async fn supervise(home: &Home, sockets: Sockets, words: Vec<String>) -> anyhow:
     for process in &mut supervisor.processes {
         process.start(home)?;
     }
-    talk(format_args!(
+    notice(format_args!(
         "The node runs; requests come in at http://{ingress}. Ctrl-C ends it and its tasks."
     ));
     let result = tokio::select! {
-        () = asked.again() => Ok(()),
-        result = tend(&mut supervisor, home) => result,
+        () = shutdown.recv() => Ok(()),
+        result = supervise_until_removed(&mut supervisor, home) => result,
     };
     tokio::select! {
         () = supervisor.drain() => {}
-        () = asked.again() => talk(format_args!("Killing what still runs")),
+        () = shutdown.recv() => notice(format_args!("Killing what still runs")),
     }
     result
 }
 
-/// Starts again what dies, unless the node was removed from its platform.
-async fn tend(supervisor: &mut Supervisor, home: &Home) -> anyhow::Result<()> {
+/// Restarts processes that exit, unless the node was removed from its platform.
+async fn supervise_until_removed(supervisor: &mut Supervisor, home: &Home) -> anyhow::Result<()> {
     loop {
-        supervisor.tend().await?;
+        supervisor.supervise().await?;
         if node::check_joined(home.node()).is_err() {
             return fail(
                 Advice::new("this node was removed from its platform, and its tasks have ended")
@@ -183,16 +192,16 @@ struct Sockets {
 }
 
 impl Sockets {
-    fn bind(home: &Home, door: &Door, address: IpAddr) -> anyhow::Result<Self> {
+    fn bind(home: &Home, listen: &ListenOptions, address: IpAddr) -> anyhow::Result<Self> {
         let last = Ports::last(home);
         let sockets = Self {
-            ingress: listen::bind_again(
+            ingress: sockets::bind_again(
                 address,
-                door.ingress_port,
+                listen.ingress_port,
                 last.ingress,
                 "--ingress-port",
             )?,
-            peers: listen::bind_again(address, door.peers_port, last.peers, "--peers-port")?,
+            peers: sockets::bind_again(address, listen.peers_port, last.peers, "--peers-port")?,
         };
         let ports = Ports {
             address: Some(address),
@@ -205,9 +214,9 @@ impl Sockets {
     }
 }
 
-/// Which of our addresses the way to `control_plane` starts from. Nothing is sent: a UDP socket
-/// only picks a route.
-pub fn towards(control_plane: &str) -> Option<IpAddr> {
+/// The address of this machine from which it reaches `control_plane`. Nothing is sent: connecting a
+/// UDP socket only picks a route.
+pub fn source_address(control_plane: &str) -> Option<IpAddr> {
     let to: SocketAddr = control_plane.parse().ok()?;
     let socket = UdpSocket::bind((if to.is_ipv4() { "0.0.0.0" } else { "::" }, 0)).ok()?;
     socket.connect(to).ok()?;

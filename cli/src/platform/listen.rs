@@ -1,6 +1,6 @@
 //! Listening sockets that outlive the process that answers on them: `up` holds each, and its child
-//! inherits it. While a killed process is started again, callers wait in the socket's queue instead
-//! of being refused.
+//! inherits it. While a killed process is started again, clients wait in the socket's backlog
+//! instead of being refused.
 
 use std::{
     io,
@@ -70,8 +70,8 @@ impl Listen {
 }
 
 impl Listen {
-    /// Says where it listens, unless a parent knows.
-    pub fn tell(&self, name: &str, socket: &TcpListener) -> anyhow::Result<()> {
+    /// Prints the address, unless a parent passed the socket on.
+    pub fn announce(&self, name: &str, socket: &TcpListener) -> anyhow::Result<()> {
         if self.listen_fd.is_none() {
             line(format_args!("{name} listens on {}", socket.local_addr()?));
         }
@@ -81,17 +81,18 @@ impl Listen {
 
 /// A listening socket that the parent left open under this number.
 pub fn inherited(number: RawFd) -> anyhow::Result<TcpListener> {
-    // 0 to 2 are the standard streams, which belong to somebody already. SAFETY: borrowed only to
+    // 0 to 2 are the standard streams, which are in use. SAFETY: borrowed only to
     // ask the kernel whether there is such a descriptor; the answer is checked.
     let there =
         number > 2 && fcntl_getfd(unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }).is_ok();
     if !there {
         return fail(
-            Advice::new(format!("descriptor {number} is not open")).code(crate::failure::MISUSED),
+            Advice::new(format!("descriptor {number} is not open"))
+                .code(crate::failure::USAGE_ERROR),
         );
     }
     // SAFETY: it is open, as was just checked, and nothing else in this process knows its number:
-    // only our parent passes this flag, and the process has opened nothing of its own with it yet.
+    // only the parent passes this flag, and the process has opened nothing of its own with it yet.
     let socket = unsafe { OwnedFd::from_raw_fd(number) };
     fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
     Ok(socket.into())
@@ -103,12 +104,12 @@ pub fn lend<T>(
     sockets: &[(&'static str, TcpListener)],
     work: impl FnOnce(Vec<String>) -> T,
 ) -> io::Result<T> {
-    let mut words = Vec::new();
+    let mut flags = Vec::new();
     for (flag, socket) in sockets {
         fcntl_setfd(socket, FdFlags::empty())?;
-        words.extend([(*flag).to_owned(), socket.as_raw_fd().to_string()]);
+        flags.extend([(*flag).to_owned(), socket.as_raw_fd().to_string()]);
     }
-    let result = work(words);
+    let result = work(flags);
     for (_, socket) in sockets {
         fcntl_setfd(socket, FdFlags::CLOEXEC)?;
     }

@@ -1,10 +1,11 @@
-//! `margay up`: four processes that share a home, and the one that starts them, says where they
-//! are, and starts again what dies.
+//! `margay up`: four processes that share a home, and the supervisor that starts them, prints where
+//! they listen, and restarts those that exit.
 
 pub mod host; // a node and its ingress on a machine of their own
 pub mod listen; // sockets that outlive the process that answers on them
+mod ports; // where this home listened last
 pub mod record; // up.json
-pub mod supervisor; // start, watch, start again, drain
+pub mod supervisor; // start, watch, restart, drain
 
 use std::{
     fs::File,
@@ -16,15 +17,15 @@ use std::{
 use anyhow::Context as _;
 use orchestrator::{Client, CreateJoinToken};
 use rustix::fs::{FlockOperation, flock};
-use serde::{Deserialize, Serialize};
 use spec::{NodeCondition, Tenant};
 
 use crate::{
     failure::{Advice, fail},
     home::{Home, write_private},
-    output::talk,
-    serve::Asked,
+    output::notice,
+    serve::ShutdownSignal,
 };
+use ports::{LISTEN_FD, PEERS_FD, Ports};
 use record::Record;
 use supervisor::{Process, Supervisor};
 
@@ -36,9 +37,9 @@ pub const SERVER_PORT: u16 = 7700;
 pub const REGISTRY_PORT: u16 = 5000;
 /// Where the ingress listens.
 pub const INGRESS_PORT: u16 = 8000;
-/// Slower machines than we know of are up within this.
+/// Ten times what a loaded machine with two cores takes.
 const START_TIME_MAX: Duration = Duration::from_secs(30);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const POLL_EVERY: Duration = Duration::from_millis(10);
 
 /// Where a platform listens and whose it is.
 #[derive(Debug, Clone, clap::Args)]
@@ -70,25 +71,25 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// What others are told: an address that leads here from where they are.
-    fn advertised(&self, way_out: impl FnOnce() -> Option<IpAddr>) -> IpAddr {
+    /// The address that nodes and clients on other machines are given.
+    fn advertised(&self, outbound_address: impl FnOnce() -> Option<IpAddr>) -> IpAddr {
         match self.advertise {
             Some(address) => address,
             None if self.listen.is_unspecified() => {
-                way_out().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+                outbound_address().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
             }
             None => self.listen,
         }
     }
 }
 
-/// Which of our addresses the way to other machines starts from, by the way to one that is
-/// nobody's.
-fn way_out() -> Option<IpAddr> {
-    host::towards("192.0.2.1:9").or_else(|| host::towards("[2001:db8::1]:9"))
+/// The address of this machine from which it reaches other machines: the source of a route to an
+/// address that is reserved for documentation.
+fn outbound_address() -> Option<IpAddr> {
+    host::source_address("192.0.2.1:9").or_else(|| host::source_address("[2001:db8::1]:9"))
 }
 
-/// What the four listen on.
+/// The listeners of the four processes.
 struct Sockets {
     server: TcpListener,
     registry: TcpListener,
@@ -119,33 +120,6 @@ impl Sockets {
     }
 }
 
-/// `run/ports.json`: where this home listened last. "Any free port" is that one again, where it is
-/// still free, because names of images hold the registry's, and nodes know the control plane's.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Ports {
-    address: Option<IpAddr>,
-    server: u16,
-    registry: u16,
-    ingress: u16,
-    peers: u16,
-}
-
-impl Ports {
-    fn last(home: &Home) -> Self {
-        let bytes = std::fs::read(home.path().join("run/ports.json")).ok();
-        bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
-    }
-
-    fn keep(&self, home: &Home) -> anyhow::Result<()> {
-        write_private(&home.folder("run")?.join("ports.json"), &serde_json::to_vec(self)?)
-    }
-}
-
-/// The flags by which a process hears of a socket that it inherits.
-const LISTEN_FD: &str = "--listen-fd";
-const PEERS_FD: &str = "--peers-fd";
-
 /// A platform that runs.
 pub struct Platform {
     home: Home,
@@ -167,11 +141,11 @@ impl Platform {
     pub async fn start(
         home: &Home,
         settings: &Settings,
-        asked: &mut Asked,
+        shutdown: &mut ShutdownSignal,
     ) -> anyhow::Result<Option<Self>> {
         let lock = lock(home)?;
         let sockets = Sockets::bind(home, settings)?;
-        let here = settings.advertised(way_out);
+        let here = settings.advertised(outbound_address);
         let advertised =
             |socket: &TcpListener| socket.local_addr().map(|at| SocketAddr::new(here, at.port()));
         let record = Record {
@@ -187,35 +161,35 @@ impl Platform {
         let supervisor =
             Supervisor::new(home.clone(), processes(&record, sockets, &settings.tuning));
         let mut platform = Self { home: home.clone(), supervisor, record, _lock: lock };
-        let woken = tokio::select! {
-            woken = platform.wake() => woken.map(|()| true),
-            () = asked.again() => Ok(false),
+        let started = tokio::select! {
+            started = platform.start_processes() => started.map(|()| true),
+            () = shutdown.recv() => Ok(false),
         };
-        match woken {
+        match started {
             Ok(true) => Ok(Some(platform)),
             ended => {
-                platform.stop(asked).await;
+                platform.stop(shutdown).await;
                 ended.map(|_| None)
             }
         }
     }
 
-    /// In the order of who needs whom.
-    async fn wake(&mut self) -> anyhow::Result<()> {
+    /// Each process after those that it depends on.
+    async fn start_processes(&mut self) -> anyhow::Result<()> {
         self.home.folder("run")?;
         self.start_process("registry")?;
         self.start_process("server")?;
         let client = Client::unix(self.home.server_socket());
         let registry = registry_client(&self.record);
-        self.until("the control plane", || async { client.health().await.is_ok() }).await?;
+        self.wait_until("the control plane", || async { client.health().await.is_ok() }).await?;
         let name = self.record.registry_name();
-        self.until("the registry", || async { answers(&registry, &name).await }).await?;
-        self.make_user().await?;
+        self.wait_until("the registry", || async { answers(&registry, &name).await }).await?;
+        self.create_first_user().await?;
         self.join(&client).await?;
         self.start_process("ingress")?;
         self.start_process("node")?;
-        self.until("the node", || async { is_ready(&client).await }).await?;
-        self.note()
+        self.wait_until("the node", || async { is_ready(&client).await }).await?;
+        self.write_record()
     }
 
     fn start_process(&mut self, name: &str) -> anyhow::Result<()> {
@@ -223,19 +197,18 @@ impl Platform {
         process.context("no such process")?.start(&self.home)
     }
 
-    /// Asks again until the answer is yes. A process that has ended meanwhile has said why, and is
-    /// not waited for.
-    async fn until<F: Future<Output = bool>>(
+    /// Polls until `ready`. A process that exits meanwhile has printed why, and ends the wait.
+    async fn wait_until<F: Future<Output = bool>>(
         &mut self,
         what: &str,
         mut ready: impl FnMut() -> F,
     ) -> anyhow::Result<()> {
         let deadline = Instant::now() + START_TIME_MAX;
         while !ready().await {
-            if let Some(dead) = self.supervisor.who_has_ended() {
+            if let Some(dead) = self.supervisor.exited_process() {
                 return fail(
-                    Advice::new(format!("the {dead} ended while it started"))
-                        .hint("what it said is above; margay doctor says what this machine lacks"),
+                    Advice::new(format!("the {dead} exited during start-up"))
+                        .hint("its error is printed above; margay doctor checks this machine"),
                 );
             }
             if Instant::now() > deadline {
@@ -244,48 +217,47 @@ impl Platform {
                     START_TIME_MAX.as_secs()
                 )));
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_EVERY).await;
         }
         Ok(())
     }
 
-    /// Starts again what dies, until the future that this is raced against is done.
-    pub async fn tend(&mut self) -> anyhow::Result<()> {
+    /// Restarts processes that exit, until the future that this is raced against is done.
+    pub async fn supervise(&mut self) -> anyhow::Result<()> {
         loop {
-            if self.supervisor.tend().await? {
-                self.note()?;
-                self.come_back().await;
+            if self.supervisor.supervise().await? {
+                self.write_record()?;
+                self.rejoin().await;
             }
         }
     }
 
-    /// Who removes the node of this machine by force finds it back, without work: a platform of
-    /// `up` has one.
-    async fn come_back(&self) {
+    /// A node of this machine that was removed by force joins again, without work: the platform of
+    /// `up` always has one.
+    async fn rejoin(&self) {
         if node::check_joined(self.home.node()).is_ok() {
             return;
         }
-        // When the control plane is away, the node falls again, and this comes again with it.
+        // While the control plane is away the node exits again, and this runs again with it.
         if let Err(error) = self.join(&Client::unix(self.home.server_socket())).await {
-            talk(format_args!("this machine cannot join its platform again yet: {error:#}"));
+            notice(format_args!("this machine cannot join its platform again yet: {error:#}"));
         }
     }
 
-    /// Ends everything in order, tasks included; who asks a second time does not want to wait for
-    /// that.
-    pub async fn stop(mut self, asked: &mut Asked) {
-        talk(format_args!("Ending…"));
+    /// Ends everything in order, tasks included. A second signal ends the wait.
+    pub async fn stop(mut self, shutdown: &mut ShutdownSignal) {
+        notice(format_args!("Ending…"));
         tokio::select! {
             () = self.supervisor.drain() => {}
-            () = asked.again() => talk(format_args!("Killing what still runs")),
+            () = shutdown.recv() => notice(format_args!("Killing what still runs")),
         }
-        // Whoever was not waited for is killed when this is dropped.
+        // Dropping this kills the processes that were not waited for.
         let _ = std::fs::remove_file(self.home.up_json());
     }
 
-    /// The first user of the registry gets a password of ours, kept where only its owner can read
+    /// The first user of the registry gets a generated password, kept where only its owner can read
     /// it.
-    async fn make_user(&self) -> anyhow::Result<()> {
+    async fn create_first_user(&self) -> anyhow::Result<()> {
         let path = password_file(&self.home);
         let admin = registry::Admin::new(self.home.path().join("registry"));
         let user = self.record.user.parse()?;
@@ -303,8 +275,8 @@ impl Platform {
     }
 
     /// At the first start this machine becomes the platform's first node, and takes work of every
-    /// launch type. At every other it hears where the platform is now: addresses and ports may be
-    /// others than last time. One that was removed meanwhile joins again.
+    /// launch type. At every later start it is given the present addresses and ports. A node that
+    /// was removed meanwhile joins again.
     async fn join(&self, client: &Client) -> anyhow::Result<()> {
         let Record { server, registry, peers, .. } = &self.record;
         let joined = node::relocate(
@@ -316,7 +288,7 @@ impl Platform {
         if let Some(node) = joined {
             match client.node(&node).await {
                 Err(orchestrator::Error::Refused(fault)) if fault.code == "not-found" => {
-                    talk(format_args!(
+                    notice(format_args!(
                         "Node `{node}` was removed from this platform: it joins again"
                     ));
                 }
@@ -333,7 +305,7 @@ impl Platform {
         Ok(())
     }
 
-    fn note(&mut self) -> anyhow::Result<()> {
+    fn write_record(&mut self) -> anyhow::Result<()> {
         let processes = self.supervisor.processes.iter();
         self.record.processes =
             processes.map(|process| (process.name.to_owned(), process.pid())).collect();
@@ -341,12 +313,12 @@ impl Platform {
     }
 }
 
-/// The processes in the order in which they are started, and what each is told.
+/// The processes in the order in which they are started, with their arguments.
 fn processes(record: &Record, sockets: Sockets, tuning: &host::Tuning) -> Vec<Process> {
-    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let arguments = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     let registry = record.registry.to_string();
     let address = record.server.to_string();
-    let mut server = words(&[
+    let mut server = arguments(&[
         "server",
         "--advertise",
         &address,
@@ -357,16 +329,16 @@ fn processes(record: &Record, sockets: Sockets, tuning: &host::Tuning) -> Vec<Pr
     ]);
     server.extend(tuning.networks());
     vec![
-        Process::new("registry", words(&["registry"]), vec![(LISTEN_FD, sockets.registry)]),
+        Process::new("registry", arguments(&["registry"]), vec![(LISTEN_FD, sockets.registry)]),
         Process::new("server", server, vec![(LISTEN_FD, sockets.server)]),
         Process::new(
             "ingress",
-            words(&["ingress"]),
+            arguments(&["ingress"]),
             vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)],
         ),
         Process::new(
             "node",
-            words(&["node"]).into_iter().chain(tuning.words()).collect(),
+            arguments(&["node"]).into_iter().chain(tuning.arguments()).collect(),
             Vec::new(),
         ),
     ]
@@ -421,7 +393,7 @@ mod tests {
             #[command(flatten)]
             settings: Settings,
         }
-        for (line, way_out, told) in [
+        for (line, outbound_address, told) in [
             (&["up"][..], Some("10.0.0.5"), "127.0.0.1"),
             (&["up", "--listen", "10.0.0.7"], Some("10.0.0.5"), "10.0.0.7"),
             (&["up", "--listen", "0.0.0.0"], Some("10.0.0.5"), "10.0.0.5"),
@@ -433,8 +405,8 @@ mod tests {
             ),
         ] {
             let settings = <Line as clap::Parser>::parse_from(line).settings;
-            let way_out = || way_out.map(|text| text.parse().unwrap());
-            assert_eq!(settings.advertised(way_out).to_string(), told, "{line:?}");
+            let outbound_address = || outbound_address.map(|text| text.parse().unwrap());
+            assert_eq!(settings.advertised(outbound_address).to_string(), told, "{line:?}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! `up.json`: what a running `margay up` says about itself, for the other verbs and for programs.
+//! `up.json`: the addresses and process ids of a running `margay up`, for the other verbs and for
+//! programs.
 
 use std::{
     fs,
@@ -13,13 +14,12 @@ use crate::{
     home::{Home, write_private},
 };
 
-/// The version that we write; a newer one is refused by name.
+/// The version that is written; a newer one is refused by name.
 const VERSION: u32 = 1;
 
 /// Addresses and processes of one platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Always 1.
     pub version: u32,
     /// Of `margay up` itself.
     pub pid: u32,
@@ -31,7 +31,7 @@ pub struct Record {
     pub registry: SocketAddr,
     /// Where requests come in.
     pub ingress: SocketAddr,
-    /// Where the ingresses of other nodes come in.
+    /// Where the ingresses of other nodes connect.
     pub peers: SocketAddr,
     /// Process ids by name.
     pub processes: Vec<(String, Option<u32>)>,

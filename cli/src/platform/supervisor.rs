@@ -1,5 +1,5 @@
-//! Keeps the processes of `margay up` alive: one that ends is started again, at first at once, then
-//! with growing waits.
+//! Restarts the processes of `margay up` that exit: the first time at once, then with growing
+//! back-off.
 
 use std::{
     net::TcpListener,
@@ -11,12 +11,12 @@ use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-use crate::{home::Home, output::talk};
+use crate::{home::Home, output::notice};
 
 use super::listen::lend;
 
 /// A first restart costs nothing; a program that cannot start is not tried more often than this.
-const WAITS: [Duration; 6] = [
+const BACK_OFF: [Duration; 6] = [
     Duration::ZERO,
     Duration::from_millis(100),
     Duration::from_millis(300),
@@ -24,26 +24,26 @@ const WAITS: [Duration; 6] = [
     Duration::from_secs(3),
     Duration::from_secs(10),
 ];
-/// Who has lived this long is well again.
-const WELL_AFTER: Duration = Duration::from_secs(10);
-/// The program that runs here, also when another version has taken its path meanwhile: all of a
-/// platform are of one kind.
+/// A process that ran for this long starts over at the first back-off.
+const STEADY_AFTER: Duration = Duration::from_secs(10);
+/// The binary of this process, also when another version has replaced its file: the processes of a
+/// platform are of one version.
 const PROGRAM: &str = "/proc/self/exe";
 /// How long a process may drain until it is killed.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// One of them: what to start, and the sockets that stay when it does not.
+/// A supervised process, and the listeners that outlive it.
 pub struct Process {
-    /// As people call it.
+    /// As it is called in messages.
     pub name: &'static str,
     /// After `margay`.
     pub arguments: Vec<String>,
     program: &'static str,
-    /// Where it listens, and the flag by which it hears of that.
+    /// Its listeners, each with the flag that passes it on.
     listeners: Vec<(&'static str, TcpListener)>,
     child: Option<Child>,
     started: Instant,
-    falls: usize,
+    restarts: usize,
     due: Option<Instant>,
 }
 
@@ -61,7 +61,7 @@ impl Process {
             listeners,
             child: None,
             started: Instant::now(),
-            falls: 0,
+            restarts: 0,
             due: None,
         }
     }
@@ -87,10 +87,11 @@ impl Process {
             .env("MARGAY_HOME", home.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        // A group of its own: Ctrl-C is for us alone, and we pass it on in order.
+        // A process group of its own: Ctrl-C reaches the supervisor alone, which ends the others in
+        // order.
         command.process_group(0).kill_on_drop(true);
         command.arg("--parent").arg(std::process::id().to_string());
-        let spawned = lend(&self.listeners, |words| command.args(words).spawn())?;
+        let spawned = lend(&self.listeners, |flags| command.args(flags).spawn())?;
         self.child = Some(spawned.with_context(|| format!("cannot start the {}", self.name))?);
         Ok(())
     }
@@ -106,26 +107,26 @@ impl Process {
         }
     }
 
-    fn fell(&mut self, how: std::fmt::Arguments<'_>) {
+    fn exited(&mut self, how: std::fmt::Arguments<'_>) {
         self.child = None;
-        if self.started.elapsed() >= WELL_AFTER {
-            self.falls = 0;
+        if self.started.elapsed() >= STEADY_AFTER {
+            self.restarts = 0;
         }
-        let wait = WAITS[self.falls.min(WAITS.len() - 1)];
-        self.falls += 1;
+        let wait = BACK_OFF[self.restarts.min(BACK_OFF.len() - 1)];
+        self.restarts += 1;
         self.due = Some(Instant::now() + wait);
-        talk(format_args!("the {} {how}; starting it again", self.name));
+        notice(format_args!("the {} {how}; restarting it", self.name));
     }
 
     fn signal(&self, signal: Signal) {
         if let Some(pid) = self.pid().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
-            // It may have ended by itself in this moment.
+            // It may have exited in this moment.
             let _ = kill_process(pid, signal);
         }
     }
 }
 
-/// All of them, in the order in which they are started.
+/// The processes, in the order in which they are started.
 pub struct Supervisor {
     home: Home,
     /// The processes.
@@ -133,20 +134,20 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Nobody is started yet.
+    /// A supervisor that has started nothing yet.
     pub fn new(home: Home, processes: Vec<Process>) -> Self {
         Self { home, processes }
     }
 
-    /// One that was started and runs no more.
-    pub fn who_has_ended(&mut self) -> Option<&'static str> {
+    /// The name of a process that was started and has exited.
+    pub fn exited_process(&mut self) -> Option<&'static str> {
         self.processes.iter_mut().find_map(|process| process.has_ended().then_some(process.name))
     }
 
-    /// Watches until one process has ended or one is due, and does what follows. Says whether any
-    /// process id changed. One that has ended is started by the next call, so that its owner can
-    /// look at why before.
-    pub async fn tend(&mut self) -> anyhow::Result<bool> {
+    /// Waits until a process exits or a restart is due, and acts on it. Returns whether a process
+    /// id changed. A process that exited is restarted by the next call, so that its owner can look
+    /// at the cause before.
+    pub async fn supervise(&mut self) -> anyhow::Result<bool> {
         let due = self.processes.iter().filter_map(|process| process.due).min();
         let alarm = async {
             match due {
@@ -157,25 +158,24 @@ impl Supervisor {
         let ended = futures_util::future::select_all(
             self.processes.iter_mut().map(|process| Box::pin(process.ended())),
         );
-        let fallen = tokio::select! {
+        let exited = tokio::select! {
             () = alarm => None,
             (status, index, _) = ended => Some((index, status)),
         };
-        if let Some((index, status)) = fallen {
-            self.processes[index].fell(format_args!("ended ({status})"));
+        if let Some((index, status)) = exited {
+            self.processes[index].exited(format_args!("exited ({status})"));
             return Ok(true);
         }
-        Ok(self.start_what_is_due())
+        Ok(self.start_due())
     }
 
-    /// One that cannot be started now has no more fallen than one that ended at once: neither ends
-    /// the others.
-    fn start_what_is_due(&mut self) -> bool {
+    /// A process that cannot be started counts as one that exited at once: neither ends the others.
+    fn start_due(&mut self) -> bool {
         let mut changed = false;
         for process in &mut self.processes {
             if process.due.is_some_and(|due| due <= Instant::now()) {
                 if let Err(error) = process.start(&self.home) {
-                    process.fell(format_args!("could not be started ({error:#})"));
+                    process.exited(format_args!("could not be started ({error:#})"));
                 }
                 changed = true;
             }
@@ -183,7 +183,8 @@ impl Supervisor {
         changed
     }
 
-    /// Asks them to end, the last started first, and waits for each; kills who takes too long.
+    /// Stops the processes, the last started first, and waits for each; kills one that exceeds
+    /// [`DRAIN_TIME_MAX`].
     pub async fn drain(&mut self) {
         for process in self.processes.iter_mut().rev() {
             process.due = None;
@@ -191,7 +192,7 @@ impl Supervisor {
             if process.child.is_some()
                 && tokio::time::timeout(DRAIN_TIME_MAX, process.ended()).await.is_err()
             {
-                talk(format_args!("the {} takes too long to end; killing it", process.name));
+                notice(format_args!("the {} takes too long to end; killing it", process.name));
                 process.signal(Signal::KILL);
                 process.ended().await;
             }
@@ -205,17 +206,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_cannot_be_started_is_tried_again_with_growing_waits() {
+    fn a_process_that_cannot_be_started_is_retried_with_growing_back_off() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(Some(folder.path().join("home"))).unwrap();
         let mut process = Process::new("ghost", Vec::new(), Vec::new());
         process.program = "/nonexistent/margay";
         let mut supervisor = Supervisor::new(home, vec![process]);
-        for wait in WAITS {
+        for wait in BACK_OFF {
             let before = Instant::now();
             supervisor.processes[0].due = Some(before);
-            assert!(supervisor.start_what_is_due());
-            let due = supervisor.processes[0].due.expect("it is tried again");
+            assert!(supervisor.start_due());
+            let due = supervisor.processes[0].due.expect("it is retried");
             let after = Instant::now();
             let bounds = due.saturating_duration_since(after)..=due.duration_since(before);
             assert!(bounds.contains(&wait), "{wait:?} in {bounds:?}");

@@ -7,13 +7,13 @@ use spec::Reference;
 use crate::{
     home::Home,
     images,
-    output::{Paint, duration, line, printable, size, talk},
+    output::{Paint, duration, line, notice, printable, size},
 };
 
 /// Build an image from a Dockerfile, a margay.toml or a .wasm file
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "The same input gives the same digest, whoever builds where and when. RUN is not executed: build
+    after_help = "The same input gives the same digest, wherever and whenever it is built. RUN is not executed: build
 outside of the image and COPY the result.
 
 Examples:
@@ -132,7 +132,7 @@ fn source_date() -> anyhow::Result<u64> {
 fn tell(built: &Built) {
     for layer in &built.layers {
         let state = if layer.reused { "there already" } else { "new" };
-        talk(format_args!(
+        notice(format_args!(
             "{}  {:>9}  {state:<13}  {}",
             layer.digest.short(),
             size(layer.size),
@@ -140,10 +140,10 @@ fn tell(built: &Built) {
         ));
     }
     for note in &built.notes {
-        talk(format_args!("{} {}", Paint::on_stderr().warn("note:"), printable(note)));
+        notice(format_args!("{} {}", Paint::on_stderr().warn("note:"), printable(note)));
     }
     for want in &built.wants {
-        talk(format_args!("wants {want}"));
+        notice(format_args!("wants {want}"));
     }
-    talk(format_args!("Built from {} in {}.", built.build_file.display(), duration(built.took)));
+    notice(format_args!("Built from {} in {}.", built.build_file.display(), duration(built.took)));
 }

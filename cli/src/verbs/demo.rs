@@ -16,10 +16,10 @@ use crate::{
     credentials::{Credentials, Login},
     failure::{Advice, fail},
     home::Home,
-    output::{duration, line, size, talk},
+    output::{duration, line, notice, size},
     platform::{self, Platform, Settings},
     progress::Progress,
-    serve::Asked,
+    serve::ShutdownSignal,
     transfer::Remote,
     verbs::{block_on, build, push, service, task},
 };
@@ -43,8 +43,8 @@ pub struct Args {
 
 const CLUSTER: &str = "allthecats";
 const SERVICE: &str = "cats";
-const COPIES: u32 = 3;
-/// Pulling, preparing and starting three copies takes a second; a small machine that compiles
+const REPLICAS: u32 = 3;
+/// Pulling, preparing and starting three replicas takes a second; a small machine that compiles
 /// beside it takes longer.
 const SERVE_TIME_MAX: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -62,26 +62,26 @@ impl Args {
             step.done(&built.descriptor.digest.short());
         }
         block_on(async {
-            let mut asked = Asked::listen()?;
+            let mut shutdown = ShutdownSignal::listen()?;
             let step = Step::new("up", "registry, control plane, ingress, node");
             let settings = free_ports(self.settings.clone());
-            let Some(mut platform) = Platform::start(home, &settings, &mut asked).await? else {
+            let Some(mut platform) = Platform::start(home, &settings, &mut shutdown).await? else {
                 return Ok(());
             };
             step.done("four processes");
             let facts = platform.record.clone();
             let result = tokio::select! {
-                () = asked.again() => Ok(()),
+                () = shutdown.recv() => Ok(()),
                 result = serve_and_stay(home, &facts, &samples, began, self.once) => result,
-                result = platform.tend() => result,
+                result = platform.supervise() => result,
             };
-            platform.stop(&mut asked).await;
+            platform.stop(&mut shutdown).await;
             result
         })
     }
 
     fn samples(&self) -> anyhow::Result<PathBuf> {
-        // Beside us when we are run from a checkout, else where we were built.
+        // In the working directory of a checkout, else where the binary was built.
         let candidates = match &self.samples {
             Some(given) => vec![given.clone()],
             None => {
@@ -148,7 +148,7 @@ async fn serve_and_stay(
     step.done(&format!("{} layers, {}", pushed.layers, size(pushed.bytes)));
 
     let client = Client::unix(home.server_socket());
-    let step = Step::new("service", &format!("{COPIES} copies of cats"));
+    let step = Step::new("service", &format!("{REPLICAS} replicas of cats"));
     let definition = definition(samples, &image)?;
     let service = keep_running(&client, &definition).await?;
     step.done(&service.spec.task_definition.to_string());
@@ -156,7 +156,7 @@ async fn serve_and_stay(
     let host = service::host(&service);
     let step = Step::new("running", "pulled, prepared and started");
     until_running(&client, &service).await?;
-    step.done(&format!("{COPIES} workers"));
+    step.done(&format!("{REPLICAS} workers"));
 
     let step = Step::new("page", &facts.url(&host));
     let bytes = until_served(facts.ingress, &host).await?;
@@ -168,7 +168,7 @@ async fn serve_and_stay(
         facts.url(&host)
     ));
     if !once {
-        talk(format_args!(
+        notice(format_args!(
             "Ctrl-C ends it. Meanwhile, in another terminal: margay ps; margay task ls; margay usage"
         ));
         std::future::pending::<()>().await;
@@ -195,14 +195,14 @@ async fn keep_running(client: &Client, definition: &TaskDefinition) -> anyhow::R
     let known = client.services().await?;
     if known.iter().any(|service| service.cluster == cluster && service.name == name) {
         let update = UpdateService {
-            count: Some(COPIES),
+            count: Some(REPLICAS),
             task_definition: Some(task_definition),
             generation: None,
         };
         return Ok(client.update_service(&cluster, &name, &update).await?);
     }
     let wanted =
-        CreateService { name, task_definition, count: COPIES, launch_type: LaunchType::Node };
+        CreateService { name, task_definition, count: REPLICAS, launch_type: LaunchType::Node };
     Ok(client.create_service(&cluster, &wanted).await?)
 }
 
@@ -210,13 +210,13 @@ async fn until_running(client: &Client, service: &Service) -> anyhow::Result<()>
     let deadline = Instant::now() + SERVE_TIME_MAX;
     loop {
         let now = client.service(&service.cluster, &service.name).await?;
-        if now.status.running >= COPIES && now.status.observed_generation >= service.generation {
+        if now.status.running >= REPLICAS && now.status.observed_generation >= service.generation {
             return Ok(());
         }
         if Instant::now() > deadline {
-            let reason = now.status.reason.unwrap_or_else(|| "nobody knows why".to_owned());
+            let reason = now.status.reason.unwrap_or_else(|| "no reason is known".to_owned());
             return fail(
-                Advice::new(format!("{} of {COPIES} copies run: {reason}", now.status.running))
+                Advice::new(format!("{} of {REPLICAS} replicas run: {reason}", now.status.running))
                     .hint("margay task ls --all says more"),
             );
         }

@@ -7,7 +7,7 @@ use std::{
 use anyhow::Context as _;
 
 use crate::{
-    failure::{Advice, MISUSED, fail},
+    failure::{Advice, USAGE_ERROR, fail},
     home::Home,
     images,
     output::{line, size},
@@ -50,7 +50,7 @@ fn import(home: &Home, path: &Path) -> anyhow::Result<()> {
 /// How much of a pipe is kept.
 struct Room {
     bytes_max: u64,
-    /// What everybody else on that disk keeps.
+    /// Left free for everything else on that disk.
     free_bytes_min: u64,
 }
 
@@ -66,7 +66,7 @@ fn import_stdin(home: &Home) -> anyhow::Result<()> {
         return fail(
             Advice::new("an image is nothing to type")
                 .hint("name a file: margay load -i FILE")
-                .code(MISUSED),
+                .code(USAGE_ERROR),
         );
     }
     let folder = home.folder("run")?;
@@ -161,7 +161,7 @@ mod tests {
         let held = folder.path().join("stdin-1.tar");
         let lock = keep(io::repeat(1).take(1), &held, &ROOM).expect("it fits");
         fs::write(folder.path().join("stdin-2.tar"), "left").expect("a file");
-        fs::write(folder.path().join("other"), "of somebody else").expect("a file");
+        fs::write(folder.path().join("other"), "of another user").expect("a file");
         forget_the_killed(folder.path());
         let mut left: Vec<_> = fs::read_dir(folder.path())
             .expect("a folder")

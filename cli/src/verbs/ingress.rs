@@ -30,10 +30,10 @@ pub struct Args {
 impl Args {
     /// Serves until it is asked to end.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
-        self.child.settle()?;
+        self.child.end_with_parent()?;
         serve::log();
         let listener = self.listen.socket(platform::INGRESS_PORT)?;
-        self.listen.tell("ingress", &listener)?;
+        self.listen.announce("ingress", &listener)?;
         let config = IngressConfig {
             home: home.node().clone(),
             listener,
@@ -50,7 +50,7 @@ impl Args {
         // again after that.
         let child = self.child;
         Ok(node::ingress::run(config, || {
-            if let Err(error) = child.settle() {
+            if let Err(error) = child.end_with_parent() {
                 failure::report(&error);
                 std::process::exit(1);
             }

@@ -5,7 +5,7 @@ use spec::{Capability, Digest, ImageConfig, PublishedPort, Timestamp, Usage, Wan
 
 use crate::{
     home::Home,
-    images::{self, Fetch, Found},
+    images::{self, Fetch, SelectedImage},
     output::{ago, duration, json, now},
     program::{self, Program},
     transfer::Remote,
@@ -24,7 +24,7 @@ pub struct Args {
 pub struct Summary {
     /// The name of its folder.
     pub id: String,
-    /// What people call it.
+    /// Its name.
     pub name: String,
     /// As it was asked for.
     pub image: String,
@@ -132,7 +132,7 @@ fn task_view(folder: &TaskFolder) -> anyhow::Result<TaskView> {
     })
 }
 
-fn image_view(found: &Found) -> anyhow::Result<ImageView> {
+fn image_view(found: &SelectedImage) -> anyhow::Result<ImageView> {
     let manifest = found.layout.choose(&found.descriptor, &packager::host_platforms())?;
     let plan = found.layout.plan(&manifest)?;
     let layers = plan.layers.iter().map(|layer| Layer {

@@ -8,11 +8,11 @@ use serde::Serialize;
 use spec::{Capability, Usage};
 
 use crate::{
-    failure::{Advice, MISUSED, fail},
+    failure::{Advice, USAGE_ERROR, fail},
     flags,
     home::Home,
     images::{self, Fetch},
-    output::{self, Format, Output, Paint, duration, json, size, talk},
+    output::{self, Format, Output, Paint, duration, json, notice, size},
     transfer::Remote,
 };
 
@@ -121,8 +121,9 @@ impl Args {
             private_networks: self.private_network.clone(),
             time_max: self.timeout,
         };
-        let preparing =
-            || talk(format_args!("Preparing the image: checking its layers, making machine code"));
+        let preparing = || {
+            notice(format_args!("Preparing the image: checking its layers, making machine code"))
+        };
         let outcome = node::invoke(home.node(), request, preparing)?;
         match self.output.output {
             Format::Table => print(&outcome),
@@ -141,7 +142,7 @@ impl Args {
                 Advice::new(format!(
                     "`{path}` has {size} bytes, and a body at most {BODY_BYTES_MAX}"
                 ))
-                .code(MISUSED),
+                .code(USAGE_ERROR),
             ),
         }
     }
@@ -160,7 +161,7 @@ fn print(outcome: &InvokeOutcome) {
     } else {
         paint.warn(status.as_str())
     };
-    talk(format_args!(
+    notice(format_args!(
         "{status} in {}, after a start in {}. Cost: {} of CPU, {} of memory at most, {} in, {} out.",
         duration(outcome.answered_in),
         duration(outcome.started_in),

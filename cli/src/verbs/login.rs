@@ -8,9 +8,9 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::{
     credentials::{Credentials, Login},
-    failure::{Advice, MISUSED, fail},
+    failure::{Advice, USAGE_ERROR, fail},
     home::Home,
-    output::{line, talk},
+    output::{line, notice},
     platform::record::Record,
     transfer,
 };
@@ -29,7 +29,7 @@ pub struct Args {
     /// Host and port of the registry, as images name it
     #[arg(value_name = "REGISTRY", value_parser = transfer::registry_name)]
     registry: String,
-    /// Who logs in
+    /// The user name
     #[arg(short, long, value_name = "NAME")]
     username: Option<String>,
     /// With what; visible to other users of this machine while it runs
@@ -69,7 +69,7 @@ impl Args {
             return read_password(&mut std::io::stdin().lock());
         }
         if let Some(password) = own_password(home, &self.registry, user)? {
-            talk(format_args!("Using the password that `margay up` made for `{user}`."));
+            notice(format_args!("Using the password that `margay up` made for `{user}`."));
             return Ok(password);
         }
         ask_silently("Password: ")
@@ -88,8 +88,8 @@ pub fn new_password(from_stdin: bool) -> anyhow::Result<String> {
     }
 }
 
-/// The password of the user that `margay up` of this home made for its registry. Whoever can read
-/// it owns it.
+/// The password of the user that `margay up` of this home made for its registry. A user that can
+/// read it owns it.
 fn own_password(home: &Home, registry: &str, user: &str) -> anyhow::Result<Option<String>> {
     let Some(record) = Record::read(home)? else { return Ok(None) };
     if record.user != user || !record.is_registry(registry) {
@@ -107,7 +107,7 @@ fn read_password(from: &mut dyn std::io::Read) -> anyhow::Result<String> {
     from.take(PASSWORD_BYTES_MAX).read_to_string(&mut text).context("cannot read the password")?;
     let password = text.trim_end_matches(['\n', '\r']);
     match password.is_empty() {
-        true => fail(Advice::new("the password is empty").code(MISUSED)),
+        true => fail(Advice::new("the password is empty").code(USAGE_ERROR)),
         false => Ok(password.to_owned()),
     }
 }
@@ -131,7 +131,7 @@ fn ask_silently(question: &str) -> anyhow::Result<String> {
         Ok(typed(BufReader::new(terminal).take(PASSWORD_BYTES_MAX).bytes().map_while(Result::ok)))
     });
     tcsetattr(terminal()?, OptionalActions::Flush, &before)?;
-    talk(format_args!(""));
+    notice(format_args!(""));
     match typed? {
         Some(answer) => Ok(answer),
         None => fail(Advice::new("interrupted").code(INTERRUPTED)),
@@ -179,7 +179,7 @@ fn terminal() -> anyhow::Result<File> {
         None => fail(
             Advice::new("there is no terminal to ask for a user name or password")
                 .hint("pass them: margay login -u NAME --password-stdin REGISTRY < file")
-                .code(MISUSED),
+                .code(USAGE_ERROR),
         ),
     }
 }

@@ -1,7 +1,7 @@
 use crate::{
     credentials::Credentials,
     home::Home,
-    output::{line, talk},
+    output::{line, notice},
     transfer,
 };
 
@@ -18,7 +18,7 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         match Credentials::read(home)?.forget(&self.registry)? {
             true => line(format_args!("Removed the login for {}", self.registry)),
-            false => talk(format_args!("Not logged in to {}", self.registry)),
+            false => notice(format_args!("Not logged in to {}", self.registry)),
         }
         Ok(())
     }

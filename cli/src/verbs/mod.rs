@@ -40,64 +40,9 @@ pub mod completions;
 pub mod doctor;
 pub mod version;
 
-use std::{fmt::Display, process::ExitCode};
+use std::fmt::Display;
 
-use crate::{
-    args::{Cli, Verb},
-    failure,
-    home::Home,
-    output::line,
-};
-
-/// Does what was asked, and says with what to exit.
-pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    // These two touch no home.
-    match cli.verb {
-        Verb::Completions(args) => return args.run().map(done),
-        Verb::Version(args) => return args.run().map(done),
-        _ => {}
-    }
-    let home = Home::open(cli.home)?;
-    match cli.verb {
-        Verb::Build(args) => args.run(&home).map(done),
-        Verb::Images(args) => args.run(&home).map(done),
-        Verb::Tag(args) => args.run(&home).map(done),
-        Verb::Rmi(args) => args.run(&home).map(done),
-        Verb::Prune(args) => args.run(&home).map(done),
-        Verb::Import(args) => args.run(&home).map(done),
-        Verb::Save(args) => args.run(&home).map(done),
-        Verb::Login(args) => args.run(&home).map(done),
-        Verb::Logout(args) => args.run(&home).map(done),
-        Verb::Push(args) => args.run(&home).map(done),
-        Verb::Pull(args) => args.run(&home).map(done),
-        Verb::Run(args) => args.run(&home),
-        Verb::Ps(args) => args.run(&home).map(done),
-        Verb::Logs(args) => args.run(&home).map(done),
-        Verb::Inspect(args) => args.run(&home).map(done),
-        Verb::Stop(args) => args.run(&home).map(done),
-        Verb::Rm(args) => args.run(&home).map(done),
-        Verb::Stats(args) => args.run(&home).map(done),
-        Verb::Up(args) => args.run(&home).map(done),
-        Verb::Demo(args) => args.run(&home).map(done),
-        Verb::Cluster(verb) => verb.run(&home).map(done),
-        Verb::Task(verb) => verb.run(&home).map(done),
-        Verb::Service(verb) => verb.run(&home).map(done),
-        Verb::Secret(verb) => verb.run(&home).map(done),
-        Verb::Invoke(args) => args.run(&home),
-        Verb::Usage(args) => args.run(&home).map(done),
-        Verb::Token(verb) => verb.run(&home).map(done),
-        Verb::Server(args) => args.run(&home).map(done),
-        Verb::Registry(args) => args.run(&home).map(done),
-        Verb::Ingress(args) => args.run(&home).map(done),
-        Verb::Node(args) => args.run(&home).map(done),
-        Verb::Doctor(args) => args.run(&home),
-        Verb::Completions(_) | Verb::Version(_) => Ok(ExitCode::SUCCESS),
-    }
-}
-
-fn done(_: ()) -> ExitCode {
-    ExitCode::SUCCESS
-}
+use crate::{failure, output::line};
 
 /// Does `work` for each of several things. One that fails does not keep the others from it; the
 /// last failure is the verb's, those before it are told on the way.

@@ -7,7 +7,7 @@ use crate::{
     flags,
     home::Home,
     output::{Output, Table, ago, line, now, size},
-    platform::host::{self, Door, Tuning},
+    platform::host::{self, ListenOptions, Tuning},
     serve::{self, Child},
     verbs::{block_on, token, word},
 };
@@ -34,7 +34,7 @@ struct Running {
     #[command(flatten)]
     tuning: Tuning,
     #[command(flatten)]
-    door: Door,
+    door: ListenOptions,
     #[command(flatten)]
     child: Child,
 }
@@ -59,7 +59,7 @@ enum Verb {
         #[command(flatten)]
         tuning: Tuning,
         #[command(flatten)]
-        door: Door,
+        door: ListenOptions,
     },
     /// Make a token with which one node may join, once
     Token(token::Wanted),
@@ -110,15 +110,17 @@ impl Running {
         if !self.child.has_parent() {
             return block_on(host::run(home, &self.door, &self.tuning, self.leave));
         }
-        self.child.settle()?;
+        self.child.end_with_parent()?;
         serve::log();
         let at_end = if self.leave { AtEnd::Leave } else { AtEnd::Stop };
         let config = AgentConfig {
             at_end,
-            tuning: self.tuning.chosen(),
+            tuning: self.tuning.for_node(),
             ..AgentConfig::new(home.node().clone())
         };
-        serve::until_asked(|stop| async move { Ok(Agent::open(config)?.serve(stop, || ()).await?) })
+        serve::until_shutdown(
+            |stop| async move { Ok(Agent::open(config)?.serve(stop, || ()).await?) },
+        )
     }
 }
 
@@ -127,7 +129,7 @@ impl Verb {
         match self {
             Self::Join { token, name, zone, no_run, tuning, door } => {
                 let options =
-                    JoinOptions { name, zone, tuning: tuning.chosen(), ..JoinOptions::default() };
+                    JoinOptions { name, zone, tuning: tuning.for_node(), ..JoinOptions::default() };
                 let token = if token == "-" { flags::line_of_stdin()? } else { token };
                 block_on(host::join_and_run(home, &token.parse()?, options, &door, no_run))
             }

@@ -37,7 +37,7 @@ impl Args {
                 line(format_args!("Deleted damaged task: {id}"));
             }
         }
-        // Files that were only run have names in a layout of their own, which nobody sees.
+        // Files that were only run have names in a layout of their own, which no verb lists.
         let files = images::files(home)?;
         for file in files.list()? {
             files.untag(&file.reference)?;

@@ -7,9 +7,9 @@ use crate::{
     failure::{Advice, fail},
     home::Home,
     images,
-    output::{line, size, talk},
+    output::{line, notice, size},
     progress::Progress,
-    transfer::{self, Remote, Shelf},
+    transfer::{self, LayoutTransfer, Remote},
     verbs::block_on,
 };
 
@@ -47,7 +47,7 @@ impl Args {
         let pushed = block_on(push(home, &self.image, &self.remote, Progress::new(self.quiet)))?;
         if !self.quiet {
             let s = if pushed.layers == 1 { "" } else { "s" };
-            talk(format_args!("Pushed {} blob{s} ({}).", pushed.layers, size(pushed.bytes)));
+            notice(format_args!("Pushed {} blob{s} ({}).", pushed.layers, size(pushed.bytes)));
         }
         line(format_args!("{}", images::pinned(&self.image, pushed.digest)));
         Ok(())
@@ -81,7 +81,9 @@ pub async fn push(
         }
         show(event);
     });
-    client.push(image, &root, Shelf::of(layout)?, &PushOptions { progress: watch }).await?;
+    client
+        .push(image, &root, LayoutTransfer::new(layout)?, &PushOptions { progress: watch })
+        .await?;
     let (layers, bytes) = *moved.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(Pushed { digest: root.digest, layers, bytes })
 }

@@ -12,7 +12,7 @@ use crate::{
     verbs::{block_on, login},
 };
 
-/// Run the registry apart, or manage its users and who may read what
+/// Run the registry apart, or manage its users and the visibility of repositories
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -34,15 +34,15 @@ enum Verb {
     /// Manage users
     #[command(subcommand)]
     User(User),
-    /// Set who may read a repository
+    /// Make a repository public or private
     Visibility {
         /// Which one, as in me/cats
         #[arg(value_parser = repository)]
         repository: Repository,
-        /// Everybody, or its owner alone
-        who: Visibility,
+        /// Readable by all, or by its owner alone
+        visibility: Visibility,
     },
-    /// List repositories, and who may read them
+    /// List repositories and their visibility
     Ls {
         #[command(flatten)]
         output: Output,
@@ -68,18 +68,18 @@ enum User {
     },
 }
 
-/// Who may read a repository.
+/// The visibility of a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Visibility {
-    /// Everybody may read it.
+    /// All clients may read it.
     Public,
     /// Its owner alone.
     Private,
 }
 
 impl From<Visibility> for registry::Visibility {
-    fn from(who: Visibility) -> Self {
-        match who {
+    fn from(visibility: Visibility) -> Self {
+        match visibility {
             Visibility::Public => Self::Public,
             Visibility::Private => Self::Private,
         }
@@ -89,11 +89,11 @@ impl From<Visibility> for registry::Visibility {
 fn table(repositories: &[RepositoryInfo]) -> Table {
     let mut table = Table::new(&["REPOSITORY", "READ BY"]);
     for repository in repositories {
-        let who = match repository.visibility {
-            registry::Visibility::Public => "everybody",
+        let visibility = match repository.visibility {
+            registry::Visibility::Public => "everyone",
             registry::Visibility::Private => "its owner",
         };
-        table.row([repository.name.clone(), who.to_owned()]);
+        table.row([repository.name.clone(), visibility.to_owned()]);
     }
     table
 }
@@ -112,14 +112,14 @@ impl Args {
     }
 
     fn serve(self, home: &Home) -> anyhow::Result<()> {
-        self.child.settle()?;
+        self.child.end_with_parent()?;
         serve::log();
         let socket = self.listen.socket(platform::REGISTRY_PORT)?;
         socket.set_nonblocking(true)?;
         let data_dir = home.folder("registry")?;
-        serve::until_asked(|stop| async move {
+        serve::until_shutdown(|stop| async move {
             let server = Server::open(Config::new(data_dir)).await?;
-            self.listen.tell("registry", &socket)?;
+            self.listen.announce("registry", &socket)?;
             Ok(server.serve(TcpListener::from_std(socket)?, stop).await?)
         })
     }
@@ -147,7 +147,7 @@ impl Verb {
                 block_on(async { Ok(admin.remove_user(&name).await?) })?;
                 line(format_args!("{name}"));
             }
-            Self::Visibility { repository, who } => {
+            Self::Visibility { repository, visibility } => {
                 block_on(async {
                     let there = admin.repositories().await?;
                     if !there.iter().any(|known| known.name == repository.to_string()) {
@@ -156,7 +156,7 @@ impl Verb {
                             Advice::new(message).hint("see what there is: margay registry ls"),
                         );
                     }
-                    Ok(admin.set_visibility(&repository, who.into()).await?)
+                    Ok(admin.set_visibility(&repository, visibility.into()).await?)
                 })?;
                 line(format_args!("{repository}"));
             }

@@ -6,7 +6,7 @@ use crate::{
     failure::{Advice, fail},
     home::Home,
     images,
-    output::{line, size, talk},
+    output::{line, notice, size},
     verbs::prune,
 };
 
@@ -30,13 +30,13 @@ impl Args {
         let freed =
             layout.prune()?.bytes + prune::prepared(home, &[&layout, &images::files(home)?])?;
         if freed > 0 {
-            talk(format_args!("Freed {}.", size(freed)));
+            notice(format_args!("Freed {}.", size(freed)));
         }
         result
     }
 
     fn remove(&self, home: &Home, layout: &Layout, image: &Reference) -> anyhow::Result<()> {
-        let (name, descriptor) = images::known(layout, image)?;
+        let (name, descriptor) = images::resolve(layout, image)?;
         let digest = descriptor.digest;
         let names = match layout.resolve(image)? {
             Some(_) => vec![name],

@@ -8,11 +8,11 @@ use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use spec::Capability;
 
 use crate::{
-    failure::{Advice, MISUSED, OURS, fail},
+    failure::{Advice, HOST_ERROR, USAGE_ERROR, fail},
     flags,
     home::Home,
     images::{self, Fetch},
-    output::{Paint, line, printable, talk},
+    output::{Paint, line, notice, printable},
     transfer::Remote,
 };
 
@@ -37,7 +37,7 @@ pub struct Args {
     /// Run in the background and print the task's id
     #[arg(short, long)]
     detach: bool,
-    /// Hand our stdin to the guest
+    /// Keep stdin open to the guest
     #[arg(short, long, conflicts_with = "detach")]
     interactive: bool,
     /// Give the guest a terminal
@@ -125,8 +125,8 @@ impl Args {
             tell_ports(&started);
             return Ok(ExitCode::SUCCESS);
         }
-        // Only while the program has it: before, Ctrl-C is for us, and whoever ends us leaves the
-        // terminal as it was.
+        // Only while the program runs: before, Ctrl-C ends margay, and a kill leaves the terminal
+        // as it was.
         let wants_raw = self.tty && self.interactive && is_native;
         let mut raw = None;
         let outcome = node::run_local(home.node(), request, |note| {
@@ -138,10 +138,10 @@ impl Args {
         drop(raw);
         let outcome = outcome?;
         if let Some(reason) = &outcome.reason {
-            talk(format_args!("{} {}", Paint::on_stderr().error("error:"), printable(reason)));
+            notice(format_args!("{} {}", Paint::on_stderr().error("error:"), printable(reason)));
         }
         // A process can only say 0 to 255.
-        Ok(ExitCode::from(u8::try_from(outcome.exit_code).unwrap_or(OURS)))
+        Ok(ExitCode::from(u8::try_from(outcome.exit_code).unwrap_or(HOST_ERROR)))
     }
 
     /// What to run, and whether that is a Linux program.
@@ -183,7 +183,8 @@ impl Args {
         let mut paths = HashSet::new();
         match self.volume.iter().find(|mounted| !paths.insert(&mounted.path)) {
             Some(twice) => fail(
-                Advice::new(format!("-v mounts something at `{}` twice", twice.path)).code(MISUSED),
+                Advice::new(format!("-v mounts something at `{}` twice", twice.path))
+                    .code(USAGE_ERROR),
             ),
             None => Ok(()),
         }
@@ -198,7 +199,7 @@ impl Args {
             return fail(
                 Advice::new("-t needs a terminal, and stdout is none")
                     .hint("leave -t out")
-                    .code(MISUSED),
+                    .code(USAGE_ERROR),
             );
         }
         let size = rustix::termios::tcgetwinsize(&stdout)?;
@@ -215,7 +216,7 @@ pub fn keep() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             crate::failure::report(&error);
-            ExitCode::from(OURS)
+            ExitCode::from(HOST_ERROR)
         }
     }
 }
@@ -224,20 +225,21 @@ pub fn keep() -> ExitCode {
 fn tell(note: &Note) {
     match note {
         Note::Preparing => {
-            talk(format_args!("Preparing the image: checking its layers, making machine code"))
+            notice(format_args!("Preparing the image: checking its layers, making machine code"))
         }
         Note::Started(started) => {
             tell_ports(started);
             for capability in &started.cut {
-                talk(format_args!("Granted and not asked for by the image: {capability}"));
+                notice(format_args!("Granted and not asked for by the image: {capability}"));
             }
         }
-        Note::Denied { line, count } => talk(format_args!("{}", denial(line, *count))),
+        Note::Denied { line, count } => notice(format_args!("{}", denial(line, *count))),
         _ => {}
     }
 }
 
-/// A denial in words. The line comes from a worker, who may say anything, and a terminal obeys.
+/// The message of a denial. The line comes from a worker, which is not trusted, and a terminal
+/// obeys control characters.
 fn denial(line: &str, count: u64) -> String {
     let line = printable(line);
     match count {
@@ -266,7 +268,7 @@ fn to_grant(line: &str) -> String {
 fn tell_ports(started: &Started) {
     for port in &started.ports {
         if let Some(host_port) = port.host_port {
-            talk(format_args!(
+            notice(format_args!(
                 "Listening on http://localhost:{host_port} (port {} of the task)",
                 port.container_port
             ));

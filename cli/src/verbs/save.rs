@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use spec::Reference;
 
 use crate::{
-    failure::{Advice, MISUSED, fail},
+    failure::{Advice, USAGE_ERROR, fail},
     home::Home,
     images,
 };
@@ -31,7 +31,7 @@ impl Args {
     /// Writes the whole file, or none.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let layout = images::layout(home)?;
-        let (name, descriptor) = images::known(&layout, &self.image)?;
+        let (name, descriptor) = images::resolve(&layout, &self.image)?;
         let export = |out: &mut dyn io::Write, to: &Path| -> anyhow::Result<()> {
             packager::export(&layout, &name, &descriptor, out).map_err(|error| match error {
                 // The packager does not know what it writes to.
@@ -47,7 +47,7 @@ impl Args {
                 return fail(
                     Advice::new("an image is no text for a terminal")
                         .hint("write a file: margay save -o FILE IMAGE")
-                        .code(MISUSED),
+                        .code(USAGE_ERROR),
                 );
             }
             return export(&mut BufWriter::new(stdout.lock()), Path::new("stdout"));

@@ -28,7 +28,7 @@ pub struct Args {
     /// home]
     #[arg(long, value_name = "FILE")]
     registry_key: Option<PathBuf>,
-    /// The operator's tenant: who comes in through the socket is this one
+    /// The operator's tenant: the principal of requests through the socket
     #[arg(long, value_name = "NAME", default_value = "me")]
     user: Tenant,
     /// Let images come from registries in this internal network too, beside the bundled one
@@ -41,10 +41,10 @@ pub struct Args {
 impl Args {
     /// Serves until it is asked to end.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
-        self.child.settle()?;
+        self.child.end_with_parent()?;
         serve::log();
         let listener = self.listen.socket(platform::SERVER_PORT)?;
-        self.listen.tell("control plane", &listener)?;
+        self.listen.announce("control plane", &listener)?;
         home.folder("run")?;
         let tokens = match &self.registry_key {
             Some(path) => Tokens::load(path)?,
@@ -64,6 +64,6 @@ impl Args {
             registry: Some(self.registry.to_string()),
             resolver: Arc::new(RegistryResolver::new(self.registry, tokens, networks)),
         };
-        serve::until_asked(|stop| async move { Ok(orchestrator::serve(config, stop).await?) })
+        serve::until_shutdown(|stop| async move { Ok(orchestrator::serve(config, stop).await?) })
     }
 }

@@ -5,7 +5,7 @@ use spec::{ClusterName, LaunchType, Service, ServiceName, TaskDefinition, TaskDe
 use crate::{
     control::Control,
     home::Home,
-    output::{Output, Table, ago, line, now, talk},
+    output::{Output, Table, ago, line, notice, now},
     platform::record::Record,
     verbs::block_on,
 };
@@ -105,7 +105,7 @@ impl Verb {
                 let is_reached =
                     definition.is_ok_and(|registered| has_port(&registered.definition));
                 if let Some(record) = Record::read(home)?.filter(|_| is_reached) {
-                    talk(format_args!("Reach it at {}", record.url(&host(&service))));
+                    notice(format_args!("Reach it at {}", record.url(&host(&service))));
                 }
                 Ok(())
             }

@@ -11,7 +11,7 @@ use crate::{
     control::Control,
     failure::{Advice, fail},
     home::Home,
-    output::{Output, Table, ago, line, now, talk},
+    output::{Output, Table, ago, line, notice, now},
     verbs::block_on,
 };
 
@@ -39,7 +39,7 @@ pub enum Verb {
         /// On nodes of your own, or on the shared pool
         #[arg(long, value_name = "node|pool", default_value = "node")]
         launch_type: LaunchType,
-        /// How many copies
+        /// How many tasks
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
         count: u32,
         #[command(flatten)]
@@ -51,7 +51,7 @@ pub enum Verb {
         /// Only those of this cluster
         #[arg(long, value_name = "NAME")]
         cluster: Option<ClusterName>,
-        /// Only copies of this service
+        /// Only replicas of this service
         #[arg(long, value_name = "NAME")]
         service: Option<ServiceName>,
         /// Show ended ones as well
@@ -62,7 +62,7 @@ pub enum Verb {
         #[command(flatten)]
         control: Control,
     },
-    /// Ask tasks to end; a copy of a service is replaced
+    /// Ask tasks to end; a replica of a service is replaced
     Stop {
         /// Their ids
         #[arg(required = true, value_name = "TASK", value_parser = task_id)]
@@ -180,15 +180,21 @@ pub fn read_definition(path: &std::path::Path) -> anyhow::Result<TaskDefinition>
 fn tell_grants(registered: &RegisteredDefinition) {
     for container in &registered.grants {
         for capability in &container.cut {
-            talk(format_args!("{}: granted and not asked for: {capability}", container.container));
+            notice(format_args!(
+                "{}: granted and not asked for: {capability}",
+                container.container
+            ));
         }
         for capability in &container.denied {
-            talk(format_args!("{}: optional, and not granted: {capability}", container.container));
+            notice(format_args!(
+                "{}: optional, and not granted: {capability}",
+                container.container
+            ));
         }
     }
 }
 
-/// Its tasks would wait for secrets that nobody has made.
+/// Its tasks would wait for secrets that do not exist yet.
 async fn tell_secrets(client: &Client, definition: &TaskDefinition) -> anyhow::Result<()> {
     let mut wanted = definition.secrets();
     if !wanted.is_empty() {
@@ -196,7 +202,7 @@ async fn tell_secrets(client: &Client, definition: &TaskDefinition) -> anyhow::R
         wanted.retain(|name| there.iter().all(|secret| secret.name != *name));
     }
     for name in wanted {
-        talk(format_args!("Secret `{name}` is not there yet: margay secret create {name} FILE"));
+        notice(format_args!("Secret `{name}` is not there yet: margay secret create {name} FILE"));
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use spec::Tenant;
 use crate::{
     control::Control,
     home::Home,
-    output::{line, talk},
+    output::{line, notice},
     verbs::block_on,
 };
 
@@ -16,7 +16,7 @@ pub enum Verb {
     Create(Wanted),
     /// Make a credential with which a tenant may use this control plane from another machine
     Credential {
-        /// Who
+        /// The tenant
         tenant: Tenant,
         #[command(flatten)]
         control: Control,
@@ -29,7 +29,7 @@ pub struct Wanted {
     /// Let the node take work of the shared pool as well
     #[arg(long)]
     pool: bool,
-    /// Make it nobody's own node: it takes work of the shared pool only
+    /// Make it a node of the pool alone, which belongs to no tenant
     #[arg(long, conflicts_with = "pool")]
     shared: bool,
     #[command(flatten)]
@@ -43,7 +43,7 @@ impl Wanted {
         let wanted = CreateJoinToken { pool: self.pool, shared: self.shared };
         let made = block_on(async { Ok(client.create_join_token(wanted).await?) })?;
         line(format_args!("{}", made.token));
-        talk(format_args!(
+        notice(format_args!(
             "Works once, until {}. On the node: margay node join TOKEN",
             made.expires
         ));
@@ -61,7 +61,9 @@ impl Verb {
                 let made = block_on(async {
                     Ok(client.create_credential(&CreateCredential { tenant }).await?)
                 })?;
-                talk(format_args!("Keep it in a private file, and use it with --credential FILE."));
+                notice(format_args!(
+                    "Keep it in a private file, and use it with --credential FILE."
+                ));
                 crate::output::json(&made)
             }
         }

@@ -1,8 +1,8 @@
 use crate::{
     home::Home,
-    output::{Paint, duration, line, talk},
+    output::{Paint, duration, line, notice},
     platform::{self, Platform, Settings, record::Record},
-    serve::Asked,
+    serve::ShutdownSignal,
     verbs::block_on,
 };
 
@@ -30,8 +30,8 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         block_on(async {
             let started = std::time::Instant::now();
-            let mut asked = Asked::listen()?;
-            let Some(mut platform) = Platform::start(home, &self.settings, &mut asked).await?
+            let mut shutdown = ShutdownSignal::listen()?;
+            let Some(mut platform) = Platform::start(home, &self.settings, &mut shutdown).await?
             else {
                 return Ok(());
             };
@@ -39,10 +39,10 @@ impl Args {
             introduce(&platform.record, home);
             warn_others(&platform.record);
             let result = tokio::select! {
-                () = asked.again() => Ok(()),
-                result = platform.tend() => result,
+                () = shutdown.recv() => Ok(()),
+                result = platform.supervise() => result,
             };
-            platform.stop(&mut asked).await;
+            platform.stop(&mut shutdown).await;
             result
         })
     }
@@ -52,7 +52,7 @@ impl Args {
 fn warn_others(record: &Record) {
     if !record.registry.ip().is_loopback() {
         let warning = Paint::on_stderr().warn("note:");
-        talk(format_args!(
+        notice(format_args!(
             "{warning} other machines reach the registry at {} in plain HTTP: use it in a network that you trust, or behind \
              a proxy that ends TLS",
             record.registry

@@ -48,7 +48,7 @@ impl Args {
     }
 }
 
-/// What people call the images of these definitions.
+/// The names of the images of these definitions.
 fn names(definitions: &[RegisteredDefinition]) -> BTreeMap<Digest, String> {
     let mut definitions: Vec<_> = definitions.iter().collect();
     definitions.sort_by_key(|definition| definition.registered);
@@ -93,7 +93,7 @@ fn table(rows: &[Row]) -> Table {
         let mut cells =
             vec![row.tenant.to_string(), row.name.clone().unwrap_or_else(|| image.to_owned())];
         cells.extend(usage_cells(&row.usage));
-        // Byte-milliseconds are exact; people bill in gigabytes and seconds.
+        // Byte-milliseconds are exact; bills are in gigabytes and seconds.
         cells.push(format!("{:.6}", row.usage.memory_byte_ms as f64 / 1e12));
         table.row(cells);
     }

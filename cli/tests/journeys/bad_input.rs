@@ -92,7 +92,7 @@ fn a_program_that_is_none_is_refused_in_words() {
     book.run("an empty file", &["run", "./empty.wasm"]);
     book.run("half a component", &["run", "./truncated.wasm"]);
     book.run("a header only", &["run", "./header.wasm"]);
-    book.run("an import that nobody offers", &["run", "./unknown.wasm"]);
+    book.run("an import that no host offers", &["run", "./unknown.wasm"]);
     golden("program.txt", &book.text);
     stage.is_empty();
 }
@@ -139,7 +139,7 @@ fn a_missing_grant_is_named_with_the_line_to_add() {
     stage.write("app/Dockerfile", file);
     stage.margay(["build", "-t", "app", "app"]).ok();
     let mut book = Book { stage: &stage, text: String::new() };
-    book.run("a want that nobody granted", &["run", "app"]);
+    book.run("a want that was not granted", &["run", "app"]);
     book.run("a grant that is none", &["run", "--allow", "net.out:ftp://x", "app"]);
     golden("grant.txt", &book.text);
     let granted =

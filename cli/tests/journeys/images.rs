@@ -133,7 +133,7 @@ fn an_image_that_a_task_runs_from_stays_and_its_machine_code_goes_with_it() {
 }
 
 #[test]
-fn a_build_without_a_tag_says_whose_name_it_takes() {
+fn a_build_without_a_tag_says_which_name_it_takes() {
     let stage = Stage::new();
     for (text, want) in [("one", false), ("one", false), ("two", true)] {
         stage.write("app/Dockerfile", "FROM scratch\nCOPY text /text\n");

@@ -1,11 +1,10 @@
-//! Journeys: what a person does, through the real binary, in a home of its own, with guests from
+//! Journeys: what a user does, through the real binary, in a home of its own, with guests from
 //! `samples/`.
-#![allow(missing_docs, reason = "tests are read by their names")]
 
-mod stage; // a home, the binary, and a look around at the end
-mod layout; // images that no builder of ours would make
+mod stage; // a home, the binary, and the checks at the end
+mod layout; // images that margay's builder would not make
 
-mod house; // arrows and versions
+mod structure; // arrows, circles, sizes, words and versions
 mod words; // help, completions, doctor, messages for misuse
 mod images; // build, tag, list, save, import, remove
 mod commands; // run a command: arguments, codes, environment, stdin
@@ -13,5 +12,5 @@ mod pages; // run a server: ports, background, logs, stop
 mod registry; // login, push, pull
 mod platform; // up, cluster, task, service, ingress, and what happens when something is killed
 mod secrets; // from a file to a guest, and nowhere else
-mod bad_input; // what is refused, and in which words
+mod bad_input; // what is refused, and with which message
 mod native; // Linux images

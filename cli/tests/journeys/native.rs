@@ -214,7 +214,7 @@ fn a_linux_service_is_replaced_when_killed_adopted_by_the_next_agent_and_leaves_
     assert_eq!(running(&stage, "/bin/busybox httpd"), [second], "the same program as before");
     page().expect("the page");
 
-    // And takes care of it: also when nobody is left who could say how it ended.
+    // Also when no process is left that knows how it ended.
     let shim =
         stage.processes().into_iter().find(|(_, line)| line.contains(" shim")).expect("a shim").0;
     signal(shim, "KILL");

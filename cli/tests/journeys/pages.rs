@@ -144,7 +144,7 @@ fn an_invocation_that_is_interrupted_leaves_nothing() {
 }
 
 #[test]
-fn an_internal_address_opens_to_who_has_both_keys() {
+fn an_internal_address_opens_with_both_keys() {
     use std::io::{Read as _, Write as _};
     let stage = Stage::new();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

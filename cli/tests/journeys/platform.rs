@@ -17,7 +17,7 @@ use crate::{
     stage::{Running, Said, Stage, eventually, get, samples, signal},
 };
 
-/// A platform on ports that nobody has.
+/// A platform on free ports.
 const UP: [&str; 7] = ["up", "--server-port", "0", "--registry-port", "0", "--ingress-port", "0"];
 
 /// A platform on ports of its own.
@@ -354,7 +354,7 @@ fn a_second_node_takes_its_share_and_its_copies_are_replaced_when_it_is_lost() {
     for _ in 0..8 {
         eventually("the page is served", || page_is_served(&up));
     }
-    // Agent, ingress, workers: as if somebody had pulled the plug.
+    // Agent, ingress, workers: as after a power cut.
     for (pid, _) in other.processes() {
         signal(pid, "KILL");
     }
@@ -479,7 +479,7 @@ fn what_is_said_about_a_node_holds() {
     let page =
         || get(&up.ingress, "idle.allthecats.localhost", "/").filter(|answer| answer.status == 200);
     eventually("the page is served", page);
-    eventually("nobody asks, and no worker is left", || (workers() == 0).then_some(()));
+    eventually("no worker is left without requests", || (workers() == 0).then_some(()));
     eventually("it wakes up", page);
 
     // What is said at the join is kept for every start after it.

@@ -51,15 +51,15 @@ fn an_image_goes_to_the_registry_and_comes_back_elsewhere() {
     let added = stage
         .margay_fed(["registry", "user", "add", "you", "--password-stdin"], "a fine password\n");
     added.ok();
-    let stranger = Stage::new();
-    stranger
+    let other = Stage::new();
+    other
         .margay_fed(["login", "-u", "you", "--password-stdin", &up.registry], "a fine password\n")
         .ok();
-    stranger.margay(["pull", &image]).fails(1);
+    other.margay(["pull", &image]).fails(1);
     stage.margay(["registry", "visibility", "me/hello", "public"]).ok();
-    stranger.margay(["pull", &image]).ok();
-    stranger.margay(["tag", &image, &format!("{}/me/other:v1", up.registry)]).ok();
-    stranger.margay(["push", &format!("{}/me/other:v1", up.registry)]).fails(1);
+    other.margay(["pull", &image]).ok();
+    other.margay(["tag", &image, &format!("{}/me/other:v1", up.registry)]).ok();
+    other.margay(["push", &format!("{}/me/other:v1", up.registry)]).fails(1);
 
     assert_eq!(
         stage.margay(["logout", &up.registry]).ok(),
@@ -72,7 +72,7 @@ fn an_image_goes_to_the_registry_and_comes_back_elsewhere() {
 /// skopeo and podman of Debian; crane, oras and regctl of the Go module registry, where `tests/run`
 /// has built them. One that is not installed is named in the script's output and skipped.
 #[test]
-fn clients_that_people_have_move_images_unchanged() {
+fn common_oci_clients_move_images_unchanged() {
     let stage = Stage::new();
     let up = Up::start(&stage);
     let password =

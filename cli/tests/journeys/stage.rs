@@ -130,7 +130,7 @@ impl Stage {
         found
     }
 
-    /// Waits until nobody works here any more.
+    /// Waits until no process of this home is left.
     #[track_caller]
     pub fn is_empty(&self) {
         eventually("every process is gone", || self.processes().is_empty().then_some(()));
@@ -265,7 +265,7 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// `GET path` from `address` as `host`; `None` when nobody answers.
+/// `GET path` from `address` as `host`; `None` without an answer.
 pub fn get(address: &str, host: &str, path: &str) -> Option<Answer> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;

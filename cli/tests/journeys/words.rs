@@ -85,7 +85,7 @@ fn a_home_is_private_and_one_that_cannot_be_made_is_named() {
     stage.margay(["images"]).ok();
     let mode = std::fs::metadata(stage.home()).expect("a home").permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
-    // A folder of somebody's is not locked up behind their back.
+    // A folder that is in use keeps its mode.
     stage.write("project/notes", "mine");
     std::fs::set_permissions(stage.path("project"), std::fs::Permissions::from_mode(0o755))
         .expect("a mode");
@@ -99,7 +99,7 @@ fn a_home_is_private_and_one_that_cannot_be_made_is_named() {
 }
 
 #[test]
-fn a_reader_that_leaves_early_is_no_error() {
+fn a_closed_pipe_is_no_error() {
     let stage = Stage::new();
     let mut command = stage.command(["--help"]);
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
@@ -110,7 +110,7 @@ fn a_reader_that_leaves_early_is_no_error() {
 }
 
 #[test]
-fn a_disk_that_takes_nothing_is_an_error() {
+fn a_full_disk_behind_stdout_is_an_error() {
     let stage = Stage::new();
     crate::images::build(&stage, "hello").ok();
     let hello = crate::stage::samples().join("hello/hello.wasm").display().to_string();

@@ -48,7 +48,7 @@ fn allowed() -> BTreeMap<String, Vec<String>> {
 }
 
 #[test]
-fn no_room_uses_another_that_the_picture_does_not_allow() {
+fn no_crate_depends_on_another_that_the_picture_does_not_allow() {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
         .current_dir(root())
