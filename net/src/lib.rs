@@ -1,1 +1,29 @@
 //! Connections: admission, timeouts, drain, TLS and Unix sockets, for every server and client.
+//!
+//! A server is one [`Connections`], an accept loop for each listener and a [`ConnectionLimits`] for
+//! each class of clients; a connection takes its permit before it is accepted. The control plane
+//! is called through [`ApiClient`]. Absent on purpose: routes, authorization, HTTP/2, and any
+//! knowledge of what a request means.
+#![forbid(unsafe_code)]
+
+mod limits; // what one connection may take, with the reasons
+
+mod admission; // how many connections there may be, in all and of one client
+mod listen; // what connections come from: TCP, and Unix sockets of one owner
+mod server; // accept loop, HTTP/1.1 over one connection, drain
+mod write_timeout; // a peer that reads too slowly
+mod throughput; // a body that comes too slowly
+mod descriptors; // RLIMIT_NOFILE
+
+pub mod tls; // configurations, the verifier that pins a CA, names in certificates
+mod client; // JSON over HTTP/1.1, as the API of the control plane speaks it
+
+pub use admission::{
+    AddressPrefix, ConnectionLimits, ConnectionPermit, KeyedPermit, KeyedSemaphore, Reservation,
+};
+pub use client::{ApiClient, ApiRequest, ClientError};
+pub use descriptors::raise_descriptor_limit;
+pub use listen::{Listener, PrivateListener};
+pub use server::{Connections, HttpLimits};
+pub use throughput::{MinThroughput, TimedBody};
+pub use write_timeout::WriteTimeout;

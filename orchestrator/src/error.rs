@@ -1,37 +1,16 @@
 use std::{io, path::PathBuf};
 
 use http::StatusCode;
+use net::ClientError;
 use spec::{ParseError, wire::Fault};
 
 /// Why the control plane did not do what it was asked to, or could not be asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The control plane said no.
-    #[error("{0}")]
-    Refused(Fault),
-    /// The control plane is not there.
-    #[error("cannot reach the control plane at `{to}`")]
-    Connect {
-        /// Where we looked.
-        to: String,
-        /// What happened.
-        source: io::Error,
-    },
-    /// The control plane is there and says nothing.
-    #[error("the control plane at `{to}` does not answer")]
-    NoAnswer {
-        /// Who.
-        to: String,
-    },
-    /// Something answered that is no control plane we know.
-    #[error("the answer from `{to}` makes no sense")]
-    Answer {
-        /// Who.
-        to: String,
-        /// How.
-        source: serde_json::Error,
-    },
+    /// A call of the API has no result.
+    #[error(transparent)]
+    Api(#[from] ClientError),
     /// The store said no.
     #[error("the control plane cannot use its store")]
     Store(#[from] store::Error),
@@ -57,12 +36,18 @@ impl Error {
     /// The next thing a person could try, when we know one.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Refused(fault) => fault.hint.clone(),
-            Self::Connect { .. } => Some("start it: margay up".to_owned()),
+            Self::Api(ClientError::Refused(fault)) => fault.hint.clone(),
+            Self::Api(ClientError::Connect { .. }) => Some("start it: margay up".to_owned()),
             Self::Store(error) => error.hint(),
-            Self::NoAnswer { .. } | Self::Answer { .. } | Self::Io { .. } | Self::Crypto { .. } => {
-                None
-            }
+            Self::Api(_) | Self::Io { .. } | Self::Crypto { .. } => None,
+        }
+    }
+
+    /// What the control plane answered, when it is a refusal of its.
+    pub fn fault(&self) -> Option<&Fault> {
+        match self {
+            Self::Api(ClientError::Refused(fault)) => Some(fault),
+            _ => None,
         }
     }
 }

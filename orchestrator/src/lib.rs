@@ -12,15 +12,16 @@ mod state; // what is kept and what is known of nodes
 mod plan; // what to do next, as pure functions, and the reconciler that writes it
 mod api; // routes, who may use them, and the way from a request to its answer; the client
 mod config; // what the control plane is told when it starts
+mod limits; // how much of everything, with the reasons
 
 mod error;
 
 #[cfg(test)]
 mod journeys; // the whole control plane in one process
 
-use api::{call, create, handle, principal, resolver, routes, seats};
+use api::{call, connections, create, handle, principal, resolver, resolving, routes};
 use plan::{reconcile, sets};
-use state::{app, ca, files, keys, live, model, records, seal, secret, tls};
+use state::{app, ca, files, keys, live, model, records, seal, secret};
 
 pub use api::client::Client;
 pub use api::resolver::{ImageResolver, ResolvedImage, Runs};

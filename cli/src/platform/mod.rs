@@ -287,7 +287,7 @@ impl Platform {
         )?;
         if let Some(node) = joined {
             match client.node(&node).await {
-                Err(orchestrator::Error::Refused(fault)) if fault.code == "not-found" => {
+                Err(error) if error.fault().is_some_and(|fault| fault.code == "not-found") => {
                     notice(format_args!(
                         "Node `{node}` was removed from this platform: it joins again"
                     ));

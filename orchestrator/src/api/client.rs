@@ -1,32 +1,18 @@
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::TokioIo;
+use http::Method;
+use net::{ApiClient, ApiRequest, tls};
 use serde::{Serialize, de::DeserializeOwned};
 use spec::{
     Cluster, ClusterName, Node, NodeId, SecretName, SecretValue, Service, ServiceName, Task,
-    TaskDefinition, TaskDefinitionId, TaskId, VolumeName,
-    wire::{Fault, RouteTable},
-};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
-    time::timeout,
+    TaskDefinition, TaskDefinitionId, TaskId, VolumeName, wire::RouteTable,
 };
 
-use crate::{
-    Error,
-    api::*,
-    tls::{self, CONTROL_NAME},
-};
+use crate::{Error, api::*};
 
-/// Longer than any honest answer takes: resolving images of a definition is the slowest, with ten
-/// seconds each.
-const ANSWER_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(120);
-/// A page of 1,000 tasks is far below.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Longer than any answer takes: resolving images of a definition is the slowest, with ten seconds
+/// each.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// Speaks to the control plane: through its Unix socket as its operator, or over TLS as the tenant
 /// of a credential.
@@ -35,25 +21,21 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// that a request whose answer was lost happens once.
 #[derive(Clone)]
 pub struct Client {
-    way: Way,
+    api: Arc<ApiClient>,
     key: Option<String>,
-}
-
-#[derive(Clone)]
-enum Way {
-    Unix(PathBuf),
-    Tls(Box<Credential>),
 }
 
 impl Client {
     /// Through the socket of a control plane on this machine.
     pub fn unix(socket: impl Into<PathBuf>) -> Self {
-        Self { way: Way::Unix(socket.into()), key: None }
+        Self { api: Arc::new(ApiClient::unix(socket)), key: None }
     }
 
     /// Over TLS, trusting exactly the CA that the credential names.
     pub fn tls(credential: Credential) -> Self {
-        Self { way: Way::Tls(Box::new(credential)), key: None }
+        let config = tls::pinned_client(&credential.ca_fingerprint);
+        let api = ApiClient::tls(credential.address, config).with_bearer(&credential.token);
+        Self { api: Arc::new(api), key: None }
     }
 
     /// The same, with this `Idempotency-Key` on every create.
@@ -133,7 +115,7 @@ impl Client {
 
     /// Asks a task to end. A copy of a service is replaced.
     pub async fn stop(&self, id: &TaskId) -> Result<Task, Error> {
-        self.send(Method::POST, &format!("/v1/tasks/{id}/stop"), Bytes::new()).await
+        self.send(Method::POST, &format!("/v1/tasks/{id}/stop"), None::<&()>).await
     }
 
     /// Makes a service.
@@ -167,7 +149,7 @@ impl Client {
         update: &UpdateService,
     ) -> Result<Service, Error> {
         let path = format!("/v1/clusters/{cluster}/services/{name}");
-        self.send(Method::PATCH, &path, json(update)).await
+        self.send(Method::PATCH, &path, Some(update)).await
     }
 
     /// Deletes a service; its tasks are stopped.
@@ -201,7 +183,7 @@ impl Client {
 
     /// Moves the work of a node elsewhere, or lets it have work again.
     pub async fn drain_node(&self, id: &NodeId, drain: bool) -> Result<Node, Error> {
-        self.send(Method::POST, &format!("/v1/nodes/{id}/drain"), json(&Drain { drain })).await
+        self.send(Method::POST, &format!("/v1/nodes/{id}/drain"), Some(&Drain { drain })).await
     }
 
     /// A token for one node.
@@ -262,7 +244,7 @@ impl Client {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        self.send(Method::GET, path, Bytes::new()).await
+        self.send(Method::GET, path, None::<&()>).await
     }
 
     async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Error> {
@@ -282,106 +264,27 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Error> {
-        self.send(Method::POST, path, json(body)).await
+        self.send(Method::POST, path, Some(body)).await
     }
 
     async fn delete(&self, path: &str) -> Result<(), Error> {
-        self.send::<serde_json::Value>(Method::DELETE, path, Bytes::new()).await.map(drop)
+        self.send::<serde_json::Value>(Method::DELETE, path, None::<&()>).await.map(drop)
     }
 
     async fn send<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
-        body: Bytes,
+        body: Option<&impl Serialize>,
     ) -> Result<T, Error> {
-        let answer = timeout(ANSWER_TIME_MAX, self.exchange(method, path, body));
-        let (status, bytes) = answer.await.map_err(|_| Error::NoAnswer { to: self.place() })??;
-        if status.is_success() {
-            let text = if bytes.is_empty() { &b"null"[..] } else { &bytes };
-            return serde_json::from_slice(text)
-                .map_err(|source| Error::Answer { to: self.place(), source });
-        }
-        let fault = serde_json::from_slice::<Fault>(&bytes);
-        Err(fault.map_or_else(|source| Error::Answer { to: self.place(), source }, Error::Refused))
-    }
-
-    async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-    ) -> Result<(StatusCode, Bytes), Error> {
-        let mut request =
-            Request::builder().method(&method).uri(path).header(header::HOST, CONTROL_NAME);
-        if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+        let mut request = ApiRequest::new(method.clone(), path, ANSWER_TIME_MAX);
+        if let Some(body) = body {
+            request = request.json(body);
         }
         if method == Method::POST {
             let key = self.key.clone().unwrap_or_else(crate::secret::random_hex);
-            request = request.header("idempotency-key", key);
+            request = request.idempotency_key(key);
         }
-        let connect = |source| Error::Connect { to: self.place(), source };
-        match &self.way {
-            Way::Unix(path) => {
-                let (_folder, short) = crate::files::short_socket(path).map_err(connect)?;
-                let stream = UnixStream::connect(short).await.map_err(connect)?;
-                self.over(stream, request, body).await
-            }
-            Way::Tls(credential) => {
-                let stream = TcpStream::connect(&credential.address).await.map_err(connect)?;
-                let stream = tls::connect_pinned(&credential.ca_fingerprint, stream)
-                    .await
-                    .map_err(connect)?;
-                let bearer = format!("Bearer {}", credential.token);
-                self.over(stream, request.header(header::AUTHORIZATION, bearer), body).await
-            }
-        }
+        Ok(self.api.call(request).await?)
     }
-
-    async fn over<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
-        &self,
-        stream: S,
-        request: http::request::Builder,
-        body: Bytes,
-    ) -> Result<(StatusCode, Bytes), Error> {
-        let broken = |source: Box<dyn std::error::Error + Send + Sync>| Error::Connect {
-            to: self.place(),
-            source: std::io::Error::other(source),
-        };
-        let request = request.body(Full::new(body)).map_err(|e| broken(e.into()))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| broken(e.into()))?;
-        let exchange = async {
-            let response = sender.send_request(request).await.map_err(|e| broken(e.into()))?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-                .collect()
-                .await
-                .map_err(broken)?;
-            Ok((status, body.to_bytes()))
-        };
-        // The connection is driven here and nowhere else, so nothing outlives the call.
-        let drive = async {
-            let _ = connection.await; // its failure is the exchange's failure too
-            std::future::pending::<std::convert::Infallible>().await
-        };
-        tokio::select! {
-            biased;
-            answer = exchange => answer,
-            never = drive => match never {},
-        }
-    }
-
-    fn place(&self) -> String {
-        match &self.way {
-            Way::Unix(path) => path.display().to_string(),
-            Way::Tls(credential) => credential.address.clone(),
-        }
-    }
-}
-
-fn json(body: &impl Serialize) -> Bytes {
-    serde_json::to_vec(body).expect("our bodies have string keys").into()
 }

@@ -7,7 +7,8 @@ pub(crate) mod principal; // who asks, and whether they may
 pub(crate) mod call; // one request, read
 pub(crate) mod create; // creates that happen once, however often they are sent
 pub(crate) mod handle; // one function per route
-pub(crate) mod seats; // who may hold how many connections
+pub(crate) mod connections; // how many connections of which clients
+pub(crate) mod resolving; // how many requests may ask registries
 pub(crate) mod server; // sockets, TLS, and the way from a request to its answer
 pub(crate) mod client; // the API from the other end
 

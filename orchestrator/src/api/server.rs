@@ -1,58 +1,44 @@
-use std::{
-    convert::Infallible,
-    fs,
-    future::Future,
-    net::{IpAddr, SocketAddr},
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, future::Future, net::SocketAddr, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{body::Incoming, service::service_fn};
+use net::{Connections, HttpLimits, PrivateListener, tls};
 use ring::hmac;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spec::NodeCondition;
 use store::{Compare, Query, SqliteStore, Store, Txn};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::TcpListener,
     sync::watch,
-    time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Config, Error,
     api::Credential,
     app::{App, Epoch, Shared, now},
-    ca::Ca,
+    ca::{Ca, crypto},
     call::{Call, Reply},
+    connections::ConnectionClasses,
     error::Refusal,
     files, keys,
+    limits::{DESCRIPTORS_MIN, DRAIN_TIME_MAX, HEAD_TIME_MAX, WRITE_TIME_MAX},
     live::Live,
     model::Model,
     principal::{Peer, Principal, authorize},
     reconcile,
     records::{CredentialRecord, encode},
+    resolving::ResolvingLimits,
     routes::{self, Access},
     seal::Seal,
-    seats::{DESCRIPTORS_MIN, Seat, Seats, Turns},
     secret,
     sets::Sets,
-    tls,
 };
 
-/// Head of a request, TLS handshake: whoever is slower is not one of ours.
-const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
-const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
-/// How long requests may take to finish once the end was asked for.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
+const HTTP_LIMITS: HttpLimits =
+    HttpLimits { head_time_max: HEAD_TIME_MAX, write_time_max: WRITE_TIME_MAX };
 
 /// Is the control plane until `shutdown`: opens its store, listens, and reconciles.
 ///
@@ -81,49 +67,26 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     let unix = listen(&config.socket)?;
     let app = Arc::new(App::start(config, Arc::new(store), address).await?);
     let acceptor = app.acceptor()?;
-    have_descriptors();
+    net::raise_descriptor_limit(DESCRIPTORS_MIN);
     let server = Server::new(app.clone());
-    server.tasks.spawn(reconcile::sweep(app.clone(), server.end.clone()));
+    server.connections.spawn(reconcile::sweep(app.clone(), server.connections.closing().clone()));
     let result = tokio::select! {
         () = shutdown => Ok(()),
         broken = reconcile::reconcile(app) => Err(broken.into()),
-        never = server.accept_sockets(&unix) => match never {},
+        never = server.accept_operator(&unix) => match never {},
         never = server.accept_tls(tcp.as_ref(), &acceptor) => match never {},
     };
-    server.finish().await;
+    server.connections.drain(DRAIN_TIME_MAX).await;
     result
 }
 
-/// Where a limit of 1024 descriptors is the custom, strangers would use them up long before their
-/// seats.
-fn have_descriptors() {
-    let limit = getrlimit(Resource::Nofile);
-    let enough = |have: Option<u64>| have.is_none_or(|have| have >= DESCRIPTORS_MIN);
-    if !enough(limit.current)
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
-    {
-        tracing::warn!(%error, "the limit of open descriptors cannot be raised");
-    }
-    if !enough(limit.maximum) {
-        tracing::warn!(need = DESCRIPTORS_MIN, have = ?limit.maximum, "few descriptors: raise `ulimit -Hn`");
-    }
-}
-
-/// The socket of the operator. Its folder was closed to everybody else before it is there.
-fn listen(path: &Path) -> Result<UnixListener, Error> {
+/// The socket of the operator. Its folder is closed to other users before it is there, and the
+/// store's lock says that no other control plane is alive.
+fn listen(path: &Path) -> Result<PrivateListener, Error> {
     if let Some(folder) = path.parent() {
         files::private_folder(folder)?;
     }
-    let at = |source| Error::Io { path: path.to_owned(), source };
-    // The store's lock says that no other control plane is alive, so this one is a dead one's.
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(at(error)),
-        Ok(()) | Err(_) => {}
-    }
-    let (_folder, short) = files::short_socket(path).map_err(at)?;
-    let listener = UnixListener::bind(short).map_err(at)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(at)?;
-    Ok(listener)
+    PrivateListener::bind(path).map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
 impl App {
@@ -151,7 +114,7 @@ impl App {
             registry,
             address: advertise.or_else(|| address.map(|address| address.to_string())),
             resolver,
-            resolving: Turns::new(),
+            resolving: ResolvingLimits::new(),
             ca,
             seal: Seal::from(&key),
             key: hmac::Key::new(hmac::HMAC_SHA256, &key),
@@ -184,7 +147,11 @@ impl App {
 
     fn acceptor(&self) -> Result<TlsAcceptor, Error> {
         let (leaf, key) = self.ca.server(now())?;
-        Ok(tls::server(leaf, key, &self.ca.certificate)?.into())
+        let authority = &self.ca.certificate;
+        let roots = tls::roots([authority.clone()]).map_err(crypto("trust the CA"))?;
+        let chain = vec![leaf, authority.clone()];
+        let config = tls::server(chain, key, roots, tls::Clients::CertifiedOrUnauthenticated);
+        Ok(config.map_err(crypto("set up TLS"))?.into())
     }
 
     /// From a request to its answer. Every request passes here, and so through [`authorize`].
@@ -211,31 +178,24 @@ impl App {
 
 struct Server {
     app: Arc<App>,
-    seats: Arc<Seats>,
-    tasks: TaskTracker,
-    end: CancellationToken,
+    classes: Arc<ConnectionClasses>,
+    connections: Connections,
 }
 
 impl Server {
     fn new(app: Arc<App>) -> Self {
-        Self {
-            app,
-            seats: Arc::new(Seats::new()),
-            tasks: TaskTracker::new(),
-            end: CancellationToken::new(),
-        }
+        Self { app, classes: Arc::new(ConnectionClasses::new()), connections: Connections::new() }
     }
 
-    async fn accept_sockets(&self, listener: &UnixListener) -> Infallible {
-        let me = rustix::process::geteuid().as_raw();
-        loop {
-            let seat = self.seats.socket().await;
-            match listener.accept().await {
-                Ok((stream, _)) if is_owner(&stream, me) => self.spawn(stream, Peer::Socket, seat),
-                Ok(_) => {} // another user got past the folder: an owner's mistake with permissions
-                Err(error) => rest(&error).await,
+    async fn accept_operator(&self, listener: &PrivateListener) -> Infallible {
+        let accepted = |stream, _, permit| {
+            let (app, connections) = (self.app.clone(), self.connections.clone());
+            async move {
+                answer_all(app, stream, Peer::Socket, &connections, HTTP_LIMITS).await;
+                drop(permit);
             }
-        }
+        };
+        self.connections.accept(listener, &self.classes.operator, accepted).await
     }
 
     async fn accept_tls(
@@ -244,74 +204,41 @@ impl Server {
         acceptor: &TlsAcceptor,
     ) -> Infallible {
         let Some(listener) = listener else { return std::future::pending().await };
-        loop {
-            let permit = self.seats.handshake().await;
-            match listener.accept().await {
-                Ok((stream, from)) => {
-                    if let Some(seat) = self.seats.shake(permit, from.ip()) {
-                        self.shake_hands(stream, from.ip(), acceptor.clone(), seat);
-                    }
-                }
-                Err(error) => rest(&error).await,
+        let accepted = |stream, from, handshake_permit| {
+            let (app, classes) = (self.app.clone(), self.classes.clone());
+            let (connections, acceptor) = (self.connections.clone(), acceptor.clone());
+            async move {
+                let Some(stream) = connections.handshake(&acceptor, stream).await else { return };
+                let certificates = stream.get_ref().1.peer_certificates();
+                let certificate =
+                    certificates.and_then(<[_]>::first).map(|leaf| secret::fingerprint(leaf));
+                let peer = Peer::Tls { certificate };
+                let Some(permit) = classes.admit(app.node_at(&peer).await, from) else {
+                    tracing::debug!(?from, "closed: it, or its class, has enough connections");
+                    return;
+                };
+                drop(handshake_permit);
+                answer_all(app, stream, peer, &connections, HTTP_LIMITS).await;
+                drop(permit);
             }
-        }
-    }
-
-    fn shake_hands(&self, stream: TcpStream, from: IpAddr, acceptor: TlsAcceptor, shaking: Seat) {
-        let (app, end, seats) = (self.app.clone(), self.end.clone(), self.seats.clone());
-        self.tasks.spawn(async move {
-            let _ = stream.set_nodelay(true);
-            let Ok(Ok(stream)) = timeout(HANDSHAKE_TIME_MAX, acceptor.accept(stream)).await else {
-                return;
-            };
-            let certificates = stream.get_ref().1.peer_certificates();
-            let certificate =
-                certificates.and_then(<[_]>::first).map(|leaf| secret::fingerprint(leaf));
-            let peer = Peer::Tls { certificate };
-            let Some(seat) = seats.sit(app.node_at(&peer).await, from) else {
-                tracing::debug!(%from, "sent away: it, or all of its kind, has enough connections");
-                return;
-            };
-            drop(shaking);
-            speak(app, stream, peer, end).await;
-            drop(seat);
-        });
-    }
-
-    fn spawn(&self, stream: UnixStream, peer: Peer, seat: Seat) {
-        let (app, end) = (self.app.clone(), self.end.clone());
-        self.tasks.spawn(async move {
-            speak(app, stream, peer, end).await;
-            drop(seat);
-        });
-    }
-
-    /// Lets requests finish for a moment; long polls end with their connections.
-    async fn finish(self) {
-        self.tasks.close();
-        self.end.cancel();
-        if timeout(DRAIN_TIME_MAX, self.tasks.wait()).await.is_err() {
-            tracing::warn!("some requests were cut off");
-        }
+        };
+        self.connections.accept(listener, &self.classes.handshakes, accepted).await
     }
 }
 
-fn is_owner(stream: &UnixStream, me: u32) -> bool {
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == me || peer.uid() == 0)
-}
-
-/// Out of descriptors, most likely: they come back when connections end.
-async fn rest(error: &std::io::Error) {
-    tracing::warn!(%error, "cannot accept a connection");
-    tokio::time::sleep(Duration::from_millis(100)).await;
-}
-
-async fn speak<S>(app: Arc<App>, stream: S, peer: Peer, end: CancellationToken)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+/// Answers the requests of one connection. Long polls end when the server closes.
+async fn answer_all<S>(
+    app: Arc<App>,
+    stream: S,
+    peer: Peer,
+    connections: &Connections,
+    limits: HttpLimits,
+) where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
 {
+    let closing = connections.closing();
     let service = service_fn(|request: Request<Incoming>| {
-        let (app, peer, end) = (app.clone(), peer.clone(), end.clone());
+        let (app, peer, closing) = (app.clone(), peer.clone(), closing.clone());
         async move {
             let line = format!("{} {}", request.method(), request.uri().path());
             let polls = request.uri().path() == "/v1/node/desired";
@@ -319,20 +246,16 @@ where
             let result = tokio::select! {
                 biased;
                 result = answer => result,
-                () = end.cancelled(), if polls => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "ending", "the control plane is ending")),
+                () = closing.cancelled(), if polls => Err(Refusal::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "ending",
+                    "the control plane is ending",
+                )),
             };
             Ok::<_, Infallible>(written(&line, result))
         }
     });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME_MAX).max_buf_size(64 << 10);
-    let connection = http.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    tokio::select! {
-        _ = &mut connection => return,
-        () = end.cancelled() => connection.as_mut().graceful_shutdown(),
-    }
-    let _ = connection.await; // its failure is the client's to see
+    connections.serve_http(stream, limits, service).await;
 }
 
 /// Two voices: a code and a sentence for the caller, the whole chain for our log.
@@ -358,7 +281,7 @@ fn written(line: &str, result: Result<Reply, Refusal>) -> Response<Full<Bytes>> 
     *response.status_mut() = status;
     let wait = match status {
         StatusCode::SERVICE_UNAVAILABLE => Some("1"), // we are starting, ending, or the disk was busy
-        StatusCode::TOO_MANY_REQUESTS => Some("5"),   // somebody's own requests have to end first
+        StatusCode::TOO_MANY_REQUESTS => Some("5"), // requests of the same client have to end first
         _ => None,
     };
     if let Some(seconds) = wait {
@@ -376,10 +299,16 @@ fn written(line: &str, result: Result<Reply, Refusal>) -> Response<Full<Bytes>> 
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use store::MemoryStore;
+    use tokio::{io::AsyncWriteExt, time::timeout};
+
     use super::*;
+    use crate::journeys::world;
 
     #[test]
-    fn whoever_should_come_again_is_told_when() {
+    fn busy_responses_carry_retry_after() {
         for (status, want) in [
             (StatusCode::SERVICE_UNAVAILABLE, Some("1")),
             (StatusCode::TOO_MANY_REQUESTS, Some("5")),
@@ -390,5 +319,22 @@ mod tests {
                 response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap());
             assert_eq!(told, want, "{status}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_no_response_loses_its_connection() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = world::config(dir.path(), listener);
+        let app = Arc::new(App::start(config, Arc::new(MemoryStore::new()), None).await.unwrap());
+        // Less than a response has, so that the server has to wait for the client.
+        let (server, mut client) = tokio::io::duplex(64);
+        let limits = HttpLimits { write_time_max: Duration::from_millis(50), ..HTTP_LIMITS };
+        let connections = Connections::new();
+        let answering = answer_all(app, server, Peer::Socket, &connections, limits);
+        let request = client.write_all(b"GET /v1/health HTTP/1.1\r\nhost: x\r\n\r\n");
+        let both = async { tokio::join!(answering, request) };
+        let ended = timeout(Duration::from_secs(5), both).await;
+        ended.expect("the server gives the connection up").1.unwrap();
     }
 }

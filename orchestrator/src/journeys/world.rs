@@ -12,6 +12,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
+use net::tls;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore,
@@ -30,10 +31,10 @@ use tokio::{
     sync::oneshot,
     task::JoinHandle,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    Client, Config, CreateJoinToken, Credential, ImageResolver, ResolvedImage, Runs, serve, tls,
+    Client, Config, CreateJoinToken, Credential, ImageResolver, ResolvedImage, Runs, serve,
 };
 
 /// Knows images by what their names say: `cats`, `wants-net`, `native`, `nowhere`.
@@ -155,7 +156,7 @@ impl World {
     ) -> (StatusCode, Value) {
         let credential = self.credential();
         let stream = TcpStream::connect(&credential.address).await.unwrap();
-        let stream = tls::connect_pinned(&credential.ca_fingerprint, stream).await.unwrap();
+        let stream = connect_pinned(&credential.ca_fingerprint, stream).await;
         let mut request = Request::builder().method(method).uri(path);
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -181,6 +182,11 @@ pub fn config(folder: &Path, listener: TcpListener) -> Config {
 pub async fn serve_in(folder: &Path) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     serve(config(folder, listener), std::future::pending()).await.unwrap();
+}
+
+async fn connect_pinned(ca_fingerprint: &str, stream: TcpStream) -> TlsStream<TcpStream> {
+    let connector = TlsConnector::from(tls::pinned_client(ca_fingerprint));
+    connector.connect(tls::control_plane(), stream).await.unwrap()
 }
 
 async fn exchange<S>(stream: S, request: http::request::Builder, body: &[u8]) -> (StatusCode, Value)
@@ -240,7 +246,7 @@ impl FakeNode {
         let csr_pem = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
         let body = json!({ "version": 1, "secret": token.secret, "name": name, "csr_pem": csr_pem, "spec": node_spec() });
         let stream = TcpStream::connect(&token.address).await.unwrap();
-        let stream = tls::connect_pinned(&token.ca_fingerprint, stream).await.unwrap();
+        let stream = connect_pinned(&token.ca_fingerprint, stream).await;
         let request = Request::builder().method("POST").uri("/v1/node/join");
         let (status, answer) = exchange(stream, request, body.to_string().as_bytes()).await;
         if status != StatusCode::CREATED {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::{
     ImageResolver, ca::Ca, error::Refusal, keys, live::Live, model::Model, plan::Subject,
-    records::Kept, seal::Seal, seats::Turns, sets::Sets,
+    records::Kept, resolving::ResolvingLimits, seal::Seal, sets::Sets,
 };
 
 /// The control plane as its requests see it.
@@ -26,7 +26,7 @@ pub(crate) struct App {
     /// What join tokens and credentials name; nothing without a TCP listener.
     pub address: Option<String>,
     pub resolver: Arc<dyn ImageResolver>,
-    pub resolving: Turns,
+    pub resolving: ResolvingLimits,
     pub ca: Ca,
     /// For tokens that we make again when a create is repeated.
     pub key: hmac::Key,

@@ -1,5 +1,6 @@
 use std::{path::Path, time::Duration};
 
+use net::tls;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
@@ -8,7 +9,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use spec::{NodeId, Timestamp};
 
-use crate::{Error, error::Refusal, files, secret, tls};
+use crate::{Error, error::Refusal, files, secret};
 
 /// How long a node's certificate is valid. It renews at half of that, so a control plane that is
 /// away over a weekend locks nobody out.
@@ -66,8 +67,10 @@ impl Ca {
     ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), Error> {
         let key = KeyPair::generate().map_err(crypto("make the key of the control plane"))?;
         let mut params = params(now, CA_TIME, "margay control plane");
-        params.subject_alt_names =
-            vec![SanType::DnsName(ia5(tls::CONTROL_NAME)?), SanType::DnsName(ia5("localhost")?)];
+        params.subject_alt_names = vec![
+            SanType::DnsName(ia5(tls::CONTROL_PLANE_NAME)?),
+            SanType::DnsName(ia5("localhost")?),
+        ];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let leaf = params
             .signed_by(&key, &self.issuer)

@@ -1,11 +1,8 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write},
-    os::{
-        fd::AsRawFd,
-        unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
-    },
-    path::{Path, PathBuf},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::Path,
 };
 
 use crate::Error;
@@ -17,14 +14,6 @@ pub(crate) fn private_folder(path: &Path) -> Result<(), Error> {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))
     };
     make().map_err(|source| Error::Io { path: path.to_owned(), source })
-}
-
-/// The folder of the socket at `path`, and a name for the socket through it: an address holds 107
-/// bytes, and a home can lie deeper. The folder must stay open while the name is used.
-pub(crate) fn short_socket(path: &Path) -> io::Result<(File, PathBuf)> {
-    let folder = File::open(path.parent().unwrap_or(Path::new(".")))?;
-    let short = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
-    Ok((folder, short.join(path.file_name().unwrap_or_default())))
 }
 
 /// The content of a private file, made by `make` when it is not there yet: whole or not at all.

@@ -9,4 +9,3 @@ pub(crate) mod ca; // the certificate authority: names for nodes
 pub(crate) mod files; // folders and files for their owner alone
 pub(crate) mod secret; // random numbers, and how tokens are kept
 pub(crate) mod seal; // how secrets of tenants are kept
-pub(crate) mod tls; // both ends of TLS

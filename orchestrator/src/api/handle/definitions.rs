@@ -84,7 +84,7 @@ async fn resolve(
     tenant: &Tenant,
     definition: &mut TaskDefinition,
 ) -> Result<Vec<Runs>, Refusal> {
-    let _turn = call.app.resolving.take(tenant).await?;
+    let _permit = call.app.resolving.acquire(tenant).await?;
     let mut runs = Vec::with_capacity(definition.containers.len());
     for container in &mut definition.containers {
         let resolving =

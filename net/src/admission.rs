@@ -1,0 +1,225 @@
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// The unit in which clients are counted. A host is given 2^64 addresses of IPv6, so one address
+/// of it says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AddressPrefix {
+    /// This machine, through a Unix socket.
+    Local,
+    /// One IPv4 address, also when it is written as IPv6.
+    V4(Ipv4Addr),
+    /// The upper half of an IPv6 address: its /64.
+    V6(u64),
+}
+
+impl From<IpAddr> for AddressPrefix {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address),
+            IpAddr::V6(address) => Self::V6((address.to_bits() >> 64) as u64),
+        }
+    }
+}
+
+impl From<Option<IpAddr>> for AddressPrefix {
+    fn from(address: Option<IpAddr>) -> Self {
+        address.map_or(Self::Local, Self::from)
+    }
+}
+
+/// A semaphore for each key. A key that holds and awaits nothing takes no memory.
+#[derive(Debug)]
+pub struct KeyedSemaphore<K> {
+    permits: usize,
+    keys: Keys<K>,
+}
+
+type Keys<K> = Arc<Mutex<HashMap<K, Arc<Semaphore>>>>;
+
+/// One permit of one key, until it is dropped.
+#[derive(Debug)]
+pub struct KeyedPermit<K: Eq + Hash> {
+    _permit: OwnedSemaphorePermit, // given back before its key is looked at
+    _key: KeyInUse<K>,
+}
+
+/// Forgets the key when this was its last use.
+#[derive(Debug)]
+struct KeyInUse<K: Eq + Hash> {
+    keys: Keys<K>,
+    key: K,
+}
+
+impl<K: Eq + Hash + Clone> KeyedSemaphore<K> {
+    /// With so many `permits` for each key.
+    pub fn new(permits: usize) -> Self {
+        Self { permits, keys: Keys::default() }
+    }
+
+    /// A permit of `key`, or `None` when all of its permits are taken.
+    pub fn try_acquire(&self, key: K) -> Option<KeyedPermit<K>> {
+        let (semaphore, in_use) = self.of(key);
+        Some(KeyedPermit { _permit: semaphore.try_acquire_owned().ok()?, _key: in_use })
+    }
+
+    /// A permit of `key`, in the order in which they were asked for.
+    pub async fn acquire(&self, key: K) -> KeyedPermit<K> {
+        let (semaphore, in_use) = self.of(key);
+        let permit = semaphore.acquire_owned().await.expect("it is never closed");
+        KeyedPermit { _permit: permit, _key: in_use }
+    }
+
+    /// How many keys hold or await a permit.
+    pub fn keys(&self) -> usize {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn of(&self, key: K) -> (Arc<Semaphore>, KeyInUse<K>) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Semaphore::new(self.permits));
+        let semaphore = keys.entry(key.clone()).or_insert_with(new).clone();
+        (semaphore, KeyInUse { keys: self.keys.clone(), key })
+    }
+}
+
+impl<K: Eq + Hash> Drop for KeyInUse<K> {
+    fn drop(&mut self) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        // Permits and waiters of the key hold the semaphore too.
+        if keys.get(&self.key).is_some_and(|semaphore| Arc::strong_count(semaphore) == 1) {
+            keys.remove(&self.key);
+        }
+    }
+}
+
+/// How many connections of one class there may be, in all and of one key. Classes take nothing
+/// from each other.
+#[derive(Debug)]
+pub struct ConnectionLimits<K = AddressPrefix> {
+    total: Arc<Semaphore>,
+    each: KeyedSemaphore<K>,
+}
+
+/// The right to accept the next connection of a class, whoever it is from.
+#[derive(Debug)]
+pub struct Reservation(OwnedSemaphorePermit);
+
+/// The right of one connection to be there, until it is dropped.
+#[derive(Debug)]
+pub struct ConnectionPermit<K: Eq + Hash = AddressPrefix> {
+    _own: KeyedPermit<K>,
+    _total: OwnedSemaphorePermit,
+}
+
+impl<K: Eq + Hash + Clone> ConnectionLimits<K> {
+    /// At most `total` connections, and of these `each` of one key.
+    pub fn new(total: usize, each: usize) -> Self {
+        Self { total: Arc::new(Semaphore::new(total)), each: KeyedSemaphore::new(each) }
+    }
+
+    /// The right to accept a connection, as soon as there is one: before the accept, so that what
+    /// is too much waits in the listener's queue.
+    pub async fn reserve(&self) -> Reservation {
+        Reservation(self.total.clone().acquire_owned().await.expect("it is never closed"))
+    }
+
+    /// Turns a reservation into the permit of a connection of `key`, or gives it back when `key`
+    /// has all of its connections. Admission does not wait: a client that was closed comes again.
+    pub fn admit(
+        &self,
+        reservation: Reservation,
+        key: impl Into<K>,
+    ) -> Option<ConnectionPermit<K>> {
+        let own = self.each.try_acquire(key.into())?;
+        Some(ConnectionPermit { _own: own, _total: reservation.0 })
+    }
+
+    /// The permit of a connection that was accepted already, as one of another class.
+    pub fn try_admit(&self, key: impl Into<K>) -> Option<ConnectionPermit<K>> {
+        let own = self.each.try_acquire(key.into())?;
+        let total = self.total.clone().try_acquire_owned().ok()?;
+        Some(ConnectionPermit { _own: own, _total: total })
+    }
+
+    /// How many connections more there may be.
+    pub fn available(&self) -> usize {
+        self.total.available_permits()
+    }
+}
+
+impl ConnectionLimits {
+    /// At most `total` connections, from wherever.
+    pub fn in_all(total: usize) -> Self {
+        Self::new(total, total)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_prefix_is_an_ipv4_address_or_the_64_bits_of_a_network() {
+        let prefix = |text: &str| AddressPrefix::from(text.parse::<IpAddr>().unwrap());
+        for (one, other, same) in [
+            ("10.0.0.1", "::ffff:10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("2001:db8::1", "2001:db8::ffff:1:2:3", true),
+            ("2001:db8::1", "2001:db8:0:1::1", false),
+        ] {
+            assert_eq!(prefix(one) == prefix(other), same, "{one} and {other}");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_address_prefix_takes_its_part_and_leaves_nothing_behind() {
+        let limits: ConnectionLimits = ConnectionLimits::new(10, 3);
+        let mut held = Vec::new();
+        for (from, want) in [
+            ("10.0.0.1", true),
+            ("10.0.0.1", true),
+            ("::ffff:10.0.0.1", true),
+            ("10.0.0.1", false),
+            ("10.0.0.2", true),
+            ("2001:db8::1", true),
+            ("2001:db8::2", true),
+            ("2001:db8:0:0:ffff::", true),
+            ("2001:db8::3", false),
+            ("2001:db8:0:1::", true),
+        ] {
+            let from: IpAddr = from.parse().unwrap();
+            let permit = limits.admit(limits.reserve().await, from);
+            assert_eq!(permit.is_some(), want, "{from}");
+            held.extend(permit);
+        }
+        assert_eq!(limits.available(), 10 - held.len(), "a refused connection takes no permit");
+        held.clear();
+        assert_eq!((limits.available(), limits.each.keys()), (10, 0));
+    }
+
+    #[tokio::test]
+    async fn a_permit_of_a_key_goes_to_the_next_waiter_and_a_cancelled_one_leaves_nothing() {
+        let semaphore = KeyedSemaphore::new(1);
+        let first = semaphore.try_acquire("a").unwrap();
+        assert!(semaphore.try_acquire("a").is_none() && semaphore.try_acquire("b").is_some());
+        let mut waiting = Box::pin(semaphore.acquire("a"));
+        let mut cancelled = Box::pin(semaphore.acquire("a"));
+        tokio::select! {
+            biased;
+            _ = &mut waiting => panic!("the only permit is taken"),
+            _ = &mut cancelled => panic!("the only permit is taken"),
+            () = std::future::ready(()) => {}
+        }
+        drop(first);
+        let second = waiting.await;
+        drop((second, cancelled));
+        assert_eq!(semaphore.keys(), 0);
+    }
+}

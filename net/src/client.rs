@@ -1,0 +1,282 @@
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderName, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use serde::{Serialize, de::DeserializeOwned};
+use spec::wire::Fault;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+
+use crate::{
+    limits::{CONNECT_TIME_MAX, RESPONSE_BYTES_MAX},
+    listen::connect_unix,
+    tls,
+};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Why a call of the API has no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The server answered with a fault.
+    #[error("{0}")]
+    Refused(Fault),
+    /// There is no connection, or it broke.
+    #[error("cannot reach the control plane at `{to}`")]
+    Connect {
+        /// Address or path.
+        to: String,
+        /// From the connection.
+        source: io::Error,
+    },
+    /// The deadline of the request has passed.
+    #[error("the control plane at `{to}` does not answer")]
+    NoAnswer {
+        /// Address or path.
+        to: String,
+    },
+    /// The answer is none of the API.
+    #[error("the answer from `{to}` ({status}) is not one of a control plane")]
+    Answer {
+        /// Address or path.
+        to: String,
+        /// As it came.
+        status: StatusCode,
+        /// From the parser.
+        source: serde_json::Error,
+    },
+}
+
+/// Calls an API that takes and answers JSON over HTTP/1.1, through a Unix socket or over TLS. One
+/// idle connection is kept; calls at the same time make their own.
+pub struct ApiClient {
+    endpoint: Endpoint,
+    authorization: Option<String>,
+    idle: Mutex<Option<Connection>>,
+}
+
+#[derive(Debug)]
+enum Endpoint {
+    Unix(PathBuf),
+    Tls { address: String, config: Arc<ClientConfig> },
+}
+
+impl std::fmt::Debug for ApiClient {
+    /// Without the token.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ApiClient").field(&self.endpoint).finish()
+    }
+}
+
+/// One request.
+#[derive(Debug, Clone)]
+pub struct ApiRequest<'a> {
+    method: Method,
+    path: &'a str,
+    body: Bytes,
+    idempotency_key: Option<String>,
+    time_max: Duration,
+}
+
+impl<'a> ApiRequest<'a> {
+    /// A request that is to be answered within `time_max`.
+    pub fn new(method: Method, path: &'a str, time_max: Duration) -> Self {
+        Self { method, path, body: Bytes::new(), idempotency_key: None, time_max }
+    }
+
+    /// With this JSON as its body.
+    #[must_use]
+    pub fn json(mut self, body: &impl Serialize) -> Self {
+        self.body = serde_json::to_vec(body).expect("bodies of the API have string keys").into();
+        self
+    }
+
+    /// With this key, by which the server knows a request that is sent again.
+    #[must_use]
+    pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
+        self.idempotency_key = Some(key.into());
+        self
+    }
+}
+
+/// A connection, which ends when this is dropped.
+#[derive(Debug)]
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: JoinHandle<hyper::Result<()>>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl ApiClient {
+    /// Through the Unix socket at `path`.
+    pub fn unix(path: impl Into<PathBuf>) -> Self {
+        Self::of(Endpoint::Unix(path.into()))
+    }
+
+    /// Over TLS at `address` (`host:port`), to a server that is called
+    /// [`tls::CONTROL_PLANE_NAME`].
+    pub fn tls(address: impl Into<String>, config: Arc<ClientConfig>) -> Self {
+        Self::of(Endpoint::Tls { address: address.into(), config })
+    }
+
+    fn of(endpoint: Endpoint) -> Self {
+        Self { endpoint, authorization: None, idle: Mutex::default() }
+    }
+
+    /// The same, with a bearer token on each request.
+    #[must_use]
+    pub fn with_bearer(self, token: &str) -> Self {
+        Self { authorization: Some(format!("Bearer {token}")), ..self }
+    }
+
+    /// The result of a request; an empty answer is `null`.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] when the server answers with a fault, and the others when there is
+    /// no such answer.
+    pub async fn call<T: DeserializeOwned>(
+        &self,
+        request: ApiRequest<'_>,
+    ) -> Result<T, ClientError> {
+        let (status, bytes) = self.exchange(request).await?;
+        let odd = |source| ClientError::Answer { to: self.place(), status, source };
+        if status.is_success() {
+            let text = if bytes.is_empty() { &b"null"[..] } else { &bytes };
+            return serde_json::from_slice(text).map_err(odd);
+        }
+        Err(serde_json::from_slice(&bytes).map_or_else(odd, ClientError::Refused))
+    }
+
+    /// The answer to a request, whatever it is.
+    ///
+    /// # Errors
+    /// [`ClientError::Connect`] and [`ClientError::NoAnswer`].
+    pub async fn exchange(
+        &self,
+        request: ApiRequest<'_>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let time_max = request.time_max;
+        let exchange = async {
+            let (connection, response) = self.send(self.http(request)?).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX).collect().await;
+            let bytes = body.map_err(|error| self.broken(error))?.to_bytes();
+            *self.idle() = Some(connection);
+            Ok((status, bytes))
+        };
+        let no_answer = |_| ClientError::NoAnswer { to: self.place() };
+        timeout(time_max, exchange).await.map_err(no_answer)?
+    }
+
+    fn http(&self, request: ApiRequest<'_>) -> Result<Request<Full<Bytes>>, ClientError> {
+        let ApiRequest { method, path, body, idempotency_key, .. } = request;
+        let mut http = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, tls::CONTROL_PLANE_NAME);
+        if !body.is_empty() {
+            http = http.header(header::CONTENT_TYPE, "application/json");
+        }
+        if let Some(key) = idempotency_key {
+            http = http.header(IDEMPOTENCY_KEY, key);
+        }
+        if let Some(authorization) = &self.authorization {
+            http = http.header(header::AUTHORIZATION, authorization);
+        }
+        http.body(Full::new(body)).map_err(|error| self.broken(error))
+    }
+
+    /// Sends a request over the idle connection, or over a new one when the server has closed that
+    /// one before the request was on it.
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Connection, Response<Incoming>), ClientError> {
+        let idle = self.idle().take();
+        let mut request = request;
+        if let Some(mut connection) = idle
+            && connection.sender.ready().await.is_ok()
+        {
+            match connection.sender.try_send_request(request).await {
+                Ok(response) => return Ok((connection, response)),
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(self.broken(failed.into_error())),
+                },
+            }
+        }
+        let mut connection = self.connect().await?;
+        let sent = connection.sender.send_request(request).await;
+        Ok((connection, sent.map_err(|error| self.broken(error))?))
+    }
+
+    async fn connect(&self) -> Result<Connection, ClientError> {
+        let connecting = async {
+            match &self.endpoint {
+                Endpoint::Unix(path) => drive(connect_unix(path).await?).await,
+                Endpoint::Tls { address, config } => {
+                    let stream = TcpStream::connect(address).await?;
+                    stream.set_nodelay(true)?;
+                    let connector = TlsConnector::from(config.clone());
+                    drive(connector.connect(tls::control_plane(), stream).await?).await
+                }
+            }
+        };
+        match timeout(CONNECT_TIME_MAX, connecting).await {
+            Ok(connected) => connected.map_err(|error| self.broken(error)),
+            Err(_) => Err(self.broken(io::Error::from(io::ErrorKind::TimedOut))),
+        }
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Option<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn broken(&self, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
+        let source = match error.into().downcast::<io::Error>() {
+            Ok(error) => *error,
+            Err(other) => io::Error::other(other),
+        };
+        ClientError::Connect { to: self.place(), source }
+    }
+
+    /// Where the server is, for people.
+    pub fn place(&self) -> String {
+        match &self.endpoint {
+            Endpoint::Unix(path) => path.display().to_string(),
+            Endpoint::Tls { address, .. } => address.clone(),
+        }
+    }
+}
+
+async fn drive<S>(stream: S) -> io::Result<Connection>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    Ok(Connection { sender, driver: tokio::spawn(connection) })
+}

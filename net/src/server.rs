@@ -1,0 +1,160 @@
+use std::{convert::Infallible, net::IpAddr, pin::pin, time::Duration};
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{HttpService, Service},
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    AddressPrefix, ConnectionLimits, ConnectionPermit, Listener, WriteTimeout,
+    limits::{ACCEPT_PAUSE, HANDSHAKE_TIME_MAX, HEAD_BYTES_MAX, HEADERS_MAX},
+};
+
+/// The connections of one server, and how they come to an end.
+#[derive(Debug, Clone, Default)]
+pub struct Connections {
+    tasks: TaskTracker,
+    /// No further request on any connection.
+    closing: CancellationToken,
+    /// Not even the end of this one.
+    cut_off: CancellationToken,
+}
+
+/// How long one HTTP/1.1 connection may take for what.
+#[derive(Debug, Clone, Copy)]
+pub struct HttpLimits {
+    /// For the head of a request, and how long an idle connection is kept.
+    pub head_time_max: Duration,
+    /// Between two writes that the client takes something of.
+    pub write_time_max: Duration,
+}
+
+impl Connections {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Accepts connections for as long as it is polled, each with its permit, and runs `handle`
+    /// for each in a task. A failed accept is waited out: it is a shortage of the kernel.
+    pub async fn accept<L: Listener, F>(
+        &self,
+        listener: &L,
+        limits: &ConnectionLimits,
+        handle: impl Fn(L::Stream, Option<IpAddr>, ConnectionPermit) -> F,
+    ) -> Infallible
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        loop {
+            let reservation = limits.reserve().await;
+            match listener.accept().await {
+                Ok((stream, from)) => match limits.admit(reservation, AddressPrefix::from(from)) {
+                    Some(permit) => {
+                        self.tasks.spawn(handle(stream, from, permit));
+                    }
+                    None => {
+                        tracing::debug!(?from, "closed: its address has enough connections");
+                    }
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// The TLS handshake of a connection; nothing when it fails, takes too long, or the server
+    /// closes.
+    pub async fn handshake<S>(&self, acceptor: &TlsAcceptor, stream: S) -> Option<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let handshake = timeout(HANDSHAKE_TIME_MAX, acceptor.accept(stream));
+        match self.closing.run_until_cancelled(handshake).await? {
+            Ok(Ok(stream)) => Some(stream),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                None
+            }
+            Err(_) => {
+                tracing::debug!("a TLS handshake took too long");
+                None
+            }
+        }
+    }
+
+    /// Answers the requests of one connection until its end, or until the server closes: then it
+    /// ends after the request that is under way.
+    pub async fn serve_http<S, H, B>(&self, stream: S, limits: HttpLimits, service: H)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+        H: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+            + HttpService<Incoming, ResBody = B, Error = Infallible>,
+        B: Body + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.head_time_max)
+            .max_headers(HEADERS_MAX)
+            .max_buf_size(HEAD_BYTES_MAX)
+            // Not `pipeline_flush`: it takes a body in as fast as it is written, however slowly
+            // the client reads.
+            .serve_connection(
+                TokioIo::new(WriteTimeout::new(stream, limits.write_time_max)),
+                service,
+            );
+        let mut connection = pin!(connection);
+        // A token of its own, so that connections do not contend for the lock of one.
+        let closing = self.closing.child_token();
+        let ended = tokio::select! {
+            biased;
+            ended = &mut connection => ended,
+            () = closing.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    biased;
+                    ended = &mut connection => ended,
+                    () = self.cut_off.cancelled() => Ok(()),
+                }
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+
+    /// Cancelled when the server closes: for what runs beside connections, and for responses that
+    /// wait for news.
+    pub fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
+    /// Runs `task` beside the connections; it ends when [`Connections::closing`] says so.
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Lets what is under way finish within `time_max`, and cuts off the rest.
+    pub async fn drain(self, time_max: Duration) {
+        self.tasks.close();
+        self.closing.cancel();
+        if timeout(time_max, self.tasks.wait()).await.is_err() {
+            tracing::warn!(connections = self.tasks.len(), "cut off after {time_max:?}");
+            self.cut_off.cancel();
+        }
+        self.tasks.wait().await;
+    }
+}

@@ -1,0 +1,114 @@
+use std::net::IpAddr;
+
+use net::{ConnectionLimits, ConnectionPermit};
+use spec::NodeId;
+
+use crate::limits::{
+    CONNECTIONS_PER_NODE_MAX, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, NODE_CONNECTIONS_MAX,
+    OPERATOR_CONNECTIONS_MAX, UNAUTHENTICATED_MAX, UNAUTHENTICATED_PER_ADDRESS_MAX,
+};
+
+/// Connections at one time by what is known of their clients, so that no class takes what another
+/// needs.
+#[derive(Debug)]
+pub(crate) struct ConnectionClasses {
+    pub operator: ConnectionLimits,
+    pub handshakes: ConnectionLimits,
+    unauthenticated: ConnectionLimits,
+    nodes: ConnectionLimits<NodeId>,
+}
+
+/// The right of a connection after its handshake to be there, until it is dropped.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held, not read")]
+pub(crate) enum ClassPermit {
+    Unauthenticated(ConnectionPermit),
+    Node(ConnectionPermit<NodeId>),
+}
+
+impl ConnectionClasses {
+    pub fn new() -> Self {
+        Self {
+            operator: ConnectionLimits::in_all(OPERATOR_CONNECTIONS_MAX),
+            handshakes: ConnectionLimits::new(HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX),
+            unauthenticated: ConnectionLimits::new(
+                UNAUTHENTICATED_MAX,
+                UNAUTHENTICATED_PER_ADDRESS_MAX,
+            ),
+            nodes: ConnectionLimits::new(NODE_CONNECTIONS_MAX, CONNECTIONS_PER_NODE_MAX),
+        }
+    }
+
+    /// After the handshake: as one of `node`, or else of the address that it comes from.
+    pub fn admit(&self, node: Option<NodeId>, from: Option<IpAddr>) -> Option<ClassPermit> {
+        match node {
+            Some(node) => self.nodes.try_admit(node).map(ClassPermit::Node),
+            None => self.unauthenticated.try_admit(from).map(ClassPermit::Unauthenticated),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use super::*;
+
+    fn ipv4(n: usize) -> Option<IpAddr> {
+        Some(IpAddr::from([10, 0, (n >> 8) as u8, n as u8]))
+    }
+
+    #[tokio::test]
+    async fn no_class_takes_the_connections_of_another() {
+        let classes = ConnectionClasses::new();
+        let node = |n: usize| Some(format!("n{n}").parse::<NodeId>().unwrap());
+        let admit_all = |permits: &mut Vec<ClassPermit>, of: &dyn Fn(usize) -> _| {
+            permits.extend((0..10_000).map_while(|n| {
+                let (node, from) = of(n);
+                classes.admit(node, from)
+            }));
+            permits.len()
+        };
+        // One address, and then every address.
+        let mut unauthenticated = Vec::new();
+        let admitted = admit_all(&mut unauthenticated, &|_| (None, ipv4(0)));
+        assert_eq!(admitted, UNAUTHENTICATED_PER_ADDRESS_MAX);
+        let admitted = admit_all(&mut unauthenticated, &|n| (None, ipv4(n + 1)));
+        assert_eq!(admitted, UNAUTHENTICATED_MAX);
+        // One node, and then every node.
+        let mut nodes = Vec::new();
+        assert_eq!(admit_all(&mut nodes, &|_| (node(0), ipv4(0))), CONNECTIONS_PER_NODE_MAX);
+        assert_eq!(admit_all(&mut nodes, &|n| (node(n + 1), ipv4(0))), NODE_CONNECTIONS_MAX);
+        // Handshakes that come to nothing.
+        let mut handshakes = Vec::new();
+        for n in 0..HANDSHAKES_MAX {
+            let reservation = classes.handshakes.reserve().await;
+            let permit =
+                classes.handshakes.admit(reservation, ipv4(n / HANDSHAKES_PER_ADDRESS_MAX));
+            handshakes.push(permit.expect("none of these comes from one address too often"));
+        }
+        assert_eq!(classes.handshakes.available(), 0);
+        drop(handshakes.pop());
+        let reservation = classes.handshakes.reserve().await;
+        assert!(classes.handshakes.admit(reservation, ipv4(0)).is_none(), "it has all of its own");
+        assert_eq!(classes.handshakes.available(), 1, "and took none from others");
+        // The operator gets in all the same.
+        let _operator = classes.operator.reserve().await;
+        drop((unauthenticated, nodes, handshakes));
+        assert!(classes.admit(None, ipv4(0)).is_some());
+        assert!(classes.admit(node(0), ipv4(0)).is_some());
+    }
+
+    #[test]
+    fn the_addresses_of_one_ipv6_network_count_as_one() {
+        let classes = ConnectionClasses::new();
+        let ipv6 = |network: u128, host: u128| {
+            let network = 0x2001_0db8_0000_0000_0000_0000_0000_0000 + (network << 64);
+            Some(IpAddr::from(Ipv6Addr::from_bits(network + host)))
+        };
+        let permits = (0..10_000).map_while(|n| classes.admit(None, ipv6(0, n)));
+        let permits: Vec<_> = permits.collect();
+        assert_eq!(permits.len(), UNAUTHENTICATED_PER_ADDRESS_MAX);
+        assert!(classes.admit(None, ipv6(1, 0)).is_some(), "another network has its own");
+    }
+}
