@@ -1,1 +1,30 @@
 //! Files that survive a crash: written durably, in folders of their owner, under locks.
+//!
+//! Enter at [`write`] to replace a small file, at [`NewFile`] for one that is written piece by
+//! piece, at [`private_folder`] for where they lie, at [`Lock`] to keep other processes away, and
+//! at [`SocketPath`] for a Unix socket in a deep folder. Every function blocks. Absent on purpose:
+//! what the files contain, and errors of its own: callers know which path they asked for, and
+//! attach it.
+#![forbid(unsafe_code)]
+
+mod folder; // folders for their owner alone, and their names on disk
+mod file; // temporary file, fsync, rename, fsync of the folder
+mod lock; // advisory locks that end with their process
+mod socket; // addresses of sockets whose path is longer than an address
+mod trace; // the steps of a write, for tests of durability
+
+pub use file::{NewFile, Survives, create, read, remove, remove_unfinished, write, write_with};
+pub use folder::{private_folder, sync_folder};
+pub use lock::{Lock, is_at, is_locked};
+pub use socket::{SocketPath, bind, connect};
+pub use trace::{Step, trace};
+
+/// `BYTES` random bytes as lowercase hex digits, for names that no other process chooses.
+///
+/// # Panics
+/// When the kernel has no randomness, which ends with its boot.
+pub fn random_hex<const BYTES: usize>() -> String {
+    let mut bytes = [0; BYTES];
+    getrandom::fill(&mut bytes).expect("the kernel has randomness once it has booted");
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
