@@ -1,11 +1,6 @@
 //! The client of the control plane: over the socket in the home, or with a credential.
 
-use std::{
-    fs::File,
-    io::{self, ErrorKind},
-    os::{fd::AsRawFd as _, unix::net::UnixStream},
-    path::{Path, PathBuf},
-};
+use std::{io::ErrorKind, path::PathBuf};
 
 use anyhow::Context as _;
 use orchestrator::{Client, Credential};
@@ -35,8 +30,8 @@ impl Control {
             return Ok(Client::tls(credential));
         }
         let socket = home.server_socket();
-        match probe(&socket) {
-            Ok(()) => Ok(Client::unix(socket)),
+        match disk::connect(&socket) {
+            Ok(_) => Ok(Client::unix(socket)),
             Err(error)
                 if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
             {
@@ -50,13 +45,4 @@ impl Control {
             }),
         }
     }
-}
-
-/// Connects to `socket` and closes the connection; through its folder, because an address holds no
-/// long path.
-fn probe(socket: &Path) -> io::Result<()> {
-    let folder = File::open(socket.parent().unwrap_or(Path::new("/")))?;
-    let name = socket.file_name().unwrap_or_default();
-    UnixStream::connect(Path::new(&format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name))
-        .map(drop)
 }

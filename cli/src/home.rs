@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -121,27 +121,13 @@ fn claim(path: &Path) -> anyhow::Result<()> {
 /// mode.
 fn make(path: &Path) -> anyhow::Result<()> {
     let named = || format!("cannot make the folder `{}`", path.display());
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(named)
+    disk::private_folder(path).with_context(named)
 }
 
 /// Writes a file that only its owner may read, whole or not at all.
 pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-    let named = || format!("cannot write `{}`", path.display());
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)
-        .with_context(named)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).with_context(named)?;
-    fs::rename(&temporary, path).with_context(named)?;
-    if let Some(folder) = path.parent() {
-        fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(named)?;
-    }
-    Ok(())
+    disk::write(path, bytes, disk::Survives::PowerLoss)
+        .with_context(|| format!("cannot write `{}`", path.display()))
 }
 
 #[cfg(test)]

@@ -33,18 +33,30 @@ pub struct NewFile {
 }
 
 impl NewFile {
-    /// An empty file with mode 0600 in `folder`, which must be on the file system of the final
+    /// An empty file for its owner alone in `folder`, which must be on the file system of the final
     /// name.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn create_in(folder: &Path) -> io::Result<Self> {
+        Self::create(folder, 0o600)
+    }
+
+    /// The same for a file that others may read, as far as the umask allows.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create_public_in(folder: &Path) -> io::Result<Self> {
+        Self::create(folder, 0o666)
+    }
+
+    fn create(folder: &Path, mode: u32) -> io::Result<Self> {
         // Containers that share a folder have processes of the same numbers: chance tells their
         // files apart.
         let name = format!("{UNFINISHED}{}-{}", std::process::id(), random_hex::<8>());
         let path = folder.join(name);
         let file =
-            File::options().create_new(true).read(true).write(true).mode(0o600).open(&path)?;
+            File::options().create_new(true).read(true).write(true).mode(mode).open(&path)?;
         Ok(Self { file, path })
     }
 
@@ -153,20 +165,27 @@ pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// The bytes of a file; `None` when there is none.
 ///
 /// # Errors
+/// As [`read`], except when there is no file.
+pub fn read_optional(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
+    match read(path, bytes_max) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// The bytes of a file.
+///
+/// # Errors
 /// [`io::ErrorKind::FileTooLarge`] when it has more than `bytes_max`, or when it cannot be read.
-pub fn read(path: &Path, bytes_max: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => opened?,
-    };
+pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
+    File::open(path)?.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
     match bytes.len() as u64 > bytes_max {
         true => Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
             format!("it has more than {bytes_max} bytes"),
         )),
-        false => Ok(Some(bytes)),
+        false => Ok(bytes),
     }
 }
 
@@ -213,7 +232,7 @@ mod tests {
         for survives in [Survives::Crash, Survives::PowerLoss] {
             let (written, steps) = trace(|| write(&path, b"cat", survives));
             written.unwrap();
-            assert_eq!(read(&path, 3).unwrap().unwrap(), b"cat");
+            assert_eq!(read(&path, 3).unwrap(), b"cat");
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
             let renamed = Step::Rename(path.clone());
             match survives {
@@ -237,7 +256,7 @@ mod tests {
             Err(io::Error::other("the disk is full"))
         });
         assert_eq!(torn.unwrap_err().to_string(), "the disk is full");
-        assert_eq!(read(&path, 100).unwrap().unwrap(), b"first");
+        assert_eq!(read(&path, 100).unwrap(), b"first");
         assert_eq!(names(folder.path()), ["file"]);
     }
 
@@ -249,7 +268,7 @@ mod tests {
         created.unwrap();
         assert!(matches!(&steps[..], [Step::SyncFile(_), Step::SyncFolder(_)]), "{steps:?}");
         create(&path, b"second").unwrap();
-        assert_eq!(read(&path, 100).unwrap().unwrap(), b"first");
+        assert_eq!(read(&path, 100).unwrap(), b"first");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(names(folder.path()), ["key"]);
     }
@@ -258,9 +277,11 @@ mod tests {
     fn reading_has_a_limit() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        assert_eq!(read(&path, 3).unwrap(), None);
+        assert_eq!(read(&path, 3).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(read_optional(&path, 3).unwrap(), None);
         fs::write(&path, b"cats").unwrap();
-        assert_eq!(read(&path, 4).unwrap().unwrap(), b"cats");
+        assert_eq!(read(&path, 4).unwrap(), b"cats");
+        assert_eq!(read_optional(&path, 4).unwrap().unwrap(), b"cats");
         assert_eq!(read(&path, 3).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
     }
 

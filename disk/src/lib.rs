@@ -13,7 +13,9 @@ mod lock; // advisory locks that end with their process
 mod socket; // addresses of sockets whose path is longer than an address
 mod trace; // the steps of a write, for tests of durability
 
-pub use file::{NewFile, Survives, create, read, remove, remove_unfinished, write, write_with};
+pub use file::{
+    NewFile, Survives, create, read, read_optional, remove, remove_unfinished, write, write_with,
+};
 pub use folder::{private_folder, sync_folder};
 pub use lock::{Lock, is_at, is_locked};
 pub use socket::{SocketPath, bind, connect};

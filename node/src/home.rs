@@ -1,6 +1,6 @@
 use std::{
-    fs::{self, DirBuilder},
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -88,11 +88,7 @@ impl Home {
 
 /// Makes a folder for its owner alone, and its parents; one that exists keeps its mode.
 pub(crate) fn make_private(path: &Path) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(Error::file("make folder", path))
+    disk::private_folder(path).map_err(Error::file("make folder", path))
 }
 
 /// Changes who may use `path`.

@@ -16,7 +16,6 @@ use tokio::{net::UnixStream, time::timeout};
 
 use crate::{
     error::{Error, Result, chain},
-    files,
     home::Home,
     images::{Blobs, make_ready},
     launch::{Container, Doors, Launch, Streams, arguments},
@@ -117,7 +116,7 @@ fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) ->
     let blobs = Blobs::of_layout(layout);
     let plan = blobs.plan(name, digest)?;
     let args = arguments(&plan, name, None, None);
-    let id: TaskId = files::random_hex::<6>().parse().expect("hex digits are a name");
+    let id: TaskId = disk::random_hex::<6>().parse().expect("hex digits are a name");
     let container = Container {
         task: id,
         name: "invoked".parse().expect("it is a name"),
@@ -184,9 +183,7 @@ async fn run(
     let began = Instant::now();
     let port = launch.ingress_ports().first().copied().unwrap_or(PORT);
     let path = owned.folder().path().join("http.sock");
-    let folder = std::fs::File::open(owned.folder().path())
-        .map_err(Error::file("open", owned.folder().path()))?;
-    let short = crate::sockets::below(&folder, &path);
+    let short = disk::SocketPath::of(&path).map_err(Error::file("open the folder of", &path))?;
     let listener = UnixListener::bind(&short).map_err(Error::file("make socket", &path))?;
     let doors = Doors { published: Vec::new(), ingress: vec![(port, listener)] };
     let broker =
@@ -209,7 +206,7 @@ async fn run(
     let started_in = began.elapsed();
     let asked = Instant::now();
     let answer = tokio::select! {
-        answer = timeout(request.time_max, ask(&short, &request)) => {
+        answer = timeout(request.time_max, ask(short.as_ref(), &request)) => {
             answer.map_err(|_| failed("no answer in time".to_owned())).and_then(|answer| answer.map_err(failed))
         }
         why = ended(&mut running) => Err(failed(why)),

@@ -25,8 +25,7 @@ pub mod ingress; // host name -> a healthy replica, here or on another node
 mod tls; // certificates that name nodes and the control plane
 
 mod meter; // the counters of a worker, from the outside
-mod files; // small files that are written whole or not at all
-mod sockets; // Unix sockets with long paths
+mod files; // small files of JSON
 mod descriptors; // how many of them we may have
 mod signals; // the signals that ask us to end
 mod error;

@@ -11,7 +11,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     error::{Error, Result},
-    files,
     home::Home,
     images::{Blobs, make_ready},
     launch::{Container, Doors, Launch, Streams, arguments},
@@ -73,7 +72,7 @@ fn decide(home: &Home, request: &RunRequest, watch: &mut impl FnMut(Note)) -> Re
     let plan = blobs.plan(name, digest)?;
     let command = (!request.command.is_empty()).then_some(request.command.as_slice());
     let args = arguments(&plan, &program_name(name), request.entrypoint.as_deref(), command);
-    let id: TaskId = files::random_hex::<6>().parse().expect("hex digits are a name");
+    let id: TaskId = disk::random_hex::<6>().parse().expect("hex digits are a name");
     let container = Container {
         task: id,
         name: container_name(name),

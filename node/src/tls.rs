@@ -7,6 +7,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use disk::Survives;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
     SignatureScheme,
@@ -24,7 +25,7 @@ use spec::NodeId;
 
 use crate::{
     error::{Error, Result},
-    files::{self, Durable},
+    files,
 };
 
 /// What a node is given when it joins, and what proves later that it is that node. Kept at 0600.
@@ -69,7 +70,7 @@ impl Identity {
     }
 
     pub fn write(&self, path: &Path) -> Result<()> {
-        files::write_json(path, self, Durable::Yes)
+        files::write_json(path, self, Survives::PowerLoss)
     }
 
     /// For connections to the control plane and to other nodes.

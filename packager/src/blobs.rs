@@ -1,10 +1,10 @@
 use std::{
     fs::{self, File},
-    io::{self, Read, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
-use rustix::rand::GetRandomFlags;
+use disk::{NewFile, Survives};
 use spec::{Algorithm, Descriptor, Digest, Hasher};
 
 use crate::error::{Error, io_error};
@@ -21,8 +21,7 @@ pub(crate) struct Blobs {
 #[derive(Debug)]
 pub struct BlobWriter {
     blobs: Blobs,
-    file: File,
-    temporary: Temporary,
+    file: NewFile,
     hasher: Option<HasherBox>,
     size: u64,
 }
@@ -43,17 +42,6 @@ impl Write for HasherBox {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// Removes its file unless it was renamed away.
-#[derive(Debug)]
-struct Temporary(PathBuf);
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        // Gone already when the blob was finished; anything left is swept by `prune`.
-        let _ = fs::remove_file(&self.0);
     }
 }
 
@@ -103,43 +91,33 @@ impl Blobs {
     }
 
     pub(crate) fn writer(&self, algorithm: Algorithm) -> Result<BlobWriter, Error> {
-        let (file, temporary) = self.temporary()?;
+        let file = self.new_file()?;
         let hasher = Some(HasherBox(Hasher::new(algorithm)));
-        Ok(BlobWriter { blobs: self.clone(), file, temporary, hasher, size: 0 })
+        Ok(BlobWriter { blobs: self.clone(), file, hasher, size: 0 })
     }
 
-    /// A new file whose name nobody else has. Several containers may share this folder, each with
-    /// processes of the same numbers, so chance alone tells their files apart. What a killed
-    /// process leaves is swept by `prune`.
-    fn temporary(&self) -> Result<(File, Temporary), Error> {
+    /// What a killed process leaves of it is removed by `prune`.
+    fn new_file(&self) -> Result<NewFile, Error> {
         let folder = self.temporary_folder();
         fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
-        let mut random = [0; 16];
-        rustix::rand::getrandom(&mut random, GetRandomFlags::empty())
-            .map_err(|errno| io_error("name a file in", &folder)(errno.into()))?;
-        let path = folder.join(format!("{:032x}", u128::from_ne_bytes(random)));
-        let file = File::options().create_new(true).read(true).write(true).open(&path);
-        Ok((file.map_err(io_error("create", &path))?, Temporary(path)))
+        NewFile::create_public_in(&folder).map_err(io_error("create a file in", &folder))
     }
 
     /// Writes `path`, which is in this layout, so that a reader sees the old bytes or the new ones,
     /// and a power cut leaves one of the two. The caller keeps `prune` away.
     pub(crate) fn replace_file(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
-        let (mut file, temporary) = self.temporary()?;
-        let written = file
-            .write_all(bytes)
-            .and_then(|()| file.sync_all())
-            .and_then(|()| fs::rename(&temporary.0, path));
-        written.map_err(io_error("write", path))?;
-        sync_folder(path.parent().unwrap_or(Path::new(".")))
+        let mut file = self.new_file()?;
+        let written = file.write_all(bytes).and_then(|()| file.commit(path, Survives::PowerLoss));
+        written.map_err(io_error("write", path))
     }
 
     /// Stores `bytes`, unless they are there already: compared, because what is on a disk can rot.
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = Digest::of(bytes);
-        if !read_file(&self.path(&digest), bytes.len() as u64).is_ok_and(|there| there == bytes) {
+        let there = disk::read(&self.path(&digest), bytes.len() as u64);
+        if !there.is_ok_and(|there| there == bytes) {
             let mut writer = self.writer(Algorithm::Sha256)?;
-            writer.write_all(bytes).map_err(io_error("write", &writer.temporary.0))?;
+            writer.write_all(bytes).map_err(io_error("write", self.path(&digest)))?;
             writer.finish()?;
         }
         Ok(digest)
@@ -182,9 +160,7 @@ impl BlobWriter {
         let path = self.blobs.path(&digest);
         let folder = self.blobs.folder(digest.algorithm());
         fs::create_dir_all(&folder).map_err(io_error("create", &folder))?;
-        self.file.sync_all().map_err(io_error("sync", &self.temporary.0))?;
-        fs::rename(&self.temporary.0, &path).map_err(io_error("rename", &path))?;
-        sync_folder(&folder)?;
+        self.file.commit(&path, Survives::PowerLoss).map_err(io_error("write", &path))?;
         Ok((digest, self.size))
     }
 }
@@ -208,23 +184,5 @@ impl Write for BlobWriter {
 pub(crate) fn scratch_file(blobs: &Blobs) -> Result<File, Error> {
     let writer = blobs.writer(Algorithm::Sha256)?;
     // Dropping the writer removes the name; the file lives on through this descriptor.
-    writer.file.try_clone().map_err(io_error("open", &writer.temporary.0))
-}
-
-/// Makes what was renamed into `folder` survive a power cut.
-pub(crate) fn sync_folder(folder: &Path) -> Result<(), Error> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io_error("sync", folder))
-}
-
-/// At most `bytes_max` of a file.
-pub(crate) fn read_file(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > bytes_max {
-        true => Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it has more than {bytes_max} bytes"),
-        )),
-        false => Ok(bytes),
-    }
+    writer.file.file().try_clone().map_err(io_error("open a file in", blobs.temporary_folder()))
 }

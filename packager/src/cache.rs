@@ -4,11 +4,7 @@ use image::{FileIndex, Wasi, WasmFacts, World};
 use serde::{Deserialize, Serialize};
 use spec::{Algorithm, Descriptor, Digest, Hasher};
 
-use crate::{
-    blobs::{Blobs, read_file},
-    layer::tarball::Written,
-    layout::Layout,
-};
+use crate::{blobs::Blobs, layer::tarball::Written, layout::Layout};
 
 /// What earlier builds found out, beside the blobs. Losing it costs time and nothing else, so every
 /// error here means that nothing is known.
@@ -133,7 +129,7 @@ impl Cache {
             return None;
         }
         let path = self.dir.join(key);
-        let bytes = read_file(&path, ENTRY_BYTES_MAX).ok()?;
+        let bytes = disk::read(&path, ENTRY_BYTES_MAX).ok()?;
         // What was used last goes last.
         let _ = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
         Some(bytes)

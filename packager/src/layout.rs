@@ -2,15 +2,14 @@ use std::{
     collections::HashSet,
     fs::{self, File},
     io,
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
-use rustix::fs::FlockOperation;
+use disk::Lock;
 use spec::{Algorithm, Descriptor, Digest, Index, Manifest, MediaType, Platform, Reference};
 
 use crate::{
-    blobs::{BlobWriter, Blobs, read_file},
+    blobs::{BlobWriter, Blobs},
     cache::Cache,
     error::{Error, io_error},
 };
@@ -70,7 +69,7 @@ pub struct Pruned {
 /// them.
 #[derive(Debug)]
 pub struct Hold {
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Layout {
@@ -84,11 +83,7 @@ impl Layout {
         let marker = layout.dir.join("oci-layout");
         if !marker.exists() {
             let folder = layout.blobs.folder(Algorithm::Sha256);
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&folder)
-                .map_err(io_error("create", &folder))?;
+            disk::private_folder(&folder).map_err(io_error("create", &folder))?;
             let _hold = layout.hold()?;
             layout.blobs.replace_file(&marker, OCI_LAYOUT)?;
         }
@@ -163,7 +158,7 @@ impl Layout {
     /// # Errors
     /// [`Error::Io`].
     pub fn hold(&self) -> Result<Hold, Error> {
-        Ok(Hold { _lock: self.lock("prune.lock", FlockOperation::LockShared)? })
+        Ok(Hold { _lock: self.lock("prune.lock", Lock::shared)? })
     }
 
     /// What `reference` names here. Reads one small file and no blob.
@@ -332,7 +327,7 @@ impl Layout {
     /// [`Error::Io`]; [`Error::Image`] when an image cannot be read, because then nobody knows what
     /// it needs.
     pub fn prune(&self) -> Result<Pruned, Error> {
-        let _alone = self.lock("prune.lock", FlockOperation::LockExclusive)?;
+        let _alone = self.lock("prune.lock", Lock::exclusive)?;
         let cache = Cache::of(self, true);
         let (mut needed, mut indexes) = (HashSet::new(), HashSet::new());
         for entry in self.read_index()?.manifests {
@@ -417,11 +412,8 @@ impl Layout {
 
     fn read_index(&self) -> Result<Index, Error> {
         let path = self.dir.join("index.json");
-        let bytes = match read_file(&path, INDEX_BYTES_MAX) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(empty_index()),
-            Err(source) => return Err(Error::Io { doing: "read", path, source }),
-        };
+        let read = disk::read_optional(&path, INDEX_BYTES_MAX).map_err(io_error("read", &path));
+        let Some(bytes) = read? else { return Ok(empty_index()) };
         serde_json::from_slice(&bytes).map_err(|error| Error::Io {
             doing: "read",
             path,
@@ -431,7 +423,7 @@ impl Layout {
 
     fn update(&self, change: impl FnOnce(&mut Index)) -> Result<(), Error> {
         let _hold = self.hold()?;
-        let _alone = self.lock("index.lock", FlockOperation::LockExclusive)?;
+        let _alone = self.lock("index.lock", Lock::exclusive)?;
         let mut index = self.read_index()?;
         let before = index.clone();
         change(&mut index);
@@ -445,13 +437,9 @@ impl Layout {
         }
     }
 
-    fn lock(&self, name: &str, operation: FlockOperation) -> Result<File, Error> {
+    fn lock(&self, name: &str, wait: fn(&Path) -> io::Result<Lock>) -> Result<Lock, Error> {
         let path = self.dir.join(name);
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
-        let file = file.map_err(io_error("open", &path))?;
-        rustix::io::retry_on_intr(|| rustix::fs::flock(&file, operation))
-            .map_err(|errno| Error::Io { doing: "lock", path, source: errno.into() })?;
-        Ok(file)
+        wait(&path).map_err(io_error("lock", path))
     }
 }
 

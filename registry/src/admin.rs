@@ -141,8 +141,13 @@ impl Admin {
     }
 
     async fn connect(&self) -> Result<UnixStream, Error> {
-        let (_folder, path) = socket_path(&self.data_dir)?;
-        UnixStream::connect(path)
+        let path = socket_path(&self.data_dir);
+        let short = disk::SocketPath::of(&path).map_err(|source| Error::File {
+            action: "open the folder of",
+            path,
+            source,
+        })?;
+        UnixStream::connect(short)
             .await
             .map_err(|source| Error::Down { registry: self.name(), source })
     }

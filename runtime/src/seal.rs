@@ -1,7 +1,7 @@
 //! What this node has made is marked with a key that never leaves it, so that what it did not make
 //! is not run.
 
-use std::{fs::File, io::Read, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{io::Read, path::Path};
 
 use ring::hmac;
 
@@ -31,22 +31,8 @@ impl Key {
     fn make(path: &Path) -> Result<Self, Error> {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(|e| Error::os("make a key")(e.into()))?;
-        // Random, because two threads of one agent may both be first.
-        let suffix = getrandom::u64().map_err(|e| Error::os("make a key")(e.into()))?;
-        let fresh = path.with_extension(format!("{suffix:016x}.new"));
-        let write = || -> std::io::Result<()> {
-            let mut file = File::options().write(true).create_new(true).mode(0o600).open(&fresh)?;
-            std::io::Write::write_all(&mut file, &bytes)?;
-            file.sync_all()?;
-            // Whoever came first has made the key, and this is the loser's way to see it.
-            let linked = std::fs::hard_link(&fresh, path);
-            std::fs::remove_file(&fresh)?;
-            match linked {
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-                other => other,
-            }
-        };
-        write().map_err(Error::file("make the key", path))?;
+        // Two threads of one agent may both be first: then one of them has made the key.
+        disk::create(path, &bytes).map_err(Error::file("make the key", path))?;
         match std::fs::read(path) {
             Ok(bytes) if bytes.len() == 32 => Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes))),
             Ok(_) => Err(Error::Unsealed(path.to_owned())),

@@ -30,7 +30,6 @@ mod bundle; // everything decided so far as one config.json
 mod stage; // a private mount namespace with the root file system in it
 
 mod frame; // one JSON value and some descriptors over a Unix socket
-mod place; // sockets at paths that are longer than a socket's address
 mod task; // the supervisor's side: spawn, adopt, ask, stop
 mod sweep; // what a shim that was killed left behind
 

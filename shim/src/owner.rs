@@ -22,7 +22,7 @@ use spec::{Capability, Limits, Usage};
 use crate::{
     Error, Exit, Layer, Orphan,
     assignment::{Handed, ORDER_VERSION, Order},
-    cgroup, frame, place,
+    cgroup, frame,
     poller::{EventFlags, Poller, Token},
     relay::Relay,
     runner::{self, Created},
@@ -114,7 +114,7 @@ pub(crate) fn run(supervisor: &UnixStream, order: Order, fds: Vec<OwnedFd>) -> R
     let folder = &order.folder;
     let traces =
         Traces { version: sweep::VERSION, id: identify(&order), runtime: order.runtime.clone() };
-    let door = place::bind(folder, SOCKET)
+    let door = disk::bind(&folder.join(SOCKET))
         .map_err(Error::io(format!("listen in `{}`", folder.display())))?;
     sweep::write_traces(folder, &traces)?;
     let mut owner = match Owner::start(&order, &traces, handed, door) {

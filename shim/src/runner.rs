@@ -23,7 +23,6 @@ use crate::{
     assignment::Order,
     bundle,
     log::Log,
-    place,
     stage::Stage,
     streams::Streams,
     sweep::{Traces, state_folder},
@@ -155,7 +154,7 @@ pub(crate) fn create(
         }
         Some((rows, columns)) => {
             // Below the bundle, which only root may enter, and which ends with us.
-            let console = place::bind(&stage.bundle, "console").map_err(Error::io(making()))?;
+            let console = disk::bind(&stage.bundle.join("console")).map_err(Error::io(making()))?;
             command.arg("--console-socket").arg(stage.bundle.join("console"));
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             run(order, command.arg(&traces.id))?;

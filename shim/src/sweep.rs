@@ -5,11 +5,12 @@ use std::{
     time::SystemTime,
 };
 
+use disk::Survives;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use spec::{Timestamp, Usage};
 
-use crate::{Error, Exit, Runtime, cgroup, place, task::SOCKET};
+use crate::{Error, Exit, Runtime, cgroup, task::SOCKET};
 
 /// What [`sweep`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +73,20 @@ pub fn sweep(folder: &Path) -> Result<Swept, Error> {
 
 /// A connection to the shim of `folder`, or `None` when it is dead.
 pub(crate) fn reach(folder: &Path) -> Result<Option<UnixStream>, Error> {
-    place::connect(folder, SOCKET)
-        .map_err(Error::io(format!("reach the task shim in `{}`", folder.display())))
+    match disk::connect(&folder.join(SOCKET)) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => {
+            Err(Error::io(format!("reach the task shim in `{}`", folder.display()))(error))
+        }
+    }
 }
 
 /// Clears away everything that `traces` speaks of, and then the traces. Without the runtime, which
@@ -120,7 +133,7 @@ pub(crate) fn forget(folder: &Path) -> Result<(), Error> {
         });
     }
     let path = folder.join(ENDED);
-    remove(fs::remove_file(&path), &path)
+    remove(disk::remove(&path), &path)
 }
 
 /// Where the runtime keeps its state: in the container's own folder, so that two platforms on one
@@ -131,11 +144,11 @@ pub(crate) fn state_folder(folder: &Path) -> PathBuf {
 
 pub(crate) fn write_traces(folder: &Path, traces: &Traces) -> Result<(), Error> {
     // Needed after a kill, and not after a power cut, which leaves nothing to sweep.
-    write(&folder.join(TRACES), traces, Lasting::Processes)
+    write(&folder.join(TRACES), traces, Survives::Crash)
 }
 
 pub(crate) fn write_ended(folder: &Path, ended: &Ended) -> Result<(), Error> {
-    write(&folder.join(ENDED), ended, Lasting::PowerCuts)
+    write(&folder.join(ENDED), ended, Survives::PowerLoss)
 }
 
 pub(crate) fn read_ended(folder: &Path) -> Result<Option<Ended>, Error> {
@@ -151,34 +164,16 @@ fn remove(result: io::Result<()>, path: &Path) -> Result<(), Error> {
     }
 }
 
-/// What a written file must outlast.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lasting {
-    Processes,
-    PowerCuts,
-}
-
-fn write(path: &Path, value: &impl Serialize, lasting: Lasting) -> Result<(), Error> {
-    let inner = || -> io::Result<()> {
-        let temporary = path.with_extension("new");
-        let mut file = fs::File::create(&temporary)?;
-        io::Write::write_all(&mut file, &serde_json::to_vec(value)?)?;
-        if lasting == Lasting::Processes {
-            return fs::rename(&temporary, path);
-        }
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
-    };
-    inner().map_err(Error::io(format!("write `{}`", path.display())))
+fn write(path: &Path, value: &impl Serialize, survives: Survives) -> Result<(), Error> {
+    let written = serde_json::to_vec(value)
+        .map_err(io::Error::from)
+        .and_then(|bytes| disk::write(path, &bytes, survives));
+    written.map_err(Error::io(format!("write `{}`", path.display())))
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
-    let reading = || format!("read `{}`", path.display());
-    let file = match fs::File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other.map_err(Error::io(reading()))?,
-    };
-    let value = serde_json::from_reader(io::Read::take(file, FILE_BYTES_MAX));
-    value.map(Some).map_err(|error| Error::Io { what: reading(), source: error.into() })
+    let read = disk::read_optional(path, FILE_BYTES_MAX).and_then(|bytes| {
+        bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose().map_err(io::Error::from)
+    });
+    read.map_err(Error::io(format!("read `{}`", path.display())))
 }

@@ -15,8 +15,8 @@ use std::{
 };
 
 use anyhow::Context as _;
+use disk::Lock;
 use orchestrator::{Client, CreateJoinToken};
-use rustix::fs::{FlockOperation, flock};
 use spec::{NodeCondition, Tenant};
 
 use crate::{
@@ -345,12 +345,11 @@ fn processes(record: &Record, sockets: Sockets, tuning: &host::Tuning) -> Vec<Pr
 }
 
 /// One `up` in a home: the lock goes with the process, however that ends.
-fn lock(home: &Home) -> anyhow::Result<File> {
+fn lock(home: &Home) -> anyhow::Result<Lock> {
     let path = home.folder("run")?.join("up.lock");
-    let file = File::options().write(true).create(true).truncate(false).open(&path);
-    let file = file.with_context(|| format!("cannot open `{}`", path.display()))?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok() {
-        return Ok(file);
+    let lock = Lock::try_exclusive(&path);
+    if let Some(lock) = lock.with_context(|| format!("cannot lock `{}`", path.display()))? {
+        return Ok(lock);
     }
     let pid = Record::read(home).ok().flatten().map(|record| format!(" (process {})", record.pid));
     fail(Advice::new(format!("margay is up already in `{}`{}", home.path().display(), pid.unwrap_or_default())).hint(

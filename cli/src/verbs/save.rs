@@ -1,10 +1,11 @@
 use std::{
     fs::{self, File},
-    io::{self, BufWriter, IsTerminal as _, Write as _},
+    io::{self, BufWriter, IntoInnerError, IsTerminal as _, Write},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
+use disk::{NewFile, Survives};
 use spec::Reference;
 
 use crate::{
@@ -60,7 +61,7 @@ impl Args {
 /// pipe or a device is written as it is.
 fn write_whole(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> anyhow::Result<()>,
+    write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let named = || format!("cannot write `{}`", path.display());
     // The file behind a link, so that the link stays one.
@@ -72,21 +73,15 @@ fn write_whole(
         write(&mut file)?;
         return file.flush().with_context(named);
     }
-    let name = target.file_name().with_context(named)?.to_string_lossy();
-    let temporary = target.with_file_name(format!(".{name}.{}", std::process::id()));
-    let written = (|| {
-        let mut file = BufWriter::new(File::create(&temporary).with_context(named)?);
-        if let Some(before) = before {
-            file.get_ref().set_permissions(before.permissions()).with_context(named)?;
-        }
-        write(&mut file)?;
-        file.flush().with_context(named)?;
-        fs::rename(&temporary, &target).with_context(named)
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
+    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let file = NewFile::create_public_in(folder.unwrap_or(Path::new("."))).with_context(named)?;
+    if let Some(before) = before {
+        file.file().set_permissions(before.permissions()).with_context(named)?;
     }
-    written
+    let mut file = BufWriter::new(file);
+    write(&mut file)?;
+    let file = file.into_inner().map_err(IntoInnerError::into_error).with_context(named)?;
+    file.commit(&target, Survives::Crash).with_context(named)
 }
 
 #[cfg(test)]
@@ -98,8 +93,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, link) = (folder.path().join("cats.tar"), folder.path().join("link.tar"));
         std::os::unix::fs::symlink("cats.tar", &link).unwrap();
-        let fill =
-            |bytes: &'static [u8]| move |file: &mut BufWriter<File>| Ok(file.write_all(bytes)?);
+        let fill = |bytes: &'static [u8]| move |file: &mut dyn Write| Ok(file.write_all(bytes)?);
         write_whole(&path, fill(b"first")).unwrap();
         let torn = write_whole(&path, |file| {
             file.write_all(b"half")?;

@@ -216,11 +216,8 @@ impl BlobSink for Sink {
                 "the image has more than {most}, and a node keeps no more"
             )));
         }
-        let temporary = self.incoming.join(format!(
-            "{}.{}",
-            blob.digest.hex(),
-            crate::files::random_hex::<4>()
-        ));
+        let temporary =
+            self.incoming.join(format!("{}.{}", blob.digest.hex(), disk::random_hex::<4>()));
         let file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
         Ok(Box::new(Incoming { file, temporary, path: self.blobs.path(&blob.digest) }))
     }

@@ -1,11 +1,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use rustix::fs::{FlockOperation, flock};
+use disk::{Lock, Survives};
 use serde::{Deserialize, Serialize};
 use spec::{
     NodeId, NodeSpec, UsageBatch,
@@ -31,7 +30,7 @@ use super::{
 use crate::{
     descriptors,
     error::{Error, Result, chain},
-    files::{self, Durable},
+    files,
     home::{Home, make_private},
     ingress::Shared,
     tls::Identity,
@@ -76,7 +75,7 @@ pub struct Agent {
     at_end: AtEnd,
     tasks: Mutex<BTreeMap<TaskKey, TaskHandle>>,
     /// One agent for a home: held for as long as this lives.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// `desired.json`: what the control plane last said, and the highest epoch that it said it in.
@@ -136,7 +135,7 @@ impl Agent {
         host.ingress.write_identity(&identity)?;
         sweep_incoming(home);
         let spec = node_spec(&settings);
-        let boot = files::random_hex::<8>();
+        let boot = disk::random_hex::<8>();
         let tasks = Mutex::default();
         Ok(Self {
             host: Arc::new(host),
@@ -310,7 +309,7 @@ impl Agent {
         if news {
             *epoch = set.epoch;
             let kept = Kept { version: 1, epoch: set.epoch, set: Some(set.clone()) };
-            files::write_json(&self.folder.desired(), &kept, Durable::Yes)?;
+            files::write_json(&self.folder.desired(), &kept, Survives::PowerLoss)?;
             tell.send_replace(Some(Arc::new(set)));
         }
         Ok(Some(revision))
@@ -531,14 +530,10 @@ fn take_tokens(set: &mut DesiredSet) -> BTreeMap<TaskKey, String> {
     tokens.collect()
 }
 
-fn lock(folder: &NodeFolder) -> Result<File> {
+fn lock(folder: &NodeFolder) -> Result<Lock> {
     let path = folder.lock();
-    let file = File::options().write(true).create(true).truncate(false).open(&path);
-    let file = file.map_err(Error::file("open", &path))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(_) => Err(Error::AgentRuns(path)),
-    }
+    let lock = Lock::try_exclusive(&path).map_err(Error::file("lock", &path))?;
+    lock.ok_or(Error::AgentRuns(path))
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
+use disk::Survives;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Result,
-    files::{self, Durable},
+    files,
     home::{Home, make_private},
     tuning::Tuning,
 };
@@ -63,6 +64,6 @@ impl NodeFolder {
     }
 
     pub fn write_settings(&self, settings: &Settings) -> Result<()> {
-        files::write_json(&self.0.join("settings.json"), settings, Durable::Yes)
+        files::write_json(&self.0.join("settings.json"), settings, Survives::PowerLoss)
     }
 }

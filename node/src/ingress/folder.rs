@@ -1,15 +1,17 @@
 use std::{
     fs,
+    io::Write,
     os::unix::{fs::chown, net::UnixListener},
     path::{Path, PathBuf},
 };
 
+use disk::Survives;
 use serde::{Deserialize, Serialize};
 use spec::{Digest, NodeId, TaskId, Tenant, wire::RouteTable};
 
 use crate::{
     error::{Error, Result},
-    files::{self, Durable},
+    files,
     home::{make_private, set_mode},
     tls::Identity,
 };
@@ -74,13 +76,13 @@ impl IngressFolder {
         let path = self.routes_file();
         match files::read_json::<Shared>(&path) {
             Ok(Some(known)) if known == *shared => Ok(()),
-            _ => files::write_for(&path, &files::json(&path, shared)?, Durable::No, hand_over),
+            _ => write_for_ingress(&path, &files::json(&path, shared)?, Survives::Crash),
         }
     }
 
     pub fn write_identity(&self, identity: &Identity) -> Result<()> {
         let path = self.identity_file();
-        files::write_for(&path, &files::json(&path, identity)?, Durable::Yes, hand_over)
+        write_for_ingress(&path, &files::json(&path, identity)?, Survives::PowerLoss)
     }
 
     /// Lets the ingress' group in. The owner stays, so the ingress changes nothing here.
@@ -97,11 +99,8 @@ impl IngressFolder {
         let path = self.sockets().join(name);
         let fresh = path.with_extension("new");
         let _ = fs::remove_file(&fresh);
-        // The folder's own descriptor keeps the path short enough for a socket, wherever the home
-        // lies.
-        let folder = fs::File::open(self.sockets()).map_err(Error::file("open", self.sockets()))?;
-        let short = crate::sockets::below(&folder, &fresh);
-        let listener = UnixListener::bind(&short).map_err(Error::file("make socket", &path))?;
+        let bind = || UnixListener::bind(disk::SocketPath::of(&fresh)?);
+        let listener = bind().map_err(Error::file("make socket", &path))?;
         self.give(&fresh)?;
         set_mode(&fresh, 0o660)?;
         fs::rename(&fresh, &path).map_err(Error::file("make socket", &path))?;
@@ -113,13 +112,16 @@ impl IngressFolder {
     }
 }
 
-/// Lets the ingress read a file.
-fn hand_over(file: &fs::File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    if rustix::process::geteuid().is_root() {
-        std::os::unix::fs::fchown(file, None, Some(INGRESS_ID))?;
-    }
-    file.set_permissions(fs::Permissions::from_mode(0o640))
+/// Replaces a file that the ingress may read.
+fn write_for_ingress(path: &Path, bytes: &[u8], survives: Survives) -> Result<()> {
+    let fill = |file: &mut disk::NewFile| {
+        file.write_all(bytes)?;
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::fchown(file.file(), None, Some(INGRESS_ID))?;
+        }
+        file.set_mode(0o640)
+    };
+    disk::write_with(path, survives, fill).map_err(Error::file("write", path))
 }
 
 #[cfg(test)]

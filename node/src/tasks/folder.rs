@@ -1,12 +1,11 @@
 use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use rustix::fs::{FlockOperation, flock};
+use disk::{Lock, Survives};
 
 use super::{
     names,
@@ -15,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    files::{self, Durable},
+    files,
     home::{Home, make_private},
 };
 
@@ -31,7 +30,7 @@ pub struct TaskFolder {
 pub struct Owned {
     folder: TaskFolder,
     /// Held for as long as this lives; the kernel lets go of it however the process ends.
-    lock: File,
+    lock: Lock,
 }
 
 /// Every task that has a folder, oldest first. One that is half made, half removed or damaged is
@@ -73,11 +72,10 @@ pub fn clear_damaged(home: &Home) -> Result<Vec<String>> {
 /// Removes the folder at `path` when its task is damaged and nobody holds it. Records are written
 /// whole or not at all, so a damaged one is never on its way to being a good one.
 fn clear_remains(path: &Path) -> Result<bool> {
-    if !matches!(TaskFolder::read(path), Err(Error::Damaged { .. }))
-        || !try_lock(&open_lock(path)?, path)?
-    {
+    if !matches!(TaskFolder::read(path), Err(Error::Damaged { .. })) {
         return Ok(false);
     }
+    let Some(_lock) = try_lock(path)? else { return Ok(false) };
     fs::remove_dir_all(path).map_err(Error::file("remove", path))?;
     Ok(true)
 }
@@ -137,15 +135,12 @@ pub(crate) fn create(home: &Home, mut record: TaskRecord) -> Result<Owned> {
         made => made?,
     }
     let make = || {
-        let lock = open_lock(&path)?;
-        if !try_lock(&lock, &path)? {
-            return Err(Error::Held(record.id.clone()));
-        }
+        let lock = try_lock(&path)?.ok_or_else(|| Error::Held(record.id.clone()))?;
         record.name = names::take(&tasks, wish, &record.id)?;
         record.version = VERSION;
         let owned = Owned { folder: TaskFolder { path: path.clone(), record }, lock };
         owned.write_status(&Status::starting(ProcessId::this()))?;
-        files::write_json(&path.join("task.json"), &owned.folder.record, owned.durable())?;
+        files::write_json(&path.join("task.json"), &owned.folder.record, owned.survives())?;
         Ok(owned)
     };
     let made = make();
@@ -225,16 +220,13 @@ impl TaskFolder {
 
     /// Whether some process holds its lock.
     pub fn is_supervised(&self) -> bool {
-        match File::open(self.path.join("lock")) {
-            Ok(lock) => flock(&lock, FlockOperation::NonBlockingLockShared).is_err(),
-            Err(_) => false,
-        }
+        disk::is_locked(&self.path.join(LOCK))
     }
 
     /// How long whoever asks it to stop wants to give it, for its supervisor to read. To be written
     /// before it is asked.
     pub(super) fn ask_grace(&self, grace: Duration) -> Result<()> {
-        files::write_json(&self.path.join("grace.json"), &grace, Durable::No)
+        files::write_json(&self.path.join("grace.json"), &grace, Survives::Crash)
     }
 
     /// What was written last.
@@ -247,10 +239,9 @@ impl TaskFolder {
     /// # Errors
     /// [`Error::Held`] when somebody does.
     pub(crate) fn own(self) -> Result<Owned> {
-        let lock = open_lock(&self.path)?;
-        match try_lock(&lock, &self.path)? {
-            true => Ok(Owned { folder: self, lock }),
-            false => Err(Error::Held(self.record.name)),
+        match try_lock(&self.path)? {
+            Some(lock) => Ok(Owned { folder: self, lock }),
+            None => Err(Error::Held(self.record.name)),
         }
     }
 }
@@ -271,20 +262,20 @@ impl Owned {
     /// # Errors
     /// When it cannot be written.
     pub fn write_status(&self, status: &Status) -> Result<()> {
-        let durable = match status.phase {
-            Phase::Exited => self.durable(),
+        let survives = match status.phase {
+            Phase::Exited => self.survives(),
             // It describes processes, which a power cut ends anyway.
-            Phase::Starting | Phase::Running | Phase::Idle | Phase::BackOff => Durable::No,
+            Phase::Starting | Phase::Running | Phase::Idle | Phase::BackOff => Survives::Crash,
         };
-        files::write_json(&self.folder.path.join("status.json"), status, durable)
+        files::write_json(&self.folder.path.join("status.json"), status, survives)
     }
 
     /// An agent that comes after a power cut relies on what it finds of a cluster's tasks. A local
     /// one is over then, and its start should not wait for the disk.
-    fn durable(&self) -> Durable {
+    fn survives(&self) -> Survives {
         match self.record().origin {
-            Origin::Cluster(_) => Durable::Yes,
-            Origin::Local | Origin::Invoked => Durable::No,
+            Origin::Cluster(_) => Survives::PowerLoss,
+            Origin::Local | Origin::Invoked => Survives::Crash,
         }
     }
 
@@ -307,28 +298,19 @@ impl Owned {
     }
 }
 
-fn open_lock(path: &Path) -> Result<File> {
-    let file = path.join("lock");
-    OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&file)
-        .map_err(Error::file("open", file))
-}
+/// The file in a task's folder that its supervisor locks.
+const LOCK: &str = "lock";
 
-/// Readers take the lock shared for a moment to see whether it is held, so one failure does not
-/// mean much.
-fn try_lock(lock: &File, path: &Path) -> Result<bool> {
+/// The lock of the folder at `path`, unless a supervisor has it. Readers take it shared for a
+/// moment to see whether it is held, so one failure does not mean much.
+fn try_lock(path: &Path) -> Result<Option<Lock>> {
     for _ in 0..20 {
-        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(true),
-            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(Duration::from_millis(2)),
-            Err(error) => return Err(Error::file("lock", path)(error.into())),
+        match Lock::try_exclusive(&path.join(LOCK)).map_err(Error::file("lock", path))? {
+            None => std::thread::sleep(Duration::from_millis(2)),
+            lock => return Ok(lock),
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 #[cfg(test)]
@@ -452,7 +434,8 @@ pub(crate) mod tests {
         let home = Home::at(folder.path().join("home")).unwrap();
         let owned = create(&home, record("t", "t")).unwrap();
         let newer = TaskRecord { version: 2, ..owned.record().clone() };
-        files::write_json(&owned.folder().path().join("task.json"), &newer, Durable::No).unwrap();
+        files::write_json(&owned.folder().path().join("task.json"), &newer, Survives::Crash)
+            .unwrap();
         let error = list(&home).unwrap_err();
         assert!(
             crate::error::chain(&error).contains("has version 2, and this margay knows 1"),

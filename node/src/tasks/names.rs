@@ -35,7 +35,7 @@ pub(super) fn take(tasks: &Path, name: Option<&str>, id: &str) -> Result<String>
     for attempt in 0..100u32 {
         let name = match attempt {
             0..20 => random_name(),
-            _ => format!("{}-{}", random_name(), crate::files::random_hex::<2>()),
+            _ => format!("{}-{}", random_name(), disk::random_hex::<2>()),
         };
         if claim(tasks, &name, id)?.is_none() {
             return Ok(name);

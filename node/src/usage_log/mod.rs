@@ -21,6 +21,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use disk::Survives;
 use spec::{
     ContainerName, Digest, NodeId, TaskId, Tenant, Timestamp, Usage, UsageBatch, UsageRecord,
 };
@@ -31,7 +32,7 @@ use self::{
 };
 use crate::{
     error::{Error, Result},
-    files::{self, Durable},
+    files,
     home::make_private,
 };
 
@@ -89,7 +90,7 @@ impl UsageLog {
         let boot = format!(
             "{:013x}-{}",
             Timestamp::of(std::time::SystemTime::now()).millis(),
-            files::random_hex::<4>()
+            disk::random_hex::<4>()
         );
         let path = log_path(&folder, &boot);
         let file = OpenOptions::new()
@@ -111,9 +112,7 @@ impl UsageLog {
             last.iter().map(|(meter, reading)| Entry::baseline(meter, *reading)).collect();
         log.last = last;
         log.append(entries)?;
-        File::open(&log.folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(Error::file("flush", &log.folder))?;
+        disk::sync_folder(&log.folder).map_err(Error::file("flush", &log.folder))?;
         Ok(log)
     }
 
@@ -218,7 +217,9 @@ impl UsageLog {
     pub fn acknowledge(&mut self, boot: &str, seq: u64) -> Result<()> {
         let path = log_path(&self.folder, boot);
         if read_cursor(&path)? < seq {
-            files::write(&cursor_path(&path), seq.to_string().as_bytes(), Durable::No)?;
+            let cursor = cursor_path(&path);
+            disk::write(&cursor, seq.to_string().as_bytes(), Survives::Crash)
+                .map_err(Error::file("write", cursor))?;
         }
         self.remove_finished()
     }

@@ -9,7 +9,6 @@ use spec::{Descriptor, Platform, Reference, Want};
 
 use crate::{
     assemble::{Assembled, Assembly, BuiltLayer},
-    blobs::read_file,
     build_file::{self, BuildFile, Described},
     cache::Cache,
     context::{Context, Found},
@@ -144,7 +143,7 @@ fn make(build: &Build<'_>, assembly: &Assembly<'_>) -> Result<Made, Error> {
         return Ok(Made { images: vec![image], names, notes: Vec::new(), build_file });
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let text = read_file(&path, execute::TEXT_BYTES_MAX).map_err(io_error("read", &path))?;
+    let text = disk::read(&path, execute::TEXT_BYTES_MAX).map_err(io_error("read", &path))?;
     let text = String::from_utf8(text).map_err(|_| Error::BuildFile {
         file: name.clone(),
         line: None,

@@ -10,7 +10,6 @@ use serde::Deserialize;
 use spec::{Algorithm, Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, Reference};
 
 use crate::{
-    blobs::read_file,
     build::{Build, build},
     error::{Error, io_error},
     layout::{DOCUMENT_BYTES_MAX, Layout, REF_NAME},
@@ -75,7 +74,7 @@ fn import_wasm(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
 
 fn import_folder(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
     let index = path.join("index.json");
-    let bytes = read_file(&index, DOCUMENT_BYTES_MAX).map_err(|error| match error.kind() {
+    let bytes = disk::read(&index, DOCUMENT_BYTES_MAX).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => not_an_image(path, "the folder has no `index.json`"),
         _ => io_error("read", &index)(error),
     })?;

@@ -1,7 +1,7 @@
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    fs,
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -84,7 +84,7 @@ impl Tokens {
         let path = data_dir.join(KEY_FILE);
         match Self::load(&path) {
             Err(Error::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                create_key(data_dir, &path).map_err(|source| Error::File {
+                create_key(&path).map_err(|source| Error::File {
                     action: "make",
                     path: path.clone(),
                     source,
@@ -255,30 +255,16 @@ impl Scopes {
     }
 }
 
-/// Written aside and linked into place, so that a crash leaves no half key and two starters end
-/// with one.
-fn create_key(data_dir: &Path, path: &Path) -> io::Result<()> {
+/// Two processes that start at once end with one key.
+fn create_key(path: &Path) -> io::Result<()> {
     let mut bytes = [0; KEY_BYTES];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
-    let aside = data_dir.join(format!("{KEY_FILE}.{}", random_name()));
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&aside)?;
-    let linked = file
-        .write_all(&bytes)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::hard_link(&aside, path));
-    fs::remove_file(&aside)?;
-    match linked {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => fs::File::open(data_dir)?.sync_all(),
-    }
+    disk::create(path, &bytes)
 }
 
 /// 128 random bits as hex digits: a name that nobody guesses.
 pub(crate) fn random_name() -> String {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("Linux has random numbers once it has booted");
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    disk::random_hex::<16>()
 }
 
 fn seconds(time: SystemTime) -> u64 {

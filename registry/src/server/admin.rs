@@ -1,7 +1,4 @@
 use std::{
-    fs::{self, Permissions},
-    io,
-    os::{fd::AsRawFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -57,30 +54,21 @@ pub(crate) struct VisibilityBody {
     pub visibility: Visibility,
 }
 
-/// A socket's path has at most 107 bytes and a data folder may be deeper, so both ends go through
-/// an open folder. The folder must stay open while the path is used.
-pub(crate) fn socket_path(data_dir: &Path) -> Result<(fs::File, PathBuf), Error> {
-    let folder = fs::File::open(data_dir).map_err(|source| Error::File {
-        action: "open",
-        path: data_dir.to_owned(),
-        source,
-    })?;
-    let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()));
-    Ok((folder, path))
+/// Where the socket of the registry in `data_dir` is.
+pub(crate) fn socket_path(data_dir: &Path) -> PathBuf {
+    data_dir.join(SOCKET)
 }
 
 /// Listens where only the owner of the data folder can knock: the folder is 0700, the socket 0600.
 pub(super) fn listen(data_dir: &Path) -> Result<UnixListener, Error> {
-    let (_folder, path) = socket_path(data_dir)?;
-    let failed = |source| Error::File { action: "listen on", path: data_dir.join(SOCKET), source };
+    let path = socket_path(data_dir);
     // The database is locked by now, so a socket that lies here is that of a dead process.
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&path).map_err(failed)?;
-    fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(listener)
+    let listen = || {
+        let listener = disk::bind(&path)?;
+        listener.set_nonblocking(true)?;
+        UnixListener::from_std(listener)
+    };
+    listen().map_err(|source| Error::File { action: "listen on", path, source })
 }
 
 impl App {

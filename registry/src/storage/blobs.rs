@@ -1,7 +1,5 @@
 use std::{
-    fs::{self, DirBuilder, File},
-    io,
-    os::unix::fs::DirBuilderExt,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
@@ -59,33 +57,14 @@ impl FileBlobs {
         File::open(complete).and_then(|file| file.sync_all()).map_err(failed("flush", complete))?;
         make_folder(&shard)?;
         fs::rename(complete, &path).map_err(failed("move a blob to", &path))?;
-        sync_folder(&shard)
+        disk::sync_folder(&shard).map_err(failed("flush the folder", &shard))
     }
 }
 
 /// Makes `path` and what is above it, private, and each new name durable.
 pub(crate) fn make_folder(path: &Path) -> Result<(), Error> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty()) {
-        make_folder(above)?;
-    }
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(Error::File { action: "make the folder", path: path.to_owned(), source: error })
-        }
-        _ => sync_folder(
-            path.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new(".")),
-        ),
-    }
-}
-
-/// Makes the names in a folder durable.
-pub(crate) fn sync_folder(path: &Path) -> Result<(), Error> {
-    let synced = File::open(path).and_then(|folder| folder.sync_all());
-    synced.map_err(|source| Error::File {
-        action: "flush the folder",
+    disk::private_folder(path).map_err(|source| Error::File {
+        action: "make the folder",
         path: path.to_owned(),
         source,
     })

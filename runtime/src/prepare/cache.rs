@@ -1,11 +1,11 @@
 use std::{
-    fs::{File, Permissions},
-    io::{self, Read},
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    fs::File,
+    io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
     sync::OnceLock,
 };
 
+use disk::{NewFile, Survives};
 use serde::{Deserialize, Serialize};
 use spec::Digest;
 
@@ -127,9 +127,9 @@ pub(super) fn write_meta(out: &Path, key: &Key, outcome: Outcome) -> Result<(), 
         .map_err(Error::file("write", &path))?;
     let write = || -> io::Result<()> {
         let seal = key.seal(META, &mut json.as_bytes())?;
-        let fresh = Fresh::new(out)?;
-        io::Write::write_all(&mut &fresh.file, format!("{seal}\n{json}").as_bytes())?;
-        fresh.keep(&path)
+        let mut file = new_file(out)?;
+        file.write_all(format!("{seal}\n{json}").as_bytes())?;
+        file.commit(&path, Survives::PowerLoss)
     };
     write().map_err(Error::file("write", &path))
 }
@@ -143,89 +143,29 @@ fn layer_name(diff_id: &Digest) -> String {
     format!("{}.tar", diff_id.to_string().replace(':', "-"))
 }
 
-/// Makes a folder for us alone.
-pub(super) fn private_folder(path: &Path) -> Result<(), Error> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(Error::file("make the folder", path))
+/// A file for the preparer to write. A worker, under its own uid, opens it later through a
+/// descriptor, so its mode is 0644; the folder is private.
+pub(super) fn new_file(folder: &Path) -> io::Result<NewFile> {
+    let file = NewFile::create_in(folder)?;
+    file.set_mode(0o644)?;
+    Ok(file)
 }
 
-/// A file that is being written: it has its name only once it is complete, and is gone when nobody
-/// keeps it.
-pub(super) struct Fresh {
-    path: PathBuf,
-    pub file: File,
+/// The seal of the whole file.
+pub(super) fn seal(file: &mut NewFile, purpose: &str, key: &Key) -> io::Result<String> {
+    file.rewind()?;
+    key.seal(purpose, file)
 }
 
-/// How such a file is named until then.
-const FRESH: &str = ".new-";
-
-impl Fresh {
-    pub fn new(folder: &Path) -> io::Result<Self> {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = folder.join(format!("{FRESH}{}-{number}", std::process::id()));
-        let file =
-            File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
-        let fresh = Self { path, file };
-        // The folder is closed to everybody else; a worker, under its own uid, opens the file
-        // through a descriptor.
-        fresh.file.set_permissions(Permissions::from_mode(0o644))?;
-        Ok(fresh)
-    }
-
-    /// Everything on disk, then the name, then the name on disk.
-    pub fn keep(self, path: &Path) -> io::Result<()> {
-        self.file.sync_data()?;
-        std::fs::rename(&self.path, path)?;
-        match path.parent() {
-            Some(folder) => File::open(folder)?.sync_all(),
-            None => Ok(()),
-        }
-    }
-
-    /// The mark on all of it.
-    pub fn seal(&mut self, purpose: &str, key: &Key) -> io::Result<String> {
-        io::Seek::rewind(&mut self.file)?;
-        key.seal(purpose, &mut self.file)
-    }
-
-    /// The digest of all of it, as a layer is named.
-    pub fn digest(&mut self) -> io::Result<Digest> {
-        io::Seek::rewind(&mut self.file)?;
-        let mut hasher = spec::Hasher::new(spec::Algorithm::Sha256);
-        let mut chunk = vec![0; 256 << 10];
-        loop {
-            match self.file.read(&mut chunk)? {
-                0 => return Ok(hasher.finish()),
-                n => hasher.update(&chunk[..n]),
-            }
-        }
-    }
-}
-
-impl Drop for Fresh {
-    fn drop(&mut self) {
-        // Gone already when it was kept: then it has another name.
-        let _ = std::fs::remove_file(&self.path);
-    }
-}
-
-/// Removes what a killed agent has left half written in `folder`.
-pub(super) fn sweep(folder: &Path) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let Some(owner) =
-            name.to_str().and_then(|n| n.strip_prefix(FRESH)).and_then(|n| n.split('-').next())
-        else {
-            continue;
-        };
-        if !Path::new("/proc").join(owner).exists() {
-            let _ = std::fs::remove_file(entry.path());
+/// The digest of the whole file, as a layer is named.
+pub(super) fn digest(file: &mut NewFile) -> io::Result<Digest> {
+    file.rewind()?;
+    let mut hasher = spec::Hasher::new(spec::Algorithm::Sha256);
+    let mut chunk = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => return Ok(hasher.finish()),
+            n => hasher.update(&chunk[..n]),
         }
     }
 }

@@ -8,13 +8,13 @@ use std::{
     time::Instant,
 };
 
-use rustix::fs::FlockOperation;
+use disk::{Lock, NewFile, Survives};
 use serde::{Deserialize, Serialize};
 use spec::Digest;
 
 use super::{
     Preparation, Prepared, Program,
-    cache::{self, Facts, Fresh, Outcome},
+    cache::{self, Facts, Outcome},
 };
 use crate::{
     Error,
@@ -64,30 +64,32 @@ const ANSWER_BYTES_MAX: u64 = 4 << 20;
 
 /// Files that the process writes and we keep, once they proved to be what they should be.
 struct Outputs {
-    layers: Vec<Option<Fresh>>,
-    index: Fresh,
-    code: Fresh,
-    answer: Fresh,
+    layers: Vec<Option<NewFile>>,
+    index: NewFile,
+    code: NewFile,
+    answer: NewFile,
 }
 
 /// Prepares in a process of its own and keeps the result. One at a time for each `out`: whoever
 /// waited finds the first one's result.
 pub(super) fn run(preparation: &Preparation<'_>) -> Result<Prepared, Error> {
     let (out, layers_dir, key) = (preparation.out, preparation.layers_dir, preparation.key);
-    cache::private_folder(out)?;
-    cache::private_folder(layers_dir)?;
-    let _turn = lock(out)?;
+    for folder in [out, layers_dir] {
+        disk::private_folder(folder).map_err(Error::file("make the folder", folder))?;
+    }
+    let path = out.join("lock");
+    let _lock = Lock::exclusive(&path).map_err(Error::file("lock", path))?;
     if let Some(prepared) = cache::open(out, layers_dir, key)? {
         return Ok(prepared);
     }
-    cache::sweep(out);
-    cache::sweep(layers_dir);
+    disk::remove_unfinished(out);
+    disk::remove_unfinished(layers_dir);
     let (job, slots, outputs) = plan(preparation)?;
     let began = Instant::now();
     let status = execute(preparation, &job, slots)?;
     tracing::debug!(took = ?began.elapsed(), %status, "prepared");
     let answer = match status.success() {
-        true => read_answer(&outputs.answer.file)?,
+        true => read_answer(outputs.answer.file())?,
         false => ended_early(status, preparation)?,
     };
     match answer {
@@ -104,25 +106,13 @@ pub(super) fn run(preparation: &Preparation<'_>) -> Result<Prepared, Error> {
     }
 }
 
-fn lock(out: &Path) -> Result<File, Error> {
-    let path = out.join("lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(Error::file("open", &path))?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive)
-        .map_err(|e| Error::file("lock", &path)(e.into()))?;
-    Ok(file)
-}
-
 fn plan(preparation: &Preparation<'_>) -> Result<(Job, Slots, Outputs), Error> {
     let mut slots = Slots::default();
     let share = |slots: &mut Slots, file: &File| -> Result<usize, Error> {
         Ok(slots.put(file.try_clone().map_err(Error::os("share a file with the preparer"))?))
     };
-    let fresh = |folder: &Path| Fresh::new(folder).map_err(Error::file("make a file in", folder));
+    let fresh =
+        |folder: &Path| cache::new_file(folder).map_err(Error::file("make a file in", folder));
     let (mut layers, mut copies) = (Vec::new(), Vec::new());
     for layer in &preparation.layers {
         let known = layer.diff_id.and_then(|diff_id| {
@@ -138,7 +128,7 @@ fn plan(preparation: &Preparation<'_>) -> Result<(Job, Slots, Outputs), Error> {
             digest: layer.digest,
             size: blob.metadata().map_err(Error::os("read a layer's size"))?.len(),
             diff_id: layer.diff_id,
-            copy: copy.as_ref().map(|copy| share(&mut slots, &copy.file)).transpose()?,
+            copy: copy.as_ref().map(|copy| share(&mut slots, copy.file())).transpose()?,
         });
         copies.push(copy);
     }
@@ -159,9 +149,9 @@ fn plan(preparation: &Preparation<'_>) -> Result<(Job, Slots, Outputs), Error> {
     let job = Job {
         layers,
         program,
-        index: share(&mut slots, &outputs.index.file)?,
-        code: share(&mut slots, &outputs.code.file)?,
-        answer: share(&mut slots, &outputs.answer.file)?,
+        index: share(&mut slots, outputs.index.file())?,
+        code: share(&mut slots, outputs.code.file())?,
+        answer: share(&mut slots, outputs.answer.file())?,
         layer_bytes_max: preparation.limits.layer_bytes_max,
         program_bytes_max: preparation.limits.program_bytes_max,
     };
@@ -274,17 +264,17 @@ fn keep(
         let path = cache::layer_path(preparation.layers_dir, diff_id);
         // Hashed again here: other images share this file, and the process that wrote it has seen
         // hostile bytes.
-        if fresh.digest().map_err(Error::file("read", &path))? != *diff_id {
+        if cache::digest(&mut fresh).map_err(Error::file("read", &path))? != *diff_id {
             return Err(Error::Protocol(
                 "the preparer wrote another layer than it named".to_owned(),
             ));
         }
-        fresh.keep(&path).map_err(Error::file("write", &path))?;
+        fresh.commit(&path, Survives::PowerLoss).map_err(Error::file("write", &path))?;
     }
-    let place = |mut fresh: Fresh, name: &'static str| -> Result<String, Error> {
+    let place = |mut fresh: NewFile, name: &'static str| -> Result<String, Error> {
         let path = out.join(name);
-        let seal = fresh.seal(name, key).map_err(Error::file("read", &path))?;
-        fresh.keep(&path).map_err(Error::file("write", &path))?;
+        let seal = cache::seal(&mut fresh, name, key).map_err(Error::file("read", &path))?;
+        fresh.commit(&path, Survives::PowerLoss).map_err(Error::file("write", &path))?;
         Ok(seal)
     };
     let code_seal = place(outputs.code, cache::CODE)?;

@@ -1,17 +1,11 @@
 use std::{
     io,
     net::TcpListener,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::net::UnixListener,
-    },
+    os::{fd::OwnedFd, unix::net::UnixListener},
     path::Path,
 };
 
-use rustix::{
-    fs::{CWD, Mode, OFlags},
-    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt},
-};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use spec::Capability;
 
 use crate::{
@@ -45,10 +39,10 @@ pub struct Adopted {
 /// When the socket cannot be made.
 pub fn adoption_socket(folder: &Path, name: &str) -> Result<OwnedFd, Error> {
     let listen = || -> io::Result<OwnedFd> {
-        let (_held, address) = address(folder, name)?;
-        let _ = std::fs::remove_file(folder.join(name));
+        let short = disk::SocketPath::of(&folder.join(name))?;
+        let _ = std::fs::remove_file(&short);
         let socket = socket()?;
-        rustix::net::bind(&socket, &address)?;
+        rustix::net::bind(&socket, &SocketAddrUnix::new(short.as_ref())?)?;
         rustix::net::listen(&socket, BACKLOG)?;
         Ok(socket)
     };
@@ -103,10 +97,10 @@ pub async fn adopt(
 /// Connects to a worker and hears its first word. The kernel says who spoke: whoever made the
 /// listening socket was another process, and what the worker says of itself is not believed.
 fn meet(folder: &Path, name: &str) -> io::Result<(OwnedFd, Option<Received<ToSupervisor>>)> {
-    let (_held, address) = address(folder, name)?;
+    let short = disk::SocketPath::of(&folder.join(name))?;
     let control = socket()?;
     sockopt::set_socket_passcred(&control, true)?;
-    rustix::net::connect(&control, &address)?;
+    rustix::net::connect(&control, &SocketAddrUnix::new(short.as_ref())?)?;
     sockopt::set_socket_timeout(&control, sockopt::Timeout::Recv, Some(ANSWER_TIME_MAX))?;
     let first = frame::receive_from(&control)?;
     sockopt::set_socket_timeout(&control, sockopt::Timeout::Recv, None)?;
@@ -121,17 +115,4 @@ fn socket() -> io::Result<OwnedFd> {
         SocketFlags::CLOEXEC,
         None,
     )?)
-}
-
-/// An address that fits the 108 bytes of a socket's name however deep the folder is; valid while
-/// the first part lives.
-fn address(folder: &Path, name: &str) -> io::Result<(OwnedFd, SocketAddrUnix)> {
-    let held = rustix::fs::openat(
-        CWD,
-        folder,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
-    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}/{name}", held.as_raw_fd()))?;
-    Ok((held, address))
 }
