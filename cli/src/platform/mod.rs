@@ -127,7 +127,7 @@ pub struct Platform {
     /// Where everything is.
     pub record: Record,
     /// Held for as long as this lives: one `up` in a home.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// Where the password of the first user is kept.

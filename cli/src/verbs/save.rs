@@ -33,7 +33,7 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let layout = images::layout(home)?;
         let (name, descriptor) = images::resolve(&layout, &self.image)?;
-        let export = |out: &mut dyn io::Write, to: &Path| -> anyhow::Result<()> {
+        let export = |out: &mut dyn Write, to: &Path| -> anyhow::Result<()> {
             packager::export(&layout, &name, &descriptor, out).map_err(|error| match error {
                 // The packager does not know what it writes to.
                 packager::Error::Io { doing: "write", source, .. } => {
