@@ -8,7 +8,6 @@ pub mod record; // up.json
 pub mod supervisor; // start, watch, restart, drain
 
 use std::{
-    fs::File,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
     time::{Duration, Instant},
