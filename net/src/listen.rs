@@ -1,10 +1,4 @@
-use std::{
-    fs::{self, File, Permissions},
-    io,
-    net::IpAddr,
-    os::{fd::AsRawFd, unix::fs::PermissionsExt},
-    path::{Path, PathBuf},
-};
+use std::{io, net::IpAddr, path::Path};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -51,14 +45,9 @@ impl PrivateListener {
     /// # Errors
     /// When the socket cannot be made.
     pub fn bind(path: &Path) -> io::Result<Self> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let (_folder, short) = short_path(path)?;
-        let listener = UnixListener::bind(short)?;
-        fs::set_permissions(path, Permissions::from_mode(0o600))?;
-        Ok(Self(listener))
+        let listener = disk::bind(path)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self(UnixListener::from_std(listener)?))
     }
 }
 
@@ -78,20 +67,13 @@ impl Listener for PrivateListener {
 
 /// Connects to the Unix socket at `path`.
 pub(crate) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    let (_folder, short) = short_path(path)?;
-    UnixStream::connect(short).await
-}
-
-/// The folder of the socket at `path`, and a name for the socket through it: an address holds 107
-/// bytes, and a home can lie deeper. The folder must stay open while the name is used.
-fn short_path(path: &Path) -> io::Result<(File, PathBuf)> {
-    let folder = File::open(path.parent().unwrap_or(Path::new(".")))?;
-    let short = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
-    Ok((folder, short.join(path.file_name().unwrap_or_default())))
+    UnixStream::connect(disk::SocketPath::of(path)?).await
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
     use super::*;
 
     #[tokio::test]
