@@ -5,23 +5,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{Method, StatusCode};
+use net::{ApiClient, ApiRequest, ClientError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::Tenant;
-use tokio::{net::UnixStream, time::timeout};
 
 use crate::{
     Error, Repository,
     server::{PasswordBody, RepositoryInfo, Visibility, VisibilityBody, socket_path},
 };
 
-/// The other end is in the same room.
+/// The registry is on the same machine.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-/// Ten thousand repositories.
-const ANSWER_BYTES_MAX: usize = 8 << 20;
 
 /// Manages users and visibility of a registry that runs on this machine, through the socket in its
 /// data folder. Whoever may open that folder may do this; nobody else can.
@@ -94,62 +89,20 @@ impl Admin {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<Bytes, Error> {
-        match timeout(ANSWER_TIME_MAX, self.try_call(method, path, body)).await {
-            Ok(done) => done,
-            Err(_) => Err(Error::Slow {
-                registry: self.name(),
-                what: "its admin socket".to_owned(),
-                after: ANSWER_TIME_MAX,
-            }),
+        let mut request = ApiRequest::new(method, path, ANSWER_TIME_MAX);
+        if let Some(body) = body {
+            request = request.json(body);
         }
-    }
-
-    async fn try_call(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&impl Serialize>,
-    ) -> Result<Bytes, Error> {
-        let stream = self.connect().await?;
-        let cut = |error: hyper::Error| Error::Cut {
-            registry: self.name(),
-            what: "its admin socket".to_owned(),
-            source: error.into(),
-        };
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(cut)?;
-        let body = body
-            .map(|body| serde_json::to_vec(body).expect("our requests are text"))
-            .unwrap_or_default();
-        let request = Request::builder().method(method).uri(path).header("host", "registry");
-        let request = request.body(Full::new(Bytes::from(body))).expect("a checked name is a path");
-        let answering = async {
-            let response = sender.send_request(request).await.map_err(cut)?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-            let bytes = body.map_err(|error| self.odd(&error.to_string()))?.to_bytes();
-            if status.is_success() { Ok(bytes) } else { Err(refusal(status, &bytes)) }
-        };
-        tokio::pin!(answering);
-        // The connection has to be driven while we wait; it ends with the answer or before.
-        tokio::select! {
-            done = &mut answering => done,
-            ended = connection => {
-                ended.map_err(cut)?;
-                answering.await
+        let registry = self.name();
+        let answer = ApiClient::unix(socket_path(&self.data_dir)).exchange(request).await;
+        let (status, bytes) = answer.map_err(|error| match error {
+            ClientError::Connect { source, .. } => Error::Down { registry, source },
+            _ => {
+                let what = "its admin socket".to_owned();
+                Error::Slow { registry, what, after: ANSWER_TIME_MAX }
             }
-        }
-    }
-
-    async fn connect(&self) -> Result<UnixStream, Error> {
-        let path = socket_path(&self.data_dir);
-        let short = disk::SocketPath::of(&path).map_err(|source| Error::File {
-            action: "open the folder of",
-            path,
-            source,
         })?;
-        UnixStream::connect(short)
-            .await
-            .map_err(|source| Error::Down { registry: self.name(), source })
+        if status.is_success() { Ok(bytes) } else { Err(refusal(status, &bytes)) }
     }
 
     fn name(&self) -> String {

@@ -15,8 +15,6 @@ mod repository; // the name of a repository, and what can be done with one
 mod access; // users, tokens, and who may do what
 mod storage; // blobs as files, everything else as records
 
-mod pace; // too slow to be honest
-mod shares; // how much of something one address may take
 mod server; // one function per endpoint
 mod client; // the same endpoints, from the other end
 mod admin; // the socket in the data folder, from the other end

@@ -9,6 +9,7 @@ use argon2::{
     Algorithm, Argon2, Block, Params, Version,
     password_hash::phc::{Output, ParamsString, PasswordHash, Salt},
 };
+use net::{AddressPrefix, KeyedSemaphore};
 use spec::Tenant;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -17,7 +18,6 @@ use tokio::{
 
 use crate::{
     Error,
-    shares::{Shares, household},
     storage::{Metadata, User},
 };
 
@@ -59,7 +59,7 @@ pub(crate) enum Login {
 }
 
 /// A user's name, or none for what could not be one, and where the question came from.
-type Asker = (String, Option<IpAddr>);
+type Asker = (String, Option<AddressPrefix>);
 
 /// Something that takes 19 MiB, which it is lent.
 type Job = Box<dyn FnOnce(&mut Memory) + Send>;
@@ -71,7 +71,7 @@ pub(crate) struct Passwords {
     /// Checked when there is no such user, so that time does not tell.
     nobody: String,
     desk: mpsc::Sender<Job>,
-    shares: Shares,
+    of_each_address: KeyedSemaphore<AddressPrefix>,
     wrong: Mutex<HashMap<Asker, (u32, Instant)>>,
 }
 
@@ -92,7 +92,7 @@ impl Passwords {
             params,
             nobody,
             desk: open_desk(),
-            shares: Shares::new(WAITING_OF_ONE_MAX),
+            of_each_address: KeyedSemaphore::new(WAITING_OF_ONE_MAX),
             wrong: Mutex::default(),
         }
     }
@@ -113,7 +113,7 @@ impl Passwords {
         });
         let turn = async {
             let _own = match from {
-                Some(from) => Some(self.shares.of(from).acquire_owned().await.ok()?),
+                Some(from) => Some(self.of_each_address.acquire(from.into()).await),
                 None => None,
             };
             self.desk.send(job).await.ok()?;
@@ -156,8 +156,10 @@ impl Passwords {
         // What could not be a user is counted under no name, so that a guesser cannot fill the
         // memory with names.
         let user = name.parse::<Tenant>().ok();
-        let counted =
-            (user.as_ref().map(ToString::to_string).unwrap_or_default(), from.map(household));
+        let counted = (
+            user.as_ref().map(ToString::to_string).unwrap_or_default(),
+            from.map(AddressPrefix::from),
+        );
         if let Some(wait) = self.must_wait(&counted) {
             return Ok(Login::Wait(wait));
         }

@@ -7,16 +7,16 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::Deserialize;
 use spec::{Descriptor, Digest, Hasher, Index, Manifest, Reference};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use super::{
     Client, MANIFEST_BYTES_MAX, Resolved,
     origin::repository_of,
     session::{Call, Session},
     transfer::{BlobSink, BlobWriter, Event, Outcome, Progress, unwatched},
-    transport::{cut, slow},
+    transport::{slow_or_cut, timed},
 };
-use crate::{Error, blocking, pace::Pace};
+use crate::{Error, blocking};
 
 /// Enough to fill a link, few enough to leave the disk in peace.
 const PARALLEL: usize = 3;
@@ -223,22 +223,20 @@ impl Client {
         what: &str,
         blob: &Descriptor,
         mut arriving: Arriving,
-        mut body: Incoming,
+        body: Incoming,
         mut skip: u64,
         progress: &Progress,
     ) -> (Arriving, Result<(), Error>) {
         let quiet = self.0.options.quiet_time_max;
-        let (mut batch, mut pace) = (BytesMut::new(), Pace::new(quiet));
+        let (mut batch, mut body) = (BytesMut::new(), timed(body, quiet));
         let result = loop {
-            let data = match timeout(quiet, body.frame()).await {
-                Err(_) => break Err(slow(&session.origin, what, quiet)),
-                Ok(None) => break Ok(()),
-                Ok(Some(Err(error))) => break Err(cut(&session.origin, what, error)),
-                Ok(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+            let data = match body.frame().await {
+                None => break Ok(()),
+                Some(Err(error)) => {
+                    break Err(slow_or_cut(&session.origin, what, error, quiet));
+                }
+                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
             };
-            if !pace.keeps(data.len()) {
-                break Err(slow(&session.origin, what, quiet));
-            }
             let skipped = skip.min(data.len() as u64);
             skip -= skipped;
             let data = data.slice(skipped as usize..);

@@ -16,6 +16,7 @@ use hyper::{
     client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
+use net::{MinThroughput, TimedBody, tls};
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -25,7 +26,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{Reach, origin::Origin};
-use crate::{Error, pace::Pace};
+use crate::Error;
 
 /// What a request carries.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -74,16 +75,9 @@ impl Transport {
     /// `authorities` are certificates in DER to trust beside the public ones; what is none is
     /// passed over.
     pub fn new(patience: Patience, authorities: &[Vec<u8>], reach: Reach) -> Self {
-        let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+        let mut roots = tls::web_roots();
         roots.add_parsable_certificates(authorities.iter().map(|der| der.clone().into()));
-        let config = rustls::ClientConfig::builder_with_provider(Arc::new(
-            rustls::crypto::ring::default_provider(),
-        ))
-        .with_safe_default_protocol_versions()
-        .expect("ring speaks TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-        Self { tls: TlsConnector::from(Arc::new(config)), patience, reach, idle: Mutex::default() }
+        Self { tls: tls::web_client(roots).into(), patience, reach, idle: Mutex::default() }
     }
 
     pub fn patience(&self) -> Patience {
@@ -229,20 +223,15 @@ pub(super) async fn read_all(
     bytes_max: usize,
     quiet: Duration,
 ) -> Result<Bytes, Error> {
-    let mut body = response.into_body();
-    let (mut bytes, mut pace) = (Vec::new(), Pace::new(quiet));
-    while let Some(frame) =
-        timeout(quiet, body.frame()).await.map_err(|_| slow(origin, what, quiet))?
-    {
-        if let Ok(data) = frame.map_err(|error| cut(origin, what, error))?.into_data() {
+    let mut body = timed(response.into_body(), quiet);
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(|e| slow_or_cut(origin, what, e, quiet))?.into_data() {
             if bytes.len() + data.len() > bytes_max {
                 return Err(Error::NotARegistry {
                     registry: origin.to_string(),
                     message: format!("{what} has more than {bytes_max} bytes"),
                 });
-            }
-            if !pace.keeps(data.len()) {
-                return Err(slow(origin, what, quiet));
             }
             bytes.extend_from_slice(&data);
         }
@@ -256,6 +245,19 @@ pub(super) fn body(bytes: impl Into<Bytes>) -> Body {
 
 pub(super) fn slow(origin: &Origin, what: &str, after: Duration) -> Error {
     Error::Slow { registry: origin.to_string(), what: what.to_owned(), after }
+}
+
+/// The body of an answer, which fails when it comes too slowly.
+pub(super) fn timed(body: Incoming, quiet: Duration) -> TimedBody<Incoming> {
+    TimedBody::new(body, MinThroughput::with_grace(quiet))
+}
+
+/// What the failure of a [`timed`] body means.
+pub(super) fn slow_or_cut(origin: &Origin, what: &str, error: io::Error, quiet: Duration) -> Error {
+    match error.kind() {
+        io::ErrorKind::TimedOut => slow(origin, what, quiet),
+        _ => cut(origin, what, error),
+    }
 }
 
 pub(super) fn cut(

@@ -5,14 +5,15 @@ use std::{
 
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use net::PrivateListener;
 use serde::{Deserialize, Serialize};
 use spec::Tenant;
-use tokio::net::UnixListener;
 
 use super::{
+    From,
     app::App,
-    intake::Intake,
     reply::{Refusal, Reply, empty, json},
+    request_body::RequestBody,
 };
 use crate::{Error, Repository};
 
@@ -54,29 +55,24 @@ pub(crate) struct VisibilityBody {
     pub visibility: Visibility,
 }
 
-/// Where the socket of the registry in `data_dir` is.
+/// The admin socket of a registry.
 pub(crate) fn socket_path(data_dir: &Path) -> PathBuf {
     data_dir.join(SOCKET)
 }
 
-/// Listens where only the owner of the data folder can knock: the folder is 0700, the socket 0600.
-pub(super) fn listen(data_dir: &Path) -> Result<UnixListener, Error> {
+/// Listens for the owner of the data folder. The database is locked by now, so a socket that lies
+/// there is that of a dead process.
+pub(super) fn listen(data_dir: &Path) -> Result<PrivateListener, Error> {
     let path = socket_path(data_dir);
-    // The database is locked by now, so a socket that lies here is that of a dead process.
-    let listen = || {
-        let listener = disk::bind(&path)?;
-        listener.set_nonblocking(true)?;
-        UnixListener::from_std(listener)
-    };
-    listen().map_err(|source| Error::File { action: "listen on", path, source })
+    PrivateListener::bind(&path).map_err(|source| Error::File { action: "listen on", path, source })
 }
 
 impl App {
     /// Every request on the admin socket comes through here. Who could open the socket is who may.
-    pub(super) async fn administer(self: Arc<Self>, request: Request<Incoming>) -> Reply {
+    pub(super) async fn administer(self: Arc<Self>, request: Request<Incoming>, _: From) -> Reply {
         let (head, body) = request.into_parts();
-        let mut intake = Intake::new(body, self.limits.quiet_time_max);
-        let done = self.try_administer(&head.method, head.uri.path(), &mut intake).await;
+        let mut body = RequestBody::new(body, self.limits.quiet_time_max);
+        let done = self.try_administer(&head.method, head.uri.path(), &mut body).await;
         done.unwrap_or_else(Reply::from)
     }
 
@@ -84,14 +80,14 @@ impl App {
         &self,
         method: &Method,
         path: &str,
-        intake: &mut Intake,
+        body: &mut RequestBody,
     ) -> Result<Reply, Refusal> {
         let named = |error: Error| Refusal::bad("NAME_INVALID", error.to_string());
         if let Some(name) = path.strip_prefix("/admin/users/") {
             let name: Tenant = name.parse().map_err(|error: spec::ParseError| {
                 Refusal::bad("NAME_INVALID", error.to_string())
             })?;
-            return self.administer_user(method, &name, intake).await;
+            return self.administer_user(method, &name, body).await;
         }
         if let Some(name) =
             path.strip_prefix("/admin/repositories/").and_then(|p| p.strip_suffix("/visibility"))
@@ -100,7 +96,7 @@ impl App {
             if *method != Method::PUT {
                 return Err(unknown());
             }
-            let VisibilityBody { visibility } = read(intake).await?;
+            let VisibilityBody { visibility } = read(body).await?;
             self.metadata.set_public(&name, visibility == Visibility::Public).await?;
             return Ok(empty(StatusCode::NO_CONTENT, []));
         }
@@ -126,11 +122,11 @@ impl App {
         &self,
         method: &Method,
         name: &Tenant,
-        intake: &mut Intake,
+        body: &mut RequestBody,
     ) -> Result<Reply, Refusal> {
         match *method {
             Method::PUT => {
-                let PasswordBody { password } = read(intake).await?;
+                let PasswordBody { password } = read(body).await?;
                 self.passwords.set(&self.metadata, name, &password).await.map_err(|error| {
                     match error {
                         Error::Name { message } => Refusal::bad("UNSUPPORTED", message),
@@ -151,8 +147,8 @@ impl App {
     }
 }
 
-async fn read<T: for<'de> Deserialize<'de>>(intake: &mut Intake) -> Result<T, Refusal> {
-    let bytes = intake.all(BODY_BYTES_MAX).await?;
+async fn read<T: for<'de> Deserialize<'de>>(body: &mut RequestBody) -> Result<T, Refusal> {
+    let bytes = body.all(BODY_BYTES_MAX).await?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Refusal::bad("UNSUPPORTED", format!("the body is wrong: {error}")))
 }

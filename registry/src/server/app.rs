@@ -12,9 +12,9 @@ use tokio::sync::RwLock;
 
 use super::{
     From, Limits,
-    intake::Intake,
     query::Query,
     reply::{Refusal, Reply, empty, full, json},
+    request_body::RequestBody,
     route::{Endpoint, Route},
 };
 use crate::{
@@ -82,12 +82,12 @@ impl App {
     pub async fn answer(self: Arc<Self>, request: Request<Incoming>, from: From) -> Reply {
         let (head, body) = request.into_parts();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
-        let mut intake = Intake::new(body, self.limits.quiet_time_max);
-        let mut reply = match self.try_answer(head, &mut intake, from).await {
+        let mut body = RequestBody::new(body, self.limits.quiet_time_max);
+        let mut reply = match self.try_answer(head, &mut body, from).await {
             Ok(reply) => reply,
             Err(refusal) => {
                 tracing::debug!(%method, path, status = refusal.status().as_u16(), "refused");
-                intake.drain().await;
+                body.drain().await;
                 refusal.into()
             }
         };
@@ -105,7 +105,7 @@ impl App {
     async fn try_answer(
         &self,
         head: Parts,
-        intake: &mut Intake,
+        body: &mut RequestBody,
         from: From,
     ) -> Result<Reply, Refusal> {
         let route = Route::parse(&head.method, head.uri.path())?;
@@ -115,7 +115,7 @@ impl App {
                 true => empty(StatusCode::SERVICE_UNAVAILABLE, []),
                 false => empty(StatusCode::OK, []),
             }),
-            Route::Token => self.token(&head, &query, intake, from).await,
+            Route::Token => self.token(&head, &query, body, from).await,
             Route::Ping => match self.identify(&head.headers)? {
                 Some(_) => Ok(json(StatusCode::OK, &serde_json::json!({}))),
                 None => Err(self.challenge(&head.headers, None, None)),
@@ -128,7 +128,7 @@ impl App {
                 let principal = self.identify(&head.headers)?.unwrap_or(Principal::Nobody);
                 let asked = Asked { head, query, principal };
                 self.admit(&asked, &repository, endpoint.action()).await?;
-                self.dispatch(&asked, &repository, endpoint, intake).await
+                self.dispatch(&asked, &repository, endpoint, body).await
             }
         }
     }
@@ -138,7 +138,7 @@ impl App {
         asked: &Asked,
         repository: &Repository,
         endpoint: Endpoint,
-        intake: &mut Intake,
+        body: &mut RequestBody,
     ) -> Result<Reply, Refusal> {
         match endpoint {
             Endpoint::ListTags => self.list_tags(asked, repository).await,
@@ -147,15 +147,15 @@ impl App {
             }
             Endpoint::ReadManifest(target) => self.read_manifest(repository, &target).await,
             Endpoint::PutManifest(target) => {
-                self.put_manifest(asked, repository, &target, intake).await
+                self.put_manifest(asked, repository, &target, body).await
             }
             Endpoint::DeleteManifest(target) => self.delete_manifest(repository, &target).await,
             Endpoint::ReadBlob(digest) => self.read_blob(asked, repository, &digest).await,
             Endpoint::DeleteBlob(digest) => self.delete_blob(repository, &digest).await,
-            Endpoint::BeginUpload => self.begin_upload(asked, repository, intake).await,
+            Endpoint::BeginUpload => self.begin_upload(asked, repository, body).await,
             Endpoint::ReadUpload(id) => self.read_upload(repository, &id).await,
-            Endpoint::AppendUpload(id) => self.append_upload(asked, repository, &id, intake).await,
-            Endpoint::FinishUpload(id) => self.finish_upload(asked, repository, &id, intake).await,
+            Endpoint::AppendUpload(id) => self.append_upload(asked, repository, &id, body).await,
+            Endpoint::FinishUpload(id) => self.finish_upload(asked, repository, &id, body).await,
             Endpoint::CancelUpload(id) => self.cancel_upload(repository, &id).await,
         }
     }

@@ -1,6 +1,12 @@
 use std::time::Duration;
 
-/// How much of everything a registry gives to whoever asks.
+/// Connections to the admin socket, which those of clients take nothing from.
+pub(super) const ADMIN_CONNECTIONS_MAX: usize = 8;
+/// What a client may still send after a refusal, so that it comes to read the answer.
+pub(super) const DRAIN_BYTES_MAX: usize = 1 << 20;
+pub(super) const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How much of everything a registry gives its clients.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Bytes of one blob: as much as ECR takes.

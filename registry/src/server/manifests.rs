@@ -7,9 +7,9 @@ use spec::{Digest, Hasher, MediaType, Reference};
 
 use super::{
     app::{App, Asked},
-    intake::Intake,
     pull::no_manifest,
     reply::{CONTENT_DIGEST, Refusal, Reply, empty},
+    request_body::RequestBody,
     route::Target,
 };
 use crate::{
@@ -64,10 +64,10 @@ impl App {
         asked: &Asked,
         repository: &Repository,
         target: &Target,
-        intake: &mut Intake,
+        body: &mut RequestBody,
     ) -> Result<Reply, Refusal> {
         let tags = tags(asked, target)?;
-        let bytes = intake.all(MANIFEST_BYTES_MAX as usize).await?;
+        let bytes = body.all(MANIFEST_BYTES_MAX as usize).await?;
         let outline = outline(&bytes)?;
         let said =
             asked.head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());

@@ -4,8 +4,7 @@ mod limits; // how much of everything
 mod query; // what stands in a request beside its path
 mod route; // what a request asks for
 mod reply; // answers and refusals
-mod intake; // the body of a request, with limits
-mod patience; // connections whose other end has stopped reading
+mod request_body; // the body of a request, with limits
 mod app; // who asks, may they, and which function answers
 
 mod token; // tokens for passwords
@@ -15,17 +14,14 @@ mod manifests; // manifests on their way in, and away
 mod lists; // tags, repositories, referrers
 mod admin; // users and visibility, for the owner of the data folder
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Request, body::Incoming, service::service_fn};
+use net::{ConnectionLimits, Connections, HttpLimits, Listener, PrivateListener};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
-    sync::Semaphore,
-    time::{MissedTickBehavior, interval, sleep, timeout},
+    net::TcpListener,
+    time::{MissedTickBehavior, interval},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use admin::{PasswordBody, VisibilityBody, socket_path};
 pub use {
@@ -37,13 +33,9 @@ use crate::{
     Error, Tokens,
     access::{Cost, Passwords},
     blocking,
-    shares::Shares,
     storage::{FileBlobs, Metadata, Uploads, make_folder},
 };
-use {app::App, patience::Patient, reply::Reply};
-
-/// On the admin socket: its owner and their scripts, whom no stranger may keep out.
-const ADMIN_CONNECTIONS_MAX: usize = 8;
+use {app::App, limits::ADMIN_CONNECTIONS_MAX, reply::Reply};
 
 /// Where a registry keeps its things, and how it behaves.
 #[derive(Debug, Clone)]
@@ -74,7 +66,7 @@ impl Config {
 /// A registry that has its data folder open, and has not answered anybody yet.
 pub struct Server {
     app: Arc<App>,
-    admin: UnixListener,
+    admin: PrivateListener,
 }
 
 impl Server {
@@ -119,131 +111,50 @@ impl Server {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
         let Self { app, admin } = self;
-        let house = House {
-            limits: app.limits.clone(),
-            connections: Arc::new(Semaphore::new(app.limits.connections_max)),
-            of_one_address: Shares::new(app.limits.connections_of_one_address_max),
-            of_admins: Arc::new(Semaphore::new(ADMIN_CONNECTIONS_MAX)),
-            tasks: TaskTracker::new(),
-            closing: CancellationToken::new(),
-            too_late: CancellationToken::new(),
-        };
+        let (limits, connections) = (app.limits.clone(), Connections::new());
+        let clients =
+            ConnectionLimits::new(limits.connections_max, limits.connections_of_one_address_max);
+        let admins = ConnectionLimits::in_all(ADMIN_CONNECTIONS_MAX);
         let ended = tokio::select! {
             () = shutdown => Ok(()),
             error = app.metadata.broken() => Err(error),
-            () = house.welcome(&listener, &app) => Ok(()),
-            () = house.welcome_admins(&admin, &app) => Ok(()),
+            never = accept(&connections, &listener, &clients, &app, App::answer) => match never {},
+            never = accept(&connections, &admin, &admins, &app, App::administer) => match never {},
             () = sweep(&app) => Ok(()),
         };
         drop(listener);
-        house.close().await;
+        connections.drain(limits.drain_time_max).await;
         ended
     }
 }
 
-/// Connections, and the end of them.
-struct House {
-    limits: Limits,
-    connections: Arc<Semaphore>,
-    of_one_address: Shares,
-    of_admins: Arc<Semaphore>,
-    tasks: TaskTracker,
-    /// No further request on any connection.
-    closing: CancellationToken,
-    /// Not even the end of this one.
-    too_late: CancellationToken,
-}
-
-impl House {
-    async fn welcome(&self, listener: &TcpListener, app: &Arc<App>) {
-        loop {
-            let Ok(place) = Arc::clone(&self.connections).acquire_owned().await else { return };
-            match listener.accept().await {
-                Ok((stream, from)) => {
-                    // Nobody waits for a share: a client that is sent away comes again.
-                    let Ok(share) = self.of_one_address.of(from.ip()).try_acquire_owned() else {
-                        tracing::debug!(from = %from.ip(), "sent away: it has enough connections");
-                        continue;
-                    };
-                    let place = (place, share);
-                    stream.set_nodelay(true).ok();
-                    let app = Arc::clone(app);
-                    let answer = move |request| Arc::clone(&app).answer(request, Some(from.ip()));
-                    self.host(Patient::new(stream, self.limits.quiet_time_max), place, answer);
-                }
-                Err(error) => rest(&error).await,
-            }
+/// Accepts connections of one class, and has `answer` answer their requests.
+async fn accept<L: Listener, F>(
+    connections: &Connections,
+    listener: &L,
+    limits: &ConnectionLimits,
+    app: &Arc<App>,
+    answer: fn(Arc<App>, Request<Incoming>, From) -> F,
+) -> Infallible
+where
+    F: Future<Output = Reply> + Send + 'static,
+{
+    let http = HttpLimits {
+        head_time_max: app.limits.header_time_max,
+        write_time_max: app.limits.quiet_time_max,
+    };
+    let accepted = |stream, from, permit| {
+        let (app, connections) = (Arc::clone(app), connections.clone());
+        async move {
+            let service = service_fn(|request| {
+                let reply = answer(Arc::clone(&app), request, from);
+                async move { Ok::<_, Infallible>(reply.await) }
+            });
+            connections.serve_http(stream, http, service).await;
+            drop(permit);
         }
-    }
-
-    async fn welcome_admins(&self, listener: &UnixListener, app: &Arc<App>) {
-        loop {
-            let Ok(place) = Arc::clone(&self.of_admins).acquire_owned().await else { return };
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let app = Arc::clone(app);
-                    let answer = move |request| Arc::clone(&app).administer(request);
-                    self.host(Patient::new(stream, self.limits.quiet_time_max), place, answer);
-                }
-                Err(error) => rest(&error).await,
-            }
-        }
-    }
-
-    fn host<F>(
-        &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        place: impl Send + 'static,
-        answer: impl Fn(hyper::Request<Incoming>) -> F + Send + 'static,
-    ) where
-        F: Future<Output = Reply> + Send + 'static,
-    {
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.limits.header_time_max)
-            .max_headers(64)
-            .max_buf_size(64 << 10)
-            .serve_connection(
-                TokioIo::new(stream),
-                service_fn(move |request| {
-                    let reply = answer(request);
-                    async move { Ok::<_, std::convert::Infallible>(reply.await) }
-                }),
-            );
-        let (closing, too_late) = (self.closing.clone(), self.too_late.clone());
-        self.tasks.spawn(async move {
-            let mut connection = std::pin::pin!(connection);
-            let ended = tokio::select! {
-                ended = &mut connection => ended,
-                () = closing.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    tokio::select! {
-                        ended = &mut connection => ended,
-                        () = too_late.cancelled() => Ok(()),
-                    }
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a connection ended early");
-            }
-            drop(place);
-        });
-    }
-
-    async fn close(self) {
-        self.closing.cancel();
-        self.tasks.close();
-        if timeout(self.limits.drain_time_max, self.tasks.wait()).await.is_err() {
-            self.too_late.cancel();
-        }
-        self.tasks.wait().await;
-    }
-}
-
-/// After a failed accept: usually there are no descriptors left, and some will be free soon.
-async fn rest(error: &std::io::Error) {
-    tracing::warn!(%error, "cannot accept a connection");
-    sleep(Duration::from_millis(100)).await;
+    };
+    connections.accept(listener, limits, accepted).await
 }
 
 /// Forgets abandoned uploads, for ever.
@@ -257,7 +168,7 @@ async fn sweep(app: &Arc<App>) {
     }
 }
 
-/// Where a request came from, for counting wrong passwords.
+/// The address of a client, for counting wrong passwords; nothing through the admin socket.
 type From = Option<IpAddr>;
 
 #[cfg(test)]
@@ -306,8 +217,11 @@ mod tests {
         assert!(!app.metadata.is_broken(), "nobody has tried yet");
         app.metadata.set_public(&"ann/cats".parse().unwrap(), true).await.unwrap_err();
         assert!(app.metadata.is_broken());
-        let error =
-            timeout(Duration::from_secs(30), serving).await.expect("it ends").unwrap().unwrap_err();
+        let error = tokio::time::timeout(Duration::from_secs(30), serving)
+            .await
+            .expect("it ends")
+            .unwrap()
+            .unwrap_err();
         assert!(matches!(error, Error::Metadata { .. }), "{error}");
     }
 }

@@ -7,9 +7,9 @@ use spec::{Tenant, Timestamp};
 use super::{
     From,
     app::App,
-    intake::Intake,
     query::Query,
     reply::{Refusal, Reply, json},
+    request_body::RequestBody,
 };
 use crate::{
     Action, Repository,
@@ -33,13 +33,13 @@ impl App {
         &self,
         head: &Parts,
         query: &Query,
-        intake: &mut Intake,
+        body: &mut RequestBody,
         from: From,
     ) -> Result<Reply, Refusal> {
         let form;
         let (parameters, login) = match head.method {
             Method::POST => {
-                let bytes = intake.all(FORM_BYTES_MAX).await?;
+                let bytes = body.all(FORM_BYTES_MAX).await?;
                 form = Query::parse(std::str::from_utf8(&bytes).unwrap_or_default());
                 (&form, from_form(&form)?)
             }

@@ -6,9 +6,9 @@ use spec::{Algorithm, Digest};
 
 use super::{
     app::{App, Asked},
-    intake::Intake,
     query::chunk,
     reply::{CONTENT_DIGEST, Refusal, Reply, empty},
+    request_body::RequestBody,
 };
 use crate::{
     Action, Error, Repository,
@@ -31,7 +31,7 @@ impl App {
         &self,
         asked: &Asked,
         repository: &Repository,
-        intake: &mut Intake,
+        body: &mut RequestBody,
     ) -> Result<Reply, Refusal> {
         if let Some(text) = asked.query.get("mount") {
             let digest = parse_digest(text)?;
@@ -65,7 +65,7 @@ impl App {
         match promised {
             None => Ok(status(StatusCode::ACCEPTED, repository, &upload, 0)),
             Some(digest) => {
-                let done = self.complete(repository, &upload, &digest, None, intake).await;
+                let done = self.complete(repository, &upload, &digest, None, body).await;
                 if done.is_err() {
                     self.cancel(upload).await; // nobody knows its address
                 }
@@ -120,12 +120,12 @@ impl App {
         asked: &Asked,
         repository: &Repository,
         id: &str,
-        intake: &mut Intake,
+        body: &mut RequestBody,
     ) -> Result<Reply, Refusal> {
         let upload = self.find(repository, id)?;
         let writing = self.write(&upload)?;
-        self.check_chunk(asked, repository, &upload, &writing, intake)?;
-        let (writing, received) = self.receive(writing, intake).await;
+        self.check_chunk(asked, repository, &upload, &writing, body)?;
+        let (writing, received) = self.receive(writing, body).await;
         self.make_room(&upload, received).await?;
         let bytes = writing.bytes();
         Ok(status(StatusCode::ACCEPTED, repository, &upload, bytes))
@@ -137,7 +137,7 @@ impl App {
         asked: &Asked,
         repository: &Repository,
         id: &str,
-        intake: &mut Intake,
+        body: &mut RequestBody,
     ) -> Result<Reply, Refusal> {
         let digest = asked
             .query
@@ -145,7 +145,7 @@ impl App {
             .ok_or_else(|| Refusal::bad("DIGEST_INVALID", "`digest` is missing"))?;
         let digest = parse_digest(digest)?;
         let upload = self.find(repository, id)?;
-        self.complete(repository, &upload, &digest, Some(asked), intake).await
+        self.complete(repository, &upload, &digest, Some(asked), body).await
     }
 
     /// `DELETE`: never mind.
@@ -169,13 +169,13 @@ impl App {
         upload: &Arc<Upload>,
         digest: &Digest,
         chunked: Option<&Asked>,
-        intake: &mut Intake,
+        body: &mut RequestBody,
     ) -> Result<Reply, Refusal> {
         let writing = self.write(upload)?;
         if let Some(asked) = chunked {
-            self.check_chunk(asked, repository, upload, &writing, intake)?;
+            self.check_chunk(asked, repository, upload, &writing, body)?;
         }
-        let (writing, received) = self.receive(writing, intake).await;
+        let (writing, received) = self.receive(writing, body).await;
         self.make_room(upload, received).await?;
         let (uploads, blobs) = (Arc::clone(&self.uploads), Arc::clone(&self.blobs));
         let (upload, promised) = (Arc::clone(upload), *digest);
@@ -212,10 +212,10 @@ impl App {
     async fn receive(
         &self,
         mut writing: Writing,
-        intake: &mut Intake,
+        body: &mut RequestBody,
     ) -> (Writing, Result<(), Refusal>) {
         loop {
-            let (batch, end) = gather(intake).await;
+            let (batch, end) = gather(body).await;
             let bytes: u64 = batch.iter().map(|piece| piece.len() as u64).sum();
             if writing.bytes() + bytes > self.limits.blob_bytes_max {
                 let message =
@@ -249,7 +249,7 @@ impl App {
         repository: &Repository,
         upload: &Upload,
         writing: &Writing,
-        intake: &Intake,
+        body: &RequestBody,
     ) -> Result<(), Refusal> {
         let chunk = chunk(&asked.head.headers)
             .map_err(|()| Refusal::bad("BLOB_UPLOAD_INVALID", "Content-Range is not START-END"))?;
@@ -265,7 +265,7 @@ impl App {
                 .with(header::RANGE, &range(bytes))
                 .with(header::LOCATION, &location(repository, upload)));
         }
-        match intake.length() {
+        match body.length() {
             Some(length) if end - start == length.wrapping_sub(1) => Ok(()),
             None => Ok(()),
             Some(_) => {
@@ -297,10 +297,10 @@ impl App {
 }
 
 /// Some pieces of the body, and how it ended if it did.
-async fn gather(intake: &mut Intake) -> (Vec<Bytes>, Option<Result<(), Refusal>>) {
+async fn gather(body: &mut RequestBody) -> (Vec<Bytes>, Option<Result<(), Refusal>>) {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while bytes < BATCH_BYTES {
-        match intake.next().await {
+        match body.next().await {
             Ok(Some(piece)) => {
                 bytes += piece.len();
                 batch.push(piece);

@@ -1,55 +1,41 @@
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use bytes::Bytes;
 use http::StatusCode;
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use net::{MinThroughput, TimedBody};
 use tokio::time::timeout;
 
-use super::reply::Refusal;
-use crate::pace::Pace;
-
-/// What a client may still send after we refused, so that it comes to read our answer.
-const DRAIN_BYTES_MAX: usize = 1 << 20;
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
+use super::{
+    limits::{DRAIN_BYTES_MAX, DRAIN_TIME_MAX},
+    reply::Refusal,
+};
 
 /// The body of a request, read with limits.
-pub(crate) struct Intake {
-    body: Incoming,
-    quiet: Duration,
-    pace: Pace,
-}
+pub(crate) struct RequestBody(TimedBody<Incoming>);
 
-impl Intake {
-    pub fn new(body: Incoming, quiet: Duration) -> Self {
-        Self { body, quiet, pace: Pace::new(quiet) }
+impl RequestBody {
+    /// `body`, in which the client may pause for `grace`.
+    pub fn new(body: Incoming, grace: Duration) -> Self {
+        Self(TimedBody::new(body, MinThroughput::with_grace(grace)))
     }
 
     /// How long the body says it is.
     pub fn length(&self) -> Option<u64> {
-        self.body.size_hint().exact()
+        self.0.size_hint().exact()
     }
 
     /// The next bytes, or the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
-        loop {
-            let frame = match timeout(self.quiet, self.body.frame()).await {
-                Err(_) => return Err(too_slow()),
-                Ok(None) => return Ok(None),
-                Ok(Some(Err(error))) => {
-                    return Err(Refusal::bad(
-                        "BLOB_UPLOAD_INVALID",
-                        format!("the request broke off: {error}"),
-                    ));
-                }
-                Ok(Some(Ok(frame))) => frame,
-            };
+        while let Some(frame) = self.0.frame().await {
             // Trailers mean nothing here.
-            if let Ok(data) = frame.into_data() {
-                return if self.pace.keeps(data.len()) { Ok(Some(data)) } else { Err(too_slow()) };
+            if let Ok(data) = frame.map_err(broken)?.into_data() {
+                return Ok(Some(data));
             }
         }
+        Ok(None)
     }
 
     /// All of it, if it has at most `bytes_max`.
@@ -89,6 +75,13 @@ impl Intake {
     }
 }
 
-fn too_slow() -> Refusal {
-    Refusal::new(StatusCode::REQUEST_TIMEOUT, "BLOB_UPLOAD_INVALID", "the request came too slowly")
+fn broken(error: io::Error) -> Refusal {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Refusal::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "BLOB_UPLOAD_INVALID",
+            "the request came too slowly",
+        ),
+        _ => Refusal::bad("BLOB_UPLOAD_INVALID", format!("the request broke off: {error}")),
+    }
 }
