@@ -1,6 +1,8 @@
 use std::{io, path::PathBuf};
 
-use spec::{Capability, Digest, Missing, NodeId, ParseError, wire::Fault};
+use spec::{
+    Capability, Digest, FileGrant, MissingGrant, NodeId, ParseError, SecretGrant, wire::Fault,
+};
 
 /// What can go wrong on a host.
 #[derive(Debug, thiserror::Error)]
@@ -88,9 +90,9 @@ pub enum Error {
     },
     /// The image needs something that nobody granted.
     #[error("{0}")]
-    NotGranted(#[from] Missing),
-    /// A line grants a secret whose value nobody handed in.
-    #[error("`secret:{0}` is granted, and nobody handed in its value")]
+    NotGranted(#[from] MissingGrant),
+    /// A line grants a secret without a value.
+    #[error("secret `{0}` is granted but no value was provided")]
     NoSecret(String),
     /// A secret that cannot be a variable.
     #[error("secret `{0}` is not text, and a variable can hold nothing else")]
@@ -220,16 +222,16 @@ impl Error {
             {
                 "ports below 1024 need root here: publish a higher one with -p".to_owned()
             }
-            Self::NotGranted(missing) => match &missing.wanted {
-                Capability::NetIn { port } => format!("publish it: -p 8080:{port}"),
-                Capability::Env(name) => format!("set it: -e {name}=VALUE"),
-                Capability::Secret { name, as_env: false } => {
+            Self::NotGranted(missing) => match &missing.0 {
+                Capability::Inbound(grant) => format!("publish it: -p 8080:{}", grant.port),
+                Capability::Env(grant) => format!("set it: -e {}=VALUE", grant.name),
+                Capability::Secret(SecretGrant { name, as_env: false }) => {
                     format!("hand it in: --secret {name}=FILE")
                 }
-                wanted @ Capability::Secret { name, .. } => {
+                wanted @ Capability::Secret(SecretGrant { name, .. }) => {
                     format!("hand it in, and grant it: --secret {name}=FILE --allow '{wanted}'")
                 }
-                Capability::Fs { path, volume: Some(volume), .. } => {
+                Capability::Files(FileGrant { path, volume: Some(volume), .. }) => {
                     format!("mount it: -v {volume}:{path}")
                 }
                 wanted => format!("grant it: --allow '{wanted}'"),

@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Result, chain},
     home::Home,
     images::{Blobs, make_ready},
-    launch::{Container, Doors, Launch, Streams, arguments},
+    launch::{Container, Doors, Launch, Streams, arguments, local_grants},
     local::{Asked, now},
     request::LocalImage,
     running::{Happening, Running},
@@ -128,7 +128,13 @@ fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) ->
         ports: Vec::new(),
         ingress_ports: vec![port(&plan)],
         mounts: Vec::new(),
-        allow: request.allow.clone(),
+        grants: local_grants(
+            &request.allow,
+            vec![port(&plan)],
+            &request.env,
+            &request.secrets,
+            &[],
+        )?,
         memory_bytes_max: None,
         cpu_time_max: None,
         wall_time_max: Some(request.time_max),
@@ -143,7 +149,7 @@ fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) ->
 /// The port on which the image would like to be reached.
 fn port(plan: &image::Plan) -> u16 {
     let wanted = plan.wants.iter().find_map(|want| match want.capability {
-        Capability::NetIn { port } => Some(port),
+        Capability::Inbound(grant) => Some(grant.port),
         _ => None,
     });
     wanted.or(plan.exposed_ports().first().copied()).unwrap_or(PORT)
@@ -166,7 +172,7 @@ fn create(home: &Home, request: &InvokeRequest, launch: &Launch) -> Result<Owned
             mounts: Vec::new(),
             env: request.env.keys().cloned().collect(),
             limits: launch.limits.clone(),
-            grants: launch.effective.capabilities.clone(),
+            grants: launch.resolved.capabilities.clone(),
             remove_at_end: true,
         },
     )

@@ -15,8 +15,8 @@ use std::{
 
 use runtime::World;
 use spec::{
-    Capability, ContainerName, Digest, Effective, LaunchType, Limits, NodeId, PublishedPort,
-    SecretName, SecretValue, TaskId, effective,
+    Capability, ContainerName, Digest, FileGrant, LaunchType, Limits, NodeId, OperatorGrants,
+    PublishedPort, Resolved, SecretGrant, SecretName, SecretValue, TaskId, resolve,
 };
 
 use crate::{
@@ -44,8 +44,8 @@ pub(crate) struct Container {
     /// Ports that only the ingress reaches.
     pub ingress_ports: Vec<u16>,
     pub mounts: Vec<Mounted>,
-    /// What is granted beyond its own ports, env and mounts.
-    pub allow: Vec<Capability>,
+    /// Every line that its operator grants.
+    pub grants: Vec<Capability>,
     pub memory_bytes_max: Option<u64>,
     pub cpu_time_max: Option<Duration>,
     pub wall_time_max: Option<Duration>,
@@ -60,7 +60,7 @@ pub(crate) struct Container {
 pub(crate) struct Launch {
     pub container: Container,
     pub args: Vec<String>,
-    pub effective: Effective,
+    pub resolved: Resolved,
     pub limits: Limits,
     pub kind: Kind,
     ready: Ready,
@@ -102,52 +102,37 @@ pub(crate) struct Streams {
 /// tighter default.
 const OWN_CPU_TIME_MAX: Duration = Duration::from_secs(10);
 
-impl Container {
-    /// Every line that its operator grants: `--allow` or the role, and what its own ports, env,
-    /// secrets and mounts say.
-    pub fn grants(&self) -> Result<Vec<Capability>> {
-        let mut grants = self.allow.clone();
-        let ports = self
-            .ports
-            .iter()
-            .map(|publish| publish.container_port)
-            .chain(self.ingress_ports.iter().copied());
-        for port in ports {
-            grants.push(Capability::NetIn { port });
-        }
-        for name in self.env.keys() {
-            let line = format!("env:{name}").parse();
-            grants.push(line.map_err(|_| Error::BadArgument {
-                text: name.clone(),
-                what: "the name of an environment variable: letters, digits and `_`, not beginning with a digit",
-            })?);
-        }
-        let said = |name: &SecretName| {
-            let about = |line: &Capability| matches!(line, Capability::Secret { name: n, .. } if n == name.as_str());
-            self.allow.iter().any(about)
-        };
-        for name in self.secrets.keys().filter(|name| !said(name)) {
-            grants.push(Capability::Secret { name: name.to_string(), as_env: false });
-        }
-        for (index, mount) in self.mounts.iter().enumerate() {
-            grants.push(Capability::Fs {
-                path: mount.path.clone(),
-                rights: match mount.read_only {
-                    true => spec::Rights::READ,
-                    false => spec::Rights::READ_WRITE_DELETE,
-                },
-                volume: Some(volume_name(index, &mount.source)),
-                max_bytes: mount.bytes_max,
-            });
-        }
-        let mut unique = Vec::new();
-        for grant in grants {
-            if !unique.contains(&grant) {
-                unique.push(grant);
-            }
-        }
-        Ok(unique)
+/// What a local request grants: its own lines, and those of its ports, variables, secrets and
+/// mounts.
+///
+/// # Errors
+/// [`Error::BadArgument`] names a variable that no line can name.
+pub(crate) fn local_grants(
+    allow: &[Capability],
+    ports: Vec<u16>,
+    env: &BTreeMap<String, String>,
+    secrets: &BTreeMap<SecretName, SecretValue>,
+    mounts: &[Mounted],
+) -> Result<Vec<Capability>> {
+    let is_name = |name: &&String| format!("env:{name}").parse::<Capability>().is_ok();
+    if let Some(name) = env.keys().find(|name| !is_name(name)) {
+        return Err(Error::BadArgument {
+            text: name.clone(),
+            what: "the name of an environment variable: letters, digits and `_`, not beginning with a digit",
+        });
     }
+    let mounts = mounts.iter().enumerate().map(|(index, mount)| {
+        let volume = volume_name(index, &mount.source);
+        FileGrant::mount(&mount.path, mount.read_only, &volume, mount.bytes_max)
+    });
+    let grants = OperatorGrants {
+        allow,
+        ports,
+        env: env.keys().map(String::as_str).collect(),
+        secrets: secrets.keys().collect(),
+        mounts: mounts.collect(),
+    };
+    Ok(grants.lines())
 }
 
 /// The name under which a mount appears in a grant: the volume's, or one that stands for a folder
@@ -167,8 +152,8 @@ impl Launch {
     /// # Errors
     /// [`Error::NotGranted`] holds the line that is missing.
     pub fn decide(container: Container, ready: Ready, args: Vec<String>) -> Result<Self> {
-        let effective = effective(ready.wants(), &container.grants()?)?;
-        check_secrets(&container, &effective.capabilities)?;
+        let resolved = resolve(ready.wants(), &container.grants)?;
+        check_secrets(&container.secrets, &resolved.capabilities.secrets)?;
         let kind = match &ready {
             Ready::Wasm { .. } => Kind::Wasm,
             Ready::Native(_) => Kind::Native,
@@ -183,7 +168,7 @@ impl Launch {
         if container.wall_time_max.is_some() {
             limits.wall_time_max = container.wall_time_max;
         }
-        Ok(Self { container, args, effective, limits, kind, ready })
+        Ok(Self { container, args, resolved, limits, kind, ready })
     }
 
     /// A worker for so many requests at once, which makes itself ready while its task gets a
@@ -221,7 +206,7 @@ impl Launch {
             ("MARGAY_IMAGE", Some(container.image.to_string())),
         ];
         for (name, value) in told {
-            let granted = self.effective.capabilities.contains(&Capability::Env(name.to_owned()));
+            let granted = self.resolved.capabilities.has_variable(name);
             if let Some(value) = value.filter(|_| granted) {
                 env.entry(name.to_owned()).or_insert(value);
             }
@@ -230,13 +215,10 @@ impl Launch {
     }
 
     /// The values of what was granted, and of nothing else.
-    fn secrets(&self) -> BTreeMap<String, Vec<u8>> {
-        let granted = secrets_in(&self.effective.capabilities);
-        granted
-            .filter_map(|(name, _)| {
-                Some((name.to_owned(), found(&self.container, name)?.expose().to_vec()))
-            })
-            .collect()
+    fn secrets(&self) -> BTreeMap<SecretName, Vec<u8>> {
+        let granted = self.resolved.capabilities.secrets.iter();
+        let value = |name| Some(self.container.secrets.get(name)?.expose().to_vec());
+        granted.filter_map(|grant| Some((grant.name.clone(), value(&grant.name)?))).collect()
     }
 
     /// What to write into its folder about its mounts.
@@ -269,7 +251,7 @@ impl Launch {
     }
 
     fn may_listen(&self, port: u16) -> bool {
-        self.effective.capabilities.contains(&Capability::NetIn { port })
+        self.resolved.capabilities.has_port(port)
     }
 
     /// Opens its ports on the host.
@@ -290,9 +272,8 @@ impl Launch {
     /// The folders behind its mounts, made where they are missing.
     fn folders(&self, home: &Home) -> Result<Vec<Folder>> {
         let mut folders = Vec::new();
-        for capability in &self.effective.capabilities {
-            let Capability::Fs { path, rights, volume: Some(volume), max_bytes } = capability
-            else {
+        for grant in &self.resolved.capabilities.files {
+            let FileGrant { path, rights, volume: Some(volume), max_bytes } = grant else {
                 continue;
             };
             let named = |(index, mount): &(usize, &Mounted)| {
@@ -408,7 +389,7 @@ impl Launch {
                 .clone()
                 .filter(|dir| !dir.is_empty())
                 .unwrap_or_else(|| "/".to_owned()),
-            grants: self.effective.capabilities.clone(),
+            grants: self.resolved.capabilities.clone(),
             limits: self.limits.clone(),
             secrets: self.secrets(),
             code: copy(&prepared.code)?,
@@ -466,7 +447,7 @@ impl Launch {
             command: Some(Vec::new()),
             env: self.env(),
             hostname: None,
-            grants: self.effective.capabilities.clone(),
+            grants: self.resolved.capabilities.clone(),
             limits: self.limits.clone(),
             cpu_millis: container.cpu_millis,
             volumes: volumes.collect(),
@@ -494,25 +475,16 @@ fn spawn(world: World, requests_max: u32) -> Result<runtime::Blank, runtime::Err
     runtime::Blank::spawn(&runtime::SpawnOptions { instances_max, ..Default::default() })
 }
 
-/// Each secret that some line grants, and whether as a variable.
-fn secrets_in(capabilities: &[Capability]) -> impl Iterator<Item = (&str, bool)> {
-    capabilities.iter().filter_map(|capability| match capability {
-        Capability::Secret { name, as_env } => Some((name.as_str(), *as_env)),
-        _ => None,
-    })
-}
-
-fn found<'a>(container: &'a Container, name: &str) -> Option<&'a SecretValue> {
-    container.secrets.iter().find(|(known, _)| known.as_str() == name).map(|(_, value)| value)
-}
-
 /// A guest that was promised a secret finds it.
-fn check_secrets(container: &Container, granted: &[Capability]) -> Result<()> {
-    for (name, as_env) in secrets_in(granted) {
-        let value = found(container, name).ok_or_else(|| Error::NoSecret(name.to_owned()))?;
+fn check_secrets(
+    values: &BTreeMap<SecretName, SecretValue>,
+    granted: &[SecretGrant],
+) -> Result<()> {
+    for SecretGrant { name, as_env } in granted {
+        let value = values.get(name).ok_or_else(|| Error::NoSecret(name.to_string()))?;
         let is_text = || std::str::from_utf8(value.expose()).is_ok_and(|text| !text.contains('\0'));
-        if as_env && !is_text() {
-            return Err(Error::SecretIsNotText(name.to_owned()));
+        if *as_env && !is_text() {
+            return Err(Error::SecretIsNotText(name.to_string()));
         }
     }
     Ok(())
@@ -641,6 +613,9 @@ mod tests {
 
     fn container(secrets: &[(&str, &[u8])], allow: &[&str]) -> Container {
         let value = |bytes: &[u8]| SecretValue::new(bytes.to_vec()).unwrap();
+        let secrets: BTreeMap<SecretName, SecretValue> =
+            secrets.iter().map(|(name, bytes)| (name.parse().unwrap(), value(bytes))).collect();
+        let allow: Vec<Capability> = allow.iter().map(|line| line.parse().unwrap()).collect();
         Container {
             task: "t".parse().unwrap(),
             name: "c".parse().unwrap(),
@@ -648,14 +623,11 @@ mod tests {
             owner: "local".to_owned(),
             image: Digest::of(b"image"),
             env: BTreeMap::new(),
-            secrets: secrets
-                .iter()
-                .map(|(name, bytes)| (name.parse().unwrap(), value(bytes)))
-                .collect(),
+            grants: local_grants(&allow, Vec::new(), &BTreeMap::new(), &secrets, &[]).unwrap(),
+            secrets,
             ports: Vec::new(),
             ingress_ports: Vec::new(),
             mounts: Vec::new(),
-            allow: allow.iter().map(|line| line.parse().unwrap()).collect(),
             memory_bytes_max: None,
             cpu_time_max: None,
             wall_time_max: None,
@@ -697,20 +669,16 @@ mod tests {
             (key, &["secret:key"], Ok("secret:key")),
             (key, &["secret:key;as=env"], Ok("secret:key;as=env")),
             (key, &["secret:key", "secret:key;as=env"], Ok("secret:key secret:key;as=env")),
-            (&[], &["secret:key"], Err("`secret:key` is granted, and nobody handed in its value")),
-            (
-                key,
-                &["secret:other"],
-                Err("`secret:other` is granted, and nobody handed in its value"),
-            ),
+            (&[], &["secret:key"], Err("secret `key` is granted but no value was provided")),
+            (key, &["secret:other"], Err("secret `other` is granted but no value was provided")),
             (&[("key", b"\xff")], &["secret:key;as=env"], Err("secret `key` is not text")),
             (&[("key", b"a\0b")], &["secret:key;as=env"], Err("secret `key` is not text")),
             (&[("key", b"\xff\0")], &[], Ok("secret:key")),
         ] {
             let container = container(secrets, allow);
-            let grants = container.grants().unwrap();
-            let lines: Vec<String> = grants.iter().map(ToString::to_string).collect();
-            match (check_secrets(&container, &grants), want) {
+            let capabilities = resolve(&[], &container.grants).unwrap().capabilities;
+            let lines: Vec<String> = capabilities.lines().iter().map(ToString::to_string).collect();
+            match (check_secrets(&container.secrets, &capabilities.secrets), want) {
                 (Ok(()), Ok(want)) => assert_eq!(lines.join(" "), want, "{allow:?}"),
                 (Err(error), Err(want)) => assert!(error.to_string().starts_with(want), "{error}"),
                 (got, want) => panic!("{got:?}, not {want:?}"),

@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Result},
     home::Home,
     images::{Blobs, make_ready},
-    launch::{Container, Doors, Launch, Streams, arguments},
+    launch::{Container, Doors, Launch, Streams, arguments, local_grants},
     request::{LocalImage, Note, RunOutcome, RunRequest, Started},
     running::{Ended, Happening},
     tasks::{self, Kind, Origin, Owned, Phase, ProcessId, Status, TaskRecord},
@@ -84,7 +84,13 @@ fn decide(home: &Home, request: &RunRequest, watch: &mut impl FnMut(Note)) -> Re
         ports: request.ports.clone(),
         ingress_ports: Vec::new(),
         mounts: request.mounts.clone(),
-        allow: request.allow.clone(),
+        grants: local_grants(
+            &request.allow,
+            request.ports.iter().map(|publish| publish.container_port).collect(),
+            &request.env,
+            &request.secrets,
+            &request.mounts,
+        )?,
         memory_bytes_max: request.memory_bytes_max,
         cpu_time_max: request.cpu_time_max,
         wall_time_max: request.wall_time_max,
@@ -133,7 +139,7 @@ fn create(home: &Home, request: &RunRequest, launch: &Launch) -> Result<Owned> {
             mounts: launch.mount_records(),
             env: request.env.keys().cloned().collect(),
             limits: launch.limits.clone(),
-            grants: launch.effective.capabilities.clone(),
+            grants: launch.resolved.capabilities.clone(),
             remove_at_end: request.remove_at_end,
         },
     )
@@ -244,9 +250,9 @@ fn started(launch: &Launch, owned: &Owned, doors: &Doors) -> Started {
         id: owned.record().id.clone(),
         name: owned.record().name.clone(),
         ports: doors.ports(),
-        granted: launch.effective.capabilities.clone(),
-        cut: launch.effective.cut.clone(),
-        denied: launch.effective.denied.clone(),
+        granted: launch.resolved.capabilities.lines(),
+        cut: launch.resolved.cut.clone(),
+        denied: launch.resolved.denied.clone(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use spec::{Capability, ContainerName, Digest, Limits, NodeId, Rights, TaskId};
+use spec::{Capabilities, ContainerName, Digest, Limits, NodeId, Rights, SecretName, TaskId};
 
 use crate::{Error, frame::Slots};
 
@@ -46,11 +46,11 @@ pub struct Assignment {
     /// The folder that relative paths start from.
     pub working_dir: String,
     /// What was granted: wants, role and node policy have met already.
-    pub grants: Vec<Capability>,
+    pub grants: Capabilities,
     /// What it may use at most.
     pub limits: Limits,
     /// Files under `/run/secrets`, by name. Only those with a `secret:` grant appear.
-    pub secrets: BTreeMap<String, Vec<u8>>,
+    pub secrets: BTreeMap<SecretName, Vec<u8>>,
     /// The program's machine code, open for reading.
     pub code: File,
     /// The index over the layers, open for reading.
@@ -146,9 +146,9 @@ pub(crate) struct Order {
     pub image_env: BTreeMap<String, String>,
     pub env: BTreeMap<String, String>,
     pub working_dir: String,
-    pub grants: Vec<Capability>,
+    pub grants: Capabilities,
     pub limits: Limits,
-    pub secrets: BTreeMap<String, Vec<u8>>,
+    pub secrets: BTreeMap<SecretName, Vec<u8>>,
     pub code: usize,
     pub index: usize,
     pub layers: Vec<usize>,

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use spec::{Capability, Host, Scheme, forbidden};
+use spec::{Capability, Host, OutboundGrant, Scheme, forbidden};
 use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -101,7 +101,7 @@ impl Broker {
 
     pub(crate) async fn connect(
         &self,
-        grants: &[Capability],
+        grants: &[OutboundGrant],
         target: &Target,
     ) -> Result<OwnedFd, Refusal> {
         let allowed = decide(grants, target)?;
@@ -242,18 +242,11 @@ pub(crate) struct Allowed {
 }
 
 /// Whether some grant allows `target`. Pure: names, not addresses.
-pub(crate) fn decide(grants: &[Capability], target: &Target) -> Result<Allowed, Refusal> {
+pub(crate) fn decide(grants: &[OutboundGrant], target: &Target) -> Result<Allowed, Refusal> {
     let scheme = Scheme::from(target.scheme);
     let Some(host) = host(&target.host) else { return Err(Refusal::NoSuchName) };
-    let matching = grants.iter().filter_map(|grant| match grant {
-        Capability::NetOut { scheme: s, host: h, port, private }
-            if *s == scheme && *port == target.port && h.includes(&host) =>
-        {
-            Some(*private)
-        }
-        _ => None,
-    });
-    match matching.reduce(|one, other| one || other) {
+    let matching = grants.iter().filter(|grant| grant.allows(scheme, &host, target.port));
+    match matching.map(|grant| grant.private).reduce(|one, other| one || other) {
         Some(private) => Ok(Allowed { private }),
         None => Err(Refusal::Denied { line: line_for(target) }),
     }
@@ -274,7 +267,10 @@ fn host(text: &str) -> Option<Host> {
     let bracketed = if text.contains(':') { format!("[{text}]") } else { text.to_owned() };
     let line = format!("net.out:http://{bracketed}:80").parse::<Capability>().ok()?;
     match line {
-        Capability::NetOut { host: host @ (Host::Name(_) | Host::Address(_)), .. } => Some(host),
+        Capability::Outbound(OutboundGrant {
+            host: h @ (Host::Name(_) | Host::Address(_)),
+            ..
+        }) => Some(h),
         _ => None,
     }
 }
@@ -288,8 +284,9 @@ mod tests {
         Target { scheme: SchemeName::Http, host: host.to_owned(), port }
     }
 
-    fn grants(lines: &[&str]) -> Vec<Capability> {
-        lines.iter().map(|line| line.parse().unwrap()).collect()
+    fn grants(lines: &[&str]) -> Vec<OutboundGrant> {
+        let lines = lines.iter().map(|line| line.parse::<Capability>().unwrap());
+        lines.collect::<spec::Capabilities>().outbound
     }
 
     #[test]
@@ -331,19 +328,14 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let one_key = format!("net.out:http://127.0.0.1:{port}");
-        let loopback = || {
-            "net.out:http://127.0.0.0/8".parse::<Capability>().map(|c| match c {
-                Capability::NetOut { host, .. } => host,
-                _ => unreachable!("it is a way out"),
-            })
-        };
+        let loopback = || grants(&["net.out:http://127.0.0.0/8"]).remove(0).host;
         for (grant, key, reached) in [
             (one_key.clone(), false, false),
             (one_key.clone(), true, false),
             (format!("{one_key};private"), false, false),
             (format!("{one_key};private"), true, true),
         ] {
-            let broker = Broker::new(key.then(|| loopback().unwrap()));
+            let broker = Broker::new(key.then(loopback));
             let got = broker.connect(&grants(&[&grant]), &target("127.0.0.1", port)).await;
             assert_eq!(
                 got.is_ok(),
@@ -360,8 +352,8 @@ mod tests {
         assert!(matches!(got, Err(Refusal::Forbidden { .. })), "{got:?}");
     }
 
-    fn public(host: &str) -> (Capability, Target) {
-        (format!("net.out:http://{host}:80").parse().unwrap(), target(host, 80))
+    fn public(host: &str) -> (OutboundGrant, Target) {
+        (grants(&[&format!("net.out:http://{host}:80")]).remove(0), target(host, 80))
     }
 
     #[test]

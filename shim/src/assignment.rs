@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use spec::{Capability, ContainerName, Digest, ImageConfig, Limits, Rights, TaskId};
+use spec::{Capabilities, ContainerName, Digest, ImageConfig, Limits, Rights, TaskId};
 
 use crate::{Error, Layer, Runtime};
 
@@ -34,7 +34,7 @@ pub struct Assignment {
     /// What the container calls its host; the container's name when left out.
     pub hostname: Option<String>,
     /// What was granted: wants, role and node policy have met already.
-    pub grants: Vec<Capability>,
+    pub grants: Capabilities,
     /// What it may use at most. Times are those of the whole container.
     pub limits: Limits,
     /// Share of a processor in thousandths; all of them when left out.
@@ -158,7 +158,7 @@ pub(crate) struct Order {
     pub command: Option<Vec<String>>,
     pub env: BTreeMap<String, String>,
     pub hostname: Option<String>,
-    pub grants: Vec<Capability>,
+    pub grants: Capabilities,
     pub limits: Limits,
     pub cpu_millis: Option<u32>,
     pub volumes: Vec<VolumeMount>,

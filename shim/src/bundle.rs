@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde_json::{Value, json};
-use spec::{Capability, ImageConfig, Limits, Rights};
+use spec::{Capabilities, Capability, FileGrant, ImageConfig, Limits, Rights};
 
 use crate::{Error, account::Account, assignment::VolumeMount, seccomp};
 
@@ -125,12 +125,12 @@ pub(crate) struct Writable {
 }
 
 /// Reads the grants, and refuses by name what Linux offers no means to enforce.
-pub(crate) fn writable(grants: &[Capability], volumes: &[VolumeMount]) -> Result<Writable, Error> {
+pub(crate) fn writable(grants: &Capabilities, volumes: &[VolumeMount]) -> Result<Writable, Error> {
     let mut writable = Writable::default();
-    for grant in grants {
+    for grant in &grants.lines() {
         let cannot = |why| Err(Error::CannotGrant { grant: grant.to_string(), why });
         match grant {
-            Capability::Fs { path, volume: Some(_), max_bytes, .. } => {
+            Capability::Files(FileGrant { path, volume: Some(_), max_bytes, .. }) => {
                 if !volumes.iter().any(|mount| mount.path == *path) {
                     return cannot("no volume was handed over for its path");
                 }
@@ -140,7 +140,7 @@ pub(crate) fn writable(grants: &[Capability], volumes: &[VolumeMount]) -> Result
                     );
                 }
             }
-            Capability::Fs { path, rights, volume: None, max_bytes } => {
+            Capability::Files(FileGrant { path, rights, volume: None, max_bytes }) => {
                 if max_bytes.is_some() {
                     return cannot("its writable layer has one limit for everything");
                 }
@@ -150,8 +150,8 @@ pub(crate) fn writable(grants: &[Capability], volumes: &[VolumeMount]) -> Result
                     path => writable.folders.push(path.to_owned()),
                 }
             }
-            Capability::NetOut { .. } => return cannot("native containers have no way out yet"),
-            Capability::Secret { .. } => {
+            Capability::Outbound(_) => return cannot("native containers have no way out yet"),
+            Capability::Secret(_) => {
                 return cannot("secrets are not handed to native containers yet");
             }
             Capability::Clock(spec::ClockLevel::Fine)
@@ -160,7 +160,7 @@ pub(crate) fn writable(grants: &[Capability], volumes: &[VolumeMount]) -> Result
             Capability::Random(_) => {
                 return cannot("Linux gives every program real random numbers");
             }
-            Capability::NetIn { .. } | Capability::Env(_) => {}
+            Capability::Inbound(_) | Capability::Env(_) => {}
         }
     }
     Ok(writable)
@@ -169,15 +169,12 @@ pub(crate) fn writable(grants: &[Capability], volumes: &[VolumeMount]) -> Result
 /// Checks a volume's rights and place.
 pub(crate) fn bind(
     mount: &VolumeMount,
-    grants: &[Capability],
+    grants: &Capabilities,
     from: PathBuf,
 ) -> Result<Bind, Error> {
     let line = || format!("fs:{}#{}", mount.path, mount.rights);
-    let granted = grants.iter().any(|grant| match grant {
-        Capability::Fs { path, rights, .. } => *path == mount.path && rights.include(mount.rights),
-        _ => false,
-    });
-    if !granted {
+    let allows = |grant: &FileGrant| grant.path == mount.path && grant.rights.include(mount.rights);
+    if !grants.files.iter().any(allows) {
         return Err(Error::Config {
             what: format!("volume at `{}`", mount.path),
             why: format!("needs the grant `{}`", line()),
@@ -415,7 +412,7 @@ mod tests {
             ("net.in:http/80", "ok"),
             ("env:A", "ok"),
         ] {
-            let grants = [line.parse().unwrap()];
+            let grants = vec![line.parse().unwrap()].into();
             match writable(&grants, &[volume("rwd")]) {
                 Ok(_) => assert_eq!(want, "ok", "{line}"),
                 Err(error) => {
@@ -427,7 +424,7 @@ mod tests {
                 }
             }
         }
-        let grants = ["fs:/data#rwd;volume=book".parse().unwrap()];
+        let grants = vec!["fs:/data#rwd;volume=book".parse().unwrap()].into();
         assert!(bind(&volume("rwd"), &grants, "/v".into()).unwrap().writable);
         assert!(!bind(&volume("r"), &grants, "/v".into()).unwrap().writable);
         assert!(
@@ -437,14 +434,14 @@ mod tests {
                 .contains("deleting together")
         );
         assert!(
-            bind(&volume("r"), &[], "/v".into())
+            bind(&volume("r"), &Capabilities::default(), "/v".into())
                 .unwrap_err()
                 .to_string()
                 .contains("needs the grant `fs:/data#r`")
         );
         for place in ["/proc", "/dev/shm", "/sys/x"] {
             let mount = VolumeMount { path: place.to_owned(), ..volume("r") };
-            let grants = [format!("fs:{place}#r;volume=book").parse().unwrap()];
+            let grants = vec![format!("fs:{place}#r;volume=book").parse().unwrap()].into();
             assert!(
                 bind(&mount, &grants, "/v".into())
                     .unwrap_err()

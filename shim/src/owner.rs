@@ -17,7 +17,7 @@ use rustix::{
     termios::{Winsize, tcsetwinsize},
     thread::CapabilitySet,
 };
-use spec::{Capability, Limits, Usage};
+use spec::{Limits, Usage};
 
 use crate::{
     Error, Exit, Layer, Orphan,
@@ -146,7 +146,7 @@ fn identify(order: &Order) -> String {
 
 fn check_ports(order: &Order) -> Result<(), Error> {
     for port in order.listeners.iter().chain(&order.ingress) {
-        if !order.grants.contains(&Capability::NetIn { port: *port }) {
+        if !order.grants.has_port(*port) {
             let why = format!("needs the grant `net.in:http/{port}`");
             return Err(Error::Config { what: format!("port {port}"), why });
         }

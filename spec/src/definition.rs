@@ -8,9 +8,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    capability::{Capability, Want},
+    capability::{Capability, FileGrant, MissingGrant, OperatorGrants, Resolved, Want, resolve},
     digest::Digest,
-    grants::effective,
     name::{ContainerName, Family, VolumeName},
     secret::{SecretName, SecretValue},
     text::{ParseError, written_as_text},
@@ -235,41 +234,41 @@ impl TaskDefinition {
     /// Ports of one container: a node reports each of them with every status.
     pub const PORTS_MAX: usize = 32;
 
-    /// Everything that container `index` is granted: the role, and its own ports, env and mounts.
+    /// Every line that `container` is granted: the role's, and those of its own ports, env and
+    /// mounts.
     pub fn grants_of(&self, container: &ContainerDefinition) -> Vec<Capability> {
-        let ports =
-            container.ports.iter().map(|port| Capability::NetIn { port: port.container_port });
-        let env = container.env.keys().map(|name| Capability::Env(name.clone()));
-        let mounts = container.mounts.iter().map(|mount| Capability::Fs {
-            path: mount.path.clone(),
-            rights: match mount.read_only {
-                true => crate::Rights::READ,
-                false => crate::Rights::READ_WRITE_DELETE,
-            },
-            volume: Some(mount.volume.clone()),
-            max_bytes: self
-                .volumes
-                .iter()
-                .find(|claim| claim.name == mount.volume)
-                .and_then(|claim| claim.bytes_max),
+        let claim = |name: &VolumeName| self.volumes.iter().find(|claim| claim.name == *name);
+        let mounts = container.mounts.iter().map(|mount| {
+            let max_bytes = claim(&mount.volume).and_then(|claim| claim.bytes_max);
+            FileGrant::mount(&mount.path, mount.read_only, &mount.volume, max_bytes)
         });
-        self.role.allow.iter().cloned().chain(ports).chain(env).chain(mounts).collect()
+        let grants = OperatorGrants {
+            allow: &self.role.allow,
+            ports: container.ports.iter().map(|port| port.container_port).collect(),
+            env: container.env.keys().map(String::as_str).collect(),
+            secrets: Vec::new(),
+            mounts: mounts.collect(),
+        };
+        grants.lines()
+    }
+
+    /// What `container` gets of what its image wants.
+    ///
+    /// # Errors
+    /// [`MissingGrant`] names the first want that is required and not granted.
+    pub fn resolve(&self, container: &ContainerDefinition) -> Result<Resolved, MissingGrant> {
+        resolve(&container.wants, &self.grants_of(container))
     }
 
     /// The secrets that some container of it really gets: its role grants them, and its image does
     /// not do without.
     pub fn secrets(&self) -> BTreeSet<SecretName> {
-        if !self.role.allow.iter().any(|line| matches!(line, Capability::Secret { .. })) {
+        if !self.role.allow.iter().any(|line| matches!(line, Capability::Secret(_))) {
             return BTreeSet::new();
         }
-        let got = self.containers.iter().filter_map(|container| {
-            Some(effective(&container.wants, &self.grants_of(container)).ok()?.capabilities)
-        });
-        let names = got.flatten().filter_map(|capability| match capability {
-            Capability::Secret { name, .. } => name.parse().ok(),
-            _ => None,
-        });
-        names.collect()
+        let resolved = self.containers.iter().filter_map(|container| self.resolve(container).ok());
+        let secrets = resolved.flat_map(|resolved| resolved.capabilities.secrets);
+        secrets.map(|grant| grant.name).collect()
     }
 
     /// What is wrong with it as a whole, in a sentence; the types have checked the parts.
@@ -286,7 +285,7 @@ impl TaskDefinition {
             return wrong("`launch_types` is empty: name node, pool or both".to_owned());
         }
         let secrets =
-            self.role.allow.iter().filter(|line| matches!(line, Capability::Secret { .. })).count();
+            self.role.allow.iter().filter(|line| matches!(line, Capability::Secret(_))).count();
         if secrets > SecretValue::COUNT_MAX {
             return wrong(format!(
                 "its role grants {secrets} secrets, and {} are the most",

@@ -16,8 +16,7 @@ mod reference; // the name that a person gives an image
 mod manifest; // OCI image-spec: descriptor, manifest, index, config
 
 mod address; // which network addresses no tenant may reach without a second key
-mod capability; // one thing that a guest may reach, in its one-line form
-mod grants; // wants, grants, and their intersection
+mod capability; // what a guest may reach: one file per kind, and how wants and grants meet
 mod limits; // what a run may use at most
 
 mod name; // tenants, clusters, nodes, services, tasks: names that can be a DNS label
@@ -31,13 +30,16 @@ mod object; // clusters, nodes, services and tasks, each with a spec and a statu
 pub mod wire; // what nodes, ingresses and the control plane say to each other
 
 pub use address::{Forbidden, forbidden};
-pub use capability::{Capability, ClockLevel, Host, RandomLevel, Rights, Scheme, Want};
+pub use capability::{
+    Capabilities, Capability, ClockLevel, EnvGrant, FileGrant, Host, InboundGrant, MissingGrant,
+    OperatorGrants, OutboundGrant, RandomLevel, Resolved, Rights, Scheme, SecretGrant, Want,
+    resolve,
+};
 pub use definition::{
     ContainerDefinition, LaunchType, Mount, PortMapping, Protocol, Role, TaskDefinition,
     TaskDefinitionId, VolumeClaim,
 };
 pub use digest::{Algorithm, Digest, Hasher};
-pub use grants::{Effective, Missing, effective};
 pub use limits::Limits;
 pub use log::LogHead;
 pub use manifest::{

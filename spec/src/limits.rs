@@ -2,6 +2,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Of a capability line: longer than any honest one.
+pub(crate) const CAPABILITY_LINE_BYTES_MAX: usize = 1024;
+/// Of a folder in a capability line, which must leave place for its keys.
+pub(crate) const GUEST_PATH_BYTES_MAX: usize = 256;
+/// Of a variable's name in a capability line.
+pub(crate) const VARIABLE_NAME_BYTES_MAX: usize = 128;
+
 /// What one container of a task may use at most. Every field is a ceiling that something real
 /// enforces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 use anyhow::Context as _;
 use node::tasks::{self, State, TaskFolder};
 use serde::Serialize;
-use spec::{Capability, Digest, ImageConfig, PublishedPort, Timestamp, Usage, Want};
+use spec::{Capabilities, Digest, ImageConfig, PublishedPort, Timestamp, Usage, Want};
 
 use crate::{
     home::Home,
@@ -54,7 +54,7 @@ struct TaskView {
     state: &'static str,
     task: tasks::TaskRecord,
     seen: Option<tasks::Status>,
-    grants: Vec<Capability>,
+    grants: Capabilities,
     usage: Usage,
 }
 

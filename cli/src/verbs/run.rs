@@ -5,7 +5,7 @@ use std::{
 use anyhow::Context as _;
 use node::{Mounted, Note, PrivateNetwork, Publish, RunRequest, Started};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
-use spec::Capability;
+use spec::{Capability, OutboundGrant};
 
 use crate::{
     failure::{Advice, HOST_ERROR, USAGE_ERROR, fail},
@@ -252,7 +252,7 @@ fn denial(line: &str, count: u64) -> String {
 /// broker knows.
 fn to_grant(line: &str) -> String {
     match line.parse() {
-        Ok(Capability::NetOut { private: true, host, .. }) => {
+        Ok(Capability::Outbound(OutboundGrant { private: true, host, .. })) => {
             let network = match host {
                 spec::Host::Address(address) => address.to_string(),
                 _ => "ADDRESS/BITS".to_owned(),

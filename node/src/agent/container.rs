@@ -283,7 +283,7 @@ impl Life {
         };
         let secrets = self.host.secrets_of(&self.task, &self.board).await?;
         Launch::decide(
-            Container { secrets, ..container(&self.host, &self.task, definition)? },
+            Container { secrets, ..container(&self.host.node, &self.task, definition)? },
             ready,
             args,
         )
@@ -473,7 +473,7 @@ impl Life {
     async fn adopt_worker(
         &mut self,
         folder: &tasks::TaskFolder,
-        grants: Vec<spec::Capability>,
+        grants: spec::Capabilities,
     ) -> Start {
         // Whoever listens there is its worker, whatever is written down: the disk may have been
         // full.
@@ -628,7 +628,7 @@ impl Idle {
 
 /// A definition's container in the words of a launch.
 fn container(
-    host: &Host,
+    node: &spec::NodeId,
     task: &DesiredTask,
     definition: &ContainerDefinition,
 ) -> Result<Container> {
@@ -645,7 +645,7 @@ fn container(
     Ok(Container {
         task: task.id.clone(),
         name: definition.name.clone(),
-        node: Some(host.node.clone()),
+        node: Some(node.clone()),
         owner: task.tenant.to_string(),
         image: definition.digest.ok_or_else(|| Error::NoSuchImage(definition.image.clone()))?,
         env: definition.env.clone(),
@@ -662,7 +662,7 @@ fn container(
                 bytes_max: claim(&mount.volume).and_then(|claim| claim.bytes_max),
             })
             .collect(),
-        allow: task.definition.role.allow.clone(),
+        grants: task.definition.grants_of(definition),
         memory_bytes_max: Some(definition.memory_hard_bytes),
         cpu_time_max: definition.cpu_time_max_ms.map(Duration::from_millis),
         wall_time_max: None,
@@ -710,7 +710,7 @@ fn create(
         mounts: launch.mount_records(),
         env: definition.env.keys().cloned().collect(),
         limits: launch.limits.clone(),
-        grants: launch.effective.capabilities.clone(),
+        grants: launch.resolved.capabilities.clone(),
         remove_at_end: false,
     };
     match tasks::create(&host.home, record.clone()) {
@@ -719,5 +719,62 @@ fn create(
             tasks::create(&host.home, TaskRecord { name: id, ..record })
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spec::{Digest, TaskDefinition};
+
+    use super::*;
+
+    fn desired(definition: TaskDefinition) -> DesiredTask {
+        DesiredTask {
+            tenant: "acme".parse().unwrap(),
+            cluster: "main".parse().unwrap(),
+            id: "cats-1".parse().unwrap(),
+            service: None,
+            definition_id: "cats:1".parse().unwrap(),
+            definition,
+            launch_type: LaunchType::Node,
+            stop: false,
+            pull_token: None,
+        }
+    }
+
+    #[test]
+    fn a_node_enforces_what_the_control_plane_shows() {
+        let allow =
+            ["env:LOG", "env:LOG", "secret:key", "secret:key;as=env", "clock:fine", "clock:none"];
+        for wants in [&[][..], &["env:LOG", "secret:key;optional", "net.in:http/5432"]] {
+            let definition: TaskDefinition = serde_json::from_value(serde_json::json!({
+                "family": "cats",
+                "role": { "allow": allow },
+                "volumes": [{ "name": "book", "bytes_max": 1024 }],
+                "containers": [{
+                    "name": "app",
+                    "image": "cats",
+                    "digest": Digest::of(b"image"),
+                    "wants": wants,
+                    "env": { "LOG": "debug" },
+                    "ports": [
+                        { "container_port": 80, "host_port": 8080 },
+                        { "container_port": 80, "host_port": 8081 },
+                        { "container_port": 5432, "protocol": "tcp" },
+                    ],
+                    "mounts": [{ "volume": "book", "path": "/data" }],
+                }],
+            }))
+            .unwrap();
+            let task = desired(definition);
+            let app = &task.definition.containers[0];
+            let shown = task.definition.resolve(app).unwrap();
+            let container = container(&"n1".parse().unwrap(), &task, app).unwrap();
+            let enforced = spec::resolve(&app.wants, &container.grants).unwrap();
+            assert_eq!(enforced, shown, "{wants:?}");
+            let mut lines = shown.capabilities.lines();
+            lines.dedup();
+            assert_eq!(lines, shown.capabilities.lines(), "each line stands there once");
+        }
     }
 }

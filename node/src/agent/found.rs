@@ -134,7 +134,7 @@ mod tests {
             mounts: Vec::new(),
             env: Vec::new(),
             limits: Limits::for_requests(),
-            grants: Vec::new(),
+            grants: spec::Capabilities::default(),
             remove_at_end: false,
         }
     }

@@ -334,7 +334,7 @@ pub(crate) mod tests {
             mounts: Vec::new(),
             env: Vec::new(),
             limits: Limits::for_requests(),
-            grants: Vec::new(),
+            grants: spec::Capabilities::default(),
             remove_at_end: false,
         }
     }

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use spec::{
-    Capability, ClusterName, ContainerName, Digest, LaunchType, Limits, PublishedPort, ServiceName,
-    TaskDefinitionId, TaskId, Tenant, Timestamp, Usage,
+    Capabilities, ClusterName, ContainerName, Digest, LaunchType, Limits, PublishedPort,
+    ServiceName, TaskDefinitionId, TaskId, Tenant, Timestamp, Usage,
 };
 
 use super::process::ProcessId;
@@ -39,7 +39,7 @@ pub struct TaskRecord {
     /// What it may use.
     pub limits: Limits,
     /// What it may reach.
-    pub grants: Vec<Capability>,
+    pub grants: Capabilities,
     /// Whether its folder goes when it ends.
     pub remove_at_end: bool,
 }

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{
-    NodeId, NodeSpec, Service, Task, TaskDefinition, TaskDefinitionId, TaskId, TaskPhase,
-    TaskStatus, Tenant, Timestamp, VolumeName,
+    FileGrant, NodeId, NodeSpec, Service, Task, TaskDefinition, TaskDefinitionId, TaskId,
+    TaskPhase, TaskStatus, Tenant, Timestamp, VolumeName,
 };
 use store::Kv;
 
@@ -53,7 +53,7 @@ impl DefinitionRecord {
     /// The named volumes that some container may see, by a mount or by a line of its role.
     pub fn mounted(&self) -> BTreeSet<&VolumeName> {
         let granted = self.definition.role.allow.iter().filter_map(|line| match line {
-            spec::Capability::Fs { volume, .. } => volume.as_ref(),
+            spec::Capability::Files(grant) => grant.volume.as_ref(),
             _ => None,
         });
         self.definition.volumes.iter().map(|claim| &claim.name).chain(granted).collect()
@@ -65,7 +65,7 @@ impl DefinitionRecord {
         let mounts = self.definition.containers.iter().flat_map(|container| &container.mounts);
         let mounted = mounts.filter(|mount| !mount.read_only).map(|mount| &mount.volume);
         let granted = self.definition.role.allow.iter().filter_map(|line| match line {
-            spec::Capability::Fs { volume: Some(volume), rights, .. }
+            spec::Capability::Files(FileGrant { volume: Some(volume), rights, .. })
                 if rights.write || rights.delete =>
             {
                 Some(volume)

@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
-use spec::Capability;
+use spec::Capabilities;
 
 use crate::{
     Broker, Error, Ingress, Listener, Worker,
@@ -57,7 +57,7 @@ pub fn adoption_socket(folder: &Path, name: &str) -> Result<OwnedFd, Error> {
 pub async fn adopt(
     folder: &Path,
     name: &str,
-    grants: Vec<Capability>,
+    grants: Capabilities,
     broker: Broker,
 ) -> Result<Adopted, Error> {
     let lost = || Error::WorkerLost("waiting for an agent");
@@ -87,7 +87,7 @@ pub async fn adopt(
         return Err(lost());
     }
     Ok(Adopted {
-        worker: Worker::watch(control, pid, None, grants, broker)?,
+        worker: Worker::watch(control, pid, None, grants.outbound, broker)?,
         started,
         listeners,
         ingress,

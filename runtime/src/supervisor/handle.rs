@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustix::process::{Pid, PidfdFlags, Signal};
-use spec::Capability;
+use spec::OutboundGrant;
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
@@ -48,7 +48,7 @@ impl Worker {
         control: OwnedFd,
         pid: Pid,
         child: Option<Child>,
-        grants: Vec<Capability>,
+        grants: Vec<OutboundGrant>,
         broker: Broker,
     ) -> Result<Self, Error> {
         let cannot = "watch a worker";
@@ -120,7 +120,7 @@ struct Life {
     socket: Arc<Socket>,
     process: Arc<OwnedFd>,
     events: mpsc::Sender<Event>,
-    grants: Arc<[Capability]>,
+    grants: Arc<[OutboundGrant]>,
     broker: Broker,
     connects: Arc<tokio::sync::Semaphore>,
 }

@@ -87,7 +87,7 @@ impl Blank {
     /// # Errors
     /// When the assignment cannot be handed over.
     pub fn assign(self, assignment: Assignment, broker: Broker) -> Result<Worker, Error> {
-        let grants = assignment.grants.clone();
+        let grants = assignment.grants.outbound.clone();
         let (order, fds) = assignment.split();
         write_order(&self.control, &order, fds.iter().map(AsFd::as_fd).collect())?;
         let pid = Pid::from_child(&self.child);

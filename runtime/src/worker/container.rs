@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
-use spec::{Capability, ClockLevel, Limits, RandomLevel};
+use spec::{ClockLevel, Limits, RandomLevel};
 use wasmtime::{Engine, PoolConcurrencyLimitError, Store, component::ResourceTable};
 use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi_http::WasiHttpCtx;
@@ -140,32 +140,5 @@ impl Container {
             add(&page.failed_runs, 1);
             self.log.say(&format!("margay: {}: {fault}", fault.code()));
         }
-    }
-}
-
-/// The levels and names that a list of grants holds.
-pub(super) struct Granted<'a>(pub &'a [Capability]);
-
-impl Granted<'_> {
-    /// The best clock that is granted; fine when none is named, as on a node of one's own.
-    pub fn clock(&self) -> ClockLevel {
-        let levels = self.0.iter().filter_map(|grant| match grant {
-            Capability::Clock(level) => Some(*level),
-            _ => None,
-        });
-        levels.max().unwrap_or(ClockLevel::Fine)
-    }
-
-    /// The best randomness that is granted; the kernel's when none is named.
-    pub fn random(&self) -> RandomLevel {
-        let levels = self.0.iter().filter_map(|grant| match grant {
-            Capability::Random(level) => Some(*level),
-            _ => None,
-        });
-        levels.max().unwrap_or(RandomLevel::Secure)
-    }
-
-    pub fn has(&self, wanted: &Capability) -> bool {
-        self.0.iter().any(|grant| grant.covers(wanted))
     }
 }

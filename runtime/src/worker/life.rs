@@ -10,7 +10,7 @@ use rustix::{
     process::{Resource, Rlimit, setrlimit},
     thread::CapabilitySet,
 };
-use spec::Capability;
+use spec::InboundGrant;
 use wasmtime::{
     Engine,
     component::{InstancePre, Linker},
@@ -18,7 +18,7 @@ use wasmtime::{
 
 use super::{
     command,
-    container::{Container, Granted},
+    container::Container,
     control::{Control, Listeners},
     files::Volume,
     guest::{Guest, linker},
@@ -170,7 +170,6 @@ impl Blank {
         let outgrown = outgrown(control.clone(), log.clone(), &assignment.usage, heap_max);
         let ticker = Ticker::start(&self.engine, heap_max, outgrown)
             .map_err(cannot("no thread can be started"))?;
-        let granted = Granted(&assignment.grants);
         let mut limits = assignment.limits.clone();
         limits.concurrency_max = limits.concurrency_max.min(self.instances);
         let container = Container {
@@ -179,11 +178,11 @@ impl Blank {
             env,
             working_dir: assignment.working_dir.clone(),
             limits,
-            clock: granted.clock(),
-            random: granted.random(),
+            clock: assignment.grants.clock(),
+            random: assignment.grants.random(),
             files,
             meter: meter.clone(),
-            ways: Arc::new(Ways::new(assignment.grants.clone(), control.clone(), meter)),
+            ways: Arc::new(Ways::new(assignment.grants.outbound.clone(), control.clone(), meter)),
             control,
             log,
             stdin,
@@ -335,10 +334,9 @@ fn reachable(
 ) -> (Vec<std::net::TcpListener>, Option<std::os::unix::net::UnixListener>) {
     let grants = std::mem::take(&mut assignment.grants);
     let granted = |port| {
-        let wanted = Capability::NetIn { port };
-        let granted = Granted(&grants).has(&wanted);
+        let granted = grants.has_port(port);
         if !granted {
-            control.deny(&wanted.to_string());
+            control.deny(&InboundGrant { port }.to_string());
         }
         granted
     };

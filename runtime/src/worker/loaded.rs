@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     os::fd::{AsRawFd, OwnedFd},
@@ -6,14 +7,13 @@ use std::{
 };
 
 use image::FileIndex;
-use spec::{Capability, Rights};
+use spec::{EnvGrant, FileGrant, Rights, SecretGrant, SecretName};
 use wasmtime::{
     Engine,
     component::{Component, InstancePre, Linker},
 };
 
 use super::{
-    container::Granted,
     files::{Files, Volume, mapped},
     guest::Guest,
 };
@@ -40,7 +40,7 @@ pub(super) fn mount(assignment: &mut Assignment) -> Result<Mounted, String> {
     let mut mounted = Mounted::default();
     for mount in std::mem::take(&mut assignment.volumes) {
         let path = mount.path.clone();
-        match granted(mount, &assignment.grants) {
+        match granted(mount, &assignment.grants.files) {
             Ok(mount) => mounted.volumes.push((path, opened(mount)?)),
             Err(line) => mounted.denied.push(line),
         }
@@ -62,22 +62,17 @@ pub(super) fn load(
     let index = FileIndex::from_bytes(&index).map_err(|e| e.to_string())?;
     let layers = assignment.layers.iter().map(mapped).collect::<io::Result<_>>();
     let layers = layers.map_err(|e| cannot("map a layer", e))?;
-    let granted = Granted(&assignment.grants);
-    let secrets: Vec<_> = std::mem::take(&mut assignment.secrets)
-        .into_iter()
-        .filter(|(name, _)| {
-            name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-        })
-        .collect();
-    let env = environment(assignment, &granted, &secrets, &mut denied);
+    let secrets = std::mem::take(&mut assignment.secrets);
+    let env = environment(assignment, &secrets, &mut denied);
     let secret_files = secrets.into_iter().filter(|(name, _)| {
-        let grant = Capability::Secret { name: name.clone(), as_env: false };
-        let granted = granted.has(&grant);
-        if !granted && !granted_as_env(&assignment.grants, name) {
+        let grant = SecretGrant { name: name.clone(), as_env: false };
+        let granted = assignment.grants.secrets.contains(&grant);
+        if !granted && !granted_as_env(assignment, name) {
             denied.push(grant.to_string());
         }
         granted
     });
+    let secret_files = secret_files.map(|(name, bytes)| (name.to_string(), bytes));
     let secret_files: Vec<_> = secret_files.collect();
     let files = Files::new(
         index,
@@ -103,14 +98,9 @@ fn program(
 }
 
 /// A mount cut to what was granted at its path, or the line that would grant it.
-fn granted(mount: VolumeMount, grants: &[Capability]) -> Result<VolumeMount, String> {
-    let found = grants.iter().find_map(|grant| match grant {
-        Capability::Fs { path, rights, volume: Some(_), max_bytes } if *path == mount.path => {
-            Some((*rights, *max_bytes))
-        }
-        _ => None,
-    });
-    let Some((rights, max)) = found else {
+fn granted(mount: VolumeMount, grants: &[FileGrant]) -> Result<VolumeMount, String> {
+    let at_its_path = |grant: &&FileGrant| grant.volume.is_some() && grant.path == mount.path;
+    let Some(&FileGrant { rights, max_bytes: max, .. }) = grants.iter().find(at_its_path) else {
         return Err(format!("fs:{}#{};volume=NAME", mount.path, mount.rights));
     };
     let both = Rights {
@@ -139,30 +129,30 @@ fn opened(mount: VolumeMount) -> Result<Volume, String> {
     Ok(Volume::new(root, mount.rights, mount.max_bytes))
 }
 
-fn granted_as_env(grants: &[Capability], name: &str) -> bool {
-    Granted(grants).has(&Capability::Secret { name: name.to_owned(), as_env: true })
+fn granted_as_env(assignment: &Assignment, name: &SecretName) -> bool {
+    let grant = SecretGrant { name: name.clone(), as_env: true };
+    assignment.grants.secrets.contains(&grant)
 }
 
 /// The image's own variables, those that were granted, and secrets that are handed over so.
 fn environment(
     assignment: &Assignment,
-    granted: &Granted<'_>,
-    secrets: &[(String, Vec<u8>)],
+    secrets: &BTreeMap<SecretName, Vec<u8>>,
     denied: &mut Vec<String>,
 ) -> Vec<(String, String)> {
     let mut env = assignment.image_env.clone();
     for (name, value) in &assignment.env {
-        let grant = Capability::Env(name.clone());
-        match granted.has(&grant) {
+        let grant = EnvGrant { name: name.clone() };
+        match assignment.grants.env.contains(&grant) {
             true => drop(env.insert(name.clone(), value.clone())),
             false => denied.push(grant.to_string()),
         }
     }
     for (name, value) in secrets {
-        if granted_as_env(&assignment.grants, name)
+        if granted_as_env(assignment, name)
             && let Ok(value) = String::from_utf8(value.clone())
         {
-            env.insert(name.clone(), value);
+            env.insert(name.to_string(), value);
         }
     }
     env.into_iter().collect()

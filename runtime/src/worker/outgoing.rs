@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use spec::Capability;
+use spec::OutboundGrant;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -42,14 +42,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How one container reaches out.
 pub(crate) struct Ways {
-    pub grants: Vec<Capability>,
+    pub grants: Vec<OutboundGrant>,
     pub control: Arc<Control>,
     pub meter: Arc<Meter>,
     open: Arc<Semaphore>,
 }
 
 impl Ways {
-    pub fn new(grants: Vec<Capability>, control: Arc<Control>, meter: Arc<Meter>) -> Self {
+    pub fn new(grants: Vec<OutboundGrant>, control: Arc<Control>, meter: Arc<Meter>) -> Self {
         Self { grants, control, meter, open: Arc::new(Semaphore::new(OPEN_MAX)) }
     }
 }

@@ -14,7 +14,7 @@ use runtime::{
     Assignment, Blank, Broker, Event, Exit, Key, LayerBlob, Listener, Preparation, Prepared,
     Program, SpawnOptions, Stdio, VolumeMount, VolumeSource, Worker, World, prepare,
 };
-use spec::{Capability, Digest, Limits, Usage};
+use spec::{Capabilities, Capability, Digest, Limits, Usage};
 
 /// Long enough for a machine that builds something else meanwhile.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -96,7 +96,7 @@ impl Bench {
             image_env: BTreeMap::new(),
             env: BTreeMap::new(),
             working_dir: "/".to_owned(),
-            grants: Vec::new(),
+            grants: Capabilities::default(),
             limits,
             secrets: BTreeMap::new(),
             code: prepared.code,
@@ -180,7 +180,7 @@ impl Bench {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         assignment.listeners.push(Listener { container_port: 80, socket });
-        assignment.grants.push(Capability::NetIn { port: 80 });
+        assignment.grants.add(capability("net.in:http/80"));
         change(&mut assignment);
         let mut worker = self.start_with(assignment, broker, &SpawnOptions::default());
         let first = self.tokio.block_on(worker.next_event());

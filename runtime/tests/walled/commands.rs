@@ -57,7 +57,7 @@ fn log() {
     let bench = Bench::new();
     let ran = bench.run("hello/hello.wasm", &[], |assignment| {
         assignment.env.insert("HELLO_TO".to_owned(), "cats".to_owned());
-        assignment.grants.push(capability("env:HELLO_TO"));
+        assignment.grants.add(capability("env:HELLO_TO"));
     });
     assert_eq!(ran.exit, Exit::Code(0));
     let log = bench.log();

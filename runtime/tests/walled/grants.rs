@@ -7,7 +7,7 @@ use std::{
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use runtime::{Broker, Event, Exit};
 use rustls::pki_types::PrivateKeyDer;
-use spec::{Capability, Host};
+use spec::{Capabilities, Host};
 
 use crate::{
     Test,
@@ -42,7 +42,7 @@ fn env() {
         a.image_env.insert("FROM_IMAGE".to_owned(), "1".to_owned());
         a.env.insert("GRANTED".to_owned(), "2".to_owned());
         a.env.insert("HELD_BACK".to_owned(), "3".to_owned());
-        a.grants.push(capability("env:GRANTED"));
+        a.grants.add(capability("env:GRANTED"));
     });
     assert_eq!(ran.text, "FROM_IMAGE=1\nGRANTED=2\n");
     assert_eq!(denied(&ran.events), ["env:HELD_BACK"]);
@@ -53,8 +53,8 @@ fn secrets() {
     let bench = Bench::new();
     let with = |grant: &str, words: &[&str]| {
         bench.run("hostile/probe-cli.wasm", words, |a| {
-            a.secrets.insert("db-password".to_owned(), b"hunter2".to_vec());
-            a.grants.push(capability(grant));
+            a.secrets.insert("db-password".parse().unwrap(), b"hunter2".to_vec());
+            a.grants.add(capability(grant));
         })
     };
     assert_eq!(
@@ -75,7 +75,7 @@ fn secrets() {
 fn clocks() {
     let bench = Bench::new();
     let text = |grants: &[&str], words: &[&str]| {
-        let grants: Vec<Capability> = grants.iter().map(|line| capability(line)).collect();
+        let grants: Capabilities = grants.iter().map(|line| capability(line)).collect();
         bench.run("hostile/probe-cli.wasm", words, |a| a.grants = grants).text
     };
     assert!(text(&["clock:none"], &["clock"]).starts_with("wall 0 ms, a million turns 0 ns"));
@@ -128,7 +128,7 @@ fn volume() {
         let (folder, mount) = bench.volume("book", "/data", "rwd", None);
         let served = bench.serve("hostile/probe-http.wasm", &[], |a| {
             a.volumes.push(mount);
-            a.grants.push(capability("fs:/data#rwd;volume=book;max=100KiB"));
+            a.grants.add(capability("fs:/data#rwd;volume=book;max=100KiB"));
         });
         let (status, text) = served.get("/write?path=/data/page&bytes=50000");
         assert_eq!(status, 200, "round {round}: {text} {}", bench.log());
@@ -168,7 +168,7 @@ fn read_only() {
     std::fs::write(folder.join("page"), "old").unwrap();
     let served = bench.serve("hostile/probe-http.wasm", &[], |a| {
         a.volumes.push(mount);
-        a.grants.push(capability("fs:/data#rwd;volume=book"));
+        a.grants.add(capability("fs:/data#rwd;volume=book"));
     });
     assert_eq!(served.get("/read?path=/data/page").1, "read 3 bytes\n");
     for path in ["/data/page", "/data/new"] {
@@ -253,7 +253,7 @@ fn certificates() {
     });
     let loopback = Host::Network("127.0.0.0".parse().unwrap(), 8);
     let served = bench.serve_with("hostile/probe-http.wasm", &[], Broker::new([loopback]), |a| {
-        a.grants.push(capability(&format!("net.out:https://localhost:{port};private")));
+        a.grants.add(capability(&format!("net.out:https://localhost:{port};private")));
     });
     for _ in 0..3 {
         let (status, text) = served.get(&format!("/fetch?url=https://localhost:{port}/"));
@@ -268,7 +268,8 @@ fn certificates() {
 
 fn ports() {
     let bench = Bench::new();
-    let mut served = bench.serve("hostile/probe-http.wasm", &[], |a| a.grants.clear());
+    let mut served =
+        bench.serve("hostile/probe-http.wasm", &[], |a| a.grants = Capabilities::default());
     assert_eq!(served.first, Some(Event::Denied { line: "net.in:http/80".to_owned(), count: 1 }));
     assert_eq!(bench.tokio.block_on(served.worker.next_event()), Some(Event::Started));
 }

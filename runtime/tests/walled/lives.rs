@@ -33,7 +33,7 @@ fn adoption() {
     // The first agent is gone, with its socket and its listeners.
     first.tokio.shutdown_timeout(Duration::from_secs(1));
     assert_eq!(crate::bench::get(address, "/").0, 200, "requests never wait for an agent");
-    let grants = vec![capability("net.in:http/80")];
+    let grants = vec![capability("net.in:http/80")].into();
     let adopted =
         bench.tokio.block_on(adopt(&folder, "worker.sock", grants, Broker::default())).unwrap();
     assert!(adopted.started);
@@ -46,7 +46,8 @@ fn adoption() {
     assert_eq!(bench.tokio.block_on(worker.wait()), Exit::Stopped);
     let page = std::fs::File::open(first.folder.path().join("usage")).unwrap();
     assert_eq!(runtime::usage::read_exit(&page), Some(Exit::Stopped));
-    let gone = bench.tokio.block_on(adopt(&folder, "worker.sock", Vec::new(), Broker::default()));
+    let gone =
+        bench.tokio.block_on(adopt(&folder, "worker.sock", Default::default(), Broker::default()));
     assert!(gone.is_err());
 }
 
@@ -171,7 +172,7 @@ fn waiting() {
             );
         }
     });
-    let grants: Vec<_> =
+    let grants: spec::Capabilities =
         ["net.in:http/80".to_owned(), format!("net.out:http://127.0.0.1:{port};private")]
             .iter()
             .map(|line| capability(line))

@@ -26,7 +26,7 @@ fn starts() {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
         assignment.listeners.push(Listener { container_port: 80, socket });
-        assignment.grants.push(capability("net.in:http/80"));
+        assignment.grants.add(capability("net.in:http/80"));
         let _context = bench.tokio.enter();
         let blank = runtime::Blank::spawn(&Default::default()).unwrap();
         std::thread::sleep(Duration::from_millis(20)); // so that it is blank by then, as in a pool

@@ -23,7 +23,7 @@ fn hostile() {
     std::fs::write(folder.join("page"), "mine").unwrap();
     std::os::unix::fs::symlink("/etc/hostname", folder.join("link")).unwrap();
     assignment.volumes.push(mount);
-    assignment.grants.push(capability("fs:/data#rwd;volume=book"));
+    assignment.grants.add(capability("fs:/data#rwd;volume=book"));
     let options = SpawnOptions { arguments: vec!["intruder".into()], ..SpawnOptions::default() };
     let mut worker = bench.start_with(assignment, Broker::default(), &options);
     let exit = bench

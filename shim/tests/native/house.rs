@@ -160,7 +160,7 @@ pub fn plain(runtime: Runtime, command: &[&str]) -> Assignment {
         command: Some(command.iter().map(|word| (*word).to_owned()).collect()),
         env: BTreeMap::new(),
         hostname: None,
-        grants: Vec::new(),
+        grants: spec::Capabilities::default(),
         limits: Limits::for_commands(),
         cpu_millis: None,
         volumes: Vec::new(),

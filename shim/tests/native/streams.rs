@@ -117,7 +117,7 @@ pub fn served(house: &House, script: &str) -> (Task, std::net::SocketAddr) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let mut assignment = house.shell(script);
-    assignment.grants = vec![grant("net.in:http/80")];
+    assignment.grants = vec![grant("net.in:http/80")].into();
     assignment.listeners = vec![Listener { container_port: 80, socket }];
     (house.spawn(assignment).unwrap(), address)
 }
@@ -138,7 +138,7 @@ pub fn ports(house: &House) {
     let ingress = UnixListener::bind(&path).unwrap();
     let mut assignment = house.assignment(&["httpd", "-f", "-p", "80", "-h", "/srv"]);
     assignment.config = config(|image| image.user = Some("www".to_owned()));
-    assignment.grants = vec![grant("net.in:http/80")];
+    assignment.grants = vec![grant("net.in:http/80")].into();
     assignment.listeners = vec![Listener { container_port: 80, socket }];
     assignment.ingress = vec![Ingress { container_port: 80, socket: ingress }];
     let task = house.spawn(assignment).unwrap();
@@ -166,7 +166,7 @@ pub fn own_port(house: &House) {
     // others.
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut assignment = house.shell("cat /proc/sys/net/ipv4/ip_local_reserved_ports");
-    assignment.grants = vec![grant("net.in:http/50000")];
+    assignment.grants = vec![grant("net.in:http/50000")].into();
     assignment.listeners = vec![Listener { container_port: 50_000, socket }];
     assert_eq!(house.run(assignment).2, "50000\n");
 }

@@ -163,14 +163,14 @@ pub fn replaced_folders(house: &House) {
 pub fn writes(house: &House) {
     let script = "touch /x && touch /srv/new && echo both; dd if=/dev/zero of=/srv/big bs=1M count=100 2>/dev/null || echo full";
     let mut assignment = house.shell(script);
-    assignment.grants = vec![grant("fs:/#rw")];
+    assignment.grants = vec![grant("fs:/#rw")].into();
     assignment.limits.writable_bytes_max = 8 << 20;
     assert_eq!(house.run(assignment).2, "both\nfull\n");
     std::fs::remove_file(house.folder().join("log")).unwrap();
     let mut assignment = house.shell(
         "touch /srv/new && echo srv; touch /x || echo root; touch /new/folder/x && echo made",
     );
-    assignment.grants = vec![grant("fs:/srv#rw"), grant("fs:/new/folder#rw")];
+    assignment.grants = vec![grant("fs:/srv#rw"), grant("fs:/new/folder#rw")].into();
     let said = house.run(assignment).2;
     assert!(
         ["srv\n", "touch: /x: Read-only file system\n", "root\n", "made\n"]
@@ -196,7 +196,7 @@ pub fn volumes(house: &House) {
     let script =
         "cat /data/old; echo new > /data/new && echo wrote; cd /data/.. && pwd; ls /data/../..";
     let mut assignment = house.shell(script);
-    assignment.grants = vec![grant("fs:/data#rwd;volume=book")];
+    assignment.grants = vec![grant("fs:/data#rwd;volume=book")].into();
     assignment.volumes = vec![mount("rwd")];
     let said = house.run(assignment).2;
     assert!(
@@ -207,7 +207,7 @@ pub fn volumes(house: &House) {
     assert_eq!(std::fs::metadata(folder.join("new")).unwrap().uid(), 2_013_265_920);
     std::fs::remove_file(house.folder().join("log")).unwrap();
     let mut assignment = house.shell("cat /data/new; echo x > /data/no || echo denied");
-    assignment.grants = vec![grant("fs:/data#r;volume=book")];
+    assignment.grants = vec![grant("fs:/data#r;volume=book")].into();
     assignment.volumes = vec![mount("r")];
     let said = house.run(assignment).2;
     assert!(

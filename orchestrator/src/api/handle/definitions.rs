@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use spec::{Capability, Family, LaunchType, TaskDefinition, TaskDefinitionId, Tenant, effective};
+use spec::{Capability, Family, LaunchType, TaskDefinition, TaskDefinitionId, Tenant};
 use store::{Compare, Txn};
 use tokio::time::timeout;
 
@@ -113,18 +113,16 @@ async fn resolve(
 /// needs more.
 fn grants(definition: &TaskDefinition) -> Result<Vec<ContainerGrants>, Refusal> {
     let of = |container: &spec::ContainerDefinition| {
-        let granted = definition.grants_of(container);
-        let effective = effective(&container.wants, &granted).map_err(|missing| {
+        let resolved = definition.resolve(container).map_err(|missing| {
             let message = format!("container `{}`: {missing}", container.name);
             Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "capability-missing", message)
-                .hint(format!("add \"{}\" to `allow` under `[role]`", missing.wanted))
+                .hint(format!("add \"{}\" to `allow` under `[role]`", missing.0))
         })?;
-        let container = container.name.clone();
         Ok(ContainerGrants {
-            container,
-            effective: effective.capabilities,
-            cut: effective.cut,
-            denied: effective.denied,
+            container: container.name.clone(),
+            effective: resolved.capabilities.lines(),
+            cut: resolved.cut,
+            denied: resolved.denied,
         })
     };
     definition.containers.iter().map(of).collect()
@@ -133,7 +131,7 @@ fn grants(definition: &TaskDefinition) -> Result<Vec<ContainerGrants>, Refusal> 
 /// A node would refuse it as well, once somebody waits for the task.
 fn check_native(grants: &[ContainerGrants], runs: &[Runs]) -> Result<(), Refusal> {
     for (grants, runs) in grants.iter().zip(runs) {
-        let secret = grants.effective.iter().find(|line| matches!(line, Capability::Secret { .. }));
+        let secret = grants.effective.iter().find(|line| matches!(line, Capability::Secret(_)));
         if let (Some(line), Runs::Native(_)) = (secret, runs) {
             let message = format!(
                 "container `{}` is a Linux program, and secrets are for Wasm so far: `{line}`",
