@@ -38,7 +38,7 @@ pub use merge::FileIndexBuilder;
 pub use path::{BadName, link_leaves, normal_name};
 pub use plan::{
     Document, Format, LayerContent, Plan, PlannedLayer, Program, WANTS_KEY, choose, parse_document,
-    parse_wants, plan,
+    parse_wants, plan, wants_text,
 };
 pub use program::{Kind, Located, locate, program_paths};
 pub use sniff::{Sniffed, sniff};

@@ -188,13 +188,16 @@ pub fn choose<'a>(index: &'a Index, native: &[Platform]) -> Result<&'a Descripto
         [only] if only.platform.is_none() => Ok(only),
         all => {
             let name = |entry: &&Descriptor| {
-                entry.platform.as_ref().map_or("an unnamed platform".into(), platform_name)
+                entry
+                    .platform
+                    .as_ref()
+                    .map_or("an unnamed platform".to_owned(), Platform::to_string)
             };
             let offered = match all {
                 [] => vec!["nothing".to_owned()],
                 _ => all.iter().map(name).collect(),
             };
-            let native: Vec<_> = native.iter().map(platform_name).collect();
+            let native: Vec<_> = native.iter().map(Platform::to_string).collect();
             let wanted = [&["wasi/wasm".to_owned()][..], &native].concat().join(" or ");
             Err(Error::NoPlatform { wanted, offered })
         }
@@ -217,13 +220,6 @@ fn runs_on(offered: &Platform, wanted: &Platform) -> bool {
 fn is_attestation(entry: &Descriptor) -> bool {
     entry.annotations.contains_key("vnd.docker.reference.type")
         || entry.platform.as_ref().is_some_and(|p| p.os == "unknown" && p.architecture == "unknown")
-}
-
-fn platform_name(platform: &Platform) -> String {
-    match &platform.variant {
-        Some(variant) => format!("{}/{}/{variant}", platform.os, platform.architecture),
-        None => format!("{}/{}", platform.os, platform.architecture),
-    }
 }
 
 /// What the image with these manifest bytes is made of. `read` gives the bytes of small blobs (its
@@ -307,6 +303,11 @@ pub fn parse_wants(lines: &str) -> Result<Vec<Want>, Error> {
             line.parse().map_err(|error: spec::ParseError| Error::Wants { why: error.to_string() })
         })
         .collect()
+}
+
+/// The inverse of [`parse_wants`]: one canonical line each.
+pub fn wants_text(wants: &[Want]) -> String {
+    wants.iter().map(Want::to_string).collect::<Vec<_>>().join("\n")
 }
 
 fn format_of(manifest: &Manifest, config: &Descriptor) -> Format {

@@ -9,13 +9,12 @@ use spec::{
 use crate::{
     cache::{Cache, RACE_NS},
     error::Error,
-    execute::wants_text,
     layer::items::{Item, Items, Source},
     layer::spool::Spool,
     layer::tarball::{Written, write_layer},
     layout::{DOCUMENT_BYTES_MAX, Layout},
-    program::{self, Found},
-    stage::{Added, Stage},
+    program::{self, StageProgram},
+    stage::{NewLayer, Stage},
 };
 
 /// Where and how images are written in one build.
@@ -35,10 +34,10 @@ pub struct BuiltLayer {
     pub digest: Digest,
     /// Its size.
     pub size: u64,
-    /// Whether it was there before this build.
+    /// Whether it existed before this build.
     pub reused: bool,
     /// The instruction or key of the build file that made it, or the base image.
-    pub made_by: String,
+    pub created_by: String,
 }
 
 /// One image, written, and not yet named.
@@ -64,17 +63,17 @@ impl Assembly<'_> {
             None => stage.base.platform.clone().unwrap_or_else(program::wasm_platform),
         };
         if let Some(found) = &found {
-            split_program(&mut stage.added, found);
+            split_program(&mut stage.layers, found);
         }
         let mut layers: Vec<_> =
             stage.base.layers.iter().map(|layer| built(&layer.descriptor, true, "base")).collect();
         let mut descriptors: Vec<_> =
             stage.base.layers.iter().map(|layer| plain(&layer.descriptor)).collect();
         let mut diff_ids: Vec<_> = stage.base.layers.iter().map(|layer| layer.diff_id).collect();
-        for added in stage.added.iter().filter(|added| !added.items.0.is_empty()) {
-            let (written, reused) = self.layer(&added.items, spool)?;
+        for layer in stage.layers.iter().filter(|layer| !layer.items.is_empty()) {
+            let (written, reused) = self.layer(&layer.items, spool)?;
             let descriptor = described(MediaType::OCI_LAYER_GZIP, written.digest, written.size);
-            layers.push(built(&descriptor, reused, &added.made_by));
+            layers.push(built(&descriptor, reused, &layer.created_by));
             descriptors.push(descriptor);
             diff_ids.push(written.diff_id);
         }
@@ -128,7 +127,7 @@ impl Assembly<'_> {
         };
         let mut annotations = BTreeMap::new();
         if !wants.is_empty() {
-            annotations.insert(image::WANTS_KEY.to_owned(), wants_text(wants));
+            annotations.insert(image::WANTS_KEY.to_owned(), image::wants_text(wants));
         }
         let manifest =
             self.manifest(MediaType::WASM_CONFIG, &config, vec![layer.clone()], annotations)?;
@@ -258,8 +257,8 @@ struct Component<'a> {
     imports: &'a [String],
 }
 
-fn built(layer: &Descriptor, reused: bool, made_by: &str) -> BuiltLayer {
-    BuiltLayer { digest: layer.digest, size: layer.size, reused, made_by: made_by.to_owned() }
+fn built(layer: &Descriptor, reused: bool, created_by: &str) -> BuiltLayer {
+    BuiltLayer { digest: layer.digest, size: layer.size, reused, created_by: created_by.to_owned() }
 }
 
 /// A base's layer as this manifest names it: whatever else was noted about it belongs to the base.
@@ -283,25 +282,20 @@ fn described(media_type: &'static str, digest: Digest, size: u64) -> Descriptor 
 
 /// Gives the program a layer of its own, so that the same files travel once under many versions of
 /// it, and the same program once under many sets of files.
-fn split_program(added: &mut Vec<Added>, found: &Found) {
-    let Some(at) = added.iter().rposition(|added| added.items.0.contains_key(&found.path)) else {
-        return;
-    };
-    if added[at].items.files().count() < 2 {
+fn split_program(layers: &mut Vec<NewLayer>, program: &StageProgram) {
+    let holds_it = |layer: &NewLayer| layer.items.0.contains_key(&program.path);
+    let Some(at) = layers.iter().rposition(holds_it) else { return };
+    let NewLayer { items, created_by } = &mut layers[at];
+    if items.files().count() < 2 {
         return;
     }
-    let Some(item) = added[at].items.0.remove(&found.path) else { return };
-    let modes: BTreeMap<String, u32> = added[at]
-        .items
-        .0
-        .iter()
-        .filter_map(|(path, item)| match item {
-            Item::Folder { mode } => Some((path.clone(), *mode)),
-            Item::File { .. } | Item::Symlink { .. } => None,
-        })
-        .collect();
-    let mut program = Items::default();
-    program.put(&found.path, item, &|parent| modes.get(parent).copied());
-    let made_by = added[at].made_by.clone();
-    added.insert(at, Added { items: program, made_by });
+    let Some(item) = items.0.remove(&program.path) else { return };
+    let folder_mode = |parent: &str| match items.0.get(parent) {
+        Some(Item::Folder { mode }) => Some(*mode),
+        Some(Item::File { .. } | Item::Symlink { .. }) | None => None,
+    };
+    let mut own = Items::default();
+    own.put(&program.path, item, &folder_mode);
+    let created_by = created_by.clone();
+    layers.insert(at, NewLayer { items: own, created_by });
 }

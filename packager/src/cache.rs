@@ -4,29 +4,28 @@ use image::{FileIndex, Wasi, WasmFacts, World};
 use serde::{Deserialize, Serialize};
 use spec::{Algorithm, Descriptor, Digest, Hasher};
 
-use crate::{blobs::Blobs, layer::tarball::Written, layout::Layout};
+use crate::{
+    blobs::Blobs,
+    layer::tarball::Written,
+    layout::Layout,
+    limits::{CACHE_BYTES_MAX, CACHE_ENTRIES_MAX, CACHE_ENTRY_BYTES_MAX},
+};
 
-/// What earlier builds found out, beside the blobs. Losing it costs time and nothing else, so every
-/// error here means that nothing is known.
+/// Results of earlier builds, beside the blobs. Losing it costs time and nothing else, so every error
+/// here counts as a miss.
 pub(crate) struct Cache {
     dir: PathBuf,
     blobs: Blobs,
-    /// Whether anything may be looked up; what is found out is written down in any case.
+    /// Whether entries are read; they are written in any case.
     reuse: bool,
-    /// Whether there is more in it than there was.
+    /// Whether an entry was added.
     grew: Cell<bool>,
 }
 
-/// Part of every key: what was found out by another version's rules is not found.
+/// Part of every key: entries that another version's rules made are not found.
 const VERSION: &str = "1";
-/// The indexes of a hundred large bases; everything else has less than a KB.
-const BYTES_MAX: u64 = 512 << 20;
-/// Looked through by every build that adds one: some 10 ms.
-const ENTRIES_MAX: usize = 10_000;
 /// What the smallest file takes on a disk.
 const BLOCK_BYTES: u64 = 4096;
-/// A million nodes.
-const ENTRY_BYTES_MAX: u64 = 128 << 20;
 /// A file that changed less than this before it was looked at may change again without a new time
 /// (a tick of the kernel's clock is at most 10 ms).
 pub(crate) const RACE_NS: i128 = 20_000_000;
@@ -129,7 +128,7 @@ impl Cache {
             return None;
         }
         let path = self.dir.join(key);
-        let bytes = disk::read(&path, ENTRY_BYTES_MAX).ok()?;
+        let bytes = disk::read(&path, CACHE_ENTRY_BYTES_MAX).ok()?;
         // What was used last goes last.
         let _ = fs::File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
         Some(bytes)
@@ -138,7 +137,7 @@ impl Cache {
     /// Keeps it below its limits, when it has grown.
     pub(crate) fn trim(&self) {
         if self.grew.replace(false) {
-            self.trim_to(BYTES_MAX, ENTRIES_MAX);
+            self.trim_to(CACHE_BYTES_MAX, CACHE_ENTRIES_MAX);
         }
     }
 

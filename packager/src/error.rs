@@ -1,191 +1,122 @@
 use std::{io, path::PathBuf};
 
+use image::Sniffed;
 use spec::{Digest, Reference};
 
-/// Why an image was not built, stored, read in or written out.
+use crate::{context::ContextProblem, diagnostic::Diagnostic};
+
+/// Why an image was not built, stored, imported or exported.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file or folder of ours or of the user's.
     #[error("cannot {doing} `{}`", .path.display())]
     Io {
         /// `read`, `write`, …
         doing: &'static str,
-        /// Which one.
         path: PathBuf,
-        /// Why not.
         source: io::Error,
     },
-    /// Bytes of an image that we would not touch.
+    /// Bytes of an image that are refused.
     #[error("{}", .whose)]
     Image {
         /// What was being read, as in "`cats.tar` cannot be used".
         whose: String,
-        /// Why not.
         source: image::Error,
     },
-    /// A program that cannot be run, told by its own words.
     #[error(transparent)]
     Program(image::Error),
-    /// There is nothing that says how to build.
-    #[error("`{}` has nothing to build from: {why}", .path.display())]
-    NoBuildFile {
-        /// The folder.
-        path: PathBuf,
-        /// What was looked for.
-        why: String,
-    },
-    /// The Dockerfile or `margay.toml` does not parse.
-    #[error("`{file}`{}: {why}", at(*.line))]
-    BuildFile {
-        /// Its name.
-        file: String,
-        /// Where, counted from 1.
-        line: Option<usize>,
-        /// What is wrong.
-        why: String,
-    },
-    /// `RUN`.
-    #[error("`{file}`, line {line}: RUN is not executed here")]
-    Run {
-        /// The Dockerfile.
-        file: String,
-        /// Where.
-        line: usize,
-    },
-    /// Another instruction, or part of one, that is known and not done.
-    #[error("`{file}`, line {line}: {what}")]
-    Unsupported {
-        /// The Dockerfile.
-        file: String,
-        /// Where.
-        line: usize,
-        /// What, and why not.
-        what: String,
-        /// What to do instead.
-        instead: String,
-    },
-    /// A source of COPY or ADD that is not there.
-    #[error("`{file}`{}: there is no `{source_path}` in {tree}", at(*.line))]
-    CopyMissing {
-        /// The Dockerfile, or `margay.toml`.
-        file: String,
-        /// Where, counted from 1.
-        line: Option<usize>,
-        /// As written.
-        source_path: String,
-        /// Where it was looked for.
-        tree: String,
-        /// Whether `.dockerignore` leaves it out.
-        ignored: bool,
-    },
-    /// A name in the build context that leads out of it, or to something that is no file.
-    #[error("`{path}` in the build context {why}")]
+    #[error("`{}` has nothing to build from: {reason}", .path.display())]
+    NoBuildFile { path: PathBuf, reason: NoBuildFile },
+    #[error(transparent)]
+    BuildFile(Diagnostic),
+    #[error("`{path}` in the build context {problem}")]
     Context {
         /// Relative to the context.
         path: String,
-        /// What is wrong with it.
-        why: String,
+        problem: ContextProblem,
     },
-    /// The image in FROM, or in COPY --from, is not among the local ones.
-    #[error("`{file}`, line {line}: there is no local image `{image}`")]
-    NoBase {
-        /// The Dockerfile.
-        file: String,
-        /// Where.
-        line: usize,
-        /// The image.
-        image: Reference,
-        /// A folder beside the context from which it could be built.
-        folder: Option<PathBuf>,
-    },
-    /// ENTRYPOINT or CMD in shell form in an image without a shell.
     #[error("{instruction} in shell form needs a shell, which this image does not have")]
-    ShellForm {
-        /// ENTRYPOINT or CMD.
-        instruction: &'static str,
-    },
-    /// The build command of `margay.toml` failed.
-    #[error("the build command `{command}` failed: {why}")]
-    Command {
-        /// As written.
-        command: String,
-        /// How it ended.
-        why: String,
-    },
-    /// No local image of that name.
+    ShellForm { instruction: &'static str },
+    #[error("cannot start the build command `{command}`")]
+    CommandStart { command: String, source: io::Error },
+    #[error("the build command `{command}` failed: {status}")]
+    Command { command: String, status: std::process::ExitStatus },
     #[error("there is no local image `{0}`")]
     NoImage(Reference),
-    /// An image that lacks one of its blobs.
     #[error("the blob `{0}` is missing")]
     NoBlob(Digest),
-    /// Something that is no image archive, or not one we know.
-    #[error("`{}` is not an image: {why}", .path.display())]
-    NotAnImage {
-        /// The file or folder.
-        path: PathBuf,
-        /// What was looked for.
-        why: String,
-    },
+    #[error("`{}` is not an image: {problem}", .path.display())]
+    NotAnImage { path: PathBuf, problem: ImportProblem },
+}
+
+/// Why there is nothing to build from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoBuildFile {
+    #[error("it is not a file")]
+    NotAFile,
+    #[error("there are {0} `.wasm` files in it: say which")]
+    SeveralPrograms(usize),
+    #[error("it has a `{file}` and no `.wasm`: build it first, as with `{command}`")]
+    OnlySources { file: &'static str, command: &'static str },
+    #[error("it has no `Dockerfile`, no `margay.toml` and no `.wasm`")]
+    Nothing,
+}
+
+/// Why a file or folder is not an image that can be imported.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportProblem {
+    #[error("it is {}", .0.name())]
+    Kind(Sniffed),
+    #[error("the folder has no `index.json`")]
+    NoIndex,
+    #[error("the tar has neither an `index.json` nor a `manifest.json`")]
+    NeitherIndexNorManifest,
+    #[error("it has no `{0}`")]
+    Missing(String),
+    #[error("`{name}`: {reason}")]
+    BlobName { name: String, reason: spec::ParseError },
+    #[error("it is an empty layout")]
+    Empty,
+    #[error("it has more than {0} images")]
+    TooManyImages(usize),
+    #[error("its `index.json` is no index")]
+    ManifestAsIndex,
+    #[error("its config is malformed: {0}")]
+    Config(serde_json::Error),
+    #[error("its config names {named} layers, and there are {found}")]
+    LayerCount { named: usize, found: usize },
 }
 
 impl Error {
-    /// The next thing a person could try, when we know one.
+    /// The next thing that a user could try, where one is known.
     pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Image { source, .. } | Self::Program(source) => source.hint(),
+        let text = match self {
+            Self::Image { source, .. } | Self::Program(source) => return source.hint(),
+            Self::BuildFile(diagnostic) => return diagnostic.instead(),
             Self::NoBuildFile { .. } => {
-                Some("add a `Dockerfile` or a `margay.toml`, or name one `.wasm` file: margay build app.wasm".to_owned())
+                "add a `Dockerfile` or a `margay.toml`, or name one `.wasm` file: margay build app.wasm"
             }
-            Self::Run { .. } => Some(
-                "build outside of the image (`cargo build`, `npm run build`, …) and COPY the result, or COPY --from an \
-                 image that another tool has built"
-                    .to_owned(),
-            ),
-            Self::Unsupported { instead, .. } => Some(instead.clone()),
-            Self::CopyMissing { ignored: true, .. } => {
-                Some("`.dockerignore` leaves it out: add a line with `!` and its name".to_owned())
+            Self::ShellForm { instruction } => {
+                return Some(format!(
+                    "write the arguments as a list: {instruction} [\"/app.wasm\", \"argument\"]"
+                ));
             }
-            Self::CopyMissing { line: None, .. } => {
-                Some("paths in `margay.toml` are relative to the folder given to `margay build`".to_owned())
+            Self::NoImage(reference) if reference.registry().is_some() => {
+                return Some(format!("fetch it: margay pull {reference}"));
             }
-            Self::CopyMissing { .. } => {
-                Some("paths in COPY are relative to the build context, the folder given to `margay build`".to_owned())
-            }
-            Self::NoBase { image, folder: Some(folder), .. } => {
-                Some(format!("build it first: margay build -t {} {}", short_name(image), folder.display()))
-            }
-            Self::NoBase { image, .. } if image.registry().is_some() => {
-                Some(format!("fetch it first: margay pull {image}"))
-            }
-            Self::NoBase { image, .. } => Some(format!(
-                "build it first: margay build -t {} FOLDER; or name it with its registry and pull it",
-                short_name(image)
-            )),
-            Self::ShellForm { instruction, .. } => {
-                Some(format!("write the arguments as a list: {instruction} [\"/app.wasm\", \"argument\"]"))
-            }
-            Self::NoImage(reference) => match reference.registry() {
-                Some(_) => Some(format!("fetch it: margay pull {reference}")),
-                None => Some("`margay images` lists what there is".to_owned()),
-            },
-            Self::NoBlob(_) => Some("pull or build the image again".to_owned()),
+            Self::NoImage(_) => "`margay images` lists what there is",
+            Self::NoBlob(_) => "pull or build the image again",
             Self::NotAnImage { .. } => {
-                Some("an image file is a `docker save` tar, an OCI layout (tar or folder), or a `.wasm`".to_owned())
+                "an image file is a `docker save` tar, an OCI layout (tar or folder), or a `.wasm`"
             }
-            Self::Io { .. } | Self::BuildFile { .. } | Self::Context { .. } | Self::Command { .. } => None,
-        }
+            Self::Io { .. }
+            | Self::Context { .. }
+            | Self::CommandStart { .. }
+            | Self::Command { .. } => return None,
+        };
+        Some(text.to_owned())
     }
-}
-
-fn at(line: Option<usize>) -> String {
-    line.map(|line| format!(", line {line}")).unwrap_or_default()
-}
-
-/// As a person would write it: without `:latest`.
-fn short_name(image: &Reference) -> String {
-    let text = image.to_string();
-    text.strip_suffix(":latest").map_or(text.clone(), str::to_owned)
 }
 
 /// Attaches what was being done, and to which path.

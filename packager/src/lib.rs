@@ -1,27 +1,30 @@
 //! From source and a build file to an image: in a folder of images, ready to run or to push.
 //!
 //! Enter at [`build`] with a [`Build`], at [`Layout`] for the local images, at [`import`] and
-//! [`export`] for image files. The same input gives the same bytes, whoever builds where and when.
+//! [`export`] for image files. The same input gives the same bytes, on every machine and every day.
 //! Absent on purpose: executing RUN, network, machine code.
 #![forbid(unsafe_code)]
 
+mod limits; // every limit, with the reason for its number
 mod blobs; // bytes by digest, complete as soon as they are visible
 mod layout; // the folder of local images
+mod path; // paths as text
 
 mod context; // the folder that a build may read, and nothing outside of it
 mod layer; // new layers: what they will hold, then their bytes
 mod stage; // an image in the making
 
-mod dockerfile; // the words of a Dockerfile
-mod execute; // a Dockerfile, carried out into a stage
+mod diagnostic; // what is wrong with a build file, where, and what to write instead
+mod dockerfile; // a Dockerfile as values
+mod execute; // these carried out into a stage, one file for each instruction
 mod build_file; // margay.toml, likewise
 
-mod cache; // what earlier builds found out
-mod program; // which file runs, and whether it can
+mod cache; // results of earlier builds
+mod program; // which file an image runs, and whether it can
 mod assemble; // a stage, written as an image
-mod build; // the door
+mod build; // all of it in order
 
-mod import; // image files of others, read in
+mod import; // image files of other tools
 mod export; // an image as a file
 
 mod error;
@@ -29,8 +32,14 @@ mod error;
 pub use assemble::BuiltLayer;
 pub use blobs::BlobWriter;
 pub use build::{Build, Built, build};
-pub use error::Error;
+pub use context::ContextProblem;
+pub use diagnostic::{
+    ArchiveProblem, Diagnostic, DiagnosticKind, SourceTree, Syntax, Warning, WarningKind,
+};
+pub use dockerfile::{expansion::ExpansionError, instruction::Verb};
+pub use error::{Error, ImportProblem, NoBuildFile};
 pub use export::export;
-pub use import::{ARCHIVE_BYTES_MAX, Imported, import};
+pub use import::{Imported, import};
 pub use layout::{Hold, Layout, LocalImage, Pruned, REF_NAME};
+pub use limits::ARCHIVE_BYTES_MAX;
 pub use program::host_platforms;

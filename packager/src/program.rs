@@ -6,22 +6,19 @@ use crate::{
     error::Error,
     layer::items::{Origin, Source},
     layer::spool::Spool,
-    stage::{At, Stage},
+    limits::{HEAD_BYTES, WASM_BYTES_MAX},
+    stage::{Stage, StageEntry},
 };
 
-/// What an image runs, found in the stage that it will be made from.
+/// The program of the image that a stage becomes.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Found {
+pub(crate) struct StageProgram {
     /// Relative and normal.
     pub(crate) path: String,
     pub(crate) platform: Platform,
     /// For Wasm that this build brought in.
     pub(crate) facts: Option<WasmFacts>,
 }
-
-/// The largest Wasm programs that we met (Python with libraries) have 60 MB.
-pub(crate) const WASM_BYTES_MAX: u64 = 512 << 20;
-const HEAD_BYTES: u64 = 512;
 
 /// The platform of a layered Wasm image.
 pub(crate) fn wasm_platform() -> Platform {
@@ -47,7 +44,7 @@ pub(crate) fn find(
     spool: &mut Spool<'_>,
     cache: &Cache,
     now_ns: i128,
-) -> Result<Option<Found>, Error> {
+) -> Result<Option<StageProgram>, Error> {
     let config = &stage.config;
     let Some(name) = config.entrypoint.iter().flatten().chain(config.cmd.iter().flatten()).next()
     else {
@@ -60,18 +57,22 @@ pub(crate) fn find(
     for candidate in program_paths(config, hint, name) {
         let Ok(path) = stage.resolve(&candidate) else { continue };
         let source = match stage.at(&path) {
-            Some(At::Added(source)) => source.clone(),
-            Some(At::Base(file)) => match &stage.base.platform {
+            Some(StageEntry::New(source)) => source.clone(),
+            Some(StageEntry::Base(file)) => match &stage.base.platform {
                 // It was checked when the image below was built.
                 Some(platform)
                     if stage.base.args.first() == Some(name)
                         && stage.shell_form.instruction().is_none() =>
                 {
-                    return Ok(Some(Found { path, platform: platform.clone(), facts: None }));
+                    return Ok(Some(StageProgram {
+                        path,
+                        platform: platform.clone(),
+                        facts: None,
+                    }));
                 }
                 _ => stage.base.source(file),
             },
-            Some(At::Folder { .. } | At::Symlink(_)) | None => continue,
+            Some(StageEntry::Folder { .. } | StageEntry::Symlink(_)) | None => continue,
         };
         let found = examine(stage, path, &source, spool, cache, now_ns)?;
         return match stage.shell_form.instruction() {
@@ -95,7 +96,7 @@ fn examine(
     spool: &mut Spool<'_>,
     cache: &Cache,
     now_ns: i128,
-) -> Result<Found, Error> {
+) -> Result<StageProgram, Error> {
     let what = match source {
         Source::Context(file) => format!("`{}`", file.path),
         Source::Bytes(_) | Source::Part { .. } => format!("`/{path}`"),
@@ -109,7 +110,7 @@ fn examine(
             let why = || format!("{what} is a native program for a machine that no image names");
             let platform =
                 platform.ok_or_else(|| Error::Program(image::Error::NoProgram { why: why() }))?;
-            Ok(Found { path, platform, facts: None })
+            Ok(StageProgram { path, platform, facts: None })
         }
         Sniffed::Script => {
             let below = stage
@@ -118,7 +119,7 @@ fn examine(
                 .clone()
                 .filter(|platform| platform.os.eq_ignore_ascii_case("linux"));
             let platform = below.or_else(|| host_platforms().into_iter().next());
-            Ok(Found {
+            Ok(StageProgram {
                 path,
                 platform: platform.unwrap_or_else(|| linux("amd64".to_owned())),
                 facts: None,
@@ -126,7 +127,7 @@ fn examine(
         }
         _ => {
             let facts = facts(&what, source, spool, cache, now_ns)?;
-            Ok(Found { path, platform: wasm_platform(), facts: Some(facts) })
+            Ok(StageProgram { path, platform: wasm_platform(), facts: Some(facts) })
         }
     }
 }

@@ -136,11 +136,12 @@ fn tell(built: &Built) {
             "{}  {:>9}  {state:<13}  {}",
             layer.digest.short(),
             size(layer.size),
-            printable(&layer.made_by)
+            printable(&layer.created_by)
         ));
     }
-    for note in &built.notes {
-        notice(format_args!("{} {}", Paint::on_stderr().warn("note:"), printable(note)));
+    for warning in &built.warnings {
+        let text = warning.to_string();
+        notice(format_args!("{} {}", Paint::on_stderr().warn("note:"), printable(&text)));
     }
     for want in &built.wants {
         notice(format_args!("wants {want}"));

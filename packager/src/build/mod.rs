@@ -11,12 +11,14 @@ use crate::{
     assemble::{Assembled, Assembly, BuiltLayer},
     build_file::{self, BuildFile, Described},
     cache::Cache,
-    context::{Context, Found},
-    error::{Error, io_error},
-    execute::{self, Input},
+    context::{Context, ContextProblem, PathKind},
+    diagnostic::{DiagnosticKind, Fault, Warning, WarningKind},
+    error::{Error, NoBuildFile, io_error},
+    execute::{self, Executed, Input},
     layer::items::Item,
     layer::spool::Spool,
     layout::Layout,
+    limits::DOCKERFILE_BYTES_MAX,
     program::host_platforms,
 };
 
@@ -59,8 +61,7 @@ pub struct Built {
     pub wants: Vec<Want>,
     /// What its Wasm program imports and exports, when this build brought it in.
     pub facts: Option<WasmFacts>,
-    /// What the user should know although it worked.
-    pub notes: Vec<String>,
+    pub warnings: Vec<Warning>,
     /// How long it took.
     pub took: Duration,
 }
@@ -80,133 +81,121 @@ pub fn build(build: &Build<'_>) -> Result<Built, Error> {
         source_date: build.source_date,
         now_ns: i128::try_from(now.as_nanos()).unwrap_or(i128::MAX),
     };
-    let made = make(build, &assembly);
+    let output = build_images(build, &assembly);
     cache.trim();
-    let made = made?;
-    let descriptor = match made.images.as_slice() {
+    let Output { images, names, mut warnings, build_file } = output?;
+    let descriptor = match images.as_slice() {
         [only] => only.manifest.clone(),
         images => assembly.index(images)?,
     };
-    let references = if build.tags.is_empty() { made.names } else { build.tags.clone() };
-    let mut notes = made.notes;
+    let references = if build.tags.is_empty() { names } else { build.tags.clone() };
     for reference in &references {
-        // Who wrote the name knows what it was; of one that we chose, nobody may have thought.
+        // A name that no tag asked for may be that of an image which should have stayed.
         let before = if build.tags.is_empty() { build.layout.resolve(reference)? } else { None };
         if let Some(before) = before.filter(|before| before.digest != descriptor.digest) {
-            notes.push(format!(
-                "`{reference}` was another image until now (`{}`); -t gives another name",
-                before.digest
-            ));
+            let (reference, before) = (reference.clone(), before.digest);
+            warnings.push(WarningKind::NameTaken { reference, before }.into());
         }
         build.layout.tag(reference, &descriptor)?;
     }
-    let platforms = made.images.iter().map(|image| image.platform.clone()).collect();
-    let first = made.images.into_iter().next().expect("a build makes at least one image");
+    let platforms = images.iter().map(|image| image.platform.clone()).collect();
+    let first = images.into_iter().next().expect("a build makes at least one image");
     if !first.has_program {
-        notes.push(
-            "the image names no program: it can be a base for others, and cannot be run".to_owned(),
-        );
+        warnings.push(WarningKind::NoProgram.into());
     }
     Ok(Built {
         references,
         descriptor,
-        build_file: made.build_file,
+        build_file,
         platforms,
         layers: first.layers,
         wants: first.wants,
         facts: first.facts,
-        notes,
+        warnings,
         took: started.elapsed(),
     })
 }
 
-/// What a build made, before it has a name.
-struct Made {
+/// The images of a build before they have a name.
+struct Output {
     images: Vec<Assembled>,
+    /// Names for when no tag was given.
     names: Vec<Reference>,
-    notes: Vec<String>,
+    warnings: Vec<Warning>,
     build_file: PathBuf,
 }
 
-fn make(build: &Build<'_>, assembly: &Assembly<'_>) -> Result<Made, Error> {
+fn build_images(build: &Build<'_>, assembly: &Assembly<'_>) -> Result<Output, Error> {
     let is_file =
         std::fs::metadata(build.context).map_err(io_error("open", build.context))?.is_file();
     if is_file {
-        return make_bare(build, assembly);
+        return build_lone_program(build, assembly);
     }
-    let default_names = || names(folder_name(build.context));
-    let Some(path) = build_file_path(build)? else {
+    let names = local_names(&folder_name(build.context));
+    let Some(path) = build_file_path(build) else {
         let context = Context::open(build.context, None)?;
         let wasm = build_file::only_wasm(&context)?;
-        let image = bare(&context, &wasm, &[], assembly)?;
-        let (names, build_file) = (default_names(), build.context.join(wasm));
-        return Ok(Made { images: vec![image], names, notes: Vec::new(), build_file });
+        let images = vec![artifact_of(&context, &wasm, assembly)?];
+        let build_file = build.context.join(wasm);
+        return Ok(Output { images, names, warnings: Vec::new(), build_file });
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let text = disk::read(&path, execute::TEXT_BYTES_MAX).map_err(io_error("read", &path))?;
-    let text = String::from_utf8(text).map_err(|_| Error::BuildFile {
-        file: name.clone(),
-        line: None,
-        why: "it is not UTF-8".to_owned(),
-    })?;
+    let text = disk::read(&path, DOCKERFILE_BYTES_MAX).map_err(io_error("read", &path))?;
+    let text = String::from_utf8(text)
+        .map_err(|_| Fault::from(DiagnosticKind::NotUtf8).in_file(&name, None))?;
     match path.extension().is_some_and(|extension| extension == "toml") {
-        true => make_from_build_file(build, assembly, path, name, &text, default_names()),
-        false => make_from_dockerfile(build, assembly, path, name, &text, default_names()),
+        true => build_from_toml(build, assembly, path, &name, &text, names),
+        false => build_from_dockerfile(build, assembly, path, &name, &text, names),
     }
 }
 
-fn build_file_path(build: &Build<'_>) -> Result<Option<PathBuf>, Error> {
+fn build_file_path(build: &Build<'_>) -> Option<PathBuf> {
     if let Some(file) = build.file {
-        return Ok(Some(file.to_owned()));
+        return Some(file.to_owned());
     }
-    let there = |name: &str| Some(build.context.join(name)).filter(|path| path.is_file());
-    Ok(there(build_file::NAME).or_else(|| there("Dockerfile")))
+    let existing = |name: &str| Some(build.context.join(name)).filter(|path| path.is_file());
+    existing(build_file::NAME).or_else(|| existing("Dockerfile"))
 }
 
-fn make_bare(build: &Build<'_>, assembly: &Assembly<'_>) -> Result<Made, Error> {
+fn build_lone_program(build: &Build<'_>, assembly: &Assembly<'_>) -> Result<Output, Error> {
     let (folder, name) = (build.context.parent(), build.context.file_name());
     let name = name.unwrap_or_default().to_str().ok_or_else(|| Error::Context {
         path: build.context.display().to_string(),
-        why: "has a name that is not UTF-8".to_owned(),
+        problem: ContextProblem::NameNotUtf8,
     })?;
     let folder = folder.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let context = Context::open_unfiltered(folder)?;
-    let images = vec![bare(&context, name, &[], assembly)?];
-    let names = names(name.strip_suffix(".wasm").unwrap_or(name).to_owned());
-    Ok(Made { images, names, notes: Vec::new(), build_file: build.context.to_owned() })
+    let images = vec![artifact_of(&context, name, assembly)?];
+    let names = local_names(name.strip_suffix(".wasm").unwrap_or(name));
+    let build_file = build.context.to_owned();
+    Ok(Output { images, names, warnings: Vec::new(), build_file })
 }
 
-fn bare(
-    context: &Context,
-    path: &str,
-    wants: &[Want],
-    assembly: &Assembly<'_>,
-) -> Result<Assembled, Error> {
-    let not_there = || Error::NoBuildFile {
-        path: context.path().join(path),
-        why: "it is not a file".to_owned(),
-    };
-    if context.find(path)? != Some(Found::File) {
-        return Err(not_there());
+fn artifact_of(context: &Context, path: &str, assembly: &Assembly<'_>) -> Result<Assembled, Error> {
+    let not_a_file =
+        || Error::NoBuildFile { path: context.path().join(path), reason: NoBuildFile::NotAFile };
+    if context.find(path)? != Some(PathKind::File) {
+        return Err(not_a_file());
     }
-    let Item::File { source, .. } = context.file(path)? else { return Err(not_there()) };
+    let Item::File { source, .. } = context.file(path)? else { return Err(not_a_file()) };
     let mut spool = Spool::new(assembly.layout.blobs(), Some(context));
-    assembly.artifact(&format!("`{path}`"), &source, wants, &mut spool)
+    assembly.artifact(&format!("`{path}`"), &source, &[], &mut spool)
 }
 
-fn make_from_build_file(
+fn build_from_toml(
     build: &Build<'_>,
     assembly: &Assembly<'_>,
     path: PathBuf,
-    name: String,
+    name: &str,
     text: &str,
     default_names: Vec<Reference>,
-) -> Result<Made, Error> {
-    let file = BuildFile::parse(&name, text)?;
+) -> Result<Output, Error> {
+    let in_file = |fault: Fault| fault.in_file(name, None);
+    let file = BuildFile::parse(text).map_err(in_file)?;
     file.run_command(build.context)?;
-    let context = Context::open(build.context, Some(&name))?;
+    let context = Context::open(build.context, Some(name))?;
     let mut spool = Spool::new(assembly.layout.blobs(), Some(&context));
-    let images = match file.describe(&name, &context, &mut spool)? {
+    let images = match file.describe(&context, &mut spool).map_err(in_file)? {
         Described::Program { what, source } => {
             vec![assembly.artifact(&what, &source, &file.wants, &mut spool)?]
         }
@@ -215,38 +204,23 @@ fn make_from_build_file(
             .map(|stage| assembly.image(stage, &mut spool))
             .collect::<Result<Vec<_>, _>>()?,
     };
-    let notes = build
-        .args
-        .keys()
-        .map(|arg| format!("the build argument `{arg}` is not used: `{name}` has none"));
-    let names = declared_names(&file, &name)?.unwrap_or(default_names);
-    Ok(Made { images, names, notes: notes.collect(), build_file: path })
+    let warnings = build.args.keys().map(|argument| {
+        let (argument, file) = (argument.clone(), name.to_owned());
+        WarningKind::NoArguments { argument, file }.into()
+    });
+    let names = file.names().map_err(in_file)?.unwrap_or(default_names);
+    Ok(Output { images, names, warnings: warnings.collect(), build_file: path })
 }
 
-/// What `name` and `version` in `margay.toml` say.
-fn declared_names(file: &BuildFile, file_name: &str) -> Result<Option<Vec<Reference>>, Error> {
-    let Some(name) = &file.name else { return Ok(None) };
-    let wrong = |error: spec::ParseError| Error::BuildFile {
-        file: file_name.to_owned(),
-        line: None,
-        why: error.to_string(),
-    };
-    let mut all = vec![name.parse().map_err(wrong)?];
-    if let Some(version) = &file.version {
-        all.push(format!("{name}:{version}").parse().map_err(wrong)?);
-    }
-    Ok(Some(all))
-}
-
-fn make_from_dockerfile(
+fn build_from_dockerfile(
     build: &Build<'_>,
     assembly: &Assembly<'_>,
     path: PathBuf,
-    name: String,
+    name: &str,
     text: &str,
     names: Vec<Reference>,
-) -> Result<Made, Error> {
-    let context = Context::open(build.context, Some(&name))?;
+) -> Result<Output, Error> {
+    let context = Context::open(build.context, Some(name))?;
     let mut spool = Spool::new(assembly.layout.blobs(), Some(&context));
     let input = Input {
         file: name,
@@ -258,9 +232,9 @@ fn make_from_dockerfile(
         target: build.target,
         native: &host_platforms(),
     };
-    let read = execute::read(&input, &mut spool)?;
-    let images = vec![assembly.image(read.stage, &mut spool)?];
-    Ok(Made { images, names, notes: read.notes, build_file: path })
+    let Executed { stage, warnings } = execute::execute(&input, &mut spool)?;
+    let images = vec![assembly.image(stage, &mut spool)?];
+    Ok(Output { images, names, warnings, build_file: path })
 }
 
 fn folder_name(folder: &Path) -> String {
@@ -268,8 +242,8 @@ fn folder_name(folder: &Path) -> String {
     full.file_name().map_or_else(|| "app".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// `name` as a local image, with everything that cannot stand in one replaced.
-fn names(name: String) -> Vec<Reference> {
+/// `name` as that of a local image: characters that no name has become `-`.
+fn local_names(name: &str) -> Vec<Reference> {
     let lower = name.to_lowercase();
     let words = lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let name = words.collect::<Vec<_>>().join("-");

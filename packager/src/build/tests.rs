@@ -10,6 +10,7 @@ use image::{Budget, EntryKind, LayerReader};
 use tempfile::TempDir;
 
 use super::*;
+use crate::diagnostic::Diagnostic;
 
 /// A build context and a layout, both gone at the end.
 struct Workbench {
@@ -121,6 +122,10 @@ fn wasm() -> Vec<u8> {
         r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i32))) (func (export "_start")))"#,
     )
     .unwrap()
+}
+
+fn warnings(built: &Built) -> Vec<String> {
+    built.warnings.iter().map(Warning::to_string).collect()
 }
 
 fn told(error: &Error) -> String {

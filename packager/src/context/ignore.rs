@@ -1,6 +1,9 @@
-use crate::context::pattern::matches;
+use crate::{
+    context::pattern::matches,
+    path::{ancestors, parts},
+};
 
-/// What `.dockerignore` leaves out of the build context.
+/// What `.dockerignore` excludes from the build context.
 ///
 /// # Spec
 /// Docker, "Build context", ".dockerignore files": the last matching line decides, `!` takes back
@@ -23,7 +26,7 @@ impl Ignore {
         Self { lines: lines.filter_map(Line::parse).collect() }
     }
 
-    /// Whether the file or folder at `path` is left out.
+    /// Whether the file or folder at `path` is excluded.
     pub(crate) fn ignores(&self, path: &str) -> bool {
         let mut ignored = false;
         for line in &self.lines {
@@ -47,15 +50,13 @@ impl Line {
             Some(rest) => (true, rest.trim()),
             None => (false, line),
         };
-        let parts: Vec<_> = pattern.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+        let parts: Vec<_> = parts(pattern).collect();
         (!parts.is_empty()).then(|| Self { pattern: parts.join("/"), keep })
     }
 
     /// Whether it matches `path` or a folder on the way there.
     fn covers(&self, path: &str) -> bool {
-        let ends =
-            path.char_indices().filter(|(_, c)| *c == '/').map(|(at, _)| at).chain([path.len()]);
-        ends.into_iter().any(|end| matches(&self.pattern, &path[..end]))
+        ancestors(path).chain([path]).any(|path| matches(&self.pattern, path))
     }
 }
 

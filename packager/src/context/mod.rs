@@ -1,23 +1,24 @@
-pub(crate) mod ignore; // what `.dockerignore` leaves out
+mod ignore; // what `.dockerignore` excludes
 pub(crate) mod pattern; // `*.html`
 
 use std::{
-    collections::HashSet,
     fs::File,
     io::{self, Read as _},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
+use ignore::Ignore;
 use rustix::{
     fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
 };
 
 use crate::{
-    context::ignore::Ignore,
     error::{Error, io_error},
     layer::items::{ContextFile, Item, MODE_EXECUTABLE, Source, Stat, masked},
+    limits::{CONTEXT_DEPTH_MAX, CONTEXT_ENTRIES_MAX, IGNORE_BYTES_MAX, LINKS_MAX},
+    path::{joined, outermost, parts},
 };
 
 /// The folder that a build may read, and nothing outside of it: every path is opened below one
@@ -31,19 +32,38 @@ pub(crate) struct Context {
 
 /// What is at a path, links followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Found {
+pub(crate) enum PathKind {
     Folder,
     File,
 }
 
-/// More files than this are a wrong folder (a whole home, say), not an app.
-const ENTRIES_MAX: usize = 500_000;
-/// Deeper trees are loops or attacks; an image refuses them too.
-const DEPTH_MAX: usize = 256;
-/// As many links as Linux follows.
-pub(crate) const LINKS_MAX: usize = 40;
-/// 8192 long lines.
-const IGNORE_BYTES_MAX: u64 = 1 << 20;
+/// Why a path of the build context cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContextProblem {
+    #[error("leads out of it: only what is inside can be copied")]
+    LeavesContext,
+    #[error("is a link that leads in a circle")]
+    LinkLoop,
+    #[error("is {0}, which no image can hold")]
+    Special(&'static str),
+    #[error("is a folder, and not a program")]
+    IsFolder,
+    #[error("is more than {CONTEXT_DEPTH_MAX} folders deep")]
+    TooDeep,
+    #[error("is one of more than {CONTEXT_ENTRIES_MAX} files: name the folders to copy")]
+    TooManyFiles,
+    #[error("has more than {bytes_max} bytes")]
+    TooLarge { bytes_max: u64 },
+    #[error("has a name that is not UTF-8")]
+    NameNotUtf8,
+    #[error("is a link that is not UTF-8")]
+    LinkNotUtf8,
+    #[error("changed while the image was built")]
+    Changed,
+    #[error("changed its size while the image was built")]
+    SizeChanged,
+}
 
 impl Context {
     /// Opens `path`, of which one file is meant: nothing is left out.
@@ -73,14 +93,14 @@ impl Context {
     }
 
     /// What is at `path`, unless it is ignored.
-    pub(crate) fn find(&self, path: &str) -> Result<Option<Found>, Error> {
+    pub(crate) fn find(&self, path: &str) -> Result<Option<PathKind>, Error> {
         match self.resolve(path)? {
             Some(path) => self.find_resolved(&path),
             None => Ok(None),
         }
     }
 
-    fn find_resolved(&self, path: &str) -> Result<Option<Found>, Error> {
+    fn find_resolved(&self, path: &str) -> Result<Option<PathKind>, Error> {
         if self.is_ignored(path) && self.ignore.is_final() {
             return Ok(None);
         }
@@ -88,13 +108,10 @@ impl Context {
             Ok(fd) => {
                 let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed(path, errno))?;
                 match FileType::from_raw_mode(stat.st_mode) {
-                    FileType::Directory => Ok(Some(Found::Folder)),
+                    FileType::Directory => Ok(Some(PathKind::Folder)),
                     FileType::RegularFile if self.is_ignored(path) => Ok(None),
-                    FileType::RegularFile => Ok(Some(Found::File)),
-                    other => Err(wrong(
-                        path,
-                        format!("is {}, which no image can hold", kind_name(other)),
-                    )),
+                    FileType::RegularFile => Ok(Some(PathKind::File)),
+                    other => Err(wrong(path, ContextProblem::Special(kind_name(other)))),
                 }
             }
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
@@ -107,21 +124,15 @@ impl Context {
     }
 
     /// Whether `.dockerignore` is why [`Context::find`] does not find `path`.
-    pub(crate) fn leaves_out(&self, path: &str) -> bool {
+    pub(crate) fn ignores(&self, path: &str) -> bool {
         std::fs::metadata(self.path.join(path)).is_ok()
     }
 
     /// What `path` leads to, as a path without links: only by this one can `.dockerignore` say
     /// whether it is there. `None` where nothing is, or where an ignored link stands on the way.
     fn resolve(&self, path: &str) -> Result<Option<String>, Error> {
-        let parts = |text: &str| -> Vec<String> {
-            text.split('/')
-                .rev()
-                .filter(|part| !matches!(*part, "" | "."))
-                .map(str::to_owned)
-                .collect()
-        };
-        let (mut here, mut ahead, mut links) = (String::new(), parts(path), 0);
+        let split = |text: &str| -> Vec<String> { parts(text).rev().map(str::to_owned).collect() };
+        let (mut here, mut ahead, mut links) = (String::new(), split(path), 0);
         while let Some(part) = ahead.pop() {
             if part == ".." {
                 match (here.is_empty(), here.rfind('/')) {
@@ -140,7 +151,7 @@ impl Context {
                 Ok(Some(_)) if links == LINKS_MAX => return Err(self.failed(path, Errno::LOOP)),
                 Ok(Some(target)) => {
                     links += 1;
-                    ahead.extend(parts(&target));
+                    ahead.extend(split(&target));
                 }
                 Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
                 Err(errno) => return Err(self.failed(path, errno)),
@@ -163,23 +174,23 @@ impl Context {
 
     /// Every path that `pattern` describes, sorted.
     pub(crate) fn glob(&self, text: &str) -> Result<Vec<String>, Error> {
-        let mut found = Vec::new();
+        let mut paths = Vec::new();
         // Only what stands above the first special character has to be listed.
         let fixed = text
             .split('/')
             .take_while(|part| !pattern::is_pattern(part))
             .collect::<Vec<_>>()
             .join("/");
-        if self.find(&fixed)? != Some(Found::Folder) {
-            return Ok(found);
+        if self.find(&fixed)? != Some(PathKind::Folder) {
+            return Ok(paths);
         }
         for (below, _) in self.walk(&fixed)? {
             let path = joined(&fixed, &below);
             if !below.is_empty() && pattern::matches(text, &path) {
-                found.push(path);
+                paths.push(path);
             }
         }
-        Ok(outermost(found))
+        Ok(outermost(paths))
     }
 
     /// What is at `path`, and everything below it, by its path relative to `path`. Sorted within
@@ -189,8 +200,8 @@ impl Context {
         let Some(path) = self.resolve(path)? else { return Ok(all) };
         match self.find_resolved(&path)? {
             None => return Ok(all),
-            Some(Found::File) => all.push((String::new(), self.file(&path)?)),
-            Some(Found::Folder) => {
+            Some(PathKind::File) => all.push((String::new(), self.file(&path)?)),
+            Some(PathKind::Folder) => {
                 all.push((String::new(), Item::Folder { mode: MODE_EXECUTABLE }));
                 let folder = self.open_at(&path, OFlags::RDONLY | OFlags::DIRECTORY);
                 let folder = folder.map_err(|errno| self.failed(&path, errno))?;
@@ -213,8 +224,8 @@ impl Context {
         all: &mut Vec<(String, Item)>,
     ) -> Result<(), Error> {
         let here = joined(top, below);
-        if depth > DEPTH_MAX {
-            return Err(wrong(&here, format!("is more than {DEPTH_MAX} folders deep")));
+        if depth > CONTEXT_DEPTH_MAX {
+            return Err(wrong(&here, ContextProblem::TooDeep));
         }
         for name in self.names(&folder, &here)? {
             let (below, path) = (joined(below, &name), joined(&here, &name));
@@ -222,11 +233,8 @@ impl Context {
             if ignored && self.ignore.is_final() {
                 continue;
             }
-            if all.len() >= ENTRIES_MAX {
-                return Err(wrong(
-                    &path,
-                    format!("is one of more than {ENTRIES_MAX} files: name the folders to copy"),
-                ));
+            if all.len() >= CONTEXT_ENTRIES_MAX {
+                return Err(wrong(&path, ContextProblem::TooManyFiles));
             }
             let stat = rustix::fs::statat(&folder, name.as_str(), AtFlags::SYMLINK_NOFOLLOW);
             let stat = stat.map_err(|errno| self.failed(&path, errno))?;
@@ -248,15 +256,10 @@ impl Context {
                     let target = target.map_err(|errno| self.failed(&path, errno))?;
                     let target = target
                         .into_string()
-                        .map_err(|_| wrong(&path, "is a link that is not UTF-8"))?;
+                        .map_err(|_| wrong(&path, ContextProblem::LinkNotUtf8))?;
                     all.push((below, Item::Symlink { target }));
                 }
-                other => {
-                    return Err(wrong(
-                        &path,
-                        format!("is {}, which no image can hold", kind_name(other)),
-                    ));
-                }
+                other => return Err(wrong(&path, ContextProblem::Special(kind_name(other)))),
             }
         }
         Ok(())
@@ -267,10 +270,8 @@ impl Context {
         for entry in Dir::read_from(folder).map_err(|errno| self.failed(here, errno))? {
             let entry = entry.map_err(|errno| self.failed(here, errno))?;
             let name = entry.file_name().to_str().map_err(|_| {
-                wrong(
-                    &joined(here, &entry.file_name().to_string_lossy()),
-                    "has a name that is not UTF-8",
-                )
+                let path = joined(here, &entry.file_name().to_string_lossy());
+                wrong(&path, ContextProblem::NameNotUtf8)
             })?;
             if !matches!(name, "." | "..") {
                 names.push(name.to_owned());
@@ -292,7 +293,7 @@ impl Context {
     pub(crate) fn open_file(&self, wanted: &ContextFile) -> Result<File, Error> {
         let path = &wanted.path;
         // Not blocking: what was a file a moment ago may be a pipe now.
-        let changed = || wrong(path, "changed while the image was built");
+        let changed = || wrong(path, ContextProblem::Changed);
         let fd =
             self.open_at(path, OFlags::RDONLY | OFlags::NONBLOCK).map_err(|errno| match errno {
                 Errno::LOOP => changed(), // a link stands where there was none
@@ -321,7 +322,7 @@ impl Context {
         let read = File::from(fd).take(bytes_max + 1).read_to_end(&mut bytes);
         read.map_err(io_error("read", self.path.join(path)))?;
         match bytes.len() as u64 > bytes_max {
-            true => Err(wrong(path, format!("has more than {bytes_max} bytes"))),
+            true => Err(wrong(path, ContextProblem::TooLarge { bytes_max })),
             false => Ok(Some(bytes)),
         }
     }
@@ -340,36 +341,20 @@ impl Context {
 
     fn failed(&self, path: &str, errno: Errno) -> Error {
         match errno {
-            Errno::XDEV => wrong(path, "leads out of it: only what is inside can be copied"),
-            Errno::LOOP => wrong(path, "is a link that leads in a circle"),
+            Errno::XDEV => wrong(path, ContextProblem::LeavesContext),
+            Errno::LOOP => wrong(path, ContextProblem::LinkLoop),
             errno => Error::Io { doing: "read", path: self.path.join(path), source: errno.into() },
         }
     }
 }
 
-fn wrong(path: &str, why: impl Into<String>) -> Error {
-    Error::Context { path: path.to_owned(), why: why.into() }
+fn wrong(path: &str, problem: ContextProblem) -> Error {
+    Error::Context { path: path.to_owned(), problem }
 }
 
 fn file_item(path: String, stat: &rustix::fs::Stat) -> Item {
     let stat = Stat::of(stat);
     Item::File { mode: masked(stat.mode), source: Source::Context(ContextFile { path, stat }) }
-}
-
-/// `a` and `b` with a `/` in between, where both are there.
-pub(crate) fn joined(a: &str, b: &str) -> String {
-    match (a, b) {
-        ("", b) => b.to_owned(),
-        (a, "") => a.to_owned(),
-        (a, b) => format!("{a}/{b}"),
-    }
-}
-
-/// Without the paths that are in a folder of the list: a folder brings what is in it.
-pub(crate) fn outermost(mut paths: Vec<String>) -> Vec<String> {
-    let all: HashSet<String> = paths.iter().cloned().collect();
-    paths.retain(|path| !path.match_indices('/').any(|(at, _)| all.contains(&path[..at])));
-    paths
 }
 
 fn kind_name(kind: FileType) -> &'static str {

@@ -1,5 +1,7 @@
 use std::cell::Cell;
 
+use crate::limits::{EXPANDED_BYTES_MAX, NESTING_MAX};
+
 /// Puts variables into the words of a build file, and takes their quotes and backslashes off.
 pub(crate) struct Expander<'a> {
     /// What a name stands for.
@@ -10,27 +12,52 @@ pub(crate) struct Expander<'a> {
     pub(crate) left: &'a Cell<usize>,
 }
 
-/// All that variables may bring into one build file: four times the largest one.
-pub(crate) const EXPANDED_BYTES_MAX: usize = 16 << 20;
-/// A default inside of a default inside of …: nobody means that.
-const NESTING_MAX: u32 = 16;
+/// What is wrong with a word.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExpansionError {
+    #[error("`{word}` has a `{quote}` without its end")]
+    OpenQuote { word: String, quote: char },
+    #[error("`${0}` has no `}}`")]
+    OpenBrace(String),
+    #[error("`${{{0}}}` has no name")]
+    NoVariable(String),
+    #[error("`${{{0}}}` is of a form that is not known")]
+    UnknownForm(String),
+    #[error("its variables are nested more than {NESTING_MAX} deep")]
+    TooDeep,
+    #[error(
+        "with `${name}`, variables bring too much text into it: at most {} MiB",
+        EXPANDED_BYTES_MAX >> 20
+    )]
+    TooMuchText { name: String },
+    #[error("`{0}` is not NAME=value")]
+    NotAPair(String),
+    #[error("`{0}` has no name")]
+    NoName(String),
+}
 
 impl Expander<'_> {
     /// `word` with its variables put in, and its quotes and backslashes taken off.
     ///
     /// `$NAME`, `${NAME}`, `${NAME:-default}` (also without the colon: only when unset),
-    /// `${NAME:+instead}`. A variable that nobody set is empty. Inside of single quotes nothing is
+    /// `${NAME:+instead}`. A variable that is not set is empty. Inside of single quotes nothing is
     /// special.
-    ///
-    /// # Errors
-    /// Says what is wrong with the word.
-    pub(crate) fn expand(&self, word: &str) -> Result<String, String> {
+    pub(crate) fn expand(&self, word: &str) -> Result<String, ExpansionError> {
         self.expand_nested(word, 0)
     }
 
-    fn expand_nested(&self, word: &str, depth: u32) -> Result<String, String> {
+    /// The same for a here-document: quotes are only letters there, and the backslash escapes
+    /// whatever `# escape` says.
+    pub(crate) fn expand_document(&self, text: &str) -> Result<String, ExpansionError> {
+        let words = Expander { escape: '\\', ..*self };
+        let quoted = text.replace('\\', "\\\\").replace("\\\\$", "\\$").replace('"', "\\\"");
+        words.expand(&format!("\"{quoted}\""))
+    }
+
+    fn expand_nested(&self, word: &str, depth: u32) -> Result<String, ExpansionError> {
         if depth > NESTING_MAX {
-            return Err(format!("its variables are nested more than {NESTING_MAX} deep"));
+            return Err(ExpansionError::TooDeep);
         }
         let mut result = String::new();
         let mut rest = word;
@@ -39,9 +66,7 @@ impl Expander<'_> {
             let after = &rest[c.len_utf8()..];
             rest = match c {
                 '\'' if !in_double => {
-                    let end = after
-                        .find('\'')
-                        .ok_or_else(|| format!("`{word}` has a `'` without its end"))?;
+                    let end = after.find('\'').ok_or_else(|| open_quote(word, '\''))?;
                     result.push_str(&after[..end]);
                     &after[end + 1..]
                 }
@@ -73,13 +98,13 @@ impl Expander<'_> {
             };
         }
         match in_double {
-            true => Err(format!("`{word}` has a `\"` without its end")),
+            true => Err(open_quote(word, '"')),
             false => Ok(result),
         }
     }
 
     /// What stands behind a `$`, and how much of `text` that took.
-    fn variable(&self, text: &str, depth: u32) -> Result<(String, usize), String> {
+    fn variable(&self, text: &str, depth: u32) -> Result<(String, usize), ExpansionError> {
         let Some(body) = text.strip_prefix('{') else {
             let name = &text[..name_length(text)];
             return match name {
@@ -87,10 +112,10 @@ impl Expander<'_> {
                 _ => Ok((self.value(name)?.unwrap_or_default(), name.len())),
             };
         };
-        let end = closing(body).ok_or_else(|| format!("`${text}` has no `}}`"))?;
+        let end = closing(body).ok_or_else(|| ExpansionError::OpenBrace(text.to_owned()))?;
         let (name, modifier) = body[..end].split_at(name_length(body));
         if name.is_empty() {
-            return Err(format!("`${{{}}}` has no name", &body[..end]));
+            return Err(ExpansionError::NoVariable(body[..end].to_owned()));
         }
         let used = end + 2;
         let set = self.value(name)?;
@@ -107,22 +132,17 @@ impl Expander<'_> {
         } else if let Some(instead) = modifier.strip_prefix('+') {
             if set.is_some() { other(instead)? } else { String::new() }
         } else {
-            return Err(format!("`${{{}}}` is of a form that is not known", &body[..end]));
+            return Err(ExpansionError::UnknownForm(body[..end].to_owned()));
         };
         Ok((result, used))
     }
 
     /// What `name` stands for, counted: a variable made from itself twice, and again, would fill
     /// any memory.
-    fn value(&self, name: &str) -> Result<Option<String>, String> {
+    fn value(&self, name: &str) -> Result<Option<String>, ExpansionError> {
         let value = (self.value)(name);
         let left = self.left.get().checked_sub(value.as_ref().map_or(0, String::len));
-        self.left.set(left.ok_or_else(|| {
-            format!(
-                "with `${name}`, variables bring too much text into it: at most {} MiB",
-                EXPANDED_BYTES_MAX >> 20
-            )
-        })?);
+        self.left.set(left.ok_or_else(|| ExpansionError::TooMuchText { name: name.to_owned() })?);
         Ok(value)
     }
 
@@ -152,10 +172,7 @@ impl Expander<'_> {
 
     /// The `NAME=value` words of ENV, LABEL and ARG, expanded. `ENV NAME the rest` is the old form,
     /// for one.
-    ///
-    /// # Errors
-    /// Says which word is wrong.
-    pub(crate) fn pairs(&self, line: &str) -> Result<Vec<(String, String)>, String> {
+    pub(crate) fn pairs(&self, line: &str) -> Result<Vec<(String, String)>, ExpansionError> {
         let words = self.words(line);
         if let [name, _, ..] = words.as_slice()
             && !name.contains('=')
@@ -166,15 +183,19 @@ impl Expander<'_> {
         words.iter().map(|word| self.pair(word)).collect()
     }
 
-    fn pair(&self, word: &str) -> Result<(String, String), String> {
+    fn pair(&self, word: &str) -> Result<(String, String), ExpansionError> {
         let (name, text) =
-            word.split_once('=').ok_or_else(|| format!("`{word}` is not NAME=value"))?;
+            word.split_once('=').ok_or_else(|| ExpansionError::NotAPair(word.to_owned()))?;
         let name = self.expand(name)?;
         match name.is_empty() {
-            true => Err(format!("`{word}` has no name")),
+            true => Err(ExpansionError::NoName(word.to_owned())),
             false => Ok((name, self.expand(text)?)),
         }
     }
+}
+
+fn open_quote(word: &str, quote: char) -> ExpansionError {
+    ExpansionError::OpenQuote { word: word.to_owned(), quote }
 }
 
 fn name_length(text: &str) -> usize {
@@ -211,11 +232,11 @@ mod tests {
         }
     }
 
-    fn expand(word: &str) -> Result<String, String> {
+    fn expand(word: &str) -> Result<String, ExpansionError> {
         Expander { value: &value, escape: '\\', left: &Cell::new(100) }.expand(word)
     }
 
-    fn pairs(line: &str) -> Result<Vec<(String, String)>, String> {
+    fn pairs(line: &str) -> Result<Vec<(String, String)>, ExpansionError> {
         Expander { value: &value, escape: '\\', left: &Cell::new(100) }.pairs(line)
     }
 
@@ -241,7 +262,7 @@ mod tests {
             ("a b", "a b"),
             (r#""a\nb""#, r"a\nb"),
         ] {
-            assert_eq!(expand(word).as_deref(), Ok(want), "{word}");
+            assert_eq!(expand(word), Ok(want.to_owned()), "{word}");
         }
         for word in ["${CAT", "'x", "\"x", "${}", "${CAT%x}"] {
             assert!(expand(word).is_err(), "{word}");

@@ -1,3 +1,5 @@
-pub(crate) mod expansion; // variables and quotes
-pub(crate) mod variables; // what a name stands for
+pub(crate) mod instruction; // a Dockerfile as values
+mod parse; // from the text to these
+pub(crate) mod expansion; // variables and quotes in a word
+pub(crate) mod variables; // the values of names
 pub(crate) mod duration; // `1m30s`

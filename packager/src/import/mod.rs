@@ -11,8 +11,10 @@ use spec::{Algorithm, Descriptor, Digest, ImageConfig, Index, Manifest, MediaTyp
 
 use crate::{
     build::{Build, build},
-    error::{Error, io_error},
+    error::{Error, ImportProblem, io_error},
     layout::{DOCUMENT_BYTES_MAX, Layout, REF_NAME},
+    limits::{ARCHIVE_BYTES_MAX, HEAD_BYTES, IMAGES_MAX},
+    path::clamped,
 };
 
 /// An image that was read in, and has its names.
@@ -26,11 +28,6 @@ pub struct Imported {
 
 /// containerd's annotation for the whole name; `ref.name` is only a tag there.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
-/// An archive of several images; one image has less than a layer's 8 GiB nearly always.
-pub const ARCHIVE_BYTES_MAX: u64 = 64 << 30;
-/// More images than any archive has.
-const IMAGES_MAX: usize = 1000;
-
 /// Reads images in from a `docker save` tar (as docker and podman write it), an OCI layout (a
 /// folder, or a tar of one; both also compressed), or a `.wasm` file, and gives them the names that
 /// they carry; without any, that of the file.
@@ -44,16 +41,20 @@ pub fn import(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
     }
     let mut head = Vec::new();
     let file = File::open(path).map_err(io_error("open", path))?;
-    file.take(512).read_to_end(&mut head).map_err(io_error("read", path))?;
+    file.take(HEAD_BYTES).read_to_end(&mut head).map_err(io_error("read", path))?;
     match sniff(&head) {
         Sniffed::Module | Sniffed::Component | Sniffed::UnknownWasm => import_wasm(layout, path),
         Sniffed::Tar | Sniffed::Gzip | Sniffed::Zstd => import_tar(layout, path),
-        other => Err(not_an_image(path, format!("it is {}", other.name()))),
+        other => Err(not_an_image(path, ImportProblem::Kind(other))),
     }
 }
 
-fn not_an_image(path: &Path, why: impl Into<String>) -> Error {
-    Error::NotAnImage { path: path.to_owned(), why: why.into() }
+fn not_an_image(path: &Path, problem: ImportProblem) -> Error {
+    Error::NotAnImage { path: path.to_owned(), problem }
+}
+
+fn unusable(path: &Path, source: image::Error) -> Error {
+    Error::Image { whose: format!("`{}` cannot be imported", path.display()), source }
 }
 
 fn import_wasm(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
@@ -75,7 +76,7 @@ fn import_wasm(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
 fn import_folder(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
     let index = path.join("index.json");
     let bytes = disk::read(&index, DOCUMENT_BYTES_MAX).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => not_an_image(path, "the folder has no `index.json`"),
+        io::ErrorKind::NotFound => not_an_image(path, ImportProblem::NoIndex),
         _ => io_error("read", &index)(error),
     })?;
     let source = Layout::of_others(path);
@@ -115,12 +116,11 @@ fn import_tar(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
     if archive.files.contains_key("manifest.json") {
         return import_docker(layout, path, &archive);
     }
-    Err(not_an_image(path, "the tar has neither an `index.json` nor a `manifest.json`"))
+    Err(not_an_image(path, ImportProblem::NeitherIndexNorManifest))
 }
 
 fn read_archive(layout: &Layout, path: &Path) -> Result<Archive, Error> {
-    let wrong =
-        |source| Error::Image { whose: format!("`{}` cannot be read in", path.display()), source };
+    let wrong = |source| unusable(path, source);
     let budget = Budget { bytes_max: ARCHIVE_BYTES_MAX, ..Budget::default() };
     let file = File::open(path).map_err(io_error("open", path))?;
     let mut reader = LayerReader::new(file, budget).map_err(wrong)?;
@@ -139,7 +139,11 @@ fn read_archive(layout: &Layout, path: &Path) -> Result<Archive, Error> {
             // docker writes a layer that two images share once, and a link for the second.
             EntryKind::Symlink { target } => {
                 let folder = entry.path.rsplit_once('/').map_or("", |(folder, _)| folder);
-                archive.links.insert(entry.path.clone(), beside(folder, &target));
+                let target = match target.starts_with('/') {
+                    true => clamped(&target),
+                    false => clamped(&format!("{folder}/{target}")),
+                };
+                archive.links.insert(entry.path.clone(), target);
             }
             EntryKind::Hardlink { target } => {
                 archive.links.insert(entry.path, target);
@@ -151,22 +155,6 @@ fn read_archive(layout: &Layout, path: &Path) -> Result<Archive, Error> {
     Ok(archive)
 }
 
-/// `target`, seen from `folder`. The reader has refused what leads out.
-fn beside(folder: &str, target: &str) -> String {
-    let mut parts: Vec<&str> =
-        if target.starts_with('/') { Vec::new() } else { folder.split('/').collect() };
-    for part in target.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop();
-            }
-            _ => parts.push(part),
-        }
-    }
-    parts.join("/")
-}
-
 impl Archive {
     fn find(&self, name: &str) -> Option<(Digest, u64)> {
         let name = name.strip_prefix("./").unwrap_or(name);
@@ -174,8 +162,9 @@ impl Archive {
     }
 
     fn read(&self, layout: &Layout, path: &Path, name: &str) -> Result<Vec<u8>, Error> {
-        let (digest, size) =
-            self.find(name).ok_or_else(|| not_an_image(path, format!("it has no `{name}`")))?;
+        let (digest, size) = self
+            .find(name)
+            .ok_or_else(|| not_an_image(path, ImportProblem::Missing(name.to_owned())))?;
         layout.read_blob(&blob_descriptor(MediaType::OCI_EMPTY, digest, size), DOCUMENT_BYTES_MAX)
     }
 
@@ -185,8 +174,8 @@ impl Archive {
         for (name, (found, _)) in &self.files {
             let Some(hex) = name.strip_prefix("blobs/sha256/") else { continue };
             let expected: Digest =
-                format!("sha256:{hex}").parse().map_err(|error: spec::ParseError| {
-                    not_an_image(path, format!("`{name}`: {error}"))
+                format!("sha256:{hex}").parse().map_err(|reason: spec::ParseError| {
+                    not_an_image(path, ImportProblem::BlobName { name: name.clone(), reason })
                 })?;
             if expected != *found {
                 let source = image::Error::WrongDigest {
@@ -194,10 +183,7 @@ impl Archive {
                     expected,
                     found: *found,
                 };
-                return Err(Error::Image {
-                    whose: format!("`{}` cannot be read in", path.display()),
-                    source,
-                });
+                return Err(unusable(path, source));
             }
         }
         Ok(())
@@ -209,17 +195,16 @@ fn blob_descriptor(media_type: &'static str, digest: Digest, size: u64) -> Descr
 }
 
 fn parse_index(path: &Path, bytes: &[u8]) -> Result<Index, Error> {
-    let wrong =
-        |source| Error::Image { whose: format!("`{}` cannot be read in", path.display()), source };
+    let wrong = |source| unusable(path, source);
     match image::parse_document(bytes).map_err(wrong)? {
         image::Document::Index(index) if index.manifests.is_empty() => {
-            Err(not_an_image(path, "it is an empty layout"))
+            Err(not_an_image(path, ImportProblem::Empty))
         }
         image::Document::Index(index) if index.manifests.len() > IMAGES_MAX => {
-            Err(not_an_image(path, format!("it has more than {IMAGES_MAX} images")))
+            Err(not_an_image(path, ImportProblem::TooManyImages(IMAGES_MAX)))
         }
         image::Document::Index(index) => Ok(index),
-        image::Document::Manifest(_) => Err(not_an_image(path, "its `index.json` is no index")),
+        image::Document::Manifest(_) => Err(not_an_image(path, ImportProblem::ManifestAsIndex)),
     }
 }
 
@@ -290,10 +275,8 @@ struct Saved {
 }
 
 fn import_docker(layout: &Layout, path: &Path, archive: &Archive) -> Result<Vec<Imported>, Error> {
-    let malformed = |why: String| Error::Image {
-        whose: format!("`{}` cannot be read in", path.display()),
-        source: image::Error::Malformed { document: "manifest.json", why },
-    };
+    let malformed =
+        |why: String| unusable(path, image::Error::Malformed { document: "manifest.json", why });
     let saved: Vec<Saved> = serde_json::from_slice(&archive.read(layout, path, "manifest.json")?)
         .map_err(|error| malformed(error.to_string()))?;
     if saved.is_empty() || saved.len() > IMAGES_MAX {
@@ -314,20 +297,19 @@ fn import_saved(
     saved: &Saved,
 ) -> Result<Imported, Error> {
     let there = |name: &str| {
-        archive.find(name).ok_or_else(|| not_an_image(path, format!("it has no `{name}`")))
+        archive
+            .find(name)
+            .ok_or_else(|| not_an_image(path, ImportProblem::Missing(name.to_owned())))
     };
     let (digest, size) = there(&saved.config)?;
     let config = blob_descriptor(MediaType::OCI_CONFIG, digest, size);
     let parsed: ImageConfig =
         serde_json::from_slice(&layout.read_blob(&config, DOCUMENT_BYTES_MAX)?)
-            .map_err(|error| not_an_image(path, format!("its config is malformed: {error}")))?;
+            .map_err(|error| not_an_image(path, ImportProblem::Config(error)))?;
     let names = saved.layers.as_deref().unwrap_or_default();
     if parsed.rootfs.diff_ids.len() != names.len() {
-        let (named, there) = (parsed.rootfs.diff_ids.len(), names.len());
-        return Err(not_an_image(
-            path,
-            format!("its config names {named} layers, and there are {there}"),
-        ));
+        let (named, found) = (parsed.rootfs.diff_ids.len(), names.len());
+        return Err(not_an_image(path, ImportProblem::LayerCount { named, found }));
     }
     let mut layers = Vec::new();
     for name in names {

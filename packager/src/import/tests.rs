@@ -117,9 +117,9 @@ fn what_is_no_image_says_so() {
         (
             "lie.tar",
             &[layout, ("index.json", index.as_bytes()), (&lie, b"dogs")],
-            "cannot be read in",
+            "cannot be imported",
         ),
-        ("up.tar", &[("../x", b"")], "cannot be read in"),
+        ("up.tar", &[("../x", b"")], "cannot be imported"),
     ] {
         let error = import(&bench.layout, &bench.archive(name, files)).unwrap_err().to_string();
         assert!(error.contains(want), "{name}: {error}");
@@ -155,7 +155,7 @@ fn a_base_that_asks_for_more_to_be_done_is_refused_by_name() {
         build(&input)
     };
     let error = built("\nFROM node:onbuild\n").unwrap_err();
-    let want = "`Dockerfile`, line 2: `node:onbuild` asks for `ONBUILD COPY . /app`, which is not carried out here";
+    let want = "`Dockerfile`, line 2: `node:onbuild` asks for `ONBUILD COPY . /app`, which is not supported";
     assert_eq!(error.to_string(), want);
     assert_eq!(
         error.hint().unwrap(),

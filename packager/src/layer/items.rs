@@ -2,6 +2,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use spec::{Descriptor, Hasher};
 
+use crate::path::ancestors;
+
 /// What one new layer holds, before it has bytes: paths (relative and normal) in the order in which
 /// they are written.
 #[derive(Debug, Clone, Default)]
@@ -57,12 +59,12 @@ pub(crate) struct Stat {
     pub(crate) ctime_ns: i128,
 }
 
-/// Folders, and files that anybody of the owner's class may execute.
+/// Folders, and files that their owner may execute.
 pub(crate) const MODE_EXECUTABLE: u32 = 0o755;
 /// Every other file.
 pub(crate) const MODE_PLAIN: u32 = 0o644;
 
-/// The one of two modes that a file gets: who built it, and with which umask, must not show.
+/// The one of two modes that a file gets: the user who builds, and the umask, must not show.
 pub(crate) fn masked(mode: u32) -> u32 {
     if mode & 0o100 != 0 { MODE_EXECUTABLE } else { MODE_PLAIN }
 }
@@ -79,6 +81,14 @@ impl Item {
 }
 
 impl Items {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Adds `item` at `path`, with the folders above it as `folder_mode` says. What stood there is
     /// replaced.
     pub(crate) fn put(
@@ -87,8 +97,7 @@ impl Items {
         item: Item,
         folder_mode: &dyn Fn(&str) -> Option<u32>,
     ) {
-        for (at, _) in path.match_indices('/') {
-            let parent = &path[..at];
+        for parent in ancestors(path) {
             let mode = || folder_mode(parent).unwrap_or(MODE_EXECUTABLE);
             if !matches!(self.0.get(parent), Some(Item::Folder { .. })) {
                 self.0.insert(parent.to_owned(), Item::Folder { mode: mode() });

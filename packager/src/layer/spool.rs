@@ -39,7 +39,7 @@ impl<'a> Spool<'a> {
                     .uncompressed(origin)?
                     .try_clone()
                     .map_err(io_error("open", "an unpacked layer"))?;
-                Ok(Box::new(Part { file, at: *offset, end: offset + len }))
+                Ok(Box::new(FileRange { file, at: *offset, end: offset + len }))
             }
         }
     }
@@ -83,21 +83,18 @@ impl<'a> Spool<'a> {
     }
 
     fn uncompressed(&mut self, origin: &Origin) -> Result<&File, Error> {
-        let (key, blob): (String, Box<dyn Read>) = match origin {
+        let key = match origin {
+            Origin::Layer(blob) | Origin::Raw(blob) => blob.digest.to_string(),
+            Origin::Archive(file) => format!("/{}", file.path),
+        };
+        if self.unpacked.contains_key(&key) {
+            return Ok(&self.unpacked[&key]);
+        }
+        let blob: Box<dyn Read> = match origin {
             Origin::Layer(blob) | Origin::Raw(blob) => {
-                let key = blob.digest.to_string();
-                if self.unpacked.contains_key(&key) {
-                    return Ok(&self.unpacked[&key]);
-                }
-                (key, Box::new(Verified::new(self.blobs.open(&blob.digest)?, blob)))
+                Box::new(Verified::new(self.blobs.open(&blob.digest)?, blob))
             }
-            Origin::Archive(file) => {
-                let key = format!("/{}", file.path);
-                if self.unpacked.contains_key(&key) {
-                    return Ok(&self.unpacked[&key]);
-                }
-                (key, Box::new(self.context_file(file)?))
-            }
+            Origin::Archive(file) => Box::new(self.context_file(file)?),
         };
         let copy = scratch_file(self.blobs)?;
         let wrong =
@@ -109,14 +106,14 @@ impl<'a> Spool<'a> {
     }
 }
 
-/// A range of a file, read without moving anybody's position.
-struct Part {
+/// A range of a file, read without moving the position that its descriptors share.
+struct FileRange {
     file: File,
     at: u64,
     end: u64,
 }
 
-impl Read for Part {
+impl Read for FileRange {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let want = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buf.len());
         let n = self.file.read_at(&mut buf[..want], self.at)?;

@@ -4,6 +4,7 @@ use spec::{Algorithm, Digest, Hasher};
 
 use crate::{
     blobs::Blobs,
+    context::ContextProblem,
     error::{Error, io_error},
     layer::gzip::Gzip,
     layer::items::{Item, Items},
@@ -85,10 +86,8 @@ fn append(
     let copied = io::copy(&mut content.by_ref().take(size), tar).map_err(io_error("read", path))?;
     // One more byte asked for: the end is where a blob's digest is compared.
     if copied != size || content.read(&mut [0]).map_err(io_error("read", path))? != 0 {
-        return Err(Error::Context {
-            path: path.to_owned(),
-            why: "changed its size while the image was built".to_owned(),
-        });
+        let problem = ContextProblem::SizeChanged;
+        return Err(Error::Context { path: path.to_owned(), problem });
     }
     let padding = (size.next_multiple_of(512) - size) as usize;
     tar.write_all(&[0; 512][..padding]).map_err(io_error("write", path))

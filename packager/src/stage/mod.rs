@@ -1,32 +1,37 @@
+mod layer_builder; // a layer on top of a stage
+mod tree; // the merged layers of a stage
+
 use std::{rc::Rc, sync::Arc};
 
 use image::{
-    Entry, EntryKind, FileIndex, FileIndexBuilder, FileNode, Format, LayerContent, Node, NodeId,
-    Plan, PlannedLayer, Program,
+    FileIndex, FileIndexBuilder, FileNode, Format, LayerContent, Node, Plan, PlannedLayer, Program,
 };
-use serde::Deserialize;
 use spec::{Descriptor, Digest, ExecutionConfig, Reference};
 
 use crate::{
     cache::Cache,
-    context::{LINKS_MAX, joined},
+    diagnostic::DiagnosticKind,
     error::Error,
     layer::items::{Item, Items, MODE_EXECUTABLE, Origin, Source},
-    layout::{DOCUMENT_BYTES_MAX, Layout},
+    layout::Layout,
+    limits::{LAYERS_MAX, LINKS_MAX},
+    path::parts,
 };
+
+pub(crate) use layer_builder::{ExistingFolder, LayerBuilder, single_item};
+pub(crate) use tree::MergedTree;
 
 /// An image in the making: what is below, what was added, and how to run it.
 #[derive(Clone)]
 pub(crate) struct Stage {
     pub(crate) base: Base,
-    pub(crate) added: Vec<Added>,
+    /// Upper layers last.
+    pub(crate) layers: Vec<NewLayer>,
     pub(crate) config: ExecutionConfig,
     pub(crate) shell_form: ShellForm,
-    /// The ONBUILD instructions of the base image.
-    pub(crate) triggers: Vec<String>,
 }
 
-/// Which of the two were written as a line for a shell.
+/// Which of the two were written in shell form.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ShellForm {
     pub(crate) entrypoint: bool,
@@ -61,33 +66,30 @@ pub(crate) struct BaseLayer {
 
 /// A layer that has no bytes yet.
 #[derive(Debug, Clone)]
-pub(crate) struct Added {
+pub(crate) struct NewLayer {
     pub(crate) items: Items,
-    /// The instruction, as people see it.
-    pub(crate) made_by: String,
+    /// The instruction or the key of the build file.
+    pub(crate) created_by: String,
 }
 
 /// What is at a path of a stage, links not followed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum At<'a> {
+pub(crate) enum StageEntry<'a> {
     Folder { mode: u32 },
-    Added(&'a Source),
+    New(&'a Source),
     Base(FileNode),
     Symlink(&'a str),
 }
 
-impl<'a> At<'a> {
+impl<'a> StageEntry<'a> {
     pub(crate) fn of(item: &'a Item) -> Self {
         match item {
-            Item::Folder { mode } => At::Folder { mode: *mode },
-            Item::File { source, .. } => At::Added(source),
-            Item::Symlink { target } => At::Symlink(target),
+            Item::Folder { mode } => StageEntry::Folder { mode: *mode },
+            Item::File { source, .. } => StageEntry::New(source),
+            Item::Symlink { target } => StageEntry::Symlink(target),
         }
     }
 }
-
-/// Images with more cannot be read (`image::plan`), nor mounted.
-const LAYERS_MAX: usize = 500;
 
 impl Base {
     pub(crate) fn scratch() -> Self {
@@ -106,10 +108,9 @@ impl Stage {
     pub(crate) fn scratch() -> Self {
         Self {
             base: Base::scratch(),
-            added: Vec::new(),
+            layers: Vec::new(),
             config: ExecutionConfig::default(),
             shell_form: ShellForm::default(),
-            triggers: Vec::new(),
         }
     }
 
@@ -147,75 +148,86 @@ impl Stage {
         let source = Source::Part { origin, offset: 0, len };
         let mut items = Items::default();
         items.put(&path, Item::File { mode: MODE_EXECUTABLE, source }, &|_| None);
-        stage.added.push(Added { items, made_by: format!("FROM {image}") });
+        stage.layers.push(NewLayer { items, created_by: format!("FROM {image}") });
         stage.config.entrypoint = Some(vec![format!("/{path}")]);
         Ok(stage)
     }
 
-    /// Whether an image of so many layers could be read again. One is left for the program, which
-    /// gets a layer of its own.
-    pub(crate) fn check_layers(&self) -> Result<(), String> {
-        match self.base.layers.len() + self.added.len() >= LAYERS_MAX {
-            true => Err(format!(
-                "the image would have more than {} layers: COPY more at once",
-                LAYERS_MAX - 1
-            )),
+    /// Adds a layer, unless an image of so many could not be read again. One is left for the
+    /// program, which gets a layer of its own.
+    pub(crate) fn push(&mut self, layer: NewLayer) -> Result<(), DiagnosticKind> {
+        self.layers.push(layer);
+        match self.base.layers.len() + self.layers.len() >= LAYERS_MAX {
+            true => Err(DiagnosticKind::TooManyLayers),
             false => Ok(()),
         }
     }
 
+    /// Sets a variable in the place where its name stood first, as Docker does. The number of
+    /// variables that there are now.
+    pub(crate) fn set_env(&mut self, name: &str, value: &str) -> usize {
+        let lines = self.config.env.get_or_insert_default();
+        let line = format!("{name}={value}");
+        match lines.iter_mut().find(|old| old.split('=').next() == Some(name)) {
+            Some(old) => *old = line,
+            None => lines.push(line),
+        }
+        lines.len()
+    }
+
+    /// `PORT/PROTOCOL`, as the config writes it.
+    pub(crate) fn expose(&mut self, port: String) {
+        self.config.exposed_ports.get_or_insert_default().insert(port, empty_object());
+    }
+
+    pub(crate) fn add_volume(&mut self, path: String) {
+        self.config.volumes.get_or_insert_default().insert(path, empty_object());
+    }
+
+    /// `path`, which is relative to WORKDIR unless it begins with `/`.
+    pub(crate) fn absolute(&self, path: &str) -> String {
+        match path.starts_with('/') {
+            true => path.to_owned(),
+            false => format!("{}/{path}", self.config.working_dir.as_deref().unwrap_or("/")),
+        }
+    }
+
     /// What is at `path` (normal, relative), links not followed, upper layers first.
-    pub(crate) fn at(&self, path: &str) -> Option<At<'_>> {
-        for added in self.added.iter().rev() {
-            if let Some(item) = added.items.0.get(path) {
-                return Some(At::of(item));
+    pub(crate) fn at(&self, path: &str) -> Option<StageEntry<'_>> {
+        for layer in self.layers.iter().rev() {
+            if let Some(item) = layer.items.0.get(path) {
+                return Some(StageEntry::of(item));
             }
         }
         let id = self.base.index.lookup_link(path).ok()?;
         Some(match self.base.index.node(id) {
-            Node::Directory { mode, .. } => At::Folder { mode },
-            Node::File(file) => At::Base(file),
-            Node::Symlink { target } => At::Symlink(target),
+            Node::Directory { mode, .. } => StageEntry::Folder { mode },
+            Node::File(file) => StageEntry::Base(file),
+            Node::Symlink { target } => StageEntry::Symlink(target),
         })
     }
 
     /// The path, relative and normal, that `path` leads to through the links of this stage; what
     /// does not exist yet is taken as written. `..` stops at the root.
-    pub(crate) fn resolve(&self, path: &str) -> Result<String, String> {
+    pub(crate) fn resolve(&self, path: &str) -> Result<String, DiagnosticKind> {
         resolve(path, &|path| self.at(path))
     }
 
     pub(crate) fn folder_mode(&self, path: &str) -> Option<u32> {
         match self.at(path) {
-            Some(At::Folder { mode }) => Some(mode),
+            Some(StageEntry::Folder { mode }) => Some(mode),
             _ => None,
         }
-    }
-
-    /// Everything in this stage as one tree: for COPY --from.
-    pub(crate) fn tree(&self) -> Result<Tree<'_>, Error> {
-        let wrong =
-            |source| Error::Image { whose: "a stage cannot be copied from".to_owned(), source };
-        let mut builder = FileIndexBuilder::on_top_of(&self.base.index);
-        for added in &self.added {
-            for (path, item) in &added.items.0 {
-                builder.add(&entry(path, item)).map_err(wrong)?;
-            }
-            builder.end_layer();
-        }
-        Ok(Tree { stage: self, index: builder.finish().map_err(wrong)? })
     }
 }
 
 /// Like [`Stage::resolve`], where `at` says what is at a path.
 pub(crate) fn resolve<'a>(
     path: &str,
-    at: &dyn Fn(&str) -> Option<At<'a>>,
-) -> Result<String, String> {
+    at: &dyn Fn(&str) -> Option<StageEntry<'a>>,
+) -> Result<String, DiagnosticKind> {
     let mut here: Vec<String> = Vec::new();
-    let split = |text: &str| -> Vec<String> {
-        text.split('/').rev().filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect()
-    };
+    let split = |text: &str| -> Vec<String> { parts(text).rev().map(str::to_owned).collect() };
     let (mut ahead, mut links) = (split(path), 0);
     while let Some(part) = ahead.pop() {
         if part == ".." {
@@ -223,10 +235,10 @@ pub(crate) fn resolve<'a>(
             continue;
         }
         here.push(part);
-        if let Some(At::Symlink(target)) = at(&here.join("/")) {
+        if let Some(StageEntry::Symlink(target)) = at(&here.join("/")) {
             links += 1;
             if links > LINKS_MAX {
-                return Err(format!("`{path}` leads through more than {LINKS_MAX} links"));
+                return Err(DiagnosticKind::TooManyLinks(path.to_owned()));
             }
             here.pop();
             if target.starts_with('/') {
@@ -238,27 +250,8 @@ pub(crate) fn resolve<'a>(
     Ok(here.join("/"))
 }
 
-/// What Docker would carry out first in whatever is made from the image with this manifest: its own
-/// addition to configs.
-pub(crate) fn triggers(layout: &Layout, manifest: &Descriptor) -> Result<Vec<String>, Error> {
-    #[derive(Deserialize)]
-    struct Config {
-        config: Option<Execution>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Execution {
-        on_build: Option<Vec<String>>,
-    }
-    let malformed = |error: serde_json::Error| Error::Image {
-        whose: format!("the image `{}` cannot be used", manifest.digest),
-        source: image::Error::Malformed { document: "image config", why: error.to_string() },
-    };
-    let found = layout.manifests(manifest)?.into_iter().find_map(|(_, manifest)| manifest.config);
-    let Some(config) = found else { return Ok(Vec::new()) };
-    let config: Config = serde_json::from_slice(&layout.read_blob(&config, DOCUMENT_BYTES_MAX)?)
-        .map_err(malformed)?;
-    Ok(config.config.and_then(|config| config.on_build).unwrap_or_default())
+fn empty_object() -> serde_json::Value {
+    serde_json::Value::Object(serde_json::Map::new())
 }
 
 /// A layer that is here, and whose uncompressed digest its config says.
@@ -272,71 +265,7 @@ fn base_layer(layout: &Layout, layer: &PlannedLayer) -> Result<BaseLayer, Error>
     }
 }
 
-fn entry(path: &str, item: &Item) -> Entry {
-    let (kind, mode, size) = match item {
-        Item::Folder { mode } => (EntryKind::Directory, *mode, 0),
-        Item::File { mode, source } => (EntryKind::File, *mode, source.size()),
-        Item::Symlink { target } => (EntryKind::Symlink { target: target.clone() }, 0o777, 0),
-    };
-    Entry {
-        path: path.to_owned(),
-        kind,
-        mode,
-        uid: 0,
-        gid: 0,
-        mtime: 0,
-        size,
-        offset: 0,
-        xattrs: Vec::new(),
-    }
-}
-
-/// The merged layers of a stage, to copy from.
-pub(crate) struct Tree<'a> {
-    stage: &'a Stage,
-    pub(crate) index: FileIndex,
-}
-
-impl Tree<'_> {
-    /// What is at `id`, and everything below it, by its path relative to it.
-    pub(crate) fn walk(&self, id: NodeId) -> Vec<(String, Item)> {
-        let mut all = vec![(String::new(), self.item(id))];
-        self.walk_below(id, "", &mut all);
-        all
-    }
-
-    fn walk_below(&self, id: NodeId, below: &str, all: &mut Vec<(String, Item)>) {
-        for child in self.index.children(id) {
-            let path = joined(below, child.name);
-            all.push((path.clone(), self.item(child.id)));
-            self.walk_below(child.id, &path, all);
-        }
-    }
-
-    fn item(&self, id: NodeId) -> Item {
-        match self.index.node(id) {
-            Node::Directory { mode, .. } => Item::Folder { mode },
-            Node::Symlink { target } => Item::Symlink { target: target.to_owned() },
-            Node::File(file) => {
-                let base = self.stage.base.layers.len();
-                let source = match (file.layer as usize).checked_sub(base) {
-                    None => self.stage.base.source(file),
-                    Some(added) => {
-                        match self.stage.added[added].items.0.get(&self.index.path(id)) {
-                            Some(Item::File { source, .. }) => source.clone(),
-                            _ => unreachable!(
-                                "a file of an added layer stands there under its own path"
-                            ),
-                        }
-                    }
-                };
-                Item::File { mode: file.mode, source }
-            }
-        }
-    }
-}
-
-/// The merged layers of an image: known from earlier, or read now.
+/// The merged layers of an image, from the cache or read now.
 fn index_of(layout: &Layout, cache: &Cache, plan: &Plan) -> Result<FileIndex, Error> {
     let key = cache.index_key(plan.layers.iter().map(|layer| &layer.descriptor));
     if let Some(index) =

@@ -78,7 +78,8 @@ fn from_takes_the_platform_that_it_asks_for_where_there_is_a_choice() {
         let built =
             bench.dockerfile(&format!("FROM --platform={platform} api\nENV A=1\n")).unwrap();
         // Each of the three takes the name of the one before it, which is another note.
-        let said: Vec<_> = built.notes.iter().filter(|note| note.starts_with("line ")).collect();
+        let said: Vec<_> =
+            warnings(&built).into_iter().filter(|text| text.starts_with("line ")).collect();
         assert_eq!(built.platforms[0].architecture, want, "{platform}");
         assert_eq!(said, notes, "{platform}");
     }

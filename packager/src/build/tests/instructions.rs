@@ -15,7 +15,7 @@ fn what_cannot_be_built_is_refused_in_a_sentence() {
         ),
         (
             "FROM scratch\nRUN apt-get install cats\n",
-            "`Dockerfile`, line 2: RUN is not executed here",
+            "`Dockerfile`, line 2: RUN is not supported: a build executes no programs",
             "build outside of the image (`cargo build`, `npm run build`, …) and COPY the result, or COPY --from an image \
              that another tool has built",
         ),
@@ -32,7 +32,7 @@ fn what_cannot_be_built_is_refused_in_a_sentence() {
         ),
         (
             "FROM scratch\nCOPY a.html b.html /srv\n",
-            "`Dockerfile`, line 2: 2 sources go to `/srv`, which is no folder: put a `/` at its end",
+            "`Dockerfile`, line 2: 2 sources go to `/srv`, which is not a folder: put a `/` at its end",
             "",
         ),
         (
@@ -69,7 +69,7 @@ fn what_cannot_be_built_is_refused_in_a_sentence() {
             "FROM scratch\nLABEL margay.wants=\"fs:data\"\n",
             "`Dockerfile`, line 2: the image's `margay.wants` cannot be used: `fs:data` is not a capability: its path must \
              be absolute, without `.`, `..`, `//`, `%`, `\\` or a `/` at the end",
-            "",
+            "write one capability in each line, as in `fs:/data#rw`",
         ),
         (
             "FROM scratch\nUSER 4294967296\n",
@@ -120,7 +120,7 @@ fn a_build_argument_is_used_or_named() {
     assert_eq!(config.env.unwrap(), ["CAT=ada"]);
     assert_eq!(config.labels.unwrap()["a"], "ada b");
     assert_eq!(
-        built.notes,
+        warnings(&built),
         [
             "the build argument `X` is not used: no ARG of that name",
             "the image names no program: it can be a base for others, and cannot be run"
@@ -207,7 +207,7 @@ fn directives_shells_and_checks_are_read_as_docker_reads_them() {
     let check = bench.config(&built).healthcheck.unwrap();
     assert_eq!((check.interval, check.timeout), (Some(90_000_000_000), Some(90_000_000_000)));
     assert_eq!(
-        built.notes[0],
+        warnings(&built)[0],
         "line 2: HEALTHCHECK --start-interval is ignored: `--interval` counts from the start"
     );
 }
@@ -329,7 +329,7 @@ fn no_dockerfile_makes_it_panic() {
         let cache = Cache::of(&bench.layout, true);
         let mut spool = Spool::new(bench.layout.blobs(), Some(&context));
         let input = Input {
-            file: "Dockerfile".to_owned(),
+            file: "Dockerfile",
             text: &text,
             context: &context,
             layout: &bench.layout,
@@ -338,7 +338,7 @@ fn no_dockerfile_makes_it_panic() {
             target: None,
             native: &[],
         };
-        if let Err(error) = execute::read(&input, &mut spool) {
+        if let Err(error) = execute::execute(&input, &mut spool) {
             assert!(!error.to_string().is_empty(), "{text:?}");
         }
     }
@@ -390,7 +390,7 @@ fn what_a_dockerfile_may_ask_for_has_limits() {
     ] {
         let bench = Workbench::new();
         bench.put("x", "X");
-        let error = told(&bench.dockerfile(&text).map(|built| built.notes).unwrap_err());
+        let error = told(&bench.dockerfile(&text).map(|built| built.warnings).unwrap_err());
         assert!(
             error.contains(want) && error.len() < 1500,
             "{want}: {}",
@@ -400,5 +400,5 @@ fn what_a_dockerfile_may_ask_for_has_limits() {
     let bench = Workbench::new();
     let built =
         bench.dockerfile(&format!("FROM scratch\n{}", many("MAINTAINER x\n", 500))).unwrap();
-    assert_eq!(built.notes.len(), 101, "with the one about the program");
+    assert_eq!(built.warnings.len(), 101, "with the one about the program");
 }

@@ -1,0 +1,20 @@
+use super::{Executor, StageState};
+use crate::{
+    diagnostic::{DiagnosticKind, Fault},
+    limits::VARIABLES_MAX,
+};
+
+/// `ENV NAME=value …`: into the config, and for the instructions that follow.
+pub(super) fn env(
+    executor: &Executor<'_, '_>,
+    state: &mut StageState,
+    text: &str,
+) -> Result<(), Fault> {
+    for (name, value) in executor.pairs(&state.variables, text)? {
+        if state.stage.set_env(&name, &value) > VARIABLES_MAX {
+            return Err(DiagnosticKind::TooManyVariables.into());
+        }
+        state.variables.env.insert(name, value);
+    }
+    Ok(())
+}
