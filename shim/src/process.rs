@@ -9,7 +9,10 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, assignment::Order, frame, owner, task::Reply, walls};
+use crate::{
+    Error, assignment::Order, client::task::Reply, frame, owner::event_loop as owner,
+    unpack::sandbox as walls,
+};
 
 /// What a shim process can be told to do, once, over its control socket.
 #[derive(Debug, Serialize, Deserialize)]

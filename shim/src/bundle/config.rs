@@ -9,7 +9,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde_json::{Value, json};
 use spec::{Capabilities, Capability, FileGrant, ImageConfig, Limits, Rights};
 
-use crate::{Error, account::Account, assignment::VolumeMount, seccomp};
+use crate::{
+    Error, assignment::VolumeMount, bundle::account::Account, bundle::seccomp_container as seccomp,
+};
 
 /// Users of containers are `FIRST_ID..FIRST_ID + IDS` on the host: one range for all tasks of a
 /// node. Above what `useradd` and `systemd-nspawn` hand out, below 2^31.
@@ -345,7 +347,7 @@ mod tests {
     fn the_restricted_profile_is_what_was_reviewed() {
         let mut config = bundle().config();
         config["linux"]["seccomp"] = "see the tests of seccomp".into();
-        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/src/bundle.golden.json");
+        let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/src/bundle/config.golden.json");
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(golden, format!("{config:#}\n")).unwrap();
         }

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use spec::{Timestamp, Usage};
 
-use crate::{Error, Exit, Runtime, cgroup, task::SOCKET};
+use crate::{Error, Exit, Runtime, client::task::SOCKET, host::cgroup};
 
 /// What [`sweep`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

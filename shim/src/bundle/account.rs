@@ -1,4 +1,4 @@
-use crate::{Error, bundle::IDS};
+use crate::{Error, bundle::config::IDS};
 
 /// Whom a program runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,11 +12,11 @@ use rustix::{
 
 use crate::{
     Error,
-    account::{Account, account},
     assignment::Order,
-    bundle::{self, Bind, Bundle, FIRST_ID},
-    cgroup,
-    inside::Inside,
+    bundle::account::{Account, account},
+    bundle::config::{self as bundle, Bind, Bundle, FIRST_ID},
+    bundle::rootfs::Inside,
+    host::cgroup,
 };
 
 /// A bundle that is ready for the runtime. It exists in this process's own mount namespace only,

@@ -16,7 +16,7 @@ use rustix::{
 
 use crate::{
     assignment::{Ingress, Listener},
-    poller::{EventFlags, Poller, Token},
+    owner::poller::{EventFlags, Poller, Token},
 };
 
 /// Published ports and their connections. Accepts on sockets of the host, connects on the

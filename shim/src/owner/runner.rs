@@ -21,11 +21,11 @@ use rustix::{
 use crate::{
     Error, Runtime,
     assignment::Order,
-    bundle,
-    log::Log,
-    stage::Stage,
-    streams::Streams,
-    sweep::{Traces, state_folder},
+    bundle::config as bundle,
+    bundle::stage::Stage,
+    client::sweep::{Traces, state_folder},
+    owner::log::Log,
+    owner::streams::Streams,
 };
 
 /// More than any runtime says about its version, less than would hurt.
@@ -160,7 +160,10 @@ pub(crate) fn create(
             run(order, command.arg(&traces.id))?;
             let master = receive_terminal(&console)
                 .map_err(Error::io("receive the container's terminal"))?;
-            let _ = rustix::termios::tcsetwinsize(&master, crate::owner::winsize(rows, columns));
+            let _ = rustix::termios::tcsetwinsize(
+                &master,
+                crate::owner::event_loop::winsize(rows, columns),
+            );
             let own = master.try_clone().map_err(Error::io(making()))?;
             (Streams::terminal(master, stdio, log).map_err(Error::io(making()))?, Some(own))
         }

@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, cgroup, runner};
+use crate::{Error, host::cgroup, owner::runner};
 
 /// An OCI runtime that is installed here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -22,15 +22,17 @@ use spec::{Limits, Usage};
 use crate::{
     Error, Exit, Layer, Orphan,
     assignment::{Handed, ORDER_VERSION, Order},
-    cgroup, frame,
-    poller::{EventFlags, Poller, Token},
-    relay::Relay,
-    runner::{self, Created},
-    shed::shed,
-    signal, stage,
-    streams::Streams,
-    sweep::{self, Ended, Traces},
-    task::{Reply, Request, SOCKET, Status},
+    bundle::signal,
+    bundle::stage,
+    client::sweep::{self, Ended, Traces},
+    client::task::{Reply, Request, SOCKET, Status},
+    frame,
+    host::cgroup,
+    owner::poller::{EventFlags, Poller, Token},
+    owner::relay::Relay,
+    owner::runner::{self, Created},
+    owner::streams::Streams,
+    privileges::shed,
 };
 
 /// One container and everything that happens to it, in one loop.
@@ -170,7 +172,7 @@ impl<'a> Owner<'a> {
         let stage = stage::build(order, &traces.id)?;
         let log = match &order.log {
             Some(path) => Some(
-                crate::log::Log::open(path, order.limits.log_bytes_max)
+                crate::owner::log::Log::open(path, order.limits.log_bytes_max)
                     .map_err(Error::io(format!("open the log `{}`", path.display())))?,
             ),
             None => None,

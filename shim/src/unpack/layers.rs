@@ -9,7 +9,7 @@ use std::{
 
 use spec::{Descriptor, Digest};
 
-use crate::{Error, room, walls};
+use crate::{Error, unpack::room, unpack::sandbox as walls};
 
 /// A compressed layer that somebody opened for us.
 #[derive(Debug)]

@@ -20,10 +20,10 @@ use spec::Usage;
 use crate::{
     Assignment, Doors, Error, Exit, Orphan,
     assignment::{Ingress, Listener, Order},
+    client::sweep::{self, Ended, Swept},
     frame,
+    owner::runner,
     process::Job,
-    runner,
-    sweep::{self, Ended, Swept},
 };
 
 /// A native container that runs (or ran) under its own shim process. Only a name for its folder:

@@ -15,8 +15,8 @@ use rustix::{
 use spec::Timestamp;
 
 use crate::{
-    log::{Log, Source},
-    poller::{EventFlags, Poller, Token},
+    owner::log::{Log, Source},
+    owner::poller::{EventFlags, Poller, Token},
 };
 
 /// The ends that the container is born with.

@@ -21,13 +21,14 @@ use spec::{Descriptor, Digest};
 
 use crate::{
     Error, LayerBlob,
-    bundle::{FIRST_ID, IDS},
-    filter, frame,
+    bundle::config::{FIRST_ID, IDS},
+    client::task::{Reply, end_process, expect_reply, start_process},
+    frame,
+    owner::runner::readable,
+    privileges::shed,
     process::Job,
-    runner::readable,
-    shed::shed,
-    task::{Reply, end_process, expect_reply, start_process},
-    unpack::{Refused, unpack as unpack_layer},
+    unpack::seccomp_unpack as filter,
+    unpack::tree::{Refused, unpack as unpack_layer},
 };
 
 /// What the unpacking process is told. The folder and the compressed layer ride along, in this

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use crate::{Runtime, cgroup};
+use crate::{Runtime, host::cgroup};
 
 /// One thing that this machine can or cannot do for native images.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::bundle::IDS;
+use crate::bundle::config::IDS;
 
 /// Why a layer could not be unpacked.
 #[derive(Debug)]

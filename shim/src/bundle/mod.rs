@@ -1,0 +1,8 @@
+//! What an OCI runtime is given: a root file system and a `config.json`.
+pub(crate) mod config; // everything decided so far as one config.json
+pub(crate) mod signal; // which one STOPSIGNAL names
+pub(crate) mod stage; // a private mount namespace with the root file system in it
+
+mod account; // USER of the image, by the container's own files
+mod rootfs; // paths of the container, resolved without leaving it
+mod seccomp_container; // the system calls that a container may make

@@ -1,0 +1,4 @@
+//! What this machine offers to native images.
+pub(crate) mod probe; // which OCI runtime is installed, and what is known to be wrong with it
+pub(crate) mod doctor; // what this machine can and cannot do about native images
+pub(crate) mod cgroup; // what the kernel counted for a container
