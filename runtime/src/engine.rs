@@ -2,22 +2,19 @@ use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy,
 };
 
-/// Core instances in one component: Python's has 14.
-const CORE_INSTANCES_PER_COMPONENT: u32 = 20;
-/// Pages of a slot that stay resident between two instances: most programs dirty less, and
-/// resetting them in place (`PAGEMAP_SCAN`) spares the `madvise` that serialises all threads.
-const KEEP_RESIDENT_BYTES: usize = 1 << 20;
-/// A wasm stack deep enough for honest recursion, shallow enough that thousands fit.
-const WASM_STACK_BYTES: usize = 512 << 10;
-const FIBER_STACK_BYTES: usize = 2 << 20;
+use crate::limits::{
+    CORE_INSTANCES_PER_COMPONENT, FIBER_STACK_BYTES, KEEP_RESIDENT_BYTES, WASM_STACK_BYTES,
+};
 
 /// What decides whether machine code fits: the same for the preparer and for every worker.
 fn tunables() -> Config {
     let mut config = Config::new();
     config
-        .strategy(Strategy::Cranelift) // never Winch for tenants: RUSTSEC-2026-0095 was an escape
+        // Never Winch for tenants: RUSTSEC-2026-0095 was an escape.
+        .strategy(Strategy::Cranelift)
         .epoch_interruption(true)
-        .concurrency_support(false) // no WASI 0.3 state at all in this engine
+        // No WASI 0.3 state at all in this engine.
+        .concurrency_support(false)
         .memory_reservation(4 << 30)
         .memory_guard_size(32 << 20)
         .guard_before_linear_memory(true)
@@ -55,7 +52,8 @@ pub(crate) fn pooled(instances: u32) -> wasmtime::Result<Engine> {
         .max_tables_per_component(4)
         .max_tables_per_module(4)
         .table_elements(100_000)
-        .max_memory_size(4 << 30) // the engine's ceiling; a container's own limit is held by its meter
+        // The engine's ceiling; a container's own limit is held by its meter.
+        .max_memory_size(4 << 30)
         .linear_memory_keep_resident(KEEP_RESIDENT_BYTES)
         .table_keep_resident(KEEP_RESIDENT_BYTES)
         .pagemap_scan(Enabled::Auto)
@@ -66,8 +64,8 @@ pub(crate) fn pooled(instances: u32) -> wasmtime::Result<Engine> {
 }
 
 /// Everything that machine code depends on besides the Wasm itself: the engine's build, its
-/// settings and the target, and the features of this processor. Code with another word here is made
-/// anew.
+/// settings and the target, and the features of this processor. Code with another fingerprint is
+/// compiled again.
 pub(crate) fn fingerprint(engine: &Engine) -> String {
     use std::hash::{Hash, Hasher};
     let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
@@ -78,7 +76,7 @@ pub(crate) fn fingerprint(engine: &Engine) -> String {
     format!("{}-{:016x}", env!("CARGO_PKG_VERSION"), hasher.finish())
 }
 
-/// What the compiler asks the processor about.
+/// The processor's features that the compiler uses.
 #[cfg(target_arch = "x86_64")]
 fn cpu_features() -> Vec<(&'static str, bool)> {
     macro_rules! ask {
@@ -88,7 +86,7 @@ fn cpu_features() -> Vec<(&'static str, bool)> {
         "avx512dq" "avx512bitalg" "avx512vbmi")
 }
 
-/// What the compiler asks the processor about.
+/// The processor's features that the compiler uses.
 #[cfg(not(target_arch = "x86_64"))]
 fn cpu_features() -> Vec<(&'static str, bool)> {
     Vec::new()
@@ -117,7 +115,7 @@ mod tests {
     /// One slot, two programs in turn: one writes all over its memory, the other looks for what it
     /// finds there.
     #[tokio::test]
-    async fn a_slot_shows_nothing_of_who_had_it_before() {
+    async fn a_slot_shows_nothing_of_its_last_instance() {
         let engine = pooled(1).unwrap();
         let module = |text: &str| Module::new(&engine, wat::parse_str(text).unwrap()).unwrap();
         let writer = module(
@@ -131,14 +129,14 @@ mod tests {
                     (br_if $next (i32.lt_u (local.get $at) (i32.const 4194304))))))"#,
         );
         for round in 0..100 {
-            for (who, module) in [("writer", &writer), ("reader", &reader)] {
+            for (name, module) in [("writer", &writer), ("reader", &reader)] {
                 let mut store = Store::new(&engine, ());
                 store.set_epoch_deadline(1);
                 let instance = Instance::new_async(&mut store, module, &[]).await.unwrap();
                 let go = instance.get_typed_func::<(), ()>(&mut store, "go").unwrap();
                 go.call_async(&mut store, ())
                     .await
-                    .unwrap_or_else(|e| panic!("{who}, round {round}: {e:?}"));
+                    .unwrap_or_else(|e| panic!("{name}, round {round}: {e:?}"));
             }
         }
     }

@@ -12,7 +12,7 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
-    /// A file that we keep could not be read or written.
+    /// A file of the node could not be read or written.
     #[error("cannot {what} `{}`", .path.display())]
     File {
         /// `read`, `write`, …
@@ -22,10 +22,10 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
-    /// A worker said something that no worker of ours says.
+    /// A message that no worker sends.
     #[error("the worker broke the protocol: {0}")]
     Protocol(String),
-    /// A worker ended before it was done with what it was asked.
+    /// A worker ended before its work was done.
     #[error("the worker ended while {0}")]
     WorkerLost(&'static str),
     /// A worker could not take its assignment.
@@ -39,7 +39,7 @@ pub enum Error {
     Refused {
         /// A stable word, as in `E_COMPILE_LIMIT`.
         code: String,
-        /// One sentence that names the thing.
+        /// One sentence with the cause.
         message: String,
         /// What to try.
         hint: Option<String>,
@@ -50,7 +50,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The next thing a person could try, when we know one.
+    /// The next step for a user, where one is known.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Refused { hint, .. } => hint.clone(),

@@ -1,14 +1,14 @@
-//! One Wasm sandbox: prepare an image once, start a worker behind its walls, limit it, meter it.
-//! The only room that knows wasmtime.
+//! One Wasm sandbox: prepare an image once, start a worker in its sandbox, limit it, meter it.
+//! The only crate that knows wasmtime.
 //!
-//! Enter at [`prepare()`] to turn layers into machine code and an index (in a walled one-shot
+//! Enter at [`prepare()`] to turn layers into machine code and an index (in a sandboxed one-shot
 //! process), then at [`Blank::spawn`] and [`Blank::assign`] to run it, and at [`adopt`] to find a
-//! worker that outlived its agent. The binary that embeds this room calls [`worker::main`] and
+//! worker that outlived its agent. The binary that embeds this crate calls [`worker::main`] and
 //! [`prepare::main`] before it has any thread.
 //!
 //! Absent on purpose: networks inside a worker (the [`Broker`] connects for it), host folders (the
 //! guest's files are a union of mapped layers, memory and detached mounts), machine code from
-//! anywhere but our own preparer, WASI 0.3 (its host side is declared unfinished upstream), and
+//! anywhere but the node's own preparer, WASI 0.3 (its host side is declared unfinished upstream), and
 //! `wasi:sockets` beyond refusing.
 
 mod assignment; // everything that a worker is handed
@@ -16,19 +16,20 @@ mod event; // what it tells, and how it ends
 mod socket; // waiting for them without a thread
 mod frame; // the messages between a worker and its supervisor
 mod supervisor; // a worker from the outside: spawn, assign, watch, stop, adopt
-mod broker; // connections that a grant allows, made outside the walls
+mod broker; // connections that a grant allows, made outside the sandbox
 
 pub mod usage; // a container's counters, readable without asking it
 pub mod volume; // folders as detached mounts
 mod seal; // the node's mark on what it has made itself
 
 mod inherited; // descriptors by their number
-mod walls; // what a process gives up once it holds everything it needs
+mod sandbox; // what a process gives up once it holds everything it needs: seccomp, Landlock
 mod engine; // how wasmtime is configured, once for compiling and running
 pub mod prepare; // layers in, index and machine code out, in a process of its own
 pub mod worker; // a worker from the inside
 
 mod error;
+mod limits; // every limit, with its reason
 
 pub use {
     assignment::{Assignment, Ingress, Listener, Stdio, VolumeMount, VolumeSource, World},

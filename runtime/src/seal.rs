@@ -6,13 +6,11 @@ use std::{io::Read, path::Path};
 use ring::hmac;
 
 use crate::Error;
+use crate::limits::SEAL_CHUNK_BYTES;
 
 /// A node's sealing key.
 #[derive(Debug, Clone)]
 pub struct Key(hmac::Key);
-
-/// Read at a time while sealing.
-const CHUNK_BYTES: usize = 256 << 10;
 
 impl Key {
     /// The key in the file at `path`, made when there is none.
@@ -45,7 +43,7 @@ impl Key {
         let mut context = hmac::Context::with_key(&self.0);
         context.update(purpose.as_bytes());
         context.update(&[0]);
-        let mut chunk = vec![0; CHUNK_BYTES];
+        let mut chunk = vec![0; SEAL_CHUNK_BYTES];
         loop {
             match content.read(&mut chunk) {
                 Ok(0) => break,

@@ -1,5 +1,5 @@
-//! A container's counters: one page of a file, mapped by its worker and readable by anyone who may
-//! open it, at any time and without asking the worker. They survive the worker, so a killed one is
+//! A container's counters: one page of a file, mapped by its worker and readable by every process
+//! that may open it, at any time and without asking the worker. They survive the worker, so a killed one is
 //! still billed for what it did.
 
 use std::{
@@ -17,13 +17,12 @@ use spec::Usage;
 
 use crate::{Error, Exit};
 
-/// One page.
 pub const PAGE_BYTES: u64 = 4096;
 
 /// The first word of a page: `margay` and the version of what follows.
 const MAGIC: u64 = u64::from_le_bytes(*b"margay\x00\x01");
 
-/// What a page holds, as words in this order.
+/// The words of a page, in this order.
 #[repr(C)]
 #[derive(Debug)]
 pub(crate) struct Counters {
@@ -58,7 +57,7 @@ pub fn create(path: &Path) -> Result<File, Error> {
 /// What has been used so far, as counted in `page`.
 ///
 /// # Errors
-/// When the page cannot be read, or is none of ours.
+/// When the page cannot be read, or is no usage page.
 pub fn read(page: &File) -> Result<Usage, Error> {
     let mut bytes = [0; size_of::<Counters>()];
     page.read_exact_at(&mut bytes, 0).map_err(Error::os("read a usage page"))?;
@@ -78,7 +77,7 @@ pub fn read(page: &File) -> Result<Usage, Error> {
         }),
         _ => Err(Error::os("read a usage page")(io::Error::new(
             io::ErrorKind::InvalidData,
-            "it is none of ours",
+            "it is no usage page",
         ))),
     }
 }
@@ -86,8 +85,8 @@ pub fn read(page: &File) -> Result<Usage, Error> {
 /// Where in a page a worker writes how it ended.
 const EXIT_AT: u64 = 1024;
 
-/// How the container ended, when its worker could still say so. For an agent that was not there to
-/// hear it.
+/// How the container ended, when its worker could still write it. For an agent that was not there
+/// for the event.
 pub fn read_exit(page: &File) -> Option<Exit> {
     let mut text = vec![0; (PAGE_BYTES - EXIT_AT) as usize];
     page.read_exact_at(&mut text, EXIT_AT).ok()?;
@@ -96,25 +95,25 @@ pub fn read_exit(page: &File) -> Option<Exit> {
 }
 
 pub(crate) fn write_exit(page: &File, exit: &Exit) -> io::Result<()> {
-    let room = (PAGE_BYTES - EXIT_AT) as usize;
+    let bytes_max = (PAGE_BYTES - EXIT_AT) as usize;
     let mut text = serde_json::to_vec(exit)?;
-    if text.len() >= room {
+    if text.len() >= bytes_max {
         text = serde_json::to_vec(&Exit::Trap("its message is too long to be kept".to_owned()))?;
     }
-    text.resize(room, 0);
+    text.resize(bytes_max, 0);
     page.write_all_at(&text, EXIT_AT)
 }
 
 /// A page mapped for counting.
 #[derive(Debug)]
-pub(crate) struct Page(NonNull<Counters>);
+pub(crate) struct UsagePage(NonNull<Counters>);
 
 // SAFETY: the page is only reached through atomics, and stays mapped as long as the value lives.
-unsafe impl Send for Page {}
+unsafe impl Send for UsagePage {}
 // SAFETY: as above.
-unsafe impl Sync for Page {}
+unsafe impl Sync for UsagePage {}
 
-impl Page {
+impl UsagePage {
     /// Maps `file`, which [`create`] has made.
     pub fn map(file: &File) -> io::Result<Self> {
         if file.metadata()?.len() < PAGE_BYTES {
@@ -135,7 +134,7 @@ impl Page {
     }
 }
 
-impl std::ops::Deref for Page {
+impl std::ops::Deref for UsagePage {
     type Target = Counters;
 
     fn deref(&self) -> &Counters {
@@ -145,9 +144,9 @@ impl std::ops::Deref for Page {
     }
 }
 
-impl Drop for Page {
+impl Drop for UsagePage {
     fn drop(&mut self) {
-        // SAFETY: exactly what `map` has mapped, and `&mut self` says that nobody looks.
+        // SAFETY: exactly what `map` has mapped, and `&mut self` shows that nothing else uses it.
         let _ = unsafe { rustix::mm::munmap(self.0.as_ptr().cast(), PAGE_BYTES as usize) };
     }
 }
@@ -166,7 +165,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = create(&dir.path().join("usage")).unwrap();
         assert_eq!(read(&file).unwrap(), Usage::default());
-        let page = Page::map(&file).unwrap();
+        let page = UsagePage::map(&file).unwrap();
         add(&page.runs, 2);
         add(&page.bytes_out, 7);
         drop(page);
@@ -177,7 +176,7 @@ mod tests {
     fn a_file_that_is_no_page_is_refused() {
         let file = tempfile::tempfile().unwrap();
         assert!(read(&file).is_err());
-        assert!(Page::map(&file).is_err());
+        assert!(UsagePage::map(&file).is_err());
         file.set_len(PAGE_BYTES).unwrap();
         assert!(read(&file).is_err());
     }

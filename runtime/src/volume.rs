@@ -42,7 +42,7 @@ fn restrict(mount: &OwnedFd, rights: Rights) -> io::Result<()> {
         propagation: 0,
         userns_fd: 0,
     };
-    // SAFETY: the path is empty and terminated, and the structure is as long as we say.
+    // SAFETY: the path is empty and terminated, and the length is the structure's.
     let done = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

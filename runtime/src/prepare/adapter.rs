@@ -2,7 +2,7 @@
 //!
 //! The adapter that wasmtime publishes knows success and failure only, because `wasi:cli/exit` of
 //! WASI 0.2 does. To keep a program's exit code, its import of `proc_exit` is renamed to an
-//! interface of ours with the same signature before the adapter is linked in.
+//! interface of margay's with the same signature before the adapter is linked in.
 
 use wasmparser::{Encoding, Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};

@@ -11,7 +11,7 @@ use spec::Digest;
 
 use crate::{Error, Key, Prepared, World, engine};
 
-/// What was found out about an image's program when it was prepared.
+/// Facts about an image's program, from its preparation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Facts {
@@ -27,14 +27,14 @@ pub struct Facts {
     pub layers: Vec<Digest>,
 }
 
-/// The last file to be written, and so the one that says that the others are complete.
+/// The last file to be written: with it the others are complete.
 const META: &str = "prepared.json";
 pub(super) const CODE: &str = "code";
 pub(super) const INDEX: &str = "index";
 /// The version of [`Meta`].
 const VERSION: u32 = 1;
 
-/// What is written beside the files: how they were made, and the marks that show that we made them.
+/// What is written beside the files: how they were made, and their seals.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Meta {
@@ -48,16 +48,16 @@ pub(super) struct Meta {
 pub(super) enum Outcome {
     /// Fit to run.
     Ready { facts: Facts, code_seal: String, index_seal: String },
-    /// Not fit, for a reason that lies in the image: asking again gives the same answer.
+    /// Not fit, for a reason that lies in the image: another preparation finds it too.
     Refused { code: String, message: String, hint: Option<String> },
 }
 
 /// What this build of the engine makes on this processor.
 pub(super) fn fingerprint() -> Result<String, Error> {
     static FINGERPRINT: OnceLock<Option<String>> = OnceLock::new();
-    let found = FINGERPRINT
+    let known = FINGERPRINT
         .get_or_init(|| engine::compiler().ok().map(|engine| engine::fingerprint(&engine)));
-    found
+    known
         .clone()
         .ok_or_else(|| Error::NotStarted("this machine cannot host the Wasm engine".to_owned()))
 }

@@ -10,18 +10,18 @@ use spec::{Descriptor, Digest};
 
 use super::{
     cache::Facts,
-    code::{self, Refusal},
+    code::{self, Unfit},
     task::{Answer, Job, LayerJob, ProgramJob},
 };
 use crate::{
     frame::Slots,
     inherited::inherited,
+    sandbox::{self, Filter, Strictness},
     supervisor::{CONTROL_FD, EMPTY_FD, read_order},
-    walls::{self, Filter, Strictness},
 };
 
-/// The preparer's `main`: does what it finds on descriptor 3, behind walls. To be called before the
-/// process has any thread, and never with arguments that a person gave.
+/// The preparer's `main`: does the job that it finds on descriptor 3, in the sandbox. To be called
+/// before the process has any thread, and never with arguments of a user.
 pub fn main() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
@@ -33,17 +33,17 @@ pub fn main() -> ExitCode {
 }
 
 fn serve() -> io::Result<()> {
-    // SAFETY: our supervisor has put it there, and nobody else in this process looks at it.
+    // SAFETY: the supervisor has put it there, and nothing else in this process uses it.
     let control = unsafe { inherited(CONTROL_FD) };
     let (job, fds) = read_order::<Job>(&control)?;
     drop(control);
     // SAFETY: as above.
     let empty = unsafe { inherited(EMPTY_FD) };
-    walls::leave_files(empty.as_fd())?;
+    sandbox::leave_files(empty.as_fd())?;
     drop(empty);
-    walls::keep_capabilities(rustix::thread::CapabilitySet::empty())?;
-    walls::hide()?;
-    walls::shut_files(None, &[])?;
+    sandbox::keep_capabilities(rustix::thread::CapabilitySet::empty())?;
+    sandbox::hide()?;
+    sandbox::restrict_files(None, &[])?;
     Filter::computing(Strictness::Kill)?.apply()?;
     let mut slots = Slots::from(fds);
     let mut take = |slot| slots.take(slot).map(File::from).map_err(io::Error::other);
@@ -63,7 +63,7 @@ fn serve() -> io::Result<()> {
     });
     let answered = match outcome {
         Ok(facts) => Answer::Ready(facts?),
-        Err(Refusal { code, message, hint }) => Answer::Refused { code, message, hint },
+        Err(Unfit { code, message, hint }) => Answer::Refused { code, message, hint },
     };
     serde_json::to_writer(&answer, &answered)?;
     Ok(())
@@ -79,7 +79,7 @@ fn work(
     job: &Job,
     layers: Vec<(File, Option<File>)>,
     program: Option<File>,
-) -> Result<Made, Refusal> {
+) -> Result<Made, Unfit> {
     let mut builder = FileIndexBuilder::new();
     let (mut diff_ids, mut tars) = (Vec::new(), Vec::new());
     let mut left = job.layer_bytes_max;
@@ -106,7 +106,7 @@ fn work(
             (format!("`{path}`"), read_file(&tars, node, job.program_bytes_max)?)
         }
         (ProgramJob::Blob { .. }, None) => {
-            return Err(refused("a program was announced and not handed over"));
+            return Err(unfit("a program was announced and not handed over"));
         }
     };
     let (code, facts) = code::compile(&what, &wasm)?;
@@ -120,7 +120,7 @@ fn read_layer(
     blob: File,
     copy: Option<File>,
     bytes_max: u64,
-) -> Result<(Digest, File, u64), Refusal> {
+) -> Result<(Digest, File, u64), Unfit> {
     let budget = Budget { bytes_max, ..Budget::default() };
     let (summary, tar) = match copy {
         Some(copy) => {
@@ -130,7 +130,7 @@ fn read_layer(
             let mut reader = LayerReader::copying_to(&mut verified, BufWriter::new(copy), budget)?;
             builder.read_layer(&mut reader)?;
             let (summary, copy) = reader.finish_with_copy()?;
-            // The verdict on the digest comes with the end of the blob.
+            // The digest is checked at the end of the blob.
             io::copy(&mut verified, &mut io::sink()).map_err(read_error)?;
             (summary, copy.into_inner().map_err(|e| read_error(e.into_error()))?)
         }
@@ -151,12 +151,12 @@ fn read_layer(
     }
 }
 
-fn from_start(mut file: &File) -> Result<&File, Refusal> {
+fn from_start(mut file: &File) -> Result<&File, Unfit> {
     file.rewind().map_err(read_error)?;
     Ok(file)
 }
 
-fn read_file(tars: &[File], node: FileNode, bytes_max: u64) -> Result<Vec<u8>, Refusal> {
+fn read_file(tars: &[File], node: FileNode, bytes_max: u64) -> Result<Vec<u8>, Unfit> {
     if node.len > bytes_max {
         return Err(image::Error::Budget {
             why: format!("the program has {} bytes, at most {bytes_max}", node.len),
@@ -165,21 +165,21 @@ fn read_file(tars: &[File], node: FileNode, bytes_max: u64) -> Result<Vec<u8>, R
     }
     let tar = tars
         .get(node.layer as usize)
-        .ok_or_else(|| refused("the index names a layer that is not there"))?;
+        .ok_or_else(|| unfit("the index names a layer that is not there"))?;
     let mut bytes =
-        vec![0; usize::try_from(node.len).map_err(|_| refused("the program does not fit"))?];
+        vec![0; usize::try_from(node.len).map_err(|_| unfit("the program does not fit"))?];
     tar.read_exact_at(&mut bytes, node.offset).map_err(read_error)?;
     Ok(bytes)
 }
 
 /// An error of the image that travelled as one of reading, or a real one.
-fn read_error(error: io::Error) -> Refusal {
+fn read_error(error: io::Error) -> Unfit {
     match error.downcast::<image::Error>() {
-        Ok(ours) => ours.into(),
+        Ok(error) => error.into(),
         Err(source) => image::Error::Read { what: "the image".to_owned(), source }.into(),
     }
 }
 
-fn refused(why: &str) -> Refusal {
+fn unfit(why: &str) -> Unfit {
     image::Error::NoProgram { why: why.to_owned() }.into()
 }

@@ -3,20 +3,20 @@ use image::{Wasi, WasmFacts};
 use super::{adapter, cache::Facts};
 use crate::{World, engine, worker::linker};
 
-/// Why a program cannot run: code, sentence, next step.
-pub(super) struct Refusal {
+/// Why an image cannot run: code, sentence, next step.
+pub(super) struct Unfit {
     pub code: String,
     pub message: String,
     pub hint: Option<String>,
 }
 
-impl Refusal {
+impl Unfit {
     fn new(code: &str, message: String) -> Self {
         Self { code: code.to_owned(), message, hint: None }
     }
 }
 
-impl From<image::Error> for Refusal {
+impl From<image::Error> for Unfit {
     fn from(error: image::Error) -> Self {
         let chain = std::iter::successors(std::error::Error::source(&error), |e| e.source());
         let message = chain.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
@@ -24,14 +24,14 @@ impl From<image::Error> for Refusal {
     }
 }
 
-/// Machine code for `wasm`, and what was found out on the way. `what` is how errors call it.
-pub(super) fn compile(what: &str, wasm: &[u8]) -> Result<(Vec<u8>, Facts), Refusal> {
+/// Machine code for `wasm`, and the facts about it. `what` is its name in errors.
+pub(super) fn compile(what: &str, wasm: &[u8]) -> Result<(Vec<u8>, Facts), Unfit> {
     let facts = image::inspect_wasm(what, wasm)?;
     facts.check_runnable(what)?;
     let adapted = facts.wasi == Wasi::P1;
     let component = match adapted {
         true => adapter::componentize(wasm).map_err(|why| {
-            Refusal::new("E_COMPILE", format!("{what} cannot become a component: {why}"))
+            Unfit::new("E_COMPILE", format!("{what} cannot become a component: {why}"))
         })?,
         false => wasm.to_vec(),
     };
@@ -39,16 +39,16 @@ pub(super) fn compile(what: &str, wasm: &[u8]) -> Result<(Vec<u8>, Facts), Refus
     Ok((code, described(wasm, facts, adapted)))
 }
 
-fn machine_code(what: &str, component: &[u8]) -> Result<Vec<u8>, Refusal> {
+fn machine_code(what: &str, component: &[u8]) -> Result<Vec<u8>, Unfit> {
     let cannot =
-        |e: wasmtime::Error| Refusal::new("E_COMPILE", format!("{what} does not compile: {e:#}"));
+        |e: wasmtime::Error| Unfit::new("E_COMPILE", format!("{what} does not compile: {e:#}"));
     let engine = engine::compiler().map_err(cannot)?;
     let compiled = wasmtime::component::Component::new(&engine, component).map_err(cannot)?;
-    // Linking runs nothing; it finds imports of the right name and the wrong type before anybody
-    // waits for them.
+    // Linking runs nothing; it finds imports of the right name and the wrong type before a task
+    // starts.
     linker(&engine)
         .and_then(|linker| linker.instantiate_pre(&compiled))
-        .map_err(|e| Refusal::new("E_IMPORT", format!("{what} cannot be linked: {e:#}")))?;
+        .map_err(|e| Unfit::new("E_IMPORT", format!("{what} cannot be linked: {e:#}")))?;
     compiled.serialize().map_err(cannot)
 }
 

@@ -6,11 +6,11 @@
 //! time. What comes out is sealed with the node's key; machine code is never accepted from anywhere
 //! else.
 
-mod cache; // what is kept, where, and how it is known to be ours
-mod child; // the other process: walls, then work
+mod cache; // what is kept, where, and the seals on it
+mod child; // the other process: into the sandbox, then the work
 mod code; // Wasm to machine code, and what is wrong with the Wasm
 mod adapter; // WASI 0.1 modules as components, exit codes kept
-mod task; // what is asked of the process, and what it answers
+mod task; // the job of the process, and its answer
 
 use std::{
     ffi::OsString,
@@ -32,19 +32,17 @@ pub use child::main;
 pub struct Preparation<'a> {
     /// The binary whose `main` calls [`main`] when it sees `arguments`.
     pub exe: PathBuf,
-    /// What to start it with.
     pub arguments: Vec<OsString>,
     /// From the lowest to the highest.
     pub layers: Vec<LayerBlob>,
-    /// What runs.
     pub program: Program,
-    /// Where the uncompressed tars of all images are kept, by diff id. Made when it is not there,
-    /// for us alone.
+    /// Where the uncompressed tars of all images are kept, by diff id. A private folder, made when
+    /// it is missing.
     pub layers_dir: &'a Path,
-    /// Where this image's index, machine code and facts go. Made when it is not there, for us
-    /// alone.
+    /// Where this image's index, machine code and facts go. A private folder, made when it is
+    /// missing.
     pub out: &'a Path,
-    /// Marks what we made.
+    /// Seals what was made.
     pub key: &'a Key,
     /// What the process may use.
     pub limits: PrepareLimits,
@@ -67,12 +65,7 @@ pub enum Program {
     /// A file in the layers, relative to their root.
     InLayers(String),
     /// A blob of its own (`application/wasm`).
-    Blob {
-        /// Open for reading.
-        blob: File,
-        /// Its digest.
-        digest: Digest,
-    },
+    Blob { blob: File, digest: Digest },
 }
 
 /// What one preparation may use. Compiling is where hostile bytes hurt most (W6 in the threat
@@ -112,7 +105,7 @@ pub struct Prepared {
     pub index: File,
     /// For [`Assignment::layers`](crate::Assignment::layers).
     pub layers: Vec<File>,
-    /// What was found out about the program.
+    /// About the program.
     pub facts: Facts,
     /// Whether all of it was there already.
     pub cached: bool,
@@ -122,8 +115,8 @@ pub struct Prepared {
 /// Blocks; compiling takes from 50 ms to several seconds.
 ///
 /// # Errors
-/// [`Error::Refused`] when the image is not fit to run, with the reason's code; others when
-/// something here fails.
+/// [`Error::Refused`] when the image is not fit to run, with the reason's code; others when the
+/// node fails.
 pub fn prepare(preparation: &Preparation<'_>) -> Result<Prepared, Error> {
     match open(preparation.out, preparation.layers_dir, preparation.key)? {
         Some(prepared) => Ok(prepared),

@@ -16,13 +16,14 @@ use super::{
     Preparation, Prepared, Program,
     cache::{self, Facts, Outcome},
 };
+use crate::limits::PREPARER_ANSWER_BYTES_MAX;
 use crate::{
     Error,
     frame::Slots,
     supervisor::{Rlimits, start, write_order},
 };
 
-/// What the process is asked to do. Descriptors by slot.
+/// The job of the process. Descriptors by slot.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Job {
@@ -59,10 +60,7 @@ pub(super) enum Answer {
     Refused { code: String, message: String, hint: Option<String> },
 }
 
-/// An answer is a few kilobytes; a program may import many names.
-const ANSWER_BYTES_MAX: u64 = 4 << 20;
-
-/// Files that the process writes and we keep, once they proved to be what they should be.
+/// Files that the process writes; they are kept once they are verified.
 struct Outputs {
     layers: Vec<Option<NewFile>>,
     index: NewFile,
@@ -70,8 +68,8 @@ struct Outputs {
     answer: NewFile,
 }
 
-/// Prepares in a process of its own and keeps the result. One at a time for each `out`: whoever
-/// waited finds the first one's result.
+/// Prepares in a process of its own and keeps the result. One at a time for each `out`: a
+/// call that waited finds the first one's result.
 pub(super) fn run(preparation: &Preparation<'_>) -> Result<Prepared, Error> {
     let (out, layers_dir, key) = (preparation.out, preparation.layers_dir, preparation.key);
     for folder in [out, layers_dir] {
@@ -173,8 +171,8 @@ fn execute(preparation: &Preparation<'_>, job: &Job, slots: Slots) -> Result<Exi
     let fds: Vec<OwnedFd> = slots.into_fds();
     write_order(&control, job, fds.iter().map(AsFd::as_fd).collect())?;
     drop(fds);
-    let patience = Instant::now() + limits.wall_time_max;
-    let status = wait_until(&mut child, patience);
+    let deadline = Instant::now() + limits.wall_time_max;
+    let status = wait_until(&mut child, deadline);
     if !matches!(status, Ok(Some(_))) {
         let _ = child.kill();
         let _ = child.wait();
@@ -193,10 +191,10 @@ fn execute(preparation: &Preparation<'_>, job: &Job, slots: Slots) -> Result<Exi
     }
 }
 
-/// The child's status, or `None` when it is still there at `patience`.
+/// The child's status, or `None` when it is still there at `deadline`.
 fn wait_until(
     child: &mut std::process::Child,
-    patience: Instant,
+    deadline: Instant,
 ) -> io::Result<Option<ExitStatus>> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let pid = rustix::process::Pid::from_child(child);
@@ -205,7 +203,7 @@ fn wait_until(
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
-        let left = patience.saturating_duration_since(Instant::now());
+        let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(None);
         }
@@ -221,13 +219,13 @@ fn read_answer(file: &File) -> Result<Answer, Error> {
     let mut text = Vec::new();
     let mut file = file;
     io::Seek::rewind(&mut file)
-        .and_then(|()| file.take(ANSWER_BYTES_MAX).read_to_end(&mut text))
+        .and_then(|()| file.take(PREPARER_ANSWER_BYTES_MAX).read_to_end(&mut text))
         .map_err(Error::os("read the preparer's answer"))?;
     serde_json::from_slice(&text)
         .map_err(|e| Error::Protocol(format!("the preparer answered `{e}`")))
 }
 
-/// What it means that the process did not get to an answer.
+/// Why the process ended without an answer.
 fn ended_early(status: ExitStatus, preparation: &Preparation<'_>) -> Result<Answer, Error> {
     let limits = preparation.limits;
     let why = match status.signal() {
@@ -239,7 +237,7 @@ fn ended_early(status: ExitStatus, preparation: &Preparation<'_>) -> Result<Answ
         Some(libc::SIGXFSZ) => {
             format!("more than {} in one file", spec::print_bytes(limits.layer_bytes_max))
         }
-        // Not kept: somebody outside killed it, a machine without memory perhaps, and that says
+        // Not kept: it was killed from outside, on a machine without memory perhaps, and that says
         // nothing of the image.
         _ => return Err(Error::WorkerLost("preparing an image")),
     };
@@ -262,7 +260,7 @@ fn keep(
     for (fresh, diff_id) in outputs.layers.iter_mut().zip(&facts.layers) {
         let Some(mut fresh) = fresh.take() else { continue };
         let path = cache::layer_path(preparation.layers_dir, diff_id);
-        // Hashed again here: other images share this file, and the process that wrote it has seen
+        // Hashed again here: other images share this file, and the process that wrote it has read
         // hostile bytes.
         if cache::digest(&mut fresh).map_err(Error::file("read", &path))? != *diff_id {
             return Err(Error::Protocol(

@@ -18,7 +18,7 @@ pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> E
         Err(error) => return Exit::NotStarted(format!("the program is not a command: {error:#}")),
     };
     let mut stopping = container.control.stopping();
-    container.control.tell(Event::Started);
+    container.control.report(Event::Started);
     let _ticking = container.ticker.run();
     let (mut store, clock) = container.store();
     let call = async move {

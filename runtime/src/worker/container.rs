@@ -6,22 +6,21 @@ use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi_http::WasiHttpCtx;
 
 use super::{
-    clock,
+    capability::{
+        clock,
+        outbound::{Hooks, Outbound},
+        random,
+    },
     control::Control,
     files::Files,
     guest::Guest,
     meter::{self, Cut, Held, Meter, RunClock},
-    outgoing::{Outgoing, Ways},
     output::{Log, Output},
     stdin::Input,
     ticker::Ticker,
 };
+use crate::limits::{HEADER_FIELDS_BYTES_MAX, HOSTCALL_BYTES_MAX};
 use crate::usage::add;
-
-/// What the host copies in one call for a guest, at most.
-const HOSTCALL_BYTES_MAX: usize = 8 << 20;
-/// Headers of one message.
-const FIELDS_BYTES_MAX: usize = 128 << 10;
 
 /// What all instances of one container share, prepared so that an instance costs little more than
 /// its memory.
@@ -35,7 +34,7 @@ pub(crate) struct Container {
     pub random: RandomLevel,
     pub files: Arc<Files>,
     pub meter: Arc<Meter>,
-    pub ways: Arc<Ways>,
+    pub outbound: Arc<Outbound>,
     pub control: Arc<Control>,
     pub log: Arc<Log>,
     pub stdin: Input,
@@ -97,16 +96,17 @@ impl Container {
             .stdin(self.stdin)
             .stdout(self.stdout.clone())
             .stderr(self.stderr.clone());
-        clock::set(&mut builder, self.clock, self.random, &run);
+        clock::set(&mut builder, self.clock, &run);
+        random::set(&mut builder, self.random);
         let mut table = ResourceTable::new();
         table.set_max_capacity(self.limits.handles_max as usize);
         let mut http = WasiHttpCtx::new();
-        http.set_field_size_limit(FIELDS_BYTES_MAX);
+        http.set_field_size_limit(HEADER_FIELDS_BYTES_MAX);
         let guest = Guest {
             table,
             wasi: builder.build(),
             http,
-            outgoing: Outgoing(self.ways.clone()),
+            hooks: Hooks(self.outbound.clone()),
             files: self.files.clone(),
             held: Held::new(self.meter.clone()),
         };
@@ -117,8 +117,8 @@ impl Container {
         (store, run)
     }
 
-    /// What an error of the engine means for this container. `refused` says that a wish for memory
-    /// was refused before.
+    /// What an error of the engine means for this container. `refused` says that more memory was
+    /// refused before.
     pub fn fault(&self, error: &wasmtime::Error, refused: bool) -> Fault {
         if error.downcast_ref::<Cut>() == Some(&Cut::Cpu) {
             return Fault::Cpu(self.limits.cpu_time_max.unwrap_or_default());

@@ -1,5 +1,5 @@
-//! The worker's side of the control socket: what it says to whoever supervises it at the moment,
-//! and what it asks.
+//! The worker's side of the control socket: the events that it reports to its present supervisor,
+//! and the connections that it requests.
 
 use std::{
     collections::HashMap,
@@ -17,34 +17,25 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{denials::Denials, output::Log};
+use super::{capability::Denials, output::Log};
+use crate::limits::{AGENT_TIME_MAX, BROKER_ANSWER_TIME_MAX, ORPHAN_TIME_MAX};
 use crate::{
     Event, Exit,
     frame::{self, Refusal, Target, ToSupervisor, ToWorker},
     socket::Socket,
 };
 
-/// How long a guest's connection waits for a new agent when the old one is gone.
-const AGENT_TIME_MAX: Duration = Duration::from_secs(5);
-/// The broker's own limits, and some time for the way.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
-
-/// A worker that nobody can find again ends with its supervisor, and has this long for what it is
-/// in the middle of.
-const FORSAKEN_TIME_MAX: Duration = Duration::from_secs(2);
-
-/// What a connection request comes back with.
 type Reply = Result<OwnedFd, Refusal>;
 
-/// Who supervises, and what was asked.
+/// The present supervisor, and the connection requests that it has not answered.
 pub(crate) struct Control {
     supervisor: Mutex<Option<Arc<Socket>>>,
     arrived: Notify,
-    asked: Mutex<HashMap<u64, oneshot::Sender<Reply>>>,
+    pending: Mutex<HashMap<u64, oneshot::Sender<Reply>>>,
     next: AtomicU64,
     stop: watch::Sender<Option<Duration>>,
     started: AtomicBool,
-    /// Whether a later agent can find us.
+    /// Whether a later agent can adopt this worker.
     adoptable: AtomicBool,
     listeners: Listeners,
     denials: Denials,
@@ -63,7 +54,7 @@ impl Control {
         Self {
             supervisor: Mutex::new(None),
             arrived: Notify::new(),
-            asked: Mutex::default(),
+            pending: Mutex::default(),
             next: AtomicU64::new(0),
             stop: watch::Sender::new(None),
             started: AtomicBool::new(false),
@@ -74,18 +65,18 @@ impl Control {
         }
     }
 
-    /// From here on, whoever is at the other side of `socket` supervises.
+    /// Makes the peer of `socket` the supervisor.
     pub fn obey(self: &Arc<Self>, socket: OwnedFd) -> io::Result<()> {
         let socket = Arc::new(Socket::new(socket)?);
         *locked(&self.supervisor) = Some(socket.clone());
-        // Whoever waits for an answer of the one before asks the new one.
-        locked(&self.asked).clear();
+        // Requests that the one before has not answered go to the new one.
+        locked(&self.pending).clear();
         self.arrived.notify_waiters();
         tokio::spawn(self.clone().follow(socket));
         Ok(())
     }
 
-    /// Listens to `socket` until the other side is gone.
+    /// Reads `socket` until its peer is gone.
     async fn follow(self: Arc<Self>, socket: Arc<Socket>) {
         while let Ok(Some((message, fds))) = socket.receive::<ToWorker>().await {
             match message {
@@ -103,25 +94,25 @@ impl Control {
         let mut current = locked(&self.supervisor);
         if current.as_ref().is_some_and(|now| Arc::ptr_eq(now, &socket)) {
             *current = None;
-            // Whoever waits for an answer asks the next one.
-            locked(&self.asked).clear();
+            // Requests without an answer go to the next one.
+            locked(&self.pending).clear();
             if !self.adoptable.load(Ordering::Acquire) {
-                self.stop.send_replace(Some(FORSAKEN_TIME_MAX));
+                self.stop.send_replace(Some(ORPHAN_TIME_MAX));
             }
         }
     }
 
-    /// From here on, we outlive our supervisor: a later one can find us.
-    pub fn may_be_adopted(&self) {
+    /// From here on the worker outlives its supervisor.
+    pub fn allow_adoption(&self) {
         self.adoptable.store(true, Ordering::Release);
     }
 
-    /// Lets later agents find us, each in place of the one before.
-    pub async fn welcome(self: Arc<Self>, listener: OwnedFd) {
+    /// Lets later agents adopt this worker, each in place of the one before.
+    pub async fn accept_adoptions(self: Arc<Self>, listener: OwnedFd) {
         let Ok(listener) = Socket::new(listener) else { return };
         while let Ok(socket) = listener.accept().await {
             if self.introduce(&socket).is_ok() {
-                // One that cannot be watched goes away, and its agent comes back.
+                // An agent whose socket cannot be watched connects again.
                 let _ = self.obey(socket);
             }
         }
@@ -140,15 +131,14 @@ impl Control {
     }
 
     fn answer(&self, id: u64, reply: Reply) {
-        if let Some(asker) = locked(&self.asked).remove(&id) {
-            // Whoever asked may have gone away meanwhile.
-            let _ = asker.send(reply);
+        if let Some(request) = locked(&self.pending).remove(&id) {
+            // The request may have been dropped meanwhile.
+            let _ = request.send(reply);
         }
     }
 
-    /// Tells the supervisor, if there is one and it listens. An event that cannot be sent now is
-    /// not sent later.
-    pub fn tell(&self, event: Event) {
+    /// Reports an event, if there is a supervisor. One that cannot be sent now is not sent later.
+    pub fn report(&self, event: Event) {
         if event == Event::Started {
             self.started.store(true, Ordering::Release);
         }
@@ -158,8 +148,8 @@ impl Control {
         }
     }
 
-    /// Tells how it ended, and tries for a moment when the socket is full.
-    pub fn last_word(&self, exit: Exit) {
+    /// Reports how it ended, and tries for a moment when the socket is full.
+    pub fn report_exit(&self, exit: Exit) {
         let Some(socket) = locked(&self.supervisor).clone() else { return };
         let message = ToSupervisor::Event(Event::Exited(exit));
         for _ in 0..100 {
@@ -172,54 +162,54 @@ impl Control {
         }
     }
 
-    /// Counts a denial, and says which line would grant it.
+    /// Counts a denial, and reports the line that would grant it.
     pub fn deny(&self, line: &str) {
         if let Some(count) = self.denials.count(line) {
             self.log.say(&format!("margay: denied {line} ({count}x); grant it: --allow {line}"));
-            self.tell(Event::Denied { line: line.to_owned(), count });
+            self.report(Event::Denied { line: line.to_owned(), count });
         }
     }
 
-    /// A line of ours among the guest's.
-    pub fn say(&self, line: &str) {
+    /// Writes a line of the worker's own into the log.
+    pub fn log(&self, line: &str) {
         self.log.say(line);
     }
 
-    /// When and how fast to stop.
+    /// The grace, once the worker is to stop.
     pub fn stopping(&self) -> watch::Receiver<Option<Duration>> {
         self.stop.subscribe()
     }
 
-    /// Asks the broker for a connection. Waits a while for an agent that is being replaced.
+    /// Requests a connection of the broker. Waits for an agent that is being replaced.
     pub async fn connect(&self, target: &Target) -> Reply {
-        let patience = Instant::now() + AGENT_TIME_MAX;
+        let deadline = Instant::now() + AGENT_TIME_MAX;
         loop {
             let arrived = self.arrived.notified();
             tokio::pin!(arrived);
             arrived.as_mut().enable();
             let supervisor = locked(&self.supervisor).clone();
             if let Some(socket) = supervisor {
-                match self.ask(&socket, target).await {
+                match self.request(&socket, target).await {
                     Some(reply) => return reply,
                     None => tokio::task::yield_now().await,
                 }
             }
-            if timeout_at(patience, arrived).await.is_err() {
+            if timeout_at(deadline, arrived).await.is_err() {
                 return Err(Refusal::NoBroker);
             }
         }
     }
 
     /// `None` when this supervisor will not answer any more.
-    async fn ask(&self, socket: &Socket, target: &Target) -> Option<Reply> {
+    async fn request(&self, socket: &Socket, target: &Target) -> Option<Reply> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, reply) = oneshot::channel();
-        locked(&self.asked).insert(id, sender);
-        let asked = Asked { control: self, id };
+        locked(&self.pending).insert(id, sender);
+        let pending = Pending { control: self, id };
         let message = ToSupervisor::Connect { id, target: target.clone() };
         socket.send(&message, &[]).await.ok()?;
-        let answered = timeout_at(Instant::now() + ANSWER_TIME_MAX, reply).await;
-        drop(asked);
+        let answered = timeout_at(Instant::now() + BROKER_ANSWER_TIME_MAX, reply).await;
+        drop(pending);
         match answered {
             Ok(Ok(reply)) => Some(reply),
             Ok(Err(_gone)) => None,
@@ -228,15 +218,15 @@ impl Control {
     }
 }
 
-/// A question whose asker may lose interest.
-struct Asked<'a> {
+/// A request, which is forgotten when its guest gives up.
+struct Pending<'a> {
     control: &'a Control,
     id: u64,
 }
 
-impl Drop for Asked<'_> {
+impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        locked(&self.control.asked).remove(&self.id);
+        locked(&self.control.pending).remove(&self.id);
     }
 }
 

@@ -8,9 +8,9 @@ use wasmtime_wasi::{I32Exit, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::{
+    capability::outbound::Hooks,
     files::{self, Files},
     meter::Held,
-    outgoing::Outgoing,
 };
 use crate::prepare::{EXIT_FUNCTION, EXIT_INTERFACE};
 
@@ -19,7 +19,7 @@ pub(crate) struct Guest {
     pub table: ResourceTable,
     pub wasi: WasiCtx,
     pub http: WasiHttpCtx,
-    pub outgoing: Outgoing,
+    pub hooks: Hooks,
     pub files: Arc<Files>,
     pub held: Held,
 }
@@ -32,15 +32,14 @@ impl WasiView for Guest {
 
 impl WasiHttpView for Guest {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
-        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outgoing }
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.hooks }
     }
 }
 
 /// Every import that exists, the same for every guest: what is not granted is refused when it is
 /// called, so that the refusal can name the line that would grant it.
 ///
-/// `wasi:sockets` is wasmtime's own, which denies before it makes a socket unless it is told
-/// otherwise; nobody tells it.
+/// `wasi:sockets` is wasmtime's own, which denies before it makes a socket: nothing here allows any.
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;

@@ -83,7 +83,7 @@ pub(super) async fn serve(
         accepting.spawn(accept_unix(app.clone(), connections.clone(), listener));
     }
     let mut stopping = app.container.control.stopping();
-    app.container.control.tell(Event::Started);
+    app.container.control.report(Event::Started);
     let grace =
         stopping.wait_for(Option::is_some).await.ok().and_then(|grace| *grace).unwrap_or_default();
     // Whoever connects from here on waits in the listener, which the agent keeps, for the next

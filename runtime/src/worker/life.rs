@@ -10,81 +10,69 @@ use rustix::{
     process::{Resource, Rlimit, setrlimit},
     thread::CapabilitySet,
 };
-use spec::InboundGrant;
 use wasmtime::{
     Engine,
     component::{InstancePre, Linker},
 };
 
 use super::{
+    capability::{self, inbound, outbound::Outbound},
     command,
     container::Container,
     control::{Control, Listeners},
     files::Volume,
     guest::{Guest, linker},
     http,
-    loaded::{self, Loaded, load},
+    loaded::{Loaded, load},
     meter::Meter,
-    outgoing::Ways,
     output::{Log, Output, Which},
     stdin::Input,
     ticker::Ticker,
 };
+use crate::limits::{FILE_BYTES_MAX, FILE_BYTES_SLACK, HEAP_BYTES_SLACK, SERVING_THREADS_MAX};
 use crate::{
     Assignment, Event, Exit, Stdio, World,
     assignment::Order,
     engine,
     frame::{self, ToSupervisor},
     inherited::{self, inherited},
+    sandbox::{self, Filter, OpenFolder, Strictness},
     supervisor::{CONTROL_FD, EMPTY_FD, INSTANCES_MAX, read_order},
-    usage::{self, Page},
-    walls::{self, Filter, Place, Strictness},
+    usage::{self, UsagePage},
 };
 
-/// Threads that serve. More would only wait for the same sockets: one core answers tens of
-/// thousands of requests.
-const THREADS_MAX: usize = 4;
-/// The largest file that a worker may write, where no smaller quota holds.
-const FILE_BYTES_MAX: u64 = 1 << 40;
-/// What a file may be longer than its own limit says before the kernel ends the worker: a line, or
-/// a page.
-const FILE_BYTES_SLACK: u64 = 1 << 20;
-
-/// What a worker's own heap may have beyond the memory and the writable layer of its container.
-const HEAP_BYTES_SLACK: u64 = 64 << 20;
-
-/// Code that runs inside the walls before the guest does: the tests use it to try them.
+/// Code that runs in the sandbox before the guest does: the tests use it to try the sandbox.
 #[doc(hidden)]
 pub type Intruder = fn(&[BorrowedFd<'_>]);
 
-/// A worker's `main`. To be called before the process has any thread, and never with arguments that
-/// a person gave.
+/// A worker's `main`. To be called before the process has any thread, and never with arguments of
+/// a user.
 pub fn main() -> ExitCode {
-    live(None)
+    run(None)
 }
 
-/// Like [`main`], with somebody hostile inside.
+/// Like [`main`], with hostile code inside.
 #[doc(hidden)]
 pub fn main_with_intruder(intruder: Intruder) -> ExitCode {
-    live(Some(intruder))
+    run(Some(intruder))
 }
 
-fn live(intruder: Option<Intruder>) -> ExitCode {
-    // SAFETY: our supervisor has put it there, and nobody else in this process looks at it.
+fn run(intruder: Option<Intruder>) -> ExitCode {
+    // SAFETY: the supervisor has put them there, and nothing else in this process uses them.
     let (control, empty) = unsafe { (inherited(CONTROL_FD), inherited(EMPTY_FD)) };
-    let blank = match Blank::make(intruder, empty) {
-        Ok(blank) => blank,
+    let worker = match Unassigned::make(intruder, empty) {
+        Ok(worker) => worker,
         Err(why) => return not_started(&control, why),
     };
     let _ = frame::send(&control, &ToSupervisor::Blank, &[]);
     let assigned = match read_order::<Order>(&control) {
         Ok((order, fds)) => order.join(fds).map_err(|e| e.to_string()),
-        // Nobody needs this worker.
+        // The supervisor does not need this worker.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return ExitCode::SUCCESS,
         Err(error) => Err(error.to_string()),
     };
-    match assigned.and_then(|assignment| blank.settle(assignment)) {
-        Ok(settled) => settled.run(control),
+    match assigned.and_then(|assignment| worker.take(assignment)) {
+        Ok(assigned) => assigned.run(control),
         Err(why) => not_started(&control, why),
     }
 }
@@ -95,20 +83,20 @@ fn not_started(control: &OwnedFd, why: String) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// A worker before its assignment.
-struct Blank {
+/// A spare worker: without an assignment.
+struct Unassigned {
     engine: Engine,
     linker: Linker<Guest>,
     /// Without volumes, and with.
     filters: [Filter; 2],
     threads: usize,
     instances: u32,
-    /// Where it goes when it needs no path any more.
+    /// Its root folder once it needs no path any more.
     empty: OwnedFd,
     intruder: Option<Intruder>,
 }
 
-impl Blank {
+impl Unassigned {
     fn make(intruder: Option<Intruder>, empty: OwnedFd) -> Result<Self, String> {
         let instances =
             std::env::var(INSTANCES_MAX).ok().and_then(|text| text.parse().ok()).unwrap_or(128);
@@ -123,43 +111,45 @@ impl Blank {
         // What a guest makes in a volume is for the next task too, which has another uid; the
         // folder above is closed.
         rustix::process::umask(rustix::fs::Mode::empty());
-        // Asked now: the answer lies in files.
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        // Read now: it lies in files.
+        let threads =
+            std::thread::available_parallelism().map_or(1, usize::from).min(SERVING_THREADS_MAX);
         Ok(Self { engine, linker, filters, threads, instances, empty, intruder })
     }
 
-    /// Takes everything over and raises the walls. Whatever a preparer wrote is touched behind the
-    /// first of them only: the image may have taken that preparer over.
-    fn settle(self, mut assignment: Assignment) -> Result<Settled, String> {
+    /// Takes everything over and enters the sandbox. What a preparer wrote is read only after
+    /// Landlock holds: the image may have taken that preparer over.
+    fn take(self, mut assignment: Assignment) -> Result<Assigned, String> {
         let cannot = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         let page =
-            Page::map(&assignment.usage).map_err(cannot("the usage page cannot be mapped"))?;
+            UsagePage::map(&assignment.usage).map_err(cannot("the usage page cannot be mapped"))?;
         let log = Arc::new(Log::new(assignment.log.take(), assignment.limits.log_bytes_max));
         let (stdin, stdout, stderr) = stdio(std::mem::take(&mut assignment.stdio), &log)
             .map_err(cannot("stdio cannot be set up"))?;
         let listeners = copies(&assignment).map_err(cannot("a listener cannot be copied"))?;
-        let mounted = loaded::mount(&mut assignment)?;
-        let places: Vec<_> = mounted
-            .volumes
+        let mut denied = Vec::new();
+        let mounts = std::mem::take(&mut assignment.volumes);
+        let volumes = capability::files::mount(mounts, &assignment.grants.files, &mut denied)?;
+        let folders: Vec<_> = volumes
             .iter()
-            .map(|(_, v)| Place { folder: v.folder(), writable: v.is_writable() })
+            .map(|(_, v)| OpenFolder { folder: v.folder(), writable: v.is_writable() })
             .collect();
-        let filter = &self.filters[usize::from(!places.is_empty())];
-        let wall = cannot("a wall cannot be raised");
-        limit_files(&assignment.limits, &mounted.volumes)
-            .and_then(|()| walls::keep_capabilities(CapabilitySet::SYS_CHROOT))
-            .and_then(|()| walls::hide())
-            .and_then(|()| walls::shut_files(Some(assignment.code.as_fd()), &places))
-            .map_err(wall)?;
-        drop(places);
-        let Loaded { pre, files, env, denied } =
-            load(&self.engine, &self.linker, &mut assignment, mounted)?;
-        walls::leave_files(self.empty.as_fd())
-            .and_then(|()| walls::keep_capabilities(CapabilitySet::empty()))
+        let filter = &self.filters[usize::from(!folders.is_empty())];
+        let sandboxed = cannot("the sandbox cannot be set up");
+        limit_files(&assignment.limits, &volumes)
+            .and_then(|()| sandbox::keep_capabilities(CapabilitySet::SYS_CHROOT))
+            .and_then(|()| sandbox::hide())
+            .and_then(|()| sandbox::restrict_files(Some(assignment.code.as_fd()), &folders))
+            .map_err(sandboxed)?;
+        drop(folders);
+        let Loaded { pre, files, env } =
+            load(&self.engine, &self.linker, &mut assignment, volumes, &mut denied)?;
+        sandbox::leave_files(self.empty.as_fd())
+            .and_then(|()| sandbox::keep_capabilities(CapabilitySet::empty()))
             .and_then(|()| filter.apply())
-            .map_err(wall)?;
+            .map_err(sandboxed)?;
         if let Some(intruder) = self.intruder {
-            intruder(&files.volumes().iter().map(Volume::folder).collect::<Vec<_>>());
+            intruder(&files.volumes());
         }
         let control = Arc::new(Control::new(listeners, log.clone()));
         let meter = Arc::new(Meter::new(page, assignment.limits.memory_bytes_max));
@@ -182,7 +172,11 @@ impl Blank {
             random: assignment.grants.random(),
             files,
             meter: meter.clone(),
-            ways: Arc::new(Ways::new(assignment.grants.outbound.clone(), control.clone(), meter)),
+            outbound: Arc::new(Outbound::new(
+                assignment.grants.outbound.clone(),
+                control.clone(),
+                meter,
+            )),
             control,
             log,
             stdin,
@@ -190,7 +184,7 @@ impl Blank {
             stderr,
             ticker,
         };
-        Ok(Settled {
+        Ok(Assigned {
             container: Arc::new(container),
             pre,
             assignment,
@@ -219,7 +213,7 @@ fn outgrown(
         if let Ok(usage) = usage {
             let _ = usage::write_exit(&usage, &exit);
         }
-        control.last_word(exit);
+        control.report_exit(exit);
         std::process::exit(0)
     }
 }
@@ -249,12 +243,12 @@ fn stdio(stdio: Stdio, log: &Arc<Log>) -> io::Result<(Input, Output, Output)> {
     };
     let (stdout, stderr) =
         (output(Which::Stdout, stdio.stdout), output(Which::Stderr, stdio.stderr));
-    let said = log.clone();
-    std::panic::set_hook(Box::new(move |panic| said.say(&format!("margay: E_WORKER: {panic}"))));
+    let panics = log.clone();
+    std::panic::set_hook(Box::new(move |panic| panics.say(&format!("margay: E_WORKER: {panic}"))));
     Ok((Input { open, terminal: stdio.terminal }, stdout, stderr))
 }
 
-/// Listeners for the next agent, beside those that we accept from.
+/// Copies of the listeners for the next agent.
 fn copies(assignment: &Assignment) -> io::Result<Listeners> {
     let tcp = assignment
         .listeners
@@ -266,8 +260,8 @@ fn copies(assignment: &Assignment) -> io::Result<Listeners> {
     Ok(Listeners { tcp: tcp.collect::<io::Result<_>>()?, ingress: ingress.transpose()? })
 }
 
-/// Behind its walls, with everything it will ever have.
-struct Settled {
+/// In the sandbox, with everything it will ever have.
+struct Assigned {
     container: Arc<Container>,
     pre: InstancePre<Guest>,
     assignment: Assignment,
@@ -275,7 +269,7 @@ struct Settled {
     threads: usize,
 }
 
-impl Settled {
+impl Assigned {
     fn run(self, control: OwnedFd) -> ExitCode {
         let mut builder = match self.assignment.world {
             World::Http => tokio::runtime::Builder::new_multi_thread(),
@@ -294,58 +288,34 @@ impl Settled {
         let exit = runtime.block_on(self.serve(control));
         container.log.finish();
         if let Ok(usage) = usage {
-            // For an agent that was not there to hear it.
+            // For an agent that was not there for the event.
             let _ = usage::write_exit(&usage, &exit);
         }
-        container.control.last_word(exit);
+        container.control.report_exit(exit);
         // Threads that still read or sleep end with the process.
         std::process::exit(0)
     }
 
-    async fn serve(mut self, control: OwnedFd) -> Exit {
-        let ours = self.container.control.clone();
+    async fn serve(mut self, supervisor: OwnedFd) -> Exit {
+        let control = self.container.control.clone();
         if self.assignment.adoption.is_some() {
-            ours.may_be_adopted();
+            control.allow_adoption();
         }
-        if let Err(error) = ours.obey(control) {
+        if let Err(error) = control.obey(supervisor) {
             return Exit::NotStarted(format!("the supervisor cannot be listened to: {error}"));
         }
         if let Some(adoption) = self.assignment.adoption.take() {
-            tokio::spawn(ours.clone().welcome(adoption));
+            tokio::spawn(control.clone().accept_adoptions(adoption));
         }
         for line in &self.denied {
-            ours.deny(line);
+            control.deny(line);
         }
         match self.assignment.world {
             World::Command => command::run(self.container, self.pre).await,
             World::Http => {
-                let (tcp, unix) = reachable(&mut self.assignment, &ours);
+                let (tcp, unix) = inbound::granted(&mut self.assignment, &control);
                 http::serve(self.container, self.pre, tcp, unix).await
             }
         }
     }
-}
-
-/// The listeners whose ports were granted. The others stay closed to the guest, and that is a
-/// denial.
-fn reachable(
-    assignment: &mut Assignment,
-    control: &Control,
-) -> (Vec<std::net::TcpListener>, Option<std::os::unix::net::UnixListener>) {
-    let grants = std::mem::take(&mut assignment.grants);
-    let granted = |port| {
-        let granted = grants.has_port(port);
-        if !granted {
-            control.deny(&InboundGrant { port }.to_string());
-        }
-        granted
-    };
-    let tcp = std::mem::take(&mut assignment.listeners);
-    let tcp = tcp
-        .into_iter()
-        .filter(|listener| granted(listener.container_port))
-        .map(|l| l.socket)
-        .collect();
-    let ingress = assignment.ingress.take().filter(|ingress| granted(ingress.container_port));
-    (tcp, ingress.map(|ingress| ingress.socket))
 }

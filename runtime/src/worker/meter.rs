@@ -16,20 +16,20 @@ use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 
 use crate::{
-    usage::{Page, add},
+    usage::{UsagePage, add},
     worker::guest::Guest,
 };
 
 /// What all instances of a container share.
 #[derive(Debug)]
 pub(crate) struct Meter {
-    pub page: Page,
+    pub page: UsagePage,
     memory_now: AtomicU64,
     memory_max: u64,
 }
 
 impl Meter {
-    pub fn new(page: Page, memory_max: u64) -> Self {
+    pub fn new(page: UsagePage, memory_max: u64) -> Self {
         Self { page, memory_now: AtomicU64::new(0), memory_max }
     }
 
@@ -72,7 +72,7 @@ impl Held {
         Self { meter, bytes: 0, since: Instant::now(), byte_ns: 0, refused: false }
     }
 
-    /// Whether a wish for more memory was refused.
+    /// Whether more memory was refused.
     pub fn was_refused(&self) -> bool {
         self.refused
     }
@@ -93,7 +93,7 @@ impl Held {
         self.since = now;
     }
 
-    /// Writes down what was held so far: a run that is killed has been counted up to its last tick.
+    /// Bills what was held so far: a run that is killed has been billed up to its last tick.
     fn bill(&mut self) {
         self.settle();
         let byte_ms = u64::try_from(self.byte_ns / 1_000_000).unwrap_or(u64::MAX);
@@ -181,8 +181,7 @@ impl RunClock {
         self.frozen_ns.load(Ordering::Relaxed)
     }
 
-    /// Writes down what was spent up to `spent`, in nanoseconds, as far as it is not written down
-    /// yet.
+    /// Bills what was spent up to `spent`, in nanoseconds, as far as it is not billed yet.
     fn bill(&self, spent: u64) {
         let before = self.billed_ns.fetch_max(spent, Ordering::Relaxed);
         add(&self.meter.page.cpu_ns, spent.saturating_sub(before));
@@ -233,7 +232,7 @@ fn thread_time() -> u64 {
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
-/// Gives `store` its limits on memory and CPU time, and makes it step aside at every tick.
+/// Gives `store` its limits on memory and CPU time, and makes it yield at every tick.
 pub(crate) fn limit(store: &mut Store<Guest>, clock: Arc<RunClock>, cpu_max: Option<Duration>) {
     store.limiter(|guest| &mut guest.held);
     store.set_epoch_deadline(1);

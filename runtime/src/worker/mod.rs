@@ -10,9 +10,8 @@ mod loaded; // an assignment become memory: code, index, layers, volumes
 
 mod container; // what all instances share
 mod guest; // what one instance has, and every import that there is
-mod files; // the union of layers, memory and volumes, as wasi:filesystem
-mod outgoing; // requests that a guest sends
-mod clock; // time and randomness as granted
+mod capability; // where each kind of grant is checked, enforced and denied
+mod files; // layers, the writable layer and volumes, as wasi:filesystem
 mod stdin; // what a guest reads
 mod output; // what a guest writes, and the log
 
@@ -24,7 +23,6 @@ mod command; // one instance, once
 mod meter; // memory, CPU time, and where they end
 mod ticker; // the engine's sense of time
 mod control; // the socket to the supervisor
-mod denials; // what was denied, and how often
 
 pub(crate) use guest::linker;
 pub use life::main;

@@ -1,5 +1,5 @@
-//! What a guest writes, and what the worker has to say about it: passed through, and kept line by
-//! line in a log.
+//! What a guest writes, and what the worker writes about it: passed through, and kept line by line
+//! in a log.
 
 use std::{
     fs::File,
@@ -18,12 +18,8 @@ use wasmtime_wasi::{
     p2::{OutputStream, Pollable, StreamError, StreamResult},
 };
 
-/// Written at once at most: what a pipe takes without being split.
-const WRITE_BYTES_MAX: usize = 4096;
-/// A line that is longer is cut in two, as the CRI format foresees with its `P` mark.
-const LINE_BYTES_MAX: usize = 8 << 10;
+use crate::limits::{LOG_LINE_BYTES_MAX, OUTPUT_WRITE_BYTES_MAX};
 
-/// Which of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Which {
     Stdout,
@@ -52,7 +48,7 @@ impl Log {
         Self { file, bytes_max, lines: Mutex::new(Lines { bytes, ..Lines::default() }) }
     }
 
-    /// Something that the worker has to say: one line of the error stream.
+    /// A line of the worker's own, in the error stream.
     pub fn say(&self, text: &str) {
         let mut lines = self.lines();
         let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -66,14 +62,14 @@ impl Log {
         let mut lines = self.lines();
         while !bytes.is_empty() {
             let mut open = std::mem::take(lines.open(which));
-            let room = LINE_BYTES_MAX - open.len();
-            let (text, ended) = match memchr::memchr(b'\n', &bytes[..room.min(bytes.len())]) {
+            let left = LOG_LINE_BYTES_MAX - open.len();
+            let (text, ended) = match memchr::memchr(b'\n', &bytes[..left.min(bytes.len())]) {
                 Some(at) => (&bytes[..at], true),
-                None => (&bytes[..room.min(bytes.len())], false),
+                None => (&bytes[..left.min(bytes.len())], false),
             };
             open.extend_from_slice(text);
             bytes = &bytes[text.len() + usize::from(ended)..];
-            match (ended, open.len() == LINE_BYTES_MAX) {
+            match (ended, open.len() == LOG_LINE_BYTES_MAX) {
                 (true, _) => self.keep(&mut lines, which, 'F', &open),
                 (false, true) => self.keep(&mut lines, which, 'P', &open),
                 (false, false) => *lines.open(which) = open,
@@ -208,7 +204,7 @@ impl OutputStream for Output {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(WRITE_BYTES_MAX)
+        Ok(OUTPUT_WRITE_BYTES_MAX)
     }
 }
 
@@ -277,7 +273,8 @@ mod tests {
 
     #[test]
     fn a_line_without_end_is_cut() {
-        let text = logged(1 << 20, |log| log.take(Which::Stdout, &vec![b'x'; 3 * LINE_BYTES_MAX]));
+        let text =
+            logged(1 << 20, |log| log.take(Which::Stdout, &vec![b'x'; 3 * LOG_LINE_BYTES_MAX]));
         assert_eq!(text.lines().count(), 3);
     }
 }

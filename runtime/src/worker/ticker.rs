@@ -9,15 +9,11 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread::Thread,
-    time::Duration,
 };
 
 use wasmtime::Engine;
 
-/// The unit of CPU limits and of fairness between runs.
-const TICK: Duration = Duration::from_millis(1);
-/// Asking the allocator takes some microseconds.
-const TICKS_PER_LOOK: u32 = 32;
+use crate::limits::{TICK, TICKS_PER_HEAP_CHECK};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Ticker(Arc<Inner>);
@@ -38,21 +34,23 @@ impl Ticker {
     ) -> std::io::Result<Self> {
         let inner =
             Arc::new(Inner { running: AtomicUsize::new(0), thread: std::sync::OnceLock::new() });
-        let (theirs, engine) = (inner.clone(), engine.weak());
+        let (shared, engine) = (inner.clone(), engine.weak());
         let handle = std::thread::Builder::new()
             .name("ticker".to_owned())
             .stack_size(64 << 10)
             .spawn(move || {
                 let mut ticks = 0u32;
                 loop {
-                    while theirs.running.load(Ordering::Acquire) > 0 {
+                    while shared.running.load(Ordering::Acquire) > 0 {
                         std::thread::sleep(TICK);
                         match engine.upgrade() {
                             Some(engine) => engine.increment_epoch(),
                             None => return,
                         }
                         ticks = ticks.wrapping_add(1);
-                        if ticks.is_multiple_of(TICKS_PER_LOOK) && heap_bytes() > heap_bytes_max {
+                        if ticks.is_multiple_of(TICKS_PER_HEAP_CHECK)
+                            && heap_bytes() > heap_bytes_max
+                        {
                             return outgrown();
                         }
                     }
@@ -82,13 +80,13 @@ pub(crate) fn heap_bytes() -> u64 {
     (info.uordblks as u64).saturating_add(info.hblkhd as u64)
 }
 
-/// Other allocators do not say.
+/// Other allocators do not report it.
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn heap_bytes() -> u64 {
     0
 }
 
-/// Something runs.
+/// Ticks as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Running(Arc<Inner>);
 
@@ -100,19 +98,21 @@ impl Drop for Running {
 
 #[cfg(all(test, target_env = "gnu"))]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_heap_that_outgrows_its_limit_is_noticed_while_something_runs() {
-        let (told, hears) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let engine = crate::engine::compiler().unwrap();
         let ticker =
-            Ticker::start(&engine, heap_bytes() + (256 << 20), move || told.send(()).unwrap())
+            Ticker::start(&engine, heap_bytes() + (256 << 20), move || sender.send(()).unwrap())
                 .unwrap();
         let _running = ticker.run();
-        assert!(hears.recv_timeout(Duration::from_millis(200)).is_err(), "nothing has grown");
+        assert!(receiver.recv_timeout(Duration::from_millis(200)).is_err(), "nothing has grown");
         let hoard = vec![1u8; 512 << 20];
-        hears.recv_timeout(Duration::from_secs(10)).expect("it is noticed");
+        receiver.recv_timeout(Duration::from_secs(10)).expect("it is noticed");
         drop(std::hint::black_box(hoard));
     }
 }

@@ -4,9 +4,10 @@ use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, bindings::clocks::wall_clock::Datetime};
 
 use super::{
-    Files,
-    handle::{Handle, Opening, Stat, just_now},
+    filesystem::{Mtime, Opening, Stat},
+    mounts::{Files, Handle},
     stream::{Reading, StreamFailure, Writing},
+    union::now,
 };
 
 mod bindings {
@@ -24,13 +25,11 @@ mod bindings {
     });
 }
 
-pub use super::handle::Listing;
+pub use super::filesystem::Listing;
+use crate::limits::READ_BYTES_MAX;
 use bindings::wasi::filesystem::{preopens, types};
 pub(crate) use types::ErrorCode;
 pub(super) use types::{DescriptorFlags, DescriptorType, OpenFlags};
-
-/// Bytes of one `read`: what the guest gets at once is also what we hold for it.
-const READ_BYTES_MAX: u64 = 1 << 20;
 
 /// A descriptor's entry in the table. Its streams hold the same handle.
 pub type Shared = Arc<Handle>;
@@ -48,7 +47,7 @@ impl HasData for HasFiles {
     type Data<'a> = View<'a>;
 }
 
-/// Puts our files in place of wasmtime's.
+/// Puts these files in place of wasmtime's.
 pub(crate) fn add_to_linker<T: Send + 'static>(
     linker: &mut Linker<T>,
     view: fn(&mut T) -> View<'_>,
@@ -100,10 +99,10 @@ impl types::HostDirectoryEntryStream for View<'_> {
 impl types::HostDescriptor for View<'_> {
     fn read_via_stream(&mut self, this: Descriptor, at: u64) -> Outcome<Resource<DynInputStream>> {
         let handle = self.handle(&this)?;
-        if let Err(error) = self.files.read_at(&handle, at, 0) {
+        if let Err(error) = handle.read_at(at, 0) {
             return Ok(Err(error));
         }
-        let stream: DynInputStream = Box::new(Reading { files: self.files.clone(), handle, at });
+        let stream: DynInputStream = Box::new(Reading { handle, at });
         Ok(Ok(self.table.push(stream)?))
     }
 
@@ -129,17 +128,11 @@ impl types::HostDescriptor for View<'_> {
 
     fn sync(&mut self, this: Descriptor) -> Outcome<()> {
         let handle = self.handle(&this)?;
-        Ok(self.files.sync(&handle))
+        Ok(handle.sync())
     }
 
     fn get_flags(&mut self, this: Descriptor) -> Outcome<DescriptorFlags> {
-        Ok(Ok(match &*self.handle(&this)? {
-            Handle::Folder(_) | Handle::VolumeFolder { .. } => {
-                DescriptorFlags::READ | DescriptorFlags::MUTATE_DIRECTORY
-            }
-            Handle::Layered { .. } => DescriptorFlags::READ,
-            Handle::Memory { flags, .. } | Handle::VolumeFile { flags, .. } => *flags,
-        }))
+        Ok(Ok(self.handle(&this)?.flags()))
     }
 
     fn get_type(&mut self, this: Descriptor) -> Outcome<DescriptorType> {
@@ -149,7 +142,7 @@ impl types::HostDescriptor for View<'_> {
 
     fn set_size(&mut self, this: Descriptor, size: u64) -> Outcome<()> {
         let handle = self.handle(&this)?;
-        Ok(self.files.set_len(&handle, size))
+        Ok(handle.set_len(size))
     }
 
     fn set_times(
@@ -165,7 +158,7 @@ impl types::HostDescriptor for View<'_> {
     fn read(&mut self, this: Descriptor, len: u64, at: u64) -> Outcome<(Vec<u8>, bool)> {
         let handle = self.handle(&this)?;
         let len = len.min(READ_BYTES_MAX) as usize;
-        Ok(self.files.read_at(&handle, at, len).map(|bytes| {
+        Ok(handle.read_at(at, len).map(|bytes| {
             let ended = bytes.is_empty() && len > 0;
             (bytes.to_vec(), ended)
         }))
@@ -173,7 +166,7 @@ impl types::HostDescriptor for View<'_> {
 
     fn write(&mut self, this: Descriptor, bytes: Vec<u8>, at: u64) -> Outcome<u64> {
         let handle = self.handle(&this)?;
-        Ok(self.files.write_at(&handle, Some(at), &bytes).map(|_| bytes.len() as u64))
+        Ok(handle.write_at(Some(at), &bytes).map(|_| bytes.len() as u64))
     }
 
     fn read_directory(&mut self, this: Descriptor) -> Outcome<Resource<Listing>> {
@@ -312,10 +305,10 @@ impl View<'_> {
         at: Option<u64>,
     ) -> Outcome<Resource<DynOutputStream>> {
         let handle = self.handle(this)?;
-        if let Err(error) = self.files.write_at(&handle, Some(0), &[]) {
+        if let Err(error) = handle.write_at(Some(0), &[]) {
             return Ok(Err(error));
         }
-        let stream: DynOutputStream = Box::new(Writing { files: self.files.clone(), handle, at });
+        let stream: DynOutputStream = Box::new(Writing { handle, at });
         Ok(Ok(self.table.push(stream)?))
     }
 }
@@ -324,10 +317,10 @@ fn follows(flags: types::PathFlags) -> bool {
     flags.contains(types::PathFlags::SYMLINK_FOLLOW)
 }
 
-fn time(new: types::NewTimestamp) -> Option<(i64, u32)> {
+fn time(new: types::NewTimestamp) -> Option<Mtime> {
     match new {
         types::NewTimestamp::NoChange => None,
-        types::NewTimestamp::Now => Some(just_now()),
+        types::NewTimestamp::Now => Some((now(), 0)),
         types::NewTimestamp::Timestamp(at) => {
             Some((i64::try_from(at.seconds).unwrap_or(i64::MAX), at.nanoseconds.min(999_999_999)))
         }

@@ -6,12 +6,8 @@ use wasmtime_wasi::{
     p2::{InputStream, OutputStream, Pollable, StreamError, StreamResult},
 };
 
-use super::{Files, handle::Handle, host::ErrorCode};
-
-/// What one read takes at most: large enough that a picture leaves in one piece, small enough that
-/// a hundred readers at once are no burden.
-const READ_BYTES_MAX: usize = 256 << 10;
-const WRITE_BYTES_MAX: usize = 64 << 10;
+use super::{filesystem::ErrorCode, mounts::Handle};
+use crate::limits::{STREAM_READ_BYTES_MAX, STREAM_WRITE_BYTES_MAX};
 
 /// An error of a file that travels through a stream, to be asked for with `filesystem-error-code`.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +20,6 @@ fn failed(code: ErrorCode) -> StreamError {
 
 /// A file, read from front to back.
 pub(super) struct Reading {
-    pub files: Arc<Files>,
     pub handle: Arc<Handle>,
     pub at: u64,
 }
@@ -37,7 +32,7 @@ impl Pollable for Reading {
 impl InputStream for Reading {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
         let bytes =
-            self.files.read_at(&self.handle, self.at, size.min(READ_BYTES_MAX)).map_err(failed)?;
+            self.handle.read_at(self.at, size.min(STREAM_READ_BYTES_MAX)).map_err(failed)?;
         if bytes.is_empty() && size > 0 {
             return Err(StreamError::Closed);
         }
@@ -48,7 +43,6 @@ impl InputStream for Reading {
 
 /// A file, written from a place on, or at its end.
 pub(super) struct Writing {
-    pub files: Arc<Files>,
     pub handle: Arc<Handle>,
     /// `None` is the end, wherever it is by then.
     pub at: Option<u64>,
@@ -61,7 +55,7 @@ impl Pollable for Writing {
 
 impl OutputStream for Writing {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        let end = self.files.write_at(&self.handle, self.at, &bytes).map_err(failed)?;
+        let end = self.handle.write_at(self.at, &bytes).map_err(failed)?;
         if self.at.is_some() {
             self.at = Some(end);
         }
@@ -73,6 +67,6 @@ impl OutputStream for Writing {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(WRITE_BYTES_MAX)
+        Ok(STREAM_WRITE_BYTES_MAX)
     }
 }

@@ -4,9 +4,8 @@ use bytes::Bytes;
 use image::{Entry, EntryKind, FileIndexBuilder};
 
 use super::{
-    Files,
-    handle::{Handle, Opening},
-    host::{DescriptorFlags, DescriptorType, ErrorCode, OpenFlags},
+    filesystem::{DescriptorFlags, DescriptorType, ErrorCode, OpenFlags, Opening},
+    mounts::{Files, Handle},
 };
 
 /// `/etc/cat` and `/etc/dog` with four bytes each, `/etc/deep/file`, links to the cat, upwards and
@@ -40,11 +39,8 @@ fn files(writable: u64) -> Arc<Files> {
     }
     builder.end_layer();
     let layers = vec![Bytes::from_static(b"meowwoof")];
-    let secrets = [("key".to_owned(), b"secret".to_vec())];
-    Arc::new(
-        Files::new(builder.finish().unwrap(), layers, Vec::new(), secrets.into_iter(), writable)
-            .unwrap(),
-    )
+    let secrets = vec![("key".to_owned(), b"secret".to_vec())];
+    Arc::new(Files::new(builder.finish().unwrap(), layers, Vec::new(), secrets, writable).unwrap())
 }
 
 fn reading() -> Opening {
@@ -57,13 +53,13 @@ fn writing(open: OpenFlags) -> Opening {
 
 fn read(files: &Files, path: &str) -> Result<String, ErrorCode> {
     let handle = files.open(&files.root(), path, reading())?;
-    files.read_at(&handle, 0, 100).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    handle.read_at(0, 100).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn write(files: &Files, path: &str, text: &str) -> Result<(), ErrorCode> {
     let handle =
         files.open(&files.root(), path, writing(OpenFlags::CREATE | OpenFlags::TRUNCATE))?;
-    files.write_at(&handle, None, text.as_bytes()).map(drop)
+    handle.write_at(None, text.as_bytes()).map(drop)
 }
 
 fn names(files: &Files, path: &str) -> Vec<String> {
@@ -130,13 +126,9 @@ fn what_is_written_hides_the_image_and_nothing_else() {
     write(&files, "etc/cat", "purr").unwrap();
     assert_eq!(read(&files, "etc/cat").unwrap(), "purr");
     assert_eq!(read(&files, "etc/link").unwrap(), "purr");
-    assert_eq!(
-        &files.read_at(&before, 0, 9).unwrap()[..],
-        b"meow",
-        "who has it open keeps what it had"
-    );
+    assert_eq!(&before.read_at(0, 9).unwrap()[..], b"meow", "an open descriptor keeps what it had");
     let appending = files.open(&files.root(), "etc/dog", writing(OpenFlags::empty())).unwrap();
-    files.write_at(&appending, None, b"!").unwrap();
+    appending.write_at(None, b"!").unwrap();
     assert_eq!(read(&files, "etc/dog").unwrap(), "woof!");
     assert_eq!(read(&files, "etc/deep/file").unwrap(), "meow");
 }
@@ -186,7 +178,7 @@ fn changes_behave_as_files_do() {
 }
 
 #[test]
-fn a_removed_folder_is_gone_for_those_who_hold_it() {
+fn a_removed_folder_is_gone_for_descriptors_that_hold_it() {
     let files = files(1 << 20);
     let root = files.root();
     for path in ["made", "etc/deep"] {
@@ -309,9 +301,9 @@ fn a_listing_follows_the_folder_and_holds_no_copy() {
 }
 
 #[test]
-fn a_rename_that_finds_no_room_changes_nothing() {
-    // Room for the new name and not for the mark that hides the old one: whichever way it is cut,
-    // nothing may move.
+fn a_rename_beyond_the_quota_changes_nothing() {
+    // The quota has place for the new name and not for the whiteout of the old one: whichever way
+    // it is cut, nothing may move.
     for quota in 1..4000 {
         let files = files(quota);
         let root = files.root();
@@ -339,7 +331,7 @@ fn a_folder_that_was_replaced_leaves_nothing_behind() {
         assert_eq!(files.rename((&root, "one"), (&root, "two")), Ok(()), "round {round}");
         files.remove_folder(&root, "two").unwrap();
     }
-    assert!(files.read().folders() < 10, "{} places", files.read().folders());
+    assert!(files.union.read().folders() < 10, "{} slots", files.union.read().folders());
 }
 
 #[test]
@@ -349,8 +341,7 @@ fn a_volume_at_the_root_is_an_error() {
     let folder = std::fs::File::open("/").unwrap().into();
     let volume = super::Volume::new(folder, spec::Rights::READ, None);
     let volumes = vec![("/".to_owned(), volume)];
-    let made =
-        Files::new(builder.finish().unwrap(), vec![Bytes::new()], volumes, std::iter::empty(), 0);
+    let made = Files::new(builder.finish().unwrap(), vec![Bytes::new()], volumes, Vec::new(), 0);
     assert_eq!(
         made.err().as_deref(),
         Some("a volume cannot be mounted at `/`: give it a folder of its own")

@@ -25,69 +25,62 @@ use tokio::{
 };
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use super::{control::Control, meter::Meter};
 use crate::{
     broker,
     frame::{Refusal, SchemeName, Target},
+    limits::{OUTBOUND_BODY_BYTES_MAX, OUTBOUND_CONNECTIONS_MAX, OUTBOUND_STEP_TIME_MAX},
     usage::add,
+    worker::{control::Control, meter::Meter},
 };
 
-/// Connections that one container has open at once.
-const OPEN_MAX: usize = 64;
-/// What waits in a body that a guest writes and nobody reads yet. A guest may hold a body for every
-/// third of its handles, and this is memory of ours that its limit does not see.
-const BODY_WAITING_BYTES_MAX: usize = 64 << 10;
-/// A guest that sets no time of its own is as patient as this.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How one container reaches out.
-pub(crate) struct Ways {
-    pub grants: Vec<OutboundGrant>,
-    pub control: Arc<Control>,
-    pub meter: Arc<Meter>,
+/// The requests that one container sends.
+pub(crate) struct Outbound {
+    grants: Vec<OutboundGrant>,
+    control: Arc<Control>,
+    meter: Arc<Meter>,
     open: Arc<Semaphore>,
 }
 
-impl Ways {
+impl Outbound {
     pub fn new(grants: Vec<OutboundGrant>, control: Arc<Control>, meter: Arc<Meter>) -> Self {
-        Self { grants, control, meter, open: Arc::new(Semaphore::new(OPEN_MAX)) }
+        Self { grants, control, meter, open: Arc::new(Semaphore::new(OUTBOUND_CONNECTIONS_MAX)) }
     }
 }
 
 /// The hooks of one instance.
 #[derive(Clone)]
-pub(crate) struct Outgoing(pub Arc<Ways>);
+pub(crate) struct Hooks(pub Arc<Outbound>);
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Answer = Result<(http::Response<WasiBody>, Io), Error>;
 
-impl WasiHttpHooks for Outgoing {
+impl WasiHttpHooks for Hooks {
     fn send_request(
         &mut self,
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Answer> + Send> {
-        let ways = self.0.clone();
-        Box::new(async move { ways.send(request, options.unwrap_or_default()).await })
+        let outbound = self.0.clone();
+        Box::new(async move { outbound.send(request, options.unwrap_or_default()).await })
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
-        BODY_WAITING_BYTES_MAX
+        OUTBOUND_BODY_BYTES_MAX
     }
 }
 
-impl Ways {
+impl Outbound {
     async fn send(&self, mut request: http::Request<WasiBody>, options: RequestOptions) -> Answer {
         let target = target(request.uri())?;
-        // Checked here for a quick answer, and in the broker because this process cannot be
-        // believed.
+        // Checked here for a quick answer, and in the broker because this process may be hostile.
         if let Err(refusal) = broker::decide(&self.grants, &target) {
             return Err(self.refused(refusal));
         }
         let permit =
             self.open.clone().try_acquire_owned().map_err(|_| Error::ConnectionLimitReached)?;
-        let connect_time = options.connect_timeout.unwrap_or(PATIENCE).min(PATIENCE);
+        let connect_time =
+            options.connect_timeout.unwrap_or(OUTBOUND_STEP_TIME_MAX).min(OUTBOUND_STEP_TIME_MAX);
         let stream = timeout(connect_time, self.connect(&target))
             .await
             .map_err(|_| Error::ConnectionTimeout)??;
@@ -109,14 +102,15 @@ impl Ways {
             connection.await
         });
         let driver = AbortOnDrop(driver);
-        let first_byte = options.first_byte_timeout.unwrap_or(PATIENCE);
+        let first_byte = options.first_byte_timeout.unwrap_or(OUTBOUND_STEP_TIME_MAX);
         let response = timeout(first_byte, sender.send_request(request))
             .await
             .map_err(|_| Error::ConnectionReadTimeout)??;
-        let between = options.between_bytes_timeout.unwrap_or(PATIENCE);
+        let between = options.between_bytes_timeout.unwrap_or(OUTBOUND_STEP_TIME_MAX);
         let meter = self.meter.clone();
-        let response = response
-            .map(|body| Arriving { body, between, waiting: None, meter, driver }.boxed_unsync());
+        let response = response.map(|body| {
+            ResponseBody { body, between, waiting: None, meter, driver }.boxed_unsync()
+        });
         Ok((response, Box::new(async { Ok(()) })))
     }
 
@@ -132,19 +126,18 @@ impl Ways {
                     .map_err(|_| Error::HttpRequestUriInvalid)?;
                 let connector = tokio_rustls::TlsConnector::from(tls());
                 let secured = connector.connect(name, stream).await;
-                Ok(Box::new(secured.map_err(|error| self.distrusted(target, error))?))
+                Ok(Box::new(secured.map_err(|error| self.tls_failed(target, error))?))
             }
         }
     }
 
-    /// Without TLS there is nothing to say to that server. The guest hears one word; the log says
-    /// what is wrong.
-    fn distrusted(&self, target: &Target, error: std::io::Error) -> Error {
-        self.control.say(&format!("margay: no TLS with {}:{}: {error}", target.host, target.port));
-        without_tls(error)
+    /// The guest gets an error code; the log says what is wrong.
+    fn tls_failed(&self, target: &Target, error: std::io::Error) -> Error {
+        self.control.log(&format!("margay: no TLS with {}:{}: {error}", target.host, target.port));
+        tls_error(error)
     }
 
-    /// The interface's own word for a refusal; a denial is also counted and told.
+    /// The interface's error code for a refusal; a denial is also counted and reported.
     fn refused(&self, refusal: Refusal) -> Error {
         match refusal {
             Refusal::Denied { line } => {
@@ -209,7 +202,7 @@ fn trusting(roots: rustls::RootCertStore) -> Arc<rustls::ClientConfig> {
 }
 
 /// A certificate that is not good enough is the server's fault, and not a protocol gone wrong.
-fn without_tls(error: std::io::Error) -> Error {
+fn tls_error(error: std::io::Error) -> Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref()) {
         Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
             Error::TlsCertificateError
@@ -231,7 +224,7 @@ impl Drop for AbortOnDrop {
 }
 
 /// A response's body on its way in. Keeps its connection alive, and ends it.
-struct Arriving {
+struct ResponseBody {
     body: Incoming,
     between: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
@@ -239,7 +232,7 @@ struct Arriving {
     driver: AbortOnDrop,
 }
 
-impl Body for Arriving {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -308,12 +301,12 @@ mod tests {
             (known(), "dogs.example", false),
             (tls(), "cats.example", false),
         ] {
-            let (ours, theirs) = tokio::io::duplex(16 << 10);
+            let (client, server) = tokio::io::duplex(16 << 10);
             let connector = tokio_rustls::TlsConnector::from(roots);
             let name = ServerName::try_from(name).unwrap();
-            let (shaken, _) =
-                tokio::join!(connector.connect(name.clone(), ours), acceptor.accept(theirs));
-            match shaken.map_err(without_tls) {
+            let (connected, _) =
+                tokio::join!(connector.connect(name.clone(), client), acceptor.accept(server));
+            match connected.map_err(tls_error) {
                 Ok(_) => assert!(good, "{name:?}"),
                 Err(error) => assert!(
                     !good && matches!(error, Error::TlsCertificateError),

@@ -6,11 +6,12 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::host::ErrorCode;
+use crate::limits::FILE_SPARE_BYTES_MAX;
+use crate::worker::files::filesystem::{ErrorCode, Result};
 
 /// How many bytes may be written, and how many are.
 #[derive(Debug, Clone)]
-pub(super) struct Quota(Arc<Counted>);
+pub(crate) struct Quota(Arc<Counted>);
 
 #[derive(Debug)]
 struct Counted {
@@ -23,7 +24,7 @@ impl Quota {
         Self(Arc::new(Counted { used: AtomicU64::new(0), max }))
     }
 
-    pub fn take(&self, bytes: u64) -> Result<(), ErrorCode> {
+    pub fn take(&self, bytes: u64) -> Result<()> {
         let sum = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.0.max);
         let taken = self.0.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum);
         taken.map(drop).map_err(|_| ErrorCode::InsufficientSpace)
@@ -42,7 +43,7 @@ impl Quota {
 
 /// A file of the writable layer. Lives as long as a name or a descriptor leads to it.
 #[derive(Debug)]
-pub(super) struct MemoryFile {
+pub(crate) struct MemoryFile {
     content: Mutex<Content>,
     quota: Quota,
     /// Nothing may change it.
@@ -62,13 +63,9 @@ impl Content {
     }
 }
 
-/// A file that shrank keeps this much beyond twice its length: less is not worth another place in
-/// memory.
-const SPARE_BYTES_MAX: usize = 4096;
-
 impl MemoryFile {
     /// A file with a copy of `bytes`, charged to `quota` before there is one.
-    pub fn new(bytes: &[u8], mtime: i64, quota: &Quota) -> Result<Self, ErrorCode> {
+    pub fn new(bytes: &[u8], mtime: i64, quota: &Quota) -> Result<Self> {
         let content = Content { bytes: Vec::new(), mtime };
         let file = Self { content: Mutex::new(content), quota: quota.clone(), fixed: false };
         if !bytes.is_empty() {
@@ -110,7 +107,7 @@ impl MemoryFile {
     }
 
     /// Writes at `offset`, or at the end; where it ended.
-    pub fn write(&self, offset: Option<u64>, bytes: &[u8]) -> Result<u64, ErrorCode> {
+    pub fn write(&self, offset: Option<u64>, bytes: &[u8]) -> Result<u64> {
         let mut content = self.content();
         let from = offset.unwrap_or(content.bytes.len() as u64);
         let end = from.checked_add(bytes.len() as u64).ok_or(ErrorCode::FileTooLarge)?;
@@ -123,14 +120,14 @@ impl MemoryFile {
         Ok(end)
     }
 
-    pub fn set_len(&self, len: u64) -> Result<(), ErrorCode> {
+    pub fn set_len(&self, len: u64) -> Result<()> {
         let mut content = self.content();
         self.resize(&mut content, len)?;
         content.mtime = now();
         Ok(())
     }
 
-    fn resize(&self, content: &mut Content, len: u64) -> Result<(), ErrorCode> {
+    fn resize(&self, content: &mut Content, len: u64) -> Result<()> {
         let size = usize::try_from(len).map_err(|_| ErrorCode::FileTooLarge)?;
         if size > content.bytes.capacity() {
             // An eighth ahead, so that appending stays cheap; where the quota ends, without.
@@ -138,7 +135,8 @@ impl MemoryFile {
         }
         content.bytes.resize(size, 0);
         if size == 0
-            || content.bytes.capacity() > size.saturating_mul(2).saturating_add(SPARE_BYTES_MAX)
+            || content.bytes.capacity()
+                > size.saturating_mul(2).saturating_add(FILE_SPARE_BYTES_MAX)
         {
             let before = content.reserved();
             content.bytes.shrink_to_fit();
@@ -147,8 +145,8 @@ impl MemoryFile {
         Ok(())
     }
 
-    /// Room for `size` bytes and `ahead`, charged first.
-    fn reserve(&self, content: &mut Content, size: usize, ahead: usize) -> Result<(), ErrorCode> {
+    /// Reserves `size` bytes and `ahead`, charged first.
+    fn reserve(&self, content: &mut Content, size: usize, ahead: usize) -> Result<()> {
         let before = content.reserved();
         let more = (size.saturating_add(ahead) as u64).saturating_sub(before);
         self.quota.take(more)?;
@@ -172,7 +170,7 @@ impl Drop for MemoryFile {
 }
 
 /// Seconds since 1970.
-pub(super) fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
@@ -207,7 +205,7 @@ mod tests {
             file.set_len(len).unwrap();
             let reserved = file.content().reserved();
             assert!(
-                reserved <= 2 * len + SPARE_BYTES_MAX as u64,
+                reserved <= 2 * len + FILE_SPARE_BYTES_MAX as u64,
                 "{reserved} bytes for a file of {len}"
             );
             assert_eq!(quota.0.used.load(Ordering::Relaxed), reserved);
@@ -216,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn appending_is_charged_for_the_room_ahead() {
+    fn appending_is_charged_for_what_is_reserved_ahead() {
         let quota = Quota::new(100_000);
         let file = MemoryFile::new(&[], 0, &quota).unwrap();
         let appended = std::iter::repeat_with(|| file.write(None, &[1; 100]))

@@ -2,11 +2,10 @@ use std::{
     collections::HashSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-/// Addresses come and go with interfaces; what comes in between is found after connecting.
-const FRESH_FOR: Duration = Duration::from_secs(10);
+use crate::limits::OWN_ADDRESSES_AGE_MAX;
 
 /// The addresses of this machine's interfaces, whatever network they are in: a name that resolves
 /// to the node's own public address leads to its services as surely as loopback does.
@@ -25,8 +24,10 @@ impl OwnAddresses {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let fresh = known.take().filter(|known| known.until.is_none_or(|until| now < until));
-        let fresh =
-            fresh.unwrap_or_else(|| Known { addresses: read(), until: Some(now + FRESH_FOR) });
+        let fresh = fresh.unwrap_or_else(|| Known {
+            addresses: read(),
+            until: Some(now + OWN_ADDRESSES_AGE_MAX),
+        });
         known.insert(fresh).addresses.contains(&address)
     }
 

@@ -2,7 +2,8 @@
 //! connected socket over. A worker has no network of its own, so what the broker does not connect
 //! stays unconnected.
 
-mod own; // the addresses of this machine
+mod outbound; // whether a connection is granted
+mod own_addresses; // the addresses of this machine
 
 use std::{
     collections::HashMap,
@@ -12,47 +13,37 @@ use std::{
     time::Duration,
 };
 
-use spec::{Capability, Host, OutboundGrant, Scheme, forbidden};
+use spec::{Host, OutboundGrant, forbidden};
 use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
-use crate::frame::{Refusal, Target};
-use own::OwnAddresses;
+use crate::{
+    frame::{Refusal, Target},
+    limits::{
+        ADDRESSES_MAX, ATTEMPT_TIME_MAX, CONNECT_TIME_MAX, CONNECTING_MAX,
+        CONNECTING_PER_TENANT_MAX, RESOLVING_MAX, RESOLVING_PER_TENANT_MAX,
+    },
+};
+use outbound::{Allowed, line_for};
+use own_addresses::OwnAddresses;
 
-/// For the name and the connection together. What browsers and curl are patient for is twice that;
-/// a guest's request has 30 s in all.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// One address that swallows packets leaves time for two others.
-const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(3);
-/// More answers than this to one name are a trick.
-const ADDRESSES_MAX: usize = 16;
-/// Connections being made at once, for all workers of an agent: each holds a descriptor of the
-/// agent.
-const CONNECTING_MAX: usize = 256;
-/// Those of one tenant: two busy tasks' worth, and a quarter of what the machine has.
-const CONNECTING_PER_TENANT_MAX: usize = 64;
-/// Names being looked up at once. Each holds a thread for as long as the system's resolver likes,
-/// which no deadline of ours ends; tokio has 512 for everything.
-const RESOLVING_MAX: usize = 64;
-const RESOLVING_PER_TENANT_MAX: usize = 8;
+pub(crate) use outbound::decide;
 
 /// Connects guests to what they were granted. Cheap to clone; one per agent.
 #[derive(Debug, Clone)]
 pub struct Broker {
     private: Arc<[Host]>,
     own: OwnAddresses,
-    all: Share,
-    tenant: Share,
+    all: Arc<Permits>,
+    tenant: Arc<Permits>,
     tenants: Arc<Mutex<HashMap<String, Weak<Permits>>>>,
     time_max: Duration,
 }
 
-/// What somebody may have under way at once.
-type Share = Arc<Permits>;
-
+/// What may be under way at once, for a tenant or for all.
 #[derive(Debug)]
 struct Permits {
     connecting: Arc<Semaphore>,
@@ -85,8 +76,8 @@ impl Broker {
         }
     }
 
-    /// The same broker for the workers of `tenant`, who share one part of what may be under way:
-    /// nobody keeps the others from connecting.
+    /// The same broker for the workers of `tenant`, which share one part of what may be under way:
+    /// no tenant keeps the others from connecting.
     #[must_use]
     pub fn of(&self, tenant: &str) -> Self {
         let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,7 +96,7 @@ impl Broker {
         target: &Target,
     ) -> Result<OwnedFd, Refusal> {
         let allowed = decide(grants, target)?;
-        let Ok(_ours) = self.tenant.connecting.try_acquire() else { return Err(Refusal::Busy) };
+        let Ok(_tenant) = self.tenant.connecting.try_acquire() else { return Err(Refusal::Busy) };
         let Ok(_all) = self.all.connecting.try_acquire() else { return Err(Refusal::Busy) };
         let connected = async {
             let addresses = self.resolve(target).await?;
@@ -121,16 +112,16 @@ impl Broker {
         if let Ok(address) = target.host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, target.port)]);
         }
-        // In this order, so that who waits for their own share holds nothing of the others'.
-        let ours = permit(&self.tenant.resolving).await?;
+        // In this order, so that a tenant that waits for its own share holds nothing of the others'.
+        let tenant = permit(&self.tenant.resolving).await?;
         let all = permit(&self.all.resolving).await?;
         let name = (target.host.clone(), target.port);
         let looked_up = tokio::task::spawn_blocking(move || {
-            let found =
-                name.to_socket_addrs().map(|found| found.take(ADDRESSES_MAX).collect::<Vec<_>>());
-            // Only now: whoever asked may be long gone, and this thread was still taken.
-            drop((ours, all));
-            found
+            let addresses = name.to_socket_addrs();
+            let addresses = addresses.map(|all| all.take(ADDRESSES_MAX).collect::<Vec<_>>());
+            // Only now: the request may be long gone, and this thread was still taken.
+            drop((tenant, all));
+            addresses
         });
         looked_up.await.ok().and_then(Result::ok).ok_or(Refusal::NoSuchName)
     }
@@ -184,8 +175,7 @@ impl Broker {
         let mut why = String::new();
         for address in addresses {
             match timeout(ATTEMPT_TIME_MAX, TcpStream::connect(address)).await {
-                // An address that came up a moment ago, or was routed back: both ends are this
-                // machine.
+                // An address that came up a moment ago, or was routed back.
                 Ok(Ok(stream)) if is_own(&stream) && !self.opens(allowed, address.ip()) => {
                     return Err(refused(target, format!("{} is this machine's own", address.ip())));
                 }
@@ -222,8 +212,8 @@ fn refused(target: &Target, why: String) -> Refusal {
 /// Whether a connection has this machine at both ends.
 fn is_own(stream: &TcpStream) -> bool {
     match (stream.local_addr(), stream.peer_addr()) {
-        (Ok(ours), Ok(theirs)) => unmapped(ours.ip()) == unmapped(theirs.ip()),
-        // It is gone already; whoever gets it will see.
+        (Ok(local), Ok(peer)) => unmapped(local.ip()) == unmapped(peer.ip()),
+        // It is closed already, which its guest will notice.
         (Err(_), _) | (_, Err(_)) => false,
     }
 }
@@ -235,93 +225,12 @@ fn unmapped(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A connection that a grant allows, before anything is resolved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Allowed {
-    pub private: bool,
-}
-
-/// Whether some grant allows `target`. Pure: names, not addresses.
-pub(crate) fn decide(grants: &[OutboundGrant], target: &Target) -> Result<Allowed, Refusal> {
-    let scheme = Scheme::from(target.scheme);
-    let Some(host) = host(&target.host) else { return Err(Refusal::NoSuchName) };
-    let matching = grants.iter().filter(|grant| grant.allows(scheme, &host, target.port));
-    match matching.map(|grant| grant.private).reduce(|one, other| one || other) {
-        Some(private) => Ok(Allowed { private }),
-        None => Err(Refusal::Denied { line: line_for(target) }),
-    }
-}
-
-/// The line that would grant `target`.
-pub(crate) fn line_for(target: &Target) -> String {
-    let scheme = Scheme::from(target.scheme).name();
-    let host = match target.host.parse::<std::net::Ipv6Addr>() {
-        Ok(v6) => format!("[{v6}]"),
-        Err(_) => target.host.clone(),
-    };
-    format!("net.out:{scheme}://{host}:{}", target.port)
-}
-
-/// A host as a guest writes it, read with the grammar of the grants; anything else is no host.
-fn host(text: &str) -> Option<Host> {
-    let bracketed = if text.contains(':') { format!("[{text}]") } else { text.to_owned() };
-    let line = format!("net.out:http://{bracketed}:80").parse::<Capability>().ok()?;
-    match line {
-        Capability::Outbound(OutboundGrant {
-            host: h @ (Host::Name(_) | Host::Address(_)),
-            ..
-        }) => Some(h),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::frame::SchemeName;
-
-    fn target(host: &str, port: u16) -> Target {
-        Target { scheme: SchemeName::Http, host: host.to_owned(), port }
-    }
-
-    fn grants(lines: &[&str]) -> Vec<OutboundGrant> {
-        let lines = lines.iter().map(|line| line.parse::<Capability>().unwrap());
-        lines.collect::<spec::Capabilities>().outbound
-    }
-
-    #[test]
-    fn what_no_line_grants_is_denied_with_the_line_that_would() {
-        let held =
-            grants(&["net.out:http://api.example.com:80", "net.out:https://api.example.com:443"]);
-        assert_eq!(decide(&held, &target("api.example.com", 80)), Ok(Allowed { private: false }));
-        for (host, port, line) in [
-            ("api.example.com", 443, "net.out:http://api.example.com:443"),
-            ("example.com", 80, "net.out:http://example.com:80"),
-            ("10.0.0.1", 80, "net.out:http://10.0.0.1:80"),
-            ("::1", 80, "net.out:http://[::1]:80"),
-        ] {
-            let denied = decide(&held, &target(host, port));
-            assert_eq!(denied, Err(Refusal::Denied { line: line.to_owned() }), "{host}:{port}");
-            line.parse::<Capability>().expect("the line that is offered parses");
-        }
-    }
-
-    #[test]
-    fn a_host_that_is_neither_name_nor_address_is_no_host() {
-        let held = grants(&["net.out:http://*.example.com:80"]);
-        for host in [
-            "127.1",
-            "0x7f.1",
-            "2130706433",
-            "a@b.example.com",
-            "*.example.com",
-            "",
-            "a b",
-            "127.0.0.1:80",
-        ] {
-            assert!(decide(&held, &target(host, 80)).is_err(), "{host}");
-        }
-    }
+    use super::{
+        outbound::tests::{grants, target},
+        *,
+    };
 
     #[tokio::test]
     async fn an_internal_address_takes_two_keys() {
@@ -386,13 +295,13 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (_, target) = public("example.com");
-        // As if nothing had known the address before.
+        // As if the address had come up after the check.
         let got = Broker::default().dial(&[address], Allowed { private: true }, &target).await;
         assert!(matches!(got, Err(Refusal::Forbidden { .. })), "{got:?}");
     }
 
     #[tokio::test]
-    async fn one_tenant_leaves_room_for_the_others() {
+    async fn one_tenant_cannot_take_the_permits_of_the_others() {
         let broker = Broker::default();
         let (one, again, other) = (broker.of("one"), broker.of("one"), broker.of("other"));
         let held = one
@@ -410,7 +319,7 @@ mod tests {
         let denied = again.connect(&[], &target).await.unwrap_err();
         assert!(
             matches!(denied, Refusal::Denied { .. }),
-            "what is not granted takes no room: {denied:?}"
+            "what is not granted takes no permit: {denied:?}"
         );
         let got = other.connect(&[grant], &target).await.unwrap_err();
         assert!(matches!(got, Refusal::Forbidden { .. }), "{got:?}");
@@ -433,7 +342,7 @@ mod tests {
         assert_eq!(
             broker.all.connecting.available_permits(),
             CONNECTING_MAX,
-            "and gives its room back"
+            "and gives its permit back"
         );
     }
 }

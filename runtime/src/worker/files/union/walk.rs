@@ -1,42 +1,34 @@
-//! From a guest's path to a thing. A walk starts at a folder and never ends above it: `..` out of
+//! From a guest's path to a place in the union. A walk starts at a folder and never ends above it: `..` out of
 //! it, absolute paths and links that point out of it are refused, as `wasi:filesystem` asks.
 
 use super::{
-    host::ErrorCode,
-    tree::{Folder, Thing, Tree},
+    Place,
+    tree::{Entry, Folder, Tree},
 };
-
-/// As Linux has it.
-const LINKS_MAX: usize = 40;
-pub(super) const PATH_BYTES_MAX: usize = 4096;
-/// Names walked, and still to walk, in one call: twice what one path can have, so that links that
-/// lead through long links hold neither the processor nor memory.
-const NAMES_MAX: usize = 4096;
-const NAME_BYTES_MAX: usize = 255;
+use crate::limits::{LINKS_MAX, NAME_BYTES_MAX, NAMES_MAX, PATH_BYTES_MAX};
+use crate::worker::files::filesystem::{ErrorCode, Result};
 
 /// Where a walk ended.
 #[derive(Debug)]
-pub(super) enum Reached {
-    /// At the folder where it began, or at one that `..` or a final `.` named: it has no name of
-    /// its own here.
-    Folder(Folder),
-    /// At a name in a folder, and what is there.
-    Entry { folder: Folder, name: String, thing: Option<Thing> },
-    /// In a volume: the rest of the path, which may be empty, is the kernel's to walk.
-    Volume { volume: usize, rest: String },
+pub(crate) enum Reached {
+    Here(Place),
+    /// At a mount point: the rest of the path, which may be empty, is for the filesystem there.
+    Mount {
+        mount: usize,
+        rest: String,
+    },
 }
 
 /// How a walk goes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Walk {
-    /// Where it begins.
+pub(crate) struct Walk {
     pub from: Folder,
     /// Whether a link at the very end is followed.
     pub follow: bool,
 }
 
 /// A path that may be walked: relative, and of a sane length.
-pub(super) fn checked(path: &str) -> Result<&str, ErrorCode> {
+pub(crate) fn checked(path: &str) -> Result<&str> {
     match path {
         "" => Err(ErrorCode::NoEntry),
         _ if path.starts_with('/') => Err(ErrorCode::NotPermitted),
@@ -52,7 +44,7 @@ pub(super) fn checked(path: &str) -> Result<&str, ErrorCode> {
 
 impl Walk {
     /// Walks `path`. With a `/` at its end it must reach a folder, or nothing yet.
-    pub fn along(self, tree: &Tree, path: &str) -> Result<Reached, ErrorCode> {
+    pub fn along(self, tree: &Tree, path: &str) -> Result<Reached> {
         let path = checked(path)?;
         let mut above: Vec<Folder> = Vec::new();
         let mut here = self.from;
@@ -67,7 +59,7 @@ impl Walk {
             }
             let last = ahead.is_empty();
             match tree.child(here, &name) {
-                Some(Thing::Link(target)) if !last || self.follow || wants_folder => {
+                Some(Entry::Link(target)) if !last || self.follow || wants_folder => {
                     links += 1;
                     if links > LINKS_MAX {
                         return Err(ErrorCode::Loop);
@@ -89,27 +81,28 @@ impl Walk {
                         return Err(ErrorCode::Loop);
                     }
                 }
-                Some(Thing::Mount(volume)) => {
+                Some(Entry::Mount(mount)) => {
                     let mut rest = std::mem::take(&mut ahead);
                     rest.reverse();
                     let slash = if wants_folder && !rest.is_empty() { "/" } else { "" };
-                    return Ok(Reached::Volume { volume, rest: rest.join("/") + slash });
+                    return Ok(Reached::Mount { mount, rest: rest.join("/") + slash });
                 }
-                Some(Thing::Folder(folder)) if !last => {
+                Some(Entry::Folder(folder)) if !last => {
                     above.push(here);
                     here = folder;
                 }
-                thing if last => {
-                    if wants_folder && !matches!(thing, None | Some(Thing::Folder(_))) {
+                entry if last => {
+                    if wants_folder && !matches!(entry, None | Some(Entry::Folder(_))) {
                         return Err(ErrorCode::NotDirectory);
                     }
-                    return Ok(Reached::Entry { folder: here, name, thing });
+                    let name = Some((here, name));
+                    return Ok(Reached::Here(Place { name, entry, wants_folder }));
                 }
                 None => return Err(ErrorCode::NoEntry),
                 Some(_) => return Err(ErrorCode::NotDirectory),
             }
         }
-        Ok(Reached::Folder(here))
+        Ok(Reached::Here(here.into()))
     }
 }
 

@@ -3,11 +3,10 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Lines that are counted one by one. A guest that asks for more than this different things shares
-/// one count.
-const LINES_MAX: usize = 1000;
+use crate::limits::DENIED_LINES_MAX;
+
 /// The line under which the rest is counted.
-const THE_REST: &str = "(more than 1000 different capabilities)";
+const OTHERS: &str = "(more than 1000 different capabilities)";
 
 /// What was denied, and how often.
 #[derive(Debug, Default)]
@@ -18,8 +17,8 @@ impl Denials {
     /// two, so that no denial is silent and no loop becomes a flood.
     pub fn count(&self, line: &str) -> Option<u64> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = counts.len() < LINES_MAX || counts.contains_key(line);
-        let count = counts.entry(if known { line } else { THE_REST }.to_owned()).or_insert(0);
+        let known = counts.len() < DENIED_LINES_MAX || counts.contains_key(line);
+        let count = counts.entry(if known { line } else { OTHERS }.to_owned()).or_insert(0);
         *count += 1;
         count.is_power_of_two().then_some(*count)
     }
@@ -34,9 +33,9 @@ mod tests {
         let denials = Denials::default();
         let told: Vec<u64> = (0..1000).filter_map(|_| denials.count("env:A")).collect();
         assert_eq!(told, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]);
-        for number in 0..2 * LINES_MAX {
+        for number in 0..2 * DENIED_LINES_MAX {
             denials.count(&format!("env:A{number}"));
         }
-        assert!(denials.0.lock().unwrap().len() <= LINES_MAX + 1);
+        assert!(denials.0.lock().unwrap().len() <= DENIED_LINES_MAX + 1);
     }
 }

@@ -1,18 +1,13 @@
-//! The walls that a process raises around itself, once it holds everything it will ever need.
+//! The system calls that a process in the sandbox may make: the lists, and the filters made of them.
 
-use std::{collections::BTreeMap, io, os::fd::BorrowedFd};
+use std::{collections::BTreeMap, io};
 
-use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
-};
-use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule,
 };
 
-/// What every process behind walls needs: memory, threads, time, and the descriptors it holds.
+/// For every process in the sandbox: memory, threads, time, and the descriptors it holds.
 const BASE: &[libc::c_long] = &[
     libc::SYS_read,
     libc::SYS_write,
@@ -28,8 +23,10 @@ const BASE: &[libc::c_long] = &[
     libc::SYS_mremap,
     libc::SYS_madvise,
     libc::SYS_brk,
-    libc::SYS_clone3, // refused by a filter of its own, so that the C library turns to `clone`
-    libc::SYS_openat, // refused likewise: the allocator asks for a setting of the kernel, and can do without
+    // Refused by a filter of its own, so that the C library turns to `clone`.
+    libc::SYS_clone3,
+    // Refused likewise: the allocator asks for a setting of the kernel, and can do without.
+    libc::SYS_openat,
     libc::SYS_rseq,
     libc::SYS_set_robust_list,
     libc::SYS_sigaltstack,
@@ -41,14 +38,15 @@ const BASE: &[libc::c_long] = &[
     libc::SYS_getrandom,
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
-    libc::SYS_restart_syscall, // how a sleep goes on that the freezing of the process, or of the machine, has broken
+    // How a sleep goes on that the freezing of the process, or of the machine, has broken.
+    libc::SYS_restart_syscall,
     libc::SYS_gettid,
     libc::SYS_getpid,
     libc::SYS_exit,
     libc::SYS_exit_group,
 ];
 
-/// What serving takes on top: an event loop and the sockets that were handed over.
+/// For serving, on top: an event loop and the sockets that were handed over.
 const SERVING: &[libc::c_long] = &[
     libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
@@ -61,7 +59,7 @@ const SERVING: &[libc::c_long] = &[
     libc::SYS_shutdown,
 ];
 
-/// What a granted volume takes on top. Every path goes through `openat2`, which never leaves the
+/// For a granted volume, on top. Every path goes through `openat2`, which never leaves the
 /// volume; the others take a folder that was opened so, and one name in it.
 const VOLUME: &[libc::c_long] = &[
     libc::SYS_openat2,
@@ -148,9 +146,9 @@ fn compiled(
     BpfProgram::try_from(filter).map_err(io::Error::other)
 }
 
-/// Calls that every process behind walls may make with some arguments only.
+/// Calls that every process in the sandbox may make with some arguments only.
 fn common_rules() -> io::Result<Rules> {
-    // `F_SETOWN` and `F_SETSIG` would send signals to whoever has the same uid.
+    // `F_SETOWN` and `F_SETSIG` would send signals to processes of the same uid.
     let descriptor =
         [libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD_CLOEXEC];
     // Names of threads, and what the kernel told the process at its start; nothing else that
@@ -166,7 +164,7 @@ fn common_rules() -> io::Result<Rules> {
         | libc::CLONE_NEWNET;
     let thread = libc::CLONE_THREAD | libc::CLONE_VM | libc::CLONE_SIGHAND;
     Ok(vec![
-        // A thread may signal its own process (that is how a panic ends it) and nobody else's.
+        // A thread may signal its own process (that is how a panic ends it) and no other.
         (libc::SYS_tgkill, vec![all([is(0, std::process::id().into())])?]),
         (libc::SYS_fcntl, one_of(1, &descriptor)?),
         (libc::SYS_prctl, one_of(0, &told)?),
@@ -180,14 +178,15 @@ fn computing_rules() -> io::Result<Rules> {
     Ok(rules)
 }
 
-/// What a worker may do with some arguments only. The descriptors that it was handed are real ones
-/// of the host: a listener can be turned into a connection (`MSG_FASTOPEN`), a socket of datagrams
-/// reaches every other one by its path, and a lingering socket holds up whoever closes it last.
+/// Calls that a worker may make with some arguments only. The descriptors that it was handed are
+/// real ones of the host: a listener can be turned into a connection (`MSG_FASTOPEN`), a socket of
+/// datagrams reaches every other one by its path, and a lingering socket holds up the process that
+/// closes it last.
 fn serving_rules() -> io::Result<Rules> {
-    let to_nobody = SeccompCondition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0);
+    let without_address = SeccompCondition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0);
     let mut rules = common_rules()?;
     rules.extend([
-        (libc::SYS_sendto, vec![all([masked(3, libc::MSG_FASTOPEN, 0), to_nobody])?]),
+        (libc::SYS_sendto, vec![all([masked(3, libc::MSG_FASTOPEN, 0), without_address])?]),
         (libc::SYS_sendmsg, vec![all([masked(2, libc::MSG_FASTOPEN, 0)])?]),
         (
             libc::SYS_setsockopt,
@@ -237,75 +236,6 @@ fn one_of(number: u8, values: &[libc::c_int]) -> io::Result<Vec<SeccompRule>> {
     values.iter().map(|value| all([is(number, *value as u64)])).collect()
 }
 
-/// A place below which files may be opened, and whether they may be changed.
-pub(crate) struct Place<'a> {
-    pub folder: BorrowedFd<'a>,
-    pub writable: bool,
-}
-
-/// Landlock: no file can be opened but `program`, and those below `places`; no TCP port bound or
-/// connected, no signal or abstract socket reaches a process outside.
-///
-/// # Errors
-/// When this kernel has no Landlock: a worker without it is not started.
-pub(crate) fn shut_files(program: Option<BorrowedFd<'_>>, places: &[Place<'_>]) -> io::Result<()> {
-    let abi = ABI::V6;
-    let (read, all) = (AccessFs::from_read(abi), AccessFs::from_all(abi));
-    let prepare = || -> Result<_, landlock::RulesetError> {
-        let mut ruleset = Ruleset::default()
-            .set_compatibility(CompatLevel::BestEffort)
-            .handle_access(all)?
-            .handle_access(AccessNet::from_all(abi))?
-            .scope(Scope::from_all(abi))?
-            .create()?
-            .set_compatibility(CompatLevel::BestEffort);
-        if let Some(program) = program {
-            ruleset = ruleset.add_rule(PathBeneath::new(program, AccessFs::ReadFile))?;
-        }
-        for place in places {
-            let allowed: BitFlags<AccessFs> = if place.writable { all } else { read };
-            // Nothing below a volume is ever run as a program.
-            ruleset =
-                ruleset.add_rule(PathBeneath::new(place.folder, allowed & !AccessFs::Execute))?;
-        }
-        ruleset.restrict_self()
-    };
-    match prepare().map_err(io::Error::other)?.ruleset {
-        RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced => Ok(()),
-        RulesetStatus::NotEnforced => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "this kernel has no Landlock (it came with Linux 5.13)",
-        )),
-    }
-}
-
-/// Gives up every capability but those of `kept`, also those that a user namespace gave.
-pub(crate) fn keep_capabilities(kept: CapabilitySet) -> io::Result<()> {
-    rustix::thread::clear_ambient_capability_set()?;
-    for capability in CapabilitySet::all().iter() {
-        // Fails without `CAP_SETPCAP`, and then there is nothing to remove either; newer kernels
-        // know more of them.
-        if rustix::thread::remove_capability_from_bounding_set(capability).is_err() {
-            break;
-        }
-    }
-    let sets =
-        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
-    Ok(rustix::thread::set_capabilities(None, sets)?)
-}
-
-/// Goes where there is nothing: paths that Landlock leaves alone (`stat`, `readlink`) lead nowhere
-/// from `empty`.
-pub(crate) fn leave_files(empty: BorrowedFd<'_>) -> io::Result<()> {
-    rustix::process::fchdir(empty)?;
-    Ok(rustix::process::chroot(".")?)
-}
-
-/// Nobody of the same uid may look into this process, and it leaves no image of itself.
-pub(crate) fn hide() -> io::Result<()> {
-    Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -313,7 +243,8 @@ mod tests {
     #[test]
     fn a_worker_needs_few_system_calls() {
         let by_argument = serving_rules().unwrap().len();
-        let refused = 2; // clone3 and openat stand in the list, and in a filter of their own that refuses them
+        // `clone3` and `openat` are in the list, and in a filter of their own that refuses them.
+        let refused = 2;
         assert!(BASE.len() + SERVING.len() + by_argument - refused <= 51);
         assert!(BASE.len() + SERVING.len() + VOLUME.len() + by_argument - refused <= 61);
         let mut all: Vec<_> = BASE.iter().chain(SERVING).chain(VOLUME).collect();

@@ -1,0 +1,121 @@
+//! Every limit of this crate, with its reason. What an operator sets is in [`spec::Limits`] and
+//! [`PrepareLimits`](crate::prepare::PrepareLimits).
+
+use std::time::Duration;
+
+// The engine.
+/// Core instances in one component: Python's has 14.
+pub(crate) const CORE_INSTANCES_PER_COMPONENT: u32 = 20;
+/// Bytes of a slot that stay resident between two instances: most programs dirty less, and
+/// resetting them in place (`PAGEMAP_SCAN`) spares the `madvise` that serialises all threads.
+pub(crate) const KEEP_RESIDENT_BYTES: usize = 1 << 20;
+/// A wasm stack deep enough for honest recursion, shallow enough that thousands fit.
+pub(crate) const WASM_STACK_BYTES: usize = 512 << 10;
+/// The Wasm stack, and the host's part of a call above it.
+pub(crate) const FIBER_STACK_BYTES: usize = 2 << 20;
+
+// A worker.
+/// Threads that serve. More would only wait for the same sockets: one core answers tens of
+/// thousands of requests.
+pub(crate) const SERVING_THREADS_MAX: usize = 4;
+/// The largest file that a worker may write, where no smaller quota holds.
+pub(crate) const FILE_BYTES_MAX: u64 = 1 << 40;
+/// What a file may be longer than its own limit says before the kernel ends the worker: a line, or
+/// a page.
+pub(crate) const FILE_BYTES_SLACK: u64 = 1 << 20;
+/// What a worker's own heap may have beyond the memory and the writable layer of its container.
+pub(crate) const HEAP_BYTES_SLACK: u64 = 64 << 20;
+/// What the host copies for a guest in one call.
+pub(crate) const HOSTCALL_BYTES_MAX: usize = 8 << 20;
+/// All header fields of one message, as wasmtime counts them.
+pub(crate) const HEADER_FIELDS_BYTES_MAX: usize = 128 << 10;
+/// The unit of CPU limits and of fairness between runs.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+/// Asking the allocator takes some microseconds, so not at every tick.
+pub(crate) const TICKS_PER_HEAP_CHECK: u32 = 32;
+/// Written at once at most: what a pipe takes without being split.
+pub(crate) const OUTPUT_WRITE_BYTES_MAX: usize = 4096;
+/// A line that is longer is cut in two, as the CRI format foresees with its `P` mark.
+pub(crate) const LOG_LINE_BYTES_MAX: usize = 8 << 10;
+/// How long a guest's connection waits for a new agent when the old one is gone.
+pub(crate) const AGENT_TIME_MAX: Duration = Duration::from_secs(5);
+/// For an answer of the broker: its own limit twice.
+pub(crate) const BROKER_ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
+/// A worker that cannot be adopted ends with its supervisor: this long for requests in progress.
+pub(crate) const ORPHAN_TIME_MAX: Duration = Duration::from_secs(2);
+
+// What a guest reaches.
+/// Connections that one container has open at once.
+pub(crate) const OUTBOUND_CONNECTIONS_MAX: usize = 64;
+/// What waits in a body that a guest writes and the server has not read yet. A guest may hold a
+/// body for every third of its handles, and this is memory of the host that its limit does not see.
+pub(crate) const OUTBOUND_BODY_BYTES_MAX: usize = 64 << 10;
+/// For each step of a request, where the guest sets no shorter time.
+pub(crate) const OUTBOUND_STEP_TIME_MAX: Duration = Duration::from_secs(60);
+/// Denied lines that are counted one by one; the others share one count.
+pub(crate) const DENIED_LINES_MAX: usize = 1000;
+/// More random bytes at once than any honest program asks for.
+pub(crate) const RANDOM_BYTES_MAX: u64 = 64 << 10;
+
+// A guest's files.
+/// Links followed on one path, as on Linux.
+pub(crate) const LINKS_MAX: usize = 40;
+/// `PATH_MAX` of Linux.
+pub(crate) const PATH_BYTES_MAX: usize = 4096;
+/// Names walked, and still to walk, in one call: twice what one path can have, so that links that
+/// lead through long links hold neither the processor nor memory.
+pub(crate) const NAMES_MAX: usize = 4096;
+/// `NAME_MAX` of Linux.
+pub(crate) const NAME_BYTES_MAX: usize = 255;
+/// What one name costs beyond its content: without this, a quota of bytes would allow names without
+/// end.
+pub(crate) const UNION_ENTRY_BYTES: u64 = 256;
+/// What a folder that was made or changed costs beyond its names: the first entry of a map
+/// allocates eleven.
+pub(crate) const UNION_FOLDER_BYTES: u64 = 1024;
+/// A file that shrank keeps this much beyond twice its length: less is not worth another place in
+/// memory.
+pub(crate) const FILE_SPARE_BYTES_MAX: usize = 4096;
+/// What a file, folder or link costs beyond its content: a block, so that a limit of bytes is one
+/// of inodes too.
+pub(crate) const VOLUME_ENTRY_BYTES: u64 = 4096;
+/// No folder is made or moved below this depth: each level of counting holds descriptors.
+pub(crate) const VOLUME_DEPTH_MAX: usize = 64;
+/// What one look into a folder takes from the kernel: at least one name of 255 bytes, and at most
+/// forty short ones.
+pub(crate) const LISTING_BYTES: usize = 1024;
+/// Bytes of one `read`: what the guest gets at once is also what the host holds for it.
+pub(crate) const READ_BYTES_MAX: u64 = 1 << 20;
+/// What one read takes at most: large enough that a picture leaves in one piece, small enough that
+/// a hundred readers at once are no burden.
+pub(crate) const STREAM_READ_BYTES_MAX: usize = 256 << 10;
+/// What one write takes at most: a guest splits what is longer.
+pub(crate) const STREAM_WRITE_BYTES_MAX: usize = 64 << 10;
+
+// The broker.
+/// For the name and the connection together: half of what browsers and curl wait, because a guest's
+/// request has 30 s in all.
+pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// For one address of a name: one that swallows packets leaves time for two others.
+pub(crate) const ATTEMPT_TIME_MAX: Duration = Duration::from_secs(3);
+/// Addresses of one name that are tried: no honest name needs more.
+pub(crate) const ADDRESSES_MAX: usize = 16;
+/// Connections being made at once, for all workers of an agent: each holds a descriptor of the
+/// agent.
+pub(crate) const CONNECTING_MAX: usize = 256;
+/// Of one tenant: two busy tasks' worth, and a quarter of what the machine has.
+pub(crate) const CONNECTING_PER_TENANT_MAX: usize = 64;
+/// Names being looked up at once. Each holds a thread for as long as the system's resolver likes,
+/// which no deadline ends; tokio has 512 for everything.
+pub(crate) const RESOLVING_MAX: usize = 64;
+/// Of one tenant, so that a slow resolver holds up that tenant only.
+pub(crate) const RESOLVING_PER_TENANT_MAX: usize = 8;
+/// How old the list of the machine's addresses may be; an address that comes up in between is found
+/// after connecting.
+pub(crate) const OWN_ADDRESSES_AGE_MAX: Duration = Duration::from_secs(10);
+
+// The preparer.
+/// A preparer's answer: a few kilobytes, and more for a program that imports many names.
+pub(crate) const PREPARER_ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// Read at a time while a file is sealed.
+pub(crate) const SEAL_CHUNK_BYTES: usize = 256 << 10;

@@ -1,0 +1,54 @@
+use std::os::fd::OwnedFd;
+
+use spec::{FileGrant, Rights};
+
+use crate::{VolumeMount, VolumeSource, volume, worker::files::Volume};
+
+/// Opens the granted volumes, for which it takes a capability and paths; each with its path.
+pub(crate) fn mount(
+    mounts: Vec<VolumeMount>,
+    grants: &[FileGrant],
+    denied: &mut Vec<String>,
+) -> Result<Vec<(String, Volume)>, String> {
+    let mut volumes = Vec::new();
+    for mount in mounts {
+        let path = mount.path.clone();
+        match cut(mount, grants) {
+            Ok(mount) => volumes.push((path, opened(mount)?)),
+            Err(line) => denied.push(line),
+        }
+    }
+    Ok(volumes)
+}
+
+/// A mount cut to what was granted at its path, or the line that would grant it.
+fn cut(mount: VolumeMount, grants: &[FileGrant]) -> Result<VolumeMount, String> {
+    let at_its_path = |grant: &&FileGrant| grant.volume.is_some() && grant.path == mount.path;
+    let Some(&FileGrant { rights, max_bytes: max, .. }) = grants.iter().find(at_its_path) else {
+        return Err(format!("fs:{}#{};volume=NAME", mount.path, mount.rights));
+    };
+    let both = Rights {
+        read: rights.read && mount.rights.read,
+        write: rights.write && mount.rights.write,
+        execute: false,
+        delete: rights.delete && mount.rights.delete,
+    };
+    let max_bytes = match (mount.max_bytes, max) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    };
+    Ok(VolumeMount { rights: both, max_bytes, ..mount })
+}
+
+fn opened(mount: VolumeMount) -> Result<Volume, String> {
+    let root: OwnedFd = match mount.source {
+        VolumeSource::Detached(fd) => fd,
+        VolumeSource::Folder(path) => volume::detach(&path, mount.rights).map_err(|e| {
+            match std::error::Error::source(&e) {
+                Some(cause) => format!("{e}: {cause}"),
+                None => e.to_string(),
+            }
+        })?,
+    };
+    Ok(Volume::new(root, mount.rights, mount.max_bytes))
+}

@@ -1,0 +1,120 @@
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use bytes::Bytes;
+
+pub(super) use super::host::{DescriptorFlags, DescriptorType, ErrorCode, OpenFlags};
+
+pub(super) type Result<T, E = ErrorCode> = std::result::Result<T, E>;
+
+/// Seconds and nanoseconds since 1970.
+pub(super) type Mtime = (i64, u32);
+
+/// A tree of files: the image with its writable layer, or what is mounted in it. A path was walked
+/// to a place before; rights and limits are the implementation's to hold.
+pub(super) trait Filesystem: Send + Sync {
+    /// A folder, as a descriptor holds it.
+    type Folder;
+    /// Where a path ended: something is there, or could be made.
+    type Place;
+
+    fn open(&self, at: Self::Place, opening: Opening) -> Result<Opened<Self::Folder>>;
+    fn stat(&self, at: Self::Place) -> Result<Stat>;
+    fn list(&self, folder: &Self::Folder) -> Result<Listing>;
+    fn read_link(&self, at: Self::Place) -> Result<String>;
+    fn make_folder(&self, at: Self::Place) -> Result<()>;
+    fn make_link(&self, target: &str, at: Self::Place) -> Result<()>;
+    fn unlink(&self, at: Self::Place) -> Result<()>;
+    fn remove_folder(&self, at: Self::Place) -> Result<()>;
+    fn rename(&self, from: Self::Place, to: Self::Place) -> Result<()>;
+    /// Gives a file a second name.
+    fn link(&self, _from: Self::Place, _to: Self::Place) -> Result<()> {
+        Err(ErrorCode::Unsupported)
+    }
+    fn set_folder_times(&self, folder: &Self::Folder, mtime: Mtime) -> Result<()>;
+}
+
+/// A file that is open. Whether its descriptor may read or write was checked before.
+pub(super) trait OpenFile: Send + Sync {
+    fn stat(&self) -> Result<Stat>;
+    /// Up to `len` bytes from `offset`; fewer only at the end.
+    fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;
+    /// Writes all of `bytes` at `offset`, or at the end; where it ended.
+    fn write_at(&self, offset: Option<u64>, bytes: &[u8]) -> Result<u64>;
+    fn set_len(&self, len: u64) -> Result<()>;
+    fn set_times(&self, mtime: Mtime) -> Result<()>;
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What opening led to.
+pub(super) enum Opened<F> {
+    Folder(F),
+    File(Box<dyn OpenFile>),
+}
+
+impl<F> Opened<F> {
+    pub fn map<G>(self, folder: impl FnOnce(F) -> G) -> Opened<G> {
+        match self {
+            Self::Folder(opened) => Opened::Folder(folder(opened)),
+            Self::File(file) => Opened::File(file),
+        }
+    }
+}
+
+/// How a file is to be opened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opening {
+    pub follow: bool,
+    pub open: OpenFlags,
+    pub flags: DescriptorFlags,
+}
+
+impl Opening {
+    pub fn writes(self) -> bool {
+        self.flags.contains(DescriptorFlags::WRITE)
+    }
+
+    pub fn creates(self) -> bool {
+        self.open.contains(OpenFlags::CREATE)
+    }
+
+    pub fn is_exclusive(self) -> bool {
+        self.open.contains(OpenFlags::CREATE | OpenFlags::EXCLUSIVE)
+    }
+
+    pub fn truncates(self) -> bool {
+        self.open.contains(OpenFlags::TRUNCATE)
+    }
+
+    pub fn wants_folder(self) -> bool {
+        self.open.contains(OpenFlags::DIRECTORY)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stat {
+    pub kind: DescriptorType,
+    pub size: u64,
+    pub links: u64,
+    pub mtime: Mtime,
+    /// The same for the same file or folder, different for others.
+    pub identity: u64,
+}
+
+pub(super) fn hashed(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Where a guest is in a folder's entries. Small whatever the folder holds: a guest may keep as
+/// many as it has handles.
+pub enum Listing {
+    /// After this name.
+    Union {
+        folder: super::union::Folder,
+        after: String,
+    },
+    Volume(super::volume::Listing),
+}
