@@ -1,50 +1,47 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::Method;
 use net::{ApiClient, ApiRequest, ClientError};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use spec::Tenant;
 
 use crate::{
-    Error, Repository,
-    server::{PasswordBody, RepositoryInfo, Visibility, VisibilityBody, socket_path},
+    Error, ProtocolFault, Repository,
+    limits::ADMIN_ANSWER_TIME_MAX,
+    protocol::{ADMIN_SOCKET, ErrorBody, PasswordBody, RepositoryInfo, Visibility, VisibilityBody},
 };
 
-/// The registry is on the same machine.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
-
 /// Manages users and visibility of a registry that runs on this machine, through the socket in its
-/// data folder. Whoever may open that folder may do this; nobody else can.
+/// data folder. Only the owner of that folder can open it.
 #[derive(Clone)]
 pub struct Admin {
     data_dir: PathBuf,
 }
 
 impl Admin {
-    /// Of the registry whose data folder is `data_dir`.
+    /// For the registry whose data folder is `data_dir`.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self { data_dir: data_dir.into() }
     }
 
-    /// Makes a user, or gives one a new password. They own the repositories `NAME/…`.
+    /// Adds a user, who owns the repositories `NAME/…`, or replaces the password of one.
     ///
     /// # Errors
-    /// [`Error::Admin`] when the password is too short or too long, [`Error::Down`] when no
+    /// [`Error::Admin`] when the password is too short or too long, [`Error::Unreachable`] when no
     /// registry runs there.
     pub async fn put_user(&self, name: &Tenant, password: &str) -> Result<(), Error> {
         let body = PasswordBody { password: password.to_owned() };
         self.call(Method::PUT, &format!("/admin/users/{name}"), Some(&body)).await.map(drop)
     }
 
-    /// Takes a user away. Their repositories stay; tokens they hold run out within minutes.
+    /// Removes a user. The repositories stay; tokens of the user expire within minutes.
     ///
     /// # Errors
-    /// [`Error::Admin`] when there is none of that name.
+    /// [`Error::Admin`] when there is no such user.
     pub async fn remove_user(&self, name: &Tenant) -> Result<(), Error> {
         self.call(Method::DELETE, &format!("/admin/users/{name}"), None::<&()>).await.map(drop)
     }
@@ -52,7 +49,7 @@ impl Admin {
     /// All users.
     ///
     /// # Errors
-    /// [`Error::Down`] when no registry runs there.
+    /// [`Error::Unreachable`] when no registry runs there.
     pub async fn users(&self) -> Result<Vec<Tenant>, Error> {
         self.get("/admin/users").await
     }
@@ -60,15 +57,15 @@ impl Admin {
     /// The first ten thousand repositories, by name.
     ///
     /// # Errors
-    /// [`Error::Down`] when no registry runs there.
+    /// [`Error::Unreachable`] when no registry runs there.
     pub async fn repositories(&self) -> Result<Vec<RepositoryInfo>, Error> {
         self.get("/admin/repositories").await
     }
 
-    /// Says who may read a repository, whether or not anything is in it yet.
+    /// Sets the visibility of a repository, which need not exist yet.
     ///
     /// # Errors
-    /// [`Error::Down`] when no registry runs there.
+    /// [`Error::Unreachable`] when no registry runs there.
     pub async fn set_visibility(
         &self,
         repository: &Repository,
@@ -80,7 +77,8 @@ impl Admin {
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         let bytes = self.call(Method::GET, path, None::<&()>).await?;
-        serde_json::from_slice(&bytes).map_err(|_| self.odd("its answer is no list"))
+        serde_json::from_slice(&bytes)
+            .map_err(|source| self.fault(ProtocolFault::Json { what: "list", source }))
     }
 
     async fn call(
@@ -89,49 +87,40 @@ impl Admin {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<Bytes, Error> {
-        let mut request = ApiRequest::new(method, path, ANSWER_TIME_MAX);
+        let mut request = ApiRequest::new(method, path, ADMIN_ANSWER_TIME_MAX);
         if let Some(body) = body {
             request = request.json(body);
         }
         let registry = self.name();
-        let answer = ApiClient::unix(socket_path(&self.data_dir)).exchange(request).await;
+        let socket = self.data_dir.join(ADMIN_SOCKET);
+        let answer = ApiClient::unix(socket).exchange(request).await;
         let (status, bytes) = answer.map_err(|error| match error {
-            ClientError::Connect { source, .. } => Error::Down { registry, source },
+            ClientError::Connect { source, .. } => Error::Unreachable { registry, source },
             _ => {
-                let what = "its admin socket".to_owned();
-                Error::Slow { registry, what, after: ANSWER_TIME_MAX }
+                let subject = "its admin socket".to_owned();
+                Error::TimedOut { registry, subject, after: ADMIN_ANSWER_TIME_MAX }
             }
         })?;
-        if status.is_success() { Ok(bytes) } else { Err(refusal(status, &bytes)) }
+        match status.is_success() {
+            true => Ok(bytes),
+            false => {
+                let message = ErrorBody::first_message(&bytes);
+                Err(Error::Admin { message: message.unwrap_or_else(|| status.to_string()) })
+            }
+        }
     }
 
     fn name(&self) -> String {
         self.data_dir.display().to_string()
     }
 
-    fn odd(&self, message: &str) -> Error {
-        Error::NotARegistry { registry: self.name(), message: message.to_owned() }
+    fn fault(&self, source: ProtocolFault) -> Error {
+        Error::Protocol { registry: self.name(), source }
     }
 
-    /// Which registry.
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
     }
-}
-
-fn refusal(status: StatusCode, bytes: &[u8]) -> Error {
-    #[derive(Deserialize)]
-    struct Complaint {
-        errors: Vec<Line>,
-    }
-    #[derive(Deserialize)]
-    struct Line {
-        message: String,
-    }
-    let said = serde_json::from_slice::<Complaint>(bytes)
-        .ok()
-        .and_then(|complaint| complaint.errors.into_iter().next());
-    Error::Admin { message: said.map_or_else(|| status.to_string(), |line| line.message) }
 }
 
 impl fmt::Debug for Admin {

@@ -1,240 +1,157 @@
 use std::{io, net::IpAddr, path::PathBuf, time::Duration};
 
+use http::StatusCode;
 use spec::{Digest, Forbidden};
 
-/// What can go wrong between a person and a registry, at either end.
+use crate::limits::{
+    IMAGE_BLOBS_MAX, IMAGE_MANIFESTS_MAX, INDEX_DEPTH_MAX, MANIFEST_BYTES_MAX, REDIRECTS_MAX,
+};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Failures of a registry and of its client.
 ///
-/// `registry` is always `HOST:PORT` as the person wrote it.
+/// `registry` is always `HOST:PORT` as the user wrote it, and `subject` what the request was about:
+/// a reference, a digest, a repository.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The reference names a local image.
     #[error("`{reference}` names no registry")]
-    NoRegistry {
-        /// As written.
-        reference: String,
-    },
-    /// Nobody listens there, or the name does not resolve.
+    NoRegistry { reference: String },
+    /// Nothing listens at the address, or the name does not resolve.
     #[error("cannot reach the registry at `{registry}`")]
-    Down {
-        /// Who was called.
-        registry: String,
-        /// What the network said.
-        source: io::Error,
-    },
-    /// It is on an internal network, and the platform asks only registries that everybody can
-    /// reach.
+    Unreachable { registry: String, source: io::Error },
+    /// The registry is on an internal network, which the platform does not call.
     #[error("the registry at `{registry}` is at the internal address {address} ({why})")]
-    Internal {
-        /// Who was to be called.
-        registry: String,
-        /// Where its name leads.
-        address: IpAddr,
-        /// Which kind of address that is.
-        why: Forbidden,
-    },
-    /// Connected, but nothing comes.
-    #[error("the registry at `{registry}` was too slow: {what} made next to no progress for {} s", .after.as_secs())]
-    Slow {
-        /// Who was called.
-        registry: String,
-        /// What was under way.
-        what: String,
-        /// How long we waited.
-        after: Duration,
-    },
-    /// The connection broke in the middle, more often than we retry.
-    #[error("the registry at `{registry}` cut the connection: {what}")]
-    Cut {
-        /// Who was called.
-        registry: String,
-        /// What was under way.
-        what: String,
-        /// What the network said.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    InternalAddress { registry: String, address: IpAddr, why: Forbidden },
+    /// Connected, without progress for too long.
+    #[error("the registry at `{registry}` was too slow: {subject} made almost no progress for {} s", .after.as_secs())]
+    TimedOut { registry: String, subject: String, after: Duration },
+    /// The connection broke in the middle, more often than the client retries.
+    #[error("the registry at `{registry}` cut the connection: {subject}")]
+    Disconnected { registry: String, subject: String, source: BoxError },
     /// The secure connection could not be made.
     #[error("cannot speak TLS with `{registry}`")]
-    Tls {
-        /// Who was called.
-        registry: String,
-        /// What TLS said.
-        source: io::Error,
-    },
-    /// The credentials are not right.
+    Tls { registry: String, source: io::Error },
     #[error("the registry at `{registry}` does not accept that password for `{user}`")]
-    WrongPassword {
-        /// Who said so.
-        registry: String,
-        /// Who tried.
-        user: String,
-    },
-    /// Not without credentials, or not with these.
-    #[error("the registry at `{registry}` wants a login for `{what}`")]
-    LoginNeeded {
-        /// Who said so.
-        registry: String,
-        /// The repository, or the whole registry.
-        what: String,
-    },
-    /// Known, and not allowed.
+    WrongPassword { registry: String, user: String },
+    /// The request needs credentials, or others than these.
+    #[error("the registry at `{registry}` wants a login for `{subject}`")]
+    LoginNeeded { registry: String, subject: String },
+    /// The user is known, and has no right to it.
     #[error("the registry at `{registry}` does not allow it: {message}")]
-    Denied {
-        /// Who said so.
-        registry: String,
-        /// In its words.
-        message: String,
-    },
-    /// It is not there, or not for us.
-    #[error("the registry at `{registry}` has no `{what}`")]
-    NotFound {
-        /// Who said so.
-        registry: String,
-        /// A reference or a digest.
-        what: String,
-    },
+    Denied { registry: String, message: String },
+    /// It does not exist, or the user may not read it.
+    #[error("the registry at `{registry}` has no `{subject}`")]
+    NotFound { registry: String, subject: String },
     /// Too many wrong passwords or requests.
     #[error("the registry at `{registry}` asks to wait: {message}")]
-    TooMany {
-        /// Who said so.
-        registry: String,
-        /// In its words.
-        message: String,
-    },
-    /// Any other refusal.
-    #[error("the registry at `{registry}` refused {what}: {message}")]
-    Refused {
-        /// Who said so.
-        registry: String,
-        /// What was asked.
-        what: String,
-        /// Status and message in its words.
-        message: String,
-    },
-    /// It answers, but not as a registry does.
-    #[error("`{registry}` does not answer as a registry: {message}")]
-    NotARegistry {
-        /// Who was called.
-        registry: String,
-        /// What was odd.
-        message: String,
-    },
-    /// The bytes are not what their name promises.
+    TooManyRequests { registry: String, message: String },
+    /// Any other error response.
+    #[error("the registry at `{registry}` refused {subject}: {message} ({})", .status.as_u16())]
+    ErrorResponse { registry: String, subject: String, status: StatusCode, message: String },
+    /// The server does not follow the distribution-spec.
+    #[error("`{registry}` does not answer as a registry")]
+    Protocol { registry: String, source: ProtocolFault },
+    /// The bytes do not match their digest.
     #[error("`{registry}` sent wrong bytes for `{expected}`: they are `{actual}`")]
-    WrongBytes {
-        /// Who sent them.
-        registry: String,
-        /// What was asked for.
-        expected: Box<Digest>,
-        /// What came.
-        actual: Box<Digest>,
-    },
-    /// More or fewer bytes than the descriptor says.
+    WrongDigest { registry: String, expected: Box<Digest>, actual: Box<Digest> },
+    /// More or fewer bytes than the descriptor states. `actual` is a lower bound.
     #[error("`{registry}` sent {actual} bytes for `{digest}`, which has {expected}")]
-    WrongSize {
-        /// Who sent them.
-        registry: String,
-        /// What was asked for.
-        digest: Digest,
-        /// As the descriptor says.
-        expected: u64,
-        /// What came, or more.
-        actual: u64,
-    },
-    /// Credentials would go to somebody else.
+    WrongSize { registry: String, digest: Digest, expected: u64, actual: u64 },
+    /// The token server is another host, which must not get the credentials.
     #[error("`{registry}` sends for a token to `{realm}`, which must not see its credentials")]
-    ForeignRealm {
-        /// Who was called.
-        registry: String,
-        /// Where it pointed.
-        realm: String,
-    },
-    /// A manifest that is no manifest, or is out of bounds.
-    #[error("`{what}` has no manifest that we can read: {message}")]
-    Manifest {
-        /// Reference or digest.
-        what: String,
-        /// What is wrong with it.
-        message: String,
-    },
-    /// The local end of a push.
+    ForeignRealm { registry: String, realm: String },
+    /// `subject` is the reference or digest of the manifest.
+    #[error("cannot use the manifest `{subject}`")]
+    Manifest { subject: String, source: ManifestFault },
+    /// The source of a push failed.
     #[error("cannot read blob `{digest}`")]
-    Source {
-        /// Which one.
-        digest: Digest,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The local end of a pull.
-    #[error("cannot keep blob `{digest}`")]
-    Sink {
-        /// Which one.
-        digest: Digest,
-        /// Why not.
-        source: io::Error,
-    },
+    Source { digest: Digest, source: io::Error },
+    /// The sink of a pull failed.
+    #[error("cannot store blob `{digest}`")]
+    Sink { digest: Digest, source: io::Error },
+    /// The file of a blob changed after its commit.
+    #[error("the file of blob `{digest}` has {actual} bytes, and was committed with {expected}")]
+    Damaged { digest: Digest, expected: u64, actual: u64 },
     /// A file of the registry's data folder.
     #[error("cannot {action} `{}`", .path.display())]
-    File {
-        /// What was tried.
-        action: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The registry's metadata.
+    File { action: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot {action} in the registry's metadata")]
-    Metadata {
-        /// What was tried.
-        action: String,
-        /// Why not.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// A name of a user, a repository or an action that is none.
-    #[error("{message}")]
-    Name {
-        /// What is wrong with it.
-        message: String,
-    },
-    /// The registry's admin socket did not do it.
+    Metadata { action: &'static str, source: store::Error },
+    #[error("`{name}` is not the name of a repository")]
+    InvalidRepository { name: String },
+    #[error("`{registry}` is not the HOST:PORT of a registry")]
+    InvalidRegistry { registry: String },
+    /// An error response on the admin socket, in the registry's words.
     #[error("the registry refused: {message}")]
-    Admin {
-        /// In its words.
-        message: String,
-    },
-    /// A token key that is no key.
+    Admin { message: String },
     #[error("`{}` is not a token key of a registry", .path.display())]
-    Key {
-        /// Which file.
-        path: PathBuf,
-    },
+    InvalidKey { path: PathBuf },
+}
+
+/// How a server deviates from the distribution-spec.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolFault {
+    #[error("it has no `/v2/`")]
+    NoApi,
+    #[error("its {what} is not valid")]
+    Json { what: &'static str, source: serde_json::Error },
+    #[error("{subject} has more than {bytes_max} bytes")]
+    TooLarge { subject: String, bytes_max: usize },
+    #[error("its token response has no token")]
+    NoToken,
+    #[error("it asks for a login in no supported way")]
+    UnknownChallenge,
+    #[error("its redirect has no usable Location")]
+    NoLocation,
+    #[error("it redirects to an address without TLS")]
+    InsecureRedirect,
+    #[error("it redirects {subject} more than {REDIRECTS_MAX} times")]
+    TooManyRedirects { subject: String },
+    /// A token, host name, path or address of the registry.
+    #[error("its {what} cannot stand in a request")]
+    NotSendable { what: &'static str },
+}
+
+/// Why a manifest cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestFault {
+    #[error("it is not valid")]
+    Json(#[source] serde_json::Error),
+    #[error("it has more than {MANIFEST_BYTES_MAX} bytes")]
+    TooLarge,
+    #[error("it names more than {IMAGE_MANIFESTS_MAX} manifests")]
+    TooManyManifests,
+    #[error("its indexes are nested more than {INDEX_DEPTH_MAX} deep")]
+    TooDeep,
+    #[error("it names more than {IMAGE_BLOBS_MAX} blobs")]
+    TooManyBlobs,
 }
 
 impl Error {
-    /// The next thing a person could try, when we know one.
+    /// The next thing a user could try, when there is one.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NoRegistry { reference } => {
                 format!("tag it for one: margay tag {reference} HOST:PORT/USER/NAME:TAG")
             }
-            // A name with a dot is not one of this machine, and so not one that we start.
-            Self::Down { registry, .. }
+            // A host name with a dot is not of this machine, and so not a registry of `margay up`.
+            Self::Unreachable { registry, .. }
                 if registry.contains('.') && registry.contains(|c: char| c.is_alphabetic()) =>
             {
                 format!("is `{registry}` its name, and does this machine reach it?")
             }
-            Self::Down { registry, .. } => {
-                format!(
-                    "is it running (`margay up` starts one), and is `{registry}` its host and port?"
-                )
-            }
-            Self::Internal { address, .. } => {
-                format!(
-                    "whoever runs the platform can open it: margay up --private-network {address}"
-                )
-            }
-            Self::Slow { .. } | Self::Cut { .. } => {
+            Self::Unreachable { registry, .. } => format!(
+                "is it running (`margay up` starts one), and is `{registry}` its host and port?"
+            ),
+            Self::InternalAddress { address, .. } => format!(
+                "the operator of the platform can open it: margay up --private-network {address}"
+            ),
+            Self::TimedOut { .. } | Self::Disconnected { .. } => {
                 "try again: what has arrived is kept".to_owned()
             }
             Self::Tls { registry, .. } => {
@@ -253,21 +170,32 @@ impl Error {
             Self::Denied { .. } => {
                 "a user owns the repositories USER/…; others may only read public ones".to_owned()
             }
-            Self::WrongBytes { .. } | Self::WrongSize { .. } => {
-                "nothing was kept; whoever runs the registry should look at its disk".to_owned()
+            Self::WrongDigest { .. } | Self::WrongSize { .. } => {
+                "nothing was stored; the operator of the registry should check its disk".to_owned()
             }
-            Self::Admin { .. } => return None,
-            Self::NotARegistry { .. } => "check host and port".to_owned(),
-            Self::TooMany { .. }
-            | Self::Refused { .. }
+            Self::Protocol { .. } => "check host and port".to_owned(),
+            Self::TooManyRequests { .. }
+            | Self::ErrorResponse { .. }
             | Self::ForeignRealm { .. }
             | Self::Manifest { .. }
             | Self::Source { .. }
             | Self::Sink { .. }
+            | Self::Damaged { .. }
             | Self::File { .. }
             | Self::Metadata { .. }
-            | Self::Name { .. }
-            | Self::Key { .. } => return None,
+            | Self::InvalidRepository { .. }
+            | Self::InvalidRegistry { .. }
+            | Self::Admin { .. }
+            | Self::InvalidKey { .. } => return None,
         })
+    }
+
+    /// Whether another try could succeed.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Disconnected { .. } => true,
+            Self::ErrorResponse { status, .. } => matches!(status.as_u16(), 500 | 502 | 503 | 504),
+            _ => false,
+        }
     }
 }

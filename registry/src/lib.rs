@@ -1,28 +1,31 @@
-//! Bytes named by their digest, and the OCI distribution API from both ends.
+//! Blobs and manifests named by their digest: a registry that serves the OCI distribution API, and
+//! a client of that API.
 //!
-//! Enter at [`Server`] to offer images, at [`Client`] to move them, at [`Admin`] to say who may, at
-//! [`Tokens`] to let a part of the platform in for some minutes. All speak in [`spec::Digest`];
-//! none looks inside a layer.
+//! Enter at [`Server`] to serve images, at [`Client`] to move them, at [`Admin`] to manage users and
+//! visibility, at [`Tokens`] to give a process of the platform access for some minutes. All of them
+//! speak in [`spec::Digest`]; none looks inside a layer.
 //!
 //! A blob is a file named by its digest; everything else (users, repositories, tags, which
-//! repository has which blob) is in one [`store`]. What was acknowledged was first made durable:
+//! repository has which blob) is in one [`store`]. Nothing is acknowledged before it is durable:
 //! the file, its name, the record, and then the answer. Absent on purpose: building and scheduling.
-//! Absent until they are needed: collecting blobs that nobody names any more, quotas of bytes,
-//! replication, TLS on the server's side.
+//! Absent until they are needed: garbage collection of blobs, quotas of bytes, replication, TLS on
+//! the server's side.
 #![forbid(unsafe_code)]
 
-mod repository; // the name of a repository, and what can be done with one
-mod access; // users, tokens, and who may do what
-mod storage; // blobs as files, everything else as records
-
-mod server; // one function per endpoint
-mod client; // the same endpoints, from the other end
-mod admin; // the socket in the data folder, from the other end
-
+mod limits; // every number, with its reason
 mod error;
+mod repository; // the name of a repository, and what can be done with it
+
+mod protocol; // what both ends put on the wire
+mod storage; // blobs as files, everything else as records
+mod access; // users, tokens, and who may do what
+
+mod server; // one file for each family of endpoints
+mod client; // push, pull, and what they need
+mod admin; // the client of the admin socket
 
 #[cfg(test)]
-mod tests; // both ends against each other, and against worse
+mod tests; // client and server against each other, and against faults
 
 pub use access::{Cost, Tokens};
 pub use admin::Admin;
@@ -30,11 +33,13 @@ pub use client::{
     Auth, BlobSink, BlobSource, BlobWriter, Client, ClientOptions, Entries, Event, Outcome,
     Progress, PullOptions, PushOptions, Reach, Resolved, unwatched,
 };
-pub use error::Error;
+pub use error::{Error, ManifestFault, ProtocolFault};
+pub use limits::Limits;
+pub use protocol::{RepositoryInfo, Visibility};
 pub use repository::{Action, Repository};
-pub use server::{Config, Limits, RepositoryInfo, Server, Visibility};
+pub use server::{Config, Server};
 
-/// Runs what may wait for a disk where waiting is allowed.
+/// Runs work that blocks on a disk on a thread where it may.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(value) => value,

@@ -5,37 +5,36 @@ use spec::{Reference, Tenant};
 
 use crate::Error;
 
-/// The name of a repository, as the grammar of the distribution-spec has it. Its first component is
-/// its owner.
+/// The name of a repository, by the grammar of the distribution-spec. Its first component is its
+/// owner.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Repository(String);
 
-/// What somebody wants to do with a repository. Who may push may also delete.
+/// What a client can do with a repository. The right to push includes the right to delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     /// Read blobs, manifests, tags.
     Pull,
     /// Add blobs, manifests, tags.
     Push,
-    /// Take them away again.
+    /// Remove them.
     Delete,
 }
 
 impl Repository {
-    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it is one of `user`'s: below `user/`.
+    /// Whether `user` owns it: the name starts with `user/`.
     pub fn belongs_to(&self, user: &Tenant) -> bool {
         self.0.strip_prefix(user.as_str()).is_some_and(|rest| rest.starts_with('/'))
     }
 }
 
 impl Action {
-    /// The word in a token's scope.
+    /// As it is written in the scope of a token.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pull => "pull",
@@ -44,8 +43,7 @@ impl Action {
         }
     }
 
-    /// The action that a scope's word means; words of others (`*` is one of them) mean nothing
-    /// here.
+    /// The action of a scope; other words, `*` among them, are none.
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Pull, Self::Push, Self::Delete].into_iter().find(|action| action.name() == name)
     }
@@ -63,12 +61,7 @@ impl FromStr for Repository {
     fn from_str(text: &str) -> Result<Self, Error> {
         match Reference::is_repository(text) {
             true => Ok(Self(text.to_owned())),
-            false => Err(Error::Name {
-                message: format!(
-                    "`{}` is not the name of a repository",
-                    text.chars().take(100).collect::<String>()
-                ),
-            }),
+            false => Err(Error::InvalidRepository { name: text.chars().take(100).collect() }),
         }
     }
 }

@@ -29,7 +29,7 @@ pub enum Algorithm {
 impl Digest {
     /// The SHA-256 digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        Self::Sha256(Sha256::digest(bytes).into())
+        Algorithm::Sha256.digest(bytes)
     }
 
     /// The function that made this digest.
@@ -66,6 +66,14 @@ impl Digest {
 }
 
 impl Algorithm {
+    /// The digest of `bytes` by this algorithm.
+    pub fn digest(self, bytes: &[u8]) -> Digest {
+        match self {
+            Self::Sha256 => Digest::Sha256(Sha256::digest(bytes).into()),
+            Self::Sha512 => Digest::Sha512(Sha512::digest(bytes).into()),
+        }
+    }
+
     /// The name as it stands before the colon.
     pub fn name(self) -> &'static str {
         match self {

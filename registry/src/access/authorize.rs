@@ -2,27 +2,26 @@ use spec::Tenant;
 
 use crate::{Action, Repository};
 
-/// Who asks.
+/// The client of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Principal {
-    /// Somebody without a token, or with one that names nobody.
-    Nobody,
+    /// A client without a token, or with an anonymous one.
+    Anonymous,
     /// A user of this registry.
     User {
         name: Tenant,
         /// What the token was fetched for. A user may hold less than their rights, never more.
         scopes: Scopes,
     },
-    /// A part of the platform, with a token minted for exactly this.
+    /// A process of the platform, with a token minted for these scopes.
     Machine { name: String, scopes: Scopes },
 }
 
-/// How far a token reaches.
+/// What a token allows, within the rights of its holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Scopes {
-    /// As far as its holder's rights: what a password proves, before a token is cut from it.
+    /// Everything: what a password proves, before it is exchanged for a token.
     All,
-    /// This, and nothing else.
     Only {
         repositories: Vec<(Repository, Vec<Action>)>,
         /// Whether a push may take blobs from any of the user's own repositories (scope
@@ -31,19 +30,19 @@ pub(crate) enum Scopes {
     },
 }
 
-/// What becomes of a request.
+/// The decision about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Allowed,
-    /// A (better) token would do: answer with a challenge.
+    /// Another token could allow it: the answer is a challenge.
     Challenge,
-    /// No token will do.
+    /// No token of this principal allows it.
     Denied,
 }
 
-/// The one place that decides who may do what to a repository. `public` is whether everybody may
-/// read it; a repository that does not exist is not public, so that nobody can tell it from a
-/// private one.
+/// Whether `principal` may do `action` in `repository`: the only place where this is decided.
+/// `public` is the visibility of the repository; one that does not exist is not public, so that it
+/// cannot be told from a private one.
 pub(crate) fn authorize(
     principal: &Principal,
     repository: &Repository,
@@ -53,7 +52,7 @@ pub(crate) fn authorize(
     let open = public && action == Action::Pull;
     match principal {
         _ if open => Verdict::Allowed,
-        Principal::Nobody => Verdict::Challenge,
+        Principal::Anonymous => Verdict::Challenge,
         Principal::User { name, .. } if !repository.belongs_to(name) => Verdict::Denied,
         Principal::User { scopes, .. } if scopes.cover(repository, action) => Verdict::Allowed,
         Principal::User { .. } => Verdict::Challenge,
@@ -63,10 +62,10 @@ pub(crate) fn authorize(
 }
 
 impl Principal {
-    /// For logs, and to count what somebody has open.
+    /// For logs, and as the owner of open uploads.
     pub fn name(&self) -> &str {
         match self {
-            Self::Nobody => "nobody",
+            Self::Anonymous => "anonymous",
             Self::User { name, .. } => name.as_str(),
             Self::Machine { name, .. } => name,
         }
@@ -79,7 +78,7 @@ impl Scopes {
             Self::All => true,
             Self::Only { repositories, .. } => repositories.iter().any(|(name, actions)| {
                 name == repository
-                    // Clients ask for `pull,push` and then delete their own uploads and tags.
+                    // Clients request `pull,push` and then delete their own uploads and tags.
                     && (actions.contains(&action) || action == Action::Delete && actions.contains(&Action::Push))
             }),
         }
@@ -91,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_owns_what_is_below_their_name_and_everybody_reads_what_is_public() {
+    fn a_user_owns_the_repositories_below_their_name_and_public_ones_are_readable() {
         let user = |name: &str, scopes| Principal::User { name: name.parse().unwrap(), scopes };
         let only = |repository: &str, actions: &[Action]| Scopes::Only {
             repositories: vec![(repository.parse().unwrap(), actions.to_vec())],
@@ -100,9 +99,9 @@ mod tests {
         let machine = |scopes| Principal::Machine { name: "node".to_owned(), scopes };
         use {Action::*, Verdict::*};
         for (principal, repository, public, action, want) in [
-            (Principal::Nobody, "ann/cats", false, Pull, Challenge),
-            (Principal::Nobody, "ann/cats", true, Pull, Allowed),
-            (Principal::Nobody, "ann/cats", true, Push, Challenge),
+            (Principal::Anonymous, "ann/cats", false, Pull, Challenge),
+            (Principal::Anonymous, "ann/cats", true, Pull, Allowed),
+            (Principal::Anonymous, "ann/cats", true, Push, Challenge),
             (user("ann", Scopes::All), "ann/cats", false, Push, Allowed),
             (user("ann", Scopes::All), "ann", false, Push, Denied),
             (user("ann", Scopes::All), "anna/cats", false, Pull, Denied),

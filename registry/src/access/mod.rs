@@ -6,7 +6,7 @@ mod tokens; // what a login is exchanged for, valid for minutes
 
 pub(crate) use {
     authorize::{Principal, Scopes, Verdict, authorize},
-    passwords::{Login, Passwords},
-    tokens::{AUDIENCE, own_of, random_name},
+    passwords::{LoginOutcome, Passwords, SetPasswordError},
+    tokens::{AUDIENCE, own_repositories},
 };
 pub use {passwords::Cost, tokens::Tokens};

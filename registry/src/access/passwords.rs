@@ -18,26 +18,13 @@ use tokio::{
 
 use crate::{
     Error,
+    limits::{
+        FAILED_LOGINS_MAX, FAILED_LOGINS_TRACKED_MAX, FAILED_LOGINS_WINDOW, LOGIN_QUEUE_TIME_MAX,
+        PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, QUEUED_LOGINS_MAX,
+        QUEUED_LOGINS_OF_ONE_ADDRESS_MAX,
+    },
     storage::{Metadata, User},
 };
-
-/// Longer ones are refused before they cost anything.
-pub(crate) const PASSWORD_BYTES_MAX: usize = 256;
-/// Shorter ones are guessed.
-const PASSWORD_BYTES_MIN: usize = 8;
-/// Each check takes 19 MiB and a core for some 20 ms, on purpose; so one at a time, and so many in
-/// line.
-const WAITING_MAX: usize = 64;
-/// Of those, from one address: the rest of its logins wait for these, and delay nobody else.
-const WAITING_OF_ONE_MAX: usize = 4;
-/// How long a login waits for its turn.
-const TURN_TIME_MAX: Duration = Duration::from_secs(10);
-/// Wrong passwords for one user from one address in a minute, before we stop looking at them.
-const WRONG_MAX: u32 = 10;
-const WRONG_WINDOW: Duration = Duration::from_secs(60);
-/// Users and addresses that we count for at once: a guesser with more addresses than this waits for
-/// argon2 instead.
-const COUNTED_MAX: usize = 10_000;
 
 /// What a hash costs to make, and with it a guess.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,33 +37,45 @@ pub enum Cost {
 
 /// How a login ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Login {
-    Right,
+pub(crate) enum LoginOutcome {
+    Accepted,
     /// No such user or not their password: the same answer, after the same time.
-    Wrong,
-    /// Too many wrong ones lately, or too many logins at once. Ask again after this.
-    Wait(Duration),
+    Rejected,
+    /// Too many failed logins lately, or too many at once.
+    RetryAfter(Duration),
 }
 
-/// A user's name, or none for what could not be one, and where the question came from.
-type Asker = (String, Option<AddressPrefix>);
+/// Why a password was not set.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SetPasswordError {
+    #[error("a password has {PASSWORD_BYTES_MIN} to {PASSWORD_BYTES_MAX} bytes")]
+    Length,
+    #[error("too many logins at once: try again")]
+    Busy,
+    #[error(transparent)]
+    Failed(#[from] Error),
+}
 
-/// Something that takes 19 MiB, which it is lent.
+/// What failed logins are counted by: the name, empty for what cannot be a user's, and the address.
+type LoginSource = (String, Option<AddressPrefix>);
+
+/// A piece of work that borrows 19 MiB of memory.
 type Job = Box<dyn FnOnce(&mut Memory) + Send>;
 type Memory = Vec<Block>;
 
-/// Checks passwords, slowly for guessers.
+/// The passwords of users: each check is slow on purpose, so guesses are limited and queued.
 pub(crate) struct Passwords {
+    metadata: Metadata,
     params: Params,
-    /// Checked when there is no such user, so that time does not tell.
-    nobody: String,
-    desk: mpsc::Sender<Job>,
-    of_each_address: KeyedSemaphore<AddressPrefix>,
-    wrong: Mutex<HashMap<Asker, (u32, Instant)>>,
+    /// Checked when there is no such user, so that the time of the answer does not tell.
+    dummy_hash: String,
+    hasher: mpsc::Sender<Job>,
+    queued: KeyedSemaphore<AddressPrefix>,
+    failures: Mutex<HashMap<LoginSource, (u32, Instant)>>,
 }
 
 impl Passwords {
-    pub fn new(cost: Cost) -> Self {
+    pub fn new(metadata: Metadata, cost: Cost) -> Self {
         let params = match cost {
             Cost::Recommended => Params::default(),
             Cost::Lowest => {
@@ -84,138 +83,126 @@ impl Passwords {
                     .expect("the smallest parameters are allowed")
             }
         };
-        // 32 bytes that nobody knows a password for, and nobody ever will.
-        let nobody =
-            Output::new(super::tokens::random_name().as_bytes()).expect("32 bytes make an output");
-        let nobody = written(&params, Salt::generate(), nobody);
+        // 32 random bytes: no password hashes to them.
+        let output =
+            Output::new(disk::random_hex::<16>().as_bytes()).expect("32 bytes make an output");
+        let dummy_hash = phc_string(&params, Salt::generate(), output);
         Self {
+            metadata,
             params,
-            nobody,
-            desk: open_desk(),
-            of_each_address: KeyedSemaphore::new(WAITING_OF_ONE_MAX),
-            wrong: Mutex::default(),
+            dummy_hash,
+            hasher: start_hasher(),
+            queued: KeyedSemaphore::new(QUEUED_LOGINS_OF_ONE_ADDRESS_MAX),
+            failures: Mutex::default(),
         }
     }
 
-    /// Does `work` for somebody at `from` when its turn comes, or not at all when that takes too
-    /// long.
-    async fn at_desk<T: Send + 'static>(
+    /// Queues `work` of a client at `from` for the hashing thread; `None` when its turn does not
+    /// come in time.
+    async fn hashing<T: Send + 'static>(
         &self,
         from: Option<IpAddr>,
         work: impl FnOnce(&mut Memory) -> T + Send + 'static,
     ) -> Option<T> {
         let (done, result) = oneshot::channel();
-        // Whoever has stopped waiting costs nothing any more.
+        // A client that has stopped waiting costs no hash.
         let job = Box::new(move |memory: &mut Memory| {
             if !done.is_closed() {
                 done.send(work(memory)).ok();
             }
         });
-        let turn = async {
-            let _own = match from {
-                Some(from) => Some(self.of_each_address.acquire(from.into()).await),
+        let queued = async {
+            let _permit = match from {
+                Some(from) => Some(self.queued.acquire(from.into()).await),
                 None => None,
             };
-            self.desk.send(job).await.ok()?;
+            self.hasher.send(job).await.ok()?;
             result.await.ok()
         };
-        timeout(TURN_TIME_MAX, turn).await.ok()?
+        timeout(LOGIN_QUEUE_TIME_MAX, queued).await.ok()?
     }
 
-    /// Sets the password of `name`, making the user if there was none.
-    pub async fn set(
-        &self,
-        metadata: &Metadata,
-        name: &Tenant,
-        password: &str,
-    ) -> Result<(), Error> {
+    /// Sets the password of `name`, adding the user if there is none.
+    pub async fn set(&self, name: &Tenant, password: &str) -> Result<(), SetPasswordError> {
         if !(PASSWORD_BYTES_MIN..=PASSWORD_BYTES_MAX).contains(&password.len()) {
-            return Err(Error::Name {
-                message: format!(
-                    "a password has {PASSWORD_BYTES_MIN} to {PASSWORD_BYTES_MAX} bytes"
-                ),
-            });
+            return Err(SetPasswordError::Length);
         }
         let (params, password) = (self.params.clone(), password.to_owned());
-        let busy = || Error::Admin { message: "too many logins at once: try again".to_owned() };
-        let hash = self
-            .at_desk(None, move |memory| hash(params, &password, memory))
-            .await
-            .ok_or_else(busy)?;
-        metadata.put_user(name, &User { password: hash }).await
+        let hash = self.hashing(None, move |memory| hash(params, &password, memory)).await;
+        let user = User { password: hash.ok_or(SetPasswordError::Busy)? };
+        Ok(self.metadata.put_user(name, &user).await?)
     }
 
-    /// Whether `password` is that of the user `name`, asked by somebody at `from`.
+    /// Whether `password` is that of the user `name`, for a client at `from`.
     pub async fn check(
         &self,
-        metadata: &Metadata,
         name: &str,
         password: &str,
         from: Option<IpAddr>,
-    ) -> Result<Login, Error> {
-        // What could not be a user is counted under no name, so that a guesser cannot fill the
-        // memory with names.
+    ) -> Result<LoginOutcome, Error> {
+        // Names that cannot be a user's are counted as one, so that a guesser cannot fill the memory
+        // with names.
         let user = name.parse::<Tenant>().ok();
-        let counted = (
-            user.as_ref().map(ToString::to_string).unwrap_or_default(),
-            from.map(AddressPrefix::from),
-        );
-        if let Some(wait) = self.must_wait(&counted) {
-            return Ok(Login::Wait(wait));
+        let counted = user.as_ref().map(ToString::to_string).unwrap_or_default();
+        let source = (counted, from.map(AddressPrefix::from));
+        if let Some(time) = self.blocked_for(&source) {
+            return Ok(LoginOutcome::RetryAfter(time));
         }
-        let known = match &user {
-            Some(user) => metadata.user(user).await?,
+        let record = match &user {
+            Some(user) => self.metadata.user(user).await?,
             None => None,
         };
-        let exists = known.is_some();
-        let hash = known.map_or_else(|| self.nobody.clone(), |user| user.password);
+        let exists = record.is_some();
+        let hash = record.map_or_else(|| self.dummy_hash.clone(), |user| user.password);
         let password = password.to_owned();
         let fits = password.len() <= PASSWORD_BYTES_MAX;
         let matches = self
-            .at_desk(from, move |memory| fits && verify(&password, &hash, memory) == Some(true))
+            .hashing(from, move |memory| fits && verify(&password, &hash, memory) == Some(true))
             .await;
-        let Some(matches) = matches else { return Ok(Login::Wait(TURN_TIME_MAX)) };
-        if exists && matches {
-            return Ok(Login::Right);
+        match matches {
+            None => Ok(LoginOutcome::RetryAfter(LOGIN_QUEUE_TIME_MAX)),
+            Some(true) if exists => Ok(LoginOutcome::Accepted),
+            Some(_) => {
+                self.count_failure(source);
+                Ok(LoginOutcome::Rejected)
+            }
         }
-        self.count_wrong(counted);
-        Ok(Login::Wrong)
     }
 
-    fn must_wait(&self, counted: &Asker) -> Option<Duration> {
-        let wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        let (count, since) = wrong.get(counted)?;
-        (*count >= WRONG_MAX).then(|| WRONG_WINDOW.checked_sub(since.elapsed()))?
+    fn blocked_for(&self, source: &LoginSource) -> Option<Duration> {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, since) = failures.get(source)?;
+        (*count >= FAILED_LOGINS_MAX).then(|| FAILED_LOGINS_WINDOW.checked_sub(since.elapsed()))?
     }
 
-    fn count_wrong(&self, counted: Asker) {
-        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
-        if wrong.len() >= COUNTED_MAX {
-            wrong.retain(|_, (_, since)| since.elapsed() < WRONG_WINDOW);
+    fn count_failure(&self, source: LoginSource) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.len() >= FAILED_LOGINS_TRACKED_MAX {
+            failures.retain(|_, (_, since)| since.elapsed() < FAILED_LOGINS_WINDOW);
         }
-        if wrong.len() >= COUNTED_MAX {
+        if failures.len() >= FAILED_LOGINS_TRACKED_MAX {
             return;
         }
-        let entry = wrong.entry(counted).or_insert((0, Instant::now()));
-        if entry.1.elapsed() >= WRONG_WINDOW {
-            *entry = (0, Instant::now());
+        let (count, since) = failures.entry(source).or_insert((0, Instant::now()));
+        if since.elapsed() >= FAILED_LOGINS_WINDOW {
+            (*count, *since) = (0, Instant::now());
         }
-        entry.0 += 1;
+        *count += 1;
     }
 }
 
-/// One thread for all checks, and one memory that it keeps: what is taken anew for each stays with
-/// the allocator (measured: 99 MB after six logins, and more with more threads). It ends when
-/// nobody can send to it any more.
-fn open_desk() -> mpsc::Sender<Job> {
-    let (desk, mut line) = mpsc::channel::<Job>(WAITING_MAX);
+/// One thread for all checks, and one memory that it keeps: memory that each check allocates stays
+/// with the allocator (measured: 99 MB after six logins, and more with more threads). The thread
+/// ends when its last sender is dropped.
+fn start_hasher() -> mpsc::Sender<Job> {
+    let (sender, mut queue) = mpsc::channel::<Job>(QUEUED_LOGINS_MAX);
     std::thread::spawn(move || {
         let mut memory = Memory::new();
-        while let Some(job) = line.blocking_recv() {
+        while let Some(job) = queue.blocking_recv() {
             job(&mut memory);
         }
     });
-    desk
+    sender
 }
 
 const ALGORITHM: (Algorithm, Version) = (Algorithm::Argon2id, Version::V0x13);
@@ -223,11 +210,11 @@ const ALGORITHM: (Algorithm, Version) = (Algorithm::Argon2id, Version::V0x13);
 fn hash(params: Params, password: &str, memory: &mut Memory) -> String {
     let salt = Salt::generate();
     let output = digest(params.clone(), password, &salt, memory);
-    written(&params, salt, output.expect("a short password and a random salt can be hashed"))
+    phc_string(&params, salt, output.expect("a short password and a random salt can be hashed"))
 }
 
-/// Whether `hash` was made of `password`, at whatever cost that was; `None` when it is no hash of
-/// ours.
+/// Whether `hash` was made of `password`, at the cost that it states; `None` when it is not a hash
+/// of this registry.
 fn verify(password: &str, hash: &str, memory: &mut Memory) -> Option<bool> {
     let hash = PasswordHash::new(hash).ok()?;
     if hash.algorithm != ALGORITHM.0.ident() || hash.version != Some(ALGORITHM.1.into()) {
@@ -252,8 +239,7 @@ fn digest(params: Params, password: &str, salt: &Salt, memory: &mut Memory) -> O
     Output::new(&output).ok()
 }
 
-/// In the form of PHC strings.
-fn written(params: &Params, salt: Salt, output: Output) -> String {
+fn phc_string(params: &Params, salt: Salt, output: Output) -> String {
     let params = ParamsString::try_from(params).expect("argon2's parameters can be written");
     let (algorithm, version) = (ALGORITHM.0.ident(), Some(ALGORITHM.1.into()));
     PasswordHash { algorithm, version, params, salt: Some(salt), hash: Some(output) }.to_string()
@@ -268,32 +254,39 @@ mod tests {
 
     use super::*;
 
+    fn passwords() -> Passwords {
+        Passwords::new(Metadata::on(Arc::new(MemoryStore::new())), Cost::Lowest)
+    }
+
     #[tokio::test]
-    async fn a_guesser_is_stopped_and_the_user_elsewhere_is_not() {
-        let metadata = Metadata::on(Arc::new(MemoryStore::new()));
-        let passwords = Passwords::new(Cost::Lowest);
-        passwords.set(&metadata, &"ann".parse().unwrap(), "correct horse").await.unwrap();
-        assert!(passwords.set(&metadata, &"ann".parse().unwrap(), "short").await.is_err());
+    async fn failed_logins_block_their_address_and_no_other() {
+        let passwords = passwords();
+        passwords.set(&"ann".parse().unwrap(), "correct horse").await.unwrap();
+        let short = passwords.set(&"ann".parse().unwrap(), "short").await;
+        assert!(matches!(short, Err(SetPasswordError::Length)));
         let (here, there) = (Some([127, 0, 0, 1].into()), Some([127, 0, 0, 2].into()));
         let check = async |name: &str, password: &str, from| {
-            passwords.check(&metadata, name, password, from).await.unwrap()
+            passwords.check(name, password, from).await.unwrap()
         };
-        assert_eq!(check("ann", "correct horse", here).await, Login::Right);
-        for guess in 0..WRONG_MAX {
-            assert_eq!(check("ann", &format!("guess {guess}"), here).await, Login::Wrong);
-            assert_eq!(check("nobody", &format!("guess {guess}"), there).await, Login::Wrong);
+        assert_eq!(check("ann", "correct horse", here).await, LoginOutcome::Accepted);
+        for guess in 0..FAILED_LOGINS_MAX {
+            assert_eq!(check("ann", &format!("guess {guess}"), here).await, LoginOutcome::Rejected);
+            assert_eq!(
+                check("eve", &format!("guess {guess}"), there).await,
+                LoginOutcome::Rejected
+            );
         }
-        assert!(matches!(check("ann", "correct horse", here).await, Login::Wait(_)));
-        assert!(matches!(check("nobody", "anything", there).await, Login::Wait(_)));
-        assert_eq!(check("ann", "correct horse", there).await, Login::Right);
+        assert!(matches!(check("ann", "correct horse", here).await, LoginOutcome::RetryAfter(_)));
+        assert!(matches!(check("eve", "anything", there).await, LoginOutcome::RetryAfter(_)));
+        assert_eq!(check("ann", "correct horse", there).await, LoginOutcome::Accepted);
         for name in ["", "ANN", "ann/", &"x".repeat(1000)] {
-            assert_eq!(check(name, "correct horse", here).await, Login::Wrong, "{name}");
+            assert_eq!(check(name, "correct horse", here).await, LoginOutcome::Rejected, "{name}");
         }
-        assert_eq!(check("ann", &"x".repeat(1 << 20), there).await, Login::Wrong);
+        assert_eq!(check("ann", &"x".repeat(1 << 20), there).await, LoginOutcome::Rejected);
     }
 
     #[test]
-    fn a_hash_is_verified_at_the_cost_that_it_was_made_at_and_in_used_memory() {
+    fn a_hash_is_verified_at_its_own_cost_and_in_used_memory() {
         let mut memory = Memory::new();
         let cheap = Params::new(Params::MIN_M_COST, 1, 1, None).unwrap();
         let dear = Params::new(2 * Params::MIN_M_COST, 2, 1, None).unwrap();
@@ -319,28 +312,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_address_holds_up_the_logins_of_no_other() {
-        let passwords = Passwords::new(Cost::Lowest);
+    async fn logins_of_one_address_do_not_delay_those_of_another() {
+        let passwords = passwords();
         let (release, held) = std::sync::mpsc::channel::<()>();
         let served = Arc::new(Mutex::new(Vec::new()));
-        let login = |who: u8| {
+        let login = |host: u8| {
             let served = Arc::clone(&served);
-            passwords
-                .at_desk(Some([10, 0, 0, who].into()), move |_| served.lock().unwrap().push(who))
+            let from = Some([10, 0, 0, host].into());
+            passwords.hashing(from, move |_| served.lock().unwrap().push(host))
         };
-        let busy = passwords.at_desk(None, move |_| held.recv().unwrap_err());
-        let strangers = join_all((0..100).map(|_| login(1)));
-        // Polled in this order: the line forms while the desk is busy.
-        let line = async { join!(busy, strangers, login(2), async { drop(release) }) };
-        let (_, strangers, _, ()) = line.await;
-        assert!(
-            strangers.iter().all(Option::is_some),
-            "they wait for each other, and all have their turn"
-        );
+        let busy = passwords.hashing(None, move |_| held.recv().unwrap_err());
+        let many = join_all((0..100).map(|_| login(1)));
+        // Polled in this order: the queue forms while the hashing thread is busy.
+        let (_, many, _, ()) = join!(busy, many, login(2), async { drop(release) });
+        assert!(many.iter().all(Option::is_some), "each has its turn");
         let served = served.lock().unwrap();
-        assert_eq!(
-            (served.len(), served.iter().position(|who| *who == 2)),
-            (101, Some(WAITING_OF_ONE_MAX))
-        );
+        let second = served.iter().position(|host| *host == 2);
+        assert_eq!((served.len(), second), (101, Some(QUEUED_LOGINS_OF_ONE_ADDRESS_MAX)));
     }
 }

@@ -13,29 +13,25 @@ use serde::{Deserialize, Serialize};
 use spec::Tenant;
 
 use super::authorize::{Principal, Scopes};
-use crate::{Action, Error, Repository};
+use crate::{
+    Action, Error, Repository,
+    limits::{CLOCK_SKEW_SECONDS_MAX, TOKEN_CHARS_MAX, TOKEN_LIFETIME_MAX},
+};
 
-/// Where the key lies in a registry's data folder.
+/// The name of the key's file in a registry's data folder.
 const KEY_FILE: &str = "token.key";
 const KEY_BYTES: usize = 32;
-/// The audience of every token. A registry elsewhere has another key, so this tells formats apart,
-/// not places.
+/// The audience of every token. Another registry has another key, so the audience tells formats
+/// apart, not registries.
 pub(crate) const AUDIENCE: &str = "margay-registry";
-/// A token is for one push or pull, not for a career.
-const LIFETIME_MAX: Duration = Duration::from_secs(3600);
-/// Clocks of two parts of one platform differ by less.
-const SKEW_SECONDS: u64 = 30;
-/// No token of ours is longer: it has room for all that one is asked for, and a header of ours for
-/// four of it.
-const TOKEN_CHARS_MAX: usize = 16 << 10;
 
 /// Makes and checks the registry's tokens: a JSON Web Token in form, signed with HMAC-SHA256.
 ///
-/// Whoever can read the key file of the registry's data folder (mode 0600) can mint: the registry
-/// itself at its token endpoint, and the control plane, which gives a node a token for exactly the
-/// repositories of the tasks placed on it. One key both signs and checks because both happen in one
-/// house. The header of a token is fixed and compared as bytes, so no token chooses how it is
-/// checked.
+/// A process that can read the key file of the registry's data folder (mode 0600) can mint tokens:
+/// the registry itself at its token endpoint, and the control plane, which gives a node a token for
+/// exactly the repositories of the tasks placed on it. One key both signs and checks, because both
+/// processes run under one user on one machine. The header of a token is fixed and compared as
+/// bytes, so no token chooses how it is checked.
 #[derive(Clone)]
 pub struct Tokens {
     key: Arc<hmac::Key>,
@@ -46,7 +42,7 @@ pub struct Tokens {
 #[serde(deny_unknown_fields)]
 struct Claims {
     aud: String,
-    /// `user:NAME`, `machine:NAME`, or nothing at all for a nobody.
+    /// `user:NAME`, `machine:NAME`, or empty for an anonymous client.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     sub: String,
     nbf: u64,
@@ -55,7 +51,7 @@ struct Claims {
     access: Vec<Access>,
 }
 
-/// One line of a token's reach, as the distribution project writes it.
+/// One entry of a token's scope, as the distribution project writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Access {
@@ -64,22 +60,31 @@ struct Access {
     actions: Vec<String>,
 }
 
-/// Why a token is not taken. The holder learns no more than this.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Invalid {
-    #[error("the token is not one of this registry")]
+/// Why a token is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InvalidToken {
+    /// This registry did not sign it.
     Foreign,
-    #[error("the token has expired")]
     Expired,
-    #[error("the token is not valid yet: is a clock wrong?")]
-    Early,
+    NotYetValid,
+}
+
+impl InvalidToken {
+    /// The holder learns no more than this.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Foreign => "the token is not one of this registry",
+            Self::Expired => "the token has expired",
+            Self::NotYetValid => "the token is not valid yet: is a clock wrong?",
+        }
+    }
 }
 
 impl Tokens {
     /// Opens the key in `data_dir`, making it at the first start.
     ///
     /// # Errors
-    /// [`Error::File`], and [`Error::Key`] if the file is none of ours or others may read it.
+    /// [`Error::File`], and [`Error::InvalidKey`] if the file is not a key or other users may read it.
     pub fn open(data_dir: &Path) -> Result<Self, Error> {
         let path = data_dir.join(KEY_FILE);
         match Self::load(&path) {
@@ -95,20 +100,20 @@ impl Tokens {
         }
     }
 
-    /// Reads a key file that exists, as somebody other than the registry does.
+    /// Reads an existing key file, for a process other than the registry.
     ///
     /// # Errors
-    /// [`Error::File`], and [`Error::Key`] if the file is none of ours or others may read it.
+    /// [`Error::File`], and [`Error::InvalidKey`] if the file is not a key or other users may read it.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::File { action: "read", path: path.to_owned(), source };
         let file = fs::File::open(path).map_err(failed)?;
         if file.metadata().map_err(failed)?.mode() & 0o077 != 0 {
-            return Err(Error::Key { path: path.to_owned() });
+            return Err(Error::InvalidKey { path: path.to_owned() });
         }
         let mut bytes = Vec::new();
         file.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() != KEY_BYTES {
-            return Err(Error::Key { path: path.to_owned() });
+            return Err(Error::InvalidKey { path: path.to_owned() });
         }
         Ok(Self::from_key(&bytes))
     }
@@ -120,10 +125,9 @@ impl Tokens {
         Self { key: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, bytes)), header: header.into() }
     }
 
-    /// A token for a part of the platform: whoever shows it may do `access` for `lifetime` (at most
-    /// an hour).
+    /// A token that allows `access` for `lifetime`, at most an hour.
     ///
-    /// `subject` is for the log: `node-7f3a`.
+    /// `subject` names the holder in the log: `node-7f3a`.
     pub fn mint(
         &self,
         subject: &str,
@@ -131,7 +135,7 @@ impl Tokens {
         lifetime: Duration,
     ) -> String {
         let scopes = Scopes::Only { repositories: access.to_vec(), own: false };
-        self.sign(format!("machine:{subject}"), scopes.lines(None), lifetime, SystemTime::now())
+        self.sign(format!("machine:{subject}"), scopes.entries(None), lifetime, SystemTime::now())
     }
 
     pub(crate) fn grant(
@@ -141,12 +145,12 @@ impl Tokens {
         now: SystemTime,
     ) -> String {
         match principal {
-            Principal::Nobody => self.sign(String::new(), Vec::new(), lifetime, now),
+            Principal::Anonymous => self.sign(String::new(), Vec::new(), lifetime, now),
             Principal::User { name, scopes } => {
-                self.sign(format!("user:{name}"), scopes.lines(Some(name)), lifetime, now)
+                self.sign(format!("user:{name}"), scopes.entries(Some(name)), lifetime, now)
             }
             Principal::Machine { name, scopes } => {
-                self.sign(format!("machine:{name}"), scopes.lines(None), lifetime, now)
+                self.sign(format!("machine:{name}"), scopes.entries(None), lifetime, now)
             }
         }
     }
@@ -163,8 +167,8 @@ impl Tokens {
             aud: AUDIENCE.to_owned(),
             sub,
             nbf: now,
-            exp: now + lifetime.min(LIFETIME_MAX).as_secs(),
-            jti: random_name(),
+            exp: now + lifetime.min(TOKEN_LIFETIME_MAX).as_secs(),
+            jti: disk::random_hex::<16>(),
             access,
         };
         let claims = serde_json::to_vec(&claims).expect("claims are text and numbers");
@@ -173,25 +177,25 @@ impl Tokens {
         format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(tag))
     }
 
-    /// Who holds `token`, if it is one of ours and its time is now.
-    pub(crate) fn verify(&self, token: &str, now: SystemTime) -> Result<Principal, Invalid> {
+    /// The holder of `token`, if this registry signed it and it is valid `now`.
+    pub(crate) fn verify(&self, token: &str, now: SystemTime) -> Result<Principal, InvalidToken> {
         if token.len() > TOKEN_CHARS_MAX {
-            return Err(Invalid::Foreign);
+            return Err(InvalidToken::Foreign);
         }
-        let (signed, tag) = token.rsplit_once('.').ok_or(Invalid::Foreign)?;
-        let (header, claims) = signed.split_once('.').ok_or(Invalid::Foreign)?;
-        let tag = BASE64_URL_SAFE_NO_PAD.decode(tag).map_err(|_| Invalid::Foreign)?;
+        let (signed, tag) = token.rsplit_once('.').ok_or(InvalidToken::Foreign)?;
+        let (header, claims) = signed.split_once('.').ok_or(InvalidToken::Foreign)?;
+        let tag = BASE64_URL_SAFE_NO_PAD.decode(tag).map_err(|_| InvalidToken::Foreign)?;
         if header != &*self.header || hmac::verify(&self.key, signed.as_bytes(), &tag).is_err() {
-            return Err(Invalid::Foreign);
+            return Err(InvalidToken::Foreign);
         }
-        let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).map_err(|_| Invalid::Foreign)?;
-        let claims: Claims = serde_json::from_slice(&claims).map_err(|_| Invalid::Foreign)?;
+        let claims = BASE64_URL_SAFE_NO_PAD.decode(claims).map_err(|_| InvalidToken::Foreign)?;
+        let claims: Claims = serde_json::from_slice(&claims).map_err(|_| InvalidToken::Foreign)?;
         let now = seconds(now);
         match claims.aud == AUDIENCE {
-            false => Err(Invalid::Foreign),
-            true if now >= claims.exp => Err(Invalid::Expired),
-            true if now + SKEW_SECONDS < claims.nbf => Err(Invalid::Early),
-            true => claims.principal().ok_or(Invalid::Foreign),
+            false => Err(InvalidToken::Foreign),
+            true if now >= claims.exp => Err(InvalidToken::Expired),
+            true if now + CLOCK_SKEW_SECONDS_MAX < claims.nbf => Err(InvalidToken::NotYetValid),
+            true => claims.principal().ok_or(InvalidToken::Foreign),
         }
     }
 }
@@ -199,7 +203,7 @@ impl Tokens {
 impl Claims {
     fn principal(self) -> Option<Principal> {
         match self.sub.split_once(':') {
-            None if self.sub.is_empty() => Some(Principal::Nobody),
+            None if self.sub.is_empty() => Some(Principal::Anonymous),
             Some(("user", name)) => {
                 let name: Tenant = name.parse().ok()?;
                 let scopes = scopes(self.access, Some(&name))?;
@@ -214,16 +218,16 @@ impl Claims {
     }
 }
 
-/// What the lines of a token reach, if we know all of their words.
-fn scopes(lines: Vec<Access>, user: Option<&Tenant>) -> Option<Scopes> {
+/// The scopes of a token; `None` if an entry has an unknown type or action.
+fn scopes(entries: Vec<Access>, user: Option<&Tenant>) -> Option<Scopes> {
     let (mut repositories, mut own) = (Vec::new(), false);
-    for Access { r#type, name, actions } in lines {
+    for Access { r#type, name, actions } in entries {
         if r#type != "repository" {
             return None;
         }
         let actions =
             actions.iter().map(|name| Action::from_name(name)).collect::<Option<Vec<_>>>()?;
-        match user.filter(|user| own_of(user) == name) {
+        match user.filter(|user| own_repositories(user) == name) {
             Some(_) => own |= actions.contains(&Action::Pull),
             None => repositories.push((name.parse().ok()?, actions)),
         }
@@ -231,15 +235,15 @@ fn scopes(lines: Vec<Access>, user: Option<&Tenant>) -> Option<Scopes> {
     Some(Scopes::Only { repositories, own })
 }
 
-/// How a token calls all repositories of `user`.
-pub(crate) fn own_of(user: &Tenant) -> String {
+/// The name that stands for all repositories of `user` in the scope of a token.
+pub(crate) fn own_repositories(user: &Tenant) -> String {
     format!("{user}/*")
 }
 
 impl Scopes {
-    /// A password reaches far; a token never further than was asked for.
-    fn lines(&self, user: Option<&Tenant>) -> Vec<Access> {
-        let line = |name: String, actions: &[Action]| Access {
+    /// [`Scopes::All`] is what a password proves and is in no token.
+    fn entries(&self, user: Option<&Tenant>) -> Vec<Access> {
+        let entry = |name: String, actions: &[Action]| Access {
             r#type: "repository".to_owned(),
             name,
             actions: actions.iter().map(|action| action.name().to_owned()).collect(),
@@ -248,23 +252,21 @@ impl Scopes {
             Self::All => Vec::new(),
             Self::Only { repositories, own } => repositories
                 .iter()
-                .map(|(name, actions)| line(name.to_string(), actions))
-                .chain(user.filter(|_| *own).map(|user| line(own_of(user), &[Action::Pull])))
+                .map(|(name, actions)| entry(name.to_string(), actions))
+                .chain(
+                    user.filter(|_| *own)
+                        .map(|user| entry(own_repositories(user), &[Action::Pull])),
+                )
                 .collect(),
         }
     }
 }
 
-/// Two processes that start at once end with one key.
+/// Two concurrent starts end with one key.
 fn create_key(path: &Path) -> io::Result<()> {
     let mut bytes = [0; KEY_BYTES];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     disk::create(path, &bytes)
-}
-
-/// 128 random bits as hex digits: a name that nobody guesses.
-pub(crate) fn random_name() -> String {
-    disk::random_hex::<16>()
 }
 
 fn seconds(time: SystemTime) -> u64 {
@@ -281,29 +283,32 @@ impl std::fmt::Debug for Tokens {
 mod tests {
     use super::*;
 
-    fn some() -> (Tokens, Principal) {
+    fn tokens_and_user() -> (Tokens, Principal) {
         let repositories = vec![("ann/cats".parse().unwrap(), vec![Action::Pull, Action::Push])];
         let scopes = Scopes::Only { repositories, own: true };
         (Tokens::from_key(&[7; 32]), Principal::User { name: "ann".parse().unwrap(), scopes })
     }
 
     #[test]
-    fn a_token_says_who_and_what_until_it_expires() {
-        let (tokens, ann) = some();
+    fn a_token_proves_its_principal_until_it_expires() {
+        let (tokens, ann) = tokens_and_user();
         let now = SystemTime::now();
         let after = |seconds| now + Duration::from_secs(seconds);
         let token = tokens.grant(&ann, Duration::from_secs(300), now);
         assert_eq!(tokens.verify(&token, after(299)), Ok(ann.clone()));
-        assert_eq!(tokens.verify(&token, after(301)), Err(Invalid::Expired));
-        assert_eq!(tokens.verify(&token, now - Duration::from_secs(60)), Err(Invalid::Early));
-        let nobody = tokens.grant(&Principal::Nobody, Duration::from_secs(300), now);
-        assert_eq!(tokens.verify(&nobody, now), Ok(Principal::Nobody));
+        assert_eq!(tokens.verify(&token, after(301)), Err(InvalidToken::Expired));
+        assert_eq!(
+            tokens.verify(&token, now - Duration::from_secs(60)),
+            Err(InvalidToken::NotYetValid)
+        );
+        let anonymous = tokens.grant(&Principal::Anonymous, Duration::from_secs(300), now);
+        assert_eq!(tokens.verify(&anonymous, now), Ok(Principal::Anonymous));
         assert!(format!("{tokens:?}").len() < 20);
     }
 
     #[test]
-    fn a_token_of_another_making_is_refused() {
-        let (tokens, ann) = some();
+    fn a_token_that_this_registry_did_not_sign_is_rejected() {
+        let (tokens, ann) = tokens_and_user();
         let now = SystemTime::now();
         let token = tokens.grant(&ann, Duration::from_secs(300), now);
         let [header, claims, tag]: [&str; 3] =
@@ -331,7 +336,7 @@ mod tests {
         ] {
             assert_eq!(
                 tokens.verify(&bad, now),
-                Err(Invalid::Foreign),
+                Err(InvalidToken::Foreign),
                 "{}",
                 &bad[..bad.len().min(80)]
             );
@@ -339,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_made_once_and_only_its_owner_reads_it() {
+    fn the_key_is_created_once_and_readable_by_its_owner_only() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (Tokens::open(dir.path()).unwrap(), Tokens::open(dir.path()).unwrap());
         let token = one.mint(
@@ -352,6 +357,6 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
-        assert!(matches!(Tokens::open(dir.path()), Err(Error::Key { .. })));
+        assert!(matches!(Tokens::open(dir.path()), Err(Error::InvalidKey { .. })));
     }
 }

@@ -1,16 +1,16 @@
 use http::{HeaderMap, header};
 
-/// What a registry asks for in `WWW-Authenticate`.
+/// What a registry demands in `WWW-Authenticate`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Challenge {
-    /// A token, fetched from `realm` in the name of `service`.
+    /// A token for `service`, from the endpoint `realm`.
     Bearer { realm: String, service: Option<String> },
     /// User and password with each request.
     Basic,
 }
 
 impl Challenge {
-    /// The strongest challenge that we can answer.
+    /// The strongest challenge that this client can answer.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let all = || {
             headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok())
@@ -39,7 +39,7 @@ fn after_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
 
 /// `name="quoted, with \" escapes", name=token`
 fn parameters(text: &str) -> Vec<(String, String)> {
-    let mut found = Vec::new();
+    let mut parameters = Vec::new();
     let mut rest = text;
     while let Some((name, after)) = rest.split_once('=') {
         let name = name.trim_matches([' ', ',', '\t']).to_owned();
@@ -50,10 +50,10 @@ fn parameters(text: &str) -> Vec<(String, String)> {
                 (after[..end].trim().to_owned(), &after[end..])
             }
         };
-        found.push((name, value));
+        parameters.push((name, value));
         rest = after;
     }
-    found
+    parameters
 }
 
 fn unquote(text: &str) -> (String, &str) {

@@ -3,10 +3,10 @@ use std::{borrow::Cow, fmt, net::IpAddr};
 use http::Uri;
 use spec::Reference;
 
-/// As people and references call Docker Hub.
+/// Docker Hub, as it is named in references.
 const HUB: &str = "docker.io";
 
-/// Who is spoken to: scheme, host and port. Credentials belong to exactly one.
+/// Scheme, host and port. Credentials belong to exactly one origin.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Origin {
     pub secure: bool,
@@ -18,7 +18,7 @@ pub(crate) struct Origin {
 impl Origin {
     /// From `HOST[:PORT]` as it stands in a reference.
     pub fn of_registry(registry: &str, secure: bool) -> Option<Self> {
-        // Docker Hub's API lives under another name than the one people write.
+        // The API of Docker Hub has another host name.
         let registry = if registry == HUB { "registry-1.docker.io" } else { registry };
         let scheme = if secure { "https" } else { "http" };
         Self::of_uri(&format!("{scheme}://{registry}/").parse().ok()?)
@@ -51,8 +51,8 @@ impl Origin {
     }
 }
 
-/// The repository that a registry knows `reference` by: at Docker Hub, a name of one word is one of
-/// Docker's own.
+/// The name of the repository of `reference` at its registry: at Docker Hub, a name of one word
+/// belongs to `library/`.
 pub(crate) fn repository_of(reference: &Reference) -> Cow<'_, str> {
     match reference.repository() {
         name if reference.registry() == Some(HUB) && !name.contains('/') => {
@@ -68,8 +68,8 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Whether bytes for `registry` (`HOST[:PORT]`) never leave this machine, so that plain HTTP gives
-/// nothing away.
+/// Whether bytes for `registry` (`HOST[:PORT]`) never leave this machine, so that plain HTTP
+/// discloses nothing.
 pub(crate) fn is_loopback(registry: &str) -> bool {
     let Some(origin) = Origin::of_registry(registry, false) else { return false };
     match origin.host.parse::<IpAddr>() {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_one_word_is_dockers_own_at_the_hub_and_nowhere_else() {
+    fn a_name_of_one_word_belongs_to_library_at_docker_hub_only() {
         for (reference, want) in [
             ("docker.io/nginx:1", "library/nginx"),
             ("docker.io/me/nginx", "me/nginx"),

@@ -1,35 +1,23 @@
-use std::{collections::HashSet, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{HeaderMap, StatusCode, header};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use serde::Deserialize;
-use spec::{Descriptor, Digest, Hasher, Index, Manifest, Reference};
-use tokio::time::sleep;
+use spec::{Descriptor, Digest, Hasher, Index, Reference};
 
 use super::{
-    Client, MANIFEST_BYTES_MAX, Resolved,
-    origin::repository_of,
-    session::{Call, Session},
+    Client, Inner, Resolved,
+    graph::{ImageGraph, Unread},
+    repository::RemoteRepository,
+    retry::Retry,
+    session::Call,
     transfer::{BlobSink, BlobWriter, Event, Outcome, Progress, unwatched},
-    transport::{slow_or_cut, timed},
+    transport::Receiving,
 };
-use crate::{Error, blocking};
-
-/// Enough to fill a link, few enough to leave the disk in peace.
-const PARALLEL: usize = 3;
-/// Manifests below one name; an index of all platforms has some twenty.
-const MANIFESTS_MAX: usize = 256;
-/// Blobs below one name. Docker stops at 127 layers an image.
-const BLOBS_MAX: usize = 4096;
-/// Index in index in index: nobody nests deeper.
-const DEPTH_MAX: usize = 4;
-/// A try that moved this much was worth it, and the next failure counts as the first.
-const PROGRESS_BYTES: u64 = 64 << 10;
-/// Bytes handed to the writing thread at once.
-const BATCH_BYTES: usize = 256 << 10;
+use crate::{
+    Error, blocking,
+    limits::{PARALLEL_TRANSFERS, PULL_BATCH_BYTES, RETRY_PROGRESS_BYTES},
+};
 
 /// Picks entries of an index.
 type Choose = dyn Fn(&Index) -> Vec<Descriptor> + Send + Sync;
@@ -38,19 +26,24 @@ type Choose = dyn Fn(&Index) -> Vec<Descriptor> + Send + Sync;
 /// they are.
 #[derive(Clone, Default)]
 pub enum Entries {
-    /// All of them.
     #[default]
     All,
-    /// Those that this function picks; nested indexes are asked about in turn.
+    /// Those that this function picks, also of nested indexes.
     Chosen(Arc<Choose>),
 }
 
-/// How to pull.
+impl Entries {
+    fn of(&self, index: Index) -> Vec<Descriptor> {
+        match self {
+            Self::All => index.manifests,
+            Self::Chosen(choose) => choose(&index),
+        }
+    }
+}
+
 #[derive(Clone)]
 pub struct PullOptions {
-    /// Which entries of an index to fetch.
     pub entries: Entries,
-    /// Who watches.
     pub progress: Progress,
 }
 
@@ -60,308 +53,228 @@ impl Default for PullOptions {
     }
 }
 
-/// All that has to move for one name.
-#[derive(Default)]
-struct Tree {
-    /// Parents before children.
-    manifests: Vec<Resolved>,
-    /// Each once.
-    blobs: Vec<Descriptor>,
-    seen: HashSet<Digest>,
-}
-
 impl Client {
-    /// Brings the image behind `reference` into `sink`: first its blobs, then its manifests from
-    /// the leaves up, so that no manifest is ever there without what it names. Returns what the
-    /// reference meant.
+    /// Fetches the image behind `reference` into `sink`: first its blobs, then its manifests from
+    /// the leaves up, so that no manifest is ever there without what it names. Returns the
+    /// descriptor of the manifest or index that the reference points to.
     ///
-    /// A blob that breaks off is continued where it broke, as often as
+    /// A transfer that breaks continues where it broke, as often as
     /// [`ClientOptions`](super::ClientOptions) allows.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::WrongBytes`], [`Error::Cut`], [`Error::Slow`], [`Error::Sink`]
-    /// and others. Nothing that does not match its digest reaches [`BlobWriter::commit`].
+    /// [`Error::NotFound`], [`Error::WrongDigest`], [`Error::Disconnected`], [`Error::TimedOut`],
+    /// [`Error::Sink`] and others. Nothing that does not match its digest reaches
+    /// [`BlobWriter::commit`].
     pub async fn pull(
         &self,
         reference: &Reference,
         sink: Arc<dyn BlobSink>,
         options: &PullOptions,
     ) -> Result<Descriptor, Error> {
-        let session = self.session_for(reference, "pull")?;
-        let repository = &*repository_of(reference);
-        let root = self.manifest(&session, repository, &reference.target()).await?;
+        let repository = self.repository(reference, "pull")?;
+        let root = repository.manifest(&reference.target()).await?;
         let descriptor = root.descriptor.clone();
-        let tree = self.survey(&session, repository, root, &options.entries).await?;
-        let session = &session;
+        let graph = read_graph(&repository, root, &options.entries).await?;
+        let (client, progress) = (&*self.0, &options.progress);
         // Collected first: a closure over lifetimes would keep this future from being `Send`.
-        let fetches: Vec<_> = tree
+        let downloads: Vec<_> = graph
             .blobs
             .iter()
-            .map(|blob| self.fetch(session, repository, blob, &sink, &options.progress))
+            .map(|blob| Download { client, repository: &repository, blob, progress }.run(&sink))
             .collect();
-        stream::iter(fetches).buffer_unordered(PARALLEL).try_collect::<()>().await?;
-        for manifest in tree.manifests.into_iter().rev() {
-            keep(&sink, manifest).await?;
+        stream::iter(downloads).buffer_unordered(PARALLEL_TRANSFERS).try_collect::<()>().await?;
+        for manifest in graph.manifests.into_iter().rev() {
+            store_manifest(&sink, manifest).await?;
         }
         Ok(descriptor)
     }
+}
 
-    /// Reads manifests from `root` down.
-    async fn survey(
-        &self,
-        session: &Session<'_>,
-        repository: &str,
-        root: Resolved,
-        entries: &Entries,
-    ) -> Result<Tree, Error> {
-        let mut tree = Tree::default();
-        tree.seen.insert(root.descriptor.digest);
-        let mut waiting = vec![(root, 0)];
-        while let Some((manifest, depth)) = waiting.pop() {
-            if manifest.descriptor.media_type.is_index() {
-                let index: Index = parse(&manifest)?;
-                let chosen = match entries {
-                    Entries::All => index.manifests,
-                    Entries::Chosen(choose) => choose(&index),
-                };
-                for entry in chosen {
-                    if !tree.seen.insert(entry.digest) {
-                        continue;
-                    }
-                    if depth + 1 >= DEPTH_MAX || tree.seen.len() > MANIFESTS_MAX {
-                        return Err(unreadable(
-                            &manifest.descriptor,
-                            "it names too many manifests",
-                        ));
-                    }
-                    let child =
-                        self.manifest(session, repository, &entry.digest.to_string()).await?;
-                    waiting.push((child, depth + 1));
-                }
-            } else {
-                tree.take_blobs(&parse(&manifest)?, &manifest.descriptor)?;
-            }
-            tree.manifests.push(manifest);
-        }
-        Ok(tree)
+/// Reads manifests from `root` down.
+async fn read_graph(
+    repository: &RemoteRepository<'_>,
+    root: Resolved,
+    entries: &Entries,
+) -> Result<ImageGraph, Error> {
+    let mut graph = ImageGraph::below(&root.descriptor.digest);
+    let mut unread = graph.add(root, 0, |index| entries.of(index))?;
+    while let Some(Unread { descriptor, depth }) = unread.pop() {
+        let manifest = repository.manifest(&descriptor.digest.to_string()).await?;
+        unread.extend(graph.add(manifest, depth, |index| entries.of(index))?);
     }
+    Ok(graph)
+}
 
-    /// One blob: looks, fetches, checks, commits.
-    async fn fetch(
-        &self,
-        session: &Session<'_>,
-        repository: &str,
-        blob: &Descriptor,
-        sink: &Arc<dyn BlobSink>,
-        progress: &Progress,
-    ) -> Result<(), Error> {
-        let finished =
-            |outcome| progress(Event::Finished { digest: blob.digest, size: blob.size, outcome });
-        let (looking, digest) = (Arc::clone(sink), blob.digest);
-        if blocking(move || looking.has(&digest)).await {
+/// One blob from a registry to a sink.
+struct Download<'a> {
+    client: &'a Inner,
+    repository: &'a RemoteRepository<'a>,
+    blob: &'a Descriptor,
+    progress: &'a Progress,
+}
+
+impl Download<'_> {
+    async fn run(self, sink: &Arc<dyn BlobSink>) -> Result<(), Error> {
+        let Descriptor { digest, size, .. } = *self.blob;
+        let finished = |outcome| (self.progress)(Event::Finished { digest, size, outcome });
+        let lookup = Arc::clone(sink);
+        if blocking(move || lookup.has(&digest)).await {
             finished(Outcome::AlreadyThere);
             return Ok(());
         }
-        progress(Event::Started { digest, size: blob.size });
-        let (opening, described) = (Arc::clone(sink), blob.clone());
-        let writer = blocking(move || opening.create(&described))
-            .await
-            .map_err(|e| cannot_keep(digest, e))?;
-        let mut arriving = Arriving { writer, hasher: Hasher::new(digest.algorithm()), bytes: 0 };
-        let mut failures = 0;
+        (self.progress)(Event::Started { digest, size });
+        let mut partial = PartialBlob::create(sink, self.blob).await?;
+        let mut retry = Retry::new(&self.client.options);
         loop {
-            let before = arriving.bytes;
-            let (back, result) =
-                self.fetch_rest(session, repository, blob, arriving, progress).await;
-            arriving = back;
-            let Err(error) = result else { break };
-            failures = if arriving.bytes >= before + PROGRESS_BYTES { 1 } else { failures + 1 };
-            if !passing(&error) || failures > self.0.options.retries_max {
-                return Err(error);
+            let before = partial.bytes;
+            let Err(error) = self.fetch_rest(&mut partial).await else { break };
+            if partial.bytes >= before + RETRY_PROGRESS_BYTES {
+                retry.reset();
             }
-            progress(Event::Retrying { digest, reason: error.to_string() });
-            sleep(self.backoff(failures - 1)).await;
+            let report = |error: &Error| {
+                (self.progress)(Event::Retrying { digest, reason: error.to_string() });
+            };
+            retry.after(error, report).await?;
         }
-        arriving.finish(session, blob).await?;
+        partial.commit(self.repository).await?;
         finished(Outcome::Moved);
         Ok(())
     }
 
-    /// From where `arriving` stands to the end, or to the next break.
-    async fn fetch_rest(
-        &self,
-        session: &Session<'_>,
-        repository: &str,
-        blob: &Descriptor,
-        arriving: Arriving,
-        progress: &Progress,
-    ) -> (Arriving, Result<(), Error>) {
-        if arriving.bytes == blob.size && blob.size > 0 {
-            return (arriving, Ok(()));
+    /// Fetches from where `partial` ends, to the end of the blob or to a failure.
+    async fn fetch_rest(&self, partial: &mut PartialBlob) -> Result<(), Error> {
+        let Self { repository, blob, .. } = self;
+        if partial.bytes == blob.size && blob.size > 0 {
+            return Ok(());
         }
-        let what = format!("{repository}@{}", blob.digest);
-        let mut call = Call::get(format!("/v2/{repository}/blobs/{}", blob.digest), &what);
-        if arriving.bytes > 0 {
-            call = call.header(header::RANGE, format!("bytes={}-", arriving.bytes));
+        let subject = repository.subject(&blob.digest.to_string());
+        let mut call = Call::get(repository.target(&format!("blobs/{}", blob.digest)), &subject);
+        if partial.bytes > 0 {
+            call = call.header(header::RANGE, format!("bytes={}-", partial.bytes));
         }
-        let response = match session.follow(call).await {
-            Ok(response) => response,
-            Err(error) => return (arriving, Err(error)),
+        let session = &repository.session;
+        let response = session.follow(call).await?;
+        let skip = match response.status() {
+            StatusCode::OK => partial.bytes, // the registry ignored the range and starts again
+            StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), partial.bytes) => 0,
+            _ => return Err(session.error(&subject, response).await),
         };
-        let skip = match (response.status(), arriving.bytes) {
-            (StatusCode::OK, already) => already, // it ignored the range, so it starts again
-            (StatusCode::PARTIAL_CONTENT, from) if starts_at(response.headers(), from) => 0,
-            _ => return (arriving, Err(session.refusal(&what, response).await)),
-        };
-        self.drain(session, &what, blob, arriving, response.into_body(), skip, progress).await
+        let body = self.client.transport.receive(&session.origin, &subject, response);
+        let received = self.receive(partial, body, skip).await;
+        (self.progress)(Event::Moved { digest: blob.digest, bytes: partial.bytes });
+        received?;
+        match partial.bytes == blob.size {
+            true => Ok(()),
+            false => Err(self.wrong_size(partial.bytes)),
+        }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the pieces of one transfer, used once")]
-    async fn drain(
+    /// Writes `body`, without its first `skip` bytes, to the end of `partial`. What arrived before a
+    /// failure is written too: the next try continues from there.
+    async fn receive(
         &self,
-        session: &Session<'_>,
-        what: &str,
-        blob: &Descriptor,
-        mut arriving: Arriving,
-        body: Incoming,
+        partial: &mut PartialBlob,
+        mut body: Receiving<'_>,
         mut skip: u64,
-        progress: &Progress,
-    ) -> (Arriving, Result<(), Error>) {
-        let quiet = self.0.options.quiet_time_max;
-        let (mut batch, mut body) = (BytesMut::new(), timed(body, quiet));
-        let result = loop {
-            let data = match body.frame().await {
-                None => break Ok(()),
-                Some(Err(error)) => {
-                    break Err(slow_or_cut(&session.origin, what, error, quiet));
-                }
-                Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+    ) -> Result<(), Error> {
+        let Descriptor { digest, size, .. } = *self.blob;
+        let mut batch = BytesMut::new();
+        let received = loop {
+            let data = match body.next().await {
+                Ok(Some(data)) => data,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
             };
             let skipped = skip.min(data.len() as u64);
             skip -= skipped;
-            let data = data.slice(skipped as usize..);
-            let total = arriving.bytes + (batch.len() + data.len()) as u64;
-            if total > blob.size {
-                break Err(wrong_size(session, blob, total));
+            batch.extend_from_slice(&data[skipped as usize..]);
+            let total = partial.bytes + batch.len() as u64;
+            if total > size {
+                // Only what belongs to the blob is written.
+                batch.truncate(batch.len() - (data.len() - skipped as usize));
+                break Err(self.wrong_size(total));
             }
-            batch.extend_from_slice(&data);
-            if batch.len() >= BATCH_BYTES {
-                match arriving.take(blob.digest, batch.split().freeze()).await {
-                    (back, Ok(())) => arriving = back,
-                    (back, Err(error)) => return (back, Err(error)),
-                }
-                progress(Event::Moved { digest: blob.digest, bytes: arriving.bytes });
+            if batch.len() >= PULL_BATCH_BYTES {
+                partial.write(batch.split().freeze()).await?;
+                (self.progress)(Event::Moved { digest, bytes: partial.bytes });
             }
         };
-        // What came before a break counts: the next try goes on from there.
-        let (arriving, kept) = arriving.take(blob.digest, batch.freeze()).await;
-        progress(Event::Moved { digest: blob.digest, bytes: arriving.bytes });
-        let whole = || match arriving.bytes == blob.size {
-            true => Ok(()),
-            false => Err(wrong_size(session, blob, arriving.bytes)),
-        };
-        let result = kept.and(result).and_then(|()| whole());
-        (arriving, result)
+        partial.write(batch.freeze()).await?;
+        received
+    }
+
+    fn wrong_size(&self, actual: u64) -> Error {
+        let Descriptor { digest, size: expected, .. } = *self.blob;
+        let registry = self.repository.session.registry.clone();
+        Error::WrongSize { registry, digest, expected, actual }
     }
 }
 
-impl Tree {
-    fn take_blobs(&mut self, manifest: &Manifest, from: &Descriptor) -> Result<(), Error> {
-        for blob in manifest.config.iter().chain(&manifest.layers) {
-            if self.seen.insert(blob.digest) {
-                self.blobs.push(blob.clone());
-            }
-        }
-        if self.blobs.len() > BLOBS_MAX {
-            Err(unreadable(from, "it names too many blobs"))
-        } else {
-            Ok(())
-        }
-    }
-}
-
-/// A blob half way in.
-struct Arriving {
-    writer: Box<dyn BlobWriter>,
-    hasher: Hasher,
+/// The part of a blob that has arrived.
+struct PartialBlob {
+    digest: Digest,
+    /// Absent while a thread uses it.
+    writer: Option<(Box<dyn BlobWriter>, Hasher)>,
     bytes: u64,
 }
 
-impl Arriving {
-    async fn take(mut self, digest: Digest, data: Bytes) -> (Self, Result<(), Error>) {
-        blocking(move || {
-            let result = self.writer.write_all(&data).map_err(|e| cannot_keep(digest, e));
-            if result.is_ok() {
-                self.hasher.update(&data);
-                self.bytes += data.len() as u64;
-            }
-            (self, result)
-        })
-        .await
+impl PartialBlob {
+    async fn create(sink: &Arc<dyn BlobSink>, blob: &Descriptor) -> Result<Self, Error> {
+        let (sink, blob, digest) = (Arc::clone(sink), blob.clone(), blob.digest);
+        let writer = blocking(move || sink.create(&blob)).await;
+        let writer = writer.map_err(|source| Error::Sink { digest, source })?;
+        let writer = Some((writer, Hasher::new(digest.algorithm())));
+        Ok(Self { digest, writer, bytes: 0 })
     }
 
-    async fn finish(self, session: &Session<'_>, blob: &Descriptor) -> Result<(), Error> {
-        let (expected, actual) = (blob.digest, self.hasher.finish());
-        if expected != actual {
-            return Err(session.wrong_bytes(expected, actual));
+    async fn write(&mut self, data: Bytes) -> Result<(), Error> {
+        let (mut writer, mut hasher) = self.take_writer();
+        let length = data.len() as u64;
+        let (writer, hasher, written) = blocking(move || {
+            let written = writer.write_all(&data);
+            hasher.update(&data);
+            (writer, hasher, written)
+        })
+        .await;
+        // After a failed write the hash is of no use, and neither is the writer.
+        written.map_err(|source| Error::Sink { digest: self.digest, source })?;
+        self.writer = Some((writer, hasher));
+        self.bytes += length;
+        Ok(())
+    }
+
+    async fn commit(mut self, repository: &RemoteRepository<'_>) -> Result<(), Error> {
+        let (writer, hasher) = self.take_writer();
+        let (digest, actual) = (self.digest, hasher.finish());
+        if digest != actual {
+            return Err(repository.session.wrong_digest(digest, actual));
         }
-        let writer = self.writer;
-        blocking(move || writer.commit()).await.map_err(|e| cannot_keep(expected, e))
+        let committed = blocking(move || writer.commit()).await;
+        committed.map_err(|source| Error::Sink { digest, source })
+    }
+
+    fn take_writer(&mut self) -> (Box<dyn BlobWriter>, Hasher) {
+        self.writer.take().expect("a blob is given up after a failed write")
     }
 }
 
-async fn keep(sink: &Arc<dyn BlobSink>, manifest: Resolved) -> Result<(), Error> {
+async fn store_manifest(sink: &Arc<dyn BlobSink>, manifest: Resolved) -> Result<(), Error> {
     let sink = Arc::clone(sink);
     let digest = manifest.descriptor.digest;
-    let kept = blocking(move || {
+    let stored: io::Result<()> = blocking(move || {
         if sink.has(&digest) {
             return Ok(());
         }
         let mut writer = sink.create(&manifest.descriptor)?;
         writer.write_all(&manifest.bytes)?;
         writer.commit()
-    });
-    kept.await.map_err(|e| cannot_keep(digest, e))
-}
-
-/// Whether another try could help.
-pub(super) fn passing(error: &Error) -> bool {
-    match error {
-        Error::Down { .. } | Error::Slow { .. } | Error::Cut { .. } => true,
-        Error::Refused { message, .. } => {
-            ["(500)", "(502)", "(503)", "(504)"].iter().any(|end| message.ends_with(end))
-        }
-        _ => false,
-    }
+    })
+    .await;
+    stored.map_err(|source| Error::Sink { digest, source })
 }
 
 fn starts_at(headers: &HeaderMap, offset: u64) -> bool {
     let range = headers.get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
     range.and_then(|text| text.strip_prefix("bytes ")?.split_once('-')?.0.parse::<u64>().ok())
         == Some(offset)
-}
-
-fn wrong_size(session: &Session<'_>, blob: &Descriptor, actual: u64) -> Error {
-    Error::WrongSize {
-        registry: session.registry.clone(),
-        digest: blob.digest,
-        expected: blob.size,
-        actual,
-    }
-}
-
-fn cannot_keep(digest: Digest, source: io::Error) -> Error {
-    Error::Sink { digest, source }
-}
-
-fn unreadable(descriptor: &Descriptor, why: &str) -> Error {
-    Error::Manifest { what: descriptor.digest.to_string(), message: why.to_owned() }
-}
-
-pub(super) fn parse<'a, T: Deserialize<'a>>(manifest: &'a Resolved) -> Result<T, Error> {
-    if manifest.descriptor.size > MANIFEST_BYTES_MAX {
-        return Err(unreadable(&manifest.descriptor, "it has more than 4 MiB"));
-    }
-    serde_json::from_slice(&manifest.bytes)
-        .map_err(|error| unreadable(&manifest.descriptor, &error.to_string()))
 }

@@ -5,9 +5,9 @@ use std::{
 
 use spec::{Descriptor, Digest};
 
-/// Where the bytes of a push come from. Called on threads that may block.
+/// The source of a push. Called on threads that may block.
 pub trait BlobSource: Send + Sync {
-    /// Opens a blob (or manifest) at byte `offset`. A cut push is taken up again where it broke.
+    /// Opens a blob or a manifest at byte `offset`: a push that broke continues from there.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`] when it has no such blob: an entry of an index that was never
@@ -15,80 +15,56 @@ pub trait BlobSource: Send + Sync {
     fn open(&self, digest: &Digest, offset: u64) -> io::Result<Box<dyn Read + Send>>;
 }
 
-/// Where the bytes of a pull go: configs, layers and manifests alike. Called on threads that may
-/// block.
+/// The sink of a pull, for configs, layers and manifests alike. Called on threads that may block.
 pub trait BlobSink: Send + Sync {
-    /// Whether the blob is there already, whole.
+    /// Whether it has the whole blob already.
     fn has(&self, digest: &Digest) -> bool;
 
-    /// Starts to take a blob in. Dropping the writer without [`commit`](BlobWriter::commit) leaves
-    /// nothing behind.
+    /// A writer for a blob. Dropping it without [`commit`](BlobWriter::commit) leaves nothing behind.
     ///
     /// # Errors
-    /// When there is no room, or no right to write.
+    /// When there is no space, or no right to write.
     fn create(&self, blob: &Descriptor) -> io::Result<Box<dyn BlobWriter>>;
 }
 
-/// A blob on its way in.
+/// A blob that a pull writes.
 pub trait BlobWriter: Write + Send {
     /// Makes the blob visible. Size and digest have been checked by then.
     ///
     /// # Errors
-    /// When it cannot be made durable; it is then not there.
+    /// When it cannot be made durable; it is then not visible.
     fn commit(self: Box<Self>) -> io::Result<()>;
 }
 
-/// What a push or pull is doing, for progress bars.
+/// A step of a push or pull, for progress bars.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// A blob begins to move.
-    Started {
-        /// Which one.
-        digest: Digest,
-        /// Its size in bytes.
-        size: u64,
-    },
-    /// So many of its bytes have moved in all.
-    Moved {
-        /// Which one.
-        digest: Digest,
-        /// Counted from its start.
-        bytes: u64,
-    },
-    /// The connection broke, and we try again.
-    Retrying {
-        /// Which one.
-        digest: Digest,
-        /// What happened.
-        reason: String,
-    },
-    /// A blob is where it should be.
-    Finished {
-        /// Which one.
-        digest: Digest,
-        /// Its size in bytes.
-        size: u64,
-        /// What it took.
-        outcome: Outcome,
-    },
+    /// The transfer of a blob begins.
+    Started { digest: Digest, size: u64 },
+    /// `bytes` of the blob have moved, counted from its start.
+    Moved { digest: Digest, bytes: u64 },
+    /// The transfer failed and is tried again.
+    Retrying { digest: Digest, reason: String },
+    /// The blob has arrived.
+    Finished { digest: Digest, size: u64, outcome: Outcome },
 }
 
-/// How a blob came to be where it should be.
+/// How a blob arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It was sent or fetched.
     Moved,
-    /// It was there already.
+    /// It existed already.
     AlreadyThere,
-    /// The registry took it from another repository of its own.
+    /// The registry mounted it from another of its repositories.
     Mounted,
 }
 
-/// Told about every [`Event`]; must not block.
+/// Called with every [`Event`]; must not block.
 pub type Progress = Arc<dyn Fn(Event) + Send + Sync>;
 
-/// A [`Progress`] that nobody watches.
+/// A [`Progress`] that ignores all events.
 pub fn unwatched() -> Progress {
     Arc::new(|_| ())
 }

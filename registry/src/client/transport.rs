@@ -26,35 +26,34 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use super::{Reach, origin::Origin};
-use crate::Error;
+use crate::{
+    Error, ProtocolFault,
+    limits::{CONNECT_TIME_MAX, IDLE_CONNECTIONS_MAX},
+};
 
-/// What a request carries.
+/// The body of a request.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// Registries answer from the next room or from the next continent; more than this is no answer.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
-/// Idle connections kept for each origin: as many as one push uses at once.
-const IDLE_MAX: usize = 4;
-
-/// How long nothing may happen before we give up.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    pub connect: Duration,
-    pub quiet: Duration,
+pub(super) struct Timeouts {
+    connect: Duration,
+    /// Without any progress.
+    idle: Duration,
 }
 
-impl Patience {
-    pub fn new(quiet: Duration) -> Self {
-        Self { connect: CONNECT_TIME_MAX.min(quiet), quiet }
+impl Timeouts {
+    pub fn new(idle: Duration) -> Self {
+        Self { connect: CONNECT_TIME_MAX.min(idle), idle }
     }
 }
 
-/// Counts what has moved, so that a long upload is told apart from a dead one.
+/// Counts the chunks of a request's body that were sent, so that a long upload is told from a dead
+/// connection.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Pulse(Arc<AtomicU64>);
+pub(super) struct Activity(Arc<AtomicU64>);
 
-impl Pulse {
-    pub fn beat(&self) {
+impl Activity {
+    pub fn record(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -66,7 +65,7 @@ impl Pulse {
 /// Connections to registries: HTTP/1.1, plain or over TLS, reused while they live.
 pub(super) struct Transport {
     tls: TlsConnector,
-    patience: Patience,
+    timeouts: Timeouts,
     reach: Reach,
     idle: Mutex<HashMap<Origin, Vec<SendRequest<Body>>>>,
 }
@@ -74,64 +73,73 @@ pub(super) struct Transport {
 impl Transport {
     /// `authorities` are certificates in DER to trust beside the public ones; what is none is
     /// passed over.
-    pub fn new(patience: Patience, authorities: &[Vec<u8>], reach: Reach) -> Self {
+    pub fn new(timeouts: Timeouts, authorities: &[Vec<u8>], reach: Reach) -> Self {
         let mut roots = tls::web_roots();
         roots.add_parsable_certificates(authorities.iter().map(|der| der.clone().into()));
-        Self { tls: tls::web_client(roots).into(), patience, reach, idle: Mutex::default() }
+        Self { tls: tls::web_client(roots).into(), timeouts, reach, idle: Mutex::default() }
     }
 
-    pub fn patience(&self) -> Patience {
-        self.patience
-    }
-
-    /// Sends `request` and waits for the head of the answer, as long as the `pulse` of its body
-    /// goes on.
+    /// Sends `request` and waits for the head of the response, as long as there is `activity` of its
+    /// body.
     pub async fn send(
         &self,
         origin: &Origin,
-        what: &str,
+        subject: &str,
         mut request: Request<Body>,
-        pulse: &Pulse,
+        activity: &Activity,
     ) -> Result<Response<Incoming>, Error> {
-        let host = HeaderValue::from_str(&origin.authority()).map_err(|_| Error::NotARegistry {
+        let host = HeaderValue::from_str(&origin.authority()).map_err(|_| Error::Protocol {
             registry: origin.to_string(),
-            message: "its name cannot stand in a header".to_owned(),
+            source: ProtocolFault::NotSendable { what: "host name" },
         })?;
         request.headers_mut().insert(header::HOST, host);
         let (mut sender, request) = match self.reuse(origin) {
             None => (self.connect(origin).await?, request),
             Some(mut sender) => {
-                match self.wait(origin, what, pulse, sender.try_send_request(request)).await? {
+                match self.wait(origin, subject, activity, sender.try_send_request(request)).await?
+                {
                     Ok(response) => return Ok(self.keep(origin, sender, response)),
-                    // The other end had closed the connection before it saw anything of the
-                    // request: it comes back to us.
+                    // The registry had closed the connection before it read any of the request: the
+                    // request can be sent again.
                     Err(mut failed) => match failed.take_message() {
                         Some(request) => (self.connect(origin).await?, request),
-                        None => return Err(cut(origin, what, failed.into_error())),
+                        None => return Err(disconnected(origin, subject, failed.into_error())),
                     },
                 }
             }
         };
-        match self.wait(origin, what, pulse, sender.send_request(request)).await? {
+        match self.wait(origin, subject, activity, sender.send_request(request)).await? {
             Ok(response) => Ok(self.keep(origin, sender, response)),
-            Err(error) => Err(cut(origin, what, error)),
+            Err(error) => Err(disconnected(origin, subject, error)),
         }
+    }
+
+    /// The body of a `response` of `origin`.
+    pub fn receive<'a>(
+        &self,
+        origin: &'a Origin,
+        subject: &'a str,
+        response: Response<Incoming>,
+    ) -> Receiving<'a> {
+        let idle = self.timeouts.idle;
+        let body = TimedBody::new(response.into_body(), MinThroughput::with_grace(idle));
+        Receiving { origin, subject, body, idle }
     }
 
     async fn wait<T>(
         &self,
         origin: &Origin,
-        what: &str,
-        pulse: &Pulse,
+        subject: &str,
+        activity: &Activity,
         answer: impl Future<Output = T>,
     ) -> Result<T, Error> {
         tokio::pin!(answer);
         loop {
-            let before = pulse.count();
-            match timeout(self.patience.quiet, &mut answer).await {
+            let before = activity.count();
+            match timeout(self.timeouts.idle, &mut answer).await {
                 Ok(answer) => return Ok(answer),
-                Err(_) if pulse.count() != before => continue,
-                Err(_) => return Err(slow(origin, what, self.patience.quiet)),
+                Err(_) if activity.count() != before => continue,
+                Err(_) => return Err(timed_out(origin, subject, self.timeouts.idle)),
             }
         }
     }
@@ -154,17 +162,17 @@ impl Transport {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let senders = idle.entry(origin.clone()).or_default();
         senders.retain(|sender| !sender.is_closed());
-        if senders.len() < IDLE_MAX {
+        if senders.len() < IDLE_CONNECTIONS_MAX {
             senders.push(sender);
         }
         response
     }
 
     async fn connect(&self, origin: &Origin) -> Result<SendRequest<Body>, Error> {
-        let down = |source| Error::Down { registry: origin.to_string(), source };
-        let stream = match timeout(self.patience.connect, self.dial(origin)).await {
+        let down = |source| Error::Unreachable { registry: origin.to_string(), source };
+        let stream = match timeout(self.timeouts.connect, self.dial(origin)).await {
             Ok(stream) => stream?,
-            Err(_) => return Err(slow(origin, "connecting", self.patience.connect)),
+            Err(_) => return Err(timed_out(origin, "connecting", self.timeouts.connect)),
         };
         // Requests go out whole; waiting to fill a packet only delays the last one.
         stream.set_nodelay(true).map_err(down)?;
@@ -174,15 +182,16 @@ impl Transport {
         let tls = |source| Error::Tls { registry: origin.to_string(), source };
         let name =
             ServerName::try_from(origin.host.clone()).map_err(|e| tls(io::Error::other(e)))?;
-        match timeout(self.patience.connect, self.tls.connect(name, stream)).await {
+        match timeout(self.timeouts.connect, self.tls.connect(name, stream)).await {
             Ok(stream) => handshake(origin, stream.map_err(tls)?).await,
-            Err(_) => Err(slow(origin, "the TLS handshake", self.patience.connect)),
+            Err(_) => Err(timed_out(origin, "the TLS handshake", self.timeouts.connect)),
         }
     }
 
-    /// Every connection is made here, so that no redirect leads where its registry may not be.
+    /// Every connection is made here, so that no redirect leads to an address that the client may not
+    /// call.
     async fn dial(&self, origin: &Origin) -> Result<TcpStream, Error> {
-        let down = |source| Error::Down { registry: origin.to_string(), source };
+        let down = |source| Error::Unreachable { registry: origin.to_string(), source };
         let name = (origin.host.as_str(), origin.port);
         if self.reach.names(origin) {
             return TcpStream::connect(name).await.map_err(down);
@@ -196,7 +205,7 @@ impl Transport {
         }
         match (open.is_empty(), internal) {
             (true, Some((address, why))) => {
-                Err(Error::Internal { registry: origin.to_string(), address, why })
+                Err(Error::InternalAddress { registry: origin.to_string(), address, why })
             }
             _ => TcpStream::connect(open.as_slice()).await.map_err(down),
         }
@@ -209,61 +218,64 @@ async fn handshake(
 ) -> Result<SendRequest<Body>, Error> {
     let (sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| cut(origin, "the first bytes", error))?;
-    // Ends with the connection: when the sender is dropped, or the other end closes.
+        .map_err(|error| disconnected(origin, "the first bytes", error))?;
+    // Ends with the connection: when the sender is dropped, or the registry closes it.
     tokio::spawn(async move { connection.await.ok() });
     Ok(sender)
 }
 
-/// The whole body of an answer, if it has at most `bytes_max`.
-pub(super) async fn read_all(
-    origin: &Origin,
-    what: &str,
-    response: Response<Incoming>,
-    bytes_max: usize,
-    quiet: Duration,
-) -> Result<Bytes, Error> {
-    let mut body = timed(response.into_body(), quiet);
-    let mut bytes = Vec::new();
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame.map_err(|e| slow_or_cut(origin, what, e, quiet))?.into_data() {
+/// The body of a response, read with limits.
+pub(super) struct Receiving<'a> {
+    origin: &'a Origin,
+    subject: &'a str,
+    body: TimedBody<Incoming>,
+    idle: Duration,
+}
+
+impl Receiving<'_> {
+    /// The next bytes, or `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let Self { origin, subject, idle, .. } = *self;
+        match self.body.frame().await {
+            None => Ok(None),
+            Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())), // or trailers
+            Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(timed_out(origin, subject, idle))
+            }
+            Some(Err(error)) => Err(disconnected(origin, subject, error)),
+        }
+    }
+
+    /// All of it, if it has at most `bytes_max`.
+    pub async fn read_all(mut self, bytes_max: usize) -> Result<Bytes, Error> {
+        let mut bytes = Vec::new();
+        while let Some(data) = self.next().await? {
             if bytes.len() + data.len() > bytes_max {
-                return Err(Error::NotARegistry {
-                    registry: origin.to_string(),
-                    message: format!("{what} has more than {bytes_max} bytes"),
+                let subject = self.subject.to_owned();
+                return Err(Error::Protocol {
+                    registry: self.origin.to_string(),
+                    source: ProtocolFault::TooLarge { subject, bytes_max },
                 });
             }
             bytes.extend_from_slice(&data);
         }
+        Ok(bytes.into())
     }
-    Ok(bytes.into())
 }
 
 pub(super) fn body(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-pub(super) fn slow(origin: &Origin, what: &str, after: Duration) -> Error {
-    Error::Slow { registry: origin.to_string(), what: what.to_owned(), after }
+fn timed_out(origin: &Origin, subject: &str, after: Duration) -> Error {
+    Error::TimedOut { registry: origin.to_string(), subject: subject.to_owned(), after }
 }
 
-/// The body of an answer, which fails when it comes too slowly.
-pub(super) fn timed(body: Incoming, quiet: Duration) -> TimedBody<Incoming> {
-    TimedBody::new(body, MinThroughput::with_grace(quiet))
-}
-
-/// What the failure of a [`timed`] body means.
-pub(super) fn slow_or_cut(origin: &Origin, what: &str, error: io::Error, quiet: Duration) -> Error {
-    match error.kind() {
-        io::ErrorKind::TimedOut => slow(origin, what, quiet),
-        _ => cut(origin, what, error),
-    }
-}
-
-pub(super) fn cut(
+fn disconnected(
     origin: &Origin,
-    what: &str,
+    subject: &str,
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> Error {
-    Error::Cut { registry: origin.to_string(), what: what.to_owned(), source: source.into() }
+    let (registry, subject) = (origin.to_string(), subject.to_owned());
+    Error::Disconnected { registry, subject, source: source.into() }
 }

@@ -1,100 +1,75 @@
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use net::PrivateListener;
-use serde::{Deserialize, Serialize};
+use serde::de::DeserializeOwned;
 use spec::Tenant;
 
 use super::{
-    From,
-    app::App,
-    reply::{Refusal, Reply, empty, json},
+    error::{ApiError, ErrorCode},
     request_body::RequestBody,
+    response::{Response, empty, json},
 };
-use crate::{Error, Repository};
+use crate::{
+    Error, Repository,
+    access::{Passwords, SetPasswordError},
+    limits::{ADMIN_BODY_BYTES_MAX, ADMIN_LIST_MAX},
+    protocol::{ADMIN_SOCKET, PasswordBody, RepositoryInfo, Visibility, VisibilityBody},
+    storage::Metadata,
+};
 
-/// Where the socket lies in a registry's data folder.
-const SOCKET: &str = "admin.sock";
-/// A password, or a word.
-const BODY_BYTES_MAX: usize = 4 << 10;
-/// Repositories in one answer.
-const LIST_MAX: usize = 10_000;
-
-/// Who may read a repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Visibility {
-    /// Its owner, and whoever was given a token for it.
-    Private,
-    /// Everybody.
-    Public,
-}
-
-/// A repository, as its administrator sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepositoryInfo {
-    /// Its name.
-    pub name: String,
-    /// Who may read it.
-    pub visibility: Visibility,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct PasswordBody {
-    pub password: String,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct VisibilityBody {
-    pub visibility: Visibility,
-}
-
-/// The admin socket of a registry.
-pub(crate) fn socket_path(data_dir: &Path) -> PathBuf {
-    data_dir.join(SOCKET)
-}
-
-/// Listens for the owner of the data folder. The database is locked by now, so a socket that lies
-/// there is that of a dead process.
+/// Listens where only the owner of the data folder can connect: the folder is 0700, the socket 0600.
+/// The database is locked by now, so an existing socket is that of a dead process.
 pub(super) fn listen(data_dir: &Path) -> Result<PrivateListener, Error> {
-    let path = socket_path(data_dir);
+    let path = data_dir.join(ADMIN_SOCKET);
     PrivateListener::bind(&path).map_err(|source| Error::File { action: "listen on", path, source })
 }
 
-impl App {
-    /// Every request on the admin socket comes through here. Who could open the socket is who may.
-    pub(super) async fn administer(self: Arc<Self>, request: Request<Incoming>, _: From) -> Reply {
-        let (head, body) = request.into_parts();
-        let mut body = RequestBody::new(body, self.limits.quiet_time_max);
-        let done = self.try_administer(&head.method, head.uri.path(), &mut body).await;
-        done.unwrap_or_else(Reply::from)
+/// Users and visibility, for the owner of the data folder.
+pub(super) struct AdminApi {
+    metadata: Metadata,
+    passwords: Arc<Passwords>,
+    idle_time_max: Duration,
+}
+
+impl AdminApi {
+    pub fn new(metadata: Metadata, passwords: Arc<Passwords>, idle_time_max: Duration) -> Self {
+        Self { metadata, passwords, idle_time_max }
     }
 
-    async fn try_administer(
+    /// Every request over the admin socket comes through here. A client that could open the socket
+    /// is authorized.
+    pub async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        _: Option<IpAddr>,
+    ) -> Response {
+        let (head, body) = request.into_parts();
+        let (method, path) = (head.method, head.uri.path().to_owned());
+        let mut body = RequestBody::new(body, self.idle_time_max);
+        self.try_answer(&method, &path, &mut body).await.unwrap_or_else(|error| {
+            error.log(&method, &path);
+            error.into()
+        })
+    }
+
+    async fn try_answer(
         &self,
         method: &Method,
         path: &str,
         body: &mut RequestBody,
-    ) -> Result<Reply, Refusal> {
-        let named = |error: Error| Refusal::bad("NAME_INVALID", error.to_string());
+    ) -> Result<Response, ApiError> {
         if let Some(name) = path.strip_prefix("/admin/users/") {
-            let name: Tenant = name.parse().map_err(|error: spec::ParseError| {
-                Refusal::bad("NAME_INVALID", error.to_string())
-            })?;
-            return self.administer_user(method, &name, body).await;
+            let name: Tenant = name.parse().map_err(ApiError::invalid_name)?;
+            return self.user(method, &name, body).await;
         }
         if let Some(name) =
             path.strip_prefix("/admin/repositories/").and_then(|p| p.strip_suffix("/visibility"))
         {
-            let name: Repository = name.parse().map_err(named)?;
+            let name: Repository = name.parse().map_err(ApiError::invalid_name)?;
             if *method != Method::PUT {
-                return Err(unknown());
+                return Err(ApiError::no_such_endpoint());
             }
             let VisibilityBody { visibility } = read(body).await?;
             self.metadata.set_public(&name, visibility == Visibility::Public).await?;
@@ -103,56 +78,53 @@ impl App {
         match (method.as_str(), path) {
             ("GET", "/admin/users") => Ok(json(StatusCode::OK, &self.metadata.users().await?)),
             ("GET", "/admin/repositories") => {
-                let (list, _) = self.metadata.repositories("", "", LIST_MAX).await?;
-                let list = list.into_iter().map(|(name, record)| RepositoryInfo {
+                let page = self.metadata.repositories("", "", ADMIN_LIST_MAX).await?;
+                let list = page.entries.into_iter().map(|(name, record)| RepositoryInfo {
                     name: name.to_string(),
-                    visibility: if record.public {
-                        Visibility::Public
-                    } else {
-                        Visibility::Private
+                    visibility: match record.public {
+                        true => Visibility::Public,
+                        false => Visibility::Private,
                     },
                 });
                 Ok(json(StatusCode::OK, &list.collect::<Vec<_>>()))
             }
-            _ => Err(unknown()),
+            _ => Err(ApiError::no_such_endpoint()),
         }
     }
 
-    async fn administer_user(
+    async fn user(
         &self,
         method: &Method,
         name: &Tenant,
         body: &mut RequestBody,
-    ) -> Result<Reply, Refusal> {
+    ) -> Result<Response, ApiError> {
         match *method {
             Method::PUT => {
                 let PasswordBody { password } = read(body).await?;
-                self.passwords.set(&self.metadata, name, &password).await.map_err(|error| {
-                    match error {
-                        Error::Name { message } => Refusal::bad("UNSUPPORTED", message),
-                        Error::Admin { message } => {
-                            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message)
-                        }
-                        other => other.into(),
+                self.passwords.set(name, &password).await.map_err(|error| match error {
+                    SetPasswordError::Length => {
+                        ApiError::bad_request(ErrorCode::Unsupported, error.to_string())
                     }
+                    SetPasswordError::Busy => ApiError::too_many_requests(error.to_string()),
+                    SetPasswordError::Failed(error) => error.into(),
                 })?;
                 Ok(empty(StatusCode::NO_CONTENT, []))
             }
             Method::DELETE => match self.metadata.remove_user(name).await? {
                 true => Ok(empty(StatusCode::NO_CONTENT, [])),
-                false => Err(Refusal::absent("NAME_UNKNOWN", format!("there is no user `{name}`"))),
+                false => {
+                    let message = format!("there is no user `{name}`");
+                    Err(ApiError::not_found(ErrorCode::NameUnknown, message))
+                }
             },
-            _ => Err(unknown()),
+            _ => Err(ApiError::no_such_endpoint()),
         }
     }
 }
 
-async fn read<T: for<'de> Deserialize<'de>>(body: &mut RequestBody) -> Result<T, Refusal> {
-    let bytes = body.all(BODY_BYTES_MAX).await?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Refusal::bad("UNSUPPORTED", format!("the body is wrong: {error}")))
-}
-
-fn unknown() -> Refusal {
-    Refusal::absent("UNSUPPORTED", "there is no such address")
+async fn read<T: DeserializeOwned>(body: &mut RequestBody) -> Result<T, ApiError> {
+    let bytes = body.all(ADMIN_BODY_BYTES_MAX).await?;
+    serde_json::from_slice(&bytes).map_err(|error| {
+        ApiError::bad_request(ErrorCode::Unsupported, format!("the body is not valid: {error}"))
+    })
 }

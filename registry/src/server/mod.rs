@@ -1,16 +1,18 @@
-//! The distribution API as a registry offers it.
+//! The distribution API as a registry serves it.
 
-mod limits; // how much of everything
-mod query; // what stands in a request beside its path
-mod route; // what a request asks for
-mod reply; // answers and refusals
-mod request_body; // the body of a request, with limits
-mod app; // who asks, may they, and which function answers
+mod route; // method and path to endpoint
+mod request; // a request whose principal is known
+mod request_body; // its body, with limits
+mod response; // status, headers and body
+mod error; // error responses
 
+mod api; // routes each request to its endpoint
+mod auth; // principal and verdict
 mod token; // tokens for passwords
-mod pull; // blobs and manifests on their way out
-mod uploads; // blobs on their way in
-mod manifests; // manifests on their way in, and away
+mod blobs; // reading and deleting blobs
+mod uploads; // adding blobs
+mod manifests; // reading, adding and deleting manifests
+mod outline; // what a registry reads in a manifest
 mod lists; // tags, repositories, referrers
 mod admin; // users and visibility, for the owner of the data folder
 
@@ -23,36 +25,29 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-pub(crate) use admin::{PasswordBody, VisibilityBody, socket_path};
-pub use {
-    admin::{RepositoryInfo, Visibility},
-    limits::Limits,
-};
-
 use crate::{
-    Error, Tokens,
+    Error, Limits, Tokens,
     access::{Cost, Passwords},
     blocking,
+    limits::{ADMIN_CONNECTIONS_MAX, UPLOAD_SWEEP_INTERVAL},
     storage::{FileBlobs, Metadata, Uploads, make_folder},
 };
-use {app::App, limits::ADMIN_CONNECTIONS_MAX, reply::Reply};
+use {admin::AdminApi, api::Api, response::Response};
 
-/// Where a registry keeps its things, and how it behaves.
+/// Where a registry stores its data, and how it behaves.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Everything it knows: blobs, database, token key, admin socket. Made if absent, 0700.
+    /// Blobs, database, token key, admin socket. Created if absent, with mode 0700.
     pub data_dir: PathBuf,
-    /// The address of the token endpoint as clients must call it, when that is not
-    /// `http://HOST/token` with the `Host` they asked for: behind a proxy that speaks TLS.
+    /// The URL of the token endpoint, when it is not `http://HOST/token` with the `Host` of the
+    /// request: behind a proxy that terminates TLS.
     pub realm: Option<String>,
-    /// How much of everything.
     pub limits: Limits,
-    /// What a password costs to check.
     pub cost: Cost,
 }
 
 impl Config {
-    /// Everything as usual, in `data_dir`.
+    /// The defaults, in `data_dir`.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             data_dir: data_dir.into(),
@@ -63,64 +58,94 @@ impl Config {
     }
 }
 
-/// A registry that has its data folder open, and has not answered anybody yet.
+/// A registry that has its data folder open, and does not serve yet.
 pub struct Server {
-    app: Arc<App>,
-    admin: PrivateListener,
+    api: Arc<Api>,
+    admin_api: Arc<AdminApi>,
+    admin_listener: PrivateListener,
+    metadata: Metadata,
+    uploads: Arc<Uploads>,
+    limits: Limits,
 }
 
 impl Server {
-    /// Opens the data folder: takes up what an earlier process left, makes the token key at the
-    /// first start, and listens on the admin socket inside.
+    /// Opens the data folder: resumes the uploads of an earlier process, creates the token key at
+    /// the first start, and listens on the admin socket inside.
     ///
     /// # Errors
-    /// [`Error::File`], [`Error::Key`], and [`Error::Metadata`] when another registry has it open.
+    /// [`Error::File`], [`Error::InvalidKey`], and [`Error::Metadata`] when another registry has it
+    /// open.
     pub async fn open(config: Config) -> Result<Self, Error> {
-        let data_dir = config.data_dir.clone();
-        let (limits, cost) = (config.limits.clone(), config.cost);
-        let app = blocking(move || {
-            make_folder(&data_dir)?;
-            Ok::<_, Error>(App::new(
-                // First, because it is also the lock that keeps a second registry out.
-                Metadata::open(&data_dir)?,
-                FileBlobs::open(&data_dir)?,
-                Uploads::open(&data_dir, limits.uploads_per_user_max)?,
-                Passwords::new(cost),
-                Tokens::open(&data_dir)?,
-                config.realm,
-                limits,
-            ))
+        blocking(move || {
+            make_folder(&config.data_dir)?;
+            // First, because it is also the lock that keeps a second registry out.
+            let metadata = Metadata::open(&config.data_dir)?;
+            Self::with_metadata(metadata, config)
         })
-        .await?;
-        let admin = admin::listen(&config.data_dir)?;
-        Ok(Self { app: Arc::new(app), admin })
+        .await
     }
 
-    /// Answers on `listener`, in plain HTTP/1.1, until `shutdown`; then lets what is under way
+    /// Blocks.
+    fn with_metadata(metadata: Metadata, config: Config) -> Result<Self, Error> {
+        let Config { data_dir, realm, limits, cost } = config;
+        let blobs = Arc::new(FileBlobs::open(&data_dir)?);
+        let uploads = Arc::new(Uploads::open(&data_dir, limits.uploads_per_user_max)?);
+        let passwords = Arc::new(Passwords::new(metadata.clone(), cost));
+        let tokens = Tokens::open(&data_dir)?;
+        Ok(Self {
+            admin_api: Arc::new(AdminApi::new(
+                metadata.clone(),
+                Arc::clone(&passwords),
+                limits.quiet_time_max,
+            )),
+            admin_listener: admin::listen(&data_dir)?,
+            api: Arc::new(Api::new(
+                metadata.clone(),
+                blobs,
+                Arc::clone(&uploads),
+                passwords,
+                tokens,
+                realm,
+                &limits,
+            )),
+            metadata,
+            uploads,
+            limits,
+        })
+    }
+
+    /// Answers on `listener`, in plain HTTP/1.1, until `shutdown`; then requests in progress may
     /// finish for a while.
     ///
-    /// TLS is absent on purpose: on loopback there is nobody to hide from, and elsewhere the
-    /// ingress or a proxy ends it.
+    /// TLS is absent on purpose: loopback needs none, and elsewhere the ingress or a proxy
+    /// terminates it.
     ///
     /// # Errors
-    /// [`Error::Metadata`] when the database takes nothing any more: only a new process opens it
-    /// again. A failed accept is waited out.
+    /// [`Error::Metadata`] when the database accepts no more writes: only a new process can open it
+    /// again. A failed accept is retried.
     pub async fn serve(
         self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
-        let Self { app, admin } = self;
-        let (limits, connections) = (app.limits.clone(), Connections::new());
+        let Self { api, admin_api, admin_listener, metadata, uploads, limits } = self;
+        let connections = Connections::new();
+        let http = HttpLimits {
+            head_time_max: limits.header_time_max,
+            write_time_max: limits.quiet_time_max,
+        };
         let clients =
             ConnectionLimits::new(limits.connections_max, limits.connections_of_one_address_max);
         let admins = ConnectionLimits::in_all(ADMIN_CONNECTIONS_MAX);
+        let serving = accept(&connections, &listener, &clients, http, &api, Api::answer);
+        let administering =
+            accept(&connections, &admin_listener, &admins, http, &admin_api, AdminApi::answer);
         let ended = tokio::select! {
             () = shutdown => Ok(()),
-            error = app.metadata.broken() => Err(error),
-            never = accept(&connections, &listener, &clients, &app, App::answer) => match never {},
-            never = accept(&connections, &admin, &admins, &app, App::administer) => match never {},
-            () = sweep(&app) => Ok(()),
+            error = metadata.broken() => Err(error),
+            never = serving => match never {},
+            never = administering => match never {},
+            () = expire_uploads(&uploads, limits.upload_idle_time_max) => Ok(()),
         };
         drop(listener);
         connections.drain(limits.drain_time_max).await;
@@ -128,27 +153,24 @@ impl Server {
     }
 }
 
-/// Accepts connections of one class, and has `answer` answer their requests.
-async fn accept<L: Listener, F>(
+/// Accepts connections of one class, whose requests `answer` serves.
+async fn accept<L: Listener, A: Send + Sync + 'static, F>(
     connections: &Connections,
     listener: &L,
     limits: &ConnectionLimits,
-    app: &Arc<App>,
-    answer: fn(Arc<App>, Request<Incoming>, From) -> F,
+    http: HttpLimits,
+    api: &Arc<A>,
+    answer: fn(Arc<A>, Request<Incoming>, Option<IpAddr>) -> F,
 ) -> Infallible
 where
-    F: Future<Output = Reply> + Send + 'static,
+    F: Future<Output = Response> + Send + 'static,
 {
-    let http = HttpLimits {
-        head_time_max: app.limits.header_time_max,
-        write_time_max: app.limits.quiet_time_max,
-    };
     let accepted = |stream, from, permit| {
-        let (app, connections) = (Arc::clone(app), connections.clone());
+        let (api, connections) = (Arc::clone(api), connections.clone());
         async move {
             let service = service_fn(|request| {
-                let reply = answer(Arc::clone(&app), request, from);
-                async move { Ok::<_, Infallible>(reply.await) }
+                let response = answer(Arc::clone(&api), request, from);
+                async move { Ok::<_, Infallible>(response.await) }
             });
             connections.serve_http(stream, http, service).await;
             drop(permit);
@@ -157,19 +179,16 @@ where
     connections.accept(listener, limits, accepted).await
 }
 
-/// Forgets abandoned uploads, for ever.
-async fn sweep(app: &Arc<App>) {
-    let mut ticks = interval(Duration::from_secs(60));
+/// Discards abandoned uploads, until it is dropped.
+async fn expire_uploads(uploads: &Arc<Uploads>, idle_time_max: Duration) {
+    let mut ticks = interval(UPLOAD_SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let app = Arc::clone(app);
-        blocking(move || app.uploads.expire(app.limits.upload_idle_time_max)).await;
+        let uploads = Arc::clone(uploads);
+        blocking(move || uploads.expire(idle_time_max)).await;
     }
 }
-
-/// The address of a client, for counting wrong passwords; nothing through the admin socket.
-type From = Option<IpAddr>;
 
 #[cfg(test)]
 mod tests {
@@ -200,28 +219,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_registry_whose_database_broke_ends_so_that_another_can_open_it() {
+    async fn a_registry_with_a_broken_database_ends_so_that_another_can_open_it() {
         let dir = tempfile::tempdir().unwrap();
-        let app = Arc::new(App::new(
-            Metadata::on(Arc::new(Broken(MemoryStore::new()))),
-            FileBlobs::open(dir.path()).unwrap(),
-            Uploads::open(dir.path(), 1).unwrap(),
-            Passwords::new(Cost::Lowest),
-            Tokens::open(dir.path()).unwrap(),
-            None,
-            Limits::default(),
-        ));
-        let server = Server { app: Arc::clone(&app), admin: admin::listen(dir.path()).unwrap() };
+        let metadata = Metadata::on(Arc::new(Broken(MemoryStore::new())));
+        let server = Server::with_metadata(metadata.clone(), Config::new(dir.path())).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let serving = tokio::spawn(server.serve(listener, std::future::pending()));
-        assert!(!app.metadata.is_broken(), "nobody has tried yet");
-        app.metadata.set_public(&"ann/cats".parse().unwrap(), true).await.unwrap_err();
-        assert!(app.metadata.is_broken());
-        let error = tokio::time::timeout(Duration::from_secs(30), serving)
-            .await
-            .expect("it ends")
-            .unwrap()
-            .unwrap_err();
+        assert!(!metadata.is_broken(), "no commit has been tried");
+        metadata.set_public(&"ann/cats".parse().unwrap(), true).await.unwrap_err();
+        assert!(metadata.is_broken());
+        let served = tokio::time::timeout(Duration::from_secs(30), serving).await;
+        let error = served.expect("it ends").unwrap().unwrap_err();
         assert!(matches!(error, Error::Metadata { .. }), "{error}");
     }
 }

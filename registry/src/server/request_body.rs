@@ -8,10 +8,8 @@ use hyper::body::Incoming;
 use net::{MinThroughput, TimedBody};
 use tokio::time::timeout;
 
-use super::{
-    limits::{DRAIN_BYTES_MAX, DRAIN_TIME_MAX},
-    reply::Refusal,
-};
+use super::error::{ApiError, ErrorCode};
+use crate::limits::{DISCARDED_BYTES_MAX, DISCARDED_TIME_MAX};
 
 /// The body of a request, read with limits.
 pub(crate) struct RequestBody(TimedBody<Incoming>);
@@ -22,13 +20,13 @@ impl RequestBody {
         Self(TimedBody::new(body, MinThroughput::with_grace(grace)))
     }
 
-    /// How long the body says it is.
+    /// The length that the request announces.
     pub fn length(&self) -> Option<u64> {
         self.0.size_hint().exact()
     }
 
-    /// The next bytes, or the end.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+    /// The next bytes, or `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ApiError> {
         while let Some(frame) = self.0.frame().await {
             // Trailers mean nothing here.
             if let Ok(data) = frame.map_err(broken)?.into_data() {
@@ -39,14 +37,9 @@ impl RequestBody {
     }
 
     /// All of it, if it has at most `bytes_max`.
-    pub async fn all(&mut self, bytes_max: usize) -> Result<Bytes, Refusal> {
-        let too_large = || {
-            Refusal::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "SIZE_INVALID",
-                format!("at most {bytes_max} bytes fit here"),
-            )
-        };
+    pub async fn all(&mut self, bytes_max: usize) -> Result<Bytes, ApiError> {
+        let too_large =
+            || ApiError::too_large(format!("the body has at most {bytes_max} bytes here"));
         if self.length().is_some_and(|length| length > bytes_max as u64) {
             return Err(too_large());
         }
@@ -60,28 +53,27 @@ impl RequestBody {
         Ok(bytes.into())
     }
 
-    /// Reads what is left after a refusal, within reason.
+    /// Discards what is left after an error, within limits.
     pub async fn drain(mut self) {
         let draining = async {
             let mut drained = 0;
             while let Ok(Some(data)) = self.next().await {
                 drained += data.len();
-                if drained > DRAIN_BYTES_MAX {
+                if drained > DISCARDED_BYTES_MAX {
                     break;
                 }
             }
         };
-        timeout(DRAIN_TIME_MAX, draining).await.ok();
+        timeout(DISCARDED_TIME_MAX, draining).await.ok();
     }
 }
 
-fn broken(error: io::Error) -> Refusal {
-    match error.kind() {
-        io::ErrorKind::TimedOut => Refusal::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "BLOB_UPLOAD_INVALID",
-            "the request came too slowly",
-        ),
-        _ => Refusal::bad("BLOB_UPLOAD_INVALID", format!("the request broke off: {error}")),
-    }
+fn broken(error: io::Error) -> ApiError {
+    let (status, message) = match error.kind() {
+        io::ErrorKind::TimedOut => {
+            (StatusCode::REQUEST_TIMEOUT, "the request came too slowly".to_owned())
+        }
+        _ => (StatusCode::BAD_REQUEST, format!("the request broke off: {error}")),
+    };
+    ApiError::new(status, ErrorCode::BlobUploadInvalid, message)
 }

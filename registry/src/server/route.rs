@@ -1,24 +1,25 @@
+use std::fmt;
+
 use http::{Method, StatusCode, header};
 use spec::{Digest, Reference};
 
-use super::reply::Refusal;
+use super::error::{ApiError, ErrorCode};
 use crate::{Action, Repository};
 
-/// What a request asks for, read from its method and path and nothing else.
+/// The endpoint of a request, read from its method and path and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// Is this a registry, and who am I to it?
+    /// Whether this is a registry that accepts the client's token.
     Ping,
-    /// Is the process alive? For whoever supervises it.
+    /// Whether the process works, for its supervisor.
     Health,
     /// `GET` with Basic, or `POST` with a form.
     Token,
     Catalog,
-    /// Something in a repository.
-    In(Repository, Endpoint),
+    Repository(Repository, Endpoint),
 }
 
-/// What can be asked of a repository.
+/// An endpoint of one repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     ListTags,
@@ -42,8 +43,17 @@ pub(crate) enum Target {
     Digest(Digest),
 }
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag(tag) => f.write_str(tag),
+            Self::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
 impl Endpoint {
-    /// What it takes. The only list of it.
+    /// The action that a principal needs: the only list of them.
     pub fn action(&self) -> Action {
         match self {
             Self::ListTags | Self::ListReferrers(_) | Self::ReadManifest(_) | Self::ReadBlob(_) => {
@@ -63,7 +73,7 @@ impl Endpoint {
 impl Route {
     /// # Spec
     /// OCI distribution-spec 1.1, "Endpoints".
-    pub fn parse(method: &Method, path: &str) -> Result<Self, Refusal> {
+    pub fn parse(method: &Method, path: &str) -> Result<Self, ApiError> {
         let reads = [Method::GET, Method::HEAD];
         match path {
             "/v2/" | "/v2" => return allowed(method, &reads, Self::Ping),
@@ -72,24 +82,20 @@ impl Route {
             "/v2/_catalog" => return allowed(method, &reads, Self::Catalog),
             _ => {}
         }
-        let path = path
-            .strip_prefix("/v2/")
-            .ok_or_else(|| Refusal::absent("UNSUPPORTED", "there is no such address"))?;
-        // Digests are the only names with a character that some clients escape. Everything else in
-        // a `%` is an attempt.
+        let path = path.strip_prefix("/v2/").ok_or_else(ApiError::no_such_endpoint)?;
+        // The `:` of a digest is the only character that clients escape. Any other `%` stays, and
+        // is then no name.
         let path = path.replace("%3A", ":").replace("%3a", ":");
         let (name, endpoint) = Self::split(method, &path)?;
-        let repository = name
-            .parse::<Repository>()
-            .map_err(|error| Refusal::bad("NAME_INVALID", error.to_string()))?;
-        Ok(Self::In(repository, endpoint?))
+        let repository = name.parse::<Repository>().map_err(ApiError::invalid_name)?;
+        Ok(Self::Repository(repository, endpoint?))
     }
 
     /// Finds the endpoint from the end of the path, because a name may have slashes.
     fn split<'a>(
         method: &Method,
         path: &'a str,
-    ) -> Result<(&'a str, Result<Endpoint, Refusal>), Refusal> {
+    ) -> Result<(&'a str, Result<Endpoint, ApiError>), ApiError> {
         if let Some(name) = path.strip_suffix("/tags/list") {
             return Ok((name, allowed(method, &[Method::GET, Method::HEAD], Endpoint::ListTags)));
         }
@@ -98,7 +104,7 @@ impl Route {
         {
             return Ok((name, allowed(method, &[Method::POST], Endpoint::BeginUpload)));
         }
-        let unknown = || Refusal::absent("UNSUPPORTED", "there is no such address");
+        let unknown = ApiError::no_such_endpoint;
         let (front, last) = path.rsplit_once('/').ok_or_else(unknown)?;
         if let Some(name) = front.strip_suffix("/blobs/uploads") {
             return Ok((name, upload(method, last)));
@@ -109,7 +115,7 @@ impl Route {
             "blobs" => Ok((name, blob(method, last))),
             "referrers" => Ok((
                 name,
-                digest(last).and_then(|d| {
+                parse_digest(last).and_then(|d| {
                     allowed(method, &[Method::GET, Method::HEAD], Endpoint::ListReferrers(d))
                 }),
             )),
@@ -118,9 +124,9 @@ impl Route {
     }
 }
 
-fn upload(method: &Method, id: &str) -> Result<Endpoint, Refusal> {
+fn upload(method: &Method, id: &str) -> Result<Endpoint, ApiError> {
     if id.len() != 32 || !id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
-        return Err(Refusal::absent("BLOB_UPLOAD_UNKNOWN", "there is no such upload"));
+        return Err(ApiError::not_found(ErrorCode::BlobUploadUnknown, "there is no such upload"));
     }
     let id = id.to_owned();
     match *method {
@@ -132,12 +138,15 @@ fn upload(method: &Method, id: &str) -> Result<Endpoint, Refusal> {
     }
 }
 
-fn manifest(method: &Method, target: &str) -> Result<Endpoint, Refusal> {
+fn manifest(method: &Method, target: &str) -> Result<Endpoint, ApiError> {
     let target = match (target.contains(':'), Reference::is_tag(target)) {
-        (true, _) => Target::Digest(digest(target)?),
+        (true, _) => Target::Digest(parse_digest(target)?),
         (false, true) => Target::Tag(target.to_owned()),
         (false, false) => {
-            return Err(Refusal::bad("TAG_INVALID", "this can be neither a tag nor a digest"));
+            return Err(ApiError::bad_request(
+                ErrorCode::TagInvalid,
+                "this is neither a tag nor a digest",
+            ));
         }
     };
     match *method {
@@ -148,8 +157,8 @@ fn manifest(method: &Method, target: &str) -> Result<Endpoint, Refusal> {
     }
 }
 
-fn blob(method: &Method, name: &str) -> Result<Endpoint, Refusal> {
-    let digest = digest(name)?;
+fn blob(method: &Method, name: &str) -> Result<Endpoint, ApiError> {
+    let digest = parse_digest(name)?;
     match *method {
         Method::GET | Method::HEAD => Ok(Endpoint::ReadBlob(digest)),
         Method::DELETE => Ok(Endpoint::DeleteBlob(digest)),
@@ -157,12 +166,11 @@ fn blob(method: &Method, name: &str) -> Result<Endpoint, Refusal> {
     }
 }
 
-fn digest(text: &str) -> Result<Digest, Refusal> {
-    text.parse()
-        .map_err(|error: spec::ParseError| Refusal::bad("DIGEST_INVALID", error.to_string()))
+pub(super) fn parse_digest(text: &str) -> Result<Digest, ApiError> {
+    text.parse().map_err(ApiError::invalid_digest)
 }
 
-fn allowed<T>(method: &Method, methods: &[Method], value: T) -> Result<T, Refusal> {
+fn allowed<T>(method: &Method, methods: &[Method], value: T) -> Result<T, ApiError> {
     match methods.contains(method) {
         true => Ok(value),
         false => {
@@ -171,9 +179,10 @@ fn allowed<T>(method: &Method, methods: &[Method], value: T) -> Result<T, Refusa
     }
 }
 
-fn not_allowed(methods: &str) -> Refusal {
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", format!("here you can {methods}"))
-        .with(header::ALLOW, methods)
+fn not_allowed(methods: &str) -> ApiError {
+    let message = format!("the methods of this endpoint are {methods}");
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message)
+        .header(header::ALLOW, methods)
 }
 
 #[cfg(test)]
@@ -181,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_one_route_or_a_refusal() {
+    fn a_path_is_one_route_or_an_error() {
         let hex = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
         let sha = format!("sha256:{hex}");
         let id = "0123456789abcdef0123456789abcdef";
@@ -232,9 +241,9 @@ mod tests {
         ] {
             let (method, path) = request.split_once(' ').unwrap();
             let got = match Route::parse(&method.parse().unwrap(), path) {
-                Ok(Route::In(repository, endpoint)) => format!("{repository} {endpoint:?}"),
+                Ok(Route::Repository(repository, endpoint)) => format!("{repository} {endpoint:?}"),
                 Ok(route) => format!("{route:?}"),
-                Err(refusal) => refusal.status().as_str().to_owned(),
+                Err(error) => error.status().as_str().to_owned(),
             };
             assert_eq!(got, want, "{request}");
         }

@@ -1,144 +1,168 @@
-use std::time::SystemTime;
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use http::{HeaderMap, Method, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use spec::{Tenant, Timestamp};
 
 use super::{
-    From,
-    app::App,
-    query::Query,
-    reply::{Refusal, Reply, json},
+    error::{ApiError, ErrorCode},
     request_body::RequestBody,
+    response::{Response, json},
 };
 use crate::{
-    Action, Repository,
-    access::{Login, Principal, Scopes, Verdict, authorize, own_of},
+    Action, Error, Repository, Tokens,
+    access::{LoginOutcome, Passwords, Principal, Scopes, Verdict, authorize, own_repositories},
+    limits::{SCOPES_MAX, TOKEN_FORM_BYTES_MAX},
+    protocol::Query,
+    storage::Metadata,
 };
 
-/// A form with user, password and scopes.
-const FORM_BYTES_MAX: usize = 16 << 10;
-/// A push names two or three repositories, and one that takes blobs from others some more. With the
-/// longest of names, a token for so many still fits.
-const SCOPES_MAX: usize = 32;
+/// Exchanges a password for a token.
+pub(super) struct TokenEndpoint {
+    passwords: Arc<Passwords>,
+    tokens: Tokens,
+    metadata: Metadata,
+    lifetime: Duration,
+}
 
-impl App {
-    /// A token for a password, as far as was asked for and no further than its owner may go.
-    /// Without a password: for a nobody, who may read what is public.
+impl TokenEndpoint {
+    pub fn new(
+        passwords: Arc<Passwords>,
+        tokens: Tokens,
+        metadata: Metadata,
+        lifetime: Duration,
+    ) -> Self {
+        Self { passwords, tokens, metadata, lifetime }
+    }
+
+    /// A token for the requested scopes, as far as the user has rights to them. Without a password:
+    /// an anonymous token, for public repositories.
     ///
     /// # Spec
     /// distribution project, "Token authentication" (`GET`) and "OAuth2 token authentication"
     /// (`POST`).
-    pub(super) async fn token(
+    pub async fn grant(
         &self,
         head: &Parts,
         query: &Query,
         body: &mut RequestBody,
-        from: From,
-    ) -> Result<Reply, Refusal> {
+        from: Option<IpAddr>,
+    ) -> Result<Response, ApiError> {
         let form;
         let (parameters, login) = match head.method {
             Method::POST => {
-                let bytes = body.all(FORM_BYTES_MAX).await?;
+                let bytes = body.all(TOKEN_FORM_BYTES_MAX).await?;
                 form = Query::parse(std::str::from_utf8(&bytes).unwrap_or_default());
-                (&form, from_form(&form)?)
+                (&form, login_from_form(&form)?)
             }
-            _ => (query, from_header(&head.headers)?),
+            _ => (query, login_from_header(&head.headers)?),
         };
         let principal = match login {
-            None => Principal::Nobody,
+            None => Principal::Anonymous,
             Some((name, password)) => self.log_in(&name, &password, from).await?,
         };
-        let principal = self.cut(principal, parameters).await?;
+        let principal = self.restrict(principal, parameters).await?;
         let now = SystemTime::now();
-        let token = self.tokens.grant(&principal, self.limits.token_time, now);
+        let token = self.tokens.grant(&principal, self.lifetime, now);
         let answer = serde_json::json!({
             "token": token,
             "access_token": token,
             "token_type": "Bearer",
-            "expires_in": self.limits.token_time.as_secs(),
+            "expires_in": self.lifetime.as_secs(),
             "issued_at": Timestamp::of(now),
         });
-        let mut reply = json(StatusCode::OK, &answer);
-        reply
-            .headers_mut()
-            .insert(header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
-        Ok(reply)
+        let mut response = json(StatusCode::OK, &answer);
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(response)
     }
 
-    async fn log_in(&self, name: &str, password: &str, from: From) -> Result<Principal, Refusal> {
-        match self.passwords.check(&self.metadata, name, password, from).await? {
-            Login::Right => {
+    async fn log_in(
+        &self,
+        name: &str,
+        password: &str,
+        from: Option<IpAddr>,
+    ) -> Result<Principal, ApiError> {
+        match self.passwords.check(name, password, from).await? {
+            LoginOutcome::Accepted => {
                 let name = name.parse::<Tenant>().map_err(|_| wrong_password())?;
                 Ok(Principal::User { name, scopes: Scopes::All })
             }
-            Login::Wrong => Err(wrong_password()),
-            Login::Wait(time) => {
-                let message = "too many wrong passwords, or too many logins at once: wait a minute";
-                Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", message)
-                    .with(header::RETRY_AFTER, &(time.as_secs() + 1).to_string()))
-            }
+            LoginOutcome::Rejected => Err(wrong_password()),
+            LoginOutcome::RetryAfter(time) => Err(ApiError::too_many_requests(
+                "too many wrong passwords, or too many logins at once: wait a minute",
+            )
+            .header(header::RETRY_AFTER, (time.as_secs() + 1).to_string())),
         }
     }
 
-    /// The part of a user's rights that the scopes ask for. What they may not do is left out
-    /// without a word, as the protocol has it: the registry says so when they try.
-    async fn cut(&self, principal: Principal, parameters: &Query) -> Result<Principal, Refusal> {
+    /// The part of a user's rights that the scopes request. What the user may not do is left out
+    /// silently, as the protocol demands: the registry answers with an error when it is tried.
+    async fn restrict(
+        &self,
+        principal: Principal,
+        parameters: &Query,
+    ) -> Result<Principal, ApiError> {
         let Principal::User { name, .. } = &principal else { return Ok(principal) };
         let (mut repositories, mut own) = (Vec::new(), false);
-        let asked = parameters
+        let requested = parameters
             .all("scope")
             .flat_map(|scopes| scopes.split(' '))
             .filter(|scope| !scope.is_empty());
-        for (number, scope) in asked.enumerate() {
-            // Less than was asked for would only be found out in the middle of a push.
+        for (number, scope) in requested.enumerate() {
+            // A token for fewer scopes would fail in the middle of a push.
             if number == SCOPES_MAX {
-                return Err(Refusal::bad(
-                    "UNSUPPORTED",
-                    format!("a token is for at most {SCOPES_MAX} scopes"),
-                ));
+                let message = format!("a token has at most {SCOPES_MAX} scopes");
+                return Err(ApiError::bad_request(ErrorCode::Unsupported, message));
             }
-            // A resource may have one `:` of its own (`repository:host:port/name:pull`); ours have
-            // none.
+            // A resource may contain a `:` (`repository:host:port/name:pull`); no repository of
+            // this registry does.
             let Some(("repository", rest)) = scope.split_once(':') else { continue };
             let Some((resource, actions)) = rest.rsplit_once(':') else { continue };
-            if resource == own_of(name) {
+            if resource == own_repositories(name) {
                 own |= actions.split(',').any(|action| action == Action::Pull.name());
-                continue;
-            }
-            let Ok(repository) = resource.parse::<Repository>() else { continue };
-            let public = self.is_public(&repository).await?;
-            let may = |action: &Action| {
-                authorize(&principal, &repository, public, *action) == Verdict::Allowed
-            };
-            let actions: Vec<_> = wanted(actions).into_iter().filter(may).collect();
-            if !actions.is_empty() {
-                repositories.push((repository, actions));
+            } else if let Ok(repository) = resource.parse() {
+                let actions = self.allowed(&principal, &repository, actions).await?;
+                if !actions.is_empty() {
+                    repositories.push((repository, actions));
+                }
             }
         }
         Ok(Principal::User { name: name.clone(), scopes: Scopes::Only { repositories, own } })
     }
-}
 
-fn wanted(actions: &str) -> Vec<Action> {
-    match actions {
-        "*" => vec![Action::Pull, Action::Push, Action::Delete],
-        _ => actions.split(',').filter_map(Action::from_name).collect(),
+    async fn allowed(
+        &self,
+        principal: &Principal,
+        repository: &Repository,
+        actions: &str,
+    ) -> Result<Vec<Action>, Error> {
+        let public = self.metadata.is_public(repository).await?;
+        let mut actions = match actions {
+            "*" => vec![Action::Pull, Action::Push, Action::Delete],
+            _ => actions.split(',').filter_map(Action::from_name).collect(),
+        };
+        actions
+            .retain(|action| authorize(principal, repository, public, *action) == Verdict::Allowed);
+        Ok(actions)
     }
 }
 
-fn wrong_password() -> Refusal {
-    Refusal::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "user or password is wrong")
-        .with(header::WWW_AUTHENTICATE, r#"Basic realm="margay registry""#)
+fn wrong_password() -> ApiError {
+    let message = "user or password is wrong";
+    ApiError::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+        .header(header::WWW_AUTHENTICATE, r#"Basic realm="margay registry""#)
 }
 
-fn from_header(headers: &HeaderMap) -> Result<Option<(String, String)>, Refusal> {
+fn login_from_header(headers: &HeaderMap) -> Result<Option<(String, String)>, ApiError> {
     let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
     let text = value.to_str().ok().and_then(|text| text.split_once(' '));
-    let encoded = text
+    let (_, encoded) = text
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))
-        .ok_or_else(wrong_password)?
-        .1;
+        .ok_or_else(wrong_password)?;
     let decoded =
         BASE64_STANDARD.decode(encoded.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     let (name, password) =
@@ -146,14 +170,17 @@ fn from_header(headers: &HeaderMap) -> Result<Option<(String, String)>, Refusal>
     Ok(Some((name.to_owned(), password.to_owned())))
 }
 
-fn from_form(form: &Query) -> Result<Option<(String, String)>, Refusal> {
+fn login_from_form(form: &Query) -> Result<Option<(String, String)>, ApiError> {
     match form.get("grant_type") {
         Some("password") => {
             let (name, password) = (form.get("username"), form.get("password"));
-            let pair = name.zip(password).ok_or_else(wrong_password)?;
-            Ok(Some((pair.0.to_owned(), pair.1.to_owned())))
+            let (name, password) = name.zip(password).ok_or_else(wrong_password)?;
+            Ok(Some((name.to_owned(), password.to_owned())))
         }
-        // There are no refresh tokens: a client that has a password asks with it again.
-        _ => Err(Refusal::bad("UNSUPPORTED", "the only `grant_type` here is `password`")),
+        // There are no refresh tokens: a client that has a password logs in with it again.
+        _ => Err(ApiError::bad_request(
+            ErrorCode::Unsupported,
+            "the only `grant_type` of this registry is `password`",
+        )),
     }
 }

@@ -5,89 +5,104 @@ use http::{HeaderName, StatusCode, header};
 use spec::{Algorithm, Digest};
 
 use super::{
-    app::{App, Asked},
-    query::chunk,
-    reply::{CONTENT_DIGEST, Refusal, Reply, empty},
+    error::{ApiError, ErrorCode},
+    request::RepositoryRequest,
     request_body::RequestBody,
+    response::{CONTENT_DIGEST, Response, empty},
+    route::parse_digest,
 };
 use crate::{
-    Action, Error, Repository,
+    Action, Repository,
     access::{Principal, Scopes, Verdict, authorize},
     blocking,
-    storage::{Membership, NotOpened, Unfinished, Upload, Writing},
+    limits::UPLOAD_BATCH_BYTES,
+    protocol::{ChunkRange, UploadRange},
+    storage::{FileBlobs, Membership, Metadata, NotOpened, Unfinished, Upload, Uploads, Writing},
 };
 
-/// Handed to the disk at once; a connection holds one of these while the next comes in.
-const BATCH_BYTES: usize = 128 << 10;
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
-impl App {
-    /// `POST`: a new upload; or a whole blob at once (`digest`); or a blob that is here already
-    /// (`mount`).
+/// Bringing blobs in: mounted from another repository, at once, or in chunks.
+pub(super) struct UploadEndpoints {
+    metadata: Metadata,
+    blobs: Arc<FileBlobs>,
+    uploads: Arc<Uploads>,
+    blob_bytes_max: u64,
+}
+
+impl UploadEndpoints {
+    pub fn new(
+        metadata: Metadata,
+        blobs: Arc<FileBlobs>,
+        uploads: Arc<Uploads>,
+        blob_bytes_max: u64,
+    ) -> Self {
+        Self { metadata, blobs, uploads, blob_bytes_max }
+    }
+
+    /// `POST`: a new upload; or a whole blob at once (`digest`); or a blob that this registry has
+    /// already (`mount`).
     ///
     /// # Spec
     /// OCI distribution-spec 1.1, "Pushing blobs" and "Mounting a blob from another repository".
-    pub(super) async fn begin_upload(
+    pub async fn begin(
         &self,
-        asked: &Asked,
-        repository: &Repository,
+        request: &RepositoryRequest,
         body: &mut RequestBody,
-    ) -> Result<Reply, Refusal> {
-        if let Some(text) = asked.query.get("mount") {
+    ) -> Result<Response, ApiError> {
+        let RepositoryRequest { query, repository, .. } = request;
+        if let Some(text) = query.get("mount") {
             let digest = parse_digest(text)?;
-            if let Some(Membership { size }) =
-                self.find_elsewhere(asked, repository, &digest).await?
-            {
+            if let Some(Membership { size }) = self.mountable(request, &digest).await? {
                 self.metadata.add_blob(repository, &digest, size).await?;
                 return Ok(created(repository, &digest));
             }
         }
-        if let Some(algorithm) = asked.query.get("digest-algorithm")
-            && ![Algorithm::Sha256, Algorithm::Sha512].map(Algorithm::name).contains(&algorithm)
+        if let Some(name) = query.get("digest-algorithm")
+            && ![Algorithm::Sha256, Algorithm::Sha512].map(Algorithm::name).contains(&name)
         {
-            return Err(Refusal::bad(
-                "DIGEST_INVALID",
-                "the algorithms here are sha256 and sha512",
-            ));
+            let message = "the algorithms of this registry are sha256 and sha512";
+            return Err(ApiError::bad_request(ErrorCode::DigestInvalid, message));
         }
-        let promised = asked.query.get("digest").map(parse_digest).transpose()?;
-        let (uploads, name, owner) =
-            (Arc::clone(&self.uploads), repository.clone(), asked.principal.name().to_owned());
-        let upload =
-            blocking(move || uploads.begin(&name, &owner)).await.map_err(|error| match error {
-                NotOpened::Failed(error) => error.into(),
-                NotOpened::TooMany => Refusal::new(
-                    StatusCode::TOO_MANY_REQUESTS,
-                    "TOOMANYREQUESTS",
-                    "too many uploads are open: finish or cancel some first",
-                ),
-            })?;
-        match promised {
-            None => Ok(status(StatusCode::ACCEPTED, repository, &upload, 0)),
-            Some(digest) => {
-                let done = self.complete(repository, &upload, &digest, None, body).await;
-                if done.is_err() {
-                    self.cancel(upload).await; // nobody knows its address
-                }
-                done
-            }
+        let digest = query.get("digest").map(parse_digest).transpose()?;
+        let upload = self.open(request).await?;
+        let Some(digest) = digest else {
+            return Ok(progress(StatusCode::ACCEPTED, repository, &upload, 0));
+        };
+        let finished = match self.lock(&upload) {
+            Ok(writing) => self.complete(repository, &upload, writing, &digest, body).await,
+            Err(error) => Err(error),
+        };
+        if finished.is_err() {
+            self.discard(upload).await; // the client has no address to continue it at
         }
+        finished
     }
 
-    /// A blob that the asker may read somewhere here. A token that may not does not learn that it
-    /// exists.
-    async fn find_elsewhere(
+    async fn open(&self, request: &RepositoryRequest) -> Result<Arc<Upload>, ApiError> {
+        let (uploads, repository) = (Arc::clone(&self.uploads), request.repository.clone());
+        let owner = request.principal.name().to_owned();
+        let opened = blocking(move || uploads.begin(&repository, &owner)).await;
+        opened.map_err(|error| match error {
+            NotOpened::Failed(error) => error.into(),
+            NotOpened::TooMany => ApiError::too_many_requests(
+                "too many uploads are open: finish or cancel some first",
+            ),
+        })
+    }
+
+    /// The blob, in a repository that the principal may read. A principal that may not does not
+    /// learn whether the blob exists.
+    async fn mountable(
         &self,
-        asked: &Asked,
-        repository: &Repository,
+        request: &RepositoryRequest,
         digest: &Digest,
-    ) -> Result<Option<Membership>, Refusal> {
-        if let Some(from) = asked.query.get("from") {
-            let from: Repository = from
-                .parse()
-                .map_err(|error: Error| Refusal::bad("NAME_INVALID", error.to_string()))?;
-            let public = self.is_public(&from).await?;
-            return match authorize(&asked.principal, &from, public, Action::Pull) {
+    ) -> Result<Option<Membership>, ApiError> {
+        let RepositoryRequest { query, principal, repository, .. } = request;
+        if let Some(from) = query.get("from") {
+            let from: Repository = from.parse().map_err(ApiError::invalid_name)?;
+            let public = self.metadata.is_public(&from).await?;
+            return match authorize(principal, &from, public, Action::Pull) {
                 Verdict::Allowed => Ok(self.metadata.blob(&from, digest).await?),
                 Verdict::Challenge | Verdict::Denied => Ok(None),
             };
@@ -95,7 +110,7 @@ impl App {
         if let Some(membership) = self.metadata.blob(repository, digest).await? {
             return Ok(Some(membership));
         }
-        match &asked.principal {
+        match principal {
             Principal::User { name, scopes: Scopes::Only { own: true, .. } } => {
                 Ok(self.metadata.blob_of(name, digest).await?)
             }
@@ -103,239 +118,199 @@ impl App {
         }
     }
 
-    /// `GET`: how far an upload is.
-    pub(super) async fn read_upload(
+    /// `GET`: how many bytes have arrived.
+    pub async fn status(
         &self,
-        repository: &Repository,
+        request: &RepositoryRequest,
         id: &str,
-    ) -> Result<Reply, Refusal> {
-        let upload = self.find(repository, id)?;
+    ) -> Result<Response, ApiError> {
+        let upload = self.find(&request.repository, id)?;
         let bytes = upload.bytes().await;
-        Ok(status(StatusCode::NO_CONTENT, repository, &upload, bytes))
+        Ok(progress(StatusCode::NO_CONTENT, &request.repository, &upload, bytes))
     }
 
-    /// `PATCH`: more bytes at the end, as a stream or as a chunk that says where it belongs.
-    pub(super) async fn append_upload(
+    /// `PATCH`: more bytes at the end, as a stream or as a chunk that states its position.
+    pub async fn append(
         &self,
-        asked: &Asked,
-        repository: &Repository,
+        request: &RepositoryRequest,
         id: &str,
         body: &mut RequestBody,
-    ) -> Result<Reply, Refusal> {
-        let upload = self.find(repository, id)?;
-        let writing = self.write(&upload)?;
-        self.check_chunk(asked, repository, &upload, &writing, body)?;
-        let (writing, received) = self.receive(writing, body).await;
-        self.make_room(&upload, received).await?;
-        let bytes = writing.bytes();
-        Ok(status(StatusCode::ACCEPTED, repository, &upload, bytes))
+    ) -> Result<Response, ApiError> {
+        let upload = self.find(&request.repository, id)?;
+        let writing = self.lock(&upload)?;
+        check_chunk(request, &upload, &writing, body)?;
+        let writing = self.receive(&upload, writing, body).await?;
+        Ok(progress(StatusCode::ACCEPTED, &request.repository, &upload, writing.bytes()))
     }
 
-    /// `PUT`: the last bytes, if any, and the name of all of them.
-    pub(super) async fn finish_upload(
+    /// `PUT`: the last bytes, if any, and the digest of all of them.
+    pub async fn finish(
         &self,
-        asked: &Asked,
-        repository: &Repository,
+        request: &RepositoryRequest,
         id: &str,
         body: &mut RequestBody,
-    ) -> Result<Reply, Refusal> {
-        let digest = asked
-            .query
-            .get("digest")
-            .ok_or_else(|| Refusal::bad("DIGEST_INVALID", "`digest` is missing"))?;
-        let digest = parse_digest(digest)?;
-        let upload = self.find(repository, id)?;
-        self.complete(repository, &upload, &digest, Some(asked), body).await
+    ) -> Result<Response, ApiError> {
+        let missing = || ApiError::bad_request(ErrorCode::DigestInvalid, "`digest` is missing");
+        let digest = parse_digest(request.query.get("digest").ok_or_else(missing)?)?;
+        let upload = self.find(&request.repository, id)?;
+        let writing = self.lock(&upload)?;
+        check_chunk(request, &upload, &writing, body)?;
+        self.complete(&request.repository, &upload, writing, &digest, body).await
     }
 
-    /// `DELETE`: never mind.
-    pub(super) async fn cancel_upload(
+    /// `DELETE`.
+    pub async fn cancel(
         &self,
-        repository: &Repository,
+        request: &RepositoryRequest,
         id: &str,
-    ) -> Result<Reply, Refusal> {
-        let upload = self.find(repository, id)?;
-        let writing = self.write(&upload)?;
-        self.cancel(upload).await;
+    ) -> Result<Response, ApiError> {
+        let upload = self.find(&request.repository, id)?;
+        let writing = self.lock(&upload)?;
+        self.discard(upload).await;
         drop(writing);
         Ok(empty(StatusCode::NO_CONTENT, []))
     }
 
-    /// Takes what is left in, checks the digest, and makes the bytes a blob of `repository`:
-    /// durable, then known.
+    /// Receives the rest of the body, checks the digest, and makes the bytes a blob of
+    /// `repository`: durable, then recorded.
     async fn complete(
         &self,
         repository: &Repository,
         upload: &Arc<Upload>,
+        writing: Writing,
         digest: &Digest,
-        chunked: Option<&Asked>,
         body: &mut RequestBody,
-    ) -> Result<Reply, Refusal> {
-        let writing = self.write(upload)?;
-        if let Some(asked) = chunked {
-            self.check_chunk(asked, repository, upload, &writing, body)?;
-        }
-        let (writing, received) = self.receive(writing, body).await;
-        self.make_room(upload, received).await?;
+    ) -> Result<Response, ApiError> {
+        let writing = self.receive(upload, writing, body).await?;
         let (uploads, blobs) = (Arc::clone(&self.uploads), Arc::clone(&self.blobs));
-        let (upload, promised) = (Arc::clone(upload), *digest);
-        let size = blocking(move || uploads.finish(&upload, writing, &promised, &blobs))
-            .await
-            .map_err(|e| match e {
-                Unfinished::Failed(error) => error.into(),
-                Unfinished::WrongDigest(actual) => Refusal::bad(
-                    "DIGEST_INVALID",
-                    format!("the bytes are not `{digest}` but `{actual}`"),
-                ),
-            })?;
+        let (upload, expected) = (Arc::clone(upload), *digest);
+        let finished = blocking(move || uploads.finish(&upload, writing, &expected, &blobs)).await;
+        let size = finished.map_err(|error| match error {
+            Unfinished::Failed(error) => error.into(),
+            Unfinished::WrongDigest(actual) => ApiError::wrong_digest(digest, &actual),
+        })?;
         self.metadata.add_blob(repository, digest, size).await?;
         Ok(created(repository, digest))
     }
 
-    /// A half that the disk has no room for would only keep others from finishing theirs.
-    async fn make_room(
+    /// Writes the body to the end of the upload. What arrived before a failure stays, so that the
+    /// client can continue from there; unless the disk is full, where it would only keep other
+    /// uploads from finishing.
+    async fn receive(
         &self,
         upload: &Arc<Upload>,
-        received: Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
-        if received
-            .as_ref()
-            .is_err_and(|refusal| refusal.status() == StatusCode::INSUFFICIENT_STORAGE)
+        writing: Writing,
+        body: &mut RequestBody,
+    ) -> Result<Writing, ApiError> {
+        let received = self.write_body(writing, body).await;
+        if let Err(error) = &received
+            && error.status() == StatusCode::INSUFFICIENT_STORAGE
         {
-            self.cancel(Arc::clone(upload)).await;
+            self.discard(Arc::clone(upload)).await;
         }
         received
     }
 
-    /// Writes the body to the end of the upload. What came before a break stays, so that a client
-    /// can go on from there.
-    async fn receive(
+    async fn write_body(
         &self,
         mut writing: Writing,
         body: &mut RequestBody,
-    ) -> (Writing, Result<(), Refusal>) {
+    ) -> Result<Writing, ApiError> {
         loop {
-            let (batch, end) = gather(body).await;
+            let (batch, end) = next_batch(body).await;
             let bytes: u64 = batch.iter().map(|piece| piece.len() as u64).sum();
-            if writing.bytes() + bytes > self.limits.blob_bytes_max {
-                let message =
-                    format!("a blob has at most {} bytes here", self.limits.blob_bytes_max);
-                return (
-                    writing,
-                    Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message)),
-                );
+            let bytes_max = self.blob_bytes_max;
+            if writing.bytes() + bytes > bytes_max {
+                let message = format!("a blob of this registry has at most {bytes_max} bytes");
+                return Err(ApiError::too_large(message));
             }
             if bytes > 0 {
-                let (back, written) = blocking(move || {
-                    let written = writing.append(&batch);
-                    (writing, written)
-                })
-                .await;
-                writing = back;
-                if let Err(error) = written {
-                    return (writing, Err(error.into()));
-                }
+                writing = blocking(move || writing.append(&batch).map(|()| writing)).await?;
             }
             match end {
                 None => {}
-                Some(end) => return (writing, end),
+                Some(end) => return end.map(|()| writing),
             }
         }
     }
 
-    fn check_chunk(
-        &self,
-        asked: &Asked,
-        repository: &Repository,
-        upload: &Upload,
-        writing: &Writing,
-        body: &RequestBody,
-    ) -> Result<(), Refusal> {
-        let chunk = chunk(&asked.head.headers)
-            .map_err(|()| Refusal::bad("BLOB_UPLOAD_INVALID", "Content-Range is not START-END"))?;
-        let Some((start, end)) = chunk else { return Ok(()) };
-        let bytes = writing.bytes();
-        if start != bytes {
-            let refusal = Refusal::new(
-                StatusCode::RANGE_NOT_SATISFIABLE,
-                "BLOB_UPLOAD_INVALID",
-                format!("the next chunk starts at {bytes}, not at {start}"),
-            );
-            return Err(refusal
-                .with(header::RANGE, &range(bytes))
-                .with(header::LOCATION, &location(repository, upload)));
-        }
-        match body.length() {
-            Some(length) if end - start == length.wrapping_sub(1) => Ok(()),
-            None => Ok(()),
-            Some(_) => {
-                Err(Refusal::bad("SIZE_INVALID", "Content-Range and Content-Length do not agree"))
-            }
-        }
-    }
-
-    fn find(&self, repository: &Repository, id: &str) -> Result<Arc<Upload>, Refusal> {
+    fn find(&self, repository: &Repository, id: &str) -> Result<Arc<Upload>, ApiError> {
         self.uploads.find(repository, id).ok_or_else(|| {
-            Refusal::absent("BLOB_UPLOAD_UNKNOWN", "there is no such upload in this repository")
+            let message = "there is no such upload in this repository";
+            ApiError::not_found(ErrorCode::BlobUploadUnknown, message)
         })
     }
 
-    fn write(&self, upload: &Arc<Upload>) -> Result<Writing, Refusal> {
+    fn lock(&self, upload: &Arc<Upload>) -> Result<Writing, ApiError> {
         self.uploads.write(upload).ok_or_else(|| {
-            Refusal::new(
-                StatusCode::CONFLICT,
-                "BLOB_UPLOAD_INVALID",
-                "another request is writing to this upload",
-            )
+            let message = "another request is writing to this upload";
+            ApiError::new(StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid, message)
         })
     }
 
-    async fn cancel(&self, upload: Arc<Upload>) {
+    async fn discard(&self, upload: Arc<Upload>) {
         let uploads = Arc::clone(&self.uploads);
         blocking(move || uploads.cancel(&upload)).await;
     }
 }
 
+/// Whether the chunk that the request announces continues the upload.
+fn check_chunk(
+    request: &RepositoryRequest,
+    upload: &Upload,
+    writing: &Writing,
+    body: &RequestBody,
+) -> Result<(), ApiError> {
+    let chunk = ChunkRange::of(&request.head.headers)
+        .map_err(|error| ApiError::bad_request(ErrorCode::BlobUploadInvalid, error.to_string()))?;
+    let Some(ChunkRange { start, end }) = chunk else { return Ok(()) };
+    let bytes = writing.bytes();
+    if start != bytes {
+        let message = format!("the next chunk starts at {bytes}, not at {start}");
+        let status = StatusCode::RANGE_NOT_SATISFIABLE;
+        return Err(ApiError::new(status, ErrorCode::BlobUploadInvalid, message)
+            .header(header::RANGE, UploadRange::format(bytes))
+            .header(header::LOCATION, location(&request.repository, upload)));
+    }
+    match body.length() {
+        Some(length) if end - start != length.wrapping_sub(1) => {
+            let message = "Content-Range and Content-Length do not agree";
+            Err(ApiError::bad_request(ErrorCode::SizeInvalid, message))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Some pieces of the body, and how it ended if it did.
-async fn gather(body: &mut RequestBody) -> (Vec<Bytes>, Option<Result<(), Refusal>>) {
+async fn next_batch(body: &mut RequestBody) -> (Vec<Bytes>, Option<Result<(), ApiError>>) {
     let (mut batch, mut bytes) = (Vec::new(), 0);
-    while bytes < BATCH_BYTES {
+    while bytes < UPLOAD_BATCH_BYTES {
         match body.next().await {
             Ok(Some(piece)) => {
                 bytes += piece.len();
                 batch.push(piece);
             }
             Ok(None) => return (batch, Some(Ok(()))),
-            Err(refusal) => return (batch, Some(Err(refusal))),
+            Err(error) => return (batch, Some(Err(error))),
         }
     }
     (batch, None)
-}
-
-pub(super) fn parse_digest(text: &str) -> Result<Digest, Refusal> {
-    text.parse()
-        .map_err(|error: spec::ParseError| Refusal::bad("DIGEST_INVALID", error.to_string()))
 }
 
 fn location(repository: &Repository, upload: &Upload) -> String {
     format!("/v2/{repository}/blobs/uploads/{}", upload.id)
 }
 
-/// `0-LAST`; the specification has no way to write an empty range, and everybody writes this.
-fn range(bytes: u64) -> String {
-    format!("0-{}", bytes.saturating_sub(1))
-}
-
-fn status(status: StatusCode, repository: &Repository, upload: &Upload, bytes: u64) -> Reply {
+fn progress(status: StatusCode, repository: &Repository, upload: &Upload, bytes: u64) -> Response {
     let headers = [
         (header::LOCATION, &*location(repository, upload)),
-        (header::RANGE, &range(bytes)),
+        (header::RANGE, &UploadRange::format(bytes)),
         (UPLOAD_ID, &upload.id),
     ];
     empty(status, headers)
 }
 
-fn created(repository: &Repository, digest: &Digest) -> Reply {
+fn created(repository: &Repository, digest: &Digest) -> Response {
     let headers = [
         (header::LOCATION, &*format!("/v2/{repository}/blobs/{digest}")),
         (CONTENT_DIGEST, &digest.to_string()),

@@ -2,39 +2,38 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{Digest, MediaType, Tenant};
-use store::{Compare, Kv, Query, Range, SqliteStore, Store, Txn};
+use store::{Compare, Kv, Query, Range, Ranged, SqliteStore, Store, Txn};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Error, Repository};
+use crate::{
+    Error, Repository,
+    limits::{DELETED_PER_TRANSACTION, SCAN_PAGE},
+};
 
-/// The format of every record here.
+/// The format version of every record.
 const VERSION: u8 = 1;
-/// Keys taken away by one transaction; the store allows 100 operations.
-const BATCH: usize = 90;
-/// A page when we walk through keys ourselves.
-const WALK: usize = 1000;
 
-/// What the registry knows beside the bytes: users, repositories, and which repository has which
-/// blob, manifest and tag.
+/// The records of a registry: users, repositories, and which repository has which blob, manifest and
+/// tag.
 ///
 /// ```text
 /// user/NAME                           password hash
-/// repository/NAME                     whether everybody may read it
-/// blob/NAME:DIGEST                    membership: access to a blob is decided by this key, never by knowing the digest
+/// repository/NAME                     whether it is public
+/// blob/NAME:DIGEST                    membership: decides about access, never the digest alone
 /// manifest/NAME:DIGEST                media type, size, subject; the bytes are a blob
 /// tag/NAME:TAG                        digest
-/// referrer/NAME:SUBJECT:DIGEST        descriptor of a manifest that says something about SUBJECT
+/// referrer/NAME:SUBJECT:DIGEST        descriptor of a manifest whose subject is SUBJECT
 /// ```
 #[derive(Clone)]
 pub(crate) struct Metadata {
     store: Arc<dyn Store>,
-    /// The store takes nothing any more, and will not until this process starts anew.
+    /// Set when a commit found the store broken: only a new process can open it again.
     broken: CancellationToken,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct User {
-    /// A PHC string; its parameters are those of the day it was made.
+    /// A PHC string, which states the parameters that it was made with.
     pub password: String,
 }
 
@@ -56,7 +55,7 @@ pub(crate) struct ManifestRecord {
     pub subject: Option<Digest>,
 }
 
-/// A line of the referrers list, as it goes out.
+/// An entry of the list of referrers, as it is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Referrer {
@@ -74,17 +73,32 @@ struct TagRecord {
     digest: Digest,
 }
 
+/// One page of a list, in the order of the keys.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ListPage<T> {
+    pub entries: Vec<T>,
+    /// Whether there are entries after these.
+    pub more: bool,
+}
+
+impl<T> Default for ListPage<T> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), more: false }
+    }
+}
+
 impl Referrer {
-    /// How long its record is: a control character in an annotation takes six bytes there.
+    /// The length of its record, where a control character in an annotation takes six bytes.
     pub fn record_bytes(&self) -> usize {
         store::encode(VERSION, self).len()
     }
 }
 
 impl Metadata {
-    /// Opens or makes the registry's own database in `data_dir`.
+    /// Opens or creates the database of a registry in `data_dir`.
     pub fn open(data_dir: &Path) -> Result<Self, Error> {
-        let store = SqliteStore::open(&data_dir.join("registry.db")).map_err(failed("open it"))?;
+        let store =
+            SqliteStore::open(&data_dir.join("registry.db")).map_err(failed("open a database"))?;
         Ok(Self::on(Arc::new(store)))
     }
 
@@ -97,7 +111,7 @@ impl Metadata {
         self.broken.is_cancelled()
     }
 
-    /// Waits until a commit finds the store broken, and says so.
+    /// Waits until a commit finds the store broken.
     pub async fn broken(&self) -> Error {
         self.broken.cancelled().await;
         failed("go on")(store::Error::Broken)
@@ -112,21 +126,21 @@ impl Metadata {
     pub async fn put_user(&self, name: &Tenant, user: &User) -> Result<(), Error> {
         self.commit(
             Txn::new().put(format!("user/{name}"), store::encode(VERSION, user)),
-            "keep a user",
+            "store a user",
         )
         .await
         .map(drop)
     }
 
-    /// Whether there was one.
+    /// Whether the user existed.
     pub async fn remove_user(&self, name: &Tenant) -> Result<bool, Error> {
         self.remove(format!("user/{name}"), Txn::new()).await
     }
 
     pub async fn users(&self) -> Result<Vec<Tenant>, Error> {
         let mut users = Vec::new();
-        let mut walk = Walk::of("user/");
-        while let Some(page) = self.step(&mut walk, true).await? {
+        let mut scan = Scan::of("user/");
+        while let Some(page) = self.next(&mut scan, true).await? {
             users.extend(page.iter().filter_map(|kv| kv.key.strip_prefix("user/")?.parse().ok()));
         }
         Ok(users)
@@ -138,34 +152,35 @@ impl Metadata {
         self.get(format!("repository/{name}")).await
     }
 
+    /// A repository that does not exist is not public.
+    pub async fn is_public(&self, name: &Repository) -> Result<bool, Error> {
+        Ok(self.repository(name).await?.is_some_and(|record| record.public))
+    }
+
     pub async fn set_public(&self, name: &Repository, public: bool) -> Result<(), Error> {
         let record = store::encode(VERSION, &RepositoryRecord { public });
-        self.commit(Txn::new().put(format!("repository/{name}"), record), "set who may read")
+        self.commit(Txn::new().put(format!("repository/{name}"), record), "set the visibility")
             .await
             .map(drop)
     }
 
-    /// Repositories after `last`, at most `limit`, and whether there are more.
+    /// At most `limit` repositories that start with `prefix`, after `last`.
     pub async fn repositories(
         &self,
         prefix: &str,
         last: &str,
         limit: usize,
-    ) -> Result<(Vec<(Repository, RepositoryRecord)>, bool), Error> {
+    ) -> Result<ListPage<(Repository, RepositoryRecord)>, Error> {
         let range = Range::PrefixAfter {
             prefix: format!("repository/{prefix}"),
             after: format!("repository/{last}"),
         };
-        let ranged = self
-            .store
-            .range(Query::from(range).limit(limit))
-            .await
-            .map_err(failed("list repositories"))?;
+        let ranged = self.range(Query::from(range).limit(limit), "list repositories").await?;
         let records = ranged.kvs.iter().filter_map(|kv| {
             let name = kv.key.strip_prefix("repository/")?.parse().ok()?;
             Some(decode(kv).map(|record| (name, record)))
         });
-        Ok((records.collect::<Result<_, _>>()?, ranged.more))
+        Ok(ListPage { entries: records.collect::<Result<_, _>>()?, more: ranged.more })
     }
 
     // Blobs
@@ -188,7 +203,7 @@ impl Metadata {
         self.commit_in(
             repository,
             Txn::new().put(blob_key(repository, digest), membership),
-            "keep a blob",
+            "add a blob",
         )
         .await
     }
@@ -208,10 +223,9 @@ impl Metadata {
         user: &Tenant,
         digest: &Digest,
     ) -> Result<Option<Membership>, Error> {
-        // A pushed blob costs at most this many look-ups in memory; who owns more repositories just
-        // sends it.
-        let (repositories, _) = self.repositories(&format!("{user}/"), "", WALK).await?;
-        for (repository, _) in repositories {
+        // At most one page of look-ups: a user with more repositories may have to send the blob.
+        let page = self.repositories(&format!("{user}/"), "", SCAN_PAGE).await?;
+        for (repository, _) in page.entries {
             if let Some(membership) = self.blob(&repository, digest).await? {
                 return Ok(Some(membership));
             }
@@ -229,8 +243,8 @@ impl Metadata {
         self.get(manifest_key(repository, digest)).await
     }
 
-    /// A manifest, the tags that now mean it, and its line among the referrers of its subject: all
-    /// or nothing.
+    /// Adds a manifest, the tags that now point to it, and its entry among the referrers of its
+    /// subject, in one transaction.
     pub async fn put_manifest(
         &self,
         repository: &Repository,
@@ -251,10 +265,10 @@ impl Metadata {
             txn = txn
                 .put(referrer_key(repository, subject, digest), store::encode(VERSION, referrer));
         }
-        self.commit_in(repository, txn, "keep a manifest").await
+        self.commit_in(repository, txn, "add a manifest").await
     }
 
-    /// Takes a manifest and the tags that mean it away. Tags go first, so that none is ever left
+    /// Removes a manifest and the tags that point to it. Tags first, so that none is ever left
     /// without its manifest. Whether the repository had it.
     pub async fn remove_manifest(
         &self,
@@ -263,15 +277,15 @@ impl Metadata {
     ) -> Result<bool, Error> {
         let Some(record) = self.manifest(repository, digest).await? else { return Ok(false) };
         let mut tags: Vec<String> = Vec::new();
-        let mut walk = Walk::of(format!("tag/{repository}:"));
-        while let Some(page) = self.step(&mut walk, false).await? {
+        let mut scan = Scan::of(format!("tag/{repository}:"));
+        while let Some(page) = self.next(&mut scan, false).await? {
             for kv in page {
                 if decode::<TagRecord>(&kv)?.digest == *digest {
                     tags.push(kv.key.to_string());
                 }
             }
         }
-        for batch in tags.chunks(BATCH) {
+        for batch in tags.chunks(DELETED_PER_TRANSACTION) {
             let txn = batch.iter().fold(Txn::new(), |txn, key| txn.delete(key.as_str()));
             self.commit(txn, "delete tags").await?;
         }
@@ -291,85 +305,73 @@ impl Metadata {
         self.remove(tag_key(repository, tag), Txn::new()).await
     }
 
-    /// Tags after `last`, at most `limit`, and whether there are more.
+    /// At most `limit` tags after `last`.
     pub async fn tags(
         &self,
         repository: &Repository,
         last: &str,
         limit: usize,
-    ) -> Result<(Vec<String>, bool), Error> {
+    ) -> Result<ListPage<String>, Error> {
         let prefix = format!("tag/{repository}:");
         let range = Range::PrefixAfter { after: format!("{prefix}{last}"), prefix: prefix.clone() };
-        let ranged = self
-            .store
-            .range(Query::from(range).limit(limit).keys_only())
-            .await
-            .map_err(failed("list tags"))?;
-        let tags = ranged
-            .kvs
-            .iter()
-            .filter_map(|kv| kv.key.strip_prefix(prefix.as_str()).map(str::to_owned));
-        Ok((tags.collect(), ranged.more))
+        let query = Query::from(range).limit(limit).keys_only();
+        let ranged = self.range(query, "list tags").await?;
+        let tags = ranged.kvs.iter().filter_map(|kv| kv.key.strip_prefix(prefix.as_str()));
+        Ok(ListPage { entries: tags.map(str::to_owned).collect(), more: ranged.more })
     }
 
-    /// What says something about `subject`, after `last`, at most `limit` in at most `bytes_max`
-    /// (but always one), and whether there are more.
+    /// At most `limit` referrers of `subject` after `last`, in at most `bytes_max`, but always one.
     pub async fn referrers(
         &self,
         repository: &Repository,
         subject: &Digest,
         last: &str,
         (limit, bytes_max): (usize, usize),
-    ) -> Result<(Vec<Referrer>, bool), Error> {
+    ) -> Result<ListPage<Referrer>, Error> {
         let prefix = format!("referrer/{repository}:{subject}:");
         let range = Range::PrefixAfter { after: format!("{prefix}{last}"), prefix };
-        let ranged = self
-            .store
-            .range(Query::from(range).limit(limit))
-            .await
-            .map_err(failed("list referrers"))?;
+        let ranged = self.range(Query::from(range).limit(limit), "list referrers").await?;
         let mut bytes = 0;
         let fits = |kv: &&Arc<Kv>| {
             bytes += kv.value.len();
             bytes == kv.value.len() || bytes <= bytes_max
         };
-        let page = ranged
-            .kvs
-            .iter()
-            .take_while(fits)
-            .map(|kv| decode(kv))
-            .collect::<Result<Vec<_>, _>>()?;
-        let more = ranged.more || page.len() < ranged.kvs.len();
-        Ok((page, more))
+        let entries = ranged.kvs.iter().take_while(fits).map(|kv| decode(kv));
+        let entries = entries.collect::<Result<Vec<_>, _>>()?;
+        let more = ranged.more || entries.len() < ranged.kvs.len();
+        Ok(ListPage { entries, more })
     }
 
-    // Underneath
+    // Keys
+
+    async fn range(&self, query: Query, action: &'static str) -> Result<Ranged, Error> {
+        self.store.range(query).await.map_err(failed(action))
+    }
 
     async fn get<T: DeserializeOwned>(&self, key: String) -> Result<Option<T>, Error> {
-        let ranged = self.store.range(Query::key(key)).await.map_err(failed("look up a key"))?;
+        let ranged = self.range(Query::key(key), "look up a key").await?;
         ranged.first().map(|kv| decode(kv)).transpose()
     }
 
-    /// Deletes `key`, and what `also` does with it. Whether it was there.
+    /// Deletes `key`, with `also` in the same transaction. Whether it existed.
     async fn remove(&self, key: String, also: Txn) -> Result<bool, Error> {
         let txn = also.when(Compare::ModRev(key.clone(), self.mod_rev(&key).await?));
         let there = !txn.compares.contains(&Compare::ModRev(key.clone(), 0));
-        // Lost to somebody who changed it meanwhile: then it was there, and is theirs.
+        // A transaction that lost against a concurrent change leaves that change in place.
         Ok(there && self.commit(txn.delete(key), "delete").await?)
     }
 
     async fn mod_rev(&self, key: &str) -> Result<store::Rev, Error> {
-        let ranged =
-            self.store.range(Query::key(key).keys_only()).await.map_err(failed("look up a key"))?;
+        let ranged = self.range(Query::key(key).keys_only(), "look up a key").await?;
         Ok(ranged.first().map_or(0, |kv| kv.mod_rev))
     }
 
-    /// Commits `txn`, and the repository's own record with it at the first time.
+    /// Commits `txn`, with the repository's record if it does not exist yet.
     async fn commit_in(
         &self,
         repository: &Repository,
         txn: Txn,
-        action: &str,
+        action: &'static str,
     ) -> Result<(), Error> {
         let key = format!("repository/{repository}");
         if self.mod_rev(&key).await? == 0 {
@@ -382,7 +384,7 @@ impl Metadata {
         self.commit(txn, action).await.map(drop)
     }
 
-    async fn commit(&self, txn: Txn, action: &str) -> Result<bool, Error> {
+    async fn commit(&self, txn: Txn, action: &'static str) -> Result<bool, Error> {
         let committed = self.store.txn(txn).await;
         if matches!(committed, Err(store::Error::Broken)) {
             self.broken.cancel();
@@ -390,25 +392,26 @@ impl Metadata {
         Ok(committed.map_err(failed(action))?.succeeded)
     }
 
-    async fn step(&self, walk: &mut Walk, keys_only: bool) -> Result<Option<Vec<Arc<Kv>>>, Error> {
-        let Some(after) = walk.after.take() else { return Ok(None) };
-        let range = Range::PrefixAfter { prefix: walk.prefix.clone(), after };
-        let query = Query { keys_only, ..Query::from(range).limit(WALK) };
-        let ranged = self.store.range(query).await.map_err(failed("walk through keys"))?;
+    async fn next(&self, scan: &mut Scan, keys_only: bool) -> Result<Option<Vec<Arc<Kv>>>, Error> {
+        let Some(after) = scan.after.take() else { return Ok(None) };
+        let range = Range::PrefixAfter { prefix: scan.prefix.clone(), after };
+        let query = Query { keys_only, ..Query::from(range).limit(SCAN_PAGE) };
+        let ranged = self.range(query, "scan keys").await?;
         if ranged.more {
-            walk.after = ranged.kvs.last().map(|kv| kv.key.to_string());
+            scan.after = ranged.kvs.last().map(|kv| kv.key.to_string());
         }
         Ok(Some(ranged.kvs))
     }
 }
 
-/// Where we are among the keys with a prefix.
-struct Walk {
+/// A scan of all keys with a prefix, page by page.
+struct Scan {
     prefix: String,
+    /// The last key so far; `None` after the last page.
     after: Option<String>,
 }
 
-impl Walk {
+impl Scan {
     fn of(prefix: impl Into<String>) -> Self {
         let prefix = prefix.into();
         Self { after: Some(prefix.clone()), prefix }
@@ -435,9 +438,8 @@ fn decode<T: DeserializeOwned>(kv: &Kv) -> Result<T, Error> {
     store::decode(VERSION, &kv.key, &kv.value).map_err(failed("read a record"))
 }
 
-fn failed(action: &str) -> impl FnOnce(store::Error) -> Error {
-    let action = action.to_owned();
-    move |source| Error::Metadata { action, source: Box::new(source) }
+fn failed(action: &'static str) -> impl FnOnce(store::Error) -> Error {
+    move |source| Error::Metadata { action, source }
 }
 
 #[cfg(test)]
@@ -451,7 +453,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_manifest_leaves_with_all_its_tags_and_nothing_else() {
+    async fn a_manifest_is_removed_with_all_of_its_tags_and_no_other() {
         let metadata = Metadata::on(Arc::new(MemoryStore::new()));
         let (cats, dogs) = (repository("ann/cats"), repository("ann/cats-and-dogs"));
         let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
@@ -463,20 +465,18 @@ mod tests {
         }
         metadata.put_manifest(&dogs, &old, &record, &["v001".to_owned()], None).await.unwrap();
         metadata.put_manifest(&cats, &new, &record, &["latest".to_owned()], None).await.unwrap();
-        let (page, more) = metadata.tags(&cats, "v003", 2).await.unwrap();
-        assert_eq!((page, more), (vec!["v004".to_owned(), "v005".to_owned()], true));
+        let page = metadata.tags(&cats, "v003", 2).await.unwrap();
+        assert_eq!((page.entries, page.more), (vec!["v004".to_owned(), "v005".to_owned()], true));
         assert!(metadata.remove_manifest(&cats, &old).await.unwrap());
         assert!(!metadata.remove_manifest(&cats, &old).await.unwrap());
-        assert_eq!(
-            metadata.tags(&cats, "", 1000).await.unwrap(),
-            (vec!["latest".to_owned()], false)
-        );
+        let page = metadata.tags(&cats, "", 1000).await.unwrap();
+        assert_eq!((page.entries, page.more), (vec!["latest".to_owned()], false));
         assert_eq!(metadata.tag(&dogs, "v001").await.unwrap(), Some(old));
         assert_eq!(metadata.manifest(&cats, &new).await.unwrap(), Some(record));
     }
 
     #[tokio::test]
-    async fn a_repository_is_made_by_its_first_blob_and_stays_as_visible_as_it_was_set() {
+    async fn the_first_blob_creates_a_repository_and_the_next_keeps_its_visibility() {
         let metadata = Metadata::on(Arc::new(MemoryStore::new()));
         let cats = repository("ann/cats");
         assert_eq!(metadata.repository(&cats).await.unwrap(), None);

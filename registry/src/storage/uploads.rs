@@ -13,14 +13,13 @@ use serde::{Deserialize, Serialize};
 use spec::{Algorithm, Digest, Hasher};
 
 use super::blobs::{FileBlobs, make_folder};
-use crate::{Error, Repository, access::random_name};
+use crate::{
+    Error, Repository,
+    limits::{OPEN_UPLOADS_MAX, REHASH_BUFFER_BYTES},
+};
 
-/// All uploads of all users at once: each is a file and some hundred bytes of memory.
-const OPEN_MAX: usize = 4096;
 /// The format of an upload's note.
 const VERSION: u8 = 1;
-/// Read back at once when a digest has to be computed again.
-const READ_BYTES: usize = 256 << 10;
 
 /// Blobs on their way in, each a file `uploads/<id>` with a note `uploads/<id>.json` beside it.
 ///
@@ -96,7 +95,7 @@ impl Uploads {
             match path.extension() {
                 Some(_) if path.with_extension("").exists() => {} // the note of an upload
                 Some(_) => remove(&path),
-                None => match recover(&path).filter(|_| open.len() < OPEN_MAX) {
+                None => match recover(&path).filter(|_| open.len() < OPEN_UPLOADS_MAX) {
                     Some(upload) => drop(open.insert(upload.id.clone(), Arc::new(upload))),
                     None => {
                         remove(&path);
@@ -111,7 +110,7 @@ impl Uploads {
     /// A new upload of `owner` into `repository`.
     pub fn begin(&self, repository: &Repository, owner: &str) -> Result<Arc<Upload>, NotOpened> {
         let upload = Arc::new(Upload {
-            id: random_name(),
+            id: disk::random_hex::<16>(),
             repository: repository.clone(),
             owner: owner.to_owned(),
             touched: Mutex::new(Instant::now()),
@@ -120,7 +119,7 @@ impl Uploads {
         {
             let mut open = self.lock();
             let own = open.values().filter(|upload| upload.owner == owner).count();
-            if own >= self.per_owner_max || open.len() >= OPEN_MAX {
+            if own >= self.per_owner_max || open.len() >= OPEN_UPLOADS_MAX {
                 return Err(NotOpened::TooMany);
             }
             open.insert(upload.id.clone(), Arc::clone(&upload));
@@ -223,7 +222,7 @@ impl Uploads {
     /// A name for a file that is written at once and then moved away; what a crash leaves of it,
     /// the next start removes.
     pub fn aside(&self) -> PathBuf {
-        self.folder.join(format!("{}.part", random_name()))
+        self.folder.join(format!("{}.part", disk::random_hex::<16>()))
     }
 
     fn path(&self, id: &str) -> PathBuf {
@@ -323,7 +322,7 @@ fn hash_file(path: &Path, algorithm: Algorithm) -> Result<Digest, Error> {
     use std::io::Read;
     let failed = |source| Error::File { action: "read", path: path.to_owned(), source };
     let mut file = File::open(path).map_err(failed)?;
-    let (mut hasher, mut buffer) = (Hasher::new(algorithm), vec![0; READ_BYTES]);
+    let (mut hasher, mut buffer) = (Hasher::new(algorithm), vec![0; REHASH_BUFFER_BYTES]);
     loop {
         match file.read(&mut buffer).map_err(failed)? {
             0 => return Ok(hasher.finish()),
@@ -461,10 +460,10 @@ mod tests {
     fn all_uploads_at_once_have_a_limit_whoever_they_belong_to() {
         let (dir, cats) = parts();
         let uploads = Uploads::open(dir.path(), 1).unwrap();
-        for n in 0..OPEN_MAX {
+        for n in 0..OPEN_UPLOADS_MAX {
             uploads.begin(&cats, &format!("user-{n}")).unwrap();
         }
         assert!(matches!(uploads.begin(&cats, "ann"), Err(NotOpened::TooMany)));
-        assert_eq!(files(dir.path()), 2 * OPEN_MAX);
+        assert_eq!(files(dir.path()), 2 * OPEN_UPLOADS_MAX);
     }
 }

@@ -171,7 +171,7 @@ async fn each_failure_says_who_and_what_to_do() {
             silent,
             "ann/cats:v1",
             ann(),
-            format!("`{silent}` was too slow: ann/cats:v1 made next to no progress for 1 s"),
+            format!("`{silent}` was too slow: ann/cats:v1 made almost no progress for 1 s"),
             "try again",
         ),
         (
@@ -297,7 +297,7 @@ async fn bytes_that_rotted_on_the_disk_are_not_taken() {
             .await
             .unwrap_err();
         assert!(
-            matches!(error, Error::WrongBytes { ref expected, .. } if **expected == digest),
+            matches!(error, Error::WrongDigest { ref expected, .. } if **expected == digest),
             "{error}"
         );
         assert!(sink.get(&digest).is_none() && sink.get(&image.digest).is_none());

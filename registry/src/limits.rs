@@ -1,0 +1,170 @@
+//! Every limit of a registry and of its client, with the reason for its number.
+
+use std::time::Duration;
+
+/// What a registry gives to its clients.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of one blob: as much as ECR takes.
+    pub blob_bytes_max: u64,
+    /// Uploads that one user may have open at once: twenty pushes of three blobs each.
+    pub uploads_per_user_max: usize,
+    /// An upload without a request for this long is discarded: a lunch break.
+    pub upload_idle_time_max: Duration,
+    /// Connections at once: each may hold a page or some hundred kilobytes of a blob. More wait to
+    /// be accepted.
+    pub connections_max: usize,
+    /// Connections of one address, which is all clients behind one proxy: as many as the control
+    /// plane gives.
+    pub connections_of_one_address_max: usize,
+    /// How long the head of a request may take, and how long an idle connection is kept.
+    pub header_time_max: Duration,
+    /// How long a body may pause, in either direction.
+    pub quiet_time_max: Duration,
+    /// How long requests in progress may take to finish after shutdown.
+    pub drain_time_max: Duration,
+    /// The lifetime of a token: one push of a large image.
+    pub token_time: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            blob_bytes_max: 50 << 30,
+            uploads_per_user_max: 64,
+            upload_idle_time_max: Duration::from_secs(3600),
+            connections_max: 1024,
+            connections_of_one_address_max: 256,
+            header_time_max: Duration::from_secs(30),
+            quiet_time_max: Duration::from_secs(30),
+            drain_time_max: Duration::from_secs(10),
+            token_time: Duration::from_secs(300),
+        }
+    }
+}
+
+// Both ends
+
+/// Bytes of a manifest: what the distribution-spec asks registries to take; no tool writes larger
+/// ones.
+pub(crate) const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+/// Parameters of a query: no request of the API has more.
+pub(crate) const QUERY_PARAMETERS_MAX: usize = 64;
+
+// Access
+
+/// Longer passwords are rejected before they cost a hash.
+pub(crate) const PASSWORD_BYTES_MAX: usize = 256;
+/// Shorter passwords can be guessed.
+pub(crate) const PASSWORD_BYTES_MIN: usize = 8;
+/// Each password check takes 19 MiB and a core for some 20 ms, on purpose: checks run one at a time,
+/// and this many wait, a second or two.
+pub(crate) const QUEUED_LOGINS_MAX: usize = 64;
+/// Of those, from one address: its other logins wait for these, and delay no other address.
+pub(crate) const QUEUED_LOGINS_OF_ONE_ADDRESS_MAX: usize = 4;
+/// How long a login waits for its turn: as long as a user does.
+pub(crate) const LOGIN_QUEUE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Wrong passwords for one user from one address in a window, before logins are no longer checked.
+pub(crate) const FAILED_LOGINS_MAX: u32 = 10;
+pub(crate) const FAILED_LOGINS_WINDOW: Duration = Duration::from_secs(60);
+/// Users and addresses whose failures are counted at once. A guesser with more addresses is slowed
+/// by argon2 alone.
+pub(crate) const FAILED_LOGINS_TRACKED_MAX: usize = 10_000;
+/// The lifetime of any token: one push or pull.
+pub(crate) const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(3600);
+/// The clocks of two machines of one platform differ by less.
+pub(crate) const CLOCK_SKEW_SECONDS_MAX: u64 = 30;
+/// Characters of a token: enough for [`SCOPES_MAX`] scopes, and a quarter of a request's head.
+pub(crate) const TOKEN_CHARS_MAX: usize = 16 << 10;
+/// Scopes of a token: a push names two or three repositories, and one that mounts blobs from others
+/// some more. With the longest names, a token for this many still fits in [`TOKEN_CHARS_MAX`].
+pub(crate) const SCOPES_MAX: usize = 32;
+/// A form with user, password and scopes.
+pub(crate) const TOKEN_FORM_BYTES_MAX: usize = 16 << 10;
+
+// Storage
+
+/// Open uploads of all users: each is a file and some hundred bytes of memory.
+pub(crate) const OPEN_UPLOADS_MAX: usize = 4096;
+/// Bytes read at once when a digest has to be computed again from a file.
+pub(crate) const REHASH_BUFFER_BYTES: usize = 256 << 10;
+/// Keys that one transaction deletes: the store allows 100 operations.
+pub(crate) const DELETED_PER_TRANSACTION: usize = 90;
+/// Keys of one page of a scan: some hundred kilobytes.
+pub(crate) const SCAN_PAGE: usize = 1000;
+/// Repositories share this many locks: enough that two pushes rarely meet.
+pub(crate) const REPOSITORY_LOCKS: usize = 64;
+
+// Server
+
+/// Connections to the admin socket: the administrator and their scripts, which connections over TCP
+/// must not keep out.
+pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 8;
+/// A password, or one word of JSON.
+pub(crate) const ADMIN_BODY_BYTES_MAX: usize = 4 << 10;
+/// Repositories in one answer to the administrator: a megabyte or two.
+pub(crate) const ADMIN_LIST_MAX: usize = 10_000;
+/// Bytes and time that a client may still send after an error, so that it comes to read the answer.
+pub(crate) const DISCARDED_BYTES_MAX: usize = 1 << 20;
+pub(crate) const DISCARDED_TIME_MAX: Duration = Duration::from_secs(2);
+/// Bytes handed to the disk at once: a connection holds one batch while the next arrives.
+pub(crate) const UPLOAD_BATCH_BYTES: usize = 128 << 10;
+/// Bytes read from a blob at once: a connection holds two of these.
+pub(crate) const DOWNLOAD_CHUNK_BYTES: u64 = 256 << 10;
+/// Blobs or manifests that one manifest may name: each is a look-up. Docker stops at 127 layers.
+pub(crate) const MANIFEST_LINKS_MAX: usize = 8192;
+/// Tags that one `PUT` may set; the specification asks for ten.
+pub(crate) const TAGS_PER_PUT_MAX: usize = 16;
+/// The entry of a manifest in the list of referrers, as JSON: every reader of the list gets it.
+pub(crate) const REFERRER_BYTES_MAX: usize = 64 << 10;
+/// Entries of one page of a list: a page is one answer from memory.
+pub(crate) const LIST_PAGE_MAX: usize = 1000;
+/// Referrers of one page, and their bytes, because annotations can be long: every reader of a list
+/// holds one page.
+pub(crate) const REFERRERS_PAGE_MAX: usize = 200;
+pub(crate) const REFERRERS_PAGE_BYTES_MAX: usize = 1 << 20;
+/// Repositories read for one page of the catalogue, readable for its principal or not.
+pub(crate) const CATALOG_SCANNED_MAX: usize = 10_000;
+/// How often abandoned uploads are looked for: often enough for an hour's limit.
+pub(crate) const UPLOAD_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+// Client
+
+/// How long connecting and the TLS handshake may each take: registries answer from the next machine
+/// or from another continent, and slower ones do not answer at all.
+pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// Idle connections kept for each origin: as many as one push uses at once.
+pub(crate) const IDLE_CONNECTIONS_MAX: usize = 4;
+/// Redirects of one request: a blob may be one redirect away, in object storage, and that one may
+/// have moved; longer chains are loops.
+pub(crate) const REDIRECTS_MAX: usize = 5;
+/// Bytes of an error or of a token response: registries write some kilobytes.
+pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// The lifetime of a token whose response does not state it, by the distribution-spec.
+pub(crate) const TOKEN_SECONDS_DEFAULT: u64 = 60;
+/// Characters of a registry's message that are printed: some lines of a terminal.
+pub(crate) const PRINTED_CHARS_MAX: usize = 300;
+/// Bytes of a page of tags: 1,000 tags of 128 characters, with room.
+pub(crate) const TAG_PAGE_BYTES_MAX: usize = 1 << 20;
+/// Pages of tags that are read: a million tags.
+pub(crate) const TAG_PAGES_MAX: usize = 1000;
+/// Blobs that move at once: enough to fill a link, few enough for a disk and a small registry.
+pub(crate) const PARALLEL_TRANSFERS: usize = 3;
+/// Manifests below one reference; an index of all platforms has some twenty.
+pub(crate) const IMAGE_MANIFESTS_MAX: usize = 256;
+/// Blobs below one reference. Docker stops at 127 layers for each platform.
+pub(crate) const IMAGE_BLOBS_MAX: usize = 4096;
+/// Indexes inside each other: no tool nests deeper.
+pub(crate) const INDEX_DEPTH_MAX: usize = 4;
+/// The pause before the first retry; each following pause is twice as long.
+pub(crate) const BACKOFF_MIN: Duration = Duration::from_millis(100);
+/// A try that moved this much counts as progress, and the next failure as the first.
+pub(crate) const RETRY_PROGRESS_BYTES: u64 = 64 << 10;
+/// Bytes handed to the sink of a pull at once.
+pub(crate) const PULL_BATCH_BYTES: usize = 256 << 10;
+/// Bytes read from the source of a push at once, and chunks waiting for the connection: a megabyte
+/// for each blob in progress.
+pub(crate) const PUSH_CHUNK_BYTES: usize = 256 << 10;
+pub(crate) const PUSH_CHUNKS_QUEUED: usize = 4;
+/// How long a registry on this machine may take to answer its administrator.
+pub(crate) const ADMIN_ANSWER_TIME_MAX: Duration = Duration::from_secs(30);

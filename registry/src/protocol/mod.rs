@@ -1,0 +1,14 @@
+//! What both ends of the distribution API, and of the admin socket, put on the wire.
+
+mod manifest; // what both ends read in a manifest
+mod message; // JSON bodies
+mod query; // percent-encoded parameters
+mod range; // which bytes of a blob or an upload
+
+pub use message::{RepositoryInfo, Visibility};
+pub(crate) use {
+    manifest::{DeclaredMediaType, is_foreign_layer},
+    message::{ADMIN_SOCKET, ErrorBody, ErrorEntry, PasswordBody, TagList, VisibilityBody},
+    query::{Query, encode_query},
+    range::{BlobRange, ChunkRange, UploadRange},
+};

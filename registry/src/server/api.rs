@@ -1,0 +1,150 @@
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
+use hyper::{Request, body::Incoming};
+
+use super::{
+    auth::Authenticator,
+    blobs::BlobEndpoints,
+    error::ApiError,
+    lists::ListEndpoints,
+    manifests::ManifestEndpoints,
+    request::RepositoryRequest,
+    request_body::RequestBody,
+    response::{Response, empty, full, json},
+    route::{Endpoint, Route},
+    token::TokenEndpoint,
+    uploads::UploadEndpoints,
+};
+use crate::{
+    Limits, Tokens,
+    access::{Passwords, Principal},
+    protocol::Query,
+    storage::{FileBlobs, Metadata, RepositoryLocks, Uploads},
+};
+
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// The distribution API: routes each request to the endpoint that serves it, once its principal may
+/// use that endpoint.
+pub(super) struct Api {
+    metadata: Metadata,
+    authenticator: Authenticator,
+    token: TokenEndpoint,
+    blobs: BlobEndpoints,
+    uploads: UploadEndpoints,
+    manifests: ManifestEndpoints,
+    lists: ListEndpoints,
+    idle_time_max: Duration,
+}
+
+impl Api {
+    pub fn new(
+        metadata: Metadata,
+        blobs: Arc<FileBlobs>,
+        uploads: Arc<Uploads>,
+        passwords: Arc<Passwords>,
+        tokens: Tokens,
+        realm: Option<String>,
+        limits: &Limits,
+    ) -> Self {
+        let locks = RepositoryLocks::default();
+        Self {
+            metadata: metadata.clone(),
+            authenticator: Authenticator::new(tokens.clone(), metadata.clone(), realm),
+            token: TokenEndpoint::new(passwords, tokens, metadata.clone(), limits.token_time),
+            blobs: BlobEndpoints::new(metadata.clone(), Arc::clone(&blobs), locks.clone()),
+            manifests: ManifestEndpoints::new(
+                metadata.clone(),
+                Arc::clone(&blobs),
+                Arc::clone(&uploads),
+                locks,
+            ),
+            uploads: UploadEndpoints::new(metadata.clone(), blobs, uploads, limits.blob_bytes_max),
+            lists: ListEndpoints::new(metadata),
+            idle_time_max: limits.quiet_time_max,
+        }
+    }
+
+    /// Every request over TCP comes through here.
+    pub async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        from: Option<IpAddr>,
+    ) -> Response {
+        let (head, body) = request.into_parts();
+        let (method, path) = (head.method.clone(), head.uri.path().to_owned());
+        let mut body = RequestBody::new(body, self.idle_time_max);
+        let mut response = match self.try_answer(head, &mut body, from).await {
+            Ok(response) => response,
+            Err(error) => {
+                error.log(&method, &path);
+                body.drain().await;
+                error.into()
+            }
+        };
+        tracing::debug!(%method, path, status = response.status().as_u16(), "answered");
+        if method == Method::HEAD {
+            *response.body_mut() = full("");
+        }
+        let headers = response.headers_mut();
+        headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+        // Blobs have any content: a browser must not take one for a page.
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+
+    async fn try_answer(
+        &self,
+        head: Parts,
+        body: &mut RequestBody,
+        from: Option<IpAddr>,
+    ) -> Result<Response, ApiError> {
+        let route = Route::parse(&head.method, head.uri.path())?;
+        let query = Query::parse(head.uri.query().unwrap_or_default());
+        match route {
+            Route::Health => Ok(match self.metadata.is_broken() {
+                true => empty(StatusCode::SERVICE_UNAVAILABLE, []),
+                false => empty(StatusCode::OK, []),
+            }),
+            Route::Token => self.token.grant(&head, &query, body, from).await,
+            Route::Ping => match self.authenticator.identify(&head.headers)? {
+                Some(_) => Ok(json(StatusCode::OK, &serde_json::json!({}))),
+                None => Err(self.authenticator.login_needed(&head.headers)),
+            },
+            Route::Catalog => self.lists.catalog(&self.principal(&head)?, &query).await,
+            Route::Repository(repository, endpoint) => {
+                let principal = self.principal(&head)?;
+                let request = RepositoryRequest { head, query, principal, repository };
+                self.authenticator.authorize(&request, endpoint.action()).await?;
+                self.dispatch(&request, endpoint, body).await
+            }
+        }
+    }
+
+    fn principal(&self, head: &Parts) -> Result<Principal, ApiError> {
+        Ok(self.authenticator.identify(&head.headers)?.unwrap_or(Principal::Anonymous))
+    }
+
+    async fn dispatch(
+        &self,
+        request: &RepositoryRequest,
+        endpoint: Endpoint,
+        body: &mut RequestBody,
+    ) -> Result<Response, ApiError> {
+        match endpoint {
+            Endpoint::ListTags => self.lists.tags(request).await,
+            Endpoint::ListReferrers(subject) => self.lists.referrers(request, &subject).await,
+            Endpoint::ReadManifest(target) => self.manifests.read(request, &target).await,
+            Endpoint::PutManifest(target) => self.manifests.put(request, &target, body).await,
+            Endpoint::DeleteManifest(target) => self.manifests.delete(request, &target).await,
+            Endpoint::ReadBlob(digest) => self.blobs.read(request, &digest).await,
+            Endpoint::DeleteBlob(digest) => self.blobs.delete(request, &digest).await,
+            Endpoint::BeginUpload => self.uploads.begin(request, body).await,
+            Endpoint::ReadUpload(id) => self.uploads.status(request, &id).await,
+            Endpoint::AppendUpload(id) => self.uploads.append(request, &id, body).await,
+            Endpoint::FinishUpload(id) => self.uploads.finish(request, &id, body).await,
+            Endpoint::CancelUpload(id) => self.uploads.cancel(request, &id).await,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+use std::time::SystemTime;
+
+use http::{HeaderMap, StatusCode, header, uri::Authority};
+
+use super::{
+    error::{ApiError, ErrorCode},
+    request::RepositoryRequest,
+};
+use crate::{
+    Action, Tokens,
+    access::{AUDIENCE, Principal, Verdict, authorize},
+    storage::Metadata,
+};
+
+/// Turns the token of a request into a principal, and a principal's request for a repository into a
+/// verdict.
+pub(super) struct Authenticator {
+    tokens: Tokens,
+    metadata: Metadata,
+    /// The token endpoint as clients reach it, when it is not `/token` at the `Host` of the request.
+    realm: Option<String>,
+}
+
+/// Why a token that was shown does not do.
+enum TokenFault {
+    /// Not valid at all.
+    Invalid(&'static str),
+    /// Valid, and not for this.
+    InsufficientScope,
+}
+
+impl Authenticator {
+    pub fn new(tokens: Tokens, metadata: Metadata, realm: Option<String>) -> Self {
+        Self { tokens, metadata, realm }
+    }
+
+    /// The principal of the bearer token; `None` without one.
+    pub fn identify(&self, headers: &HeaderMap) -> Result<Option<Principal>, ApiError> {
+        let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+        let token = value.to_str().ok().and_then(|text| text.split_once(' '));
+        let Some((_, token)) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        else {
+            // A password is only checked at the token endpoint: a check costs 20 ms, too much for
+            // each request.
+            return Ok(None);
+        };
+        self.tokens.verify(token.trim(), SystemTime::now()).map(Some).map_err(|error| {
+            self.challenge(headers, None, Some(TokenFault::Invalid(error.reason())))
+        })
+    }
+
+    /// Whether the principal of `request` may do `action` in its repository: the only way to a
+    /// repository.
+    pub async fn authorize(
+        &self,
+        request: &RepositoryRequest,
+        action: Action,
+    ) -> Result<(), ApiError> {
+        let RepositoryRequest { repository, principal, .. } = request;
+        let public = self.metadata.is_public(repository).await?;
+        match authorize(principal, repository, public, action) {
+            Verdict::Allowed => Ok(()),
+            Verdict::Challenge => {
+                let actions = match action {
+                    Action::Pull => "pull",
+                    Action::Push => "pull,push",
+                    Action::Delete => "pull,push,delete",
+                };
+                let scope = format!("repository:{repository}:{actions}");
+                let fault = match principal {
+                    Principal::Anonymous => None,
+                    _ => Some(TokenFault::InsufficientScope),
+                };
+                Err(self.challenge(&request.head.headers, Some(&scope), fault))
+            }
+            Verdict::Denied => {
+                let (name, action) = (principal.name(), action.name());
+                let message = format!("`{name}` may not {action} `{repository}`");
+                Err(ApiError::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message))
+            }
+        }
+    }
+
+    /// The challenge for a request to the registry as a whole.
+    pub fn login_needed(&self, headers: &HeaderMap) -> ApiError {
+        self.challenge(headers, None, None)
+    }
+
+    /// A 401 that names the token endpoint and the scope to request there.
+    fn challenge(
+        &self,
+        headers: &HeaderMap,
+        scope: Option<&str>,
+        fault: Option<TokenFault>,
+    ) -> ApiError {
+        let realm = self.realm.clone().unwrap_or_else(|| format!("http://{}/token", host(headers)));
+        let mut challenge = format!(r#"Bearer realm="{realm}",service="{AUDIENCE}""#);
+        if let Some(scope) = scope {
+            challenge.push_str(&format!(r#",scope="{scope}""#));
+        }
+        let (code, message) = match fault {
+            None => ("", "a login is needed"),
+            Some(TokenFault::Invalid(reason)) => (r#",error="invalid_token""#, reason),
+            Some(TokenFault::InsufficientScope) => {
+                (r#",error="insufficient_scope""#, "the scope of the token does not include this")
+            }
+        };
+        challenge.push_str(code);
+        ApiError::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+            .header(header::WWW_AUTHENTICATE, challenge)
+    }
+}
+
+/// The host as the client wrote it: it is only sent back to that client.
+fn host(headers: &HeaderMap) -> String {
+    let host =
+        headers.get(header::HOST).and_then(|value| value.to_str().ok()?.parse::<Authority>().ok());
+    match host {
+        Some(host) if !host.as_str().contains(['@', '"', '\\']) => host.to_string(),
+        _ => "localhost".to_owned(),
+    }
+}

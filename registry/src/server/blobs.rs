@@ -1,0 +1,153 @@
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use http::{Method, StatusCode, header};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use spec::Digest;
+
+use super::{
+    error::{ApiError, ErrorCode},
+    request::RepositoryRequest,
+    response::{CONTENT_DIGEST, Response, ResponseBody, empty, full, with_headers},
+};
+use crate::{
+    Error, blocking,
+    limits::DOWNLOAD_CHUNK_BYTES,
+    protocol::BlobRange,
+    storage::{FileBlobs, Metadata, RepositoryLocks},
+};
+
+/// Reading and deleting blobs.
+pub(super) struct BlobEndpoints {
+    metadata: Metadata,
+    blobs: Arc<FileBlobs>,
+    locks: RepositoryLocks,
+}
+
+impl BlobEndpoints {
+    pub fn new(metadata: Metadata, blobs: Arc<FileBlobs>, locks: RepositoryLocks) -> Self {
+        Self { metadata, blobs, locks }
+    }
+
+    /// `GET` and `HEAD`: a blob of this repository, or one part of it.
+    ///
+    /// # Spec
+    /// OCI distribution-spec 1.1, "Pulling blobs"; RFC 9110, "Range Requests".
+    pub async fn read(
+        &self,
+        request: &RepositoryRequest,
+        digest: &Digest,
+    ) -> Result<Response, ApiError> {
+        let membership = self.metadata.blob(&request.repository, digest).await?;
+        let size = membership.ok_or_else(|| ApiError::no_such_blob(digest))?.size;
+        let is_get = request.head.method == Method::GET;
+        let range = match is_get {
+            true => BlobRange::of(&request.head.headers, size),
+            false => BlobRange::Whole,
+        };
+        let (status, start, length) = match range {
+            BlobRange::Whole => (StatusCode::OK, 0, size),
+            BlobRange::Part { start, length } => (StatusCode::PARTIAL_CONTENT, start, length),
+            BlobRange::Unsatisfiable => {
+                let message = format!("the blob has {size} bytes");
+                let status = StatusCode::RANGE_NOT_SATISFIABLE;
+                return Err(ApiError::new(status, ErrorCode::RangeInvalid, message)
+                    .header(header::CONTENT_RANGE, format!("bytes */{size}")));
+            }
+        };
+        let body = match is_get {
+            true => self.stream(*digest, size, start, length).await?,
+            false => full(Bytes::new()),
+        };
+        let name = digest.to_string();
+        let mut response = with_headers(
+            status,
+            body,
+            [
+                (CONTENT_DIGEST, &*name),
+                (header::CONTENT_LENGTH, &length.to_string()),
+                (header::CONTENT_TYPE, "application/octet-stream"),
+                (header::ACCEPT_RANGES, "bytes"),
+                // The bytes of a digest never change; who may read them might.
+                (header::CACHE_CONTROL, "private, max-age=31536000, immutable"),
+                (header::ETAG, &format!("\"{name}\"")),
+            ],
+        );
+        if status == StatusCode::PARTIAL_CONTENT {
+            let range = format!("bytes {start}-{}/{size}", start + length - 1);
+            response
+                .headers_mut()
+                .extend(range.parse().map(|range| (header::CONTENT_RANGE, range)));
+        }
+        Ok(response)
+    }
+
+    /// The bytes from `start` on, read as fast as the client takes them.
+    async fn stream(
+        &self,
+        digest: Digest,
+        size: u64,
+        start: u64,
+        length: u64,
+    ) -> Result<ResponseBody, Error> {
+        let blobs = Arc::clone(&self.blobs);
+        let (file, first) = blocking(move || {
+            let mut file = open_blob(&blobs, &digest, size)?;
+            let failed = |source| Error::Source { digest, source };
+            file.seek(SeekFrom::Start(start)).map_err(failed)?;
+            let first = read_chunk(&mut file, length).map_err(failed)?;
+            Ok::<_, Error>((file, first))
+        })
+        .await?;
+        let left = length - first.len() as u64;
+        if left == 0 {
+            return Ok(full(first));
+        }
+        let rest = stream::try_unfold((file, left), |(mut file, left)| async move {
+            if left == 0 {
+                return Ok(None);
+            }
+            // An error breaks the connection: the status has been sent, so nothing else is left to
+            // report it with.
+            let (file, chunk) =
+                blocking(move || read_chunk(&mut file, left).map(|chunk| (file, chunk))).await?;
+            let left = left - chunk.len() as u64;
+            Ok(Some((chunk, (file, left))))
+        });
+        let chunks = stream::once(async { Ok(first) }).chain(rest).map_ok(Frame::data);
+        Ok(StreamBody::new(chunks).boxed_unsync())
+    }
+
+    pub async fn delete(
+        &self,
+        request: &RepositoryRequest,
+        digest: &Digest,
+    ) -> Result<Response, ApiError> {
+        let _exclusive = self.locks.exclusive(&request.repository).await;
+        match self.metadata.remove_blob(&request.repository, digest).await? {
+            true => Ok(empty(StatusCode::ACCEPTED, [])),
+            false => Err(ApiError::no_such_blob(digest)),
+        }
+    }
+}
+
+/// Opens a blob that was committed with `size` bytes.
+pub(super) fn open_blob(blobs: &FileBlobs, digest: &Digest, size: u64) -> Result<File, Error> {
+    let (file, actual) = blobs.read(digest)?;
+    match actual == size {
+        true => Ok(file),
+        false => Err(Error::Damaged { digest: *digest, expected: size, actual }),
+    }
+}
+
+fn read_chunk(file: &mut File, left: u64) -> io::Result<Bytes> {
+    let mut chunk = vec![0; left.min(DOWNLOAD_CHUNK_BYTES) as usize];
+    file.read_exact(&mut chunk)?;
+    Ok(chunk.into())
+}
