@@ -67,7 +67,8 @@ impl Listener for PrivateListener {
 
 /// Connects to the Unix socket at `path`.
 pub(crate) async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    UnixStream::connect(disk::SocketPath::of(path)?).await
+    let short = disk::SocketPath::of(path)?;
+    UnixStream::connect(&short).await // by reference: tokio drops a path before it connects
 }
 
 #[cfg(test)]
