@@ -1,4 +1,4 @@
-/// How much one layer may cost us before we stop reading it.
+/// What one layer may cost before reading stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// Uncompressed bytes, headers and padding included.
@@ -9,7 +9,7 @@ pub struct Budget {
     pub ratio_max: u64,
     /// How much may come out before the ratio counts: small layers of zeros are honest.
     pub ratio_free_bytes: u64,
-    /// Binary logarithm of the largest zstd window, which is memory that we must hold.
+    /// Binary logarithm of the largest zstd window, which is memory to hold.
     pub zstd_window_log_max: u32,
 }
 

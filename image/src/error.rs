@@ -1,55 +1,34 @@
+#![allow(missing_docs, reason = "the messages say what the variants and their fields are")]
+
 use std::io;
 
 use spec::Digest;
 
-use crate::path::BadName;
+use crate::path::InvalidName;
 
-/// Why some bytes are not an image that we would touch.
+/// Why some bytes are refused as an image.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// Reading failed before anything could be judged.
     #[error("cannot read {what}")]
-    Read {
-        /// What was being read.
-        what: String,
-        /// Why it failed.
-        source: io::Error,
-    },
+    Read { what: String, source: io::Error },
     /// Some bytes are not what they were announced as.
     #[error("{what} is not what it claims to be: {why}")]
-    Media {
-        /// Which bytes.
-        what: String,
-        /// What is wrong with them.
-        why: String,
-    },
-    /// A name in a layer that we refuse to use.
+    Media { what: String, why: String },
     #[error("the layer has an entry `{name}`: {why}")]
     LayerPath {
         /// The name, with anything unprintable escaped.
         name: String,
-        /// What is wrong with it.
-        why: BadName,
+        why: InvalidName,
     },
-    /// An entry of a kind that no image of ours can hold.
     #[error("the layer has an entry `{name}`, which is {kind}")]
-    LayerKind {
-        /// Its name.
-        name: String,
-        /// Its kind, as in "a block device".
-        kind: &'static str,
-    },
-    /// A layer costs more than we are willing to pay.
+    LayerKind { name: String, kind: &'static str },
     #[error("the layer is beyond its budget: {why}")]
-    Budget {
-        /// Which part of the [`Budget`](crate::Budget), and by how much.
-        why: String,
-    },
+    Budget { why: String },
     /// Bytes that are not those that their name says.
     #[error("the bytes of {what} are not those of `{expected}`: they are `{found}`")]
     WrongDigest {
-        /// Which bytes.
         what: String,
         /// The digest that they should have.
         expected: Digest,
@@ -58,78 +37,38 @@ pub enum Error {
     },
     /// More or fewer bytes than announced.
     #[error("{what} has {found} bytes, and its descriptor says {expected}")]
-    WrongSize {
-        /// Which bytes.
-        what: String,
-        /// How many were announced.
-        expected: u64,
-        /// How many there are (or at least are).
-        found: u64,
-    },
+    WrongSize { what: String, expected: u64, found: u64 },
     /// The manifest or config is malformed.
     #[error("the {document} is malformed: {why}")]
     Malformed {
         /// `manifest`, `index`, `image config`, …
         document: &'static str,
-        /// What is wrong with it.
         why: String,
     },
-    /// An index without an entry for us.
     #[error("the image has nothing for {wanted}: it offers {}", .offered.join(", "))]
-    NoPlatform {
-        /// What we looked for.
-        wanted: String,
-        /// What there was.
-        offered: Vec<String>,
-    },
+    NoPlatform { wanted: String, offered: Vec<String> },
     /// The image names no program, or one that is not in it.
     #[error("the image has no program to run: {why}")]
-    NoProgram {
-        /// What was looked for.
-        why: String,
-    },
+    NoProgram { why: String },
     /// A program in Wasm that is broken.
     #[error("{what} is not a Wasm program: {why}")]
-    NotWasm {
-        /// Which file.
-        what: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// A program that asks for something that nobody has.
+    NotWasm { what: String, why: String },
     #[error("{what} imports `{import}`, which nothing here provides")]
     UnknownImport {
-        /// Which file.
         what: String,
         /// The interface, or `MODULE.NAME`.
         import: String,
     },
-    /// Machine code from outside, whoever compiled it.
     #[error("{what} is machine code for a Wasm engine, compiled elsewhere: it is never accepted")]
-    Precompiled {
-        /// Which file.
-        what: String,
-    },
+    Precompiled { what: String },
     /// A capability line in the image that does not parse.
     #[error("the image's `margay.wants` cannot be used: {why}")]
-    Wants {
-        /// Which line, and what is wrong with it.
-        why: String,
-    },
-    /// A stored index that we did not write, or not in this version.
+    Wants { why: String },
     #[error("the file index cannot be used: {why}")]
-    Index {
-        /// What is wrong with it.
-        why: String,
-    },
-    /// Something that this version knows of and cannot run.
+    Index { why: String },
+    /// A known format or feature that this version cannot run.
     #[error("{what} cannot run here yet: {why}")]
-    Unsupported {
-        /// What.
-        what: String,
-        /// Why not.
-        why: String,
-    },
+    Unsupported { what: String, why: String },
 }
 
 impl Error {
@@ -155,7 +94,7 @@ impl Error {
         }
     }
 
-    /// The next thing a person could try, when we know one.
+    /// The next thing that a user could try, where one is known.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Read { .. } | Self::Malformed { .. } | Self::Unsupported { .. } => return None,
@@ -178,7 +117,7 @@ impl Error {
             }
             Self::UnknownImport { .. } => {
                 "only wasi:{cli,clocks,filesystem,http,io,random,sockets}@0.2 and wasi_snapshot_preview1 are provided: \
-                 compose the program with whatever else it needs"
+                 compose the program with the other components that it needs"
             }
             Self::Precompiled { .. } => {
                 "ship the `.wasm` it was compiled from: each node compiles its own"

@@ -1,16 +1,11 @@
 use crate::{
     error::Error,
     header::{Header, OCTAL_SIZE_MAX},
-    path::{PATH_BYTES_MAX, shown},
+    limits::{LONG_NAME_BYTES_MAX, PAX_BYTES_MAX},
+    path::shown,
 };
 
-/// The longest record set that we hold in memory: file capabilities and access lists are far
-/// smaller.
-const PAX_BYTES_MAX: u64 = 1 << 20;
-/// A long name, and the NUL behind it.
-const LONG_NAME_BYTES_MAX: u64 = PATH_BYTES_MAX as u64 + 1;
-
-/// What the records in front of a header said about it.
+/// The records in front of a header.
 ///
 /// Two readers that disagree about a size see two different archives, so anything that could be
 /// read in two ways is refused: two records of the same kind, both dialects at once, a size that

@@ -1,4 +1,4 @@
-use crate::error::Error;
+use crate::{error::Error, limits::LINKS_MAX};
 
 /// The root filesystem that the layers of an image make together: names, and where in which layer
 /// the bytes are.
@@ -64,11 +64,11 @@ pub enum Node<'a> {
 /// Where a file's bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileNode {
-    /// Which layer, 0 the lowest.
+    /// The number of the layer, 0 the lowest.
     pub layer: u32,
-    /// Where in the uncompressed layer.
+    /// Its first byte in the uncompressed layer.
     pub offset: u64,
-    /// How many bytes.
+    /// Its size in bytes.
     pub len: u64,
     /// Permission bits.
     pub mode: u32,
@@ -81,7 +81,7 @@ pub struct FileNode {
 pub struct DirEntry<'a> {
     /// The name, without a `/`.
     pub name: &'a str,
-    /// What has this name.
+    /// The node of this name.
     pub id: NodeId,
 }
 
@@ -98,9 +98,6 @@ pub enum LookupError {
     #[error("it leads through more than 40 links")]
     TooManyLinks,
 }
-
-/// As many as Linux follows.
-const LINKS_MAX: usize = 40;
 
 impl FileIndex {
     pub(crate) fn from_parts(records: Vec<Record>, text: Box<str>, layers: u32) -> Self {
@@ -336,8 +333,8 @@ impl Record {
     }
 
     fn named(kind: RecordKind, name: (u64, usize), parent: u32) -> Self {
-        // Whoever makes records checks at the end that the text is shorter than 4 GiB; a name has
-        // at most 255 bytes.
+        // `flatten` checks at the end that the text is shorter than 4 GiB; a name has at most 255
+        // bytes.
         let (name_at, name_len) = (name.0 as u32, name.1 as u16);
         Self { name_at, name_len, kind, mode: 0, parent, layer: 0, at: 0, len: 0, mtime: 0 }
     }

@@ -1,7 +1,7 @@
 use crate::{
     error::Error,
     index::{FileIndex, Record, RecordKind},
-    path::DEPTH_MAX,
+    limits::DEPTH_MAX,
 };
 
 /// What a stored index starts with: four letters, and the version.
@@ -179,7 +179,7 @@ mod tests {
     use crate::index::tests::index;
 
     #[test]
-    fn what_was_written_is_read_back() {
+    fn an_index_survives_being_stored() {
         for words in ["", "a", "d/a d/b->a e/f/g z->/d"] {
             let index = index(words);
             assert_eq!(FileIndex::from_bytes(&index.to_bytes()).unwrap(), index, "{words}");
@@ -203,7 +203,7 @@ mod tests {
 
     /// Whatever is in the bytes, every use of the result ends without a panic.
     #[test]
-    fn no_bytes_make_it_panic() {
+    fn no_stored_index_makes_the_reader_panic() {
         let bytes = index("d/a d/b->a e/f/g z->/d y->../q").to_bytes();
         let mut state = 0x9e37_79b9_7f4a_7c15u64;
         for round in 0..20_000 {

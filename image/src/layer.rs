@@ -7,23 +7,24 @@ use crate::{
     error::Error,
     extended::{Extended, RecordKind},
     header::{BLOCK_BYTES, Header},
-    path::{BadName, PATH_BYTES_MAX, link_leaves, normal_name, shown},
+    limits::PATH_BYTES_MAX,
+    path::{InvalidName, link_leaves, normal_name, shown},
     stream::Stream,
 };
 
-/// One thing in a layer, its name already judged.
+/// One entry of a layer, its name already checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Relative and normal: see [`normal_name`]. Empty for the root folder. For whiteouts: what is
     /// taken away.
     pub path: String,
-    /// What it is.
+    /// File, folder, link or whiteout.
     pub kind: EntryKind,
     /// The lower twelve bits, set-user-id and the like included; Wasm never sees more than `0o777`.
     pub mode: u32,
-    /// Its owner.
+    /// The user id of its owner.
     pub uid: u64,
-    /// Its group.
+    /// Its group id.
     pub gid: u64,
     /// When it was changed, in seconds since 1970.
     pub mtime: i64,
@@ -63,9 +64,9 @@ pub enum EntryKind {
 pub struct LayerSummary {
     /// The digest of the uncompressed tar, to be compared with the config's `diff_ids`.
     pub diff_id: Digest,
-    /// How long the uncompressed tar is.
+    /// The length of the uncompressed tar.
     pub bytes: u64,
-    /// How many entries it has.
+    /// The number of its entries.
     pub entries: u64,
 }
 
@@ -78,7 +79,7 @@ pub struct LayerReader<R: Read, W: Write = io::Sink> {
     stream: Stream<R, W>,
     budget: Budget,
     entries: u64,
-    /// Content of the current entry that nobody has read.
+    /// Content of the current entry that was not read yet.
     data_left: u64,
     padding_left: u64,
     ended: bool,
@@ -160,8 +161,7 @@ impl<R: Read, W: Write> LayerReader<R, W> {
         Ok(bytes)
     }
 
-    /// Reads to the end of the blob, where nothing but zeros may follow the end mark, and says what
-    /// was there.
+    /// Reads to the end of the blob, where nothing but zeros may follow the end mark.
     ///
     /// # Errors
     /// Whatever is wrong with the rest of the layer.
@@ -261,7 +261,7 @@ impl<R: Read, W: Write> LayerReader<R, W> {
     }
 
     fn entry(&mut self, header: Header, xattrs: Vec<(String, Vec<u8>)>) -> Result<Entry, Error> {
-        let bad = |why| Error::LayerPath { name: shown(&header.name), why };
+        let invalid = |why| Error::LayerPath { name: shown(&header.name), why };
         let is_folder = header.kind == b'5';
         if header.name.ends_with(b"/") && !is_folder {
             return Err(Error::media(
@@ -269,22 +269,22 @@ impl<R: Read, W: Write> LayerReader<R, W> {
                 format!("`{}` is no folder and ends with `/`", shown(&header.name)),
             ));
         }
-        let name = normal_name(&header.name).map_err(bad)?;
+        let name = normal_name(&header.name).map_err(invalid)?;
         if name.is_empty() && !is_folder {
-            return Err(bad(BadName::Empty));
+            return Err(invalid(InvalidName::Empty));
         }
         let (path, kind) = match header.kind {
             b'0' | b'7' | 0 => {
-                whiteout(name).map_err(bad)?.unwrap_or((name.to_owned(), EntryKind::File))
+                whiteout(name).map_err(invalid)?.unwrap_or((name.to_owned(), EntryKind::File))
             }
             b'5' => (name.to_owned(), EntryKind::Directory),
             b'2' => (
                 name.to_owned(),
-                EntryKind::Symlink { target: symlink_target(name, &header.link).map_err(bad)? },
+                EntryKind::Symlink { target: symlink_target(name, &header.link).map_err(invalid)? },
             ),
             b'1' => (
                 name.to_owned(),
-                EntryKind::Hardlink { target: hardlink_target(&header.link).map_err(bad)? },
+                EntryKind::Hardlink { target: hardlink_target(&header.link).map_err(invalid)? },
             ),
             other => {
                 return Err(Error::LayerKind { name: shown(&header.name), kind: kind_name(other) });
@@ -325,13 +325,13 @@ impl<R: Read, W: Write> LayerReader<R, W> {
     }
 
     fn skip_content(&mut self) -> Result<(), Error> {
-        let mut waste = [0; 16 << 10];
+        let mut discarded = [0; 16 << 10];
         while self.data_left > 0 {
-            self.read_some(&mut waste)?;
+            self.read_some(&mut discarded)?;
         }
         let padding =
             usize::try_from(std::mem::take(&mut self.padding_left)).expect("less than a block");
-        match self.stream.read_full(&mut waste[..padding])? {
+        match self.stream.read_full(&mut discarded[..padding])? {
             n if n == padding => Ok(()),
             _ => Err(Error::media("the layer", "its tar was cut short")),
         }
@@ -347,33 +347,33 @@ impl<R: Read, W: Write> Read for Content<'_, R, W> {
 }
 
 /// What a file named `.wh.…` takes away, if it is one.
-fn whiteout(name: &str) -> Result<Option<(String, EntryKind)>, BadName> {
+fn whiteout(name: &str) -> Result<Option<(String, EntryKind)>, InvalidName> {
     let (folder, last) = name.rsplit_once('/').unwrap_or(("", name));
     let Some(hidden) = last.strip_prefix(".wh.") else { return Ok(None) };
     match hidden {
         ".wh..opq" => Ok(Some((folder.to_owned(), EntryKind::Opaque))),
-        "" | "." | ".." => Err(BadName::Whiteout),
+        "" | "." | ".." => Err(InvalidName::Whiteout),
         _ if folder.is_empty() => Ok(Some((hidden.to_owned(), EntryKind::Whiteout))),
         _ => Ok(Some((format!("{folder}/{hidden}"), EntryKind::Whiteout))),
     }
 }
 
-fn symlink_target(path: &str, raw: &[u8]) -> Result<String, BadName> {
-    let target = str::from_utf8(raw).map_err(|_| BadName::NotUtf8)?;
+fn symlink_target(path: &str, raw: &[u8]) -> Result<String, InvalidName> {
+    let target = str::from_utf8(raw).map_err(|_| InvalidName::NotUtf8)?;
     match target {
-        "" => Err(BadName::Empty),
-        _ if target.contains('\0') => Err(BadName::Nul),
-        _ if target.len() > PATH_BYTES_MAX => Err(BadName::TooLong),
-        _ if link_leaves(path, target) => Err(BadName::LinkLeaves),
+        "" => Err(InvalidName::Empty),
+        _ if target.contains('\0') => Err(InvalidName::Nul),
+        _ if target.len() > PATH_BYTES_MAX => Err(InvalidName::TooLong),
+        _ if link_leaves(path, target) => Err(InvalidName::LinkLeaves),
         _ => Ok(target.to_owned()),
     }
 }
 
-fn hardlink_target(raw: &[u8]) -> Result<String, BadName> {
+fn hardlink_target(raw: &[u8]) -> Result<String, InvalidName> {
     match normal_name(raw) {
-        Ok("") => Err(BadName::LinkAbsent),
+        Ok("") => Err(InvalidName::LinkAbsent),
         Ok(target) => Ok(target.to_owned()),
-        Err(BadName::Absolute | BadName::Parent) => Err(BadName::LinkLeaves),
+        Err(InvalidName::Absolute | InvalidName::Parent) => Err(InvalidName::LinkLeaves),
         Err(why) => Err(why),
     }
 }

@@ -10,9 +10,10 @@
 #![warn(missing_docs)]
 
 mod sniff; // what some bytes are, by their first bytes
-mod verify; // bytes that must turn out to be what their name says
+mod verify; // bytes compared with their descriptor
 
-mod budget; // how much a layer may cost us
+mod limits; // every limit, with the reason for its number
+mod budget; // what reading one layer may cost
 mod stream; // the uncompressed bytes of a layer, counted and hashed on their way through
 mod header; // 512 bytes of tar
 mod extended; // the records in front of a header that change it: PAX and GNU
@@ -25,7 +26,7 @@ mod index_bytes; // the same in a file, read back without trust
 
 mod wasm; // what a program imports, exports, and therefore is
 mod spin; // Spin's locked application, as far as it says what to run
-mod plan; // manifest and config to one plan, whoever wrote them
+mod plan; // manifest and config of every format, as one plan
 mod program; // which file runs, and whether it is Wasm or native
 
 mod error;
@@ -35,7 +36,7 @@ pub use error::Error;
 pub use index::{DirEntry, FileIndex, FileNode, LookupError, Node, NodeId};
 pub use layer::{Entry, EntryKind, LayerReader, LayerSummary};
 pub use merge::FileIndexBuilder;
-pub use path::{BadName, link_leaves, normal_name};
+pub use path::{InvalidName, link_leaves, normal_name};
 pub use plan::{
     Document, Format, LayerContent, Plan, PlannedLayer, Program, WANTS_KEY, choose, parse_document,
     parse_wants, plan, wants_text,

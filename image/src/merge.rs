@@ -7,7 +7,7 @@ use crate::{
     error::Error,
     index::{FileIndex, FileNode, Node, NodeId, Record},
     layer::{Entry, EntryKind, LayerReader},
-    path::{BadName, normal_name, shown},
+    path::{InvalidName, normal_name, shown},
 };
 
 /// Puts layers on top of each other, lowest first, and becomes a [`FileIndex`].
@@ -34,15 +34,15 @@ struct Folder {
     children: BTreeMap<Box<str>, Slot>,
 }
 
-/// What one layer says about one name.
+/// One name in one layer.
 #[derive(Default)]
 struct Slot {
-    /// Whatever lower layers have under this name is gone.
+    /// A whiteout: lower layers have nothing under this name.
     hides: bool,
-    thing: Option<Thing>,
+    node: Option<TreeNode>,
 }
 
-enum Thing {
+enum TreeNode {
     Folder(Folder),
     File(FileNode),
     Symlink(Box<str>),
@@ -81,37 +81,37 @@ impl FileIndexBuilder {
     /// [`Error::LayerPath`] when its name leads through a link or a file of the same layer, or when
     /// it is a hard link to something that the layer does not have.
     pub fn add(&mut self, entry: &Entry) -> Result<(), Error> {
-        let bad = |why| Error::LayerPath { name: shown(entry.path.as_bytes()), why };
-        let thing = match &entry.kind {
+        let invalid = |why| Error::LayerPath { name: shown(entry.path.as_bytes()), why };
+        let node = match &entry.kind {
             EntryKind::Whiteout => {
-                self.slot(&entry.path).map_err(bad)?.hides = true;
+                self.slot(&entry.path).map_err(invalid)?.hides = true;
                 return Ok(());
             }
             EntryKind::Opaque => {
-                self.folder(&entry.path).map_err(bad)?.opaque = true;
+                self.folder(&entry.path).map_err(invalid)?.opaque = true;
                 return Ok(());
             }
             EntryKind::Directory => {
-                let folder = self.replacing_folder(&entry.path).map_err(bad)?;
+                let folder = self.replacing_folder(&entry.path).map_err(invalid)?;
                 // The sticky bit of /tmp is the one special bit that protects users from each
                 // other.
                 folder.mode = Some(entry.mode & 0o1777);
                 folder.mtime = entry.mtime;
                 return Ok(());
             }
-            EntryKind::File => Thing::File(FileNode {
+            EntryKind::File => TreeNode::File(FileNode {
                 layer: self.layers,
                 offset: entry.offset,
                 len: entry.size,
                 mode: entry.mode & 0o777,
                 mtime: entry.mtime,
             }),
-            EntryKind::Symlink { target } => Thing::Symlink(target.as_str().into()),
+            EntryKind::Symlink { target } => TreeNode::Symlink(target.as_str().into()),
             EntryKind::Hardlink { target } => {
-                self.linked(target).ok_or_else(|| bad(BadName::LinkAbsent))?
+                self.linked(target).ok_or_else(|| invalid(InvalidName::LinkAbsent))?
             }
         };
-        self.slot(&entry.path).map_err(bad)?.thing = Some(thing);
+        self.slot(&entry.path).map_err(invalid)?.node = Some(node);
         Ok(())
     }
 
@@ -121,11 +121,11 @@ impl FileIndexBuilder {
     /// # Errors
     /// [`Error::LayerPath`] as in [`FileIndexBuilder::add`].
     pub fn add_file(&mut self, path: &str, node: FileNode) -> Result<(), Error> {
-        let bad = |why| Error::LayerPath { name: shown(path.as_bytes()), why };
-        match normal_name(path.trim_start_matches('/').as_bytes()).map_err(bad)? {
-            "" => Err(bad(BadName::Empty)),
+        let invalid = |why| Error::LayerPath { name: shown(path.as_bytes()), why };
+        match normal_name(path.trim_start_matches('/').as_bytes()).map_err(invalid)? {
+            "" => Err(invalid(InvalidName::Empty)),
             name => {
-                self.slot(name).map_err(bad)?.thing = Some(Thing::File(node));
+                self.slot(name).map_err(invalid)?.node = Some(TreeNode::File(node));
                 Ok(())
             }
         }
@@ -147,48 +147,48 @@ impl FileIndexBuilder {
     }
 
     /// The folder at `path` of this layer, made on the way if this layer did not mention it.
-    fn folder(&mut self, path: &str) -> Result<&mut Folder, BadName> {
+    fn folder(&mut self, path: &str) -> Result<&mut Folder, InvalidName> {
         let mut folder = &mut self.current;
         for part in path.split('/').filter(|part| !part.is_empty()) {
             let slot = folder.children.entry(part.into()).or_default();
-            folder = match slot.thing.get_or_insert_with(|| Thing::Folder(Folder::default())) {
-                Thing::Folder(folder) => folder,
-                Thing::File(_) | Thing::Symlink(_) => return Err(BadName::ThroughLink),
+            folder = match slot.node.get_or_insert_with(|| TreeNode::Folder(Folder::default())) {
+                TreeNode::Folder(folder) => folder,
+                TreeNode::File(_) | TreeNode::Symlink(_) => return Err(InvalidName::ThroughLink),
             };
         }
         Ok(folder)
     }
 
     /// Like [`Self::folder`], and what the layer had there before is replaced when it is no folder.
-    fn replacing_folder(&mut self, path: &str) -> Result<&mut Folder, BadName> {
+    fn replacing_folder(&mut self, path: &str) -> Result<&mut Folder, InvalidName> {
         if !path.is_empty() {
             let slot = self.slot(path)?;
-            if !matches!(slot.thing, Some(Thing::Folder(_))) {
-                slot.thing = Some(Thing::Folder(Folder::default()));
+            if !matches!(slot.node, Some(TreeNode::Folder(_))) {
+                slot.node = Some(TreeNode::Folder(Folder::default()));
             }
         }
         self.folder(path)
     }
 
-    fn slot(&mut self, path: &str) -> Result<&mut Slot, BadName> {
+    fn slot(&mut self, path: &str) -> Result<&mut Slot, InvalidName> {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         Ok(self.folder(parent)?.children.entry(name.into()).or_default())
     }
 
     /// What the current layer has at `path`, when that can have a second name.
-    fn linked(&self, path: &str) -> Option<Thing> {
+    fn linked(&self, path: &str) -> Option<TreeNode> {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         let mut folder = &self.current;
         for part in parent.split('/').filter(|part| !part.is_empty()) {
-            match folder.children.get(part)?.thing.as_ref()? {
-                Thing::Folder(inner) => folder = inner,
-                Thing::File(_) | Thing::Symlink(_) => return None,
+            match folder.children.get(part)?.node.as_ref()? {
+                TreeNode::Folder(inner) => folder = inner,
+                TreeNode::File(_) | TreeNode::Symlink(_) => return None,
             }
         }
-        match folder.children.get(name)?.thing.as_ref()? {
-            Thing::File(node) => Some(Thing::File(*node)),
-            Thing::Symlink(target) => Some(Thing::Symlink(target.clone())),
-            Thing::Folder(_) => None,
+        match folder.children.get(name)?.node.as_ref()? {
+            TreeNode::File(node) => Some(TreeNode::File(*node)),
+            TreeNode::Symlink(target) => Some(TreeNode::Symlink(target.clone())),
+            TreeNode::Folder(_) => None,
         }
     }
 }
@@ -206,19 +206,19 @@ fn merge(lower: &mut Folder, upper: Folder) {
         if slot.hides {
             lower.children.remove(&name);
         }
-        match slot.thing {
+        match slot.node {
             None => {}
-            Some(Thing::Folder(upper)) => {
+            Some(TreeNode::Folder(upper)) => {
                 let below = lower.children.entry(name).or_default();
-                if !matches!(below.thing, Some(Thing::Folder(_))) {
-                    below.thing = Some(Thing::Folder(Folder::default()));
+                if !matches!(below.node, Some(TreeNode::Folder(_))) {
+                    below.node = Some(TreeNode::Folder(Folder::default()));
                 }
-                if let Some(Thing::Folder(lower)) = &mut below.thing {
+                if let Some(TreeNode::Folder(lower)) = &mut below.node {
                     merge(lower, upper);
                 }
             }
-            Some(thing) => {
-                lower.children.insert(name, Slot { hides: false, thing: Some(thing) });
+            Some(node) => {
+                lower.children.insert(name, Slot { hides: false, node: Some(node) });
             }
         }
     }
@@ -231,12 +231,12 @@ fn unflatten(index: &FileIndex, id: NodeId) -> Folder {
         (folder.mode, folder.mtime) = (Some(mode), mtime);
     }
     for entry in index.children(id) {
-        let thing = match index.node(entry.id) {
-            Node::Directory { .. } => Thing::Folder(unflatten(index, entry.id)),
-            Node::File(file) => Thing::File(file),
-            Node::Symlink { target } => Thing::Symlink(target.into()),
+        let node = match index.node(entry.id) {
+            Node::Directory { .. } => TreeNode::Folder(unflatten(index, entry.id)),
+            Node::File(file) => TreeNode::File(file),
+            Node::Symlink { target } => TreeNode::Symlink(target.into()),
         };
-        folder.children.insert(entry.name.into(), Slot { hides: false, thing: Some(thing) });
+        folder.children.insert(entry.name.into(), Slot { hides: false, node: Some(node) });
     }
     folder
 }
@@ -250,16 +250,16 @@ fn flatten(root: Folder, layers: u32) -> Result<FileIndex, Error> {
         let first = records.len();
         records[at].set_children(first, children.len());
         for (name, slot) in children {
-            let Some(thing) = slot.thing else { continue };
+            let Some(node) = slot.node else { continue };
             let named = put(&mut text, &name);
             let parent = u32::try_from(at).map_err(|_| too_large())?;
-            match thing {
-                Thing::File(node) => records.push(Record::file(named, parent, node)),
-                Thing::Symlink(target) => {
+            match node {
+                TreeNode::File(node) => records.push(Record::file(named, parent, node)),
+                TreeNode::Symlink(target) => {
                     let target = put(&mut text, &target);
                     records.push(Record::symlink(named, parent, target));
                 }
-                Thing::Folder(folder) => {
+                TreeNode::Folder(folder) => {
                     let here = records.len();
                     records.push(Record::folder(named, parent, &folder));
                     queue.push_back((here, folder.children));
@@ -285,8 +285,7 @@ fn put(text: &mut String, part: &str) -> (u64, usize) {
 
 impl Record {
     fn folder(name: (u64, usize), parent: u32, folder: &Folder) -> Self {
-        // A folder that no layer describes is one that everybody may read, as tar and Docker make
-        // it.
+        // A folder that no layer describes is readable for all users, as tar and Docker make it.
         Self::new_folder(name, parent, folder.mode.unwrap_or(0o755), folder.mtime)
     }
 }
@@ -351,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_merge_as_the_spec_says() {
+    fn layers_merge_as_the_oci_spec_says() {
         for (layers, want) in [
             (&["b a"][..], "a@0.1 b@0.0"),
             (&["d/x"], "d/ d/x@0.0"),
@@ -387,17 +386,17 @@ mod tests {
     }
 
     #[test]
-    fn a_name_through_a_link_and_a_link_to_nothing_are_refused() {
+    fn names_through_links_and_dangling_hard_links_are_refused() {
         for (layers, want) in [
-            (&["d->/etc d/x"][..], BadName::ThroughLink),
-            (&["f f/x"], BadName::ThroughLink),
-            (&["d->/etc -d/x"], BadName::ThroughLink),
-            (&["d->/etc !d"], BadName::ThroughLink),
-            (&["b=a"], BadName::LinkAbsent),
-            (&["b=a a"], BadName::LinkAbsent),
-            (&["d/ b=d"], BadName::LinkAbsent),
-            (&["d->e e/x b=d/x"], BadName::LinkAbsent),
-            (&["a", "b=a"], BadName::LinkAbsent), // only the same layer counts
+            (&["d->/etc d/x"][..], InvalidName::ThroughLink),
+            (&["f f/x"], InvalidName::ThroughLink),
+            (&["d->/etc -d/x"], InvalidName::ThroughLink),
+            (&["d->/etc !d"], InvalidName::ThroughLink),
+            (&["b=a"], InvalidName::LinkAbsent),
+            (&["b=a a"], InvalidName::LinkAbsent),
+            (&["d/ b=d"], InvalidName::LinkAbsent),
+            (&["d->e e/x b=d/x"], InvalidName::LinkAbsent),
+            (&["a", "b=a"], InvalidName::LinkAbsent), // only the same layer counts
         ] {
             match merged(layers) {
                 Err(Error::LayerPath { why, .. }) => assert_eq!(why, want, "{layers:?}"),
@@ -409,9 +408,9 @@ mod tests {
     /// Threads have 2 MiB of stack by default, and this one is no other.
     #[test]
     fn the_deepest_tree_is_merged_stored_and_dropped() {
-        let deepest = vec!["d"; crate::path::DEPTH_MAX].join("/");
+        let deepest = vec!["d"; crate::limits::DEPTH_MAX].join("/");
         let listed = merged(&[&deepest, &deepest]).unwrap();
-        assert_eq!(listed.split(' ').count(), crate::path::DEPTH_MAX);
+        assert_eq!(listed.split(' ').count(), crate::limits::DEPTH_MAX);
         let mut builder = FileIndexBuilder::new();
         builder.add(&entry(&deepest, 0)).unwrap();
         builder.end_layer();

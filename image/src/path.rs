@@ -1,15 +1,10 @@
 use std::fmt;
 
-/// Linux takes no longer path.
-pub(crate) const PATH_BYTES_MAX: usize = 4096;
-/// Linux takes no longer name.
-const NAME_BYTES_MAX: usize = 255;
-/// Deeper trees are attacks on recursion; the deepest honest one that we met had 40 levels.
-pub(crate) const DEPTH_MAX: usize = 256;
+use crate::limits::{DEPTH_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX};
 
 /// Why a name in a layer is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BadName {
+pub enum InvalidName {
     /// Nothing there.
     Empty,
     /// Starts with `/`.
@@ -22,7 +17,7 @@ pub enum BadName {
     Nul,
     /// Is not UTF-8.
     NotUtf8,
-    /// Longer than Linux takes, or deeper than we do.
+    /// Longer than Linux takes, or deeper than 256 folders.
     TooLong,
     /// `.wh.` with nothing, `.` or `..` behind it.
     Whiteout,
@@ -34,7 +29,7 @@ pub enum BadName {
     LinkAbsent,
 }
 
-impl fmt::Display for BadName {
+impl fmt::Display for InvalidName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "its name is empty",
@@ -58,19 +53,19 @@ impl fmt::Display for BadName {
 ///
 /// # Errors
 /// Says what is wrong with the name.
-pub fn normal_name(raw: &[u8]) -> Result<&str, BadName> {
+pub fn normal_name(raw: &[u8]) -> Result<&str, InvalidName> {
     if raw.is_empty() {
-        return Err(BadName::Empty);
+        return Err(InvalidName::Empty);
     }
     if raw.len() > PATH_BYTES_MAX {
-        return Err(BadName::TooLong);
+        return Err(InvalidName::TooLong);
     }
     if raw.contains(&0) {
-        return Err(BadName::Nul);
+        return Err(InvalidName::Nul);
     }
-    let text = str::from_utf8(raw).map_err(|_| BadName::NotUtf8)?;
+    let text = str::from_utf8(raw).map_err(|_| InvalidName::NotUtf8)?;
     if text.starts_with('/') {
-        return Err(BadName::Absolute);
+        return Err(InvalidName::Absolute);
     }
     let text = text.strip_prefix("./").unwrap_or(text);
     let text = text.strip_suffix('/').unwrap_or(text);
@@ -81,9 +76,11 @@ pub fn normal_name(raw: &[u8]) -> Result<&str, BadName> {
     for part in text.split('/') {
         depth += 1;
         match part {
-            ".." => return Err(BadName::Parent),
-            "." | "" => return Err(BadName::NotNormal),
-            _ if part.len() > NAME_BYTES_MAX || depth > DEPTH_MAX => return Err(BadName::TooLong),
+            ".." => return Err(InvalidName::Parent),
+            "." | "" => return Err(InvalidName::NotNormal),
+            _ if part.len() > NAME_BYTES_MAX || depth > DEPTH_MAX => {
+                return Err(InvalidName::TooLong);
+            }
             _ => {}
         }
     }
@@ -127,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_normal_or_refused() {
+    fn names_are_normalised_or_refused() {
         let deep = "a/".repeat(257);
         let long = "x".repeat(256);
         let longer = "a/".repeat(2500);
@@ -139,22 +136,22 @@ mod tests {
             (b"./", Ok("")),
             (b".", Ok("")),
             (b"...", Ok("...")),
-            (b"", Err(BadName::Empty)),
-            (b"/", Err(BadName::Absolute)),
-            (b"/etc/passwd", Err(BadName::Absolute)),
-            (b"../../etc/x", Err(BadName::Parent)),
-            (b"a/../../b", Err(BadName::Parent)),
-            (b"a/..", Err(BadName::Parent)),
-            (b".//etc", Err(BadName::NotNormal)),
-            (b"././a", Err(BadName::NotNormal)),
-            (b"a//b", Err(BadName::NotNormal)),
-            (b"a/./b", Err(BadName::NotNormal)),
-            (b"a//", Err(BadName::NotNormal)),
-            (b"a\0b", Err(BadName::Nul)),
-            (b"a\xffb", Err(BadName::NotUtf8)),
-            (deep.as_bytes(), Err(BadName::TooLong)),
-            (long.as_bytes(), Err(BadName::TooLong)),
-            (longer.as_bytes(), Err(BadName::TooLong)),
+            (b"", Err(InvalidName::Empty)),
+            (b"/", Err(InvalidName::Absolute)),
+            (b"/etc/passwd", Err(InvalidName::Absolute)),
+            (b"../../etc/x", Err(InvalidName::Parent)),
+            (b"a/../../b", Err(InvalidName::Parent)),
+            (b"a/..", Err(InvalidName::Parent)),
+            (b".//etc", Err(InvalidName::NotNormal)),
+            (b"././a", Err(InvalidName::NotNormal)),
+            (b"a//b", Err(InvalidName::NotNormal)),
+            (b"a/./b", Err(InvalidName::NotNormal)),
+            (b"a//", Err(InvalidName::NotNormal)),
+            (b"a\0b", Err(InvalidName::Nul)),
+            (b"a\xffb", Err(InvalidName::NotUtf8)),
+            (deep.as_bytes(), Err(InvalidName::TooLong)),
+            (long.as_bytes(), Err(InvalidName::TooLong)),
+            (longer.as_bytes(), Err(InvalidName::TooLong)),
         ] {
             assert_eq!(normal_name(raw), want, "{}", shown(raw));
         }

@@ -11,6 +11,7 @@ use crate::{
     error::Error,
     index::FileNode,
     layer::{LayerReader, LayerSummary},
+    limits::{DOCUMENT_BYTES_MAX, LAYERS_MAX, WANTS_MAX},
     merge::FileIndexBuilder,
     program::Kind,
     sniff::{Sniffed, sniff},
@@ -22,13 +23,6 @@ use crate::{
 /// canonical line each.
 pub const WANTS_KEY: &str = "margay.wants";
 
-/// distribution-spec asks for 4 MB; Docker's registry takes exactly this.
-const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
-/// Overlay filesystems stop at 500 lower folders; Docker at 127 layers.
-const LAYERS_MAX: usize = 500;
-/// More is no description of an app that a person could review.
-const WANTS_MAX: usize = 256;
-
 /// Manifest bytes, parsed: which of the two they are is decided by what is in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "there is one, and it is taken apart at once")]
@@ -39,10 +33,10 @@ pub enum Document {
     Manifest(Manifest),
 }
 
-/// Who wrote an image, and so how it says what to run.
+/// The format of an image, which decides how it names its program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// An image of tar layers: native, or Wasm with its program in a layer (ours, Docker's
+    /// An image of tar layers: native, or Wasm with its program in a layer (margay's, Docker's
     /// `wasi/wasm`, crun's).
     Image,
     /// CNCF Wasm OCI artifact: one layer that is the program.
@@ -57,25 +51,24 @@ pub enum Format {
     Solo,
 }
 
-/// What an image is made of and what to run, whoever wrote it. Says nothing yet about what is
-/// inside its layers.
+/// The layers and the program of an image of any format. The layers are not opened yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The name of the manifest that it was read from.
     pub manifest: Digest,
-    /// Who wrote it.
+    /// The format that it was read from.
     pub format: Format,
-    /// Which machine it claims to be for.
+    /// The machine that it is for, by its config.
     pub platform: Platform,
     /// Its config; the empty one for artifacts that have none.
     pub config: ImageConfig,
     /// All layers, lowest first. [`FileNode::layer`] counts in this list.
     pub layers: Vec<PlannedLayer>,
-    /// What runs.
+    /// Where its program is.
     pub program: Program,
     /// The arguments: ENTRYPOINT and CMD. The first is the program's name as it sees it.
     pub args: Vec<String>,
-    /// What it asks for.
+    /// The capabilities that it wants.
     pub wants: Vec<Want>,
 }
 
@@ -90,7 +83,7 @@ pub struct PlannedLayer {
     pub content: LayerContent,
 }
 
-/// What a layer holds.
+/// The content of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LayerContent {
     /// Files in a tar, compressed or not.

@@ -3,14 +3,15 @@ use spec::ExecutionConfig;
 use crate::{
     error::Error,
     index::{FileIndex, FileNode, Node},
+    limits::HEAD_BYTES,
     plan::{Plan, Program, env_value},
     sniff::{Sniffed, sniff},
 };
 
-/// Which engine runs an image.
+/// The engine that an image needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Ours.
+    /// The Wasm worker.
     Wasm,
     /// An OCI runtime, through the shim.
     Native,
@@ -19,20 +20,18 @@ pub enum Kind {
 /// The program of an image, found and recognised by its first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Located {
-    /// Which engine runs it.
+    /// The engine that runs it.
     pub kind: Kind,
-    /// What its first bytes say.
+    /// The kind of file that its first bytes name.
     pub sniffed: Sniffed,
     /// Its path in the image; `None` when it is a layer of its own.
     pub path: Option<String>,
-    /// Where its bytes are.
+    /// The location of its bytes.
     pub file: FileNode,
 }
 
 /// Where a native program without a `/` is looked for, unless the image says otherwise.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// As many bytes as [`sniff`] looks at.
-const HEAD_BYTES: u64 = 512;
 
 /// Finds the program of `plan` in its merged layers and says what it is. `read` gives the first
 /// bytes of a file.

@@ -5,7 +5,7 @@ pub enum Sniffed {
     Module,
     /// A Wasm component.
     Component,
-    /// Wasm of a version or layer that nobody has published.
+    /// Wasm of a version or layer that is not published.
     UnknownWasm,
     /// A Linux program.
     Elf,
@@ -24,12 +24,12 @@ pub enum Sniffed {
 }
 
 impl Sniffed {
-    /// Whether it is Wasm that we know how to read.
+    /// Whether it is Wasm of a known version.
     pub fn is_wasm(self) -> bool {
         matches!(self, Self::Module | Self::Component)
     }
 
-    /// How a person would call it.
+    /// Its name in messages, with an article.
     pub fn name(self) -> &'static str {
         match self {
             Self::Module => "a Wasm module",

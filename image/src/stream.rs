@@ -6,6 +6,7 @@ use spec::{Algorithm, Digest, Hasher};
 use crate::{
     budget::Budget,
     error::Error,
+    limits::{BUFFER_BYTES, MAGIC_BYTES},
     sniff::{Sniffed, sniff},
     verify::unwrapped,
 };
@@ -27,11 +28,6 @@ enum Decoder<R: Read> {
     Gzip(MultiGzDecoder<BufReader<R>>),
     Zstd(zstd::Decoder<'static, BufReader<R>>),
 }
-
-/// What a decoder reads at once.
-const BUFFER_BYTES: usize = 64 << 10;
-/// Enough to tell gzip and zstd from everything else.
-const MAGIC_BYTES: u64 = 4;
 
 impl<R: Read, W: Write> Stream<R, W> {
     /// Looks at the first bytes of `blob` to see how it is compressed.
@@ -65,7 +61,7 @@ impl<R: Read, W: Write> Stream<R, W> {
 
     /// Some bytes, or 0 at the end.
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
-        let n = self.decoder.read(buf).map_err(|source| self.judge(source))?;
+        let n = self.decoder.read(buf).map_err(|source| self.classify(source))?;
         self.position += n as u64;
         self.check_budget()?;
         self.hasher.update(&buf[..n]);
@@ -110,7 +106,7 @@ impl<R: Read, W: Write> Stream<R, W> {
     }
 
     /// Broken compression is the layer's fault, a failing disk is not.
-    fn judge(&self, source: io::Error) -> Error {
+    fn classify(&self, source: io::Error) -> Error {
         use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
         let compressed = !matches!(self.decoder, Decoder::Plain(_));
         match unwrapped(source, || "the layer".to_owned()) {

@@ -7,8 +7,7 @@ use crate::error::Error;
 /// Passes bytes through, and fails at the end (or beyond it) when they are not those of a
 /// descriptor.
 ///
-/// Whoever acts on bytes before the end acts on unproven ones: read to the end first, or act on
-/// nothing that lasts.
+/// Bytes are unproven until the end was read: before that, do nothing with them that lasts.
 pub struct Verified<R> {
     inner: R,
     hasher: Option<Hasher>,
@@ -31,7 +30,7 @@ impl<R: Read> Verified<R> {
         }
     }
 
-    fn judge_end(&mut self) -> Result<(), Error> {
+    fn check_end(&mut self) -> Result<(), Error> {
         let Some(hasher) = self.hasher.take() else { return Ok(()) };
         if self.seen != self.size {
             return Err(Error::WrongSize {
@@ -57,7 +56,7 @@ impl<R: Read> Read for Verified<R> {
         }
         let n = self.inner.read(buf)?;
         if n == 0 {
-            return self.judge_end().map(|()| 0).map_err(io::Error::other);
+            return self.check_end().map(|()| 0).map_err(io::Error::other);
         }
         self.seen += n as u64;
         if self.seen > self.size {
@@ -95,10 +94,10 @@ pub fn read_verified(
     Ok(bytes)
 }
 
-/// Our own error if one travelled inside of `source`, else a read error about `what`.
+/// The [`Error`] that `source` carries, else a read error about `what`.
 pub(crate) fn unwrapped(source: io::Error, what: impl FnOnce() -> String) -> Error {
     match source.downcast::<Error>() {
-        Ok(ours) => ours,
+        Ok(inner) => inner,
         Err(source) => Error::Read { what: what(), source },
     }
 }

@@ -2,6 +2,7 @@ use wasmparser::{Encoding, Parser, Payload, ValidPayload, Validator, WasmFeature
 
 use crate::{
     error::Error,
+    limits::NAMES_MAX,
     sniff::{Sniffed, sniff},
 };
 
@@ -10,9 +11,9 @@ use crate::{
 pub struct WasmFacts {
     /// Whether it is a component (and not a core module).
     pub component: bool,
-    /// What it can be run as.
+    /// Whether it answers requests or runs to its end.
     pub world: World,
-    /// Which WASI it speaks.
+    /// The generation of WASI that it imports.
     pub wasi: Wasi,
     /// Interfaces (`wasi:cli/environment@0.2.3`), or for a core module `MODULE.NAME`; sorted, each
     /// once.
@@ -126,9 +127,6 @@ const PREVIEW1: &[&str] = &[
     "sock_shutdown",
 ];
 
-/// More imports or exports than this are an attack on whoever lists them.
-const NAMES_MAX: usize = 10_000;
-
 /// Reads the structure of a program: whether it is complete and well-formed, what it imports and
 /// exports. `what` is how errors call it. Function bodies are left to the compiler.
 ///
@@ -170,7 +168,7 @@ type Names = (bool, Vec<String>, Vec<String>);
 
 /// Whether it is a component, and the names of the outermost imports and exports.
 fn names(bytes: &[u8]) -> Result<Names, wasmparser::BinaryReaderError> {
-    // Everything that anybody has proposed: whether our engine takes it is the engine's to say.
+    // All proposals: whether the engine supports them is decided when it compiles.
     let mut validator = Validator::new_with_features(WasmFeatures::all());
     let (mut component, mut imports, mut exports) = (false, Vec::new(), Vec::new());
     let mut depth = 0u32;
@@ -329,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_run_is_named() {
+    fn an_import_that_is_not_provided_is_named() {
         let run = r#"(instance $i) (export "wasi:cli/run@0.2.0" (instance $i))"#;
         for (wat, want) in [
             (P1.to_owned(), "ok".to_owned()),
@@ -365,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_wasm_says_why() {
+    fn bytes_that_are_not_wasm_are_refused_with_a_reason() {
         for (bytes, want) in [
             (
                 &b""[..],

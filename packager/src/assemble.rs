@@ -30,9 +30,7 @@ pub(crate) struct Assembly<'a> {
 /// A layer of an image that was built.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuiltLayer {
-    /// The blob.
     pub digest: Digest,
-    /// Its size.
     pub size: u64,
     /// Whether it existed before this build.
     pub reused: bool,
@@ -182,7 +180,7 @@ impl Assembly<'_> {
         media_type: &'static str,
         value: &impl Serialize,
     ) -> Result<Descriptor, Error> {
-        let bytes = serde_json::to_vec(value).expect("our documents have string keys only");
+        let bytes = serde_json::to_vec(value).expect("the documents have string keys only");
         if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
             let why = format!(
                 "its variables, labels and other settings have {} bytes, and at most {DOCUMENT_BYTES_MAX} can be read again",

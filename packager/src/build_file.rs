@@ -49,7 +49,7 @@ pub(crate) struct BuildFile {
     native: BTreeMap<String, String>,
 }
 
-/// What a build file describes.
+/// The result of a build file.
 pub(crate) enum Described {
     /// One program, nothing else: an artifact.
     Program { what: String, source: Source },
@@ -57,7 +57,7 @@ pub(crate) enum Described {
     Images(Vec<Stage>),
 }
 
-/// Its name in a build context.
+/// The name of a build file in a context.
 pub(crate) const NAME: &str = "margay.toml";
 
 impl BuildFile {

@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_used_last_stays_when_the_cache_is_full() {
+    fn a_full_cache_evicts_the_least_recently_used() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::open(dir.path()).unwrap();
         let cache = Cache::of(&layout, true);

@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use image::{BadName, Sniffed};
+use image::{InvalidName, Sniffed};
 use spec::{Digest, Platform, Reference};
 
 use crate::{
@@ -107,7 +107,7 @@ pub enum DiagnosticKind {
     #[error("`/{0}` is a folder already, and no file can take its place")]
     FolderInTheWay(String),
     #[error("`{path}` cannot be in an image: {reason}")]
-    PathInImage { path: String, reason: BadName },
+    PathInImage { path: String, reason: InvalidName },
     #[error("`{path}` would be a link that leaves the image, to `{target}`")]
     LinkLeavesImage { path: String, target: String },
     #[error("`{0}` leads through more than {LINKS_MAX} links")]
@@ -126,7 +126,7 @@ pub enum DiagnosticKind {
     #[error("`{0}` in `files` is not absolute")]
     FilesNotAbsolute(String),
     #[error("`{path}` in `files` cannot be in an image: {reason}")]
-    FilesPath { path: String, reason: BadName },
+    FilesPath { path: String, reason: InvalidName },
     #[error("`{0}` is not a file")]
     NotAFile(String),
     #[error("`{0}` in `native` is not like `linux-amd64`")]

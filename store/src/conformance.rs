@@ -242,7 +242,7 @@ rules! {
     r15_a_transaction_that_nobody_waits_for_still_happens_or_does_not: |store| {
         drop(store.txn(Txn::new().put("/never", *b"1"))); // never polled: never handed over
         let mut once = store.txn(Txn::new().put("/once", *b"1"));
-        let _ = (&mut once).now_or_never(); // handed over, and then nobody waits
+        let _ = (&mut once).now_or_never(); // handed over, and then no longer awaited
         drop(once);
         put(&store, "/after", "1").await;
         assert!(get(&store, "/never").await.is_none());

@@ -11,8 +11,7 @@ use futures_util::future::join_all;
 
 use crate::*;
 
-/// Where the child of the kill test finds its file; without it that test is nobody's child and does
-/// nothing.
+/// Names the file for the child process of the kill test; without it that test does nothing.
 const CHILD: &str = "MARGAY_STORE_TEST_CHILD";
 
 fn open(path: &Path) -> SqliteStore {
@@ -29,7 +28,7 @@ fn open(path: &Path) -> SqliteStore {
 }
 
 #[tokio::test]
-async fn everything_is_there_after_reopening() {
+async fn all_keys_and_revisions_survive_reopening() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");
     let store = open(&path);
@@ -44,7 +43,7 @@ async fn everything_is_there_after_reopening() {
     assert_eq!((again.rev, again.cluster_id), (status.rev, status.cluster_id));
     assert_eq!(
         again.compact_rev, 3,
-        "events do not survive, so nobody may resume before the present"
+        "events do not survive, so no watch may resume before the current revision"
     );
     assert!(matches!(
         store.watch(Range::Prefix("/".into()), 2).await,
@@ -54,7 +53,7 @@ async fn everything_is_there_after_reopening() {
 }
 
 #[tokio::test]
-async fn a_second_opener_is_told_so() {
+async fn a_second_open_reports_in_use() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.db");
     let _first = open(&path);

@@ -1,20 +1,19 @@
+#![allow(missing_docs, reason = "the messages say what the variants and their fields are")]
+
 use std::{io, path::PathBuf};
 
 use crate::Rev;
 
-/// Why a store did not do what it was asked to.
+/// Why a request to the store failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Nobody knows whether the transaction happened. Read again by key before trying again.
+    /// Whether the transaction happened is unknown. Read again by key before trying again.
     #[error("the outcome of a transaction is unknown")]
     Unknown,
     /// Nothing was changed, and a later try may succeed.
     #[error("the store cannot write now")]
-    Unavailable {
-        /// What stopped it.
-        source: rusqlite::Error,
-    },
+    Unavailable { source: rusqlite::Error },
     /// An earlier failure left the file in doubt, so nothing is written any more.
     #[error("the store stopped writing after a failure")]
     Broken,
@@ -23,98 +22,38 @@ pub enum Error {
     EmptyKey,
     /// R7.
     #[error("a transaction writes `{key}` twice")]
-    DuplicateKey {
-        /// The key, or the prefix of keys.
-        key: String,
-    },
+    DuplicateKey { key: String },
     /// R12.
     #[error("a transaction reads `{key}`, which it also writes")]
-    ReadOfWritten {
-        /// The key, or the prefix of keys.
-        key: String,
-    },
+    ReadOfWritten { key: String },
     /// R8.
     #[error(
         "a request to the store is too large: {what} is at most {max}, and this one is {found}"
     )]
-    TooLarge {
-        /// What has a limit.
-        what: &'static str,
-        /// The limit.
-        max: usize,
-        /// What was asked.
-        found: usize,
-    },
+    TooLarge { what: &'static str, max: usize, found: usize },
     /// R16, R17: a revision that has not happened yet.
     #[error("revision {asked} has not happened yet: the store is at {rev}")]
-    FutureRev {
-        /// What was asked for.
-        asked: Rev,
-        /// Where the store is.
-        rev: Rev,
-    },
+    FutureRev { asked: Rev, rev: Rev },
     /// R16, R17: a revision whose events are gone. List, then watch from what the list says.
     #[error("the events after revision {asked} are gone: the oldest kept is {compact_rev}")]
-    Compacted {
-        /// What was asked for.
-        asked: Rev,
-        /// What is still there.
-        compact_rev: Rev,
-    },
-    /// A stored value was written by a newer margay.
+    Compacted { asked: Rev, compact_rev: Rev },
     #[error("`{key}` has format {found}, and this margay knows {known}")]
-    Newer {
-        /// Whose value.
-        key: String,
-        /// Its version byte.
-        found: u8,
-        /// What we know.
-        known: u8,
-    },
+    Newer { key: String, found: u8, known: u8 },
     /// A stored value is not what its key promises.
     #[error("the value of `{key}` is damaged")]
-    Damaged {
-        /// Whose value.
-        key: String,
-        /// How.
-        source: serde_json::Error,
-    },
-    /// Another process has the file open.
+    Damaged { key: String, source: serde_json::Error },
     #[error("the store `{}` is in use by another process", .path.display())]
-    InUse {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// The file was made by a newer margay.
+    InUse { path: PathBuf },
     #[error("the store `{}` has format {found}, and this margay knows {known}", .path.display())]
-    NewerFile {
-        /// Which file.
-        path: PathBuf,
-        /// Its format.
-        found: i64,
-        /// What we know.
-        known: i64,
-    },
-    /// The database could not be opened or read.
+    NewerFile { path: PathBuf, found: i64, known: i64 },
     #[error("cannot open the store `{}`", .path.display())]
-    Open {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: rusqlite::Error,
-    },
-    /// The file system said no.
+    Open { path: PathBuf, source: rusqlite::Error },
     #[error("cannot prepare the store `{}`", .path.display())]
-    Io {
-        /// Which file or folder.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
 }
 
 impl Error {
-    /// The next thing a person could try, when we know one.
+    /// The next thing that an operator could try, where one is known.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Newer { .. } | Self::NewerFile { .. } => Some("update margay".to_owned()),

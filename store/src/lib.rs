@@ -1,5 +1,5 @@
-//! One small state abstraction for whoever must not forget: a revisioned key-value with
-//! transactions and watches.
+//! Durable state of the control plane and the registry: a revisioned key-value store with
+//! transactions and watches, in the model of etcd.
 //!
 //! Enter at [`Store`], which states the promises; [`SqliteStore`] keeps them in one file and
 //! [`MemoryStore`] in none. Both run the same state machine and the same conformance suite. Absent
@@ -8,17 +8,18 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-mod promise; // what any engine must promise
-mod range; // which keys are meant
+mod limits; // every limit, with the reason for its number
+mod contract; // what any engine must promise
+mod range; // sets of keys, and queries over them
 mod txn; // compares, then, otherwise: and what is refused before it runs
 mod value; // the version byte in front of each stored value
 
 mod state; // keys, revisions and what a transaction does to them, as a pure state machine
-mod watch; // changes on their way to whoever follows them, in bounded buffers
-mod shared; // state and watches together, as readers see them
+mod watch; // changes on their way to subscribers, in bounded buffers
+mod shared; // state, history and watches together, as readers see them
 
-mod memory; // an engine that forgets
-mod sqlite; // an engine that does not: one writer thread, group commit
+mod memory; // an engine without a file
+mod sqlite; // a durable engine: one writer thread, group commit
 
 mod error;
 
@@ -27,9 +28,9 @@ mod conformance; // the rules, each as a test that every engine runs
 #[cfg(test)]
 mod crash; // what is left after kill -9
 
+pub use contract::{Status, Store};
 pub use error::Error;
 pub use memory::MemoryStore;
-pub use promise::{Status, Store};
 pub use range::{Query, Range, Ranged};
 pub use sqlite::SqliteStore;
 pub use state::Kv;

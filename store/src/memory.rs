@@ -5,8 +5,8 @@ use crate::{
     state::State,
 };
 
-/// The rules without a file: for tests of whoever uses a store, and as the model that the others
-/// are held against.
+/// The rules without a file: for tests of crates that use a store, and as the model that the other
+/// engines are compared with.
 #[derive(Debug)]
 pub struct MemoryStore(Shared);
 

@@ -2,7 +2,7 @@ use std::{ops::Bound, sync::Arc};
 
 use crate::{Error, Kv, Rev};
 
-/// Which keys are meant.
+/// A set of keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Range {
     /// This one.
@@ -19,7 +19,7 @@ pub enum Range {
 }
 
 impl Range {
-    /// Whether `key` is meant.
+    /// Whether `key` is in the range.
     pub fn contains(&self, key: &str) -> bool {
         match self {
             Self::Key(this) => key == this,
@@ -68,7 +68,7 @@ impl Range {
 /// A range, and how much of it to answer with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
-    /// Which keys.
+    /// The keys to read.
     pub range: Range,
     /// At most so many; all when `None`.
     pub limit: Option<usize>,
@@ -125,7 +125,7 @@ pub struct Ranged {
 }
 
 impl Ranged {
-    /// The first key, for whoever asked for one.
+    /// The first key, for queries of one.
     pub fn first(&self) -> Option<&Arc<Kv>> {
         self.kvs.first()
     }

@@ -1,22 +1,17 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use crate::{
     Error, Kv, Query, Range, Ranged, Rev, Status, Watch,
+    limits::{HISTORY_BYTES_MAX, HISTORY_CHANGES_MAX, HISTORY_TIME},
     state::{Change, State},
     watch::Watchers,
 };
 
-/// R22: events are kept for so long, so that whoever reconnects within it need not list again.
-const KEPT_FOR: Duration = Duration::from_secs(600);
-/// But never more changes than this, nor more bytes of values that only they still hold.
-const KEPT_CHANGES_MAX: usize = 50_000;
-const KEPT_BYTES_MAX: usize = 64 << 20;
-
-/// The present, the recent past, and who follows it. Readers see only what is durable.
+/// The current state, the recent history, and the watches. Readers see only what is durable.
 #[derive(Debug)]
 pub(crate) struct Shared {
     cluster_id: String,
@@ -28,15 +23,15 @@ pub(crate) struct Shared {
 pub(crate) struct Inner {
     pub state: State,
     compact_rev: Rev,
-    past: VecDeque<Past>,
-    past_changes: usize,
-    past_bytes: usize,
+    history: VecDeque<HistoryEntry>,
+    history_changes: usize,
+    history_bytes: usize,
     watchers: Watchers,
 }
 
-/// What one transaction changed.
+/// The changes of one transaction.
 #[derive(Debug)]
-struct Past {
+struct HistoryEntry {
     at: Instant,
     rev: Rev,
     changes: Vec<Change>,
@@ -50,20 +45,20 @@ impl Shared {
         let inner = Inner {
             state,
             compact_rev,
-            past: VecDeque::new(),
-            past_changes: 0,
-            past_bytes: 0,
+            history: VecDeque::new(),
+            history_changes: 0,
+            history_bytes: 0,
             watchers: Watchers::default(),
         };
         Self { cluster_id, engine, inner: RwLock::new(inner) }
     }
 
     pub fn read(&self) -> RwLockReadGuard<'_, Inner> {
-        self.inner.read().expect("nobody panics while holding the state")
+        self.inner.read().expect("no thread panics while it holds the state")
     }
 
     pub fn write(&self) -> RwLockWriteGuard<'_, Inner> {
-        self.inner.write().expect("nobody panics while holding the state")
+        self.inner.write().expect("no thread panics while it holds the state")
     }
 
     pub fn range(&self, query: &Query) -> Result<Ranged, Error> {
@@ -75,18 +70,18 @@ impl Shared {
         range.check()?;
         let mut inner = self.write();
         inner.check_rev(after, inner.compact_rev)?;
-        let Inner { state, past, watchers, .. } = &mut *inner;
-        let missed = past
+        let Inner { state, history, watchers, .. } = &mut *inner;
+        let missed = history
             .iter()
-            .filter(|past| past.rev > after)
-            .map(|past| (past.rev, past.changes.as_slice()));
+            .filter(|entry| entry.rev > after)
+            .map(|entry| (entry.rev, entry.changes.as_slice()));
         Ok(watchers.add(range, after, state.rev, missed))
     }
 
     pub fn compact(&self, rev: Rev) -> Result<(), Error> {
         let mut inner = self.write();
         inner.check_rev(rev, inner.compact_rev + 1)?;
-        inner.forget_while(|_, past| past.rev <= rev);
+        inner.forget_while(|_, entry| entry.rev <= rev);
         inner.compact_rev = rev;
         Ok(())
     }
@@ -104,32 +99,32 @@ impl Shared {
 }
 
 impl Inner {
-    /// Makes changes that are durable the present, and tells who follows. Live watches have their
-    /// own buffers, so forgetting the past harms none of them (R22).
+    /// Makes durable changes visible to readers and watches. Live watches have their own buffers, so
+    /// forgetting history harms none of them (R22).
     pub fn publish(&mut self, rev: Rev, changes: Vec<Change>) {
         self.state.apply(rev, &changes);
         self.watchers.publish(rev, &changes);
         let at = Instant::now();
         let size = |kv: &Option<Arc<Kv>>| kv.as_ref().map_or(0, |kv| kv.value.len());
         let bytes = changes.iter().map(|change| size(&change.before) + size(&change.after)).sum();
-        self.past_changes += changes.len();
-        self.past_bytes += bytes;
-        self.past.push_back(Past { at, rev, changes, bytes });
-        self.forget_while(|inner, past| {
-            inner.past_changes > KEPT_CHANGES_MAX
-                || inner.past_bytes > KEPT_BYTES_MAX
-                || at.duration_since(past.at) > KEPT_FOR
+        self.history_changes += changes.len();
+        self.history_bytes += bytes;
+        self.history.push_back(HistoryEntry { at, rev, changes, bytes });
+        self.forget_while(|inner, entry| {
+            inner.history_changes > HISTORY_CHANGES_MAX
+                || inner.history_bytes > HISTORY_BYTES_MAX
+                || at.duration_since(entry.at) > HISTORY_TIME
         });
     }
 
-    fn forget_while(&mut self, goes: impl Fn(&Self, &Past) -> bool) {
-        while let Some(past) = self.past.front()
-            && goes(self, past)
+    fn forget_while(&mut self, expired: impl Fn(&Self, &HistoryEntry) -> bool) {
+        while let Some(entry) = self.history.front()
+            && expired(self, entry)
         {
-            self.compact_rev = past.rev;
-            self.past_changes -= past.changes.len();
-            self.past_bytes -= past.bytes;
-            self.past.pop_front();
+            self.compact_rev = entry.rev;
+            self.history_changes -= entry.changes.len();
+            self.history_bytes -= entry.bytes;
+            self.history.pop_front();
         }
     }
 

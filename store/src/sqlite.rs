@@ -14,34 +14,28 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Committed, Error, Kv, Query, Range, Ranged, Rev, Status, Store, Txn, Watch,
+    limits::{GROUP_OPS_MAX, GROUP_TIME_MAX, WAITING_MAX},
     shared::Shared,
     state::{Change, Effect, State, View},
 };
 
 /// The format of the file. A newer one is refused by name.
 const FORMAT: i64 = 1;
-/// Transactions that wait for the writer; at 300 commits of 128 a second this is a wait of a few
-/// milliseconds.
-const WAITING_MAX: usize = 1024;
-/// Operations of one group commit: beyond this a commit gets longer as fast as it gets larger.
-const GROUP_OPS_MAX: usize = 128;
-/// How long a group may gather while more keeps coming: below the 3 to 4 ms that its fsync takes.
-const GROUP_TIME_MAX: Duration = Duration::from_millis(2);
 
 /// The rules in one SQLite file that one process has open.
 ///
 /// One thread writes: what comes while it waits for the disk is committed together. Reads never
 /// touch the file. A transaction is answered after `COMMIT` in WAL mode with `synchronous=FULL`,
-/// and nobody sees it before.
+/// and is visible to no reader before.
 #[derive(Debug)]
 pub struct SqliteStore {
     shared: Arc<Shared>,
-    waiting: Option<mpsc::Sender<Waiting>>,
+    waiting: Option<mpsc::Sender<QueuedTxn>>,
     writer: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct QueuedTxn {
     txn: Txn,
     reply: oneshot::Sender<Result<Committed, Error>>,
 }
@@ -56,7 +50,7 @@ impl SqliteStore {
         Self::open_with(path, "")
     }
 
-    /// With `pragmas` of a test's own.
+    /// With further `pragmas`, for tests.
     pub(crate) fn open_with(path: &Path, pragmas: &str) -> Result<Self, Error> {
         let io = |source| Error::Io { path: path.to_owned(), source };
         OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(io)?;
@@ -76,8 +70,8 @@ impl SqliteStore {
         txn.check()?;
         let waiting = self.waiting.as_ref().expect("it is there until drop");
         let (reply, answer) = oneshot::channel();
-        // Not sent is not done; sent and not answered is anybody's guess (R15).
-        waiting.send(Waiting { txn, reply }).await.map_err(|_| Error::Broken)?;
+        // Not sent is not done; sent and not answered has an unknown outcome (R15).
+        waiting.send(QueuedTxn { txn, reply }).await.map_err(|_| Error::Broken)?;
         answer.await.unwrap_or(Err(Error::Unknown))
     }
 }
@@ -175,22 +169,21 @@ fn read_state(connection: &Connection) -> rusqlite::Result<State> {
     Ok(state)
 }
 
-/// The one who writes.
 struct Writer {
     connection: Connection,
     shared: Arc<Shared>,
     broken: bool,
 }
 
-/// A transaction that was worked out and waits for the commit of its group.
-struct Done {
+/// A transaction whose effect is known, and which waits for the commit of its group.
+struct PendingCommit {
     reply: oneshot::Sender<Result<Committed, Error>>,
     committed: Committed,
     changes: Vec<Change>,
 }
 
 impl Writer {
-    fn run(mut self, mut queue: mpsc::Receiver<Waiting>) {
+    fn run(mut self, mut queue: mpsc::Receiver<QueuedTxn>) {
         while let Some(first) = queue.blocking_recv() {
             let group = gather(first, &mut queue);
             match self.broken {
@@ -202,9 +195,9 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, group: Vec<Waiting>) {
+    fn write(&mut self, group: Vec<QueuedTxn>) {
         let before = self.shared.read().state.rev;
-        let done = self.work_out(group);
+        let done = self.effects(group);
         let rev = done.last().map_or(before, |last| last.committed.rev);
         let result = match rev == before {
             true => Ok(()), // compares that failed, and reads
@@ -217,20 +210,20 @@ impl Writer {
     }
 
     /// Each transaction sees the ones before it in the group.
-    fn work_out(&self, group: Vec<Waiting>) -> Vec<Done> {
+    fn effects(&self, group: Vec<QueuedTxn>) -> Vec<PendingCommit> {
         let shared = self.shared.read();
         let (mut pending, mut rev) = (BTreeMap::new(), shared.state.rev);
-        let each = group.into_iter().map(|Waiting { txn, reply }| {
+        let each = group.into_iter().map(|QueuedTxn { txn, reply }| {
             let view = View { base: &shared.state, pending: &pending, rev };
             let Effect { succeeded, outcomes, changes } = view.effect(&txn);
             rev += i64::from(!changes.is_empty());
             pending.extend(changes.iter().map(|change| (change.key.clone(), change.after.clone())));
-            Done { reply, committed: Committed { rev, succeeded, outcomes }, changes }
+            PendingCommit { reply, committed: Committed { rev, succeeded, outcomes }, changes }
         });
         each.collect()
     }
 
-    fn save(&mut self, rev: Rev, done: &[Done]) -> rusqlite::Result<()> {
+    fn save(&mut self, rev: Rev, done: &[PendingCommit]) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         for change in done.iter().flat_map(|done| &done.changes) {
             save_change(&transaction, change)?;
@@ -241,10 +234,10 @@ impl Writer {
         transaction.commit()
     }
 
-    fn publish(&self, done: Vec<Done>) {
+    fn publish(&self, done: Vec<PendingCommit>) {
         let mut replies = Vec::with_capacity(done.len());
         let mut shared = self.shared.write();
-        for Done { reply, committed, changes } in done {
+        for PendingCommit { reply, committed, changes } in done {
             if !changes.is_empty() {
                 shared.publish(committed.rev, changes);
             }
@@ -252,21 +245,21 @@ impl Writer {
         }
         drop(shared);
         for (reply, committed) in replies {
-            let _ = reply.send(Ok(committed)); // whoever asked may have left
+            let _ = reply.send(Ok(committed)); // the caller may have stopped waiting
         }
     }
 
     /// A full disk before the commit leaves everything as it was, and space may come back. Any
     /// other failure may have written the commit or not (an fsync that failed once can lie when
     /// repeated), so from then on nothing is written.
-    fn refuse(&mut self, before: Rev, done: Vec<Done>, source: rusqlite::Error) {
+    fn refuse(&mut self, before: Rev, done: Vec<PendingCommit>, source: rusqlite::Error) {
         let full = source.sqlite_error_code() == Some(ErrorCode::DiskFull);
         let unchanged =
             full && matches!(number(&self.connection, "rev"), Ok(Some(rev)) if rev == before);
         tracing::error!(error = %source, unchanged, "the store cannot write");
         self.broken = !unchanged;
         let mut source = Some(source);
-        for Done { reply, .. } in done {
+        for PendingCommit { reply, .. } in done {
             let error = match unchanged {
                 true => Error::Unavailable { source: source.take().unwrap_or_else(disk_full) },
                 false => Error::Unknown,
@@ -292,8 +285,8 @@ fn save_change(transaction: &Transaction<'_>, change: &Change) -> rusqlite::Resu
     .map(drop)
 }
 
-/// What waits already, up to the limits of a group.
-fn gather(first: Waiting, queue: &mut mpsc::Receiver<Waiting>) -> Vec<Waiting> {
+/// The transactions that wait already, up to the limits of a group.
+fn gather(first: QueuedTxn, queue: &mut mpsc::Receiver<QueuedTxn>) -> Vec<QueuedTxn> {
     let start = Instant::now();
     let (mut ops, mut group) = (first.txn.weight(), vec![first]);
     while ops < GROUP_OPS_MAX

@@ -25,7 +25,7 @@ pub(crate) struct Change {
     pub after: Option<Arc<Kv>>,
 }
 
-/// What a transaction would do.
+/// The result of a transaction, not applied yet.
 #[derive(Debug)]
 pub(crate) struct Effect {
     pub succeeded: bool,
@@ -41,7 +41,7 @@ pub(crate) struct State {
     pub keys: BTreeMap<Arc<str>, Arc<Kv>>,
 }
 
-/// A state, and changes on top of it that nobody may see yet.
+/// A state with changes on top of it that are not visible yet.
 pub(crate) struct View<'a> {
     pub base: &'a State,
     pub pending: &'a BTreeMap<Arc<str>, Option<Arc<Kv>>>,
@@ -55,12 +55,12 @@ impl State {
         Self { rev: 1, keys: BTreeMap::new() }
     }
 
-    /// What it answers to `query`.
+    /// The answer to `query`.
     pub fn range(&self, query: &Query) -> Ranged {
         answer(query, self.rev, self.within(&query.range))
     }
 
-    /// What `txn` would do to it alone.
+    /// The effect of `txn` on this state alone.
     pub fn effect(&self, txn: &Txn) -> Effect {
         View { base: self, pending: &BTreeMap::new(), rev: self.rev }.effect(txn)
     }
@@ -93,19 +93,19 @@ impl View<'_> {
     }
 
     fn within(&self, range: &Range) -> Vec<Arc<Kv>> {
-        let mut found: BTreeMap<&str, &Arc<Kv>> =
+        let mut matches: BTreeMap<&str, &Arc<Kv>> =
             self.base.within(range).map(|kv| (&*kv.key, kv)).collect();
         let pending = self.pending.range::<str, _>((range.start(), Bound::Unbounded));
         for (key, kv) in pending.take_while(|(key, _)| range.contains(key)) {
             match kv {
-                Some(kv) => found.insert(key, kv),
-                None => found.remove(&**key),
+                Some(kv) => matches.insert(key, kv),
+                None => matches.remove(&**key),
             };
         }
-        found.into_values().cloned().collect()
+        matches.into_values().cloned().collect()
     }
 
-    /// What `txn` would do here. Its writes all carry the revision after this one (R2).
+    /// The effect of `txn` on this view. Its writes all carry the revision after this one (R2).
     pub fn effect(&self, txn: &Txn) -> Effect {
         let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
         let ops = if succeeded { &txn.then } else { &txn.otherwise };
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_costs_what_is_in_it_and_not_what_is_behind_it() {
+    fn a_limited_query_reads_one_key_beyond_its_limit() {
         let mut state = State::fresh();
         for n in 0..100 {
             let key: Arc<str> = format!("/{n:02}").into();

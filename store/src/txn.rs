@@ -1,15 +1,9 @@
 use std::sync::Arc;
 
-use crate::{Error, Query, Range, Ranged, Rev};
-
-/// R8: operations of each list of a transaction (etcd refuses 129; we stay below).
-const OPS_MAX: usize = 100;
-/// R8: bytes of a whole transaction (etcd refuses 1.5 MiB).
-const TXN_BYTES_MAX: usize = 1 << 20;
-/// R8: bytes of one value. Bigger things are blobs, and blobs are files.
-const VALUE_BYTES_MAX: usize = 256 << 10;
-/// A key is a short path of names.
-const KEY_BYTES_MAX: usize = 1 << 10;
+use crate::{
+    Error, Query, Range, Ranged, Rev,
+    limits::{KEY_BYTES_MAX, OPS_MAX, TXN_BYTES_MAX, VALUE_BYTES_MAX},
+};
 
 /// Compares, what to do when all of them hold, and what to do when not.
 ///
@@ -26,7 +20,7 @@ pub struct Txn {
     pub otherwise: Vec<Op>,
 }
 
-/// R10: what may be asked of one key. Values and ranges cannot be compared.
+/// R10: a condition on one key. Values and ranges cannot be compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Compare {
     /// It does not exist.
@@ -37,12 +31,12 @@ pub enum Compare {
     CreateRev(String, Rev),
 }
 
-/// One thing that a transaction does.
+/// One operation of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
     /// Writes a key.
     Put {
-        /// Which one.
+        /// Not empty.
         key: String,
         /// May be empty.
         value: Arc<[u8]>,
@@ -64,19 +58,19 @@ pub struct Committed {
     pub outcomes: Vec<Outcome>,
 }
 
-/// What one operation did.
+/// The result of one operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It wrote.
+    /// A key was written.
     Put,
-    /// It deleted so many keys.
+    /// The number of keys that were deleted.
     Deleted(usize),
-    /// It read.
+    /// The keys that were read.
     Got(Ranged),
 }
 
 impl Txn {
-    /// One that does nothing yet.
+    /// An empty transaction.
     pub fn new() -> Self {
         Self::default()
     }

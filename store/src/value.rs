@@ -8,7 +8,7 @@ use crate::Error;
 pub fn encode<T: Serialize>(version: u8, value: &T) -> Arc<[u8]> {
     let mut bytes = vec![version];
     serde_json::to_writer(&mut bytes, value)
-        .expect("our objects have string keys, and a Vec takes every write");
+        .expect("stored objects have string keys, and a Vec takes every write");
     bytes.into()
 }
 

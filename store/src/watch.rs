@@ -5,13 +5,11 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::{Kv, Range, Rev, state::Change};
-
-/// R20: batches that wait for a slow consumer; a leader's model catches up with so many in well
-/// under a second.
-const BATCHES_MAX: usize = 1024;
-/// R20: and their bytes, so that a thousand idle consumers cannot fill the memory.
-const BYTES_MAX: usize = 4 << 20;
+use crate::{
+    Kv, Range, Rev,
+    limits::{WATCH_BATCHES_MAX, WATCH_BYTES_MAX},
+    state::Change,
+};
 
 /// Everything that one transaction changed within the watched range (R19), in the order it was
 /// written.
@@ -26,7 +24,7 @@ pub struct Batch {
 /// One key that changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Which one.
+    /// The key.
     pub key: Arc<str>,
     /// What it was; `None` when it was made.
     pub before: Option<Arc<Kv>>,
@@ -34,10 +32,10 @@ pub struct Event {
     pub after: Option<Arc<Kv>>,
 }
 
-/// What a watch has to say.
+/// The next item of a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery {
-    /// What changed.
+    /// The changes of one transaction.
     Batch(Batch),
     /// The consumer was too slow, and everything after this revision is lost to this watch, which
     /// has ended. List again, take the difference, and watch from what the list says (R21).
@@ -113,7 +111,7 @@ impl Queue {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what is in `range`; whether it wants more.
+    /// Queues the changes in `range`. Whether the watch goes on.
     fn offer(&self, range: &Range, rev: Rev, changes: &[Change]) -> bool {
         let events: Vec<Event> = changes
             .iter()
@@ -127,8 +125,8 @@ impl Queue {
         }
         let batch = Batch { rev, events };
         let bytes = bytes_of(&batch);
-        let fits =
-            inner.batches.len() < BATCHES_MAX && inner.bytes.saturating_add(bytes) <= BYTES_MAX;
+        let fits = inner.batches.len() < WATCH_BATCHES_MAX
+            && inner.bytes.saturating_add(bytes) <= WATCH_BYTES_MAX;
         match fits {
             true => {
                 inner.bytes += bytes;
@@ -151,22 +149,22 @@ fn bytes_of(batch: &Batch) -> usize {
         .sum()
 }
 
-/// Everybody who watches.
+/// Every live watch.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers(Vec<(Range, Weak<Queue>)>);
 
 impl Watchers {
-    /// A new watch, which starts with what `past` tells.
+    /// A new watch, which starts with the changes in `history`.
     pub fn add<'a>(
         &mut self,
         range: Range,
         after: Rev,
         rev: Rev,
-        past: impl Iterator<Item = (Rev, &'a [Change])>,
+        history: impl Iterator<Item = (Rev, &'a [Change])>,
     ) -> Watch {
         let inner = Inner { batches: VecDeque::new(), bytes: 0, seen: after, end: None };
         let queue = Arc::new(Queue { inner: Mutex::new(inner), ready: Notify::new() });
-        let keeps_up = past.into_iter().all(|(rev, changes)| queue.offer(&range, rev, changes));
+        let keeps_up = history.into_iter().all(|(rev, changes)| queue.offer(&range, rev, changes));
         if keeps_up {
             queue.lock().seen = rev;
             self.0.push((range, Arc::downgrade(&queue)));
@@ -174,7 +172,7 @@ impl Watchers {
         Watch { queue, delivered: after }
     }
 
-    /// Tells everybody, and forgets those who left or lost.
+    /// Offers `changes` to every watch, and forgets those that ended.
     pub fn publish(&mut self, rev: Rev, changes: &[Change]) {
         self.0.retain(|(range, queue)| {
             queue.upgrade().is_some_and(|queue| queue.offer(range, rev, changes))

@@ -97,7 +97,7 @@ fn read(bytes: &[u8], budget: Budget) -> Result<Vec<Entry>, Error> {
 }
 
 /// Every entry in a word each, or what is wrong.
-fn told(bytes: &[u8]) -> String {
+fn message_of(bytes: &[u8]) -> String {
     let shown = |entry: &Entry| match &entry.kind {
         EntryKind::File => format!("{}:{}", entry.path, entry.size),
         EntryKind::Directory => format!("{}/", entry.path),
@@ -113,7 +113,7 @@ fn told(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn every_honest_dialect_is_read() {
+fn every_common_tar_dialect_is_read() {
     let long = format!("d/{}", "n".repeat(200));
     for (blocks, want) in [
         (vec![], ""),
@@ -163,13 +163,13 @@ fn every_honest_dialect_is_read() {
             "gnu:1 v7:1",
         ),
     ] {
-        assert_eq!(told(&tar(&blocks)), want);
-        assert_eq!(told(&gzip(&tar(&blocks))), want, "in gzip");
+        assert_eq!(message_of(&tar(&blocks)), want);
+        assert_eq!(message_of(&gzip(&tar(&blocks))), want, "in gzip");
     }
 }
 
 #[test]
-fn everything_that_could_leave_or_mean_two_things_is_refused() {
+fn ambiguous_and_escaping_entries_are_refused() {
     let long = || Block { content: b"name\0".to_vec(), ..block("././@LongLink", b'L') };
     for (blocks, want) in [
         (
@@ -286,12 +286,12 @@ fn everything_that_could_leave_or_mean_two_things_is_refused() {
             "E_MEDIA: the layer is not what it claims to be: the tar header of `neg` has a negative number as its size",
         ),
     ] {
-        assert_eq!(told(&tar(&blocks)), want);
+        assert_eq!(message_of(&tar(&blocks)), want);
     }
 }
 
 #[test]
-fn what_is_no_tar_at_all_says_so() {
+fn bytes_that_are_not_a_tar_are_refused_with_a_reason() {
     let good = tar(&[file("a", "cats")]);
     let mut garbage = good.clone();
     garbage.extend(b"more");
@@ -312,11 +312,11 @@ fn what_is_no_tar_at_all_says_so() {
         (b"\x28\xb5\x2f\xfdnonsense", "its compression is broken"),
         (&gzip(&gzip(&good)), "its tar was cut short"),
     ] {
-        let got = told(bytes);
+        let got = message_of(bytes);
         assert!(got.starts_with("E_MEDIA") && got.contains(want), "{want}: {got}");
     }
     lone.extend([1; 512]);
-    assert!(told(&lone).contains("half of an end mark"));
+    assert!(message_of(&lone).contains("half of an end mark"));
 }
 
 #[test]
@@ -348,9 +348,9 @@ fn gzip_in_members_and_zstd_are_one_stream() {
 }
 
 #[test]
-fn a_bomb_stops_at_its_budget() {
+fn a_decompression_bomb_stops_at_its_budget() {
     let zeros = gzip(&tar(&[file("zeros", &"\0".repeat(8 << 20))]));
-    assert!(told(&zeros).contains("more than 200 times its size"), "{}", told(&zeros));
+    assert!(message_of(&zeros).contains("more than 200 times its size"), "{}", message_of(&zeros));
     let small = Budget { bytes_max: 4096, ..Budget::default() };
     let error = read(&tar(&[file("a", &"x".repeat(9000))]), small).unwrap_err().to_string();
     assert_eq!(
@@ -366,17 +366,17 @@ fn a_bomb_stops_at_its_budget() {
         .unwrap_err()
         .to_string();
     assert_eq!(error, "the layer is beyond its budget: it has more than 3 entries");
-    // A window of 128 MiB is memory that we would have to hold.
+    // A window of 128 MiB is memory to hold.
     let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
     encoder.window_log(27).unwrap();
     encoder.write_all(&tar(&[file("a", "cats")])).unwrap();
-    let wide = told(&encoder.finish().unwrap());
+    let wide = message_of(&encoder.finish().unwrap());
     assert!(wide.starts_with("E_MEDIA"), "{wide}");
 }
 
 #[test]
 fn small_layers_of_zeros_are_honest() {
-    assert_eq!(told(&gzip(&tar(&[file("zeros", &"\0".repeat(1 << 19))]))), "zeros:524288");
+    assert_eq!(message_of(&gzip(&tar(&[file("zeros", &"\0".repeat(1 << 19))]))), "zeros:524288");
 }
 
 fn sample() -> Vec<u8> {
@@ -456,7 +456,7 @@ fn no_bytes_make_the_reader_panic() {
 
 /// The `tar` crate as the other opinion.
 #[test]
-fn what_another_writer_writes_is_read_back() {
+fn tars_of_another_writer_are_read() {
     let mut builder = tar::Builder::new(Vec::new());
     let mut want = Vec::new();
     for length in [1, 50, 99, 100, 101, 150, 200, 255] {

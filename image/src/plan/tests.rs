@@ -288,7 +288,7 @@ fn wasm_comes_first_then_the_host_and_else_a_list_of_what_there_was() {
 }
 
 #[test]
-fn a_layer_that_is_another_one_is_refused() {
+fn a_layer_with_a_wrong_diff_id_is_refused() {
     let tar = tar_of(&[("app.wasm", MODULE)]);
     let other = tar_of(&[("app.wasm", b"\0asm\x01\0\0\0dog")]);
     let mut blobs = Blobs::default();

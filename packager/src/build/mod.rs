@@ -28,7 +28,7 @@ pub struct Build<'a> {
     /// A folder with a build file, or one `.wasm` file.
     pub context: &'a Path,
     /// The build file, when it is not `margay.toml` or `Dockerfile` in the context (in this order).
-    /// Its name decides what it is: `*.toml` is ours, everything else a Dockerfile.
+    /// Its name decides its kind: `*.toml` is a `margay.toml`, everything else a Dockerfile.
     pub file: Option<&'a Path>,
     /// `--build-arg`.
     pub args: BTreeMap<String, String>,
@@ -38,7 +38,7 @@ pub struct Build<'a> {
     pub tags: Vec<Reference>,
     /// Seconds since 1970 that files and configs get: SOURCE_DATE_EPOCH, or 0.
     pub source_date: u64,
-    /// Whether what earlier builds found out may be used.
+    /// Whether results of earlier builds may be used.
     pub reuse: bool,
     /// Where base images are found and the image is put.
     pub layout: &'a Layout,
@@ -51,18 +51,15 @@ pub struct Built {
     pub references: Vec<Reference>,
     /// Its manifest, or its index when it has native bodies too.
     pub descriptor: Descriptor,
-    /// Which build file it was built from.
     pub build_file: PathBuf,
-    /// What it is for, Wasm first.
+    /// Wasm first.
     pub platforms: Vec<Platform>,
     /// Its layers, lowest first; of an index, those of its first image.
     pub layers: Vec<BuiltLayer>,
-    /// What it asks for.
     pub wants: Vec<Want>,
     /// What its Wasm program imports and exports, when this build brought it in.
     pub facts: Option<WasmFacts>,
     pub warnings: Vec<Warning>,
-    /// How long it took.
     pub took: Duration,
 }
 

@@ -128,7 +128,7 @@ fn warnings(built: &Built) -> Vec<String> {
     built.warnings.iter().map(Warning::to_string).collect()
 }
 
-fn told(error: &Error) -> String {
+fn message_of(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {

@@ -17,18 +17,16 @@ use crate::{
     path::clamped,
 };
 
-/// An image that was read in, and has its names.
+/// An image that was imported and tagged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
-    /// Its names here.
     pub references: Vec<Reference>,
-    /// Its manifest or index.
     pub descriptor: Descriptor,
 }
 
 /// containerd's annotation for the whole name; `ref.name` is only a tag there.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
-/// Reads images in from a `docker save` tar (as docker and podman write it), an OCI layout (a
+/// Imports images from a `docker save` tar (as docker and podman write it), an OCI layout (a
 /// folder, or a tar of one; both also compressed), or a `.wasm` file, and gives them the names that
 /// they carry; without any, that of the file.
 ///

@@ -52,7 +52,7 @@ fn names(imported: &[Imported]) -> Vec<String> {
 }
 
 #[test]
-fn what_was_written_out_is_read_in_the_same() {
+fn an_exported_image_is_imported_unchanged() {
     let bench = Bench::new();
     let descriptor = bench.cats();
     let path = bench.dir.path().join("any name.tar");
@@ -69,7 +69,7 @@ fn what_was_written_out_is_read_in_the_same() {
 }
 
 #[test]
-fn an_archive_of_docker_becomes_an_image() {
+fn a_docker_save_archive_is_imported() {
     let bench = Bench::new();
     let descriptor = bench.cats();
     let (_, manifest) = bench.layout.manifests(&descriptor).unwrap().remove(0);
@@ -93,7 +93,7 @@ fn an_archive_of_docker_becomes_an_image() {
 }
 
 #[test]
-fn what_is_no_image_says_so() {
+fn files_that_are_not_images_are_refused_with_a_reason() {
     let bench = Bench::new();
     let digest = Digest::of(b"cats").hex();
     let lie = format!("blobs/sha256/{digest}");
@@ -128,7 +128,7 @@ fn what_is_no_image_says_so() {
 }
 
 #[test]
-fn a_base_that_asks_for_more_to_be_done_is_refused_by_name() {
+fn a_base_with_onbuild_is_refused() {
     let bench = Bench::new();
     let config = br#"{"architecture":"amd64","os":"linux","config":{"OnBuild":["COPY . /app"]},"rootfs":{"type":"layers","diff_ids":[]}}"#;
     let saved = br#"[{"Config":"c.json","RepoTags":["node:onbuild"],"Layers":[]}]"#;

@@ -9,7 +9,6 @@ use crate::path::ancestors;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Items(pub(crate) BTreeMap<String, Item>);
 
-/// One thing in a layer.
 #[derive(Debug, Clone)]
 pub(crate) enum Item {
     Folder { mode: u32 },
@@ -17,7 +16,7 @@ pub(crate) enum Item {
     Symlink { target: String },
 }
 
-/// Where the bytes of a file come from.
+/// The source of a file's bytes.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
     /// A file of the build context.
@@ -28,7 +27,7 @@ pub(crate) enum Source {
     Part { origin: Origin, offset: u64, len: u64 },
 }
 
-/// What has to be uncompressed.
+/// A blob or archive that has to be uncompressed.
 #[derive(Debug, Clone)]
 pub(crate) enum Origin {
     /// A layer of another image.
@@ -48,7 +47,7 @@ pub(crate) struct ContextFile {
     pub(crate) stat: Stat,
 }
 
-/// What tells one state of a file from another.
+/// The metadata that differs between two states of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Stat {
     pub(crate) size: u64,

@@ -218,7 +218,7 @@ mod tests {
     /// Bytes that change change every image's digest, and with it what a registry already has. If
     /// this fails after an update of a compressor, pin the old one.
     #[test]
-    fn the_same_items_have_had_this_digest_ever_since() {
+    fn layer_bytes_match_the_recorded_digest() {
         let mut items = Items::default();
         items.put("srv/www/index.html", file(&"<p>cats</p>\n".repeat(1000)), &|_| None);
         items.put("app.wasm", file("\0asm\x01\0\0\0"), &|_| None);

@@ -5,7 +5,7 @@ use std::{
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
 };
 
-use image::{BadName, Entry, EntryKind, LayerReader};
+use image::{Entry, EntryKind, InvalidName, LayerReader};
 use rustix::{
     fs::{
         AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
@@ -37,7 +37,7 @@ impl From<image::Error> for Refused {
 }
 
 impl Refused {
-    fn path(entry: &Entry, why: BadName) -> Self {
+    fn path(entry: &Entry, why: InvalidName) -> Self {
         image::Error::LayerPath { name: entry.path.escape_debug().to_string(), why }.into()
     }
 
@@ -141,7 +141,7 @@ impl Unpacker<'_> {
                     .map_err(|e| through(entry, e))?,
             );
         }
-        at.ok_or_else(|| Refused::path(entry, BadName::Empty))
+        at.ok_or_else(|| Refused::path(entry, InvalidName::Empty))
     }
 
     fn directory(&self, entry: &Entry, name: &OsStr) -> Result<(), Refused> {
@@ -203,14 +203,14 @@ impl Unpacker<'_> {
     }
 
     fn hardlink(&self, entry: &Entry, name: &OsStr, target: &str) -> Result<(), Refused> {
-        let absent = |_| Refused::path(entry, BadName::LinkAbsent);
+        let absent = |_| Refused::path(entry, InvalidName::LinkAbsent);
         // Opened strictly, so that a link in its path leads nowhere; linked by what was opened, so
         // that nothing changes in between.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat2(self.root, target, flags, Mode::empty(), STRICT).map_err(absent)?;
         let stat = rustix::fs::fstat(&file).map_err(absent)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Refused::path(entry, BadName::LinkAbsent));
+            return Err(Refused::path(entry, InvalidName::LinkAbsent));
         }
         let (folder, target_name) = split(target);
         let folder = match folder {
@@ -254,7 +254,7 @@ impl Unpacker<'_> {
     fn make_room(&self, entry: &Entry, name: &OsStr) -> Result<(), Refused> {
         match unlinkat(self.here(), name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(Errno::ISDIR | Errno::PERM) => Err(Refused::path(entry, BadName::ThroughLink)),
+            Err(Errno::ISDIR | Errno::PERM) => Err(Refused::path(entry, InvalidName::ThroughLink)),
             Err(error) => Err(Refused::io(entry, error)),
         }
     }
@@ -278,7 +278,7 @@ fn split(path: &str) -> (&str, &OsStr) {
 
 fn through(entry: &Entry, error: Errno) -> Refused {
     match error {
-        Errno::LOOP | Errno::NOTDIR | Errno::XDEV => Refused::path(entry, BadName::ThroughLink),
+        Errno::LOOP | Errno::NOTDIR | Errno::XDEV => Refused::path(entry, InvalidName::ThroughLink),
         other => Refused::io(entry, other),
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_second_build_reuses_every_layer_and_one_with_a_change_only_the_others() {
+fn unchanged_layers_are_reused() {
     let bench = Workbench::new();
     bench.put("app.wasm", wasm()).put("www/index.html", "cats");
     let dockerfile =
@@ -18,7 +18,7 @@ fn a_second_build_reuses_every_layer_and_one_with_a_change_only_the_others() {
 }
 
 #[test]
-fn a_base_that_was_damaged_on_disk_is_not_built_upon() {
+fn a_damaged_base_is_not_built_upon() {
     let bench = Workbench::new();
     bench.put("hello.wasm", wasm()).put("x", "X");
     let base = bench.build().unwrap();
@@ -32,7 +32,7 @@ fn a_base_that_was_damaged_on_disk_is_not_built_upon() {
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&path, bytes).unwrap();
     let again = |reuse| bench.build_with(|input| (input.tags, input.reuse) = (tags(), reuse));
-    let error = told(&again(false).unwrap_err());
+    let error = message_of(&again(false).unwrap_err());
     assert!(error.contains("are not those of"), "{error}");
     // Built again, the base is whole again, and so is what stands on it.
     fs::remove_file(bench.context().join("Dockerfile")).unwrap();
@@ -42,7 +42,7 @@ fn a_base_that_was_damaged_on_disk_is_not_built_upon() {
 }
 
 #[test]
-fn a_build_without_the_cache_looks_at_none_of_it() {
+fn a_build_without_the_cache_reads_no_entry() {
     let bench = Workbench::new();
     bench.put("app.wasm", wasm()).put("x", "X");
     bench.put("Dockerfile", "FROM scratch\nCOPY app.wasm /\nENTRYPOINT [\"/app.wasm\"]\n");
@@ -72,7 +72,7 @@ fn a_build_without_the_cache_looks_at_none_of_it() {
 }
 
 #[test]
-fn what_the_cache_knows_of_images_without_a_name_is_pruned() {
+fn cache_entries_of_untagged_images_are_pruned() {
     let bench = Workbench::new();
     bench.put("app.wasm", wasm()).put("x", "X");
     bench.settle();
@@ -119,9 +119,9 @@ fn a_stage_is_carried_out_once() {
     assert_eq!(bench.files(&built), ["y=X", "x=X"]);
 }
 
-/// The samples that are committed with the code, built as a person would.
+/// The samples that are committed with the code, built as users do.
 #[test]
-fn the_samples_build_stack_and_build_again_in_no_time() {
+fn the_samples_build_and_rebuild_within_50_ms() {
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples");
     let bench = Workbench::new();
     let built = |name: &str| {
@@ -138,7 +138,7 @@ fn the_samples_build_stack_and_build_again_in_no_time() {
             reuse: true,
             layout,
         };
-        build(&input).unwrap_or_else(|error| panic!("{name}: {}", told(&error)))
+        build(&input).unwrap_or_else(|error| panic!("{name}: {}", message_of(&error)))
     };
     let httpd = built("httpd");
     assert_eq!(httpd.facts.as_ref().map(|facts| facts.world), Some(image::World::Http));

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn copy_puts_files_where_docker_puts_them() {
+fn copy_places_files_as_docker_does() {
     for (line, want) in [
         ("COPY a.html /srv/", &["srv/a.html=A"][..]),
         ("COPY a.html /srv", &["srv=A"]),
@@ -30,13 +30,13 @@ fn copy_puts_files_where_docker_puts_them() {
         bench.put("a.html", "A").put("b.html", "B").put("d/x", "X").put("d/e/deep", "D");
         let built = bench
             .dockerfile(&format!("FROM scratch\n{line}\n"))
-            .unwrap_or_else(|e| panic!("{line}: {}", told(&e)));
+            .unwrap_or_else(|e| panic!("{line}: {}", message_of(&e)));
         assert_eq!(bench.files(&built), want, "{line}");
     }
 }
 
 #[test]
-fn a_workdir_is_a_folder_of_the_image() {
+fn workdir_creates_its_folder() {
     let bench = Workbench::new();
     let built = bench
         .dockerfile("FROM scratch AS a\nWORKDIR /data\nFROM scratch\nCOPY --from=a /data /data\n")
@@ -64,7 +64,7 @@ fn a_workdir_is_a_folder_of_the_image() {
 
 /// A copy that hid what is below it would take programs away that the base has.
 #[test]
-fn what_is_there_already_does_not_vanish_behind_a_copy() {
+fn copy_preserves_existing_folders_and_links() {
     let bench = Workbench::new();
     bench
         .put("base/usr/bin/sh", "SH")
@@ -88,7 +88,7 @@ fn what_is_there_already_does_not_vanish_behind_a_copy() {
         ] {
             let built = bench
                 .dockerfile(&format!("{from}{line}\n"))
-                .unwrap_or_else(|e| panic!("{line}: {}", told(&e)));
+                .unwrap_or_else(|e| panic!("{line}: {}", message_of(&e)));
             assert_eq!(bench.files(&built), [&below, want].concat(), "{from}{line}");
         }
         for (line, want) in [
@@ -106,7 +106,7 @@ fn what_is_there_already_does_not_vanish_behind_a_copy() {
 }
 
 #[test]
-fn modes_are_those_of_the_image_or_archive_and_in_a_context_only_whether_a_file_runs() {
+fn image_and_archive_modes_are_kept_and_context_modes_are_normalised() {
     let bench = Workbench::new();
     bench.put("k", "K").put("d/x", "X").put("d/e/y", "Y");
     let mut tar = Vec::new();
@@ -147,7 +147,7 @@ fn modes_are_those_of_the_image_or_archive_and_in_a_context_only_whether_a_file_
         let first = "FROM scratch AS a\nCOPY --chmod=600 k /\nADD rootfs.tar /\nFROM scratch\n";
         let built = bench
             .dockerfile(&format!("{first}{lines}\n"))
-            .unwrap_or_else(|e| panic!("{lines}: {}", told(&e)));
+            .unwrap_or_else(|e| panic!("{lines}: {}", message_of(&e)));
         assert_eq!(bench.modes(&built), want, "{lines}");
     }
 }
@@ -170,7 +170,7 @@ fn no_link_leads_out_of_the_context() {
     {
         let error =
             bench.dockerfile(&format!("FROM scratch\nCOPY {source} /x/\n")).expect_err(source);
-        assert!(told(&error).contains("leads out"), "{source}: {}", told(&error));
+        assert!(message_of(&error).contains("leads out"), "{source}: {}", message_of(&error));
     }
     // As a link in a folder that is copied it is a link, and means something inside of the image.
     fs::remove_file(bench.context().join("d/relative")).unwrap();
@@ -191,7 +191,7 @@ fn missing(error: &Error) -> Option<bool> {
 
 /// A file that `.dockerignore` names is not in the context, whichever path leads to it.
 #[test]
-fn no_link_leads_to_what_is_ignored() {
+fn no_link_leads_to_an_ignored_file() {
     let bench = Workbench::new();
     bench.put("secret/key", "SECRET").put("d/key", "SECRET").put("d/open", "O").put("other/x", "X");
     for (link, target) in [
@@ -218,7 +218,7 @@ fn no_link_leads_to_what_is_ignored() {
         ]) {
             let error =
                 bench.dockerfile(&format!("FROM scratch\nCOPY {source} /x/\n")).expect_err(source);
-            assert!(missing(&error).is_some(), "{source}: {}", told(&error));
+            assert!(missing(&error).is_some(), "{source}: {}", message_of(&error));
         }
         let error = bench.dockerfile("FROM scratch\nCOPY to-file /x\n").unwrap_err();
         assert_eq!(
@@ -236,7 +236,7 @@ fn no_link_leads_to_what_is_ignored() {
         }
         bench.put("margay.toml", "[files]\n\"/x\" = \"to-file\"\n").put("app.wasm", wasm());
         let error = bench.build().unwrap_err();
-        assert_eq!(missing(&error), Some(true), "{}", told(&error));
+        assert_eq!(missing(&error), Some(true), "{}", message_of(&error));
         fs::remove_file(bench.context().join("margay.toml")).unwrap();
     }
 }
@@ -264,7 +264,7 @@ fn add_unpacks_a_tar_through_the_strict_reader() {
     assert!(files[1].starts_with("copied="));
     let error = bench.dockerfile("FROM scratch\nADD bad.tar /d\n").unwrap_err();
     assert_eq!(
-        told(&error),
+        message_of(&error),
         "the archive `bad.tar` cannot be added: the layer has an entry `../escape`: its name has a `..`, which could \
          leave the image"
     );

@@ -23,7 +23,7 @@ fn a_program_gets_a_layer_of_its_own_and_files_another() {
 }
 
 #[test]
-fn the_same_tree_has_the_same_digest_wherever_and_whenever_it_is_built() {
+fn builds_of_the_same_tree_have_the_same_digest() {
     let dockerfile =
         "FROM scratch\nCOPY app.wasm /\nCOPY www /srv/www/\nENTRYPOINT [\"/app.wasm\"]\n";
     let built = [(); 2].map(|()| {

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn what_cannot_be_built_is_refused_in_a_sentence() {
+fn refused_instructions_name_the_line_and_an_alternative() {
     for (text, message, hint) in [
         (
             "FROM scratch\nCOPY nope.html /srv/\n",
@@ -98,14 +98,14 @@ fn what_cannot_be_built_is_refused_in_a_sentence() {
         fs::create_dir(bench.context().join("links")).unwrap();
         symlink("../../etc/passwd", bench.context().join("links/up")).unwrap();
         let error = bench.dockerfile(text).expect_err(text);
-        let got = told(&error).replace(bench.context().to_str().unwrap(), "CONTEXT");
+        let got = message_of(&error).replace(bench.context().to_str().unwrap(), "CONTEXT");
         assert_eq!(got, message, "{text}");
         assert_eq!(error.hint().unwrap_or_default(), hint, "{text}");
     }
 }
 
 #[test]
-fn a_build_argument_is_used_or_named() {
+fn unused_build_arguments_are_reported() {
     let bench = Workbench::new();
     bench.put(
         "Dockerfile",
@@ -129,7 +129,7 @@ fn a_build_argument_is_used_or_named() {
 }
 
 #[test]
-fn a_name_stands_for_what_docker_takes_it_for() {
+fn variables_resolve_as_in_docker() {
     let host = host_platforms().remove(0);
     let (os, arch, platform) =
         (&host.os, &host.architecture, format!("{}/{}", host.os, host.architecture));
@@ -161,7 +161,7 @@ fn a_name_stands_for_what_docker_takes_it_for() {
             .map(|(name, value)| (name.into(), value.into()));
         let built = bench
             .build_with(|input| input.args = args.into())
-            .unwrap_or_else(|e| panic!("{lines}: {}", told(&e)));
+            .unwrap_or_else(|e| panic!("{lines}: {}", message_of(&e)));
         assert_eq!(bench.config(&built).env.unwrap().join(" "), want, "{lines}");
     }
     for (lines, want) in [
@@ -175,11 +175,13 @@ fn a_name_stands_for_what_docker_takes_it_for() {
 }
 
 #[test]
-fn directives_shells_and_checks_are_read_as_docker_reads_them() {
+fn escape_shell_and_healthcheck_behave_as_in_docker() {
     let bench = Workbench::new();
     bench.put("x", "X").put("shell", "#!/bin/sh\n");
     let config = |text: &str| {
-        bench.config(&bench.dockerfile(text).unwrap_or_else(|e| panic!("{text}: {}", told(&e))))
+        bench.config(
+            &bench.dockerfile(text).unwrap_or_else(|e| panic!("{text}: {}", message_of(&e))),
+        )
     };
     let ticked =
         config("# escape=`\nFROM scratch\nENV A=C:\\new B=a`\n  C=x` y D=`$A E=\"q`\"q\\\"\n");
@@ -213,7 +215,7 @@ fn directives_shells_and_checks_are_read_as_docker_reads_them() {
 }
 
 #[test]
-fn every_other_instruction_lands_in_the_config() {
+fn the_remaining_instructions_set_the_config() {
     let bench = Workbench::new();
     let built = bench
         .dockerfile(
@@ -245,9 +247,9 @@ fn every_other_instruction_lands_in_the_config() {
     assert_eq!(built.wants.len(), 2);
 }
 
-/// Whatever a Dockerfile says, the answer is an image or a sentence.
+/// Every Dockerfile gives an image or an error.
 #[test]
-fn no_dockerfile_makes_it_panic() {
+fn no_dockerfile_makes_the_builder_panic() {
     let parts = [
         "FROM ",
         "scratch",
@@ -344,9 +346,9 @@ fn no_dockerfile_makes_it_panic() {
     }
 }
 
-/// A file that anybody may send, and that asks for more than there is.
+/// Hostile files that ask for more than a machine has.
 #[test]
-fn what_a_dockerfile_may_ask_for_has_limits() {
+fn a_dockerfile_stays_within_its_limits() {
     let (doubled, label) = ("ENV A=$A$A\n".repeat(64), "x".repeat(2 << 20));
     let many = |line: &str, count: usize| {
         (0..count).map(|n| line.replace('#', &n.to_string())).collect::<String>()
@@ -390,7 +392,7 @@ fn what_a_dockerfile_may_ask_for_has_limits() {
     ] {
         let bench = Workbench::new();
         bench.put("x", "X");
-        let error = told(&bench.dockerfile(&text).map(|built| built.warnings).unwrap_err());
+        let error = message_of(&bench.dockerfile(&text).map(|built| built.warnings).unwrap_err());
         assert!(
             error.contains(want) && error.len() < 1500,
             "{want}: {}",

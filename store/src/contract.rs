@@ -13,12 +13,12 @@ use crate::{Committed, Error, Query, Range, Ranged, Rev, Txn, Watch};
 /// - R7 R8 R9 R10 R12 What a [`Txn`] may hold. R11 Absent, `mod_rev` 0 and `version` 0 are the same
 ///   thing.
 /// - R13 A range is linearizable and current. R14 A limit never hides how many there are.
-/// - R15 A transaction whose outcome nobody knows answers [`Error::Unknown`], never that it failed.
+/// - R15 A transaction whose outcome is unknown answers [`Error::Unknown`], never that it failed.
 /// - R16 R17 R22 What may be compacted, and where a watch may start. R18 R19 R20 R21 What a
 ///   [`Watch`] delivers.
 ///
 /// Every method is cancel safe, in this sense: a transaction that was handed to the engine happens
-/// even when nobody waits for its answer any more.
+/// even when its answer is no longer awaited.
 pub trait Store: Send + Sync + 'static {
     /// The keys of `query` with their values, in order, as they are now.
     ///
@@ -46,14 +46,14 @@ pub trait Store: Send + Sync + 'static {
     /// [`Error::FutureRev`], and [`Error::Compacted`] when it was done before.
     fn compact(&self, rev: Rev) -> BoxFuture<'_, Result<(), Error>>;
 
-    /// Where the store is.
+    /// The revisions, size and identity of the store.
     ///
     /// # Errors
     /// None that an embedded engine has.
     fn status(&self) -> BoxFuture<'_, Result<Status, Error>>;
 }
 
-/// Where a store is.
+/// The revisions, size and identity of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     /// Given when the store was made; caches of its content are worth nothing under another.
@@ -62,8 +62,8 @@ pub struct Status {
     pub rev: Rev,
     /// Events up to here are gone.
     pub compact_rev: Rev,
-    /// How many keys there are.
+    /// The number of keys.
     pub keys: usize,
-    /// Which engine.
+    /// `sqlite` or `memory`.
     pub engine: &'static str,
 }
