@@ -12,7 +12,7 @@ mod state; // what is kept and what is known of nodes
 mod plan; // what to do next, as pure functions, and the reconciler that writes it
 mod api; // routes, who may use them, and the way from a request to its answer; the client
 mod config; // what the control plane is told when it starts
-mod limits; // how much of everything, with the reasons
+mod limits; // every limit, with the reason for its number
 
 mod error;
 

@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::join_all};
 use serde::de::DeserializeOwned;
@@ -55,7 +55,9 @@ async fn follow(app: &App) -> Result<(), Refusal> {
     let mut tick = interval(TICK);
     loop {
         news.mark_unchanged(); // before the look, so that what changes during it is looked at again
-        pass(app, &mut watch).await?;
+        if pass(app, &mut watch).await?.is_break() {
+            return Ok(());
+        }
         tokio::select! {
             delivery = watch.next() => match delivery {
                 Some(Delivery::Batch(batch)) => {
@@ -80,8 +82,8 @@ fn catch_up(app: &App, watch: &mut Watch) {
 }
 
 /// Plans and writes until there is nothing left to do now. The bound is for a plan that does not
-/// settle: then the next tick goes on, and nobody else starves.
-async fn pass(app: &App, watch: &mut Watch) -> Result<(), Refusal> {
+/// settle: then the next tick goes on, and no other work starves. Breaks when the watch was lost.
+async fn pass(app: &App, watch: &mut Watch) -> Result<ControlFlow<()>, Refusal> {
     const PASSES_MAX: usize = 4;
     for _ in 0..PASSES_MAX {
         let Plan { steps, waiting } = {
@@ -95,14 +97,28 @@ async fn pass(app: &App, watch: &mut Watch) -> Result<(), Refusal> {
             break;
         }
         for group in steps.chunks(STEPS_AT_ONCE) {
-            for written in join_all(group.iter().map(|step| write(app, step))).await {
-                written?;
-            }
+            // The watch buffers a thousand revisions: it is drained while the steps are written,
+            // or a large plan would overflow it by its own writes.
+            let writing = join_all(group.iter().map(|step| write(app, step)));
+            tokio::pin!(writing);
+            let written = loop {
+                tokio::select! {
+                    written = &mut writing => break written,
+                    delivery = watch.next() => match delivery {
+                        Some(Delivery::Batch(batch)) => {
+                            app.model.write().apply(batch.rev, &batch.events);
+                        }
+                        Some(Delivery::Lost(_)) | None => return Ok(ControlFlow::Break(())),
+                    },
+                }
+            };
+            written.into_iter().collect::<Result<(), _>>()?;
+            // A write is in the queue before it is acknowledged.
+            catch_up(app, watch);
         }
-        catch_up(app, watch); // our own writes are in the queue before we are told that they happened
         app.touch();
     }
-    Ok(())
+    Ok(ControlFlow::Continue(()))
 }
 
 /// One step, in one transaction that comes to nothing when the step is stale or this control plane
@@ -265,5 +281,63 @@ mod tests {
             3 + 1 + 1,
             "a hundred keys in one transaction"
         );
+    }
+
+    /// Two services of 600 replicas each, on four nodes that are ready: 1,200 steps in one plan.
+    #[tokio::test]
+    async fn a_plan_of_more_steps_than_the_watch_buffers_loses_no_event() {
+        let (acme, main): (spec::Tenant, spec::ClusterName) =
+            ("acme".parse().unwrap(), "main".parse().unwrap());
+        let store = Arc::new(MemoryStore::new());
+        let put = async |key: String, value: serde_json::Value| {
+            store.txn(Txn::new().put(key, encode(&value))).await.unwrap();
+        };
+        let at = now();
+        put(keys::cluster(&acme, &main), json!({ "name": "main", "created": at })).await;
+        put(
+            keys::definition(&acme, &"cats:1".parse().unwrap()),
+            json!({
+                "id": "cats:1", "registered": at, "active": true, "runs": ["wasm"],
+                "definition": crate::journeys::world::definition("cats", "cats"),
+            }),
+        )
+        .await;
+        for name in ["n1", "n2", "n3", "n4"] {
+            let capacity = spec::Resources { cpu_millis: 1_000_000, memory_bytes: 1 << 40 };
+            let node = json!({
+                "id": name, "tenant": "acme", "joined": at, "drain": false, "certificates": [],
+                "spec": spec::NodeSpec { capacity, ..crate::journeys::world::node_spec() },
+            });
+            put(keys::node(&name.parse().unwrap()), node).await;
+        }
+        for name in ["s1", "s2"] {
+            let service = spec::Service {
+                name: name.parse().unwrap(),
+                cluster: main.clone(),
+                created: at,
+                spec: spec::ServiceSpec {
+                    task_definition: "cats:1".parse().unwrap(),
+                    count: 600,
+                    launch_type: spec::LaunchType::Node,
+                },
+                generation: 1,
+                status: spec::ServiceStatus::default(),
+            };
+            let key = keys::service(&acme, &main, &service.name);
+            put(key, json!({ "service": service })).await;
+        }
+        let (folder, listener) =
+            (tempfile::tempdir().unwrap(), TcpListener::bind(("127.0.0.1", 0)).unwrap());
+        let app = App::start(config(folder.path(), listener), store.clone(), None).await.unwrap();
+        for name in ["n1", "n2", "n3", "n4"] {
+            app.live.heard(&name.parse().unwrap());
+        }
+        let list = store.range(Query::prefix("")).await.unwrap();
+        let mut watch = store.watch(Range::Prefix(String::new()), list.rev).await.unwrap();
+        assert!(pass(&app, &mut watch).await.unwrap().is_continue());
+        assert_eq!(app.model.read().tasks.len(), 1_200);
+        let rev = store.status().await.unwrap().rev;
+        assert_eq!(app.model.read().rev, rev);
+        assert!(watch.next().now_or_never().is_none(), "the watch goes on");
     }
 }

@@ -12,8 +12,17 @@ use store::{Compare, Query, Rev, Store, Txn};
 use tokio::sync::watch;
 
 use crate::{
-    ImageResolver, ca::Ca, error::Refusal, keys, live::Live, model::Model, plan::Subject,
-    records::Kept, resolving::ResolvingLimits, seal::Seal, sets::Sets,
+    ImageResolver,
+    ca::Ca,
+    error::Refusal,
+    keys,
+    live::Live,
+    model::Model,
+    plan::{Subject, Waiting},
+    records::Kept,
+    resolving::ResolvingLimits,
+    seal::Seal,
+    sets::Sets,
 };
 
 /// The control plane as its requests see it.
@@ -38,7 +47,7 @@ pub(crate) struct App {
     pub changed: watch::Sender<u64>,
     /// What nodes say, which is never stored.
     pub live: Live,
-    pub waiting: Shared<BTreeMap<Subject, String>>,
+    pub waiting: Shared<BTreeMap<Subject, Waiting>>,
     pub sets: Sets,
     /// Held shared by whoever puts something into a cluster, and alone by whoever deletes one.
     pub clusters: tokio::sync::RwLock<()>,

@@ -9,7 +9,8 @@ use spec::{
 };
 use store::Kv;
 
-use crate::{api::Secret, resolver::Runs, seal::Sealed};
+pub(crate) use crate::resolver::Runs;
+use crate::{api::Secret, model::ServiceKey, seal::Sealed};
 
 /// The version byte of every value here.
 const VERSION: u8 = 1;
@@ -91,13 +92,14 @@ pub(crate) struct ServiceRecord {
     pub service: Service,
 }
 
-/// A task, and where it stands in the line of copies of its service.
+/// A task, and which replica of its service it is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct TaskRecord {
     pub tenant: Tenant,
     pub task: Task,
-    /// Of its service; nothing for a task that somebody ran.
-    pub copy: Option<Copy>,
+    /// Nothing for a standalone task.
+    #[serde(rename = "copy")]
+    pub slot: Option<ReplicaSlot>,
     /// When it ended.
     pub ended: Option<Timestamp>,
     /// Whether it ever ran.
@@ -105,14 +107,14 @@ pub(crate) struct TaskRecord {
     pub ran: bool,
 }
 
-/// Which copy of a service a task is.
+/// Which replica of a service a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Copy {
+pub(crate) struct ReplicaSlot {
     /// The service's generation when it was made.
     pub generation: u64,
-    /// Which of the copies, from 0.
+    /// From 0.
     pub ordinal: u32,
-    /// Counts up with each task of this copy.
+    /// Counts up with each task of this replica.
     pub attempt: u32,
     /// How many in a row ended too early before this one.
     pub failures: u32,
@@ -121,6 +123,12 @@ pub(crate) struct Copy {
 impl TaskRecord {
     pub fn id(&self) -> &TaskId {
         &self.task.id
+    }
+
+    pub fn service_key(&self) -> Option<ServiceKey> {
+        let spec = &self.task.spec;
+        let service = spec.service.clone()?;
+        Some((self.tenant.clone(), spec.cluster.clone(), service))
     }
 
     pub fn has_ended(&self) -> bool {

@@ -12,6 +12,7 @@ use crate::{
     create::{Made, create},
     error::{Refusal, few},
     keys,
+    plan::secret_create_command,
     records::{DefinitionRecord, Kept, NodeRecord, SecretRecord, TaskRecord, encode},
 };
 
@@ -78,14 +79,11 @@ async fn find(
 ) -> Result<Kept<SecretRecord>, Refusal> {
     let found = app.get(keys::secret(tenant, name)).await?;
     found.ok_or_else(|| {
-        Refusal::not_found("secret", name)
-            .hint(format!("see what there is: margay secret ls; or make it: {}", to_make(name)))
+        Refusal::not_found("secret", name).hint(format!(
+            "see what there is: margay secret ls; or make it: {}",
+            secret_create_command(name)
+        ))
     })
-}
-
-/// The command that makes a secret.
-pub(crate) fn to_make(name: &SecretName) -> String {
-    format!("margay secret create {name} FILE")
 }
 
 pub(crate) async fn remove(call: Call) -> Result<Reply, Refusal> {
@@ -162,6 +160,6 @@ fn cannot_open(name: &SecretName) -> Refusal {
     );
     Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "sealed", message).hint(format!(
         "restore that file, or make the secret again: margay secret rm {name}; {}",
-        to_make(name)
+        secret_create_command(name)
     ))
 }

@@ -128,7 +128,7 @@ fn statuses(call: &Call, only: Option<&(ClusterName, ServiceName)>) -> Result<St
         if owner == tenant && only.is_none_or(|only| *only == key) {
             let reason = waiting
                 .get(&Subject::Service((owner.clone(), cluster.clone(), name.clone())))
-                .cloned();
+                .map(ToString::to_string);
             let observed_generation = kept.value.service.generation;
             statuses.insert(
                 key,

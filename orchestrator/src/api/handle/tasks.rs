@@ -68,7 +68,7 @@ fn new_task(tenant: &Tenant, cluster: &ClusterName, wanted: &RunTask) -> TaskRec
     let status = TaskStatus { phase: TaskPhase::Pending, reason: None, containers: Vec::new() };
     let id = id.parse().expect("a short label and hex digits make a label");
     let task = Task { id, created: now(), spec, status };
-    TaskRecord { tenant: tenant.clone(), task, copy: None, ended: None, ran: false }
+    TaskRecord { tenant: tenant.clone(), task, slot: None, ended: None, ran: false }
 }
 
 /// Why several copies cannot share a volume that they write to.
@@ -116,7 +116,7 @@ fn shown(app: &App, record: TaskRecord) -> Task {
         task.status.containers = live.containers;
     }
     if task.status.phase == TaskPhase::Pending {
-        task.status.reason = app.waiting.read().get(&Subject::Task(key)).cloned();
+        task.status.reason = app.waiting.read().get(&Subject::Task(key)).map(ToString::to_string);
     }
     task
 }

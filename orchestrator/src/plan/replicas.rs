@@ -2,21 +2,17 @@ use std::{collections::BTreeMap, time::Duration};
 
 use spec::{Digest, NodeId, Service, Task, TaskId, TaskPhase, TaskSpec, TaskStatus};
 
-use super::{Draft, Need, Step, Subject};
-use crate::{
-    model::ServiceKey,
-    records::{Copy, DefinitionRecord, Kept, ServiceRecord, TaskRecord},
+use super::{
+    Step, Subject,
+    draft::Draft,
+    placement::PlacementRequest,
+    reason::{TaskReason, Waiting},
 };
-
-/// A copy that ran for so long has not failed at once: its next one starts without a wait.
-const STEADY_AFTER: Duration = Duration::from_secs(60);
-/// The longest wait between two tries.
-const BACK_OFF_MAX: Duration = Duration::from_secs(60);
-
-/// For so long a copy is kept from a node on which it could not be started. A registry that was
-/// away is back by then, a full disk swept; and the node is tried all the same when no other has
-/// room.
-const AVOIDED_FOR: Duration = Duration::from_secs(300);
+use crate::{
+    limits::{AVOIDED_FOR, BACK_OFF_MAX, STEADY_AFTER},
+    model::ServiceKey,
+    records::{DefinitionRecord, Kept, ReplicaSlot, ServiceRecord, TaskRecord},
+};
 
 /// How long to wait after so many failures in a row: nothing after the first, then 1, 2, 4 … 60
 /// seconds.
@@ -28,85 +24,89 @@ fn back_off(failures: u32) -> Duration {
 }
 
 /// What is planned for one service.
-struct Line<'a> {
+struct ServicePlan<'a> {
     key: &'a ServiceKey,
-    kept: &'a Kept<ServiceRecord>,
+    stored: &'a Kept<ServiceRecord>,
     service: &'a Service,
     definition: &'a DefinitionRecord,
-    /// Whether some copy is on its way up or down, so that no further one is taken down to make
-    /// room.
+    /// Whether a replica is on its way up or down, so that no further one is stopped to make room.
     in_flux: bool,
 }
 
 impl<'a> Draft<'a> {
     /// One live task for each ordinal below the count, and none above.
-    pub(super) fn plan_copies(
+    pub(super) fn plan_service(
         &mut self,
         key: &'a ServiceKey,
-        kept: &'a Kept<ServiceRecord>,
-        mine: &[&'a Kept<TaskRecord>],
+        stored: &'a Kept<ServiceRecord>,
+        tasks: &[&'a Kept<TaskRecord>],
     ) {
-        let service = &kept.value.service;
+        let service = &stored.value.service;
         let id = &service.spec.task_definition;
         let Some(definition) = self.desired.definitions.get(&(key.0.clone(), id.clone())) else {
-            let reason = format!("there is no task definition `{id}`");
+            let reason = Waiting::MissingDefinition(id.clone());
             self.plan.waiting.insert(Subject::Service(key.clone()), reason);
             return;
         };
-        let in_flux = mine.iter().map(|task| &task.value).any(|task| {
+        let in_flux = tasks.iter().map(|task| &task.value).any(|task| {
             let ending = task.task.spec.stop && !task.has_ended();
             (ending || task.task.status.phase == TaskPhase::Starting)
                 && self.observed.is_in_touch(task)
         });
-        let mut line = Line { key, kept, service, definition, in_flux };
+        let mut plan = ServicePlan { key, stored, service, definition, in_flux };
         let mut by_ordinal: BTreeMap<u32, Vec<&Kept<TaskRecord>>> = BTreeMap::new();
-        for &task in mine {
+        for &task in tasks {
             by_ordinal
-                .entry(task.value.copy.map_or(u32::MAX, |copy| copy.ordinal))
+                .entry(task.value.slot.map_or(u32::MAX, |slot| slot.ordinal))
                 .or_default()
                 .push(task);
         }
         for ordinal in 0..service.spec.count {
             let tasks = by_ordinal.remove(&ordinal).unwrap_or_default();
-            self.plan_copy(&mut line, ordinal, &tasks);
+            self.plan_replica(&mut plan, ordinal, &tasks);
         }
         for task in by_ordinal.into_values().flatten().filter(|task| task.value.is_wanted()) {
-            self.stop(task, "its service was scaled down");
+            self.stop(task, TaskReason::ScaledDown);
         }
     }
 
-    fn plan_copy(&mut self, line: &mut Line<'a>, ordinal: u32, tasks: &[&Kept<TaskRecord>]) {
+    fn plan_replica(
+        &mut self,
+        plan: &mut ServicePlan<'a>,
+        ordinal: u32,
+        tasks: &[&Kept<TaskRecord>],
+    ) {
         let in_touch = |task: &&&Kept<TaskRecord>| {
             task.value.is_wanted() && self.observed.is_in_touch(&task.value)
         };
         let (current, outdated): (Vec<&&Kept<TaskRecord>>, Vec<&&Kept<TaskRecord>>) =
-            tasks.iter().filter(in_touch).partition(|task| self.is_current(line, &task.value));
+            tasks.iter().filter(in_touch).partition(|task| self.is_current(plan, &task.value));
         // Decided once: what runs before what starts, then the older one, which is the original
         // that came back.
         let keep = current.iter().min_by_key(|task| {
             (
                 task.value.task.status.phase != TaskPhase::Running,
-                task.value.copy.map(|copy| copy.attempt),
+                task.value.slot.map(|slot| slot.attempt),
             )
         });
         match keep {
             Some(keep) if keep.value.task.status.phase == TaskPhase::Running => {
                 let kept_id = keep.value.id().clone();
                 for task in current.iter().filter(|task| *task.value.id() != kept_id) {
-                    self.stop(task, &format!("`{kept_id}` runs in its place"));
+                    self.stop(task, TaskReason::RunsInItsPlace(kept_id.clone()));
                 }
                 for task in &outdated {
-                    self.stop(task, &format!("`{kept_id}` replaces it"));
+                    self.stop(task, TaskReason::ReplacedBy(kept_id.clone()));
                 }
             }
             Some(_) => {} // it is on its way up, and until then the outdated ones serve
-            None => self.replace(line, ordinal, tasks, &outdated),
+            None => self.replace(plan, ordinal, tasks, &outdated),
         }
     }
 
     /// Whether a task is what its service asks for now, on a node that may keep it.
-    fn is_current(&self, line: &Line<'_>, record: &TaskRecord) -> bool {
-        let (spec, wanted) = (&record.task.spec, &line.service.spec);
+    fn is_current(&self, plan: &ServicePlan<'_>, record: &TaskRecord) -> bool {
+        let (spec, wanted) = (&record.task.spec, &plan.service.spec);
         let drained = spec
             .node
             .as_ref()
@@ -117,76 +117,79 @@ impl<'a> Draft<'a> {
             && !drained
     }
 
-    /// A new task for a copy that has none, once it may be started and there is room.
+    /// A new task for a replica that has none, once it may be started and a node has capacity.
     fn replace(
         &mut self,
-        line: &mut Line<'a>,
+        plan: &mut ServicePlan<'a>,
         ordinal: u32,
         tasks: &[&Kept<TaskRecord>],
         outdated: &[&&Kept<TaskRecord>],
     ) {
         let last = tasks
             .iter()
-            .filter_map(|task| Some((task.value.copy?, &task.value)))
-            .max_by_key(|(copy, _)| copy.attempt);
-        let failures = match self.failures(line, last) {
+            .filter_map(|task| Some((task.value.slot?, &task.value)))
+            .max_by_key(|(slot, _)| slot.attempt);
+        let failures = match self.failures(plan, last) {
             Ok(failures) => failures,
-            Err(reason) => return self.wait(line, reason),
+            Err(reason) => return self.wait(plan, reason),
         };
-        // Before an old copy makes way for one that cannot start.
-        if let Err(reason) = self.check_secrets(&line.key.0, line.definition) {
-            return self.wait(line, reason);
+        // Before an old replica makes way for one that cannot start.
+        if let Err(reason) = self.check_secrets(&plan.key.0, plan.definition) {
+            return self.wait(plan, reason);
         }
-        let service = line.service;
-        let attempt = last.map_or(1, |(copy, _)| copy.attempt.saturating_add(1));
-        let copy = Copy { generation: service.generation, ordinal, attempt, failures };
-        let mut task = new_task(line, copy, self.now);
+        let service = plan.service;
+        let attempt = last.map_or(1, |(slot, _)| slot.attempt.saturating_add(1));
+        let slot = ReplicaSlot { generation: service.generation, ordinal, attempt, failures };
+        let mut task = new_task(plan, slot, self.now);
         let id = task.id().clone();
-        let need = Need {
-            tenant: &line.key.0,
+        let request = PlacementRequest {
+            tenant: &plan.key.0,
             task: &id,
-            definition: line.definition,
+            definition: plan.definition,
             launch_type: service.spec.launch_type,
-            service: Some(line.key),
+            service: Some(plan.key),
             avoid: self.avoided(tasks),
         };
-        if line.definition.writes_volumes() && self.has_writer(tasks) {
-            for task in
-                outdated.iter().filter(|old| self.makes_room(&need, &old.value)).collect::<Vec<_>>()
+        if plan.definition.writes_volumes() && self.has_writer(tasks) {
+            for task in outdated
+                .iter()
+                .filter(|old| self.makes_room(&request, &old.value))
+                .collect::<Vec<_>>()
             {
-                self.stop(task, "its replacement writes to the same volume");
+                self.stop(task, TaskReason::VolumeHandover);
             }
-            return self.wait(line, "the task before it still has its volume".to_owned());
+            return self.wait(plan, Waiting::PredecessorWrites);
         }
-        match self.place(&need) {
+        match self.place(&request) {
             Ok((node, volumes)) => {
                 task.task.spec.node = Some(node);
-                line.in_flux = true;
+                plan.in_flux = true;
                 self.plan.steps.push(Step::Start { task: Box::new(task), volumes });
             }
             Err(reason) => {
-                // Without room for both, an old one makes way: one copy at a time, and only where
-                // that helps.
-                let old = outdated.iter().find(|old| self.makes_room(&need, &old.value));
-                if let (Some(old), false) = (old, line.in_flux) {
-                    line.in_flux = true;
-                    self.stop(old, "it makes room for its replacement");
+                // Without capacity for both, an old one makes way: one replica at a time, and only
+                // where that helps.
+                let old = outdated.iter().find(|old| self.makes_room(&request, &old.value));
+                if let (Some(old), false) = (old, plan.in_flux) {
+                    plan.in_flux = true;
+                    self.stop(old, TaskReason::MakesRoom);
                 }
-                self.wait(line, reason);
+                self.wait(plan, Waiting::Unplaceable(reason));
             }
         }
     }
 
-    /// Whether `need` could be met where `old` is, if that were not there. Stopping it for anything
-    /// else would take away a copy that serves and give nothing for it.
-    fn makes_room(&self, need: &Need<'_>, old: &TaskRecord) -> bool {
+    /// Whether `request` could be met where `old` is, if that were not there. Stopping it for anything
+    /// else would take away a replica that serves and give nothing for it.
+    fn makes_room(&self, request: &PlacementRequest<'_>, old: &TaskRecord) -> bool {
         let definition = self.definition_of(old);
         let node = old.task.spec.node.as_ref();
-        node.zip(definition.ok())
-            .is_some_and(|(node, definition)| self.room.would_fit(need, node, old.id(), definition))
+        node.zip(definition).is_some_and(|(node, definition)| {
+            self.capacity.would_fit(request, node, old.id(), definition)
+        })
     }
 
-    /// Nodes on which this copy could not be started lately: its next task goes elsewhere where
+    /// Nodes on which this replica could not be started lately: its next task goes elsewhere where
     /// that is possible.
     fn avoided<'t>(&self, tasks: &[&'t Kept<TaskRecord>]) -> Vec<&'t NodeId> {
         let could_not_start = |record: &TaskRecord| {
@@ -198,9 +201,13 @@ impl<'a> Draft<'a> {
     }
 
     /// Failures in a row before a new try, or why it is too early for one.
-    fn failures(&self, line: &Line<'_>, last: Option<(Copy, &TaskRecord)>) -> Result<u32, String> {
-        let Some((copy, record)) = last else { return Ok(0) };
-        let same = record.task.spec.task_definition == line.service.spec.task_definition;
+    fn failures(
+        &self,
+        plan: &ServicePlan<'_>,
+        last: Option<(ReplicaSlot, &TaskRecord)>,
+    ) -> Result<u32, Waiting> {
+        let Some((slot, record)) = last else { return Ok(0) };
+        let same = record.task.spec.task_definition == plan.service.spec.task_definition;
         let (Some(ended), true, false) = (record.ended, same, record.task.spec.stop) else {
             return Ok(0);
         };
@@ -209,30 +216,27 @@ impl<'a> Draft<'a> {
         if record.ran && ended.since(record.task.created) >= STEADY_AFTER {
             return Ok(0);
         }
-        let failures = copy.failures.saturating_add(1);
-        // A clock that was set back must not make anybody wait for it to come round again.
+        let failures = slot.failures.saturating_add(1);
+        // A clock that was set back must not make a replica wait for it to come round again.
         if ended <= self.now && self.now.since(ended) < back_off(failures) {
-            let why = record.task.status.reason.as_deref().unwrap_or("it ended");
-            return Err(format!(
-                "`{}` failed {failures} times in a row and waits to be started again: {why}",
-                record.id()
-            ));
+            let (task, reason) = (record.id().clone(), record.task.status.reason.clone());
+            return Err(Waiting::BackOff { task, failures, reason });
         }
         Ok(failures)
     }
 
-    /// Whether a task of this copy may still be writing.
+    /// Whether a task of this replica may still be writing.
     fn has_writer(&self, tasks: &[&Kept<TaskRecord>]) -> bool {
         tasks.iter().any(|task| !task.value.has_ended() && task.value.task.spec.node.is_some())
     }
 
-    fn wait(&mut self, line: &Line<'_>, reason: String) {
-        self.plan.waiting.entry(Subject::Service(line.key.clone())).or_insert(reason);
+    fn wait(&mut self, plan: &ServicePlan<'_>, reason: Waiting) {
+        self.plan.waiting.entry(Subject::Service(plan.key.clone())).or_insert(reason);
     }
 }
 
-fn new_task(line: &Line<'_>, copy: Copy, now: spec::Timestamp) -> TaskRecord {
-    let (tenant, service) = (line.key.0.clone(), line.service);
+fn new_task(plan: &ServicePlan<'_>, slot: ReplicaSlot, now: spec::Timestamp) -> TaskRecord {
+    let (tenant, service) = (plan.key.0.clone(), plan.service);
     let spec = TaskSpec {
         cluster: service.cluster.clone(),
         task_definition: service.spec.task_definition.clone(),
@@ -242,33 +246,33 @@ fn new_task(line: &Line<'_>, copy: Copy, now: spec::Timestamp) -> TaskRecord {
         stop: false,
     };
     let status = TaskStatus { phase: TaskPhase::Starting, reason: None, containers: Vec::new() };
-    let id = task_id(line, copy);
+    let id = task_id(plan, slot);
     TaskRecord {
         tenant,
         task: Task { id, created: now, spec, status },
-        copy: Some(copy),
+        slot: Some(slot),
         ended: None,
         ran: false,
     }
 }
 
-/// The same copy has the same id, however often and by whomever it is planned; and no two copies
-/// ever have, also not those of a service that was deleted and made again.
-fn task_id(line: &Line<'_>, copy: Copy) -> TaskId {
-    let service = line.service;
+/// The same replica has the same id, however often it is planned; and no two replicas ever have,
+/// also not those of a service that was deleted and created again.
+fn task_id(plan: &ServicePlan<'_>, slot: ReplicaSlot) -> TaskId {
+    let service = plan.service;
     let all = format!(
         "{}/{}/{}/{}/{}/{}",
         service.cluster,
         service.name,
-        line.kept.create_rev,
-        copy.generation,
-        copy.ordinal,
-        copy.attempt
+        plan.stored.create_rev,
+        slot.generation,
+        slot.ordinal,
+        slot.attempt
     );
     let hash = &Digest::of(all.as_bytes()).hex()[..10];
     let name = service.name.as_str();
     let name = name[..name.len().min(40)].trim_end_matches('-');
-    format!("{name}-{}-{hash}", copy.ordinal)
+    format!("{name}-{}-{hash}", slot.ordinal)
         .parse()
         .expect("a short label, a number and hex digits make a label")
 }

@@ -1,0 +1,196 @@
+//! Why something waits, and why a task ends: types here, sentences where they are printed.
+
+use std::fmt;
+
+use spec::{LaunchType, NodeId, SecretName, TaskDefinitionId, TaskId, VolumeName, print_bytes};
+
+use crate::limits::TASKS_PER_NODE_MAX;
+
+/// Why a service or a task waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    MissingDefinition(TaskDefinitionId),
+    MissingSecret(SecretName),
+    Unplaceable(Unplaceable),
+    /// The task before it has not ended and may still write to its volume.
+    PredecessorWrites,
+    BackOff {
+        /// The last one that failed, and its own reason.
+        task: TaskId,
+        failures: u32,
+        reason: Option<String>,
+    },
+}
+
+/// Why no node can take a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unplaceable {
+    /// The volumes that it mounts are on different nodes.
+    VolumesApart,
+    VolumeHasWriter {
+        volume: VolumeName,
+        writer: TaskId,
+    },
+    NoNode(LaunchType),
+    /// There are nodes for its launch type, and each lacks something.
+    NoFit {
+        demand: Demand,
+        nodes: Vec<(NodeId, Lack)>,
+    },
+}
+
+/// What a task asks of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Demand {
+    pub cpu_millis: u64,
+    pub memory_bytes: u64,
+    pub host_ports: Vec<u16>,
+    /// Of native images; empty when every image is WebAssembly.
+    pub architectures: Vec<String>,
+    /// The node that its volumes are on.
+    pub volume_node: Option<NodeId>,
+}
+
+/// The first thing that a node lacks, in the order in which they are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lack {
+    Volume,
+    NotReady,
+    Drained,
+    OciRuntime,
+    HostPort(u16),
+    TaskLimit,
+    /// What is left is less than what is asked for.
+    Resources {
+        cpu_millis: u64,
+        memory_bytes: u64,
+    },
+}
+
+/// Why the control plane ends a task, or cannot say how it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TaskReason {
+    StoppedBeforePlacement,
+    NodeRemoved(NodeId),
+    NodeDisconnected(NodeId),
+    ServiceDeleted,
+    ScaledDown,
+    /// The original is back, or started first.
+    RunsInItsPlace(TaskId),
+    ReplacedBy(TaskId),
+    VolumeHandover,
+    MakesRoom,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MissingDefinition(id) => write!(f, "there is no task definition `{id}`"),
+            Self::MissingSecret(name) => {
+                let create = secret_create_command(name);
+                write!(f, "there is no secret `{name}`, which its role grants: {create}")
+            }
+            Self::Unplaceable(reason) => reason.fmt(f),
+            Self::PredecessorWrites => f.write_str("the task before it still has its volume"),
+            Self::BackOff { task, failures, reason } => write!(
+                f,
+                "`{task}` failed {failures} times in a row and waits to be started again: {}",
+                reason.as_deref().unwrap_or("it ended")
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Unplaceable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::VolumesApart => f.write_str("its volumes are on different nodes"),
+            Self::VolumeHasWriter { volume, writer } => write!(
+                f,
+                "volume `{volume}` is written to by task `{writer}`, and by one task at a time: \
+                 stop that one, or mount it with `read_only = true`"
+            ),
+            Self::NoNode(LaunchType::Node) => f.write_str("you have no node: `margay node join`"),
+            Self::NoNode(LaunchType::Pool) => f.write_str("the pool has no node"),
+            Self::NoFit { demand, nodes } => {
+                // The node that came furthest has what all the others lack before it.
+                let furthest = nodes.iter().map(|(_, lack)| lack).max();
+                demand.unmet(*furthest.expect("a node lacks something"), f)
+            }
+        }
+    }
+}
+
+impl Demand {
+    /// The sentence for the last thing that no node had.
+    fn unmet(&self, lack: Lack, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (lack, &self.volume_node) {
+            (Lack::Volume, node) => {
+                let node = node.as_ref().map_or("", NodeId::as_str);
+                write!(f, "its volume is on node `{node}`, which is not available")
+            }
+            (Lack::NotReady, Some(node)) => {
+                write!(f, "its volume is on node `{node}`, which is not ready")
+            }
+            (Lack::NotReady, None) => f.write_str("no node is ready"),
+            (Lack::Drained, _) => f.write_str("every node that could take it is drained"),
+            (Lack::OciRuntime, _) => {
+                f.write_str("it is a native image")?;
+                if !self.architectures.is_empty() {
+                    write!(f, " for {}", self.architectures.join(", "))?;
+                }
+                f.write_str(", and no node has an OCI runtime for it")
+            }
+            (Lack::HostPort(_), _) => {
+                let ports: Vec<String> = self.host_ports.iter().map(u16::to_string).collect();
+                write!(f, "host port {} is taken on every node", ports.join(" or "))
+            }
+            (Lack::TaskLimit, _) => write!(
+                f,
+                "every node that could take it has {TASKS_PER_NODE_MAX} tasks, and that is the \
+                 most: add a node"
+            ),
+            (Lack::Resources { .. }, _) => {
+                let (cpu, memory) = (self.cpu_millis, print_bytes(self.memory_bytes));
+                write!(f, "no node has {cpu} millis of CPU and {memory} of memory left")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Volume => f.write_str("does not have the volume"),
+            Self::NotReady => f.write_str("is not ready"),
+            Self::Drained => f.write_str("is drained"),
+            Self::OciRuntime => f.write_str("has no OCI runtime for the image"),
+            Self::HostPort(port) => write!(f, "has given host port {port}"),
+            Self::TaskLimit => write!(f, "has {TASKS_PER_NODE_MAX} tasks"),
+            Self::Resources { cpu_millis, memory_bytes } => {
+                write!(f, "has {cpu_millis} millis and {} left", print_bytes(*memory_bytes))
+            }
+        }
+    }
+}
+
+impl fmt::Display for TaskReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StoppedBeforePlacement => f.write_str("it was stopped before it was placed"),
+            Self::NodeRemoved(node) => write!(f, "its node `{node}` was removed"),
+            Self::NodeDisconnected(node) => write!(f, "its node `{node}` is disconnected"),
+            Self::ServiceDeleted => f.write_str("its service was deleted"),
+            Self::ScaledDown => f.write_str("its service was scaled down"),
+            Self::RunsInItsPlace(task) => write!(f, "`{task}` runs in its place"),
+            Self::ReplacedBy(task) => write!(f, "`{task}` replaces it"),
+            Self::VolumeHandover => f.write_str("its replacement writes to the same volume"),
+            Self::MakesRoom => f.write_str("it makes room for its replacement"),
+        }
+    }
+}
+
+/// The command that creates a secret.
+pub(crate) fn secret_create_command(name: &SecretName) -> String {
+    format!("margay secret create {name} FILE")
+}

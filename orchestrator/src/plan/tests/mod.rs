@@ -1,0 +1,244 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use spec::{
+    ContainerDefinition, LaunchType, Mount, NodeSpec, PortMapping, Resources, Service, ServiceSpec,
+    ServiceStatus, TaskDefinition, TaskPhase, VolumeClaim,
+};
+
+mod claims; // one test for each claim about plans
+mod properties; // what holds after any history
+mod script; // plans from short scripts, compared with golden files
+
+use super::*;
+use crate::{records::POOL_LABEL, records::Runs};
+
+/// Applies plans as the store would; its nodes do as they are told when asked to.
+#[derive(Default)]
+struct TestCluster {
+    model: Model,
+    conditions: BTreeMap<NodeId, NodeCondition>,
+    now: u64,
+}
+
+const T: &str = "acme";
+
+fn tenant() -> Tenant {
+    T.parse().unwrap()
+}
+
+impl TestCluster {
+    fn new() -> Self {
+        let mut cluster = Self { now: 1_000_000, ..Self::default() };
+        cluster.model.clusters.insert((tenant(), "main".parse().unwrap()));
+        cluster
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.now)
+    }
+
+    fn node(&mut self, name: &str, zone: &str, cpu_millis: u32, memory_mib: u64) {
+        let spec = NodeSpec {
+            capacity: Resources { cpu_millis, memory_bytes: memory_mib << 20 },
+            zone: zone.to_owned(),
+            architecture: "amd64".to_owned(),
+            runs_native: false,
+            ingress_address: None,
+            labels: BTreeMap::new(),
+        };
+        let id: NodeId = name.parse().unwrap();
+        let record = NodeRecord {
+            id: id.clone(),
+            tenant: Some(tenant()),
+            spec,
+            joined: self.now(),
+            drain: false,
+            certificates: Vec::new(),
+        };
+        self.model.nodes.insert(id.clone(), Arc::new(record));
+        self.conditions.insert(id, NodeCondition::Ready);
+    }
+
+    fn edit_node(&mut self, name: &str, edit: impl FnOnce(&mut NodeRecord)) {
+        let node = self.model.nodes.get_mut(&name.parse::<NodeId>().unwrap()).unwrap();
+        edit(Arc::make_mut(node));
+    }
+
+    fn is(&mut self, node: &str, condition: NodeCondition) {
+        self.conditions.insert(node.parse().unwrap(), condition);
+    }
+
+    fn define(&mut self, id: &str, edit: impl FnOnce(&mut DefinitionRecord)) {
+        let id: TaskDefinitionId = id.parse().unwrap();
+        let container: ContainerDefinition =
+            serde_json::from_str(r#"{ "name": "app", "image": "cats" }"#).unwrap();
+        let definition = TaskDefinition {
+            family: id.family.clone(),
+            launch_types: vec![LaunchType::Node, LaunchType::Pool],
+            role: spec::Role::default(),
+            containers: vec![container],
+            volumes: Vec::new(),
+        };
+        let mut record = DefinitionRecord {
+            id: id.clone(),
+            registered: self.now(),
+            active: true,
+            definition,
+            runs: vec![Runs::Wasm],
+        };
+        edit(&mut record);
+        self.model.definitions.insert((tenant(), id), Arc::new(record));
+    }
+
+    fn service(&mut self, name: &str, definition: &str, count: u32) {
+        self.model.rev += 1;
+        let rev = self.model.rev;
+        let key: ServiceKey = (tenant(), "main".parse().unwrap(), name.parse().unwrap());
+        let before = self
+            .model
+            .services
+            .get(&key)
+            .map(|kept| (kept.create_rev, kept.value.service.generation));
+        let (create_rev, generation) = before.unwrap_or((rev, 0));
+        let service = Service {
+            name: key.2.clone(),
+            cluster: key.1.clone(),
+            created: self.now(),
+            spec: ServiceSpec {
+                task_definition: definition.parse().unwrap(),
+                count,
+                launch_type: LaunchType::Node,
+            },
+            generation: generation + 1,
+            status: ServiceStatus::default(),
+        };
+        let kept = Kept { value: ServiceRecord { service }, mod_rev: rev, create_rev };
+        self.model.services.insert(key, Arc::new(kept));
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&Desired::of(&self.model), &Observed::of(&self.model, &self.conditions), self.now())
+    }
+
+    fn apply(&mut self, plan: &Plan) {
+        for step in &plan.steps {
+            match step {
+                Step::Start { task, volumes } => {
+                    let key = (task.tenant.clone(), task.id().clone());
+                    assert!(
+                        !self.model.tasks.contains_key(&key),
+                        "{step} would be a second {}",
+                        task.id()
+                    );
+                    self.keep(task);
+                    self.mount(volumes);
+                }
+                Step::Change { task, volumes, .. } => {
+                    self.keep(task);
+                    self.mount(volumes);
+                }
+                Step::Forget { key, .. } => drop(self.model.tasks.remove(key)),
+            }
+        }
+    }
+
+    fn mount(&mut self, volumes: &[Volume]) {
+        for volume in volumes {
+            self.model.volumes.insert((tenant(), volume.name.clone()), volume.clone());
+        }
+    }
+
+    fn keep(&mut self, record: &TaskRecord) {
+        self.model.rev += 1;
+        let rev = self.model.rev;
+        let key = (record.tenant.clone(), record.id().clone());
+        self.model
+            .tasks
+            .insert(key, Arc::new(Kept { value: record.clone(), mod_rev: rev, create_rev: rev }));
+    }
+
+    /// Plans, applies, and shows the steps; the same again must plan nothing.
+    fn step(&mut self) -> Vec<String> {
+        let plan = self.plan();
+        self.apply(&plan);
+        let rest: Vec<String> = self.plan().steps.iter().map(Step::to_string).collect();
+        assert!(rest.is_empty(), "an applied plan leaves {rest:?}");
+        plan.steps.iter().map(Step::to_string).collect()
+    }
+
+    /// Nodes in touch start what they should and end what they should.
+    fn act(&mut self) {
+        let records: Vec<TaskRecord> =
+            self.model.tasks.values().map(|kept| kept.value.clone()).collect();
+        for record in records.into_iter().filter(|record| !record.has_ended()) {
+            let node = record.task.spec.node.as_ref();
+            if node.is_some_and(|node| self.conditions.get(node) == Some(&NodeCondition::Ready)) {
+                let phase =
+                    if record.task.spec.stop { TaskPhase::Stopped } else { TaskPhase::Running };
+                self.keep(&record.at(phase, record.task.status.reason.clone(), self.now()));
+            }
+        }
+    }
+
+    /// Plans and acts until nothing moves.
+    fn settle(&mut self) {
+        for _ in 0..50 {
+            let plan = self.plan();
+            self.apply(&plan);
+            self.act();
+            if plan.steps.is_empty() {
+                return;
+            }
+        }
+        panic!(
+            "the cluster never settles: {:?}",
+            self.plan().steps.iter().map(Step::to_string).collect::<Vec<_>>()
+        );
+    }
+
+    fn tasks(&self) -> impl Iterator<Item = &TaskRecord> {
+        self.model.tasks.values().map(|kept| &kept.value)
+    }
+
+    /// Node of each running task, sorted.
+    fn running(&self) -> Vec<String> {
+        let running = self.tasks().filter(|record| record.task.status.phase == TaskPhase::Running);
+        let mut nodes: Vec<String> =
+            running.map(|record| record.task.spec.node.as_ref().unwrap().to_string()).collect();
+        nodes.sort();
+        nodes
+    }
+
+    fn why(&self) -> String {
+        self.plan().waiting.values().map(Waiting::to_string).collect::<Vec<_>>().join("; ")
+    }
+
+    fn end(&mut self, reason: &str) {
+        let record = self
+            .tasks()
+            .find(|record| record.task.status.phase == TaskPhase::Running)
+            .unwrap()
+            .clone();
+        self.keep(&record.at(TaskPhase::Stopped, Some(reason.to_owned()), self.now()));
+    }
+}
+
+fn reserve(cpu_millis: u32, memory_mib: u64) -> impl FnOnce(&mut DefinitionRecord) {
+    move |record| {
+        let container = &mut record.definition.containers[0];
+        (container.cpu_millis, container.memory_soft_bytes) = (cpu_millis, memory_mib << 20);
+    }
+}
+
+fn with_port(record: &mut DefinitionRecord) {
+    let port =
+        PortMapping { container_port: 80, host_port: Some(8080), protocol: spec::Protocol::Http };
+    record.definition.containers[0].ports.push(port);
+}
+
+fn with_volume(record: &mut DefinitionRecord) {
+    record.definition.volumes.push(VolumeClaim { name: "book".parse().unwrap(), bytes_max: None });
+    let mount =
+        Mount { volume: "book".parse().unwrap(), path: "/data".to_owned(), read_only: false };
+    record.definition.containers[0].mounts.push(mount);
+}

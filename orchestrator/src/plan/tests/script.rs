@@ -1,0 +1,131 @@
+//! Each file in `goldens/` is a script, with the plan that each of its lines (`> …`) leads to
+//! below it. `UPDATE_GOLDEN=1` writes the plans anew.
+
+use std::{fmt::Write as _, fs, path::PathBuf};
+
+use super::*;
+use crate::plan::reason::Unplaceable;
+
+#[test]
+fn scripts_lead_to_their_golden_plans() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/plan/tests/goldens");
+    let mut count = 0;
+    for file in fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let golden = fs::read_to_string(&path).unwrap();
+        let mut cluster = TestCluster::new();
+        let mut text = String::new();
+        for line in golden.lines().filter(|line| line.starts_with(['>', '#'])) {
+            writeln!(text, "{line}").unwrap();
+            if let Some(command) = line.strip_prefix("> ") {
+                cluster.command(command);
+                text += &cluster.settle_printed();
+            }
+        }
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&path, &text).unwrap();
+        }
+        let golden = fs::read_to_string(&path).unwrap();
+        assert_eq!(text, golden, "{}: UPDATE_GOLDEN=1 accepts the new plan", path.display());
+        count += 1;
+    }
+    assert!(count >= 8, "{count} scripts");
+}
+
+impl TestCluster {
+    fn command(&mut self, line: &str) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (options, names): (Vec<&str>, Vec<&str>) =
+            words.into_iter().partition(|word| word.contains('='));
+        let option = |name: &str| {
+            options.iter().filter_map(|word| word.split_once('=')).find(|(key, _)| *key == name)
+        };
+        let number = |name: &str, default: u32| {
+            option(name).map_or(default, |(_, value)| value.parse().unwrap())
+        };
+        match names.as_slice() {
+            ["node", name] => {
+                let (zone, mib) = (option("zone").map_or("a", |(_, zone)| zone), 4096);
+                self.node(name, zone, number("cpu", 4) * 1000, number("memory_mib", mib).into());
+            }
+            ["define", id] => {
+                let (cpu, memory) = (number("cpu_millis", 0), number("memory_mib", 0));
+                self.define(id, |record| {
+                    reserve(cpu, memory.into())(record);
+                    if option("port").is_some() {
+                        with_port(record);
+                    }
+                    if option("volume").is_some() {
+                        with_volume(record);
+                    }
+                    if let Some((_, name)) = option("secret") {
+                        record
+                            .definition
+                            .role
+                            .allow
+                            .push(format!("secret:{name}").parse().unwrap());
+                    }
+                    if let Some((_, architecture)) = option("native") {
+                        record.runs = vec![Runs::Native(vec![architecture.to_owned()])];
+                    }
+                });
+            }
+            ["service", name, count] => {
+                if !self.model.definitions.contains_key(&(tenant(), "cats:1".parse().unwrap())) {
+                    self.define("cats:1", |_| {});
+                }
+                let id = option("of").map_or("cats:1", |(_, id)| id);
+                self.service(name, id, count.parse().unwrap());
+            }
+            ["delete", name] => {
+                let key = (tenant(), "main".parse().unwrap(), name.parse().unwrap());
+                self.model.services.remove(&key).unwrap();
+            }
+            ["secret", name] => {
+                self.model.secrets.insert((tenant(), name.parse().unwrap()));
+            }
+            ["suspect", node] => self.is(node, NodeCondition::Suspect),
+            ["lose", node] => self.is(node, NodeCondition::Disconnected),
+            ["return", node] => {
+                self.is(node, NodeCondition::Ready);
+                self.act();
+            }
+            ["drain", node] => self.edit_node(node, |node| node.drain = true),
+            ["undrain", node] => self.edit_node(node, |node| node.drain = false),
+            ["remove", node] => {
+                self.model.nodes.remove(&node.parse::<NodeId>().unwrap()).unwrap();
+            }
+            ["wait", seconds] => self.now += seconds.parse::<u64>().unwrap() * 1000,
+            ["fail"] => self.end("exit code 1"),
+            _ => panic!("no command `{line}`"),
+        }
+    }
+
+    /// Plans, applies and acts until nothing moves: every step, and then what waits for what.
+    fn settle_printed(&mut self) -> String {
+        let mut text = String::new();
+        loop {
+            let plan = self.plan();
+            for step in &plan.steps {
+                writeln!(text, "  {step}").unwrap();
+            }
+            self.apply(&plan);
+            self.act();
+            if plan.steps.is_empty() {
+                for (subject, reason) in &plan.waiting {
+                    let name = match subject {
+                        Subject::Service((_, _, name)) => name.to_string(),
+                        Subject::Task((_, id)) => id.to_string(),
+                    };
+                    writeln!(text, "  {name} waits: {reason}").unwrap();
+                    if let Waiting::Unplaceable(Unplaceable::NoFit { nodes, .. }) = reason {
+                        for (node, lack) in nodes {
+                            writeln!(text, "    {node} {lack}").unwrap();
+                        }
+                    }
+                }
+                return text;
+            }
+        }
+    }
+}
