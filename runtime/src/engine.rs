@@ -82,8 +82,8 @@ fn cpu_features() -> Vec<(&'static str, bool)> {
     macro_rules! ask {
         ($($name:tt)+) => { vec![$(($name, std::arch::is_x86_feature_detected!($name))),+] };
     }
-    ask!("sse3" "ssse3" "sse4.1" "sse4.2" "popcnt" "avx" "avx2" "fma" "bmi1" "bmi2" "lzcnt" "avx512f" "avx512vl"
-        "avx512dq" "avx512bitalg" "avx512vbmi")
+    ask!("sse3" "ssse3" "sse4.1" "sse4.2" "popcnt" "avx" "avx2" "fma" "bmi1" "bmi2" "lzcnt"
+        "avx512f" "avx512vl" "avx512dq" "avx512bitalg" "avx512vbmi")
 }
 
 /// The processor's features that the compiler uses.
@@ -119,7 +119,8 @@ mod tests {
         let engine = pooled(1).unwrap();
         let module = |text: &str| Module::new(&engine, wat::parse_str(text).unwrap()).unwrap();
         let writer = module(
-            r#"(module (memory 64) (func (export "go") (memory.fill (i32.const 0) (i32.const 0xAA) (i32.const 4194304))))"#,
+            r#"(module (memory 64) (func (export "go")
+                (memory.fill (i32.const 0) (i32.const 0xAA) (i32.const 4194304))))"#,
         );
         let reader = module(
             r#"(module (memory 64) (func (export "go") (local $at i32)

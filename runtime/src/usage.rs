@@ -1,6 +1,6 @@
 //! A container's counters: one page of a file, mapped by its worker and readable by every process
-//! that may open it, at any time and without asking the worker. They survive the worker, so a killed one is
-//! still billed for what it did.
+//! that may open it, at any time and without asking the worker. They survive the worker, so a
+//! killed one is still billed for what it did.
 
 use std::{
     fs::File,

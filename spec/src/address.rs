@@ -12,7 +12,7 @@ pub enum Forbidden {
     /// The same wire, and with it the metadata service of clouds.
     #[error("link-local")]
     LinkLocal,
-    /// Somebody's internal network (RFC 1918, unique local, carrier-grade NAT).
+    /// An internal network (RFC 1918, unique local, carrier-grade NAT).
     #[error("private")]
     Private,
     /// Not one host at all.

@@ -112,7 +112,7 @@ impl Broker {
         if let Ok(address) = target.host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, target.port)]);
         }
-        // In this order, so that a tenant that waits for its own share holds nothing of the others'.
+        // In this order: a tenant that waits for its own share holds nothing of the others'.
         let tenant = permit(&self.tenant.resolving).await?;
         let all = permit(&self.all.resolving).await?;
         let name = (target.host.clone(), target.port);

@@ -1,4 +1,4 @@
-//! The system calls that a process in the sandbox may make: the lists, and the filters made of them.
+//! The system calls that a process in the sandbox may make: the lists, and the filters of them.
 
 use std::{collections::BTreeMap, io};
 

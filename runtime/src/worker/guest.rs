@@ -39,7 +39,7 @@ impl WasiHttpView for Guest {
 /// Every import that exists, the same for every guest: what is not granted is refused when it is
 /// called, so that the refusal can name the line that would grant it.
 ///
-/// `wasi:sockets` is wasmtime's own, which denies before it makes a socket: nothing here allows any.
+/// `wasi:sockets` is wasmtime's own, which denies before it makes a socket: no address is allowed.
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;

@@ -9,7 +9,7 @@ mod layer; // tars made by hand
 
 mod commands; // wasi:cli, exit codes, streams
 mod requests; // wasi:http, streaming, draining
-mod limits; // memory, CPU time, wall time, and who hears of it
+mod limits; // memory, CPU time, wall time, and the events about them
 mod grants; // what is granted works, what is not is denied with the line that would grant it
 mod walls; // hostile machine code behind the walls
 mod images; // bad images, tampering, caches

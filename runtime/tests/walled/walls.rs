@@ -45,17 +45,41 @@ fn hostile() {
     }
 }
 
-/// Runs inside the walls, as machine code that has broken out of its Wasm would.
+/// Runs in the sandbox, as machine code that has broken out of its Wasm would.
 pub fn intrude(volumes: &[BorrowedFd<'_>]) {
     let volume = volumes[0].as_raw_fd();
-    let mut report = String::new();
-    let mut note = |what: &str, result: libc::c_long| {
+    let mut report = Report::default();
+    for attempts in [
+        open_files,
+        make_sockets,
+        reach_processes,
+        ask_the_kernel,
+        misuse_descriptors,
+        make_machine_code,
+        look_around,
+    ] {
+        attempts(&mut report, volume);
+    }
+    let fd = openat2(volume, c"report", libc::O_WRONLY | libc::O_CREAT);
+    // SAFETY: a descriptor that was just opened, and memory that lives on.
+    unsafe { libc::write(fd as i32, report.0.as_ptr().cast(), report.0.len()) };
+}
+
+/// A line for each attempt, with its result.
+#[derive(Default)]
+struct Report(String);
+
+impl Report {
+    fn note(&mut self, what: &str, result: libc::c_long) {
         let got = match result {
             0.. => "ok",
             _ => name(io::Error::last_os_error().raw_os_error().unwrap_or(0)),
         };
-        report.push_str(&format!("{what} -> {got}\n"));
-    };
+        self.0.push_str(&format!("{what} -> {got}\n"));
+    }
+}
+
+fn open_files(report: &mut Report, volume: i32) {
     for path in [
         c"../../../../../../etc/hostname",
         c"..",
@@ -66,50 +90,70 @@ pub fn intrude(volumes: &[BorrowedFd<'_>]) {
         c"/dev/null",
         c"link",
     ] {
-        note(&format!("openat(volume, {path:?})"), openat(volume, path, libc::O_RDONLY));
-        note(&format!("openat(cwd, {path:?})"), openat(libc::AT_FDCWD, path, libc::O_RDONLY));
+        report.note(&format!("openat(volume, {path:?})"), openat(volume, path, libc::O_RDONLY));
+        report
+            .note(&format!("openat(cwd, {path:?})"), openat(libc::AT_FDCWD, path, libc::O_RDONLY));
         if path != c".." {
-            note(&format!("openat2(volume, {path:?})"), openat2(volume, path, libc::O_RDONLY));
+            report
+                .note(&format!("openat2(volume, {path:?})"), openat2(volume, path, libc::O_RDONLY));
         }
-        note(&format!("openat2(cwd, {path:?})"), openat2(libc::AT_FDCWD, path, libc::O_RDONLY));
+        report.note(
+            &format!("openat2(cwd, {path:?})"),
+            openat2(libc::AT_FDCWD, path, libc::O_RDONLY),
+        );
     }
     for path in [c"..", c"../..", c"./../../.."] {
         let above = openat2(volume, path, libc::O_PATH);
         // Above the root of a detached mount there is nothing: `..` is the root itself.
         let same = if same(above as i32, volume) { 0 } else { -1 };
-        note(&format!("allowed: openat2(volume, {path:?}) is the volume"), same);
-        note(
+        report.note(&format!("allowed: openat2(volume, {path:?}) is the volume"), same);
+        report.note(
             &format!("openat2(volume, {path:?}/etc/hostname)"),
             openat2(above as i32, c"etc/hostname", libc::O_RDONLY),
         );
     }
-    note("allowed: openat2(volume, \"page\")", openat2(volume, c"page", libc::O_RDONLY));
+    report.note("allowed: openat2(volume, \"page\")", openat2(volume, c"page", libc::O_RDONLY));
+}
+
+fn make_sockets(report: &mut Report, _: i32) {
     // SAFETY: numbers and terminated strings; whatever these do, the process ends soon.
     unsafe {
-        note("socket(inet)", libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0).into());
-        note("socket(unix)", libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0).into());
-        note("socket(netlink)", libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0).into());
+        report.note("socket(inet)", libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0).into());
+        report.note("socket(unix)", libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0).into());
+        report.note("socket(netlink)", libc::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0).into());
         let mut pair = [0; 2];
-        note(
+        report.note(
             "socketpair(inet)",
             libc::socketpair(libc::AF_INET, libc::SOCK_STREAM, 0, pair.as_mut_ptr()).into(),
         );
-        note("kill(1)", libc::kill(1, 0).into());
-        note("kill(parent)", libc::kill(libc::getppid(), 0).into());
-        note("tgkill(1)", libc::syscall(libc::SYS_tgkill, 1, 1, 0));
-        note("ptrace", libc::ptrace(libc::PTRACE_ATTACH, 1, 0, 0));
-        note(
+    }
+}
+
+fn reach_processes(report: &mut Report, _: i32) {
+    // SAFETY: numbers and terminated strings; whatever these do, the process ends soon.
+    unsafe {
+        report.note("kill(1)", libc::kill(1, 0).into());
+        report.note("kill(parent)", libc::kill(libc::getppid(), 0).into());
+        report.note("tgkill(1)", libc::syscall(libc::SYS_tgkill, 1, 1, 0));
+        report.note("ptrace", libc::ptrace(libc::PTRACE_ATTACH, 1, 0, 0));
+        report.note(
             "execve",
             libc::execve(c"/bin/true".as_ptr(), std::ptr::null(), std::ptr::null()).into(),
         );
-        note("fork", libc::syscall(libc::SYS_fork));
-        note("vfork by clone", libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0));
+        report.note("fork", libc::syscall(libc::SYS_fork));
+        report.note("vfork by clone", libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0));
         let flags = libc::CLONE_NEWUSER | libc::CLONE_THREAD | libc::CLONE_VM | libc::CLONE_SIGHAND;
-        note("clone(NEWUSER)", libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0));
-        note("clone3", libc::syscall(libc::SYS_clone3, 0, 0));
-        note("unshare", libc::unshare(libc::CLONE_NEWUSER).into());
-        note("setns", libc::setns(volume, 0).into());
-        note(
+        report.note("clone(NEWUSER)", libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0));
+        report.note("clone3", libc::syscall(libc::SYS_clone3, 0, 0));
+    }
+}
+
+fn ask_the_kernel(report: &mut Report, volume: i32) {
+    // SAFETY: numbers and terminated strings; whatever these do, the process ends soon.
+    unsafe {
+        report.note("unshare", libc::unshare(libc::CLONE_NEWUSER).into());
+        report.note("setns", libc::setns(volume, 0).into());
+        report.note(
             "mount",
             libc::mount(
                 c"/".as_ptr(),
@@ -120,41 +164,53 @@ pub fn intrude(volumes: &[BorrowedFd<'_>]) {
             )
             .into(),
         );
-        note("chroot", libc::chroot(c"/".as_ptr()).into());
-        note("setuid", libc::setuid(0).into());
-        note("bpf", libc::syscall(libc::SYS_bpf, 0, 0, 0));
-        note("io_uring_setup", libc::syscall(libc::SYS_io_uring_setup, 1, 0));
-        note("userfaultfd", libc::syscall(libc::SYS_userfaultfd, 0));
-        note("perf_event_open", libc::syscall(libc::SYS_perf_event_open, 0, 0, 0, 0, 0));
-        note("keyctl", libc::syscall(libc::SYS_keyctl, 0, 0));
-        note("process_vm_readv", libc::syscall(libc::SYS_process_vm_readv, 1, 0, 0, 0, 0, 0));
-        note("pidfd_open", libc::syscall(libc::SYS_pidfd_open, 1, 0));
-        note("open_by_handle_at", libc::syscall(libc::SYS_open_by_handle_at, volume, 0, 0));
-        note("memfd_create", libc::syscall(libc::SYS_memfd_create, c"x".as_ptr(), 0));
-        note("prctl(PR_SET_DUMPABLE)", libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0).into());
-        note(
+        report.note("chroot", libc::chroot(c"/".as_ptr()).into());
+        report.note("setuid", libc::setuid(0).into());
+        report.note("bpf", libc::syscall(libc::SYS_bpf, 0, 0, 0));
+        report.note("io_uring_setup", libc::syscall(libc::SYS_io_uring_setup, 1, 0));
+        report.note("userfaultfd", libc::syscall(libc::SYS_userfaultfd, 0));
+        report.note("perf_event_open", libc::syscall(libc::SYS_perf_event_open, 0, 0, 0, 0, 0));
+        report.note("keyctl", libc::syscall(libc::SYS_keyctl, 0, 0));
+        report
+            .note("process_vm_readv", libc::syscall(libc::SYS_process_vm_readv, 1, 0, 0, 0, 0, 0));
+        report.note("pidfd_open", libc::syscall(libc::SYS_pidfd_open, 1, 0));
+        report.note("open_by_handle_at", libc::syscall(libc::SYS_open_by_handle_at, volume, 0, 0));
+        report.note("memfd_create", libc::syscall(libc::SYS_memfd_create, c"x".as_ptr(), 0));
+        report
+            .note("prctl(PR_SET_DUMPABLE)", libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0).into());
+        report.note(
             "readlink by path",
             libc::syscall(libc::SYS_readlink, c"/proc/self/exe".as_ptr(), 0, 0),
         );
-        note("chdir", libc::chdir(c"/".as_ptr()).into());
-        note("prlimit", libc::syscall(libc::SYS_prlimit64, 0, 7, 0, 0));
-        // What a real descriptor of the host could be turned into; the filter looks at the call,
-        // whatever the descriptor.
+        report.note("chdir", libc::chdir(c"/".as_ptr()).into());
+        report.note("prlimit", libc::syscall(libc::SYS_prlimit64, 0, 7, 0, 0));
+    }
+}
+
+/// What a real descriptor of the host could be turned into; the filter looks at the call, whatever
+/// the descriptor.
+fn misuse_descriptors(report: &mut Report, volume: i32) {
+    // SAFETY: numbers and terminated strings; whatever these do, the process ends soon.
+    unsafe {
+        let mut pair = [0; 2];
         let fast = libc::MSG_FASTOPEN;
-        note(
+        report.note(
             "sendto(MSG_FASTOPEN)",
             libc::syscall(libc::SYS_sendto, volume, c"x".as_ptr(), 1, fast, 0, 0),
         );
-        note(
-            "sendto(somebody)",
+        report.note(
+            "sendto(another address)",
             libc::syscall(libc::SYS_sendto, volume, c"x".as_ptr(), 1, 0, c"/dev/log".as_ptr(), 10),
         );
-        note(
+        report.note(
             "sendto(above 4 GiB)",
             libc::syscall(libc::SYS_sendto, volume, c"x".as_ptr(), 1, 0, 1u64 << 32, 10),
         );
         let message: libc::msghdr = std::mem::zeroed();
-        note("sendmsg(MSG_FASTOPEN)", libc::syscall(libc::SYS_sendmsg, volume, &message, fast));
+        report.note(
+            "sendmsg(MSG_FASTOPEN)",
+            libc::syscall(libc::SYS_sendmsg, volume, &message, fast),
+        );
         for (level, option) in [
             (libc::SOL_SOCKET, libc::SO_LINGER),
             (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
@@ -162,38 +218,56 @@ pub fn intrude(volumes: &[BorrowedFd<'_>]) {
             (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT),
         ] {
             let what = format!("setsockopt({level}, {option})");
-            note(&what, libc::syscall(libc::SYS_setsockopt, volume, level, option, 0, 0));
+            report.note(&what, libc::syscall(libc::SYS_setsockopt, volume, level, option, 0, 0));
         }
-        note(
+        report.note(
             "socketpair(dgram)",
             libc::socketpair(libc::AF_UNIX, libc::SOCK_DGRAM, 0, pair.as_mut_ptr()).into(),
         );
-        note("fcntl(F_SETOWN)", libc::fcntl(volume, libc::F_SETOWN, 1).into());
-        note("fcntl(F_SETSIG)", libc::syscall(libc::SYS_fcntl, volume, 10, libc::SIGKILL));
-        note("ioctl(FIOSETOWN)", libc::syscall(libc::SYS_ioctl, volume, 0x8901, 0));
-        note("ioctl(TIOCSTI)", libc::syscall(libc::SYS_ioctl, 0, libc::TIOCSTI, c"x".as_ptr()));
+        report.note("fcntl(F_SETOWN)", libc::fcntl(volume, libc::F_SETOWN, 1).into());
+        report.note("fcntl(F_SETSIG)", libc::syscall(libc::SYS_fcntl, volume, 10, libc::SIGKILL));
+        report.note("ioctl(FIOSETOWN)", libc::syscall(libc::SYS_ioctl, volume, 0x8901, 0));
+        report.note(
+            "ioctl(TIOCSTI)",
+            libc::syscall(libc::SYS_ioctl, 0, libc::TIOCSTI, c"x".as_ptr()),
+        );
+    }
+}
+
+fn make_machine_code(report: &mut Report, _: i32) {
+    // SAFETY: numbers and terminated strings; whatever these do, the process ends soon.
+    unsafe {
         let executable = libc::PROT_READ | libc::PROT_EXEC;
         let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        note("mmap(PROT_EXEC)", libc::syscall(libc::SYS_mmap, 0, 4096, executable, private, -1, 0));
-        note("mprotect(PROT_EXEC)", libc::syscall(libc::SYS_mprotect, 0, 4096, executable));
-        // What Landlock leaves alone: there is nothing to look at.
+        report.note(
+            "mmap(PROT_EXEC)",
+            libc::syscall(libc::SYS_mmap, 0, 4096, executable, private, -1, 0),
+        );
+        report.note("mprotect(PROT_EXEC)", libc::syscall(libc::SYS_mprotect, 0, 4096, executable));
+    }
+}
+
+/// What Landlock leaves alone: there is nothing to look at.
+fn look_around(report: &mut Report, _: i32) {
+    // SAFETY: numbers and terminated strings; whatever these do, the process ends soon.
+    unsafe {
         let mut found = [0u8; 512];
         for path in [c"/etc/shadow", c"/root", c"/proc/self/exe"] {
             let (at, path) = (libc::AT_FDCWD, path.as_ptr());
-            note(
+            report.note(
                 "statx(an absolute path)",
                 libc::syscall(libc::SYS_statx, at, path, 0, 0, found.as_mut_ptr()),
             );
-            note(
+            report.note(
                 "readlinkat(an absolute path)",
                 libc::syscall(libc::SYS_readlinkat, at, path, found.as_mut_ptr(), 512),
             );
         }
-        note("openat2(O_PATH, /etc/shadow)", openat2(libc::AT_FDCWD, c"/etc/shadow", libc::O_PATH));
+        report.note(
+            "openat2(O_PATH, /etc/shadow)",
+            openat2(libc::AT_FDCWD, c"/etc/shadow", libc::O_PATH),
+        );
     }
-    let fd = openat2(volume, c"report", libc::O_WRONLY | libc::O_CREAT);
-    // SAFETY: a descriptor that was just opened, and memory that lives on.
-    unsafe { libc::write(fd as i32, report.as_ptr().cast(), report.len()) };
 }
 
 fn openat(folder: i32, path: &CStr, flags: i32) -> libc::c_long {

@@ -9,7 +9,7 @@ pub(crate) fn mapped(file: &File) -> io::Result<Bytes> {
     if len == 0 {
         return Ok(Bytes::new());
     }
-    // SAFETY: a fresh private mapping of nothing but this file. The file is ours, complete and
+    // SAFETY: a fresh private mapping of nothing but this file. The file is the node's, complete and
     // never written again; were it cut short all the same, touching what is missing would end this
     // one worker.
     let at = unsafe {
@@ -30,7 +30,7 @@ struct Mapped {
     len: usize,
 }
 
-// SAFETY: memory that nobody writes may be read from everywhere.
+// SAFETY: memory that is never written may be read from everywhere.
 unsafe impl Send for Mapped {}
 // SAFETY: as above.
 unsafe impl Sync for Mapped {}
@@ -44,7 +44,7 @@ impl AsRef<[u8]> for Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // SAFETY: exactly what was mapped; `&mut self` says that nobody looks.
+        // SAFETY: exactly what was mapped; `&mut self` shows that nothing else uses it.
         let _ = unsafe { rustix::mm::munmap(self.at, self.len) };
     }
 }

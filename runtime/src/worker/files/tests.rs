@@ -4,6 +4,7 @@ use bytes::Bytes;
 use image::{Entry, EntryKind, FileIndexBuilder};
 
 use super::{
+    Volume,
     filesystem::{DescriptorFlags, DescriptorType, ErrorCode, OpenFlags, Opening},
     mounts::{Files, Handle},
 };
@@ -11,6 +12,10 @@ use super::{
 /// `/etc/cat` and `/etc/dog` with four bytes each, `/etc/deep/file`, links to the cat, upwards and
 /// to themselves.
 fn files(writable: u64) -> Arc<Files> {
+    files_with(writable, Vec::new())
+}
+
+fn files_with(writable: u64, volumes: Vec<(String, Volume)>) -> Arc<Files> {
     let mut builder = FileIndexBuilder::new();
     let entry = |path: &str, kind, size, offset| Entry {
         path: path.to_owned(),
@@ -40,7 +45,7 @@ fn files(writable: u64) -> Arc<Files> {
     builder.end_layer();
     let layers = vec![Bytes::from_static(b"meowwoof")];
     let secrets = vec![("key".to_owned(), b"secret".to_vec())];
-    Arc::new(Files::new(builder.finish().unwrap(), layers, Vec::new(), secrets, writable).unwrap())
+    Arc::new(Files::new(builder.finish().unwrap(), layers, volumes, secrets, writable).unwrap())
 }
 
 fn reading() -> Opening {
@@ -339,11 +344,111 @@ fn a_volume_at_the_root_is_an_error() {
     let mut builder = FileIndexBuilder::new();
     builder.end_layer();
     let folder = std::fs::File::open("/").unwrap().into();
-    let volume = super::Volume::new(folder, spec::Rights::READ, None);
+    let volume = Volume::new(folder, spec::Rights::READ, None);
     let volumes = vec![("/".to_owned(), volume)];
     let made = Files::new(builder.finish().unwrap(), vec![Bytes::new()], volumes, Vec::new(), 0);
     assert_eq!(
         made.err().as_deref(),
         Some("a volume cannot be mounted at `/`: give it a folder of its own")
     );
+}
+
+/// The union, a volume, and a volume with a limit.
+#[test]
+fn every_filesystem_behaves_alike() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let rights = spec::Rights::READ_WRITE_DELETE;
+    let volume = |at: usize, max_bytes| {
+        let root = std::fs::File::open(dirs[at].path()).unwrap().into();
+        Volume::new(root, rights, max_bytes)
+    };
+    let volumes = vec![
+        ("/volume".to_owned(), volume(0, None)),
+        ("/limited".to_owned(), volume(1, Some(1 << 20))),
+    ];
+    let files = files_with(1 << 20, volumes);
+    files.make_folder(&files.root(), "union").unwrap();
+    for name in ["union", "volume", "limited"] {
+        changes_have_the_same_results(&files, name);
+        descriptors_allow_what_they_were_opened_for(&files, name);
+    }
+    let root = files.root();
+    let moved = files.rename((&root, "union/file"), (&root, "volume/moved"));
+    assert_eq!(moved, Err(ErrorCode::CrossDevice));
+    assert_eq!(files.remove_folder(&root, "volume"), Err(ErrorCode::Busy));
+    assert_eq!(files.unlink(&root, "limited"), Err(ErrorCode::IsDirectory));
+    assert_eq!(files.make_folder(&root, "volume"), Err(ErrorCode::Exist));
+    let kind = |path| files.stat_at(&root, path, true).map(|stat| stat.kind);
+    assert_eq!(kind("volume/../etc/cat"), Err(ErrorCode::NotPermitted));
+}
+
+fn changes_have_the_same_results(files: &Files, name: &str) {
+    let root = files.root();
+    let at = |path: &str| format!("{name}/{path}");
+    let make = |path: &str| files.make_folder(&root, &at(path));
+    let rename = |from: &str, to: &str| files.rename((&root, &at(from)), (&root, &at(to)));
+    for (what, got, want) in [
+        ("a folder", make("folder"), Ok(())),
+        ("a folder that is there", make("folder"), Err(ErrorCode::Exist)),
+        ("a folder in none", make("none/folder"), Err(ErrorCode::NoEntry)),
+        ("a file", write(files, &at("file"), "meow"), Ok(())),
+        ("a file in a folder", write(files, &at("folder/file"), "woof"), Ok(())),
+        ("a file below a file", write(files, &at("file/file"), ""), Err(ErrorCode::NotDirectory)),
+        ("a file in place of a folder", write(files, &at("folder"), ""), {
+            Err(ErrorCode::IsDirectory)
+        }),
+        ("a file with a slash", write(files, &at("new/"), ""), Err(ErrorCode::IsDirectory)),
+        ("a link", files.make_link(&root, "file", &at("link")), Ok(())),
+        ("a link that is there", files.make_link(&root, "x", &at("link")), Err(ErrorCode::Exist)),
+        ("unlink a folder", files.unlink(&root, &at("folder")), Err(ErrorCode::IsDirectory)),
+        ("unlink nothing", files.unlink(&root, &at("none")), Err(ErrorCode::NoEntry)),
+        ("remove a file", files.remove_folder(&root, &at("file")), Err(ErrorCode::NotDirectory)),
+        ("remove a full folder", files.remove_folder(&root, &at("folder")), {
+            Err(ErrorCode::NotEmpty)
+        }),
+        ("a folder into itself", rename("folder", "folder/inside"), Err(ErrorCode::Invalid)),
+        ("a file over a folder", rename("file", "folder"), Err(ErrorCode::IsDirectory)),
+        ("a folder over a file", rename("folder", "file"), Err(ErrorCode::NotDirectory)),
+        ("a file over a file", rename("folder/file", "file"), Ok(())),
+        ("remove an empty folder", files.remove_folder(&root, &at("folder")), Ok(())),
+        ("unlink a link", files.unlink(&root, &at("link")), Ok(())),
+        ("another link", files.make_link(&root, "file", &at("arrow")), Ok(())),
+    ] {
+        assert_eq!(got, want, "{what} in {name}");
+    }
+    assert_eq!(read(files, &at("file")).unwrap(), "woof", "{name}");
+    assert_eq!(read(files, &at("arrow")).unwrap(), "woof", "{name}");
+    assert_eq!(files.read_link(&root, &at("arrow")).unwrap(), "file", "{name}");
+    let mut listed = names(files, name);
+    listed.sort();
+    assert_eq!(listed, ["arrow", "file"], "{name}");
+}
+
+fn descriptors_allow_what_they_were_opened_for(files: &Files, name: &str) {
+    let (root, path) = (files.root(), format!("{name}/file"));
+    let open = |opening| files.open(&root, &path, opening);
+    let exclusive = writing(OpenFlags::CREATE | OpenFlags::EXCLUSIVE);
+    let as_folder = Opening { open: OpenFlags::DIRECTORY, ..reading() };
+    let link = files.open(&root, &format!("{name}/arrow"), Opening { follow: false, ..reading() });
+    for (what, got, want) in [
+        ("exclusively", open(exclusive).map(drop), ErrorCode::Exist),
+        ("as a folder", open(as_folder).map(drop), ErrorCode::NotDirectory),
+        ("a link itself", link.map(drop), ErrorCode::Loop),
+    ] {
+        assert_eq!(got, Err(want), "{what} in {name}");
+    }
+    let reader = open(reading()).unwrap();
+    assert_eq!(reader.write_at(None, b"x"), Err(ErrorCode::BadDescriptor), "{name}");
+    assert_eq!(reader.set_len(0), Err(ErrorCode::BadDescriptor), "{name}");
+    let writer = open(Opening { flags: DescriptorFlags::WRITE, ..reading() }).unwrap();
+    assert_eq!(writer.read_at(0, 1), Err(ErrorCode::BadDescriptor), "{name}");
+    assert_eq!(writer.write_at(None, b"!"), Ok(5), "{name}");
+    assert_eq!(writer.write_at(Some(0), b"W"), Ok(1), "{name}");
+    assert_eq!(&reader.read_at(0, 9).unwrap()[..], b"Woof!", "{name}");
+    assert_eq!(files.stat(&reader).unwrap().size, 5, "{name}");
+    let emptied = open(Opening { open: OpenFlags::TRUNCATE, ..reading() }).unwrap();
+    assert_eq!(files.stat(&emptied).unwrap().size, 0, "{name}");
+    assert_eq!(emptied.write_at(None, b"x"), Err(ErrorCode::BadDescriptor), "{name}");
+    assert_eq!(files.set_times(&writer, Some((7, 0))), Ok(()), "{name}");
+    assert_eq!(files.stat(&reader).unwrap().mtime, (7, 0), "{name}");
 }

@@ -1,5 +1,6 @@
-//! From a guest's path to a place in the union. A walk starts at a folder and never ends above it: `..` out of
-//! it, absolute paths and links that point out of it are refused, as `wasi:filesystem` asks.
+//! From a guest's path to a place in the union. A walk starts at a folder and never ends above it:
+//! `..` out of it, absolute paths and links that point out of it are refused, as `wasi:filesystem`
+//! asks.
 
 use super::{
     Place,
