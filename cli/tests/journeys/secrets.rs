@@ -65,10 +65,10 @@ fn a_secret_that_is_handed_in_is_a_file_of_the_guest_and_nowhere_else() {
         .ok();
     assert_eq!(said, format!("key={}\n", CANARY.repeat(REPEATS)));
     let err = read(&["--allow", "secret:key"]).fails(125);
-    let want = "error: `secret:key` is granted, and nobody handed in its value\nhint: hand it in: --secret key=FILE\n";
+    let want = "error: secret `key` is granted but no value was provided\nhint: hand it in: --secret key=FILE\n";
     assert_eq!(err, want);
     let err = read(&["--secret", &key, "--allow", "secret:other"]).fails(125);
-    assert!(err.contains("`secret:other` is granted"), "{err}");
+    assert!(err.contains("secret `other` is granted"), "{err}");
 
     let detached =
         ["run", "-d", "--name", "kept", "--secret", &key, &probe(), "read", "/run/secrets/key"];
