@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{failure::HOST_ERROR, home::Home, verbs};
 
@@ -95,7 +95,7 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         // These two touch no home.
         match self.verb {
-            Verb::Completions(args) => args.run().map(success),
+            Verb::Completions(args) => args.run(Self::command()).map(success),
             Verb::Version(args) => args.run().map(success),
             verb => verb.run(&Home::open(self.home)?),
         }
@@ -156,8 +156,6 @@ fn success(_: ()) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

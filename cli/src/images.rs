@@ -11,8 +11,8 @@ use crate::{
     failure::{Advice, fail},
     home::Home,
     progress::Progress,
+    serve::block_on,
     transfer::{self, Remote},
-    verbs::block_on,
 };
 
 /// When to ask a registry for an image.

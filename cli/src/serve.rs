@@ -50,6 +50,11 @@ pub fn log() {
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
 }
 
+/// Runs a future on this thread: verbs that talk to one peer need no more.
+pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
 /// Runs a server with several threads until SIGINT or SIGTERM. `work` gets the future to stop at.
 pub fn until_shutdown<F>(work: impl FnOnce(Stop) -> F) -> anyhow::Result<()>
 where

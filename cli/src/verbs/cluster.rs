@@ -5,7 +5,7 @@ use crate::{
     control::Control,
     home::Home,
     output::{Output, Table, ago, line, now},
-    verbs::block_on,
+    serve::block_on,
 };
 
 /// Create, list and delete clusters

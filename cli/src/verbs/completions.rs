@@ -1,6 +1,4 @@
-use clap::CommandFactory as _;
-
-use crate::{args::Cli, output};
+use crate::output;
 
 /// Print a completion script for a shell
 #[derive(Debug, clap::Args)]
@@ -15,10 +13,10 @@ pub struct Args {
 }
 
 impl Args {
-    /// Writes the script to stdout.
-    pub fn run(self) -> anyhow::Result<()> {
+    /// Writes the script for `command` to stdout.
+    pub fn run(self, mut command: clap::Command) -> anyhow::Result<()> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "margay", &mut script);
+        clap_complete::generate(self.shell, &mut command, "margay", &mut script);
         output::raw(&script);
         Ok(())
     }

@@ -19,9 +19,9 @@ use crate::{
     output::{duration, line, notice, size},
     platform::{self, Platform, Settings},
     progress::Progress,
-    serve::ShutdownSignal,
+    serve::{ShutdownSignal, block_on},
     transfer::Remote,
-    verbs::{block_on, build, push, service, task},
+    verbs::{build, push, service, task},
 };
 
 /// Build the cats, start a platform, push them, keep three of them running, and show the page

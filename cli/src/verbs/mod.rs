@@ -42,7 +42,7 @@ pub mod version;
 
 use std::fmt::Display;
 
-use crate::{failure, output::line};
+use crate::{failure, output::line, serve::block_on};
 
 /// Does `work` for each of several things. One that fails does not keep the others from it; the
 /// last failure is the verb's, those before it are told on the way.
@@ -72,11 +72,6 @@ pub fn ask_for_each<'a, T: Display, R, F: Future<Output = Result<R, orchestrator
         line(format_args!("{thing}"));
         Ok(())
     })
-}
-
-/// Runs a future on this thread: verbs that talk to one peer need no more.
-pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
 /// The word that an enum has in JSON, for tables.

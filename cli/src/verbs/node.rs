@@ -8,8 +8,8 @@ use crate::{
     home::Home,
     output::{Output, Table, ago, line, now, size},
     platform::host::{self, ListenOptions, Tuning},
-    serve::{self, Child},
-    verbs::{block_on, token, word},
+    serve::{self, Child, block_on},
+    verbs::{token, word},
 };
 
 /// Run this machine's node, join it to a control plane, or manage nodes

@@ -6,8 +6,8 @@ use crate::{
     images,
     output::line,
     progress::Progress,
+    serve::block_on,
     transfer::{self, Remote},
-    verbs::block_on,
 };
 
 /// Fetch an image from the registry that its name begins with

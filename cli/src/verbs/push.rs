@@ -9,8 +9,8 @@ use crate::{
     images,
     output::{line, notice, size},
     progress::Progress,
+    serve::block_on,
     transfer::{self, LayoutTransfer, Remote},
-    verbs::block_on,
 };
 
 /// Send an image to the registry that its name begins with

@@ -8,8 +8,8 @@ use crate::{
     home::Home,
     output::{Output, Table, line},
     platform::{self, listen::Listen},
-    serve::{self, Child},
-    verbs::{block_on, login},
+    serve::{self, Child, block_on},
+    verbs::login,
 };
 
 /// Run the registry apart, or manage its users and the visibility of repositories

@@ -9,7 +9,7 @@ use crate::{
     flags,
     home::Home,
     output::{Output, Table, ago, json, line, now, size},
-    verbs::block_on,
+    serve::block_on,
 };
 
 /// Create, list, inspect and remove secrets of a platform

@@ -7,7 +7,7 @@ use crate::{
     home::Home,
     output::{Output, Table, ago, line, notice, now},
     platform::record::Record,
-    verbs::block_on,
+    serve::block_on,
 };
 
 /// Create, list, change and delete services: copies of a task that are kept running

@@ -12,7 +12,7 @@ use crate::{
     failure::{Advice, fail},
     home::Home,
     output::{Output, Table, ago, line, notice, now},
-    verbs::block_on,
+    serve::block_on,
 };
 
 /// Register task definitions, and run, list and stop tasks on a platform

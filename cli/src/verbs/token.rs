@@ -6,7 +6,7 @@ use crate::{
     control::Control,
     home::Home,
     output::{line, notice},
-    verbs::block_on,
+    serve::block_on,
 };
 
 /// Make tokens for nodes and credentials for tenants

@@ -2,8 +2,7 @@ use crate::{
     home::Home,
     output::{Paint, duration, line, notice},
     platform::{self, Platform, Settings, record::Record},
-    serve::ShutdownSignal,
-    verbs::block_on,
+    serve::{ShutdownSignal, block_on},
 };
 
 /// The ports of `margay up`, as `margay doctor` looks at them.

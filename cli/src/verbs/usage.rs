@@ -8,7 +8,8 @@ use crate::{
     control::Control,
     home::Home,
     output::{Output, Table},
-    verbs::{block_on, stats::usage_cells},
+    serve::block_on,
+    verbs::stats::usage_cells,
 };
 
 /// Show what a tenant has used, per image and in all
