@@ -149,7 +149,7 @@ fn a_build_without_a_tag_says_which_name_it_takes() {
     }
     stage.write("app/text", "three");
     let said = stage.margay(["build", "-t", "app", "app"]);
-    assert!(!said.err.contains("another image"), "who names it knows: {}", said.err);
+    assert!(!said.err.contains("another image"), "a name was given: {}", said.err);
 }
 
 #[test]

@@ -10,7 +10,9 @@ mod images; // build, tag, list, save, import, remove
 mod commands; // run a command: arguments, codes, environment, stdin
 mod pages; // run a server: ports, background, logs, stop
 mod registry; // login, push, pull
-mod platform; // up, cluster, task, service, ingress, and what happens when something is killed
+mod up; // a platform for a journey
+mod platform; // up, cluster, task, service, ingress, and processes that are killed
+mod nodes; // join, drain, remove, adopt
 mod secrets; // from a file to a guest, and nowhere else
 mod bad_input; // what is refused, and with which message
 mod native; // Linux images

@@ -6,8 +6,8 @@ use std::{os::unix::fs::symlink, path::Path};
 use serde_json::Value;
 
 use crate::{
-    platform::Up,
     stage::{Stage, eventually, get, samples, signal},
+    up::Up,
 };
 
 const BUSYBOX: &str = "/bin/busybox";

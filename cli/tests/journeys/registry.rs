@@ -2,8 +2,8 @@
 
 use crate::{
     images::build,
-    platform::Up,
     stage::{Stage, samples},
+    up::Up,
 };
 
 #[test]

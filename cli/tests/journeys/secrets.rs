@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::{
     images::build,
-    platform::Up,
     stage::{Stage, eventually, get, samples, signal},
+    up::Up,
 };
 
 /// Nothing that margay writes by itself is like this.
