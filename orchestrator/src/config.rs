@@ -8,21 +8,21 @@ use crate::ImageResolver;
 pub struct Config {
     /// Its own folder, made 0700: store, CA, keys, and the credential for the operator.
     pub data_dir: PathBuf,
-    /// The Unix socket to listen on, 0600 in a folder that is made 0700. Whoever may open it is the
-    /// operator.
+    /// The Unix socket to listen on, 0600 in a folder that is made 0700. A user who may open it is
+    /// the operator.
     pub socket: PathBuf,
     /// The TCP listener, which speaks TLS only; nothing when only the socket is wanted (then no
     /// node can join).
     pub listener: Option<TcpListener>,
     /// The `host:port` that join tokens and credentials name; the listener's own address when
-    /// nothing is said.
+    /// none is given.
     pub advertise: Option<String>,
-    /// The operator's tenant: who comes in through the socket is this one.
+    /// The operator's tenant: requests through the socket are of this one.
     pub tenant: Tenant,
     /// The end of every host name, as in `SERVICE.CLUSTER.localhost`.
     pub domain: String,
     /// Where the bundled registry is, `host:port`: told to nodes when they join.
     pub registry: Option<String>,
-    /// Turns an image as a person names it into a digest and wants.
+    /// Turns an image as a user names it into a digest and wants.
     pub resolver: Arc<dyn ImageResolver>,
 }

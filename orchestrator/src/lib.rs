@@ -1,35 +1,31 @@
-//! Desired + observed -> plan -> act: what should run where, and the API through which people and
-//! nodes say so.
+//! The control plane: what should run where, and the API through which clients and nodes say so.
 //!
-//! Enter at [`serve`] to be the control plane, at [`Client`] to speak to one. What it keeps is in
+//! Enter at [`serve`] to be the control plane, at [`Client`] to call one. What it keeps is in
 //! `store` and nowhere else, so it can be killed at any time: what runs keeps running, and what was
-//! acknowledged is there after the restart. Absent on purpose: it starts no process, reads no image
-//! (an [`ImageResolver`] does), and sends no command to a node. Absent for now: more than one
-//! control plane at a time, preemption, moving standalone tasks off a lost node.
+//! acknowledged is there after the restart. Three layers, each of which uses only those above it:
+//! `state` keeps, `plan` decides, `api` answers. Usage is billed in `api::handlers::ledger`; tasks
+//! get nodes in `plan::placement`; nodes are told their tasks and routes by `plan::node_watch`.
+//! Absent on purpose: it starts no process, reads no image (an [`ImageResolver`] does), and sends
+//! no command to a node. Absent for now: more than one control plane at a time, preemption, moving
+//! standalone tasks off a lost node.
 #![forbid(unsafe_code)]
 
-mod state; // what is kept and what is known of nodes
-mod plan; // what to do next, as pure functions, and the reconciler that writes it
-mod api; // routes, who may use them, and the way from a request to its answer; the client
-mod config; // what the control plane is told when it starts
 mod limits; // every limit, with the reason for its number
+mod config; // what the control plane is told when it starts
+mod error; // why it cannot start, or could not be called
 
-mod error;
+mod state; // the store, everything in it in memory, and what nodes report
+mod plan; // the next steps, as pure functions; the reconciler that writes them
+mod api; // routes, authorization, and the way from a request to its answer; the client
 
 #[cfg(test)]
 mod journeys; // the whole control plane in one process
 
-use api::{call, connections, create, handle, principal, resolver, resolving, routes};
-use plan::{reconcile, sets};
-use state::{app, ca, files, keys, live, model, records, seal, secret};
-
-pub use api::client::Client;
-pub use api::resolver::{ImageResolver, ResolvedImage, Runs};
-pub use api::server::serve;
 pub use api::{
-    Caller, ContainerGrants, CreateCluster, CreateCredential, CreateJoinToken, CreateSecret,
-    CreateService, CreatedJoinToken, Credential, Drain, Health, Page, RegisteredDefinition,
-    RunTask, Secret, UpdateService, UsageReport, UsageTotal, Volume,
+    Caller, Client, ContainerGrants, CreateCluster, CreateCredential, CreateJoinToken,
+    CreateSecret, CreateService, CreatedJoinToken, Credential, Drain, Health, ImageResolver,
+    ListPage, RegisteredDefinition, ResolvedImage, RunTask, UpdateService, UsageReport, serve,
 };
 pub use config::Config;
 pub use error::Error;
+pub use state::objects::{Runs, Secret, UsageTotal, Volume};

@@ -59,3 +59,91 @@ pub(crate) const AVOIDED_FOR: Duration = Duration::from_secs(300);
 pub(crate) const ENDED_SHOWN_FOR: Duration = Duration::from_secs(3600);
 /// And at most so many of one tenant, so that a loop of short tasks cannot fill the store.
 pub(crate) const ENDED_SHOWN_MAX: usize = 1_000;
+
+// Nodes.
+
+/// Two heartbeats of 3 seconds missed.
+pub(crate) const NODE_SUSPECT_AFTER: Duration = Duration::from_secs(6);
+/// Three missed, and a second for the way.
+pub(crate) const NODE_DISCONNECTED_AFTER: Duration = Duration::from_secs(10);
+/// After a start of the control plane no node has reported yet; moving every task because the
+/// control plane was away would be the larger fault.
+pub(crate) const NODE_GRACE: Duration = Duration::from_secs(30);
+/// A long poll ends after this, so that a connection through a proxy is never idle for a minute.
+pub(crate) const POLL_TIME_MAX: Duration = Duration::from_secs(30);
+/// Labels of one node, and bytes of each of its texts.
+pub(crate) const NODE_LABELS_MAX: usize = 64;
+pub(crate) const NODE_TEXT_BYTES_MAX: usize = 256;
+/// A reason is a sentence. The log of the task has all of it.
+pub(crate) const REASON_BYTES_MAX: usize = 1 << 10;
+/// A node's certificate renews at half of this, so a control plane that is away over a weekend
+/// locks no node out.
+pub(crate) const LEAF_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(crate) const CA_TIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Clocks differ; a certificate is valid from a little before it was made.
+pub(crate) const CLOCK_SLACK: Duration = Duration::from_secs(300);
+/// Long enough to paste a join token on another machine, short enough to lie in a shell history.
+pub(crate) const JOIN_TIME: Duration = Duration::from_secs(600);
+
+// Requests.
+
+/// A definition of ten containers is a few kilobytes, a batch of usage a few hundred.
+pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
+/// A node's report names each of its tasks: 500 of ten containers with ports and reasons are some
+/// 20 MiB.
+pub(crate) const REPORT_BYTES_MAX: usize = 64 << 20;
+/// A slow body holds a connection for so long and no longer.
+pub(crate) const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+/// Items of one page of a list.
+pub(crate) const PAGE_MAX: usize = 1_000;
+/// As ECS has it.
+pub(crate) const IDEMPOTENCY_KEY_CHARS_MAX: usize = 64;
+/// A create may be repeated with the same answer for so long, as ECS does.
+pub(crate) const REMEMBERED_FOR: Duration = Duration::from_secs(24 * 3600);
+/// Tries before a request that keeps losing to concurrent ones is answered with a conflict.
+pub(crate) const WRITE_TRIES_MAX: usize = 16;
+
+// Objects.
+
+/// Objects of one tenant, remembered answers among them: a few hundred megabytes at most, and
+/// minutes to make by hand.
+pub(crate) const OBJECTS_MAX: usize = 50_000;
+/// Secrets of one tenant. With the size of each, what one tenant can make the store keep is a few
+/// megabytes.
+pub(crate) const SECRETS_MAX: usize = 100;
+/// A node is told the definitions of all its tasks in one answer.
+pub(crate) const DEFINITION_BYTES_MAX: usize = 64 << 10;
+/// For a registry to resolve one image.
+pub(crate) const RESOLVE_TIME_MAX: Duration = Duration::from_secs(10);
+/// Replicas of one service. More is a typing error on clusters of this size.
+pub(crate) const REPLICAS_MAX: u32 = 1_000;
+/// Standalone tasks of one request, as ECS has it.
+pub(crate) const RUN_MAX: u32 = 10;
+
+// Usage.
+
+/// Records of one batch, some 400 bytes each.
+pub(crate) const USAGE_RECORDS_MAX: usize = 2_000;
+/// Totals that one transaction moves: with the cursor they stay below the store's 100 operations.
+/// What is left of a batch is asked for again by the answer.
+pub(crate) const USAGE_TOTALS_MAX: usize = 40;
+/// Usage logs of one node that are known. A new one begins when the log was lost; an honest node
+/// sends the newest alone, and another one must not fill the store with them.
+pub(crate) const USAGE_LOGS_MAX: usize = 32;
+/// How long the ledger knows how far it has read the log of a node that was removed: its machine
+/// may join again.
+pub(crate) const CURSOR_KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+
+// Reconciling and expiry.
+
+/// Nodes fall silent and waits pass without any event.
+pub(crate) const TICK: Duration = Duration::from_secs(1);
+/// Steps that are written at one time: what the store commits together.
+pub(crate) const STEPS_AT_ONCE: usize = 128;
+/// Plans in a row. The bound is for a plan that does not settle: then the next tick goes on, and no
+/// other work starves.
+pub(crate) const PASSES_MAX: usize = 4;
+/// How often what has expired is looked for.
+pub(crate) const SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// Keys that one transaction deletes: what the store takes.
+pub(crate) const SWEPT_AT_ONCE: usize = 100;

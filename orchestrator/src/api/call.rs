@@ -1,4 +1,4 @@
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{str::FromStr, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, request::Parts};
@@ -6,31 +6,27 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::{Serialize, de::DeserializeOwned};
 use spec::{ParseError, Tenant};
-use store::{Query, Range};
+use store::{Query, Range, Txn};
 use tokio::time::timeout;
 
-use crate::{api::Page, app::App, error::Refusal, principal::Principal, records::Kept, secret};
+use super::{context::Api, error::ApiError, principal::Principal, types::ListPage};
+use crate::{
+    limits::{
+        BODY_BYTES_MAX, BODY_TIME_MAX, IDEMPOTENCY_KEY_CHARS_MAX, PAGE_MAX, REPORT_BYTES_MAX,
+    },
+    state::{State, records::Stored},
+};
 
-/// A definition of ten containers is a few kilobytes, a batch of usage a few hundred.
-const BODY_BYTES_MAX: usize = 1 << 20;
-/// A node's report names each of its tasks: 500 of ten containers with ports and reasons are some
-/// 20 MiB.
+/// The route with the larger limit of its body.
 const REPORT: &str = "/v1/node/report";
-const REPORT_BYTES_MAX: usize = 64 << 20;
-/// A body that dribbles in holds a connection for so long and no longer.
-const BODY_TIME_MAX: Duration = Duration::from_secs(30);
-/// Items of one page.
-const PAGE_MAX: usize = 1_000;
-/// As ECS has it.
-const IDEMPOTENCY_KEY_CHARS_MAX: usize = 64;
 
 /// One request, authenticated, authorised and read.
 pub(crate) struct Call {
-    pub app: Arc<App>,
+    pub api: Arc<Api>,
     pub principal: Principal,
     pub method: Method,
     pub path: String,
-    pub query: String,
+    pub query_string: String,
     pub headers: HeaderMap,
     /// What stands in the place of `{name}` in the route's path.
     pub params: Vec<(&'static str, String)>,
@@ -46,15 +42,15 @@ pub(crate) struct Reply {
 
 impl Reply {
     pub fn new(status: StatusCode, body: &impl Serialize) -> Self {
-        Self { status, body: serde_json::to_value(body).expect("our answers have string keys") }
+        Self { status, body: serde_json::to_value(body).expect("answers have string keys") }
     }
 
-    pub fn ok(body: &impl Serialize) -> Result<Self, Refusal> {
+    pub fn ok(body: &impl Serialize) -> Result<Self, ApiError> {
         Ok(Self::new(StatusCode::OK, body))
     }
 
-    /// It is done, and there is nothing to say.
-    pub fn done() -> Result<Self, Refusal> {
+    /// An answer without a body.
+    pub fn done() -> Result<Self, ApiError> {
         Ok(Self { status: StatusCode::NO_CONTENT, body: serde_json::Value::Null })
     }
 }
@@ -62,23 +58,23 @@ impl Reply {
 impl Call {
     /// Reads the body of a request that may be made.
     pub async fn read(
-        app: Arc<App>,
+        api: Arc<Api>,
         principal: Principal,
         params: Vec<(&'static str, String)>,
         parts: Parts,
         body: Incoming,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, ApiError> {
         let bytes_max = if parts.uri.path() == REPORT { REPORT_BYTES_MAX } else { BODY_BYTES_MAX };
         let body = timeout(BODY_TIME_MAX, Limited::new(body, bytes_max).collect()).await;
         let body = match body {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 let message = format!("the body is larger than {bytes_max} bytes");
-                return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message));
+                return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message));
             }
-            Ok(Err(_)) => return Err(Refusal::invalid("the body broke off")),
+            Ok(Err(_)) => return Err(ApiError::invalid("the body is incomplete")),
             Err(_) => {
-                return Err(Refusal::new(
+                return Err(ApiError::new(
                     StatusCode::REQUEST_TIMEOUT,
                     "timeout",
                     "the body took too long",
@@ -86,29 +82,41 @@ impl Call {
             }
         };
         let path = parts.uri.path().to_owned();
-        let query = parts.uri.query().unwrap_or_default().to_owned();
+        let query_string = parts.uri.query().unwrap_or_default().to_owned();
         Ok(Self {
-            app,
+            api,
             principal,
             method: parts.method,
             path,
-            query,
+            query_string,
             headers: parts.headers,
             params,
             body,
         })
     }
 
+    pub fn state(&self) -> &State {
+        &self.api.state
+    }
+
+    /// Writes `txn`, or answers that an object was modified concurrently.
+    pub async fn commit(&self, txn: Txn) -> Result<(), ApiError> {
+        match self.state().commit(txn).await? {
+            true => Ok(()),
+            false => Err(ApiError::conflict()),
+        }
+    }
+
     /// Whose objects are meant: always the caller's own.
-    pub fn tenant(&self) -> Result<&Tenant, Refusal> {
+    pub fn tenant(&self) -> Result<&Tenant, ApiError> {
         match &self.principal {
             Principal::Tenant(tenant) | Principal::Operator(tenant) => Ok(tenant),
-            Principal::Nobody | Principal::Node { .. } => Err(Refusal::forbidden()),
+            Principal::Unauthenticated | Principal::Node { .. } => Err(ApiError::forbidden()),
         }
     }
 
     /// A part of the path.
-    pub fn param<T: FromStr<Err = ParseError>>(&self, name: &str) -> Result<T, Refusal> {
+    pub fn param<T: FromStr<Err = ParseError>>(&self, name: &str) -> Result<T, ApiError> {
         let text =
             self.params.iter().find(|(known, _)| *known == name).map(|(_, text)| text.as_str());
         Ok(text.unwrap_or_default().parse()?)
@@ -116,81 +124,81 @@ impl Call {
 
     /// A key of the query string. Names and numbers need no escapes, and there is nothing else to
     /// ask for.
-    pub fn asked(&self, name: &str) -> Option<&str> {
-        let pairs = self.query.split('&').filter_map(|pair| pair.split_once('='));
+    pub fn query(&self, name: &str) -> Option<&str> {
+        let pairs = self.query_string.split('&').filter_map(|pair| pair.split_once('='));
         pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
     /// The body as `T`. Fields that `T` does not know are refused.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
         serde_json::from_slice(&self.body).map_err(|error| {
-            Refusal::invalid(format!(
+            ApiError::invalid(format!(
                 "the body is not what `{} {}` takes: {error}",
                 self.method, self.path
             ))
         })
     }
 
-    /// The caller's own name for this create, so that a second one does nothing new.
-    pub fn idempotency_key(&self) -> Result<Option<&str>, Refusal> {
+    /// The name that the caller gave this create, so that a repeated one does nothing new.
+    pub fn idempotency_key(&self) -> Result<Option<&str>, ApiError> {
         let Some(value) = self.headers.get("idempotency-key") else { return Ok(None) };
         let good = |key: &&str| {
             (1..=IDEMPOTENCY_KEY_CHARS_MAX).contains(&key.len())
                 && key.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
         };
         value.to_str().ok().filter(good).map(Some).ok_or_else(|| {
-            Refusal::invalid(format!(
+            ApiError::invalid(format!(
                 "an Idempotency-Key has 1 to {IDEMPOTENCY_KEY_CHARS_MAX} letters, digits and dashes"
             ))
         })
     }
 
-    /// What was asked, in a few bytes that only we can make: a body may hold a secret that is easy
-    /// to guess.
+    /// The request in a few bytes that only this control plane can make: a body may hold a secret
+    /// that is easy to guess.
     pub fn digest(&self) -> String {
         let mut all = format!("request {} {}\n", self.method, self.path).into_bytes();
         all.extend_from_slice(&self.body);
-        secret::derived(&self.app.key, &all)
+        self.api.issuer.token(&all)
     }
 
     /// One page of what is below `prefix`, each shown by `show`, which may leave some out.
     pub async fn page<T, U>(
         &self,
         prefix: String,
-        show: impl Fn(Kept<T>) -> Option<U>,
-    ) -> Result<Page<U>, Refusal>
+        show: impl Fn(Stored<T>) -> Option<U>,
+    ) -> Result<ListPage<U>, ApiError>
     where
         T: DeserializeOwned,
     {
-        let limit = match self.asked("limit") {
+        let limit = match self.query("limit") {
             None => PAGE_MAX,
             Some(text) => match text.parse() {
                 Ok(limit @ 1..=PAGE_MAX) => limit,
-                _ => return Err(Refusal::invalid(format!("`limit` is 1 to {PAGE_MAX}"))),
+                _ => return Err(ApiError::invalid(format!("`limit` is 1 to {PAGE_MAX}"))),
             },
         };
-        let mut after = self.asked("after").map(|after| format!("{prefix}{after}"));
+        let mut after = self.query("after").map(|after| format!("{prefix}{after}"));
         let (mut items, mut next) = (Vec::new(), None);
         // To the end, or to one item more than fit: only then is there a next page. It starts after
         // the last item that is shown, so that it names nothing that is not. Each round reads a
-        // page, and the store ends; in between others have a turn.
+        // page, and the store ends; other requests are served in between.
         loop {
             let range = match after {
                 None => Range::Prefix(prefix.clone()),
                 Some(after) => Range::PrefixAfter { after, prefix: prefix.clone() },
             };
-            let found = self.app.store.range(Query::from(range).limit(PAGE_MAX)).await?;
+            let found = self.state().range(Query::from(range).limit(PAGE_MAX)).await?;
             for kv in &found.kvs {
-                let Some(item) = show(Kept::of(kv)?) else { continue };
+                let Some(item) = show(Stored::of(kv)?) else { continue };
                 if items.len() == limit {
-                    return Ok(Page { items, next });
+                    return Ok(ListPage { items, next });
                 }
                 items.push(item);
                 next = kv.key.strip_prefix(&prefix).map(str::to_owned);
             }
             after = found.kvs.last().map(|kv| kv.key.to_string()).filter(|_| found.more);
             if after.is_none() {
-                return Ok(Page { items, next: None });
+                return Ok(ListPage { items, next: None });
             }
             tokio::task::yield_now().await;
         }

@@ -8,7 +8,11 @@ use spec::{
     TaskDefinition, TaskDefinitionId, TaskId, VolumeName, wire::RouteTable,
 };
 
-use crate::{Error, api::*};
+use super::types::*;
+use crate::{
+    Error,
+    state::objects::{Secret, Volume},
+};
 
 /// Longer than any answer takes: resolving images of a definition is the slowest, with ten seconds
 /// each.
@@ -49,7 +53,7 @@ impl Client {
         self.get("/v1/health").await
     }
 
-    /// Who the control plane takes us for.
+    /// The principal of this client.
     pub async fn principal(&self) -> Result<Caller, Error> {
         self.get("/v1/principal").await
     }
@@ -99,7 +103,8 @@ impl Client {
 
     /// Runs tasks.
     pub async fn run(&self, cluster: &ClusterName, task: &RunTask) -> Result<Vec<Task>, Error> {
-        let page: Page<Task> = self.create(&format!("/v1/clusters/{cluster}/tasks"), task).await?;
+        let page: ListPage<Task> =
+            self.create(&format!("/v1/clusters/{cluster}/tasks"), task).await?;
         Ok(page.items)
     }
 
@@ -113,7 +118,7 @@ impl Client {
         self.get(&format!("/v1/tasks/{id}")).await
     }
 
-    /// Asks a task to end. A copy of a service is replaced.
+    /// Asks a task to end. A replica of a service is replaced.
     pub async fn stop(&self, id: &TaskId) -> Result<Task, Error> {
         self.send(Method::POST, &format!("/v1/tasks/{id}/stop"), None::<&()>).await
     }
@@ -161,7 +166,7 @@ impl Client {
         self.delete(&format!("/v1/clusters/{cluster}/services/{name}")).await
     }
 
-    /// Every node that we own, and those of the pool.
+    /// Every node that the tenant owns, and those of the pool.
     pub async fn nodes(&self) -> Result<Vec<Node>, Error> {
         self.all("/v1/nodes").await
     }
@@ -238,7 +243,7 @@ impl Client {
         self.get("/v1/usage").await
     }
 
-    /// Who answers for which host name.
+    /// Which tasks answer for which host name.
     pub async fn routes(&self) -> Result<RouteTable, Error> {
         self.get("/v1/routes").await
     }
@@ -250,7 +255,7 @@ impl Client {
     async fn all<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Error> {
         let (mut items, mut after) = (Vec::new(), String::new());
         loop {
-            let page: Page<T> = self.get(&format!("{path}{after}")).await?;
+            let page: ListPage<T> = self.get(&format!("{path}{after}")).await?;
             items.extend(page.items);
             match page.next {
                 Some(next) => after = format!("?after={next}"),
@@ -282,7 +287,7 @@ impl Client {
             request = request.json(body);
         }
         if method == Method::POST {
-            let key = self.key.clone().unwrap_or_else(crate::secret::random_hex);
+            let key = self.key.clone().unwrap_or_else(crate::state::tokens::random_hex);
             request = request.idempotency_key(key);
         }
         Ok(self.api.call(request).await?)

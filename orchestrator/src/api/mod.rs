@@ -1,15 +1,29 @@
 //! The API: its types, its routes, and the way from a request to its answer.
 
 mod types; // what the API takes and answers beyond the objects of `spec`
-pub(crate) mod resolver; // who knows what an image name means
-pub(crate) mod routes; // the API as a table: who may do what, and the OpenAPI document
-pub(crate) mod principal; // who asks, and whether they may
-pub(crate) mod call; // one request, read
-pub(crate) mod create; // creates that happen once, however often they are sent
-pub(crate) mod handle; // one function per route
-pub(crate) mod connections; // how many connections of which clients
-pub(crate) mod resolving; // how many requests may ask registries
-pub(crate) mod server; // sockets, TLS, and the way from a request to its answer
-pub(crate) mod client; // the API from the other end
+mod error; // an answer to a request that failed
+mod resolver; // what an image name means
+mod resolving; // how many definitions are resolved at one time
+mod context; // what handlers use
+pub(crate) mod routes; // the API as a table: access, and what each route takes and answers
+mod openapi; // the table as an OpenAPI document
+mod principal; // on whose behalf a request is made, and whether it may be
+mod call; // one request, read
+mod create; // creates that happen once, however often they are sent
+pub(crate) mod handlers; // one function per route, one file per resource
+mod connections; // how many connections each class of clients may have
+mod server; // sockets, TLS, and the way from a request to its answer
+mod client; // the API from the other end
 
+pub use client::Client;
+pub use resolver::{ImageResolver, ResolvedImage};
+pub use server::serve;
 pub use types::*;
+
+/// What tests of the whole control plane reach into.
+#[cfg(test)]
+pub(crate) mod test {
+    pub(crate) use super::{
+        call::Call, context::Api, handlers, openapi::openapi, principal::Principal,
+    };
+}

@@ -1,31 +1,29 @@
 use http::{HeaderMap, header};
 use spec::{NodeId, Tenant};
 
-use crate::{
-    app::App,
-    error::Refusal,
-    keys,
+use super::{error::ApiError, routes::Access};
+use crate::state::{
+    State, keys,
     records::{CredentialRecord, NodeRecord},
-    routes::Access,
-    secret,
+    tokens,
 };
 
-/// Who is at the other end of a connection, as far as the connection itself can tell.
+/// What a connection itself says about its client.
 #[derive(Debug, Clone)]
 pub(crate) enum Peer {
-    /// Whoever may open the socket.
+    /// A user who may open the socket.
     Socket,
-    /// Over TLS, with the fingerprint of a certificate that our CA signed, or without one.
+    /// Over TLS, with the fingerprint of a certificate that the CA signed, or without one.
     Tls { certificate: Option<String> },
 }
 
-/// Who asks.
+/// On whose behalf a request is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Principal {
-    Nobody,
+    Unauthenticated,
     /// The holder of a credential.
     Tenant(Tenant),
-    /// The owner of the control plane: of its own tenant, and it may let others in.
+    /// The owner of the control plane: of its own tenant, and it may create credentials.
     Operator(Tenant),
     /// A node, by the certificate that it has.
     Node {
@@ -34,62 +32,64 @@ pub(crate) enum Principal {
     },
 }
 
-impl App {
-    /// Who asks. A certificate that is not the node's any more, and a token that nobody minted, are
-    /// nobody.
-    pub async fn principal(&self, peer: &Peer, headers: &HeaderMap) -> Result<Principal, Refusal> {
+impl Principal {
+    /// A certificate that is not the node's any more, and an unknown token, are unauthenticated.
+    pub async fn of(
+        state: &State,
+        operator: &Tenant,
+        peer: &Peer,
+        headers: &HeaderMap,
+    ) -> Result<Self, store::Error> {
         match peer {
-            Peer::Socket => Ok(Principal::Operator(self.tenant.clone())),
-            Peer::Tls { certificate: Some(fingerprint) } => self.node_of(fingerprint).await,
+            Peer::Socket => Ok(Self::Operator(operator.clone())),
+            Peer::Tls { certificate: Some(fingerprint) } => {
+                let node = node_of(state, fingerprint).await?;
+                let known = |id| Self::Node { id, certificate: fingerprint.clone() };
+                Ok(node.map_or(Self::Unauthenticated, known))
+            }
             Peer::Tls { certificate: None } => match bearer(headers) {
-                Some(token) => self.tenant_of(token).await,
-                None => Ok(Principal::Nobody),
+                Some(token) => Self::of_token(state, token).await,
+                None => Ok(Self::Unauthenticated),
             },
         }
     }
 
-    /// The node at the other end, if it is one.
-    pub async fn node_at(&self, peer: &Peer) -> Option<NodeId> {
-        match self.principal(peer, &HeaderMap::new()).await {
-            Ok(Principal::Node { id, .. }) => Some(id),
-            Ok(Principal::Nobody | Principal::Tenant(_) | Principal::Operator(_)) | Err(_) => None,
-        }
-    }
-
-    async fn node_of(&self, fingerprint: &str) -> Result<Principal, Refusal> {
-        let Some(id) = self.get::<NodeId>(keys::certificate(fingerprint)).await? else {
-            return Ok(Principal::Nobody);
-        };
-        let node = self.get::<NodeRecord>(keys::node(&id.value)).await?;
-        let good = node
-            .is_some_and(|node| node.value.certificates.iter().any(|known| known == fingerprint));
-        Ok(match good {
-            true => Principal::Node { id: id.value, certificate: fingerprint.to_owned() },
-            false => Principal::Nobody,
-        })
-    }
-
-    async fn tenant_of(&self, token: &str) -> Result<Principal, Refusal> {
-        let record = self.get::<CredentialRecord>(keys::credential(&secret::hashed(token))).await?;
-        Ok(record.map_or(Principal::Nobody, |record| Principal::Tenant(record.value.tenant)))
+    async fn of_token(state: &State, token: &str) -> Result<Self, store::Error> {
+        let key = keys::credential(&tokens::hashed(token));
+        let record = state.get::<CredentialRecord>(key).await?;
+        Ok(record.map_or(Self::Unauthenticated, |record| Self::Tenant(record.value.tenant)))
     }
 }
 
-/// The one place that says who may do what. What it lets through then sees only the keys of its own
-/// tenant or node.
-pub(crate) fn authorize(principal: &Principal, access: Access) -> Result<(), Refusal> {
+/// The node whose valid certificate has this fingerprint.
+pub(crate) async fn node_of(
+    state: &State,
+    fingerprint: &str,
+) -> Result<Option<NodeId>, store::Error> {
+    let Some(id) = state.get::<NodeId>(keys::certificate(fingerprint)).await? else {
+        return Ok(None);
+    };
+    let node = state.get::<NodeRecord>(keys::node(&id.value)).await?;
+    let is_valid =
+        node.is_some_and(|node| node.value.certificates.iter().any(|c| c == fingerprint));
+    Ok(is_valid.then_some(id.value))
+}
+
+/// The one place that decides which principal may use which route. A request that it lets through
+/// sees only the keys of its own tenant or node.
+pub(crate) fn authorize(principal: &Principal, access: Access) -> Result<(), ApiError> {
     match (access, principal) {
         (Access::Anyone, _)
         | (Access::Tenant, Principal::Tenant(_) | Principal::Operator(_))
         | (Access::Operator, Principal::Operator(_))
         | (Access::Node, Principal::Node { .. }) => Ok(()),
-        (Access::Tenant | Access::Operator | Access::Node, Principal::Nobody) => {
-            Err(Refusal::unauthenticated())
+        (Access::Tenant | Access::Operator | Access::Node, Principal::Unauthenticated) => {
+            Err(ApiError::unauthenticated())
         }
         (Access::Tenant, Principal::Node { .. })
         | (Access::Operator, Principal::Tenant(_) | Principal::Node { .. })
         | (Access::Node, Principal::Tenant(_) | Principal::Operator(_)) => {
-            Err(Refusal::forbidden())
+            Err(ApiError::forbidden())
         }
     }
 }

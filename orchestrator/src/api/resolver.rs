@@ -1,7 +1,9 @@
 use futures_util::future::BoxFuture;
 use spec::{Digest, Reference, Tenant, Want, wire::Fault};
 
-/// Who knows what an image name means. Asked once, when a task definition is registered; from there
+use crate::state::objects::Runs;
+
+/// Resolves image names. Asked once, when a task definition is registered; from there
 /// on everything names digests.
 pub trait ImageResolver: Send + Sync + 'static {
     /// What `image`, as `tenant` wrote it, is now. Called at most once for each container of a
@@ -37,14 +39,4 @@ pub struct ResolvedImage {
     pub wants: Vec<Want>,
     /// What can run it.
     pub runs: Runs,
-}
-
-/// What can run an image.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Runs {
-    /// Any node: its program is WebAssembly.
-    Wasm,
-    /// Only nodes of these architectures (`amd64`, `arm64`) that have an OCI runtime.
-    Native(Vec<String>),
 }

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    error::Refusal,
+    api::error::ApiError,
     limits::{RESOLVING_MAX, RESOLVING_PER_TENANT_MAX, RESOLVING_WAIT_MAX},
 };
 
@@ -37,18 +37,18 @@ impl ResolvingLimits {
     }
 
     /// A permit for `tenant`, which waits for its own first: it takes none from others meanwhile.
-    pub async fn acquire(&self, tenant: &Tenant) -> Result<ResolvingPermit<'_>, Refusal> {
+    pub async fn acquire(&self, tenant: &Tenant) -> Result<ResolvingPermit<'_>, ApiError> {
         let own = timeout(self.wait_max, self.tenants.acquire(tenant.clone())).await;
         let own = own.map_err(|_| {
             let message = format!(
                 "tenant `{tenant}` registers {RESOLVING_PER_TENANT_MAX} task definitions already"
             );
-            Refusal::new(StatusCode::TOO_MANY_REQUESTS, "busy", message)
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "busy", message)
                 .hint("send it again when one of them is done")
         })?;
         let all = timeout(self.wait_max, self.all.acquire()).await.map_err(|_| {
             let message = format!("{RESOLVING_MAX} task definitions are being registered already");
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
                 .hint("send it again in a few seconds")
         })?;
         Ok(ResolvingPermit { _all: all.expect("it is never closed"), _own: own })

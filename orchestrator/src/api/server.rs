@@ -1,40 +1,29 @@
-use std::{convert::Infallible, future::Future, net::SocketAddr, path::Path, sync::Arc};
+use std::{convert::Infallible, future::Future, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
-use net::{Connections, HttpLimits, PrivateListener, tls};
-use ring::hmac;
-use spec::NodeCondition;
-use store::{Compare, Query, SqliteStore, Store, Txn};
+use net::{Connections, HttpLimits, PrivateListener};
+use store::SqliteStore;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
-    sync::watch,
 };
 use tokio_rustls::TlsAcceptor;
 
-use crate::{
-    Config, Error,
-    api::Credential,
-    app::{App, Epoch, Shared, now},
-    ca::{Ca, crypto},
+use super::{
     call::{Call, Reply},
     connections::ConnectionClasses,
-    error::Refusal,
-    files, keys,
-    limits::{DESCRIPTORS_MIN, DRAIN_TIME_MAX, HEAD_TIME_MAX, WRITE_TIME_MAX},
-    live::Live,
-    model::Model,
-    principal::{Peer, Principal, authorize},
-    reconcile,
-    records::{CredentialRecord, encode},
-    resolving::ResolvingLimits,
+    context::Api,
+    error::ApiError,
+    principal::{Peer, Principal, authorize, node_of},
     routes::{self, Access},
-    seal::Seal,
-    secret,
-    sets::Sets,
+};
+use crate::{
+    Config, Error,
+    limits::{DESCRIPTORS_MIN, DRAIN_TIME_MAX, HEAD_TIME_MAX, WRITE_TIME_MAX},
+    state::{expiry, files, tokens},
 };
 
 const HTTP_LIMITS: HttpLimits =
@@ -65,14 +54,15 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     let tcp = tcp.transpose().map_err(at)?;
     let address = tcp.as_ref().map(TcpListener::local_addr).transpose().map_err(at)?;
     let unix = listen(&config.socket)?;
-    let app = Arc::new(App::start(config, Arc::new(store), address).await?);
-    let acceptor = app.acceptor()?;
+    let api = Arc::new(Api::start(config, Arc::new(store), address).await?);
+    let acceptor = api.acceptor()?;
     net::raise_descriptor_limit(DESCRIPTORS_MIN);
-    let server = Server::new(app.clone());
-    server.connections.spawn(reconcile::sweep(app.clone(), server.connections.closing().clone()));
+    let server = Server::new(api.clone());
+    let closing = server.connections.closing().clone();
+    server.connections.spawn(expiry::sweep(api.state.clone(), closing));
     let result = tokio::select! {
         () = shutdown => Ok(()),
-        broken = reconcile::reconcile(app) => Err(broken.into()),
+        broken = api.reconciler.run() => Err(broken.into()),
         never = server.accept_operator(&unix) => match never {},
         never = server.accept_tls(tcp.as_ref(), &acceptor) => match never {},
     };
@@ -89,109 +79,36 @@ fn listen(path: &Path) -> Result<PrivateListener, Error> {
     PrivateListener::bind(path).map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
-impl App {
-    /// Begins the next epoch on `store`.
-    pub(crate) async fn start(
-        config: Config,
-        store: Arc<dyn Store>,
-        address: Option<SocketAddr>,
-    ) -> Result<Self, Error> {
-        let Config { data_dir, advertise, tenant, domain, registry, resolver, .. } = config;
-        files::private_folder(&data_dir)?;
-        let ca = Ca::open(&data_dir, now())?;
-        let key = files::private_file(&data_dir.join("secret.key"), || {
-            Ok(secret::random_hex().into_bytes())
-        })?;
-        let epoch = Epoch::begin(&*store).await?;
-        // Before anybody can ask: whoever was told that nothing should run would stop everything
-        // that does.
-        let model = Model::of(&store.range(Query::prefix("")).await?);
-        let app = Self {
-            epoch,
-            store,
-            tenant,
-            domain,
-            registry,
-            address: advertise.or_else(|| address.map(|address| address.to_string())),
-            resolver,
-            resolving: ResolvingLimits::new(),
-            ca,
-            seal: Seal::from(&key),
-            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
-            model: Shared::of(model),
-            changed: watch::Sender::new(0),
-            live: Live::new(),
-            waiting: Shared::default(),
-            sets: Sets::default(),
-            clusters: tokio::sync::RwLock::default(),
-        };
-        app.mint(&data_dir).await?;
-        Ok(app)
+/// From a request to its answer. Every request passes here, and so through [`authorize`].
+async fn answer(api: Arc<Api>, peer: Peer, request: Request<Incoming>) -> Result<Reply, ApiError> {
+    let (parts, body) = request.into_parts();
+    let (route, params) = routes::find(&parts.method, parts.uri.path())?;
+    let principal = Principal::of(&api.state, api.operator(), &peer, &parts.headers).await?;
+    authorize(&principal, route.access)?;
+    api.note_heartbeat(&principal);
+    if parts.method != Method::GET && route.access != Access::Node {
+        // The audit log.
+        tracing::info!(?principal, method = %parts.method, path = parts.uri.path(), "request");
     }
-
-    /// The operator's credential. It is the same at each start, because we can make its token
-    /// again.
-    async fn mint(&self, folder: &Path) -> Result<(), Error> {
-        let Some(address) = self.address.clone() else { return Ok(()) };
-        let token = secret::derived(&self.key, "credential of the operator");
-        let key = keys::credential(&secret::hashed(&token));
-        let record = CredentialRecord { tenant: self.tenant.clone(), created: now() };
-        self.store
-            .txn(Txn::new().when(Compare::Absent(key.clone())).put(key, encode(&record)))
-            .await?;
-        let ca_fingerprint = self.ca.fingerprint.clone();
-        let credential = Credential { address, ca_fingerprint, tenant: self.tenant.clone(), token };
-        let text = serde_json::to_vec_pretty(&credential).expect("it has string keys");
-        files::write_private(&folder.join("credential.json"), &text)
-    }
-
-    fn acceptor(&self) -> Result<TlsAcceptor, Error> {
-        let (leaf, key) = self.ca.server(now())?;
-        let authority = &self.ca.certificate;
-        let roots = tls::roots([authority.clone()]).map_err(crypto("trust the CA"))?;
-        let chain = vec![leaf, authority.clone()];
-        let config = tls::server(chain, key, roots, tls::Clients::CertifiedOrUnauthenticated);
-        Ok(config.map_err(crypto("set up TLS"))?.into())
-    }
-
-    /// From a request to its answer. Every request passes here, and so through [`authorize`].
-    async fn answer(
-        self: Arc<Self>,
-        peer: Peer,
-        request: Request<Incoming>,
-    ) -> Result<Reply, Refusal> {
-        let (parts, body) = request.into_parts();
-        let (route, params) = routes::find(&parts.method, parts.uri.path())?;
-        let principal = self.principal(&peer, &parts.headers).await?;
-        authorize(&principal, route.access)?;
-        if let Principal::Node { id, .. } = &principal
-            && self.live.heard(id) != NodeCondition::Ready
-        {
-            self.touch(); // it may have work again, whatever becomes of this request
-        }
-        if parts.method != Method::GET && route.access != Access::Node {
-            tracing::info!(?principal, method = %parts.method, path = parts.uri.path(), "asked"); // the audit log: who did what
-        }
-        (route.handle)(Call::read(self, principal, params, parts, body).await?).await
-    }
+    (route.handle)(Call::read(api, principal, params, parts, body).await?).await
 }
 
 struct Server {
-    app: Arc<App>,
+    api: Arc<Api>,
     classes: Arc<ConnectionClasses>,
     connections: Connections,
 }
 
 impl Server {
-    fn new(app: Arc<App>) -> Self {
-        Self { app, classes: Arc::new(ConnectionClasses::new()), connections: Connections::new() }
+    fn new(api: Arc<Api>) -> Self {
+        Self { api, classes: Arc::new(ConnectionClasses::new()), connections: Connections::new() }
     }
 
     async fn accept_operator(&self, listener: &PrivateListener) -> Infallible {
         let accepted = |stream, _, permit| {
-            let (app, connections) = (self.app.clone(), self.connections.clone());
+            let (api, connections) = (self.api.clone(), self.connections.clone());
             async move {
-                answer_all(app, stream, Peer::Socket, &connections, HTTP_LIMITS).await;
+                answer_all(api, stream, Peer::Socket, &connections, HTTP_LIMITS).await;
                 drop(permit);
             }
         };
@@ -205,20 +122,24 @@ impl Server {
     ) -> Infallible {
         let Some(listener) = listener else { return std::future::pending().await };
         let accepted = |stream, from, handshake_permit| {
-            let (app, classes) = (self.app.clone(), self.classes.clone());
+            let (api, classes) = (self.api.clone(), self.classes.clone());
             let (connections, acceptor) = (self.connections.clone(), acceptor.clone());
             async move {
                 let Some(stream) = connections.handshake(&acceptor, stream).await else { return };
                 let certificates = stream.get_ref().1.peer_certificates();
                 let certificate =
-                    certificates.and_then(<[_]>::first).map(|leaf| secret::fingerprint(leaf));
+                    certificates.and_then(<[_]>::first).map(|leaf| tokens::fingerprint(leaf));
+                let node = match &certificate {
+                    Some(fingerprint) => node_of(&api.state, fingerprint).await.unwrap_or_default(),
+                    None => None,
+                };
                 let peer = Peer::Tls { certificate };
-                let Some(permit) = classes.admit(app.node_at(&peer).await, from) else {
+                let Some(permit) = classes.admit(node, from) else {
                     tracing::debug!(?from, "closed: it, or its class, has enough connections");
                     return;
                 };
                 drop(handshake_permit);
-                answer_all(app, stream, peer, &connections, HTTP_LIMITS).await;
+                answer_all(api, stream, peer, &connections, HTTP_LIMITS).await;
                 drop(permit);
             }
         };
@@ -228,7 +149,7 @@ impl Server {
 
 /// Answers the requests of one connection. Long polls end when the server closes.
 async fn answer_all<S>(
-    app: Arc<App>,
+    api: Arc<Api>,
     stream: S,
     peer: Peer,
     connections: &Connections,
@@ -238,15 +159,15 @@ async fn answer_all<S>(
 {
     let closing = connections.closing();
     let service = service_fn(|request: Request<Incoming>| {
-        let (app, peer, closing) = (app.clone(), peer.clone(), closing.clone());
+        let (api, peer, closing) = (api.clone(), peer.clone(), closing.clone());
         async move {
             let line = format!("{} {}", request.method(), request.uri().path());
             let polls = request.uri().path() == "/v1/node/desired";
-            let answer = app.answer(peer, request);
+            let answer = answer(api, peer, request);
             let result = tokio::select! {
                 biased;
                 result = answer => result,
-                () = closing.cancelled(), if polls => Err(Refusal::new(
+                () = closing.cancelled(), if polls => Err(ApiError::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     "ending",
                     "the control plane is ending",
@@ -259,14 +180,14 @@ async fn answer_all<S>(
 }
 
 /// Two voices: a code and a sentence for the caller, the whole chain for our log.
-fn written(line: &str, result: Result<Reply, Refusal>) -> Response<Full<Bytes>> {
+fn written(line: &str, result: Result<Reply, ApiError>) -> Response<Full<Bytes>> {
     let (status, body) = match result {
         Ok(Reply { status, body }) => (status, body),
-        Err(refusal) => {
-            let Refusal { status, fault, cause } = refusal;
-            match cause {
-                Some(cause) => {
-                    tracing::error!(request = line, code = %fault.code, ?cause, "refused")
+        Err(error) => {
+            let ApiError { status, fault, source } = error;
+            match source {
+                Some(source) => {
+                    tracing::error!(request = line, code = %fault.code, ?source, "refused")
                 }
                 None => tracing::info!(request = line, %status, code = %fault.code, "refused"),
             }
@@ -280,7 +201,7 @@ fn written(line: &str, result: Result<Reply, Refusal>) -> Response<Full<Bytes>> 
     let mut response = Response::new(Full::new(bytes));
     *response.status_mut() = status;
     let wait = match status {
-        StatusCode::SERVICE_UNAVAILABLE => Some("1"), // we are starting, ending, or the disk was busy
+        StatusCode::SERVICE_UNAVAILABLE => Some("1"), // starting, ending, or the disk was busy
         StatusCode::TOO_MANY_REQUESTS => Some("5"), // requests of the same client have to end first
         _ => None,
     };
@@ -305,7 +226,7 @@ mod tests {
     use tokio::{io::AsyncWriteExt, time::timeout};
 
     use super::*;
-    use crate::journeys::world;
+    use crate::journeys::fixture;
 
     #[test]
     fn busy_responses_carry_retry_after() {
@@ -314,7 +235,7 @@ mod tests {
             (StatusCode::TOO_MANY_REQUESTS, Some("5")),
             (StatusCode::CONFLICT, None),
         ] {
-            let response = written("GET /", Err(Refusal::new(status, "code", "a sentence")));
+            let response = written("GET /", Err(ApiError::new(status, "code", "a sentence")));
             let told =
                 response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap());
             assert_eq!(told, want, "{status}");
@@ -325,13 +246,13 @@ mod tests {
     async fn a_client_that_reads_no_response_loses_its_connection() {
         let dir = tempfile::tempdir().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let config = world::config(dir.path(), listener);
-        let app = Arc::new(App::start(config, Arc::new(MemoryStore::new()), None).await.unwrap());
+        let config = fixture::config(dir.path(), listener);
+        let api = Arc::new(Api::start(config, Arc::new(MemoryStore::new()), None).await.unwrap());
         // Less than a response has, so that the server has to wait for the client.
         let (server, mut client) = tokio::io::duplex(64);
         let limits = HttpLimits { write_time_max: Duration::from_millis(50), ..HTTP_LIMITS };
         let connections = Connections::new();
-        let answering = answer_all(app, server, Peer::Socket, &connections, limits);
+        let answering = answer_all(api, server, Peer::Socket, &connections, limits);
         let request = client.write_all(b"GET /v1/health HTTP/1.1\r\nhost: x\r\n\r\n");
         let both = async { tokio::join!(answering, request) };
         let ended = timeout(Duration::from_secs(5), both).await;

@@ -3,16 +3,17 @@
 
 use serde::{Deserialize, Serialize};
 use spec::{
-    Capability, ClusterName, ContainerName, Digest, LaunchType, NodeId, SecretName, SecretValue,
-    ServiceName, TaskDefinition, TaskDefinitionId, Tenant, Timestamp, Usage, VolumeName,
+    Capability, ClusterName, ContainerName, LaunchType, SecretName, SecretValue, ServiceName,
+    TaskDefinition, TaskDefinitionId, Tenant, Timestamp,
 };
 use utoipa::ToSchema;
+
+use crate::state::objects::UsageTotal;
 
 /// The body of `POST /v1/clusters`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateCluster {
-    /// Its name.
     pub name: ClusterName,
 }
 
@@ -21,7 +22,6 @@ pub struct CreateCluster {
 pub struct RegisteredDefinition {
     /// Its name from now on.
     pub id: TaskDefinitionId,
-    /// When.
     pub registered: Timestamp,
     /// Whether new tasks and services may use it.
     pub active: bool,
@@ -34,7 +34,6 @@ pub struct RegisteredDefinition {
 /// What a container may really reach: what its image wants, where its role grants it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ContainerGrants {
-    /// Which container.
     pub container: ContainerName,
     /// In force.
     pub effective: Vec<Capability>,
@@ -48,11 +47,9 @@ pub struct ContainerGrants {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunTask {
-    /// What to run.
     pub task_definition: TaskDefinitionId,
-    /// On whose hosts.
     pub launch_type: LaunchType,
-    /// How many copies: 1 to 10.
+    /// 1 to 10.
     #[serde(default = "one")]
     pub count: u32,
 }
@@ -67,11 +64,8 @@ fn one() -> u32 {
 pub struct CreateService {
     /// Its name, and the first label of its host name.
     pub name: ServiceName,
-    /// What to run.
     pub task_definition: TaskDefinitionId,
-    /// How many copies.
     pub count: u32,
-    /// On whose hosts.
     pub launch_type: LaunchType,
 }
 
@@ -79,10 +73,8 @@ pub struct CreateService {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateService {
-    /// How many copies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<u32>,
-    /// What to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_definition: Option<TaskDefinitionId>,
     /// Only if the service is still at this generation.
@@ -106,7 +98,7 @@ pub struct CreateJoinToken {
     /// say so.
     #[serde(default)]
     pub pool: bool,
-    /// Whether it is nobody's own node, and takes work of the pool only. Only the operator may say
+    /// Whether it belongs to no tenant, and takes work of the pool only. Only the operator may say
     /// so.
     #[serde(default)]
     pub shared: bool,
@@ -125,7 +117,7 @@ pub struct CreatedJoinToken {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateCredential {
-    /// Whoever holds the credential is this tenant.
+    /// Requests with the credential are of this tenant.
     pub tenant: Tenant,
 }
 
@@ -138,46 +130,19 @@ pub struct Credential {
     pub address: String,
     /// SHA-256 of the CA certificate (DER), 64 hex digits.
     pub ca_fingerprint: String,
-    /// Whose it is.
     pub tenant: Tenant,
     /// A bearer token.
     pub token: String,
 }
 
-/// What an image used, or a tenant.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct UsageTotal {
-    /// Which image; nothing for the tenant's total.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<Digest>,
-    /// Since the first record.
-    pub since: Timestamp,
-    /// Of the newest record.
-    pub until: Timestamp,
-    /// All of it.
-    pub usage: Usage,
-}
-
 /// The answer to `GET /v1/usage`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UsageReport {
-    /// Who pays.
     pub tenant: Tenant,
     /// All images together; nothing before the first record.
     pub total: Option<UsageTotal>,
     /// Each image, by digest.
     pub images: Vec<UsageTotal>,
-}
-
-/// A named volume: where its bytes are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Volume {
-    /// Unique for its tenant.
-    pub name: VolumeName,
-    /// The node that it is on; tasks that mount it follow it there.
-    pub node: NodeId,
-    /// When it was first mounted.
-    pub created: Timestamp,
 }
 
 /// The body of `POST /v1/secrets`. No answer ever has the value in it.
@@ -186,19 +151,7 @@ pub struct Volume {
 pub struct CreateSecret {
     /// Its name, which a capability line `secret:NAME` grants.
     pub name: SecretName,
-    /// What it is.
     pub value: SecretValue,
-}
-
-/// What may be known of a secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Secret {
-    /// Unique for its tenant.
-    pub name: SecretName,
-    /// When it was made. It never changes: another value is another secret.
-    pub created: Timestamp,
-    /// How long its value is.
-    pub size_bytes: u64,
 }
 
 /// The answer to `GET /v1/health`.
@@ -212,10 +165,9 @@ pub struct Health {
     pub revision: i64,
 }
 
-/// The answer to `GET /v1/principal`: who the control plane takes the caller for.
+/// The answer to `GET /v1/principal`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Caller {
-    /// Whose objects are meant.
     pub tenant: Tenant,
     /// Whether it is the operator.
     pub operator: bool,
@@ -223,7 +175,7 @@ pub struct Caller {
 
 /// One page of a list. `GET` takes `?after=NEXT&limit=N`; a page has at most 1,000 items.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Page<T> {
+pub struct ListPage<T> {
     /// In the order of their names.
     pub items: Vec<T>,
     /// Where the next page starts; nothing on the last one.

@@ -5,18 +5,24 @@ use serde_json::{Value, json};
 use spec::Timestamp;
 use store::{Query, SqliteStore, Store, Txn};
 
-use super::world::{FakeNode, World, definition};
+use super::fixture::{FakeNode, TestControlPlane, definition};
 use crate::{
-    Client, CreateCredential, CreateJoinToken, CreateService, Credential, UpdateService, keys,
-    records::{JoinRecord, decode, encode},
-    routes::{Access, ROUTES, openapi},
+    Client, CreateCredential, CreateJoinToken, CreateService, Credential, UpdateService,
+    api::{
+        routes::{Access, ROUTES},
+        test::openapi,
+    },
+    state::{
+        keys,
+        records::{JoinRecord, decode, encode},
+    },
 };
 
-/// What the answer must be when somebody may not, and that it is something else when they may.
-fn expected(access: Access, who: &str) -> Option<StatusCode> {
-    match (access, who) {
+/// The status for a principal that may not use a route; nothing when it may.
+fn expected(access: Access, principal: &str) -> Option<StatusCode> {
+    match (access, principal) {
         (Access::Anyone, _) => None,
-        (_, "nobody" | "forger") => Some(StatusCode::UNAUTHORIZED),
+        (_, "unauthenticated" | "forger") => Some(StatusCode::UNAUTHORIZED),
         (Access::Tenant, "node") | (Access::Operator, "node" | "other tenant") => {
             Some(StatusCode::FORBIDDEN)
         }
@@ -26,37 +32,41 @@ fn expected(access: Access, who: &str) -> Option<StatusCode> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_route_lets_in_whom_its_row_says_and_nobody_else() {
-    let world = World::start().await;
-    let node = world.node("n1").await;
-    let other: Credential = world
+async fn every_route_admits_only_the_principals_of_its_row() {
+    let plane = TestControlPlane::start().await;
+    let node = plane.node("n1").await;
+    let other: Credential = plane
         .client
         .create_credential(&CreateCredential { tenant: "other".parse().unwrap() })
         .await
         .unwrap();
     for route in ROUTES {
-        // Names that nobody has: whoever may ask is told so, or that the body is none.
+        // Names that do not exist: what is admitted is answered so, or that the body is invalid.
         let path = route.path.replace('{', "x-").replace('}', "");
-        for who in ["nobody", "forger", "other tenant", "node", "owner"] {
-            let (status, answer) = match who {
-                "nobody" => world.raw_tls(route.method.as_str(), &path, None, b"").await,
+        for principal in ["unauthenticated", "forger", "other tenant", "node", "owner"] {
+            let (status, answer) = match principal {
+                "unauthenticated" => plane.raw_tls(route.method.as_str(), &path, None, b"").await,
                 "forger" => {
-                    world.raw_tls(route.method.as_str(), &path, Some(&"0".repeat(64)), b"").await
+                    plane.raw_tls(route.method.as_str(), &path, Some(&"0".repeat(64)), b"").await
                 }
                 "other tenant" => {
-                    world.raw_tls(route.method.as_str(), &path, Some(&other.token), b"").await
+                    plane.raw_tls(route.method.as_str(), &path, Some(&other.token), b"").await
                 }
                 "node" => node.ask(route.method.clone(), &path, &Value::Null).await,
-                _ => world.raw(route.method.as_str(), &path, None, b"").await,
+                _ => plane.raw(route.method.as_str(), &path, None, b"").await,
             };
-            match expected(route.access, who) {
+            match expected(route.access, principal) {
                 Some(want) => {
-                    assert_eq!(status, want, "{} {} as {who}: {answer}", route.method, route.path)
+                    assert_eq!(
+                        status, want,
+                        "{} {} as {principal}: {answer}",
+                        route.method, route.path
+                    )
                 }
                 None => assert!(
                     !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
                         && !status.is_server_error(),
-                    "{} {} as {who}: {status} {answer}",
+                    "{} {} as {principal}: {status} {answer}",
                     route.method,
                     route.path
                 ),
@@ -67,13 +77,13 @@ async fn every_route_lets_in_whom_its_row_says_and_nobody_else() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_tenant_sees_nothing_of_another() {
-    let world = World::start().await;
+    let plane = TestControlPlane::start().await;
     let main = "main".parse().unwrap();
-    world.client.create_cluster(&main).await.unwrap();
-    world.client.register(&definition("cats", "cats")).await.unwrap();
-    let _node = world.node("n1").await;
+    plane.client.create_cluster(&main).await.unwrap();
+    plane.client.register(&definition("cats", "cats")).await.unwrap();
+    let _node = plane.node("n1").await;
     let other = CreateCredential { tenant: "other".parse().unwrap() };
-    let other = Client::tls(world.client.create_credential(&other).await.unwrap());
+    let other = Client::tls(plane.client.create_credential(&other).await.unwrap());
     assert_eq!(other.principal().await.unwrap().tenant.as_str(), "other");
     assert!(other.clusters().await.unwrap().is_empty());
     assert!(other.definitions().await.unwrap().is_empty());
@@ -95,15 +105,15 @@ async fn one_tenant_sees_nothing_of_another() {
         .unwrap_err();
     assert_eq!(error.hint().unwrap(), "only the operator adds nodes to the pool");
     // Nor does it learn a name from where a page ends.
-    let token = world
+    let token = plane
         .client
         .create_credential(&CreateCredential { tenant: "other".parse().unwrap() })
         .await
         .unwrap();
     let listed = |path: &'static str| {
-        let world = &world;
+        let plane = &plane;
         let token = token.token.clone();
-        async move { world.raw_tls("GET", path, Some(&token), b"").await.1 }
+        async move { plane.raw_tls("GET", path, Some(&token), b"").await.1 }
     };
     assert_eq!(listed("/v1/nodes?limit=1").await, json!({ "items": [] }));
     for name in ["n0", "n2"] {
@@ -139,7 +149,7 @@ async fn one_tenant_sees_nothing_of_another() {
         launch_type: spec::LaunchType::Node,
     };
     for (client, host) in
-        [(&world.client, "web.main.localhost"), (&other, "web.main.other.localhost")]
+        [(&plane.client, "web.main.localhost"), (&other, "web.main.other.localhost")]
     {
         let created = client.create_service(&main, &wanted).await.unwrap();
         let shown = client.service(&main, &wanted.name).await.unwrap();
@@ -151,24 +161,24 @@ async fn one_tenant_sees_nothing_of_another() {
         }
         let named =
             || async { client.routes().await.unwrap().hosts.contains_key(host).then_some(()) };
-        super::world::until("the routes have it", named).await;
+        super::fixture::until("the routes have it", named).await;
         client.delete_service(&main, &wanted.name).await.unwrap();
     }
     other.delete_cluster(&main).await.unwrap();
-    assert_eq!(world.client.clusters().await.unwrap().len(), 1);
+    assert_eq!(plane.client.clusters().await.unwrap().len(), 1);
     // The operator's own credential over TCP is the operator's tenant, and no operator.
-    let over_tcp = Client::tls(world.credential());
+    let over_tcp = Client::tls(plane.credential());
     let caller = over_tcp.principal().await.unwrap();
     assert_eq!((caller.tenant.as_str(), caller.operator), ("acme", false));
     assert_eq!(over_tcp.clusters().await.unwrap().len(), 1);
-    let stranger = Credential { ca_fingerprint: "ab".repeat(32), ..world.credential() };
-    assert!(Client::tls(stranger).health().await.is_err(), "another CA is not trusted");
+    let pinned_elsewhere = Credential { ca_fingerprint: "ab".repeat(32), ..plane.credential() };
+    assert!(Client::tls(pinned_elsewhere).health().await.is_err(), "another CA is not trusted");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_join_token_works_once_and_a_removed_node_is_nobody() {
-    let world = World::start().await;
-    let token = world.token(CreateJoinToken::default()).await;
+async fn a_join_token_works_once_and_a_removed_node_is_unauthenticated() {
+    let plane = TestControlPlane::start().await;
+    let token = plane.token(CreateJoinToken::default()).await;
     let (first, second) = futures_util::future::join(
         FakeNode::join(token.clone(), "n1"),
         FakeNode::join(token.clone(), "n1"),
@@ -185,7 +195,7 @@ async fn a_join_token_works_once_and_a_removed_node_is_nobody() {
     }
     // The same name again is given another one.
     let twin =
-        FakeNode::join(world.token(CreateJoinToken::default()).await, "n1").await.ok().unwrap();
+        FakeNode::join(plane.token(CreateJoinToken::default()).await, "n1").await.ok().unwrap();
     assert!(twin.id.as_str().starts_with("n1-"), "{}", twin.id);
     // A renewed certificate works, the one before too until the next renewal, and then no more.
     let (mut oldest, desired) = (node.clone(), |node: &FakeNode| {
@@ -198,26 +208,26 @@ async fn a_join_token_works_once_and_a_removed_node_is_nobody() {
     }
     assert_eq!(desired(&oldest).await, StatusCode::UNAUTHORIZED);
     assert_eq!(oldest.renew().await.0, StatusCode::UNAUTHORIZED);
-    let error = world.client.remove_node(&node.id).await.unwrap_err();
+    let error = plane.client.remove_node(&node.id).await.unwrap_err();
     assert_eq!(error.to_string(), "node `n1` is not down");
     assert!(error.hint().unwrap().ends_with("margay node rm --force n1"));
     assert_eq!(desired(&node).await, StatusCode::OK, "nothing has happened to it");
-    world.client.force_remove_node(&node.id).await.unwrap();
+    plane.client.force_remove_node(&node.id).await.unwrap();
     assert_eq!(desired(&node).await, StatusCode::UNAUTHORIZED);
     assert_eq!(node.report().await, StatusCode::UNAUTHORIZED);
     assert_eq!(desired(&twin).await, StatusCode::OK);
-    // Who was drained of everything may go.
-    assert!(world.client.drain_node(&twin.id, true).await.unwrap().draining);
-    world.client.remove_node(&twin.id).await.unwrap();
+    // A node that was drained of everything may be removed.
+    assert!(plane.client.drain_node(&twin.id, true).await.unwrap().draining);
+    plane.client.remove_node(&twin.id).await.unwrap();
     assert_eq!(desired(&twin).await, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_join_token_lasts_for_ten_minutes() {
-    let mut world = World::start().await;
+    let mut plane = TestControlPlane::start().await;
     let lifetime = Duration::from_secs(600);
     let before = Timestamp::of(SystemTime::now());
-    let made = world.client.create_join_token(CreateJoinToken::default()).await.unwrap();
+    let made = plane.client.create_join_token(CreateJoinToken::default()).await.unwrap();
     assert!(made.expires.since(before) >= lifetime);
     assert!(made.expires.since(Timestamp::of(SystemTime::now())) <= lifetime);
     let record = JoinRecord { tenant: None, pool: false, expires: made.expires };
@@ -229,15 +239,15 @@ async fn a_join_token_lasts_for_ten_minutes() {
         );
     }
     // As if they had passed: only the store knows when it was made.
-    world.end().await;
-    let store = SqliteStore::open(&world.folder.path().join("server").join("store.db")).unwrap();
+    plane.end().await;
+    let store = SqliteStore::open(&plane.folder.path().join("server").join("store.db")).unwrap();
     let joins = store.range(Query::prefix(keys::JOINS)).await.unwrap();
     let mut aged: JoinRecord = decode(&joins.kvs[0]).unwrap();
     aged.expires = Timestamp::from_millis(before.millis() - 1);
     let put = Txn::new().put(joins.kvs[0].key.to_string(), encode(&aged));
     store.txn(put).await.unwrap();
     drop(store);
-    world.restart().await;
+    plane.restart().await;
     let Err((status, fault)) = FakeNode::join(made.token.parse().unwrap(), "n1").await else {
         panic!("it joined")
     };
@@ -275,9 +285,9 @@ async fn the_document_names_every_route_and_every_type() {
         let name = reference.strip_prefix("#/components/schemas/").unwrap();
         assert!(document["components"]["schemas"][name].is_object(), "{reference} leads nowhere");
     }
-    let world = World::start().await;
-    let (status, served) = world.raw_tls("GET", "/v1/openapi.json", None, b"").await;
+    let plane = TestControlPlane::start().await;
+    let (status, served) = plane.raw_tls("GET", "/v1/openapi.json", None, b"").await;
     assert_eq!((status, served), (StatusCode::OK, document));
-    let (_, health) = world.raw_tls("GET", "/v1/health", None, b"").await;
+    let (_, health) = plane.raw_tls("GET", "/v1/health", None, b"").await;
     assert_eq!(health["epoch"], json!(1));
 }

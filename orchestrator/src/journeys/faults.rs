@@ -11,21 +11,20 @@ use serde_json::{Value, json};
 use spec::{Digest, LaunchType, TaskPhase};
 use store::{MemoryStore, Query, Store, Txn};
 
-use super::world::{FakeNode, World, config, definition, node_spec, until};
+use super::fixture::{FakeNode, TestControlPlane, config, definition, node_spec, until};
 use crate::{
     CreateJoinToken, CreateService, Runs, UpdateService,
-    app::{App, now},
-    call::Call,
-    handle, keys,
-    model::Model,
-    principal::Principal,
-    records::{DefinitionRecord, NodeRecord, TaskRecord, encode},
+    api::test::{Api, Call, Principal, handlers},
+    state::{
+        keys, now,
+        records::{DefinitionRecord, NodeRecord, TaskRecord, encode},
+    },
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_keeps_everything_and_restarts_no_task() {
-    let mut world = World::start().await;
-    let (client, main) = (world.client.clone(), "main".parse().unwrap());
+    let mut plane = TestControlPlane::start().await;
+    let (client, main) = (plane.client.clone(), "main".parse().unwrap());
     client.create_cluster(&main).await.unwrap();
     client.register(&definition("cats", "cats")).await.unwrap();
     let service = CreateService {
@@ -35,7 +34,7 @@ async fn a_restart_keeps_everything_and_restarts_no_task() {
         launch_type: LaunchType::Node,
     };
     client.create_service(&main, &service).await.unwrap();
-    let mut node = world.node("n1").await;
+    let mut node = plane.node("n1").await;
     until("two tasks are placed", || {
         let mut node = node.clone();
         async move { Some(node.poll().await).filter(|set| set.tasks.len() == 2) }
@@ -44,12 +43,12 @@ async fn a_restart_keeps_everything_and_restarts_no_task() {
     let set = node.poll().await;
     node.act(&set);
     node.report().await;
-    let (tasks, credential) = (client.tasks().await.unwrap(), world.credential());
+    let (tasks, credential) = (client.tasks().await.unwrap(), plane.credential());
     assert!(tasks.iter().all(|task| task.status.phase == TaskPhase::Running), "{tasks:?}");
     let start = Instant::now();
-    world.restart().await;
+    plane.restart().await;
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-    assert!(world.credential() == credential);
+    assert!(plane.credential() == credential);
     assert_eq!(client.health().await.unwrap().epoch, 2);
     assert_eq!(client.clusters().await.unwrap().len(), 1);
     let same = |a: &[spec::Task], b: &[spec::Task]| {
@@ -69,7 +68,7 @@ async fn a_restart_keeps_everything_and_restarts_no_task() {
     );
 }
 
-/// A node as it is kept.
+/// A node as it is stored.
 fn node_record() -> NodeRecord {
     NodeRecord {
         id: "n1".parse().unwrap(),
@@ -81,14 +80,14 @@ fn node_record() -> NodeRecord {
     }
 }
 
-/// A request that has passed the door.
-fn called(app: &Arc<App>, principal: Principal, body: &Value) -> Call {
+/// A request that was authorized.
+fn called(api: &Arc<Api>, principal: Principal, body: &Value) -> Call {
     Call {
-        app: app.clone(),
+        api: api.clone(),
         principal,
         method: Method::GET,
         path: String::new(),
-        query: String::new(),
+        query_string: String::new(),
         headers: HeaderMap::new(),
         params: Vec::new(),
         body: body.to_string().into(),
@@ -110,7 +109,8 @@ async fn a_control_plane_that_starts_knows_every_task_before_it_listens() {
         "task": {
             "id": "cats-1", "created": "2026-11-23T16:40:00.000Z", "status": { "phase": "running" },
             "spec": {
-                "cluster": "main", "task_definition": "cats:1", "launch_type": "node", "service": null, "node": "n1",
+                "cluster": "main", "task_definition": "cats:1", "launch_type": "node",
+                "service": null, "node": "n1",
                 "stop": false,
             },
         },
@@ -118,27 +118,25 @@ async fn a_control_plane_that_starts_knows_every_task_before_it_listens() {
     }))
     .unwrap();
     let (store, acme) = (MemoryStore::new(), "acme".parse().unwrap());
-    let kept = Txn::new()
+    let records = Txn::new()
         .put(keys::node(&node.id), encode(&node))
         .put(keys::definition(&acme, &definition.id), encode(&definition))
         .put(keys::task(&acme, task.id()), encode(&task));
-    store.txn(kept).await.unwrap();
+    store.txn(records).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    // Nobody reconciles here: this is what a node would be told that asks in the first instant.
-    let app =
-        Arc::new(App::start(config(folder.path(), listener), Arc::new(store), None).await.unwrap());
-    assert_eq!(
-        app.desired_set(&node).tasks.iter().map(|task| task.id.as_str()).collect::<Vec<_>>(),
-        ["cats-1"]
-    );
-    // And without a model nobody is told anything.
-    *app.model.write() = Model::default();
-    let call = |principal| called(&app, principal, &Value::Null);
+    // Without a reconciler: this is what a node is told that polls in the first instant.
+    let api =
+        Arc::new(Api::start(config(folder.path(), listener), Arc::new(store), None).await.unwrap());
+    let assigned = api.node_watch.assigned(&node);
+    assert_eq!(assigned.tasks.iter().map(|task| task.id.as_str()).collect::<Vec<_>>(), ["cats-1"]);
+    // And without a model no node is told anything.
+    api.state.forget_model();
+    let call = |principal| called(&api, principal, &Value::Null);
     let as_node = Principal::Node { id: node.id.clone(), certificate: "ab".to_owned() };
     for refused in [
-        handle::wire::desired(call(as_node)).await,
-        handle::system::routes(call(Principal::Operator(acme.clone()))).await,
+        handlers::agent::desired(call(as_node)).await,
+        handlers::system::routes(call(Principal::Operator(acme.clone()))).await,
     ] {
         let refused = refused.unwrap_err();
         assert_eq!(
@@ -150,40 +148,40 @@ async fn a_control_plane_that_starts_knows_every_task_before_it_listens() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_create_that_is_sent_again_happens_once() {
-    let mut world = World::start().await;
+    let mut plane = TestControlPlane::start().await;
     let cluster = |name: &str| json!({ "name": name }).to_string().into_bytes();
-    let (status, first) = world.raw("POST", "/v1/clusters", Some("k1"), &cluster("main")).await;
+    let (status, first) = plane.raw("POST", "/v1/clusters", Some("k1"), &cluster("main")).await;
     assert_eq!(status, StatusCode::CREATED);
-    world.restart().await;
+    plane.restart().await;
     for _ in 0..2 {
         assert_eq!(
-            world.raw("POST", "/v1/clusters", Some("k1"), &cluster("main")).await,
+            plane.raw("POST", "/v1/clusters", Some("k1"), &cluster("main")).await,
             (StatusCode::CREATED, first.clone())
         );
     }
-    let (status, fault) = world.raw("POST", "/v1/clusters", Some("k1"), &cluster("other")).await;
+    let (status, fault) = plane.raw("POST", "/v1/clusters", Some("k1"), &cluster("other")).await;
     assert_eq!(
         (status, fault["code"].as_str().unwrap()),
         (StatusCode::CONFLICT, "idempotency-conflict")
     );
     for key in ["", "a b", &"k".repeat(65)] {
         assert_eq!(
-            world.raw("POST", "/v1/clusters", Some(key), &cluster("x")).await.0,
+            plane.raw("POST", "/v1/clusters", Some(key), &cluster("x")).await.0,
             StatusCode::BAD_REQUEST,
             "{key:?}"
         );
     }
-    world.client.register(&definition("cats", "cats")).await.unwrap();
+    plane.client.register(&definition("cats", "cats")).await.unwrap();
     let run = json!({ "task_definition": "cats:1", "launch_type": "node", "count": 3 })
         .to_string()
         .into_bytes();
-    let sent = (0..20).map(|_| world.raw("POST", "/v1/clusters/main/tasks", Some("k2"), &run));
+    let sent = (0..20).map(|_| plane.raw("POST", "/v1/clusters/main/tasks", Some("k2"), &run));
     let mut answers = join_all(sent).await;
     answers.dedup();
     assert_eq!(answers.len(), 1, "every answer is the same");
-    assert_eq!(world.client.tasks().await.unwrap().len(), 3);
+    assert_eq!(plane.client.tasks().await.unwrap().len(), 3);
     // A secret that is made again is the same secret, and works once.
-    let token = world
+    let token = plane
         .client
         .with_key("k3")
         .create_join_token(CreateJoinToken::default())
@@ -191,7 +189,7 @@ async fn a_create_that_is_sent_again_happens_once() {
         .unwrap()
         .token;
     assert_eq!(
-        world
+        plane
             .client
             .with_key("k3")
             .create_join_token(CreateJoinToken::default())
@@ -204,16 +202,18 @@ async fn a_create_that_is_sent_again_happens_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn usage_is_taken_once_however_often_it_comes() {
-    let world = World::start().await;
-    let node = world.node("n1").await;
+    let plane = TestControlPlane::start().await;
+    let node = plane.node("n1").await;
     let record = |seq: u64| {
         let usage = json!({
-            "runs": 1, "failed_runs": 0, "cpu_ns": 10, "memory_byte_ms": 5, "memory_bytes_peak": seq,
+            "runs": 1, "failed_runs": 0, "cpu_ns": 10, "memory_byte_ms": 5,
+            "memory_bytes_peak": seq,
             "bytes_in": 2, "bytes_out": 3,
         });
         json!({
-            "seq": seq, "tenant": if seq.is_multiple_of(2) { "acme" } else { "other" }, "task": "t1", "container": "web",
-            "image": Digest::of(&[(seq % 60) as u8]), "at": "2026-11-23T16:40:00.000Z", "usage": usage,
+            "seq": seq, "tenant": if seq.is_multiple_of(2) { "acme" } else { "other" },
+            "task": "t1", "container": "web", "image": Digest::of(&[(seq % 60) as u8]),
+            "at": "2026-11-23T16:40:00.000Z", "usage": usage,
         })
     };
     let batch = |from: u64, to: u64| {
@@ -236,7 +236,7 @@ async fn usage_is_taken_once_however_often_it_comes() {
         seq = newest;
     }
     assert_eq!(send(batch(1, 100)).await, (StatusCode::OK, json!({ "version": 1, "seq": 100 })));
-    let report = world.client.usage().await.unwrap();
+    let report = plane.client.usage().await.unwrap();
     let total = report.total.unwrap().usage;
     assert_eq!((total.runs, total.cpu_ns, total.memory_bytes_peak), (50, 500, 100));
     assert_eq!(report.images.iter().map(|image| image.usage.runs).sum::<u64>(), 50);
@@ -261,7 +261,7 @@ async fn usage_is_taken_once_however_often_it_comes() {
         assert_eq!(send(body).await.0, want, "{what}");
     }
     // A node that is not in the pool cannot charge others.
-    let own = world.token(CreateJoinToken::default()).await;
+    let own = plane.token(CreateJoinToken::default()).await;
     let own = FakeNode::join(own, "n2").await.unwrap();
     let body = json!({ "version": 1, "node": "n2", "boot": "b1", "records": [record(1)] });
     assert_eq!(own.ask(Method::POST, "/v1/node/usage", &body).await.0, StatusCode::FORBIDDEN);
@@ -271,11 +271,12 @@ async fn usage_is_taken_once_however_often_it_comes() {
 fn batch(node: &str, boot: &str, from: u64, to: u64) -> Value {
     let record = |seq: u64| {
         let usage = json!({
-            "runs": 1, "failed_runs": 0, "cpu_ns": 0, "memory_byte_ms": 0, "memory_bytes_peak": 0, "bytes_in": 0,
-            "bytes_out": 0,
+            "runs": 1, "failed_runs": 0, "cpu_ns": 0, "memory_byte_ms": 0,
+            "memory_bytes_peak": 0, "bytes_in": 0, "bytes_out": 0,
         });
         json!({
-            "seq": seq, "tenant": "acme", "task": "t1", "container": "web", "image": Digest::of(b"cats"),
+            "seq": seq, "tenant": "acme", "task": "t1", "container": "web",
+            "image": Digest::of(b"cats"),
             "at": "2026-11-23T16:40:00.000Z", "usage": usage,
         })
     };
@@ -285,44 +286,44 @@ fn batch(node: &str, boot: &str, from: u64, to: u64) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_node_that_joins_again_goes_on_with_its_usage() {
-    let world = World::start().await;
+    let plane = TestControlPlane::start().await;
     let send = |node: &FakeNode, from: u64, to: u64| {
         let (node, body) = (node.clone(), batch(node.id.as_str(), "b1", from, to));
         async move { node.ask(Method::POST, "/v1/node/usage", &body).await }
     };
     let taken = |seq: u64| (StatusCode::OK, json!({ "version": 1, "seq": seq }));
-    let (first, stranger) = (world.node("n1").await, world.node("n9").await);
+    let (first, other) = (plane.node("n1").await, plane.node("n9").await);
     assert_eq!(send(&first, 1, 2).await, taken(2));
     assert_eq!(
-        send(&stranger, 3, 4).await.0,
+        send(&other, 3, 4).await.0,
         StatusCode::FORBIDDEN,
         "it is the log of a node that is there"
     );
     let mut removed = first;
     // The machine keeps its log, whatever it is called when it is back.
     for (name, upto) in [("n1", 4), ("n2", 6)] {
-        world.client.force_remove_node(&removed.id).await.unwrap();
-        let node = world.node(name).await;
+        plane.client.force_remove_node(&removed.id).await.unwrap();
+        let node = plane.node(name).await;
         assert_eq!(send(&node, upto - 1, upto).await, taken(upto), "{name}");
         assert_eq!(send(&node, 1, upto).await, taken(upto), "{name}: nothing is counted twice");
         removed = node;
     }
-    assert_eq!(world.client.usage().await.unwrap().total.unwrap().usage.runs, 6);
+    assert_eq!(plane.client.usage().await.unwrap().total.unwrap().usage.runs, 6);
 }
 
 #[tokio::test]
 async fn a_node_has_at_most_32_usage_logs_that_are_known() {
     let (store, folder) = (Arc::new(MemoryStore::new()), tempfile::tempdir().unwrap());
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let app =
-        Arc::new(App::start(config(folder.path(), listener), store.clone(), None).await.unwrap());
+    let api =
+        Arc::new(Api::start(config(folder.path(), listener), store.clone(), None).await.unwrap());
     for name in ["n1", "n2"] {
         let node = NodeRecord { id: name.parse().unwrap(), ..node_record() };
         store.txn(Txn::new().put(keys::node(&node.id), encode(&node))).await.unwrap();
     }
     let send = async |node: &str, boot: &str| {
         let principal = Principal::Node { id: node.parse().unwrap(), certificate: "ab".to_owned() };
-        handle::ledger::take(called(&app, principal, &batch(node, boot, 1, 1))).await.unwrap();
+        handlers::ledger::take(called(&api, principal, &batch(node, boot, 1, 1))).await.unwrap();
     };
     send("n2", "another").await;
     for n in 0..40 {
@@ -333,16 +334,16 @@ async fn a_node_has_at_most_32_usage_logs_that_are_known() {
     let mut want: Vec<String> =
         (8..40).map(|n| format!("b{n}")).chain(["another".to_owned()]).collect();
     want.sort();
-    assert_eq!(left, want, "the oldest went, and nobody else's");
+    assert_eq!(left, want, "the oldest went, and none of another node");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_changes_at_once_end_in_one_state() {
-    let world = World::start().await;
-    let (client, main) = (&world.client, "main".parse().unwrap());
+    let plane = TestControlPlane::start().await;
+    let (client, main) = (&plane.client, "main".parse().unwrap());
     client.create_cluster(&main).await.unwrap();
     client.register(&definition("cats", "cats")).await.unwrap();
-    let agent = world.node("n1").await.run();
+    let agent = plane.node("n1").await.run();
     let service = CreateService {
         name: "cats".parse().unwrap(),
         task_definition: "cats:1".parse().unwrap(),
@@ -360,7 +361,7 @@ async fn many_changes_at_once_end_in_one_state() {
     join_all(updates).await;
     let last = UpdateService { count: Some(4), ..UpdateService::default() };
     client.update_service(&main, &name, &last).await.unwrap();
-    until("four copies run, and no more", || async {
+    until("four replicas run, and no more", || async {
         let tasks = client.tasks().await.unwrap();
         let live = tasks.iter().filter(|task| task.status.phase != TaskPhase::Stopped);
         let running = tasks.iter().filter(|task| task.status.phase == TaskPhase::Running);
@@ -370,15 +371,14 @@ async fn many_changes_at_once_end_in_one_state() {
     agent.abort();
 }
 
-/// Where the child of the kill test finds its folder; without it that test is nobody's child and
-/// does nothing.
+/// Where the child of the kill test finds its folder; without it that test does nothing.
 const CHILD: &str = "MARGAY_ORCHESTRATOR_TEST_CHILD";
 
 /// Not a test of its own: the control plane that the next one kills.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child_that_serves_until_it_is_killed() {
     let Some(folder) = std::env::var_os(CHILD) else { return };
-    super::world::serve_in(folder.as_ref()).await;
+    super::fixture::serve_in(folder.as_ref()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -435,11 +435,11 @@ async fn kill_9_under_load_loses_nothing_that_was_acknowledged_and_is_back_withi
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_falls_silent_is_replaced_and_loses_its_routes() {
-    let world = World::start().await;
-    let (client, main) = (&world.client, "main".parse().unwrap());
+    let plane = TestControlPlane::start().await;
+    let (client, main) = (&plane.client, "main".parse().unwrap());
     client.create_cluster(&main).await.unwrap();
     client.register(&definition("cats", "cats")).await.unwrap();
-    let (first, second) = (world.node("n1").await.run(), world.node("n2").await.run());
+    let (first, second) = (plane.node("n1").await.run(), plane.node("n2").await.run());
     let service = CreateService {
         name: "cats".parse().unwrap(),
         task_definition: "cats:1".parse().unwrap(),
@@ -455,7 +455,7 @@ async fn a_node_that_falls_silent_is_replaced_and_loses_its_routes() {
         nodes.sort();
         nodes
     };
-    until("both nodes have a copy", || async { (nodes().await == ["n1", "n2"]).then_some(()) })
+    until("both nodes have a replica", || async { (nodes().await == ["n1", "n2"]).then_some(()) })
         .await;
     first.abort();
     let silent = Instant::now();

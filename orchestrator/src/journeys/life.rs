@@ -2,7 +2,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 use spec::{Digest, LaunchType, NodeCondition, TaskPhase};
 
-use super::world::{World, definition, modes, until};
+use super::fixture::{TestControlPlane, definition, modes, until};
 use crate::{CreateJoinToken, CreateService, RunTask, UpdateService};
 
 fn service(name: &str, id: &str, count: u32) -> CreateService {
@@ -15,10 +15,10 @@ fn service(name: &str, id: &str, count: u32) -> CreateService {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_app_lives_from_its_definition_to_its_end() {
-    let world = World::start().await;
-    let (client, cluster) = (&world.client, "allthecats".parse().unwrap());
-    let agent = world.node("n1").await.run();
+async fn a_service_lives_from_its_definition_to_its_end() {
+    let plane = TestControlPlane::start().await;
+    let (client, cluster) = (&plane.client, "allthecats".parse().unwrap());
+    let agent = plane.node("n1").await.run();
     client.create_cluster(&cluster).await.unwrap();
     let registered = client.register(&definition("cats", "cats")).await.unwrap();
     assert_eq!(registered.id.to_string(), "cats:1");
@@ -32,7 +32,7 @@ async fn an_app_lives_from_its_definition_to_its_end() {
     client.create_service(&cluster, &service("cats", "cats:1", 3)).await.unwrap();
     let name = "cats".parse().unwrap();
     let running = |count: u32| async move {
-        until(&format!("{count} copies run"), || async {
+        until(&format!("{count} replicas run"), || async {
             let service = client
                 .service(&"allthecats".parse().unwrap(), &"cats".parse().unwrap())
                 .await
@@ -50,10 +50,10 @@ async fn an_app_lives_from_its_definition_to_its_end() {
     );
     assert_eq!(routes.ingresses.values().next().unwrap(), "127.0.0.1:8443");
 
-    // A copy that somebody stops is replaced by another.
+    // A replica that is stopped by request is replaced by another.
     let victim = client.tasks().await.unwrap().remove(0);
     client.stop(&victim.id).await.unwrap();
-    until("the stopped copy has ended", || async {
+    until("the stopped replica has ended", || async {
         (client.task(&victim.id).await.unwrap().status.phase == TaskPhase::Stopped).then_some(())
     })
     .await;
@@ -67,7 +67,7 @@ async fn an_app_lives_from_its_definition_to_its_end() {
     let updated = client.update_service(&cluster, &name, &update).await.unwrap();
     assert_eq!(updated.generation, 2);
     let stale = client.update_service(&cluster, &name, &update).await.unwrap_err();
-    assert_eq!(stale.to_string(), "somebody else changed it at the same time");
+    assert_eq!(stale.to_string(), "the object was modified concurrently");
     running(1).await;
     until("only the new revision runs", || async {
         let tasks = client.tasks().await.unwrap();
@@ -126,9 +126,9 @@ async fn an_app_lives_from_its_definition_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_cannot_be_served_is_told_what_to_do() {
-    let world = World::start().await;
-    let (client, main) = (&world.client, "main".parse().unwrap());
+async fn refused_requests_say_what_to_do_next() {
+    let plane = TestControlPlane::start().await;
+    let (client, main) = (&plane.client, "main".parse().unwrap());
     client.create_cluster(&main).await.unwrap();
     let mut writer = definition("writer", "cats");
     writer.volumes.push(serde_json::from_value(json!({ "name": "book" })).unwrap());
@@ -141,8 +141,16 @@ async fn whoever_cannot_be_served_is_told_what_to_do() {
         client.register(&one).await.unwrap();
     }
     client.create_service(&main, &service("here", "cats:1", 1)).await.unwrap();
-    let run = |id: &str, launch_type, count| json!({ "task_definition": id, "launch_type": launch_type, "count": count });
-    let serve = |name: &str, id: &str, count| json!({ "name": name, "task_definition": id, "launch_type": "node", "count": count });
+    let run = |id: &str, launch_type, count| {
+        json!({
+            "task_definition": id, "launch_type": launch_type, "count": count,
+        })
+    };
+    let serve = |name: &str, id: &str, count| {
+        let mut service = run(id, "node", count);
+        service["name"] = name.into();
+        service
+    };
     let define = |image: &str| serde_json::to_value(definition("x", image)).unwrap();
     let with = |key: &str, value: serde_json::Value| {
         let mut wanted = define("cats");
@@ -188,7 +196,8 @@ async fn whoever_cannot_be_served_is_told_what_to_do() {
             "/v1/task-definitions",
             define("wants-net"),
             422,
-            "container `web`: the image wants `net.out:https://api.example.com:443`, which it has not been granted",
+            "container `web`: the image wants `net.out:https://api.example.com:443`, which it has \
+             not been granted",
             "add \"net.out:https://api.example.com:443\" to `allow` under `[role]`",
         ),
         (
@@ -234,7 +243,9 @@ async fn whoever_cannot_be_served_is_told_what_to_do() {
         (
             "POST",
             "/v1/clusters/main/services",
-            json!({ "name": "p", "task_definition": "published:1", "launch_type": "pool", "count": 1 }),
+            json!({
+                "name": "p", "task_definition": "published:1", "launch_type": "pool", "count": 1,
+            }),
             400,
             "`published:1` asks for host port 22",
             "remove `host_port`",
@@ -276,7 +287,7 @@ async fn whoever_cannot_be_served_is_told_what_to_do() {
             "/v1/clusters/main/services",
             serve("w", "writer:1", 2),
             422,
-            "`writer:1` writes to a volume, so only one copy of it can run",
+            "`writer:1` writes to a volume, so only one replica of it can run",
             "count of 1",
         ),
         (
@@ -300,14 +311,14 @@ async fn whoever_cannot_be_served_is_told_what_to_do() {
         ("PUT", "/v1/clusters", json!(null), 405, "`/v1/clusters` has no PUT", ""),
     ] {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        let (got, fault) = world.raw(method, path, None, body.as_bytes()).await;
+        let (got, fault) = plane.raw(method, path, None, body.as_bytes()).await;
         let (told, hinted) =
             (fault["message"].as_str().unwrap(), fault["hint"].as_str().unwrap_or_default());
         assert_eq!(got.as_u16(), status, "{method} {path} {body}: {fault}");
         assert!(told.contains(message), "{method} {path} {body}: {told}");
         assert!(hinted.contains(hint), "{method} {path} {body}: {hinted}");
     }
-    let (status, _) = world.raw("POST", "/v1/clusters", None, &vec![b' '; (1 << 20) + 1]).await;
+    let (status, _) = plane.raw("POST", "/v1/clusters", None, &vec![b' '; (1 << 20) + 1]).await;
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
     let run = RunTask {
         task_definition: "cats:1".parse().unwrap(),
@@ -315,11 +326,12 @@ async fn whoever_cannot_be_served_is_told_what_to_do() {
         count: 1,
     };
     let waiting = client.run(&main, &run).await.unwrap().remove(0);
-    let reason =
-        until("it is said why", || async { client.task(&waiting.id).await.unwrap().status.reason })
-            .await;
+    let reason = until("the reason is shown", || async {
+        client.task(&waiting.id).await.unwrap().status.reason
+    })
+    .await;
     assert_eq!(reason, "the pool has no node");
-    let reason = until("it is said why", || async {
+    let reason = until("the reason is shown", || async {
         client.services().await.unwrap().remove(0).status.reason
     })
     .await;
@@ -328,16 +340,16 @@ async fn whoever_cannot_be_served_is_told_what_to_do() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_is_told_its_tasks_and_nothing_else() {
-    let world = World::start().await;
-    let (client, main) = (&world.client, "main".parse().unwrap());
+    let plane = TestControlPlane::start().await;
+    let (client, main) = (&plane.client, "main".parse().unwrap());
     client.create_cluster(&main).await.unwrap();
     let mut two = definition("cats", "cats");
     two.containers
         .push(serde_json::from_value(json!({ "name": "side", "image": "dogs" })).unwrap());
     client.register(&two).await.unwrap();
-    let mut node = world.node("n1").await;
-    let own = world.token(CreateJoinToken::default()).await;
-    let other = super::world::FakeNode::join(own, "n2").await.unwrap();
+    let mut node = plane.node("n1").await;
+    let own = plane.token(CreateJoinToken::default()).await;
+    let other = super::fixture::FakeNode::join(own, "n2").await.unwrap();
     let first = node.poll().await;
     assert_eq!((first.tasks.len(), first.epoch), (0, 1));
     let run = RunTask {
@@ -388,9 +400,9 @@ async fn a_node_is_told_its_tasks_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_only_its_owner_may_read_is_closed_to_others() {
-    let world = World::start().await;
-    let at = |name: &str| world.folder.path().join(name);
+async fn private_files_are_closed_to_other_users() {
+    let plane = TestControlPlane::start().await;
+    let at = |name: &str| plane.folder.path().join(name);
     for (path, mode) in [
         ("server", 0o700),
         ("run", 0o700),
@@ -403,9 +415,9 @@ async fn what_only_its_owner_may_read_is_closed_to_others() {
         assert_eq!(modes(&at(path)), mode, "{path}");
     }
     // No secret is in the store.
-    let (_, joined) = (world.node("n1").await, world.token(CreateJoinToken::default()).await);
+    let (_, joined) = (plane.node("n1").await, plane.token(CreateJoinToken::default()).await);
     let (mut bytes, credential) =
-        (std::fs::read(at("server/store.db")).unwrap(), world.credential());
+        (std::fs::read(at("server/store.db")).unwrap(), plane.credential());
     bytes.extend(std::fs::read(at("server/store.db-wal")).unwrap());
     for secret in [joined.secret, credential.token] {
         assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()));
@@ -413,12 +425,12 @@ async fn what_only_its_owner_may_read_is_closed_to_others() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_is_heard_whatever_it_says_and_however_much() {
-    let mut world = World::start().await;
-    let (client, main) = (world.client.clone(), "main".parse().unwrap());
+async fn a_report_of_any_size_is_taken_and_any_request_is_a_heartbeat() {
+    let mut plane = TestControlPlane::start().await;
+    let (client, main) = (plane.client.clone(), "main".parse().unwrap());
     client.create_cluster(&main).await.unwrap();
     client.register(&definition("cats", "cats")).await.unwrap();
-    let mut node = world.node("n1").await;
+    let mut node = plane.node("n1").await;
     let run = RunTask {
         task_definition: "cats:1".parse().unwrap(),
         launch_type: LaunchType::Pool,
@@ -445,7 +457,7 @@ async fn a_node_is_heard_whatever_it_says_and_however_much() {
     assert_eq!(seen.phase, TaskPhase::Running);
     assert_eq!(seen.reason.unwrap(), format!("{}…", &long[..1024]));
     // A request that makes no sense is a sign of life, too.
-    world.restart().await;
+    plane.restart().await;
     let condition = || async { client.node(&node.id).await.unwrap().status.condition };
     assert_eq!(condition().await, NodeCondition::Suspect);
     let (status, fault) = node.ask(Method::POST, "/v1/node/report", &json!({})).await;

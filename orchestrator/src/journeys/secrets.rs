@@ -5,8 +5,8 @@ use spec::{
     LaunchType, SecretName, SecretValue, Task, TaskDefinition, TaskPhase, wire::TaskSecrets,
 };
 
-use super::world::{FakeNode, World, definition, until};
-use crate::{Client, CreateCredential, CreateService, RunTask, secret};
+use super::fixture::{FakeNode, TestControlPlane, definition, until};
+use crate::{Client, CreateCredential, CreateService, RunTask, state::tokens};
 
 const CANARY: &str = "a-canary-that-sings-only-to-its-own-guest";
 
@@ -53,12 +53,12 @@ async fn asks(node: &FakeNode, tenant: &str, task: &Task) -> Result<Vec<(String,
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_secret_is_on_no_disk_and_in_no_answer() {
-    let mut world = World::start().await;
+    let mut plane = TestControlPlane::start().await;
     let body = json!({ "name": "key", "value": STANDARD.encode(CANARY) }).to_string();
     let mut said = Vec::new();
     for _ in 0..2 {
         let (status, answer) =
-            world.raw("POST", "/v1/secrets", Some("once"), body.as_bytes()).await;
+            plane.raw("POST", "/v1/secrets", Some("once"), body.as_bytes()).await;
         assert_eq!(
             (status, &answer["size_bytes"]),
             (StatusCode::CREATED, &json!(CANARY.len())),
@@ -98,7 +98,7 @@ async fn a_secret_is_on_no_disk_and_in_no_answer() {
             "is not what",
         ),
     ] {
-        let (got, answer) = world.raw("POST", "/v1/secrets", key, body.as_bytes()).await;
+        let (got, answer) = plane.raw("POST", "/v1/secrets", key, body.as_bytes()).await;
         assert_eq!(got.as_u16(), status, "{answer}");
         assert!(answer["message"].as_str().unwrap().contains(message), "{answer}");
         said.push(answer);
@@ -106,25 +106,25 @@ async fn a_secret_is_on_no_disk_and_in_no_answer() {
     for path in
         ["/v1/secrets", "/v1/secrets/key", "/v1/secrets/none", "/v1/secrets/..", "/v1/principal"]
     {
-        said.push(world.raw("GET", path, None, b"").await.1);
+        said.push(plane.raw("GET", path, None, b"").await.1);
     }
     let said = serde_json::to_string(&said).unwrap();
     let asked = format!("POST /v1/secrets\n{body}");
     let hidden = [
         CANARY.to_owned(),
         STANDARD.encode(CANARY),
-        secret::hex(CANARY.as_bytes()),
-        secret::fingerprint(asked.as_bytes()),
+        tokens::hex(CANARY.as_bytes()),
+        tokens::fingerprint(asked.as_bytes()),
     ];
     for text in &hidden {
         assert!(!said.contains(text), "{text} in {said}");
     }
-    assert_eq!(world.client.secrets().await.unwrap().len(), 1);
-    world.restart().await;
-    assert_eq!(world.client.secret(&name("key")).await.unwrap().size_bytes, CANARY.len() as u64);
-    world.end().await;
+    assert_eq!(plane.client.secrets().await.unwrap().len(), 1);
+    plane.restart().await;
+    assert_eq!(plane.client.secret(&name("key")).await.unwrap().size_bytes, CANARY.len() as u64);
+    plane.end().await;
     let mut read = 0;
-    for entry in std::fs::read_dir(world.folder.path().join("server")).unwrap() {
+    for entry in std::fs::read_dir(plane.folder.path().join("server")).unwrap() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         read += bytes.len();
         for text in &hidden {
@@ -137,9 +137,9 @@ async fn a_secret_is_on_no_disk_and_in_no_answer() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_secret_goes_to_the_node_of_a_task_whose_role_grants_it_and_nowhere_else() {
-    let world = World::start().await;
-    let client = &world.client;
-    let (n1, n2) = (world.node("n1").await, world.node("n2").await);
+    let plane = TestControlPlane::start().await;
+    let client = &plane.client;
+    let (n1, n2) = (plane.node("n1").await, plane.node("n2").await);
     client.drain_node(&n2.id, true).await.unwrap();
     client.create_cluster(&"main".parse().unwrap()).await.unwrap();
     client.create_secret(&name("key"), &value(CANARY)).await.unwrap();
@@ -190,9 +190,9 @@ async fn a_secret_goes_to_the_node_of_a_task_whose_role_grants_it_and_nowhere_el
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_waits_for_a_secret_that_is_not_there_and_says_how_to_make_it() {
-    let world = World::start().await;
-    let client = &world.client;
-    let agent = world.node("n1").await.run();
+    let plane = TestControlPlane::start().await;
+    let client = &plane.client;
+    let agent = plane.node("n1").await.run();
     let main = "main".parse().unwrap();
     client.create_cluster(&main).await.unwrap();
     client.register(&with("needs", &["secret:key"])).await.unwrap();
@@ -238,11 +238,11 @@ async fn a_task_waits_for_a_secret_that_is_not_there_and_says_how_to_make_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_reaches_no_secret_of_another() {
-    let world = World::start().await;
-    let pool = world.node("n1").await;
-    world.client.create_secret(&name("key"), &value(CANARY)).await.unwrap();
+    let plane = TestControlPlane::start().await;
+    let pool = plane.node("n1").await;
+    plane.client.create_secret(&name("key"), &value(CANARY)).await.unwrap();
     let other = CreateCredential { tenant: "other".parse().unwrap() };
-    let other = Client::tls(world.client.create_credential(&other).await.unwrap());
+    let other = Client::tls(plane.client.create_credential(&other).await.unwrap());
     assert!(other.secrets().await.unwrap().is_empty());
     for refused in
         [other.secret(&name("key")).await.map(drop), other.remove_secret(&name("key")).await]
@@ -267,15 +267,15 @@ async fn a_tenant_reaches_no_secret_of_another() {
         asks(&pool, "other", &task).await.unwrap(),
         [("key".to_owned(), b"its own".to_vec())]
     );
-    assert_eq!(world.client.secret(&name("key")).await.unwrap().size_bytes, CANARY.len() as u64);
+    assert_eq!(plane.client.secret(&name("key")).await.unwrap().size_bytes, CANARY.len() as u64);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_linux_program_is_refused_a_secret_when_it_is_registered() {
-    let world = World::start().await;
+    let plane = TestControlPlane::start().await;
     let mut native = definition("native", "native");
     native.role.allow = vec!["secret:key".parse().unwrap()];
-    let error = world.client.register(&native).await.unwrap_err();
+    let error = plane.client.register(&native).await.unwrap_err();
     assert_eq!(
         error.to_string(),
         "container `web` is a Linux program, and secrets are for Wasm so far: `secret:key`"

@@ -5,8 +5,11 @@ use spec::{LaunchType, NodeCondition, NodeId, TaskId, Tenant, VolumeName};
 use super::{Desired, Observed, placement::PlacementRequest, reason::Lack};
 use crate::{
     limits::{CONTAINER_CPU_MILLIS_MIN, CONTAINER_MEMORY_BYTES_MIN, TASKS_PER_NODE_MAX},
-    model::ServiceKey,
-    records::{DefinitionRecord, NodeRecord, Runs},
+    state::{
+        model::ServiceKey,
+        objects::Runs,
+        records::{DefinitionRecord, NodeRecord},
+    },
 };
 
 /// What nodes have left while a plan is made. It only shrinks: a task that this plan stops still

@@ -9,10 +9,12 @@ use super::{
     reason::{TaskReason, Unplaceable, Waiting},
 };
 use crate::{
-    api::Volume,
     limits::{ENDED_SHOWN_FOR, ENDED_SHOWN_MAX},
-    model::{ServiceKey, TaskKey},
-    records::{DefinitionRecord, Kept, TaskRecord, key_of},
+    state::{
+        model::{ServiceKey, TaskKey},
+        objects::Volume,
+        records::{DefinitionRecord, Stored, TaskRecord, key_of},
+    },
 };
 
 /// A plan in the making.
@@ -42,7 +44,7 @@ impl<'a> Draft<'a> {
     }
 
     /// What a task's node cannot report any more, or never could.
-    pub fn settle(&mut self, task: &Kept<TaskRecord>) {
+    pub fn settle(&mut self, task: &Stored<TaskRecord>) {
         let record = &task.value;
         if record.has_ended() {
             return;
@@ -71,7 +73,7 @@ impl<'a> Draft<'a> {
     }
 
     /// A standalone task that has no node yet.
-    pub fn place_standalone(&mut self, task: &Kept<TaskRecord>) {
+    pub fn place_standalone(&mut self, task: &Stored<TaskRecord>) {
         let record = &task.value;
         if record.task.spec.node.is_some() || !record.is_wanted() {
             return;
@@ -146,7 +148,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Asks a task to end, on top of what this plan has already decided about it.
-    pub fn stop(&mut self, task: &Kept<TaskRecord>, reason: TaskReason) {
+    pub fn stop(&mut self, task: &Stored<TaskRecord>, reason: TaskReason) {
         let decided = self.changed.get(&key_of(&task.value)).copied();
         let reason = reason.to_string();
         match decided.and_then(|at| self.plan.steps.get_mut(at)) {
@@ -159,7 +161,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The first decision about a task stands: a second one would be made from the same old record.
-    fn change(&mut self, task: &Kept<TaskRecord>, next: TaskRecord, volumes: Vec<Volume>) {
+    fn change(&mut self, task: &Stored<TaskRecord>, next: TaskRecord, volumes: Vec<Volume>) {
         let Entry::Vacant(decision) = self.changed.entry(key_of(&next)) else { return };
         decision.insert(self.plan.steps.len());
         self.plan.steps.push(Step::Change {

@@ -6,8 +6,9 @@ mod placement; // the best node for a task, or what each node lacks
 mod replicas; // the replicas of one service
 mod draft; // a plan in the making
 mod reason; // why something waits, and why a task ends
-pub(crate) mod sets; // what each node is told
-pub(crate) mod reconcile; // writes what was decided
+mod routes; // which replicas answer for which host name
+mod node_watch; // what each node is told, and when
+mod reconciler; // writes what was decided
 #[cfg(test)]
 mod tests;
 
@@ -22,20 +23,23 @@ use spec::{
 };
 use store::Rev;
 
-use crate::{
-    api::Volume,
+use crate::state::{
     model::{Model, ServiceKey, TaskKey},
-    records::{DefinitionRecord, Kept, NodeRecord, ServiceRecord, TaskRecord},
+    objects::Volume,
+    records::{DefinitionRecord, NodeRecord, ServiceRecord, Stored, TaskRecord},
 };
 use draft::Draft;
+pub(crate) use node_watch::NodeWatch;
 use reason::TaskReason;
 pub(crate) use reason::{Waiting, secret_create_command};
+pub(crate) use reconciler::Reconciler;
+pub(crate) use routes::HostNames;
 
 /// What tenants ask for.
 pub(crate) struct Desired<'a> {
     pub clusters: &'a BTreeSet<(Tenant, ClusterName)>,
     pub definitions: &'a BTreeMap<(Tenant, TaskDefinitionId), Arc<DefinitionRecord>>,
-    pub services: &'a BTreeMap<ServiceKey, Arc<Kept<ServiceRecord>>>,
+    pub services: &'a BTreeMap<ServiceKey, Arc<Stored<ServiceRecord>>>,
     pub secrets: &'a BTreeSet<(Tenant, SecretName)>,
 }
 
@@ -44,7 +48,7 @@ pub(crate) struct Observed<'a> {
     pub nodes: &'a BTreeMap<NodeId, Arc<NodeRecord>>,
     /// A node that is missing here counts as disconnected.
     pub conditions: &'a BTreeMap<NodeId, NodeCondition>,
-    pub tasks: &'a BTreeMap<TaskKey, Arc<Kept<TaskRecord>>>,
+    pub tasks: &'a BTreeMap<TaskKey, Arc<Stored<TaskRecord>>>,
     pub volumes: &'a BTreeMap<(Tenant, VolumeName), Volume>,
 }
 
@@ -102,7 +106,7 @@ impl<'a> Observed<'a> {
 /// Every step that moves `observed` towards `desired`. Same inputs, same plan.
 pub(crate) fn plan(desired: &Desired<'_>, observed: &Observed<'_>, now: Timestamp) -> Plan {
     let mut draft = Draft::new(desired, observed, now);
-    let mut replicas: BTreeMap<ServiceKey, Vec<&Kept<TaskRecord>>> = BTreeMap::new();
+    let mut replicas: BTreeMap<ServiceKey, Vec<&Stored<TaskRecord>>> = BTreeMap::new();
     for task in observed.tasks.values() {
         match task.value.service_key() {
             Some(service) => replicas.entry(service).or_default().push(task),

@@ -6,10 +6,7 @@ use super::{
     capacity::{Capacity, NodeCapacity, host_ports, reserved},
     reason::{Demand, Unplaceable},
 };
-use crate::{
-    model::ServiceKey,
-    records::{DefinitionRecord, Runs},
-};
+use crate::state::{model::ServiceKey, objects::Runs, records::DefinitionRecord};
 
 /// A task that needs a node.
 pub(super) struct PlacementRequest<'a> {

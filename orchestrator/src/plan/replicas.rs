@@ -10,8 +10,10 @@ use super::{
 };
 use crate::{
     limits::{AVOIDED_FOR, BACK_OFF_MAX, STEADY_AFTER},
-    model::ServiceKey,
-    records::{DefinitionRecord, Kept, ReplicaSlot, ServiceRecord, TaskRecord},
+    state::{
+        model::ServiceKey,
+        records::{DefinitionRecord, ReplicaSlot, ServiceRecord, Stored, TaskRecord},
+    },
 };
 
 /// How long to wait after so many failures in a row: nothing after the first, then 1, 2, 4 … 60
@@ -26,7 +28,7 @@ fn back_off(failures: u32) -> Duration {
 /// What is planned for one service.
 struct ServicePlan<'a> {
     key: &'a ServiceKey,
-    stored: &'a Kept<ServiceRecord>,
+    stored: &'a Stored<ServiceRecord>,
     service: &'a Service,
     definition: &'a DefinitionRecord,
     /// Whether a replica is on its way up or down, so that no further one is stopped to make room.
@@ -38,8 +40,8 @@ impl<'a> Draft<'a> {
     pub(super) fn plan_service(
         &mut self,
         key: &'a ServiceKey,
-        stored: &'a Kept<ServiceRecord>,
-        tasks: &[&'a Kept<TaskRecord>],
+        stored: &'a Stored<ServiceRecord>,
+        tasks: &[&'a Stored<TaskRecord>],
     ) {
         let service = &stored.value.service;
         let id = &service.spec.task_definition;
@@ -54,7 +56,7 @@ impl<'a> Draft<'a> {
                 && self.observed.is_in_touch(task)
         });
         let mut plan = ServicePlan { key, stored, service, definition, in_flux };
-        let mut by_ordinal: BTreeMap<u32, Vec<&Kept<TaskRecord>>> = BTreeMap::new();
+        let mut by_ordinal: BTreeMap<u32, Vec<&Stored<TaskRecord>>> = BTreeMap::new();
         for &task in tasks {
             by_ordinal
                 .entry(task.value.slot.map_or(u32::MAX, |slot| slot.ordinal))
@@ -74,12 +76,12 @@ impl<'a> Draft<'a> {
         &mut self,
         plan: &mut ServicePlan<'a>,
         ordinal: u32,
-        tasks: &[&Kept<TaskRecord>],
+        tasks: &[&Stored<TaskRecord>],
     ) {
-        let in_touch = |task: &&&Kept<TaskRecord>| {
+        let in_touch = |task: &&&Stored<TaskRecord>| {
             task.value.is_wanted() && self.observed.is_in_touch(&task.value)
         };
-        let (current, outdated): (Vec<&&Kept<TaskRecord>>, Vec<&&Kept<TaskRecord>>) =
+        let (current, outdated): (Vec<&&Stored<TaskRecord>>, Vec<&&Stored<TaskRecord>>) =
             tasks.iter().filter(in_touch).partition(|task| self.is_current(plan, &task.value));
         // Decided once: what runs before what starts, then the older one, which is the original
         // that came back.
@@ -122,8 +124,8 @@ impl<'a> Draft<'a> {
         &mut self,
         plan: &mut ServicePlan<'a>,
         ordinal: u32,
-        tasks: &[&Kept<TaskRecord>],
-        outdated: &[&&Kept<TaskRecord>],
+        tasks: &[&Stored<TaskRecord>],
+        outdated: &[&&Stored<TaskRecord>],
     ) {
         let last = tasks
             .iter()
@@ -179,8 +181,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Whether `request` could be met where `old` is, if that were not there. Stopping it for anything
-    /// else would take away a replica that serves and give nothing for it.
+    /// Whether `request` could be met where `old` is, if that were not there. Stopping it for
+    /// anything else would take away a replica that serves and give nothing for it.
     fn makes_room(&self, request: &PlacementRequest<'_>, old: &TaskRecord) -> bool {
         let definition = self.definition_of(old);
         let node = old.task.spec.node.as_ref();
@@ -191,7 +193,7 @@ impl<'a> Draft<'a> {
 
     /// Nodes on which this replica could not be started lately: its next task goes elsewhere where
     /// that is possible.
-    fn avoided<'t>(&self, tasks: &[&'t Kept<TaskRecord>]) -> Vec<&'t NodeId> {
+    fn avoided<'t>(&self, tasks: &[&'t Stored<TaskRecord>]) -> Vec<&'t NodeId> {
         let could_not_start = |record: &TaskRecord| {
             let lately = record.ended.is_some_and(|ended| self.now.since(ended) < AVOIDED_FOR);
             lately && !record.ran && !record.task.spec.stop
@@ -226,7 +228,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Whether a task of this replica may still be writing.
-    fn has_writer(&self, tasks: &[&Kept<TaskRecord>]) -> bool {
+    fn has_writer(&self, tasks: &[&Stored<TaskRecord>]) -> bool {
         tasks.iter().any(|task| !task.value.has_ended() && task.value.task.spec.node.is_some())
     }
 

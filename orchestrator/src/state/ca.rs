@@ -9,17 +9,14 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject};
 use spec::{NodeId, Timestamp};
 
-use crate::{Error, error::Refusal, files, secret};
-
-/// How long a node's certificate is valid. It renews at half of that, so a control plane that is
-/// away over a weekend locks nobody out.
-pub(crate) const LEAF_TIME: Duration = Duration::from_secs(7 * 24 * 3600);
-const CA_TIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// Clocks differ; a certificate is valid from a little before it was made.
-const CLOCK_SLACK: Duration = Duration::from_secs(300);
+use super::{files, tokens};
+use crate::{
+    Error,
+    limits::{CA_TIME, CLOCK_SLACK, LEAF_TIME},
+};
 
 /// The certificate authority of one control plane. It names nodes and the control plane itself, and
-/// nobody else.
+/// nothing else.
 pub(crate) struct Ca {
     issuer: Issuer<'static, KeyPair>,
     pub certificate: CertificateDer<'static>,
@@ -27,6 +24,11 @@ pub(crate) struct Ca {
     /// SHA-256 of the certificate, as join tokens and credentials carry it.
     pub fingerprint: String,
 }
+
+/// Why a certificate signing request was not signed.
+#[derive(Debug, thiserror::Error)]
+#[error("the certificate signing request is invalid: {0}")]
+pub(crate) struct InvalidSigningRequest(rcgen::Error);
 
 /// A node's certificate.
 pub(crate) struct Leaf {
@@ -54,7 +56,7 @@ impl Ca {
         let pem = String::from_utf8_lossy(&pem).into_owned();
         let certificate =
             CertificateDer::from_pem_slice(pem.as_bytes()).map_err(crypto("read `ca.pem`"))?;
-        let fingerprint = secret::fingerprint(&certificate);
+        let fingerprint = tokens::fingerprint(&certificate);
         let issuer =
             Issuer::from_ca_cert_der(&certificate, key).map_err(crypto("read `ca.pem`"))?;
         Ok(Self { issuer, certificate, pem, fingerprint })
@@ -80,10 +82,13 @@ impl Ca {
 
     /// A certificate for `node` and the key that signed `csr`; every name in the request is
     /// ignored.
-    pub fn sign(&self, node: &NodeId, csr_pem: &str, now: Timestamp) -> Result<Leaf, Refusal> {
-        let wrong = |error: rcgen::Error| {
-            Refusal::invalid(format!("the certificate signing request is none: {error}"))
-        };
+    pub fn sign(
+        &self,
+        node: &NodeId,
+        csr_pem: &str,
+        now: Timestamp,
+    ) -> Result<Leaf, InvalidSigningRequest> {
+        let wrong = InvalidSigningRequest;
         let mut request = CertificateSigningRequestParams::from_pem(csr_pem).map_err(wrong)?;
         let mut params = params(now, LEAF_TIME, node.as_str());
         let name = |text: String| text.try_into().map_err(wrong);
@@ -95,7 +100,7 @@ impl Ca {
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         request.params = params;
         let certificate = request.signed_by(&self.issuer).map_err(wrong)?;
-        Ok(Leaf { pem: certificate.pem(), fingerprint: secret::fingerprint(certificate.der()) })
+        Ok(Leaf { pem: certificate.pem(), fingerprint: tokens::fingerprint(certificate.der()) })
     }
 }
 
@@ -122,7 +127,7 @@ fn ia5(text: &str) -> Result<rcgen::string::Ia5String, Error> {
     text.to_owned().try_into().map_err(crypto("name the control plane"))
 }
 
-/// Turns a failure of a cryptographic library into ours.
+/// Attaches what was tried to the failure of a cryptographic library.
 pub(crate) fn crypto<E: std::error::Error + Send + Sync + 'static>(
     what: &str,
 ) -> impl FnOnce(E) -> Error + use<'_, E> {

@@ -1,5 +1,5 @@
-//! Where things are kept. Every key starts with its tenant (`/t/TENANT/…`), or is the system's own
-//! (`/sys/…`).
+//! Where things are stored. Every key starts with its tenant (`/t/TENANT/…`), or belongs to the
+//! system (`/sys/…`).
 
 use spec::{
     ClusterName, Digest, Family, NodeId, SecretName, ServiceName, TaskDefinitionId, TaskId, Tenant,
@@ -117,7 +117,7 @@ pub(crate) fn usage_image(tenant: &Tenant, image: &Digest) -> String {
     format!("/t/{tenant}/usage/images/{image}")
 }
 
-/// What a key is about, for whoever follows all of them.
+/// What a key is about, for a watch on all of them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Cluster(Tenant),

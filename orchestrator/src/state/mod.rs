@@ -1,11 +1,17 @@
-//! What is kept in the store, all of it in memory as of one revision, and what nodes say.
+//! What is stored in the store, all of it in memory, and what nodes report. Nothing here decides.
 
-pub(crate) mod keys; // where things are kept
-pub(crate) mod records; // what is kept
+pub(crate) mod keys; // where things are stored
+pub(crate) mod objects; // what is stored and shown alike
+pub(crate) mod records; // what is stored
 pub(crate) mod model; // all of it in memory, as of one revision
-pub(crate) mod live; // what nodes say, which is never stored
-pub(crate) mod app; // what requests share
-pub(crate) mod ca; // the certificate authority: names for nodes
+pub(crate) mod reports; // what nodes report, which is never stored
+pub(crate) mod access; // the store, the epoch that fences writes, and the model of it
+pub(crate) mod expiry; // what is deleted when its time has passed
+
 pub(crate) mod files; // folders and files for their owner alone
-pub(crate) mod secret; // random numbers, and how tokens are kept
-pub(crate) mod seal; // how secrets of tenants are kept
+pub(crate) mod tokens; // random numbers, and how tokens are stored
+pub(crate) mod seal; // how secrets of tenants are stored
+pub(crate) mod ca; // the certificate authority: names for nodes
+pub(crate) mod issuer; // CA, token key and seal of one control plane
+
+pub(crate) use access::{State, now};

@@ -1,4 +1,4 @@
-//! What is kept: the objects of `spec` and what only the control plane needs to know about them.
+//! What is stored: the objects of `spec` and what only the control plane needs to know about them.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -9,8 +9,11 @@ use spec::{
 };
 use store::Kv;
 
-pub(crate) use crate::resolver::Runs;
-use crate::{api::Secret, model::ServiceKey, seal::Sealed};
+use super::{
+    model::ServiceKey,
+    objects::{Runs, Secret},
+    seal::Sealed,
+};
 
 /// The version byte of every value here.
 const VERSION: u8 = 1;
@@ -27,13 +30,13 @@ pub(crate) fn decode<T: DeserializeOwned>(kv: &Kv) -> Result<T, store::Error> {
 
 /// A record, and the revision that last changed it: what a compare needs.
 #[derive(Debug, Clone)]
-pub(crate) struct Kept<T> {
+pub(crate) struct Stored<T> {
     pub value: T,
     pub mod_rev: store::Rev,
     pub create_rev: store::Rev,
 }
 
-impl<T: DeserializeOwned> Kept<T> {
+impl<T: DeserializeOwned> Stored<T> {
     pub fn of(kv: &Kv) -> Result<Self, store::Error> {
         Ok(Self { value: decode(kv)?, mod_rev: kv.mod_rev, create_rev: kv.create_rev })
     }
@@ -131,11 +134,17 @@ impl TaskRecord {
         Some((self.tenant.clone(), spec.cluster.clone(), service))
     }
 
+    /// Whether it is a replica that requests may go to.
+    pub fn is_routable(&self) -> bool {
+        let running = self.task.status.phase == TaskPhase::Running;
+        running && self.is_wanted() && self.task.spec.service.is_some()
+    }
+
     pub fn has_ended(&self) -> bool {
         self.task.status.phase == TaskPhase::Stopped
     }
 
-    /// Whether somebody still wants it to run.
+    /// Whether it should run.
     pub fn is_wanted(&self) -> bool {
         !self.has_ended() && !self.task.spec.stop
     }
@@ -153,7 +162,7 @@ impl TaskRecord {
         self.with(status, now)
     }
 
-    /// This task, asked to end. Of one whose node is silent, nobody knows whether it heard.
+    /// This task, asked to end. One whose node is silent stays unknown: it may not have been told.
     pub fn stopped_for(&self, reason: &str, now: Timestamp) -> Self {
         let phase = match self.task.status.phase {
             TaskPhase::Unknown => TaskPhase::Unknown,
@@ -174,7 +183,7 @@ pub(crate) fn key_of(record: &TaskRecord) -> (Tenant, TaskId) {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct NodeRecord {
     pub id: NodeId,
-    /// Nobody's when it belongs to the pool alone.
+    /// Nothing when it belongs to the pool alone.
     pub tenant: Option<Tenant>,
     pub spec: NodeSpec,
     pub joined: Timestamp,
@@ -194,7 +203,7 @@ impl NodeRecord {
     }
 }
 
-/// A join token that nobody has used yet.
+/// A join token that was not used yet.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct JoinRecord {
     pub tenant: Option<Tenant>,
@@ -209,7 +218,7 @@ impl JoinRecord {
     }
 }
 
-/// Whom a bearer token stands for.
+/// The tenant that a bearer token stands for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct CredentialRecord {
     pub tenant: Tenant,
@@ -228,17 +237,17 @@ pub(crate) struct SecretRecord {
 pub(crate) struct CursorRecord {
     /// Every record up to this one is taken.
     pub seq: u64,
-    /// Who sent them. Another node may go on only when this one was removed.
+    /// The node that sent them. Another one may go on only when this one was removed.
     pub node: NodeId,
     /// When it last moved.
     pub at: Timestamp,
 }
 
-/// What a create answered, for whoever asks again.
+/// What a create answered, for a repeated request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct IdempotencyRecord {
-    /// Of method, path and body, under a key of ours: whoever reads the store cannot try out what a
-    /// body had in it.
+    /// Of method, path and body, under a key that is not in the store: a reader of the store cannot
+    /// try out what a body had in it.
     pub request: String,
     pub at: Timestamp,
     pub status: u16,

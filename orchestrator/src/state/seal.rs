@@ -6,16 +6,15 @@ use ring::{
 use serde::{Deserialize, Serialize};
 use spec::{SecretName, SecretValue, Tenant};
 
-/// Closes the values of secrets before they come into the store, and opens them again. Whoever has
-/// the store and not `secret.key` has nothing; and what was sealed for one name of one tenant opens
-/// for no other, so records that somebody swapped in the store do not lead a secret to the wrong
-/// task.
+/// Closes the values of secrets before they come into the store, and opens them again. The store
+/// without `secret.key` reveals nothing; and what was sealed for one name of one tenant opens for
+/// no other, so records that were swapped in the store do not lead a secret to the wrong task.
 pub(crate) struct Seal(LessSafeKey);
 
 /// A value as it is stored.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Sealed {
-    /// Random: with 96 bits of it, nobody ever makes enough secrets for two to meet.
+    /// Random: with 96 bits of it, no two secrets of a store meet.
     nonce: String,
     /// With its tag at the end.
     value: String,

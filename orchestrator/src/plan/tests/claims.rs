@@ -161,12 +161,12 @@ fn a_lost_node_is_replaced_once_and_the_original_stays_when_it_comes_back() {
     cluster.act(); // its task ran all the time
     assert_eq!(cluster.running(), ["n1", "n2", "n2"]);
     cluster.settle();
-    let kept: BTreeSet<String> = cluster
+    let stored: BTreeSet<String> = cluster
         .tasks()
         .filter(|record| record.task.status.phase == TaskPhase::Running)
         .map(|record| record.id().to_string())
         .collect();
-    assert_eq!(kept, originals);
+    assert_eq!(stored, originals);
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn a_replica_that_cannot_start_on_one_node_is_tried_on_another() {
     }
     cluster.define("cats:1", |_| {});
     cluster.service("cats", "cats:1", 1);
-    // Its node gives up, later than a copy takes to count as steady.
+    // Its node gives up, later than a replica takes to count as steady.
     let fail = |cluster: &mut TestCluster| {
         let starting = cluster
             .tasks()

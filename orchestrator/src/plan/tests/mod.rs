@@ -10,7 +10,7 @@ mod properties; // what holds after any history
 mod script; // plans from short scripts, compared with golden files
 
 use super::*;
-use crate::{records::POOL_LABEL, records::Runs};
+use crate::state::{objects::Runs, records::POOL_LABEL};
 
 /// Applies plans as the store would; its nodes do as they are told when asked to.
 #[derive(Default)]
@@ -98,7 +98,7 @@ impl TestCluster {
             .model
             .services
             .get(&key)
-            .map(|kept| (kept.create_rev, kept.value.service.generation));
+            .map(|stored| (stored.create_rev, stored.value.service.generation));
         let (create_rev, generation) = before.unwrap_or((rev, 0));
         let service = Service {
             name: key.2.clone(),
@@ -112,8 +112,8 @@ impl TestCluster {
             generation: generation + 1,
             status: ServiceStatus::default(),
         };
-        let kept = Kept { value: ServiceRecord { service }, mod_rev: rev, create_rev };
-        self.model.services.insert(key, Arc::new(kept));
+        let stored = Stored { value: ServiceRecord { service }, mod_rev: rev, create_rev };
+        self.model.services.insert(key, Arc::new(stored));
     }
 
     fn plan(&self) -> Plan {
@@ -154,7 +154,7 @@ impl TestCluster {
         let key = (record.tenant.clone(), record.id().clone());
         self.model
             .tasks
-            .insert(key, Arc::new(Kept { value: record.clone(), mod_rev: rev, create_rev: rev }));
+            .insert(key, Arc::new(Stored { value: record.clone(), mod_rev: rev, create_rev: rev }));
     }
 
     /// Plans, applies, and shows the steps; the same again must plan nothing.
@@ -169,7 +169,7 @@ impl TestCluster {
     /// Nodes in touch start what they should and end what they should.
     fn act(&mut self) {
         let records: Vec<TaskRecord> =
-            self.model.tasks.values().map(|kept| kept.value.clone()).collect();
+            self.model.tasks.values().map(|stored| stored.value.clone()).collect();
         for record in records.into_iter().filter(|record| !record.has_ended()) {
             let node = record.task.spec.node.as_ref();
             if node.is_some_and(|node| self.conditions.get(node) == Some(&NodeCondition::Ready)) {
@@ -197,7 +197,7 @@ impl TestCluster {
     }
 
     fn tasks(&self) -> impl Iterator<Item = &TaskRecord> {
-        self.model.tasks.values().map(|kept| &kept.value)
+        self.model.tasks.values().map(|stored| &stored.value)
     }
 
     /// Node of each running task, sorted.

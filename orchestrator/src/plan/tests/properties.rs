@@ -125,13 +125,13 @@ fn random_clusters_keep_capacity_ports_and_volumes_and_settle() {
         cluster.now += 61_000;
         cluster.settle();
         check(&cluster, seed);
-        for (key, kept) in &cluster.model.services {
+        for (key, stored) in &cluster.model.services {
             let mine = |record: &&TaskRecord| {
                 record.task.spec.service.as_ref() == Some(&key.2) && record.is_wanted()
             };
             let live = cluster.tasks().filter(mine).count();
             let waiting = cluster.plan().waiting.contains_key(&Subject::Service(key.clone()));
-            let count = kept.value.service.spec.count as usize;
+            let count = stored.value.service.spec.count as usize;
             assert!(
                 live == count || (live < count && waiting),
                 "seed {seed}: {live} of {count} replicas of {key:?}"

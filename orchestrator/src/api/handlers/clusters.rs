@@ -2,26 +2,29 @@ use spec::{Cluster, ClusterName};
 use store::{Compare, Query, Txn};
 
 use crate::{
-    api::CreateCluster,
-    app::now,
-    call::{Call, Reply},
-    create::{Made, create},
-    error::{Refusal, few},
-    keys,
-    records::{Kept, TaskRecord, encode},
+    api::{
+        call::{Call, Reply},
+        create::{Creation, create},
+        error::{ApiError, few},
+        types::CreateCluster,
+    },
+    state::{
+        keys, now,
+        records::{Stored, TaskRecord, encode},
+    },
 };
 
-pub(crate) async fn create_cluster(call: Call) -> Result<Reply, Refusal> {
+pub(crate) async fn create_cluster(call: Call) -> Result<Reply, ApiError> {
     let CreateCluster { name } = call.json()?;
     let key = keys::cluster(call.tenant()?, &name);
     create(&call, || {
         let (call, name, key) = (&call, name.clone(), key.clone());
         Box::pin(async move {
-            if call.app.get::<Cluster>(key.clone()).await?.is_some() {
-                return Err(Refusal::exists("cluster", &name));
+            if call.state().get::<Cluster>(key.clone()).await?.is_some() {
+                return Err(ApiError::exists("cluster", &name));
             }
             let cluster = Cluster { name, created: now() };
-            Ok(Made::new(
+            Ok(Creation::new(
                 Txn::new().when(Compare::Absent(key.clone())).put(key, encode(&cluster)),
                 &cluster,
             ))
@@ -30,60 +33,61 @@ pub(crate) async fn create_cluster(call: Call) -> Result<Reply, Refusal> {
     .await
 }
 
-pub(crate) async fn list(call: Call) -> Result<Reply, Refusal> {
+pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
     Reply::ok(
-        &call.page(keys::clusters(call.tenant()?), |kept: Kept<Cluster>| Some(kept.value)).await?,
+        &call
+            .page(keys::clusters(call.tenant()?), |stored: Stored<Cluster>| Some(stored.value))
+            .await?,
     )
 }
 
-pub(crate) async fn show(call: Call) -> Result<Reply, Refusal> {
+pub(crate) async fn show(call: Call) -> Result<Reply, ApiError> {
     Reply::ok(&find(&call, &call.param("cluster")?).await?.value)
 }
 
 /// A cluster that the caller has.
-pub(crate) async fn find(call: &Call, name: &ClusterName) -> Result<Kept<Cluster>, Refusal> {
-    let found = call.app.get(keys::cluster(call.tenant()?, name)).await?;
-    found.ok_or_else(|| Refusal::not_found("cluster", name))
+pub(crate) async fn find(call: &Call, name: &ClusterName) -> Result<Stored<Cluster>, ApiError> {
+    let found = call.state().get(keys::cluster(call.tenant()?, name)).await?;
+    found.ok_or_else(|| ApiError::not_found("cluster", name))
 }
 
-pub(crate) async fn delete(call: Call) -> Result<Reply, Refusal> {
+pub(crate) async fn delete(call: Call) -> Result<Reply, ApiError> {
     let name: ClusterName = call.param("cluster")?;
     let tenant = call.tenant()?;
-    // Nobody puts anything in between the look and the deletion.
-    let _alone = call.app.clusters.write().await;
+    // So that nothing is put into it between the look and the deletion.
+    let _alone = call.api.clusters.write().await;
     let cluster = find(&call, &name).await?;
     let prefix = keys::services_in(tenant, &name);
-    let services = call.app.store.range(Query::prefix(prefix.clone()).keys_only()).await?;
+    let services = call.state().range(Query::prefix(prefix.clone()).keys_only()).await?;
     let services = services.kvs.iter().filter_map(|kv| kv.key.strip_prefix(&prefix));
     let services: Vec<String> = services.map(|service| format!("`{service}`")).collect();
     if let [first, ..] = services.as_slice() {
         let message = format!("cluster `{name}` still has services: {}", few(&services));
         let first = first.trim_matches('`');
-        return Err(Refusal::in_use(message).hint(match services.len() {
+        return Err(ApiError::in_use(message).hint(match services.len() {
             1 => format!("delete it first: margay service delete {first} --cluster {name}"),
             _ => {
                 format!("delete them first, as with margay service delete {first} --cluster {name}")
             }
         }));
     }
-    let tasks: Vec<Kept<TaskRecord>> = call.app.list(keys::tasks(tenant)).await?;
-    let live =
-        |task: &&Kept<TaskRecord>| task.value.task.spec.cluster == name && !task.value.has_ended();
-    let live: Vec<&Kept<TaskRecord>> = tasks.iter().filter(live).collect();
+    let tasks: Vec<Stored<TaskRecord>> = call.state().list(keys::tasks(tenant)).await?;
+    let live = |task: &&Stored<TaskRecord>| {
+        task.value.task.spec.cluster == name && !task.value.has_ended()
+    };
+    let live: Vec<&Stored<TaskRecord>> = tasks.iter().filter(live).collect();
     if !live.is_empty() {
         let names: Vec<String> = live.iter().map(|task| format!("`{}`", task.value.id())).collect();
         let message =
             format!("cluster `{name}` still has tasks that have not ended: {}", few(&names));
         let wanted = live.iter().find(|task| task.value.is_wanted());
-        return Err(Refusal::in_use(message).hint(match wanted {
+        return Err(ApiError::in_use(message).hint(match wanted {
             Some(task) => format!("stop them first, as with margay task stop {}", task.value.id()),
             None => "they are ending: try again in a moment".to_owned(),
         }));
     }
     let key = keys::cluster(tenant, &name);
     let txn = Txn::new().when(Compare::ModRev(key.clone(), cluster.mod_rev)).delete(key);
-    match call.app.store.txn(txn).await?.succeeded {
-        true => Reply::done(),
-        false => Err(Refusal::conflict()),
-    }
+    call.commit(txn).await?;
+    Reply::done()
 }

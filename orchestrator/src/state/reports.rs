@@ -1,34 +1,27 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
 use spec::{NodeCondition, NodeId, NodeStatus, TaskStatus, Timestamp, wire::NodeReport};
 
-use crate::{
-    app::{Shared, now},
+use super::{
+    access::{Shared, now},
     model::TaskKey,
 };
+use crate::limits::{NODE_DISCONNECTED_AFTER, NODE_GRACE, NODE_SUSPECT_AFTER};
 
-/// Two heartbeats of 3 seconds missed.
-const SUSPECT_AFTER: Duration = Duration::from_secs(6);
-/// Three missed, and a second for the way.
-const DISCONNECTED_AFTER: Duration = Duration::from_secs(10);
-/// After our own start nobody has spoken yet; moving everything because we were away would be the
-/// larger fault.
-const GRACE: Duration = Duration::from_secs(30);
-
-/// What nodes say about themselves and their tasks, in memory alone: no heartbeat writes to the
+/// What nodes report about themselves and their tasks, in memory alone: no heartbeat writes to the
 /// store.
 #[derive(Debug)]
-pub(crate) struct Live {
+pub(crate) struct NodeReports {
     started: Instant,
     started_at: Timestamp,
-    nodes: Shared<BTreeMap<NodeId, Seen>>,
+    nodes: Shared<BTreeMap<NodeId, LastReport>>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct LastReport {
     at: Instant,
     label: Timestamp,
     /// The newest report's life and number.
@@ -37,16 +30,16 @@ struct Seen {
     statuses: BTreeMap<TaskKey, TaskStatus>,
 }
 
-impl Live {
+impl NodeReports {
     pub fn new() -> Self {
         Self { started: Instant::now(), started_at: now(), nodes: Shared::default() }
     }
 
-    /// `node` spoke; how it was until then.
+    /// `node` sent a request. Returns its condition until then.
     pub fn heard(&self, node: &NodeId) -> NodeCondition {
         let was = self.node(node).condition;
         let mut nodes = self.nodes.write();
-        let fresh = || Seen {
+        let fresh = || LastReport {
             at: Instant::now(),
             label: now(),
             boot: String::new(),
@@ -58,11 +51,11 @@ impl Live {
         was
     }
 
-    /// Takes a report, unless it is older than the last one; whether it did.
+    /// Takes a report, and returns whether it is newer than the last one.
     pub fn report(&self, node: &NodeId, report: &NodeReport) -> bool {
         self.heard(node);
         let mut nodes = self.nodes.write();
-        let seen = nodes.get_mut(node).expect("it was heard just now");
+        let seen = nodes.get_mut(node).expect("its entry was made just now");
         if seen.boot == report.boot && report.seq <= seen.seq {
             return false;
         }
@@ -75,7 +68,7 @@ impl Live {
         true
     }
 
-    /// The newest word on a task, with its usage so far.
+    /// The newest status of a task, with its usage so far.
     pub fn status(&self, node: &NodeId, task: &TaskKey) -> Option<TaskStatus> {
         self.nodes.read().get(node)?.statuses.get(task).cloned()
     }
@@ -92,6 +85,12 @@ impl Live {
         nodes.map(|node| (node.clone(), self.node(node).condition)).collect()
     }
 
+    /// Those of `nodes` that are.
+    pub fn disconnected<'a>(&self, nodes: impl Iterator<Item = &'a NodeId>) -> BTreeSet<NodeId> {
+        let gone = |node: &&NodeId| self.node(node).condition == NodeCondition::Disconnected;
+        nodes.filter(gone).cloned().collect()
+    }
+
     /// How `node` is.
     pub fn node(&self, node: &NodeId) -> NodeStatus {
         self.node_at(node, Instant::now())
@@ -103,7 +102,7 @@ impl Live {
                 condition: condition(now.duration_since(seen.at)),
                 last_seen: seen.label,
             },
-            None if now.duration_since(self.started) < GRACE => {
+            None if now.duration_since(self.started) < NODE_GRACE => {
                 NodeStatus { condition: NodeCondition::Suspect, last_seen: self.started_at }
             }
             None => {
@@ -115,8 +114,8 @@ impl Live {
 
 fn condition(silent_for: Duration) -> NodeCondition {
     match silent_for {
-        _ if silent_for >= DISCONNECTED_AFTER => NodeCondition::Disconnected,
-        _ if silent_for >= SUSPECT_AFTER => NodeCondition::Suspect,
+        _ if silent_for >= NODE_DISCONNECTED_AFTER => NodeCondition::Disconnected,
+        _ if silent_for >= NODE_SUSPECT_AFTER => NodeCondition::Suspect,
         _ => NodeCondition::Ready,
     }
 }
@@ -126,9 +125,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_silent_node_is_suspected_and_then_given_up() {
-        let (live, node) = (Live::new(), "n1".parse().unwrap());
-        live.heard(&node);
+    fn a_silent_node_is_suspected_and_then_disconnected() {
+        let (reports, node) = (NodeReports::new(), "n1".parse().unwrap());
+        reports.heard(&node);
         let heard = Instant::now();
         for (after, want) in [
             (0, NodeCondition::Ready),
@@ -138,7 +137,7 @@ mod tests {
             (10, NodeCondition::Disconnected),
         ] {
             assert_eq!(
-                live.node_at(&node, heard + Duration::from_secs(after)).condition,
+                reports.node_at(&node, heard + Duration::from_secs(after)).condition,
                 want,
                 "{after} s"
             );
@@ -146,15 +145,15 @@ mod tests {
     }
 
     #[test]
-    fn after_a_restart_every_node_has_half_a_minute_to_speak() {
-        let (live, node) = (Live::new(), "n1".parse().unwrap());
+    fn after_a_restart_every_node_has_half_a_minute_to_report() {
+        let (reports, node) = (NodeReports::new(), "n1".parse().unwrap());
         for (after, want) in [
             (0, NodeCondition::Suspect),
             (29, NodeCondition::Suspect),
             (30, NodeCondition::Disconnected),
         ] {
             assert_eq!(
-                live.node_at(&node, live.started + Duration::from_secs(after)).condition,
+                reports.node_at(&node, reports.started + Duration::from_secs(after)).condition,
                 want,
                 "{after} s"
             );

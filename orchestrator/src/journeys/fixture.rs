@@ -38,9 +38,9 @@ use crate::{
 };
 
 /// Knows images by what their names say: `cats`, `wants-net`, `native`, `nowhere`.
-pub struct Pictures;
+pub struct TestImages;
 
-impl ImageResolver for Pictures {
+impl ImageResolver for TestImages {
     fn resolve<'a>(
         &'a self,
         _: &'a Tenant,
@@ -74,7 +74,7 @@ impl ImageResolver for Pictures {
 }
 
 /// A control plane that runs until it is dropped.
-pub struct World {
+pub struct TestControlPlane {
     pub folder: TempDir,
     pub client: Client,
     /// Kept over restarts: a port that is given back can be taken by any connection that goes out.
@@ -82,14 +82,14 @@ pub struct World {
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
 }
 
-impl World {
+impl TestControlPlane {
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let client = Client::unix(folder.path().join("run/server.sock"));
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let mut world = Self { folder, client, listener, running: None };
-        world.begin().await;
-        world
+        let mut plane = Self { folder, client, listener, running: None };
+        plane.begin().await;
+        plane
     }
 
     async fn begin(&mut self) {
@@ -174,7 +174,7 @@ pub fn config(folder: &Path, listener: TcpListener) -> Config {
         tenant: "acme".parse().unwrap(),
         domain: "localhost".to_owned(),
         registry: Some("127.0.0.1:5000".to_owned()),
-        resolver: Arc::new(Pictures),
+        resolver: Arc::new(TestImages),
     }
 }
 
@@ -236,7 +236,8 @@ pub fn node_spec() -> NodeSpec {
         architecture: "amd64".to_owned(),
         runs_native: false,
         ingress_address: Some("127.0.0.1:8443".to_owned()),
-        labels: BTreeMap::from([("pool".to_owned(), "true".to_owned())]), // it would like to; nobody asked it
+        // It asks for the pool, and has no say in that.
+        labels: BTreeMap::from([("pool".to_owned(), "true".to_owned())]),
     }
 }
 
@@ -244,7 +245,10 @@ impl FakeNode {
     pub async fn join(token: JoinToken, name: &str) -> Result<Self, (StatusCode, Value)> {
         let key = KeyPair::generate().unwrap();
         let csr_pem = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-        let body = json!({ "version": 1, "secret": token.secret, "name": name, "csr_pem": csr_pem, "spec": node_spec() });
+        let body = json!({
+            "version": 1, "secret": token.secret, "name": name, "csr_pem": csr_pem,
+            "spec": node_spec(),
+        });
         let stream = TcpStream::connect(&token.address).await.unwrap();
         let stream = connect_pinned(&token.ca_fingerprint, stream).await;
         let request = Request::builder().method("POST").uri("/v1/node/join");

@@ -4,29 +4,29 @@ use store::{Compare, Txn};
 
 use super::{clusters, definitions};
 use crate::{
-    api::{Page, RunTask},
-    app::{App, now},
-    call::{Call, Reply},
-    create::{Made, create},
-    error::Refusal,
-    keys,
+    api::{
+        call::{Call, Reply},
+        context::Api,
+        create::{Creation, create},
+        error::ApiError,
+        types::{ListPage, RunTask},
+    },
+    limits::{RUN_MAX, WRITE_TRIES_MAX},
     plan::Subject,
-    records::{Kept, TaskRecord, encode, key_of},
-    secret,
+    state::{
+        keys, now,
+        records::{Stored, TaskRecord, encode, key_of},
+        tokens,
+    },
 };
 
-/// As ECS has it.
-const RUN_MAX: u32 = 10;
-/// Tries before a change that keeps losing to others gives up.
-const TRIES_MAX: usize = 16;
-
-pub(crate) async fn run(call: Call) -> Result<Reply, Refusal> {
+pub(crate) async fn run(call: Call) -> Result<Reply, ApiError> {
     let cluster: ClusterName = call.param("cluster")?;
     let wanted: RunTask = call.json()?;
     if !(1..=RUN_MAX).contains(&wanted.count) {
-        return Err(Refusal::invalid(format!("`count` is 1 to {RUN_MAX} in one request")));
+        return Err(ApiError::invalid(format!("`count` is 1 to {RUN_MAX} in one request")));
     }
-    let _shared = call.app.clusters.read().await;
+    let _shared = call.api.clusters.read().await;
     create(&call, || {
         let (call, cluster, wanted) = (&call, cluster.clone(), wanted.clone());
         Box::pin(async move { new_tasks(call, cluster, wanted).await })
@@ -34,15 +34,19 @@ pub(crate) async fn run(call: Call) -> Result<Reply, Refusal> {
     .await
 }
 
-async fn new_tasks(call: &Call, cluster: ClusterName, wanted: RunTask) -> Result<Made, Refusal> {
-    let kept = clusters::find(call, &cluster).await?;
+async fn new_tasks(
+    call: &Call,
+    cluster: ClusterName,
+    wanted: RunTask,
+) -> Result<Creation, ApiError> {
+    let stored = clusters::find(call, &cluster).await?;
     let definition = definitions::usable(call, &wanted.task_definition, wanted.launch_type).await?;
     if wanted.count > 1 && definition.writes_volumes() {
         return Err(one_writer(&wanted.task_definition.to_string()));
     }
     let tenant = call.tenant()?;
     let mut txn =
-        Txn::new().when(Compare::CreateRev(keys::cluster(tenant, &cluster), kept.create_rev));
+        Txn::new().when(Compare::CreateRev(keys::cluster(tenant, &cluster), stored.create_rev));
     let mut tasks = Vec::new();
     for _ in 0..wanted.count {
         let record = new_task(tenant, &cluster, &wanted);
@@ -50,13 +54,13 @@ async fn new_tasks(call: &Call, cluster: ClusterName, wanted: RunTask) -> Result
         txn = txn.when(Compare::Absent(key.clone())).put(key, encode(&record));
         tasks.push(record.task);
     }
-    Ok(Made::new(txn, &Page { items: tasks, next: None }))
+    Ok(Creation::new(txn, &ListPage { items: tasks, next: None }))
 }
 
 fn new_task(tenant: &Tenant, cluster: &ClusterName, wanted: &RunTask) -> TaskRecord {
     let family = wanted.task_definition.family.as_str();
     let name = family[..family.len().min(40)].trim_end_matches('-');
-    let id = format!("{name}-{}", secret::random_suffix());
+    let id = format!("{name}-{}", tokens::random_suffix());
     let spec = TaskSpec {
         cluster: cluster.clone(),
         task_definition: wanted.task_definition.clone(),
@@ -71,70 +75,71 @@ fn new_task(tenant: &Tenant, cluster: &ClusterName, wanted: &RunTask) -> TaskRec
     TaskRecord { tenant: tenant.clone(), task, slot: None, ended: None, ran: false }
 }
 
-/// Why several copies cannot share a volume that they write to.
-pub(crate) fn one_writer(definition: &str) -> Refusal {
-    Refusal::new(
+/// Why several replicas cannot share a volume that they write to.
+pub(crate) fn one_writer(definition: &str) -> ApiError {
+    ApiError::new(
         StatusCode::UNPROCESSABLE_ENTITY,
         "one-writer",
         format!(
-            "task definition `{definition}` writes to a volume, so only one copy of it can run"
+            "task definition `{definition}` writes to a volume, so only one replica of it can run"
         ),
     )
     .hint("use a count of 1, or mount the volume with `read_only = true`")
 }
 
-pub(crate) async fn list(call: Call) -> Result<Reply, Refusal> {
-    let cluster = call.asked("cluster").map(str::parse::<ClusterName>).transpose()?;
-    let service = call.asked("service").map(str::parse::<ServiceName>).transpose()?;
-    let page = call.page(keys::tasks(call.tenant()?), |kept: Kept<TaskRecord>| {
-        let spec = &kept.value.task.spec;
+pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
+    let cluster = call.query("cluster").map(str::parse::<ClusterName>).transpose()?;
+    let service = call.query("service").map(str::parse::<ServiceName>).transpose()?;
+    let page = call.page(keys::tasks(call.tenant()?), |stored: Stored<TaskRecord>| {
+        let spec = &stored.value.task.spec;
         let meant = cluster.as_ref().is_none_or(|cluster| spec.cluster == *cluster)
             && service.as_ref().is_none_or(|service| spec.service.as_ref() == Some(service));
-        meant.then(|| shown(&call.app, kept.value))
+        meant.then(|| shown(&call.api, stored.value))
     });
     Reply::ok(&page.await?)
 }
 
-pub(crate) async fn show(call: Call) -> Result<Reply, Refusal> {
-    let kept = find(&call, &call.param("task")?).await?;
-    Reply::ok(&shown(&call.app, kept.value))
+pub(crate) async fn show(call: Call) -> Result<Reply, ApiError> {
+    let stored = find(&call, &call.param("task")?).await?;
+    Reply::ok(&shown(&call.api, stored.value))
 }
 
-async fn find(call: &Call, id: &TaskId) -> Result<Kept<TaskRecord>, Refusal> {
-    let found = call.app.get(keys::task(call.tenant()?, id)).await?;
-    found.ok_or_else(|| Refusal::not_found("task", id))
+async fn find(call: &Call, id: &TaskId) -> Result<Stored<TaskRecord>, ApiError> {
+    let found = call.state().get(keys::task(call.tenant()?, id)).await?;
+    found.ok_or_else(|| ApiError::not_found("task", id))
 }
 
 /// With what its node said last (its usage so far is never stored), and why it waits.
-fn shown(app: &App, record: TaskRecord) -> Task {
+fn shown(api: &Api, record: TaskRecord) -> Task {
     let key = key_of(&record);
     let mut task = record.task;
     if let Some(node) = &task.spec.node
-        && let Some(live) = app.live.status(node, &key)
+        && let Some(live) = api.state.reports.status(node, &key)
         && task.status.phase != TaskPhase::Stopped
     {
         task.status.containers = live.containers;
     }
     if task.status.phase == TaskPhase::Pending {
-        task.status.reason = app.waiting.read().get(&Subject::Task(key)).map(ToString::to_string);
+        let reason = api.reconciler.waiting(&Subject::Task(key));
+        task.status.reason = reason.map(|reason| reason.to_string());
     }
     task
 }
 
-pub(crate) async fn stop(call: Call) -> Result<Reply, Refusal> {
+pub(crate) async fn stop(call: Call) -> Result<Reply, ApiError> {
     let id: TaskId = call.param("task")?;
-    for _ in 0..TRIES_MAX {
-        let kept = find(&call, &id).await?;
-        if !kept.value.is_wanted() {
-            return Reply::ok(&shown(&call.app, kept.value));
+    for _ in 0..WRITE_TRIES_MAX {
+        let stored = find(&call, &id).await?;
+        if !stored.value.is_wanted() {
+            return Reply::ok(&shown(&call.api, stored.value));
         }
-        let next = kept.value.stopped_for("somebody stopped it", now());
+        let next = stored.value.stopped_for("stopped by request", now());
         let key = keys::task(call.tenant()?, &id);
         let txn =
-            Txn::new().when(Compare::ModRev(key.clone(), kept.mod_rev)).put(key, encode(&next));
-        if call.app.store.txn(txn).await?.succeeded {
-            return Reply::ok(&shown(&call.app, next));
+            Txn::new().when(Compare::ModRev(key.clone(), stored.mod_rev)).put(key, encode(&next));
+        if call.state().commit(txn).await? {
+            return Reply::ok(&shown(&call.api, next));
         }
     }
-    Err(Refusal::conflict())
+    Err(ApiError::conflict())
 }

@@ -1,67 +1,66 @@
-use std::time::Duration;
-
 use spec::{Timestamp, wire::JoinToken};
 use store::{Compare, Txn};
 
 use crate::{
-    api::{Caller, CreateCredential, CreateJoinToken, CreatedJoinToken, Credential},
-    app::now,
-    call::{Call, Reply},
-    create::{Made, create},
-    error::Refusal,
-    keys,
-    principal::Principal,
-    records::{CredentialRecord, JoinRecord, encode},
-    secret,
+    api::{
+        call::{Call, Reply},
+        create::{Creation, create},
+        error::ApiError,
+        principal::Principal,
+        types::{Caller, CreateCredential, CreateJoinToken, CreatedJoinToken, Credential},
+    },
+    limits::JOIN_TIME,
+    state::{
+        keys, now,
+        records::{CredentialRecord, JoinRecord, encode},
+        tokens,
+    },
 };
 
-/// Long enough to paste it on another machine, short enough to lie in a shell history.
-const JOIN_TIME: Duration = Duration::from_secs(600);
-
-pub(crate) async fn principal(call: Call) -> Result<Reply, Refusal> {
+pub(crate) async fn principal(call: Call) -> Result<Reply, ApiError> {
     let operator = matches!(call.principal, Principal::Operator(_));
     Reply::ok(&Caller { tenant: call.tenant()?.clone(), operator })
 }
 
-/// The secret never comes into the store, neither in the record nor in the remembered answer: that
-/// holds a name from which we alone can make it again.
-pub(crate) async fn create_join_token(call: Call) -> Result<Reply, Refusal> {
+/// The secret is never in the store, neither in the record nor in the remembered answer: that holds
+/// a name from which only the issuer can make it again.
+pub(crate) async fn create_join_token(call: Call) -> Result<Reply, ApiError> {
     let wanted: CreateJoinToken = call.json()?;
     if (wanted.pool || wanted.shared) && !matches!(call.principal, Principal::Operator(_)) {
-        return Err(Refusal::forbidden().hint("only the operator adds nodes to the pool"));
+        return Err(ApiError::forbidden().hint("only the operator adds nodes to the pool"));
     }
     let address = address(&call)?;
     let tenant = (!wanted.shared).then(|| call.tenant().cloned()).transpose()?;
     let reply = create(&call, || {
         let (call, tenant) = (&call, tenant.clone());
         Box::pin(async move {
-            let seed = secret::random_hex();
-            let key = keys::join(&secret::hashed(&join_secret(call, &seed)));
+            let seed = tokens::random_hex();
+            let key = keys::join(&tokens::hashed(&join_secret(call, &seed)));
             let expires = Timestamp::from_millis(now().millis() + JOIN_TIME.as_millis() as u64);
             let record = JoinRecord { tenant, pool: wanted.pool || wanted.shared, expires };
             let txn = Txn::new().when(Compare::Absent(key.clone())).put(key, encode(&record));
-            Ok(Made::new(txn, &CreatedJoinToken { token: seed, expires }))
+            Ok(Creation::new(txn, &CreatedJoinToken { token: seed, expires }))
         })
     })
     .await?;
     let CreatedJoinToken { token: seed, expires } = again(reply.body)?;
-    let ca_fingerprint = call.app.ca.fingerprint.clone();
+    let ca_fingerprint = call.api.issuer.ca.fingerprint.clone();
     let token =
         JoinToken { address, ca_fingerprint, secret: join_secret(&call, &seed) }.to_string();
     Ok(Reply::new(reply.status, &CreatedJoinToken { token, expires }))
 }
 
 fn join_secret(call: &Call, seed: &str) -> String {
-    secret::derived(&call.app.key, format!("join {seed}"))
+    call.api.issuer.token(format!("join {seed}"))
 }
 
-pub(crate) async fn create_credential(call: Call) -> Result<Reply, Refusal> {
+pub(crate) async fn create_credential(call: Call) -> Result<Reply, ApiError> {
     let CreateCredential { tenant } = call.json()?;
-    let (address, ca_fingerprint) = (address(&call)?, call.app.ca.fingerprint.clone());
-    let token_of = |seed: &str| secret::derived(&call.app.key, format!("credential {seed}"));
+    let (address, ca_fingerprint) = (address(&call)?, call.api.issuer.ca.fingerprint.clone());
+    let token_of = |seed: &str| call.api.issuer.token(format!("credential {seed}"));
     let reply = create(&call, || {
-        let (tenant, seed) = (tenant.clone(), secret::random_hex());
-        let key = keys::credential(&secret::hashed(&token_of(&seed)));
+        let (tenant, seed) = (tenant.clone(), tokens::random_hex());
+        let key = keys::credential(&tokens::hashed(&token_of(&seed)));
         let answer = Credential {
             address: address.clone(),
             ca_fingerprint: ca_fingerprint.clone(),
@@ -70,7 +69,7 @@ pub(crate) async fn create_credential(call: Call) -> Result<Reply, Refusal> {
         };
         Box::pin(async move {
             let record = CredentialRecord { tenant, created: now() };
-            Ok(Made::new(
+            Ok(Creation::new(
                 Txn::new().when(Compare::Absent(key.clone())).put(key, encode(&record)),
                 &answer,
             ))
@@ -82,13 +81,14 @@ pub(crate) async fn create_credential(call: Call) -> Result<Reply, Refusal> {
     Ok(Reply::new(reply.status, &Credential { token, ..made }))
 }
 
-fn again<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> Result<T, Refusal> {
-    serde_json::from_value(answer).map_err(|_| Refusal::conflict())
+fn again<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> Result<T, ApiError> {
+    serde_json::from_value(answer).map_err(|_| ApiError::conflict())
 }
 
-fn address(call: &Call) -> Result<String, Refusal> {
-    call.app
-        .address
+fn address(call: &Call) -> Result<String, ApiError> {
+    call.api
+        .addresses
+        .control_plane
         .clone()
-        .ok_or_else(|| Refusal::invalid("this control plane listens on its Unix socket only"))
+        .ok_or_else(|| ApiError::invalid("this control plane listens on its Unix socket only"))
 }

@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use ring::{digest, hmac};
+use ring::digest;
 
 /// 256 random bits as hex digits.
 pub(crate) fn random_hex() -> String {
@@ -9,12 +9,12 @@ pub(crate) fn random_hex() -> String {
     hex(&bytes)
 }
 
-/// A few random letters and digits for names that people read.
+/// A few random letters and digits for readable names.
 pub(crate) fn random_suffix() -> String {
     random_hex()[..8].to_owned()
 }
 
-/// How a secret is kept: whoever reads the store cannot use it. It has 256 random bits, so a plain
+/// How a token is stored: a reader of the store cannot use it. It has 256 random bits, so a plain
 /// hash is enough.
 pub(crate) fn hashed(secret: &str) -> String {
     hex(digest::digest(&digest::SHA256, secret.as_bytes()).as_ref())
@@ -23,12 +23,6 @@ pub(crate) fn hashed(secret: &str) -> String {
 /// SHA-256 as hex digits.
 pub(crate) fn fingerprint(bytes: &[u8]) -> String {
     hex(digest::digest(&digest::SHA256, bytes).as_ref())
-}
-
-/// A secret that only we can make, and make again: so a repeated create has the same answer, and
-/// the store has neither.
-pub(crate) fn derived(key: &hmac::Key, name: impl AsRef<[u8]>) -> String {
-    hex(hmac::sign(key, name.as_ref()).as_ref())
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -1,0 +1,124 @@
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use net::tls;
+use spec::{NodeCondition, Tenant};
+use store::{Compare, Store, Txn};
+use tokio::sync::RwLock;
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    error::ApiError, principal::Principal, resolver::ImageResolver, resolving::ResolvingLimits,
+    types::Credential,
+};
+use crate::{
+    Config, Error,
+    plan::{HostNames, NodeWatch, Reconciler},
+    state::{
+        State,
+        ca::crypto,
+        files,
+        issuer::Issuer,
+        keys, now,
+        records::{CredentialRecord, encode},
+        tokens,
+    },
+};
+
+/// What handlers use.
+pub(crate) struct Api {
+    pub state: Arc<State>,
+    pub node_watch: Arc<NodeWatch>,
+    pub reconciler: Reconciler,
+    pub issuer: Issuer,
+    pub images: Images,
+    /// How this control plane and its registry are reached.
+    pub addresses: Addresses,
+    /// Held shared while something is put into a cluster, and alone while one is deleted.
+    pub clusters: RwLock<()>,
+}
+
+/// Resolves images, a few at a time.
+pub(crate) struct Images {
+    pub resolver: Arc<dyn ImageResolver>,
+    pub limits: ResolvingLimits,
+}
+
+pub(crate) struct Addresses {
+    /// What join tokens and credentials name; nothing without a TCP listener.
+    pub control_plane: Option<String>,
+    pub registry: Option<String>,
+}
+
+impl Api {
+    /// Begins the next epoch on `store`.
+    pub async fn start(
+        config: Config,
+        store: Arc<dyn Store>,
+        address: Option<SocketAddr>,
+    ) -> Result<Self, Error> {
+        let Config { data_dir, advertise, tenant, domain, registry, resolver, .. } = config;
+        let issuer = Issuer::open(&data_dir)?;
+        let state = Arc::new(State::open(store).await?);
+        let names = HostNames { operator: tenant, domain };
+        let node_watch = Arc::new(NodeWatch::new(state.clone(), names));
+        let control_plane = advertise.or_else(|| address.map(|address| address.to_string()));
+        let api = Self {
+            reconciler: Reconciler::new(state.clone(), node_watch.clone()),
+            state,
+            node_watch,
+            issuer,
+            images: Images { resolver, limits: ResolvingLimits::new() },
+            addresses: Addresses { control_plane, registry },
+            clusters: RwLock::default(),
+        };
+        api.write_credential(&data_dir).await?;
+        Ok(api)
+    }
+
+    pub fn operator(&self) -> &Tenant {
+        &self.node_watch.names.operator
+    }
+
+    /// The operator's credential. It is the same at each start, because its token can be made
+    /// again.
+    async fn write_credential(&self, folder: &Path) -> Result<(), Error> {
+        let Some(address) = self.addresses.control_plane.clone() else { return Ok(()) };
+        let token = self.issuer.token("credential of the operator");
+        let key = keys::credential(&tokens::hashed(&token));
+        let tenant = self.operator().clone();
+        let record = CredentialRecord { tenant: tenant.clone(), created: now() };
+        let txn = Txn::new().when(Compare::Absent(key.clone())).put(key, encode(&record));
+        self.state.commit(txn).await?;
+        let ca_fingerprint = self.issuer.ca.fingerprint.clone();
+        let credential = Credential { address, ca_fingerprint, tenant, token };
+        let text = serde_json::to_vec_pretty(&credential).expect("it has string keys");
+        files::write_private(&folder.join("credential.json"), &text)
+    }
+
+    pub fn acceptor(&self) -> Result<TlsAcceptor, Error> {
+        let ca = &self.issuer.ca;
+        let (leaf, key) = ca.server(now())?;
+        let roots = tls::roots([ca.certificate.clone()]).map_err(crypto("trust the CA"))?;
+        let chain = vec![leaf, ca.certificate.clone()];
+        let config = tls::server(chain, key, roots, tls::Clients::CertifiedOrUnauthenticated);
+        Ok(config.map_err(crypto("set up TLS"))?.into())
+    }
+
+    /// Every request of a node is a heartbeat, whatever becomes of it.
+    pub fn note_heartbeat(&self, principal: &Principal) {
+        if let Principal::Node { id, .. } = principal
+            && self.state.reports.heard(id) != NodeCondition::Ready
+        {
+            self.state.wake_reconciler(); // it may have work again
+        }
+    }
+
+    /// Answers while the model is not read yet: a node would take it for "nothing should run".
+    /// Revision 0 has nothing in it, and the epoch is later.
+    pub fn check_model(&self) -> Result<(), ApiError> {
+        match self.state.model().rev {
+            0 => Err(ApiError::starting()),
+            _ => Ok(()),
+        }
+    }
+}

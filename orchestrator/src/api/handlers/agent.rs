@@ -1,0 +1,295 @@
+use futures_util::future::join_all;
+use http::StatusCode;
+use spec::{
+    ContainerStatus, NodeId, NodeSpec, TaskDefinition, TaskPhase, TaskStatus, Tenant, Usage,
+    wire::{self, JoinRequest, JoinResponse, NodeReport, RenewRequest, ReportedTask},
+};
+use store::{Compare, Txn};
+use tokio::time::{Instant, timeout_at};
+
+use super::secrets;
+use crate::{
+    api::{
+        call::{Call, Reply},
+        context::Api,
+        error::ApiError,
+        principal::Principal,
+    },
+    limits::{
+        NODE_LABELS_MAX, NODE_TEXT_BYTES_MAX, POLL_TIME_MAX, REASON_BYTES_MAX, WRITE_TRIES_MAX,
+    },
+    state::{
+        State,
+        ca::Leaf,
+        keys, now,
+        records::{JoinRecord, NodeRecord, POOL_LABEL, Stored, TaskRecord, encode},
+        tokens,
+    },
+};
+
+/// A token works once: it goes in the transaction that makes the node.
+pub(crate) async fn join(call: Call) -> Result<Reply, ApiError> {
+    let JoinRequest { version, secret, name, csr_pem, spec } = call.json()?;
+    wire::check_version("the join request", version)?;
+    check_spec(&spec)?;
+    let (api, state) = (&call.api, call.state());
+    let key = keys::join(&tokens::hashed(&secret));
+    let token: Option<Stored<JoinRecord>> = state.get(key.clone()).await?;
+    let good = token.filter(|token| token.value.is_good(now()));
+    let token = good.ok_or_else(|| {
+        ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "join-token",
+            "this join token was used, has expired, or never was one",
+        )
+        .hint("make a new one: margay node token")
+    })?;
+    let id = free_name(state, name).await?;
+    let leaf = api.issuer.ca.sign(&id, &csr_pem, now())?;
+    let record = NodeRecord {
+        id: id.clone(),
+        tenant: token.value.tenant,
+        spec: with_pool(spec, token.value.pool),
+        joined: now(),
+        drain: false,
+        certificates: vec![leaf.fingerprint.clone()],
+    };
+    let node = keys::node(&id);
+    let txn = Txn::new()
+        .when(Compare::ModRev(key.clone(), token.mod_rev))
+        .when(Compare::Absent(node.clone()))
+        .delete(key)
+        .put(node, encode(&record))
+        .put(keys::certificate(&leaf.fingerprint), encode(&id));
+    call.commit(txn).await?;
+    state.reports.heard(&id);
+    state.wake_reconciler();
+    tracing::info!(node = %id, pool = token.value.pool, "a node joined");
+    Ok(Reply::new(StatusCode::CREATED, &welcome(api, id, leaf)))
+}
+
+/// The name that the node asks for, when it is free.
+async fn free_name(state: &State, wished: Option<NodeId>) -> Result<NodeId, ApiError> {
+    if let Some(name) = &wished
+        && state.get::<NodeRecord>(keys::node(name)).await?.is_none()
+    {
+        return Ok(name.clone());
+    }
+    let stem = wished.as_ref().map_or("node", NodeId::as_str);
+    let stem = stem[..stem.len().min(40)].trim_end_matches('-');
+    Ok(format!("{stem}-{}", tokens::random_suffix()).parse()?)
+}
+
+fn welcome(api: &Api, node: NodeId, leaf: Leaf) -> JoinResponse {
+    let (version, registry) = (wire::VERSION, api.addresses.registry.clone());
+    JoinResponse {
+        version,
+        node,
+        certificate_pem: leaf.pem,
+        ca_pem: api.issuer.ca.pem.clone(),
+        registry,
+    }
+}
+
+fn with_pool(mut spec: NodeSpec, pool: bool) -> NodeSpec {
+    spec.labels.remove(POOL_LABEL);
+    if pool {
+        spec.labels.insert(POOL_LABEL.to_owned(), "true".to_owned());
+    }
+    spec
+}
+
+fn check_spec(spec: &NodeSpec) -> Result<(), ApiError> {
+    let texts = [&spec.zone, &spec.architecture].into_iter().chain(&spec.ingress_address);
+    let mut texts = texts.chain(spec.labels.iter().flat_map(|(key, value)| [key, value]));
+    match spec.labels.len() > NODE_LABELS_MAX || texts.any(|text| text.len() > NODE_TEXT_BYTES_MAX)
+    {
+        true => Err(ApiError::invalid(format!(
+            "a node has at most {NODE_LABELS_MAX} labels, and texts of {NODE_TEXT_BYTES_MAX} bytes"
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// The node that asks, as it is known.
+async fn this_node(call: &Call) -> Result<Stored<NodeRecord>, ApiError> {
+    let Principal::Node { id, .. } = &call.principal else { return Err(ApiError::forbidden()) };
+    call.state().get(keys::node(id)).await?.ok_or_else(ApiError::unauthenticated)
+}
+
+/// The certificate that asks stays good until the next renewal, in case the answer gets lost.
+pub(crate) async fn renew(call: Call) -> Result<Reply, ApiError> {
+    let Principal::Node { certificate: presented, .. } = &call.principal else {
+        return Err(ApiError::forbidden());
+    };
+    let RenewRequest { version, csr_pem } = call.json()?;
+    wire::check_version("the renewal", version)?;
+    let stored = this_node(&call).await?;
+    let id = stored.value.id.clone();
+    let leaf = call.api.issuer.ca.sign(&id, &csr_pem, now())?;
+    let old = stored.value.certificates.iter().filter(|known| *known != presented);
+    let mut txn = Txn::new().when(Compare::ModRev(keys::node(&id), stored.mod_rev));
+    for fingerprint in old {
+        txn = txn.delete(keys::certificate(fingerprint));
+    }
+    let certificates = vec![presented.clone(), leaf.fingerprint.clone()];
+    let record = NodeRecord { certificates, ..stored.value };
+    let txn = txn
+        .put(keys::node(&id), encode(&record))
+        .put(keys::certificate(&leaf.fingerprint), encode(&id));
+    call.commit(txn).await?;
+    Reply::ok(&welcome(&call.api, id, leaf))
+}
+
+/// Not in the desired set: that is told again with every change, and stored on the node's disk.
+pub(crate) async fn secrets(call: Call) -> Result<Reply, ApiError> {
+    let node = this_node(&call).await?.value;
+    secrets::of_task(&call.api, &node, &call.param("tenant")?, &call.param("task")?).await
+}
+
+pub(crate) async fn desired(call: Call) -> Result<Reply, ApiError> {
+    let node = this_node(&call).await?.value;
+    let after: Option<i64> = match call.query("after") {
+        None => None,
+        Some(text) => Some(text.parse().map_err(|_| ApiError::invalid("`after` is a revision"))?),
+    };
+    let api = &call.api;
+    api.check_model()?;
+    let mut news = api.node_watch.subscribe(&node.id);
+    let deadline = Instant::now() + POLL_TIME_MAX;
+    loop {
+        news.mark_unchanged();
+        let assigned = api.node_watch.assigned(&node);
+        if after != Some(assigned.revision) || timeout_at(deadline, news.changed()).await.is_err() {
+            let token =
+                |tenant: &Tenant, images: &[&str]| api.images.resolver.pull_token(tenant, images);
+            return Reply::ok(&assigned.to_wire(api.state.epoch.number, token));
+        }
+        if call.state().get::<NodeRecord>(keys::node(&node.id)).await?.is_none() {
+            return Err(ApiError::unauthenticated());
+        }
+    }
+}
+
+/// Writes only what changed. A heartbeat that says the same again stays in memory.
+pub(crate) async fn report(call: Call) -> Result<Reply, ApiError> {
+    let mut report: NodeReport = call.json()?;
+    wire::check_version("the report", report.version)?;
+    check_spec(&report.spec)?;
+    let stored = this_node(&call).await?;
+    let (api, state, id) = (&call.api, call.state(), stored.value.id.clone());
+    report.tasks.iter_mut().for_each(|task| clip(&mut task.status));
+    if !state.reports.report(&id, &report) {
+        return Reply::done(); // a newer one overtook it
+    }
+    report.spec = with_pool(report.spec, stored.value.in_pool());
+    if report.spec != stored.value.spec {
+        let record = NodeRecord { spec: report.spec.clone(), ..stored.value };
+        let key = keys::node(&id);
+        let same = Compare::ModRev(key.clone(), stored.mod_rev);
+        // When it loses to a concurrent write, the next report repeats it.
+        state.commit(Txn::new().when(same).put(key, encode(&record))).await?;
+    }
+    let gone = match api.node_watch.told(&id) == Some(report.revision) {
+        true => gone(state, &id, &report),
+        false => Vec::new(),
+    };
+    let changes = report.tasks.iter().chain(&gone).filter(|task| differs(state, &id, task));
+    for result in join_all(changes.map(|task| note(state, &id, task))).await {
+        result?;
+    }
+    Reply::done() // what changed in the store is told by the store
+}
+
+/// Tasks that should end, that the node knew of, and that it does not report: they never started,
+/// or have been cleared away.
+fn gone(state: &State, node: &NodeId, report: &NodeReport) -> Vec<ReportedTask> {
+    let model = state.model();
+    let is_reported = |record: &&TaskRecord| {
+        report.tasks.iter().any(|task| task.tenant == record.tenant && task.id == *record.id())
+    };
+    let records = model.tasks_on(node).map(|stored| &stored.value);
+    let gone = records.filter(|record| record.task.spec.stop && !is_reported(record));
+    gone.map(|record| ReportedTask {
+        tenant: record.tenant.clone(),
+        id: record.id().clone(),
+        status: record.at(TaskPhase::Stopped, None, now()).task.status,
+    })
+    .collect()
+}
+
+/// A node is believed about its tasks, but not at any length.
+fn clip(status: &mut TaskStatus) {
+    status.containers.truncate(TaskDefinition::CONTAINERS_MAX);
+    let reasons = status.containers.iter_mut().map(|container| {
+        container.ports.truncate(TaskDefinition::PORTS_MAX);
+        &mut container.reason
+    });
+    for reason in reasons.chain([&mut status.reason]).flatten() {
+        let end =
+            (0..=REASON_BYTES_MAX.min(reason.len())).rev().find(|at| reason.is_char_boundary(*at));
+        if reason.len() > REASON_BYTES_MAX {
+            reason.truncate(end.unwrap_or_default());
+            reason.push('…');
+        }
+    }
+}
+
+/// Whether the model says otherwise. It may be behind; then [`note`] looks again.
+fn differs(state: &State, node: &NodeId, task: &ReportedTask) -> bool {
+    let model = state.model();
+    let known = model.tasks.get(&(task.tenant.clone(), task.id.clone()));
+    known.is_none_or(|stored| next(&stored.value, node, &task.status).is_some())
+}
+
+/// What becomes of a task when its node says this of it, if anything.
+fn next(record: &TaskRecord, node: &NodeId, seen: &TaskStatus) -> Option<TaskRecord> {
+    if record.task.spec.node.as_ref() != Some(node) || record.has_ended() {
+        return None; // the task of another node, or one that has ended for good
+    }
+    let mut status = seen.clone();
+    status.phase = match (seen.phase, record.task.spec.stop) {
+        (TaskPhase::Stopped, _) => TaskPhase::Stopped,
+        (
+            TaskPhase::Pending
+            | TaskPhase::Starting
+            | TaskPhase::Running
+            | TaskPhase::Stopping
+            | TaskPhase::Unknown,
+            true,
+        ) => TaskPhase::Stopping,
+        (TaskPhase::Pending | TaskPhase::Unknown, false) => TaskPhase::Starting,
+        (phase @ (TaskPhase::Starting | TaskPhase::Running | TaskPhase::Stopping), false) => phase,
+    };
+    if record.task.spec.stop && status.reason.is_none() {
+        status.reason = record.task.status.reason.clone(); // why it was asked to end
+    }
+    (!same(&status, &record.task.status)).then(|| record.with(status, now()))
+}
+
+/// Whether two statuses are the same but for what was used: that changes all the time and is the
+/// ledger's.
+fn same(a: &TaskStatus, b: &TaskStatus) -> bool {
+    let without = |container: &ContainerStatus| ContainerStatus {
+        usage: Usage::default(),
+        ..container.clone()
+    };
+    a.phase == b.phase
+        && a.reason == b.reason
+        && a.containers.iter().map(without).eq(b.containers.iter().map(without))
+}
+
+async fn note(state: &State, node: &NodeId, task: &ReportedTask) -> Result<(), store::Error> {
+    let key = keys::task(&task.tenant, &task.id);
+    for _ in 0..WRITE_TRIES_MAX {
+        let Some(stored) = state.get::<TaskRecord>(key.clone()).await? else { return Ok(()) };
+        let Some(next) = next(&stored.value, node, &task.status) else { return Ok(()) };
+        let txn =
+            Txn::new().when(state.epoch.fence()).when(Compare::ModRev(key.clone(), stored.mod_rev));
+        if state.commit(txn.put(key.clone(), encode(&next))).await? {
+            tracing::info!(task = %task.id, phase = ?next.task.status.phase, "task");
+            return Ok(());
+        }
+    }
+    Ok(()) // the next report repeats it
+}

@@ -1,0 +1,13 @@
+//! One function per route. Each gets a principal that may make the request, and sees only the keys
+//! of that principal.
+
+pub(crate) mod agent; // what node agents ask and report
+pub(crate) mod clusters;
+pub(crate) mod definitions;
+pub(crate) mod identity; // join tokens and credentials
+pub(crate) mod ledger; // where usage is billed
+pub(crate) mod nodes;
+pub(crate) mod secrets;
+pub(crate) mod services;
+pub(crate) mod system;
+pub(crate) mod tasks;

@@ -1,0 +1,8 @@
+//! The whole control plane in this process: a real store, real sockets, real TLS, and nodes that
+//! only pretend.
+
+mod access; // every route, as every principal
+mod faults; // restarts, replays, races
+mod life; // a service from its definition to its end
+mod secrets; // which nodes get a secret, and where it never is
+pub(crate) mod fixture; // the control plane and its fake nodes

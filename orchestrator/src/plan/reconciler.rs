@@ -1,0 +1,198 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use futures_util::{FutureExt, future::join_all};
+use spec::NodeId;
+use store::{Compare, Delivery, Query, Txn, Watch};
+use tokio::time::interval;
+
+use super::{Desired, NodeWatch, Observed, Plan, Step, Subject, Waiting, plan};
+use crate::{
+    limits::{PASSES_MAX, STEPS_AT_ONCE, TICK},
+    state::{State, access::Shared, keys, now, objects::Volume, records::encode},
+};
+
+/// Follows the store, and moves what is there towards what was asked for.
+pub(crate) struct Reconciler {
+    state: Arc<State>,
+    node_watch: Arc<NodeWatch>,
+    waiting: Shared<BTreeMap<Subject, Waiting>>,
+}
+
+/// Why the reconciler stops following.
+#[derive(Debug)]
+enum Interrupted {
+    /// Deliveries were lost: everything is listed again.
+    WatchLost,
+    Store(store::Error),
+}
+
+impl From<store::Error> for Interrupted {
+    fn from(error: store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// The watch on the store, whose deliveries become the model.
+struct Follower<'a> {
+    state: &'a State,
+    watch: Watch,
+    /// Nodes that deliveries were about, since nodes were last woken.
+    touched: BTreeSet<NodeId>,
+}
+
+impl Reconciler {
+    pub fn new(state: Arc<State>, node_watch: Arc<NodeWatch>) -> Self {
+        Self { state, node_watch, waiting: Shared::default() }
+    }
+
+    /// Why a service or a task waits, as of the last plan.
+    pub fn waiting(&self, subject: &Subject) -> Option<Waiting> {
+        self.waiting.read().get(subject).cloned()
+    }
+
+    /// Runs until the store writes no more. Every pass looks at everything, so an event that got
+    /// lost costs a second at most.
+    pub async fn run(&self) -> store::Error {
+        loop {
+            match self.follow().await {
+                Interrupted::WatchLost => {
+                    tracing::warn!("the watch on the store was lost: listing again");
+                }
+                Interrupted::Store(error @ store::Error::Broken) => return error,
+                Interrupted::Store(error) => tracing::error!(?error, "cannot reconcile"),
+            }
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
+    async fn follow(&self) -> Interrupted {
+        let followed = async {
+            let mut follower = self.list().await?;
+            let mut news = self.state.subscribe();
+            let mut tick = interval(TICK);
+            loop {
+                news.mark_unchanged(); // before the look, so that what changes during it is seen
+                self.pass(&mut follower).await?;
+                tokio::select! {
+                    delivery = follower.watch.next() => {
+                        follower.apply(delivery)?;
+                        follower.catch_up()?;
+                    }
+                    _ = tick.tick() => {}
+                    _ = news.changed() => {}
+                }
+            }
+        };
+        let stopped: Result<std::convert::Infallible, Interrupted> = followed.await;
+        match stopped {
+            Err(interrupted) => interrupted,
+            Ok(never) => match never {},
+        }
+    }
+
+    /// The model as of now, and a watch from there. Every node may have news.
+    async fn list(&self) -> Result<Follower<'_>, Interrupted> {
+        let list = self.state.range(Query::prefix("")).await?;
+        let watch = self.state.watch(list.rev).await?;
+        self.state.replace_model(&list);
+        let touched = self.state.model().nodes.keys().cloned().collect();
+        Ok(Follower { state: &self.state, watch, touched })
+    }
+
+    /// Plans and writes until there is nothing left to do now.
+    async fn pass(&self, follower: &mut Follower<'_>) -> Result<(), Interrupted> {
+        for _ in 0..PASSES_MAX {
+            self.node_watch.wake(&std::mem::take(&mut follower.touched));
+            let Plan { steps, waiting } = {
+                let model = self.state.model();
+                let conditions = self.state.reports.conditions(model.nodes.keys());
+                plan(&Desired::of(&model), &Observed::of(&model, &conditions), now())
+            };
+            *self.waiting.write() = waiting;
+            if steps.is_empty() {
+                return Ok(());
+            }
+            for group in steps.chunks(STEPS_AT_ONCE) {
+                follower.write(group).await?;
+            }
+        }
+        self.node_watch.wake(&std::mem::take(&mut follower.touched));
+        Ok(())
+    }
+}
+
+impl Follower<'_> {
+    /// Writes a part of a plan. The watch buffers a thousand revisions: it is drained meanwhile, or
+    /// a large plan would overflow it by its own writes.
+    async fn write(&mut self, steps: &[Step]) -> Result<(), Interrupted> {
+        let writing = join_all(steps.iter().map(|step| write(self.state, step)));
+        tokio::pin!(writing);
+        let written = loop {
+            tokio::select! {
+                written = &mut writing => break written,
+                delivery = self.watch.next() => self.apply(delivery)?,
+            }
+        };
+        written.into_iter().collect::<Result<(), _>>()?;
+        self.catch_up() // a write is in the queue before it is acknowledged
+    }
+
+    fn apply(&mut self, delivery: Option<Delivery>) -> Result<(), Interrupted> {
+        match delivery {
+            Some(Delivery::Batch(batch)) => {
+                self.touched.extend(self.state.apply(&batch));
+                Ok(())
+            }
+            Some(Delivery::Lost(_)) | None => Err(Interrupted::WatchLost),
+        }
+    }
+
+    /// Applies what has been delivered already.
+    fn catch_up(&mut self) -> Result<(), Interrupted> {
+        while let Some(delivery) = self.watch.next().now_or_never() {
+            self.apply(delivery)?;
+        }
+        Ok(())
+    }
+}
+
+/// One step, in one transaction that comes to nothing when the step is stale or this control plane
+/// is not the newest.
+async fn write(state: &State, step: &Step) -> Result<(), store::Error> {
+    let txn = Txn::new().when(state.epoch.fence());
+    let with_volumes = |mut txn: Txn, tenant: &spec::Tenant, volumes: &[Volume]| {
+        for volume in volumes {
+            let key = keys::volume(tenant, &volume.name);
+            txn = txn.when(Compare::Absent(key.clone())).put(key, encode(volume));
+        }
+        txn
+    };
+    let txn = match step {
+        Step::Start { task, volumes } => {
+            let key = keys::task(&task.tenant, task.id());
+            with_volumes(
+                txn.when(Compare::Absent(key.clone())).put(key, encode(task)),
+                &task.tenant,
+                volumes,
+            )
+        }
+        Step::Change { task, based_on, volumes } => {
+            let key = keys::task(&task.tenant, task.id());
+            let txn = txn.when(Compare::ModRev(key.clone(), *based_on)).put(key, encode(task));
+            with_volumes(txn, &task.tenant, volumes)
+        }
+        Step::Forget { key: (tenant, id), based_on } => {
+            let key = keys::task(tenant, id);
+            txn.when(Compare::ModRev(key.clone(), *based_on)).delete(key)
+        }
+    };
+    let written = state.commit(txn).await?;
+    tracing::info!(%step, written, "step");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
