@@ -15,7 +15,6 @@
 mod limits; // every number, with its reason
 mod error;
 mod repository; // the name of a repository, and what can be done with it
-mod blocking; // work that waits for a disk
 
 mod protocol; // what both ends put on the wire
 mod storage; // blobs as files, everything else as records
@@ -30,7 +29,6 @@ mod tests; // client and server against each other, and against faults
 
 pub use access::{Cost, Tokens};
 pub use admin::Admin;
-pub(crate) use blocking::blocking;
 pub use client::{
     Auth, BlobSink, BlobSource, BlobWriter, Client, ClientOptions, Entries, Event, Outcome,
     Progress, PullOptions, PushOptions, Reach, Resolved, unwatched,
@@ -40,3 +38,14 @@ pub use limits::Limits;
 pub use protocol::{RepositoryInfo, Visibility};
 pub use repository::{Action, Repository};
 pub use server::{Config, Server};
+
+/// Runs work that blocks on a disk on a thread where it may.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => unreachable!("a blocking task that has started is not cancelled"),
+        },
+    }
+}

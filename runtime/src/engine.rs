@@ -6,6 +6,11 @@ use crate::limits::{
     CORE_INSTANCES_PER_COMPONENT, FIBER_STACK_BYTES, KEEP_RESIDENT_BYTES, WASM_STACK_BYTES,
 };
 
+/// The interface that stands for WASI 0.1's `proc_exit`: the preparer's adapter imports it, and the
+/// worker's linker has it.
+pub(crate) const EXIT_INTERFACE: &str = "margay:process/exit";
+pub(crate) const EXIT_FUNCTION: &str = "exit-with-code";
+
 /// What decides whether machine code fits: the same for the preparer and for every worker.
 fn tunables() -> Config {
     let mut config = Config::new();

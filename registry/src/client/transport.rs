@@ -25,10 +25,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{
-    options::{ClientOptions, Reach},
-    origin::Origin,
-};
+use super::{Reach, origin::Origin};
 use crate::{
     Error, ProtocolFault,
     limits::{CONNECT_TIME_MAX, IDLE_CONNECTIONS_MAX},
@@ -37,17 +34,15 @@ use crate::{
 /// The body of a request.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-pub(super) const USER_AGENT: &str = concat!("margay/", env!("CARGO_PKG_VERSION"));
-
 #[derive(Debug, Clone, Copy)]
-struct Timeouts {
+pub(super) struct Timeouts {
     connect: Duration,
     /// Without any progress.
     idle: Duration,
 }
 
 impl Timeouts {
-    fn new(idle: Duration) -> Self {
+    pub fn new(idle: Duration) -> Self {
         Self { connect: CONNECT_TIME_MAX.min(idle), idle }
     }
 }
@@ -76,17 +71,12 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// Authorities that cannot be parsed are passed over.
-    pub fn new(options: &ClientOptions) -> Self {
-        let ClientOptions { authorities, reach, quiet_time_max, .. } = options;
+    /// `authorities` are certificates in DER to trust beside the public ones; what is none is
+    /// passed over.
+    pub fn new(timeouts: Timeouts, authorities: &[Vec<u8>], reach: Reach) -> Self {
         let mut roots = tls::web_roots();
         roots.add_parsable_certificates(authorities.iter().map(|der| der.clone().into()));
-        Self {
-            tls: tls::web_client(roots).into(),
-            timeouts: Timeouts::new(*quiet_time_max),
-            reach: reach.clone(),
-            idle: Mutex::default(),
-        }
+        Self { tls: tls::web_client(roots).into(), timeouts, reach, idle: Mutex::default() }
     }
 
     /// Sends `request` and waits for the head of the response, as long as there is `activity` of its

@@ -22,7 +22,7 @@ use crate::{
 pub const PASSWORD: &str = "correct horse";
 
 /// A registry with the users `ann` and `bob`.
-pub struct TestRegistry {
+pub struct House {
     pub dir: tempfile::TempDir,
     pub address: SocketAddr,
     pub admin: Admin,
@@ -31,23 +31,23 @@ pub struct TestRegistry {
     serving: JoinHandle<()>,
 }
 
-pub struct TestResponse {
+pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub bytes: Bytes,
 }
 
-impl TestRegistry {
+impl House {
     pub async fn open() -> Self {
         Self::open_with(|_| ()).await
     }
 
     pub async fn open_with(change: impl FnOnce(&mut Config)) -> Self {
-        let server = Self::open_in(tempfile::tempdir().unwrap(), change).await;
+        let house = Self::open_in(tempfile::tempdir().unwrap(), change).await;
         for name in ["ann", "bob"] {
-            server.admin.put_user(&name.parse().unwrap(), PASSWORD).await.unwrap();
+            house.admin.put_user(&name.parse().unwrap(), PASSWORD).await.unwrap();
         }
-        server
+        house
     }
 
     pub async fn open_in(dir: tempfile::TempDir, change: impl FnOnce(&mut Config)) -> Self {
@@ -65,7 +65,7 @@ impl TestRegistry {
         Self { dir, address, admin, tokens, stop: Some(stop), serving }
     }
 
-    /// Shuts it down gracefully, and leaves its data.
+    /// Stops it the polite way, and leaves its data.
     pub async fn close(mut self) -> tempfile::TempDir {
         drop(self.stop.take());
         self.serving.await.unwrap();
@@ -83,37 +83,36 @@ impl TestRegistry {
         )
     }
 
-    /// A token for every action in one repository.
+    /// A token for everything in one repository.
     pub fn token(&self, repository: &str) -> String {
         let actions = vec![Action::Pull, Action::Push, Action::Delete];
         self.tokens.mint("test", &[(repository.parse().unwrap(), actions)], Duration::from_secs(60))
     }
 
-    /// `request` is `METHOD PATH`.
-    pub async fn request(
+    /// `request` is `METHOD PATH`; `with` is lines of headers, and `body` what follows.
+    pub async fn ask(
         &self,
         request: &str,
-        headers: &[(&str, &str)],
+        with: &[(&str, &str)],
         body: impl Into<Bytes>,
-    ) -> TestResponse {
-        send(self.address, request, headers, body).await
+    ) -> Answer {
+        ask(self.address, request, with, body).await
     }
 
     pub async fn push_blob(&self, repository: &str, bytes: &[u8]) -> Digest {
         let digest = Digest::of(bytes);
         let bearer = format!("Bearer {}", self.token(repository));
         let request = format!("POST /v2/{repository}/blobs/uploads/?digest={digest}");
-        let response = self.request(&request, &[("authorization", &bearer)], bytes.to_vec()).await;
-        assert_eq!(response.status, StatusCode::CREATED, "{:?}", response.bytes);
+        let answer = self.ask(&request, &[("authorization", &bearer)], bytes.to_vec()).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.bytes);
         digest
     }
 
     pub async fn push_manifest(&self, repository: &str, tag: &str, manifest: &str) -> Digest {
         let bearer = format!("Bearer {}", self.token(repository));
         let request = format!("PUT /v2/{repository}/manifests/{tag}");
-        let response =
-            self.request(&request, &[("authorization", &bearer)], manifest.to_owned()).await;
-        assert_eq!(response.status, StatusCode::CREATED, "{:?}", response.bytes);
+        let answer = self.ask(&request, &[("authorization", &bearer)], manifest.to_owned()).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.bytes);
         Digest::of(manifest.as_bytes())
     }
 }
@@ -129,18 +128,18 @@ pub fn client(registry: &str, auth: Auth) -> Client {
     Client::new(options)
 }
 
-pub async fn send(
+pub async fn ask(
     address: SocketAddr,
     request: &str,
-    headers: &[(&str, &str)],
+    with: &[(&str, &str)],
     body: impl Into<Bytes>,
-) -> TestResponse {
+) -> Answer {
     let (method, path) = request.split_once(' ').unwrap();
     let mut request = Request::builder()
         .method(method.parse::<Method>().unwrap())
         .uri(path)
         .header("host", address.to_string());
-    for (name, value) in headers {
+    for (name, value) in with {
         request = request.header(*name, HeaderValue::from_str(value).unwrap());
     }
     let stream = TcpStream::connect(address).await.unwrap();
@@ -150,27 +149,27 @@ pub async fn send(
         sender.send_request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
-    TestResponse { status, headers, bytes }
+    Answer { status, headers, bytes }
 }
 
-impl TestResponse {
+impl Answer {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The code of the error body, if it is one.
+    /// The code of the complaint, if it is one.
     pub fn code(&self) -> String {
-        let body: serde_json::Value = serde_json::from_slice(&self.bytes).unwrap_or_default();
-        body["errors"][0]["code"].as_str().unwrap_or_default().to_owned()
+        let complaint: serde_json::Value = serde_json::from_slice(&self.bytes).unwrap_or_default();
+        complaint["errors"][0]["code"].as_str().unwrap_or_default().to_owned()
     }
 }
 
-/// Blobs in memory, as a source and as a sink. Stricter than a disk: content that does not match its
-/// digest is rejected.
+/// Blobs in memory, as a source and as a sink. Stricter than a disk: what does not match its digest
+/// is refused.
 #[derive(Default, Clone)]
-pub struct MemoryImages(Arc<Mutex<HashMap<Digest, Bytes>>>);
+pub struct Shelf(Arc<Mutex<HashMap<Digest, Bytes>>>);
 
-impl MemoryImages {
+impl Shelf {
     pub fn put(&self, bytes: impl Into<Bytes>) -> Digest {
         let bytes = bytes.into();
         let digest = Digest::of(&bytes);
@@ -204,30 +203,30 @@ impl MemoryImages {
     }
 }
 
-impl BlobSource for MemoryImages {
+impl BlobSource for Shelf {
     fn open(&self, digest: &Digest, offset: u64) -> io::Result<Box<dyn Read + Send>> {
         let bytes = self.get(digest).ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(Cursor::new(bytes.slice(offset as usize..))))
     }
 }
 
-impl BlobSink for MemoryImages {
+impl BlobSink for Shelf {
     fn has(&self, digest: &Digest) -> bool {
         self.get(digest).is_some()
     }
 
     fn create(&self, blob: &Descriptor) -> io::Result<Box<dyn BlobWriter>> {
-        Ok(Box::new(PartialBlob { images: self.clone(), digest: blob.digest, bytes: Vec::new() }))
+        Ok(Box::new(OnTheWay { shelf: self.clone(), digest: blob.digest, bytes: Vec::new() }))
     }
 }
 
-struct PartialBlob {
-    images: MemoryImages,
+struct OnTheWay {
+    shelf: Shelf,
     digest: Digest,
     bytes: Vec<u8>,
 }
 
-impl Write for PartialBlob {
+impl Write for OnTheWay {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -238,14 +237,14 @@ impl Write for PartialBlob {
     }
 }
 
-impl BlobWriter for PartialBlob {
+impl BlobWriter for OnTheWay {
     fn commit(self: Box<Self>) -> io::Result<()> {
-        assert_eq!(self.images.put(self.bytes), self.digest, "the client checks before it commits");
+        assert_eq!(self.shelf.put(self.bytes), self.digest, "the client checks before it commits");
         Ok(())
     }
 }
 
-/// Pseudo-random bytes, the same each time.
+/// Bytes that look random and are the same each time.
 pub fn noise(seed: u8, length: usize) -> Vec<u8> {
     let mut state = u32::from(seed) + 1;
     std::iter::repeat_with(|| {

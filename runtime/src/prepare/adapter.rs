@@ -8,10 +8,7 @@ use wasmparser::{Encoding, Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// The interface that stands for `proc_exit`; the worker's linker has it.
-pub(crate) const EXIT_INTERFACE: &str = "margay:process/exit";
-/// Its one function.
-pub(crate) const EXIT_FUNCTION: &str = "exit-with-code";
+use crate::engine::{EXIT_FUNCTION, EXIT_INTERFACE};
 
 const PREVIEW1: &str = "wasi_snapshot_preview1";
 

@@ -9,23 +9,8 @@ use disk::{NewFile, Survives};
 use serde::{Deserialize, Serialize};
 use spec::Digest;
 
-use crate::{Error, Key, Prepared, World, engine};
-
-/// Facts about an image's program, from its preparation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Facts {
-    /// What the program is written for.
-    pub world: World,
-    /// The digest of the program as it is in the image.
-    pub wasm: Digest,
-    /// Whether it is a WASI 0.1 module that became a component here.
-    pub adapted: bool,
-    /// The interfaces that it imports.
-    pub imports: Vec<String>,
-    /// The uncompressed layers, from the lowest to the highest.
-    pub layers: Vec<Digest>,
-}
+use super::preparation::{Facts, Prepared};
+use crate::{Error, Key, engine};
 
 /// The last file to be written: with it the others are complete.
 const META: &str = "prepared.json";

@@ -9,8 +9,8 @@ use image::{Budget, FileIndex, FileIndexBuilder, FileNode, LayerReader};
 use spec::{Descriptor, Digest};
 
 use super::{
-    cache::Facts,
     code::{self, Unfit},
+    preparation::Facts,
     task::{Answer, Job, LayerJob, ProgramJob},
 };
 use crate::{

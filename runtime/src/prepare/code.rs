@@ -1,6 +1,6 @@
 use image::{Wasi, WasmFacts};
 
-use super::{adapter, cache::Facts};
+use super::{adapter, preparation::Facts};
 use crate::{World, engine, worker::linker};
 
 /// Why an image cannot run: code, sentence, next step.

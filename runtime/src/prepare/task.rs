@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use spec::Digest;
 
 use super::{
-    Preparation, Prepared, Program,
-    cache::{self, Facts, Outcome},
+    cache::{self, Outcome},
+    preparation::{Facts, Preparation, Prepared, Program},
 };
 use crate::limits::PREPARER_ANSWER_BYTES_MAX;
 use crate::{

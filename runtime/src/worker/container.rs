@@ -113,7 +113,7 @@ impl Container {
         let mut store = Store::new(&self.engine, guest);
         store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);
         store.set_max_component_handles(self.limits.handles_max as usize);
-        meter::limit(&mut store, run.clone(), self.limits.cpu_time_max);
+        meter::limit(&mut store, |guest| &mut guest.held, run.clone(), self.limits.cpu_time_max);
         (store, run)
     }
 

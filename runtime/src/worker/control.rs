@@ -17,7 +17,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{capability::Denials, output::Log};
+use super::{denials::Denials, output::Log};
 use crate::limits::{AGENT_TIME_MAX, BROKER_ANSWER_TIME_MAX, ORPHAN_TIME_MAX};
 use crate::{
     Event, Exit,

@@ -12,7 +12,7 @@ use super::{
     files::{self, Files},
     meter::Held,
 };
-use crate::prepare::{EXIT_FUNCTION, EXIT_INTERFACE};
+use crate::engine::{EXIT_FUNCTION, EXIT_INTERFACE};
 
 /// What one instance has on the host's side.
 pub(crate) struct Guest {

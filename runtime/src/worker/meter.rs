@@ -15,10 +15,7 @@ use std::{
 use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
 
-use crate::{
-    usage::{UsagePage, add},
-    worker::guest::Guest,
-};
+use crate::usage::{UsagePage, add};
 
 /// What all instances of a container share.
 #[derive(Debug)]
@@ -233,11 +230,16 @@ fn thread_time() -> u64 {
 }
 
 /// Gives `store` its limits on memory and CPU time, and makes it yield at every tick.
-pub(crate) fn limit(store: &mut Store<Guest>, clock: Arc<RunClock>, cpu_max: Option<Duration>) {
-    store.limiter(|guest| &mut guest.held);
+pub(crate) fn limit<T: 'static>(
+    store: &mut Store<T>,
+    held: fn(&mut T) -> &mut Held,
+    clock: Arc<RunClock>,
+    cpu_max: Option<Duration>,
+) {
+    store.limiter(move |guest| held(guest));
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |mut store| {
-        store.data_mut().held.bill();
+        held(store.data_mut()).bill();
         match clock.tick(cpu_max) {
             true => Ok(UpdateDeadline::Yield(1)),
             false => Err(Cut::Cpu.into()),

@@ -23,6 +23,7 @@ mod command; // one instance, once
 mod meter; // memory, CPU time, and where they end
 mod ticker; // the engine's sense of time
 mod control; // the socket to the supervisor
+mod denials; // what was denied, and how often
 
 pub(crate) use guest::linker;
 pub use life::main;

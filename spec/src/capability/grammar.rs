@@ -1,12 +1,6 @@
 //! The grammar of a line, `kind:target[#rights][;key[=value]]…`. Each kind takes its own parts out
 //! of a [`Line`]; what is left over is an error.
 
-use super::{
-    Capability, Want, env::EnvGrant, files::FileGrant, inbound::InboundGrant,
-    outbound::OutboundGrant, secrets::SecretGrant,
-};
-use crate::limits::CAPABILITY_LINE_BYTES_MAX;
-
 /// A line after its kind.
 pub(super) struct Line<'a> {
     pub target: &'a str,
@@ -16,37 +10,8 @@ pub(super) struct Line<'a> {
     keys: Vec<(&'a str, Option<&'a str>)>,
 }
 
-pub(super) fn parse_want(text: &str) -> Result<Want, String> {
-    if text.len() > CAPABILITY_LINE_BYTES_MAX {
-        return Err(format!("it is longer than {CAPABILITY_LINE_BYTES_MAX} characters"));
-    }
-    let (kind, rest) =
-        text.split_once(':').ok_or("it has no `:` after its kind, as in `fs:/data#rw`")?;
-    let mut line = Line::of(rest);
-    let optional = line.flag("optional")?;
-    let capability = match kind {
-        "fs" => Capability::Files(FileGrant::parse(&mut line)?),
-        "net.out" => Capability::Outbound(OutboundGrant::parse(&mut line)?),
-        "net.in" => Capability::Inbound(InboundGrant::parse(&mut line)?),
-        "env" => Capability::Env(EnvGrant::parse(&mut line)?),
-        "secret" => Capability::Secret(SecretGrant::parse(&mut line)?),
-        "clock" => Capability::Clock(line.target.parse()?),
-        "random" => Capability::Random(line.target.parse()?),
-        "kv" | "call" | "spawn" | "log" | "identity" | "feature" => {
-            return Err(format!("this version cannot grant `{kind}` yet"));
-        }
-        _ => {
-            return Err(
-                "the kinds are fs, net.out, net.in, env, secret, clock and random".to_owned()
-            );
-        }
-    };
-    line.finish(kind)?;
-    Ok(Want { capability, optional })
-}
-
 impl<'a> Line<'a> {
-    fn of(rest: &'a str) -> Self {
+    pub fn of(rest: &'a str) -> Self {
         let mut parts = rest.split(';');
         let head = parts.next().unwrap_or_default();
         let (target, rights) = head.split_once('#').map_or((head, None), |(t, r)| (t, Some(r)));
@@ -80,7 +45,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn finish(self, kind: &str) -> Result<(), String> {
+    pub fn finish(self, kind: &str) -> Result<(), String> {
         match (self.rights, self.keys.first()) {
             (Some(_), _) => Err(format!("`{kind}` takes no `#rights`")),
             (None, Some((key, _))) => Err(format!("`{kind}` has no key `;{key}`")),

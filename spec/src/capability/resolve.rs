@@ -3,8 +3,14 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Capability, ClockLevel, EnvGrant, FileGrant, InboundGrant, OutboundGrant, RandomLevel,
-    SecretGrant, Want,
+    clock::ClockLevel,
+    env::EnvGrant,
+    files::FileGrant,
+    inbound::InboundGrant,
+    kinds::{Capability, Want},
+    outbound::OutboundGrant,
+    random::RandomLevel,
+    secrets::SecretGrant,
 };
 use crate::secret::SecretName;
 

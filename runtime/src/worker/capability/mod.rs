@@ -10,7 +10,3 @@ pub(super) mod inbound; // ports on which it is reached
 pub(super) mod outbound; // requests that it sends; connected by the broker, which checks them again
 pub(super) mod random; // its random numbers
 pub(super) mod secrets; // secrets, as files or variables
-
-mod denials; // what was denied, and how often
-
-pub(super) use denials::Denials;

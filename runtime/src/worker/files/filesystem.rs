@@ -16,10 +16,11 @@ pub(super) trait Filesystem: Send + Sync {
     type Folder;
     /// Where a path ended: something is there, or could be made.
     type Place;
+    type Listing;
 
     fn open(&self, at: Self::Place, opening: Opening) -> Result<Opened<Self::Folder>>;
     fn stat(&self, at: Self::Place) -> Result<Stat>;
-    fn list(&self, folder: &Self::Folder) -> Result<Listing>;
+    fn list(&self, folder: &Self::Folder) -> Result<Self::Listing>;
     fn read_link(&self, at: Self::Place) -> Result<String>;
     fn make_folder(&self, at: Self::Place) -> Result<()>;
     fn make_link(&self, target: &str, at: Self::Place) -> Result<()>;
@@ -39,9 +40,15 @@ pub(super) trait OpenFile: Send + Sync {
     /// Up to `len` bytes from `offset`; fewer only at the end.
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;
     /// Writes all of `bytes` at `offset`, or at the end; where it ended.
-    fn write_at(&self, offset: Option<u64>, bytes: &[u8]) -> Result<u64>;
-    fn set_len(&self, len: u64) -> Result<()>;
-    fn set_times(&self, mtime: Mtime) -> Result<()>;
+    fn write_at(&self, _offset: Option<u64>, _bytes: &[u8]) -> Result<u64> {
+        Err(ErrorCode::BadDescriptor)
+    }
+    fn set_len(&self, _len: u64) -> Result<()> {
+        Err(ErrorCode::BadDescriptor)
+    }
+    fn set_times(&self, _mtime: Mtime) -> Result<()> {
+        Err(ErrorCode::NotPermitted)
+    }
     fn sync(&self) -> Result<()> {
         Ok(())
     }
@@ -106,15 +113,4 @@ pub(super) fn hashed(value: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
-}
-
-/// Where a guest is in a folder's entries. Small whatever the folder holds: a guest may keep as
-/// many as it has handles.
-pub enum Listing {
-    /// After this name.
-    Union {
-        folder: super::union::Folder,
-        after: String,
-    },
-    Volume(super::volume::Listing),
 }

@@ -25,7 +25,7 @@ mod bindings {
     });
 }
 
-pub use super::filesystem::Listing;
+pub use super::mounts::Listing;
 use crate::limits::READ_BYTES_MAX;
 use bindings::wasi::filesystem::{preopens, types};
 pub(crate) use types::ErrorCode;

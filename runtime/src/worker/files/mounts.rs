@@ -8,8 +8,8 @@ use image::FileIndex;
 
 use super::{
     filesystem::{
-        DescriptorFlags, DescriptorType, ErrorCode, Filesystem, Listing, Mtime, OpenFile,
-        OpenFlags, Opened, Opening, Result, Stat,
+        DescriptorFlags, DescriptorType, ErrorCode, Filesystem, Mtime, OpenFile, OpenFlags, Opened,
+        Opening, Result, Stat,
     },
     union::{self, Reached, Union},
     volume::{self, AnyVolume, Volume},
@@ -37,6 +37,12 @@ pub enum Handle {
 pub enum Folder {
     Union(union::Folder),
     Mounted(usize, Arc<OwnedFd>),
+}
+
+/// Where a guest is in a folder's entries.
+pub enum Listing {
+    Union(union::Listing),
+    Volume(volume::Listing),
 }
 
 /// Where a path ended, and in which filesystem.
@@ -85,7 +91,7 @@ impl Files {
                     "a volume cannot be mounted at `/`: give it a folder of its own".to_owned()
                 );
             }
-            mounts.push(Mount { root: volume.root(), filesystem: volume.mounted() });
+            mounts.push(Mount { root: volume.root(), filesystem: volume::mounted(volume) });
         }
         Ok(Self { union, mounts })
     }
@@ -143,9 +149,9 @@ impl Files {
 
     pub(super) fn list(&self, handle: &Handle) -> Result<Listing> {
         match handle {
-            Handle::Folder(Folder::Union(folder)) => self.union.list(folder),
+            Handle::Folder(Folder::Union(folder)) => self.union.list(folder).map(Listing::Union),
             Handle::Folder(Folder::Mounted(mount, folder)) => {
-                self.mounts[*mount].filesystem.list(folder)
+                self.mounts[*mount].filesystem.list(folder).map(Listing::Volume)
             }
             Handle::File { .. } => Err(ErrorCode::NotDirectory),
         }
@@ -156,7 +162,7 @@ impl Files {
         listing: &mut Listing,
     ) -> Result<Option<(String, DescriptorType)>> {
         match listing {
-            Listing::Union { folder, after } => Ok(self.union.next_entry(*folder, after)),
+            Listing::Union(listing) => Ok(self.union.next_entry(listing)),
             Listing::Volume(listing) => listing.next_entry(),
         }
     }

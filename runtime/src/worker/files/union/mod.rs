@@ -11,8 +11,7 @@ use bytes::Bytes;
 use image::{FileIndex, FileNode, NodeId};
 
 use super::filesystem::{
-    DescriptorType, ErrorCode, Filesystem, Listing, Mtime, OpenFile, Opened, Opening, Result, Stat,
-    hashed,
+    DescriptorType, ErrorCode, Filesystem, Mtime, OpenFile, Opened, Opening, Result, Stat, hashed,
 };
 use memory::{MemoryFile, Quota};
 use tree::{Entry, Tree};
@@ -20,43 +19,19 @@ use walk::Walk;
 
 pub(in crate::worker::files) use memory::now;
 pub(in crate::worker::files) use tree::Folder;
-pub(in crate::worker::files) use walk::{Reached, checked};
+pub(in crate::worker::files) use walk::{Place, Reached, checked};
 
 pub(super) struct Union {
     tree: RwLock<Tree>,
     writable: bool,
 }
 
-/// Where a path ended.
-#[derive(Debug)]
-pub(super) struct Place {
-    /// The last name and its folder; none for a folder that `..`, a final `.` or the start of the
-    /// walk named.
-    name: Option<(Folder, String)>,
-    entry: Option<Entry>,
-    /// The path has a `/` at its end.
-    wants_folder: bool,
-}
-
-impl From<Folder> for Place {
-    fn from(folder: Folder) -> Self {
-        Self { name: None, entry: Some(Entry::Folder(folder)), wants_folder: true }
-    }
-}
-
-impl Place {
-    /// The last name, or `otherwise` where a folder itself was named.
-    fn named(self, otherwise: ErrorCode) -> Result<(Folder, String)> {
-        self.name.ok_or(otherwise)
-    }
-
-    /// The name of what is to be made.
-    fn free(self) -> Result<(Folder, String)> {
-        match self.entry {
-            None => self.name.ok_or(ErrorCode::Exist),
-            Some(_) => Err(ErrorCode::Exist),
-        }
-    }
+/// Where a guest is in a folder's entries. Small whatever the folder holds: a guest may keep as
+/// many as it has handles.
+pub struct Listing {
+    folder: Folder,
+    /// The name that was given last.
+    after: String,
 }
 
 impl Union {
@@ -93,14 +68,9 @@ impl Union {
         Walk { from, follow }.along(&self.read(), path)
     }
 
-    /// The entry after `after` in a folder, which it becomes.
-    pub fn next_entry(
-        &self,
-        folder: Folder,
-        after: &mut String,
-    ) -> Option<(String, DescriptorType)> {
-        let (name, entry) = self.read().next(folder, after)?;
-        after.clone_from(&name);
+    pub fn next_entry(&self, listing: &mut Listing) -> Option<(String, DescriptorType)> {
+        let (name, entry) = self.read().next(listing.folder, &listing.after)?;
+        listing.after.clone_from(&name);
         let kind = match entry {
             Entry::Folder(_) | Entry::Mount(_) => DescriptorType::Directory,
             Entry::Layered(..) | Entry::Memory(_) => DescriptorType::RegularFile,
@@ -169,6 +139,7 @@ fn open_memory(file: Arc<MemoryFile>, opening: Opening) -> Result<Box<dyn OpenFi
 impl Filesystem for Union {
     type Folder = Folder;
     type Place = Place;
+    type Listing = Listing;
 
     fn open(&self, at: Place, opening: Opening) -> Result<Opened<Folder>> {
         let Place { name, entry, wants_folder } = at;
@@ -214,7 +185,7 @@ impl Filesystem for Union {
     }
 
     fn list(&self, folder: &Folder) -> Result<Listing> {
-        Ok(Listing::Union { folder: *folder, after: String::new() })
+        Ok(Listing { folder: *folder, after: String::new() })
     }
 
     fn read_link(&self, at: Place) -> Result<String> {
@@ -293,18 +264,6 @@ impl OpenFile for LayeredFile {
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(self.bytes.len());
         Ok(self.bytes.slice(from..from.saturating_add(len).min(self.bytes.len())))
-    }
-
-    fn write_at(&self, _: Option<u64>, _: &[u8]) -> Result<u64> {
-        Err(ErrorCode::BadDescriptor)
-    }
-
-    fn set_len(&self, _: u64) -> Result<()> {
-        Err(ErrorCode::BadDescriptor)
-    }
-
-    fn set_times(&self, _: Mtime) -> Result<()> {
-        Err(ErrorCode::NotPermitted)
     }
 }
 

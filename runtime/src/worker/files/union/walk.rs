@@ -2,12 +2,41 @@
 //! `..` out of it, absolute paths and links that point out of it are refused, as `wasi:filesystem`
 //! asks.
 
-use super::{
-    Place,
-    tree::{Entry, Folder, Tree},
-};
+use super::tree::{Entry, Folder, Tree};
 use crate::limits::{LINKS_MAX, NAME_BYTES_MAX, NAMES_MAX, PATH_BYTES_MAX};
 use crate::worker::files::filesystem::{ErrorCode, Result};
+
+/// Where a path ended.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// The last name and its folder; none for a folder that `..`, a final `.` or the start of the
+    /// walk named.
+    pub name: Option<(Folder, String)>,
+    pub entry: Option<Entry>,
+    /// The path has a `/` at its end.
+    pub wants_folder: bool,
+}
+
+impl From<Folder> for Place {
+    fn from(folder: Folder) -> Self {
+        Self { name: None, entry: Some(Entry::Folder(folder)), wants_folder: true }
+    }
+}
+
+impl Place {
+    /// The last name, or `otherwise` where a folder itself was named.
+    pub fn named(self, otherwise: ErrorCode) -> Result<(Folder, String)> {
+        self.name.ok_or(otherwise)
+    }
+
+    /// The name of what is to be made.
+    pub fn free(self) -> Result<(Folder, String)> {
+        match self.entry {
+            None => self.name.ok_or(ErrorCode::Exist),
+            Some(_) => Err(ErrorCode::Exist),
+        }
+    }
+}
 
 /// Where a walk ended.
 #[derive(Debug)]

@@ -2,7 +2,7 @@ use std::{mem::MaybeUninit, os::fd::OwnedFd};
 
 use rustix::fs::{Mode, OFlags, RawDir};
 
-use super::{WITHIN, code, kind};
+use super::kernel::{WITHIN, code, kind};
 use crate::limits::LISTING_BYTES;
 use crate::worker::files::filesystem::{DescriptorType, Result};
 

@@ -14,12 +14,13 @@ use rustix::{
 };
 
 use super::{
-    Found, Place, Volume, VolumeFile, WITHIN, code, flags, make_folder, make_link, open, remove,
-    rename,
+    folder::{Node, Place, Volume, VolumeFile},
+    kernel::{WITHIN, code, flags, make_folder, make_link, open, remove, rename},
+    listing::Listing,
 };
 use crate::limits::{VOLUME_DEPTH_MAX, VOLUME_ENTRY_BYTES};
 use crate::worker::files::filesystem::{
-    ErrorCode, Filesystem, Listing, Mtime, OpenFile, Opened, Opening, Result, Stat,
+    ErrorCode, Filesystem, Mtime, OpenFile, Opened, Opening, Result, Stat,
 };
 
 /// A volume whose content is limited.
@@ -58,7 +59,7 @@ impl Limited {
     }
 
     /// Opens what is there, or pays for a new file.
-    fn create(&self, space: &mut Space, at: &Place, flags: OFlags) -> Result<Found> {
+    fn create(&self, space: &mut Space, at: &Place, flags: OFlags) -> Result<Node> {
         if !flags.contains(OFlags::EXCL) {
             match self.volume.find(at, flags - OFlags::CREATE) {
                 Err(ErrorCode::NoEntry) => {}
@@ -105,19 +106,20 @@ impl Limited {
 impl Filesystem for Limited {
     type Folder = Arc<OwnedFd>;
     type Place = Place;
+    type Listing = Listing;
 
     fn open(&self, at: Place, opening: Opening) -> Result<Opened<Arc<OwnedFd>>> {
         self.volume.may_open(opening)?;
         // Locked until the descriptor is counted: no other may remove the file in between.
         let changes = opening.creates() || opening.truncates();
         let mut space = if changes { self.quota.counted() } else { self.quota.space() };
-        let found = match opening.creates() {
+        let node = match opening.creates() {
             true => self.create(&mut space, &at, flags(opening))?,
             false => self.volume.find(&at, flags(opening))?,
         };
-        let (file, inode) = match found {
-            Found::Folder(fd) => return Ok(Opened::Folder(Arc::new(fd))),
-            Found::File { file, inode } => (file, inode),
+        let (file, inode) = match node {
+            Node::Folder(fd) => return Ok(Opened::Folder(Arc::new(fd))),
+            Node::File { file, inode } => (file, inode),
         };
         if opening.truncates() {
             space.resize(&file, 0)?;

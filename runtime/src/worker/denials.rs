@@ -10,7 +10,7 @@ const OTHERS: &str = "(more than 1000 different capabilities)";
 
 /// What was denied, and how often.
 #[derive(Debug, Default)]
-pub(crate) struct Denials(Mutex<HashMap<String, u64>>);
+pub(super) struct Denials(Mutex<HashMap<String, u64>>);
 
 impl Denials {
     /// Counts one. The count, when it is worth telling: at the first and then at every power of

@@ -1,0 +1,260 @@
+use std::{
+    fs::File,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::FileExt,
+    },
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use rustix::fs::{AtFlags, FileType, OFlags};
+use spec::Rights;
+
+use super::{
+    kernel::{code, flags, io_code, make_folder, make_link, open, remove, rename, set_times, stat},
+    listing::Listing,
+};
+use crate::worker::files::filesystem::{
+    ErrorCode, Filesystem, Mtime, OpenFile, Opened, Opening, Result, Stat,
+};
+
+/// A granted folder of the host, with what may be done in it.
+pub(crate) struct Volume {
+    root: Arc<OwnedFd>,
+    rights: Rights,
+    max_bytes: Option<u64>,
+}
+
+/// A path below a folder: the kernel walks it.
+pub(crate) struct Place {
+    pub from: Arc<OwnedFd>,
+    pub path: String,
+    /// Whether a link at its end is followed.
+    pub follow: bool,
+}
+
+/// What opening led to, before anything is counted.
+pub(super) enum Node {
+    Folder(OwnedFd),
+    File { file: VolumeFile, inode: u64 },
+}
+
+impl Volume {
+    pub fn new(root: OwnedFd, rights: Rights, max_bytes: Option<u64>) -> Self {
+        Self { root: Arc::new(root), rights, max_bytes }
+    }
+
+    /// For the sandbox: where opening stays allowed.
+    pub fn folder(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+
+    /// Whether anything may be changed in it.
+    pub fn is_writable(&self) -> bool {
+        self.rights.write || self.rights.delete
+    }
+
+    /// How long a file in it may become.
+    pub fn max_bytes(&self) -> Option<u64> {
+        self.max_bytes
+    }
+
+    pub(crate) fn root(&self) -> Arc<OwnedFd> {
+        self.root.clone()
+    }
+
+    fn must_write(&self) -> Result<()> {
+        if self.rights.write { Ok(()) } else { Err(ErrorCode::ReadOnly) }
+    }
+
+    fn must_delete(&self) -> Result<()> {
+        match (self.rights.delete, self.rights.write) {
+            (true, _) => Ok(()),
+            (false, true) => Err(ErrorCode::NotPermitted),
+            (false, false) => Err(ErrorCode::ReadOnly),
+        }
+    }
+
+    pub(super) fn may_open(&self, opening: Opening) -> Result<()> {
+        match opening.writes() || opening.creates() || opening.truncates() {
+            true => self.must_write(),
+            false => Ok(()),
+        }
+    }
+
+    /// Opens a file or a folder for a guest.
+    pub(super) fn find(&self, at: &Place, flags: OFlags) -> Result<Node> {
+        let fd = open(&at.from, &at.path, flags, at.follow)?;
+        let stat = rustix::fs::fstat(&fd).map_err(code)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => Ok(Node::Folder(fd)),
+            FileType::RegularFile => {
+                let file = VolumeFile { file: fd.into(), writable: self.rights.write };
+                Ok(Node::File { file, inode: stat.st_ino })
+            }
+            // A pipe or socket leads to some program of the host.
+            _ => Err(ErrorCode::NotPermitted),
+        }
+    }
+}
+
+impl Filesystem for Volume {
+    type Folder = Arc<OwnedFd>;
+    type Place = Place;
+    type Listing = Listing;
+
+    fn open(&self, at: Place, opening: Opening) -> Result<Opened<Arc<OwnedFd>>> {
+        self.may_open(opening)?;
+        match self.find(&at, flags(opening))? {
+            Node::Folder(fd) => Ok(Opened::Folder(Arc::new(fd))),
+            Node::File { file, .. } => {
+                if opening.truncates() {
+                    file.set_len(0)?;
+                }
+                Ok(Opened::File(Box::new(file)))
+            }
+        }
+    }
+
+    fn stat(&self, at: Place) -> Result<Stat> {
+        stat(&open(&at.from, &at.path, OFlags::PATH, at.follow)?)
+    }
+
+    fn list(&self, folder: &Arc<OwnedFd>) -> Result<Listing> {
+        Listing::of(folder)
+    }
+
+    fn read_link(&self, at: Place) -> Result<String> {
+        let (folder, name) = at.parent()?;
+        let target = rustix::fs::readlinkat(&folder, name, Vec::new()).map_err(code)?;
+        target.into_string().map_err(|_| ErrorCode::IllegalByteSequence)
+    }
+
+    fn make_folder(&self, at: Place) -> Result<()> {
+        let (folder, name) = self.to_make_folder(&at)?;
+        make_folder(&folder, name)
+    }
+
+    fn make_link(&self, target: &str, at: Place) -> Result<()> {
+        let (folder, name) = self.to_make_link(&at)?;
+        make_link(target, &folder, name)
+    }
+
+    fn unlink(&self, at: Place) -> Result<()> {
+        let (folder, name) = self.to_remove(&at, false)?;
+        remove(&folder, name, AtFlags::empty())
+    }
+
+    fn remove_folder(&self, at: Place) -> Result<()> {
+        let (folder, name) = self.to_remove(&at, true)?;
+        remove(&folder, name, AtFlags::REMOVEDIR)
+    }
+
+    fn rename(&self, from: Place, to: Place) -> Result<()> {
+        let ((folder, name), (new_folder, new_name)) = self.to_rename(&from, &to)?;
+        rename((&folder, name), (&new_folder, new_name))
+    }
+
+    fn set_folder_times(&self, folder: &Arc<OwnedFd>, mtime: Mtime) -> Result<()> {
+        self.must_write()?;
+        set_times(folder, mtime)
+    }
+}
+
+impl Place {
+    /// The folder that holds the last name, and that name.
+    fn parent(&self) -> Result<Name<'_>> {
+        let trimmed = self.path.trim_end_matches('/');
+        let (folder, name) = trimmed.rsplit_once('/').unwrap_or(("", trimmed));
+        if matches!(name, "" | "." | "..") {
+            return Err(ErrorCode::NotPermitted);
+        }
+        Ok((open(&self.from, folder, OFlags::PATH | OFlags::DIRECTORY, true)?, name))
+    }
+
+    /// The mount point has no name of its own here: `otherwise`.
+    fn must_be_below(&self, otherwise: ErrorCode) -> Result<()> {
+        if self.path.is_empty() { Err(otherwise) } else { Ok(()) }
+    }
+}
+
+/// A name in a folder.
+pub(super) type Name<'a> = (OwnedFd, &'a str);
+
+/// Rights, and then the name that is to change.
+impl Volume {
+    pub(super) fn to_make_folder<'a>(&self, at: &'a Place) -> Result<Name<'a>> {
+        at.must_be_below(ErrorCode::Exist)?;
+        self.must_write()?;
+        at.parent()
+    }
+
+    pub(super) fn to_make_link<'a>(&self, at: &'a Place) -> Result<Name<'a>> {
+        self.must_write()?;
+        at.parent()
+    }
+
+    pub(super) fn to_remove<'a>(&self, at: &'a Place, folder: bool) -> Result<Name<'a>> {
+        at.must_be_below(if folder { ErrorCode::Busy } else { ErrorCode::IsDirectory })?;
+        if !folder && at.path.ends_with('/') {
+            return Err(ErrorCode::NotDirectory);
+        }
+        self.must_delete()?;
+        at.parent()
+    }
+
+    pub(super) fn to_rename<'a>(
+        &self,
+        from: &'a Place,
+        to: &'a Place,
+    ) -> Result<(Name<'a>, Name<'a>)> {
+        self.must_delete()?;
+        self.must_write()?;
+        Ok((from.parent()?, to.parent()?))
+    }
+}
+
+/// A file of a volume.
+pub(super) struct VolumeFile {
+    file: File,
+    writable: bool,
+}
+
+impl VolumeFile {
+    pub(super) fn len(&self) -> Result<u64> {
+        self.file.metadata().map(|metadata| metadata.len()).map_err(io_code)
+    }
+}
+
+impl OpenFile for VolumeFile {
+    fn stat(&self) -> Result<Stat> {
+        stat(&self.file)
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
+        let mut bytes = vec![0; len];
+        let n = self.file.read_at(&mut bytes, offset).map_err(io_code)?;
+        bytes.truncate(n);
+        Ok(bytes.into())
+    }
+
+    fn write_at(&self, offset: Option<u64>, bytes: &[u8]) -> Result<u64> {
+        let from = offset.map_or_else(|| self.len(), Ok)?;
+        let end = from.checked_add(bytes.len() as u64).ok_or(ErrorCode::FileTooLarge)?;
+        self.file.write_all_at(bytes, from).map_err(io_code)?;
+        Ok(end)
+    }
+
+    fn set_len(&self, len: u64) -> Result<()> {
+        self.file.set_len(len).map_err(io_code)
+    }
+
+    fn set_times(&self, mtime: Mtime) -> Result<()> {
+        if self.writable { set_times(&self.file, mtime) } else { Err(ErrorCode::ReadOnly) }
+    }
+
+    fn sync(&self) -> Result<()> {
+        rustix::fs::fsync(&self.file).map_err(code)
+    }
+}
