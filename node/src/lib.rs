@@ -22,11 +22,10 @@ mod invoke; // one request to an image, and what it cost
 mod agent; // a node of a cluster: whatever should run here, runs
 pub mod usage_log; // what was used, kept until the ledger has it exactly once
 pub mod ingress; // host name -> a healthy replica, here or on another node
-mod tls; // certificates that name nodes and the control plane
+mod identity; // the certificate and key of this node, on disk
 
 mod meter; // the counters of a worker, from the outside
 mod files; // small files of JSON
-mod descriptors; // how many of them we may have
 mod signals; // the signals that ask us to end
 mod error;
 

@@ -28,15 +28,17 @@ use super::{
     task::TaskHandle,
 };
 use crate::{
-    descriptors,
     error::{Error, Result, chain},
     files,
     home::{Home, make_private},
+    identity::Identity,
     ingress::Shared,
-    tls::Identity,
     tuning::{PrivateNetwork, Tuning},
     usage_log::UsageLog,
 };
+
+/// Descriptors for 500 containers, with some eight each.
+const DESCRIPTORS_MIN: u64 = 4096;
 
 /// How an agent behaves.
 #[derive(Debug, Clone)]
@@ -111,7 +113,7 @@ impl Agent {
     /// read or written.
     pub fn open(config: AgentConfig) -> Result<Self> {
         // Nine for each Wasm container, and what is short at a start is taken from what runs.
-        descriptors::raise_limit();
+        net::raise_descriptor_limit(DESCRIPTORS_MIN);
         let home = &config.home;
         let folder = NodeFolder::of(home)?;
         let lock = lock(&folder)?;

@@ -14,11 +14,11 @@ use super::{
 use crate::{
     error::{Error, Result},
     home::Home,
-    tls::{self, Identity},
+    identity::Identity,
     tuning::Tuning,
 };
 
-/// How a node would like to be known.
+/// How a node asks to be known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinOptions {
     /// Its name; the control plane decides.
@@ -58,8 +58,8 @@ pub async fn join(home: &Home, token: &JoinToken, options: JoinOptions) -> Resul
     let folder = NodeFolder::of(home)?;
     let JoinOptions { name, zone, labels, ingress_address, tuning } = options;
     let settings = Settings { zone, labels, ingress_address, tuning };
-    let (key, csr_pem) = request()?;
-    let control = Control::new(&token.address, tls::pinned(&token.ca_fingerprint)?);
+    let (key, csr_pem) = certificate_request()?;
+    let control = Control::new(&token.address, net::tls::pinned_client(&token.ca_fingerprint));
     let request = JoinRequest {
         version: wire::VERSION,
         secret: token.secret.clone(),
@@ -77,7 +77,7 @@ pub async fn join(home: &Home, token: &JoinToken, options: JoinOptions) -> Resul
 }
 
 /// Tells the node of this home, whose agent does not run, where its platform is now, and where its
-/// own ingress. Who it is stays, and so does what it knows. Says who that is; nobody when it has
+/// own ingress. Its identity stays, and so does what it knows. The node's id; nothing when it has
 /// not joined yet.
 ///
 /// # Errors
@@ -116,7 +116,7 @@ pub(super) async fn renew(
     control: &Control,
     identity: &Identity,
 ) -> Result<Identity> {
-    let (key, csr_pem) = request()?;
+    let (key, csr_pem) = certificate_request()?;
     let answer: JoinResponse =
         control.post("/v1/node/renew", &RenewRequest { version: wire::VERSION, csr_pem }).await?;
     let renewed = self::identity(&identity.control_plane, answer, &key)?;
@@ -130,7 +130,7 @@ pub(super) fn age(folder: &NodeFolder) -> Option<std::time::Duration> {
     SystemTime::now().duration_since(written).ok()
 }
 
-fn request() -> Result<(KeyPair, String)> {
+fn certificate_request() -> Result<(KeyPair, String)> {
     let broken = |error: rcgen::Error| Error::Identity(error.to_string());
     let key = KeyPair::generate().map_err(broken)?;
     let request = CertificateParams::default().serialize_request(&key).map_err(broken)?;
@@ -150,7 +150,7 @@ fn identity(address: &str, answer: JoinResponse, key: &KeyPair) -> Result<Identi
         key_pem: key.serialize_pem(),
         ca_pem: answer.ca_pem,
     };
-    // Better now than when the first task waits for it.
+    // Better checked now than when the first task waits for it.
     identity.client()?;
     identity.server()?;
     Ok(identity)
@@ -163,13 +163,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_that_is_told_where_its_platform_has_moved_stays_who_it_is_and_as_old() {
+    fn a_relocated_node_keeps_its_identity_and_the_age_of_it() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::at(dir.path().join("home")).unwrap();
         let folder = NodeFolder::of(&home).unwrap();
         let relocate =
             || relocate(&home, "10.0.0.1:7700", "10.0.0.1:5000", "10.0.0.1:4000").unwrap();
-        assert_eq!(relocate(), None, "nobody has joined");
+        assert_eq!(relocate(), None, "no node has joined");
         let identity = Identity {
             version: 1,
             node: "local".parse().unwrap(),

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    tls::Identity,
+    identity::Identity,
 };
 
 impl Host {

@@ -13,10 +13,10 @@ use crate::{
     error::{Error, Result},
     files,
     home::{make_private, set_mode},
-    tls::Identity,
+    identity::Identity,
 };
 
-/// Who the ingress is when `margay up` is root: above every range that distributions hand out,
+/// The user of the ingress when `margay up` is root: above every range that distributions hand out,
 /// below the workers'.
 pub(super) const INGRESS_ID: u32 = 999_999_999;
 
@@ -62,7 +62,7 @@ impl IngressFolder {
         self.0.join("identity.json")
     }
 
-    /// Makes the folder, open to the ingress and to nobody else.
+    /// Makes the folder, open to the ingress alone.
     pub fn make(&self) -> Result<()> {
         make_private(&self.sockets())?;
         for folder in [self.0.clone(), self.sockets()] {

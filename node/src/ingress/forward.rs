@@ -1,4 +1,4 @@
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body;
@@ -6,18 +6,13 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
-    answer::Refusal,
-    body::{Busy, Inbound, Outbound, Relayed, Turn},
+    body::{InFlight, Relayed, ReplicaClock, RequestBody, ResponseBody},
+    error::GatewayError,
     head,
+    limits::{Limits, REPLACEMENT_TIME_MAX, RETRY_EVERY},
     routes::{Arrival, Replica, Routes, Target},
-    serve::Limits,
     upstream::{Lease, Upstream},
 };
-
-/// A replica that was killed is back within this, so a request that can wait does.
-const REPLACEMENT_TIME_MAX: Duration = Duration::from_secs(1);
-/// Between two looks at the routes while nobody can be reached.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Everything that answers requests.
 pub(super) struct Forwarder {
@@ -30,8 +25,8 @@ pub(super) struct Forwarder {
 enum Attempt {
     Answered(Response<Incoming>, Lease),
     /// Nothing was sent: the request is whole.
-    NotSent(Request<Inbound>, String),
-    /// Something was sent, and no answer came.
+    NotSent(Request<RequestBody>, String),
+    /// Something was sent, and no response came.
     Lost(String),
     TooSlow,
 }
@@ -43,12 +38,12 @@ impl Forwarder {
         request: Request<Incoming>,
         sender: IpAddr,
         arrival: &Arrival,
-    ) -> Response<Outbound> {
+    ) -> Response<ResponseBody> {
         match self.forward(request, sender, arrival).await {
             Ok(response) => response,
             Err(refusal) => {
                 tracing::debug!(code = refusal.code, text = refusal.text, "refused");
-                refusal.into_response().map(Outbound::Ours)
+                refusal.into_response().map(ResponseBody::Own)
             }
         }
     }
@@ -58,21 +53,21 @@ impl Forwarder {
         request: Request<Incoming>,
         sender: IpAddr,
         arrival: &Arrival,
-    ) -> Result<Response<Outbound>, Refusal> {
+    ) -> Result<Response<ResponseBody>, GatewayError> {
         if let Arrival::Peer(node) = arrival
             && !self.routes.knows(node)
         {
-            return Err(Refusal::removed(node));
+            return Err(GatewayError::removed(node));
         }
         let host = head::host(&request)?;
         let bytes_max = self.limits.body_bytes_max;
         if request.body().size_hint().lower() > bytes_max {
-            return Err(Refusal::too_large(bytes_max));
+            return Err(GatewayError::too_large(bytes_max));
         }
-        let mut parts = head::onward(&request, &host, sender, arrival)?;
-        let body = Inbound::new(request.into_body(), bytes_max, self.limits.pace());
+        let mut parts = head::to_replica(&request, &host, sender, arrival)?;
+        let body = RequestBody::new(request.into_body(), bytes_max, self.limits.throughput());
         if !body.is_empty() && !parts.headers.contains_key(header::CONTENT_LENGTH) {
-            // Said aloud, because a GET is sent without its body otherwise.
+            // Explicit, because a GET is sent without its body otherwise.
             parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         let again = (body.is_empty() && matches!(parts.method, Method::GET | Method::HEAD))
@@ -86,31 +81,35 @@ impl Forwarder {
         &self,
         host: &str,
         arrival: &Arrival,
-        request: Request<Inbound>,
+        request: Request<RequestBody>,
         again: Option<http::request::Parts>,
-    ) -> Result<Response<Outbound>, Refusal> {
+    ) -> Result<Response<ResponseBody>, GatewayError> {
         let deadline = Instant::now() + REPLACEMENT_TIME_MAX;
         let mut request = request;
         let mut why;
         loop {
-            let replicas =
-                self.routes.candidates(host, arrival).ok_or_else(|| Refusal::no_route(host))?;
-            why = Refusal::no_replica(host, "there is none");
+            let replicas = self
+                .routes
+                .candidates(host, arrival)
+                .ok_or_else(|| GatewayError::no_route(host))?;
+            why = GatewayError::no_replica(host, "there is none");
             for replica in replicas {
-                let busy = Busy::with(&replica.in_flight);
+                let in_flight = InFlight::with(&replica.in_flight);
                 match self.attempt(&replica, request).await {
-                    Attempt::Answered(response, lease) => return Ok(relay(response, lease, busy)),
-                    Attempt::TooSlow => return Err(Refusal::too_slow(host)),
+                    Attempt::Answered(response, lease) => {
+                        return Ok(relay(response, lease, in_flight));
+                    }
+                    Attempt::TooSlow => return Err(GatewayError::too_slow(host)),
                     Attempt::NotSent(whole, error) => {
                         request = whole;
-                        why = Refusal::no_replica(host, &error);
+                        why = GatewayError::no_replica(host, &error);
                     }
                     Attempt::Lost(error) => {
-                        why = Refusal::lost(host, &error);
+                        why = GatewayError::lost(host, &error);
                         // The body of a GET is empty, and an empty one is as good as another.
                         match &again {
                             Some(parts) if Instant::now() < deadline => {
-                                request = Request::from_parts(parts.clone(), Inbound::none());
+                                request = Request::from_parts(parts.clone(), RequestBody::none());
                             }
                             _ => return Err(why),
                         }
@@ -120,13 +119,13 @@ impl Forwarder {
             if Instant::now() >= deadline {
                 return Err(why);
             }
-            sleep(LOOK_EVERY).await;
+            sleep(RETRY_EVERY).await;
             self.routes.refresh();
         }
     }
 
-    async fn attempt(&self, replica: &Replica, mut request: Request<Inbound>) -> Attempt {
-        if let Target::There { node, .. } = &replica.target {
+    async fn attempt(&self, replica: &Replica, mut request: Request<RequestBody>) -> Attempt {
+        if let Target::Peer { node, .. } = &replica.target {
             let hop =
                 HeaderValue::from_str(node.as_str()).unwrap_or(HeaderValue::from_static("node"));
             request.headers_mut().insert(head::HOP, hop);
@@ -136,16 +135,16 @@ impl Forwarder {
             Err(error) => return Attempt::NotSent(request, error.to_string()),
         };
         loop {
-            let turn = request.body().turn();
-            match self.wait(&turn, lease.sender.try_send_request(request)).await {
+            let clock = request.body().clock();
+            match self.wait(&clock, lease.sender.try_send_request(request)).await {
                 None => {
                     lease.cut();
                     return Attempt::TooSlow;
                 }
                 Some(Ok(response)) => return Attempt::Answered(response, lease),
                 Some(Err(mut failed)) => match failed.take_message() {
-                    // A kept connection that the other side had closed: a new one tells whether it
-                    // is still there.
+                    // An idle connection that the replica had closed: a new one tells whether it is
+                    // still there.
                     Some(whole) if lease.used => match self.upstream.fresh(&replica.target).await {
                         Ok(fresh) => (lease, request) = (fresh, whole),
                         Err(error) => return Attempt::NotSent(whole, error.to_string()),
@@ -157,21 +156,17 @@ impl Forwarder {
         }
     }
 
-    /// The answer, or `None` when the replica has had its turn for too long. A client that sends
-    /// for long takes nothing of that time; the pace of the body bounds it.
-    async fn wait<T>(&self, turn: &Turn, answer: impl Future<Output = T>) -> Option<T> {
-        tokio::pin!(answer);
-        turn.give_to_replica();
+    /// The response, or `None` when the replica took too long. Time in which the client sends does
+    /// not count; the throughput of the body bounds it.
+    async fn wait<T>(&self, clock: &ReplicaClock, response: impl Future<Output = T>) -> Option<T> {
+        let time_max = self.limits.response_time_max;
+        tokio::pin!(response);
+        clock.start();
         loop {
-            let deadline =
-                turn.replica_since().unwrap_or_else(Instant::now) + self.limits.answer_time_max;
-            match timeout_at(deadline, &mut answer).await {
-                Ok(answer) => return Some(answer),
-                Err(_)
-                    if turn
-                        .replica_since()
-                        .is_some_and(|since| since + self.limits.answer_time_max <= deadline) =>
-                {
+            let deadline = clock.started().unwrap_or_else(Instant::now) + time_max;
+            match timeout_at(deadline, &mut response).await {
+                Ok(response) => return Some(response),
+                Err(_) if clock.started().is_some_and(|at| at + time_max <= deadline) => {
                     return None;
                 }
                 Err(_) => {}
@@ -180,13 +175,17 @@ impl Forwarder {
     }
 }
 
-fn relay(response: Response<Incoming>, lease: Lease, busy: Busy) -> Response<Outbound> {
+fn relay(
+    response: Response<Incoming>,
+    lease: Lease,
+    in_flight: InFlight,
+) -> Response<ResponseBody> {
     let (mut parts, body) = response.into_parts();
     let closes = parts
         .headers
         .get(header::CONNECTION)
         .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"close"));
-    head::back(&mut parts);
+    head::to_client(&mut parts);
     let lease = match body.is_end_stream() {
         _ if closes => None,
         true => {
@@ -195,5 +194,8 @@ fn relay(response: Response<Incoming>, lease: Lease, busy: Busy) -> Response<Out
         }
         false => Some(lease),
     };
-    Response::from_parts(parts, Outbound::Relayed(Relayed { body, lease, _busy: busy }))
+    Response::from_parts(
+        parts,
+        ResponseBody::Relayed(Relayed { body, lease, _in_flight: in_flight }),
+    )
 }

@@ -5,7 +5,7 @@ use http::{
     uri::{Authority, PathAndQuery},
 };
 
-use super::{answer::Refusal, routes::Arrival};
+use super::{error::GatewayError, routes::Arrival};
 
 /// Speaks about one connection only (RFC 9110 7.6.1), or about who sent it through which proxy.
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -19,9 +19,9 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("keep-alive"),
 ];
 
-/// Said by us to tasks, or by proxies that we do not know; from anybody else it would be a lie.
-const OURS: [&str; 2] = ["forwarded", "x-real-ip"];
-const OUR_PREFIXES: [&str; 2] = ["x-forwarded-", "x-margay-"];
+/// Headers that the ingress adds; from a client they would be a lie.
+const ADDED: [&str; 2] = ["forwarded", "x-real-ip"];
+const ADDED_PREFIXES: [&str; 2] = ["x-forwarded-", "x-margay-"];
 /// Marks a request that one ingress has sent to another. Only looked at where a certificate has
 /// proven the sender.
 pub(super) const HOP: HeaderName = HeaderName::from_static("x-margay-hop");
@@ -30,33 +30,33 @@ const VIA: HeaderValue = HeaderValue::from_static("1.1 margay");
 const VIA_MAX: usize = 8;
 
 /// The host that a request is for: lower case, without port.
-pub(super) fn host(request: &Request<impl Sized>) -> Result<String, Refusal> {
+pub(super) fn host(request: &Request<impl Sized>) -> Result<String, GatewayError> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let (first, more) = (hosts.next(), hosts.next());
     let named = match (first, more) {
-        (_, Some(_)) => return Err(Refusal::bad("the request has more than one Host header")),
+        (_, Some(_)) => return Err(GatewayError::bad("the request has more than one Host header")),
         (Some(value), None) => Some(
             authority(value.as_bytes())
-                .ok_or_else(|| Refusal::bad("the Host header names no host"))?,
+                .ok_or_else(|| GatewayError::bad("the Host header names no host"))?,
         ),
         (None, None) => None,
     };
     let asked = match request.uri().authority() {
         Some(asked) => Some(
             authority(asked.as_str().as_bytes())
-                .ok_or_else(|| Refusal::bad("the request names no host"))?,
+                .ok_or_else(|| GatewayError::bad("the request names no host"))?,
         ),
         None => None,
     };
     match (named, asked) {
-        (Some(named), Some(asked)) if named != asked => Err(Refusal {
+        (Some(named), Some(asked)) if named != asked => Err(GatewayError {
             status: StatusCode::MISDIRECTED_REQUEST,
             code: "E_HOST",
             text: "the request line and the Host header name two different hosts".to_owned(),
             retry_after: false,
         }),
         (Some(host), _) | (None, Some(host)) => Ok(host),
-        (None, None) => Err(Refusal::bad("the request has no Host header")),
+        (None, None) => Err(GatewayError::bad("the request has no Host header")),
     }
 }
 
@@ -73,16 +73,16 @@ fn authority(bytes: &[u8]) -> Option<String> {
     (!host.is_empty()).then_some(host)
 }
 
-/// The head that goes to a replica: path, method and headers written anew, with what we know about
+/// The head that goes to a replica: path, method and headers written anew, with what is known of
 /// the sender.
-pub(super) fn onward(
+pub(super) fn to_replica(
     request: &Request<impl Sized>,
     host: &str,
     sender: IpAddr,
     arrival: &Arrival,
-) -> Result<http::request::Parts, Refusal> {
+) -> Result<http::request::Parts, GatewayError> {
     if request.method() == Method::CONNECT {
-        return Err(Refusal::unsupported("CONNECT is not offered here"));
+        return Err(GatewayError::unsupported("CONNECT is not offered here"));
     }
     let headers = request.headers();
     if headers
@@ -90,10 +90,10 @@ pub(super) fn onward(
         .iter()
         .any(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
     {
-        return Err(Refusal::unsupported("WebSockets are not offered here"));
+        return Err(GatewayError::unsupported("WebSockets are not offered here"));
     }
     if headers.get_all(header::VIA).iter().count() >= VIA_MAX {
-        return Err(Refusal {
+        return Err(GatewayError {
             status: StatusCode::LOOP_DETECTED,
             code: "E_LOOP",
             text: "the request has been through too many proxies".to_owned(),
@@ -109,8 +109,8 @@ pub(super) fn onward(
     parts.headers.remove(header::EXPECT);
     let original = headers.get(header::HOST).cloned().or_else(|| HeaderValue::from_str(host).ok());
     let original = original.unwrap_or(HeaderValue::from_static(""));
-    if *arrival == Arrival::Outside {
-        let names: Vec<_> = parts.headers.keys().filter(|name| is_ours(name)).cloned().collect();
+    if *arrival == Arrival::Client {
+        let names: Vec<_> = parts.headers.keys().filter(|name| is_added(name)).cloned().collect();
         for name in names {
             parts.headers.remove(name);
         }
@@ -127,8 +127,8 @@ pub(super) fn onward(
     Ok(parts)
 }
 
-/// The head that goes back.
-pub(super) fn back(parts: &mut http::response::Parts) {
+/// The head that goes back to the client.
+pub(super) fn to_client(parts: &mut http::response::Parts) {
     parts.headers = end_to_end(&parts.headers);
     parts.version = http::Version::HTTP_11;
     parts.extensions.clear();
@@ -136,9 +136,9 @@ pub(super) fn back(parts: &mut http::response::Parts) {
 
 /// Whatever stands between the words: a CGI or WSGI program is told both `X-Real-IP` and
 /// `X_Real_IP` as `HTTP_X_REAL_IP`.
-fn is_ours(name: &HeaderName) -> bool {
+fn is_added(name: &HeaderName) -> bool {
     let name = name.as_str().replace('_', "-");
-    OURS.contains(&name.as_str()) || OUR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    ADDED.contains(&name.as_str()) || ADDED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// `headers` without what is about one connection, by its own words or by RFC 9110's.
@@ -152,8 +152,7 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
         .collect();
     let mut kept = HeaderMap::with_capacity(headers.len() + 4);
     for (name, value) in headers {
-        // A body's length is what we frame it by: `Connection: content-length` is an attack, not a
-        // wish.
+        // A body is framed by its length: `Connection: content-length` is an attack, not a wish.
         let is_framing = *name == header::CONTENT_LENGTH || *name == header::HOST;
         if !HOP_BY_HOP.contains(name) && (is_framing || !named.contains(name)) {
             kept.append(name, value.clone());
@@ -229,7 +228,7 @@ mod tests {
         ];
         let sender = "9.9.9.9".parse().unwrap();
         let request = request("http://cats.localhost:8080/a?b=c", &headers);
-        let parts = onward(&request, "cats.localhost", sender, &Arrival::Outside).unwrap();
+        let parts = to_replica(&request, "cats.localhost", sender, &Arrival::Client).unwrap();
         let mut got: Vec<_> = parts
             .headers
             .iter()
@@ -250,7 +249,7 @@ mod tests {
         );
         assert_eq!(parts.uri, "/a?b=c");
         let peer =
-            onward(&request, "cats.localhost", sender, &Arrival::Peer("n1".parse().unwrap()))
+            to_replica(&request, "cats.localhost", sender, &Arrival::Peer("n1".parse().unwrap()))
                 .unwrap();
         assert_eq!(peer.headers["x-forwarded-for"], "1.2.3.4", "the other ingress has judged it");
         assert!(!peer.headers.contains_key(HOP));
@@ -259,7 +258,7 @@ mod tests {
     #[test]
     fn tunnels_are_refused_and_circles_are_seen() {
         let refusal = |request: Request<()>| {
-            onward(&request, "a", IpAddr::from([1, 1, 1, 1]), &Arrival::Outside)
+            to_replica(&request, "a", IpAddr::from([1, 1, 1, 1]), &Arrival::Client)
                 .unwrap_err()
                 .status
                 .as_u16()

@@ -7,10 +7,10 @@ use rustix::{
 
 use super::{
     folder::{INGRESS_ID, IngressFolder},
-    serve::{Door, Limits, serve},
+    limits::{DESCRIPTORS_MIN, Limits},
+    server::{Listeners, serve},
 };
 use crate::{
-    descriptors,
     error::{Error, Result},
     home::Home,
 };
@@ -20,7 +20,7 @@ use crate::{
 pub struct IngressConfig {
     /// Whose routes it serves.
     pub home: Home,
-    /// For everybody; listening already, so that its queue outlives this process when somebody else
+    /// For clients; listening already, so that its queue outlives this process when another one
     /// holds it too.
     pub listener: TcpListener,
     /// For the ingresses of other nodes, over mTLS; listening already as well.
@@ -31,7 +31,7 @@ pub struct IngressConfig {
 
 /// Runs the ingress in this process until it is asked to end (SIGTERM, SIGINT). `unprivileged` is
 /// called once the rights of root are given up: the kernel forgets then whose child this is, and
-/// somebody may want to say so again.
+/// a supervisor wants to say so again.
 ///
 /// To be called before the process has a second thread: root becomes the ingress' own user here,
 /// which is a matter of threads, and the folder of routes becomes the working folder, because that
@@ -47,7 +47,7 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
         socket.set_nonblocking(true).map_err(system("listen"))?;
     }
     std::env::set_current_dir(folder.path()).map_err(Error::file("enter", folder.path()))?;
-    descriptors::raise_limit(); // a connection takes two
+    net::raise_descriptor_limit(DESCRIPTORS_MIN);
     give_up_rights().map_err(system("give up the rights of root"))?;
     unprivileged();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -56,19 +56,19 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
         .map_err(system("start threads"))?;
     runtime.block_on(async {
         let take = |listener| tokio::net::TcpListener::from_std(listener).map_err(system("listen"));
-        let door = Door {
+        let listeners = Listeners {
             folder: ".".into(),
-            listener: take(listener)?,
+            clients: take(listener)?,
             peers: peers.map(take).transpose()?,
             limits: config.limits,
         };
-        serve(door, crate::signals::terminated()).await;
+        serve(listeners, crate::signals::terminated()).await;
         Ok(())
     })
 }
 
-/// From root to nobody in particular; and for everybody: no program started from here ever has more
-/// rights again.
+/// From root to a user that owns nothing; and for every user: no program started from here ever has
+/// more rights again.
 fn give_up_rights() -> io::Result<()> {
     thread::set_no_new_privs(true)?;
     if !rustix::process::geteuid().is_root() {

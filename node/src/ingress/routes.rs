@@ -6,24 +6,27 @@ use std::{
         Arc, RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use rustls::pki_types::CertificateDer;
 use spec::NodeId;
 
-use super::folder::{IngressFolder, Shared, socket_name};
+use super::{
+    folder::{IngressFolder, Shared, socket_name},
+    limits::ROUTES_EVERY,
+};
 
 /// Where a replica is reached from here.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Target {
     /// A socket in the shared folder.
-    Here(PathBuf),
+    Local(PathBuf),
     /// The ingress of another node.
-    There { node: NodeId, address: String },
+    Peer { node: NodeId, address: String },
 }
 
-/// One replica, and how many requests we have with it right now.
+/// One replica, and how many requests of this ingress it has right now.
 #[derive(Debug, Clone)]
 pub(super) struct Replica {
     pub target: Target,
@@ -33,9 +36,9 @@ pub(super) struct Replica {
 /// Where a request came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// From anybody.
-    Outside,
-    /// From the ingress of this node, which has chosen us: it does not travel on.
+    /// From a client.
+    Client,
+    /// From the ingress of this node, which has chosen a replica here: it does not travel on.
     Peer(NodeId),
 }
 
@@ -55,9 +58,6 @@ struct Table {
     nodes: BTreeSet<NodeId>,
 }
 
-/// How often the file is looked at: a fifth of what a person calls immediate.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
-
 impl Routes {
     pub fn open(folder: IngressFolder) -> Self {
         let routes =
@@ -69,7 +69,7 @@ impl Routes {
     /// Looks at the file again and again.
     pub async fn keep_up(&self) {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(ROUTES_EVERY).await;
             self.refresh();
         }
     }
@@ -116,11 +116,11 @@ impl Routes {
             let targets = backends.iter().filter_map(|backend| match backend.node == shared.node {
                 true => {
                     let name = socket_name(&backend.tenant, &backend.task, backend.container_port);
-                    Some(Target::Here(self.folder.sockets().join(name)))
+                    Some(Target::Local(self.folder.sockets().join(name)))
                 }
                 false => {
                     let address = shared.routes.ingresses.get(&backend.node)?.clone();
-                    Some(Target::There { node: backend.node.clone(), address })
+                    Some(Target::Peer { node: backend.node.clone(), address })
                 }
             });
             targets.map(replica).collect::<Vec<_>>()
@@ -145,11 +145,11 @@ impl Routes {
     /// The node that a certificate names, if it is one of the platform now.
     pub fn node_of(&self, certificate: &CertificateDer<'_>) -> Option<NodeId> {
         self.refresh(); // a node that has joined just now may be the first to know
-        crate::tls::which(certificate, self.table().nodes.iter()).cloned()
+        net::tls::node_of(certificate, self.table().nodes.iter()).cloned()
     }
 
-    /// The replicas for `host` in the order in which to try them, or `None` for a host that nobody
-    /// has.
+    /// The replicas for `host` in the order in which to try them, or `None` for a host without
+    /// a route.
     ///
     /// The first is the less busy of two that were drawn (one draw would be fair on average and bad
     /// at the tail); the others follow as they come.
@@ -157,7 +157,7 @@ impl Routes {
         let table = self.table();
         let mut replicas: Vec<_> = table.hosts.get(host)?.clone();
         if let Arrival::Peer(_) = arrival {
-            replicas.retain(|replica| matches!(replica.target, Target::Here(_)));
+            replicas.retain(|replica| matches!(replica.target, Target::Local(_)));
         }
         if replicas.len() > 1 {
             let start = self.draw() % replicas.len();

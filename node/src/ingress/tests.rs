@@ -1,4 +1,4 @@
-//! The door with replicas that do what replicas can do: answer, die, hang, lie.
+//! The ingress with replicas that do what replicas can do: answer, die, hang, lie.
 
 use std::{
     collections::BTreeMap,
@@ -24,15 +24,15 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Door, IngressFolder, Limits, Shared, serve, socket_name};
-use crate::tls::tests::Ca;
+use super::{IngressFolder, Limits, Listeners, Shared, serve, socket_name};
+use crate::identity::{Identity, tests::Ca};
 
 struct Site {
     _folder: tempfile::TempDir,
     folder: IngressFolder,
     address: SocketAddr,
     peers: SocketAddr,
-    _door: JoinHandle<()>,
+    _serving: JoinHandle<()>,
 }
 
 const HOST: &str = "cats.main.localhost";
@@ -41,7 +41,7 @@ fn limits() -> Limits {
     Limits {
         head_time_max: Duration::from_millis(300),
         stall_time_max: Duration::from_millis(300),
-        answer_time_max: Duration::from_secs(2),
+        response_time_max: Duration::from_secs(2),
         body_bytes_max: 1 << 20,
         body_bytes_per_second_min: 1 << 20,
         drain_time_max: Duration::from_millis(200),
@@ -59,18 +59,14 @@ fn backend(node: &str, task: &str) -> Backend {
 }
 
 impl Site {
-    async fn open(
-        node: &str,
-        backends: &[Backend],
-        identity: Option<crate::tls::Identity>,
-    ) -> Self {
+    async fn open(node: &str, backends: &[Backend], identity: Option<Identity>) -> Self {
         Self::open_with(node, backends, identity, limits()).await
     }
 
     async fn open_with(
         node: &str,
         backends: &[Backend],
-        identity: Option<crate::tls::Identity>,
+        identity: Option<Identity>,
         limits: Limits,
     ) -> Self {
         let temporary = tempfile::tempdir().unwrap();
@@ -83,9 +79,11 @@ impl Site {
         let bind = || async { TcpListener::bind("127.0.0.1:0").await.unwrap() };
         let (listener, peers) = (bind().await, bind().await);
         let (address, peer_address) = (listener.local_addr().unwrap(), peers.local_addr().unwrap());
-        let door = Door { folder: folder.path().to_owned(), listener, peers: Some(peers), limits };
-        let door = tokio::spawn(serve(door, std::future::pending()));
-        Self { _folder: temporary, folder, address, peers: peer_address, _door: door }
+        let folder_path = folder.path().to_owned();
+        let listeners =
+            Listeners { folder: folder_path, clients: listener, peers: Some(peers), limits };
+        let serving = tokio::spawn(serve(listeners, std::future::pending()));
+        Self { _folder: temporary, folder, address, peers: peer_address, _serving: serving }
     }
 
     fn route(&self, node: &str, backends: &[Backend], ingresses: &[(&str, SocketAddr)]) {
@@ -149,14 +147,11 @@ impl Site {
         }
     }
 
-    /// Comes in by the side door.
-    async fn connect_as(
-        &self,
-        identity: &crate::tls::Identity,
-    ) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
+    /// Connects as another node.
+    async fn connect_as(&self, identity: &Identity) -> impl AsyncRead + AsyncWrite + Unpin + use<> {
         let stream = TcpStream::connect(self.peers).await.unwrap();
         let tls = tokio_rustls::TlsConnector::from(identity.client().unwrap());
-        tls.connect(crate::tls::node(&"n2".parse().unwrap()).unwrap(), stream).await.unwrap()
+        tls.connect(net::tls::node(&"n2".parse().unwrap()), stream).await.unwrap()
     }
 
     async fn get(&self, host: &str) -> (StatusCode, String) {
@@ -240,7 +235,8 @@ async fn a_replica_that_cannot_be_reached_costs_no_request() {
     for _ in 0..20 {
         assert_eq!(site.get(HOST).await.0, StatusCode::OK);
     }
-    // With nobody at all it is said within a second or so, and what comes back in time is used.
+    // Without any replica the client is told within a second or so, and one that comes back in time
+    // is used.
     site.route("n1", &[backend("n1", "gone"), backend("n1", "late")], &[]);
     let late = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -313,10 +309,11 @@ async fn what_is_too_slow_or_too_large_is_ended() {
 }
 
 #[tokio::test]
-async fn an_upload_may_take_longer_than_an_answer_unless_nobody_takes_it() {
+async fn an_upload_may_take_longer_than_a_response_unless_the_replica_takes_none_of_it() {
     let time_max = Duration::from_millis(500);
     let limits = Limits {
-        answer_time_max: time_max,
+        response_time_max: time_max,
+        stall_time_max: Duration::from_secs(5), // the clients of this test are honest
         body_bytes_per_second_min: 1024,
         body_bytes_max: 64 << 20,
         ..limits()
@@ -405,8 +402,11 @@ async fn two_requests_in_one_are_refused_or_kept_apart() {
 
 #[tokio::test]
 async fn one_address_takes_a_part_of_the_connections_and_no_more() {
-    let limits =
-        Limits { connections_of_one_max: 3, head_time_max: Duration::from_secs(30), ..limits() };
+    let limits = Limits {
+        connections_per_address_max: 3,
+        head_time_max: Duration::from_secs(30),
+        ..limits()
+    };
     let site = Site::open_with("n1", &[backend("n1", "a")], None, limits).await;
     let _a = site.replica("a");
     let mut held = Vec::new();
@@ -420,12 +420,34 @@ async fn one_address_takes_a_part_of_the_connections_and_no_more() {
         let mut fourth = TcpStream::connect(site.address).await.unwrap();
         let mut byte = [0];
         if timeout(Duration::from_millis(100), fourth.read(&mut byte)).await.is_ok() {
-            break; // it was sent away, not kept waiting
+            break; // it was closed, not kept waiting
         }
         assert!(Instant::now() < deadline, "the fourth was taken");
     }
     held.clear();
     site.get_until(StatusCode::OK).await;
+}
+
+#[tokio::test]
+async fn clients_take_no_connection_that_is_kept_for_peers() {
+    let ca = Ca::new();
+    let limits = Limits { connections_max: 1, head_time_max: Duration::from_secs(30), ..limits() };
+    let here = [backend("n2", "b")];
+    let site = Site::open_with("n2", &here, Some(ca.node("n2")), limits).await;
+    let _b = site.replica("b");
+    site.route("n2", &here, &[("n1", site.peers)]);
+    let mut client = TcpStream::connect(site.address).await.unwrap();
+    client.write_all(b"GET / HT").await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let mut peer = site.connect_as(&ca.node("n1")).await;
+        let request = format!("GET / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\r\n");
+        peer.write_all(request.as_bytes()).await.unwrap();
+        if read_answer(peer).await.0 == StatusCode::OK {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the node is not known, or gets no connection");
+    }
 }
 
 #[tokio::test]
@@ -459,12 +481,12 @@ async fn a_request_for_another_node_goes_through_its_ingress_over_mtls() {
     // Two nodes that each believe that the other has it: no circle.
     there.route("n2", &[backend("n1", "b")], &[("n1", here.peers)]);
     here.get_until(StatusCode::SERVICE_UNAVAILABLE).await;
-    // Somebody else at that address is not spoken to.
+    // Another node at that address gets no request.
     let impostor = Site::open("n3", &[backend("n3", "b")], Some(ca.node("n3"))).await;
     let _c = impostor.replica("b");
     here.route("n1", &[backend("n2", "b")], &[("n2", impostor.peers)]);
     here.get_until(StatusCode::SERVICE_UNAVAILABLE).await;
-    // And nobody without a certificate gets in by the side door.
+    // And a client without a certificate is not taken for a node.
     let mut plain = TcpStream::connect(there.peers).await.unwrap();
     plain.write_all(format!("GET / HTTP/1.1\r\nhost: {HOST}\r\n\r\n").as_bytes()).await.unwrap();
     let mut bytes = Vec::new();

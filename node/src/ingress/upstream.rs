@@ -1,8 +1,7 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex, PoisonError, RwLock},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use hyper::client::conn::http1::{self, SendRequest};
@@ -13,20 +12,15 @@ use tokio::{
     task::AbortHandle,
     time::{Instant, timeout},
 };
-use tokio_rustls::TlsConnector;
 
-use super::{body::Inbound, routes::Target};
-use crate::tls::Identity;
+use super::{
+    body::RequestBody,
+    limits::{CONNECT_TIME_MAX, IDLE_MAX, IDLE_TIME_MAX},
+    peer_tls::PeerTls,
+    routes::Target,
+};
 
-/// The next room answers in microseconds, the next data centre in tenths of a second.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
-/// Kept for each replica: what a burst leaves behind beyond that is not worth its memory.
-const IDLE_MAX: usize = 64;
-/// Shorter than any worker keeps an idle connection, so that the worker is not the one to close it
-/// under a request.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(20);
-
-type Sender = SendRequest<Inbound>;
+type Sender = SendRequest<RequestBody>;
 
 /// One connection, and the task that moves its bytes.
 struct Connection {
@@ -37,37 +31,22 @@ struct Connection {
 /// Connections to replicas.
 pub(super) struct Upstream {
     idle: Mutex<HashMap<Target, Vec<(Connection, Instant)>>>,
-    tls: RwLock<Option<TlsConnector>>,
+    tls: Arc<PeerTls>,
 }
 
-/// A connection that is ours for one request.
+/// A connection for one request.
 pub(super) struct Lease {
     upstream: Arc<Upstream>,
     target: Target,
     pub sender: Sender,
     task: AbortHandle,
-    /// Whether it has carried a request before, so that the other side may have closed it without
-    /// our knowing.
+    /// Whether it has carried a request before, so that the replica may have closed it meanwhile.
     pub used: bool,
 }
 
 impl Upstream {
-    pub fn new(identity: Option<&Identity>) -> Self {
-        let upstream = Self { idle: Mutex::default(), tls: RwLock::default() };
-        if let Some(identity) = identity {
-            upstream.speak_as(identity);
-        }
-        upstream
-    }
-
-    /// Speaks to other nodes as `identity` from now on.
-    pub fn speak_as(&self, identity: &Identity) {
-        match identity.client() {
-            Ok(config) => {
-                *self.tls.write().unwrap_or_else(PoisonError::into_inner) = Some(config.into())
-            }
-            Err(error) => tracing::warn!(%error, "this ingress cannot speak to other nodes"),
-        }
+    pub fn new(tls: Arc<PeerTls>) -> Self {
+        Self { idle: Mutex::default(), tls }
     }
 
     /// A connection to `target`: one that is there, or a new one.
@@ -106,8 +85,8 @@ impl Upstream {
         found.map(|(connection, _)| connection)
     }
 
-    /// Closes connections that nobody has used for a while.
-    pub fn sweep(&self) {
+    /// Closes connections that were idle for long.
+    pub fn close_idle(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|_, kept| {
             kept.retain(|(connection, since)| {
@@ -119,21 +98,19 @@ impl Upstream {
 
     async fn connect(&self, target: &Target) -> io::Result<Connection> {
         match target {
-            Target::Here(path) => speak(UnixStream::connect(path).await?).await,
-            Target::There { node, address } => {
-                let tls = self.tls.read().unwrap_or_else(PoisonError::into_inner).clone();
-                let tls =
-                    tls.ok_or_else(|| io::Error::other("this node has no certificate yet"))?;
-                let name = crate::tls::node(node).map_err(io::Error::other)?;
+            Target::Local(path) => open(UnixStream::connect(path).await?).await,
+            Target::Peer { node, address } => {
+                let no_certificate = || io::Error::other("this node has no certificate yet");
+                let tls = self.tls.connector().ok_or_else(no_certificate)?;
                 let stream = TcpStream::connect(address.as_str()).await?;
                 stream.set_nodelay(true)?;
-                speak(tls.connect(name, stream).await?).await
+                open(tls.connect(net::tls::node(node), stream).await?).await
             }
         }
     }
 }
 
-async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+async fn open<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     stream: S,
 ) -> io::Result<Connection> {
     let (sender, connection) = http1::Builder::new()
@@ -142,7 +119,7 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(io::Error::other)?;
-    // Ends when the sender is dropped or the other side closes; nobody else waits for it.
+    // Ends when the sender is dropped or the replica closes.
     let task = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection to a replica broke");
@@ -158,7 +135,7 @@ impl Lease {
         self.task.abort();
     }
 
-    /// The answer has come in full: the next request may have the connection.
+    /// The response has come in full: the next request may have the connection.
     pub fn give_back(self) {
         if self.sender.is_closed() {
             return;

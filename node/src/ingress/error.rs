@@ -2,19 +2,19 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 
-/// Why a request is not passed on, or came back without an answer.
+/// Why a request is not passed on, or came back without a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct GatewayError {
     pub status: StatusCode,
     /// A stable word for programs.
     pub code: &'static str,
-    /// A sentence for people.
+    /// A sentence for users.
     pub text: String,
     /// Whether it may well work in a second.
     pub retry_after: bool,
 }
 
-impl Refusal {
+impl GatewayError {
     pub fn bad(text: &str) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,

@@ -1,0 +1,78 @@
+use std::time::Duration;
+
+use net::{HttpLimits, MinThroughput};
+
+/// How much and how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections of clients at one time; more wait in the listener's queue. Ten thousand idle
+    /// ones hold some 60 MB.
+    pub connections_max: usize,
+    /// Of these, from one address prefix; more are closed. Many, for a proxy in front brings all
+    /// clients from one.
+    pub connections_per_address_max: usize,
+    /// From the first byte of a request (or the end of the one before) to the end of its head.
+    pub head_time_max: Duration,
+    /// How long a body may pause, and how long a client may take no byte of a response.
+    pub stall_time_max: Duration,
+    /// The slowest body, in bytes a second.
+    pub body_bytes_per_second_min: u64,
+    /// The largest body.
+    pub body_bytes_max: u64,
+    /// From the last of a request to the head of its response, or to the next piece that is taken
+    /// of its body: more than a worker gives a request.
+    pub response_time_max: Duration,
+    /// For requests to finish once the end was asked for.
+    pub drain_time_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_max: 10_000,
+            connections_per_address_max: 2_500,
+            head_time_max: Duration::from_secs(10),
+            stall_time_max: Duration::from_secs(10),
+            body_bytes_per_second_min: 1024,
+            body_bytes_max: 64 << 20,
+            response_time_max: Duration::from_secs(65),
+            drain_time_max: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Limits {
+    pub(super) fn http(&self) -> HttpLimits {
+        HttpLimits { head_time_max: self.head_time_max, write_time_max: self.stall_time_max }
+    }
+
+    pub(super) fn throughput(&self) -> MinThroughput {
+        MinThroughput {
+            grace: self.stall_time_max,
+            bytes_per_second: self.body_bytes_per_second_min,
+        }
+    }
+}
+
+/// Connections of other nodes, each of which keeps some for each replica here.
+pub(super) const PEER_CONNECTIONS_MAX: usize = 4096;
+/// Descriptors for all of these, and one more for each on its way to a replica.
+pub(super) const DESCRIPTORS_MIN: u64 = 2 * (10_000 + PEER_CONNECTIONS_MAX as u64) + 256;
+
+/// Between two looks at the identity and the idle connections.
+pub(super) const MAINTENANCE_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at the route table's file: a fifth of what a user calls immediate.
+pub(super) const ROUTES_EVERY: Duration = Duration::from_millis(25);
+
+/// A replica that was killed is back within this, so a request that can wait does.
+pub(super) const REPLACEMENT_TIME_MAX: Duration = Duration::from_secs(1);
+/// Between two looks at the routes while no replica can be reached.
+pub(super) const RETRY_EVERY: Duration = Duration::from_millis(20);
+
+/// The machine itself answers in microseconds, the next data centre in tenths of a second.
+pub(super) const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
+/// Kept for each replica: what a burst leaves behind beyond that is not worth its memory.
+pub(super) const IDLE_MAX: usize = 64;
+/// Shorter than any worker keeps an idle connection, so that the worker is not the one to close it
+/// under a request.
+pub(super) const IDLE_TIME_MAX: Duration = Duration::from_secs(20);

@@ -1,0 +1,137 @@
+use std::{convert::Infallible, future::pending, net::IpAddr, path::PathBuf, sync::Arc};
+
+use http::Request;
+use hyper::{body::Incoming, service::service_fn};
+use net::{ConnectionLimits, Connections};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+
+use super::{
+    folder::IngressFolder,
+    forward::Forwarder,
+    limits::{Limits, MAINTENANCE_EVERY, PEER_CONNECTIONS_MAX},
+    peer_tls::PeerTls,
+    routes::{Arrival, Routes},
+    upstream::Upstream,
+};
+use crate::identity::Identity;
+
+/// What the ingress listens on, and where it reads what it serves.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The folder that it shares with the agent.
+    pub folder: PathBuf,
+    /// For clients.
+    pub clients: TcpListener,
+    /// For the ingresses of other nodes.
+    pub peers: Option<TcpListener>,
+    /// How much and how long.
+    pub limits: Limits,
+}
+
+/// Serves until `shutdown`, then lets requests finish.
+pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
+    let Listeners { folder, clients, peers, limits } = listeners;
+    let folder = IngressFolder::at(folder);
+    let identity = Identity::read(&folder.identity_file()).ok().flatten();
+    let tls = Arc::new(PeerTls::of(identity.as_ref()));
+    let ingress = Arc::new(Ingress {
+        forwarder: Forwarder {
+            routes: Routes::open(folder.clone()),
+            upstream: Arc::new(Upstream::new(tls.clone())),
+            limits,
+        },
+        tls,
+        connections: Connections::new(),
+    });
+    tokio::select! {
+        () = shutdown => {}
+        never = ingress.accept_clients(&clients) => match never {},
+        never = ingress.accept_peers(peers.as_ref()) => match never {},
+        () = ingress.forwarder.routes.keep_up() => {}
+        () = ingress.maintain(&folder, identity) => {}
+    }
+    drop((clients, peers));
+    ingress.connections.clone().drain(limits.drain_time_max).await;
+}
+
+struct Ingress {
+    forwarder: Forwarder,
+    tls: Arc<PeerTls>,
+    connections: Connections,
+}
+
+impl Ingress {
+    async fn accept_clients(self: &Arc<Self>, listener: &TcpListener) -> Infallible {
+        let limits = &self.forwarder.limits;
+        let limits =
+            ConnectionLimits::new(limits.connections_max, limits.connections_per_address_max);
+        let accepted = |stream, client: Option<IpAddr>, permit| {
+            let ingress = self.clone();
+            async move {
+                let Some(client) = client else { return };
+                ingress.answer_all(stream, client, &Arrival::Client).await;
+                drop(permit);
+            }
+        };
+        self.connections.accept(listener, &limits, accepted).await
+    }
+
+    /// Connections of other nodes have limits of their own, which no client takes from.
+    async fn accept_peers(self: &Arc<Self>, listener: Option<&TcpListener>) -> Infallible {
+        let Some(listener) = listener else { return pending().await };
+        let limits = ConnectionLimits::in_all(PEER_CONNECTIONS_MAX);
+        let accepted = |stream, sender: Option<IpAddr>, permit| {
+            let ingress = self.clone();
+            async move {
+                let Some(sender) = sender else { return };
+                ingress.answer_peer(stream, sender).await;
+                drop(permit);
+            }
+        };
+        self.connections.accept(listener, &limits, accepted).await
+    }
+
+    async fn answer_peer(&self, stream: TcpStream, sender: IpAddr) {
+        let Some(acceptor) = self.tls.acceptor() else { return };
+        let Some(stream) = self.connections.handshake(&acceptor, stream).await else { return };
+        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        match certificate.and_then(|certificate| self.forwarder.routes.node_of(certificate)) {
+            Some(node) => self.answer_all(stream, sender, &Arrival::Peer(node)).await,
+            None => tracing::warn!(%sender, "closed: not a node of this platform"),
+        }
+    }
+
+    /// Answers the requests of one connection.
+    async fn answer_all<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: S,
+        sender: IpAddr,
+        arrival: &Arrival,
+    ) {
+        let service = service_fn(|request: Request<Incoming>| async move {
+            Ok::<_, Infallible>(self.forwarder.answer(request, sender, arrival).await)
+        });
+        self.connections.serve_http(stream, self.forwarder.limits.http(), service).await;
+    }
+
+    /// Takes up a renewed certificate, and closes connections that were idle for long.
+    async fn maintain(&self, folder: &IngressFolder, mut identity: Option<Identity>) {
+        loop {
+            sleep(match identity {
+                Some(_) => MAINTENANCE_EVERY,
+                None => MAINTENANCE_EVERY / 20, // the agent is joining right now
+            })
+            .await;
+            self.forwarder.upstream.close_idle();
+            let Ok(Some(current)) = Identity::read(&folder.identity_file()) else { continue };
+            if identity.as_ref() != Some(&current) {
+                self.tls.replace(&current);
+                identity = Some(current);
+            }
+        }
+    }
+}
