@@ -8,16 +8,12 @@ use std::{
 
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-};
+use hyper::{body::Incoming, service::service_fn};
+use net::{ConnectionLimits, Connections, HttpLimits, Listener};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use wasmtime::component::InstancePre;
 use wasmtime_wasi_http::{
@@ -30,23 +26,18 @@ use super::{
     container::{Container, Fault},
     guest::Guest,
     meter::Timed,
-    stall::Unstalled,
 };
 use crate::{Event, Exit};
 
 /// Connections that one worker holds at once. Each costs two descriptors at most, of which there
 /// are 8192.
 const CONNECTIONS_MAX: usize = 2048;
-/// A client that has not sent its headers by then is not going to.
-const HEADER_TIME_MAX: Duration = Duration::from_secs(10);
-/// Headers of one request.
-const HEADERS_MAX: usize = 100;
-/// Bytes of them, and of what is read ahead of a body.
-const BUFFER_BYTES_MAX: usize = 64 << 10;
-/// A client that takes nothing of its response for so long is gone.
-const STALL_TIME_MAX: Duration = Duration::from_secs(30);
-/// A failed accept (no descriptor is left, mostly) is tried again after this.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const HTTP_LIMITS: HttpLimits = HttpLimits {
+    // A client that has not sent its headers by then is not going to.
+    head_time_max: Duration::from_secs(10),
+    // A client that takes nothing of its response for so long is gone.
+    write_time_max: Duration::from_secs(30),
+};
 
 /// Everything that answering takes.
 pub(super) struct App {
@@ -74,22 +65,23 @@ pub(super) async fn serve(
     };
     let concurrency = Arc::new(Semaphore::new(container.limits.concurrency_max.max(1) as usize));
     let app = Arc::new(App { container, pre, concurrency });
-    let connections = Arc::new(Connections::default());
+    let limits = Arc::new(ConnectionLimits::in_all(CONNECTIONS_MAX));
+    let connections = Connections::new();
     let mut accepting = tokio::task::JoinSet::new();
     for listener in tcp {
-        accepting.spawn(accept_tcp(app.clone(), connections.clone(), listener));
+        accepting.spawn(accept(app.clone(), connections.clone(), limits.clone(), listener));
     }
     if let Some(listener) = unix {
-        accepting.spawn(accept_unix(app.clone(), connections.clone(), listener));
+        accepting.spawn(accept(app.clone(), connections.clone(), limits, listener));
     }
     let mut stopping = app.container.control.stopping();
     app.container.control.report(Event::Started);
     let grace =
         stopping.wait_for(Option::is_some).await.ok().and_then(|grace| *grace).unwrap_or_default();
-    // Whoever connects from here on waits in the listener, which the agent keeps, for the next
-    // worker.
+    // A client that connects from here on waits in the listener, which the agent keeps, for the
+    // next worker.
     accepting.shutdown().await;
-    connections.finish(grace).await;
+    connections.drain(grace).await;
     Exit::Stopped
 }
 
@@ -108,85 +100,23 @@ fn listeners(
     Ok((tcp.collect::<io::Result<_>>()?, unix.transpose()?))
 }
 
-/// The open connections, and how they come to an end.
-struct Connections {
-    room: Arc<Semaphore>,
-    graceful: std::sync::Mutex<Option<GracefulShutdown>>,
-}
-
-impl Default for Connections {
-    fn default() -> Self {
-        Self {
-            room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            graceful: std::sync::Mutex::new(Some(GracefulShutdown::new())),
+async fn accept<L: Listener>(
+    app: Arc<App>,
+    connections: Connections,
+    limits: Arc<ConnectionLimits>,
+    listener: L,
+) {
+    let accepted = |stream, _, permit| {
+        let (app, connections) = (app.clone(), connections.clone());
+        async move {
+            let app = &app;
+            let service =
+                service_fn(|request| async move { Ok::<_, Infallible>(app.answer(request).await) });
+            connections.serve_http(stream, HTTP_LIMITS, service).await;
+            drop(permit);
         }
-    }
-}
-
-impl Connections {
-    async fn admit(&self) -> Option<OwnedSemaphorePermit> {
-        self.room.clone().acquire_owned().await.ok()
-    }
-
-    fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-        &self,
-        app: Arc<App>,
-        stream: S,
-        permit: OwnedSemaphorePermit,
-    ) {
-        let service = service_fn(move |request| {
-            let app = app.clone();
-            async move { Ok::<_, Infallible>(app.answer(request).await) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIME_MAX)
-            .max_headers(HEADERS_MAX)
-            .max_buf_size(BUFFER_BYTES_MAX)
-            // Not `pipeline_flush`: it takes a body in as fast as the guest writes, however slow
-            // the client reads.
-            .serve_connection(TokioIo::new(Unstalled::new(stream, STALL_TIME_MAX)), service);
-        let graceful = self.graceful.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some(watched) = graceful.as_ref().map(|graceful| graceful.watch(connection)) else {
-            return;
-        };
-        tokio::spawn(async move {
-            let _permit = permit;
-            // A client that goes away, or breaks the protocol, is its own affair.
-            let _ = watched.await;
-        });
-    }
-
-    /// Lets what runs come to its end within `grace`.
-    async fn finish(&self, grace: Duration) {
-        let graceful =
-            self.graceful.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-        if let Some(graceful) = graceful {
-            // What is not done by then ends with the process.
-            let _ = timeout(grace, graceful.shutdown()).await;
-        }
-    }
-}
-
-async fn accept_tcp(app: Arc<App>, connections: Arc<Connections>, listener: TcpListener) {
-    while let Some(permit) = connections.admit().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let _ = stream.set_nodelay(true);
-                connections.serve(app.clone(), stream, permit);
-            }
-            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-        }
-    }
-}
-
-async fn accept_unix(app: Arc<App>, connections: Arc<Connections>, listener: UnixListener) {
-    while let Some(permit) = connections.admit().await {
-        match listener.accept().await {
-            Ok((stream, _)) => connections.serve(app.clone(), stream, permit),
-            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
-        }
-    }
+    };
+    match connections.accept(&listener, &limits, accepted).await {}
 }
 
 /// A run from its admission to its record, also when nobody waits for it any more.

@@ -16,7 +16,6 @@ mod stdin; // what a guest reads
 mod output; // what a guest writes, and the log
 
 mod http; // a fresh instance for each request
-mod stall; // clients that take nothing
 mod answer; // bodies, counted, and what a client hears of a failure
 mod command; // one instance, once
 

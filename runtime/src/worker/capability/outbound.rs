@@ -187,18 +187,7 @@ fn origin_form(uri: &Uri) -> Uri {
 /// worker cannot read it.
 fn tls() -> Arc<rustls::ClientConfig> {
     static CONFIG: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
-    let browsers = || rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
-    CONFIG.get_or_init(|| trusting(browsers())).clone()
-}
-
-fn trusting(roots: rustls::RootCertStore) -> Arc<rustls::ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider speaks TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Arc::new(config)
+    CONFIG.get_or_init(|| net::tls::web_client(net::tls::web_roots())).clone()
 }
 
 /// A certificate that is not good enough is the server's fault, and not a protocol gone wrong.
@@ -294,7 +283,7 @@ mod tests {
         let known = || {
             let mut roots = RootCertStore::empty();
             roots.add(cert.der().clone()).unwrap();
-            trusting(roots)
+            net::tls::web_client(roots)
         };
         for (roots, name, good) in [
             (known(), "cats.example", true),
