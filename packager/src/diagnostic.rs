@@ -83,12 +83,10 @@ pub enum DiagnosticKind {
 
     #[error("{verb} --{flag} is not supported")]
     CopyFlag { verb: Verb, flag: String },
-    #[error("`--chmod={0}` is not an octal mode like 755")]
+    #[error("`--chmod={0}` is not a mode like 755 or u=rwx,go=rx")]
     Mode(String),
     #[error("ADD does not fetch `{0}`")]
     Url(String),
-    #[error("{0} takes one here-document, and a file name as its destination")]
-    HereDocuments(Verb),
     #[error("`{}` is longer than any path", shortened(.0, QUOTED_CHARS_MAX))]
     PathTooLong(String),
     #[error("there is no `{path}` in {tree}")]
@@ -108,8 +106,6 @@ pub enum DiagnosticKind {
     FolderInTheWay(String),
     #[error("`{path}` cannot be in an image: {reason}")]
     PathInImage { path: String, reason: InvalidName },
-    #[error("`{path}` would be a link that leaves the image, to `{target}`")]
-    LinkLeavesImage { path: String, target: String },
     #[error("`{0}` leads through more than {LINKS_MAX} links")]
     TooManyLinks(String),
     #[error("its stages hold more than {ITEMS_MAX} files and folders")]
@@ -193,7 +189,6 @@ impl Diagnostic {
                 "build the base without ONBUILD, and write the instruction behind FROM"
             }
             DiagnosticKind::Url(_) => "fetch it outside, check its digest, and COPY the file",
-            DiagnosticKind::HereDocuments(_) => "put the text into files and COPY them",
             DiagnosticKind::CopyFlag { .. } => "leave it out, or use several COPY lines",
             DiagnosticKind::Missing { ignored: true, .. } => {
                 "`.dockerignore` leaves it out: add a line with `!` and its name"

@@ -8,7 +8,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ignore::Ignore;
 use rustix::{
     fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags},
     io::Errno,
@@ -20,6 +19,8 @@ use crate::{
     limits::{CONTEXT_DEPTH_MAX, CONTEXT_ENTRIES_MAX, IGNORE_BYTES_MAX, LINKS_MAX},
     path::{joined, outermost, parts},
 };
+
+pub(crate) use ignore::Ignore;
 
 /// The folder that a build may read, and nothing outside of it: every path is opened below one
 /// descriptor with `openat2`, so that the kernel refuses whatever leads out, also through a link

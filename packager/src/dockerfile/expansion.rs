@@ -1,5 +1,6 @@
 use std::cell::Cell;
 
+use super::shell_pattern::{Extent, Occurrences, ShellPattern, Side, Token};
 use crate::limits::{EXPANDED_BYTES_MAX, NESTING_MAX};
 
 /// Puts variables into the words of a build file, and takes their quotes and backslashes off.
@@ -31,6 +32,10 @@ pub enum ExpansionError {
         EXPANDED_BYTES_MAX >> 20
     )]
     TooMuchText { name: String },
+    #[error("matching patterns against `${name}` takes too many steps")]
+    TooMuchWork { name: String },
+    #[error("`{name}` is required: {message}")]
+    Required { name: String, message: String },
     #[error("`{0}` is not NAME=value")]
     NotAPair(String),
     #[error("`{0}` has no name")]
@@ -41,8 +46,9 @@ impl Expander<'_> {
     /// `word` with its variables put in, and its quotes and backslashes taken off.
     ///
     /// `$NAME`, `${NAME}`, `${NAME:-default}` (also without the colon: only when unset),
-    /// `${NAME:+instead}`. A variable that is not set is empty. Inside of single quotes nothing is
-    /// special.
+    /// `${NAME:+instead}`, `${NAME:?message}`, `${NAME#pattern}`, `##`, `%`, `%%`,
+    /// `${NAME/pattern/replacement}` and `//`. A variable that is not set is empty. Inside of single
+    /// quotes nothing is special.
     pub(crate) fn expand(&self, word: &str) -> Result<String, ExpansionError> {
         self.expand_nested(word, 0)
     }
@@ -121,8 +127,18 @@ impl Expander<'_> {
         let set = self.value(name)?;
         let filled = set.clone().filter(|text| !text.is_empty());
         let other = |text: &str| self.expand_nested(text, depth + 1);
+        let is_required = |set: Option<String>, message: &str| {
+            let required = |message| ExpansionError::Required { name: name.to_owned(), message };
+            set.map_or_else(|| Err(required(other(message)?)), Ok)
+        };
         let result = if modifier.is_empty() {
             set.unwrap_or_default()
+        } else if let Some(message) = modifier.strip_prefix(":?") {
+            is_required(filled, message)?
+        } else if let Some(message) = modifier.strip_prefix('?') {
+            is_required(set, message)?
+        } else if modifier.starts_with(['#', '%', '/']) {
+            self.matched(name, &set.unwrap_or_default(), modifier, depth)?
         } else if let Some(default) = modifier.strip_prefix(":-") {
             filled.map_or_else(|| other(default), Ok)?
         } else if let Some(default) = modifier.strip_prefix('-') {
@@ -135,6 +151,88 @@ impl Expander<'_> {
             return Err(ExpansionError::UnknownForm(body[..end].to_owned()));
         };
         Ok((result, used))
+    }
+
+    /// `${name#pattern}`, `##`, `%`, `%%`, `/pattern/replacement` and `//`.
+    fn matched(
+        &self,
+        name: &str,
+        value: &str,
+        modifier: &str,
+        depth: u32,
+    ) -> Result<String, ExpansionError> {
+        let replaced = |text: &str, occurrences| {
+            let end = self.slash(text).unwrap_or(text.len());
+            let pattern = self.pattern(&text[..end], depth)?;
+            let replacement = text.get(end + 1..).unwrap_or_default();
+            let replacement = self.expand_nested(replacement, depth + 1)?;
+            Ok(pattern.replaced(value, &replacement, occurrences, self.left))
+        };
+        let removed = |text: &str, side, extent| {
+            Ok(self.pattern(text, depth)?.removed(value, side, extent, self.left))
+        };
+        let result = if let Some(text) = modifier.strip_prefix("##") {
+            removed(text, Side::Front, Extent::Longest)?
+        } else if let Some(text) = modifier.strip_prefix('#') {
+            removed(text, Side::Front, Extent::Shortest)?
+        } else if let Some(text) = modifier.strip_prefix("%%") {
+            removed(text, Side::Back, Extent::Longest)?
+        } else if let Some(text) = modifier.strip_prefix('%') {
+            removed(text, Side::Back, Extent::Shortest)?
+        } else if let Some(text) = modifier.strip_prefix("//") {
+            replaced(text, Occurrences::All)?
+        } else {
+            replaced(&modifier[1..], Occurrences::First)?
+        };
+        result.ok_or_else(|| ExpansionError::TooMuchWork { name: name.to_owned() })
+    }
+
+    /// Where the first `/` is that no escape stands in front of.
+    fn slash(&self, text: &str) -> Option<usize> {
+        let mut escaped = false;
+        let mut places = text.char_indices();
+        let found = places.find(|(_, c)| {
+            let is_slash = *c == '/' && !escaped;
+            escaped = *c == self.escape && !escaped;
+            is_slash
+        });
+        found.map(|(at, _)| at)
+    }
+
+    /// A pattern, its variables put in. Quoted and escaped characters stand for themselves.
+    fn pattern(&self, text: &str, depth: u32) -> Result<ShellPattern, ExpansionError> {
+        if depth > NESTING_MAX {
+            return Err(ExpansionError::TooDeep);
+        }
+        let token = |c: char, quoted: bool| match c {
+            '*' if !quoted => Token::Any,
+            '?' if !quoted => Token::One,
+            c => Token::Literal(c),
+        };
+        let (mut tokens, mut quote, mut rest) = (Vec::new(), None, text);
+        while let Some(c) = rest.chars().next() {
+            rest = &rest[c.len_utf8()..];
+            match (c, quote) {
+                (c, Some(open)) if c == open => quote = None,
+                ('\'' | '"', None) => quote = Some(c),
+                (c, None | Some('"')) if c == self.escape => {
+                    if let Some(next) = rest.chars().next() {
+                        tokens.push(Token::Literal(next));
+                        rest = &rest[next.len_utf8()..];
+                    }
+                }
+                ('$', None | Some('"')) => {
+                    let (value, used) = self.variable(rest, depth + 1)?;
+                    tokens.extend(value.chars().map(|c| token(c, quote.is_some())));
+                    rest = &rest[used..];
+                }
+                (c, _) => tokens.push(token(c, quote.is_some())),
+            }
+        }
+        match quote {
+            Some(quote) => Err(open_quote(text, quote)),
+            None => Ok(ShellPattern(tokens)),
+        }
     }
 
     /// What `name` stands for, counted: a variable made from itself twice, and again, would fill
@@ -228,12 +326,15 @@ mod tests {
         match name {
             "CAT" => Some("tom".to_owned()),
             "EMPTY" => Some(String::new()),
+            "TAG" => Some("v1.2-rc-1".to_owned()),
+            "V" => Some("v".to_owned()),
+            "DIR" => Some("a/*/c".to_owned()),
             _ => None,
         }
     }
 
     fn expand(word: &str) -> Result<String, ExpansionError> {
-        Expander { value: &value, escape: '\\', left: &Cell::new(100) }.expand(word)
+        Expander { value: &value, escape: '\\', left: &Cell::new(400) }.expand(word)
     }
 
     fn pairs(line: &str) -> Result<Vec<(String, String)>, ExpansionError> {
@@ -254,6 +355,25 @@ mod tests {
             ("${CAT:+y}", "y"),
             ("${NONE:+y}", ""),
             ("${NONE:-${CAT}}", "tom"),
+            ("${CAT#t}", "om"),
+            ("${CAT#x}", "tom"),
+            ("${TAG#*-}", "rc-1"),
+            ("${TAG##*-}", "1"),
+            ("${TAG%-*}", "v1.2-rc"),
+            ("${TAG%%-*}", "v1.2"),
+            ("${TAG%.?-rc-1}", "v1"),
+            ("${TAG#$V}", "1.2-rc-1"),
+            ("${TAG/-/+}", "v1.2+rc-1"),
+            ("${TAG//-/+}", "v1.2+rc+1"),
+            ("${TAG//[12]/x}", "v1.2-rc-1"),
+            ("${TAG/1*c/$CAT}", "vtom-1"),
+            ("${TAG//-}", "v1.2rc1"),
+            ("${DIR//\\//:}", "a:*:c"),
+            ("${DIR/\\*/b}", "a/b/c"),
+            ("${DIR/'*'/b}", "a/b/c"),
+            ("${NONE#x}", ""),
+            ("${CAT:?message}", "tom"),
+            ("${EMPTY?message}", ""),
             ("'$CAT'", "$CAT"),
             ("\"$CAT \\\"x\\\"\"", "tom \"x\""),
             (r"\$CAT", "$CAT"),
@@ -264,11 +384,19 @@ mod tests {
         ] {
             assert_eq!(expand(word), Ok(want.to_owned()), "{word}");
         }
-        for word in ["${CAT", "'x", "\"x", "${}", "${CAT%x}"] {
+        for word in ["${CAT", "'x", "\"x", "${}", "${CAT!x}"] {
             assert!(expand(word).is_err(), "{word}");
         }
-        assert!(expand(&"$CAT".repeat(33)).is_ok());
-        assert!(expand(&"$CAT".repeat(34)).is_err());
+        assert!(expand(&"$CAT".repeat(133)).is_ok());
+        assert!(expand(&"$CAT".repeat(134)).is_err());
+        for (word, want) in [
+            ("${NONE:?set $CAT}", "`NONE` is required: set tom"),
+            ("${EMPTY:?set it}", "`EMPTY` is required: set it"),
+        ] {
+            assert_eq!(expand(word).unwrap_err().to_string(), want, "{word}");
+        }
+        let costly = format!("${{TAG//{}x/y}}", "*".repeat(50));
+        assert!(matches!(expand(&costly), Err(ExpansionError::TooMuchWork { .. })));
         let deep = format!("{}{}", "${A:-".repeat(50), "}".repeat(50));
         assert!(expand(&deep).is_err());
     }

@@ -81,6 +81,8 @@ impl std::fmt::Display for Verb {
 
 #[derive(Debug)]
 pub(crate) struct HereDocument {
+    /// Its delimiter, which is its file name in a folder.
+    pub(crate) name: String,
     pub(crate) text: String,
     /// Whether variables are put in: not behind a quoted delimiter.
     pub(crate) expand: bool,

@@ -149,6 +149,8 @@ impl<'t> Reader<'t> {
             match source {
                 parser::Source::Path(path) => paths.push(self.word(path)),
                 parser::Source::HereDoc(document) => documents.push(HereDocument {
+                    // The line that ends a document is its delimiter.
+                    name: first_line(&self.text[document.span.end..]).to_owned(),
                     text: document.value.to_string(),
                     expand: document.expand,
                 }),

@@ -1,25 +1,24 @@
 use std::{rc::Rc, sync::Arc};
 
-use image::Node;
-
-use super::{Executor, StageState, add};
+use super::{
+    Executor, StageState, add,
+    chmod::Chmod,
+    sources::{Root, SourceMatch},
+};
 use crate::{
-    context::{Context, PathKind, pattern},
-    diagnostic::{DiagnosticKind, Fault, SourceTree, WarningKind},
+    context::Ignore,
+    diagnostic::{DiagnosticKind, Fault, WarningKind},
     dockerfile::{
         instruction::{CopyInstruction, HereDocument, Step, Verb},
         variables::Variables,
     },
-    layer::{
-        items::{Item, Items, MODE_PLAIN, Source},
-        spool::Spool,
-    },
-    limits::{ITEMS_MAX, PATH_BYTES_MAX},
-    path::{file_name, joined, normal, outermost},
-    stage::{ExistingFolder, LayerBuilder, MergedTree, Stage, StageEntry, single_item},
+    layer::items::{Item, Items, MODE_PLAIN, Source},
+    limits::PATH_BYTES_MAX,
+    path::joined,
+    stage::{ExistingFolder, LayerBuilder, MergedTree, Stage, StageEntry},
 };
 
-/// `COPY [--from=…] [--chmod=…] source … destination`, and ADD.
+/// `COPY [--from=…] [--chmod=…] [--parents] [--exclude=…] source … destination`, and ADD.
 pub(super) fn copy(
     executor: &mut Executor<'_, '_>,
     state: &mut StageState,
@@ -29,27 +28,19 @@ pub(super) fn copy(
 ) -> Result<(), Fault> {
     let flags = Flags::read(executor, &state.variables, step.line, copy)?;
     let destination = executor.word(&state.variables, &copy.destination)?;
-    let sources = executor.words(&state.variables, &copy.sources)?;
-    let mut paths = sources.iter().chain([&destination]);
-    if let Some(path) = paths.find(|path| path.len() > PATH_BYTES_MAX) {
+    let paths = executor.words(&state.variables, &copy.sources)?;
+    let mut all_paths = paths.iter().chain([&destination]);
+    if let Some(path) = all_paths.find(|path| path.len() > PATH_BYTES_MAX) {
         return Err(DiagnosticKind::PathTooLong(path.clone()).into());
     }
     if copy.verb == Verb::Add {
-        add::refuse_urls(&sources)?;
+        add::refuse_urls(&paths)?;
     }
-    let items = match copy.documents.as_slice() {
-        [] => {
-            let request = Request { sources: &sources, destination: &destination, flags: &flags };
-            executor.copied(&state.stage, &request, copy.verb, number)?
-        }
-        [document] if sources.is_empty() && !destination.ends_with('/') => {
-            let text = executor.document(&state.variables, document)?;
-            let source = Source::Bytes(Arc::from(text.as_bytes()));
-            let file = Item::File { mode: flags.mode.unwrap_or(MODE_PLAIN), source };
-            single_item(&state.stage, &state.stage.absolute(&destination), file)?
-        }
-        _ => return Err(DiagnosticKind::HereDocuments(copy.verb).into()),
-    };
+    let mut sources = executor.sources(&paths, &flags, number)?;
+    for document in &copy.documents {
+        sources.push(executor.document(&state.variables, document)?);
+    }
+    let items = executor.copied(&state.stage, sources, &destination, &flags, copy.verb)?;
     executor.add_layer(&mut state.stage, items, step.text.clone())
 }
 
@@ -57,7 +48,10 @@ pub(super) fn copy(
 struct Flags {
     /// A stage or an image.
     from: Option<String>,
-    mode: Option<u32>,
+    mode: Option<Chmod>,
+    /// Whether sources keep the folders that they are in.
+    parents: bool,
+    exclude: Ignore,
 }
 
 impl Flags {
@@ -67,51 +61,43 @@ impl Flags {
         line: usize,
         copy: &CopyInstruction,
     ) -> Result<Self, Fault> {
-        let (mut read, verb) = (Self::default(), copy.verb);
+        let (mut read, verb, mut excluded) = (Self::default(), copy.verb, Vec::new());
         for flag in &copy.flags {
             match (flag.name.as_str(), &flag.value) {
                 // Not expanded, as in Docker: the needed stages are known before any variable is.
                 ("from", Some(name)) if verb == Verb::Copy => read.from = Some(name.text.clone()),
                 ("chmod", Some(mode)) => {
                     let text = executor.word(variables, mode)?;
-                    read.mode = Some(parse_mode(&text).ok_or(DiagnosticKind::Mode(text))?);
+                    read.mode = Some(Chmod::parse(&text).ok_or(DiagnosticKind::Mode(text))?);
                 }
                 ("chown", _) => executor.warnings.add(line, WarningKind::ChownIgnored(verb)),
                 // Every layer is independent of what is below it anyway.
                 ("link", _) => {}
+                ("exclude", Some(pattern)) => excluded.push(executor.word(variables, pattern)?),
+                ("parents", value) if verb == Verb::Copy => {
+                    read.parents = value.as_ref().is_none_or(|value| value.text != "false");
+                }
                 (name, _) => {
                     return Err(DiagnosticKind::CopyFlag { verb, flag: name.to_owned() }.into());
                 }
             }
         }
+        read.exclude = Ignore::parse(&excluded.join("\n"));
         Ok(read)
     }
 }
 
-fn parse_mode(text: &str) -> Option<u32> {
-    let is_octal = (1..=4).contains(&text.len()) && text.bytes().all(|b| matches!(b, b'0'..=b'7'));
-    u32::from_str_radix(text, 8).ok().filter(|_| is_octal)
-}
-
-/// One COPY or ADD, its words expanded.
-struct Request<'a> {
-    sources: &'a [String],
-    destination: &'a str,
-    flags: &'a Flags,
-}
-
 impl Executor<'_, '_> {
-    /// The layer that a COPY from the context, a stage or an image makes on top of `stage`.
-    fn copied(
-        &mut self,
-        stage: &Stage,
-        request: &Request<'_>,
-        verb: Verb,
+    /// The files and folders at `paths` in the context, or in the stage or image of `--from`.
+    fn sources(
+        &self,
+        paths: &[String],
+        flags: &Flags,
         number: usize,
-    ) -> Result<Items, Fault> {
-        let Some(name) = &request.flags.from else {
+    ) -> Result<Vec<SourceMatch>, Fault> {
+        let Some(name) = &flags.from else {
             let root = Root::Context(self.input.context);
-            return copy_from(&root, stage, request, verb, self.spool);
+            return root.find_all(paths, flags.parents, &flags.exclude);
         };
         let other = match self.dockerfile.stage_number(name, number) {
             Some(earlier) => self.finished[&earlier].clone(),
@@ -121,144 +107,64 @@ impl Executor<'_, '_> {
             }
         };
         let root = Root::Tree { tree: MergedTree::of(&other.stage)?, name };
-        copy_from(&root, stage, request, verb, self.spool)
+        root.find_all(paths, flags.parents, &flags.exclude)
     }
 
-    fn document(&self, variables: &Variables, document: &HereDocument) -> Result<String, Fault> {
-        match document.expand {
-            true => Ok(self.expanding(variables, |words| words.expand_document(&document.text))?),
-            false => Ok(document.text.clone()),
-        }
-    }
-}
-
-fn copy_from(
-    root: &Root<'_>,
-    stage: &Stage,
-    request: &Request<'_>,
-    verb: Verb,
-    spool: &mut Spool<'_>,
-) -> Result<Items, Fault> {
-    let sources = root.find_all(request.sources)?;
-    let written = request.destination;
-    let target = stage.resolve(&stage.absolute(written))?;
-    let names_folder =
-        written.ends_with('/') || matches!(written, "." | "..") || written.ends_with("/.");
-    let is_folder = || matches!(stage.at(&target), Some(StageEntry::Folder { .. }));
-    let into_folder = names_folder || target.is_empty() || is_folder();
-    if sources.len() > 1 && !into_folder {
-        let (sources, destination) = (sources.len(), written.to_owned());
-        return Err(DiagnosticKind::DestinationNotAFolder { sources, destination }.into());
-    }
-    let mut layer = LayerBuilder::on(stage);
-    for source in sources {
-        if verb == Verb::Add
-            && let Some(archive) = add::archive(&source.items, spool)?
-        {
-            add::unpack(archive, &target, &mut layer, spool)?;
-            continue;
-        }
-        // The content of a folder goes to the destination, a file into it.
-        let at = match (source.is_folder, into_folder) {
-            (false, true) => layer.resolve(&joined(&target, &source.name))?,
-            (true, _) | (false, false) => target.clone(),
+    /// A here-document as a file that has the name of its delimiter.
+    fn document(
+        &self,
+        variables: &Variables,
+        document: &HereDocument,
+    ) -> Result<SourceMatch, Fault> {
+        let text = match document.expand {
+            true => self.expanding(variables, |words| words.expand_document(&document.text))?,
+            false => document.text.clone(),
         };
-        for (below, item) in source.items {
-            let item = match request.flags.mode {
-                Some(mode) => item.with_mode(mode),
-                None => item,
-            };
-            layer.put(&joined(&at, &below), item, ExistingFolder::KeepsMode)?;
-        }
+        let source = Source::Bytes(Arc::from(text.as_bytes()));
+        let items = vec![(String::new(), Item::File { mode: MODE_PLAIN, source })];
+        Ok(SourceMatch { name: document.name.clone(), is_folder: false, items })
     }
-    Ok(layer.finish())
-}
 
-/// What the sources of a COPY are paths in.
-enum Root<'a> {
-    Context(&'a Context),
-    Tree { tree: MergedTree<'a>, name: &'a str },
-}
-
-/// A file or folder that a source names.
-struct SourceMatch {
-    /// Its name in a destination folder.
-    name: String,
-    is_folder: bool,
-    /// Itself first, by paths relative to it.
-    items: Vec<(String, Item)>,
-}
-
-impl Root<'_> {
-    fn find_all(&self, sources: &[String]) -> Result<Vec<SourceMatch>, Fault> {
-        let (mut all, mut items) = (Vec::new(), 0);
+    /// The layer that `sources` make at `written` on top of `stage`.
+    fn copied(
+        &mut self,
+        stage: &Stage,
+        sources: Vec<SourceMatch>,
+        written: &str,
+        flags: &Flags,
+        verb: Verb,
+    ) -> Result<Items, Fault> {
+        let target = stage.resolve(&stage.absolute(written))?;
+        let names_folder =
+            written.ends_with('/') || matches!(written, "." | "..") || written.ends_with("/.");
+        let is_folder = || matches!(stage.at(&target), Some(StageEntry::Folder { .. }));
+        let into_folder = names_folder || target.is_empty() || is_folder();
+        if sources.len() > 1 && !into_folder {
+            let (sources, destination) = (sources.len(), written.to_owned());
+            return Err(DiagnosticKind::DestinationNotAFolder { sources, destination }.into());
+        }
+        let mut layer = LayerBuilder::on(stage);
         for source in sources {
-            // A `/` in front means the root of the context.
-            let path =
-                normal(source).ok_or_else(|| DiagnosticKind::LeavesContext(source.clone()))?;
-            let matches = self.find(&path)?;
-            if matches.is_empty() {
-                return Err(self.missing(source, &path).into());
+            if verb == Verb::Add
+                && let Some(archive) = add::archive(&source.items, self.spool)?
+            {
+                add::unpack(archive, &target, &mut layer, self.spool)?;
+                continue;
             }
-            items += matches.iter().map(|found| found.items.len()).sum::<usize>();
-            if items > ITEMS_MAX {
-                return Err(DiagnosticKind::TooManyItems.into());
-            }
-            all.extend(matches);
-        }
-        Ok(all)
-    }
-
-    fn find(&self, path: &str) -> Result<Vec<SourceMatch>, Fault> {
-        match self {
-            Self::Context(context) => find_in_context(context, path),
-            Self::Tree { tree, .. } => Ok(find_in_tree(tree, path)),
-        }
-    }
-
-    fn missing(&self, source: &str, path: &str) -> DiagnosticKind {
-        match self {
-            Self::Context(context) => {
-                DiagnosticKind::missing_in_context(source, context.path(), context.ignores(path))
-            }
-            Self::Tree { name, .. } => {
-                let tree = SourceTree::Image((*name).to_owned());
-                DiagnosticKind::Missing { path: source.to_owned(), tree, ignored: false }
+            // The content of a folder goes to the destination, a file into it.
+            let at = match (source.is_folder, into_folder) {
+                _ if flags.parents => joined(&target, &source.name),
+                (false, true) => layer.resolve(&joined(&target, &source.name))?,
+                (true, _) | (false, false) => target.clone(),
+            };
+            for (below, item) in source.items {
+                let item = match &flags.mode {
+                    Some(mode) => mode.applied_to(item),
+                    None => item,
+                };
+                layer.put(&joined(&at, &below), item, ExistingFolder::KeepsMode)?;
             }
         }
+        Ok(layer.finish())
     }
-}
-
-fn find_in_context(context: &Context, path: &str) -> Result<Vec<SourceMatch>, Fault> {
-    let paths = match pattern::is_pattern(path) && context.find(path)?.is_none() {
-        true => context.glob(path)?,
-        false => vec![path.to_owned()],
-    };
-    let mut matches = Vec::new();
-    for path in paths {
-        let Some(kind) = context.find(&path)? else { continue };
-        let items = context.walk(&path)?;
-        if !items.is_empty() {
-            let (name, is_folder) = (file_name(&path).to_owned(), kind == PathKind::Folder);
-            matches.push(SourceMatch { name, is_folder, items });
-        }
-    }
-    Ok(matches)
-}
-
-fn find_in_tree(tree: &MergedTree<'_>, path: &str) -> Vec<SourceMatch> {
-    let found = |path: &str, id| {
-        let is_folder = matches!(tree.index.node(id), Node::Directory { .. });
-        SourceMatch { name: file_name(path).to_owned(), is_folder, items: tree.walk(id) }
-    };
-    if let Ok(id) = tree.index.lookup(path) {
-        return vec![found(path, id)];
-    }
-    if !pattern::is_pattern(path) {
-        return Vec::new();
-    }
-    let paths = tree.index.iter().map(|(at, _)| at);
-    let hits = paths.filter(|at| !at.is_empty() && pattern::matches(path, at)).collect();
-    let hits = outermost(hits).into_iter();
-    hits.filter_map(|at| Some(found(&at, tree.index.lookup(&at).ok()?))).collect()
 }

@@ -4,6 +4,8 @@ mod from; // FROM: the local image or the earlier stage that a stage begins with
 mod arg; // ARG, and build arguments
 mod env; // ENV
 mod copy; // COPY, and what ADD shares with it
+mod sources; // the files that the sources of a COPY name
+mod chmod; // --chmod
 mod add; // what ADD does beyond COPY: unpack archives
 mod workdir; // WORKDIR
 mod user; // USER

@@ -68,17 +68,6 @@ pub(crate) fn masked(mode: u32) -> u32 {
     if mode & 0o100 != 0 { MODE_EXECUTABLE } else { MODE_PLAIN }
 }
 
-impl Item {
-    /// The same with the mode of `--chmod`; links have none.
-    pub(crate) fn with_mode(self, mode: u32) -> Self {
-        match self {
-            Self::Folder { .. } => Self::Folder { mode },
-            Self::File { source, .. } => Self::File { mode, source },
-            Self::Symlink { target } => Self::Symlink { target },
-        }
-    }
-}
-
 impl Items {
     pub(crate) fn len(&self) -> usize {
         self.0.len()
@@ -105,6 +94,12 @@ impl Items {
         if path.is_empty() {
             return; // the root is always there
         }
+        let item = match item {
+            Item::Symlink { target } if image::link_leaves(path, &target) => {
+                Item::Symlink { target: within_root(path, &target) }
+            }
+            item => item,
+        };
         match (&item, self.0.get(path)) {
             (Item::File { .. } | Item::Symlink { .. }, Some(Item::Folder { .. })) => {
                 let below = format!("{path}/");
@@ -148,6 +143,26 @@ impl Items {
             hasher.update(format!("{} {path} {} {text}\n", path.len(), text.len()).as_bytes());
         }
     }
+}
+
+/// `target` without the `..` that would go above the root, where Linux stays at the root: images
+/// hold no link that leaves them.
+fn within_root(path: &str, target: &str) -> String {
+    let mut depth = if target.starts_with('/') { 0 } else { path.matches('/').count() };
+    let kept = target.split('/').filter(|part| match *part {
+        "" | "." => true,
+        ".." if depth == 0 => false,
+        ".." => {
+            depth -= 1;
+            true
+        }
+        _ => {
+            depth += 1;
+            true
+        }
+    });
+    let kept = kept.collect::<Vec<_>>().join("/");
+    if kept.is_empty() { "/".to_owned() } else { kept }
 }
 
 impl Source {

@@ -70,9 +70,6 @@ impl<'a> LayerBuilder<'a> {
         image::normal_name(if path.is_empty() { b"." } else { path.as_bytes() })
             .map_err(|reason| DiagnosticKind::PathInImage { path: path.clone(), reason })?;
         let item = match (item, self.at(&path)) {
-            (Item::Symlink { target }, _) if image::link_leaves(&path, &target) => {
-                return Err(DiagnosticKind::LinkLeavesImage { path, target });
-            }
             (Item::Folder { .. }, Some(StageEntry::New(_) | StageEntry::Base(_))) => {
                 return Err(DiagnosticKind::FileInTheWay(path));
             }

@@ -36,6 +36,66 @@ fn copy_places_files_as_docker_does() {
 }
 
 #[test]
+fn a_pattern_without_a_match_copies_nothing() {
+    for (line, want) in [
+        ("COPY Gemfile Gemfile.lock* ./", &["Gemfile=G"][..]),
+        ("COPY *.lock /srv/", &[]),
+        ("COPY Gemfile Gemfile.lock* /one", &["one=G"]),
+        ("COPY --from=a /x? /Gemfile* /srv/", &["srv/Gemfile=G"]),
+    ] {
+        let bench = Workbench::new();
+        bench.put("Gemfile", "G");
+        let stages = format!("FROM scratch AS a\nCOPY Gemfile /\nFROM scratch\n{line}\n");
+        let built = bench.dockerfile(&stages).unwrap_or_else(|e| panic!("{line}: {e}"));
+        assert_eq!(bench.files(&built), want, "{line}");
+    }
+}
+
+#[test]
+fn here_documents_in_a_folder_are_named_by_their_delimiters() {
+    for (lines, want) in [
+        ("COPY <<a.conf /etc/\nA\na.conf", &["etc/a.conf=A\n"][..]),
+        (
+            "COPY <<a.conf <<'b.conf' /etc/\nA\na.conf\n$B\nb.conf",
+            &["etc/a.conf=A\n", "etc/b.conf=$B\n"],
+        ),
+        ("COPY x <<-\"a.conf\" /etc/\n\tA\n\ta.conf", &["etc/a.conf=A\n", "etc/x=X"]),
+        ("WORKDIR /w\nADD <<a.conf .\nA\na.conf", &["w/a.conf=A\n"]),
+        ("COPY --chmod=u+x <<run /bin/\nR\nrun", &["bin/run=R\n"]),
+    ] {
+        let bench = Workbench::new();
+        bench.put("x", "X");
+        let built = bench.dockerfile(&format!("FROM scratch\n{lines}\n"));
+        let built = built.unwrap_or_else(|e| panic!("{lines}: {e}"));
+        assert_eq!(bench.files(&built), want, "{lines}");
+    }
+    let error = Workbench::new().dockerfile("FROM scratch\nCOPY <<a <<b /etc\na\nb\n").unwrap_err();
+    assert!(error.to_string().contains("2 sources go to `/etc`, which is not a folder"), "{error}");
+}
+
+#[test]
+fn parents_keep_folders_and_exclude_drops_files() {
+    for (line, want) in [
+        (
+            "COPY --parents lib/core/a.c lib/net /src/",
+            &["src/lib/core/a.c=A", "src/lib/net/b.c=B", "src/lib/net/b.o=O"][..],
+        ),
+        ("COPY --parents lib/./*/*.c /src/", &["src/core/a.c=A", "src/net/b.c=B"]),
+        ("COPY --parents lib/./net /src", &["src/net/b.c=B", "src/net/b.o=O"]),
+        ("COPY --parents=false lib/core/a.c /src/", &["src/a.c=A"]),
+        ("COPY --exclude=**/*.o --exclude=core lib /src/", &["src/net/b.c=B"]),
+        ("COPY --exclude=*.o lib/net/* /src/", &["src/b.c=B"]),
+        ("COPY --from=a --exclude=net --parents /lib/./ /src/", &["src/core/a.c=A"]),
+    ] {
+        let bench = Workbench::new();
+        bench.put("lib/core/a.c", "A").put("lib/net/b.c", "B").put("lib/net/b.o", "O");
+        let stages = format!("FROM scratch AS a\nCOPY lib /lib\nFROM scratch\n{line}\n");
+        let built = bench.dockerfile(&stages).unwrap_or_else(|e| panic!("{line}: {e}"));
+        assert_eq!(bench.files(&built), want, "{line}");
+    }
+}
+
+#[test]
 fn workdir_creates_its_folder() {
     let bench = Workbench::new();
     let built = bench
@@ -85,6 +145,7 @@ fn copy_preserves_existing_folders_and_links() {
             ("COPY x /bin/", &["usr/bin/x=X"]),
             ("COPY x /bin/deep/", &["usr/bin/deep/x=X"]),
             ("COPY file/ /", &["bin=F"]), // a file takes the place of a link
+            ("COPY <<E /bin\nD\nE", &["usr/bin/E=D\n"]),
         ] {
             let built = bench
                 .dockerfile(&format!("{from}{line}\n"))
@@ -97,7 +158,6 @@ fn copy_preserves_existing_folders_and_links() {
             ("COPY x d /x/", "`/x` is a file already, and no folder can take its place"),
             ("COPY <<E /x/y\nE", "`/x` is a file already, and no folder can take its place"),
             ("COPY link /", "`/usr` is a folder already, and no file can take its place"),
-            ("COPY <<E /bin\nE", "`/usr/bin` is a folder already, and no file can take its place"),
         ] {
             let error = bench.dockerfile(&format!("{from}{line}\n")).expect_err(line).to_string();
             assert!(error.ends_with(want), "{from}{line}: {error}");
@@ -138,6 +198,8 @@ fn image_and_archive_modes_are_kept_and_context_modes_are_normalised() {
         ),
         ("COPY --from=a /k /x", &["x 600"]),
         ("COPY --from=a --chmod=444 /k /x", &["x 444"]),
+        ("COPY --from=a --chmod=g+r,o=r /k /x", &["x 644"]),
+        ("COPY --chmod=+X d /srv", &["srv/ 755", "srv/e/ 755", "srv/e/y 644", "srv/x 644"]),
         ("WORKDIR /tmp\nCOPY --from=a /tmp /tmp", &["tmp/ 755", "tmp/ 755"]), // a folder that is there stays as it is
         (
             "WORKDIR /tmp\nADD rootfs.tar /",
@@ -175,8 +237,11 @@ fn no_link_leads_out_of_the_context() {
     // As a link in a folder that is copied it is a link, and means something inside of the image.
     fs::remove_file(bench.context().join("d/relative")).unwrap();
     symlink("/etc/hosts", bench.context().join("d/link")).unwrap();
-    let built = bench.dockerfile("FROM scratch\nCOPY d /d\n").unwrap();
-    assert_eq!(bench.files(&built), ["d/link->/etc/hosts"]);
+    // `..` at the root of an image stays there.
+    symlink("../../other/x", bench.context().join("d/up")).unwrap();
+    let built = bench.dockerfile("FROM scratch\nCOPY d /d\nCOPY d /\n").unwrap();
+    let want = ["d/link->/etc/hosts", "d/up->../other/x", "link->/etc/hosts", "up->other/x"];
+    assert_eq!(bench.files(&built), want);
 }
 
 /// Whether `.dockerignore` is why a source is missing; `None` for other errors.
@@ -207,15 +272,8 @@ fn no_link_leads_to_an_ignored_file() {
     }
     for ignored in ["secret\nd/key\nhidden-link\n", "secret\nd/key\nhidden-link\n!other\n"] {
         bench.put(".dockerignore", ignored);
-        let sources =
-            ["to-file", "chain", "to-folder/key", "through", "hidden-link", "to-d/key", "to-d/k*"];
-        for source in sources.into_iter().chain([
-            "other/up/key",
-            "other/u*/key",
-            "to-folder/k*",
-            "to-folder",
-            "secret",
-        ]) {
+        let sources = ["to-file", "chain", "to-folder/key", "through", "hidden-link", "to-d/key"];
+        for source in sources.into_iter().chain(["other/up/key", "to-folder", "secret"]) {
             let error =
                 bench.dockerfile(&format!("FROM scratch\nCOPY {source} /x/\n")).expect_err(source);
             assert!(missing(&error).is_some(), "{source}: {}", message_of(&error));
@@ -228,6 +286,9 @@ fn no_link_leads_to_an_ignored_file() {
         for (source, want) in [
             ("to-d", &["x/open=O"][..]),
             ("to-d/*", &["x/open=O"]),
+            ("to-d/k*", &[]), // a pattern may match nothing
+            ("to-folder/k*", &[]),
+            ("other/u*/key", &[]),
             ("other", &["x/up->../secret", "x/x=X"]), // a link in a folder stays a link
             ("other/../d/open", &["x/open=O"]),
         ] {
