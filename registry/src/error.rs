@@ -26,7 +26,10 @@ pub enum Error {
     #[error("the registry at `{registry}` is at the internal address {address} ({why})")]
     InternalAddress { registry: String, address: IpAddr, why: Forbidden },
     /// Connected, without progress for too long.
-    #[error("the registry at `{registry}` was too slow: {subject} made almost no progress for {} s", .after.as_secs())]
+    #[error(
+        "the registry at `{registry}` was too slow: {subject} made almost no progress for {} s",
+        .after.as_secs()
+    )]
     TimedOut { registry: String, subject: String, after: Duration },
     /// The connection broke in the middle, more often than the client retries.
     #[error("the registry at `{registry}` cut the connection: {subject}")]

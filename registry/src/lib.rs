@@ -1,9 +1,9 @@
 //! Blobs and manifests named by their digest: a registry that serves the OCI distribution API, and
 //! a client of that API.
 //!
-//! Enter at [`Server`] to serve images, at [`Client`] to move them, at [`Admin`] to manage users and
-//! visibility, at [`Tokens`] to give a process of the platform access for some minutes. All of them
-//! speak in [`spec::Digest`]; none looks inside a layer.
+//! Enter at [`Server`] to serve images, at [`Client`] to move them, at [`Admin`] to manage users
+//! and visibility, at [`Tokens`] to give a process of the platform access for some minutes. All of
+//! them speak in [`spec::Digest`]; none looks inside a layer.
 //!
 //! A blob is a file named by its digest; everything else (users, repositories, tags, which
 //! repository has which blob) is in one [`store`]. Nothing is acknowledged before it is durable:
@@ -15,6 +15,7 @@
 mod limits; // every number, with its reason
 mod error;
 mod repository; // the name of a repository, and what can be done with it
+mod blocking; // work that waits for a disk
 
 mod protocol; // what both ends put on the wire
 mod storage; // blobs as files, everything else as records
@@ -29,6 +30,7 @@ mod tests; // client and server against each other, and against faults
 
 pub use access::{Cost, Tokens};
 pub use admin::Admin;
+pub(crate) use blocking::blocking;
 pub use client::{
     Auth, BlobSink, BlobSource, BlobWriter, Client, ClientOptions, Entries, Event, Outcome,
     Progress, PullOptions, PushOptions, Reach, Resolved, unwatched,
@@ -38,14 +40,3 @@ pub use limits::Limits;
 pub use protocol::{RepositoryInfo, Visibility};
 pub use repository::{Action, Repository};
 pub use server::{Config, Server};
-
-/// Runs work that blocks on a disk on a thread where it may.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => unreachable!("a blocking task that has started is not cancelled"),
-        },
-    }
-}

@@ -57,8 +57,8 @@ pub(crate) const QUERY_PARAMETERS_MAX: usize = 64;
 pub(crate) const PASSWORD_BYTES_MAX: usize = 256;
 /// Shorter passwords can be guessed.
 pub(crate) const PASSWORD_BYTES_MIN: usize = 8;
-/// Each password check takes 19 MiB and a core for some 20 ms, on purpose: checks run one at a time,
-/// and this many wait, a second or two.
+/// Each password check takes 19 MiB and a core for some 20 ms, on purpose: checks run one at a
+/// time, and this many wait, a second or two.
 pub(crate) const QUEUED_LOGINS_MAX: usize = 64;
 /// Of those, from one address: its other logins wait for these, and delay no other address.
 pub(crate) const QUEUED_LOGINS_OF_ONE_ADDRESS_MAX: usize = 4;

@@ -77,9 +77,9 @@ impl Scopes {
         match self {
             Self::All => true,
             Self::Only { repositories, .. } => repositories.iter().any(|(name, actions)| {
-                name == repository
-                    // Clients request `pull,push` and then delete their own uploads and tags.
-                    && (actions.contains(&action) || action == Action::Delete && actions.contains(&Action::Push))
+                // Clients request `pull,push` and then delete their own uploads and tags.
+                let implied = action == Action::Delete && actions.contains(&Action::Push);
+                name == repository && (actions.contains(&action) || implied)
             }),
         }
     }

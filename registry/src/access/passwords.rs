@@ -140,8 +140,8 @@ impl Passwords {
         password: &str,
         from: Option<IpAddr>,
     ) -> Result<LoginOutcome, Error> {
-        // Names that cannot be a user's are counted as one, so that a guesser cannot fill the memory
-        // with names.
+        // Names that cannot be a user's are counted as one, so that a guesser cannot fill the
+        // memory with names.
         let user = name.parse::<Tenant>().ok();
         let counted = user.as_ref().map(ToString::to_string).unwrap_or_default();
         let source = (counted, from.map(AddressPrefix::from));

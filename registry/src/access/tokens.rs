@@ -84,7 +84,8 @@ impl Tokens {
     /// Opens the key in `data_dir`, making it at the first start.
     ///
     /// # Errors
-    /// [`Error::File`], and [`Error::InvalidKey`] if the file is not a key or other users may read it.
+    /// [`Error::File`], and [`Error::InvalidKey`] if the file is not a key or other users may read
+    /// it.
     pub fn open(data_dir: &Path) -> Result<Self, Error> {
         let path = data_dir.join(KEY_FILE);
         match Self::load(&path) {
@@ -103,7 +104,8 @@ impl Tokens {
     /// Reads an existing key file, for a process other than the registry.
     ///
     /// # Errors
-    /// [`Error::File`], and [`Error::InvalidKey`] if the file is not a key or other users may read it.
+    /// [`Error::File`], and [`Error::InvalidKey`] if the file is not a key or other users may read
+    /// it.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::File { action: "read", path: path.to_owned(), source };
         let file = fs::File::open(path).map_err(failed)?;

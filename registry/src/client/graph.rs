@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use spec::{Descriptor, Digest, Index, Manifest};
 
-use super::Resolved;
+use super::manifest::Resolved;
 use crate::{
     Error, ManifestFault,
     limits::{IMAGE_BLOBS_MAX, IMAGE_MANIFESTS_MAX, INDEX_DEPTH_MAX, MANIFEST_BYTES_MAX},

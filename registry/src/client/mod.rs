@@ -1,10 +1,14 @@
 //! The client of the distribution API.
 
+mod options; // credentials, TLS, timeouts, and which registries may be called
 mod origin; // scheme, host, port
 mod transport; // connections and timeouts
-mod challenge; // what a 401 asks for
+mod credentials; // tokens, until they expire
+mod context; // what all operations share
 mod session; // requests to one registry, and what their responses mean
-mod credentials; // tokens, and who may see a password
+mod challenge; // what a 401 demands
+mod login; // how it is answered, and who may see a password
+mod manifest; // a manifest with its bytes
 mod repository; // manifests and tags of one repository
 mod graph; // the manifests and blobs of one reference
 mod retry; // how often, and how soon
@@ -12,19 +16,14 @@ mod transfer; // where blobs come from and go to
 mod pull;
 mod push;
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    fmt,
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, sync::Arc};
 
-use bytes::Bytes;
 use http::StatusCode;
-use spec::{Descriptor, Forbidden, Host, Reference};
+use spec::{Descriptor, Reference};
 
 pub use {
+    manifest::Resolved,
+    options::{Auth, ClientOptions, Reach},
     pull::{Entries, PullOptions},
     push::PushOptions,
     transfer::{BlobSink, BlobSource, BlobWriter, Event, Outcome, Progress, unwatched},
@@ -32,111 +31,11 @@ pub use {
 
 use crate::{Error, ProtocolFault};
 use {
-    credentials::Credentials,
+    context::Context,
     origin::{Origin, is_loopback, repository_of},
     repository::RemoteRepository,
     session::{Call, Session, Target},
-    transport::{Timeouts, Transport},
 };
-
-const USER_AGENT: &str = concat!("margay/", env!("CARGO_PKG_VERSION"));
-
-/// The credentials for one registry.
-#[derive(Clone, Default)]
-pub enum Auth {
-    /// None: enough for public repositories.
-    #[default]
-    Anonymous,
-    /// As a user, after `margay login`.
-    Password { user: String, password: String },
-    /// A token that the control plane minted: how nodes pull.
-    Token(String),
-}
-
-impl fmt::Debug for Auth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Anonymous => f.write_str("Anonymous"),
-            Self::Password { user, .. } => {
-                f.debug_struct("Password").field("user", user).finish_non_exhaustive()
-            }
-            Self::Token(_) => f.write_str("Token(…)"),
-        }
-    }
-}
-
-/// Which registries a [`Client`] may call, redirects and token servers included.
-#[derive(Debug, Clone, Default)]
-pub enum Reach {
-    /// All of them: for a user, who can reach them anyway.
-    #[default]
-    Anywhere,
-    /// Those at public addresses: for a platform that fetches images that its tenants name.
-    Public {
-        /// Registries (`HOST:PORT`) that may have any address: the platform's own.
-        registries: HashSet<String>,
-        /// Internal addresses that may be called nevertheless.
-        networks: Vec<Host>,
-    },
-}
-
-impl Reach {
-    fn names(&self, origin: &Origin) -> bool {
-        match self {
-            Self::Anywhere => true,
-            Self::Public { registries, .. } => registries.iter().any(|registry| {
-                Origin::of_registry(registry, origin.secure).as_ref() == Some(origin)
-            }),
-        }
-    }
-
-    /// Why `address` may not be called.
-    fn forbids(&self, address: IpAddr) -> Option<Forbidden> {
-        match self {
-            Self::Anywhere => None,
-            Self::Public { networks, .. } => spec::forbidden(address).filter(|_| {
-                !networks.iter().any(|network| network.includes(&Host::Address(address)))
-            }),
-        }
-    }
-}
-
-#[derive(Debug, Clone)]
-pub struct ClientOptions {
-    /// By registry (`HOST:PORT` as it stands in references); for all others [`Auth::Anonymous`].
-    pub auth: BTreeMap<String, Auth>,
-    /// Registries (`HOST:PORT`) that are called without TLS although they are not on this machine.
-    pub plain_http: HashSet<String>,
-    /// Registries (`HOST:PORT`) on this machine that are called over TLS nevertheless.
-    pub tls: HashSet<String>,
-    /// Hosts beside the registry's own to which, over TLS, a password may be sent for a token.
-    pub realms: HashSet<String>,
-    /// Certificate authorities (DER) to trust beside the public ones: the cluster's own.
-    pub authorities: Vec<Vec<u8>>,
-    pub reach: Reach,
-    /// How long a transfer may go without progress, or almost none, before it has timed out.
-    pub quiet_time_max: Duration,
-    /// How often in a row a transfer may break, without 64 KiB of progress, before it fails.
-    pub retries_max: u32,
-    /// The longest pause between two tries; the first is a tenth of a second and each doubles.
-    pub backoff_max: Duration,
-}
-
-impl Default for ClientOptions {
-    fn default() -> Self {
-        Self {
-            auth: BTreeMap::new(),
-            plain_http: HashSet::new(),
-            tls: HashSet::new(),
-            realms: HashSet::from(["auth.docker.io".to_owned()]),
-            authorities: Vec::new(),
-            reach: Reach::Anywhere,
-            quiet_time_max: Duration::from_secs(30),
-            retries_max: 5,
-            backoff_max: Duration::from_secs(2),
-        }
-    }
-}
 
 /// Moves images to and from registries.
 ///
@@ -144,28 +43,12 @@ impl Default for ClientOptions {
 /// they belong to and nowhere else. A registry on this machine is called in plain HTTP, any other
 /// over TLS unless the options name it.
 #[derive(Clone)]
-pub struct Client(Arc<Inner>);
-
-struct Inner {
-    options: ClientOptions,
-    transport: Transport,
-    credentials: Credentials,
-}
-
-/// A manifest or an index as a registry or a local image has it.
-#[derive(Debug, Clone)]
-pub struct Resolved {
-    pub descriptor: Descriptor,
-    /// Checked against the digest.
-    pub bytes: Bytes,
-}
+pub struct Client(Arc<Context>);
 
 impl Client {
     /// A client that opens connections when it needs them.
     pub fn new(options: ClientOptions) -> Self {
-        let timeouts = Timeouts::new(options.quiet_time_max);
-        let transport = Transport::new(timeouts, &options.authorities, options.reach.clone());
-        Self(Arc::new(Inner { options, transport, credentials: Credentials::default() }))
+        Self(Arc::new(Context::new(options)))
     }
 
     /// Whether `registry` (`HOST:PORT`) answers and accepts the credentials: what `login` does.
@@ -198,6 +81,47 @@ impl Client {
         self.repository(reference, "pull")?.tags().await
     }
 
+    /// Fetches the image behind `reference` into `sink`: first its blobs, then its manifests from
+    /// the leaves up, so that no manifest is ever there without what it names. Returns the
+    /// descriptor of the manifest or index that the reference points to.
+    ///
+    /// A transfer that breaks continues where it broke, as often as [`ClientOptions`] allows.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::WrongDigest`], [`Error::Disconnected`], [`Error::TimedOut`],
+    /// [`Error::Sink`] and others. Nothing that does not match its digest reaches
+    /// [`BlobWriter::commit`].
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        sink: Arc<dyn BlobSink>,
+        options: &PullOptions,
+    ) -> Result<Descriptor, Error> {
+        let repository = self.repository(reference, "pull")?;
+        pull::pull(&repository, &reference.target(), &sink, options).await
+    }
+
+    /// Brings the manifest or index `root` and all that it names from `source` to `reference`. Only
+    /// blobs that the registry lacks travel; blobs first, then manifests from the leaves up, the
+    /// tag last.
+    ///
+    /// Entries of an index that `source` does not have are left out, so an image that was pulled
+    /// for one platform keeps its digest when it is pushed again.
+    ///
+    /// # Errors
+    /// [`Error::LoginNeeded`], [`Error::Denied`], [`Error::Source`], [`Error::Disconnected`],
+    /// [`Error::TimedOut`] and others.
+    pub async fn push(
+        &self,
+        reference: &Reference,
+        root: &Descriptor,
+        source: Arc<dyn BlobSource>,
+        options: &PushOptions,
+    ) -> Result<(), Error> {
+        let repository = self.repository(reference, "pull,push")?;
+        push::push(&repository, reference.tag(), root, &source, options).await
+    }
+
     fn repository(
         &self,
         reference: &Reference,
@@ -217,7 +141,7 @@ impl Client {
             plain_http.contains(registry) || is_loopback(registry) && !tls.contains(registry);
         let registry = registry.to_owned();
         match Origin::of_registry(&registry, !plain) {
-            Some(origin) => Ok(Session { client: &self.0, origin, registry, scopes }),
+            Some(origin) => Ok(Session { context: &self.0, origin, registry, scopes }),
             None => Err(Error::InvalidRegistry { registry }),
         }
     }

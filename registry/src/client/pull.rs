@@ -3,11 +3,11 @@ use std::{io, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{HeaderMap, StatusCode, header};
-use spec::{Descriptor, Digest, Hasher, Index, Reference};
+use spec::{Descriptor, Digest, Hasher, Index};
 
 use super::{
-    Client, Inner, Resolved,
     graph::{ImageGraph, Unread},
+    manifest::Resolved,
     repository::RemoteRepository,
     retry::Retry,
     session::Call,
@@ -53,41 +53,25 @@ impl Default for PullOptions {
     }
 }
 
-impl Client {
-    /// Fetches the image behind `reference` into `sink`: first its blobs, then its manifests from
-    /// the leaves up, so that no manifest is ever there without what it names. Returns the
-    /// descriptor of the manifest or index that the reference points to.
-    ///
-    /// A transfer that breaks continues where it broke, as often as
-    /// [`ClientOptions`](super::ClientOptions) allows.
-    ///
-    /// # Errors
-    /// [`Error::NotFound`], [`Error::WrongDigest`], [`Error::Disconnected`], [`Error::TimedOut`],
-    /// [`Error::Sink`] and others. Nothing that does not match its digest reaches
-    /// [`BlobWriter::commit`].
-    pub async fn pull(
-        &self,
-        reference: &Reference,
-        sink: Arc<dyn BlobSink>,
-        options: &PullOptions,
-    ) -> Result<Descriptor, Error> {
-        let repository = self.repository(reference, "pull")?;
-        let root = repository.manifest(&reference.target()).await?;
-        let descriptor = root.descriptor.clone();
-        let graph = read_graph(&repository, root, &options.entries).await?;
-        let (client, progress) = (&*self.0, &options.progress);
-        // Collected first: a closure over lifetimes would keep this future from being `Send`.
-        let downloads: Vec<_> = graph
-            .blobs
-            .iter()
-            .map(|blob| Download { client, repository: &repository, blob, progress }.run(&sink))
-            .collect();
-        stream::iter(downloads).buffer_unordered(PARALLEL_TRANSFERS).try_collect::<()>().await?;
-        for manifest in graph.manifests.into_iter().rev() {
-            store_manifest(&sink, manifest).await?;
-        }
-        Ok(descriptor)
+/// Fetches the image that `target`, a tag or a digest, points to.
+pub(super) async fn pull(
+    repository: &RemoteRepository<'_>,
+    target: &str,
+    sink: &Arc<dyn BlobSink>,
+    options: &PullOptions,
+) -> Result<Descriptor, Error> {
+    let root = repository.manifest(target).await?;
+    let descriptor = root.descriptor.clone();
+    let graph = read_graph(repository, root, &options.entries).await?;
+    let progress = &options.progress;
+    // Collected first: a closure over lifetimes would keep this future from being `Send`.
+    let downloads: Vec<_> =
+        graph.blobs.iter().map(|blob| Download { repository, blob, progress }.run(sink)).collect();
+    stream::iter(downloads).buffer_unordered(PARALLEL_TRANSFERS).try_collect::<()>().await?;
+    for manifest in graph.manifests.into_iter().rev() {
+        store_manifest(sink, manifest).await?;
     }
+    Ok(descriptor)
 }
 
 /// Reads manifests from `root` down.
@@ -107,7 +91,6 @@ async fn read_graph(
 
 /// One blob from a registry to a sink.
 struct Download<'a> {
-    client: &'a Inner,
     repository: &'a RemoteRepository<'a>,
     blob: &'a Descriptor,
     progress: &'a Progress,
@@ -124,7 +107,7 @@ impl Download<'_> {
         }
         (self.progress)(Event::Started { digest, size });
         let mut partial = PartialBlob::create(sink, self.blob).await?;
-        let mut retry = Retry::new(&self.client.options);
+        let mut retry = Retry::new(&self.repository.session.context.options);
         loop {
             let before = partial.bytes;
             let Err(error) = self.fetch_rest(&mut partial).await else { break };
@@ -159,7 +142,7 @@ impl Download<'_> {
             StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), partial.bytes) => 0,
             _ => return Err(session.error(&subject, response).await),
         };
-        let body = self.client.transport.receive(&session.origin, &subject, response);
+        let body = session.context.transport.receive(&session.origin, &subject, response);
         let received = self.receive(partial, body, skip).await;
         (self.progress)(Event::Moved { digest: blob.digest, bytes: partial.bytes });
         received?;
@@ -169,8 +152,8 @@ impl Download<'_> {
         }
     }
 
-    /// Writes `body`, without its first `skip` bytes, to the end of `partial`. What arrived before a
-    /// failure is written too: the next try continues from there.
+    /// Writes `body`, without its first `skip` bytes, to the end of `partial`. What arrived before
+    /// a failure is written too: the next try continues from there.
     async fn receive(
         &self,
         partial: &mut PartialBlob,

@@ -8,12 +8,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{Method, StatusCode, header};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use spec::{Descriptor, Digest, Reference};
+use spec::{Descriptor, Digest};
 use tokio::sync::mpsc;
 
 use super::{
-    Client, Inner, Resolved,
     graph::{ImageGraph, Unread},
+    manifest::Resolved,
     repository::RemoteRepository,
     retry::Retry,
     session::{Call, Target},
@@ -37,48 +37,34 @@ impl Default for PushOptions {
     }
 }
 
-impl Client {
-    /// Brings the manifest or index `root` and all that it names from `source` to `reference`. Only
-    /// blobs that the registry lacks travel; blobs first, then manifests from the leaves up, the
-    /// tag last.
-    ///
-    /// Entries of an index that `source` does not have are left out, so an image that was pulled
-    /// for one platform keeps its digest when it is pushed again.
-    ///
-    /// # Errors
-    /// [`Error::LoginNeeded`], [`Error::Denied`], [`Error::Source`], [`Error::Disconnected`],
-    /// [`Error::TimedOut`] and others.
-    pub async fn push(
-        &self,
-        reference: &Reference,
-        root: &Descriptor,
-        source: Arc<dyn BlobSource>,
-        options: &PushOptions,
-    ) -> Result<(), Error> {
-        let graph = read_graph(root, &source).await?;
-        let repository = self.repository(reference, "pull,push")?;
-        // One request before many at once, so that one token serves them all.
-        check_access(&repository).await?;
-        let (client, progress) = (&*self.0, &options.progress);
-        // Collected first: a closure over lifetimes would keep this future from being `Send`.
-        let uploads: Vec<_> = graph
-            .blobs
-            .iter()
-            .map(|blob| {
-                let (repository, source) = (&repository, &source);
-                BlobUpload { client, repository, blob, source, progress }.run()
-            })
-            .collect();
-        stream::iter(uploads).buffer_unordered(PARALLEL_TRANSFERS).try_collect::<()>().await?;
-        for manifest in graph.manifests.iter().rev() {
-            let target = match (manifest.descriptor.digest == root.digest, reference.tag()) {
-                (true, Some(tag)) => tag.to_owned(),
-                _ => manifest.descriptor.digest.to_string(),
-            };
-            repository.put_manifest(&target, manifest).await?;
-        }
-        Ok(())
+/// Pushes `root` and all that it names, and sets `tag`.
+pub(super) async fn push(
+    repository: &RemoteRepository<'_>,
+    tag: Option<&str>,
+    root: &Descriptor,
+    source: &Arc<dyn BlobSource>,
+    options: &PushOptions,
+) -> Result<(), Error> {
+    let graph = read_graph(root, source).await?;
+    // One request before many at once, so that one token serves them all.
+    check_access(repository).await?;
+    let progress = &options.progress;
+    // Collected first: a closure over lifetimes would keep this future from being `Send`.
+    let uploads: Vec<_> = graph
+        .blobs
+        .iter()
+        .map(|blob| BlobUpload { repository, blob, source, progress }.run())
+        .collect();
+    stream::iter(uploads).buffer_unordered(PARALLEL_TRANSFERS).try_collect::<()>().await?;
+    for manifest in graph.manifests.iter().rev() {
+        let digest = manifest.descriptor.digest;
+        let target = match tag {
+            Some(tag) if digest == root.digest => tag.to_owned(),
+            _ => digest.to_string(),
+        };
+        repository.put_manifest(&target, manifest).await?;
     }
+    Ok(())
 }
 
 /// Begins an upload and cancels it, to learn whether the user may push.
@@ -95,7 +81,6 @@ async fn check_access(repository: &RemoteRepository<'_>) -> Result<(), Error> {
 
 /// One blob from a source to a registry.
 struct BlobUpload<'a> {
-    client: &'a Inner,
     repository: &'a RemoteRepository<'a>,
     blob: &'a Descriptor,
     source: &'a Arc<dyn BlobSource>,
@@ -105,7 +90,7 @@ struct BlobUpload<'a> {
 impl BlobUpload<'_> {
     async fn run(self) -> Result<(), Error> {
         let Descriptor { digest, size, .. } = *self.blob;
-        let mut retry = Retry::new(&self.client.options);
+        let mut retry = Retry::new(&self.repository.session.context.options);
         loop {
             match self.try_once().await {
                 Ok(outcome) => {

@@ -3,7 +3,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use spec::{Descriptor, Digest, MediaType, Reference};
 
 use super::{
-    Resolved,
+    manifest::Resolved,
     session::{Call, Session, Target},
 };
 use crate::{

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::ClientOptions;
+use super::options::ClientOptions;
 use crate::{Error, limits::BACKOFF_MIN};
 
 /// The tries of one transfer.

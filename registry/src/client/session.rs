@@ -6,9 +6,11 @@ use hyper::body::Incoming;
 use spec::Digest;
 
 use super::{
-    Auth, Inner,
+    context::Context,
+    credentials::Key,
+    options::Auth,
     origin::Origin,
-    transport::{Activity, Body, body},
+    transport::{Activity, Body, USER_AGENT, body},
 };
 use crate::{
     Error, ProtocolFault,
@@ -18,7 +20,7 @@ use crate::{
 
 /// The requests of one operation to one registry.
 pub(super) struct Session<'a> {
-    pub client: &'a Inner,
+    pub context: &'a Context,
     pub origin: Origin,
     /// As the user wrote it.
     pub registry: String,
@@ -100,7 +102,7 @@ impl Session<'_> {
             Target::Foreign(origin, path) => (origin, path),
         };
         let request = |body| self.request(origin, &method, path, &headers, body);
-        let transport = &self.client.transport;
+        let transport = &self.context.transport;
         match payload {
             Payload::Stream(stream, length, activity) => {
                 let mut request = request(stream)?;
@@ -186,10 +188,8 @@ impl Session<'_> {
         headers: &[(HeaderName, String)],
         body: Body,
     ) -> Result<Request<Body>, Error> {
-        let mut builder = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::USER_AGENT, super::USER_AGENT);
+        let mut builder =
+            Request::builder().method(method).uri(path).header(header::USER_AGENT, USER_AGENT);
         for (name, value) in headers {
             builder = builder.header(name, value);
         }
@@ -223,7 +223,7 @@ impl Session<'_> {
         response: Response<Incoming>,
         bytes_max: usize,
     ) -> Result<Bytes, Error> {
-        self.client.transport.receive(&self.origin, subject, response).read_all(bytes_max).await
+        self.context.transport.receive(&self.origin, subject, response).read_all(bytes_max).await
     }
 
     /// The error that a response with an unexpected status means.
@@ -244,8 +244,20 @@ impl Session<'_> {
         }
     }
 
+    /// The value of `Authorization`, as far as it is known.
+    fn credential(&self) -> Option<String> {
+        match self.auth() {
+            Auth::Token(token) => Some(format!("Bearer {token}")),
+            Auth::Anonymous | Auth::Password { .. } => self.context.credentials.get(&self.key()),
+        }
+    }
+
+    pub fn key(&self) -> Key {
+        (self.origin.clone(), self.scopes.join(" "))
+    }
+
     pub fn auth(&self) -> Auth {
-        self.client.options.auth.get(&self.registry).cloned().unwrap_or_default()
+        self.context.options.auth.get(&self.registry).cloned().unwrap_or_default()
     }
 
     pub fn wrong_digest(&self, expected: Digest, actual: Digest) -> Error {

@@ -25,7 +25,10 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::{Reach, origin::Origin};
+use super::{
+    options::{ClientOptions, Reach},
+    origin::Origin,
+};
 use crate::{
     Error, ProtocolFault,
     limits::{CONNECT_TIME_MAX, IDLE_CONNECTIONS_MAX},
@@ -34,15 +37,17 @@ use crate::{
 /// The body of a request.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
+pub(super) const USER_AGENT: &str = concat!("margay/", env!("CARGO_PKG_VERSION"));
+
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Timeouts {
+struct Timeouts {
     connect: Duration,
     /// Without any progress.
     idle: Duration,
 }
 
 impl Timeouts {
-    pub fn new(idle: Duration) -> Self {
+    fn new(idle: Duration) -> Self {
         Self { connect: CONNECT_TIME_MAX.min(idle), idle }
     }
 }
@@ -71,16 +76,21 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// `authorities` are certificates in DER to trust beside the public ones; what is none is
-    /// passed over.
-    pub fn new(timeouts: Timeouts, authorities: &[Vec<u8>], reach: Reach) -> Self {
+    /// Authorities that cannot be parsed are passed over.
+    pub fn new(options: &ClientOptions) -> Self {
+        let ClientOptions { authorities, reach, quiet_time_max, .. } = options;
         let mut roots = tls::web_roots();
         roots.add_parsable_certificates(authorities.iter().map(|der| der.clone().into()));
-        Self { tls: tls::web_client(roots).into(), timeouts, reach, idle: Mutex::default() }
+        Self {
+            tls: tls::web_client(roots).into(),
+            timeouts: Timeouts::new(*quiet_time_max),
+            reach: reach.clone(),
+            idle: Mutex::default(),
+        }
     }
 
-    /// Sends `request` and waits for the head of the response, as long as there is `activity` of its
-    /// body.
+    /// Sends `request` and waits for the head of the response, as long as there is `activity` of
+    /// its body.
     pub async fn send(
         &self,
         origin: &Origin,
@@ -188,8 +198,8 @@ impl Transport {
         }
     }
 
-    /// Every connection is made here, so that no redirect leads to an address that the client may not
-    /// call.
+    /// Every connection is made here, so that no redirect leads to an address that the client may
+    /// not call.
     async fn dial(&self, origin: &Origin) -> Result<TcpStream, Error> {
         let down = |source| Error::Unreachable { registry: origin.to_string(), source };
         let name = (origin.host.as_str(), origin.port);

@@ -81,8 +81,8 @@ impl UploadRange {
         format!("0-{}", bytes.saturating_sub(1))
     }
 
-    /// `0-0` may mean no byte or one, and counts as none: sending a byte twice is an error, starting
-    /// over is not.
+    /// `0-0` may mean no byte or one, and counts as none: sending a byte twice is an error,
+    /// starting over is not.
     pub fn parse(headers: &HeaderMap) -> Option<u64> {
         let (_, last) = headers.get(header::RANGE)?.to_str().ok()?.split_once('-')?;
         match last.parse::<u64>().ok()? {

@@ -19,8 +19,8 @@ use crate::{
     storage::Metadata,
 };
 
-/// Listens where only the owner of the data folder can connect: the folder is 0700, the socket 0600.
-/// The database is locked by now, so an existing socket is that of a dead process.
+/// Listens where only the owner of the data folder can connect: the folder is 0700, the socket
+/// 0600. The database is locked by now, so an existing socket is that of a dead process.
 pub(super) fn listen(data_dir: &Path) -> Result<PrivateListener, Error> {
     let path = data_dir.join(ADMIN_SOCKET);
     PrivateListener::bind(&path).map_err(|source| Error::File { action: "listen on", path, source })

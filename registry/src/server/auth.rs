@@ -17,7 +17,7 @@ use crate::{
 pub(super) struct Authenticator {
     tokens: Tokens,
     metadata: Metadata,
-    /// The token endpoint as clients reach it, when it is not `/token` at the `Host` of the request.
+    /// The token endpoint as clients reach it, when it is not `/token` at the `Host` of a request.
     realm: Option<String>,
 }
 

@@ -13,8 +13,8 @@ use crate::{
 /// The format version of every record.
 const VERSION: u8 = 1;
 
-/// The records of a registry: users, repositories, and which repository has which blob, manifest and
-/// tag.
+/// The records of a registry: users, repositories, and which repository has which blob, manifest
+/// and tag.
 ///
 /// ```text
 /// user/NAME                           password hash

@@ -1,33 +1,31 @@
 use std::time::Duration;
 
-use spec::{Algorithm, Digest, Hasher, MediaType};
+use spec::{Algorithm, Digest, MediaType};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 
-use super::fixture::{House, noise};
+use super::fixture::{TestRegistry, noise};
 
-/// A registry, and what opens `ann/cats` in it.
-async fn cats() -> (House, String) {
-    let house = House::open().await;
-    let bearer = format!("Bearer {}", house.token("ann/cats"));
-    (house, bearer)
+/// A registry, and the authorization for `ann/cats` in it.
+async fn cats() -> (TestRegistry, String) {
+    let server = TestRegistry::open().await;
+    let bearer = format!("Bearer {}", server.token("ann/cats"));
+    (server, bearer)
 }
 
 fn sha512(bytes: &[u8]) -> Digest {
-    let mut hasher = Hasher::new(Algorithm::Sha512);
-    hasher.update(bytes);
-    hasher.finish()
+    Algorithm::Sha512.digest(bytes)
 }
 
 #[tokio::test]
-async fn a_blob_comes_in_pieces_and_goes_out_in_parts() {
-    let (house, bearer) = cats().await;
+async fn a_blob_is_pushed_in_chunks_and_pulled_in_ranges() {
+    let (server, bearer) = cats().await;
     let auth = ("authorization", bearer.as_str());
     let bytes = noise(1, 1_000_000);
     for digest in [Digest::of(&bytes), sha512(&bytes)] {
-        let begun = house.ask("POST /v2/ann/cats/blobs/uploads/", &[auth], "").await;
+        let begun = server.request("POST /v2/ann/cats/blobs/uploads/", &[auth], "").await;
         assert_eq!((begun.status.as_u16(), begun.header("range")), (202, "0-0"));
         let upload = begun.header("location").to_owned();
         assert!(
@@ -35,9 +33,11 @@ async fn a_blob_comes_in_pieces_and_goes_out_in_parts() {
             "a Location is relative, so that it survives proxies: {upload}"
         );
         let patch = |range: &'static str, from: usize, to: usize| {
-            let (house, upload, part) = (&house, &upload, bytes[from..to].to_vec());
+            let (server, upload, part) = (&server, &upload, bytes[from..to].to_vec());
             async move {
-                house.ask(&format!("PATCH {upload}"), &[auth, ("content-range", range)], part).await
+                server
+                    .request(&format!("PATCH {upload}"), &[auth, ("content-range", range)], part)
+                    .await
             }
         };
         assert_eq!(patch("0-399999", 0, 400_000).await.header("range"), "0-399999");
@@ -53,51 +53,52 @@ async fn a_blob_comes_in_pieces_and_goes_out_in_parts() {
                 );
             }
         }
-        let status = house.ask(&format!("GET {upload}"), &[auth], "").await;
+        let status = server.request(&format!("GET {upload}"), &[auth], "").await;
         assert_eq!((status.status.as_u16(), status.header("range")), (204, "0-399999"));
-        let done = house
-            .ask(&format!("PUT {upload}?digest={digest}"), &[auth], bytes[400_000..].to_vec())
+        let done = server
+            .request(&format!("PUT {upload}?digest={digest}"), &[auth], bytes[400_000..].to_vec())
             .await;
         assert_eq!(
             (done.status.as_u16(), done.header("docker-content-digest")),
             (201, digest.to_string().as_str())
         );
         assert_eq!(
-            house.ask(&format!("GET {upload}"), &[auth], "").await.code(),
+            server.request(&format!("GET {upload}"), &[auth], "").await.code(),
             "BLOB_UPLOAD_UNKNOWN"
         );
 
         let blob = done.header("location");
-        assert_eq!(house.ask(&format!("GET {blob}"), &[auth], "").await.bytes, bytes);
-        let head = house.ask(&format!("HEAD {blob}"), &[auth], "").await;
+        assert_eq!(server.request(&format!("GET {blob}"), &[auth], "").await.bytes, bytes);
+        let head = server.request(&format!("HEAD {blob}"), &[auth], "").await;
         assert_eq!(
             (head.status.as_u16(), head.header("content-length"), head.bytes.len()),
             (200, "1000000", 0)
         );
-        let part =
-            house.ask(&format!("GET {blob}"), &[auth, ("range", "bytes=300000-899999")], "").await;
+        let part = server
+            .request(&format!("GET {blob}"), &[auth, ("range", "bytes=300000-899999")], "")
+            .await;
         assert_eq!(
             (part.status.as_u16(), part.header("content-range")),
             (206, "bytes 300000-899999/1000000")
         );
         assert_eq!(part.bytes, bytes[300_000..900_000]);
         let none =
-            house.ask(&format!("GET {blob}"), &[auth, ("range", "bytes=1000000-")], "").await;
+            server.request(&format!("GET {blob}"), &[auth, ("range", "bytes=1000000-")], "").await;
         assert_eq!((none.status.as_u16(), none.header("content-range")), (416, "bytes */1000000"));
     }
 }
 
 #[tokio::test]
-async fn what_does_not_match_its_digest_is_not_kept() {
-    let (house, bearer) = cats().await;
+async fn content_that_does_not_match_its_digest_is_rejected() {
+    let (server, bearer) = cats().await;
     let auth = ("authorization", bearer.as_str());
     let promised = Digest::of(b"cat");
-    let begun = house.ask("POST /v2/ann/cats/blobs/uploads/", &[auth], "").await;
+    let begun = server.request("POST /v2/ann/cats/blobs/uploads/", &[auth], "").await;
     for request in [
         format!("PUT {}?digest={promised}", begun.header("location")),
         format!("POST /v2/ann/cats/blobs/uploads/?digest={promised}"),
     ] {
-        let answer = house.ask(&request, &[auth], "dog").await;
+        let answer = server.request(&request, &[auth], "dog").await;
         assert_eq!(
             (answer.status.as_u16(), answer.code().as_str()),
             (400, "DIGEST_INVALID"),
@@ -106,9 +107,10 @@ async fn what_does_not_match_its_digest_is_not_kept() {
     }
     for query in ["", "?digest=sha256:00", "?digest=sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709"]
     {
-        let begun = house.ask("POST /v2/ann/cats/blobs/uploads/", &[auth], "").await;
-        let answer =
-            house.ask(&format!("PUT {}{query}", begun.header("location")), &[auth], "dog").await;
+        let begun = server.request("POST /v2/ann/cats/blobs/uploads/", &[auth], "").await;
+        let answer = server
+            .request(&format!("PUT {}{query}", begun.header("location")), &[auth], "dog")
+            .await;
         assert_eq!(
             (answer.status.as_u16(), answer.code().as_str()),
             (400, "DIGEST_INVALID"),
@@ -116,16 +118,16 @@ async fn what_does_not_match_its_digest_is_not_kept() {
         );
     }
     for digest in [promised, Digest::of(b"dog")] {
-        let answer = house.ask(&format!("GET /v2/ann/cats/blobs/{digest}"), &[auth], "").await;
+        let answer = server.request(&format!("GET /v2/ann/cats/blobs/{digest}"), &[auth], "").await;
         assert_eq!(answer.code(), "BLOB_UNKNOWN");
     }
 }
 
 #[tokio::test]
-async fn a_manifest_is_taken_only_if_it_is_one_and_whole() {
-    let (house, bearer) = cats().await;
-    let blob = house.push_blob("ann/cats", b"{}").await;
-    let elsewhere = house.push_blob("ann/dogs", b"bone").await;
+async fn only_valid_manifests_whose_blobs_exist_are_accepted() {
+    let (server, bearer) = cats().await;
+    let blob = server.push_blob("ann/cats", b"{}").await;
+    let elsewhere = server.push_blob("ann/dogs", b"bone").await;
     let (manifest, index) = (MediaType::OCI_MANIFEST, MediaType::OCI_INDEX);
     let link = |digest: &str, size: &str| {
         format!(r#"{{"mediaType":"a/b","digest":"{digest}","size":{size}}}"#)
@@ -136,7 +138,7 @@ async fn a_manifest_is_taken_only_if_it_is_one_and_whole() {
     for (name, content_type, body, want) in [
         ("a manifest", manifest, with(&format!(r#","config":{good},"layers":[{good}]"#)), 201),
         ("a manifest without a config", manifest, with(r#","layers":[]"#), 201),
-        ("fields that nobody knows", manifest, with(r#","x":{"y":[1,null]}"#), 201),
+        ("unknown fields", manifest, with(r#","x":{"y":[1,null]}"#), 201),
         ("Docker's", MediaType::DOCKER_MANIFEST, r#"{"schemaVersion":2}"#.to_owned(), 201),
         ("no media type of its own", manifest, r#"{"schemaVersion":2}"#.to_owned(), 201),
         ("no media type at all", "", r#"{"schemaVersion":2}"#.to_owned(), 400),
@@ -151,7 +153,7 @@ async fn a_manifest_is_taken_only_if_it_is_one_and_whole() {
         ("an index and a manifest in one", manifest, with(r#","layers":[],"manifests":[]"#), 400),
         ("an index that says manifest", manifest, with(r#","manifests":[]"#), 400),
         (
-            "a blob that is nowhere",
+            "an absent blob",
             manifest,
             with(&format!(r#","config":{}"#, link(&Digest::of(b"?").to_string(), "1"))),
             400,
@@ -209,7 +211,7 @@ async fn a_manifest_is_taken_only_if_it_is_one_and_whole() {
         if !content_type.is_empty() {
             headers.push(("content-type", content_type));
         }
-        let answer = house.ask("PUT /v2/ann/cats/manifests/v1", &headers, body.clone()).await;
+        let answer = server.request("PUT /v2/ann/cats/manifests/v1", &headers, body.clone()).await;
         assert_eq!(
             answer.status.as_u16(),
             want,
@@ -217,7 +219,7 @@ async fn a_manifest_is_taken_only_if_it_is_one_and_whole() {
             String::from_utf8_lossy(&answer.bytes)
         );
         if want == 201 {
-            let read = house.ask("GET /v2/ann/cats/manifests/v1", &headers[..1], "").await;
+            let read = server.request("GET /v2/ann/cats/manifests/v1", &headers[..1], "").await;
             assert_eq!(
                 (read.bytes, read.headers["docker-content-digest"].to_str().unwrap()),
                 (body.clone().into(), Digest::of(body.as_bytes()).to_string().as_str()),
@@ -231,23 +233,44 @@ async fn a_manifest_is_taken_only_if_it_is_one_and_whole() {
             );
         }
     }
-    // An index may be sparse: whoever mirrors one platform keeps the digest of all.
+    // An index may be sparse: a mirror of one platform keeps the digest of all.
     let sparse = format!(
         r#"{{"schemaVersion":2,"manifests":[{}]}}"#,
         link(&Digest::of(b"?").to_string(), "1")
     );
     let headers = [("authorization", bearer.as_str()), ("content-type", index)];
     assert_eq!(
-        house.ask("PUT /v2/ann/cats/manifests/all", &headers, sparse).await.status.as_u16(),
+        server.request("PUT /v2/ann/cats/manifests/all", &headers, sparse).await.status.as_u16(),
         201
     );
 }
 
 #[tokio::test]
-async fn tags_are_listed_by_page_and_leave_with_their_manifest() {
-    let (house, bearer) = cats().await;
+async fn head_of_a_manifest_reads_no_file() {
+    let (server, bearer) = cats().await;
     let auth = ("authorization", bearer.as_str());
-    let one = house
+    let manifest = format!(r#"{{"schemaVersion":2,"mediaType":"{}"}}"#, MediaType::OCI_MANIFEST);
+    let digest = server.push_manifest("ann/cats", "v1", &manifest).await;
+    let (shard, name) = (digest.hex()[..2].to_owned(), digest.hex());
+    std::fs::remove_file(server.dir.path().join("blobs/sha256").join(shard).join(name)).unwrap();
+    let head = server.request("HEAD /v2/ann/cats/manifests/v1", &[auth], "").await;
+    assert_eq!((head.status.as_u16(), head.bytes.len()), (200, 0));
+    for (header, want) in [
+        ("docker-content-digest", digest.to_string()),
+        ("content-length", manifest.len().to_string()),
+        ("content-type", MediaType::OCI_MANIFEST.to_owned()),
+    ] {
+        assert_eq!(head.header(header), want, "{header}");
+    }
+    let get = server.request("GET /v2/ann/cats/manifests/v1", &[auth], "").await;
+    assert_eq!(get.status.as_u16(), 500);
+}
+
+#[tokio::test]
+async fn tags_are_listed_by_page_and_deleted_with_their_manifest() {
+    let (server, bearer) = cats().await;
+    let auth = ("authorization", bearer.as_str());
+    let one = server
         .push_manifest(
             "ann/cats",
             "v1",
@@ -256,16 +279,16 @@ async fn tags_are_listed_by_page_and_leave_with_their_manifest() {
         .await;
     let two =
         format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[]}}"#, MediaType::OCI_INDEX);
-    house.push_manifest("ann/cats", "latest", &two).await;
+    server.push_manifest("ann/cats", "latest", &two).await;
     let many = format!("PUT /v2/ann/cats/manifests/{one}?tag=v2&tag=v3&tag=v2");
     let body = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}"#;
-    let answer = house.ask(&many, &[auth], body).await;
+    let answer = server.request(&many, &[auth], body).await;
     let tags: Vec<_> =
         answer.headers.get_all("oci-tag").iter().map(|tag| tag.to_str().unwrap()).collect();
     assert_eq!((answer.status.as_u16(), tags), (201, vec!["v2", "v3"]));
     let too_many: Vec<_> = (0..17).map(|n| format!("tag=t{n}")).collect();
-    let answer = house
-        .ask(&format!("PUT /v2/ann/cats/manifests/{one}?{}", too_many.join("&")), &[auth], body)
+    let answer = server
+        .request(&format!("PUT /v2/ann/cats/manifests/{one}?{}", too_many.join("&")), &[auth], body)
         .await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "TAG_INVALID"));
 
@@ -277,39 +300,39 @@ async fn tags_are_listed_by_page_and_leave_with_their_manifest() {
         ("?n=0", "[]", ""),
         ("?n=2147483647", r#"["latest","v1","v2","v3"]"#, ""),
     ] {
-        let page = house.ask(&format!("GET /v2/ann/cats/tags/list{query}"), &[auth], "").await;
+        let page = server.request(&format!("GET /v2/ann/cats/tags/list{query}"), &[auth], "").await;
         assert_eq!(page.bytes, format!(r#"{{"name":"ann/cats","tags":{want}}}"#), "{query}");
         assert_eq!(page.header("link"), link, "{query}");
     }
     for query in ["?n=-1", "?n=x", "?last=..%2f"] {
         assert_eq!(
-            house.ask(&format!("GET /v2/ann/cats/tags/list{query}"), &[auth], "").await.status,
+            server.request(&format!("GET /v2/ann/cats/tags/list{query}"), &[auth], "").await.status,
             400,
             "{query}"
         );
     }
-    assert_eq!(house.ask("DELETE /v2/ann/cats/manifests/v2", &[auth], "").await.status, 202);
+    assert_eq!(server.request("DELETE /v2/ann/cats/manifests/v2", &[auth], "").await.status, 202);
     assert_eq!(
-        house.ask(&format!("GET /v2/ann/cats/manifests/{one}"), &[auth], "").await.status,
+        server.request(&format!("GET /v2/ann/cats/manifests/{one}"), &[auth], "").await.status,
         200
     );
     assert_eq!(
-        house.ask(&format!("DELETE /v2/ann/cats/manifests/{one}"), &[auth], "").await.status,
+        server.request(&format!("DELETE /v2/ann/cats/manifests/{one}"), &[auth], "").await.status,
         202
     );
-    let left = house.ask("GET /v2/ann/cats/tags/list", &[auth], "").await;
+    let left = server.request("GET /v2/ann/cats/tags/list", &[auth], "").await;
     assert_eq!(left.bytes, r#"{"name":"ann/cats","tags":["latest"]}"#);
     for gone in ["v1", "v2", "v3", &one.to_string()] {
         assert_eq!(
-            house.ask(&format!("GET /v2/ann/cats/manifests/{gone}"), &[auth], "").await.code(),
+            server.request(&format!("GET /v2/ann/cats/manifests/{gone}"), &[auth], "").await.code(),
             "MANIFEST_UNKNOWN"
         );
     }
 }
 
 #[tokio::test]
-async fn referrers_are_found_by_their_subject_and_kind() {
-    let (house, bearer) = cats().await;
+async fn referrers_are_listed_by_subject_and_artifact_type() {
+    let (server, bearer) = cats().await;
     let auth = ("authorization", bearer.as_str());
     let subject = Digest::of(b"not pushed yet");
     for (tag, kind) in [("a", "application/x-signature"), ("b", "application/x-sbom")] {
@@ -317,22 +340,24 @@ async fn referrers_are_found_by_their_subject_and_kind() {
             r#"{{"schemaVersion":2,"mediaType":"{m}","artifactType":"{kind}","annotations":{{"cat":"{tag}"}},"subject":{{"mediaType":"{m}","digest":"{subject}","size":14}}}}"#,
             m = MediaType::OCI_MANIFEST
         );
-        let answer = house.ask(&format!("PUT /v2/ann/cats/manifests/{tag}"), &[auth], body).await;
+        let answer =
+            server.request(&format!("PUT /v2/ann/cats/manifests/{tag}"), &[auth], body).await;
         assert_eq!(answer.header("oci-subject"), subject.to_string());
     }
     let list = async |query: &str| {
-        let answer =
-            house.ask(&format!("GET /v2/ann/cats/referrers/{subject}{query}"), &[auth], "").await;
+        let answer = server
+            .request(&format!("GET /v2/ann/cats/referrers/{subject}{query}"), &[auth], "")
+            .await;
         assert_eq!(answer.header("content-type"), MediaType::OCI_INDEX);
         let list: serde_json::Value = serde_json::from_slice(&answer.bytes).unwrap();
-        let mut found: Vec<_> = list["manifests"]
+        let mut tags: Vec<_> = list["manifests"]
             .as_array()
             .unwrap()
             .iter()
             .map(|m| m["annotations"]["cat"].to_string())
             .collect();
-        found.sort();
-        (found.concat(), answer.header("oci-filters-applied").to_owned())
+        tags.sort();
+        (tags.concat(), answer.header("oci-filters-applied").to_owned())
     };
     assert_eq!(list("").await, (r#""a""b""#.to_owned(), String::new()));
     assert_eq!(
@@ -343,13 +368,13 @@ async fn referrers_are_found_by_their_subject_and_kind() {
         list("?artifactType=application%2Fx-none").await,
         (String::new(), "artifactType".to_owned())
     );
-    assert_eq!(house.ask("DELETE /v2/ann/cats/manifests/a", &[auth], "").await.status, 202);
-    assert_eq!(list("").await.0, r#""a""b""#, "a tag that goes leaves the manifest");
+    assert_eq!(server.request("DELETE /v2/ann/cats/manifests/a", &[auth], "").await.status, 202);
+    assert_eq!(list("").await.0, r#""a""b""#, "deleting a tag keeps the manifest");
 }
 
 #[tokio::test]
-async fn referrers_are_short_and_a_page_of_them_is_too() {
-    let (house, bearer) = cats().await;
+async fn referrers_and_their_pages_are_limited_in_bytes() {
+    let (server, bearer) = cats().await;
     let auth = ("authorization", bearer.as_str());
     let subject = Digest::of(b"not pushed yet");
     let put = async |n: usize, kind: &str, note: &str| {
@@ -360,12 +385,12 @@ async fn referrers_are_short_and_a_page_of_them_is_too() {
             "annotations": { "n": n.to_string(), "note": note },
             "subject": { "mediaType": MediaType::OCI_MANIFEST, "digest": subject, "size": 14 },
         });
-        house.ask("PUT /v2/ann/cats/manifests/note", &[auth], body.to_string()).await
+        server.request("PUT /v2/ann/cats/manifests/note", &[auth], body.to_string()).await
     };
     for (name, kind, note) in [
-        ("a long kind", "a/".to_owned() + &"x".repeat(300_000), String::new()),
+        ("a long artifact type", "a/".to_owned() + &"x".repeat(300_000), String::new()),
         ("a long annotation", "a/b".to_owned(), "x".repeat(65_536)),
-        ("one that JSON makes long", "a/b".to_owned(), "\u{1}".repeat(60_000)),
+        ("an annotation that is long as JSON", "a/b".to_owned(), "\u{1}".repeat(60_000)),
     ] {
         let answer = put(0, &kind, &note).await;
         assert_eq!(
@@ -377,64 +402,65 @@ async fn referrers_are_short_and_a_page_of_them_is_too() {
     for n in 0..20 {
         assert_eq!(put(n, "a/b", &"x".repeat(60_000)).await.status.as_u16(), 201);
     }
-    let (mut next, mut pages, mut found) =
+    let (mut next, mut pages, mut digests) =
         (format!("/v2/ann/cats/referrers/{subject}"), 0, Vec::new());
     while !next.is_empty() {
-        let page = house.ask(&format!("GET {next}"), &[auth], "").await;
+        let page = server.request(&format!("GET {next}"), &[auth], "").await;
         assert!(page.bytes.len() <= (1 << 20) + 1000, "{} bytes", page.bytes.len());
         let list: serde_json::Value = serde_json::from_slice(&page.bytes).unwrap();
-        found.extend(list["manifests"].as_array().unwrap().iter().map(|m| m["digest"].to_string()));
+        digests
+            .extend(list["manifests"].as_array().unwrap().iter().map(|m| m["digest"].to_string()));
         next = page.header("link").split(['<', '>']).nth(1).unwrap_or_default().to_owned();
         pages += 1;
     }
-    found.sort_unstable();
-    found.dedup();
-    assert_eq!((pages, found.len()), (2, 20));
+    digests.sort_unstable();
+    digests.dedup();
+    assert_eq!((pages, digests.len()), (2, 20));
 }
 
 #[tokio::test]
 async fn open_uploads_have_a_limit_and_can_be_cancelled() {
-    let house = House::open_with(|config| config.limits.uploads_per_user_max = 2).await;
-    let bearer = format!("Bearer {}", house.token("ann/cats"));
+    let server = TestRegistry::open_with(|config| config.limits.uploads_per_user_max = 2).await;
+    let bearer = format!("Bearer {}", server.token("ann/cats"));
     let auth = ("authorization", bearer.as_str());
-    let begin = async || house.ask("POST /v2/ann/cats/blobs/uploads/", &[auth], "").await;
+    let begin = async || server.request("POST /v2/ann/cats/blobs/uploads/", &[auth], "").await;
     let first = begin().await.header("location").to_owned();
     begin().await;
     assert_eq!(
         (begin().await.status.as_u16(), begin().await.code().as_str()),
         (429, "TOOMANYREQUESTS")
     );
-    assert_eq!(house.ask(&format!("DELETE {first}"), &[auth], "").await.status, 204);
+    assert_eq!(server.request(&format!("DELETE {first}"), &[auth], "").await.status, 204);
     assert_eq!(
-        house.ask(&format!("PATCH {first}"), &[auth], "x").await.code(),
+        server.request(&format!("PATCH {first}"), &[auth], "x").await.code(),
         "BLOB_UPLOAD_UNKNOWN"
     );
     assert_eq!(begin().await.status, 202);
 }
 
 #[tokio::test]
-async fn a_blob_has_at_most_so_many_bytes() {
-    let house = House::open_with(|config| config.limits.blob_bytes_max = 1000).await;
-    let bearer = format!("Bearer {}", house.token("ann/cats"));
+async fn a_blob_has_a_size_limit() {
+    let server = TestRegistry::open_with(|config| config.limits.blob_bytes_max = 1000).await;
+    let bearer = format!("Bearer {}", server.token("ann/cats"));
     let digest = Digest::of(&[0; 1001]);
     let request = format!("POST /v2/ann/cats/blobs/uploads/?digest={digest}");
-    let answer = house.ask(&request, &[("authorization", &bearer)], vec![0; 1001]).await;
+    let answer = server.request(&request, &[("authorization", &bearer)], vec![0; 1001]).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (413, "SIZE_INVALID"));
-    house.push_blob("ann/cats", &[0; 1000]).await;
+    server.push_blob("ann/cats", &[0; 1000]).await;
 }
 
 #[tokio::test]
-async fn whoever_stops_talking_is_let_go_and_what_came_is_kept() {
-    let house = House::open_with(|config| {
+async fn stalled_requests_time_out_and_received_bytes_are_kept() {
+    let server = TestRegistry::open_with(|config| {
         config.limits.quiet_time_max = Duration::from_millis(300);
         config.limits.header_time_max = Duration::from_millis(300);
     })
     .await;
-    let bearer = format!("Bearer {}", house.token("ann/cats"));
+    let bearer = format!("Bearer {}", server.token("ann/cats"));
     let begun =
-        house.ask("POST /v2/ann/cats/blobs/uploads/", &[("authorization", &bearer)], "").await;
+        server.request("POST /v2/ann/cats/blobs/uploads/", &[("authorization", &bearer)], "").await;
     let upload = begun.header("location");
-    for (said, want) in [
+    for (sent, want) in [
         ("GET /v2/ HTTP/1.1\r\nHost: x\r\n".to_owned(), None),
         (
             format!(
@@ -443,63 +469,63 @@ async fn whoever_stops_talking_is_let_go_and_what_came_is_kept() {
             Some("408"),
         ),
     ] {
-        let mut stream = TcpStream::connect(house.address).await.unwrap();
-        stream.write_all(said.as_bytes()).await.unwrap();
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok();
         assert_eq!(
             answer.split(' ').nth(1).filter(|status| want.is_some() || *status != "408"),
             want,
-            "{said}"
+            "{sent}"
         );
     }
-    let status = house.ask(&format!("GET {upload}"), &[("authorization", &bearer)], "").await;
+    let status = server.request(&format!("GET {upload}"), &[("authorization", &bearer)], "").await;
     assert_eq!(status.header("range"), "0-2");
 }
 
 #[tokio::test]
-async fn one_address_takes_neither_all_connections_nor_those_of_the_admin() {
-    let house = House::open_with(|config| {
+async fn one_address_cannot_exhaust_connections_or_the_admin_socket() {
+    let server = TestRegistry::open_with(|config| {
         config.limits.connections_max = 6;
         config.limits.connections_of_one_address_max = 4;
     })
     .await;
-    let speaks = async |from: [u8; 4]| {
+    let connect = async |from: [u8; 4]| {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind((from, 0).into()).unwrap();
-        let mut stream = socket.connect(house.address).await.unwrap();
+        let mut stream = socket.connect(server.address).await.unwrap();
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.ok();
         let mut start = [0; 12];
-        let asked =
+        let answered =
             tokio::time::timeout(Duration::from_secs(2), stream.read_exact(&mut start)).await;
-        matches!(asked, Ok(Ok(_))).then_some(stream) // else it was sent away, or has to wait
+        matches!(answered, Ok(Ok(_))).then_some(stream) // else it was closed, or has to wait
     };
     let (one, two, three) = ([127, 0, 0, 1], [127, 0, 0, 2], [127, 0, 0, 3]);
     let mut kept = Vec::new();
     for _ in 0..4 {
-        kept.push(speaks(one).await.expect("a connection of its share"));
+        kept.push(connect(one).await.expect("a connection within its limit"));
     }
-    assert!(speaks(one).await.is_none(), "its share is taken");
+    assert!(connect(one).await.is_none(), "its limit is reached");
     let others =
-        (speaks(two).await.expect("others have theirs"), speaks(two).await.expect("and another"));
-    assert!(speaks(three).await.is_none(), "all are taken");
-    house.admin.users().await.expect("but not those of the admin");
+        (connect(two).await.expect("another address"), connect(two).await.expect("and again"));
+    assert!(connect(three).await.is_none(), "the total limit is reached");
+    server.admin.users().await.expect("the admin socket has its own limit");
     drop((kept, others));
-    assert!(speaks(three).await.is_some(), "whoever leaves makes room");
+    assert!(connect(three).await.is_some(), "closed connections free their permits");
 }
 
 #[tokio::test]
-async fn every_answer_names_the_api_and_a_stranger_is_told_where_to_log_in() {
-    let house = House::open().await;
-    let ping = house.ask("GET /v2/", &[], "").await;
+async fn unauthenticated_responses_name_the_token_endpoint() {
+    let server = TestRegistry::open().await;
+    let ping = server.request("GET /v2/", &[], "").await;
     assert_eq!((ping.status.as_u16(), ping.code().as_str()), (401, "UNAUTHORIZED"));
     assert_eq!(ping.header("docker-distribution-api-version"), "registry/2.0");
     let realm =
-        format!(r#"Bearer realm="http://{}/token",service="margay-registry""#, house.address);
+        format!(r#"Bearer realm="http://{}/token",service="margay-registry""#, server.address);
     assert_eq!(ping.header("www-authenticate"), realm);
-    assert_eq!(house.ask("GET /healthz", &[], "").await.status, 200);
-    let odd = house.ask("GET /v2/ann/cats/tags/list", &[("host", "evil\"x")], "").await;
+    assert_eq!(server.request("GET /healthz", &[], "").await.status, 200);
+    let odd = server.request("GET /v2/ann/cats/tags/list", &[("host", "evil\"x")], "").await;
     assert!(!odd.header("www-authenticate").contains("evil"));
-    let pull = house.ask("GET /v2/ann/cats/tags/list", &[], "").await;
+    let pull = server.request("GET /v2/ann/cats/tags/list", &[], "").await;
     assert!(pull.header("www-authenticate").ends_with(r#",scope="repository:ann/cats:pull""#));
 }

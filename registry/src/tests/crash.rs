@@ -11,15 +11,15 @@ use http::StatusCode;
 use spec::Digest;
 use tokio::time::{Instant, sleep};
 
-use super::fixture::{House, ask, noise};
+use super::fixture::{TestRegistry, noise, send};
 use crate::{Action, Config, Cost, Server, Tokens};
 
-/// Where the child of the kill test finds its data; without it that test is nobody's child and does
+/// The data folder of the process that is killed; without it that process is a test run, and does
 /// nothing.
 const DATA_DIR: &str = "REGISTRY_CRASH_TEST_DATA_DIR";
 const READY: &str = "the registry listens on ";
 
-/// Not a test of its own: the process that the next one kills, a registry.
+/// Not a test of its own: the registry process that the next test kills.
 #[tokio::test]
 async fn serve_until_killed() {
     let Some(data_dir) = env::var_os(DATA_DIR) else { return };
@@ -41,10 +41,10 @@ fn start(data_dir: &Path) -> (Child, SocketAddr) {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let address =
         lines.map_while(Result::ok).find_map(|line| line.strip_prefix(READY)?.parse().ok());
-    (child, address.expect("the child says where it listens"))
+    (child, address.expect("the child prints its address"))
 }
 
-/// Pushes blobs until the registry stops answering, and says which it acknowledged.
+/// Pushes blobs until the registry stops answering, and returns those that it acknowledged.
 async fn push_until_it_dies(address: SocketAddr, bearer: String, lane: u8) -> Vec<(Digest, usize)> {
     let mut acknowledged = Vec::new();
     for round in 0u32.. {
@@ -55,19 +55,19 @@ async fn push_until_it_dies(address: SocketAddr, bearer: String, lane: u8) -> Ve
         let pushing = {
             let bearer = bearer.clone();
             tokio::spawn(async move {
-                ask(address, &request, &[("authorization", &bearer)], bytes).await.status
+                send(address, &request, &[("authorization", &bearer)], bytes).await.status
             })
         };
         match pushing.await {
             Ok(StatusCode::CREATED) => acknowledged.push((digest, size)),
-            _ => break, // it panics when nobody answers any more
+            _ => break, // it panics when the connection is refused
         }
     }
     acknowledged
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_registry_has_all_that_it_acknowledged() {
+async fn a_killed_registry_keeps_everything_it_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let mut all = Vec::new();
     for round in 0..3 {
@@ -78,7 +78,7 @@ async fn a_killed_registry_has_all_that_it_acknowledged() {
         let pushers: Vec<_> = (0..3)
             .map(|lane| tokio::spawn(push_until_it_dies(address, bearer.clone(), round * 3 + lane)))
             .collect();
-        // Long enough for some to be acknowledged, and some to be on the way.
+        // Long enough for some to be acknowledged, and some to be in progress.
         let until = Instant::now() + Duration::from_secs(10);
         while dir.path().join("blobs/sha256").read_dir().map_or(0, Iterator::count) < 40
             && Instant::now() < until
@@ -92,16 +92,16 @@ async fn a_killed_registry_has_all_that_it_acknowledged() {
         }
     }
     assert!(all.len() > 10, "only {} pushes came through", all.len());
-    let house = House::open_in(dir, |_| ()).await;
-    let bearer = format!("Bearer {}", house.token("ann/cats"));
+    let server = TestRegistry::open_in(dir, |_| ()).await;
+    let bearer = format!("Bearer {}", server.token("ann/cats"));
     for (digest, size) in all {
-        let answer = house
-            .ask(&format!("GET /v2/ann/cats/blobs/{digest}"), &[("authorization", &bearer)], "")
+        let answer = server
+            .request(&format!("GET /v2/ann/cats/blobs/{digest}"), &[("authorization", &bearer)], "")
             .await;
         assert_eq!((answer.status.as_u16(), answer.bytes.len()), (200, size), "{digest}");
         assert_eq!(Digest::of(&answer.bytes), digest);
     }
-    let left = house.dir.path().join("uploads").read_dir().unwrap();
+    let left = server.dir.path().join("uploads").read_dir().unwrap();
     let left: Vec<_> =
         left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert!(left.iter().all(|name| !name.ends_with(".part")), "{left:?}");

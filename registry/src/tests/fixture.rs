@@ -22,7 +22,7 @@ use crate::{
 pub const PASSWORD: &str = "correct horse";
 
 /// A registry with the users `ann` and `bob`.
-pub struct House {
+pub struct TestRegistry {
     pub dir: tempfile::TempDir,
     pub address: SocketAddr,
     pub admin: Admin,
@@ -31,23 +31,23 @@ pub struct House {
     serving: JoinHandle<()>,
 }
 
-pub struct Answer {
+pub struct TestResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub bytes: Bytes,
 }
 
-impl House {
+impl TestRegistry {
     pub async fn open() -> Self {
         Self::open_with(|_| ()).await
     }
 
     pub async fn open_with(change: impl FnOnce(&mut Config)) -> Self {
-        let house = Self::open_in(tempfile::tempdir().unwrap(), change).await;
+        let server = Self::open_in(tempfile::tempdir().unwrap(), change).await;
         for name in ["ann", "bob"] {
-            house.admin.put_user(&name.parse().unwrap(), PASSWORD).await.unwrap();
+            server.admin.put_user(&name.parse().unwrap(), PASSWORD).await.unwrap();
         }
-        house
+        server
     }
 
     pub async fn open_in(dir: tempfile::TempDir, change: impl FnOnce(&mut Config)) -> Self {
@@ -65,7 +65,7 @@ impl House {
         Self { dir, address, admin, tokens, stop: Some(stop), serving }
     }
 
-    /// Stops it the polite way, and leaves its data.
+    /// Shuts it down gracefully, and leaves its data.
     pub async fn close(mut self) -> tempfile::TempDir {
         drop(self.stop.take());
         self.serving.await.unwrap();
@@ -83,36 +83,37 @@ impl House {
         )
     }
 
-    /// A token for everything in one repository.
+    /// A token for every action in one repository.
     pub fn token(&self, repository: &str) -> String {
         let actions = vec![Action::Pull, Action::Push, Action::Delete];
         self.tokens.mint("test", &[(repository.parse().unwrap(), actions)], Duration::from_secs(60))
     }
 
-    /// `request` is `METHOD PATH`; `with` is lines of headers, and `body` what follows.
-    pub async fn ask(
+    /// `request` is `METHOD PATH`.
+    pub async fn request(
         &self,
         request: &str,
-        with: &[(&str, &str)],
+        headers: &[(&str, &str)],
         body: impl Into<Bytes>,
-    ) -> Answer {
-        ask(self.address, request, with, body).await
+    ) -> TestResponse {
+        send(self.address, request, headers, body).await
     }
 
     pub async fn push_blob(&self, repository: &str, bytes: &[u8]) -> Digest {
         let digest = Digest::of(bytes);
         let bearer = format!("Bearer {}", self.token(repository));
         let request = format!("POST /v2/{repository}/blobs/uploads/?digest={digest}");
-        let answer = self.ask(&request, &[("authorization", &bearer)], bytes.to_vec()).await;
-        assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.bytes);
+        let response = self.request(&request, &[("authorization", &bearer)], bytes.to_vec()).await;
+        assert_eq!(response.status, StatusCode::CREATED, "{:?}", response.bytes);
         digest
     }
 
     pub async fn push_manifest(&self, repository: &str, tag: &str, manifest: &str) -> Digest {
         let bearer = format!("Bearer {}", self.token(repository));
         let request = format!("PUT /v2/{repository}/manifests/{tag}");
-        let answer = self.ask(&request, &[("authorization", &bearer)], manifest.to_owned()).await;
-        assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.bytes);
+        let response =
+            self.request(&request, &[("authorization", &bearer)], manifest.to_owned()).await;
+        assert_eq!(response.status, StatusCode::CREATED, "{:?}", response.bytes);
         Digest::of(manifest.as_bytes())
     }
 }
@@ -128,18 +129,18 @@ pub fn client(registry: &str, auth: Auth) -> Client {
     Client::new(options)
 }
 
-pub async fn ask(
+pub async fn send(
     address: SocketAddr,
     request: &str,
-    with: &[(&str, &str)],
+    headers: &[(&str, &str)],
     body: impl Into<Bytes>,
-) -> Answer {
+) -> TestResponse {
     let (method, path) = request.split_once(' ').unwrap();
     let mut request = Request::builder()
         .method(method.parse::<Method>().unwrap())
         .uri(path)
         .header("host", address.to_string());
-    for (name, value) in with {
+    for (name, value) in headers {
         request = request.header(*name, HeaderValue::from_str(value).unwrap());
     }
     let stream = TcpStream::connect(address).await.unwrap();
@@ -149,27 +150,27 @@ pub async fn ask(
         sender.send_request(request.body(Full::new(body.into())).unwrap()).await.unwrap();
     let (status, headers) = (response.status(), response.headers().clone());
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
-    Answer { status, headers, bytes }
+    TestResponse { status, headers, bytes }
 }
 
-impl Answer {
+impl TestResponse {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The code of the complaint, if it is one.
+    /// The code of the error body, if it is one.
     pub fn code(&self) -> String {
-        let complaint: serde_json::Value = serde_json::from_slice(&self.bytes).unwrap_or_default();
-        complaint["errors"][0]["code"].as_str().unwrap_or_default().to_owned()
+        let body: serde_json::Value = serde_json::from_slice(&self.bytes).unwrap_or_default();
+        body["errors"][0]["code"].as_str().unwrap_or_default().to_owned()
     }
 }
 
-/// Blobs in memory, as a source and as a sink. Stricter than a disk: what does not match its digest
-/// is refused.
+/// Blobs in memory, as a source and as a sink. Stricter than a disk: content that does not match its
+/// digest is rejected.
 #[derive(Default, Clone)]
-pub struct Shelf(Arc<Mutex<HashMap<Digest, Bytes>>>);
+pub struct MemoryImages(Arc<Mutex<HashMap<Digest, Bytes>>>);
 
-impl Shelf {
+impl MemoryImages {
     pub fn put(&self, bytes: impl Into<Bytes>) -> Digest {
         let bytes = bytes.into();
         let digest = Digest::of(&bytes);
@@ -203,30 +204,30 @@ impl Shelf {
     }
 }
 
-impl BlobSource for Shelf {
+impl BlobSource for MemoryImages {
     fn open(&self, digest: &Digest, offset: u64) -> io::Result<Box<dyn Read + Send>> {
         let bytes = self.get(digest).ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(Cursor::new(bytes.slice(offset as usize..))))
     }
 }
 
-impl BlobSink for Shelf {
+impl BlobSink for MemoryImages {
     fn has(&self, digest: &Digest) -> bool {
         self.get(digest).is_some()
     }
 
     fn create(&self, blob: &Descriptor) -> io::Result<Box<dyn BlobWriter>> {
-        Ok(Box::new(OnTheWay { shelf: self.clone(), digest: blob.digest, bytes: Vec::new() }))
+        Ok(Box::new(PartialBlob { images: self.clone(), digest: blob.digest, bytes: Vec::new() }))
     }
 }
 
-struct OnTheWay {
-    shelf: Shelf,
+struct PartialBlob {
+    images: MemoryImages,
     digest: Digest,
     bytes: Vec<u8>,
 }
 
-impl Write for OnTheWay {
+impl Write for PartialBlob {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.bytes.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -237,14 +238,14 @@ impl Write for OnTheWay {
     }
 }
 
-impl BlobWriter for OnTheWay {
+impl BlobWriter for PartialBlob {
     fn commit(self: Box<Self>) -> io::Result<()> {
-        assert_eq!(self.shelf.put(self.bytes), self.digest, "the client checks before it commits");
+        assert_eq!(self.images.put(self.bytes), self.digest, "the client checks before it commits");
         Ok(())
     }
 }
 
-/// Bytes that look random and are the same each time.
+/// Pseudo-random bytes, the same each time.
 pub fn noise(seed: u8, length: usize) -> Vec<u8> {
     let mut state = u32::from(seed) + 1;
     std::iter::repeat_with(|| {

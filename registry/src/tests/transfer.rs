@@ -11,8 +11,8 @@ use std::{
 use spec::{Descriptor, Digest, Host, MediaType, Reference};
 
 use super::{
-    fixture::{House, PASSWORD, Shelf, client, noise},
-    wire::{Fault, Wire},
+    fixture::{MemoryImages, PASSWORD, TestRegistry, client, noise},
+    proxy::{Fault, Proxy},
 };
 use crate::{
     Action, Auth, Client, ClientOptions, Entries, Error, Event, Outcome, Progress, PullOptions,
@@ -23,7 +23,7 @@ fn ann() -> Auth {
     Auth::Password { user: "ann".to_owned(), password: PASSWORD.to_owned() }
 }
 
-/// Counts how blobs came to be where they should.
+/// Collects the outcomes of blobs.
 fn counting() -> (Arc<Mutex<Vec<Outcome>>>, Progress) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let counted = Arc::clone(&seen);
@@ -36,12 +36,12 @@ fn counting() -> (Arc<Mutex<Vec<Outcome>>>, Progress) {
 }
 
 #[tokio::test]
-async fn an_image_arrives_as_it_left_and_only_what_is_missing_travels() {
-    let house = House::open().await;
-    let (client, shelf) = (house.client("ann"), Shelf::default());
+async fn only_missing_blobs_are_transferred() {
+    let server = TestRegistry::open().await;
+    let (client, images) = (server.client("ann"), MemoryImages::default());
     let (base, own) = (noise(1, 700_000), noise(2, 10_000));
-    let httpd = shelf.image(&[&base]);
-    let cats = shelf.image(&[&base, &own]);
+    let httpd = images.image(&[&base]);
+    let cats = images.image(&[&base, &own]);
     for (name, image, want) in [
         ("ann/httpd:v1", &httpd, vec![Outcome::Moved, Outcome::Moved]),
         ("ann/httpd:v2", &httpd, vec![Outcome::AlreadyThere, Outcome::AlreadyThere]),
@@ -50,62 +50,66 @@ async fn an_image_arrives_as_it_left_and_only_what_is_missing_travels() {
         let (seen, progress) = counting();
         let options = PushOptions { progress };
         client
-            .push(&house.reference(name), image, Arc::new(shelf.clone()), &options)
+            .push(&server.reference(name), image, Arc::new(images.clone()), &options)
             .await
             .unwrap();
         let mut seen = seen.lock().unwrap().clone();
         seen.sort_by_key(|outcome| format!("{outcome:?}").len());
         assert_eq!(seen, want, "{name}");
     }
-    assert_eq!(client.tags(&house.reference("ann/httpd")).await.unwrap(), ["v1", "v2"]);
+    assert_eq!(client.tags(&server.reference("ann/httpd")).await.unwrap(), ["v1", "v2"]);
 
     let (seen, progress) = counting();
-    let (sink, options) = (Shelf::default(), PullOptions { progress, ..PullOptions::default() });
-    let reference = house.reference("ann/cats:v1");
+    let (sink, options) =
+        (MemoryImages::default(), PullOptions { progress, ..PullOptions::default() });
+    let reference = server.reference("ann/cats:v1");
     assert_eq!(client.resolve(&reference).await.unwrap().descriptor, cats);
     assert_eq!(client.pull(&reference, Arc::new(sink.clone()), &options).await.unwrap(), cats);
     assert_eq!(seen.lock().unwrap().len(), 3);
     assert_eq!(sink.get(&Digest::of(&base)).unwrap(), base);
     assert_eq!(sink.len(), 4);
-    let pinned = house.reference("ann/cats").pinned(cats.digest);
+    let pinned = server.reference("ann/cats").pinned(cats.digest);
     assert_eq!(client.pull(&pinned, Arc::new(sink), &options).await.unwrap(), cats);
 }
 
 #[tokio::test]
-async fn of_an_index_comes_what_was_chosen_and_it_can_be_pushed_on() {
-    let house = House::open().await;
-    let (client, shelf) = (house.client("ann"), Shelf::default());
-    let (wasm, native) = (shelf.image(&[b"wasm"]), shelf.image(&[b"native"]));
+async fn chosen_entries_of_an_index_are_pulled_and_can_be_pushed_again() {
+    let server = TestRegistry::open().await;
+    let (client, images) = (server.client("ann"), MemoryImages::default());
+    let (wasm, native) = (images.image(&[b"wasm"]), images.image(&[b"native"]));
     let index = serde_json::json!({"schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": [wasm, native]});
     let index = serde_json::to_vec(&index).unwrap();
     let root = Descriptor::of(MediaType::OCI_INDEX, &index);
-    shelf.put(index);
-    let reference = house.reference("ann/both:v1");
-    client.push(&reference, &root, Arc::new(shelf.clone()), &PushOptions::default()).await.unwrap();
+    images.put(index);
+    let reference = server.reference("ann/both:v1");
+    client
+        .push(&reference, &root, Arc::new(images.clone()), &PushOptions::default())
+        .await
+        .unwrap();
 
-    let sink = Shelf::default();
+    let sink = MemoryImages::default();
     let entries = Entries::Chosen(Arc::new(|index| index.manifests[..1].to_vec()));
     let options = PullOptions { entries, ..PullOptions::default() };
     assert_eq!(client.pull(&reference, Arc::new(sink.clone()), &options).await.unwrap(), root);
     assert!(sink.get(&wasm.digest).is_some() && sink.get(&native.digest).is_none());
-    let on = house.reference("ann/mirror:v1");
+    let on = server.reference("ann/mirror:v1");
     client.push(&on, &root, Arc::new(sink), &PushOptions::default()).await.unwrap();
     assert_eq!(client.resolve(&on).await.unwrap().descriptor, root);
 }
 
 #[tokio::test]
-async fn a_pull_that_is_cut_goes_on_where_it_broke() {
-    let house = House::open().await;
-    let shelf = Shelf::default();
+async fn an_interrupted_pull_continues_where_it_broke() {
+    let server = TestRegistry::open().await;
+    let images = MemoryImages::default();
     let layer = noise(3, 3_000_000);
-    let image = shelf.image(&[&layer]);
-    house
+    let image = images.image(&[&layer]);
+    server
         .client("ann")
-        .push(&house.reference("ann/cats:v1"), &image, Arc::new(shelf), &PushOptions::default())
+        .push(&server.reference("ann/cats:v1"), &image, Arc::new(images), &PushOptions::default())
         .await
         .unwrap();
 
-    let wire = Wire::to(house.address, Fault::CutDown(1_200_000)).await;
+    let proxy = Proxy::to(server.address, Fault::CutDown(1_200_000)).await;
     let retries = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&retries);
     let progress: Progress = Arc::new(move |event| {
@@ -113,58 +117,58 @@ async fn a_pull_that_is_cut_goes_on_where_it_broke() {
             counted.fetch_add(1, Ordering::Relaxed);
         }
     });
-    let sink = Shelf::default();
-    let reference: Reference = format!("{}/ann/cats:v1", wire.address).parse().unwrap();
+    let sink = MemoryImages::default();
+    let reference: Reference = format!("{}/ann/cats:v1", proxy.address).parse().unwrap();
     let options = PullOptions { progress, ..PullOptions::default() };
-    let client = client(&wire.address.to_string(), ann());
+    let client = client(&proxy.address.to_string(), ann());
     client.pull(&reference, Arc::new(sink.clone()), &options).await.unwrap();
     assert_eq!(sink.get(&Digest::of(&layer)).unwrap(), layer);
     assert!(retries.load(Ordering::Relaxed) >= 2);
 }
 
 #[tokio::test]
-async fn a_push_that_is_cut_goes_on_where_it_broke() {
-    let house = House::open().await;
-    let (shelf, layer) = (Shelf::default(), noise(4, 3_000_000));
-    let image = shelf.image(&[&layer]);
-    let wire = Wire::to(house.address, Fault::CutUp(2_000_000)).await;
-    let reference: Reference = format!("{}/ann/cats:v1", wire.address).parse().unwrap();
-    let client = client(&wire.address.to_string(), ann());
-    client.push(&reference, &image, Arc::new(shelf), &PushOptions::default()).await.unwrap();
-    let back = Shelf::default();
-    house
+async fn an_interrupted_push_continues_where_it_broke() {
+    let server = TestRegistry::open().await;
+    let (images, layer) = (MemoryImages::default(), noise(4, 3_000_000));
+    let image = images.image(&[&layer]);
+    let proxy = Proxy::to(server.address, Fault::CutUp(2_000_000)).await;
+    let reference: Reference = format!("{}/ann/cats:v1", proxy.address).parse().unwrap();
+    let client = client(&proxy.address.to_string(), ann());
+    client.push(&reference, &image, Arc::new(images), &PushOptions::default()).await.unwrap();
+    let back = MemoryImages::default();
+    server
         .client("ann")
-        .pull(&house.reference("ann/cats:v1"), Arc::new(back.clone()), &PullOptions::default())
+        .pull(&server.reference("ann/cats:v1"), Arc::new(back.clone()), &PullOptions::default())
         .await
         .unwrap();
     assert_eq!(back.get(&Digest::of(&layer)).unwrap(), layer);
 }
 
 #[tokio::test]
-async fn each_failure_says_who_and_what_to_do() {
-    let house = House::open().await;
-    let shelf = Shelf::default();
-    let image = shelf.image(&[&noise(5, 500_000)]);
-    let reference = house.reference("ann/cats:v1");
-    house
+async fn every_failure_names_the_registry_and_has_a_hint() {
+    let server = TestRegistry::open().await;
+    let images = MemoryImages::default();
+    let image = images.image(&[&noise(5, 500_000)]);
+    let reference = server.reference("ann/cats:v1");
+    server
         .client("ann")
-        .push(&reference, &image, Arc::new(shelf), &PushOptions::default())
+        .push(&reference, &image, Arc::new(images), &PushOptions::default())
         .await
         .unwrap();
 
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let silent = Wire::to(house.address, Fault::Silence).await.address;
-    let cutting = Wire::to(house.address, Fault::CutDown(4_000)).await;
-    let trickling = Wire::to(house.address, Fault::Trickle(6_000)).await.address;
-    let here = house.address;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let silent = Proxy::to(server.address, Fault::Silence).await.address;
+    let cutting = Proxy::to(server.address, Fault::CutDown(4_000)).await;
+    let trickling = Proxy::to(server.address, Fault::Trickle(6_000)).await.address;
+    let here = server.address;
     let wrong = Auth::Password { user: "ann".to_owned(), password: "wrong horse".to_owned() };
     let bob = Auth::Password { user: "bob".to_owned(), password: PASSWORD.to_owned() };
     for (registry, name, auth, message, hint) in [
         (
-            nobody,
+            closed,
             "ann/cats:v1",
             ann(),
-            format!("cannot reach the registry at `{nobody}`"),
+            format!("cannot reach the registry at `{closed}`"),
             "is it running",
         ),
         (
@@ -221,7 +225,7 @@ async fn each_failure_says_who_and_what_to_do() {
             ..ClientOptions::default()
         };
         let pulled = Client::new(options)
-            .pull(&reference, Arc::new(Shelf::default()), &PullOptions::default())
+            .pull(&reference, Arc::new(MemoryImages::default()), &PullOptions::default())
             .await;
         let error = pulled.unwrap_err();
         assert!(error.to_string().contains(&message), "{error}, wanted: {message}");
@@ -231,26 +235,22 @@ async fn each_failure_says_who_and_what_to_do() {
             error.hint()
         );
     }
-    assert!(
-        cutting.connections() <= 20,
-        "a cut is not retried for ever: {}",
-        cutting.connections()
-    );
-    let local = house.client("ann").resolve(&"cats".parse().unwrap()).await.unwrap_err();
+    assert!(cutting.connections() <= 20, "retries have an end: {}", cutting.connections());
+    let local = server.client("ann").resolve(&"cats".parse().unwrap()).await.unwrap_err();
     assert_eq!(local.to_string(), "`cats:latest` names no registry");
 }
 
 #[tokio::test]
-async fn a_registry_inside_is_asked_only_where_that_was_opened() {
-    let house = House::open().await;
-    let reference = house.reference("ann/cats:v1");
+async fn internal_registries_are_called_only_if_allowed() {
+    let server = TestRegistry::open().await;
+    let reference = server.reference("ann/cats:v1");
     let registry = reference.registry().unwrap().to_owned();
     let reach = |registries: &[&str], networks: &[Host]| Reach::Public {
         registries: registries.iter().map(|registry| (*registry).to_owned()).collect(),
         networks: networks.to_vec(),
     };
     let network = |text: &str, bits| Host::Network(text.parse().unwrap(), bits);
-    for (reach, open) in [
+    for (reach, allowed) in [
         (reach(&[], &[]), false),
         (
             reach(&["localhost:1", "example.com"], &[network("10.0.0.0", 8), network("::1", 128)]),
@@ -260,16 +260,16 @@ async fn a_registry_inside_is_asked_only_where_that_was_opened() {
         (reach(&[], &[network("127.0.0.0", 8), network("::1", 128)]), true),
         (Reach::Anywhere, true),
     ] {
-        let said = format!("{reach:?}");
+        let case = format!("{reach:?}");
         let options = ClientOptions { reach, retries_max: 0, ..ClientOptions::default() };
         let error = Client::new(options).resolve(&reference).await.unwrap_err();
-        match open {
-            true => assert!(matches!(error, Error::LoginNeeded { .. }), "{said}: {error}"),
+        match allowed {
+            true => assert!(matches!(error, Error::LoginNeeded { .. }), "{case}: {error}"),
             false => {
-                assert!(error.to_string().ends_with("(loopback)"), "{said}: {error}");
+                assert!(error.to_string().ends_with("(loopback)"), "{case}: {error}");
                 assert!(
                     error.hint().unwrap().contains("margay up --private-network 127.0.0.1"),
-                    "{said}"
+                    "{case}"
                 );
             }
         }
@@ -277,21 +277,22 @@ async fn a_registry_inside_is_asked_only_where_that_was_opened() {
 }
 
 #[tokio::test]
-async fn bytes_that_rotted_on_the_disk_are_not_taken() {
-    let house = House::open().await;
-    let (client, shelf, layer) = (house.client("ann"), Shelf::default(), noise(6, 400_000));
-    let image = shelf.image(&[&layer]);
-    let reference = house.reference("ann/cats:v1");
-    client.push(&reference, &image, Arc::new(shelf), &PushOptions::default()).await.unwrap();
+async fn corrupted_blobs_are_rejected() {
+    let server = TestRegistry::open().await;
+    let (client, images, layer) =
+        (server.client("ann"), MemoryImages::default(), noise(6, 400_000));
+    let image = images.image(&[&layer]);
+    let reference = server.reference("ann/cats:v1");
+    client.push(&reference, &image, Arc::new(images), &PushOptions::default()).await.unwrap();
     let path = |digest: &Digest| {
-        house.dir.path().join(format!("blobs/sha256/{}/{}", &digest.hex()[..2], digest.hex()))
+        server.dir.path().join(format!("blobs/sha256/{}/{}", &digest.hex()[..2], digest.hex()))
     };
     let layer = Digest::of(&layer);
     for digest in [layer, image.digest] {
         let mut bytes = fs::read(path(&digest)).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         fs::write(path(&digest), bytes).unwrap();
-        let sink = Shelf::default();
+        let sink = MemoryImages::default();
         let error = client
             .pull(&reference, Arc::new(sink.clone()), &PullOptions::default())
             .await
@@ -302,80 +303,91 @@ async fn bytes_that_rotted_on_the_disk_are_not_taken() {
         );
         assert!(sink.get(&digest).is_none() && sink.get(&image.digest).is_none());
     }
-    // And a file that lost its end is the registry's own failure to report.
+    // A truncated file is a failure that the registry reports itself.
     fs::write(path(&layer), b"short").unwrap();
-    let bearer = format!("Bearer {}", house.token("ann/cats"));
-    let answer = house
-        .ask(&format!("GET /v2/ann/cats/blobs/{layer}"), &[("authorization", &bearer)], "")
+    let bearer = format!("Bearer {}", server.token("ann/cats"));
+    let answer = server
+        .request(&format!("GET /v2/ann/cats/blobs/{layer}"), &[("authorization", &bearer)], "")
         .await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (500, "UNKNOWN"));
 }
 
 #[tokio::test]
-async fn a_node_pulls_with_a_token_for_its_tasks_and_anybody_what_is_public() {
-    let house = House::open().await;
-    let shelf = Shelf::default();
-    let image = shelf.image(&[b"cat"]);
+async fn a_node_token_pulls_its_repositories_and_anonymous_clients_public_ones() {
+    let server = TestRegistry::open().await;
+    let images = MemoryImages::default();
+    let image = images.image(&[b"cat"]);
     for name in ["ann/cats:v1", "ann/dogs:v1"] {
-        house
+        server
             .client("ann")
-            .push(&house.reference(name), &image, Arc::new(shelf.clone()), &PushOptions::default())
+            .push(
+                &server.reference(name),
+                &image,
+                Arc::new(images.clone()),
+                &PushOptions::default(),
+            )
             .await
             .unwrap();
     }
-    house.admin.set_visibility(&"ann/dogs".parse().unwrap(), Visibility::Public).await.unwrap();
-    let registry = house.address.to_string();
+    server.admin.set_visibility(&"ann/dogs".parse().unwrap(), Visibility::Public).await.unwrap();
+    let registry = server.address.to_string();
     let access = [("ann/cats".parse().unwrap(), vec![Action::Pull])];
-    let token = house.tokens.mint("node-1", &access, Duration::from_secs(60));
-    let (node, anybody) =
+    let token = server.tokens.mint("node-1", &access, Duration::from_secs(60));
+    let (node, anonymous) =
         (client(&registry, Auth::Token(token)), client(&registry, Auth::Anonymous));
     for (client, name, want) in [
         (&node, "ann/cats:v1", true),
         (&node, "ann/dogs:v1", true),
-        (&anybody, "ann/dogs:v1", true),
-        (&anybody, "ann/cats:v1", false),
+        (&anonymous, "ann/dogs:v1", true),
+        (&anonymous, "ann/cats:v1", false),
     ] {
         let pulled = client
-            .pull(&house.reference(name), Arc::new(Shelf::default()), &PullOptions::default())
+            .pull(
+                &server.reference(name),
+                Arc::new(MemoryImages::default()),
+                &PullOptions::default(),
+            )
             .await;
         assert_eq!(pulled.is_ok(), want, "{name}: {pulled:?}");
     }
     let pushed = node
-        .push(&house.reference("ann/cats:v2"), &image, Arc::new(shelf), &PushOptions::default())
+        .push(&server.reference("ann/cats:v2"), &image, Arc::new(images), &PushOptions::default())
         .await;
     assert!(matches!(pushed, Err(Error::Denied { .. })), "{pushed:?}");
-    assert!(house.client("ann").check(&registry).await.is_ok());
-    assert!(anybody.check(&registry).await.is_ok());
+    assert!(server.client("ann").check(&registry).await.is_ok());
+    assert!(anonymous.check(&registry).await.is_ok());
 }
 
 #[tokio::test]
-async fn a_password_goes_to_no_other_host() {
-    let house =
-        House::open_with(|config| config.realm = Some("http://127.0.0.2:1/token".to_owned())).await;
-    let error = house.client("ann").check(&house.address.to_string()).await.unwrap_err();
+async fn a_password_is_sent_to_no_other_host() {
+    let server = TestRegistry::open_with(|config| {
+        config.realm = Some("http://127.0.0.2:1/token".to_owned())
+    })
+    .await;
+    let error = server.client("ann").check(&server.address.to_string()).await.unwrap_err();
     assert!(matches!(error, Error::ForeignRealm { .. }), "{error}");
 }
 
 #[tokio::test]
-async fn a_registry_that_closes_lets_a_push_finish_and_opens_again_with_everything() {
-    let house = House::open().await;
-    let shelf = Shelf::default();
-    let image = shelf.image(&[&noise(7, 100_000)]);
-    house
+async fn a_registry_that_restarts_has_everything() {
+    let server = TestRegistry::open().await;
+    let images = MemoryImages::default();
+    let image = images.image(&[&noise(7, 100_000)]);
+    server
         .client("ann")
-        .push(&house.reference("ann/cats:v1"), &image, Arc::new(shelf), &PushOptions::default())
+        .push(&server.reference("ann/cats:v1"), &image, Arc::new(images), &PushOptions::default())
         .await
         .unwrap();
-    let house = House::open_in(house.close().await, |_| ()).await;
+    let server = TestRegistry::open_in(server.close().await, |_| ()).await;
     assert_eq!(
-        house.client("ann").resolve(&house.reference("ann/cats:v1")).await.unwrap().descriptor,
+        server.client("ann").resolve(&server.reference("ann/cats:v1")).await.unwrap().descriptor,
         image
     );
 }
 
 #[tokio::test]
-async fn over_tls_only_a_certificate_of_a_known_authority_for_that_name_will_do() {
-    let house = House::open().await;
+async fn tls_requires_a_certificate_of_a_known_authority_for_the_name() {
+    let server = TestRegistry::open().await;
     let authority = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     for (name, known, message) in [
         ("localhost", true, None),
@@ -383,7 +395,7 @@ async fn over_tls_only_a_certificate_of_a_known_authority_for_that_name_will_do(
         ("example.com", true, Some("cannot speak TLS with")),
     ] {
         let key = authority(name);
-        let front = Wire::behind_tls(house.address, &key).await.address;
+        let front = Proxy::behind_tls(server.address, &key).await.address;
         let registry = format!("localhost:{}", front.port());
         let options = ClientOptions {
             auth: [(registry.clone(), ann())].into(),
@@ -394,26 +406,26 @@ async fn over_tls_only_a_certificate_of_a_known_authority_for_that_name_will_do(
         let resolved = Client::new(options).check(&registry).await;
         match message {
             Some(message) => assert!(resolved.unwrap_err().to_string().contains(message), "{name}"),
-            // It gets as far as the token, which this registry offers without TLS: a password does
-            // not go there.
+            // The handshake succeeds. The token endpoint of this registry has no TLS, so the password
+            // is not sent there.
             None => assert!(matches!(resolved, Err(Error::ForeignRealm { .. })), "{resolved:?}"),
         }
     }
 }
 
 #[tokio::test]
-async fn a_client_works_on_any_thread() {
-    let house = House::open().await;
-    let (client, shelf) = (house.client("ann"), Shelf::default());
-    let (image, reference) = (shelf.image(&[b"cat"]), house.reference("ann/cats:v1"));
+async fn client_futures_are_send() {
+    let server = TestRegistry::open().await;
+    let (client, images) = (server.client("ann"), MemoryImages::default());
+    let (image, reference) = (images.image(&[b"cat"]), server.reference("ann/cats:v1"));
     let moving = async move {
-        client.push(&reference, &image, Arc::new(shelf.clone()), &PushOptions::default()).await?;
-        client.pull(&reference, Arc::new(shelf), &PullOptions::default()).await
+        client.push(&reference, &image, Arc::new(images.clone()), &PushOptions::default()).await?;
+        client.pull(&reference, Arc::new(images), &PullOptions::default()).await
     };
     tokio::spawn(moving).await.unwrap().unwrap();
 }
 
-/// Answers each request with what `answers` says for its path, on a connection of its own.
+/// A server that answers each request with `answers` of its path, on a connection of its own.
 fn scripted(answers: impl Fn(&str) -> String + Send + 'static) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -430,7 +442,7 @@ fn scripted(answers: impl Fn(&str) -> String + Send + 'static) -> String {
 }
 
 #[tokio::test]
-async fn a_path_in_a_redirect_is_one_of_the_place_that_gave_it() {
+async fn a_relative_redirect_is_resolved_against_its_origin() {
     let moved = |to: &str| {
         format!(
             "HTTP/1.1 307 Moved\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"

@@ -16,26 +16,25 @@ use tokio::{
     time::interval,
 };
 
-/// A network between a client and a registry that misbehaves.
-pub struct Wire {
+/// A proxy before a registry, which stands for a network with faults.
+pub struct Proxy {
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
 }
 
-/// How.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
     /// Each connection breaks after so many bytes from the registry.
     CutDown(usize),
     /// Each connection breaks after so many bytes to the registry.
     CutUp(usize),
-    /// Connects, and then nothing.
+    /// Connects, and then sends nothing.
     Silence,
-    /// After so many bytes from the registry, one at a time.
+    /// After so many bytes from the registry, one byte at a time.
     Trickle(usize),
 }
 
-impl Wire {
+impl Proxy {
     pub async fn to(registry: SocketAddr, fault: Fault) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -50,7 +49,7 @@ impl Wire {
         Self { address, connections }
     }
 
-    /// TLS with the certificate of `key`, ended in front of a registry that speaks none.
+    /// Terminates TLS, with the certificate of `key`, for a registry that speaks none.
     pub async fn behind_tls(
         registry: SocketAddr,
         key: &rcgen::CertifiedKey<rcgen::KeyPair>,
@@ -100,7 +99,7 @@ async fn carry(near: TcpStream, registry: SocketAddr, fault: Fault) {
         Fault::Silence => (0, 0),
     };
     let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-    // Whichever direction ends first takes the other with it.
+    // The direction that ends first ends the other.
     tokio::select! {
         () = pipe(near_read, far_write, up) => {}
         () = answer(far_read, near_write, down, fault) => {}
