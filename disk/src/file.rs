@@ -77,21 +77,7 @@ impl NewFile {
     /// # Errors
     /// When the disk fails. Then `path` is as it was, unless only the folder's sync failed.
     pub fn commit(self, path: &Path, survives: Survives) -> io::Result<()> {
-        self.sync(survives)?;
-        fs::rename(&self.path, path)?;
-        note(Step::Rename, path);
-        match survives {
-            Survives::Crash => Ok(()),
-            Survives::PowerLoss => sync_folder(parent(path)),
-        }
-    }
-
-    fn sync(&self, survives: Survives) -> io::Result<()> {
-        if survives == Survives::PowerLoss {
-            self.file.sync_all()?;
-            note(Step::SyncFile, &self.path);
-        }
-        Ok(())
+        rename(&self.file, &self.path, path, survives)
     }
 }
 
@@ -122,6 +108,29 @@ impl Drop for NewFile {
         // Not there any more when it was committed.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// Gives the complete file at `from`, which is open as `file`, the name `to`, in place of one that
+/// has it.
+///
+/// # Errors
+/// When the disk fails. Then `to` is as it was, unless only the folder's sync failed.
+pub fn rename(file: &File, from: &Path, to: &Path, survives: Survives) -> io::Result<()> {
+    if survives == Survives::PowerLoss {
+        sync(file, from)?;
+    }
+    fs::rename(from, to)?;
+    note(Step::Rename, to);
+    match survives {
+        Survives::Crash => Ok(()),
+        Survives::PowerLoss => sync_folder(parent(to)),
+    }
+}
+
+fn sync(file: &File, path: &Path) -> io::Result<()> {
+    file.sync_all()?;
+    note(Step::SyncFile, path);
+    Ok(())
 }
 
 /// Replaces `path` by `bytes` in one step, mode 0600: readers see the old bytes or the new ones.
@@ -155,7 +164,7 @@ pub fn write_with(
 pub fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = NewFile::create_in(parent(path))?;
     file.write_all(bytes)?;
-    file.sync(Survives::PowerLoss)?;
+    sync(&file.file, &file.path)?;
     match fs::hard_link(&file.path, path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         Ok(()) | Err(_) => sync_folder(parent(path)),
