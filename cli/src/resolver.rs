@@ -2,19 +2,18 @@
 //! with which nodes pull.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    io::{self, Write},
+    collections::{BTreeMap, HashSet},
+    io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
+use blobs::{BlobWriter, MemoryBlobStore};
 use futures_util::future::BoxFuture;
 use image::{Document, Kind};
 use orchestrator::{ImageResolver, ResolvedImage, Runs};
-use registry::{
-    Action, Auth, BlobSink, BlobWriter, Client, ClientOptions, Reach, Repository, Tokens,
-};
+use registry::{Action, Auth, BlobSink, Client, ClientOptions, Reach, Repository, Tokens};
 use spec::{Descriptor, Digest, Host, Index, Reference, Tenant, wire::Fault};
 
 use crate::output::size;
@@ -144,8 +143,8 @@ impl RegistryResolver {
         };
         let documents = self.documents(&client, &location, &bytes).await?;
         let plan = image::plan(&bytes, |descriptor| {
-            let document = documents.get(&descriptor.digest).cloned();
-            document.ok_or_else(|| {
+            let document = documents.get(&descriptor.digest);
+            document.map(|bytes| bytes.to_vec()).ok_or_else(|| {
                 io::Error::new(io::ErrorKind::NotFound, "the registry does not have it")
             })
         })
@@ -170,9 +169,9 @@ impl RegistryResolver {
         client: &Client,
         location: &ImageLocation,
         manifest: &[u8],
-    ) -> Result<HashMap<Digest, Vec<u8>>, Fault> {
+    ) -> Result<MemoryBlobStore, Fault> {
         let Ok(Document::Manifest(parsed)) = image::parse_document(manifest) else {
-            return Ok(HashMap::new());
+            return Ok(MemoryBlobStore::default());
         };
         let is_small = |blob: &&Descriptor| {
             blob.size <= DOCUMENT_BYTES_MAX && blob.media_type.as_str().ends_with("config")
@@ -197,13 +196,13 @@ impl RegistryResolver {
         at_most("the documents", sum(wanted.iter().copied()), DOCUMENTS_BYTES_MAX)?;
         at_most("the layers", sum(&parsed.layers), node::CACHE_BYTES_MAX)?;
         let wanted: Vec<Digest> = wanted.iter().map(|blob| blob.digest).collect();
-        let sink = DocumentSink { wanted: wanted.into(), kept: Arc::default() };
+        let sink = DocumentSink { wanted: wanted.into(), kept: MemoryBlobStore::default() };
         let reference = location.address.pinned(Digest::of(manifest));
         let pulled = client
             .pull(&reference, Arc::new(sink.clone()), &registry::PullOptions::default())
             .await;
         pulled.map_err(|error| fault("registry", chain(&error), error.hint()))?;
-        Ok(std::mem::take(&mut *sink.kept.lock().unwrap_or_else(PoisonError::into_inner)))
+        Ok(sink.kept)
     }
 
     fn not_found(
@@ -269,14 +268,7 @@ impl ImageResolver for RegistryResolver {
 #[derive(Clone)]
 struct DocumentSink {
     wanted: Arc<[Digest]>,
-    kept: Arc<Mutex<HashMap<Digest, Vec<u8>>>>,
-}
-
-/// A blob that is written into a sink.
-struct DocumentWriter {
-    sink: DocumentSink,
-    digest: Digest,
-    bytes: Vec<u8>,
+    kept: MemoryBlobStore,
 }
 
 impl BlobSink for DocumentSink {
@@ -284,30 +276,8 @@ impl BlobSink for DocumentSink {
         !self.wanted.contains(digest)
     }
 
-    fn create(&self, blob: &Descriptor) -> io::Result<Box<dyn BlobWriter>> {
-        Ok(Box::new(DocumentWriter { sink: self.clone(), digest: blob.digest, bytes: Vec::new() }))
-    }
-}
-
-impl Write for DocumentWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl BlobWriter for DocumentWriter {
-    fn commit(self: Box<Self>) -> io::Result<()> {
-        self.sink
-            .kept
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(self.digest, self.bytes);
-        Ok(())
+    fn create(&self, blob: &Descriptor) -> io::Result<BlobWriter> {
+        self.kept.create(blob)
     }
 }
 

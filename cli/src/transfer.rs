@@ -3,16 +3,14 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    io::{self, Read, Seek as _, Write},
+    io,
     sync::Arc,
     time::Duration,
 };
 
+use blobs::BlobWriter;
 use packager::{Hold, Layout};
-use registry::{
-    Auth, BlobSink, BlobSource, BlobWriter, Client, ClientOptions, Entries, Event, Outcome,
-    PullOptions,
-};
+use registry::{Auth, BlobSink, Client, ClientOptions, Entries, Event, Outcome, PullOptions};
 use spec::{Descriptor, Digest, Index, Reference};
 
 use crate::{
@@ -141,7 +139,7 @@ fn outcome_text(outcome: Outcome, moved: &'static str) -> &'static str {
     }
 }
 
-/// The local images as the source and the target of a transfer.
+/// The local images as the target of a transfer.
 pub struct LayoutTransfer {
     /// The images.
     pub layout: Layout,
@@ -157,45 +155,13 @@ impl LayoutTransfer {
     }
 }
 
-impl BlobSource for LayoutTransfer {
-    fn open(&self, digest: &Digest, offset: u64) -> io::Result<Box<dyn Read + Send>> {
-        let mut file = std::fs::File::open(self.layout.blob_path(digest))?;
-        file.seek(io::SeekFrom::Start(offset))?;
-        Ok(Box::new(file))
-    }
-}
-
 impl BlobSink for LayoutTransfer {
     fn has(&self, digest: &Digest) -> bool {
         // Read and compared: the hint for a blob that was damaged on disk is to pull it again.
-        self.layout.has_intact_blob(digest)
+        blobs::is_intact(self.layout.store(), digest)
     }
 
-    fn create(&self, blob: &Descriptor) -> io::Result<Box<dyn BlobWriter>> {
-        let writer = self.layout.blob_writer(blob.digest.algorithm()).map_err(io::Error::other)?;
-        Ok(Box::new(LayoutWriter { writer, digest: blob.digest }))
-    }
-}
-
-/// A blob that is written into the local images.
-struct LayoutWriter {
-    writer: packager::BlobWriter,
-    digest: Digest,
-}
-
-impl Write for LayoutWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.writer.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
-    }
-}
-
-impl BlobWriter for LayoutWriter {
-    fn commit(self: Box<Self>) -> io::Result<()> {
-        let Self { writer, digest } = *self;
-        writer.finish_as(&digest).map(drop).map_err(io::Error::other)
+    fn create(&self, blob: &Descriptor) -> io::Result<BlobWriter> {
+        self.layout.blob_writer(blob.digest.algorithm()).map_err(io::Error::other)
     }
 }

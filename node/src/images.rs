@@ -3,10 +3,15 @@
 use std::{
     collections::HashSet,
     fs::File,
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
+use blobs::{
+    DOCUMENT_BYTES_MAX, FileBlobStore,
+    collect::{self, Item, Marked, Removal},
+};
 use image::{Document, LayerContent, Plan};
 use runtime::World;
 use spec::{Descriptor, Digest, Platform, Want};
@@ -15,10 +20,6 @@ use crate::{
     error::{Error, Result, chain},
     home::Home,
 };
-
-/// Blobs by digest, as an OCI layout keeps them: `blobs/ALGORITHM/HEX`.
-#[derive(Debug, Clone)]
-pub(crate) struct Blobs(PathBuf);
 
 /// An image that can run now.
 #[derive(Debug)]
@@ -49,50 +50,40 @@ impl Ready {
     }
 }
 
-/// More than the distribution-spec asks a registry to take.
-const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
+/// The blobs of the OCI layout in `folder`.
+pub(crate) fn blobs_of(folder: &Path) -> FileBlobStore {
+    FileBlobStore::of_oci_layout(folder, UNFINISHED)
+}
 
-impl Blobs {
-    pub fn of_layout(layout: &Path) -> Self {
-        Self(layout.join("blobs"))
+/// Where blobs of a node are being pulled, in the layout that they go to.
+const UNFINISHED: &str = "incoming";
+
+/// What the image `digest` is made of: of an index, the entry that this machine runs best.
+pub(crate) fn plan(store: &FileBlobStore, name: &str, digest: &Digest) -> Result<Plan> {
+    let missing = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Error::NoSuchImage(name.to_owned()),
+        _ => Error::file("read", store.path(digest))(error),
+    };
+    let refused = |error: image::Error| refused(digest, &error);
+    let mut bytes = document(store, digest).map_err(missing)?;
+    if let Document::Index(index) = image::parse_document(&bytes).map_err(refused)? {
+        let entry = image::choose(&index, &native_platforms()).map_err(refused)?.digest;
+        bytes = document(store, &entry).map_err(missing)?;
     }
+    image::plan(&bytes, |descriptor: &Descriptor| document(store, &descriptor.digest))
+        .map_err(refused)
+}
 
-    pub fn path(&self, digest: &Digest) -> PathBuf {
-        self.0.join(digest.algorithm().name()).join(digest.hex())
-    }
-
-    pub fn open(&self, digest: &Digest) -> io::Result<File> {
-        File::open(self.path(digest))
-    }
-
-    fn document(&self, digest: &Digest) -> io::Result<Vec<u8>> {
-        use std::io::Read;
-        let mut bytes = Vec::new();
-        self.open(digest)?.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-        match Digest::of(&bytes) == *digest || digest.algorithm() != spec::Algorithm::Sha256 {
-            true => Ok(bytes),
-            false => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("blob `{digest}` is damaged"),
-            )),
+/// A manifest, an index or a config, which has no descriptor where only its digest is known.
+fn document(store: &FileBlobStore, digest: &Digest) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    store.open_file(digest)?.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    match Digest::of(&bytes) == *digest || digest.algorithm() != spec::Algorithm::Sha256 {
+        true => Ok(bytes),
+        false => {
+            let why = format!("blob `{digest}` is damaged");
+            Err(io::Error::new(io::ErrorKind::InvalidData, why))
         }
-    }
-
-    /// What the image `digest` is made of: of an index, the entry that this machine runs best.
-    pub fn plan(&self, name: &str, digest: &Digest) -> Result<Plan> {
-        let read = |digest: &Digest| {
-            self.document(digest).map_err(|source| match source.kind() {
-                io::ErrorKind::NotFound => Error::NoSuchImage(name.to_owned()),
-                _ => Error::File { verb: "read", path: self.path(digest), source },
-            })
-        };
-        let refused = |error: image::Error| refused(digest, &error);
-        let mut bytes = read(digest)?;
-        if let Document::Index(index) = image::parse_document(&bytes).map_err(refused)? {
-            bytes = read(&image::choose(&index, &native_platforms()).map_err(refused)?.digest)?;
-        }
-        image::plan(&bytes, |descriptor: &Descriptor| self.document(&descriptor.digest))
-            .map_err(refused)
     }
 }
 
@@ -132,7 +123,7 @@ fn prepared_folder(prepared: &Path, plan: &Plan, program: &str) -> PathBuf {
 pub(crate) fn make_ready(
     home: &Home,
     owner: &str,
-    blobs: &Blobs,
+    blobs: &FileBlobStore,
     name: &str,
     plan: Plan,
     args: &[String],
@@ -147,7 +138,7 @@ pub(crate) fn make_ready(
 fn wasm(
     home: &Home,
     owner: &str,
-    blobs: &Blobs,
+    blobs: &FileBlobStore,
     plan: Plan,
     args: &[String],
     preparing: &mut dyn FnMut(),
@@ -168,7 +159,8 @@ fn wasm(
     preparing();
     crate::home::make_private(&folder)?;
     let open = |descriptor: &Descriptor| {
-        blobs.open(&descriptor.digest).map_err(Error::file("open", blobs.path(&descriptor.digest)))
+        let opened = blobs.open_file(&descriptor.digest).map_err(io::Error::from);
+        opened.map_err(Error::file("open", blobs.path(&descriptor.digest)))
     };
     let program = match &plan.program {
         image::Program::Layer(at) => {
@@ -209,67 +201,91 @@ fn wasm(
     Ok(Ready::Wasm { plan: Box::new(plan), prepared })
 }
 
-/// Removes what the operator's images were prepared into, but for those with these manifests. A
-/// worker has its files open, and keeps them. Says how many bytes are gone.
+/// Removes what the operator's images were prepared into, but for those with marked manifests. A
+/// worker has its files open, and keeps them. Returns how many bytes are gone.
 ///
 /// # Errors
 /// When something cannot be read or removed.
-pub fn prune_prepared(home: &Home, needed: &HashSet<Digest>) -> Result<u64> {
+pub fn prune_prepared(home: &Home, marked: &Marked) -> Result<u64> {
     let folder = home.prepared(spec::OPERATOR);
     if !folder.exists() {
         return Ok(0);
     }
     let key = runtime::Key::open(&home.key())
         .map_err(|error| Error::System { verb: "open the key", source: io::Error::other(error) })?;
-    let needed: HashSet<String> = needed.iter().map(Digest::hex).collect();
-    let (mut layers, mut bytes) = (HashSet::new(), 0u64);
-    for (path, name) in entries(&folder)? {
-        // Every other folder is one of several images' parts.
-        let Some(manifest) = name.split('-').next().filter(|part| part.len() >= 64) else {
-            continue;
-        };
-        match needed.contains(manifest) {
-            true => layers.extend(runtime::prepare::layer_files(&path, &key)),
-            false => {
-                bytes += entries(&path)?
-                    .iter()
-                    .map(|(file, _)| file.metadata().map_or(0, |found| found.len()))
-                    .sum::<u64>();
-                std::fs::remove_dir_all(&path).map_err(Error::file("remove", &path))?;
-            }
-        }
+    let manifests: HashSet<String> = marked.manifests.iter().map(Digest::hex).collect();
+    let is_marked = |path: &PathBuf| manifest_of(path).is_some_and(|hex| manifests.contains(hex));
+    // Every other folder is one of several images' parts.
+    let images = entries(&folder)?.into_iter().filter(|(path, _)| manifest_of(path).is_some());
+    let mut items = Vec::new();
+    for (path, _) in images {
+        let bytes = entries(&path)?.iter().map(|(_, bytes)| bytes).sum();
+        items.push(Item { used: SystemTime::UNIX_EPOCH, key: path, bytes });
     }
-    for (path, name) in entries(&folder.join("layers"))? {
-        // One with another ending is being written.
-        if name.ends_with(".tar") && !layers.contains(&name) {
-            bytes += path.metadata().map_or(0, |found| found.len());
-            std::fs::remove_file(&path).map_err(Error::file("remove", &path))?;
-        }
+    let mut layers = HashSet::new();
+    for item in items.iter().filter(|item| is_marked(&item.key)) {
+        layers.extend(runtime::prepare::layer_files(&item.key, &key));
     }
-    Ok(bytes)
+    let (images, result) = collect::sweep(collect::unmarked(items, is_marked), |path| {
+        std::fs::remove_dir_all(path)
+            .map(|()| Removal::Removed)
+            .map_err(Error::file("remove", path))
+    });
+    result?;
+    // One with another ending is being written.
+    let files = entries(&folder.join("layers"))?.into_iter();
+    let items = files
+        .filter(|(path, _)| path.extension().is_some_and(|extension| extension == "tar"))
+        .map(|(path, bytes)| Item { used: SystemTime::UNIX_EPOCH, key: path, bytes });
+    let candidates = collect::unmarked(items, |path: &PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| layers.contains(name))
+    });
+    let (layers, result) = collect::sweep(candidates, |path| {
+        collect::remove_file(path).map_err(Error::file("remove", path))
+    });
+    result.map(|()| images.bytes + layers.bytes)
 }
 
-/// Removes what native images were unpacked into, where nothing runs from it. Says how many bytes
-/// are gone.
+/// The hex digits of the manifest that `path` was prepared from.
+fn manifest_of(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()?.split('-').next().filter(|part| part.len() >= 64)
+}
+
+/// Removes unpacked layers of native images until they take at most `bytes_max`, the least recently
+/// used first and never one that a container holds. Returns how many bytes are gone.
 ///
 /// # Errors
 /// When something cannot be read or removed.
-pub fn prune_unpacked(home: &Home) -> Result<u64> {
+pub fn prune_unpacked(home: &Home, bytes_max: u64) -> Result<u64> {
     let failed =
         |error| Error::System { verb: "remove unpacked layers", source: io::Error::other(error) };
-    shim::sweep_layers(&home.all_unpacked(), 0).map_err(failed)
+    let mut items = Vec::new();
+    for folder in home.all_unpacked() {
+        let layers = shim::unpacked_layers(&folder).map_err(failed)?.into_iter();
+        items.extend(layers.map(|layer| Item {
+            used: layer.used,
+            key: layer.folder,
+            bytes: layer.bytes,
+        }));
+    }
+    let candidates = collect::least_recently_used(items, bytes_max);
+    let (swept, result) = collect::sweep(candidates, |folder| {
+        shim::remove_unused_layer(folder).map(|gone| match gone {
+            true => Removal::Removed,
+            false => Removal::InUse,
+        })
+    });
+    result.map(|()| swept.bytes).map_err(failed)
 }
 
-/// What lies in `folder`, with its name; nothing in one that is not there.
-fn entries(folder: &Path) -> Result<Vec<(PathBuf, String)>> {
+/// What is in `folder`, with the bytes of each; nothing in one that is missing.
+fn entries(folder: &Path) -> Result<Vec<(PathBuf, u64)>> {
     let found = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         found => found.map_err(Error::file("list", folder))?,
     };
-    Ok(found
-        .flatten()
-        .map(|entry| (entry.path(), entry.file_name().to_string_lossy().into_owned()))
-        .collect())
+    let bytes = |entry: &std::fs::DirEntry| entry.metadata().map_or(0, |found| found.len());
+    Ok(found.flatten().map(|entry| (entry.path(), bytes(&entry))).collect())
 }
 
 /// `name` as ENTRYPOINT says it, from the root of the layers.
@@ -285,7 +301,7 @@ fn path_in_layers(plan: &Plan, name: &str) -> String {
 
 fn native(
     prepared: &Path,
-    blobs: &Blobs,
+    blobs: &FileBlobStore,
     name: &str,
     plan: Plan,
     preparing: &mut dyn FnMut(),

@@ -17,7 +17,7 @@ use tokio::{net::UnixStream, time::timeout};
 use crate::{
     error::{Error, Result, chain},
     home::Home,
-    images::{Blobs, make_ready},
+    images::{blobs_of, make_ready, plan},
     launch::{Container, Doors, Launch, Streams, arguments, local_grants},
     local::{Asked, now},
     request::LocalImage,
@@ -113,8 +113,8 @@ pub fn invoke(
 
 fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) -> Result<Launch> {
     let LocalImage { name, digest, layout } = &request.image;
-    let blobs = Blobs::of_layout(layout);
-    let plan = blobs.plan(name, digest)?;
+    let blobs = blobs_of(layout);
+    let plan = plan(&blobs, name, digest)?;
     let args = arguments(&plan, name, None, None);
     let id: TaskId = disk::random_hex::<6>().parse().expect("hex digits are a name");
     let container = Container {

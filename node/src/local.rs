@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     error::{Error, Result},
     home::Home,
-    images::{Blobs, make_ready},
+    images::{blobs_of, make_ready, plan},
     launch::{Container, Doors, Launch, Streams, arguments, local_grants},
     request::{LocalImage, Note, RunOutcome, RunRequest, Started},
     running::{Ended, Happening},
@@ -68,8 +68,8 @@ pub(crate) fn run_with(
 
 fn decide(home: &Home, request: &RunRequest, watch: &mut impl FnMut(Note)) -> Result<Launch> {
     let LocalImage { name, digest, layout } = &request.image;
-    let blobs = Blobs::of_layout(layout);
-    let plan = blobs.plan(name, digest)?;
+    let blobs = blobs_of(layout);
+    let plan = plan(&blobs, name, digest)?;
     let command = (!request.command.is_empty()).then_some(request.command.as_slice());
     let args = arguments(&plan, &program_name(name), request.entrypoint.as_deref(), command);
     let id: TaskId = disk::random_hex::<6>().parse().expect("hex digits are a name");

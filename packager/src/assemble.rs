@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use blobs::DOCUMENT_BYTES_MAX;
 use image::WasmFacts;
 use serde::Serialize;
 use spec::{
@@ -12,7 +13,7 @@ use crate::{
     layer::items::{Item, Items, Source},
     layer::spool::Spool,
     layer::tarball::{Written, write_layer},
-    layout::{DOCUMENT_BYTES_MAX, Layout},
+    layout::Layout,
     program::{self, StageProgram},
     stage::{NewLayer, Stage},
 };
@@ -198,7 +199,7 @@ impl Assembly<'_> {
             items.hash_into(hasher);
         });
         self.cached(&key, items.newest_change_ns(), || {
-            write_layer(self.layout.blobs(), items, self.source_date, spool)
+            write_layer(self.layout.store(), items, self.source_date, spool)
         })
     }
 
@@ -210,7 +211,7 @@ impl Assembly<'_> {
             let mut blob = self.layout.blob_writer(spec::Algorithm::Sha256)?;
             let failed = crate::error::io_error("write", self.layout.dir());
             std::io::copy(&mut spool.open(source)?, &mut blob).map_err(failed)?;
-            let (digest, size) = blob.finish()?;
+            let (digest, size) = blob.commit()?;
             Ok(Written { digest, size, diff_id: digest })
         })
     }

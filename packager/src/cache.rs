@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use spec::{Algorithm, Descriptor, Digest, Hasher};
 
 use crate::{
-    blobs::Blobs,
     layer::tarball::Written,
     layout::Layout,
     limits::{CACHE_BYTES_MAX, CACHE_ENTRIES_MAX, CACHE_ENTRY_BYTES_MAX},
@@ -15,7 +14,7 @@ use crate::{
 /// here counts as a miss.
 pub(crate) struct Cache {
     dir: PathBuf,
-    blobs: Blobs,
+    layout: Layout,
     /// Whether entries are read; they are written in any case.
     reuse: bool,
     /// Whether an entry was added.
@@ -57,7 +56,7 @@ impl Cache {
     pub(crate) fn of(layout: &Layout, reuse: bool) -> Self {
         Self {
             dir: layout.dir().join("cache"),
-            blobs: layout.blobs().clone(),
+            layout: layout.clone(),
             reuse,
             grew: Cell::new(false),
         }
@@ -187,7 +186,7 @@ impl Cache {
     fn write(&self, key: &str, bytes: &[u8]) {
         self.grew.set(true);
         let stored = fs::create_dir_all(&self.dir).is_ok()
-            && self.blobs.replace_file(&self.dir.join(key), bytes).is_ok();
+            && self.layout.replace_file(&self.dir.join(key), bytes).is_ok();
         if !stored {
             tracing::debug!(key, "the build cache cannot be written");
         }

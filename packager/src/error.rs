@@ -88,6 +88,29 @@ pub enum ImportProblem {
     LayerCount { named: usize, found: usize },
 }
 
+impl From<blobs::Error> for Error {
+    fn from(error: blobs::Error) -> Self {
+        match error {
+            blobs::Error::Missing(digest) => Self::NoBlob(digest),
+            blobs::Error::WrongDigest { expected, actual } => Self::Image {
+                whose: format!("the blob `{}` cannot be stored", expected.short()),
+                source: image::Error::WrongDigest {
+                    what: "a blob".to_owned(),
+                    expected,
+                    found: actual,
+                },
+            },
+            blobs::Error::Damaged { source } => {
+                Self::Image { whose: "a stored blob cannot be used".to_owned(), source }
+            }
+            blobs::Error::Image { image, source } => {
+                Self::Image { whose: format!("the image `{image}` cannot be used"), source }
+            }
+            blobs::Error::Io { action, path, source } => Self::Io { doing: action, path, source },
+        }
+    }
+}
+
 impl Error {
     /// The next thing that a user could try, where one is known.
     pub fn hint(&self) -> Option<String> {

@@ -1,15 +1,15 @@
 use std::{
-    collections::HashSet,
-    fs::{self, File},
-    io,
+    fs::File,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
-use disk::Lock;
+use blobs::collect::{self, Marked, Roots, Swept};
+use blobs::{BlobStore as _, BlobWriter, DOCUMENT_BYTES_MAX, FileBlobStore, INDEX_DEPTH_MAX};
+use disk::{Lock, Survives};
 use spec::{Algorithm, Descriptor, Digest, Index, Manifest, MediaType, Platform, Reference};
 
 use crate::{
-    blobs::{BlobWriter, Blobs},
     cache::Cache,
     error::{Error, io_error},
 };
@@ -18,16 +18,11 @@ use crate::{
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
-/// distribution-spec: manifests have at most 4 MiB; configs are kept to the same.
-pub(crate) const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 /// 50 000 images of 600 bytes each.
 const INDEX_BYTES_MAX: u64 = 32 << 20;
 
-/// An index in an index in …: as deep as a pull follows them, so that whatever was pulled can be
-/// tidied up.
-const DEPTH_MAX: usize = 4;
-/// Far more platforms than there are, and as many as a pull takes.
-const MANIFESTS_MAX: usize = 1000;
+/// Where blobs are being written.
+const UNFINISHED: &str = "tmp";
 
 /// A folder of images: an OCI layout, usable by every other tool that reads one.
 ///
@@ -38,7 +33,7 @@ const MANIFESTS_MAX: usize = 1000;
 #[derive(Debug, Clone)]
 pub struct Layout {
     dir: PathBuf,
-    blobs: Blobs,
+    store: FileBlobStore,
 }
 
 /// An image that has a name here.
@@ -56,15 +51,6 @@ pub struct LocalImage {
     pub created: Option<String>,
 }
 
-/// What [`Layout::prune`] took away.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pruned {
-    /// How many blobs.
-    pub blobs: u64,
-    /// Of how many bytes, with those of the build cache.
-    pub bytes: u64,
-}
-
 /// While one of these exists, [`Layout::prune`] waits: blobs may be written before anything names
 /// them.
 #[derive(Debug)]
@@ -79,20 +65,20 @@ impl Layout {
     /// [`Error::Io`].
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, Error> {
         let dir = dir.into();
-        let layout = Self { blobs: Blobs::of(&dir), dir };
+        let layout = Self { store: FileBlobStore::of_oci_layout(&dir, UNFINISHED), dir };
         let marker = layout.dir.join("oci-layout");
         if !marker.exists() {
-            let folder = layout.blobs.folder(Algorithm::Sha256);
-            disk::private_folder(&folder).map_err(io_error("create", &folder))?;
+            let folder = layout.dir.join("blobs/sha256");
+            disk::private_folder(&folder).map_err(io_error("create", folder))?;
             let _hold = layout.hold()?;
-            layout.blobs.replace_file(&marker, OCI_LAYOUT)?;
+            layout.replace_file(&marker, OCI_LAYOUT)?;
         }
         Ok(layout)
     }
 
-    /// The layout of somebody else in `dir`: only read, never written.
+    /// The layout of another tool in `dir`: only read, never written.
     pub(crate) fn of_others(dir: &Path) -> Self {
-        Self { blobs: Blobs::of(dir), dir: dir.to_owned() }
+        Self { store: FileBlobStore::of_oci_layout(dir, UNFINISHED), dir: dir.to_owned() }
     }
 
     /// Where it is.
@@ -100,24 +86,14 @@ impl Layout {
         &self.dir
     }
 
-    pub(crate) fn blobs(&self) -> &Blobs {
-        &self.blobs
-    }
-
-    /// Where a blob is or would be.
-    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.blobs.path(digest)
+    /// Its blobs.
+    pub fn store(&self) -> &FileBlobStore {
+        &self.store
     }
 
     /// Whether there is a blob of that name and size.
     pub fn has_blob(&self, digest: &Digest, size: u64) -> bool {
-        self.blobs.has(digest, size)
-    }
-
-    /// Whether there is a blob of that name with the bytes of that name. Reads all of it: for
-    /// whoever is about to bring it, and would heal one that was damaged on disk.
-    pub fn has_intact_blob(&self, digest: &Digest) -> bool {
-        self.blobs.is_intact(digest)
+        self.store.size(digest).is_ok_and(|found| found == Some(size))
     }
 
     /// Opens a blob. Its bytes are not checked: compare while reading (`image::Verified`).
@@ -125,7 +101,7 @@ impl Layout {
     /// # Errors
     /// [`Error::NoBlob`].
     pub fn open_blob(&self, digest: &Digest) -> Result<File, Error> {
-        self.blobs.open(digest)
+        Ok(self.store.open_file(digest)?)
     }
 
     /// The bytes of a blob, checked, at most `bytes_max`.
@@ -133,7 +109,7 @@ impl Layout {
     /// # Errors
     /// [`Error::NoBlob`], or [`Error::Image`] when the bytes are not those of the descriptor.
     pub fn read_blob(&self, descriptor: &Descriptor, bytes_max: u64) -> Result<Vec<u8>, Error> {
-        self.blobs.read(descriptor, bytes_max)
+        Ok(blobs::read(&self.store, descriptor, bytes_max)?)
     }
 
     /// A new blob whose bytes are still to come.
@@ -141,7 +117,7 @@ impl Layout {
     /// # Errors
     /// [`Error::Io`].
     pub fn blob_writer(&self, algorithm: Algorithm) -> Result<BlobWriter, Error> {
-        self.blobs.writer(algorithm)
+        Ok(self.store.writer(algorithm)?)
     }
 
     /// Stores `bytes`, unless they are here already.
@@ -149,7 +125,7 @@ impl Layout {
     /// # Errors
     /// [`Error::Io`].
     pub fn write_blob(&self, bytes: &[u8]) -> Result<Digest, Error> {
-        self.blobs.write(bytes)
+        Ok(blobs::write(&self.store, bytes)?)
     }
 
     /// Keeps [`Layout::prune`] away. Take one before the first blob is written, and drop it after
@@ -182,7 +158,7 @@ impl Layout {
     /// name.
     pub(crate) fn tag_all(&self, names: &[(&Reference, &Descriptor)]) -> Result<(), Error> {
         if let Some((_, lost)) =
-            names.iter().find(|(_, image)| !self.blobs.has(&image.digest, image.size))
+            names.iter().find(|(_, image)| !self.has_blob(&image.digest, image.size))
         {
             return Err(Error::NoBlob(lost.digest));
         }
@@ -249,56 +225,8 @@ impl Layout {
     /// # Errors
     /// [`Error::Image`] when it is malformed.
     pub fn manifests(&self, descriptor: &Descriptor) -> Result<Vec<(Descriptor, Manifest)>, Error> {
-        let documents = self.documents(descriptor)?.into_iter();
-        Ok(documents.filter_map(|(entry, manifest)| Some((entry, manifest?))).collect())
-    }
-
-    /// The manifests and indexes under `descriptor` that are here, itself included, each once. An
-    /// index stands behind what it names.
-    fn documents(
-        &self,
-        descriptor: &Descriptor,
-    ) -> Result<Vec<(Descriptor, Option<Manifest>)>, Error> {
-        let mut found =
-            Found { root: descriptor.digest, documents: Vec::new(), seen: HashSet::new() };
-        self.find_documents(descriptor, 0, &mut found)?;
-        Ok(found.documents)
-    }
-
-    fn find_documents(
-        &self,
-        descriptor: &Descriptor,
-        depth: usize,
-        found: &mut Found,
-    ) -> Result<(), Error> {
-        let root = found.root;
-        let malformed =
-            |source| Error::Image { whose: format!("the image `{root}` cannot be used"), source };
-        let too_many = |why: &str| {
-            malformed(image::Error::Malformed { document: "index", why: why.to_owned() })
-        };
-        if !found.seen.insert(descriptor.digest) {
-            return Ok(());
-        }
-        if depth >= DEPTH_MAX || found.seen.len() > MANIFESTS_MAX {
-            return Err(too_many("it names too many manifests"));
-        }
-        match image::parse_document(&self.read_blob(descriptor, DOCUMENT_BYTES_MAX)?)
-            .map_err(malformed)?
-        {
-            image::Document::Manifest(manifest) => {
-                found.documents.push((descriptor.clone(), Some(manifest)))
-            }
-            image::Document::Index(index) => {
-                for entry in
-                    index.manifests.iter().filter(|entry| self.blobs.has(&entry.digest, entry.size))
-                {
-                    self.find_documents(entry, depth + 1, found)?;
-                }
-                found.documents.push((descriptor.clone(), None));
-            }
-        }
-        Ok(())
+        let documents = blobs::documents(&self.store, descriptor)?.into_iter();
+        Ok(documents.filter_map(|found| Some((found.descriptor, found.manifest?))).collect())
     }
 
     /// Every blob of the image at `descriptor`, its own included, each once: what to push, in an
@@ -307,45 +235,34 @@ impl Layout {
     /// # Errors
     /// [`Error::Image`] when it is malformed.
     pub fn closure(&self, descriptor: &Descriptor) -> Result<Vec<Descriptor>, Error> {
-        let mut all = Vec::new();
-        for (entry, manifest) in self.documents(descriptor)? {
-            if let Some(manifest) = manifest {
-                all.extend(manifest.layers);
-                all.extend(manifest.config);
-            }
-            all.push(entry);
-        }
-        let mut seen = HashSet::new();
-        all.retain(|blob| seen.insert(blob.digest));
-        Ok(all)
+        Ok(blobs::closure(&self.store, descriptor)?)
+    }
+
+    /// Everything that images with a name need, with the manifests that tasks are `running` from.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Image`] when one cannot be read, because then nothing says what it
+    /// needs.
+    pub fn mark(&self, running: &[Digest]) -> Result<Marked, Error> {
+        let roots = Roots { named: self.read_index()?.manifests, running: running.to_vec() };
+        Ok(collect::mark(&self.store, &roots)?)
     }
 
     /// Removes every blob that no named image needs, what the build cache knows of such, and
     /// whatever was left half-written.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Image`] when an image cannot be read, because then nobody knows what
-    /// it needs.
-    pub fn prune(&self) -> Result<Pruned, Error> {
+    /// As [`Layout::mark`], and [`Error::Io`] for the last blob that could not be removed.
+    pub fn prune(&self) -> Result<Swept, Error> {
         let _alone = self.lock("prune.lock", Lock::exclusive)?;
+        let marked = self.mark(&[])?;
+        let (mut swept, result) = collect::sweep_blobs(&self.store, &marked);
+        result?;
+        self.store.remove_unfinished()?;
         let cache = Cache::of(self, true);
-        let (mut needed, mut indexes) = (HashSet::new(), HashSet::new());
-        for entry in self.read_index()?.manifests {
-            needed.extend(self.closure(&entry)?.into_iter().map(|blob| blob.digest.hex()));
-            let manifests = self.manifests(&entry)?;
-            indexes.extend(
-                manifests.iter().map(|(_, manifest)| cache.index_key(manifest.layers.iter())),
-            );
-        }
-        let mut pruned = Pruned::default();
-        for folder in
-            [Algorithm::Sha256, Algorithm::Sha512].map(|algorithm| self.blobs.folder(algorithm))
-        {
-            remove_files(&folder, |name| !needed.contains(name), &mut pruned)?;
-        }
-        remove_files(&self.blobs.temporary_folder(), |_| true, &mut Pruned::default())?;
-        pruned.bytes += cache.prune(self, &indexes);
-        Ok(pruned)
+        let indexes = marked.layers.iter().map(|layers| cache.index_key(layers.iter())).collect();
+        swept.bytes += cache.prune(self, &indexes);
+        Ok(swept)
     }
 
     fn describe(&self, reference: Reference, descriptor: Descriptor) -> LocalImage {
@@ -394,7 +311,7 @@ impl Layout {
             source,
         };
         let mut chosen = descriptor.clone();
-        for _ in 0..DEPTH_MAX {
+        for _ in 0..INDEX_DEPTH_MAX {
             match image::parse_document(&self.read_blob(&chosen, DOCUMENT_BYTES_MAX)?)
                 .map_err(wrong)?
             {
@@ -432,22 +349,23 @@ impl Layout {
             false => {
                 let bytes =
                     serde_json::to_vec_pretty(&index).expect("an index has string keys only");
-                self.blobs.replace_file(&self.dir.join("index.json"), &bytes)
+                self.replace_file(&self.dir.join("index.json"), &bytes)
             }
         }
+    }
+
+    /// Writes a file of this layout, so that a reader sees the old bytes or the new ones, and a loss
+    /// of power leaves one of the two. The caller keeps `prune` away.
+    pub(crate) fn replace_file(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+        let mut file = self.store.new_file()?;
+        let written = file.write_all(bytes).and_then(|()| file.commit(path, Survives::PowerLoss));
+        written.map_err(io_error("write", path))
     }
 
     fn lock(&self, name: &str, wait: fn(&Path) -> io::Result<Lock>) -> Result<Lock, Error> {
         let path = self.dir.join(name);
         wait(&path).map_err(io_error("lock", path))
     }
-}
-
-/// What is under one image, while it is looked for.
-struct Found {
-    root: Digest,
-    documents: Vec<(Descriptor, Option<Manifest>)>,
-    seen: HashSet<Digest>,
 }
 
 /// The name under which a reference stands in the table: a digest only where there is no tag.
@@ -488,27 +406,6 @@ fn empty_index() -> Index {
         subject: None,
         annotations: Default::default(),
     }
-}
-
-fn remove_files(
-    folder: &Path,
-    unwanted: impl Fn(&str) -> bool,
-    pruned: &mut Pruned,
-) -> Result<(), Error> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => return Err(Error::Io { doing: "list", path: folder.to_owned(), source }),
-    };
-    for entry in entries {
-        let entry = entry.map_err(io_error("list", folder))?;
-        if entry.file_name().to_str().is_some_and(&unwanted) {
-            pruned.bytes += entry.metadata().map_or(0, |found| found.len());
-            fs::remove_file(entry.path()).map_err(io_error("remove", entry.path()))?;
-            pruned.blobs += 1;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 #![forbid(unsafe_code)]
 
 mod limits; // every limit, with the reason for its number
-mod blobs; // bytes by digest, complete as soon as they are visible
 mod layout; // the folder of local images
 mod path; // paths as text
 
@@ -30,7 +29,6 @@ mod export; // an image as a file
 mod error;
 
 pub use assemble::BuiltLayer;
-pub use blobs::BlobWriter;
 pub use build::{Build, Built, build};
 pub use context::ContextProblem;
 pub use diagnostic::{
@@ -40,6 +38,6 @@ pub use dockerfile::{expansion::ExpansionError, instruction::Verb};
 pub use error::{Error, ImportProblem, NoBuildFile};
 pub use export::export;
 pub use import::{Imported, import};
-pub use layout::{Hold, Layout, LocalImage, Pruned, REF_NAME};
+pub use layout::{Hold, Layout, LocalImage, REF_NAME};
 pub use limits::ARCHIVE_BYTES_MAX;
 pub use program::host_platforms;

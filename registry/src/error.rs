@@ -135,6 +135,15 @@ pub enum ManifestFault {
     TooManyBlobs,
 }
 
+impl From<blobs::Error> for Error {
+    fn from(error: blobs::Error) -> Self {
+        match error {
+            blobs::Error::Io { action, path, source } => Self::File { action, path, source },
+            other => Self::File { action: "use", path: "blobs".into(), source: other.into() },
+        }
+    }
+}
+
 impl Error {
     /// The next thing a user could try, when there is one.
     pub fn hint(&self) -> Option<String> {

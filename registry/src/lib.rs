@@ -32,8 +32,8 @@ pub use access::{Cost, Tokens};
 pub use admin::Admin;
 pub(crate) use blocking::blocking;
 pub use client::{
-    Auth, BlobSink, BlobSource, BlobWriter, Client, ClientOptions, Entries, Event, Outcome,
-    Progress, PullOptions, PushOptions, Reach, Resolved, unwatched,
+    Auth, BlobSink, Client, ClientOptions, Entries, Event, Outcome, Progress, PullOptions,
+    PushOptions, Reach, Resolved, unwatched,
 };
 pub use error::{Error, ManifestFault, ProtocolFault};
 pub use limits::Limits;

@@ -86,8 +86,6 @@ pub(crate) const TOKEN_FORM_BYTES_MAX: usize = 16 << 10;
 
 /// Open uploads of all users: each is a file and some hundred bytes of memory.
 pub(crate) const OPEN_UPLOADS_MAX: usize = 4096;
-/// Bytes read at once when a digest has to be computed again from a file.
-pub(crate) const REHASH_BUFFER_BYTES: usize = 256 << 10;
 /// Keys that one transaction deletes: the store allows 100 operations.
 pub(crate) const DELETED_PER_TRANSACTION: usize = 90;
 /// Keys of one page of a scan: some hundred kilobytes.

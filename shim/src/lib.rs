@@ -30,4 +30,6 @@ pub use exit::Exit;
 pub use host::doctor::{Check, Level, doctor};
 pub use host::probe::{Runtime, RuntimeKind, Shortcoming};
 pub use process::main;
-pub use unpack::layers::{Layer, LayerBlob, Layers, sweep_layers};
+pub use unpack::layers::{
+    Layer, LayerBlob, Layers, UnpackedLayer, remove_unused_layer, unpacked_layers,
+};

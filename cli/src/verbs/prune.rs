@@ -1,5 +1,6 @@
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
+use blobs::collect::Marked;
 use node::tasks::{self, Removal};
 use packager::Layout;
 
@@ -45,27 +46,24 @@ impl Args {
         let layout = images::layout(home)?;
         let blobs = layout.prune()?.bytes + files.prune()?.bytes;
         let freed =
-            blobs + prepared(home, &[&layout, &files])? + node::prune_unpacked(home.node())?;
+            blobs + prepared(home, &[&layout, &files])? + node::prune_unpacked(home.node(), 0)?;
         line(format_args!("Freed {}", size(freed)));
         Ok(())
     }
 }
 
-/// Removes what images were made into that have no name in `layouts` any more; says how many bytes
-/// that were.
+/// Removes what was prepared from images that neither have a name in `layouts` nor run. Returns how
+/// many bytes are gone.
 pub fn prepared(home: &Home, layouts: &[&Layout]) -> anyhow::Result<u64> {
-    let mut needed = HashSet::new();
-    for layout in layouts {
-        for local in layout.list()? {
-            needed.extend(
-                layout.manifests(&local.descriptor)?.into_iter().map(|(entry, _)| entry.digest),
-            );
-        }
-    }
+    let mut running = Vec::new();
     for task in tasks::list(home.node())? {
         if task.state()?.is_alive() {
-            needed.insert(task.record().digest);
+            running.push(task.record().digest);
         }
     }
-    Ok(node::prune_prepared(home.node(), &needed)?)
+    let mut marked = Marked::default();
+    for layout in layouts {
+        marked = marked.and(layout.mark(&running)?);
+    }
+    Ok(node::prune_prepared(home.node(), &marked)?)
 }

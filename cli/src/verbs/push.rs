@@ -10,7 +10,7 @@ use crate::{
     output::{line, notice, size},
     progress::Progress,
     serve::block_on,
-    transfer::{self, LayoutTransfer, Remote},
+    transfer::{self, Remote},
 };
 
 /// Send an image to the registry that its name begins with
@@ -81,9 +81,10 @@ pub async fn push(
         }
         show(event);
     });
-    client
-        .push(image, &root, LayoutTransfer::new(layout)?, &PushOptions { progress: watch })
-        .await?;
+    // Holds off pruning while blobs move.
+    let _hold = layout.hold()?;
+    let source = Arc::new(layout.store().clone());
+    client.push(image, &root, source, &PushOptions { progress: watch }).await?;
     let (layers, bytes) = *moved.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(Pushed { digest: root.digest, layers, bytes })
 }

@@ -1,22 +1,21 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    path::{Path, PathBuf},
+    fs, io,
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
 };
 
-use registry::{Auth, BlobSink, BlobWriter, Client, ClientOptions, Entries, PullOptions, Reach};
+use blobs::{BlobStore, BlobWriter, FileBlobStore, collect};
+use registry::{Auth, BlobSink, Client, ClientOptions, Entries, PullOptions, Reach};
 use spec::{Descriptor, Digest, Host, Reference, Tenant};
 
 use crate::{
     error::{Error, Result, chain},
-    home::{Home, make_private},
-    images::{Blobs, native_platforms},
+    home::Home,
+    images::{blobs_of, native_platforms, plan, prune_unpacked},
 };
 
 /// How much of an image must be here.
@@ -37,6 +36,9 @@ pub const CACHE_BYTES_MAX: u64 = 10 << 30;
 
 /// What native images unpack to, before the least recently used layers go.
 const UNPACKED_BYTES_MAX: u64 = 10 << 30;
+
+/// `TENANT/pulled/blobs/ALGORITHM/HEX` is the deepest file.
+const DEPTH_MAX: usize = 5;
 
 /// Images on their way in, of all tenants.
 #[derive(Debug)]
@@ -93,31 +95,26 @@ impl Cache {
     /// images. What runs has its files open, and keeps them.
     pub fn sweep(&self) {
         self.sweep_to(CACHE_BYTES_MAX);
-        if let Err(error) = shim::sweep_layers(&self.home.all_unpacked(), UNPACKED_BYTES_MAX) {
+        if let Err(error) = prune_unpacked(&self.home, UNPACKED_BYTES_MAX) {
             tracing::warn!(error = chain(&error), "unpacked layers could not be removed");
         }
     }
 
     fn sweep_to(&self, bytes_max: u64) {
-        let mut files = Vec::new();
-        collect(&self.home.all_prepared(), 5, &mut files);
-        let mut total: u64 = files.iter().map(|(_, _, bytes)| bytes).sum();
-        files.sort();
-        for (_, path, bytes) in files {
-            if total <= bytes_max {
-                return;
-            }
-            if fs::remove_file(&path).is_ok() {
-                total = total.saturating_sub(bytes);
-            }
+        // Unpacked layers have a limit of their own.
+        let files = collect::files_below(&self.home.all_prepared(), DEPTH_MAX, "native");
+        let candidates = collect::least_recently_used(files, bytes_max);
+        let (_, result) = collect::sweep(candidates, |path| collect::remove_file(path));
+        if let Err(error) = result {
+            tracing::warn!(error = chain(&error), "cached files could not be removed");
         }
     }
 }
 
 impl TenantCache<'_> {
     /// Its blobs.
-    pub fn blobs(&self) -> Blobs {
-        Blobs::of_layout(&self.prepared.join(PULLED))
+    pub fn blobs(&self) -> FileBlobStore {
+        blobs_of(&self.prepared.join(PULLED))
     }
 
     /// Brings the image here, if it is not. `image` is how the definition names it, `digest` what
@@ -135,7 +132,7 @@ impl TenantCache<'_> {
             turns.entry((self.tenant.clone(), *digest)).or_default().clone()
         };
         let _turn = turn.lock().await;
-        if self.blobs().plan(image, digest).is_ok_and(|plan| self.has_enough(&plan, what)) {
+        if plan(&self.blobs(), image, digest).is_ok_and(|plan| self.has_enough(&plan, what)) {
             return Ok(());
         }
         let failed = |why: String, hint| Error::Fetch { image: image.to_owned(), why, hint };
@@ -147,8 +144,7 @@ impl TenantCache<'_> {
         };
         let reference = reference.pinned(*digest);
         let client = self.all.client(&reference, token);
-        let folder = self.prepared.join(PULLED);
-        let sink = Arc::new(Sink::make(&folder).map_err(Error::file("make", &folder))?);
+        let sink = Arc::new(Sink::new(self.blobs()));
         let choose = |index: &spec::Index| {
             image::choose(index, &native_platforms())
                 .map(|entry| vec![entry.clone()])
@@ -167,48 +163,32 @@ impl TenantCache<'_> {
         let blobs = self.blobs();
         let made = || self.prepared.join(plan.manifest.hex()).join("prepared.json").exists();
         (what == Fetch::IfNotPrepared && made())
-            || plan.layers.iter().all(|layer| blobs.path(&layer.descriptor.digest).exists())
+            || plan
+                .layers
+                .iter()
+                .all(|layer| blobs.contains(&layer.descriptor.digest).unwrap_or(false))
     }
 }
 
-/// The files below `folder`, with when they were last read or written.
-fn collect(folder: &Path, depth: usize, files: &mut Vec<(SystemTime, PathBuf, u64)>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let Ok(metadata) = entry.metadata() else { continue };
-        if metadata.is_dir() && depth > 0 && entry.file_name() != "native" {
-            collect(&entry.path(), depth - 1, files);
-        } else if metadata.is_file() {
-            let used =
-                [metadata.accessed().ok(), metadata.modified().ok()].into_iter().flatten().max();
-            files.push((used.unwrap_or(SystemTime::UNIX_EPOCH), entry.path(), metadata.len()));
-        }
-    }
-}
-
-/// Takes pulled blobs in, each durable and visible in one step.
+/// Takes the blobs of one pulled image in, up to as many bytes as the cache keeps.
 struct Sink {
-    blobs: Blobs,
-    incoming: PathBuf,
+    blobs: FileBlobStore,
     /// Bytes that the image may still have.
     left: AtomicU64,
 }
 
 impl Sink {
-    fn make(folder: &Path) -> io::Result<Self> {
-        let incoming = folder.join("incoming");
-        for folder in [&incoming, &folder.join("blobs/sha256"), &folder.join("blobs/sha512")] {
-            make_private(folder).map_err(io::Error::other)?;
-        }
-        Ok(Self { blobs: Blobs::of_layout(folder), incoming, left: CACHE_BYTES_MAX.into() })
+    fn new(blobs: FileBlobStore) -> Self {
+        Self { blobs, left: CACHE_BYTES_MAX.into() }
     }
 }
 
 impl BlobSink for Sink {
     fn has(&self, digest: &Digest) -> bool {
-        self.blobs.path(digest).exists()
+        self.blobs.contains(digest).unwrap_or(false)
     }
 
-    fn create(&self, blob: &Descriptor) -> io::Result<Box<dyn BlobWriter>> {
+    fn create(&self, blob: &Descriptor) -> io::Result<BlobWriter> {
         let take = |left: u64| left.checked_sub(blob.size);
         if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
             let most = spec::print_bytes(CACHE_BYTES_MAX);
@@ -216,65 +196,32 @@ impl BlobSink for Sink {
                 "the image has more than {most}, and a node keeps no more"
             )));
         }
-        let temporary =
-            self.incoming.join(format!("{}.{}", blob.digest.hex(), disk::random_hex::<4>()));
-        let file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
-        Ok(Box::new(Incoming { file, temporary, path: self.blobs.path(&blob.digest) }))
+        Ok(self.blobs.writer(blob.digest.algorithm())?)
     }
 }
 
-struct Incoming {
-    file: File,
-    temporary: PathBuf,
-    path: PathBuf,
-}
-
-impl Write for Incoming {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl BlobWriter for Incoming {
-    fn commit(self: Box<Self>) -> io::Result<()> {
-        self.file.sync_data()?;
-        fs::rename(&self.temporary, &self.path)
-    }
-}
-
-impl Drop for Incoming {
-    fn drop(&mut self) {
-        // Has its final name when it was committed.
-        let _ = fs::remove_file(&self.temporary);
-    }
-}
-
-/// Removes what a killed agent was in the middle of pulling.
+/// Removes what a killed agent was pulling.
 pub(super) fn sweep_incoming(home: &Home) {
     for tenant in fs::read_dir(home.all_prepared()).into_iter().flatten().flatten() {
-        for entry in fs::read_dir(tenant.path().join(PULLED).join("incoming"))
-            .into_iter()
-            .flatten()
-            .flatten()
-        {
-            let _ = fs::remove_file(entry.path());
+        if let Err(error) = blobs_of(&tenant.path().join(PULLED)).remove_unfinished() {
+            tracing::warn!(error = chain(&error), "unfinished blobs could not be removed");
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::{
+        fs::File,
+        io::{Read, Write},
+        time::SystemTime,
+    };
 
     use super::*;
     use spec::MediaType;
 
     #[test]
-    fn what_was_not_used_for_the_longest_time_goes_first_and_unfinished_pulls_with_it() {
+    fn the_least_recently_used_files_go_first_and_unfinished_pulls_with_them() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::at(folder.path().join("home")).unwrap();
         let cache = Cache::new(&home, None, Vec::new());
@@ -294,12 +241,11 @@ mod tests {
             File::options().write(true).open(&path).unwrap().set_times(times).unwrap();
         }
         let left = || {
-            let mut files = Vec::new();
-            collect(&home.all_prepared(), 5, &mut files);
+            let mut files = collect::files_below(&home.all_prepared(), DEPTH_MAX, "native");
             files.sort();
             files
                 .iter()
-                .map(|(_, path, _)| path.file_name().unwrap().to_str().unwrap().to_owned())
+                .map(|file| file.key.file_name().unwrap().to_str().unwrap().to_owned())
                 .collect::<Vec<_>>()
         };
         for (bytes_max, want) in [
@@ -319,22 +265,19 @@ mod tests {
     }
 
     #[test]
-    fn what_one_tenant_has_pulled_is_not_there_for_another() {
+    fn blobs_that_one_tenant_has_pulled_are_missing_for_another() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::at(folder.path().join("home")).unwrap();
         let cache = Cache::new(&home, None, Vec::new());
         let [ann, bob]: [Tenant; 2] = ["ann", "bob"].map(|name| name.parse().unwrap());
         let blob = Descriptor::of("", b"mine");
-        let sink = Sink::make(&cache.of(&ann).prepared.join(PULLED)).unwrap();
+        let sink = Sink::new(cache.of(&ann).blobs());
         let mut writer = sink.create(&blob).unwrap();
         writer.write_all(b"mine").unwrap();
         writer.commit().unwrap();
-        assert!(sink.has(&blob.digest) && cache.of(&ann).blobs().open(&blob.digest).is_ok());
-        assert_eq!(
-            cache.of(&bob).blobs().open(&blob.digest).unwrap_err().kind(),
-            io::ErrorKind::NotFound
-        );
-        assert!(!Sink::make(&cache.of(&bob).prepared.join(PULLED)).unwrap().has(&blob.digest));
+        assert!(sink.has(&blob.digest) && cache.of(&ann).blobs().contains(&blob.digest).unwrap());
+        assert!(!cache.of(&bob).blobs().contains(&blob.digest).unwrap());
+        assert!(!Sink::new(cache.of(&bob).blobs()).has(&blob.digest));
     }
 
     #[test]
@@ -354,9 +297,9 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_is_there_when_it_is_committed_and_not_before() {
+    fn a_blob_is_visible_and_durable_when_it_is_committed_and_not_before() {
         let folder = tempfile::tempdir().unwrap();
-        let sink = Sink::make(folder.path()).unwrap();
+        let sink = Sink::new(blobs_of(folder.path()));
         let digest = Digest::of(b"cats");
         let blob: Descriptor = serde_json::from_value(serde_json::json!({
             "mediaType": MediaType::WASM, "digest": digest.to_string(), "size": 4
@@ -369,17 +312,19 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path().join("incoming")).unwrap().count(), 0);
         let mut writer = sink.create(&blob).unwrap();
         writer.write_all(b"cats").unwrap();
-        writer.commit().unwrap();
+        let (committed, steps) = disk::trace(|| writer.commit_as(&digest));
+        committed.unwrap();
+        blobs::conformance::assert_synced(&steps);
         assert!(sink.has(&digest));
         let mut bytes = Vec::new();
-        sink.blobs.open(&digest).unwrap().read_to_end(&mut bytes).unwrap();
+        sink.blobs.open(&digest, 0).unwrap().read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes, b"cats");
     }
 
     #[test]
     fn an_image_that_is_larger_than_the_cache_is_refused_before_its_bytes_come() {
         let folder = tempfile::tempdir().unwrap();
-        let sink = Sink::make(folder.path()).unwrap();
+        let sink = Sink::new(blobs_of(folder.path()));
         let blob = |size| Descriptor { size, ..Descriptor::of("", b"") };
         drop(sink.create(&blob(CACHE_BYTES_MAX - 1)).unwrap());
         let error = sink.create(&blob(2)).err().unwrap();

@@ -292,7 +292,7 @@ impl Life {
     async fn make_ready(&self, digest: &Digest) -> Result<(Vec<String>, Ready)> {
         let definition = &self.definition;
         let blobs = self.host.cache.of(&self.task.tenant).blobs();
-        let plan = blobs.plan(&definition.image, digest)?;
+        let plan = crate::images::plan(&blobs, &definition.image, digest)?;
         let args = arguments(
             &plan,
             definition.name.as_str(),

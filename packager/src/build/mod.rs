@@ -175,7 +175,7 @@ fn artifact_of(context: &Context, path: &str, assembly: &Assembly<'_>) -> Result
         return Err(not_a_file());
     }
     let Item::File { source, .. } = context.file(path)? else { return Err(not_a_file()) };
-    let mut spool = Spool::new(assembly.layout.blobs(), Some(context));
+    let mut spool = Spool::new(assembly.layout.store(), Some(context));
     assembly.artifact(&format!("`{path}`"), &source, &[], &mut spool)
 }
 
@@ -191,7 +191,7 @@ fn build_from_toml(
     let file = BuildFile::parse(text).map_err(in_file)?;
     file.run_command(build.context)?;
     let context = Context::open(build.context, Some(name))?;
-    let mut spool = Spool::new(assembly.layout.blobs(), Some(&context));
+    let mut spool = Spool::new(assembly.layout.store(), Some(&context));
     let images = match file.describe(&context, &mut spool).map_err(in_file)? {
         Described::Program { what, source } => {
             vec![assembly.artifact(&what, &source, &file.wants, &mut spool)?]
@@ -218,7 +218,7 @@ fn build_from_dockerfile(
     names: Vec<Reference>,
 ) -> Result<Output, Error> {
     let context = Context::open(build.context, Some(name))?;
-    let mut spool = Spool::new(assembly.layout.blobs(), Some(&context));
+    let mut spool = Spool::new(assembly.layout.store(), Some(&context));
     let input = Input {
         file: name,
         text,

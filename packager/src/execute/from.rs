@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use blobs::DOCUMENT_BYTES_MAX;
 use serde::Deserialize;
 use spec::{Descriptor, Platform, Reference};
 
@@ -8,7 +9,7 @@ use crate::{
     diagnostic::{DiagnosticKind, Fault, WarningKind, shortened},
     dockerfile::instruction::BuildStage,
     error::Error,
-    layout::{DOCUMENT_BYTES_MAX, Layout},
+    layout::Layout,
     limits::QUOTED_CHARS_MAX,
     stage::Stage,
 };

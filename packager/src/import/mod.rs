@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use blobs::DOCUMENT_BYTES_MAX;
 use image::{Budget, EntryKind, LayerReader, Sniffed, sniff};
 use serde::Deserialize;
 use spec::{Algorithm, Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, Reference};
@@ -12,7 +13,7 @@ use spec::{Algorithm, Descriptor, Digest, ImageConfig, Index, Manifest, MediaTyp
 use crate::{
     build::{Build, build},
     error::{Error, ImportProblem, io_error},
-    layout::{DOCUMENT_BYTES_MAX, Layout, REF_NAME},
+    layout::{Layout, REF_NAME},
     limits::{ARCHIVE_BYTES_MAX, HEAD_BYTES, IMAGES_MAX},
     path::clamped,
 };
@@ -88,13 +89,15 @@ fn import_folder(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
 }
 
 fn copy_blob(layout: &Layout, source: &Layout, blob: &Descriptor) -> Result<(), Error> {
-    if layout.has_intact_blob(&blob.digest) {
+    if blobs::is_intact(layout.store(), &blob.digest) {
         return Ok(());
     }
     let mut writer = layout.blob_writer(blob.digest.algorithm())?;
-    let mut file = source.open_blob(&blob.digest)?.take(blob.size.saturating_add(1));
-    io::copy(&mut file, &mut writer).map_err(io_error("copy", source.blob_path(&blob.digest)))?;
-    writer.finish_as(&blob.digest).map(drop)
+    let mut file = source.store().open_file(&blob.digest)?.take(blob.size.saturating_add(1));
+    io::copy(&mut file, &mut writer)
+        .map_err(io_error("copy", source.store().path(&blob.digest)))?;
+    writer.commit_as(&blob.digest)?;
+    Ok(())
 }
 
 /// What an archive holds, by name: every file became a blob.
@@ -132,7 +135,7 @@ fn read_archive(layout: &Layout, path: &Path) -> Result<Archive, Error> {
                     Ok(source) => wrong(source),
                     Err(error) => io_error("read", path)(error),
                 })?;
-                archive.files.insert(entry.path, blob.finish()?);
+                archive.files.insert(entry.path, blob.commit()?);
             }
             // docker writes a layer that two images share once, and a link for the second.
             EntryKind::Symlink { target } => {

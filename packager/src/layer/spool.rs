@@ -5,10 +5,10 @@ use std::{
     os::unix::fs::FileExt as _,
 };
 
+use blobs::FileBlobStore;
 use image::{Budget, Entry, LayerReader, Verified};
 
 use crate::{
-    blobs::{Blobs, scratch_file},
     context::Context,
     error::{Error, io_error},
     layer::items::{ContextFile, Origin, Source},
@@ -16,14 +16,14 @@ use crate::{
 
 /// Gives the bytes of sources. What is compressed is uncompressed once, into a file without a name.
 pub(crate) struct Spool<'a> {
-    blobs: &'a Blobs,
+    store: &'a FileBlobStore,
     context: Option<&'a Context>,
     unpacked: HashMap<String, File>,
 }
 
 impl<'a> Spool<'a> {
-    pub(crate) fn new(blobs: &'a Blobs, context: Option<&'a Context>) -> Self {
-        Self { blobs, context, unpacked: HashMap::new() }
+    pub(crate) fn new(store: &'a FileBlobStore, context: Option<&'a Context>) -> Self {
+        Self { store, context, unpacked: HashMap::new() }
     }
 
     /// All bytes of `source`, from the first.
@@ -32,7 +32,7 @@ impl<'a> Spool<'a> {
             Source::Bytes(bytes) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
             Source::Context(file) => Ok(Box::new(self.context_file(file)?)),
             Source::Part { origin: Origin::Raw(blob), .. } => {
-                Ok(Box::new(Verified::new(self.blobs.open(&blob.digest)?, blob)))
+                Ok(Box::new(Verified::new(self.store.open_file(&blob.digest)?, blob)))
             }
             Source::Part { origin, offset, len } => {
                 let file = self
@@ -92,11 +92,13 @@ impl<'a> Spool<'a> {
         }
         let blob: Box<dyn Read> = match origin {
             Origin::Layer(blob) | Origin::Raw(blob) => {
-                Box::new(Verified::new(self.blobs.open(&blob.digest)?, blob))
+                Box::new(Verified::new(self.store.open_file(&blob.digest)?, blob))
             }
             Origin::Archive(file) => Box::new(self.context_file(file)?),
         };
-        let copy = scratch_file(self.blobs)?;
+        // Removed at once: the file lives on through its descriptor, and ends with the process.
+        let copy = self.store.new_file()?.file().try_clone();
+        let copy = copy.map_err(io_error("open a file in", self.store.unfinished()))?;
         let wrong =
             |source| Error::Image { whose: "a layer cannot be copied from".to_owned(), source };
         let reader = LayerReader::copying_to(blob, copy, Budget::default()).map_err(wrong)?;

@@ -1,9 +1,9 @@
 use std::io::{self, BufWriter, Read as _, Write};
 
+use blobs::{BlobStore as _, FileBlobStore};
 use spec::{Algorithm, Digest, Hasher};
 
 use crate::{
-    blobs::Blobs,
     context::ContextProblem,
     error::{Error, io_error},
     layer::gzip::Gzip,
@@ -22,14 +22,14 @@ pub(crate) struct Written {
 /// Writes `items` as a layer. Sorted by path; uid and gid 0, no names; every time is `mtime`;
 /// ustar, and a PAX record where a name or a size does not fit. The same items give the same bytes.
 pub(crate) fn write_layer(
-    blobs: &Blobs,
+    store: &FileBlobStore,
     items: &Items,
     mtime: u64,
     spool: &mut Spool<'_>,
 ) -> Result<Written, Error> {
     let mtime = mtime.min(OCTAL_MAX); // the year 2242
-    let failed = || io_error("write", blobs.temporary_folder());
-    let blob = BufWriter::with_capacity(256 << 10, blobs.writer(Algorithm::Sha256)?);
+    let failed = || io_error("write", store.unfinished());
+    let blob = BufWriter::with_capacity(256 << 10, store.writer(Algorithm::Sha256)?);
     let mut tar = Hashed {
         inner: Gzip::new(blob).map_err(failed())?,
         hasher: Hasher::new(Algorithm::Sha256),
@@ -41,7 +41,7 @@ pub(crate) fn write_layer(
     let diff_id = tar.hasher.finish();
     let blob = tar.inner.finish().map_err(failed())?;
     let blob = blob.into_inner().map_err(|error| failed()(error.into_error()))?;
-    let (digest, size) = blob.finish()?;
+    let (digest, size) = blob.commit()?;
     Ok(Written { digest, size, diff_id })
 }
 
@@ -208,8 +208,8 @@ mod tests {
     fn written(items: &Items) -> (Written, Vec<u8>) {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::open(dir.path()).unwrap();
-        let mut spool = Spool::new(layout.blobs(), None);
-        let written = write_layer(layout.blobs(), items, 0, &mut spool).unwrap();
+        let mut spool = Spool::new(layout.store(), None);
+        let written = write_layer(layout.store(), items, 0, &mut spool).unwrap();
         let mut bytes = Vec::new();
         layout.open_blob(&written.digest).unwrap().read_to_end(&mut bytes).unwrap();
         (written, bytes)

@@ -2,6 +2,8 @@ use std::io::Write as _;
 
 use serde_json::json;
 
+use std::fs;
+
 use super::*;
 
 fn layout() -> (tempfile::TempDir, Layout) {
@@ -65,7 +67,7 @@ fn an_image_without_a_name_is_pruned_and_one_with_a_name_is_not() {
     assert_eq!(layout.untag(&name("cats")).unwrap().digest, first.digest);
     let error = layout.untag(&name("cats")).unwrap_err();
     assert_eq!(error.to_string(), "there is no local image `cats:latest`");
-    assert_eq!(layout.prune().unwrap().blobs, 2); // the config is shared with dogs
+    assert_eq!(layout.prune().unwrap().items, 2); // the config is shared with dogs
     assert!(!layout.has_blob(&first.digest, first.size));
     assert_eq!(
         layout
@@ -76,7 +78,7 @@ fn an_image_without_a_name_is_pruned_and_one_with_a_name_is_not() {
             .count(),
         3
     );
-    assert_eq!(layout.prune().unwrap(), Pruned::default());
+    assert_eq!(layout.prune().unwrap(), Swept::default());
 }
 
 /// As deep as a pull follows them: one image that nobody can tidy up after would keep everything
@@ -101,7 +103,7 @@ fn an_index_in_an_index_is_an_image_like_others() {
     assert_eq!(documents[2..], [inner.digest, middle.digest, outer.digest]);
     assert_eq!(layout.manifests(&outer).unwrap().len(), 1);
     assert_eq!(layout.choose(&middle, &[]).unwrap().digest, program.digest);
-    assert_eq!(layout.prune().unwrap(), Pruned::default());
+    assert_eq!(layout.prune().unwrap(), Swept::default());
     assert!(layout.closure(&index_of(&[&outer])).is_err());
 }
 
@@ -124,7 +126,7 @@ fn a_blob_is_there_whole_or_not_at_all() {
     assert_eq!(fs::read_dir(layout.dir().join("tmp")).unwrap().count(), 0);
     let mut writer = layout.blob_writer(Algorithm::Sha256).unwrap();
     writer.write_all(b"dogs").unwrap();
-    let error = writer.finish_as(&digest).unwrap_err();
+    let error = Error::from(writer.commit_as(&digest).unwrap_err());
     assert!(
         std::error::Error::source(&error)
             .unwrap()
@@ -146,7 +148,7 @@ fn a_half_written_file_of_another_process_is_left_alone() {
     theirs.iter().for_each(|path| fs::write(path, "theirs").unwrap());
     layout.tag(&name("cats"), &image(&layout, "1")).unwrap();
     assert!(theirs.iter().all(|path| fs::read(path).unwrap() == b"theirs"));
-    assert_eq!(layout.prune().unwrap(), Pruned::default());
+    assert_eq!(layout.prune().unwrap(), Swept::default());
     assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0); // nobody is at work while it has the lock
 }
 
@@ -154,7 +156,7 @@ fn a_half_written_file_of_another_process_is_left_alone() {
 fn a_blob_that_changed_on_disk_is_not_given_out() {
     let (_dir, layout) = layout();
     layout.write_blob(b"cats").unwrap();
-    fs::write(layout.blob_path(&Digest::of(b"cats")), b"dogs").unwrap();
+    fs::write(layout.store().path(&Digest::of(b"cats")), b"dogs").unwrap();
     let error = layout.read_blob(&Descriptor::of("a/b", b"cats"), 10).unwrap_err();
     assert_eq!(error.to_string(), "a stored blob cannot be used");
     assert!(matches!(error, Error::Image { source: image::Error::WrongDigest { .. }, .. }));
@@ -164,17 +166,17 @@ fn a_blob_that_changed_on_disk_is_not_given_out() {
 fn a_blob_that_was_damaged_on_disk_is_healed_by_bringing_it_again() {
     let (_dir, layout) = layout();
     let (digest, described) = (Digest::of(b"cats"), Descriptor::of("a/b", b"cats"));
-    let damage = || fs::write(layout.blob_path(&digest), b"dogs").unwrap();
+    let damage = || fs::write(layout.store().path(&digest), b"dogs").unwrap();
     layout.write_blob(b"cats").unwrap();
-    assert!(layout.has_intact_blob(&digest));
+    assert!(blobs::is_intact(layout.store(), &digest));
     damage();
-    assert!(layout.has_blob(&digest, 4) && !layout.has_intact_blob(&digest));
+    assert!(layout.has_blob(&digest, 4) && !blobs::is_intact(layout.store(), &digest));
     layout.write_blob(b"cats").unwrap();
     assert_eq!(layout.read_blob(&described, 10).unwrap(), b"cats");
     damage();
     let mut writer = layout.blob_writer(Algorithm::Sha256).unwrap();
     writer.write_all(b"cats").unwrap();
-    writer.finish_as(&digest).unwrap();
+    writer.commit_as(&digest).unwrap();
     assert_eq!(layout.read_blob(&described, 10).unwrap(), b"cats");
 }
 

@@ -18,6 +18,7 @@ mod push;
 
 use std::{fmt, sync::Arc};
 
+use blobs::BlobStore;
 use http::StatusCode;
 use spec::{Descriptor, Reference};
 
@@ -26,7 +27,7 @@ pub use {
     options::{Auth, ClientOptions, Reach},
     pull::{Entries, PullOptions},
     push::PushOptions,
-    transfer::{BlobSink, BlobSource, BlobWriter, Event, Outcome, Progress, unwatched},
+    transfer::{BlobSink, Event, Outcome, Progress, unwatched},
 };
 
 use crate::{Error, ProtocolFault};
@@ -115,7 +116,7 @@ impl Client {
         &self,
         reference: &Reference,
         root: &Descriptor,
-        source: Arc<dyn BlobSource>,
+        source: Arc<dyn BlobStore>,
         options: &PushOptions,
     ) -> Result<(), Error> {
         let repository = self.repository(reference, "pull,push")?;

@@ -1,9 +1,13 @@
-use std::{io, sync::Arc};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
+use blobs::BlobWriter;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{HeaderMap, StatusCode, header};
-use spec::{Descriptor, Digest, Hasher, Index};
+use spec::{Descriptor, Digest, Index};
 
 use super::{
     graph::{ImageGraph, Unread},
@@ -11,7 +15,7 @@ use super::{
     repository::RemoteRepository,
     retry::Retry,
     session::Call,
-    transfer::{BlobSink, BlobWriter, Event, Outcome, Progress, unwatched},
+    transfer::{BlobSink, Event, Outcome, Progress, unwatched},
     transport::Receiving,
 };
 use crate::{
@@ -197,7 +201,7 @@ impl Download<'_> {
 struct PartialBlob {
     digest: Digest,
     /// Absent while a thread uses it.
-    writer: Option<(Box<dyn BlobWriter>, Hasher)>,
+    writer: Option<BlobWriter>,
     bytes: u64,
 }
 
@@ -205,38 +209,31 @@ impl PartialBlob {
     async fn create(sink: &Arc<dyn BlobSink>, blob: &Descriptor) -> Result<Self, Error> {
         let (sink, blob, digest) = (Arc::clone(sink), blob.clone(), blob.digest);
         let writer = blocking(move || sink.create(&blob)).await;
-        let writer = writer.map_err(|source| Error::Sink { digest, source })?;
-        let writer = Some((writer, Hasher::new(digest.algorithm())));
+        let writer = Some(writer.map_err(|source| Error::Sink { digest, source })?);
         Ok(Self { digest, writer, bytes: 0 })
     }
 
     async fn write(&mut self, data: Bytes) -> Result<(), Error> {
-        let (mut writer, mut hasher) = self.take_writer();
-        let length = data.len() as u64;
-        let (writer, hasher, written) = blocking(move || {
-            let written = writer.write_all(&data);
-            hasher.update(&data);
-            (writer, hasher, written)
-        })
-        .await;
-        // After a failed write the hash is of no use, and neither is the writer.
-        written.map_err(|source| Error::Sink { digest: self.digest, source })?;
-        self.writer = Some((writer, hasher));
-        self.bytes += length;
+        let mut writer = self.take_writer();
+        let written = blocking(move || writer.write_all(&data).map(|()| writer)).await;
+        let writer = written.map_err(|source| Error::Sink { digest: self.digest, source })?;
+        self.bytes = writer.bytes();
+        self.writer = Some(writer);
         Ok(())
     }
 
     async fn commit(mut self, repository: &RemoteRepository<'_>) -> Result<(), Error> {
-        let (writer, hasher) = self.take_writer();
-        let (digest, actual) = (self.digest, hasher.finish());
-        if digest != actual {
-            return Err(repository.session.wrong_digest(digest, actual));
+        let (writer, digest) = (self.take_writer(), self.digest);
+        match blocking(move || writer.commit_as(&digest)).await {
+            Ok(_) => Ok(()),
+            Err(blobs::Error::WrongDigest { expected, actual }) => {
+                Err(repository.session.wrong_digest(expected, actual))
+            }
+            Err(error) => Err(Error::Sink { digest, source: error.into() }),
         }
-        let committed = blocking(move || writer.commit()).await;
-        committed.map_err(|source| Error::Sink { digest, source })
     }
 
-    fn take_writer(&mut self) -> (Box<dyn BlobWriter>, Hasher) {
+    fn take_writer(&mut self) -> BlobWriter {
         self.writer.take().expect("a blob is given up after a failed write")
     }
 }
@@ -250,7 +247,8 @@ async fn store_manifest(sink: &Arc<dyn BlobSink>, manifest: Resolved) -> Result<
         }
         let mut writer = sink.create(&manifest.descriptor)?;
         writer.write_all(&manifest.bytes)?;
-        writer.commit()
+        writer.commit_as(&digest)?;
+        Ok(())
     })
     .await;
     stored.map_err(|source| Error::Sink { digest, source })

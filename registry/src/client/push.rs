@@ -3,6 +3,7 @@ use std::{
     sync::Arc,
 };
 
+use blobs::BlobStore;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{Method, StatusCode, header};
@@ -17,7 +18,7 @@ use super::{
     repository::RemoteRepository,
     retry::Retry,
     session::{Call, Target},
-    transfer::{BlobSource, Event, Outcome, Progress, unwatched},
+    transfer::{Event, Outcome, Progress, unwatched},
     transport::{Activity, Body},
 };
 use crate::{
@@ -42,7 +43,7 @@ pub(super) async fn push(
     repository: &RemoteRepository<'_>,
     tag: Option<&str>,
     root: &Descriptor,
-    source: &Arc<dyn BlobSource>,
+    source: &Arc<dyn BlobStore>,
     options: &PushOptions,
 ) -> Result<(), Error> {
     let graph = read_graph(root, source).await?;
@@ -83,7 +84,7 @@ async fn check_access(repository: &RemoteRepository<'_>) -> Result<(), Error> {
 struct BlobUpload<'a> {
     repository: &'a RemoteRepository<'a>,
     blob: &'a Descriptor,
-    source: &'a Arc<dyn BlobSource>,
+    source: &'a Arc<dyn BlobStore>,
     progress: &'a Progress,
 }
 
@@ -218,7 +219,7 @@ impl BlobUpload<'_> {
 }
 
 fn read_chunks(
-    source: &dyn BlobSource,
+    source: &dyn BlobStore,
     digest: &Digest,
     offset: u64,
     size: u64,
@@ -239,7 +240,7 @@ fn read_chunks(
 }
 
 /// Reads manifests from `root` down.
-async fn read_graph(root: &Descriptor, source: &Arc<dyn BlobSource>) -> Result<ImageGraph, Error> {
+async fn read_graph(root: &Descriptor, source: &Arc<dyn BlobStore>) -> Result<ImageGraph, Error> {
     let (root, source) = (root.clone(), Arc::clone(source));
     blocking(move || {
         let mut graph = ImageGraph::below(&root.digest);
@@ -259,14 +260,14 @@ async fn read_graph(root: &Descriptor, source: &Arc<dyn BlobSource>) -> Result<I
 /// `None` when `source` lacks a manifest that is not `required`.
 fn read_manifest(
     mut descriptor: Descriptor,
-    source: &dyn BlobSource,
+    source: &dyn BlobStore,
     required: bool,
 ) -> Result<Option<Resolved>, Error> {
     let digest = descriptor.digest;
     let failed = |source| Error::Source { digest, source };
     let reader = match source.open(&digest, 0) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !required => return Ok(None),
-        other => other.map_err(failed)?,
+        Err(blobs::Error::Missing(_)) if !required => return Ok(None),
+        opened => opened.map_err(|error| failed(error.into()))?,
     };
     let mut bytes = Vec::new();
     reader.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;

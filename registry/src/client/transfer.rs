@@ -1,39 +1,28 @@
-use std::{
-    io::{self, Read, Write},
-    sync::Arc,
-};
+use std::{io, sync::Arc};
 
+use blobs::{BlobStore, BlobWriter};
 use spec::{Descriptor, Digest};
-
-/// The source of a push. Called on threads that may block.
-pub trait BlobSource: Send + Sync {
-    /// Opens a blob or a manifest at byte `offset`: a push that broke continues from there.
-    ///
-    /// # Errors
-    /// [`io::ErrorKind::NotFound`] when it has no such blob: an entry of an index that was never
-    /// fetched is then left out.
-    fn open(&self, digest: &Digest, offset: u64) -> io::Result<Box<dyn Read + Send>>;
-}
 
 /// The sink of a pull, for configs, layers and manifests alike. Called on threads that may block.
 pub trait BlobSink: Send + Sync {
     /// Whether it has the whole blob already.
     fn has(&self, digest: &Digest) -> bool;
 
-    /// A writer for a blob. Dropping it without [`commit`](BlobWriter::commit) leaves nothing behind.
+    /// A writer for a blob. The pull commits only what matches the digest.
     ///
     /// # Errors
     /// When there is no space, or no right to write.
-    fn create(&self, blob: &Descriptor) -> io::Result<Box<dyn BlobWriter>>;
+    fn create(&self, blob: &Descriptor) -> io::Result<BlobWriter>;
 }
 
-/// A blob that a pull writes.
-pub trait BlobWriter: Write + Send {
-    /// Makes the blob visible. Size and digest have been checked by then.
-    ///
-    /// # Errors
-    /// When it cannot be made durable; it is then not visible.
-    fn commit(self: Box<Self>) -> io::Result<()>;
+impl<S: BlobStore> BlobSink for S {
+    fn has(&self, digest: &Digest) -> bool {
+        self.contains(digest).unwrap_or(false)
+    }
+
+    fn create(&self, blob: &Descriptor) -> io::Result<BlobWriter> {
+        Ok(self.writer(blob.digest.algorithm())?)
+    }
 }
 
 /// A step of a push or pull, for progress bars.

@@ -1,5 +1,6 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use blobs::BlobStore;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use hyper::{Request, body::Incoming};
 
@@ -20,7 +21,7 @@ use crate::{
     Limits, Tokens,
     access::{Passwords, Principal},
     protocol::Query,
-    storage::{FileBlobs, Metadata, RepositoryLocks, Uploads},
+    storage::{Metadata, RepositoryLocks, Uploads},
 };
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -41,7 +42,7 @@ pub(super) struct Api {
 impl Api {
     pub fn new(
         metadata: Metadata,
-        blobs: Arc<FileBlobs>,
+        blobs: Arc<dyn BlobStore>,
         uploads: Arc<Uploads>,
         passwords: Arc<Passwords>,
         tokens: Tokens,
@@ -54,13 +55,8 @@ impl Api {
             authenticator: Authenticator::new(tokens.clone(), metadata.clone(), realm),
             token: TokenEndpoint::new(passwords, tokens, metadata.clone(), limits.token_time),
             blobs: BlobEndpoints::new(metadata.clone(), Arc::clone(&blobs), locks.clone()),
-            manifests: ManifestEndpoints::new(
-                metadata.clone(),
-                Arc::clone(&blobs),
-                Arc::clone(&uploads),
-                locks,
-            ),
-            uploads: UploadEndpoints::new(metadata.clone(), blobs, uploads, limits.blob_bytes_max),
+            manifests: ManifestEndpoints::new(metadata.clone(), blobs, locks),
+            uploads: UploadEndpoints::new(metadata.clone(), uploads, limits.blob_bytes_max),
             lists: ListEndpoints::new(metadata),
             idle_time_max: limits.quiet_time_max,
         }

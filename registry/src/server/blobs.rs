@@ -1,9 +1,9 @@
 use std::{
-    fs::File,
-    io::{self, Read, Seek, SeekFrom},
+    io::{self, Read},
     sync::Arc,
 };
 
+use blobs::{BlobStore, OpenBlob};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{Method, StatusCode, header};
@@ -20,18 +20,18 @@ use crate::{
     Error, blocking,
     limits::DOWNLOAD_CHUNK_BYTES,
     protocol::BlobRange,
-    storage::{FileBlobs, Metadata, RepositoryLocks},
+    storage::{Metadata, RepositoryLocks},
 };
 
 /// Reading and deleting blobs.
 pub(super) struct BlobEndpoints {
     metadata: Metadata,
-    blobs: Arc<FileBlobs>,
+    blobs: Arc<dyn BlobStore>,
     locks: RepositoryLocks,
 }
 
 impl BlobEndpoints {
-    pub fn new(metadata: Metadata, blobs: Arc<FileBlobs>, locks: RepositoryLocks) -> Self {
+    pub fn new(metadata: Metadata, blobs: Arc<dyn BlobStore>, locks: RepositoryLocks) -> Self {
         Self { metadata, blobs, locks }
     }
 
@@ -98,11 +98,10 @@ impl BlobEndpoints {
     ) -> Result<ResponseBody, Error> {
         let blobs = Arc::clone(&self.blobs);
         let (file, first) = blocking(move || {
-            let mut file = open_blob(&blobs, &digest, size)?;
-            let failed = |source| Error::Source { digest, source };
-            file.seek(SeekFrom::Start(start)).map_err(failed)?;
-            let first = read_chunk(&mut file, length).map_err(failed)?;
-            Ok::<_, Error>((file, first))
+            let mut blob = open_blob(&*blobs, &digest, size, start)?;
+            let first = read_chunk(&mut blob, length);
+            let first = first.map_err(|source| Error::Source { digest, source })?;
+            Ok::<_, Error>((blob, first))
         })
         .await?;
         let left = length - first.len() as u64;
@@ -137,16 +136,21 @@ impl BlobEndpoints {
     }
 }
 
-/// Opens a blob that was committed with `size` bytes.
-pub(super) fn open_blob(blobs: &FileBlobs, digest: &Digest, size: u64) -> Result<File, Error> {
-    let (file, actual) = blobs.read(digest)?;
-    match actual == size {
-        true => Ok(file),
-        false => Err(Error::Damaged { digest: *digest, expected: size, actual }),
+/// Opens a blob that was committed with `size` bytes, from byte `offset` on.
+pub(super) fn open_blob(
+    blobs: &dyn BlobStore,
+    digest: &Digest,
+    size: u64,
+    offset: u64,
+) -> Result<OpenBlob, Error> {
+    let blob = blobs.open(digest, offset)?;
+    match blob.bytes == size {
+        true => Ok(blob),
+        false => Err(Error::Damaged { digest: *digest, expected: size, actual: blob.bytes }),
     }
 }
 
-fn read_chunk(file: &mut File, left: u64) -> io::Result<Bytes> {
+fn read_chunk(file: &mut OpenBlob, left: u64) -> io::Result<Bytes> {
     let mut chunk = vec![0; left.min(DOWNLOAD_CHUNK_BYTES) as usize];
     file.read_exact(&mut chunk)?;
     Ok(chunk.into())

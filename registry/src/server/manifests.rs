@@ -1,5 +1,9 @@
-use std::{io::Read, sync::Arc};
+use std::{
+    io::{Read, Write},
+    sync::Arc,
+};
 
+use blobs::BlobStore;
 use bytes::Bytes;
 use http::{HeaderName, Method, StatusCode, header};
 use spec::{Digest, Reference};
@@ -16,7 +20,7 @@ use super::{
 use crate::{
     Error, Repository, blocking,
     limits::{MANIFEST_BYTES_MAX, TAGS_PER_PUT_MAX},
-    storage::{FileBlobs, ManifestRecord, Metadata, RepositoryLocks, Uploads},
+    storage::{ManifestRecord, Metadata, RepositoryLocks},
 };
 
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -25,19 +29,13 @@ const TAG: HeaderName = HeaderName::from_static("oci-tag");
 /// Reading, adding and deleting manifests and indexes.
 pub(super) struct ManifestEndpoints {
     metadata: Metadata,
-    blobs: Arc<FileBlobs>,
-    uploads: Arc<Uploads>,
+    blobs: Arc<dyn BlobStore>,
     locks: RepositoryLocks,
 }
 
 impl ManifestEndpoints {
-    pub fn new(
-        metadata: Metadata,
-        blobs: Arc<FileBlobs>,
-        uploads: Arc<Uploads>,
-        locks: RepositoryLocks,
-    ) -> Self {
-        Self { metadata, blobs, uploads, locks }
+    pub fn new(metadata: Metadata, blobs: Arc<dyn BlobStore>, locks: RepositoryLocks) -> Self {
+        Self { metadata, blobs, locks }
     }
 
     /// `GET` and `HEAD`: a manifest of this repository, byte for byte as it was pushed.
@@ -83,7 +81,7 @@ impl ManifestEndpoints {
         let blobs = Arc::clone(&self.blobs);
         blocking(move || {
             let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-            let read = open_blob(&blobs, &digest, size)?.take(size).read_to_end(&mut bytes);
+            let read = open_blob(&*blobs, &digest, size, 0)?.take(size).read_to_end(&mut bytes);
             read.map_err(|source| Error::Source { digest, source })?;
             Ok(bytes.into())
         })
@@ -155,13 +153,16 @@ impl ManifestEndpoints {
 
     /// Writes the bytes of a manifest where blobs are, as durably.
     async fn store(&self, bytes: Bytes, digest: Digest) -> Result<(), Error> {
-        let (blobs, aside) = (Arc::clone(&self.blobs), self.uploads.aside());
-        blocking(move || match std::fs::write(&aside, &bytes) {
-            Ok(()) => blobs.adopt(&aside, &digest),
-            Err(source) => {
-                std::fs::remove_file(&aside).ok();
-                Err(Error::File { action: "write", path: aside, source })
-            }
+        let blobs = Arc::clone(&self.blobs);
+        blocking(move || {
+            let mut writer = blobs.writer(digest.algorithm())?;
+            writer.write_all(&bytes).map_err(|source| Error::File {
+                action: "write manifest",
+                path: digest.to_string().into(),
+                source,
+            })?;
+            writer.commit_as(&digest)?;
+            Ok(())
         })
         .await
     }

@@ -18,6 +18,7 @@ mod admin; // users and visibility, for the owner of the data folder
 
 use std::{convert::Infallible, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use ::blobs::FileBlobStore;
 use hyper::{Request, body::Incoming, service::service_fn};
 use net::{ConnectionLimits, Connections, HttpLimits, Listener, PrivateListener};
 use tokio::{
@@ -30,7 +31,7 @@ use crate::{
     access::{Cost, Passwords},
     blocking,
     limits::{ADMIN_CONNECTIONS_MAX, UPLOAD_SWEEP_INTERVAL},
-    storage::{FileBlobs, Metadata, Uploads, make_folder},
+    storage::{Metadata, Uploads},
 };
 use {admin::AdminApi, api::Api, response::Response};
 
@@ -77,7 +78,12 @@ impl Server {
     /// open.
     pub async fn open(config: Config) -> Result<Self, Error> {
         blocking(move || {
-            make_folder(&config.data_dir)?;
+            let path = &config.data_dir;
+            disk::private_folder(path).map_err(|source| Error::File {
+                action: "make the folder",
+                path: path.clone(),
+                source,
+            })?;
             // First, because it is also the lock that keeps a second registry out.
             let metadata = Metadata::open(&config.data_dir)?;
             Self::with_metadata(metadata, config)
@@ -88,8 +94,8 @@ impl Server {
     /// Blocks.
     fn with_metadata(metadata: Metadata, config: Config) -> Result<Self, Error> {
         let Config { data_dir, realm, limits, cost } = config;
-        let blobs = Arc::new(FileBlobs::open(&data_dir)?);
-        let uploads = Arc::new(Uploads::open(&data_dir, limits.uploads_per_user_max)?);
+        let blobs = Arc::new(FileBlobStore::sharded(&data_dir)?);
+        let uploads = Arc::new(Uploads::open(blobs.clone(), limits.uploads_per_user_max)?);
         let passwords = Arc::new(Passwords::new(metadata.clone(), cost));
         let tokens = Tokens::open(&data_dir)?;
         Ok(Self {

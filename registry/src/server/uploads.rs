@@ -17,7 +17,7 @@ use crate::{
     blocking,
     limits::UPLOAD_BATCH_BYTES,
     protocol::{ChunkRange, UploadRange},
-    storage::{FileBlobs, Membership, Metadata, NotOpened, Unfinished, Upload, Uploads, Writing},
+    storage::{Membership, Metadata, NotOpened, Unfinished, Upload, Uploads, Writing},
 };
 
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -25,19 +25,13 @@ const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 /// Bringing blobs in: mounted from another repository, at once, or in chunks.
 pub(super) struct UploadEndpoints {
     metadata: Metadata,
-    blobs: Arc<FileBlobs>,
     uploads: Arc<Uploads>,
     blob_bytes_max: u64,
 }
 
 impl UploadEndpoints {
-    pub fn new(
-        metadata: Metadata,
-        blobs: Arc<FileBlobs>,
-        uploads: Arc<Uploads>,
-        blob_bytes_max: u64,
-    ) -> Self {
-        Self { metadata, blobs, uploads, blob_bytes_max }
+    pub fn new(metadata: Metadata, uploads: Arc<Uploads>, blob_bytes_max: u64) -> Self {
+        Self { metadata, uploads, blob_bytes_max }
     }
 
     /// `POST`: a new upload; or a whole blob at once (`digest`); or a blob that this registry has
@@ -182,9 +176,8 @@ impl UploadEndpoints {
         body: &mut RequestBody,
     ) -> Result<Response, ApiError> {
         let writing = self.receive(upload, writing, body).await?;
-        let (uploads, blobs) = (Arc::clone(&self.uploads), Arc::clone(&self.blobs));
-        let (upload, expected) = (Arc::clone(upload), *digest);
-        let finished = blocking(move || uploads.finish(&upload, writing, &expected, &blobs)).await;
+        let (uploads, expected) = (Arc::clone(&self.uploads), *digest);
+        let finished = blocking(move || uploads.finish(writing, &expected)).await;
         let size = finished.map_err(|error| match error {
             Unfinished::Failed(error) => error.into(),
             Unfinished::WrongDigest(actual) => ApiError::wrong_digest(digest, &actual),

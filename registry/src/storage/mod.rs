@@ -1,12 +1,10 @@
 //! What a registry keeps: bytes as files, everything else as records.
 
-mod blobs; // bytes by digest
 mod locks; // no deletion while a manifest is added
 mod metadata; // users, repositories, and which repository has which blob
 mod uploads; // a blob on its way in
 
 pub(crate) use {
-    blobs::{FileBlobs, make_folder},
     locks::RepositoryLocks,
     metadata::{ListPage, ManifestRecord, Membership, Metadata, Referrer, RepositoryRecord, User},
     uploads::{NotOpened, Unfinished, Upload, Uploads, Writing},

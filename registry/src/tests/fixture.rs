@@ -1,11 +1,6 @@
-use std::{
-    collections::HashMap,
-    io::{self, Cursor, Read, Write},
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
+use blobs::BlobStore;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -14,10 +9,7 @@ use hyper_util::rt::TokioIo;
 use spec::{Descriptor, Digest, MediaType, Reference};
 use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
 
-use crate::{
-    Action, Admin, Auth, BlobSink, BlobSource, BlobWriter, Client, ClientOptions, Config, Cost,
-    Server, Tokens,
-};
+use crate::{Action, Admin, Auth, Client, ClientOptions, Config, Cost, Server, Tokens};
 
 pub const PASSWORD: &str = "correct horse";
 
@@ -165,83 +157,43 @@ impl TestResponse {
     }
 }
 
-/// Blobs in memory, as a source and as a sink. Stricter than a disk: content that does not match its
-/// digest is rejected.
-#[derive(Default, Clone)]
-pub struct MemoryImages(Arc<Mutex<HashMap<Digest, Bytes>>>);
+pub use blobs::MemoryBlobStore as MemoryImages;
 
-impl MemoryImages {
-    pub fn put(&self, bytes: impl Into<Bytes>) -> Digest {
-        let bytes = bytes.into();
-        let digest = Digest::of(&bytes);
-        self.0.lock().unwrap().insert(digest, bytes);
-        digest
-    }
+/// What tests put into a store without a writer.
+pub trait PutBlobs {
+    fn put(&self, bytes: impl AsRef<[u8]>) -> Digest;
 
-    pub fn get(&self, digest: &Digest) -> Option<Bytes> {
-        self.0.lock().unwrap().get(digest).cloned()
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.lock().unwrap().len()
-    }
+    fn len(&self) -> usize;
 
     /// An image of these layers.
-    pub fn image(&self, layers: &[&[u8]]) -> Descriptor {
+    fn image(&self, layers: &[&[u8]]) -> Descriptor;
+}
+
+impl PutBlobs for MemoryImages {
+    fn put(&self, bytes: impl AsRef<[u8]>) -> Digest {
+        blobs::write(self, bytes.as_ref()).unwrap()
+    }
+
+    fn len(&self) -> usize {
+        self.list().unwrap().len()
+    }
+
+    fn image(&self, layers: &[&[u8]]) -> Descriptor {
         let describe = |media_type: &'static str, bytes: &[u8]| {
-            self.put(bytes.to_vec());
+            self.put(bytes);
             serde_json::to_value(Descriptor::of(media_type, bytes)).unwrap()
         };
+        let layers: Vec<_> =
+            layers.iter().map(|layer| describe(MediaType::OCI_LAYER_TAR, layer)).collect();
         let manifest = serde_json::json!({
             "schemaVersion": 2,
             "mediaType": MediaType::OCI_MANIFEST,
             "config": describe(MediaType::OCI_CONFIG, b"{}"),
-            "layers": layers.iter().map(|layer| describe(MediaType::OCI_LAYER_TAR, layer)).collect::<Vec<_>>(),
+            "layers": layers,
         });
         let bytes = serde_json::to_vec(&manifest).unwrap();
-        self.put(bytes.clone());
+        self.put(&bytes);
         Descriptor::of(MediaType::OCI_MANIFEST, &bytes)
-    }
-}
-
-impl BlobSource for MemoryImages {
-    fn open(&self, digest: &Digest, offset: u64) -> io::Result<Box<dyn Read + Send>> {
-        let bytes = self.get(digest).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(Cursor::new(bytes.slice(offset as usize..))))
-    }
-}
-
-impl BlobSink for MemoryImages {
-    fn has(&self, digest: &Digest) -> bool {
-        self.get(digest).is_some()
-    }
-
-    fn create(&self, blob: &Descriptor) -> io::Result<Box<dyn BlobWriter>> {
-        Ok(Box::new(PartialBlob { images: self.clone(), digest: blob.digest, bytes: Vec::new() }))
-    }
-}
-
-struct PartialBlob {
-    images: MemoryImages,
-    digest: Digest,
-    bytes: Vec<u8>,
-}
-
-impl Write for PartialBlob {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl BlobWriter for PartialBlob {
-    fn commit(self: Box<Self>) -> io::Result<()> {
-        assert_eq!(self.images.put(self.bytes), self.digest, "the client checks before it commits");
-        Ok(())
     }
 }
 

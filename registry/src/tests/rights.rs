@@ -107,7 +107,7 @@ async fn every_route_requires_authorization_and_public_means_read_only() {
 async fn private_content_is_indistinguishable_from_absent_content() {
     let server = TestRegistry::open().await;
     let blob = server.push_blob("ann/cats", b"cat").await;
-    let absent = crate::tests::fixture::MemoryImages::default().put("no such blob");
+    let absent = spec::Digest::of(b"no such blob");
     let bob = token(&server, "bob", "repository:bob/dogs:pull,push").await;
     for (there, not_there) in [
         (format!("GET /v2/ann/cats/blobs/{blob}"), format!("GET /v2/ann/nothing/blobs/{blob}")),

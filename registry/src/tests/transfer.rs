@@ -11,7 +11,7 @@ use std::{
 use spec::{Descriptor, Digest, Host, MediaType, Reference};
 
 use super::{
-    fixture::{MemoryImages, PASSWORD, TestRegistry, client, noise},
+    fixture::{MemoryImages, PASSWORD, PutBlobs, TestRegistry, client, noise},
     proxy::{Fault, Proxy},
 };
 use crate::{
@@ -66,7 +66,7 @@ async fn only_missing_blobs_are_transferred() {
     assert_eq!(client.resolve(&reference).await.unwrap().descriptor, cats);
     assert_eq!(client.pull(&reference, Arc::new(sink.clone()), &options).await.unwrap(), cats);
     assert_eq!(seen.lock().unwrap().len(), 3);
-    assert_eq!(sink.get(&Digest::of(&base)).unwrap(), base);
+    assert_eq!(sink.get(&Digest::of(&base)).unwrap()[..], base);
     assert_eq!(sink.len(), 4);
     let pinned = server.reference("ann/cats").pinned(cats.digest);
     assert_eq!(client.pull(&pinned, Arc::new(sink), &options).await.unwrap(), cats);
@@ -122,7 +122,7 @@ async fn an_interrupted_pull_continues_where_it_broke() {
     let options = PullOptions { progress, ..PullOptions::default() };
     let client = client(&proxy.address.to_string(), ann());
     client.pull(&reference, Arc::new(sink.clone()), &options).await.unwrap();
-    assert_eq!(sink.get(&Digest::of(&layer)).unwrap(), layer);
+    assert_eq!(sink.get(&Digest::of(&layer)).unwrap()[..], layer);
     assert!(retries.load(Ordering::Relaxed) >= 2);
 }
 
@@ -141,7 +141,7 @@ async fn an_interrupted_push_continues_where_it_broke() {
         .pull(&server.reference("ann/cats:v1"), Arc::new(back.clone()), &PullOptions::default())
         .await
         .unwrap();
-    assert_eq!(back.get(&Digest::of(&layer)).unwrap(), layer);
+    assert_eq!(back.get(&Digest::of(&layer)).unwrap()[..], layer);
 }
 
 #[tokio::test]

@@ -1,12 +1,13 @@
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
 
+use disk::Lock;
 use spec::{Descriptor, Digest};
 
 use crate::{Error, unpack::room, unpack::sandbox as walls};
@@ -27,7 +28,7 @@ pub struct LayerBlob {
 #[derive(Debug, Clone)]
 pub struct Layer {
     folder: PathBuf,
-    mark: Arc<File>,
+    mark: Arc<Lock>,
 }
 
 impl Layer {
@@ -53,20 +54,13 @@ impl Layer {
     /// Says that it was used until now.
     pub(crate) fn touch(&self) {
         // Whoever cannot say so only has it removed a little earlier.
-        let _ = self.mark.set_modified(SystemTime::now());
+        let _ = self.mark.file().set_modified(SystemTime::now());
     }
 
     /// The same for one that may have to be unpacked yet.
     fn expect(folder: &Path) -> io::Result<Self> {
-        let path = mark_of(folder);
-        loop {
-            let mark = open_mark(&path)?;
-            mark.lock_shared()?;
-            // A sweep may have taken it away between the two.
-            if is_still(&path, &mark) {
-                return Ok(Self { folder: folder.to_owned(), mark: Arc::new(mark) });
-            }
-        }
+        let mark = Lock::shared(&mark_of(folder))?;
+        Ok(Self { folder: folder.to_owned(), mark: Arc::new(mark) })
     }
 }
 
@@ -136,7 +130,7 @@ impl Layers {
                 Some("part") if Work::is_left(&path) => remove(&path)?,
                 Some("used") if !path.with_extension("").exists() => {
                     let removing = || format!("remove `{}`", path.display());
-                    if let Some(mark) = Unused::take(&path).map_err(Error::io(removing()))? {
+                    if let Some(mark) = Lock::try_exclusive(&path).map_err(Error::io(removing()))? {
                         mark.remove().map_err(Error::io(removing()))?;
                     }
                 }
@@ -173,38 +167,29 @@ impl Layers {
     }
 }
 
-/// Removes unpacked layers until those in `folders` (each as given to [`Layers::open`]) take at
-/// most `bytes_max` of the disk, the least recently used first and never one that somebody holds,
-/// and says how many bytes that gave back.
+/// An unpacked layer, as its cache weighs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnpackedLayer {
+    pub folder: PathBuf,
+    /// When a container last used it.
+    pub used: SystemTime,
+    /// What it takes of the disk.
+    pub bytes: u64,
+}
+
+/// The layers that are unpacked in `folder`, which is as given to [`Layers::open`].
 ///
 /// # Errors
-/// [`Error::NotRoot`], and [`Error::Io`] for the last one that could not be removed, after all
-/// others were tried.
-pub fn sweep_layers(folders: &[PathBuf], bytes_max: u64) -> Result<u64, Error> {
-    let mut kept = Vec::new();
-    for folder in folders {
-        let layers = Layers::open(folder)?.entries()?;
-        for place in layers.into_iter().filter(|path| path.extension().is_none()) {
-            let (used, bytes) =
-                weigh(&place).map_err(Error::io(format!("weigh `{}`", place.display())))?;
-            kept.push((used, place, bytes));
-        }
-    }
-    kept.sort();
-    let total: u64 = kept.iter().map(|(_, _, bytes)| bytes).sum();
-    let mut freed = 0;
-    let mut failed = None;
-    for (_, place, bytes) in kept {
-        if total - freed <= bytes_max {
-            break;
-        }
-        match remove_unused(&place) {
-            Ok(true) => freed += bytes,
-            Ok(false) => {}
-            Err(error) => failed = Some(error),
-        }
-    }
-    failed.map_or(Ok(freed), Err)
+/// [`Error::NotRoot`], [`Error::Io`].
+pub fn unpacked_layers(folder: &Path) -> Result<Vec<UnpackedLayer>, Error> {
+    let entries = Layers::open(folder)?.entries()?;
+    let folders = entries.into_iter().filter(|path| path.extension().is_none());
+    let weighed = folders.map(|folder| {
+        let (used, bytes) =
+            weigh(&folder).map_err(Error::io(format!("weigh `{}`", folder.display())))?;
+        Ok(UnpackedLayer { folder, used, bytes })
+    });
+    weighed.collect()
 }
 
 /// When a layer was used last, and what it takes of the disk.
@@ -215,10 +200,14 @@ fn weigh(place: &Path) -> io::Result<(SystemTime, u64)> {
     Ok((used, noted.trim().parse().or_else(|_| room::taken(place))?))
 }
 
-/// Removes a layer that nobody holds, or says that somebody does.
-fn remove_unused(place: &Path) -> Result<bool, Error> {
+/// Removes the layer that is unpacked in `place`, unless a container or a start holds it. Returns
+/// whether it is gone.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn remove_unused_layer(place: &Path) -> Result<bool, Error> {
     let removing = || format!("remove the layer `{}`", place.display());
-    let Some(mark) = Unused::take(&mark_of(place)).map_err(Error::io(removing()))? else {
+    let Some(mark) = Lock::try_exclusive(&mark_of(place)).map_err(Error::io(removing()))? else {
         return Ok(false);
     };
     let folder = place.parent().unwrap_or(Path::new("/"));
@@ -228,29 +217,6 @@ fn remove_unused(place: &Path) -> Result<bool, Error> {
     mark.remove().map_err(Error::io(removing()))?;
     remove(&work.path)?;
     Ok(true)
-}
-
-/// The mark of a layer that nobody uses, and nobody can begin to use meanwhile.
-struct Unused {
-    path: PathBuf,
-    _lock: File,
-}
-
-impl Unused {
-    fn take(path: &Path) -> io::Result<Option<Self>> {
-        let mark = open_mark(path)?;
-        match mark.try_lock() {
-            Ok(()) if is_still(path, &mark) => {
-                Ok(Some(Self { path: path.to_owned(), _lock: mark }))
-            }
-            Ok(()) | Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
-    }
-
-    fn remove(self) -> io::Result<()> {
-        fs::remove_file(&self.path)
-    }
 }
 
 /// A folder for what is not whole, locked as long as somebody works on it.
@@ -266,7 +232,7 @@ impl Work {
             let made = tempfile::Builder::new().prefix("work-").suffix(".part").tempdir_in(folder);
             let path = made.map_err(Error::io(making()))?.keep();
             match File::open(&path) {
-                Ok(lock) if lock.try_lock().is_ok() && is_still(&path, &lock) => {
+                Ok(lock) if lock.try_lock().is_ok() && disk::is_at(&path, &lock) => {
                     return Ok(Self { path, lock });
                 }
                 // Somebody else took it for left behind, between the two.
@@ -300,14 +266,6 @@ fn mark_of(place: &Path) -> PathBuf {
 
 fn open_mark(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
-}
-
-/// Whether `path` still leads to what was opened there.
-fn is_still(path: &Path, opened: &File) -> bool {
-    match (path.symlink_metadata(), opened.metadata()) {
-        (Ok(there), Ok(opened)) => (there.dev(), there.ino()) == (opened.dev(), opened.ino()),
-        _ => false,
-    }
 }
 
 fn remove(path: &Path) -> Result<(), Error> {

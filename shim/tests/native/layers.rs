@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use blobs::collect::{self, Item, Removal};
 use shim::{Exit, Layer, LayerBlob, Layers};
 use spec::{Descriptor, Digest};
 
@@ -159,7 +160,7 @@ pub fn compressed(house: &House) {
         let layer = house.layers.unpacked(&exe(), vec![blob]).unwrap().remove(0);
         assert!(layer.folder().join("bin/busybox").is_file());
         drop(layer);
-        shim::sweep_layers(&[house.root.path().join("layers")], 0).unwrap();
+        sweep_layers(&[house.root.path().join("layers")], 0);
     }
 }
 
@@ -168,9 +169,25 @@ fn layer_of(name: &str, bytes: usize) -> Vec<u8> {
     Tar::new().file(name, 0o644, &vec![name.as_bytes()[0]; bytes]).done()
 }
 
+/// As a node does above its limit.
+fn sweep_layers(folders: &[std::path::PathBuf], bytes_max: u64) -> u64 {
+    let layers = folders.iter().flat_map(|folder| shim::unpacked_layers(folder).unwrap());
+    let items =
+        layers.map(|layer| Item { used: layer.used, key: layer.folder, bytes: layer.bytes });
+    let candidates = collect::least_recently_used(items, bytes_max);
+    let (swept, result) = collect::sweep(candidates, |folder| {
+        shim::remove_unused_layer(folder).map(|gone| match gone {
+            true => Removal::Removed,
+            false => Removal::InUse,
+        })
+    });
+    result.unwrap();
+    swept.bytes
+}
+
 pub fn sweep(house: &House) {
     let folders = [house.root.path().join("layers")];
-    let sweep = |bytes_max| shim::sweep_layers(&folders, bytes_max).unwrap();
+    let sweep = |bytes_max| sweep_layers(&folders, bytes_max);
     let base = house.base();
     let [old, new] = ["old", "new"].map(|name| house.unpack(layer_of(name, 1 << 20)).unwrap());
     let used = |layer: &Layer, secs_ago| {

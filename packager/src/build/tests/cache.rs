@@ -27,7 +27,7 @@ fn a_damaged_base_is_not_built_upon() {
     let tags = || vec!["above".parse().unwrap()];
     bench.build_with(|input| input.tags = tags()).unwrap();
     // The program of an artifact is its layer; one bit of it turns.
-    let path = bench.layout.blob_path(&base.layers[0].digest);
+    let path = bench.layout.store().path(&base.layers[0].digest);
     let mut bytes = fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     fs::write(&path, bytes).unwrap();

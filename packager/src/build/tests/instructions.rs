@@ -337,7 +337,7 @@ fn no_dockerfile_makes_the_builder_panic() {
         // Into the parts that write nothing: thousands of images would only wear out the disk.
         let context = Context::open(&bench.context(), None).unwrap();
         let cache = Cache::of(&bench.layout, true);
-        let mut spool = Spool::new(bench.layout.blobs(), Some(&context));
+        let mut spool = Spool::new(bench.layout.store(), Some(&context));
         let input = Input {
             file: "Dockerfile",
             text: &text,
