@@ -107,7 +107,7 @@ pub struct ConnectionLimits<K = AddressPrefix> {
     each: KeyedSemaphore<K>,
 }
 
-/// The right to accept the next connection of a class, whoever it is from.
+/// The right to accept the next connection of a class, from any address.
 #[derive(Debug)]
 pub struct Reservation(OwnedSemaphorePermit);
 

@@ -279,3 +279,83 @@ where
         http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     Ok(Connection { sender, driver: tokio::spawn(connection) })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, path::Path};
+
+    use hyper::service::service_fn;
+
+    use super::*;
+    use crate::{ConnectionLimits, Connections, HttpLimits, PrivateListener};
+
+    const TIME_MAX: Duration = Duration::from_secs(5);
+
+    /// An API at `socket` that keeps idle connections for `idle`.
+    fn serve(socket: &Path, idle: Duration) {
+        let listener = PrivateListener::bind(socket).unwrap();
+        let limits = HttpLimits { head_time_max: idle, write_time_max: TIME_MAX };
+        tokio::spawn(async move {
+            let connections = Connections::new();
+            let accepted = |stream, _, permit| {
+                let connections = connections.clone();
+                async move {
+                    connections.serve_http(stream, limits, service_fn(answer)).await;
+                    drop(permit);
+                }
+            };
+            match connections.accept(&listener, &ConnectionLimits::in_all(8), accepted).await {}
+        });
+    }
+
+    async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+        let (status, text) = match request.uri().path() {
+            "/nothing" => (204, ""),
+            "/fault" => (404, r#"{"code":"not-found","message":"there is no `x`"}"#),
+            "/page" => (502, "<html>"),
+            "/silent" => std::future::pending().await,
+            _ => (200, "[1,2]"),
+        };
+        let mut response = Response::new(Full::from(text));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        Ok(response)
+    }
+
+    #[tokio::test]
+    async fn a_call_has_a_value_or_a_typed_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("api.sock");
+        let client = ApiClient::unix(&socket);
+        let get = |path, time_max| ApiRequest::new(Method::GET, path, time_max);
+        let absent = client.call::<Vec<u8>>(get("/", TIME_MAX)).await.unwrap_err();
+        assert!(matches!(absent, ClientError::Connect { .. }), "{absent}");
+        serve(&socket, TIME_MAX);
+        assert_eq!(client.call::<Vec<u8>>(get("/", TIME_MAX)).await.unwrap(), [1, 2]);
+        client.call::<()>(get("/nothing", TIME_MAX)).await.unwrap();
+        let fault = client.call::<()>(get("/fault", TIME_MAX)).await.unwrap_err();
+        assert!(matches!(&fault, ClientError::Refused(fault) if fault.code == "not-found"));
+        let page = client.call::<()>(get("/page", TIME_MAX)).await.unwrap_err();
+        assert!(matches!(page, ClientError::Answer { .. }), "{page}");
+        let silent = client.call::<()>(get("/silent", Duration::from_millis(50))).await;
+        assert!(matches!(silent, Err(ClientError::NoAnswer { .. })));
+        assert_eq!(client.call::<Vec<u8>>(get("/", TIME_MAX)).await.unwrap(), [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_call_outlives_the_idle_connection_that_the_server_has_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("api.sock");
+        serve(&socket, Duration::from_millis(20));
+        let client = ApiClient::unix(&socket);
+        for _ in 0..3 {
+            let request = ApiRequest::new(Method::GET, "/", TIME_MAX);
+            assert_eq!(client.call::<Vec<u8>>(request).await.unwrap(), [1, 2]);
+            // Until the server has closed it.
+            let idle = client.idle().take().expect("the connection is kept");
+            while !idle.sender.is_closed() {
+                tokio::task::yield_now().await;
+            }
+            *client.idle() = Some(idle);
+        }
+    }
+}

@@ -158,3 +158,110 @@ impl Connections {
         self.tasks.wait().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use hyper::service::service_fn;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+        sync::watch,
+        task::JoinHandle,
+    };
+
+    use super::*;
+
+    /// A server whose responses wait until they are released, those of `/stuck` for ever.
+    struct TestServer {
+        address: std::net::SocketAddr,
+        connections: Connections,
+        arrived: watch::Receiver<usize>,
+        release: watch::Sender<bool>,
+        accepting: JoinHandle<()>,
+    }
+
+    async fn serve(limits: ConnectionLimits) -> TestServer {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Connections::new();
+        let (arrival, arrived) = watch::channel(0);
+        let (release, released) = watch::channel(false);
+        let accept = connections.clone();
+        let accepting = tokio::spawn(async move {
+            let accepted = |stream, _, permit| {
+                let (connections, arrival) = (accept.clone(), arrival.clone());
+                let released = released.clone();
+                async move {
+                    let service = service_fn(|request: Request<Incoming>| {
+                        let mut released = released.clone();
+                        arrival.send_modify(|count| *count += 1);
+                        async move {
+                            let stuck = request.uri().path() == "/stuck";
+                            let _ = released.wait_for(|released| *released && !stuck).await;
+                            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("done")))
+                        }
+                    });
+                    let limits = HttpLimits {
+                        head_time_max: Duration::from_secs(60),
+                        write_time_max: Duration::from_secs(60),
+                    };
+                    connections.serve_http(stream, limits, service).await;
+                    drop(permit);
+                }
+            };
+            match accept.accept(&listener, &limits, accepted).await {}
+        });
+        TestServer { address, connections, arrived, release, accepting }
+    }
+
+    async fn send(server: &mut TestServer, path: &str) -> TcpStream {
+        let before = *server.arrived.borrow();
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let arrived = server.arrived.wait_for(|count| *count > before);
+        timeout(Duration::from_secs(5), arrived).await.expect("the request arrives").unwrap();
+        stream
+    }
+
+    async fn read(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        let read = timeout(Duration::from_secs(5), stream.read_to_string(&mut text)).await;
+        let _ = read.expect("the connection ends"); // a reset is an end too
+        text
+    }
+
+    #[tokio::test]
+    async fn a_drain_finishes_requests_and_cuts_off_those_that_do_not_end() {
+        let mut server = serve(ConnectionLimits::in_all(10)).await;
+        let (slow, stuck) = (send(&mut server, "/").await, send(&mut server, "/stuck").await);
+        server.accepting.abort();
+        let draining = tokio::spawn(server.connections.drain(Duration::from_millis(300)));
+        server.release.send_replace(true);
+        assert!(read(slow).await.ends_with("done"), "a request in progress is finished");
+        assert_eq!(read(stuck).await, "");
+        timeout(Duration::from_secs(5), draining).await.expect("the drain ends").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_beyond_the_limit_of_its_address_is_closed_until_another_ends() {
+        let mut server = serve(ConnectionLimits::new(3, 2)).await;
+        let (first, _second) = (send(&mut server, "/").await, send(&mut server, "/").await);
+        let third = TcpStream::connect(server.address).await.unwrap();
+        assert_eq!(read(third).await, "", "closed without a response");
+        drop(first);
+        server.release.send_replace(true);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+        loop {
+            let mut next = TcpStream::connect(server.address).await.unwrap();
+            let request = "GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            let _ = next.write_all(request.as_bytes()).await;
+            if read(next).await.ends_with("done") {
+                break;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "its permit is not given back");
+        }
+    }
+}

@@ -48,7 +48,7 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
     }
     std::env::set_current_dir(folder.path()).map_err(Error::file("enter", folder.path()))?;
     net::raise_descriptor_limit(DESCRIPTORS_MIN);
-    give_up_rights().map_err(system("give up the rights of root"))?;
+    drop_privileges().map_err(system("give up the rights of root"))?;
     unprivileged();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -69,7 +69,7 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
 
 /// From root to a user that owns nothing; and for every user: no program started from here ever has
 /// more rights again.
-fn give_up_rights() -> io::Result<()> {
+fn drop_privileges() -> io::Result<()> {
     thread::set_no_new_privs(true)?;
     if !rustix::process::geteuid().is_root() {
         return Ok(());
