@@ -116,7 +116,8 @@ impl Error {
                 "compile the program for `wasm32-wasip2` (or `wasm32-wasip1`) and build again"
             }
             Self::UnknownImport { .. } => {
-                "only wasi:{cli,clocks,filesystem,http,io,random,sockets}@0.2 and wasi_snapshot_preview1 are provided: \
+                "only wasi:{cli,clocks,filesystem,http,io,random,sockets}@0.2 and \
+                 wasi_snapshot_preview1 are provided: \
                  compose the program with the other components that it needs"
             }
             Self::Precompiled { .. } => {

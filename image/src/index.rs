@@ -377,7 +377,8 @@ pub(crate) mod tests {
     #[test]
     fn a_path_leads_where_it_would_in_a_chroot() {
         let index = index(
-            "etc/hosts lib->usr/lib usr/lib/x up/and->../../../usr abs->/usr/lib loop->loop a/b->../etc",
+            "etc/hosts lib->usr/lib usr/lib/x up/and->../../../usr abs->/usr/lib loop->loop \
+             a/b->../etc",
         );
         for (path, want) in [
             ("/etc/hosts", Ok("etc/hosts")),

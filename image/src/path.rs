@@ -38,11 +38,16 @@ impl fmt::Display for InvalidName {
             Self::NotNormal => "its name has a `.` or an empty part",
             Self::Nul => "its name has a NUL byte",
             Self::NotUtf8 => "its name is not UTF-8",
-            Self::TooLong => "its name is longer than 4096 bytes, has a part longer than 255, or is more than 256 deep",
+            Self::TooLong => {
+                "its name is longer than 4096 bytes, has a part longer than 255, or \
+                is more than 256 deep"
+            }
             Self::Whiteout => "it is a whiteout that names nothing",
             Self::ThroughLink => "its name leads through a link or a file of the same layer",
             Self::LinkLeaves => "it is a link that leaves the image",
-            Self::LinkAbsent => "it is a hard link to something that is not a file of the same layer",
+            Self::LinkAbsent => {
+                "it is a hard link to something that is not a file of the same layer"
+            }
         })
     }
 }

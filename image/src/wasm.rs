@@ -342,7 +342,8 @@ mod tests {
             ),
             (
                 r#"(module (import "wasi_snapshot_preview1" "fd_nope" (func)) (func (export "_start")))"#.to_owned(),
-                "`x.wasm` imports `wasi_snapshot_preview1.fd_nope`, which nothing here provides".to_owned(),
+                "`x.wasm` imports `wasi_snapshot_preview1.fd_nope`, which nothing here \
+                 provides".to_owned(),
             ),
             (
                 r#"(module (import "env" "cats" (func)) (func (export "_start")))"#.to_owned(),
@@ -350,11 +351,13 @@ mod tests {
             ),
             (
                 format!(r#"(component (import "wasi:cli/environment@0.3.0" (instance)) {run})"#),
-                "`x.wasm` cannot run here yet: it needs WASI 0.3, and this version runs 0.1 and 0.2".to_owned(),
+                "`x.wasm` cannot run here yet: it needs WASI 0.3, and this version runs 0.1 and \
+                 0.2".to_owned(),
             ),
             (
                 "(module)".to_owned(),
-                "the image has no program to run: `x.wasm` is a library: it exports no `_start`".to_owned(),
+                "the image has no program to run: `x.wasm` is a library: it exports no \
+                 `_start`".to_owned(),
             ),
         ] {
             let got = facts(&wat).check_runnable("`x.wasm`").map_or_else(|e| e.to_string(), |()| "ok".to_owned());
@@ -367,16 +370,19 @@ mod tests {
         for (bytes, want) in [
             (
                 &b""[..],
-                "`x.wasm` is not a Wasm program: its first bytes are those of an unknown kind of file",
+                "`x.wasm` is not a Wasm program: its first bytes are those of an unknown kind of \
+                 file",
             ),
             (
                 b"<html>",
-                "`x.wasm` is not a Wasm program: its first bytes are those of an unknown kind of file",
+                "`x.wasm` is not a Wasm program: its first bytes are those of an unknown kind of \
+                 file",
             ),
             (b"\0asm", "`x.wasm` is not a Wasm program: it ends after its first bytes"),
             (
                 b"\0asm\x02\0\0\0",
-                "`x.wasm` is not a Wasm program: its first bytes are those of Wasm of an unknown version",
+                "`x.wasm` is not a Wasm program: its first bytes are those of Wasm of an unknown \
+                 version",
             ),
             (
                 b"\x7fELF\x02\x01\x01\0",
@@ -384,7 +390,8 @@ mod tests {
             ),
             (
                 b"\x7fELF\x02\x01\x01\xc8",
-                "`x.wasm` is machine code for a Wasm engine, compiled elsewhere: it is never accepted",
+                "`x.wasm` is machine code for a Wasm engine, compiled elsewhere: it is never \
+                 accepted",
             ),
         ] {
             assert_eq!(inspect_wasm("`x.wasm`", bytes).unwrap_err().to_string(), want);

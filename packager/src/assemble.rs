@@ -184,7 +184,8 @@ impl Assembly<'_> {
         let bytes = serde_json::to_vec(value).expect("the documents have string keys only");
         if bytes.len() as u64 > DOCUMENT_BYTES_MAX {
             let why = format!(
-                "its variables, labels and other settings have {} bytes, and at most {DOCUMENT_BYTES_MAX} can be read again",
+                "its variables, labels and other settings have {} bytes, and at most \
+                 {DOCUMENT_BYTES_MAX} can be read again",
                 bytes.len()
             );
             return Err(Error::Program(image::Error::Budget { why }));

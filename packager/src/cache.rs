@@ -10,8 +10,8 @@ use crate::{
     limits::{CACHE_BYTES_MAX, CACHE_ENTRIES_MAX, CACHE_ENTRY_BYTES_MAX},
 };
 
-/// Results of earlier builds, beside the blobs. Losing it costs time and nothing else, so every error
-/// here counts as a miss.
+/// Results of earlier builds, beside the blobs. Losing it costs time and nothing else, so every
+/// error here counts as a miss.
 pub(crate) struct Cache {
     dir: PathBuf,
     layout: Layout,

@@ -113,7 +113,8 @@ pub enum DiagnosticKind {
     #[error("the image would have more than {} layers: COPY more at once", LAYERS_MAX - 1)]
     TooManyLayers,
     #[error(
-        "`{0}` is compressed with bzip2 or xz, which ADD does not unpack: use gzip or zstd, or COPY it as it is"
+        "`{0}` is compressed with bzip2 or xz, which ADD does not unpack: use gzip or zstd, or \
+         COPY it as it is"
     )]
     Compression(String),
     #[error("`{entry}` in the archive `{archive}` {reason}")]
@@ -181,7 +182,8 @@ impl Diagnostic {
     pub fn instead(&self) -> Option<String> {
         let text = match &self.kind {
             DiagnosticKind::Run => {
-                "build outside of the image (`cargo build`, `npm run build`, …) and COPY the result, or COPY --from an \
+                "build outside of the image (`cargo build`, `npm run build`, …) and COPY the \
+                 result, or COPY --from an \
                  image that another tool has built"
             }
             DiagnosticKind::Onbuild => "write the instruction where it is needed",
@@ -197,7 +199,8 @@ impl Diagnostic {
                 "paths in `margay.toml` are relative to the folder given to `margay build`"
             }
             DiagnosticKind::Missing { .. } => {
-                "paths in COPY are relative to the build context, the folder given to `margay build`"
+                "paths in COPY are relative to the build context, the folder given to `margay \
+                 build`"
             }
             DiagnosticKind::NoBase { image, folder } => return Some(base_hint(image, folder)),
             DiagnosticKind::Wants(source) => return source.hint(),
@@ -214,7 +217,8 @@ fn base_hint(image: &Reference, folder: &Option<PathBuf>) -> String {
         Some(folder) => format!("build it first: margay build -t {short} {}", folder.display()),
         None if image.registry().is_some() => format!("fetch it first: margay pull {image}"),
         None => format!(
-            "build it first: margay build -t {short} FOLDER; or name it with its registry and pull it"
+            "build it first: margay build -t {short} FOLDER; or name it with its registry and pull \
+             it"
         ),
     }
 }

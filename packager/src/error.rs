@@ -118,7 +118,8 @@ impl Error {
             Self::Image { source, .. } | Self::Program(source) => return source.hint(),
             Self::BuildFile(diagnostic) => return diagnostic.instead(),
             Self::NoBuildFile { .. } => {
-                "add a `Dockerfile` or a `margay.toml`, or name one `.wasm` file: margay build app.wasm"
+                "add a `Dockerfile` or a `margay.toml`, or name one `.wasm` file: margay build \
+                 app.wasm"
             }
             Self::ShellForm { instruction } => {
                 return Some(format!(

@@ -99,8 +99,8 @@ impl Shared {
 }
 
 impl Inner {
-    /// Makes durable changes visible to readers and watches. Live watches have their own buffers, so
-    /// forgetting history harms none of them (R22).
+    /// Makes durable changes visible to readers and watches. Live watches have their own buffers,
+    /// so forgetting history harms none of them (R22).
     pub fn publish(&mut self, rev: Rev, changes: Vec<Change>) {
         self.state.apply(rev, &changes);
         self.watchers.publish(rev, &changes);

@@ -144,7 +144,8 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
              create_rev INTEGER NOT NULL, mod_rev INTEGER NOT NULL, version INTEGER NOT NULL,
              value BLOB NOT NULL
          ) WITHOUT ROWID;
-         INSERT OR IGNORE INTO meta VALUES ('format', 1), ('rev', 1), ('cluster_id', lower(hex(randomblob(16))));
+         INSERT OR IGNORE INTO meta VALUES
+             ('format', 1), ('rev', 1), ('cluster_id', lower(hex(randomblob(16))));
          COMMIT;",
     )
 }

@@ -174,11 +174,13 @@ fn ambiguous_and_escaping_entries_are_refused() {
     for (blocks, want) in [
         (
             vec![file("../../etc/x", "")],
-            "E_LAYER_PATH: the layer has an entry `../../etc/x`: its name has a `..`, which could leave the image",
+            "E_LAYER_PATH: the layer has an entry `../../etc/x`: its name has a `..`, which could \
+             leave the image",
         ),
         (
             vec![file("/etc/passwd", "")],
-            "E_LAYER_PATH: the layer has an entry `/etc/passwd`: its name is absolute, and names in a layer are relative",
+            "E_LAYER_PATH: the layer has an entry `/etc/passwd`: its name is absolute, and names \
+             in a layer are relative",
         ),
         (vec![file("", "")], "E_LAYER_PATH: the layer has an entry ``: its name is empty"),
         (
@@ -223,31 +225,38 @@ fn ambiguous_and_escaping_entries_are_refused() {
         ),
         (
             vec![block("odd", b'Z')],
-            "E_LAYER_KIND: the layer has an entry `odd`, which is of a kind that tar does not define",
+            "E_LAYER_KIND: the layer has an entry `odd`, which is of a kind that tar does not \
+             define",
         ),
         (
             vec![pax(b'x', &[("size", "2")]), file("a", "x")],
-            "E_MEDIA: the layer is not what it claims to be: `a` has the size 1 in its header and 2 in front of it",
+            "E_MEDIA: the layer is not what it claims to be: `a` has the size 1 in its header and \
+             2 in front of it",
         ),
         (
             vec![pax(b'x', &[("path", "a"), ("path", "b")]), file("c", "")],
-            "E_MEDIA: the layer is not what it claims to be: two records give the same entry a name",
+            "E_MEDIA: the layer is not what it claims to be: two records give the same entry a \
+             name",
         ),
         (
             vec![long(), long(), file("c", "")],
-            "E_MEDIA: the layer is not what it claims to be: two records give the same entry a long name",
+            "E_MEDIA: the layer is not what it claims to be: two records give the same entry a \
+             long name",
         ),
         (
             vec![long(), pax(b'x', &[("path", "b")]), file("c", "")],
-            "E_MEDIA: the layer is not what it claims to be: an entry has two names, in GNU's dialect and in POSIX's",
+            "E_MEDIA: the layer is not what it claims to be: an entry has two names, in GNU's \
+             dialect and in POSIX's",
         ),
         (
             vec![pax(b'x', &[("GNU.sparse.major", "1")]), file("c", "")],
-            "E_MEDIA: the layer is not what it claims to be: it has a sparse file, which is never unpacked",
+            "E_MEDIA: the layer is not what it claims to be: it has a sparse file, which is never \
+             unpacked",
         ),
         (
             vec![pax(b'g', &[("path", "b")]), file("c", "")],
-            "E_MEDIA: the layer is not what it claims to be: a global extended header sets a name, a size or an attribute",
+            "E_MEDIA: the layer is not what it claims to be: a global extended header sets a name, \
+             a size or an attribute",
         ),
         (
             vec![Block { content: b"8 path=a\n".to_vec(), ..block("pax", b'x') }, file("c", "")],
@@ -258,15 +267,18 @@ fn ambiguous_and_escaping_entries_are_refused() {
                 Block { content: b"a\0b\0".to_vec(), ..block("././@LongLink", b'L') },
                 file("c", ""),
             ],
-            "E_MEDIA: the layer is not what it claims to be: a long name is empty or has a NUL byte inside",
+            "E_MEDIA: the layer is not what it claims to be: a long name is empty or has a NUL \
+             byte inside",
         ),
         (
             vec![pax(b'x', &[("path", "b")])],
-            "E_MEDIA: the layer is not what it claims to be: an extended header has no entry behind it",
+            "E_MEDIA: the layer is not what it claims to be: an extended header has no entry \
+             behind it",
         ),
         (
             vec![Block { content: b"x".to_vec(), ..block("d/", b'5') }],
-            "E_MEDIA: the layer is not what it claims to be: `d/` is no file and has 1 bytes of content",
+            "E_MEDIA: the layer is not what it claims to be: `d/` is no file and has 1 bytes of \
+             content",
         ),
         (
             vec![file("a/", "x")],
@@ -278,12 +290,14 @@ fn ambiguous_and_escaping_entries_are_refused() {
         ),
         (
             vec![file("big", "").sized(b"\x80\0\0\0\0\0\x01\0\0\0\0\0")],
-            "E_LAYER_BUDGET: the layer is beyond its budget: `big` has 1099511627776 bytes, and the whole layer may have \
+            "E_LAYER_BUDGET: the layer is beyond its budget: `big` has 1099511627776 bytes, and \
+             the whole layer may have \
              8589934592",
         ),
         (
             vec![file("neg", "").sized(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff")],
-            "E_MEDIA: the layer is not what it claims to be: the tar header of `neg` has a negative number as its size",
+            "E_MEDIA: the layer is not what it claims to be: the tar header of `neg` has a \
+             negative number as its size",
         ),
     ] {
         assert_eq!(message_of(&tar(&blocks)), want);

@@ -270,7 +270,8 @@ fn wasm_comes_first_then_the_host_and_else_a_list_of_what_there_was() {
         (&["unnamed"], "unnamed"),
         (
             &["linux/arm64", "windows/amd64"],
-            "the image has nothing for wasi/wasm or linux/amd64: it offers linux/arm64, windows/amd64",
+            "the image has nothing for wasi/wasm or linux/amd64: it offers linux/arm64, \
+             windows/amd64",
         ),
         (&[], "the image has nothing for wasi/wasm or linux/amd64: it offers nothing"),
     ] {

@@ -44,6 +44,22 @@ pub struct Build<'a> {
     pub layout: &'a Layout,
 }
 
+impl<'a> Build<'a> {
+    /// Everything in `context`, named after it, into `layout`.
+    pub fn of(context: &'a Path, layout: &'a Layout) -> Self {
+        Self {
+            context,
+            file: None,
+            args: BTreeMap::new(),
+            target: None,
+            tags: Vec::new(),
+            source_date: 0,
+            reuse: true,
+            layout,
+        }
+    }
+}
+
 /// An image that was built.
 #[derive(Debug)]
 pub struct Built {

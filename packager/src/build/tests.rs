@@ -52,16 +52,7 @@ impl Workbench {
 
     fn build_with(&self, change: impl FnOnce(&mut Build<'_>)) -> Result<Built, Error> {
         let context = self.context();
-        let mut input = Build {
-            context: &context,
-            file: None,
-            args: BTreeMap::new(),
-            target: None,
-            tags: Vec::new(),
-            source_date: 0,
-            reuse: true,
-            layout: &self.layout,
-        };
+        let mut input = Build::of(&context, &self.layout);
         change(&mut input);
         build(&input)
     }

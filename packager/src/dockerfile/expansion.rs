@@ -47,8 +47,8 @@ impl Expander<'_> {
     ///
     /// `$NAME`, `${NAME}`, `${NAME:-default}` (also without the colon: only when unset),
     /// `${NAME:+instead}`, `${NAME:?message}`, `${NAME#pattern}`, `##`, `%`, `%%`,
-    /// `${NAME/pattern/replacement}` and `//`. A variable that is not set is empty. Inside of single
-    /// quotes nothing is special.
+    /// `${NAME/pattern/replacement}` and `//`. A variable that is not set is empty. Inside of
+    /// single quotes nothing is special.
     pub(crate) fn expand(&self, word: &str) -> Result<String, ExpansionError> {
         self.expand_nested(word, 0)
     }

@@ -57,18 +57,7 @@ fn unusable(path: &Path, source: image::Error) -> Error {
 }
 
 fn import_wasm(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
-    let (args, tags) = (BTreeMap::new(), Vec::new());
-    let input = Build {
-        context: path,
-        file: None,
-        args,
-        target: None,
-        tags,
-        source_date: 0,
-        reuse: true,
-        layout,
-    };
-    let built = build(&input)?;
+    let built = build(&Build::of(path, layout))?;
     Ok(vec![Imported { references: built.references, descriptor: built.descriptor }])
 }
 

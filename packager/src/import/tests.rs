@@ -21,18 +21,7 @@ impl Bench {
         fs::create_dir(&context).unwrap();
         fs::write(context.join("index.html"), "cats").unwrap();
         fs::write(context.join("Dockerfile"), "FROM scratch\nCOPY index.html /srv/\n").unwrap();
-        let (args, tags, layout) = (BTreeMap::new(), Vec::new(), &self.layout);
-        let input = Build {
-            context: &context,
-            file: None,
-            args,
-            target: None,
-            tags,
-            source_date: 0,
-            reuse: true,
-            layout,
-        };
-        build(&input).unwrap().descriptor
+        build(&Build::of(&context, &self.layout)).unwrap().descriptor
     }
 
     fn archive(&self, name: &str, files: &[(&str, &[u8])]) -> std::path::PathBuf {
@@ -141,21 +130,11 @@ fn a_base_with_onbuild_is_refused() {
     fs::create_dir(&context).unwrap();
     let built = |text: &str| {
         fs::write(context.join("Dockerfile"), text).unwrap();
-        let (args, tags, layout) = (BTreeMap::new(), Vec::new(), &bench.layout);
-        let input = Build {
-            context: &context,
-            file: None,
-            args,
-            target: None,
-            tags,
-            source_date: 0,
-            reuse: true,
-            layout,
-        };
-        build(&input)
+        build(&Build::of(&context, &bench.layout))
     };
     let error = built("\nFROM node:onbuild\n").unwrap_err();
-    let want = "`Dockerfile`, line 2: `node:onbuild` asks for `ONBUILD COPY . /app`, which is not supported";
+    let want = "`Dockerfile`, line 2: `node:onbuild` asks for `ONBUILD COPY . /app`, which is not \
+        supported";
     assert_eq!(error.to_string(), want);
     assert_eq!(
         error.hint().unwrap(),

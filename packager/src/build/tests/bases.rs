@@ -4,7 +4,8 @@ use super::*;
 fn an_image_stacks_on_the_layers_of_its_base() {
     let bench = Workbench::new();
     bench.put("httpd.wasm", wasm()).put("www/index.html", "default").put("own/index.html", "cats");
-    let base = "FROM scratch\nCOPY httpd.wasm /\nCOPY www/ /srv/www/\nENV A=1\nCMD [\"x\"]\nENTRYPOINT [\"/httpd.wasm\"]\n";
+    let base = "FROM scratch\nCOPY httpd.wasm /\nCOPY www/ /srv/www/\nENV A=1\nCMD \
+        [\"x\"]\nENTRYPOINT [\"/httpd.wasm\"]\n";
     bench.put("Dockerfile", base);
     let tag = |input: &mut Build<'_>, name: &str| input.tags = vec![name.parse().unwrap()];
     let httpd = bench.build_with(|input| tag(input, "httpd")).unwrap();
@@ -46,8 +47,10 @@ fn stages_and_images_can_be_copied_from() {
     bench.build_with(|input| input.tags = vec!["files".parse().unwrap()]).unwrap();
     let built = bench
         .dockerfile(
-            "ARG BASE=scratch\nFROM ${BASE} AS first\nCOPY x /one\nRUN never\n\nFROM scratch AS second\nCOPY x /two/x\n\
-             COPY --from=files /from/image/a /two/\nFROM scratch\nCOPY app.wasm /\nCOPY --from=second /two /2\n\
+            "ARG BASE=scratch\nFROM ${BASE} AS first\nCOPY x /one\nRUN never\n\nFROM scratch AS \
+             second\nCOPY x /two/x\n\
+             COPY --from=files /from/image/a /two/\nFROM scratch\nCOPY app.wasm /\nCOPY \
+             --from=second /two /2\n\
              COPY --from=files /from/*/b /3/\nENTRYPOINT [\"app.wasm\"]\n",
         )
         .unwrap();

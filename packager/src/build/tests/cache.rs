@@ -125,19 +125,9 @@ fn the_samples_build_and_rebuild_within_50_ms() {
     let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples");
     let bench = Workbench::new();
     let built = |name: &str| {
-        let (context, tags) = (samples.join(name), vec![name.parse().unwrap()]);
-        let args = BTreeMap::new();
-        let layout = &bench.layout;
-        let input = Build {
-            context: &context,
-            file: None,
-            args,
-            target: None,
-            tags,
-            source_date: 0,
-            reuse: true,
-            layout,
-        };
+        let context = samples.join(name);
+        let tags = vec![name.parse().unwrap()];
+        let input = Build { tags, ..Build::of(&context, &bench.layout) };
         build(&input).unwrap_or_else(|error| panic!("{name}: {}", message_of(&error)))
     };
     let httpd = built("httpd");

@@ -200,7 +200,14 @@ fn image_and_archive_modes_are_kept_and_context_modes_are_normalised() {
         ("COPY --from=a --chmod=444 /k /x", &["x 444"]),
         ("COPY --from=a --chmod=g+r,o=r /k /x", &["x 644"]),
         ("COPY --chmod=+X d /srv", &["srv/ 755", "srv/e/ 755", "srv/e/y 644", "srv/x 644"]),
-        ("WORKDIR /tmp\nCOPY --from=a /tmp /tmp", &["tmp/ 755", "tmp/ 755"]), // a folder that is there stays as it is
+        (
+            "WORKDIR /tmp\nCOPY --from=a /tmp /tmp",
+            &[
+                "tmp/ 755",
+                "tmp/ \
+            755",
+            ],
+        ), // a folder that is there stays as it is
         (
             "WORKDIR /tmp\nADD rootfs.tar /",
             &["tmp/ 755", "bin/ 755", "bin/su 4755", "etc/ 700", "etc/shadow 600", "tmp/ 1777"],
@@ -326,7 +333,8 @@ fn add_unpacks_a_tar_through_the_strict_reader() {
     let error = bench.dockerfile("FROM scratch\nADD bad.tar /d\n").unwrap_err();
     assert_eq!(
         message_of(&error),
-        "the archive `bad.tar` cannot be added: the layer has an entry `../escape`: its name has a `..`, which could \
+        "the archive `bad.tar` cannot be added: the layer has an entry `../escape`: its name has a \
+         `..`, which could \
          leave the image"
     );
 }

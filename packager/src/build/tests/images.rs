@@ -62,8 +62,10 @@ fn margay_toml_describes_an_app() {
     bench.put("api.wasm", wasm()).put("public/index.html", "cats").put("one", "1");
     bench.put(
         "margay.toml",
-        "name = \"acme/api\"\nversion = \"1.2\"\nbuild = \"echo built > public/new\"\nwasm = \"./api.wasm\"\nargs = [\"-v\"]\nports = [80]\n\
-         wants = [\"fs:/data#rw;optional\"]\n[files]\n\"/public\" = \"./public\"\n\"/etc/one\" = \"one\"\n[env]\nLOG = \"info\"\n",
+        "name = \"acme/api\"\nversion = \"1.2\"\nbuild = \"echo built > public/new\"\nwasm = \
+         \"./api.wasm\"\nargs = [\"-v\"]\nports = [80]\n\
+         wants = [\"fs:/data#rw;optional\"]\n[files]\n\"/public\" = \"./public\"\n\"/etc/one\" = \
+         \"one\"\n[env]\nLOG = \"info\"\n",
     );
     let built = bench.build().unwrap();
     assert_eq!(

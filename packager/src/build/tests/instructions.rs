@@ -1,102 +1,112 @@
 use super::*;
 
+/// Dockerfiles, the error for each, and its hint.
+const REFUSED: &[(&str, &str, &str)] = &[
+    (
+        "FROM scratch\nCOPY nope.html /srv/\n",
+        "`Dockerfile`, line 2: there is no `nope.html` in the build context `CONTEXT`",
+        "paths in COPY are relative to the build context, the folder given to `margay build`",
+    ),
+    (
+        "FROM scratch\n\nCOPY hidden /\n",
+        "`Dockerfile`, line 3: there is no `hidden` in the build context `CONTEXT`",
+        "`.dockerignore` leaves it out: add a line with `!` and its name",
+    ),
+    (
+        "FROM scratch\nRUN apt-get install cats\n",
+        "`Dockerfile`, line 2: RUN is not supported: a build executes no programs",
+        "build outside of the image (`cargo build`, `npm run build`, …) and COPY the result, \
+             or COPY --from an image \
+             that another tool has built",
+    ),
+    ("FROM scratch\nFETCH x\n", "`Dockerfile`, line 2: unknown instruction 'FETCH'", ""),
+    (
+        "FROM scratch\nCOPY ../x /\n",
+        "`Dockerfile`, line 2: `../x` leads out of the build context",
+        "",
+    ),
+    (
+        "FROM scratch\nCOPY out /\n",
+        "`out` in the build context leads out of it: only what is inside can be copied",
+        "",
+    ),
+    (
+        "FROM scratch\nCOPY a.html b.html /srv\n",
+        "`Dockerfile`, line 2: 2 sources go to `/srv`, which is not a folder: put a `/` at its \
+             end",
+        "",
+    ),
+    (
+        "FROM scratch\nADD https://example.com/x /x\n",
+        "`Dockerfile`, line 2: ADD does not fetch `https://example.com/x`",
+        "fetch it outside, check its digest, and COPY the file",
+    ),
+    (
+        "FROM scratch\nCOPY text.wasm /\nENTRYPOINT [\"/text.wasm\"]\n",
+        "`text.wasm` is not a Wasm program: its first bytes are those of an unknown kind of \
+             file",
+        "compile the program for `wasm32-wasip2` (or `wasm32-wasip1`) and build again",
+    ),
+    (
+        "FROM scratch\nCOPY cut.wasm /\nENTRYPOINT [\"/cut.wasm\"]\n",
+        "`cut.wasm` is not a Wasm program: it was cut short: it has 60 bytes and should have \
+             more",
+        "compile the program for `wasm32-wasip2` (or `wasm32-wasip1`) and build again",
+    ),
+    (
+        "FROM scratch\nCOPY app.wasm /\nENTRYPOINT [\"/other.wasm\"]\n",
+        "the image has no program to run: there is no file `/other.wasm` in it, which \
+             ENTRYPOINT or CMD names",
+        "set ENTRYPOINT to the absolute path of a file in the image",
+    ),
+    (
+        "FROM scratch\nCOPY app.wasm /\nENTRYPOINT /app.wasm now\n",
+        "ENTRYPOINT in shell form needs a shell, which this image does not have",
+        "write the arguments as a list: ENTRYPOINT [\"/app.wasm\", \"argument\"]",
+    ),
+    (
+        "FROM scratch\nCOPY app.wasm /\nENTRYPOINT [\"/app.wasm\"]\nCMD now then\n",
+        "CMD in shell form needs a shell, which this image does not have",
+        "write the arguments as a list: CMD [\"/app.wasm\", \"argument\"]",
+    ),
+    (
+        "FROM scratch\nLABEL margay.wants=\"fs:data\"\n",
+        "`Dockerfile`, line 2: the image's `margay.wants` cannot be used: `fs:data` is not a \
+             capability: its path must \
+             be absolute, without `.`, `..`, `//`, `%`, `\\` or a `/` at the end",
+        "write one capability in each line, as in `fs:/data#rw`",
+    ),
+    (
+        "FROM scratch\nUSER 4294967296\n",
+        "`Dockerfile`, line 2: `4294967296` is not a user: use NAME, UID, NAME:GROUP or \
+             UID:GID",
+        "",
+    ),
+    (
+        "FROM scratch\nEXPOSE 0\n",
+        "`Dockerfile`, line 2: `0` is not a port like 80, 53/udp or 8000-8010",
+        "",
+    ),
+    (
+        "FROM scratch\nCOPY --chmod=u+q a.html /\n",
+        "`Dockerfile`, line 2: `--chmod=u+q` is not a mode like 755 or u=rwx,go=rx",
+        "",
+    ),
+    (
+        "FROM scratch\nADD --keep-git-dir a.html /\n",
+        "`Dockerfile`, line 2: ADD --keep-git-dir is not supported",
+        "leave it out, or use several COPY lines",
+    ),
+    (
+        "FROM scratch\nENV A=${SECRET:?pass_it}\n",
+        "`Dockerfile`, line 2: `SECRET` is required: pass_it",
+        "",
+    ),
+];
+
 #[test]
 fn refused_instructions_name_the_line_and_an_alternative() {
-    for (text, message, hint) in [
-        (
-            "FROM scratch\nCOPY nope.html /srv/\n",
-            "`Dockerfile`, line 2: there is no `nope.html` in the build context `CONTEXT`",
-            "paths in COPY are relative to the build context, the folder given to `margay build`",
-        ),
-        (
-            "FROM scratch\n\nCOPY hidden /\n",
-            "`Dockerfile`, line 3: there is no `hidden` in the build context `CONTEXT`",
-            "`.dockerignore` leaves it out: add a line with `!` and its name",
-        ),
-        (
-            "FROM scratch\nRUN apt-get install cats\n",
-            "`Dockerfile`, line 2: RUN is not supported: a build executes no programs",
-            "build outside of the image (`cargo build`, `npm run build`, …) and COPY the result, or COPY --from an image \
-             that another tool has built",
-        ),
-        ("FROM scratch\nFETCH x\n", "`Dockerfile`, line 2: unknown instruction 'FETCH'", ""),
-        (
-            "FROM scratch\nCOPY ../x /\n",
-            "`Dockerfile`, line 2: `../x` leads out of the build context",
-            "",
-        ),
-        (
-            "FROM scratch\nCOPY out /\n",
-            "`out` in the build context leads out of it: only what is inside can be copied",
-            "",
-        ),
-        (
-            "FROM scratch\nCOPY a.html b.html /srv\n",
-            "`Dockerfile`, line 2: 2 sources go to `/srv`, which is not a folder: put a `/` at its end",
-            "",
-        ),
-        (
-            "FROM scratch\nADD https://example.com/x /x\n",
-            "`Dockerfile`, line 2: ADD does not fetch `https://example.com/x`",
-            "fetch it outside, check its digest, and COPY the file",
-        ),
-        (
-            "FROM scratch\nCOPY text.wasm /\nENTRYPOINT [\"/text.wasm\"]\n",
-            "`text.wasm` is not a Wasm program: its first bytes are those of an unknown kind of file",
-            "compile the program for `wasm32-wasip2` (or `wasm32-wasip1`) and build again",
-        ),
-        (
-            "FROM scratch\nCOPY cut.wasm /\nENTRYPOINT [\"/cut.wasm\"]\n",
-            "`cut.wasm` is not a Wasm program: it was cut short: it has 60 bytes and should have more",
-            "compile the program for `wasm32-wasip2` (or `wasm32-wasip1`) and build again",
-        ),
-        (
-            "FROM scratch\nCOPY app.wasm /\nENTRYPOINT [\"/other.wasm\"]\n",
-            "the image has no program to run: there is no file `/other.wasm` in it, which ENTRYPOINT or CMD names",
-            "set ENTRYPOINT to the absolute path of a file in the image",
-        ),
-        (
-            "FROM scratch\nCOPY app.wasm /\nENTRYPOINT /app.wasm now\n",
-            "ENTRYPOINT in shell form needs a shell, which this image does not have",
-            "write the arguments as a list: ENTRYPOINT [\"/app.wasm\", \"argument\"]",
-        ),
-        (
-            "FROM scratch\nCOPY app.wasm /\nENTRYPOINT [\"/app.wasm\"]\nCMD now then\n",
-            "CMD in shell form needs a shell, which this image does not have",
-            "write the arguments as a list: CMD [\"/app.wasm\", \"argument\"]",
-        ),
-        (
-            "FROM scratch\nLABEL margay.wants=\"fs:data\"\n",
-            "`Dockerfile`, line 2: the image's `margay.wants` cannot be used: `fs:data` is not a capability: its path must \
-             be absolute, without `.`, `..`, `//`, `%`, `\\` or a `/` at the end",
-            "write one capability in each line, as in `fs:/data#rw`",
-        ),
-        (
-            "FROM scratch\nUSER 4294967296\n",
-            "`Dockerfile`, line 2: `4294967296` is not a user: use NAME, UID, NAME:GROUP or UID:GID",
-            "",
-        ),
-        (
-            "FROM scratch\nEXPOSE 0\n",
-            "`Dockerfile`, line 2: `0` is not a port like 80, 53/udp or 8000-8010",
-            "",
-        ),
-        (
-            "FROM scratch\nCOPY --chmod=u+q a.html /\n",
-            "`Dockerfile`, line 2: `--chmod=u+q` is not a mode like 755 or u=rwx,go=rx",
-            "",
-        ),
-        (
-            "FROM scratch\nADD --keep-git-dir a.html /\n",
-            "`Dockerfile`, line 2: ADD --keep-git-dir is not supported",
-            "leave it out, or use several COPY lines",
-        ),
-        (
-            "FROM scratch\nENV A=${SECRET:?pass_it}\n",
-            "`Dockerfile`, line 2: `SECRET` is required: pass_it",
-            "",
-        ),
-    ] {
+    for (text, message, hint) in REFUSED {
         let bench = Workbench::new();
         bench
             .put("a.html", "A")
@@ -107,8 +117,8 @@ fn refused_instructions_name_the_line_and_an_alternative() {
         symlink("/etc/passwd", bench.context().join("out")).unwrap();
         let error = bench.dockerfile(text).expect_err(text);
         let got = message_of(&error).replace(bench.context().to_str().unwrap(), "CONTEXT");
-        assert_eq!(got, message, "{text}");
-        assert_eq!(error.hint().unwrap_or_default(), hint, "{text}");
+        assert_eq!(got, *message, "{text}");
+        assert_eq!(error.hint().unwrap_or_default(), *hint, "{text}");
     }
 }
 
@@ -158,7 +168,8 @@ fn variables_resolve_as_in_docker() {
         ("FROM scratch\nARG GIVEN\nENV A=$GIVEN\n", "A=yes"),
         ("FROM scratch\nARG BUILDOS\nENV A=$BUILDOS\n", "A=given"),
         (
-            "FROM --platform=$BUILDPLATFORM scratch\nARG TARGETPLATFORM TARGETOS TARGETVARIANT BUILDPLATFORM\n\
+            "FROM --platform=$BUILDPLATFORM scratch\nARG TARGETPLATFORM TARGETOS TARGETVARIANT \
+             BUILDPLATFORM\n\
              ENV A=$TARGETPLATFORM B=$TARGETOS C=<$TARGETVARIANT> D=$BUILDPLATFORM\n",
             &format!("A={platform} B={os} C=<> D={platform}"),
         ),
@@ -212,7 +223,10 @@ fn escape_shell_and_healthcheck_behave_as_in_docker() {
     let ports = config("FROM scratch\nEXPOSE 80/TCP 53/Udp\n").exposed_ports.unwrap();
     assert_eq!(ports.into_keys().collect::<Vec<_>>(), ["53/udp", "80/tcp"]);
     let built = bench
-        .dockerfile("FROM scratch\nHEALTHCHECK --interval=1.5m --timeout=1m30s --start-interval=5s CMD [\"/c\"]\n")
+        .dockerfile(
+            "FROM scratch\nHEALTHCHECK --interval=1.5m --timeout=1m30s --start-interval=5s \
+            CMD [\"/c\"]\n",
+        )
         .unwrap();
     let check = bench.config(&built).healthcheck.unwrap();
     assert_eq!((check.interval, check.timeout), (Some(90_000_000_000), Some(90_000_000_000)));
@@ -227,8 +241,10 @@ fn the_remaining_instructions_set_the_config() {
     let bench = Workbench::new();
     let built = bench
         .dockerfile(
-            "FROM scratch\nEXPOSE 80 53/udp 8000-8001\nVOLUME [\"/data\", \"/more\"]\nVOLUME /third\nUSER 1000:cats\n\
-             WORKDIR /srv/../app\nSTOPSIGNAL SIGQUIT\nHEALTHCHECK --interval=5s --retries=2 CMD [\"/check\"]\nCMD [\"a\"]\n\
+            "FROM scratch\nEXPOSE 80 53/udp 8000-8001\nVOLUME [\"/data\", \"/more\"]\nVOLUME \
+             /third\nUSER 1000:cats\n\
+             WORKDIR /srv/../app\nSTOPSIGNAL SIGQUIT\nHEALTHCHECK --interval=5s --retries=2 CMD \
+             [\"/check\"]\nCMD [\"a\"]\n\
              LABEL margay.wants=\"env:LOG\\nfs:/data#rw;optional\"\nCMD []\n",
         )
         .unwrap();
@@ -255,73 +271,74 @@ fn the_remaining_instructions_set_the_config() {
     assert_eq!(built.wants.len(), 2);
 }
 
+const PARTS: &[&str] = &[
+    "FROM ",
+    "scratch",
+    "COPY ",
+    "ADD ",
+    "ENV ",
+    "LABEL ",
+    "ARG ",
+    "EXPOSE ",
+    "WORKDIR ",
+    "USER ",
+    "VOLUME ",
+    "CMD ",
+    "ENTRYPOINT ",
+    "HEALTHCHECK ",
+    "--from=",
+    "--chmod=",
+    "--interval=",
+    "--chown=x ",
+    "ONBUILD ",
+    "STOPSIGNAL ",
+    " AS a",
+    "[\"a\", \"b\"]",
+    "\"",
+    "'",
+    "$",
+    "${",
+    "}",
+    ":-",
+    ":+",
+    "\\",
+    "\n",
+    "\n",
+    "\r\n",
+    " ",
+    "=",
+    "/",
+    "..",
+    ".",
+    "*",
+    "[",
+    "]",
+    "^",
+    "?",
+    "**",
+    "ö",
+    "\u{feff}",
+    "<<EOF",
+    "\nEOF\n",
+    "x",
+    "0",
+    "7777",
+    "4294967296",
+    "5s",
+    "# escape=`\n",
+    "#",
+    "`",
+    "\0",
+    "\t",
+    "margay.wants=",
+    "fs:/a#r",
+    ";",
+    "a",
+];
+
 /// Every Dockerfile gives an image or an error.
 #[test]
 fn no_dockerfile_makes_the_builder_panic() {
-    let parts = [
-        "FROM ",
-        "scratch",
-        "COPY ",
-        "ADD ",
-        "ENV ",
-        "LABEL ",
-        "ARG ",
-        "EXPOSE ",
-        "WORKDIR ",
-        "USER ",
-        "VOLUME ",
-        "CMD ",
-        "ENTRYPOINT ",
-        "HEALTHCHECK ",
-        "--from=",
-        "--chmod=",
-        "--interval=",
-        "--chown=x ",
-        "ONBUILD ",
-        "STOPSIGNAL ",
-        " AS a",
-        "[\"a\", \"b\"]",
-        "\"",
-        "'",
-        "$",
-        "${",
-        "}",
-        ":-",
-        ":+",
-        "\\",
-        "\n",
-        "\n",
-        "\r\n",
-        " ",
-        "=",
-        "/",
-        "..",
-        ".",
-        "*",
-        "[",
-        "]",
-        "^",
-        "?",
-        "**",
-        "ö",
-        "\u{feff}",
-        "<<EOF",
-        "\nEOF\n",
-        "x",
-        "0",
-        "7777",
-        "4294967296",
-        "5s",
-        "# escape=`\n",
-        "#",
-        "`",
-        "\0",
-        "\t",
-        "margay.wants=",
-        "fs:/a#r",
-        ";",
-        "a",
-    ];
     let bench = Workbench::new();
     bench.put("x", "X").put("a/b", "Y");
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
@@ -332,7 +349,7 @@ fn no_dockerfile_makes_the_builder_panic() {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            text.push_str(parts[(state % parts.len() as u64) as usize]);
+            text.push_str(PARTS[(state % PARTS.len() as u64) as usize]);
         }
         // Into the parts that write nothing: thousands of images would only wear out the disk.
         let context = Context::open(&bench.context(), None).unwrap();
