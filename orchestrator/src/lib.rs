@@ -11,7 +11,6 @@
 #![forbid(unsafe_code)]
 
 mod limits; // every limit, with the reason for its number
-mod config; // what the control plane is told when it starts
 mod error; // why it cannot start, or could not be called
 
 mod state; // the store, everything in it in memory, and what nodes report
@@ -22,10 +21,9 @@ mod api; // routes, authorization, and the way from a request to its answer; the
 mod journeys; // the whole control plane in one process
 
 pub use api::{
-    Caller, Client, ContainerGrants, CreateCluster, CreateCredential, CreateJoinToken,
+    Caller, Client, Config, ContainerGrants, CreateCluster, CreateCredential, CreateJoinToken,
     CreateSecret, CreateService, CreatedJoinToken, Credential, Drain, Health, ImageResolver,
     ListPage, RegisteredDefinition, ResolvedImage, RunTask, UpdateService, UsageReport, serve,
 };
-pub use config::Config;
 pub use error::Error;
 pub use state::objects::{Runs, Secret, UsageTotal, Volume};

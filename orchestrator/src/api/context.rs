@@ -7,11 +7,11 @@ use tokio::sync::RwLock;
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    error::ApiError, principal::Principal, resolver::ImageResolver, resolving::ResolvingLimits,
-    types::Credential,
+    config::Config, error::ApiError, principal::Principal, resolver::ImageResolver,
+    resolving::ResolvingLimits, types::Credential,
 };
 use crate::{
-    Config, Error,
+    Error,
     plan::{HostNames, NodeWatch, Reconciler},
     state::{
         State,
@@ -35,6 +35,8 @@ pub(crate) struct Api {
     pub addresses: Addresses,
     /// Held shared while something is put into a cluster, and alone while one is deleted.
     pub clusters: RwLock<()>,
+    /// The OpenAPI document. It is made from the table of routes, which handlers do not see.
+    pub document: serde_json::Value,
 }
 
 /// Resolves images, a few at a time.
@@ -70,9 +72,15 @@ impl Api {
             images: Images { resolver, limits: ResolvingLimits::new() },
             addresses: Addresses { control_plane, registry },
             clusters: RwLock::default(),
+            document: serde_json::Value::Null,
         };
         api.write_credential(&data_dir).await?;
         Ok(api)
+    }
+
+    #[must_use]
+    pub fn describing(self, document: serde_json::Value) -> Self {
+        Self { document, ..self }
     }
 
     pub fn operator(&self) -> &Tenant {

@@ -1,5 +1,6 @@
 //! The API: its types, its routes, and the way from a request to its answer.
 
+mod config; // what the control plane is told when it starts
 mod types; // what the API takes and answers beyond the objects of `spec`
 mod error; // an answer to a request that failed
 mod resolver; // what an image name means
@@ -16,6 +17,7 @@ mod server; // sockets, TLS, and the way from a request to its answer
 mod client; // the API from the other end
 
 pub use client::Client;
+pub use config::Config;
 pub use resolver::{ImageResolver, ResolvedImage};
 pub use server::serve;
 pub use types::*;
@@ -24,6 +26,10 @@ pub use types::*;
 #[cfg(test)]
 pub(crate) mod test {
     pub(crate) use super::{
-        call::Call, context::Api, handlers, openapi::openapi, principal::Principal,
+        call::Call,
+        context::Api,
+        handlers,
+        openapi::openapi,
+        principal::{Access, Principal},
     };
 }

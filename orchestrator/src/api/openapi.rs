@@ -3,7 +3,10 @@ use serde_json::{Map, Value, json};
 use spec::wire::Fault;
 use utoipa::openapi::{RefOr, schema};
 
-use super::routes::{Access, Answer, ROUTES, Route, Shape};
+use super::{
+    principal::Access,
+    routes::{Answer, ROUTES, Route, Shape},
+};
 
 /// The API as an OpenAPI 3.1 document.
 pub(crate) fn openapi() -> Value {

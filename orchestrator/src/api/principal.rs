@@ -1,7 +1,7 @@
 use http::{HeaderMap, header};
 use spec::{NodeId, Tenant};
 
-use super::{error::ApiError, routes::Access};
+use super::error::ApiError;
 use crate::state::{
     State, keys,
     records::{CredentialRecord, NodeRecord},
@@ -30,6 +30,19 @@ pub(crate) enum Principal {
         id: NodeId,
         certificate: String,
     },
+}
+
+/// Which principals may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Every client. The join of a node is here: its secret is in its body.
+    Anyone,
+    /// The holder of a credential, for the objects of its tenant; and the operator, for its own.
+    Tenant,
+    /// The owner of the control plane alone.
+    Operator,
+    /// A node, by its certificate, for itself.
+    Node,
 }
 
 impl Principal {

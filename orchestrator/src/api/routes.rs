@@ -20,22 +20,10 @@ use super::{
     handlers::{
         agent, clusters, definitions, identity, ledger, nodes, secrets, services, system, tasks,
     },
+    principal::Access,
     types::*,
 };
 use crate::state::objects::{Secret, Volume};
-
-/// Which principals may use a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// Every client. The join of a node is here: its secret is in its body.
-    Anyone,
-    /// The holder of a credential, for the objects of its tenant; and the operator, for its own.
-    Tenant,
-    /// The owner of the control plane alone.
-    Operator,
-    /// A node, by its certificate, for itself.
-    Node,
-}
 
 /// One thing that the API can do. The table of these is the API: the server, the authorisation, the
 /// OpenAPI document and the tests all read it, so nothing can be in one of them and not in the

@@ -14,14 +14,16 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     call::{Call, Reply},
+    config::Config,
     connections::ConnectionClasses,
     context::Api,
     error::ApiError,
-    principal::{Peer, Principal, authorize, node_of},
-    routes::{self, Access},
+    openapi::openapi,
+    principal::{Access, Peer, Principal, authorize, node_of},
+    routes,
 };
 use crate::{
-    Config, Error,
+    Error,
     limits::{DESCRIPTORS_MIN, DRAIN_TIME_MAX, HEAD_TIME_MAX, WRITE_TIME_MAX},
     state::{expiry, files, tokens},
 };
@@ -54,7 +56,8 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
     let tcp = tcp.transpose().map_err(at)?;
     let address = tcp.as_ref().map(TcpListener::local_addr).transpose().map_err(at)?;
     let unix = listen(&config.socket)?;
-    let api = Arc::new(Api::start(config, Arc::new(store), address).await?);
+    let api = Api::start(config, Arc::new(store), address).await?.describing(openapi());
+    let api = Arc::new(api);
     let acceptor = api.acceptor()?;
     net::raise_descriptor_limit(DESCRIPTORS_MIN);
     let server = Server::new(api.clone());

@@ -9,8 +9,8 @@ use super::fixture::{FakeNode, TestControlPlane, definition};
 use crate::{
     Client, CreateCredential, CreateJoinToken, CreateService, Credential, UpdateService,
     api::{
-        routes::{Access, ROUTES},
-        test::openapi,
+        routes::ROUTES,
+        test::{Access, openapi},
     },
     state::{
         keys,

@@ -2,13 +2,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use spec::{LaunchType, NodeCondition, NodeId, TaskId, Tenant, VolumeName};
 
-use super::{Desired, Observed, placement::PlacementRequest, reason::Lack};
+use super::{Desired, Observed, reason::Lack};
 use crate::{
     limits::{CONTAINER_CPU_MILLIS_MIN, CONTAINER_MEMORY_BYTES_MIN, TASKS_PER_NODE_MAX},
     state::{
-        model::ServiceKey,
         objects::Runs,
-        records::{DefinitionRecord, NodeRecord},
+        records::{DefinitionRecord, NodeRecord, ServiceKey},
     },
 };
 
@@ -37,6 +36,18 @@ pub(super) struct Left {
     /// How many have not ended.
     tasks: usize,
     ports_taken: BTreeSet<u16>,
+}
+
+/// A task that needs a node.
+pub(super) struct PlacementRequest<'a> {
+    pub tenant: &'a Tenant,
+    pub task: &'a TaskId,
+    pub definition: &'a DefinitionRecord,
+    pub launch_type: LaunchType,
+    /// The service whose replicas to spread.
+    pub service: Option<&'a ServiceKey>,
+    /// Nodes to take only when no other will do.
+    pub avoid: Vec<&'a NodeId>,
 }
 
 impl<'a> Capacity<'a> {

@@ -4,16 +4,14 @@ use spec::{NodeCondition, NodeId, SecretName, TaskPhase, Tenant, Timestamp, Volu
 
 use super::{
     Desired, Observed, Plan, Step, Subject,
-    capacity::Capacity,
-    placement::PlacementRequest,
+    capacity::{Capacity, PlacementRequest},
     reason::{TaskReason, Unplaceable, Waiting},
 };
 use crate::{
     limits::{ENDED_SHOWN_FOR, ENDED_SHOWN_MAX},
     state::{
-        model::{ServiceKey, TaskKey},
         objects::Volume,
-        records::{DefinitionRecord, Stored, TaskRecord, key_of},
+        records::{DefinitionRecord, ServiceKey, Stored, TaskKey, TaskRecord, key_of},
     },
 };
 

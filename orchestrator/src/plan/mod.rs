@@ -24,9 +24,11 @@ use spec::{
 use store::Rev;
 
 use crate::state::{
-    model::{Model, ServiceKey, TaskKey},
+    model::Model,
     objects::Volume,
-    records::{DefinitionRecord, NodeRecord, ServiceRecord, Stored, TaskRecord},
+    records::{
+        DefinitionRecord, NodeRecord, ServiceKey, ServiceRecord, Stored, TaskKey, TaskRecord,
+    },
 };
 use draft::Draft;
 pub(crate) use node_watch::NodeWatch;

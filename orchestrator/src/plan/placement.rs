@@ -1,24 +1,12 @@
 use std::collections::BTreeMap;
 
-use spec::{LaunchType, NodeId, TaskId, Tenant};
+use spec::{NodeId, TaskId};
 
 use super::{
-    capacity::{Capacity, NodeCapacity, host_ports, reserved},
+    capacity::{Capacity, NodeCapacity, PlacementRequest, host_ports, reserved},
     reason::{Demand, Unplaceable},
 };
-use crate::state::{model::ServiceKey, objects::Runs, records::DefinitionRecord};
-
-/// A task that needs a node.
-pub(super) struct PlacementRequest<'a> {
-    pub tenant: &'a Tenant,
-    pub task: &'a TaskId,
-    pub definition: &'a DefinitionRecord,
-    pub launch_type: LaunchType,
-    /// The service whose replicas to spread.
-    pub service: Option<&'a ServiceKey>,
-    /// Nodes to take only when no other will do.
-    pub avoid: Vec<&'a NodeId>,
-}
+use crate::state::{objects::Runs, records::DefinitionRecord};
 
 impl<'a> Capacity<'a> {
     /// The best node for `request`, with its share taken.

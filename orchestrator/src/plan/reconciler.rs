@@ -11,7 +11,7 @@ use tokio::time::interval;
 use super::{Desired, NodeWatch, Observed, Plan, Step, Subject, Waiting, plan};
 use crate::{
     limits::{PASSES_MAX, STEPS_AT_ONCE, TICK},
-    state::{State, access::Shared, keys, now, objects::Volume, records::encode},
+    state::{Shared, State, keys, now, objects::Volume, records::encode},
 };
 
 /// Follows the store, and moves what is there towards what was asked for.

@@ -4,15 +4,14 @@ use spec::{Digest, NodeId, Service, Task, TaskId, TaskPhase, TaskSpec, TaskStatu
 
 use super::{
     Step, Subject,
+    capacity::PlacementRequest,
     draft::Draft,
-    placement::PlacementRequest,
     reason::{TaskReason, Waiting},
 };
 use crate::{
     limits::{AVOIDED_FOR, BACK_OFF_MAX, STEADY_AFTER},
-    state::{
-        model::ServiceKey,
-        records::{DefinitionRecord, ReplicaSlot, ServiceRecord, Stored, TaskRecord},
+    state::records::{
+        DefinitionRecord, ReplicaSlot, ServiceKey, ServiceRecord, Stored, TaskRecord,
     },
 };
 

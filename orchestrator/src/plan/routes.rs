@@ -9,8 +9,8 @@ use spec::{
 };
 
 use crate::state::{
-    model::{Model, ServiceKey},
-    records::{NodeRecord, TaskRecord},
+    model::Model,
+    records::{NodeRecord, ServiceKey, TaskRecord},
 };
 
 /// The names under which ingresses serve services.

@@ -1,11 +1,10 @@
 use std::{
     collections::BTreeSet,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::SystemTime,
+    sync::{Arc, RwLockReadGuard},
 };
 
 use serde::de::DeserializeOwned;
-use spec::{NodeId, Timestamp};
+use spec::NodeId;
 use store::{Batch, Compare, Query, Range, Ranged, Rev, Status, Store, Txn, Watch};
 use tokio::sync::watch;
 
@@ -14,6 +13,7 @@ use super::{
     model::Model,
     records::{Stored, encode},
     reports::NodeReports,
+    shared::Shared,
 };
 
 /// The store, everything in it as of one revision, and what nodes report.
@@ -126,28 +126,5 @@ impl Epoch {
     /// Holds while this is the newest epoch.
     pub fn fence(self) -> Compare {
         Compare::ModRev(keys::EPOCH.to_owned(), self.rev)
-    }
-}
-
-/// Now, as a label.
-pub(crate) fn now() -> Timestamp {
-    Timestamp::of(SystemTime::now())
-}
-
-/// A value with many readers and one writer, never locked across a wait.
-#[derive(Debug, Default)]
-pub(crate) struct Shared<T>(RwLock<T>);
-
-impl<T> Shared<T> {
-    pub fn of(value: T) -> Self {
-        Self(RwLock::new(value))
-    }
-
-    pub fn read(&self) -> RwLockReadGuard<'_, T> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn write(&self) -> RwLockWriteGuard<'_, T> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,6 @@
 //! What is stored in the store, all of it in memory, and what nodes report. Nothing here decides.
 
+pub(crate) mod shared; // the clock, and a lock
 pub(crate) mod keys; // where things are stored
 pub(crate) mod objects; // what is stored and shown alike
 pub(crate) mod records; // what is stored
@@ -14,4 +15,5 @@ pub(crate) mod seal; // how secrets of tenants are stored
 pub(crate) mod ca; // the certificate authority: names for nodes
 pub(crate) mod issuer; // CA, token key and seal of one control plane
 
-pub(crate) use access::{State, now};
+pub(crate) use access::State;
+pub(crate) use shared::{Shared, now};

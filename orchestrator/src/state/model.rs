@@ -3,19 +3,17 @@ use std::{
     sync::Arc,
 };
 
-use spec::{
-    ClusterName, NodeId, SecretName, ServiceName, TaskDefinitionId, TaskId, Tenant, VolumeName,
-};
+use spec::{ClusterName, NodeId, SecretName, TaskDefinitionId, Tenant, VolumeName};
 use store::{Event, Kv, Ranged, Rev};
 
 use super::{
     keys::Kind,
     objects::Volume,
-    records::{DefinitionRecord, NodeRecord, SecretRecord, ServiceRecord, Stored, TaskRecord},
+    records::{
+        DefinitionRecord, NodeRecord, SecretRecord, ServiceKey, ServiceRecord, Stored, TaskKey,
+        TaskRecord,
+    },
 };
-
-pub(crate) type ServiceKey = (Tenant, ClusterName, ServiceName);
-pub(crate) type TaskKey = (Tenant, TaskId);
 
 /// Everything that planning and routing need, in memory, as of one revision of the store. It
 /// follows a watch, so it may be behind; whatever is decided from it is written with a compare that

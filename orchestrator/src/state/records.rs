@@ -4,16 +4,19 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{
-    FileGrant, NodeId, NodeSpec, Service, Task, TaskDefinition, TaskDefinitionId, TaskId,
-    TaskPhase, TaskStatus, Tenant, Timestamp, VolumeName,
+    ClusterName, FileGrant, NodeId, NodeSpec, Service, ServiceName, Task, TaskDefinition,
+    TaskDefinitionId, TaskId, TaskPhase, TaskStatus, Tenant, Timestamp, VolumeName,
 };
 use store::Kv;
 
 use super::{
-    model::ServiceKey,
     objects::{Runs, Secret},
     seal::Sealed,
 };
+
+/// What a service and a task are called in the model.
+pub(crate) type ServiceKey = (Tenant, ClusterName, ServiceName);
+pub(crate) type TaskKey = (Tenant, TaskId);
 
 /// The version byte of every value here.
 const VERSION: u8 = 1;
@@ -174,8 +177,7 @@ impl TaskRecord {
     }
 }
 
-/// What a task is called in the model.
-pub(crate) fn key_of(record: &TaskRecord) -> (Tenant, TaskId) {
+pub(crate) fn key_of(record: &TaskRecord) -> TaskKey {
     (record.tenant.clone(), record.id().clone())
 }
 

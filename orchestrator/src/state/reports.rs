@@ -5,10 +5,7 @@ use std::{
 
 use spec::{NodeCondition, NodeId, NodeStatus, TaskStatus, Timestamp, wire::NodeReport};
 
-use super::{
-    access::{Shared, now},
-    model::TaskKey,
-};
+use super::{Shared, now, records::TaskKey};
 use crate::limits::{NODE_DISCONNECTED_AFTER, NODE_GRACE, NODE_SUSPECT_AFTER};
 
 /// What nodes report about themselves and their tasks, in memory alone: no heartbeat writes to the

@@ -1,7 +1,6 @@
 use crate::api::{
     call::{Call, Reply},
     error::ApiError,
-    openapi,
     types::Health,
 };
 
@@ -11,8 +10,8 @@ pub(crate) async fn health(call: Call) -> Result<Reply, ApiError> {
     Reply::ok(&Health { version, epoch: call.state().epoch.number, revision })
 }
 
-pub(crate) async fn openapi(_: Call) -> Result<Reply, ApiError> {
-    Reply::ok(&openapi::openapi())
+pub(crate) async fn openapi(call: Call) -> Result<Reply, ApiError> {
+    Reply::ok(&call.api.document)
 }
 
 pub(crate) async fn routes(call: Call) -> Result<Reply, ApiError> {

@@ -2,7 +2,7 @@ use std::{net::TcpListener, path::PathBuf, sync::Arc};
 
 use spec::Tenant;
 
-use crate::ImageResolver;
+use super::resolver::ImageResolver;
 
 /// Everything that the control plane is told when it starts.
 pub struct Config {
