@@ -17,12 +17,15 @@ use tokio::{
 };
 use wasmtime::component::InstancePre;
 use wasmtime_wasi_http::{
-    WasiHttpView,
-    p2::bindings::{ProxyPre, http::types::Scheme},
+    WasiBody, WasiHttpView,
+    p2::bindings::{
+        ProxyPre,
+        http::types::{ErrorCode, Scheme},
+    },
 };
 
 use super::{
-    answer::{Bounded, Outcoming, collected, excuse, plain},
+    bodies::{RequestBody, ResponseBody, collected, error_response, fault_response},
     container::{Container, Fault},
     guest::Guest,
     meter::Timed,
@@ -119,7 +122,10 @@ async fn accept<L: Listener>(
     match connections.accept(&listener, &limits, accepted).await {}
 }
 
-/// A run from its admission to its record, also when nobody waits for it any more.
+/// What a guest sets its response to.
+type Answer = Result<Response<WasiBody>, ErrorCode>;
+
+/// A run from its admission to its record, also when its client is gone.
 struct Run {
     container: Arc<Container>,
     /// Also looked at by the response's body, which must not end as if it were complete.
@@ -132,6 +138,28 @@ impl Run {
     fn failed(&self, fault: Fault) -> Fault {
         self.fault.get_or_init(|| fault).clone()
     }
+
+    /// The response of a guest that has ended.
+    fn whole(
+        &self,
+        ended: Result<(), Fault>,
+        answer: Option<Answer>,
+    ) -> Result<Response<ResponseBody>, Fault> {
+        let response = match answer {
+            Some(Ok(response)) => response,
+            Some(Err(code)) => {
+                let fault = ended.err().unwrap_or(Fault::Trap(format!("{code:?}")));
+                return Err(self.failed(fault));
+            }
+            None => return Err(self.failed(ended.err().unwrap_or(Fault::NoAnswer))),
+        };
+        ended?;
+        let (head, body) = response.into_parts();
+        let body = collected(body).map_err(|e| self.failed(Fault::Trap(e.to_string())))?;
+        let (data, trailers) = body.ok_or_else(|| self.failed(Fault::NoAnswer))?;
+        let body = ResponseBody::whole(data, trailers, self.container.meter.clone());
+        Ok(Response::from_parts(head, body))
+    }
 }
 
 impl Drop for Run {
@@ -141,26 +169,31 @@ impl Drop for Run {
 }
 
 impl App {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Outcoming> {
+    async fn answer(&self, request: Request<Incoming>) -> Response<ResponseBody> {
         let limits = &self.container.limits;
         let meter = || self.container.meter.clone();
         if request.body().size_hint().lower() > limits.request_body_bytes_max {
             let sentence =
                 format!("a request to this app may have {} bytes", limits.request_body_bytes_max);
-            return plain(StatusCode::PAYLOAD_TOO_LARGE, "E_BODY", &sentence, meter());
+            return error_response(StatusCode::PAYLOAD_TOO_LARGE, "E_BODY", &sentence, meter());
         }
         if request.uri().authority().is_none()
             && !request.headers().contains_key(http::header::HOST)
         {
-            return plain(StatusCode::BAD_REQUEST, "E_HOST", "the request has no `Host`", meter());
+            return error_response(
+                StatusCode::BAD_REQUEST,
+                "E_HOST",
+                "the request has no `Host`",
+                meter(),
+            );
         }
         let deadline = limits.wall_time_max.map(|max| Instant::now() + max);
         let Some(permit) = self.permit(deadline).await else {
-            return excuse(&Fault::Busy, meter());
+            return fault_response(&Fault::Busy, meter());
         };
         match self.run(request, permit, deadline).await {
             Ok(response) => response,
-            Err(fault) => excuse(&fault, meter()),
+            Err(fault) => fault_response(&fault, meter()),
         }
     }
 
@@ -183,7 +216,7 @@ impl App {
         request: Request<Incoming>,
         permit: OwnedSemaphorePermit,
         deadline: Option<Instant>,
-    ) -> Result<Response<Outcoming>, Fault> {
+    ) -> Result<Response<ResponseBody>, Fault> {
         let container = &self.container;
         let (mut store, clock) = container.store();
         let run = Arc::new(Run {
@@ -194,21 +227,21 @@ impl App {
         });
         let broken = |error: wasmtime::Error| run.failed(Fault::Trap(error.to_string()));
         let body_max = container.limits.request_body_bytes_max;
-        let request = request.map(|body| Bounded::new(body, body_max, container.meter.clone()));
+        let request = request.map(|body| RequestBody::new(body, body_max, container.meter.clone()));
         let incoming =
             store.data_mut().http().new_incoming_request(Scheme::Http, request).map_err(broken)?;
         let (sender, mut response) = oneshot::channel();
         let out = store.data_mut().http().new_response_outparam(sender).map_err(broken)?;
-        let (pre, judged) = (self.pre.clone(), run.clone());
+        let (pre, ended) = (self.pre.clone(), run.clone());
         let call = async move {
             let result = async {
                 let proxy = pre.instantiate_async(&mut store).await?;
                 proxy.wasi_http_incoming_handler().call_handle(&mut store, incoming, out).await
             }
             .await;
-            // Said before the store goes, and with it the other end of the response's body.
+            // Set before the store goes, and with it the guest's end of the response's body.
             result.map_err(|error| {
-                judged.failed(judged.container.fault(&error, store.data().held.was_refused()))
+                ended.failed(ended.container.fault(&error, store.data().held.was_refused()))
             })
         };
         let mut call = Ending { run: run.clone(), deadline, call: Timed::new(call, clock) };
@@ -216,28 +249,23 @@ impl App {
             biased;
             ended = call.wait() => {
                 drop(call);
-                let said = match response.try_recv() {
-                    Ok(Ok(said)) => said,
-                    Ok(Err(code)) => return Err(run.failed(ended.err().unwrap_or(Fault::Trap(format!("{code:?}"))))),
-                    Err(_) => return Err(run.failed(ended.err().unwrap_or(Fault::NoAnswer))),
-                };
-                ended?;
-                let (head, body) = said.into_parts();
-                let failed = |e: wasmtime_wasi_http::Error| run.failed(Fault::Trap(e.to_string()));
-                let (data, trailers) = collected(body).map_err(failed)?.ok_or_else(|| run.failed(Fault::NoAnswer))?;
-                Ok(Response::from_parts(head, Outcoming::whole(data, trailers, container.meter.clone())))
+                run.whole(ended, response.try_recv().ok())
             }
-            said = &mut response => {
-                let (head, body) = match said {
-                    Ok(Ok(said)) => said.into_parts(),
+            answer = &mut response => {
+                let (head, body) = match answer {
+                    Ok(Ok(response)) => response.into_parts(),
                     Ok(Err(code)) => return Err(run.failed(Fault::Trap(format!("{code:?}")))),
-                    // The guest has let go of its answer and has not ended: its end decides.
-                    Err(_) => return Err(run.failed(call.wait().await.err().unwrap_or(Fault::NoAnswer))),
+                    // The guest has dropped its answer and has not ended: its end decides.
+                    Err(_) => {
+                        let ended = call.wait().await;
+                        return Err(run.failed(ended.err().unwrap_or(Fault::NoAnswer)));
+                    }
                 };
-                // Ends when the guest does, or at the deadline, or when the body is not wanted any
-                // more.
+                // Ends when the guest does, at the deadline, or when the client goes.
                 tokio::spawn(async move { call.wait().await });
-                Ok(Response::from_parts(head, Outcoming::stream(body, run.fault.clone(), container.meter.clone())))
+                let meter = container.meter.clone();
+                let body = ResponseBody::stream(body, run.fault.clone(), meter);
+                Ok(Response::from_parts(head, body))
             }
         }
     }

@@ -16,7 +16,7 @@ mod stdin; // what a guest reads
 mod output; // what a guest writes, and the log
 
 mod http; // a fresh instance for each request
-mod answer; // bodies, counted, and what a client hears of a failure
+mod bodies; // bodies, counted, and the response to a fault
 mod command; // one instance, once
 
 mod meter; // memory, CPU time, and where they end

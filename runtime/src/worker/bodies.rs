@@ -16,7 +16,7 @@ use super::{container::Fault, meter::Meter};
 use crate::usage::add;
 
 /// A response's body on its way out, counted.
-pub(super) struct Outcoming {
+pub(super) struct ResponseBody {
     content: Content,
     meter: Arc<Meter>,
 }
@@ -24,23 +24,23 @@ pub(super) struct Outcoming {
 enum Content {
     /// Complete: it leaves in one piece, with its length.
     Whole { data: Option<Bytes>, trailers: Option<HeaderMap> },
-    /// As the guest writes it, with its verdict: when the guest breaks, its end of the body goes
-    /// without a word.
+    /// As the guest writes it, with the run's fault: a guest that breaks drops its end of the body as
+    /// if the body were complete.
     Stream(WasiBody, Arc<OnceLock<Fault>>),
 }
 
-impl Outcoming {
+impl ResponseBody {
     pub fn whole(data: Bytes, trailers: Option<HeaderMap>, meter: Arc<Meter>) -> Self {
         let data = (!data.is_empty()).then_some(data);
         Self { content: Content::Whole { data, trailers }, meter }
     }
 
-    pub fn stream(body: WasiBody, verdict: Arc<OnceLock<Fault>>, meter: Arc<Meter>) -> Self {
-        Self { content: Content::Stream(body, verdict), meter }
+    pub fn stream(body: WasiBody, fault: Arc<OnceLock<Fault>>, meter: Arc<Meter>) -> Self {
+        Self { content: Content::Stream(body, fault), meter }
     }
 }
 
-impl Body for Outcoming {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -55,8 +55,8 @@ impl Body for Outcoming {
                     data.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
                 Poll::Ready(frame.map(Ok))
             }
-            Content::Stream(body, verdict) => match Pin::new(body).poll_frame(cx) {
-                Poll::Ready(None) if verdict.get().is_some() => {
+            Content::Stream(body, fault) => match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(None) if fault.get().is_some() => {
                     Poll::Ready(Some(Err(Error::HttpResponseIncomplete)))
                 }
                 frame => frame,
@@ -89,8 +89,8 @@ impl Body for Outcoming {
     }
 }
 
-/// The frames of a body whose writer is done. `None` when it is not complete, which its writer must
-/// answer for.
+/// The frames of a body whose writer is done. `None` when it is not complete, which is its writer's
+/// fault.
 pub(super) fn collected(mut body: WasiBody) -> Result<Option<(Bytes, Option<HeaderMap>)>, Error> {
     let (mut first, mut more, mut trailers) = (Bytes::new(), BytesMut::new(), None);
     loop {
@@ -115,20 +115,20 @@ pub(super) fn collected(mut body: WasiBody) -> Result<Option<(Bytes, Option<Head
 }
 
 /// A request's body on its way in, counted and bounded.
-pub(super) struct Bounded {
+pub(super) struct RequestBody {
     body: Incoming,
     left: u64,
     max: u64,
     meter: Arc<Meter>,
 }
 
-impl Bounded {
+impl RequestBody {
     pub fn new(body: Incoming, max: u64, meter: Arc<Meter>) -> Self {
         Self { body, left: max, max, meter }
     }
 }
 
-impl Body for Bounded {
+impl Body for RequestBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -158,9 +158,8 @@ impl Body for Bounded {
     }
 }
 
-/// What a client is told when there is no answer from the guest: a code and a sentence. Details are
-/// in the log.
-pub(super) fn excuse(fault: &Fault, meter: Arc<Meter>) -> Response<Outcoming> {
+/// The response when the guest gives none: a code and a sentence. Details are in the log.
+pub(super) fn fault_response(fault: &Fault, meter: Arc<Meter>) -> Response<ResponseBody> {
     let status = match fault {
         Fault::Cpu(_) | Fault::Wall(_) => StatusCode::GATEWAY_TIMEOUT,
         Fault::Memory(_) | Fault::Busy => StatusCode::SERVICE_UNAVAILABLE,
@@ -170,17 +169,17 @@ pub(super) fn excuse(fault: &Fault, meter: Arc<Meter>) -> Response<Outcoming> {
         Fault::Trap(_) => "the app broke while it answered".to_owned(),
         other => format!("the app gave no answer: {other}"),
     };
-    plain(status, fault.code(), &sentence, meter)
+    error_response(status, fault.code(), &sentence, meter)
 }
 
-pub(super) fn plain(
+pub(super) fn error_response(
     status: StatusCode,
     code: &'static str,
     sentence: &str,
     meter: Arc<Meter>,
-) -> Response<Outcoming> {
+) -> Response<ResponseBody> {
     let mut response =
-        Response::new(Outcoming::whole(format!("{code}: {sentence}\n").into(), None, meter));
+        Response::new(ResponseBody::whole(format!("{code}: {sentence}\n").into(), None, meter));
     *response.status_mut() = status;
     response
         .headers_mut()
