@@ -15,79 +15,52 @@ pub(super) struct GatewayError {
 }
 
 impl GatewayError {
+    pub fn new(status: StatusCode, code: &'static str, text: impl Into<String>) -> Self {
+        Self { status, code, text: text.into(), retry_after: false }
+    }
+
     pub fn bad(text: &str) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            code: "E_REQUEST",
-            text: text.to_owned(),
-            retry_after: false,
-        }
+        Self::new(StatusCode::BAD_REQUEST, "E_REQUEST", text)
     }
 
     pub fn unsupported(text: &str) -> Self {
-        Self {
-            status: StatusCode::NOT_IMPLEMENTED,
-            code: "E_UNSUPPORTED",
-            text: text.to_owned(),
-            retry_after: false,
-        }
+        Self::new(StatusCode::NOT_IMPLEMENTED, "E_UNSUPPORTED", text)
     }
 
     pub fn no_route(host: &str) -> Self {
         let host: String = host.chars().take(100).collect();
-        Self {
-            status: StatusCode::NOT_FOUND,
-            code: "E_NO_ROUTE",
-            text: format!(
-                "no service here answers for the host {host}\nservices answer for SERVICE.CLUSTER.localhost"
-            ),
-            retry_after: false,
-        }
+        let text = format!(
+            "no service here answers for the host {host}\n\
+             services answer for SERVICE.CLUSTER.localhost"
+        );
+        Self::new(StatusCode::NOT_FOUND, "E_NO_ROUTE", text)
     }
 
     pub fn no_replica(host: &str, why: &str) -> Self {
-        Self {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            code: "E_NO_REPLICA",
-            text: format!("no replica of {host} can be reached right now: {why}"),
-            retry_after: true,
-        }
+        let text = format!("no replica of {host} can be reached right now: {why}");
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "E_NO_REPLICA", text);
+        Self { retry_after: true, ..error }
     }
 
     pub fn lost(host: &str, why: &str) -> Self {
-        Self {
-            status: StatusCode::BAD_GATEWAY,
-            code: "E_WORKER_LOST",
-            text: format!("a replica of {host} went away before it answered: {why}"),
-            retry_after: true,
-        }
+        let text = format!("a replica of {host} went away before it answered: {why}");
+        let error = Self::new(StatusCode::BAD_GATEWAY, "E_WORKER_LOST", text);
+        Self { retry_after: true, ..error }
     }
 
     pub fn removed(node: &spec::NodeId) -> Self {
-        Self {
-            status: StatusCode::FORBIDDEN,
-            code: "E_NODE",
-            text: format!("node {node} is not one of this platform"),
-            retry_after: false,
-        }
+        let text = format!("node {node} is not one of this platform");
+        Self::new(StatusCode::FORBIDDEN, "E_NODE", text)
     }
 
     pub fn too_slow(host: &str) -> Self {
-        Self {
-            status: StatusCode::GATEWAY_TIMEOUT,
-            code: "E_TOO_SLOW",
-            text: format!("a replica of {host} did not answer in time"),
-            retry_after: false,
-        }
+        let text = format!("a replica of {host} did not answer in time");
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "E_TOO_SLOW", text)
     }
 
     pub fn too_large(bytes_max: u64) -> Self {
-        Self {
-            status: StatusCode::PAYLOAD_TOO_LARGE,
-            code: "E_BODY",
-            text: format!("a body may have {} here", spec::print_bytes(bytes_max)),
-            retry_after: false,
-        }
+        let text = format!("a body may have {} here", spec::print_bytes(bytes_max));
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "E_BODY", text)
     }
 
     pub fn into_response(self) -> Response<Full<Bytes>> {

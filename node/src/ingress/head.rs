@@ -49,12 +49,11 @@ pub(super) fn host(request: &Request<impl Sized>) -> Result<String, GatewayError
         None => None,
     };
     match (named, asked) {
-        (Some(named), Some(asked)) if named != asked => Err(GatewayError {
-            status: StatusCode::MISDIRECTED_REQUEST,
-            code: "E_HOST",
-            text: "the request line and the Host header name two different hosts".to_owned(),
-            retry_after: false,
-        }),
+        (Some(named), Some(asked)) if named != asked => Err(GatewayError::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "E_HOST",
+            "the request line and the Host header name two different hosts",
+        )),
         (Some(host), _) | (None, Some(host)) => Ok(host),
         (None, None) => Err(GatewayError::bad("the request has no Host header")),
     }
@@ -93,12 +92,11 @@ pub(super) fn to_replica(
         return Err(GatewayError::unsupported("WebSockets are not offered here"));
     }
     if headers.get_all(header::VIA).iter().count() >= VIA_MAX {
-        return Err(GatewayError {
-            status: StatusCode::LOOP_DETECTED,
-            code: "E_LOOP",
-            text: "the request has been through too many proxies".to_owned(),
-            retry_after: false,
-        });
+        return Err(GatewayError::new(
+            StatusCode::LOOP_DETECTED,
+            "E_LOOP",
+            "the request has been through too many proxies",
+        ));
     }
     let path =
         request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));

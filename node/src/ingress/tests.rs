@@ -322,7 +322,8 @@ async fn an_upload_may_take_longer_than_a_response_unless_the_replica_takes_none
     let _a = site.replica("a");
     let head = |bytes: usize| {
         format!(
-            "POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n"
+            "POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\
+             content-length: {bytes}\r\n\r\n"
         )
     };
     let (began, pieces) = (Instant::now(), 20);
@@ -363,7 +364,8 @@ async fn two_requests_in_one_are_refused_or_kept_apart() {
         ("GET / HTTP/1.1\r\nconnection: close\r\n\r\n".to_owned(), 400),
         (
             format!(
-                "GET / HTTP/1.1\r\nhost: {HOST}\r\nupgrade: websocket\r\nconnection: close, upgrade\r\n\r\n"
+                "GET / HTTP/1.1\r\nhost: {HOST}\r\nupgrade: websocket\r\n\
+                 connection: close, upgrade\r\n\r\n"
             ),
             501,
         ),
@@ -380,7 +382,8 @@ async fn two_requests_in_one_are_refused_or_kept_apart() {
     // A length and chunks at once: read as chunks, or refused; never a second request for the
     // replica.
     let both = format!(
-        "POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n\
+        "POST / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ncontent-length: 4\r\n\
+         transfer-encoding: chunked\r\n\r\n\
          0\r\n\r\nGET /smuggled HTTP/1.1\r\nhost: {HOST}\r\n\r\n"
     );
     assert_eq!(asked.load(Ordering::SeqCst), 0, "none of these is for a replica");
@@ -394,7 +397,8 @@ async fn two_requests_in_one_are_refused_or_kept_apart() {
     // A body in chunks stays with its request, whatever the method.
     asked.store(0, Ordering::SeqCst);
     let get = format!(
-        "GET / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        "GET / HTTP/1.1\r\nhost: {HOST}\r\nconnection: close\r\n\
+         transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
     );
     assert_eq!(ask(site.address, &get).await.1, "a: GET / 5 127.0.0.1");
     assert_eq!(asked.load(Ordering::SeqCst), 1);
