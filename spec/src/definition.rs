@@ -1,6 +1,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    ops::RangeInclusive,
     str::FromStr,
 };
 
@@ -18,7 +19,7 @@ use crate::{
 /// `FAMILY:REVISION`: one immutable revision of a task definition.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskDefinitionId {
-    /// What the revisions share.
+    /// Shared by all its revisions.
     pub family: Family,
     /// Counts up from 1; a number is never given twice.
     pub revision: u32,
@@ -34,12 +35,7 @@ impl FromStr for TaskDefinitionId {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let wrong = || {
-            ParseError(format!(
-                "`{}` is not FAMILY:REVISION, as in cats:1",
-                crate::digest::shortened(text)
-            ))
-        };
+        let wrong = || ParseError::about(text, "is not FAMILY:REVISION, as in cats:1");
         let (family, revision) = text.split_once(':').ok_or_else(wrong)?;
         match revision.parse::<u32>() {
             Ok(number) if number > 0 && number.to_string() == revision => {
@@ -52,27 +48,26 @@ impl FromStr for TaskDefinitionId {
 
 written_as_text!(TaskDefinitionId, "One revision of a task definition: FAMILY:REVISION.", "cats:1");
 
-/// What a task is made of: containers that start together, under one role. As it is written in
-/// `task.toml`.
+/// The containers of a task, which start together under one role. Written in `task.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskDefinition {
-    /// What its revisions share.
+    /// Shared by all its revisions.
     pub family: Family,
-    /// Where it may be launched; both when left out.
+    /// Where it may be launched; both by default.
     #[serde(default = "LaunchType::all")]
     pub launch_types: Vec<LaunchType>,
-    /// What its containers may reach beyond their own ports, env and mounts.
+    /// Capabilities of its containers beyond their own ports, env and mounts.
     #[serde(default)]
     pub role: Role,
-    /// At least one. Each is a process of its own.
+    /// 1 to 10. Each is a process of its own.
     pub containers: Vec<ContainerDefinition>,
     /// The volumes that its containers may mount.
     #[serde(default)]
     pub volumes: Vec<VolumeClaim>,
 }
 
-/// What an operator grants to every container of a task.
+/// The capabilities that an operator grants to every container of a task.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Role {
@@ -81,11 +76,11 @@ pub struct Role {
     pub allow: Vec<Capability>,
 }
 
-/// Whose hosts a task runs on.
+/// The hosts that a task runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LaunchType {
-    /// Nodes that the tenant owns.
+    /// Nodes of the tenant.
     Node,
     /// The shared pool, which bills per run.
     Pool,
@@ -104,10 +99,7 @@ impl FromStr for LaunchType {
         match text {
             "node" => Ok(Self::Node),
             "pool" => Ok(Self::Pool),
-            _ => Err(ParseError(format!(
-                "`{}` is not a launch type: use node or pool",
-                crate::digest::shortened(text)
-            ))),
+            _ => Err(ParseError::about(text, "is not a launch type: use node or pool")),
         }
     }
 }
@@ -118,14 +110,13 @@ impl FromStr for LaunchType {
 pub struct ContainerDefinition {
     /// Unique within the definition.
     pub name: ContainerName,
-    /// The image as a person names it; without a registry it means the bundled one, and there the
-    /// tenant's own name space.
+    /// A reference; without a registry it names an image of the tenant in the bundled registry.
     pub image: String,
-    /// What `image` meant when the revision was registered. Never given by a client.
+    /// The digest of `image` when the revision was registered. Never given by a client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
-    /// What the image asks for, read from it when the revision was registered. Never given by a
-    /// client.
+    /// The capabilities that the image wants, read from it when the revision was registered. Never
+    /// given by a client.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wants: Vec<Want>,
     /// Replaces the image's entrypoint.
@@ -147,23 +138,25 @@ pub struct ContainerDefinition {
     /// Memory that is never exceeded, in bytes.
     #[serde(default = "default_memory_hard")]
     pub memory_hard_bytes: u64,
-    /// Ports on which it may be reached; each is a grant.
+    /// Ports that it listens on; each is a grant.
     #[serde(default)]
     pub ports: Vec<PortMapping>,
-    /// Volumes that it sees; each is a grant.
+    /// Volumes in its file tree; each is a grant.
     #[serde(default)]
     pub mounts: Vec<Mount>,
-    /// When it ends, the task ends.
+    /// Whether the task ends with it.
     #[serde(default = "yes")]
     pub essential: bool,
     /// CPU time of one request, or of a whole command, in milliseconds. When left out: 10 seconds
-    /// for a request on a node of your own, and none for a command. The pool gives a request 50
+    /// for a request on a node of the tenant, and none for a command. The pool gives a request 50
     /// milliseconds at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_time_max_ms: Option<u64>,
 }
 
-/// A day: what computes for longer should write down how far it is.
+/// 64 KiB, a page of Wasm memory, to 64 GiB.
+const MEMORY_HARD_BYTES: RangeInclusive<u64> = 1 << 16..=64 << 30;
+/// A day: a longer computation should write checkpoints.
 const CPU_TIME_MS_MAX: u64 = 24 * 3600 * 1000;
 
 fn default_cpu_millis() -> u32 {
@@ -183,17 +176,17 @@ fn yes() -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PortMapping {
-    /// As the container knows it.
+    /// The port that the container listens on.
     pub container_port: u16,
-    /// On the host: nothing to be reached through the ingress only, 0 for any free one.
+    /// The port on the host; none is reached through the ingress only, 0 takes a free one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_port: Option<u16>,
-    /// What is spoken.
+    /// The protocol of its clients.
     #[serde(default)]
     pub protocol: Protocol,
 }
 
-/// What is spoken on a port.
+/// The protocol on a port.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
@@ -210,12 +203,12 @@ pub enum Protocol {
 pub struct VolumeClaim {
     /// The volume on its node. Tasks that mount it follow it there.
     pub name: VolumeName,
-    /// The most bytes in it.
+    /// Its quota in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_max: Option<u64>,
 }
 
-/// Where a container sees a volume.
+/// A volume in the file tree of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Mount {
@@ -229,7 +222,7 @@ pub struct Mount {
 }
 
 impl TaskDefinition {
-    /// Each is a process of its own; whoever needs more needs another task.
+    /// Each is a process of its own; more belong to another task.
     pub const CONTAINERS_MAX: usize = 10;
     /// Ports of one container: a node reports each of them with every status.
     pub const PORTS_MAX: usize = 32;
@@ -260,8 +253,8 @@ impl TaskDefinition {
         resolve(&container.wants, &self.grants_of(container))
     }
 
-    /// The secrets that some container of it really gets: its role grants them, and its image does
-    /// not do without.
+    /// The secrets that at least one container gets: the role grants them, and the image does not
+    /// declare them optional.
     pub fn secrets(&self) -> BTreeSet<SecretName> {
         if !self.role.allow.iter().any(|line| matches!(line, Capability::Secret(_))) {
             return BTreeSet::new();
@@ -271,86 +264,123 @@ impl TaskDefinition {
         secrets.map(|grant| grant.name).collect()
     }
 
-    /// What is wrong with it as a whole, in a sentence; the types have checked the parts.
+    /// Checks the definition as a whole; the types have checked its parts.
     ///
     /// # Errors
-    /// The first thing found.
+    /// The first problem, in a sentence that names the definition.
     pub fn check(&self) -> Result<(), ParseError> {
-        let wrong =
-            |why: String| Err(ParseError(format!("task definition `{}`: {why}", self.family)));
+        let problem = self.check_whole().err();
+        let problem = problem.or_else(|| self.check_containers().err());
+        match problem {
+            Some(problem) => {
+                Err(ParseError(format!("task definition `{}`: {problem}", self.family)))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_whole(&self) -> Result<(), Problem> {
         if self.containers.is_empty() || self.containers.len() > Self::CONTAINERS_MAX {
-            return wrong("it needs 1 to 10 `[[containers]]`".to_owned());
+            return Err(Problem::ContainerCount);
         }
         if self.launch_types.is_empty() {
-            return wrong("`launch_types` is empty: name node, pool or both".to_owned());
+            return Err(Problem::NoLaunchType);
         }
-        let secrets =
-            self.role.allow.iter().filter(|line| matches!(line, Capability::Secret(_))).count();
-        if secrets > SecretValue::COUNT_MAX {
-            return wrong(format!(
-                "its role grants {secrets} secrets, and {} are the most",
-                SecretValue::COUNT_MAX
-            ));
+        let is_secret = |line: &&Capability| matches!(line, Capability::Secret(_));
+        match self.role.allow.iter().filter(is_secret).count() {
+            count if count > SecretValue::COUNT_MAX => Err(Problem::SecretCount(count)),
+            _ => Ok(()),
         }
+    }
+
+    fn check_containers(&self) -> Result<(), Problem> {
+        let mut names = BTreeSet::new();
         let mut host_ports = BTreeSet::new();
-        for (index, container) in self.containers.iter().enumerate() {
+        for container in &self.containers {
             let name = &container.name;
-            if self.containers[..index].iter().any(|other| other.name == *name) {
-                return wrong(format!("two containers are named `{name}`"));
+            if !names.insert(name) {
+                return Err(Problem::DuplicateContainer(name.clone()));
             }
-            if container.memory_soft_bytes > container.memory_hard_bytes {
-                return wrong(format!(
-                    "container `{name}` reserves more memory than its hard limit"
-                ));
-            }
-            if container.memory_hard_bytes < 1 << 16 || container.memory_hard_bytes > 64 << 30 {
-                return wrong(format!(
-                    "container `{name}` has a hard memory limit outside 64KiB to 64GiB"
-                ));
-            }
-            if container
-                .cpu_time_max_ms
-                .is_some_and(|millis| !(1..=CPU_TIME_MS_MAX).contains(&millis))
-            {
-                return wrong(format!(
-                    "container `{name}` has a `cpu_time_max_ms` outside 1 to {CPU_TIME_MS_MAX}"
-                ));
-            }
-            if container.ports.len() > Self::PORTS_MAX {
-                return wrong(format!(
-                    "container `{name}` has more than {} ports",
-                    Self::PORTS_MAX
-                ));
-            }
-            for port in &container.ports {
-                if port.container_port == 0 {
-                    return wrong(format!(
-                        "container `{name}` has `container_port` 0: name the port that it listens on"
-                    ));
-                }
-                if let Some(host_port) =
-                    port.host_port.filter(|port| *port != 0 && !host_ports.insert(*port))
-                {
-                    return wrong(format!(
-                        "host port {host_port} is asked for twice: leave one of them out, or give 0"
-                    ));
+            container.check().map_err(|problem| Problem::Container(name.clone(), problem))?;
+            let fixed = container.ports.iter().filter_map(|port| port.host_port);
+            for port in fixed.filter(|port| *port != 0) {
+                if !host_ports.insert(port) {
+                    return Err(Problem::DuplicateHostPort(port));
                 }
             }
-            for mount in &container.mounts {
-                if !self.volumes.iter().any(|claim| claim.name == mount.volume) {
-                    return wrong(format!(
-                        "container `{name}` mounts `{}`, which is not among its `[[volumes]]`",
-                        mount.volume
-                    ));
+            for Mount { volume, .. } in &container.mounts {
+                if !self.volumes.iter().any(|claim| claim.name == *volume) {
+                    let problem = ContainerProblem::UnknownVolume(volume.clone());
+                    return Err(Problem::Container(name.clone(), problem));
                 }
-                format!("fs:{};volume={}", mount.path, mount.volume).parse::<Capability>()?;
-            }
-            for name in container.env.keys() {
-                format!("env:{name}").parse::<Capability>()?;
             }
         }
         Ok(())
     }
+}
+
+impl ContainerDefinition {
+    fn check(&self) -> Result<(), ContainerProblem> {
+        let cpu_times = 1..=CPU_TIME_MS_MAX;
+        if self.memory_soft_bytes > self.memory_hard_bytes {
+            return Err(ContainerProblem::SoftMemory);
+        }
+        if !MEMORY_HARD_BYTES.contains(&self.memory_hard_bytes) {
+            return Err(ContainerProblem::HardMemory);
+        }
+        if self.cpu_time_max_ms.is_some_and(|millis| !cpu_times.contains(&millis)) {
+            return Err(ContainerProblem::CpuTime);
+        }
+        if self.ports.len() > TaskDefinition::PORTS_MAX {
+            return Err(ContainerProblem::PortCount);
+        }
+        if self.ports.iter().any(|port| port.container_port == 0) {
+            return Err(ContainerProblem::PortZero);
+        }
+        for mount in &self.mounts {
+            format!("fs:{};volume={}", mount.path, mount.volume).parse::<Capability>()?;
+        }
+        for name in self.env.keys() {
+            format!("env:{name}").parse::<Capability>()?;
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with a definition.
+#[derive(Debug, thiserror::Error)]
+enum Problem {
+    #[error("it needs 1 to {} `[[containers]]`", TaskDefinition::CONTAINERS_MAX)]
+    ContainerCount,
+    #[error("`launch_types` is empty: name node, pool or both")]
+    NoLaunchType,
+    #[error("its role grants {0} secrets, and {max} are the most", max = SecretValue::COUNT_MAX)]
+    SecretCount(usize),
+    #[error("duplicate container `{0}`")]
+    DuplicateContainer(ContainerName),
+    #[error("duplicate host port {0}: leave one of them out, or use 0")]
+    DuplicateHostPort(u16),
+    #[error("container `{0}` {1}")]
+    Container(ContainerName, ContainerProblem),
+}
+
+/// What is wrong with one container of it, as a predicate.
+#[derive(Debug, thiserror::Error)]
+enum ContainerProblem {
+    #[error("reserves more memory than its hard limit")]
+    SoftMemory,
+    #[error("has a hard memory limit outside 64KiB to 64GiB")]
+    HardMemory,
+    #[error("has a `cpu_time_max_ms` outside 1 to {CPU_TIME_MS_MAX}")]
+    CpuTime,
+    #[error("has more than {} ports", TaskDefinition::PORTS_MAX)]
+    PortCount,
+    #[error("has `container_port` 0: name the port that it listens on")]
+    PortZero,
+    #[error("mounts `{0}`, which is not among its `[[volumes]]`")]
+    UnknownVolume(VolumeName),
+    #[error("cannot be granted its own env and mounts: {0}")]
+    Grant(#[from] ParseError),
 }
 
 #[cfg(test)]
@@ -359,12 +389,15 @@ mod tests {
 
     fn definition(allow: &[&str], wants: &[&str]) -> TaskDefinition {
         let container = serde_json::json!({ "name": "app", "image": "app", "wants": wants });
-        let definition = serde_json::json!({ "family": "app", "role": { "allow": allow }, "containers": [container] });
-        serde_json::from_value(definition).unwrap()
+        let role = serde_json::json!({ "allow": allow });
+        serde_json::from_value(
+            serde_json::json!({ "family": "app", "role": role, "containers": [container] }),
+        )
+        .unwrap()
     }
 
     #[test]
-    fn a_secret_takes_a_grant_and_an_image_that_does_not_do_without() {
+    fn a_secret_is_given_when_granted_and_not_optional() {
         for (allow, wants, want) in [
             (&["clock:fine"][..], &[][..], &[][..]),
             (&["secret:a", "secret:b;as=env"], &[], &["a", "b"]),
@@ -379,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_definition_that_asks_for_too_much_is_refused_by_name() {
+    fn a_definition_over_a_limit_is_refused_with_the_limit() {
         let lines: Vec<String> = (0..17).map(|index| format!("secret:s{index}")).collect();
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         assert!(definition(&lines[..16], &[]).check().is_ok());

@@ -2,7 +2,7 @@ use std::{fmt, str::FromStr};
 
 use sha2::{Digest as _, Sha256, Sha512};
 
-use crate::text::{ParseError, written_as_text};
+use crate::text::{ParseError, hex_bytes, written_as_text};
 
 /// The name of some bytes, computed from them. Printed as the algorithm, `:`, and lowercase hex
 /// digits. Holding one proves that it parsed, not that any store has the bytes.
@@ -11,13 +11,13 @@ use crate::text::{ParseError, written_as_text};
 /// OCI image-spec 1.1, "Digests".
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Digest {
-    /// `sha256:` and 64 hex digits, the one that everybody uses.
+    /// `sha256:` and 64 hex digits, the usual one.
     Sha256([u8; 32]),
     /// `sha512:` and 128 hex digits.
     Sha512([u8; 64]),
 }
 
-/// Which function turns bytes into a [`Digest`].
+/// The function that turns bytes into a [`Digest`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     /// SHA-256.
@@ -50,7 +50,7 @@ impl Digest {
         text
     }
 
-    /// The first twelve hex digits, as people see them in tables.
+    /// The first twelve hex digits, as tables show them.
     pub fn short(&self) -> String {
         let mut hex = self.hex();
         hex.truncate(12);
@@ -99,12 +99,12 @@ impl FromStr for Digest {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let wrong = |why: &str| ParseError(format!("`{}` is not a digest: {why}", shortened(text)));
+        let wrong = |why: &str| ParseError::about(text, format_args!("is not a digest: {why}"));
         match text.split_once(':') {
-            Some(("sha256", hex)) => unhex(hex)
+            Some(("sha256", hex)) => sized(hex)
                 .map(Self::Sha256)
                 .ok_or_else(|| wrong("sha256 takes 64 lowercase hex digits")),
-            Some(("sha512", hex)) => unhex(hex)
+            Some(("sha512", hex)) => sized(hex)
                 .map(Self::Sha512)
                 .ok_or_else(|| wrong("sha512 takes 128 lowercase hex digits")),
             Some(_) => Err(wrong("the algorithm must be sha256 or sha512")),
@@ -136,7 +136,7 @@ impl Hasher {
         })
     }
 
-    /// Takes the next bytes in.
+    /// Hashes the next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match &mut self.0 {
             State::Sha256(hasher) => hasher.update(bytes),
@@ -153,32 +153,8 @@ impl Hasher {
     }
 }
 
-fn unhex<const N: usize>(hex: &str) -> Option<[u8; N]> {
-    let digits = hex.as_bytes();
-    if digits.len() != 2 * N {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-    }
-    Some(bytes)
-}
-
-fn nibble(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    }
-}
-
-/// At most the first 100 characters: an error message is no place for a megabyte of input.
-pub(crate) fn shortened(text: &str) -> String {
-    match text.char_indices().nth(100) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
+fn sized<const N: usize>(hex: &str) -> Option<[u8; N]> {
+    hex_bytes(hex)?.try_into().ok()
 }
 
 #[cfg(test)]

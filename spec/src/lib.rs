@@ -1,17 +1,18 @@
-//! The words everyone shares: what is written in a file or crosses a wire, and two rooms name it.
+//! The vocabulary of all crates: types that are written in a file or cross a wire, and that two
+//! crates name.
 //!
 //! Enter at [`Digest`] and [`Reference`] for images, at [`Capability`] for what a guest may reach,
-//! at [`TaskDefinition`] for what should run, and at [`wire`] for what a node and the control plane
-//! say to each other. Absent on purpose: I/O, async, clocks, randomness. Everything here is a
+//! at [`TaskDefinition`] for what should run, and at [`wire`] for what nodes and the
+//! control plane send each other. Absent on purpose: I/O, async, clocks, randomness. Everything here is a
 //! value.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-mod text; // how a type that is written as one string parses, prints and shows itself in the API document
+mod text; // types that are written as one string: how they parse, print and are documented
 
 mod digest; // the name of some bytes, computed from them
-mod media; // the media types that we read or write
-mod reference; // the name that a person gives an image
+mod media; // the media types that margay reads or writes
+mod reference; // the name of an image
 
 mod manifest; // OCI image-spec: descriptor, manifest, index, config
 
@@ -21,13 +22,13 @@ mod limits; // what a run may use at most
 
 mod name; // tenants, clusters, nodes, services, tasks: names that can be a DNS label
 mod secret; // a name that stays in its folder, and bytes that print as their length
-mod time; // a point in time as a value, and durations as people write them
+mod time; // a point in time as a value; sizes and durations as they are written
 mod log; // where a log begins whose older lines were dropped
 mod usage; // what a run used
 
 mod definition; // task definitions and their revisions
 mod object; // clusters, nodes, services and tasks, each with a spec and a status
-pub mod wire; // what nodes, ingresses and the control plane say to each other
+pub mod wire; // the messages between nodes, ingresses and the control plane
 
 pub use address::{Forbidden, forbidden};
 pub use capability::{

@@ -3,11 +3,10 @@ use crate::Timestamp;
 /// The first line of a log whose older lines were dropped, a record like all others:
 /// `TIME stderr F margay: N bytes of older log were dropped`.
 ///
-/// It lets whoever follows the log find the place where they were, and whoever cuts it again go on
-/// counting.
+/// It lets a reader that follows the log find its place again, and the next truncation count on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogHead {
-    /// Bytes of lines that came before those that are there, in all cuts.
+    /// Bytes of all lines that were dropped, in all truncations.
     pub dropped: u64,
     /// Bytes of this line.
     pub bytes: u64,
@@ -17,7 +16,7 @@ impl LogHead {
     /// No head is longer.
     pub const BYTES_MAX: usize = 128;
 
-    /// What the log says that begins with `start`: nothing, when nothing was dropped.
+    /// Reads the first line of a log that begins with `start`; zero when nothing was dropped.
     pub fn of(start: &[u8]) -> Self {
         let read = || {
             let end = start.iter().take(Self::BYTES_MAX).position(|byte| *byte == b'\n')?;

@@ -20,7 +20,7 @@ pub struct Descriptor {
     /// Which machine an entry of an index is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<Platform>,
-    /// Free text for people and tools.
+    /// Free text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// The kind of artifact, in an index.
@@ -86,7 +86,7 @@ pub struct Manifest {
     /// The manifest that this one says something about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
-    /// Free text for people and tools.
+    /// Free text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -112,7 +112,7 @@ pub struct Index {
     /// The manifest that this one says something about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Descriptor>,
-    /// Free text for people and tools.
+    /// Free text.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -165,7 +165,7 @@ pub struct ExecutionConfig {
     /// Where the program starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
-    /// Free text for people and tools.
+    /// Free text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
     /// The signal that asks it to stop.

@@ -2,7 +2,7 @@ use std::{fmt, str::FromStr};
 
 use crate::text::{ParseError, written_as_text};
 
-/// A media type as written. It is a hint: what something is, its bytes decide.
+/// A media type as written. It is a hint: the bytes decide what something is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MediaType(String);
 
@@ -93,7 +93,7 @@ impl FromStr for MediaType {
         if good {
             Ok(Self(text.to_owned()))
         } else {
-            Err(ParseError(format!("`{}` is not a media type", crate::digest::shortened(text))))
+            Err(ParseError::about(text, "is not a media type"))
         }
     }
 }

@@ -1,16 +1,13 @@
-//! Names of things that we keep. Each is a type, so that swapping two arguments does not compile;
+//! Names of stored objects. Each is a type, so that swapping two arguments does not compile;
 //! each can stand in a host name and in a path (RFC 1123 label:
 //! `[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?`).
 
 use std::{fmt, str::FromStr};
 
-use crate::{
-    digest::shortened,
-    text::{ParseError, written_as_text},
-};
+use crate::text::{ParseError, written_as_text};
 
-/// Whose the volumes of `margay run` and `margay invoke` are. No tenant can be called that, so none
-/// gets at them.
+/// The owner of the volumes of `margay run` and `margay invoke`. No tenant can have this name, so no
+/// tenant reaches them.
 pub const OPERATOR: &str = "local";
 
 macro_rules! names {
@@ -36,13 +33,20 @@ macro_rules! names {
                 label(text, $noun).map(Self)
             }
         }
-        written_as_text!($type, concat!("The name of a ", $noun, ": 1 to 63 lower-case letters, digits and inner dashes."), $example);
+        written_as_text!(
+            $type,
+            concat!(
+                "The name of a ", $noun,
+                ": 1 to 63 lower-case letters, digits and inner dashes."
+            ),
+            $example
+        );
     )+};
 }
 
 names! {
-    /// Whose it is. Every stored key starts with it; it comes from a credential and never from a
-    /// body.
+    /// The owner of objects. Every stored key starts with it; it comes from a credential and never
+    /// from the body of a request.
     Tenant = "tenant", "acme";
     /// A group of nodes and the services on them.
     ClusterName = "cluster", "allthecats";
@@ -50,9 +54,9 @@ names! {
     NodeId = "node", "node-7f3a";
     /// A service in a cluster.
     ServiceName = "service", "cats";
-    /// One running copy of a task definition.
+    /// A task: one replica of a task definition, or one run of it.
     TaskId = "task", "cats-1-0-4k2m";
-    /// What the revisions of one task definition share.
+    /// The name that all revisions of one task definition share.
     Family = "task definition family", "cats";
     /// A container in a task.
     ContainerName = "container", "cats";
@@ -72,10 +76,10 @@ fn label(text: &str, noun: &str) -> Result<String, ParseError> {
         && !text.ends_with('-');
     match good {
         true => Ok(text.to_owned()),
-        false => Err(ParseError(format!(
-            "`{}` cannot name a {noun}: use 1 to 63 lower-case letters, digits and inner dashes",
-            shortened(text)
-        ))),
+        false => {
+            let rule = "use 1 to 63 lower-case letters, digits and inner dashes";
+            Err(ParseError::about(text, format_args!("cannot name a {noun}: {rule}")))
+        }
     }
 }
 
@@ -95,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn no_tenant_is_called_what_the_operator_is() {
+    fn no_tenant_has_the_name_of_the_operator() {
         let error = OPERATOR.parse::<Tenant>().unwrap_err().to_string();
         assert_eq!(error, "`local` cannot name a tenant: it is the operator's own");
         assert!(OPERATOR.parse::<NodeId>().is_ok());

@@ -1,5 +1,5 @@
-//! What the control plane keeps: objects with a spec (what somebody asked for) and a status (what
-//! was seen).
+//! What the control plane stores: objects with a spec (what was requested) and a status (what was
+//! observed).
 
 use std::collections::BTreeMap;
 
@@ -19,31 +19,31 @@ use crate::{
 pub struct Cluster {
     /// Unique for its tenant.
     pub name: ClusterName,
-    /// When it was made.
+    /// When it was created.
     pub created: Timestamp,
 }
 
 /// A host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Node {
-    /// Given when it joined.
+    /// Assigned when it joined.
     pub id: NodeId,
-    /// Whose it is; nobody's when it belongs to the pool.
+    /// The tenant that it belongs to; none for a node of the pool.
     pub tenant: Option<Tenant>,
-    /// What it is and has.
+    /// Its capacity and properties.
     pub spec: NodeSpec,
-    /// How it was last seen.
+    /// What was last observed.
     pub status: NodeStatus,
-    /// Whether its work moves elsewhere, and it gets none.
+    /// Whether its tasks move to other nodes and no task is placed on it.
     #[serde(default)]
     pub draining: bool,
 }
 
-/// What a node is and has, as it said when it joined and at each start.
+/// The capacity and properties of a node, as reported when it joined and at each start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeSpec {
-    /// Everything there is to hand out.
+    /// Everything that can be reserved.
     pub capacity: Resources,
     /// A failure domain: services spread over zones before they spread over nodes.
     pub zone: String,
@@ -51,14 +51,14 @@ pub struct NodeSpec {
     pub architecture: String,
     /// Whether an OCI runtime is installed.
     pub runs_native: bool,
-    /// Where other nodes' ingresses reach this one's, `host:port`.
+    /// Address of its ingress for the ingresses of other nodes, `host:port`.
     pub ingress_address: Option<String>,
-    /// Free text to select by.
+    /// Free text, to select nodes by.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
 }
 
-/// What is handed out.
+/// What is reserved on a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Resources {
@@ -68,107 +68,107 @@ pub struct Resources {
     pub memory_bytes: u64,
 }
 
-/// How a node was last seen.
+/// What was last observed of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeStatus {
-    /// Whether it may get work.
+    /// Whether tasks are placed on it.
     pub condition: NodeCondition,
-    /// When it last spoke.
+    /// When its last report arrived.
     pub last_seen: Timestamp,
 }
 
-/// Whether a node may get work.
+/// Whether tasks are placed on a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeCondition {
-    /// It speaks.
+    /// Its reports arrive.
     Ready,
-    /// It has been silent for longer than two heartbeats. No new work; nothing is moved yet.
+    /// No report for longer than two heartbeats. No new tasks; no task is moved yet.
     Suspect,
-    /// It has been silent for so long that its tasks are replaced elsewhere.
+    /// No report for so long that its tasks are replaced on other nodes.
     Disconnected,
 }
 
-/// A number of copies of a task definition that should run.
+/// A number of replicas of a task definition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Service {
     /// Unique in its cluster.
     pub name: ServiceName,
-    /// Where it lives.
+    /// The cluster that it belongs to.
     pub cluster: ClusterName,
-    /// When it was made.
+    /// When it was created.
     pub created: Timestamp,
-    /// What was asked for.
+    /// What was requested.
     pub spec: ServiceSpec,
     /// Counts up with each change of the spec.
     pub generation: u64,
-    /// What was seen.
+    /// What was observed.
     pub status: ServiceStatus,
 }
 
-/// What was asked of a service.
+/// What was requested of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
     /// What to run.
     pub task_definition: TaskDefinitionId,
-    /// How many copies.
+    /// Replicas that should run.
     pub count: u32,
-    /// On whose hosts.
+    /// The hosts that they run on.
     pub launch_type: LaunchType,
 }
 
-/// What was seen of a service.
+/// What was observed of a service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceStatus {
-    /// Copies that are placed, running or not.
+    /// Replicas that are placed, running or not.
     pub placed: u32,
-    /// Copies that run.
+    /// Replicas that run.
     pub running: u32,
-    /// Why there are fewer than asked for, in a sentence.
+    /// Why there are fewer than requested, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The generation that this status is about.
     pub observed_generation: u64,
-    /// The host name by which the ingress knows it.
+    /// The host name that the ingress routes to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
 }
 
-/// One running copy of a task definition.
+/// One replica of a task definition, or one run of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Task {
     /// Unique for its tenant.
     pub id: TaskId,
-    /// When it was made.
+    /// When it was created.
     pub created: Timestamp,
-    /// What was asked for.
+    /// What was requested.
     pub spec: TaskSpec,
-    /// What was seen.
+    /// What was observed.
     pub status: TaskStatus,
 }
 
-/// What was asked of a task.
+/// What was requested of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TaskSpec {
-    /// Where it lives.
+    /// The cluster that it belongs to.
     pub cluster: ClusterName,
     /// What to run.
     pub task_definition: TaskDefinitionId,
-    /// On whose hosts.
+    /// The hosts that they run on.
     pub launch_type: LaunchType,
-    /// The service that it is a copy of, if any.
+    /// The service that it is a replica of, if any.
     pub service: Option<ServiceName>,
     /// The node that it was placed on; never changed, a replacement is a new task.
     pub node: Option<NodeId>,
-    /// Whether it should end.
+    /// Whether it should stop.
     pub stop: bool,
 }
 
-/// What was seen of a task.
+/// What was observed of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TaskStatus {
-    /// Where it is in its life.
+    /// Its place in the lifecycle.
     pub phase: TaskPhase,
     /// Why, in a sentence, where there is something to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -178,32 +178,32 @@ pub struct TaskStatus {
     pub containers: Vec<ContainerStatus>,
 }
 
-/// Where a task is in its life.
+/// The lifecycle of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TaskPhase {
     /// No node has it yet.
     Pending,
-    /// Its node fetches, prepares and starts.
+    /// Its node pulls and prepares its images, and starts its containers.
     Starting,
     /// Every essential container runs.
     Running,
-    /// Asked to end, and not ended yet.
+    /// Asked to stop, and not stopped yet.
     Stopping,
-    /// Ended, by itself or because it was asked to.
+    /// Ended, by itself or on request.
     Stopped,
-    /// Its node is disconnected: nobody knows.
+    /// Its node is disconnected.
     Unknown,
 }
 
-/// What was seen of one container.
+/// What was observed of one container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ContainerStatus {
-    /// Which one.
+    /// As in the task's definition.
     pub name: ContainerName,
-    /// The digest that runs.
+    /// The image that runs.
     pub image: Digest,
-    /// Where it is in its life.
+    /// Its place in the lifecycle.
     pub phase: ContainerPhase,
     /// Exit status once it has ended: the guest's code, or 128 and the signal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -211,16 +211,16 @@ pub struct ContainerStatus {
     /// Why, in a sentence, where there is something to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How often it was started again.
+    /// How often it was restarted.
     pub restarts: u32,
-    /// Where it can be reached on its node.
+    /// Its ports on the node.
     #[serde(default)]
     pub ports: Vec<PublishedPort>,
     /// What it used so far.
     pub usage: Usage,
 }
 
-/// Where a container is in its life.
+/// The lifecycle of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ContainerPhase {
@@ -238,8 +238,8 @@ pub enum ContainerPhase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PublishedPort {
-    /// As the container knows it.
+    /// The port that the container listens on.
     pub container_port: u16,
-    /// On the host; nothing when only the ingress reaches it.
+    /// The port on the host; none when it is reached through the ingress only.
     pub host_port: Option<u16>,
 }

@@ -1,11 +1,11 @@
 use std::{fmt, str::FromStr};
 
 use crate::{
-    digest::{Digest, shortened},
+    digest::Digest,
     text::{ParseError, written_as_text},
 };
 
-/// The name that a person gives an image: `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`.
+/// The name of an image: `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`.
 ///
 /// Without a registry it means the local images, never a public hub. Without a tag and a digest it
 /// means `latest`.
@@ -50,7 +50,7 @@ impl Reference {
         self.digest
     }
 
-    /// What to ask a registry for: the digest if pinned, else the tag.
+    /// What a registry resolves: the digest if pinned, else the tag.
     pub fn target(&self) -> String {
         match self.digest {
             Some(digest) => digest.to_string(),
@@ -58,7 +58,7 @@ impl Reference {
         }
     }
 
-    /// The same image, pinned to `digest` (the tag stays for people to read).
+    /// The same image, pinned to `digest` (the tag stays, for readers).
     pub fn pinned(&self, digest: Digest) -> Self {
         Self { digest: Some(digest), ..self.clone() }
     }
@@ -108,7 +108,7 @@ fn is_component(text: &str) -> bool {
     seen && separator.is_empty()
 }
 
-/// As Docker tells them apart: a first component with a dot or a port, or `localhost`, is a host.
+/// By Docker's rule: a first component with a dot or a port, or `localhost`, is a host.
 fn is_registry(text: &str) -> bool {
     let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((v6, rest)) => {
@@ -156,8 +156,7 @@ impl FromStr for Reference {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let shown = shortened(text);
-        let wrong = |why: &str| Err(ParseError(format!("`{shown}` {why}")));
+        let wrong = |why: &str| Err(ParseError::about(text, why));
         let (name, digest) = match text.split_once('@') {
             Some((name, digest)) => (name, Some(digest.parse::<Digest>()?)),
             None => (text, None),
@@ -207,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reference_parses_as_people_write_it() {
+    fn references_parse_in_every_documented_form() {
         let digest = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
         for (text, want) in [
             ("box.local/hello:1", "box.local/hello:1".to_owned()),

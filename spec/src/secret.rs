@@ -2,10 +2,7 @@ use std::{borrow::Cow, fmt, str::FromStr};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use crate::{
-    digest::shortened,
-    text::{ParseError, written_as_text},
-};
+use crate::text::{ParseError, written_as_text};
 
 /// The name of a secret: the last part of its path in a guest, so nothing in it can lead elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,11 +32,11 @@ impl FromStr for SecretName {
             && text.starts_with(|c: char| c.is_ascii_alphanumeric());
         match good {
             true => Ok(Self(text.to_owned())),
-            false => Err(ParseError(format!(
-                "`{}` cannot name a secret: use 1 to 63 lower-case letters, digits, `-`, `_` and `.`, beginning with a \
-                 letter or digit",
-                shortened(text)
-            ))),
+            false => Err(ParseError::about(
+                text,
+                "cannot name a secret: use 1 to 63 lower-case letters, digits, `-`, `_` and `.`, \
+                 beginning with a letter or digit",
+            )),
         }
     }
 }
@@ -50,11 +47,11 @@ written_as_text!(
     "db-password"
 );
 
-/// Bytes that nobody but a guest with the grant should see. Prints as its length; crosses a wire as
+/// Bytes that only a guest with the grant should see. Prints as its length; crosses a wire as
 /// base64.
 ///
-/// It goes into JSON because whoever serializes it means to hand it over: it is a field of no
-/// record that is kept, shown or logged.
+/// It can be serialized for the messages that carry it to a guest: it is a field of no record that
+/// is stored, shown or logged.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretValue(Vec<u8>);
 
@@ -63,8 +60,8 @@ impl SecretValue {
     /// worker that has them.
     pub const BYTES_MAX: usize = 64 << 10;
 
-    /// Of one container: more is a volume. Together with the size it bounds what a node fetches at
-    /// one time.
+    /// Secrets of one container: more belong in a volume. Together with the size it bounds what a node
+    /// fetches at one time.
     pub const COUNT_MAX: usize = 16;
 
     /// These bytes as a secret.
@@ -100,7 +97,7 @@ impl serde::Serialize for SecretValue {
 impl<'de> serde::Deserialize<'de> for SecretValue {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <Cow<'de, str> as serde::Deserialize>::deserialize(deserializer)?;
-        // What the decoder would say quotes a byte of it.
+        // The decoder's own error would quote a byte of it.
         let bytes = STANDARD
             .decode(text.as_bytes())
             .map_err(|_| serde::de::Error::custom("a secret is base64"))?;
@@ -138,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_what_it_was_and_shows_itself_to_nobody() {
+    fn a_secret_round_trips_and_never_prints_its_bytes() {
         let value = SecretValue::new(b"hunter2\0\xff".to_vec()).unwrap();
         let json = serde_json::to_string(&value).unwrap();
         assert_eq!(json, "\"aHVudGVyMgD/\"");

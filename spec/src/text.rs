@@ -1,11 +1,36 @@
-//! Types that are one string on paper: they parse once at the border and print back to the same
-//! letters.
+//! Types that are written as one string: they parse once, where text comes in, and print what they
+//! parsed.
 
-/// Why some text is not what it was taken for. Names the text in backticks and says what would be
-/// accepted.
+/// Why a text does not parse. Quotes the text in backticks and names what would be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ParseError(pub(crate) String);
+
+impl ParseError {
+    /// Quotes `text`, followed by `predicate`.
+    pub(crate) fn about(text: &str, predicate: impl std::fmt::Display) -> Self {
+        Self(format!("`{}` {predicate}", shortened(text)))
+    }
+}
+
+/// At most the first 100 characters: an error message is no place for a megabyte of input.
+pub(crate) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(100) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// The bytes that lowercase hex digits stand for.
+pub(crate) fn hex_bytes(digits: &str) -> Option<Vec<u8>> {
+    let nibble = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let pairs = digits.as_bytes().chunks(2);
+    pairs.map(|pair| Some(nibble(pair[0])? << 4 | nibble(*pair.get(1)?)?)).collect()
+}
 
 /// Gives a `FromStr + Display` type its serde form and its place in the API document: a plain
 /// string.

@@ -2,7 +2,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use crate::text::{ParseError, written_as_text};
 
-/// A point in time as a label for people: milliseconds since 1970 in UTC, printed as RFC 3339.
+/// A point in time as a label: milliseconds since 1970 in UTC, printed as RFC 3339.
 /// Durations are never differences of two of these; a monotonic clock measures them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
@@ -18,7 +18,7 @@ impl Timestamp {
         self.0
     }
 
-    /// What `time` says, or 1970 for a clock that is set before it.
+    /// The given time, or 1970 for a clock that is set before it.
     pub fn of(time: std::time::SystemTime) -> Self {
         let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
@@ -49,12 +49,7 @@ impl FromStr for Timestamp {
 
     /// Accepts exactly what it prints.
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let wrong = || {
-            ParseError(format!(
-                "`{}` is not a time like 2026-11-23T16:40:00.000Z",
-                crate::digest::shortened(text)
-            ))
-        };
+        let wrong = || ParseError::about(text, "is not a time like 2026-11-23T16:40:00.000Z");
         let number = |range: std::ops::Range<usize>| {
             text.get(range).and_then(|t| t.parse::<u64>().ok()).ok_or_else(wrong)
         };
@@ -95,18 +90,13 @@ fn days_before(year: u64, month: u64, day: u64) -> Option<u64> {
 
 written_as_text!(Timestamp, "A point in time, UTC (RFC 3339).", "2026-11-23T16:40:00.000Z");
 
-/// A size as people write it: `512`, `64k`, `128m`, `1g` as Docker does, and `64KiB`, `128MiB`,
+/// Parses a size in bytes: `512`, `64k`, `128m`, `1g` as Docker does, and `64KiB`, `128MiB`,
 /// `1GiB`.
 ///
 /// # Errors
 /// Names the text when it is no size, or does not fit 64 bits.
 pub fn parse_bytes(text: &str) -> Result<u64, ParseError> {
-    let wrong = || {
-        ParseError(format!(
-            "`{}` is not a size like 512, 64k, 128m, 1g or 1GiB",
-            crate::digest::shortened(text)
-        ))
-    };
+    let wrong = || ParseError::about(text, "is not a size like 512, 64k, 128m, 1g or 1GiB");
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
@@ -132,17 +122,12 @@ pub fn print_bytes(bytes: u64) -> String {
     bytes.to_string()
 }
 
-/// A duration as Docker and Go write it: `300ms`, `10s`, `1m30s`, `2h`.
+/// Parses a duration as Docker and Go write it: `300ms`, `10s`, `1m30s`, `2h`.
 ///
 /// # Errors
 /// Names the text when it is no duration.
 pub fn parse_duration(text: &str) -> Result<Duration, ParseError> {
-    let wrong = || {
-        ParseError(format!(
-            "`{}` is not a duration like 300ms, 10s, 1m30s or 2h",
-            crate::digest::shortened(text)
-        ))
-    };
+    let wrong = || ParseError::about(text, "is not a duration like 300ms, 10s, 1m30s or 2h");
     let (mut rest, mut total) = (text, Duration::ZERO);
     if rest.is_empty() {
         return Err(wrong());

@@ -7,7 +7,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// What was used, in raw units; money is somebody else's multiplication.
+/// What was used, in raw units; prices are applied by whatever reads the ledger.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Usage {
@@ -21,14 +21,14 @@ pub struct Usage {
     pub memory_byte_ms: u64,
     /// The most guest memory at one time, in bytes.
     pub memory_bytes_peak: u64,
-    /// Bytes that came in.
+    /// Bytes received.
     pub bytes_in: u64,
-    /// Bytes that went out.
+    /// Bytes sent.
     pub bytes_out: u64,
 }
 
 impl Usage {
-    /// Both together. Peaks do not add: the larger one stays.
+    /// The sum of both. Peaks do not add: the larger one counts.
     pub fn plus(self, other: Self) -> Self {
         Self {
             runs: self.runs.saturating_add(other.runs),
@@ -61,13 +61,13 @@ impl Usage {
 pub struct UsageRecord {
     /// Counts up by one from 1 within `(node, boot)`.
     pub seq: u64,
-    /// Who pays.
+    /// The tenant to bill.
     pub tenant: Tenant,
-    /// Which task.
+    /// The task that used it.
     pub task: TaskId,
-    /// Which of its containers.
+    /// One of the task's containers.
     pub container: ContainerName,
-    /// Which image, by the digest that was run.
+    /// The image that ran.
     pub image: Digest,
     /// When the reading was taken: a label, not a measurement.
     pub at: Timestamp,
@@ -81,9 +81,9 @@ pub struct UsageRecord {
 pub struct UsageBatch {
     /// Always 1; a newer one is refused by name.
     pub version: u32,
-    /// Who measured.
+    /// The node that measured it.
     pub node: NodeId,
-    /// Which life of that node's agent log: sequence numbers start anew with it.
+    /// Identifies one usage log of that node: sequence numbers start anew with it.
     pub boot: String,
     /// In order and without a gap.
     pub records: Vec<UsageRecord>,

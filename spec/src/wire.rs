@@ -1,8 +1,7 @@
-//! What nodes, ingresses and the control plane say to each other: JSON over mTLS, each message with
-//! a version.
+//! The messages between nodes, ingresses and the control plane: JSON over mTLS, each with a version.
 //!
-//! A node long-polls its whole desired set, acts on it level by level, and posts what it sees. It
-//! never gets a command.
+//! A node long-polls its whole desired set, reconciles towards it, and posts what it observes. It
+//! receives no commands.
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -14,7 +13,7 @@ use crate::{
     name::{ClusterName, NodeId, ServiceName, TaskId, Tenant},
     object::{NodeSpec, TaskStatus},
     secret::{SecretName, SecretValue},
-    text::ParseError,
+    text::{ParseError, hex_bytes},
 };
 
 /// The version of every message here. A reader refuses a newer one by name.
@@ -23,7 +22,7 @@ pub const VERSION: u32 = 1;
 /// Checks the version of a message.
 ///
 /// # Errors
-/// Names both versions when `found` is newer than ours.
+/// Names both versions when `found` is newer than [`VERSION`].
 pub fn check_version(what: &str, found: u32) -> Result<(), ParseError> {
     match found {
         1..=VERSION => Ok(()),
@@ -33,9 +32,9 @@ pub fn check_version(what: &str, found: u32) -> Result<(), ParseError> {
     }
 }
 
-/// `margay node join` takes one of these: where the control plane is, how to know it, and a secret
-/// that works once. Written as `margay1.` and the JSON in hex digits, so that it survives every
-/// shell and chat.
+/// What `margay node join` needs: the address of the control plane, the fingerprint that
+/// authenticates it, and a secret that works once. Written as `margay1.` and the JSON in hex digits,
+/// so that it survives every shell and chat.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JoinToken {
@@ -43,7 +42,7 @@ pub struct JoinToken {
     pub address: String,
     /// SHA-256 of the CA certificate (DER), 64 hex digits.
     pub ca_fingerprint: String,
-    /// Works once, for ten minutes.
+    /// Valid once, for ten minutes.
     pub secret: String,
 }
 
@@ -66,33 +65,28 @@ impl FromStr for JoinToken {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let wrong =
             || ParseError("this is not a join token of `margay1.` and hex digits".to_owned());
-        let digits = text.trim().strip_prefix(TOKEN_PREFIX).ok_or_else(wrong)?.as_bytes();
-        if !digits.len().is_multiple_of(2) || digits.len() > TOKEN_CHARS_MAX {
+        let digits = text.trim().strip_prefix(TOKEN_PREFIX).ok_or_else(wrong)?;
+        if digits.len() > TOKEN_CHARS_MAX {
             return Err(wrong());
         }
-        let nibble =
-            |digit: u8| (digit as char).to_digit(16).and_then(|value| u8::try_from(value).ok());
-        let json: Option<Vec<u8>> = digits
-            .chunks_exact(2)
-            .map(|pair| Some(nibble(pair[0])? << 4 | nibble(pair[1])?))
-            .collect();
-        serde_json::from_slice(&json.ok_or_else(wrong)?).map_err(|_| wrong())
+        let json = hex_bytes(&digits.to_ascii_lowercase()).ok_or_else(wrong)?;
+        serde_json::from_slice(&json).map_err(|_| wrong())
     }
 }
 
-/// A node asks to become one: the only request that a node makes without a client certificate.
+/// A host asks to become a node: the only request that it makes without a client certificate.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JoinRequest {
     /// [`VERSION`].
     pub version: u32,
-    /// From the token.
+    /// The secret of the [`JoinToken`].
     pub secret: String,
-    /// The name that it would like; the control plane decides.
+    /// The requested name; the control plane decides.
     pub name: Option<NodeId>,
     /// PKCS#10 certificate signing request, PEM. Its names are ignored.
     pub csr_pem: String,
-    /// What it is and has.
+    /// The host's capacity and properties.
     pub spec: NodeSpec,
 }
 
@@ -102,17 +96,18 @@ pub struct JoinRequest {
 pub struct JoinResponse {
     /// [`VERSION`].
     pub version: u32,
-    /// Its name from now on.
+    /// The name that it was given.
     pub node: NodeId,
     /// Its certificate, PEM.
     pub certificate_pem: String,
     /// The CA to trust, PEM.
     pub ca_pem: String,
-    /// Where the bundled registry is, `host:port`.
+    /// Address of the bundled registry, `host:port`.
     pub registry: Option<String>,
 }
 
-/// A node asks for its next certificate, by the one it has. The answer is a [`JoinResponse`].
+/// A node asks for its next certificate, authenticated by the current one. The answer is a
+/// [`JoinResponse`].
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RenewRequest {
@@ -128,95 +123,95 @@ pub struct RenewRequest {
 pub struct UsageTaken {
     /// [`VERSION`].
     pub version: u32,
-    /// The ledger has every record of this `(node, boot)` up to this sequence number; go on after
-    /// it.
+    /// The ledger has every record of this `(node, boot)` up to this sequence number; the next batch
+    /// begins after it.
     pub seq: u64,
 }
 
-/// Everything that should run on a node, as of a revision. Whatever is not in it should not run
+/// Everything that should run on a node, as of a revision. A task that is not in it should not run
 /// there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DesiredSet {
     /// [`VERSION`].
     pub version: u32,
-    /// Of the control plane's leader; a node refuses a lower one than it has seen.
+    /// Of the control plane's leader; a node ignores sets of a lower epoch than it has seen.
     pub epoch: u64,
-    /// What to wait for a change after.
+    /// The store's revision; the next long poll waits for a later one.
     pub revision: i64,
     /// In the order of their ids.
     pub tasks: Vec<DesiredTask>,
-    /// What this node's ingress should know.
+    /// For this node's ingress.
     pub routes: RouteTable,
 }
 
-/// One task that should run here.
+/// One task that should run on a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DesiredTask {
     /// Unique for its tenant.
     pub id: TaskId,
-    /// Whose it is.
+    /// The tenant that it belongs to.
     pub tenant: Tenant,
-    /// Where it lives.
+    /// The cluster that it belongs to.
     pub cluster: ClusterName,
-    /// The service that it is a copy of, if any.
+    /// The service that it is a replica of, if any.
     pub service: Option<ServiceName>,
-    /// Under which revision it was registered.
+    /// The revision of its definition.
     pub definition_id: TaskDefinitionId,
-    /// What it is; every digest is resolved.
+    /// That revision, with every image digest resolved.
     pub definition: TaskDefinition,
-    /// On whose hosts it was launched: the pool's limits are tighter.
+    /// On its tenant's nodes or in the pool, whose limits are tighter.
     pub launch_type: LaunchType,
-    /// Whether it should end; it stays in the set until its node has reported that.
+    /// Whether it should stop; it stays in the set until its node has reported that it stopped.
     pub stop: bool,
     /// A short-lived registry token for its images, where they are not public.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_token: Option<String>,
 }
 
-/// The values of the secrets that one task may have. A node asks for them when it starts the task,
-/// so they are in no desired set and on no disk of its.
+/// The values of the secrets that one task is granted. A node asks for them when it starts the task,
+/// so they are in no desired set and on no disk of the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskSecrets {
     /// [`VERSION`].
     pub version: u32,
-    /// Each by its name.
+    /// Values by name.
     pub secrets: BTreeMap<SecretName, SecretValue>,
 }
 
-/// What a node sees. Posted when it changes, and as a heartbeat.
+/// The observed state of a node. Posted when it changes, and as a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NodeReport {
     /// [`VERSION`].
     pub version: u32,
-    /// Which life of the agent.
+    /// Identifies one run of the agent process: new with each start.
     pub boot: String,
     /// Counts up by one within `boot`; an older report than the last is ignored.
     pub seq: u64,
     /// The desired set that it is acting on.
     pub revision: i64,
-    /// What the machine is and has.
+    /// The host's capacity and properties.
     pub spec: NodeSpec,
-    /// Every task that has something left here, by tenant and id.
+    /// Every task of which something is left on the node, ordered by tenant and id.
     pub tasks: Vec<ReportedTask>,
 }
 
-/// What a node sees of one task.
+/// The observed state of one task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReportedTask {
-    /// Whose it is.
+    /// The tenant that it belongs to.
     pub tenant: Tenant,
-    /// Which one.
+    /// Unique for its tenant.
     pub id: TaskId,
-    /// What is seen.
+    /// Its phase and containers.
     pub status: TaskStatus,
 }
 
-/// Who answers for which host name. An ingress keeps its last one when everything else is gone.
+/// The backends of each host name. An ingress keeps its last table when the control plane is gone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteTable {
@@ -224,7 +219,7 @@ pub struct RouteTable {
     pub version: u32,
     /// Host names, without a port, lower case.
     pub hosts: BTreeMap<String, Vec<Backend>>,
-    /// Where each node's ingress is reached by the others.
+    /// Address of each node's ingress for the other ingresses, `host:port`.
     pub ingresses: BTreeMap<NodeId, String>,
 }
 
@@ -232,17 +227,17 @@ pub struct RouteTable {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Backend {
-    /// Where it runs.
+    /// The node that it runs on.
     pub node: NodeId,
-    /// Whose it is.
+    /// The tenant of its task.
     pub tenant: Tenant,
-    /// Which task.
+    /// The task that serves the host name.
     pub task: TaskId,
-    /// The port as its container knows it.
+    /// The port that its container listens on.
     pub container_port: u16,
 }
 
-/// Why a request was refused: a code for programs, a sentence for people, and what to try.
+/// Why a request was refused: a code for programs, a sentence for users, and what to try next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
 #[error("{message}")]
 pub struct Fault {

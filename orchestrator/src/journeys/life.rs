@@ -213,7 +213,7 @@ async fn refused_requests_say_what_to_do_next() {
             "/v1/task-definitions",
             with("ports", json!([port(80, 8080), port(81, 8080)])),
             400,
-            "host port 8080 is asked for twice",
+            "duplicate host port 8080",
             "",
         ),
         (

@@ -5,9 +5,8 @@ use super::{
     outbound::OutboundGrant, random::RandomLevel, secrets::SecretGrant,
 };
 use crate::{
-    digest::shortened,
     limits::CAPABILITY_LINE_BYTES_MAX,
-    text::{ParseError, written_as_text},
+    text::{ParseError, shortened, written_as_text},
 };
 
 /// One thing that a guest may reach, in the one-line form that manifests, roles, flags, errors and
