@@ -1,4 +1,4 @@
-//! A Docker engine to measure beside: the one that answers, or one of our own without a network.
+//! A Docker engine to measure beside: the one that runs, or one started here without a network.
 
 use std::{
     path::PathBuf,
@@ -13,7 +13,7 @@ use crate::{load::Server, machine};
 /// A client whose engine answers.
 pub struct Docker {
     client: PathBuf,
-    /// Where our own engine listens and keeps its files.
+    /// Socket and files of an engine that was started here.
     own: Option<(tempfile::TempDir, Server)>,
 }
 

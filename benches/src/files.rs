@@ -26,15 +26,15 @@ pub fn run(margay: &Margay) -> Result<()> {
     margay.build("cats")?;
     let www = samples().join("cats/www").canonicalize()?;
     let picture = picture(&www)?;
-    let (ours, theirs) = (load::free_port()?, load::free_port()?);
+    let (margay_port, nginx_port) = (load::free_port()?, load::free_port()?);
     let folder = tempfile::tempdir()?;
-    let config = configure_nginx(folder.path(), theirs, &www)?;
+    let config = configure_nginx(folder.path(), nginx_port, &www)?;
     let servers = [
         Server::start(&mut margay.pinned([
             "run",
             "--rm",
             "-p",
-            &format!("127.0.0.1:{ours}:80"),
+            &format!("127.0.0.1:{margay_port}:80"),
             "cats",
         ]))?,
         Server::start(
@@ -43,7 +43,7 @@ pub fn run(margay: &Margay) -> Result<()> {
     ];
     let mut rows = Vec::new();
     for (what, path) in [("the page", String::new()), ("the picture", picture)] {
-        let urls = [ours, theirs].map(|port| format!("http://127.0.0.1:{port}/{path}"));
+        let urls = [margay_port, nginx_port].map(|port| format!("http://127.0.0.1:{port}/{path}"));
         for url in &urls {
             load::wait_for(url)?;
         }

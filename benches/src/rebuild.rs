@@ -43,11 +43,11 @@ pub fn run(margay: &Margay) -> Result<()> {
         contenders.push(Contender::new("podman build", build));
     }
     let results = measure::in_turn(ROUNDS, contenders)?;
-    let ours = results[0].1.median();
+    let margay = results[0].1.median();
     let rows: Vec<_> = results
         .iter()
         .map(|(name, times)| {
-            [name.clone(), times.show("ms"), format!("{:.1}", times.median() / ours)]
+            [name.clone(), times.show("ms"), format!("{:.1}", times.median() / margay)]
         })
         .collect();
     measure::table(["nothing changed, 1 MB context", "median (min to max)", "times margay"], &rows);

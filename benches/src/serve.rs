@@ -19,25 +19,27 @@ const ROUND: Duration = Duration::from_secs(4);
 pub fn run(margay: &Margay) -> Result<()> {
     let Some(wrk) = machine::peer("wrk", "apt-get install wrk") else { return Ok(()) };
     margay.build("adopt")?;
-    let (ours, theirs, plain) = (load::free_port()?, load::free_port()?, load::free_port()?);
+    let (margay_port, wasmtime_port, plain_port) =
+        (load::free_port()?, load::free_port()?, load::free_port()?);
     let mut servers = vec![
         Server::start(&mut margay.pinned([
             "run",
             "--rm",
             "-p",
-            &format!("127.0.0.1:{ours}:80"),
+            &format!("127.0.0.1:{margay_port}:80"),
             "adopt",
         ]))?,
         Server::start(
-            machine::pinned(0, &std::env::current_exe()?).args(["plain-hyper", &plain.to_string()]),
+            machine::pinned(0, &std::env::current_exe()?)
+                .args(["plain-hyper", &plain_port.to_string()]),
         )?,
     ];
-    let mut urls = vec![("margay run adopt", ours), ("plain hyper", plain)];
+    let mut urls = vec![("margay run adopt", margay_port), ("plain hyper", plain_port)];
     if let Some(wasmtime) =
         machine::peer("wasmtime", "cargo install wasmtime-cli --version 48.0.8 --locked")
     {
-        servers.push(Server::start(&mut wasmtime_serve(&wasmtime, theirs, &[]))?);
-        urls.push(("wasmtime serve", theirs));
+        servers.push(Server::start(&mut wasmtime_serve(&wasmtime, wasmtime_port, &[]))?);
+        urls.push(("wasmtime serve", wasmtime_port));
     }
     let urls: Vec<_> = urls
         .into_iter()
@@ -54,11 +56,11 @@ pub fn run(margay: &Margay) -> Result<()> {
         })
         .collect();
     let results = measure::in_turn(ROUNDS, contenders)?;
-    let ours = results[0].1.median();
+    let margay = results[0].1.median();
     let rows: Vec<_> = results
         .iter()
         .map(|(name, rates)| {
-            [name.clone(), rates.show("req/s"), format!("{:.2}", ours / rates.median())]
+            [name.clone(), rates.show("req/s"), format!("{:.2}", margay / rates.median())]
         })
         .collect();
     measure::table(

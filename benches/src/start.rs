@@ -49,7 +49,7 @@ pub fn run(margay: &Margay) -> Result<()> {
         contenders.push(Contender::new("docker run (busybox echo)", run));
     }
     let results = measure::in_turn(ROUNDS, contenders)?;
-    let ours = results[0].1.median();
+    let margay = results[0].1.median();
     let rows: Vec<_> = results
         .iter()
         .map(|(name, samples)| {
@@ -57,7 +57,7 @@ pub fn run(margay: &Margay) -> Result<()> {
                 name.clone(),
                 samples.show("ms"),
                 format!("{:.1} ms", samples.quantile(0.99)),
-                format!("{:.2}", samples.median() / ours),
+                format!("{:.2}", samples.median() / margay),
             ]
         })
         .collect();

@@ -10,12 +10,12 @@ const BOOK: &str = "/data/book.jsonl";
 /// Some thousands of adoptions; the page shows them all, so the book must end somewhere.
 const BOOK_BYTES_MAX: u64 = 1 << 20;
 
-/// Somebody took a cat home. One line of the book.
+/// One adoption: a line of the book.
 #[derive(Serialize, Deserialize)]
 pub struct Adoption {
-    /// Who came.
+    /// The name of the new owner.
     pub name: String,
-    /// Who went along.
+    /// The name of the cat.
     pub cat: String,
     /// When, in seconds since 1970.
     pub at: u64,
@@ -36,7 +36,7 @@ impl Adoption {
     }
 }
 
-/// The open book. Having one means that `/data` takes what we write.
+/// The open book. Having one means that `/data` is writable.
 pub struct Book {
     file: File,
 }
@@ -46,7 +46,7 @@ pub struct Book {
 pub enum Closed {
     /// There is no folder `/data`, or it may not be written.
     NoVolume(io::Error),
-    /// The volume, or the book itself, has no room left.
+    /// The volume, or the book itself, is full.
     Full,
     /// The volume is there and fails.
     Broken(io::Error),
@@ -59,7 +59,7 @@ impl Book {
         file.map(|file| Self { file }).map_err(Closed::NoVolume)
     }
 
-    /// Adds one line, in one write, so that two people who come at once get a line each.
+    /// Adds one line, in one write, so that two concurrent requests get a line each.
     pub fn write(&mut self, adoption: &Adoption) -> Result<(), Closed> {
         let line = adoption.line();
         let length = self.file.metadata().map_err(Closed::Broken)?.len();

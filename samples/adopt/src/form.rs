@@ -3,7 +3,7 @@ use serde::Deserialize;
 
 use crate::book::Adoption;
 
-/// Longer names exist; the page has no room for them.
+/// Longer names exist; the page does not fit them.
 const NAME_CHARS_MAX: usize = 60;
 
 #[derive(Deserialize)]
@@ -12,7 +12,7 @@ struct Form {
     cat: String,
 }
 
-/// Reads who adopts whom, or says what is wrong in a sentence.
+/// Parses an adoption, or says in a sentence what is wrong.
 pub fn parse(body: &[u8], json: bool) -> Result<Adoption, String> {
     let form = if json { from_json(body)? } else { from_form(body)? };
     Ok(Adoption::now(checked("name", &form.name)?, checked("cat", &form.cat)?))

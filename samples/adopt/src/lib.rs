@@ -1,12 +1,12 @@
-//! The cats are looking for people, and the book remembers who took whom.
+//! The cats are looking for homes, and the book keeps each adoption.
 //!
 //! `/` is a page, `/cats/NAME.svg` are its pictures, `/healthz` a probe, `/whoami` tells which
 //! task, node and image answer, `/book` lists the adoptions and `POST /adopt` adds one. The book
 //! lies in `/data`: with a volume there it outlives the task, and without one the app says so
 //! instead of pretending.
 mod book; // what is written under /data
-mod form; // what a person sends
-mod page; // what a person sees
+mod form; // what a visitor sends
+mod page; // what a visitor sees
 mod whoami; // which copy of the app answers
 
 use answer::{Answer, IncomingRequest, Method, Question, ResponseOutparam};

@@ -24,7 +24,7 @@ fn push_quoted(json: &mut String, value: &str) {
     for letter in value.chars() {
         match letter {
             '"' | '\\' => json.extend(['\\', letter]),
-            control if control.is_control() => json.push('?'), // no name of ours has any
+            control if control.is_control() => json.push('?'), // margay gives out no such name
             plain => json.push(plain),
         }
     }

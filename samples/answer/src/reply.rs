@@ -52,7 +52,7 @@ impl Answer {
     pub fn open(self, out: ResponseOutparam) -> Body {
         let response = self.into_response();
         let body = response.body().expect("a new response still has its body");
-        ResponseOutparam::set(out, Ok(response)); // before the first byte: nobody reads the body until then
+        ResponseOutparam::set(out, Ok(response)); // before the first byte: the body is read only from then on
         let stream = body.write().expect("a new body still has its stream");
         Body { stream, body }
     }
@@ -80,7 +80,7 @@ impl Body {
     pub fn finish(self) {
         let Self { stream, body } = self;
         drop(stream);
-        let _ = OutgoingBody::finish(body, None); // the caller has gone: nobody is left to tell
+        let _ = OutgoingBody::finish(body, None); // the client is gone
     }
 }
 

@@ -1,6 +1,6 @@
 //! A static file server: `GET` and `HEAD` for the files of one folder, and nothing else.
 //!
-//! It reads [`path`] first, since that is where a stranger's bytes become a file name. The folder
+//! It reads [`path`] first, since that is where untrusted bytes become a file name. The folder
 //! is `/srv/www`, or the variable `HTTPD_ROOT`; `HTTPD_MAX_AGE` is for how many seconds a browser
 //! need not ask again (default: it always asks, and mostly hears 304). Absent on purpose: listings,
 //! uploads, several ranges at once, and a memory between requests.

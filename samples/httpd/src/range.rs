@@ -1,7 +1,7 @@
 /// What a `Range` header means for a file of some length.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Part {
-    /// No range that we understand: the whole file, as HTTP wants it.
+    /// No range that is understood: the whole file, as HTTP wants it.
     Whole,
     /// From the first byte, so many.
     Bytes { first: u64, count: u64 },

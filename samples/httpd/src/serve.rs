@@ -167,7 +167,7 @@ fn wanted_part(question: &Question, page: &Page) -> Part {
     else {
         return Part::Whole;
     };
-    // A caller who holds the first half of another version must not get our second half.
+    // A client with the first half of another version must not get the second half of this one.
     match question.header("if-range") {
         Some(held) if Some(&held) != page.etag.as_ref() => Part::Whole,
         _ => part(&range, page.length),
