@@ -1,1 +1,25 @@
 //! What the two engines, Wasm and native, have in common: one vocabulary and one trait.
+//!
+//! Enter at [`Engine`], which starts a container and finds it again, and at [`Container`], which
+//! watches and stops one. An [`Assignment`] is all that a container is handed, and so all that it
+//! can reach; an [`Exit`] is how it ended. Absent on purpose: anything that only one kind knows,
+//! which is the `program` of an assignment, and `exec`, which neither kind has.
+#![forbid(unsafe_code)]
+
+mod assignment; // what a container is handed
+mod listener; // the ports by which it is reached, listening already
+mod exit; // how it ended, and the exit codes and sentences of both kinds
+mod event; // what happens to it until then
+mod container; // the two traits
+pub mod frame; // messages with descriptors over a Unix socket
+mod limits;
+
+pub use assignment::{
+    ASSIGNMENT_VERSION, Assignment, AssignmentMessage, Stdio, VolumeMount, VolumeSource,
+};
+pub use container::{Adopted, BoxFuture, Container, Engine, UsageSource};
+pub use event::{Ended, Event};
+pub use exit::{Exit, LimitCode, StartError, StartFailure};
+pub use frame::Slots;
+pub use limits::FDS_MAX;
+pub use listener::{Listener, Listeners, ListenersMessage};

@@ -1,5 +1,6 @@
 use std::{io, path::PathBuf};
 
+use engine::StartFailure;
 use spec::{
     Capability, Digest, FileGrant, MissingGrant, NodeId, ParseError, SecretGrant, wire::Fault,
 };
@@ -119,6 +120,8 @@ pub enum Error {
         why: String,
         /// What to try.
         hint: Option<String>,
+        /// Whether its program is missing, or none.
+        failure: StartFailure,
     },
     /// A worker could not be started, or did not take its task.
     #[error("cannot start `{task}`: {why}")]
@@ -273,6 +276,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Start { exit_code, .. } | Self::Kept { exit_code, .. } => *exit_code,
+            Self::Prepare { failure, .. } => failure.exit_code(),
             _ => Self::OURS,
         }
     }
@@ -282,7 +286,7 @@ impl Error {
 
     /// Whether the control plane says that it knows no such node, which no network and no restart
     /// can say for it.
-    pub(crate) fn is_stranger(&self) -> bool {
+    pub(crate) fn is_unknown_node(&self) -> bool {
         matches!(self, Self::Refused(fault) if fault.code == "unauthenticated")
     }
 

@@ -12,6 +12,7 @@ use blobs::{
     DOCUMENT_BYTES_MAX, FileBlobStore,
     collect::{self, Item, Marked, Removal},
 };
+use engine::StartFailure;
 use image::{Document, LayerContent, Plan};
 use runtime::World;
 use spec::{Descriptor, Digest, Platform, Want};
@@ -88,7 +89,12 @@ fn document(store: &FileBlobStore, digest: &Digest) -> io::Result<Vec<u8>> {
 }
 
 fn refused(image: &Digest, error: &image::Error) -> Error {
-    Error::Prepare { image: *image, why: chain(error), hint: error.hint() }
+    Error::Prepare {
+        image: *image,
+        why: chain(error),
+        hint: error.hint(),
+        failure: StartFailure::of_preparer(error.code()),
+    }
 }
 
 /// What this machine runs without Wasm.
@@ -148,6 +154,7 @@ fn wasm(
         image: digest,
         why: chain(&error),
         hint: error.hint(),
+        failure: error.failure(),
     };
     let key = runtime::Key::open(&home.key()).map_err(failed)?;
     let program = args.first().map_or("", String::as_str);
@@ -168,6 +175,7 @@ fn wasm(
                 image: digest,
                 why: "its program is a layer that it does not have".to_owned(),
                 hint: None,
+                failure: StartFailure::NotFound,
             })?;
             runtime::prepare::Program::Blob {
                 blob: open(&layer.descriptor)?,
@@ -319,6 +327,7 @@ fn native(
             image: plan.manifest,
             why: "its config does not name the digests of its layers".to_owned(),
             hint: None,
+            failure: StartFailure::Host,
         })?;
         let file = File::open(&path).map_err(Error::file("open", path))?;
         layers.push(shim::LayerBlob { file, descriptor: layer.descriptor.clone(), diff_id });

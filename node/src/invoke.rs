@@ -3,26 +3,30 @@
 use std::{
     collections::BTreeMap,
     os::unix::net::UnixListener,
+    pin::Pin,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use engine::{Container, Ended, Listener, Listeners, Stdio};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use spec::{Capability, LaunchType, SecretName, SecretValue, TaskId, Usage};
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{net::UnixStream, sync::Notify, time::timeout};
 
 use crate::{
+    drive::{Begin, Command, Commands, End, Supervisor, drive},
+    engines,
     error::{Error, Result, chain},
     home::Home,
     images::{blobs_of, make_ready, plan},
-    launch::{Container, Doors, Launch, Streams, arguments, local_grants},
-    local::{Asked, now},
+    launch::{self, Launch, arguments, local_grants},
+    lifecycle::{Lifecycle, Restart, StartFailed},
     request::LocalImage,
-    running::{Happening, Running},
-    tasks::{self, Origin, Owned, Phase, ProcessId, Status, TaskRecord},
+    signals::TaskSignals,
+    tasks::{self, Origin, Owned, Phase, ProcessId, Status, TaskRecord, now},
     tuning::PrivateNetwork,
 };
 
@@ -100,12 +104,12 @@ pub fn invoke(
         .build()
         .map_err(|source| Error::System { verb: "start a runtime", source })?;
     runtime.block_on(async {
-        // Before there is a folder: from here on a signal ends the request and not us, so that the
+        // Before there is a folder: from here on a signal ends the request and not the process, so that the
         // folder is removed.
-        let mut asked_to_stop = Asked::listen()?;
-        let blank = launch.blank(1);
+        let mut signals = TaskSignals::listen()?;
+        let spare = launch.spare_worker(1);
         let owned = create(home, &request, &launch)?;
-        let outcome = run(home, request, &launch, blank, &owned, &mut asked_to_stop).await;
+        let outcome = run(home, request, &launch, spare, &owned, &mut signals).await;
         owned.remove()?;
         outcome
     })
@@ -117,7 +121,7 @@ fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) ->
     let plan = plan(&blobs, name, digest)?;
     let args = arguments(&plan, name, None, None);
     let id: TaskId = disk::random_hex::<6>().parse().expect("hex digits are a name");
-    let container = Container {
+    let container = launch::Container {
         task: id,
         name: "invoked".parse().expect("it is a name"),
         node: None,
@@ -182,80 +186,144 @@ async fn run(
     home: &Home,
     request: InvokeRequest,
     launch: &Launch,
-    blank: Option<runtime::Blank>,
+    spare: Option<runtime::Blank>,
     owned: &Owned,
-    asked_to_stop: &mut Asked,
+    signals: &mut TaskSignals,
 ) -> Result<InvokeOutcome> {
-    let began = Instant::now();
     let port = launch.ingress_ports().first().copied().unwrap_or(PORT);
     let path = owned.folder().path().join("http.sock");
     let short = disk::SocketPath::of(&path).map_err(Error::file("open the folder of", &path))?;
-    let listener = UnixListener::bind(&short).map_err(Error::file("make socket", &path))?;
-    let doors = Doors { published: Vec::new(), ingress: vec![(port, listener)] };
-    let broker =
-        runtime::Broker::new(request.private_networks.iter().map(|network| network.host()));
-    let mut running =
-        launch.start(home, owned.folder(), &doors, Streams::default(), &broker, blank).await?;
-    let mut status = Status::starting(ProcessId::this());
-    status.phase = Phase::Running;
-    status.process = running.process();
-    owned.write_status(&status)?;
+    let socket = UnixListener::bind(&short).map_err(Error::file("make socket", &path))?;
+    let started = Notify::new();
+    let mut invocation = Invocation {
+        home,
+        launch,
+        owned,
+        spare,
+        listeners: Listeners {
+            published: Vec::new(),
+            ingress: vec![Listener { container_port: port, socket }],
+        },
+        broker: runtime::Broker::new(request.private_networks.iter().map(|n| n.host())),
+        status: Status::starting(ProcessId::this()),
+        began: Instant::now(),
+        started_in: None,
+        started: &started,
+        failed: None,
+    };
+    let mut asking = Asking {
+        signals,
+        request: Box::pin(async {
+            started.notified().await;
+            let asked = Instant::now();
+            let answer = match timeout(request.time_max, ask(short.as_ref(), &request)).await {
+                Ok(answer) => answer,
+                Err(_) => Err("no answer in time".to_owned()),
+            };
+            (answer, asked.elapsed())
+        }),
+        answer: None,
+        interrupted: false,
+    };
+    let lifecycle = Lifecycle::new(Restart::Never, None, 0);
+    let end = drive(&mut invocation, &mut asking, lifecycle, Begin::Fresh).await;
+    if let Some(error) = invocation.failed {
+        return Err(error);
+    }
+    let early = || match &invocation.started_in {
+        Some(_) => "it ended before it answered".to_owned(),
+        None => "it ended".to_owned(),
+    };
+    let (answer, answered_in) = match asking.answer {
+        Some((answer, answered_in)) => (answer, answered_in),
+        None if asking.interrupted => (Err("it was interrupted".to_owned()), Duration::ZERO),
+        None => (Err(end.reason.unwrap_or_else(early)), Duration::ZERO),
+    };
     let failed = |why: String| Error::NoAnswer { task: request.image.name.clone(), why };
-    let interrupted = || failed("it was interrupted".to_owned());
-    tokio::select! {
-        started = wait_until_started(&mut running) => started.map_err(failed)?,
-        () = asked_to_stop.stop() => {
-            running.kill();
-            return Err(interrupted());
-        }
-    }
-    let started_in = began.elapsed();
-    let asked = Instant::now();
-    let answer = tokio::select! {
-        answer = timeout(request.time_max, ask(short.as_ref(), &request)) => {
-            answer.map_err(|_| failed("no answer in time".to_owned())).and_then(|answer| answer.map_err(failed))
-        }
-        why = ended(&mut running) => Err(failed(why)),
-        () = asked_to_stop.stop() => Err(interrupted()),
-    };
-    let answered_in = asked.elapsed();
-    running.stop(GRACE).await;
-    let in_time = tokio::select! {
-        ended = timeout(GRACE * 2, ended(&mut running)) => ended.is_ok(),
-        () = asked_to_stop.stop() => false,
-    };
-    if !in_time {
-        running.kill();
-    }
-    let (parts, body) = answer?;
+    let (parts, body) = answer.map_err(failed)?;
     Ok(InvokeOutcome {
         id: owned.record().id.clone(),
         status: parts.status,
         headers: parts.headers,
         body,
         answered_in,
-        started_in,
-        usage: crate::meter::read(&owned.folder().usage_page()).unwrap_or_default(),
+        started_in: invocation.started_in.unwrap_or_default(),
+        usage: engines::usage(owned.folder(), None).unwrap_or_default(),
     })
 }
 
-async fn wait_until_started(running: &mut Running) -> Result<(), String> {
-    loop {
-        match running.next().await {
-            Happening::Started => return Ok(()),
-            Happening::Denied { .. } => {}
-            Happening::Ended(ended) => {
-                return Err(ended.reason.unwrap_or_else(|| "it ended".to_owned()));
-            }
-        }
-    }
+/// What `margay invoke` starts its container for.
+struct Invocation<'a> {
+    home: &'a Home,
+    launch: &'a Launch,
+    owned: &'a Owned,
+    spare: Option<runtime::Blank>,
+    listeners: Listeners,
+    broker: runtime::Broker,
+    status: Status,
+    began: Instant,
+    started_in: Option<Duration>,
+    started: &'a Notify,
+    /// Why it never ran.
+    failed: Option<Error>,
 }
 
-/// Why it ended, once it has.
-async fn ended(running: &mut Running) -> String {
-    loop {
-        if let Happening::Ended(ended) = running.next().await {
-            return ended.reason.unwrap_or_else(|| "it ended before it answered".to_owned());
+impl Supervisor for Invocation<'_> {
+    async fn prepare(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn spawn(&mut self) -> Result<Box<dyn Container>> {
+        let (folder, spare) = (self.owned.folder(), self.spare.take());
+        let stdio = Stdio::default();
+        self.launch.start(self.home, folder, &self.listeners, stdio, &self.broker, spare).await
+    }
+
+    fn spawned(&mut self, container: &dyn Container) -> Result<()> {
+        self.status.phase = Phase::Running;
+        self.status.process = ProcessId::of(i32::try_from(container.pid()).unwrap_or(0));
+        self.owned.write_status(&self.status)
+    }
+
+    fn started(&mut self) {
+        self.started_in = Some(self.began.elapsed());
+        self.started.notify_one();
+    }
+
+    fn denied(&mut self, _: String, _: u64) {}
+
+    fn start_failed(&mut self, error: Error) -> (StartFailed, End) {
+        self.failed = Some(error);
+        (StartFailed::Here, End::default())
+    }
+
+    async fn ended(&mut self, _: &Ended) {}
+
+    fn entered(&mut self, _: &Lifecycle, _: &End) {}
+}
+
+type Answer = std::result::Result<(http::response::Parts, Bytes), String>;
+
+/// The request, as commands for the container that answers it: when it is done, the container
+/// stops.
+struct Asking<'a> {
+    signals: &'a mut TaskSignals,
+    request: Pin<Box<dyn Future<Output = (Answer, Duration)> + 'a>>,
+    answer: Option<(Answer, Duration)>,
+    interrupted: bool,
+}
+
+impl Commands for Asking<'_> {
+    async fn next(&mut self) -> Command {
+        tokio::select! {
+            answer = &mut self.request, if self.answer.is_none() && !self.interrupted => {
+                self.answer = Some(answer);
+                Command::Stop(GRACE)
+            }
+            () = self.signals.stop() => {
+                self.interrupted = true;
+                Command::Kill
+            }
         }
     }
 }

@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result, chain},
     home::Home,
-    launch::Streams,
     local::run_with,
     request::{Note, RunRequest, Started},
 };
@@ -94,7 +93,7 @@ pub fn keep(home: &Home) -> Result<()> {
             caller = None;
         }
     };
-    let outcome = run_with(home, request, Streams::default(), |note| say(&Word::Note(note)));
+    let outcome = run_with(home, request, engine::Stdio::default(), |note| say(&Word::Note(note)));
     if let Err(error) = outcome {
         say(&Word::Failed {
             message: chain(&error),

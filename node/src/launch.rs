@@ -4,27 +4,21 @@
 //! [`Launch::decide`] is where wants and grants meet; everything after it only carries that out, so
 //! a second start after a crash hands over exactly what the first did.
 
-use std::{
-    collections::BTreeMap,
-    fs::File,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
-    os::{fd::OwnedFd, unix::net::UnixListener},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs::File, path::PathBuf, time::Duration};
 
-use runtime::World;
+use engine::{Assignment, Engine as _, Listeners, Stdio, VolumeMount, VolumeSource};
+use runtime::{Prepared, WasmEngine, WasmProgram};
+use shim::{NativeEngine, NativeProgram};
 use spec::{
-    Capability, ContainerName, Digest, FileGrant, LaunchType, Limits, NodeId, OperatorGrants,
-    PublishedPort, Resolved, SecretGrant, SecretName, SecretValue, TaskId, resolve,
+    Capability, ContainerName, Digest, ExecutionConfig, FileGrant, LaunchType, Limits, NodeId,
+    OperatorGrants, PublishedPort, Resolved, SecretGrant, SecretName, SecretValue, TaskId, resolve,
 };
 
 use crate::{
-    error::{Error, Result, chain},
+    error::{Error, Result},
     home::{Home, make_private, set_mode},
-    images::{Native, Ready},
+    images::{Native, Ready, exe},
     request::{MountSource, Mounted, Publish},
-    running::Running,
     tasks::{Kind, MountRecord, TaskFolder},
 };
 
@@ -82,22 +76,6 @@ fn cpu_time(
     }
 }
 
-/// What a container listens on, held by its supervisor for as long as the container is wanted.
-#[derive(Debug, Default)]
-pub(crate) struct Doors {
-    pub published: Vec<(u16, TcpListener)>,
-    pub ingress: Vec<(u16, UnixListener)>,
-}
-
-/// What a program is born with.
-#[derive(Debug, Default)]
-pub(crate) struct Streams {
-    pub stdin: Option<OwnedFd>,
-    pub stdout: Option<OwnedFd>,
-    pub stderr: Option<OwnedFd>,
-    pub terminal: Option<(u16, u16)>,
-}
-
 /// On a node that you own a request may think for as long as a person waits; the pool has its own,
 /// tighter default.
 const OWN_CPU_TIME_MAX: Duration = Duration::from_secs(10);
@@ -118,7 +96,8 @@ pub(crate) fn local_grants(
     if let Some(name) = env.keys().find(|name| !is_name(name)) {
         return Err(Error::BadArgument {
             text: name.clone(),
-            what: "the name of an environment variable: letters, digits and `_`, not beginning with a digit",
+            what: "the name of an environment variable: letters, digits and `_`, not beginning \
+                   with a digit",
         });
     }
     let mounts = mounts.iter().enumerate().map(|(index, mount)| {
@@ -172,13 +151,16 @@ impl Launch {
     }
 
     /// A worker for so many requests at once, which makes itself ready while its task gets a
-    /// folder. None for a native image, and none when it cannot be had: the start tries again, and
-    /// names why.
-    pub fn blank(&self, requests_max: u32) -> Option<runtime::Blank> {
-        match &self.ready {
-            Ready::Wasm { prepared, .. } => spawn(prepared.facts.world, requests_max).ok(),
-            Ready::Native(_) => None,
-        }
+    /// folder. None where no worker is used, and none when it cannot be had: the start tries again,
+    /// and names why.
+    pub fn spare_worker(&self, requests_max: u32) -> Option<runtime::Blank> {
+        let Ready::Wasm { prepared, .. } = &self.ready else { return None };
+        let options = runtime::SpawnOptions::of(prepared.facts.world, requests_max);
+        runtime::Blank::spawn(&options).ok()
+    }
+
+    pub fn takes_spare_worker(&self) -> bool {
+        matches!(self.ready, Ready::Wasm { .. })
     }
 
     /// Whether it answers requests, a fresh instance for each, so that nobody misses it while there
@@ -254,14 +236,10 @@ impl Launch {
         self.resolved.capabilities.has_port(port)
     }
 
-    /// Opens its ports on the host.
-    ///
-    /// # Errors
-    /// [`Error::PortTaken`] names the port.
-    pub fn open_ports(&self) -> Result<Vec<(u16, TcpListener)>> {
-        let granted =
-            self.container.ports.iter().filter(|publish| self.may_listen(publish.container_port));
-        granted.map(|publish| Ok((publish.container_port, listen(publish)?))).collect()
+    /// The ports that are open to the outside.
+    pub fn published_ports(&self) -> Vec<Publish> {
+        let ports = self.container.ports.iter().copied();
+        ports.filter(|publish| self.may_listen(publish.container_port)).collect()
     }
 
     /// The ports on which the ingress may reach it.
@@ -269,9 +247,9 @@ impl Launch {
         self.container.ingress_ports.iter().copied().filter(|port| self.may_listen(*port)).collect()
     }
 
-    /// The folders behind its mounts, made where they are missing.
-    fn folders(&self, home: &Home) -> Result<Vec<Folder>> {
-        let mut folders = Vec::new();
+    /// Its volumes, with their folders made where they are missing.
+    fn volumes(&self, home: &Home) -> Result<Vec<VolumeMount>> {
+        let mut volumes = Vec::new();
         for grant in &self.resolved.capabilities.files {
             let FileGrant { path, rights, volume: Some(volume), max_bytes } = grant else {
                 continue;
@@ -290,189 +268,99 @@ impl Launch {
                     volume_folder(home, &self.container.owner, volume)?
                 }
             };
-            folders.push(Folder {
+            volumes.push(VolumeMount {
                 path: path.clone(),
                 rights: *rights,
-                folder,
-                max_bytes: *max_bytes,
+                source: VolumeSource::Folder(folder),
+                bytes_max: *max_bytes,
             });
         }
-        Ok(folders)
+        Ok(volumes)
     }
 
-    /// Starts its process. `blank` is a worker that waits, if there is one.
+    /// Starts its process. `spare` is a worker that waits, if there is one.
     pub async fn start(
         &self,
         home: &Home,
         folder: &TaskFolder,
-        doors: &Doors,
-        streams: Streams,
+        listeners: &Listeners,
+        stdio: Stdio,
         broker: &runtime::Broker,
-        blank: Option<runtime::Blank>,
-    ) -> Result<Running> {
-        match &self.ready {
+        spare: Option<runtime::Blank>,
+    ) -> Result<Box<dyn engine::Container>> {
+        let shared = self.assignment(home, folder, listeners, stdio)?;
+        let started = match &self.ready {
             Ready::Wasm { plan, prepared } => {
-                let assignment =
-                    self.wasm_assignment(home, folder, doors, streams, plan, prepared)?;
-                let failed =
-                    |error: runtime::Error| self.failed(folder, chain(&error), error.hint());
-                let blank = match blank {
-                    Some(blank) => blank,
-                    None => spawn(assignment.world, assignment.limits.concurrency_max)
-                        .map_err(failed)?,
-                };
-                Ok(Running::wasm(
-                    blank.assign(assignment, broker.of(&self.container.owner)).map_err(failed)?,
-                ))
+                let program = self.wasm_program(plan, prepared)?;
+                let broker = broker.of(&self.container.owner);
+                WasmEngine::new(broker, spare).start(shared.with(program)).await
             }
             Ready::Native(native) => {
-                let assignment = self.native_assignment(home, folder, doors, streams, native)?;
-                let (path, name) = (folder.path().to_owned(), folder.record().name.clone());
-                Running::native(path, assignment).await.map_err(|error| Error::Start {
-                    task: name,
-                    why: chain(&error),
-                    hint: error.hint(),
-                    exit_code: u8::try_from(error.exit_code()).unwrap_or(Error::OURS),
-                })
+                let program = self.native_program(native);
+                NativeEngine::new(exe()).start(shared.with(program)).await
             }
-        }
+        };
+        started.map_err(|error| Error::Start {
+            task: folder.record().name.clone(),
+            why: error.message,
+            hint: error.hint,
+            exit_code: error.failure.exit_code(),
+        })
     }
 
-    fn failed(&self, folder: &TaskFolder, why: String, hint: Option<String>) -> Error {
-        Error::Start { task: folder.record().name.clone(), why, hint, exit_code: Error::OURS }
-    }
-
-    fn wasm_assignment(
+    fn assignment(
         &self,
         home: &Home,
         folder: &TaskFolder,
-        doors: &Doors,
-        streams: Streams,
-        plan: &image::Plan,
-        prepared: &runtime::Prepared,
-    ) -> Result<runtime::Assignment> {
+        listeners: &Listeners,
+        stdio: Stdio,
+    ) -> Result<Assignment<()>> {
         let container = &self.container;
-        let system = |verb| move |source| Error::System { verb, source };
-        let failed = |error: runtime::Error| self.failed(folder, chain(&error), error.hint());
-        let copy = |file: &File| file.try_clone().map_err(system("copy a descriptor"));
-        let root = rustix::process::geteuid().is_root();
-        let volumes =
-            self.folders(home)?.into_iter().map(|f| f.for_worker(root)).collect::<Result<_, _>>();
-        let mut listeners = Vec::new();
-        for (container_port, socket) in &doors.published {
-            let socket = socket.try_clone().map_err(system("copy a descriptor"))?;
-            listeners.push(runtime::Listener { container_port: *container_port, socket });
-        }
-        let ingress = match doors.ingress.first() {
-            Some((container_port, socket)) => {
-                let socket = socket.try_clone().map_err(system("copy a descriptor"))?;
-                Some(runtime::Ingress { container_port: *container_port, socket })
-            }
-            None => None,
-        };
-        let adoption = match container.adoptable {
-            true => Some(runtime::adoption_socket(folder.path(), "worker.sock").map_err(failed)?),
-            false => None,
-        };
-        let execution = plan.execution();
-        Ok(runtime::Assignment {
+        let copy = |source| Error::System { verb: "copy a descriptor", source };
+        Ok(Assignment {
             task: container.task.clone(),
             container: container.name.clone(),
             image: container.image,
             node: container.node.clone(),
-            world: prepared.facts.world,
+            folder: folder.path().to_owned(),
             args: self.args.clone(),
-            image_env: variables(execution.env.as_deref().unwrap_or_default()),
             env: self.env(),
-            working_dir: execution
-                .working_dir
-                .clone()
-                .filter(|dir| !dir.is_empty())
-                .unwrap_or_else(|| "/".to_owned()),
             grants: self.resolved.capabilities.clone(),
             limits: self.limits.clone(),
+            volumes: self.volumes(home)?,
+            listeners: listeners.try_clone().map_err(copy)?,
+            stdio,
+            log: Some(folder.log()),
+            adoptable: container.adoptable,
+            program: (),
+        })
+    }
+
+    fn wasm_program(&self, plan: &image::Plan, prepared: &Prepared) -> Result<WasmProgram> {
+        let copy = |file: &File| {
+            file.try_clone().map_err(|source| Error::System { verb: "copy a descriptor", source })
+        };
+        let execution = plan.execution();
+        let working_dir = execution.working_dir.clone().filter(|dir| !dir.is_empty());
+        Ok(WasmProgram {
+            world: prepared.facts.world,
+            image_env: variables(execution.env.as_deref().unwrap_or_default()),
+            working_dir: working_dir.unwrap_or_else(|| "/".to_owned()),
             secrets: self.secrets(),
             code: copy(&prepared.code)?,
             index: copy(&prepared.index)?,
             layers: prepared.layers.iter().map(copy).collect::<Result<_>>()?,
-            volumes: volumes.map_err(failed)?,
-            listeners,
-            ingress,
-            adoption,
-            stdio: runtime::Stdio {
-                stdin: streams.stdin,
-                stdout: streams.stdout,
-                stderr: streams.stderr,
-                terminal: streams.terminal.is_some(),
-            },
-            log: Some(open_log(folder)?),
-            usage: crate::meter::open(&folder.usage_page()).map_err(failed)?,
         })
     }
 
-    fn native_assignment(
-        &self,
-        home: &Home,
-        folder: &TaskFolder,
-        doors: &Doors,
-        streams: Streams,
-        native: &Native,
-    ) -> Result<shim::Assignment> {
-        let container = &self.container;
-        let system = |verb| move |source| Error::System { verb, source };
-        let mut listeners = Vec::new();
-        for (container_port, socket) in &doors.published {
-            let socket = socket.try_clone().map_err(system("copy a descriptor"))?;
-            listeners.push(shim::Listener { container_port: *container_port, socket });
-        }
-        let mut ingress = Vec::new();
-        for (container_port, socket) in &doors.ingress {
-            let socket = socket.try_clone().map_err(system("copy a descriptor"))?;
-            ingress.push(shim::Ingress { container_port: *container_port, socket });
-        }
-        let volumes = self.folders(home)?.into_iter().map(|f| shim::VolumeMount {
-            path: f.path,
-            rights: f.rights,
-            folder: f.folder,
-        });
-        Ok(shim::Assignment {
-            task: container.task.clone(),
-            container: container.name.clone(),
-            image: container.image,
+    fn native_program(&self, native: &Native) -> NativeProgram {
+        NativeProgram {
             config: native.plan.config.clone(),
             layers: native.layers.clone(),
             runtime: native.runtime.clone(),
-            // The arguments are put together already.
-            entrypoint: Some(self.args.clone()),
-            command: Some(Vec::new()),
-            env: self.env(),
-            hostname: None,
-            grants: self.resolved.capabilities.clone(),
-            limits: self.limits.clone(),
-            cpu_millis: container.cpu_millis,
-            volumes: volumes.collect(),
-            listeners,
-            ingress,
-            stdio: shim::Stdio {
-                stdin: streams.stdin,
-                stdout: streams.stdout,
-                stderr: streams.stderr,
-                terminal: streams.terminal,
-            },
-            log: Some(folder.log()),
-            orphan: if container.adoptable { shim::Orphan::Keep } else { shim::Orphan::Stop },
-        })
+            cpu_millis: self.container.cpu_millis,
+        }
     }
-}
-
-/// A place for an instance costs a stack with a guard page before anything runs, and a command
-/// needs one.
-fn spawn(world: World, requests_max: u32) -> Result<runtime::Blank, runtime::Error> {
-    let instances_max = match world {
-        World::Command => 1,
-        World::Http => requests_max,
-    };
-    runtime::Blank::spawn(&runtime::SpawnOptions { instances_max, ..Default::default() })
 }
 
 /// A guest that was promised a secret finds it.
@@ -490,31 +378,6 @@ fn check_secrets(
     Ok(())
 }
 
-/// A mount with its folder on this host.
-struct Folder {
-    path: String,
-    rights: spec::Rights,
-    folder: PathBuf,
-    max_bytes: Option<u64>,
-}
-
-impl Folder {
-    fn for_worker(self, root: bool) -> Result<runtime::VolumeMount, runtime::Error> {
-        let source = match root {
-            true => {
-                runtime::VolumeSource::Detached(runtime::volume::detach(&self.folder, self.rights)?)
-            }
-            false => runtime::VolumeSource::Folder(self.folder),
-        };
-        Ok(runtime::VolumeMount {
-            path: self.path,
-            rights: self.rights,
-            source,
-            max_bytes: self.max_bytes,
-        })
-    }
-}
-
 /// A named volume's folder. Open to every user, because each worker is another; closed to everybody
 /// by its parents.
 fn volume_folder(home: &Home, owner: &str, volume: &spec::VolumeName) -> Result<PathBuf> {
@@ -527,56 +390,6 @@ fn volume_folder(home: &Home, owner: &str, volume: &spec::VolumeName) -> Result<
         Err(error) => return Err(Error::file("make volume", &folder)(error)),
     }
     Ok(folder)
-}
-
-fn open_log(folder: &TaskFolder) -> Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let path = folder.log();
-    let open = File::options().read(true).append(true).create(true).mode(0o600).open(&path);
-    open.map_err(Error::file("open", path))
-}
-
-/// A listener for one `-p`. Without an address it takes both families, where the machine has both.
-fn listen(publish: &Publish) -> Result<TcpListener> {
-    let everywhere = || match TcpListener::bind((Ipv6Addr::UNSPECIFIED, publish.host_port)) {
-        Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, publish.host_port))
-        }
-        other => other,
-    };
-    let bound = match publish.address {
-        Some(address) => TcpListener::bind(SocketAddr::new(address, publish.host_port)),
-        None => everywhere(),
-    };
-    let listener = bound.map_err(|source| match source.kind() {
-        std::io::ErrorKind::AddrInUse => Error::PortTaken { port: publish.host_port, task: None },
-        _ => Error::Listen { port: publish.host_port, source },
-    })?;
-    listener
-        .set_nonblocking(true)
-        .map_err(|source| Error::Listen { port: publish.host_port, source })?;
-    Ok(listener)
-}
-
-impl Doors {
-    /// Where it is reached, for people.
-    pub fn ports(&self) -> Vec<PublishedPort> {
-        let port =
-            |listener: &TcpListener| listener.local_addr().ok().map(|address| address.port());
-        let published = self.published.iter();
-        let published = published.map(|(container_port, l)| PublishedPort {
-            container_port: *container_port,
-            host_port: port(l),
-        });
-        let only_inside =
-            self.ingress.iter().filter(|(port, _)| !self.published.iter().any(|(p, _)| p == port));
-        published
-            .chain(only_inside.map(|(container_port, _)| PublishedPort {
-                container_port: *container_port,
-                host_port: None,
-            }))
-            .collect()
-    }
 }
 
 /// `NAME=VALUE` lines as an image has them.
@@ -593,18 +406,24 @@ pub(crate) fn arguments(
     entrypoint: Option<&[String]>,
     command: Option<&[String]>,
 ) -> Vec<String> {
-    let execution = plan.execution();
-    let image_entrypoint = execution.entrypoint.as_deref().unwrap_or_default();
-    let image_command = execution.cmd.as_deref().unwrap_or_default();
-    let head = entrypoint.unwrap_or(image_entrypoint);
-    let tail = match (command, entrypoint) {
-        (Some(command), _) => command,
-        (None, Some(_)) => &[],
-        (None, None) => image_command,
-    };
+    let (head, tail) = entrypoint_and_command(plan.execution(), entrypoint, command);
     let is_program_alone = matches!(plan.program, image::Program::Layer(_)) && head.is_empty();
     let program = is_program_alone.then(|| name.to_owned());
     program.into_iter().chain(head.iter().cloned()).chain(tail.iter().cloned()).collect()
+}
+
+fn entrypoint_and_command<'a>(
+    image: &'a ExecutionConfig,
+    entrypoint: Option<&'a [String]>,
+    command: Option<&'a [String]>,
+) -> (&'a [String], &'a [String]) {
+    let head = entrypoint.or(image.entrypoint.as_deref()).unwrap_or_default();
+    let tail = match (command, entrypoint) {
+        (Some(command), _) => command,
+        (None, Some(_)) => &[],
+        (None, None) => image.cmd.as_deref().unwrap_or_default(),
+    };
+    (head, tail)
 }
 
 #[cfg(test)]
@@ -634,6 +453,30 @@ mod tests {
             cpu_millis: None,
             launch_type: LaunchType::Node,
             adoptable: false,
+        }
+    }
+
+    #[test]
+    fn program_and_arguments_follow_docker() {
+        for (entry, cmd, entry_given, cmd_given, want) in [
+            ("/e x", "a b", "", "", "/e x a b"),
+            ("/e", "a", "", "c", "/e c"),
+            ("/e", "a", "/f", "", "/f"),
+            ("/e", "a", "/f", "c", "/f c"),
+            ("", "a b", "", "", "a b"),
+            ("", "a", "", "/bin/sh -c", "/bin/sh -c"),
+            ("", "", "", "", ""),
+        ] {
+            let given = |text: &str| {
+                let words: Vec<_> = text.split_whitespace().map(str::to_owned).collect();
+                Some(words).filter(|words| !words.is_empty())
+            };
+            let image =
+                ExecutionConfig { entrypoint: given(entry), cmd: given(cmd), ..Default::default() };
+            let (entry_given, cmd_given) = (given(entry_given), given(cmd_given));
+            let (head, tail) =
+                entrypoint_and_command(&image, entry_given.as_deref(), cmd_given.as_deref());
+            assert_eq!([head, tail].concat().join(" "), want, "{image:?}");
         }
     }
 

@@ -12,7 +12,10 @@ pub mod tasks; // a locked folder for each task: made, found, read, followed, re
 mod request; // what `margay run` asks for, and what it hears
 mod images; // from blobs to something that can run
 mod launch; // one container: what it is granted, what it is handed
-mod running; // the process that runs it, worker or shim
+mod engines; // the engine for each kind of container
+mod ports; // published ports become listening sockets
+mod lifecycle; // who restarts what, and when: one pure function
+mod drive; // carries that out
 mod local; // one task without a server
 mod keeper; // the same in the background
 
@@ -24,7 +27,6 @@ pub mod usage_log; // what was used, kept until the ledger has it exactly once
 pub mod ingress; // host name -> a healthy replica, here or on another node
 mod identity; // the certificate and key of this node, on disk
 
-mod meter; // the counters of a worker, from the outside
 mod files; // small files of JSON
 mod signals; // the signals that ask us to end
 mod error;

@@ -6,38 +6,42 @@ use std::{
     time::Duration,
 };
 
+use engine::{Container, Ended, Exit, Listeners, Stdio};
 use spec::{LaunchType, TaskId, Timestamp};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    error::{Error, Result},
+    drive::{Begin, Command, Commands, End, Supervisor, drive},
+    engines,
+    error::{Error, Result, chain},
     home::Home,
     images::{blobs_of, make_ready, plan},
-    launch::{Container, Doors, Launch, Streams, arguments, local_grants},
+    launch::{self, Launch, arguments, local_grants},
+    lifecycle::{Lifecycle, Restart, StartFailed, State},
+    ports,
     request::{LocalImage, Note, RunOutcome, RunRequest, Started},
-    running::{Ended, Happening},
-    tasks::{self, Kind, Origin, Owned, Phase, ProcessId, Status, TaskRecord},
+    signals::{Request, TaskSignals},
+    tasks::{self, Origin, Owned, Phase, ProcessId, Status, TaskFolder, TaskRecord, now},
 };
 
-/// Runs a task to its end, in the foreground of this process: its streams are ours, Ctrl-C stops
-/// it, a second one kills it. `watch` hears what happens.
+/// Runs a task to its end, in the foreground of this process: it has this process's streams, Ctrl-C
+/// stops it, a second one kills it. `watch` hears what happens.
 ///
 /// # Errors
 /// When it could not be started. How it ended once it ran is an outcome, not an error.
 pub fn run_local(home: &Home, request: RunRequest, watch: impl FnMut(Note)) -> Result<RunOutcome> {
-    let streams = own_streams(&request)?;
-    run_with(home, request, streams, watch)
+    let stdio = own_stdio(&request)?;
+    run_with(home, request, stdio, watch)
 }
 
-/// As [`run_local`], with the streams given.
+/// As [`run_local`], with its standard streams given.
 pub(crate) fn run_with(
     home: &Home,
     request: RunRequest,
-    streams: Streams,
+    stdio: Stdio,
     mut watch: impl FnMut(Note),
 ) -> Result<RunOutcome> {
     let launch = decide(home, &request, &mut watch)?;
-    let blank = launch.blank(launch.limits.concurrency_max);
+    let spare = launch.spare_worker(launch.limits.concurrency_max);
     let owned = create(home, &request, &launch)?;
     // One thread and no timer wheel that nobody needs: a runtime like this is there in a tenth of a
     // millisecond.
@@ -45,25 +49,48 @@ pub(crate) fn run_with(
         .enable_all()
         .build()
         .map_err(|source| Error::System { verb: "start a runtime", source })?;
-    let mut status = Status::starting(ProcessId::this());
-    let ran = runtime.block_on(supervise(
-        home,
-        &request,
-        &launch,
-        &owned,
-        (streams, blank),
-        &mut status,
-        &mut watch,
-    ));
-    let ended = match ran {
-        Ok(ended) => ended,
+    let ran = runtime.block_on(async {
+        let mut commands = SignalCommands {
+            signals: TaskSignals::listen()?,
+            folder: owned.folder(),
+            grace: request.grace,
+            has_terminal: request.terminal.is_some(),
+            stop: None,
+            killed: false,
+        };
+        let mut run = LocalRun {
+            home,
+            launch: &launch,
+            owned: &owned,
+            stdio: Some(stdio),
+            spare,
+            broker: runtime::Broker::new(request.private_networks.iter().map(|n| n.host())),
+            listeners: Listeners::default(),
+            status: Status::starting(ProcessId::this()),
+            watch: &mut watch,
+            failed: None,
+        };
+        let lifecycle = Lifecycle::new(Restart::Never, None, 0);
+        let end = drive(&mut run, &mut commands, lifecycle, Begin::Fresh).await;
+        match (run.failed, &end.exit) {
+            (Some(error), _) => Err(error),
+            (None, Some(Exit::NotStarted(why))) => Err(Error::Start {
+                task: owned.record().name.clone(),
+                why: why.clone(),
+                hint: None,
+                exit_code: Error::OURS,
+            }),
+            (None, _) => Ok((run.status, commands.explain(end))),
+        }
+    });
+    match ran {
+        Ok((status, end)) => finish(&request, owned, status, end),
         Err(error) => {
             // It never was: a task that could not start leaves nothing that needs an `rm`.
             let _ = owned.remove();
-            return Err(error);
+            Err(error)
         }
-    };
-    finish(&request, owned, status, ended)
+    }
 }
 
 fn decide(home: &Home, request: &RunRequest, watch: &mut impl FnMut(Note)) -> Result<Launch> {
@@ -73,7 +100,7 @@ fn decide(home: &Home, request: &RunRequest, watch: &mut impl FnMut(Note)) -> Re
     let command = (!request.command.is_empty()).then_some(request.command.as_slice());
     let args = arguments(&plan, &program_name(name), request.entrypoint.as_deref(), command);
     let id: TaskId = disk::random_hex::<6>().parse().expect("hex digits are a name");
-    let container = Container {
+    let container = launch::Container {
         task: id,
         name: container_name(name),
         node: None,
@@ -145,167 +172,164 @@ fn create(home: &Home, request: &RunRequest, launch: &Launch) -> Result<Owned> {
     )
 }
 
-async fn supervise(
-    home: &Home,
-    request: &RunRequest,
-    launch: &Launch,
-    owned: &Owned,
-    (streams, blank): (Streams, Option<runtime::Blank>),
-    status: &mut Status,
-    watch: &mut impl FnMut(Note),
-) -> Result<Ended> {
-    let mut asked = Asked::listen()?;
-    let doors = Doors {
-        published: launch.open_ports().map_err(|e| name_owner(home, e))?,
-        ingress: Vec::new(),
-    };
-    let broker =
-        runtime::Broker::new(request.private_networks.iter().map(|network| network.host()));
-    let mut running = launch.start(home, owned.folder(), &doors, streams, &broker, blank).await?;
-    status.process = running.process();
-    status.ports = doors.ports();
-    owned.write_status(status)?;
-    let mut stop = Stop::default();
-    loop {
-        let happening = tokio::select! {
-            happening = running.next() => happening,
-            ask = asked.next() => {
-                match ask {
-                    Ask::Stop(signal) if stop.first.is_none() => {
-                        stop.first = Some(signal);
-                        watch(Note::Stopping);
-                        let grace = owned.folder().asked_grace().unwrap_or(request.grace);
-                        running.stop(launch.grace(grace)).await;
-                    }
-                    Ask::Stop(_) => {
-                        stop.killed = true;
-                        running.kill();
-                    }
-                    Ask::Pass(signal) => running.pass(signal).await,
-                    Ask::Resize if request.terminal.is_some() => running.resize(terminal_size()).await,
-                    Ask::Resize => {}
-                }
-                continue;
-            }
-        };
-        match happening {
-            Happening::Started => {
-                status.phase = Phase::Running;
-                status.started = Some(now());
-                owned.write_status(status)?;
-                watch(Note::Started(started(launch, owned, &doors)));
-            }
-            Happening::Denied { line, count } => watch(Note::Denied { line, count }),
-            Happening::Ended(ended) if ended.never_started => {
-                return Err(Error::Start {
-                    task: owned.record().name.clone(),
-                    why: ended
-                        .reason
-                        .unwrap_or_else(|| "it ended before its program began".to_owned()),
-                    hint: None,
-                    exit_code: Error::OURS,
-                });
-            }
-            Happening::Ended(ended) => return Ok(stop.explains(launch.kind, ended)),
+/// What `margay run` starts its container for.
+struct LocalRun<'a, W> {
+    home: &'a Home,
+    launch: &'a Launch,
+    owned: &'a Owned,
+    stdio: Option<Stdio>,
+    spare: Option<runtime::Blank>,
+    broker: runtime::Broker,
+    listeners: Listeners,
+    status: Status,
+    watch: &'a mut W,
+    /// Why it never ran.
+    failed: Option<Error>,
+}
+
+impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
+    async fn prepare(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn spawn(&mut self) -> Result<Box<dyn Container>> {
+        self.listeners.published = ports::open(&self.launch.published_ports())
+            .map_err(|error| ports::name_owner(self.home, error))?;
+        let stdio = self.stdio.take().unwrap_or_default();
+        let (folder, spare) = (self.owned.folder(), self.spare.take());
+        self.launch.start(self.home, folder, &self.listeners, stdio, &self.broker, spare).await
+    }
+
+    fn spawned(&mut self, container: &dyn Container) -> Result<()> {
+        self.status.process = ProcessId::of(i32::try_from(container.pid()).unwrap_or(0));
+        self.status.ports = ports::published(&self.listeners);
+        self.owned.write_status(&self.status)
+    }
+
+    fn started(&mut self) {
+        self.status.phase = Phase::Running;
+        self.status.started = Some(now());
+        if let Err(error) = self.owned.write_status(&self.status) {
+            tracing::warn!(error = chain(&error), "a status could not be written");
         }
+        (self.watch)(Note::Started(Started {
+            id: self.owned.record().id.clone(),
+            name: self.owned.record().name.clone(),
+            ports: self.status.ports.clone(),
+            granted: self.launch.resolved.capabilities.lines(),
+            cut: self.launch.resolved.cut.clone(),
+            denied: self.launch.resolved.denied.clone(),
+        }));
+    }
+
+    fn denied(&mut self, line: String, count: u64) {
+        (self.watch)(Note::Denied { line, count });
+    }
+
+    fn start_failed(&mut self, error: Error) -> (StartFailed, End) {
+        self.failed = Some(error);
+        (StartFailed::Here, End::default())
+    }
+
+    async fn ended(&mut self, _: &Ended) {}
+
+    fn entered(&mut self, lifecycle: &Lifecycle, _: &End) {
+        if matches!(lifecycle.state, State::Stopping { .. }) {
+            (self.watch)(Note::Stopping);
+        }
+    }
+
+    fn grace(&self, grace: Duration) -> Duration {
+        self.launch.grace(grace)
     }
 }
 
-/// How a task was asked to end.
-#[derive(Default)]
-struct Stop {
-    first: Option<i32>,
+/// Signals to this process, as commands for its container: one to end stops it, a second kills it.
+struct SignalCommands<'a> {
+    signals: TaskSignals,
+    folder: &'a TaskFolder,
+    grace: Duration,
+    has_terminal: bool,
+    /// The first one to end.
+    stop: Option<u8>,
     killed: bool,
 }
 
-impl Stop {
-    /// The end of a task in the light of it. A Wasm program dies of no signal by itself, so its end
-    /// is told as if it had.
-    fn explains(&self, kind: Kind, ended: Ended) -> Ended {
-        match (kind, self.first) {
-            (Kind::Wasm, Some(_)) if self.killed && ended.exit_code == KILLED => Ended {
-                reason: Some("it was asked to end a second time, and killed".to_owned()),
-                ..ended
-            },
-            (Kind::Wasm, Some(signal)) if ended.exit_code == STOPPED => {
-                Ended { exit_code: 128 + signal, ..ended }
+impl Commands for SignalCommands<'_> {
+    async fn next(&mut self) -> Command {
+        loop {
+            match self.signals.next().await {
+                Request::Stop(signal) if self.stop.is_none() => {
+                    self.stop = u8::try_from(signal).ok();
+                    return Command::Stop(self.folder.asked_grace().unwrap_or(self.grace));
+                }
+                Request::Stop(_) => {
+                    self.killed = true;
+                    return Command::Kill;
+                }
+                Request::Pass(signal) => return Command::Signal(signal),
+                Request::Resize => {
+                    if let Some((rows, columns)) = terminal_size().filter(|_| self.has_terminal) {
+                        return Command::Resize(rows, columns);
+                    }
+                }
             }
-            (Kind::Wasm | Kind::Native, _) => ended,
         }
     }
 }
 
-/// 128 and SIGTERM, 128 and SIGKILL.
-const STOPPED: i32 = 143;
-const KILLED: i32 = 137;
+impl SignalCommands<'_> {
+    /// The end of a container in the light of what it was asked.
+    fn explain(&self, end: End) -> End {
+        let Some(signal) = self.stop else { return end };
+        match end.exit {
+            Some(exit) if self.killed && exit.code() == KILLED => {
+                let why = "it was asked to end a second time, and killed".to_owned();
+                End { reason: Some(why), usage: end.usage, ..End::of(exit) }
+            }
+            Some(exit) => End { usage: end.usage, ..End::of(exit.asked_by(signal)) },
+            // It was asked to end before it had begun.
+            None => End { exit_code: Some(128 + i32::from(signal)), ..end },
+        }
+    }
+}
 
-/// Of the terminal that we write to: rows and columns.
+/// 128 and SIGKILL.
+const KILLED: u8 = 137;
+
+/// Of the terminal on standard output: rows and columns.
 fn terminal_size() -> Option<(u16, u16)> {
     let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
     Some((size.ws_row, size.ws_col))
 }
 
-fn started(launch: &Launch, owned: &Owned, doors: &Doors) -> Started {
-    Started {
-        id: owned.record().id.clone(),
-        name: owned.record().name.clone(),
-        ports: doors.ports(),
-        granted: launch.resolved.capabilities.lines(),
-        cut: launch.resolved.cut.clone(),
-        denied: launch.resolved.denied.clone(),
-    }
-}
-
-/// A taken port, with the task of ours that has it.
-pub(crate) fn name_owner(home: &Home, error: Error) -> Error {
-    let Error::PortTaken { port, .. } = error else { return error };
-    let has_it = |task: &tasks::TaskFolder| {
-        let status = task.status().ok().flatten();
-        status.is_some_and(|status| status.ports.iter().any(|p| p.host_port == Some(port)))
-            && task.state().is_ok_and(tasks::State::is_alive)
-    };
-    let task = tasks::list(home).unwrap_or_default().into_iter().find(has_it);
-    Error::PortTaken { port, task: task.map(|task| task.record().name.clone()) }
-}
-
-fn finish(
-    request: &RunRequest,
-    owned: Owned,
-    mut status: Status,
-    ended: Ended,
-) -> Result<RunOutcome> {
-    let usage = ended
-        .usage
-        .or_else(|| crate::meter::read(&owned.folder().usage_page()))
-        .unwrap_or_default();
+fn finish(request: &RunRequest, owned: Owned, mut status: Status, end: End) -> Result<RunOutcome> {
+    let usage = end.usage.or_else(|| engines::usage(owned.folder(), None)).unwrap_or_default();
     let (id, name) = (owned.record().id.clone(), owned.record().name.clone());
+    let exit_code = end.exit_code.unwrap_or_default();
     if request.remove_at_end {
         owned.remove()?;
     } else {
         status.phase = Phase::Exited;
         status.process = None;
         status.ended = Some(now());
-        status.exit_code = Some(ended.exit_code);
-        status.reason = ended.reason.clone();
+        status.exit_code = Some(exit_code);
+        status.reason = end.reason.clone();
         status.usage = Some(usage);
         owned.write_status(&status)?;
         let _ = std::fs::remove_file(owned.folder().worker_socket());
     }
-    Ok(RunOutcome { id, name, exit_code: ended.exit_code, reason: ended.reason, usage })
+    Ok(RunOutcome { id, name, exit_code, reason: end.reason, usage })
 }
 
-pub(crate) fn now() -> Timestamp {
-    Timestamp::of(std::time::SystemTime::now())
-}
-
-/// Our own three streams, as far as they were asked for.
-fn own_streams(request: &RunRequest) -> Result<Streams> {
+/// This process's standard streams, as far as they were asked for.
+fn own_stdio(request: &RunRequest) -> Result<Stdio> {
     let copy = |fd: &dyn AsFd| -> Result<OwnedFd> {
         fd.as_fd()
             .try_clone_to_owned()
             .map_err(|source| Error::System { verb: "copy a stream", source })
     };
-    Ok(Streams {
+    Ok(Stdio {
         stdin: if request.interactive { Some(copy(&std::io::stdin())?) } else { None },
         stdout: Some(copy(&std::io::stdout())?),
         stderr: Some(copy(&std::io::stderr())?),
@@ -313,69 +337,5 @@ fn own_streams(request: &RunRequest) -> Result<Streams> {
     })
 }
 
-/// The signals that are meant for a task.
-pub(crate) struct Asked {
-    stops: [(Signal, i32); 4],
-    passed: [(Signal, i32); 2],
-    resized: Signal,
-}
-
-/// What a signal asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ask {
-    /// To end, as this one does.
-    Stop(i32),
-    /// The program's own business.
-    Pass(i32),
-    /// Our terminal has another size.
-    Resize,
-}
-
-impl Asked {
-    pub fn listen() -> Result<Self> {
-        let listen = |kind: SignalKind| {
-            let signal = signal(kind)
-                .map_err(|source| Error::System { verb: "listen for signals", source })?;
-            Ok::<_, Error>((signal, kind.as_raw_value()))
-        };
-        use SignalKind as K;
-        Ok(Self {
-            stops: [
-                listen(K::interrupt())?,
-                listen(K::terminate())?,
-                listen(K::hangup())?,
-                listen(K::quit())?,
-            ],
-            passed: [listen(K::user_defined1())?, listen(K::user_defined2())?],
-            resized: listen(K::window_change())?.0,
-        })
-    }
-
-    /// The next one.
-    pub async fn next(&mut self) -> Ask {
-        tokio::select! {
-            number = any(&mut self.stops) => Ask::Stop(number),
-            number = any(&mut self.passed) => Ask::Pass(number),
-            _ = self.resized.recv() => Ask::Resize,
-        }
-    }
-
-    /// The next one that asks to end.
-    pub async fn stop(&mut self) {
-        any(&mut self.stops).await;
-    }
-}
-
-/// The number of the first of these that comes.
-async fn any(signals: &mut [(Signal, i32)]) -> i32 {
-    let received = signals.iter_mut().map(|(signal, number)| {
-        Box::pin(async {
-            signal.recv().await;
-            *number
-        })
-    });
-    futures_util::future::select_all(received).await.0
-}
-
-/// The grace that a stop gets when nobody says another.
+/// The grace that a stop gets when no other was asked for.
 pub const GRACE: Duration = Duration::from_secs(10);

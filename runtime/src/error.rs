@@ -1,5 +1,7 @@
 use std::{io, path::PathBuf};
 
+use engine::StartFailure;
+
 /// Why something could not be prepared, started or watched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -22,9 +24,12 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
-    /// A message that no worker sends.
-    #[error("the worker broke the protocol: {0}")]
+    /// A preparer answered something that no preparer answers.
+    #[error("the preparer broke the protocol: {0}")]
     Protocol(String),
+    /// A worker of an earlier agent cannot be taken over.
+    #[error("the worker cannot be adopted")]
+    NotAdopted(#[source] io::Error),
     /// A worker ended before its work was done.
     #[error("the worker ended while {0}")]
     WorkerLost(&'static str),
@@ -32,7 +37,7 @@ pub enum Error {
     #[error("E_WORKER: the worker could not start: {0}")]
     NotStarted(String),
     /// More descriptors than one message carries.
-    #[error("an assignment of {0} descriptors is more than the {max} that one message carries", max = crate::frame::FDS_MAX)]
+    #[error("an assignment of {0} descriptors is more than the {max} that one message carries", max = engine::FDS_MAX)]
     TooManyDescriptors(usize),
     /// The image cannot be run, and why: a code (`E_…`) and a sentence.
     #[error("{code}: {message}")]
@@ -64,9 +69,24 @@ impl Error {
             Self::Os { .. }
             | Self::File { .. }
             | Self::Protocol(_)
+            | Self::NotAdopted(_)
             | Self::WorkerLost(_)
             | Self::NotStarted(_) => None,
         }
+    }
+
+    /// For the exit code: whether the program is missing, or none.
+    pub fn failure(&self) -> StartFailure {
+        match self {
+            Self::Refused { code, .. } => StartFailure::of_preparer(code),
+            _ => StartFailure::Host,
+        }
+    }
+
+    /// Itself and its causes, in one line.
+    pub(crate) fn chain(&self) -> String {
+        let causes = std::iter::successors(std::error::Error::source(self), |e| e.source());
+        causes.fold(self.to_string(), |text, cause| format!("{text}: {cause}"))
     }
 
     pub(crate) fn os(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {

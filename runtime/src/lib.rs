@@ -12,7 +12,6 @@
 //! `wasi:sockets` beyond refusing.
 
 mod assignment; // everything that a worker is handed
-mod event; // what it tells, and how it ends
 mod socket; // waiting for them without a thread
 mod frame; // the messages between a worker and its supervisor
 mod supervisor; // a worker from the outside: spawn, assign, watch, stop, adopt
@@ -32,11 +31,10 @@ mod error;
 mod limits; // every limit, with its reason
 
 pub use {
-    assignment::{Assignment, Ingress, Listener, Stdio, VolumeMount, VolumeSource, World},
+    assignment::{Assignment, WasmProgram, World},
     broker::Broker,
     error::Error,
-    event::{Event, Exit},
     prepare::{Facts, LayerBlob, Preparation, Prepared, Program, prepare},
     seal::Key,
-    supervisor::{Adopted, Blank, SpawnOptions, Worker, adopt, adoption_socket},
+    supervisor::{Adopted, Blank, SpawnOptions, UsagePage, WasmEngine, Worker, adopt},
 };

@@ -3,10 +3,9 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
+use engine::frame;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::unix::AsyncFd;
-
-use crate::frame;
 
 /// A descriptor that nobody waits on with a thread: a control socket, a listener, or a process.
 #[derive(Debug)]

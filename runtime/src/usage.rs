@@ -12,10 +12,11 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
+use engine::Exit;
 use rustix::mm::{MapFlags, ProtFlags};
 use spec::Usage;
 
-use crate::{Error, Exit};
+use crate::Error;
 
 pub const PAGE_BYTES: u64 = 4096;
 
@@ -52,6 +53,20 @@ pub fn create(path: &Path) -> Result<File, Error> {
         .and_then(|()| file.write_all_at(&MAGIC.to_le_bytes(), 0))
         .map_err(Error::file("write", path))?;
     Ok(file)
+}
+
+/// The page's name in a container's folder.
+pub const FILE: &str = "usage";
+
+/// The page at `path`, kept when it is there: its counters go on across restarts of a worker.
+///
+/// # Errors
+/// As [`create`].
+pub fn open(path: &Path) -> Result<File, Error> {
+    match File::options().read(true).write(true).open(path) {
+        Ok(page) if read(&page).is_ok() => Ok(page),
+        _ => create(path),
+    }
 }
 
 /// What has been used so far, as counted in `page`.
@@ -92,6 +107,11 @@ pub fn read_exit(page: &File) -> Option<Exit> {
     page.read_exact_at(&mut text, EXIT_AT).ok()?;
     let end = text.iter().position(|b| *b == 0)?;
     serde_json::from_slice(&text[..end]).ok()
+}
+
+/// Forgets the exit of an earlier worker.
+pub(crate) fn clear_exit(page: &File) -> io::Result<()> {
+    page.write_all_at(&[0], EXIT_AT)
 }
 
 pub(crate) fn write_exit(page: &File, exit: &Exit) -> io::Result<()> {

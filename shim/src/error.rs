@@ -1,5 +1,7 @@
 use std::{io, path::PathBuf};
 
+use engine::StartFailure;
+
 /// Why a native container cannot run, or cannot be reached.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -84,9 +86,7 @@ pub enum Error {
         message: String,
         /// Its hint.
         hint: Option<String>,
-        /// Docker's exit code for it: 125, or 126 and 127 for a program that cannot run or is not
-        /// there.
-        exit_code: i32,
+        failure: StartFailure,
     },
 }
 
@@ -134,20 +134,15 @@ impl Error {
     }
 
     /// What a command that runs containers exits with, in Docker's convention.
-    pub fn exit_code(&self) -> i32 {
+    pub fn exit_code(&self) -> u8 {
+        self.failure().exit_code()
+    }
+
+    pub fn failure(&self) -> StartFailure {
         match self {
-            Self::Start { why, .. }
-                if why.contains("not found") || why.contains("no such file") =>
-            {
-                127
-            }
-            Self::Start { why, .. }
-                if why.contains("permission denied") || why.contains("exec format") =>
-            {
-                126
-            }
-            Self::Reported { exit_code, .. } => *exit_code,
-            _ => 125,
+            Self::Start { why, .. } => StartFailure::of_runtime(why),
+            Self::Reported { failure, .. } => *failure,
+            _ => StartFailure::Host,
         }
     }
 

@@ -10,23 +10,22 @@
 #![deny(unsafe_code)]
 
 mod assignment; // what one container is handed, and so all that it can reach
-mod exit; // how it ended
 mod host; // what this machine offers: OCI runtimes, cgroups, and what it lacks
 mod unpack; // layers become folders, in a process that can reach nothing else
 mod bundle; // the image's config becomes a root file system and a config.json
 mod owner; // the task shim: one container, its streams, its ports, its supervisors
+mod container; // this crate as an engine of containers
 mod client; // the supervisor's side: spawn, adopt, ask, stop, and clean up
 
 mod process; // the task shim's main
 mod privileges; // root's capabilities, dropped
-mod frame; // one JSON value and some descriptors over a Unix socket
 mod error;
 
-pub use assignment::{Assignment, Doors, Ingress, Listener, Orphan, Stdio, VolumeMount};
+pub use assignment::{Assignment, NativeProgram};
 pub use client::sweep::{Swept, sweep};
 pub use client::task::{Adopted, Status, Task};
+pub use container::NativeEngine;
 pub use error::Error;
-pub use exit::Exit;
 pub use host::doctor::{Check, Level, doctor};
 pub use host::probe::{Runtime, RuntimeKind, Shortcoming};
 pub use process::main;

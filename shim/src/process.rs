@@ -1,8 +1,9 @@
 use std::{
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::fd::{AsFd, OwnedFd},
     process::exit,
 };
 
+use engine::frame;
 use rustix::{
     fs::Mode,
     process::{Resource, Rlimit, setsid, umask},
@@ -10,7 +11,10 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Error, assignment::Order, client::task::Reply, frame, owner::event_loop as owner,
+    Error,
+    assignment::{ShimMessage, join},
+    client::task::Reply,
+    owner::event_loop as owner,
     unpack::sandbox as walls,
 };
 
@@ -18,7 +22,7 @@ use crate::{
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Job {
     /// Be the task shim of one container.
-    Run(Box<Order>),
+    Run(Box<ShimMessage>),
     /// Unpack one layer.
     Unpack(Box<walls::Unpack>),
 }
@@ -42,13 +46,16 @@ pub fn main() -> ! {
 
 fn serve() -> Result<(), Error> {
     let socket = become_shim().map_err(Error::io("take the control socket from standard input"))?;
-    let (job, fds) = match frame::receive::<Job>(&socket).map_err(Error::io("read the order"))? {
-        Some(job) => job,
-        None => return Err(Error::protocol("no order")),
-    };
+    let (job, fds) =
+        match frame::receive_document::<Job>(&socket).map_err(Error::io("read the order"))? {
+            Some(job) => job,
+            None => return Err(Error::protocol("no order")),
+        };
     let result = match job {
         Job::Unpack(job) => walls::run(&socket, &job, fds).map(|()| Some(Reply::Done)),
-        Job::Run(order) => owner::run(&socket, *order, fds).map(|()| None),
+        Job::Run(message) => join(*message, fds)
+            .and_then(|assignment| owner::run(&socket, assignment))
+            .map(|()| None),
     };
     let reply = match &result {
         Ok(reply) => reply.as_ref().map(|_| Reply::Done),
@@ -62,7 +69,7 @@ fn serve() -> Result<(), Error> {
 }
 
 /// Leaves the supervisor's terminal and signals behind.
-fn become_shim() -> std::io::Result<UnixStream> {
+fn become_shim() -> std::io::Result<OwnedFd> {
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
     umask(Mode::from_raw_mode(0o022));
     // It is no group leader, for it was just forked; if somebody started it by hand, the error does
@@ -71,5 +78,5 @@ fn become_shim() -> std::io::Result<UnixStream> {
     // Two descriptors for each of 1024 connections, and some.
     let files = Rlimit { current: Some(4096), maximum: Some(4096) };
     rustix::process::setrlimit(Resource::Nofile, files)?;
-    Ok(UnixStream::from(socket))
+    Ok(socket)
 }

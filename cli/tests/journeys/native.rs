@@ -296,3 +296,51 @@ fn a_linux_program_that_is_not_there_or_eats_too_much_is_named() {
     assert!(err.contains("cannot be granted `net.out:https://example.com:443`"), "{err}");
     stage.is_empty();
 }
+
+/// What a container of either kind is told to do, and the exit code that comes of it.
+#[test]
+fn both_kinds_of_containers_report_host_errors_alike() {
+    let stage = Stage::new();
+    std::fs::copy(samples().join("hostile/probe-cli.wasm"), stage.path("probe.wasm"))
+        .expect("the probe");
+    let hog = wat::parse_file(samples().join("hostile/hog.wat")).expect("a program");
+    stage.write("hog.wasm", hog);
+    stage.write("text", "this is no program");
+    let entrypoint = "ENTRYPOINT [\"/probe.wasm\"]";
+    stage.write(
+        "Dockerfile",
+        format!("FROM scratch\nCOPY probe.wasm hog.wasm text /\n{entrypoint}\n"),
+    );
+    stage.margay(["build", "-t", "wasm-probe", "."]).ok();
+    let hog = ["run", "--rm", "-m", "32m", "--entrypoint", "/hog.wasm", "wasm-probe"];
+    let mut kinds = vec![("wasm-probe", "/text", &hog[..], &["sleep", "60000"][..])];
+    let dd = "/bin/busybox dd if=/dev/zero of=/dev/null bs=100M count=1".split(' ');
+    let dd: Vec<_> = ["run", "--rm", "-m", "32m", "native-probe"].into_iter().chain(dd).collect();
+    // The first process of a container is not ended by a signal that it does not handle.
+    let waits = ["/bin/sh", "-c", "trap 'exit 143' TERM; while :; do sleep 0.05; done"];
+    if ready() {
+        build(&stage, "native-probe", CATS);
+        kinds.push(("native-probe", "/etc/passwd", &dd[..], &waits[..]));
+    }
+    for (image, text, hog, sleep) in kinds {
+        let entrypoint = |program| ["run", "--rm", "--entrypoint", program, image];
+        let err = stage.margay(entrypoint("/missing")).fails(127);
+        assert!(err.contains("missing"), "{image}: {err}");
+        let err = stage.margay(entrypoint(text)).fails(126);
+        assert!(err.contains(&text[1..]), "{image}: {err}");
+        let err = stage.margay(hog).fails(137);
+        assert!(err.contains("E_MEMORY: oom: it needed more than its 32MiB"), "{image}: {err}");
+        for (signal, want) in [("TERM", 143), ("INT", 130)] {
+            let grace = ["run", "--rm", "--name", signal, image];
+            let running = stage.start(grace.iter().chain(sleep).copied());
+            eventually("it runs", || {
+                let list: Value =
+                    serde_json::from_str(&stage.margay(["ps", "--output", "json"]).ok()).ok()?;
+                (list[0]["state"] == "running").then_some(())
+            });
+            running.signal(signal);
+            assert_eq!(running.end().code, want, "{image} and {signal}");
+        }
+    }
+    stage.is_empty();
+}

@@ -7,12 +7,14 @@ use std::{
 use spec::{NodeId, Usage};
 use tokio::sync::{Notify, Semaphore};
 
-use super::{blanks::Blanks, cache::Cache, converge::TaskKey, worker::Board};
+use super::{
+    cache::Cache, converge::TaskKey, report::ContainerReport, spare_workers::SpareWorkers,
+};
 use crate::{
     error::{Error, Result},
     home::Home,
     ingress::IngressFolder,
-    local::now,
+    tasks::now,
     usage_log::UsageLog,
 };
 
@@ -25,7 +27,7 @@ pub(super) struct Host {
     pub node: NodeId,
     pub cache: Cache,
     pub broker: runtime::Broker,
-    pub blanks: Blanks,
+    pub spare_workers: SpareWorkers,
     pub ingress: IngressFolder,
     /// A pool's container without a request for so long has no worker until the next one.
     pub idle_after: Duration,
@@ -45,7 +47,7 @@ impl Host {
         node: NodeId,
         cache: Cache,
         broker: runtime::Broker,
-        blanks: Blanks,
+        spare_workers: SpareWorkers,
         idle_after: Duration,
         usage: UsageLog,
     ) -> Self {
@@ -54,7 +56,7 @@ impl Host {
             node,
             cache,
             broker,
-            blanks,
+            spare_workers,
             ingress: IngressFolder::at(home.ingress()),
             idle_after,
             preparing: Semaphore::new(PREPARING_MAX),
@@ -91,12 +93,12 @@ impl Host {
 
     /// Writes readings down, durably. One that fails is made up for by the next: counters only
     /// grow.
-    pub async fn measure(&self, readings: Vec<(Arc<Board>, Usage)>) {
+    pub async fn measure(&self, readings: Vec<(Arc<ContainerReport>, Usage)>) {
         let measured = self.with_usage(move |log| {
             // Asked while we have the log: what is forgotten between a reading and this line would
             // be billed twice.
-            let readings = readings.into_iter().filter(|(board, _)| !board.is_forgotten());
-            log.measure(now(), readings.map(|(board, usage)| (board.meter.clone(), usage)))
+            let readings = readings.into_iter().filter(|(report, _)| !report.is_forgotten());
+            log.measure(now(), readings.map(|(report, usage)| (report.meter.clone(), usage)))
         });
         if let Err(error) = measured.await {
             tracing::error!(%error, "usage could not be written down");

@@ -6,21 +6,25 @@
 //! everything else here carries that out.
 
 mod converge; // desired set and what is there -> steps
-mod backoff; // when to start again what has ended
 mod settings; // what is said once, when a node joins
 mod capacity; // what this machine has
 mod control; // the control plane, from here
 mod join; // how a machine becomes a node, and stays one
 mod cache; // images on their way in
-mod blanks; // workers that wait for a task
+mod spare_workers; // workers that wait for a task
 mod host; // what all tasks of a node share
 mod secrets; // what a task may have, asked for when it starts
-mod container; // one container's life, restarts and idle times included
-mod worker; // a container's process: start, adopt, idle, stop
+mod definition; // what a task definition says, as a launch
+mod report; // what is known of a container: its status and its usage
+mod adoption; // what an earlier agent has left behind
+mod container; // one container of a task
 mod task; // a task: its containers together
-mod found; // what an earlier agent has left behind
-mod heart; // the loops that keep it all going
+mod limits;
+mod process; // opened, served until shutdown, ended
+mod desired; // the desired set: polled, kept, converged to
+mod reporting; // statuses and usage, to the control plane
+mod maintenance; // certificates renewed, folders and caches swept
 
 pub use cache::CACHE_BYTES_MAX;
-pub use heart::{Agent, AgentConfig, AtEnd};
 pub use join::{JoinOptions, check_joined, join, relocate};
+pub use process::{Agent, AgentConfig, AtEnd};

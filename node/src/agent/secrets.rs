@@ -9,8 +9,8 @@ use tokio::time::sleep;
 use super::{
     control::{ANSWER_TIME_MAX, Control, RETRY_AFTER},
     host::Host,
+    report::ContainerReport,
     settings::NodeFolder,
-    worker::Board,
 };
 use crate::{
     error::{Error, Result},
@@ -24,7 +24,7 @@ impl Host {
     pub async fn secrets_of(
         &self,
         task: &DesiredTask,
-        board: &Board,
+        report: &ContainerReport,
     ) -> Result<BTreeMap<SecretName, SecretValue>> {
         if task.definition.secrets().is_empty() {
             return Ok(BTreeMap::new());
@@ -34,7 +34,7 @@ impl Host {
                 Err(Error::ControlPlane { address, why }) => {
                     let reason =
                         format!("its secrets are with the control plane at `{address}`: {why}");
-                    board.set(self, |status| status.reason = Some(reason));
+                    report.set(&self.changed, |status| status.reason = Some(reason));
                     sleep(RETRY_AFTER).await;
                 }
                 other => return other,

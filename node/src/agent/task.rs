@@ -4,12 +4,15 @@ use futures_util::{StreamExt, stream::FuturesUnordered};
 use spec::{ContainerPhase, ContainerStatus, TaskPhase, TaskStatus, wire::DesiredTask};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
-use super::{container::Life, converge::Seen, found::FoundTask, host::Host, worker::Board};
+use super::{
+    adoption::AdoptableTask, container::TaskContainer, converge::Seen, host::Host,
+    report::ContainerReport,
+};
 use crate::usage_log::Meter;
 
 /// A task that is here.
 pub(super) struct TaskHandle {
-    pub boards: Vec<Arc<Board>>,
+    pub reports: Vec<Arc<ContainerReport>>,
     essential: Vec<bool>,
     stop: Arc<watch::Sender<bool>>,
     ended: Option<JoinHandle<()>>,
@@ -17,12 +20,12 @@ pub(super) struct TaskHandle {
 
 impl TaskHandle {
     /// Starts a task, or takes over what is found of it.
-    pub fn start(host: &Arc<Host>, task: DesiredTask, mut found: FoundTask) -> Self {
+    pub fn start(host: &Arc<Host>, task: DesiredTask, mut found: AdoptableTask) -> Self {
         let task = Arc::new(task);
         let (stop, stopped) = watch::channel(task.stop);
         let stop = Arc::new(stop);
-        let boards: Vec<_> =
-            task.definition.containers.iter().map(|definition| board(&task, definition)).collect();
+        let reports: Vec<_> =
+            task.definition.containers.iter().map(|definition| report(&task, definition)).collect();
         let essential: Vec<_> =
             task.definition.containers.iter().map(|definition| definition.essential).collect();
         let ended = task
@@ -31,40 +34,36 @@ impl TaskHandle {
             .iter()
             .all(|c| found.get(&c.name).is_some_and(|found| found.has_ended()));
         if ended {
-            for board in &boards {
+            for report in &reports {
                 if let Some(status) =
-                    found.get(board.name()).and_then(|found| found.status.as_ref())
+                    found.get(report.name()).and_then(|found| found.status.as_ref())
                 {
-                    board.count_final(status.usage.unwrap_or_default());
-                    board.set(host, |board| {
-                        board.phase = ContainerPhase::Exited;
-                        board.exit_code = status.exit_code;
-                        board.reason = status.reason.clone();
-                        board.restarts = status.restarts;
+                    report.count_final(status.usage.unwrap_or_default());
+                    report.set(&host.changed, |shown| {
+                        shown.phase = ContainerPhase::Exited;
+                        shown.exit_code = status.exit_code;
+                        shown.reason = status.reason.clone();
+                        shown.restarts = status.restarts;
                     });
                 }
             }
-            return Self { boards, essential, stop, ended: None };
+            return Self { reports, essential, stop, ended: None };
         }
-        let lives = FuturesUnordered::new();
-        for ((definition, board), essential) in
-            task.definition.containers.iter().zip(&boards).zip(&essential)
+        let running = FuturesUnordered::new();
+        for ((definition, report), essential) in
+            task.definition.containers.iter().zip(&reports).zip(&essential)
         {
-            let life = Life::new(
-                host.clone(),
-                task.clone(),
-                definition.clone(),
-                board.clone(),
-                stopped.clone(),
-            );
+            let container =
+                TaskContainer::new(host.clone(), task.clone(), definition.clone(), report.clone());
             let (found, essential) = (found.remove(&definition.name), *essential);
-            lives.push(async move {
-                life.live(found).await;
+            let stopped = stopped.clone();
+            running.push(async move {
+                container.run(stopped, found).await;
                 essential
             });
         }
-        let handle = tokio::spawn(together(lives, stop.clone(), host.clone()));
-        Self { boards, essential, stop, ended: Some(handle) }
+        let handle = tokio::spawn(together(running, stop.clone(), host.clone()));
+        Self { reports, essential, stop, ended: Some(handle) }
     }
 
     pub fn seen(&self) -> Seen {
@@ -90,7 +89,7 @@ impl TaskHandle {
 
     /// What to report about it.
     pub fn status(&self) -> TaskStatus {
-        let containers: Vec<_> = self.boards.iter().map(|board| board.status()).collect();
+        let containers: Vec<_> = self.reports.iter().map(|report| report.status()).collect();
         let reason = containers.iter().find_map(|container| {
             Some(format!("container `{}`: {}", container.name, why(container)?))
         });
@@ -107,13 +106,13 @@ fn why(container: &ContainerStatus) -> Option<String> {
     container.reason.clone().or_else(ends_again)
 }
 
-/// Lives all containers of a task: when an essential one has ended, the others are stopped.
+/// Runs all containers of a task: when an essential one has ended, the others are stopped.
 async fn together(
-    mut lives: FuturesUnordered<impl Future<Output = bool>>,
+    mut running: FuturesUnordered<impl Future<Output = bool>>,
     stop: Arc<watch::Sender<bool>>,
     host: Arc<Host>,
 ) {
-    while let Some(essential) = lives.next().await {
+    while let Some(essential) = running.next().await {
         if essential {
             stop.send_replace(true);
         }
@@ -143,8 +142,8 @@ fn phase(seen: Seen, containers: &[ContainerStatus], essential: &[bool]) -> Task
     }
 }
 
-fn board(task: &DesiredTask, definition: &spec::ContainerDefinition) -> Arc<Board> {
-    Board::new(Meter {
+fn report(task: &DesiredTask, definition: &spec::ContainerDefinition) -> Arc<ContainerReport> {
+    ContainerReport::new(Meter {
         tenant: task.tenant.clone(),
         task: task.id.clone(),
         container: definition.name.clone(),

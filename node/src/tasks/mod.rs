@@ -23,4 +23,5 @@ pub use verbs::{Removal, remove, stop, usage};
 pub(crate) use folder::create;
 #[cfg(test)]
 pub(crate) use folder::tests as folder_tests;
-pub(crate) use process::kill;
+pub(crate) use process::{kill, terminate};
+pub(crate) use record::now;

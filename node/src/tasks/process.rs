@@ -1,4 +1,7 @@
-use std::{fs, io};
+use std::{
+    fs, io,
+    time::{Duration, Instant},
+};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
@@ -23,6 +26,14 @@ impl ProcessId {
     pub fn this() -> Self {
         let pid = rustix::process::getpid().as_raw_nonzero().get();
         Self { pid, started: read_stat(pid).map_or(0, |(started, _)| started) }
+    }
+
+    /// Waits for its end, at most `time_max`. Blocks.
+    pub(crate) fn wait(self, time_max: Duration) {
+        let deadline = Instant::now() + time_max;
+        while self.is_alive() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Whether it still runs. One that has ended and waits to be reaped does not.
@@ -59,6 +70,11 @@ pub(crate) fn signal(process: ProcessId, signal: Signal) -> io::Result<bool> {
         Err(rustix::io::Errno::SRCH) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Asks exactly that process to end; `false` when it is no more.
+pub(crate) fn terminate(process: ProcessId) -> io::Result<bool> {
+    signal(process, Signal::TERM)
 }
 
 /// Ends exactly that process at once; `false` when it is no more.

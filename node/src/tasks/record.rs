@@ -9,6 +9,10 @@ use super::process::ProcessId;
 /// The version of `task.json` and `status.json`.
 pub(super) const VERSION: u32 = 1;
 
+pub(crate) fn now() -> Timestamp {
+    Timestamp::of(std::time::SystemTime::now())
+}
+
 /// What was asked for: `task.json`, written once. Values of variables and secrets are never in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRecord {

@@ -1,17 +1,17 @@
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
-use spec::{Timestamp, Usage};
+use engine::{Ended, Exit};
+use spec::Usage;
 
 use super::{
     folder::{TaskFolder, find},
     process::{self, ProcessId},
-    record::{Kind, Origin, Phase, State, Status},
+    record::{Origin, Phase, State, Status, now},
 };
 use crate::{
-    error::{Error, Result, chain},
+    engines,
+    error::{Error, Result},
     home::Home,
-    running::Ended,
 };
 
 /// What to do about a task that still runs when it is to be removed.
@@ -25,9 +25,6 @@ pub enum Removal {
 
 /// How much longer than its grace a stop may take before we do it ourselves.
 const SUPERVISOR_TIME_MAX: Duration = Duration::from_secs(3);
-/// What a task shim may take beyond the grace before it is ended by force: its container's last
-/// words have half of it.
-const SHIM_TIME_MAX: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Ends a task: its supervisor stops it within `grace` and then kills it. Returns when it has
@@ -48,8 +45,7 @@ pub fn stop(task: &TaskFolder, grace: Duration) -> Result<State> {
     if supervisor.is_some() {
         task.ask_grace(grace)?;
     }
-    let asked =
-        supervisor.is_some_and(|process| process::signal(process, Signal::TERM).unwrap_or(false));
+    let asked = supervisor.is_some_and(|process| process::terminate(process).unwrap_or(false));
     let worker = status.as_ref().and_then(|status| status.process);
     if asked {
         // A supervisor that does not act in time is asked a second time. Then it kills, and knows
@@ -63,23 +59,16 @@ pub fn stop(task: &TaskFolder, grace: Duration) -> Result<State> {
                 return Ok(state);
             }
             if Instant::now() >= patience && !asked_again {
-                asked_again = supervisor
-                    .is_some_and(|process| process::signal(process, Signal::TERM).unwrap_or(false));
+                asked_again =
+                    supervisor.is_some_and(|process| process::terminate(process).unwrap_or(false));
             }
             std::thread::sleep(LOOK_EVERY);
         }
-    } else if let Some(worker) = worker.filter(|_| task.record().kind == Kind::Wasm) {
-        let _ = process::signal(worker, Signal::TERM);
-        wait_for_end(worker, grace);
     }
     kill(supervisor);
-    let ended = match task.record().kind {
-        Kind::Wasm => None,
-        Kind::Native => end_native(task, if asked { Duration::ZERO } else { grace }),
-    };
-    kill(worker);
+    let ended = engines::end(task, worker, if asked { Duration::ZERO } else { grace });
     for process in [worker, supervisor].into_iter().flatten() {
-        wait_for_end(process, SUPERVISOR_TIME_MAX);
+        process.wait(SUPERVISOR_TIME_MAX);
     }
     close(task, ended);
     task.state()
@@ -111,27 +100,6 @@ fn refuse_a_clusters(task: &TaskFolder) -> Result<()> {
     }))
 }
 
-/// Ends a native container through its shim, whose death alone would leave the container running,
-/// and clears away what is left of it. Says how it ended, if it still ran.
-fn end_native(task: &TaskFolder, grace: Duration) -> Option<Ended> {
-    let ended = match shim::Task::adopt(task.path()) {
-        Ok(shim::Adopted::Running(running)) => {
-            // One that cannot be asked any more is swept below.
-            let _ = running.stop(grace);
-            running.end(grace + SHIM_TIME_MAX).ok().map(Ended::of_native)
-        }
-        Ok(shim::Adopted::Ended(..)) | Err(_) => None,
-    };
-    sweep_native(task);
-    ended
-}
-
-fn sweep_native(task: &TaskFolder) {
-    if let Err(error) = shim::sweep(task.path()) {
-        tracing::warn!(error = chain(&error), "a native container left something behind");
-    }
-}
-
 /// Writes down the end of a task whose supervisor cannot any more.
 fn close(task: &TaskFolder, ended: Option<Ended>) {
     let Ok(owned) = task.clone().own() else { return };
@@ -139,16 +107,19 @@ fn close(task: &TaskFolder, ended: Option<Ended>) {
         Ok(Some(status)) if status.phase != Phase::Exited => status,
         _ => return,
     };
+    let (exit, used) = match ended {
+        Some(Ended { exit, usage }) => (exit, usage),
+        None => (Exit::Signal(9), engines::usage(task, status.process)),
+    };
+    let usage = status.usage.unwrap_or_default().plus(used.unwrap_or_default());
     // It stays what it looks like, lost, when that cannot be written.
     let _ = owned.write_status(&Status {
         phase: Phase::Exited,
         process: None,
-        ended: Some(Timestamp::of(std::time::SystemTime::now())),
-        exit_code: Some(ended.as_ref().map_or(137, |ended| ended.exit_code)),
+        ended: Some(now()),
+        exit_code: Some(exit.code().into()),
         reason: Some("it was stopped without its supervisor, which was gone".to_owned()),
-        usage: ended
-            .and_then(|ended| ended.usage)
-            .or_else(|| crate::meter::read(&task.usage_page())),
+        usage: Some(usage),
         ..status
     });
 }
@@ -156,13 +127,6 @@ fn close(task: &TaskFolder, ended: Option<Ended>) {
 fn kill(process: Option<ProcessId>) {
     if let Some(process) = process {
         let _ = process::kill(process);
-    }
-}
-
-fn wait_for_end(process: ProcessId, time_max: Duration) {
-    let deadline = Instant::now() + time_max;
-    while process.is_alive() && Instant::now() < deadline {
-        std::thread::sleep(LOOK_EVERY);
     }
 }
 
@@ -184,9 +148,7 @@ pub fn remove(home: &Home, text: &str, removal: Removal, grace: Duration) -> Res
     }
     match task.own() {
         Ok(owned) => {
-            if owned.record().kind == Kind::Native {
-                sweep_native(owned.folder());
-            }
+            engines::sweep(owned.folder());
             owned.remove()?;
         }
         // `--rm`: its supervisor is removing it at this moment.
@@ -203,18 +165,13 @@ pub fn remove(home: &Home, text: &str, removal: Removal, grace: Duration) -> Res
 /// When neither can be read.
 pub fn usage(task: &TaskFolder) -> Result<Usage> {
     let status = task.status()?;
-    let written = status.as_ref().and_then(|status| status.usage);
-    // The kernel counts for a native container, and its shim asks; what is written down meanwhile
-    // is of its earlier lives.
-    if task.record().kind == Kind::Native
-        && status.and_then(|status| status.process).is_some_and(|shim| shim.is_alive())
-        && let Ok(shim::Adopted::Running(running)) = shim::Task::adopt(task.path())
-        && let Ok(now) = running.status()
-    {
-        return Ok(written.unwrap_or_default().plus(now.usage));
+    let written = status.as_ref().and_then(|status| status.usage).unwrap_or_default();
+    match status {
+        Some(status) if status.phase == Phase::Exited => Ok(written),
+        // What is written down meanwhile is of its earlier starts.
+        status => {
+            let process = status.and_then(|status| status.process);
+            Ok(written.plus(engines::usage(task, process).unwrap_or_default()))
+        }
     }
-    if let Some(usage) = written {
-        return Ok(usage);
-    }
-    Ok(crate::meter::read(&task.usage_page()).unwrap_or_default())
 }

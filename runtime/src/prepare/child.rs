@@ -5,6 +5,7 @@ use std::{
     process::ExitCode,
 };
 
+use engine::{Slots, frame};
 use image::{Budget, FileIndex, FileIndexBuilder, FileNode, LayerReader};
 use spec::{Descriptor, Digest};
 
@@ -14,10 +15,9 @@ use super::{
     task::{Answer, Job, LayerJob, ProgramJob},
 };
 use crate::{
-    frame::Slots,
     inherited::inherited,
     sandbox::{self, Filter, Strictness},
-    supervisor::{CONTROL_FD, EMPTY_FD, read_order},
+    supervisor::{CONTROL_FD, EMPTY_FD},
 };
 
 /// The preparer's `main`: does the job that it finds on descriptor 3, in the sandbox. To be called
@@ -35,7 +35,8 @@ pub fn main() -> ExitCode {
 fn serve() -> io::Result<()> {
     // SAFETY: the supervisor has put it there, and nothing else in this process uses it.
     let control = unsafe { inherited(CONTROL_FD) };
-    let (job, fds) = read_order::<Job>(&control)?;
+    let (job, fds) =
+        frame::receive_document::<Job>(&control)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     drop(control);
     // SAFETY: as above.
     let empty = unsafe { inherited(EMPTY_FD) };
@@ -46,7 +47,7 @@ fn serve() -> io::Result<()> {
     sandbox::restrict_files(None, &[])?;
     Filter::computing(Strictness::Kill)?.apply()?;
     let mut slots = Slots::from(fds);
-    let mut take = |slot| slots.take(slot).map(File::from).map_err(io::Error::other);
+    let mut take = |slot| slots.take(slot).map(File::from);
     let (mut index, mut code, answer) = (take(job.index)?, take(job.code)?, take(job.answer)?);
     let mut layers = Vec::new();
     for layer in &job.layers {

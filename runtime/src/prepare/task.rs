@@ -9,6 +9,7 @@ use std::{
 };
 
 use disk::{Lock, NewFile, Survives};
+use engine::Slots;
 use serde::{Deserialize, Serialize};
 use spec::Digest;
 
@@ -19,8 +20,7 @@ use super::{
 use crate::limits::PREPARER_ANSWER_BYTES_MAX;
 use crate::{
     Error,
-    frame::Slots,
-    supervisor::{Rlimits, start, write_order},
+    supervisor::{Rlimits, send_assignment, start},
 };
 
 /// The job of the process. Descriptors by slot.
@@ -169,7 +169,7 @@ fn execute(preparation: &Preparation<'_>, job: &Job, slots: Slots) -> Result<Exi
     let (mut child, control) =
         start(&preparation.exe, &preparation.arguments, &environment, rlimits)?;
     let fds: Vec<OwnedFd> = slots.into_fds();
-    write_order(&control, job, fds.iter().map(AsFd::as_fd).collect())?;
+    send_assignment(&control, job, &fds.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
     drop(fds);
     let deadline = Instant::now() + limits.wall_time_max;
     let status = wait_until(&mut child, deadline);

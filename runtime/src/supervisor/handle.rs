@@ -5,12 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use engine::{Ended, Event, Exit};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use spec::OutboundGrant;
 use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
-    Broker, Error, Event, Exit,
+    Broker, Error,
     frame::{Refusal, Target, ToSupervisor, ToWorker},
     socket::Socket,
 };
@@ -82,11 +83,11 @@ impl Worker {
     /// Waits for the end.
     pub async fn wait(&mut self) -> Exit {
         while let Some(event) = self.next_event().await {
-            if let Event::Exited(exit) = event {
-                return exit;
+            if let Event::Exited(ended) = event {
+                return ended.exit;
             }
         }
-        Exit::Lost
+        lost()
     }
 
     /// Asks it to take no more work, finish what runs within `grace`, and end. Its end arrives as
@@ -130,7 +131,11 @@ async fn follow(life: Life, child: Option<Child>, process: Arc<OwnedFd>) {
     let exit = life.listen().await;
     see_off(child, &process).await;
     // Nobody may be interested any more.
-    let _ = life.events.send(Event::Exited(exit.unwrap_or(Exit::Lost))).await;
+    let _ = life.events.send(Event::Exited(Ended::of(exit.unwrap_or_else(lost)))).await;
+}
+
+pub(super) fn lost() -> Exit {
+    Exit::Lost("E_WORKER_LOST: the worker's process was killed or broke".to_owned())
 }
 
 impl Life {
@@ -148,7 +153,7 @@ impl Life {
                 return None;
             }
             match message {
-                ToSupervisor::Event(Event::Exited(exit)) => return Some(exit),
+                ToSupervisor::Event(Event::Exited(ended)) => return Some(ended.exit),
                 ToSupervisor::Event(event @ Event::Started) if !started => {
                     started = true;
                     let _ = self.events.send(event).await;
@@ -160,9 +165,7 @@ impl Life {
                     }
                 }
                 ToSupervisor::Connect { id, target } => self.connect(id, target),
-                ToSupervisor::Event(Event::Started)
-                | ToSupervisor::Blank
-                | ToSupervisor::Adopted { .. } => {}
+                ToSupervisor::Event(Event::Started) | ToSupervisor::Adopted { .. } => {}
             }
         }
     }

@@ -3,11 +3,11 @@
 
 mod spawn; // a blank worker: a process behind its first walls that has seen no guest byte
 mod handle; // an assigned worker: events, connections for it, stop
+mod engine; // both as an engine of containers
 mod adopt; // the socket in the task's folder by which a later agent finds it
 
-pub use adopt::{Adopted, adopt, adoption_socket};
+pub use adopt::{Adopted, adopt};
+pub use engine::{UsagePage, WasmEngine};
 pub use handle::Worker;
 pub use spawn::{Blank, SpawnOptions};
-pub(crate) use spawn::{
-    CONTROL_FD, EMPTY_FD, INSTANCES_MAX, Rlimits, read_order, start, write_order,
-};
+pub(crate) use spawn::{CONTROL_FD, EMPTY_FD, INSTANCES_MAX, Rlimits, send_assignment, start};

@@ -10,14 +10,21 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
+use engine::{FDS_MAX, VolumeSource, frame};
 use rustix::{
-    fs::{MemfdFlags, Mode, OFlags, SealFlags},
+    fs::{Mode, OFlags},
     process::{Gid, Pid, Resource, Rlimit, Uid, setrlimit},
     thread::{CapabilitySet, CapabilitySets, UnshareFlags},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::Serialize;
+use spec::OutboundGrant;
 
-use crate::{Assignment, Broker, Error, Worker, frame, frame::ToWorker};
+use crate::{
+    Assignment, Broker, Error, Worker,
+    assignment::{FolderFiles, WorkerMessage, split},
+    supervisor::adopt::SOCKET,
+    usage, volume,
+};
 
 /// Descriptor by which a worker speaks with its supervisor.
 pub(crate) const CONTROL_FD: RawFd = 3;
@@ -88,8 +95,20 @@ impl Blank {
     /// When the assignment cannot be handed over.
     pub fn assign(self, assignment: Assignment, broker: Broker) -> Result<Worker, Error> {
         let grants = assignment.grants.outbound.clone();
-        let (order, fds) = assignment.split();
-        write_order(&self.control, &order, fds.iter().map(AsFd::as_fd).collect())?;
+        let (message, fds) = hand_over(assignment)?;
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        self.take_over(&message, &fds, grants, broker)
+    }
+
+    /// As [`Blank::assign`], with the assignment split already.
+    pub(super) fn take_over(
+        self,
+        message: &WorkerMessage,
+        fds: &[BorrowedFd<'_>],
+        grants: Vec<OutboundGrant>,
+        broker: Broker,
+    ) -> Result<Worker, Error> {
+        send_assignment(&self.control, message, fds)?;
         let pid = Pid::from_child(&self.child);
         Worker::watch(self.control, pid, Some(self.child), grants, broker)
     }
@@ -130,35 +149,49 @@ pub(crate) fn start(
     Ok((child, control))
 }
 
-/// Hands over an order, however long, and its descriptors.
-pub(crate) fn write_order<T: Serialize>(
-    control: &OwnedFd,
-    order: &T,
-    fds: Vec<BorrowedFd<'_>>,
-) -> Result<(), Error> {
-    if fds.len() >= frame::FDS_MAX {
-        return Err(Error::TooManyDescriptors(fds.len()));
-    }
-    let send = || -> io::Result<()> {
-        let order = in_memory(&serde_json::to_vec(order)?)?;
-        let all: Vec<_> = [order.as_fd()].into_iter().chain(fds).collect();
-        frame::send(control, &ToWorker::Assign, &all)
+/// Opens what the worker is to have of its container's folder, and its volumes where only the
+/// supervisor has the right to.
+pub(super) fn hand_over(
+    mut assignment: Assignment,
+) -> Result<(WorkerMessage, Vec<OwnedFd>), Error> {
+    let folder = &assignment.folder;
+    let adoption = match assignment.adoptable {
+        true => Some(
+            frame::listen(folder, SOCKET)
+                .map_err(Error::file("make the socket", folder.join(SOCKET)))?,
+        ),
+        false => None,
     };
-    send().map_err(Error::os("hand a worker its assignment"))
+    let usage = usage::open(&folder.join(usage::FILE))?;
+    // Of an earlier worker.
+    usage::clear_exit(&usage).map_err(Error::os("clear the exit of an earlier worker"))?;
+    let log = assignment.log.as_deref().map(open_log).transpose()?;
+    if rustix::process::geteuid().is_root() {
+        for mount in &mut assignment.volumes {
+            if let VolumeSource::Folder(folder) = &mount.source {
+                mount.source = VolumeSource::Detached(volume::detach(folder, mount.rights)?);
+            }
+        }
+    }
+    Ok(split(assignment, FolderFiles { log, usage, adoption }))
 }
 
-/// The other side of [`write_order`]; waits for it.
-pub(crate) fn read_order<T: DeserializeOwned>(control: &OwnedFd) -> io::Result<(T, Vec<OwnedFd>)> {
-    let wrong = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
-    match frame::receive::<ToWorker>(control)? {
-        Some((ToWorker::Assign, mut fds)) if !fds.is_empty() => {
-            let mut order = File::from(fds.remove(0));
-            io::Seek::rewind(&mut order)?;
-            Ok((serde_json::from_reader(io::BufReader::new(order))?, fds))
-        }
-        Some(_) => Err(wrong("an order was expected")),
-        None => Err(io::ErrorKind::UnexpectedEof.into()),
+fn open_log(path: &Path) -> Result<File, Error> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let open = File::options().read(true).append(true).create(true).mode(0o600).open(path);
+    open.map_err(Error::file("open", path))
+}
+
+/// Hands a process what it is to do, however long, and its descriptors.
+pub(crate) fn send_assignment<T: Serialize>(
+    control: &OwnedFd,
+    message: &T,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), Error> {
+    if fds.len() >= FDS_MAX {
+        return Err(Error::TooManyDescriptors(fds.len()));
     }
+    frame::send_document(control, message, fds).map_err(Error::os("hand a worker its assignment"))
 }
 
 /// Limits that are set before a process begins.
@@ -168,20 +201,6 @@ pub(crate) struct Rlimits {
     /// Said by `SIGXCPU`, so that it can be told from a kill.
     pub cpu_seconds: Option<u64>,
     pub file_bytes: Option<u64>,
-}
-
-/// A file without a name that holds `bytes` and will never hold anything else.
-fn in_memory(bytes: &[u8]) -> io::Result<File> {
-    let file = File::from(rustix::fs::memfd_create(
-        "order",
-        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-    )?);
-    io::Write::write_all(&mut &file, bytes)?;
-    rustix::fs::fcntl_add_seals(
-        &file,
-        SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL,
-    )?;
-    Ok(file)
 }
 
 /// Lines for `/proc/self/{uid,gid}_map`, written before the fork because that must not allocate.

@@ -1,5 +1,6 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
+use engine::{Event, Exit};
 use tokio::time::{sleep, sleep_until};
 use wasmtime::component::InstancePre;
 use wasmtime_wasi::{I32Exit, p2::bindings::CommandPre};
@@ -9,7 +10,6 @@ use super::{
     guest::Guest,
     meter::Timed,
 };
-use crate::{Event, Exit};
 
 /// Runs a program once, to its end.
 pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> Exit {
@@ -59,7 +59,7 @@ pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> E
             }
         },
         Err(Some(fault)) => (Exit::from(&fault), Some(fault)),
-        Err(None) => (Exit::Stopped, None),
+        Err(None) => (Exit::TERMINATED, None),
     };
     container.ran(fault.as_ref());
     exit
@@ -77,9 +77,10 @@ impl From<&Fault> for Exit {
     fn from(fault: &Fault) -> Self {
         match fault {
             Fault::Trap(why) => Self::Trap(why.clone()),
-            Fault::Cpu(_) | Fault::Memory(_) | Fault::Wall(_) | Fault::Busy | Fault::NoAnswer => {
-                Self::Limit { code: fault.code().to_owned(), message: fault.to_string() }
-            }
+            Fault::Cpu(max) => Self::out_of_cpu(*max),
+            Fault::Memory(max) => Self::out_of_memory(*max),
+            Fault::Wall(max) => Self::out_of_time(*max),
+            Fault::Busy | Fault::NoAnswer => Self::Trap(fault.to_string()),
         }
     }
 }

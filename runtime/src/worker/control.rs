@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use engine::{Ended, Event, Exit, Listeners, frame};
 use tokio::{
     sync::{Notify, oneshot, watch},
     time::{Instant, timeout_at},
@@ -20,8 +21,7 @@ use tokio::{
 use super::{denials::Denials, output::Log};
 use crate::limits::{AGENT_TIME_MAX, BROKER_ANSWER_TIME_MAX, ORPHAN_TIME_MAX};
 use crate::{
-    Event, Exit,
-    frame::{self, Refusal, Target, ToSupervisor, ToWorker},
+    frame::{Refusal, Target, ToSupervisor, ToWorker},
     socket::Socket,
 };
 
@@ -37,16 +37,10 @@ pub(crate) struct Control {
     started: AtomicBool,
     /// Whether a later agent can adopt this worker.
     adoptable: AtomicBool,
+    /// Copies of what was handed over, for the next agent.
     listeners: Listeners,
     denials: Denials,
     log: Arc<Log>,
-}
-
-/// Copies of what was handed over, for the next agent.
-#[derive(Debug, Default)]
-pub(crate) struct Listeners {
-    pub tcp: Vec<(u16, OwnedFd)>,
-    pub ingress: Option<(u16, OwnedFd)>,
 }
 
 impl Control {
@@ -88,7 +82,6 @@ impl Control {
                     self.answer(id, reply);
                 }
                 ToWorker::Refused { id, refusal } => self.answer(id, Err(refusal)),
-                ToWorker::Assign => break,
             }
         }
         let mut current = locked(&self.supervisor);
@@ -119,14 +112,11 @@ impl Control {
     }
 
     fn introduce(&self, socket: &OwnedFd) -> io::Result<()> {
-        let Listeners { tcp, ingress } = &self.listeners;
         let message = ToSupervisor::Adopted {
             started: self.started.load(Ordering::Acquire),
-            ports: tcp.iter().map(|(port, _)| *port).collect(),
-            ingress: ingress.as_ref().map(|(port, _)| *port),
+            listeners: self.listeners.message(),
         };
-        let fds: Vec<BorrowedFd<'_>> =
-            tcp.iter().chain(ingress).map(|(_, fd)| fd.as_fd()).collect();
+        let fds: Vec<_> = self.listeners.sockets().collect();
         frame::send(socket, &message, &fds)
     }
 
@@ -151,7 +141,7 @@ impl Control {
     /// Reports how it ended, and tries for a moment when the socket is full.
     pub fn report_exit(&self, exit: Exit) {
         let Some(socket) = locked(&self.supervisor).clone() else { return };
-        let message = ToSupervisor::Event(Event::Exited(exit));
+        let message = ToSupervisor::Event(Event::Exited(Ended::of(exit)));
         for _ in 0..100 {
             match socket.send_now(&message) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -1,11 +1,11 @@
 use std::{
     convert::Infallible,
     io,
-    os::unix::net::UnixListener as StdUnixListener,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
+use engine::{Event, Exit, Listeners};
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::{body::Incoming, service::service_fn};
@@ -30,7 +30,6 @@ use super::{
     guest::Guest,
     meter::Timed,
 };
-use crate::{Event, Exit};
 
 /// Connections that one worker holds at once. Each costs two descriptors at most, of which there
 /// are 8192.
@@ -53,8 +52,7 @@ pub(super) struct App {
 pub(super) async fn serve(
     container: Arc<Container>,
     pre: InstancePre<Guest>,
-    tcp: Vec<std::net::TcpListener>,
-    unix: Option<StdUnixListener>,
+    listeners: Listeners,
 ) -> Exit {
     let pre = match ProxyPre::new(pre) {
         Ok(pre) => pre,
@@ -62,7 +60,7 @@ pub(super) async fn serve(
             return Exit::NotStarted(format!("the program does not answer HTTP: {error:#}"));
         }
     };
-    let (tcp, unix) = match listeners(tcp, unix) {
+    let (published, ingress) = match accepting_from(listeners) {
         Ok(listeners) => listeners,
         Err(error) => return Exit::NotStarted(format!("a listener cannot be used: {error}")),
     };
@@ -71,11 +69,11 @@ pub(super) async fn serve(
     let limits = Arc::new(ConnectionLimits::in_all(CONNECTIONS_MAX));
     let connections = Connections::new();
     let mut accepting = tokio::task::JoinSet::new();
-    for listener in tcp {
+    for listener in published {
         accepting.spawn(accept(app.clone(), connections.clone(), limits.clone(), listener));
     }
-    if let Some(listener) = unix {
-        accepting.spawn(accept(app.clone(), connections.clone(), limits, listener));
+    for listener in ingress {
+        accepting.spawn(accept(app.clone(), connections.clone(), limits.clone(), listener));
     }
     let mut stopping = app.container.control.stopping();
     app.container.control.report(Event::Started);
@@ -85,22 +83,20 @@ pub(super) async fn serve(
     // next worker.
     accepting.shutdown().await;
     connections.drain(grace).await;
-    Exit::Stopped
+    Exit::TERMINATED
 }
 
-fn listeners(
-    tcp: Vec<std::net::TcpListener>,
-    unix: Option<StdUnixListener>,
-) -> io::Result<(Vec<TcpListener>, Option<UnixListener>)> {
-    let tcp = tcp.into_iter().map(|listener| {
-        listener.set_nonblocking(true)?;
-        TcpListener::from_std(listener)
+/// Every listener of the container, ready for its event loop.
+fn accepting_from(listeners: Listeners) -> io::Result<(Vec<TcpListener>, Vec<UnixListener>)> {
+    let published = listeners.published.into_iter().map(|engine::Listener { socket, .. }| {
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket)
     });
-    let unix = unix.map(|listener| {
-        listener.set_nonblocking(true)?;
-        UnixListener::from_std(listener)
+    let ingress = listeners.ingress.into_iter().map(|engine::Listener { socket, .. }| {
+        socket.set_nonblocking(true)?;
+        UnixListener::from_std(socket)
     });
-    Ok((tcp.collect::<io::Result<_>>()?, unix.transpose()?))
+    Ok((published.collect::<io::Result<_>>()?, ingress.collect::<io::Result<_>>()?))
 }
 
 async fn accept<L: Listener>(

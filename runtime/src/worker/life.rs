@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use engine::{Ended, Event, Exit, LimitCode, Stdio, frame};
 use rustix::{
     process::{Resource, Rlimit, setrlimit},
     thread::CapabilitySet,
@@ -19,7 +20,7 @@ use super::{
     capability::{self, inbound, outbound::Outbound},
     command,
     container::Container,
-    control::{Control, Listeners},
+    control::Control,
     files::Volume,
     guest::{Guest, linker},
     http,
@@ -31,13 +32,13 @@ use super::{
 };
 use crate::limits::{FILE_BYTES_MAX, FILE_BYTES_SLACK, HEAP_BYTES_SLACK, SERVING_THREADS_MAX};
 use crate::{
-    Assignment, Event, Exit, Stdio, World,
-    assignment::Order,
-    engine,
-    frame::{self, ToSupervisor},
+    Assignment, World,
+    assignment::{FolderFiles, WorkerMessage, join},
+    engine::pooled,
+    frame::ToSupervisor,
     inherited::{self, inherited},
     sandbox::{self, Filter, OpenFolder, Strictness},
-    supervisor::{CONTROL_FD, EMPTY_FD, INSTANCES_MAX, read_order},
+    supervisor::{CONTROL_FD, EMPTY_FD, INSTANCES_MAX},
     usage::{self, UsagePage},
 };
 
@@ -64,14 +65,13 @@ fn run(intruder: Option<Intruder>) -> ExitCode {
         Ok(worker) => worker,
         Err(why) => return not_started(&control, why),
     };
-    let _ = frame::send(&control, &ToSupervisor::Blank, &[]);
-    let assigned = match read_order::<Order>(&control) {
-        Ok((order, fds)) => order.join(fds).map_err(|e| e.to_string()),
+    let assigned = match frame::receive_document::<WorkerMessage>(&control) {
+        Ok(Some((message, fds))) => join(message, fds).map_err(|e| e.to_string()),
         // The supervisor does not need this worker.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return ExitCode::SUCCESS,
+        Ok(None) => return ExitCode::SUCCESS,
         Err(error) => Err(error.to_string()),
     };
-    match assigned.and_then(|assignment| worker.take(assignment)) {
+    match assigned.and_then(|(assignment, files)| worker.take(assignment, files)) {
         Ok(assigned) => assigned.run(control),
         Err(why) => not_started(&control, why),
     }
@@ -79,7 +79,8 @@ fn run(intruder: Option<Intruder>) -> ExitCode {
 
 fn not_started(control: &OwnedFd, why: String) -> ExitCode {
     let _ = writeln!(io::stderr(), "margay worker: {why}");
-    let _ = frame::send(control, &ToSupervisor::Event(Event::Exited(Exit::NotStarted(why))), &[]);
+    let event = Event::Exited(Ended::of(Exit::NotStarted(why)));
+    let _ = frame::send(control, &ToSupervisor::Event(event), &[]);
     ExitCode::FAILURE
 }
 
@@ -100,8 +101,8 @@ impl Unassigned {
     fn make(intruder: Option<Intruder>, empty: OwnedFd) -> Result<Self, String> {
         let instances =
             std::env::var(INSTANCES_MAX).ok().and_then(|text| text.parse().ok()).unwrap_or(128);
-        let engine = engine::pooled(instances)
-            .map_err(|e| format!("the Wasm engine cannot start: {e:#}"))?;
+        let engine =
+            pooled(instances).map_err(|e| format!("the Wasm engine cannot start: {e:#}"))?;
         let linker = linker(&engine).map_err(|e| format!("the Wasm engine cannot link: {e:#}"))?;
         let strictness = if intruder.is_some() { Strictness::Refuse } else { Strictness::Kill };
         let filter = |volumes| {
@@ -119,14 +120,15 @@ impl Unassigned {
 
     /// Takes everything over and enters the sandbox. What a preparer wrote is read only after
     /// Landlock holds: the image may have taken that preparer over.
-    fn take(self, mut assignment: Assignment) -> Result<Assigned, String> {
+    fn take(self, mut assignment: Assignment, folder: FolderFiles) -> Result<Assigned, String> {
         let cannot = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         let page =
-            UsagePage::map(&assignment.usage).map_err(cannot("the usage page cannot be mapped"))?;
-        let log = Arc::new(Log::new(assignment.log.take(), assignment.limits.log_bytes_max));
+            UsagePage::map(&folder.usage).map_err(cannot("the usage page cannot be mapped"))?;
+        let log = Arc::new(Log::new(folder.log, assignment.limits.log_bytes_max));
         let (stdin, stdout, stderr) = stdio(std::mem::take(&mut assignment.stdio), &log)
             .map_err(cannot("stdio cannot be set up"))?;
-        let listeners = copies(&assignment).map_err(cannot("a listener cannot be copied"))?;
+        let listeners =
+            assignment.listeners.try_clone().map_err(cannot("a listener cannot be copied"))?;
         let mut denied = Vec::new();
         let mounts = std::mem::take(&mut assignment.volumes);
         let volumes = capability::files::mount(mounts, &assignment.grants.files, &mut denied)?;
@@ -139,7 +141,7 @@ impl Unassigned {
         limit_files(&assignment.limits, &volumes)
             .and_then(|()| sandbox::keep_capabilities(CapabilitySet::SYS_CHROOT))
             .and_then(|()| sandbox::hide())
-            .and_then(|()| sandbox::restrict_files(Some(assignment.code.as_fd()), &folders))
+            .and_then(|()| sandbox::restrict_files(Some(assignment.program.code.as_fd()), &folders))
             .map_err(sandboxed)?;
         drop(folders);
         let Loaded { pre, files, env } =
@@ -157,7 +159,7 @@ impl Unassigned {
         let heap_max = HEAP_BYTES_SLACK
             .saturating_add(limits.memory_bytes_max)
             .saturating_add(limits.writable_bytes_max);
-        let outgrown = outgrown(control.clone(), log.clone(), &assignment.usage, heap_max);
+        let outgrown = outgrown(control.clone(), log.clone(), &folder.usage, heap_max);
         let ticker = Ticker::start(&self.engine, heap_max, outgrown)
             .map_err(cannot("no thread can be started"))?;
         let mut limits = assignment.limits.clone();
@@ -166,7 +168,7 @@ impl Unassigned {
             engine: self.engine,
             args: std::mem::take(&mut assignment.args),
             env,
-            working_dir: assignment.working_dir.clone(),
+            working_dir: assignment.program.working_dir.clone(),
             limits,
             clock: assignment.grants.clock(),
             random: assignment.grants.random(),
@@ -188,6 +190,8 @@ impl Unassigned {
             container: Arc::new(container),
             pre,
             assignment,
+            usage: folder.usage,
+            adoption: folder.adoption,
             denied,
             threads: self.threads,
         })
@@ -209,7 +213,7 @@ fn outgrown(
         );
         log.say(&format!("margay: E_MEMORY: {message}"));
         log.finish();
-        let exit = Exit::Limit { code: "E_MEMORY".to_owned(), message };
+        let exit = Exit::Limit { code: LimitCode::Memory, message };
         if let Ok(usage) = usage {
             let _ = usage::write_exit(&usage, &exit);
         }
@@ -233,31 +237,18 @@ fn limit_files(limits: &spec::Limits, volumes: &[(String, Volume)]) -> io::Resul
 /// Puts the handed descriptors where a program expects them. Its output also goes to the log.
 fn stdio(stdio: Stdio, log: &Arc<Log>) -> io::Result<(Input, Output, Output)> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
-    let open = stdio.stdin.is_some();
+    let (open, terminal) = (stdio.stdin.is_some(), stdio.terminal.is_some());
     inherited::replace(0, stdio.stdin.as_ref().map_or(null.as_fd(), AsFd::as_fd))?;
     inherited::replace(1, null.as_fd())?;
     // The supervisor's own error stream must not be kept open by a worker that outlives it.
     inherited::replace(2, null.as_fd())?;
-    let output = |which, fd: Option<OwnedFd>| {
-        Output::new(which, fd.map(File::from), log.clone(), stdio.terminal)
-    };
+    let output =
+        |which, fd: Option<OwnedFd>| Output::new(which, fd.map(File::from), log.clone(), terminal);
     let (stdout, stderr) =
         (output(Which::Stdout, stdio.stdout), output(Which::Stderr, stdio.stderr));
     let panics = log.clone();
     std::panic::set_hook(Box::new(move |panic| panics.say(&format!("margay: E_WORKER: {panic}"))));
-    Ok((Input { open, terminal: stdio.terminal }, stdout, stderr))
-}
-
-/// Copies of the listeners for the next agent.
-fn copies(assignment: &Assignment) -> io::Result<Listeners> {
-    let tcp = assignment
-        .listeners
-        .iter()
-        .map(|listener| Ok((listener.container_port, OwnedFd::from(listener.socket.try_clone()?))));
-    let ingress = assignment.ingress.as_ref().map(|ingress| {
-        Ok::<_, io::Error>((ingress.container_port, OwnedFd::from(ingress.socket.try_clone()?)))
-    });
-    Ok(Listeners { tcp: tcp.collect::<io::Result<_>>()?, ingress: ingress.transpose()? })
+    Ok((Input { open, terminal }, stdout, stderr))
 }
 
 /// In the sandbox, with everything it will ever have.
@@ -265,13 +256,15 @@ struct Assigned {
     container: Arc<Container>,
     pre: InstancePre<Guest>,
     assignment: Assignment,
+    usage: File,
+    adoption: Option<OwnedFd>,
     denied: Vec<String>,
     threads: usize,
 }
 
 impl Assigned {
     fn run(self, control: OwnedFd) -> ExitCode {
-        let mut builder = match self.assignment.world {
+        let mut builder = match self.assignment.program.world {
             World::Http => tokio::runtime::Builder::new_multi_thread(),
             World::Command => tokio::runtime::Builder::new_current_thread(),
         };
@@ -284,7 +277,7 @@ impl Assigned {
                 }
             };
         let container = self.container.clone();
-        let usage = self.assignment.usage.try_clone();
+        let usage = self.usage.try_clone();
         let exit = runtime.block_on(self.serve(control));
         container.log.finish();
         if let Ok(usage) = usage {
@@ -298,23 +291,23 @@ impl Assigned {
 
     async fn serve(mut self, supervisor: OwnedFd) -> Exit {
         let control = self.container.control.clone();
-        if self.assignment.adoption.is_some() {
+        if self.adoption.is_some() {
             control.allow_adoption();
         }
         if let Err(error) = control.obey(supervisor) {
             return Exit::NotStarted(format!("the supervisor cannot be listened to: {error}"));
         }
-        if let Some(adoption) = self.assignment.adoption.take() {
+        if let Some(adoption) = self.adoption.take() {
             tokio::spawn(control.clone().accept_adoptions(adoption));
         }
         for line in &self.denied {
             control.deny(line);
         }
-        match self.assignment.world {
+        match self.assignment.program.world {
             World::Command => command::run(self.container, self.pre).await,
             World::Http => {
-                let (tcp, unix) = inbound::granted(&mut self.assignment, &control);
-                http::serve(self.container, self.pre, tcp, unix).await
+                let listeners = inbound::granted(&mut self.assignment, &control);
+                http::serve(self.container, self.pre, listeners).await
             }
         }
     }

@@ -28,18 +28,18 @@ pub(super) fn load(
     volumes: Vec<(String, Volume)>,
     denied: &mut Vec<String>,
 ) -> Result<Loaded, String> {
-    let pre = program(engine, linker, &assignment.code)?;
+    let pre = program(engine, linker, &assignment.program.code)?;
     let cannot = |what: &str, error: io::Error| format!("cannot {what}: {error}");
-    let index = mapped(&assignment.index).map_err(|e| cannot("read the index", e))?;
+    let index = mapped(&assignment.program.index).map_err(|e| cannot("read the index", e))?;
     let index = FileIndex::from_bytes(&index).map_err(|e| e.to_string())?;
-    let layers = assignment.layers.iter().map(mapped).collect::<io::Result<_>>();
+    let layers = assignment.program.layers.iter().map(mapped).collect::<io::Result<_>>();
     let layers = layers.map_err(|e| cannot("map a layer", e))?;
     let grants = &assignment.grants;
     let (image_env, outside) =
-        (std::mem::take(&mut assignment.image_env), std::mem::take(&mut assignment.env));
+        (std::mem::take(&mut assignment.program.image_env), std::mem::take(&mut assignment.env));
     let mut env = env::granted(image_env, outside, &grants.env, denied);
     let secrets =
-        secrets::granted(std::mem::take(&mut assignment.secrets), &grants.secrets, denied);
+        secrets::granted(std::mem::take(&mut assignment.program.secrets), &grants.secrets, denied);
     env.extend(secrets.variables);
     let writable_bytes_max = assignment.limits.writable_bytes_max;
     let files = Files::new(index, layers, volumes, secrets.files, writable_bytes_max)?;

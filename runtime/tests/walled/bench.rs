@@ -10,9 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use engine::{Event, Exit, Listener, Listeners, Stdio, VolumeMount, VolumeSource};
 use runtime::{
-    Assignment, Blank, Broker, Event, Exit, Key, LayerBlob, Listener, Preparation, Prepared,
-    Program, SpawnOptions, Stdio, VolumeMount, VolumeSource, Worker, World, prepare,
+    Assignment, Blank, Broker, Key, LayerBlob, Preparation, Prepared, Program, SpawnOptions,
+    WasmProgram, Worker, World, prepare,
 };
 use spec::{Capabilities, Capability, Digest, Limits, Usage};
 
@@ -77,9 +78,8 @@ impl Bench {
 
     /// An assignment for `prepared`, with nothing granted.
     pub fn assignment(&self, prepared: Prepared) -> Assignment {
-        let usage = runtime::usage::create(&self.path("usage")).unwrap();
-        let log =
-            File::options().create(true).read(true).append(true).open(self.path("log")).unwrap();
+        // Each assignment is counted from zero.
+        let _ = std::fs::remove_file(self.path("usage"));
         let limits = match prepared.facts.world {
             World::Http => {
                 Limits { cpu_time_max: Some(Duration::from_millis(500)), ..Limits::for_requests() }
@@ -91,24 +91,25 @@ impl Bench {
             container: "main".parse().unwrap(),
             image: prepared.facts.wasm,
             node: None,
-            world: prepared.facts.world,
+            folder: self.folder.path().to_owned(),
             args: vec!["guest".to_owned()],
-            image_env: BTreeMap::new(),
             env: BTreeMap::new(),
-            working_dir: "/".to_owned(),
             grants: Capabilities::default(),
             limits,
-            secrets: BTreeMap::new(),
-            code: prepared.code,
-            index: prepared.index,
-            layers: prepared.layers,
             volumes: Vec::new(),
-            listeners: Vec::new(),
-            ingress: None,
-            adoption: None,
+            listeners: Listeners::default(),
             stdio: Stdio::default(),
-            log: Some(log),
-            usage,
+            log: Some(self.path("log")),
+            adoptable: false,
+            program: WasmProgram {
+                world: prepared.facts.world,
+                image_env: BTreeMap::new(),
+                working_dir: "/".to_owned(),
+                secrets: BTreeMap::new(),
+                code: prepared.code,
+                index: prepared.index,
+                layers: prepared.layers,
+            },
         }
     }
 
@@ -179,7 +180,7 @@ impl Bench {
         let mut assignment = self.assignment(prepared);
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        assignment.listeners.push(Listener { container_port: 80, socket });
+        assignment.listeners.published.push(Listener { container_port: 80, socket });
         assignment.grants.add(capability("net.in:http/80"));
         change(&mut assignment);
         let mut worker = self.start_with(assignment, broker, &SpawnOptions::default());
@@ -208,11 +209,8 @@ impl Bench {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).unwrap();
         let rights = rights.parse().unwrap();
-        let source = match is_root() {
-            true => VolumeSource::Detached(runtime::volume::detach(&folder, rights).unwrap()),
-            false => VolumeSource::Folder(folder.clone()),
-        };
-        (folder, VolumeMount { path: path.to_owned(), rights, source, max_bytes })
+        let source = VolumeSource::Folder(folder.clone());
+        (folder, VolumeMount { path: path.to_owned(), rights, source, bytes_max: max_bytes })
     }
 }
 
@@ -244,8 +242,8 @@ async fn to_the_end(worker: &mut Worker) -> (Exit, Vec<Event>) {
     let mut events = Vec::new();
     let watch = async {
         while let Some(event) = worker.next_event().await {
-            if let Event::Exited(exit) = event {
-                return Some(exit);
+            if let Event::Exited(ended) = event {
+                return Some(ended.exit);
             }
             events.push(event);
         }
@@ -309,10 +307,6 @@ pub fn file_of(bytes: &[u8]) -> File {
     file.write_all(bytes).unwrap();
     file.rewind().unwrap();
     file
-}
-
-pub fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
 }
 
 pub fn capability(line: &str) -> Capability {

@@ -1,6 +1,6 @@
 use std::os::fd::OwnedFd;
 
-use runtime::Exit;
+use engine::Exit;
 
 use crate::{
     Test,

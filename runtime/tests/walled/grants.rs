@@ -4,8 +4,9 @@ use std::{
     sync::Arc,
 };
 
+use engine::{Event, Exit};
 use rcgen::{CertifiedKey, generate_simple_self_signed};
-use runtime::{Broker, Event, Exit};
+use runtime::Broker;
 use rustls::pki_types::PrivateKeyDer;
 use spec::{Capabilities, Host};
 
@@ -39,7 +40,7 @@ fn denied(events: &[Event]) -> Vec<String> {
 fn env() {
     let bench = Bench::new();
     let ran = bench.run("hostile/probe-cli.wasm", &["env"], |a| {
-        a.image_env.insert("FROM_IMAGE".to_owned(), "1".to_owned());
+        a.program.image_env.insert("FROM_IMAGE".to_owned(), "1".to_owned());
         a.env.insert("GRANTED".to_owned(), "2".to_owned());
         a.env.insert("HELD_BACK".to_owned(), "3".to_owned());
         a.grants.add(capability("env:GRANTED"));
@@ -53,7 +54,7 @@ fn secrets() {
     let bench = Bench::new();
     let with = |grant: &str, words: &[&str]| {
         bench.run("hostile/probe-cli.wasm", words, |a| {
-            a.secrets.insert("db-password".parse().unwrap(), b"hunter2".to_vec());
+            a.program.secrets.insert("db-password".parse().unwrap(), b"hunter2".to_vec());
             a.grants.add(capability(grant));
         })
     };

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use runtime::Exit;
+use engine::Exit;
 
 use crate::{
     Test,
@@ -20,7 +20,7 @@ pub const TESTS: &[Test] = &[
 
 fn code(exit: &Exit) -> String {
     match exit {
-        Exit::Limit { code, .. } => code.clone(),
+        Exit::Limit { code, .. } => code.to_string(),
         other => format!("{other:?}"),
     }
 }

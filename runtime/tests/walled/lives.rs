@@ -1,6 +1,7 @@
 use std::{os::unix::net::UnixListener, time::Duration};
 
-use runtime::{Broker, Event, Exit, Ingress, adopt, adoption_socket};
+use engine::{Event, Exit, Listener};
+use runtime::{Broker, adopt};
 
 use crate::{
     Test,
@@ -17,16 +18,17 @@ pub const TESTS: &[Test] = &[
     ("an_unused_blank_worker_ends_by_itself", blank),
     ("a_connection_waits_for_the_next_agent", waiting),
     ("the_ingress_reaches_the_guest_by_its_own_socket", ingress),
+    ("every_port_of_a_container_is_accepted_from", every_port),
 ];
 
 fn adoption() {
     let bench = Bench::new();
     let agent =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let folder = bench.folder.path().to_owned();
     let first = Bench { tokio: agent, ..Bench::new() };
+    let folder = first.folder.path().to_owned();
     let served = first.serve("hostile/probe-http.wasm", &[], |a| {
-        a.adoption = Some(adoption_socket(&folder, "worker.sock").unwrap());
+        a.adoptable = true;
     });
     let (address, pid) = (served.address, served.worker.pid());
     std::mem::forget(served);
@@ -34,20 +36,18 @@ fn adoption() {
     first.tokio.shutdown_timeout(Duration::from_secs(1));
     assert_eq!(crate::bench::get(address, "/").0, 200, "requests never wait for an agent");
     let grants = vec![capability("net.in:http/80")].into();
-    let adopted =
-        bench.tokio.block_on(adopt(&folder, "worker.sock", grants, Broker::default())).unwrap();
+    let adopted = bench.tokio.block_on(adopt(&folder, grants, Broker::default())).unwrap();
     assert!(adopted.started);
-    assert_eq!((adopted.worker.pid(), adopted.listeners.len()), (pid, 1));
-    assert_eq!(adopted.listeners[0].container_port, 80);
-    assert_eq!(adopted.listeners[0].socket.local_addr().unwrap(), address);
+    assert_eq!((adopted.worker.pid(), adopted.listeners.published.len()), (pid, 1));
+    assert_eq!(adopted.listeners.published[0].container_port, 80);
+    assert_eq!(adopted.listeners.published[0].socket.local_addr().unwrap(), address);
     assert_eq!(crate::bench::get(address, "/").0, 200);
     let mut worker = adopted.worker;
     bench.tokio.block_on(worker.stop(Duration::from_secs(5))).unwrap();
-    assert_eq!(bench.tokio.block_on(worker.wait()), Exit::Stopped);
+    assert_eq!(bench.tokio.block_on(worker.wait()), Exit::TERMINATED);
     let page = std::fs::File::open(first.folder.path().join("usage")).unwrap();
-    assert_eq!(runtime::usage::read_exit(&page), Some(Exit::Stopped));
-    let gone =
-        bench.tokio.block_on(adopt(&folder, "worker.sock", Default::default(), Broker::default()));
+    assert_eq!(runtime::usage::read_exit(&page), Some(Exit::TERMINATED));
+    let gone = bench.tokio.block_on(adopt(&folder, Default::default(), Broker::default()));
     assert!(gone.is_err());
 }
 
@@ -59,7 +59,7 @@ fn killed() {
         .tokio
         .block_on(async { tokio::time::timeout(PATIENCE, served.worker.wait()).await })
         .unwrap();
-    assert_eq!((exit.clone(), exit.code()), (Exit::Lost, 137));
+    assert_eq!((exit.reason(), exit.code()), (Some("lost"), 137));
     assert!(
         !std::path::Path::new(&format!("/proc/{}", served.worker.pid())).exists(),
         "no zombie is left"
@@ -90,7 +90,7 @@ fn stopped() {
             .tokio
             .block_on(async { tokio::time::timeout(PATIENCE, worker.wait()).await })
             .unwrap();
-        assert_eq!((exit.clone(), exit.code()), (Exit::Stopped, 143), "{words:?}");
+        assert_eq!((exit.clone(), exit.code()), (Exit::TERMINATED, 143), "{words:?}");
     }
 }
 
@@ -127,7 +127,7 @@ fn frozen() {
         eventually("the worker goes on", || state(worker.pid()).filter(|state| state != "T"));
     }
     bench.tokio.block_on(worker.stop(Duration::from_millis(100))).unwrap();
-    assert_eq!(bench.tokio.block_on(worker.wait()), Exit::Stopped);
+    assert_eq!(bench.tokio.block_on(worker.wait()), Exit::TERMINATED);
 }
 
 fn deaf() {
@@ -142,7 +142,7 @@ fn deaf() {
         {}
         tokio::time::timeout(PATIENCE, worker.wait()).await
     });
-    assert_eq!(exit.unwrap(), Exit::Lost);
+    assert_eq!(exit.unwrap().reason(), Some("lost"));
 }
 
 fn blank() {
@@ -181,9 +181,9 @@ fn waiting() {
     let agent =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let first = Bench { tokio: agent, ..Bench::new() };
-    let folder = bench.folder.path().to_owned();
+    let folder = first.folder.path().to_owned();
     let served = first.serve_with("hostile/probe-http.wasm", &[], broker(), |a| {
-        a.adoption = Some(adoption_socket(&folder, "worker.sock").unwrap());
+        a.adoptable = true;
         a.grants = grants.clone();
     });
     let address = served.address;
@@ -198,10 +198,20 @@ fn waiting() {
     eventually("the request runs", || {
         (runtime::usage::read(&page()).unwrap().memory_bytes_peak > 0).then_some(())
     });
-    let adopted = bench.tokio.block_on(adopt(&folder, "worker.sock", grants, broker())).unwrap();
+    let adopted = bench.tokio.block_on(adopt(&folder, grants, broker())).unwrap();
     let (status, text) = asked.join().unwrap();
     assert_eq!((status, text.as_str()), (200, "status 200, 4 bytes\n"));
     adopted.worker.kill();
+}
+
+fn answers(path: &std::path::Path) -> bool {
+    use std::io::{Read, Write};
+    let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: cats\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text.starts_with("HTTP/1.1 200")
 }
 
 fn ingress() {
@@ -209,12 +219,31 @@ fn ingress() {
     let path = bench.path("http.sock");
     let socket = UnixListener::bind(&path).unwrap();
     let _served = bench.serve("hostile/probe-http.wasm", &[], |a| {
-        a.ingress = Some(Ingress { container_port: 80, socket });
+        a.listeners.ingress.push(Listener { container_port: 80, socket });
     });
-    use std::io::{Read, Write};
-    let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: cats\r\nconnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+    assert!(answers(&path));
+}
+
+fn every_port() {
+    let bench = Bench::new();
+    let ports = [80, 81, 82];
+    let paths = ports.map(|port| bench.path(&format!("{port}.sock")));
+    let mut published = Vec::new();
+    let served = bench.serve("hostile/probe-http.wasm", &[], |a| {
+        for (port, path) in ports.iter().zip(&paths) {
+            let socket = UnixListener::bind(path).unwrap();
+            a.listeners.ingress.push(Listener { container_port: *port, socket });
+            a.grants.add(capability(&format!("net.in:http/{port}")));
+            let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            published.push(socket.local_addr().unwrap());
+            a.listeners.published.push(Listener { container_port: *port, socket });
+        }
+    });
+    assert_eq!(served.first, Some(Event::Started));
+    for (port, path) in ports.iter().zip(&paths) {
+        assert!(answers(path), "the ingress reaches port {port}");
+    }
+    for address in published {
+        assert_eq!(crate::bench::get(address, "/").0, 200, "{address} is published");
+    }
 }

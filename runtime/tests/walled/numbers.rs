@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use runtime::{Event, Listener};
+use engine::{Event, Listener};
 
 use crate::{
     Test,
@@ -25,7 +25,7 @@ fn starts() {
         let mut assignment = bench.assignment(bench.prepare(&http, &[]).unwrap());
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = socket.local_addr().unwrap();
-        assignment.listeners.push(Listener { container_port: 80, socket });
+        assignment.listeners.published.push(Listener { container_port: 80, socket });
         assignment.grants.add(capability("net.in:http/80"));
         let _context = bench.tokio.enter();
         let blank = runtime::Blank::spawn(&Default::default()).unwrap();
@@ -37,7 +37,7 @@ fn starts() {
         worker.kill();
         let began = Instant::now();
         let mut worker = bench.start(bench.assignment(bench.prepare(&hello, &[]).unwrap()));
-        assert_eq!(bench.tokio.block_on(worker.wait()), runtime::Exit::Code(0));
+        assert_eq!(bench.tokio.block_on(worker.wait()), engine::Exit::Code(0));
         whole.push(began.elapsed());
     }
     let (warm, whole) = (median(warm), median(whole));

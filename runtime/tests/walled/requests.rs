@@ -4,7 +4,7 @@ use std::{
     time::Duration,
 };
 
-use runtime::{Event, Exit};
+use engine::{Event, Exit};
 
 use crate::{
     Test,
@@ -117,7 +117,7 @@ fn drain() {
     assert_eq!(status, 200, "{text}");
     let exit =
         bench.tokio.block_on(async { tokio::time::timeout(PATIENCE, served.worker.wait()).await });
-    assert_eq!(exit.unwrap(), Exit::Stopped);
+    assert_eq!(exit.unwrap(), Exit::TERMINATED);
 }
 
 fn aborts() {

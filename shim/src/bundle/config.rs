@@ -6,12 +6,11 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use engine::VolumeMount;
 use serde_json::{Value, json};
 use spec::{Capabilities, Capability, FileGrant, ImageConfig, Limits, Rights};
 
-use crate::{
-    Error, assignment::VolumeMount, bundle::account::Account, bundle::seccomp_container as seccomp,
-};
+use crate::{Error, bundle::account::Account, bundle::seccomp_container as seccomp};
 
 /// Users of containers are `FIRST_ID..FIRST_ID + IDS` on the host: one range for all tasks of a
 /// node. Above what `useradd` and `systemd-nspawn` hand out, below 2^31.
@@ -59,18 +58,8 @@ const FILES_MAX: u64 = 4096;
 /// More variables or arguments than a program can be started with.
 const ARGS_BYTES_MAX: usize = 1 << 20;
 
-/// The program and its arguments, by Docker's rules: a given entrypoint also replaces the image's
-/// arguments.
-pub(crate) fn args(
-    config: &ImageConfig,
-    entrypoint: Option<&Vec<String>>,
-    command: Option<&Vec<String>>,
-) -> Result<Vec<String>, Error> {
-    let image = config.config.clone().unwrap_or_default();
-    let own_command = if entrypoint.is_some() { None } else { image.cmd };
-    let first = entrypoint.cloned().or(image.entrypoint).unwrap_or_default();
-    let rest = command.cloned().or(own_command).unwrap_or_default();
-    let args: Vec<_> = first.into_iter().chain(rest).collect();
+/// Checks the program's name and its arguments.
+pub(crate) fn check_args(args: &[String]) -> Result<(), Error> {
     let wrong = |why: &str| Err(Error::Config { what: "program".to_owned(), why: why.to_owned() });
     match args.first().map(String::as_str) {
         None => wrong("neither the image nor the command line names one"),
@@ -79,7 +68,7 @@ pub(crate) fn args(
         _ if args.iter().map(String::len).sum::<usize>() > ARGS_BYTES_MAX => {
             wrong("its arguments are too long")
         }
-        _ => Ok(args),
+        _ => Ok(()),
     }
 }
 
@@ -365,40 +354,12 @@ mod tests {
     }
 
     #[test]
-    fn program_and_arguments_follow_docker() {
-        let words =
-            |text: &str| Some(text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
-        for (entry, cmd, entry_given, cmd_given, want) in [
-            ("/e x", "a b", "", "", "/e x a b"),
-            ("/e", "a", "", "c", "/e c"),
-            ("/e", "a", "/f", "", "/f"),
-            ("/e", "a", "/f", "c", "/f c"),
-            ("", "a b", "", "", "a b"),
-            ("", "a", "", "/bin/sh -c", "/bin/sh -c"),
-            ("", "", "", "", "neither"),
-        ] {
-            let given = |text: &str| if text.is_empty() { None } else { words(text) };
-            let execution = spec::ExecutionConfig {
-                entrypoint: given(entry),
-                cmd: given(cmd),
-                ..Default::default()
-            };
-            let config = ImageConfig { config: Some(execution), ..Default::default() };
-            match args(&config, given(entry_given).as_ref(), given(cmd_given).as_ref()) {
-                Ok(args) => {
-                    assert_eq!(args.join(" "), want, "{entry} {cmd} {entry_given} {cmd_given}")
-                }
-                Err(error) => assert!(error.to_string().contains(want), "{error}"),
-            }
-        }
-    }
-
-    #[test]
     fn what_linux_cannot_enforce_is_refused_by_name() {
         let volume = |rights: &str| VolumeMount {
             path: "/data".to_owned(),
             rights: rights.parse().unwrap(),
-            folder: PathBuf::from("/v"),
+            source: engine::VolumeSource::Folder(PathBuf::from("/v")),
+            bytes_max: None,
         };
         for (line, want) in [
             ("fs:/#rw", "ok"),

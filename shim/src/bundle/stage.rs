@@ -11,8 +11,8 @@ use rustix::{
 };
 
 use crate::{
-    Error,
-    assignment::Order,
+    Assignment, Error, Layer,
+    assignment::folder_of,
     bundle::account::{Account, account},
     bundle::config::{self as bundle, Bind, Bundle, FIRST_ID},
     bundle::rootfs::Inside,
@@ -43,18 +43,20 @@ const ACCOUNTS_BYTES_MAX: u64 = 1 << 20;
 /// Makes the root file system of `order` (its layers, under a writable layer in memory that has a
 /// limit and counts as the container's memory), mounts its volumes beside it, and writes the
 /// runtime's config.
-pub(crate) fn build(order: &Order, cgroup: &str) -> Result<Stage, Error> {
-    let args = bundle::args(&order.config, order.entrypoint.as_ref(), order.command.as_ref())?;
+pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
+    let program = &order.program;
+    bundle::check_args(&order.args)?;
     let writable = bundle::writable(&order.grants, &order.volumes)?;
     let point = choose_point(order)?;
     hide_mounts().map_err(Error::io("make a mount namespace"))?;
     mount_memory(point, order.limits.writable_bytes_max)?;
-    mount_root(point, &order.layers)?;
+    let layers: Vec<_> = program.layers.iter().map(|layer| layer.folder().to_owned()).collect();
+    mount_root(point, &layers)?;
 
     let root = point.join("root");
     let owner = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
     let inside = Inside::open(&root, owner).map_err(Error::io("look into the root file system"))?;
-    let image = order.config.config.clone().unwrap_or_default();
+    let image = program.config.config.clone().unwrap_or_default();
     let account = account(
         image.user.as_deref().unwrap_or(""),
         &inside.text("/etc/passwd", ACCOUNTS_BYTES_MAX)?,
@@ -64,7 +66,7 @@ pub(crate) fn build(order: &Order, cgroup: &str) -> Result<Stage, Error> {
         None | Some("") => "/".to_owned(),
         Some(path) => inside.folder("WORKDIR", path)?,
     };
-    let hostname = order.hostname.clone().unwrap_or_else(|| order.container.to_string());
+    let hostname = order.container.to_string();
     let hosts = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost\n");
     inside.supply("etc", "hosts", &hosts).map_err(Error::io("write /etc/hosts"))?;
 
@@ -81,28 +83,28 @@ pub(crate) fn build(order: &Order, cgroup: &str) -> Result<Stage, Error> {
     for (index, volume) in order.volumes.iter().enumerate() {
         let from = point.join(format!("v/{index}"));
         let bind = bundle::bind(volume, &order.grants, from)?;
-        mount_volume(&volume.folder, &bind)?;
+        mount_volume(folder_of(volume)?, &bind)?;
         binds.push(bind);
     }
     let config = Bundle {
         env: bundle::env(
-            &order.config,
+            &program.config,
             &order.env,
             account.home.as_deref(),
-            order.terminal.is_some(),
+            order.stdio.terminal.is_some(),
         )?,
-        args,
+        args: order.args.clone(),
         cwd,
         account: account.clone(),
         hostname,
-        terminal: order.terminal,
+        terminal: order.stdio.terminal,
         root,
         writable_root: writable.root,
         binds,
-        low_port: order.listeners.iter().chain(&order.ingress).any(|port| *port < 1024),
+        low_port: order.listeners.container_ports().any(|port| port < 1024),
         cgroup: cgroup.to_owned(),
         limits: order.limits.clone(),
-        cpu_millis: order.cpu_millis,
+        cpu_millis: program.cpu_millis,
         swap_limit: cgroup::counts_swap(),
     };
     let bundle = point.join("bundle");
@@ -113,13 +115,14 @@ pub(crate) fn build(order: &Order, cgroup: &str) -> Result<Stage, Error> {
 }
 
 /// A point that hides nothing that we need.
-fn choose_point(order: &Order) -> Result<&'static Path, Error> {
+fn choose_point(order: &Assignment) -> Result<&'static Path, Error> {
     let needed: Vec<&Path> = order
+        .program
         .layers
         .iter()
-        .map(PathBuf::as_path)
-        .chain(order.volumes.iter().map(|volume| volume.folder.as_path()))
-        .chain([order.folder.as_path(), order.runtime.path.as_path()])
+        .map(Layer::folder)
+        .chain(order.volumes.iter().filter_map(|volume| folder_of(volume).ok()))
+        .chain([order.folder.as_path(), order.program.runtime.path.as_path()])
         .chain(order.log.as_deref())
         .collect();
     let free = |point: &&Path| {

@@ -1,16 +1,17 @@
 use std::{
     fs, io,
-    os::unix::net::UnixStream,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
 use disk::Survives;
+use engine::{Exit, frame};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use spec::{Timestamp, Usage};
 
-use crate::{Error, Exit, Runtime, client::task::SOCKET, host::cgroup};
+use crate::{Error, Runtime, client::task::SOCKET, host::cgroup};
 
 /// What [`sweep`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,9 +73,9 @@ pub fn sweep(folder: &Path) -> Result<Swept, Error> {
 }
 
 /// A connection to the shim of `folder`, or `None` when it is dead.
-pub(crate) fn reach(folder: &Path) -> Result<Option<UnixStream>, Error> {
-    match disk::connect(&folder.join(SOCKET)) {
-        Ok(stream) => Ok(Some(stream)),
+pub(crate) fn reach(folder: &Path) -> Result<Option<OwnedFd>, Error> {
+    match frame::connect(folder, SOCKET) {
+        Ok(socket) => Ok(Some(socket)),
         Err(error)
             if matches!(
                 error.kind(),

@@ -1,15 +1,12 @@
 use std::{
     io,
-    net::TcpListener,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::{UnixListener, UnixStream},
-    },
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
+use engine::{Exit, Listeners, ListenersMessage, Slots, StartFailure, frame};
 use rustix::{
     net::sockopt,
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
@@ -18,10 +15,9 @@ use serde::{Deserialize, Serialize};
 use spec::Usage;
 
 use crate::{
-    Assignment, Doors, Error, Exit, Orphan,
-    assignment::{Ingress, Listener, Order},
+    Assignment, Error,
+    assignment::{ShimMessage, split},
     client::sweep::{self, Ended, Swept},
-    frame,
     owner::runner,
     process::Job,
 };
@@ -38,7 +34,7 @@ pub struct Task {
 pub enum Adopted {
     /// It runs.
     Running(Task),
-    /// It ended, and how. [`Exit::Lost`] when nobody knows; its remains are swept by then.
+    /// It ended, and how. [`Exit::Lost`] when the shim was killed; its remains are swept by then.
     Ended(Exit, Usage),
 }
 
@@ -76,14 +72,11 @@ pub(crate) enum Reply {
         code: String,
         message: String,
         hint: Option<String>,
-        exit_code: i32,
+        failure: StartFailure,
     },
     Status(Status),
-    /// The container ports of the listeners that ride along, the published ones first.
-    Listeners {
-        published: Vec<u16>,
-        ingress: Vec<u16>,
-    },
+    /// Their sockets ride along.
+    Listeners(ListenersMessage),
     Done,
     Exited(Ended),
 }
@@ -101,27 +94,36 @@ const RETRY_TIME: Duration = Duration::from_millis(100);
 impl Task {
     /// Starts a container under a new shim process, and returns when it runs.
     ///
-    /// `exe` is a program that calls [`main`](crate::main) when its first argument is `shim`.
-    /// `folder` is this container's own, and must exist; the shim keeps its socket, its exit status
-    /// and the runtime's state there.
+    /// `exe` is a program that calls [`main`](crate::main) when its first argument is `shim`. The
+    /// assignment's folder is this container's own, and must exist; the shim keeps its socket, its
+    /// exit status and the runtime's state there.
     ///
     /// # Errors
     /// Everything that keeps it from running. Nothing of it is left then, but what it said in
     /// `shim.log`.
-    pub fn spawn(exe: &Path, folder: &Path, assignment: Assignment) -> Result<Self, Error> {
+    pub fn spawn(exe: &Path, mut assignment: Assignment) -> Result<Self, Error> {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::NotRoot);
         }
+        let folder = &assignment.folder;
         let folder =
             folder.canonicalize().map_err(Error::io(format!("find `{}`", folder.display())))?;
         sweep::forget(&folder)?;
         // Until the shim holds them itself.
-        let _layers = assignment.layers.clone();
-        let (order, fds) = assignment.split(folder.clone());
+        let _layers = assignment.program.layers.clone();
+        assignment.folder.clone_from(&folder);
+        let adoptable = assignment.adoptable;
+        let (message, fds) = split(assignment);
         let (socket, shim) = start_process(exe, &folder.join("shim.log"))?;
         let task = Self { folder };
-        match task.introduce(socket, order, fds) {
-            Ok(()) => Ok(task),
+        match task.introduce(&socket, message, fds) {
+            Ok(()) => {
+                if !adoptable {
+                    // The shim sees the end of this socket when this process ends, and only then.
+                    std::mem::forget(socket);
+                }
+                Ok(task)
+            }
             Err(error) => {
                 // A shim that failed has cleaned up; one that did not answer, or was killed in the
                 // middle, has not.
@@ -132,18 +134,18 @@ impl Task {
         }
     }
 
-    fn introduce(&self, socket: UnixStream, order: Order, fds: Vec<OwnedFd>) -> Result<(), Error> {
-        let keep = order.orphan == Orphan::Stop;
+    fn introduce(
+        &self,
+        socket: &OwnedFd,
+        message: ShimMessage,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), Error> {
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        let job = Job::Run(Box::new(order));
-        frame::send(&socket, &job, &borrowed).map_err(Error::io("hand the task shim its order"))?;
+        let job = Job::Run(Box::new(message));
+        frame::send_document(socket, &job, &borrowed)
+            .map_err(Error::io("hand the task shim its assignment"))?;
         drop(fds);
-        let reply = expect_reply(&socket, START_TIME_MAX).map_err(|error| self.or_lost(error))?.0;
-        if keep {
-            // The shim sees the end of this stream when our process ends, and only then.
-            std::mem::forget(socket);
-        }
-        match reply {
+        match expect_reply(socket, START_TIME_MAX).map_err(|error| self.or_lost(error))?.0 {
             Reply::Started => Ok(()),
             other => Err(other.into_error()),
         }
@@ -209,25 +211,15 @@ impl Task {
     }
 
     /// Copies of the listeners that it relays from, so that an agent that was restarted can start
-    /// it again behind the same doors, and whoever waits there is served.
+    /// it again behind the same ports, and clients that wait there are served.
     ///
     /// # Errors
     /// [`Error::ShimLost`] when it is no more.
-    pub fn doors(&self) -> Result<Doors, Error> {
+    pub fn listeners(&self) -> Result<Listeners, Error> {
         match self.ask(&Request::Listeners)? {
-            (Reply::Listeners { published, ingress }, fds) => {
-                let mut fds = fds.into_iter();
-                let tcp = |(container_port, fd)| Listener {
-                    container_port,
-                    socket: TcpListener::from(fd),
-                };
-                let unix = |(container_port, fd)| Ingress {
-                    container_port,
-                    socket: UnixListener::from(fd),
-                };
-                let listeners = published.into_iter().zip(fds.by_ref()).map(tcp).collect();
-                Ok(Doors { listeners, ingress: ingress.into_iter().zip(fds).map(unix).collect() })
-            }
+            (Reply::Listeners(listeners), fds) => listeners
+                .join(&mut Slots::from(fds))
+                .map_err(Error::io("take over the listeners of a task shim")),
             (other, _) => Err(other.into_error()),
         }
     }
@@ -289,7 +281,7 @@ impl Task {
         if sweep::sweep(&self.folder)? == Swept::Alive {
             return Ok(None);
         }
-        let ended = Ended::new(Exit::Lost, Usage { runs: 1, failed_runs: 1, ..Usage::default() });
+        let ended = Ended::new(lost(), Usage { runs: 1, failed_runs: 1, ..Usage::default() });
         sweep::write_ended(&self.folder, &ended)?;
         Ok(Some(ended))
     }
@@ -315,14 +307,14 @@ impl Reply {
             code: error.code().to_owned(),
             message: error.chain(),
             hint: error.hint(),
-            exit_code: error.exit_code(),
+            failure: error.failure(),
         }
     }
 
     pub(crate) fn into_error(self) -> Error {
         match self {
-            Self::Failed { code, message, hint, exit_code } => {
-                Error::Reported { code, message, hint, exit_code }
+            Self::Failed { code, message, hint, failure } => {
+                Error::Reported { code, message, hint, failure }
             }
             other => Error::protocol(format!("{other:?}")),
         }
@@ -331,33 +323,38 @@ impl Reply {
 
 /// One reply in time. The end of the stream is [`Error::Protocol`].
 pub(crate) fn expect_reply(
-    socket: &UnixStream,
+    socket: &OwnedFd,
     time_max: Duration,
 ) -> Result<(Reply, Vec<OwnedFd>), Error> {
     let reading = || "read the task shim's answer";
-    socket.set_read_timeout(Some(time_max)).map_err(Error::io(reading()))?;
+    set_read_timeout(socket, Some(time_max)).map_err(Error::io(reading()))?;
     match frame::receive(socket) {
         Ok(Some(reply)) => Ok(reply),
         Ok(None) => Err(Error::protocol("nothing")),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-            Err(Error::protocol("nothing"))
-        }
         Err(source) => Err(Error::Io { what: reading().to_owned(), source }),
     }
 }
 
+fn set_read_timeout(socket: &OwnedFd, time_max: Option<Duration>) -> rustix::io::Result<()> {
+    sockopt::set_socket_timeout(socket, sockopt::Timeout::Recv, time_max)
+}
+
 /// Waits for the shim behind `socket` to say how its container ended.
-fn last_word(socket: &UnixStream, deadline: Option<Instant>) -> Option<Ended> {
+fn last_word(socket: &OwnedFd, deadline: Option<Instant>) -> Option<Ended> {
     // Zero would mean no limit.
     let left = deadline.map(|deadline| {
         deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
     });
-    socket.set_read_timeout(left).ok()?;
+    set_read_timeout(socket, left).ok()?;
     frame::send(socket, &Request::Wait, &[]).ok()?;
     match frame::receive(socket) {
         Ok(Some((Reply::Exited(ended), _))) => Some(ended),
         _ => None,
     }
+}
+
+fn lost() -> Exit {
+    Exit::Lost("E_SHIM_LOST: the container's shim was killed or broke".to_owned())
 }
 
 /// A shim process.
@@ -368,7 +365,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// Whoever listens at the other end of `socket`, if it is alive.
-    fn behind(socket: &UnixStream) -> Result<Option<Self>, Error> {
+    fn behind(socket: &OwnedFd) -> Result<Option<Self>, Error> {
         let finding = || "find the process of a task shim";
         let pid = sockopt::socket_peercred(socket).map_err(Error::io(finding()))?.pid;
         let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
@@ -390,9 +387,9 @@ pub(crate) fn end_process(process: &Process) -> bool {
 
 /// Starts `exe shim` and gives back our end of its control socket. The process is waited for by a
 /// thread that does nothing else.
-pub(crate) fn start_process(exe: &Path, log: &Path) -> Result<(UnixStream, Process), Error> {
+pub(crate) fn start_process(exe: &Path, log: &Path) -> Result<(OwnedFd, Process), Error> {
     let starting = || format!("start the task shim `{} shim`", exe.display());
-    let (ours, theirs) = UnixStream::pair().map_err(Error::io(starting()))?;
+    let (ours, theirs) = frame::pair().map_err(Error::io(starting()))?;
     let said =
         std::fs::File::create(log).map_err(Error::io(format!("write `{}`", log.display())))?;
     let mut child = Command::new(exe)
@@ -400,7 +397,7 @@ pub(crate) fn start_process(exe: &Path, log: &Path) -> Result<(UnixStream, Proce
         .env_clear()
         .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
         .current_dir("/")
-        .stdin(OwnedFd::from(theirs))
+        .stdin(theirs)
         .stdout(Stdio::null())
         .stderr(said)
         .spawn()

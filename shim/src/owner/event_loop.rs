@@ -2,14 +2,13 @@ use std::{
     collections::{HashMap, VecDeque},
     fs::File,
     io,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::{UnixListener, UnixStream},
-    },
+    os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
 
+use engine::{Exit, frame};
 use rustix::{
+    net::{SocketFlags, accept_with, sockopt},
     process::{
         Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal,
         set_child_subreaper, waitid,
@@ -20,13 +19,11 @@ use rustix::{
 use spec::{Limits, Usage};
 
 use crate::{
-    Error, Exit, Layer, Orphan,
-    assignment::{Handed, ORDER_VERSION, Order},
+    Assignment, Error, Layer,
     bundle::signal,
     bundle::stage,
     client::sweep::{self, Ended, Traces},
     client::task::{Reply, Request, SOCKET, Status},
-    frame,
     host::cgroup,
     owner::poller::{EventFlags, Poller, Token},
     owner::relay::Relay,
@@ -37,12 +34,12 @@ use crate::{
 
 /// One container and everything that happens to it, in one loop.
 struct Owner<'a> {
-    order: &'a Order,
+    order: &'a Assignment,
     id: String,
     pid: Pid,
     pidfd: OwnedFd,
     poller: Poller,
-    door: UnixListener,
+    door: OwnedFd,
     visitors: HashMap<u32, Visitor>,
     next_visitor: u32,
     streams: Streams,
@@ -58,13 +55,14 @@ struct Owner<'a> {
     oom_kills: u64,
     /// When the kernel killed one of its processes for want of memory, the last time.
     oom_at: Option<Instant>,
-    limit: Option<(&'static str, String)>,
+    /// A limit that it has broken, and that ends it.
+    limit: Option<Exit>,
     died: Option<(Instant, Died)>,
 }
 
 /// A supervisor that came in.
 struct Visitor {
-    stream: UnixStream,
+    stream: OwnedFd,
     /// For the end of the container; it has nothing more to say.
     waits: bool,
 }
@@ -102,24 +100,16 @@ const ORPHAN_GRACE: Duration = Duration::from_secs(10);
 
 /// Runs the container of `order` to its end. `supervisor` hears when it started; an error means
 /// that nothing of it is left.
-pub(crate) fn run(supervisor: &UnixStream, order: Order, fds: Vec<OwnedFd>) -> Result<(), Error> {
-    if order.version != ORDER_VERSION {
-        let why =
-            format!("the order has version {}, and this shim knows {ORDER_VERSION}", order.version);
-        return Err(Error::protocol(why));
-    }
-    let handed = order.hand(fds)?;
+pub(crate) fn run(supervisor: &OwnedFd, mut order: Assignment) -> Result<(), Error> {
     check_ports(&order)?;
-    // No sweep removes them under a container that runs.
-    let layers =
-        order.layers.iter().map(|folder| Layer::hold(folder)).collect::<Result<Vec<_>, _>>()?;
-    let folder = &order.folder;
-    let traces =
-        Traces { version: sweep::VERSION, id: identify(&order), runtime: order.runtime.clone() };
-    let door = disk::bind(&folder.join(SOCKET))
+    let (layers, adoptable) = (order.program.layers.clone(), order.adoptable);
+    let folder = &order.folder.clone();
+    let runtime = order.program.runtime.clone();
+    let traces = Traces { version: sweep::VERSION, id: identify(&order), runtime };
+    let door = frame::listen(folder, SOCKET)
         .map_err(Error::io(format!("listen in `{}`", folder.display())))?;
     sweep::write_traces(folder, &traces)?;
-    let mut owner = match Owner::start(&order, &traces, handed, door) {
+    let mut owner = match Owner::start(&mut order, &traces, door) {
         Ok(owner) => owner,
         Err(error) => {
             sweep::clear(folder, &traces)?;
@@ -127,7 +117,7 @@ pub(crate) fn run(supervisor: &UnixStream, order: Order, fds: Vec<OwnedFd>) -> R
         }
     };
     let heard = frame::send(supervisor, &Reply::Started, &[]);
-    if order.orphan == Orphan::Stop {
+    if !adoptable {
         let watched = owner.poller.add(supervisor, Token::Supervisor, EventFlags::RDHUP);
         if heard.is_err() || watched.is_err() {
             owner.stop(ORPHAN_GRACE);
@@ -140,15 +130,15 @@ pub(crate) fn run(supervisor: &UnixStream, order: Order, fds: Vec<OwnedFd>) -> R
 
 /// Unique on the machine, for it also names the cgroup: tasks of two platforms on one machine
 /// differ by their folder.
-fn identify(order: &Order) -> String {
+fn identify(order: &Assignment) -> String {
     let place = spec::Digest::of(order.folder.as_os_str().as_encoded_bytes()).to_string();
     let place: String = place.chars().skip_while(|c| *c != ':').skip(1).take(12).collect();
     format!("margay-{}-{}-{place}", order.task, order.container)
 }
 
-fn check_ports(order: &Order) -> Result<(), Error> {
-    for port in order.listeners.iter().chain(&order.ingress) {
-        if !order.grants.has_port(*port) {
+fn check_ports(order: &Assignment) -> Result<(), Error> {
+    for port in order.listeners.container_ports() {
+        if !order.grants.has_port(port) {
             let why = format!("needs the grant `net.in:http/{port}`");
             return Err(Error::Config { what: format!("port {port}"), why });
         }
@@ -157,12 +147,7 @@ fn check_ports(order: &Order) -> Result<(), Error> {
 }
 
 impl<'a> Owner<'a> {
-    fn start(
-        order: &'a Order,
-        traces: &Traces,
-        handed: Handed,
-        door: UnixListener,
-    ) -> Result<Self, Error> {
+    fn start(order: &'a mut Assignment, traces: &Traces, door: OwnedFd) -> Result<Self, Error> {
         let starting = |what: &str| format!("start a container ({what})");
         // Whatever the runtime leaves behind becomes our child, the container's first process above
         // all.
@@ -177,15 +162,15 @@ impl<'a> Owner<'a> {
             ),
             None => None,
         };
-        let stdio = [handed.stdin, handed.stdout, handed.stderr];
+        let stdio = order.stdio.take();
         let Created { pid, streams, master } = runner::create(order, traces, &stage, stdio, log)?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(Error::io(starting("pidfd")))?;
         enter_network(pid).map_err(Error::io(starting("its network namespace")))?;
-        let relay = Relay::new(handed.listeners, handed.ingress);
+        let relay = Relay::new(std::mem::take(&mut order.listeners));
         let poller = Poller::new().map_err(Error::io(starting("epoll")))?;
         let watch = || -> io::Result<()> {
             poller.add(&pidfd, Token::Exit, EventFlags::IN)?;
-            door.set_nonblocking(true)?;
+            rustix::io::ioctl_fionbio(&door, true)?;
             poller.add(&door, Token::Door, EventFlags::IN)?;
             relay.open(&poller)
         };
@@ -219,7 +204,7 @@ impl<'a> Owner<'a> {
     }
 
     /// The loop.
-    fn serve(&mut self, supervisor: &UnixStream) -> Ended {
+    fn serve(&mut self, supervisor: &OwnedFd) -> Ended {
         let mut happened = VecDeque::new();
         let mut stream_turn = true;
         loop {
@@ -309,12 +294,8 @@ impl<'a> Owner<'a> {
     fn enforce(&mut self) {
         let Limits { cpu_time_max, wall_time_max, .. } = &self.order.limits;
         let broken = match (cpu_time_max, wall_time_max) {
-            (Some(max), _) if self.usage.cpu_ns > nanos(*max) => {
-                Some(("E_CPU", format!("used more than its {max:?} of CPU time")))
-            }
-            (_, Some(max)) if self.started.elapsed() > *max => {
-                Some(("E_WALL", format!("ran longer than its {max:?}")))
-            }
+            (Some(max), _) if self.usage.cpu_ns > nanos(*max) => Some(Exit::out_of_cpu(*max)),
+            (_, Some(max)) if self.started.elapsed() > *max => Some(Exit::out_of_time(*max)),
             _ => None,
         };
         if let Some(broken) = broken.filter(|_| self.limit.is_none()) {
@@ -383,14 +364,14 @@ impl<'a> Owner<'a> {
     }
 
     fn open_door(&mut self) {
-        while let Ok((visitor, _)) = self.door.accept() {
+        while let Ok(visitor) = accept_with(&self.door, SocketFlags::CLOEXEC) {
             if self.visitors.values().filter(|visitor| !visitor.waits).count() >= VISITORS_MAX {
                 continue;
             }
-            let times = visitor
-                .set_nonblocking(false)
-                .and_then(|()| visitor.set_read_timeout(Some(VISITOR_TIME_MAX)))
-                .and_then(|()| visitor.set_write_timeout(Some(VISITOR_TIME_MAX)));
+            let time_max =
+                |which| sockopt::set_socket_timeout(&visitor, which, Some(VISITOR_TIME_MAX));
+            let times =
+                time_max(sockopt::Timeout::Recv).and_then(|()| time_max(sockopt::Timeout::Send));
             let number = self.next_visitor;
             self.next_visitor = self.next_visitor.wrapping_add(1);
             if times.is_ok()
@@ -419,8 +400,8 @@ impl<'a> Owner<'a> {
             }
             Request::Status => Reply::Status(self.status()),
             Request::Listeners => {
-                let (published, ingress, fds) = self.relay.listeners();
-                let _ = frame::send(&visitor, &Reply::Listeners { published, ingress }, &fds);
+                let (listeners, fds) = self.relay.listeners();
+                let _ = frame::send(&visitor, &Reply::Listeners(listeners), &fds);
                 return;
             }
             Request::Stop { grace } => {
@@ -477,9 +458,14 @@ fn enter_network(pid: Pid) -> io::Result<()> {
 const POWERS: CapabilitySet = CapabilitySet::KILL.union(CapabilitySet::DAC_OVERRIDE);
 
 /// What the image's STOPSIGNAL says, or SIGTERM.
-fn stop_signal(order: &Order) -> Result<Signal, Error> {
-    let text =
-        order.config.config.as_ref().and_then(|config| config.stop_signal.as_deref()).unwrap_or("");
+fn stop_signal(order: &Assignment) -> Result<Signal, Error> {
+    let text = order
+        .program
+        .config
+        .config
+        .as_ref()
+        .and_then(|config| config.stop_signal.as_deref())
+        .unwrap_or("");
     if text.is_empty() {
         return Ok(Signal::TERM);
     }
@@ -490,20 +476,12 @@ fn stop_signal(order: &Order) -> Result<Signal, Error> {
 }
 
 /// Why it ended, from all that is known. A limit explains a kill better than a signal does.
-fn judge(
-    died: Died,
-    stopped: bool,
-    limit: Option<(&'static str, String)>,
-    oom: bool,
-    limits: &Limits,
-) -> Exit {
-    let limited = |code: &str, message| Exit::Limit { code: code.to_owned(), message };
+fn judge(died: Died, stopped: bool, limit: Option<Exit>, oom: bool, limits: &Limits) -> Exit {
     match (died, limit) {
-        (_, Some((code, message))) => limited(code, message),
+        (_, Some(limit)) => limit,
         // A shell reports the death of its child by signal 9 as 137.
         (Died::Signal(9) | Died::Code(137), None) if oom => {
-            let max = spec::print_bytes(limits.memory_bytes_max);
-            limited("E_MEMORY", format!("oom: it needed more than its {max} of memory"))
+            Exit::out_of_memory(limits.memory_bytes_max)
         }
         (Died::Code(code), None) if stopped => Exit::Stopped(code),
         (Died::Signal(signal), None) if stopped => Exit::Stopped(128u8.saturating_add(signal)),
@@ -519,7 +497,7 @@ mod tests {
     #[test]
     fn the_best_explanation_of_an_end_wins() {
         let limits = Limits::for_commands();
-        let limit = || Some(("E_WALL", "ran longer".to_owned()));
+        let limit = || Some(Exit::out_of_time(Duration::from_secs(1)));
         for (died, stopped, limit, oom, code, reason) in [
             (Died::Code(0), false, None, false, 0, None),
             (Died::Code(3), false, None, false, 3, None),

@@ -9,21 +9,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use engine::{Listeners, ListenersMessage};
 use rustix::{
     io::Errno,
     net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt},
 };
 
-use crate::{
-    assignment::{Ingress, Listener},
-    owner::poller::{EventFlags, Poller, Token},
-};
+use crate::owner::poller::{EventFlags, Poller, Token};
 
 /// Published ports and their connections. Accepts on sockets of the host, connects on the
 /// container's loopback: the process has entered the container's network namespace, and a socket
 /// stays in the one it was made in.
 pub(crate) struct Relay {
     doors: Vec<Door>,
+    /// What the doors are, for the next supervisor.
+    message: ListenersMessage,
     pairs: HashMap<u32, Pair>,
     next: u32,
     /// Pairs that had more to move when their turn was over.
@@ -102,9 +102,12 @@ const RETRY_TIME: Duration = Duration::from_millis(10);
 const ACCEPTS_MAX: usize = 64;
 
 impl Relay {
-    pub(crate) fn new(listeners: Vec<Listener>, ingress: Vec<Ingress>) -> Self {
-        let tcp = listeners.into_iter().map(|l| (DoorSocket::Tcp(l.socket), l.container_port));
-        let unix = ingress.into_iter().map(|i| (DoorSocket::Unix(i.socket), i.container_port));
+    pub(crate) fn new(listeners: Listeners) -> Self {
+        let message = listeners.message();
+        let tcp = listeners.published.into_iter();
+        let tcp = tcp.map(|l| (DoorSocket::Tcp(l.socket), l.container_port));
+        let unix = listeners.ingress.into_iter();
+        let unix = unix.map(|l| (DoorSocket::Unix(l.socket), l.container_port));
         let doors = tcp.chain(unix).map(|(socket, container_port)| Door {
             socket,
             container_port,
@@ -112,6 +115,7 @@ impl Relay {
         });
         Self {
             doors: doors.collect(),
+            message,
             pairs: HashMap::new(),
             next: 0,
             busy: VecDeque::new(),
@@ -135,17 +139,9 @@ impl Relay {
         Ok(())
     }
 
-    /// The ports of the published listeners and of those of the ingress, and the sockets of both in
-    /// that order.
-    pub(crate) fn listeners(&self) -> (Vec<u16>, Vec<u16>, Vec<BorrowedFd<'_>>) {
-        let (tcp, unix): (Vec<_>, Vec<_>) =
-            self.doors.iter().partition(|door| matches!(door.socket, DoorSocket::Tcp(_)));
-        let ports = |doors: &[&Door]| doors.iter().map(|door| door.container_port).collect();
-        (
-            ports(&tcp),
-            ports(&unix),
-            tcp.iter().chain(&unix).map(|door| door.socket.as_fd()).collect(),
-        )
+    /// The listeners, and their sockets in that order.
+    pub(crate) fn listeners(&self) -> (ListenersMessage, Vec<BorrowedFd<'_>>) {
+        (self.message.clone(), self.doors.iter().map(|door| door.socket.as_fd()).collect())
     }
 
     pub(crate) fn ports(&self) -> Vec<u16> {

@@ -19,8 +19,7 @@ use rustix::{
 };
 
 use crate::{
-    Error, Runtime,
-    assignment::Order,
+    Assignment, Error, Runtime,
     bundle::config as bundle,
     bundle::stage::Stage,
     client::sweep::{Traces, state_folder},
@@ -127,7 +126,7 @@ impl Runtime {
 /// Has the runtime make the container: namespaces, cgroup, mounts, and a process that waits to
 /// become the program.
 pub(crate) fn create(
-    order: &Order,
+    order: &Assignment,
     traces: &Traces,
     stage: &Stage,
     stdio: [Option<OwnedFd>; 3],
@@ -140,7 +139,7 @@ pub(crate) fn create(
     let pid_file = stage.bundle.join("pid");
     let mut command = traces.runtime.command(folder);
     command.arg("create").arg("--bundle").arg(&stage.bundle).arg("--pid-file").arg(&pid_file);
-    let (streams, master) = match order.terminal {
+    let (streams, master) = match order.stdio.terminal {
         None => {
             let account = (host_uid(stage.account.uid), host_gid(stage.account.gid));
             let (streams, ends) =
@@ -170,21 +169,21 @@ pub(crate) fn create(
     };
     let text = std::fs::read_to_string(&pid_file).unwrap_or_default();
     let pid = text.trim().parse().ok().and_then(Pid::from_raw).ok_or_else(|| Error::Runtime {
-        runtime: named(&order.runtime),
+        runtime: named(&order.program.runtime),
         what: "made a container and did not say its process".to_owned(),
     })?;
     Ok(Created { pid, streams, master })
 }
 
 /// Lets the program run.
-pub(crate) fn start(order: &Order, traces: &Traces) -> Result<(), Error> {
+pub(crate) fn start(order: &Assignment, traces: &Traces) -> Result<(), Error> {
     let mut command = traces.runtime.command(&order.folder);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     run(order, command.args(["start", &traces.id]))
 }
 
-fn run(order: &Order, command: &mut Command) -> Result<(), Error> {
-    let wrong = |what: String| Error::Runtime { runtime: named(&order.runtime), what };
+fn run(order: &Assignment, command: &mut Command) -> Result<(), Error> {
+    let wrong = |what: String| Error::Runtime { runtime: named(&order.program.runtime), what };
     let mut child =
         command.spawn().map_err(|error| wrong(format!("cannot be started: {error}")))?;
     // The container's ends of its pipes must not stay open with us, or their end would never come.
@@ -193,10 +192,9 @@ fn run(order: &Order, command: &mut Command) -> Result<(), Error> {
     if status.success() {
         return Ok(());
     }
-    let program = bundle::args(&order.config, order.entrypoint.as_ref(), order.command.as_ref())?
-        .swap_remove(0);
+    let program = order.args.first().cloned().unwrap_or_default();
     match complaint(&order.folder) {
-        Some(why) => Err(Error::Start { program, why, old: order.runtime.warning() }),
+        Some(why) => Err(Error::Start { program, why, old: order.program.runtime.warning() }),
         None => Err(wrong(format!("failed without a word ({status})"))),
     }
 }

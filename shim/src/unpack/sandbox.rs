@@ -1,13 +1,11 @@
 use std::{
     fs::File,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::net::UnixStream,
-    },
+    os::fd::{AsFd, OwnedFd},
     path::Path,
     time::{Duration, Instant},
 };
 
+use engine::frame;
 use image::{Budget, LayerReader, Verified};
 use rustix::{
     fs::{Gid, Mode, Uid},
@@ -23,7 +21,6 @@ use crate::{
     Error, LayerBlob,
     bundle::config::{FIRST_ID, IDS},
     client::task::{Reply, end_process, expect_reply, start_process},
-    frame,
     owner::runner::readable,
     privileges::shed,
     process::Job,
@@ -76,12 +73,13 @@ pub(crate) fn unpack(exe: &Path, folder: &Path, root: &File, blob: LayerBlob) ->
 }
 
 fn converse(
-    socket: &UnixStream,
+    socket: &OwnedFd,
     pid: Pid,
     job: &Job,
     fds: &[std::os::fd::BorrowedFd<'_>],
 ) -> Result<(), Error> {
-    frame::send(socket, job, fds).map_err(Error::io("hand a layer to the unpacking process"))?;
+    frame::send_document(socket, job, fds)
+        .map_err(Error::io("hand a layer to the unpacking process"))?;
     match expect_reply(socket, Duration::from_secs(60))?.0 {
         Reply::Started => {}
         other => return Err(other.into_error()),
@@ -99,7 +97,7 @@ fn converse(
 }
 
 /// The other side, in its own process.
-pub(crate) fn run(socket: &UnixStream, job: &Unpack, fds: Vec<OwnedFd>) -> Result<(), Error> {
+pub(crate) fn run(socket: &OwnedFd, job: &Unpack, fds: Vec<OwnedFd>) -> Result<(), Error> {
     let Ok([root, blob]) = <[OwnedFd; 2]>::try_from(fds) else {
         return Err(Error::protocol("an unpack order comes with two descriptors"));
     };
@@ -156,7 +154,7 @@ const POWERS: CapabilitySet =
 
 /// What nobody waits for would use the disk and the processor to the end. After the change of
 /// users, which the kernel takes as a reason to forget this.
-fn end_with_parent(socket: &UnixStream) -> std::io::Result<()> {
+fn end_with_parent(socket: &OwnedFd) -> std::io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // It says nothing more, so there is something to read only when it is gone already.
     match readable(socket.as_fd(), Instant::now()) {

@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shim::{Adopted, Assignment, Exit, Layer, Orphan, Runtime, Swept, Task};
+use engine::Exit;
+use shim::{Adopted, Layer, Runtime, Swept, Task};
 
 use crate::{
     house::{House, config, exe, plain, processes},
@@ -63,7 +64,7 @@ pub fn stop_signals(house: &House) {
         let script =
             format!("trap 'exit {number}' {number}; echo ready; while true; do sleep 0.05; done");
         let mut assignment = house.shell(&script);
-        assignment.config = config(|image| image.stop_signal = Some(name.to_owned()));
+        assignment.program.config = config(|image| image.stop_signal = Some(name.to_owned()));
         let task = house.spawn(assignment).unwrap();
         house.wait_for("ready", || house.log().contains("ready"));
         task.stop(Duration::from_secs(20)).unwrap();
@@ -71,7 +72,7 @@ pub fn stop_signals(house: &House) {
         std::fs::remove_file(house.folder().join("log")).unwrap();
     }
     let mut assignment = house.shell("true");
-    assignment.config = config(|image| image.stop_signal = Some("SIGCATS".to_owned()));
+    assignment.program.config = config(|image| image.stop_signal = Some("SIGCATS".to_owned()));
     let error = house.spawn(assignment).unwrap_err();
     assert_eq!(error.code(), "E_CONFIG");
     assert!(error.to_string().contains("STOPSIGNAL `SIGCATS`"), "{error}");
@@ -175,16 +176,14 @@ pub fn orphan(house: &House) {
 
 /// The supervisor of the test above.
 pub fn supervise(folder: &Path, layer: &Path) -> ! {
-    let assignment = Assignment {
-        orphan: Orphan::Stop,
-        layers: vec![Layer::hold(layer).unwrap()],
-        log: Some(folder.join("log")),
-        ..plain(
-            Runtime::probe().unwrap(),
-            &["sh", "-c", "trap 'exit 5' TERM; echo ready; while true; do sleep 0.05; done"],
-        )
-    };
-    let task = Task::spawn(&exe(), folder, assignment).unwrap();
+    let mut assignment = plain(
+        Runtime::probe().unwrap(),
+        folder,
+        &["sh", "-c", "trap 'exit 5' TERM; echo ready; while true; do sleep 0.05; done"],
+    );
+    assignment.adoptable = false;
+    assignment.program.layers = vec![Layer::hold(layer).unwrap()];
+    let task = Task::spawn(&exe(), assignment).unwrap();
     task.wait().unwrap();
     std::process::exit(0)
 }
@@ -193,7 +192,7 @@ pub fn killed_shim(house: &House) {
     let (task, _) = served(house, "sleep 1000");
     let status = task.status().unwrap();
     kill(status.shim_pid as i32);
-    assert_eq!(task.wait().unwrap().0, Exit::Lost);
+    assert_eq!(task.wait().unwrap().0.reason(), Some("lost"));
     // Dead, whether or not somebody has waited for it yet.
     let state = std::fs::read_to_string(format!("/proc/{}/stat", status.pid)).unwrap_or_default();
     assert!(state.is_empty() || state.contains(") Z "), "{state}");
@@ -208,7 +207,7 @@ pub fn frozen_shim(house: &House) {
     rustix::process::kill_process(pid(status.shim_pid as i32), rustix::process::Signal::STOP)
         .unwrap();
     let began = Instant::now();
-    assert_eq!(task.end(Duration::from_millis(300)).unwrap().0, Exit::Lost);
+    assert_eq!(task.end(Duration::from_millis(300)).unwrap().0.reason(), Some("lost"));
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     house.assert_nothing_left();
 }

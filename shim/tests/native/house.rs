@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shim::{Assignment, Error, Exit, Layer, LayerBlob, Layers, Orphan, Runtime, Stdio, Task};
+use engine::{Exit, Listeners, Stdio};
+use shim::{Assignment, Error, Layer, LayerBlob, Layers, NativeProgram, Runtime, Task};
 use spec::{Descriptor, Digest, ExecutionConfig, ImageConfig, Limits, Usage};
 
 pub const BUSYBOX: &str = "/bin/busybox";
@@ -113,8 +114,9 @@ impl House {
     }
 
     pub fn assignment(&self, command: &[&str]) -> Assignment {
-        let log = Some(self.folder().join("log"));
-        Assignment { layers: vec![self.base()], log, ..plain(self.runtime.clone(), command) }
+        let mut assignment = plain(self.runtime.clone(), &self.folder(), command);
+        assignment.program.layers = vec![self.base()];
+        assignment
     }
 
     pub fn shell(&self, script: &str) -> Assignment {
@@ -122,7 +124,7 @@ impl House {
     }
 
     pub fn spawn(&self, assignment: Assignment) -> Result<Task, Error> {
-        Task::spawn(&exe(), &self.folder(), assignment)
+        Task::spawn(&exe(), assignment)
     }
 
     /// Runs it to its end, and gives back what it wrote.
@@ -148,27 +150,28 @@ impl House {
     }
 }
 
-pub fn plain(runtime: Runtime, command: &[&str]) -> Assignment {
+pub fn plain(runtime: Runtime, folder: &Path, command: &[&str]) -> Assignment {
     Assignment {
         task: "cats-1".parse().unwrap(),
         container: "cats".parse().unwrap(),
         image: Digest::of(b"image"),
-        config: ImageConfig::default(),
-        layers: Vec::new(),
-        runtime,
-        entrypoint: None,
-        command: Some(command.iter().map(|word| (*word).to_owned()).collect()),
+        node: None,
+        folder: folder.to_owned(),
+        args: command.iter().map(|word| (*word).to_owned()).collect(),
         env: BTreeMap::new(),
-        hostname: None,
         grants: spec::Capabilities::default(),
         limits: Limits::for_commands(),
-        cpu_millis: None,
         volumes: Vec::new(),
-        listeners: Vec::new(),
-        ingress: Vec::new(),
+        listeners: Listeners::default(),
         stdio: Stdio::default(),
-        log: None,
-        orphan: Orphan::Keep,
+        log: Some(folder.join("log")),
+        adoptable: true,
+        program: NativeProgram {
+            config: ImageConfig::default(),
+            layers: Vec::new(),
+            runtime,
+            cpu_millis: None,
+        },
     }
 }
 

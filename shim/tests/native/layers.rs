@@ -7,7 +7,8 @@ use std::{
 };
 
 use blobs::collect::{self, Item, Removal};
-use shim::{Exit, Layer, LayerBlob, Layers};
+use engine::Exit;
+use shim::{Layer, LayerBlob, Layers};
 use spec::{Descriptor, Digest};
 
 use crate::house::{House, Tar, busybox_layer, exe};
@@ -23,7 +24,7 @@ pub fn whiteouts(house: &House) {
     let upper = house.unpack(upper).unwrap();
     let mut assignment =
         house.shell("ls /etc /srv; ls -ln /srv/theirs | head -c 20; ls -ln /srv/hard | head -c 20");
-    assignment.layers.push(upper);
+    assignment.program.layers.push(upper);
     let said = house.run(assignment).2;
     assert!(said.starts_with("/etc:\nhosts\npasswd\n\n/srv:\nhard\nnew\ntheirs\n"), "{said}");
     assert!(said.contains("-rwxr-xr-x    1 33") && said.contains("-rw-------    2 0"), "{said}");
@@ -38,7 +39,7 @@ pub fn own_hosts(house: &House) {
     ] {
         let layer = house.unpack(theirs).unwrap();
         let mut assignment = house.shell("cat /etc/hosts");
-        assignment.layers.push(layer);
+        assignment.program.layers.push(layer);
         assert_eq!(house.run(assignment).2, "127.0.0.1\tlocalhost cats\n::1\tlocalhost\n");
         std::fs::remove_file(house.folder().join("log")).unwrap();
     }
@@ -318,8 +319,8 @@ pub fn bad_runtimes(house: &House) {
         std::fs::write(&path, script).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         let mut assignment = house.shell("true");
-        assignment.runtime.path = path;
-        assignment.runtime.version = (0, 1, 2);
+        assignment.program.runtime.path = path;
+        assignment.program.runtime.version = (0, 1, 2);
         let error = house.spawn(assignment).unwrap_err();
         assert_eq!(error.code(), "E_RUNTIME", "{error}");
         assert!(error.to_string().contains(want), "{script}: {error}");
@@ -335,8 +336,8 @@ pub fn complaints(house: &House) {
         std::fs::write(&path, script).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         let mut assignment = house.shell("true");
-        assignment.runtime.path = path.clone();
-        assignment.runtime.version = (0, 1, 2);
+        assignment.program.runtime.path = path.clone();
+        assignment.program.runtime.version = (0, 1, 2);
         house.spawn(assignment).unwrap_err()
     };
     let said = start(
@@ -358,7 +359,7 @@ pub fn speed(house: &House) {
     let mut times = Vec::new();
     for _ in 0..10 {
         let mut assignment = house.assignment(&["true"]);
-        assignment.layers = vec![layer.clone()];
+        assignment.program.layers = vec![layer.clone()];
         let began = Instant::now();
         house.run(assignment);
         times.push(began.elapsed());

@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use shim::{Exit, Ingress, Listener, Stdio, Task};
+use engine::{Exit, Listener, Stdio};
+use shim::Task;
 
 use crate::house::{BUSYBOX, House, config, grant};
 
@@ -118,7 +119,7 @@ pub fn served(house: &House, script: &str) -> (Task, std::net::SocketAddr) {
     let address = socket.local_addr().unwrap();
     let mut assignment = house.shell(script);
     assignment.grants = vec![grant("net.in:http/80")].into();
-    assignment.listeners = vec![Listener { container_port: 80, socket }];
+    assignment.listeners.published = vec![Listener { container_port: 80, socket }];
     (house.spawn(assignment).unwrap(), address)
 }
 
@@ -128,8 +129,8 @@ pub fn ports(house: &House) {
     let path = house.folder().join("http.sock");
     let ingress = UnixListener::bind(&path).unwrap();
     let mut assignment = house.assignment(&["httpd"]);
-    assignment.listeners = vec![Listener { container_port: 80, socket }];
-    assignment.ingress = vec![Ingress { container_port: 80, socket: ingress }];
+    assignment.listeners.published = vec![Listener { container_port: 80, socket }];
+    assignment.listeners.ingress = vec![Listener { container_port: 80, socket: ingress }];
     let ungranted = house.spawn(assignment).unwrap_err();
     assert!(ungranted.to_string().contains("net.in:http/80"), "{ungranted}");
 
@@ -137,10 +138,10 @@ pub fn ports(house: &House) {
     std::fs::remove_file(&path).unwrap();
     let ingress = UnixListener::bind(&path).unwrap();
     let mut assignment = house.assignment(&["httpd", "-f", "-p", "80", "-h", "/srv"]);
-    assignment.config = config(|image| image.user = Some("www".to_owned()));
+    assignment.program.config = config(|image| image.user = Some("www".to_owned()));
     assignment.grants = vec![grant("net.in:http/80")].into();
-    assignment.listeners = vec![Listener { container_port: 80, socket }];
-    assignment.ingress = vec![Ingress { container_port: 80, socket: ingress }];
+    assignment.listeners.published = vec![Listener { container_port: 80, socket }];
+    assignment.listeners.ingress = vec![Listener { container_port: 80, socket: ingress }];
     let task = house.spawn(assignment).unwrap();
     for _ in 0..20 {
         let answer = get(&mut TcpStream::connect(address).unwrap(), "/index.html");
@@ -154,9 +155,12 @@ pub fn ports(house: &House) {
     assert_eq!((status.ports.as_slice(), status.stopping), (&[80][..], false));
     assert!(status.usage.bytes_out > 1000 && status.usage.bytes_in > 500, "{status:?}");
     // What an agent that was restarted takes over.
-    let doors = task.doors().unwrap();
-    assert_eq!(doors.listeners[0].socket.local_addr().unwrap(), address);
-    assert_eq!(doors.ingress[0].socket.local_addr().unwrap().as_pathname(), Some(path.as_path()));
+    let listeners = task.listeners().unwrap();
+    assert_eq!(listeners.published[0].socket.local_addr().unwrap(), address);
+    assert_eq!(
+        listeners.ingress[0].socket.local_addr().unwrap().as_pathname(),
+        Some(path.as_path())
+    );
     task.stop(Duration::ZERO).unwrap();
     assert_eq!(task.wait().unwrap().0, Exit::Stopped(137));
 }
@@ -167,7 +171,7 @@ pub fn own_port(house: &House) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut assignment = house.shell("cat /proc/sys/net/ipv4/ip_local_reserved_ports");
     assignment.grants = vec![grant("net.in:http/50000")].into();
-    assignment.listeners = vec![Listener { container_port: 50_000, socket }];
+    assignment.listeners.published = vec![Listener { container_port: 50_000, socket }];
     assert_eq!(house.run(assignment).2, "50000\n");
 }
 

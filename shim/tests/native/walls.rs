@@ -1,6 +1,6 @@
 use std::{os::unix::fs::MetadataExt, path::Path};
 
-use shim::{Exit, VolumeMount};
+use engine::{Exit, VolumeMount};
 
 use crate::house::{House, Tar, config, exe, grant};
 
@@ -119,7 +119,7 @@ pub fn syscalls(house: &House) {
     }
     let layer = house.unpack(tar.done()).unwrap();
     let mut assignment = house.assignment(&["/probe", "try-syscalls"]);
-    assignment.layers.push(layer);
+    assignment.program.layers.push(layer);
     let (exit, _, said) = house.run(assignment);
     assert_eq!((exit, said.lines().count()), (Exit::Code(0), 25), "{said}");
     for line in said.lines() {
@@ -140,7 +140,7 @@ pub fn replaced_folders(house: &House) {
             tar.link("2", folder, target);
             let Ok(layer) = house.unpack(tar.done()) else { continue };
             let mut assignment = house.shell("echo x > /proc/sys/kernel/core_pattern; ls /; mount");
-            assignment.layers.push(layer);
+            assignment.program.layers.push(layer);
             // Refused, or started with the kernel's folders where they belong.
             if let Ok(task) = house.spawn(assignment) {
                 task.wait().unwrap();
@@ -191,7 +191,8 @@ pub fn volumes(house: &House) {
     let mount = |rights: &str| VolumeMount {
         path: "/data".to_owned(),
         rights: rights.parse().unwrap(),
-        folder: folder.clone(),
+        source: engine::VolumeSource::Folder(folder.clone()),
+        bytes_max: None,
     };
     let script =
         "cat /data/old; echo new > /data/new && echo wrote; cd /data/.. && pwd; ls /data/../..";
@@ -241,8 +242,8 @@ pub fn hostile_config(house: &House) {
         (Some("nobody"), None, "has no `nobody`"),
     ] {
         let mut assignment = house.shell("true");
-        assignment.layers.push(links.clone());
-        assignment.config = config(|image| {
+        assignment.program.layers.push(links.clone());
+        assignment.program.config = config(|image| {
             image.user = user.map(str::to_owned);
             image.working_dir = folder.map(str::to_owned);
         });
@@ -252,7 +253,7 @@ pub fn hostile_config(house: &House) {
     }
     let mut assignment = house.shell("pwd; id -u; id -G; echo $HOME $A");
     assignment.env.insert("A".to_owned(), "b".to_owned());
-    assignment.config = config(|image| {
+    assignment.program.config = config(|image| {
         image.user = Some("www".to_owned());
         image.working_dir = Some("/srv/deep/er".to_owned());
     });

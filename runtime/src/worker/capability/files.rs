@@ -1,8 +1,9 @@
 use std::os::fd::OwnedFd;
 
+use engine::{VolumeMount, VolumeSource};
 use spec::{FileGrant, Rights};
 
-use crate::{VolumeMount, VolumeSource, volume, worker::files::Volume};
+use crate::{volume, worker::files::Volume};
 
 /// Opens the granted volumes, for which it takes a capability and paths; each with its path.
 pub(crate) fn mount(
@@ -33,11 +34,11 @@ fn cut(mount: VolumeMount, grants: &[FileGrant]) -> Result<VolumeMount, String> 
         execute: false,
         delete: rights.delete && mount.rights.delete,
     };
-    let max_bytes = match (mount.max_bytes, max) {
+    let max_bytes = match (mount.bytes_max, max) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
     };
-    Ok(VolumeMount { rights: both, max_bytes, ..mount })
+    Ok(VolumeMount { rights: both, bytes_max: max_bytes, ..mount })
 }
 
 fn opened(mount: VolumeMount) -> Result<Volume, String> {
@@ -50,5 +51,5 @@ fn opened(mount: VolumeMount) -> Result<Volume, String> {
             }
         })?,
     };
-    Ok(Volume::new(root, mount.rights, mount.max_bytes))
+    Ok(Volume::new(root, mount.rights, mount.bytes_max))
 }

@@ -1,15 +1,11 @@
-use std::{net::TcpListener, os::unix::net::UnixListener};
-
+use engine::Listeners;
 use spec::InboundGrant;
 
 use crate::{Assignment, worker::control::Control};
 
 /// The listeners whose ports were granted. The others stay closed to the guest, and that is a
 /// denial.
-pub(crate) fn granted(
-    assignment: &mut Assignment,
-    control: &Control,
-) -> (Vec<TcpListener>, Option<UnixListener>) {
+pub(crate) fn granted(assignment: &mut Assignment, control: &Control) -> Listeners {
     let grants = std::mem::take(&mut assignment.grants.inbound);
     let is_granted = |port| {
         let wanted = InboundGrant { port };
@@ -19,8 +15,8 @@ pub(crate) fn granted(
         }
         granted
     };
-    let mut tcp = std::mem::take(&mut assignment.listeners);
-    tcp.retain(|listener| is_granted(listener.container_port));
-    let ingress = assignment.ingress.take().filter(|ingress| is_granted(ingress.container_port));
-    (tcp.into_iter().map(|l| l.socket).collect(), ingress.map(|ingress| ingress.socket))
+    let mut listeners = std::mem::take(&mut assignment.listeners);
+    listeners.published.retain(|listener| is_granted(listener.container_port));
+    listeners.ingress.retain(|listener| is_granted(listener.container_port));
+    listeners
 }

@@ -5,10 +5,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// Workers that have made their engine and wait for a task: with one at hand, a request that finds
-/// nobody there is answered within milliseconds.
+/// Workers that have made their engine and wait for a task: with one at hand, a request to an
+/// idle container is answered within milliseconds.
 #[derive(Debug)]
-pub(super) struct Blanks {
+pub(super) struct SpareWorkers {
     target: usize,
     waiting: Mutex<Vec<runtime::Blank>>,
     taken: Notify,
@@ -19,7 +19,7 @@ const REFILL_AFTER: Duration = Duration::from_millis(20);
 /// When none can be made at all.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-impl Blanks {
+impl SpareWorkers {
     pub fn new(target: usize) -> Self {
         Self { target, waiting: Mutex::default(), taken: Notify::new() }
     }

@@ -1,25 +1,27 @@
 use std::{
-    os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
+    os::fd::OwnedFd,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
 
+use engine::{Listeners, UsageSource};
 use spec::{ContainerName, ContainerPhase, ContainerStatus, Usage};
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::Notify,
+};
 
-use super::host::Host;
 use crate::{
     error::{Error, Result},
-    launch::Doors,
     usage_log::Meter,
 };
 
-/// What everybody may know of a container: its supervisor writes here, reports and bills read.
+/// What is known of a container: its supervisor writes here, reports to the control plane and the
+/// usage log read.
 #[derive(Debug)]
-pub(super) struct Board {
+pub(super) struct ContainerReport {
     pub meter: Meter,
     inner: Mutex<Inner>,
     /// Its counters are gone from the usage log: a reading that comes later would be billed from
@@ -31,7 +33,7 @@ pub(super) struct Board {
 struct Inner {
     status: ContainerStatus,
     counters: Counters,
-    /// What its lives before this one used, where each counts from zero: the kernel's counters do,
+    /// What it used before its last start, where its counters begin at each start: the kernel's do,
     /// a worker's page goes on.
     base: Usage,
 }
@@ -41,15 +43,13 @@ struct Inner {
 enum Counters {
     /// Nowhere yet.
     None,
-    /// By its worker, in a page.
-    Page(PathBuf),
-    /// By the kernel; its shim asks.
-    Native(shim::Task),
+    /// By its engine.
+    Live(Arc<dyn UsageSource>),
     /// It has ended with this.
     Final(Usage),
 }
 
-impl Board {
+impl ContainerReport {
     pub fn new(meter: Meter) -> Arc<Self> {
         let status = ContainerStatus {
             name: meter.container.clone(),
@@ -73,42 +73,38 @@ impl Board {
         self.lock().status.clone()
     }
 
-    /// Changes the status, and tells whoever reports when that made a difference.
-    pub fn set(&self, host: &Host, change: impl FnOnce(&mut ContainerStatus)) {
+    /// Changes the status, and has that reported when it made a difference.
+    pub fn set(&self, changed: &Notify, change: impl FnOnce(&mut ContainerStatus)) {
         let mut inner = self.lock();
         let before = inner.status.clone();
         change(&mut inner.status);
-        let changed = inner.status != before;
+        let is_new = inner.status != before;
         drop(inner);
-        if changed {
-            host.changed.notify_one();
+        if is_new {
+            changed.notify_one();
         }
     }
 
-    pub fn count_in_page(&self, path: PathBuf) {
-        self.lock().counters = Counters::Page(path);
-    }
-
-    pub fn count_native(&self, task: shim::Task) {
-        self.lock().counters = Counters::Native(task);
+    pub fn count(&self, source: Arc<dyn UsageSource>) {
+        self.lock().counters = Counters::Live(source);
     }
 
     pub fn count_final(&self, usage: Usage) {
         self.lock().counters = Counters::Final(usage);
     }
 
-    /// Goes on counting from what earlier lives used.
+    /// Goes on counting from what earlier starts used.
     pub fn count_from(&self, base: Usage) {
         self.lock().base = base;
     }
 
-    /// What its earlier lives used.
+    /// What its earlier starts used.
     pub fn base(&self) -> Usage {
         self.lock().base
     }
 
-    /// A life that counted from zero has ended, and used this.
-    pub fn count_life(&self, usage: Usage) {
+    /// A start whose counters began with it has ended, and used this.
+    pub fn count_start(&self, usage: Usage) {
         let mut inner = self.lock();
         inner.base = inner.base.plus(usage);
         inner.counters = Counters::Final(inner.base);
@@ -120,12 +116,12 @@ impl Board {
         self.forgotten.store(true, Ordering::SeqCst);
     }
 
-    /// Whether somebody has [forgotten](Self::forget) it.
+    /// Whether it was [forgotten](Self::forget).
     pub fn is_forgotten(&self) -> bool {
         self.forgotten.load(Ordering::SeqCst)
     }
 
-    /// What its counters say. May wait for a shim: not for threads that must not.
+    /// What its counters say. May block.
     pub fn read(&self) -> Option<Usage> {
         let (counters, base) = {
             let inner = self.lock();
@@ -133,8 +129,7 @@ impl Board {
         };
         let usage = match counters {
             Counters::None => None,
-            Counters::Page(path) => crate::meter::read(&path),
-            Counters::Native(task) => task.status().ok().map(|status| base.plus(status.usage)),
+            Counters::Live(source) => source.read().map(|usage| base.plus(usage)),
             Counters::Final(usage) => Some(usage),
         };
         if let Some(usage) = usage {
@@ -148,27 +143,25 @@ impl Board {
     }
 }
 
-/// Ready when somebody knocks at one of the doors. Nobody is let in: that is the worker's to do,
+/// Ready when a client waits at one of the listeners. It is not accepted: that is for the worker,
 /// which comes next.
-pub(super) async fn knock(doors: &Doors) -> Result<()> {
+pub(super) async fn wait_readable(listeners: &Listeners) -> Result<()> {
     let system = |source| Error::System { verb: "wait for a request", source };
-    let published = doors.published.iter().map(|(_, listener)| listener.as_fd());
-    let ingress = doors.ingress.iter().map(|(_, listener)| listener.as_fd());
     let mut waiting = Vec::new();
-    for door in published.chain(ingress) {
-        let copy: OwnedFd = door.try_clone_to_owned().map_err(system)?;
+    for socket in listeners.sockets() {
+        let copy: OwnedFd = socket.try_clone_to_owned().map_err(system)?;
         #[expect(
             deprecated,
-            reason = "its replacement is unsafe for types that lie about their descriptor; this owns it"
+            reason = "its replacement is unsafe for types whose descriptor may change; this owns it"
         )]
-        let door = AsyncFd::with_interest(copy, Interest::READABLE).map_err(system)?;
-        waiting.push(door);
+        let socket = AsyncFd::with_interest(copy, Interest::READABLE).map_err(system)?;
+        waiting.push(socket);
     }
     if waiting.is_empty() {
         return std::future::pending().await;
     }
-    let knocks = waiting.iter().map(|door| {
-        Box::pin(async { door.readable().await.map(|mut ready| ready.retain_ready()) })
+    let readable = waiting.iter().map(|socket| {
+        Box::pin(async { socket.readable().await.map(|mut ready| ready.retain_ready()) })
     });
-    futures_util::future::select_all(knocks).await.0.map_err(system)
+    futures_util::future::select_all(readable).await.0.map_err(system)
 }

@@ -7,25 +7,28 @@ use spec::{ContainerName, Timestamp};
 
 use super::converge::TaskKey;
 use crate::{
+    engines,
     error::{Result, chain},
     home::Home,
-    tasks::{self, Kind, Origin, Owned, Phase, Status, TaskFolder},
+    tasks::{self, Origin, Owned, Phase, Status},
 };
 
-/// Folders of ended tasks are kept for so long, so that somebody can read why.
+/// For a container that is not wanted any more, and that no agent has supervised for a while.
+const END_GRACE: Duration = Duration::from_secs(1);
+/// Folders of ended tasks are kept for so long, so that their logs can be read.
 const ENDED_KEPT_FOR: Duration = Duration::from_secs(600);
 
-/// A container that an earlier agent has left behind, held by us now.
+/// A container that an earlier agent has left behind, and whose folder this one holds now.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct Adoptable {
     pub owned: Owned,
     pub status: Option<Status>,
 }
 
 /// The containers of one task.
-pub(super) type FoundTask = BTreeMap<ContainerName, Found>;
+pub(super) type AdoptableTask = BTreeMap<ContainerName, Adoptable>;
 
-impl Found {
+impl Adoptable {
     /// Whether it had come to its end.
     pub fn has_ended(&self) -> bool {
         self.status.as_ref().is_some_and(|status| status.phase == Phase::Exited)
@@ -33,47 +36,35 @@ impl Found {
 
     /// Ends what is left of it, and removes its folder.
     pub fn clear(self) -> Result<()> {
-        end(self.owned.folder(), self.status.as_ref());
+        let process = self.status.as_ref().and_then(|status| status.process);
+        engines::end(self.owned.folder(), process, END_GRACE);
         self.owned.remove()
     }
 }
 
 /// Every container of a cluster that has a folder here and no other supervisor.
-pub(super) fn collect(home: &Home) -> Result<BTreeMap<TaskKey, FoundTask>> {
-    let mut found: BTreeMap<TaskKey, FoundTask> = BTreeMap::new();
+pub(super) fn collect(home: &Home) -> Result<BTreeMap<TaskKey, AdoptableTask>> {
+    let mut found: BTreeMap<TaskKey, AdoptableTask> = BTreeMap::new();
     for folder in tasks::list(home)? {
         let Origin::Cluster(origin) = folder.record().origin.clone() else { continue };
         let status = folder.status().ok().flatten();
         match folder.own() {
             Ok(owned) => {
                 let task = found.entry((origin.tenant, origin.task)).or_default();
-                task.insert(origin.container, Found { owned, status });
+                task.insert(origin.container, Adoptable { owned, status });
             }
             Err(error) => {
-                tracing::warn!(error = chain(&error), "a task's folder belongs to somebody else")
+                tracing::warn!(
+                    error = chain(&error),
+                    "the folder of a task is held by another process"
+                )
             }
         }
     }
     Ok(found)
 }
 
-/// Ends whatever process a container without a supervisor still has.
-fn end(folder: &TaskFolder, status: Option<&Status>) {
-    if folder.record().kind == Kind::Native {
-        if let Ok(shim::Adopted::Running(task)) = shim::Task::adopt(folder.path()) {
-            let _ = task.stop(Duration::from_secs(1));
-            let _ = task.end(Duration::from_secs(10));
-        }
-        if let Err(error) = shim::sweep(folder.path()) {
-            tracing::warn!(error = chain(&error), "a native container left something behind");
-        }
-    }
-    if let Some(process) = status.and_then(|status| status.process) {
-        let _ = tasks::kill(process);
-    }
-}
-
-/// Removes folders that nobody will look at any more: of cluster tasks that ended a while ago, and
+/// Removes folders that are not needed any more: of cluster tasks that ended a while ago, and
 /// what crashes in the middle of making or removing one have left. A task in `keep` is still asked
 /// for: its folder says that it has run.
 pub(super) fn sweep(home: &Home, keep: &BTreeSet<TaskKey>) {
@@ -108,7 +99,7 @@ pub(super) fn sweep(home: &Home, keep: &BTreeSet<TaskKey>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tasks::{ClusterOrigin, ProcessId, TaskRecord};
+    use crate::tasks::{ClusterOrigin, Kind, ProcessId, TaskRecord};
     use spec::{Digest, LaunchType, Limits};
 
     fn record(id: &str) -> TaskRecord {
@@ -158,7 +149,7 @@ mod tests {
         let found = collect(&home).unwrap();
         let ended: Vec<_> = found
             .iter()
-            .map(|((_, id), task)| (id.as_str(), task.values().all(Found::has_ended)))
+            .map(|((_, id), task)| (id.as_str(), task.values().all(Adoptable::has_ended)))
             .collect();
         assert_eq!(ended, [("kept", true), ("old", true), ("runs", false)]);
         assert!(collect(&home).unwrap().is_empty(), "they are ours now");

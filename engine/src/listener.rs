@@ -1,0 +1,135 @@
+use std::{
+    io,
+    net::TcpListener,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixListener,
+    },
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Slots;
+
+/// A port of a container: bound, and listening. Needs a `net.in` grant.
+#[derive(Debug)]
+pub struct Listener<S> {
+    /// As the container knows it.
+    pub container_port: u16,
+    pub socket: S,
+}
+
+/// The ports by which a container is reached.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// Open to the outside.
+    pub published: Vec<Listener<TcpListener>>,
+    /// Where the ingress of this node reaches it.
+    pub ingress: Vec<Listener<UnixListener>>,
+}
+
+/// [`Listeners`] as they cross a socket: container ports, and the slots of the descriptors.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenersMessage {
+    published: Vec<(u16, usize)>,
+    ingress: Vec<(u16, usize)>,
+}
+
+impl Listeners {
+    pub fn is_empty(&self) -> bool {
+        self.published.is_empty() && self.ingress.is_empty()
+    }
+
+    /// As the container knows them.
+    pub fn container_ports(&self) -> impl Iterator<Item = u16> {
+        let published = self.published.iter().map(|listener| listener.container_port);
+        published.chain(self.ingress.iter().map(|listener| listener.container_port))
+    }
+
+    /// The sockets, the published ones first.
+    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let published = self.published.iter().map(|listener| listener.socket.as_fd());
+        published.chain(self.ingress.iter().map(|listener| listener.socket.as_fd()))
+    }
+
+    /// Other descriptors of the same sockets.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            published: copies(&self.published, TcpListener::try_clone)?,
+            ingress: copies(&self.ingress, UnixListener::try_clone)?,
+        })
+    }
+
+    /// What to send beside [`Listeners::sockets`].
+    pub fn message(&self) -> ListenersMessage {
+        let ports = |count: &mut usize, port: u16| {
+            *count += 1;
+            (port, *count - 1)
+        };
+        let mut count = 0;
+        ListenersMessage {
+            published: self
+                .published
+                .iter()
+                .map(|listener| ports(&mut count, listener.container_port))
+                .collect(),
+            ingress: self
+                .ingress
+                .iter()
+                .map(|listener| ports(&mut count, listener.container_port))
+                .collect(),
+        }
+    }
+
+    pub(crate) fn split(self, slots: &mut Slots) -> ListenersMessage {
+        ListenersMessage {
+            published: put(self.published, slots),
+            ingress: put(self.ingress, slots),
+        }
+    }
+}
+
+impl ListenersMessage {
+    /// The listeners with their descriptors.
+    ///
+    /// # Errors
+    /// When a descriptor is missing or taken twice.
+    pub fn join(self, slots: &mut Slots) -> io::Result<Listeners> {
+        Ok(Listeners {
+            published: take(self.published, slots)?,
+            ingress: take(self.ingress, slots)?,
+        })
+    }
+}
+
+fn copies<S>(
+    listeners: &[Listener<S>],
+    copy: impl Fn(&S) -> io::Result<S>,
+) -> io::Result<Vec<Listener<S>>> {
+    let copied = listeners.iter().map(|listener| {
+        let socket = copy(&listener.socket)?;
+        Ok(Listener { container_port: listener.container_port, socket })
+    });
+    copied.collect()
+}
+
+fn put<S: Into<std::os::fd::OwnedFd>>(
+    listeners: Vec<Listener<S>>,
+    slots: &mut Slots,
+) -> Vec<(u16, usize)> {
+    listeners.into_iter().map(|l| (l.container_port, slots.put(l.socket))).collect()
+}
+
+fn take<S: From<std::os::fd::OwnedFd>>(
+    ports: Vec<(u16, usize)>,
+    slots: &mut Slots,
+) -> io::Result<Vec<Listener<S>>> {
+    let taken = ports.into_iter().map(|(container_port, slot)| {
+        Ok(Listener { container_port, socket: slots.take(slot)?.into() })
+    });
+    taken.collect()
+}

@@ -1,0 +1,23 @@
+//! The limits and times of an agent.
+
+use std::time::Duration;
+
+/// Descriptors for 500 containers, with some eight each.
+pub(super) const DESCRIPTORS_MIN: u64 = 4096;
+/// Silence of more than two of these makes a node suspect.
+pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(3);
+/// Changes within so little time go into one report.
+pub(super) const GATHER_FOR: Duration = Duration::from_millis(10);
+/// At most so much usage is lost with the node.
+pub(super) const MEASURE_EVERY: Duration = Duration::from_secs(10);
+/// Between two looks for what is not needed any more.
+pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Half of the seven days for which a certificate is good.
+pub(super) const RENEW_AFTER: Duration = Duration::from_secs(3 * 24 * 3600 + 12 * 3600);
+/// For all tasks to end at the end of the platform: their grace and then some. Together with what
+/// is sent after it, less than `margay up` waits before it kills the agent.
+pub(super) const END_TIME_MAX: Duration = Duration::from_secs(15);
+pub(super) const LAST_REPORT_TIME_MAX: Duration = Duration::from_secs(2);
+/// A control plane that has not known the node for so long means it: an operator who restores the
+/// wrong backup has a moment.
+pub(super) const REMOVED_AFTER: Duration = Duration::from_secs(10);

@@ -1,0 +1,121 @@
+//! What is seen and what was used, on its way to the control plane.
+
+use std::sync::Arc;
+
+use spec::{
+    UsageBatch,
+    wire::{self, DesiredSet, NodeReport, ReportedTask, UsageTaken},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::{
+    control::RETRY_AFTER,
+    limits::{GATHER_FOR, HEARTBEAT_EVERY, MEASURE_EVERY},
+    process::Agent,
+};
+use crate::error::{Error, Result, chain};
+
+impl Agent {
+    /// Says what is seen: at every change, and as a heartbeat.
+    pub(super) async fn report(&self, sets: watch::Receiver<Option<Arc<DesiredSet>>>) {
+        let mut control = self.control();
+        let mut seq = 0;
+        loop {
+            seq += 1;
+            let revision = sets.borrow().as_ref().map_or(0, |set| set.revision);
+            let report = self.node_report(seq, revision);
+            let sent = match &control {
+                Ok(control) => {
+                    control.post::<serde::de::IgnoredAny>("/v1/node/report", &report).await
+                }
+                Err(error) => Err(Error::Identity(chain(error))),
+            };
+            if let Err(error) = sent {
+                tracing::debug!(error = chain(&error), "a report was not taken");
+                sleep(RETRY_AFTER).await;
+                control = self.control();
+                continue;
+            }
+            let next = Instant::now() + HEARTBEAT_EVERY;
+            tokio::select! {
+                () = sleep_until(next) => {}
+                () = self.host.changed.notified() => sleep(GATHER_FOR).await,
+            }
+        }
+    }
+
+    fn node_report(&self, seq: u64, revision: i64) -> NodeReport {
+        let tasks = self.tasks();
+        let tasks = tasks.iter().map(|((tenant, id), task)| ReportedTask {
+            tenant: tenant.clone(),
+            id: id.clone(),
+            status: task.status(),
+        });
+        NodeReport {
+            version: wire::VERSION,
+            boot: self.boot.clone(),
+            seq,
+            revision,
+            spec: self.spec.clone(),
+            tasks: tasks.collect(),
+        }
+    }
+
+    /// Reads every counter, and hands what was used to the ledger.
+    pub(super) async fn bill(&self) {
+        loop {
+            sleep(MEASURE_EVERY).await;
+            self.measure().await;
+            if let Err(error) = self.upload().await {
+                tracing::debug!(error = chain(&error), "usage stays here for now");
+            }
+        }
+    }
+
+    pub(super) async fn measure(&self) {
+        let reports: Vec<_> = self.tasks().values().flat_map(|task| task.reports.clone()).collect();
+        let read = move || {
+            reports
+                .into_iter()
+                .filter_map(|report| report.read().map(|usage| (report, usage)))
+                .collect()
+        };
+        if let Ok(readings) = tokio::task::spawn_blocking(read).await {
+            self.host.measure(readings).await;
+        }
+    }
+
+    pub(super) async fn upload(&self) -> Result<()> {
+        let control = self.control()?;
+        loop {
+            let node = self.identity.node.clone();
+            let Some(batch): Option<UsageBatch> =
+                self.host.with_usage(move |log| log.batch(&node)).await?
+            else {
+                return Ok(());
+            };
+            let first = batch.records.first().map_or(0, |record| record.seq);
+            let taken: UsageTaken = match control.post("/v1/node/usage", &batch).await {
+                // It has less than it once acknowledged, as after a restored backup. The log still
+                // holds all of it.
+                Err(Error::Refused(fault)) if fault.code == "usage-gap" && first > 1 => {
+                    tracing::warn!(
+                        boot = batch.boot,
+                        fault.message,
+                        "the ledger misses usage: sent again from its start"
+                    );
+                    self.host.with_usage(move |log| log.rewind(&batch.boot)).await?;
+                    continue;
+                }
+                answer => answer?,
+            };
+            self.host.with_usage(move |log| log.acknowledge(&batch.boot, taken.seq)).await?;
+            if taken.seq < first {
+                return Ok(()); // it takes nothing right now
+            }
+        }
+    }
+}

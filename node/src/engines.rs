@@ -1,0 +1,96 @@
+//! The engine for each kind of container: the one place that tells kinds apart.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use engine::{Adopted, Ended, Engine as _, UsageSource};
+use runtime::{UsagePage, WasmEngine};
+use shim::NativeEngine;
+use spec::{Capabilities, Usage};
+
+use crate::{
+    error::chain,
+    images::exe,
+    tasks::{Kind, ProcessId, TaskFolder, kill, terminate},
+};
+
+/// What a task shim may take beyond the grace before it is ended by force: its container's output
+/// has half of it.
+const SHIM_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Finds what an earlier supervisor has left running in a container's folder.
+pub(crate) async fn adopt(
+    kind: Kind,
+    folder: &Path,
+    grants: Capabilities,
+    broker: runtime::Broker,
+) -> Adopted {
+    match kind {
+        Kind::Wasm => WasmEngine::new(broker, None).adopt(folder, grants).await,
+        Kind::Native => NativeEngine::new(exe()).adopt(folder, grants).await,
+    }
+}
+
+/// What the container of a folder has used since its counters began: a worker's go on across
+/// starts, those of a native container begin at each.
+pub(crate) fn usage(folder: &TaskFolder, process: Option<ProcessId>) -> Option<Usage> {
+    match folder.record().kind {
+        Kind::Wasm => UsagePage::of(folder.path()).read(),
+        Kind::Native if process.is_some_and(ProcessId::is_alive) => {
+            match shim::Task::adopt(folder.path()) {
+                Ok(shim::Adopted::Running(task)) => task.read(),
+                Ok(shim::Adopted::Ended(..)) | Err(_) => None,
+            }
+        }
+        Kind::Native => None,
+    }
+}
+
+/// The counters that stay in a folder when its process is gone, where its kind has any.
+pub(crate) fn kept_counters(folder: &TaskFolder) -> Option<Arc<dyn UsageSource>> {
+    match folder.record().kind {
+        Kind::Wasm => Some(Arc::new(UsagePage::of(folder.path()))),
+        Kind::Native => None,
+    }
+}
+
+/// Ends whatever still runs in a folder without a supervisor, within `grace`, and clears away what
+/// is left. How it ended, where that is known. Blocks.
+pub(crate) fn end(
+    folder: &TaskFolder,
+    process: Option<ProcessId>,
+    grace: Duration,
+) -> Option<Ended> {
+    let ended = match folder.record().kind {
+        Kind::Wasm => {
+            if let Some(worker) = process.filter(|_| !grace.is_zero()) {
+                let _ = terminate(worker);
+                worker.wait(grace);
+            }
+            None
+        }
+        // Through its shim, whose death alone would leave the container running.
+        Kind::Native => match shim::Task::adopt(folder.path()) {
+            Ok(shim::Adopted::Running(running)) => {
+                // One that cannot be asked any more is swept below.
+                let _ = running.stop(grace);
+                let ended = running.end(grace + SHIM_TIME_MAX).ok();
+                ended.map(|(exit, usage)| Ended { exit, usage: Some(usage) })
+            }
+            Ok(shim::Adopted::Ended(..)) | Err(_) => None,
+        },
+    };
+    sweep(folder);
+    if let Some(process) = process {
+        let _ = kill(process);
+    }
+    ended
+}
+
+/// Clears away what a killed supervisor has left of a container outside its folder.
+pub(crate) fn sweep(folder: &TaskFolder) {
+    if folder.record().kind == Kind::Native
+        && let Err(error) = shim::sweep(folder.path())
+    {
+        tracing::warn!(error = chain(&error), "a native container left something behind");
+    }
+}

@@ -1,0 +1,454 @@
+//! The life of a container: who restarts what, when, and when it is given up.
+//!
+//! [`Lifecycle::after`] decides, and looks at no clock; [`drive`](crate::drive::drive) carries that
+//! out for `margay run`, its keeper, `margay invoke` and the agent alike.
+
+use std::time::Duration;
+
+use engine::Exit;
+use tokio::time::Instant;
+
+/// After the first end a container starts again at once, but for what a process needs to be gone.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The longest pause between two starts.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A container that has run for so long has not failed at once: its next end counts as a first one.
+const STEADY_AFTER: Duration = Duration::from_secs(30);
+/// A job is given up when its image or a secret cannot be had after so many tries.
+const FETCHES_MAX: u32 = 5;
+/// A replica that could not be started so often in a row is given up: its port is taken here, the
+/// disk is full, and on another node it may well run. About seven seconds.
+const STARTS_MAX: u32 = 5;
+/// For what an idle container is in the middle of when it is asked to end.
+const IDLE_GRACE: Duration = Duration::from_secs(5);
+/// Beyond its grace, before a container is killed.
+const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// After a kill: a task shim waits for readers of its program's last output for up to 30 seconds.
+const KILL_TIME_MAX: Duration = Duration::from_secs(35);
+
+/// Which containers are started again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Restart {
+    /// `margay run`, `margay invoke`: none.
+    Never,
+    /// A task on its own: until its image and its secrets could be had. It runs once.
+    UntilFetched,
+    /// A replica of a service: whatever it ended with, unless it cannot be started here.
+    Always,
+}
+
+/// Where a container is, with what matters there alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Its image is fetched and prepared, and a process is made.
+    Starting,
+    /// Its process runs. `idle_since` moves with each request.
+    Running { since: Instant, runs: u64, idle_since: Instant },
+    /// It was asked to end; killed at `kill_at`.
+    Stopping { kill_at: Instant, then: Then },
+    /// It was killed; given up at `lost_at` if it stays.
+    Killed { lost_at: Instant, then: Then },
+    /// It ended too early, and starts again at `until`. `quick` says that it was hardly away.
+    BackOff { until: Instant, quick: bool },
+    /// No process runs, and the first request starts one.
+    Idle,
+    /// It has ended for good.
+    Exited,
+}
+
+/// What follows a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    Exit,
+    /// It was asked to end because it had no requests.
+    Idle,
+}
+
+/// What happens to a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// Its process exists, and runs from here on.
+    Spawned,
+    /// Its program runs.
+    Started,
+    /// No process could be made.
+    StartFailed(StartFailed),
+    /// Its process ended.
+    Exited(Exit),
+    /// It is not wanted any more, and gets this long.
+    StopRequested(Duration),
+    KillRequested,
+    /// So many requests have been counted.
+    Counted {
+        runs: u64,
+    },
+    /// A request waits for a process.
+    RequestWaiting,
+    /// What [`Lifecycle::deadline`] said has come.
+    DeadlineReached,
+}
+
+/// Whether the next start may go better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StartFailed {
+    /// The image could not be fetched, or a secret.
+    NotFetched,
+    Here,
+}
+
+/// What is to be done. The driver also writes down each state that is entered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Stop(Duration),
+    Kill,
+}
+
+/// A container's state, and what it takes to decide about the next one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lifecycle {
+    pub state: State,
+    restart: Restart,
+    /// Without a request for so long a container ends until the next one; never where left out.
+    idle_after: Option<Duration>,
+    /// Ends in a row without a steady run between them.
+    ends: u32,
+    /// Starts in a row that came to nothing although the image was there.
+    starts_failed: u32,
+    pub restarts: u32,
+    /// It is not wanted any more.
+    stopping: bool,
+}
+
+impl Lifecycle {
+    pub fn new(restart: Restart, idle_after: Option<Duration>, restarts: u32) -> Self {
+        Self {
+            state: State::Starting,
+            restart,
+            idle_after,
+            ends: 0,
+            starts_failed: 0,
+            restarts,
+            stopping: false,
+        }
+    }
+
+    pub fn may_idle(&self) -> bool {
+        self.idle_after.is_some()
+    }
+
+    /// When [`Event::DeadlineReached`] is due.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Stopping { kill_at, .. } => Some(kill_at),
+            State::Killed { lost_at, .. } => Some(lost_at),
+            State::BackOff { until, .. } => Some(until),
+            State::Starting | State::Running { .. } | State::Idle | State::Exited => None,
+        }
+    }
+
+    /// What `event` leads to, and what is to be done about it.
+    pub fn after(mut self, event: &Event, now: Instant) -> (Self, Vec<Effect>) {
+        let effects = self.step(event, now);
+        (self, effects)
+    }
+
+    fn step(&mut self, event: &Event, now: Instant) -> Vec<Effect> {
+        use State::{BackOff, Exited, Idle, Killed, Running, Starting, Stopping};
+        self.stopping |= matches!(event, Event::StopRequested(_) | Event::KillRequested);
+        let mut effects = Vec::new();
+        self.state = match (self.state, event) {
+            (Starting, Event::Spawned) => Running { since: now, runs: u64::MAX, idle_since: now },
+            (Starting | BackOff { .. } | Idle, Event::StopRequested(_) | Event::KillRequested) => {
+                Exited
+            }
+            (Starting, Event::StartFailed(failed)) => self.start_failed(*failed, now),
+            (Starting, Event::Exited(exit)) => self.exited(exit, now),
+            (BackOff { .. }, Event::DeadlineReached) | (Idle, Event::RequestWaiting) => Starting,
+
+            (Running { since, .. }, Event::Exited(exit)) => {
+                if now.saturating_duration_since(since) >= STEADY_AFTER {
+                    self.ends = 0;
+                }
+                self.exited(exit, now)
+            }
+            (state @ Running { .. }, Event::Started) => {
+                self.starts_failed = 0;
+                state
+            }
+            (Running { .. }, Event::StopRequested(grace)) => {
+                effects.push(Effect::Stop(*grace));
+                Stopping { kill_at: now + *grace + LINGER_TIME_MAX, then: Then::Exit }
+            }
+            (Running { since, runs, idle_since }, Event::Counted { runs: counted }) => {
+                let idle_since = if runs == *counted { idle_since } else { now };
+                let idle = now.saturating_duration_since(idle_since);
+                if self.idle_after.is_some_and(|after| idle >= after) {
+                    effects.push(Effect::Stop(IDLE_GRACE));
+                    Stopping { kill_at: now + IDLE_GRACE + LINGER_TIME_MAX, then: Then::Idle }
+                } else {
+                    Running { since, runs: *counted, idle_since }
+                }
+            }
+
+            // A second request kills; one that follows an idle stop changes what comes then.
+            (Stopping { kill_at, then: Then::Idle }, Event::StopRequested(_)) => {
+                Stopping { kill_at, then: Then::Exit }
+            }
+            (Running { .. } | Stopping { .. }, Event::KillRequested) => {
+                effects.push(Effect::Kill);
+                Killed { lost_at: now + KILL_TIME_MAX, then: Then::Exit }
+            }
+            (Stopping { then, .. }, Event::DeadlineReached) => {
+                effects.push(Effect::Kill);
+                Killed { lost_at: now + KILL_TIME_MAX, then }
+            }
+            (Killed { lost_at, .. }, Event::StopRequested(_) | Event::KillRequested) => {
+                Killed { lost_at, then: Then::Exit }
+            }
+            (Stopping { then, .. } | Killed { then, .. }, Event::Exited(_))
+            | (Killed { then, .. }, Event::DeadlineReached) => match then {
+                Then::Idle => Idle,
+                Then::Exit => Exited,
+            },
+
+            // What comes late, or twice, changes nothing.
+            (state @ Starting, Event::Started | Event::Counted { .. })
+            | (state @ Starting, Event::RequestWaiting | Event::DeadlineReached)
+            | (state @ Running { .. }, Event::Spawned | Event::StartFailed(_))
+            | (state @ Running { .. }, Event::RequestWaiting | Event::DeadlineReached)
+            | (
+                state @ (Stopping { .. } | Killed { .. }),
+                Event::Spawned
+                | Event::Started
+                | Event::StartFailed(_)
+                | Event::Counted { .. }
+                | Event::RequestWaiting,
+            )
+            | (state @ Stopping { then: Then::Exit, .. }, Event::StopRequested(_))
+            | (
+                state @ BackOff { .. },
+                Event::Spawned
+                | Event::Started
+                | Event::StartFailed(_)
+                | Event::Exited(_)
+                | Event::Counted { .. }
+                | Event::RequestWaiting,
+            )
+            | (
+                state @ Idle,
+                Event::Spawned
+                | Event::Started
+                | Event::StartFailed(_)
+                | Event::Exited(_)
+                | Event::Counted { .. }
+                | Event::DeadlineReached,
+            )
+            | (state @ Exited, _) => state,
+        };
+        effects
+    }
+
+    fn start_failed(&mut self, failed: StartFailed, now: Instant) -> State {
+        let again = match (self.restart, failed) {
+            (Restart::Never, _) | (Restart::UntilFetched, StartFailed::Here) => false,
+            (Restart::UntilFetched, StartFailed::NotFetched) => self.ends < FETCHES_MAX,
+            (Restart::Always, StartFailed::NotFetched) => true,
+            (Restart::Always, StartFailed::Here) => {
+                self.starts_failed += 1;
+                self.starts_failed < STARTS_MAX
+            }
+        };
+        self.again_if(again, false, now)
+    }
+
+    fn exited(&mut self, exit: &Exit, now: Instant) -> State {
+        if matches!(exit, Exit::NotStarted(_)) {
+            return self.start_failed(StartFailed::Here, now);
+        }
+        self.again_if(self.restart == Restart::Always, true, now)
+    }
+
+    fn again_if(&mut self, again: bool, ran: bool, now: Instant) -> State {
+        if !again || self.stopping {
+            return State::Exited;
+        }
+        self.ends += 1;
+        self.restarts += 1;
+        // A replica that is back within a tenth of a second was never away, as far as clients can
+        // tell: its ports stay open, and requests wait in them.
+        State::BackOff { until: now + pause(self.ends), quick: ran && self.ends <= 1 }
+    }
+}
+
+/// How long to wait before the next start after so many ends in a row: nothing much, then 1, 2, 4 …
+/// 30 seconds.
+fn pause(ends: u32) -> Duration {
+    match ends {
+        0 | 1 => FIRST_PAUSE,
+        n => Duration::from_secs(1 << (n - 2).min(5)).min(PAUSE_MAX),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_from_almost_nothing_to_half_a_minute() {
+        let pauses: Vec<_> = (1..=9).map(|ends| pause(ends).as_millis()).collect();
+        assert_eq!(pauses, [20, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000, 30_000]);
+        assert_eq!(pause(u32::MAX), PAUSE_MAX);
+    }
+
+    /// A word for a state, and for what is to be done.
+    fn shown((lifecycle, effects): &(Lifecycle, Vec<Effect>)) -> String {
+        let state = match lifecycle.state {
+            State::Starting => "starting",
+            State::Running { .. } => "running",
+            State::Stopping { then: Then::Exit, .. } => "stopping",
+            State::Stopping { then: Then::Idle, .. } => "stopping-idle",
+            State::Killed { then: Then::Exit, .. } => "killed",
+            State::Killed { then: Then::Idle, .. } => "killed-idle",
+            State::BackOff { .. } => "back-off",
+            State::Idle => "idle",
+            State::Exited => "exited",
+        };
+        let effects = effects.iter().map(|effect| match effect {
+            Effect::Stop(_) => "+stop",
+            Effect::Kill => "+kill",
+        });
+        std::iter::once(state).chain(effects).collect()
+    }
+
+    #[test]
+    fn every_event_in_every_state_leads_where_it_should() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let (kill_at, lost_at) = (now + second, now + second);
+        let states = [
+            State::Starting,
+            State::Running { since: now, runs: 7, idle_since: now },
+            State::Stopping { kill_at, then: Then::Exit },
+            State::Stopping { kill_at, then: Then::Idle },
+            State::Killed { lost_at, then: Then::Exit },
+            State::Killed { lost_at, then: Then::Idle },
+            State::BackOff { until: now, quick: true },
+            State::Idle,
+            State::Exited,
+        ];
+        let events = [
+            Event::Spawned,
+            Event::Started,
+            Event::StartFailed(StartFailed::NotFetched),
+            Event::StartFailed(StartFailed::Here),
+            Event::Exited(Exit::Code(0)),
+            Event::Exited(Exit::NotStarted("no".to_owned())),
+            Event::StopRequested(second),
+            Event::KillRequested,
+            Event::Counted { runs: 7 },
+            Event::RequestWaiting,
+            Event::DeadlineReached,
+        ];
+        // A replica of a service: a row for a state, a column for an event, `.` where it stays.
+        let want = "
+            running . back-off back-off back-off back-off exited exited . . .
+            . . . . back-off back-off stopping+stop killed+kill . . .
+            . . . . exited exited . killed+kill . . killed+kill
+            . . . . idle idle stopping killed+kill . . killed-idle+kill
+            . . . . exited exited . . . . exited
+            . . . . idle idle killed killed . . idle
+            . . . . . . exited exited . . starting
+            . . . . . . exited exited . starting .
+            . . . . . . . . . . .";
+        let mut want = want.split_whitespace();
+        for state in states {
+            for event in &events {
+                let before = Lifecycle { state, ..Lifecycle::new(Restart::Always, None, 0) };
+                let stays = shown(&(before.clone(), Vec::new()));
+                let want = want.next().map(|want| if want == "." { &stays } else { want });
+                let got = shown(&before.after(event, now));
+                assert_eq!(Some(got.as_str()), want, "{state:?} and {event:?}");
+            }
+        }
+        assert_eq!(want.next(), None);
+    }
+
+    #[test]
+    fn containers_are_started_again_as_their_kind_of_task_says() {
+        use StartFailed::{Here, NotFetched};
+        let now = Instant::now();
+        let failed = |failed| Event::StartFailed(failed);
+        for (restart, event, starts) in [
+            (Restart::Never, failed(NotFetched), 1),
+            (Restart::Never, Event::Exited(Exit::Code(1)), 1),
+            (Restart::UntilFetched, failed(NotFetched), FETCHES_MAX + 1),
+            (Restart::UntilFetched, failed(Here), 1),
+            (Restart::UntilFetched, Event::Exited(Exit::Code(0)), 1),
+            (Restart::Always, failed(Here), STARTS_MAX),
+            (Restart::Always, Event::Exited(Exit::NotStarted("no".to_owned())), STARTS_MAX),
+            (Restart::Always, failed(NotFetched), 100),
+            (Restart::Always, Event::Exited(Exit::Code(0)), 100),
+        ] {
+            let mut lifecycle = Lifecycle::new(restart, None, 0);
+            let mut tries = 0;
+            while tries < 100 {
+                tries += 1;
+                lifecycle = lifecycle.after(&event, now).0;
+                if lifecycle.state == State::Exited {
+                    break;
+                }
+                lifecycle = lifecycle.after(&Event::DeadlineReached, now).0;
+                assert_eq!(lifecycle.state, State::Starting, "{restart:?} {event:?}");
+            }
+            assert_eq!(tries, starts, "{restart:?} {event:?}");
+        }
+    }
+
+    #[test]
+    fn a_steady_run_makes_the_next_end_a_first_one() {
+        let mut now = Instant::now();
+        let mut lifecycle = Lifecycle::new(Restart::Always, None, 0);
+        let mut pauses = Vec::new();
+        for ran in [0, 0, 29, 30, 0] {
+            lifecycle = lifecycle.after(&Event::Spawned, now).0;
+            now += Duration::from_secs(ran);
+            lifecycle = lifecycle.after(&Event::Exited(Exit::Code(1)), now).0;
+            let State::BackOff { until, quick } = lifecycle.state else { panic!("{lifecycle:?}") };
+            pauses.push(((until - now).as_millis(), quick));
+            lifecycle = lifecycle.after(&Event::DeadlineReached, now).0;
+        }
+        let want = [(20, true), (1000, false), (2000, false), (20, true), (1000, false)];
+        assert_eq!(pauses, want);
+        assert_eq!(lifecycle.restarts, 5);
+    }
+
+    #[test]
+    fn a_container_without_requests_becomes_idle_and_the_next_request_starts_it() {
+        let (mut now, second) = (Instant::now(), Duration::from_secs(1));
+        let mut lifecycle = Lifecycle::new(Restart::Always, Some(3 * second), 0);
+        lifecycle = lifecycle.after(&Event::Spawned, now).0;
+        for runs in [0, 0, 1, 1, 1] {
+            now += second;
+            lifecycle = lifecycle.after(&Event::Counted { runs }, now).0;
+            assert!(matches!(lifecycle.state, State::Running { .. }), "{runs}");
+        }
+        now += second;
+        let (idle, effects) = lifecycle.after(&Event::Counted { runs: 1 }, now);
+        assert_eq!(effects, [Effect::Stop(IDLE_GRACE)]);
+        let idle = idle.after(&Event::Exited(Exit::TERMINATED), now).0;
+        assert_eq!((idle.state, idle.restarts), (State::Idle, 0));
+        assert_eq!(idle.after(&Event::RequestWaiting, now).0.state, State::Starting);
+    }
+
+    #[test]
+    fn a_container_that_ends_while_it_is_stopped_is_not_started_again() {
+        let now = Instant::now();
+        let mut lifecycle = Lifecycle::new(Restart::Always, None, 0);
+        for event in [Event::Spawned, Event::StopRequested(Duration::ZERO)] {
+            lifecycle = lifecycle.after(&event, now).0;
+        }
+        let ended = lifecycle.after(&Event::Exited(Exit::Code(1)), now).0;
+        assert_eq!((ended.state, ended.restarts), (State::Exited, 0));
+    }
+}

@@ -1,0 +1,163 @@
+use std::{
+    fs::File,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use ::engine::{
+    Adopted, BoxFuture, Container, Ended, Engine, Event, StartError, StartFailure, UsageSource,
+};
+use spec::{Capabilities, Usage};
+
+use super::{
+    adopt::adopt,
+    handle::lost,
+    spawn::{Blank, SpawnOptions, hand_over},
+};
+use crate::{Assignment, Broker, Error, WasmProgram, Worker, World, usage};
+
+/// Wasm containers: each in a worker.
+#[derive(Debug)]
+pub struct WasmEngine {
+    broker: Broker,
+    /// A worker that waits, for the next start.
+    spare: Mutex<Option<Blank>>,
+}
+
+impl WasmEngine {
+    /// `broker` makes the connections of its containers.
+    pub fn new(broker: Broker, spare: Option<Blank>) -> Self {
+        Self { broker, spare: Mutex::new(spare) }
+    }
+
+    fn assign(&self, assignment: Assignment) -> Result<Box<dyn Container>, Error> {
+        let options = SpawnOptions::of(assignment.program.world, assignment.limits.concurrency_max);
+        let (folder, grants) = (assignment.folder.clone(), assignment.grants.outbound.clone());
+        let (message, fds) = hand_over(assignment)?;
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let take =
+            |worker: Blank| worker.take_over(&message, &fds, grants.clone(), self.broker.clone());
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let worker = match spare.map(take) {
+            Some(Ok(worker)) => worker,
+            // One that was killed while it waited.
+            Some(Err(error)) => {
+                tracing::debug!(%error, "a spare worker could not be used");
+                take(Blank::spawn(&options)?)?
+            }
+            None => take(Blank::spawn(&options)?)?,
+        };
+        Ok(WasmContainer::boxed(worker, &folder))
+    }
+}
+
+impl SpawnOptions {
+    /// A place for an instance costs a stack with a guard page before anything runs, and a command
+    /// needs one.
+    pub fn of(world: World, requests_max: u32) -> Self {
+        let instances_max = match world {
+            World::Command => 1,
+            World::Http => requests_max,
+        };
+        Self { instances_max, ..Self::default() }
+    }
+}
+
+impl Engine for WasmEngine {
+    type Program = WasmProgram;
+
+    async fn start(&self, assignment: Assignment) -> Result<Box<dyn Container>, StartError> {
+        self.assign(assignment).map_err(|error| StartError {
+            failure: StartFailure::Host,
+            message: error.chain(),
+            hint: error.hint(),
+        })
+    }
+
+    async fn adopt(&self, folder: &Path, grants: Capabilities) -> Adopted {
+        match adopt(folder, grants, self.broker.clone()).await {
+            Ok(found) => {
+                Adopted::Running(WasmContainer::boxed(found.worker, folder), found.listeners)
+            }
+            // A worker that could still do so has written down how it ended.
+            Err(error) => match exit_in(folder) {
+                Some(exit) => Adopted::Ended(Ended::of(exit)),
+                None => Adopted::Gone(error.chain()),
+            },
+        }
+    }
+}
+
+fn exit_in(folder: &Path) -> Option<::engine::Exit> {
+    usage::read_exit(&File::open(folder.join(usage::FILE)).ok()?)
+}
+
+/// A container in its worker.
+#[derive(Debug)]
+struct WasmContainer {
+    worker: Worker,
+    usage: Arc<UsagePage>,
+}
+
+/// The counters that a worker maps.
+#[derive(Debug)]
+pub struct UsagePage(PathBuf);
+
+impl UsagePage {
+    /// Those of the container of `folder`, whether it runs or not.
+    pub fn of(folder: &Path) -> Self {
+        Self(folder.join(usage::FILE))
+    }
+}
+
+impl UsageSource for UsagePage {
+    fn read(&self) -> Option<Usage> {
+        usage::read(&File::open(&self.0).ok()?).ok()
+    }
+}
+
+impl WasmContainer {
+    fn boxed(worker: Worker, folder: &Path) -> Box<dyn Container> {
+        Box::new(Self { worker, usage: Arc::new(UsagePage::of(folder)) })
+    }
+}
+
+impl Container for WasmContainer {
+    fn next_event(&mut self) -> BoxFuture<'_, Event> {
+        Box::pin(async {
+            match self.worker.next_event().await {
+                Some(event) => event,
+                None => Event::Exited(Ended::of(lost())),
+            }
+        })
+    }
+
+    fn stop(&self, grace: Duration) -> BoxFuture<'_, ()> {
+        // One that is gone already says so by its end.
+        Box::pin(async move { drop(self.worker.stop(grace).await) })
+    }
+
+    /// A Wasm program has no signals.
+    fn signal(&self, _: i32) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// A Wasm program has the terminal of its supervisor.
+    fn resize(&self, _: u16, _: u16) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    fn kill(&self) {
+        self.worker.kill();
+    }
+
+    fn pid(&self) -> u32 {
+        self.worker.pid()
+    }
+
+    fn usage(&self) -> Arc<dyn UsageSource> {
+        self.usage.clone()
+    }
+}

@@ -1,0 +1,148 @@
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use engine::{Adopted, BoxFuture, Container, Ended, Engine, Event, Exit, StartError, UsageSource};
+use spec::{Capabilities, Usage};
+use tokio::{sync::oneshot, task::spawn_blocking};
+
+use crate::{Assignment, Error, NativeProgram, Task, client::task};
+
+/// Native containers: each under an OCI runtime, with a task shim beside it.
+#[derive(Debug, Clone)]
+pub struct NativeEngine {
+    exe: PathBuf,
+}
+
+impl NativeEngine {
+    /// `exe` is a program that calls [`main`](crate::main) when its first argument is `shim`.
+    pub fn new(exe: PathBuf) -> Self {
+        Self { exe }
+    }
+}
+
+impl Engine for NativeEngine {
+    type Program = NativeProgram;
+
+    async fn start(&self, assignment: Assignment) -> Result<Box<dyn Container>, StartError> {
+        let exe = self.exe.clone();
+        let spawned = spawn_blocking(move || {
+            let task = Task::spawn(&exe, assignment)?;
+            NativeContainer::boxed(task, false)
+        });
+        let spawned = spawned.await.map_err(|error| StartError::host(error.to_string()))?;
+        spawned.map_err(|error| StartError {
+            failure: error.failure(),
+            message: error.chain(),
+            hint: error.hint(),
+        })
+    }
+
+    async fn adopt(&self, folder: &Path, _: Capabilities) -> Adopted {
+        let folder = folder.to_owned();
+        let found = spawn_blocking(move || match Task::adopt(&folder)? {
+            task::Adopted::Running(task) => {
+                let listeners = task.listeners()?;
+                Ok(Adopted::Running(NativeContainer::boxed(task, true)?, listeners))
+            }
+            task::Adopted::Ended(exit, usage) => {
+                Ok(Adopted::Ended(Ended { exit, usage: Some(usage) }))
+            }
+        });
+        let lost = |why: String| Adopted::Ended(Ended::of(Exit::Lost(why)));
+        match found.await {
+            Ok(Ok(adopted)) => adopted,
+            Ok(Err(error)) => lost(Error::chain(&error)),
+            Err(error) => lost(error.to_string()),
+        }
+    }
+}
+
+/// A container beside its task shim, and the thread that waits for its end.
+#[derive(Debug)]
+struct NativeContainer {
+    task: Task,
+    shim_pid: u32,
+    started: bool,
+    exited: Option<Ended>,
+    ended: oneshot::Receiver<Ended>,
+}
+
+impl NativeContainer {
+    /// `started` says that [`Event::Started`] is known already. Asks the shim, so it may block.
+    fn boxed(task: Task, started: bool) -> Result<Box<dyn Container>, Error> {
+        let (sender, ended) = oneshot::channel();
+        let waiting = task.clone();
+        // A thread of its own: it waits for as long as the container runs.
+        let waiter =
+            std::thread::Builder::new().name("native-wait".to_owned()).stack_size(128 << 10);
+        let spawned = waiter.spawn(move || {
+            let _ = sender.send(match waiting.wait() {
+                Ok((exit, usage)) => Ended { exit, usage: Some(usage) },
+                Err(error) => Ended::of(Exit::Lost(error.chain())),
+            });
+        });
+        spawned.map_err(Error::io("wait for a native container"))?;
+        // One that has ended already has no shim, and says so by its end.
+        let shim_pid = task.status().map_or(0, |status| status.shim_pid);
+        Ok(Box::new(Self { task, shim_pid, started, exited: None, ended }))
+    }
+
+    /// Asks its shim for something; one that is gone already says so by its end.
+    fn ask(
+        &self,
+        ask: impl FnOnce(&Task) -> Result<(), Error> + Send + 'static,
+    ) -> BoxFuture<'_, ()> {
+        let task = self.task.clone();
+        Box::pin(async move { drop(spawn_blocking(move || ask(&task)).await) })
+    }
+}
+
+impl Container for NativeContainer {
+    fn next_event(&mut self) -> BoxFuture<'_, Event> {
+        Box::pin(async {
+            if !std::mem::replace(&mut self.started, true) {
+                return Event::Started;
+            }
+            if self.exited.is_none() {
+                self.exited = (&mut self.ended).await.ok();
+            }
+            let unknown = || Ended::of(Exit::Lost("E_SHIM_LOST: its end is not known".to_owned()));
+            Event::Exited(self.exited.clone().unwrap_or_else(unknown))
+        })
+    }
+
+    fn stop(&self, grace: Duration) -> BoxFuture<'_, ()> {
+        self.ask(move |task| task.stop(grace))
+    }
+
+    fn signal(&self, signal: i32) -> BoxFuture<'_, ()> {
+        self.ask(move |task| task.kill(signal))
+    }
+
+    fn resize(&self, rows: u16, columns: u16) -> BoxFuture<'_, ()> {
+        self.ask(move |task| task.resize(rows, columns))
+    }
+
+    fn kill(&self) {
+        // Not the shim, whose death alone would leave the container running.
+        let _ = self.task.kill(9);
+    }
+
+    fn pid(&self) -> u32 {
+        self.shim_pid
+    }
+
+    fn usage(&self) -> Arc<dyn UsageSource> {
+        Arc::new(self.task.clone())
+    }
+}
+
+impl UsageSource for Task {
+    /// The kernel counts, and the shim asks.
+    fn read(&self) -> Option<Usage> {
+        self.status().ok().map(|status| status.usage)
+    }
+}
