@@ -25,7 +25,6 @@ mod index; // the merged tree: look up, list, resolve links
 mod index_bytes; // the same in a file, read back without trust
 
 mod wasm; // what a program imports, exports, and therefore is
-mod spin; // Spin's locked application, as far as it says what to run
 mod plan; // manifest and config of every format, as one plan
 mod program; // which file runs, and whether it is Wasm or native
 
@@ -38,10 +37,10 @@ pub use layer::{Entry, EntryKind, LayerReader, LayerSummary};
 pub use merge::FileIndexBuilder;
 pub use path::{InvalidName, link_leaves, normal_name};
 pub use plan::{
-    Document, Format, LayerContent, Plan, PlannedLayer, Program, WANTS_KEY, choose, parse_document,
-    parse_wants, plan, wants_text,
+    Document, Format, Kind, LayerContent, Plan, PlannedLayer, Program, WANTS_KEY, choose,
+    parse_document, parse_wants, plan, wants_text,
 };
-pub use program::{Kind, Located, locate, program_paths};
+pub use program::{Located, locate, program_paths};
 pub use sniff::{Sniffed, sniff};
 pub use verify::{Verified, read_verified};
 pub use wasm::{Wasi, WasmFacts, World, inspect_wasm};

@@ -1,3 +1,5 @@
+mod spin; // Spin's locked application, as far as it says what to run
+
 use std::io::{self, Read, Write};
 
 use serde::Deserialize;
@@ -13,9 +15,7 @@ use crate::{
     layer::{LayerReader, LayerSummary},
     limits::{DOCUMENT_BYTES_MAX, LAYERS_MAX, WANTS_MAX},
     merge::FileIndexBuilder,
-    program::Kind,
     sniff::{Sniffed, sniff},
-    spin,
     verify::{Verified, read_verified, unwrapped},
 };
 
@@ -49,6 +49,15 @@ pub enum Format {
     WasmToOci,
     /// Solo.io's wasme, wasmCloud before 1.0.
     Solo,
+}
+
+/// The engine that an image needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The Wasm worker.
+    Wasm,
+    /// An OCI runtime, through the shim.
+    Native,
 }
 
 /// The layers and the program of an image of any format. The layers are not opened yet.

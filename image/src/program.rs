@@ -4,18 +4,9 @@ use crate::{
     error::Error,
     index::{FileIndex, FileNode, Node},
     limits::HEAD_BYTES,
-    plan::{Plan, Program, env_value},
+    plan::{Kind, Plan, Program, env_value},
     sniff::{Sniffed, sniff},
 };
-
-/// The engine that an image needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// The Wasm worker.
-    Wasm,
-    /// An OCI runtime, through the shim.
-    Native,
-}
 
 /// The program of an image, found and recognised by its first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]

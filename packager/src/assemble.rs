@@ -10,7 +10,7 @@ use spec::{
 use crate::{
     cache::{Cache, RACE_NS},
     error::Error,
-    layer::items::{Item, Items, Source},
+    items::{Item, Items, Source},
     layer::spool::Spool,
     layer::tarball::{Written, write_layer},
     layout::Layout,

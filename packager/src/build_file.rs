@@ -5,14 +5,13 @@ use serde::Deserialize;
 use spec::{Reference, Want};
 
 use crate::{
-    context::{Context, ContextProblem, PathKind},
-    diagnostic::{DiagnosticKind, Fault},
-    error::{Error, NoBuildFile},
+    context::{Context, PathKind},
+    diagnostic::DiagnosticKind,
+    error::{ContextProblem, Error, NoBuildFile},
     execute::parse_ports,
-    layer::{
-        items::{Item, Items, MODE_EXECUTABLE, Source},
-        spool::Spool,
-    },
+    fault::Fault,
+    items::{Item, Items, MODE_EXECUTABLE, Source},
+    layer::spool::Spool,
     path::{file_name, joined},
     program::elf_architecture,
     stage::{NewLayer, Stage},

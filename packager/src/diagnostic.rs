@@ -7,13 +7,9 @@ use std::{
 use image::{InvalidName, Sniffed};
 use spec::{Digest, Platform, Reference};
 
-use crate::{
-    dockerfile::{expansion::ExpansionError, instruction::Verb},
-    error::Error,
-    limits::{
-        ITEMS_MAX, LAYERS_MAX, LINKS_MAX, MESSAGE_CHARS_MAX, PORT_RANGE_MAX, QUOTED_CHARS_MAX,
-        VARIABLES_MAX, WARNINGS_MAX,
-    },
+use crate::limits::{
+    EXPANDED_BYTES_MAX, ITEMS_MAX, LAYERS_MAX, LINKS_MAX, MESSAGE_CHARS_MAX, NESTING_MAX,
+    PORT_RANGE_MAX, QUOTED_CHARS_MAX, VARIABLES_MAX, WARNINGS_MAX,
 };
 
 /// What is wrong at one place of a build file. Printed as "`Dockerfile`, line 3: …".
@@ -82,7 +78,7 @@ pub enum DiagnosticKind {
     Wants(image::Error),
 
     #[error("{verb} --{flag} is not supported")]
-    CopyFlag { verb: Verb, flag: String },
+    CopyFlag { verb: &'static str, flag: String },
     #[error("`--chmod={0}` is not a mode like 755 or u=rwx,go=rx")]
     Mode(String),
     #[error("ADD does not fetch `{0}`")]
@@ -164,6 +160,35 @@ impl fmt::Display for SourceTree {
     }
 }
 
+/// What is wrong with a word.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExpansionError {
+    #[error("`{word}` has a `{quote}` without its end")]
+    OpenQuote { word: String, quote: char },
+    #[error("`${0}` has no `}}`")]
+    OpenBrace(String),
+    #[error("`${{{0}}}` has no name")]
+    NoVariable(String),
+    #[error("`${{{0}}}` is of a form that is not known")]
+    UnknownForm(String),
+    #[error("its variables are nested more than {NESTING_MAX} deep")]
+    TooDeep,
+    #[error(
+        "with `${name}`, variables bring too much text into it: at most {} MiB",
+        EXPANDED_BYTES_MAX >> 20
+    )]
+    TooMuchText { name: String },
+    #[error("matching patterns against `${name}` takes too many steps")]
+    TooMuchWork { name: String },
+    #[error("`{name}` is required: {message}")]
+    Required { name: String, message: String },
+    #[error("`{0}` is not NAME=value")]
+    NotAPair(String),
+    #[error("`{0}` has no name")]
+    NoName(String),
+}
+
 /// The parser's error, without the position that it prints at its end.
 #[derive(Debug)]
 pub struct Syntax(pub(crate) parse_dockerfile::Error);
@@ -239,51 +264,9 @@ impl StdError for Diagnostic {
     }
 }
 
-/// Why an instruction failed, before its place is known.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    Kind { line: Option<usize>, kind: DiagnosticKind },
-    Error(Error),
-}
-
-impl Fault {
-    /// The same in `file`, at `line` unless the fault has a line of its own.
-    pub(crate) fn in_file(self, file: &str, line: Option<usize>) -> Error {
-        match self {
-            Self::Error(error) => error,
-            Self::Kind { line: own, kind } => {
-                let file = file.to_owned();
-                Error::BuildFile(Diagnostic { file, line: own.or(line), kind })
-            }
-        }
-    }
-}
-
 impl DiagnosticKind {
-    pub(crate) fn at(self, line: usize) -> Fault {
-        Fault::Kind { line: Some(line), kind: self }
-    }
-
     pub(crate) fn missing_in_context(path: &str, context: &Path, ignored: bool) -> Self {
         Self::Missing { path: path.to_owned(), tree: SourceTree::Context(context.into()), ignored }
-    }
-}
-
-impl From<DiagnosticKind> for Fault {
-    fn from(kind: DiagnosticKind) -> Self {
-        Self::Kind { line: None, kind }
-    }
-}
-
-impl From<ExpansionError> for Fault {
-    fn from(error: ExpansionError) -> Self {
-        DiagnosticKind::Expansion(error).into()
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
     }
 }
 
@@ -299,7 +282,7 @@ pub struct Warning {
 #[non_exhaustive]
 pub enum WarningKind {
     #[error("{0} --chown is ignored: every file belongs to root")]
-    ChownIgnored(Verb),
+    ChownIgnored(&'static str),
     #[error("HEALTHCHECK --start-interval is ignored: `--interval` counts from the start")]
     StartIntervalIgnored,
     #[error("MAINTAINER is ignored: use LABEL org.opencontainers.image.authors")]

@@ -3,7 +3,10 @@ use std::{io, path::PathBuf};
 use image::Sniffed;
 use spec::{Digest, Reference};
 
-use crate::{context::ContextProblem, diagnostic::Diagnostic};
+use crate::{
+    diagnostic::Diagnostic,
+    limits::{CONTEXT_DEPTH_MAX, CONTEXT_ENTRIES_MAX},
+};
 
 /// Why an image was not built, stored, imported or exported.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,34 @@ pub enum Error {
     NoBlob(Digest),
     #[error("`{}` is not an image: {problem}", .path.display())]
     NotAnImage { path: PathBuf, problem: ImportProblem },
+}
+
+/// Why a path of the build context cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContextProblem {
+    #[error("leads out of it: only what is inside can be copied")]
+    LeavesContext,
+    #[error("is a link that leads in a circle")]
+    LinkLoop,
+    #[error("is {0}, which no image can hold")]
+    Special(&'static str),
+    #[error("is a folder, and not a program")]
+    IsFolder,
+    #[error("is more than {CONTEXT_DEPTH_MAX} folders deep")]
+    TooDeep,
+    #[error("is one of more than {CONTEXT_ENTRIES_MAX} files: name the folders to copy")]
+    TooManyFiles,
+    #[error("has more than {bytes_max} bytes")]
+    TooLarge { bytes_max: u64 },
+    #[error("has a name that is not UTF-8")]
+    NameNotUtf8,
+    #[error("is a link that is not UTF-8")]
+    LinkNotUtf8,
+    #[error("changed while the image was built")]
+    Changed,
+    #[error("changed its size while the image was built")]
+    SizeChanged,
 }
 
 /// Why there is nothing to build from.

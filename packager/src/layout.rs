@@ -4,15 +4,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use blobs::collect::{self, Marked, Roots, Swept};
+use blobs::collect::{self, Marked, Roots};
 use blobs::{BlobStore as _, BlobWriter, DOCUMENT_BYTES_MAX, FileBlobStore, INDEX_DEPTH_MAX};
 use disk::{Lock, Survives};
 use spec::{Algorithm, Descriptor, Digest, Index, Manifest, MediaType, Platform, Reference};
 
-use crate::{
-    cache::Cache,
-    error::{Error, io_error},
-};
+use crate::error::{Error, io_error};
 
 /// The annotation of an OCI layout that holds an image's name.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -33,7 +30,7 @@ const UNFINISHED: &str = "tmp";
 #[derive(Debug, Clone)]
 pub struct Layout {
     dir: PathBuf,
-    store: FileBlobStore,
+    pub(crate) store: FileBlobStore,
 }
 
 /// An image that has a name here.
@@ -248,23 +245,6 @@ impl Layout {
         Ok(collect::mark(&self.store, &roots)?)
     }
 
-    /// Removes every blob that no named image needs, what the build cache knows of such, and
-    /// whatever was left half-written.
-    ///
-    /// # Errors
-    /// As [`Layout::mark`], and [`Error::Io`] for the last blob that could not be removed.
-    pub fn prune(&self) -> Result<Swept, Error> {
-        let _alone = self.lock("prune.lock", Lock::exclusive)?;
-        let marked = self.mark(&[])?;
-        let (mut swept, result) = collect::sweep_blobs(&self.store, &marked);
-        result?;
-        self.store.remove_unfinished()?;
-        let cache = Cache::of(self, true);
-        let indexes = marked.layers.iter().map(|layers| cache.index_key(layers.iter())).collect();
-        swept.bytes += cache.prune(self, &indexes);
-        Ok(swept)
-    }
-
     fn describe(&self, reference: Reference, descriptor: Descriptor) -> LocalImage {
         let blobs = self.closure(&descriptor).unwrap_or_default();
         let mut found = LocalImage {
@@ -362,7 +342,11 @@ impl Layout {
         written.map_err(io_error("write", path))
     }
 
-    fn lock(&self, name: &str, wait: fn(&Path) -> io::Result<Lock>) -> Result<Lock, Error> {
+    pub(crate) fn lock(
+        &self,
+        name: &str,
+        wait: fn(&Path) -> io::Result<Lock>,
+    ) -> Result<Lock, Error> {
         let path = self.dir.join(name);
         wait(&path).map_err(io_error("lock", path))
     }

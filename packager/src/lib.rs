@@ -10,15 +10,18 @@ mod layout; // the folder of local images
 mod path; // paths as text
 
 mod context; // the folder that a build may read, and nothing outside of it
-mod layer; // new layers: what they will hold, then their bytes
+mod items; // what a layer will hold, before it has bytes
+mod layer; // the bytes of a layer
 mod stage; // an image in the making
 
 mod diagnostic; // what is wrong with a build file, where, and what to write instead
+mod fault; // a diagnostic whose place is not known yet, or another error
 mod dockerfile; // a Dockerfile as values
 mod execute; // these carried out into a stage, one file for each instruction
 mod build_file; // margay.toml, likewise
 
 mod cache; // results of earlier builds
+mod prune; // what no named image needs
 mod program; // which file an image runs, and whether it can
 mod assemble; // a stage, written as an image
 mod build; // all of it in order
@@ -30,12 +33,11 @@ mod error;
 
 pub use assemble::BuiltLayer;
 pub use build::{Build, Built, build};
-pub use context::ContextProblem;
 pub use diagnostic::{
-    ArchiveProblem, Diagnostic, DiagnosticKind, SourceTree, Syntax, Warning, WarningKind,
+    ArchiveProblem, Diagnostic, DiagnosticKind, ExpansionError, SourceTree, Syntax, Warning,
+    WarningKind,
 };
-pub use dockerfile::{expansion::ExpansionError, instruction::Verb};
-pub use error::{Error, ImportProblem, NoBuildFile};
+pub use error::{ContextProblem, Error, ImportProblem, NoBuildFile};
 pub use export::export;
 pub use import::{Imported, import};
 pub use layout::{Hold, Layout, LocalImage, REF_NAME};

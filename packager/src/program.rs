@@ -4,7 +4,7 @@ use spec::Platform;
 use crate::{
     cache::{Cache, RACE_NS},
     error::Error,
-    layer::items::{Origin, Source},
+    items::{Origin, Source},
     layer::spool::Spool,
     limits::{HEAD_BYTES, WASM_BYTES_MAX},
     stage::{Stage, StageEntry},

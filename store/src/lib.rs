@@ -12,7 +12,7 @@ mod limits; // every limit, with the reason for its number
 mod contract; // what any engine must promise
 mod range; // sets of keys, and queries over them
 mod txn; // compares, then, otherwise: and what is refused before it runs
-mod value; // the version byte in front of each stored value
+mod value; // a key and its value, and the version byte in front of it
 
 mod state; // keys, revisions and what a transaction does to them, as a pure state machine
 mod watch; // changes on their way to subscribers, in bounded buffers
@@ -33,9 +33,8 @@ pub use error::Error;
 pub use memory::MemoryStore;
 pub use range::{Query, Range, Ranged};
 pub use sqlite::SqliteStore;
-pub use state::Kv;
 pub use txn::{Committed, Compare, Op, Outcome, Txn};
-pub use value::{decode, encode};
+pub use value::{Kv, decode, encode};
 pub use watch::{Batch, Delivery, Event, Watch};
 
 /// A point in the history of a store: counts up by one with each transaction that changes anything.

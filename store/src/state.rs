@@ -1,21 +1,6 @@
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
-use crate::{Compare, Op, Outcome, Query, Range, Ranged, Rev, Txn};
-
-/// A key, its value, and what the store knows about both (R6).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kv {
-    /// The key.
-    pub key: Arc<str>,
-    /// Its value; empty in an answer without values.
-    pub value: Arc<[u8]>,
-    /// The revision that made it.
-    pub create_rev: Rev,
-    /// The revision that last changed it.
-    pub mod_rev: Rev,
-    /// How often it was written since it was made, with 1 for the making.
-    pub version: i64,
-}
+use crate::{Compare, Kv, Op, Outcome, Query, Range, Ranged, Rev, Txn};
 
 /// One key before and after.
 #[derive(Debug, Clone, PartialEq, Eq)]

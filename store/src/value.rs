@@ -2,7 +2,22 @@ use std::sync::Arc;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::Error;
+use crate::{Error, Rev};
+
+/// A key, its value, and what the store knows about both (R6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kv {
+    /// The key.
+    pub key: Arc<str>,
+    /// Its value; empty in an answer without values.
+    pub value: Arc<[u8]>,
+    /// The revision that made it.
+    pub create_rev: Rev,
+    /// The revision that last changed it.
+    pub mod_rev: Rev,
+    /// How often it was written since it was made, with 1 for the making.
+    pub version: i64,
+}
 
 /// `value` as JSON behind one byte that says which version of its format this is.
 pub fn encode<T: Serialize>(version: u8, value: &T) -> Arc<[u8]> {

@@ -14,8 +14,8 @@ use rustix::{
 };
 
 use crate::{
-    error::{Error, io_error},
-    layer::items::{ContextFile, Item, MODE_EXECUTABLE, Source, Stat, masked},
+    error::{ContextProblem, Error, io_error},
+    items::{ContextFile, Item, MODE_EXECUTABLE, Source, Stat, masked},
     limits::{CONTEXT_DEPTH_MAX, CONTEXT_ENTRIES_MAX, IGNORE_BYTES_MAX, LINKS_MAX},
     path::{joined, outermost, parts},
 };
@@ -36,34 +36,6 @@ pub(crate) struct Context {
 pub(crate) enum PathKind {
     Folder,
     File,
-}
-
-/// Why a path of the build context cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ContextProblem {
-    #[error("leads out of it: only what is inside can be copied")]
-    LeavesContext,
-    #[error("is a link that leads in a circle")]
-    LinkLoop,
-    #[error("is {0}, which no image can hold")]
-    Special(&'static str),
-    #[error("is a folder, and not a program")]
-    IsFolder,
-    #[error("is more than {CONTEXT_DEPTH_MAX} folders deep")]
-    TooDeep,
-    #[error("is one of more than {CONTEXT_ENTRIES_MAX} files: name the folders to copy")]
-    TooManyFiles,
-    #[error("has more than {bytes_max} bytes")]
-    TooLarge { bytes_max: u64 },
-    #[error("has a name that is not UTF-8")]
-    NameNotUtf8,
-    #[error("is a link that is not UTF-8")]
-    LinkNotUtf8,
-    #[error("changed while the image was built")]
-    Changed,
-    #[error("changed its size while the image was built")]
-    SizeChanged,
 }
 
 impl Context {

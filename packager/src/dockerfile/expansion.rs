@@ -1,7 +1,7 @@
 use std::cell::Cell;
 
 use super::shell_pattern::{Extent, Occurrences, ShellPattern, Side, Token};
-use crate::limits::{EXPANDED_BYTES_MAX, NESTING_MAX};
+use crate::{diagnostic::ExpansionError, limits::NESTING_MAX};
 
 /// Puts variables into the words of a build file, and takes their quotes and backslashes off.
 pub(crate) struct Expander<'a> {
@@ -11,35 +11,6 @@ pub(crate) struct Expander<'a> {
     pub(crate) escape: char,
     /// How many bytes variables may still bring into this build file.
     pub(crate) left: &'a Cell<usize>,
-}
-
-/// What is wrong with a word.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ExpansionError {
-    #[error("`{word}` has a `{quote}` without its end")]
-    OpenQuote { word: String, quote: char },
-    #[error("`${0}` has no `}}`")]
-    OpenBrace(String),
-    #[error("`${{{0}}}` has no name")]
-    NoVariable(String),
-    #[error("`${{{0}}}` is of a form that is not known")]
-    UnknownForm(String),
-    #[error("its variables are nested more than {NESTING_MAX} deep")]
-    TooDeep,
-    #[error(
-        "with `${name}`, variables bring too much text into it: at most {} MiB",
-        EXPANDED_BYTES_MAX >> 20
-    )]
-    TooMuchText { name: String },
-    #[error("matching patterns against `${name}` takes too many steps")]
-    TooMuchWork { name: String },
-    #[error("`{name}` is required: {message}")]
-    Required { name: String, message: String },
-    #[error("`{0}` is not NAME=value")]
-    NotAPair(String),
-    #[error("`{0}` has no name")]
-    NoName(String),
 }
 
 impl Expander<'_> {

@@ -65,17 +65,17 @@ pub(crate) struct CopyInstruction {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
+pub(crate) enum Verb {
     Copy,
     Add,
 }
 
-impl std::fmt::Display for Verb {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
+impl Verb {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
             Self::Copy => "COPY",
             Self::Add => "ADD",
-        })
+        }
     }
 }
 

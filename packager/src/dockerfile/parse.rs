@@ -5,7 +5,8 @@ use super::instruction::{
     Word,
 };
 use crate::{
-    diagnostic::{DiagnosticKind, Fault, Syntax, shortened},
+    diagnostic::{DiagnosticKind, Syntax, shortened},
+    fault::Fault,
     limits::{INSTRUCTIONS_MAX, QUOTED_CHARS_MAX, STAGES_MAX},
 };
 

@@ -3,11 +3,10 @@ use std::collections::BTreeMap;
 use image::{Budget, Entry, EntryKind, Sniffed, sniff};
 
 use crate::{
-    diagnostic::{ArchiveProblem, DiagnosticKind, Fault},
-    layer::{
-        items::{ContextFile, Item, Origin, Source},
-        spool::Spool,
-    },
+    diagnostic::{ArchiveProblem, DiagnosticKind},
+    fault::Fault,
+    items::{ContextFile, Item, Origin, Source},
+    layer::spool::Spool,
     limits::HEAD_BYTES,
     path::{ancestors, joined},
     stage::{ExistingFolder, LayerBuilder},

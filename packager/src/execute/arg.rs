@@ -4,9 +4,9 @@ use spec::Platform;
 
 use super::{Executor, StageState};
 use crate::{
-    diagnostic::Fault,
     dockerfile::{instruction::Instruction, variables::Variables},
     error::Error,
+    fault::Fault,
 };
 
 /// `ARG NAME[=default] …`: the value of `--build-arg`, the default, or that of the global ARG.

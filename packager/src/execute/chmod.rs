@@ -1,4 +1,4 @@
-use crate::layer::items::Item;
+use crate::items::Item;
 
 /// `--chmod`: `755`, or as in `u=rwx,go+rX`.
 ///

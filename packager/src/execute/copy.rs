@@ -7,12 +7,13 @@ use super::{
 };
 use crate::{
     context::Ignore,
-    diagnostic::{DiagnosticKind, Fault, WarningKind},
+    diagnostic::{DiagnosticKind, WarningKind},
     dockerfile::{
         instruction::{CopyInstruction, HereDocument, Step, Verb},
         variables::Variables,
     },
-    layer::items::{Item, Items, MODE_PLAIN, Source},
+    fault::Fault,
+    items::{Item, Items, MODE_PLAIN, Source},
     limits::PATH_BYTES_MAX,
     path::joined,
     stage::{ExistingFolder, LayerBuilder, MergedTree, Stage, StageEntry},
@@ -70,7 +71,7 @@ impl Flags {
                     let text = executor.word(variables, mode)?;
                     read.mode = Some(Chmod::parse(&text).ok_or(DiagnosticKind::Mode(text))?);
                 }
-                ("chown", _) => executor.warnings.add(line, WarningKind::ChownIgnored(verb)),
+                ("chown", _) => executor.warnings.add(line, WarningKind::ChownIgnored(verb.name())),
                 // Every layer is independent of what is below it anyway.
                 ("link", _) => {}
                 ("exclude", Some(pattern)) => excluded.push(executor.word(variables, pattern)?),
@@ -78,7 +79,8 @@ impl Flags {
                     read.parents = value.as_ref().is_none_or(|value| value.text != "false");
                 }
                 (name, _) => {
-                    return Err(DiagnosticKind::CopyFlag { verb, flag: name.to_owned() }.into());
+                    let (verb, flag) = (verb.name(), name.to_owned());
+                    return Err(DiagnosticKind::CopyFlag { verb, flag }.into());
                 }
             }
         }

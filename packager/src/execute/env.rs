@@ -1,8 +1,5 @@
 use super::{Executor, StageState};
-use crate::{
-    diagnostic::{DiagnosticKind, Fault},
-    limits::VARIABLES_MAX,
-};
+use crate::{diagnostic::DiagnosticKind, fault::Fault, limits::VARIABLES_MAX};
 
 /// `ENV NAME=value …`: into the config, and for the instructions that follow.
 pub(super) fn env(

@@ -1,8 +1,6 @@
 use super::{Executor, StageState};
 use crate::{
-    diagnostic::{DiagnosticKind, Fault},
-    dockerfile::instruction::Word,
-    limits::PORT_RANGE_MAX,
+    diagnostic::DiagnosticKind, dockerfile::instruction::Word, fault::Fault, limits::PORT_RANGE_MAX,
 };
 
 /// `EXPOSE port[/protocol] …`

@@ -6,9 +6,10 @@ use spec::{Descriptor, Platform, Reference};
 
 use super::{Executor, StageState};
 use crate::{
-    diagnostic::{DiagnosticKind, Fault, WarningKind, shortened},
+    diagnostic::{DiagnosticKind, WarningKind, shortened},
     dockerfile::instruction::BuildStage,
     error::Error,
+    fault::Fault,
     layout::Layout,
     limits::QUOTED_CHARS_MAX,
     stage::Stage,

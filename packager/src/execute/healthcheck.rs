@@ -2,11 +2,12 @@ use spec::HealthCheck;
 
 use super::{Executor, StageState};
 use crate::{
-    diagnostic::{DiagnosticKind, Fault, WarningKind},
+    diagnostic::{DiagnosticKind, WarningKind},
     dockerfile::{
         duration::parse_duration_ns,
         instruction::{Command, Flag},
     },
+    fault::Fault,
 };
 
 /// `HEALTHCHECK [--flag=value …] CMD command`, or `NONE` without `test`.

@@ -1,5 +1,5 @@
 use super::{Executor, StageState};
-use crate::diagnostic::{DiagnosticKind, Fault};
+use crate::{diagnostic::DiagnosticKind, fault::Fault};
 
 /// `LABEL name=value …`. Wants are checked and put into their canonical form.
 pub(super) fn label(

@@ -26,14 +26,16 @@ use spec::Platform;
 use crate::{
     cache::Cache,
     context::Context,
-    diagnostic::{DiagnosticKind, Fault, Warning, WarningKind, Warnings},
+    diagnostic::{DiagnosticKind, Warning, WarningKind, Warnings},
     dockerfile::{
         expansion::Expander,
         instruction::{Dockerfile, Instruction, Step, Word},
         variables::Variables,
     },
     error::Error,
-    layer::{items::Items, spool::Spool},
+    fault::Fault,
+    items::Items,
+    layer::spool::Spool,
     layout::Layout,
     limits::{EXPANDED_BYTES_MAX, ITEMS_MAX},
     stage::{NewLayer, Stage},

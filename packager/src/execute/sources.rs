@@ -2,8 +2,9 @@ use image::Node;
 
 use crate::{
     context::{Context, Ignore, PathKind, pattern},
-    diagnostic::{DiagnosticKind, Fault, SourceTree},
-    layer::items::Item,
+    diagnostic::{DiagnosticKind, SourceTree},
+    fault::Fault,
+    items::Item,
     limits::ITEMS_MAX,
     path::{file_name, normal, outermost, parts},
     stage::MergedTree,

@@ -1,8 +1,5 @@
 use super::{Executor, StageState};
-use crate::{
-    diagnostic::{DiagnosticKind, Fault},
-    dockerfile::instruction::Word,
-};
+use crate::{diagnostic::DiagnosticKind, dockerfile::instruction::Word, fault::Fault};
 
 /// `USER name[:group]`
 pub(super) fn user(

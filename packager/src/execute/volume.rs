@@ -1,5 +1,5 @@
 use super::{Executor, StageState};
-use crate::{diagnostic::Fault, dockerfile::instruction::Word};
+use crate::{dockerfile::instruction::Word, fault::Fault};
 
 /// `VOLUME path …`
 pub(super) fn volume(

@@ -1,8 +1,9 @@
 use super::{Executor, StageState};
 use crate::{
-    diagnostic::{DiagnosticKind, Fault, shortened},
+    diagnostic::{DiagnosticKind, shortened},
     dockerfile::instruction::Word,
-    layer::items::{Item, MODE_EXECUTABLE},
+    fault::Fault,
+    items::{Item, MODE_EXECUTABLE},
     limits::{PATH_BYTES_MAX, QUOTED_CHARS_MAX},
     path::clamped,
     stage::single_item,

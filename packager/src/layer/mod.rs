@@ -1,4 +1,3 @@
-pub(crate) mod items; // what a layer will hold, before it has bytes
 pub(crate) mod spool; // the bytes of what is copied, whatever they come from
 pub(crate) mod gzip; // compression, the same bytes everywhere
 pub(crate) mod tarball; // a layer's bytes, the same everywhere

@@ -11,7 +11,7 @@ use image::{Budget, Entry, LayerReader, Verified};
 use crate::{
     context::Context,
     error::{Error, io_error},
-    layer::items::{ContextFile, Origin, Source},
+    items::{ContextFile, Origin, Source},
 };
 
 /// Gives the bytes of sources. What is compressed is uncompressed once, into a file without a name.

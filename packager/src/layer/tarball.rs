@@ -4,10 +4,10 @@ use blobs::{BlobStore as _, FileBlobStore};
 use spec::{Algorithm, Digest, Hasher};
 
 use crate::{
-    context::ContextProblem,
+    error::ContextProblem,
     error::{Error, io_error},
+    items::{Item, Items},
     layer::gzip::Gzip,
-    layer::items::{Item, Items},
     layer::spool::Spool,
 };
 
@@ -199,7 +199,7 @@ mod tests {
     use image::{Budget, EntryKind, LayerReader};
 
     use super::*;
-    use crate::{layer::items::Source, layout::Layout};
+    use crate::{items::Source, layout::Layout};
 
     fn file(text: &str) -> Item {
         Item::File { mode: 0o644, source: Source::Bytes(Arc::from(text.as_bytes())) }

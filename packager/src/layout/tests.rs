@@ -4,6 +4,8 @@ use serde_json::json;
 
 use std::fs;
 
+use blobs::collect::Swept;
+
 use super::*;
 
 fn layout() -> (tempfile::TempDir, Layout) {

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use super::{Stage, StageEntry, resolve};
 use crate::{
     diagnostic::DiagnosticKind,
-    layer::items::{Item, Items},
+    items::{Item, Items},
     path::{ancestors, joined},
 };
 

@@ -12,7 +12,7 @@ use crate::{
     cache::Cache,
     diagnostic::DiagnosticKind,
     error::Error,
-    layer::items::{Item, Items, MODE_EXECUTABLE, Origin, Source},
+    items::{Item, Items, MODE_EXECUTABLE, Origin, Source},
     layout::Layout,
     limits::{LAYERS_MAX, LINKS_MAX},
     path::parts,

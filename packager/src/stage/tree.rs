@@ -1,7 +1,7 @@
 use image::{Entry, EntryKind, FileIndex, FileIndexBuilder, Node, NodeId};
 
 use super::Stage;
-use crate::{error::Error, layer::items::Item, path::joined};
+use crate::{error::Error, items::Item, path::joined};
 
 /// The merged layers of a stage, to copy from.
 pub(crate) struct MergedTree<'a> {

@@ -3,10 +3,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, de::IgnoredAny};
 use spec::{Digest, ExecutionConfig, Want};
 
-use crate::{
-    error::Error,
-    plan::{LayerContent, Plan, Program},
-};
+use super::{LayerContent, Plan, Program};
+use crate::error::Error;
 
 /// Spin's locked application, the part that says what runs.
 ///
