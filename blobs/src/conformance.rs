@@ -92,9 +92,8 @@ fn only_bytes_of_the_digest_get_its_name(store: &dyn BlobStore) {
     writer.write_all(b"dogs").unwrap();
     let error = writer.commit_as(&expected).unwrap_err();
     let actual = Digest::of(b"dogs");
-    assert!(
-        matches!(error, Error::WrongDigest { expected: e, actual: a } if (e, a) == (expected, actual))
-    );
+    let Error::WrongDigest { expected: said, actual: found } = error else { panic!("{error}") };
+    assert_eq!((said, found), (expected, actual));
     assert_missing(store, &expected);
     assert_missing(store, &actual);
 

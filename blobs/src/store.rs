@@ -22,8 +22,9 @@ use crate::{
 ///   A removal that has returned may be undone by one.
 /// - **Proof.** Only bytes that have the digest get its name. What a disk does to them later the
 ///   store does not find out: readers verify ([`read`], `image::Verified`).
-/// - **Idempotence.** Writing a blob that is there replaces it, and so repairs one that was damaged;
-///   removing one that is not there does nothing. Readers that have one open keep its bytes.
+/// - **Idempotence.** Writing a blob that is there replaces it, and so repairs one that was
+///   damaged; removing one that is not there does nothing. Readers that have one open keep its
+///   bytes.
 /// - **Limits.** None of its own: callers bound the bytes that they write and read.
 pub trait BlobStore: Send + Sync {
     /// The size of a blob, or `None` when it is not visible.

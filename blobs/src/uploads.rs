@@ -14,8 +14,8 @@ use crate::{
     store::{BlobStore, hash},
 };
 
-/// A store that keeps half-written blobs, by an identifier of the caller's choice, so that an upload
-/// goes on after a restart of the process.
+/// A store that keeps half-written blobs, by an identifier of the caller's choice, so that an
+/// upload goes on after a restart of the process.
 ///
 /// Half-written bytes are not durable: a loss of power may take or garble them, which the digest at
 /// the end finds out. One caller at a time writes to one upload.
@@ -39,8 +39,8 @@ pub trait UploadStore: BlobStore {
     /// [`Error::Io`].
     fn digest(&self, id: &str, bytes: u64, algorithm: Algorithm) -> Result<Digest>;
 
-    /// Makes the first `bytes` bytes of an upload a blob, as a commit does, and ends the upload. The
-    /// caller has verified that they have the `digest`.
+    /// Makes the first `bytes` bytes of an upload a blob, as a commit does, and ends the upload.
+    /// The caller has verified that they have the `digest`.
     ///
     /// # Errors
     /// [`Error::Io`]; the upload is still there then.

@@ -339,7 +339,7 @@ fn native(
     Ok(Ready::Native(Native { plan: Box::new(plan), layers, runtime }))
 }
 
-/// Our own binary, which is also the worker, the preparer and the task shim. By this name it is the
+/// This binary, which is also the worker, the preparer and the task shim. By this name it is the
 /// one that runs, even when an upgrade has replaced the file.
 pub(crate) fn exe() -> PathBuf {
     "/proc/self/exe".into()

@@ -280,7 +280,7 @@ impl Layout {
     /// where `native` lists the platforms of this host.
     ///
     /// # Errors
-    /// [`Error::Image`] when there is nothing for us.
+    /// [`Error::Image`] when no entry runs on this host.
     pub fn choose(
         &self,
         descriptor: &Descriptor,
@@ -334,8 +334,8 @@ impl Layout {
         }
     }
 
-    /// Writes a file of this layout, so that a reader sees the old bytes or the new ones, and a loss
-    /// of power leaves one of the two. The caller keeps `prune` away.
+    /// Writes a file of this layout, so that a reader sees the old bytes or the new ones, and a
+    /// loss of power leaves one of the two. The caller keeps `prune` away.
     pub(crate) fn replace_file(&self, path: &Path, bytes: &[u8]) -> Result<(), Error> {
         let mut file = self.store.new_file()?;
         let written = file.write_all(bytes).and_then(|()| file.commit(path, Survives::PowerLoss));

@@ -48,8 +48,8 @@ pub fn unmarked<K>(
     Candidates { items, excess_bytes: u64::MAX }
 }
 
-/// The items above a limit of bytes, the least recently used first. Items of the same time go in the
-/// order of their keys.
+/// The items above a limit of bytes, the least recently used first. Items of the same time go in
+/// the order of their keys.
 pub fn least_recently_used<K: Ord>(
     items: impl IntoIterator<Item = Item<K>>,
     bytes_max: u64,
@@ -60,8 +60,8 @@ pub fn least_recently_used<K: Ord>(
     Candidates { items, excess_bytes: total.saturating_sub(bytes_max) }
 }
 
-/// Removes candidates until enough bytes are gone. Returns what is gone, and the last failure, after
-/// all others were tried.
+/// Removes candidates until enough bytes are gone. Returns what is gone, and the last failure,
+/// after all others were tried.
 pub fn sweep<K, E>(
     candidates: Candidates<K>,
     mut remove: impl FnMut(&K) -> Result<Removal, E>,

@@ -47,11 +47,11 @@ pub(super) struct Cache {
     bundled: Option<String>,
     /// Internal networks that registries may be in.
     networks: Vec<Host>,
-    turns: Mutex<HashMap<(Tenant, Digest), Turn>>,
+    fetches: Mutex<HashMap<(Tenant, Digest), FetchLock>>,
 }
 
-/// Whoever holds it fetches one image; the others wait and find it here.
-type Turn = Arc<tokio::sync::Mutex<()>>;
+/// Held by the task that fetches one image; other tasks wait and find the image here.
+type FetchLock = Arc<tokio::sync::Mutex<()>>;
 
 /// Images of one tenant: each pulled once, however many tasks wait for it.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ pub(super) struct TenantCache<'a> {
 impl Cache {
     /// `bundled` is the registry of the platform, `host:port`, which speaks plain HTTP.
     pub fn new(home: &Home, bundled: Option<String>, networks: Vec<Host>) -> Self {
-        Self { home: home.clone(), bundled, networks, turns: Mutex::default() }
+        Self { home: home.clone(), bundled, networks, fetches: Mutex::default() }
     }
 
     /// What `tenant` has pulled.
@@ -126,12 +126,12 @@ impl TenantCache<'_> {
         token: Option<&str>,
         what: Fetch,
     ) -> Result<()> {
-        let turn = {
-            let mut turns = self.all.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-            turns.entry((self.tenant.clone(), *digest)).or_default().clone()
+        let lock = {
+            let mut fetches = self.all.fetches.lock().unwrap_or_else(PoisonError::into_inner);
+            fetches.retain(|_, lock| Arc::strong_count(lock) > 1);
+            fetches.entry((self.tenant.clone(), *digest)).or_default().clone()
         };
-        let _turn = turn.lock().await;
+        let _lock = lock.lock().await;
         if plan(&self.blobs(), image, digest).is_ok_and(|plan| self.has_enough(&plan, what)) {
             return Ok(());
         }

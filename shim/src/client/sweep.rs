@@ -53,7 +53,7 @@ impl Ended {
 pub(crate) const VERSION: u32 = 1;
 const TRACES: &str = "native.json";
 const ENDED: &str = "exit.json";
-/// We wrote these files; a longer one is not ours.
+/// A shim writes these files; a longer one is not of a shim.
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// Clears away what a killed shim left of the container of `folder`: its processes, its cgroup, the

@@ -10,9 +10,10 @@ use std::{
 use disk::Lock;
 use spec::{Descriptor, Digest};
 
-use crate::{Error, unpack::room, unpack::sandbox as walls};
+use super::{disk_usage, sandbox as walls};
+use crate::Error;
 
-/// A compressed layer that somebody opened for us.
+/// A compressed layer, opened by the caller.
 #[derive(Debug)]
 pub struct LayerBlob {
     /// Open for reading, at its start.
@@ -53,7 +54,7 @@ impl Layer {
 
     /// Says that it was used until now.
     pub(crate) fn touch(&self) {
-        // Whoever cannot say so only has it removed a little earlier.
+        // After a failure the layer is only removed a little earlier.
         let _ = self.mark.file().set_modified(SystemTime::now());
     }
 
@@ -67,13 +68,13 @@ impl Layer {
 /// Unpacked layers, each a folder named by its diffID, shared by every image that has the layer.
 ///
 /// Owned by the users of containers, below a folder that only root may enter. Unpacked files are
-/// not flushed to disk one by one, so the cache counts for one boot of the machine: after a power
-/// cut nobody could trust it.
+/// not flushed to disk one by one, so the cache counts for one boot of the machine: after a loss of
+/// power its content is unknown.
 ///
-/// Beside each layer is its mark, `LAYER.used`: locked by those who use the layer, changed when
-/// they last did, and containing what the layer takes of the disk. What has no final name yet, or
-/// none any more, is in a `.part` folder, locked by those who work on it; one that nobody locks was
-/// left by somebody who died.
+/// Beside each layer is its mark, `LAYER.used`: locked by the processes that use the layer, changed
+/// when they last did, and containing what the layer takes of the disk. What has no final name yet,
+/// or none any more, is in a `.part` folder, locked by the process that works on it; one without a
+/// lock was left by a process that died.
 #[derive(Debug, Clone)]
 pub struct Layers {
     folder: PathBuf,
@@ -91,18 +92,18 @@ impl Layers {
         }
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(Error::io("read this boot's name"))?;
-        let ours = folder.join(format!("boot-{}", boot.trim()));
-        let making = || format!("make the layer cache `{}`", ours.display());
-        fs::create_dir_all(&ours).map_err(Error::io(making()))?;
+        let current = folder.join(format!("boot-{}", boot.trim()));
+        let making = || format!("make the layer cache `{}`", current.display());
+        fs::create_dir_all(&current).map_err(Error::io(making()))?;
         rustix::fs::chmod(folder, rustix::fs::Mode::RWXU).map_err(Error::io(making()))?;
         for entry in fs::read_dir(folder).map_err(Error::io(making()))?.flatten() {
             let stale =
-                entry.file_name().to_string_lossy().starts_with("boot-") && entry.path() != ours;
+                entry.file_name().to_string_lossy().starts_with("boot-") && entry.path() != current;
             if stale {
                 remove(&entry.path())?;
             }
         }
-        let layers = Self { folder: ours };
+        let layers = Self { folder: current };
         layers.remove_unfinished()?;
         Ok(layers)
     }
@@ -121,8 +122,8 @@ impl Layers {
         self.place(diff_id).is_dir()
     }
 
-    /// What somebody who died began and never finished, and the marks of layers that never came to
-    /// be.
+    /// Removes what a process that died began and never finished, and the marks of layers that
+    /// never came to be.
     fn remove_unfinished(&self) -> Result<(), Error> {
         for path in self.entries()? {
             let extension = path.extension().and_then(|extension| extension.to_str());
@@ -197,7 +198,7 @@ fn weigh(place: &Path) -> io::Result<(SystemTime, u64)> {
     let mark = open_mark(&mark_of(place))?;
     let used = mark.metadata()?.modified()?;
     let noted = io::read_to_string(mark)?;
-    Ok((used, noted.trim().parse().or_else(|_| room::taken(place))?))
+    Ok((used, noted.trim().parse().or_else(|_| disk_usage::of(place))?))
 }
 
 /// Removes the layer that is unpacked in `place`, unless a container or a start holds it. Returns
@@ -211,7 +212,8 @@ pub fn remove_unused_layer(place: &Path) -> Result<bool, Error> {
         return Ok(false);
     };
     let folder = place.parent().unwrap_or(Path::new("/"));
-    // Out of sight in one step: a layer that has its name is whole, whenever we are killed.
+    // Out of sight in one step: a layer that has its name is whole, whenever this process is
+    // killed.
     let work = Work::begin(folder)?;
     fs::rename(place, work.path.join("layer")).map_err(Error::io(removing()))?;
     mark.remove().map_err(Error::io(removing()))?;
@@ -219,7 +221,7 @@ pub fn remove_unused_layer(place: &Path) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// A folder for what is not whole, locked as long as somebody works on it.
+/// A folder for what is not whole, locked by the process that works on it.
 struct Work {
     path: PathBuf,
     lock: File,
@@ -235,7 +237,7 @@ impl Work {
                 Ok(lock) if lock.try_lock().is_ok() && disk::is_at(&path, &lock) => {
                     return Ok(Self { path, lock });
                 }
-                // Somebody else took it for left behind, between the two.
+                // Another process took it for left behind, between the two.
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(Error::Io { what: making(), source }),
@@ -248,10 +250,10 @@ impl Work {
     }
 }
 
-/// Gives a finished folder its name, unless somebody else was faster with the same content.
+/// Gives a finished folder its name, unless another process was faster with the same content.
 fn settle(work: &Work, layer: &Layer) -> Result<(), Error> {
     let keeping = || format!("keep the layer `{}`", layer.folder.display());
-    let bytes = room::taken(&work.path).map_err(Error::io(keeping()))?;
+    let bytes = disk_usage::of(&work.path).map_err(Error::io(keeping()))?;
     fs::write(mark_of(&layer.folder), bytes.to_string()).map_err(Error::io(keeping()))?;
     match fs::rename(&work.path, &layer.folder) {
         Ok(()) => Ok(()),

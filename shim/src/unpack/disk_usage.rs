@@ -5,11 +5,11 @@ use rustix::{
     path::Arg,
 };
 
-/// A name and what the file system notes about it, roughly: a million empty files take room too.
+/// A name and what the file system notes about it, roughly: a million empty files take space too.
 const ENTRY_BYTES: u64 = 512;
 
 /// What the tree below `folder` takes of the disk. Follows no link.
-pub(crate) fn taken(folder: &Path) -> io::Result<u64> {
+pub(crate) fn of(folder: &Path) -> io::Result<u64> {
     below(CWD, folder, &mut HashSet::new())
 }
 
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_is_counted_once_for_each_file_and_never_through_a_link() {
+    fn space_is_counted_once_for_each_file_and_never_through_a_link() {
         let root = tempfile::tempdir().unwrap();
         let (tree, outside) = (root.path().join("tree"), root.path().join("outside"));
         std::fs::create_dir_all(tree.join("a/b")).unwrap();
@@ -51,7 +51,7 @@ mod tests {
         std::os::unix::fs::symlink(&outside, tree.join("link")).unwrap();
         std::fs::write(tree.join("a/b/file"), vec![1; 1 << 20]).unwrap();
         std::fs::hard_link(tree.join("a/b/file"), tree.join("a/again")).unwrap();
-        let bytes = taken(&tree).unwrap();
+        let bytes = of(&tree).unwrap();
         assert!((1 << 20..(1 << 20) + (64 << 10)).contains(&bytes), "{bytes}");
     }
 }
