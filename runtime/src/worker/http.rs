@@ -41,8 +41,8 @@ const HTTP_LIMITS: HttpLimits = HttpLimits {
     write_time_max: Duration::from_secs(30),
 };
 
-/// Everything that answering takes.
-pub(super) struct App {
+/// Handles requests: a fresh instance for each.
+pub(super) struct Handler {
     container: Arc<Container>,
     pre: ProxyPre<Guest>,
     concurrency: Arc<Semaphore>,
@@ -65,18 +65,18 @@ pub(super) async fn serve(
         Err(error) => return Exit::NotStarted(format!("a listener cannot be used: {error}")),
     };
     let concurrency = Arc::new(Semaphore::new(container.limits.concurrency_max.max(1) as usize));
-    let app = Arc::new(App { container, pre, concurrency });
+    let handler = Arc::new(Handler { container, pre, concurrency });
     let limits = Arc::new(ConnectionLimits::in_all(CONNECTIONS_MAX));
     let connections = Connections::new();
     let mut accepting = tokio::task::JoinSet::new();
     for listener in published {
-        accepting.spawn(accept(app.clone(), connections.clone(), limits.clone(), listener));
+        accepting.spawn(accept(handler.clone(), connections.clone(), limits.clone(), listener));
     }
     for listener in ingress {
-        accepting.spawn(accept(app.clone(), connections.clone(), limits.clone(), listener));
+        accepting.spawn(accept(handler.clone(), connections.clone(), limits.clone(), listener));
     }
-    let mut stopping = app.container.control.stopping();
-    app.container.control.report(Event::Started);
+    let mut stopping = handler.container.control.stopping();
+    handler.container.control.report(Event::Started);
     let grace =
         stopping.wait_for(Option::is_some).await.ok().and_then(|grace| *grace).unwrap_or_default();
     // A client that connects from here on waits in the listener, which the agent keeps, for the
@@ -100,17 +100,19 @@ fn accepting_from(listeners: Listeners) -> io::Result<(Vec<TcpListener>, Vec<Uni
 }
 
 async fn accept<L: Listener>(
-    app: Arc<App>,
+    handler: Arc<Handler>,
     connections: Connections,
     limits: Arc<ConnectionLimits>,
     listener: L,
 ) {
     let accepted = |stream, _, permit| {
-        let (app, connections) = (app.clone(), connections.clone());
+        let (handler, connections) = (handler.clone(), connections.clone());
         async move {
-            let app = &app;
+            let handler = &handler;
             let service =
-                service_fn(|request| async move { Ok::<_, Infallible>(app.answer(request).await) });
+                service_fn(
+                    |request| async move { Ok::<_, Infallible>(handler.answer(request).await) },
+                );
             connections.serve_http(stream, HTTP_LIMITS, service).await;
             drop(permit);
         }
@@ -164,7 +166,7 @@ impl Drop for Run {
     }
 }
 
-impl App {
+impl Handler {
     async fn answer(&self, request: Request<Incoming>) -> Response<ResponseBody> {
         let limits = &self.container.limits;
         let meter = || self.container.meter.clone();

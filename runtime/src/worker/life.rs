@@ -155,10 +155,7 @@ impl Unassigned {
         }
         let control = Arc::new(Control::new(listeners, log.clone()));
         let meter = Arc::new(Meter::new(page, assignment.limits.memory_bytes_max));
-        let limits = &assignment.limits;
-        let heap_max = HEAP_BYTES_SLACK
-            .saturating_add(limits.memory_bytes_max)
-            .saturating_add(limits.writable_bytes_max);
+        let heap_max = heap_bytes_max(&assignment.limits);
         let outgrown = outgrown(control.clone(), log.clone(), &folder.usage, heap_max);
         let ticker = Ticker::start(&self.engine, heap_max, outgrown)
             .map_err(cannot("no thread can be started"))?;
@@ -196,6 +193,12 @@ impl Unassigned {
             threads: self.threads,
         })
     }
+}
+
+fn heap_bytes_max(limits: &spec::Limits) -> u64 {
+    HEAP_BYTES_SLACK
+        .saturating_add(limits.memory_bytes_max)
+        .saturating_add(limits.writable_bytes_max)
 }
 
 /// How a worker ends whose own heap is over its limit.
