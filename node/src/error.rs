@@ -9,51 +9,24 @@ use spec::{
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file or folder of ours could not be used.
+    /// A file or folder could not be used.
     #[error("cannot {verb} `{}`", .path.display())]
-    File {
-        /// What was tried.
-        verb: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A file of ours does not hold what it should.
+    File { verb: &'static str, path: PathBuf, source: io::Error },
+    /// A file does not hold what it should.
     #[error("`{}` is damaged: {why}", .path.display())]
-    Damaged {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// A file of ours was written by a newer margay.
+    Damaged { path: PathBuf, why: String },
+    /// A file was written by a newer margay.
     #[error("`{}`: {source}", .path.display())]
-    Newer {
-        /// Which file.
-        path: PathBuf,
-        /// Which version, and which we know.
-        source: ParseError,
-    },
+    Newer { path: PathBuf, source: ParseError },
     /// No task has that name or id.
     #[error("no task is called `{0}`")]
     NoSuchTask(String),
     /// An id was shortened too much.
     #[error("`{text}` could be any of {candidates:?}")]
-    Ambiguous {
-        /// What was given.
-        text: String,
-        /// What it could mean.
-        candidates: Vec<String>,
-    },
+    Ambiguous { text: String, candidates: Vec<String> },
     /// A name is taken.
     #[error("the name `{name}` is taken by task `{id}`")]
-    NameTaken {
-        /// The name.
-        name: String,
-        /// Who has it.
-        id: String,
-    },
+    NameTaken { name: String, id: String },
     /// A name that cannot be one.
     #[error(
         "`{0}` cannot name a task: use letters, digits, `_`, `.` and `-`, beginning with a letter or digit"
@@ -65,31 +38,16 @@ pub enum Error {
     /// Another process owns the task's folder.
     #[error("task `{0}` is held by another process")]
     Held(String),
-    /// Somebody else listens there.
+    /// Another process listens there.
     #[error("port {port} of the host is taken")]
-    PortTaken {
-        /// Which one.
-        port: u16,
-        /// A task of ours that has it, when it is one.
-        task: Option<String>,
-    },
+    PortTaken { port: u16, task: Option<String> },
     /// Listening failed for another reason.
     #[error("cannot listen on port {port}")]
-    Listen {
-        /// Where.
-        port: u16,
-        /// Why not.
-        source: io::Error,
-    },
+    Listen { port: u16, source: io::Error },
     /// `-p`, `-v` or the like was not understood.
     #[error("`{text}` is not {what}")]
-    BadArgument {
-        /// What was given.
-        text: String,
-        /// What it should have been, with an example.
-        what: &'static str,
-    },
-    /// The image needs something that nobody granted.
+    BadArgument { text: String, what: &'static str },
+    /// The image needs something that was not granted.
     #[error("{0}")]
     NotGranted(#[from] MissingGrant),
     /// A line grants a secret without a value.
@@ -103,72 +61,40 @@ pub enum Error {
     NoSuchImage(String),
     /// An image could not be fetched.
     #[error("cannot fetch image `{image}`: {why}")]
-    Fetch {
-        /// Which one.
-        image: String,
-        /// What the registry's client said, its causes included.
-        why: String,
-        /// What it said to try.
-        hint: Option<String>,
-    },
+    Fetch { image: String, why: String, hint: Option<String> },
     /// An image could not be made ready to run.
     #[error("cannot prepare image `{image}`: {why}")]
-    Prepare {
-        /// Which one.
-        image: Digest,
-        /// Why not.
-        why: String,
-        /// What to try.
-        hint: Option<String>,
-        /// Whether its program is missing, or none.
-        failure: StartFailure,
-    },
+    Prepare { image: Digest, why: String, hint: Option<String>, failure: StartFailure },
     /// A worker could not be started, or did not take its task.
     #[error("cannot start `{task}`: {why}")]
     Start {
-        /// Which task.
         task: String,
-        /// Why not.
         why: String,
-        /// What to try.
         hint: Option<String>,
         /// Docker's for it: 127 for a program that is not there, 126 for one that cannot run, 125
-        /// for all else.
         exit_code: u8,
     },
     /// A task in the background could not be started.
     #[error("{message}")]
     Kept {
-        /// What its keeper said, causes included.
         message: String,
-        /// What it said to try.
         hint: Option<String>,
         /// As in [`Error::Start`].
         exit_code: u8,
     },
     /// A native image cannot be run here, or not like this.
     #[error("{why}")]
-    Native {
-        /// What is missing.
-        why: String,
-        /// What to try.
-        hint: Option<String>,
-    },
+    Native { why: String, hint: Option<String> },
     /// Joining, or talking to, the control plane failed.
     #[error("cannot reach the control plane at `{address}`: {why}")]
-    ControlPlane {
-        /// Where it should be.
-        address: String,
-        /// Why not.
-        why: String,
-    },
+    ControlPlane { address: String, why: String },
     /// The control plane refused.
     #[error("the control plane refused: {0}")]
     Refused(Fault),
     /// A join token that is none.
     #[error("this is not a join token: {0}")]
     BadToken(String),
-    /// A certificate or key of ours does not work.
+    /// The certificate or key of this node does not work.
     #[error("cannot use this node's certificate: {0}")]
     Identity(String),
     /// This node has not joined a control plane.
@@ -182,27 +108,17 @@ pub enum Error {
     AgentRuns(PathBuf),
     /// An answer from a task could not be had.
     #[error("task `{task}` did not answer: {why}")]
-    NoAnswer {
-        /// Which task.
-        task: String,
-        /// What happened instead.
-        why: String,
-    },
+    NoAnswer { task: String, why: String },
     /// Waiting, starting a thread or the like failed.
     #[error("cannot {verb}")]
-    System {
-        /// What was tried.
-        verb: &'static str,
-        /// Why not.
-        source: io::Error,
-    },
+    System { verb: &'static str, source: io::Error },
 }
 
 /// What most functions here return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// The next thing a person could try, when we know one.
+    /// What to try next, where something is known.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::NoSuchTask(_) => "see what there is: margay ps -a".to_owned(),

@@ -186,7 +186,7 @@ async fn run(
     home: &Home,
     request: InvokeRequest,
     launch: &Launch,
-    spare: Option<runtime::Blank>,
+    spare: Option<runtime::SpareWorker>,
     owned: &Owned,
     signals: &mut TaskSignals,
 ) -> Result<InvokeOutcome> {
@@ -257,7 +257,7 @@ struct Invocation<'a> {
     home: &'a Home,
     launch: &'a Launch,
     owned: &'a Owned,
-    spare: Option<runtime::Blank>,
+    spare: Option<runtime::SpareWorker>,
     listeners: Listeners,
     broker: runtime::Broker,
     status: Status,

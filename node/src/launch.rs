@@ -22,7 +22,7 @@ use crate::{
     tasks::{Kind, MountRecord, TaskFolder},
 };
 
-/// What somebody wants to run, whoever it is.
+/// What is to run.
 #[derive(Debug, Clone)]
 pub(crate) struct Container {
     pub task: TaskId,
@@ -153,18 +153,18 @@ impl Launch {
     /// A worker for so many requests at once, which makes itself ready while its task gets a
     /// folder. None where no worker is used, and none when it cannot be had: the start tries again,
     /// and names why.
-    pub fn spare_worker(&self, requests_max: u32) -> Option<runtime::Blank> {
+    pub fn spare_worker(&self, requests_max: u32) -> Option<runtime::SpareWorker> {
         let Ready::Wasm { prepared, .. } = &self.ready else { return None };
         let options = runtime::SpawnOptions::of(prepared.facts.world, requests_max);
-        runtime::Blank::spawn(&options).ok()
+        runtime::SpareWorker::spawn(&options).ok()
     }
 
     pub fn takes_spare_worker(&self) -> bool {
         matches!(self.ready, Ready::Wasm { .. })
     }
 
-    /// Whether it answers requests, a fresh instance for each, so that nobody misses it while there
-    /// are none.
+    /// Whether it answers requests, a fresh instance for each, so that it may be idle while there are
+    /// none.
     pub fn serves_requests(&self) -> bool {
         self.ready.serves_requests()
     }
@@ -178,7 +178,7 @@ impl Launch {
         }
     }
 
-    /// Its variables: those that were given, and where granted by name, who and where it is.
+    /// Its variables: those that were given, and where granted by name, which task it is and where.
     fn env(&self) -> BTreeMap<String, String> {
         let container = &self.container;
         let mut env = container.env.clone();
@@ -286,7 +286,7 @@ impl Launch {
         listeners: &Listeners,
         stdio: Stdio,
         broker: &runtime::Broker,
-        spare: Option<runtime::Blank>,
+        spare: Option<runtime::SpareWorker>,
     ) -> Result<Box<dyn engine::Container>> {
         let shared = self.assignment(home, folder, listeners, stdio)?;
         let started = match &self.ready {

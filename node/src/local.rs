@@ -178,7 +178,7 @@ struct LocalRun<'a, W> {
     launch: &'a Launch,
     owned: &'a Owned,
     stdio: Option<Stdio>,
-    spare: Option<runtime::Blank>,
+    spare: Option<runtime::SpareWorker>,
     broker: runtime::Broker,
     listeners: Listeners,
     status: Status,

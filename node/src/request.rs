@@ -9,7 +9,6 @@ use crate::{error::Error, tuning::PrivateNetwork};
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunRequest {
-    /// What to run.
     pub image: LocalImage,
     /// `--name`.
     pub name: Option<String>,
@@ -73,7 +72,6 @@ pub struct Publish {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mounted {
-    /// What is mounted.
     pub source: MountSource,
     /// Where the container sees it.
     pub path: String,
@@ -93,7 +91,7 @@ pub enum MountSource {
     Folder(PathBuf),
 }
 
-/// What happens while a task runs, for whoever watches.
+/// What happens while a task runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -119,11 +117,9 @@ pub enum Note {
 pub struct Started {
     /// The name of its folder.
     pub id: String,
-    /// What people call it.
     pub name: String,
     /// Where it is reached.
     pub ports: Vec<PublishedPort>,
-    /// What it may reach.
     pub granted: Vec<Capability>,
     /// Granted, and not used: the image does not ask for it.
     pub cut: Vec<Capability>,
@@ -137,13 +133,11 @@ pub struct Started {
 pub struct RunOutcome {
     /// The name of its folder, which is gone by now if it was to be removed.
     pub id: String,
-    /// What people call it.
     pub name: String,
     /// The guest's code, 128 and the signal when it was killed, 125 for a failure of ours.
     pub exit_code: i32,
     /// Why, in a sentence, where there is something to say.
     pub reason: Option<String>,
-    /// What it used.
     pub usage: Usage,
 }
 

@@ -2,7 +2,7 @@
 //! The only crate that knows wasmtime.
 //!
 //! Enter at [`prepare()`] to turn layers into machine code and an index (in a sandboxed one-shot
-//! process), then at [`Blank::spawn`] and [`Blank::assign`] to run it, and at [`adopt`] to find a
+//! process), then at [`SpareWorker::spawn`] and [`SpareWorker::assign`] to run it, and at [`adopt`] to find a
 //! worker that outlived its agent. The binary that embeds this crate calls [`worker::main`] and
 //! [`prepare::main`] before it has any thread.
 //!
@@ -36,5 +36,5 @@ pub use {
     error::Error,
     prepare::{Facts, LayerBlob, Preparation, Prepared, Program, prepare},
     seal::Key,
-    supervisor::{Adopted, Blank, SpawnOptions, UsagePage, WasmEngine, Worker, adopt},
+    supervisor::{Adopted, SpareWorker, SpawnOptions, UsagePage, WasmEngine, Worker, adopt},
 };

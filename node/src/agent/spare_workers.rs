@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 #[derive(Debug)]
 pub(super) struct SpareWorkers {
     target: usize,
-    waiting: Mutex<Vec<runtime::Blank>>,
+    waiting: Mutex<Vec<runtime::SpareWorker>>,
     taken: Notify,
 }
 
@@ -25,7 +25,7 @@ impl SpareWorkers {
     }
 
     /// One that waits, if there is one.
-    pub fn take(&self) -> Option<runtime::Blank> {
+    pub fn take(&self) -> Option<runtime::SpareWorker> {
         let found = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
         self.taken.notify_one();
         found
@@ -36,8 +36,10 @@ impl SpareWorkers {
         loop {
             while self.waiting.lock().unwrap_or_else(PoisonError::into_inner).len() < self.target {
                 let made =
-                    tokio::task::spawn_blocking(|| runtime::Blank::spawn(&Default::default()))
-                        .await;
+                    tokio::task::spawn_blocking(
+                        || runtime::SpareWorker::spawn(&Default::default()),
+                    )
+                    .await;
                 match made {
                     Ok(Ok(blank)) => {
                         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(blank)

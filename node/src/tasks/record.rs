@@ -20,19 +20,14 @@ pub struct TaskRecord {
     pub version: u32,
     /// The folder's name.
     pub id: String,
-    /// What people call it; unique in this home.
+    /// Unique in this home.
     pub name: String,
     /// The image as it was asked for.
     pub image: String,
-    /// What that meant.
     pub digest: Digest,
-    /// What kind of program it is.
     pub kind: Kind,
-    /// Who asked.
     pub origin: Origin,
-    /// When.
     pub created: Timestamp,
-    /// Program and arguments.
     pub command: Vec<String>,
     /// Ports, as asked for; which ones were given is in the status.
     pub ports: Vec<PublishedPort>,
@@ -40,9 +35,7 @@ pub struct TaskRecord {
     pub mounts: Vec<MountRecord>,
     /// Names of its environment variables.
     pub env: Vec<String>,
-    /// What it may use.
     pub limits: Limits,
-    /// What it may reach.
     pub grants: Capabilities,
     /// Whether its folder goes when it ends.
     pub remove_at_end: bool,
@@ -73,13 +66,10 @@ pub enum Origin {
 /// Which container of which task of a control plane this is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterOrigin {
-    /// Whose it is.
     pub tenant: Tenant,
-    /// Where it lives.
     pub cluster: ClusterName,
     /// The service that it is a copy of, if any.
     pub service: Option<ServiceName>,
-    /// The task.
     pub task: TaskId,
     /// Which of its containers.
     pub container: ContainerName,
@@ -150,7 +140,7 @@ pub enum State {
     Starting,
     /// Running.
     Running,
-    /// Running, while nobody supervises it: its agent is away.
+    /// Running without a supervisor: its agent is away.
     Unsupervised,
     /// Waiting for a first request.
     Idle,
@@ -158,7 +148,7 @@ pub enum State {
     BackOff,
     /// Ended, with this status.
     Exited(i32),
-    /// Its supervisor and its worker went without a word.
+    /// Its supervisor and its process are gone, and its end is not known.
     Lost,
 }
 

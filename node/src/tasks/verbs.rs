@@ -23,7 +23,7 @@ pub enum Removal {
     Forced,
 }
 
-/// How much longer than its grace a stop may take before we do it ourselves.
+/// How much longer than its grace a stop may take before it is done without the supervisor.
 const SUPERVISOR_TIME_MAX: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
@@ -74,7 +74,7 @@ pub fn stop(task: &TaskFolder, grace: Duration) -> Result<State> {
     task.state()
 }
 
-/// A task of a control plane is not ours to end: it would only be started again.
+/// A task of a control plane is not ended here: its service would only be started again.
 fn refuse_a_clusters(task: &TaskFolder) -> Result<()> {
     let Origin::Cluster(origin) = &task.record().origin else { return Ok(()) };
     if !task.is_supervised() {

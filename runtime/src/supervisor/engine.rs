@@ -14,7 +14,7 @@ use spec::{Capabilities, Usage};
 use super::{
     adopt::adopt,
     handle::lost,
-    spawn::{Blank, SpawnOptions, hand_over},
+    spawn::{SpareWorker, SpawnOptions, hand_over},
 };
 use crate::{Assignment, Broker, Error, WasmProgram, Worker, World, usage};
 
@@ -23,12 +23,12 @@ use crate::{Assignment, Broker, Error, WasmProgram, Worker, World, usage};
 pub struct WasmEngine {
     broker: Broker,
     /// A worker that waits, for the next start.
-    spare: Mutex<Option<Blank>>,
+    spare: Mutex<Option<SpareWorker>>,
 }
 
 impl WasmEngine {
     /// `broker` makes the connections of its containers.
-    pub fn new(broker: Broker, spare: Option<Blank>) -> Self {
+    pub fn new(broker: Broker, spare: Option<SpareWorker>) -> Self {
         Self { broker, spare: Mutex::new(spare) }
     }
 
@@ -37,17 +37,18 @@ impl WasmEngine {
         let (folder, grants) = (assignment.folder.clone(), assignment.grants.outbound.clone());
         let (message, fds) = hand_over(assignment)?;
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        let take =
-            |worker: Blank| worker.take_over(&message, &fds, grants.clone(), self.broker.clone());
+        let take = |worker: SpareWorker| {
+            worker.take_over(&message, &fds, grants.clone(), self.broker.clone())
+        };
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
         let worker = match spare.map(take) {
             Some(Ok(worker)) => worker,
             // One that was killed while it waited.
             Some(Err(error)) => {
                 tracing::debug!(%error, "a spare worker could not be used");
-                take(Blank::spawn(&options)?)?
+                take(SpareWorker::spawn(&options)?)?
             }
-            None => take(Blank::spawn(&options)?)?,
+            None => take(SpareWorker::spawn(&options)?)?,
         };
         Ok(WasmContainer::boxed(worker, &folder))
     }

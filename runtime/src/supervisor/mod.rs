@@ -9,5 +9,5 @@ mod adopt; // the socket in the task's folder by which a later agent finds it
 pub use adopt::{Adopted, adopt};
 pub use engine::{UsagePage, WasmEngine};
 pub use handle::Worker;
-pub use spawn::{Blank, SpawnOptions};
 pub(crate) use spawn::{CONTROL_FD, EMPTY_FD, INSTANCES_MAX, Rlimits, send_assignment, start};
+pub use spawn::{SpareWorker, SpawnOptions};

@@ -60,12 +60,12 @@ impl Default for SpawnOptions {
 /// A worker that waits for its assignment: it has made its engine and has seen no guest byte. It
 /// ends by itself when it is dropped.
 #[derive(Debug)]
-pub struct Blank {
+pub struct SpareWorker {
     child: Child,
     control: OwnedFd,
 }
 
-impl Blank {
+impl SpareWorker {
     /// Starts one. Returns as soon as the process exists; it takes an assignment at any time from
     /// then on.
     ///
@@ -100,7 +100,7 @@ impl Blank {
         self.take_over(&message, &fds, grants, broker)
     }
 
-    /// As [`Blank::assign`], with the assignment split already.
+    /// As [`SpareWorker::assign`], with the assignment split already.
     pub(super) fn take_over(
         self,
         message: &WorkerMessage,

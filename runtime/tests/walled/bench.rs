@@ -12,7 +12,7 @@ use std::{
 
 use engine::{Event, Exit, Listener, Listeners, Stdio, VolumeMount, VolumeSource};
 use runtime::{
-    Assignment, Blank, Broker, Key, LayerBlob, Preparation, Prepared, Program, SpawnOptions,
+    Assignment, Broker, Key, LayerBlob, Preparation, Prepared, Program, SpareWorker, SpawnOptions,
     WasmProgram, Worker, World, prepare,
 };
 use spec::{Capabilities, Capability, Digest, Limits, Usage};
@@ -124,7 +124,7 @@ impl Bench {
         options: &SpawnOptions,
     ) -> Worker {
         let _context = self.tokio.enter();
-        Blank::spawn(options).unwrap().assign(assignment, broker).unwrap()
+        SpareWorker::spawn(options).unwrap().assign(assignment, broker).unwrap()
     }
 
     /// Runs a command to its end: how it ended, and what it wrote.

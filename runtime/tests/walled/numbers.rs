@@ -28,7 +28,7 @@ fn starts() {
         assignment.listeners.published.push(Listener { container_port: 80, socket });
         assignment.grants.add(capability("net.in:http/80"));
         let _context = bench.tokio.enter();
-        let blank = runtime::Blank::spawn(&Default::default()).unwrap();
+        let blank = runtime::SpareWorker::spawn(&Default::default()).unwrap();
         std::thread::sleep(Duration::from_millis(20)); // so that it is blank by then, as in a pool
         let began = Instant::now();
         let worker = blank.assign(assignment, Default::default()).unwrap();
