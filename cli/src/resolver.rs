@@ -102,7 +102,7 @@ impl RegistryResolver {
                 registries: HashSet::from([self.address.to_string()]),
                 networks: self.networks.clone(),
             },
-            quiet_time_max: Duration::from_secs(5),
+            idle_time_max: Duration::from_secs(5),
             retries_max: 1,
             ..ClientOptions::default()
         })

@@ -60,7 +60,7 @@ fn options(remote: &Remote, registry: &str, auth: BTreeMap<String, Auth>) -> Cli
     ClientOptions {
         auth,
         plain_http: HashSet::from_iter(plain_http),
-        quiet_time_max: remote.registry_timeout.unwrap_or(usual.quiet_time_max),
+        idle_time_max: remote.registry_timeout.unwrap_or(usual.idle_time_max),
         ..usual
     }
 }
@@ -134,7 +134,7 @@ pub fn watch(progress: Arc<Progress>, moved: &'static str) -> registry::Progress
 fn outcome_text(outcome: Outcome, moved: &'static str) -> &'static str {
     match outcome {
         Outcome::Moved => moved,
-        Outcome::AlreadyThere => "already there",
+        Outcome::Exists => "already there",
         Outcome::Mounted => "mounted from another repository",
     }
 }

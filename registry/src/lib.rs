@@ -33,7 +33,7 @@ pub use admin::Admin;
 pub(crate) use blocking::blocking;
 pub use client::{
     Auth, BlobSink, Client, ClientOptions, Entries, Event, Outcome, Progress, PullOptions,
-    PushOptions, Reach, Resolved, unwatched,
+    PushOptions, Reach, Resolved, no_progress,
 };
 pub use error::{Error, ManifestFault, ProtocolFault};
 pub use limits::Limits;

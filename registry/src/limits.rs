@@ -20,7 +20,7 @@ pub struct Limits {
     /// How long the head of a request may take, and how long an idle connection is kept.
     pub header_time_max: Duration,
     /// How long a body may pause, in either direction.
-    pub quiet_time_max: Duration,
+    pub idle_time_max: Duration,
     /// How long requests in progress may take to finish after shutdown.
     pub drain_time_max: Duration,
     /// The lifetime of a token: one push of a large image.
@@ -36,7 +36,7 @@ impl Default for Limits {
             connections_max: 1024,
             connections_of_one_address_max: 256,
             header_time_max: Duration::from_secs(30),
-            quiet_time_max: Duration::from_secs(30),
+            idle_time_max: Duration::from_secs(30),
             drain_time_max: Duration::from_secs(10),
             token_time: Duration::from_secs(300),
         }

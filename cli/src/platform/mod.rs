@@ -361,7 +361,7 @@ fn registry_client(record: &Record) -> registry::Client {
     let plain_http = std::collections::HashSet::from([record.registry.to_string()]);
     registry::Client::new(registry::ClientOptions {
         plain_http,
-        quiet_time_max: Duration::from_secs(2),
+        idle_time_max: Duration::from_secs(2),
         retries_max: 0,
         ..registry::ClientOptions::default()
     })

@@ -27,7 +27,7 @@ pub use {
     options::{Auth, ClientOptions, Reach},
     pull::{Entries, PullOptions},
     push::PushOptions,
-    transfer::{BlobSink, Event, Outcome, Progress, unwatched},
+    transfer::{BlobSink, Event, Outcome, Progress, no_progress},
 };
 
 use crate::{Error, ProtocolFault};

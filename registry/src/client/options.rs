@@ -84,7 +84,7 @@ pub struct ClientOptions {
     pub authorities: Vec<Vec<u8>>,
     pub reach: Reach,
     /// How long a transfer may go without progress, or almost none, before it has timed out.
-    pub quiet_time_max: Duration,
+    pub idle_time_max: Duration,
     /// How often in a row a transfer may break, without 64 KiB of progress, before it fails.
     pub retries_max: u32,
     /// The longest pause between two tries; the first is a tenth of a second and each doubles.
@@ -100,7 +100,7 @@ impl Default for ClientOptions {
             realms: HashSet::from(["auth.docker.io".to_owned()]),
             authorities: Vec::new(),
             reach: Reach::Anywhere,
-            quiet_time_max: Duration::from_secs(30),
+            idle_time_max: Duration::from_secs(30),
             retries_max: 5,
             backoff_max: Duration::from_secs(2),
         }

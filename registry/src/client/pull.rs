@@ -15,7 +15,7 @@ use super::{
     repository::RemoteRepository,
     retry::Retry,
     session::Call,
-    transfer::{BlobSink, Event, Outcome, Progress, unwatched},
+    transfer::{BlobSink, Event, Outcome, Progress, no_progress},
     transport::Receiving,
 };
 use crate::{
@@ -53,7 +53,7 @@ pub struct PullOptions {
 
 impl Default for PullOptions {
     fn default() -> Self {
-        Self { entries: Entries::All, progress: unwatched() }
+        Self { entries: Entries::All, progress: no_progress() }
     }
 }
 
@@ -106,7 +106,7 @@ impl Download<'_> {
         let finished = |outcome| (self.progress)(Event::Finished { digest, size, outcome });
         let lookup = Arc::clone(sink);
         if blocking(move || lookup.has(&digest)).await {
-            finished(Outcome::AlreadyThere);
+            finished(Outcome::Exists);
             return Ok(());
         }
         (self.progress)(Event::Started { digest, size });

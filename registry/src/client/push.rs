@@ -18,7 +18,7 @@ use super::{
     repository::RemoteRepository,
     retry::Retry,
     session::{Call, Target},
-    transfer::{Event, Outcome, Progress, unwatched},
+    transfer::{Event, Outcome, Progress, no_progress},
     transport::{Activity, Body},
 };
 use crate::{
@@ -34,7 +34,7 @@ pub struct PushOptions {
 
 impl Default for PushOptions {
     fn default() -> Self {
-        Self { progress: unwatched() }
+        Self { progress: no_progress() }
     }
 }
 
@@ -111,7 +111,7 @@ impl BlobUpload<'_> {
     async fn try_once(&self) -> Result<Outcome, Error> {
         let Descriptor { digest, size, .. } = *self.blob;
         if self.exists().await? {
-            return Ok(Outcome::AlreadyThere);
+            return Ok(Outcome::Exists);
         }
         let Some(upload) = self.mount_or_begin().await? else { return Ok(Outcome::Mounted) };
         (self.progress)(Event::Started { digest, size });

@@ -45,7 +45,7 @@ pub enum Outcome {
     /// It was sent or fetched.
     Moved,
     /// It existed already.
-    AlreadyThere,
+    Exists,
     /// The registry mounted it from another of its repositories.
     Mounted,
 }
@@ -54,6 +54,6 @@ pub enum Outcome {
 pub type Progress = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// A [`Progress`] that ignores all events.
-pub fn unwatched() -> Progress {
+pub fn no_progress() -> Progress {
     Arc::new(|_| ())
 }

@@ -78,12 +78,12 @@ pub(super) struct Transport {
 impl Transport {
     /// Authorities that cannot be parsed are passed over.
     pub fn new(options: &ClientOptions) -> Self {
-        let ClientOptions { authorities, reach, quiet_time_max, .. } = options;
+        let ClientOptions { authorities, reach, idle_time_max, .. } = options;
         let mut roots = tls::web_roots();
         roots.add_parsable_certificates(authorities.iter().map(|der| der.clone().into()));
         Self {
             tls: tls::web_client(roots).into(),
-            timeouts: Timeouts::new(*quiet_time_max),
+            timeouts: Timeouts::new(*idle_time_max),
             reach: reach.clone(),
             idle: Mutex::default(),
         }

@@ -58,7 +58,7 @@ impl Api {
             manifests: ManifestEndpoints::new(metadata.clone(), blobs, locks),
             uploads: UploadEndpoints::new(metadata.clone(), uploads, limits.blob_bytes_max),
             lists: ListEndpoints::new(metadata),
-            idle_time_max: limits.quiet_time_max,
+            idle_time_max: limits.idle_time_max,
         }
     }
 

@@ -102,7 +102,7 @@ impl Server {
             admin_api: Arc::new(AdminApi::new(
                 metadata.clone(),
                 Arc::clone(&passwords),
-                limits.quiet_time_max,
+                limits.idle_time_max,
             )),
             admin_listener: admin::listen(&data_dir)?,
             api: Arc::new(Api::new(
@@ -138,7 +138,7 @@ impl Server {
         let connections = Connections::new();
         let http = HttpLimits {
             head_time_max: limits.header_time_max,
-            write_time_max: limits.quiet_time_max,
+            write_time_max: limits.idle_time_max,
         };
         let clients =
             ConnectionLimits::new(limits.connections_max, limits.connections_of_one_address_max);

@@ -17,7 +17,9 @@ use crate::{
     blocking,
     limits::UPLOAD_BATCH_BYTES,
     protocol::{ChunkRange, UploadRange},
-    storage::{Membership, Metadata, NotOpened, Unfinished, Upload, Uploads, Writing},
+    storage::{
+        BeginUploadError, FinishUploadError, Membership, Metadata, Upload, UploadWriter, Uploads,
+    },
 };
 
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -64,7 +66,7 @@ impl UploadEndpoints {
             return Ok(progress(StatusCode::ACCEPTED, repository, &upload, 0));
         };
         let finished = match self.lock(&upload) {
-            Ok(writing) => self.complete(repository, &upload, writing, &digest, body).await,
+            Ok(writer) => self.complete(repository, &upload, writer, &digest, body).await,
             Err(error) => Err(error),
         };
         if finished.is_err() {
@@ -78,8 +80,8 @@ impl UploadEndpoints {
         let owner = request.principal.name().to_owned();
         let opened = blocking(move || uploads.begin(&repository, &owner)).await;
         opened.map_err(|error| match error {
-            NotOpened::Failed(error) => error.into(),
-            NotOpened::TooMany => ApiError::too_many_requests(
+            BeginUploadError::Failed(error) => error.into(),
+            BeginUploadError::TooMany => ApiError::too_many_requests(
                 "too many uploads are open: finish or cancel some first",
             ),
         })
@@ -131,10 +133,10 @@ impl UploadEndpoints {
         body: &mut RequestBody,
     ) -> Result<Response, ApiError> {
         let upload = self.find(&request.repository, id)?;
-        let writing = self.lock(&upload)?;
-        check_chunk(request, &upload, &writing, body)?;
-        let writing = self.receive(&upload, writing, body).await?;
-        Ok(progress(StatusCode::ACCEPTED, &request.repository, &upload, writing.bytes()))
+        let writer = self.lock(&upload)?;
+        check_chunk(request, &upload, &writer, body)?;
+        let writer = self.receive(&upload, writer, body).await?;
+        Ok(progress(StatusCode::ACCEPTED, &request.repository, &upload, writer.bytes()))
     }
 
     /// `PUT`: the last bytes, if any, and the digest of all of them.
@@ -147,9 +149,9 @@ impl UploadEndpoints {
         let missing = || ApiError::bad_request(ErrorCode::DigestInvalid, "`digest` is missing");
         let digest = parse_digest(request.query.get("digest").ok_or_else(missing)?)?;
         let upload = self.find(&request.repository, id)?;
-        let writing = self.lock(&upload)?;
-        check_chunk(request, &upload, &writing, body)?;
-        self.complete(&request.repository, &upload, writing, &digest, body).await
+        let writer = self.lock(&upload)?;
+        check_chunk(request, &upload, &writer, body)?;
+        self.complete(&request.repository, &upload, writer, &digest, body).await
     }
 
     /// `DELETE`.
@@ -159,9 +161,9 @@ impl UploadEndpoints {
         id: &str,
     ) -> Result<Response, ApiError> {
         let upload = self.find(&request.repository, id)?;
-        let writing = self.lock(&upload)?;
+        let writer = self.lock(&upload)?;
         self.discard(upload).await;
-        drop(writing);
+        drop(writer);
         Ok(empty(StatusCode::NO_CONTENT, []))
     }
 
@@ -171,16 +173,16 @@ impl UploadEndpoints {
         &self,
         repository: &Repository,
         upload: &Arc<Upload>,
-        writing: Writing,
+        writer: UploadWriter,
         digest: &Digest,
         body: &mut RequestBody,
     ) -> Result<Response, ApiError> {
-        let writing = self.receive(upload, writing, body).await?;
+        let writer = self.receive(upload, writer, body).await?;
         let (uploads, expected) = (Arc::clone(&self.uploads), *digest);
-        let finished = blocking(move || uploads.finish(writing, &expected)).await;
+        let finished = blocking(move || uploads.finish(writer, &expected)).await;
         let size = finished.map_err(|error| match error {
-            Unfinished::Failed(error) => error.into(),
-            Unfinished::WrongDigest(actual) => ApiError::wrong_digest(digest, &actual),
+            FinishUploadError::Failed(error) => error.into(),
+            FinishUploadError::WrongDigest(actual) => ApiError::wrong_digest(digest, &actual),
         })?;
         self.metadata.add_blob(repository, digest, size).await?;
         Ok(created(repository, digest))
@@ -192,10 +194,10 @@ impl UploadEndpoints {
     async fn receive(
         &self,
         upload: &Arc<Upload>,
-        writing: Writing,
+        writer: UploadWriter,
         body: &mut RequestBody,
-    ) -> Result<Writing, ApiError> {
-        let received = self.write_body(writing, body).await;
+    ) -> Result<UploadWriter, ApiError> {
+        let received = self.write_body(writer, body).await;
         if let Err(error) = &received
             && error.status() == StatusCode::INSUFFICIENT_STORAGE
         {
@@ -206,23 +208,23 @@ impl UploadEndpoints {
 
     async fn write_body(
         &self,
-        mut writing: Writing,
+        mut writer: UploadWriter,
         body: &mut RequestBody,
-    ) -> Result<Writing, ApiError> {
+    ) -> Result<UploadWriter, ApiError> {
         loop {
             let (batch, end) = next_batch(body).await;
             let bytes: u64 = batch.iter().map(|piece| piece.len() as u64).sum();
             let bytes_max = self.blob_bytes_max;
-            if writing.bytes() + bytes > bytes_max {
+            if writer.bytes() + bytes > bytes_max {
                 let message = format!("a blob of this registry has at most {bytes_max} bytes");
                 return Err(ApiError::too_large(message));
             }
             if bytes > 0 {
-                writing = blocking(move || writing.append(&batch).map(|()| writing)).await?;
+                writer = blocking(move || writer.append(&batch).map(|()| writer)).await?;
             }
             match end {
                 None => {}
-                Some(end) => return end.map(|()| writing),
+                Some(end) => return end.map(|()| writer),
             }
         }
     }
@@ -234,8 +236,8 @@ impl UploadEndpoints {
         })
     }
 
-    fn lock(&self, upload: &Arc<Upload>) -> Result<Writing, ApiError> {
-        self.uploads.write(upload).ok_or_else(|| {
+    fn lock(&self, upload: &Arc<Upload>) -> Result<UploadWriter, ApiError> {
+        self.uploads.writer(upload).ok_or_else(|| {
             let message = "another request is writing to this upload";
             ApiError::new(StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid, message)
         })
@@ -251,13 +253,13 @@ impl UploadEndpoints {
 fn check_chunk(
     request: &RepositoryRequest,
     upload: &Upload,
-    writing: &Writing,
+    writer: &UploadWriter,
     body: &RequestBody,
 ) -> Result<(), ApiError> {
     let chunk = ChunkRange::of(&request.head.headers)
         .map_err(|error| ApiError::bad_request(ErrorCode::BlobUploadInvalid, error.to_string()))?;
     let Some(ChunkRange { start, end }) = chunk else { return Ok(()) };
-    let bytes = writing.bytes();
+    let bytes = writer.bytes();
     if start != bytes {
         let message = format!("the next chunk starts at {bytes}, not at {start}");
         let status = StatusCode::RANGE_NOT_SATISFIABLE;

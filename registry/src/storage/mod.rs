@@ -2,10 +2,10 @@
 
 mod locks; // no deletion while a manifest is added
 mod metadata; // users, repositories, and which repository has which blob
-mod uploads; // a blob on its way in
+mod uploads; // blobs that are being pushed
 
 pub(crate) use {
     locks::RepositoryLocks,
     metadata::{ListPage, ManifestRecord, Membership, Metadata, Referrer, RepositoryRecord, User},
-    uploads::{NotOpened, Unfinished, Upload, Uploads, Writing},
+    uploads::{BeginUploadError, FinishUploadError, Upload, UploadWriter, Uploads},
 };

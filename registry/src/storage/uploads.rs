@@ -14,7 +14,7 @@ use crate::{Error, Repository, limits::OPEN_UPLOADS_MAX};
 /// The format of an upload's note.
 const VERSION: u8 = 1;
 
-/// Blobs on their way in, by repository and owner, with what is known about each in memory.
+/// Open uploads of all repositories, with their owners and their progress in memory.
 ///
 /// They are not in the database: an upload is worth nothing until it is complete, and a flush for
 /// each would double the price of a small push. The store keeps them across a restart of the
@@ -35,7 +35,6 @@ pub(crate) struct Upload {
     progress: Arc<tokio::sync::Mutex<Progress>>,
 }
 
-/// How far an upload is.
 pub(crate) struct Progress {
     pub bytes: u64,
     /// SHA-256 so far; lost when the process ends, and then computed again from the store.
@@ -44,22 +43,22 @@ pub(crate) struct Progress {
 
 /// The right to write to an upload, while it lasts. The upload is idle from its end on, however
 /// long it lasted.
-pub(crate) struct Writing {
+pub(crate) struct UploadWriter {
     upload: Arc<Upload>,
     store: Arc<dyn UploadStore>,
     progress: tokio::sync::OwnedMutexGuard<Progress>,
 }
 
-/// Why an upload that was closed became no blob.
+/// Why an upload became no blob.
 #[derive(Debug)]
-pub(crate) enum Unfinished {
+pub(crate) enum FinishUploadError {
     WrongDigest(Digest),
     Failed(Error),
 }
 
 /// Why no upload can be opened.
 #[derive(Debug)]
-pub(crate) enum NotOpened {
+pub(crate) enum BeginUploadError {
     TooMany,
     Failed(Error),
 }
@@ -86,7 +85,11 @@ impl Uploads {
     }
 
     /// A new upload of `owner` into `repository`.
-    pub fn begin(&self, repository: &Repository, owner: &str) -> Result<Arc<Upload>, NotOpened> {
+    pub fn begin(
+        &self,
+        repository: &Repository,
+        owner: &str,
+    ) -> Result<Arc<Upload>, BeginUploadError> {
         let upload = Arc::new(Upload {
             id: disk::random_hex::<16>(),
             repository: repository.clone(),
@@ -96,9 +99,9 @@ impl Uploads {
         });
         {
             let mut open = self.lock();
-            let own = open.values().filter(|upload| upload.owner == owner).count();
-            if own >= self.per_owner_max || open.len() >= OPEN_UPLOADS_MAX {
-                return Err(NotOpened::TooMany);
+            let owned = open.values().filter(|upload| upload.owner == owner).count();
+            if owned >= self.per_owner_max || open.len() >= OPEN_UPLOADS_MAX {
+                return Err(BeginUploadError::TooMany);
             }
             open.insert(upload.id.clone(), Arc::clone(&upload));
         }
@@ -110,7 +113,7 @@ impl Uploads {
         let note = serde_json::to_vec(&note).expect("a note is text");
         self.store.begin(&upload.id, &note).map_err(|error| {
             self.forget(&upload.id);
-            NotOpened::Failed(error.into())
+            BeginUploadError::Failed(error.into())
         })?;
         Ok(upload)
     }
@@ -126,34 +129,38 @@ impl Uploads {
     }
 
     /// The right to write to `upload`, unless another request has it.
-    pub fn write(&self, upload: &Arc<Upload>) -> Option<Writing> {
+    pub fn writer(&self, upload: &Arc<Upload>) -> Option<UploadWriter> {
         let progress = Arc::clone(&upload.progress).try_lock_owned().ok()?;
         let (upload, store) = (Arc::clone(upload), Arc::clone(&self.store));
-        Some(Writing { upload, store, progress })
+        Some(UploadWriter { upload, store, progress })
     }
 
-    /// Closes an upload: verifies its bytes and makes them a blob. Gone afterwards, whatever the
-    /// outcome, unless the disk failed.
-    pub fn finish(&self, mut writing: Writing, digest: &Digest) -> Result<u64, Unfinished> {
-        let failed = |error: blobs::Error| Unfinished::Failed(error.into());
-        let id = writing.upload.id.clone();
-        let actual = writing.digest(digest.algorithm()).map_err(failed)?;
+    /// Verifies the bytes of an upload and makes them a blob. The upload is gone afterwards, also
+    /// with a wrong digest, unless the disk failed.
+    pub fn finish(
+        &self,
+        mut writer: UploadWriter,
+        digest: &Digest,
+    ) -> Result<u64, FinishUploadError> {
+        let failed = |error: blobs::Error| FinishUploadError::Failed(error.into());
+        let id = writer.upload.id.clone();
+        let actual = writer.digest(digest.algorithm()).map_err(failed)?;
         if actual != *digest {
-            self.cancel(&writing.upload);
-            return Err(Unfinished::WrongDigest(actual));
+            self.cancel(&writer.upload);
+            return Err(FinishUploadError::WrongDigest(actual));
         }
-        self.store.publish(&id, writing.bytes(), digest).map_err(failed)?;
+        self.store.publish(&id, writer.bytes(), digest).map_err(failed)?;
         self.forget(&id);
-        Ok(writing.bytes())
+        Ok(writer.bytes())
     }
 
-    /// Forgets an upload and its bytes.
+    /// Discards an upload and its bytes.
     pub fn cancel(&self, upload: &Upload) {
         self.forget(&upload.id);
         self.discard(upload);
     }
 
-    /// Forgets the uploads that were not touched for so long.
+    /// Discards uploads that have been idle for that long.
     pub fn expire(&self, idle: Duration) {
         let is_old =
             |upload: &Upload| upload.idle_for() >= idle && upload.progress.try_lock().is_ok();
@@ -161,7 +168,8 @@ impl Uploads {
         let old: Vec<_> =
             self.lock().extract_if(|_, upload| is_old(upload)).map(|(_, upload)| upload).collect();
         for upload in old {
-            tracing::info!(repository = %upload.repository, owner = upload.owner, "an upload expired");
+            let Upload { repository, owner, .. } = &*upload;
+            tracing::info!(%repository, owner, "an upload expired");
             self.discard(&upload);
         }
     }
@@ -202,7 +210,7 @@ impl Progress {
     }
 }
 
-impl Writing {
+impl UploadWriter {
     /// How many bytes have arrived.
     pub fn bytes(&self) -> u64 {
         self.progress.bytes
@@ -230,13 +238,13 @@ impl Writing {
     }
 }
 
-impl Drop for Writing {
+impl Drop for UploadWriter {
     fn drop(&mut self) {
         self.upload.touch();
     }
 }
 
-/// An upload as an earlier process left it, when its note is one of this version.
+/// An upload of an earlier process; `None` when its note is not one of this version.
 fn resume(pending: PendingUpload) -> Option<Upload> {
     let PendingUpload { id, note, bytes } = pending;
     let note: Note = serde_json::from_slice(&note).ok()?;
@@ -274,10 +282,10 @@ mod tests {
         (tempfile::tempdir().unwrap(), "ann/cats".parse().unwrap())
     }
 
-    fn append(uploads: &Uploads, upload: &Arc<Upload>, bytes: &'static [u8]) -> Writing {
-        let mut writing = uploads.write(upload).unwrap();
-        writing.append(&[Bytes::from_static(bytes)]).unwrap();
-        writing
+    fn append(uploads: &Uploads, upload: &Arc<Upload>, bytes: &'static [u8]) -> UploadWriter {
+        let mut writer = uploads.writer(upload).unwrap();
+        writer.append(&[Bytes::from_static(bytes)]).unwrap();
+        writer
     }
 
     fn files(dir: &Path) -> usize {
@@ -285,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upload_goes_on_after_a_restart_and_ends_as_a_blob() {
+    fn an_upload_continues_after_a_restart_and_becomes_a_blob() {
         let (dir, cats) = parts();
         let uploads = Uploads::open(store(&dir), 10).unwrap();
         let id = uploads.begin(&cats, "ann").unwrap().id.clone();
@@ -297,15 +305,15 @@ mod tests {
         assert_eq!(files(dir.path()), 2);
         assert!(uploads.find(&"ann/dogs".parse().unwrap(), &id).is_none());
         let upload = uploads.find(&cats, &id).unwrap();
-        let writing = append(&uploads, &upload, b"t");
-        assert_eq!(uploads.finish(writing, &Digest::of(b"cat")).unwrap(), 3);
+        let writer = append(&uploads, &upload, b"t");
+        assert_eq!(uploads.finish(writer, &Digest::of(b"cat")).unwrap(), 3);
         assert_eq!(size(&dir, &Digest::of(b"cat")), Some(3));
         assert!(uploads.find(&cats, &id).is_none());
         assert_eq!(files(dir.path()), 0);
     }
 
     #[test]
-    fn what_a_failed_write_has_left_behind_does_not_become_part_of_a_blob() {
+    fn bytes_of_a_failed_write_become_no_part_of_a_blob() {
         let (dir, cats) = parts();
         let uploads = Uploads::open(store(&dir), 10).unwrap();
         for digest in [Digest::of(b"cat"), {
@@ -314,24 +322,27 @@ mod tests {
             hasher.finish()
         }] {
             let upload = uploads.begin(&cats, "ann").unwrap();
-            let writing = append(&uploads, &upload, b"cat");
+            let writer = append(&uploads, &upload, b"cat");
             // The disk took some of the next piece, and then no more: the piece does not count.
             let path = dir.path().join("uploads").join(&upload.id);
             OpenOptions::new().append(true).open(path).unwrap().write_all(b"nip").unwrap();
-            assert_eq!(uploads.finish(writing, &digest).unwrap(), 3);
+            assert_eq!(uploads.finish(writer, &digest).unwrap(), 3);
             assert_eq!(size(&dir, &digest), Some(3));
         }
     }
 
     #[test]
-    fn wrong_bytes_become_no_blob() {
+    fn content_with_a_wrong_digest_becomes_no_blob() {
         let (dir, cats) = parts();
         let uploads = Uploads::open(store(&dir), 10).unwrap();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             let upload = uploads.begin(&cats, "ann").unwrap();
-            let writing = append(&uploads, &upload, b"dog");
+            let writer = append(&uploads, &upload, b"dog");
             let promised = Hasher::new(algorithm).finish();
-            assert!(matches!(uploads.finish(writing, &promised), Err(Unfinished::WrongDigest(_))));
+            assert!(matches!(
+                uploads.finish(writer, &promised),
+                Err(FinishUploadError::WrongDigest(_))
+            ));
             assert_eq!(size(&dir, &promised), None);
         }
         assert_eq!(files(dir.path()), 0);
@@ -343,14 +354,14 @@ mod tests {
         let uploads = Uploads::open(store(&dir), 2).unwrap();
         let first = uploads.begin(&cats, "ann").unwrap();
         uploads.begin(&cats, "ann").unwrap();
-        assert!(matches!(uploads.begin(&cats, "ann"), Err(NotOpened::TooMany)));
+        assert!(matches!(uploads.begin(&cats, "ann"), Err(BeginUploadError::TooMany)));
         uploads.begin(&cats, "bob").unwrap();
-        let writing = uploads.write(&first).unwrap();
-        assert!(uploads.write(&first).is_none());
+        let writer = uploads.writer(&first).unwrap();
+        assert!(uploads.writer(&first).is_none());
         uploads.expire(Duration::ZERO);
         assert_eq!(files(dir.path()), 2, "the one that is being written stays");
         let begun = first.touched.lock().unwrap().to_owned();
-        drop(writing);
+        drop(writer);
         assert!(
             *first.touched.lock().unwrap() > begun,
             "idle since it was last written to, not since that began"
@@ -369,7 +380,7 @@ mod tests {
         for n in 0..OPEN_UPLOADS_MAX {
             uploads.begin(&cats, &format!("user-{n}")).unwrap();
         }
-        assert!(matches!(uploads.begin(&cats, "ann"), Err(NotOpened::TooMany)));
+        assert!(matches!(uploads.begin(&cats, "ann"), Err(BeginUploadError::TooMany)));
         assert_eq!(files(dir.path()), 2 * OPEN_UPLOADS_MAX);
     }
 }

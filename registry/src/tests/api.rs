@@ -452,7 +452,7 @@ async fn a_blob_has_a_size_limit() {
 #[tokio::test]
 async fn stalled_requests_time_out_and_received_bytes_are_kept() {
     let server = TestRegistry::open_with(|config| {
-        config.limits.quiet_time_max = Duration::from_millis(300);
+        config.limits.idle_time_max = Duration::from_millis(300);
         config.limits.header_time_max = Duration::from_millis(300);
     })
     .await;

@@ -112,7 +112,7 @@ impl TestRegistry {
 
 pub fn client(registry: &str, auth: Auth) -> Client {
     let mut options = ClientOptions {
-        quiet_time_max: Duration::from_secs(5),
+        idle_time_max: Duration::from_secs(5),
         retries_max: 3,
         backoff_max: Duration::from_millis(100),
         ..ClientOptions::default()

@@ -44,7 +44,7 @@ async fn only_missing_blobs_are_transferred() {
     let cats = images.image(&[&base, &own]);
     for (name, image, want) in [
         ("ann/httpd:v1", &httpd, vec![Outcome::Moved, Outcome::Moved]),
-        ("ann/httpd:v2", &httpd, vec![Outcome::AlreadyThere, Outcome::AlreadyThere]),
+        ("ann/httpd:v2", &httpd, vec![Outcome::Exists, Outcome::Exists]),
         ("ann/cats:v1", &cats, vec![Outcome::Moved, Outcome::Mounted, Outcome::Mounted]),
     ] {
         let (seen, progress) = counting();
@@ -219,7 +219,7 @@ async fn every_failure_names_the_registry_and_has_a_hint() {
         let reference: Reference = format!("{registry}/{name}").parse().unwrap();
         let options = ClientOptions {
             auth: [(registry.to_string(), auth)].into(),
-            quiet_time_max: Duration::from_secs(1),
+            idle_time_max: Duration::from_secs(1),
             retries_max: 2,
             backoff_max: Duration::from_millis(1),
             ..ClientOptions::default()
