@@ -6,10 +6,11 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
-    body::{InFlight, Relayed, ReplicaClock, RequestBody, ResponseBody},
     error::GatewayError,
     head,
     limits::{Limits, REPLACEMENT_TIME_MAX, RETRY_EVERY},
+    request_body::{ReplicaClock, RequestBody},
+    response_body::{InFlight, Relayed, ResponseBody},
     routes::{Arrival, Replica, Routes, Target},
     upstream::{Lease, Upstream},
 };

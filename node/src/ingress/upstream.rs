@@ -14,9 +14,9 @@ use tokio::{
 };
 
 use super::{
-    body::RequestBody,
     limits::{CONNECT_TIME_MAX, IDLE_MAX, IDLE_TIME_MAX},
     peer_tls::PeerTls,
+    request_body::RequestBody,
     routes::Target,
 };
 

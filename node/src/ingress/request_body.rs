@@ -1,21 +1,15 @@
 use std::{
     io,
     pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use net::{MinThroughput, TimedBody};
 use tokio::time::Instant;
-
-use super::upstream::Lease;
 
 /// What a client sends, within its limits: no more bytes than allowed, and no slower.
 pub(super) struct RequestBody {
@@ -108,73 +102,5 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
-    }
-}
-
-/// What a client gets: a response of the ingress itself, or a replica's as it comes.
-pub(super) enum ResponseBody {
-    Own(Full<Bytes>),
-    Relayed(Relayed),
-}
-
-/// A replica's body. When it has come in full its connection is free for the next request.
-pub(super) struct Relayed {
-    pub body: Incoming,
-    pub lease: Option<Lease>,
-    pub _in_flight: InFlight,
-}
-
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        match self.get_mut() {
-            Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-            Self::Relayed(relayed) => {
-                let frame = ready!(Pin::new(&mut relayed.body).poll_frame(cx));
-                if (frame.is_none() || relayed.body.is_end_stream())
-                    && let Some(lease) = relayed.lease.take()
-                {
-                    lease.give_back();
-                }
-                Poll::Ready(frame.map(|frame| frame.map_err(io::Error::other)))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Own(body) => body.is_end_stream(),
-            // Asked after the last frame too, so that the lease goes back even when the end is
-            // not polled for.
-            Self::Relayed(relayed) => relayed.body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Own(body) => body.size_hint(),
-            Self::Relayed(relayed) => relayed.body.size_hint(),
-        }
-    }
-}
-
-/// Counts a request as one of its replica's while it lives.
-pub(super) struct InFlight(Arc<AtomicUsize>);
-
-impl InFlight {
-    pub fn with(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count.clone())
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
