@@ -1,7 +1,7 @@
-use std::{str::FromStr, sync::Arc};
+use std::{fmt::Display, str::FromStr, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, request::Parts};
+use http::{StatusCode, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::{Serialize, de::DeserializeOwned};
@@ -14,7 +14,10 @@ use crate::{
     limits::{
         BODY_BYTES_MAX, BODY_TIME_MAX, IDEMPOTENCY_KEY_CHARS_MAX, PAGE_MAX, REPORT_BYTES_MAX,
     },
-    state::{State, records::Stored},
+    state::{
+        State,
+        records::{Stored, decode},
+    },
 };
 
 /// The route with the larger limit of its body.
@@ -24,10 +27,8 @@ const REPORT: &str = "/v1/node/report";
 pub(crate) struct Call {
     pub api: Arc<Api>,
     pub principal: Principal,
-    pub method: Method,
-    pub path: String,
-    pub query_string: String,
-    pub headers: HeaderMap,
+    /// Method, path, query string and headers.
+    pub parts: Parts,
     /// What stands in the place of `{name}` in the route's path.
     pub params: Vec<(&'static str, String)>,
     pub body: Bytes,
@@ -81,22 +82,21 @@ impl Call {
                 ));
             }
         };
-        let path = parts.uri.path().to_owned();
-        let query_string = parts.uri.query().unwrap_or_default().to_owned();
-        Ok(Self {
-            api,
-            principal,
-            method: parts.method,
-            path,
-            query_string,
-            headers: parts.headers,
-            params,
-            body,
-        })
+        Ok(Self { api, principal, parts, params, body })
     }
 
     pub fn state(&self) -> &State {
         &self.api.state
+    }
+
+    /// The `what` of this name, which is at `key`.
+    pub async fn find<T: DeserializeOwned>(
+        &self,
+        key: String,
+        what: &str,
+        name: impl Display,
+    ) -> Result<Stored<T>, ApiError> {
+        self.state().get(key).await?.ok_or_else(|| ApiError::not_found(what, name))
     }
 
     /// Writes `txn`, or answers that an object was modified concurrently.
@@ -117,31 +117,37 @@ impl Call {
 
     /// A part of the path.
     pub fn param<T: FromStr<Err = ParseError>>(&self, name: &str) -> Result<T, ApiError> {
-        let text =
-            self.params.iter().find(|(known, _)| *known == name).map(|(_, text)| text.as_str());
-        Ok(text.unwrap_or_default().parse()?)
+        let param = self.params.iter().find(|(known, _)| *known == name);
+        Ok(param.map_or("", |(_, text)| text).parse()?)
     }
 
     /// A key of the query string. Names and numbers need no escapes, and there is nothing else to
     /// ask for.
     pub fn query(&self, name: &str) -> Option<&str> {
-        let pairs = self.query_string.split('&').filter_map(|pair| pair.split_once('='));
-        pairs.into_iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+        let mut pairs = self
+            .parts
+            .uri
+            .query()
+            .unwrap_or_default()
+            .split('&')
+            .filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
     /// The body as `T`. Fields that `T` does not know are refused.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        serde_json::from_slice(&self.body).map_err(|error| {
-            ApiError::invalid(format!(
-                "the body is not what `{} {}` takes: {error}",
-                self.method, self.path
-            ))
-        })
+        serde_json::from_slice(&self.body)
+            .map_err(|error| ApiError::invalid(format!("{}: {error}", self.not_the_body())))
+    }
+
+    /// What is wrong with a body that does not parse.
+    pub fn not_the_body(&self) -> String {
+        format!("the body is not what `{} {}` takes", self.parts.method, self.parts.uri.path())
     }
 
     /// The name that the caller gave this create, so that a repeated one does nothing new.
     pub fn idempotency_key(&self) -> Result<Option<&str>, ApiError> {
-        let Some(value) = self.headers.get("idempotency-key") else { return Ok(None) };
+        let Some(value) = self.parts.headers.get("idempotency-key") else { return Ok(None) };
         let good = |key: &&str| {
             (1..=IDEMPOTENCY_KEY_CHARS_MAX).contains(&key.len())
                 && key.bytes().all(|b| b.is_ascii_graphic() && b != b'/')
@@ -156,20 +162,18 @@ impl Call {
     /// The request in a few bytes that only this control plane can make: a body may hold a secret
     /// that is easy to guess.
     pub fn digest(&self) -> String {
-        let mut all = format!("request {} {}\n", self.method, self.path).into_bytes();
+        let mut all =
+            format!("request {} {}\n", self.parts.method, self.parts.uri.path()).into_bytes();
         all.extend_from_slice(&self.body);
         self.api.issuer.token(&all)
     }
 
     /// One page of what is below `prefix`, each shown by `show`, which may leave some out.
-    pub async fn page<T, U>(
+    pub async fn page<T: DeserializeOwned, U: Serialize>(
         &self,
         prefix: String,
-        show: impl Fn(Stored<T>) -> Option<U>,
-    ) -> Result<ListPage<U>, ApiError>
-    where
-        T: DeserializeOwned,
-    {
+        show: impl Fn(T) -> Option<U>,
+    ) -> Result<Reply, ApiError> {
         let limit = match self.query("limit") {
             None => PAGE_MAX,
             Some(text) => match text.parse() {
@@ -189,16 +193,16 @@ impl Call {
             };
             let found = self.state().range(Query::from(range).limit(PAGE_MAX)).await?;
             for kv in &found.kvs {
-                let Some(item) = show(Stored::of(kv)?) else { continue };
+                let Some(item) = show(decode(kv)?) else { continue };
                 if items.len() == limit {
-                    return Ok(ListPage { items, next });
+                    return Reply::ok(&ListPage { items, next });
                 }
                 items.push(item);
                 next = kv.key.strip_prefix(&prefix).map(str::to_owned);
             }
             after = found.kvs.last().map(|kv| kv.key.to_string()).filter(|_| found.more);
             if after.is_none() {
-                return Ok(ListPage { items, next: None });
+                return Reply::ok(&ListPage { items, next: None });
             }
             tokio::task::yield_now().await;
         }

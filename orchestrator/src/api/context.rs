@@ -2,7 +2,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use net::tls;
 use spec::{NodeCondition, Tenant};
-use store::{Compare, Store, Txn};
+use store::{Store, Txn};
 use tokio::sync::RwLock;
 use tokio_rustls::TlsAcceptor;
 
@@ -19,7 +19,7 @@ use crate::{
         files,
         issuer::Issuer,
         keys, now,
-        records::{CredentialRecord, encode},
+        records::{CredentialRecord, Guarded},
         tokens,
     },
 };
@@ -30,25 +30,16 @@ pub(crate) struct Api {
     pub node_watch: Arc<NodeWatch>,
     pub reconciler: Reconciler,
     pub issuer: Issuer,
-    pub images: Images,
-    /// How this control plane and its registry are reached.
-    pub addresses: Addresses,
+    pub resolver: Arc<dyn ImageResolver>,
+    pub resolving: ResolvingLimits,
+    /// What join tokens and credentials name; nothing without a TCP listener.
+    pub address: Option<String>,
+    /// Where the bundled registry is.
+    pub registry: Option<String>,
     /// Held shared while something is put into a cluster, and alone while one is deleted.
     pub clusters: RwLock<()>,
     /// The OpenAPI document. It is made from the table of routes, which handlers do not see.
     pub document: serde_json::Value,
-}
-
-/// Resolves images, a few at a time.
-pub(crate) struct Images {
-    pub resolver: Arc<dyn ImageResolver>,
-    pub limits: ResolvingLimits,
-}
-
-pub(crate) struct Addresses {
-    /// What join tokens and credentials name; nothing without a TCP listener.
-    pub control_plane: Option<String>,
-    pub registry: Option<String>,
 }
 
 impl Api {
@@ -63,14 +54,15 @@ impl Api {
         let state = Arc::new(State::open(store).await?);
         let names = HostNames { operator: tenant, domain };
         let node_watch = Arc::new(NodeWatch::new(state.clone(), names));
-        let control_plane = advertise.or_else(|| address.map(|address| address.to_string()));
         let api = Self {
             reconciler: Reconciler::new(state.clone(), node_watch.clone()),
             state,
             node_watch,
             issuer,
-            images: Images { resolver, limits: ResolvingLimits::new() },
-            addresses: Addresses { control_plane, registry },
+            resolver,
+            resolving: ResolvingLimits::new(),
+            address: advertise.or_else(|| address.map(|address| address.to_string())),
+            registry,
             clusters: RwLock::default(),
             document: serde_json::Value::Null,
         };
@@ -90,13 +82,12 @@ impl Api {
     /// The operator's credential. It is the same at each start, because its token can be made
     /// again.
     async fn write_credential(&self, folder: &Path) -> Result<(), Error> {
-        let Some(address) = self.addresses.control_plane.clone() else { return Ok(()) };
+        let Some(address) = self.address.clone() else { return Ok(()) };
         let token = self.issuer.token("credential of the operator");
         let key = keys::credential(&tokens::hashed(&token));
         let tenant = self.operator().clone();
         let record = CredentialRecord { tenant: tenant.clone(), created: now() };
-        let txn = Txn::new().when(Compare::Absent(key.clone())).put(key, encode(&record));
-        self.state.commit(txn).await?;
+        self.state.commit(Txn::new().create(key, &record)).await?; // or it is there
         let ca_fingerprint = self.issuer.ca.fingerprint.clone();
         let credential = Credential { address, ca_fingerprint, tenant, token };
         let text = serde_json::to_vec_pretty(&credential).expect("it has string keys");

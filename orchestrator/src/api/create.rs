@@ -1,8 +1,8 @@
-use std::{future::Future, pin::Pin};
+use std::future::Future;
 
 use http::StatusCode;
 use serde::Serialize;
-use store::{Compare, Txn};
+use store::Txn;
 
 use super::{
     call::{Call, Reply},
@@ -12,7 +12,7 @@ use crate::{
     limits::{OBJECTS_MAX, REMEMBERED_FOR, WRITE_TRIES_MAX},
     state::{
         keys, now,
-        records::{IdempotencyRecord, Stored, encode},
+        records::{Guarded, IdempotencyRecord, Stored},
     },
 };
 
@@ -33,9 +33,9 @@ impl Creation {
 ///
 /// With an `Idempotency-Key` the answer is written in the same transaction, so a repeated create
 /// gets the first one's answer for a day, and another request under the same key is refused.
-pub(crate) async fn create<'a, F>(call: &Call, make: F) -> Result<Reply, ApiError>
+pub(crate) async fn create<F>(call: &Call, make: impl Fn() -> F) -> Result<Reply, ApiError>
 where
-    F: Fn() -> Pin<Box<dyn Future<Output = Result<Creation, ApiError>> + Send + 'a>>,
+    F: Future<Output = Result<Creation, ApiError>>,
 {
     let (tenant, request) = (call.tenant()?, call.digest());
     let memory = call.idempotency_key()?.map(|key| keys::idempotency(tenant, key));
@@ -50,15 +50,13 @@ where
         check_quota(call).await?;
         let Creation { mut txn, answer } = make().await?;
         if let Some(key) = &memory {
-            let at = now();
             let record = IdempotencyRecord {
                 request: request.clone(),
-                at,
+                at: now(),
                 status: StatusCode::CREATED.as_u16(),
                 answer: answer.clone(),
             };
-            let before = known.map_or(0, |stored| stored.mod_rev);
-            txn = txn.when(Compare::ModRev(key.clone(), before)).put(key.clone(), encode(&record));
+            txn = txn.update(key.clone(), known.map_or(0, |stored| stored.mod_rev), &record);
         }
         if call.state().commit(txn).await? {
             return Ok(Reply { status: StatusCode::CREATED, body: answer });

@@ -130,8 +130,7 @@ impl Server {
             async move {
                 let Some(stream) = connections.handshake(&acceptor, stream).await else { return };
                 let certificates = stream.get_ref().1.peer_certificates();
-                let certificate =
-                    certificates.and_then(<[_]>::first).map(|leaf| tokens::fingerprint(leaf));
+                let certificate = certificates.and_then(<[_]>::first).map(tokens::hashed);
                 let node = match &certificate {
                     Some(fingerprint) => node_of(&api.state, fingerprint).await.unwrap_or_default(),
                     None => None,

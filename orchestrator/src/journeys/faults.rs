@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use spec::{Digest, LaunchType, TaskPhase};
 use store::{MemoryStore, Query, Store, Txn};
@@ -85,10 +85,7 @@ fn called(api: &Arc<Api>, principal: Principal, body: &Value) -> Call {
     Call {
         api: api.clone(),
         principal,
-        method: Method::GET,
-        path: String::new(),
-        query_string: String::new(),
-        headers: HeaderMap::new(),
+        parts: Request::new(()).into_parts().0,
         params: Vec::new(),
         body: body.to_string().into(),
     }

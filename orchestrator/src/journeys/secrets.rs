@@ -114,7 +114,7 @@ async fn a_secret_is_on_no_disk_and_in_no_answer() {
         CANARY.to_owned(),
         STANDARD.encode(CANARY),
         tokens::hex(CANARY.as_bytes()),
-        tokens::fingerprint(asked.as_bytes()),
+        tokens::hashed(asked.as_bytes()),
     ];
     for text in &hidden {
         assert!(!said.contains(text), "{text} in {said}");

@@ -11,7 +11,7 @@ use crate::{
     limits::{ENDED_SHOWN_FOR, ENDED_SHOWN_MAX},
     state::{
         objects::Volume,
-        records::{DefinitionRecord, ServiceKey, Stored, TaskKey, TaskRecord, key_of},
+        records::{DefinitionRecord, ServiceKey, Stored, TaskKey, TaskRecord},
     },
 };
 
@@ -83,7 +83,7 @@ impl<'a> Draft<'a> {
                 self.change(task, next, volumes);
             }
             Err(reason) => {
-                self.plan.waiting.insert(Subject::Task(key_of(record)), reason);
+                self.plan.waiting.insert(Subject::Task(record.key()), reason);
             }
         }
     }
@@ -147,7 +147,7 @@ impl<'a> Draft<'a> {
 
     /// Asks a task to end, on top of what this plan has already decided about it.
     pub fn stop(&mut self, task: &Stored<TaskRecord>, reason: TaskReason) {
-        let decided = self.changed.get(&key_of(&task.value)).copied();
+        let decided = self.changed.get(&task.value.key()).copied();
         let reason = reason.to_string();
         match decided.and_then(|at| self.plan.steps.get_mut(at)) {
             Some(Step::Change { task: next, .. }) if next.is_wanted() => {
@@ -160,7 +160,7 @@ impl<'a> Draft<'a> {
 
     /// The first decision about a task stands: a second one would be made from the same old record.
     fn change(&mut self, task: &Stored<TaskRecord>, next: TaskRecord, volumes: Vec<Volume>) {
-        let Entry::Vacant(decision) = self.changed.entry(key_of(&next)) else { return };
+        let Entry::Vacant(decision) = self.changed.entry(next.key()) else { return };
         decision.insert(self.plan.steps.len());
         self.plan.steps.push(Step::Change {
             task: Box::new(next),

@@ -1,6 +1,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, RwLockWriteGuard},
 };
 
 use spec::{
@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::routes::{HostNames, RouteChanges, Routes, Scope};
 use crate::state::{
-    State,
+    Shared, State,
     model::Model,
     records::{DefinitionRecord, NodeRecord, TaskRecord},
 };
@@ -21,8 +21,8 @@ use crate::state::{
 pub(crate) struct NodeWatch {
     state: Arc<State>,
     pub names: HostNames,
-    routes: Mutex<CurrentRoutes>,
-    nodes: Mutex<BTreeMap<NodeId, Subscription>>,
+    routes: Shared<CurrentRoutes>,
+    nodes: Shared<BTreeMap<NodeId, Subscription>>,
 }
 
 /// The routes of one revision.
@@ -37,6 +37,7 @@ struct CurrentRoutes {
 }
 
 /// One node that polls.
+#[derive(Default)]
 struct Subscription {
     news: watch::Sender<()>,
     told: Option<(Scope, Arc<Assigned>)>,
@@ -52,7 +53,7 @@ pub(crate) struct Assigned {
 
 impl NodeWatch {
     pub fn new(state: Arc<State>, names: HostNames) -> Self {
-        Self { state, names, routes: Mutex::default(), nodes: Mutex::default() }
+        Self { state, names, routes: Shared::default(), nodes: Shared::default() }
     }
 
     /// Everything that should run on `node`, and what its ingress should know.
@@ -64,7 +65,7 @@ impl NodeWatch {
         let tasks: Vec<DesiredTask> = tasks.collect();
         let scope = Scope::of(node, tasks.iter().map(|task| task.tenant.clone()));
         let routes = self.current_routes(&model).routes.slice(&scope);
-        let mut nodes = lock(&self.nodes);
+        let mut nodes = self.nodes.write();
         let subscription = nodes.entry(node.id.clone()).or_default();
         if let Some((told_scope, told)) = &mut subscription.told
             && told.tasks == tasks
@@ -89,17 +90,16 @@ impl NodeWatch {
 
     /// The revision that `node` was last told.
     pub fn told(&self, node: &NodeId) -> Option<Rev> {
-        let nodes = lock(&self.nodes);
-        nodes.get(node)?.told.as_ref().map(|(_, told)| told.revision)
+        self.nodes.read().get(node)?.told.as_ref().map(|(_, told)| told.revision)
     }
 
     /// Changes when there may be news for `node`, and closes when it is removed.
     pub fn subscribe(&self, node: &NodeId) -> watch::Receiver<()> {
-        lock(&self.nodes).entry(node.clone()).or_default().news.subscribe()
+        self.nodes.write().entry(node.clone()).or_default().news.subscribe()
     }
 
     pub fn forget(&self, node: &NodeId) {
-        lock(&self.nodes).remove(node);
+        self.nodes.write().remove(node);
     }
 
     /// Wakes the nodes that a change concerns: those in `touched`, and those whose routes differ.
@@ -107,7 +107,7 @@ impl NodeWatch {
         let model = self.state.model();
         let disconnected = self.state.reports.disconnected(model.nodes.keys());
         let changes = {
-            let mut current = lock(&self.routes);
+            let mut current = self.routes.write();
             if current.disconnected != disconnected {
                 current.disconnected = disconnected;
                 current.rebuild(&model, &self.names);
@@ -115,7 +115,7 @@ impl NodeWatch {
             current.refresh(&model, &self.names);
             std::mem::take(&mut current.changes)
         };
-        for (id, node) in &*lock(&self.nodes) {
+        for (id, node) in &*self.nodes.read() {
             let is_told_otherwise =
                 node.told.as_ref().is_some_and(|(scope, _)| scope.is_changed_by(&changes));
             if touched.contains(id) || is_told_otherwise {
@@ -124,15 +124,15 @@ impl NodeWatch {
         }
     }
 
-    fn current_routes(&self, model: &Model) -> MutexGuard<'_, CurrentRoutes> {
-        let mut current = lock(&self.routes);
+    fn current_routes(&self, model: &Model) -> RwLockWriteGuard<'_, CurrentRoutes> {
+        let mut current = self.routes.write();
         current.refresh(model, &self.names);
         current
     }
 
     #[cfg(test)]
     pub fn route_builds(&self) -> usize {
-        lock(&self.routes).builds
+        self.routes.write().builds
     }
 }
 
@@ -151,12 +151,6 @@ impl CurrentRoutes {
         self.rev = model.routes_rev;
         self.builds += 1;
         tracing::debug!(rev = self.rev, builds = self.builds, "routes built");
-    }
-}
-
-impl Default for Subscription {
-    fn default() -> Self {
-        Self { news: watch::Sender::new(()), told: None }
     }
 }
 
@@ -191,8 +185,4 @@ fn desired_task(record: &TaskRecord, definition: &DefinitionRecord) -> DesiredTa
         stop: spec.stop,
         pull_token: None,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,17 +1,18 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     sync::Arc,
 };
 
 use futures_util::{FutureExt, future::join_all};
 use spec::NodeId;
-use store::{Compare, Delivery, Query, Txn, Watch};
+use store::{Delivery, Query, Txn, Watch};
 use tokio::time::interval;
 
 use super::{Desired, NodeWatch, Observed, Plan, Step, Subject, Waiting, plan};
 use crate::{
     limits::{PASSES_MAX, STEPS_AT_ONCE, TICK},
-    state::{Shared, State, keys, now, objects::Volume, records::encode},
+    state::{Shared, State, keys, now, records::Guarded},
 };
 
 /// Follows the store, and moves what is there towards what was asked for.
@@ -58,38 +59,31 @@ impl Reconciler {
     pub async fn run(&self) -> store::Error {
         loop {
             match self.follow().await {
-                Interrupted::WatchLost => {
+                Err(Interrupted::WatchLost) => {
                     tracing::warn!("the watch on the store was lost: listing again");
                 }
-                Interrupted::Store(error @ store::Error::Broken) => return error,
-                Interrupted::Store(error) => tracing::error!(?error, "cannot reconcile"),
+                Err(Interrupted::Store(error @ store::Error::Broken)) => return error,
+                Err(Interrupted::Store(error)) => tracing::error!(?error, "cannot reconcile"),
             }
             tokio::time::sleep(TICK).await;
         }
     }
 
-    async fn follow(&self) -> Interrupted {
-        let followed = async {
-            let mut follower = self.list().await?;
-            let mut news = self.state.subscribe();
-            let mut tick = interval(TICK);
-            loop {
-                news.mark_unchanged(); // before the look, so that what changes during it is seen
-                self.pass(&mut follower).await?;
-                tokio::select! {
-                    delivery = follower.watch.next() => {
-                        follower.apply(delivery)?;
-                        follower.catch_up()?;
-                    }
-                    _ = tick.tick() => {}
-                    _ = news.changed() => {}
+    async fn follow(&self) -> Result<Infallible, Interrupted> {
+        let mut follower = self.list().await?;
+        let mut news = self.state.subscribe();
+        let mut tick = interval(TICK);
+        loop {
+            news.mark_unchanged(); // before the look, so that what changes during it is seen
+            self.pass(&mut follower).await?;
+            tokio::select! {
+                delivery = follower.watch.next() => {
+                    follower.apply(delivery)?;
+                    follower.catch_up()?;
                 }
+                _ = tick.tick() => {}
+                _ = news.changed() => {}
             }
-        };
-        let stopped: Result<std::convert::Infallible, Interrupted> = followed.await;
-        match stopped {
-            Err(interrupted) => interrupted,
-            Ok(never) => match never {},
         }
     }
 
@@ -162,33 +156,21 @@ impl Follower<'_> {
 /// One step, in one transaction that comes to nothing when the step is stale or this control plane
 /// is not the newest.
 async fn write(state: &State, step: &Step) -> Result<(), store::Error> {
-    let txn = Txn::new().when(state.epoch.fence());
-    let with_volumes = |mut txn: Txn, tenant: &spec::Tenant, volumes: &[Volume]| {
-        for volume in volumes {
-            let key = keys::volume(tenant, &volume.name);
-            txn = txn.when(Compare::Absent(key.clone())).put(key, encode(volume));
-        }
-        txn
-    };
-    let txn = match step {
-        Step::Start { task, volumes } => {
-            let key = keys::task(&task.tenant, task.id());
-            with_volumes(
-                txn.when(Compare::Absent(key.clone())).put(key, encode(task)),
-                &task.tenant,
-                volumes,
-            )
-        }
-        Step::Change { task, based_on, volumes } => {
-            let key = keys::task(&task.tenant, task.id());
-            let txn = txn.when(Compare::ModRev(key.clone(), *based_on)).put(key, encode(task));
-            with_volumes(txn, &task.tenant, volumes)
+    let mut txn = Txn::new().when(state.epoch.fence());
+    txn = match step {
+        Step::Start { task, .. } => txn.create(keys::task(&task.tenant, task.id()), task),
+        Step::Change { task, based_on, .. } => {
+            txn.update(keys::task(&task.tenant, task.id()), *based_on, task)
         }
         Step::Forget { key: (tenant, id), based_on } => {
-            let key = keys::task(tenant, id);
-            txn.when(Compare::ModRev(key.clone(), *based_on)).delete(key)
+            txn.remove(keys::task(tenant, id), *based_on)
         }
     };
+    if let Step::Start { task, volumes } | Step::Change { task, volumes, .. } = step {
+        for volume in volumes {
+            txn = txn.create(keys::volume(&task.tenant, &volume.name), volume);
+        }
+    }
     let written = state.commit(txn).await?;
     tracing::info!(%step, written, "step");
     Ok(())

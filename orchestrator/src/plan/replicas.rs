@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
-use spec::{Digest, NodeId, Service, Task, TaskId, TaskPhase, TaskSpec, TaskStatus};
+use spec::{Digest, NodeId, Service, TaskId, TaskPhase, TaskSpec};
 
 use super::{
     Step, Subject,
@@ -10,8 +10,9 @@ use super::{
 };
 use crate::{
     limits::{AVOIDED_FOR, BACK_OFF_MAX, STEADY_AFTER},
-    state::records::{
-        DefinitionRecord, ReplicaSlot, ServiceKey, ServiceRecord, Stored, TaskRecord,
+    state::{
+        records::{DefinitionRecord, ReplicaSlot, ServiceKey, ServiceRecord, Stored, TaskRecord},
+        tokens::label_stem,
     },
 };
 
@@ -246,15 +247,8 @@ fn new_task(plan: &ServicePlan<'_>, slot: ReplicaSlot, now: spec::Timestamp) -> 
         node: None,
         stop: false,
     };
-    let status = TaskStatus { phase: TaskPhase::Starting, reason: None, containers: Vec::new() };
     let id = task_id(plan, slot);
-    TaskRecord {
-        tenant,
-        task: Task { id, created: now, spec, status },
-        slot: Some(slot),
-        ended: None,
-        ran: false,
-    }
+    TaskRecord::new(tenant, id, spec, TaskPhase::Starting, Some(slot), now)
 }
 
 /// The same replica has the same id, however often it is planned; and no two replicas ever have,
@@ -271,8 +265,7 @@ fn task_id(plan: &ServicePlan<'_>, slot: ReplicaSlot) -> TaskId {
         slot.attempt
     );
     let hash = &Digest::of(all.as_bytes()).hex()[..10];
-    let name = service.name.as_str();
-    let name = name[..name.len().min(40)].trim_end_matches('-');
+    let name = label_stem(service.name.as_str());
     format!("{name}-{}-{hash}", slot.ordinal)
         .parse()
         .expect("a short label, a number and hex digits make a label")

@@ -40,23 +40,22 @@ impl Ca {
     /// The one in `folder`, made on the first start. Its key is 0600.
     pub fn open(folder: &Path, now: Timestamp) -> Result<Self, Error> {
         let key = files::private_file(&folder.join("ca.key"), || {
-            Ok(KeyPair::generate()
-                .map_err(crypto("make the key of the CA"))?
-                .serialize_pem()
-                .into_bytes())
+            let key = KeyPair::generate().map_err(crypto("make the key of the CA"))?;
+            Ok(key.serialize_pem().into_bytes())
         })?;
         let key =
             KeyPair::from_pem(&String::from_utf8_lossy(&key)).map_err(crypto("read `ca.key`"))?;
         let pem = files::private_file(&folder.join("ca.pem"), || {
-            let certificate = params_of_ca(now)?
-                .self_signed(&key)
-                .map_err(crypto("make the certificate of the CA"))?;
-            Ok(certificate.pem().into_bytes())
+            let mut params = params(now, CA_TIME, "margay CA");
+            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+            params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+            let certificate = params.self_signed(&key);
+            Ok(certificate.map_err(crypto("make the certificate of the CA"))?.pem().into_bytes())
         })?;
         let pem = String::from_utf8_lossy(&pem).into_owned();
         let certificate =
             CertificateDer::from_pem_slice(pem.as_bytes()).map_err(crypto("read `ca.pem`"))?;
-        let fingerprint = tokens::fingerprint(&certificate);
+        let fingerprint = tokens::hashed(&certificate);
         let issuer =
             Issuer::from_ca_cert_der(&certificate, key).map_err(crypto("read `ca.pem`"))?;
         Ok(Self { issuer, certificate, pem, fingerprint })
@@ -100,15 +99,8 @@ impl Ca {
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
         request.params = params;
         let certificate = request.signed_by(&self.issuer).map_err(wrong)?;
-        Ok(Leaf { pem: certificate.pem(), fingerprint: tokens::fingerprint(certificate.der()) })
+        Ok(Leaf { pem: certificate.pem(), fingerprint: tokens::hashed(certificate.der()) })
     }
-}
-
-fn params_of_ca(now: Timestamp) -> Result<CertificateParams, Error> {
-    let mut params = params(now, CA_TIME, "margay CA");
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    Ok(params)
 }
 
 fn params(now: Timestamp, valid_for: Duration, name: &str) -> CertificateParams {

@@ -2,13 +2,13 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use spec::Timestamp;
-use store::{Compare, Kv, Query, Rev, Txn};
+use store::{Kv, Query, Rev, Txn};
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     State, keys, now,
-    records::{CursorRecord, IdempotencyRecord, JoinRecord, Stored},
+    records::{CursorRecord, Guarded, IdempotencyRecord, JoinRecord, Stored},
 };
 use crate::limits::{CURSOR_KEPT_FOR, REMEMBERED_FOR, SWEEP_EVERY, SWEPT_AT_ONCE};
 
@@ -71,7 +71,7 @@ async fn delete(state: &State, old: Vec<(String, Rev)>) -> Result<(), store::Err
     for group in old.chunks(SWEPT_AT_ONCE) {
         let mut txn = Txn::new();
         for (key, mod_rev) in group {
-            txn = txn.when(Compare::ModRev(key.clone(), *mod_rev)).delete(key.clone());
+            txn = txn.remove(key.clone(), *mod_rev);
         }
         state.commit(txn).await?;
     }

@@ -67,6 +67,12 @@ impl Model {
         self.by_node.get(node).into_iter().flatten().filter_map(|key| self.tasks.get(key))
     }
 
+    /// Tasks of `tenant` that have not ended.
+    pub fn live_tasks_of(&self, tenant: &Tenant) -> impl Iterator<Item = &TaskRecord> {
+        let tasks = self.tasks.values().map(|stored| &stored.value);
+        tasks.filter(move |task| task.tenant == *tenant && !task.has_ended())
+    }
+
     pub fn definition_of(&self, record: &TaskRecord) -> Option<&Arc<DefinitionRecord>> {
         self.definitions.get(&(record.tenant.clone(), record.task.spec.task_definition.clone()))
     }

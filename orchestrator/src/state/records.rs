@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, sync::Arc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{
     ClusterName, FileGrant, NodeId, NodeSpec, Service, ServiceName, Task, TaskDefinition,
-    TaskDefinitionId, TaskId, TaskPhase, TaskStatus, Tenant, Timestamp, VolumeName,
+    TaskDefinitionId, TaskId, TaskPhase, TaskSpec, TaskStatus, Tenant, Timestamp, VolumeName,
 };
-use store::Kv;
+use store::{Compare, Kv, Rev, Txn};
 
 use super::{
     objects::{Runs, Secret},
@@ -35,13 +35,37 @@ pub(crate) fn decode<T: DeserializeOwned>(kv: &Kv) -> Result<T, store::Error> {
 #[derive(Debug, Clone)]
 pub(crate) struct Stored<T> {
     pub value: T,
-    pub mod_rev: store::Rev,
-    pub create_rev: store::Rev,
+    pub mod_rev: Rev,
+    pub create_rev: Rev,
 }
 
 impl<T: DeserializeOwned> Stored<T> {
     pub fn of(kv: &Kv) -> Result<Self, store::Error> {
         Ok(Self { value: decode(kv)?, mod_rev: kv.mod_rev, create_rev: kv.create_rev })
+    }
+}
+
+/// Writes that fail when a concurrent one came first.
+pub(crate) trait Guarded: Sized {
+    /// A record that is not there yet.
+    fn create(self, key: String, record: &impl Serialize) -> Self;
+    /// The next version of what was read at `based_on`; 0 when nothing was there.
+    fn update(self, key: String, based_on: Rev, record: &impl Serialize) -> Self;
+    /// The end of what was read at `based_on`.
+    fn remove(self, key: String, based_on: Rev) -> Self;
+}
+
+impl Guarded for Txn {
+    fn create(self, key: String, record: &impl Serialize) -> Self {
+        self.when(Compare::Absent(key.clone())).put(key, encode(record))
+    }
+
+    fn update(self, key: String, based_on: Rev, record: &impl Serialize) -> Self {
+        self.when(Compare::ModRev(key.clone(), based_on)).put(key, encode(record))
+    }
+
+    fn remove(self, key: String, based_on: Rev) -> Self {
+        self.when(Compare::ModRev(key.clone(), based_on)).delete(key)
     }
 }
 
@@ -127,8 +151,26 @@ pub(crate) struct ReplicaSlot {
 }
 
 impl TaskRecord {
+    /// A task that nothing was seen of yet.
+    pub fn new(
+        tenant: Tenant,
+        id: TaskId,
+        spec: TaskSpec,
+        phase: TaskPhase,
+        slot: Option<ReplicaSlot>,
+        now: Timestamp,
+    ) -> Self {
+        let status = TaskStatus { phase, reason: None, containers: Vec::new() };
+        let task = Task { id, created: now, spec, status };
+        Self { tenant, task, slot, ended: None, ran: false }
+    }
+
     pub fn id(&self) -> &TaskId {
         &self.task.id
+    }
+
+    pub fn key(&self) -> TaskKey {
+        (self.tenant.clone(), self.task.id.clone())
     }
 
     pub fn service_key(&self) -> Option<ServiceKey> {
@@ -175,10 +217,6 @@ impl TaskRecord {
         record.task.spec.stop = true;
         record
     }
-}
-
-pub(crate) fn key_of(record: &TaskRecord) -> TaskKey {
-    (record.tenant.clone(), record.id().clone())
 }
 
 /// A node.

@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use ring::digest;
+use spec::Digest;
 
 /// 256 random bits as hex digits.
 pub(crate) fn random_hex() -> String {
@@ -9,20 +9,20 @@ pub(crate) fn random_hex() -> String {
     hex(&bytes)
 }
 
-/// A few random letters and digits for readable names.
-pub(crate) fn random_suffix() -> String {
-    random_hex()[..8].to_owned()
+/// A readable name that is not taken: the start of `stem`, and a few random letters and digits.
+pub(crate) fn random_name(stem: &str) -> String {
+    format!("{}-{}", label_stem(stem), &random_hex()[..8])
 }
 
-/// How a token is stored: a reader of the store cannot use it. It has 256 random bits, so a plain
-/// hash is enough.
-pub(crate) fn hashed(secret: &str) -> String {
-    hex(digest::digest(&digest::SHA256, secret.as_bytes()).as_ref())
+/// The start of a label, so short that a number and a hash fit behind it.
+pub(crate) fn label_stem(label: &str) -> &str {
+    label[..label.len().min(40)].trim_end_matches('-')
 }
 
-/// SHA-256 as hex digits.
-pub(crate) fn fingerprint(bytes: &[u8]) -> String {
-    hex(digest::digest(&digest::SHA256, bytes).as_ref())
+/// SHA-256 as hex digits: the fingerprint of a certificate, and how a token is stored. A reader of
+/// the store cannot use it; a token has 256 random bits, so a plain hash is enough.
+pub(crate) fn hashed(bytes: impl AsRef<[u8]>) -> String {
+    Digest::of(bytes.as_ref()).hex()
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -4,7 +4,7 @@ use spec::{
     ContainerStatus, NodeId, NodeSpec, TaskDefinition, TaskPhase, TaskStatus, Tenant, Usage,
     wire::{self, JoinRequest, JoinResponse, NodeReport, RenewRequest, ReportedTask},
 };
-use store::{Compare, Txn};
+use store::Txn;
 use tokio::time::{Instant, timeout_at};
 
 use super::secrets;
@@ -22,7 +22,7 @@ use crate::{
         State,
         ca::Leaf,
         keys, now,
-        records::{JoinRecord, NodeRecord, POOL_LABEL, Stored, TaskRecord, encode},
+        records::{Guarded, JoinRecord, NodeRecord, POOL_LABEL, Stored, TaskRecord, encode},
         tokens,
     },
 };
@@ -54,12 +54,9 @@ pub(crate) async fn join(call: Call) -> Result<Reply, ApiError> {
         drain: false,
         certificates: vec![leaf.fingerprint.clone()],
     };
-    let node = keys::node(&id);
     let txn = Txn::new()
-        .when(Compare::ModRev(key.clone(), token.mod_rev))
-        .when(Compare::Absent(node.clone()))
-        .delete(key)
-        .put(node, encode(&record))
+        .remove(key, token.mod_rev)
+        .create(keys::node(&id), &record)
         .put(keys::certificate(&leaf.fingerprint), encode(&id));
     call.commit(txn).await?;
     state.reports.heard(&id);
@@ -75,19 +72,16 @@ async fn free_name(state: &State, wished: Option<NodeId>) -> Result<NodeId, ApiE
     {
         return Ok(name.clone());
     }
-    let stem = wished.as_ref().map_or("node", NodeId::as_str);
-    let stem = stem[..stem.len().min(40)].trim_end_matches('-');
-    Ok(format!("{stem}-{}", tokens::random_suffix()).parse()?)
+    Ok(tokens::random_name(wished.as_ref().map_or("node", NodeId::as_str)).parse()?)
 }
 
 fn welcome(api: &Api, node: NodeId, leaf: Leaf) -> JoinResponse {
-    let (version, registry) = (wire::VERSION, api.addresses.registry.clone());
     JoinResponse {
-        version,
+        version: wire::VERSION,
         node,
         certificate_pem: leaf.pem,
         ca_pem: api.issuer.ca.pem.clone(),
-        registry,
+        registry: api.registry.clone(),
     }
 }
 
@@ -127,16 +121,14 @@ pub(crate) async fn renew(call: Call) -> Result<Reply, ApiError> {
     let stored = this_node(&call).await?;
     let id = stored.value.id.clone();
     let leaf = call.api.issuer.ca.sign(&id, &csr_pem, now())?;
-    let old = stored.value.certificates.iter().filter(|known| *known != presented);
-    let mut txn = Txn::new().when(Compare::ModRev(keys::node(&id), stored.mod_rev));
-    for fingerprint in old {
-        txn = txn.delete(keys::certificate(fingerprint));
-    }
     let certificates = vec![presented.clone(), leaf.fingerprint.clone()];
-    let record = NodeRecord { certificates, ..stored.value };
-    let txn = txn
-        .put(keys::node(&id), encode(&record))
+    let record = NodeRecord { certificates, ..stored.value.clone() };
+    let mut txn = Txn::new()
+        .update(keys::node(&id), stored.mod_rev, &record)
         .put(keys::certificate(&leaf.fingerprint), encode(&id));
+    for old in stored.value.certificates.iter().filter(|known| *known != presented) {
+        txn = txn.delete(keys::certificate(old));
+    }
     call.commit(txn).await?;
     Reply::ok(&welcome(&call.api, id, leaf))
 }
@@ -161,8 +153,7 @@ pub(crate) async fn desired(call: Call) -> Result<Reply, ApiError> {
         news.mark_unchanged();
         let assigned = api.node_watch.assigned(&node);
         if after != Some(assigned.revision) || timeout_at(deadline, news.changed()).await.is_err() {
-            let token =
-                |tenant: &Tenant, images: &[&str]| api.images.resolver.pull_token(tenant, images);
+            let token = |tenant: &Tenant, images: &[&str]| api.resolver.pull_token(tenant, images);
             return Reply::ok(&assigned.to_wire(api.state.epoch.number, token));
         }
         if call.state().get::<NodeRecord>(keys::node(&node.id)).await?.is_none() {
@@ -185,10 +176,8 @@ pub(crate) async fn report(call: Call) -> Result<Reply, ApiError> {
     report.spec = with_pool(report.spec, stored.value.in_pool());
     if report.spec != stored.value.spec {
         let record = NodeRecord { spec: report.spec.clone(), ..stored.value };
-        let key = keys::node(&id);
-        let same = Compare::ModRev(key.clone(), stored.mod_rev);
         // When it loses to a concurrent write, the next report repeats it.
-        state.commit(Txn::new().when(same).put(key, encode(&record))).await?;
+        state.commit(Txn::new().update(keys::node(&id), stored.mod_rev, &record)).await?;
     }
     let gone = match api.node_watch.told(&id) == Some(report.revision) {
         true => gone(state, &id, &report),
@@ -284,9 +273,8 @@ async fn note(state: &State, node: &NodeId, task: &ReportedTask) -> Result<(), s
     for _ in 0..WRITE_TRIES_MAX {
         let Some(stored) = state.get::<TaskRecord>(key.clone()).await? else { return Ok(()) };
         let Some(next) = next(&stored.value, node, &task.status) else { return Ok(()) };
-        let txn =
-            Txn::new().when(state.epoch.fence()).when(Compare::ModRev(key.clone(), stored.mod_rev));
-        if state.commit(txn.put(key.clone(), encode(&next))).await? {
+        let txn = Txn::new().when(state.epoch.fence());
+        if state.commit(txn.update(key.clone(), stored.mod_rev, &next)).await? {
             tracing::info!(task = %task.id, phase = ?next.task.status.phase, "task");
             return Ok(());
         }

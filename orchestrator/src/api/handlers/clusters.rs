@@ -1,5 +1,5 @@
 use spec::{Cluster, ClusterName};
-use store::{Compare, Query, Txn};
+use store::{Query, Txn};
 
 use crate::{
     api::{
@@ -10,35 +10,25 @@ use crate::{
     },
     state::{
         keys, now,
-        records::{Stored, TaskRecord, encode},
+        records::{Guarded, Stored, TaskRecord},
     },
 };
 
 pub(crate) async fn create_cluster(call: Call) -> Result<Reply, ApiError> {
     let CreateCluster { name } = call.json()?;
     let key = keys::cluster(call.tenant()?, &name);
-    create(&call, || {
-        let (call, name, key) = (&call, name.clone(), key.clone());
-        Box::pin(async move {
-            if call.state().get::<Cluster>(key.clone()).await?.is_some() {
-                return Err(ApiError::exists("cluster", &name));
-            }
-            let cluster = Cluster { name, created: now() };
-            Ok(Creation::new(
-                Txn::new().when(Compare::Absent(key.clone())).put(key, encode(&cluster)),
-                &cluster,
-            ))
-        })
+    create(&call, || async {
+        if call.state().get::<Cluster>(key.clone()).await?.is_some() {
+            return Err(ApiError::exists("cluster", &name));
+        }
+        let cluster = Cluster { name: name.clone(), created: now() };
+        Ok(Creation::new(Txn::new().create(key.clone(), &cluster), &cluster))
     })
     .await
 }
 
 pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
-    Reply::ok(
-        &call
-            .page(keys::clusters(call.tenant()?), |stored: Stored<Cluster>| Some(stored.value))
-            .await?,
-    )
+    call.page(keys::clusters(call.tenant()?), |cluster: Cluster| Some(cluster)).await
 }
 
 pub(crate) async fn show(call: Call) -> Result<Reply, ApiError> {
@@ -47,8 +37,7 @@ pub(crate) async fn show(call: Call) -> Result<Reply, ApiError> {
 
 /// A cluster that the caller has.
 pub(crate) async fn find(call: &Call, name: &ClusterName) -> Result<Stored<Cluster>, ApiError> {
-    let found = call.state().get(keys::cluster(call.tenant()?, name)).await?;
-    found.ok_or_else(|| ApiError::not_found("cluster", name))
+    call.find(keys::cluster(call.tenant()?, name), "cluster", name).await
 }
 
 pub(crate) async fn delete(call: Call) -> Result<Reply, ApiError> {
@@ -86,8 +75,6 @@ pub(crate) async fn delete(call: Call) -> Result<Reply, ApiError> {
             None => "they are ending: try again in a moment".to_owned(),
         }));
     }
-    let key = keys::cluster(tenant, &name);
-    let txn = Txn::new().when(Compare::ModRev(key.clone(), cluster.mod_rev)).delete(key);
-    call.commit(txn).await?;
+    call.commit(Txn::new().remove(keys::cluster(tenant, &name), cluster.mod_rev)).await?;
     Reply::done()
 }

@@ -1,6 +1,6 @@
 use http::StatusCode;
 use spec::{Capability, Family, LaunchType, TaskDefinition, TaskDefinitionId, Tenant};
-use store::{Compare, Txn};
+use store::Txn;
 use tokio::time::timeout;
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     state::{
         keys, now,
         objects::Runs,
-        records::{DefinitionRecord, Stored, encode},
+        records::{DefinitionRecord, Guarded, Stored, encode},
     },
 };
 
@@ -35,11 +35,7 @@ pub(crate) async fn register(call: Call) -> Result<Reply, ApiError> {
     let runs = resolve(&call, tenant, &mut definition).await?;
     check_size(&definition)?;
     check_native(&grants(&definition)?, &runs)?;
-    create(&call, || {
-        let (call, definition, runs) = (&call, definition.clone(), runs.clone());
-        Box::pin(async move { next_revision(call, definition, runs).await })
-    })
-    .await
+    create(&call, || next_revision(&call, &definition, &runs)).await
 }
 
 /// As it will be sent to nodes, with all that its images ask for.
@@ -58,8 +54,8 @@ fn check_size(definition: &TaskDefinition) -> Result<(), ApiError> {
 
 async fn next_revision(
     call: &Call,
-    definition: TaskDefinition,
-    runs: Vec<Runs>,
+    definition: &TaskDefinition,
+    runs: &[Runs],
 ) -> Result<Creation, ApiError> {
     let (tenant, family) = (call.tenant()?, definition.family.clone());
     let counter = keys::family(tenant, &family);
@@ -68,11 +64,15 @@ async fn next_revision(
     let revision = revision
         .ok_or_else(|| ApiError::invalid(format!("`{family}` has no revision number left")))?;
     let id = TaskDefinitionId { family, revision };
-    let record =
-        DefinitionRecord { id: id.clone(), registered: now(), active: true, definition, runs };
+    let record = DefinitionRecord {
+        id: id.clone(),
+        registered: now(),
+        active: true,
+        definition: definition.clone(),
+        runs: runs.to_vec(),
+    };
     let txn = Txn::new()
-        .when(Compare::ModRev(counter.clone(), newest.map_or(0, |newest| newest.mod_rev)))
-        .put(counter, encode(&revision))
+        .update(counter, newest.map_or(0, |newest| newest.mod_rev), &revision)
         .put(keys::definition(tenant, &id), encode(&record));
     Ok(Creation::new(txn, &shown(record)?))
 }
@@ -83,13 +83,11 @@ async fn resolve(
     tenant: &Tenant,
     definition: &mut TaskDefinition,
 ) -> Result<Vec<Runs>, ApiError> {
-    let _permit = call.api.images.limits.acquire(tenant).await?;
+    let _permit = call.api.resolving.acquire(tenant).await?;
     let mut runs = Vec::with_capacity(definition.containers.len());
     for container in &mut definition.containers {
-        let resolving =
-            timeout(RESOLVE_TIME_MAX, call.api.images.resolver.resolve(tenant, &container.image))
-                .await;
-        let image = match resolving {
+        let resolving = call.api.resolver.resolve(tenant, &container.image);
+        let image = match timeout(RESOLVE_TIME_MAX, resolving).await {
             Ok(Ok(image)) => image,
             Ok(Err(fault)) => {
                 let status = StatusCode::UNPROCESSABLE_ENTITY;
@@ -153,10 +151,8 @@ fn shown(record: DefinitionRecord) -> Result<RegisteredDefinition, ApiError> {
 }
 
 pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
-    let show = |stored: Stored<DefinitionRecord>| {
-        stored.value.active.then(|| shown(stored.value).ok()).flatten()
-    };
-    Reply::ok(&call.page(keys::definitions(call.tenant()?), show).await?)
+    let show = |record: DefinitionRecord| record.active.then(|| shown(record).ok()).flatten();
+    call.page(keys::definitions(call.tenant()?), show).await
 }
 
 /// `FAMILY:REVISION`, or `FAMILY` for the newest one.
@@ -166,9 +162,8 @@ pub(crate) async fn show(call: Call) -> Result<Reply, ApiError> {
         true => text.parse()?,
         false => {
             let family: Family = text.parse()?;
-            let newest: Option<Stored<u32>> =
-                call.state().get(keys::family(call.tenant()?, &family)).await?;
-            let newest = newest.ok_or_else(|| ApiError::not_found("task definition", &family))?;
+            let key = keys::family(call.tenant()?, &family);
+            let newest: Stored<u32> = call.find(key, "task definition", &family).await?;
             TaskDefinitionId { family, revision: newest.value }
         }
     };
@@ -179,8 +174,7 @@ pub(crate) async fn find(
     call: &Call,
     id: &TaskDefinitionId,
 ) -> Result<Stored<DefinitionRecord>, ApiError> {
-    let found = call.state().get(keys::definition(call.tenant()?, id)).await?;
-    found.ok_or_else(|| ApiError::not_found("task definition", id))
+    call.find(keys::definition(call.tenant()?, id), "task definition", id).await
 }
 
 /// A revision of which a new task may be started on such nodes.
@@ -230,8 +224,6 @@ pub(crate) async fn deregister(call: Call) -> Result<Reply, ApiError> {
     let stored = find(&call, &id).await?;
     let key = keys::definition(call.tenant()?, &id);
     let record = DefinitionRecord { active: false, ..stored.value };
-    let txn =
-        Txn::new().when(Compare::ModRev(key.clone(), stored.mod_rev)).put(key, encode(&record));
-    call.commit(txn).await?;
+    call.commit(Txn::new().update(key, stored.mod_rev, &record)).await?;
     Reply::done()
 }

@@ -1,5 +1,5 @@
 use spec::{Timestamp, wire::JoinToken};
-use store::{Compare, Txn};
+use store::Txn;
 
 use crate::{
     api::{
@@ -12,7 +12,7 @@ use crate::{
     limits::JOIN_TIME,
     state::{
         keys, now,
-        records::{CredentialRecord, JoinRecord, encode},
+        records::{CredentialRecord, Guarded, JoinRecord},
         tokens,
     },
 };
@@ -31,16 +31,13 @@ pub(crate) async fn create_join_token(call: Call) -> Result<Reply, ApiError> {
     }
     let address = address(&call)?;
     let tenant = (!wanted.shared).then(|| call.tenant().cloned()).transpose()?;
-    let reply = create(&call, || {
-        let (call, tenant) = (&call, tenant.clone());
-        Box::pin(async move {
-            let seed = tokens::random_hex();
-            let key = keys::join(&tokens::hashed(&join_secret(call, &seed)));
-            let expires = Timestamp::from_millis(now().millis() + JOIN_TIME.as_millis() as u64);
-            let record = JoinRecord { tenant, pool: wanted.pool || wanted.shared, expires };
-            let txn = Txn::new().when(Compare::Absent(key.clone())).put(key, encode(&record));
-            Ok(Creation::new(txn, &CreatedJoinToken { token: seed, expires }))
-        })
+    let reply = create(&call, || async {
+        let seed = tokens::random_hex();
+        let key = keys::join(&tokens::hashed(join_secret(&call, &seed)));
+        let expires = Timestamp::from_millis(now().millis() + JOIN_TIME.as_millis() as u64);
+        let (tenant, pool) = (tenant.clone(), wanted.pool || wanted.shared);
+        let txn = Txn::new().create(key, &JoinRecord { tenant, pool, expires });
+        Ok(Creation::new(txn, &CreatedJoinToken { token: seed, expires }))
     })
     .await?;
     let CreatedJoinToken { token: seed, expires } = again(reply.body)?;
@@ -58,22 +55,13 @@ pub(crate) async fn create_credential(call: Call) -> Result<Reply, ApiError> {
     let CreateCredential { tenant } = call.json()?;
     let (address, ca_fingerprint) = (address(&call)?, call.api.issuer.ca.fingerprint.clone());
     let token_of = |seed: &str| call.api.issuer.token(format!("credential {seed}"));
-    let reply = create(&call, || {
-        let (tenant, seed) = (tenant.clone(), tokens::random_hex());
-        let key = keys::credential(&tokens::hashed(&token_of(&seed)));
-        let answer = Credential {
-            address: address.clone(),
-            ca_fingerprint: ca_fingerprint.clone(),
-            tenant: tenant.clone(),
-            token: seed,
-        };
-        Box::pin(async move {
-            let record = CredentialRecord { tenant, created: now() };
-            Ok(Creation::new(
-                Txn::new().when(Compare::Absent(key.clone())).put(key, encode(&record)),
-                &answer,
-            ))
-        })
+    let reply = create(&call, || async {
+        let seed = tokens::random_hex();
+        let key = keys::credential(&tokens::hashed(token_of(&seed)));
+        let record = CredentialRecord { tenant: tenant.clone(), created: now() };
+        let (address, ca_fingerprint) = (address.clone(), ca_fingerprint.clone());
+        let answer = Credential { address, ca_fingerprint, tenant: tenant.clone(), token: seed };
+        Ok(Creation::new(Txn::new().create(key, &record), &answer))
     })
     .await?;
     let made: Credential = again(reply.body)?;
@@ -86,9 +74,6 @@ fn again<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> Result<T,
 }
 
 fn address(call: &Call) -> Result<String, ApiError> {
-    call.api
-        .addresses
-        .control_plane
-        .clone()
-        .ok_or_else(|| ApiError::invalid("this control plane listens on its Unix socket only"))
+    let address = call.api.address.clone();
+    address.ok_or_else(|| ApiError::invalid("this control plane listens on its Unix socket only"))
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use http::StatusCode;
-use spec::{Digest, NodeId, Tenant, Timestamp, Usage, UsageBatch, UsageRecord, wire};
+use spec::{Digest, NodeId, Tenant, UsageBatch, UsageRecord, wire};
 use store::{Compare, Query, Rev, Txn};
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     state::{
         keys, now,
         objects::UsageTotal,
-        records::{CursorRecord, NodeRecord, Stored, encode},
+        records::{CursorRecord, Guarded, NodeRecord, Stored},
     },
 };
 
@@ -63,24 +63,26 @@ pub(crate) async fn take(call: Call) -> Result<Reply, ApiError> {
         if upto == taken {
             return Reply::ok(&wire::UsageTaken { version: wire::VERSION, seq: taken });
         }
-        let mut txn = Txn::new()
-            .when(Compare::CreateRev(keys::node(id), create_rev))
-            .when(Compare::ModRev(cursor.clone(), known.as_ref().map_or(0, |known| known.mod_rev)))
-            .put(cursor.clone(), encode(&CursorRecord { seq: upto, node: id.clone(), at: now() }));
+        let moved = CursorRecord { seq: upto, node: id.clone(), at: now() };
+        let mut txn = Txn::new().when(Compare::CreateRev(keys::node(id), create_rev)).update(
+            cursor.clone(),
+            known.as_ref().map_or(0, |known| known.mod_rev),
+            &moved,
+        );
         if known.is_none()
             && let Some((oldest, mod_rev)) = beyond(&call, id).await?
         {
-            txn = txn.when(Compare::ModRev(oldest.clone(), mod_rev)).delete(oldest);
+            txn = txn.remove(oldest, mod_rev);
         }
         for ((tenant, image), sum) in sums {
-            let key = image.map_or_else(
-                || keys::usage_total(&tenant),
-                |image| keys::usage_image(&tenant, &image),
-            );
+            let key = match image {
+                None => keys::usage_total(&tenant),
+                Some(image) => keys::usage_image(&tenant, &image),
+            };
             let before: Option<Stored<UsageTotal>> = call.state().get(key.clone()).await?;
             let mod_rev = before.as_ref().map_or(0, |before| before.mod_rev);
             let total = before.map_or(sum.clone(), |before| plus(before.value, &sum));
-            txn = txn.when(Compare::ModRev(key.clone(), mod_rev)).put(key, encode(&total));
+            txn = txn.update(key, mod_rev, &total);
         }
         if call.state().commit(txn).await? {
             return Reply::ok(&wire::UsageTaken { version: wire::VERSION, seq: upto });
@@ -168,8 +170,10 @@ fn add_up(records: &[UsageRecord], taken: u64) -> (Sums, u64) {
 }
 
 fn plus(total: UsageTotal, sum: &UsageTotal) -> UsageTotal {
-    let (since, until): (Timestamp, Timestamp) =
-        (total.since.min(sum.since), total.until.max(sum.until));
-    let usage: Usage = total.usage.plus(sum.usage);
-    UsageTotal { image: total.image, since, until, usage }
+    UsageTotal {
+        image: total.image,
+        since: total.since.min(sum.since),
+        until: total.until.max(sum.until),
+        usage: total.usage.plus(sum.usage),
+    }
 }

@@ -1,5 +1,5 @@
 use spec::{Node, NodeCondition, NodeId, VolumeName};
-use store::{Compare, Txn};
+use store::Txn;
 
 use crate::{
     api::{
@@ -12,15 +12,15 @@ use crate::{
     state::{
         keys,
         objects::Volume,
-        records::{NodeRecord, Stored, encode},
+        records::{DefinitionRecord, Guarded, NodeRecord, Stored},
     },
 };
 
 pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
-    let page = call.page(keys::NODES.to_owned(), |stored: Stored<NodeRecord>| {
-        is_visible(&call, &stored.value).then(|| shown(&call.api, stored.value))
-    });
-    Reply::ok(&page.await?)
+    call.page(keys::NODES.to_owned(), |node: NodeRecord| {
+        is_visible(&call, &node).then(|| shown(&call.api, node))
+    })
+    .await
 }
 
 pub(crate) async fn show(call: Call) -> Result<Reply, ApiError> {
@@ -74,10 +74,9 @@ pub(crate) async fn remove(call: Call) -> Result<Reply, ApiError> {
     if call.query("force") != Some("true") {
         check_removable(&call.api, &stored.value)?;
     }
-    let key = keys::node(&id);
     // What the ledger knows of its usage log stays for a while: the log does, too, and goes on when
     // the machine joins again.
-    let mut txn = Txn::new().when(Compare::ModRev(key.clone(), stored.mod_rev)).delete(key);
+    let mut txn = Txn::new().remove(keys::node(&id), stored.mod_rev);
     for fingerprint in &stored.value.certificates {
         txn = txn.delete(keys::certificate(fingerprint));
     }
@@ -91,43 +90,29 @@ pub(crate) async fn drain(call: Call) -> Result<Reply, ApiError> {
     let (id, Drain { drain }) = (call.param::<NodeId>("node")?, call.json()?);
     let stored = find(&call, &id).await?;
     let record = NodeRecord { drain, ..stored.value };
-    let key = keys::node(&id);
-    let txn =
-        Txn::new().when(Compare::ModRev(key.clone(), stored.mod_rev)).put(key, encode(&record));
-    call.commit(txn).await?;
+    call.commit(Txn::new().update(keys::node(&id), stored.mod_rev, &record)).await?;
     Reply::ok(&shown(&call.api, record))
 }
 
 pub(crate) async fn volumes(call: Call) -> Result<Reply, ApiError> {
-    Reply::ok(
-        &call
-            .page(keys::volumes(call.tenant()?), |stored: Stored<Volume>| Some(stored.value))
-            .await?,
-    )
+    call.page(keys::volumes(call.tenant()?), |volume: Volume| Some(volume)).await
 }
 
 pub(crate) async fn forget_volume(call: Call) -> Result<Reply, ApiError> {
     let (tenant, name) = (call.tenant()?, call.param::<VolumeName>("volume")?);
     let key = keys::volume(tenant, &name);
-    let stored: Option<Stored<Volume>> = call.state().get(key.clone()).await?;
-    let stored = stored.ok_or_else(|| ApiError::not_found("volume", &name))?;
+    let stored: Stored<Volume> = call.find(key.clone(), "volume", &name).await?;
     let user = {
         let model = call.state().model();
-        let mounts = |definition: &crate::state::records::DefinitionRecord| {
-            definition.mounted().contains(&name)
-        };
-        let mut live = model
-            .tasks
-            .iter()
-            .filter(|((owner, _), task)| owner == tenant && !task.value.has_ended());
-        live.find(|(_, task)| model.definition_of(&task.value).is_some_and(|found| mounts(found)))
-            .map(|((_, id), _)| id.clone())
+        let mut live = model.live_tasks_of(tenant);
+        let mounts = |definition: &DefinitionRecord| definition.mounted().contains(&name);
+        live.find(|task| model.definition_of(task).is_some_and(|found| mounts(found)))
+            .map(|task| task.id().clone())
     };
     if let Some(task) = user {
         return Err(ApiError::in_use(format!("volume `{name}` is mounted by task `{task}`"))
             .hint("stop it first"));
     }
-    let txn = Txn::new().when(Compare::ModRev(key.clone(), stored.mod_rev)).delete(key);
-    call.commit(txn).await?;
+    call.commit(Txn::new().remove(key, stored.mod_rev)).await?;
     Reply::done()
 }

@@ -3,7 +3,7 @@ use spec::{
     SecretName, SecretValue, TaskId, Tenant,
     wire::{self, TaskSecrets},
 };
-use store::{Compare, Txn};
+use store::Txn;
 
 use crate::{
     api::{
@@ -18,37 +18,32 @@ use crate::{
     state::{
         State, keys, now,
         objects::Secret,
-        records::{DefinitionRecord, NodeRecord, SecretRecord, Stored, TaskRecord, encode},
+        records::{DefinitionRecord, Guarded, NodeRecord, SecretRecord, Stored, TaskRecord},
     },
 };
 
 pub(crate) async fn create_secret(call: Call) -> Result<Reply, ApiError> {
     // What serde would say is wrong may quote the value.
     let CreateSecret { name, value } = serde_json::from_slice(&call.body).map_err(|_| {
-        let message = format!("the body is not what `{} {}` takes", call.method, call.path);
-        ApiError::invalid(message).hint(format!(
+        ApiError::invalid(call.not_the_body()).hint(format!(
             "send {{\"name\": NAME, \"value\": BASE64}}: a name of 1 to 63 lower-case letters, \
              digits, `-`, `_` and `.`, and a value of 1 to {} bytes",
             SecretValue::BYTES_MAX
         ))
     })?;
     let tenant = call.tenant()?;
-    create(&call, || {
-        let (call, name, value) = (&call, name.clone(), value.clone());
-        Box::pin(async move { new_secret(call, tenant, name, &value).await })
-    })
-    .await
+    create(&call, || new_secret(&call, tenant, &name, &value)).await
 }
 
 async fn new_secret(
     call: &Call,
     tenant: &Tenant,
-    name: SecretName,
+    name: &SecretName,
     value: &SecretValue,
 ) -> Result<Creation, ApiError> {
-    let key = keys::secret(tenant, &name);
+    let key = keys::secret(tenant, name);
     if call.state().get::<SecretRecord>(key.clone()).await?.is_some() {
-        return Err(ApiError::exists("secret", &name)
+        return Err(ApiError::exists("secret", name)
             .hint(format!("choose another name, or remove it first: margay secret rm {name}")));
     }
     if call.state().count(keys::secrets(tenant)).await? >= SECRETS_MAX {
@@ -56,23 +51,15 @@ async fn new_secret(
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "quota", message)
             .hint("remove one that nothing uses: margay secret rm NAME"));
     }
-    let sealed = call.api.issuer.seal.close(tenant, &name, value);
-    let secret = Secret { name, created: now(), size_bytes: value.expose().len() as u64 };
+    let sealed = call.api.issuer.seal.close(tenant, name, value);
+    let secret =
+        Secret { name: name.clone(), created: now(), size_bytes: value.expose().len() as u64 };
     let record = SecretRecord { secret: secret.clone(), sealed };
-    Ok(Creation::new(
-        Txn::new().when(Compare::Absent(key.clone())).put(key, encode(&record)),
-        &secret,
-    ))
+    Ok(Creation::new(Txn::new().create(key, &record), &secret))
 }
 
 pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
-    Reply::ok(
-        &call
-            .page(keys::secrets(call.tenant()?), |stored: Stored<SecretRecord>| {
-                Some(stored.value.secret)
-            })
-            .await?,
-    )
+    call.page(keys::secrets(call.tenant()?), |record: SecretRecord| Some(record.secret)).await
 }
 
 pub(crate) async fn show(call: Call) -> Result<Reply, ApiError> {
@@ -102,9 +89,7 @@ pub(crate) async fn remove(call: Call) -> Result<Reply, ApiError> {
         return Err(ApiError::in_use(message)
             .hint("move them to a definition without it, or delete and stop them first"));
     }
-    let key = keys::secret(tenant, &name);
-    let txn = Txn::new().when(Compare::ModRev(key.clone(), stored.mod_rev)).delete(key);
-    call.commit(txn).await?;
+    call.commit(Txn::new().remove(keys::secret(tenant, &name), stored.mod_rev)).await?;
     Reply::done()
 }
 
@@ -118,12 +103,10 @@ fn users(state: &State, tenant: &Tenant, name: &SecretName) -> Vec<String> {
         let id = stored.value.service.spec.task_definition.clone();
         owner == tenant && has(model.definitions.get(&(owner.clone(), id)))
     });
-    let tasks = model.tasks.iter().filter(|((owner, _), stored)| {
-        owner == tenant && !stored.value.has_ended() && has(model.definition_of(&stored.value))
-    });
+    let tasks = model.live_tasks_of(tenant).filter(|task| has(model.definition_of(task)));
     let services =
         services.map(|((_, cluster, service), _)| format!("service `{service}` in `{cluster}`"));
-    services.chain(tasks.map(|((_, id), _)| format!("task `{id}`"))).collect()
+    services.chain(tasks.map(|task| format!("task `{}`", task.id()))).collect()
 }
 
 /// The secrets of a task, for the node that it is assigned to alone.

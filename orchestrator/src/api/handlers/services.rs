@@ -17,7 +17,7 @@ use crate::{
     plan::Subject,
     state::{
         keys, now,
-        records::{ServiceRecord, Stored, encode},
+        records::{Guarded, ServiceRecord, Stored},
     },
 };
 
@@ -25,41 +25,34 @@ pub(crate) async fn create_service(call: Call) -> Result<Reply, ApiError> {
     let cluster: ClusterName = call.param("cluster")?;
     let wanted: CreateService = call.json()?;
     let _shared = call.api.clusters.read().await;
-    create(&call, || {
-        let (call, cluster, wanted) = (&call, cluster.clone(), wanted.clone());
-        Box::pin(async move { new_service(call, cluster, wanted).await })
-    })
-    .await
+    create(&call, || new_service(&call, &cluster, &wanted)).await
 }
 
 async fn new_service(
     call: &Call,
-    cluster: ClusterName,
-    wanted: CreateService,
+    cluster: &ClusterName,
+    wanted: &CreateService,
 ) -> Result<Creation, ApiError> {
-    let CreateService { name, task_definition, count, launch_type } = wanted;
-    let (tenant, stored) = (call.tenant()?, clusters::find(call, &cluster).await?);
-    let key = keys::service(tenant, &cluster, &name);
+    let CreateService { name, task_definition, count, launch_type } = wanted.clone();
+    let (tenant, stored) = (call.tenant()?, clusters::find(call, cluster).await?);
+    let key = keys::service(tenant, cluster, &name);
     if call.state().get::<ServiceRecord>(key.clone()).await?.is_some() {
         return Err(ApiError::exists("service", &name).hint("change it: margay service update"));
     }
     let spec = ServiceSpec { task_definition, count, launch_type };
     check(call, &spec).await?;
-    let home = Compare::CreateRev(keys::cluster(tenant, &cluster), stored.create_rev);
+    let home = Compare::CreateRev(keys::cluster(tenant, cluster), stored.create_rev);
     let service = Service {
         name,
-        cluster,
+        cluster: cluster.clone(),
         created: now(),
         spec,
         generation: 1,
         status: ServiceStatus::default(),
     };
-    let record = ServiceRecord { service: service.clone() };
-    let service = shown(call, record.clone(), &Statuses::new())?;
-    Ok(Creation::new(
-        Txn::new().when(home).when(Compare::Absent(key.clone())).put(key, encode(&record)),
-        &service,
-    ))
+    let record = ServiceRecord { service };
+    let txn = Txn::new().when(home).create(key, &record);
+    Ok(Creation::new(txn, &shown(call, record, &Statuses::new())?))
 }
 
 async fn check(call: &Call, spec: &ServiceSpec) -> Result<(), ApiError> {
@@ -85,11 +78,7 @@ pub(crate) async fn list_in(call: Call) -> Result<Reply, ApiError> {
 
 async fn listed(call: &Call, prefix: String) -> Result<Reply, ApiError> {
     let statuses = statuses(call, None)?;
-    Reply::ok(
-        &call
-            .page(prefix, |stored: Stored<ServiceRecord>| shown(call, stored.value, &statuses).ok())
-            .await?,
-    )
+    call.page(prefix, |record: ServiceRecord| shown(call, record, &statuses).ok()).await
 }
 
 pub(crate) async fn show(call: Call) -> Result<Reply, ApiError> {
@@ -179,10 +168,7 @@ pub(crate) async fn update(call: Call) -> Result<Reply, ApiError> {
             (service.spec, service.generation) = (spec, service.generation + 1);
             let key = keys::service(call.tenant()?, &cluster, &name);
             let record = ServiceRecord { service: service.clone() };
-            let txn = Txn::new()
-                .when(Compare::ModRev(key.clone(), stored.mod_rev))
-                .put(key, encode(&record));
-            if !call.state().commit(txn).await? {
+            if !call.state().commit(Txn::new().update(key, stored.mod_rev, &record)).await? {
                 continue;
             }
         }
@@ -197,8 +183,7 @@ pub(crate) async fn delete(call: Call) -> Result<Reply, ApiError> {
     for _ in 0..WRITE_TRIES_MAX {
         let stored = find(&call, &cluster, &name).await?;
         let key = keys::service(call.tenant()?, &cluster, &name);
-        let txn = Txn::new().when(Compare::ModRev(key.clone(), stored.mod_rev)).delete(key);
-        if call.state().commit(txn).await? {
+        if call.state().commit(Txn::new().remove(key, stored.mod_rev)).await? {
             return Reply::done();
         }
     }

@@ -1,5 +1,5 @@
 use http::StatusCode;
-use spec::{ClusterName, ServiceName, Task, TaskId, TaskPhase, TaskSpec, TaskStatus, Tenant};
+use spec::{ClusterName, ServiceName, Task, TaskId, TaskPhase, TaskSpec, Tenant};
 use store::{Compare, Txn};
 
 use super::{clusters, definitions};
@@ -15,7 +15,7 @@ use crate::{
     plan::Subject,
     state::{
         keys, now,
-        records::{Stored, TaskRecord, encode, key_of},
+        records::{Guarded, Stored, TaskRecord},
         tokens,
     },
 };
@@ -27,40 +27,34 @@ pub(crate) async fn run(call: Call) -> Result<Reply, ApiError> {
         return Err(ApiError::invalid(format!("`count` is 1 to {RUN_MAX} in one request")));
     }
     let _shared = call.api.clusters.read().await;
-    create(&call, || {
-        let (call, cluster, wanted) = (&call, cluster.clone(), wanted.clone());
-        Box::pin(async move { new_tasks(call, cluster, wanted).await })
-    })
-    .await
+    create(&call, || new_tasks(&call, &cluster, &wanted)).await
 }
 
 async fn new_tasks(
     call: &Call,
-    cluster: ClusterName,
-    wanted: RunTask,
+    cluster: &ClusterName,
+    wanted: &RunTask,
 ) -> Result<Creation, ApiError> {
-    let stored = clusters::find(call, &cluster).await?;
+    let stored = clusters::find(call, cluster).await?;
     let definition = definitions::usable(call, &wanted.task_definition, wanted.launch_type).await?;
     if wanted.count > 1 && definition.writes_volumes() {
         return Err(one_writer(&wanted.task_definition.to_string()));
     }
     let tenant = call.tenant()?;
     let mut txn =
-        Txn::new().when(Compare::CreateRev(keys::cluster(tenant, &cluster), stored.create_rev));
+        Txn::new().when(Compare::CreateRev(keys::cluster(tenant, cluster), stored.create_rev));
     let mut tasks = Vec::new();
     for _ in 0..wanted.count {
-        let record = new_task(tenant, &cluster, &wanted);
-        let key = keys::task(tenant, record.id());
-        txn = txn.when(Compare::Absent(key.clone())).put(key, encode(&record));
+        let record = new_task(tenant, cluster, wanted);
+        txn = txn.create(keys::task(tenant, record.id()), &record);
         tasks.push(record.task);
     }
     Ok(Creation::new(txn, &ListPage { items: tasks, next: None }))
 }
 
 fn new_task(tenant: &Tenant, cluster: &ClusterName, wanted: &RunTask) -> TaskRecord {
-    let family = wanted.task_definition.family.as_str();
-    let name = family[..family.len().min(40)].trim_end_matches('-');
-    let id = format!("{name}-{}", tokens::random_suffix());
+    let id = tokens::random_name(wanted.task_definition.family.as_str());
+    let id = id.parse().expect("a short label and hex digits make a label");
     let spec = TaskSpec {
         cluster: cluster.clone(),
         task_definition: wanted.task_definition.clone(),
@@ -69,10 +63,7 @@ fn new_task(tenant: &Tenant, cluster: &ClusterName, wanted: &RunTask) -> TaskRec
         node: None,
         stop: false,
     };
-    let status = TaskStatus { phase: TaskPhase::Pending, reason: None, containers: Vec::new() };
-    let id = id.parse().expect("a short label and hex digits make a label");
-    let task = Task { id, created: now(), spec, status };
-    TaskRecord { tenant: tenant.clone(), task, slot: None, ended: None, ran: false }
+    TaskRecord::new(tenant.clone(), id, spec, TaskPhase::Pending, None, now())
 }
 
 /// Why several replicas cannot share a volume that they write to.
@@ -90,13 +81,13 @@ pub(crate) fn one_writer(definition: &str) -> ApiError {
 pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
     let cluster = call.query("cluster").map(str::parse::<ClusterName>).transpose()?;
     let service = call.query("service").map(str::parse::<ServiceName>).transpose()?;
-    let page = call.page(keys::tasks(call.tenant()?), |stored: Stored<TaskRecord>| {
-        let spec = &stored.value.task.spec;
+    call.page(keys::tasks(call.tenant()?), |record: TaskRecord| {
+        let spec = &record.task.spec;
         let meant = cluster.as_ref().is_none_or(|cluster| spec.cluster == *cluster)
             && service.as_ref().is_none_or(|service| spec.service.as_ref() == Some(service));
-        meant.then(|| shown(&call.api, stored.value))
-    });
-    Reply::ok(&page.await?)
+        meant.then(|| shown(&call.api, record))
+    })
+    .await
 }
 
 pub(crate) async fn show(call: Call) -> Result<Reply, ApiError> {
@@ -105,13 +96,12 @@ pub(crate) async fn show(call: Call) -> Result<Reply, ApiError> {
 }
 
 async fn find(call: &Call, id: &TaskId) -> Result<Stored<TaskRecord>, ApiError> {
-    let found = call.state().get(keys::task(call.tenant()?, id)).await?;
-    found.ok_or_else(|| ApiError::not_found("task", id))
+    call.find(keys::task(call.tenant()?, id), "task", id).await
 }
 
 /// With what its node said last (its usage so far is never stored), and why it waits.
 fn shown(api: &Api, record: TaskRecord) -> Task {
-    let key = key_of(&record);
+    let key = record.key();
     let mut task = record.task;
     if let Some(node) = &task.spec.node
         && let Some(live) = api.state.reports.status(node, &key)
@@ -135,9 +125,7 @@ pub(crate) async fn stop(call: Call) -> Result<Reply, ApiError> {
         }
         let next = stored.value.stopped_for("stopped by request", now());
         let key = keys::task(call.tenant()?, &id);
-        let txn =
-            Txn::new().when(Compare::ModRev(key.clone(), stored.mod_rev)).put(key, encode(&next));
-        if call.state().commit(txn).await? {
+        if call.state().commit(Txn::new().update(key, stored.mod_rev, &next)).await? {
             return Reply::ok(&shown(&call.api, next));
         }
     }

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     journeys::fixture,
     plan::HostNames,
-    state::records::{NodeRecord, POOL_LABEL},
+    state::records::{NodeRecord, POOL_LABEL, encode},
 };
 
 async fn reconciler(store: Arc<MemoryStore>) -> Reconciler {
