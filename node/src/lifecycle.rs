@@ -166,36 +166,15 @@ impl Lifecycle {
             (Starting, Event::Exited(exit)) => self.exited(exit, now),
             (BackOff { .. }, Event::DeadlineReached) | (Idle, Event::RequestWaiting) => Starting,
 
-            (Running { since, .. }, Event::Exited(exit)) => {
-                if now.saturating_duration_since(since) >= STEADY_AFTER {
-                    self.ends = 0;
-                }
-                self.exited(exit, now)
-            }
-            (state @ Running { .. }, Event::Started) => {
-                self.starts_failed = 0;
-                state
-            }
-            (Running { .. }, Event::StopRequested(grace)) => {
-                effects.push(Effect::Stop(*grace));
-                Stopping { kill_at: now + *grace + LINGER_TIME_MAX, then: Then::Exit }
-            }
-            (Running { since, runs, idle_since }, Event::Counted { runs: counted }) => {
-                let idle_since = if runs == *counted { idle_since } else { now };
-                let idle = now.saturating_duration_since(idle_since);
-                if self.idle_after.is_some_and(|after| idle >= after) {
-                    effects.push(Effect::Stop(IDLE_GRACE));
-                    Stopping { kill_at: now + IDLE_GRACE + LINGER_TIME_MAX, then: Then::Idle }
-                } else {
-                    Running { since, runs: *counted, idle_since }
-                }
+            (Running { since, runs, idle_since }, event) => {
+                return self.step_running((since, runs, idle_since), event, now);
             }
 
             // A second request kills; one that follows an idle stop changes what comes then.
             (Stopping { kill_at, then: Then::Idle }, Event::StopRequested(_)) => {
                 Stopping { kill_at, then: Then::Exit }
             }
-            (Running { .. } | Stopping { .. }, Event::KillRequested) => {
+            (Stopping { .. }, Event::KillRequested) => {
                 effects.push(Effect::Kill);
                 Killed { lost_at: now + KILL_TIME_MAX, then: Then::Exit }
             }
@@ -215,8 +194,6 @@ impl Lifecycle {
             // What comes late, or twice, changes nothing.
             (state @ Starting, Event::Started | Event::Counted { .. })
             | (state @ Starting, Event::RequestWaiting | Event::DeadlineReached)
-            | (state @ Running { .. }, Event::Spawned | Event::StartFailed(_))
-            | (state @ Running { .. }, Event::RequestWaiting | Event::DeadlineReached)
             | (
                 state @ (Stopping { .. } | Killed { .. }),
                 Event::Spawned
@@ -247,6 +224,51 @@ impl Lifecycle {
             | (state @ Exited, _) => state,
         };
         effects
+    }
+
+    /// The transitions out of [`State::Running`], whose fields are given.
+    fn step_running(
+        &mut self,
+        (since, runs, idle_since): (Instant, u64, Instant),
+        event: &Event,
+        now: Instant,
+    ) -> Vec<Effect> {
+        let stopping = |grace: Duration, then| State::Stopping {
+            kill_at: now + grace + LINGER_TIME_MAX,
+            then,
+        };
+        match event {
+            Event::Exited(exit) => {
+                if now.saturating_duration_since(since) >= STEADY_AFTER {
+                    self.ends = 0;
+                }
+                self.state = self.exited(exit, now);
+            }
+            Event::Started => self.starts_failed = 0,
+            Event::StopRequested(grace) => {
+                self.state = stopping(*grace, Then::Exit);
+                return vec![Effect::Stop(*grace)];
+            }
+            Event::KillRequested => {
+                self.state = State::Killed { lost_at: now + KILL_TIME_MAX, then: Then::Exit };
+                return vec![Effect::Kill];
+            }
+            Event::Counted { runs: counted } => {
+                let idle_since = if runs == *counted { idle_since } else { now };
+                let idle = now.saturating_duration_since(idle_since);
+                if self.idle_after.is_some_and(|after| idle >= after) {
+                    self.state = stopping(IDLE_GRACE, Then::Idle);
+                    return vec![Effect::Stop(IDLE_GRACE)];
+                }
+                self.state = State::Running { since, runs: *counted, idle_since };
+            }
+            // What comes late, or twice, changes nothing.
+            Event::Spawned
+            | Event::StartFailed(_)
+            | Event::RequestWaiting
+            | Event::DeadlineReached => {}
+        }
+        Vec::new()
     }
 
     fn start_failed(&mut self, failed: StartFailed, now: Instant) -> State {
