@@ -37,7 +37,10 @@ pub enum Error {
     #[error("E_WORKER: the worker could not start: {0}")]
     NotStarted(String),
     /// More descriptors than one message carries.
-    #[error("an assignment of {0} descriptors is more than the {max} that one message carries", max = engine::FDS_MAX)]
+    #[error(
+        "an assignment of {0} descriptors is more than the {max} that one message carries",
+        max = engine::FDS_MAX
+    )]
     TooManyDescriptors(usize),
     /// The image cannot be run, and why: a code (`E_…`) and a sentence.
     #[error("{code}: {message}")]

@@ -8,8 +8,8 @@
 //!
 //! Absent on purpose: networks inside a worker (the [`Broker`] connects for it), host folders (the
 //! guest's files are a union of mapped layers, memory and detached mounts), machine code from
-//! anywhere but the node's own preparer, WASI 0.3 (its host side is declared unfinished upstream), and
-//! `wasi:sockets` beyond refusing.
+//! anywhere but the node's own preparer, WASI 0.3 (its host side is declared unfinished upstream),
+//! and `wasi:sockets` beyond refusing.
 
 mod assignment; // everything that a worker is handed
 mod socket; // waiting for them without a thread

@@ -24,8 +24,8 @@ pub(super) struct ResponseBody {
 enum Content {
     /// Complete: it leaves in one piece, with its length.
     Whole { data: Option<Bytes>, trailers: Option<HeaderMap> },
-    /// As the guest writes it, with the run's fault: a guest that breaks drops its end of the body as
-    /// if the body were complete.
+    /// As the guest writes it, with the run's fault: a guest that breaks drops its end of the body
+    /// as if the body were complete.
     Stream(WasiBody, Arc<OnceLock<Fault>>),
 }
 

@@ -1,7 +1,10 @@
 use std::{future::pending, sync::Arc, time::Duration};
 
 use engine::{Event, Exit};
-use tokio::time::{sleep, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 use wasmtime::component::InstancePre;
 use wasmtime_wasi::{I32Exit, p2::bindings::CommandPre};
 
@@ -31,20 +34,16 @@ pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> E
         (result, refused)
     };
     let wall = container.limits.wall_time_max;
-    let deadline = wall.map(|wall| tokio::time::Instant::now() + wall);
+    let deadline = wall.map(|wall| Instant::now() + wall);
     let mut call = Timed::new(call, clock);
     let ended = tokio::select! {
         ended = &mut call => Ok(ended),
-        () = async { match deadline { Some(at) => sleep_until(at).await, None => pending().await } } => {
-            Err(Some(Fault::Wall(wall.unwrap_or_default())))
-        }
+        () = until(deadline) => Err(Some(Fault::Wall(wall.unwrap_or_default()))),
         // A WASI program has no signals: there is nothing to wait for but its own end.
-        grace = async { stopping.wait_for(Option::is_some).await.ok().and_then(|grace| *grace) } => {
-            match grace {
-                Some(grace) => stop(&mut call, grace).await.ok_or(None),
-                None => Err(None),
-            }
-        }
+        grace = grace(&mut stopping) => match grace {
+            Some(grace) => stop(&mut call, grace).await.ok_or(None),
+            None => Err(None),
+        },
     };
     drop(call);
     let (exit, fault) = match ended {
@@ -63,6 +62,17 @@ pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> E
     };
     container.ran(fault.as_ref());
     exit
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => pending().await,
+    }
+}
+
+async fn grace(stopping: &mut watch::Receiver<Option<Duration>>) -> Option<Duration> {
+    stopping.wait_for(Option::is_some).await.ok().and_then(|grace| *grace)
 }
 
 /// Gives a program the time that it was promised to end by itself.

@@ -132,18 +132,13 @@ impl Unassigned {
         let mut denied = Vec::new();
         let mounts = std::mem::take(&mut assignment.volumes);
         let volumes = capability::files::mount(mounts, &assignment.grants.files, &mut denied)?;
-        let folders: Vec<_> = volumes
-            .iter()
-            .map(|(_, v)| OpenFolder { folder: v.folder(), writable: v.is_writable() })
-            .collect();
-        let filter = &self.filters[usize::from(!folders.is_empty())];
+        let filter = &self.filters[usize::from(!volumes.is_empty())];
         let sandboxed = cannot("the sandbox cannot be set up");
         limit_files(&assignment.limits, &volumes)
             .and_then(|()| sandbox::keep_capabilities(CapabilitySet::SYS_CHROOT))
             .and_then(|()| sandbox::hide())
-            .and_then(|()| sandbox::restrict_files(Some(assignment.program.code.as_fd()), &folders))
+            .and_then(|()| restrict_files(assignment.program.code.as_fd(), &volumes))
             .map_err(sandboxed)?;
-        drop(folders);
         let Loaded { pre, files, env } =
             load(&self.engine, &self.linker, &mut assignment, volumes, &mut denied)?;
         sandbox::leave_files(self.empty.as_fd())
@@ -193,6 +188,15 @@ impl Unassigned {
             threads: self.threads,
         })
     }
+}
+
+/// Landlock: nothing but the machine code and the volumes can be opened.
+fn restrict_files(code: BorrowedFd<'_>, volumes: &[(String, Volume)]) -> io::Result<()> {
+    let folders = volumes
+        .iter()
+        .map(|(_, volume)| OpenFolder { folder: volume.folder(), writable: volume.is_writable() });
+    let folders: Vec<_> = folders.collect();
+    sandbox::restrict_files(Some(code), &folders)
 }
 
 fn heap_bytes_max(limits: &spec::Limits) -> u64 {

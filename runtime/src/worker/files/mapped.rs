@@ -9,9 +9,9 @@ pub(crate) fn mapped(file: &File) -> io::Result<Bytes> {
     if len == 0 {
         return Ok(Bytes::new());
     }
-    // SAFETY: a fresh private mapping of nothing but this file. The file is the node's, complete and
-    // never written again; were it cut short all the same, touching what is missing would end this
-    // one worker.
+    // SAFETY: a fresh private mapping of nothing but this file. The file is the node's, complete
+    // and never written again; were it cut short all the same, touching what is missing would end
+    // this one worker.
     let at = unsafe {
         rustix::mm::mmap(
             std::ptr::null_mut(),
