@@ -2,13 +2,11 @@
 
 use std::{io::ErrorKind, path::PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use orchestrator::{Client, Credential};
+use serde::Serialize;
 
-use crate::{
-    failure::{Advice, fail},
-    home::Home,
-};
+use crate::{failure::Advice, home::Home, output::Output, serve::block_on};
 
 /// Options of every verb that talks to a control plane.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -35,14 +33,37 @@ impl Control {
             Err(error)
                 if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) =>
             {
-                fail(
+                bail!(
                     Advice::new(format!("no control plane runs in `{}`", home.path().display()))
-                        .hint("start it: margay up"),
+                        .hint("start it: margay up")
                 )
             }
             Err(error) => Err(error).with_context(|| {
                 format!("cannot reach the control plane at `{}`", socket.display())
             }),
         }
+    }
+}
+
+/// Options of the subcommands that list objects of a control plane.
+#[derive(Debug, clap::Args)]
+pub struct List {
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    control: Control,
+}
+
+impl List {
+    /// Prints what `ask` gets, one row for each object.
+    pub fn run<T: Serialize, R: IntoIterator<Item = String>>(
+        self,
+        home: &Home,
+        ask: impl AsyncFnOnce(&Client) -> Result<Vec<T>, orchestrator::Error>,
+        headings: &[&'static str],
+        row: impl Fn(&T) -> R,
+    ) -> anyhow::Result<()> {
+        let client = self.control.client(home)?;
+        self.output.records(&block_on(ask(&client))?, headings, row)
     }
 }

@@ -1,13 +1,13 @@
 //! Registry logins: `credentials.json` in the home, readable by its owner only.
 
-use std::{collections::BTreeMap, fs, io::ErrorKind, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
-use anyhow::Context as _;
+use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    failure::{Advice, fail},
-    home::{Home, write_private},
+    failure::Advice,
+    home::{Home, read_json, write_private},
 };
 
 /// The version that we write; a newer one is refused by name.
@@ -17,9 +17,7 @@ const VERSION: u32 = 1;
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
-    /// The user name.
     pub user: String,
-    /// With what.
     pub password: String,
 }
 
@@ -41,35 +39,23 @@ impl Credentials {
     /// Reads them; a file that is not there is an empty one.
     pub fn read(home: &Home) -> anyhow::Result<Self> {
         let path = home.credentials();
-        let file = match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice::<File>(&bytes)
-                .with_context(|| format!("cannot read `{}`", path.display()))?,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                File { version: VERSION, registries: BTreeMap::new() }
-            }
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read `{}`", path.display()));
-            }
-        };
-        if file.version > VERSION {
-            return fail(
-                Advice::new(format!(
-                    "`{}` has version {}, and this margay knows {VERSION}",
-                    path.display(),
-                    file.version
-                ))
-                .hint("update margay, or log in again with another MARGAY_HOME"),
-            );
-        }
+        let file: File =
+            read_json(&path)?.unwrap_or(File { version: VERSION, registries: BTreeMap::new() });
+        let (path_shown, version) = (path.display(), file.version);
+        ensure!(
+            version <= VERSION,
+            Advice::new(format!(
+                "`{path_shown}` has version {version}, and this margay knows {VERSION}"
+            ))
+            .hint("update margay, or log in again with another MARGAY_HOME")
+        );
         Ok(Self { path, file })
     }
 
-    /// The login for `registry`, if there is one.
     pub fn login(&self, registry: &str) -> Option<&Login> {
         self.file.registries.get(registry)
     }
 
-    /// Keeps `login` for `registry`.
     pub fn keep(&mut self, registry: &str, login: Login) -> anyhow::Result<()> {
         self.file.registries.insert(registry.to_owned(), login);
         self.write()
@@ -91,7 +77,7 @@ impl Credentials {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
 

@@ -11,7 +11,6 @@ pub struct Advice {
 }
 
 impl Advice {
-    /// `message` without a next step.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None, code: None }
     }
@@ -34,11 +33,6 @@ impl fmt::Display for Advice {
 }
 
 impl StdError for Advice {}
-
-/// `Err(advice)` for functions that return [`anyhow::Result`].
-pub fn fail<T>(advice: Advice) -> anyhow::Result<T> {
-    Err(advice.into())
-}
 
 /// The exit code of clap for arguments that it refuses itself.
 pub const USAGE_ERROR: u8 = 2;

@@ -9,17 +9,15 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail, ensure};
 use spec::{SecretName, SecretValue};
 
-use crate::failure::{Advice, USAGE_ERROR, fail};
+use crate::failure::{Advice, USAGE_ERROR};
 
-/// A duration for clap.
 pub fn duration(text: &str) -> Result<Duration, String> {
     spec::parse_duration(text).map_err(|error| error.to_string())
 }
 
-/// A size for clap.
 pub fn bytes(text: &str) -> Result<u64, String> {
     spec::parse_bytes(text).map_err(|error| error.to_string())
 }
@@ -27,37 +25,68 @@ pub fn bytes(text: &str) -> Result<u64, String> {
 /// Larger than any list of variables that was written by hand.
 const ENV_FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Variables from `--env-file` (first) and `-e` (they win). A name alone takes its value from our
-/// own environment, and is left out when it has none there.
-pub fn environment(
-    files: &[PathBuf],
-    flags: &[String],
-) -> anyhow::Result<BTreeMap<String, String>> {
-    let mut variables = BTreeMap::new();
-    for path in files {
-        for line in read_lines(path)? {
-            add(&mut variables, &line).with_context(|| format!("in `{}`", path.display()))?;
-        }
-    }
-    for flag in flags {
-        add(&mut variables, flag)?;
-    }
-    Ok(variables)
+/// Options of the verbs that run a guest from here.
+#[derive(Debug, clap::Args)]
+pub struct Environment {
+    /// Set a variable; a name alone takes our own value
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+    /// Read variables from a file, one in each line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Hand in a secret, which the guest finds as /run/secrets/NAME
+    #[arg(long, value_name = "NAME=FILE")]
+    secret: Vec<SecretFile>,
 }
 
-fn read_lines(path: &Path) -> anyhow::Result<Vec<String>> {
-    let named = || format!("cannot read the variables in `{}`", path.display());
-    let size = std::fs::metadata(path).with_context(named)?.len();
-    if size > ENV_FILE_BYTES_MAX {
-        return fail(Advice::new(format!(
-            "`{}` has {size} bytes, which is no list of variables",
-            path.display()
-        )));
+impl Environment {
+    /// From `--env-file` (first) and `-e` (they win). A name alone takes its value from our own
+    /// environment, and is left out when it has none there.
+    pub fn variables(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let mut variables = BTreeMap::new();
+        for path in &self.env_file {
+            let named = || format!("cannot read the variables in `{}`", path.display());
+            let text = read_text(path, ENV_FILE_BYTES_MAX, named, "no list of variables")?;
+            for line in text.lines().map(str::trim_start) {
+                if !line.is_empty() && !line.starts_with('#') {
+                    add(&mut variables, line)
+                        .with_context(|| format!("in `{}`", path.display()))?;
+                }
+            }
+        }
+        for flag in &self.env {
+            add(&mut variables, flag)?;
+        }
+        Ok(variables)
     }
-    let text = std::fs::read_to_string(path).with_context(named)?;
-    let lines =
-        text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    Ok(lines.map(str::to_owned).collect())
+
+    /// A value stands in a file and never among arguments, where every process could read it.
+    pub fn secrets(&self) -> anyhow::Result<BTreeMap<SecretName, SecretValue>> {
+        let (count, count_max) = (self.secret.len(), SecretValue::COUNT_MAX);
+        if count > count_max {
+            let message = format!("{count} secrets for one task, and {count_max} are the most");
+            bail!(Advice::new(message).code(USAGE_ERROR));
+        }
+        let mut secrets = BTreeMap::new();
+        for SecretFile { name, path } in &self.secret {
+            if secrets.insert(name.clone(), secret(path)?).is_some() {
+                bail!(Advice::new(format!("--secret has `{name}` twice")).code(USAGE_ERROR));
+            }
+        }
+        Ok(secrets)
+    }
+}
+
+/// Reads a text file, but none that is larger than what it should be: `not` says what it is not.
+pub fn read_text(
+    path: &Path,
+    bytes_max: u64,
+    named: impl Fn() -> String,
+    not: &str,
+) -> anyhow::Result<String> {
+    let size = std::fs::metadata(path).with_context(&named)?.len();
+    ensure!(size <= bytes_max, "`{}` has {size} bytes, which is {not}", path.display());
+    std::fs::read_to_string(path).with_context(named)
 }
 
 fn add(variables: &mut BTreeMap<String, String>, text: &str) -> anyhow::Result<()> {
@@ -66,39 +95,17 @@ fn add(variables: &mut BTreeMap<String, String>, text: &str) -> anyhow::Result<(
         None => (text, std::env::var(text).ok()),
     };
     if format!("env:{name}").parse::<spec::Capability>().is_err() {
-        return fail(
-            Advice::new(format!(
-                "`{}` cannot name a variable",
-                name.chars().take(100).collect::<String>()
-            ))
-            .hint("use letters, digits and `_`, as in -e NAME=VALUE")
-            .code(USAGE_ERROR),
+        let start: String = name.chars().take(100).collect();
+        bail!(
+            Advice::new(format!("`{start}` cannot name a variable"))
+                .hint("use letters, digits and `_`, as in -e NAME=VALUE")
+                .code(USAGE_ERROR)
         );
     }
     if let Some(value) = value {
         variables.insert(name.to_owned(), value);
     }
     Ok(())
-}
-
-/// Secrets from `--secret`. A value stands in a file and never among arguments, where every process
-/// could read it.
-pub fn secrets(flags: &[SecretFile]) -> anyhow::Result<BTreeMap<SecretName, SecretValue>> {
-    if flags.len() > SecretValue::COUNT_MAX {
-        let message = format!(
-            "{} secrets for one task, and {} are the most",
-            flags.len(),
-            SecretValue::COUNT_MAX
-        );
-        return fail(Advice::new(message).code(USAGE_ERROR));
-    }
-    let mut secrets = BTreeMap::new();
-    for SecretFile { name, path } in flags {
-        if secrets.insert(name.clone(), secret(path)?).is_some() {
-            return fail(Advice::new(format!("--secret has `{name}` twice")).code(USAGE_ERROR));
-        }
-    }
-    Ok(secrets)
 }
 
 /// `--secret NAME=FILE`.
@@ -151,15 +158,18 @@ mod tests {
 
     #[test]
     fn a_name_alone_takes_our_value_and_a_bad_name_is_misuse() {
-        let flags = ["A=1", "B=x=y", "MARGAY_NO_SUCH_VARIABLE", "PATH"].map(str::to_owned);
-        let variables = environment(&[], &flags).unwrap();
+        let variables = |flags: &[&str]| {
+            let env = flags.iter().map(|flag| (*flag).to_owned()).collect();
+            Environment { env, env_file: Vec::new(), secret: Vec::new() }.variables()
+        };
+        let error = |flag| variables(&[flag]).unwrap_err();
+        let variables = variables(&["A=1", "B=x=y", "MARGAY_NO_SUCH_VARIABLE", "PATH"]).unwrap();
         assert_eq!(variables["A"], "1");
         assert_eq!(variables["B"], "x=y");
         assert_eq!(variables["PATH"], std::env::var("PATH").unwrap());
         assert_eq!(variables.len(), 3);
         for flag in ["=x", "A B=1", "a\nb"] {
-            let error = environment(&[], &[flag.to_owned()]).unwrap_err();
-            assert_eq!(crate::failure::code(&error), Some(USAGE_ERROR), "{flag}");
+            assert_eq!(crate::failure::code(&error(flag)), Some(USAGE_ERROR), "{flag}");
         }
     }
 }

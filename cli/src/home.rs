@@ -2,13 +2,15 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use serde::de::DeserializeOwned;
 
-use crate::failure::{Advice, fail};
+use crate::failure::Advice;
 
 /// The folder `MARGAY_HOME`. Holding one proves that it exists and that only its owner may look
 /// inside.
@@ -31,20 +33,21 @@ impl Home {
         if rustix::process::geteuid().is_root() {
             return Ok(PathBuf::from("/var/lib/margay"));
         }
-        let absolute = |name: &str| {
-            std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
-        };
+        let absolute =
+            |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         match (absolute("XDG_DATA_HOME"), absolute("HOME")) {
             (Some(data), _) => Ok(data.join("margay")),
             (None, Some(home)) => Ok(home.join(".local/share/margay")),
-            (None, None) => fail(
-                Advice::new("cannot tell where to keep images and tasks: neither `MARGAY_HOME` nor `HOME` is set")
-                    .hint("set it: MARGAY_HOME=/some/folder margay …"),
+            (None, None) => bail!(
+                Advice::new(
+                    "cannot tell where to keep images and tasks: neither `MARGAY_HOME` nor `HOME` \
+                     is set"
+                )
+                .hint("set it: MARGAY_HOME=/some/folder margay …")
             ),
         }
     }
 
-    /// The folder itself.
     pub fn path(&self) -> &Path {
         self.0.root()
     }
@@ -64,17 +67,14 @@ impl Home {
         self.path().join("files")
     }
 
-    /// Registry logins.
     pub fn credentials(&self) -> PathBuf {
         self.path().join("credentials.json")
     }
 
-    /// The record of a running `margay up`.
     pub fn up_json(&self) -> PathBuf {
         self.path().join("up.json")
     }
 
-    /// The control plane's socket.
     pub fn server_socket(&self) -> PathBuf {
         self.path().join("run/server.sock")
     }
@@ -104,17 +104,15 @@ fn claim(path: &Path) -> anyhow::Result<()> {
     let hint = match fs::exists(format!("{path}/images/oci-layout")).unwrap_or(false) {
         true => format!("if no other user needs it: chmod 700 {path}"),
         false => {
-            format!(
-                "name a folder that is margay's alone: --home {}/margay",
-                path.to_string().trim_end_matches('/')
-            )
+            let folder = path.to_string();
+            let folder = folder.trim_end_matches('/');
+            format!("name a folder that is margay's alone: --home {folder}/margay")
         }
     };
-    let message = format!(
-        "`{path}` is open to others (mode {:o}), and a home is for its owner alone",
-        mode & 0o7777
-    );
-    fail(Advice::new(message).hint(hint))
+    let mode = mode & 0o7777;
+    let message =
+        format!("`{path}` is open to others (mode {mode:o}), and a home is for its owner alone");
+    bail!(Advice::new(message).hint(hint))
 }
 
 /// Makes `path` and what is missing above it, for their owner alone. One that is there keeps its
@@ -122,6 +120,16 @@ fn claim(path: &Path) -> anyhow::Result<()> {
 fn make(path: &Path) -> anyhow::Result<()> {
     let named = || format!("cannot make the folder `{}`", path.display());
     disk::private_folder(path).with_context(named)
+}
+
+/// Reads a JSON file; `None` where there is none.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+    let named = || format!("cannot read `{}`", path.display());
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).with_context(named),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(named),
+    }
 }
 
 /// Writes a file that only its owner may read, whole or not at all.

@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::{bail, ensure};
 use clap::ValueEnum;
 use node::LocalImage;
 use packager::Layout;
 use spec::{Descriptor, Digest, Reference};
 
 use crate::{
-    failure::{Advice, fail},
+    failure::Advice,
     home::Home,
+    output::line,
     progress::Progress,
     serve::block_on,
     transfer::{self, Remote},
@@ -39,10 +41,7 @@ pub fn files(home: &Home) -> anyhow::Result<Layout> {
 /// What `image` names among the local ones, and its name: what was given, unless that is the
 /// beginning of a digest.
 pub fn resolve(layout: &Layout, image: &Reference) -> anyhow::Result<(Reference, Descriptor)> {
-    match look_up(layout, image)? {
-        Some(found) => Ok(found),
-        None => Err(missing(image)),
-    }
+    look_up(layout, image)?.ok_or_else(|| missing(image))
 }
 
 /// A name first, and then the digest of an image, whole or the beginning of one, as `margay images`
@@ -58,13 +57,10 @@ fn look_up(layout: &Layout, image: &Reference) -> anyhow::Result<Option<(Referen
         [one] => Ok(Some((one.reference.clone(), one.descriptor.clone()))),
         several => {
             let names: Vec<_> = several.iter().map(|local| local.reference.to_string()).collect();
-            fail(
-                Advice::new(format!(
-                    "`{}` is the beginning of several digests: of {}",
-                    image.repository(),
-                    names.join(", ")
-                ))
-                .hint("give more of it, or a name"),
+            let (start, names) = (image.repository(), names.join(", "));
+            bail!(
+                Advice::new(format!("`{start}` is the beginning of several digests: of {names}"))
+                    .hint("give more of it, or a name")
             )
         }
     }
@@ -101,12 +97,14 @@ pub fn tag(home: &Home, source: &Reference, target: &Reference) -> anyhow::Resul
     Ok(layout.tag(target, &descriptor)?)
 }
 
-/// `NAME:TAG@DIGEST`, as verbs print what they made. The tag is always there, also where it is
-/// `latest`.
-pub fn pinned(image: &Reference, digest: Digest) -> String {
-    match image.digest() {
-        None => format!("{image}@{digest}"),
-        Some(_) => image.pinned(digest).to_string(),
+/// Prints `NAME:TAG@DIGEST` for each name of what a verb made. The tag is always there, also where
+/// it is `latest`.
+pub fn print_pinned<'a>(names: impl IntoIterator<Item = &'a Reference>, digest: Digest) {
+    for name in names {
+        match name.digest() {
+            None => line(format_args!("{name}@{digest}")),
+            Some(_) => line(format_args!("{}", name.pinned(digest))),
+        }
     }
 }
 
@@ -130,10 +128,9 @@ pub fn find(
     };
     let (name, descriptor) = match (remote_wanted, local) {
         (true, _) => {
-            let entries = transfer::entry_of_this_machine();
-            let progress = Progress::new(false);
-            let pulled =
-                transfer::pull(home, self::layout(home)?, &reference, remote, entries, progress);
+            let (entries, progress) = (transfer::entry_of_this_machine(), Progress::new(false));
+            let layout = self::layout(home)?;
+            let pulled = transfer::pull(home, layout, &reference, remote, entries, progress);
             (text.to_owned(), block_on(pulled)?)
         }
         (false, Some((name, descriptor))) if name != reference => (name.to_string(), descriptor),
@@ -166,38 +163,22 @@ fn as_path(text: &str) -> Option<PathBuf> {
 }
 
 fn from_file(home: &Home, text: &str, path: &Path) -> anyhow::Result<SelectedImage> {
-    if !path.exists() {
-        return fail(Advice::new(format!("there is no file `{text}`")));
-    }
+    ensure!(path.exists(), "there is no file `{text}`");
     // A layout of its own: what is only run must not take a name away from what was built.
     let layout = files(home)?;
     let imported = packager::import(&layout, path)?;
-    match imported.as_slice() {
-        [one] => Ok(SelectedImage {
-            image: LocalImage {
-                name: text.to_owned(),
-                digest: one.descriptor.digest,
-                layout: home.files(),
-            },
-            descriptor: one.descriptor.clone(),
-            layout,
-        }),
-        several => {
-            let names: Vec<_> = several
-                .iter()
-                .flat_map(|image| &image.references)
-                .map(ToString::to_string)
-                .collect();
-            fail(
-                Advice::new(format!(
-                    "`{text}` holds {} images: {}",
-                    several.len(),
-                    names.join(", ")
-                ))
-                .hint(format!("take them in, then run one by its name: margay load -i {text}")),
-            )
-        }
-    }
+    let [one] = imported.as_slice() else {
+        let names = imported.iter().flat_map(|image| &image.references).map(ToString::to_string);
+        let (count, names) = (imported.len(), names.collect::<Vec<_>>().join(", "));
+        bail!(
+            Advice::new(format!("`{text}` holds {count} images: {names}"))
+                .hint(format!("take them in, then run one by its name: margay load -i {text}"))
+        )
+    };
+    let descriptor = one.descriptor.clone();
+    let image =
+        LocalImage { name: text.to_owned(), digest: descriptor.digest, layout: home.files() };
+    Ok(SelectedImage { image, descriptor, layout })
 }
 
 fn missing(reference: &Reference) -> anyhow::Error {

@@ -30,13 +30,14 @@ pub struct Output {
 
 impl Output {
     /// Prints `records` in the chosen form.
-    pub fn records<T: Serialize>(
+    pub fn records<T: Serialize, R: IntoIterator<Item = String>>(
         self,
         records: &[T],
-        table: impl FnOnce(&[T]) -> Table,
+        headings: &[&'static str],
+        row: impl Fn(&T) -> R,
     ) -> anyhow::Result<()> {
         match self.output {
-            Format::Table => table(records).print(),
+            Format::Table => print_table(headings, records.iter().map(row)),
             Format::Json => json(&records)?,
         }
         Ok(())
@@ -50,9 +51,9 @@ impl Output {
     ) -> anyhow::Result<()> {
         match self.output {
             Format::Table => {
-                words(record)
-                    .split('\n')
-                    .for_each(|words| line(format_args!("{}", printable(words))));
+                for words in words(record).split('\n') {
+                    line(format_args!("{}", printable(words)));
+                }
             }
             Format::Json => json(record)?,
         }
@@ -60,7 +61,6 @@ impl Output {
     }
 }
 
-/// A line on stdout.
 pub fn line(text: fmt::Arguments<'_>) {
     writeln!(std::io::stdout().lock(), "{text}").unwrap_or_else(|error| exit_unwritable(&error));
 }
@@ -92,48 +92,33 @@ pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Rows under headings, each column as wide as its widest cell.
-#[derive(Debug)]
-pub struct Table {
-    headings: Vec<&'static str>,
-    rows: Vec<Vec<String>>,
+/// Prints `rows` under `headings`.
+pub fn print_table<R: IntoIterator<Item = String>>(
+    headings: &[&str],
+    rows: impl IntoIterator<Item = R>,
+) {
+    table(headings, rows).iter().for_each(|text| line(format_args!("{text}")));
 }
 
-impl Table {
-    /// An empty table.
-    pub fn new(headings: &[&'static str]) -> Self {
-        Self { headings: headings.to_vec(), rows: Vec::new() }
-    }
-
-    /// Adds a row; cells are cleaned of control characters here, once for all verbs.
-    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().map(|cell| printable(&cell)).collect());
-    }
-
-    /// The rows as lines, the headings first.
-    pub fn lines(&self) -> Vec<String> {
-        let width = |column: usize| {
-            let cells =
-                self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-            cells.chain([self.headings[column].len()]).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..self.headings.len()).map(width).collect();
-        let aligned = |cells: &mut dyn Iterator<Item = &str>| {
-            let padded: Vec<String> =
-                cells.zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            padded.join("   ").trim_end().to_owned()
-        };
-        let mut lines = vec![aligned(&mut self.headings.iter().copied())];
-        lines.extend(self.rows.iter().map(|row| aligned(&mut row.iter().map(String::as_str))));
-        lines
-    }
-
-    /// Prints it on stdout.
-    pub fn print(&self) {
-        for text in self.lines() {
-            line(format_args!("{text}"));
-        }
-    }
+/// The headings and the rows as lines, each column as wide as its widest cell. Cells are cleaned of
+/// control characters here, once for all verbs.
+fn table<R: IntoIterator<Item = String>>(
+    headings: &[&str],
+    rows: impl IntoIterator<Item = R>,
+) -> Vec<String> {
+    let rows =
+        rows.into_iter().map(|cells| cells.into_iter().map(|cell| printable(&cell)).collect());
+    let headings = headings.iter().map(|heading| (*heading).to_owned()).collect();
+    let rows: Vec<Vec<String>> = [headings].into_iter().chain(rows).collect();
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    let aligned = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("   ").trim_end().to_owned()
+    };
+    rows.iter().map(aligned).collect()
 }
 
 /// `text` with every control character spelled out: names and messages may come from
@@ -190,7 +175,6 @@ pub fn ago(then: Timestamp, now: Timestamp) -> String {
     format!("{number} {unit}{} ago", if number == 1 { "" } else { "s" })
 }
 
-/// The present time.
 pub fn now() -> Timestamp {
     Timestamp::of(std::time::SystemTime::now())
 }
@@ -200,32 +184,26 @@ pub fn now() -> Timestamp {
 pub struct Paint(bool);
 
 impl Paint {
-    /// For what goes to stderr.
     pub fn on_stderr() -> Self {
         Self(std::io::stderr().is_terminal() && colour_enabled())
     }
 
-    /// For what goes to stdout.
     pub fn on_stdout() -> Self {
         Self(std::io::stdout().is_terminal() && colour_enabled())
     }
 
-    /// Red and bold.
     pub fn error(self, text: &str) -> String {
         self.wrap("1;31", text)
     }
 
-    /// Yellow.
     pub fn warn(self, text: &str) -> String {
         self.wrap("33", text)
     }
 
-    /// Green.
     pub fn good(self, text: &str) -> String {
         self.wrap("32", text)
     }
 
-    /// Cyan.
     pub fn hint(self, text: &str) -> String {
         self.wrap("36", text)
     }
@@ -247,10 +225,9 @@ mod tests {
 
     #[test]
     fn a_table_is_as_wide_as_its_cells_and_holds_no_control_characters() {
-        let mut table = Table::new(&["NAME", "SIZE"]);
-        table.row(["cats".to_owned(), "1".to_owned()]);
-        table.row(["x\x1b[2Jy".to_owned(), "22".to_owned()]);
-        assert_eq!(table.lines(), ["NAME          SIZE", "cats          1", "x\\u{1b}[2Jy   22"]);
+        let rows = [["cats", "1"], ["x\x1b[2Jy", "22"]].map(|row| row.map(str::to_owned));
+        let lines = table(&["NAME", "SIZE"], rows);
+        assert_eq!(lines, ["NAME          SIZE", "cats          1", "x\\u{1b}[2Jy   22"]);
     }
 
     #[test]

@@ -36,18 +36,22 @@ impl Progress {
         Self { shown, bars: Mutex::default() }
     }
 
-    /// `digest` is at `done` of `total` bytes.
-    pub fn at(&self, digest: Digest, done: u64, total: u64) {
+    /// The `total` bytes of `digest` begin to move, or begin again.
+    pub fn start(&self, digest: Digest, total: u64) {
         let Shown::Bars(all) = &self.shown else { return };
         let mut bars = self.bars.lock().unwrap_or_else(PoisonError::into_inner);
         let bar = bars.entry(digest).or_insert_with(|| {
-            let bar = all.add(ProgressBar::new(total));
-            bar.set_style(style());
-            bar.set_prefix(digest.short());
-            bar
+            all.add(ProgressBar::new(total)).with_style(style()).with_prefix(digest.short())
         });
         bar.set_length(total);
-        bar.set_position(done);
+        bar.set_position(0);
+    }
+
+    /// `bytes` of `digest` have moved so far.
+    pub fn moved(&self, digest: Digest, bytes: u64) {
+        if let Some(bar) = self.bars.lock().unwrap_or_else(PoisonError::into_inner).get(&digest) {
+            bar.set_position(bytes);
+        }
     }
 
     /// `digest` is through, and `what` happened to it.

@@ -16,7 +16,7 @@ use orchestrator::{ImageResolver, ResolvedImage, Runs};
 use registry::{Action, Auth, BlobSink, Client, ClientOptions, Reach, Repository, Tokens};
 use spec::{Descriptor, Digest, Host, Index, Reference, Tenant, wire::Fault};
 
-use crate::output::size;
+use crate::{output::size, platform::record::is_registry};
 
 /// Long enough for one registration.
 const OWN_TOKEN_TIME: Duration = Duration::from_secs(60);
@@ -56,7 +56,6 @@ impl RegistryResolver {
     fn locate(&self, tenant: &Tenant, image: &str) -> Result<ImageLocation, Fault> {
         let reference: Reference =
             image.parse().map_err(|error| fault("bad-image", error, None))?;
-        let at_bundled = |named: &Reference| named.at(Some(self.address.to_string()));
         let named = match reference.registry() {
             None => {
                 let own = format!("{tenant}/");
@@ -64,24 +63,14 @@ impl RegistryResolver {
                 let full = if text.starts_with(&own) { text } else { format!("{own}{text}") };
                 full.parse().map_err(|error| fault("bad-image", error, None))?
             }
-            Some(registry) if self.is_bundled(registry) => reference.at(None),
+            Some(registry) if is_registry(self.address, registry) => reference.at(None),
             Some(_) => {
-                return Ok(ImageLocation {
-                    address: reference.clone(),
-                    named: reference,
-                    bundled: false,
-                });
+                let (address, named) = (reference.clone(), reference);
+                return Ok(ImageLocation { address, named, bundled: false });
             }
         };
-        Ok(ImageLocation { address: at_bundled(&named), named, bundled: true })
-    }
-
-    fn is_bundled(&self, registry: &str) -> bool {
-        let port = self.address.port();
-        registry == self.address.to_string()
-            || ["localhost", "127.0.0.1", "[::1]"]
-                .iter()
-                .any(|host| registry == format!("{host}:{port}"))
+        let address = named.at(Some(self.address.to_string()));
+        Ok(ImageLocation { address, named, bundled: true })
     }
 
     /// A client that may read this repository alone, if it is the tenant's own or public.
@@ -180,18 +169,14 @@ impl RegistryResolver {
         let wanted: Vec<&Descriptor> =
             config.chain(parsed.layers.iter().filter(is_small)).collect();
         let image = &location.named;
-        let at_most = |what: &str, bytes: u64, bytes_max: u64| match bytes <= bytes_max {
-            true => Ok(()),
-            false => {
-                let (bytes, bytes_max) = (size(bytes), size(bytes_max));
-                Err(fault(
-                    "bad-image",
-                    format!(
-                        "{what} of image `{image}` have {bytes}, and at most {bytes_max} will do"
-                    ),
-                    None,
-                ))
+        let at_most = |what: &str, bytes: u64, bytes_max: u64| {
+            if bytes <= bytes_max {
+                return Ok(());
             }
+            let (bytes, bytes_max) = (size(bytes), size(bytes_max));
+            let message =
+                format!("{what} of image `{image}` have {bytes}, and at most {bytes_max} will do");
+            Err(fault("bad-image", message, None))
         };
         at_most("the documents", sum(wanted.iter().copied()), DOCUMENTS_BYTES_MAX)?;
         at_most("the layers", sum(&parsed.layers), node::CACHE_BYTES_MAX)?;
@@ -217,11 +202,9 @@ impl RegistryResolver {
             {
                 let pushed = location.named.at(Some(format!("localhost:{}", self.address.port())));
                 let hint = format!("push it: margay tag IMAGE {pushed} && margay push {pushed}");
-                fault(
-                    "no-such-image",
-                    format!("the registry has no `{}` of tenant `{tenant}`", location.named),
-                    Some(hint),
-                )
+                let message =
+                    format!("the registry has no `{}` of tenant `{tenant}`", location.named);
+                fault("no-such-image", message, Some(hint))
             }
             _ => fault("registry", chain(error), error.hint()),
         }
@@ -286,11 +269,6 @@ fn fault(code: &str, message: impl ToString, hint: Option<String>) -> Fault {
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -3,11 +3,10 @@
 
 use std::{io::IsTerminal as _, time::Duration};
 
+use anyhow::ensure;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use tokio::signal::unix::{Signal as Listener, SignalKind, signal};
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
-
-use crate::failure::{Advice, fail};
 
 /// Options that `margay up` passes to the processes that it starts.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -18,9 +17,15 @@ pub struct Child {
 }
 
 impl Child {
-    /// Whether `margay up` started this process.
     pub fn has_parent(&self) -> bool {
         self.parent.is_some()
+    }
+
+    /// Sets up a process that serves: its log, and its end with its parent.
+    pub fn begin(&self) -> anyhow::Result<()> {
+        self.end_with_parent()?;
+        log();
+        Ok(())
     }
 
     /// Ends this process with `margay up`, which may be killed without time to stop it. To be
@@ -29,15 +34,13 @@ impl Child {
         let Some(parent) = self.parent else { return Ok(()) };
         set_parent_process_death_signal(Some(Signal::TERM))?;
         // It may have ended before the line above.
-        match getppid() == Pid::from_raw(parent) {
-            true => Ok(()),
-            false => fail(Advice::new("the parent of this process has exited")),
-        }
+        ensure!(getppid() == Pid::from_raw(parent), "the parent of this process has exited");
+        Ok(())
     }
 }
 
 /// Logs to stderr: warnings, or the levels in `MARGAY_LOG` (`info`, `debug`, `registry=trace`, …).
-pub fn log() {
+fn log() {
     let filter = EnvFilter::builder()
         .with_default_directive(tracing::Level::WARN.into())
         .with_env_var("MARGAY_LOG")
@@ -51,19 +54,21 @@ pub fn log() {
 }
 
 /// Runs a future on this thread: verbs that talk to one peer need no more.
-pub fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+pub fn block_on<T, E: Into<anyhow::Error>>(
+    work: impl Future<Output = Result<T, E>>,
+) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(work).map_err(Into::into)
 }
 
 /// Runs a server with several threads until SIGINT or SIGTERM. `work` gets the future to stop at.
-pub fn until_shutdown<F>(work: impl FnOnce(Stop) -> F) -> anyhow::Result<()>
-where
-    F: Future<Output = anyhow::Result<()>>,
-{
+pub fn until_shutdown<E: Into<anyhow::Error>, F: Future<Output = Result<(), E>>>(
+    work: impl FnOnce(Stop) -> F,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let mut shutdown = ShutdownSignal::listen()?;
-        work(Box::pin(async move { shutdown.recv().await })).await
+        work(Box::pin(async move { shutdown.recv().await })).await.map_err(Into::into)
     });
     // Blocking threads are not waited for: a read or a write on one is safe to cut.
     runtime.shutdown_timeout(Duration::from_millis(200));
@@ -77,7 +82,6 @@ pub struct ShutdownSignal {
 }
 
 impl ShutdownSignal {
-    /// Starts to listen.
     pub fn listen() -> anyhow::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::bail;
 use blobs::BlobWriter;
 use packager::{Hold, Layout};
 use registry::{Auth, BlobSink, Client, ClientOptions, Entries, Event, Outcome, PullOptions};
@@ -15,7 +16,7 @@ use spec::{Descriptor, Digest, Index, Reference};
 
 use crate::{
     credentials::{Credentials, Login},
-    failure::{Advice, fail},
+    failure::Advice,
     home::Home,
     output::{notice, printable},
     progress::Progress,
@@ -48,7 +49,6 @@ pub fn client(home: &Home, remote: &Remote, registry: &str) -> anyhow::Result<Cl
     })
 }
 
-/// A client with one login.
 pub fn client_with(remote: &Remote, registry: &str, login: &Login) -> Client {
     let auth = Auth::Password { user: login.user.clone(), password: login.password.clone() };
     Client::new(options(remote, registry, BTreeMap::from([(registry.to_owned(), auth)])))
@@ -78,8 +78,9 @@ pub async fn pull(
         let path = image.repository();
         let hub = if path.contains('/') { path.to_owned() } else { format!("library/{path}") };
         let tag = image.tag().map(|tag| format!(":{tag}")).unwrap_or_default();
-        return fail(Advice::new(format!("`{image}` names no registry")).hint(format!(
-            "say which one: margay pull HOST:PORT/USER/{path}{tag}, or for Docker Hub: margay pull docker.io/{hub}{tag}"
+        bail!(Advice::new(format!("`{image}` names no registry")).hint(format!(
+            "say which one: margay pull HOST:PORT/USER/{path}{tag}, or for Docker Hub: margay pull \
+             docker.io/{hub}{tag}"
         )));
     };
     let client = client(home, remote, registry)?;
@@ -103,45 +104,27 @@ pub fn entry_of_this_machine() -> Entries {
 
 /// Shows the progress of a transfer.
 pub fn watch(progress: Arc<Progress>, moved: &'static str) -> registry::Progress {
-    let sizes = std::sync::Mutex::new(BTreeMap::new());
     Arc::new(move |event| match event {
-        Event::Started { digest, size } => {
-            sizes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(digest, size);
-            progress.at(digest, 0, size);
-        }
-        Event::Moved { digest, bytes } => {
-            let size = sizes
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .get(&digest)
-                .copied();
-            progress.at(digest, bytes, size.unwrap_or(bytes));
-        }
+        Event::Started { digest, size } => progress.start(digest, size),
+        Event::Moved { digest, bytes } => progress.moved(digest, bytes),
         Event::Finished { digest, size, outcome } => {
-            progress.done(digest, size, outcome_text(outcome, moved))
+            let outcome = match outcome {
+                Outcome::Moved => moved,
+                Outcome::Exists => "already there",
+                Outcome::Mounted => "mounted from another repository",
+            };
+            progress.done(digest, size, outcome)
         }
         Event::Retrying { digest, reason } => {
-            notice(format_args!(
-                "{}  trying again: {}",
-                digest.short(),
-                printable(&reason.to_string())
-            ));
+            let reason = printable(&reason.to_string());
+            notice(format_args!("{}  trying again: {reason}", digest.short()));
         }
         _ => {}
     })
 }
 
-fn outcome_text(outcome: Outcome, moved: &'static str) -> &'static str {
-    match outcome {
-        Outcome::Moved => moved,
-        Outcome::Exists => "already there",
-        Outcome::Mounted => "mounted from another repository",
-    }
-}
-
 /// The local images as the target of a transfer.
 pub struct LayoutTransfer {
-    /// The images.
     pub layout: Layout,
     /// While blobs arrive that no name holds yet.
     _hold: Hold,

@@ -6,12 +6,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use node::{JoinOptions, PrivateNetwork};
 use spec::wire::JoinToken;
 
 use crate::{
-    failure::{Advice, fail},
+    failure::Advice,
     flags,
     home::Home,
     output::{line, notice},
@@ -19,7 +19,7 @@ use crate::{
 };
 
 use super::{
-    listen as sockets,
+    listen::bind_again,
     ports::{LISTEN_FD, PEERS_FD, Ports},
     supervisor::{Process, Supervisor},
 };
@@ -64,10 +64,7 @@ const IDLE_AFTER: std::ops::RangeInclusive<Duration> =
 
 fn idle_after(text: &str) -> Result<Duration, String> {
     let after = flags::duration(text)?;
-    match IDLE_AFTER.contains(&after) {
-        true => Ok(after),
-        false => Err("use 1s to 24h".to_owned()),
-    }
+    IDLE_AFTER.contains(&after).then_some(after).ok_or_else(|| "use 1s to 24h".to_owned())
 }
 
 impl Tuning {
@@ -79,14 +76,12 @@ impl Tuning {
 
     /// As arguments of the process `margay node`.
     pub fn arguments(&self) -> Vec<String> {
-        let mut arguments = Vec::new();
-        let mut add = |flag: &str, value: String| arguments.extend([flag.to_owned(), value]);
-        self.idle_after
-            .iter()
-            .for_each(|after| add("--idle-after", format!("{}ms", after.as_millis())));
-        self.blank_workers.iter().for_each(|count| add("--blank-workers", count.to_string()));
-        arguments.extend(self.networks());
-        arguments
+        let idle_after = self
+            .idle_after
+            .map(|after| ["--idle-after".into(), format!("{}ms", after.as_millis())]);
+        let workers =
+            self.blank_workers.map(|count| ["--blank-workers".to_owned(), count.to_string()]);
+        idle_after.into_iter().chain(workers).flatten().chain(self.networks()).collect()
     }
 
     /// Of these arguments, those that the control plane takes too.
@@ -115,11 +110,11 @@ pub async fn join_and_run(
         JoinOptions { ingress_address: Some(sockets.peers.local_addr()?.to_string()), ..options };
     let name = node::join(home.node(), token, options).await?;
     line(format_args!("{name}"));
-    match no_run {
-        true => Ok(()),
-        // The options of this call are in the node's settings already.
-        false => supervise(home, sockets, Vec::new()).await,
+    if no_run {
+        return Ok(());
     }
+    // The options of this call are in the node's settings already.
+    supervise(home, sockets, Vec::new()).await
 }
 
 /// Runs a node that has joined.
@@ -132,30 +127,22 @@ pub async fn run(
     node::check_joined(home.node())?;
     let ports = Ports::last(home);
     let address = listen.listen.or(ports.address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let sockets = Sockets::bind(home, listen, address)?;
     let leave = leave.then(|| "--leave".to_owned());
-    supervise(
-        home,
-        Sockets::bind(home, listen, address)?,
-        tuning.arguments().into_iter().chain(leave).collect(),
-    )
-    .await
+    supervise(home, sockets, tuning.arguments().into_iter().chain(leave).collect()).await
 }
 
 async fn supervise(home: &Home, sockets: Sockets, arguments: Vec<String>) -> anyhow::Result<()> {
     let mut shutdown = ShutdownSignal::listen()?;
     let ingress = sockets.ingress.local_addr()?;
     let ingress_sockets = vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)];
-    let mut supervisor = Supervisor::new(
-        home.clone(),
-        vec![
-            Process::new("ingress", vec!["ingress".to_owned()], ingress_sockets),
-            Process::new(
-                "node",
-                ["node".to_owned()].into_iter().chain(arguments).collect(),
-                Vec::new(),
-            ),
+    let mut supervisor = Supervisor {
+        home: home.clone(),
+        processes: vec![
+            Process::new("ingress", Vec::new(), ingress_sockets),
+            Process::new("node", arguments, Vec::new()),
         ],
-    );
+    };
     for process in &mut supervisor.processes {
         process.start(home)?;
     }
@@ -177,12 +164,11 @@ async fn supervise(home: &Home, sockets: Sockets, arguments: Vec<String>) -> any
 async fn supervise_until_removed(supervisor: &mut Supervisor, home: &Home) -> anyhow::Result<()> {
     loop {
         supervisor.supervise().await?;
-        if node::check_joined(home.node()).is_err() {
-            return fail(
-                Advice::new("this node was removed from its platform, and its tasks have ended")
-                    .hint("join again: margay node join TOKEN"),
-            );
-        }
+        ensure!(
+            node::check_joined(home.node()).is_ok(),
+            Advice::new("this node was removed from its platform, and its tasks have ended")
+                .hint("join again: margay node join TOKEN")
+        );
     }
 }
 
@@ -194,14 +180,10 @@ struct Sockets {
 impl Sockets {
     fn bind(home: &Home, listen: &ListenOptions, address: IpAddr) -> anyhow::Result<Self> {
         let last = Ports::last(home);
+        let bind = |port, last, flag| bind_again(address, port, last, flag);
         let sockets = Self {
-            ingress: sockets::bind_again(
-                address,
-                listen.ingress_port,
-                last.ingress,
-                "--ingress-port",
-            )?,
-            peers: sockets::bind_again(address, listen.peers_port, last.peers, "--peers-port")?,
+            ingress: bind(listen.ingress_port, last.ingress, "--ingress-port")?,
+            peers: bind(listen.peers_port, last.peers, "--peers-port")?,
         };
         let ports = Ports {
             address: Some(address),

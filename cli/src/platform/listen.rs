@@ -8,21 +8,18 @@ use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
 };
 
+use anyhow::ensure;
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 
 use crate::{
-    failure::{Advice, fail},
+    failure::{Advice, USAGE_ERROR},
     output::line,
 };
 
-/// Binds `port` on `host`; `flag` is what would choose another one.
-pub fn bind(host: IpAddr, port: u16, flag: &str) -> anyhow::Result<TcpListener> {
-    let address = SocketAddr::new(host, port);
-    let error = match TcpListener::bind(address) {
-        Ok(listener) => return Ok(listener),
-        Err(error) => error,
-    };
-    let advice = match error.kind() {
+/// Binds `address`; `flag` is what would choose another port.
+pub fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    let (host, port) = (address.ip(), address.port());
+    let advice = |error: io::Error| match error.kind() {
         io::ErrorKind::AddrInUse => Advice::new(format!("port {port} on {host} is taken"))
             .hint(format!("choose another: {flag} PORT, or {flag} 0 for any free one")),
         io::ErrorKind::PermissionDenied => {
@@ -35,14 +32,15 @@ pub fn bind(host: IpAddr, port: u16, flag: &str) -> anyhow::Result<TcpListener> 
         }
         _ => Advice::new(format!("cannot listen on {address}: {error}")),
     };
-    fail(advice)
+    TcpListener::bind(address).map_err(|error| advice(error).into())
 }
 
 /// As [`bind`]; for "any free port" the one of the last time, where that is still free.
 pub fn bind_again(host: IpAddr, port: u16, last: u16, flag: &str) -> anyhow::Result<TcpListener> {
+    let bind = |port| bind(SocketAddr::new(host, port), flag);
     match port {
-        0 => bind(host, last, flag).or_else(|_| bind(host, 0, flag)),
-        port => bind(host, port, flag),
+        0 => bind(last).or_else(|_| bind(0)),
+        port => bind(port),
     }
 }
 
@@ -65,11 +63,9 @@ impl Listen {
         }
         let address =
             self.listen.unwrap_or(SocketAddr::new(IpAddr::from([127, 0, 0, 1]), default_port));
-        bind(address.ip(), address.port(), "--listen ADDRESS:")
+        bind(address, "--listen ADDRESS:")
     }
-}
 
-impl Listen {
     /// Prints the address, unless a parent passed the socket on.
     pub fn announce(&self, name: &str, socket: &TcpListener) -> anyhow::Result<()> {
         if self.listen_fd.is_none() {
@@ -85,12 +81,7 @@ pub fn inherited(number: RawFd) -> anyhow::Result<TcpListener> {
     // ask the kernel whether there is such a descriptor; the answer is checked.
     let there =
         number > 2 && fcntl_getfd(unsafe { std::os::fd::BorrowedFd::borrow_raw(number) }).is_ok();
-    if !there {
-        return fail(
-            Advice::new(format!("descriptor {number} is not open"))
-                .code(crate::failure::USAGE_ERROR),
-        );
-    }
+    ensure!(there, Advice::new(format!("descriptor {number} is not open")).code(USAGE_ERROR));
     // SAFETY: it is open, as was just checked, and nothing else in this process knows its number:
     // only the parent passes this flag, and the process has opened nothing of its own with it yet.
     let socket = unsafe { OwnedFd::from_raw_fd(number) };

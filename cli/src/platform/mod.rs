@@ -13,13 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail, ensure};
 use disk::Lock;
 use orchestrator::{Client, CreateJoinToken};
 use spec::{NodeCondition, Tenant};
 
 use crate::{
-    failure::{Advice, fail},
+    failure::Advice,
     home::{Home, write_private},
     output::notice,
     serve::ShutdownSignal,
@@ -148,7 +148,7 @@ impl Platform {
         let advertised =
             |socket: &TcpListener| socket.local_addr().map(|at| SocketAddr::new(here, at.port()));
         let record = Record {
-            version: Record::version(),
+            version: record::VERSION,
             pid: std::process::id(),
             user: settings.user.to_string(),
             server: advertised(&sockets.server)?,
@@ -157,8 +157,8 @@ impl Platform {
             peers: advertised(&sockets.peers)?,
             processes: Vec::new(),
         };
-        let supervisor =
-            Supervisor::new(home.clone(), processes(&record, sockets, &settings.tuning));
+        let processes = processes(&record, sockets, &settings.tuning);
+        let supervisor = Supervisor { home: home.clone(), processes };
         let mut platform = Self { home: home.clone(), supervisor, record, _lock: lock };
         let started = tokio::select! {
             started = platform.start_processes() => started.map(|()| true),
@@ -205,17 +205,13 @@ impl Platform {
         let deadline = Instant::now() + START_TIME_MAX;
         while !ready().await {
             if let Some(dead) = self.supervisor.exited_process() {
-                return fail(
+                bail!(
                     Advice::new(format!("the {dead} exited during start-up"))
-                        .hint("its error is printed above; margay doctor checks this machine"),
+                        .hint("its error is printed above; margay doctor checks this machine")
                 );
             }
-            if Instant::now() > deadline {
-                return fail(Advice::new(format!(
-                    "{what} did not answer within {} s",
-                    START_TIME_MAX.as_secs()
-                )));
-            }
+            let seconds = START_TIME_MAX.as_secs();
+            ensure!(Instant::now() <= deadline, "{what} did not answer within {seconds} s");
             tokio::time::sleep(POLL_EVERY).await;
         }
         Ok(())
@@ -278,12 +274,8 @@ impl Platform {
     /// was removed meanwhile joins again.
     async fn join(&self, client: &Client) -> anyhow::Result<()> {
         let Record { server, registry, peers, .. } = &self.record;
-        let joined = node::relocate(
-            self.home.node(),
-            &server.to_string(),
-            &registry.to_string(),
-            &peers.to_string(),
-        )?;
+        let [server, registry, peers] = [server, registry, peers].map(ToString::to_string);
+        let joined = node::relocate(self.home.node(), &server, &registry, &peers)?;
         if let Some(node) = joined {
             match client.node(&node).await {
                 Err(error) if error.fault().is_some_and(|fault| fault.code == "not-found") => {
@@ -297,7 +289,7 @@ impl Platform {
         let made = client.create_join_token(CreateJoinToken { pool: true, shared: false }).await?;
         let options = node::JoinOptions {
             name: Some("local".parse()?),
-            ingress_address: Some(peers.to_string()),
+            ingress_address: Some(peers),
             ..node::JoinOptions::default()
         };
         node::join(self.home.node(), &made.token.parse()?, options).await?;
@@ -314,32 +306,15 @@ impl Platform {
 
 /// The processes in the order in which they are started, with their arguments.
 fn processes(record: &Record, sockets: Sockets, tuning: &host::Tuning) -> Vec<Process> {
-    let arguments = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-    let registry = record.registry.to_string();
-    let address = record.server.to_string();
-    let mut server = arguments(&[
-        "server",
-        "--advertise",
-        &address,
-        "--registry",
-        &registry,
-        "--user",
-        &record.user,
-    ]);
-    server.extend(tuning.networks());
+    let (server, registry) = (record.server.to_string(), record.registry.to_string());
+    let server = ["--advertise", &server, "--registry", &registry, "--user", &record.user];
+    let server = server.map(str::to_owned).into_iter().chain(tuning.networks()).collect();
+    let ingress = vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)];
     vec![
-        Process::new("registry", arguments(&["registry"]), vec![(LISTEN_FD, sockets.registry)]),
+        Process::new("registry", Vec::new(), vec![(LISTEN_FD, sockets.registry)]),
         Process::new("server", server, vec![(LISTEN_FD, sockets.server)]),
-        Process::new(
-            "ingress",
-            arguments(&["ingress"]),
-            vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)],
-        ),
-        Process::new(
-            "node",
-            arguments(&["node"]).into_iter().chain(tuning.arguments()).collect(),
-            Vec::new(),
-        ),
+        Process::new("ingress", Vec::new(), ingress),
+        Process::new("node", tuning.arguments(), Vec::new()),
     ]
 }
 
@@ -351,9 +326,10 @@ fn lock(home: &Home) -> anyhow::Result<Lock> {
         return Ok(lock);
     }
     let pid = Record::read(home).ok().flatten().map(|record| format!(" (process {})", record.pid));
-    fail(Advice::new(format!("margay is up already in `{}`{}", home.path().display(), pid.unwrap_or_default())).hint(
+    let (home, pid) = (home.path().display(), pid.unwrap_or_default());
+    bail!(Advice::new(format!("margay is up already in `{home}`{pid}")).hint(
         "use it, end it with Ctrl-C, or start another in another MARGAY_HOME with --server-port 0 \
-                   --registry-port 0 --ingress-port 0",
+         --registry-port 0 --ingress-port 0"
     ))
 }
 

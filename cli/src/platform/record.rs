@@ -1,21 +1,18 @@
 //! `up.json`: the addresses and process ids of a running `margay up`, for the other verbs and for
 //! programs.
 
-use std::{
-    fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use anyhow::Context as _;
+use anyhow::ensure;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    failure::{Advice, fail},
-    home::{Home, write_private},
+    failure::Advice,
+    home::{Home, read_json, write_private},
 };
 
 /// The version that is written; a newer one is refused by name.
-const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 
 /// Addresses and processes of one platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,35 +38,18 @@ impl Record {
     /// Reads it; `None` when there never was one, or its platform ended in order.
     pub fn read(home: &Home) -> anyhow::Result<Option<Self>> {
         let path = home.up_json();
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                return Err(error).with_context(|| format!("cannot read `{}`", path.display()));
-            }
-        };
-        let record: Self = serde_json::from_slice(&bytes)
-            .with_context(|| format!("cannot read `{}`", path.display()))?;
-        match record.version {
-            1..=VERSION => Ok(Some(record)),
-            newer => fail(
-                Advice::new(format!(
-                    "`{}` has version {newer}, and this margay knows {VERSION}",
-                    path.display()
-                ))
-                .hint("update margay, or use another MARGAY_HOME"),
-            ),
-        }
+        let Some(record) = read_json::<Self>(&path)? else { return Ok(None) };
+        let (path, version) = (path.display(), record.version);
+        ensure!(
+            (1..=VERSION).contains(&version),
+            Advice::new(format!("`{path}` has version {version}, and this margay knows {VERSION}"))
+                .hint("update margay, or use another MARGAY_HOME")
+        );
+        Ok(Some(record))
     }
 
-    /// Writes it whole.
     pub fn write(&self, home: &Home) -> anyhow::Result<()> {
         write_private(&home.up_json(), &serde_json::to_vec_pretty(self)?)
-    }
-
-    /// The version that is written.
-    pub fn version() -> u32 {
-        VERSION
     }
 
     /// The registry as images name it.
@@ -82,17 +62,14 @@ impl Record {
         }
     }
 
-    /// Whether `name` is this platform's registry, in any of the spellings of this machine.
-    pub fn is_registry(&self, name: &str) -> bool {
-        let port = self.registry.port();
-        name == self.registry.to_string()
-            || ["localhost", "127.0.0.1", "[::1]"]
-                .iter()
-                .any(|host| name == format!("{host}:{port}"))
-    }
-
     /// The page of a host name at the ingress.
     pub fn url(&self, host: &str) -> String {
         format!("http://{host}:{}", self.ingress.port())
     }
+}
+
+/// Whether `name` is the registry at `address`, in any of the spellings of this machine.
+pub fn is_registry(address: SocketAddr, name: &str) -> bool {
+    let here = ["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{host}:{}", address.port()));
+    name == address.to_string() || here.iter().any(|spelling| name == spelling)
 }

@@ -34,10 +34,10 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// A supervised process, and the listeners that outlive it.
 pub struct Process {
-    /// As it is called in messages.
+    /// The verb that it runs, and its name in messages.
     pub name: &'static str,
-    /// After `margay`.
-    pub arguments: Vec<String>,
+    /// After the verb.
+    arguments: Vec<String>,
     program: &'static str,
     /// Its listeners, each with the flag that passes it on.
     listeners: Vec<(&'static str, TcpListener)>,
@@ -48,7 +48,6 @@ pub struct Process {
 }
 
 impl Process {
-    /// A process that has not been started yet.
     pub fn new(
         name: &'static str,
         arguments: Vec<String>,
@@ -71,18 +70,17 @@ impl Process {
         self.child.as_ref().and_then(Child::id)
     }
 
-    /// Whether it was started and runs no more.
     fn has_ended(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))))
     }
 
-    /// Starts it.
     pub fn start(&mut self, home: &Home) -> anyhow::Result<()> {
         self.started = Instant::now();
         self.due = None;
         let mut command = Command::new(self.program);
         command
             .arg0("margay")
+            .arg(self.name)
             .args(&self.arguments)
             .env("MARGAY_HOME", home.path())
             .stdin(Stdio::null())
@@ -128,17 +126,11 @@ impl Process {
 
 /// The processes, in the order in which they are started.
 pub struct Supervisor {
-    home: Home,
-    /// The processes.
+    pub home: Home,
     pub processes: Vec<Process>,
 }
 
 impl Supervisor {
-    /// A supervisor that has started nothing yet.
-    pub fn new(home: Home, processes: Vec<Process>) -> Self {
-        Self { home, processes }
-    }
-
     /// The name of a process that was started and has exited.
     pub fn exited_process(&mut self) -> Option<&'static str> {
         self.processes.iter_mut().find_map(|process| process.has_ended().then_some(process.name))
@@ -211,7 +203,7 @@ mod tests {
         let home = Home::open(Some(folder.path().join("home"))).unwrap();
         let mut process = Process::new("ghost", Vec::new(), Vec::new());
         process.program = "/nonexistent/margay";
-        let mut supervisor = Supervisor::new(home, vec![process]);
+        let mut supervisor = Supervisor { home, processes: vec![process] };
         for wait in BACK_OFF {
             let before = Instant::now();
             supervisor.processes[0].due = Some(before);

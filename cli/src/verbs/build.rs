@@ -1,4 +1,4 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use packager::Built;
@@ -53,74 +53,33 @@ fn argument(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// What to build, and how to name it.
-pub struct Request {
-    /// Where the files are.
-    pub context: PathBuf,
-    /// The build file, when it has another name than usual.
-    pub file: Option<PathBuf>,
-    /// Values for ARG.
-    pub arguments: Vec<(String, String)>,
-    /// The stage to stop at.
-    pub target: Option<String>,
-    /// Names for the image.
-    pub tags: Vec<Reference>,
-    /// Whether what earlier builds found out may be used.
-    pub reuse: bool,
-}
-
-impl Request {
-    /// The folder `context` as the image `name`.
-    pub fn of(context: &Path, name: &str) -> anyhow::Result<Self> {
-        Ok(Self {
-            context: context.to_owned(),
-            file: None,
-            arguments: Vec::new(),
-            target: None,
-            tags: vec![name.parse()?],
-            reuse: true,
-        })
-    }
-}
-
 impl Args {
     /// Prints `NAME@DIGEST` for each name.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let Self { tags, file, build_arg, target, no_cache, quiet, context } = self;
-        let built = build(
-            home,
-            &Request { context, file, arguments: build_arg, target, tags, reuse: !no_cache },
-        )?;
+        let layout = images::layout(home)?;
+        let built = packager::build(&packager::Build {
+            file: file.as_deref(),
+            args: build_arg.into_iter().collect(),
+            target: target.as_deref(),
+            tags,
+            source_date: source_date()?,
+            reuse: !no_cache,
+            ..packager::Build::of(&context, &layout)
+        })?;
         if quiet {
             line(format_args!("{}", built.descriptor.digest));
             return Ok(());
         }
         tell(&built);
-        built.references.iter().for_each(|name| {
-            line(format_args!("{}", images::pinned(name, built.descriptor.digest)))
-        });
+        images::print_pinned(&built.references, built.descriptor.digest);
         Ok(())
     }
 }
 
-/// Builds, stores and names an image.
-pub fn build(home: &Home, request: &Request) -> anyhow::Result<Built> {
-    let layout = images::layout(home)?;
-    Ok(packager::build(&packager::Build {
-        context: &request.context,
-        file: request.file.as_deref(),
-        args: request.arguments.iter().cloned().collect(),
-        target: request.target.as_deref(),
-        tags: request.tags.clone(),
-        source_date: source_date()?,
-        reuse: request.reuse,
-        layout: &layout,
-    })?)
-}
-
 /// <https://reproducible-builds.org/specs/source-date-epoch>: the one way in which time reaches an
 /// image.
-fn source_date() -> anyhow::Result<u64> {
+pub fn source_date() -> anyhow::Result<u64> {
     match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(text) => text.parse().with_context(|| {
             format!("SOURCE_DATE_EPOCH is `{text}`, which is no number of seconds")

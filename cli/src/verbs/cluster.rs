@@ -1,10 +1,11 @@
 use clap::Subcommand;
-use spec::{Cluster, ClusterName};
+use orchestrator::Client;
+use spec::ClusterName;
 
 use crate::{
-    control::Control,
+    control::{Control, List},
     home::Home,
-    output::{Output, Table, ago, line, now},
+    output::{ago, line, now},
     serve::block_on,
 };
 
@@ -20,12 +21,7 @@ pub enum Verb {
     },
     /// List clusters
     #[command(alias = "list")]
-    Ls {
-        #[command(flatten)]
-        output: Output,
-        #[command(flatten)]
-        control: Control,
-    },
+    Ls(List),
     /// Delete clusters that have no services and no tasks
     #[command(visible_alias = "rm")]
     Delete {
@@ -38,32 +34,21 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Does it through the control plane.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         match self {
             Self::Create { name, control } => {
                 let client = control.client(home)?;
-                let cluster = block_on(async { Ok(client.create_cluster(&name).await?) })?;
+                let cluster = block_on(client.create_cluster(&name))?;
                 line(format_args!("{}", cluster.name));
                 Ok(())
             }
-            Self::Ls { output, control } => {
-                let client = control.client(home)?;
-                let clusters = block_on(async { Ok(client.clusters().await?) })?;
-                output.records(&clusters, table)
-            }
+            Self::Ls(list) => list.run(home, Client::clusters, &["NAME", "CREATED"], |cluster| {
+                [cluster.name.to_string(), ago(cluster.created, now())]
+            }),
             Self::Delete { names, control } => {
                 let client = control.client(home)?;
                 super::ask_for_each(&names, |name| client.delete_cluster(name))
             }
         }
     }
-}
-
-fn table(clusters: &[Cluster]) -> Table {
-    let mut table = Table::new(&["NAME", "CREATED"]);
-    for cluster in clusters {
-        table.row([cluster.name.to_string(), ago(cluster.created, now())]);
-    }
-    table
 }

@@ -4,7 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -14,8 +14,9 @@ use spec::{ClusterName, LaunchType, Reference, Service, ServiceName, TaskDefinit
 
 use crate::{
     credentials::{Credentials, Login},
-    failure::{Advice, fail},
+    failure::Advice,
     home::Home,
+    images,
     output::{duration, line, notice, size},
     platform::{self, Platform, Settings},
     progress::Progress,
@@ -58,7 +59,12 @@ impl Args {
         let began = Instant::now();
         for name in ["httpd", SERVICE] {
             let step = Step::new("build", name);
-            let built = build::build(home, &build::Request::of(&samples.join(name), name)?)?;
+            let (context, layout) = (samples.join(name), images::layout(home)?);
+            let built = packager::build(&packager::Build {
+                tags: vec![name.parse()?],
+                source_date: build::source_date()?,
+                ..packager::Build::of(&context, &layout)
+            })?;
             step.done(&built.descriptor.digest.short());
         }
         block_on(async {
@@ -82,20 +88,15 @@ impl Args {
 
     fn samples(&self) -> anyhow::Result<PathBuf> {
         // In the working directory of a checkout, else where the binary was built.
-        let candidates = match &self.samples {
-            Some(given) => vec![given.clone()],
-            None => {
-                vec!["samples".into(), Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples")]
-            }
-        };
-        match candidates.iter().find(|path| path.join("cats/Dockerfile").is_file()) {
-            Some(path) => Ok(path.clone()),
-            None => fail(
-                Advice::new(format!("there are no samples in `{}`", candidates[0].display())).hint(
-                    "run it in a checkout of margay, or name the folder: margay demo --samples DIR",
-                ),
-            ),
-        }
+        let usual =
+            || vec!["samples".into(), Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples")];
+        let candidates = self.samples.as_ref().map_or_else(usual, |given| vec![given.clone()]);
+        let there = candidates.iter().find(|path| path.join("cats/Dockerfile").is_file());
+        Ok(there.cloned().ok_or_else(|| {
+            Advice::new(format!("there are no samples in `{}`", candidates[0].display())).hint(
+                "run it in a checkout of margay, or name the folder: margay demo --samples DIR",
+            )
+        })?)
     }
 }
 
@@ -119,12 +120,14 @@ impl Step {
 
 /// A demo should not fail because something else has the usual ports.
 fn free_ports(mut settings: Settings) -> Settings {
-    let is_free = |port: u16| std::net::TcpListener::bind((settings.listen, port)).is_ok();
-    let [server, registry, ingress] =
-        [settings.server_port, settings.registry_port, settings.ingress_port]
-            .map(|port| if is_free(port) { port } else { 0 });
-    (settings.server_port, settings.registry_port, settings.ingress_port) =
-        (server, registry, ingress);
+    let address = settings.listen;
+    let ports =
+        [&mut settings.server_port, &mut settings.registry_port, &mut settings.ingress_port];
+    for port in ports {
+        if std::net::TcpListener::bind((address, *port)).is_err() {
+            *port = 0;
+        }
+    }
     settings
 }
 
@@ -143,7 +146,7 @@ async fn serve_and_stay(
         .context("cannot read the password")?;
     let login = Login { user: facts.user.clone(), password: password.trim().to_owned() };
     Credentials::read(home)?.keep(&registry, login)?;
-    crate::images::tag(home, &SERVICE.parse()?, &image)?;
+    images::tag(home, &SERVICE.parse()?, &image)?;
     let pushed = push::push(home, &image, &Remote::default(), Progress::new(true)).await?;
     step.done(&format!("{} layers, {}", pushed.layers, size(pushed.bytes)));
 
@@ -215,9 +218,9 @@ async fn until_running(client: &Client, service: &Service) -> anyhow::Result<()>
         }
         if Instant::now() > deadline {
             let reason = now.status.reason.unwrap_or_else(|| "no reason is known".to_owned());
-            return fail(
+            bail!(
                 Advice::new(format!("{} of {REPLICAS} replicas run: {reason}", now.status.running))
-                    .hint("margay task ls --all says more"),
+                    .hint("margay task ls --all says more")
             );
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -231,7 +234,7 @@ async fn until_served(ingress: SocketAddr, host: &str) -> anyhow::Result<usize> 
             Ok((StatusCode::OK, bytes)) => return Ok(bytes),
             answer if Instant::now() > deadline => {
                 let (status, _) = answer.context("the ingress does not answer")?;
-                return fail(Advice::new(format!("the ingress answers {status} for `{host}`")));
+                bail!("the ingress answers {status} for `{host}`");
             }
             _ => tokio::time::sleep(LOOK_EVERY).await,
         }
@@ -256,7 +259,7 @@ async fn get(ingress: SocketAddr, host: &str) -> anyhow::Result<(StatusCode, usi
         answer = exchange => answer,
         end = connection => {
             end?;
-            anyhow::bail!("the connection ended")
+            bail!("the connection ended")
         }
     }
 }

@@ -17,11 +17,9 @@ pub struct Args {
     output: Output,
 }
 
-/// How a check went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict {
-    /// As it should be.
     Ok,
     /// Something is missing that some images need, or that makes things slower.
     Warn,
@@ -39,30 +37,23 @@ struct Check {
     next: Option<String>,
 }
 
+fn check(verdict: Verdict, name: &str, found: impl Into<String>, next: Option<String>) -> Check {
+    Check { name: name.to_owned(), verdict, found: found.into(), next }
+}
+
 fn ok(name: &str, found: impl Into<String>) -> Check {
-    Check { name: name.to_owned(), verdict: Verdict::Ok, found: found.into(), next: None }
+    check(Verdict::Ok, name, found, None)
 }
 
 fn warn(name: &str, found: impl Into<String>, next: impl Into<String>) -> Check {
-    Check {
-        name: name.to_owned(),
-        verdict: Verdict::Warn,
-        found: found.into(),
-        next: Some(next.into()),
-    }
+    check(Verdict::Warn, name, found, Some(next.into()))
 }
 
 fn bad(name: &str, found: impl Into<String>, next: impl Into<String>) -> Check {
-    Check {
-        name: name.to_owned(),
-        verdict: Verdict::Fail,
-        found: found.into(),
-        next: Some(next.into()),
-    }
+    check(Verdict::Fail, name, found, Some(next.into()))
 }
 
 impl Args {
-    /// Prints the report; 1 when something fails.
     pub fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
         let checks = examine(home);
         match self.output.output {
@@ -221,11 +212,10 @@ fn folder(home: &Home) -> Check {
     let path = home.path().display();
     match machine::writable(home.path()) {
         Ok(()) => ok("MARGAY_HOME", path.to_string()),
-        Err(error) => bad(
-            "MARGAY_HOME",
-            format!("{path}: {error}"),
-            "choose another: MARGAY_HOME=/some/folder",
-        ),
+        Err(error) => {
+            let next = "choose another: MARGAY_HOME=/some/folder";
+            bad("MARGAY_HOME", format!("{path}: {error}"), next)
+        }
     }
 }
 
@@ -240,14 +230,11 @@ fn space(home: &Home) -> Check {
 }
 
 fn ports() -> Vec<Check> {
+    let next = "choose another: margay up --help";
     let check = |(name, port): (&'static str, u16)| match machine::port_is_free(port) {
         Ok(true) => ok(name, format!("{port} is free")),
-        Ok(false) => warn(
-            name,
-            format!("{port} is taken (by `margay up`?)"),
-            "choose another: margay up --help",
-        ),
-        Err(error) => warn(name, format!("{port}: {error}"), "choose another: margay up --help"),
+        Ok(false) => warn(name, format!("{port} is taken (by `margay up`?)"), next),
+        Err(error) => warn(name, format!("{port}: {error}"), next),
     };
     up::DEFAULT_PORTS.into_iter().map(check).collect()
 }

@@ -5,7 +5,7 @@ use spec::{Digest, Platform, Reference};
 use crate::{
     home::Home,
     images,
-    output::{Output, Table, line, size},
+    output::{Output, line, size},
 };
 
 /// List local images
@@ -55,44 +55,30 @@ impl Args {
     /// Prints the images of this home by name.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let mut found = images::layout(home)?.list()?;
-        found.retain(|local| {
-            self.image
-                .as_ref()
-                .is_none_or(|image| names(&local.reference).any(|name| name == *image))
-                && (self.filter.is_empty()
-                    || self.filter.iter().any(|pattern| is_like(&local.reference, pattern)))
-        });
+        if let Some(image) = &self.image {
+            found.retain(|local| names(&local.reference).any(|name| name == *image));
+        }
+        if !self.filter.is_empty() {
+            found.retain(|local| self.filter.iter().any(|like| is_like(&local.reference, like)));
+        }
         if self.quiet {
-            found
-                .iter()
-                .for_each(|local| line(format_args!("{}", self.digest(&local.descriptor.digest))));
+            for local in &found {
+                line(format_args!("{}", self.digest(&local.descriptor.digest)));
+            }
             return Ok(());
         }
         let rows: Vec<Row> = found.into_iter().map(row).collect();
-        self.output.records(&rows, |rows| self.table(rows))
-    }
-
-    fn table(&self, rows: &[Row]) -> Table {
-        let mut table = Table::new(&["REPOSITORY", "TAG", "DIGEST", "PLATFORM", "SIZE"]);
-        for row in rows {
+        let headings = ["REPOSITORY", "TAG", "DIGEST", "PLATFORM", "SIZE"];
+        self.output.records(&rows, &headings, |row| {
             // A registry's port has a colon too; the tag comes after the last slash.
             let start = row.reference.rfind('/').map_or(0, |slash| slash + 1);
             let (repository, tag) = match row.reference[start..].find(':') {
-                Some(colon) => {
-                    (&row.reference[..start + colon], &row.reference[start + colon + 1..])
-                }
-                None => (row.reference.as_str(), "<none>"),
+                Some(colon) => row.reference.split_at(start + colon),
+                None => (row.reference.as_str(), ":<none>"),
             };
-            let platforms = row.platforms.join(", ");
-            table.row([
-                repository.into(),
-                tag.into(),
-                self.digest(&row.digest),
-                platforms,
-                size(row.size),
-            ]);
-        }
-        table
+            let (digest, platforms) = (self.digest(&row.digest), row.platforms.join(", "));
+            [repository.to_owned(), tag[1..].to_owned(), digest, platforms, size(row.size)]
+        })
     }
 
     fn digest(&self, digest: &Digest) -> String {

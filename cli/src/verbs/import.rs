@@ -4,13 +4,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use crate::{
-    failure::{Advice, USAGE_ERROR, fail},
+    failure::{Advice, USAGE_ERROR},
     home::Home,
     images,
-    output::{line, size},
+    output::size,
 };
 
 /// Take images in from a file: an archive of `docker save`, an OCI layout (tar or folder), or a
@@ -40,9 +40,7 @@ impl Args {
 
 fn import(home: &Home, path: &Path) -> anyhow::Result<()> {
     for image in packager::import(&images::layout(home)?, path)? {
-        image.references.iter().for_each(|name| {
-            line(format_args!("{}", images::pinned(name, image.descriptor.digest)))
-        });
+        images::print_pinned(&image.references, image.descriptor.digest);
     }
     Ok(())
 }
@@ -62,13 +60,12 @@ const STRIDE_BYTES: u64 = 16 << 20;
 /// An archive is read more than once, and a pipe only once: it becomes a file first.
 fn import_stdin(home: &Home) -> anyhow::Result<()> {
     let stdin = io::stdin().lock();
-    if stdin.is_terminal() {
-        return fail(
-            Advice::new("an image is nothing to type")
-                .hint("name a file: margay load -i FILE")
-                .code(USAGE_ERROR),
-        );
-    }
+    ensure!(
+        !stdin.is_terminal(),
+        Advice::new("an image is nothing to type")
+            .hint("name a file: margay load -i FILE")
+            .code(USAGE_ERROR)
+    );
     let folder = home.folder("run")?;
     forget_the_killed(&folder);
     let path = folder.join(format!("stdin-{}.tar", std::process::id()));
@@ -87,27 +84,22 @@ fn keep(mut pipe: impl Read, path: &Path, room: &Room) -> anyhow::Result<File> {
         let copied =
             io::copy(&mut pipe.by_ref().take(STRIDE_BYTES), &mut file).with_context(writing)?;
         bytes += copied;
-        if bytes > room.bytes_max {
-            return fail(Advice::new(format!("an archive has at most {}", size(room.bytes_max))));
-        }
+        ensure!(bytes <= room.bytes_max, "an archive has at most {}", size(room.bytes_max));
         let disk = rustix::fs::fstatvfs(&file).with_context(writing)?;
-        if disk.f_bavail.saturating_mul(disk.f_frsize) < room.free_bytes_min {
-            let why = format!(
+        ensure!(
+            disk.f_bavail.saturating_mul(disk.f_frsize) >= room.free_bytes_min,
+            Advice::new(format!(
                 "the archive does not fit: the disk of `{}` is full after {}",
                 path.display(),
                 size(bytes)
-            );
-            return fail(
-                Advice::new(why)
-                    .hint("make room: margay prune; or let --home name a folder on another disk"),
-            );
-        }
-        if bytes == 0 {
-            return fail(
-                Advice::new("stdin is empty")
-                    .hint("pipe an archive in, or name a file: margay load -i FILE"),
-            );
-        }
+            ))
+            .hint("make room: margay prune; or let --home name a folder on another disk")
+        );
+        ensure!(
+            bytes > 0,
+            Advice::new("stdin is empty")
+                .hint("pipe an archive in, or name a file: margay load -i FILE")
+        );
         if copied < STRIDE_BYTES {
             return Ok(file);
         }

@@ -9,7 +9,7 @@ use crate::{
         self,
         listen::{Listen, bind, inherited},
     },
-    serve::{self, Child},
+    serve::Child,
 };
 
 /// Run the ingress apart: requests by host name to healthy tasks
@@ -30,8 +30,7 @@ pub struct Args {
 impl Args {
     /// Serves until it is asked to end.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
-        self.child.end_with_parent()?;
-        serve::log();
+        self.child.begin()?;
         let listener = self.listen.socket(platform::INGRESS_PORT)?;
         self.listen.announce("ingress", &listener)?;
         let config = IngressConfig {
@@ -39,9 +38,7 @@ impl Args {
             listener,
             peers: match (self.peers_fd, self.peers) {
                 (Some(number), _) => Some(inherited(number)?),
-                (None, Some(address)) => {
-                    Some(bind(address.ip(), address.port(), "--peers ADDRESS:PORT with another")?)
-                }
+                (None, Some(address)) => Some(bind(address, "--peers ADDRESS:PORT with another")?),
                 (None, None) => None,
             },
             limits: node::ingress::Limits::default(),

@@ -1,6 +1,6 @@
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration};
+use std::{io::IsTerminal as _, process::ExitCode, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use node::{InvokeOutcome, InvokeRequest, PrivateNetwork};
@@ -8,8 +8,8 @@ use serde::Serialize;
 use spec::{Capability, Usage};
 
 use crate::{
-    failure::{Advice, USAGE_ERROR, fail},
-    flags,
+    failure::{Advice, USAGE_ERROR},
+    flags::{self, Environment},
     home::Home,
     images::{self, Fetch},
     output::{self, Format, Output, Paint, duration, json, notice, size},
@@ -38,15 +38,8 @@ pub struct Args {
     /// Send this text, or with @FILE what is in a file
     #[arg(short, long, value_name = "TEXT|@FILE")]
     data: Option<String>,
-    /// Set a variable; a name alone takes our own value
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
-    env: Vec<String>,
-    /// Read variables from a file, one in each line
-    #[arg(long, value_name = "FILE")]
-    env_file: Vec<PathBuf>,
-    /// Hand in a secret, which the guest finds as /run/secrets/NAME
-    #[arg(long, value_name = "NAME=FILE")]
-    secret: Vec<flags::SecretFile>,
+    #[command(flatten)]
+    environment: Environment,
     /// Grant a capability
     #[arg(long, value_name = "CAPABILITY")]
     allow: Vec<Capability>,
@@ -82,10 +75,10 @@ fn path(text: &str) -> Result<String, String> {
         Some(c) => Err(format!(
             "`{c}` cannot stand in a path: write each of its bytes as % and two hex digits"
         )),
-        None => text
-            .parse::<http::uri::PathAndQuery>()
-            .map(|_| text.to_owned())
-            .map_err(|error| error.to_string()),
+        None => match text.parse::<http::uri::PathAndQuery>() {
+            Ok(_) => Ok(text.to_owned()),
+            Err(error) => Err(error.to_string()),
+        },
     }
 }
 
@@ -115,8 +108,8 @@ impl Args {
             path: self.path.clone(),
             headers: self.header.iter().cloned().collect::<HeaderMap>(),
             body: self.body()?.into(),
-            env: flags::environment(&self.env_file, &self.env)?,
-            secrets: flags::secrets(&self.secret)?,
+            env: self.environment.variables()?,
+            secrets: self.environment.secrets()?,
             allow: self.allow.clone(),
             private_networks: self.private_network.clone(),
             time_max: self.timeout,
@@ -136,15 +129,11 @@ impl Args {
         let Some(data) = &self.data else { return Ok(Vec::new()) };
         let Some(path) = data.strip_prefix('@') else { return Ok(data.clone().into_bytes()) };
         let size = std::fs::metadata(path).with_context(|| format!("cannot read `{path}`"))?.len();
-        match size <= BODY_BYTES_MAX {
-            true => std::fs::read(path).with_context(|| format!("cannot read `{path}`")),
-            false => fail(
-                Advice::new(format!(
-                    "`{path}` has {size} bytes, and a body at most {BODY_BYTES_MAX}"
-                ))
-                .code(USAGE_ERROR),
-            ),
+        if size > BODY_BYTES_MAX {
+            let message = format!("`{path}` has {size} bytes, and a body at most {BODY_BYTES_MAX}");
+            bail!(Advice::new(message).code(USAGE_ERROR));
         }
+        std::fs::read(path).with_context(|| format!("cannot read `{path}`"))
     }
 }
 
@@ -155,12 +144,8 @@ fn print(outcome: &InvokeOutcome) {
         output::raw(b"\n");
     }
     let InvokeOutcome { status, usage, .. } = outcome;
-    let paint = Paint::on_stderr();
-    let status = if status.as_u16() < 400 {
-        paint.good(status.as_str())
-    } else {
-        paint.warn(status.as_str())
-    };
+    let paint = if status.as_u16() < 400 { Paint::good } else { Paint::warn };
+    let status = paint(Paint::on_stderr(), status.as_str());
     notice(format_args!(
         "{status} in {}, after a start in {}. Cost: {} of CPU, {} of memory at most, {} in, {} out.",
         duration(outcome.answered_in),
@@ -173,15 +158,13 @@ fn print(outcome: &InvokeOutcome) {
 }
 
 fn record(outcome: &InvokeOutcome) -> Record<'_> {
-    let headers = outcome.headers.iter();
+    let headers = outcome.headers.iter().map(|(name, value)| {
+        (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    });
     let text = std::str::from_utf8(&outcome.body).ok();
     Record {
         status: outcome.status.as_u16(),
-        headers: headers
-            .map(|(name, value)| {
-                (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-            })
-            .collect(),
+        headers: headers.collect(),
         body: text,
         body_base64: text.is_none().then(|| BASE64_STANDARD.encode(&outcome.body)),
         started_in_us: outcome.started_in.as_micros(),

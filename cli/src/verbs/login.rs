@@ -3,15 +3,15 @@ use std::{
     io::{BufRead as _, BufReader, IsTerminal as _, Read as _, Write as _},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail, ensure};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::{
     credentials::{Credentials, Login},
-    failure::{Advice, USAGE_ERROR, fail},
+    failure::{Advice, USAGE_ERROR},
     home::Home,
     output::{line, notice},
-    platform::record::Record,
+    platform::record::{Record, is_registry},
     transfer,
 };
 
@@ -55,7 +55,7 @@ impl Args {
         let password = self.password(home, &user)?;
         let login = Login { user, password };
         let client = transfer::client_with(&self.remote, &self.registry, &login);
-        super::block_on(async { Ok(client.check(&self.registry).await?) })?;
+        super::block_on(client.check(&self.registry))?;
         Credentials::read(home)?.keep(&self.registry, login)?;
         line(format_args!("Login Succeeded"));
         Ok(())
@@ -82,17 +82,15 @@ pub fn new_password(from_stdin: bool) -> anyhow::Result<String> {
         return read_password(&mut std::io::stdin().lock());
     }
     let password = ask_silently("New password: ")?;
-    match ask_silently("Again: ")? == password {
-        true => Ok(password),
-        false => fail(Advice::new("the two passwords differ")),
-    }
+    ensure!(ask_silently("Again: ")? == password, "the two passwords differ");
+    Ok(password)
 }
 
 /// The password of the user that `margay up` of this home made for its registry. A user that can
 /// read it owns it.
 fn own_password(home: &Home, registry: &str, user: &str) -> anyhow::Result<Option<String>> {
     let Some(record) = Record::read(home)? else { return Ok(None) };
-    if record.user != user || !record.is_registry(registry) {
+    if record.user != user || !is_registry(record.registry, registry) {
         return Ok(None);
     }
     let path = crate::platform::password_file(home);
@@ -106,10 +104,8 @@ fn read_password(from: &mut dyn std::io::Read) -> anyhow::Result<String> {
     let mut text = String::new();
     from.take(PASSWORD_BYTES_MAX).read_to_string(&mut text).context("cannot read the password")?;
     let password = text.trim_end_matches(['\n', '\r']);
-    match password.is_empty() {
-        true => fail(Advice::new("the password is empty").code(USAGE_ERROR)),
-        false => Ok(password.to_owned()),
-    }
+    ensure!(!password.is_empty(), Advice::new("the password is empty").code(USAGE_ERROR));
+    Ok(password.to_owned())
 }
 
 fn ask(question: &str) -> anyhow::Result<String> {
@@ -132,10 +128,7 @@ fn ask_silently(question: &str) -> anyhow::Result<String> {
     });
     tcsetattr(terminal()?, OptionalActions::Flush, &before)?;
     notice(format_args!(""));
-    match typed? {
-        Some(answer) => Ok(answer),
-        None => fail(Advice::new("interrupted").code(INTERRUPTED)),
-    }
+    typed?.ok_or_else(|| Advice::new("interrupted").code(INTERRUPTED).into())
 }
 
 /// What a shell shows for a program that Ctrl-C ended.
@@ -170,18 +163,16 @@ const DELETE: u8 = 127;
 
 /// The terminal itself: stdin may be something else.
 fn terminal() -> anyhow::Result<File> {
-    let opened = match std::io::stdin().is_terminal() || std::io::stderr().is_terminal() {
-        true => File::options().read(true).write(true).open("/dev/tty").ok(),
-        false => None,
-    };
-    match opened {
-        Some(terminal) => Ok(terminal),
-        None => fail(
-            Advice::new("there is no terminal to ask for a user name or password")
-                .hint("pass them: margay login -u NAME --password-stdin REGISTRY < file")
-                .code(USAGE_ERROR),
-        ),
+    if (std::io::stdin().is_terminal() || std::io::stderr().is_terminal())
+        && let Ok(terminal) = File::options().read(true).write(true).open("/dev/tty")
+    {
+        return Ok(terminal);
     }
+    bail!(
+        Advice::new("there is no terminal to ask for a user name or password")
+            .hint("pass them: margay login -u NAME --password-stdin REGISTRY < file")
+            .code(USAGE_ERROR)
+    )
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ pub fn ask_for_each<'a, T: Display, R, F: Future<Output = Result<R, orchestrator
     ask: impl Fn(&'a T) -> F,
 ) -> anyhow::Result<()> {
     each(things, |thing| {
-        block_on(async { Ok(ask(thing).await?) })?;
+        block_on(ask(thing))?;
         line(format_args!("{thing}"));
         Ok(())
     })

@@ -1,12 +1,13 @@
 use clap::Subcommand;
 use node::{Agent, AgentConfig, AtEnd, JoinOptions};
+use orchestrator::Client;
 use spec::{Node, NodeCondition, NodeId};
 
 use crate::{
-    control::Control,
+    control::{Control, List},
     flags,
     home::Home,
-    output::{Output, Table, ago, line, now, size},
+    output::{ago, line, now, size},
     platform::host::{self, ListenOptions, Tuning},
     serve::{self, Child, block_on},
     verbs::{token, word},
@@ -25,7 +26,6 @@ pub struct Args {
     running: Running,
 }
 
-/// How the node runs.
 #[derive(Debug, clap::Args)]
 struct Running {
     /// Let tasks run on when it is asked to end, for the next one to adopt: an upgrade
@@ -39,7 +39,6 @@ struct Running {
     child: Child,
 }
 
-/// What can be done with nodes.
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Join a control plane with a token, and run the node
@@ -65,12 +64,7 @@ enum Verb {
     Token(token::Wanted),
     /// List nodes
     #[command(alias = "list")]
-    Ls {
-        #[command(flatten)]
-        output: Output,
-        #[command(flatten)]
-        control: Control,
-    },
+    Ls(List),
     /// Move a node's work elsewhere, and give it none
     Drain {
         /// Which one
@@ -110,17 +104,14 @@ impl Running {
         if !self.child.has_parent() {
             return block_on(host::run(home, &self.door, &self.tuning, self.leave));
         }
-        self.child.end_with_parent()?;
-        serve::log();
+        self.child.begin()?;
         let at_end = if self.leave { AtEnd::Leave } else { AtEnd::Stop };
         let config = AgentConfig {
             at_end,
             tuning: self.tuning.for_node(),
             ..AgentConfig::new(home.node().clone())
         };
-        serve::until_shutdown(
-            |stop| async move { Ok(Agent::open(config)?.serve(stop, || ()).await?) },
-        )
+        serve::until_shutdown(|stop| async move { Agent::open(config)?.serve(stop, || ()).await })
     }
 }
 
@@ -134,14 +125,10 @@ impl Verb {
                 block_on(host::join_and_run(home, &token.parse()?, options, &door, no_run))
             }
             Self::Token(wanted) => wanted.make(home),
-            Self::Ls { output, control } => {
-                let client = control.client(home)?;
-                let nodes = block_on(async { Ok(client.nodes().await?) })?;
-                output.records(&nodes, table)
-            }
+            Self::Ls(list) => list.run(home, Client::nodes, &HEADINGS, row),
             Self::Drain { node, undo, control } => {
                 let client = control.client(home)?;
-                let node = block_on(async { Ok(client.drain_node(&node, !undo).await?) })?;
+                let node = block_on(client.drain_node(&node, !undo))?;
                 line(format_args!("{}", node.id));
                 Ok(())
             }
@@ -158,22 +145,20 @@ impl Verb {
     }
 }
 
-fn table(nodes: &[Node]) -> Table {
-    let mut table = Table::new(&["NODE", "STATUS", "ZONE", "CPU", "MEMORY", "NATIVE", "LAST SEEN"]);
-    for node in nodes {
-        let capacity = node.spec.capacity;
-        table.row([
-            node.id.to_string(),
-            match node.draining && node.status.condition == NodeCondition::Ready {
-                true => "draining".to_owned(),
-                false => word(&node.status.condition),
-            },
-            node.spec.zone.clone(),
-            format!("{:.1}", f64::from(capacity.cpu_millis) / 1000.0),
-            size(capacity.memory_bytes),
-            if node.spec.runs_native { node.spec.architecture.clone() } else { "no".to_owned() },
-            ago(node.status.last_seen, now()),
-        ]);
-    }
-    table
+const HEADINGS: [&str; 7] = ["NODE", "STATUS", "ZONE", "CPU", "MEMORY", "NATIVE", "LAST SEEN"];
+
+fn row(node: &Node) -> [String; 7] {
+    let capacity = node.spec.capacity;
+    [
+        node.id.to_string(),
+        match node.draining && node.status.condition == NodeCondition::Ready {
+            true => "draining".to_owned(),
+            false => word(&node.status.condition),
+        },
+        node.spec.zone.clone(),
+        format!("{:.1}", f64::from(capacity.cpu_millis) / 1000.0),
+        size(capacity.memory_bytes),
+        if node.spec.runs_native { node.spec.architecture.clone() } else { "no".to_owned() },
+        ago(node.status.last_seen, now()),
+    ]
 }

@@ -1,9 +1,9 @@
-use node::tasks::{self, State, TaskFolder};
+use node::tasks;
 use serde::Serialize;
 
 use crate::{
     home::Home,
-    output::{Output, Table, ago, line, now},
+    output::{Output, ago, line, now},
     verbs::inspect::Summary,
 };
 
@@ -27,7 +27,6 @@ pub struct Args {
     output: Output,
 }
 
-/// A row.
 #[derive(Serialize)]
 struct Row {
     #[serde(flatten)]
@@ -49,16 +48,13 @@ impl Args {
             rows.iter().for_each(|(folder, _)| line(format_args!("{}", folder.record().id)));
             return Ok(());
         }
-        let rows: Vec<Row> =
-            rows.iter().map(|(folder, state)| row(folder, *state)).collect::<Result<_, _>>()?;
-        self.output.records(&rows, |rows| self.table(rows))
-    }
-
-    fn table(&self, rows: &[Row]) -> Table {
-        let mut table =
-            Table::new(&["TASK ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAME"]);
-        for Row { summary, .. } in rows {
-            table.row([
+        let rows = rows.iter().map(|(folder, state)| {
+            anyhow::Ok(Row { summary: Summary::of(folder, *state)?, state: state.word() })
+        });
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        let headings = ["TASK ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAME"];
+        self.output.records(&rows, &headings, |Row { summary, .. }| {
+            [
                 summary.id.clone(),
                 self.cut(&summary.image, 40),
                 self.cut(&summary.command.join(" "), 24),
@@ -66,9 +62,8 @@ impl Args {
                 summary.status.clone(),
                 summary.ports.iter().map(port).collect::<Vec<_>>().join(", "),
                 summary.name.clone(),
-            ]);
-        }
-        table
+            ]
+        })
     }
 
     fn cut(&self, text: &str, chars_max: usize) -> String {
@@ -77,10 +72,6 @@ impl Args {
             _ => text.to_owned(),
         }
     }
-}
-
-fn row(folder: &TaskFolder, state: State) -> anyhow::Result<Row> {
-    Ok(Row { summary: Summary::of(folder, state)?, state: state.word() })
 }
 
 /// As Docker writes it: `8080->80`.

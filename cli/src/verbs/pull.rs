@@ -4,7 +4,6 @@ use spec::Reference;
 use crate::{
     home::Home,
     images,
-    output::line,
     progress::Progress,
     serve::block_on,
     transfer::{self, Remote},
@@ -32,9 +31,9 @@ impl Args {
         let entries =
             if self.all_platforms { Entries::All } else { transfer::entry_of_this_machine() };
         let (layout, progress) = (images::layout(home)?, Progress::new(self.quiet));
-        let pulled = transfer::pull(home, layout, &self.image, &self.remote, entries, progress);
-        let pulled = block_on(pulled)?;
-        line(format_args!("{}", images::pinned(&self.image, pulled.digest)));
+        let pulled =
+            block_on(transfer::pull(home, layout, &self.image, &self.remote, entries, progress))?;
+        images::print_pinned([&self.image], pulled.digest);
         Ok(())
     }
 }

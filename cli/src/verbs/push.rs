@@ -1,13 +1,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::bail;
 use registry::{Event, Outcome, PushOptions};
 use spec::{Digest, Reference};
 
 use crate::{
-    failure::{Advice, fail},
+    failure::Advice,
     home::Home,
     images,
-    output::{line, notice, size},
+    output::{notice, size},
     progress::Progress,
     serve::block_on,
     transfer::{self, Remote},
@@ -49,7 +50,7 @@ impl Args {
             let s = if pushed.layers == 1 { "" } else { "s" };
             notice(format_args!("Pushed {} blob{s} ({}).", pushed.layers, size(pushed.bytes)));
         }
-        line(format_args!("{}", images::pinned(&self.image, pushed.digest)));
+        images::print_pinned([&self.image], pushed.digest);
         Ok(())
     }
 }
@@ -62,13 +63,13 @@ pub async fn push(
     progress: Progress,
 ) -> anyhow::Result<Pushed> {
     let Some(registry) = image.registry() else {
-        return Err(registry::Error::NoRegistry { reference: image.to_string() }.into());
+        bail!(registry::Error::NoRegistry { reference: image.to_string() });
     };
     let layout = images::layout(home)?;
     let Some(root) = layout.resolve(image)? else {
-        let advice = Advice::new(format!("there is no local image `{image}`"));
-        return fail(
-            advice.hint(format!("give a local image that name first: margay tag IMAGE {image}")),
+        bail!(
+            Advice::new(format!("there is no local image `{image}`"))
+                .hint(format!("give a local image that name first: margay tag IMAGE {image}"))
         );
     };
     let client = transfer::client(home, remote, registry)?;

@@ -1,12 +1,13 @@
+use anyhow::ensure;
 use clap::{Subcommand, ValueEnum};
-use registry::{Admin, Config, Repository, RepositoryInfo, Server};
+use registry::{Admin, Config, Repository, Server};
 use spec::Tenant;
 use tokio::net::TcpListener;
 
 use crate::{
-    failure::{Advice, fail},
+    failure::Advice,
     home::Home,
-    output::{Output, Table, line},
+    output::{Output, line},
     platform::{self, listen::Listen},
     serve::{self, Child, block_on},
     verbs::login,
@@ -28,7 +29,6 @@ pub struct Args {
     child: Child,
 }
 
-/// What can be managed while the registry of this home runs.
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Manage users
@@ -86,18 +86,6 @@ impl From<Visibility> for registry::Visibility {
     }
 }
 
-fn table(repositories: &[RepositoryInfo]) -> Table {
-    let mut table = Table::new(&["REPOSITORY", "READ BY"]);
-    for repository in repositories {
-        let visibility = match repository.visibility {
-            registry::Visibility::Public => "everyone",
-            registry::Visibility::Private => "its owner",
-        };
-        table.row([repository.name.clone(), visibility.to_owned()]);
-    }
-    table
-}
-
 fn repository(text: &str) -> Result<Repository, String> {
     text.parse().map_err(|error: registry::Error| error.to_string())
 }
@@ -112,15 +100,14 @@ impl Args {
     }
 
     fn serve(self, home: &Home) -> anyhow::Result<()> {
-        self.child.end_with_parent()?;
-        serve::log();
+        self.child.begin()?;
         let socket = self.listen.socket(platform::REGISTRY_PORT)?;
         socket.set_nonblocking(true)?;
         let data_dir = home.folder("registry")?;
         serve::until_shutdown(|stop| async move {
             let server = Server::open(Config::new(data_dir)).await?;
             self.listen.announce("registry", &socket)?;
-            Ok(server.serve(TcpListener::from_std(socket)?, stop).await?)
+            anyhow::Ok(server.serve(TcpListener::from_std(socket)?, stop).await?)
         })
     }
 }
@@ -128,41 +115,45 @@ impl Args {
 impl Verb {
     fn run(self, home: &Home) -> anyhow::Result<()> {
         let data_dir = home.path().join("registry");
-        if !data_dir.exists() {
-            let message = format!("there is no registry in `{}`", home.path().display());
-            return fail(Advice::new(message).hint("start one: margay up"));
-        }
+        ensure!(
+            data_dir.exists(),
+            Advice::new(format!("there is no registry in `{}`", home.path().display()))
+                .hint("start one: margay up")
+        );
         let admin = Admin::new(data_dir);
         match self {
             Self::User(User::Add { name, password_stdin }) => {
                 let password = login::new_password(password_stdin)?;
-                block_on(async { Ok(admin.put_user(&name, &password).await?) })?;
+                block_on(admin.put_user(&name, &password))?;
                 line(format_args!("{name}"));
             }
             Self::User(User::Ls) => {
-                let users = block_on(async { Ok(admin.users().await?) })?;
+                let users = block_on(admin.users())?;
                 users.iter().for_each(|user| line(format_args!("{user}")));
             }
             Self::User(User::Rm { name }) => {
-                block_on(async { Ok(admin.remove_user(&name).await?) })?;
+                block_on(admin.remove_user(&name))?;
                 line(format_args!("{name}"));
             }
             Self::Visibility { repository, visibility } => {
-                block_on(async {
-                    let there = admin.repositories().await?;
-                    if !there.iter().any(|known| known.name == repository.to_string()) {
-                        let message = format!("there is no repository `{repository}`");
-                        return fail(
-                            Advice::new(message).hint("see what there is: margay registry ls"),
-                        );
-                    }
-                    Ok(admin.set_visibility(&repository, visibility.into()).await?)
-                })?;
+                let there = block_on(admin.repositories())?;
+                ensure!(
+                    there.iter().any(|known| known.name == repository.to_string()),
+                    Advice::new(format!("there is no repository `{repository}`"))
+                        .hint("see what there is: margay registry ls")
+                );
+                block_on(admin.set_visibility(&repository, visibility.into()))?;
                 line(format_args!("{repository}"));
             }
             Self::Ls { output } => {
-                let repositories = block_on(async { Ok(admin.repositories().await?) })?;
-                output.records(&repositories, table)?;
+                let repositories = block_on(admin.repositories())?;
+                output.records(&repositories, &["REPOSITORY", "READ BY"], |repository| {
+                    let readers = match repository.visibility {
+                        registry::Visibility::Public => "everyone",
+                        registry::Visibility::Private => "its owner",
+                    };
+                    [repository.name.clone(), readers.to_owned()]
+                })?;
             }
         }
         Ok(())

@@ -1,9 +1,10 @@
+use anyhow::bail;
 use node::tasks;
 use packager::Layout;
 use spec::{Digest, Reference};
 
 use crate::{
-    failure::{Advice, fail},
+    failure::Advice,
     home::Home,
     images,
     output::{line, notice, size},
@@ -48,9 +49,7 @@ impl Args {
             let all: Vec<_> = names.iter().map(ToString::to_string).collect();
             let message =
                 format!("`{}` has {} names: {}", digest.short(), all.len(), all.join(", "));
-            return fail(
-                Advice::new(message).hint("take one of them away, or all of them with --force"),
-            );
+            bail!(Advice::new(message).hint("take one of them away, or all of them with --force"));
         }
         let others =
             layout.list()?.iter().filter(|other| other.descriptor.digest == digest).count()
@@ -74,13 +73,11 @@ fn unused(home: &Home, image: &Reference, digest: Digest) -> anyhow::Result<()> 
     let user = tasks::list(home.node())?.into_iter().find(|task| {
         task.record().digest == digest && task.state().is_ok_and(tasks::State::is_alive)
     });
-    match user {
-        None => Ok(()),
-        Some(task) => {
-            let name = &task.record().name;
-            fail(Advice::new(format!("task `{name}` runs from image `{image}`")).hint(format!(
-                "stop it first: margay stop {name}, or remove the image all the same with --force"
-            )))
-        }
+    if let Some(task) = user {
+        let name = &task.record().name;
+        bail!(Advice::new(format!("task `{name}` runs from image `{image}`")).hint(format!(
+            "stop it first: margay stop {name}, or remove the image all the same with --force"
+        )));
     }
+    Ok(())
 }

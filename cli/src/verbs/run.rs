@@ -2,14 +2,14 @@ use std::{
     collections::HashSet, io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail, ensure};
 use node::{Mounted, Note, PrivateNetwork, Publish, RunRequest, Started};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use spec::{Capability, OutboundGrant};
 
 use crate::{
-    failure::{Advice, HOST_ERROR, USAGE_ERROR, fail},
-    flags,
+    failure::{Advice, HOST_ERROR, USAGE_ERROR},
+    flags::{self, Environment},
     home::Home,
     images::{self, Fetch},
     output::{Paint, line, notice, printable},
@@ -46,15 +46,8 @@ pub struct Args {
     /// Publish a port of the guest on this machine
     #[arg(short, long, value_name = "[[ADDRESS:]PORT:]PORT")]
     publish: Vec<Publish>,
-    /// Set a variable; a name alone takes our own value
-    #[arg(short, long, value_name = "NAME[=VALUE]")]
-    env: Vec<String>,
-    /// Read variables from a file, one in each line
-    #[arg(long, value_name = "FILE")]
-    env_file: Vec<PathBuf>,
-    /// Hand in a secret, which the guest finds as /run/secrets/NAME
-    #[arg(long, value_name = "NAME=FILE")]
-    secret: Vec<flags::SecretFile>,
+    #[command(flatten)]
+    environment: Environment,
     /// Mount a volume, or a folder of this machine
     #[arg(short, long, value_name = "SOURCE:PATH[:ro]")]
     volume: Vec<Mounted>,
@@ -160,8 +153,8 @@ impl Args {
             name: self.name.clone(),
             entrypoint: self.entrypoint.clone().map(|program| vec![program]),
             command: arguments.to_vec(),
-            env: flags::environment(&self.env_file, &self.env)?,
-            secrets: flags::secrets(&self.secret)?,
+            env: self.environment.variables()?,
+            secrets: self.environment.secrets()?,
             ports: self.publish.clone(),
             mounts: self.volume.clone(),
             allow: self.allow.clone(),
@@ -181,13 +174,11 @@ impl Args {
     /// What no single flag can know, before anything is fetched or prepared.
     fn check(&self) -> anyhow::Result<()> {
         let mut paths = HashSet::new();
-        match self.volume.iter().find(|mounted| !paths.insert(&mounted.path)) {
-            Some(twice) => fail(
-                Advice::new(format!("-v mounts something at `{}` twice", twice.path))
-                    .code(USAGE_ERROR),
-            ),
-            None => Ok(()),
+        if let Some(twice) = self.volume.iter().find(|mounted| !paths.insert(&mounted.path)) {
+            let message = format!("-v mounts something at `{}` twice", twice.path);
+            bail!(Advice::new(message).code(USAGE_ERROR));
         }
+        Ok(())
     }
 
     fn terminal(&self) -> anyhow::Result<Option<(u16, u16)>> {
@@ -195,13 +186,12 @@ impl Args {
             return Ok(None);
         }
         let stdout = std::io::stdout();
-        if !stdout.is_terminal() {
-            return fail(
-                Advice::new("-t needs a terminal, and stdout is none")
-                    .hint("leave -t out")
-                    .code(USAGE_ERROR),
-            );
-        }
+        ensure!(
+            stdout.is_terminal(),
+            Advice::new("-t needs a terminal, and stdout is none")
+                .hint("leave -t out")
+                .code(USAGE_ERROR)
+        );
         let size = rustix::termios::tcgetwinsize(&stdout)?;
         Ok(Some((size.ws_row, size.ws_col)))
     }
@@ -221,7 +211,6 @@ pub fn keep() -> ExitCode {
     }
 }
 
-/// What happens, in words on stderr.
 fn tell(note: &Note) {
     match note {
         Note::Preparing => {

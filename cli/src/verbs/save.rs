@@ -4,12 +4,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use disk::{NewFile, Survives};
 use spec::Reference;
 
 use crate::{
-    failure::{Advice, USAGE_ERROR, fail},
+    failure::{Advice, USAGE_ERROR},
     home::Home,
     images,
 };
@@ -44,13 +44,12 @@ impl Args {
         };
         let Some(path) = self.output else {
             let stdout = io::stdout();
-            if stdout.is_terminal() {
-                return fail(
-                    Advice::new("an image is no text for a terminal")
-                        .hint("write a file: margay save -o FILE IMAGE")
-                        .code(USAGE_ERROR),
-                );
-            }
+            ensure!(
+                !stdout.is_terminal(),
+                Advice::new("an image is no text for a terminal")
+                    .hint("write a file: margay save -o FILE IMAGE")
+                    .code(USAGE_ERROR)
+            );
             return export(&mut BufWriter::new(stdout.lock()), Path::new("stdout"));
         };
         write_whole(&path, |file| export(file, &path))
@@ -97,7 +96,7 @@ mod tests {
         write_whole(&path, fill(b"first")).unwrap();
         let torn = write_whole(&path, |file| {
             file.write_all(b"half")?;
-            fail(Advice::new("the disk is full"))
+            anyhow::bail!("the disk is full")
         });
         assert!(torn.is_err());
         assert_eq!(fs::read(&path).unwrap(), b"first");

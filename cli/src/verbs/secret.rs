@@ -1,14 +1,14 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
-use orchestrator::Secret;
+use orchestrator::Client;
 use spec::SecretName;
 
 use crate::{
-    control::Control,
+    control::{Control, List},
     flags,
     home::Home,
-    output::{Output, Table, ago, json, line, now, size},
+    output::{ago, json, line, now, size},
     serve::block_on,
 };
 
@@ -27,12 +27,7 @@ pub enum Verb {
     },
     /// List secrets, without their values
     #[command(alias = "list")]
-    Ls {
-        #[command(flatten)]
-        output: Output,
-        #[command(flatten)]
-        control: Control,
-    },
+    Ls(List),
     /// Show what may be known of secrets, as JSON: everything but their values
     Inspect {
         /// Their names
@@ -52,28 +47,25 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Does it through the control plane.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         match self {
             Self::Create { name, file, control } => {
                 let value = flags::secret(&file)?;
                 let client = control.client(home)?;
-                let secret = block_on(async { Ok(client.create_secret(&name, &value).await?) })?;
+                let secret = block_on(client.create_secret(&name, &value))?;
                 line(format_args!("{}", secret.name));
                 Ok(())
             }
-            Self::Ls { output, control } => {
-                let client = control.client(home)?;
-                let secrets = block_on(async { Ok(client.secrets().await?) })?;
-                output.records(&secrets, table)
+            Self::Ls(list) => {
+                list.run(home, Client::secrets, &["NAME", "SIZE", "CREATED"], |secret| {
+                    let size = size(secret.size_bytes);
+                    [secret.name.to_string(), size, ago(secret.created, now())]
+                })
             }
             Self::Inspect { names, control } => {
                 let client = control.client(home)?;
-                let mut secrets = Vec::new();
-                for name in &names {
-                    secrets.push(block_on(async { Ok(client.secret(name).await?) })?);
-                }
-                json(&secrets)
+                let secrets = names.iter().map(|name| block_on(client.secret(name)));
+                json(&secrets.collect::<Result<Vec<_>, _>>()?)
             }
             Self::Rm { names, control } => {
                 let client = control.client(home)?;
@@ -81,12 +73,4 @@ impl Verb {
             }
         }
     }
-}
-
-fn table(secrets: &[Secret]) -> Table {
-    let mut table = Table::new(&["NAME", "SIZE", "CREATED"]);
-    for secret in secrets {
-        table.row([secret.name.to_string(), size(secret.size_bytes), ago(secret.created, now())]);
-    }
-    table
 }

@@ -41,8 +41,7 @@ pub struct Args {
 impl Args {
     /// Serves until it is asked to end.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
-        self.child.end_with_parent()?;
-        serve::log();
+        self.child.begin()?;
         let listener = self.listen.socket(platform::SERVER_PORT)?;
         self.listen.announce("control plane", &listener)?;
         home.folder("run")?;
@@ -64,6 +63,6 @@ impl Args {
             registry: Some(self.registry.to_string()),
             resolver: Arc::new(RegistryResolver::new(self.registry, tokens, networks)),
         };
-        serve::until_shutdown(|stop| async move { Ok(orchestrator::serve(config, stop).await?) })
+        serve::until_shutdown(|stop| orchestrator::serve(config, stop))
     }
 }

@@ -1,11 +1,11 @@
 use clap::Subcommand;
 use orchestrator::{CreateService, UpdateService};
-use spec::{ClusterName, LaunchType, Service, ServiceName, TaskDefinition, TaskDefinitionId};
+use spec::{ClusterName, LaunchType, Service, ServiceName, TaskDefinitionId};
 
 use crate::{
     control::Control,
     home::Home,
-    output::{Output, Table, ago, line, notice, now},
+    output::{Output, ago, line, notice, now},
     platform::record::Record,
     serve::block_on,
 };
@@ -87,23 +87,18 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Does it through the control plane.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         match self {
             Self::Create { name, task, cluster, count, launch_type, control } => {
                 let client = control.client(home)?;
                 let wanted = CreateService { name, task_definition: task, count, launch_type };
-                let service =
-                    block_on(async { Ok(client.create_service(&cluster, &wanted).await?) })?;
+                let service = block_on(client.create_service(&cluster, &wanted))?;
                 line(format_args!("{}", service.name));
-                let has_port = |definition: &TaskDefinition| {
-                    definition.containers.iter().any(|c| !c.ports.is_empty())
-                };
-                let definition =
-                    block_on(async { Ok(client.definition(&service.spec.task_definition).await?) });
                 // It is made; what can be said about it is no reason to fail.
-                let is_reached =
-                    definition.is_ok_and(|registered| has_port(&registered.definition));
+                let is_reached = block_on(client.definition(&service.spec.task_definition))
+                    .is_ok_and(|made| {
+                        made.definition.containers.iter().any(|c| !c.ports.is_empty())
+                    });
                 if let Some(record) = Record::read(home)?.filter(|_| is_reached) {
                     notice(format_args!("Reach it at {}", record.url(&host(&service))));
                 }
@@ -115,11 +110,11 @@ impl Verb {
                     if let Some(name) = &cluster {
                         client.cluster(name).await?;
                     }
-                    Ok(client.services().await?)
+                    client.services().await
                 })?;
                 services
                     .retain(|service| cluster.as_ref().is_none_or(|name| service.cluster == *name));
-                output.records(&services, table)
+                output.records(&services, &HEADINGS, row)
             }
             Self::Update { name, cluster, task, count, control } => {
                 let update = UpdateService { count, task_definition: task, generation: None };
@@ -145,7 +140,7 @@ fn change(
     update: &UpdateService,
 ) -> anyhow::Result<()> {
     let client = control.client(home)?;
-    let service = block_on(async { Ok(client.update_service(cluster, name, update).await?) })?;
+    let service = block_on(client.update_service(cluster, name, update))?;
     line(format_args!("{}", service.name));
     Ok(())
 }
@@ -157,19 +152,16 @@ pub fn host(service: &Service) -> String {
     service.status.host.clone().unwrap_or_else(older)
 }
 
-fn table(services: &[Service]) -> Table {
-    let mut table =
-        Table::new(&["NAME", "CLUSTER", "TASK", "RUNNING", "CREATED", "HOST", "STATUS"]);
-    for service in services {
-        table.row([
-            service.name.to_string(),
-            service.cluster.to_string(),
-            service.spec.task_definition.to_string(),
-            format!("{}/{}", service.status.running, service.spec.count),
-            ago(service.created, now()),
-            host(service),
-            service.status.reason.clone().unwrap_or_else(|| "-".to_owned()),
-        ]);
-    }
-    table
+const HEADINGS: [&str; 7] = ["NAME", "CLUSTER", "TASK", "RUNNING", "CREATED", "HOST", "STATUS"];
+
+fn row(service: &Service) -> [String; 7] {
+    [
+        service.name.to_string(),
+        service.cluster.to_string(),
+        service.spec.task_definition.to_string(),
+        format!("{}/{}", service.status.running, service.spec.count),
+        ago(service.created, now()),
+        host(service),
+        service.status.reason.clone().unwrap_or_else(|| "-".to_owned()),
+    ]
 }

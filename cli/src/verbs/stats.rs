@@ -4,7 +4,7 @@ use spec::Usage;
 
 use crate::{
     home::Home,
-    output::{Output, Table, duration, size},
+    output::{Output, duration, size},
 };
 
 /// Show what tasks have used so far
@@ -33,15 +33,13 @@ struct Row {
 }
 
 impl Args {
-    /// Prints one reading.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let folders = match self.tasks.is_empty() {
             true => tasks::list(home.node())?,
-            false => self
-                .tasks
-                .iter()
-                .map(|text| tasks::find(home.node(), text))
-                .collect::<Result<_, _>>()?,
+            false => {
+                let found = self.tasks.iter().map(|text| tasks::find(home.node(), text));
+                found.collect::<Result<_, _>>()?
+            }
         };
         let mut rows = Vec::new();
         for folder in folders {
@@ -55,19 +53,11 @@ impl Args {
                 });
             }
         }
-        self.output.records(&rows, table)
+        let headings = ["NAME", "IMAGE", "RUNS", "FAILED", "CPU TIME", "MEMORY PEAK", "IN", "OUT"];
+        self.output.records(&rows, &headings, |row| {
+            [row.name.clone(), row.image.clone()].into_iter().chain(usage_cells(&row.usage))
+        })
     }
-}
-
-fn table(rows: &[Row]) -> Table {
-    let mut table =
-        Table::new(&["NAME", "IMAGE", "RUNS", "FAILED", "CPU TIME", "MEMORY PEAK", "IN", "OUT"]);
-    for row in rows {
-        let mut cells = vec![row.name.clone(), row.image.clone()];
-        cells.extend(usage_cells(&row.usage));
-        table.row(cells);
-    }
-    table
 }
 
 /// The cells that every table of usage shares.

@@ -9,9 +9,10 @@ use spec::{
 
 use crate::{
     control::Control,
-    failure::{Advice, fail},
+    failure::Advice,
+    flags,
     home::Home,
-    output::{Output, Table, ago, line, notice, now},
+    output::{Format, Output, ago, json, line, notice, now, print_table},
     serve::block_on,
 };
 
@@ -88,13 +89,12 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// Does it through the control plane.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         match self {
             Self::Register { file, output, control } => {
                 let definition = read_definition(&file)?;
                 let client = control.client(home)?;
-                let registered = block_on(async { Ok(client.register(&definition).await?) })?;
+                let registered = block_on(client.register(&definition))?;
                 tell_grants(&registered);
                 block_on(tell_secrets(&client, &registered.definition))?;
                 output.record(&registered, |registered| registered.id.to_string())
@@ -102,19 +102,19 @@ impl Verb {
             Self::Run { definition, cluster, launch_type, count, control } => {
                 let client = control.client(home)?;
                 let wanted = RunTask { task_definition: definition, launch_type, count };
-                let tasks = block_on(async { Ok(client.run(&cluster, &wanted).await?) })?;
+                let tasks = block_on(client.run(&cluster, &wanted))?;
                 tasks.iter().for_each(|task| line(format_args!("{}", task.id)));
                 Ok(())
             }
             Self::Ls { cluster, service, all, output, control } => {
                 let client = control.client(home)?;
-                let mut tasks = block_on(async { Ok(client.tasks().await?) })?;
+                let mut tasks = block_on(client.tasks())?;
                 tasks.retain(|task| {
                     (all || task.status.phase != TaskPhase::Stopped)
                         && cluster.as_ref().is_none_or(|name| task.spec.cluster == *name)
                         && (service.is_none() || task.spec.service == service)
                 });
-                output.records(&tasks, table)
+                output.records(&tasks, &HEADINGS, row)
             }
             Self::Stop { tasks, control } => {
                 let client = control.client(home)?;
@@ -126,8 +126,12 @@ impl Verb {
             }
             Self::Definitions { output, control } => {
                 let client = control.client(home)?;
-                let definitions = block_on(async { Ok(client.definitions().await?) })?;
-                output.records(&definitions, definitions_table)
+                let definitions = block_on(client.definitions())?;
+                match output.output {
+                    Format::Table => print_definitions(&definitions),
+                    Format::Json => json(&definitions)?,
+                }
+                Ok(())
             }
         }
     }
@@ -148,14 +152,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Reads a definition from TOML, or from JSON when the file's name says so.
 pub fn read_definition(path: &std::path::Path) -> anyhow::Result<TaskDefinition> {
     let named = || format!("cannot read the task definition `{}`", path.display());
-    let size = std::fs::metadata(path).with_context(named)?.len();
-    if size > FILE_BYTES_MAX {
-        return fail(Advice::new(format!(
-            "`{}` has {size} bytes, which is no task definition",
-            path.display()
-        )));
-    }
-    let text = std::fs::read_to_string(path).with_context(named)?;
+    let text = flags::read_text(path, FILE_BYTES_MAX, named, "no task definition")?;
     let definition: TaskDefinition =
         match path.extension().is_some_and(|extension| extension == "json") {
             true => serde_json::from_str(&text).with_context(named)?,
@@ -178,18 +175,13 @@ pub fn read_definition(path: &std::path::Path) -> anyhow::Result<TaskDefinition>
 /// Says what the role grants and the image does not use, and the other way round: the diff that an
 /// operator reviews.
 fn tell_grants(registered: &RegisteredDefinition) {
-    for container in &registered.grants {
-        for capability in &container.cut {
-            notice(format_args!(
-                "{}: granted and not asked for: {capability}",
-                container.container
-            ));
+    for grants in &registered.grants {
+        let name = &grants.container;
+        for capability in &grants.cut {
+            notice(format_args!("{name}: granted and not asked for: {capability}"));
         }
-        for capability in &container.denied {
-            notice(format_args!(
-                "{}: optional, and not granted: {capability}",
-                container.container
-            ));
+        for capability in &grants.denied {
+            notice(format_args!("{name}: optional, and not granted: {capability}"));
         }
     }
 }
@@ -207,41 +199,39 @@ async fn tell_secrets(client: &Client, definition: &TaskDefinition) -> anyhow::R
     Ok(())
 }
 
-fn table(tasks: &[Task]) -> Table {
-    let mut table =
-        Table::new(&["TASK", "DEFINITION", "CLUSTER", "SERVICE", "NODE", "CREATED", "STATUS"]);
+const HEADINGS: [&str; 7] =
+    ["TASK", "DEFINITION", "CLUSTER", "SERVICE", "NODE", "CREATED", "STATUS"];
+
+fn row(task: &Task) -> [String; 7] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    for task in tasks {
-        let phase = super::word(&task.status.phase);
-        table.row([
-            task.id.to_string(),
-            task.spec.task_definition.to_string(),
-            task.spec.cluster.to_string(),
-            or_dash(task.spec.service.as_ref().map(ToString::to_string)),
-            or_dash(task.spec.node.as_ref().map(ToString::to_string)),
-            ago(task.created, now()),
-            task.status
-                .reason
-                .as_ref()
-                .map_or(phase.clone(), |reason| format!("{phase}: {reason}")),
-        ]);
-    }
-    table
+    let phase = super::word(&task.status.phase);
+    [
+        task.id.to_string(),
+        task.spec.task_definition.to_string(),
+        task.spec.cluster.to_string(),
+        or_dash(task.spec.service.as_ref().map(ToString::to_string)),
+        or_dash(task.spec.node.as_ref().map(ToString::to_string)),
+        ago(task.created, now()),
+        match &task.status.reason {
+            Some(reason) => format!("{phase}: {reason}"),
+            None => phase,
+        },
+    ]
 }
 
-fn definitions_table(definitions: &[RegisteredDefinition]) -> Table {
-    let mut table = Table::new(&["DEFINITION", "CONTAINER", "IMAGE", "REGISTERED", "MAY REACH"]);
-    for definition in definitions {
-        for (container, grants) in definition.definition.containers.iter().zip(&definition.grants) {
+fn print_definitions(definitions: &[RegisteredDefinition]) {
+    let rows = definitions.iter().flat_map(|registered| {
+        let containers = registered.definition.containers.iter().zip(&registered.grants);
+        containers.map(move |(container, grants)| {
             let reach: Vec<String> = grants.effective.iter().map(ToString::to_string).collect();
-            table.row([
-                definition.id.to_string(),
+            [
+                registered.id.to_string(),
                 container.name.to_string(),
                 container.image.clone(),
-                ago(definition.registered, now()),
+                ago(registered.registered, now()),
                 if reach.is_empty() { "nothing".to_owned() } else { reach.join(" ") },
-            ]);
-        }
-    }
-    table
+            ]
+        })
+    });
+    print_table(&["DEFINITION", "CONTAINER", "IMAGE", "REGISTERED", "MAY REACH"], rows);
 }

@@ -37,11 +37,10 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Prints the token.
     pub fn make(self, home: &Home) -> anyhow::Result<()> {
         let client = self.control.client(home)?;
         let wanted = CreateJoinToken { pool: self.pool, shared: self.shared };
-        let made = block_on(async { Ok(client.create_join_token(wanted).await?) })?;
+        let made = block_on(client.create_join_token(wanted))?;
         line(format_args!("{}", made.token));
         notice(format_args!(
             "Works once, until {}. On the node: margay node join TOKEN",
@@ -58,9 +57,7 @@ impl Verb {
             Self::Create(wanted) => wanted.make(home),
             Self::Credential { tenant, control } => {
                 let client = control.client(home)?;
-                let made = block_on(async {
-                    Ok(client.create_credential(&CreateCredential { tenant }).await?)
-                })?;
+                let made = block_on(client.create_credential(&CreateCredential { tenant }))?;
                 notice(format_args!(
                     "Keep it in a private file, and use it with --credential FILE."
                 ));

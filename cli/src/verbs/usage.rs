@@ -5,11 +5,7 @@ use serde::Serialize;
 use spec::{Digest, Tenant, Timestamp, Usage};
 
 use crate::{
-    control::Control,
-    home::Home,
-    output::{Output, Table},
-    serve::block_on,
-    verbs::stats::usage_cells,
+    control::Control, home::Home, output::Output, serve::block_on, verbs::stats::usage_cells,
 };
 
 /// Show what a tenant has used, per image and in all
@@ -43,9 +39,8 @@ impl Args {
     /// Asks the ledger.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let client = self.control.client(home)?;
-        let (report, definitions) =
-            block_on(async { Ok((client.usage().await?, client.definitions().await?)) })?;
-        self.output.records(&rows(report, &names(&definitions)), table)
+        let (report, definitions) = (block_on(client.usage())?, block_on(client.definitions())?);
+        self.output.records(&rows(report, &names(&definitions)), &HEADINGS, cells)
     }
 }
 
@@ -74,29 +69,17 @@ fn rows(report: UsageReport, names: &BTreeMap<Digest, String>) -> Vec<Row> {
     images.into_iter().chain(total).map(row).collect()
 }
 
-fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new(&[
-        "TENANT",
-        "IMAGE",
-        "RUNS",
-        "FAILED",
-        "CPU TIME",
-        "MEMORY PEAK",
-        "IN",
-        "OUT",
-        "GB x S",
-    ]);
-    for row in rows {
-        let image = row
-            .image
-            .strip_prefix("sha256:")
-            .map_or(row.image.as_str(), |hex| &hex[..12.min(hex.len())]);
-        let mut cells =
-            vec![row.tenant.to_string(), row.name.clone().unwrap_or_else(|| image.to_owned())];
-        cells.extend(usage_cells(&row.usage));
-        // Byte-milliseconds are exact; bills are in gigabytes and seconds.
-        cells.push(format!("{:.6}", row.usage.memory_byte_ms as f64 / 1e12));
-        table.row(cells);
-    }
-    table
+const HEADINGS: [&str; 9] =
+    ["TENANT", "IMAGE", "RUNS", "FAILED", "CPU TIME", "MEMORY PEAK", "IN", "OUT", "GB x S"];
+
+fn cells(row: &Row) -> impl Iterator<Item = String> + use<> {
+    let image = match row.image.strip_prefix("sha256:") {
+        Some(hex) => &hex[..12.min(hex.len())],
+        None => &row.image,
+    };
+    let image = row.name.as_deref().unwrap_or(image);
+    // Byte-milliseconds are exact; bills are in gigabytes and seconds.
+    let memory_time = format!("{:.6}", row.usage.memory_byte_ms as f64 / 1e12);
+    let names = [row.tenant.to_string(), image.to_owned()].into_iter();
+    names.chain(usage_cells(&row.usage)).chain([memory_time])
 }
