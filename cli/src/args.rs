@@ -91,14 +91,14 @@ pub enum Verb {
 }
 
 impl Cli {
-    /// Carries out the verb, and returns the code to exit with.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         // These two touch no home.
         match self.verb {
-            Verb::Completions(args) => args.run(Self::command()).map(success),
-            Verb::Version(args) => args.run().map(success),
-            verb => verb.run(&Home::open(self.home)?),
+            Verb::Completions(args) => args.run(Self::command())?,
+            Verb::Version(args) => args.run()?,
+            verb => return verb.run(&Home::open(self.home)?),
         }
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -113,45 +113,42 @@ impl Verb {
 
     fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Build(args) => args.run(home).map(success),
-            Self::Images(args) => args.run(home).map(success),
-            Self::Tag(args) => args.run(home).map(success),
-            Self::Rmi(args) => args.run(home).map(success),
-            Self::Prune(args) => args.run(home).map(success),
-            Self::Import(args) => args.run(home).map(success),
-            Self::Save(args) => args.run(home).map(success),
-            Self::Login(args) => args.run(home).map(success),
-            Self::Logout(args) => args.run(home).map(success),
-            Self::Push(args) => args.run(home).map(success),
-            Self::Pull(args) => args.run(home).map(success),
-            Self::Run(args) => args.run(home),
-            Self::Ps(args) => args.run(home).map(success),
-            Self::Logs(args) => args.run(home).map(success),
-            Self::Inspect(args) => args.run(home).map(success),
-            Self::Stop(args) => args.run(home).map(success),
-            Self::Rm(args) => args.run(home).map(success),
-            Self::Stats(args) => args.run(home).map(success),
-            Self::Up(args) => args.run(home).map(success),
-            Self::Demo(args) => args.run(home).map(success),
-            Self::Cluster(verb) => verb.run(home).map(success),
-            Self::Task(verb) => verb.run(home).map(success),
-            Self::Service(verb) => verb.run(home).map(success),
-            Self::Secret(verb) => verb.run(home).map(success),
-            Self::Invoke(args) => args.run(home),
-            Self::Usage(args) => args.run(home).map(success),
-            Self::Token(verb) => verb.run(home).map(success),
-            Self::Server(args) => args.run(home).map(success),
-            Self::Registry(args) => args.run(home).map(success),
-            Self::Ingress(args) => args.run(home).map(success),
-            Self::Node(args) => args.run(home).map(success),
-            Self::Doctor(args) => args.run(home),
-            Self::Completions(_) | Self::Version(_) => Ok(ExitCode::SUCCESS),
+            Self::Build(args) => args.run(home)?,
+            Self::Images(args) => args.run(home)?,
+            Self::Tag(args) => args.run(home)?,
+            Self::Rmi(args) => args.run(home)?,
+            Self::Prune(args) => args.run(home)?,
+            Self::Import(args) => args.run(home)?,
+            Self::Save(args) => args.run(home)?,
+            Self::Login(args) => args.run(home)?,
+            Self::Logout(args) => args.run(home)?,
+            Self::Push(args) => args.run(home)?,
+            Self::Pull(args) => args.run(home)?,
+            Self::Run(args) => return args.run(home),
+            Self::Ps(args) => args.run(home)?,
+            Self::Logs(args) => args.run(home)?,
+            Self::Inspect(args) => args.run(home)?,
+            Self::Stop(args) => args.run(home)?,
+            Self::Rm(args) => args.run(home)?,
+            Self::Stats(args) => args.run(home)?,
+            Self::Up(args) => args.run(home)?,
+            Self::Demo(args) => args.run(home)?,
+            Self::Cluster(verb) => verb.run(home)?,
+            Self::Task(verb) => verb.run(home)?,
+            Self::Service(verb) => verb.run(home)?,
+            Self::Secret(verb) => verb.run(home)?,
+            Self::Invoke(args) => return args.run(home),
+            Self::Usage(args) => args.run(home)?,
+            Self::Token(verb) => verb.run(home)?,
+            Self::Server(args) => args.run(home)?,
+            Self::Registry(args) => args.run(home)?,
+            Self::Ingress(args) => args.run(home)?,
+            Self::Node(args) => args.run(home)?,
+            Self::Doctor(args) => return args.run(home),
+            Self::Completions(_) | Self::Version(_) => {}
         }
+        Ok(ExitCode::SUCCESS)
     }
-}
-
-fn success(_: ()) -> ExitCode {
-    ExitCode::SUCCESS
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ use crate::{
 /// The version that we write; a newer one is refused by name.
 const VERSION: u32 = 1;
 
-/// A user and a password for one registry.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
@@ -24,46 +23,46 @@ pub struct Login {
 /// Every login, by the registry's host and port as images name it.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+pub struct Credentials {
     version: u32,
     registries: BTreeMap<String, Login>,
+    #[serde(skip)]
+    path: PathBuf,
 }
 
-/// The logins of one home.
-pub struct Credentials {
-    path: PathBuf,
-    file: File,
+impl Default for Credentials {
+    fn default() -> Self {
+        Self { version: VERSION, registries: BTreeMap::new(), path: PathBuf::new() }
+    }
 }
 
 impl Credentials {
-    /// Reads them; a file that is not there is an empty one.
     pub fn read(home: &Home) -> anyhow::Result<Self> {
         let path = home.credentials();
-        let file: File =
-            read_json(&path)?.unwrap_or(File { version: VERSION, registries: BTreeMap::new() });
-        let (path_shown, version) = (path.display(), file.version);
+        let file: Self = read_json(&path)?.unwrap_or_default();
+        let (shown, version) = (path.display(), file.version);
         ensure!(
             version <= VERSION,
             Advice::new(format!(
-                "`{path_shown}` has version {version}, and this margay knows {VERSION}"
+                "`{shown}` has version {version}, and this margay knows {VERSION}"
             ))
             .hint("update margay, or log in again with another MARGAY_HOME")
         );
-        Ok(Self { path, file })
+        Ok(Self { path, ..file })
     }
 
     pub fn login(&self, registry: &str) -> Option<&Login> {
-        self.file.registries.get(registry)
+        self.registries.get(registry)
     }
 
     pub fn keep(&mut self, registry: &str, login: Login) -> anyhow::Result<()> {
-        self.file.registries.insert(registry.to_owned(), login);
+        self.registries.insert(registry.to_owned(), login);
         self.write()
     }
 
     /// Forgets the login for `registry`; says whether there was one.
     pub fn forget(&mut self, registry: &str) -> anyhow::Result<bool> {
-        let known = self.file.registries.remove(registry).is_some();
+        let known = self.registries.remove(registry).is_some();
         if known {
             self.write()?;
         }
@@ -71,7 +70,7 @@ impl Credentials {
     }
 
     fn write(&self) -> anyhow::Result<()> {
-        write_private(&self.path, &serde_json::to_vec_pretty(&self.file)?)
+        write_private(&self.path, &serde_json::to_vec_pretty(self)?)
     }
 }
 

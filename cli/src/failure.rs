@@ -15,7 +15,6 @@ impl Advice {
         Self { message: message.into(), hint: None, code: None }
     }
 
-    /// Adds the next thing to try.
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
@@ -71,7 +70,6 @@ pub fn code(error: &anyhow::Error) -> Option<u8> {
 }
 
 fn hint_of(cause: &(dyn StdError + 'static)) -> Option<String> {
-    /// The hint of whichever of these types it is.
     macro_rules! hints {
         ($($error:ty),+) => {
             $(if let Some(error) = cause.downcast_ref::<$error>() { return error.hint(); })+
@@ -87,7 +85,6 @@ fn hint_of(cause: &(dyn StdError + 'static)) -> Option<String> {
     None
 }
 
-/// Prints `error` the way every verb does.
 pub fn report(error: &anyhow::Error) {
     let red = crate::output::Paint::on_stderr();
     crate::output::notice(format_args!("{} {}", red.error("error:"), message(error)));

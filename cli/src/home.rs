@@ -52,12 +52,10 @@ impl Home {
         self.0.root()
     }
 
-    /// The same, as the node takes it.
     pub fn node(&self) -> &node::Home {
         &self.0
     }
 
-    /// The local images, one OCI layout.
     pub fn images(&self) -> PathBuf {
         self.path().join("images")
     }
@@ -79,7 +77,6 @@ impl Home {
         self.path().join("run/server.sock")
     }
 
-    /// A folder of this home, made when it is missing.
     pub fn folder(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.path().join(name);
         make(&path)?;

@@ -28,7 +28,6 @@ pub enum Fetch {
     Never,
 }
 
-/// The local images of this home.
 pub fn layout(home: &Home) -> anyhow::Result<Layout> {
     Ok(Layout::open(home.images())?)
 }
@@ -129,8 +128,7 @@ pub fn find(
     let (name, descriptor) = match (remote_wanted, local) {
         (true, _) => {
             let (entries, progress) = (transfer::entry_of_this_machine(), Progress::new(false));
-            let layout = self::layout(home)?;
-            let pulled = transfer::pull(home, layout, &reference, remote, entries, progress);
+            let pulled = transfer::pull(home, &reference, remote, entries, progress);
             (text.to_owned(), block_on(pulled)?)
         }
         (false, Some((name, descriptor))) if name != reference => (name.to_string(), descriptor),
@@ -143,11 +141,9 @@ pub fn find(
 
 /// An image of this machine, selected by what stands after a verb.
 pub struct SelectedImage {
-    /// As the node takes it.
     pub image: LocalImage,
     /// Its manifest or index.
     pub descriptor: Descriptor,
-    /// Where its blobs are.
     pub layout: Layout,
 }
 

@@ -62,20 +62,17 @@ pub fn pagemap_scan(kernel: (u32, u32)) -> bool {
     kernel >= (6, 7) && std::fs::File::open("/proc/self/pagemap").is_ok()
 }
 
-/// Free bytes where `folder` is.
 pub fn free_bytes(folder: &Path) -> std::io::Result<u64> {
     let facts = rustix::fs::statvfs(folder)?;
     Ok(facts.f_bavail.saturating_mul(facts.f_frsize))
 }
 
-/// Whether a file can be written in `folder`.
 pub fn writable(folder: &Path) -> std::io::Result<()> {
     let trial = folder.join(format!(".doctor-{}", std::process::id()));
     std::fs::write(&trial, b"margay")?;
     std::fs::remove_file(trial)
 }
 
-/// Whether `port` of this machine's loopback address is free.
 pub fn port_is_free(port: u16) -> std::io::Result<bool> {
     match TcpListener::bind(("127.0.0.1", port)) {
         Ok(_) => Ok(true),

@@ -29,7 +29,6 @@ pub struct Output {
 }
 
 impl Output {
-    /// Prints `records` in the chosen form.
     pub fn records<T: Serialize, R: IntoIterator<Item = String>>(
         self,
         records: &[T],
@@ -86,13 +85,11 @@ pub fn notice(text: fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// A value as JSON on stdout.
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(format_args!("{}", serde_json::to_string_pretty(value)?));
     Ok(())
 }
 
-/// Prints `rows` under `headings`.
 pub fn print_table<R: IntoIterator<Item = String>>(
     headings: &[&str],
     rows: impl IntoIterator<Item = R>,

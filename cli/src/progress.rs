@@ -24,7 +24,6 @@ enum Shown {
 }
 
 impl Progress {
-    /// For stderr as it is.
     pub fn new(quiet: bool) -> Self {
         let shown = match (quiet, std::io::stderr().is_terminal()) {
             (true, _) => Shown::Nothing,

@@ -111,10 +111,11 @@ impl RegistryResolver {
     async fn look_up(&self, tenant: &Tenant, image: &str) -> Result<ResolvedImage, Fault> {
         let location = self.locate(tenant, image)?;
         let client = self.client(tenant, &location);
-        let root = client
-            .resolve(&location.address)
-            .await
-            .map_err(|error| self.not_found(tenant, &location, &error))?;
+        let resolve = async |reference: &Reference| {
+            let resolved = client.resolve(reference).await;
+            resolved.map_err(|error| self.not_found(tenant, &location, &error))
+        };
+        let root = resolve(&location.address).await?;
         let unreadable = |error: image::Error| {
             fault("bad-image", format!("image `{image}`: {error}"), error.hint())
         };
@@ -122,11 +123,7 @@ impl RegistryResolver {
             Document::Manifest(_) => (root.bytes.to_vec(), None),
             Document::Index(index) => {
                 let (entry, natives) = choose(&index).map_err(unreadable)?;
-                let entry = location.address.pinned(entry.digest);
-                let resolved = client
-                    .resolve(&entry)
-                    .await
-                    .map_err(|error| self.not_found(tenant, &location, &error))?;
+                let resolved = resolve(&location.address.pinned(entry.digest)).await?;
                 (resolved.bytes.to_vec(), natives)
             }
         };
@@ -211,7 +208,6 @@ impl RegistryResolver {
     }
 }
 
-/// The sum of the sizes that the manifest states.
 fn sum<'a>(blobs: impl IntoIterator<Item = &'a Descriptor>) -> u64 {
     blobs.into_iter().fold(0, |bytes, blob| bytes.saturating_add(blob.size))
 }

@@ -89,7 +89,6 @@ impl ShutdownSignal {
         })
     }
 
-    /// Ready at the next SIGINT or SIGTERM.
     pub async fn recv(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -98,5 +97,4 @@ impl ShutdownSignal {
     }
 }
 
-/// Ready when the process is to shut down.
 pub type Stop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -1,12 +1,7 @@
 //! Between the local images and registries: credentials, progress, and the layout as source and
 //! sink of blobs.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    io,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, io, sync::Arc, time::Duration};
 
 use anyhow::bail;
 use blobs::BlobWriter;
@@ -40,35 +35,27 @@ pub fn registry_name(text: &str) -> Result<String, String> {
     reference.registry().filter(|name| *name == text).map(str::to_owned).ok_or_else(wrong)
 }
 
-/// A client with every login of this home.
+/// With the login of this home, if there is one.
 pub fn client(home: &Home, remote: &Remote, registry: &str) -> anyhow::Result<Client> {
-    let login = Credentials::read(home)?.login(registry).cloned();
-    Ok(match login {
-        Some(login) => client_with(remote, registry, &login),
-        None => Client::new(options(remote, registry, BTreeMap::new())),
-    })
+    let credentials = Credentials::read(home)?;
+    Ok(client_with(remote, registry, credentials.login(registry)))
 }
 
-pub fn client_with(remote: &Remote, registry: &str, login: &Login) -> Client {
-    let auth = Auth::Password { user: login.user.clone(), password: login.password.clone() };
-    Client::new(options(remote, registry, BTreeMap::from([(registry.to_owned(), auth)])))
-}
-
-fn options(remote: &Remote, registry: &str, auth: BTreeMap<String, Auth>) -> ClientOptions {
+pub fn client_with(remote: &Remote, registry: &str, login: Option<&Login>) -> Client {
+    let auth = login.cloned().map(|Login { user, password }| Auth::Password { user, password });
     let plain_http = remote.plain_http.then(|| registry.to_owned());
     let usual = ClientOptions::default();
-    ClientOptions {
-        auth,
+    Client::new(ClientOptions {
+        auth: auth.into_iter().map(|auth| (registry.to_owned(), auth)).collect(),
         plain_http: HashSet::from_iter(plain_http),
         idle_time_max: remote.registry_timeout.unwrap_or(usual.idle_time_max),
         ..usual
-    }
+    })
 }
 
-/// Fetches `image` with the login of this home, and tags it in `layout`.
+/// Fetches `image` with the login of this home, and tags it among the local images.
 pub async fn pull(
     home: &Home,
-    layout: Layout,
     image: &Reference,
     remote: &Remote,
     entries: Entries,
@@ -84,7 +71,7 @@ pub async fn pull(
         )));
     };
     let client = client(home, remote, registry)?;
-    let local = LayoutTransfer::new(layout)?;
+    let local = LayoutTransfer::new(Layout::open(home.images())?)?;
     let options = PullOptions { entries, progress: watch(Arc::new(progress), "pulled") };
     let descriptor = client.pull(image, local.clone(), &options).await?;
     local.layout.tag(image, &descriptor)?;
@@ -102,7 +89,6 @@ pub fn entry_of_this_machine() -> Entries {
     }))
 }
 
-/// Shows the progress of a transfer.
 pub fn watch(progress: Arc<Progress>, moved: &'static str) -> registry::Progress {
     Arc::new(move |event| match event {
         Event::Started { digest, size } => progress.start(digest, size),

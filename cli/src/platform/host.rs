@@ -19,8 +19,7 @@ use crate::{
 };
 
 use super::{
-    listen::bind_again,
-    ports::{LISTEN_FD, PEERS_FD, Ports},
+    listen::{LISTEN_FD, PEERS_FD, Ports, bind_again},
     supervisor::{Process, Supervisor},
 };
 
@@ -68,7 +67,6 @@ fn idle_after(text: &str) -> Result<Duration, String> {
 }
 
 impl Tuning {
-    /// As the node takes it.
     pub fn for_node(&self) -> node::Tuning {
         let Self { private_network, idle_after, blank_workers } = self.clone();
         node::Tuning { private_networks: private_network, idle_after, blank_workers }
@@ -117,7 +115,6 @@ pub async fn join_and_run(
     supervise(home, sockets, Vec::new()).await
 }
 
-/// Runs a node that has joined.
 pub async fn run(
     home: &Home,
     listen: &ListenOptions,

@@ -10,11 +10,39 @@ use std::{
 
 use anyhow::ensure;
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     failure::{Advice, USAGE_ERROR},
+    home::{Home, read_json, write_private},
     output::line,
 };
+
+/// The flags that pass an inherited socket to a process.
+pub const LISTEN_FD: &str = "--listen-fd";
+pub const PEERS_FD: &str = "--peers-fd";
+
+/// `run/ports.json`: where this home listened last. "Any free port" is that one again, where it is
+/// still free, because names of images hold the registry's, and nodes know the control plane's.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ports {
+    pub address: Option<IpAddr>,
+    pub server: u16,
+    pub registry: u16,
+    pub ingress: u16,
+    pub peers: u16,
+}
+
+impl Ports {
+    pub fn last(home: &Home) -> Self {
+        read_json(&home.path().join("run/ports.json")).ok().flatten().unwrap_or_default()
+    }
+
+    pub fn keep(&self, home: &Home) -> anyhow::Result<()> {
+        write_private(&home.folder("run")?.join("ports.json"), &serde_json::to_vec(self)?)
+    }
+}
 
 /// Binds `address`; `flag` is what would choose another port.
 pub fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
@@ -56,7 +84,6 @@ pub struct Listen {
 }
 
 impl Listen {
-    /// The socket: inherited, or bound now.
     pub fn socket(&self, default_port: u16) -> anyhow::Result<TcpListener> {
         if let Some(number) = self.listen_fd {
             return inherited(number);

@@ -3,7 +3,6 @@
 
 pub mod host; // a node and its ingress on a machine of their own
 pub mod listen; // sockets that outlive the process that answers on them
-mod ports; // where this home listened last
 pub mod record; // up.json
 pub mod supervisor; // start, watch, restart, drain
 
@@ -24,17 +23,14 @@ use crate::{
     output::notice,
     serve::ShutdownSignal,
 };
-use ports::{LISTEN_FD, PEERS_FD, Ports};
+use listen::{LISTEN_FD, PEERS_FD, Ports};
 use record::Record;
 use supervisor::{Process, Supervisor};
 
 /// The end of every host name: browsers and resolvers answer it with this machine.
 pub const DOMAIN: &str = "localhost";
-/// Where the control plane listens unless said otherwise.
 pub const SERVER_PORT: u16 = 7700;
-/// Where the registry listens: the port that registries have.
 pub const REGISTRY_PORT: u16 = 5000;
-/// Where the ingress listens.
 pub const INGRESS_PORT: u16 = 8000;
 /// Ten times what a loaded machine with two cores takes.
 const START_TIME_MAX: Duration = Duration::from_secs(30);
@@ -88,7 +84,6 @@ fn outbound_address() -> Option<IpAddr> {
     host::source_address("192.0.2.1:9").or_else(|| host::source_address("[2001:db8::1]:9"))
 }
 
-/// The listeners of the four processes.
 struct Sockets {
     server: TcpListener,
     registry: TcpListener,
@@ -119,29 +114,37 @@ impl Sockets {
     }
 }
 
-/// A platform that runs.
-pub struct Platform {
+struct Platform {
     home: Home,
     supervisor: Supervisor,
-    /// Where everything is.
-    pub record: Record,
+    record: Record,
     /// Held for as long as this lives: one `up` in a home.
     _lock: Lock,
 }
 
-/// Where the password of the first user is kept.
 pub fn password_file(home: &Home) -> PathBuf {
     home.path().join("registry/password")
 }
 
+/// Starts the four processes and waits until each does its work; restarts those that exit, until
+/// `work` is done or a signal comes; then ends them.
+pub async fn run(
+    home: &Home,
+    settings: &Settings,
+    work: impl AsyncFnOnce(Record) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut shutdown = ShutdownSignal::listen()?;
+    let mut platform = Platform::prepare(home, settings)?;
+    let result = tokio::select! {
+        () = shutdown.recv() => Ok(()),
+        result = platform.serve(work) => result,
+    };
+    platform.stop(&mut shutdown).await;
+    result
+}
+
 impl Platform {
-    /// Starts the four and waits until each does its work. `None` when it was asked to end before
-    /// that.
-    pub async fn start(
-        home: &Home,
-        settings: &Settings,
-        shutdown: &mut ShutdownSignal,
-    ) -> anyhow::Result<Option<Self>> {
+    fn prepare(home: &Home, settings: &Settings) -> anyhow::Result<Self> {
         let lock = lock(home)?;
         let sockets = Sockets::bind(home, settings)?;
         let here = settings.advertised(outbound_address);
@@ -159,17 +162,18 @@ impl Platform {
         };
         let processes = processes(&record, sockets, &settings.tuning);
         let supervisor = Supervisor { home: home.clone(), processes };
-        let mut platform = Self { home: home.clone(), supervisor, record, _lock: lock };
-        let started = tokio::select! {
-            started = platform.start_processes() => started.map(|()| true),
-            () = shutdown.recv() => Ok(false),
-        };
-        match started {
-            Ok(true) => Ok(Some(platform)),
-            ended => {
-                platform.stop(shutdown).await;
-                ended.map(|_| None)
-            }
+        Ok(Self { home: home.clone(), supervisor, record, _lock: lock })
+    }
+
+    async fn serve(
+        &mut self,
+        work: impl AsyncFnOnce(Record) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.start_processes().await?;
+        let work = work(self.record.clone());
+        tokio::select! {
+            result = work => result,
+            result = self.supervise() => result,
         }
     }
 
@@ -217,8 +221,8 @@ impl Platform {
         Ok(())
     }
 
-    /// Restarts processes that exit, until the future that this is raced against is done.
-    pub async fn supervise(&mut self) -> anyhow::Result<()> {
+    /// Restarts processes that exit.
+    async fn supervise(&mut self) -> anyhow::Result<()> {
         loop {
             if self.supervisor.supervise().await? {
                 self.write_record()?;
@@ -240,7 +244,7 @@ impl Platform {
     }
 
     /// Ends everything in order, tasks included. A second signal ends the wait.
-    pub async fn stop(mut self, shutdown: &mut ShutdownSignal) {
+    async fn stop(mut self, shutdown: &mut ShutdownSignal) {
         notice(format_args!("Ending…"));
         tokio::select! {
             () = self.supervisor.drain() => {}

@@ -14,7 +14,6 @@ use crate::{
 /// The version that is written; a newer one is refused by name.
 pub const VERSION: u32 = 1;
 
-/// Addresses and processes of one platform.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     pub version: u32,
@@ -24,13 +23,11 @@ pub struct Record {
     pub user: String,
     /// Where nodes reach the control plane.
     pub server: SocketAddr,
-    /// The bundled registry.
     pub registry: SocketAddr,
     /// Where requests come in.
     pub ingress: SocketAddr,
     /// Where the ingresses of other nodes connect.
     pub peers: SocketAddr,
-    /// Process ids by name.
     pub processes: Vec<(String, Option<u32>)>,
 }
 

@@ -38,7 +38,6 @@ pub struct Process {
     pub name: &'static str,
     /// After the verb.
     arguments: Vec<String>,
-    program: &'static str,
     /// Its listeners, each with the flag that passes it on.
     listeners: Vec<(&'static str, TcpListener)>,
     child: Option<Child>,
@@ -56,7 +55,6 @@ impl Process {
         Self {
             name,
             arguments,
-            program: PROGRAM,
             listeners,
             child: None,
             started: Instant::now(),
@@ -65,7 +63,6 @@ impl Process {
         }
     }
 
-    /// Its process id while it lives.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().and_then(Child::id)
     }
@@ -77,7 +74,7 @@ impl Process {
     pub fn start(&mut self, home: &Home) -> anyhow::Result<()> {
         self.started = Instant::now();
         self.due = None;
-        let mut command = Command::new(self.program);
+        let mut command = Command::new(PROGRAM);
         command
             .arg0("margay")
             .arg(self.name)
@@ -201,8 +198,7 @@ mod tests {
     fn a_process_that_cannot_be_started_is_retried_with_growing_back_off() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(Some(folder.path().join("home"))).unwrap();
-        let mut process = Process::new("ghost", Vec::new(), Vec::new());
-        process.program = "/nonexistent/margay";
+        let process = Process::new("ghost", vec!["no NUL is an argument: \0".into()], Vec::new());
         let mut supervisor = Supervisor { home, processes: vec![process] };
         for wait in BACK_OFF {
             let before = Instant::now();

@@ -18,9 +18,9 @@ use crate::{
     home::Home,
     images,
     output::{duration, line, notice, size},
-    platform::{self, Platform, Settings},
+    platform::{self, Settings},
     progress::Progress,
-    serve::{ShutdownSignal, block_on},
+    serve::block_on,
     transfer::Remote,
     verbs::{build, push, service, task},
 };
@@ -67,23 +67,12 @@ impl Args {
             })?;
             step.done(&built.descriptor.digest.short());
         }
-        block_on(async {
-            let mut shutdown = ShutdownSignal::listen()?;
-            let step = Step::new("up", "registry, control plane, ingress, node");
-            let settings = free_ports(self.settings.clone());
-            let Some(mut platform) = Platform::start(home, &settings, &mut shutdown).await? else {
-                return Ok(());
-            };
+        let step = Step::new("up", "registry, control plane, ingress, node");
+        let settings = free_ports(self.settings.clone());
+        block_on(platform::run(home, &settings, async |record| {
             step.done("four processes");
-            let facts = platform.record.clone();
-            let result = tokio::select! {
-                () = shutdown.recv() => Ok(()),
-                result = serve_and_stay(home, &facts, &samples, began, self.once) => result,
-                result = platform.supervise() => result,
-            };
-            platform.stop(&mut shutdown).await;
-            result
-        })
+            serve_and_stay(home, &record, &samples, began, self.once).await
+        }))
     }
 
     fn samples(&self) -> anyhow::Result<PathBuf> {
@@ -100,7 +89,6 @@ impl Args {
     }
 }
 
-/// A step, its name and its time.
 struct Step {
     began: Instant,
     name: &'static str,

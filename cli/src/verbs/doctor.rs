@@ -6,7 +6,7 @@ use crate::{
     home::Home,
     machine,
     output::{Format, Output, Paint, line, size},
-    verbs::up,
+    platform,
 };
 
 /// Check what this machine can and cannot do, and say the next step
@@ -236,7 +236,12 @@ fn ports() -> Vec<Check> {
         Ok(false) => warn(name, format!("{port} is taken (by `margay up`?)"), next),
         Err(error) => warn(name, format!("{port}: {error}"), next),
     };
-    up::DEFAULT_PORTS.into_iter().map(check).collect()
+    let ports = [
+        ("control plane port", platform::SERVER_PORT),
+        ("registry port", platform::REGISTRY_PORT),
+        ("ingress port", platform::INGRESS_PORT),
+    ];
+    ports.into_iter().map(check).collect()
 }
 
 #[cfg(test)]

@@ -52,7 +52,6 @@ fn name(text: &str) -> Result<String, spec::ParseError> {
 }
 
 impl Args {
-    /// Prints the images of this home by name.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let mut found = images::layout(home)?.list()?;
         if let Some(image) = &self.image {
@@ -67,6 +66,13 @@ impl Args {
             }
             return Ok(());
         }
+        let row = |local: LocalImage| Row {
+            reference: local.reference.to_string(),
+            digest: local.descriptor.digest,
+            platforms: local.platforms.iter().map(platform_name).collect(),
+            size: local.size,
+            created: local.created,
+        };
         let rows: Vec<Row> = found.into_iter().map(row).collect();
         let headings = ["REPOSITORY", "TAG", "DIGEST", "PLATFORM", "SIZE"];
         self.output.records(&rows, &headings, |row| {
@@ -83,16 +89,6 @@ impl Args {
 
     fn digest(&self, digest: &Digest) -> String {
         if self.no_trunc { digest.to_string() } else { digest.short() }
-    }
-}
-
-fn row(local: LocalImage) -> Row {
-    Row {
-        reference: local.reference.to_string(),
-        digest: local.descriptor.digest,
-        platforms: local.platforms.iter().map(platform_name).collect(),
-        size: local.size,
-        created: local.created,
     }
 }
 

@@ -45,7 +45,6 @@ fn import(home: &Home, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How much of a pipe is kept.
 struct Room {
     bytes_max: u64,
     /// Left free for everything else on that disk.

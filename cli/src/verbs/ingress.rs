@@ -28,7 +28,6 @@ pub struct Args {
 }
 
 impl Args {
-    /// Serves until it is asked to end.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         self.child.begin()?;
         let listener = self.listen.socket(platform::INGRESS_PORT)?;

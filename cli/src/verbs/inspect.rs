@@ -24,15 +24,10 @@ pub struct Args {
 pub struct Summary {
     /// The name of its folder.
     pub id: String,
-    /// Its name.
     pub name: String,
-    /// As it was asked for.
     pub image: String,
-    /// What that meant.
     pub digest: Digest,
-    /// Program and arguments.
     pub command: Vec<String>,
-    /// When it was made.
     pub created: Timestamp,
     /// In words, as Docker has them.
     pub status: String,
@@ -42,11 +37,9 @@ pub struct Summary {
     /// Why, where there is something to say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Where it is reached.
     pub ports: Vec<PublishedPort>,
 }
 
-/// A task, whole.
 #[derive(Serialize)]
 struct TaskView {
     #[serde(flatten)]
@@ -58,7 +51,6 @@ struct TaskView {
     usage: Usage,
 }
 
-/// An image, whole.
 #[derive(Serialize)]
 struct ImageView {
     reference: String,
@@ -70,7 +62,6 @@ struct ImageView {
     /// What it asks for, one capability line each.
     wants: Vec<Want>,
     args: Vec<String>,
-    /// What its Wasm program imports and exports.
     #[serde(skip_serializing_if = "Option::is_none")]
     program: Option<Program>,
     layers: Vec<Layer>,
@@ -156,7 +147,6 @@ fn image_view(found: &SelectedImage) -> anyhow::Result<ImageView> {
 }
 
 impl Summary {
-    /// Reads what is known now.
     pub fn of(folder: &TaskFolder, state: State) -> anyhow::Result<Self> {
         let (record, seen) = (folder.record(), folder.status()?);
         let seen = seen.as_ref();
@@ -170,36 +160,33 @@ impl Summary {
             status: in_words(state, seen),
             exit_code: seen.and_then(|seen| seen.exit_code),
             reason: seen.and_then(|seen| seen.reason.clone()),
-            ports: match state.is_alive() {
-                true => seen.map(|seen| seen.ports.clone()).unwrap_or_default(),
-                false => Vec::new(),
+            ports: match seen {
+                Some(seen) if state.is_alive() => seen.ports.clone(),
+                _ => Vec::new(),
             },
         })
     }
 }
 
 fn in_words(state: State, seen: Option<&tasks::Status>) -> String {
-    let since = |time: Option<Timestamp>| {
-        time.map(|time| ago(time, now())).unwrap_or_else(|| "just now".to_owned())
-    };
-    let mut words = match state {
+    let (started, ended, restarts) =
+        seen.map_or((None, None, 0), |seen| (seen.started, seen.ended, seen.restarts));
+    let words = match state {
         State::Running | State::Unsupervised => {
-            let started = seen.and_then(|seen| seen.started);
-            format!(
-                "Up {}",
-                started.map_or("0 s".to_owned(), |started| duration(now().since(started)))
-            )
+            let time = started.map(|started| duration(now().since(started)));
+            format!("Up {}", time.as_deref().unwrap_or("0 s"))
         }
         State::Exited(code) => {
-            format!("Exited ({code}) {}", since(seen.and_then(|seen| seen.ended)))
+            let time = ended.map(|ended| ago(ended, now()));
+            format!("Exited ({code}) {}", time.as_deref().unwrap_or("just now"))
         }
         State::Starting => "Starting".to_owned(),
         State::Idle => "Idle".to_owned(),
         State::BackOff => "Restarting".to_owned(),
         State::Lost => "Lost".to_owned(),
     };
-    if let Some(restarts) = seen.map(|seen| seen.restarts).filter(|restarts| *restarts > 0) {
-        words += &format!(", {restarts} restarts");
+    match restarts {
+        0 => words,
+        _ => format!("{words}, {restarts} restarts"),
     }
-    words
 }

@@ -82,7 +82,6 @@ fn path(text: &str) -> Result<String, String> {
     }
 }
 
-/// The outcome as JSON.
 #[derive(Serialize)]
 struct Record<'a> {
     status: u16,
@@ -99,7 +98,6 @@ struct Record<'a> {
 }
 
 impl Args {
-    /// Prints the answer, and what it cost.
     pub fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
         let found = images::find(home, &self.image, Fetch::Missing, &self.remote)?;
         let request = InvokeRequest {

@@ -54,7 +54,7 @@ impl Args {
         };
         let password = self.password(home, &user)?;
         let login = Login { user, password };
-        let client = transfer::client_with(&self.remote, &self.registry, &login);
+        let client = transfer::client_with(&self.remote, &self.registry, Some(&login));
         super::block_on(client.check(&self.registry))?;
         Credentials::read(home)?.keep(&self.registry, login)?;
         line(format_args!("Login Succeeded"));

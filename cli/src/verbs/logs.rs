@@ -28,13 +28,13 @@ pub struct Args {
 #[derive(Debug, Clone, Copy)]
 struct Tail(Option<usize>);
 
-fn tail(text: &str) -> Result<Tail, String> {
+fn tail(text: &str) -> Result<Tail, &'static str> {
     match text {
         "all" => Ok(Tail(None)),
-        _ => text
-            .parse()
-            .map(|lines| Tail(Some(lines)))
-            .map_err(|_| "use a number, or `all`".to_owned()),
+        _ => match text.parse() {
+            Ok(lines) => Ok(Tail(Some(lines))),
+            Err(_) => Err("use a number, or `all`"),
+        },
     }
 }
 
@@ -61,26 +61,11 @@ impl Args {
     }
 
     fn write(&self, line: LogLine<'_>) -> std::io::Result<()> {
-        match line.stream {
-            LogStream::Stdout => {
-                let out = std::io::stdout();
-                let terminal = out.is_terminal();
-                self.write_to(&mut out.lock(), terminal, line)
-            }
-            LogStream::Stderr => {
-                let out = std::io::stderr();
-                let terminal = out.is_terminal();
-                self.write_to(&mut out.lock(), terminal, line)
-            }
-        }
-    }
-
-    fn write_to(
-        &self,
-        out: &mut dyn std::io::Write,
-        terminal: bool,
-        line: LogLine<'_>,
-    ) -> std::io::Result<()> {
+        let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
+        let (mut out, terminal): (Box<dyn std::io::Write>, bool) = match line.stream {
+            LogStream::Stdout => (Box::new(stdout.lock()), stdout.is_terminal()),
+            LogStream::Stderr => (Box::new(stderr.lock()), stderr.is_terminal()),
+        };
         if self.timestamps {
             write!(out, "{} ", line.time)?;
         }

@@ -89,7 +89,6 @@ enum Verb {
 }
 
 impl Args {
-    /// Runs the agent, or does what was asked about nodes.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         match self.verb {
             Some(verb) => verb.run(home),

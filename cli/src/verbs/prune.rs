@@ -20,7 +20,6 @@ pub struct Args {
 }
 
 impl Args {
-    /// Prints what is gone.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         if self.tasks {
             for folder in tasks::list(home.node())? {

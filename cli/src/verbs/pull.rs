@@ -26,13 +26,11 @@ pub struct Args {
 }
 
 impl Args {
-    /// Prints what the name means.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let entries =
             if self.all_platforms { Entries::All } else { transfer::entry_of_this_machine() };
-        let (layout, progress) = (images::layout(home)?, Progress::new(self.quiet));
-        let pulled =
-            block_on(transfer::pull(home, layout, &self.image, &self.remote, entries, progress))?;
+        let progress = Progress::new(self.quiet);
+        let pulled = block_on(transfer::pull(home, &self.image, &self.remote, entries, progress))?;
         images::print_pinned([&self.image], pulled.digest);
         Ok(())
     }

@@ -31,19 +31,16 @@ pub struct Args {
     image: Reference,
 }
 
-/// What a push did.
 #[derive(Debug, Clone, Copy)]
 pub struct Pushed {
     /// What the name means there now.
     pub digest: Digest,
     /// Layers that travelled.
     pub layers: usize,
-    /// Their bytes.
     pub bytes: u64,
 }
 
 impl Args {
-    /// Prints what the name means there now.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let pushed = block_on(push(home, &self.image, &self.remote, Progress::new(self.quiet)))?;
         if !self.quiet {

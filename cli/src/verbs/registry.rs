@@ -91,7 +91,6 @@ fn repository(text: &str) -> Result<Repository, String> {
 }
 
 impl Args {
-    /// Serves, or asks the one that does.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         match self.verb {
             Some(verb) => verb.run(home),

@@ -19,7 +19,6 @@ pub struct Args {
 const GRACE: Duration = Duration::from_secs(1);
 
 impl Args {
-    /// Removes one after the other and prints each name.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let removal = if self.force { Removal::Forced } else { Removal::Ended };
         super::each(&self.tasks, |text| {

@@ -12,7 +12,6 @@ pub struct Args {
 }
 
 impl Args {
-    /// Names an image; the bytes stay where they are.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         images::tag(home, &self.source, &self.target)
     }

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use clap::Subcommand;
 use orchestrator::{Client, RegisteredDefinition, RunTask};
 use spec::{
@@ -9,7 +9,6 @@ use spec::{
 
 use crate::{
     control::Control,
-    failure::Advice,
     flags,
     home::Home,
     output::{Format, Output, ago, json, line, notice, now, print_table},
@@ -153,21 +152,16 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub fn read_definition(path: &std::path::Path) -> anyhow::Result<TaskDefinition> {
     let named = || format!("cannot read the task definition `{}`", path.display());
     let text = flags::read_text(path, FILE_BYTES_MAX, named, "no task definition")?;
-    let definition: TaskDefinition =
-        match path.extension().is_some_and(|extension| extension == "json") {
-            true => serde_json::from_str(&text).with_context(named)?,
-            false => toml::from_str(&text).map_err(|error| {
-                let line = error
-                    .span()
-                    .map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-                let at = line.map(|line| format!(", line {line}")).unwrap_or_default();
-                Advice::new(format!(
-                    "`{}`{at}: {}",
-                    path.display(),
-                    error.message().trim().replace('\n', ", ")
-                ))
-            })?,
-        };
+    let definition: TaskDefinition = if path.extension().is_some_and(|ending| ending == "json") {
+        serde_json::from_str(&text).with_context(named)?
+    } else {
+        toml::from_str(&text).map_err(|error| {
+            let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
+            let at = error.span().map(|span| format!(", line {}", line(span.start)));
+            let (path, at) = (path.display(), at.unwrap_or_default());
+            anyhow!("`{path}`{at}: {}", error.message().trim().replace('\n', ", "))
+        })?
+    };
     definition.check()?;
     Ok(definition)
 }

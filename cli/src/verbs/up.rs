@@ -1,16 +1,11 @@
+use std::time::Instant;
+
 use crate::{
     home::Home,
     output::{Paint, duration, line, notice},
-    platform::{self, Platform, Settings, record::Record},
-    serve::{ShutdownSignal, block_on},
+    platform::{self, Settings, record::Record},
+    serve::block_on,
 };
-
-/// The ports of `margay up`, as `margay doctor` looks at them.
-pub const DEFAULT_PORTS: [(&str, u16); 3] = [
-    ("control plane port", platform::SERVER_PORT),
-    ("registry port", platform::REGISTRY_PORT),
-    ("ingress port", platform::INGRESS_PORT),
-];
 
 /// Run a platform here: control plane, registry, ingress and one node
 #[derive(Debug, clap::Args)]
@@ -25,25 +20,14 @@ pub struct Args {
 }
 
 impl Args {
-    /// Starts it, says where it is, and stays until it is asked to end.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
-        block_on(async {
-            let started = std::time::Instant::now();
-            let mut shutdown = ShutdownSignal::listen()?;
-            let Some(mut platform) = Platform::start(home, &self.settings, &mut shutdown).await?
-            else {
-                return Ok(());
-            };
+        let started = Instant::now();
+        block_on(platform::run(home, &self.settings, async |record| {
             line(format_args!("margay is up ({}); Ctrl-C ends it", duration(started.elapsed())));
-            introduce(&platform.record, home);
-            warn_others(&platform.record);
-            let result = tokio::select! {
-                () = shutdown.recv() => Ok(()),
-                result = platform.supervise() => result,
-            };
-            platform.stop(&mut shutdown).await;
-            result
-        })
+            introduce(&record, home);
+            warn_others(&record);
+            std::future::pending().await
+        }))
     }
 }
 

@@ -36,7 +36,6 @@ struct Row {
 }
 
 impl Args {
-    /// Asks the ledger.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let client = self.control.client(home)?;
         let (report, definitions) = (block_on(client.usage())?, block_on(client.definitions())?);
@@ -44,7 +43,6 @@ impl Args {
     }
 }
 
-/// The names of the images of these definitions.
 fn names(definitions: &[RegisteredDefinition]) -> BTreeMap<Digest, String> {
     let mut definitions: Vec<_> = definitions.iter().collect();
     definitions.sort_by_key(|definition| definition.registered);

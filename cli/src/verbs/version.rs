@@ -17,7 +17,6 @@ struct Version {
 }
 
 impl Args {
-    /// Prints one record.
     pub fn run(self) -> anyhow::Result<()> {
         let version = Version {
             version: env!("CARGO_PKG_VERSION"),
