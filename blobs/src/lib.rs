@@ -3,9 +3,10 @@
 //! Enter at [`BlobStore`], which states the promises; [`FileBlobStore`] keeps them in files and
 //! [`MemoryBlobStore`] in none, and both run [`conformance`]. [`closure`] follows an image from its
 //! manifest to its blobs. [`collect`] is the garbage collection of images: roots, mark, sweep.
-//! Absent on purpose: who may read a blob (a question of repositories and tenants), names of
+//! Absent on purpose: access to a blob (a question of repositories and tenants), names of
 //! images, and the network.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
 mod store; // what every store of blobs promises
 mod writer; // bytes on their way in, hashed in one place for every store

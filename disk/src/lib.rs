@@ -6,6 +6,7 @@
 //! what the files contain, and errors of its own: callers know which path they asked for, and
 //! attach it.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
 mod folder; // folders for their owner alone, and their names on disk
 mod file; // temporary file, fsync, rename, fsync of the folder

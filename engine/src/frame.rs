@@ -36,7 +36,8 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
-/// Listens at `name` in `folder`, in place of an old socket. The folder decides who may connect.
+/// Listens at `name` in `folder`, in place of an old socket. The mode of the folder decides which
+/// users may connect.
 ///
 /// # Errors
 /// When the socket cannot be made.

@@ -5,6 +5,7 @@
 //! can reach; an [`Exit`] is how it ended. Absent on purpose: anything that only one kind knows,
 //! which is the `program` of an assignment, and `exec`, which neither kind has.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
 mod assignment; // what a container is handed
 mod listener; // the ports by which it is reached, listening already

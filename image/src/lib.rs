@@ -8,6 +8,7 @@
 //! machine, networks, unpacking. Everything works over `Read` and byte slices.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
 mod sniff; // what some bytes are, by their first bytes
 mod verify; // bytes compared with their descriptor

@@ -262,7 +262,7 @@ impl ApiClient {
         ClientError::Connect { to: self.place(), source }
     }
 
-    /// Where the server is, for people.
+    /// The address of the server, for messages.
     pub fn place(&self) -> String {
         match &self.endpoint {
             Endpoint::Unix(path) => path.display().to_string(),

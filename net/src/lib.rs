@@ -5,6 +5,7 @@
 //! is called through [`ApiClient`]. Absent on purpose: routes, authorization, HTTP/2, and any
 //! knowledge of what a request means.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
 mod limits; // what one connection may take, with the reasons
 

@@ -104,8 +104,8 @@ pub fn invoke(
         .build()
         .map_err(|source| Error::System { verb: "start a runtime", source })?;
     runtime.block_on(async {
-        // Before there is a folder: from here on a signal ends the request and not the process, so that the
-        // folder is removed.
+        // Before there is a folder: from here on a signal ends the request and not the process, so
+        // that the folder is removed.
         let mut signals = TaskSignals::listen()?;
         let spare = launch.spare_worker(1);
         let owned = create(home, &request, &launch)?;

@@ -163,8 +163,8 @@ impl Launch {
         matches!(self.ready, Ready::Wasm { .. })
     }
 
-    /// Whether it answers requests, a fresh instance for each, so that it may be idle while there are
-    /// none.
+    /// Whether it answers requests, a fresh instance for each, so that it may be idle while there
+    /// are none.
     pub fn serves_requests(&self) -> bool {
         self.ready.serves_requests()
     }

@@ -5,6 +5,7 @@
 //! folders, which need nobody to answer. Absent on purpose: guest code and guest bytes (the
 //! workers' and the preparer's), decisions about placement (the control plane's), and printing.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
 mod home; // where everything lies on disk
 pub mod tasks; // a locked folder for each task: made, found, read, followed, removed

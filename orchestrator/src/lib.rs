@@ -9,6 +9,7 @@
 //! no command to a node. Absent for now: more than one control plane at a time, preemption, moving
 //! standalone tasks off a lost node.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
 mod limits; // every limit, with the reason for its number
 mod error; // why it cannot start, or could not be called

@@ -63,7 +63,7 @@ pub(crate) const MODE_EXECUTABLE: u32 = 0o755;
 /// Every other file.
 pub(crate) const MODE_PLAIN: u32 = 0o644;
 
-/// The one of two modes that a file gets: the user who builds, and the umask, must not show.
+/// The one of two modes that a file gets: the building user and the umask must not show.
 pub(crate) fn masked(mode: u32) -> u32 {
     if mode & 0o100 != 0 { MODE_EXECUTABLE } else { MODE_PLAIN }
 }

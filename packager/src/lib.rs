@@ -4,6 +4,7 @@
 //! [`export`] for image files. The same input gives the same bytes, on every machine and every day.
 //! Absent on purpose: executing RUN, network, machine code.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
 mod limits; // every limit, with the reason for its number
 mod layout; // the folder of local images

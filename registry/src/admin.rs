@@ -28,7 +28,7 @@ impl Admin {
         Self { data_dir: data_dir.into() }
     }
 
-    /// Adds a user, who owns the repositories `NAME/…`, or replaces the password of one.
+    /// Adds a user, the owner of the repositories `NAME/…`, or replaces the password of one.
     ///
     /// # Errors
     /// [`Error::Admin`] when the password is too short or too long, [`Error::Unreachable`] when no

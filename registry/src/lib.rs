@@ -11,6 +11,7 @@
 //! Absent until they are needed: garbage collection of blobs, quotas of bytes, replication, TLS on
 //! the server's side.
 #![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
 mod limits; // every number, with its reason
 mod error;
@@ -19,7 +20,7 @@ mod blocking; // work that waits for a disk
 
 mod protocol; // what both ends put on the wire
 mod storage; // blobs as files, everything else as records
-mod access; // users, tokens, and who may do what
+mod access; // users, tokens, and what each may do
 
 mod server; // one file for each family of endpoints
 mod client; // push, pull, and what they need

@@ -8,7 +8,7 @@ use std::{
 /// The descriptor `number`, which this process was born with.
 ///
 /// # Safety
-/// Nobody else in the process owns it.
+/// No other part of the process owns it.
 pub(crate) unsafe fn inherited(number: i32) -> OwnedFd {
     // SAFETY: the caller's promise.
     unsafe { OwnedFd::from_raw_fd(number) }
@@ -16,8 +16,8 @@ pub(crate) unsafe fn inherited(number: i32) -> OwnedFd {
 
 /// Makes the standard descriptor `number` (0, 1 or 2) another name for `fd`.
 pub(crate) fn replace(number: i32, fd: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: plain numbers; nobody owns a standard descriptor, and whoever uses it expects it to
-    // be replaced.
+    // SAFETY: plain numbers; no part of the process owns a standard descriptor, and its users
+    // expect it to be replaced.
     match unsafe { libc::dup2(fd.as_raw_fd(), number) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),

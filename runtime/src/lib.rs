@@ -2,14 +2,15 @@
 //! The only crate that knows wasmtime.
 //!
 //! Enter at [`prepare()`] to turn layers into machine code and an index (in a sandboxed one-shot
-//! process), then at [`SpareWorker::spawn`] and [`SpareWorker::assign`] to run it, and at [`adopt`] to find a
-//! worker that outlived its agent. The binary that embeds this crate calls [`worker::main`] and
-//! [`prepare::main`] before it has any thread.
+//! process), then at [`SpareWorker::spawn`] and [`SpareWorker::assign`] to run it, and at [`adopt`]
+//! to find a worker that outlived its agent. The binary that embeds this crate calls
+//! [`worker::main`] and [`prepare::main`] before it has any thread.
 //!
 //! Absent on purpose: networks inside a worker (the [`Broker`] connects for it), host folders (the
 //! guest's files are a union of mapped layers, memory and detached mounts), machine code from
 //! anywhere but the node's own preparer, WASI 0.3 (its host side is declared unfinished upstream),
 //! and `wasi:sockets` beyond refusing.
+#![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
 mod assignment; // everything that a worker is handed
 mod socket; // waiting for them without a thread

@@ -7,7 +7,7 @@ use engine::frame;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::unix::AsyncFd;
 
-/// A descriptor that nobody waits on with a thread: a control socket, a listener, or a process.
+/// A descriptor that is waited on without a thread: a control socket, a listener, or a process.
 #[derive(Debug)]
 pub(crate) struct Socket(AsyncFd<OwnedFd>);
 

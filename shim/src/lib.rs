@@ -8,6 +8,7 @@
 //! without root, networks other than published ports, `exec` into a container, and talking to
 //! containerd. What a grant asks for and Linux cannot enforce is refused by name, never ignored.
 #![deny(unsafe_code)]
+#![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
 mod assignment; // what one container is handed, and so all that it can reach
 mod host; // what this machine offers: OCI runtimes, cgroups, and what it lacks

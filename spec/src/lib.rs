@@ -2,11 +2,11 @@
 //! crates name.
 //!
 //! Enter at [`Digest`] and [`Reference`] for images, at [`Capability`] for what a guest may reach,
-//! at [`TaskDefinition`] for what should run, and at [`wire`] for what nodes and the
-//! control plane send each other. Absent on purpose: I/O, async, clocks, randomness. Everything here is a
-//! value.
+//! at [`TaskDefinition`] for what should run, and at [`wire`] for what nodes and the control plane
+//! send each other. Absent on purpose: I/O, async, clocks, randomness. Everything here is a value.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
 mod text; // types that are written as one string: how they parse, print and are documented
 

@@ -6,8 +6,8 @@ use std::{fmt, str::FromStr};
 
 use crate::text::{ParseError, written_as_text};
 
-/// The owner of the volumes of `margay run` and `margay invoke`. No tenant can have this name, so no
-/// tenant reaches them.
+/// The owner of the volumes of `margay run` and `margay invoke`. No tenant can have this name, so
+/// no tenant reaches them.
 pub const OPERATOR: &str = "local";
 
 macro_rules! names {

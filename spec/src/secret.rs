@@ -60,8 +60,8 @@ impl SecretValue {
     /// worker that has them.
     pub const BYTES_MAX: usize = 64 << 10;
 
-    /// Secrets of one container: more belong in a volume. Together with the size it bounds what a node
-    /// fetches at one time.
+    /// Secrets of one container: more belong in a volume. Together with the size it bounds what a
+    /// node fetches at one time.
     pub const COUNT_MAX: usize = 16;
 
     /// These bytes as a secret.

@@ -1,4 +1,5 @@
-//! The messages between nodes, ingresses and the control plane: JSON over mTLS, each with a version.
+//! The messages between nodes, ingresses and the control plane: JSON over mTLS, each with a
+//! version.
 //!
 //! A node long-polls its whole desired set, reconciles towards it, and posts what it observes. It
 //! receives no commands.
@@ -33,8 +34,8 @@ pub fn check_version(what: &str, found: u32) -> Result<(), ParseError> {
 }
 
 /// What `margay node join` needs: the address of the control plane, the fingerprint that
-/// authenticates it, and a secret that works once. Written as `margay1.` and the JSON in hex digits,
-/// so that it survives every shell and chat.
+/// authenticates it, and a secret that works once. Written as `margay1.` and the JSON in hex
+/// digits, so that it survives every shell and chat.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JoinToken {
@@ -123,8 +124,8 @@ pub struct RenewRequest {
 pub struct UsageTaken {
     /// [`VERSION`].
     pub version: u32,
-    /// The ledger has every record of this `(node, boot)` up to this sequence number; the next batch
-    /// begins after it.
+    /// The ledger has every record of this `(node, boot)` up to this sequence number; the next
+    /// batch begins after it.
     pub seq: u64,
 }
 
@@ -170,8 +171,8 @@ pub struct DesiredTask {
     pub pull_token: Option<String>,
 }
 
-/// The values of the secrets that one task is granted. A node asks for them when it starts the task,
-/// so they are in no desired set and on no disk of the node.
+/// The values of the secrets that one task is granted. A node asks for them when it starts the
+/// task, so they are in no desired set and on no disk of the node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TaskSecrets {

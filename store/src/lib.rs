@@ -7,6 +7,7 @@
 //! at past revisions, and values larger than 256 KiB (blobs are files).
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
 mod limits; // every limit, with the reason for its number
 mod contract; // what any engine must promise

@@ -1,5 +1,6 @@
 //! Journeys: what a user does, through the real binary, in a home of its own, with guests from
 //! `samples/`.
+#![allow(clippy::too_many_lines, reason = "tables of cases")]
 
 mod stage; // a home, the binary, and the checks at the end
 mod layout; // images that margay's builder would not make

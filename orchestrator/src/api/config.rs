@@ -8,7 +8,7 @@ use super::resolver::ImageResolver;
 pub struct Config {
     /// Its own folder, made 0700: store, CA, keys, and the credential for the operator.
     pub data_dir: PathBuf,
-    /// The Unix socket to listen on, 0600 in a folder that is made 0700. A user who may open it is
+    /// The Unix socket to listen on, 0600 in a folder that is made 0700. A user that may open it is
     /// the operator.
     pub socket: PathBuf,
     /// The TCP listener, which speaks TLS only; nothing when only the socket is wanted (then no

@@ -11,7 +11,7 @@ use crate::state::{
 /// What a connection itself says about its client.
 #[derive(Debug, Clone)]
 pub(crate) enum Peer {
-    /// A user who may open the socket.
+    /// A user that may open the socket.
     Socket,
     /// Over TLS, with the fingerprint of a certificate that the CA signed, or without one.
     Tls { certificate: Option<String> },

@@ -121,8 +121,8 @@ pub struct CreateCredential {
     pub tenant: Tenant,
 }
 
-/// How to reach the control plane over TCP, and as whom. Keep it in a file that its owner alone may
-/// read.
+/// How to reach the control plane over TCP, and with which token. Keep it in a file that its owner
+/// alone may read.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Credential {

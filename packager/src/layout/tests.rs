@@ -83,7 +83,7 @@ fn an_image_without_a_name_is_pruned_and_one_with_a_name_is_not() {
     assert_eq!(layout.prune().unwrap(), Swept::default());
 }
 
-/// As deep as a pull follows them: one image that nobody can tidy up after would keep everything
+/// As deep as a pull follows them: one image that cannot be pruned would keep everything
 /// here for ever.
 #[test]
 fn an_index_in_an_index_is_an_image_like_others() {
@@ -151,7 +151,8 @@ fn a_half_written_file_of_another_process_is_left_alone() {
     layout.tag(&name("cats"), &image(&layout, "1")).unwrap();
     assert!(theirs.iter().all(|path| fs::read(path).unwrap() == b"theirs"));
     assert_eq!(layout.prune().unwrap(), Swept::default());
-    assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0); // nobody is at work while it has the lock
+    // No writer is at work while it has the lock.
+    assert_eq!(fs::read_dir(&tmp).unwrap().count(), 0);
 }
 
 #[test]

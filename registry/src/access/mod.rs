@@ -1,4 +1,4 @@
-//! Who may do what to a repository, and how a client proves who it is.
+//! What a client may do to a repository, and how it proves its identity.
 
 mod authorize; // the decision
 mod passwords; // login, one password check at a time

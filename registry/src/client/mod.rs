@@ -7,7 +7,7 @@ mod credentials; // tokens, until they expire
 mod context; // what all operations share
 mod session; // requests to one registry, and what their responses mean
 mod challenge; // what a 401 demands
-mod login; // how it is answered, and who may see a password
+mod login; // how it is answered, and which host may see a password
 mod manifest; // a manifest with its bytes
 mod repository; // manifests and tags of one repository
 mod graph; // the manifests and blobs of one reference

@@ -36,7 +36,7 @@ impl fmt::Debug for Auth {
 /// Which registries a [`Client`](super::Client) may call, redirects and token servers included.
 #[derive(Debug, Clone, Default)]
 pub enum Reach {
-    /// All of them: for a user, who can reach them anyway.
+    /// All of them: for a user, that can reach them anyway.
     #[default]
     Anywhere,
     /// Those at public addresses: for a platform that fetches images that its tenants name.

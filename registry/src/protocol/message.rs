@@ -40,7 +40,7 @@ pub(crate) struct TagList {
 /// The name of the admin socket in the data folder of a registry.
 pub(crate) const ADMIN_SOCKET: &str = "admin.sock";
 
-/// Who may read a repository.
+/// The visibility of a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Visibility {

@@ -74,7 +74,7 @@ impl BlobEndpoints {
                 (header::CONTENT_LENGTH, &length.to_string()),
                 (header::CONTENT_TYPE, "application/octet-stream"),
                 (header::ACCEPT_RANGES, "bytes"),
-                // The bytes of a digest never change; who may read them might.
+                // The bytes of a digest never change; access to them may.
                 (header::CACHE_CONTROL, "private, max-age=31536000, immutable"),
                 (header::ETAG, &format!("\"{name}\"")),
             ],

@@ -406,8 +406,8 @@ async fn tls_requires_a_certificate_of_a_known_authority_for_the_name() {
         let resolved = Client::new(options).check(&registry).await;
         match message {
             Some(message) => assert!(resolved.unwrap_err().to_string().contains(message), "{name}"),
-            // The handshake succeeds. The token endpoint of this registry has no TLS, so the password
-            // is not sent there.
+            // The handshake succeeds. The token endpoint of this registry has no TLS, so the
+            // password is not sent there.
             None => assert!(matches!(resolved, Err(Error::ForeignRealm { .. })), "{resolved:?}"),
         }
     }

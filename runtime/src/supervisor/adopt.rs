@@ -28,7 +28,8 @@ pub struct Adopted {
 /// never from the worker.
 ///
 /// # Errors
-/// [`Error::NotAdopted`] when no worker listens there any more, or one that speaks another protocol.
+/// [`Error::NotAdopted`] when no worker listens there any more, or one that speaks another
+/// protocol.
 pub async fn adopt(folder: &Path, grants: Capabilities, broker: Broker) -> Result<Adopted, Error> {
     let refused = |why: &str| Error::NotAdopted(io::Error::other(why.to_owned()));
     let folder = folder.to_owned();

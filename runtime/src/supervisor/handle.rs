@@ -130,7 +130,7 @@ struct Life {
 async fn follow(life: Life, child: Option<Child>, process: Arc<OwnedFd>) {
     let exit = life.listen().await;
     see_off(child, &process).await;
-    // Nobody may be interested any more.
+    // The receiver may be gone.
     let _ = life.events.send(Event::Exited(Ended::of(exit.unwrap_or_else(lost)))).await;
 }
 
@@ -146,7 +146,7 @@ impl Life {
         loop {
             let (message, fds) = self.socket.receive::<ToSupervisor>().await.ok()??;
             if !fds.is_empty() {
-                // No message of a worker that we listen to carries any, and closing a stranger's
+                // No message that is listened to carries any, and closing unexpected ones
                 // may take its time.
                 drop(tokio::task::spawn_blocking(move || drop(fds)));
                 let _ = rustix::process::pidfd_send_signal(&*self.process, Signal::KILL);

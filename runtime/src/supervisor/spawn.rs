@@ -69,7 +69,7 @@ impl SpareWorker {
     /// Starts one. Returns as soon as the process exists; it takes an assignment at any time from
     /// then on.
     ///
-    /// Root gives it an uid of its own; anybody else a user namespace. Either way it gets empty
+    /// Root gives it a uid of its own; another user a user namespace. Either way it gets empty
     /// network, IPC and UTS namespaces.
     ///
     /// # Errors

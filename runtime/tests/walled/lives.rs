@@ -136,7 +136,7 @@ fn deaf() {
     signal(worker.pid(), rustix::process::Signal::STOP);
     eventually("the worker stands still", || state(worker.pid()).filter(|state| state == "T"));
     let exit = bench.tokio.block_on(async {
-        // Its socket holds some hundreds of messages that nobody reads.
+        // Its socket holds some hundreds of messages that are not read.
         while worker.stop(Duration::from_secs(60)).await.is_ok()
             && state(worker.pid()).is_some_and(|s| s == "T")
         {}
@@ -153,7 +153,7 @@ fn blank() {
     drop(blank);
     eventually("the worker's end", || {
         let state = std::fs::read_to_string(&stat).ok();
-        // Until somebody waits for it, its record stays.
+        // Until it is waited for, its record stays.
         state.is_none_or(|text| text.contains(") Z ")).then_some(())
     });
 }

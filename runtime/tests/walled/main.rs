@@ -3,6 +3,7 @@
 //!
 //! `cargo test -p margay-runtime --test walled [NAME…]` runs the tests whose names contain one of
 //! the words.
+#![allow(clippy::too_many_lines, reason = "tables of cases")]
 
 mod bench; // a node in a temporary folder: prepare, start, ask
 mod layer; // tars made by hand

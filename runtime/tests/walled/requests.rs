@@ -210,7 +210,7 @@ fn stalled() {
     assert!(kib < 20 << 10, "what the client does not take, the worker does not hold: {kib} KiB");
     assert!(bench.log().contains("E_WALL"), "{}", bench.log());
     assert_eq!(served.get("/none").0, 404, "its place is free again");
-    // Whoever reads on sees that the response is not complete.
+    // The client sees that the response is not complete.
     let mut bytes = Vec::new();
     let _ = stream.read_to_end(&mut bytes);
     assert!(bytes.len() < 100_000_000);

@@ -82,7 +82,8 @@ impl Unpacker<'_> {
     fn put<R: Read>(&mut self, entry: &Entry, layer: &mut LayerReader<R>) -> Result<(), Refused> {
         if entry.path.is_empty() {
             return match entry.kind {
-                EntryKind::Opaque => Ok(()), // Nothing is below the lowest name of a layer but what this image brings.
+                // Nothing is below the lowest name of a layer but what this image brings.
+                EntryKind::Opaque => Ok(()),
                 _ => self.finish_folder(entry, OsStr::new(".")),
             };
         }
