@@ -11,12 +11,12 @@ pub enum Error {
         "no OCI runtime is installed: none of `crun`, `runc`, `youki` is on the PATH, and native images need one"
     )]
     NoRuntime,
-    /// The OCI runtime is there and does not work.
+    /// The OCI runtime is installed and does not work.
     #[error("the OCI runtime `{runtime}` {what}")]
     Runtime {
         /// Its path.
         runtime: String,
-        /// What it did, and what it said.
+        /// What it did and printed, as a predicate.
         what: String,
     },
     /// The OCI runtime refused to start this container.
@@ -24,55 +24,49 @@ pub enum Error {
     Start {
         /// The program in the container.
         program: String,
-        /// What the runtime said.
+        /// The last error in the runtime's log.
         why: String,
-        /// What there is to know about the runtime, when it is older than we would choose.
-        old: Option<String>,
+        /// The warning about the runtime, when it is not current.
+        outdated: Option<String>,
     },
     /// Native images need root in this version.
-    #[error(
-        "native images need root here: their users, mounts and limits are made by a process that may make them"
-    )]
+    #[error("native images need root: making their users, mounts and limits is privileged")]
     NotRoot,
     /// A grant that Linux offers no means to enforce.
     #[error("a native container cannot be granted `{grant}`: {why}")]
     CannotGrant {
         /// The capability line, or the part of the assignment.
         grant: String,
-        /// Why not.
         why: &'static str,
     },
-    /// The image's config asks for something that we refuse.
+    /// The image's config asks for something that is refused.
     #[error("the image's {what} cannot be used: {why}")]
     Config {
-        /// Which part.
+        /// The part of the config, such as `WORKDIR` and its value.
         what: String,
-        /// What is wrong with it.
         why: String,
     },
-    /// A layer that is not what it should be.
+    /// A layer that is broken or hostile.
     #[error("cannot unpack layer `{layer}`: {code}: {why}")]
     Layer {
         /// The layer's diffID.
         layer: String,
         /// The code of what is wrong, such as `E_LAYER_PATH`.
         code: String,
-        /// What is wrong with it.
         why: String,
     },
     /// Something on this machine failed.
     #[error("cannot {what}")]
     Io {
-        /// What we tried, with the path.
+        /// The attempted operation, with the path.
         what: String,
-        /// Why it failed.
         source: io::Error,
     },
-    /// The shim and its supervisor do not understand each other.
-    #[error("the task shim answered with something else: {0}")]
+    /// The shim or its supervisor broke the protocol between them.
+    #[error("the task shim broke its protocol: {0}")]
     Protocol(String),
-    /// The shim ended before it said that its container runs.
-    #[error("the task shim in `{}` ended without a word", .folder.display())]
+    /// The shim ended before it reported that its container runs.
+    #[error("the task shim in `{}` ended without a reply", .folder.display())]
     ShimLost {
         /// The container's folder.
         folder: PathBuf,
@@ -106,7 +100,7 @@ impl Error {
         }
     }
 
-    /// The next thing a person could try, when we know one.
+    /// What to try next, where something is known to help.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::NoRuntime => "install one: `apt-get install runc`, or crun 1.28 or newer",
@@ -120,11 +114,11 @@ impl Error {
                 "take the line out of the role, or build the image for `wasi/wasm`"
             }
             Self::Layer { .. } => "the image is broken or hostile: build or pull it again",
-            Self::ShimLost { .. } => "look into `shim.log` in that folder",
+            Self::ShimLost { .. } => "read `shim.log` in that folder",
             Self::Reported { hint, .. } => return hint.clone(),
-            // A program that is not there is no runtime's fault.
-            Self::Start { old: Some(old), .. } if self.exit_code() == 125 => {
-                return Some(format!("{old}: install a newer one and try again"));
+            // A missing program is not the runtime's fault.
+            Self::Start { outdated: Some(outdated), .. } if self.exit_code() == 125 => {
+                return Some(format!("{outdated}: install a newer one and try again"));
             }
             Self::Start { .. } | Self::Config { .. } | Self::Io { .. } | Self::Protocol(_) => {
                 return None;
@@ -146,7 +140,7 @@ impl Error {
         }
     }
 
-    /// For `map_err`: attaches what was tried.
+    /// For `map_err`: attaches the attempted operation.
     pub(crate) fn io<E: Into<io::Error>>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
         move |source| Self::Io { what: what.into(), source: source.into() }
     }

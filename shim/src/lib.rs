@@ -20,6 +20,7 @@ mod client; // the supervisor's side: spawn, adopt, ask, stop, and clean up
 
 mod process; // the task shim's main
 mod privileges; // root's capabilities, dropped
+mod limits; // every number that bounds something here, with its reason
 mod error;
 
 pub use assignment::{Assignment, NativeProgram};
@@ -28,7 +29,7 @@ pub use client::task::{Adopted, Status, Task};
 pub use container::NativeEngine;
 pub use error::Error;
 pub use host::doctor::{Check, Level, doctor};
-pub use host::probe::{Runtime, RuntimeKind, Shortcoming};
+pub use host::probe::{Runtime, RuntimeKind, Vulnerability};
 pub use process::main;
 pub use unpack::layers::{
     Layer, LayerBlob, Layers, UnpackedLayer, remove_unused_layer, unpacked_layers,

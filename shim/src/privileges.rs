@@ -5,11 +5,11 @@ use rustix::thread::{
     set_no_new_privs,
 };
 
-/// Keeps of root's powers `keep` and nothing else, for ever.
-pub(crate) fn shed(keep: CapabilitySet) -> io::Result<()> {
+/// Keeps the capabilities `keep` of root and no other, for the rest of this process's life.
+pub(crate) fn drop_privileges(keep: CapabilitySet) -> io::Result<()> {
     for capability in CapabilitySet::all().difference(keep).iter() {
         match remove_capability_from_bounding_set(capability) {
-            // Younger than this kernel.
+            // A capability that this kernel does not know.
             Ok(()) | Err(rustix::io::Errno::INVAL) => {}
             Err(error) => return Err(error.into()),
         }

@@ -10,6 +10,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::limits::SHIM_OPEN_FILES_MAX;
 use crate::{
     Error,
     assignment::{ShimMessage, join},
@@ -18,7 +19,7 @@ use crate::{
     unpack::sandbox as walls,
 };
 
-/// What a shim process can be told to do, once, over its control socket.
+/// What a process of `exe shim` is told to do, once, over the socket that is its standard input.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Job {
     /// Be the task shim of one container.
@@ -34,7 +35,7 @@ pub fn main() -> ! {
     match serve() {
         Ok(()) => exit(0),
         Err(error) => {
-            // The supervisor has heard it; this line is for `shim.log`.
+            // The supervisor was told; this line is for `shim.log`.
             let _ = std::io::Write::write_all(
                 &mut std::io::stderr(),
                 format!("{}\n", error.chain()).as_bytes(),
@@ -62,21 +63,20 @@ fn serve() -> Result<(), Error> {
         Err(error) => Some(Reply::failed(error)),
     };
     if let Some(reply) = reply {
-        // Nobody may be there any more to hear it.
+        // The supervisor may have ended.
         let _ = frame::send(&socket, &reply, &[]);
     }
     result.map(drop)
 }
 
-/// Leaves the supervisor's terminal and signals behind.
+/// Leaves the supervisor's session, and takes the control socket.
 fn become_shim() -> std::io::Result<OwnedFd> {
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
     umask(Mode::from_raw_mode(0o022));
-    // It is no group leader, for it was just forked; if somebody started it by hand, the error does
-    // no harm.
+    // A process that was just forked is no group leader; for one that was started by hand the error
+    // does no harm.
     let _ = setsid();
-    // Two descriptors for each of 1024 connections, and some.
-    let files = Rlimit { current: Some(4096), maximum: Some(4096) };
+    let files = Rlimit { current: Some(SHIM_OPEN_FILES_MAX), maximum: Some(SHIM_OPEN_FILES_MAX) };
     rustix::process::setrlimit(Resource::Nofile, files)?;
     Ok(socket)
 }

@@ -1,25 +1,25 @@
-use crate::{Error, bundle::config::IDS};
+use crate::{
+    Error,
+    limits::{GROUPS_MAX, ID_COUNT},
+};
 
-/// Whom a program runs as.
+/// The user that a program runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Account {
     pub uid: u32,
     pub gid: u32,
-    /// Other groups that it is in.
+    /// Supplementary groups.
     pub groups: Vec<u32>,
-    /// Its home folder, where the image knows one.
+    /// From the image's `/etc/passwd`.
     pub home: Option<String>,
 }
-
-/// More groups than any honest user is in.
-const GROUPS_MAX: usize = 64;
 
 /// Reads an image's USER (`name`, `uid`, `name:group`, `uid:gid`, …) by the image's own
 /// `/etc/passwd` and `/etc/group`.
 ///
 /// # Errors
-/// [`Error::Config`] for names that the image does not know, and for numbers that no user of a
-/// container has.
+/// [`Error::Config`] for names that the image does not know, and for ids outside a container's
+/// user namespace.
 pub(crate) fn account(user: &str, passwd: &str, group: &str) -> Result<Account, Error> {
     let wrong =
         |why: String| Error::Config { what: format!("USER `{}`", user.escape_debug()), why };
@@ -54,8 +54,8 @@ pub(crate) fn account(user: &str, passwd: &str, group: &str) -> Result<Account, 
         }
         None => entry.as_ref().map_or(0, |entry| entry.gid),
     };
-    if uid >= IDS || gid >= IDS {
-        return Err(wrong(format!("users and groups of a container are below {IDS}")));
+    if uid >= ID_COUNT || gid >= ID_COUNT {
+        return Err(wrong(format!("users and groups of a container are below {ID_COUNT}")));
     }
     let groups = match (&entry, group_part) {
         (Some(entry), None) => other_groups(entry.name, gid, group),
@@ -70,7 +70,7 @@ fn other_groups(name: &str, gid: u32, group: &str) -> Vec<u32> {
         .filter_map(group_line)
         .filter(|entry| {
             entry.gid != gid
-                && entry.gid < IDS
+                && entry.gid < ID_COUNT
                 && entry.members.split(',').any(|member| member == name)
         })
         .map(|entry| entry.gid)
@@ -126,7 +126,7 @@ mod tests {
         "root:x:0:\nwww:x:33:\nweb:x:80:www,root\nlog:x:81:www\nbroken\nfar:x:99999:www\n";
 
     #[test]
-    fn a_user_is_who_the_image_says_and_never_root_by_accident() {
+    fn a_user_is_what_the_image_says_and_never_root_by_accident() {
         let account_of = |user| account(user, PASSWD, GROUP);
         for (user, want) in [
             ("", (0, 0, vec![80])),

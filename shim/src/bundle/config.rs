@@ -1,4 +1,5 @@
-//! What a container is, for the runtime: one pure function from decided values to `config.json`.
+//! What an OCI runtime is told about a container: one pure function from decided values to
+//! `config.json`.
 //!
 //! The profile is the restricted one: every namespace, a user namespace above all, no capability
 //! (but the one to bind a granted port below 1024), `no_new_privs`, a read-only root, and system
@@ -10,13 +11,12 @@ use engine::VolumeMount;
 use serde_json::{Value, json};
 use spec::{Capabilities, Capability, FileGrant, ImageConfig, Limits, Rights};
 
-use crate::{Error, bundle::account::Account, bundle::seccomp_container as seccomp};
-
-/// Users of containers are `FIRST_ID..FIRST_ID + IDS` on the host: one range for all tasks of a
-/// node. Above what `useradd` and `systemd-nspawn` hand out, below 2^31.
-pub(crate) const FIRST_ID: u32 = 0x7800_0000;
-/// How many users a container has.
-pub(crate) const IDS: u32 = 65_536;
+use crate::{
+    Error,
+    bundle::account::Account,
+    bundle::seccomp_container,
+    limits::{ARGS_BYTES_MAX, FIRST_ID, ID_COUNT, OPEN_FILES_MAX, PIDS_MAX, SHM_BYTES_MAX},
+};
 
 /// Everything decided about a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,15 +49,6 @@ pub(crate) struct Bind {
     pub executable: bool,
 }
 
-/// Processes and threads of one container: enough for a JVM, not for a fork bomb.
-const PIDS_MAX: u32 = 512;
-/// A page in each of /tmp and /dev/shm costs the container's own memory limit; this bounds one of
-/// them.
-const SHM_BYTES_MAX: u64 = 64 << 20;
-const FILES_MAX: u64 = 4096;
-/// More variables or arguments than a program can be started with.
-const ARGS_BYTES_MAX: usize = 1 << 20;
-
 /// Checks the program's name and its arguments.
 pub(crate) fn check_args(args: &[String]) -> Result<(), Error> {
     let wrong = |why: &str| Err(Error::Config { what: "program".to_owned(), why: why.to_owned() });
@@ -72,11 +63,10 @@ pub(crate) fn check_args(args: &[String]) -> Result<(), Error> {
     }
 }
 
-/// The image's variables, overruled by those from outside; PATH, HOME and TERM where nobody said
-/// anything.
+/// The image's variables, overridden by those of the assignment; PATH, HOME and TERM have defaults.
 pub(crate) fn env(
     config: &ImageConfig,
-    outside: &BTreeMap<String, String>,
+    assigned: &BTreeMap<String, String>,
     home: Option<&str>,
     terminal: bool,
 ) -> Result<Vec<String>, Error> {
@@ -94,7 +84,7 @@ pub(crate) fn env(
             all.insert(name.to_owned(), value.to_owned());
         }
     }
-    all.extend(outside.iter().map(|(name, value)| (name.clone(), value.clone())));
+    all.extend(assigned.iter().map(|(name, value)| (name.clone(), value.clone())));
     let wrong = |why: String| Err(Error::Config { what: "environment".to_owned(), why });
     if let Some(name) =
         all.iter().find(|(k, v)| k.is_empty() || k.contains(['=', '\0']) || v.contains('\0'))
@@ -107,15 +97,14 @@ pub(crate) fn env(
     }
 }
 
-/// What the grants mean for the file system: whether all of it may be written, and which folders of
-/// it otherwise.
+/// Which parts of the root file system the grants let a container write: all of it, or folders.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Writable {
     pub root: bool,
     pub folders: Vec<String>,
 }
 
-/// Reads the grants, and refuses by name what Linux offers no means to enforce.
+/// Reads the grants, and names the first one that Linux offers no means to enforce.
 pub(crate) fn writable(grants: &Capabilities, volumes: &[VolumeMount]) -> Result<Writable, Error> {
     let mut writable = Writable::default();
     for grant in &grants.lines() {
@@ -123,12 +112,10 @@ pub(crate) fn writable(grants: &Capabilities, volumes: &[VolumeMount]) -> Result
         match grant {
             Capability::Files(FileGrant { path, volume: Some(_), max_bytes, .. }) => {
                 if !volumes.iter().any(|mount| mount.path == *path) {
-                    return cannot("no volume was handed over for its path");
+                    return cannot("no volume is mounted at its path");
                 }
                 if max_bytes.is_some() {
-                    return cannot(
-                        "nothing counts the bytes of a folder for a native container yet",
-                    );
+                    return cannot("the bytes of a native container's volume are not counted yet");
                 }
             }
             Capability::Files(FileGrant { path, rights, volume: None, max_bytes }) => {
@@ -141,13 +128,15 @@ pub(crate) fn writable(grants: &Capabilities, volumes: &[VolumeMount]) -> Result
                     path => writable.folders.push(path.to_owned()),
                 }
             }
-            Capability::Outbound(_) => return cannot("native containers have no way out yet"),
+            Capability::Outbound(_) => {
+                return cannot("native containers have no outbound network yet");
+            }
             Capability::Secret(_) => {
-                return cannot("secrets are not handed to native containers yet");
+                return cannot("native containers cannot receive secrets yet");
             }
             Capability::Clock(spec::ClockLevel::Fine)
             | Capability::Random(spec::RandomLevel::Secure) => {}
-            Capability::Clock(_) => return cannot("Linux shows every program the time as it is"),
+            Capability::Clock(_) => return cannot("Linux shows every program the real time"),
             Capability::Random(_) => {
                 return cannot("Linux gives every program real random numbers");
             }
@@ -157,7 +146,7 @@ pub(crate) fn writable(grants: &Capabilities, volumes: &[VolumeMount]) -> Result
     Ok(writable)
 }
 
-/// Checks a volume's rights and place.
+/// Checks the rights and the path of a volume.
 pub(crate) fn bind(
     mount: &VolumeMount,
     grants: &Capabilities,
@@ -176,12 +165,12 @@ pub(crate) fn bind(
         let why = "Linux grants writing and deleting together: use `r` or `rwd`, and `x` where programs are in it";
         return Err(Error::CannotGrant { grant: line(), why });
     }
-    let place = mount.path.as_str();
-    let kernels = ["/proc", "/sys", "/dev"];
+    let path = mount.path.as_str();
+    let kernel_folders = ["/proc", "/sys", "/dev"];
     let is_in = |folder: &str| {
-        place.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    if place == "/" || kernels.into_iter().any(is_in) {
+    if path == "/" || kernel_folders.into_iter().any(is_in) {
         return Err(Error::CannotGrant { grant: line(), why: "a volume cannot be mounted there" });
     }
     Ok(Bind { from, to: mount.path.clone(), writable: write, executable: execute })
@@ -203,7 +192,7 @@ impl Bundle {
             "noNewPrivileges": true,
             "oomScoreAdj": 500,
             "rlimits": [
-                { "type": "RLIMIT_NOFILE", "soft": 1024, "hard": FILES_MAX },
+                { "type": "RLIMIT_NOFILE", "soft": 1024, "hard": OPEN_FILES_MAX },
                 { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
             ],
         });
@@ -217,13 +206,13 @@ impl Bundle {
             "hostname": self.hostname,
             "mounts": self.mounts(),
             "linux": {
-                "uidMappings": [{ "containerID": 0, "hostID": FIRST_ID, "size": IDS }],
-                "gidMappings": [{ "containerID": 0, "hostID": FIRST_ID, "size": IDS }],
+                "uidMappings": [{ "containerID": 0, "hostID": FIRST_ID, "size": ID_COUNT }],
+                "gidMappings": [{ "containerID": 0, "hostID": FIRST_ID, "size": ID_COUNT }],
                 "namespaces": (["user", "pid", "ipc", "uts", "mount", "network", "cgroup"])
                     .map(|kind| json!({ "type": kind })),
                 "cgroupsPath": format!("/{}", self.cgroup),
                 "resources": self.resources(),
-                "seccomp": seccomp::profile(),
+                "seccomp": seccomp_container::profile(),
                 "rootfsPropagation": "private",
                 "maskedPaths": MASKED,
                 "readonlyPaths": READ_ONLY,
@@ -266,7 +255,7 @@ impl Bundle {
     fn resources(&self) -> Value {
         let mut memory = json!({ "limit": self.limits.memory_bytes_max });
         if self.swap_limit {
-            // Memory and swap together: as much as memory alone, so no swap.
+            // The limit of memory and swap together equals that of memory: no swap.
             memory["swap"] = json!(self.limits.memory_bytes_max);
         }
         let mut resources = json!({
@@ -283,8 +272,7 @@ impl Bundle {
     }
 }
 
-/// What shows or steers the machine rather than the container. As runc and its peers hide it by
-/// default.
+/// What shows or controls the machine rather than the container, as runc hides it by default.
 const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
@@ -300,7 +288,7 @@ const MASKED: [&str; 12] = [
     "/sys/firmware",
 ];
 
-/// What a container may look at and must not steer.
+/// What a container may read and must not change.
 const READ_ONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
@@ -365,11 +353,11 @@ mod tests {
             ("fs:/#rw", "ok"),
             ("fs:/var/cache#rw", "ok"),
             ("fs:/data#rwd;volume=book", "ok"),
-            ("fs:/other#rwd;volume=book", "no volume was handed over"),
-            ("fs:/data#rwd;volume=book;max=1MiB", "nothing counts"),
-            ("net.out:https://example.com", "no way out"),
+            ("fs:/other#rwd;volume=book", "no volume is mounted"),
+            ("fs:/data#rwd;volume=book;max=1MiB", "are not counted"),
+            ("net.out:https://example.com", "no outbound network"),
             ("secret:key", "secrets"),
-            ("clock:frozen", "the time as it is"),
+            ("clock:frozen", "the real time"),
             ("clock:fine", "ok"),
             ("random:seeded", "real random"),
             ("net.in:http/80", "ok"),
@@ -402,29 +390,29 @@ mod tests {
                 .to_string()
                 .contains("needs the grant `fs:/data#r`")
         );
-        for place in ["/proc", "/dev/shm", "/sys/x"] {
-            let mount = VolumeMount { path: place.to_owned(), ..volume("r") };
-            let grants = vec![format!("fs:{place}#r;volume=book").parse().unwrap()].into();
+        for path in ["/proc", "/dev/shm", "/sys/x"] {
+            let mount = VolumeMount { path: path.to_owned(), ..volume("r") };
+            let grants = vec![format!("fs:{path}#r;volume=book").parse().unwrap()].into();
             assert!(
                 bind(&mount, &grants, "/v".into())
                     .unwrap_err()
                     .to_string()
                     .contains("mounted there"),
-                "{place}"
+                "{path}"
             );
         }
     }
 
     #[test]
-    fn variables_from_outside_win_over_those_of_the_image() {
+    fn assigned_variables_override_those_of_the_image() {
         let execution = spec::ExecutionConfig {
             env: Some(vec!["A=image".to_owned(), "PATH=/x".to_owned(), "broken".to_owned()]),
             ..Default::default()
         };
         let config = ImageConfig { config: Some(execution), ..Default::default() };
-        let outside = BTreeMap::from([("A".to_owned(), "outside".to_owned())]);
+        let assigned = BTreeMap::from([("A".to_owned(), "outside".to_owned())]);
         assert_eq!(
-            env(&config, &outside, Some("/root"), false).unwrap(),
+            env(&config, &assigned, Some("/root"), false).unwrap(),
             ["A=outside", "HOME=/root", "PATH=/x"]
         );
         let bad = BTreeMap::from([("A".to_owned(), "x\0y".to_owned())]);

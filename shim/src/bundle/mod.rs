@@ -4,5 +4,5 @@ pub(crate) mod signal; // which one STOPSIGNAL names
 pub(crate) mod stage; // a private mount namespace with the root file system in it
 
 mod account; // USER of the image, by the container's own files
-mod rootfs; // paths of the container, resolved without leaving it
+mod rootfs; // paths of the container, resolved without leaving its root file system
 mod seccomp_container; // the system calls that a container may make

@@ -15,11 +15,11 @@ use rustix::{
 
 use crate::Error;
 
-/// A container's root file system, before its program exists: nothing changes in it while we look.
-pub(crate) struct Inside {
+/// A container's root file system, before its program exists: nothing changes in it meanwhile.
+pub(crate) struct RootFolder {
     root: OwnedFd,
     host_path: PathBuf,
-    /// Who owns what we make.
+    /// Of folders and files that are made in it.
     owner: (Uid, Gid),
 }
 
@@ -27,11 +27,11 @@ pub(crate) struct Inside {
 const ROOTED: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 const STRICT: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
-/// Folders that the kernel fills: nothing may start in them, or be mounted over them.
-const KERNELS: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// Folders that the kernel fills: no program may start in them, and no volume covers them.
+const KERNEL_FOLDERS: [&str; 3] = ["/proc", "/sys", "/dev"];
 
-impl Inside {
-    /// Looks into `root`, an absolute path.
+impl RootFolder {
+    /// Opens `root`, an absolute path.
     pub(crate) fn open(root: &Path, owner: (Uid, Gid)) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(rustix::fs::CWD, root, flags, Mode::empty())?;
@@ -44,7 +44,7 @@ impl Inside {
     /// [`Error::Config`] when it is no file, not UTF-8, or longer than `bytes_max`.
     pub(crate) fn text(&self, path: &str, bytes_max: u64) -> Result<String, Error> {
         let wrong = |why: String| Error::Config { what: format!("file `{path}`"), why };
-        // NONBLOCK: opening a pipe that nobody writes to would wait for ever.
+        // NONBLOCK: opening a pipe without a writer would block for ever.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let fd = match openat2(&self.root, path, flags, Mode::empty(), ROOTED) {
             Ok(fd) => fd,
@@ -64,8 +64,8 @@ impl Inside {
         }
     }
 
-    /// Where `path` really is, as the program will see it; made when it is not there. Refuses what
-    /// is, or leads, into the kernel's folders.
+    /// Resolves `path` as the program will see it, and makes it when it is not there. Refuses paths
+    /// into the kernel's folders, also through links.
     ///
     /// # Errors
     /// [`Error::Config`] with `what`.
@@ -78,7 +78,7 @@ impl Inside {
         if !normal {
             return Err(wrong("it is not an absolute path without `..`".to_owned()));
         }
-        refuse_kernels(path).map_err(wrong)?;
+        refuse_kernel_folders(path).map_err(wrong)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = match openat2(&self.root, path, flags, Mode::empty(), ROOTED) {
             Ok(fd) => fd,
@@ -91,14 +91,14 @@ impl Inside {
             Err(Errno::NOTDIR) => return Err(wrong("it is no folder".to_owned())),
             Err(error) => return Err(wrong(error.to_string())),
         };
-        let found = self.path_of(fd.as_fd()).map_err(|error| wrong(error.to_string()))?;
-        refuse_kernels(&found).map_err(wrong)?;
-        Ok(found)
+        let resolved = self.path_of(fd.as_fd()).map_err(|error| wrong(error.to_string()))?;
+        refuse_kernel_folders(&resolved).map_err(wrong)?;
+        Ok(resolved)
     }
 
-    /// Puts a file in place of the image's own. A folder of its name stays, and where its folder is
-    /// not there, or is a link, nothing is put.
-    pub(crate) fn supply(&self, folder: &str, name: &str, text: &str) -> io::Result<()> {
+    /// Writes a file in place of the image's own. Nothing is written where a folder has its name, or
+    /// where `folder` is absent or a link.
+    pub(crate) fn write(&self, folder: &str, name: &str, text: &str) -> io::Result<()> {
         let folder = match openat2(
             &self.root,
             folder,
@@ -109,7 +109,7 @@ impl Inside {
             Ok(fd) => fd,
             Err(_) => return Ok(()),
         };
-        // The layers keep theirs: this is the container's own writable layer.
+        // The layers keep theirs: this changes the container's own writable layer.
         let _ = unlinkat(&folder, name, AtFlags::empty());
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -146,9 +146,9 @@ impl Inside {
     }
 }
 
-fn refuse_kernels(path: &str) -> Result<(), String> {
+fn refuse_kernel_folders(path: &str) -> Result<(), String> {
     let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    match KERNELS.iter().find(|folder| parts.first() == Some(&&folder[1..])) {
+    match KERNEL_FOLDERS.iter().find(|folder| parts.first() == Some(&&folder[1..])) {
         Some(folder) => Err(format!("it is in `{folder}`, which belongs to the kernel")),
         None => Ok(()),
     }
@@ -164,12 +164,12 @@ mod tests {
 
     use super::*;
 
-    fn inside(root: &Path) -> Inside {
-        Inside::open(root, (rustix::process::getuid(), rustix::process::getgid())).unwrap()
+    fn root_folder(root: &Path) -> RootFolder {
+        RootFolder::open(root, (rustix::process::getuid(), rustix::process::getgid())).unwrap()
     }
 
     #[test]
-    fn a_working_folder_is_where_the_program_will_see_it_or_refused() {
+    fn a_working_folder_is_resolved_as_the_program_sees_it_or_refused() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         std::fs::create_dir_all(root.join("srv/www")).unwrap();
@@ -208,7 +208,7 @@ mod tests {
             ("/file", "no folder"),
             ("/file/x", "no folder"),
         ] {
-            let got = inside(root).folder("WORKDIR", path);
+            let got = root_folder(root).folder("WORKDIR", path);
             match got {
                 Ok(got) => assert_eq!(got, want, "{path}"),
                 Err(error) => {
@@ -228,7 +228,7 @@ mod tests {
         std::fs::write(folder.path().join("secret"), "host").unwrap();
         symlink("../../secret", root.join("etc/passwd")).unwrap();
         std::fs::write(root.join("secret"), "container").unwrap();
-        let inside = inside(&root);
+        let inside = root_folder(&root);
         assert_eq!(inside.text("/etc/passwd", 100).unwrap(), "container", "a link cannot leave");
         assert_eq!(inside.text("/etc/none", 100).unwrap(), "");
         assert!(inside.text("/secret", 8).unwrap_err().to_string().contains("longer than 8"));

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-/// Calls whose arguments need no look: files, memory, time, signals, processes, threads, sockets
+/// Calls that are allowed with any arguments: files, memory, time, signals, processes, threads, sockets
 /// that exist.
 const PLAIN: &str = "
     accept accept4 access alarm arch_prctl bind brk cachestat capget capset chdir chmod chown clock_getres
@@ -32,8 +32,8 @@ const PLAIN: &str = "
     uname unlink unlinkat utime utimensat utimes vfork vmsplice wait4 waitid write writev
 ";
 
-/// `CLONE_NEW*` of every namespace: a container makes none, because each one opens kernel code to
-/// it that only root saw.
+/// `CLONE_NEW*` of every namespace: a container makes none, because each one exposes kernel code
+/// that otherwise only root reaches.
 const CLONE_NEW_ANY: u64 = 0x7e02_0000;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
@@ -42,7 +42,7 @@ const AF_INET: u64 = 2;
 const AF_INET6: u64 = 10;
 const AF_NETLINK: u64 = 16;
 const NETLINK_ROUTE: u64 = 0;
-/// Ordinary Linux, ordinary Linux without address randomisation reported, and the query.
+/// Linux, Linux with 32-bit addresses reported, and the query.
 const PERSONALITIES: [u64; 3] = [0x0, 0x0002_0000, 0xffff_ffff];
 
 /// The profile as the runtime-spec writes it, for the architecture of this host. Programs for other
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_changes_the_machine_is_not_allowed() {
+    fn calls_that_change_the_machine_are_not_allowed() {
         let profile = profile().to_string();
         for name in [
             "add_key",

@@ -39,7 +39,7 @@ const NAMES: [(&str, Signal); 31] = [
 
 /// The signal with this number, unless there is none or the C library keeps it for itself.
 #[expect(unsafe_code, reason = "rustix knows no safe way to name a real-time signal")]
-pub(crate) fn numbered(number: i32) -> Option<Signal> {
+pub(crate) fn from_number(number: i32) -> Option<Signal> {
     // SAFETY: the number is one of a signal that no C library has reserved; it is only ever sent.
     let real_time =
         || REAL_TIME.contains(&number).then(|| unsafe { Signal::from_raw_unchecked(number) });
@@ -47,13 +47,13 @@ pub(crate) fn numbered(number: i32) -> Option<Signal> {
 }
 
 /// Reads `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`, `SIGRTMAX-1`.
-pub(crate) fn named(text: &str) -> Option<Signal> {
+pub(crate) fn from_name(text: &str) -> Option<Signal> {
     let text = text.trim().to_ascii_uppercase();
     let digits = |text: &str| {
         text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<i32>().ok()).flatten()
     };
     if let Some(number) = digits(&text) {
-        return numbered(number);
+        return from_number(number);
     }
     let name = text.strip_prefix("SIG").unwrap_or(&text);
     let counted =
@@ -65,7 +65,7 @@ pub(crate) fn named(text: &str) -> Option<Signal> {
     } else {
         return NAMES.iter().find(|(known, _)| *known == name).map(|(_, signal)| *signal);
     };
-    real_time.filter(|number| REAL_TIME.contains(number)).and_then(numbered)
+    real_time.filter(|number| REAL_TIME.contains(number)).and_then(from_number)
 }
 
 #[cfg(test)]
@@ -97,7 +97,7 @@ mod tests {
             ("SIGRTMIN+x", None),
             ("SIGRTMAX-99999999999", None),
         ] {
-            assert_eq!(named(text).map(Signal::as_raw), want, "{text}");
+            assert_eq!(from_name(text).map(Signal::as_raw), want, "{text}");
         }
     }
 }

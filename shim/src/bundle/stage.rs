@@ -10,12 +10,15 @@ use rustix::{
     thread::UnshareFlags,
 };
 
+use crate::limits::{
+    FIRST_ID, LAYERS_MAX, STAGE_BYTES, USER_DATABASE_BYTES_MAX, WRITABLE_FILES_MAX,
+};
 use crate::{
     Assignment, Error, Layer,
     assignment::folder_of,
     bundle::account::{Account, account},
-    bundle::config::{self as bundle, Bind, Bundle, FIRST_ID},
-    bundle::rootfs::Inside,
+    bundle::config::{self as bundle, Bind, Bundle},
+    bundle::rootfs::RootFolder,
     host::cgroup,
 };
 
@@ -31,14 +34,6 @@ pub(crate) struct Stage {
 /// Below `MARGAY_HOME` nobody but root may enter, and the runtime looks at a root file system as
 /// the container's root, who is not.
 const POINTS: [&str; 5] = ["/mnt", "/media", "/srv", "/opt", "/tmp"];
-/// Of the layers; overlayfs takes 500, images have up to 127.
-const LAYERS_MAX: usize = 127;
-/// For what we keep there ourselves: config, links, folders to mount on.
-const OWN_BYTES: u64 = 4 << 20;
-/// A file takes at least a page, so these are as many as fit into 256 MiB.
-const FILES_MAX: u64 = 65_536;
-/// Longer ones are no user database.
-const ACCOUNTS_BYTES_MAX: u64 = 1 << 20;
 
 /// Makes the root file system of `order` (its layers, under a writable layer in memory that has a
 /// limit and counts as the container's memory), mounts its volumes beside it, and writes the
@@ -55,12 +50,13 @@ pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
 
     let root = point.join("root");
     let owner = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
-    let inside = Inside::open(&root, owner).map_err(Error::io("look into the root file system"))?;
+    let inside =
+        RootFolder::open(&root, owner).map_err(Error::io("look into the root file system"))?;
     let image = program.config.config.clone().unwrap_or_default();
     let account = account(
         image.user.as_deref().unwrap_or(""),
-        &inside.text("/etc/passwd", ACCOUNTS_BYTES_MAX)?,
-        &inside.text("/etc/group", ACCOUNTS_BYTES_MAX)?,
+        &inside.text("/etc/passwd", USER_DATABASE_BYTES_MAX)?,
+        &inside.text("/etc/group", USER_DATABASE_BYTES_MAX)?,
     )?;
     let cwd = match image.working_dir.as_deref() {
         None | Some("") => "/".to_owned(),
@@ -68,7 +64,7 @@ pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
     };
     let hostname = order.container.to_string();
     let hosts = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost\n");
-    inside.supply("etc", "hosts", &hosts).map_err(Error::io("write /etc/hosts"))?;
+    inside.write("etc", "hosts", &hosts).map_err(Error::io("write /etc/hosts"))?;
 
     let mut binds = Vec::new();
     for path in writable.folders.iter().filter(|path| *path != "/tmp") {
@@ -152,9 +148,10 @@ fn hide_mounts() -> rustix::io::Result<()> {
 
 fn mount_memory(point: &Path, writable_bytes_max: u64) -> Result<(), Error> {
     let making = || format!("mount memory on `{}`", point.display());
-    let bytes = writable_bytes_max.saturating_add(OWN_BYTES);
-    let data = std::ffi::CString::new(format!("size={bytes},nr_inodes={FILES_MAX},mode=0755"))
-        .map_err(Error::io(making()))?;
+    let bytes = writable_bytes_max.saturating_add(STAGE_BYTES);
+    let data =
+        std::ffi::CString::new(format!("size={bytes},nr_inodes={WRITABLE_FILES_MAX},mode=0755"))
+            .map_err(Error::io(making()))?;
     mount("tmpfs", point, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())
         .map_err(Error::io(making()))?;
     for name in ["layers", "empty", "up", "work", "root", "v", "bundle"] {

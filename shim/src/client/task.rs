@@ -14,11 +14,12 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 use spec::Usage;
 
+use crate::limits::{REPLY_TIME_MAX, RETRY_TIME, START_TIME_MAX};
 use crate::{
     Assignment, Error,
     assignment::{ShimMessage, split},
     client::sweep::{self, Ended, Swept},
-    owner::runner,
+    host::command::wait_readable,
     process::Job,
 };
 
@@ -83,13 +84,6 @@ pub(crate) enum Reply {
 
 /// The control socket's name in a container's folder.
 pub(crate) const SOCKET: &str = "worker.sock";
-/// Starting takes 50 ms; a machine that swaps takes seconds; longer, and somebody should hear about
-/// it.
-const START_TIME_MAX: Duration = Duration::from_secs(60);
-/// A shim answers from its loop, which never waits.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
-/// Between two attempts to reach a shim that may be alive.
-const RETRY_TIME: Duration = Duration::from_millis(100);
 
 impl Task {
     /// Starts a container under a new shim process, and returns when it runs.
@@ -290,7 +284,7 @@ impl Task {
         let lost = || Error::ShimLost { folder: self.folder.clone() };
         let socket = sweep::reach(&self.folder)?.ok_or_else(lost)?;
         frame::send(&socket, request, &[]).map_err(|_| lost())?;
-        expect_reply(&socket, ANSWER_TIME_MAX).map_err(|error| self.or_lost(error))
+        expect_reply(&socket, REPLY_TIME_MAX).map_err(|error| self.or_lost(error))
     }
 
     fn or_lost(&self, error: Error) -> Error {
@@ -374,7 +368,7 @@ impl Process {
         };
         // Had it died before, the number might mean somebody else by now; but its end of the socket
         // would have, too.
-        let died = runner::readable(socket.as_fd(), Instant::now());
+        let died = wait_readable(socket.as_fd(), Instant::now());
         Ok(if died { None } else { Some(Self { pid, pidfd }) })
     }
 }
@@ -382,7 +376,7 @@ impl Process {
 /// Kills it if it still runs, and returns when it does not. Whether it came to that.
 pub(crate) fn end_process(process: &Process) -> bool {
     let _ = pidfd_send_signal(&process.pidfd, Signal::KILL);
-    runner::readable(process.pidfd.as_fd(), Instant::now() + ANSWER_TIME_MAX)
+    wait_readable(process.pidfd.as_fd(), Instant::now() + REPLY_TIME_MAX)
 }
 
 /// Starts `exe shim` and gives back our end of its control socket. The process is waited for by a

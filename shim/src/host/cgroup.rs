@@ -7,10 +7,11 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Error;
+use crate::limits::CGROUP_REMOVE_TIME_MAX;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 
-/// What the kernel counted for a container.
+/// What the kernel counted for a container, at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Reading {
     pub cpu_ns: u64,
@@ -62,7 +63,7 @@ pub(crate) fn counts_swap() -> bool {
         || mount.join("memory/memory.memsw.limit_in_bytes").exists()
 }
 
-/// Which cgroups this host has, for people.
+/// Which cgroups this host has, for `margay doctor`.
 pub(crate) fn kind() -> Option<&'static str> {
     let mount = Path::new(MOUNT);
     match mount {
@@ -72,16 +73,16 @@ pub(crate) fn kind() -> Option<&'static str> {
     }
 }
 
-/// Whether the controllers are shared out among both versions, as systemd's hybrid mode may leave
-/// them. crun refuses that.
-pub(crate) fn are_shared_out() -> bool {
-    let there = fs::read_to_string(Path::new(MOUNT).join("unified/cgroup.controllers"));
-    there.is_ok_and(|names| !names.trim().is_empty())
+/// Whether the controllers are divided among both versions, as in systemd's hybrid mode. crun
+/// refuses that.
+pub(crate) fn is_hybrid() -> bool {
+    let controllers = fs::read_to_string(Path::new(MOUNT).join("unified/cgroup.controllers"));
+    controllers.is_ok_and(|names| !names.trim().is_empty())
 }
 
-/// Empties and removes `name` in every hierarchy.
+/// Kills every process of `name`, and removes it from every hierarchy.
 pub(crate) fn remove(name: &str) -> Result<(), Error> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + CGROUP_REMOVE_TIME_MAX;
     for folder in folders(name) {
         remove_folder(&folder, deadline)
             .map_err(Error::io(format!("remove the cgroup `{}`", folder.display())))?;
@@ -113,7 +114,7 @@ fn remove_folder(folder: &Path, deadline: Instant) -> io::Result<()> {
             Err(error)
                 if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
             {
-                // Killed processes leave their cgroup a moment later, and nothing tells when.
+                // Killed processes leave their cgroup a moment later, and no event tells when.
                 std::thread::sleep(Duration::from_millis(2));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -5,28 +5,25 @@ use crate::{Runtime, host::cgroup};
 /// One thing that this machine can or cannot do for native images.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// A stable word.
+    /// Stable, for programs: `cgroups`, `oci-runtime`, …
     pub name: &'static str,
-    /// How it stands.
     pub level: Level,
-    /// One sentence.
     pub message: String,
-    /// What to do about it.
     pub hint: Option<String>,
 }
 
-/// How a [`Check`] stands.
+/// The outcome of a [`Check`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// As it should be.
+    /// Native images run.
     Good,
-    /// Native images run, with this in mind.
+    /// Native images run, with a restriction.
     Warning,
     /// Native images do not run.
     Missing,
 }
 
-/// Everything that native images need, and how this machine stands. Wasm images need none of it.
+/// Checks everything that native images need of this machine. Wasm images need none of it.
 pub fn doctor() -> Vec<Check> {
     let mut checks = vec![root(), runtime(), cgroups()];
     checks.push(file(
@@ -126,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_good_says_what_to_do() {
+    fn a_check_that_is_not_good_has_a_hint() {
         for check in doctor() {
             assert_eq!(check.level == Level::Good, check.hint.is_none(), "{check:?}");
         }

@@ -1,4 +1,5 @@
 //! What this machine offers to native images.
 pub(crate) mod probe; // which OCI runtime is installed, and what is known to be wrong with it
 pub(crate) mod doctor; // what this machine can and cannot do about native images
-pub(crate) mod cgroup; // what the kernel counted for a container
+pub(crate) mod cgroup; // what the kernel counts for a container, and its removal
+pub(crate) mod command; // a child process with a deadline

@@ -2,26 +2,25 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, host::cgroup, owner::runner};
+use crate::limits::VERSION_TIME_MAX;
+use crate::{Error, host::cgroup, host::command};
 
-/// An OCI runtime that is installed here.
+/// An OCI runtime that is installed on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Runtime {
-    /// Which one.
     pub kind: RuntimeKind,
-    /// The program.
+    /// Its program, an absolute path.
     pub path: PathBuf,
-    /// As it says itself, `1.1.5` of `1.1.5+ds1`.
+    /// As it prints it, `1.1.5` of `1.1.5+ds1`.
     pub version: Version,
 }
 
-/// The runtimes that we know how to talk to. They share one command line.
+/// The runtimes that margay can drive. They share one command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuntimeKind {
@@ -36,45 +35,46 @@ pub enum RuntimeKind {
 /// Major, minor, patch.
 pub type Version = (u32, u32, u32);
 
-/// A known hole in a runtime, by the version it says it has. Distributions mend holes without
-/// changing that number.
+/// A known vulnerability of a runtime, by the version that it prints. Distributions backport fixes
+/// without changing that number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shortcoming {
-    /// Its public name.
+pub struct Vulnerability {
     pub cve: &'static str,
-    /// What it lets a container do.
+    /// What it lets a container do, as a clause.
     pub what: &'static str,
 }
 
-/// What runc printed in 2024 and 2025, and the first versions without it, one for each line of
-/// releases.
-const RUNC: &[(Shortcoming, &[Version])] = &[
+/// Published in 2024 and 2025, with the first versions without it, one for each line of releases.
+const RUNC: &[(Vulnerability, &[Version])] = &[
     (
-        Shortcoming {
+        Vulnerability {
             cve: "CVE-2024-21626",
             what: "a working directory under /proc/self/fd reaches the host's files",
         },
         &[(1, 1, 12)],
     ),
     (
-        Shortcoming { cve: "CVE-2025-31133", what: "a replaced /dev/null unmasks paths of /proc" },
+        Vulnerability {
+            cve: "CVE-2025-31133",
+            what: "a replaced /dev/null unmasks paths of /proc",
+        },
         &[(1, 2, 8), (1, 3, 3), (1, 4, 0)],
     ),
     (
-        Shortcoming {
+        Vulnerability {
             cve: "CVE-2025-52565",
             what: "a replaced /dev/console is mounted before paths are masked",
         },
         &[(1, 2, 8), (1, 3, 3), (1, 4, 0)],
     ),
     (
-        Shortcoming { cve: "CVE-2025-52881", what: "writes to /proc can be led elsewhere" },
+        Vulnerability { cve: "CVE-2025-52881", what: "writes to /proc can be led elsewhere" },
         &[(1, 2, 8), (1, 3, 3), (1, 4, 0)],
     ),
 ];
 
-const CRUN: &[(Shortcoming, &[Version])] = &[(
-    Shortcoming {
+const CRUN: &[(Vulnerability, &[Version])] = &[(
+    Vulnerability {
         cve: "CVE-2025-24965",
         what: "the krun handler writes outside of the root file system",
     },
@@ -82,10 +82,10 @@ const CRUN: &[(Shortcoming, &[Version])] = &[(
 )];
 
 impl RuntimeKind {
-    /// In the order in which we would rather have them.
+    /// In order of preference.
     const ALL: [Self; 3] = [Self::Crun, Self::Runc, Self::Youki];
 
-    /// Its program's name.
+    /// The name of its program.
     pub fn name(self) -> &'static str {
         match self {
             Self::Crun => "crun",
@@ -94,8 +94,8 @@ impl RuntimeKind {
         }
     }
 
-    /// The oldest version of each line that we would choose.
-    fn floor(self) -> &'static [Version] {
+    /// The oldest version of each line of releases that counts as current.
+    fn minimum_versions(self) -> &'static [Version] {
         match self {
             Self::Crun => &[(1, 28, 0)],
             Self::Runc => &[(1, 3, 6), (1, 4, 3), (1, 5, 0)],
@@ -103,7 +103,7 @@ impl RuntimeKind {
         }
     }
 
-    fn known_holes(self) -> &'static [(Shortcoming, &'static [Version])] {
+    fn published_vulnerabilities(self) -> &'static [(Vulnerability, &'static [Version])] {
         match self {
             Self::Crun => CRUN,
             Self::Runc => RUNC,
@@ -122,17 +122,19 @@ impl Runtime {
     pub fn probe() -> Result<Self, Error> {
         let path =
             std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
-        Self::probe_in(&path, cgroup::are_shared_out())
+        Self::probe_in(&path, cgroup::is_hybrid())
     }
 
-    fn probe_in(path: &std::ffi::OsStr, shared_out: bool) -> Result<Self, Error> {
+    fn probe_in(path: &std::ffi::OsStr, hybrid: bool) -> Result<Self, Error> {
         let mut old = None;
         let mut broken = None;
         for kind in RuntimeKind::ALL {
             let Some(program) = find(kind.name(), path) else { continue };
-            if kind == RuntimeKind::Crun && shared_out {
+            if kind == RuntimeKind::Crun && hybrid {
                 let runtime = program.display().to_string();
-                let what = "works with cgroup v1 or v2, and this host shares its controllers out among both".to_owned();
+                let what =
+                    "needs cgroup v1 or v2, and this host divides its controllers among both"
+                        .to_owned();
                 broken = broken.or(Some(Error::Runtime { runtime, what }));
                 continue;
             }
@@ -152,41 +154,50 @@ impl Runtime {
     /// else.
     pub fn ask(kind: RuntimeKind, path: PathBuf) -> Result<Self, Error> {
         let wrong = |what: String| Error::Runtime { runtime: path.display().to_string(), what };
-        let said = runner::output(Command::new(&path).arg("--version"), VERSION_TIME_MAX)
+        let output = command::output(Command::new(&path).arg("--version"), VERSION_TIME_MAX)
             .map_err(wrong)?;
-        let version = version_in(&said, kind).ok_or_else(|| {
-            let minimum = Shown(kind.floor()[0]);
-            wrong(format!("does not say its version; {} {minimum} or newer is needed", kind.name()))
+        let version = version_in(&output, kind).ok_or_else(|| {
+            let minimum = Printed(kind.minimum_versions()[0]);
+            wrong(format!(
+                "does not print its version; {} {minimum} or newer is needed",
+                kind.name()
+            ))
         })?;
         Ok(Self { kind, path, version })
     }
 
-    /// Whether it is as new as we would choose. An older one runs, with a warning, on nodes that
-    /// their owner chose.
+    /// Whether it is new enough to be recomfixed. An older one is used with a warning.
     pub fn is_current(&self) -> bool {
-        reaches(self.version, self.kind.floor())
+        reaches(self.version, self.kind.minimum_versions())
     }
 
-    /// The known holes of its version. A distribution may have mended them under the same number.
-    pub fn shortcomings(&self) -> Vec<Shortcoming> {
-        let holes = self.kind.known_holes().iter();
-        holes.filter(|(_, mended)| !reaches(self.version, mended)).map(|(hole, _)| *hole).collect()
+    /// The known vulnerabilities of its version. A distribution may have fixed them under the same
+    /// number.
+    pub fn vulnerabilities(&self) -> Vec<Vulnerability> {
+        let vulnerabilities = self.kind.published_vulnerabilities().iter();
+        vulnerabilities
+            .filter(|(_, fixed)| !reaches(self.version, fixed))
+            .map(|(vulnerability, _)| *vulnerability)
+            .collect()
     }
 
-    /// One sentence when it is older than we would choose.
+    /// One sentence when it is not current.
     pub fn warning(&self) -> Option<String> {
         if self.is_current() {
             return None;
         }
-        let minimum = Shown(self.kind.floor()[0]);
-        let holes: Vec<_> = self
-            .shortcomings()
+        let minimum = Printed(self.kind.minimum_versions()[0]);
+        let vulnerabilities: Vec<_> = self
+            .vulnerabilities()
             .iter()
-            .map(|hole| format!("{} ({})", hole.cve, hole.what))
+            .map(|vulnerability| format!("{} ({})", vulnerability.cve, vulnerability.what))
             .collect();
-        let reason = match holes.is_empty() {
+        let reason = match vulnerabilities.is_empty() {
             true => String::new(),
-            false => format!("; unless your distribution mended them, it has {}", holes.join(", ")),
+            false => format!(
+                "; unless your distribution fixed them, it has {}",
+                vulnerabilities.join(", ")
+            ),
         };
         Some(format!("{self} is older than {minimum}{reason}"))
     }
@@ -194,20 +205,17 @@ impl Runtime {
 
 impl fmt::Display for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind.name(), Shown(self.version))
+        write!(f, "{} {}", self.kind.name(), Printed(self.version))
     }
 }
 
-struct Shown(Version);
+struct Printed(Version);
 
-impl fmt::Display for Shown {
+impl fmt::Display for Printed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.0.0, self.0.1, self.0.2)
     }
 }
-
-/// A program that answers slower to `--version` hangs.
-const VERSION_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Whether `version` is at least the entry of its own line of releases, or newer than all lines.
 fn reaches(version: Version, lines: &[Version]) -> bool {
@@ -232,8 +240,8 @@ fn is_executable(path: &Path) -> bool {
 }
 
 /// Reads `runc version 1.1.5+ds1`, `crun version 1.28`, `youki version 0.7.0`.
-fn version_in(said: &str, kind: RuntimeKind) -> Option<Version> {
-    let line = said.lines().find(|line| line.starts_with(kind.name()))?;
+fn version_in(output: &str, kind: RuntimeKind) -> Option<Version> {
+    let line = output.lines().find(|line| line.starts_with(kind.name()))?;
     let word =
         line.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     let digits_end = word.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(word.len());
@@ -247,8 +255,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_read_as_the_runtimes_print_it() {
-        for (said, kind, want) in [
+    fn versions_are_read_as_the_runtimes_print_them() {
+        for (output, kind, want) in [
             (
                 "runc version 1.1.5+ds1\ncommit: 1.1.5+ds1-1\nspec: 1.0.2-dev\n",
                 RuntimeKind::Runc,
@@ -263,14 +271,14 @@ mod tests {
             ("{\"garbage\": 1}", RuntimeKind::Runc, None),
             ("", RuntimeKind::Runc, None),
         ] {
-            assert_eq!(version_in(said, kind), want, "{said}");
+            assert_eq!(version_in(output, kind), want, "{output}");
         }
     }
 
     #[test]
-    fn an_old_runtime_is_warned_about_with_its_holes() {
+    fn an_old_runtime_is_reported_with_its_vulnerabilities() {
         let runtime = |kind, version| Runtime { kind, path: PathBuf::from("/x"), version };
-        for (kind, version, current, holes) in [
+        for (kind, version, current, vulnerabilities) in [
             (RuntimeKind::Runc, (1, 1, 5), false, 4),
             (RuntimeKind::Runc, (1, 1, 12), false, 3),
             (RuntimeKind::Runc, (1, 2, 8), false, 0),
@@ -285,8 +293,8 @@ mod tests {
         ] {
             let runtime = runtime(kind, version);
             assert_eq!(
-                (runtime.is_current(), runtime.shortcomings().len()),
-                (current, holes),
+                (runtime.is_current(), runtime.vulnerabilities().len()),
+                (current, vulnerabilities),
                 "{runtime}"
             );
             assert_eq!(runtime.warning().is_none(), current, "{runtime}");
@@ -309,12 +317,12 @@ mod tests {
     }
 
     #[test]
-    fn a_runtime_that_fails_or_talks_nonsense_is_named() {
+    fn a_runtime_that_fails_or_prints_nonsense_is_named() {
         use std::os::unix::fs::PermissionsExt;
         for (script, want) in [
             ("#!/bin/sh\nexit 137\n", "exit status: 137"),
-            ("#!/bin/sh\necho '{\"version\": 12'\n", "does not say its version"),
-            ("#!/bin/sh\nyes | head -c 10000000\n", "does not say its version"),
+            ("#!/bin/sh\necho '{\"version\": 12'\n", "does not print its version"),
+            ("#!/bin/sh\nyes | head -c 10000000\n", "does not print its version"),
         ] {
             let folder = tempfile::tempdir().unwrap();
             let program = folder.path().join("runc");
@@ -327,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_runtime_that_cannot_work_here_is_passed_over() {
+    fn a_runtime_that_cannot_work_on_this_host_is_skipped() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let install = |name: &str, version: &str| {
@@ -337,10 +345,10 @@ mod tests {
             std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         };
         install("crun", "1.28");
-        let chosen = |shared_out| Runtime::probe_in(folder.path().as_os_str(), shared_out);
+        let chosen = |hybrid| Runtime::probe_in(folder.path().as_os_str(), hybrid);
         assert_eq!(chosen(false).unwrap().kind, RuntimeKind::Crun);
         let error = chosen(true).unwrap_err().to_string();
-        assert!(error.contains("crun") && error.contains("shares its controllers out"), "{error}");
+        assert!(error.contains("crun") && error.contains("divides its controllers"), "{error}");
         install("runc", "1.1.5");
         assert_eq!(chosen(true).unwrap().kind, RuntimeKind::Runc);
         assert_eq!(chosen(false).unwrap().kind, RuntimeKind::Crun);

@@ -18,6 +18,10 @@ use rustix::{
 };
 use spec::{Limits, Usage};
 
+use crate::limits::{
+    GRACE_MAX, NETWORK_DRAIN_TIME_MAX, OOM_TIME_MAX, ORPHAN_GRACE, OUTPUT_DRAIN_TIME_MAX,
+    REQUEST_TIME_MAX, REQUESTS_MAX, SAMPLE_INTERVAL, WAITERS_MAX,
+};
 use crate::{
     Assignment, Error, Layer,
     bundle::signal,
@@ -29,7 +33,7 @@ use crate::{
     owner::relay::Relay,
     owner::runner::{self, Created},
     owner::streams::Streams,
-    privileges::shed,
+    privileges::drop_privileges,
 };
 
 /// One container and everything that happens to it, in one loop.
@@ -79,24 +83,6 @@ pub(crate) enum Died {
     Code(u8),
     Signal(u8),
 }
-
-/// Counters are read as often.
-const SAMPLE_TIME: Duration = Duration::from_secs(1);
-/// After the program's end its output may wait as long for a reader who is there but does not read.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
-/// And what it sent over the network as long for a client that does not read.
-const SEND_TIME_MAX: Duration = Duration::from_secs(5);
-/// A supervisor that begins to speak says everything at once.
-const VISITOR_TIME_MAX: Duration = Duration::from_secs(1);
-/// Of those who ask something.
-const VISITORS_MAX: usize = 64;
-/// Of those who wait for the end: the agent, and now and then somebody else.
-const WAITERS_MAX: usize = 64;
-/// Between a kill for want of memory and the end that it explains: the kernel takes a moment to
-/// take a big process apart, and a shell to say that its child is dead.
-const OOM_TIME_MAX: Duration = Duration::from_secs(5);
-/// For a container whose supervisor died.
-const ORPHAN_GRACE: Duration = Duration::from_secs(10);
 
 /// Runs the container of `order` to its end. `supervisor` hears when it started; an error means
 /// that nothing of it is left.
@@ -176,7 +162,7 @@ impl<'a> Owner<'a> {
         };
         watch().map_err(Error::io(starting("epoll")))?;
         runner::start(order, traces)?;
-        shed(POWERS).map_err(Error::io(starting("dropping what it needs no more")))?;
+        drop_privileges(POWERS).map_err(Error::io(starting("dropping what it needs no more")))?;
         let now = Instant::now();
         Ok(Self {
             order,
@@ -244,15 +230,16 @@ impl<'a> Owner<'a> {
 
     /// Whether nothing of a program that ended so long ago is on its way any more.
     fn drained(&self, since: Duration) -> bool {
-        let sent = self.relay.is_empty() || since > SEND_TIME_MAX;
+        let sent = self.relay.is_empty() || since > NETWORK_DRAIN_TIME_MAX;
         // Whoever stops it waits for us.
-        let read_time_max = if self.stop.is_some() { SEND_TIME_MAX } else { DRAIN_TIME_MAX };
+        let read_time_max =
+            if self.stop.is_some() { NETWORK_DRAIN_TIME_MAX } else { OUTPUT_DRAIN_TIME_MAX };
         (sent && self.streams.finished()) || since > read_time_max
     }
 
     fn patience(&self) -> Duration {
         let mut patience =
-            self.relay.patience().min(SAMPLE_TIME.saturating_sub(self.sampled.elapsed()));
+            self.relay.patience().min(SAMPLE_INTERVAL.saturating_sub(self.sampled.elapsed()));
         if let Some(stop) = self.stop.as_ref().filter(|stop| !stop.killed) {
             patience = patience.min(stop.kill_at.saturating_duration_since(Instant::now()));
         }
@@ -261,7 +248,7 @@ impl<'a> Owner<'a> {
     }
 
     fn keep_time(&mut self) {
-        if self.sampled.elapsed() >= SAMPLE_TIME {
+        if self.sampled.elapsed() >= SAMPLE_INTERVAL {
             self.sample();
             self.enforce();
         }
@@ -305,7 +292,7 @@ impl<'a> Owner<'a> {
     }
 
     fn stop(&mut self, grace: Duration) {
-        let kill_at = Instant::now() + grace.min(Duration::from_secs(3600));
+        let kill_at = Instant::now() + grace.min(GRACE_MAX);
         match &mut self.stop {
             // A second, more impatient one counts.
             Some(stop) => stop.kill_at = stop.kill_at.min(kill_at),
@@ -365,11 +352,11 @@ impl<'a> Owner<'a> {
 
     fn open_door(&mut self) {
         while let Ok(visitor) = accept_with(&self.door, SocketFlags::CLOEXEC) {
-            if self.visitors.values().filter(|visitor| !visitor.waits).count() >= VISITORS_MAX {
+            if self.visitors.values().filter(|visitor| !visitor.waits).count() >= REQUESTS_MAX {
                 continue;
             }
             let time_max =
-                |which| sockopt::set_socket_timeout(&visitor, which, Some(VISITOR_TIME_MAX));
+                |which| sockopt::set_socket_timeout(&visitor, which, Some(REQUEST_TIME_MAX));
             let times =
                 time_max(sockopt::Timeout::Recv).and_then(|()| time_max(sockopt::Timeout::Send));
             let number = self.next_visitor;
@@ -409,7 +396,7 @@ impl<'a> Owner<'a> {
                 Reply::Done
             }
             Request::Kill { signal } => {
-                if let Some(signal) = signal::numbered(signal) {
+                if let Some(signal) = signal::from_number(signal) {
                     self.killed |= signal == Signal::KILL;
                     let _ = pidfd_send_signal(&self.pidfd, signal);
                 }
@@ -469,7 +456,7 @@ fn stop_signal(order: &Assignment) -> Result<Signal, Error> {
     if text.is_empty() {
         return Ok(Signal::TERM);
     }
-    signal::named(text).ok_or_else(|| Error::Config {
+    signal::from_name(text).ok_or_else(|| Error::Config {
         what: format!("STOPSIGNAL `{}`", text.escape_debug()),
         why: "it is no signal, such as `SIGTERM`, `SIGRTMIN+3` or `15`".to_owned(),
     })

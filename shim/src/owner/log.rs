@@ -7,6 +7,8 @@ use std::{
 
 use spec::{LogHead, Timestamp};
 
+use crate::limits::{LOG_BYTES_MIN, LOG_LINE_BYTES_MAX};
+
 /// Which of a program's streams a line came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -17,22 +19,17 @@ pub(crate) enum Source {
 /// A program's output as lines in the CRI format: `TIME stdout F text`, with `P` for a line that
 /// goes on in the next.
 ///
-/// When it has grown to its limit, it is cut to its newer half in place, so readers that follow it
-/// see it shrink, and a flood costs no disk. A cut begins with a line that says so.
+/// When it has grown to its limit, it is truncated to its newer half in place, so readers that
+/// follow it see it shrink, and a flood costs no disk. It begins with a record that says so then.
 pub(crate) struct Log {
     file: File,
     bytes: u64,
     bytes_max: u64,
-    started: [Vec<u8>; 2],
+    unfinished: [Vec<u8>; 2],
 }
 
-/// Longer lines are split, so that a program without newlines costs no memory.
-const LINE_BYTES_MAX: usize = 16 << 10;
-/// Less would not hold two longest lines.
-const LOG_BYTES_MIN: u64 = 64 << 10;
-
 impl Log {
-    /// Goes on at the end of the file at `path`.
+    /// Appends to the file at `path`.
     pub(crate) fn open(path: &Path, bytes_max: u64) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
         let bytes = file.metadata()?.len();
@@ -40,11 +37,11 @@ impl Log {
             file,
             bytes,
             bytes_max: bytes_max.max(LOG_BYTES_MIN),
-            started: Default::default(),
+            unfinished: Default::default(),
         })
     }
 
-    /// Takes what the program wrote, whole lines or not.
+    /// Appends what the program wrote, whole lines or not.
     pub(crate) fn write(
         &mut self,
         source: Source,
@@ -52,28 +49,28 @@ impl Log {
         now: Timestamp,
     ) -> io::Result<()> {
         let mut lines = Vec::with_capacity(text.len() + 64);
-        let started = &mut self.started[source as usize];
+        let unfinished = &mut self.unfinished[source as usize];
         while let Some(end) = text.iter().position(|b| *b == b'\n') {
             let (line, rest) = (&text[..end], &text[end + 1..]);
-            started.extend_from_slice(line);
-            split_off(&mut lines, source, now, started);
-            put(&mut lines, source, now, b"F", started);
-            started.clear();
+            unfinished.extend_from_slice(line);
+            split_long(&mut lines, source, now, unfinished);
+            push_record(&mut lines, source, now, b"F", unfinished);
+            unfinished.clear();
             text = rest;
         }
-        started.extend_from_slice(text);
-        split_off(&mut lines, source, now, started);
+        unfinished.extend_from_slice(text);
+        split_long(&mut lines, source, now, unfinished);
         self.append(&lines)
     }
 
-    /// Writes what has no newline yet.
+    /// Writes what has no newline yet: the stream is at its end.
     pub(crate) fn close(&mut self, source: Source, now: Timestamp) -> io::Result<()> {
-        let started = std::mem::take(&mut self.started[source as usize]);
-        if started.is_empty() {
+        let unfinished = std::mem::take(&mut self.unfinished[source as usize]);
+        if unfinished.is_empty() {
             return Ok(());
         }
         let mut line = Vec::new();
-        put(&mut line, source, now, b"P", &started);
+        push_record(&mut line, source, now, b"P", &unfinished);
         self.append(&line)
     }
 
@@ -105,14 +102,14 @@ impl Log {
     }
 }
 
-fn split_off(lines: &mut Vec<u8>, source: Source, now: Timestamp, started: &mut Vec<u8>) {
-    while started.len() > LINE_BYTES_MAX {
-        put(lines, source, now, b"P", &started[..LINE_BYTES_MAX]);
-        started.drain(..LINE_BYTES_MAX);
+fn split_long(lines: &mut Vec<u8>, source: Source, now: Timestamp, unfinished: &mut Vec<u8>) {
+    while unfinished.len() > LOG_LINE_BYTES_MAX {
+        push_record(lines, source, now, b"P", &unfinished[..LOG_LINE_BYTES_MAX]);
+        unfinished.drain(..LOG_LINE_BYTES_MAX);
     }
 }
 
-fn put(lines: &mut Vec<u8>, source: Source, now: Timestamp, tag: &[u8], text: &[u8]) {
+fn push_record(lines: &mut Vec<u8>, source: Source, now: Timestamp, tag: &[u8], text: &[u8]) {
     let name = match source {
         Source::Stdout => "stdout",
         Source::Stderr => "stderr",

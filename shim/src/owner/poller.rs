@@ -10,6 +10,8 @@ use rustix::{
     io::Errno,
 };
 
+use crate::limits::EVENTS_MAX;
+
 pub(crate) use rustix::event::epoll::EventFlags;
 
 /// Who an event is for.
@@ -66,9 +68,6 @@ pub(crate) struct Poller {
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
 }
-
-/// Events taken in one turn; more wait for the next.
-const EVENTS_MAX: usize = 64;
 
 impl Poller {
     pub(crate) fn new() -> io::Result<Self> {

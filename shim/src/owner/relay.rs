@@ -15,6 +15,10 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt},
 };
 
+use crate::limits::{
+    ACCEPTS_MAX, CONNECT_INTERVAL, CONNECTIONS_MAX, LISTEN_TIME_MAX, RELAY_CHUNK_BYTES,
+    RELAY_ROUNDS_MAX,
+};
 use crate::owner::poller::{EventFlags, Poller, Token};
 
 /// Published ports and their connections. Accepts on sockets of the host, connects on the
@@ -90,17 +94,6 @@ struct Flow {
     over: bool,
 }
 
-/// Each takes two descriptors of 4096.
-const PAIRS_MAX: usize = 1024;
-const BUFFER_BYTES: usize = 64 << 10;
-/// Then other connections get a turn.
-const ROUNDS_MAX: usize = 8;
-/// Programs that take longer to listen should be waited for by a health check.
-const START_TIME_MAX: Duration = Duration::from_secs(10);
-const RETRY_TIME: Duration = Duration::from_millis(10);
-/// Accepted in one turn.
-const ACCEPTS_MAX: usize = 64;
-
 impl Relay {
     pub(crate) fn new(listeners: Listeners) -> Self {
         let message = listeners.message();
@@ -122,7 +115,7 @@ impl Relay {
             early: Vec::new(),
             paused: false,
             draining: false,
-            buffer: vec![0; BUFFER_BYTES],
+            buffer: vec![0; RELAY_CHUNK_BYTES],
             bytes_in: 0,
             bytes_out: 0,
         }
@@ -155,7 +148,7 @@ impl Relay {
     pub(crate) fn patience(&self) -> Duration {
         match (self.busy.is_empty(), self.early.is_empty()) {
             (false, _) => Duration::ZERO,
-            (true, false) => RETRY_TIME,
+            (true, false) => CONNECT_INTERVAL,
             (true, true) => Duration::MAX,
         }
     }
@@ -182,7 +175,7 @@ impl Relay {
     pub(crate) fn accept(&mut self, poller: &Poller, index: u32) {
         for _ in 0..ACCEPTS_MAX {
             let Some(door) = self.doors.get(index as usize) else { return };
-            if self.pairs.len() >= PAIRS_MAX {
+            if self.pairs.len() >= CONNECTIONS_MAX {
                 // The rest waits in the kernel's queue until somebody leaves.
                 self.pause(poller);
                 return;
@@ -242,7 +235,7 @@ impl Relay {
             Family::V6
                 if !self.draining
                     && !self.doors[pair.door].reached
-                    && pair.since.elapsed() < START_TIME_MAX =>
+                    && pair.since.elapsed() < LISTEN_TIME_MAX =>
             {
                 self.early.push(id);
             }
@@ -287,7 +280,7 @@ impl Relay {
     fn close(&mut self, poller: &Poller, id: u32) {
         // Its descriptors leave the poller as they are closed.
         self.pairs.remove(&id);
-        if self.paused && !self.draining && self.pairs.len() < PAIRS_MAX {
+        if self.paused && !self.draining && self.pairs.len() < CONNECTIONS_MAX {
             self.paused = false;
             for (index, door) in self.doors.iter().enumerate() {
                 let _ =
@@ -375,7 +368,7 @@ impl Flow {
         buffer: &mut [u8],
         bytes: &mut u64,
     ) -> io::Result<bool> {
-        for _ in 0..ROUNDS_MAX {
+        for _ in 0..RELAY_ROUNDS_MAX {
             while !self.pending.is_empty() {
                 match to.write(&self.pending) {
                     Ok(n) => drop(self.pending.drain(..n)),

@@ -7,17 +7,20 @@ use std::{
         unix::net::UnixListener,
     },
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Stdio},
+    time::Instant,
 };
 
 use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
     fs::{Gid, Uid},
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
-    process::{Pid, PidfdFlags, pidfd_open},
+    process::Pid,
 };
 
+use crate::host::command::{wait, wait_readable};
+use crate::limits::{
+    CONSOLE_TIME_MAX, FIRST_ID, RUNTIME_ERROR_CHARS_MAX, RUNTIME_LOG_BYTES_MAX, RUNTIME_TIME_MAX,
+};
 use crate::{
     Assignment, Error, Runtime,
     bundle::config as bundle,
@@ -27,71 +30,6 @@ use crate::{
     owner::streams::Streams,
 };
 
-/// More than any runtime says about its version, less than would hurt.
-const OUTPUT_BYTES_MAX: u64 = 64 << 10;
-
-/// What a command prints, when it succeeds in time. Says what went wrong, for behind the program's
-/// name.
-pub(crate) fn output(command: &mut Command, time_max: Duration) -> Result<String, String> {
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(|error| format!("cannot be started: {error}"))?;
-    let deadline = Instant::now() + time_max;
-    let mut said = Vec::new();
-    if let Some(stdout) = child.stdout.take() {
-        read_until(stdout, &mut said, deadline);
-    }
-    let status = wait(&mut child, deadline)?;
-    match status.success() || said.len() as u64 == OUTPUT_BYTES_MAX {
-        true => Ok(String::from_utf8_lossy(&said).into_owned()),
-        false => Err(format!("failed ({status})")),
-    }
-}
-
-/// Waits for `child`, and kills it at the deadline.
-pub(crate) fn wait(child: &mut Child, deadline: Instant) -> Result<ExitStatus, String> {
-    let pid = Pid::from_child(child);
-    if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
-        && !readable(pidfd.as_fd(), deadline)
-    {
-        // It is ours and not waited for, so the number still means it.
-        let _ = child.kill();
-        let _ = child.wait();
-        return Err("did not answer in time and was killed".to_owned());
-    }
-    child.wait().map_err(|error| format!("cannot be waited for: {error}"))
-}
-
-fn read_until(mut from: impl Read + AsFd, said: &mut Vec<u8>, deadline: Instant) {
-    let mut buffer = [0; 4096];
-    while (said.len() as u64) < OUTPUT_BYTES_MAX && readable(from.as_fd(), deadline) {
-        match from.read(&mut buffer) {
-            Ok(0) => return,
-            Ok(n) => {
-                said.extend_from_slice(&buffer[..n.min(OUTPUT_BYTES_MAX as usize - said.len())])
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return,
-        }
-    }
-}
-
-/// Whether `fd` has something (or its end) before the deadline.
-pub(crate) fn readable(fd: std::os::fd::BorrowedFd<'_>, deadline: Instant) -> bool {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left).ok();
-        match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], timeout.as_ref()) {
-            Ok(ready) => return ready > 0,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return false,
-        }
-    }
-}
-
 /// A container that exists and whose program has not run yet.
 pub(crate) struct Created {
     pub pid: Pid,
@@ -99,12 +37,6 @@ pub(crate) struct Created {
     /// Its terminal, if it has one.
     pub master: Option<OwnedFd>,
 }
-
-/// A runtime that takes longer hangs: 50 ms are usual, seconds happen on a machine that swaps.
-/// Twice this (it creates and it starts) is less than a supervisor waits.
-const CREATE_TIME_MAX: Duration = Duration::from_secs(25);
-/// As long as any honest message.
-const LOG_BYTES_MAX: u64 = 64 << 10;
 
 impl Runtime {
     /// Its command line as far as it is the same for everything that is done to the container of
@@ -188,13 +120,13 @@ fn run(order: &Assignment, command: &mut Command) -> Result<(), Error> {
         command.spawn().map_err(|error| wrong(format!("cannot be started: {error}")))?;
     // The container's ends of its pipes must not stay open with us, or their end would never come.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let status = wait(&mut child, Instant::now() + CREATE_TIME_MAX).map_err(wrong)?;
+    let status = wait(&mut child, Instant::now() + RUNTIME_TIME_MAX).map_err(wrong)?;
     if status.success() {
         return Ok(());
     }
     let program = order.args.first().cloned().unwrap_or_default();
     match complaint(&order.folder) {
-        Some(why) => Err(Error::Start { program, why, old: order.program.runtime.warning() }),
+        Some(why) => Err(Error::Start { program, why, outdated: order.program.runtime.warning() }),
         None => Err(wrong(format!("failed without a word ({status})"))),
     }
 }
@@ -207,9 +139,9 @@ fn named(runtime: &Runtime) -> String {
 fn complaint(folder: &Path) -> Option<String> {
     let mut file = File::open(log_file(folder)).ok()?;
     let end = file.seek(SeekFrom::End(0)).ok()?;
-    file.seek(SeekFrom::Start(end.saturating_sub(LOG_BYTES_MAX))).ok()?;
+    file.seek(SeekFrom::Start(end.saturating_sub(RUNTIME_LOG_BYTES_MAX))).ok()?;
     let mut text = Vec::new();
-    file.take(LOG_BYTES_MAX).read_to_end(&mut text).ok()?;
+    file.take(RUNTIME_LOG_BYTES_MAX).read_to_end(&mut text).ok()?;
     let text = String::from_utf8_lossy(&text);
     let message = |line: &str| -> Option<String> {
         let value: serde_json::Value = serde_json::from_str(line).ok()?;
@@ -221,7 +153,7 @@ fn complaint(folder: &Path) -> Option<String> {
     };
     let last = text.lines().filter_map(message).next_back();
     last.or_else(|| text.lines().next_back().map(str::to_owned))
-        .map(|text| text.chars().take(500).collect())
+        .map(|text| text.chars().take(RUNTIME_ERROR_CHARS_MAX).collect())
 }
 
 fn log_file(folder: &Path) -> PathBuf {
@@ -229,7 +161,7 @@ fn log_file(folder: &Path) -> PathBuf {
 }
 
 fn receive_terminal(console: &UnixListener) -> std::io::Result<OwnedFd> {
-    if !readable(console.as_fd(), Instant::now() + Duration::from_secs(5)) {
+    if !wait_readable(console.as_fd(), Instant::now() + CONSOLE_TIME_MAX) {
         return Err(ErrorKind::TimedOut.into());
     }
     let (stream, _) = console.accept()?;
@@ -245,28 +177,16 @@ fn receive_terminal(console: &UnixListener) -> std::io::Result<OwnedFd> {
 }
 
 fn host_uid(uid: u32) -> Uid {
-    Uid::from_raw(bundle::FIRST_ID + uid)
+    Uid::from_raw(FIRST_ID + uid)
 }
 
 fn host_gid(gid: u32) -> Gid {
-    Gid::from_raw(bundle::FIRST_ID + gid)
+    Gid::from_raw(FIRST_ID + gid)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_runtime_that_hangs_is_killed_at_its_deadline() {
-        let began = Instant::now();
-        let error = output(
-            Command::new("/bin/sh").args(["-c", "exec sleep 100"]),
-            Duration::from_millis(50),
-        )
-        .unwrap_err();
-        assert!(error.contains("did not answer in time"), "{error}");
-        assert!(began.elapsed() < Duration::from_secs(50));
-    }
 
     #[test]
     fn the_last_complaint_of_a_runtime_is_found() {

@@ -15,11 +15,12 @@ use rustix::{
 use spec::Timestamp;
 
 use crate::{
+    limits::{STREAM_CHUNK_BYTES, STREAM_ROUNDS_MAX, STREAM_WRITE_BYTES},
     owner::log::{Log, Source},
     owner::poller::{EventFlags, Poller, Token},
 };
 
-/// The ends that the container is born with.
+/// The container's ends of its pipes.
 pub(crate) struct ChildEnds {
     pub stdin: Option<OwnedFd>,
     pub stdout: OwnedFd,
@@ -27,8 +28,8 @@ pub(crate) struct ChildEnds {
 }
 
 /// A container's streams on their way through the shim: input from the supervisor's descriptor,
-/// output to the log and to the supervisor's descriptors. Whoever reads slowly slows the container,
-/// and nobody else; whoever is gone is forgotten.
+/// output to the log and to the supervisor's descriptors. A slow reader slows the container and
+/// nothing else; a reader that is gone is dropped.
 pub(crate) struct Streams {
     outputs: [Option<Output>; 2],
     input: Option<Input>,
@@ -38,35 +39,30 @@ pub(crate) struct Streams {
 struct Output {
     from: File,
     source: Source,
-    /// The supervisor's: see [`unshared`].
+    /// The supervisor's: see [`reopened`].
     to: Option<File>,
     pending: Vec<u8>,
-    armed: Armed,
+    watched: Watched,
 }
 
 struct Input {
     from: File,
     to: File,
     pending: Vec<u8>,
-    armed: Armed,
+    watched: Watched,
     /// Set for a terminal, where the end of input is a character.
     end_mark: Option<u8>,
 }
 
-/// What the poller watches for us at the moment.
+/// Which side of a stream the poller watches at the moment.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Armed {
+enum Watched {
     Nothing,
     From,
     To,
 }
 
-/// A pipe holds as much.
-const CHUNK_BYTES: usize = 64 << 10;
-/// A pipe or socket that polls as writable takes as much without waiting.
-const PIECE_BYTES: usize = 4096;
-/// Then others get a turn.
-const ROUNDS_MAX: usize = 16;
+/// Number of the input among the streams; outputs are 0 and 1.
 const STDIN: u32 = 4;
 
 impl Streams {
@@ -117,21 +113,21 @@ impl Streams {
         Ok(Self { outputs: [Some(Output::new(master, Source::Stdout, stdout)?), None], input, log })
     }
 
-    /// Whether everything that the container wrote has arrived.
+    /// Whether everything that the container wrote was delivered.
     pub(crate) fn finished(&self) -> bool {
         self.outputs.iter().flatten().next().is_none()
     }
 
-    /// Moves what can be moved. Says whether more could be at once.
+    /// Moves what can be moved. True when more can be moved at once.
     pub(crate) fn pump(&mut self, poller: &Poller) -> bool {
         let mut more = false;
         for (index, slot) in self.outputs.iter_mut().enumerate() {
             if let Some(output) = slot {
                 match output.pump(self.log.as_mut()) {
-                    Turn::Waits(armed) => output.arm(poller, index as u32, armed),
-                    Turn::More => more = true,
-                    Turn::Over => {
-                        output.arm(poller, index as u32, Armed::Nothing);
+                    Progress::Blocked(watched) => output.watch(poller, index as u32, watched),
+                    Progress::More => more = true,
+                    Progress::Finished => {
+                        output.watch(poller, index as u32, Watched::Nothing);
                         *slot = None;
                     }
                 }
@@ -139,10 +135,10 @@ impl Streams {
         }
         if let Some(input) = &mut self.input {
             match input.pump() {
-                Turn::Waits(armed) => input.arm(poller, armed),
-                Turn::More => more = true,
-                Turn::Over => {
-                    input.arm(poller, Armed::Nothing);
+                Progress::Blocked(watched) => input.watch(poller, watched),
+                Progress::More => more = true,
+                Progress::Finished => {
+                    input.watch(poller, Watched::Nothing);
                     self.input = None;
                 }
             }
@@ -151,24 +147,25 @@ impl Streams {
     }
 }
 
-enum Turn {
-    Waits(Armed),
+/// How far a stream is after moving what could be moved.
+enum Progress {
+    Blocked(Watched),
     More,
-    Over,
+    Finished,
 }
 
 impl Output {
     fn new(from: OwnedFd, source: Source, to: Option<OwnedFd>) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&from, true)?;
-        let to = to.map(|to| unshared(to, OFlags::WRONLY).into());
-        Ok(Self { from: from.into(), source, to, pending: Vec::new(), armed: Armed::Nothing })
+        let to = to.map(|to| reopened(to, OFlags::WRONLY).into());
+        Ok(Self { from: from.into(), source, to, pending: Vec::new(), watched: Watched::Nothing })
     }
 
-    fn pump(&mut self, mut log: Option<&mut Log>) -> Turn {
-        let mut buffer = [0; CHUNK_BYTES];
-        for _ in 0..ROUNDS_MAX {
+    fn pump(&mut self, mut log: Option<&mut Log>) -> Progress {
+        let mut buffer = [0; STREAM_CHUNK_BYTES];
+        for _ in 0..STREAM_ROUNDS_MAX {
             if !self.deliver() {
-                return Turn::Waits(Armed::To);
+                return Progress::Blocked(Watched::To);
             }
             let now = || Timestamp::of(SystemTime::now());
             match self.from.read(&mut buffer) {
@@ -182,7 +179,7 @@ impl Output {
                     }
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Turn::Waits(Armed::From);
+                    return Progress::Blocked(Watched::From);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // A terminal ends with an error.
@@ -190,19 +187,19 @@ impl Output {
                     if let Some(log) = log {
                         let _ = log.close(self.source, now());
                     }
-                    return Turn::Over;
+                    return Progress::Finished;
                 }
             }
         }
-        Turn::More
+        Progress::More
     }
 
-    /// Whether nothing is pending any more.
+    /// Delivers what is pending, as far as its reader takes it. True when nothing is left.
     fn deliver(&mut self) -> bool {
         let Some(to) = &mut self.to else { return true };
         let mut done = 0;
         while done < self.pending.len() && ready(to.as_fd(), PollFlags::OUT) {
-            let piece = &self.pending[done..self.pending.len().min(done + PIECE_BYTES)];
+            let piece = &self.pending[done..self.pending.len().min(done + STREAM_WRITE_BYTES)];
             match to.write(piece) {
                 Ok(n) => done += n,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
@@ -218,11 +215,11 @@ impl Output {
         self.pending.is_empty()
     }
 
-    fn arm(&mut self, poller: &Poller, index: u32, armed: Armed) {
-        rearm(
+    fn watch(&mut self, poller: &Poller, index: u32, watched: Watched) {
+        change_watched(
             poller,
-            &mut self.armed,
-            armed,
+            &mut self.watched,
+            watched,
             self.from.as_fd(),
             self.to.as_ref().map(AsFd::as_fd),
             index,
@@ -233,56 +230,62 @@ impl Output {
 impl Input {
     fn new(from: OwnedFd, to: OwnedFd, end_mark: Option<u8>) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&to, true)?;
-        let from = unshared(from, OFlags::RDONLY).into();
-        Ok(Self { from, to: to.into(), pending: Vec::new(), armed: Armed::Nothing, end_mark })
+        let from = reopened(from, OFlags::RDONLY).into();
+        Ok(Self { from, to: to.into(), pending: Vec::new(), watched: Watched::Nothing, end_mark })
     }
 
-    fn pump(&mut self) -> Turn {
-        let mut buffer = [0; PIECE_BYTES];
-        for _ in 0..ROUNDS_MAX {
+    fn pump(&mut self) -> Progress {
+        let mut buffer = [0; STREAM_WRITE_BYTES];
+        for _ in 0..STREAM_ROUNDS_MAX {
             while !self.pending.is_empty() {
                 match self.to.write(&self.pending) {
                     Ok(n) => drop(self.pending.drain(..n)),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        return Turn::Waits(Armed::To);
+                        return Progress::Blocked(Watched::To);
                     }
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(_) => return Turn::Over,
+                    Err(_) => return Progress::Finished,
                 }
             }
             if !ready(self.from.as_fd(), PollFlags::IN) {
-                return Turn::Waits(Armed::From);
+                return Progress::Blocked(Watched::From);
             }
             match self.from.read(&mut buffer) {
                 Ok(n) if n > 0 => self.pending.extend_from_slice(&buffer[..n]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return Turn::Waits(Armed::From);
+                    return Progress::Blocked(Watched::From);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Ok(_) | Err(_) => {
                     if let Some(mark) = self.end_mark {
-                        // If a terminal's input is that full, its program does not wait for the
-                        // end.
+                        // A program whose terminal's input is full is not waiting for its end.
                         let _ = self.to.write(&[mark]);
                     }
-                    return Turn::Over;
+                    return Progress::Finished;
                 }
             }
         }
-        Turn::More
+        Progress::More
     }
 
-    fn arm(&mut self, poller: &Poller, armed: Armed) {
-        rearm(poller, &mut self.armed, armed, self.from.as_fd(), Some(self.to.as_fd()), STDIN);
+    fn watch(&mut self, poller: &Poller, watched: Watched) {
+        change_watched(
+            poller,
+            &mut self.watched,
+            watched,
+            self.from.as_fd(),
+            Some(self.to.as_fd()),
+            STDIN,
+        );
     }
 }
 
-/// Watches one side at a time: a side that nobody waits for would wake us again and again when it
-/// hangs up.
-fn rearm(
+/// Watches one side at a time: a side that nothing is expected of would wake the loop again and
+/// again when it hangs up.
+fn change_watched(
     poller: &Poller,
-    now: &mut Armed,
-    want: Armed,
+    now: &mut Watched,
+    want: Watched,
     from: BorrowedFd<'_>,
     to: Option<BorrowedFd<'_>>,
     token: u32,
@@ -296,21 +299,21 @@ fn rearm(
     }
     *now = want;
     let added = match (want, to) {
-        (Armed::From, _) => poller.add(from, Token::Stream(token), EventFlags::IN),
-        (Armed::To, Some(to)) => poller.add(to, Token::Stream(token), EventFlags::OUT),
-        (Armed::Nothing, _) | (Armed::To, None) => Ok(()),
+        (Watched::From, _) => poller.add(from, Token::Stream(token), EventFlags::IN),
+        (Watched::To, Some(to)) => poller.add(to, Token::Stream(token), EventFlags::OUT),
+        (Watched::Nothing, _) | (Watched::To, None) => Ok(()),
     };
     if added.is_err() {
-        *now = Armed::Nothing;
+        *now = Watched::Nothing;
     }
 }
 
-/// The supervisor's end of a stream in a form that never makes us wait. It is shared with others (a
-/// terminal with the user's shell), who must not find it non-blocking, so it is opened anew: a
-/// terminal that polls as writable takes one byte, and what polls as readable may be read by
-/// somebody else first. What cannot be opened anew stays as it is: files, which do not make us
-/// wait, and sockets, which nobody shares.
-fn unshared(fd: OwnedFd, access: OFlags) -> OwnedFd {
+/// The supervisor's end of a stream in a form that never blocks. Other processes share it (a
+/// terminal with the user's shell) and must not find it non-blocking, so it is opened anew: a
+/// terminal that polls as writable may take one byte, and what polls as readable may be read by
+/// another process first. What cannot be opened anew stays as it is: files, which do not block,
+/// and sockets, which no other process shares.
+fn reopened(fd: OwnedFd, access: OFlags) -> OwnedFd {
     let Ok(stat) = fstat(&fd) else { return fd };
     let opens_the_same = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Fifo => true,

@@ -1,7 +1,7 @@
-//! Layers of an image become folders.
+//! Layers of an image become folders, each unpacked by a process that can reach nothing else.
 pub(crate) mod layers; // the cache of unpacked layers
-pub(crate) mod sandbox; // the process that unpacks: root of nothing but its folder
+pub(crate) mod sandbox; // the process that unpacks, confined to its folder
 
 mod disk_usage; // what a folder takes of the disk
-mod tree; // one layer into one folder, without ever following a link
+mod tree; // one layer into one folder, without following a link
 mod seccomp_unpack; // the system calls that the unpacking process may make

@@ -1,4 +1,4 @@
-//! The system calls that unpacking takes. Any other ends the process.
+//! The system calls of the unpacking process. Any other ends it.
 
 use std::{collections::BTreeMap, io};
 
@@ -7,8 +7,7 @@ use seccompiler::{
     SeccompRule,
 };
 
-/// Bytes in, files out; memory; and the end. Sockets are only spoken through, and nothing is made
-/// that runs.
+/// Reading and writing files, memory, and the exit. No sockets are made, and no executable memory.
 const CALLS: &[libc::c_long] = &[
     libc::SYS_read,
     libc::SYS_write,
@@ -29,7 +28,7 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_fchownat,
     libc::SYS_fsetxattr,
     libc::SYS_utimensat,
-    libc::SYS_sendmsg, // the answer, in two parts
+    libc::SYS_sendmsg, // the reply, in two parts
     libc::SYS_sendto,
     libc::SYS_munmap,
     libc::SYS_mremap,
@@ -47,10 +46,10 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// From here on for this process.
+/// Confines this process to them.
 pub(crate) fn apply() -> io::Result<()> {
     let no_machine_code = (2, SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64), 0);
-    // A build with assertions asks whether what it closes is open.
+    // A build with debug assertions checks that a descriptor that it closes is open.
     let is_open = (1, SeccompCmpOp::Eq, libc::F_GETFD as u64);
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         CALLS.iter().map(|call| (*call, vec![])).collect();
@@ -64,8 +63,9 @@ pub(crate) fn apply() -> io::Result<()> {
             .map_err(io::Error::other)?;
         rules.insert(call, vec![rule]);
     }
-    let here = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
-    let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, here);
+    let architecture = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
+    let filter =
+        SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, architecture);
     let program =
         BpfProgram::try_from(filter.map_err(io::Error::other)?).map_err(io::Error::other)?;
     seccompiler::apply_filter(&program).map_err(io::Error::other)

@@ -15,16 +15,16 @@ use rustix::{
     io::Errno,
 };
 
-use crate::bundle::config::IDS;
+use crate::limits::ID_COUNT;
 
-/// Why a layer could not be unpacked.
+/// Why a layer could not be unpacked: a code such as `E_LAYER_PATH`, and a sentence.
 #[derive(Debug)]
-pub(crate) struct Refused {
+pub(crate) struct UnpackError {
     pub code: &'static str,
     pub why: String,
 }
 
-impl From<image::Error> for Refused {
+impl From<image::Error> for UnpackError {
     fn from(error: image::Error) -> Self {
         let mut why = error.to_string();
         let mut cause = std::error::Error::source(&error);
@@ -36,7 +36,7 @@ impl From<image::Error> for Refused {
     }
 }
 
-impl Refused {
+impl UnpackError {
     fn path(entry: &Entry, why: InvalidName) -> Self {
         image::Error::LayerPath { name: entry.path.escape_debug().to_string(), why }.into()
     }
@@ -51,17 +51,17 @@ impl Refused {
     }
 }
 
-/// Puts every entry of `layer` below `root`, an empty folder, in the form that overlayfs takes as a
-/// lower layer: whiteouts as devices 0:0, opaque folders by their `user.overlay.opaque`. Never
+/// Writes every entry of `layer` below `root`, an empty folder, in the form that overlayfs takes as
+/// a lower layer: whiteouts as devices 0:0, opaque folders by their `user.overlay.opaque`. Never
 /// follows a link on the way, and never leaves `root`. Set-user-id bits and extended attributes are
 /// dropped: `no_new_privs` makes them idle anyway.
 pub(crate) fn unpack<R: Read>(
     mut layer: LayerReader<R>,
     root: &OwnedFd,
-) -> Result<image::LayerSummary, Refused> {
+) -> Result<image::LayerSummary, UnpackError> {
     let mut unpacker = Unpacker { root, open: None };
     while let Some(entry) = layer.next_entry()? {
-        unpacker.put(&entry, &mut layer)?;
+        unpacker.write(&entry, &mut layer)?;
     }
     Ok(layer.finish()?)
 }
@@ -79,10 +79,14 @@ const STRICT: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_XDEV);
 
 impl Unpacker<'_> {
-    fn put<R: Read>(&mut self, entry: &Entry, layer: &mut LayerReader<R>) -> Result<(), Refused> {
+    fn write<R: Read>(
+        &mut self,
+        entry: &Entry,
+        layer: &mut LayerReader<R>,
+    ) -> Result<(), UnpackError> {
         if entry.path.is_empty() {
             return match entry.kind {
-                // Nothing is below the lowest name of a layer but what this image brings.
+                // The root folder of a layer hides nothing: the image brings everything below it.
                 EntryKind::Opaque => Ok(()),
                 _ => self.finish_folder(entry, OsStr::new(".")),
             };
@@ -96,8 +100,9 @@ impl Unpacker<'_> {
             EntryKind::Directory => self.directory(entry, name),
             EntryKind::File => self.file(entry, name, layer),
             EntryKind::Symlink { target } => {
-                self.make_room(entry, name)?;
-                symlinkat(target.as_str(), self.here(), name).map_err(|e| Refused::io(entry, e))?;
+                self.remove_existing(entry, name)?;
+                symlinkat(target.as_str(), self.here(), name)
+                    .map_err(|e| UnpackError::io(entry, e))?;
                 self.own(entry, name)
             }
             EntryKind::Hardlink { target } => self.hardlink(entry, name, target),
@@ -110,9 +115,8 @@ impl Unpacker<'_> {
         self.open.as_ref().map_or(self.root, |(_, fd)| fd)
     }
 
-    /// Opens `folder`, making what is missing of it as its tar would have said, had it said
-    /// anything.
-    fn enter(&mut self, entry: &Entry, folder: &str) -> Result<(), Refused> {
+    /// Opens `folder`, and makes what is missing of it: tars may leave folders out.
+    fn enter(&mut self, entry: &Entry, folder: &str) -> Result<(), UnpackError> {
         if self.open.as_ref().is_some_and(|(name, _)| name == folder) {
             return Ok(());
         }
@@ -129,50 +133,51 @@ impl Unpacker<'_> {
         Ok(())
     }
 
-    fn make_folders(&self, entry: &Entry, folder: &str) -> Result<OwnedFd, Refused> {
+    fn make_folders(&self, entry: &Entry, folder: &str) -> Result<OwnedFd, UnpackError> {
         let mut at: Option<OwnedFd> = None;
         for part in folder.split('/') {
             let parent = at.as_ref().unwrap_or(self.root);
             match mkdirat(parent, part, Mode::from_raw_mode(0o755)) {
                 Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(Refused::io(entry, error)),
+                Err(error) => return Err(UnpackError::io(entry, error)),
             }
             at = Some(
                 openat2(parent, part, FOLDER, Mode::empty(), STRICT)
                     .map_err(|e| through(entry, e))?,
             );
         }
-        at.ok_or_else(|| Refused::path(entry, InvalidName::Empty))
+        at.ok_or_else(|| UnpackError::path(entry, InvalidName::Empty))
     }
 
-    fn directory(&self, entry: &Entry, name: &OsStr) -> Result<(), Refused> {
+    fn directory(&self, entry: &Entry, name: &OsStr) -> Result<(), UnpackError> {
         match mkdirat(self.here(), name, Mode::from_raw_mode(0o755)) {
             Ok(()) => {}
             Err(Errno::EXIST) => {
                 if !self.is(name, FileType::Directory) {
                     let hides_lower = self.is(name, FileType::CharacterDevice);
-                    self.make_room(entry, name)?;
+                    self.remove_existing(entry, name)?;
                     mkdirat(self.here(), name, Mode::from_raw_mode(0o755))
-                        .map_err(|e| Refused::io(entry, e))?;
+                        .map_err(|e| UnpackError::io(entry, e))?;
                     if hides_lower {
                         self.set_opaque(entry, name)?;
                     }
                 }
             }
-            Err(error) => return Err(Refused::io(entry, error)),
+            Err(error) => return Err(UnpackError::io(entry, error)),
         }
         self.finish_folder(entry, name)
     }
 
-    fn finish_folder(&self, entry: &Entry, name: &OsStr) -> Result<(), Refused> {
+    fn finish_folder(&self, entry: &Entry, name: &OsStr) -> Result<(), UnpackError> {
         self.own(entry, name)?;
         let folder = self.open_folder(entry, name)?;
-        fchmod(folder, Mode::from_raw_mode(entry.mode & 0o1777)).map_err(|e| Refused::io(entry, e))
+        fchmod(folder, Mode::from_raw_mode(entry.mode & 0o1777))
+            .map_err(|e| UnpackError::io(entry, e))
     }
 
-    fn open_folder(&self, entry: &Entry, name: &OsStr) -> Result<OwnedFd, Refused> {
+    fn open_folder(&self, entry: &Entry, name: &OsStr) -> Result<OwnedFd, UnpackError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        openat(self.here(), name, flags, Mode::empty()).map_err(|e| Refused::io(entry, e))
+        openat(self.here(), name, flags, Mode::empty()).map_err(|e| UnpackError::io(entry, e))
     }
 
     fn file<R: Read>(
@@ -180,17 +185,17 @@ impl Unpacker<'_> {
         entry: &Entry,
         name: &OsStr,
         layer: &mut LayerReader<R>,
-    ) -> Result<(), Refused> {
-        self.make_room(entry, name)?;
+    ) -> Result<(), UnpackError> {
+        self.remove_existing(entry, name)?;
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = openat(self.here(), name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|e| Refused::io(entry, e))?;
+            .map_err(|e| UnpackError::io(entry, e))?;
         let mut file = File::from(fd);
         io::copy(&mut layer.content(), &mut file).map_err(|error| {
             match error.downcast::<image::Error>() {
-                Ok(ours) => ours.into(),
-                Err(error) => Refused::io(entry, error),
+                Ok(error) => error.into(),
+                Err(error) => UnpackError::io(entry, error),
             }
         })?;
         let (uid, gid) = owner(entry)?;
@@ -200,18 +205,18 @@ impl Unpacker<'_> {
             .and_then(|()| {
                 futimens(&file, &Timestamps { last_access: time, last_modification: time })
             })
-            .map_err(|e| Refused::io(entry, e))
+            .map_err(|e| UnpackError::io(entry, e))
     }
 
-    fn hardlink(&self, entry: &Entry, name: &OsStr, target: &str) -> Result<(), Refused> {
-        let absent = |_| Refused::path(entry, InvalidName::LinkAbsent);
+    fn hardlink(&self, entry: &Entry, name: &OsStr, target: &str) -> Result<(), UnpackError> {
+        let absent = |_| UnpackError::path(entry, InvalidName::LinkAbsent);
         // Opened strictly, so that a link in its path leads nowhere; linked by what was opened, so
         // that nothing changes in between.
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat2(self.root, target, flags, Mode::empty(), STRICT).map_err(absent)?;
         let stat = rustix::fs::fstat(&file).map_err(absent)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(Refused::path(entry, InvalidName::LinkAbsent));
+            return Err(UnpackError::path(entry, InvalidName::LinkAbsent));
         }
         let (folder, target_name) = split(target);
         let folder = match folder {
@@ -223,47 +228,49 @@ impl Unpacker<'_> {
         if entry.path == target {
             return Ok(());
         }
-        self.make_room(entry, name)?;
+        self.remove_existing(entry, name)?;
         let from = folder.as_ref().unwrap_or(self.root);
         linkat(from, target_name, self.here(), name, AtFlags::empty())
-            .map_err(|e| Refused::io(entry, e))
+            .map_err(|e| UnpackError::io(entry, e))
     }
 
-    fn whiteout(&self, entry: &Entry, name: &OsStr) -> Result<(), Refused> {
+    fn whiteout(&self, entry: &Entry, name: &OsStr) -> Result<(), UnpackError> {
         if self.is(name, FileType::Directory) {
             // The layer also brings a folder of this name: it hides the lower one by being opaque.
             return self.set_opaque(entry, name);
         }
         match mknodat(self.here(), name, FileType::CharacterDevice, Mode::empty(), makedev(0, 0)) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
-            Err(error) => Err(Refused::io(entry, error)),
+            Err(error) => Err(UnpackError::io(entry, error)),
         }
     }
 
-    fn opaque(&mut self, entry: &Entry) -> Result<(), Refused> {
+    fn opaque(&mut self, entry: &Entry) -> Result<(), UnpackError> {
         self.enter(entry, &entry.path)?;
         self.set_opaque(entry, OsStr::new("."))
     }
 
-    fn set_opaque(&self, entry: &Entry, name: &OsStr) -> Result<(), Refused> {
+    fn set_opaque(&self, entry: &Entry, name: &OsStr) -> Result<(), UnpackError> {
         let folder = self.open_folder(entry, name)?;
         fsetxattr(folder, "user.overlay.opaque", b"y", XattrFlags::empty())
-            .map_err(|e| Refused::io(entry, e))
+            .map_err(|e| UnpackError::io(entry, e))
     }
 
     /// A later entry of the same name wins, except over a folder.
-    fn make_room(&self, entry: &Entry, name: &OsStr) -> Result<(), Refused> {
+    fn remove_existing(&self, entry: &Entry, name: &OsStr) -> Result<(), UnpackError> {
         match unlinkat(self.here(), name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(Errno::ISDIR | Errno::PERM) => Err(Refused::path(entry, InvalidName::ThroughLink)),
-            Err(error) => Err(Refused::io(entry, error)),
+            Err(Errno::ISDIR | Errno::PERM) => {
+                Err(UnpackError::path(entry, InvalidName::ThroughLink))
+            }
+            Err(error) => Err(UnpackError::io(entry, error)),
         }
     }
 
-    fn own(&self, entry: &Entry, name: &OsStr) -> Result<(), Refused> {
+    fn own(&self, entry: &Entry, name: &OsStr) -> Result<(), UnpackError> {
         let (uid, gid) = owner(entry)?;
         chownat(self.here(), name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|e| Refused::io(entry, e))
+            .map_err(|e| UnpackError::io(entry, e))
     }
 
     fn is(&self, name: &OsStr, kind: FileType) -> bool {
@@ -277,23 +284,25 @@ fn split(path: &str) -> (&str, &OsStr) {
     (folder, OsStr::from_bytes(name.as_bytes()))
 }
 
-fn through(entry: &Entry, error: Errno) -> Refused {
+fn through(entry: &Entry, error: Errno) -> UnpackError {
     match error {
-        Errno::LOOP | Errno::NOTDIR | Errno::XDEV => Refused::path(entry, InvalidName::ThroughLink),
-        other => Refused::io(entry, other),
+        Errno::LOOP | Errno::NOTDIR | Errno::XDEV => {
+            UnpackError::path(entry, InvalidName::ThroughLink)
+        }
+        other => UnpackError::io(entry, other),
     }
 }
 
-/// Users beyond the container's range have no number to be mapped to.
-fn owner(entry: &Entry) -> Result<(Uid, Gid), Refused> {
+/// Ids outside the user namespace cannot be mapped.
+fn owner(entry: &Entry) -> Result<(Uid, Gid), UnpackError> {
     match (u32::try_from(entry.uid), u32::try_from(entry.gid)) {
-        (Ok(uid), Ok(gid)) if uid < IDS && gid < IDS => {
+        (Ok(uid), Ok(gid)) if uid < ID_COUNT && gid < ID_COUNT => {
             Ok((Uid::from_raw(uid), Gid::from_raw(gid)))
         }
-        _ => Err(Refused {
+        _ => Err(UnpackError {
             code: "E_LAYER_OWNER",
             why: format!(
-                "`{}` belongs to {}:{}, and users of a container are below {IDS}",
+                "`{}` belongs to {}:{}, and users of a container are below {ID_COUNT}",
                 entry.path.escape_debug(),
                 entry.uid,
                 entry.gid

@@ -1,0 +1,128 @@
+//! Every number that bounds something in this crate, with the reason for it.
+
+use std::time::Duration;
+
+// Users of containers.
+
+/// User and group ids of containers are `FIRST_ID..FIRST_ID + ID_COUNT` on the host: one range for
+/// all tasks of a node. Above what `useradd` and `systemd-nspawn` assign, below 2^31.
+pub(crate) const FIRST_ID: u32 = 0x7800_0000;
+/// Ids in the user namespace of a container: what 16-bit ids address.
+pub(crate) const ID_COUNT: u32 = 65_536;
+/// Supplementary groups of one user; distributions have a dozen.
+pub(crate) const GROUPS_MAX: usize = 64;
+/// Bytes of `/etc/passwd` and of `/etc/group`: a longer file is no user database.
+pub(crate) const USER_DATABASE_BYTES_MAX: u64 = 1 << 20;
+
+// One container.
+
+/// Processes and threads: enough for a JVM, not for a fork bomb.
+pub(crate) const PIDS_MAX: u32 = 512;
+/// Open files of one process, as the hard limit.
+pub(crate) const OPEN_FILES_MAX: u64 = 4096;
+/// Pages in /tmp and in /dev/shm count as the container's memory; this bounds /dev/shm alone.
+pub(crate) const SHM_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of arguments, and of variables: more than Linux starts a program with.
+pub(crate) const ARGS_BYTES_MAX: usize = 1 << 20;
+/// Layers of one image. overlayfs takes 500; Docker allows 127.
+pub(crate) const LAYERS_MAX: usize = 127;
+/// Inodes of the writable layer. A file takes at least a page, so these fill 256 MiB.
+pub(crate) const WRITABLE_FILES_MAX: u64 = 65_536;
+/// Bytes of the writable tmpfs that the shim uses itself: config.json, links and mount points.
+pub(crate) const STAGE_BYTES: u64 = 4 << 20;
+
+// The unpacking process.
+
+/// 8 GiB at the slowest decompression measured (141 MiB/s) take a minute; disks take longer.
+pub(crate) const UNPACK_TIME_MAX: Duration = Duration::from_secs(600);
+/// The decoder's window is at most 64 MiB; the rest is for the program itself.
+pub(crate) const UNPACK_MEMORY_BYTES_MAX: u64 = 1 << 30;
+/// Deep trees are opened one folder at a time.
+pub(crate) const UNPACK_OPEN_FILES_MAX: u64 = 64;
+/// Until the process is forked and has its namespaces: milliseconds, and seconds under swap.
+pub(crate) const UNPACK_START_TIME_MAX: Duration = Duration::from_secs(60);
+
+// The OCI runtime.
+
+/// A runtime that answers `--version` later than this hangs.
+pub(crate) const VERSION_TIME_MAX: Duration = Duration::from_secs(10);
+/// Bytes of its output: more than any runtime prints about its version, less than would hurt.
+pub(crate) const OUTPUT_BYTES_MAX: u64 = 64 << 10;
+/// For `create` and for `start`. 50 ms are usual, seconds happen under swap. Both together are
+/// less than [`START_TIME_MAX`].
+pub(crate) const RUNTIME_TIME_MAX: Duration = Duration::from_secs(25);
+/// Bytes at the end of the runtime's log in which its last error is looked for.
+pub(crate) const RUNTIME_LOG_BYTES_MAX: u64 = 64 << 10;
+/// Characters of that error.
+pub(crate) const RUNTIME_ERROR_CHARS_MAX: usize = 500;
+/// The runtime connects to the console socket before `create` returns.
+pub(crate) const CONSOLE_TIME_MAX: Duration = Duration::from_secs(5);
+
+// The client of a task shim.
+
+/// Until the container runs. 50 ms are usual; a machine that swaps takes seconds, and a longer wait
+/// should be reported.
+pub(crate) const START_TIME_MAX: Duration = Duration::from_secs(60);
+/// A shim replies from its event loop, which never blocks.
+pub(crate) const REPLY_TIME_MAX: Duration = Duration::from_secs(10);
+/// Interval of attempts to reach a shim that may be alive.
+pub(crate) const RETRY_TIME: Duration = Duration::from_millis(100);
+
+// The task shim.
+
+/// Two descriptors for each of [`CONNECTIONS_MAX`], and the shim's own.
+pub(crate) const SHIM_OPEN_FILES_MAX: u64 = 4096;
+/// Interval of reading the cgroup's counters and of enforcing time limits.
+pub(crate) const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
+/// After the program's end, its output waits this long for a reader that does not read.
+pub(crate) const OUTPUT_DRAIN_TIME_MAX: Duration = Duration::from_secs(30);
+/// After the program's end, what it sent over the network waits this long for a slow client. Also
+/// the wait for its output when a supervisor asked it to stop and waits for that.
+pub(crate) const NETWORK_DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+/// For one request on the control socket: a supervisor sends it whole.
+pub(crate) const REQUEST_TIME_MAX: Duration = Duration::from_secs(1);
+/// Supervisors that are connected and have not sent their request.
+pub(crate) const REQUESTS_MAX: usize = 64;
+/// Supervisors that wait for the end: the agent, and now and then a `margay wait`.
+pub(crate) const WAITERS_MAX: usize = 64;
+/// From a kill for want of memory to the end that it explains: the kernel takes a moment to take a
+/// big process apart, and a shell to report that its child is dead.
+pub(crate) const OOM_TIME_MAX: Duration = Duration::from_secs(5);
+/// Between the stop signal and SIGKILL for a container whose supervisor died.
+pub(crate) const ORPHAN_GRACE: Duration = Duration::from_secs(10);
+/// The longest grace period of a stop: later is no stop any more.
+pub(crate) const GRACE_MAX: Duration = Duration::from_secs(3600);
+/// Events taken from epoll at once; more wait for the next call.
+pub(crate) const EVENTS_MAX: usize = 64;
+/// Killed processes leave their cgroup within milliseconds, also under load.
+pub(crate) const CGROUP_REMOVE_TIME_MAX: Duration = Duration::from_secs(5);
+
+// Streams and the log.
+
+/// Bytes read at once: a pipe holds as much.
+pub(crate) const STREAM_CHUNK_BYTES: usize = 64 << 10;
+/// Bytes written at once: a pipe or socket that polls as writable takes as much without blocking.
+pub(crate) const STREAM_WRITE_BYTES: usize = 4096;
+/// Reads of one stream before other descriptors are served.
+pub(crate) const STREAM_ROUNDS_MAX: usize = 16;
+/// Bytes of one log record. Longer lines are split, so that output without newlines costs no
+/// memory.
+pub(crate) const LOG_LINE_BYTES_MAX: usize = 16 << 10;
+/// Bytes of a log file: less would not hold two longest lines.
+pub(crate) const LOG_BYTES_MIN: u64 = 64 << 10;
+
+// The relay of published ports.
+
+/// Each takes two descriptors of [`SHIM_OPEN_FILES_MAX`].
+pub(crate) const CONNECTIONS_MAX: usize = 1024;
+/// Bytes moved at once in one direction.
+pub(crate) const RELAY_CHUNK_BYTES: usize = 64 << 10;
+/// Chunks of one direction before other connections are served.
+pub(crate) const RELAY_ROUNDS_MAX: usize = 8;
+/// Connections accepted on one listener before other descriptors are served.
+pub(crate) const ACCEPTS_MAX: usize = 64;
+/// A connection waits this long for a program that has not listened yet. A program that takes
+/// longer needs a health check.
+pub(crate) const LISTEN_TIME_MAX: Duration = Duration::from_secs(10);
+/// Interval of attempts to connect to such a program.
+pub(crate) const CONNECT_INTERVAL: Duration = Duration::from_millis(10);
