@@ -15,8 +15,8 @@ use crate::{
     Error,
     assignment::{ShimMessage, join},
     client::task::Reply,
-    owner::event_loop as owner,
-    unpack::sandbox as walls,
+    owner::event_loop,
+    unpack::sandbox,
 };
 
 /// What a process of `exe shim` is told to do, once, over the socket that is its standard input.
@@ -25,7 +25,7 @@ pub(crate) enum Job {
     /// Be the task shim of one container.
     Run(Box<ShimMessage>),
     /// Unpack one layer.
-    Unpack(Box<walls::Unpack>),
+    Unpack(Box<sandbox::Unpack>),
 }
 
 /// The task shim's own process. Its standard input is the control socket that
@@ -48,14 +48,14 @@ pub fn main() -> ! {
 fn serve() -> Result<(), Error> {
     let socket = become_shim().map_err(Error::io("take the control socket from standard input"))?;
     let (job, fds) =
-        match frame::receive_document::<Job>(&socket).map_err(Error::io("read the order"))? {
+        match frame::receive_document::<Job>(&socket).map_err(Error::io("read the job"))? {
             Some(job) => job,
-            None => return Err(Error::protocol("no order")),
+            None => return Err(Error::protocol("no job arrived")),
         };
     let result = match job {
-        Job::Unpack(job) => walls::run(&socket, &job, fds).map(|()| Some(Reply::Done)),
+        Job::Unpack(job) => sandbox::run(&socket, &job, fds).map(|()| Some(Reply::Done)),
         Job::Run(message) => join(*message, fds)
-            .and_then(|assignment| owner::run(&socket, assignment))
+            .and_then(|assignment| event_loop::run(&socket, assignment))
             .map(|()| None),
     };
     let reply = match &result {

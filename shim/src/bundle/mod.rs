@@ -3,6 +3,6 @@ pub(crate) mod config; // everything decided so far as one config.json
 pub(crate) mod signal; // which one STOPSIGNAL names
 pub(crate) mod stage; // a private mount namespace with the root file system in it
 
-mod account; // USER of the image, by the container's own files
+pub(crate) mod account; // USER of the image, by the container's own files
 mod rootfs; // paths of the container, resolved without leaving its root file system
 mod seccomp_container; // the system calls that a container may make

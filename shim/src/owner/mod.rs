@@ -1,8 +1,11 @@
-//! The process that owns one container: the *task shim*.
-pub(crate) mod event_loop; // one container, its streams, its ports, its supervisors
-pub(crate) mod runner; // the OCI runtime as a child, with a deadline
+//! The task shim: a process that owns one container, its streams, its ports and its exit status.
+pub(crate) mod event_loop; // everything that happens to the container, in one loop
 
-mod poller; // epoll with names
+mod runner; // the OCI runtime as a child process: create and start
+mod poller; // epoll with tokens
+mod control; // the requests of supervisors, one for each connection
 mod streams; // stdin, stdout and stderr on their way through the shim
-mod log; // lines in the CRI format, in a file that cannot grow without end
+mod log; // lines in the CRI format, in a file of limited size
 mod relay; // connections from published ports into the container's network
+mod meter; // usage and time limits, from the cgroup's counters
+mod outcome; // why the container ended

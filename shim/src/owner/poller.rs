@@ -14,23 +14,23 @@ use crate::limits::EVENTS_MAX;
 
 pub(crate) use rustix::event::epoll::EventFlags;
 
-/// Who an event is for.
+/// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token {
-    /// The stream from the process that spawned us.
+    /// The stream from the process that spawned the shim.
     Supervisor,
-    /// The socket on which supervisors find us.
-    Door,
-    /// One of them.
-    Visitor(u32),
+    /// The control socket, on which supervisors connect.
+    ControlSocket,
+    /// A supervisor's connection to it.
+    Control(u32),
     /// The container's first process ended.
     Exit,
-    /// One of its streams.
+    /// One of its standard streams.
     Stream(u32),
-    /// A published port.
+    /// The listener of a published port.
     Port(u32),
     /// One side of a relayed connection.
-    Relay(u32),
+    Connection(u32),
 }
 
 const KIND_SHIFT: u32 = 32;
@@ -39,12 +39,12 @@ impl Token {
     fn to_u64(self) -> u64 {
         let (kind, number) = match self {
             Self::Supervisor => (0, 0),
-            Self::Door => (1, 0),
-            Self::Visitor(number) => (2, number),
+            Self::ControlSocket => (1, 0),
+            Self::Control(number) => (2, number),
             Self::Exit => (3, 0),
             Self::Stream(number) => (4, number),
             Self::Port(number) => (5, number),
-            Self::Relay(number) => (6, number),
+            Self::Connection(number) => (6, number),
         };
         kind << KIND_SHIFT | u64::from(number)
     }
@@ -53,12 +53,12 @@ impl Token {
         let number = value as u32;
         match value >> KIND_SHIFT {
             0 => Self::Supervisor,
-            1 => Self::Door,
-            2 => Self::Visitor(number),
+            1 => Self::ControlSocket,
+            2 => Self::Control(number),
             3 => Self::Exit,
             4 => Self::Stream(number),
             5 => Self::Port(number),
-            _ => Self::Relay(number),
+            _ => Self::Connection(number),
         }
     }
 }
@@ -89,15 +89,15 @@ impl Poller {
     }
 
     pub(crate) fn remove(&self, fd: impl AsFd) {
-        // A descriptor that is not there needs no removing.
+        // It fails for a descriptor that is not watched, which is what is wanted.
         let _ = epoll::delete(&self.epoll, fd);
     }
 
-    /// Adds what happened within `time_max` to `happened`.
+    /// Appends to `events` what happens within `time_max`.
     pub(crate) fn wait(
         &mut self,
         time_max: Duration,
-        happened: &mut VecDeque<(Token, EventFlags)>,
+        events: &mut VecDeque<(Token, EventFlags)>,
     ) -> io::Result<()> {
         let timeout = Timespec::try_from(time_max).map_err(io::Error::other)?;
         self.events.clear();
@@ -110,7 +110,7 @@ impl Poller {
             Err(Errno::INTR) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
-        happened.extend(
+        events.extend(
             self.events.drain(..).map(|event| (Token::from_u64(event.data.u64()), event.flags)),
         );
         Ok(())

@@ -15,32 +15,31 @@ use rustix::{
     fs::{Gid, Uid},
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
     process::Pid,
+    termios::{Winsize, tcsetwinsize},
 };
 
-use crate::host::command::{wait, wait_readable};
-use crate::limits::{
-    CONSOLE_TIME_MAX, FIRST_ID, RUNTIME_ERROR_CHARS_MAX, RUNTIME_LOG_BYTES_MAX, RUNTIME_TIME_MAX,
-};
 use crate::{
     Assignment, Error, Runtime,
-    bundle::config as bundle,
-    bundle::stage::Stage,
+    bundle::{account::Account, stage::Stage},
     client::sweep::{Traces, state_folder},
-    owner::log::Log,
-    owner::streams::Streams,
+    host::command::{wait, wait_readable},
+    limits::{
+        CONSOLE_TIME_MAX, FIRST_ID, RUNTIME_ERROR_CHARS_MAX, RUNTIME_LOG_BYTES_MAX,
+        RUNTIME_TIME_MAX,
+    },
+    owner::{log::Log, streams::Streams},
 };
 
 /// A container that exists and whose program has not run yet.
 pub(crate) struct Created {
     pub pid: Pid,
     pub streams: Streams,
-    /// Its terminal, if it has one.
-    pub master: Option<OwnedFd>,
+    /// The controlling side of its terminal, if it has one.
+    pub terminal: Option<OwnedFd>,
 }
 
 impl Runtime {
-    /// Its command line as far as it is the same for everything that is done to the container of
-    /// `folder`.
+    /// Its command line as far as it is the same for every operation on the container of `folder`.
     pub(crate) fn command(&self, folder: &Path) -> Command {
         let mut command = Command::new(&self.path);
         command
@@ -55,88 +54,86 @@ impl Runtime {
     }
 }
 
-/// Has the runtime make the container: namespaces, cgroup, mounts, and a process that waits to
-/// become the program.
+/// The runtime's `create`: namespaces, cgroup, mounts, and a process that waits to become the
+/// program.
 pub(crate) fn create(
-    order: &Assignment,
+    assignment: &Assignment,
     traces: &Traces,
     stage: &Stage,
     stdio: [Option<OwnedFd>; 3],
     log: Option<Log>,
 ) -> Result<Created, Error> {
-    let folder = &order.folder;
-    // What it said about an earlier container explains nothing about this one.
+    let folder = &assignment.folder;
+    // Its errors about an earlier container explain nothing about this one.
     let _ = std::fs::remove_file(log_file(folder));
     let making = || "make a container's streams";
     let pid_file = stage.bundle.join("pid");
     let mut command = traces.runtime.command(folder);
     command.arg("create").arg("--bundle").arg(&stage.bundle).arg("--pid-file").arg(&pid_file);
-    let (streams, master) = match order.stdio.terminal {
+    let (streams, terminal) = match assignment.stdio.terminal {
         None => {
-            let account = (host_uid(stage.account.uid), host_gid(stage.account.gid));
-            let (streams, ends) =
-                Streams::pipes(stdio, log, account).map_err(Error::io(making()))?;
+            let user = host_user(&stage.account);
+            let (streams, ends) = Streams::pipes(stdio, log, user).map_err(Error::io(making()))?;
             command
                 .stdin(ends.stdin.map_or_else(Stdio::null, Stdio::from))
                 .stdout(ends.stdout)
                 .stderr(ends.stderr);
-            run(order, command.arg(&traces.id))?;
+            run(assignment, command.arg(&traces.id))?;
             (streams, None)
         }
         Some((rows, columns)) => {
-            // Below the bundle, which only root may enter, and which ends with us.
+            // In the bundle, which only root may enter, and which ends with this process.
             let console = disk::bind(&stage.bundle.join("console")).map_err(Error::io(making()))?;
             command.arg("--console-socket").arg(stage.bundle.join("console"));
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            run(order, command.arg(&traces.id))?;
-            let master = receive_terminal(&console)
+            run(assignment, command.arg(&traces.id))?;
+            let terminal = receive_terminal(&console)
                 .map_err(Error::io("receive the container's terminal"))?;
-            let _ = rustix::termios::tcsetwinsize(
-                &master,
-                crate::owner::event_loop::winsize(rows, columns),
-            );
-            let own = master.try_clone().map_err(Error::io(making()))?;
-            (Streams::terminal(master, stdio, log).map_err(Error::io(making()))?, Some(own))
+            let _ = tcsetwinsize(&terminal, window_size(rows, columns));
+            let copy = terminal.try_clone().map_err(Error::io(making()))?;
+            (Streams::terminal(copy, stdio, log).map_err(Error::io(making()))?, Some(terminal))
         }
     };
     let text = std::fs::read_to_string(&pid_file).unwrap_or_default();
     let pid = text.trim().parse().ok().and_then(Pid::from_raw).ok_or_else(|| Error::Runtime {
-        runtime: named(&order.program.runtime),
-        what: "made a container and did not say its process".to_owned(),
+        runtime: described(&assignment.program.runtime),
+        what: "created a container without writing its pid file".to_owned(),
     })?;
-    Ok(Created { pid, streams, master })
+    Ok(Created { pid, streams, terminal })
 }
 
-/// Lets the program run.
-pub(crate) fn start(order: &Assignment, traces: &Traces) -> Result<(), Error> {
-    let mut command = traces.runtime.command(&order.folder);
+/// The runtime's `start`: the program runs.
+pub(crate) fn start(assignment: &Assignment, traces: &Traces) -> Result<(), Error> {
+    let mut command = traces.runtime.command(&assignment.folder);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    run(order, command.args(["start", &traces.id]))
+    run(assignment, command.args(["start", &traces.id]))
 }
 
-fn run(order: &Assignment, command: &mut Command) -> Result<(), Error> {
-    let wrong = |what: String| Error::Runtime { runtime: named(&order.program.runtime), what };
+fn run(assignment: &Assignment, command: &mut Command) -> Result<(), Error> {
+    let runtime = &assignment.program.runtime;
+    let wrong = |what: String| Error::Runtime { runtime: described(runtime), what };
     let mut child =
         command.spawn().map_err(|error| wrong(format!("cannot be started: {error}")))?;
-    // The container's ends of its pipes must not stay open with us, or their end would never come.
+    // The container's ends of its pipes must not stay open here, or they would never be at their
+    // end.
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let status = wait(&mut child, Instant::now() + RUNTIME_TIME_MAX).map_err(wrong)?;
     if status.success() {
         return Ok(());
     }
-    let program = order.args.first().cloned().unwrap_or_default();
-    match complaint(&order.folder) {
-        Some(why) => Err(Error::Start { program, why, outdated: order.program.runtime.warning() }),
-        None => Err(wrong(format!("failed without a word ({status})"))),
+    let program = assignment.args.first().cloned().unwrap_or_default();
+    match last_error(&assignment.folder) {
+        Some(why) => Err(Error::Start { program, why, outdated: runtime.warning() }),
+        None => Err(wrong(format!("failed without an error message ({status})"))),
     }
 }
 
-fn named(runtime: &Runtime) -> String {
+fn described(runtime: &Runtime) -> String {
     format!("{}, {runtime}", runtime.path.display())
 }
 
 /// The last error in the runtime's own log.
-fn complaint(folder: &Path) -> Option<String> {
+fn last_error(folder: &Path) -> Option<String> {
     let mut file = File::open(log_file(folder)).ok()?;
     let end = file.seek(SeekFrom::End(0)).ok()?;
     file.seek(SeekFrom::Start(end.saturating_sub(RUNTIME_LOG_BYTES_MAX))).ok()?;
@@ -176,12 +173,12 @@ fn receive_terminal(console: &UnixListener) -> std::io::Result<OwnedFd> {
     fds.next().and_then(|mut fds| fds.next()).ok_or_else(|| ErrorKind::InvalidData.into())
 }
 
-fn host_uid(uid: u32) -> Uid {
-    Uid::from_raw(FIRST_ID + uid)
+fn host_user(account: &Account) -> (Uid, Gid) {
+    (Uid::from_raw(FIRST_ID + account.uid), Gid::from_raw(FIRST_ID + account.gid))
 }
 
-fn host_gid(gid: u32) -> Gid {
-    Gid::from_raw(FIRST_ID + gid)
+pub(crate) fn window_size(rows: u16, columns: u16) -> Winsize {
+    Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }
 }
 
 #[cfg(test)]
@@ -189,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_complaint_of_a_runtime_is_found() {
+    fn the_last_error_of_a_runtime_is_found() {
         let folder = tempfile::tempdir().unwrap();
         for (text, want) in [
             ("", None),
@@ -212,7 +209,7 @@ mod tests {
             ),
         ] {
             std::fs::write(log_file(folder.path()), text).unwrap();
-            assert_eq!(complaint(folder.path()).as_deref(), want, "{text}");
+            assert_eq!(last_error(folder.path()).as_deref(), want, "{text}");
         }
     }
 }

@@ -310,8 +310,8 @@ fn children_of(parent: u32) -> Vec<u32> {
 pub fn bad_runtimes(house: &House) {
     use std::os::unix::fs::PermissionsExt;
     for (script, want) in [
-        ("#!/bin/sh\nexit 137\n", "failed without a word"),
-        ("#!/bin/sh\nexit 0\n", "did not say its process"),
+        ("#!/bin/sh\nexit 137\n", "failed without an error message"),
+        ("#!/bin/sh\nexit 0\n", "without writing its pid file"),
         ("not a program at all", "cannot be started"),
         ("#!/bin/sh\nexit 137\n", "runc 0.1.2"),
     ] {

@@ -1,0 +1,249 @@
+use std::{
+    collections::{HashMap, VecDeque},
+    io::{self, ErrorKind},
+    os::fd::BorrowedFd,
+    time::Duration,
+};
+
+use engine::{Listeners, ListenersMessage};
+use rustix::io::Errno;
+
+use self::{
+    connection::{ConnectState, Connection, ProgramStream},
+    socket::{ClientStream, Family, HostListener, connect_loopback},
+};
+use crate::{
+    limits::{ACCEPTS_MAX, CONNECT_INTERVAL, CONNECTIONS_MAX, LISTEN_TIME_MAX, RELAY_CHUNK_BYTES},
+    owner::poller::{EventFlags, Poller, Token},
+};
+
+mod connection; // bytes between one client and the program
+mod socket; // listeners and streams, TCP and Unix
+
+/// Published ports and their connections. Accepts on sockets of the host, connects on the
+/// container's loopback: the process has entered the container's network namespace, and a socket
+/// stays in the namespace that it was made in.
+pub(crate) struct Relay {
+    ports: Vec<Port>,
+    /// Describes the listeners to the next supervisor, in the order of `ports`.
+    message: ListenersMessage,
+    connections: HashMap<u32, Connection>,
+    next_id: u32,
+    /// Connections that may have bytes to move.
+    ready: VecDeque<u32>,
+    /// Connections that wait for the program to listen.
+    waiting: Vec<u32>,
+    paused: bool,
+    /// The program has ended: what it sent is still delivered, and nothing is accepted.
+    draining: bool,
+    buffer: Vec<u8>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}
+
+struct Port {
+    listener: HostListener,
+    container_port: u16,
+    /// Whether the program was ever reached on it; until then it may still be starting.
+    reached: bool,
+}
+
+/// Edge-triggered: a connection is served until it has nothing to move.
+const CONNECTION_EVENTS: EventFlags =
+    EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
+
+impl Relay {
+    pub(crate) fn new(listeners: Listeners) -> Self {
+        let message = listeners.message();
+        let tcp = listeners.published.into_iter();
+        let tcp = tcp.map(|l| (HostListener::Tcp(l.socket), l.container_port));
+        let unix = listeners.ingress.into_iter();
+        let unix = unix.map(|l| (HostListener::Unix(l.socket), l.container_port));
+        let ports = tcp.chain(unix).map(|(listener, container_port)| Port {
+            listener,
+            container_port,
+            reached: false,
+        });
+        Self {
+            ports: ports.collect(),
+            message,
+            connections: HashMap::new(),
+            next_id: 0,
+            ready: VecDeque::new(),
+            waiting: Vec::new(),
+            paused: false,
+            draining: false,
+            buffer: vec![0; RELAY_CHUNK_BYTES],
+            bytes_in: 0,
+            bytes_out: 0,
+        }
+    }
+
+    /// Begins to accept. This process is in the container's network namespace by now.
+    pub(crate) fn open(&self, poller: &Poller) -> io::Result<()> {
+        // Where this cannot be written, a connection to itself is still detected, if later.
+        let _ = socket::reserve(&self.container_ports());
+        for (index, port) in self.ports.iter().enumerate() {
+            rustix::io::ioctl_fionbio(port.listener.as_fd(), true)?;
+            poller.add(port.listener.as_fd(), Token::Port(index as u32), EventFlags::IN)?;
+        }
+        Ok(())
+    }
+
+    /// The listeners, and their sockets in that order.
+    pub(crate) fn listeners(&self) -> (ListenersMessage, Vec<BorrowedFd<'_>>) {
+        (self.message.clone(), self.ports.iter().map(|port| port.listener.as_fd()).collect())
+    }
+
+    pub(crate) fn container_ports(&self) -> Vec<u16> {
+        let mut ports: Vec<_> = self.ports.iter().map(|port| port.container_port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    /// How long the event loop may sleep as far as the relay is concerned.
+    pub(crate) fn timeout(&self) -> Duration {
+        match (self.ready.is_empty(), self.waiting.is_empty()) {
+            (false, _) => Duration::ZERO,
+            (true, false) => CONNECT_INTERVAL,
+            (true, true) => Duration::MAX,
+        }
+    }
+
+    /// Accepts nothing more, and closes each connection once everything that the program sent is
+    /// delivered. Later clients wait in the listener for a program that is started again.
+    pub(crate) fn drain(&mut self, poller: &Poller) {
+        self.draining = true;
+        for port in &self.ports {
+            poller.remove(port.listener.as_fd());
+        }
+        for id in std::mem::take(&mut self.waiting) {
+            self.connections.remove(&id);
+        }
+        self.ready = self.connections.keys().copied().collect();
+    }
+
+    /// Whether no connection is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Accepts what waits at the listener of port `index`.
+    pub(crate) fn accept(&mut self, poller: &Poller, index: u32) {
+        for _ in 0..ACCEPTS_MAX {
+            let Some(port) = self.ports.get(index as usize) else { return };
+            if self.connections.len() >= CONNECTIONS_MAX {
+                // More wait in the kernel's queue until a connection ends.
+                return self.watch_listeners(poller, false);
+            }
+            match port.listener.accept() {
+                Ok(client) => self.add(poller, client, index as usize),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => {
+                    return self.watch_listeners(poller, false);
+                }
+                // A client that left before it was accepted.
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn add(&mut self, poller: &Poller, client: ClientStream, listener: usize) {
+        let id = self.next_id;
+        self.next_id = self.next_id.wrapping_add(1);
+        let watched = client
+            .prepare()
+            .and_then(|()| poller.add(client.as_fd(), Token::Connection(id), CONNECTION_EVENTS));
+        if watched.is_ok() {
+            self.connections.insert(id, Connection::new(client, listener));
+            self.connect(poller, id, Family::V4);
+        }
+    }
+
+    /// Begins to connect a connection to the program.
+    fn connect(&mut self, poller: &Poller, id: u32, family: Family) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let connecting = connect_loopback(family, self.ports[connection.listener].container_port);
+        let watched = connecting.and_then(|stream| {
+            poller.add(&stream, Token::Connection(id), CONNECTION_EVENTS).map(|()| stream)
+        });
+        match watched {
+            Ok(stream) => {
+                connection.program = ProgramStream::Connecting(stream, family);
+                self.ready.push_back(id);
+            }
+            Err(_) => self.refused(poller, id, family),
+        }
+    }
+
+    /// Tries the other family, and again later while the program may still be starting.
+    fn refused(&mut self, poller: &Poller, id: u32, family: Family) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        connection.program = ProgramStream::Absent;
+        match family {
+            Family::V4 => self.connect(poller, id, Family::V6),
+            Family::V6
+                if !self.draining
+                    && !self.ports[connection.listener].reached
+                    && connection.accepted_at.elapsed() < LISTEN_TIME_MAX =>
+            {
+                self.waiting.push(id);
+            }
+            Family::V6 => self.close(poller, id),
+        }
+    }
+
+    /// Notes that a stream of connection `id` is ready.
+    pub(crate) fn wake(&mut self, id: u32) {
+        let connected = self
+            .connections
+            .get(&id)
+            .is_some_and(|connection| !matches!(connection.program, ProgramStream::Absent));
+        if connected && !self.ready.contains(&id) {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Tries to connect what waits, and moves bytes of each connection that is ready.
+    pub(crate) fn pump(&mut self, poller: &Poller) {
+        for id in std::mem::take(&mut self.waiting) {
+            self.connect(poller, id, Family::V4);
+        }
+        for id in std::mem::take(&mut self.ready) {
+            let Some(connection) = self.connections.get_mut(&id) else { continue };
+            match connection.connect_state() {
+                ConnectState::Connected => self.ports[connection.listener].reached = true,
+                ConnectState::Pending => continue,
+                ConnectState::Refused(family) => {
+                    self.refused(poller, id, family);
+                    continue;
+                }
+            }
+            let (bytes_in, bytes_out) = (&mut self.bytes_in, &mut self.bytes_out);
+            let more = connection.pump(&mut self.buffer, bytes_in, bytes_out);
+            let inbound_finished = connection.inbound.finished || self.draining;
+            match more {
+                Ok(true) => self.ready.push_back(id),
+                Ok(false) if !(connection.outbound.finished && inbound_finished) => {}
+                Ok(false) | Err(_) => self.close(poller, id),
+            }
+        }
+    }
+
+    fn close(&mut self, poller: &Poller, id: u32) {
+        // Its descriptors leave the poller as they are closed.
+        self.connections.remove(&id);
+        if self.paused && !self.draining && self.connections.len() < CONNECTIONS_MAX {
+            self.watch_listeners(poller, true);
+        }
+    }
+
+    fn watch_listeners(&mut self, poller: &Poller, watch: bool) {
+        self.paused = !watch;
+        let interest = if watch { EventFlags::IN } else { EventFlags::empty() };
+        for (index, port) in self.ports.iter().enumerate() {
+            let _ = poller.change(port.listener.as_fd(), Token::Port(index as u32), interest);
+        }
+    }
+}
