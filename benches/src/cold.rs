@@ -17,9 +17,9 @@ const RUNS: usize = 100;
 pub fn run(margay: &Margay) -> Result<()> {
     margay.build("adopt")?;
     let mut rows = Vec::new();
-    for blanks in [2, 0] {
-        let title = format!("a request to a sleeping service, {blanks} blank workers");
-        rows.push(row(&title, &sleeping(margay, blanks)?));
+    for spares in [2, 0] {
+        let title = format!("a request to a sleeping service, {spares} spare workers");
+        rows.push(row(&title, &sleeping(margay, spares)?));
     }
     rows.push(row("`margay invoke adopt`, from exec to exit", &invoked(margay)?));
     measure::table(["nothing of the task alive", "median (min to max)", "p99"], &rows);
@@ -32,15 +32,15 @@ fn row(title: &str, times: &Samples) -> [String; 3] {
 
 /// From the first byte of a request on a new connection to the ingress, to the last one of its
 /// answer.
-fn sleeping(margay: &Margay, blanks: usize) -> Result<Samples> {
+fn sleeping(margay: &Margay, spares: usize) -> Result<Samples> {
     let (up, registry, ingress) =
-        up(margay, &["--idle-after", "1s", "--blank-workers", &blanks.to_string()])?;
+        up(margay, &["--idle-after", "1s", "--spare-workers", &spares.to_string()])?;
     serve(margay, registry)?;
     let url = url(ingress);
     load::wait_for(&url)?;
     let mut times = Samples::default();
     for run in 0..=RUNS {
-        sleep_in(up.id(), blanks)?;
+        sleep_in(up.id(), spares)?;
         let start = Instant::now();
         let status = load::get(&url)?;
         ensure!(status == 200, "{url} answered {status}");
@@ -114,13 +114,13 @@ ports = [{ container_port = 80 }]
 "#;
 
 /// Until the processes below `up` that are workers are as many as wait for a task.
-fn sleep_in(up: u32, blanks: usize) -> Result<()> {
+fn sleep_in(up: u32, spares: usize) -> Result<()> {
     let workers = || {
         idle::family(up)
             .into_iter()
             .filter(|pid| idle::words(*pid).is_some_and(|words| words == "worker"))
     };
-    wait(|| workers().count() == blanks).context("the service does not fall asleep")?;
+    wait(|| workers().count() == spares).context("the service does not fall asleep")?;
     // What the end of the last worker left to do is not part of the next start.
     std::thread::sleep(Duration::from_millis(100));
     Ok(())

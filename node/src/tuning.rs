@@ -15,8 +15,9 @@ pub struct Tuning {
     /// A container of the shared pool without a request for so long has no worker until the next
     /// one.
     pub idle_after: Option<Duration>,
-    /// Workers that wait for a task.
-    pub blank_workers: Option<u32>,
+    /// Workers that wait for a task. Settings of an earlier version call them `blank_workers`.
+    #[serde(alias = "blank_workers")]
+    pub spare_workers: Option<u32>,
 }
 
 impl Tuning {
@@ -24,7 +25,7 @@ impl Tuning {
     /// at a page.
     pub const IDLE_AFTER: Duration = Duration::from_secs(60);
     /// One for a request, and one for the next while the first is made up for.
-    pub const BLANK_WORKERS: u32 = 2;
+    pub const SPARE_WORKERS: u32 = 2;
 
     /// This, and where it leaves something open, what `other` says.
     pub(crate) fn or(self, other: Self) -> Self {
@@ -34,7 +35,7 @@ impl Tuning {
                 false => self.private_networks,
             },
             idle_after: self.idle_after.or(other.idle_after),
-            blank_workers: self.blank_workers.or(other.blank_workers),
+            spare_workers: self.spare_workers.or(other.spare_workers),
         }
     }
 }
@@ -146,10 +147,10 @@ mod tests {
         let joined = Tuning {
             private_networks: vec![network],
             idle_after: Some(Duration::from_secs(5)),
-            blank_workers: None,
+            spare_workers: None,
         };
         let now = Tuning {
-            blank_workers: Some(0),
+            spare_workers: Some(0),
             idle_after: Some(Duration::from_secs(9)),
             ..Tuning::default()
         };
@@ -158,7 +159,7 @@ mod tests {
             (both.private_networks, both.idle_after),
             (vec![network], Some(Duration::from_secs(9)))
         );
-        assert_eq!(both.blank_workers, Some(0));
+        assert_eq!(both.spare_workers, Some(0));
         let text = serde_json::to_string(&joined).unwrap();
         assert!(text.contains("\"10.2.0.0/16\""), "{text}");
         assert_eq!(serde_json::from_str::<Tuning>(&text).unwrap(), joined);

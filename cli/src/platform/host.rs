@@ -50,8 +50,9 @@ pub struct Tuning {
     #[arg(long, value_name = "DURATION", value_parser = idle_after)]
     idle_after: Option<Duration>,
     /// Keep so many spare workers, which start a task at once; each takes about 10 MB [default: 2]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=SPARE_WORKERS_MAX))]
-    blank_workers: Option<u32>,
+    #[arg(long, alias = "blank-workers", value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(..=SPARE_WORKERS_MAX))]
+    spare_workers: Option<u32>,
 }
 
 /// More than wake up at the same time on one machine.
@@ -68,8 +69,8 @@ fn idle_after(text: &str) -> Result<Duration, String> {
 
 impl Tuning {
     pub fn for_node(&self) -> node::Tuning {
-        let Self { private_network, idle_after, blank_workers } = self.clone();
-        node::Tuning { private_networks: private_network, idle_after, blank_workers }
+        let Self { private_network, idle_after, spare_workers } = self.clone();
+        node::Tuning { private_networks: private_network, idle_after, spare_workers }
     }
 
     /// As arguments of the process `margay node`.
@@ -78,7 +79,7 @@ impl Tuning {
             .idle_after
             .map(|after| ["--idle-after".into(), format!("{}ms", after.as_millis())]);
         let workers =
-            self.blank_workers.map(|count| ["--blank-workers".to_owned(), count.to_string()]);
+            self.spare_workers.map(|count| ["--spare-workers".to_owned(), count.to_string()]);
         idle_after.into_iter().chain(workers).flatten().chain(self.networks()).collect()
     }
 

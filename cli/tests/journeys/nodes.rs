@@ -143,7 +143,7 @@ fn a_worker_is_adopted_whatever_its_status_says_and_an_agent_has_the_descriptors
 #[test]
 fn what_is_said_about_a_node_holds() {
     let (stage, other) = (Stage::new(), Stage::new());
-    let up = Up::start_with(&stage, &["--idle-after", "1s", "--blank-workers", "0"]);
+    let up = Up::start_with(&stage, &["--idle-after", "1s", "--spare-workers", "0"]);
     let workers =
         || stage.processes().into_iter().filter(|(_, line)| line.contains(" worker")).count();
     assert_eq!(workers(), 0, "no worker waits");
@@ -175,14 +175,14 @@ fn what_is_said_about_a_node_holds() {
         "::1",
         "--idle-after",
         "2m",
-        "--blank-workers",
+        "--spare-workers",
         "1",
     ];
     other.margay([&["node", "join", token.trim(), "--no-run"], &said[..]].concat()).ok();
     let settings = std::fs::read(other.home().join("node/settings.json")).expect("settings");
     let tuning = &serde_json::from_slice::<Value>(&settings).expect("JSON")["tuning"];
     assert_eq!(tuning["private_networks"], serde_json::json!(["10.2.0.0/16", "::1/128"]));
-    assert_eq!((&tuning["idle_after"]["secs"], &tuning["blank_workers"]), (&120.into(), &1.into()));
+    assert_eq!((&tuning["idle_after"]["secs"], &tuning["spare_workers"]), (&120.into(), &1.into()));
     up.end();
     stage.is_empty();
 }
@@ -288,8 +288,8 @@ fn what_cannot_be_said_about_a_node_is_refused_in_words() {
             ("--idle-after", "10", "`10` is not a duration"),
             ("--idle-after", "999ms", "use 1s to 24h"),
             ("--idle-after", "25h", "use 1s to 24h"),
-            ("--blank-workers", "65", "65 is not in 0..=64"),
-            ("--blank-workers", "-1", "unexpected argument"),
+            ("--spare-workers", "65", "65 is not in 0..=64"),
+            ("--spare-workers", "-1", "unexpected argument"),
         ] {
             let err = stage.margay([verb, &[flag, value]].concat()).fails(2);
             assert!(err.contains(want), "{verb:?} {flag} {value}: {err}");

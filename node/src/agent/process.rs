@@ -90,7 +90,7 @@ impl Agent {
             .ok_or_else(|| Error::NotJoined(folder.identity()))?;
         make_private(&home.tasks())?;
         let settings = folder.settings()?;
-        let Tuning { private_networks, idle_after, blank_workers } =
+        let Tuning { private_networks, idle_after, spare_workers } =
             config.tuning.or(settings.tuning.clone());
         let networks: Vec<_> = private_networks.into_iter().map(PrivateNetwork::host).collect();
         let host = Host::new(
@@ -98,7 +98,7 @@ impl Agent {
             identity.node.clone(),
             Cache::new(home, identity.registry.clone(), networks.clone()),
             runtime::Broker::new(networks),
-            SpareWorkers::new(blank_workers.unwrap_or(Tuning::BLANK_WORKERS) as usize),
+            SpareWorkers::new(spare_workers.unwrap_or(Tuning::SPARE_WORKERS) as usize),
             idle_after.unwrap_or(Tuning::IDLE_AFTER),
             UsageLog::open(&folder.usage())?,
         );

@@ -41,8 +41,8 @@ impl SpareWorkers {
                     )
                     .await;
                 match made {
-                    Ok(Ok(blank)) => {
-                        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(blank)
+                    Ok(Ok(worker)) => {
+                        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(worker)
                     }
                     Ok(Err(error)) => {
                         tracing::warn!(%error, "no worker can be made in advance");

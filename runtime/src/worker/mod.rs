@@ -5,7 +5,7 @@
 //! by `/proc/self/fd/N`, shuts the filesystem but for its volumes, then most system calls, and only
 //! then starts threads and lets the guest in.
 
-mod life; // from blank to the end
+mod life; // from its start to its end
 mod loaded; // an assignment become memory: code, index, layers, volumes
 
 mod container; // what all instances share

@@ -15,7 +15,7 @@ pub const TESTS: &[Test] = &[
     ("a_command_is_stopped_within_its_grace", stopped),
     ("a_worker_that_was_frozen_goes_on", frozen),
     ("a_worker_that_does_not_listen_is_killed", deaf),
-    ("an_unused_spare_worker_ends_by_itself", blank),
+    ("an_unused_spare_worker_ends_by_itself", spare_worker),
     ("a_connection_waits_for_the_next_agent", waiting),
     ("the_ingress_reaches_the_guest_by_its_own_socket", ingress),
     ("every_port_of_a_container_is_accepted_from", every_port),
@@ -145,12 +145,12 @@ fn deaf() {
     assert_eq!(exit.unwrap().reason(), Some("lost"));
 }
 
-fn blank() {
+fn spare_worker() {
     let bench = Bench::new();
     let _context = bench.tokio.enter();
-    let blank = runtime::SpareWorker::spawn(&Default::default()).unwrap();
-    let stat = format!("/proc/{}/stat", blank.pid());
-    drop(blank);
+    let spare = runtime::SpareWorker::spawn(&Default::default()).unwrap();
+    let stat = format!("/proc/{}/stat", spare.pid());
+    drop(spare);
     eventually("the worker's end", || {
         let state = std::fs::read_to_string(&stat).ok();
         // Until it is waited for, its record stays.

@@ -28,10 +28,10 @@ fn starts() {
         assignment.listeners.published.push(Listener { container_port: 80, socket });
         assignment.grants.add(capability("net.in:http/80"));
         let _context = bench.tokio.enter();
-        let blank = runtime::SpareWorker::spawn(&Default::default()).unwrap();
-        std::thread::sleep(Duration::from_millis(20)); // so that it is blank by then, as in a pool
+        let spare = runtime::SpareWorker::spawn(&Default::default()).unwrap();
+        std::thread::sleep(Duration::from_millis(20)); // so that it is ready by then, as in a pool
         let began = Instant::now();
-        let worker = blank.assign(assignment, Default::default()).unwrap();
+        let worker = spare.assign(assignment, Default::default()).unwrap();
         assert_eq!(get(address, "/").0, 200);
         warm.push(began.elapsed());
         worker.kill();
@@ -42,7 +42,7 @@ fn starts() {
     }
     let (warm, whole) = (median(warm), median(whole));
     println!(
-        "    a blank worker, assigned, to its first 200: {warm:?}; hello from nothing to its exit: {whole:?}"
+        "    a spare worker, assigned, to its first 200: {warm:?}; hello from nothing to its exit: {whole:?}"
     );
     // Ten times what a quiet machine needs: this runs beside other tests.
     assert!(warm < Duration::from_millis(50) && whole < Duration::from_millis(150));
