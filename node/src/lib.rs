@@ -14,6 +14,7 @@ mod request; // what `margay run` asks for, and what it hears
 mod images; // from blobs to something that can run
 mod launch; // one container: what it is granted, what it is handed
 mod engines; // the engine for each kind of container
+mod verbs; // stop a task, remove it, measure it
 mod ports; // published ports become listening sockets
 mod lifecycle; // who restarts what, and when: one pure function
 mod drive; // carries that out
@@ -45,3 +46,4 @@ pub use request::{
     LocalImage, MountSource, Mounted, Note, Publish, RunOutcome, RunRequest, Started,
 };
 pub use tuning::{PrivateNetwork, Tuning};
+pub use verbs::{Removal, remove_task, stop_task, task_usage};

@@ -119,7 +119,7 @@ fn task_view(folder: &TaskFolder) -> anyhow::Result<TaskView> {
         task: folder.record().clone(),
         seen: folder.status()?,
         grants: folder.record().grants.clone(),
-        usage: tasks::usage(folder)?,
+        usage: node::task_usage(folder)?,
     })
 }
 

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use blobs::collect::Marked;
-use node::tasks::{self, Removal};
+use node::{Removal, tasks};
 use packager::Layout;
 
 use crate::{
@@ -24,7 +24,7 @@ impl Args {
         if self.tasks {
             for folder in tasks::list(home.node())? {
                 if !folder.state()?.is_alive() {
-                    let name = tasks::remove(
+                    let name = node::remove_task(
                         home.node(),
                         &folder.record().id,
                         Removal::Ended,

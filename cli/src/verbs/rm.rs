@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use node::tasks::{self, Removal};
+use node::Removal;
 
 use crate::{home::Home, output::line};
 
@@ -22,7 +22,7 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let removal = if self.force { Removal::Forced } else { Removal::Ended };
         super::each(&self.tasks, |text| {
-            let name = tasks::remove(home.node(), text, removal, GRACE)?;
+            let name = node::remove_task(home.node(), text, removal, GRACE)?;
             line(format_args!("{name}"));
             Ok(())
         })

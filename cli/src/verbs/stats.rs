@@ -49,7 +49,7 @@ impl Args {
                     id: record.id.clone(),
                     name: record.name.clone(),
                     image: record.image.clone(),
-                    usage: tasks::usage(&folder)?,
+                    usage: node::task_usage(&folder)?,
                 });
             }
         }

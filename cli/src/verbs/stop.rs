@@ -21,7 +21,7 @@ impl Args {
         let grace = Duration::from_secs(self.time);
         super::each(&self.tasks, |text| {
             let task = tasks::find(home.node(), text)?;
-            tasks::stop(&task, grace)?;
+            node::stop_task(&task, grace)?;
             line(format_args!("{}", task.record().name));
             Ok(())
         })

@@ -225,7 +225,7 @@ impl TaskFolder {
 
     /// How long whoever asks it to stop wants to give it, for its supervisor to read. To be written
     /// before it is asked.
-    pub(super) fn ask_grace(&self, grace: Duration) -> Result<()> {
+    pub(crate) fn ask_grace(&self, grace: Duration) -> Result<()> {
         files::write_json(&self.path.join("grace.json"), &grace, Survives::Crash)
     }
 

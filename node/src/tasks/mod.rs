@@ -11,14 +11,12 @@ mod folder; // make, find, lock, read, remove
 mod names; // names that are unique, and names for those who give none
 mod process; // which process is meant, across reuse of its number
 mod logs; // what a task wrote, from its first line or as it writes
-mod verbs; // stop, remove, measure
 
 pub use folder::{Owned, TaskFolder, clear_damaged, find, list};
 pub use logs::{LogLine, LogOptions, LogStream, follow};
 pub use names::check as check_name;
 pub use process::ProcessId;
 pub use record::{ClusterOrigin, Kind, MountRecord, Origin, Phase, State, Status, TaskRecord};
-pub use verbs::{Removal, remove, stop, usage};
 
 pub(crate) use folder::create;
 #[cfg(test)]

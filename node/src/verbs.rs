@@ -3,15 +3,11 @@ use std::time::{Duration, Instant};
 use engine::{Ended, Exit};
 use spec::Usage;
 
-use super::{
-    folder::{TaskFolder, find},
-    process::{self, ProcessId},
-    record::{Origin, Phase, State, Status, now},
-};
 use crate::{
     engines,
     error::{Error, Result},
     home::Home,
+    tasks::{self, Origin, Phase, ProcessId, State, Status, TaskFolder, find, now},
 };
 
 /// What to do about a task that still runs when it is to be removed.
@@ -32,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 ///
 /// # Errors
 /// [`Error::Refused`] for a task of a control plane, which would only start it again.
-pub fn stop(task: &TaskFolder, grace: Duration) -> Result<State> {
+pub fn stop_task(task: &TaskFolder, grace: Duration) -> Result<State> {
     let state = task.state()?;
     if !state.is_alive() {
         return Ok(state);
@@ -45,7 +41,7 @@ pub fn stop(task: &TaskFolder, grace: Duration) -> Result<State> {
     if supervisor.is_some() {
         task.ask_grace(grace)?;
     }
-    let asked = supervisor.is_some_and(|process| process::terminate(process).unwrap_or(false));
+    let asked = supervisor.is_some_and(|process| tasks::terminate(process).unwrap_or(false));
     let worker = status.as_ref().and_then(|status| status.process);
     if asked {
         // A supervisor that does not act in time is asked a second time. Then it kills, and knows
@@ -60,7 +56,7 @@ pub fn stop(task: &TaskFolder, grace: Duration) -> Result<State> {
             }
             if Instant::now() >= patience && !asked_again {
                 asked_again =
-                    supervisor.is_some_and(|process| process::terminate(process).unwrap_or(false));
+                    supervisor.is_some_and(|process| tasks::terminate(process).unwrap_or(false));
             }
             std::thread::sleep(LOOK_EVERY);
         }
@@ -84,7 +80,8 @@ fn refuse_a_clusters(task: &TaskFolder) -> Result<()> {
     let (message, hint) = match &origin.service {
         Some(service) => (
             format!(
-                "`{name}` is a copy of service `{service}` in cluster `{cluster}`, which would start another"
+                "`{name}` is a copy of service `{service}` in cluster `{cluster}`, \
+                 which would start another"
             ),
             format!("end the service: margay service delete {service} --cluster {cluster}"),
         ),
@@ -126,7 +123,7 @@ fn close(task: &TaskFolder, ended: Option<Ended>) {
 
 fn kill(process: Option<ProcessId>) {
     if let Some(process) = process {
-        let _ = process::kill(process);
+        let _ = tasks::kill(process);
     }
 }
 
@@ -134,7 +131,7 @@ fn kill(process: Option<ProcessId>) {
 ///
 /// # Errors
 /// [`Error::StillRunning`], unless forced.
-pub fn remove(home: &Home, text: &str, removal: Removal, grace: Duration) -> Result<String> {
+pub fn remove_task(home: &Home, text: &str, removal: Removal, grace: Duration) -> Result<String> {
     let task = find(home, text)?;
     let name = task.record().name.clone();
     if task.state()?.is_alive() {
@@ -143,7 +140,7 @@ pub fn remove(home: &Home, text: &str, removal: Removal, grace: Duration) -> Res
                 refuse_a_clusters(&task)?;
                 return Err(Error::StillRunning(name));
             }
-            Removal::Forced => drop(stop(&task, grace)?),
+            Removal::Forced => drop(stop_task(&task, grace)?),
         }
     }
     match task.own() {
@@ -163,7 +160,7 @@ pub fn remove(home: &Home, text: &str, removal: Removal, grace: Duration) -> Res
 ///
 /// # Errors
 /// When neither can be read.
-pub fn usage(task: &TaskFolder) -> Result<Usage> {
+pub fn task_usage(task: &TaskFolder) -> Result<Usage> {
     let status = task.status()?;
     let written = status.as_ref().and_then(|status| status.usage).unwrap_or_default();
     match status {
