@@ -6,21 +6,12 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     str::FromStr,
-    time::Duration,
 };
 
 use anyhow::{Context as _, bail, ensure};
 use spec::{SecretName, SecretValue};
 
 use crate::failure::{Advice, USAGE_ERROR};
-
-pub fn duration(text: &str) -> Result<Duration, String> {
-    spec::parse_duration(text).map_err(|error| error.to_string())
-}
-
-pub fn bytes(text: &str) -> Result<u64, String> {
-    spec::parse_bytes(text).map_err(|error| error.to_string())
-}
 
 /// Larger than any list of variables that was written by hand.
 const ENV_FILE_BYTES_MAX: u64 = 1 << 20;

@@ -24,7 +24,7 @@ pub struct Remote {
     #[arg(long)]
     pub plain_http: bool,
     /// Give a registry up when nothing moves for this long [default: 30s]
-    #[arg(long, value_name = "DURATION", value_parser = crate::flags::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = spec::parse_duration)]
     pub registry_timeout: Option<Duration>,
 }
 

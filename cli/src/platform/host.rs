@@ -12,7 +12,6 @@ use spec::wire::JoinToken;
 
 use crate::{
     failure::Advice,
-    flags,
     home::Home,
     output::{line, notice},
     serve::ShutdownSignal,
@@ -63,7 +62,7 @@ const IDLE_AFTER: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 
 fn idle_after(text: &str) -> Result<Duration, String> {
-    let after = flags::duration(text)?;
+    let after = spec::parse_duration(text).map_err(|error| error.to_string())?;
     IDLE_AFTER.contains(&after).then_some(after).ok_or_else(|| "use 1s to 24h".to_owned())
 }
 

@@ -37,8 +37,7 @@ impl Verb {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         match self {
             Self::Create { name, control } => {
-                let client = control.client(home)?;
-                let cluster = block_on(client.create_cluster(&name))?;
+                let cluster = block_on(control.client(home)?.create_cluster(&name))?;
                 line(format_args!("{}", cluster.name));
                 Ok(())
             }

@@ -5,11 +5,11 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use node::{InvokeOutcome, InvokeRequest, PrivateNetwork};
 use serde::Serialize;
-use spec::{Capability, Usage};
+use spec::{Capability, Usage, parse_duration};
 
 use crate::{
     failure::{Advice, USAGE_ERROR},
-    flags::{self, Environment},
+    flags::Environment,
     home::Home,
     images::{self, Fetch},
     output::{self, Format, Output, Paint, duration, json, notice, size},
@@ -47,7 +47,7 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS/BITS")]
     private_network: Vec<PrivateNetwork>,
     /// How long the whole answer may take
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = flags::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
     #[command(flatten)]
     output: Output,

@@ -126,8 +126,7 @@ impl Verb {
             Self::Token(wanted) => wanted.make(home),
             Self::Ls(list) => list.run(home, Client::nodes, &HEADINGS, row),
             Self::Drain { node, undo, control } => {
-                let client = control.client(home)?;
-                let node = block_on(client.drain_node(&node, !undo))?;
+                let node = block_on(control.client(home)?.drain_node(&node, !undo))?;
                 line(format_args!("{}", node.id));
                 Ok(())
             }

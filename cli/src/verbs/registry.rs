@@ -37,7 +37,6 @@ enum Verb {
     /// Make a repository public or private
     Visibility {
         /// Which one, as in me/cats
-        #[arg(value_parser = repository)]
         repository: Repository,
         /// Readable by all, or by its owner alone
         visibility: Visibility,
@@ -84,10 +83,6 @@ impl From<Visibility> for registry::Visibility {
             Visibility::Private => Self::Private,
         }
     }
-}
-
-fn repository(text: &str) -> Result<Repository, String> {
-    text.parse().map_err(|error: registry::Error| error.to_string())
 }
 
 impl Args {

@@ -9,7 +9,7 @@ use spec::{Capability, OutboundGrant};
 
 use crate::{
     failure::{Advice, HOST_ERROR, USAGE_ERROR},
-    flags::{self, Environment},
+    flags::Environment,
     home::Home,
     images::{self, Fetch},
     output::{Paint, line, notice, printable},
@@ -61,10 +61,10 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS/BITS")]
     private_network: Vec<PrivateNetwork>,
     /// End each request, or the command, after this time
-    #[arg(long, value_name = "DURATION", value_parser = flags::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = spec::parse_duration)]
     timeout: Option<Duration>,
     /// End each request, or the command, after this much time on a processor
-    #[arg(long, value_name = "DURATION", value_parser = flags::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = spec::parse_duration)]
     cpu_time: Option<Duration>,
     /// Give the task a name
     #[arg(long, value_parser = name)]
@@ -95,7 +95,7 @@ pub struct Args {
 const MEMORY_BYTES_MIN: u64 = 1 << 20;
 
 fn memory(text: &str) -> Result<u64, String> {
-    match flags::bytes(text)? {
+    match spec::parse_bytes(text).map_err(|error| error.to_string())? {
         0..MEMORY_BYTES_MIN => {
             Err(format!("use {} or more, as in 64m", spec::print_bytes(MEMORY_BYTES_MIN)))
         }

@@ -51,8 +51,7 @@ impl Verb {
         match self {
             Self::Create { name, file, control } => {
                 let value = flags::secret(&file)?;
-                let client = control.client(home)?;
-                let secret = block_on(client.create_secret(&name, &value))?;
+                let secret = block_on(control.client(home)?.create_secret(&name, &value))?;
                 line(format_args!("{}", secret.name));
                 Ok(())
             }

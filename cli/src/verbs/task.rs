@@ -99,15 +99,13 @@ impl Verb {
                 output.record(&registered, |registered| registered.id.to_string())
             }
             Self::Run { definition, cluster, launch_type, count, control } => {
-                let client = control.client(home)?;
                 let wanted = RunTask { task_definition: definition, launch_type, count };
-                let tasks = block_on(client.run(&cluster, &wanted))?;
+                let tasks = block_on(control.client(home)?.run(&cluster, &wanted))?;
                 tasks.iter().for_each(|task| line(format_args!("{}", task.id)));
                 Ok(())
             }
             Self::Ls { cluster, service, all, output, control } => {
-                let client = control.client(home)?;
-                let mut tasks = block_on(client.tasks())?;
+                let mut tasks = block_on(control.client(home)?.tasks())?;
                 tasks.retain(|task| {
                     (all || task.status.phase != TaskPhase::Stopped)
                         && cluster.as_ref().is_none_or(|name| task.spec.cluster == *name)
@@ -124,8 +122,7 @@ impl Verb {
                 super::ask_for_each(&definitions, |id| client.deregister(id))
             }
             Self::Definitions { output, control } => {
-                let client = control.client(home)?;
-                let definitions = block_on(client.definitions())?;
+                let definitions = block_on(control.client(home)?.definitions())?;
                 match output.output {
                     Format::Table => print_definitions(&definitions),
                     Format::Json => json(&definitions)?,

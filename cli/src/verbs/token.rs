@@ -38,9 +38,8 @@ pub struct Wanted {
 
 impl Wanted {
     pub fn make(self, home: &Home) -> anyhow::Result<()> {
-        let client = self.control.client(home)?;
         let wanted = CreateJoinToken { pool: self.pool, shared: self.shared };
-        let made = block_on(client.create_join_token(wanted))?;
+        let made = block_on(self.control.client(home)?.create_join_token(wanted))?;
         line(format_args!("{}", made.token));
         notice(format_args!(
             "Works once, until {}. On the node: margay node join TOKEN",
@@ -56,8 +55,9 @@ impl Verb {
         match self {
             Self::Create(wanted) => wanted.make(home),
             Self::Credential { tenant, control } => {
-                let client = control.client(home)?;
-                let made = block_on(client.create_credential(&CreateCredential { tenant }))?;
+                let made = block_on(
+                    control.client(home)?.create_credential(&CreateCredential { tenant }),
+                )?;
                 notice(format_args!(
                     "Keep it in a private file, and use it with --credential FILE."
                 ));
