@@ -292,7 +292,9 @@ mod tests {
         inspect_wasm("`x.wasm`", &wat::parse_str(wat).unwrap()).unwrap()
     }
 
-    const P1: &str = r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i32))) (func (export "_start")))"#;
+    const P1: &str = r#"(module
+        (import "wasi_snapshot_preview1" "proc_exit" (func (param i32)))
+        (func (export "_start")))"#;
 
     #[test]
     fn exports_decide_the_world() {
@@ -301,7 +303,8 @@ mod tests {
             ("(module)", World::Library, Wasi::P1),
             ("(component)", World::Library, Wasi::P2),
             (
-                r#"(component (instance $i) (export "wasi:http/incoming-handler@0.2.3" (instance $i)))"#,
+                r#"(component (instance $i)
+                    (export "wasi:http/incoming-handler@0.2.3" (instance $i)))"#,
                 World::Http,
                 Wasi::P2,
             ),
@@ -331,7 +334,10 @@ mod tests {
         let run = r#"(instance $i) (export "wasi:cli/run@0.2.0" (instance $i))"#;
         for (wat, want) in [
             (P1.to_owned(), "ok".to_owned()),
-            (format!(r#"(component (import "wasi:cli/environment@0.2.6" (instance)) {run})"#), "ok".to_owned()),
+            (
+                format!(r#"(component (import "wasi:cli/environment@0.2.6" (instance)) {run})"#),
+                "ok".to_owned(),
+            ),
             (
                 format!(r#"(component (import "acme:cats/feed@1.0.0" (instance)) {run})"#),
                 "`x.wasm` imports `acme:cats/feed@1.0.0`, which nothing here provides".to_owned(),
@@ -341,9 +347,12 @@ mod tests {
                 "`x.wasm` imports `wasi:cli/none@0.2.0`, which nothing here provides".to_owned(),
             ),
             (
-                r#"(module (import "wasi_snapshot_preview1" "fd_nope" (func)) (func (export "_start")))"#.to_owned(),
+                r#"(module (import "wasi_snapshot_preview1" "fd_nope" (func))
+                    (func (export "_start")))"#
+                    .to_owned(),
                 "`x.wasm` imports `wasi_snapshot_preview1.fd_nope`, which nothing here \
-                 provides".to_owned(),
+                 provides"
+                    .to_owned(),
             ),
             (
                 r#"(module (import "env" "cats" (func)) (func (export "_start")))"#.to_owned(),
@@ -352,15 +361,18 @@ mod tests {
             (
                 format!(r#"(component (import "wasi:cli/environment@0.3.0" (instance)) {run})"#),
                 "`x.wasm` cannot run here yet: it needs WASI 0.3, and this version runs 0.1 and \
-                 0.2".to_owned(),
+                 0.2"
+                .to_owned(),
             ),
             (
                 "(module)".to_owned(),
                 "the image has no program to run: `x.wasm` is a library: it exports no \
-                 `_start`".to_owned(),
+                 `_start`"
+                    .to_owned(),
             ),
         ] {
-            let got = facts(&wat).check_runnable("`x.wasm`").map_or_else(|e| e.to_string(), |()| "ok".to_owned());
+            let got = facts(&wat).check_runnable("`x.wasm`");
+            let got = got.map_or_else(|e| e.to_string(), |()| "ok".to_owned());
             assert_eq!(got, want, "{wat}");
         }
     }

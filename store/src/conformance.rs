@@ -13,13 +13,16 @@ macro_rules! rules {
 
         mod memory {
             use super::*;
-            $(#[tokio::test] async fn $name() { super::$name(Arc::new(MemoryStore::new())).await; })+
+            $(#[tokio::test] async fn $name() {
+                super::$name(Arc::new(MemoryStore::new())).await;
+            })+
         }
         mod sqlite {
             use super::*;
             $(#[tokio::test] async fn $name() {
                 let folder = tempfile::tempdir().unwrap();
-                super::$name(Arc::new(SqliteStore::open(&folder.path().join("store.db")).unwrap())).await;
+                let store = SqliteStore::open(&folder.path().join("store.db")).unwrap();
+                super::$name(Arc::new(store)).await;
             })+
         }
     };
@@ -72,7 +75,8 @@ rules! {
 
     r2_all_writes_of_a_transaction_share_a_revision: |store| {
         put(&store, "/gone", "1").await;
-        let done = store.txn(Txn::new().put("/a", *b"1").put("/b", *b"2").delete("/gone")).await.unwrap();
+        let txn = Txn::new().put("/a", *b"1").put("/b", *b"2").delete("/gone");
+        let done = store.txn(txn).await.unwrap();
         assert_eq!(done.rev, 3);
         assert_eq!(done.outcomes, [Outcome::Put, Outcome::Put, Outcome::Deleted(1)]);
         for key in ["/a", "/b"] {
@@ -92,7 +96,8 @@ rules! {
     r4_changing_nothing_leaves_the_revision_alone: |store| {
         put(&store, "/a", "1").await;
         assert_eq!(delete(&store, Range::Key("/absent".into())).await.rev, 2);
-        let refused = store.txn(Txn::new().when(Compare::Absent("/a".into())).put("/a", *b"2")).await.unwrap();
+        let txn = Txn::new().when(Compare::Absent("/a".into())).put("/a", *b"2");
+        let refused = store.txn(txn).await.unwrap();
         assert!(!refused.succeeded);
         assert_eq!((refused.rev, refused.outcomes.len()), (2, 0));
         assert_eq!(rev(&store).await, 2);
@@ -158,7 +163,8 @@ rules! {
 
     r9_an_empty_key_is_refused_and_an_empty_value_is_not: |store| {
         assert!(matches!(store.txn(Txn::new().put("", *b"x")).await, Err(Error::EmptyKey)));
-        assert!(matches!(store.txn(Txn::new().when(Compare::Absent("".into()))).await, Err(Error::EmptyKey)));
+        let empty = Txn::new().when(Compare::Absent("".into()));
+        assert!(matches!(store.txn(empty).await, Err(Error::EmptyKey)));
         assert!(matches!(store.range(Query::key("")).await, Err(Error::EmptyKey)));
         put(&store, "/a", "").await;
         assert_eq!(get(&store, "/a").await.unwrap().value.len(), 0);
@@ -188,7 +194,8 @@ rules! {
     r12_a_transaction_does_not_read_what_it_writes: |store| {
         put(&store, "/b", "old").await;
         for query in [Query::key("/a"), Query::prefix("/")] {
-            let error = store.txn(Txn::new().put("/a", *b"1").then(Op::Get(query))).await.unwrap_err();
+            let txn = Txn::new().put("/a", *b"1").then(Op::Get(query));
+            let error = store.txn(txn).await.unwrap_err();
             assert!(matches!(error, Error::ReadOfWritten { .. }), "{error}");
         }
         let mixed = Txn::new().put("/a", *b"1").then(Op::Get(Query::key("/b")));
@@ -196,7 +203,9 @@ rules! {
             [Outcome::Put, Outcome::Got(got)] => assert_eq!(&*got.first().unwrap().value, b"old"),
             other => panic!("{other:?}"),
         }
-        let other = Txn::new().when(Compare::Absent("/a".into())).otherwise(Op::Get(Query::key("/a")));
+        let other = Txn::new()
+            .when(Compare::Absent("/a".into()))
+            .otherwise(Op::Get(Query::key("/a")));
         match &store.txn(other).await.unwrap().outcomes[..] {
             [Outcome::Got(got)] => assert_eq!(&*got.first().unwrap().value, b"1"),
             other => panic!("{other:?}"),
@@ -211,7 +220,8 @@ rules! {
                     let kv = get(&store, "/n").await.unwrap();
                     let n: u32 = std::str::from_utf8(&kv.value).unwrap().parse().unwrap();
                     let add = Txn::new().when(Compare::ModRev("/n".into(), kv.mod_rev));
-                    if store.txn(add.put("/n", (n + 1).to_string().into_bytes())).await.unwrap().succeeded {
+                    let add = add.put("/n", (n + 1).to_string().into_bytes());
+                    if store.txn(add).await.unwrap().succeeded {
                         break;
                     }
                 }
@@ -228,7 +238,8 @@ rules! {
         }
         let page = store.range(Query::prefix("/").limit(2).keys_only().counted()).await.unwrap();
         let keys = |page: &Ranged| page.kvs.iter().map(|kv| kv.key.to_string()).collect::<Vec<_>>();
-        assert_eq!((keys(&page), page.more, page.count, page.rev), (vec!["/a".into(), "/b".into()], true, Some(3), 5));
+        let want = (vec!["/a".into(), "/b".into()], true, Some(3), 5);
+        assert_eq!((keys(&page), page.more, page.count, page.rev), want);
         let none = store.range(Query::prefix("/").limit(0).counted()).await.unwrap();
         assert_eq!((keys(&none), none.more, none.count), (vec![], true, Some(3)));
         assert!(page.kvs.iter().all(|kv| kv.value.is_empty()));
@@ -236,7 +247,8 @@ rules! {
         let page = store.range(Query::from(next).counted()).await.unwrap();
         assert_eq!((keys(&page), page.more, page.count), (vec!["/c".into()], false, Some(1)));
         let all = store.range(Query::prefix("")).await.unwrap();
-        assert_eq!((all.kvs.len(), all.more, all.count), (4, false, None), "counting costs, so it has to be asked for");
+        // Counting has a cost, so it is done on request only.
+        assert_eq!((all.kvs.len(), all.more, all.count), (4, false, None));
     }
 
     r15_a_transaction_that_nobody_waits_for_still_happens_or_does_not: |store| {
@@ -257,7 +269,8 @@ rules! {
         store.compact(3).await.unwrap();
         assert_eq!(store.status().await.unwrap().compact_rev, 3);
         for rev in [3, 2] {
-            assert!(matches!(store.compact(rev).await, Err(Error::Compacted { compact_rev: 3, .. })), "{rev}");
+            let result = store.compact(rev).await;
+            assert!(matches!(result, Err(Error::Compacted { compact_rev: 3, .. })), "{rev}");
         }
         assert!(get(&store, "/a").await.is_some(), "the present stays whole");
     }

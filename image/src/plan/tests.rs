@@ -65,7 +65,11 @@ fn image_config(architecture: &str, os: &str, entrypoint: &[&str], tars: &[&[u8]
     let diff_ids: Vec<_> = tars.iter().map(|tar| Digest::of(tar)).collect();
     json!({
         "architecture": architecture, "os": os,
-        "config": { "Entrypoint": entrypoint, "Env": null, "Labels": { "margay.wants": "env:A\nfs:/data#rw;optional" } },
+        "config": {
+            "Entrypoint": entrypoint,
+            "Env": null,
+            "Labels": { "margay.wants": "env:A\nfs:/data#rw;optional" },
+        },
         "rootfs": { "type": "layers", "diff_ids": diff_ids }
     })
 }
