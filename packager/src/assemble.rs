@@ -4,7 +4,7 @@ use blobs::DOCUMENT_BYTES_MAX;
 use image::WasmFacts;
 use serde::Serialize;
 use spec::{
-    Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, Platform, RootFs, Timestamp, Want,
+    Descriptor, Digest, ImageConfig, Manifest, MediaType, Platform, RootFs, Timestamp, Want,
 };
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     items::{Item, Items, Source},
     layer::spool::Spool,
     layer::tarball::{Written, write_layer},
-    layout::Layout,
+    layout::{Layout, index_over},
     program::{self, StageProgram},
     stage::{NewLayer, Stage},
 };
@@ -146,15 +146,7 @@ impl Assembly<'_> {
             let platform = Some(image.platform.clone());
             Descriptor { platform, ..image.manifest.clone() }
         });
-        let index = Index {
-            schema_version: 2,
-            media_type: Some(MediaType::OCI_INDEX.into()),
-            artifact_type: None,
-            manifests: manifests.collect(),
-            subject: None,
-            annotations: BTreeMap::new(),
-        };
-        self.document(MediaType::OCI_INDEX, &index)
+        self.document(MediaType::OCI_INDEX, &index_over(manifests.collect()))
     }
 
     fn manifest(
@@ -164,15 +156,8 @@ impl Assembly<'_> {
         layers: Vec<Descriptor>,
         annotations: BTreeMap<String, String>,
     ) -> Result<Descriptor, Error> {
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: Some(MediaType::OCI_MANIFEST.into()),
-            artifact_type: None,
-            config: Some(self.document(config_type, config)?),
-            layers,
-            subject: None,
-            annotations,
-        };
+        let config = self.document(config_type, config)?;
+        let manifest = Manifest { annotations, ..manifest_over(config, layers) };
         self.document(MediaType::OCI_MANIFEST, &manifest)
     }
 
@@ -223,7 +208,7 @@ impl Assembly<'_> {
         newest_change_ns: Option<i128>,
         write: impl FnOnce() -> Result<Written, Error>,
     ) -> Result<(Written, bool), Error> {
-        if let Some(written) = self.cache.layer(self.layout, key) {
+        if let Some(written) = self.cache.layer(key) {
             return Ok((written, true));
         }
         let written = write()?;
@@ -276,7 +261,20 @@ fn plain(layer: &Descriptor) -> Descriptor {
     }
 }
 
-fn described(media_type: &'static str, digest: Digest, size: u64) -> Descriptor {
+/// The manifest of an image of `layers`.
+pub(crate) fn manifest_over(config: Descriptor, layers: Vec<Descriptor>) -> Manifest {
+    Manifest {
+        schema_version: 2,
+        media_type: Some(MediaType::OCI_MANIFEST.into()),
+        artifact_type: None,
+        config: Some(config),
+        layers,
+        subject: None,
+        annotations: BTreeMap::new(),
+    }
+}
+
+pub(crate) fn described(media_type: &'static str, digest: Digest, size: u64) -> Descriptor {
     Descriptor { digest, size, ..Descriptor::of(media_type, b"") }
 }
 

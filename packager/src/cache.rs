@@ -2,7 +2,7 @@ use std::{cell::Cell, collections::HashSet, fs, path::PathBuf, time::SystemTime}
 
 use image::{FileIndex, Wasi, WasmFacts, World};
 use serde::{Deserialize, Serialize};
-use spec::{Algorithm, Descriptor, Digest, Hasher};
+use spec::{Algorithm, Descriptor, Hasher};
 
 use crate::{
     layer::tarball::Written,
@@ -28,13 +28,6 @@ const BLOCK_BYTES: u64 = 4096;
 /// A file that changed less than this before it was looked at may change again without a new time
 /// (a tick of the kernel's clock is at most 10 ms).
 pub(crate) const RACE_NS: i128 = 20_000_000;
-
-#[derive(Serialize, Deserialize)]
-struct StoredLayer {
-    digest: Digest,
-    size: u64,
-    diff_id: Digest,
-}
 
 /// One file of the cache.
 struct CacheEntry {
@@ -78,18 +71,13 @@ impl Cache {
     }
 
     /// The layer with this key, if its blob is still there.
-    pub(crate) fn layer(&self, layout: &Layout, key: &str) -> Option<Written> {
-        let stored: StoredLayer = serde_json::from_slice(&self.read(key)?).ok()?;
-        let StoredLayer { digest, size, diff_id } = stored;
-        layout.has_blob(&digest, size).then_some(Written { digest, size, diff_id })
+    pub(crate) fn layer(&self, key: &str) -> Option<Written> {
+        let stored: Written = serde_json::from_slice(&self.read(key)?).ok()?;
+        self.layout.has_blob(&stored.digest, stored.size).then_some(stored)
     }
 
     pub(crate) fn put_layer(&self, key: &str, written: &Written) {
-        let Written { digest, size, diff_id } = *written;
-        self.write(
-            key,
-            &serde_json::to_vec(&StoredLayer { digest, size, diff_id }).unwrap_or_default(),
-        );
+        self.write(key, &serde_json::to_vec(written).unwrap_or_default());
     }
 
     pub(crate) fn facts(&self, key: &str) -> Option<WasmFacts> {
@@ -157,13 +145,13 @@ impl Cache {
     /// Removes what no image with a name can profit from: layers that are gone, and indexes other
     /// than `indexes`. Says how many bytes that were. What programs import is small, and only
     /// [`Cache::trim`] removes it.
-    pub(crate) fn prune(&self, layout: &Layout, indexes: &HashSet<String>) -> u64 {
+    pub(crate) fn prune(&self, indexes: &HashSet<String>) -> u64 {
         let mut freed = 0;
         for entry in self.entries() {
             let name = entry.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let kept = match name.split_once('-') {
                 Some(("index", _)) => indexes.contains(name),
-                Some(("layer" | "raw", _)) => self.layer(layout, name).is_some(),
+                Some(("layer" | "raw", _)) => self.layer(name).is_some(),
                 Some(("facts", _)) => true,
                 _ => false,
             };

@@ -174,6 +174,12 @@ impl Error {
     }
 }
 
+/// Attaches the manifest whose image is refused.
+pub(crate) fn unusable(manifest: &Digest) -> impl Fn(image::Error) -> Error + Copy + use<> {
+    let manifest = *manifest;
+    move |source| Error::Image { whose: format!("the image `{manifest}` cannot be used"), source }
+}
+
 /// Attaches what was being done, and to which path.
 pub(crate) fn io_error(
     doing: &'static str,

@@ -1,12 +1,12 @@
 use std::io::{self, Read as _, Write};
 
 use serde::Serialize;
-use spec::{Descriptor, Index, MediaType, Reference};
+use spec::{Descriptor, Reference};
 
 use crate::{
     error::{Error, io_error},
     layer::tarball::write_entry,
-    layout::{Layout, REF_NAME},
+    layout::{Layout, REF_NAME, index_over},
 };
 
 /// Docker reads this one, and ignores the rest of a layout.
@@ -35,15 +35,8 @@ pub fn export(
     write_entry(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(failed())?;
     let mut entry = descriptor.clone();
     entry.annotations.insert(REF_NAME.to_owned(), reference.to_string());
-    let index = Index {
-        schema_version: 2,
-        media_type: Some(MediaType::OCI_INDEX.into()),
-        artifact_type: None,
-        manifests: vec![entry],
-        subject: None,
-        annotations: Default::default(),
-    };
-    let index = serde_json::to_vec(&index).expect("an index has string keys only");
+    let index = serde_json::to_vec(&index_over(vec![entry]));
+    let index = index.expect("an index has string keys only");
     write_entry(&mut tar, "index.json", &index).map_err(failed())?;
     let path_of = |blob: &Descriptor| {
         format!("blobs/{}/{}", blob.digest.algorithm().name(), blob.digest.hex())

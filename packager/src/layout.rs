@@ -9,7 +9,7 @@ use blobs::{BlobStore as _, BlobWriter, DOCUMENT_BYTES_MAX, FileBlobStore, INDEX
 use disk::{Lock, Survives};
 use spec::{Algorithm, Descriptor, Digest, Index, Manifest, MediaType, Platform, Reference};
 
-use crate::error::{Error, io_error};
+use crate::error::{Error, io_error, unusable};
 
 /// The annotation of an OCI layout that holds an image's name.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -270,10 +270,7 @@ impl Layout {
         let bytes = self.read_blob(manifest, DOCUMENT_BYTES_MAX)?;
         let read =
             |blob: &Descriptor| self.read_blob(blob, DOCUMENT_BYTES_MAX).map_err(io::Error::other);
-        image::plan(&bytes, read).map_err(|source| Error::Image {
-            whose: format!("the image `{}` cannot be used", manifest.digest),
-            source,
-        })
+        image::plan(&bytes, read).map_err(unusable(&manifest.digest))
     }
 
     /// The manifest to run from what `descriptor` names: itself, or the best entry of an index,
@@ -286,10 +283,7 @@ impl Layout {
         descriptor: &Descriptor,
         native: &[Platform],
     ) -> Result<Descriptor, Error> {
-        let wrong = |source| Error::Image {
-            whose: format!("the image `{}` cannot be used", descriptor.digest),
-            source,
-        };
+        let wrong = unusable(&descriptor.digest);
         let mut chosen = descriptor.clone();
         for _ in 0..INDEX_DEPTH_MAX {
             match image::parse_document(&self.read_blob(&chosen, DOCUMENT_BYTES_MAX)?)
@@ -310,7 +304,7 @@ impl Layout {
     fn read_index(&self) -> Result<Index, Error> {
         let path = self.dir.join("index.json");
         let read = disk::read_optional(&path, INDEX_BYTES_MAX).map_err(io_error("read", &path));
-        let Some(bytes) = read? else { return Ok(empty_index()) };
+        let Some(bytes) = read? else { return Ok(index_over(Vec::new())) };
         serde_json::from_slice(&bytes).map_err(|error| Error::Io {
             doing: "read",
             path,
@@ -381,12 +375,12 @@ fn same_repository(entry: &Descriptor, reference: &Reference) -> bool {
     })
 }
 
-fn empty_index() -> Index {
+pub(crate) fn index_over(manifests: Vec<Descriptor>) -> Index {
     Index {
         schema_version: 2,
         media_type: Some(MediaType::OCI_INDEX.into()),
         artifact_type: None,
-        manifests: Vec::new(),
+        manifests,
         subject: None,
         annotations: Default::default(),
     }

@@ -38,6 +38,12 @@ pub(crate) fn joined(a: &str, b: &str) -> String {
     }
 }
 
+/// `text` as the name of an image: characters that no name has become `-`.
+pub(crate) fn as_name(text: &str) -> String {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join("-")
+}
+
 pub(crate) fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
 }

@@ -17,7 +17,7 @@ impl Layout {
         self.store.remove_unfinished()?;
         let cache = Cache::of(self, true);
         let indexes = marked.layers.iter().map(|layers| cache.index_key(layers.iter())).collect();
-        swept.bytes += cache.prune(self, &indexes);
+        swept.bytes += cache.prune(&indexes);
         Ok(swept)
     }
 }

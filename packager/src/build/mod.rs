@@ -20,6 +20,7 @@ use crate::{
     layer::spool::Spool,
     layout::Layout,
     limits::DOCKERFILE_BYTES_MAX,
+    path::as_name,
     program::host_platforms,
 };
 
@@ -256,12 +257,9 @@ fn folder_name(folder: &Path) -> String {
     full.file_name().map_or_else(|| "app".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// `name` as that of a local image: characters that no name has become `-`.
+/// `name` as that of a local image.
 fn local_names(name: &str) -> Vec<Reference> {
-    let lower = name.to_lowercase();
-    let words = lower.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    let name = words.collect::<Vec<_>>().join("-");
-    let reference = name.parse().or_else(|_| "app".parse());
+    let reference = as_name(&name.to_lowercase()).parse().or_else(|_| "app".parse());
     vec![reference.expect("`app` is the name of an image")]
 }
 

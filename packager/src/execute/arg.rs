@@ -9,29 +9,22 @@ use crate::{
     fault::Fault,
 };
 
-/// `ARG NAME[=default] …`: the value of `--build-arg`, the default, or that of the global ARG.
-pub(super) fn arg(
-    executor: &mut Executor<'_, '_>,
-    state: &mut StageState,
-    text: &str,
-) -> Result<(), Fault> {
-    let globals = executor.globals.clone();
-    executor.declare(text, &mut state.variables, &globals)
-}
-
 impl Executor<'_, '_> {
+    /// `ARG NAME[=default] …`: the value of `--build-arg`, the default, or that of the global ARG.
+    pub(super) fn arg(&mut self, state: &mut StageState, text: &str) -> Result<(), Fault> {
+        let globals = self.globals.clone();
+        self.declare(text, &mut state.variables, &globals)
+    }
+
     /// The ARGs before the first FROM, and those that need no declaration there.
     pub(super) fn global_args(&mut self) -> Result<Variables, Error> {
         let mut globals = Variables::default();
         let given = self.input.args;
         for (name, value) in self.input.native.first().map(platform_args).unwrap_or_default() {
-            let value = match given.get(&name) {
-                Some(given) => {
-                    self.used_args.insert(name.clone());
-                    given.clone()
-                }
-                None => value,
-            };
+            if given.contains_key(&name) {
+                self.used_args.insert(name.clone());
+            }
+            let value = given.get(&name).cloned().unwrap_or(value);
             globals.args.insert(name, value);
         }
         for step in &self.dockerfile.global_args {

@@ -8,7 +8,7 @@ use super::{Executor, StageState};
 use crate::{
     diagnostic::{DiagnosticKind, WarningKind, shortened},
     dockerfile::instruction::BuildStage,
-    error::Error,
+    error::{Error, unusable},
     fault::Fault,
     layout::Layout,
     limits::QUOTED_CHARS_MAX,
@@ -147,9 +147,9 @@ fn first_trigger(layout: &Layout, manifest: &Descriptor) -> Result<Option<String
     struct Execution {
         on_build: Option<Vec<String>>,
     }
-    let malformed = |error: serde_json::Error| Error::Image {
-        whose: format!("the image `{}` cannot be used", manifest.digest),
-        source: image::Error::Malformed { document: "image config", why: error.to_string() },
+    let malformed = |error: serde_json::Error| {
+        let why = error.to_string();
+        unusable(&manifest.digest)(image::Error::Malformed { document: "image config", why })
     };
     let mut manifests = layout.manifests(manifest)?.into_iter();
     let Some(config) = manifests.find_map(|(_, manifest)| manifest.config) else { return Ok(None) };

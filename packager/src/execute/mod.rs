@@ -1,19 +1,12 @@
-//! A Dockerfile, carried out into a stage. Nothing is written yet. One file per instruction.
+//! A Dockerfile, carried out into a stage. Nothing is written yet.
 
 mod from; // FROM: the local image or the earlier stage that a stage begins with
 mod arg; // ARG, and build arguments
-mod env; // ENV
 mod copy; // COPY, and what ADD shares with it
 mod sources; // the files that the sources of a COPY name
 mod chmod; // --chmod
 mod add; // what ADD does beyond COPY: unpack archives
-mod workdir; // WORKDIR
-mod user; // USER
-mod entrypoint; // ENTRYPOINT, CMD and SHELL
-mod expose; // EXPOSE
-mod volume; // VOLUME
-mod label; // LABEL
-mod healthcheck; // HEALTHCHECK
+mod config; // the instructions that only change how an image runs
 
 use std::{
     cell::Cell,
@@ -41,7 +34,7 @@ use crate::{
     stage::{NewLayer, Stage},
 };
 
-pub(crate) use expose::parse_ports;
+pub(crate) use config::parse_ports;
 
 /// Everything that carrying out a Dockerfile needs.
 pub(crate) struct Input<'a> {
@@ -172,40 +165,31 @@ impl Executor<'_, '_> {
 
     fn step(&mut self, state: &mut StageState, step: &Step, number: usize) -> Result<(), Fault> {
         match &step.instruction {
-            Instruction::Arg(text) => arg::arg(self, state, text),
-            Instruction::Cmd(command) => {
-                entrypoint::cmd(state, command);
-                Ok(())
-            }
-            Instruction::Copy(copy) => copy::copy(self, state, step, copy, number),
-            Instruction::Entrypoint(command) => {
-                entrypoint::entrypoint(state, command);
-                Ok(())
-            }
-            Instruction::Env(text) => env::env(self, state, text),
-            Instruction::Expose(ports) => expose::expose(self, state, ports),
+            Instruction::Arg(text) => self.arg(state, text)?,
+            Instruction::Cmd(command) => state.cmd(command),
+            Instruction::Copy(copy) => copy::copy(self, state, step, copy, number)?,
+            Instruction::Entrypoint(command) => state.entrypoint(command),
+            Instruction::Env(text) => self.env(state, text)?,
+            Instruction::Expose(ports) => self.expose(state, ports)?,
             Instruction::Healthcheck { flags, test } => {
-                healthcheck::healthcheck(self, state, flags, test.as_ref())
+                self.healthcheck(state, flags, test.as_ref())?;
             }
-            Instruction::Label(text) => label::label(self, state, text),
-            Instruction::Maintainer => {
-                self.warnings.add(step.line, WarningKind::MaintainerIgnored);
-                Ok(())
-            }
-            Instruction::Onbuild => Err(DiagnosticKind::Onbuild.into()),
-            Instruction::Run => Err(DiagnosticKind::Run.into()),
-            Instruction::Shell(words) => {
-                state.shell = words.clone();
-                Ok(())
-            }
+            Instruction::Label(text) => self.label(state, text)?,
+            Instruction::Maintainer => self.warnings.add(step.line, WarningKind::MaintainerIgnored),
+            Instruction::Onbuild => return Err(DiagnosticKind::Onbuild.into()),
+            Instruction::Run => return Err(DiagnosticKind::Run.into()),
+            Instruction::Shell(words) => state.shell = words.clone(),
             Instruction::Stopsignal(signal) => {
                 state.stage.config.stop_signal = Some(self.word(&state.variables, signal)?);
-                Ok(())
             }
-            Instruction::User(user) => user::user(self, state, user),
-            Instruction::Volume(paths) => volume::volume(self, state, paths),
-            Instruction::Workdir(path) => workdir::workdir(self, state, path),
+            Instruction::User(user) => self.user(state, user)?,
+            Instruction::Volume(paths) => {
+                let paths = self.words(&state.variables, paths)?;
+                paths.into_iter().for_each(|path| state.stage.add_volume(path));
+            }
+            Instruction::Workdir(path) => self.workdir(state, path)?,
         }
+        Ok(())
     }
 
     fn in_file(&self, fault: Fault, line: usize) -> Error {

@@ -8,14 +8,15 @@ use std::{
 use blobs::DOCUMENT_BYTES_MAX;
 use image::{Budget, EntryKind, LayerReader, Sniffed, sniff};
 use serde::Deserialize;
-use spec::{Algorithm, Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, Reference};
+use spec::{Algorithm, Descriptor, Digest, ImageConfig, Index, MediaType, Reference};
 
 use crate::{
+    assemble::{described, manifest_over},
     build::{Build, build},
     error::{Error, ImportProblem, io_error},
     layout::{Layout, REF_NAME},
     limits::{ARCHIVE_BYTES_MAX, HEAD_BYTES, IMAGES_MAX},
-    path::clamped,
+    path::{as_name, clamped},
 };
 
 /// An image that was imported and tagged.
@@ -146,16 +147,16 @@ fn read_archive(layout: &Layout, path: &Path) -> Result<Archive, Error> {
 }
 
 impl Archive {
-    fn find(&self, name: &str) -> Option<(Digest, u64)> {
-        let name = name.strip_prefix("./").unwrap_or(name);
-        self.files.get(name).or_else(|| self.files.get(self.links.get(name)?)).copied()
+    /// The blob that the file `name` became. `path` is that of the archive.
+    fn find(&self, path: &Path, name: &str) -> Result<(Digest, u64), Error> {
+        let inner = name.strip_prefix("./").unwrap_or(name);
+        let found = self.files.get(inner).or_else(|| self.files.get(self.links.get(inner)?));
+        found.copied().ok_or_else(|| not_an_image(path, ImportProblem::Missing(name.to_owned())))
     }
 
     fn read(&self, layout: &Layout, path: &Path, name: &str) -> Result<Vec<u8>, Error> {
-        let (digest, size) = self
-            .find(name)
-            .ok_or_else(|| not_an_image(path, ImportProblem::Missing(name.to_owned())))?;
-        layout.read_blob(&blob_descriptor(MediaType::OCI_EMPTY, digest, size), DOCUMENT_BYTES_MAX)
+        let (digest, size) = self.find(path, name)?;
+        layout.read_blob(&described(MediaType::OCI_EMPTY, digest, size), DOCUMENT_BYTES_MAX)
     }
 
     /// In a layout, the name of a blob's file is its digest: a lie there would only come out much
@@ -178,10 +179,6 @@ impl Archive {
         }
         Ok(())
     }
-}
-
-fn blob_descriptor(media_type: &'static str, digest: Digest, size: u64) -> Descriptor {
-    Descriptor { digest, size, ..Descriptor::of(media_type, b"") }
 }
 
 fn parse_index(path: &Path, bytes: &[u8]) -> Result<Index, Error> {
@@ -234,13 +231,10 @@ fn name_of(entry: &Descriptor, path: &Path) -> Reference {
         return reference;
     }
     let tag = annotation(REF_NAME).filter(|tag| Reference::is_tag(tag)).unwrap_or("latest");
-    let stem =
-        path.file_name().map_or_else(String::new, |name| name.to_string_lossy().to_lowercase());
+    let stem = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let stem = stem.split(".tar").next().unwrap_or_default();
-    let words: Vec<_> =
-        stem.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
-    let named =
-        format!("{}:{tag}", words.join("-")).parse().or_else(|_| format!("image:{tag}").parse());
+    let stem = as_name(stem);
+    let named = format!("{stem}:{tag}").parse().or_else(|_| format!("image:{tag}").parse());
     named.expect("`image` with a tag that is one is a name")
 }
 
@@ -286,13 +280,8 @@ fn import_saved(
     archive: &Archive,
     saved: &Saved,
 ) -> Result<Imported, Error> {
-    let there = |name: &str| {
-        archive
-            .find(name)
-            .ok_or_else(|| not_an_image(path, ImportProblem::Missing(name.to_owned())))
-    };
-    let (digest, size) = there(&saved.config)?;
-    let config = blob_descriptor(MediaType::OCI_CONFIG, digest, size);
+    let (digest, size) = archive.find(path, &saved.config)?;
+    let config = described(MediaType::OCI_CONFIG, digest, size);
     let parsed: ImageConfig =
         serde_json::from_slice(&layout.read_blob(&config, DOCUMENT_BYTES_MAX)?)
             .map_err(|error| not_an_image(path, ImportProblem::Config(error)))?;
@@ -303,30 +292,19 @@ fn import_saved(
     }
     let mut layers = Vec::new();
     for name in names {
-        let (digest, size) = there(name)?;
+        let (digest, size) = archive.find(path, name)?;
         let mut head = Vec::new();
-        layout
-            .open_blob(&digest)?
-            .take(4)
-            .read_to_end(&mut head)
-            .map_err(io_error("read", path))?;
+        let read = layout.open_blob(&digest)?.take(4).read_to_end(&mut head);
+        read.map_err(io_error("read", path))?;
         let media_type = match sniff(&head) {
             Sniffed::Gzip => MediaType::OCI_LAYER_GZIP,
             Sniffed::Zstd => MediaType::OCI_LAYER_ZSTD,
             _ => MediaType::OCI_LAYER_TAR,
         };
-        layers.push(blob_descriptor(media_type, digest, size));
+        layers.push(described(media_type, digest, size));
     }
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: Some(MediaType::OCI_MANIFEST.into()),
-        artifact_type: None,
-        config: Some(config),
-        layers,
-        subject: None,
-        annotations: BTreeMap::new(),
-    };
-    let bytes = serde_json::to_vec(&manifest).expect("a manifest has string keys only");
+    let bytes = serde_json::to_vec(&manifest_over(config, layers));
+    let bytes = bytes.expect("a manifest has string keys only");
     layout.write_blob(&bytes)?;
     let descriptor = Descriptor::of(MediaType::OCI_MANIFEST, &bytes);
     let named = saved.repo_tags.iter().flatten().filter_map(|name| local_name(name).ok());

@@ -1,6 +1,7 @@
 use std::io::{self, BufWriter, Read as _, Write};
 
 use blobs::{BlobStore as _, FileBlobStore};
+use serde::{Deserialize, Serialize};
 use spec::{Algorithm, Digest, Hasher};
 
 use crate::{
@@ -11,8 +12,8 @@ use crate::{
     layer::spool::Spool,
 };
 
-/// A layer that has its bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A layer that has its bytes; stored in the build cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Written {
     pub(crate) digest: Digest,
     pub(crate) size: u64,

@@ -11,7 +11,7 @@ use spec::{Descriptor, Digest, ExecutionConfig, Reference};
 use crate::{
     cache::Cache,
     diagnostic::DiagnosticKind,
-    error::Error,
+    error::{Error, unusable},
     items::{Item, Items, MODE_EXECUTABLE, Origin, Source},
     layout::Layout,
     limits::{LAYERS_MAX, LINKS_MAX},
@@ -273,10 +273,7 @@ fn index_of(layout: &Layout, cache: &Cache, plan: &Plan) -> Result<FileIndex, Er
     {
         return Ok(index);
     }
-    let wrong = |source| Error::Image {
-        whose: format!("the image `{}` cannot be used", plan.manifest),
-        source,
-    };
+    let wrong = unusable(&plan.manifest);
     let mut builder = FileIndexBuilder::new();
     for (number, layer) in plan.layers.iter().enumerate() {
         let blob = layout.open_blob(&layer.descriptor.digest)?;
