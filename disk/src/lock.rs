@@ -24,11 +24,7 @@ impl Lock {
     /// # Errors
     /// When the file cannot be opened or locked.
     pub fn exclusive(path: &Path) -> io::Result<Self> {
-        loop {
-            if let Some(lock) = Self::try_once(path, FlockOperation::LockExclusive)? {
-                return Ok(lock);
-            }
-        }
+        Self::wait(path, FlockOperation::LockExclusive)
     }
 
     /// Waits until no exclusive lock exists.
@@ -36,11 +32,7 @@ impl Lock {
     /// # Errors
     /// When the file cannot be opened or locked.
     pub fn shared(path: &Path) -> io::Result<Self> {
-        loop {
-            if let Some(lock) = Self::try_once(path, FlockOperation::LockShared)? {
-                return Ok(lock);
-            }
-        }
+        Self::wait(path, FlockOperation::LockShared)
     }
 
     /// The lock, unless another one exists.
@@ -49,6 +41,14 @@ impl Lock {
     /// When the file cannot be opened or locked.
     pub fn try_exclusive(path: &Path) -> io::Result<Option<Self>> {
         Self::try_once(path, FlockOperation::NonBlockingLockExclusive)
+    }
+
+    fn wait(path: &Path, operation: FlockOperation) -> io::Result<Self> {
+        loop {
+            if let Some(lock) = Self::try_once(path, operation)? {
+                return Ok(lock);
+            }
+        }
     }
 
     fn try_once(path: &Path, operation: FlockOperation) -> io::Result<Option<Self>> {

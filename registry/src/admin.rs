@@ -1,7 +1,4 @@
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http::Method;
@@ -17,7 +14,7 @@ use crate::{
 
 /// Manages users and visibility of a registry that runs on this machine, through the socket in its
 /// data folder. Only the owner of that folder can open it.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Admin {
     data_dir: PathBuf,
 }
@@ -77,8 +74,10 @@ impl Admin {
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         let bytes = self.call(Method::GET, path, None::<&()>).await?;
-        serde_json::from_slice(&bytes)
-            .map_err(|source| self.fault(ProtocolFault::Json { what: "list", source }))
+        serde_json::from_slice(&bytes).map_err(|source| Error::Protocol {
+            registry: self.name(),
+            source: ProtocolFault::Json { what: "list", source },
+        })
     }
 
     async fn call(
@@ -114,17 +113,7 @@ impl Admin {
         self.data_dir.display().to_string()
     }
 
-    fn fault(&self, source: ProtocolFault) -> Error {
-        Error::Protocol { registry: self.name(), source }
-    }
-
     pub fn data_dir(&self) -> &Path {
         &self.data_dir
-    }
-}
-
-impl fmt::Debug for Admin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admin").field("data_dir", &self.data_dir).finish()
     }
 }

@@ -137,7 +137,8 @@ impl Tokens {
         lifetime: Duration,
     ) -> String {
         let scopes = Scopes::Only { repositories: access.to_vec(), own: false };
-        self.sign(format!("machine:{subject}"), scopes.entries(None), lifetime, SystemTime::now())
+        let machine = Principal::Machine { name: subject.to_owned(), scopes };
+        self.grant(&machine, lifetime, SystemTime::now())
     }
 
     pub(crate) fn grant(
@@ -146,24 +147,15 @@ impl Tokens {
         lifetime: Duration,
         now: SystemTime,
     ) -> String {
-        match principal {
-            Principal::Anonymous => self.sign(String::new(), Vec::new(), lifetime, now),
+        let (sub, access) = match principal {
+            Principal::Anonymous => (String::new(), Vec::new()),
             Principal::User { name, scopes } => {
-                self.sign(format!("user:{name}"), scopes.entries(Some(name)), lifetime, now)
+                (format!("user:{name}"), scopes.entries(Some(name)))
             }
             Principal::Machine { name, scopes } => {
-                self.sign(format!("machine:{name}"), scopes.entries(None), lifetime, now)
+                (format!("machine:{name}"), scopes.entries(None))
             }
-        }
-    }
-
-    fn sign(
-        &self,
-        sub: String,
-        access: Vec<Access>,
-        lifetime: Duration,
-        now: SystemTime,
-    ) -> String {
+        };
         let now = seconds(now);
         let claims = Claims {
             aud: AUDIENCE.to_owned(),

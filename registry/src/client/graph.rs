@@ -1,13 +1,21 @@
 use std::collections::HashSet;
 
+use bytes::Bytes;
 use serde::Deserialize;
 use spec::{Descriptor, Digest, Index, Manifest};
 
-use super::manifest::Resolved;
 use crate::{
     Error, ManifestFault,
     limits::{IMAGE_BLOBS_MAX, IMAGE_MANIFESTS_MAX, INDEX_DEPTH_MAX, MANIFEST_BYTES_MAX},
 };
+
+/// A manifest or an index as a registry or a local image has it.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    pub descriptor: Descriptor,
+    /// Checked against the digest.
+    pub bytes: Bytes,
+}
 
 /// The manifests and blobs of one reference, as far as they are known.
 pub(super) struct ImageGraph {

@@ -4,11 +4,9 @@ mod options; // credentials, TLS, timeouts, and which registries may be called
 mod origin; // scheme, host, port
 mod transport; // connections and timeouts
 mod credentials; // tokens, until they expire
-mod context; // what all operations share
 mod session; // requests to one registry, and what their responses mean
 mod challenge; // what a 401 demands
 mod login; // how it is answered, and which host may see a password
-mod manifest; // a manifest with its bytes
 mod repository; // manifests and tags of one repository
 mod graph; // the manifests and blobs of one reference
 mod retry; // how often, and how soon
@@ -23,7 +21,7 @@ use http::StatusCode;
 use spec::{Descriptor, Reference};
 
 pub use {
-    manifest::Resolved,
+    graph::Resolved,
     options::{Auth, ClientOptions, Reach},
     pull::{Entries, PullOptions},
     push::PushOptions,
@@ -32,10 +30,11 @@ pub use {
 
 use crate::{Error, ProtocolFault};
 use {
-    context::Context,
+    credentials::Credentials,
     origin::{Origin, is_loopback, repository_of},
     repository::RemoteRepository,
-    session::{Call, Session, Target},
+    session::{Call, Context, Session, Target},
+    transport::Transport,
 };
 
 /// Moves images to and from registries.
@@ -49,7 +48,8 @@ pub struct Client(Arc<Context>);
 impl Client {
     /// A client that opens connections when it needs them.
     pub fn new(options: ClientOptions) -> Self {
-        Self(Arc::new(Context::new(options)))
+        let transport = Transport::new(&options);
+        Self(Arc::new(Context { options, transport, credentials: Credentials::default() }))
     }
 
     /// Whether `registry` (`HOST:PORT`) answers and accepts the credentials: what `login` does.

@@ -10,8 +10,7 @@ use http::{HeaderMap, StatusCode, header};
 use spec::{Descriptor, Digest, Index};
 
 use super::{
-    graph::{ImageGraph, Unread},
-    manifest::Resolved,
+    graph::{ImageGraph, Resolved, Unread},
     repository::RemoteRepository,
     retry::Retry,
     session::Call,

@@ -13,8 +13,7 @@ use spec::{Descriptor, Digest};
 use tokio::sync::mpsc;
 
 use super::{
-    graph::{ImageGraph, Unread},
-    manifest::Resolved,
+    graph::{ImageGraph, Resolved, Unread},
     repository::RemoteRepository,
     retry::Retry,
     session::{Call, Target},

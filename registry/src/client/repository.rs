@@ -3,7 +3,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use spec::{Descriptor, Digest, MediaType, Reference};
 
 use super::{
-    manifest::Resolved,
+    graph::Resolved,
     session::{Call, Session, Target},
 };
 use crate::{

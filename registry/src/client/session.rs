@@ -6,17 +6,23 @@ use hyper::body::Incoming;
 use spec::Digest;
 
 use super::{
-    context::Context,
-    credentials::Key,
-    options::Auth,
+    credentials::{Credentials, Key},
+    options::{Auth, ClientOptions},
     origin::Origin,
-    transport::{Activity, Body, USER_AGENT, body},
+    transport::{Activity, Body, Transport, USER_AGENT, body},
 };
 use crate::{
     Error, ProtocolFault,
     limits::{ANSWER_BYTES_MAX, PRINTED_CHARS_MAX, REDIRECTS_MAX},
     protocol::ErrorBody,
 };
+
+/// What all operations of a client share.
+pub(super) struct Context {
+    pub options: ClientOptions,
+    pub transport: Transport,
+    pub credentials: Credentials,
+}
 
 /// The requests of one operation to one registry.
 pub(super) struct Session<'a> {

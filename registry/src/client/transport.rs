@@ -39,19 +39,6 @@ pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 pub(super) const USER_AGENT: &str = concat!("margay/", env!("CARGO_PKG_VERSION"));
 
-#[derive(Debug, Clone, Copy)]
-struct Timeouts {
-    connect: Duration,
-    /// Without any progress.
-    idle: Duration,
-}
-
-impl Timeouts {
-    fn new(idle: Duration) -> Self {
-        Self { connect: CONNECT_TIME_MAX.min(idle), idle }
-    }
-}
-
 /// Counts the chunks of a request's body that were sent, so that a long upload is told from a dead
 /// connection.
 #[derive(Debug, Clone, Default)]
@@ -70,7 +57,9 @@ impl Activity {
 /// Connections to registries: HTTP/1.1, plain or over TLS, reused while they live.
 pub(super) struct Transport {
     tls: TlsConnector,
-    timeouts: Timeouts,
+    connect_time_max: Duration,
+    /// Without any progress.
+    idle_time_max: Duration,
     reach: Reach,
     idle: Mutex<HashMap<Origin, Vec<SendRequest<Body>>>>,
 }
@@ -83,7 +72,8 @@ impl Transport {
         roots.add_parsable_certificates(authorities.iter().map(|der| der.clone().into()));
         Self {
             tls: tls::web_client(roots).into(),
-            timeouts: Timeouts::new(*idle_time_max),
+            connect_time_max: CONNECT_TIME_MAX.min(*idle_time_max),
+            idle_time_max: *idle_time_max,
             reach: reach.clone(),
             idle: Mutex::default(),
         }
@@ -131,7 +121,7 @@ impl Transport {
         subject: &'a str,
         response: Response<Incoming>,
     ) -> Receiving<'a> {
-        let idle = self.timeouts.idle;
+        let idle = self.idle_time_max;
         let body = TimedBody::new(response.into_body(), MinThroughput::with_grace(idle));
         Receiving { origin, subject, body, idle }
     }
@@ -146,10 +136,10 @@ impl Transport {
         tokio::pin!(answer);
         loop {
             let before = activity.count();
-            match timeout(self.timeouts.idle, &mut answer).await {
+            match timeout(self.idle_time_max, &mut answer).await {
                 Ok(answer) => return Ok(answer),
                 Err(_) if activity.count() != before => continue,
-                Err(_) => return Err(timed_out(origin, subject, self.timeouts.idle)),
+                Err(_) => return Err(timed_out(origin, subject, self.idle_time_max)),
             }
         }
     }
@@ -180,9 +170,9 @@ impl Transport {
 
     async fn connect(&self, origin: &Origin) -> Result<SendRequest<Body>, Error> {
         let down = |source| Error::Unreachable { registry: origin.to_string(), source };
-        let stream = match timeout(self.timeouts.connect, self.dial(origin)).await {
+        let stream = match timeout(self.connect_time_max, self.dial(origin)).await {
             Ok(stream) => stream?,
-            Err(_) => return Err(timed_out(origin, "connecting", self.timeouts.connect)),
+            Err(_) => return Err(timed_out(origin, "connecting", self.connect_time_max)),
         };
         // Requests go out whole; waiting to fill a packet only delays the last one.
         stream.set_nodelay(true).map_err(down)?;
@@ -192,9 +182,9 @@ impl Transport {
         let tls = |source| Error::Tls { registry: origin.to_string(), source };
         let name =
             ServerName::try_from(origin.host.clone()).map_err(|e| tls(io::Error::other(e)))?;
-        match timeout(self.timeouts.connect, self.tls.connect(name, stream)).await {
+        match timeout(self.connect_time_max, self.tls.connect(name, stream)).await {
             Ok(stream) => handshake(origin, stream.map_err(tls)?).await,
-            Err(_) => Err(timed_out(origin, "the TLS handshake", self.timeouts.connect)),
+            Err(_) => Err(timed_out(origin, "the TLS handshake", self.connect_time_max)),
         }
     }
 

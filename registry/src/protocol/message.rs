@@ -4,17 +4,17 @@ use serde::{Deserialize, Serialize};
 ///
 /// # Spec
 /// OCI distribution-spec 1.1, "Error Codes".
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 pub(crate) struct ErrorBody {
-    pub errors: Vec<ErrorEntry>,
+    errors: Vec<ErrorEntry>,
 }
 
-#[derive(Serialize, Deserialize)]
-pub(crate) struct ErrorEntry {
+#[derive(Deserialize)]
+struct ErrorEntry {
     #[serde(default)]
-    pub code: String,
+    code: String,
     #[serde(default)]
-    pub message: String,
+    message: String,
 }
 
 impl ErrorBody {

@@ -28,16 +28,12 @@ pub(super) fn listen(data_dir: &Path) -> Result<PrivateListener, Error> {
 
 /// Users and visibility, for the owner of the data folder.
 pub(super) struct AdminApi {
-    metadata: Metadata,
-    passwords: Arc<Passwords>,
-    idle_time_max: Duration,
+    pub metadata: Metadata,
+    pub passwords: Arc<Passwords>,
+    pub idle_time_max: Duration,
 }
 
 impl AdminApi {
-    pub fn new(metadata: Metadata, passwords: Arc<Passwords>, idle_time_max: Duration) -> Self {
-        Self { metadata, passwords, idle_time_max }
-    }
-
     /// Every request over the admin socket comes through here. A client that could open the socket
     /// is authorized.
     pub async fn answer(

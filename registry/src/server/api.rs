@@ -5,12 +5,11 @@ use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use hyper::{Request, body::Incoming};
 
 use super::{
-    auth::Authenticator,
+    auth::{Authenticator, RepositoryRequest},
     blobs::BlobEndpoints,
     error::ApiError,
     lists::ListEndpoints,
     manifests::ManifestEndpoints,
-    request::RepositoryRequest,
     request_body::RequestBody,
     response::{Response, empty, full, json},
     route::{Endpoint, Route},
@@ -52,12 +51,29 @@ impl Api {
         let locks = RepositoryLocks::default();
         Self {
             metadata: metadata.clone(),
-            authenticator: Authenticator::new(tokens.clone(), metadata.clone(), realm),
-            token: TokenEndpoint::new(passwords, tokens, metadata.clone(), limits.token_time),
-            blobs: BlobEndpoints::new(metadata.clone(), Arc::clone(&blobs), locks.clone()),
-            manifests: ManifestEndpoints::new(metadata.clone(), blobs, locks),
-            uploads: UploadEndpoints::new(metadata.clone(), uploads, limits.blob_bytes_max),
-            lists: ListEndpoints::new(metadata),
+            authenticator: Authenticator {
+                tokens: tokens.clone(),
+                metadata: metadata.clone(),
+                realm,
+            },
+            token: TokenEndpoint {
+                passwords,
+                tokens,
+                metadata: metadata.clone(),
+                lifetime: limits.token_time,
+            },
+            blobs: BlobEndpoints {
+                metadata: metadata.clone(),
+                blobs: Arc::clone(&blobs),
+                locks: locks.clone(),
+            },
+            manifests: ManifestEndpoints { metadata: metadata.clone(), blobs, locks },
+            uploads: UploadEndpoints {
+                metadata: metadata.clone(),
+                uploads,
+                blob_bytes_max: limits.blob_bytes_max,
+            },
+            lists: ListEndpoints { metadata },
             idle_time_max: limits.idle_time_max,
         }
     }

@@ -1,24 +1,30 @@
 use std::time::SystemTime;
 
-use http::{HeaderMap, StatusCode, header, uri::Authority};
+use http::{HeaderMap, StatusCode, header, request::Parts, uri::Authority};
 
-use super::{
-    error::{ApiError, ErrorCode},
-    request::RepositoryRequest,
-};
+use super::error::{ApiError, ErrorCode};
 use crate::{
-    Action, Tokens,
+    Action, Repository, Tokens,
     access::{AUDIENCE, Principal, Verdict, authorize},
+    protocol::Query,
     storage::Metadata,
 };
+
+/// A request to an endpoint of one repository, once its principal is known. Its body is separate.
+pub(super) struct RepositoryRequest {
+    pub head: Parts,
+    pub query: Query,
+    pub principal: Principal,
+    pub repository: Repository,
+}
 
 /// Turns the token of a request into a principal, and a principal's request for a repository into a
 /// verdict.
 pub(super) struct Authenticator {
-    tokens: Tokens,
-    metadata: Metadata,
+    pub tokens: Tokens,
+    pub metadata: Metadata,
     /// The token endpoint as clients reach it, when it is not `/token` at the `Host` of a request.
-    realm: Option<String>,
+    pub realm: Option<String>,
 }
 
 /// Why a token that was shown does not do.
@@ -30,10 +36,6 @@ enum TokenFault {
 }
 
 impl Authenticator {
-    pub fn new(tokens: Tokens, metadata: Metadata, realm: Option<String>) -> Self {
-        Self { tokens, metadata, realm }
-    }
-
     /// The principal of the bearer token; `None` without one.
     pub fn identify(&self, headers: &HeaderMap) -> Result<Option<Principal>, ApiError> {
         let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };

@@ -12,8 +12,8 @@ use hyper::body::Frame;
 use spec::Digest;
 
 use super::{
+    auth::RepositoryRequest,
     error::{ApiError, ErrorCode},
-    request::RepositoryRequest,
     response::{CONTENT_DIGEST, Response, ResponseBody, empty, full, with_headers},
 };
 use crate::{
@@ -25,16 +25,12 @@ use crate::{
 
 /// Reading and deleting blobs.
 pub(super) struct BlobEndpoints {
-    metadata: Metadata,
-    blobs: Arc<dyn BlobStore>,
-    locks: RepositoryLocks,
+    pub metadata: Metadata,
+    pub blobs: Arc<dyn BlobStore>,
+    pub locks: RepositoryLocks,
 }
 
 impl BlobEndpoints {
-    pub fn new(metadata: Metadata, blobs: Arc<dyn BlobStore>, locks: RepositoryLocks) -> Self {
-        Self { metadata, blobs, locks }
-    }
-
     /// `GET` and `HEAD`: a blob of this repository, or one part of it.
     ///
     /// # Spec

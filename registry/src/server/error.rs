@@ -1,13 +1,11 @@
 use std::{error::Error as _, io};
 
 use http::{HeaderName, Method, StatusCode};
+use serde::Serialize;
 use spec::{Digest, ParseError};
 
 use super::response::{Response, header_value, json};
-use crate::{
-    Error,
-    protocol::{ErrorBody, ErrorEntry},
-};
+use crate::Error;
 
 /// An error answer of the API.
 #[derive(Debug)]
@@ -28,7 +26,8 @@ pub(crate) struct Rejection {
 
 /// # Spec
 /// OCI distribution-spec 1.1, "Error Codes", and some of the distribution project.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum ErrorCode {
     BlobUnknown,
     BlobUploadInvalid,
@@ -44,35 +43,11 @@ pub(crate) enum ErrorCode {
     RangeInvalid,
     SizeInvalid,
     TagInvalid,
+    #[serde(rename = "TOOMANYREQUESTS")]
     TooManyRequests,
     Unauthorized,
     Unknown,
     Unsupported,
-}
-
-impl ErrorCode {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::BlobUnknown => "BLOB_UNKNOWN",
-            Self::BlobUploadInvalid => "BLOB_UPLOAD_INVALID",
-            Self::BlobUploadUnknown => "BLOB_UPLOAD_UNKNOWN",
-            Self::Denied => "DENIED",
-            Self::DigestInvalid => "DIGEST_INVALID",
-            Self::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
-            Self::ManifestInvalid => "MANIFEST_INVALID",
-            Self::ManifestUnknown => "MANIFEST_UNKNOWN",
-            Self::NameInvalid => "NAME_INVALID",
-            Self::NameUnknown => "NAME_UNKNOWN",
-            Self::PaginationNumberInvalid => "PAGINATION_NUMBER_INVALID",
-            Self::RangeInvalid => "RANGE_INVALID",
-            Self::SizeInvalid => "SIZE_INVALID",
-            Self::TagInvalid => "TAG_INVALID",
-            Self::TooManyRequests => "TOOMANYREQUESTS",
-            Self::Unauthorized => "UNAUTHORIZED",
-            Self::Unknown => "UNKNOWN",
-            Self::Unsupported => "UNSUPPORTED",
-        }
-    }
 }
 
 impl ApiError {
@@ -149,25 +124,22 @@ impl ApiError {
     }
 
     pub fn status(&self) -> StatusCode {
-        match self {
-            Self::Rejected(rejection) => rejection.status,
-            Self::Internal(error) if is_storage_full(error) => StatusCode::INSUFFICIENT_STORAGE,
-            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        }
+        self.parts().0
     }
 
-    fn code(&self) -> ErrorCode {
+    fn parts(&self) -> (StatusCode, ErrorCode, &str) {
         match self {
-            Self::Rejected(rejection) => rejection.code,
-            Self::Internal(_) => ErrorCode::Unknown,
-        }
-    }
-
-    fn message(&self) -> &str {
-        match self {
-            Self::Rejected(rejection) => &rejection.message,
-            Self::Internal(error) if is_storage_full(error) => "the disk of this registry is full",
-            Self::Internal(_) => "this registry failed; its log says why",
+            Self::Rejected(rejection) => (rejection.status, rejection.code, &rejection.message),
+            Self::Internal(error) => {
+                let (status, message) = match is_storage_full(error) {
+                    true => (StatusCode::INSUFFICIENT_STORAGE, "the disk of this registry is full"),
+                    false => (
+                        StatusCode::INTERNAL_SERVER_ERROR,
+                        "this registry failed; its log says why",
+                    ),
+                };
+                (status, ErrorCode::Unknown, message)
+            }
         }
     }
 }
@@ -180,9 +152,9 @@ impl From<Error> for ApiError {
 
 impl From<ApiError> for Response {
     fn from(error: ApiError) -> Self {
-        let (code, message) = (error.code().as_str().to_owned(), error.message().to_owned());
-        let body = ErrorBody { errors: vec![ErrorEntry { code, message }] };
-        let mut response = json(error.status(), &body);
+        let (status, code, message) = error.parts();
+        let errors = [serde_json::json!({ "code": code, "message": message })];
+        let mut response = json(status, &serde_json::json!({ "errors": errors }));
         if let ApiError::Rejected(rejection) = error {
             let headers = rejection.headers.into_iter();
             response

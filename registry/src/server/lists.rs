@@ -3,8 +3,8 @@ use serde::Serialize;
 use spec::{Digest, MediaType, Reference};
 
 use super::{
+    auth::RepositoryRequest,
     error::{ApiError, ErrorCode},
-    request::RepositoryRequest,
     response::{Response, json},
 };
 use crate::{
@@ -19,7 +19,7 @@ const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 
 /// Lists of tags, repositories and referrers, by page.
 pub(super) struct ListEndpoints {
-    metadata: Metadata,
+    pub metadata: Metadata,
 }
 
 #[derive(Serialize)]
@@ -37,10 +37,6 @@ struct ReferrerList {
 }
 
 impl ListEndpoints {
-    pub fn new(metadata: Metadata) -> Self {
-        Self { metadata }
-    }
-
     /// # Spec
     /// OCI distribution-spec 1.1, "Listing Tags".
     pub async fn tags(&self, request: &RepositoryRequest) -> Result<Response, ApiError> {

@@ -9,10 +9,10 @@ use http::{HeaderName, Method, StatusCode, header};
 use spec::{Digest, Reference};
 
 use super::{
+    auth::RepositoryRequest,
     blobs::open_blob,
     error::{ApiError, ErrorCode},
     outline::Outline,
-    request::RepositoryRequest,
     request_body::RequestBody,
     response::{CONTENT_DIGEST, Response, empty, full, header_value, with_headers},
     route::Target,
@@ -28,16 +28,12 @@ const TAG: HeaderName = HeaderName::from_static("oci-tag");
 
 /// Reading, adding and deleting manifests and indexes.
 pub(super) struct ManifestEndpoints {
-    metadata: Metadata,
-    blobs: Arc<dyn BlobStore>,
-    locks: RepositoryLocks,
+    pub metadata: Metadata,
+    pub blobs: Arc<dyn BlobStore>,
+    pub locks: RepositoryLocks,
 }
 
 impl ManifestEndpoints {
-    pub fn new(metadata: Metadata, blobs: Arc<dyn BlobStore>, locks: RepositoryLocks) -> Self {
-        Self { metadata, blobs, locks }
-    }
-
     /// `GET` and `HEAD`: a manifest of this repository, byte for byte as it was pushed.
     pub async fn read(
         &self,

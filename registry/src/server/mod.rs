@@ -1,8 +1,7 @@
 //! The distribution API as a registry serves it.
 
 mod route; // method and path to endpoint
-mod request; // a request whose principal is known
-mod request_body; // its body, with limits
+mod request_body; // with limits
 mod response; // status, headers and body
 mod error; // error responses
 
@@ -99,11 +98,11 @@ impl Server {
         let passwords = Arc::new(Passwords::new(metadata.clone(), cost));
         let tokens = Tokens::open(&data_dir)?;
         Ok(Self {
-            admin_api: Arc::new(AdminApi::new(
-                metadata.clone(),
-                Arc::clone(&passwords),
-                limits.idle_time_max,
-            )),
+            admin_api: Arc::new(AdminApi {
+                metadata: metadata.clone(),
+                passwords: Arc::clone(&passwords),
+                idle_time_max: limits.idle_time_max,
+            }),
             admin_listener: admin::listen(&data_dir)?,
             api: Arc::new(Api::new(
                 metadata.clone(),

@@ -23,22 +23,13 @@ use crate::{
 
 /// Exchanges a password for a token.
 pub(super) struct TokenEndpoint {
-    passwords: Arc<Passwords>,
-    tokens: Tokens,
-    metadata: Metadata,
-    lifetime: Duration,
+    pub passwords: Arc<Passwords>,
+    pub tokens: Tokens,
+    pub metadata: Metadata,
+    pub lifetime: Duration,
 }
 
 impl TokenEndpoint {
-    pub fn new(
-        passwords: Arc<Passwords>,
-        tokens: Tokens,
-        metadata: Metadata,
-        lifetime: Duration,
-    ) -> Self {
-        Self { passwords, tokens, metadata, lifetime }
-    }
-
     /// A token for the requested scopes, as far as the user has rights to them. Without a password:
     /// an anonymous token, for public repositories.
     ///

@@ -5,8 +5,8 @@ use http::{HeaderName, StatusCode, header};
 use spec::{Algorithm, Digest};
 
 use super::{
+    auth::RepositoryRequest,
     error::{ApiError, ErrorCode},
-    request::RepositoryRequest,
     request_body::RequestBody,
     response::{CONTENT_DIGEST, Response, empty},
     route::parse_digest,
@@ -17,25 +17,19 @@ use crate::{
     blocking,
     limits::UPLOAD_BATCH_BYTES,
     protocol::{ChunkRange, UploadRange},
-    storage::{
-        BeginUploadError, FinishUploadError, Membership, Metadata, Upload, UploadWriter, Uploads,
-    },
+    storage::{Membership, Metadata, Upload, UploadError, UploadWriter, Uploads},
 };
 
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// Bringing blobs in: mounted from another repository, at once, or in chunks.
 pub(super) struct UploadEndpoints {
-    metadata: Metadata,
-    uploads: Arc<Uploads>,
-    blob_bytes_max: u64,
+    pub metadata: Metadata,
+    pub uploads: Arc<Uploads>,
+    pub blob_bytes_max: u64,
 }
 
 impl UploadEndpoints {
-    pub fn new(metadata: Metadata, uploads: Arc<Uploads>, blob_bytes_max: u64) -> Self {
-        Self { metadata, uploads, blob_bytes_max }
-    }
-
     /// `POST`: a new upload; or a whole blob at once (`digest`); or a blob that this registry has
     /// already (`mount`).
     ///
@@ -78,13 +72,7 @@ impl UploadEndpoints {
     async fn open(&self, request: &RepositoryRequest) -> Result<Arc<Upload>, ApiError> {
         let (uploads, repository) = (Arc::clone(&self.uploads), request.repository.clone());
         let owner = request.principal.name().to_owned();
-        let opened = blocking(move || uploads.begin(&repository, &owner)).await;
-        opened.map_err(|error| match error {
-            BeginUploadError::Failed(error) => error.into(),
-            BeginUploadError::TooMany => ApiError::too_many_requests(
-                "too many uploads are open: finish or cancel some first",
-            ),
-        })
+        Ok(blocking(move || uploads.begin(&repository, &owner)).await?)
     }
 
     /// The blob, in a repository that the principal may read. A principal that may not does not
@@ -179,11 +167,7 @@ impl UploadEndpoints {
     ) -> Result<Response, ApiError> {
         let writer = self.receive(upload, writer, body).await?;
         let (uploads, expected) = (Arc::clone(&self.uploads), *digest);
-        let finished = blocking(move || uploads.finish(writer, &expected)).await;
-        let size = finished.map_err(|error| match error {
-            FinishUploadError::Failed(error) => error.into(),
-            FinishUploadError::WrongDigest(actual) => ApiError::wrong_digest(digest, &actual),
-        })?;
+        let size = blocking(move || uploads.finish(writer, &expected)).await?;
         self.metadata.add_blob(repository, digest, size).await?;
         Ok(created(repository, digest))
     }
@@ -246,6 +230,18 @@ impl UploadEndpoints {
     async fn discard(&self, upload: Arc<Upload>) {
         let uploads = Arc::clone(&self.uploads);
         blocking(move || uploads.cancel(&upload)).await;
+    }
+}
+
+impl From<UploadError> for ApiError {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::Failed(error) => error.into(),
+            UploadError::WrongDigest { expected, actual } => Self::wrong_digest(&expected, &actual),
+            UploadError::TooMany => {
+                Self::too_many_requests("too many uploads are open: finish or cancel some first")
+            }
+        }
     }
 }
 

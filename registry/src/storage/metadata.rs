@@ -74,17 +74,11 @@ struct TagRecord {
 }
 
 /// One page of a list, in the order of the keys.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct ListPage<T> {
     pub entries: Vec<T>,
     /// Whether there are entries after these.
     pub more: bool,
-}
-
-impl<T> Default for ListPage<T> {
-    fn default() -> Self {
-        Self { entries: Vec::new(), more: false }
-    }
 }
 
 impl Referrer {
@@ -124,12 +118,8 @@ impl Metadata {
     }
 
     pub async fn put_user(&self, name: &Tenant, user: &User) -> Result<(), Error> {
-        self.commit(
-            Txn::new().put(format!("user/{name}"), store::encode(VERSION, user)),
-            "store a user",
-        )
-        .await
-        .map(drop)
+        let txn = Txn::new().put(format!("user/{name}"), store::encode(VERSION, user));
+        self.commit(txn, "store a user").await.map(drop)
     }
 
     /// Whether the user existed.
@@ -139,10 +129,11 @@ impl Metadata {
 
     pub async fn users(&self) -> Result<Vec<Tenant>, Error> {
         let mut users = Vec::new();
-        let mut scan = Scan::of("user/");
-        while let Some(page) = self.next(&mut scan, true).await? {
-            users.extend(page.iter().filter_map(|kv| kv.key.strip_prefix("user/")?.parse().ok()));
-        }
+        self.scan("user/", true, |kv| {
+            users.extend(kv.key.strip_prefix("user/").and_then(|name| name.parse().ok()));
+            Ok(())
+        })
+        .await?;
         Ok(users)
     }
 
@@ -159,9 +150,8 @@ impl Metadata {
 
     pub async fn set_public(&self, name: &Repository, public: bool) -> Result<(), Error> {
         let record = store::encode(VERSION, &RepositoryRecord { public });
-        self.commit(Txn::new().put(format!("repository/{name}"), record), "set the visibility")
-            .await
-            .map(drop)
+        let txn = Txn::new().put(format!("repository/{name}"), record);
+        self.commit(txn, "set the visibility").await.map(drop)
     }
 
     /// At most `limit` repositories that start with `prefix`, after `last`.
@@ -200,12 +190,8 @@ impl Metadata {
         size: u64,
     ) -> Result<(), Error> {
         let membership = store::encode(VERSION, &Membership { size });
-        self.commit_in(
-            repository,
-            Txn::new().put(blob_key(repository, digest), membership),
-            "add a blob",
-        )
-        .await
+        let txn = Txn::new().put(blob_key(repository, digest), membership);
+        self.commit_in(repository, txn, "add a blob").await
     }
 
     /// Whether the repository had it.
@@ -255,11 +241,9 @@ impl Metadata {
     ) -> Result<(), Error> {
         let mut txn =
             Txn::new().put(manifest_key(repository, digest), store::encode(VERSION, record));
+        let tagged = store::encode(VERSION, &TagRecord { digest: *digest });
         for tag in tags {
-            txn = txn.put(
-                tag_key(repository, tag),
-                store::encode(VERSION, &TagRecord { digest: *digest }),
-            );
+            txn = txn.put(tag_key(repository, tag), tagged.clone());
         }
         if let (Some(subject), Some(referrer)) = (&record.subject, referrer) {
             txn = txn
@@ -277,14 +261,13 @@ impl Metadata {
     ) -> Result<bool, Error> {
         let Some(record) = self.manifest(repository, digest).await? else { return Ok(false) };
         let mut tags: Vec<String> = Vec::new();
-        let mut scan = Scan::of(format!("tag/{repository}:"));
-        while let Some(page) = self.next(&mut scan, false).await? {
-            for kv in page {
-                if decode::<TagRecord>(&kv)?.digest == *digest {
-                    tags.push(kv.key.to_string());
-                }
+        self.scan(&format!("tag/{repository}:"), false, |kv| {
+            if decode::<TagRecord>(kv)?.digest == *digest {
+                tags.push(kv.key.to_string());
             }
-        }
+            Ok(())
+        })
+        .await?;
         for batch in tags.chunks(DELETED_PER_TRANSACTION) {
             let txn = batch.iter().fold(Txn::new(), |txn, key| txn.delete(key.as_str()));
             self.commit(txn, "delete tags").await?;
@@ -392,29 +375,24 @@ impl Metadata {
         Ok(committed.map_err(failed(action))?.succeeded)
     }
 
-    async fn next(&self, scan: &mut Scan, keys_only: bool) -> Result<Option<Vec<Arc<Kv>>>, Error> {
-        let Some(after) = scan.after.take() else { return Ok(None) };
-        let range = Range::PrefixAfter { prefix: scan.prefix.clone(), after };
-        let query = Query { keys_only, ..Query::from(range).limit(SCAN_PAGE) };
-        let ranged = self.range(query, "scan keys").await?;
-        if ranged.more {
-            scan.after = ranged.kvs.last().map(|kv| kv.key.to_string());
+    /// Calls `visit` for every key that starts with `prefix`, page by page.
+    async fn scan(
+        &self,
+        prefix: &str,
+        keys_only: bool,
+        mut visit: impl FnMut(&Kv) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut after = prefix.to_owned();
+        loop {
+            let range = Range::PrefixAfter { prefix: prefix.to_owned(), after };
+            let query = Query { keys_only, ..Query::from(range).limit(SCAN_PAGE) };
+            let ranged = self.range(query, "scan keys").await?;
+            ranged.kvs.iter().try_for_each(|kv| visit(kv))?;
+            match ranged.kvs.last().filter(|_| ranged.more) {
+                Some(last) => after = last.key.to_string(),
+                None => return Ok(()),
+            }
         }
-        Ok(Some(ranged.kvs))
-    }
-}
-
-/// A scan of all keys with a prefix, page by page.
-struct Scan {
-    prefix: String,
-    /// The last key so far; `None` after the last page.
-    after: Option<String>,
-}
-
-impl Scan {
-    fn of(prefix: impl Into<String>) -> Self {
-        let prefix = prefix.into();
-        Self { after: Some(prefix.clone()), prefix }
     }
 }
 

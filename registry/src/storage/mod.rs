@@ -7,5 +7,5 @@ mod uploads; // blobs that are being pushed
 pub(crate) use {
     locks::RepositoryLocks,
     metadata::{ListPage, ManifestRecord, Membership, Metadata, Referrer, RepositoryRecord, User},
-    uploads::{BeginUploadError, FinishUploadError, Upload, UploadWriter, Uploads},
+    uploads::{Upload, UploadError, UploadWriter, Uploads},
 };

@@ -49,18 +49,22 @@ pub(crate) struct UploadWriter {
     progress: tokio::sync::OwnedMutexGuard<Progress>,
 }
 
-/// Why an upload became no blob.
+/// Why an upload was not opened, or became no blob.
 #[derive(Debug)]
-pub(crate) enum FinishUploadError {
-    WrongDigest(Digest),
+pub(crate) enum UploadError {
+    /// Too many are open.
+    TooMany,
+    WrongDigest {
+        expected: Digest,
+        actual: Digest,
+    },
     Failed(Error),
 }
 
-/// Why no upload can be opened.
-#[derive(Debug)]
-pub(crate) enum BeginUploadError {
-    TooMany,
-    Failed(Error),
+impl From<blobs::Error> for UploadError {
+    fn from(error: blobs::Error) -> Self {
+        Self::Failed(error.into())
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -85,23 +89,18 @@ impl Uploads {
     }
 
     /// A new upload of `owner` into `repository`.
-    pub fn begin(
-        &self,
-        repository: &Repository,
-        owner: &str,
-    ) -> Result<Arc<Upload>, BeginUploadError> {
-        let upload = Arc::new(Upload {
-            id: disk::random_hex::<16>(),
-            repository: repository.clone(),
-            owner: owner.to_owned(),
-            touched: Mutex::new(Instant::now()),
-            progress: Arc::new(tokio::sync::Mutex::new(Progress::new())),
-        });
+    pub fn begin(&self, repository: &Repository, owner: &str) -> Result<Arc<Upload>, UploadError> {
+        let upload = Arc::new(Upload::new(
+            disk::random_hex::<16>(),
+            repository.clone(),
+            owner.to_owned(),
+            0,
+        ));
         {
             let mut open = self.lock();
-            let owned = open.values().filter(|upload| upload.owner == owner).count();
+            let owned = open.values().filter(|open| open.owner == upload.owner).count();
             if owned >= self.per_owner_max || open.len() >= OPEN_UPLOADS_MAX {
-                return Err(BeginUploadError::TooMany);
+                return Err(UploadError::TooMany);
             }
             open.insert(upload.id.clone(), Arc::clone(&upload));
         }
@@ -111,10 +110,7 @@ impl Uploads {
             owner: upload.owner.clone(),
         };
         let note = serde_json::to_vec(&note).expect("a note is text");
-        self.store.begin(&upload.id, &note).map_err(|error| {
-            self.forget(&upload.id);
-            BeginUploadError::Failed(error.into())
-        })?;
+        self.store.begin(&upload.id, &note).inspect_err(|_| self.forget(&upload.id))?;
         Ok(upload)
     }
 
@@ -137,20 +133,14 @@ impl Uploads {
 
     /// Verifies the bytes of an upload and makes them a blob. The upload is gone afterwards, also
     /// with a wrong digest, unless the disk failed.
-    pub fn finish(
-        &self,
-        mut writer: UploadWriter,
-        digest: &Digest,
-    ) -> Result<u64, FinishUploadError> {
-        let failed = |error: blobs::Error| FinishUploadError::Failed(error.into());
-        let id = writer.upload.id.clone();
-        let actual = writer.digest(digest.algorithm()).map_err(failed)?;
+    pub fn finish(&self, mut writer: UploadWriter, digest: &Digest) -> Result<u64, UploadError> {
+        let actual = writer.digest(digest.algorithm())?;
         if actual != *digest {
             self.cancel(&writer.upload);
-            return Err(FinishUploadError::WrongDigest(actual));
+            return Err(UploadError::WrongDigest { expected: *digest, actual });
         }
-        self.store.publish(&id, writer.bytes(), digest).map_err(failed)?;
-        self.forget(&id);
+        self.store.publish(&writer.upload.id, writer.bytes(), digest)?;
+        self.forget(&writer.upload.id);
         Ok(writer.bytes())
     }
 
@@ -190,6 +180,12 @@ impl Uploads {
 }
 
 impl Upload {
+    fn new(id: String, repository: Repository, owner: String, bytes: u64) -> Self {
+        let hasher = (bytes == 0).then(|| Hasher::new(Algorithm::Sha256));
+        let progress = Arc::new(tokio::sync::Mutex::new(Progress { bytes, hasher }));
+        Self { id, repository, owner, touched: Mutex::new(Instant::now()), progress }
+    }
+
     /// How many bytes have arrived; waits for a writer.
     pub async fn bytes(&self) -> u64 {
         self.progress.lock().await.bytes
@@ -201,12 +197,6 @@ impl Upload {
 
     fn idle_for(&self) -> Duration {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
-    }
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self { bytes: 0, hasher: Some(Hasher::new(Algorithm::Sha256)) }
     }
 }
 
@@ -248,14 +238,8 @@ impl Drop for UploadWriter {
 fn resume(pending: PendingUpload) -> Option<Upload> {
     let PendingUpload { id, note, bytes } = pending;
     let note: Note = serde_json::from_slice(&note).ok()?;
-    let hasher = (bytes == 0).then(|| Hasher::new(Algorithm::Sha256));
-    Some(Upload {
-        id,
-        repository: (note.version == VERSION).then(|| note.repository.parse().ok())??,
-        owner: note.owner,
-        touched: Mutex::new(Instant::now()),
-        progress: Arc::new(tokio::sync::Mutex::new(Progress { bytes, hasher })),
-    })
+    let repository = (note.version == VERSION).then(|| note.repository.parse().ok())??;
+    Some(Upload::new(id, repository, note.owner, bytes))
 }
 
 #[cfg(test)]
@@ -341,7 +325,7 @@ mod tests {
             let promised = Hasher::new(algorithm).finish();
             assert!(matches!(
                 uploads.finish(writer, &promised),
-                Err(FinishUploadError::WrongDigest(_))
+                Err(UploadError::WrongDigest { .. })
             ));
             assert_eq!(size(&dir, &promised), None);
         }
@@ -354,7 +338,7 @@ mod tests {
         let uploads = Uploads::open(store(&dir), 2).unwrap();
         let first = uploads.begin(&cats, "ann").unwrap();
         uploads.begin(&cats, "ann").unwrap();
-        assert!(matches!(uploads.begin(&cats, "ann"), Err(BeginUploadError::TooMany)));
+        assert!(matches!(uploads.begin(&cats, "ann"), Err(UploadError::TooMany)));
         uploads.begin(&cats, "bob").unwrap();
         let writer = uploads.writer(&first).unwrap();
         assert!(uploads.writer(&first).is_none());
@@ -380,7 +364,7 @@ mod tests {
         for n in 0..OPEN_UPLOADS_MAX {
             uploads.begin(&cats, &format!("user-{n}")).unwrap();
         }
-        assert!(matches!(uploads.begin(&cats, "ann"), Err(BeginUploadError::TooMany)));
+        assert!(matches!(uploads.begin(&cats, "ann"), Err(UploadError::TooMany)));
         assert_eq!(files(dir.path()), 2 * OPEN_UPLOADS_MAX);
     }
 }
