@@ -53,22 +53,18 @@ impl Client {
         self.get("/v1/health").await
     }
 
-    /// The principal of this client.
     pub async fn principal(&self) -> Result<Caller, Error> {
         self.get("/v1/principal").await
     }
 
-    /// Makes a cluster.
     pub async fn create_cluster(&self, name: &ClusterName) -> Result<Cluster, Error> {
         self.create("/v1/clusters", &CreateCluster { name: name.clone() }).await
     }
 
-    /// Every cluster.
     pub async fn clusters(&self) -> Result<Vec<Cluster>, Error> {
         self.all("/v1/clusters").await
     }
 
-    /// One cluster.
     pub async fn cluster(&self, name: &ClusterName) -> Result<Cluster, Error> {
         self.get(&format!("/v1/clusters/{name}")).await
     }
@@ -91,7 +87,6 @@ impl Client {
         self.all("/v1/task-definitions").await
     }
 
-    /// One revision.
     pub async fn definition(&self, id: &TaskDefinitionId) -> Result<RegisteredDefinition, Error> {
         self.get(&format!("/v1/task-definitions/{id}")).await
     }
@@ -101,7 +96,6 @@ impl Client {
         self.delete(&format!("/v1/task-definitions/{id}")).await
     }
 
-    /// Runs tasks.
     pub async fn run(&self, cluster: &ClusterName, task: &RunTask) -> Result<Vec<Task>, Error> {
         let page: ListPage<Task> =
             self.create(&format!("/v1/clusters/{cluster}/tasks"), task).await?;
@@ -113,7 +107,6 @@ impl Client {
         self.all("/v1/tasks").await
     }
 
-    /// One task.
     pub async fn task(&self, id: &TaskId) -> Result<Task, Error> {
         self.get(&format!("/v1/tasks/{id}")).await
     }
@@ -123,7 +116,6 @@ impl Client {
         self.send(Method::POST, &format!("/v1/tasks/{id}/stop"), None::<&()>).await
     }
 
-    /// Makes a service.
     pub async fn create_service(
         &self,
         cluster: &ClusterName,
@@ -137,7 +129,6 @@ impl Client {
         self.all("/v1/services").await
     }
 
-    /// One service.
     pub async fn service(
         &self,
         cluster: &ClusterName,
@@ -146,7 +137,6 @@ impl Client {
         self.get(&format!("/v1/clusters/{cluster}/services/{name}")).await
     }
 
-    /// Changes a service.
     pub async fn update_service(
         &self,
         cluster: &ClusterName,
@@ -171,7 +161,6 @@ impl Client {
         self.all("/v1/nodes").await
     }
 
-    /// One node.
     pub async fn node(&self, id: &NodeId) -> Result<Node, Error> {
         self.get(&format!("/v1/nodes/{id}")).await
     }
@@ -204,7 +193,6 @@ impl Client {
         self.create("/v1/credentials", wanted).await
     }
 
-    /// Every volume.
     pub async fn volumes(&self) -> Result<Vec<Volume>, Error> {
         self.all("/v1/volumes").await
     }
@@ -214,7 +202,6 @@ impl Client {
         self.delete(&format!("/v1/volumes/{name}")).await
     }
 
-    /// Makes a secret.
     pub async fn create_secret(
         &self,
         name: &SecretName,

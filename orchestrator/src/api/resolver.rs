@@ -21,10 +21,7 @@ pub trait ImageResolver: Send + Sync + 'static {
 
     /// One short-lived registry token with which a node may pull all those of `images` that need
     /// one, for `tenant`. Must be quick: it is called for each task of each answer to a node.
-    fn pull_token(&self, tenant: &Tenant, images: &[&str]) -> Option<String> {
-        let _ = (tenant, images);
-        None
-    }
+    fn pull_token(&self, tenant: &Tenant, images: &[&str]) -> Option<String>;
 }
 
 /// What an image is.

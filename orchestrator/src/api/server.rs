@@ -39,17 +39,15 @@ const HTTP_LIMITS: HttpLimits =
 /// # Errors
 /// When the store, a key or a listener cannot be had; and when the store stops writing after a
 /// failure of the disk: then only a new start can find out what is on it.
-pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+pub async fn serve(mut config: Config, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
     files::private_folder(&config.data_dir)?;
     let path = config.data_dir.join("store.db");
     let store =
         tokio::task::spawn_blocking(move || SqliteStore::open(&path)).await.map_err(|join| {
             Error::Io { path: config.data_dir.clone(), source: std::io::Error::other(join) }
         })??;
-    let listener = config.listener.as_ref().map(|listener| listener.try_clone());
     let at = |source| Error::Io { path: config.data_dir.clone(), source };
-    let listener = listener.transpose().map_err(at)?;
-    let tcp = listener.map(|listener| {
+    let tcp = config.listener.take().map(|listener| {
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
     });

@@ -2,12 +2,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use spec::{LaunchType, NodeCondition, NodeId, TaskId, Tenant, VolumeName};
 
-use super::{Desired, Observed, reason::Lack};
+use super::reason::Lack;
 use crate::{
     limits::{CONTAINER_CPU_MILLIS_MIN, CONTAINER_MEMORY_BYTES_MIN, TASKS_PER_NODE_MAX},
     state::{
+        model::Model,
         objects::Runs,
-        records::{DefinitionRecord, NodeRecord, ServiceKey},
+        records::{DefinitionRecord, NodeRecord, ServiceKey, TaskRecord},
     },
 };
 
@@ -40,10 +41,8 @@ pub(super) struct Left {
 
 /// A task that needs a node.
 pub(super) struct PlacementRequest<'a> {
-    pub tenant: &'a Tenant,
-    pub task: &'a TaskId,
+    pub task: &'a TaskRecord,
     pub definition: &'a DefinitionRecord,
-    pub launch_type: LaunchType,
     /// The service whose replicas to spread.
     pub service: Option<&'a ServiceKey>,
     /// Nodes to take only when no other will do.
@@ -53,37 +52,31 @@ pub(super) struct PlacementRequest<'a> {
 impl<'a> Capacity<'a> {
     /// What every task that has not ended leaves of each node. A task whose node is silent still
     /// counts there: it may well be running.
-    pub fn left_on(desired: &Desired<'a>, observed: &Observed<'a>) -> Self {
-        let nodes = observed.nodes.iter().map(|(id, node)| {
+    pub fn left_on(model: &'a Model, conditions: &BTreeMap<NodeId, NodeCondition>) -> Self {
+        let nodes = model.nodes.iter().map(|(id, node)| {
             let left = Left {
                 cpu_millis: u64::from(node.spec.capacity.cpu_millis),
                 memory_bytes: node.spec.capacity.memory_bytes,
                 tasks: 0,
                 ports_taken: BTreeSet::new(),
             };
-            let condition = observed.condition(id);
+            let condition = conditions.get(id).copied().unwrap_or(NodeCondition::Disconnected);
             (id, NodeCapacity { node, condition, left, replicas: BTreeMap::new() })
         });
         let mut capacity = Self { nodes: nodes.collect(), writers: BTreeMap::new() };
-        for ((tenant, _), stored) in observed.tasks {
-            let (record, spec) = (&stored.value, &stored.value.task.spec);
-            let Some(node) = spec.node.as_ref().and_then(|node| capacity.nodes.get_mut(node))
-            else {
-                continue;
-            };
+        for record in model.tasks.values().map(|stored| &stored.value) {
+            let node = record.task.spec.node.as_ref();
+            let Some(node) = node.and_then(|node| capacity.nodes.get_mut(node)) else { continue };
             if record.has_ended() {
                 continue;
             }
             node.left.tasks += 1;
-            if let (Some(service), true) = (&spec.service, record.is_wanted()) {
-                let key = (tenant.clone(), spec.cluster.clone(), service.clone());
-                *node.replicas.entry(key).or_default() += 1;
+            if let (Some(service), true) = (record.service_key(), record.is_wanted()) {
+                *node.replicas.entry(service).or_default() += 1;
             }
-            if let Some(definition) =
-                desired.definitions.get(&(tenant.clone(), spec.task_definition.clone()))
-            {
+            if let Some(definition) = model.definition_of(record) {
                 node.left.take(definition);
-                capacity.write(tenant, record.id(), definition);
+                capacity.write(record, definition);
             }
         }
         capacity
@@ -97,15 +90,15 @@ impl<'a> Capacity<'a> {
         if let Some(service) = request.service {
             *node.replicas.entry(service.clone()).or_default() += 1;
         }
-        self.write(request.tenant, request.task, request.definition);
+        self.write(request.task, request.definition);
     }
 
     /// From now on `task` may write to the volumes of its definition.
-    fn write(&mut self, tenant: &Tenant, task: &TaskId, definition: &DefinitionRecord) {
+    fn write(&mut self, task: &TaskRecord, definition: &DefinitionRecord) {
         for volume in definition.written() {
-            let writers = self.writers.entry((tenant.clone(), volume.clone())).or_default();
-            if !writers.contains(task) {
-                writers.push(task.clone());
+            let writers = self.writers.entry((task.tenant.clone(), volume.clone())).or_default();
+            if !writers.contains(task.id()) {
+                writers.push(task.id().clone());
             }
         }
     }
@@ -116,7 +109,7 @@ impl<'a> Capacity<'a> {
         request: &'r PlacementRequest<'_>,
     ) -> impl Iterator<Item = (&'r VolumeName, &'r TaskId)> {
         let of = |volume: &'r VolumeName| {
-            let writers = self.writers.get(&(request.tenant.clone(), volume.clone()));
+            let writers = self.writers.get(&(request.task.tenant.clone(), volume.clone()));
             writers.into_iter().flatten().map(move |writer| (volume, writer))
         };
         request.definition.written().flat_map(of)
@@ -126,8 +119,8 @@ impl<'a> Capacity<'a> {
 impl NodeCapacity<'_> {
     /// Whether its tasks may be of this tenant and launch type.
     pub fn offers(&self, request: &PlacementRequest<'_>) -> bool {
-        match request.launch_type {
-            LaunchType::Node => self.node.tenant.as_ref() == Some(request.tenant),
+        match request.task.task.spec.launch_type {
+            LaunchType::Node => self.node.tenant.as_ref() == Some(&request.task.tenant),
             LaunchType::Pool => self.node.in_pool(),
         }
     }

@@ -3,13 +3,14 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 use spec::{NodeCondition, NodeId, SecretName, TaskPhase, Tenant, Timestamp, VolumeName};
 
 use super::{
-    Desired, Observed, Plan, Step, Subject,
+    Plan, Step, Subject,
     capacity::{Capacity, PlacementRequest},
     reason::{TaskReason, Unplaceable, Waiting},
 };
 use crate::{
     limits::{ENDED_SHOWN_FOR, ENDED_SHOWN_MAX},
     state::{
+        model::Model,
         objects::Volume,
         records::{DefinitionRecord, ServiceKey, Stored, TaskKey, TaskRecord},
     },
@@ -17,8 +18,8 @@ use crate::{
 
 /// A plan in the making.
 pub(super) struct Draft<'a> {
-    pub desired: &'a Desired<'a>,
-    pub observed: &'a Observed<'a>,
+    pub model: &'a Model,
+    conditions: &'a BTreeMap<NodeId, NodeCondition>,
     pub now: Timestamp,
     pub capacity: Capacity<'a>,
     /// With those that this plan makes.
@@ -29,16 +30,30 @@ pub(super) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    pub fn new(desired: &'a Desired<'a>, observed: &'a Observed<'a>, now: Timestamp) -> Self {
+    pub fn new(
+        model: &'a Model,
+        conditions: &'a BTreeMap<NodeId, NodeCondition>,
+        now: Timestamp,
+    ) -> Self {
         Self {
-            desired,
-            observed,
+            model,
+            conditions,
             now,
-            capacity: Capacity::left_on(desired, observed),
-            volumes: observed.volumes.clone(),
+            capacity: Capacity::left_on(model, conditions),
+            volumes: model.volumes.clone(),
             changed: BTreeMap::new(),
             plan: Plan::default(),
         }
+    }
+
+    fn is_disconnected(&self, node: &NodeId) -> bool {
+        self.conditions.get(node).is_none_or(|known| *known == NodeCondition::Disconnected)
+    }
+
+    /// Whether the task has a node that is there and not disconnected.
+    pub fn is_in_touch(&self, task: &TaskRecord) -> bool {
+        let node = task.task.spec.node.as_ref();
+        node.is_some_and(|node| self.model.nodes.contains_key(node) && !self.is_disconnected(node))
     }
 
     /// What a task's node cannot report any more, or never could.
@@ -55,12 +70,11 @@ impl<'a> Draft<'a> {
         let next = match &record.task.spec.node {
             None if record.task.spec.stop => end(TaskReason::StoppedBeforePlacement),
             None => return,
-            Some(node) if !self.observed.nodes.contains_key(node) => {
+            Some(node) if !self.model.nodes.contains_key(node) => {
                 end(TaskReason::NodeRemoved(node.clone()))
             }
             Some(node)
-                if self.observed.condition(node) == NodeCondition::Disconnected
-                    && record.task.status.phase != TaskPhase::Unknown =>
+                if self.is_disconnected(node) && record.task.status.phase != TaskPhase::Unknown =>
             {
                 let reason = TaskReason::NodeDisconnected(node.clone());
                 record.at(TaskPhase::Unknown, Some(reason.to_string()), self.now)
@@ -90,23 +104,12 @@ impl<'a> Draft<'a> {
 
     fn place_record(&mut self, record: &TaskRecord) -> Result<(NodeId, Vec<Volume>), Waiting> {
         let id = &record.task.spec.task_definition;
-        let definition = self.definition_of(record);
+        let definition = self.model.definition_of(record);
         let definition = definition.ok_or_else(|| Waiting::MissingDefinition(id.clone()))?;
         self.check_secrets(&record.tenant, definition)?;
-        let request = PlacementRequest {
-            tenant: &record.tenant,
-            task: record.id(),
-            definition,
-            launch_type: record.task.spec.launch_type,
-            service: None,
-            avoid: Vec::new(),
-        };
+        let request =
+            PlacementRequest { task: record, definition, service: None, avoid: Vec::new() };
         self.place(&request).map_err(Waiting::Unplaceable)
-    }
-
-    pub fn definition_of(&self, record: &TaskRecord) -> Option<&'a DefinitionRecord> {
-        let key = (record.tenant.clone(), record.task.spec.task_definition.clone());
-        self.desired.definitions.get(&key).map(|definition| &**definition)
     }
 
     /// No task is started without a secret that its role grants: it waits until there is one.
@@ -116,7 +119,7 @@ impl<'a> Draft<'a> {
         definition: &DefinitionRecord,
     ) -> Result<(), Waiting> {
         let missing =
-            |name: &SecretName| !self.desired.secrets.contains(&(tenant.clone(), name.clone()));
+            |name: &SecretName| !self.model.secrets.contains(&(tenant.clone(), name.clone()));
         let names = definition.definition.secrets();
         names.into_iter().find(missing).map_or(Ok(()), |name| Err(Waiting::MissingSecret(name)))
     }
@@ -128,7 +131,7 @@ impl<'a> Draft<'a> {
         request: &PlacementRequest<'_>,
     ) -> Result<(NodeId, Vec<Volume>), Unplaceable> {
         let names = request.definition.mounted();
-        let key = |name: &VolumeName| (request.tenant.clone(), name.clone());
+        let key = |name: &VolumeName| (request.task.tenant.clone(), name.clone());
         let known = names.iter().filter_map(|name| self.volumes.get(&key(name)));
         let nodes: BTreeSet<&NodeId> = known.map(|volume| &volume.node).collect();
         if nodes.len() > 1 {
@@ -173,7 +176,7 @@ impl<'a> Draft<'a> {
     /// does: it says how often that replica was started.
     pub fn forget_old(&mut self) {
         let newest = self.newest_attempts();
-        let tasks = self.observed.tasks.iter();
+        let tasks = self.model.tasks.iter();
         let mut ended: Vec<_> = tasks.filter(|(_, task)| task.value.has_ended()).collect();
         ended.sort_by_key(|(_, task)| std::cmp::Reverse(task.value.ended));
         let mut shown: BTreeMap<&Tenant, usize> = BTreeMap::new();
@@ -181,7 +184,7 @@ impl<'a> Draft<'a> {
             let record = &task.value;
             let is_newest_of_its_replica = match (record.service_key(), record.slot) {
                 (Some(service), Some(slot)) => {
-                    self.desired.services.contains_key(&service)
+                    self.model.services.contains_key(&service)
                         && newest.get(&(service, slot.ordinal)) == Some(&slot.attempt)
                 }
                 _ => false,
@@ -191,7 +194,7 @@ impl<'a> Draft<'a> {
             *count += 1;
             let is_old = record.ended.is_some_and(|ended| self.now.since(ended) > ENDED_SHOWN_FOR)
                 || *count > ENDED_SHOWN_MAX;
-            if !self.desired.clusters.contains(&cluster) || (is_old && !is_newest_of_its_replica) {
+            if !self.model.clusters.contains(&cluster) || (is_old && !is_newest_of_its_replica) {
                 self.plan.steps.push(Step::Forget { key: key.clone(), based_on: task.mod_rev });
             }
         }
@@ -200,7 +203,7 @@ impl<'a> Draft<'a> {
     /// The highest attempt of each replica.
     fn newest_attempts(&self) -> BTreeMap<(ServiceKey, u32), u32> {
         let mut newest: BTreeMap<(ServiceKey, u32), u32> = BTreeMap::new();
-        for task in self.observed.tasks.values() {
+        for task in self.model.tasks.values() {
             if let (Some(service), Some(slot)) = (task.value.service_key(), task.value.slot) {
                 let attempt = newest.entry((service, slot.ordinal)).or_default();
                 *attempt = (*attempt).max(slot.attempt);

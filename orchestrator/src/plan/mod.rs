@@ -12,23 +12,15 @@ mod reconciler; // writes what was decided
 #[cfg(test)]
 mod tests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt};
 
-use spec::{
-    ClusterName, NodeCondition, NodeId, SecretName, TaskDefinitionId, Tenant, Timestamp, VolumeName,
-};
+use spec::{NodeCondition, NodeId, Timestamp};
 use store::Rev;
 
 use crate::state::{
     model::Model,
     objects::Volume,
-    records::{
-        DefinitionRecord, NodeRecord, ServiceKey, ServiceRecord, Stored, TaskKey, TaskRecord,
-    },
+    records::{ServiceKey, Stored, TaskKey, TaskRecord},
 };
 use draft::Draft;
 pub(crate) use node_watch::NodeWatch;
@@ -36,23 +28,6 @@ use reason::TaskReason;
 pub(crate) use reason::{Waiting, secret_create_command};
 pub(crate) use reconciler::Reconciler;
 pub(crate) use routes::HostNames;
-
-/// What tenants ask for.
-pub(crate) struct Desired<'a> {
-    pub clusters: &'a BTreeSet<(Tenant, ClusterName)>,
-    pub definitions: &'a BTreeMap<(Tenant, TaskDefinitionId), Arc<DefinitionRecord>>,
-    pub services: &'a BTreeMap<ServiceKey, Arc<Stored<ServiceRecord>>>,
-    pub secrets: &'a BTreeSet<(Tenant, SecretName)>,
-}
-
-/// What is there. Tasks are both: each says what is asked of it and what was seen.
-pub(crate) struct Observed<'a> {
-    pub nodes: &'a BTreeMap<NodeId, Arc<NodeRecord>>,
-    /// A node that is missing here counts as disconnected.
-    pub conditions: &'a BTreeMap<NodeId, NodeCondition>,
-    pub tasks: &'a BTreeMap<TaskKey, Arc<Stored<TaskRecord>>>,
-    pub volumes: &'a BTreeMap<(Tenant, VolumeName), Volume>,
-}
 
 /// Every step that moves what is there towards what was asked for. Each is harmless when it comes
 /// too late.
@@ -80,43 +55,23 @@ pub(crate) enum Subject {
     Task(TaskKey),
 }
 
-impl<'a> Desired<'a> {
-    pub fn of(model: &'a Model) -> Self {
-        let Model { clusters, definitions, services, secrets, .. } = model;
-        Self { clusters, definitions, services, secrets }
-    }
-}
-
-impl<'a> Observed<'a> {
-    pub fn of(model: &'a Model, conditions: &'a BTreeMap<NodeId, NodeCondition>) -> Self {
-        Self { nodes: &model.nodes, conditions, tasks: &model.tasks, volumes: &model.volumes }
-    }
-
-    pub fn condition(&self, node: &NodeId) -> NodeCondition {
-        self.conditions.get(node).copied().unwrap_or(NodeCondition::Disconnected)
-    }
-
-    /// Whether the task has a node that is there and not disconnected.
-    fn is_in_touch(&self, task: &TaskRecord) -> bool {
-        let node = task.task.spec.node.as_ref();
-        node.is_some_and(|node| {
-            self.nodes.contains_key(node) && self.condition(node) != NodeCondition::Disconnected
-        })
-    }
-}
-
-/// Every step that moves `observed` towards `desired`. Same inputs, same plan.
-pub(crate) fn plan(desired: &Desired<'_>, observed: &Observed<'_>, now: Timestamp) -> Plan {
-    let mut draft = Draft::new(desired, observed, now);
+/// Every step that moves what is there towards what was asked for. Same inputs, same plan. A node
+/// that is missing in `conditions` counts as disconnected.
+pub(crate) fn plan(
+    model: &Model,
+    conditions: &BTreeMap<NodeId, NodeCondition>,
+    now: Timestamp,
+) -> Plan {
+    let mut draft = Draft::new(model, conditions, now);
     let mut replicas: BTreeMap<ServiceKey, Vec<&Stored<TaskRecord>>> = BTreeMap::new();
-    for task in observed.tasks.values() {
+    for task in model.tasks.values() {
         match task.value.service_key() {
             Some(service) => replicas.entry(service).or_default().push(task),
             None => draft.place_standalone(task),
         }
         draft.settle(task);
     }
-    for (key, service) in desired.services {
+    for (key, service) in &model.services {
         let tasks = replicas.remove(key).unwrap_or_default();
         draft.plan_service(key, service, &tasks);
     }

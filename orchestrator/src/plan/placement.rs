@@ -71,7 +71,7 @@ impl<'a> Capacity<'a> {
         });
         let nodes: Vec<_> = lacks.collect();
         Err(match nodes.is_empty() {
-            true => Unplaceable::NoNode(request.launch_type),
+            true => Unplaceable::NoNode(request.task.task.spec.launch_type),
             false => Unplaceable::NoFit { demand: demand(request.definition, volume_node), nodes },
         })
     }

@@ -9,7 +9,7 @@ use spec::NodeId;
 use store::{Delivery, Query, Txn, Watch};
 use tokio::time::interval;
 
-use super::{Desired, NodeWatch, Observed, Plan, Step, Subject, Waiting, plan};
+use super::{NodeWatch, Plan, Step, Subject, Waiting, plan};
 use crate::{
     limits::{PASSES_MAX, STEPS_AT_ONCE, TICK},
     state::{Shared, State, keys, now, records::Guarded},
@@ -103,7 +103,7 @@ impl Reconciler {
             let Plan { steps, waiting } = {
                 let model = self.state.model();
                 let conditions = self.state.reports.conditions(model.nodes.keys());
-                plan(&Desired::of(&model), &Observed::of(&model, &conditions), now())
+                plan(&model, &conditions, now())
             };
             *self.waiting.write() = waiting;
             if steps.is_empty() {

@@ -45,15 +45,14 @@ impl<'a> Draft<'a> {
     ) {
         let service = &stored.value.service;
         let id = &service.spec.task_definition;
-        let Some(definition) = self.desired.definitions.get(&(key.0.clone(), id.clone())) else {
+        let Some(definition) = self.model.definitions.get(&(key.0.clone(), id.clone())) else {
             let reason = Waiting::MissingDefinition(id.clone());
             self.plan.waiting.insert(Subject::Service(key.clone()), reason);
             return;
         };
         let in_flux = tasks.iter().map(|task| &task.value).any(|task| {
             let ending = task.task.spec.stop && !task.has_ended();
-            (ending || task.task.status.phase == TaskPhase::Starting)
-                && self.observed.is_in_touch(task)
+            (ending || task.task.status.phase == TaskPhase::Starting) && self.is_in_touch(task)
         });
         let mut plan = ServicePlan { key, stored, service, definition, in_flux };
         let mut by_ordinal: BTreeMap<u32, Vec<&Stored<TaskRecord>>> = BTreeMap::new();
@@ -78,9 +77,8 @@ impl<'a> Draft<'a> {
         ordinal: u32,
         tasks: &[&Stored<TaskRecord>],
     ) {
-        let in_touch = |task: &&&Stored<TaskRecord>| {
-            task.value.is_wanted() && self.observed.is_in_touch(&task.value)
-        };
+        let in_touch =
+            |task: &&&Stored<TaskRecord>| task.value.is_wanted() && self.is_in_touch(&task.value);
         let (current, outdated): (Vec<&&Stored<TaskRecord>>, Vec<&&Stored<TaskRecord>>) =
             tasks.iter().filter(in_touch).partition(|task| self.is_current(plan, &task.value));
         // Decided once: what runs before what starts, then the older one, which is the original
@@ -112,7 +110,7 @@ impl<'a> Draft<'a> {
         let drained = spec
             .node
             .as_ref()
-            .and_then(|node| self.observed.nodes.get(node))
+            .and_then(|node| self.model.nodes.get(node))
             .is_some_and(|node| node.drain);
         spec.task_definition == wanted.task_definition
             && spec.launch_type == wanted.launch_type
@@ -143,12 +141,9 @@ impl<'a> Draft<'a> {
         let attempt = last.map_or(1, |(slot, _)| slot.attempt.saturating_add(1));
         let slot = ReplicaSlot { generation: service.generation, ordinal, attempt, failures };
         let mut task = new_task(plan, slot, self.now);
-        let id = task.id().clone();
         let request = PlacementRequest {
-            tenant: &plan.key.0,
-            task: &id,
+            task: &task,
             definition: plan.definition,
-            launch_type: service.spec.launch_type,
             service: Some(plan.key),
             avoid: self.avoided(tasks),
         };
@@ -184,7 +179,7 @@ impl<'a> Draft<'a> {
     /// Whether `request` could be met where `old` is, if that were not there. Stopping it for
     /// anything else would take away a replica that serves and give nothing for it.
     fn makes_room(&self, request: &PlacementRequest<'_>, old: &TaskRecord) -> bool {
-        let definition = self.definition_of(old);
+        let definition = self.model.definition_of(old);
         let node = old.task.spec.node.as_ref();
         node.zip(definition).is_some_and(|(node, definition)| {
             self.capacity.would_fit(request, node, old.id(), definition)

@@ -3,7 +3,7 @@ use std::{
     sync::Arc,
 };
 
-use spec::{ClusterName, NodeId, SecretName, TaskDefinitionId, Tenant, VolumeName};
+use spec::{Cluster, ClusterName, NodeId, SecretName, TaskDefinitionId, Tenant, VolumeName};
 use store::{Event, Kv, Ranged, Rev};
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     objects::Volume,
     records::{
         DefinitionRecord, NodeRecord, SecretRecord, ServiceKey, ServiceRecord, Stored, TaskKey,
-        TaskRecord,
+        TaskRecord, decode,
     },
 };
 
@@ -43,7 +43,7 @@ impl Model {
     /// From a list of every key.
     pub fn of(list: &Ranged) -> Self {
         let mut model = Self { rev: list.rev, ..Self::default() };
-        list.kvs.iter().for_each(|kv| model.put(kv));
+        list.kvs.iter().for_each(|kv| model.set(kv, true));
         model.routes_rev = list.rev;
         model.touched.clear();
         model
@@ -54,8 +54,8 @@ impl Model {
         self.rev = rev;
         for event in events {
             match (&event.after, &event.before) {
-                (Some(kv), _) => self.put(kv),
-                (None, Some(kv)) => self.remove(kv),
+                (Some(kv), _) => self.set(kv, true),
+                (None, Some(kv)) => self.set(kv, false),
                 (None, None) => {}
             }
         }
@@ -77,121 +77,90 @@ impl Model {
         self.definitions.get(&(record.tenant.clone(), record.task.spec.task_definition.clone()))
     }
 
-    fn put(&mut self, kv: &Kv) {
-        if let Err(error) = self.try_put(kv) {
+    fn set(&mut self, kv: &Kv, exists: bool) {
+        if let Err(error) = self.try_set(kv, exists) {
             // Going on without one object is better than not going on; no release wrote it.
-            tracing::error!(%error, "a stored object cannot be read and is left out");
+            tracing::error!(%error, exists, "a stored object cannot be read and is left out");
         }
     }
 
-    fn try_put(&mut self, kv: &Kv) -> Result<(), store::Error> {
+    /// Takes over the object of `kv`; one that does not exist any more is the last that was there.
+    fn try_set(&mut self, kv: &Kv, exists: bool) -> Result<(), store::Error> {
         match Kind::of(&kv.key) {
             Kind::Cluster(tenant) => {
-                let cluster = Stored::<spec::Cluster>::of(kv)?.value;
-                self.clusters.insert((tenant, cluster.name));
+                set_member(&mut self.clusters, (tenant, decode::<Cluster>(kv)?.name), exists);
             }
             Kind::Definition(tenant) => {
-                let record = Stored::<DefinitionRecord>::of(kv)?.value;
-                self.definitions.insert((tenant, record.id.clone()), Arc::new(record));
+                let record: DefinitionRecord = decode(kv)?;
+                let key = (tenant, record.id.clone());
+                set_entry(&mut self.definitions, key, exists.then(|| Arc::new(record)));
             }
             Kind::Service(tenant) => {
                 let stored = Stored::<ServiceRecord>::of(kv)?;
                 let service = &stored.value.service;
                 let key = (tenant, service.cluster.clone(), service.name.clone());
-                if self.services.insert(key, Arc::new(stored)).is_none() {
+                let before = set_entry(&mut self.services, key, exists.then(|| Arc::new(stored)));
+                if before.is_some() != exists {
                     self.routes_rev = self.rev;
                 }
             }
-            Kind::Task(tenant) => self.put_task(tenant, Stored::of(kv)?),
+            Kind::Task(tenant) => self.set_task(tenant, Stored::of(kv)?, exists),
             Kind::Volume(tenant) => {
-                let volume = Stored::<Volume>::of(kv)?.value;
-                self.volumes.insert((tenant, volume.name.clone()), volume);
+                let volume: Volume = decode(kv)?;
+                let key = (tenant, volume.name.clone());
+                set_entry(&mut self.volumes, key, exists.then_some(volume));
             }
             Kind::Secret(tenant) => {
-                self.secrets.insert((tenant, Stored::<SecretRecord>::of(kv)?.value.secret.name));
+                let name = decode::<SecretRecord>(kv)?.secret.name;
+                set_member(&mut self.secrets, (tenant, name), exists);
             }
             Kind::Node => {
-                let record = Stored::<NodeRecord>::of(kv)?.value;
-                self.touched.insert(record.id.clone());
-                let ingress = |node: &NodeRecord| {
+                let node = Arc::new(decode::<NodeRecord>(kv)?);
+                self.touched.insert(node.id.clone());
+                let after = exists.then(|| node.clone());
+                let before = set_entry(&mut self.nodes, node.id.clone(), after.clone());
+                let ingress = |node: Arc<NodeRecord>| {
                     (node.in_pool(), node.tenant.clone(), node.spec.ingress_address.clone())
                 };
-                let after = ingress(&record);
-                let before = self.nodes.insert(record.id.clone(), Arc::new(record));
-                if before.is_none_or(|before| ingress(&before) != after) {
+                if before.map(ingress) != after.map(ingress) {
                     self.routes_rev = self.rev;
                 }
             }
-            Kind::Idempotency => drop(self.idempotency.insert(kv.key.clone())),
+            Kind::Idempotency => set_member(&mut self.idempotency, kv.key.clone(), exists),
             Kind::Other => {}
         }
         Ok(())
     }
 
-    fn put_task(&mut self, tenant: Tenant, stored: Stored<TaskRecord>) {
+    fn set_task(&mut self, tenant: Tenant, stored: Stored<TaskRecord>, exists: bool) {
         let key = (tenant, stored.value.id().clone());
-        let before = self.tasks.get(&key).is_some_and(|before| before.value.is_routable());
-        if before != stored.value.is_routable() {
-            self.routes_rev = self.rev;
-        }
         if let Some(node) = &stored.value.task.spec.node {
             self.touched.insert(node.clone());
             let on_node = self.by_node.entry(node.clone()).or_default();
-            match stored.value.has_ended() {
-                true => on_node.remove(&key),
-                false => on_node.insert(key.clone()),
-            };
+            set_member(on_node, key.clone(), exists && !stored.value.has_ended());
         }
-        self.tasks.insert(key, Arc::new(stored));
-    }
-
-    fn remove(&mut self, kv: &Kv) {
-        if let Err(error) = self.try_remove(kv) {
-            tracing::error!(%error, "a deleted object cannot be read");
+        let after = exists.then(|| Arc::new(stored));
+        let before = set_entry(&mut self.tasks, key, after.clone());
+        let is_routable = |task: Option<Arc<Stored<TaskRecord>>>| {
+            task.is_some_and(|task| task.value.is_routable())
+        };
+        if is_routable(before) != is_routable(after) {
+            self.routes_rev = self.rev;
         }
     }
+}
 
-    fn try_remove(&mut self, kv: &Kv) -> Result<(), store::Error> {
-        match Kind::of(&kv.key) {
-            Kind::Cluster(tenant) => {
-                self.clusters.remove(&(tenant, Stored::<spec::Cluster>::of(kv)?.value.name));
-            }
-            Kind::Definition(tenant) => {
-                self.definitions.remove(&(tenant, Stored::<DefinitionRecord>::of(kv)?.value.id));
-            }
-            Kind::Service(tenant) => {
-                let service = Stored::<ServiceRecord>::of(kv)?.value.service;
-                self.services.remove(&(tenant, service.cluster, service.name));
-                self.routes_rev = self.rev;
-            }
-            Kind::Task(tenant) => {
-                let record = Stored::<TaskRecord>::of(kv)?.value;
-                let key = (tenant, record.id().clone());
-                if let Some(node) = &record.task.spec.node {
-                    self.touched.insert(node.clone());
-                    if let Some(on_node) = self.by_node.get_mut(node) {
-                        on_node.remove(&key);
-                    }
-                }
-                if self.tasks.remove(&key).is_some_and(|task| task.value.is_routable()) {
-                    self.routes_rev = self.rev;
-                }
-            }
-            Kind::Volume(tenant) => {
-                drop(self.volumes.remove(&(tenant, Stored::<Volume>::of(kv)?.value.name)))
-            }
-            Kind::Secret(tenant) => {
-                self.secrets.remove(&(tenant, Stored::<SecretRecord>::of(kv)?.value.secret.name));
-            }
-            Kind::Node => {
-                let id = Stored::<NodeRecord>::of(kv)?.value.id;
-                self.nodes.remove(&id);
-                self.touched.insert(id);
-                self.routes_rev = self.rev;
-            }
-            Kind::Idempotency => drop(self.idempotency.remove(&kv.key)),
-            Kind::Other => {}
-        }
-        Ok(())
+fn set_member<K: Ord>(set: &mut BTreeSet<K>, key: K, exists: bool) {
+    match exists {
+        true => set.insert(key),
+        false => set.remove(&key),
+    };
+}
+
+/// The value before.
+fn set_entry<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> Option<V> {
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
     }
 }

@@ -36,15 +36,15 @@ impl NodeReports {
     pub fn heard(&self, node: &NodeId) -> NodeCondition {
         let was = self.node(node).condition;
         let mut nodes = self.nodes.write();
-        let fresh = || LastReport {
-            at: Instant::now(),
-            label: now(),
+        let (at, label) = (Instant::now(), now());
+        let seen = nodes.entry(node.clone()).or_insert_with(|| LastReport {
+            at,
+            label,
             boot: String::new(),
             seq: 0,
             statuses: BTreeMap::new(),
-        };
-        let seen = nodes.entry(node.clone()).or_insert_with(fresh);
-        (seen.at, seen.label) = (Instant::now(), now());
+        });
+        (seen.at, seen.label) = (at, label);
         was
     }
 
@@ -94,18 +94,14 @@ impl NodeReports {
     }
 
     fn node_at(&self, node: &NodeId, now: Instant) -> NodeStatus {
-        match self.nodes.read().get(node) {
-            Some(seen) => NodeStatus {
-                condition: condition(now.duration_since(seen.at)),
-                last_seen: seen.label,
-            },
+        let (condition, last_seen) = match self.nodes.read().get(node) {
+            Some(seen) => (condition(now.duration_since(seen.at)), seen.label),
             None if now.duration_since(self.started) < NODE_GRACE => {
-                NodeStatus { condition: NodeCondition::Suspect, last_seen: self.started_at }
+                (NodeCondition::Suspect, self.started_at)
             }
-            None => {
-                NodeStatus { condition: NodeCondition::Disconnected, last_seen: self.started_at }
-            }
-        }
+            None => (NodeCondition::Disconnected, self.started_at),
+        };
+        NodeStatus { condition, last_seen }
     }
 }
 

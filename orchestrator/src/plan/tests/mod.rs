@@ -1,8 +1,11 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use spec::{
     ContainerDefinition, LaunchType, Mount, NodeSpec, PortMapping, Resources, Service, ServiceSpec,
-    ServiceStatus, TaskDefinition, TaskPhase, VolumeClaim,
+    ServiceStatus, TaskDefinition, TaskDefinitionId, TaskPhase, Tenant, VolumeClaim, VolumeName,
 };
 
 mod claims; // one test for each claim about plans
@@ -10,7 +13,10 @@ mod properties; // what holds after any history
 mod script; // plans from short scripts, compared with golden files
 
 use super::*;
-use crate::state::{objects::Runs, records::POOL_LABEL};
+use crate::state::{
+    objects::Runs,
+    records::{DefinitionRecord, NodeRecord, POOL_LABEL, ServiceRecord},
+};
 
 /// Applies plans as the store would; its nodes do as they are told when asked to.
 #[derive(Default)]
@@ -117,7 +123,7 @@ impl TestCluster {
     }
 
     fn plan(&self) -> Plan {
-        plan(&Desired::of(&self.model), &Observed::of(&self.model, &self.conditions), self.now())
+        plan(&self.model, &self.conditions, self.now())
     }
 
     fn apply(&mut self, plan: &Plan) {
