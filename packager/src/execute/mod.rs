@@ -1,12 +1,19 @@
-//! A Dockerfile, carried out into a stage. Nothing is written yet.
+//! A Dockerfile, carried out into a stage. Nothing is written yet. One file per instruction.
 
 mod from; // FROM: the local image or the earlier stage that a stage begins with
 mod arg; // ARG, and build arguments
+mod env; // ENV
 mod copy; // COPY, and what ADD shares with it
 mod sources; // the files that the sources of a COPY name
 mod chmod; // --chmod
 mod add; // what ADD does beyond COPY: unpack archives
-mod config; // the instructions that only change how an image runs
+mod workdir; // WORKDIR
+mod user; // USER
+mod entrypoint; // ENTRYPOINT and CMD
+mod expose; // EXPOSE
+mod volume; // VOLUME
+mod label; // LABEL
+mod healthcheck; // HEALTHCHECK
 
 use std::{
     cell::Cell,
@@ -34,7 +41,7 @@ use crate::{
     stage::{NewLayer, Stage},
 };
 
-pub(crate) use config::parse_ports;
+pub(crate) use expose::parse_ports;
 
 /// Everything that carrying out a Dockerfile needs.
 pub(crate) struct Input<'a> {
@@ -183,10 +190,7 @@ impl Executor<'_, '_> {
                 state.stage.config.stop_signal = Some(self.word(&state.variables, signal)?);
             }
             Instruction::User(user) => self.user(state, user)?,
-            Instruction::Volume(paths) => {
-                let paths = self.words(&state.variables, paths)?;
-                paths.into_iter().for_each(|path| state.stage.add_volume(path));
-            }
+            Instruction::Volume(paths) => self.volume(state, paths)?,
             Instruction::Workdir(path) => self.workdir(state, path)?,
         }
         Ok(())

@@ -1,0 +1,15 @@
+use super::{Executor, StageState};
+use crate::{diagnostic::DiagnosticKind, fault::Fault, limits::VARIABLES_MAX};
+
+impl Executor<'_, '_> {
+    /// `ENV NAME=value …`: into the config, and for the instructions that follow.
+    pub(super) fn env(&self, state: &mut StageState, text: &str) -> Result<(), Fault> {
+        for (name, value) in self.pairs(&state.variables, text)? {
+            if state.stage.set_env(&name, &value) > VARIABLES_MAX {
+                return Err(DiagnosticKind::TooManyVariables.into());
+            }
+            state.variables.env.insert(name, value);
+        }
+        Ok(())
+    }
+}

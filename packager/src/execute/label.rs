@@ -1,0 +1,16 @@
+use super::{Executor, StageState};
+use crate::{diagnostic::DiagnosticKind, fault::Fault};
+
+impl Executor<'_, '_> {
+    /// `LABEL name=value …`. Wants are checked and put into their canonical form.
+    pub(super) fn label(&self, state: &mut StageState, text: &str) -> Result<(), Fault> {
+        for (name, mut value) in self.pairs(&state.variables, text)? {
+            if name == image::WANTS_KEY {
+                let wants = image::parse_wants(&value).map_err(DiagnosticKind::Wants)?;
+                value = image::wants_text(&wants);
+            }
+            state.stage.config.labels.get_or_insert_default().insert(name, value);
+        }
+        Ok(())
+    }
+}
