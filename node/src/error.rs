@@ -29,7 +29,8 @@ pub enum Error {
     NameTaken { name: String, id: String },
     /// A name that cannot be one.
     #[error(
-        "`{0}` cannot name a task: use letters, digits, `_`, `.` and `-`, beginning with a letter or digit"
+        "`{0}` cannot name a task: use letters, digits, `_`, `.` and `-`, \
+         beginning with a letter or digit"
     )]
     BadName(String),
     /// A task runs, and what was asked needs it not to.
@@ -127,13 +128,16 @@ impl Error {
                 format!("choose another --name, or remove that task: margay rm {name}")
             }
             Self::StillRunning(task) => format!("stop it first: margay stop {task}"),
-            Self::Held(task) => format!("wait for it, or see who holds it: margay inspect {task}"),
+            Self::Held(task) => {
+                format!("wait for it, or see which process holds it: margay inspect {task}")
+            }
             Self::PortTaken { task: Some(task), .. } => {
                 format!("task `{task}` has it: margay stop {task}, or publish another port with -p")
             }
             Self::PortTaken { port, task: None } => {
                 format!(
-                    "see who has it: ss -ltnp 'sport = :{port}', or publish another port with -p"
+                    "see which process has it: ss -ltnp 'sport = :{port}', \
+                     or publish another port with -p"
                 )
             }
             Self::Listen { port, source }

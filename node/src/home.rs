@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 
 /// One platform's folder on disk (`MARGAY_HOME`). Two of them on one machine never meet.
 ///
-/// Everything below is for its owner alone (0700); a volume is open to its task only because nobody
-/// else gets there.
+/// Everything below is for its owner alone (0700); a volume is open to all users below
+/// these folders, so that only its task reaches it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
     root: PathBuf,
@@ -43,8 +43,8 @@ impl Home {
         self.root.join("prepared")
     }
 
-    /// Those of one tenant, or of [`OPERATOR`](spec::OPERATOR). Nothing is shared: whoever knows
-    /// the digest of another tenant's blob finds it here no more than in its registry.
+    /// Those of one tenant, or of [`OPERATOR`](spec::OPERATOR). Nothing is shared: a
+    /// tenant that knows the digest of another tenant's blob cannot reach it here either.
     pub fn prepared(&self, owner: &str) -> PathBuf {
         self.all_prepared().join(owner)
     }
@@ -91,7 +91,6 @@ pub(crate) fn make_private(path: &Path) -> Result<()> {
     disk::private_folder(path).map_err(Error::file("make folder", path))
 }
 
-/// Changes who may use `path`.
 pub(crate) fn set_mode(path: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .map_err(Error::file("change the mode of", path))

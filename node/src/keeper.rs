@@ -19,7 +19,7 @@ use crate::{
     request::{Note, RunRequest, Started},
 };
 
-/// What a keeper says to whoever started it.
+/// What a keeper reports to the process that started it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Word {

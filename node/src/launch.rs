@@ -60,8 +60,8 @@ pub(crate) struct Launch {
     ready: Ready,
 }
 
-/// How much of a processor one request may have, or a command. In the pool nobody gets more than
-/// its default by asking.
+/// How much of a processor one request may have, or a command. In the pool no tenant gets more
+/// than the default by asking.
 fn cpu_time(
     asked: Option<Duration>,
     launch_type: LaunchType,
@@ -76,7 +76,7 @@ fn cpu_time(
     }
 }
 
-/// On a node that you own a request may think for as long as a person waits; the pool has its own,
+/// On a node that you own a request may think for as long as a user waits; the pool has its own,
 /// tighter default.
 const OWN_CPU_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -378,8 +378,8 @@ fn check_secrets(
     Ok(())
 }
 
-/// A named volume's folder. Open to every user, because each worker is another; closed to everybody
-/// by its parents.
+/// A named volume's folder. Open to every user, because each worker is another; its parents are
+/// closed to all.
 fn volume_folder(home: &Home, owner: &str, volume: &spec::VolumeName) -> Result<PathBuf> {
     let parent = home.volumes(owner);
     make_private(&parent)?;

@@ -1,8 +1,8 @@
 //! A host: what runs here, what reaches it, and what it used.
 //!
 //! Enter at [`run_local`] for one task without any server, at [`Agent`] for a node of a cluster, at
-//! [`ingress`] for the door that requests come in by, and at [`tasks`] to see what is there:
-//! folders, which need nobody to answer. Absent on purpose: guest code and guest bytes (the
+//! [`ingress`] for the process that requests come in by, and at [`tasks`] to see what is
+//! there: folders, readable without a server. Absent on purpose: guest code and guest bytes (the
 //! workers' and the preparer's), decisions about placement (the control plane's), and printing.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
@@ -16,7 +16,7 @@ mod launch; // one container: what it is granted, what it is handed
 mod engines; // the engine for each kind of container
 mod verbs; // stop a task, remove it, measure it
 mod ports; // published ports become listening sockets
-mod lifecycle; // who restarts what, and when: one pure function
+mod lifecycle; // which container restarts, and when: one pure function
 mod drive; // carries that out
 mod local; // one task without a server
 mod keeper; // the same in the background

@@ -43,8 +43,7 @@ pub(crate) fn run_with(
     let launch = decide(home, &request, &mut watch)?;
     let spare = launch.spare_worker(launch.limits.concurrency_max);
     let owned = create(home, &request, &launch)?;
-    // One thread and no timer wheel that nobody needs: a runtime like this is there in a tenth of a
-    // millisecond.
+    // One thread and nothing that is not needed: such a runtime starts in a tenth of a millisecond.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

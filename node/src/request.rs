@@ -187,7 +187,8 @@ impl FromStr for Publish {
     fn from_str(text: &str) -> Result<Self, Error> {
         let wrong = || Error::BadArgument {
             text: text.to_owned(),
-            what: "a port to publish: HOST:CONTAINER as in 8080:80, ADDRESS:HOST:CONTAINER, or CONTAINER for a free port",
+            what: "a port to publish: HOST:CONTAINER as in 8080:80, ADDRESS:HOST:CONTAINER, \
+                   or CONTAINER for a free port",
         };
         let (text, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
         let (rest, container) =
@@ -227,7 +228,8 @@ impl FromStr for Mounted {
     fn from_str(text: &str) -> Result<Self, Error> {
         let wrong = || Error::BadArgument {
             text: text.to_owned(),
-            what: "a mount: VOLUME:/PATH, /FOLDER:/PATH or ./FOLDER:/PATH, with :ro at the end to forbid writing",
+            what: "a mount: VOLUME:/PATH, /FOLDER:/PATH or ./FOLDER:/PATH, \
+                   with :ro at the end to forbid writing",
         };
         let (text, read_only) = match text.rsplit_once(':') {
             Some((text, "ro")) => (text, true),
@@ -237,7 +239,8 @@ impl FromStr for Mounted {
         let (source, path) = text.rsplit_once(':').ok_or_else(wrong)?;
         let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
         if path == "/" {
-            let what = "a mount: nothing can be mounted at `/`; give it a folder of its own, such as /data";
+            let what = "a mount: nothing can be mounted at `/`; \
+                        give it a folder of its own, such as /data";
             return Err(Error::BadArgument { text: text.to_owned(), what });
         }
         format!("fs:{path}").parse::<Capability>().map_err(|_| wrong())?;

@@ -21,8 +21,8 @@ pub struct Tuning {
 }
 
 impl Tuning {
-    /// Short enough that a pool is not full of services that nobody visits, longer than people look
-    /// at a page.
+    /// Short enough that a pool is not full of services without requests, longer than a user reads
+    /// a page.
     pub const IDLE_AFTER: Duration = Duration::from_secs(60);
     /// One for a request, and one for the next while the first is made up for.
     pub const SPARE_WORKERS: u32 = 2;
@@ -65,12 +65,12 @@ impl fmt::Display for PrivateNetwork {
 impl FromStr for PrivateNetwork {
     type Err = Error;
 
-    /// Bits beyond the prefix are refused: `10.2.0.7/8` opens far more than whoever wrote it had in
-    /// mind.
+    /// Bits beyond the prefix are refused: `10.2.0.7/8` opens far more than its author meant.
     fn from_str(text: &str) -> Result<Self, Error> {
         let wrong = || Error::BadArgument {
             text: text.chars().take(100).collect(),
-            what: "a network: ADDRESS/BITS as in 10.2.0.0/16 or fd00::/8, without bits beyond the prefix, or one address",
+            what: "a network: ADDRESS/BITS as in 10.2.0.0/16 or fd00::/8, \
+                   without bits beyond the prefix, or one address",
         };
         let (address, bits) =
             text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_agent_left_is_found_and_swept_when_nobody_asks_for_it() {
+    fn what_an_earlier_agent_left_is_found_and_swept_when_it_is_not_wanted() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::at(folder.path().join("home")).unwrap();
         for (id, phase, ended) in [

@@ -101,7 +101,7 @@ pub(super) fn create(
         remove_at_end: false,
     };
     match tasks::create(&host.home, record.clone()) {
-        // Another tenant's task has the same id, or somebody here has taken its name.
+        // Another tenant's task has the same id, or a local task has taken its name.
         Err(Error::NameTaken { .. }) => {
             tasks::create(&host.home, TaskRecord { name: id, ..record })
         }

@@ -45,7 +45,7 @@ impl Agent {
     }
 
     /// Asks the control plane what should run, again and again, until it does not know us any more.
-    /// What it says is on disk before anybody acts on it.
+    /// What it says is on disk before it is acted on.
     pub(super) async fn listen(
         &self,
         mut epoch: u64,
@@ -72,7 +72,7 @@ impl Agent {
                     tracing::warn!("the control plane does not know this node");
                 }
                 Ok(_) => unknown_since = None,
-                Err(_) => {} // nobody has said anything about us
+                Err(_) => {} // no answer says nothing about this node
             }
             match answer.and_then(|set| self.accept(set, &mut epoch, tell)) {
                 Ok(Some(revision)) => after = Some(revision),
@@ -87,7 +87,7 @@ impl Agent {
         }
     }
 
-    /// Takes a set, unless somebody says it whose time is over.
+    /// Takes a set, unless it is from a stale epoch.
     pub(super) fn accept(
         &self,
         mut set: DesiredSet,
@@ -176,7 +176,7 @@ impl Agent {
     }
 }
 
-/// Tokens are for minutes, and for nobody else: they are not kept with the set.
+/// Tokens are secret and last for minutes: they are not kept with the set.
 fn take_tokens(set: &mut DesiredSet) -> BTreeMap<TaskKey, String> {
     let tokens = set.tasks.iter_mut().filter_map(|task| {
         let token = task.pull_token.take()?;

@@ -18,6 +18,6 @@ pub(super) const RENEW_AFTER: Duration = Duration::from_secs(3 * 24 * 3600 + 12 
 /// is sent after it, less than `margay up` waits before it kills the agent.
 pub(super) const END_TIME_MAX: Duration = Duration::from_secs(15);
 pub(super) const LAST_REPORT_TIME_MAX: Duration = Duration::from_secs(2);
-/// A control plane that has not known the node for so long means it: an operator who restores the
-/// wrong backup has a moment.
+/// A node ends once the control plane has not known it for so long: time for an operator to notice
+/// that the wrong backup was restored.
 pub(super) const REMOVED_AFTER: Duration = Duration::from_secs(10);

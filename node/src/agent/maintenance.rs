@@ -12,7 +12,7 @@ use super::{
 use crate::error::{Error, Result, chain};
 
 impl Agent {
-    /// Renews the certificate, and removes what nobody needs.
+    /// Renews the certificate, and removes what is not needed any more.
     pub(super) async fn maintain(&self) {
         loop {
             if join::age(&self.folder).is_some_and(|age| age > RENEW_AFTER)

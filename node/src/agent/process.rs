@@ -193,13 +193,13 @@ impl Agent {
         Ok(())
     }
 
-    /// Nobody wants it any more. What has ended stays for a while, for whoever wants to know why.
+    /// Ends a task that is not wanted any more. What has ended stays for a while, for `inspect`.
     fn clear(&self, (_, task): &TaskKey, left: AdoptableTask) {
         for (container, found) in left {
             if found.has_ended() {
                 continue;
             }
-            tracing::info!(%task, %container, "nobody wants it any more: removed");
+            tracing::info!(%task, %container, "not wanted any more: removed");
             if let Err(error) = found.clear() {
                 tracing::warn!(%task, %container, error = chain(&error), "it could not be removed");
             }
@@ -227,10 +227,10 @@ impl Agent {
         if !matches!(timeout(LAST_REPORT_TIME_MAX, self.upload()).await, Ok(Ok(()))) {
             tracing::debug!("usage stays here until the next start");
         }
-        // Nobody is behind these names until somebody says so again.
-        let nobody =
+        // No replica is behind these names until the control plane says so again.
+        let empty =
             Shared { version: 1, node: self.identity.node.clone(), routes: RouteTable::default() };
-        if let Err(error) = self.host.ingress.write_shared(&nobody) {
+        if let Err(error) = self.host.ingress.write_shared(&empty) {
             tracing::debug!(error = chain(&error), "the routes stay");
         }
     }

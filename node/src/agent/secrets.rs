@@ -20,7 +20,7 @@ use crate::{
 impl Host {
     /// What a task may have, from the control plane. It is asked for when a container is to start,
     /// held in memory for as long as the container is wanted, and written nowhere: the next agent
-    /// asks again. While the control plane is away this waits, for there is nobody else to ask.
+    /// asks again. While the control plane is away this waits: they have no other source.
     pub async fn secrets_of(
         &self,
         task: &DesiredTask,

@@ -34,9 +34,11 @@ fn set(token: Option<&str>) -> DesiredSet {
     serde_json::from_value(serde_json::json!({
         "version": 1, "epoch": 1, "revision": 7, "routes": RouteTable::default(),
         "tasks": [{
-            "id": "t", "tenant": "acme", "cluster": "main", "service": null, "definition_id": "cats:1",
+            "id": "t", "tenant": "acme", "cluster": "main", "service": null,
+            "definition_id": "cats:1",
             "definition": {
-                "family": "cats", "launch_types": ["node"], "containers": [{"name": "cats", "image": "cats"}]
+                "family": "cats", "launch_types": ["node"],
+                "containers": [{"name": "cats", "image": "cats"}]
             },
             "launch_type": "node", "stop": false, "pull_token": token,
         }],
@@ -141,7 +143,8 @@ async fn a_copy_that_cannot_be_started_here_is_given_up_with_the_reason() {
     assert_eq!(
         status.reason.as_deref(),
         Some(
-            "container `cats`: there is no image `cats` here; see what there is: margay images; or: margay pull cats"
+            "container `cats`: there is no image `cats` here; \
+             see what there is: margay images; or: margay pull cats"
         )
     );
     assert_eq!(status.containers[0].restarts, 4, "it was tried five times");

@@ -7,7 +7,7 @@ use http::{
 
 use super::{error::GatewayError, routes::Arrival};
 
-/// Speaks about one connection only (RFC 9110 7.6.1), or about who sent it through which proxy.
+/// Headers about one connection only (RFC 9110 7.6.1), or about the client and its proxies.
 const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,

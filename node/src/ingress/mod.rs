@@ -1,7 +1,7 @@
 //! The ingress: requests come in by host name, and go to a healthy replica here or on another node.
 //!
 //! A process of its own without privileges: it keeps serving with the last route table when the
-//! agent and the control plane are gone, and an attacker who takes it over finds sockets of tasks
+//! agent and the control plane are gone, and an attacker that takes it over finds sockets of tasks
 //! that are open to the world anyway. It shares three things with the agent, all files in one
 //! folder: `routes.json`, `identity.json` and `sockets/`.
 //!

@@ -18,14 +18,14 @@ use crate::{
     home::{Home, make_private},
 };
 
-/// A task's folder, as anybody may read it.
+/// A task's folder, for reading.
 #[derive(Debug, Clone)]
 pub struct TaskFolder {
     path: PathBuf,
     record: TaskRecord,
 }
 
-/// A task's folder, held by its supervisor: whoever has this may write there.
+/// A task's folder, held by its supervisor, which alone may write there.
 #[derive(Debug)]
 pub struct Owned {
     folder: TaskFolder,
@@ -55,7 +55,7 @@ pub fn list(home: &Home) -> Result<Vec<TaskFolder>> {
     Ok(tasks)
 }
 
-/// Removes the folders of tasks that nobody holds and nobody can read any more, and says which.
+/// Removes the folders of damaged tasks that no process holds, and returns their names.
 ///
 /// # Errors
 /// When the folder of folders cannot be read, or one cannot be removed.
@@ -69,8 +69,8 @@ pub fn clear_damaged(home: &Home) -> Result<Vec<String>> {
     Ok(cleared)
 }
 
-/// Removes the folder at `path` when its task is damaged and nobody holds it. Records are written
-/// whole or not at all, so a damaged one is never on its way to being a good one.
+/// Removes the folder at `path` when its task is damaged and no process holds it. Records are
+/// written whole or not at all, so a damaged one never becomes a good one.
 fn clear_remains(path: &Path) -> Result<bool> {
     if !matches!(TaskFolder::read(path), Err(Error::Damaged { .. })) {
         return Ok(false);
@@ -223,8 +223,7 @@ impl TaskFolder {
         disk::is_locked(&self.path.join(LOCK))
     }
 
-    /// How long whoever asks it to stop wants to give it, for its supervisor to read. To be written
-    /// before it is asked.
+    /// The grace of a stop, for the supervisor to read. Written before the supervisor is asked.
     pub(crate) fn ask_grace(&self, grace: Duration) -> Result<()> {
         files::write_json(&self.path.join("grace.json"), &grace, Survives::Crash)
     }
@@ -234,10 +233,10 @@ impl TaskFolder {
         files::read_json(&self.path.join("grace.json")).ok().flatten()
     }
 
-    /// Takes the folder over when nobody has it.
+    /// Takes the folder over when no process holds it.
     ///
     /// # Errors
-    /// [`Error::Held`] when somebody does.
+    /// [`Error::Held`] when another process does.
     pub(crate) fn own(self) -> Result<Owned> {
         match try_lock(&self.path)? {
             Some(lock) => Ok(Owned { folder: self, lock }),

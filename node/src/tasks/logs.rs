@@ -14,8 +14,8 @@ pub enum LogStream {
     Stderr,
 }
 
-/// One line that a task wrote, as its bytes: they are a guest's, so whoever prints them to a
-/// terminal must tame them.
+/// One line that a task wrote, as its bytes: they are a guest's, and must be escaped
+/// before they are printed to a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogLine<'a> {
     /// When, RFC 3339.

@@ -2,13 +2,13 @@
 //! no server is asked.
 //!
 //! A folder is written by the one process that holds its `lock` (the task's supervisor: the
-//! foreground `margay run`, a keeper, or the node agent) and read by everybody. What state a task
+//! foreground `margay run`, a keeper, or the node agent) and readable by all. What state a task
 //! is in is derived, never stored: the lock, the worker's process and the last `status.json`
 //! together cannot lie about a process that was killed.
 
 mod record; // what was asked for, and what was seen
 mod folder; // make, find, lock, read, remove
-mod names; // names that are unique, and names for those who give none
+mod names; // names that are unique, and names for tasks that were given none
 mod process; // which process is meant, across reuse of its number
 mod logs; // what a task wrote, from its first line or as it writes
 

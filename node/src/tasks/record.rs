@@ -51,7 +51,7 @@ pub enum Kind {
     Native,
 }
 
-/// Who asked for a task.
+/// Where a task was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
@@ -99,7 +99,7 @@ pub struct Status {
     pub phase: Phase,
     /// Its worker or shim, while there is one.
     pub process: Option<ProcessId>,
-    /// Who supervises it.
+    /// Its supervisor.
     pub supervisor: Option<ProcessId>,
     /// When its worker started.
     pub started: Option<Timestamp>,

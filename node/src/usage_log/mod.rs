@@ -7,7 +7,7 @@
 //! that outlive the worker and the agent, so nothing is lost when either is killed; the reading
 //! that a difference was made from lies in the same line, so nothing is counted twice.
 //!
-//! Who calls [`UsageLog::measure`] decides how often the disk is flushed: once for each call,
+//! The caller of [`UsageLog::measure`] decides how often the disk is flushed: once for each call,
 //! whatever it holds.
 
 mod line; // one entry as a line of the file, and back
@@ -39,9 +39,7 @@ use crate::{
 /// Whose counters a reading is of. They count up from zero for as long as the key is the same.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Meter {
-    /// Who pays.
     pub tenant: Tenant,
-    /// Which task.
     pub task: TaskId,
     /// Which of its containers.
     pub container: ContainerName,

@@ -20,7 +20,7 @@ pub(super) fn replay(path: &Path) -> Result<Replay> {
     let bytes = files::read(path)?.unwrap_or_default();
     let mut chain = Chain::begin(&boot_of(path));
     let mut replay = Replay::default();
-    // What follows the last newline was never acknowledged to anybody: it was still being written.
+    // What follows the last newline was never acknowledged: it was still being written.
     let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
     for line in bytes[..whole].split(|byte| *byte == b'\n') {
         let Some(entry) = chain.read(line) else { break };

@@ -131,7 +131,8 @@ fn a_reading_that_has_not_grown_writes_nothing() {
     for _ in 0..3 {
         log.measure(Timestamp::default(), [(meter("a"), reading(2))]).unwrap();
     }
-    log.measure(Timestamp::default(), [(meter("a"), reading(1))]).unwrap(); // a page that was made anew
+    // A page that was made anew.
+    log.measure(Timestamp::default(), [(meter("a"), reading(1))]).unwrap();
     assert_eq!(log.records().unwrap().len(), 1);
 }
 
