@@ -5,29 +5,22 @@ use spec::{
     Capability, Digest, FileGrant, MissingGrant, NodeId, ParseError, SecretGrant, wire::Fault,
 };
 
-/// What can go wrong on a host.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file or folder could not be used.
     #[error("cannot {verb} `{}`", .path.display())]
     File { verb: &'static str, path: PathBuf, source: io::Error },
-    /// A file does not hold what it should.
     #[error("`{}` is damaged: {why}", .path.display())]
     Damaged { path: PathBuf, why: String },
-    /// A file was written by a newer margay.
     #[error("`{}`: {source}", .path.display())]
     Newer { path: PathBuf, source: ParseError },
-    /// No task has that name or id.
     #[error("no task is called `{0}`")]
     NoSuchTask(String),
     /// An id was shortened too much.
     #[error("`{text}` could be any of {candidates:?}")]
     Ambiguous { text: String, candidates: Vec<String> },
-    /// A name is taken.
     #[error("the name `{name}` is taken by task `{id}`")]
     NameTaken { name: String, id: String },
-    /// A name that cannot be one.
     #[error(
         "`{0}` cannot name a task: use letters, digits, `_`, `.` and `-`, \
          beginning with a letter or digit"
@@ -36,34 +29,26 @@ pub enum Error {
     /// A task runs, and what was asked needs it not to.
     #[error("task `{0}` is running")]
     StillRunning(String),
-    /// Another process owns the task's folder.
     #[error("task `{0}` is held by another process")]
     Held(String),
-    /// Another process listens there.
     #[error("port {port} of the host is taken")]
     PortTaken { port: u16, task: Option<String> },
-    /// Listening failed for another reason.
     #[error("cannot listen on port {port}")]
     Listen { port: u16, source: io::Error },
-    /// `-p`, `-v` or the like was not understood.
     #[error("`{text}` is not {what}")]
     BadArgument { text: String, what: &'static str },
     /// The image needs something that was not granted.
     #[error("{0}")]
     NotGranted(#[from] MissingGrant),
-    /// A line grants a secret without a value.
     #[error("secret `{0}` is granted but no value was provided")]
     NoSecret(String),
-    /// A secret that cannot be a variable.
     #[error("secret `{0}` is not text, and a variable can hold nothing else")]
     SecretIsNotText(String),
     /// Neither a local image nor one that can be pulled.
     #[error("there is no image `{0}` here")]
     NoSuchImage(String),
-    /// An image could not be fetched.
     #[error("cannot fetch image `{image}`: {why}")]
     Fetch { image: String, why: String, hint: Option<String> },
-    /// An image could not be made ready to run.
     #[error("cannot prepare image `{image}`: {why}")]
     Prepare { image: Digest, why: String, hint: Option<String>, failure: StartFailure },
     /// A worker could not be started, or did not take its task.
@@ -89,33 +74,26 @@ pub enum Error {
     /// Joining, or talking to, the control plane failed.
     #[error("cannot reach the control plane at `{address}`: {why}")]
     ControlPlane { address: String, why: String },
-    /// The control plane refused.
     #[error("the control plane refused: {0}")]
     Refused(Fault),
-    /// A join token that is none.
     #[error("this is not a join token: {0}")]
     BadToken(String),
     /// The certificate or key of this node does not work.
     #[error("cannot use this node's certificate: {0}")]
     Identity(String),
-    /// This node has not joined a control plane.
     #[error("this node has not joined a control plane: `{}` is missing", .0.display())]
     NotJoined(PathBuf),
     /// Its control plane does not know this node any more.
     #[error("node `{0}` was removed from its platform: its tasks have ended")]
     Removed(NodeId),
-    /// Another agent of the same home runs.
     #[error("another agent runs here: it holds `{}`", .0.display())]
     AgentRuns(PathBuf),
-    /// An answer from a task could not be had.
     #[error("task `{task}` did not answer: {why}")]
     NoAnswer { task: String, why: String },
-    /// Waiting, starting a thread or the like failed.
     #[error("cannot {verb}")]
     System { verb: &'static str, source: io::Error },
 }
 
-/// What most functions here return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {

@@ -28,7 +28,6 @@ impl Home {
         Ok(Self { root })
     }
 
-    /// Where it is.
     pub fn root(&self) -> &Path {
         &self.root
     }

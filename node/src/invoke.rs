@@ -33,15 +33,12 @@ use crate::{
 /// One request to an image that answers requests.
 #[derive(Clone)]
 pub struct InvokeRequest {
-    /// What to run.
     pub image: LocalImage,
     /// `GET` and its like.
     pub method: Method,
-    /// Path and query.
     pub path: String,
     /// Beyond `Host`.
     pub headers: HeaderMap,
-    /// What is sent.
     pub body: Bytes,
     /// Variables; each is a grant.
     pub env: BTreeMap<String, String>,
@@ -55,22 +52,17 @@ pub struct InvokeRequest {
     pub time_max: Duration,
 }
 
-/// What came of it.
 #[derive(Debug, Clone)]
 pub struct InvokeOutcome {
     /// The task's folder, which is gone by now.
     pub id: String,
-    /// The answer's status.
     pub status: StatusCode,
-    /// The answer's headers.
     pub headers: HeaderMap,
-    /// The answer's body.
     pub body: Bytes,
     /// From the request to the end of the answer, the start of the worker not counted.
     pub answered_in: Duration,
     /// From nothing to a worker that serves.
     pub started_in: Duration,
-    /// What it cost.
     pub usage: Usage,
 }
 

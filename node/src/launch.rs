@@ -22,7 +22,6 @@ use crate::{
     tasks::{Kind, MountRecord, TaskFolder},
 };
 
-/// What is to run.
 #[derive(Debug, Clone)]
 pub(crate) struct Container {
     pub task: TaskId,

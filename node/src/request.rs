@@ -10,23 +10,16 @@ use crate::{error::Error, tuning::PrivateNetwork};
 #[serde(deny_unknown_fields)]
 pub struct RunRequest {
     pub image: LocalImage,
-    /// `--name`.
     pub name: Option<String>,
     /// `--entrypoint`: replaces the image's, and with it the image's arguments.
     pub entrypoint: Option<Vec<String>>,
     /// What stands after the image: replaces the image's arguments. Empty keeps them.
     pub command: Vec<String>,
-    /// `-e`.
     pub env: BTreeMap<String, String>,
-    /// `--secret`.
     pub secrets: BTreeMap<SecretName, SecretValue>,
-    /// `-p`.
     pub ports: Vec<Publish>,
-    /// `-v`.
     pub mounts: Vec<Mounted>,
-    /// `--allow`.
     pub allow: Vec<Capability>,
-    /// `--private-network`.
     pub private_networks: Vec<PrivateNetwork>,
     /// `-m`.
     pub memory_bytes_max: Option<u64>,
@@ -38,7 +31,6 @@ pub struct RunRequest {
     pub interactive: bool,
     /// `-t`: the program may know that it speaks to a terminal of these rows and columns.
     pub terminal: Option<(u16, u16)>,
-    /// `--rm`.
     pub remove_at_end: bool,
     /// How long it may take to stop once asked to.
     pub grace: Duration,
@@ -75,17 +67,14 @@ pub struct Mounted {
     pub source: MountSource,
     /// Where the container sees it.
     pub path: String,
-    /// Whether writing is denied.
     pub read_only: bool,
     /// The most bytes in it.
     pub bytes_max: Option<u64>,
 }
 
-/// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MountSource {
-    /// A named volume; made when it is missing.
     Volume(VolumeName),
     /// A folder of the host, absolute.
     Folder(PathBuf),
@@ -98,7 +87,6 @@ pub enum MountSource {
 pub enum Note {
     /// Its image was not ready to run, and is being made so.
     Preparing,
-    /// It runs.
     Started(Started),
     /// It asked for something that it was not granted.
     Denied {
@@ -107,11 +95,9 @@ pub enum Note {
         /// How often so far.
         count: u64,
     },
-    /// It was asked to stop.
     Stopping,
 }
 
-/// A task that runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Started {
@@ -127,7 +113,6 @@ pub struct Started {
     pub denied: Vec<Capability>,
 }
 
-/// How a task ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunOutcome {

@@ -4,7 +4,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::error::{Error, Result};
 
-/// Waits for SIGTERM or SIGINT.
 pub(crate) async fn terminated() {
     let (term, int) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut term), Ok(mut int)) = (term, int) else {
@@ -24,7 +23,6 @@ pub(crate) struct TaskSignals {
     resized: Signal,
 }
 
-/// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Request {
     /// To end, as this one does.
@@ -55,7 +53,6 @@ impl TaskSignals {
         })
     }
 
-    /// The next one.
     pub async fn next(&mut self) -> Request {
         tokio::select! {
             number = any(&mut self.stops) => Request::Stop(number),

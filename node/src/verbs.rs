@@ -13,7 +13,6 @@ use crate::{
 /// What to do about a task that still runs when it is to be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
-    /// Refuse.
     Ended,
     /// Stop it first.
     Forced,

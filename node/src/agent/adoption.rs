@@ -25,7 +25,6 @@ pub(super) struct Adoptable {
     pub status: Option<Status>,
 }
 
-/// The containers of one task.
 pub(super) type AdoptableTask = BTreeMap<ContainerName, Adoptable>;
 
 impl Adoptable {

@@ -18,7 +18,6 @@ use crate::{
     images::{blobs_of, native_platforms, plan, prune_unpacked},
 };
 
-/// How much of an image must be here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fetch {
     /// Its layers, or what was made of them.
@@ -112,7 +111,6 @@ impl Cache {
 }
 
 impl TenantCache<'_> {
-    /// Its blobs.
     pub fn blobs(&self) -> FileBlobStore {
         blobs_of(&self.prepared.join(PULLED))
     }

@@ -24,12 +24,10 @@ impl Control {
         Self(ApiClient::tls(address, tls))
     }
 
-    /// The answer to `GET path`.
     pub async fn get<T: DeserializeOwned>(&self, path: &str, time_max: Duration) -> Result<T> {
         Ok(self.0.call(ApiRequest::new(Method::GET, path, time_max)).await?)
     }
 
-    /// The answer to `POST path`.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
         let request = ApiRequest::new(Method::POST, path, ANSWER_TIME_MAX).json(body);
         Ok(self.0.call(request).await?)

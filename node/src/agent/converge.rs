@@ -10,7 +10,6 @@ pub(super) type TaskKey = (Tenant, TaskId);
 pub(super) enum Seen {
     /// It runs, or is on its way to.
     Alive,
-    /// It was told to end.
     Stopping,
     /// It has ended, and its last status is kept for the report.
     Ended,

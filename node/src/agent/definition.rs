@@ -63,7 +63,6 @@ pub(super) fn folder_name(task: &DesiredTask, definition: &ContainerDefinition) 
     format!("{}.{}.{}", task.tenant, task.id, definition.name)
 }
 
-/// Makes the folder of a container.
 pub(super) fn create(
     host: &Host,
     task: &DesiredTask,

@@ -32,9 +32,7 @@ pub(super) struct Host {
     /// A pool's container without a request for so long has no worker until the next one.
     pub idle_after: Duration,
     pub preparing: Semaphore,
-    /// There is something to report.
     pub changed: Notify,
-    /// Some task has ended.
     pub ended: Notify,
     usage: Arc<Mutex<UsageLog>>,
     /// The newest token of each task that may pull: in memory only, for they are secrets.

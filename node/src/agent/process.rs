@@ -34,7 +34,6 @@ use crate::{
     usage_log::UsageLog,
 };
 
-/// How an agent behaves.
 #[derive(Debug, Clone)]
 pub struct AgentConfig {
     /// Whose node it is; it has joined a control plane.
@@ -61,7 +60,6 @@ impl AgentConfig {
     }
 }
 
-/// The agent of a node.
 pub struct Agent {
     pub(super) host: Arc<Host>,
     pub(super) folder: NodeFolder,
@@ -120,7 +118,6 @@ impl Agent {
         })
     }
 
-    /// The node's name.
     pub fn node(&self) -> &NodeId {
         &self.identity.node
     }
@@ -214,7 +211,6 @@ impl Agent {
         self.tasks().keys().cloned().collect()
     }
 
-    /// The end of every task.
     async fn end(&self) {
         let deadline = Instant::now() + END_TIME_MAX;
         let mut tasks = std::mem::take(&mut *self.tasks());

@@ -32,7 +32,6 @@ impl Default for Settings {
     }
 }
 
-/// The files of an agent.
 #[derive(Debug, Clone)]
 pub(super) struct NodeFolder(PathBuf);
 

@@ -10,7 +10,6 @@ use super::{
 };
 use crate::usage_log::Meter;
 
-/// A task that is here.
 pub(super) struct TaskHandle {
     pub reports: Vec<Arc<ContainerReport>>,
     essential: Vec<bool>,
@@ -87,7 +86,6 @@ impl TaskHandle {
         }
     }
 
-    /// What to report about it.
     pub fn status(&self) -> TaskStatus {
         let containers: Vec<_> = self.reports.iter().map(|report| report.status()).collect();
         let reason = containers.iter().find_map(|container| {

@@ -2,7 +2,6 @@ use std::time::Duration;
 
 use net::{HttpLimits, MinThroughput};
 
-/// How much and how long.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Connections of clients at one time; more wait in the listener's queue. Ten thousand idle
@@ -17,7 +16,6 @@ pub struct Limits {
     pub stall_time_max: Duration,
     /// The slowest body, in bytes a second.
     pub body_bytes_per_second_min: u64,
-    /// The largest body.
     pub body_bytes_max: u64,
     /// From the last of a request to the head of its response, or to the next piece that is taken
     /// of its body: more than a worker gives a request.

@@ -15,7 +15,6 @@ use crate::{
     home::Home,
 };
 
-/// How to run an ingress.
 #[derive(Debug)]
 pub struct IngressConfig {
     /// Whose routes it serves.
@@ -25,7 +24,6 @@ pub struct IngressConfig {
     pub listener: TcpListener,
     /// For the ingresses of other nodes, over mTLS; listening already as well.
     pub peers: Option<TcpListener>,
-    /// How much and how long.
     pub limits: Limits,
 }
 

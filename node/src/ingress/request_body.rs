@@ -49,7 +49,6 @@ impl RequestBody {
         Self { body, left: bytes_max, clock: ReplicaClock::started_now() }
     }
 
-    /// An empty body.
     pub fn none() -> Self {
         Self { body: None, left: 0, clock: ReplicaClock::started_now() }
     }

@@ -36,7 +36,6 @@ pub(super) struct Replica {
 /// Where a request came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Arrival {
-    /// From a client.
     Client,
     /// From the ingress of this node, which has chosen a replica here: it does not travel on.
     Peer(NodeId),

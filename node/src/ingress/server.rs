@@ -24,11 +24,8 @@ use crate::identity::Identity;
 pub struct Listeners {
     /// The folder that it shares with the agent.
     pub folder: PathBuf,
-    /// For clients.
     pub clients: TcpListener,
-    /// For the ingresses of other nodes.
     pub peers: Option<TcpListener>,
-    /// How much and how long.
     pub limits: Limits,
 }
 
@@ -105,7 +102,6 @@ impl Ingress {
         }
     }
 
-    /// Answers the requests of one connection.
     async fn answer_all<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,

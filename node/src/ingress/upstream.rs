@@ -28,13 +28,11 @@ struct Connection {
     task: AbortHandle,
 }
 
-/// Connections to replicas.
 pub(super) struct Upstream {
     idle: Mutex<HashMap<Target, Vec<(Connection, Instant)>>>,
     tls: Arc<PeerTls>,
 }
 
-/// A connection for one request.
 pub(super) struct Lease {
     upstream: Arc<Upstream>,
     target: Target,

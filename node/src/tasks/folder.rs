@@ -159,12 +159,10 @@ impl TaskFolder {
         Ok(Some(Self { path: path.to_owned(), record }))
     }
 
-    /// What was asked for.
     pub fn record(&self) -> &TaskRecord {
         &self.record
     }
 
-    /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -218,7 +216,6 @@ impl TaskFolder {
         Ok(State::of(status.as_ref(), supervised, lives))
     }
 
-    /// Whether some process holds its lock.
     pub fn is_supervised(&self) -> bool {
         disk::is_locked(&self.path.join(LOCK))
     }
@@ -246,12 +243,10 @@ impl TaskFolder {
 }
 
 impl Owned {
-    /// The folder, for reading.
     pub fn folder(&self) -> &TaskFolder {
         &self.folder
     }
 
-    /// What was asked for.
     pub fn record(&self) -> &TaskRecord {
         &self.folder.record
     }

@@ -5,12 +5,9 @@ use spec::LogHead;
 use super::folder::TaskFolder;
 use crate::error::{Error, Result};
 
-/// Which of a task's two streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogStream {
-    /// Standard output.
     Stdout,
-    /// Standard error.
     Stderr,
 }
 
@@ -20,7 +17,6 @@ pub enum LogStream {
 pub struct LogLine<'a> {
     /// When, RFC 3339.
     pub time: &'a str,
-    /// Where.
     pub stream: LogStream,
     /// Whether the line goes on in the next record.
     pub partial: bool,
@@ -28,7 +24,6 @@ pub struct LogLine<'a> {
     pub text: &'a [u8],
 }
 
-/// Which lines are wanted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LogOptions {
     /// Wait for more until the task ends.

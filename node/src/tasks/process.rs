@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 /// One process for all time: its number, and when it started, because numbers are used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
-    /// The number.
     pub pid: i32,
     /// Clock ticks from boot to its start (`/proc/PID/stat`, field 22).
     pub started: u64,
@@ -22,7 +21,6 @@ impl ProcessId {
         (!dead).then_some(Self { pid, started })
     }
 
-    /// This process.
     pub fn this() -> Self {
         let pid = rustix::process::getpid().as_raw_nonzero().get();
         Self { pid, started: read_stat(pid).map_or(0, |(started, _)| started) }

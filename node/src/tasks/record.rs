@@ -59,7 +59,6 @@ pub enum Origin {
     Local,
     /// `margay invoke` here.
     Invoked,
-    /// A control plane.
     Cluster(ClusterOrigin),
 }
 
@@ -71,7 +70,6 @@ pub struct ClusterOrigin {
     /// The service that it is a copy of, if any.
     pub service: Option<ServiceName>,
     pub task: TaskId,
-    /// Which of its containers.
     pub container: ContainerName,
     /// Under which revision it was registered.
     pub definition: TaskDefinitionId,
@@ -79,14 +77,12 @@ pub struct ClusterOrigin {
     pub launch_type: LaunchType,
 }
 
-/// Something mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountRecord {
     /// The name of a volume, or an absolute path of the host.
     pub source: String,
     /// Where the task sees it.
     pub path: String,
-    /// Whether writing is denied.
     pub read_only: bool,
 }
 
@@ -99,11 +95,8 @@ pub struct Status {
     pub phase: Phase,
     /// Its worker or shim, while there is one.
     pub process: Option<ProcessId>,
-    /// Its supervisor.
     pub supervisor: Option<ProcessId>,
-    /// When its worker started.
     pub started: Option<Timestamp>,
-    /// When it ended.
     pub ended: Option<Timestamp>,
     /// The guest's code, or 128 and the signal.
     pub exit_code: Option<i32>,
@@ -123,13 +116,11 @@ pub struct Status {
 pub enum Phase {
     /// Its image is fetched and prepared, or its worker starts.
     Starting,
-    /// Its worker runs.
     Running,
     /// No worker runs, and the first request starts one.
     Idle,
     /// It ended too early and waits to be started again.
     BackOff,
-    /// It ended.
     Exited,
 }
 
@@ -138,7 +129,6 @@ pub enum Phase {
 pub enum State {
     /// Being prepared or started.
     Starting,
-    /// Running.
     Running,
     /// Running without a supervisor: its agent is away.
     Unsupervised,

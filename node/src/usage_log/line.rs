@@ -3,7 +3,6 @@ use spec::{Digest, Usage, UsageRecord};
 
 use super::Meter;
 
-/// One line of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(super) enum Entry {

@@ -41,13 +41,10 @@ use crate::{
 pub struct Meter {
     pub tenant: Tenant,
     pub task: TaskId,
-    /// Which of its containers.
     pub container: ContainerName,
-    /// Which image runs there.
     pub image: Digest,
 }
 
-/// The usage log of a node.
 #[derive(Debug)]
 pub struct UsageLog {
     folder: PathBuf,
