@@ -1,14 +1,12 @@
-use std::{
-    io,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-};
+use std::{io, os::fd::OwnedFd, path::Path};
 
-use engine::{AssignmentMessage, VolumeMount, VolumeSource};
-use serde::{Deserialize, Serialize};
+use engine::{VolumeMount, VolumeSource};
 use spec::ImageConfig;
 
-use crate::{Error, Layer, Runtime};
+use crate::{
+    Error, Layer, Runtime,
+    protocol::{ProgramMessage, ShimMessage},
+};
 
 /// What a native container is handed beyond what all kinds are. Times of its limits are those of
 /// the whole container. Linux cannot grant `w` on a volume without `d`; `x` is to run programs
@@ -25,18 +23,6 @@ pub struct NativeProgram {
 }
 
 pub type Assignment = engine::Assignment<NativeProgram>;
-
-/// A [`NativeProgram`] as it crosses the socket.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ProgramMessage {
-    config: ImageConfig,
-    layers: Vec<PathBuf>,
-    runtime: Runtime,
-    cpu_millis: Option<u32>,
-}
-
-pub(crate) type ShimMessage = AssignmentMessage<ProgramMessage>;
 
 /// Splits an assignment into what is said and what is handed over.
 pub(crate) fn split(assignment: Assignment) -> (ShimMessage, Vec<OwnedFd>) {

@@ -18,6 +18,9 @@ mod owner; // the task shim: one container, its streams, its ports, its supervis
 mod container; // this crate as an engine of containers
 mod client; // the supervisor's side: spawn, adopt, ask, stop, and clean up
 
+mod record; // the files of a container, and what it leaves on its machine
+mod protocol; // the messages between supervisor, shim and unpacking process
+mod spawn; // a process of `exe shim`
 mod process; // the task shim's main
 mod privileges; // root's capabilities, dropped
 mod limits; // every number that bounds something here, with its reason
@@ -25,12 +28,12 @@ mod error;
 
 pub use assignment::{Assignment, NativeProgram};
 pub use client::sweep::{Swept, sweep};
-pub use client::task::{Adopted, Status, Task};
+pub use client::task::{Adopted, Task};
 pub use container::NativeEngine;
 pub use error::Error;
 pub use host::doctor::{Check, Level, doctor};
 pub use host::probe::{Runtime, RuntimeKind, Vulnerability};
 pub use process::main;
-pub use unpack::layers::{
-    Layer, LayerBlob, Layers, UnpackedLayer, remove_unused_layer, unpacked_layers,
-};
+pub use protocol::Status;
+pub use unpack::layers::{Layer, Layers, UnpackedLayer, remove_unused_layer, unpacked_layers};
+pub use unpack::sandbox::LayerBlob;

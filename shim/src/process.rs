@@ -8,25 +8,15 @@ use rustix::{
     fs::Mode,
     process::{Resource, Rlimit, setsid, umask},
 };
-use serde::{Deserialize, Serialize};
 
 use crate::limits::SHIM_OPEN_FILES_MAX;
 use crate::{
     Error,
-    assignment::{ShimMessage, join},
-    client::task::Reply,
+    assignment::join,
     owner::event_loop,
+    protocol::{Job, Reply},
     unpack::sandbox,
 };
-
-/// What a process of `exe shim` is told to do, once, over the socket that is its standard input.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Job {
-    /// Be the task shim of one container.
-    Run(Box<ShimMessage>),
-    /// Unpack one layer.
-    Unpack(Box<sandbox::Unpack>),
-}
 
 /// The task shim's own process. Its standard input is the control socket that
 /// [`Task::spawn`](crate::Task::spawn) made; call this before any thread exists, when the first

@@ -23,16 +23,16 @@ use crate::{
 };
 
 /// A bundle that is ready for the runtime. It exists in this process's own mount namespace only,
-/// which its children share and which ends with them: whoever is killed here, no mount is left
-/// behind.
+/// which its children share and which ends with them: no mount is left behind, whichever process is
+/// killed.
 pub(crate) struct Stage {
     pub bundle: PathBuf,
     pub account: Account,
 }
 
-/// Folders that every system has and that others may enter, for a file system that only we see.
-/// Below `MARGAY_HOME` nobody but root may enter, and the runtime looks at a root file system as
-/// the container's root, who is not.
+/// Folders that every system has and that every user may enter, for a file system that only this
+/// process sees. Below `MARGAY_HOME` only root may enter, and the runtime opens the root file system
+/// as the container's root, which is another user.
 const POINTS: [&str; 5] = ["/mnt", "/media", "/srv", "/opt", "/tmp"];
 
 /// Makes the root file system of `order` (its layers, under a writable layer in memory that has a

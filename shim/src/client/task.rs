@@ -2,25 +2,20 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use engine::{Exit, Listeners, ListenersMessage, Slots, StartFailure, frame};
-use rustix::{
-    net::sockopt,
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
-};
-use serde::{Deserialize, Serialize};
+use engine::{Exit, Listeners, Slots, frame};
 use spec::Usage;
 
 use crate::limits::{REPLY_TIME_MAX, RETRY_TIME, START_TIME_MAX};
 use crate::{
     Assignment, Error,
-    assignment::{ShimMessage, split},
-    client::sweep::{self, Ended, Swept},
-    host::command::wait_readable,
-    process::Job,
+    assignment::split,
+    client::sweep::{self, Swept},
+    protocol::{Job, Reply, Request, ShimMessage, Status, expect_reply, set_read_timeout},
+    record::{self, Ended},
+    spawn::{Process, end_process, start_process},
 };
 
 /// A native container that runs (or ran) under its own shim process. Only a name for its folder:
@@ -39,52 +34,6 @@ pub enum Adopted {
     Ended(Exit, Usage),
 }
 
-/// What a shim says about its container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
-    /// The first process of the container, as the host numbers it.
-    pub pid: i32,
-    /// The shim.
-    pub shim_pid: u32,
-    /// The ports that it relays.
-    pub ports: Vec<u16>,
-    /// Whether it was asked to stop.
-    pub stopping: bool,
-    /// What it used so far.
-    pub usage: Usage,
-}
-
-/// What a supervisor asks of a shim.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Request {
-    Status,
-    Stop { grace: Duration },
-    Kill { signal: i32 },
-    Resize { rows: u16, columns: u16 },
-    Listeners,
-    Wait,
-}
-
-/// What it answers.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Reply {
-    Started,
-    Failed {
-        code: String,
-        message: String,
-        hint: Option<String>,
-        failure: StartFailure,
-    },
-    Status(Status),
-    /// Their sockets ride along.
-    Listeners(ListenersMessage),
-    Done,
-    Exited(Ended),
-}
-
-/// The control socket's name in a container's folder.
-pub(crate) const SOCKET: &str = "worker.sock";
-
 impl Task {
     /// Starts a container under a new shim process, and returns when it runs.
     ///
@@ -102,7 +51,7 @@ impl Task {
         let folder = &assignment.folder;
         let folder =
             folder.canonicalize().map_err(Error::io(format!("find `{}`", folder.display())))?;
-        sweep::forget(&folder)?;
+        sweep::prepare(&folder)?;
         // Until the shim holds them itself.
         let _layers = assignment.program.layers.clone();
         assignment.folder.clone_from(&folder);
@@ -242,7 +191,7 @@ impl Task {
             let late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
             match sweep::reach(&self.folder) {
                 Ok(Some(socket)) => {
-                    if let Some(ended) = last_word(&socket, deadline) {
+                    if let Some(ended) = wait_for_exit(&socket, deadline) {
                         return Ok((ended.exit, ended.usage));
                     }
                     if late()
@@ -269,14 +218,14 @@ impl Task {
 
     /// How a container ended whose shim is dead. `None` when it is alive after all.
     fn ended(&self) -> Result<Option<Ended>, Error> {
-        if let Some(ended) = sweep::read_ended(&self.folder)? {
+        if let Some(ended) = record::read_ended(&self.folder)? {
             return Ok(Some(ended));
         }
         if sweep::sweep(&self.folder)? == Swept::Alive {
             return Ok(None);
         }
         let ended = Ended::new(lost(), Usage { runs: 1, failed_runs: 1, ..Usage::default() });
-        sweep::write_ended(&self.folder, &ended)?;
+        record::write_ended(&self.folder, &ended)?;
         Ok(Some(ended))
     }
 
@@ -295,46 +244,8 @@ impl Task {
     }
 }
 
-impl Reply {
-    pub(crate) fn failed(error: &Error) -> Self {
-        Self::Failed {
-            code: error.code().to_owned(),
-            message: error.chain(),
-            hint: error.hint(),
-            failure: error.failure(),
-        }
-    }
-
-    pub(crate) fn into_error(self) -> Error {
-        match self {
-            Self::Failed { code, message, hint, failure } => {
-                Error::Reported { code, message, hint, failure }
-            }
-            other => Error::protocol(format!("{other:?}")),
-        }
-    }
-}
-
-/// One reply in time. The end of the stream is [`Error::Protocol`].
-pub(crate) fn expect_reply(
-    socket: &OwnedFd,
-    time_max: Duration,
-) -> Result<(Reply, Vec<OwnedFd>), Error> {
-    let reading = || "read the task shim's answer";
-    set_read_timeout(socket, Some(time_max)).map_err(Error::io(reading()))?;
-    match frame::receive(socket) {
-        Ok(Some(reply)) => Ok(reply),
-        Ok(None) => Err(Error::protocol("nothing")),
-        Err(source) => Err(Error::Io { what: reading().to_owned(), source }),
-    }
-}
-
-fn set_read_timeout(socket: &OwnedFd, time_max: Option<Duration>) -> rustix::io::Result<()> {
-    sockopt::set_socket_timeout(socket, sockopt::Timeout::Recv, time_max)
-}
-
 /// Waits for the shim behind `socket` to say how its container ended.
-fn last_word(socket: &OwnedFd, deadline: Option<Instant>) -> Option<Ended> {
+fn wait_for_exit(socket: &OwnedFd, deadline: Option<Instant>) -> Option<Ended> {
     // Zero would mean no limit.
     let left = deadline.map(|deadline| {
         deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
@@ -349,60 +260,4 @@ fn last_word(socket: &OwnedFd, deadline: Option<Instant>) -> Option<Ended> {
 
 fn lost() -> Exit {
     Exit::Lost("E_SHIM_LOST: the container's shim was killed or broke".to_owned())
-}
-
-/// A shim process.
-pub(crate) struct Process {
-    pub pid: Pid,
-    pidfd: OwnedFd,
-}
-
-impl Process {
-    /// Whoever listens at the other end of `socket`, if it is alive.
-    fn behind(socket: &OwnedFd) -> Result<Option<Self>, Error> {
-        let finding = || "find the process of a task shim";
-        let pid = sockopt::socket_peercred(socket).map_err(Error::io(finding()))?.pid;
-        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
-            Err(rustix::io::Errno::SRCH) => return Ok(None),
-            other => other.map_err(Error::io(finding()))?,
-        };
-        // Had it died before, the number might mean somebody else by now; but its end of the socket
-        // would have, too.
-        let died = wait_readable(socket.as_fd(), Instant::now());
-        Ok(if died { None } else { Some(Self { pid, pidfd }) })
-    }
-}
-
-/// Kills it if it still runs, and returns when it does not. Whether it came to that.
-pub(crate) fn end_process(process: &Process) -> bool {
-    let _ = pidfd_send_signal(&process.pidfd, Signal::KILL);
-    wait_readable(process.pidfd.as_fd(), Instant::now() + REPLY_TIME_MAX)
-}
-
-/// Starts `exe shim` and gives back our end of its control socket. The process is waited for by a
-/// thread that does nothing else.
-pub(crate) fn start_process(exe: &Path, log: &Path) -> Result<(OwnedFd, Process), Error> {
-    let starting = || format!("start the task shim `{} shim`", exe.display());
-    let (ours, theirs) = frame::pair().map_err(Error::io(starting()))?;
-    let said =
-        std::fs::File::create(log).map_err(Error::io(format!("write `{}`", log.display())))?;
-    let mut child = Command::new(exe)
-        .arg("shim")
-        .env_clear()
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        .current_dir("/")
-        .stdin(theirs)
-        .stdout(Stdio::null())
-        .stderr(said)
-        .spawn()
-        .map_err(Error::io(starting()))?;
-    let pid = Pid::from_child(&child);
-    // Nobody has waited for it yet, so the number means it and nobody else.
-    let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(Error::io(starting()))?;
-    std::thread::Builder::new()
-        .name("shim-reaper".to_owned())
-        .stack_size(64 << 10)
-        .spawn(move || child.wait())
-        .map_err(Error::io(starting()))?;
-    Ok((ours, Process { pid, pidfd }))
 }

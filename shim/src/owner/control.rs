@@ -8,12 +8,10 @@ use engine::frame;
 use rustix::net::{SocketFlags, accept_with, sockopt};
 
 use crate::{
-    client::{
-        sweep::Ended,
-        task::{Reply, Request},
-    },
     limits::{REQUEST_TIME_MAX, REQUESTS_MAX, WAITERS_MAX},
     owner::poller::{EventFlags, Poller, Token},
+    protocol::{Reply, Request},
+    record::Ended,
 };
 
 /// The control socket of a shim, and the supervisors that are connected to it. A connection

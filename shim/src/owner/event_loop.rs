@@ -19,10 +19,6 @@ use rustix::{
 use crate::{
     Assignment, Error, Layer,
     bundle::{signal, stage},
-    client::{
-        sweep::{self, Ended, Traces},
-        task::{Reply, Request, SOCKET, Status},
-    },
     limits::{GRACE_MAX, NETWORK_DRAIN_TIME_MAX, ORPHAN_GRACE, OUTPUT_DRAIN_TIME_MAX},
     owner::{
         control::ControlSocket,
@@ -35,6 +31,8 @@ use crate::{
         streams::Streams,
     },
     privileges::drop_privileges,
+    protocol::{Reply, Request, Status},
+    record::{self, Ended, SOCKET, Traces},
 };
 
 /// One container and everything that happens to it, in one loop.
@@ -71,14 +69,14 @@ pub(crate) fn run(supervisor: &OwnedFd, mut assignment: Assignment) -> Result<()
     let (layers, adoptable) = (assignment.program.layers.clone(), assignment.adoptable);
     let folder = &assignment.folder.clone();
     let runtime = assignment.program.runtime.clone();
-    let traces = Traces { version: sweep::VERSION, id: container_id(&assignment), runtime };
+    let traces = Traces { version: record::VERSION, id: container_id(&assignment), runtime };
     let listener = frame::listen(folder, SOCKET)
         .map_err(Error::io(format!("listen in `{}`", folder.display())))?;
-    sweep::write_traces(folder, &traces)?;
+    record::write_traces(folder, &traces)?;
     let mut owner = match Owner::start(&mut assignment, &traces, listener) {
         Ok(owner) => owner,
         Err(error) => {
-            sweep::clear(folder, &traces)?;
+            record::clear(folder, &traces)?;
             return Err(error);
         }
     };
@@ -298,8 +296,8 @@ impl<'a> Owner<'a> {
         // In this order: a supervisor that finds no socket finds the exit status. Where that
         // cannot be written, because the disk is full or the folder was removed, the machine is
         // still left clean, and the supervisors that wait are told.
-        let written = sweep::write_ended(folder, ended);
-        let cleared = sweep::clear_dead(folder, traces);
+        let written = record::write_ended(folder, ended);
+        let cleared = record::clear_dead(folder, traces);
         self.control.report(ended);
         cleared.and(written)
     }

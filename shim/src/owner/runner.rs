@@ -21,13 +21,13 @@ use rustix::{
 use crate::{
     Assignment, Error, Runtime,
     bundle::{account::Account, stage::Stage},
-    client::sweep::{Traces, state_folder},
     host::command::{wait, wait_readable},
     limits::{
         CONSOLE_TIME_MAX, FIRST_ID, RUNTIME_ERROR_CHARS_MAX, RUNTIME_LOG_BYTES_MAX,
         RUNTIME_TIME_MAX,
     },
     owner::{log::Log, streams::Streams},
+    record::{Traces, state_folder},
 };
 
 /// A container that exists and whose program has not run yet.

@@ -8,21 +8,10 @@ use std::{
 };
 
 use disk::Lock;
-use spec::{Descriptor, Digest};
+use spec::Digest;
 
-use super::{disk_usage, sandbox as walls};
+use super::{disk_usage, sandbox};
 use crate::Error;
-
-/// A compressed layer, opened by the caller.
-#[derive(Debug)]
-pub struct LayerBlob {
-    /// Open for reading, at its start.
-    pub file: File,
-    /// What its bytes must be.
-    pub descriptor: Descriptor,
-    /// What they must unpack to, from the image's config.
-    pub diff_id: Digest,
-}
 
 /// An unpacked layer, which no sweep removes while this is held. A container's shim holds those it
 /// runs from.
@@ -113,7 +102,11 @@ impl Layers {
     ///
     /// # Errors
     /// [`Error::Layer`] names the layer that is broken or hostile. Nothing of it is left then.
-    pub fn unpacked(&self, exe: &Path, blobs: Vec<LayerBlob>) -> Result<Vec<Layer>, Error> {
+    pub fn unpacked(
+        &self,
+        exe: &Path,
+        blobs: Vec<sandbox::LayerBlob>,
+    ) -> Result<Vec<Layer>, Error> {
         blobs.into_iter().map(|blob| self.one(exe, blob)).collect()
     }
 
@@ -151,13 +144,13 @@ impl Layers {
         self.folder.join(diff_id.to_string().replace(':', "-"))
     }
 
-    fn one(&self, exe: &Path, blob: LayerBlob) -> Result<Layer, Error> {
+    fn one(&self, exe: &Path, blob: sandbox::LayerBlob) -> Result<Layer, Error> {
         let place = self.place(&blob.diff_id);
         let layer = Layer::expect(&place)
             .map_err(Error::io(format!("mark the layer `{}`", place.display())))?;
         if !place.is_dir() {
             let work = Work::begin(&self.folder)?;
-            let result = walls::unpack(exe, &work.path, &work.lock, blob)
+            let result = sandbox::unpack(exe, &work.path, &work.lock, blob)
                 .and_then(|()| settle(&work, &layer));
             // Also takes back the disk space of a layer that turned out hostile in its middle.
             let removed = remove(&work.path);

@@ -14,7 +14,6 @@ use rustix::{
         CapabilitySet, UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
     },
 };
-use serde::{Deserialize, Serialize};
 use spec::{Descriptor, Digest};
 
 use crate::limits::{
@@ -22,22 +21,24 @@ use crate::limits::{
     UNPACK_TIME_MAX,
 };
 use crate::{
-    Error, LayerBlob,
-    client::task::{Reply, end_process, expect_reply, start_process},
+    Error,
     host::command::wait_readable,
     privileges::drop_privileges,
-    process::Job,
+    protocol::{Job, Reply, UnpackJob, expect_reply},
+    spawn::{end_process, start_process},
     unpack::seccomp_unpack,
     unpack::tree::{UnpackError, unpack as unpack_layer},
 };
 
-/// What the unpacking process is told. The descriptors of the folder and of the compressed layer
-/// come with it, in this order.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Unpack {
-    descriptor: Descriptor,
-    diff_id: Digest,
+/// A compressed layer, opened by the caller.
+#[derive(Debug)]
+pub struct LayerBlob {
+    /// Open for reading, at its start.
+    pub file: File,
+    /// What its bytes must be.
+    pub descriptor: Descriptor,
+    /// What they must unpack to, from the image's config.
+    pub diff_id: Digest,
 }
 
 /// Has a process of its own unpack `blob` into `folder`, which is empty and which `root` has open.
@@ -54,7 +55,8 @@ pub(crate) fn unpack(exe: &Path, folder: &Path, root: &File, blob: LayerBlob) ->
         .map_err(Error::io(preparing()))?;
     let layer = blob.diff_id.to_string();
     let (socket, process) = start_process(exe, Path::new("/dev/null"))?;
-    let job = Job::Unpack(Box::new(Unpack { descriptor: blob.descriptor, diff_id: blob.diff_id }));
+    let job =
+        Job::Unpack(Box::new(UnpackJob { descriptor: blob.descriptor, diff_id: blob.diff_id }));
     let result = exchange(&socket, process.pid, &job, &[root.as_fd(), blob.file.as_fd()]);
     // It has replied. A removal of the folder must not race with it.
     end_process(&process);
@@ -94,7 +96,7 @@ fn exchange(
 }
 
 /// Unpacks, in the process that was started for it.
-pub(crate) fn run(socket: &OwnedFd, job: &Unpack, fds: Vec<OwnedFd>) -> Result<(), Error> {
+pub(crate) fn run(socket: &OwnedFd, job: &UnpackJob, fds: Vec<OwnedFd>) -> Result<(), Error> {
     let Ok([root, blob]) = <[OwnedFd; 2]>::try_from(fds) else {
         return Err(Error::protocol("an unpacking job comes with two descriptors"));
     };

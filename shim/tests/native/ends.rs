@@ -9,45 +9,45 @@ use engine::Exit;
 use shim::{Adopted, Layer, Runtime, Swept, Task};
 
 use crate::{
-    house::{House, config, exe, plain, processes},
+    fixture::{TestShim, config, exe, plain, processes},
     streams::{get, served},
 };
 
-pub fn no_program(house: &House) {
-    let error = house.spawn(house.assignment(&["/bin/nothing"])).unwrap_err();
+pub fn no_program(fixture: &TestShim) {
+    let error = fixture.spawn(fixture.assignment(&["/bin/nothing"])).unwrap_err();
     assert_eq!((error.code(), error.exit_code()), ("E_START", 127), "{error}");
     assert!(error.to_string().contains("/bin/nothing"), "{error}");
-    let error = house.spawn(house.assignment(&["/etc/passwd"])).unwrap_err();
+    let error = fixture.spawn(fixture.assignment(&["/etc/passwd"])).unwrap_err();
     assert_eq!((error.code(), error.exit_code()), ("E_START", 126), "{error}");
-    let error = house.spawn(house.assignment(&[])).unwrap_err();
+    let error = fixture.spawn(fixture.assignment(&[])).unwrap_err();
     assert_eq!(error.code(), "E_CONFIG", "{error}");
 }
 
-pub fn oom(house: &House) {
+pub fn oom(fixture: &TestShim) {
     let mut assignment =
-        house.shell("echo begin; dd if=/dev/zero of=/dev/null bs=200M count=1; exit $?");
+        fixture.shell("echo begin; dd if=/dev/zero of=/dev/null bs=200M count=1; exit $?");
     assignment.limits.memory_bytes_max = 32 << 20;
-    let (exit, usage, _) = house.run(assignment);
+    let (exit, usage, _) = fixture.run(assignment);
     assert_eq!((exit.code(), exit.reason()), (137, Some("oom")), "{exit:?}");
     assert!(exit.message().unwrap().contains("32MiB"), "{exit:?}");
     assert!(usage.failed_runs == 1 && usage.memory_bytes_peak > 16 << 20, "{usage:?}");
 }
 
-pub fn oom_of_a_child(house: &House) {
+pub fn oom_of_a_child(fixture: &TestShim) {
     let hog = "dd if=/dev/zero of=/dev/null bs=200M count=1; echo child $?";
     let start = |rest: &str| {
-        let mut assignment = house.shell(&format!("{hog}; {rest}"));
+        let mut assignment = fixture.shell(&format!("{hog}; {rest}"));
         assignment.limits.memory_bytes_max = 32 << 20;
-        let task = house.spawn(assignment).unwrap();
-        house.wait_for("the end of the child", || house.log().contains("child 137"));
+        let task = fixture.spawn(assignment).unwrap();
+        fixture.wait_for("the end of the child", || fixture.log().contains("child 137"));
         task
     };
     assert_eq!(start("exit 0").wait().unwrap().0, Exit::Code(0));
-    std::fs::remove_file(house.folder().join("log")).unwrap();
+    std::fs::remove_file(fixture.folder().join("log")).unwrap();
     let task = start("trap '' TERM; sleep 1000");
     task.kill(9).unwrap();
-    assert_eq!(task.wait().unwrap().0, Exit::Signal(9), "somebody killed it, not the kernel");
-    std::fs::remove_file(house.folder().join("log")).unwrap();
+    assert_eq!(task.wait().unwrap().0, Exit::Signal(9), "a user killed it, not the kernel");
+    std::fs::remove_file(fixture.folder().join("log")).unwrap();
     let task = start("trap '' TERM; sleep 1000");
     task.stop(Duration::from_millis(100)).unwrap();
     assert_eq!(
@@ -57,76 +57,76 @@ pub fn oom_of_a_child(house: &House) {
     );
 }
 
-pub fn stop_signals(house: &House) {
+pub fn stop_signals(fixture: &TestShim) {
     for (name, number) in
         [("SIGRTMIN+3", 37), ("37", 37), ("SIGPWR", 30), ("SIGWINCH", 28), ("SIGQUIT", 3)]
     {
         let script =
             format!("trap 'exit {number}' {number}; echo ready; while true; do sleep 0.05; done");
-        let mut assignment = house.shell(&script);
+        let mut assignment = fixture.shell(&script);
         assignment.program.config = config(|image| image.stop_signal = Some(name.to_owned()));
-        let task = house.spawn(assignment).unwrap();
-        house.wait_for("ready", || house.log().contains("ready"));
+        let task = fixture.spawn(assignment).unwrap();
+        fixture.wait_for("ready", || fixture.log().contains("ready"));
         task.stop(Duration::from_secs(20)).unwrap();
         assert_eq!(task.wait().unwrap().0, Exit::Stopped(number), "{name}");
-        std::fs::remove_file(house.folder().join("log")).unwrap();
+        std::fs::remove_file(fixture.folder().join("log")).unwrap();
     }
-    let mut assignment = house.shell("true");
+    let mut assignment = fixture.shell("true");
     assignment.program.config = config(|image| image.stop_signal = Some("SIGCATS".to_owned()));
-    let error = house.spawn(assignment).unwrap_err();
+    let error = fixture.spawn(assignment).unwrap_err();
     assert_eq!(error.code(), "E_CONFIG");
     assert!(error.to_string().contains("STOPSIGNAL `SIGCATS`"), "{error}");
 }
 
-pub fn fork_bomb(house: &House) {
+pub fn fork_bomb(fixture: &TestShim) {
     // A bomb that keeps still once it is full, so that it can be counted: the shell that cannot
     // fork any more ends, and the first process, which the container would end with, forks nothing
     // but it.
     let script = "(i=0; while [ $i -lt 600 ]; do sleep 1000 & i=$((i+1)); echo $i; done); echo full; exec sleep 1000";
-    let task = house.spawn(house.shell(script)).unwrap();
-    house.wait_for("the limit", || house.log().contains("full"));
-    let started = house.log().lines().filter_map(|line| line.parse().ok()).max().unwrap_or(0);
+    let task = fixture.spawn(fixture.shell(script)).unwrap();
+    fixture.wait_for("the limit", || fixture.log().contains("full"));
+    let started = fixture.log().lines().filter_map(|line| line.parse().ok()).max().unwrap_or(0);
     assert!((400..512).contains(&started), "{started} processes were started");
-    let alive = processes(house.root.path()).len();
+    let alive = processes(fixture.root.path()).len();
     assert!((400..=512).contains(&alive), "{alive} processes");
     task.stop(Duration::ZERO).unwrap();
     assert_eq!(task.wait().unwrap().0, Exit::Stopped(137));
 }
 
-pub fn log_flood(house: &House) {
-    let mut assignment = house
+pub fn log_flood(fixture: &TestShim) {
+    let mut assignment = fixture
         .shell("yes aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa | head -c 50000000");
     assignment.limits.log_bytes_max = 1 << 20;
-    assert_eq!(house.run(assignment).0, Exit::Code(0));
-    let log = house.folder().join("log");
+    assert_eq!(fixture.run(assignment).0, Exit::Code(0));
+    let log = fixture.folder().join("log");
     assert!(std::fs::metadata(&log).unwrap().len() <= 1 << 20);
-    assert!(house.log().starts_with("margay: "), "{}", &house.log()[..80]);
+    assert!(fixture.log().starts_with("margay: "), "{}", &fixture.log()[..80]);
 }
 
-pub fn time_limits(house: &House) {
-    let mut assignment = house.shell("sleep 100");
+pub fn time_limits(fixture: &TestShim) {
+    let mut assignment = fixture.shell("sleep 100");
     assignment.limits.wall_time_max = Some(Duration::from_secs(1));
-    assert_eq!(house.run(assignment).0.reason(), Some("wall-time"));
-    let mut assignment = house.shell("while true; do true; done");
+    assert_eq!(fixture.run(assignment).0.reason(), Some("wall-time"));
+    let mut assignment = fixture.shell("while true; do true; done");
     assignment.limits.cpu_time_max = Some(Duration::from_millis(500));
-    let (exit, usage, _) = house.run(assignment);
+    let (exit, usage, _) = fixture.run(assignment);
     assert_eq!(exit.reason(), Some("cpu-time"));
     assert!(usage.cpu_ns > 500_000_000, "{usage:?}");
 }
 
-pub fn stop(house: &House) {
-    let task = house
+pub fn stop(fixture: &TestShim) {
+    let task = fixture
         .spawn(
-            house
+            fixture
                 .shell("trap 'echo bye; exit 3' TERM; echo ready; while true; do sleep 0.05; done"),
         )
         .unwrap();
-    house.wait_for("ready", || house.log().contains("ready"));
+    fixture.wait_for("ready", || fixture.log().contains("ready"));
     task.stop(Duration::from_secs(20)).unwrap();
     assert_eq!(task.wait().unwrap().0, Exit::Stopped(3));
-    assert_eq!(house.log(), "ready\nbye\n");
-    let task = house.spawn(house.shell("trap '' TERM; echo deaf; sleep 1000")).unwrap();
-    house.wait_for("deaf", || house.log().contains("deaf"));
+    assert_eq!(fixture.log(), "ready\nbye\n");
+    let task = fixture.spawn(fixture.shell("trap '' TERM; echo deaf; sleep 1000")).unwrap();
+    fixture.wait_for("deaf", || fixture.log().contains("deaf"));
     let began = Instant::now();
     task.stop(Duration::from_millis(300)).unwrap();
     assert_eq!(task.wait().unwrap().0, Exit::Stopped(137));
@@ -134,19 +134,19 @@ pub fn stop(house: &House) {
     assert_eq!(task.stop(Duration::ZERO).unwrap_err().code(), "E_SHIM_LOST");
 }
 
-pub fn adopt(house: &House) {
-    let (task, address) = served(house, "httpd -f -p 80 -h /srv");
+pub fn adopt(fixture: &TestShim) {
+    let (task, address) = served(fixture, "httpd -f -p 80 -h /srv");
     drop(task);
-    let Adopted::Running(task) = Task::adopt(&house.folder()).unwrap() else {
+    let Adopted::Running(task) = Task::adopt(&fixture.folder()).unwrap() else {
         panic!("it should run")
     };
     assert!(get(&mut TcpStream::connect(address).unwrap(), "/").ends_with("cats</h1>"));
-    let second = house.spawn(house.shell("true")).unwrap_err();
+    let second = fixture.spawn(fixture.shell("true")).unwrap_err();
     assert!(second.to_string().contains("second container"), "{second}");
-    assert_eq!(shim::sweep(&house.folder()).unwrap(), Swept::Alive);
+    assert_eq!(shim::sweep(&fixture.folder()).unwrap(), Swept::Alive);
     task.stop(Duration::ZERO).unwrap();
     task.wait().unwrap();
-    match Task::adopt(&house.folder()).unwrap() {
+    match Task::adopt(&fixture.folder()).unwrap() {
         Adopted::Ended(exit, usage) => {
             assert_eq!(exit, Exit::Stopped(137));
             assert!(usage.bytes_out > 0);
@@ -155,17 +155,17 @@ pub fn adopt(house: &House) {
     }
 }
 
-pub fn orphan(house: &House) {
+pub fn orphan(fixture: &TestShim) {
     // A supervisor of its own, killed without a word.
     let mut supervisor = Command::new(exe())
         .arg("supervise")
-        .arg(house.folder())
-        .arg(house.base().folder())
+        .arg(fixture.folder())
+        .arg(fixture.base().folder())
         .stdin(Stdin::piped())
         .spawn()
         .unwrap();
-    house.wait_for("the container", || house.log().contains("ready"));
-    let Adopted::Running(task) = Task::adopt(&house.folder()).unwrap() else {
+    fixture.wait_for("the container", || fixture.log().contains("ready"));
+    let Adopted::Running(task) = Task::adopt(&fixture.folder()).unwrap() else {
         panic!("it should run")
     };
     assert!(!task.status().unwrap().stopping, "as long as its supervisor lives, it runs");
@@ -188,37 +188,38 @@ pub fn supervise(folder: &Path, layer: &Path) -> ! {
     std::process::exit(0)
 }
 
-pub fn killed_shim(house: &House) {
-    let (task, _) = served(house, "sleep 1000");
+pub fn killed_shim(fixture: &TestShim) {
+    let (task, _) = served(fixture, "sleep 1000");
     let status = task.status().unwrap();
     kill(status.shim_pid as i32);
     assert_eq!(task.wait().unwrap().0.reason(), Some("lost"));
-    // Dead, whether or not somebody has waited for it yet.
+    // Dead, whether or not its parent has waited for it yet.
     let state = std::fs::read_to_string(format!("/proc/{}/stat", status.pid)).unwrap_or_default();
     assert!(state.is_empty() || state.contains(") Z "), "{state}");
-    house.assert_nothing_left();
-    assert_eq!(shim::sweep(&house.folder()).unwrap(), Swept::Nothing);
-    assert_eq!(house.run(house.shell("exit 4")).0, Exit::Code(4), "and it can start again");
+    fixture.assert_nothing_left();
+    assert_eq!(shim::sweep(&fixture.folder()).unwrap(), Swept::Nothing);
+    assert_eq!(fixture.run(fixture.shell("exit 4")).0, Exit::Code(4), "and it can start again");
 }
 
-pub fn frozen_shim(house: &House) {
-    let task = house.spawn(house.shell("sleep 1000")).unwrap();
+pub fn frozen_shim(fixture: &TestShim) {
+    let task = fixture.spawn(fixture.shell("sleep 1000")).unwrap();
     let status = task.status().unwrap();
     rustix::process::kill_process(pid(status.shim_pid as i32), rustix::process::Signal::STOP)
         .unwrap();
     let began = Instant::now();
     assert_eq!(task.end(Duration::from_millis(300)).unwrap().0.reason(), Some("lost"));
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    house.assert_nothing_left();
+    fixture.assert_nothing_left();
 }
 
-pub fn want_of_descriptors(house: &House) {
-    let task =
-        house.spawn(house.shell("trap 'exit 5' TERM; while true; do sleep 0.05; done")).unwrap();
+pub fn want_of_descriptors(fixture: &TestShim) {
+    let task = fixture
+        .spawn(fixture.shell("trap 'exit 5' TERM; while true; do sleep 0.05; done"))
+        .unwrap();
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let none = rustix::process::Rlimit { current: Some(3), ..limit };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, none).unwrap();
-    let answers = (shim::sweep(&house.folder()), Task::adopt(&house.folder()), task.status());
+    let answers = (shim::sweep(&fixture.folder()), Task::adopt(&fixture.folder()), task.status());
     let waiting = task.clone();
     let waiter = std::thread::spawn(move || waiting.wait());
     std::thread::sleep(Duration::from_millis(300));
@@ -230,9 +231,10 @@ pub fn want_of_descriptors(house: &House) {
     assert_eq!(waiter.join().unwrap().unwrap().0, Exit::Stopped(5));
 }
 
-pub fn many_waiters(house: &House) {
-    let task =
-        house.spawn(house.shell("trap 'exit 5' TERM; while true; do sleep 0.05; done")).unwrap();
+pub fn many_waiters(fixture: &TestShim) {
+    let task = fixture
+        .spawn(fixture.shell("trap 'exit 5' TERM; while true; do sleep 0.05; done"))
+        .unwrap();
     // More than a shim takes at a time.
     let waiters: Vec<_> = (0..80)
         .map(|_| {
@@ -243,32 +245,32 @@ pub fn many_waiters(house: &House) {
         })
         .collect();
     std::thread::sleep(Duration::from_millis(500));
-    assert!(!house.folder().join("exit.json").exists(), "it runs");
+    assert!(!fixture.folder().join("exit.json").exists(), "it runs");
     task.stop(Duration::from_secs(20)).expect("there is still room to ask");
     for waiter in waiters {
         assert_eq!(waiter.join().unwrap().unwrap().0, Exit::Stopped(5));
     }
 }
 
-pub fn killed_container(house: &House) {
-    let task = house.spawn(house.shell("sleep 1000")).unwrap();
+pub fn killed_container(fixture: &TestShim) {
+    let task = fixture.spawn(fixture.shell("sleep 1000")).unwrap();
     kill(task.status().unwrap().pid);
     assert_eq!(task.wait().unwrap().0, Exit::Signal(9));
 }
 
-pub fn removed_folder(house: &House) {
-    let task = house.spawn(house.shell("sleep 1000")).unwrap();
+pub fn removed_folder(fixture: &TestShim) {
+    let task = fixture.spawn(fixture.shell("sleep 1000")).unwrap();
     let number = task.status().unwrap().pid;
     let waiting = task.clone();
     let waiter = std::thread::spawn(move || waiting.wait());
     std::thread::sleep(Duration::from_millis(300));
-    std::fs::remove_dir_all(house.folder()).unwrap();
-    assert_eq!(task.status().unwrap_err().code(), "E_SHIM_LOST", "nobody can find it any more");
+    std::fs::remove_dir_all(fixture.folder()).unwrap();
+    assert_eq!(task.status().unwrap_err().code(), "E_SHIM_LOST", "it cannot be found any more");
     kill(number);
     assert_eq!(
         waiter.join().unwrap().unwrap().0,
         Exit::Signal(9),
-        "who waited is told all the same"
+        "a client that waits is told all the same"
     );
 }
 

@@ -11,9 +11,9 @@ use engine::Exit;
 use shim::{Layer, LayerBlob, Layers};
 use spec::{Descriptor, Digest};
 
-use crate::house::{House, Tar, busybox_layer, exe};
+use crate::fixture::{Tar, TestShim, busybox_layer, exe};
 
-pub fn whiteouts(house: &House) {
+pub fn whiteouts(fixture: &TestShim) {
     let upper = Tar::new()
         .file("etc/.wh.group", 0o644, b"")
         .file("srv/.wh..wh..opq", 0o644, b"")
@@ -21,35 +21,35 @@ pub fn whiteouts(house: &House) {
         .link("1", "srv/hard", "srv/new")
         .entry_of(33, "0", "srv/theirs", 0o6755, "", b"")
         .done();
-    let upper = house.unpack(upper).unwrap();
-    let mut assignment =
-        house.shell("ls /etc /srv; ls -ln /srv/theirs | head -c 20; ls -ln /srv/hard | head -c 20");
+    let upper = fixture.unpack(upper).unwrap();
+    let mut assignment = fixture
+        .shell("ls /etc /srv; ls -ln /srv/theirs | head -c 20; ls -ln /srv/hard | head -c 20");
     assignment.program.layers.push(upper);
-    let said = house.run(assignment).2;
+    let said = fixture.run(assignment).2;
     assert!(said.starts_with("/etc:\nhosts\npasswd\n\n/srv:\nhard\nnew\ntheirs\n"), "{said}");
     assert!(said.contains("-rwxr-xr-x    1 33") && said.contains("-rw-------    2 0"), "{said}");
 }
 
-pub fn own_hosts(house: &House) {
-    let outside = house.root.path().join("outside");
+pub fn own_hosts(fixture: &TestShim) {
+    let outside = fixture.root.path().join("outside");
     std::fs::write(&outside, "kept").unwrap();
     for theirs in [
         Tar::new().file("etc/hosts", 0o600, b"").done(),
         Tar::new().link("2", "etc/hosts", outside.to_str().unwrap()).done(),
     ] {
-        let layer = house.unpack(theirs).unwrap();
-        let mut assignment = house.shell("cat /etc/hosts");
+        let layer = fixture.unpack(theirs).unwrap();
+        let mut assignment = fixture.shell("cat /etc/hosts");
         assignment.program.layers.push(layer);
-        assert_eq!(house.run(assignment).2, "127.0.0.1\tlocalhost cats\n::1\tlocalhost\n");
-        std::fs::remove_file(house.folder().join("log")).unwrap();
+        assert_eq!(fixture.run(assignment).2, "127.0.0.1\tlocalhost cats\n::1\tlocalhost\n");
+        std::fs::remove_file(fixture.folder().join("log")).unwrap();
     }
     assert_eq!(std::fs::read_to_string(&outside).unwrap(), "kept");
 }
 
-pub fn hostile_layers(house: &House) {
-    let outside = house.root.path().join("outside");
+pub fn hostile_layers(fixture: &TestShim) {
+    let outside = fixture.root.path().join("outside");
     std::fs::create_dir(&outside).unwrap();
-    let before = std::fs::read_dir(house.root.path().join("layers")).unwrap().count();
+    let before = std::fs::read_dir(fixture.root.path().join("layers")).unwrap().count();
     let to_outside = outside.to_str().unwrap();
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("climbing name", Tar::new().file("../../outside/x", 0o644, b"x").done(), "E_LAYER_PATH"),
@@ -111,7 +111,7 @@ pub fn hostile_layers(house: &House) {
         ("empty", Vec::new(), "E_MEDIA"),
     ];
     for (name, tar, want) in cases {
-        let error = house.unpack(tar).expect_err(name);
+        let error = fixture.unpack(tar).expect_err(name);
         assert_eq!(error.code(), want, "{name}: {error}");
         assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0, "{name} wrote outside");
     }
@@ -122,7 +122,7 @@ pub fn hostile_layers(house: &House) {
         std::io::Seek::rewind(&mut file).unwrap();
         let mut descriptor = Descriptor::of("application/vnd.oci.image.layer.v1.tar", &tar);
         descriptor.digest = digest;
-        house.layers.unpacked(&exe(), vec![LayerBlob { file, descriptor, diff_id }])
+        fixture.layers.unpacked(&exe(), vec![LayerBlob { file, descriptor, diff_id }])
     };
     for (digest, diff_id) in
         [(Digest::of(b"x"), Digest::of(&tar)), (Digest::of(&tar), Digest::of(b"x"))]
@@ -131,13 +131,13 @@ pub fn hostile_layers(house: &House) {
         assert_eq!(error.code(), "E_DIGEST", "{error}");
     }
     assert_eq!(
-        std::fs::read_dir(house.root.path().join("layers")).unwrap().count(),
+        std::fs::read_dir(fixture.root.path().join("layers")).unwrap().count(),
         before,
         "nothing is kept of them"
     );
 }
 
-pub fn compressed(house: &House) {
+pub fn compressed(fixture: &TestShim) {
     let tar = busybox_layer();
     let mut gzip =
         Command::new("gzip").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -158,10 +158,10 @@ pub fn compressed(house: &House) {
         std::io::Seek::rewind(&mut file).unwrap();
         let descriptor = Descriptor::of("application/vnd.oci.image.layer.v1.tar", &bytes);
         let blob = LayerBlob { file, descriptor, diff_id: Digest::of(&tar) };
-        let layer = house.layers.unpacked(&exe(), vec![blob]).unwrap().remove(0);
+        let layer = fixture.layers.unpacked(&exe(), vec![blob]).unwrap().remove(0);
         assert!(layer.folder().join("bin/busybox").is_file());
         drop(layer);
-        sweep_layers(&[house.root.path().join("layers")], 0);
+        sweep_layers(&[fixture.root.path().join("layers")], 0);
     }
 }
 
@@ -186,11 +186,11 @@ fn sweep_layers(folders: &[std::path::PathBuf], bytes_max: u64) -> u64 {
     swept.bytes
 }
 
-pub fn sweep(house: &House) {
-    let folders = [house.root.path().join("layers")];
+pub fn sweep(fixture: &TestShim) {
+    let folders = [fixture.root.path().join("layers")];
     let sweep = |bytes_max| sweep_layers(&folders, bytes_max);
-    let base = house.base();
-    let [old, new] = ["old", "new"].map(|name| house.unpack(layer_of(name, 1 << 20)).unwrap());
+    let base = fixture.base();
+    let [old, new] = ["old", "new"].map(|name| fixture.unpack(layer_of(name, 1 << 20)).unwrap());
     let used = |layer: &Layer, secs_ago| {
         let mark = std::fs::File::options()
             .write(true)
@@ -205,8 +205,9 @@ pub fn sweep(house: &House) {
     let [base, old, new] = [base, old, new].map(|layer| layer.folder().to_owned());
     assert_eq!(sweep(1 << 30), 0, "there is room");
     // From here on only the container's shim holds its layer, the least recently used.
-    let task =
-        house.spawn(house.shell("trap 'exit 5' TERM; while true; do sleep 0.05; done")).unwrap();
+    let task = fixture
+        .spawn(fixture.shell("trap 'exit 5' TERM; while true; do sleep 0.05; done"))
+        .unwrap();
     let mark = std::fs::File::options().write(true).open(base.with_extension("used")).unwrap();
     mark.set_modified(SystemTime::now() - Duration::from_secs(3000)).unwrap();
     let all = sweep(0).max(1 << 20);
@@ -219,7 +220,7 @@ pub fn sweep(house: &House) {
     assert_eq!(task.wait().unwrap().0, Exit::Stopped(5));
 
     let [old, new] = ["old", "new"]
-        .map(|name| house.unpack(layer_of(name, 1 << 20)).unwrap().folder().to_owned());
+        .map(|name| fixture.unpack(layer_of(name, 1 << 20)).unwrap().folder().to_owned());
     std::fs::File::open(old.with_extension("used"))
         .unwrap()
         .set_modified(SystemTime::UNIX_EPOCH)
@@ -237,7 +238,7 @@ pub fn sweep(house: &House) {
     let gone = Layer::hold(&new).unwrap_err();
     assert_eq!(gone.code(), "E_IO", "{gone}");
     assert_eq!(
-        house.run(house.shell("exit 4")).0,
+        fixture.run(fixture.shell("exit 4")).0,
         Exit::Code(4),
         "what was removed is unpacked again"
     );
@@ -253,8 +254,8 @@ pub fn unpack_stdin(folder: &Path, size: u64) -> ! {
     std::process::exit(0)
 }
 
-pub fn interrupted(house: &House) {
-    let cache = house.root.path().join("layers");
+pub fn interrupted(fixture: &TestShim) {
+    let cache = fixture.root.path().join("layers");
     let mut asker = Command::new(exe())
         .args([Path::new("unpack-stdin"), &cache, Path::new("100000000")])
         .stdin(Stdio::piped())
@@ -270,7 +271,7 @@ pub fn interrupted(house: &House) {
             .filter(|entry| entry.path().extension().is_some_and(|it| it == "part"))
             .collect::<Vec<_>>()
     };
-    house.wait_for("the first bytes", || {
+    fixture.wait_for("the first bytes", || {
         parts().iter().any(|part| part.path().join("big").exists())
     });
 
@@ -283,14 +284,14 @@ pub fn interrupted(house: &House) {
         assert!(status.lines().any(|said| said == line), "`{line}` is not in:\n{status}");
     }
     Layers::open(&cache).unwrap();
-    assert_eq!(parts().len(), 1, "somebody works on it");
+    assert_eq!(parts().len(), 1, "a process works on it");
 
     asker.kill().unwrap();
     asker.wait().unwrap();
-    house.wait_for("the end of the unpacking process", || {
+    fixture.wait_for("the end of the unpacking process", || {
         !Path::new(&format!("/proc/{child}")).exists()
     });
-    pipe.write_all(&tar[2 << 20..]).expect_err("nobody reads on");
+    pipe.write_all(&tar[2 << 20..]).expect_err("the reader has ended");
     let layers = Layers::open(&cache).unwrap();
     assert_eq!(parts().len(), 0, "and what it began is gone");
     assert!(!layers.has(&Digest::of(b"interrupted")));
@@ -307,7 +308,7 @@ fn children_of(parent: u32) -> Vec<u32> {
     numbers.filter(is_child).collect()
 }
 
-pub fn bad_runtimes(house: &House) {
+pub fn bad_runtimes(fixture: &TestShim) {
     use std::os::unix::fs::PermissionsExt;
     for (script, want) in [
         ("#!/bin/sh\nexit 137\n", "failed without an error message"),
@@ -315,30 +316,30 @@ pub fn bad_runtimes(house: &House) {
         ("not a program at all", "cannot be started"),
         ("#!/bin/sh\nexit 137\n", "runc 0.1.2"),
     ] {
-        let path = house.root.path().join("runc");
+        let path = fixture.root.path().join("runc");
         std::fs::write(&path, script).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let mut assignment = house.shell("true");
+        let mut assignment = fixture.shell("true");
         assignment.program.runtime.path = path;
         assignment.program.runtime.version = (0, 1, 2);
-        let error = house.spawn(assignment).unwrap_err();
+        let error = fixture.spawn(assignment).unwrap_err();
         assert_eq!(error.code(), "E_RUNTIME", "{error}");
         assert!(error.to_string().contains(want), "{script}: {error}");
-        house.assert_nothing_left();
+        fixture.assert_nothing_left();
     }
 }
 
-pub fn complaints(house: &House) {
+pub fn complaints(fixture: &TestShim) {
     use std::os::unix::fs::PermissionsExt;
-    let path = house.root.path().join("runc");
+    let path = fixture.root.path().join("runc");
     // Its own log is the argument behind `--log`, the fourth.
     let start = |script: &str| {
         std::fs::write(&path, script).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let mut assignment = house.shell("true");
+        let mut assignment = fixture.shell("true");
         assignment.program.runtime.path = path.clone();
         assignment.program.runtime.version = (0, 1, 2);
-        house.spawn(assignment).unwrap_err()
+        fixture.spawn(assignment).unwrap_err()
     };
     let said = start(
         "#!/bin/sh\necho '{\"level\":\"error\",\"msg\":\"no such namespace\"}' >> \"$4\"\nexit 1\n",
@@ -354,14 +355,14 @@ pub fn complaints(house: &House) {
     );
 }
 
-pub fn speed(house: &House) {
-    let layer = house.base();
+pub fn speed(fixture: &TestShim) {
+    let layer = fixture.base();
     let mut times = Vec::new();
     for _ in 0..10 {
-        let mut assignment = house.assignment(&["true"]);
+        let mut assignment = fixture.assignment(&["true"]);
         assignment.program.layers = vec![layer.clone()];
         let began = Instant::now();
-        house.run(assignment);
+        fixture.run(assignment);
         times.push(began.elapsed());
     }
     times.sort();
@@ -369,7 +370,7 @@ pub fn speed(house: &House) {
         "  run of /bin/true to its end and cleared away: median {:?}, fastest {:?}",
         times[5], times[0]
     );
-    let task = house.spawn(house.shell("sleep 100")).unwrap();
+    let task = fixture.spawn(fixture.shell("sleep 100")).unwrap();
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", task.status().unwrap().shim_pid))
             .unwrap();

@@ -5,10 +5,10 @@
 //! A program of its own rather than a test harness: it is also the task shim that it starts.
 #![allow(clippy::too_many_lines, reason = "tables of cases")]
 
-mod house; // what a container needs, and a look around at the end
+mod fixture; // what a container needs, and a check that nothing of it is left
 mod streams; // what goes in and out: stdio, terminals, ports
 mod walls; // what it cannot do
-mod ends; // limits, stops, kills, and who finds out
+mod ends; // limits, stops, kills, and what supervisors are told
 mod layers; // its tree, its runtime, and how fast it starts
 
 use std::{
@@ -20,7 +20,7 @@ use std::{
 
 use shim::{Adopted, Runtime, Task};
 
-use crate::house::{BUSYBOX, House};
+use crate::fixture::{BUSYBOX, TestShim};
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("shim") {
@@ -59,12 +59,12 @@ fn main() -> ExitCode {
             continue;
         }
         let began = Instant::now();
-        let house = House::new(runtime.clone());
-        let passed = catch_unwind(AssertUnwindSafe(|| test(&house))).is_ok();
-        if let (false, Ok(Adopted::Running(task))) = (passed, Task::adopt(&house.folder())) {
+        let fixture = TestShim::new(runtime.clone());
+        let passed = catch_unwind(AssertUnwindSafe(|| test(&fixture))).is_ok();
+        if let (false, Ok(Adopted::Running(task))) = (passed, Task::adopt(&fixture.folder())) {
             let _ = task.stop(Duration::ZERO).map(|()| task.wait());
         }
-        let clean = catch_unwind(AssertUnwindSafe(|| house.assert_nothing_left())).is_ok();
+        let clean = catch_unwind(AssertUnwindSafe(|| fixture.assert_nothing_left())).is_ok();
         let verdict = if passed && clean { "ok" } else { "FAILED" };
         println!("test {name} ... {verdict} ({} ms)", began.elapsed().as_millis());
         failed += usize::from(!(passed && clean));
@@ -83,14 +83,14 @@ fn why_not() -> Result<Runtime, String> {
     Runtime::probe().map_err(|error| format!("{error}: {}", error.hint().unwrap_or_default()))
 }
 
-type Test = (&'static str, fn(&House));
+type Test = (&'static str, fn(&TestShim));
 
 const TESTS: &[Test] = &[
     ("a_program_says_hi_and_its_exit_code_passes", streams::says_hi),
-    ("output_goes_to_the_log_and_to_whoever_asked", streams::output_goes_both_ways),
+    ("output_goes_to_the_log_and_to_the_supervisor", streams::output_goes_both_ways),
     ("input_reaches_the_program_and_ends", streams::input_reaches),
     ("a_terminal_has_its_size_and_carries_both_ways", streams::terminal),
-    ("a_terminal_that_nobody_reads_stops_nobody", streams::unread_terminal),
+    ("an_unread_terminal_blocks_no_other_stream", streams::unread_terminal),
     ("a_published_port_and_the_ingress_reach_the_program", streams::ports),
     ("a_big_body_passes_the_relay_whole", streams::big_body),
     ("a_program_that_listens_late_is_waited_for", streams::late_listener),
@@ -110,10 +110,10 @@ const TESTS: &[Test] = &[
     ("time_limits_end_it", ends::time_limits),
     ("stop_asks_first_and_insists_after_its_grace", ends::stop),
     ("a_later_supervisor_adopts_it", ends::adopt),
-    ("an_orphan_that_nobody_wants_is_stopped", ends::orphan),
+    ("an_orphan_that_is_not_adoptable_is_stopped", ends::orphan),
     ("a_killed_shim_leaves_nothing_after_the_sweep", ends::killed_shim),
     ("a_frozen_shim_is_ended_by_force", ends::frozen_shim),
-    ("who_has_no_descriptors_left_takes_nobody_for_dead", ends::want_of_descriptors),
+    ("a_client_without_descriptors_takes_no_shim_for_dead", ends::want_of_descriptors),
     ("who_waits_in_a_crowd_is_told_too", ends::many_waiters),
     ("a_killed_container_is_reported", ends::killed_container),
     ("a_removed_folder_leaves_the_machine_clean_too", ends::removed_folder),

@@ -9,66 +9,66 @@ use std::{
 use engine::{Exit, Listener, Stdio};
 use shim::Task;
 
-use crate::house::{BUSYBOX, House, config, grant};
+use crate::fixture::{BUSYBOX, TestShim, config, grant};
 
-pub fn says_hi(house: &House) {
-    let (exit, usage, said) = house.run(house.shell("echo hi; hostname; exit 7"));
+pub fn says_hi(fixture: &TestShim) {
+    let (exit, usage, said) = fixture.run(fixture.shell("echo hi; hostname; exit 7"));
     assert_eq!((exit, said.as_str()), (Exit::Code(7), "hi\ncats\n"));
     assert!(usage.runs == 1 && usage.failed_runs == 1 && usage.cpu_ns > 0, "{usage:?}");
-    let (exit, ..) = house.run(house.assignment(&["true"]));
+    let (exit, ..) = fixture.run(fixture.assignment(&["true"]));
     assert_eq!(exit, Exit::Code(0), "the same folder takes a second container, found on the PATH");
 }
 
-pub fn output_goes_both_ways(house: &House) {
+pub fn output_goes_both_ways(fixture: &TestShim) {
     let (mut out, out_end) = UnixStream::pair().unwrap();
     let (mut err, err_end) = UnixStream::pair().unwrap();
-    let mut assignment = house.shell("echo out; echo err >&2; echo again > /dev/stdout");
+    let mut assignment = fixture.shell("echo out; echo err >&2; echo again > /dev/stdout");
     assignment.stdio =
         Stdio { stdout: Some(out_end.into()), stderr: Some(err_end.into()), ..Stdio::default() };
-    assert_eq!(house.run(assignment).0, Exit::Code(0));
+    assert_eq!(fixture.run(assignment).0, Exit::Code(0));
     let mut texts = [String::new(), String::new()];
     out.read_to_string(&mut texts[0]).unwrap();
     err.read_to_string(&mut texts[1]).unwrap();
     assert_eq!(texts, ["out\nagain\n", "err\n"]);
-    let log = std::fs::read_to_string(house.folder().join("log")).unwrap();
+    let log = std::fs::read_to_string(fixture.folder().join("log")).unwrap();
     assert!(log.contains(" stdout F out\n") && log.contains(" stderr F err\n"), "{log}");
 }
 
-pub fn input_reaches(house: &House) {
+pub fn input_reaches(fixture: &TestShim) {
     let (mut ours, theirs) = UnixStream::pair().unwrap();
-    let mut assignment = house.assignment(&["cat"]);
+    let mut assignment = fixture.assignment(&["cat"]);
     assignment.stdio.stdin = Some(theirs.into());
-    let task = house.spawn(assignment).unwrap();
+    let task = fixture.spawn(assignment).unwrap();
     let text = "meow\n".repeat(50_000);
     ours.write_all(text.as_bytes()).unwrap();
     drop(ours);
     assert_eq!(task.wait().unwrap().0, Exit::Code(0));
-    assert_eq!(house.log(), text);
+    assert_eq!(fixture.log(), text);
     // Without any, it reads as empty; from a file, the file.
     let (_, _, said) = {
-        std::fs::remove_file(house.folder().join("log")).unwrap();
-        house.run(house.shell("cat; echo end"))
+        std::fs::remove_file(fixture.folder().join("log")).unwrap();
+        fixture.run(fixture.shell("cat; echo end"))
     };
     assert_eq!(said, "end\n");
-    std::fs::remove_file(house.folder().join("log")).unwrap();
-    let mut assignment = house.assignment(&["wc", "-c"]);
+    std::fs::remove_file(fixture.folder().join("log")).unwrap();
+    let mut assignment = fixture.assignment(&["wc", "-c"]);
     assignment.stdio.stdin = Some(File::open(BUSYBOX).unwrap().into());
-    let (_, _, said) = house.run(assignment);
+    let (_, _, said) = fixture.run(assignment);
     assert_eq!(said.trim(), std::fs::metadata(BUSYBOX).unwrap().len().to_string());
 }
 
-pub fn terminal(house: &House) {
+pub fn terminal(fixture: &TestShim) {
     let (mut ours, theirs) = UnixStream::pair().unwrap();
     let mut assignment =
-        house.shell("stty size; read line; echo got $line; stty size; test -t 0 && test -t 1");
+        fixture.shell("stty size; read line; echo got $line; stty size; test -t 0 && test -t 1");
     assignment.stdio = Stdio {
         stdin: Some(theirs.try_clone().unwrap().into()),
         stdout: Some(theirs.into()),
         stderr: None,
         terminal: Some((24, 80)),
     };
-    let task = house.spawn(assignment).unwrap();
-    house.wait_for("the first size", || house.log().contains("24 80"));
+    let task = fixture.spawn(assignment).unwrap();
+    fixture.wait_for("the first size", || fixture.log().contains("24 80"));
     task.resize(30, 100).unwrap();
     ours.write_all(b"purr\n").unwrap();
     assert_eq!(task.wait().unwrap().0, Exit::Code(0));
@@ -80,7 +80,7 @@ pub fn terminal(house: &House) {
     );
 }
 
-pub fn unread_terminal(house: &House) {
+pub fn unread_terminal(fixture: &TestShim) {
     use rustix::{fs, pty};
     let master = pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY).unwrap();
     pty::grantpt(&master).unwrap();
@@ -88,15 +88,15 @@ pub fn unread_terminal(house: &House) {
     let name = pty::ptsname(&master, Vec::new()).unwrap();
     let ours = fs::open(name.as_c_str(), fs::OFlags::RDWR | fs::OFlags::NOCTTY, fs::Mode::empty())
         .unwrap();
-    let mut assignment = house.shell("yes");
+    let mut assignment = fixture.shell("yes");
     assignment.stdio = Stdio {
         stdout: Some(ours.try_clone().unwrap()),
         terminal: Some((24, 80)),
         ..Stdio::default()
     };
-    let task = house.spawn(assignment).unwrap();
-    let written = || std::fs::metadata(house.folder().join("log")).map_or(0, |meta| meta.len());
-    house.wait_for("a full terminal", || {
+    let task = fixture.spawn(assignment).unwrap();
+    let written = || std::fs::metadata(fixture.folder().join("log")).map_or(0, |meta| meta.len());
+    fixture.wait_for("a full terminal", || {
         let before = written();
         std::thread::sleep(Duration::from_millis(300));
         before > 0 && written() == before
@@ -104,7 +104,10 @@ pub fn unread_terminal(house: &House) {
     task.stop(Duration::ZERO).expect("the shim answers");
     assert_eq!(task.end(Duration::from_secs(20)).unwrap().0, Exit::Stopped(137));
     let flags = fs::fcntl_getfl(&ours).unwrap();
-    assert!(!flags.contains(fs::OFlags::NONBLOCK), "others who share it do not expect that");
+    assert!(
+        !flags.contains(fs::OFlags::NONBLOCK),
+        "other processes that share it do not expect that"
+    );
 }
 
 pub fn get(stream: &mut (impl Read + Write), path: &str) -> String {
@@ -114,35 +117,35 @@ pub fn get(stream: &mut (impl Read + Write), path: &str) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-pub fn served(house: &House, script: &str) -> (Task, std::net::SocketAddr) {
+pub fn served(fixture: &TestShim, script: &str) -> (Task, std::net::SocketAddr) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let mut assignment = house.shell(script);
+    let mut assignment = fixture.shell(script);
     assignment.grants = vec![grant("net.in:http/80")].into();
     assignment.listeners.published = vec![Listener { container_port: 80, socket }];
-    (house.spawn(assignment).unwrap(), address)
+    (fixture.spawn(assignment).unwrap(), address)
 }
 
-pub fn ports(house: &House) {
+pub fn ports(fixture: &TestShim) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
-    let path = house.folder().join("http.sock");
+    let path = fixture.folder().join("http.sock");
     let ingress = UnixListener::bind(&path).unwrap();
-    let mut assignment = house.assignment(&["httpd"]);
+    let mut assignment = fixture.assignment(&["httpd"]);
     assignment.listeners.published = vec![Listener { container_port: 80, socket }];
     assignment.listeners.ingress = vec![Listener { container_port: 80, socket: ingress }];
-    let ungranted = house.spawn(assignment).unwrap_err();
+    let ungranted = fixture.spawn(assignment).unwrap_err();
     assert!(ungranted.to_string().contains("net.in:http/80"), "{ungranted}");
 
     let socket = TcpListener::bind(address).unwrap();
     std::fs::remove_file(&path).unwrap();
     let ingress = UnixListener::bind(&path).unwrap();
-    let mut assignment = house.assignment(&["httpd", "-f", "-p", "80", "-h", "/srv"]);
+    let mut assignment = fixture.assignment(&["httpd", "-f", "-p", "80", "-h", "/srv"]);
     assignment.program.config = config(|image| image.user = Some("www".to_owned()));
     assignment.grants = vec![grant("net.in:http/80")].into();
     assignment.listeners.published = vec![Listener { container_port: 80, socket }];
     assignment.listeners.ingress = vec![Listener { container_port: 80, socket: ingress }];
-    let task = house.spawn(assignment).unwrap();
+    let task = fixture.spawn(assignment).unwrap();
     for _ in 0..20 {
         let answer = get(&mut TcpStream::connect(address).unwrap(), "/index.html");
         assert!(
@@ -165,19 +168,19 @@ pub fn ports(house: &House) {
     assert_eq!(task.wait().unwrap().0, Exit::Stopped(137));
 }
 
-pub fn own_port(house: &House) {
+pub fn own_port(fixture: &TestShim) {
     // One that the kernel would otherwise hand out by itself, to our own attempts to reach it among
     // others.
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut assignment = house.shell("cat /proc/sys/net/ipv4/ip_local_reserved_ports");
+    let mut assignment = fixture.shell("cat /proc/sys/net/ipv4/ip_local_reserved_ports");
     assignment.grants = vec![grant("net.in:http/50000")].into();
     assignment.listeners.published = vec![Listener { container_port: 50_000, socket }];
-    assert_eq!(house.run(assignment).2, "50000\n");
+    assert_eq!(fixture.run(assignment).2, "50000\n");
 }
 
-pub fn big_body(house: &House) {
+pub fn big_body(fixture: &TestShim) {
     let (task, address) =
-        served(house, "nc -l -p 80 -e sh -c 'head -c 20000000 /dev/zero | tr \"\\0\" x'");
+        served(fixture, "nc -l -p 80 -e sh -c 'head -c 20000000 /dev/zero | tr \"\\0\" x'");
     let mut stream = TcpStream::connect(address).unwrap();
     let mut all = Vec::new();
     stream.read_to_end(&mut all).unwrap();
@@ -185,8 +188,8 @@ pub fn big_body(house: &House) {
     assert_eq!(task.wait().unwrap().0, Exit::Code(0));
 }
 
-pub fn late_listener(house: &House) {
-    let (task, address) = served(house, "sleep 1; httpd -f -p 80 -h /srv");
+pub fn late_listener(fixture: &TestShim) {
+    let (task, address) = served(fixture, "sleep 1; httpd -f -p 80 -h /srv");
     let answer = get(&mut TcpStream::connect(address).unwrap(), "/");
     assert!(answer.ends_with("<h1>cats</h1>"), "{answer}");
     task.stop(Duration::ZERO).unwrap();

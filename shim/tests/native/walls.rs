@@ -2,11 +2,11 @@ use std::{os::unix::fs::MetadataExt, path::Path};
 
 use engine::{Exit, VolumeMount};
 
-use crate::house::{House, Tar, config, exe, grant};
+use crate::fixture::{Tar, TestShim, config, exe, grant};
 
-pub fn walls(house: &House) {
+pub fn walls(fixture: &TestShim) {
     let pattern = std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
-    let runtime = std::fs::read(&house.runtime.path).unwrap();
+    let runtime = std::fs::read(&fixture.runtime.path).unwrap();
     let script = "
         grep -E '^(CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp):' /proc/self/status
         echo fds: $(ls /proc/self/fd | wc -l)
@@ -28,7 +28,7 @@ pub fn walls(house: &House) {
         hostname dog; echo hostname $?
         chown 70000 /tmp/x; echo chown $?
     ";
-    let (exit, _, said) = house.run(house.shell(script));
+    let (exit, _, said) = fixture.run(fixture.shell(script));
     assert_eq!(exit, Exit::Code(0), "{said}");
     for line in [
         "CapEff:\t0000000000000000",
@@ -56,7 +56,7 @@ pub fn walls(house: &House) {
     }
     assert!(said.contains("2013265920      65536"), "{said}");
     assert_eq!(std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), pattern);
-    assert!(std::fs::read(&house.runtime.path).unwrap() == runtime, "the runtime was changed");
+    assert!(std::fs::read(&fixture.runtime.path).unwrap() == runtime, "the runtime was changed");
 }
 
 /// In the container: what a program could try that changes the machine, or that opens the kernel
@@ -100,7 +100,7 @@ pub fn try_syscalls() -> ! {
     std::process::exit(0)
 }
 
-pub fn syscalls(house: &House) {
+pub fn syscalls(fixture: &TestShim) {
     // This very program and the libraries that it has loaded, as a layer.
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let mut libraries: Vec<_> =
@@ -117,10 +117,10 @@ pub fn syscalls(house: &House) {
     for path in interpreter.into_iter().filter(|path| Path::new("/").join(path).exists()) {
         tar.file(path, 0o755, &std::fs::read(Path::new("/").join(path)).unwrap());
     }
-    let layer = house.unpack(tar.done()).unwrap();
-    let mut assignment = house.assignment(&["/probe", "try-syscalls"]);
+    let layer = fixture.unpack(tar.done()).unwrap();
+    let mut assignment = fixture.assignment(&["/probe", "try-syscalls"]);
     assignment.program.layers.push(layer);
-    let (exit, _, said) = house.run(assignment);
+    let (exit, _, said) = fixture.run(assignment);
     assert_eq!((exit, said.lines().count()), (Exit::Code(0), 25), "{said}");
     for line in said.lines() {
         let (name, outcome) = line.rsplit_once(' ').unwrap();
@@ -133,24 +133,25 @@ pub fn syscalls(house: &House) {
     }
 }
 
-pub fn replaced_folders(house: &House) {
+pub fn replaced_folders(fixture: &TestShim) {
     for folder in ["proc", "sys", "dev", "tmp", "dev/null"] {
         for target in ["/srv", "../../srv", "/proc/self/cwd"] {
             let mut tar = Tar::new();
             tar.link("2", folder, target);
-            let Ok(layer) = house.unpack(tar.done()) else { continue };
-            let mut assignment = house.shell("echo x > /proc/sys/kernel/core_pattern; ls /; mount");
+            let Ok(layer) = fixture.unpack(tar.done()) else { continue };
+            let mut assignment =
+                fixture.shell("echo x > /proc/sys/kernel/core_pattern; ls /; mount");
             assignment.program.layers.push(layer);
             // Refused, or started with the kernel's folders where they belong.
-            if let Ok(task) = house.spawn(assignment) {
+            if let Ok(task) = fixture.spawn(assignment) {
                 task.wait().unwrap();
-                let said = house.log();
+                let said = fixture.log();
                 assert!(
                     said.contains("proc on /proc type proc") || said.is_empty(),
                     "{folder} -> {target}: {said}"
                 );
             }
-            std::fs::remove_file(house.folder().join("log")).ok();
+            std::fs::remove_file(fixture.folder().join("log")).ok();
         }
     }
     assert_ne!(std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), "x\n");
@@ -160,31 +161,31 @@ pub fn replaced_folders(house: &House) {
     );
 }
 
-pub fn writes(house: &House) {
+pub fn writes(fixture: &TestShim) {
     let script = "touch /x && touch /srv/new && echo both; dd if=/dev/zero of=/srv/big bs=1M count=100 2>/dev/null || echo full";
-    let mut assignment = house.shell(script);
+    let mut assignment = fixture.shell(script);
     assignment.grants = vec![grant("fs:/#rw")].into();
     assignment.limits.writable_bytes_max = 8 << 20;
-    assert_eq!(house.run(assignment).2, "both\nfull\n");
-    std::fs::remove_file(house.folder().join("log")).unwrap();
-    let mut assignment = house.shell(
+    assert_eq!(fixture.run(assignment).2, "both\nfull\n");
+    std::fs::remove_file(fixture.folder().join("log")).unwrap();
+    let mut assignment = fixture.shell(
         "touch /srv/new && echo srv; touch /x || echo root; touch /new/folder/x && echo made",
     );
     assignment.grants = vec![grant("fs:/srv#rw"), grant("fs:/new/folder#rw")].into();
-    let said = house.run(assignment).2;
+    let said = fixture.run(assignment).2;
     assert!(
         ["srv\n", "touch: /x: Read-only file system\n", "root\n", "made\n"]
             .iter()
             .all(|line| said.contains(line)),
         "{said}"
     );
-    std::fs::remove_file(house.folder().join("log")).unwrap();
-    let said = house.run(house.shell("ls /srv")).2;
+    std::fs::remove_file(fixture.folder().join("log")).unwrap();
+    let said = fixture.run(fixture.shell("ls /srv")).2;
     assert_eq!(said, "index.html\n", "what one container wrote is gone with it");
 }
 
-pub fn volumes(house: &House) {
-    let folder = house.root.path().join("volume");
+pub fn volumes(fixture: &TestShim) {
+    let folder = fixture.root.path().join("volume");
     std::fs::create_dir(&folder).unwrap();
     rustix::fs::chmod(&folder, rustix::fs::Mode::from_raw_mode(0o777)).unwrap();
     std::fs::write(folder.join("old"), "kept\n").unwrap();
@@ -196,40 +197,40 @@ pub fn volumes(house: &House) {
     };
     let script =
         "cat /data/old; echo new > /data/new && echo wrote; cd /data/.. && pwd; ls /data/../..";
-    let mut assignment = house.shell(script);
+    let mut assignment = fixture.shell(script);
     assignment.grants = vec![grant("fs:/data#rwd;volume=book")].into();
     assignment.volumes = vec![mount("rwd")];
-    let said = house.run(assignment).2;
+    let said = fixture.run(assignment).2;
     assert!(
         said.starts_with("kept\nwrote\n/\n") && said.contains("data\n") && !said.contains("volume"),
         "{said}"
     );
     assert_eq!(std::fs::read_to_string(folder.join("new")).unwrap(), "new\n");
     assert_eq!(std::fs::metadata(folder.join("new")).unwrap().uid(), 2_013_265_920);
-    std::fs::remove_file(house.folder().join("log")).unwrap();
-    let mut assignment = house.shell("cat /data/new; echo x > /data/no || echo denied");
+    std::fs::remove_file(fixture.folder().join("log")).unwrap();
+    let mut assignment = fixture.shell("cat /data/new; echo x > /data/no || echo denied");
     assignment.grants = vec![grant("fs:/data#r;volume=book")].into();
     assignment.volumes = vec![mount("r")];
-    let said = house.run(assignment).2;
+    let said = fixture.run(assignment).2;
     assert!(
         said.contains("new\n") && said.contains("denied\n") && said.contains("Read-only"),
         "{said}"
     );
-    let mut assignment = house.shell("true");
+    let mut assignment = fixture.shell("true");
     assignment.volumes = vec![mount("r")];
     assert!(
-        house.spawn(assignment).unwrap_err().to_string().contains("needs the grant `fs:/data#r`")
+        fixture.spawn(assignment).unwrap_err().to_string().contains("needs the grant `fs:/data#r`")
     );
 }
 
-pub fn hostile_config(house: &House) {
+pub fn hostile_config(fixture: &TestShim) {
     let links = Tar::new().link("2", "fd", "/proc/self/fd/7").link("2", "up", "../../../..").done();
-    let links = match house.unpack(links) {
+    let links = match fixture.unpack(links) {
         Ok(path) => path,
         // The reader refuses links that climb out by their text alone.
         Err(error) => {
             assert_eq!(error.code(), "E_LAYER_PATH", "{error}");
-            house.unpack(Tar::new().link("2", "fd", "/proc/self/fd/7").done()).unwrap()
+            fixture.unpack(Tar::new().link("2", "fd", "/proc/self/fd/7").done()).unwrap()
         }
     };
     for (user, folder, want) in [
@@ -241,21 +242,21 @@ pub fn hostile_config(house: &House) {
         (Some("65536"), None, "below 65536"),
         (Some("nobody"), None, "has no `nobody`"),
     ] {
-        let mut assignment = house.shell("true");
+        let mut assignment = fixture.shell("true");
         assignment.program.layers.push(links.clone());
         assignment.program.config = config(|image| {
             image.user = user.map(str::to_owned);
             image.working_dir = folder.map(str::to_owned);
         });
-        let error = house.spawn(assignment).unwrap_err();
+        let error = fixture.spawn(assignment).unwrap_err();
         assert_eq!(error.code(), "E_CONFIG", "{error}");
         assert!(error.to_string().contains(want), "{user:?} {folder:?}: {error}");
     }
-    let mut assignment = house.shell("pwd; id -u; id -G; echo $HOME $A");
+    let mut assignment = fixture.shell("pwd; id -u; id -G; echo $HOME $A");
     assignment.env.insert("A".to_owned(), "b".to_owned());
     assignment.program.config = config(|image| {
         image.user = Some("www".to_owned());
         image.working_dir = Some("/srv/deep/er".to_owned());
     });
-    assert_eq!(house.run(assignment).2, "/srv/deep/er\n33\n33 80\n/srv b\n");
+    assert_eq!(fixture.run(assignment).2, "/srv/deep/er\n33\n33 80\n/srv b\n");
 }

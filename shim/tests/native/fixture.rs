@@ -16,7 +16,7 @@ const APPLETS: [&str; 28] = [
     "chown", "grep", "nc", "tr",
 ];
 
-pub struct House {
+pub struct TestShim {
     pub root: tempfile::TempDir,
     pub layers: Layers,
     pub runtime: Runtime,
@@ -70,7 +70,7 @@ pub fn processes(folder: &Path) -> Vec<String> {
     found
 }
 
-impl House {
+impl TestShim {
     pub fn new(runtime: Runtime) -> Self {
         let root = tempfile::tempdir().unwrap();
         let layers = Layers::open(&root.path().join("layers")).unwrap();
