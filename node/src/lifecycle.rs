@@ -1,4 +1,4 @@
-//! The life of a container: who restarts what, when, and when it is given up.
+//! The life of a container: what restarts it, when, and when it is given up.
 //!
 //! [`Lifecycle::after`] decides, and looks at no clock; [`drive`](crate::drive::drive) carries that
 //! out for `margay run`, its keeper, `margay invoke` and the agent alike.

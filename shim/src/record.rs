@@ -50,8 +50,8 @@ pub(crate) const ENDED: &str = "exit.json";
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// Removes everything that `traces` identifies, and then the traces. Without the runtime, which may
-/// be what broke: a container is its cgroup, and a runtime that is still creating one is known by its
-/// arguments.
+/// be what broke: a container is its cgroup, and a runtime that is still creating one is known by
+/// its arguments.
 pub(crate) fn clear(folder: &Path, traces: &Traces) -> Result<(), Error> {
     kill_runtime(&state_folder(folder));
     clear_dead(folder, traces)

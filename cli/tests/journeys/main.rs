@@ -5,6 +5,7 @@
 mod stage; // a home, the binary, and the checks at the end
 mod layout; // images that margay's builder would not make
 
+mod modules; // which module of a crate uses which
 mod structure; // arrows, circles, sizes, words and versions
 mod words; // help, completions, doctor, messages for misuse
 mod images; // build, tag, list, save, import, remove

@@ -150,7 +150,7 @@ mod tests {
             ("0:65536", "below 65536"),
             ("big", "below 65536"),
             ("huge", "has no `huge`"),
-            ("nobody", "has no `nobody`"),
+            ("ghost", "has no `ghost`"),
             ("www:nogroup", "/etc/group has no `nogroup`"),
             ("www:", "/etc/group has no ``"),
             ("-1", "has no `-1`"),

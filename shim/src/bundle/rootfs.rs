@@ -96,8 +96,8 @@ impl RootFolder {
         Ok(resolved)
     }
 
-    /// Writes a file in place of the image's own. Nothing is written where a folder has its name, or
-    /// where `folder` is absent or a link.
+    /// Writes a file in place of the image's own. Nothing is written where a folder has its name,
+    /// or where `folder` is absent or a link.
     pub(crate) fn write(&self, folder: &str, name: &str, text: &str) -> io::Result<()> {
         let folder = match openat2(
             &self.root,

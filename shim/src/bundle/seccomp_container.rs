@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-/// Calls that are allowed with any arguments: files, memory, time, signals, processes, threads, sockets
-/// that exist.
+/// Calls that are allowed with any arguments: files, memory, time, signals, processes, threads,
+/// sockets that exist.
 const PLAIN: &str = "
     accept accept4 access alarm arch_prctl bind brk cachestat capget capset chdir chmod chown clock_getres
     clock_gettime clock_nanosleep close close_range connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1

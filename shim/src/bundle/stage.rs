@@ -31,8 +31,8 @@ pub(crate) struct Stage {
 }
 
 /// Folders that every system has and that every user may enter, for a file system that only this
-/// process sees. Below `MARGAY_HOME` only root may enter, and the runtime opens the root file system
-/// as the container's root, which is another user.
+/// process sees. Below `MARGAY_HOME` only root may enter, and the runtime opens the root file
+/// system as the container's root, which is another user.
 const POINTS: [&str; 5] = ["/mnt", "/media", "/srv", "/opt", "/tmp"];
 
 /// Makes the root file system of `order` (its layers, under a writable layer in memory that has a

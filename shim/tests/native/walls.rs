@@ -240,7 +240,7 @@ pub fn hostile_config(fixture: &TestShim) {
         (None, Some("/srv/../../.."), "not an absolute path"),
         (Some("4294967296"), None, "not the number"),
         (Some("65536"), None, "below 65536"),
-        (Some("nobody"), None, "has no `nobody`"),
+        (Some("ghost"), None, "has no `ghost`"),
     ] {
         let mut assignment = fixture.shell("true");
         assignment.program.layers.push(links.clone());
