@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn all_who_come_first_hold_the_same_key() {
+    fn concurrent_first_users_hold_the_same_key() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         let marks: std::collections::BTreeSet<_> = std::thread::scope(|scope| {

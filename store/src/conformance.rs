@@ -251,7 +251,7 @@ rules! {
         assert_eq!((all.kvs.len(), all.more, all.count), (4, false, None));
     }
 
-    r15_a_transaction_that_nobody_waits_for_still_happens_or_does_not: |store| {
+    r15_a_transaction_that_is_not_waited_for_still_happens_or_does_not: |store| {
         drop(store.txn(Txn::new().put("/never", *b"1"))); // never polled: never handed over
         let mut once = store.txn(Txn::new().put("/once", *b"1"));
         let _ = (&mut once).now_or_never(); // handed over, and then no longer awaited

@@ -192,7 +192,7 @@ async fn read_answer(mut stream: impl AsyncRead + Unpin) -> (StatusCode, String)
 }
 
 #[tokio::test]
-async fn a_request_reaches_a_replica_of_its_host_and_says_who_sent_it() {
+async fn a_request_reaches_a_replica_of_its_host_and_names_its_sender() {
     let site = Site::open("n1", &[backend("n1", "a")], None).await;
     let _a = site.replica("a");
     assert_eq!(

@@ -269,7 +269,7 @@ impl Wall {
                 return Err(io::Error::last_os_error());
             }
         }
-        if self.root { become_nobody_else() } else { Ok(()) }
+        if self.root { take_a_uid_of_its_own() } else { Ok(()) }
     }
 
     fn unshare(&self) -> io::Result<()> {
@@ -305,7 +305,7 @@ fn empty_folder() -> io::Result<OwnedFd> {
 
 /// Takes an uid that no other living process has. Of root's capabilities one lasts until the walls
 /// are up, over exec as well: the one for going to the empty folder.
-fn become_nobody_else() -> io::Result<()> {
+fn take_a_uid_of_its_own() -> io::Result<()> {
     let id = UID_BASE + rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
     // A child of a fork has one thread, so what is the thread's is the process's.
     rustix::thread::set_keep_capabilities(true)?;

@@ -25,7 +25,7 @@ pub const TESTS: &[Test] = &[
     ("a_volume_without_a_grant_is_not_there", ungranted_volume),
     ("a_read_only_volume_refuses_every_change", read_only),
     ("a_connection_takes_a_grant_and_two_keys", connections),
-    ("a_certificate_that_nobody_vouches_for_is_refused_and_named", certificates),
+    ("a_certificate_of_an_unknown_authority_is_refused_and_named", certificates),
     ("a_port_without_a_grant_is_not_served", ports),
 ];
 
