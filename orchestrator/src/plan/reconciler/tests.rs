@@ -1,5 +1,3 @@
-use std::time::Instant;
-
 use serde::Serialize;
 use serde_json::json;
 use spec::{ClusterName, Tenant};
@@ -230,33 +228,4 @@ async fn a_change_wakes_only_the_nodes_that_it_concerns() {
     assert!(woken(&reconciler, &mut follower).is_empty(), "no node is told of it");
     tenants.task("ann", "web-2", "n-bob2", "starting").await;
     assert_eq!(woken(&reconciler, &mut follower), ["n-bob2"], "now it sees the routes of two");
-}
-
-/// `cargo test --release -p margay-orchestrator cost_of_polls -- --ignored --nocapture`
-#[tokio::test]
-#[ignore = "a measurement"]
-async fn cost_of_polls() {
-    const POLLS: u32 = 20;
-    for count in [1_000, 10_000, 40_000] {
-        let tenants = Tenants::new(&["acme", "ann"]).await;
-        let ann = tenants.node("n-ann", Some("ann"), false).await;
-        for n in 0..count {
-            tenants.task("acme", &format!("web-{n}"), "n-acme", "running").await;
-        }
-        let reconciler = reconciler(tenants.store.clone()).await;
-        let watch = &reconciler.node_watch;
-        drop(watch.assigned(&ann));
-        let start = Instant::now();
-        (0..POLLS).for_each(|_| drop(watch.assigned(&ann)));
-        let poll = start.elapsed() / POLLS;
-        let start = Instant::now();
-        for _ in 0..POLLS {
-            let none = BTreeSet::new();
-            let routes =
-                super::super::routes::Routes::build(&reconciler.state.model(), &none, &watch.names);
-            std::hint::black_box(routes);
-        }
-        let build = start.elapsed() / POLLS;
-        println!("{count} tasks of others: a poll takes {poll:?}, a build of all routes {build:?}");
-    }
 }
