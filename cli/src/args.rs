@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
 
 use crate::{failure::HOST_ERROR, home::Home, verbs};
 
@@ -13,8 +13,8 @@ use crate::{failure::HOST_ERROR, home::Home, verbs};
     name = "margay",
     version,
     about,
-    propagate_version = true,
     disable_help_subcommand = true,
+    disable_version_flag = true,
     max_term_width = 120,
     after_help = "Start here:
   margay run ./hello.wasm                        a program, in a box
@@ -35,6 +35,9 @@ pub struct Cli {
         help_heading = "Everywhere"
     )]
     pub home: Option<PathBuf>,
+    /// Print the version
+    #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
+    version: Option<bool>,
     /// What to do.
     #[command(subcommand)]
     pub verb: Verb,
@@ -87,14 +90,16 @@ pub enum Verb {
 
     Doctor(verbs::doctor::Args),
     Completions(verbs::completions::Args),
+    Complete(verbs::completions::Complete),
     Version(verbs::version::Args),
 }
 
 impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        // These two touch no home.
+        // These touch no home, or make none.
         match self.verb {
             Verb::Completions(args) => args.run(Self::command())?,
+            Verb::Complete(args) => args.run(self.home, Self::command()),
             Verb::Version(args) => args.run()?,
             verb => return verb.run(&Home::open(self.home)?),
         }
@@ -145,7 +150,7 @@ impl Verb {
             Self::Ingress(args) => args.run(home)?,
             Self::Node(args) => args.run(home)?,
             Self::Doctor(args) => return args.run(home),
-            Self::Completions(_) | Self::Version(_) => {}
+            Self::Completions(_) | Self::Complete(_) | Self::Version(_) => {}
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -29,6 +29,12 @@ impl Home {
         Ok(Self(node::Home::at(path)?))
     }
 
+    /// The home if there is one: nothing is made.
+    pub fn existing(given: Option<PathBuf>) -> Option<Self> {
+        let path = given.or_else(|| Self::default_path().ok()).filter(|path| path.is_dir())?;
+        Some(Self(node::Home::at(path).ok()?))
+    }
+
     fn default_path() -> anyhow::Result<PathBuf> {
         if rustix::process::geteuid().is_root() {
             return Ok(PathBuf::from("/var/lib/margay"));

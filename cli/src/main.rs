@@ -6,6 +6,9 @@
 //! them.
 
 mod args; // every verb, and what carries it out
+mod docker; // Docker's verbs and flags, and what each is here
+mod complete; // what could stand next on a command line
+mod misuse; // words for arguments that are not understood
 mod failure; // the message, hint and exit code of an error
 mod output; // tables, JSON, sizes, times, colours
 mod progress; // bars on a terminal, lines elsewhere
@@ -17,6 +20,7 @@ mod control; // the client of a control plane
 mod transfer; // push and pull
 mod images; // the argument of a verb -> an image of this machine
 mod program; // what the program in an image imports
+mod settings; // what a run chooses beyond its image
 mod flags; // durations, sizes, variables, secrets
 
 mod platform; // the four processes of `margay up`
@@ -27,7 +31,7 @@ mod verbs; // one file per verb
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 
 fn main() -> ExitCode {
     // Before any thread, any argument parsing and any allocation that matters: these become walled
@@ -40,12 +44,16 @@ fn main() -> ExitCode {
         Some("probe") => machine::probe_main(),
         _ => {}
     }
+    let arguments: Vec<_> = std::env::args_os().collect();
     // clap counts MARGAY_HOME as an argument, and would say that a verb is missing.
-    if std::env::args_os().len() == 1 {
+    if arguments.len() == 1 {
         output::notice(format_args!("{}", args::Cli::command().render_help()));
         return ExitCode::from(failure::USAGE_ERROR);
     }
-    let cli = args::Cli::parse();
+    let cli = match misuse::parse(&arguments) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     let ours = cli.verb.failure_code();
     match cli.run() {
         Ok(code) => code,

@@ -68,6 +68,8 @@ pub enum Error {
         /// As in [`Error::Start`].
         exit_code: u8,
     },
+    #[error("`{flag}` means nothing for a Wasm program: {why}")]
+    NotForWasm { flag: &'static str, why: &'static str, hint: &'static str },
     /// A native image cannot be run here, or not like this.
     #[error("{why}")]
     Native { why: String, hint: Option<String> },
@@ -137,6 +139,7 @@ impl Error {
                 }
                 wanted => format!("grant it: --allow '{wanted}'"),
             },
+            Self::NotForWasm { hint, .. } => (*hint).to_owned(),
             Self::NoSecret(name) => format!("hand it in: --secret {name}=FILE"),
             Self::SecretIsNotText(name) => {
                 format!("hand it over as a file: grant `secret:{name}` without `;as=env`")

@@ -1,7 +1,7 @@
 //! A run on demand: a task for one request, and what it cost.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     os::unix::net::UnixListener,
     pin::Pin,
     time::{Duration, Instant},
@@ -25,6 +25,7 @@ use crate::{
     launch::{self, Launch, arguments, local_grants},
     lifecycle::{Lifecycle, Restart, StartFailed},
     request::LocalImage,
+    settings::Settings,
     signals::TaskSignals,
     tasks::{self, Origin, Owned, Phase, ProcessId, Status, TaskRecord, now},
     tuning::PrivateNetwork,
@@ -137,6 +138,7 @@ fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) ->
         cpu_millis: None,
         launch_type: LaunchType::Node,
         adoptable: false,
+        settings: Settings::default(),
     };
     let ready = make_ready(home, spec::OPERATOR, &blobs, name, plan, &args, preparing)?;
     Launch::decide(container, ready, args)
@@ -170,6 +172,8 @@ fn create(home: &Home, request: &InvokeRequest, launch: &Launch) -> Result<Owned
             limits: launch.limits.clone(),
             grants: launch.resolved.capabilities.clone(),
             remove_at_end: true,
+            labels: BTreeMap::new(),
+            exposed: BTreeSet::new(),
         },
     )
 }

@@ -19,6 +19,7 @@ use crate::{
     home::{Home, make_private, set_mode},
     images::{Native, Ready, exe},
     request::{MountSource, Mounted, Publish},
+    settings::Settings,
     tasks::{Kind, MountRecord, TaskFolder},
 };
 
@@ -46,6 +47,7 @@ pub(crate) struct Container {
     pub launch_type: LaunchType,
     /// Whether it runs on when its supervisor is gone, to be adopted.
     pub adoptable: bool,
+    pub settings: Settings,
 }
 
 /// A container with everything decided.
@@ -340,11 +342,18 @@ impl Launch {
             file.try_clone().map_err(|source| Error::System { verb: "copy a descriptor", source })
         };
         let execution = plan.execution();
-        let working_dir = execution.working_dir.clone().filter(|dir| !dir.is_empty());
+        let mut image_env = variables(execution.env.as_deref().unwrap_or_default());
+        let working_dir = self.container.settings.working_dir.as_ref();
+        let working_dir = working_dir.or(execution.working_dir.as_ref());
+        let working_dir = working_dir.filter(|folder| !folder.is_empty());
+        if let Some(folder) = working_dir {
+            // Where WASI has no word for it, as in 0.1, some runtimes of languages look there.
+            image_env.insert("PWD".to_owned(), folder.clone());
+        }
         Ok(WasmProgram {
             world: prepared.facts.world,
-            image_env: variables(execution.env.as_deref().unwrap_or_default()),
-            working_dir: working_dir.unwrap_or_else(|| "/".to_owned()),
+            image_env,
+            working_dir: working_dir.cloned().unwrap_or_else(|| "/".to_owned()),
             secrets: self.secrets(),
             code: copy(&prepared.code)?,
             index: copy(&prepared.index)?,
@@ -354,10 +363,11 @@ impl Launch {
 
     fn native_program(&self, native: &Native) -> NativeProgram {
         NativeProgram {
-            config: native.plan.config.clone(),
+            config: self.container.settings.applied_to(&native.plan.config),
             layers: native.layers.clone(),
             runtime: native.runtime.clone(),
             cpu_millis: self.container.cpu_millis,
+            settings: self.container.settings.linux.clone(),
         }
     }
 }
@@ -452,6 +462,7 @@ mod tests {
             cpu_millis: None,
             launch_type: LaunchType::Node,
             adoptable: false,
+            settings: Settings::default(),
         }
     }
 

@@ -10,6 +10,7 @@
 mod home; // where everything lies on disk
 pub mod tasks; // a locked folder for each task: made, found, read, followed, removed
 
+mod settings; // what a run may choose beyond its image
 mod request; // what `margay run` asks for, and what it hears
 mod images; // from blobs to something that can run
 mod launch; // one container: what it is granted, what it is handed
@@ -43,7 +44,8 @@ pub use invoke::{InvokeOutcome, InvokeRequest, invoke};
 pub use keeper::{detach, keep};
 pub use local::{GRACE, run_local};
 pub use request::{
-    LocalImage, MountSource, Mounted, Note, Publish, RunOutcome, RunRequest, Started,
+    LocalImage, MountSource, Mounted, Note, Publish, PublishRange, RunOutcome, RunRequest, Started,
 };
+pub use settings::Settings;
 pub use tuning::{PrivateNetwork, Tuning};
 pub use verbs::{Removal, remove_task, stop_task, task_usage};

@@ -98,6 +98,13 @@ fn decide(home: &Home, request: &RunRequest, watch: &mut impl FnMut(Note)) -> Re
     let plan = plan(&blobs, name, digest)?;
     let command = (!request.command.is_empty()).then_some(request.command.as_slice());
     let args = arguments(&plan, &program_name(name), request.entrypoint.as_deref(), command);
+    let settings = &request.settings;
+    let mut allow = request.allow.clone();
+    if plan.kind_hint() == image::Kind::Wasm {
+        settings.check_for_wasm()?;
+        allow.extend(settings.wasm_grants()?);
+    }
+    let ports = request.ports(&plan.exposed_ports());
     let id: TaskId = disk::random_hex::<6>().parse().expect("hex digits are a name");
     let container = launch::Container {
         task: id,
@@ -107,12 +114,12 @@ fn decide(home: &Home, request: &RunRequest, watch: &mut impl FnMut(Note)) -> Re
         image: *digest,
         env: request.env.clone(),
         secrets: request.secrets.clone(),
-        ports: request.ports.clone(),
+        ports: ports.clone(),
         ingress_ports: Vec::new(),
         mounts: request.mounts.clone(),
         grants: local_grants(
-            &request.allow,
-            request.ports.iter().map(|publish| publish.container_port).collect(),
+            &allow,
+            ports.iter().map(|publish| publish.container_port).collect(),
             &request.env,
             &request.secrets,
             &request.mounts,
@@ -120,9 +127,10 @@ fn decide(home: &Home, request: &RunRequest, watch: &mut impl FnMut(Note)) -> Re
         memory_bytes_max: request.memory_bytes_max,
         cpu_time_max: request.cpu_time_max,
         wall_time_max: request.wall_time_max,
-        cpu_millis: None,
+        cpu_millis: settings.cpu_millis,
         launch_type: LaunchType::Node,
         adoptable: false,
+        settings: settings.clone(),
     };
     let ready = make_ready(home, spec::OPERATOR, &blobs, name, plan, &args, &mut || {
         watch(Note::Preparing)
@@ -167,6 +175,8 @@ fn create(home: &Home, request: &RunRequest, launch: &Launch) -> Result<Owned> {
             limits: launch.limits.clone(),
             grants: launch.resolved.capabilities.clone(),
             remove_at_end: request.remove_at_end,
+            labels: request.settings.labels.clone(),
+            exposed: request.settings.expose.clone(),
         },
     )
 }

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 use spec::{Capability, Digest, PublishedPort, SecretName, SecretValue, Usage, VolumeName};
 
-use crate::{error::Error, tuning::PrivateNetwork};
+use crate::{error::Error, settings::Settings, tuning::PrivateNetwork};
 
 /// What `margay run` was asked for: one task on this machine, without a server.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,8 @@ pub struct RunRequest {
     pub remove_at_end: bool,
     /// How long it may take to stop once asked to.
     pub grace: Duration,
+    #[serde(default)]
+    pub settings: Settings,
 }
 
 /// An image whose blobs lie on this machine.
@@ -59,6 +61,10 @@ pub struct Publish {
     /// As the container knows it.
     pub container_port: u16,
 }
+
+/// `-p 8000-8010:8000-8010`: as many ports of the container as of the host, or one of each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishRange(pub Vec<Publish>);
 
 /// `-v SOURCE:PATH[:ro]`: a volume, or a folder of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,7 +168,22 @@ impl RunRequest {
             terminal: None,
             remove_at_end: false,
             grace: Duration::from_secs(10),
+            settings: Settings::default(),
         }
+    }
+
+    /// The ports to publish: those that were asked for, and with `-P` each that the image or
+    /// `--expose` names and that is not among them, on any free port.
+    pub(crate) fn ports(&self, image: &[u16]) -> Vec<Publish> {
+        let mut ports = self.ports.clone();
+        if self.settings.publish_all {
+            for container_port in self.settings.expose.iter().chain(image).copied() {
+                if !ports.iter().any(|publish| publish.container_port == container_port) {
+                    ports.push(Publish { address: None, host_port: 0, container_port });
+                }
+            }
+        }
+        ports
     }
 }
 
@@ -205,6 +226,48 @@ impl FromStr for Publish {
             _ => Err(wrong()),
         }
     }
+}
+
+impl FromStr for PublishRange {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let wrong = |what| Error::BadArgument { text: text.to_owned(), what };
+        let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (rest, container) = ports.rsplit_once(':').unwrap_or(("", ports));
+        let Some(container_ports) = range(container) else {
+            return Ok(Self(vec![text.parse()?]));
+        };
+        let (address, host) = rest.rsplit_once(':').unwrap_or(("", rest));
+        let host_ports: Vec<u16> = match host {
+            "" => container_ports.clone().map(|_| 0).collect(),
+            _ => range(host).map(Iterator::collect).unwrap_or_default(),
+        };
+        if host_ports.len() != container_ports.len() {
+            return Err(wrong(
+                "a range of ports to publish: as many ports of the host as of the task, as in \
+                 8000-8010:8000-8010",
+            ));
+        }
+        if host_ports.len() > PORTS_MAX {
+            return Err(wrong("a range of ports to publish: 256 ports at most"));
+        }
+        let address = if address.is_empty() { String::new() } else { format!("{address}:") };
+        let one = |(host, container)| format!("{address}{host}:{container}/{protocol}").parse();
+        let ports = host_ports.into_iter().zip(container_ports).map(one);
+        Ok(Self(ports.collect::<Result<_, _>>()?))
+    }
+}
+
+/// Each published port is a descriptor of its own.
+const PORTS_MAX: usize = 256;
+
+/// `8000-8010`, the smaller first; `None` for what is no range.
+fn range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
+    let (first, last) = text.split_once('-')?;
+    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    let range = port(first)?..=port(last)?;
+    (!range.is_empty()).then_some(range)
 }
 
 impl FromStr for Mounted {
@@ -271,6 +334,50 @@ mod tests {
             ("localhost:8080:80", None),
         ] {
             assert_eq!(text.parse::<Publish>().ok(), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_exposed_port_is_published_once() {
+        let image = LocalImage {
+            name: "cats".to_owned(),
+            digest: Digest::of(b"cats"),
+            layout: "/images".into(),
+        };
+        let asked = Publish { address: None, host_port: 8080, container_port: 80 };
+        let mut request = RunRequest { ports: vec![asked], ..RunRequest::of(image) };
+        request.settings.expose = [80, 81].into();
+        assert_eq!(request.ports(&[443]), [asked]);
+        request.settings.publish_all = true;
+        let ports = request.ports(&[80, 443]);
+        let ports: Vec<_> =
+            ports.iter().map(|port| (port.host_port, port.container_port)).collect();
+        assert_eq!(ports, [(8080, 80), (0, 81), (0, 443)]);
+    }
+
+    #[test]
+    fn a_range_of_ports_is_as_many_ports() {
+        for (text, want) in [
+            ("8000-8002:9000-9002", "8000:9000 8001:9001 8002:9002"),
+            ("9000-9001", "0:9000 0:9001"),
+            ("127.0.0.1:8000-8001:80-81", "8000:80 8001:81"),
+            ("127.0.0.1::80-81/tcp", "0:80 0:81"),
+            ("8080:80", "8080:80"),
+        ] {
+            let range: PublishRange =
+                text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));
+            let shown = range.0.iter().map(|p| format!("{}:{}", p.host_port, p.container_port));
+            assert_eq!(shown.collect::<Vec<_>>().join(" "), want, "{text}");
+        }
+        for (text, why) in [
+            ("8000-8002:80", "a port to publish"),
+            ("8000:80-81", "as many ports"),
+            ("8000-8002:80-81", "as many ports"),
+            ("9001-9000", "a port to publish"),
+            ("1-60000", "256 ports"),
+        ] {
+            let error = text.parse::<PublishRange>().expect_err(text).to_string();
+            assert!(error.contains(why), "{text}: {error}");
         }
     }
 

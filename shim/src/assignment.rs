@@ -4,7 +4,7 @@ use engine::{VolumeMount, VolumeSource};
 use spec::ImageConfig;
 
 use crate::{
-    Error, Layer, Runtime,
+    Error, Layer, Runtime, Settings,
     protocol::{ProgramMessage, ShimMessage},
 };
 
@@ -20,6 +20,7 @@ pub struct NativeProgram {
     pub runtime: Runtime,
     /// Share of a processor in thousandths; all of them when left out.
     pub cpu_millis: Option<u32>,
+    pub settings: Settings,
 }
 
 pub type Assignment = engine::Assignment<NativeProgram>;
@@ -31,6 +32,7 @@ pub(crate) fn split(assignment: Assignment) -> (ShimMessage, Vec<OwnedFd>) {
         layers: program.layers.iter().map(|layer| layer.folder().to_owned()).collect(),
         runtime: program.runtime,
         cpu_millis: program.cpu_millis,
+        settings: program.settings,
     })
 }
 
@@ -44,6 +46,7 @@ pub(crate) fn join(message: ShimMessage, fds: Vec<OwnedFd>) -> Result<Assignment
             config: program.config,
             runtime: program.runtime,
             cpu_millis: program.cpu_millis,
+            settings: program.settings,
         })
     });
     joined.map_err(Error::io("take the assignment"))

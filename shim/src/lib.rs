@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
+mod settings; // what a run may choose beyond its image
 mod assignment; // what one container is handed, and so all that it can reach
 mod host; // what this machine offers: OCI runtimes, cgroups, and what it lacks
 mod unpack; // layers become folders, in a process that can reach nothing else
@@ -35,5 +36,6 @@ pub use host::doctor::{Check, Level, doctor};
 pub use host::probe::{Runtime, RuntimeKind, Vulnerability};
 pub use process::main;
 pub use protocol::Status;
+pub use settings::{HostLine, Settings, Tmpfs, Ulimit, hostname};
 pub use unpack::layers::{Layer, Layers, UnpackedLayer, remove_unused_layer, unpacked_layers};
 pub use unpack::sandbox::LayerBlob;

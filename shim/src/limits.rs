@@ -18,8 +18,12 @@ pub(crate) const USER_DATABASE_BYTES_MAX: u64 = 1 << 20;
 
 /// Processes and threads: enough for a JVM, not for a fork bomb.
 pub(crate) const PIDS_MAX: u32 = 512;
+/// What a run may ask for instead: a tenth of what a machine has by default.
+pub(crate) const PIDS_ASKED_MAX: u32 = 3 << 10;
 /// Open files of one process, as the hard limit.
 pub(crate) const OPEN_FILES_MAX: u64 = 4096;
+/// What a run may ask for instead: the kernel's own limit for one process.
+pub(crate) const OPEN_FILES_ASKED_MAX: u64 = 1 << 20;
 /// Pages in /tmp and in /dev/shm count as the container's memory; this bounds /dev/shm alone.
 pub(crate) const SHM_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of arguments, and of variables: more than Linux starts a program with.

@@ -6,12 +6,12 @@ use std::{
 use engine::frame;
 use rustix::{
     fs::Mode,
-    process::{Resource, Rlimit, setsid, umask},
+    process::{Resource, Rlimit, getrlimit, setrlimit, setsid, umask},
 };
 
 use crate::limits::SHIM_OPEN_FILES_MAX;
 use crate::{
-    Error,
+    Error, Ulimit,
     assignment::join,
     owner::event_loop,
     protocol::{Job, Reply},
@@ -45,7 +45,10 @@ fn serve() -> Result<(), Error> {
     let result = match job {
         Job::Unpack(job) => sandbox::run(&socket, &job, fds).map(|()| Some(Reply::Done)),
         Job::Run(message) => join(*message, fds)
-            .and_then(|assignment| event_loop::run(&socket, assignment))
+            .and_then(|assignment| {
+                raise_limits(&assignment.program.settings.ulimits)?;
+                event_loop::run(&socket, assignment)
+            })
             .map(|()| None),
     };
     let reply = match &result {
@@ -59,6 +62,23 @@ fn serve() -> Result<(), Error> {
     result.map(drop)
 }
 
+/// Lets the OCI runtime set limits above our own, which it inherits without the right to raise them.
+fn raise_limits(ulimits: &[Ulimit]) -> Result<(), Error> {
+    for ulimit in ulimits {
+        let Some(resource) = ulimit.resource() else { continue };
+        let own = getrlimit(resource);
+        let hard = (ulimit.hard != u64::MAX).then_some(ulimit.hard);
+        let is_enough = own.maximum.is_none_or(|own| hard.is_some_and(|hard| hard <= own));
+        let raised = Rlimit { maximum: hard, ..own };
+        if !is_enough && setrlimit(resource, raised).is_err() {
+            let most = own.maximum.unwrap_or(u64::MAX);
+            let why = format!("this machine lets margay set {most} at most");
+            return Err(Error::Config { what: format!("ulimit `{}`", ulimit.name), why });
+        }
+    }
+    Ok(())
+}
+
 /// Leaves the supervisor's session, and takes the control socket.
 fn become_shim() -> std::io::Result<OwnedFd> {
     let socket = std::io::stdin().as_fd().try_clone_to_owned()?;
@@ -67,6 +87,6 @@ fn become_shim() -> std::io::Result<OwnedFd> {
     // does no harm.
     let _ = setsid();
     let files = Rlimit { current: Some(SHIM_OPEN_FILES_MAX), maximum: Some(SHIM_OPEN_FILES_MAX) };
-    rustix::process::setrlimit(Resource::Nofile, files)?;
+    setrlimit(Resource::Nofile, files)?;
     Ok(socket)
 }

@@ -90,24 +90,33 @@ fn days_before(year: u64, month: u64, day: u64) -> Option<u64> {
 
 written_as_text!(Timestamp, "A point in time, UTC (RFC 3339).", "2026-11-23T16:40:00.000Z");
 
-/// Parses a size in bytes: `512`, `64k`, `128m`, `1g` as Docker does, and `64KiB`, `128MiB`,
+/// Parses a size in bytes: `512`, `64k`, `128m`, `1.5g` as Docker does, and `64KiB`, `128MiB`,
 /// `1GiB`.
 ///
 /// # Errors
 /// Names the text when it is no size, or does not fit 64 bits.
 pub fn parse_bytes(text: &str) -> Result<u64, ParseError> {
-    let wrong = || ParseError::about(text, "is not a size like 512, 64k, 128m, 1g or 1GiB");
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let wrong = || ParseError::about(text, "is not a size like 512, 64k, 128m, 1.5g or 1GiB");
+    let digits = text.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
     let (number, unit) = text.split_at(digits);
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        "t" | "tib" => 1 << 40,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        "t" | "tb" | "tib" => 1 << 40,
         _ => return Err(wrong()),
     };
-    number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(wrong)
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    // A billionth of a unit is finer than anything that is measured in it.
+    if fraction.is_empty() || fraction.len() > 9 {
+        return Err(wrong());
+    }
+    let whole = whole.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)).ok_or_else(wrong)?;
+    let part = fraction.parse::<u64>().map_err(|_| wrong())?;
+    let scale = 10_u128.pow(u32::try_from(fraction.len()).unwrap_or(9));
+    let part = u128::from(part) * u128::from(factor) / scale;
+    whole.checked_add(u64::try_from(part).unwrap_or(0)).ok_or_else(wrong)
 }
 
 /// The shortest exact form that [`parse_bytes`] reads back.
@@ -184,11 +193,14 @@ mod tests {
             ("128m", 128 << 20),
             ("1g", 1 << 30),
             ("1GiB", 1 << 30),
+            ("1.5g", 3 << 29),
+            ("0.5", 0),
+            ("256MB", 256 << 20),
             ("0", 0),
         ] {
             assert_eq!(parse_bytes(text).unwrap(), want, "{text}");
         }
-        for text in ["", "m", "-1", "1.5g", "1x", "99999999999t"] {
+        for text in ["", "m", "-1", "1.g", ".5g", "1.2.3g", "1x", "99999999999t"] {
             assert!(parse_bytes(text).is_err(), "{text}");
         }
         assert_eq!(print_bytes(1 << 30), "1GiB");

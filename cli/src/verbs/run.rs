@@ -3,7 +3,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use node::{Mounted, Note, PrivateNetwork, Publish, RunRequest, Started};
+use node::{Mounted, Note, PrivateNetwork, PublishRange, RunRequest, Started};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use spec::{Capability, OutboundGrant};
 
@@ -13,6 +13,7 @@ use crate::{
     home::Home,
     images::{self, Fetch},
     output::{Paint, line, notice, printable},
+    settings::SettingsFlags,
     transfer::Remote,
 };
 
@@ -20,6 +21,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(
     override_usage = "margay run [OPTIONS] IMAGE [ARG]...",
+    // As in Docker, -h names the host.
+    disable_help_flag = true,
     after_help = "IMAGE is a name from `margay images`, REGISTRY/NAME:TAG or REGISTRY/NAME@DIGEST (fetched when it is
 missing), a .wasm file, an OCI layout (folder or tar), or an archive of `docker save`.
 
@@ -38,14 +41,14 @@ pub struct Args {
     #[arg(short, long)]
     detach: bool,
     /// Keep stdin open to the guest
-    #[arg(short, long, conflicts_with = "detach")]
+    #[arg(short, long)]
     interactive: bool,
     /// Give the guest a terminal
-    #[arg(short, long, conflicts_with = "detach")]
+    #[arg(short, long)]
     tty: bool,
     /// Publish a port of the guest on this machine
-    #[arg(short, long, value_name = "[[ADDRESS:]PORT:]PORT")]
-    publish: Vec<Publish>,
+    #[arg(short, long, value_name = "[[ADDRESS:]PORT:]PORT[-PORT]")]
+    publish: Vec<PublishRange>,
     #[command(flatten)]
     environment: Environment,
     /// Mount a volume, or a folder of this machine
@@ -82,6 +85,11 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     stop_timeout: u32,
     #[command(flatten)]
+    settings: SettingsFlags,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    help: Option<bool>,
+    #[command(flatten)]
     remote: Remote,
     /// What to run, and arguments instead of the image's own: all that follows the image is for the
     /// guest
@@ -102,6 +110,9 @@ fn memory(text: &str) -> Result<u64, String> {
         bytes => Ok(bytes),
     }
 }
+
+/// Rows and columns of a terminal that nothing shows yet.
+const DETACHED_TERMINAL: (u16, u16) = (24, 80);
 
 fn name(text: &str) -> Result<String, node::Error> {
     node::tasks::check_name(text)?;
@@ -151,12 +162,16 @@ impl Args {
         let is_native = self.tty && is_native().unwrap_or(false);
         let request = RunRequest {
             name: self.name.clone(),
-            entrypoint: self.entrypoint.clone().map(|program| vec![program]),
+            // An empty one takes the image's away.
+            entrypoint: self.entrypoint.clone().map(|program| match program.is_empty() {
+                true => Vec::new(),
+                false => vec![program],
+            }),
             command: arguments.to_vec(),
             env: self.environment.variables()?,
             secrets: self.environment.secrets()?,
-            ports: self.publish.clone(),
-            mounts: self.volume.clone(),
+            ports: self.publish.iter().flat_map(|range| range.0.iter().copied()).collect(),
+            mounts: self.volume.iter().cloned().chain(self.settings.mounts()).collect(),
             allow: self.allow.clone(),
             private_networks: self.private_network.clone(),
             memory_bytes_max: self.memory,
@@ -166,6 +181,7 @@ impl Args {
             terminal: self.terminal()?,
             remove_at_end: self.rm,
             grace: Duration::from_secs(self.stop_timeout.into()),
+            settings: self.settings.settings()?,
             ..RunRequest::of(found.image.clone())
         };
         Ok((request, is_native))
@@ -174,16 +190,25 @@ impl Args {
     /// What no single flag can know, before anything is fetched or prepared.
     fn check(&self) -> anyhow::Result<()> {
         let mut paths = HashSet::new();
-        if let Some(twice) = self.volume.iter().find(|mounted| !paths.insert(&mounted.path)) {
-            let message = format!("-v mounts something at `{}` twice", twice.path);
-            bail!(Advice::new(message).code(USAGE_ERROR));
+        let mounts = self.volume.iter().cloned().chain(self.settings.mounts());
+        let memory = self.settings.tmpfs_paths().map(str::to_owned);
+        let mut mounted = mounts.map(|mounted| mounted.path).chain(memory);
+        if let Some(twice) = mounted.find(|path| !paths.insert(path.clone())) {
+            let message = format!("something is mounted at `{twice}` twice");
+            let hint = "mount one thing at each path";
+            bail!(Advice::new(message).hint(hint).code(USAGE_ERROR));
         }
-        Ok(())
+        let reaches_out = |grant: &Capability| matches!(grant, Capability::Outbound(_));
+        let is_open = !self.publish.is_empty() || self.allow.iter().any(reaches_out);
+        self.settings.check(self.memory, is_open)
     }
 
     fn terminal(&self) -> anyhow::Result<Option<(u16, u16)>> {
         if !self.tty {
             return Ok(None);
+        }
+        if self.detach {
+            return Ok(Some(DETACHED_TERMINAL));
         }
         let stdout = std::io::stdout();
         ensure!(

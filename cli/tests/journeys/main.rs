@@ -16,5 +16,6 @@ mod up; // a platform for a journey
 mod platform; // up, cluster, task, service, ingress, and processes that are killed
 mod nodes; // join, drain, remove, adopt
 mod secrets; // from a file to a guest, and nowhere else
+mod run_flags; // Docker's flags of `run`, for both kinds of images
 mod bad_input; // what is refused, and with which message
 mod native; // Linux images

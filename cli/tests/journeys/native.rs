@@ -13,7 +13,7 @@ use crate::{
 const BUSYBOX: &str = "/bin/busybox";
 
 /// Whether Linux images can run here. Says why not.
-fn ready() -> bool {
+pub fn ready() -> bool {
     let why = if !rustix::process::geteuid().is_root() {
         "not root"
     } else if !["/usr/sbin/runc", "/usr/bin/runc", "/usr/bin/crun"]
@@ -31,7 +31,7 @@ fn ready() -> bool {
 }
 
 /// Builds the page of the cats on busybox, with `last` as the end of its Dockerfile.
-fn build(stage: &Stage, tag: &str, last: &str) {
+pub fn build(stage: &Stage, tag: &str, last: &str) {
     let root = stage.path("rootfs");
     if !root.exists() {
         for folder in ["bin", "etc", "srv/www"] {

@@ -6,13 +6,13 @@ use crate::stage::Stage;
 fn misuse_exits_with_2_and_says_how_to_ask() {
     let stage = Stage::new();
     for (arguments, want) in [
-        (vec!["frobnicate"], "unrecognized subcommand 'frobnicate'"),
+        (vec!["frobnicate"], "`margay frobnicate` is no verb"),
         (vec!["run"], "required arguments were not provided"),
         (vec!["run", "-p", "x", "hello"], "invalid value 'x' for '--publish"),
         (vec!["build", "-t", "Cats", "."], "use lower case"),
         (vec!["tag", "hello"], "required arguments were not provided"),
         (vec!["run", "-m", "0", "hello"], "use 1MiB or more"),
-        (vec!["run", "-v", "a:/x", "-v", "b:/x", "hello"], "-v mounts something at `/x` twice"),
+        (vec!["run", "-v", "a:/x", "-v", "b:/x", "hello"], "something is mounted at `/x` twice"),
         (vec!["run", "--name", "no/name", "hello"], "no/name"),
         (
             vec!["service", "update", "cats", "--cluster", "c"],
@@ -23,6 +23,65 @@ fn misuse_exits_with_2_and_says_how_to_ask() {
         let err = stage.margay(&arguments).fails(2);
         assert!(err.contains(want), "margay {arguments:?}: {err}");
     }
+}
+
+#[test]
+fn what_docker_has_and_is_absent_here_is_named_with_the_reason_and_a_substitute() {
+    let stage = Stage::new();
+    for (line, error, hint) in [
+        ("pause app", "Docker's `pause` is absent here: ", "`margay stop TASK`"),
+        ("network create back", "Docker's `network create` is absent here: ", "-p PORT:PORT"),
+        ("compose up", "Docker's `compose` is absent here: ", "margay service create"),
+        ("swarm init", "Docker's `swarm init` is absent here: ", "margay node join"),
+        ("service rollback x", "Docker's `service rollback` is absent here: ", "--task FAMILY"),
+        ("run --privileged app", "Docker's `--privileged` is absent in `margay run`: ", "--allow"),
+        ("run --gpus all app", "Docker's `--gpus` is absent in `margay run`: ", "leave it out"),
+        ("run --device=/dev/x app", "Docker's `--device` is absent in `margay run`: ", "leave"),
+        ("run --init app", "Docker's `--init` is absent in `margay run`: ", "--entrypoint tini"),
+        ("-H tcp://x ps", "Docker's `-H` is absent in `margay`: ", "--credential"),
+        (
+            "run --registry-timout 1s app",
+            "`margay run` has no flag `--registry-timout`",
+            "`--registry-timeout`",
+        ),
+        ("run --shepherd app", "`margay run` has no flag `--shepherd`", "margay run --help"),
+        ("stpo app", "`margay stpo` is no verb", "did you mean `stop`?"),
+        ("secret frobnicate", "`margay secret frobnicate` is no verb", "margay secret --help"),
+    ] {
+        let err = stage.margay(line.split(' ')).fails(2);
+        assert!(err.starts_with(&format!("error: {error}")), "margay {line}: {err}");
+        let (_, said) = err.split_once("\nhint: ").unwrap_or_else(|| panic!("{line}: {err}"));
+        assert!(said.contains(hint) && said.lines().count() == 1, "margay {line}: {err}");
+    }
+    assert!(!stage.home().exists());
+}
+
+#[test]
+fn a_usage_line_names_what_is_required_and_nothing_that_has_a_default() {
+    let stage = Stage::new();
+    for (line, usage) in [
+        ("invoke", "Usage: margay invoke [OPTIONS] <IMAGE>"),
+        ("logs", "Usage: margay logs [OPTIONS] <TASK>"),
+        (
+            "service create --cluster c",
+            "Usage: margay service create [OPTIONS] --task <FAMILY:REVISION> --cluster <NAME> <NAME>",
+        ),
+    ] {
+        let err = stage.margay(line.split(' ')).fails(2);
+        assert!(err.contains(usage), "margay {line}: {err}");
+    }
+}
+
+#[test]
+fn boolean_flags_take_a_value_as_in_docker() {
+    let stage = Stage::new();
+    let hello = crate::stage::samples().join("hello/hello.wasm").display().to_string();
+    stage.margay(["run", "--rm=true", "-i=false", &hello]).ok();
+    assert_eq!(stage.margay(["ps", "-a=1", "-q=true"]).ok(), "");
+    stage.margay(["run", "--rm", "--rm=false", &hello]).ok();
+    assert_eq!(stage.margay(["ps", "-aq"]).ok().lines().count(), 1);
+    let err = stage.margay(["run", "--rm=perhaps", &hello]).fails(2);
+    assert!(err.contains("use true or false"), "{err}");
 }
 
 #[test]
@@ -43,9 +102,40 @@ fn completions_exist_for_every_shell_and_need_no_home() {
     let stage = Stage::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = stage.margay(["completions", shell]).ok();
-        assert!(script.contains("margay") && script.contains("images"), "{shell}: {script}");
+        let asks = script.contains("margay complete") || script.contains("images");
+        assert!(asks, "{shell}: {script}");
     }
+    let said = stage.margay(["complete", "--", "margay ima"]).ok();
+    assert_eq!(said, "images\tList local images\n");
     assert!(!stage.home().exists());
+}
+
+#[test]
+fn a_shell_completes_the_names_of_tasks_and_images() {
+    let stage = Stage::new();
+    let hello = crate::stage::samples().join("hello/hello.wasm").display().to_string();
+    stage.margay(["run", "--name", "tom", &hello]).ok();
+    crate::images::build(&stage, "hello").ok();
+    stage.write("margay.bash", stage.margay(["completions", "bash"]).ok());
+    // As bash splits the line: a colon ends a word.
+    let script = r#"
+        source margay.bash
+        complete_line() {
+            COMP_LINE="$1" COMP_POINT=${#1} COMP_WORDS=("${@:2}") COMP_CWORD=$(($# - 2))
+            _margay; printf '%s\n' "${COMPREPLY[@]}"
+        }
+        complete_line "margay rm t" margay rm t
+        complete_line "margay run --rm hello:la" margay run --rm hello : la
+        complete_line "margay run --pu" margay run --pu
+    "#;
+    let margay = stage.command([""; 0]).get_program().to_owned();
+    let folder = std::path::Path::new(&margay).parent().expect("a folder").display().to_string();
+    let mut command = std::process::Command::new("bash");
+    command.args(["-c", script]).env_clear().current_dir(stage.path("."));
+    command.env("MARGAY_HOME", stage.home()).env("PATH", format!("{folder}:/usr/bin:/bin"));
+    let output = command.output().expect("bash runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(said, "tom\nlatest\n--publish\n--publish-all\n--pull\n", "{output:?}");
 }
 
 #[test]

@@ -126,6 +126,8 @@ mod tests {
             limits: Limits::for_requests(),
             grants: spec::Capabilities::default(),
             remove_at_end: false,
+            labels: BTreeMap::new(),
+            exposed: BTreeSet::new(),
         }
     }
 

@@ -1,6 +1,9 @@
 //! What a task definition says, in the words of a launch and of a task's folder.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use spec::{ContainerDefinition, NodeId, Protocol, wire::DesiredTask};
 
@@ -9,6 +12,7 @@ use crate::{
     error::{Error, Result},
     launch::{Container, Launch},
     request::{MountSource, Mounted, Publish},
+    settings::Settings,
     tasks::{self, ClusterOrigin, Origin, Owned, TaskRecord, now},
 };
 
@@ -55,6 +59,7 @@ pub(super) fn container(
         cpu_millis: Some(definition.cpu_millis),
         launch_type: task.launch_type,
         adoptable: true,
+        settings: Settings::default(),
     })
 }
 
@@ -98,6 +103,8 @@ pub(super) fn create(
         limits: launch.limits.clone(),
         grants: launch.resolved.capabilities.clone(),
         remove_at_end: false,
+        labels: BTreeMap::new(),
+        exposed: BTreeSet::new(),
     };
     match tasks::create(&host.home, record.clone()) {
         // Another tenant's task has the same id, or a local task has taken its name.

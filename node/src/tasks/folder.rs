@@ -312,6 +312,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::tasks::record::{Kind, Origin, Phase};
     use spec::{Digest, Limits, Timestamp};
+    use std::collections::{BTreeMap, BTreeSet};
 
     pub(crate) fn record(id: &str, name: &str) -> TaskRecord {
         TaskRecord {
@@ -330,6 +331,8 @@ pub(crate) mod tests {
             limits: Limits::for_requests(),
             grants: spec::Capabilities::default(),
             remove_at_end: false,
+            labels: BTreeMap::new(),
+            exposed: BTreeSet::new(),
         }
     }
 

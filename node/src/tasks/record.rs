@@ -1,3 +1,5 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 use spec::{
     Capabilities, ClusterName, ContainerName, Digest, LaunchType, Limits, PublishedPort,
@@ -39,6 +41,12 @@ pub struct TaskRecord {
     pub grants: Capabilities,
     /// Whether its folder goes when it ends.
     pub remove_at_end: bool,
+    /// What its caller wanted to remember about it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Ports that its caller named without publishing them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub exposed: BTreeSet<u16>,
 }
 
 /// What kind of program an image holds.

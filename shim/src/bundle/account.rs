@@ -64,6 +64,36 @@ pub(crate) fn account(user: &str, passwd: &str, group: &str) -> Result<Account, 
     Ok(Account { uid, gid, groups, home: entry.map(|entry| entry.home.to_owned()) })
 }
 
+impl Account {
+    /// Adds groups, by name or number.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for names that the image does not know, and for numbers outside a
+    /// container's user namespace.
+    pub(crate) fn join(&mut self, groups: &[String], group: &str) -> Result<(), Error> {
+        for text in groups {
+            let wrong = |why: String| Error::Config {
+                what: format!("group `{}`", text.escape_debug()),
+                why,
+            };
+            let gid = match text.bytes().all(|byte| byte.is_ascii_digit()) {
+                true => number(text).map_err(wrong)?,
+                false => {
+                    let found = group.lines().filter_map(group_line).find(|line| line.name == text);
+                    found.ok_or_else(|| wrong("the image's /etc/group has none".to_owned()))?.gid
+                }
+            };
+            if gid >= ID_COUNT {
+                return Err(wrong(format!("groups of a container are below {ID_COUNT}")));
+            }
+            if gid != self.gid && !self.groups.contains(&gid) && self.groups.len() < GROUPS_MAX {
+                self.groups.push(gid);
+            }
+        }
+        Ok(())
+    }
+}
+
 fn other_groups(name: &str, gid: u32, group: &str) -> Vec<u32> {
     let mut groups: Vec<_> = group
         .lines()
@@ -161,5 +191,21 @@ mod tests {
             assert!(error.contains(why), "USER {user}: {error}");
         }
         assert_eq!(account("www", PASSWD, GROUP).unwrap().home.unwrap(), "/var/www");
+    }
+
+    #[test]
+    fn a_user_joins_groups_by_name_and_number() {
+        let joined = |groups: &[&str]| {
+            let groups: Vec<String> = groups.iter().map(|group| (*group).to_owned()).collect();
+            let mut account = account("33:33", PASSWD, GROUP).unwrap();
+            account.join(&groups, GROUP).map(|()| account.groups).map_err(|e| e.to_string())
+        };
+        assert_eq!(joined(&["web", "7", "www", "80"]), Ok(vec![80, 7]));
+        for (group, why) in
+            [("ghost", "has none"), ("65536", "below 65536"), ("", "not the number")]
+        {
+            let error = joined(&[group]).expect_err(group);
+            assert!(error.contains(why), "{group}: {error}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use spec::{Capabilities, Capability, FileGrant, ImageConfig, Limits, Rights};
 
 use crate::{
-    Error,
+    Error, Settings,
     bundle::account::Account,
     bundle::seccomp_container,
     limits::{ARGS_BYTES_MAX, FIRST_ID, ID_COUNT, OPEN_FILES_MAX, PIDS_MAX, SHM_BYTES_MAX},
@@ -36,6 +36,7 @@ pub(crate) struct Bundle {
     pub cgroup: String,
     pub limits: Limits,
     pub cpu_millis: Option<u32>,
+    pub settings: Settings,
     /// Whether the kernel can count swap.
     pub swap_limit: bool,
 }
@@ -191,10 +192,7 @@ impl Bundle {
             },
             "noNewPrivileges": true,
             "oomScoreAdj": 500,
-            "rlimits": [
-                { "type": "RLIMIT_NOFILE", "soft": 1024, "hard": OPEN_FILES_MAX },
-                { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
-            ],
+            "rlimits": self.rlimits(),
         });
         if let Some((rows, columns)) = self.terminal {
             process["consoleSize"] = json!({ "height": rows, "width": columns });
@@ -220,10 +218,21 @@ impl Bundle {
         })
     }
 
+    fn rlimits(&self) -> Vec<Value> {
+        let limit = |name: &str, soft: u64, hard: u64| json!({ "type": format!("RLIMIT_{}", name.to_ascii_uppercase()), "soft": soft, "hard": hard });
+        let is_given = |name| self.settings.ulimits.iter().any(|given| given.name == name);
+        let usual = [("nofile", 1024, OPEN_FILES_MAX), ("core", 0, 0)];
+        let usual = usual.into_iter().filter(|(name, ..)| !is_given(*name));
+        let given =
+            self.settings.ulimits.iter().map(|given| limit(&given.name, given.soft, given.hard));
+        usual.map(|(name, soft, hard)| limit(name, soft, hard)).chain(given).collect()
+    }
+
     fn mounts(&self) -> Vec<Value> {
         let kernel = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
         let tmp = format!("size={}", self.limits.writable_bytes_max);
-        let shm = format!("size={}", self.limits.writable_bytes_max.min(SHM_BYTES_MAX));
+        let shm = self.limits.writable_bytes_max.min(SHM_BYTES_MAX);
+        let shm = format!("size={}", self.settings.shm_bytes_max.unwrap_or(shm));
         let mut mounts = vec![
             kernel("/proc", "proc", &["nosuid", "noexec", "nodev"]),
             kernel(
@@ -241,6 +250,13 @@ impl Bundle {
             kernel("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
             kernel("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777", &tmp]),
         ];
+        for tmpfs in &self.settings.tmpfs {
+            // Instead of what the profile has there.
+            mounts.retain(|mount| mount["destination"] != tmpfs.path.as_str());
+            let options = tmpfs.options(self.limits.writable_bytes_max);
+            let options: Vec<&str> = options.iter().map(String::as_str).collect();
+            mounts.push(kernel(&tmpfs.path, "tmpfs", &options));
+        }
         for bind in &self.binds {
             let mut options =
                 vec!["bind", "private", "nosuid", "nodev", if bind.writable { "rw" } else { "ro" }];
@@ -261,7 +277,7 @@ impl Bundle {
         let mut resources = json!({
             "devices": [{ "allow": false, "access": "rwm" }],
             "memory": memory,
-            "pids": { "limit": PIDS_MAX },
+            "pids": { "limit": self.settings.processes_max.unwrap_or(PIDS_MAX) },
         });
         if let Some(millis) = self.cpu_millis {
             // The kernel takes no quota below a millisecond of each period.
@@ -316,6 +332,7 @@ mod tests {
             cgroup: "margay-cats".to_owned(),
             limits: Limits::for_commands(),
             cpu_millis: Some(250),
+            settings: Settings::default(),
             swap_limit: true,
         }
     }

@@ -53,18 +53,20 @@ pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
     let inside =
         RootFolder::open(&root, owner).map_err(Error::io("look into the root file system"))?;
     let image = program.config.config.clone().unwrap_or_default();
-    let account = account(
+    let mut account = account(
         image.user.as_deref().unwrap_or(""),
         &inside.text("/etc/passwd", USER_DATABASE_BYTES_MAX)?,
         &inside.text("/etc/group", USER_DATABASE_BYTES_MAX)?,
     )?;
+    account.join(&program.settings.groups, &inside.text("/etc/group", USER_DATABASE_BYTES_MAX)?)?;
     let cwd = match image.working_dir.as_deref() {
         None | Some("") => "/".to_owned(),
         Some(path) => inside.folder("WORKDIR", path)?,
     };
-    let hostname = order.container.to_string();
-    let hosts = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost\n");
-    inside.write("etc", "hosts", &hosts).map_err(Error::io("write /etc/hosts"))?;
+    let hostname = program.settings.hostname.clone().unwrap_or(order.container.to_string());
+    inside
+        .write("etc", "hosts", &program.settings.hosts_file(&hostname))
+        .map_err(Error::io("write /etc/hosts"))?;
 
     let mut binds = Vec::new();
     for path in writable.folders.iter().filter(|path| *path != "/tmp") {
@@ -101,6 +103,7 @@ pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
         cgroup: cgroup.to_owned(),
         limits: order.limits.clone(),
         cpu_millis: program.cpu_millis,
+        settings: program.settings.clone(),
         swap_limit: cgroup::counts_swap(),
     };
     let bundle = point.join("bundle");

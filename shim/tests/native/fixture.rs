@@ -171,6 +171,7 @@ pub fn plain(runtime: Runtime, folder: &Path, command: &[&str]) -> Assignment {
             layers: Vec::new(),
             runtime,
             cpu_millis: None,
+            settings: shim::Settings::default(),
         },
     }
 }

@@ -1,0 +1,267 @@
+//! From arguments to a verb, with words for what was meant and is not here: Docker's verbs and
+//! flags by name, our own when they are misspelled.
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{
+    Arg, ArgAction, Command, CommandFactory as _, FromArgMatches as _,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+
+use crate::{
+    args::Cli,
+    docker::{self, Here, Row},
+    failure::{self, Advice, USAGE_ERROR},
+};
+
+/// Reads the arguments, or says what is wrong with them and returns the exit code.
+pub fn parse(arguments: &[OsString]) -> Result<Cli, ExitCode> {
+    let read = lenient(Cli::command()).try_get_matches_from(arguments);
+    read.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| tell(error, arguments))
+}
+
+/// The parser as Docker's users know it: boolean flags take `=true` and `=false`, and the last of
+/// several values wins. Help is written by the parser that is not, because it would show the
+/// optional values.
+fn lenient(command: Command) -> Command {
+    command.args_override_self(true).mut_args(with_optional_value).mut_subcommands(lenient)
+}
+
+fn with_optional_value(argument: Arg) -> Arg {
+    match argument.get_action() {
+        ArgAction::SetTrue => argument
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .default_value("false")
+            .value_parser(boolean),
+        _ => argument,
+    }
+}
+
+/// As Go's `strconv.ParseBool` has it.
+fn boolean(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("use true or false"),
+    }
+}
+
+/// Says what is wrong, and returns the exit code.
+fn tell(error: clap::Error, arguments: &[OsString]) -> ExitCode {
+    let mut parser = Cli::command();
+    parser.build();
+    let path = path(&parser, arguments);
+    let command = find_mut(&mut parser, &path);
+    match (error.kind(), context(&error)) {
+        (ErrorKind::InvalidSubcommand, Some(name)) => {
+            let verbs: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
+            report(unknown_verb(&path, &name, following(arguments, &name), &verbs))
+        }
+        (ErrorKind::UnknownArgument, Some(flag)) if flag.starts_with('-') => {
+            let flags: Vec<_> = command.get_arguments().filter_map(Arg::get_long).collect();
+            report(unknown_flag(&path, &flag, &flags))
+        }
+        (
+            ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
+            _,
+        ) => {
+            let strict = Cli::command().try_get_matches_from(arguments).err();
+            print(&strict.filter(|strict| strict.kind() == error.kind()).unwrap_or(error))
+        }
+        _ => {
+            let mut error = error;
+            for kind in
+                [ContextKind::Suggested, ContextKind::SuggestedArg, ContextKind::SuggestedCommand]
+            {
+                error.remove(kind);
+            }
+            // Without the flags that happened to be given, or have a default.
+            let usage = command.render_usage();
+            error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
+            print(&error)
+        }
+    }
+}
+
+/// Prints what clap says; a closed pipe is no error.
+fn print(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE_ERROR))
+}
+
+fn report(advice: Advice) -> ExitCode {
+    failure::report(&advice.into());
+    ExitCode::from(USAGE_ERROR)
+}
+
+/// The name that an error is about.
+fn context(error: &clap::Error) -> Option<String> {
+    [ContextKind::InvalidSubcommand, ContextKind::InvalidArg].into_iter().find_map(|kind| {
+        match error.get(kind) {
+            Some(ContextValue::String(text)) => Some(text.clone()),
+            _ => None,
+        }
+    })
+}
+
+/// The verb that the arguments begin with, by its own name.
+fn path(parser: &Command, arguments: &[OsString]) -> Vec<String> {
+    let (mut command, mut path) = (parser, Vec::new());
+    let mut rest = arguments.iter().skip(1).map(|argument| argument.to_string_lossy());
+    while let Some(text) = rest.next() {
+        match text.as_ref() {
+            "--home" => _ = rest.next(),
+            flag if flag.starts_with('-') => {}
+            name => {
+                let Some(found) = command.find_subcommand(name) else { break };
+                path.push(found.get_name().to_owned());
+                command = found;
+            }
+        }
+    }
+    path
+}
+
+fn find_mut<'a>(parser: &'a mut Command, path: &[String]) -> &'a mut Command {
+    path.iter().fold(parser, |command, name| {
+        command.find_subcommand_mut(name).expect("the path was found in this parser")
+    })
+}
+
+/// The word behind the first `name`: where that is a group of Docker's, its verb.
+fn following<'a>(arguments: &'a [OsString], name: &str) -> Option<&'a str> {
+    let place = arguments.iter().position(|argument| argument == name)?;
+    arguments.get(place + 1)?.to_str()
+}
+
+fn unknown_verb(path: &[String], name: &str, next: Option<&str>, verbs: &[&str]) -> Advice {
+    let mut whole: Vec<&str> = path.iter().map(String::as_str).collect();
+    whole.push(name);
+    let in_group = next.map(|next| [&whole[..], &[next]].concat());
+    let in_group = in_group.filter(|whole| docker::verb(whole).is_some());
+    let whole = in_group.unwrap_or(whole);
+    let shown = whole.join(" ");
+    if let Some(row) = docker::verb(&whole).filter(|row| row.here == Here::Absent) {
+        let message = format!("Docker's `{shown}` is absent here: {}", row.how);
+        return Advice::new(message).hint(instead(row, "`margay --help` lists the verbs"));
+    }
+    let hint = match nearest(name, verbs) {
+        Some(verb) => format!("did you mean `{verb}`?"),
+        None => format!("list the verbs: {} --help", program(path)),
+    };
+    Advice::new(format!("`{} {name}` is no verb", program(path))).hint(hint)
+}
+
+fn unknown_flag(path: &[String], flag: &str, flags: &[&str]) -> Advice {
+    let whole: Vec<&str> = path.iter().map(String::as_str).collect();
+    let flag = flag.split_once('=').map_or(flag, |(flag, _)| flag);
+    if let Some(row) = docker::flag(&whole, flag).filter(|row| row.here == Here::Absent) {
+        let message = format!("Docker's `{flag}` is absent in `{}`: {}", program(path), row.how);
+        return Advice::new(message).hint(instead(row, "leave it out"));
+    }
+    let hint = match flag.strip_prefix("--").and_then(|name| nearest(name, flags)) {
+        Some(name) => format!("did you mean `--{name}`?"),
+        None => format!("list the flags: {} --help", program(path)),
+    };
+    Advice::new(format!("`{}` has no flag `{flag}`", program(path))).hint(hint)
+}
+
+fn program(path: &[String]) -> String {
+    ["margay"].into_iter().chain(path.iter().map(String::as_str)).collect::<Vec<_>>().join(" ")
+}
+
+fn instead(row: Row, otherwise: &str) -> String {
+    if row.instead.is_empty() { otherwise.to_owned() } else { row.instead }
+}
+
+/// The one of `names` that `text` is a misspelling of: a slip or two away, not merely alike.
+fn nearest<'a>(text: &str, names: &[&'a str]) -> Option<&'a str> {
+    let slips_max = if text.chars().count() < 5 { 1 } else { 2 };
+    let near = names.iter().map(|name| (slips(text, name), *name)).min()?;
+    (near.0 <= slips_max).then_some(near.1)
+}
+
+/// How many slips of the pen turn `from` into `to`: a letter too many, too few, a wrong one, or two
+/// swapped. The optimal string alignment distance, in a row for each letter.
+fn slips(from: &str, to: &str) -> usize {
+    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=to.len()).collect()];
+    for (i, letter) in from.iter().enumerate() {
+        let mut row = vec![i + 1];
+        for (j, other) in to.iter().enumerate() {
+            let (above, before) = (rows[i][j + 1] + 1, row[j] + 1);
+            let mut least = above.min(before).min(rows[i][j] + usize::from(letter != other));
+            if i > 0 && j > 0 && from[i - 1] == *other && to[j - 1] == *letter {
+                least = least.min(rows[i - 1][j - 1] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[from.len()][to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<clap::ArgMatches, clap::Error> {
+        lenient(Cli::command()).try_get_matches_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn boolean_flags_take_a_value_and_combine_as_in_docker() {
+        for (line, flags) in [
+            ("margay run --rm x", "rm"),
+            ("margay run --rm=true x", "rm"),
+            ("margay run --rm=false x", ""),
+            ("margay run --rm=1 --rm=F x", ""),
+            ("margay run -it x", "interactive tty"),
+            ("margay run -ti x", "interactive tty"),
+            ("margay run -it=false x", "interactive"),
+            ("margay run -d=true x", "detach"),
+            ("margay run -dit x", "detach interactive tty"),
+            ("margay run -itd x --rm", "detach interactive tty"),
+            ("margay run -itp8080:80 x", "interactive tty"),
+        ] {
+            let matches = read(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let (_, run) = matches.subcommand().unwrap();
+            let all = ["detach", "interactive", "rm", "tty"];
+            let set: Vec<_> = all.into_iter().filter(|flag| run.get_flag(flag)).collect();
+            assert_eq!(set.join(" "), flags, "{line}");
+        }
+        assert!(read("margay run --rm=perhaps x").is_err());
+        let twice = read("margay run --name a --name b -e A=1 -e B=2 x").unwrap();
+        let (_, run) = twice.subcommand().unwrap();
+        assert_eq!(run.get_one::<String>("name").unwrap(), "b");
+        assert_eq!(run.get_many::<String>("env").unwrap().count(), 2);
+    }
+
+    #[test]
+    fn the_lenient_parser_is_well_formed() {
+        lenient(Cli::command()).debug_assert();
+    }
+
+    #[test]
+    fn a_slip_is_recognised_and_a_likeness_is_not() {
+        let names = ["stats", "stop", "secret", "images", "registry-timeout"];
+        for (text, want) in [
+            ("stat", Some("stats")),
+            ("stpo", Some("stop")),
+            ("imagse", Some("images")),
+            ("registry-timeuot", Some("registry-timeout")),
+            ("restart", None),
+            ("shot", None),
+            ("frobnicate", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(text, &names), want, "{text}");
+        }
+        assert_eq!((slips("", "abc"), slips("abc", "abc"), slips("ca", "ac")), (3, 0, 1));
+    }
+}
