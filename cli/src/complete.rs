@@ -53,7 +53,11 @@ pub fn candidates(
             None => flags(state.command),
         },
         Expected::Any => {
-            let mut all = verbs(state.command);
+            // A verb stands first.
+            let mut all = match state.positionals {
+                0 => verbs(state.command),
+                _ => Vec::new(),
+            };
             if let Some(argument) = state.positional() {
                 all.extend(values(&state.path, argument, &names));
             }

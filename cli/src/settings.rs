@@ -399,7 +399,7 @@ mod tests {
             ("source=x,target=/x,tmpfs-size=1", "belong to type=tmpfs"),
             ("source=x,target=/x,volume-driver=nfs", "a volume is a folder"),
         ] {
-            assert!(shown(text).starts_with(want), "{text}: {}", shown(text));
+            assert!(shown(text).contains(want), "{text}: {}", shown(text));
         }
     }
 
