@@ -61,10 +61,17 @@ pub enum Verb {
     Pull(verbs::pull::Args),
 
     Run(Box<verbs::run::Args>),
+    Create(Box<verbs::create::Args>),
+    Start(verbs::start::Args),
     Ps(verbs::ps::Args),
     Logs(verbs::logs::Args),
     Inspect(verbs::inspect::Args),
     Stop(verbs::stop::Args),
+    Restart(verbs::restart::Args),
+    Kill(verbs::kill::Args),
+    Wait(verbs::wait::Args),
+    Rename(verbs::rename::Args),
+    Port(verbs::port::Args),
     Rm(verbs::rm::Args),
     Stats(verbs::stats::Args),
 
@@ -111,7 +118,7 @@ impl Verb {
     /// The exit code of a failure that is margay's. `run` keeps 1 for the guest, as Docker does.
     pub fn failure_code(&self) -> u8 {
         match self {
-            Self::Run(_) => HOST_ERROR,
+            Self::Run(_) | Self::Create(_) => HOST_ERROR,
             _ => 1,
         }
     }
@@ -130,10 +137,17 @@ impl Verb {
             Self::Push(args) => args.run(home)?,
             Self::Pull(args) => args.run(home)?,
             Self::Run(args) => return args.run(home),
+            Self::Create(args) => return args.run(home),
+            Self::Start(args) => return args.run(home),
             Self::Ps(args) => args.run(home)?,
             Self::Logs(args) => args.run(home)?,
             Self::Inspect(args) => args.run(home)?,
             Self::Stop(args) => args.run(home)?,
+            Self::Restart(args) => args.run(home)?,
+            Self::Kill(args) => args.run(home)?,
+            Self::Wait(args) => args.run(home)?,
+            Self::Rename(args) => args.run(home)?,
+            Self::Port(args) => args.run(home)?,
             Self::Rm(args) => args.run(home)?,
             Self::Stats(args) => args.run(home)?,
             Self::Up(args) => args.run(home)?,

@@ -68,6 +68,20 @@ impl Environment {
     }
 }
 
+impl Environment {
+    /// Where the secrets come from, for a later start of the same task. One from stdin cannot be
+    /// read again.
+    pub fn secret_files(&self) -> anyhow::Result<BTreeMap<SecretName, PathBuf>> {
+        let files = self.secret.iter().filter(|secret| secret.path.as_os_str() != "-");
+        let absolute = |file: &SecretFile| {
+            let path = std::path::absolute(&file.path)
+                .with_context(|| format!("cannot find `{}`", file.path.display()))?;
+            Ok((file.name.clone(), path))
+        };
+        files.map(absolute).collect()
+    }
+}
+
 /// Reads a text file, but none that is larger than what it should be: `not` says what it is not.
 pub fn read_text(
     path: &Path,

@@ -68,6 +68,20 @@ pub struct Stdio {
 }
 
 impl Stdio {
+    /// Copies of the descriptors, for another start.
+    ///
+    /// # Errors
+    /// When one cannot be copied.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let copy = |fd: &Option<OwnedFd>| fd.as_ref().map(OwnedFd::try_clone).transpose();
+        Ok(Self {
+            stdin: copy(&self.stdin)?,
+            stdout: copy(&self.stdout)?,
+            stderr: copy(&self.stderr)?,
+            terminal: self.terminal,
+        })
+    }
+
     /// The descriptors, in order; the size of the terminal stays.
     pub fn take(&mut self) -> [Option<OwnedFd>; 3] {
         [self.stdin.take(), self.stdout.take(), self.stderr.take()]

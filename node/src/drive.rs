@@ -66,8 +66,13 @@ pub(crate) enum Command {
     /// To end within this time.
     Stop(Duration),
     Kill,
-    /// The program's own business.
-    Signal(i32),
+    /// A signal for the program; `ends` says that it is meant to end it.
+    Signal {
+        number: i32,
+        ends: bool,
+    },
+    /// To end within this time, for another start.
+    Restart(Duration),
     /// The terminal has other rows and columns.
     Resize(u16, u16),
 }
@@ -176,9 +181,12 @@ impl<S: Supervisor, C: Commands> Driver<'_, S, C> {
                 Event::Exited(ended) => Some(self.ended(ended).await),
             },
             command = self.commands.next() => match command {
-                Command::Signal(signal) => {
-                    container.signal(signal).await;
-                    None
+                Command::Signal { number, ends } => {
+                    container.signal(number).await;
+                    ends.then_some(Step::EndSignalled)
+                }
+                Command::Restart(grace) => {
+                    Some(Step::RestartRequested(self.supervisor.grace(grace)))
                 }
                 Command::Resize(rows, columns) => {
                     container.resize(rows, columns).await;
@@ -259,15 +267,20 @@ fn requested(command: Command) -> Option<Step> {
     match command {
         Command::Stop(grace) => Some(Step::StopRequested(grace)),
         Command::Kill => Some(Step::KillRequested),
-        Command::Signal(_) | Command::Resize(..) => None,
+        Command::Restart(grace) => Some(Step::RestartRequested(grace)),
+        Command::Signal { ends: true, .. } => Some(Step::EndSignalled),
+        Command::Signal { ends: false, .. } | Command::Resize(..) => None,
     }
 }
 
 /// Of a container without a process nothing else can be asked.
 async fn stop_requested(commands: &mut impl Commands) -> Step {
     loop {
-        if let Some(step) = requested(commands.next().await) {
-            return step;
+        match requested(commands.next().await) {
+            // It starts already.
+            None | Some(Step::RestartRequested(_)) => {}
+            Some(Step::EndSignalled) => return Step::KillRequested,
+            Some(step) => return step,
         }
     }
 }

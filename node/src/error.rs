@@ -26,6 +26,15 @@ pub enum Error {
          beginning with a letter or digit"
     )]
     BadName(String),
+    #[error("the task is called `{0}` already")]
+    SameName(String),
+    #[error("task `{0}` is not running")]
+    NotRunning(String),
+    #[error("`{task}` runs WebAssembly, and a Wasm program cannot receive signal {signal}")]
+    NoSignals { task: String, signal: i32 },
+    /// Its request was not kept: it was not made by `margay run` or `create` of this version.
+    #[error("task `{0}` cannot be started again: how it was started was not kept")]
+    NotKept(String),
     /// A task runs, and what was asked needs it not to.
     #[error("task `{0}` is running")]
     StillRunning(String),
@@ -102,15 +111,6 @@ impl Error {
     /// What to try next, where something is known.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::NoSuchTask(_) => "see what there is: margay ps -a".to_owned(),
-            Self::Ambiguous { .. } => "give more of the id, or the name".to_owned(),
-            Self::NameTaken { name, .. } => {
-                format!("choose another --name, or remove that task: margay rm {name}")
-            }
-            Self::StillRunning(task) => format!("stop it first: margay stop {task}"),
-            Self::Held(task) => {
-                format!("wait for it, or see which process holds it: margay inspect {task}")
-            }
             Self::PortTaken { task: Some(task), .. } => {
                 format!("task `{task}` has it: margay stop {task}, or publish another port with -p")
             }
@@ -159,9 +159,18 @@ impl Error {
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 "the disk is full: make room, for example with margay prune".to_owned()
             }
+            Self::NoSuchTask(_)
+            | Self::Ambiguous { .. }
+            | Self::NameTaken { .. }
+            | Self::StillRunning(_)
+            | Self::NotRunning(_)
+            | Self::NoSignals { .. }
+            | Self::NotKept(_)
+            | Self::Held(_) => return self.task_hint(),
             Self::File { .. }
             | Self::Damaged { .. }
             | Self::BadName(_)
+            | Self::SameName(_)
             | Self::Listen { .. }
             | Self::BadArgument { .. }
             | Self::ControlPlane { .. }
@@ -171,6 +180,27 @@ impl Error {
             | Self::System { .. } => return None,
         };
         Some(text)
+    }
+
+    /// The same for what is wrong with a task's name or state.
+    fn task_hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NoSuchTask(_) => "see what there is: margay ps -a".to_owned(),
+            Self::Ambiguous { .. } => "give more of the id, or the name".to_owned(),
+            Self::NameTaken { name, .. } => {
+                format!("choose another --name, or remove that task: margay rm {name}")
+            }
+            Self::StillRunning(task) => format!("stop it first: margay stop {task}"),
+            Self::NoSignals { .. } => "KILL, TERM, INT, HUP and QUIT end it at once".to_owned(),
+            Self::NotRunning(task) => format!("start it: margay start {task}"),
+            Self::NotKept(task) => {
+                format!("remove it, and run its image anew: margay rm {task}")
+            }
+            Self::Held(task) => {
+                format!("wait for it, or see which process holds it: margay inspect {task}")
+            }
+            _ => return None,
+        })
     }
 
     /// What a run that ends like this exits with, in Docker's convention.

@@ -49,7 +49,23 @@ impl Ready {
     pub fn serves_requests(&self) -> bool {
         matches!(self, Self::Wasm { prepared, .. } if prepared.facts.world == World::Http)
     }
+
+    /// The ports on which it serves: those that its image exposes, and 80 for a Wasm program that
+    /// answers requests on none that is named.
+    pub fn served_ports(&self) -> Vec<u16> {
+        match self {
+            Self::Wasm { plan, .. } if self.serves_requests() => {
+                let exposed = plan.exposed_ports();
+                if exposed.is_empty() { vec![HTTP_PORT] } else { exposed }
+            }
+            Self::Wasm { .. } => Vec::new(),
+            Self::Native(native) => native.plan.exposed_ports(),
+        }
+    }
 }
+
+/// Where a program answers requests that names no port.
+const HTTP_PORT: u16 = 80;
 
 /// The blobs of the OCI layout in `folder`.
 pub(crate) fn blobs_of(folder: &Path) -> FileBlobStore {

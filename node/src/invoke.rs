@@ -27,7 +27,7 @@ use crate::{
     request::LocalImage,
     settings::Settings,
     signals::TaskSignals,
-    tasks::{self, Origin, Owned, Phase, ProcessId, Status, TaskRecord, now},
+    tasks::{self, Origin, Owned, Phase, ProcessId, RestartPolicy, Status, TaskRecord, now},
     tuning::PrivateNetwork,
 };
 
@@ -174,6 +174,7 @@ fn create(home: &Home, request: &InvokeRequest, launch: &Launch) -> Result<Owned
             remove_at_end: true,
             labels: BTreeMap::new(),
             exposed: BTreeSet::new(),
+            restart: RestartPolicy::No,
         },
     )
 }

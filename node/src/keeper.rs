@@ -1,4 +1,4 @@
-//! `margay run -d`: the same supervision in a process of its own, which stays when the caller has
+//! `margay run -d` and `margay start`: the same supervision in a process of its own, which stays when the caller has
 //! gone.
 //!
 //! The caller starts its own binary as `margay keeper`, gives it the request through standard input
@@ -15,9 +15,19 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Result, chain},
     home::Home,
-    local::run_with,
+    local::{run_with, start_with},
     request::{Note, RunRequest, Started},
+    tasks::{self, TaskFolder},
 };
+
+/// What a keeper is to do.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Job {
+    Run(Box<RunRequest>),
+    /// The task of this id, which was created or has ended.
+    Start(String),
+}
 
 /// What a keeper reports to the process that started it.
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,15 +45,31 @@ const REQUEST_BYTES_MAX: u64 = 4 << 20;
 ///
 /// # Errors
 /// What the keeper says, when the task could not be started.
-pub fn detach(home: &Home, request: &RunRequest, mut watch: impl FnMut(Note)) -> Result<Started> {
+pub fn detach(home: &Home, request: &RunRequest, watch: impl FnMut(Note)) -> Result<Started> {
+    hand_over(home, &Job::Run(Box::new(request.clone())), watch)
+}
+
+/// Starts a task that was created, or has ended, and outlives this process. Returns when it runs.
+///
+/// # Errors
+/// What the keeper says, when the task could not be started.
+pub(crate) fn start_in_background(
+    home: &Home,
+    task: &TaskFolder,
+    watch: impl FnMut(Note),
+) -> Result<Started> {
+    hand_over(home, &Job::Start(task.record().id.clone()), watch)
+}
+
+fn hand_over(home: &Home, job: &Job, mut watch: impl FnMut(Note)) -> Result<Started> {
     let system = |verb| move |source| Error::System { verb, source };
     let mut command = Command::new(crate::images::exe());
     command.arg("keeper").env("MARGAY_HOME", home.root()).current_dir("/");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(system("start a keeper"))?;
     if let Some(mut input) = child.stdin.take() {
-        let bytes = serde_json::to_vec(request).map_err(|e| system("write a request")(e.into()))?;
-        input.write_all(&bytes).map_err(system("hand the keeper its request"))?;
+        let bytes = serde_json::to_vec(job).map_err(|e| system("write a request")(e.into()))?;
+        input.write_all(&bytes).map_err(system("hand the keeper its job"))?;
     }
     let output = child
         .stdout
@@ -66,7 +92,7 @@ pub fn detach(home: &Home, request: &RunRequest, mut watch: impl FnMut(Note)) ->
     Err(Error::Kept { message, hint: None, exit_code: Error::OURS })
 }
 
-/// The keeper: runs the task in the request on standard input to its end.
+/// The keeper: runs the task that standard input names to its end.
 ///
 /// # Errors
 /// When the request could not be read; what else goes wrong is told to the caller.
@@ -79,7 +105,7 @@ pub fn keep(home: &Home) -> Result<()> {
         .take(REQUEST_BYTES_MAX)
         .read_to_end(&mut bytes)
         .map_err(system("read the request"))?;
-    let request: RunRequest =
+    let job: Job =
         serde_json::from_slice(&bytes).map_err(|e| system("read the request")(e.into()))?;
     let mut caller = Some(std::io::stdout());
     let mut say = |word: &Word| {
@@ -93,7 +119,14 @@ pub fn keep(home: &Home) -> Result<()> {
             caller = None;
         }
     };
-    let outcome = run_with(home, request, engine::Stdio::default(), |note| say(&Word::Note(note)));
+    let tell = |note| say(&Word::Note(note));
+    let stdio = engine::Stdio::default();
+    let outcome = match job {
+        Job::Run(request) => run_with(home, *request, stdio, tell),
+        Job::Start(id) => {
+            tasks::find(home, &id).and_then(|task| start_with(home, task, stdio, tell))
+        }
+    };
     if let Err(error) = outcome {
         say(&Word::Failed {
             message: chain(&error),

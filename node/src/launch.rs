@@ -216,6 +216,7 @@ impl Launch {
                 source: source(&m.source),
                 path: m.path.clone(),
                 read_only: m.read_only,
+                anonymous: false,
             })
             .collect()
     }
@@ -225,12 +226,28 @@ impl Launch {
         let published = self.container.ports.iter();
         let published = published.map(|p| PublishedPort {
             container_port: p.container_port,
+            address: p.address,
             host_port: Some(p.host_port),
         });
         let inside = self.container.ingress_ports.iter();
-        published
-            .chain(inside.map(|port| PublishedPort { container_port: *port, host_port: None }))
-            .collect()
+        let inside = inside.map(|port| PublishedPort {
+            container_port: *port,
+            address: None,
+            host_port: None,
+        });
+        published.chain(inside).collect()
+    }
+
+    /// The signal that stops it, where its image names one.
+    pub fn stop_signal(&self) -> Option<i32> {
+        let Ready::Native(native) = &self.ready else { return None };
+        let ours = self.container.settings.stop_signal.as_deref();
+        shim::parse_signal(ours.or(native.plan.execution().stop_signal.as_deref())?)
+    }
+
+    /// The ports on which its image says that it serves.
+    pub fn served_ports(&self) -> Vec<u16> {
+        self.ready.served_ports()
     }
 
     fn may_listen(&self, port: u16) -> bool {

@@ -12,15 +12,20 @@ pub mod tasks; // a locked folder for each task: made, found, read, followed, re
 
 mod settings; // what a run may choose beyond its image
 mod request; // what `margay run` asks for, and what it hears
+mod kept_request; // the same, kept for the next start of a task
 mod images; // from blobs to something that can run
 mod launch; // one container: what it is granted, what it is handed
 mod engines; // the engine for each kind of container
-mod verbs; // stop a task, remove it, measure it
 mod ports; // published ports become listening sockets
 mod lifecycle; // which container restarts, and when: one pure function
 mod drive; // carries that out
+mod control; // the socket by which a local task is told what to do
+mod orders; // that, and signals, as commands for its container
+mod local_run; // what a local task needs at each start and end
+mod anonymous_volumes; // volumes that end with their task
 mod local; // one task without a server
 mod keeper; // the same in the background
+mod verbs; // start, stop, signal, wait for, remove and measure a task
 
 mod tuning; // what the owner of a node has said about it
 mod invoke; // one request to an image, and what it cost
@@ -42,10 +47,14 @@ pub use home::Home;
 pub use images::{prune_prepared, prune_unpacked};
 pub use invoke::{InvokeOutcome, InvokeRequest, invoke};
 pub use keeper::{detach, keep};
-pub use local::{GRACE, run_local};
+pub use local::{GRACE, create_task, run_local, start_local};
 pub use request::{
     LocalImage, MountSource, Mounted, Note, Publish, PublishRange, RunOutcome, RunRequest, Started,
 };
 pub use settings::Settings;
+pub use signals::parse_signal;
 pub use tuning::{PrivateNetwork, Tuning};
-pub use verbs::{Removal, remove_task, stop_task, task_usage};
+pub use verbs::{
+    AnonymousVolumes, Removal, remove_task, restart_task, signal_task, start_task, stop_task,
+    task_usage, wait_task,
+};

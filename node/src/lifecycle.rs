@@ -8,6 +8,8 @@ use std::time::Duration;
 use engine::Exit;
 use tokio::time::Instant;
 
+use crate::tasks::RestartPolicy;
+
 /// After the first end a container starts again at once, but for what a process needs to be gone.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause between two starts.
@@ -27,11 +29,16 @@ const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
 /// After a kill: a task shim waits for readers of its program's last output for up to 30 seconds.
 const KILL_TIME_MAX: Duration = Duration::from_secs(35);
 
+/// The exit code of a start that came to nothing.
+const NOT_STARTED: u8 = 125;
+
 /// Which containers are started again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Restart {
-    /// `margay run`, `margay invoke`: none.
+    /// `margay invoke`: none.
     Never,
+    /// `margay run`: as `--restart` says, once it has run.
+    Policy(RestartPolicy),
     /// A task on its own: until its image and its secrets could be had. It runs once.
     UntilFetched,
     /// A replica of a service: whatever it ended with, unless it cannot be started here.
@@ -63,6 +70,8 @@ pub(crate) enum Then {
     Exit,
     /// It was asked to end because it had no requests.
     Idle,
+    /// It was asked to end for another start.
+    Start,
 }
 
 /// What happens to a container.
@@ -79,6 +88,10 @@ pub(crate) enum Event {
     /// It is not wanted any more, and gets this long.
     StopRequested(Duration),
     KillRequested,
+    /// It is wanted anew, and gets this long to end.
+    RestartRequested(Duration),
+    /// Its program was sent a signal that is meant to end it.
+    EndSignalled,
     /// So many requests have been counted.
     Counted {
         runs: u64,
@@ -155,8 +168,8 @@ impl Lifecycle {
 
     fn step(&mut self, event: &Event, now: Instant) -> Vec<Effect> {
         use State::{BackOff, Exited, Idle, Killed, Running, Starting, Stopping};
-        self.stopping |= matches!(event, Event::StopRequested(_) | Event::KillRequested);
-        let mut effects = Vec::new();
+        let ends = [Event::KillRequested, Event::EndSignalled];
+        self.stopping |= matches!(event, Event::StopRequested(_)) || ends.contains(event);
         self.state = match (self.state, event) {
             (Starting, Event::Spawned) => Running { since: now, runs: u64::MAX, idle_since: now },
             (Starting | BackOff { .. } | Idle, Event::StopRequested(_) | Event::KillRequested) => {
@@ -164,45 +177,19 @@ impl Lifecycle {
             }
             (Starting, Event::StartFailed(failed)) => self.start_failed(*failed, now),
             (Starting, Event::Exited(exit)) => self.exited(exit, now),
-            (BackOff { .. }, Event::DeadlineReached) | (Idle, Event::RequestWaiting) => Starting,
+            (BackOff { .. }, Event::EndSignalled) => Exited,
+            (BackOff { .. }, Event::DeadlineReached | Event::RestartRequested(_))
+            | (Idle, Event::RequestWaiting | Event::RestartRequested(_)) => Starting,
 
             (Running { since, runs, idle_since }, event) => {
                 return self.step_running((since, runs, idle_since), event, now);
             }
-
-            // A second request kills; one that follows an idle stop changes what comes then.
-            (Stopping { kill_at, then: Then::Idle }, Event::StopRequested(_)) => {
-                Stopping { kill_at, then: Then::Exit }
-            }
-            (Stopping { .. }, Event::KillRequested) => {
-                effects.push(Effect::Kill);
-                Killed { lost_at: now + KILL_TIME_MAX, then: Then::Exit }
-            }
-            (Stopping { then, .. }, Event::DeadlineReached) => {
-                effects.push(Effect::Kill);
-                Killed { lost_at: now + KILL_TIME_MAX, then }
-            }
-            (Killed { lost_at, .. }, Event::StopRequested(_) | Event::KillRequested) => {
-                Killed { lost_at, then: Then::Exit }
-            }
-            (Stopping { then, .. } | Killed { then, .. }, Event::Exited(_))
-            | (Killed { then, .. }, Event::DeadlineReached) => match then {
-                Then::Idle => Idle,
-                Then::Exit => Exited,
-            },
+            (Stopping { .. } | Killed { .. }, event) => return self.step_ending(event, now),
 
             // What comes late, or twice, changes nothing.
             (state @ Starting, Event::Started | Event::Counted { .. })
             | (state @ Starting, Event::RequestWaiting | Event::DeadlineReached)
-            | (
-                state @ (Stopping { .. } | Killed { .. }),
-                Event::Spawned
-                | Event::Started
-                | Event::StartFailed(_)
-                | Event::Counted { .. }
-                | Event::RequestWaiting,
-            )
-            | (state @ Stopping { then: Then::Exit, .. }, Event::StopRequested(_))
+            | (state @ Starting, Event::RestartRequested(_) | Event::EndSignalled)
             | (
                 state @ BackOff { .. },
                 Event::Spawned
@@ -219,11 +206,54 @@ impl Lifecycle {
                 | Event::StartFailed(_)
                 | Event::Exited(_)
                 | Event::Counted { .. }
-                | Event::DeadlineReached,
+                | Event::DeadlineReached
+                | Event::EndSignalled,
             )
             | (state @ Exited, _) => state,
         };
-        effects
+        Vec::new()
+    }
+
+    /// The transitions out of [`State::Stopping`] and [`State::Killed`].
+    fn step_ending(&mut self, event: &Event, now: Instant) -> Vec<Effect> {
+        use State::{Killed, Stopping};
+        let killed = |then| Killed { lost_at: now + KILL_TIME_MAX, then };
+        match (self.state, event) {
+            // A second request kills; one that follows a stop for another reason changes what comes
+            // then.
+            (Stopping { kill_at, .. }, Event::StopRequested(_)) => {
+                self.state = Stopping { kill_at, then: Then::Exit };
+            }
+            (Stopping { kill_at, then: Then::Idle }, Event::RestartRequested(_)) => {
+                self.state = Stopping { kill_at, then: Then::Start };
+            }
+            (Stopping { .. }, Event::KillRequested) => {
+                self.state = killed(Then::Exit);
+                return vec![Effect::Kill];
+            }
+            (Stopping { then, .. }, Event::DeadlineReached) => {
+                self.state = killed(then);
+                return vec![Effect::Kill];
+            }
+            (Killed { lost_at, .. }, Event::StopRequested(_) | Event::KillRequested) => {
+                self.state = Killed { lost_at, then: Then::Exit };
+            }
+            (Stopping { then, .. } | Killed { then, .. }, Event::Exited(_))
+            | (Killed { then, .. }, Event::DeadlineReached) => {
+                self.state = match then {
+                    Then::Idle => State::Idle,
+                    Then::Start if !self.stopping => State::Starting,
+                    Then::Start | Then::Exit => State::Exited,
+                };
+            }
+            // What comes late, or twice, changes nothing.
+            (_, Event::Spawned | Event::Started | Event::StartFailed(_))
+            | (_, Event::Counted { .. } | Event::RequestWaiting | Event::EndSignalled)
+            | (_, Event::RestartRequested(_))
+            | (State::Starting | State::Running { .. } | State::BackOff { .. }, _)
+            | (State::Idle | State::Exited, _) => {}
+        }
+        Vec::new()
     }
 
     /// The transitions out of [`State::Running`], whose fields are given.
@@ -262,10 +292,16 @@ impl Lifecycle {
                 }
                 self.state = State::Running { since, runs: *counted, idle_since };
             }
+            Event::RestartRequested(grace) => {
+                self.stopping = false;
+                self.state = stopping(*grace, Then::Start);
+                return vec![Effect::Stop(*grace)];
+            }
             // What comes late, or twice, changes nothing.
             Event::Spawned
             | Event::StartFailed(_)
             | Event::RequestWaiting
+            | Event::EndSignalled
             | Event::DeadlineReached => {}
         }
         Vec::new()
@@ -274,6 +310,10 @@ impl Lifecycle {
     fn start_failed(&mut self, failed: StartFailed, now: Instant) -> State {
         let again = match (self.restart, failed) {
             (Restart::Never, _) | (Restart::UntilFetched, StartFailed::Here) => false,
+            // One that never ran is told to its caller, who knows what to change.
+            (Restart::Policy(policy), _) => {
+                self.restarts > 0 && policy.restarts(NOT_STARTED, self.restarts)
+            }
             (Restart::UntilFetched, StartFailed::NotFetched) => self.ends < FETCHES_MAX,
             (Restart::Always, StartFailed::NotFetched) => true,
             (Restart::Always, StartFailed::Here) => {
@@ -288,7 +328,12 @@ impl Lifecycle {
         if matches!(exit, Exit::NotStarted(_)) {
             return self.start_failed(StartFailed::Here, now);
         }
-        self.again_if(self.restart == Restart::Always, true, now)
+        let again = match self.restart {
+            Restart::Never | Restart::UntilFetched => false,
+            Restart::Policy(policy) => policy.restarts(exit.code(), self.restarts),
+            Restart::Always => true,
+        };
+        self.again_if(again, true, now)
     }
 
     fn again_if(&mut self, again: bool, ran: bool, now: Instant) -> State {
@@ -330,8 +375,10 @@ mod tests {
             State::Running { .. } => "running",
             State::Stopping { then: Then::Exit, .. } => "stopping",
             State::Stopping { then: Then::Idle, .. } => "stopping-idle",
+            State::Stopping { then: Then::Start, .. } => "stopping-start",
             State::Killed { then: Then::Exit, .. } => "killed",
             State::Killed { then: Then::Idle, .. } => "killed-idle",
+            State::Killed { then: Then::Start, .. } => "killed-start",
             State::BackOff { .. } => "back-off",
             State::Idle => "idle",
             State::Exited => "exited",
@@ -353,8 +400,10 @@ mod tests {
             State::Running { since: now, runs: 7, idle_since: now },
             State::Stopping { kill_at, then: Then::Exit },
             State::Stopping { kill_at, then: Then::Idle },
+            State::Stopping { kill_at, then: Then::Start },
             State::Killed { lost_at, then: Then::Exit },
             State::Killed { lost_at, then: Then::Idle },
+            State::Killed { lost_at, then: Then::Start },
             State::BackOff { until: now, quick: true },
             State::Idle,
             State::Exited,
@@ -368,21 +417,25 @@ mod tests {
             Event::Exited(Exit::NotStarted("no".to_owned())),
             Event::StopRequested(second),
             Event::KillRequested,
+            Event::RestartRequested(second),
+            Event::EndSignalled,
             Event::Counted { runs: 7 },
             Event::RequestWaiting,
             Event::DeadlineReached,
         ];
         // A replica of a service: a row for a state, a column for an event, `.` where it stays.
         let want = "
-            running . back-off back-off back-off back-off exited exited . . .
-            . . . . back-off back-off stopping+stop killed+kill . . .
-            . . . . exited exited . killed+kill . . killed+kill
-            . . . . idle idle stopping killed+kill . . killed-idle+kill
-            . . . . exited exited . . . . exited
-            . . . . idle idle killed killed . . idle
-            . . . . . . exited exited . . starting
-            . . . . . . exited exited . starting .
-            . . . . . . . . . . .";
+            running . back-off back-off back-off back-off exited exited . . . . .
+            . . . . back-off back-off stopping+stop killed+kill stopping-start+stop . . . .
+            . . . . exited exited . killed+kill . . . . killed+kill
+            . . . . idle idle stopping killed+kill stopping-start . . . killed-idle+kill
+            . . . . starting starting stopping killed+kill . . . . killed-start+kill
+            . . . . exited exited . . . . . . exited
+            . . . . idle idle killed killed . . . . idle
+            . . . . starting starting killed killed . . . . starting
+            . . . . . . exited exited starting exited . . starting
+            . . . . . . exited exited starting . . starting .
+            . . . . . . . . . . . . .";
         let mut want = want.split_whitespace();
         for state in states {
             for event in &events {
@@ -401,8 +454,14 @@ mod tests {
         use StartFailed::{Here, NotFetched};
         let now = Instant::now();
         let failed = |failed| Event::StartFailed(failed);
+        let thrice = RestartPolicy::OnFailure { restarts_max: Some(3) };
         for (restart, event, starts) in [
             (Restart::Never, failed(NotFetched), 1),
+            (Restart::Policy(RestartPolicy::No), Event::Exited(Exit::Code(1)), 1),
+            (Restart::Policy(RestartPolicy::Always), failed(Here), 1),
+            (Restart::Policy(RestartPolicy::Always), Event::Exited(Exit::Code(0)), 100),
+            (Restart::Policy(thrice), Event::Exited(Exit::Code(0)), 1),
+            (Restart::Policy(thrice), Event::Exited(Exit::Code(1)), 4),
             (Restart::Never, Event::Exited(Exit::Code(1)), 1),
             (Restart::UntilFetched, failed(NotFetched), FETCHES_MAX + 1),
             (Restart::UntilFetched, failed(Here), 1),
@@ -461,6 +520,31 @@ mod tests {
         let idle = idle.after(&Event::Exited(Exit::TERMINATED), now).0;
         assert_eq!((idle.state, idle.restarts), (State::Idle, 0));
         assert_eq!(idle.after(&Event::RequestWaiting, now).0.state, State::Starting);
+    }
+
+    #[test]
+    fn a_policy_tries_again_after_a_restart_that_came_to_nothing() {
+        let now = Instant::now();
+        let mut lifecycle = Lifecycle::new(Restart::Policy(RestartPolicy::Always), None, 0);
+        for event in [
+            Event::Spawned,
+            Event::Exited(Exit::Code(1)),
+            Event::DeadlineReached,
+            Event::StartFailed(StartFailed::Here),
+        ] {
+            lifecycle = lifecycle.after(&event, now).0;
+        }
+        assert!(matches!(lifecycle.state, State::BackOff { .. }), "{lifecycle:?}");
+    }
+
+    #[test]
+    fn a_program_that_ends_by_a_signal_that_was_meant_to_end_it_is_not_started_again() {
+        let now = Instant::now();
+        let mut lifecycle = Lifecycle::new(Restart::Policy(RestartPolicy::Always), None, 0);
+        for event in [Event::Spawned, Event::EndSignalled, Event::Exited(Exit::Signal(2))] {
+            lifecycle = lifecycle.after(&event, now).0;
+        }
+        assert_eq!((lifecycle.state, lifecycle.restarts), (State::Exited, 0));
     }
 
     #[test]

@@ -1,30 +1,35 @@
 //! One task on this machine, without a server: the agent for one, in the process of `margay run`.
 
 use std::{
+    cell::RefCell,
     io::IsTerminal,
     os::fd::{AsFd, OwnedFd},
     time::Duration,
 };
 
-use engine::{Container, Ended, Exit, Listeners, Stdio};
+use engine::{Exit, Stdio};
 use spec::{LaunchType, TaskId, Timestamp};
 
 use crate::{
-    drive::{Begin, Command, Commands, End, Supervisor, drive},
+    anonymous_volumes,
+    control::Server,
+    drive::{Begin, End, drive},
     engines,
     error::{Error, Result, chain},
     home::Home,
     images::{blobs_of, make_ready, plan},
+    kept_request,
     launch::{self, Launch, arguments, local_grants},
-    lifecycle::{Lifecycle, Restart, StartFailed, State},
-    ports,
-    request::{LocalImage, Note, RunOutcome, RunRequest, Started},
-    signals::{Request, TaskSignals},
-    tasks::{self, Origin, Owned, Phase, ProcessId, Status, TaskFolder, TaskRecord, now},
+    lifecycle::{Lifecycle, Restart},
+    local_run::LocalRun,
+    orders::{Asked, Orders},
+    request::{LocalImage, Note, RunOutcome, RunRequest},
+    signals::TaskSignals,
+    tasks::{self, Kind, Origin, Owned, Phase, ProcessId, Status, TaskFolder, TaskRecord, now},
 };
 
-/// Runs a task to its end, in the foreground of this process: it has this process's streams, Ctrl-C
-/// stops it, a second one kills it. `watch` hears what happens.
+/// Runs a task to its end, in the foreground of this process: it has this process's streams and
+/// signals, and a second Ctrl-C kills it. `watch` hears what happens.
 ///
 /// # Errors
 /// When it could not be started. How it ended once it ran is an outcome, not an error.
@@ -33,57 +38,40 @@ pub fn run_local(home: &Home, request: RunRequest, watch: impl FnMut(Note)) -> R
     run_with(home, request, stdio, watch)
 }
 
+/// Starts a task that was created, or has ended, in the foreground of this process. `interactive`
+/// hands it our standard input, where it was made to have one.
+///
+/// # Errors
+/// As [`run_local`]; the task stays as it was then, with the reason.
+pub fn start_local(
+    home: &Home,
+    task: TaskFolder,
+    interactive: bool,
+    watch: impl FnMut(Note),
+) -> Result<RunOutcome> {
+    let kept = kept_request::read(&task)?;
+    let stdio = own_stdio(&RunRequest { interactive: interactive && kept.interactive, ..kept })?;
+    start_with(home, task, stdio, watch)
+}
+
 /// As [`run_local`], with its standard streams given.
 pub(crate) fn run_with(
     home: &Home,
     request: RunRequest,
     stdio: Stdio,
-    mut watch: impl FnMut(Note),
+    watch: impl FnMut(Note),
 ) -> Result<RunOutcome> {
-    let launch = decide(home, &request, &mut watch)?;
+    let watch = RefCell::new(watch);
+    let id: TaskId = disk::random_hex::<6>().parse().expect("hex digits are a name");
+    let launch = decide(home, &request, id, &watch)?;
     let spare = launch.spare_worker(launch.limits.concurrency_max);
-    let owned = create(home, &request, &launch)?;
-    // One thread and nothing that is not needed: such a runtime starts in a tenth of a millisecond.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::System { verb: "start a runtime", source })?;
-    let ran = runtime.block_on(async {
-        let mut commands = SignalCommands {
-            signals: TaskSignals::listen()?,
-            folder: owned.folder(),
-            grace: request.grace,
-            has_terminal: request.terminal.is_some(),
-            stop: None,
-            killed: false,
-        };
-        let mut run = LocalRun {
-            home,
-            launch: &launch,
-            owned: &owned,
-            stdio: Some(stdio),
-            spare,
-            broker: runtime::Broker::new(request.private_networks.iter().map(|n| n.host())),
-            listeners: Listeners::default(),
-            status: Status::starting(ProcessId::this()),
-            watch: &mut watch,
-            failed: None,
-        };
-        let lifecycle = Lifecycle::new(Restart::Never, None, 0);
-        let end = drive(&mut run, &mut commands, lifecycle, Begin::Fresh).await;
-        match (run.failed, &end.exit) {
-            (Some(error), _) => Err(error),
-            (None, Some(Exit::NotStarted(why))) => Err(Error::Start {
-                task: owned.record().name.clone(),
-                why: why.clone(),
-                hint: None,
-                exit_code: Error::OURS,
-            }),
-            (None, _) => Ok((run.status, commands.explain(end))),
-        }
-    });
-    match ran {
-        Ok((status, end)) => finish(&request, owned, status, end),
+    let owned = create(home, &request, &launch, &Status::starting(ProcessId::this()))?;
+    let record = owned.record();
+    let (id, name) = (record.id.clone(), record.name.clone());
+    (watch.borrow_mut())(Note::Created { id, name });
+    let status = Status::starting(ProcessId::this());
+    match supervise(home, &request, &launch, &owned, status, Streams { stdio, spare }, &watch) {
+        Ok((status, end)) => finish(home, &request, owned, status, end),
         Err(error) => {
             // It never was: a task that could not start leaves nothing that needs an `rm`.
             let _ = owned.remove();
@@ -92,7 +80,120 @@ pub(crate) fn run_with(
     }
 }
 
-fn decide(home: &Home, request: &RunRequest, watch: &mut impl FnMut(Note)) -> Result<Launch> {
+/// As [`start_local`], with its standard streams given.
+pub(crate) fn start_with(
+    home: &Home,
+    task: TaskFolder,
+    stdio: Stdio,
+    watch: impl FnMut(Note),
+) -> Result<RunOutcome> {
+    let watch = RefCell::new(watch);
+    let owned = task.own()?;
+    engines::sweep(owned.folder());
+    owned.folder().forget_asked_grace();
+    let before = owned.folder().status()?.unwrap_or_else(Status::created);
+    let usage = before.usage;
+    let status = Status { usage, ..Status::starting(ProcessId::this()) };
+    owned.write_status(&status)?;
+    let id: TaskId = owned.record().id.parse().expect("the id of a local task is a name");
+    let started = kept_request::read(owned.folder()).and_then(|request| {
+        let launch = decide(home, &request, id, &watch)?;
+        let spare = launch.spare_worker(launch.limits.concurrency_max);
+        let streams = Streams { stdio, spare };
+        let (status, end) = supervise(home, &request, &launch, &owned, status, streams, &watch)?;
+        Ok((request, status, end))
+    });
+    match started {
+        Ok((request, status, end)) => finish(home, &request, owned, status, end),
+        Err(error) => {
+            let failed = Status {
+                phase: Phase::Exited,
+                process: None,
+                supervisor: None,
+                ended: Some(now()),
+                exit_code: Some(error.exit_code().into()),
+                reason: Some(chain(&error)),
+                ..before
+            };
+            owned.write_status(&failed)?;
+            Err(error)
+        }
+    }
+}
+
+/// Makes a task that waits for its first start.
+///
+/// # Errors
+/// As far as they can be known before a start: what its image is not granted, above all.
+pub fn create_task(
+    home: &Home,
+    request: &RunRequest,
+    watch: impl FnMut(Note),
+) -> Result<(String, String)> {
+    let watch = RefCell::new(watch);
+    let id: TaskId = disk::random_hex::<6>().parse().expect("hex digits are a name");
+    let launch = decide(home, request, id, &watch)?;
+    let owned = create(home, request, &launch, &Status::created())?;
+    Ok((owned.record().id.clone(), owned.record().name.clone()))
+}
+
+/// What a task reads and writes, and the worker that waits for it.
+struct Streams {
+    stdio: Stdio,
+    spare: Option<runtime::SpareWorker>,
+}
+
+/// Runs a task from its first start to its last end.
+fn supervise<W: FnMut(Note)>(
+    home: &Home,
+    request: &RunRequest,
+    launch: &Launch,
+    owned: &Owned,
+    status: Status,
+    streams: Streams,
+    watch: &RefCell<W>,
+) -> Result<(Status, End)> {
+    // One thread and nothing that is not needed: such a runtime starts in a tenth of a millisecond.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Error::System { verb: "start a runtime", source })?;
+    runtime.block_on(async {
+        let mut orders = Orders {
+            signals: TaskSignals::listen()?,
+            control: Server::open(owned.folder())?,
+            folder: owned.folder(),
+            kind: launch.kind,
+            grace: request.grace,
+            stop_signal: launch.stop_signal(),
+            has_terminal: request.terminal.is_some(),
+            watch,
+            asked: Asked::default(),
+        };
+        let Streams { stdio, spare } = streams;
+        let mut run = LocalRun::new(home, launch, owned, (stdio, spare), status, watch);
+        run.broker = runtime::Broker::new(request.private_networks.iter().map(|n| n.host()));
+        let lifecycle = Lifecycle::new(Restart::Policy(request.restart), None, 0);
+        let end = drive(&mut run, &mut orders, lifecycle, Begin::Fresh).await;
+        match (run.failed, &end.exit) {
+            (Some(error), _) => Err(error),
+            (None, Some(Exit::NotStarted(why))) if !run.ran => Err(Error::Start {
+                task: owned.record().name.clone(),
+                why: why.clone(),
+                hint: None,
+                exit_code: Error::OURS,
+            }),
+            (None, _) => Ok((run.status, orders.asked.explain(end))),
+        }
+    })
+}
+
+fn decide<W: FnMut(Note)>(
+    home: &Home,
+    request: &RunRequest,
+    id: TaskId,
+    watch: &RefCell<W>,
+) -> Result<Launch> {
     let LocalImage { name, digest, layout } = &request.image;
     let blobs = blobs_of(layout);
     let plan = plan(&blobs, name, digest)?;
@@ -105,7 +206,6 @@ fn decide(home: &Home, request: &RunRequest, watch: &mut impl FnMut(Note)) -> Re
         allow.extend(settings.wasm_grants()?);
     }
     let ports = request.ports(&plan.exposed_ports());
-    let id: TaskId = disk::random_hex::<6>().parse().expect("hex digits are a name");
     let container = launch::Container {
         task: id,
         name: container_name(name),
@@ -133,7 +233,7 @@ fn decide(home: &Home, request: &RunRequest, watch: &mut impl FnMut(Note)) -> Re
         settings: settings.clone(),
     };
     let ready = make_ready(home, spec::OPERATOR, &blobs, name, plan, &args, &mut || {
-        watch(Note::Preparing)
+        (watch.borrow_mut())(Note::Preparing)
     })?;
     Launch::decide(container, ready, args)
 }
@@ -156,8 +256,8 @@ fn container_name(image: &str) -> spec::ContainerName {
     label.trim_matches('-').parse().unwrap_or_else(|_| "main".parse().expect("`main` is a name"))
 }
 
-fn create(home: &Home, request: &RunRequest, launch: &Launch) -> Result<Owned> {
-    tasks::create(
+fn create(home: &Home, request: &RunRequest, launch: &Launch, status: &Status) -> Result<Owned> {
+    let owned = tasks::create_with(
         home,
         TaskRecord {
             version: 1,
@@ -177,155 +277,41 @@ fn create(home: &Home, request: &RunRequest, launch: &Launch) -> Result<Owned> {
             remove_at_end: request.remove_at_end,
             labels: request.settings.labels.clone(),
             exposed: request.settings.expose.clone(),
+            restart: request.restart,
         },
-    )
+        status,
+    )?;
+    kept_request::keep(owned.folder(), request)?;
+    Ok(owned)
 }
 
-/// What `margay run` starts its container for.
-struct LocalRun<'a, W> {
-    home: &'a Home,
-    launch: &'a Launch,
-    owned: &'a Owned,
-    stdio: Option<Stdio>,
-    spare: Option<runtime::SpareWorker>,
-    broker: runtime::Broker,
-    listeners: Listeners,
-    status: Status,
-    watch: &'a mut W,
-    /// Why it never ran.
-    failed: Option<Error>,
-}
-
-impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
-    async fn prepare(&mut self) -> Result<()> {
-        Ok(())
-    }
-
-    async fn spawn(&mut self) -> Result<Box<dyn Container>> {
-        self.listeners.published = ports::open(&self.launch.published_ports())
-            .map_err(|error| ports::name_owner(self.home, error))?;
-        let stdio = self.stdio.take().unwrap_or_default();
-        let (folder, spare) = (self.owned.folder(), self.spare.take());
-        self.launch.start(self.home, folder, &self.listeners, stdio, &self.broker, spare).await
-    }
-
-    fn spawned(&mut self, container: &dyn Container) -> Result<()> {
-        self.status.process = ProcessId::of(i32::try_from(container.pid()).unwrap_or(0));
-        self.status.ports = ports::published(&self.listeners);
-        self.owned.write_status(&self.status)
-    }
-
-    fn started(&mut self) {
-        self.status.phase = Phase::Running;
-        self.status.started = Some(now());
-        if let Err(error) = self.owned.write_status(&self.status) {
-            tracing::warn!(error = chain(&error), "a status could not be written");
-        }
-        (self.watch)(Note::Started(Started {
-            id: self.owned.record().id.clone(),
-            name: self.owned.record().name.clone(),
-            ports: self.status.ports.clone(),
-            granted: self.launch.resolved.capabilities.lines(),
-            cut: self.launch.resolved.cut.clone(),
-            denied: self.launch.resolved.denied.clone(),
-        }));
-    }
-
-    fn denied(&mut self, line: String, count: u64) {
-        (self.watch)(Note::Denied { line, count });
-    }
-
-    fn start_failed(&mut self, error: Error) -> (StartFailed, End) {
-        self.failed = Some(error);
-        (StartFailed::Here, End::default())
-    }
-
-    async fn ended(&mut self, _: &Ended) {}
-
-    fn entered(&mut self, lifecycle: &Lifecycle, _: &End) {
-        if matches!(lifecycle.state, State::Stopping { .. }) {
-            (self.watch)(Note::Stopping);
-        }
-    }
-
-    fn grace(&self, grace: Duration) -> Duration {
-        self.launch.grace(grace)
-    }
-}
-
-/// Signals to this process, as commands for its container: one to end stops it, a second kills it.
-struct SignalCommands<'a> {
-    signals: TaskSignals,
-    folder: &'a TaskFolder,
-    grace: Duration,
-    has_terminal: bool,
-    /// The first one to end.
-    stop: Option<u8>,
-    killed: bool,
-}
-
-impl Commands for SignalCommands<'_> {
-    async fn next(&mut self) -> Command {
-        loop {
-            match self.signals.next().await {
-                Request::Stop(signal) if self.stop.is_none() => {
-                    self.stop = u8::try_from(signal).ok();
-                    return Command::Stop(self.folder.asked_grace().unwrap_or(self.grace));
-                }
-                Request::Stop(_) => {
-                    self.killed = true;
-                    return Command::Kill;
-                }
-                Request::Pass(signal) => return Command::Signal(signal),
-                Request::Resize => {
-                    if let Some((rows, columns)) = terminal_size().filter(|_| self.has_terminal) {
-                        return Command::Resize(rows, columns);
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl SignalCommands<'_> {
-    /// The end of a container in the light of what it was asked.
-    fn explain(&self, end: End) -> End {
-        let Some(signal) = self.stop else { return end };
-        match end.exit {
-            Some(exit) if self.killed && exit.code() == KILLED => {
-                let why = "it was asked to end a second time, and killed".to_owned();
-                End { reason: Some(why), usage: end.usage, ..End::of(exit) }
-            }
-            Some(exit) => End { usage: end.usage, ..End::of(exit.asked_by(signal)) },
-            // It was asked to end before it had begun.
-            None => End { exit_code: Some(128 + i32::from(signal)), ..end },
-        }
-    }
-}
-
-/// 128 and SIGKILL.
-const KILLED: u8 = 137;
-
-/// Of the terminal on standard output: rows and columns.
-fn terminal_size() -> Option<(u16, u16)> {
-    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
-    Some((size.ws_row, size.ws_col))
-}
-
-fn finish(request: &RunRequest, owned: Owned, mut status: Status, end: End) -> Result<RunOutcome> {
-    let usage = end.usage.or_else(|| engines::usage(owned.folder(), None)).unwrap_or_default();
+/// Writes its end down, and removes what is to go with it.
+fn finish(
+    home: &Home,
+    request: &RunRequest,
+    owned: Owned,
+    mut status: Status,
+    end: End,
+) -> Result<RunOutcome> {
+    let counted = match owned.record().kind {
+        Kind::Wasm => engines::usage(owned.folder(), None),
+        Kind::Native => status.usage,
+    };
+    let usage = counted.or(end.usage).unwrap_or_default();
     let (id, name) = (owned.record().id.clone(), owned.record().name.clone());
     let exit_code = end.exit_code.unwrap_or_default();
+    status.phase = Phase::Exited;
+    status.process = None;
+    status.ended = Some(now());
+    status.exit_code = Some(exit_code);
+    status.reason = end.reason.clone();
+    status.usage = Some(usage);
+    owned.write_status(&status)?;
     if request.remove_at_end {
+        let record = owned.record().clone();
         owned.remove()?;
+        anonymous_volumes::remove(home, &record)?;
     } else {
-        status.phase = Phase::Exited;
-        status.process = None;
-        status.ended = Some(now());
-        status.exit_code = Some(exit_code);
-        status.reason = end.reason.clone();
-        status.usage = Some(usage);
-        owned.write_status(&status)?;
         let _ = std::fs::remove_file(owned.folder().worker_socket());
     }
     Ok(RunOutcome { id, name, exit_code, reason: end.reason, usage })

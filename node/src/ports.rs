@@ -1,6 +1,6 @@
 //! Published ports become listening sockets here.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use engine::{Listener, Listeners};
 use spec::PublishedPort;
@@ -48,16 +48,27 @@ fn listen(publish: &Publish) -> Result<TcpListener> {
 
 /// Where a container is reached, for statuses.
 pub(crate) fn published(listeners: &Listeners) -> Vec<PublishedPort> {
-    let outside = listeners.published.iter().map(|listener| PublishedPort {
-        container_port: listener.container_port,
-        host_port: listener.socket.local_addr().ok().map(|address| address.port()),
+    let outside = listeners.published.iter().map(|listener| {
+        let address = listener.socket.local_addr().ok();
+        PublishedPort {
+            container_port: listener.container_port,
+            // One that is bound to `::` takes both families.
+            address: address
+                .map(|address| address.ip())
+                .filter(|ip| *ip != IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+            host_port: address.map(|address| address.port()),
+        }
     });
     let is_outside =
         |port| listeners.published.iter().any(|listener| listener.container_port == port);
     let ingress = listeners.ingress.iter().map(|listener| listener.container_port);
     let only_inside = ingress.filter(|port| !is_outside(*port));
     outside
-        .chain(only_inside.map(|container_port| PublishedPort { container_port, host_port: None }))
+        .chain(only_inside.map(|container_port| PublishedPort {
+            container_port,
+            address: None,
+            host_port: None,
+        }))
         .collect()
 }
 

@@ -3,9 +3,10 @@ use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 use serde::{Deserialize, Serialize};
 use spec::{Capability, Digest, PublishedPort, SecretName, SecretValue, Usage, VolumeName};
 
-use crate::{error::Error, settings::Settings, tuning::PrivateNetwork};
+use crate::{error::Error, settings::Settings, tasks::RestartPolicy, tuning::PrivateNetwork};
 
-/// What `margay run` was asked for: one task on this machine, without a server.
+/// What `margay run` was asked for: one task on this machine, without a server. It is kept in the
+/// task's folder for its next start, so a field that is added needs a default.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunRequest {
@@ -17,6 +18,9 @@ pub struct RunRequest {
     pub command: Vec<String>,
     pub env: BTreeMap<String, String>,
     pub secrets: BTreeMap<SecretName, SecretValue>,
+    /// Where their values were read, and are read again when it is started again.
+    #[serde(default)]
+    pub secret_files: BTreeMap<SecretName, PathBuf>,
     pub ports: Vec<Publish>,
     pub mounts: Vec<Mounted>,
     pub allow: Vec<Capability>,
@@ -32,6 +36,8 @@ pub struct RunRequest {
     /// `-t`: the program may know that it speaks to a terminal of these rows and columns.
     pub terminal: Option<(u16, u16)>,
     pub remove_at_end: bool,
+    #[serde(default)]
+    pub restart: RestartPolicy,
     /// How long it may take to stop once asked to.
     pub grace: Duration,
     #[serde(default)]
@@ -93,6 +99,11 @@ pub enum MountSource {
 pub enum Note {
     /// Its image was not ready to run, and is being made so.
     Preparing,
+    /// Its folder exists, under this id and name.
+    Created {
+        id: String,
+        name: String,
+    },
     Started(Started),
     /// It asked for something that it was not granted.
     Denied {
@@ -102,6 +113,8 @@ pub enum Note {
         count: u64,
     },
     Stopping,
+    /// It was interrupted a moment ago, and still runs.
+    Interrupted,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +130,8 @@ pub struct Started {
     pub cut: Vec<Capability>,
     /// Asked for as optional, and not granted.
     pub denied: Vec<Capability>,
+    /// It serves on these ports, and none is published.
+    pub unpublished: Vec<u16>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,6 +172,7 @@ impl RunRequest {
             command: Vec::new(),
             env: BTreeMap::new(),
             secrets: BTreeMap::new(),
+            secret_files: BTreeMap::new(),
             ports: Vec::new(),
             mounts: Vec::new(),
             allow: Vec::new(),
@@ -167,6 +183,7 @@ impl RunRequest {
             interactive: false,
             terminal: None,
             remove_at_end: false,
+            restart: RestartPolicy::No,
             grace: Duration::from_secs(10),
             settings: Settings::default(),
         }

@@ -1,4 +1,4 @@
-//! Signals that ask a process to end.
+//! Signals to this process.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -16,64 +16,59 @@ pub(crate) async fn terminated() {
     }
 }
 
-/// The signals that are meant for a task.
-pub(crate) struct TaskSignals {
-    stops: [(Signal, i32); 4],
-    passed: [(Signal, i32); 2],
-    resized: Signal,
+pub(crate) const HUP: i32 = 1;
+pub(crate) const INT: i32 = 2;
+pub(crate) const QUIT: i32 = 3;
+pub(crate) const KILL: i32 = 9;
+pub(crate) const USR1: i32 = 10;
+pub(crate) const USR2: i32 = 12;
+pub(crate) const ALRM: i32 = 14;
+pub(crate) const TERM: i32 = 15;
+pub(crate) const CONT: i32 = 18;
+pub(crate) const WINCH: i32 = 28;
+
+/// Those whose default is to end a process, and that a terminal, a shell or `stop` sends for it.
+pub(crate) const ENDING: [i32; 4] = [INT, TERM, HUP, QUIT];
+
+/// The number of a signal: `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`.
+///
+/// # Errors
+/// [`Error::BadArgument`].
+pub fn parse_signal(text: &str) -> Result<i32> {
+    shim::parse_signal(text).ok_or_else(|| Error::BadArgument {
+        text: text.chars().take(100).collect(),
+        what: "a signal: a name or a number, as in KILL, SIGTERM, 15 or SIGRTMIN+3",
+    })
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Request {
-    /// To end, as this one does.
-    Stop(i32),
-    /// The program's own business.
-    Pass(i32),
-    /// The terminal has another size.
-    Resize,
-}
+/// The signals that are meant for a task. Not among them: TSTP and its kin, which are between this
+/// process and its shell, and those that report errors of this process.
+pub(crate) struct TaskSignals(Vec<(Signal, i32)>);
 
 impl TaskSignals {
     pub fn listen() -> Result<Self> {
-        let listen = |kind: SignalKind| {
-            let signal = signal(kind)
+        let listen = |number: i32| {
+            let signal = signal(SignalKind::from_raw(number))
                 .map_err(|source| Error::System { verb: "listen for signals", source })?;
-            Ok::<_, Error>((signal, kind.as_raw_value()))
+            Ok::<_, Error>((signal, number))
         };
-        use SignalKind as K;
-        Ok(Self {
-            stops: [
-                listen(K::interrupt())?,
-                listen(K::terminate())?,
-                listen(K::hangup())?,
-                listen(K::quit())?,
-            ],
-            passed: [listen(K::user_defined1())?, listen(K::user_defined2())?],
-            resized: listen(K::window_change())?.0,
-        })
+        let numbers = ENDING.into_iter().chain([USR1, USR2, ALRM, CONT, WINCH]);
+        Ok(Self(numbers.map(listen).collect::<Result<_>>()?))
     }
 
-    pub async fn next(&mut self) -> Request {
-        tokio::select! {
-            number = any(&mut self.stops) => Request::Stop(number),
-            number = any(&mut self.passed) => Request::Pass(number),
-            _ = self.resized.recv() => Request::Resize,
-        }
+    /// The number of the next one.
+    pub async fn next(&mut self) -> i32 {
+        let received = self.0.iter_mut().map(|(signal, number)| {
+            Box::pin(async {
+                signal.recv().await;
+                *number
+            })
+        });
+        futures_util::future::select_all(received).await.0
     }
 
     /// The next one that asks to end.
     pub async fn stop(&mut self) {
-        any(&mut self.stops).await;
+        while !ENDING.contains(&self.next().await) {}
     }
-}
-
-/// The number of the first of these that comes.
-async fn any(signals: &mut [(Signal, i32)]) -> i32 {
-    let received = signals.iter_mut().map(|(signal, number)| {
-        Box::pin(async {
-            signal.recv().await;
-            *number
-        })
-    });
-    futures_util::future::select_all(received).await.0
 }

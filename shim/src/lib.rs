@@ -28,6 +28,7 @@ mod limits; // every number that bounds something here, with its reason
 mod error;
 
 pub use assignment::{Assignment, NativeProgram};
+pub use bundle::signal::parse_signal;
 pub use client::sweep::{Swept, sweep};
 pub use client::task::{Adopted, Task};
 pub use container::NativeEngine;

@@ -240,6 +240,10 @@ pub enum ContainerPhase {
 pub struct PublishedPort {
     /// The port that the container listens on.
     pub container_port: u16,
+    /// The address of the host; every one of both families where left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub address: Option<std::net::IpAddr>,
     /// The port on the host; none when it is reached through the ingress only.
     pub host_port: Option<u16>,
 }

@@ -180,6 +180,7 @@ fn in_words(state: State, seen: Option<&tasks::Status>) -> String {
             let time = ended.map(|ended| ago(ended, now()));
             format!("Exited ({code}) {}", time.as_deref().unwrap_or("just now"))
         }
+        State::Created => "Created".to_owned(),
         State::Starting => "Starting".to_owned(),
         State::Idle => "Idle".to_owned(),
         State::BackOff => "Restarting".to_owned(),

@@ -13,13 +13,20 @@ pub mod logout;
 pub mod pull;
 pub mod push;
 
+pub mod create;
 pub mod inspect;
+pub mod kill;
 pub mod logs;
+pub mod port;
 pub mod ps;
+pub mod rename;
+pub mod restart;
 pub mod rm;
 pub mod run;
+pub mod start;
 pub mod stats;
 pub mod stop;
+pub mod wait;
 
 pub mod cluster;
 pub mod demo;

@@ -28,6 +28,7 @@ impl Args {
                         home.node(),
                         &folder.record().id,
                         Removal::Ended,
+                        node::AnonymousVolumes::Keep,
                         Duration::ZERO,
                     )?;
                     line(format_args!("Deleted task: {name}"));

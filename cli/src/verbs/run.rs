@@ -1,9 +1,15 @@
 use std::{
-    collections::HashSet, io::IsTerminal as _, path::PathBuf, process::ExitCode, time::Duration,
+    collections::HashSet,
+    io::{IsTerminal as _, Write as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail, ensure};
-use node::{Mounted, Note, PrivateNetwork, PublishRange, RunRequest, Started};
+use node::{
+    Mounted, Note, PrivateNetwork, PublishRange, RunRequest, Started, tasks::RestartPolicy,
+};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use spec::{Capability, OutboundGrant};
 
@@ -40,6 +46,13 @@ pub struct Args {
     /// Run in the background and print the task's id
     #[arg(short, long)]
     detach: bool,
+    #[command(flatten)]
+    task: TaskArgs,
+}
+
+/// What `run` and `create` take.
+#[derive(Debug, clap::Args)]
+pub struct TaskArgs {
     /// Keep stdin open to the guest
     #[arg(short, long)]
     interactive: bool,
@@ -75,6 +88,12 @@ pub struct Args {
     /// Remove the task and its log when it ends
     #[arg(long)]
     rm: bool,
+    /// Start the program again when it has ended: no, on-failure[:TIMES], always or unless-stopped
+    #[arg(long, value_name = "POLICY", default_value = "no")]
+    restart: RestartPolicy,
+    /// Write the task's id into a new file
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<PathBuf>,
     /// Replace the image's program
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
@@ -111,56 +130,92 @@ fn memory(text: &str) -> Result<u64, String> {
     }
 }
 
-/// Rows and columns of a terminal that nothing shows yet.
-const DETACHED_TERMINAL: (u16, u16) = (24, 80);
-
 fn name(text: &str) -> Result<String, node::Error> {
     node::tasks::check_name(text)?;
     Ok(text.to_owned())
 }
 
+/// Which terminal a program gets that is to have one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Terminal {
+    /// Ours.
+    Ours,
+    /// That of a later `start`.
+    Later,
+}
+
+/// Rows and columns of a terminal that nothing shows yet.
+const LATER_TERMINAL: (u16, u16) = (24, 80);
+
 impl Args {
     /// Runs to the end, or until it runs with `-d`.
     pub fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
-        let (request, is_native) = self.request(home)?;
+        let terminal = if self.detach { Terminal::Later } else { Terminal::Ours };
+        let request = self.task.request(home, terminal)?;
         if self.detach {
-            let started = node::detach(home.node(), &request, |note| tell(&note))?;
+            let started = self.task.with_cidfile(|| {
+                let started = node::detach(home.node(), &request, |note| tell(&note))?;
+                Ok((started.id.clone(), started))
+            })?;
             line(format_args!("{}", started.id));
-            tell_ports(&started);
+            tell_started(&started);
             return Ok(ExitCode::SUCCESS);
         }
         // Only while the program runs: before, Ctrl-C ends margay, and a kill leaves the terminal
         // as it was.
-        let wants_raw = self.tty && self.interactive && is_native;
+        let wants_raw =
+            self.task.tty && self.task.interactive && self.task.is_native(home).unwrap_or(false);
         let mut raw = None;
+        let mut ids = CidFile::open(self.task.cidfile.as_deref())?;
         let outcome = node::run_local(home.node(), request, |note| {
             tell(&note);
-            if wants_raw && matches!(note, Note::Started(_)) {
-                raw = RawTerminal::new();
+            match note {
+                Note::Created { id, .. } => ids.write(&id),
+                Note::Started(_) if wants_raw => raw = RawTerminal::new(),
+                _ => {}
             }
         });
         drop(raw);
-        let outcome = outcome?;
-        if let Some(reason) = &outcome.reason {
-            notice(format_args!("{} {}", Paint::on_stderr().error("error:"), printable(reason)));
-        }
-        // A process can only say 0 to 255.
-        Ok(ExitCode::from(u8::try_from(outcome.exit_code).unwrap_or(HOST_ERROR)))
+        exit(&outcome?)
+    }
+}
+
+/// Says why a task ended, and exits as it did.
+pub fn exit(outcome: &node::RunOutcome) -> anyhow::Result<ExitCode> {
+    if let Some(reason) = &outcome.reason {
+        notice(format_args!("{} {}", Paint::on_stderr().error("error:"), printable(reason)));
+    }
+    // A process can only say 0 to 255.
+    Ok(ExitCode::from(u8::try_from(outcome.exit_code).unwrap_or(HOST_ERROR)))
+}
+
+impl TaskArgs {
+    /// Makes a task, and writes its id into the file of `--cidfile`, which must be new.
+    pub fn with_cidfile<T>(
+        &self,
+        make: impl FnOnce() -> anyhow::Result<(String, T)>,
+    ) -> anyhow::Result<T> {
+        let mut ids = CidFile::open(self.cidfile.as_deref())?;
+        let (id, made) = make()?;
+        ids.write(&id);
+        Ok(made)
     }
 
-    /// What to run, and whether that is a Linux program.
-    fn request(&self, home: &Home) -> anyhow::Result<(RunRequest, bool)> {
+    /// Whether its image holds a Linux program.
+    fn is_native(&self, home: &Home) -> Option<bool> {
+        let image = self.image_and_arguments.first()?;
+        let found = images::find(home, image, Fetch::Never, &self.remote).ok()?;
+        let manifest = found.layout.choose(&found.descriptor, &packager::host_platforms()).ok()?;
+        Some(found.layout.plan(&manifest).ok()?.kind_hint() == image::Kind::Native)
+    }
+
+    /// What to run.
+    pub fn request(&self, home: &Home, terminal: Terminal) -> anyhow::Result<RunRequest> {
         let (image, arguments) =
             self.image_and_arguments.split_first().expect("clap asks for one at least");
         self.check()?;
         let found = images::find(home, image, self.pull, &self.remote)?;
-        let is_native = || {
-            let manifest =
-                found.layout.choose(&found.descriptor, &packager::host_platforms()).ok()?;
-            Some(found.layout.plan(&manifest).ok()?.kind_hint() == image::Kind::Native)
-        };
-        let is_native = self.tty && is_native().unwrap_or(false);
-        let request = RunRequest {
+        Ok(RunRequest {
             name: self.name.clone(),
             // An empty one takes the image's away.
             entrypoint: self.entrypoint.clone().map(|program| match program.is_empty() {
@@ -170,6 +225,7 @@ impl Args {
             command: arguments.to_vec(),
             env: self.environment.variables()?,
             secrets: self.environment.secrets()?,
+            secret_files: self.environment.secret_files()?,
             ports: self.publish.iter().flat_map(|range| range.0.iter().copied()).collect(),
             mounts: self.volume.iter().cloned().chain(self.settings.mounts()).collect(),
             allow: self.allow.clone(),
@@ -178,17 +234,22 @@ impl Args {
             cpu_time_max: self.cpu_time,
             wall_time_max: self.timeout,
             interactive: self.interactive,
-            terminal: self.terminal()?,
+            terminal: self.terminal(terminal)?,
             remove_at_end: self.rm,
+            restart: self.restart,
             grace: Duration::from_secs(self.stop_timeout.into()),
             settings: self.settings.settings()?,
             ..RunRequest::of(found.image.clone())
-        };
-        Ok((request, is_native))
+        })
     }
 
     /// What no single flag can know, before anything is fetched or prepared.
     fn check(&self) -> anyhow::Result<()> {
+        if self.rm && self.restart != RestartPolicy::No {
+            let message =
+                "--rm and --restart contradict each other: a removed task has no next start";
+            bail!(Advice::new(message).hint("leave one of them out"));
+        }
         let mut paths = HashSet::new();
         let mounts = self.volume.iter().cloned().chain(self.settings.mounts());
         let memory = self.settings.tmpfs_paths().map(str::to_owned);
@@ -203,12 +264,11 @@ impl Args {
         self.settings.check(self.memory, is_open)
     }
 
-    fn terminal(&self) -> anyhow::Result<Option<(u16, u16)>> {
-        if !self.tty {
-            return Ok(None);
-        }
-        if self.detach {
-            return Ok(Some(DETACHED_TERMINAL));
+    fn terminal(&self, terminal: Terminal) -> anyhow::Result<Option<(u16, u16)>> {
+        match (self.tty, terminal) {
+            (false, _) => return Ok(None),
+            (true, Terminal::Later) => return Ok(Some(LATER_TERMINAL)),
+            (true, Terminal::Ours) => {}
         }
         let stdout = std::io::stdout();
         ensure!(
@@ -236,16 +296,53 @@ pub fn keep() -> ExitCode {
     }
 }
 
-fn tell(note: &Note) {
+/// The file of `--cidfile`.
+struct CidFile(Option<(PathBuf, std::fs::File)>);
+
+impl CidFile {
+    /// Before the task is made: a file that exists holds the id of another.
+    fn open(path: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = path else { return Ok(Self(None)) };
+        let file = std::fs::File::create_new(path).map_err(|error| {
+            let message =
+                format!("cannot make the file of --cidfile, `{}`: {error}", path.display());
+            Advice::new(message).hint("remove it, or name a new file")
+        })?;
+        Ok(Self(Some((path.to_owned(), file))))
+    }
+
+    fn write(&mut self, id: &str) {
+        if let Some((path, mut file)) = self.0.take()
+            && let Err(error) = file.write_all(id.as_bytes())
+        {
+            notice(format_args!("cannot write the task's id to `{}`: {error}", path.display()));
+        }
+    }
+}
+
+impl Drop for CidFile {
+    /// No task was made.
+    fn drop(&mut self) {
+        if let Some((path, _)) = &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Says what happens to a task, on stderr.
+pub fn tell(note: &Note) {
     match note {
         Note::Preparing => {
             notice(format_args!("Preparing the image: checking its layers, making machine code"))
         }
         Note::Started(started) => {
-            tell_ports(started);
+            tell_started(started);
             for capability in &started.cut {
                 notice(format_args!("Granted and not asked for by the image: {capability}"));
             }
+        }
+        Note::Interrupted => {
+            notice(format_args!("The task still runs: Ctrl-C again kills it at once"))
         }
         Note::Denied { line, count } => notice(format_args!("{}", denial(line, *count))),
         _ => {}
@@ -279,7 +376,13 @@ fn to_grant(line: &str) -> String {
     }
 }
 
-fn tell_ports(started: &Started) {
+fn tell_started(started: &Started) {
+    if let Some(port) = started.unpublished.first() {
+        notice(format_args!(
+            "The image serves on port {port}, and no port is published\n{} publish it: -p 8080:{port}",
+            Paint::on_stderr().hint("hint:")
+        ));
+    }
     for port in &started.ports {
         if let Some(host_port) = port.host_port {
             notice(format_args!(

@@ -19,3 +19,4 @@ mod secrets; // from a file to a guest, and nowhere else
 mod run_flags; // Docker's flags of `run`, for both kinds of images
 mod bad_input; // what is refused, and with which message
 mod native; // Linux images
+mod life; // create, start, restart, kill, wait, rename

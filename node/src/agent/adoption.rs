@@ -98,37 +98,21 @@ pub(super) fn sweep(home: &Home, keep: &BTreeSet<TaskKey>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tasks::{ClusterOrigin, Kind, ProcessId, TaskRecord};
-    use spec::{Digest, LaunchType, Limits};
+    use crate::tasks::{ClusterOrigin, ProcessId, TaskRecord};
+    use spec::LaunchType;
 
     fn record(id: &str) -> TaskRecord {
-        TaskRecord {
-            version: 1,
-            id: format!("acme.{id}.cats"),
-            name: id.to_owned(),
-            image: "cats".to_owned(),
-            digest: Digest::of(b"cats"),
-            kind: Kind::Wasm,
-            origin: Origin::Cluster(ClusterOrigin {
-                tenant: "acme".parse().unwrap(),
-                cluster: "main".parse().unwrap(),
-                service: None,
-                task: id.parse().unwrap(),
-                container: "cats".parse().unwrap(),
-                definition: "cats:1".parse().unwrap(),
-                launch_type: LaunchType::Node,
-            }),
-            created: Timestamp::from_millis(1),
-            command: Vec::new(),
-            ports: Vec::new(),
-            mounts: Vec::new(),
-            env: Vec::new(),
-            limits: Limits::for_requests(),
-            grants: spec::Capabilities::default(),
-            remove_at_end: false,
-            labels: BTreeMap::new(),
-            exposed: BTreeSet::new(),
-        }
+        let origin = ClusterOrigin {
+            tenant: "acme".parse().unwrap(),
+            cluster: "main".parse().unwrap(),
+            service: None,
+            task: id.parse().unwrap(),
+            container: "cats".parse().unwrap(),
+            definition: "cats:1".parse().unwrap(),
+            launch_type: LaunchType::Node,
+        };
+        let record = tasks::folder_tests::record(&format!("acme.{id}.cats"), id);
+        TaskRecord { origin: Origin::Cluster(origin), ..record }
     }
 
     #[test]

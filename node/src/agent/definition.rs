@@ -13,7 +13,7 @@ use crate::{
     launch::{Container, Launch},
     request::{MountSource, Mounted, Publish},
     settings::Settings,
-    tasks::{self, ClusterOrigin, Origin, Owned, TaskRecord, now},
+    tasks::{self, ClusterOrigin, Origin, Owned, RestartPolicy, TaskRecord, now},
 };
 
 /// A definition's container in the words of a launch.
@@ -105,6 +105,7 @@ pub(super) fn create(
         remove_at_end: false,
         labels: BTreeMap::new(),
         exposed: BTreeSet::new(),
+        restart: RestartPolicy::No,
     };
     match tasks::create(&host.home, record.clone()) {
         // Another tenant's task has the same id, or a local task has taken its name.

@@ -1,8 +1,8 @@
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt,
+    os::{fd::AsRawFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use disk::{Lock, Survives};
@@ -31,6 +31,22 @@ pub struct Owned {
     folder: TaskFolder,
     /// Held for as long as this lives; the kernel lets go of it however the process ends.
     lock: Lock,
+}
+
+/// A task's folder that stays readable for a moment when it is removed.
+#[derive(Debug)]
+pub struct PinnedTask {
+    task: TaskFolder,
+    _folder: fs::File,
+    _readers: Lock,
+}
+
+impl std::ops::Deref for PinnedTask {
+    type Target = TaskFolder;
+
+    fn deref(&self) -> &TaskFolder {
+        &self.task
+    }
 }
 
 /// Every task that has a folder, oldest first. One that is half made, half removed or damaged is
@@ -114,7 +130,12 @@ pub fn find(home: &Home, text: &str) -> Result<TaskFolder> {
 
 /// Makes and locks the folder of a new task. `record.name` is the name it should have, or empty for
 /// one of our choice.
-pub(crate) fn create(home: &Home, mut record: TaskRecord) -> Result<Owned> {
+pub(crate) fn create(home: &Home, record: TaskRecord) -> Result<Owned> {
+    create_with(home, record, &Status::starting(ProcessId::this()))
+}
+
+/// The same with its first status.
+pub(crate) fn create_with(home: &Home, mut record: TaskRecord, status: &Status) -> Result<Owned> {
     let tasks = home.tasks();
     make_private(&tasks)?;
     let path = tasks.join(&record.id);
@@ -139,8 +160,8 @@ pub(crate) fn create(home: &Home, mut record: TaskRecord) -> Result<Owned> {
         record.name = names::take(&tasks, wish, &record.id)?;
         record.version = VERSION;
         let owned = Owned { folder: TaskFolder { path: path.clone(), record }, lock };
-        owned.write_status(&Status::starting(ProcessId::this()))?;
-        files::write_json(&path.join("task.json"), &owned.folder.record, owned.survives())?;
+        owned.write_status(status)?;
+        files::write_json(&path.join(RECORD), &owned.folder.record, owned.survives())?;
         Ok(owned)
     };
     let made = make();
@@ -152,7 +173,7 @@ pub(crate) fn create(home: &Home, mut record: TaskRecord) -> Result<Owned> {
 
 impl TaskFolder {
     fn read(path: &Path) -> Result<Option<Self>> {
-        let file = path.join("task.json");
+        let file = path.join(RECORD);
         let Some(record) = files::read_json::<TaskRecord>(&file)? else { return Ok(None) };
         spec::wire::check_version("the task", record.version)
             .map_err(|source| Error::Newer { path: file.clone(), source })?;
@@ -220,6 +241,20 @@ impl TaskFolder {
         disk::is_locked(&self.path.join(LOCK))
     }
 
+    /// What is meant by its folder, also while it is removed: a reader that holds it for a moment
+    /// sees the end of a task that leaves nothing behind.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchTask`] when it is gone already.
+    pub fn pin(&self) -> Result<PinnedTask> {
+        let gone = || Error::NoSuchTask(self.record.name.clone());
+        let folder = fs::File::open(&self.path).map_err(|_| gone())?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+        let readers = Lock::shared(&path.join(READERS)).map_err(|_| gone())?;
+        let task = Self { path, record: self.record.clone() };
+        Ok(PinnedTask { task, _folder: folder, _readers: readers })
+    }
+
     /// The grace of a stop, for the supervisor to read. Written before the supervisor is asked.
     pub(crate) fn ask_grace(&self, grace: Duration) -> Result<()> {
         files::write_json(&self.path.join("grace.json"), &grace, Survives::Crash)
@@ -230,15 +265,52 @@ impl TaskFolder {
         files::read_json(&self.path.join("grace.json")).ok().flatten()
     }
 
+    /// A new start was not asked for anything yet.
+    pub(crate) fn forget_asked_grace(&self) {
+        let _ = fs::remove_file(self.path.join("grace.json"));
+    }
+
     /// Takes the folder over when no process holds it.
     ///
     /// # Errors
-    /// [`Error::Held`] when another process does.
+    /// [`Error::Held`] when another process does, [`Error::NoSuchTask`] when it was removed
+    /// meanwhile.
     pub(crate) fn own(self) -> Result<Owned> {
-        match try_lock(&self.path)? {
-            Some(lock) => Ok(Owned { folder: self, lock }),
-            None => Err(Error::Held(self.record.name)),
+        let lock = match try_lock(&self.path) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return Err(Error::Held(self.record.name)),
+            Err(_) if !self.path.exists() => return Err(Error::NoSuchTask(self.record.name)),
+            Err(error) => return Err(error),
+        };
+        // A remover renames the folder before it lets go of the lock.
+        match Self::read(&self.path)? {
+            Some(folder) if disk::is_at(&self.path.join(LOCK), lock.file()) => {
+                Ok(Owned { folder, lock })
+            }
+            _ => Err(Error::NoSuchTask(self.record.name)),
         }
+    }
+
+    /// Gives it another name, also while it runs.
+    ///
+    /// # Errors
+    /// [`Error::BadName`], [`Error::NameTaken`].
+    pub fn rename(&self, name: &str) -> Result<()> {
+        let tasks = self.path.parent().ok_or_else(|| Error::NoSuchTask(name.to_owned()))?;
+        // One at a time: the name in the record and the one that is taken must be the same.
+        let lock = tasks.join(RENAMING);
+        let _lock = Lock::exclusive(&lock).map_err(Error::file("lock", &lock))?;
+        let missing = || Error::NoSuchTask(self.record.name.clone());
+        let now = Self::read(&self.path)?.ok_or_else(missing)?;
+        if now.record.name == name {
+            return Err(Error::SameName(name.to_owned()));
+        }
+        let taken = names::take(tasks, Some(name), &self.record.id)?;
+        let record = TaskRecord { name: taken, ..now.record.clone() };
+        let written = files::write_json(&self.path.join(RECORD), &record, Survives::PowerLoss);
+        let old = if written.is_ok() { &now.record.name } else { &record.name };
+        names::release(tasks, old, &self.record.id);
+        written
     }
 }
 
@@ -259,7 +331,9 @@ impl Owned {
         let survives = match status.phase {
             Phase::Exited => self.survives(),
             // It describes processes, which a power cut ends anyway.
-            Phase::Starting | Phase::Running | Phase::Idle | Phase::BackOff => Survives::Crash,
+            Phase::Created | Phase::Starting | Phase::Running | Phase::Idle | Phase::BackOff => {
+                Survives::Crash
+            }
         };
         files::write_json(&self.folder.path.join("status.json"), status, survives)
     }
@@ -280,20 +354,43 @@ impl Owned {
     pub fn remove(self) -> Result<()> {
         let Self { folder, lock } = self;
         let (path, id) = (&folder.path, &folder.record.id);
+        // It may have another name by now.
+        let current = TaskFolder::read(path).ok().flatten();
+        let name = &current.as_ref().unwrap_or(&folder).record.name;
         // Under a hidden name first: a crash in the middle leaves nothing that looks like a task.
         let hidden = path.with_file_name(format!(".removed-{id}"));
         let _ = fs::remove_dir_all(&hidden);
         fs::rename(path, &hidden).map_err(Error::file("remove", path))?;
         if let Some(tasks) = path.parent() {
-            names::release(tasks, &folder.record.name, id);
+            names::release(tasks, name, id);
         }
         drop(lock);
+        wait_for_readers(&hidden);
         fs::remove_dir_all(&hidden).map_err(Error::file("remove", &hidden))
     }
 }
 
 /// The file in a task's folder that its supervisor locks.
 const LOCK: &str = "lock";
+/// What was asked for, in a task's folder.
+const RECORD: &str = "task.json";
+/// The file that those lock who read a folder that may be removed meanwhile.
+const READERS: &str = "readers";
+/// The lock of all renames, beside the folders.
+const RENAMING: &str = ".renaming";
+/// Readers of a task that is removed look every few hundredths of a second; one that takes longer
+/// has stopped reading.
+const READERS_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Lets them see the last status and the end of the log.
+fn wait_for_readers(folder: &Path) {
+    let readers = folder.join(READERS);
+    let deadline = Instant::now() + READERS_TIME_MAX;
+    let is_read = || readers.exists() && matches!(Lock::try_exclusive(&readers), Ok(None));
+    while is_read() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
 
 /// The lock of the folder at `path`, unless a supervisor has it. Readers take it shared for a
 /// moment to see whether it is held, so one failure does not mean much.
@@ -333,6 +430,7 @@ pub(crate) mod tests {
             remove_at_end: false,
             labels: BTreeMap::new(),
             exposed: BTreeSet::new(),
+            restart: crate::tasks::RestartPolicy::No,
         }
     }
 

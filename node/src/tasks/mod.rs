@@ -6,20 +6,22 @@
 //! is in is derived, never stored: the lock, the worker's process and the last `status.json`
 //! together cannot lie about a process that was killed.
 
+mod restart_policy; // what happens when a program has ended
 mod record; // what was asked for, and what was seen
 mod folder; // make, find, lock, read, remove
 mod names; // names that are unique, and names for tasks that were given none
 mod process; // which process is meant, across reuse of its number
 mod logs; // what a task wrote, from its first line or as it writes
 
-pub use folder::{Owned, TaskFolder, clear_damaged, find, list};
+pub use folder::{Owned, PinnedTask, TaskFolder, clear_damaged, find, list};
 pub use logs::{LogLine, LogOptions, LogStream, follow};
 pub use names::check as check_name;
 pub use process::ProcessId;
 pub use record::{ClusterOrigin, Kind, MountRecord, Origin, Phase, State, Status, TaskRecord};
+pub use restart_policy::RestartPolicy;
 
-pub(crate) use folder::create;
 #[cfg(test)]
 pub(crate) use folder::tests as folder_tests;
+pub(crate) use folder::{create, create_with};
 pub(crate) use process::{kill, terminate};
 pub(crate) use record::now;

@@ -6,7 +6,7 @@ use spec::{
     ServiceName, TaskDefinitionId, TaskId, Tenant, Timestamp, Usage,
 };
 
-use super::process::ProcessId;
+use super::{process::ProcessId, restart_policy::RestartPolicy};
 
 /// The version of `task.json` and `status.json`.
 pub(super) const VERSION: u32 = 1;
@@ -15,7 +15,8 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::of(std::time::SystemTime::now())
 }
 
-/// What was asked for: `task.json`, written once. Values of variables and secrets are never in it.
+/// What was asked for: `task.json`, written once, and again when its name changes. Values of
+/// variables and secrets are never in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRecord {
     /// Always 1; a newer one is refused by name.
@@ -47,6 +48,8 @@ pub struct TaskRecord {
     /// Ports that its caller named without publishing them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub exposed: BTreeSet<u16>,
+    #[serde(default)]
+    pub restart: RestartPolicy,
 }
 
 /// What kind of program an image holds.
@@ -92,6 +95,9 @@ pub struct MountRecord {
     /// Where the task sees it.
     pub path: String,
     pub read_only: bool,
+    /// Whether the source is a volume that was made for this task alone: `rm -v` removes it.
+    #[serde(default)]
+    pub anonymous: bool,
 }
 
 /// What was seen: `status.json`, replaced whole by the supervisor when it changes.
@@ -122,6 +128,8 @@ pub struct Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
+    /// It was made, and never started.
+    Created,
     /// Its image is fetched and prepared, or its worker starts.
     Starting,
     Running,
@@ -135,6 +143,8 @@ pub enum Phase {
 /// What state a task is in, as derived from its folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
+    /// Made, and never started.
+    Created,
     /// Being prepared or started.
     Starting,
     Running,
@@ -151,13 +161,22 @@ pub enum State {
 }
 
 impl Status {
+    /// It waits for its first start.
+    pub fn created() -> Self {
+        Self::new(Phase::Created, None)
+    }
+
     /// Nothing has happened yet.
     pub fn starting(supervisor: ProcessId) -> Self {
+        Self::new(Phase::Starting, Some(supervisor))
+    }
+
+    fn new(phase: Phase, supervisor: Option<ProcessId>) -> Self {
         Self {
             version: VERSION,
-            phase: Phase::Starting,
+            phase,
             process: None,
-            supervisor: Some(supervisor),
+            supervisor,
             started: None,
             ended: None,
             exit_code: None,
@@ -178,6 +197,7 @@ impl State {
             }
             (Some(Phase::Running), true, true) => Self::Running,
             (_, false, true) => Self::Unsupervised,
+            (Some(Phase::Created), ..) => Self::Created,
             (Some(Phase::Starting | Phase::Running) | None, true, _) => Self::Starting,
             (Some(Phase::Idle), true, _) => Self::Idle,
             (Some(Phase::BackOff), true, _) => Self::BackOff,
@@ -191,13 +211,14 @@ impl State {
             Self::Starting | Self::Running | Self::Unsupervised | Self::Idle | Self::BackOff => {
                 true
             }
-            Self::Exited(_) | Self::Lost => false,
+            Self::Created | Self::Exited(_) | Self::Lost => false,
         }
     }
 
     /// The word for tables.
     pub fn word(self) -> &'static str {
         match self {
+            Self::Created => "created",
             Self::Starting => "starting",
             Self::Running | Self::Unsupervised => "running",
             Self::Idle => "idle",

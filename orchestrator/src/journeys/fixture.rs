@@ -331,7 +331,11 @@ impl FakeNode {
                     exit_code: task.stop.then_some(143),
                     reason: None,
                     restarts: 0,
-                    ports: vec![PublishedPort { container_port: 80, host_port: None }],
+                    ports: vec![PublishedPort {
+                        container_port: 80,
+                        address: None,
+                        host_port: None,
+                    }],
                     usage: Usage { runs: self.seq, ..Usage::default() },
                 }],
             };

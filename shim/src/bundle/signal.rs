@@ -46,6 +46,11 @@ pub(crate) fn from_number(number: i32) -> Option<Signal> {
     Signal::from_named_raw(number).or_else(real_time)
 }
 
+/// The number of the signal that [`from_name`] reads.
+pub fn parse_signal(text: &str) -> Option<i32> {
+    from_name(text).map(Signal::as_raw)
+}
+
 /// Reads `SIGTERM`, `TERM`, `15`, `SIGRTMIN+3`, `SIGRTMAX-1`.
 pub(crate) fn from_name(text: &str) -> Option<Signal> {
     let text = text.trim().to_ascii_uppercase();

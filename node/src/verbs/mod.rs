@@ -4,11 +4,19 @@ use engine::{Ended, Exit};
 use spec::Usage;
 
 use crate::{
-    engines,
+    anonymous_volumes, engines,
     error::{Error, Result},
     home::Home,
     tasks::{self, Origin, Phase, ProcessId, State, Status, TaskFolder, find, now},
 };
+
+mod signal; // a signal for its program
+mod start; // start it again, or anew
+mod wait; // wait for its end
+
+pub use signal::signal_task;
+pub use start::{restart_task, start_task};
+pub use wait::wait_task;
 
 /// What to do about a task that still runs when it is to be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +24,13 @@ pub enum Removal {
     Ended,
     /// Stop it first.
     Forced,
+}
+
+/// What to do about volumes that were made for a task alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnonymousVolumes {
+    Keep,
+    Remove,
 }
 
 /// How much longer than its grace a stop may take before it is done without the supervisor.
@@ -126,11 +141,17 @@ fn kill(process: Option<ProcessId>) {
     }
 }
 
-/// Removes a task's folder, its log with it. Its volumes stay.
+/// Removes a task's folder, its log with it. Its named volumes stay.
 ///
 /// # Errors
 /// [`Error::StillRunning`], unless forced.
-pub fn remove_task(home: &Home, text: &str, removal: Removal, grace: Duration) -> Result<String> {
+pub fn remove_task(
+    home: &Home,
+    text: &str,
+    removal: Removal,
+    volumes: AnonymousVolumes,
+    grace: Duration,
+) -> Result<String> {
     let task = find(home, text)?;
     let name = task.record().name.clone();
     if task.state()?.is_alive() {
@@ -145,10 +166,15 @@ pub fn remove_task(home: &Home, text: &str, removal: Removal, grace: Duration) -
     match task.own() {
         Ok(owned) => {
             engines::sweep(owned.folder());
+            let record = owned.record().clone();
             owned.remove()?;
+            if volumes == AnonymousVolumes::Remove {
+                anonymous_volumes::remove(home, &record)?;
+            }
         }
         // `--rm`: its supervisor is removing it at this moment.
-        Err(Error::Held(_) | Error::File { .. }) if find(home, text).is_err() => {}
+        Err(Error::Held(_) | Error::NoSuchTask(_) | Error::File { .. })
+            if find(home, text).is_err() => {}
         Err(error) => return Err(error),
     }
     Ok(name)

@@ -1,0 +1,26 @@
+use node::tasks;
+
+use crate::{home::Home, output::line};
+
+/// Send a signal to the programs of tasks, KILL if none is named
+#[derive(Debug, clap::Args)]
+#[command(after_help = "A task that ends by a signal that ends programs is not restarted.
+WebAssembly programs have no signals: KILL, TERM, INT, HUP and QUIT end them at once, others are refused.")]
+pub struct Args {
+    /// Names or ids of tasks
+    #[arg(required = true, value_name = "TASK")]
+    tasks: Vec<String>,
+    /// Which one, by name or number
+    #[arg(short, long, default_value = "KILL", value_name = "SIGNAL", value_parser = node::parse_signal)]
+    signal: i32,
+}
+
+impl Args {
+    pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        super::each(&self.tasks, |text| {
+            node::signal_task(&tasks::find(home.node(), text)?, self.signal)?;
+            line(format_args!("{text}"));
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,84 @@
+use std::process::ExitCode;
+
+use anyhow::ensure;
+use node::tasks;
+
+use crate::{
+    failure::{Advice, USAGE_ERROR},
+    home::Home,
+    output::line,
+    verbs::run,
+};
+
+/// Start tasks that were created or have ended
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "With the same definition, name, ports and volumes; the log goes on. A task that runs stays as it is.
+A Linux task finds its own files again; the files that a Wasm program wrote beside its volumes were in memory."
+)]
+pub struct Args {
+    /// Names or ids of tasks
+    #[arg(required = true, value_name = "TASK")]
+    tasks: Vec<String>,
+    /// Show what the task writes, hand it our signals, and exit with its code
+    #[arg(short, long)]
+    attach: bool,
+    /// Hand the task our stdin as well, where it was made with -i
+    #[arg(short, long)]
+    interactive: bool,
+}
+
+impl Args {
+    pub fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
+        if self.attach || self.interactive {
+            ensure!(
+                self.tasks.len() == 1,
+                Advice::new("only one task can be started and attached to")
+                    .hint("leave -a and -i out")
+                    .code(USAGE_ERROR)
+            );
+            return self.attached(home, &self.tasks[0]);
+        }
+        super::each(&self.tasks, |text| {
+            let task = tasks::find(home.node(), text)?;
+            node::start_task(home.node(), &task, |note| run::tell(&note)).map_err(ordinary)?;
+            line(format_args!("{text}"));
+            Ok(())
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn attached(&self, home: &Home, text: &str) -> anyhow::Result<ExitCode> {
+        let task = tasks::find(home.node(), text)?;
+        let state = task.state()?;
+        ensure!(
+            !state.is_alive(),
+            Advice::new(format!("task `{text}` is {}", state.word()))
+                .hint(format!("see what it writes: margay logs -f {text}"))
+        );
+        let outcome = node::start_local(home.node(), task, self.interactive, |note| {
+            run::tell(&note);
+        });
+        run::exit(&outcome.map_err(ordinary)?)
+    }
+}
+
+/// A failed start of a task that exists is an ordinary failure, and exits with 1.
+pub fn ordinary(error: node::Error) -> anyhow::Error {
+    let advice = Advice::new(crate::failure::message(&anyhow::Error::msg(chain(&error)))).code(1);
+    match error.hint() {
+        Some(hint) => advice.hint(hint).into(),
+        None => advice.into(),
+    }
+}
+
+fn chain(error: &node::Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let mut text = error.to_string();
+    for part in causes.map(ToString::to_string).filter(|part| !part.is_empty()) {
+        if !text.ends_with(&part) {
+            text = format!("{text}: {part}");
+        }
+    }
+    text
+}

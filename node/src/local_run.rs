@@ -1,0 +1,167 @@
+use std::{cell::RefCell, time::Duration};
+
+use engine::{Container, Ended, Listeners, Stdio};
+use spec::Usage;
+
+use crate::{
+    drive::{End, Supervisor},
+    error::{Error, Result, chain},
+    home::Home,
+    launch::Launch,
+    lifecycle::{Lifecycle, StartFailed, State},
+    ports,
+    request::{Note, Started},
+    tasks::{Kind, Owned, Phase, ProcessId, Status, now},
+};
+
+/// What `margay run` and its keeper start a container for.
+pub(crate) struct LocalRun<'a, W> {
+    home: &'a Home,
+    launch: &'a Launch,
+    owned: &'a Owned,
+    stdio: Stdio,
+    spare: Option<runtime::SpareWorker>,
+    pub broker: runtime::Broker,
+    listeners: Listeners,
+    pub status: Status,
+    watch: &'a RefCell<W>,
+    /// What its earlier starts have used, where counters begin at each.
+    used: Usage,
+    /// Whether its program ran.
+    pub ran: bool,
+    /// Why it never ran.
+    pub failed: Option<Error>,
+}
+
+impl<'a, W: FnMut(Note)> LocalRun<'a, W> {
+    pub fn new(
+        home: &'a Home,
+        launch: &'a Launch,
+        owned: &'a Owned,
+        (stdio, spare): (Stdio, Option<runtime::SpareWorker>),
+        status: Status,
+        watch: &'a RefCell<W>,
+    ) -> Self {
+        // The counters of a Wasm container go on in its folder.
+        let used = match launch.kind {
+            Kind::Native => status.usage.unwrap_or_default(),
+            Kind::Wasm => Usage::default(),
+        };
+        Self {
+            home,
+            launch,
+            owned,
+            stdio,
+            spare,
+            broker: runtime::Broker::default(),
+            listeners: Listeners::default(),
+            status,
+            watch,
+            used,
+            ran: false,
+            failed: None,
+        }
+    }
+
+    fn tell(&self, note: Note) {
+        (self.watch.borrow_mut())(note);
+    }
+
+    fn write_status(&self) {
+        if let Err(error) = self.owned.write_status(&self.status) {
+            tracing::warn!(error = chain(&error), "a status could not be written");
+        }
+    }
+
+    /// The ports on which it answers, when none is published.
+    fn unpublished(&self) -> Vec<u16> {
+        match self.launch.container.ports.is_empty() {
+            true => self.launch.served_ports(),
+            false => Vec::new(),
+        }
+    }
+}
+
+impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
+    async fn prepare(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn spawn(&mut self) -> Result<Box<dyn Container>> {
+        // They stay open from one start to the next, and clients wait in them.
+        if self.listeners.is_empty() {
+            self.listeners.published = ports::open(&self.launch.published_ports())
+                .map_err(|error| ports::name_owner(self.home, error))?;
+        }
+        let copy = |source| Error::System { verb: "copy a stream", source };
+        let stdio = self.stdio.try_clone().map_err(copy)?;
+        let (folder, spare) = (self.owned.folder(), self.spare.take());
+        self.launch.start(self.home, folder, &self.listeners, stdio, &self.broker, spare).await
+    }
+
+    fn spawned(&mut self, container: &dyn Container) -> Result<()> {
+        self.status.process = ProcessId::of(i32::try_from(container.pid()).unwrap_or(0));
+        self.status.ports = ports::published(&self.listeners);
+        self.status.usage = Some(self.used);
+        self.owned.write_status(&self.status)
+    }
+
+    fn started(&mut self) {
+        self.status.phase = Phase::Running;
+        self.status.started = Some(now());
+        (self.status.ended, self.status.exit_code, self.status.reason) = (None, None, None);
+        self.write_status();
+        if std::mem::replace(&mut self.ran, true) {
+            return;
+        }
+        self.tell(Note::Started(Started {
+            id: self.owned.record().id.clone(),
+            name: self.owned.record().name.clone(),
+            ports: self.status.ports.clone(),
+            granted: self.launch.resolved.capabilities.lines(),
+            cut: self.launch.resolved.cut.clone(),
+            denied: self.launch.resolved.denied.clone(),
+            unpublished: self.unpublished(),
+        }));
+    }
+
+    fn denied(&mut self, line: String, count: u64) {
+        self.tell(Note::Denied { line, count });
+    }
+
+    fn start_failed(&mut self, error: Error) -> (StartFailed, End) {
+        let (exit_code, reason) = (Some(error.exit_code().into()), Some(chain(&error)));
+        if !self.ran {
+            self.failed = Some(error);
+        }
+        (StartFailed::Here, End { exit_code, reason, ..End::default() })
+    }
+
+    async fn ended(&mut self, ended: &Ended) {
+        if let Some(usage) = ended.usage {
+            self.used = self.used.plus(usage);
+        }
+    }
+
+    fn entered(&mut self, lifecycle: &Lifecycle, end: &End) {
+        match lifecycle.state {
+            State::Stopping { .. } => self.tell(Note::Stopping),
+            State::BackOff { .. } => {
+                self.status.phase = Phase::BackOff;
+                self.status.process = None;
+                self.status.restarts = lifecycle.restarts;
+                self.status.ended = Some(now());
+                self.status.exit_code = end.exit_code;
+                self.status.reason.clone_from(&end.reason);
+                self.status.usage = Some(self.used);
+                self.write_status();
+            }
+            State::Exited => self.status.usage = Some(self.used),
+            State::Starting | State::Running { .. } | State::Killed { .. } | State::Idle => {}
+        }
+    }
+
+    fn grace(&self, grace: Duration) -> Duration {
+        self.launch.grace(grace)
+    }
+}

@@ -1,0 +1,43 @@
+use std::time::{Duration, Instant};
+
+use super::{LOOK_EVERY, refuse_a_clusters, stop_task};
+use crate::{
+    control::{self, Answer, Order},
+    error::{Error, Result},
+    signals::{ENDING, KILL},
+    tasks::{Kind, State, TaskFolder},
+};
+
+/// For what a task shim needs after a kill, under swap.
+const KILL_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Sends a signal to the program of a task. One that is meant to end it ends it for good, whatever
+/// its restart policy says.
+///
+/// # Errors
+/// [`Error::NotRunning`], and [`Error::NoSignals`] for a Wasm program and a signal that does not
+/// end programs.
+pub fn signal_task(task: &TaskFolder, signal: i32) -> Result<()> {
+    refuse_a_clusters(task)?;
+    let name = || task.record().name.clone();
+    if !task.state()?.is_alive() {
+        return Err(Error::NotRunning(name()));
+    }
+    if task.record().kind == Kind::Wasm && signal != KILL && !ENDING.contains(&signal) {
+        return Err(Error::NoSignals { task: name(), signal });
+    }
+    match control::ask(task, Order::Signal(signal)) {
+        Ok(Answer::Done) => {}
+        // Its supervisor is gone, or of another version: only an end can be had without it.
+        Ok(Answer::Refused(_)) | Err(_) if task.state()?.is_alive() => {
+            stop_task(task, Duration::ZERO)?;
+        }
+        Ok(Answer::Refused(_)) | Err(_) => return Err(Error::NotRunning(name())),
+    }
+    // Docker returns when a killed container is dead.
+    let deadline = Instant::now() + KILL_TIME_MAX;
+    while signal == KILL && task.state().is_ok_and(State::is_alive) && Instant::now() < deadline {
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
