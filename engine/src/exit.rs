@@ -34,6 +34,23 @@ pub enum LimitCode {
     Memory,
     #[serde(rename = "E_WALL")]
     Wall,
+    #[serde(rename = "E_HANDLES")]
+    Handles,
+}
+
+impl LimitCode {
+    /// How an operator raises it, as the end of a sentence.
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::Cpu => "raise it with `--cpu-time`, or `cpu_time_max_ms` in the task definition",
+            Self::Memory => "raise it with `-m`, or `memory_hard_bytes` in the task definition",
+            Self::Wall => "raise it with `--timeout`",
+            Self::Handles => {
+                "raise it with `--limit handles=NUMBER`, or `limits.handles_max` in the task \
+                 definition"
+            }
+        }
+    }
 }
 
 impl fmt::Display for LimitCode {
@@ -42,6 +59,7 @@ impl fmt::Display for LimitCode {
             Self::Cpu => "E_CPU",
             Self::Memory => "E_MEMORY",
             Self::Wall => "E_WALL",
+            Self::Handles => "E_HANDLES",
         })
     }
 }
@@ -64,6 +82,11 @@ impl Exit {
     pub fn out_of_time(max: Duration) -> Self {
         let message = format!("it took longer than its {} ms", max.as_millis());
         Self::Limit { code: LimitCode::Wall, message }
+    }
+
+    pub fn out_of_handles(max: u32) -> Self {
+        let message = format!("it held more than its {max} handles (files, streams, requests, …)");
+        Self::Limit { code: LimitCode::Handles, message }
     }
 
     /// The exit code in Docker's convention: the program's own, 128 and the signal, 134 for a trap
@@ -89,6 +112,7 @@ impl Exit {
                 LimitCode::Memory => "oom",
                 LimitCode::Cpu => "cpu-time",
                 LimitCode::Wall => "wall-time",
+                LimitCode::Handles => "handles",
             }),
             Self::NotStarted(_) => Some("not-started"),
             Self::Lost(_) => Some("lost"),
@@ -101,7 +125,7 @@ impl Exit {
             Self::Code(_) | Self::Stopped(_) => None,
             Self::Signal(signal) => Some(format!("ended by signal {signal}")),
             Self::Trap(why) => Some(format!("E_TRAP: {why}")),
-            Self::Limit { code, message } => Some(format!("{code}: {message}")),
+            Self::Limit { code, message } => Some(format!("{code}: {message}; {}", code.remedy())),
             Self::NotStarted(why) | Self::Lost(why) => Some(why.clone()),
         }
     }
@@ -207,19 +231,35 @@ mod tests {
                 Exit::out_of_memory(32 << 20),
                 137,
                 Some("oom"),
-                Some("E_MEMORY: oom: it needed more than its 32MiB of memory"),
+                Some(
+                    "E_MEMORY: oom: it needed more than its 32MiB of memory; raise it with `-m`, \
+                     or `memory_hard_bytes` in the task definition",
+                ),
             ),
             (
                 Exit::out_of_cpu(second),
                 137,
                 Some("cpu-time"),
-                Some("E_CPU: it used more than its 1000 ms of CPU time"),
+                Some(
+                    "E_CPU: it used more than its 1000 ms of CPU time; raise it with \
+                     `--cpu-time`, or `cpu_time_max_ms` in the task definition",
+                ),
             ),
             (
                 Exit::out_of_time(second),
                 137,
                 Some("wall-time"),
-                Some("E_WALL: it took longer than its 1000 ms"),
+                Some("E_WALL: it took longer than its 1000 ms; raise it with `--timeout`"),
+            ),
+            (
+                Exit::out_of_handles(64),
+                137,
+                Some("handles"),
+                Some(
+                    "E_HANDLES: it held more than its 64 handles (files, streams, requests, …); \
+                     raise it with `--limit handles=NUMBER`, or `limits.handles_max` in the task \
+                     definition",
+                ),
             ),
             (Exit::NotStarted("no".to_owned()), 125, Some("not-started"), Some("no")),
             (Exit::Lost("E_X: gone".to_owned()), 137, Some("lost"), Some("E_X: gone")),

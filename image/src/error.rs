@@ -115,6 +115,11 @@ impl Error {
             Self::NotWasm { .. } => {
                 "compile the program for `wasm32-wasip2` (or `wasm32-wasip1`) and build again"
             }
+            Self::UnknownImport { import, .. } if import.contains(".sock_") => {
+                "it is an extension of another runtime, and there are no plain sockets here. \
+                 Build for wasm32-wasip2: serve with `wasi:http/incoming-handler`, and send with \
+                 `wasi:http/outgoing-handler` and --allow net.out:http://HOST:PORT"
+            }
             Self::UnknownImport { .. } => {
                 "only wasi:{cli,clocks,filesystem,http,io,random,sockets}@0.2 and \
                  wasi_snapshot_preview1 are provided: \

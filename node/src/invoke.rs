@@ -133,6 +133,7 @@ fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) ->
             &[],
         )?,
         memory_bytes_max: None,
+        limits: spec::LimitOverrides::default(),
         cpu_time_max: None,
         wall_time_max: Some(request.time_max),
         cpu_millis: None,

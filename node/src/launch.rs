@@ -10,8 +10,9 @@ use engine::{Assignment, Engine as _, Listeners, Stdio, VolumeMount, VolumeSourc
 use runtime::{Prepared, WasmEngine, WasmProgram};
 use shim::{NativeEngine, NativeProgram};
 use spec::{
-    Capability, ContainerName, Digest, ExecutionConfig, FileGrant, LaunchType, Limits, NodeId,
-    OperatorGrants, PublishedPort, Resolved, SecretGrant, SecretName, SecretValue, TaskId, resolve,
+    Capability, ContainerName, Digest, ExecutionConfig, FileGrant, LaunchType, LimitOverrides,
+    Limits, NodeId, OperatorGrants, PublishedPort, Resolved, SecretGrant, SecretName, SecretValue,
+    TaskId, resolve,
 };
 
 use crate::{
@@ -43,6 +44,7 @@ pub(crate) struct Container {
     pub memory_bytes_max: Option<u64>,
     pub cpu_time_max: Option<Duration>,
     pub wall_time_max: Option<Duration>,
+    pub limits: LimitOverrides,
     pub cpu_millis: Option<u32>,
     pub launch_type: LaunchType,
     /// Whether it runs on when its supervisor is gone, to be adopted.
@@ -148,6 +150,7 @@ impl Launch {
         if container.wall_time_max.is_some() {
             limits.wall_time_max = container.wall_time_max;
         }
+        container.limits.apply(&mut limits, container.launch_type);
         Ok(Self { container, args, resolved, limits, kind, ready })
     }
 
@@ -476,6 +479,7 @@ mod tests {
             memory_bytes_max: None,
             cpu_time_max: None,
             wall_time_max: None,
+            limits: LimitOverrides::default(),
             cpu_millis: None,
             launch_type: LaunchType::Node,
             adoptable: false,

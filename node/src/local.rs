@@ -227,6 +227,7 @@ fn decide<W: FnMut(Note)>(
         memory_bytes_max: request.memory_bytes_max,
         cpu_time_max: request.cpu_time_max,
         wall_time_max: request.wall_time_max,
+        limits: request.limits.clone(),
         cpu_millis: settings.cpu_millis,
         launch_type: LaunchType::Node,
         adoptable: false,

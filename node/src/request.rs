@@ -1,7 +1,9 @@
 use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use spec::{Capability, Digest, PublishedPort, SecretName, SecretValue, Usage, VolumeName};
+use spec::{
+    Capability, Digest, LimitOverrides, PublishedPort, SecretName, SecretValue, Usage, VolumeName,
+};
 
 use crate::{error::Error, settings::Settings, tasks::RestartPolicy, tuning::PrivateNetwork};
 
@@ -31,6 +33,9 @@ pub struct RunRequest {
     pub cpu_time_max: Option<Duration>,
     /// `--timeout`: of one request, or of the command.
     pub wall_time_max: Option<Duration>,
+    /// `--limit`.
+    #[serde(default)]
+    pub limits: LimitOverrides,
     /// `-i`: hand over our standard input.
     pub interactive: bool,
     /// `-t`: the program may know that it speaks to a terminal of these rows and columns.
@@ -180,6 +185,7 @@ impl RunRequest {
             memory_bytes_max: None,
             cpu_time_max: None,
             wall_time_max: None,
+            limits: LimitOverrides::default(),
             interactive: false,
             terminal: None,
             remove_at_end: false,

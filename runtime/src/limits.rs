@@ -47,6 +47,8 @@ pub(crate) const ORPHAN_TIME_MAX: Duration = Duration::from_secs(2);
 // What a guest reaches.
 /// Connections that one container has open at once.
 pub(crate) const OUTBOUND_CONNECTIONS_MAX: usize = 64;
+/// Of these, being made at once: half of what its tenant may have under way. Others wait.
+pub(crate) const CONNECTING_PER_WORKER_MAX: usize = 32;
 /// What waits in a body that a guest writes and the server has not read yet. A guest may hold a
 /// body for every third of its handles, and this is memory of the host that its limit does not see.
 pub(crate) const OUTBOUND_BODY_BYTES_MAX: usize = 64 << 10;

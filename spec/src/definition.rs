@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use crate::{
     capability::{Capability, FileGrant, MissingGrant, OperatorGrants, Resolved, Want, resolve},
     digest::Digest,
+    limits::LimitOverrides,
     name::{ContainerName, Family, VolumeName},
     secret::{SecretName, SecretValue},
     text::{ParseError, written_as_text},
@@ -152,6 +153,13 @@ pub struct ContainerDefinition {
     /// milliseconds at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_time_max_ms: Option<u64>,
+    /// Limits beside memory and time.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: LimitOverrides,
+}
+
+fn is_default(limits: &LimitOverrides) -> bool {
+    *limits == LimitOverrides::default()
 }
 
 /// 64 KiB, a page of Wasm memory, to 64 GiB.
@@ -331,6 +339,7 @@ impl ContainerDefinition {
         if self.cpu_time_max_ms.is_some_and(|millis| !cpu_times.contains(&millis)) {
             return Err(ContainerProblem::CpuTime);
         }
+        self.limits.check().map_err(ContainerProblem::Limit)?;
         if self.ports.len() > TaskDefinition::PORTS_MAX {
             return Err(ContainerProblem::PortCount);
         }
@@ -373,6 +382,8 @@ enum ContainerProblem {
     HardMemory,
     #[error("has a `cpu_time_max_ms` outside 1 to {CPU_TIME_MS_MAX}")]
     CpuTime,
+    #[error("has a limit out of its range: {0}")]
+    Limit(#[source] ParseError),
     #[error("has more than {} ports", TaskDefinition::PORTS_MAX)]
     PortCount,
     #[error("has `container_port` 0: name the port that it listens on")]

@@ -41,7 +41,7 @@ pub use definition::{
     TaskDefinitionId, VolumeClaim,
 };
 pub use digest::{Algorithm, Digest, Hasher};
-pub use limits::Limits;
+pub use limits::{LimitOverrides, Limits};
 pub use log::LogHead;
 pub use manifest::{
     Descriptor, ExecutionConfig, HealthCheck, ImageConfig, Index, Manifest, Platform, RootFs,

@@ -1,6 +1,9 @@
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{definition::LaunchType, text::ParseError, time::parse_bytes};
 
 /// Of a capability line: longer than any honest one.
 pub(crate) const CAPABILITY_LINE_BYTES_MAX: usize = 1024;
@@ -41,7 +44,9 @@ impl Limits {
             memory_bytes_max: 128 << 20,
             cpu_time_max: Some(Duration::from_millis(50)),
             wall_time_max: Some(Duration::from_secs(30)),
-            handles_max: 256,
+            // A JavaScript guest keeps one for each chunk of a body that it has read: some 2,000
+            // for 16 MiB, and as many again where it writes what it reads.
+            handles_max: 8192,
             concurrency_max: 100,
             writable_bytes_max: 64 << 20,
             request_body_bytes_max: 16 << 20,
@@ -52,5 +57,141 @@ impl Limits {
     /// For a command: as long as it likes, within the same memory.
     pub fn for_commands() -> Self {
         Self { cpu_time_max: None, wall_time_max: None, ..Self::for_requests() }
+    }
+}
+
+/// Limits that an operator sets beside memory and time. What is left out keeps its default; in the
+/// pool nothing exceeds its default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitOverrides {
+    /// Handles (files, streams, requests, …) that one instance may hold: 16 to 1,000,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handles_max: Option<u64>,
+    /// Requests that run at the same time: 1 to 1,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency_max: Option<u64>,
+    /// Bytes of one request's body: up to 1 GiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_body_bytes_max: Option<u64>,
+    /// Bytes in the writable layer: up to 64 GiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writable_bytes_max: Option<u64>,
+    /// Bytes of log that are kept: 64 KiB to 1 GiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_bytes_max: Option<u64>,
+}
+
+/// Each more than any program was seen to need, and less than what harms the machine.
+const OVERRIDABLE: [(&str, RangeInclusive<u64>); 5] = [
+    ("handles", 16..=1_000_000),
+    ("concurrency", 1..=1000),
+    ("request-body", 0..=1 << 30),
+    ("writable", 0..=64 << 30),
+    ("log", 64 << 10..=1 << 30),
+];
+
+impl LimitOverrides {
+    fn fields(&self) -> [Option<u64>; OVERRIDABLE.len()] {
+        [
+            self.handles_max,
+            self.concurrency_max,
+            self.request_body_bytes_max,
+            self.writable_bytes_max,
+            self.log_bytes_max,
+        ]
+    }
+
+    /// Takes one `NAME=VALUE`.
+    ///
+    /// # Errors
+    /// The names, or the range of this one.
+    pub fn set(&mut self, line: &str) -> Result<(), ParseError> {
+        let names = || OVERRIDABLE.map(|(name, _)| name).join(", ");
+        let (name, value) = line.split_once('=').ok_or_else(|| {
+            ParseError::about(line, format_args!("is not NAME=VALUE, with one of {}", names()))
+        })?;
+        let field = match name {
+            "handles" => &mut self.handles_max,
+            "concurrency" => &mut self.concurrency_max,
+            "request-body" => &mut self.request_body_bytes_max,
+            "writable" => &mut self.writable_bytes_max,
+            "log" => &mut self.log_bytes_max,
+            _ => {
+                let known = format!("is not a limit: use one of {}", names());
+                return Err(ParseError::about(name, known));
+            }
+        };
+        *field = Some(parse_bytes(value)?);
+        self.check()
+    }
+
+    /// # Errors
+    /// The first value that is out of its range.
+    pub fn check(&self) -> Result<(), ParseError> {
+        for (value, (name, range)) in self.fields().into_iter().zip(&OVERRIDABLE) {
+            if value.is_some_and(|value| !range.contains(&value)) {
+                let (least, most) = range.clone().into_inner();
+                let wrong = format!("must be {least} to {most}");
+                return Err(ParseError::about(name, wrong));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts them in place of the defaults in `limits`.
+    pub fn apply(&self, limits: &mut Limits, launch_type: LaunchType) {
+        let choose = |value: Option<u64>, default: u64| match (value, launch_type) {
+            (Some(value), LaunchType::Node) => value,
+            (Some(value), LaunchType::Pool) => value.min(default),
+            (None, LaunchType::Node | LaunchType::Pool) => default,
+        };
+        let count =
+            |value, default: u32| u32::try_from(choose(value, default.into())).unwrap_or(u32::MAX);
+        limits.handles_max = count(self.handles_max, limits.handles_max);
+        limits.concurrency_max = count(self.concurrency_max, limits.concurrency_max);
+        limits.request_body_bytes_max =
+            choose(self.request_body_bytes_max, limits.request_body_bytes_max);
+        limits.writable_bytes_max = choose(self.writable_bytes_max, limits.writable_bytes_max);
+        limits.log_bytes_max = choose(self.log_bytes_max, limits.log_bytes_max);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_set_by_name_within_its_range_and_the_pool_keeps_its_own() {
+        for (line, want) in [
+            ("handles=20000", Ok((20_000, 8192))),
+            ("handles=64", Ok((64, 64))),
+            ("handles=3", Err("`handles` must be 16 to 1000000")),
+            (
+                "handels=3",
+                Err("`handels` is not a limit: use one of handles, concurrency, \
+                               request-body, writable, log"),
+            ),
+            (
+                "handles",
+                Err("`handles` is not NAME=VALUE, with one of handles, concurrency, \
+                             request-body, writable, log"),
+            ),
+            ("log=1k", Err("`log` must be 65536 to 1073741824")),
+        ] {
+            let mut overrides = LimitOverrides::default();
+            let got = overrides.set(line).map(|()| {
+                [LaunchType::Node, LaunchType::Pool].map(|launch_type| {
+                    let mut limits = Limits::for_requests();
+                    overrides.apply(&mut limits, launch_type);
+                    limits.handles_max
+                })
+            });
+            match (got, want) {
+                (Ok([node, pool]), Ok(want)) => assert_eq!((node, pool), want, "{line}"),
+                (Err(error), Err(want)) => assert_eq!(error.to_string(), want, "{line}"),
+                (got, want) => panic!("{line}: {got:?}, not {want:?}"),
+            }
+        }
     }
 }

@@ -11,7 +11,7 @@ use node::{
     Mounted, Note, PrivateNetwork, PublishRange, RunRequest, Started, tasks::RestartPolicy,
 };
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
-use spec::{Capability, OutboundGrant};
+use spec::{Capability, LimitOverrides, OutboundGrant};
 
 use crate::{
     failure::{Advice, HOST_ERROR, USAGE_ERROR},
@@ -82,6 +82,9 @@ pub struct TaskArgs {
     /// End each request, or the command, after this much time on a processor
     #[arg(long, value_name = "DURATION", value_parser = spec::parse_duration)]
     cpu_time: Option<Duration>,
+    /// Change another limit: handles, concurrency, request-body, writable or log
+    #[arg(long, value_name = "NAME=VALUE", value_parser = limit)]
+    limit: Vec<String>,
     /// Give the task a name
     #[arg(long, value_parser = name)]
     name: Option<String>,
@@ -128,6 +131,11 @@ fn memory(text: &str) -> Result<u64, String> {
         }
         bytes => Ok(bytes),
     }
+}
+
+fn limit(text: &str) -> Result<String, spec::ParseError> {
+    LimitOverrides::default().set(text)?;
+    Ok(text.to_owned())
 }
 
 fn name(text: &str) -> Result<String, node::Error> {
@@ -233,6 +241,7 @@ impl TaskArgs {
             memory_bytes_max: self.memory,
             cpu_time_max: self.cpu_time,
             wall_time_max: self.timeout,
+            limits: self.limits()?,
             interactive: self.interactive,
             terminal: self.terminal(terminal)?,
             remove_at_end: self.rm,
@@ -241,6 +250,14 @@ impl TaskArgs {
             settings: self.settings.settings()?,
             ..RunRequest::of(found.image.clone())
         })
+    }
+
+    fn limits(&self) -> anyhow::Result<LimitOverrides> {
+        let mut limits = LimitOverrides::default();
+        for line in &self.limit {
+            limits.set(line)?;
+        }
+        Ok(limits)
     }
 
     /// What no single flag can know, before anything is fetched or prepared.

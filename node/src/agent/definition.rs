@@ -56,6 +56,7 @@ pub(super) fn container(
         memory_bytes_max: Some(definition.memory_hard_bytes),
         cpu_time_max: definition.cpu_time_max_ms.map(Duration::from_millis),
         wall_time_max: None,
+        limits: definition.limits.clone(),
         cpu_millis: Some(definition.cpu_millis),
         launch_type: task.launch_type,
         adoptable: true,

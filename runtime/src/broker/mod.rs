@@ -96,9 +96,10 @@ impl Broker {
         target: &Target,
     ) -> Result<OwnedFd, Refusal> {
         let allowed = decide(grants, target)?;
-        let Ok(_tenant) = self.tenant.connecting.try_acquire() else { return Err(Refusal::Busy) };
-        let Ok(_all) = self.all.connecting.try_acquire() else { return Err(Refusal::Busy) };
         let connected = async {
+            // In this order: a tenant that waits for its own share holds nothing of the others'.
+            let _tenant = permit(&self.tenant.connecting).await?;
+            let _all = permit(&self.all.connecting).await?;
             let addresses = self.resolve(target).await?;
             let open = self.reachable(&addresses, allowed, target)?;
             self.dial(&open, allowed, target).await
@@ -112,7 +113,6 @@ impl Broker {
         if let Ok(address) = target.host.parse::<IpAddr>() {
             return Ok(vec![SocketAddr::new(address, target.port)]);
         }
-        // In this order: a tenant that waits for its own share holds nothing of the others'.
         let tenant = permit(&self.tenant.resolving).await?;
         let all = permit(&self.all.resolving).await?;
         let name = (target.host.clone(), target.port);

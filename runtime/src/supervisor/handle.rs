@@ -13,15 +13,13 @@ use tokio::{sync::mpsc, time::timeout};
 use crate::{
     Broker, Error,
     frame::{Refusal, Target, ToSupervisor, ToWorker},
+    limits::CONNECTING_PER_WORKER_MAX,
     socket::Socket,
 };
 
 /// A consumer that is further behind than this loses denials (they are counted) and delays the
 /// rest.
 const EVENTS_WAITING_MAX: usize = 64;
-/// A worker's guests may wait for this many connections at once; the grant of G6 in the design is
-/// 32 requests.
-const CONNECTS_MAX: usize = 32;
 /// A worker reads what it is told at once. One that does not is broken, or does so on purpose.
 const HEARING_TIME_MAX: Duration = Duration::from_secs(1);
 /// From a worker's question for a connection to our last try to answer: more than the broker takes.
@@ -64,7 +62,7 @@ impl Worker {
             events: sender,
             grants: grants.into(),
             broker,
-            connects: Arc::new(tokio::sync::Semaphore::new(CONNECTS_MAX)),
+            connects: Arc::new(tokio::sync::Semaphore::new(2 * CONNECTING_PER_WORKER_MAX)),
         };
         tokio::spawn(follow(life, child, process.clone()));
         Ok(Self { process, pid: pid.as_raw_nonzero().get().unsigned_abs(), socket, events })
@@ -170,7 +168,8 @@ impl Life {
         }
     }
 
-    /// Connects beside listening, so that one slow name delays nothing else.
+    /// Connects beside listening, so that one slow name delays nothing else. A worker keeps to its
+    /// limit; one that is at twice of it is hostile, or has just had its answers.
     fn connect(&self, id: u64, target: Target) {
         let Ok(permit) = self.connects.clone().try_acquire_owned() else {
             let _ = self.socket.send_now(&ToWorker::Refused { id, refusal: Refusal::Busy });

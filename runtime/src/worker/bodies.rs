@@ -162,7 +162,7 @@ impl Body for RequestBody {
 pub(super) fn fault_response(fault: &Fault, meter: Arc<Meter>) -> Response<ResponseBody> {
     let status = match fault {
         Fault::Cpu(_) | Fault::Wall(_) => StatusCode::GATEWAY_TIMEOUT,
-        Fault::Memory(_) | Fault::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        Fault::Memory(_) | Fault::Handles(_) | Fault::Busy => StatusCode::SERVICE_UNAVAILABLE,
         Fault::Trap(_) | Fault::NoAnswer => StatusCode::BAD_GATEWAY,
     };
     let sentence = match fault {

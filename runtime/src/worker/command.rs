@@ -90,6 +90,7 @@ impl From<&Fault> for Exit {
             Fault::Cpu(max) => Self::out_of_cpu(*max),
             Fault::Memory(max) => Self::out_of_memory(*max),
             Fault::Wall(max) => Self::out_of_time(*max),
+            Fault::Handles(max) => Self::out_of_handles(*max),
             Fault::Busy | Fault::NoAnswer => Self::Trap(fault.to_string()),
         }
     }

@@ -1,7 +1,11 @@
 use std::{sync::Arc, time::Duration};
 
+use engine::LimitCode;
 use spec::{ClockLevel, Limits, RandomLevel};
-use wasmtime::{Engine, PoolConcurrencyLimitError, Store, component::ResourceTable};
+use wasmtime::{
+    Engine, PoolConcurrencyLimitError, Store,
+    component::{ResourceTable, ResourceTableError},
+};
 use wasmtime_wasi::WasiCtx;
 use wasmtime_wasi_http::WasiHttpCtx;
 
@@ -49,6 +53,7 @@ pub(crate) enum Fault {
     Cpu(Duration),
     Memory(u64),
     Wall(Duration),
+    Handles(u32),
     Trap(String),
     /// No slot of the pool, or of the container's concurrency, was free.
     Busy,
@@ -56,12 +61,36 @@ pub(crate) enum Fault {
     NoAnswer,
 }
 
+/// What the engine says of a component that holds too many handles. It has no type for it.
+const HANDLES_WORDS: &str = "store handle limit exceeded";
+
+fn is_out_of_handles(error: &wasmtime::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ResourceTableError::Full))
+        || error.root_cause().to_string().ends_with(HANDLES_WORDS)
+}
+
 impl Fault {
+    /// How an operator raises the limit that was met, as the end of a sentence.
+    fn remedy(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Cpu(_) => LimitCode::Cpu.remedy(),
+            Self::Memory(_) => LimitCode::Memory.remedy(),
+            Self::Wall(_) => LimitCode::Wall.remedy(),
+            Self::Handles(_) => LimitCode::Handles.remedy(),
+            Self::Busy => {
+                "raise it with `--limit concurrency=NUMBER`, or `limits.concurrency_max` in the \
+                 task definition"
+            }
+            Self::Trap(_) | Self::NoAnswer => return None,
+        })
+    }
+
     pub fn code(&self) -> &'static str {
         match self {
             Self::Cpu(_) => "E_CPU",
             Self::Memory(_) => "E_MEMORY",
             Self::Wall(_) => "E_WALL",
+            Self::Handles(_) => "E_HANDLES",
             Self::Trap(_) => "E_TRAP",
             Self::Busy => "E_BUSY",
             Self::NoAnswer => "E_NO_ANSWER",
@@ -77,6 +106,9 @@ impl std::fmt::Display for Fault {
                 write!(f, "it needed more than its {} of memory", spec::print_bytes(*max))
             }
             Self::Wall(max) => write!(f, "it took longer than its {} ms", max.as_millis()),
+            Self::Handles(max) => {
+                write!(f, "it held more than its {max} handles (files, streams, requests, …)")
+            }
             Self::Trap(why) => write!(f, "{why}"),
             Self::Busy => write!(f, "as many requests as it may have at once are running"),
             Self::NoAnswer => write!(f, "it ended without an answer"),
@@ -96,6 +128,11 @@ impl Container {
             .stdin(self.stdin)
             .stdout(self.stdout.clone())
             .stderr(self.stderr.clone());
+        let outbound = self.outbound.clone();
+        builder.socket_addr_check(move |_, _| {
+            outbound.socket_refused("wasi:sockets");
+            Box::pin(std::future::ready(false))
+        });
         clock::set(&mut builder, self.clock, &run);
         random::set(&mut builder, self.random);
         let mut table = ResourceTable::new();
@@ -126,6 +163,9 @@ impl Container {
         if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
             return Fault::Busy;
         }
+        if is_out_of_handles(error) {
+            return Fault::Handles(self.limits.handles_max);
+        }
         if refused {
             return Fault::Memory(self.limits.memory_bytes_max);
         }
@@ -138,7 +178,8 @@ impl Container {
         add(&page.runs, 1);
         if let Some(fault) = fault {
             add(&page.failed_runs, 1);
-            self.log.say(&format!("margay: {}: {fault}", fault.code()));
+            let remedy = fault.remedy().map(|words| format!("; {words}")).unwrap_or_default();
+            self.log.say(&format!("margay: {}: {fault}{remedy}", fault.code()));
         }
     }
 }

@@ -26,6 +26,7 @@ pub const TESTS: &[Test] = &[
     ("a_read_only_volume_refuses_every_change", read_only),
     ("a_connection_takes_a_grant_and_two_keys", connections),
     ("a_certificate_of_an_unknown_authority_is_refused_and_named", certificates),
+    ("sixty_requests_of_a_guest_are_on_their_way_at_once", parallel),
     ("a_port_without_a_grant_is_not_served", ports),
 ];
 
@@ -231,6 +232,41 @@ fn connections() {
             assert_eq!(event, Some(Event::Denied { line: line.clone(), count: 1 }));
             assert!(bench.log().contains(&format!("--allow {line}")));
         }
+    }
+}
+
+/// A server that answers when `all` requests have arrived, and to each of them.
+fn barrier(all: usize) -> u16 {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let mut waiting: Vec<_> = server.incoming().flatten().take(all).collect();
+        for stream in &mut waiting {
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(
+                b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nmeow",
+            );
+        }
+    });
+    port
+}
+
+fn parallel() {
+    let bench = Bench::new();
+    let port = barrier(60);
+    let loopback = Host::Network("127.0.0.0".parse().unwrap(), 8);
+    let served = bench.serve_with("hostile/probe-http.wasm", &[], Broker::new([loopback]), |a| {
+        a.grants.add(capability(&format!("net.out:http://127.0.0.1:{port};private")));
+    });
+    let address = served.address;
+    let fetch = format!("/fetch?url=http://127.0.0.1:{port}/");
+    let asked = (0..60).map(|_| {
+        let fetch = fetch.clone();
+        std::thread::spawn(move || crate::bench::get(address, &fetch))
+    });
+    for thread in asked.collect::<Vec<_>>() {
+        let (status, text) = thread.join().unwrap();
+        assert_eq!(status, 200, "{text} {}", bench.log());
     }
 }
 

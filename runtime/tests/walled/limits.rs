@@ -140,7 +140,10 @@ fn handles() {
     let hoarder = wat::parse_str(HOARDER).unwrap();
     let ran = bench
         .run_wasm(&hoarder, &[], &[], |a| a.limits.cpu_time_max = Some(Duration::from_secs(10)));
-    assert!(matches!(&ran.exit, Exit::Trap(_)), "{:?}", ran.exit);
+    assert_eq!(ran.exit, Exit::out_of_handles(8192));
+    let message = ran.exit.message().unwrap();
+    assert!(message.contains("`--limit handles=NUMBER`"), "{message}");
+    assert!(bench.log().contains(&message), "{}", bench.log());
 }
 
 const HOARDER: &str = r#"(component

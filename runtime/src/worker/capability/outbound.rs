@@ -4,7 +4,10 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -28,7 +31,10 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 use crate::{
     broker,
     frame::{Refusal, SchemeName, Target},
-    limits::{OUTBOUND_BODY_BYTES_MAX, OUTBOUND_CONNECTIONS_MAX, OUTBOUND_STEP_TIME_MAX},
+    limits::{
+        CONNECTING_PER_WORKER_MAX, OUTBOUND_BODY_BYTES_MAX, OUTBOUND_CONNECTIONS_MAX,
+        OUTBOUND_STEP_TIME_MAX,
+    },
     usage::add,
     worker::{control::Control, meter::Meter},
 };
@@ -39,11 +45,17 @@ pub(crate) struct Outbound {
     control: Arc<Control>,
     meter: Arc<Meter>,
     open: Arc<Semaphore>,
+    connecting: Semaphore,
+    /// Whether the log says already that there are no plain sockets.
+    sockets_refused: AtomicBool,
 }
 
 impl Outbound {
     pub fn new(grants: Vec<OutboundGrant>, control: Arc<Control>, meter: Arc<Meter>) -> Self {
-        Self { grants, control, meter, open: Arc::new(Semaphore::new(OUTBOUND_CONNECTIONS_MAX)) }
+        let open = Arc::new(Semaphore::new(OUTBOUND_CONNECTIONS_MAX));
+        let connecting = Semaphore::new(CONNECTING_PER_WORKER_MAX);
+        let sockets_refused = AtomicBool::new(false);
+        Self { grants, control, meter, open, connecting, sockets_refused }
     }
 }
 
@@ -71,16 +83,31 @@ impl WasiHttpHooks for Hooks {
 }
 
 impl Outbound {
+    /// A guest called for a plain socket by `import`. It gets an error; the log says once what to
+    /// use.
+    pub fn socket_refused(&self, import: &str) {
+        if !self.sockets_refused.swap(true, Ordering::Relaxed) {
+            self.control.log(&format!(
+                "margay: the program called `{import}`: there are no plain sockets here. Build \
+                 for wasm32-wasip2: serve with `wasi:http/incoming-handler`, and send with \
+                 `wasi:http/outgoing-handler` and --allow net.out:http://HOST:PORT"
+            ));
+        }
+    }
+
     async fn send(&self, mut request: http::Request<WasiBody>, options: RequestOptions) -> Answer {
         let target = target(request.uri())?;
         // Checked here for a quick answer, and in the broker because this process may be hostile.
         if let Err(refusal) = broker::decide(&self.grants, &target) {
             return Err(self.refused(refusal));
         }
-        let permit =
-            self.open.clone().try_acquire_owned().map_err(|_| Error::ConnectionLimitReached)?;
         let connect_time =
             options.connect_timeout.unwrap_or(OUTBOUND_STEP_TIME_MAX).min(OUTBOUND_STEP_TIME_MAX);
+        // A guest that sends many requests at once waits for its own connections to end.
+        let permit = match timeout(connect_time, self.open.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => permit,
+            Ok(Err(_)) | Err(_) => return Err(self.too_many_connections()),
+        };
         let stream = timeout(connect_time, self.connect(&target))
             .await
             .map_err(|_| Error::ConnectionTimeout)??;
@@ -115,7 +142,9 @@ impl Outbound {
     }
 
     async fn connect(&self, target: &Target) -> Result<Box<dyn Stream>, Error> {
+        let permit = self.connecting.acquire().await;
         let socket = self.control.connect(target).await.map_err(|refusal| self.refused(refusal))?;
+        drop(permit);
         let stream = std::net::TcpStream::from(socket);
         stream.set_nonblocking(true).map_err(Error::Connect)?;
         let stream = TcpStream::from_std(stream).map_err(Error::Connect)?;
@@ -129,6 +158,15 @@ impl Outbound {
                 Ok(Box::new(secured.map_err(|error| self.tls_failed(target, error))?))
             }
         }
+    }
+
+    /// The guest gets an error code; the log names the limit.
+    fn too_many_connections(&self) -> Error {
+        self.control.log(&format!(
+            "margay: a request waited too long: {OUTBOUND_CONNECTIONS_MAX} connections are open, \
+             which is the most that one container has; read or drop their responses first"
+        ));
+        Error::ConnectionLimitReached
     }
 
     /// The guest gets an error code; the log says what is wrong.
