@@ -3,13 +3,23 @@ use wasmtime::{
 };
 
 use crate::limits::{
-    CORE_INSTANCES_PER_COMPONENT, FIBER_STACK_BYTES, KEEP_RESIDENT_BYTES, WASM_STACK_BYTES,
+    CORE_INSTANCES_PER_COMPONENT, FIBER_STACK_BYTES, KEEP_RESIDENT_BYTES, MEMORIES_PER_COMPONENT,
+    TABLES_PER_COMPONENT, WASM_STACK_BYTES,
 };
 
 /// The interface that stands for WASI 0.1's `proc_exit`: the preparer's adapter imports it, and the
 /// worker's linker has it.
 pub(crate) const EXIT_INTERFACE: &str = "margay:process/exit";
 pub(crate) const EXIT_FUNCTION: &str = "exit-with-code";
+/// The interface that stands for the socket calls of WASI 0.1, which the published adapter answers
+/// with a trap: the name of each call there, and here.
+pub(crate) const SOCKETS_INTERFACE: &str = "margay:process/sockets";
+pub(crate) const SOCKET_FUNCTIONS: [(&str, &str); 4] = [
+    ("sock_accept", "accept"),
+    ("sock_recv", "receive"),
+    ("sock_send", "send"),
+    ("sock_shutdown", "shutdown"),
+];
 
 /// What decides whether machine code fits: the same for the preparer and for every worker.
 fn tunables() -> Config {
@@ -27,14 +37,9 @@ fn tunables() -> Config {
         .async_stack_size(FIBER_STACK_BYTES)
         .signals_based_traps(true)
         .wasm_backtrace_max_frames(None)
-        .shared_memory(false)
-        .wasm_memory64(false)
-        .wasm_relaxed_simd(false)
-        .wasm_stack_switching(false)
-        .wasm_tail_call(false)
-        .wasm_multi_memory(false)
-        .wasm_custom_page_sizes(false)
-        .wasm_wide_arithmetic(false);
+        // WebAssembly 3.0 and atomics, as wasmtime has them by default; what it leaves off stays off,
+        // and memory shared between threads too.
+        .shared_memory(false);
     config
 }
 
@@ -49,13 +54,16 @@ pub(crate) fn pooled(instances: u32) -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
-        .total_memories(instances)
-        .total_tables(instances.saturating_mul(4))
+        // One more for the heap of a guest with garbage collection or exceptions.
+        .total_memories(instances.saturating_mul(MEMORIES_PER_COMPONENT + 1))
+        .total_gc_heaps(instances)
+        .total_tables(instances.saturating_mul(TABLES_PER_COMPONENT))
         .total_stacks(instances)
         .max_core_instances_per_component(CORE_INSTANCES_PER_COMPONENT)
-        .max_memories_per_component(1)
-        .max_tables_per_component(4)
-        .max_tables_per_module(4)
+        .max_memories_per_component(MEMORIES_PER_COMPONENT)
+        .max_memories_per_module(MEMORIES_PER_COMPONENT)
+        .max_tables_per_component(TABLES_PER_COMPONENT)
+        .max_tables_per_module(TABLES_PER_COMPONENT)
         .table_elements(100_000)
         // The engine's ceiling; a container's own limit is held by its meter.
         .max_memory_size(4 << 30)

@@ -6,6 +6,11 @@ use std::time::Duration;
 // The engine.
 /// Core instances in one component: Python's has 14.
 pub(crate) const CORE_INSTANCES_PER_COMPONENT: u32 = 20;
+/// Linear memories of one component: a program composed of two or three has one for each, and a
+/// module with several memories seldom more than two. Only address space is reserved for them.
+pub(crate) const MEMORIES_PER_COMPONENT: u32 = 4;
+/// Tables of one component: one for each of its modules, and those of the adapter between them.
+pub(crate) const TABLES_PER_COMPONENT: u32 = 8;
 /// Bytes of a slot that stay resident between two instances: most programs dirty less, and
 /// resetting them in place (`PAGEMAP_SCAN`) spares the `madvise` that serialises all threads.
 pub(crate) const KEEP_RESIDENT_BYTES: usize = 1 << 20;

@@ -2,20 +2,29 @@
 //!
 //! The adapter that wasmtime publishes knows success and failure only, because `wasi:cli/exit` of
 //! WASI 0.2 does. To keep a program's exit code, its import of `proc_exit` is renamed to an
-//! interface of margay's with the same signature before the adapter is linked in.
+//! interface of margay's with the same signature before the adapter is linked in. The same is done
+//! with its socket calls, so that a program that makes one gets an error and its log says why.
 
 use wasmparser::{Encoding, Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-use crate::engine::{EXIT_FUNCTION, EXIT_INTERFACE};
+use crate::engine::{EXIT_FUNCTION, EXIT_INTERFACE, SOCKET_FUNCTIONS, SOCKETS_INTERFACE};
 
 const PREVIEW1: &str = "wasi_snapshot_preview1";
 
 const WIT: &str = "
     package margay:process;
     interface exit { exit-with-code: func(code: u32); }
-    world adapted { import exit; }
+    interface sockets {
+        accept: func(fd: u32, bits: u32, out: u32) -> u32;
+        receive: func(
+            fd: u32, data: u32, len: u32, bits: u32, out-len: u32, out-flags: u32,
+        ) -> u32;
+        send: func(fd: u32, data: u32, len: u32, bits: u32, out-len: u32) -> u32;
+        shutdown: func(fd: u32, how: u32) -> u32;
+    }
+    world adapted { import exit; import sockets; }
 ";
 
 /// A component that does what `module` does.
@@ -23,7 +32,7 @@ const WIT: &str = "
 /// # Errors
 /// A sentence on what the module imports that does not exist, or what else is wrong with it.
 pub(super) fn componentize(module: &[u8]) -> Result<Vec<u8>, String> {
-    let mut module = renamed_exit(module)?;
+    let mut module = with_own_interfaces(module)?;
     let mut resolve = Resolve::default();
     let package = resolve.push_str("margay.wit", WIT).map_err(|e| format!("{e:#}"))?;
     let world = resolve.select_world(&[package], None).map_err(|e| format!("{e:#}"))?;
@@ -41,8 +50,9 @@ pub(super) fn componentize(module: &[u8]) -> Result<Vec<u8>, String> {
         .map_err(|e| format!("{e:#}"))
 }
 
-/// `module` with its import of `proc_exit` under its new name. Everything else stays byte for byte.
-fn renamed_exit(module: &[u8]) -> Result<Vec<u8>, String> {
+/// `module` with the imports that margay answers itself under their new names. Everything else
+/// stays byte for byte.
+fn with_own_interfaces(module: &[u8]) -> Result<Vec<u8>, String> {
     let mut out = Vec::with_capacity(module.len() + 64);
     let mut copied = 0;
     for payload in Parser::new(0).parse_all(module) {
@@ -101,6 +111,10 @@ fn renamed_imports(
         let kind = &module[kind_at..reader.original_position()];
         let (from, name) = match (from, name) {
             (PREVIEW1, "proc_exit") => (EXIT_INTERFACE, EXIT_FUNCTION),
+            (PREVIEW1, name) => match SOCKET_FUNCTIONS.iter().find(|(theirs, _)| *theirs == name) {
+                Some((_, function)) => (SOCKETS_INTERFACE, *function),
+                None => (PREVIEW1, name),
+            },
             other => other,
         };
         for text in [from, name] {

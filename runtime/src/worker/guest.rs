@@ -12,7 +12,10 @@ use super::{
     files::{self, Files},
     meter::Held,
 };
-use crate::engine::{EXIT_FUNCTION, EXIT_INTERFACE};
+use crate::engine::{EXIT_FUNCTION, EXIT_INTERFACE, SOCKET_FUNCTIONS, SOCKETS_INTERFACE};
+
+/// `ENOTSUP` of WASI 0.1.
+const NOT_SUPPORTED: u32 = 58;
 
 /// What one instance has on the host's side.
 pub(crate) struct Guest {
@@ -53,5 +56,30 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     linker.instance(EXIT_INTERFACE)?.func_wrap(EXIT_FUNCTION, |_, (code,): (u32,)| {
         Err::<(), _>(I32Exit(code.cast_signed()).into())
     })?;
+    add_sockets(&mut linker)?;
     Ok(linker)
+}
+
+/// The socket calls of a WASI 0.1 module: each fails, and the first says why.
+fn add_sockets(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    type Caller<'a> = wasmtime::StoreContextMut<'a, Guest>;
+    let [(accept, _), (receive, _), (send, _), (shutdown, _)] = SOCKET_FUNCTIONS;
+    let refused = |caller: Caller<'_>, call: &str| {
+        let import = format!("wasi_snapshot_preview1.{call}");
+        caller.data().hooks.0.socket_refused(&import);
+        Ok((NOT_SUPPORTED,))
+    };
+    let mut sockets = linker.instance(SOCKETS_INTERFACE)?;
+    sockets.func_wrap("accept", move |caller: Caller<'_>, _: (u32, u32, u32)| {
+        refused(caller, accept)
+    })?;
+    sockets
+        .func_wrap("receive", move |caller: Caller<'_>, _: (u32, u32, u32, u32, u32, u32)| {
+            refused(caller, receive)
+        })?;
+    sockets.func_wrap("send", move |caller: Caller<'_>, _: (u32, u32, u32, u32, u32)| {
+        refused(caller, send)
+    })?;
+    sockets
+        .func_wrap("shutdown", move |caller: Caller<'_>, _: (u32, u32)| refused(caller, shutdown))
 }

@@ -11,6 +11,7 @@ mod layer; // tars made by hand
 mod commands; // wasi:cli, exit codes, streams
 mod requests; // wasi:http, streaming, draining
 mod limits; // memory, CPU time, wall time, and the events about them
+mod features; // which WebAssembly runs
 mod grants; // what is granted works, what is not is denied with the line that would grant it
 mod walls; // hostile machine code behind the walls
 mod images; // bad images, tampering, caches
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         commands::TESTS,
         requests::TESTS,
         limits::TESTS,
+        features::TESTS,
         grants::TESTS,
         walls::TESTS,
         images::TESTS,
