@@ -26,8 +26,7 @@ pub struct Assignment<P> {
     pub volumes: Vec<VolumeMount>,
     pub listeners: Listeners,
     pub stdio: Stdio,
-    /// Where its output is kept, line by line in the CRI format. Shortened to its newer half at
-    /// `limits.log_bytes_max`.
+    /// Where its output is kept, line by line: the last `limits.log_bytes_max` of its text.
     pub log: Option<PathBuf>,
     /// Whether it runs on when its supervisor is gone, to be adopted by the next one; otherwise it
     /// is stopped.

@@ -12,6 +12,7 @@ mod listener; // the ports by which it is reached, listening already
 mod exit; // how it ended, and the exit codes and sentences of both kinds
 mod event; // what happens to it until then
 mod container; // the two traits
+mod log; // what its program writes, in a file of bounded size
 pub mod frame; // messages with descriptors over a Unix socket
 mod limits;
 
@@ -24,3 +25,4 @@ pub use exit::{Exit, LimitCode, StartError, StartFailure};
 pub use frame::Slots;
 pub use limits::FDS_MAX;
 pub use listener::{Listener, Listeners, ListenersMessage};
+pub use log::LogFile;

@@ -40,7 +40,7 @@ pub(crate) const TICK: Duration = Duration::from_millis(1);
 pub(crate) const TICKS_PER_HEAP_CHECK: u32 = 32;
 /// Written at once at most: what a pipe takes without being split.
 pub(crate) const OUTPUT_WRITE_BYTES_MAX: usize = 4096;
-/// A line that is longer is cut in two, as the CRI format foresees with its `P` mark.
+/// A line that is longer is cut in two, and marked as going on.
 pub(crate) const LOG_LINE_BYTES_MAX: usize = 8 << 10;
 /// How long a guest's connection waits for a new agent when the old one is gone.
 pub(crate) const AGENT_TIME_MAX: Duration = Duration::from_secs(5);

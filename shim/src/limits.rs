@@ -112,8 +112,6 @@ pub(crate) const STREAM_ROUNDS_MAX: usize = 16;
 /// Bytes of one log record. Longer lines are split, so that output without newlines costs no
 /// memory.
 pub(crate) const LOG_LINE_BYTES_MAX: usize = 16 << 10;
-/// Bytes of a log file: less would not hold two longest lines.
-pub(crate) const LOG_BYTES_MIN: u64 = 64 << 10;
 
 // The relay of published ports.
 
@@ -125,8 +123,11 @@ pub(crate) const RELAY_CHUNK_BYTES: usize = 64 << 10;
 pub(crate) const RELAY_ROUNDS_MAX: usize = 8;
 /// Connections accepted on one listener before other descriptors are served.
 pub(crate) const ACCEPTS_MAX: usize = 64;
-/// A connection waits this long for a program that has not listened yet. A program that takes
-/// longer needs a health check.
+/// A client's connection waits for a program until it has run for so long: a server that was just
+/// started listens in a moment, and where none does the client should hear so at once.
+pub(crate) const START_LISTEN_TIME_MAX: Duration = Duration::from_secs(1);
+/// A connection from the ingress waits this long for a program that has not listened yet. A program
+/// that takes longer needs a health check.
 pub(crate) const LISTEN_TIME_MAX: Duration = Duration::from_secs(10);
 /// Interval of attempts to connect to such a program.
 pub(crate) const CONNECT_INTERVAL: Duration = Duration::from_millis(10);

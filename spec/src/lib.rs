@@ -23,7 +23,7 @@ mod limits; // what a run may use at most
 mod name; // tenants, clusters, nodes, services, tasks: names that can be a DNS label
 mod secret; // a name that stays in its folder, and bytes that print as their length
 mod time; // a point in time as a value; sizes and durations as they are written
-mod log; // where a log begins whose older lines were dropped
+mod log; // the records of a task's log, and what is kept of them
 mod usage; // what a run used
 
 mod definition; // task definitions and their revisions
@@ -42,7 +42,7 @@ pub use definition::{
 };
 pub use digest::{Algorithm, Digest, Hasher};
 pub use limits::{LimitOverrides, Limits};
-pub use log::LogHead;
+pub use log::{LogDecoder, LogHead, LogIndex, LogPosition, LogRecord, LogSource};
 pub use manifest::{
     Descriptor, ExecutionConfig, HealthCheck, ImageConfig, Index, Manifest, Platform, RootFs,
 };

@@ -1,6 +1,6 @@
 use std::{fs::File, io, ops::ControlFlow, os::unix::fs::FileExt, time::Duration};
 
-use spec::LogHead;
+use spec::{LogDecoder, LogHead, LogSource};
 
 use super::folder::TaskFolder;
 use crate::error::{Error, Result};
@@ -86,6 +86,7 @@ fn count_lines(path: &std::path::Path) -> Result<usize> {
 struct Reader {
     file: Option<File>,
     head: LogHead,
+    decoder: LogDecoder,
     offset: u64,
     rest: Vec<u8>,
 }
@@ -132,8 +133,7 @@ impl Reader {
             self.rest.extend_from_slice(&block[..read]);
             let mut start = 0;
             while let Some(length) = self.rest[start..].iter().position(|byte| *byte == b'\n') {
-                let flow = parse(&self.rest[start..start + length])
-                    .map_or(ControlFlow::Continue(()), &mut *sink);
+                let flow = self.give(start, length, sink);
                 start += length + 1;
                 if flow.is_break() {
                     return Ok(flow);
@@ -147,24 +147,35 @@ impl Reader {
     }
 }
 
+impl Reader {
+    /// Gives the record in a line of what was read to `sink`.
+    fn give(
+        &mut self,
+        start: usize,
+        length: usize,
+        sink: &mut dyn FnMut(LogLine<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let line = &self.rest[start..start + length];
+        if line.first() == Some(&b'!') {
+            let (time, text) = (self.head.at.to_string(), self.head.message());
+            let (stream, text) = (LogStream::Stderr, text.as_bytes());
+            return sink(LogLine { time: &time, stream, partial: false, text });
+        }
+        let Some(record) = self.decoder.decode(line) else { return ControlFlow::Continue(()) };
+        let stream = match record.source {
+            LogSource::Stdout => LogStream::Stdout,
+            LogSource::Stderr => LogStream::Stderr,
+        };
+        let (time, partial) = (record.time.to_string(), record.partial);
+        sink(LogLine { time: &time, stream, partial, text: record.text })
+    }
+}
+
 /// What the log says of older lines.
 fn head(log: &File) -> io::Result<LogHead> {
     let mut start = [0; LogHead::BYTES_MAX];
     let read = log.read_at(&mut start, 0)?;
     Ok(LogHead::of(&start[..read]))
-}
-
-/// One record in the form of Kubernetes' CRI: `TIME stdout|stderr F|P TEXT`.
-fn parse(record: &[u8]) -> Option<LogLine<'_>> {
-    let mut parts = record.splitn(4, |byte| *byte == b' ');
-    let time = std::str::from_utf8(parts.next()?).ok()?;
-    let stream = match parts.next()? {
-        b"stdout" => LogStream::Stdout,
-        b"stderr" => LogStream::Stderr,
-        _ => return None,
-    };
-    let partial = parts.next()? == b"P";
-    Some(LogLine { time, stream, partial, text: parts.next().unwrap_or_default() })
 }
 
 #[cfg(test)]
@@ -173,6 +184,8 @@ mod tests {
     use crate::{Home, tasks::folder};
     use std::{fs::OpenOptions, io::Write};
 
+    const EPOCH: &str = "1970-01-01T00:00:00.";
+
     #[test]
     fn a_log_is_read_as_it_was_written_and_followed_to_its_end() {
         let temporary = tempfile::tempdir().unwrap();
@@ -180,10 +193,10 @@ mod tests {
         let owned = folder::create(&home, folder::tests::record("t", "t")).unwrap();
         let task = owned.folder().clone();
         let mut log = OpenOptions::new().create(true).append(true).open(task.log()).unwrap();
-        log.write_all(
-            b"T1 stdout F one\nT2 stderr P two\nnonsense\nT3 stdout F \nT4 stdout F half",
-        )
-        .unwrap();
+        // Records of this version, and of the one before.
+        log.write_all(b"@1\no one\n").unwrap();
+        let old = ["002Z stderr P two", "003Z stdout F "].map(|end| format!("{EPOCH}{end}\n"));
+        log.write_all(format!("{}nonsense\n{}@4\no half", old[0], old[1]).as_bytes()).unwrap();
         let read = |options| {
             let mut lines = Vec::new();
             follow(&task, options, |line| {
@@ -199,16 +212,18 @@ mod tests {
             .unwrap();
             lines
         };
-        let all = ["T1 Stdout false one", "T2 Stderr true two", "T3 Stdout false "];
+        let all = ["001Z Stdout false one", "002Z Stderr true two", "003Z Stdout false "];
+        let all = all.map(|end| format!("{EPOCH}{end}"));
         assert_eq!(read(LogOptions::default()), all);
         assert_eq!(read(LogOptions { tail: Some(1), ..LogOptions::default() }), all[2..]);
         let writer = std::thread::spawn(move || {
-            log.write_all(b" and half\nT5 stdout F last\n").unwrap();
+            log.write_all(b" and half\no1 last\n").unwrap();
             drop(owned); // the supervisor is gone, and with it the task
         });
         let followed = read(LogOptions { follow: true, ..LogOptions::default() });
         writer.join().unwrap();
-        assert_eq!(followed[3..], ["T4 Stdout false half and half", "T5 Stdout false last"]);
+        let rest = ["004Z Stdout false half and half", "005Z Stdout false last"];
+        assert_eq!(followed[3..], rest.map(|end| format!("{EPOCH}{end}")));
     }
 
     #[test]
@@ -226,15 +241,14 @@ mod tests {
             assert_eq!(reader.read(&path, sink).unwrap(), ControlFlow::Continue(()));
             lines
         };
-        let line = |number: u32| format!("T{number:03} stdout F line {number}\n"); // 21 bytes each
+        let line = |number: u32| format!("o line {number}\n"); // 11 bytes each
         let lines =
             |numbers: std::ops::Range<u32>| numbers.map(|n| line(n + 100)).collect::<String>();
         let said = |numbers: std::ops::Range<u32>| {
             numbers.map(|n| format!("line {}", n + 100)).collect::<Vec<_>>()
         };
         let size = line(100).len() as u64;
-        let now = spec::Timestamp::from_millis(0);
-        let cut = |count: u64| LogHead::default().after_cut(count * size, now);
+        let cut = |count: u64| format!("!{} {} 0\n", count * 9, count * size);
 
         assert_eq!(read(&lines(0..4)), said(0..4));
         assert_eq!(read(&format!("{}{}", lines(0..5), &line(105)[..9])), said(4..5));
@@ -245,7 +259,7 @@ mod tests {
             "half of a line was there before"
         );
         // Cut again and grown past where it was, and nothing of it was seen.
-        let gone = format!("margay: {} bytes of older log were dropped", 20 * size);
+        let gone = format!("margay: {} bytes of older log were dropped", 20 * 9);
         assert_eq!(
             read(&format!("{}{}", cut(20), lines(20..40))),
             [vec![gone], said(20..40)].concat()

@@ -26,7 +26,7 @@ use super::{
     http,
     loaded::{Loaded, load},
     meter::Meter,
-    output::{Log, Output, Which},
+    output::{Log, Output},
     stdin::Input,
     ticker::Ticker,
 };
@@ -232,7 +232,7 @@ fn outgrown(
 /// The log and the usage page are files of the host, and so is a volume: none grows past what this
 /// worker may use.
 fn limit_files(limits: &spec::Limits, volumes: &[(String, Volume)]) -> io::Result<()> {
-    let own = limits.log_bytes_max.max(usage::PAGE_BYTES);
+    let own = spec::LogIndex::file_max(limits.log_bytes_max).max(usage::PAGE_BYTES);
     let writable = volumes.iter().filter(|(_, volume)| volume.is_writable());
     let most = writable
         .map(|(_, volume)| volume.max_bytes().unwrap_or(FILE_BYTES_MAX))
@@ -251,8 +251,10 @@ fn stdio(stdio: Stdio, log: &Arc<Log>) -> io::Result<(Input, Output, Output)> {
     inherited::replace(2, null.as_fd())?;
     let output =
         |which, fd: Option<OwnedFd>| Output::new(which, fd.map(File::from), log.clone(), terminal);
-    let (stdout, stderr) =
-        (output(Which::Stdout, stdio.stdout), output(Which::Stderr, stdio.stderr));
+    let (stdout, stderr) = (
+        output(spec::LogSource::Stdout, stdio.stdout),
+        output(spec::LogSource::Stderr, stdio.stderr),
+    );
     let panics = log.clone();
     std::panic::set_hook(Box::new(move |panic| panics.say(&format!("margay: E_WORKER: {panic}"))));
     Ok((Input { open, terminal }, stdout, stderr))

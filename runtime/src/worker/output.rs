@@ -4,13 +4,12 @@
 use std::{
     fs::File,
     io::{self, Write},
-    os::unix::fs::FileExt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
-use spec::{LogHead, Timestamp};
+use engine::LogFile;
+use spec::LogSource;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::{
     async_trait,
@@ -20,48 +19,44 @@ use wasmtime_wasi::{
 
 use crate::limits::{LOG_LINE_BYTES_MAX, OUTPUT_WRITE_BYTES_MAX};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Which {
-    Stdout,
-    Stderr,
-}
-
-/// A container's log: a file of lines `TIME STREAM F TEXT` that never outgrows its limit.
+/// A container's log. What a full disk does not take is lost, and nothing else.
 #[derive(Debug)]
 pub(crate) struct Log {
-    file: Option<File>,
-    bytes_max: u64,
+    /// Whether there is a file.
+    is_kept: bool,
     lines: Mutex<Lines>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lines {
-    bytes: u64,
+    file: Option<LogFile>,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
 
 impl Log {
-    pub fn new(file: Option<File>, bytes_max: u64) -> Self {
-        let bytes =
-            file.as_ref().and_then(|file| file.metadata().ok()).map_or(0, |meta| meta.len());
-        Self { file, bytes_max, lines: Mutex::new(Lines { bytes, ..Lines::default() }) }
+    /// Goes on in `file`, of which the last `text_max` bytes of text stay.
+    pub fn new(file: Option<File>, text_max: u64) -> Self {
+        let file = file.and_then(|file| LogFile::open(file, text_max).ok());
+        let is_kept = file.is_some();
+        let lines = Lines { file, stdout: Vec::new(), stderr: Vec::new() };
+        Self { is_kept, lines: Mutex::new(lines) }
     }
 
     /// A line of the worker's own, in the error stream.
     pub fn say(&self, text: &str) {
-        let mut lines = self.lines();
         let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        self.keep(&mut lines, Which::Stderr, 'F', text.as_bytes());
+        self.lines().keep(LogSource::Stderr, &[(text.into_bytes(), false)]);
     }
 
-    fn take(&self, which: Which, mut bytes: &[u8]) {
-        if self.file.is_none() {
+    fn take(&self, source: LogSource, mut bytes: &[u8]) {
+        if !self.is_kept {
             return;
         }
         let mut lines = self.lines();
+        let mut whole: Vec<(Vec<u8>, bool)> = Vec::new();
         while !bytes.is_empty() {
-            let mut open = std::mem::take(lines.open(which));
+            let open = lines.open(source);
             let left = LOG_LINE_BYTES_MAX - open.len();
             let (text, ended) = match memchr::memchr(b'\n', &bytes[..left.min(bytes.len())]) {
                 Some(at) => (&bytes[..at], true),
@@ -69,40 +64,21 @@ impl Log {
             };
             open.extend_from_slice(text);
             bytes = &bytes[text.len() + usize::from(ended)..];
-            match (ended, open.len() == LOG_LINE_BYTES_MAX) {
-                (true, _) => self.keep(&mut lines, which, 'F', &open),
-                (false, true) => self.keep(&mut lines, which, 'P', &open),
-                (false, false) => *lines.open(which) = open,
+            if ended || open.len() == LOG_LINE_BYTES_MAX {
+                whole.push((std::mem::take(open), !ended));
             }
         }
+        lines.keep(source, &whole);
     }
 
     /// Keeps what has no line end yet.
     pub fn finish(&self) {
         let mut lines = self.lines();
-        for which in [Which::Stdout, Which::Stderr] {
-            let open = std::mem::take(lines.open(which));
+        for source in [LogSource::Stdout, LogSource::Stderr] {
+            let open = std::mem::take(lines.open(source));
             if !open.is_empty() {
-                self.keep(&mut lines, which, 'P', &open);
+                lines.keep(source, &[(open, true)]);
             }
-        }
-    }
-
-    fn keep(&self, lines: &mut Lines, which: Which, mark: char, text: &[u8]) {
-        let Some(file) = &self.file else { return };
-        let stream = match which {
-            Which::Stdout => "stdout",
-            Which::Stderr => "stderr",
-        };
-        let mut line = format!("{} {stream} {mark} ", now()).into_bytes();
-        line.extend_from_slice(text);
-        line.push(b'\n');
-        if lines.bytes + line.len() as u64 > self.bytes_max {
-            lines.bytes = shorten(file, lines.bytes, self.bytes_max / 2).unwrap_or(0);
-        }
-        // A full disk loses lines of the log and nothing else.
-        if (&*file).write_all(&line).is_ok() {
-            lines.bytes += line.len() as u64;
         }
     }
 
@@ -112,35 +88,19 @@ impl Log {
 }
 
 impl Lines {
-    fn open(&mut self, which: Which) -> &mut Vec<u8> {
-        match which {
-            Which::Stdout => &mut self.stdout,
-            Which::Stderr => &mut self.stderr,
+    fn open(&mut self, source: LogSource) -> &mut Vec<u8> {
+        match source {
+            LogSource::Stdout => &mut self.stdout,
+            LogSource::Stderr => &mut self.stderr,
         }
     }
-}
 
-/// Drops all but the last `keep` bytes of a file opened for appending, from the start of a line;
-/// its new length.
-fn shorten(file: &File, bytes: u64, keep: u64) -> io::Result<u64> {
-    let mut start = [0; LogHead::BYTES_MAX];
-    let read = file.read_at(&mut start, 0)?;
-    let from = bytes.saturating_sub(keep);
-    let mut tail = vec![0; usize::try_from(bytes - from).unwrap_or(0)];
-    let kept = match file.read_exact_at(&mut tail, from) {
-        Ok(()) => memchr::memchr(b'\n', &tail).map_or(&[][..], |at| &tail[at + 1..]),
-        Err(_) => &[][..],
-    };
-    file.set_len(0)?;
-    let head = LogHead::of(&start[..read]).after_cut(bytes - kept.len() as u64, now());
-    (&*file).write_all(head.as_bytes())?;
-    (&*file).write_all(kept)?;
-    Ok((head.len() + kept.len()) as u64)
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_millis(u64::try_from(since.as_millis()).unwrap_or(0))
+    fn keep(&mut self, source: LogSource, lines: &[(Vec<u8>, bool)]) {
+        if let Some(file) = self.file.as_mut().filter(|_| !lines.is_empty()) {
+            let lines = lines.iter().map(|(text, partial)| (text.as_slice(), *partial));
+            let _ = file.append(source, lines);
+        }
+    }
 }
 
 /// One of a guest's two output streams.
@@ -149,19 +109,19 @@ pub(crate) struct Output(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    which: Which,
+    source: LogSource,
     log: Arc<Log>,
     through: Option<File>,
     terminal: bool,
 }
 
 impl Output {
-    pub fn new(which: Which, through: Option<File>, log: Arc<Log>, terminal: bool) -> Self {
-        Self(Arc::new(Inner { which, log, through, terminal }))
+    pub fn new(source: LogSource, through: Option<File>, log: Arc<Log>, terminal: bool) -> Self {
+        Self(Arc::new(Inner { source, log, through, terminal }))
     }
 
     fn put(&self, bytes: &[u8]) -> io::Result<()> {
-        self.0.log.take(self.0.which, bytes);
+        self.0.log.take(self.0.source, bytes);
         match &self.0.through {
             Some(through) => (&*through).write_all(bytes),
             None => Ok(()),
@@ -234,47 +194,51 @@ impl AsyncWrite for Output {
 
 #[cfg(test)]
 mod tests {
+    use spec::LogDecoder;
+
     use super::*;
 
-    fn logged(bytes_max: u64, write: impl FnOnce(&Log)) -> String {
+    fn logged(write: impl FnOnce(&Log)) -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let file = File::options().create(true).read(true).append(true).open(&path).unwrap();
-        let log = Log::new(Some(file), bytes_max);
+        let log = Log::new(Some(file), 1 << 20);
         write(&log);
         log.finish();
-        std::fs::read_to_string(&path).unwrap()
+        let bytes = std::fs::read(&path).unwrap();
+        let mut decoder = LogDecoder::default();
+        let records = bytes.split(|byte| *byte == b'\n').filter_map(|line| decoder.decode(line));
+        let shown = records.map(|record| {
+            assert!(record.time > spec::Timestamp::from_millis(0));
+            let text = String::from_utf8_lossy(record.text);
+            format!("{:?} {} {text}", record.source, record.partial)
+        });
+        shown.collect()
     }
 
     #[test]
     fn lines_are_kept_whole_with_their_time_and_stream() {
-        let text = logged(1 << 20, |log| {
-            log.take(Which::Stdout, b"one\ntw");
-            log.take(Which::Stderr, b"oops\n");
-            log.take(Which::Stdout, b"o\nno end");
+        let lines = logged(|log| {
+            log.take(LogSource::Stdout, b"one\ntw");
+            log.take(LogSource::Stderr, b"oops\n");
+            log.take(LogSource::Stdout, b"o\nno end");
+            log.say("two\x1blines\n");
         });
-        let lines: Vec<_> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
-        assert_eq!(lines, ["stdout F one", "stderr F oops", "stdout F two", "stdout P no end"]);
-        assert!(
-            text.lines().all(|line| line.split(' ').next().unwrap().parse::<Timestamp>().is_ok())
-        );
-    }
-
-    #[test]
-    fn a_flood_never_outgrows_the_limit_and_the_last_lines_stay() {
-        let text = logged(10_000, |log| {
-            for number in 0..10_000 {
-                log.take(Which::Stdout, format!("line {number}\n").as_bytes());
-            }
-        });
-        assert!(text.len() <= 10_000, "{} bytes", text.len());
-        assert!(text.contains("line 9999") && text.contains("bytes of older log were dropped"));
+        let want = [
+            "Stdout false one",
+            "Stderr false oops",
+            "Stdout false two",
+            "Stderr false two lines ",
+            "Stdout true no end",
+        ];
+        assert_eq!(lines, want);
     }
 
     #[test]
     fn a_line_without_end_is_cut() {
-        let text =
-            logged(1 << 20, |log| log.take(Which::Stdout, &vec![b'x'; 3 * LOG_LINE_BYTES_MAX]));
-        assert_eq!(text.lines().count(), 3);
+        let lines = logged(|log| {
+            log.take(LogSource::Stdout, &vec![b'x'; 3 * LOG_LINE_BYTES_MAX]);
+        });
+        assert_eq!(lines.len(), 3);
     }
 }

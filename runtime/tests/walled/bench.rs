@@ -196,6 +196,16 @@ impl Bench {
         std::fs::read_to_string(self.path("log")).unwrap()
     }
 
+    /// Its lines, each behind the name of its stream.
+    pub fn log_lines(&self) -> Vec<String> {
+        let mut decoder = spec::LogDecoder::default();
+        let log = self.log();
+        let records = log.lines().filter_map(|line| decoder.decode(line.as_bytes()));
+        let shown = records
+            .map(|record| format!("{:?} {}", record.source, String::from_utf8_lossy(record.text)));
+        shown.collect()
+    }
+
     /// A folder that a worker of any uid may use, and its mount.
     pub fn volume(
         &self,

@@ -60,9 +60,7 @@ fn log() {
         assignment.grants.add(capability("env:HELLO_TO"));
     });
     assert_eq!(ran.exit, Exit::Code(0));
-    let log = bench.log();
-    let lines: Vec<_> = log.lines().map(|line| line.split_once(' ').unwrap().1).collect();
-    assert_eq!(lines, ["stdout F hello from margay", "stdout F HELLO_TO: cats"]);
+    assert_eq!(bench.log_lines(), ["Stdout hello from margay", "Stdout HELLO_TO: cats"]);
 }
 
 fn usage() {

@@ -171,6 +171,10 @@ impl<'a> Owner<'a> {
                 streams_ready = self.streams.pump(&self.poller);
             }
             self.relay.pump(&self.poller);
+            for text in self.relay.news() {
+                self.streams.say(&text);
+                streams_ready = true;
+            }
             if let Some((at, death)) = self.died
                 && self.drained(at.elapsed())
             {

@@ -5,7 +5,7 @@ mod runner; // the OCI runtime as a child process: create and start
 mod poller; // epoll with tokens
 mod control; // the requests of supervisors, one for each connection
 mod streams; // stdin, stdout and stderr on their way through the shim
-mod log; // lines in the CRI format, in a file of limited size
+mod log; // lines of output on their way into the log
 mod relay; // connections from published ports into the container's network
 mod meter; // usage and time limits, from the cgroup's counters
 mod outcome; // why the container ended

@@ -2,7 +2,6 @@ use std::{
     fs::File,
     io::{self, ErrorKind, Read, Write},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    time::SystemTime,
 };
 
 use rustix::{
@@ -12,11 +11,11 @@ use rustix::{
     pty::ptsname,
     termios::isatty,
 };
-use spec::Timestamp;
+use spec::LogSource;
 
 use crate::{
     limits::{STREAM_CHUNK_BYTES, STREAM_ROUNDS_MAX, STREAM_WRITE_BYTES},
-    owner::log::{Log, Source},
+    owner::log::Log,
     owner::poller::{EventFlags, Poller, Token},
 };
 
@@ -38,7 +37,7 @@ pub(crate) struct Streams {
 
 struct Output {
     from: File,
-    source: Source,
+    source: LogSource,
     /// The supervisor's: see [`reopened`].
     to: Option<File>,
     pending: Vec<u8>,
@@ -89,8 +88,8 @@ impl Streams {
             None => (None, None),
         };
         let outputs = [
-            Some(Output::new(out, Source::Stdout, stdout)?),
-            Some(Output::new(err, Source::Stderr, stderr)?),
+            Some(Output::new(out, LogSource::Stdout, stdout)?),
+            Some(Output::new(err, LogSource::Stderr, stderr)?),
         ];
         Ok((
             Self { outputs, input, log },
@@ -110,12 +109,30 @@ impl Streams {
             Some(from) => Some(Input::new(from, master.try_clone()?, Some(END_OF_TRANSMISSION))?),
             None => None,
         };
-        Ok(Self { outputs: [Some(Output::new(master, Source::Stdout, stdout)?), None], input, log })
+        Ok(Self {
+            outputs: [Some(Output::new(master, LogSource::Stdout, stdout)?), None],
+            input,
+            log,
+        })
     }
 
     /// Whether everything that the container wrote was delivered.
     pub(crate) fn finished(&self) -> bool {
         self.outputs.iter().flatten().next().is_none()
+    }
+
+    /// Tells the reader of the error stream something, and the log.
+    pub(crate) fn say(&mut self, text: &str) {
+        if let Some(log) = &mut self.log {
+            // A full disk must not stop the program.
+            let _ = log.say(text);
+        }
+        // Not in the middle of a terminal.
+        if let Some(Output { source: LogSource::Stderr, to: Some(_), pending, .. }) =
+            &mut self.outputs[1]
+        {
+            pending.extend_from_slice(format!("{text}\n").as_bytes());
+        }
     }
 
     /// Moves what can be moved. True when more can be moved at once.
@@ -155,7 +172,7 @@ enum Progress {
 }
 
 impl Output {
-    fn new(from: OwnedFd, source: Source, to: Option<OwnedFd>) -> io::Result<Self> {
+    fn new(from: OwnedFd, source: LogSource, to: Option<OwnedFd>) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&from, true)?;
         let to = to.map(|to| reopened(to, OFlags::WRONLY).into());
         Ok(Self { from: from.into(), source, to, pending: Vec::new(), watched: Watched::Nothing })
@@ -167,12 +184,11 @@ impl Output {
             if !self.deliver() {
                 return Progress::Blocked(Watched::To);
             }
-            let now = || Timestamp::of(SystemTime::now());
             match self.from.read(&mut buffer) {
                 Ok(n) if n > 0 => {
                     if let Some(log) = log.as_deref_mut() {
                         // A full disk must not stop the program.
-                        let _ = log.write(self.source, &buffer[..n], now());
+                        let _ = log.write(self.source, &buffer[..n]);
                     }
                     if self.to.is_some() {
                         self.pending.extend_from_slice(&buffer[..n]);
@@ -185,7 +201,7 @@ impl Output {
                 // A terminal ends with an error.
                 Ok(_) | Err(_) => {
                     if let Some(log) = log {
-                        let _ = log.close(self.source, now());
+                        let _ = log.close(self.source);
                     }
                     return Progress::Finished;
                 }

@@ -135,10 +135,10 @@ impl TestShim {
     }
 
     pub fn log(&self) -> String {
-        let text = std::fs::read_to_string(self.folder().join("log")).unwrap_or_default();
-        text.lines()
-            .map(|line| line.splitn(4, ' ').nth(3).unwrap_or_default().to_owned() + "\n")
-            .collect()
+        let bytes = std::fs::read(self.folder().join("log")).unwrap_or_default();
+        let mut decoder = spec::LogDecoder::default();
+        let records = bytes.split(|byte| *byte == b'\n').filter_map(|line| decoder.decode(line));
+        records.map(|record| String::from_utf8_lossy(record.text).into_owned() + "\n").collect()
     }
 
     pub fn wait_for(&self, what: &str, is: impl Fn() -> bool) {

@@ -2,7 +2,7 @@ use std::{
     collections::{HashMap, VecDeque},
     io::{self, ErrorKind},
     os::fd::BorrowedFd,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use engine::{Listeners, ListenersMessage};
@@ -13,10 +13,14 @@ use self::{
     socket::{ClientStream, Family, HostListener, connect_loopback},
 };
 use crate::{
-    limits::{ACCEPTS_MAX, CONNECT_INTERVAL, CONNECTIONS_MAX, LISTEN_TIME_MAX, RELAY_CHUNK_BYTES},
+    limits::{
+        ACCEPTS_MAX, CONNECT_INTERVAL, CONNECTIONS_MAX, LISTEN_TIME_MAX, RELAY_CHUNK_BYTES,
+        START_LISTEN_TIME_MAX,
+    },
     owner::poller::{EventFlags, Poller, Token},
 };
 
+mod listening; // the ports on which the program listens
 mod connection; // bytes between one client and the program
 mod socket; // listeners and streams, TCP and Unix
 
@@ -33,6 +37,9 @@ pub(crate) struct Relay {
     ready: VecDeque<u32>,
     /// Connections that wait for the program to listen.
     waiting: Vec<u32>,
+    /// What is to be said about ports, in the log of the container.
+    news: Vec<String>,
+    opened_at: Instant,
     paused: bool,
     /// The program has ended: what it sent is still delivered, and nothing is accepted.
     draining: bool,
@@ -46,6 +53,8 @@ struct Port {
     container_port: u16,
     /// Whether the program was ever reached on it; until then it may still be starting.
     reached: bool,
+    /// Whether it was said that no program listens on it, since it was last reached.
+    told: bool,
 }
 
 /// Edge-triggered: a connection is served until it has nothing to move.
@@ -63,6 +72,7 @@ impl Relay {
             listener,
             container_port,
             reached: false,
+            told: false,
         });
         Self {
             ports: ports.collect(),
@@ -71,6 +81,8 @@ impl Relay {
             next_id: 0,
             ready: VecDeque::new(),
             waiting: Vec::new(),
+            news: Vec::new(),
+            opened_at: Instant::now(),
             paused: false,
             draining: false,
             buffer: vec![0; RELAY_CHUNK_BYTES],
@@ -119,7 +131,9 @@ impl Relay {
             poller.remove(port.listener.as_fd());
         }
         for id in std::mem::take(&mut self.waiting) {
-            self.connections.remove(&id);
+            if let Some(connection) = self.connections.remove(&id) {
+                connection.client.reset();
+            }
         }
         self.ready = self.connections.keys().copied().collect();
     }
@@ -177,20 +191,43 @@ impl Relay {
         }
     }
 
+    /// What is to be said in the log of the container, since it was last asked.
+    pub(crate) fn news(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Whether a connection waits for a program that may still be starting: one from the ingress,
+    /// which has chosen this replica, longer than one from a client, which would rather be refused.
+    fn may_listen_soon(&self, connection: &Connection) -> bool {
+        let port = &self.ports[connection.listener];
+        !self.draining
+            && !port.reached
+            && match port.listener {
+                HostListener::Unix(_) => connection.accepted_at.elapsed() < LISTEN_TIME_MAX,
+                HostListener::Tcp(_) => self.opened_at.elapsed() < START_LISTEN_TIME_MAX,
+            }
+    }
+
+    /// No program listens: the client is told at once, and the log once.
+    fn reset(&mut self, poller: &Poller, id: u32) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        connection.client.reset();
+        let port = &mut self.ports[connection.listener];
+        if !self.draining && !std::mem::replace(&mut port.told, true) {
+            self.news.push(listening::message(port.container_port, &listening::ports()));
+        }
+        self.close(poller, id);
+    }
+
     /// Tries the other family, and again later while the program may still be starting.
     fn refused(&mut self, poller: &Poller, id: u32, family: Family) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.program = ProgramStream::Absent;
+        let waits = self.connections.get(&id).is_some_and(|c| self.may_listen_soon(c));
         match family {
             Family::V4 => self.connect(poller, id, Family::V6),
-            Family::V6
-                if !self.draining
-                    && !self.ports[connection.listener].reached
-                    && connection.accepted_at.elapsed() < LISTEN_TIME_MAX =>
-            {
-                self.waiting.push(id);
-            }
-            Family::V6 => self.close(poller, id),
+            Family::V6 if waits => self.waiting.push(id),
+            Family::V6 => self.reset(poller, id),
         }
     }
 
@@ -213,7 +250,10 @@ impl Relay {
         for id in std::mem::take(&mut self.ready) {
             let Some(connection) = self.connections.get_mut(&id) else { continue };
             match connection.connect_state() {
-                ConnectState::Connected => self.ports[connection.listener].reached = true,
+                ConnectState::Connected => {
+                    let port = &mut self.ports[connection.listener];
+                    (port.reached, port.told) = (true, false);
+                }
                 ConnectState::Pending => continue,
                 ConnectState::Refused(family) => {
                     self.refused(poller, id, family);

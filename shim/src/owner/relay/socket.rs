@@ -60,6 +60,14 @@ impl ClientStream {
         }
     }
 
+    /// Makes its closing a reset, which a client takes for a refusal: it was accepted before it
+    /// could be known that no program listens.
+    pub(super) fn reset(&self) {
+        if let Self::Tcp(stream) = self {
+            let _ = sockopt::set_socket_linger(stream, Some(std::time::Duration::ZERO));
+        }
+    }
+
     pub(super) fn shutdown_write(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
