@@ -259,7 +259,9 @@ impl Launch {
 
     /// The ports that are open to the outside.
     pub fn published_ports(&self) -> Vec<Publish> {
-        let ports = self.container.ports.iter().copied();
+        // A Wasm program that runs once would leave its clients waiting.
+        let serves = self.kind == Kind::Native || self.serves_requests();
+        let ports = self.container.ports.iter().copied().filter(|_| serves);
         ports.filter(|publish| self.may_listen(publish.container_port)).collect()
     }
 

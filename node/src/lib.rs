@@ -26,6 +26,7 @@ mod anonymous_volumes; // volumes that end with their task
 mod local; // one task without a server
 mod keeper; // the same in the background
 mod verbs; // start, stop, signal, wait for, remove and measure a task
+mod attach; // a terminal at a task in the background
 
 mod tuning; // what the owner of a node has said about it
 mod invoke; // one request to an image, and what it cost
@@ -42,12 +43,14 @@ mod error;
 pub use agent::{
     Agent, AgentConfig, AtEnd, CACHE_BYTES_MAX, JoinOptions, check_joined, join, relocate,
 };
+pub use attach::{AttachEnd, AttachOptions, Attachment, attach, run_attached, start_attached};
+pub use control::DetachKeys;
 pub use error::{Error, Result};
 pub use home::Home;
 pub use images::{prune_prepared, prune_unpacked};
 pub use invoke::{InvokeOutcome, InvokeRequest, invoke};
 pub use keeper::{detach, keep};
-pub use local::{GRACE, create_task, run_local, start_local};
+pub use local::{GRACE, create_task, has_terminal, run_local, start_local};
 pub use request::{
     LocalImage, MountSource, Mounted, Note, Publish, PublishRange, RunOutcome, RunRequest, Started,
 };

@@ -12,7 +12,7 @@ use spec::{LaunchType, TaskId, Timestamp};
 
 use crate::{
     anonymous_volumes,
-    control::Server,
+    control::{Ended, Hub, Server},
     drive::{Begin, End, drive},
     engines,
     error::{Error, Result, chain},
@@ -35,7 +35,7 @@ use crate::{
 /// When it could not be started. How it ended once it ran is an outcome, not an error.
 pub fn run_local(home: &Home, request: RunRequest, watch: impl FnMut(Note)) -> Result<RunOutcome> {
     let stdio = own_stdio(&request)?;
-    run_with(home, request, stdio, watch)
+    run_with(home, request, StreamsOf::Ours(stdio), watch)
 }
 
 /// Starts a task that was created, or has ended, in the foreground of this process. `interactive`
@@ -49,16 +49,27 @@ pub fn start_local(
     interactive: bool,
     watch: impl FnMut(Note),
 ) -> Result<RunOutcome> {
-    let kept = kept_request::read(&task)?;
-    let stdio = own_stdio(&RunRequest { interactive: interactive && kept.interactive, ..kept })?;
+    let stdio = |kept: &RunRequest| {
+        let interactive = interactive && kept.interactive;
+        Ok(StreamsOf::Ours(own_stdio(&RunRequest { interactive, ..kept.clone() })?))
+    };
     start_with(home, task, stdio, watch)
+}
+
+/// Whether a task was made with a terminal that takes input.
+///
+/// # Errors
+/// [`Error::NotKept`].
+pub fn has_terminal(task: &TaskFolder) -> Result<bool> {
+    let kept = kept_request::read(task)?;
+    Ok(kept.terminal.is_some() && kept.interactive)
 }
 
 /// As [`run_local`], with its standard streams given.
 pub(crate) fn run_with(
     home: &Home,
     request: RunRequest,
-    stdio: Stdio,
+    streams: StreamsOf,
     watch: impl FnMut(Note),
 ) -> Result<RunOutcome> {
     let watch = RefCell::new(watch);
@@ -70,7 +81,7 @@ pub(crate) fn run_with(
     let (id, name) = (record.id.clone(), record.name.clone());
     (watch.borrow_mut())(Note::Created { id, name });
     let status = Status::starting(ProcessId::this());
-    match supervise(home, &request, &launch, &owned, status, Streams { stdio, spare }, &watch) {
+    match supervise(home, &request, &launch, &owned, status, (streams, spare), &watch) {
         Ok((status, end)) => finish(home, &request, owned, status, end),
         Err(error) => {
             // It never was: a task that could not start leaves nothing that needs an `rm`.
@@ -84,7 +95,7 @@ pub(crate) fn run_with(
 pub(crate) fn start_with(
     home: &Home,
     task: TaskFolder,
-    stdio: Stdio,
+    streams: impl FnOnce(&RunRequest) -> Result<StreamsOf>,
     watch: impl FnMut(Note),
 ) -> Result<RunOutcome> {
     let watch = RefCell::new(watch);
@@ -99,7 +110,7 @@ pub(crate) fn start_with(
     let started = kept_request::read(owned.folder()).and_then(|request| {
         let launch = decide(home, &request, id, &watch)?;
         let spare = launch.spare_worker(launch.limits.concurrency_max);
-        let streams = Streams { stdio, spare };
+        let streams = (streams(&request)?, spare);
         let (status, end) = supervise(home, &request, &launch, &owned, status, streams, &watch)?;
         Ok((request, status, end))
     });
@@ -137,10 +148,12 @@ pub fn create_task(
     Ok((owned.record().id.clone(), owned.record().name.clone()))
 }
 
-/// What a task reads and writes, and the worker that waits for it.
-struct Streams {
-    stdio: Stdio,
-    spare: Option<runtime::SpareWorker>,
+/// What a task reads and writes.
+pub(crate) enum StreamsOf {
+    /// This process's streams.
+    Ours(Stdio),
+    /// Those of the terminals that come to it. With `attach` its program starts when one is there.
+    Background { attach: bool },
 }
 
 /// Runs a task from its first start to its last end.
@@ -150,7 +163,7 @@ fn supervise<W: FnMut(Note)>(
     launch: &Launch,
     owned: &Owned,
     status: Status,
-    streams: Streams,
+    (streams, spare): (StreamsOf, Option<runtime::SpareWorker>),
     watch: &RefCell<W>,
 ) -> Result<(Status, End)> {
     // One thread and nothing that is not needed: such a runtime starts in a tenth of a millisecond.
@@ -159,9 +172,16 @@ fn supervise<W: FnMut(Note)>(
         .build()
         .map_err(|source| Error::System { verb: "start a runtime", source })?;
     runtime.block_on(async {
+        let is_open = request.interactive || request.terminal.is_some();
+        let (stdio, attach) = match streams {
+            StreamsOf::Ours(stdio) => (Some(stdio), false),
+            StreamsOf::Background { attach } => (None, attach),
+        };
+        let hub = (stdio.is_none() && (is_open || attach))
+            .then(|| Hub::new(launch.kind, request.interactive, request.terminal));
         let mut orders = Orders {
             signals: TaskSignals::listen()?,
-            control: Server::open(owned.folder())?,
+            control: Server::open(owned.folder(), hub.clone())?,
             folder: owned.folder(),
             kind: launch.kind,
             grace: request.grace,
@@ -170,11 +190,21 @@ fn supervise<W: FnMut(Note)>(
             watch,
             asked: Asked::default(),
         };
-        let Streams { stdio, spare } = streams;
-        let mut run = LocalRun::new(home, launch, owned, (stdio, spare), status, watch);
+        let mut run =
+            LocalRun::new(home, launch, owned, (stdio.unwrap_or_default(), spare), status, watch);
+        run.hub.clone_from(&hub);
+        if let (Some(hub), true) = (&hub, attach) {
+            let id = owned.record().id.clone();
+            (watch.borrow_mut())(Note::Listening { id });
+            hub.joined().await;
+        }
         run.broker = runtime::Broker::new(request.private_networks.iter().map(|n| n.host()));
         let lifecycle = Lifecycle::new(Restart::Policy(request.restart), None, 0);
         let end = drive(&mut run, &mut orders, lifecycle, Begin::Fresh).await;
+        if let Some(hub) = &hub {
+            let End { exit_code, reason, .. } = orders.asked.explain(end.clone());
+            hub.end(&Ended { exit_code: exit_code.unwrap_or_default(), reason }).await;
+        }
         match (run.failed, &end.exit) {
             (Some(error), _) => Err(error),
             (None, Some(Exit::NotStarted(why))) if !run.ran => Err(Error::Start {

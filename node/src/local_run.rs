@@ -1,9 +1,10 @@
-use std::{cell::RefCell, time::Duration};
+use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use engine::{Container, Ended, Listeners, Stdio};
 use spec::Usage;
 
 use crate::{
+    control::Hub,
     drive::{End, Supervisor},
     error::{Error, Result, chain},
     home::Home,
@@ -20,6 +21,8 @@ pub(crate) struct LocalRun<'a, W> {
     launch: &'a Launch,
     owned: &'a Owned,
     stdio: Stdio,
+    /// Where its streams are those of a task in the background.
+    pub hub: Option<Arc<Hub>>,
     spare: Option<runtime::SpareWorker>,
     pub broker: runtime::Broker,
     listeners: Listeners,
@@ -52,6 +55,7 @@ impl<'a, W: FnMut(Note)> LocalRun<'a, W> {
             launch,
             owned,
             stdio,
+            hub: None,
             spare,
             broker: runtime::Broker::default(),
             listeners: Listeners::default(),
@@ -71,6 +75,13 @@ impl<'a, W: FnMut(Note)> LocalRun<'a, W> {
         if let Err(error) = self.owned.write_status(&self.status) {
             tracing::warn!(error = chain(&error), "a status could not be written");
         }
+    }
+
+    /// The ports that were to be published and are not.
+    fn unserved(&self) -> Vec<u16> {
+        let open = self.launch.published_ports();
+        let asked = self.launch.container.ports.iter().filter(|port| !open.contains(port));
+        asked.map(|port| port.container_port).collect()
     }
 
     /// The ports on which it answers, when none is published.
@@ -94,7 +105,10 @@ impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
                 .map_err(|error| ports::name_owner(self.home, error))?;
         }
         let copy = |source| Error::System { verb: "copy a stream", source };
-        let stdio = self.stdio.try_clone().map_err(copy)?;
+        let stdio = match &self.hub {
+            Some(hub) => hub.open().await.map_err(copy)?,
+            None => self.stdio.try_clone().map_err(copy)?,
+        };
         let (folder, spare) = (self.owned.folder(), self.spare.take());
         self.launch.start(self.home, folder, &self.listeners, stdio, &self.broker, spare).await
     }
@@ -122,6 +136,7 @@ impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
             cut: self.launch.resolved.cut.clone(),
             denied: self.launch.resolved.denied.clone(),
             unpublished: self.unpublished(),
+            unserved: self.unserved(),
         }));
     }
 
@@ -140,6 +155,9 @@ impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
     async fn ended(&mut self, ended: &Ended) {
         if let Some(usage) = ended.usage {
             self.used = self.used.plus(usage);
+        }
+        if let Some(hub) = &self.hub {
+            hub.drained().await;
         }
     }
 

@@ -131,6 +131,7 @@ impl<W: FnMut(Note)> Orders<'_, W> {
 
     fn ordered(&mut self, order: Order) -> Option<Command> {
         match order {
+            Order::Attach(_) => None,
             Order::Resize(rows, columns) => Some(Command::Resize(rows, columns)),
             Order::Restart(grace) => Some(Command::Restart(grace)),
             Order::Signal(signal) => match meaning(self.kind, signal, false) {

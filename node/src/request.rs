@@ -109,6 +109,10 @@ pub enum Note {
         id: String,
         name: String,
     },
+    /// Its control socket is there, and its program starts when a terminal is attached.
+    Listening {
+        id: String,
+    },
     Started(Started),
     /// It asked for something that it was not granted.
     Denied {
@@ -137,6 +141,8 @@ pub struct Started {
     pub denied: Vec<Capability>,
     /// It serves on these ports, and none is published.
     pub unpublished: Vec<u16>,
+    /// These were to be published, and it serves none of them.
+    pub unserved: Vec<u16>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

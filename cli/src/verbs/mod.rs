@@ -13,6 +13,7 @@ pub mod logout;
 pub mod pull;
 pub mod push;
 
+pub mod attach;
 pub mod create;
 pub mod inspect;
 pub mod kill;

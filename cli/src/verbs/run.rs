@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use node::{
-    Mounted, Note, PrivateNetwork, PublishRange, RunRequest, Started, tasks::RestartPolicy,
+    AttachOptions, Attachment, Mounted, Note, PrivateNetwork, PublishRange, RunRequest, Started,
+    tasks::RestartPolicy,
 };
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use spec::{Capability, LimitOverrides, OutboundGrant};
@@ -21,6 +22,7 @@ use crate::{
     output::{Paint, line, notice, printable},
     settings::SettingsFlags,
     transfer::Remote,
+    verbs::attach,
 };
 
 /// Run an image here, without any server
@@ -46,6 +48,10 @@ pub struct Args {
     /// Run in the background and print the task's id
     #[arg(short, long)]
     detach: bool,
+    #[command(flatten)]
+    keys: attach::Keys,
+    #[command(flatten)]
+    signals: attach::Signals,
     #[command(flatten)]
     task: TaskArgs,
 }
@@ -169,22 +175,31 @@ impl Args {
             tell_started(&started);
             return Ok(ExitCode::SUCCESS);
         }
-        // Only while the program runs: before, Ctrl-C ends margay, and a kill leaves the terminal
-        // as it was.
-        let wants_raw =
-            self.task.tty && self.task.interactive && self.task.is_native(home).unwrap_or(false);
-        let mut raw = None;
         let mut ids = CidFile::open(self.task.cidfile.as_deref())?;
-        let outcome = node::run_local(home.node(), request, |note| {
+        let mut name = String::new();
+        let watch = |note| {
             tell(&note);
-            match note {
-                Note::Created { id, .. } => ids.write(&id),
-                Note::Started(_) if wants_raw => raw = RawTerminal::new(),
-                _ => {}
+            if let Note::Created { id, name: given } = note {
+                ids.write(&id);
+                name = given;
             }
-        });
-        drop(raw);
-        exit(&outcome?)
+        };
+        // A terminal can be left, so that the task needs a keeper from the start.
+        if self.task.tty && self.task.interactive || !self.signals.sig_proxy {
+            let options = AttachOptions {
+                input: self.task.interactive,
+                input_ends: true,
+                signals: self.signals.sig_proxy,
+                keys: self.keys.detach_keys.unwrap_or_default(),
+                ..AttachOptions::default()
+            };
+            let mut screen = attach::Screen::default();
+            let show = |attachment: Attachment<'_>| screen.show(&attachment);
+            let end = node::run_attached(home.node(), &request, &options, watch, show);
+            drop(screen);
+            return attach::exit(end?, &name);
+        }
+        exit(&node::run_local(home.node(), request, watch)?)
     }
 }
 
@@ -207,14 +222,6 @@ impl TaskArgs {
         let (id, made) = make()?;
         ids.write(&id);
         Ok(made)
-    }
-
-    /// Whether its image holds a Linux program.
-    fn is_native(&self, home: &Home) -> Option<bool> {
-        let image = self.image_and_arguments.first()?;
-        let found = images::find(home, image, Fetch::Never, &self.remote).ok()?;
-        let manifest = found.layout.choose(&found.descriptor, &packager::host_platforms()).ok()?;
-        Some(found.layout.plan(&manifest).ok()?.kind_hint() == image::Kind::Native)
     }
 
     /// What to run.
@@ -394,6 +401,11 @@ fn to_grant(line: &str) -> String {
 }
 
 fn tell_started(started: &Started) {
+    if let Some(port) = started.unserved.first() {
+        notice(format_args!(
+            "Port {port} is not published: the program runs once, and answers no requests"
+        ));
+    }
     if let Some(port) = started.unpublished.first() {
         notice(format_args!(
             "The image serves on port {port}, and no port is published\n{} publish it: -p 8080:{port}",
@@ -413,11 +425,11 @@ fn tell_started(started: &Started) {
 /// Our terminal in raw mode while a Linux program has it behind a terminal of its own, which edits
 /// lines and knows what Ctrl-C means there; as before when this is dropped. A Wasm program has no
 /// such thing: it reads ours as it is.
-struct RawTerminal(Termios);
+pub struct RawTerminal(Termios);
 
 impl RawTerminal {
     /// `None` where stdin is no terminal, or one that has gone away meanwhile.
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let stdin = std::io::stdin();
         let before = tcgetattr(&stdin).ok()?;
         let mut raw = before.clone();

@@ -1,13 +1,13 @@
 use std::process::ExitCode;
 
 use anyhow::ensure;
-use node::tasks;
+use node::{AttachOptions, Attachment, tasks};
 
 use crate::{
     failure::{Advice, USAGE_ERROR},
     home::Home,
     output::line,
-    verbs::run,
+    verbs::{attach, run},
 };
 
 /// Start tasks that were created or have ended
@@ -26,6 +26,8 @@ pub struct Args {
     /// Hand the task our stdin as well, where it was made with -i
     #[arg(short, long)]
     interactive: bool,
+    #[command(flatten)]
+    keys: attach::Keys,
 }
 
 impl Args {
@@ -50,12 +52,25 @@ impl Args {
 
     fn attached(&self, home: &Home, text: &str) -> anyhow::Result<ExitCode> {
         let task = tasks::find(home.node(), text)?;
-        let state = task.state()?;
-        ensure!(
-            !state.is_alive(),
-            Advice::new(format!("task `{text}` is {}", state.word()))
-                .hint(format!("see what it writes: margay logs -f {text}"))
-        );
+        let options = AttachOptions {
+            input: self.interactive,
+            signals: true,
+            keys: self.keys.detach_keys.clone().unwrap_or_default(),
+            ..AttachOptions::default()
+        };
+        let mut screen = attach::Screen::default();
+        let show = |attachment: Attachment<'_>| screen.show(&attachment);
+        if task.state()?.is_alive() {
+            let end = node::attach(&task, &options, show);
+            drop(screen);
+            return attach::exit(end.map_err(ordinary)?, text);
+        }
+        if self.interactive && node::has_terminal(&task).map_err(ordinary)? {
+            let watch = |note| run::tell(&note);
+            let end = node::start_attached(home.node(), &task, &options, watch, show);
+            drop(screen);
+            return attach::exit(end.map_err(ordinary)?, text);
+        }
         let outcome = node::start_local(home.node(), task, self.interactive, |note| {
             run::tell(&note);
         });

@@ -327,5 +327,153 @@ fn a_server_without_a_published_port_says_so() {
     assert!(said.err.contains("no port is published"), "{}", said.err);
     assert!(said.err.contains("hint: publish it: -p 8080:80"), "{}", said.err);
     stage.margay(["rm", "-f", "tom"]).ok();
+    // Nor does one wait for an answer that never comes.
+    let probe = samples().join("hostile/probe-cli.wasm").display().to_string();
+    let said = stage.margay(["run", "--rm", "-p", "127.0.0.1:0:80", &probe, "args"]);
+    assert!(said.err.contains("Port 80 is not published: the program runs once"), "{}", said.err);
+    assert!(!said.err.contains("Listening"), "{}", said.err);
+    stage.is_empty();
+}
+
+/// A shell for Linux, and for WebAssembly a program that repeats each line.
+fn listeners(stage: &Stage) -> Vec<(String, Vec<&'static str>, &'static str, &'static str)> {
+    let hello = samples().join("hello/hello.wasm").display().to_string();
+    let mut all = vec![(hello, vec!["-"], "purr\n", "purr")];
+    if native::ready() {
+        native::build(stage, "busy", "CMD [\"/bin/sh\"]");
+        all.push(("busy".to_owned(), vec![], "echo pu''rr\n", "purr"));
+    }
+    all
+}
+
+#[test]
+fn a_terminal_is_left_by_its_keys_and_come_back_to() {
+    let stage = Stage::new();
+    for (image, arguments, typed, shown) in listeners(&stage) {
+        let head = ["run", "-dit", "--name", "tom", &image];
+        stage.margay(head.iter().copied().chain(arguments)).ok();
+        for (keys, leave) in [("ctrl-p,ctrl-q", "\x10\x11"), ("ctrl-x,y", "\x18y")] {
+            let said = stage.margay_fed(
+                ["attach", "--detach-keys", keys, "tom"],
+                &format!("{typed}{leave}never typed"),
+            );
+            assert_eq!(said.code, 0, "{image}: {}", said.err);
+            assert!(said.err.contains("Detached, and the task runs on"), "{}", said.err);
+            is_running(&stage, "tom").expect("it runs");
+        }
+        eventually("it answered", || {
+            stage.margay(["logs", "tom"]).out.contains(shown).then_some(())
+        });
+        assert!(!stage.margay(["logs", "tom"]).out.contains("never"));
+        stage.margay(["rm", "-f", "tom"]).ok();
+    }
+    let err = stage.margay(["attach", "tom"]).fails(1);
+    assert!(err.contains("no task is called `tom`"), "{err}");
+    let err = stage.margay(["attach", "--detach-keys", "ctrl-1", "tom"]).fails(2);
+    assert!(err.contains("`ctrl-1` is not a sequence of keys"), "{err}");
+    stage.is_empty();
+}
+
+#[test]
+fn an_attached_terminal_ends_with_the_task_and_its_code() {
+    let stage = Stage::new();
+    let hello = samples().join("hello/hello.wasm").display().to_string();
+    stage.margay(["run", "-dit", "--name", "tom", &hello, "-"]).ok();
+    // A Wasm program cannot catch the signal that Ctrl-C is.
+    assert_eq!(stage.margay_fed(["attach", "tom"], "purr\n\x03").code, 130);
+    stage.margay(["rm", "tom"]).ok();
+    if native::ready() {
+        native::build(&stage, "busy", "CMD [\"/bin/sh\"]");
+        stage.margay(["create", "-it", "--name", "tom", "busy"]).ok();
+        let said = stage.margay_fed(["start", "-ai", "tom"], "echo pu''rr; exit 5\n");
+        assert_eq!(said.code, 5, "{}", said.err);
+        assert!(said.out.contains("purr\r\n"), "{}", said.out);
+        stage.margay(["rm", "tom"]).ok();
+    }
+    stage.is_empty();
+}
+
+#[test]
+fn a_task_in_the_background_takes_input_and_shows_its_output_to_each_that_attaches() {
+    let stage = Stage::new();
+    let hello = samples().join("hello/hello.wasm").display().to_string();
+    stage.margay(["run", "-di", "--name", "tom", &hello, "-"]).ok();
+    let mut watching = stage.start(["attach", "--no-stdin", "tom"]);
+    let mut other = stage.start(["attach", "--no-stdin", "tom"]);
+    // Both are there when the first line comes.
+    let typing = std::thread::scope(|scope| {
+        let typing = scope.spawn(|| stage.margay_fed(["attach", "tom"], "one\ntwo\n"));
+        assert_eq!((watching.line(), other.line()), ("one".to_owned(), "one".to_owned()));
+        stage.margay(["kill", "tom"]).ok();
+        typing.join().expect("it ends")
+    });
+    assert_eq!(typing.code, 137, "{}", typing.err);
+    assert_eq!((watching.end().code, other.end().code), (137, 137));
+    stage.margay(["rm", "tom"]).ok();
+
+    // Without a standard input its output comes from its log.
+    let probe = samples().join("hostile/probe-cli.wasm").display().to_string();
+    stage.margay(["run", "-d", "--name", "tom", &probe, "sleep", "60000"]).ok();
+    let following = stage.start(["attach", "tom"]);
+    let left = stage.start(["attach", "--sig-proxy=false", "tom"]);
+    left.signal("INT");
+    assert_eq!(left.end().code, 130);
+    is_running(&stage, "tom").expect("it runs on");
+    following.signal("INT");
+    assert_eq!(following.end().code, 130);
+    let err = stage.margay(["attach", "tom"]).fails(1);
+    assert!(err.contains("task `tom` is not running"), "{err}");
+    stage.is_empty();
+}
+
+#[test]
+fn a_connection_to_a_port_that_nothing_listens_on_is_reset_and_told_once() {
+    if !native::ready() {
+        return;
+    }
+    let stage = Stage::new();
+    native::build(&stage, "busy", "CMD [\"/bin/sh\"]");
+    let listen = "httpd -p 3000 -h /srv/www; sleep 600";
+    let args =
+        ["run", "-d", "-p", "127.0.0.1:0:80", "--name", "tom", "busy", "/bin/sh", "-c", listen];
+    stage.margay(args).ok();
+    let address = stage.margay(["port", "tom", "80"]).ok().trim().to_owned();
+    let begun = Instant::now();
+    for _ in 0..3 {
+        assert!(get(&address, "localhost", "/").is_none());
+    }
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    let told = eventually("the log tells", || {
+        let said = stage.margay(["logs", "tom"]);
+        (!said.err.is_empty()).then_some(said.err)
+    });
+    let want = "margay: nothing listens on port 80 in the task, which listens on 3000: \
+                connections are reset\n";
+    assert_eq!(told, want);
+    stage.margay(["rm", "-f", "tom"]).ok();
+    stage.is_empty();
+}
+
+#[test]
+fn a_log_keeps_sixteen_mebibytes_of_short_lines_and_says_what_is_gone() {
+    let stage = Stage::new();
+    for guest in guests(&stage) {
+        let flood: &[&str] = match guest.image.as_str() {
+            "busy" => &["/bin/sh", "-c", "seq -w 1 3000000"],
+            _ => &["flood", "2000000"],
+        };
+        let said = stage.margay(run(&["run", "--name", "tom"], &guest, flood));
+        assert_eq!(said.code, 0, "{}", said.err);
+        let log = stage.margay(["logs", "tom"]);
+        let (kept, written) = (log.out.len(), said.out.len());
+        assert!(kept >= 16 << 20, "{}: {kept} bytes of {written} are kept", guest.image);
+        assert!(said.out.ends_with(&log.out), "the last ones, and whole");
+        let gone = format!("margay: {} bytes of older log were dropped\n", written - kept);
+        assert_eq!(log.err, gone);
+        let file = stage.home().join("tasks");
+        let file = file.join(inspect(&stage, "tom")["id"].as_str().expect("an id")).join("log");
+        assert!(file.metadata().expect("the log").len() <= 64 << 20);
+        stage.margay(["rm", "tom"]).ok();
+    }
     stage.is_empty();
 }

@@ -38,7 +38,7 @@ pub fn build(stage: &Stage, tag: &str, last: &str) {
             std::fs::create_dir_all(root.join(folder)).expect("a folder");
         }
         std::fs::copy(BUSYBOX, root.join("bin/busybox")).expect("busybox");
-        for applet in ["sh", "cat", "echo", "httpd", "sleep", "touch", "hostname"] {
+        for applet in ["sh", "cat", "echo", "httpd", "seq", "sleep", "touch", "hostname"] {
             symlink("busybox", root.join("bin").join(applet)).expect("a link");
         }
         stage.write("rootfs/etc/passwd", "root:x:0:0:root:/:/bin/sh\n");

@@ -26,6 +26,23 @@ pub(crate) fn ask(task: &TaskFolder, order: Order) -> io::Result<Answer> {
     }
 }
 
+/// Asks the supervisor of a task for its streams. They follow the answer over the connection.
+///
+/// # Errors
+/// When it is gone, or does not answer.
+pub(crate) fn attach(task: &TaskFolder) -> io::Result<(Answer, UnixStream)> {
+    let mut stream = disk::connect(&task.path().join(SOCKET))?;
+    stream.set_read_timeout(Some(ANSWER_TIME_MAX))?;
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok();
+    let order = Order::Attach(size.map(|size| (size.ws_row, size.ws_col)));
+    let request = Request { version: VERSION, order };
+    stream.write_all(&Frame::Request.with_json(&request)?)?;
+    match receive(&mut stream)? {
+        (Frame::Answer, payload) => Ok((json(&payload)?, stream)),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
 fn receive(stream: &mut UnixStream) -> io::Result<(Frame, Vec<u8>)> {
     let mut head = [0; HEAD_BYTES];
     stream.read_exact(&mut head)?;

@@ -28,6 +28,9 @@ pub(crate) enum Order {
     Restart(Duration),
     /// Its terminal has other rows and columns.
     Resize(u16, u16),
+    /// Send what it writes over this connection, and take what is for it, at a terminal of these
+    /// rows and columns.
+    Attach(Option<(u16, u16)>),
 }
 
 /// What it answers.
@@ -35,7 +38,21 @@ pub(crate) enum Order {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Answer {
     Done,
+    /// What it writes follows; whether it has a terminal, and a standard input.
+    Streams {
+        terminal: bool,
+        input: bool,
+    },
+    /// It was started without a standard input and a terminal: what it writes is in its log.
+    NoStreams,
     Refused(String),
+}
+
+/// How a task ended, for those that are attached to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ended {
+    pub exit_code: i32,
+    pub reason: Option<String>,
 }
 
 /// What a frame holds.
@@ -43,6 +60,15 @@ pub(crate) enum Answer {
 pub(crate) enum Frame {
     Request,
     Answer,
+    /// To the program: its standard input.
+    Input,
+    /// The end of that.
+    EndOfInput,
+    /// From the program.
+    Output,
+    ErrorOutput,
+    /// How it ended: the last one.
+    Ended,
 }
 
 impl Frame {
@@ -50,6 +76,11 @@ impl Frame {
         match self {
             Self::Request => b'r',
             Self::Answer => b'a',
+            Self::Input => b'i',
+            Self::EndOfInput => b'n',
+            Self::Output => b'o',
+            Self::ErrorOutput => b'x',
+            Self::Ended => b'e',
         }
     }
 
@@ -57,6 +88,11 @@ impl Frame {
         Ok(match byte {
             b'r' => Self::Request,
             b'a' => Self::Answer,
+            b'i' => Self::Input,
+            b'n' => Self::EndOfInput,
+            b'o' => Self::Output,
+            b'x' => Self::ErrorOutput,
+            b'e' => Self::Ended,
             _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "an unknown frame")),
         })
     }
@@ -98,7 +134,8 @@ mod tests {
 
     #[test]
     fn a_frame_is_read_as_it_was_written_and_no_longer_one_is_taken() {
-        for kind in [Frame::Request, Frame::Answer] {
+        use Frame::{Answer, EndOfInput, Ended, ErrorOutput, Input, Output, Request};
+        for kind in [Request, Answer, Input, EndOfInput, Output, ErrorOutput, Ended] {
             let frame = kind.with(b"purr");
             let head = frame[..HEAD_BYTES].try_into().unwrap();
             assert_eq!(Frame::of_head(head).unwrap(), (kind, 4));

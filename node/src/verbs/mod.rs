@@ -15,6 +15,7 @@ mod start; // start it again, or anew
 mod wait; // wait for its end
 
 pub use signal::signal_task;
+pub(crate) use start::make_startable;
 pub use start::{restart_task, start_task};
 pub use wait::wait_task;
 

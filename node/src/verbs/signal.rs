@@ -29,10 +29,10 @@ pub fn signal_task(task: &TaskFolder, signal: i32) -> Result<()> {
     match control::ask(task, Order::Signal(signal)) {
         Ok(Answer::Done) => {}
         // Its supervisor is gone, or of another version: only an end can be had without it.
-        Ok(Answer::Refused(_)) | Err(_) if task.state()?.is_alive() => {
+        Ok(_) | Err(_) if task.state()?.is_alive() => {
             stop_task(task, Duration::ZERO)?;
         }
-        Ok(Answer::Refused(_)) | Err(_) => return Err(Error::NotRunning(name())),
+        Ok(_) | Err(_) => return Err(Error::NotRunning(name())),
     }
     // Docker returns when a killed container is dead.
     let deadline = Instant::now() + KILL_TIME_MAX;

@@ -73,7 +73,7 @@ pub fn restart_task(
 }
 
 /// Refuses what cannot be started here, and ends what a killed supervisor has left running.
-fn make_startable(task: &TaskFolder) -> Result<()> {
+pub(crate) fn make_startable(task: &TaskFolder) -> Result<()> {
     match &task.record().origin {
         Origin::Cluster(_) | Origin::Invoked => {
             refuse_a_clusters(task)?;

@@ -1,0 +1,107 @@
+use std::{io::Write as _, process::ExitCode};
+
+use node::{AttachEnd, AttachOptions, Attachment, DetachKeys, tasks::LogStream};
+
+use crate::{
+    failure::HOST_ERROR,
+    home::Home,
+    output::{Paint, notice, printable},
+    verbs::run::RawTerminal,
+};
+
+/// Attach to a task that runs: see what it writes, and type into it where it was made with -i
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exits with the task's code. The keys leave a terminal without ending the task.
+A task that was made without -i and -t shows what it writes from now on; a task in the foreground of
+another `margay run` keeps that one's stdin."
+)]
+pub struct Args {
+    /// Name or id of the task
+    task: String,
+    #[command(flatten)]
+    keys: Keys,
+    /// Do not hand it our stdin
+    #[arg(long)]
+    no_stdin: bool,
+    #[command(flatten)]
+    signals: Signals,
+}
+
+/// How a terminal is left.
+#[derive(Debug, clap::Args)]
+pub struct Keys {
+    /// The keys that leave the task's terminal [default: ctrl-p,ctrl-q]
+    #[arg(long, value_name = "KEYS")]
+    pub detach_keys: Option<DetachKeys>,
+}
+
+/// Whether our signals are the task's.
+#[derive(Debug, clap::Args)]
+pub struct Signals {
+    /// Hand our signals to the task
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set
+    )]
+    pub sig_proxy: bool,
+}
+
+impl Args {
+    pub fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
+        let task = node::tasks::find(home.node(), &self.task)?;
+        let options = AttachOptions {
+            input: !self.no_stdin,
+            signals: self.signals.sig_proxy,
+            keys: self.keys.detach_keys.unwrap_or_default(),
+            ..AttachOptions::default()
+        };
+        let mut screen = Screen::default();
+        let end = node::attach(&task, &options, |attachment| screen.show(&attachment));
+        drop(screen);
+        exit(end?, &self.task)
+    }
+}
+
+/// Our terminal, while a task has it.
+#[derive(Default)]
+pub struct Screen(Option<RawTerminal>);
+
+impl Screen {
+    pub fn show(&mut self, attachment: &Attachment<'_>) {
+        match attachment {
+            Attachment::Connected { terminal: true } => self.0 = RawTerminal::new(),
+            Attachment::Connected { terminal: false } => {}
+            // A reader that has left is no reason to end the task.
+            Attachment::Output(LogStream::Stdout, bytes) => {
+                let mut stdout = std::io::stdout().lock();
+                let _ = stdout.write_all(bytes).and_then(|()| stdout.flush());
+            }
+            Attachment::Output(LogStream::Stderr, bytes) => {
+                let _ = std::io::stderr().lock().write_all(bytes);
+            }
+        }
+    }
+}
+
+/// Says how it came to an end, and exits as the task did.
+pub fn exit(end: AttachEnd, task: &str) -> anyhow::Result<ExitCode> {
+    match end {
+        AttachEnd::Detached => {
+            notice(format_args!("\nDetached, and the task runs on: margay attach {task}"));
+            Ok(ExitCode::SUCCESS)
+        }
+        AttachEnd::Ended { exit_code, reason } => {
+            if let Some(reason) = &reason {
+                let error = Paint::on_stderr();
+                notice(format_args!("{} {}", error.error("error:"), printable(reason)));
+            }
+            Ok(ExitCode::from(u8::try_from(exit_code).unwrap_or(HOST_ERROR)))
+        }
+    }
+}
