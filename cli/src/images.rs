@@ -6,7 +6,7 @@ use anyhow::{bail, ensure};
 use clap::ValueEnum;
 use node::LocalImage;
 use packager::Layout;
-use spec::{Descriptor, Digest, Reference};
+use spec::{Descriptor, Digest, Platform, Reference};
 
 use crate::{
     failure::Advice,
@@ -115,19 +115,61 @@ pub fn find(
     fetch: Fetch,
     remote: &Remote,
 ) -> anyhow::Result<SelectedImage> {
-    if let Some(path) = as_path(text) {
-        return from_file(home, text, &path);
+    find_for(home, text, fetch, remote, Choice::default())
+}
+
+/// Which image to take where a name means several, and how much to say about fetching it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Choice<'a> {
+    /// The one that this machine runs best when left out.
+    pub platform: Option<&'a Platform>,
+    pub quiet: bool,
+}
+
+/// As [`find`], of the images that `choice` leaves.
+pub fn find_for(
+    home: &Home,
+    text: &str,
+    fetch: Fetch,
+    remote: &Remote,
+    choice: Choice<'_>,
+) -> anyhow::Result<SelectedImage> {
+    let found = match as_path(text) {
+        Some(path) => from_file(home, text, &path)?,
+        None => from_name(home, text, fetch, remote, choice)?,
+    };
+    match choice.platform {
+        Some(platform) => found.narrowed(platform),
+        None => Ok(found),
     }
+}
+
+fn from_name(
+    home: &Home,
+    text: &str,
+    fetch: Fetch,
+    remote: &Remote,
+    choice: Choice<'_>,
+) -> anyhow::Result<SelectedImage> {
     let reference: Reference = text.parse()?;
     let layout = layout(home)?;
     let local = look_up(&layout, &reference)?;
     let remote_wanted = match (fetch, &local) {
         (Fetch::Always, _) | (Fetch::Missing, None) => reference.registry().is_some(),
-        (Fetch::Never, _) | (Fetch::Missing, Some(_)) => false,
+        // What was fetched for another platform lacks this one.
+        (Fetch::Missing, Some((_, local))) => {
+            reference.registry().is_some()
+                && choice.platform.is_some_and(|platform| lacks(&layout, local, platform))
+        }
+        (Fetch::Never, _) => false,
     };
     let (name, descriptor) = match (remote_wanted, local) {
         (true, _) => {
-            let (entries, progress) = (transfer::entry_of_this_machine(), Progress::new(false));
+            let entries = match choice.platform {
+                Some(platform) => transfer::entry_for(platform),
+                None => transfer::entry_of_this_machine(),
+            };
+            let progress = Progress::new(choice.quiet);
             let pulled = transfer::pull(home, &reference, remote, entries, progress);
             (text.to_owned(), block_on(pulled)?)
         }
@@ -145,6 +187,36 @@ pub struct SelectedImage {
     /// Its manifest or index.
     pub descriptor: Descriptor,
     pub layout: Layout,
+}
+
+impl SelectedImage {
+    /// The image for `platform` in it.
+    fn narrowed(mut self, platform: &Platform) -> anyhow::Result<Self> {
+        let name = &self.image.name;
+        let bytes = self.layout.read_blob(&self.descriptor, blobs::DOCUMENT_BYTES_MAX)?;
+        if let image::Document::Index(index) = image::parse_document(&bytes)? {
+            self.descriptor = image::choose_platform(&index, platform)?.clone();
+            self.image.digest = self.descriptor.digest;
+            return Ok(self);
+        }
+        let config = self.layout.plan(&self.descriptor)?.config;
+        let built_for =
+            Platform { architecture: config.architecture, os: config.os, variant: None };
+        ensure!(
+            image::is_same(&built_for, platform),
+            Advice::new(format!("`{name}` is an image for {built_for}, and not for {platform}"))
+                .hint("leave --platform out")
+        );
+        Ok(self)
+    }
+}
+
+/// Whether the local index `root` has an entry for `platform` whose manifest is not here.
+fn lacks(layout: &Layout, root: &Descriptor, platform: &Platform) -> bool {
+    let Ok(bytes) = layout.read_blob(root, blobs::DOCUMENT_BYTES_MAX) else { return true };
+    let Ok(image::Document::Index(index)) = image::parse_document(&bytes) else { return false };
+    image::choose_platform(&index, platform)
+        .is_ok_and(|entry| !layout.has_blob(&entry.digest, entry.size))
 }
 
 /// The path that `text` is, if it is one: written with a slash at its beginning, or a file here

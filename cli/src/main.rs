@@ -19,7 +19,9 @@ mod credentials; // registry logins
 mod control; // the client of a control plane
 mod transfer; // push and pull
 mod images; // the argument of a verb -> an image of this machine
+mod preparing; // what takes long at a first run
 mod program; // what the program in an image imports
+mod mount; // a mount written as keys
 mod settings; // what a run chooses beyond its image
 mod flags; // durations, sizes, variables, secrets
 

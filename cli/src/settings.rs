@@ -3,12 +3,15 @@
 use std::{collections::BTreeMap, num::IntErrorKind, path::PathBuf};
 
 use anyhow::{bail, ensure};
-use node::{MountSource, Mounted, Settings};
+use node::{Attach, Mounted, Settings};
 use shim::{HostLine, Tmpfs, Ulimit};
+use spec::Platform;
 
 use crate::{
     failure::{Advice, USAGE_ERROR},
     flags::read_text,
+    images::Choice,
+    mount::{Mount, mount},
 };
 
 /// Larger than any list of labels that was written by hand.
@@ -74,6 +77,40 @@ pub struct SettingsFlags {
     /// Choose the network: `none`, or `bridge` for published ports and granted ways out
     #[arg(long, visible_alias = "net", value_name = "none|bridge", value_parser = network)]
     network: Option<Network>,
+    /// Take a capability of Linux away from root of the image; ALL for each
+    #[arg(long, value_name = "CAPABILITY", value_parser = shim::droppable_capability)]
+    cap_drop: Vec<String>,
+    /// Give a capability of Linux back to root of the image
+    #[arg(long, value_name = "CAPABILITY", value_parser = shim::grantable_capability)]
+    cap_add: Vec<String>,
+    /// Let a Linux program get no more rights than it starts with
+    #[arg(long, value_name = "no-new-privileges", value_parser = security)]
+    security_opt: Vec<Security>,
+    /// Run the image for this platform, where there are several
+    #[arg(long, value_name = "OS/ARCHITECTURE", value_parser = platform)]
+    platform: Option<Platform>,
+    /// Attach only these of the guest's streams
+    #[arg(short, long, value_name = "STREAM")]
+    attach: Vec<Stream>,
+    /// Say nothing about fetching and preparing the image
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// What `--attach` can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Stream {
+    Stdin,
+    Stdout,
+    Stderr,
+}
+
+/// What `--security-opt` can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Security {
+    NoNewPrivileges,
+    /// No labels of SELinux, which no task has.
+    NoLabels,
 }
 
 /// What `--network` can say.
@@ -82,13 +119,6 @@ enum Network {
     None,
     /// Published ports and granted ways out, as without the flag.
     Bridge,
-}
-
-/// What `--mount` asks for.
-#[derive(Debug, Clone)]
-enum Mount {
-    Folder(Mounted),
-    Memory(Tmpfs),
 }
 
 impl SettingsFlags {
@@ -106,6 +136,10 @@ impl SettingsFlags {
             labels: self.labels()?,
             publish_all: self.publish_all,
             expose: self.expose.iter().flatten().copied().collect(),
+            attach: (!self.attach.is_empty()).then(|| Attach {
+                stdout: self.attach.contains(&Stream::Stdout),
+                stderr: self.attach.contains(&Stream::Stderr),
+            }),
             linux: shim::Settings {
                 hostname: self.hostname.clone(),
                 hosts: self.add_host.clone(),
@@ -114,8 +148,29 @@ impl SettingsFlags {
                 shm_bytes_max: self.shm_size,
                 processes_max: self.pids_limit,
                 ulimits: self.ulimit.clone(),
+                cap_drop: self.cap_drop.clone(),
+                cap_add: self.cap_add.clone(),
+                no_new_privileges: self.security_opt.contains(&Security::NoNewPrivileges),
             },
         })
+    }
+
+    /// Which of several images to run, and whether to say how it is fetched.
+    pub fn choice(&self) -> Choice<'_> {
+        Choice { platform: self.platform.as_ref(), quiet: self.quiet }
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    pub fn attaches(&self) -> bool {
+        !self.attach.is_empty()
+    }
+
+    /// Whether `-a stdin` asks for what `-i` does.
+    pub fn attaches_stdin(&self) -> bool {
+        self.attach.contains(&Stream::Stdin)
     }
 
     /// The mounts of `--mount`.
@@ -239,6 +294,35 @@ fn expose(text: &str) -> Result<Vec<u16>, String> {
     }
 }
 
+fn security(text: &str) -> Result<Security, &'static str> {
+    match text {
+        "no-new-privileges" | "no-new-privileges:true" | "no-new-privileges=true" => {
+            Ok(Security::NoNewPrivileges)
+        }
+        "label=disable" | "label:disable" => Ok(Security::NoLabels),
+        _ if text.starts_with("seccomp") => Err("every task has the list of system calls that \
+             margay was reviewed with"),
+        _ if text.starts_with("apparmor") || text.starts_with("label") => {
+            Err("margay sets no profile of AppArmor and no label of SELinux")
+        }
+        _ => Err("use no-new-privileges"),
+    }
+}
+
+/// A platform that this machine runs.
+fn platform(text: &str) -> Result<Platform, String> {
+    let wanted: Platform = text.parse().map_err(|error: spec::ParseError| error.to_string())?;
+    let wasm = Platform { os: "wasi".to_owned(), architecture: "wasm".to_owned(), variant: None };
+    let here: Vec<Platform> = [wasm].into_iter().chain(packager::host_platforms()).collect();
+    match here.iter().any(|platform| image::is_same(platform, &wanted)) {
+        true => Ok(wanted),
+        false => {
+            let names: Vec<String> = here.iter().map(ToString::to_string).collect();
+            Err(format!("this machine runs {}", names.join(" and ")))
+        }
+    }
+}
+
 fn network(text: &str) -> Result<Network, &'static str> {
     match text {
         "none" => Ok(Network::None),
@@ -248,107 +332,6 @@ fn network(text: &str) -> Result<Network, &'static str> {
         _ => Err("there are no networks to join: publish ports with -p, \
              and grant ways out with --allow net.out:URL"),
     }
-}
-
-/// The keys of `--mount`.
-#[derive(Default)]
-struct MountKeys<'a> {
-    kind: &'a str,
-    source: Option<&'a str>,
-    target: Option<&'a str>,
-    read_only: bool,
-    tmpfs: Vec<String>,
-}
-
-impl<'a> MountKeys<'a> {
-    fn read(text: &'a str) -> Result<Self, String> {
-        let mut keys = Self { kind: "volume", ..Self::default() };
-        for field in text.split(',') {
-            let (key, value) = field.split_once('=').unwrap_or((field, ""));
-            match key.trim() {
-                "type" => keys.kind = value,
-                "source" | "src" => keys.source = Some(value),
-                "target" | "destination" | "dst" => keys.target = Some(value),
-                "readonly" | "ro" => match value {
-                    "" | "true" | "1" => keys.read_only = true,
-                    "false" | "0" => keys.read_only = false,
-                    _ => return Err(format!("`{key}` is true or false")),
-                },
-                "tmpfs-size" => keys.tmpfs.push(format!("size={value}")),
-                "tmpfs-mode" => keys.tmpfs.push(format!("mode={value}")),
-                // As it always is.
-                "bind-propagation" if matches!(value, "private" | "rprivate") => {}
-                "consistency" | "volume-nocopy" => {}
-                "bind-propagation" => {
-                    return Err("mounts of a task are its own: use rprivate".to_owned());
-                }
-                "volume-driver" | "volume-opt" | "volume-label" | "volume-subpath" => {
-                    return Err(format!("`{key}` is absent here: a volume is a folder"));
-                }
-                _ => {
-                    return Err(format!(
-                        "`{key}` is no key of a mount: use type, source, target, readonly, \
-                         tmpfs-size or tmpfs-mode"
-                    ));
-                }
-            }
-        }
-        Ok(keys)
-    }
-}
-
-fn mount(text: &str) -> Result<Mount, String> {
-    let keys = MountKeys::read(text)?;
-    let target = keys.target.ok_or("it names no target, as in target=/data")?;
-    if keys.kind != "tmpfs" && !keys.tmpfs.is_empty() {
-        return Err("`tmpfs-size` and `tmpfs-mode` belong to type=tmpfs".to_owned());
-    }
-    let source = || keys.source.filter(|source| !source.is_empty());
-    match keys.kind {
-        "tmpfs" => {
-            if source().is_some() {
-                return Err("memory has no source".to_owned());
-            }
-            let mut tmpfs: Tmpfs = target.parse()?;
-            for option in &keys.tmpfs {
-                tmpfs.set(option)?;
-            }
-            // As Docker has it for this form.
-            (tmpfs.read_only, tmpfs.executable) = (keys.read_only, true);
-            Ok(Mount::Memory(tmpfs))
-        }
-        "bind" => {
-            let path = source().ok_or("it names no source, as in source=/srv/data")?;
-            let path = std::path::absolute(path).map_err(|error| error.to_string())?;
-            if !path.exists() {
-                return Err(format!("there is no file or folder `{}`", path.display()));
-            }
-            Ok(Mount::Folder(Mounted {
-                source: MountSource::Folder(path),
-                path: folder(target)?,
-                read_only: keys.read_only,
-                bytes_max: None,
-            }))
-        }
-        "volume" => {
-            let name = source().ok_or("it names no source, as in source=book")?;
-            if name.contains('/') {
-                return Err(format!("`{name}` is no name of a volume: for a folder use type=bind"));
-            }
-            let mount = format!("{name}:{target}{}", if keys.read_only { ":ro" } else { "" });
-            let mounted = mount.parse::<Mounted>().map_err(|error| error.to_string())?;
-            Ok(Mount::Folder(mounted))
-        }
-        kind => Err(format!("`{kind}` is no type of mount: use volume, bind or tmpfs")),
-    }
-}
-
-/// A folder of the guest, as `-v` takes it.
-fn folder(target: &str) -> Result<String, String> {
-    let mounted: Mounted = format!("x:{target}").parse().map_err(|_| {
-        format!("`{target}` is no folder to mount at: use an absolute path, as in /data")
-    })?;
-    Ok(mounted.path)
 }
 
 #[cfg(test)]
@@ -367,39 +350,17 @@ mod tests {
     }
 
     #[test]
-    fn a_mount_by_keys_is_the_same_as_in_the_short_form() {
-        let shown = |text: &str| match mount(text) {
-            Ok(Mount::Folder(mounted)) => {
-                let short = match &mounted.source {
-                    MountSource::Volume(name) => name.to_string(),
-                    MountSource::Folder(folder) => folder.display().to_string(),
-                    #[allow(unreachable_patterns, reason = "more kinds may come")]
-                    _ => "other".to_owned(),
-                };
-                format!("{short}:{}{}", mounted.path, if mounted.read_only { ":ro" } else { "" })
-            }
-            Ok(Mount::Memory(tmpfs)) => {
-                format!("{}:{:?},{:o}", tmpfs.path, tmpfs.bytes_max, tmpfs.mode)
-            }
-            Err(error) => error,
-        };
-        for (text, want) in [
-            ("source=book,target=/data", "book:/data"),
-            ("type=volume,src=book,dst=/data,readonly", "book:/data:ro"),
-            ("type=bind,source=/,destination=/host,ro=true", "/:/host:ro"),
-            ("type=bind,src=/,target=/host,bind-propagation=rprivate", "/:/host"),
-            ("type=tmpfs,target=/run,tmpfs-size=64m,tmpfs-mode=755", "/run:Some(67108864),755"),
-            ("type=tmpfs,target=/run", "/run:None,1777"),
-            ("type=bind,source=/no/such,target=/x", "there is no file or folder `/no/such`"),
-            ("type=bind,source=/,target=x", "`x` is no folder"),
-            ("type=volume,source=/x,target=/x", "`/x` is no name of a volume"),
-            ("type=npipe,source=x,target=/x", "`npipe` is no type"),
-            ("source=x", "it names no target"),
-            ("type=tmpfs,target=/x,uid=1", "`uid` is no key"),
-            ("source=x,target=/x,tmpfs-size=1", "belong to type=tmpfs"),
-            ("source=x,target=/x,volume-driver=nfs", "a volume is a folder"),
+    fn only_what_runs_here_is_a_platform() {
+        let host = packager::host_platforms().remove(0).to_string();
+        for text in ["wasi/wasm", "wasi/wasm32", host.as_str()] {
+            assert!(platform(text).is_ok(), "{text}");
+        }
+        for (text, why) in [
+            ("linux/s390x", "this machine runs wasi/wasm and linux/"),
+            ("windows/amd64", "this machine runs"),
+            ("amd64", "is not a platform"),
         ] {
-            assert!(shown(text).contains(want), "{text}: {}", shown(text));
+            assert!(platform(text).expect_err(text).contains(why), "{text}");
         }
     }
 

@@ -7,7 +7,7 @@ use anyhow::bail;
 use blobs::BlobWriter;
 use packager::{Hold, Layout};
 use registry::{Auth, BlobSink, Client, ClientOptions, Entries, Event, Outcome, PullOptions};
-use spec::{Descriptor, Digest, Index, Reference};
+use spec::{Descriptor, Digest, Index, Platform, Reference};
 
 use crate::{
     credentials::{Credentials, Login},
@@ -86,6 +86,17 @@ pub fn entry_of_this_machine() -> Entries {
             // `run` reports why no entry fits; a transfer to another machine takes them all.
             Err(_) => index.manifests.clone(),
         }
+    }))
+}
+
+/// The one entry of an index for `platform`.
+pub fn entry_for(platform: &Platform) -> Entries {
+    let platform = platform.clone();
+    Entries::Chosen(Arc::new(move |index: &Index| {
+        // That there is none is said when it is to be run.
+        image::choose_platform(index, &platform)
+            .map(|entry| vec![entry.clone()])
+            .unwrap_or_default()
     }))
 }
 

@@ -39,7 +39,7 @@ pub use merge::FileIndexBuilder;
 pub use path::{InvalidName, link_leaves, normal_name};
 pub use plan::{
     Document, Format, Kind, LayerContent, Plan, PlannedLayer, Program, WANTS_KEY, choose,
-    parse_document, parse_wants, plan, wants_text,
+    choose_platform, is_same, parse_document, parse_wants, plan, wants_text,
 };
 pub use program::{Located, locate, program_paths};
 pub use sniff::{Sniffed, sniff};

@@ -206,6 +206,24 @@ pub fn choose<'a>(index: &'a Index, native: &[Platform]) -> Result<&'a Descripto
     }
 }
 
+/// The entry of `index` for `wanted`, and no other.
+///
+/// # Errors
+/// [`Error::NoPlatform`] lists what there was.
+pub fn choose_platform<'a>(index: &'a Index, wanted: &Platform) -> Result<&'a Descriptor, Error> {
+    let images = || index.manifests.iter().filter(|entry| !is_attestation(entry));
+    let is_for = |entry: &&Descriptor| entry.platform.as_ref().is_some_and(|p| is_same(p, wanted));
+    images().find(is_for).ok_or_else(|| {
+        let names = images().filter_map(|entry| Some(entry.platform.as_ref()?.to_string()));
+        Error::NoPlatform { wanted: wanted.to_string(), offered: names.collect() }
+    })
+}
+
+/// Whether an image for `offered` is what was asked for as `wanted`.
+pub fn is_same(offered: &Platform, wanted: &Platform) -> bool {
+    (is_wasm(offered) && is_wasm(wanted)) || runs_on(offered, wanted)
+}
+
 fn is_wasm(platform: &Platform) -> bool {
     ["wasm", "wasm32"].iter().any(|name| platform.architecture.eq_ignore_ascii_case(name))
 }

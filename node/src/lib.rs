@@ -54,7 +54,7 @@ pub use local::{GRACE, create_task, has_terminal, run_local, start_local};
 pub use request::{
     LocalImage, MountSource, Mounted, Note, Publish, PublishRange, RunOutcome, RunRequest, Started,
 };
-pub use settings::Settings;
+pub use settings::{Attach, Settings};
 pub use signals::parse_signal;
 pub use tuning::{PrivateNetwork, Tuning};
 pub use verbs::{

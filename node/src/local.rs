@@ -24,6 +24,7 @@ use crate::{
     local_run::LocalRun,
     orders::{Asked, Orders},
     request::{LocalImage, Note, RunOutcome, RunRequest},
+    settings::Attach,
     signals::TaskSignals,
     tasks::{self, Kind, Origin, Owned, Phase, ProcessId, Status, TaskFolder, TaskRecord, now},
 };
@@ -263,8 +264,9 @@ fn decide<W: FnMut(Note)>(
         adoptable: false,
         settings: settings.clone(),
     };
+    let bytes = plan.layers.iter().map(|layer| layer.descriptor.size).sum();
     let ready = make_ready(home, spec::OPERATOR, &blobs, name, plan, &args, &mut || {
-        (watch.borrow_mut())(Note::Preparing)
+        (watch.borrow_mut())(Note::Preparing { bytes })
     })?;
     Launch::decide(container, ready, args)
 }
@@ -355,10 +357,11 @@ fn own_stdio(request: &RunRequest) -> Result<Stdio> {
             .try_clone_to_owned()
             .map_err(|source| Error::System { verb: "copy a stream", source })
     };
+    let attach = request.settings.attach.unwrap_or(Attach { stdout: true, stderr: true });
     Ok(Stdio {
         stdin: if request.interactive { Some(copy(&std::io::stdin())?) } else { None },
-        stdout: Some(copy(&std::io::stdout())?),
-        stderr: Some(copy(&std::io::stderr())?),
+        stdout: if attach.stdout { Some(copy(&std::io::stdout())?) } else { None },
+        stderr: if attach.stderr { Some(copy(&std::io::stderr())?) } else { None },
         terminal: request.terminal.filter(|_| std::io::stdout().is_terminal()),
     })
 }

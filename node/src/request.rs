@@ -103,7 +103,10 @@ pub enum MountSource {
 #[non_exhaustive]
 pub enum Note {
     /// Its image was not ready to run, and is being made so.
-    Preparing,
+    Preparing {
+        /// Of its layers, as they are stored.
+        bytes: u64,
+    },
     /// Its folder exists, under this id and name.
     Created {
         id: String,

@@ -24,8 +24,18 @@ pub struct Settings {
     pub publish_all: bool,
     /// `--expose`.
     pub expose: BTreeSet<u16>,
+    /// `-a`: which streams are ours; all of them when left out.
+    pub attach: Option<Attach>,
     /// What an OCI runtime is told.
     pub linux: shim::Settings,
+}
+
+/// The streams that a task in the foreground writes to, besides its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attach {
+    pub stdout: bool,
+    pub stderr: bool,
 }
 
 impl Settings {

@@ -37,6 +37,8 @@ pub use host::doctor::{Check, Level, doctor};
 pub use host::probe::{Runtime, RuntimeKind, Vulnerability};
 pub use process::main;
 pub use protocol::Status;
-pub use settings::{HostLine, Settings, Tmpfs, Ulimit, hostname};
+pub use settings::{
+    HostLine, Settings, Tmpfs, Ulimit, droppable_capability, grantable_capability, hostname,
+};
 pub use unpack::layers::{Layer, Layers, UnpackedLayer, remove_unused_layer, unpacked_layers};
 pub use unpack::sandbox::LayerBlob;

@@ -21,6 +21,12 @@ pub struct Settings {
     /// Processes and threads.
     pub processes_max: Option<u32>,
     pub ulimits: Vec<Ulimit>,
+    /// Capabilities of its root that are taken away, as in `CAP_CHOWN`; `ALL` for each.
+    pub cap_drop: Vec<String>,
+    /// Given in spite of that.
+    pub cap_add: Vec<String>,
+    /// Whether a program may get no more rights than its starter has.
+    pub no_new_privileges: bool,
 }
 
 /// A name with an address of its own.
@@ -72,7 +78,94 @@ impl Settings {
     }
 }
 
+/// The capabilities that root of a container may have: they concern its own users, files and
+/// processes.
+const GRANTABLE: [&str; 11] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+/// Those that no container has.
+const NEVER_GRANTED: [&str; 30] = [
+    "CAP_AUDIT_CONTROL",
+    "CAP_AUDIT_READ",
+    "CAP_AUDIT_WRITE",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_LEASE",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_MAC_ADMIN",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MKNOD",
+    "CAP_NET_ADMIN",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_RAW",
+    "CAP_PERFMON",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYSLOG",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_NICE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_WAKE_ALARM",
+];
+
+/// The whole name of a capability to drop, with or without `CAP_` before it, in any case.
+///
+/// # Errors
+/// When there is none of that name.
+pub fn droppable_capability(text: &str) -> Result<String, String> {
+    let name = text.to_ascii_uppercase();
+    if name == "ALL" {
+        return Ok(name);
+    }
+    let name = if name.starts_with("CAP_") { name } else { format!("CAP_{name}") };
+    match GRANTABLE.iter().chain(&NEVER_GRANTED).any(|known| *known == name) {
+        true => Ok(name),
+        false => Err(format!("there is no capability `{name}`")),
+    }
+}
+
+/// The whole name of a capability to add.
+///
+/// # Errors
+/// When there is none of that name, or no container has it.
+pub fn grantable_capability(text: &str) -> Result<String, String> {
+    let name = droppable_capability(text)?;
+    match GRANTABLE.contains(&name.as_str()) {
+        true => Ok(name),
+        false => Err(format!("no task gets `{name}`: use one of {}", GRANTABLE.join(", "))),
+    }
+}
+
 impl Settings {
+    /// What is left of `usual`, and what is added to it, in order.
+    pub(crate) fn capabilities(&self, usual: &[&'static str]) -> Vec<&'static str> {
+        let is_in = |names: &[String], name: &str| names.iter().any(|given| given == name);
+        let is_dropped = |name: &str| is_in(&self.cap_drop, name) || is_in(&self.cap_drop, "ALL");
+        let has =
+            |name: &&str| is_in(&self.cap_add, name) || (usual.contains(name) && !is_dropped(name));
+        GRANTABLE.into_iter().filter(has).collect()
+    }
+
     /// The content of `/etc/hosts`.
     pub(crate) fn hosts_file(&self, hostname: &str) -> String {
         let given = self.hosts.iter().map(|line| format!("{}\t{}\n", line.address, line.name));
@@ -362,6 +455,27 @@ mod tests {
         }
         assert!(hostname("web-1.example").is_ok() && hostname("a\nb").is_err());
         assert!(hostname("").is_err() && hostname(&"a".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn capabilities_are_dropped_and_only_harmless_ones_added() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        for (drop, add, want) in [
+            (&[][..], &[][..], "CAP_CHOWN CAP_KILL"),
+            (&["CAP_KILL"], &[], "CAP_CHOWN"),
+            (&["ALL"], &[], ""),
+            (&["ALL"], &["CAP_KILL"], "CAP_KILL"),
+            (&[], &["CAP_SETUID"], "CAP_CHOWN CAP_KILL CAP_SETUID"),
+        ] {
+            let settings =
+                Settings { cap_drop: names(drop), cap_add: names(add), ..Settings::default() };
+            assert_eq!(settings.capabilities(&["CAP_CHOWN", "CAP_KILL"]).join(" "), want);
+        }
+        assert_eq!(droppable_capability("net_raw"), Ok("CAP_NET_RAW".to_owned()));
+        assert_eq!(grantable_capability("cap_chown"), Ok("CAP_CHOWN".to_owned()));
+        for name in ["SYS_ADMIN", "ALL", "NET_ADMIN", "FLY"] {
+            assert!(grantable_capability(name).is_err(), "{name}");
+        }
     }
 
     #[test]

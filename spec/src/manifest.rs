@@ -1,8 +1,8 @@
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{digest::Digest, media::MediaType};
+use crate::{digest::Digest, media::MediaType, text::ParseError};
 
 /// Points at some bytes: what they claim to be, their name, and how many there are.
 ///
@@ -53,6 +53,39 @@ pub struct Platform {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
 }
+
+impl FromStr for Platform {
+    type Err = ParseError;
+
+    /// `OS/ARCHITECTURE[/VARIANT]`, with the names that kernels have for architectures as well.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let wrong = || ParseError::about(text, "is not a platform like linux/amd64 or wasi/wasm");
+        let lower = text.to_ascii_lowercase();
+        let parts: Vec<&str> = lower.split('/').collect();
+        let is_word = |word: &&str| {
+            !word.is_empty()
+                && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        };
+        if lower.len() > PLATFORM_BYTES_MAX || !parts.iter().all(is_word) {
+            return Err(wrong());
+        }
+        let (os, architecture, variant) = match parts[..] {
+            [os, architecture] => (os, architecture, None),
+            [os, architecture, variant] => (os, architecture, Some(variant.to_owned())),
+            _ => return Err(wrong()),
+        };
+        let architecture = match architecture {
+            "x86_64" | "x86-64" => "amd64",
+            "aarch64" => "arm64",
+            "wasm32" => "wasm",
+            other => other,
+        };
+        Ok(Self { architecture: architecture.to_owned(), os: os.to_owned(), variant })
+    }
+}
+
+/// Longer than any platform's name.
+const PLATFORM_BYTES_MAX: usize = 64;
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -18,8 +18,9 @@ pub struct Args {
 impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
         let request = self.task.request(home, run::Terminal::Later)?;
+        let mut talk = run::Talk::new(&self.task);
         let id = self.task.with_cidfile(|| {
-            let (id, _) = node::create_task(home.node(), &request, |note| run::tell(&note))?;
+            let (id, _) = node::create_task(home.node(), &request, |note| talk.hear(&note))?;
             Ok((id.clone(), id))
         })?;
         line(format_args!("{id}"));

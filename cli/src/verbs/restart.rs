@@ -22,7 +22,8 @@ impl Args {
         let grace = Duration::from_secs(self.time);
         super::each(&self.tasks, |text| {
             let task = tasks::find(home.node(), text)?;
-            node::restart_task(home.node(), &task, grace, |note| run::tell(&note))
+            let mut talk = run::Talk::default();
+            node::restart_task(home.node(), &task, grace, |note| talk.hear(&note))
                 .map_err(super::start::ordinary)?;
             line(format_args!("{text}"));
             Ok(())

@@ -20,6 +20,7 @@ use crate::{
     home::Home,
     images::{self, Fetch},
     output::{Paint, line, notice, printable},
+    preparing::Preparing,
     settings::SettingsFlags,
     transfer::Remote,
     verbs::attach,
@@ -164,11 +165,18 @@ const LATER_TERMINAL: (u16, u16) = (24, 80);
 impl Args {
     /// Runs to the end, or until it runs with `-d`.
     pub fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
+        ensure!(
+            !self.detach || !self.task.settings.attaches(),
+            Advice::new("-d and -a contradict each other")
+                .hint("leave one of them out")
+                .code(USAGE_ERROR)
+        );
         let terminal = if self.detach { Terminal::Later } else { Terminal::Ours };
         let request = self.task.request(home, terminal)?;
+        let mut talk = Talk::new(&self.task);
         if self.detach {
             let started = self.task.with_cidfile(|| {
-                let started = node::detach(home.node(), &request, |note| tell(&note))?;
+                let started = node::detach(home.node(), &request, |note| talk.hear(&note))?;
                 Ok((started.id.clone(), started))
             })?;
             line(format_args!("{}", started.id));
@@ -178,7 +186,7 @@ impl Args {
         let mut ids = CidFile::open(self.task.cidfile.as_deref())?;
         let mut name = String::new();
         let watch = |note| {
-            tell(&note);
+            talk.hear(&note);
             if let Note::Created { id, name: given } = note {
                 ids.write(&id);
                 name = given;
@@ -229,7 +237,8 @@ impl TaskArgs {
         let (image, arguments) =
             self.image_and_arguments.split_first().expect("clap asks for one at least");
         self.check()?;
-        let found = images::find(home, image, self.pull, &self.remote)?;
+        let choice = self.settings.choice();
+        let found = images::find_for(home, image, self.pull, &self.remote, choice)?;
         Ok(RunRequest {
             name: self.name.clone(),
             // An empty one takes the image's away.
@@ -249,7 +258,7 @@ impl TaskArgs {
             cpu_time_max: self.cpu_time,
             wall_time_max: self.timeout,
             limits: self.limits()?,
-            interactive: self.interactive,
+            interactive: self.interactive || self.settings.attaches_stdin(),
             terminal: self.terminal(terminal)?,
             remove_at_end: self.rm,
             restart: self.restart,
@@ -353,12 +362,30 @@ impl Drop for CidFile {
     }
 }
 
-/// Says what happens to a task, on stderr.
-pub fn tell(note: &Note) {
+/// What is said on stderr while a task starts and runs.
+#[derive(Default)]
+pub struct Talk {
+    quiet: bool,
+    /// While its image is made ready.
+    slow: Option<Preparing>,
+}
+
+impl Talk {
+    pub fn new(task: &TaskArgs) -> Self {
+        Self { quiet: task.settings.is_quiet(), slow: None }
+    }
+
+    pub fn hear(&mut self, note: &Note) {
+        self.slow = match note {
+            Note::Preparing { bytes } if !self.quiet => Some(Preparing::of(*bytes)),
+            _ => None,
+        };
+        tell(note);
+    }
+}
+
+fn tell(note: &Note) {
     match note {
-        Note::Preparing => {
-            notice(format_args!("Preparing the image: checking its layers, making machine code"))
-        }
         Note::Started(started) => {
             tell_started(started);
             for capability in &started.cut {

@@ -43,7 +43,8 @@ impl Args {
         }
         super::each(&self.tasks, |text| {
             let task = tasks::find(home.node(), text)?;
-            node::start_task(home.node(), &task, |note| run::tell(&note)).map_err(ordinary)?;
+            let mut talk = run::Talk::default();
+            node::start_task(home.node(), &task, |note| talk.hear(&note)).map_err(ordinary)?;
             line(format_args!("{text}"));
             Ok(())
         })?;
@@ -52,6 +53,7 @@ impl Args {
 
     fn attached(&self, home: &Home, text: &str) -> anyhow::Result<ExitCode> {
         let task = tasks::find(home.node(), text)?;
+        let mut talk = run::Talk::default();
         let options = AttachOptions {
             input: self.interactive,
             signals: true,
@@ -66,13 +68,13 @@ impl Args {
             return attach::exit(end.map_err(ordinary)?, text);
         }
         if self.interactive && node::has_terminal(&task).map_err(ordinary)? {
-            let watch = |note| run::tell(&note);
+            let watch = |note| talk.hear(&note);
             let end = node::start_attached(home.node(), &task, &options, watch, show);
             drop(screen);
             return attach::exit(end.map_err(ordinary)?, text);
         }
         let outcome = node::start_local(home.node(), task, self.interactive, |note| {
-            run::tell(&note);
+            talk.hear(&note);
         });
         run::exit(&outcome.map_err(ordinary)?)
     }

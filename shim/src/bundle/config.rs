@@ -180,7 +180,8 @@ pub(crate) fn bind(
 impl Bundle {
     /// The `config.json` of the runtime-spec.
     pub(crate) fn config(&self) -> Value {
-        let caps = if self.low_port { vec!["CAP_NET_BIND_SERVICE"] } else { vec![] };
+        let usual: &[_] = if self.low_port { &["CAP_NET_BIND_SERVICE"] } else { &[] };
+        let caps = self.settings.capabilities(usual);
         let mut process = json!({
             "terminal": self.terminal.is_some(),
             "user": { "uid": self.account.uid, "gid": self.account.gid, "additionalGids": self.account.groups },
