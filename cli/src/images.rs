@@ -199,9 +199,16 @@ impl SelectedImage {
             self.image.digest = self.descriptor.digest;
             return Ok(self);
         }
-        let config = self.layout.plan(&self.descriptor)?.config;
-        let built_for =
-            Platform { architecture: config.architecture, os: config.os, variant: None };
+        let plan = self.layout.plan(&self.descriptor)?;
+        let built_for = match plan.kind_hint() {
+            // A module alone says nothing of a platform.
+            image::Kind::Wasm => "wasi/wasm".parse()?,
+            image::Kind::Native => Platform {
+                architecture: plan.config.architecture,
+                os: plan.config.os,
+                variant: None,
+            },
+        };
         ensure!(
             image::is_same(&built_for, platform),
             Advice::new(format!("`{name}` is an image for {built_for}, and not for {platform}"))

@@ -86,7 +86,10 @@ fn become_shim() -> std::io::Result<OwnedFd> {
     // A process that was just forked is no group leader; for one that was started by hand the error
     // does no harm.
     let _ = setsid();
-    let files = Rlimit { current: Some(SHIM_OPEN_FILES_MAX), maximum: Some(SHIM_OPEN_FILES_MAX) };
+    // The hard limit stays: a container may be given more, and nothing here raises its own.
+    let own = getrlimit(Resource::Nofile).maximum;
+    let soft = own.map_or(SHIM_OPEN_FILES_MAX, |own| own.min(SHIM_OPEN_FILES_MAX));
+    let files = Rlimit { current: Some(soft), maximum: own };
     setrlimit(Resource::Nofile, files)?;
     Ok(socket)
 }
