@@ -44,6 +44,11 @@ fn values_that_cannot_be_are_refused_with_what_can() {
     for (line, want) in [
         ("--ulimit rtprio=9", "from all others"),
         ("--ulimit nofile=9:1", "above the hard one"),
+        ("--cap-add SYS_ADMIN", "no task gets `CAP_SYS_ADMIN`"),
+        ("--cap-drop FLY", "no capability `CAP_FLY`"),
+        ("--security-opt seccomp=unconfined", "list of system calls"),
+        ("--platform linux/s390x", "this machine runs wasi/wasm and linux/"),
+        ("-d -a stdout", "-d and -a contradict each other"),
         ("--tmpfs run", "absolute path"),
         ("--mount type=bind,source=/no/such,target=/x", "no file or folder `/no/such`"),
         ("--mount type=npipe,source=x,target=/x", "`npipe` is no type of mount"),
@@ -100,6 +105,19 @@ fn a_linux_program_gets_user_folder_names_and_limits() {
         ("-u root --group-add 7", "busybox id -G", "0 7"),
         ("-h web-1", "busybox hostname; busybox grep -c web-1 /etc/hosts", "web-1\n1"),
         ("--add-host db:10.0.0.7", "busybox grep db /etc/hosts", "10.0.0.7\tdb"),
+        ("--ulimit nofile=9000:9000", "ulimit -Sn; ulimit -Hn", "9000\n9000"),
+        ("--cap-drop ALL", "busybox grep CapEff /proc/self/status", "CapEff:\t0000000000000000"),
+        (
+            "--cap-drop ALL --cap-add CHOWN",
+            "busybox grep CapEff /proc/self/status",
+            "CapEff:\t0000000000000001",
+        ),
+        (
+            "--security-opt no-new-privileges",
+            "busybox grep NoNew /proc/self/status",
+            "NoNewPrivs:\t1",
+        ),
+        ("-a stdout", "echo out; echo err >&2", "out"),
         ("--ulimit nofile=100:200", "ulimit -Sn; ulimit -Hn", "100\n200"),
         (
             "--shm-size 1m",
@@ -116,6 +134,9 @@ fn a_linux_program_gets_user_folder_names_and_limits() {
     let said =
         stage.margay(["run", "--rm", "--entrypoint", "", "box", "/bin/busybox", "echo", "mine"]);
     assert_eq!(said.ok(), "mine\n");
+    let err = stage.margay(["run", "--rm", "--platform", "wasi/wasm", "box"]).fails(125);
+    assert!(err.contains("is an image for linux/"), "{err}");
+    stage.margay(["run", "--rm", "--platform", "wasi/wasm", &hello()]).ok();
     let err = stage.margay(["run", "--rm", "-u", "ghost", "box"]).fails(125);
     assert!(err.contains("ghost"), "{err}");
     stage.is_empty();
