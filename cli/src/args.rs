@@ -1,6 +1,8 @@
 //! The command line: every verb, and the function that carries it out. The arguments of a verb
 //! stand with the verb.
 
+mod groups; // `image ls`, `container ps`: Docker's second way to say a verb
+
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
@@ -75,6 +77,19 @@ pub enum Verb {
     Port(verbs::port::Args),
     Rm(verbs::rm::Args),
     Stats(verbs::stats::Args),
+    Top(verbs::top::Args),
+
+    #[command(subcommand)]
+    Volume(verbs::volume::Verb),
+    History(verbs::history::Args),
+    Events(verbs::events::Args),
+    Info(verbs::info::Args),
+    #[command(subcommand)]
+    System(groups::System),
+    #[command(subcommand)]
+    Image(groups::Image),
+    #[command(subcommand)]
+    Container(groups::Container),
 
     Up(verbs::up::Args),
     Demo(verbs::demo::Args),
@@ -100,6 +115,7 @@ pub enum Verb {
     Completions(verbs::completions::Args),
     Complete(verbs::completions::Complete),
     Version(verbs::version::Args),
+    Help(verbs::help::Args),
 }
 
 impl Cli {
@@ -109,6 +125,7 @@ impl Cli {
             Verb::Completions(args) => args.run(Self::command())?,
             Verb::Complete(args) => args.run(self.home, Self::command()),
             Verb::Version(args) => args.run()?,
+            Verb::Help(args) => args.run(Self::command())?,
             verb => return verb.run(&Home::open(self.home)?),
         }
         Ok(ExitCode::SUCCESS)
@@ -119,7 +136,11 @@ impl Verb {
     /// The exit code of a failure that is margay's. `run` keeps 1 for the guest, as Docker does.
     pub fn failure_code(&self) -> u8 {
         match self {
-            Self::Run(_) | Self::Create(_) => HOST_ERROR,
+            Self::Run(_)
+            | Self::Create(_)
+            | Self::Container(groups::Container::Run(_) | groups::Container::Create(_)) => {
+                HOST_ERROR
+            }
             _ => 1,
         }
     }
@@ -152,6 +173,18 @@ impl Verb {
             Self::Port(args) => args.run(home)?,
             Self::Rm(args) => args.run(home)?,
             Self::Stats(args) => args.run(home)?,
+            Self::Top(args) => args.run(home)?,
+            Self::Volume(verb) => verb.run(home)?,
+            Self::History(args) => args.run(home)?,
+            Self::Events(args) => args.run(home)?,
+            Self::Info(args) => args.run(home)?,
+            Self::System(groups::System::Df(args)) => args.run(home)?,
+            Self::System(groups::System::Prune(args)) => args.run(home)?,
+            Self::System(group) => return group.flat().run(home),
+            Self::Image(groups::Image::Prune(args)) => args.run(home)?,
+            Self::Image(group) => return group.flat().run(home),
+            Self::Container(groups::Container::Prune(args)) => args.run(home)?,
+            Self::Container(group) => return group.flat().run(home),
             Self::Up(args) => args.run(home)?,
             Self::Demo(args) => args.run(home)?,
             Self::Cluster(verb) => verb.run(home)?,
@@ -166,7 +199,7 @@ impl Verb {
             Self::Ingress(args) => args.run(home)?,
             Self::Node(args) => args.run(home)?,
             Self::Doctor(args) => return args.run(home),
-            Self::Completions(_) | Self::Complete(_) | Self::Version(_) => {}
+            Self::Completions(_) | Self::Complete(_) | Self::Version(_) | Self::Help(_) => {}
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use spec::{SecretName, SecretValue};
+use spec::{SecretName, SecretValue, Timestamp};
 
 use crate::failure::{Advice, USAGE_ERROR};
 
@@ -134,6 +134,60 @@ impl FromStr for SecretFile {
     }
 }
 
+/// A point in time as `--since` and `--until` take it: so long ago (`10m`), a date or time of RFC
+/// 3339, or seconds since 1970.
+///
+/// # Errors
+/// Shows the forms.
+pub fn point_in_time(text: &str, now: Timestamp) -> Result<Timestamp, Advice> {
+    let wrong = || {
+        Advice::new(format!("`{text}` is no point in time"))
+            .hint("write 10m for ten minutes ago, 2026-11-27T10:00:00Z, or seconds since 1970")
+            .code(USAGE_ERROR)
+    };
+    if let Ok(ago) = spec::parse_duration(text) {
+        let millis = u64::try_from(ago.as_millis()).map_err(|_| wrong())?;
+        return Ok(Timestamp::from_millis(now.millis().saturating_sub(millis)));
+    }
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if is_number(whole) && is_number(fraction) {
+        let seconds: u64 = whole.parse().map_err(|_| wrong())?;
+        let millis: String = fraction.chars().chain("00".chars()).take(3).collect();
+        let millis: u64 = millis.parse().map_err(|_| wrong())?;
+        let all = seconds.checked_mul(1000).ok_or_else(wrong)?.saturating_add(millis);
+        return Ok(Timestamp::from_millis(all));
+    }
+    moment(text).ok_or_else(wrong)
+}
+
+/// `2026-11-27`, `2026-11-27T10:00`, `2026-11-27T10:00:00.5Z`, `2026-11-27T10:00:00+02:00`. Without
+/// a zone it is UTC, as every time that is printed.
+fn moment(text: &str) -> Option<Timestamp> {
+    let (date, clock) = text.split_once(['T', ' ']).unwrap_or((text, "00:00:00Z"));
+    let zone = clock.find(['Z', '+', '-']).unwrap_or(clock.len());
+    let (clock, zone) = clock.split_at(zone);
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let clock = match clock.split(':').count() {
+        1 => format!("{clock}:00:00"),
+        2 => format!("{clock}:00"),
+        _ => clock.to_owned(),
+    };
+    let millis: String = fraction.chars().chain("00".chars()).take(3).collect();
+    let utc: Timestamp = format!("{date}T{clock}.{millis}Z").parse().ok()?;
+    let minutes = |text: &str| {
+        let (hours, minutes) = text.split_once(':')?;
+        Some(hours.parse::<u64>().ok()? * 60 + minutes.parse::<u64>().ok()?)
+    };
+    let millis = match zone.split_at_checked(1) {
+        None | Some(("Z", "")) => utc.millis(),
+        Some(("+", zone)) => utc.millis().checked_sub(minutes(zone)? * 60_000)?,
+        Some(("-", zone)) => utc.millis() + minutes(zone)? * 60_000,
+        Some(_) => return None,
+    };
+    Some(Timestamp::from_millis(millis))
+}
+
 /// The one line of stdin, without its end.
 pub fn line_of_stdin() -> anyhow::Result<String> {
     let mut text = String::new();
@@ -160,6 +214,32 @@ pub fn secret(path: &Path) -> anyhow::Result<SecretValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_point_in_time_is_written_in_three_ways() {
+        let now = Timestamp::from_millis(1_000_000_000);
+        for (text, want) in [
+            ("10m", Some(999_400_000)),
+            ("1h30m", Some(994_600_000)),
+            ("1732637000", Some(1_732_637_000_000)),
+            ("1732637000.25", Some(1_732_637_000_250)),
+            ("1970-01-02", Some(86_400_000)),
+            ("1970-01-02T01:00", Some(90_000_000)),
+            ("1970-01-02T01:00:00Z", Some(90_000_000)),
+            ("1970-01-02T01:00:00.5Z", Some(90_000_500)),
+            ("1970-01-02T01:00:00.123456789Z", Some(90_000_123)),
+            ("1970-01-02T01:00:00+01:00", Some(86_400_000)),
+            ("1970-01-02T01:00:00-01:00", Some(93_600_000)),
+            ("yesterday", None),
+            ("", None),
+            ("10", Some(10_000)),
+            ("99999999999999999999", None),
+            ("1970-13-01", None),
+        ] {
+            let got = point_in_time(text, now).ok().map(Timestamp::millis);
+            assert_eq!(got, want, "{text}");
+        }
+    }
 
     #[test]
     fn a_name_alone_takes_our_value_and_a_bad_name_is_misuse() {

@@ -11,6 +11,7 @@ use spec::{Descriptor, Digest, Platform, Reference};
 use crate::{
     failure::Advice,
     home::Home,
+    image_events,
     output::line,
     progress::Progress,
     serve::block_on,
@@ -93,7 +94,9 @@ const DIGITS_MIN: usize = 4;
 pub fn tag(home: &Home, source: &Reference, target: &Reference) -> anyhow::Result<()> {
     let layout = layout(home)?;
     let (_, descriptor) = resolve(&layout, source)?;
-    Ok(layout.tag(target, &descriptor)?)
+    layout.tag(target, &descriptor)?;
+    image_events::record(home, "tag", target, descriptor.digest);
+    Ok(())
 }
 
 /// Prints `NAME:TAG@DIGEST` for each name of what a verb made. The tag is always there, also where

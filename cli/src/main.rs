@@ -11,6 +11,9 @@ mod complete; // what could stand next on a command line
 mod misuse; // words for arguments that are not understood
 mod failure; // the message, hint and exit code of an error
 mod output; // tables, JSON, sizes, times, colours
+mod template; // Go templates, as `--format` takes them
+mod listing; // records as columns, JSON, or through a template
+mod filter; // `--filter KEY=VALUE`
 mod progress; // bars on a terminal, lines elsewhere
 
 mod home; // MARGAY_HOME
@@ -18,12 +21,15 @@ mod machine; // what this machine can do
 mod credentials; // registry logins
 mod control; // the client of a control plane
 mod transfer; // push and pull
+mod image_events; // what happens to images
 mod images; // the argument of a verb -> an image of this machine
 mod preparing; // what takes long at a first run
 mod program; // what the program in an image imports
 mod mount; // a mount written as keys
 mod settings; // what a run chooses beyond its image
 mod flags; // durations, sizes, variables, secrets
+mod processes; // those of a task
+mod views; // tasks and images as lists and `inspect` show them
 
 mod platform; // the four processes of `margay up`
 mod serve; // what each of them shares

@@ -29,6 +29,10 @@ pub struct Output {
 }
 
 impl Output {
+    pub fn is_json(self) -> bool {
+        self.output == Format::Json
+    }
+
     pub fn records<T: Serialize, R: IntoIterator<Item = String>>(
         self,
         records: &[T],
@@ -97,6 +101,14 @@ pub fn print_table<R: IntoIterator<Item = String>>(
     table(headings, rows).iter().for_each(|text| line(format_args!("{text}")));
 }
 
+/// Prints lines whose cells are separated by tabs, aligned. The first line are the headings.
+pub fn print_cells<'a>(lines: impl Iterator<Item = &'a String>) {
+    let mut rows = lines.map(|text| text.split('\t').map(str::to_owned));
+    let headings: Vec<String> = rows.next().into_iter().flatten().collect();
+    let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
+    print_table(&headings, rows);
+}
+
 /// The headings and the rows as lines, each column as wide as its widest cell. Cells are cleaned of
 /// control characters here, once for all verbs.
 fn table<R: IntoIterator<Item = String>>(
@@ -160,16 +172,51 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
+/// A duration in one unit, in Docker's words.
+pub fn human(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (minutes, hours) = (seconds / 60, seconds / 3_600);
+    match seconds {
+        0 => "Less than a second".to_owned(),
+        1 => "1 second".to_owned(),
+        2..60 => format!("{seconds} seconds"),
+        60..120 => "About a minute".to_owned(),
+        120..3_600 => format!("{minutes} minutes"),
+        3_600..7_200 => "About an hour".to_owned(),
+        7_200..172_800 => format!("{hours} hours"),
+        172_800..1_209_600 => format!("{} days", hours / 24),
+        1_209_600..5_184_000 => format!("{} weeks", hours / 24 / 7),
+        5_184_000..63_072_000 => format!("{} months", hours / 24 / 30),
+        _ => format!("{} years", hours / 24 / 365),
+    }
+}
+
 /// How long ago `then` was, in one unit, as Docker says it.
 pub fn ago(then: Timestamp, now: Timestamp) -> String {
-    let seconds = now.since(then).as_secs();
-    let (number, unit) = match seconds {
-        0..60 => (seconds, "second"),
-        60..3_600 => (seconds / 60, "minute"),
-        3_600..86_400 => (seconds / 3_600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    format!("{number} {unit}{} ago", if number == 1 { "" } else { "s" })
+    format!("{} ago", human(now.since(then)))
+}
+
+/// A size as Docker writes it, in units of 1000: `1.21MB`.
+pub fn docker_size(bytes: u64) -> String {
+    let (mut amount, mut unit) = (bytes as f64, "B");
+    for larger in ["kB", "MB", "GB", "TB"] {
+        if amount < 1000.0 {
+            break;
+        }
+        (amount, unit) = (amount / 1000.0, larger);
+    }
+    match amount {
+        _ if unit == "B" => format!("{bytes}B"),
+        ..10.0 => format!("{amount:.2}{unit}"),
+        ..100.0 => format!("{amount:.1}{unit}"),
+        _ => format!("{amount:.0}{unit}"),
+    }
+}
+
+/// A time as Docker's lists write it: `2026-11-23 16:40:00 +0000 UTC`.
+pub fn docker_time(time: Timestamp) -> String {
+    let text = time.to_string();
+    format!("{} {} +0000 UTC", &text[..10], &text[11..19])
 }
 
 pub fn now() -> Timestamp {
@@ -238,16 +285,28 @@ mod tests {
         ] {
             assert_eq!(size(bytes), want);
         }
+        for (bytes, want) in
+            [(12, "12B"), (1_210_000, "1.21MB"), (45_600, "45.6kB"), (123_400_000, "123MB")]
+        {
+            assert_eq!(docker_size(bytes), want);
+        }
+        assert_eq!(docker_time(Timestamp::from_millis(0)), "1970-01-01 00:00:00 +0000 UTC");
         for (micros, want) in
             [(430, "430 µs"), (12_100, "12.1 ms"), (3_200_000, "3.2 s"), (245_000_000, "4 m 05 s")]
         {
             assert_eq!(duration(Duration::from_micros(micros)), want);
         }
         for (seconds, want) in [
-            (0, "0 seconds ago"),
-            (61, "1 minute ago"),
+            (0, "Less than a second ago"),
+            (1, "1 second ago"),
+            (61, "About a minute ago"),
+            (300, "5 minutes ago"),
+            (3_700, "About an hour ago"),
             (7_300, "2 hours ago"),
             (200_000, "2 days ago"),
+            (2_000_000, "3 weeks ago"),
+            (8_000_000, "3 months ago"),
+            (70_000_000, "2 years ago"),
         ] {
             assert_eq!(
                 ago(Timestamp::from_millis(0), Timestamp::from_millis(seconds * 1000)),

@@ -13,6 +13,7 @@ use crate::{
     credentials::{Credentials, Login},
     failure::Advice,
     home::Home,
+    image_events,
     output::{notice, printable},
     progress::Progress,
 };
@@ -75,6 +76,7 @@ pub async fn pull(
     let options = PullOptions { entries, progress: watch(Arc::new(progress), "pulled") };
     let descriptor = client.pull(image, local.clone(), &options).await?;
     local.layout.tag(image, &descriptor)?;
+    image_events::record(home, "pull", image, descriptor.digest);
     Ok(descriptor)
 }
 

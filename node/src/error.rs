@@ -35,6 +35,10 @@ pub enum Error {
     /// Its request was not kept: it was not made by `margay run` or `create` of this version.
     #[error("task `{0}` cannot be started again: how it was started was not kept")]
     NotKept(String),
+    #[error("no volume is called `{0}`")]
+    NoSuchVolume(String),
+    #[error("volume `{volume}` is mounted by task `{task}`")]
+    VolumeInUse { volume: String, task: String },
     /// A task runs, and what was asked needs it not to.
     #[error("task `{0}` is running")]
     StillRunning(String),
@@ -125,20 +129,7 @@ impl Error {
             {
                 "ports below 1024 need root here: publish a higher one with -p".to_owned()
             }
-            Self::NotGranted(missing) => match &missing.0 {
-                Capability::Inbound(grant) => format!("publish it: -p 8080:{}", grant.port),
-                Capability::Env(grant) => format!("set it: -e {}=VALUE", grant.name),
-                Capability::Secret(SecretGrant { name, as_env: false }) => {
-                    format!("hand it in: --secret {name}=FILE")
-                }
-                wanted @ Capability::Secret(SecretGrant { name, .. }) => {
-                    format!("hand it in, and grant it: --secret {name}=FILE --allow '{wanted}'")
-                }
-                Capability::Files(FileGrant { path, volume: Some(volume), .. }) => {
-                    format!("mount it: -v {volume}:{path}")
-                }
-                wanted => format!("grant it: --allow '{wanted}'"),
-            },
+            Self::NotGranted(missing) => how_to_grant(&missing.0),
             Self::NotForWasm { hint, .. } => (*hint).to_owned(),
             Self::NoSecret(name) => format!("hand it in: --secret {name}=FILE"),
             Self::SecretIsNotText(name) => {
@@ -159,6 +150,8 @@ impl Error {
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 "the disk is full: make room, for example with margay prune".to_owned()
             }
+            Self::NoSuchVolume(_) => "see what there is: margay volume ls".to_owned(),
+            Self::VolumeInUse { task, .. } => format!("remove the task first: margay rm {task}"),
             Self::NoSuchTask(_)
             | Self::Ambiguous { .. }
             | Self::NameTaken { .. }
@@ -228,6 +221,24 @@ impl Error {
     ) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { verb, path, source }
+    }
+}
+
+/// The flag that grants what is missing.
+fn how_to_grant(missing: &Capability) -> String {
+    match missing {
+        Capability::Inbound(grant) => format!("publish it: -p 8080:{}", grant.port),
+        Capability::Env(grant) => format!("set it: -e {}=VALUE", grant.name),
+        Capability::Secret(SecretGrant { name, as_env: false }) => {
+            format!("hand it in: --secret {name}=FILE")
+        }
+        wanted @ Capability::Secret(SecretGrant { name, .. }) => {
+            format!("hand it in, and grant it: --secret {name}=FILE --allow '{wanted}'")
+        }
+        Capability::Files(FileGrant { path, volume: Some(volume), .. }) => {
+            format!("mount it: -v {volume}:{path}")
+        }
+        wanted => format!("grant it: --allow '{wanted}'"),
     }
 }
 

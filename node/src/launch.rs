@@ -4,7 +4,7 @@
 //! [`Launch::decide`] is where wants and grants meet; everything after it only carries that out, so
 //! a second start after a crash hands over exactly what the first did.
 
-use std::{collections::BTreeMap, fs::File, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs::File, time::Duration};
 
 use engine::{Assignment, Engine as _, Listeners, Stdio, VolumeMount, VolumeSource};
 use runtime::{Prepared, WasmEngine, WasmProgram};
@@ -17,11 +17,12 @@ use spec::{
 
 use crate::{
     error::{Error, Result},
-    home::{Home, make_private, set_mode},
+    home::Home,
     images::{Native, Ready, exe},
     request::{MountSource, Mounted, Publish},
     settings::Settings,
     tasks::{Kind, MountRecord, TaskFolder},
+    volumes,
 };
 
 #[derive(Debug, Clone)]
@@ -288,7 +289,7 @@ impl Launch {
                 }
                 // `--allow fs:/data#rw;volume=book` names a volume without a `-v`.
                 Some(MountSource::Volume(_)) | None => {
-                    volume_folder(home, &self.container.owner, volume)?
+                    volumes::folder(home, &self.container.owner, volume)?
                 }
             };
             volumes.push(VolumeMount {
@@ -407,20 +408,6 @@ fn check_secrets(
         }
     }
     Ok(())
-}
-
-/// A named volume's folder. Open to every user, because each worker is another; its parents are
-/// closed to all.
-fn volume_folder(home: &Home, owner: &str, volume: &spec::VolumeName) -> Result<PathBuf> {
-    let parent = home.volumes(owner);
-    make_private(&parent)?;
-    let folder = parent.join(volume.as_str());
-    match std::fs::create_dir(&folder) {
-        Ok(()) => set_mode(&folder, 0o777)?,
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(Error::file("make volume", &folder)(error)),
-    }
-    Ok(folder)
 }
 
 /// `NAME=VALUE` lines as an image has them.

@@ -10,6 +10,9 @@
 mod home; // where everything lies on disk
 pub mod tasks; // a locked folder for each task: made, found, read, followed, removed
 
+pub mod events; // what happened, one line for each event
+pub mod volumes; // named volumes: made, found, measured, removed
+
 mod settings; // what a run may choose beyond its image
 mod request; // what `margay run` asks for, and what it hears
 mod kept_request; // the same, kept for the next start of a task
@@ -59,5 +62,5 @@ pub use signals::parse_signal;
 pub use tuning::{PrivateNetwork, Tuning};
 pub use verbs::{
     AnonymousVolumes, Removal, remove_task, restart_task, signal_task, start_task, stop_task,
-    task_usage, wait_task,
+    task_usage, wait_task, writable_bytes,
 };

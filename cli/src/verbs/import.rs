@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use crate::{
     failure::{Advice, USAGE_ERROR},
     home::Home,
-    images,
+    image_events, images,
     output::size,
 };
 
@@ -40,6 +40,9 @@ impl Args {
 
 fn import(home: &Home, path: &Path) -> anyhow::Result<()> {
     for image in packager::import(&images::layout(home)?, path)? {
+        for name in &image.references {
+            image_events::record(home, "load", name, image.descriptor.digest);
+        }
         images::print_pinned(&image.references, image.descriptor.digest);
     }
     Ok(())

@@ -1,43 +1,56 @@
 use anyhow::Context as _;
-use node::tasks::{self, State, TaskFolder};
+use clap::ValueEnum;
+use node::tasks::{self, TaskFolder};
 use serde::Serialize;
-use spec::{Capabilities, Digest, ImageConfig, PublishedPort, Timestamp, Usage, Want};
+use serde_json::{Map, Value};
+use spec::{Capabilities, Digest, ImageConfig, Usage, Want};
 
 use crate::{
     home::Home,
     images::{self, Fetch, SelectedImage},
-    output::{ago, duration, json, now},
+    listing::{Lines, Single},
+    output::json,
     program::{self, Program},
     transfer::Remote,
+    views::{self, summary::Summary},
 };
 
-/// Show everything about tasks or images, as JSON: what an image wants, what a task was granted
+/// Show everything about tasks, images or volumes, as JSON: what an image wants, what a task was
+/// granted
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A template sees the fields of the JSON, and Docker's beside them: .Id .Name
+.Created .State.Status .State.Running .State.ExitCode .State.Pid .Image .Config.Env .Config.Image
+.HostConfig.Memory .Mounts .NetworkSettings.Ports, and of images .Id .RepoTags .Size .Config.Cmd
+
+Examples:
+  margay inspect -f '{{.State.Status}}' web
+  margay inspect -f '{{json .NetworkSettings.Ports}}' web"
+)]
 pub struct Args {
-    /// Names or ids of tasks, or images as `margay run` takes them
-    #[arg(required = true, value_name = "TASK|IMAGE")]
-    things: Vec<String>,
+    /// Names or ids of tasks, images as `margay run` takes them, or names of volumes
+    #[arg(required = true, value_name = "TASK|IMAGE|VOLUME")]
+    pub things: Vec<String>,
+    #[command(flatten)]
+    pub form: Single,
+    /// Say what the names mean
+    #[arg(long = "type", value_enum, value_name = "KIND")]
+    pub kind: Option<Kind>,
+    /// Show the size of a task's files as well
+    #[arg(short, long)]
+    pub size: bool,
 }
 
-/// What `ps` and `inspect` say about a task.
-#[derive(Serialize)]
-pub struct Summary {
-    /// The name of its folder.
-    pub id: String,
-    pub name: String,
-    pub image: String,
-    pub digest: Digest,
-    pub command: Vec<String>,
-    pub created: Timestamp,
-    /// In words, as Docker has them.
-    pub status: String,
-    /// The guest's code once it has ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub exit_code: Option<i32>,
-    /// Why, where there is something to say.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    pub ports: Vec<PublishedPort>,
+/// What a name means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// A task.
+    #[value(alias = "container")]
+    Task,
+    /// An image of this machine.
+    Image,
+    /// A named volume.
+    Volume,
 }
 
 #[derive(Serialize)]
@@ -49,6 +62,8 @@ struct TaskView {
     seen: Option<tasks::Status>,
     grants: Capabilities,
     usage: Usage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    writable_bytes: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -76,51 +91,119 @@ struct Layer {
     media_type: String,
 }
 
-#[derive(Serialize)]
-#[serde(untagged)]
-enum View {
-    Task(Box<TaskView>),
-    Image(Box<ImageView>),
+/// Something with a name, in our words and in Docker's.
+struct View {
+    ours: Value,
+    docker: Map<String, Value>,
+}
+
+impl View {
+    fn of(ours: &impl Serialize, docker: Map<String, Value>) -> anyhow::Result<Self> {
+        Ok(Self { ours: serde_json::to_value(ours)?, docker })
+    }
+
+    /// What a template sees: no name is the same in both, since ours are in lower case.
+    fn both(self) -> Value {
+        let ours = match self.ours {
+            Value::Object(fields) => fields,
+            _ => Map::new(),
+        };
+        Value::Object(ours.into_iter().chain(self.docker).collect())
+    }
 }
 
 impl Args {
-    /// Prints a list with one entry for each thing.
+    /// The same for one kind of thing alone.
+    pub fn of(self, kind: Kind) -> Self {
+        Self { kind: Some(kind), ..self }
+    }
+
+    /// Prints a list with one entry for each thing, or each through the template.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
-        let mut views = Vec::new();
+        let template = self.form.template()?;
+        let mut found = Vec::new();
         let result = super::each(&self.things, |thing| {
-            views.push(view(home, thing)?);
+            found.push(self.view(home, thing)?);
             Ok(())
         });
-        if !views.is_empty() {
-            json(&views)?;
+        match template {
+            // Docker prints one list here, too.
+            Some(lines) if lines.is_json() => {
+                let all: Vec<Value> = found.into_iter().map(View::both).collect();
+                Lines::print(&lines, &Value::Array(all))?;
+            }
+            Some(lines) => {
+                for view in found {
+                    lines.print(&view.both())?;
+                }
+            }
+            None if found.is_empty() => {}
+            None => json(&found.iter().map(|view| &view.ours).collect::<Vec<_>>())?,
         }
         result
     }
-}
 
-/// A task if there is one of that name, else an image.
-fn view(home: &Home, thing: &str) -> anyhow::Result<View> {
-    match tasks::find(home.node(), thing) {
-        Ok(folder) => Ok(View::Task(Box::new(task_view(&folder)?))),
-        Err(node::Error::NoSuchTask(_)) => {
-            let found = images::find(home, thing, Fetch::Never, &Remote::default());
-            let found = found.with_context(|| format!("no task is called `{thing}`"))?;
-            Ok(View::Image(Box::new(image_view(&found)?)))
+    /// A task if there is one of that name, else an image, else a volume.
+    fn view(&self, home: &Home, thing: &str) -> anyhow::Result<View> {
+        match self.kind {
+            Some(Kind::Task) => self.task_view(home, &tasks::find(home.node(), thing)?),
+            Some(Kind::Image) => image_of(home, thing),
+            Some(Kind::Volume) => volume_view(home, thing),
+            None => match tasks::find(home.node(), thing) {
+                Ok(folder) => self.task_view(home, &folder),
+                Err(node::Error::NoSuchTask(_)) => match image_of(home, thing) {
+                    Err(_) if node::volumes::find(home.node(), thing).is_ok() => {
+                        volume_view(home, thing)
+                    }
+                    found => found.with_context(|| format!("no task is called `{thing}`")),
+                },
+                Err(error) => Err(error.into()),
+            },
         }
-        Err(error) => Err(error.into()),
+    }
+
+    fn task_view(&self, home: &Home, folder: &TaskFolder) -> anyhow::Result<View> {
+        let (state, seen) = (folder.state()?, folder.status()?);
+        let digest = folder.record().digest;
+        let layout = images::layout(home)?;
+        let image = layout.list()?.into_iter().find(|local| local.descriptor.digest == digest);
+        let config = image.as_ref().and_then(|i| views::image::config(&layout, &i.descriptor));
+        let sizes = self.size.then(|| {
+            let writable = node::writable_bytes(folder);
+            (writable, writable + image.as_ref().map_or(0, |image| image.size))
+        });
+        let docker = views::task::TaskView {
+            folder,
+            state,
+            seen: seen.as_ref(),
+            config: config.as_ref(),
+            sizes,
+        }
+        .inspect();
+        let ours = TaskView {
+            summary: Summary::of(folder, state, seen.as_ref()),
+            state: state.word(),
+            task: folder.record().clone(),
+            grants: folder.record().grants.clone(),
+            usage: node::task_usage(folder)?,
+            writable_bytes: sizes.map(|(writable, _)| writable),
+            seen,
+        };
+        View::of(&ours, docker)
     }
 }
 
-fn task_view(folder: &TaskFolder) -> anyhow::Result<TaskView> {
-    let state = folder.state()?;
-    Ok(TaskView {
-        summary: Summary::of(folder, state)?,
-        state: state.word(),
-        task: folder.record().clone(),
-        seen: folder.status()?,
-        grants: folder.record().grants.clone(),
-        usage: node::task_usage(folder)?,
-    })
+fn image_of(home: &Home, thing: &str) -> anyhow::Result<View> {
+    let found = images::find(home, thing, Fetch::Never, &Remote::default())?;
+    let view = image_view(&found)?;
+    let docker = views::image::inspect(&found.layout, &found.descriptor, &view.config, view.size);
+    View::of(&view, docker)
+}
+
+fn volume_view(home: &Home, thing: &str) -> anyhow::Result<View> {
+    let volume = node::volumes::find(home.node(), thing)?;
+    let view = views::volume::VolumeView::of(&volume);
+    View::of(&view, view.docker())
 }
 
 fn image_view(found: &SelectedImage) -> anyhow::Result<ImageView> {
@@ -144,50 +227,4 @@ fn image_view(found: &SelectedImage) -> anyhow::Result<ImageView> {
         args: plan.args,
         config: plan.config,
     })
-}
-
-impl Summary {
-    pub fn of(folder: &TaskFolder, state: State) -> anyhow::Result<Self> {
-        let (record, seen) = (folder.record(), folder.status()?);
-        let seen = seen.as_ref();
-        Ok(Self {
-            id: record.id.clone(),
-            name: record.name.clone(),
-            image: record.image.clone(),
-            digest: record.digest,
-            command: record.command.clone(),
-            created: record.created,
-            status: in_words(state, seen),
-            exit_code: seen.and_then(|seen| seen.exit_code),
-            reason: seen.and_then(|seen| seen.reason.clone()),
-            ports: match seen {
-                Some(seen) if state.is_alive() => seen.ports.clone(),
-                _ => Vec::new(),
-            },
-        })
-    }
-}
-
-fn in_words(state: State, seen: Option<&tasks::Status>) -> String {
-    let (started, ended, restarts) =
-        seen.map_or((None, None, 0), |seen| (seen.started, seen.ended, seen.restarts));
-    let words = match state {
-        State::Running | State::Unsupervised => {
-            let time = started.map(|started| duration(now().since(started)));
-            format!("Up {}", time.as_deref().unwrap_or("0 s"))
-        }
-        State::Exited(code) => {
-            let time = ended.map(|ended| ago(ended, now()));
-            format!("Exited ({code}) {}", time.as_deref().unwrap_or("just now"))
-        }
-        State::Created => "Created".to_owned(),
-        State::Starting => "Starting".to_owned(),
-        State::Idle => "Idle".to_owned(),
-        State::BackOff => "Restarting".to_owned(),
-        State::Lost => "Lost".to_owned(),
-    };
-    match restarts {
-        0 => words,
-        _ => format!("{words}, {restarts} restarts"),
-    }
 }

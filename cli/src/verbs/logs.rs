@@ -6,7 +6,11 @@ use std::{
 use anyhow::Context as _;
 use node::tasks::{self, LogLine, LogOptions, LogStream};
 
-use crate::{home::Home, output::printable};
+use crate::{
+    flags::point_in_time,
+    home::Home,
+    output::{now, printable},
+};
 
 /// Show what a task wrote
 #[derive(Debug, clap::Args)]
@@ -19,6 +23,12 @@ pub struct Args {
     /// Show only the last lines
     #[arg(short = 'n', long, value_name = "LINES", value_parser = tail)]
     tail: Option<Tail>,
+    /// Show only what was written since: 10m, 2026-11-27T10:00:00Z, or seconds since 1970
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Show only what was written until then
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
     /// Show when each line was written
     #[arg(short, long)]
     timestamps: bool,
@@ -43,12 +53,30 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let task = tasks::find(home.node(), &self.task)?;
         let options = LogOptions { follow: self.follow, tail: self.tail.and_then(|tail| tail.0) };
+        let now = now();
+        let time = |text: &Option<String>| match text {
+            Some(text) => point_in_time(text, now).map(Some),
+            None => Ok(None),
+        };
+        let (since, until) = (time(&self.since)?, time(&self.until)?);
         let mut failed = None;
-        tasks::follow(&task, options, |line| match self.write(line) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failed = Some(error);
-                ControlFlow::Break(())
+        tasks::follow(&task, options, |line| {
+            if since.is_some() || until.is_some() {
+                // A line whose time cannot be read is shown.
+                let at = point_in_time(line.time, now).ok();
+                if at.is_some_and(|at| since.is_some_and(|since| at < since)) {
+                    return ControlFlow::Continue(());
+                }
+                if at.is_some_and(|at| until.is_some_and(|until| at > until)) {
+                    return ControlFlow::Break(());
+                }
+            }
+            match self.write(line) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
             }
         })?;
         match failed {

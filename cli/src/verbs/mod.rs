@@ -27,7 +27,14 @@ pub mod run;
 pub mod start;
 pub mod stats;
 pub mod stop;
+pub mod top;
 pub mod wait;
+
+pub mod df;
+pub mod events;
+pub mod history;
+pub mod info;
+pub mod volume;
 
 pub mod cluster;
 pub mod demo;
@@ -46,6 +53,7 @@ pub mod token;
 
 pub mod completions;
 pub mod doctor;
+pub mod help;
 pub mod version;
 
 use std::fmt::Display;

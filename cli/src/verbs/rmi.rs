@@ -4,9 +4,9 @@ use packager::Layout;
 use spec::{Digest, Reference};
 
 use crate::{
-    failure::Advice,
+    failure::{self, Advice},
     home::Home,
-    images,
+    image_events, images,
     output::{line, notice, size},
     verbs::prune,
 };
@@ -27,7 +27,14 @@ impl Args {
     /// Prints each name and each image that is gone.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let layout = images::layout(home)?;
-        let result = super::each(&self.images, |image| self.remove(home, &layout, image));
+        let result = super::each(&self.images, |image| {
+            match images::resolve(&layout, image) {
+                // As with Docker: what is not there is said, and is no failure where it is forced.
+                Err(error) if self.force => failure::report(&error),
+                _ => self.remove(home, &layout, image)?,
+            }
+            Ok(())
+        });
         let freed =
             layout.prune()?.bytes + prune::prepared(home, &[&layout, &images::files(home)?])?;
         if freed > 0 {
@@ -60,9 +67,11 @@ impl Args {
         for name in &names {
             layout.untag(name)?;
             line(format_args!("Untagged: {name}"));
+            image_events::record(home, "untag", name, digest);
         }
         if others == 0 {
             line(format_args!("Deleted: {digest}"));
+            image_events::record(home, "delete", image, digest);
         }
         Ok(())
     }

@@ -1,16 +1,27 @@
-use node::tasks;
+use std::{
+    io::IsTerminal as _,
+    time::{Duration, Instant},
+};
+
+use node::tasks::{self, TaskFolder};
 use serde::Serialize;
+use serde_json::{Map, Value};
 use spec::Usage;
 
 use crate::{
     home::Home,
-    output::{Output, duration, size},
+    listing::{Fields, Form, Listing, record},
+    output::{self, docker_size, duration, size},
+    processes,
 };
 
-/// Show what tasks have used so far
+/// Show what tasks use, and what they have used so far
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Counts since each task's start. For totals per image and tenant of a platform: margay usage"
+    after_help = "On a terminal the table is renewed each second until it is interrupted. RUNS and what stands
+right of it count since each task's start. For totals per image and tenant of a platform: margay usage
+
+Fields: .Container .ID .Name .CPUPerc .MemUsage .MemPerc .NetIO .BlockIO .PIDs"
 )]
 pub struct Args {
     /// Names or ids of tasks; every running one when left out
@@ -19,9 +30,45 @@ pub struct Args {
     /// Show ended ones as well
     #[arg(short, long)]
     all: bool,
+    /// Print once, also on a terminal
+    #[arg(long)]
+    no_stream: bool,
+    /// Show names and ids in full length, which they have anyway
+    #[arg(long)]
+    no_trunc: bool,
     #[command(flatten)]
-    output: Output,
+    listing: Listing,
 }
+
+const FIELDS: Fields = &[
+    ("BlockIO", "BLOCK I/O"),
+    ("CPUPerc", "CPU %"),
+    ("Container", "TASK"),
+    ("ID", "TASK ID"),
+    ("MemPerc", "MEM %"),
+    ("MemUsage", "MEM USAGE / LIMIT"),
+    ("Name", "NAME"),
+    ("NetIO", "NET I/O"),
+    ("PIDs", "PIDS"),
+];
+
+const COLUMNS: [&str; 10] = [
+    "NAME",
+    "IMAGE",
+    "CPU %",
+    "MEM USAGE / LIMIT",
+    "RUNS",
+    "FAILED",
+    "CPU TIME",
+    "MEMORY PEAK",
+    "IN",
+    "OUT",
+];
+
+/// Between two looks at the CPU time of a task, where it is printed once.
+const SAMPLE_TIME: Duration = Duration::from_millis(250);
+/// How often the table on a terminal is renewed.
+const RENEW_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
 struct Row {
@@ -30,10 +77,39 @@ struct Row {
     image: String,
     #[serde(flatten)]
     usage: Usage,
+    /// Of one processor, now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_percent: Option<f64>,
+    memory_bytes: u64,
+    memory_bytes_max: u64,
+    processes: usize,
+    #[serde(skip)]
+    disk_bytes: (u64, u64),
 }
 
 impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        let form = self.listing.form(FIELDS)?;
+        let streams = !self.no_stream && !form.is_json() && std::io::stdout().is_terminal();
+        let mut before = self.sample(home)?;
+        if !streams {
+            if wants_cpu(&form) && !before.rows.is_empty() {
+                std::thread::sleep(SAMPLE_TIME);
+                before = self.sample(home)?.since(&before);
+            }
+            return print(&form, &before.rows);
+        }
+        loop {
+            std::thread::sleep(RENEW_EVERY);
+            let now = self.sample(home)?.since(&before);
+            // The cursor goes home, and what stands below is cleared.
+            output::raw(b"\x1b[H\x1b[2J");
+            print(&form, &now.rows)?;
+            before = now;
+        }
+    }
+
+    fn sample(&self, home: &Home) -> anyhow::Result<Sample> {
         let folders = match self.tasks.is_empty() {
             true => tasks::list(home.node())?,
             false => {
@@ -44,20 +120,97 @@ impl Args {
         let mut rows = Vec::new();
         for folder in folders {
             if self.all || !self.tasks.is_empty() || folder.state()?.is_alive() {
-                let record = folder.record();
-                rows.push(Row {
-                    id: record.id.clone(),
-                    name: record.name.clone(),
-                    image: record.image.clone(),
-                    usage: node::task_usage(&folder)?,
-                });
+                rows.push(row(&folder)?);
             }
         }
-        let headings = ["NAME", "IMAGE", "RUNS", "FAILED", "CPU TIME", "MEMORY PEAK", "IN", "OUT"];
-        self.output.records(&rows, &headings, |row| {
-            [row.name.clone(), row.image.clone()].into_iter().chain(usage_cells(&row.usage))
-        })
+        Ok(Sample { at: Instant::now(), rows })
     }
+}
+
+/// What tasks had used at one moment.
+struct Sample {
+    at: Instant,
+    rows: Vec<Row>,
+}
+
+impl Sample {
+    /// With the share of a processor that each task has had since an earlier one.
+    fn since(mut self, earlier: &Self) -> Self {
+        let time = self.at.duration_since(earlier.at).as_nanos().max(1) as f64;
+        for row in &mut self.rows {
+            let Some(before) = earlier.rows.iter().find(|before| before.id == row.id) else {
+                continue;
+            };
+            let used = row.usage.cpu_ns.saturating_sub(before.usage.cpu_ns) as f64;
+            row.cpu_percent = Some((used / time * 10_000.0).round() / 100.0);
+        }
+        self
+    }
+}
+
+fn wants_cpu(form: &Form) -> bool {
+    form.is_own() || form.names("CPUPerc")
+}
+
+fn row(folder: &TaskFolder) -> anyhow::Result<Row> {
+    let record = folder.record();
+    let found = processes::of_task(folder)?;
+    let disk = found.iter().fold((0u64, 0u64), |sum, process| {
+        let (read, written) = process.disk_bytes;
+        (sum.0.saturating_add(read), sum.1.saturating_add(written))
+    });
+    Ok(Row {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        image: record.image.clone(),
+        usage: node::task_usage(folder)?,
+        cpu_percent: None,
+        memory_bytes: found.iter().map(|process| process.memory_bytes).sum(),
+        memory_bytes_max: record.limits.memory_bytes_max,
+        processes: found.len(),
+        disk_bytes: disk,
+    })
+}
+
+fn print(form: &Form, rows: &[Row]) -> anyhow::Result<()> {
+    form.print(
+        rows,
+        &COLUMNS,
+        |row| {
+            let memory = format!("{} / {}", size(row.memory_bytes), size(row.memory_bytes_max));
+            let head = [row.name.clone(), row.image.clone(), percent(row.cpu_percent), memory];
+            head.into_iter().chain(usage_cells(&row.usage))
+        },
+        docker,
+    )
+}
+
+fn percent(value: Option<f64>) -> String {
+    format!("{:.2}%", value.unwrap_or_default())
+}
+
+fn docker(row: &Row) -> Map<String, Value> {
+    let pair = |one, other| Value::from(format!("{} / {}", docker_size(one), docker_size(other)));
+    let share = row.memory_bytes as f64 / row.memory_bytes_max.max(1) as f64 * 100.0;
+    record([
+        ("BlockIO", pair(row.disk_bytes.0, row.disk_bytes.1)),
+        ("CPUPerc", percent(row.cpu_percent).into()),
+        ("Container", row.id.clone().into()),
+        ("ID", row.id.clone().into()),
+        ("MemPerc", percent(Some(share)).into()),
+        (
+            "MemUsage",
+            format!("{} / {}", binary(row.memory_bytes), binary(row.memory_bytes_max)).into(),
+        ),
+        ("Name", row.name.clone().into()),
+        ("NetIO", pair(row.usage.bytes_in, row.usage.bytes_out)),
+        ("PIDs", row.processes.to_string().into()),
+    ])
+}
+
+/// Memory has units of 1024 in Docker's words, without a space.
+fn binary(bytes: u64) -> String {
+    size(bytes).replace(' ', "")
 }
 
 /// The cells that every table of usage shares.
@@ -65,7 +218,7 @@ pub fn usage_cells(usage: &Usage) -> [String; 6] {
     [
         usage.runs.to_string(),
         usage.failed_runs.to_string(),
-        duration(std::time::Duration::from_nanos(usage.cpu_ns)),
+        duration(Duration::from_nanos(usage.cpu_ns)),
         size(usage.memory_bytes_peak),
         size(usage.bytes_in),
         size(usage.bytes_out),

@@ -9,6 +9,7 @@ mod modules; // which module of a crate uses which
 mod structure; // arrows, circles, sizes, words and versions
 mod words; // help, completions, doctor, messages for misuse
 mod images; // build, tag, list, save, import, remove
+mod views; // lists, templates, filters, events, volumes and groups
 mod commands; // run a command: arguments, codes, environment, stdin
 mod pages; // run a server: ports, background, logs, stop
 mod registry; // login, push, pull

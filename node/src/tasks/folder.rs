@@ -11,6 +11,7 @@ use super::{
     names,
     process::ProcessId,
     record::{Origin, Phase, State, Status, TaskRecord, VERSION},
+    told::{Told, tell},
 };
 use crate::{
     error::{Error, Result},
@@ -31,6 +32,7 @@ pub struct Owned {
     folder: TaskFolder,
     /// Held for as long as this lives; the kernel lets go of it however the process ends.
     lock: Lock,
+    told: Told,
 }
 
 /// A task's folder that stays readable for a moment when it is removed.
@@ -159,14 +161,16 @@ pub(crate) fn create_with(home: &Home, mut record: TaskRecord, status: &Status) 
         let lock = try_lock(&path)?.ok_or_else(|| Error::Held(record.id.clone()))?;
         record.name = names::take(&tasks, wish, &record.id)?;
         record.version = VERSION;
-        let owned = Owned { folder: TaskFolder { path: path.clone(), record }, lock };
+        let folder = TaskFolder { path: path.clone(), record };
+        let owned = Owned { folder, lock, told: Told::default() };
         owned.write_status(status)?;
         files::write_json(&path.join(RECORD), &owned.folder.record, owned.survives())?;
         Ok(owned)
     };
     let made = make();
-    if made.is_err() {
-        let _ = fs::remove_dir_all(&path);
+    match &made {
+        Ok(owned) => tell(&path, owned.record(), "create", |event| event),
+        Err(_) => drop(fs::remove_dir_all(&path)),
     }
     made
 }
@@ -285,7 +289,7 @@ impl TaskFolder {
         // A remover renames the folder before it lets go of the lock.
         match Self::read(&self.path)? {
             Some(folder) if disk::is_at(&self.path.join(LOCK), lock.file()) => {
-                Ok(Owned { folder, lock })
+                Ok(Owned { folder, lock, told: Told::default() })
             }
             _ => Err(Error::NoSuchTask(self.record.name)),
         }
@@ -335,7 +339,9 @@ impl Owned {
                 Survives::Crash
             }
         };
-        files::write_json(&self.folder.path.join("status.json"), status, survives)
+        files::write_json(&self.folder.path.join("status.json"), status, survives)?;
+        self.told.status(&self.folder.path, &self.folder.record, status);
+        Ok(())
     }
 
     /// An agent that comes after a power cut relies on what it finds of a cluster's tasks. A local
@@ -352,7 +358,7 @@ impl Owned {
     /// # Errors
     /// When something in it cannot be removed.
     pub fn remove(self) -> Result<()> {
-        let Self { folder, lock } = self;
+        let Self { folder, lock, .. } = self;
         let (path, id) = (&folder.path, &folder.record.id);
         // It may have another name by now.
         let current = TaskFolder::read(path).ok().flatten();
@@ -364,6 +370,7 @@ impl Owned {
         if let Some(tasks) = path.parent() {
             names::release(tasks, name, id);
         }
+        tell(path, &folder.record, "destroy", |event| event);
         drop(lock);
         wait_for_readers(&hidden);
         fs::remove_dir_all(&hidden).map_err(Error::file("remove", &hidden))

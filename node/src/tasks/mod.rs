@@ -11,6 +11,7 @@ mod record; // what was asked for, and what was seen
 mod folder; // make, find, lock, read, remove
 mod names; // names that are unique, and names for tasks that were given none
 mod process; // which process is meant, across reuse of its number
+mod told; // what happens to a task, in the log of events
 mod logs; // what a task wrote, from its first line or as it writes
 
 pub use folder::{Owned, PinnedTask, TaskFolder, clear_damaged, find, list};
@@ -25,3 +26,4 @@ pub(crate) use folder::tests as folder_tests;
 pub(crate) use folder::{create, create_with};
 pub(crate) use process::{kill, terminate};
 pub(crate) use record::now;
+pub(crate) use told::tell;

@@ -7,7 +7,7 @@ use crate::{
     anonymous_volumes, engines,
     error::{Error, Result},
     home::Home,
-    tasks::{self, Origin, Phase, ProcessId, State, Status, TaskFolder, find, now},
+    tasks::{self, Origin, Phase, ProcessId, State, Status, TaskFolder, find, now, tell},
 };
 
 mod signal; // a signal for its program
@@ -49,6 +49,7 @@ pub fn stop_task(task: &TaskFolder, grace: Duration) -> Result<State> {
         return Ok(state);
     }
     refuse_a_clusters(task)?;
+    let stopped = || tell(task.path(), task.record(), "stop", |event| event);
     let deadline = Instant::now() + grace + SUPERVISOR_TIME_MAX;
     let status = task.status()?;
     let supervisor =
@@ -67,6 +68,7 @@ pub fn stop_task(task: &TaskFolder, grace: Duration) -> Result<State> {
         while Instant::now() < deadline {
             let state = task.state()?;
             if !state.is_alive() {
+                stopped();
                 return Ok(state);
             }
             if Instant::now() >= patience && !asked_again {
@@ -82,6 +84,7 @@ pub fn stop_task(task: &TaskFolder, grace: Duration) -> Result<State> {
         process.wait(SUPERVISOR_TIME_MAX);
     }
     close(task, ended);
+    stopped();
     task.state()
 }
 
@@ -180,6 +183,15 @@ pub fn remove_task(
     }
     Ok(name)
 }
+
+/// What a task has written into its own files, on disk. A Wasm task writes into memory, which ends
+/// with it.
+pub fn writable_bytes(task: &TaskFolder) -> u64 {
+    crate::volumes::bytes_below(&task.path().join(WRITABLE))
+}
+
+/// The folder of a task in which it keeps the files that it writes.
+const WRITABLE: &str = "upper";
 
 /// What a task has used so far: from its counters while it has them, else what its supervisor wrote
 /// at its end.
