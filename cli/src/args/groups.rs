@@ -27,17 +27,24 @@ pub enum Image {
 /// Work with tasks; the same verbs as without `container`
 #[derive(Debug, Subcommand)]
 pub enum Container {
+    Create(Box<verbs::create::Args>),
     Inspect(verbs::inspect::Args),
+    Kill(verbs::kill::Args),
     Logs(verbs::logs::Args),
+    Port(verbs::port::Args),
     #[command(visible_alias = "list")]
     Ps(verbs::ps::Args),
     Prune(verbs::prune::TaskArgs),
+    Rename(verbs::rename::Args),
+    Restart(verbs::restart::Args),
     #[command(visible_alias = "remove")]
     Rm(verbs::rm::Args),
     Run(Box<verbs::run::Args>),
+    Start(verbs::start::Args),
     Stats(verbs::stats::Args),
     Stop(verbs::stop::Args),
     Top(verbs::top::Args),
+    Wait(verbs::wait::Args),
 }
 
 /// Look at this home as a whole
@@ -71,7 +78,14 @@ impl Image {
 impl Container {
     pub fn flat(self) -> Verb {
         match self {
+            Self::Create(args) => Verb::Create(args),
             Self::Inspect(args) => Verb::Inspect(args.of(verbs::inspect::Kind::Task)),
+            Self::Kill(args) => Verb::Kill(args),
+            Self::Port(args) => Verb::Port(args),
+            Self::Rename(args) => Verb::Rename(args),
+            Self::Restart(args) => Verb::Restart(args),
+            Self::Start(args) => Verb::Start(args),
+            Self::Wait(args) => Verb::Wait(args),
             Self::Logs(args) => Verb::Logs(args),
             Self::Ps(args) => Verb::Ps(args),
             Self::Prune(args) => Verb::Container(Self::Prune(args)),

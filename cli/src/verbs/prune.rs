@@ -174,10 +174,16 @@ fn ended_tasks(home: &Home, filters: Filters<'_>) -> anyhow::Result<u64> {
     for folder in tasks::list(home.node())? {
         let record = folder.record();
         let is_wanted = until.is_none_or(|until| record.created < until)
-            && filters.labels("label", |name| label(&folder, name));
+            && filters.labels("label", |name| record.labels.get(name).map(String::as_str));
         if is_wanted && !folder.state()?.is_alive() {
             let bytes = volumes::bytes_below(folder.path());
-            let name = node::remove_task(home.node(), &record.id, Removal::Ended, Duration::ZERO)?;
+            let name = node::remove_task(
+                home.node(),
+                &record.id,
+                Removal::Ended,
+                node::AnonymousVolumes::Keep,
+                Duration::ZERO,
+            )?;
             line(format_args!("Deleted task: {name}"));
             freed += bytes;
         }
@@ -188,11 +194,6 @@ fn ended_tasks(home: &Home, filters: Filters<'_>) -> anyhow::Result<u64> {
         }
     }
     Ok(freed)
-}
-
-/// A task has the labels that it was given.
-fn label<'a>(_: &'a tasks::TaskFolder, _: &str) -> Option<&'a str> {
-    None
 }
 
 /// Takes their names from images that no task was made from.

@@ -267,12 +267,14 @@ impl Conditions {
         };
         let seen = task.seen.as_ref().map(|seen| seen.ports.as_slice()).unwrap_or_default();
         let asked = task.folder.record().ports.iter().chain(seen);
+        let exposed = task.folder.record().exposed.iter().copied().filter(|_| !published);
         protocol == "tcp"
             && asked
                 .filter_map(|port| match published {
                     true => port.host_port,
                     false => Some(port.container_port),
                 })
+                .chain(exposed)
                 .any(|port| (first..=last).contains(&port))
     }
 

@@ -96,7 +96,9 @@ impl TaskView<'_> {
     /// Those of the image, and over them those of the task.
     pub fn labels(&self) -> BTreeMap<String, String> {
         let config = self.config.and_then(|config| config.config.as_ref());
-        config.and_then(|config| config.labels.clone()).unwrap_or_default()
+        let mut labels = config.and_then(|config| config.labels.clone()).unwrap_or_default();
+        labels.extend(self.folder.record().labels.clone());
+        labels
     }
 
     fn platform(&self) -> &'static str {
@@ -166,6 +168,7 @@ impl TaskView<'_> {
         env.extend(task.env.iter().cloned());
         let exposed = task.ports.iter().map(|port| (ports::inside(port), json!({})));
         let mut exposed: Map<String, Value> = exposed.collect();
+        exposed.extend(task.exposed.iter().map(|port| (format!("{port}/tcp"), json!({}))));
         exposed.extend(image.exposed_ports.unwrap_or_default());
         json!({
             "Hostname": task.name,

@@ -22,7 +22,12 @@ impl Told {
                 died(path, task, status);
             }
             Phase::Idle if ran => died(path, task, status),
-            Phase::Starting | Phase::Running | Phase::Idle | Phase::BackOff | Phase::Exited => {}
+            Phase::Created
+            | Phase::Starting
+            | Phase::Running
+            | Phase::Idle
+            | Phase::BackOff
+            | Phase::Exited => {}
         }
     }
 }
