@@ -314,7 +314,9 @@ impl TaskFolder {
         let written = files::write_json(&self.path.join(RECORD), &record, Survives::PowerLoss);
         let old = if written.is_ok() { &now.record.name } else { &record.name };
         names::release(tasks, old, &self.record.id);
-        written
+        written?;
+        tell(&self.path, &record, "rename", |event| event.with("oldName", &now.record.name));
+        Ok(())
     }
 }
 

@@ -191,7 +191,7 @@ pub fn writable_bytes(task: &TaskFolder) -> u64 {
 }
 
 /// The folder of a task in which it keeps the files that it writes.
-const WRITABLE: &str = "upper";
+const WRITABLE: &str = "layer/upper";
 
 /// What a task has used so far: from its counters while it has them, else what its supervisor wrote
 /// at its end.

@@ -5,7 +5,7 @@ use crate::{
     control::{self, Answer, Order},
     error::{Error, Result},
     signals::{ENDING, KILL},
-    tasks::{Kind, State, TaskFolder},
+    tasks::{Kind, State, TaskFolder, tell},
 };
 
 /// For what a task shim needs after a kill, under swap.
@@ -27,7 +27,9 @@ pub fn signal_task(task: &TaskFolder, signal: i32) -> Result<()> {
         return Err(Error::NoSignals { task: name(), signal });
     }
     match control::ask(task, Order::Signal(signal)) {
-        Ok(Answer::Done) => {}
+        Ok(Answer::Done) => {
+            tell(task.path(), task.record(), "kill", |event| event.with("signal", signal));
+        }
         // Its supervisor is gone, or of another version: only an end can be had without it.
         Ok(_) | Err(_) if task.state()?.is_alive() => {
             stop_task(task, Duration::ZERO)?;
