@@ -27,6 +27,7 @@ pub enum Image {
 /// Work with tasks; the same verbs as without `container`
 #[derive(Debug, Subcommand)]
 pub enum Container {
+    Attach(verbs::attach::Args),
     Create(Box<verbs::create::Args>),
     Inspect(verbs::inspect::Args),
     Kill(verbs::kill::Args),
@@ -78,6 +79,7 @@ impl Image {
 impl Container {
     pub fn flat(self) -> Verb {
         match self {
+            Self::Attach(args) => Verb::Attach(args),
             Self::Create(args) => Verb::Create(args),
             Self::Inspect(args) => Verb::Inspect(args.of(verbs::inspect::Kind::Task)),
             Self::Kill(args) => Verb::Kill(args),

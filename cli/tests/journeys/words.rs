@@ -105,7 +105,7 @@ fn completions_exist_for_every_shell_and_need_no_home() {
         let asks = script.contains("margay complete") || script.contains("images");
         assert!(asks, "{shell}: {script}");
     }
-    let said = stage.margay(["complete", "--", "margay ima"]).ok();
+    let said = stage.margay(["complete", "--", "margay images"]).ok();
     assert_eq!(said, "images\tList local images\n");
     assert!(!stage.home().exists());
 }
