@@ -81,6 +81,13 @@ pub fn port_is_free(port: u16) -> std::io::Result<bool> {
     }
 }
 
+/// Whether another engine has put us into a container, as far as those say so.
+pub fn is_in_container() -> bool {
+    ["/.dockerenv", "/run/.containerenv"].iter().any(|path| Path::new(path).exists())
+        || std::env::var_os("container").is_some()
+        || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+}
+
 /// How many descriptors a process may hold, and whether its address space is limited.
 pub fn limits() -> (Option<u64>, Option<u64>) {
     use rustix::process::{Resource, getrlimit};
@@ -90,10 +97,12 @@ pub fn limits() -> (Option<u64>, Option<u64>) {
 /// Namespaces and mounts, as checked by a child; each an error text when it failed.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Probe {
-    /// Own network, ipc, uts and mount namespaces; without root inside an own user namespace.
+    /// Own network, ipc, uts and mount namespaces, in a user namespace where workers get one.
     pub namespaces: Option<String>,
     /// Detached mounts, with which volumes are handed over.
     pub open_tree: Option<String>,
+    /// What folders can be for Linux containers, where we may mount.
+    pub layering: Option<shim::Layering>,
 }
 
 /// Runs the checks in a child, because they move a process into other namespaces.
@@ -108,7 +117,7 @@ pub fn probe_main() -> ! {
     let folder = std::env::args_os().nth(2).unwrap_or_else(|| "/".into());
     let mut flags =
         UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWNS;
-    if !rustix::process::geteuid().is_root() {
+    if runtime::Separation::available() == runtime::Separation::UserNamespace {
         flags |= UnshareFlags::NEWUSER;
     }
     // SAFETY: there is one thread, and nothing shares its descriptors or its view of the
@@ -122,7 +131,12 @@ pub fn probe_main() -> ! {
     )
     .err()
     .map(|error| error.to_string());
-    let probe = Probe { namespaces, open_tree };
+    // The mounts are in a namespace of this process, and end with it.
+    let layering = match (&namespaces, shim::check_rights()) {
+        (None, Ok(())) => Some(shim::probe_layering(Path::new(&folder))),
+        _ => None,
+    };
+    let probe = Probe { namespaces, open_tree, layering };
     crate::output::line(format_args!("{}", serde_json::to_string(&probe).unwrap_or_default()));
     std::process::exit(0)
 }

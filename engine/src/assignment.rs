@@ -48,8 +48,10 @@ pub struct VolumeMount {
 /// How a volume reaches a container.
 #[derive(Debug)]
 pub enum VolumeSource {
-    /// A folder of this host.
+    /// The folder of a volume. Files in it have the ids of containers.
     Folder(PathBuf),
+    /// A file or folder of this host. Files in it are those of the host's users, root's above all.
+    Host(PathBuf),
     /// A detached mount, made by a supervisor with the right to.
     Detached(OwnedFd),
 }
@@ -89,7 +91,7 @@ impl Stdio {
 
 /// The version of [`AssignmentMessage`]; a worker or shim is the same binary as its supervisor,
 /// except across an upgrade.
-pub const ASSIGNMENT_VERSION: u32 = 2;
+pub const ASSIGNMENT_VERSION: u32 = 3;
 
 /// An assignment as it crosses the socket: values, and the slots of the descriptors that ride
 /// beside them.
@@ -120,6 +122,7 @@ struct VolumeMessage {
     rights: String,
     detached: Option<usize>,
     folder: Option<PathBuf>,
+    host: Option<PathBuf>,
     bytes_max: Option<u64>,
 }
 
@@ -234,21 +237,23 @@ impl<M> AssignmentMessage<M> {
 
 impl VolumeMount {
     fn split(self, slots: &mut Slots) -> VolumeMessage {
-        let (detached, folder) = match self.source {
-            VolumeSource::Detached(fd) => (Some(slots.put(fd)), None),
-            VolumeSource::Folder(path) => (None, Some(path)),
+        let (detached, folder, host) = match self.source {
+            VolumeSource::Detached(fd) => (Some(slots.put(fd)), None, None),
+            VolumeSource::Folder(path) => (None, Some(path), None),
+            VolumeSource::Host(path) => (None, None, Some(path)),
         };
         let (path, bytes_max) = (self.path, self.bytes_max);
-        VolumeMessage { path, rights: self.rights.to_string(), detached, folder, bytes_max }
+        VolumeMessage { path, rights: self.rights.to_string(), detached, folder, host, bytes_max }
     }
 }
 
 impl VolumeMessage {
     fn join(self, slots: &mut Slots) -> io::Result<VolumeMount> {
-        let source = match (self.detached, self.folder) {
-            (Some(slot), None) => VolumeSource::Detached(slots.take(slot)?),
-            (None, Some(path)) => VolumeSource::Folder(path),
-            _ => return Err(invalid("a volume is either detached or a folder".to_owned())),
+        let source = match (self.detached, self.folder, self.host) {
+            (Some(slot), None, None) => VolumeSource::Detached(slots.take(slot)?),
+            (None, Some(path), None) => VolumeSource::Folder(path),
+            (None, None, Some(path)) => VolumeSource::Host(path),
+            _ => return Err(invalid("a volume has exactly one source".to_owned())),
         };
         let rights = self.rights.parse().map_err(invalid)?;
         Ok(VolumeMount { path: self.path, rights, source, bytes_max: self.bytes_max })

@@ -36,6 +36,8 @@ pub enum LimitCode {
     Wall,
     #[serde(rename = "E_HANDLES")]
     Handles,
+    #[serde(rename = "E_DISK")]
+    Disk,
 }
 
 impl LimitCode {
@@ -45,6 +47,10 @@ impl LimitCode {
             Self::Cpu => "raise it with `--cpu-time`, or `cpu_time_max_ms` in the task definition",
             Self::Memory => "raise it with `-m`, or `memory_hard_bytes` in the task definition",
             Self::Wall => "raise it with `--timeout`",
+            Self::Disk => {
+                "raise it with `--limit writable=BYTES`, or `limits.writable_bytes_max` in the \
+                 task definition"
+            }
             Self::Handles => {
                 "raise it with `--limit handles=NUMBER`, or `limits.handles_max` in the task \
                  definition"
@@ -60,6 +66,7 @@ impl fmt::Display for LimitCode {
             Self::Memory => "E_MEMORY",
             Self::Wall => "E_WALL",
             Self::Handles => "E_HANDLES",
+            Self::Disk => "E_DISK",
         })
     }
 }
@@ -77,6 +84,12 @@ impl Exit {
         let max = spec::print_bytes(bytes_max);
         let message = format!("oom: it needed more than its {max} of memory");
         Self::Limit { code: LimitCode::Memory, message }
+    }
+
+    /// `what` it has too much of, as in `bytes`.
+    pub fn out_of_disk(what: &str) -> Self {
+        let message = format!("its writable layer has {what}");
+        Self::Limit { code: LimitCode::Disk, message }
     }
 
     pub fn out_of_time(max: Duration) -> Self {
@@ -113,6 +126,7 @@ impl Exit {
                 LimitCode::Cpu => "cpu-time",
                 LimitCode::Wall => "wall-time",
                 LimitCode::Handles => "handles",
+                LimitCode::Disk => "disk",
             }),
             Self::NotStarted(_) => Some("not-started"),
             Self::Lost(_) => Some("lost"),

@@ -4,7 +4,7 @@
 //! watches and stops one. An [`Assignment`] is all that a container is handed, and so all that it
 //! can reach; an [`Exit`] is how it ended. Absent on purpose: anything that only one kind knows,
 //! which is the `program` of an assignment, and `exec`, which neither kind has.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
 mod assignment; // what a container is handed
@@ -13,6 +13,7 @@ mod exit; // how it ended, and the exit codes and sentences of both kinds
 mod event; // what happens to it until then
 mod container; // the two traits
 mod log; // what its program writes, in a file of bounded size
+pub mod mount; // detached mounts, and the ids of files in them
 pub mod frame; // messages with descriptors over a Unix socket
 mod limits;
 

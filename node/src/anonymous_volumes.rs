@@ -1,20 +1,74 @@
+//! Volumes without a name of a user's choice, each for one task: those that an image declares with
+//! VOLUME, and `-v /path`. They stay when their task ends, and go with it where that is asked for.
+
 use std::fs;
+
+use spec::{Capability, Digest, FileGrant, OPERATOR, VolumeName};
 
 use crate::{
     error::{Error, Result},
     home::Home,
-    tasks::TaskRecord,
+    launch::Container,
+    request::{MountSource, Mounted},
+    tasks::{Origin, TaskRecord},
 };
+
+/// Hex digits of such a name: as many as no user writes.
+const DIGITS: usize = 32;
+
+/// The most that a task may write to one that its image asks for: as much as to its root.
+const BYTES_MAX: u64 = 10 << 30;
+
+/// A name that no other volume has.
+pub(crate) fn name() -> VolumeName {
+    disk::random_hex::<{ DIGITS / 2 }>().parse().expect("hex digits are a name")
+}
+
+/// Mounts a volume at each of the paths `wanted` by an image where nothing is mounted yet. The same
+/// task gets the same ones at every start.
+///
+/// # Errors
+/// [`Error::Native`] names a path at which nothing can be mounted.
+pub(crate) fn mount_wanted<'a>(
+    container: &mut Container,
+    wanted: impl Iterator<Item = &'a String>,
+) -> Result<()> {
+    for text in wanted {
+        let path = format!("/{}", text.trim_matches('/'));
+        if container.mounts.iter().any(|mount| mount.path == path) {
+            continue;
+        }
+        if path == "/" || format!("fs:{path}").parse::<Capability>().is_err() {
+            return Err(Error::Native {
+                why: format!("the image's VOLUME `{}` cannot be mounted", text.escape_debug()),
+                hint: Some("use an absolute path below `/`, such as /data".to_owned()),
+            });
+        }
+        let seed = format!("{} {} {path}", container.task, container.name);
+        let hex = Digest::of(seed.as_bytes()).hex();
+        let volume: VolumeName = hex[..DIGITS].parse().expect("hex digits are a name");
+        let grant = FileGrant::mount(&path, false, &volume, None);
+        container.grants.push(Capability::Files(grant));
+        let source = MountSource::Volume(volume);
+        let bytes_max = Some(BYTES_MAX);
+        container.mounts.push(Mounted { source, path, read_only: false, bytes_max });
+    }
+    Ok(())
+}
 
 /// Removes the volumes that were made for this task alone. It has no process any more.
 ///
 /// # Errors
 /// When one cannot be removed.
 pub(crate) fn remove(home: &Home, record: &TaskRecord) -> Result<()> {
+    let owner = match &record.origin {
+        Origin::Cluster(origin) => origin.tenant.as_str(),
+        Origin::Local | Origin::Invoked => OPERATOR,
+    };
     for mount in record.mounts.iter().filter(|mount| mount.anonymous) {
         // A name that is no name leads nowhere but below the folder of volumes.
         let Ok(name) = mount.source.parse::<spec::VolumeName>() else { continue };
-        let folder = home.volumes(spec::OPERATOR).join(name.as_str());
+        let folder = home.volumes(owner).join(name.as_str());
         match fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::file("remove the volume", &folder)(error));
@@ -23,6 +77,12 @@ pub(crate) fn remove(home: &Home, record: &TaskRecord) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a name is one of these.
+pub(crate) fn is_one(name: &VolumeName) -> bool {
+    let name = name.as_str();
+    name.len() == DIGITS && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]

@@ -137,6 +137,7 @@ fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) ->
         cpu_time_max: None,
         wall_time_max: Some(request.time_max),
         cpu_millis: None,
+        read_only: false,
         launch_type: LaunchType::Node,
         adoptable: false,
         settings: Settings::default(),

@@ -4,11 +4,16 @@
 //! [`Launch::decide`] is where wants and grants meet; everything after it only carries that out, so
 //! a second start after a crash hands over exactly what the first did.
 
-use std::{collections::BTreeMap, fs::File, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use engine::{Assignment, Engine as _, Listeners, Stdio, VolumeMount, VolumeSource};
 use runtime::{Prepared, WasmEngine, WasmProgram};
-use shim::{NativeEngine, NativeProgram};
+use shim::{NativeEngine, NativeProgram, RootAccess};
 use spec::{
     Capability, ContainerName, Digest, ExecutionConfig, FileGrant, LaunchType, LimitOverrides,
     Limits, NodeId, OperatorGrants, PublishedPort, Resolved, SecretGrant, SecretName, SecretValue,
@@ -16,6 +21,7 @@ use spec::{
 };
 
 use crate::{
+    anonymous_volumes,
     error::{Error, Result},
     home::Home,
     images::{Native, Ready, exe},
@@ -47,6 +53,8 @@ pub(crate) struct Container {
     pub wall_time_max: Option<Duration>,
     pub limits: LimitOverrides,
     pub cpu_millis: Option<u32>,
+    /// Whether a Linux program writes its root in memory only, and there few folders.
+    pub read_only: bool,
     pub launch_type: LaunchType,
     /// Whether it runs on when its supervisor is gone, to be adopted.
     pub adoptable: bool,
@@ -83,6 +91,10 @@ fn cpu_time(
 /// On a node that you own a request may think for as long as a user waits; the pool has its own,
 /// tighter default.
 const OWN_CPU_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What a Linux program may write to its root, which is on disk: the size that other engines begin
+/// a storage quota with.
+const DISK_BYTES_MAX: u64 = 10 << 30;
 
 /// What a local request grants: its own lines, and those of its ports, variables, secrets and
 /// mounts.
@@ -134,17 +146,24 @@ impl Launch {
     ///
     /// # Errors
     /// [`Error::NotGranted`] holds the line that is missing.
-    pub fn decide(container: Container, ready: Ready, args: Vec<String>) -> Result<Self> {
-        let resolved = resolve(ready.wants(), &container.grants)?;
-        check_secrets(&container.secrets, &resolved.capabilities.secrets)?;
+    pub fn decide(mut container: Container, ready: Ready, args: Vec<String>) -> Result<Self> {
         let kind = match &ready {
             Ready::Wasm { .. } => Kind::Wasm,
-            Ready::Native(_) => Kind::Native,
+            Ready::Native(native) => {
+                let wanted = native.plan.execution().volumes.iter().flatten();
+                anonymous_volumes::mount_wanted(&mut container, wanted.map(|(path, _)| path))?;
+                Kind::Native
+            }
         };
+        let resolved = resolve(ready.wants(), &container.grants)?;
+        check_secrets(&container.secrets, &resolved.capabilities.secrets)?;
         let serves = ready.serves_requests();
         let mut limits = if serves { Limits::for_requests() } else { Limits::for_commands() };
         if let Some(bytes) = container.memory_bytes_max {
             limits.memory_bytes_max = bytes;
+        }
+        if kind == Kind::Native && !container.read_only {
+            limits.writable_bytes_max = DISK_BYTES_MAX;
         }
         limits.cpu_time_max =
             cpu_time(container.cpu_time_max, container.launch_type, serves, limits.cpu_time_max);
@@ -220,7 +239,10 @@ impl Launch {
                 source: source(&m.source),
                 path: m.path.clone(),
                 read_only: m.read_only,
-                anonymous: false,
+                anonymous: match &m.source {
+                    MountSource::Volume(name) => anonymous_volumes::is_one(name),
+                    MountSource::Folder(_) => false,
+                },
             })
             .collect()
     }
@@ -283,19 +305,17 @@ impl Launch {
             };
             let mount =
                 self.container.mounts.iter().enumerate().find(named).map(|(_, mount)| mount);
-            let folder = match mount.map(|mount| &mount.source) {
-                Some(MountSource::Folder(folder)) => {
-                    folder.canonicalize().map_err(Error::file("find", folder))?
-                }
+            let source = match mount.map(|mount| &mount.source) {
+                Some(MountSource::Folder(folder)) => VolumeSource::Host(host_folder(folder)?),
                 // `--allow fs:/data#rw;volume=book` names a volume without a `-v`.
                 Some(MountSource::Volume(_)) | None => {
-                    volumes::folder(home, &self.container.owner, volume)?
+                    VolumeSource::Folder(volumes::folder(home, &self.container.owner, volume)?)
                 }
             };
             volumes.push(VolumeMount {
                 path: path.clone(),
                 rights: *rights,
-                source: VolumeSource::Folder(folder),
+                source,
                 bytes_max: *max_bytes,
             });
         }
@@ -391,6 +411,10 @@ impl Launch {
             runtime: native.runtime.clone(),
             cpu_millis: self.container.cpu_millis,
             settings: self.container.settings.linux.clone(),
+            root: match self.container.read_only {
+                true => RootAccess::ReadOnly,
+                false => RootAccess::Writable,
+            },
         }
     }
 }
@@ -408,6 +432,18 @@ fn check_secrets(
         }
     }
     Ok(())
+}
+
+/// A file or folder of the host; a folder is made where nothing is, as other engines do.
+fn host_folder(path: &Path) -> Result<PathBuf> {
+    match path.canonicalize() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(path).map_err(Error::file("make folder", path))?;
+            path.canonicalize()
+        }
+        found => found,
+    }
+    .map_err(Error::file("find", path))
 }
 
 /// `NAME=VALUE` lines as an image has them.
@@ -470,6 +506,7 @@ mod tests {
             wall_time_max: None,
             limits: LimitOverrides::default(),
             cpu_millis: None,
+            read_only: false,
             launch_type: LaunchType::Node,
             adoptable: false,
             settings: Settings::default(),

@@ -5,7 +5,10 @@ use spec::{
     Capability, Digest, LimitOverrides, PublishedPort, SecretName, SecretValue, Usage, VolumeName,
 };
 
-use crate::{error::Error, settings::Settings, tasks::RestartPolicy, tuning::PrivateNetwork};
+use crate::{
+    anonymous_volumes, error::Error, settings::Settings, tasks::RestartPolicy,
+    tuning::PrivateNetwork,
+};
 
 /// What `margay run` was asked for: one task on this machine, without a server. It is kept in the
 /// task's folder for its next start, so a field that is added needs a default.
@@ -43,6 +46,10 @@ pub struct RunRequest {
     pub remove_at_end: bool,
     #[serde(default)]
     pub restart: RestartPolicy,
+    /// `--read-only`: a Linux program writes to memory, and to `/tmp` and what its grants name
+    /// alone. A Wasm program writes nothing but what its grants name.
+    #[serde(default)]
+    pub read_only: bool,
     /// How long it may take to stop once asked to.
     pub grace: Duration,
     #[serde(default)]
@@ -199,6 +206,7 @@ impl RunRequest {
             terminal: None,
             remove_at_end: false,
             restart: RestartPolicy::No,
+            read_only: false,
             grace: Duration::from_secs(10),
             settings: Settings::default(),
         }
@@ -308,15 +316,20 @@ impl FromStr for Mounted {
     fn from_str(text: &str) -> Result<Self, Error> {
         let wrong = || Error::BadArgument {
             text: text.to_owned(),
-            what: "a mount: VOLUME:/PATH, /FOLDER:/PATH or ./FOLDER:/PATH, \
+            what: "a mount: VOLUME:/PATH, /FOLDER:/PATH, ./FOLDER:/PATH or /PATH alone, \
                    with :ro at the end to forbid writing",
         };
         let (text, read_only) = match text.rsplit_once(':') {
-            Some((text, "ro")) => (text, true),
-            Some((text, "rw")) => (text, false),
-            _ => (text, false),
+            Some((before, options)) => match read_only(options)? {
+                Some(read_only) => (before, read_only),
+                None => (text, false),
+            },
+            None => (text, false),
         };
-        let (source, path) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let (source, path) = match text.rsplit_once(':') {
+            Some((source, path)) => (Some(source), path),
+            None => (None, text),
+        };
         let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
         if path == "/" {
             let what = "a mount: nothing can be mounted at `/`; \
@@ -324,6 +337,10 @@ impl FromStr for Mounted {
             return Err(Error::BadArgument { text: text.to_owned(), what });
         }
         format!("fs:{path}").parse::<Capability>().map_err(|_| wrong())?;
+        let Some(source) = source else {
+            let source = MountSource::Volume(anonymous_volumes::name());
+            return Ok(Self { source, path: path.to_owned(), read_only, bytes_max: None });
+        };
         // As with programs in a shell, a slash makes it a folder.
         let relative = matches!(source, "." | "..")
             || ["./", "../"].iter().any(|start| source.starts_with(start));
@@ -333,6 +350,27 @@ impl FromStr for Mounted {
         };
         Ok(Self { source, path: path.to_owned(), read_only, bytes_max: None })
     }
+}
+
+/// Whether the options after a mount's path forbid writing; none where that is no list of options.
+/// Those that label files for SELinux or order caches of other hosts change nothing here.
+///
+/// # Errors
+/// Names an option that asks for something else.
+fn read_only(options: &str) -> Result<Option<bool>, Error> {
+    let mut read_only = false;
+    for option in options.split(',') {
+        match option {
+            "ro" | "readonly" => read_only = true,
+            "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" | "private" | "rprivate" => {}
+            "shared" | "rshared" | "slave" | "rslave" | "nocopy" | "U" | "O" => {
+                let what = "an option of a mount here: ro, rw, z and Z are";
+                return Err(Error::BadArgument { text: option.to_owned(), what });
+            }
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(read_only))
 }
 
 #[cfg(test)]
@@ -422,7 +460,11 @@ mod tests {
             ("book:/data/:ro", Some((volume("book"), "/data", true))),
             ("/srv/a:b:/data:rw", Some((MountSource::Folder("/srv/a:b".into()), "/data", false))),
             ("/srv:/", None), // an image has a root of its own
-            ("/data", None),
+            ("book:/data:z", Some((volume("book"), "/data", false))),
+            ("book:/data:ro,Z", Some((volume("book"), "/data", true))),
+            ("book:/data:ro,nocopy", None),
+            ("book:/data:rshared", None),
+            ("data", None),
             ("book:data", None),
             ("./x:/data", Some((MountSource::Folder(here.join("x")), "/data", false))),
             ("../x:/data", Some((MountSource::Folder(here.join("../x")), "/data", false))),
@@ -439,5 +481,8 @@ mod tests {
             });
             assert_eq!(got, want, "{text}");
         }
+        let alone: Mounted = "/data:ro".parse().unwrap();
+        assert_eq!((alone.path.as_str(), alone.read_only), ("/data", true));
+        assert!(matches!(alone.source, MountSource::Volume(name) if name.as_str().len() == 32));
     }
 }

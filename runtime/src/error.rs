@@ -36,6 +36,24 @@ pub enum Error {
     /// A worker could not take its assignment.
     #[error("E_WORKER: the worker could not start: {0}")]
     NotStarted(String),
+    /// A file or folder of the host that the guest could not use.
+    #[error(
+        "`{}` belongs to uid {owner}, and uid {} may not use it as it is mounted", .path.display(),
+        rustix::process::geteuid().as_raw()
+    )]
+    HostFiles {
+        /// What was to be mounted.
+        path: PathBuf,
+        /// Its user.
+        owner: u32,
+        /// Or else a file.
+        folder: bool,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Something of the host that is neither a file nor a folder.
+    #[error("`{}` is neither a file nor a folder, and a guest can be given nothing else", .0.display())]
+    NoFile(PathBuf),
     /// More descriptors than one message carries.
     #[error(
         "an assignment of {0} descriptors is more than the {max} that one message carries",
@@ -69,7 +87,15 @@ impl Error {
                 Some("see what this machine allows: margay doctor".to_owned())
             }
             Self::TooManyDescriptors(_) => Some("use fewer layers, volumes or ports".to_owned()),
-            Self::Os { .. }
+            Self::HostFiles { path, folder, .. } => {
+                let open = if *folder { "o+rwx" } else { "o+rw" };
+                let path = path.display();
+                Some(format!(
+                    "mount it with :ro, `chmod {open} {path}`, or use a volume: -v NAME:/PATH"
+                ))
+            }
+            Self::NoFile(_)
+            | Self::Os { .. }
             | Self::File { .. }
             | Self::Protocol(_)
             | Self::NotAdopted(_)

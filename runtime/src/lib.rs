@@ -15,11 +15,12 @@
 mod assignment; // everything that a worker is handed
 mod socket; // waiting for them without a thread
 mod frame; // the messages between a worker and its supervisor
+mod separation; // a uid of its own for each worker, or a user namespace
 mod supervisor; // a worker from the outside: spawn, assign, watch, stop, adopt
 mod broker; // connections that a grant allows, made outside the sandbox
 
 pub mod usage; // a container's counters, readable without asking it
-pub mod volume; // folders as detached mounts
+mod host_files; // volumes, and files of the host, opened for a worker
 mod seal; // the node's mark on what it has made itself
 
 mod inherited; // descriptors by their number
@@ -37,5 +38,6 @@ pub use {
     error::Error,
     prepare::{Facts, LayerBlob, Preparation, Prepared, Program, prepare},
     seal::Key,
+    separation::Separation,
     supervisor::{Adopted, SpareWorker, SpawnOptions, UsagePage, WasmEngine, Worker, adopt},
 };

@@ -1,6 +1,6 @@
-use std::{io, os::fd::OwnedFd, path::Path};
+use std::{io, os::fd::OwnedFd};
 
-use engine::{VolumeMount, VolumeSource};
+use serde::{Deserialize, Serialize};
 use spec::ImageConfig;
 
 use crate::{
@@ -21,6 +21,17 @@ pub struct NativeProgram {
     /// Share of a processor in thousandths; all of them when left out.
     pub cpu_millis: Option<u32>,
     pub settings: Settings,
+    pub root: RootAccess,
+}
+
+/// What a container may write of its root file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RootAccess {
+    /// All of it. What it writes is kept in its folder, on disk, for its next start.
+    Writable,
+    /// `/tmp` and the folders that its grants name. What it writes is in memory, and ends with it.
+    ReadOnly,
 }
 
 pub type Assignment = engine::Assignment<NativeProgram>;
@@ -33,6 +44,7 @@ pub(crate) fn split(assignment: Assignment) -> (ShimMessage, Vec<OwnedFd>) {
         runtime: program.runtime,
         cpu_millis: program.cpu_millis,
         settings: program.settings,
+        root: program.root,
     })
 }
 
@@ -47,18 +59,8 @@ pub(crate) fn join(message: ShimMessage, fds: Vec<OwnedFd>) -> Result<Assignment
             runtime: program.runtime,
             cpu_millis: program.cpu_millis,
             settings: program.settings,
+            root: program.root,
         })
     });
     joined.map_err(Error::io("take the assignment"))
-}
-
-/// The folder behind a volume. The supervisor of a native container detaches none.
-pub(crate) fn folder_of(volume: &VolumeMount) -> Result<&Path, Error> {
-    match &volume.source {
-        VolumeSource::Folder(folder) => Ok(folder),
-        VolumeSource::Detached(_) => Err(Error::Config {
-            what: format!("volume at `{}`", volume.path),
-            why: "it is no folder".to_owned(),
-        }),
-    }
 }

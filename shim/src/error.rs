@@ -32,6 +32,11 @@ pub enum Error {
     /// Native images need root in this version.
     #[error("native images need root: making their users, mounts and limits is privileged")]
     NotRoot,
+    /// Root that may not do what native images need.
+    #[error(
+        "native images need all rights of root, and this one has no {capability}, as in a container"
+    )]
+    Restricted { capability: &'static str },
     /// A grant that Linux offers no means to enforce.
     #[error("a native container cannot be granted `{grant}`: {why}")]
     CannotGrant {
@@ -46,6 +51,19 @@ pub enum Error {
         what: String,
         why: String,
     },
+    /// The writable layer of a container cannot be where its folder is.
+    #[error(
+        "`{}` is on a file system that cannot hold the writable layer of a container", .folder.display()
+    )]
+    NoUpper {
+        /// The container's folder.
+        folder: PathBuf,
+    },
+    /// A file or folder of the host that the container could not use.
+    #[error(
+        "`{}` belongs to uid {owner}, is not open to uid {user}, as which the container runs, and is on a file system that cannot show it to that user", .path.display()
+    )]
+    HostFiles { path: PathBuf, owner: u32, user: u32, folder: bool },
     /// A layer that is broken or hostile.
     #[error("cannot unpack layer `{layer}`: {code}: {why}")]
     Layer {
@@ -90,9 +108,11 @@ impl Error {
         match self {
             Self::NoRuntime | Self::Runtime { .. } => "E_RUNTIME",
             Self::Start { .. } => "E_START",
-            Self::NotRoot => "E_NOT_ROOT",
+            Self::NotRoot | Self::Restricted { .. } => "E_NOT_ROOT",
             Self::CannotGrant { .. } => "E_CAP_NATIVE",
             Self::Config { .. } => "E_CONFIG",
+            Self::NoUpper { .. } => "E_NO_UPPER",
+            Self::HostFiles { .. } => "E_HOST_FILES",
             Self::Layer { code, .. } | Self::Reported { code, .. } => code,
             Self::Io { .. } => "E_IO",
             Self::Protocol(_) => "E_PROTOCOL",
@@ -110,10 +130,23 @@ impl Error {
             Self::NotRoot => {
                 "run it as root, or build the image for `wasi/wasm`, which any user can run"
             }
+            Self::Restricted { .. } => {
+                "start the container around margay with `--privileged`, or build the image for `wasi/wasm`"
+            }
             Self::CannotGrant { .. } => {
                 "take the line out of the role, or build the image for `wasi/wasm`"
             }
             Self::Layer { .. } => "the image is broken or hostile: build or pull it again",
+            Self::NoUpper { .. } => {
+                "put MARGAY_HOME on ext4, xfs, btrfs or tmpfs (inside a container: on a volume), or use `--read-only`"
+            }
+            Self::HostFiles { path, user, folder, .. } => {
+                let open = if *folder { "o+rwx" } else { "o+rw" };
+                let path = path.display();
+                return Some(format!(
+                    "`chown {user} {path}`, or `chmod {open} {path}`, or use a volume: -v NAME:/PATH"
+                ));
+            }
             Self::ShimLost { .. } => "read `shim.log` in that folder",
             Self::Reported { hint, .. } => return hint.clone(),
             // A missing program is not the runtime's fault.

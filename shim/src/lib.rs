@@ -27,14 +27,16 @@ mod privileges; // root's capabilities, dropped
 mod limits; // every number that bounds something here, with its reason
 mod error;
 
-pub use assignment::{Assignment, NativeProgram};
+pub use assignment::{Assignment, NativeProgram, RootAccess};
 pub use bundle::signal::parse_signal;
 pub use client::sweep::{Swept, sweep};
 pub use client::task::{Adopted, Task};
 pub use container::NativeEngine;
 pub use error::Error;
 pub use host::doctor::{Check, Level, doctor};
+pub use host::layering::{Layering, probe_layering};
 pub use host::probe::{Runtime, RuntimeKind, Vulnerability};
+pub use host::rights::check_rights;
 pub use process::main;
 pub use protocol::Status;
 pub use settings::{

@@ -30,10 +30,33 @@ pub(crate) const SHM_BYTES_MAX: u64 = 64 << 20;
 pub(crate) const ARGS_BYTES_MAX: usize = 1 << 20;
 /// Layers of one image. overlayfs takes 500; Docker allows 127.
 pub(crate) const LAYERS_MAX: usize = 127;
-/// Inodes of the writable layer. A file takes at least a page, so these fill 256 MiB.
+/// Inodes of a writable layer in memory. A file takes at least a page, so these fill 256 MiB.
 pub(crate) const WRITABLE_FILES_MAX: u64 = 65_536;
 /// Bytes of the writable tmpfs that the shim uses itself: config.json, links and mount points.
 pub(crate) const STAGE_BYTES: u64 = 4 << 20;
+
+/// Files of an image that a volume begins with: a file tree of a distribution has 100,000.
+pub(crate) const FILL_FILES_MAX: u64 = 1_000_000;
+/// Bytes of them: as many as one layer may have.
+pub(crate) const FILL_BYTES_MAX: u64 = 8 << 30;
+/// Folders in each other, each with two descriptors of [`SHIM_OPEN_FILES_MAX`].
+pub(crate) const FILL_DEPTH_MAX: u32 = 256;
+
+// The writable layer on disk.
+
+/// A walk over it takes at most a tenth of the time.
+pub(crate) const WALK_SHARE: u32 = 10;
+/// It is walked without a sign of writing as well: what one task frees hides what another takes.
+pub(crate) const WALK_INTERVAL_MAX: Duration = Duration::from_secs(30);
+/// Bytes that the file system may lose before the layer is walked again.
+pub(crate) const WALK_BYTES: u64 = 16 << 20;
+/// Files in it: inodes are the machine's, too. A distribution has 100,000.
+pub(crate) const LAYER_FILES_MAX: u64 = 1_000_000;
+/// Folders in each other, each with two descriptors of [`SHIM_OPEN_FILES_MAX`] while it is walked.
+pub(crate) const LAYER_DEPTH_MAX: u32 = 256;
+/// Open files in which removed ones are looked for: those of sixteen processes with all they may
+/// have.
+pub(crate) const OPEN_FILES_SEEN_MAX: u64 = 65_536;
 
 // The unpacking process.
 

@@ -7,7 +7,7 @@ use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
 use spec::{Descriptor, Digest, ImageConfig, Usage};
 
-use crate::{Error, Runtime, Settings, record::Ended};
+use crate::{Error, RootAccess, Runtime, Settings, record::Ended};
 
 /// What a process of `exe shim` is told to do, once, over the socket that is its standard input.
 #[derive(Debug, Serialize, Deserialize)]
@@ -27,6 +27,7 @@ pub(crate) struct ProgramMessage {
     pub runtime: Runtime,
     pub cpu_millis: Option<u32>,
     pub settings: Settings,
+    pub root: RootAccess,
 }
 
 pub(crate) type ShimMessage = AssignmentMessage<ProgramMessage>;

@@ -81,9 +81,11 @@ fn print(check: &Check) {
 fn examine(home: &Home) -> Vec<Check> {
     let (release, version) = machine::kernel();
     let mut checks = vec![kernel(&release, version), user(), landlock(), seccomp(), openat2()];
-    checks.extend(namespaces(home));
+    let probe = machine::probe(home.path());
+    checks.extend(namespaces(&probe));
     checks.extend([limits(), pagemap(version), folder(home), space(home)]);
-    checks.extend(shim::doctor().into_iter().map(native));
+    let layering = probe.as_ref().ok().and_then(|probe| probe.layering.as_ref());
+    checks.extend(shim::doctor(home.path(), layering).into_iter().map(native));
     checks.extend(ports());
     checks
 }
@@ -97,9 +99,11 @@ fn kernel(release: &str, version: (u32, u32)) -> Check {
 }
 
 fn user() -> Check {
-    match rustix::process::geteuid().is_root() {
-        true => ok("user", "root: each task gets a user id of its own"),
-        false => ok("user", "not root: a user namespace stands in for own user ids"),
+    match runtime::Separation::available() {
+        runtime::Separation::OwnIds => ok("user", "root: each task gets a user id of its own"),
+        runtime::Separation::UserNamespace => {
+            ok("user", "without the rights of root: a user namespace stands in for own user ids")
+        }
     }
 }
 
@@ -139,31 +143,40 @@ fn openat2() -> Check {
     }
 }
 
-fn namespaces(home: &Home) -> Vec<Check> {
-    let probe = match machine::probe(home.path()) {
+fn namespaces(probe: &anyhow::Result<machine::Probe>) -> Vec<Check> {
+    let probe = match probe {
         Ok(probe) => probe,
         Err(error) => {
             return vec![bad("namespaces", error.to_string(), "run `margay probe /` to see why")];
         }
     };
-    let namespaces = match probe.namespaces {
+    let namespaces = match &probe.namespaces {
         None => ok("namespaces", "user, network, ipc, uts and mount"),
-        Some(error) => bad(
-            "namespaces",
-            error,
-            "allow user namespaces: sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000 \
-             (Ubuntu: kernel.apparmor_restrict_unprivileged_userns=0), or run as root",
-        ),
+        Some(error) => {
+            bad("namespaces", format!("{error}: no guest can be started"), next_for_namespaces())
+        }
     };
-    let open_tree = match probe.open_tree {
+    let open_tree = match &probe.open_tree {
         None => ok("detached mounts", "work"),
         Some(error) => warn(
             "detached mounts",
-            error,
+            error.clone(),
             "volumes need open_tree(2): allow mounts in namespaces; images without volumes run anyhow",
         ),
     };
     vec![namespaces, open_tree]
+}
+
+/// A container around us is what forbids them mostly.
+fn next_for_namespaces() -> String {
+    match machine::is_in_container() {
+        true => "let the container around us make user namespaces: start it with `--security-opt seccomp=unconfined`, \
+                 or with `--cap-add SYS_ADMIN`"
+            .to_owned(),
+        false => "allow user namespaces: sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000 \
+             (Ubuntu: kernel.apparmor_restrict_unprivileged_userns=0), or run as root"
+            .to_owned(),
+    }
 }
 
 /// Wasm memories reserve address space in steps of 4 GiB: a limit on it stops the first instance.

@@ -104,6 +104,9 @@ pub struct TaskArgs {
     /// Write the task's id into a new file
     #[arg(long, value_name = "FILE")]
     cidfile: Option<PathBuf>,
+    /// Let a Linux program write only to memory, to /tmp, and to what its grants name
+    #[arg(long)]
+    read_only: bool,
     /// Replace the image's program
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
@@ -262,6 +265,7 @@ impl TaskArgs {
             terminal: self.terminal(terminal)?,
             remove_at_end: self.rm,
             restart: self.restart,
+            read_only: self.read_only,
             grace: Duration::from_secs(self.stop_timeout.into()),
             settings: self.settings.settings()?,
             ..RunRequest::of(found.image.clone())

@@ -74,7 +74,10 @@ fn a_linux_image_runs_a_command_and_passes_its_exit_code() {
     assert!(said.err.contains("err\n"), "{}", said.err);
     // The first process of a container cannot kill itself: Linux ignores that.
     assert_eq!(run("/bin/sh -c 'kill -9 $$'; exit $?").code, 137);
-    assert_eq!(run("touch /x || echo read-only").ok(), "read-only\n");
+    assert_eq!(run("touch /x && echo written").ok(), "written\n");
+    let script = "touch /x || echo read-only; touch /tmp/x && echo memory";
+    let read_only = ["run", "--rm", "--read-only", "busybox-cats:native", "/bin/sh", "-c", script];
+    assert_eq!(stage.margay(read_only).ok(), "read-only\nmemory\n");
     let fed = stage.margay_fed(["run", "-i", "--rm", "busybox-cats:native", "cat"], "meow\n").ok();
     assert_eq!(fed, "meow\n");
     let said = stage.margay([

@@ -7,7 +7,7 @@ use spec::{ContainerName, Timestamp};
 
 use super::converge::TaskKey;
 use crate::{
-    engines,
+    anonymous_volumes, engines,
     error::{Result, chain},
     home::Home,
     tasks::{self, Origin, Owned, Phase, Status},
@@ -34,10 +34,12 @@ impl Adoptable {
     }
 
     /// Ends what is left of it, and removes its folder.
-    pub fn clear(self) -> Result<()> {
+    pub fn clear(self, home: &Home) -> Result<()> {
         let process = self.status.as_ref().and_then(|status| status.process);
         engines::end(self.owned.folder(), process, END_GRACE);
-        self.owned.remove()
+        let record = self.owned.record().clone();
+        self.owned.remove()?;
+        anonymous_volumes::remove(home, &record)
     }
 }
 
@@ -76,7 +78,8 @@ pub(super) fn sweep(home: &Home, keep: &BTreeSet<TaskKey>) {
         let is_old = ended
             .is_some_and(|ended| Timestamp::of(SystemTime::now()).since(ended) > ENDED_KEPT_FOR);
         if is_old && let Ok(owned) = folder.own() {
-            let _ = owned.remove();
+            let record = owned.record().clone();
+            let _ = owned.remove().and_then(|()| anonymous_volumes::remove(home, &record));
         }
     }
     if let Err(error) = tasks::clear_damaged(home) {

@@ -19,7 +19,7 @@ pub(super) fn node_spec(settings: &Settings) -> NodeSpec {
         },
         zone: settings.zone.clone(),
         architecture: crate::images::architecture().to_owned(),
-        runs_native: rustix::process::geteuid().is_root() && shim::Runtime::probe().is_ok(),
+        runs_native: shim::check_rights().is_ok() && shim::Runtime::probe().is_ok(),
         ingress_address: settings.ingress_address.clone(),
         labels: settings.labels.clone(),
     }

@@ -58,6 +58,7 @@ pub(super) fn container(
         wall_time_max: None,
         limits: definition.limits.clone(),
         cpu_millis: Some(definition.cpu_millis),
+        read_only: false,
         launch_type: task.launch_type,
         adoptable: true,
         settings: Settings::default(),

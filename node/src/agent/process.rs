@@ -197,7 +197,7 @@ impl Agent {
                 continue;
             }
             tracing::info!(%task, %container, "not wanted any more: removed");
-            if let Err(error) = found.clear() {
+            if let Err(error) = found.clear(&self.host.home) {
                 tracing::warn!(%task, %container, error = chain(&error), "it could not be removed");
             }
         }

@@ -1,6 +1,5 @@
 use std::{
     fs::File,
-    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -35,19 +34,19 @@ impl WasmEngine {
     fn assign(&self, assignment: Assignment) -> Result<Box<dyn Container>, Error> {
         let options = SpawnOptions::of(assignment.program.world, assignment.limits.concurrency_max);
         let (folder, grants) = (assignment.folder.clone(), assignment.grants.outbound.clone());
-        let (message, fds) = hand_over(assignment)?;
-        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        let take = |worker: SpareWorker| {
-            worker.take_over(&message, &fds, grants.clone(), self.broker.clone())
+        let mut handover = hand_over(assignment)?;
+        let mut take = |worker: SpareWorker| {
+            worker.take_over(&mut handover, grants.clone(), self.broker.clone())
         };
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let worker = match spare.map(take) {
+        let worker = match spare.map(&mut take) {
             Some(Ok(worker)) => worker,
             // One that was killed while it waited.
-            Some(Err(error)) => {
+            Some(Err(error)) if !matches!(error, Error::HostFiles { .. } | Error::NoFile(_)) => {
                 tracing::debug!(%error, "a spare worker could not be used");
                 take(SpareWorker::spawn(&options)?)?
             }
+            Some(Err(error)) => return Err(error),
             None => take(SpareWorker::spawn(&options)?)?,
         };
         Ok(WasmContainer::boxed(worker, &folder))

@@ -10,20 +10,21 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use engine::{FDS_MAX, VolumeSource, frame};
+use engine::{FDS_MAX, VolumeMount, VolumeSource, frame};
 use rustix::{
     fs::{Mode, OFlags},
     process::{Gid, Pid, Resource, Rlimit, Uid, setrlimit},
     thread::{CapabilitySet, CapabilitySets, UnshareFlags},
 };
 use serde::Serialize;
-use spec::OutboundGrant;
+use spec::{OutboundGrant, Rights};
 
 use crate::{
-    Assignment, Broker, Error, Worker,
+    Assignment, Broker, Error, Separation, Worker,
     assignment::{FolderFiles, WorkerMessage, split},
+    host_files,
     supervisor::adopt::SOCKET,
-    usage, volume,
+    usage,
 };
 
 /// Descriptor by which a worker speaks with its supervisor.
@@ -34,6 +35,11 @@ pub(crate) const EMPTY_FD: RawFd = 4;
 /// Own uids start here: above every range that distributions hand out, and unique among living
 /// processes without any bookkeeping, because a pid is.
 const UID_BASE: u32 = 1_000_000_000;
+
+/// Of a worker that root has started.
+fn own_id(pid: u32) -> u32 {
+    UID_BASE + pid
+}
 
 /// How to start a worker.
 #[derive(Debug, Clone)]
@@ -69,7 +75,7 @@ impl SpareWorker {
     /// Starts one. Returns as soon as the process exists; it takes an assignment at any time from
     /// then on.
     ///
-    /// Root gives it a uid of its own; another user a user namespace. Either way it gets empty
+    /// It gets a uid of its own or a user namespace, as [`Separation`] says. Either way it gets empty
     /// network, IPC and UTS namespaces.
     ///
     /// # Errors
@@ -95,20 +101,19 @@ impl SpareWorker {
     /// When the assignment cannot be handed over.
     pub fn assign(self, assignment: Assignment, broker: Broker) -> Result<Worker, Error> {
         let grants = assignment.grants.outbound.clone();
-        let (message, fds) = hand_over(assignment)?;
-        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        self.take_over(&message, &fds, grants, broker)
+        self.take_over(&mut hand_over(assignment)?, grants, broker)
     }
 
     /// As [`SpareWorker::assign`], with the assignment split already.
     pub(super) fn take_over(
         self,
-        message: &WorkerMessage,
-        fds: &[BorrowedFd<'_>],
+        handover: &mut Handover,
         grants: Vec<OutboundGrant>,
         broker: Broker,
     ) -> Result<Worker, Error> {
-        send_assignment(&self.control, message, fds)?;
+        handover.open_for(self.pid())?;
+        let fds: Vec<_> = handover.fds.iter().map(AsFd::as_fd).collect();
+        send_assignment(&self.control, &handover.message, &fds)?;
         let pid = Pid::from_child(&self.child);
         Worker::watch(self.control, pid, Some(self.child), grants, broker)
     }
@@ -138,7 +143,7 @@ pub(crate) fn start(
         .current_dir("/");
     let wall = Wall {
         control: theirs.as_raw_fd(),
-        root: rustix::process::geteuid().is_root(),
+        separation: Separation::available(),
         ids: own_ids(),
         rlimits,
     };
@@ -149,11 +154,28 @@ pub(crate) fn start(
     Ok((child, control))
 }
 
+/// An assignment, split into what is said and what is handed over.
+pub(super) struct Handover {
+    message: WorkerMessage,
+    fds: Vec<OwnedFd>,
+    /// Files and folders of the host, by their descriptors: which ids a worker sees in them depends
+    /// on the worker.
+    host: Vec<(usize, PathBuf, Rights)>,
+}
+
+impl Handover {
+    /// Opens what is of the host for the worker with this process.
+    fn open_for(&mut self, pid: u32) -> Result<(), Error> {
+        for (slot, path, rights) in &self.host {
+            self.fds[*slot] = host_files::host(path, *rights, Some(own_id(pid)))?;
+        }
+        Ok(())
+    }
+}
+
 /// Opens what the worker is to have of its container's folder, and its volumes where only the
 /// supervisor has the right to.
-pub(super) fn hand_over(
-    mut assignment: Assignment,
-) -> Result<(WorkerMessage, Vec<OwnedFd>), Error> {
+pub(super) fn hand_over(mut assignment: Assignment) -> Result<Handover, Error> {
     let folder = &assignment.folder;
     let adoption = match assignment.adoptable {
         true => Some(
@@ -166,14 +188,31 @@ pub(super) fn hand_over(
     // Of an earlier worker.
     usage::clear_exit(&usage).map_err(Error::os("clear the exit of an earlier worker"))?;
     let log = assignment.log.as_deref().map(open_log).transpose()?;
-    if rustix::process::geteuid().is_root() {
-        for mount in &mut assignment.volumes {
-            if let VolumeSource::Folder(folder) = &mount.source {
-                mount.source = VolumeSource::Detached(volume::detach(folder, mount.rights)?);
+    let host = match Separation::available() {
+        Separation::OwnIds => detach_volumes(&mut assignment.volumes)?,
+        // A worker is the owner of its mount namespace, and detaches them itself.
+        Separation::UserNamespace => Vec::new(),
+    };
+    let (message, fds) = split(assignment, FolderFiles { log, usage, adoption });
+    Ok(Handover { message, fds, host })
+}
+
+/// Detaches every volume: their descriptors are the first of the assignment. Those of the host are
+/// opened again for their worker, and are given back.
+fn detach_volumes(mounts: &mut [VolumeMount]) -> Result<Vec<(usize, PathBuf, Rights)>, Error> {
+    let mut host = Vec::new();
+    for (slot, mount) in mounts.iter_mut().enumerate() {
+        let opened = match &mount.source {
+            VolumeSource::Folder(path) => host_files::volume(path, mount.rights)?,
+            VolumeSource::Host(path) => {
+                host.push((slot, path.clone(), mount.rights));
+                File::open("/dev/null").map_err(Error::os("open /dev/null"))?.into()
             }
-        }
+            VolumeSource::Detached(_) => continue,
+        };
+        mount.source = VolumeSource::Detached(opened);
     }
-    Ok(split(assignment, FolderFiles { log, usage, adoption }))
+    Ok(host)
 }
 
 fn open_log(path: &Path) -> Result<File, Error> {
@@ -221,7 +260,7 @@ fn own_ids() -> Ids {
 /// The walls that only the outside can raise, between fork and exec.
 struct Wall {
     control: RawFd,
-    root: bool,
+    separation: Separation,
     ids: Ids,
     rlimits: Rlimits,
 }
@@ -269,18 +308,22 @@ impl Wall {
                 return Err(io::Error::last_os_error());
             }
         }
-        if self.root { take_a_uid_of_its_own() } else { Ok(()) }
+        match self.separation {
+            Separation::OwnIds => take_a_uid_of_its_own(),
+            Separation::UserNamespace => Ok(()),
+        }
     }
 
     fn unshare(&self) -> io::Result<()> {
         let mut namespaces = UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
-        if !self.root {
+        let in_user_namespace = self.separation == Separation::UserNamespace;
+        if in_user_namespace {
             namespaces |= UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
         }
         // SAFETY: the child of a fork has one thread, which shares neither files nor memory with
         // anyone.
         unsafe { rustix::thread::unshare_unsafe(namespaces)? };
-        if !self.root {
+        if in_user_namespace {
             write_file(c"/proc/self/setgroups", b"deny")?;
             write_file(c"/proc/self/uid_map", &self.ids.uid)?;
             write_file(c"/proc/self/gid_map", &self.ids.gid)?;
@@ -306,7 +349,7 @@ fn empty_folder() -> io::Result<OwnedFd> {
 /// Takes an uid that no other living process has. Of root's capabilities one lasts until the walls
 /// are up, over exec as well: the one for going to the empty folder.
 fn take_a_uid_of_its_own() -> io::Result<()> {
-    let id = UID_BASE + rustix::process::getpid().as_raw_nonzero().get().unsigned_abs();
+    let id = own_id(rustix::process::getpid().as_raw_nonzero().get().unsigned_abs());
     // A child of a fork has one thread, so what is the thread's is the process's.
     rustix::thread::set_keep_capabilities(true)?;
     rustix::thread::set_thread_groups(&[])?;

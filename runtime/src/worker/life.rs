@@ -192,9 +192,9 @@ impl Unassigned {
 
 /// Landlock: nothing but the machine code and the volumes can be opened.
 fn restrict_files(code: BorrowedFd<'_>, volumes: &[(String, Volume)]) -> io::Result<()> {
-    let folders = volumes
-        .iter()
-        .map(|(_, volume)| OpenFolder { folder: volume.folder(), writable: volume.is_writable() });
+    let folders = volumes.iter().filter_map(|(_, volume)| {
+        Some(OpenFolder { folder: volume.folder()?, writable: volume.is_writable() })
+    });
     let folders: Vec<_> = folders.collect();
     sandbox::restrict_files(Some(code), &folders)
 }

@@ -1,9 +1,8 @@
 //! What an OCI runtime is told about a container: one pure function from decided values to
 //! `config.json`.
 //!
-//! The profile is the restricted one: every namespace, a user namespace above all, no capability
-//! (but the one to bind a granted port below 1024), `no_new_privs`, a read-only root, and system
-//! calls by list.
+//! Every namespace, a user namespace above all; root in it has the capabilities that concern its
+//! own users, files and processes, no capability over the machine, and system calls by list.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -31,8 +30,6 @@ pub(crate) struct Bundle {
     pub root: PathBuf,
     pub writable_root: bool,
     pub binds: Vec<Bind>,
-    /// Whether a granted port is below 1024.
-    pub low_port: bool,
     pub cgroup: String,
     pub limits: Limits,
     pub cpu_millis: Option<u32>,
@@ -41,13 +38,12 @@ pub(crate) struct Bundle {
     pub swap_limit: bool,
 }
 
-/// A folder of the host in the container.
+/// A file or folder of the host in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bind {
     pub from: PathBuf,
     pub to: String,
     pub writable: bool,
-    pub executable: bool,
 }
 
 /// Checks the program's name and its arguments.
@@ -161,9 +157,9 @@ pub(crate) fn bind(
             why: format!("needs the grant `{}`", line()),
         });
     }
-    let Rights { read, write, execute, delete } = mount.rights;
+    let Rights { read, write, delete, .. } = mount.rights;
     if !read || write != delete {
-        let why = "Linux grants writing and deleting together: use `r` or `rwd`, and `x` where programs are in it";
+        let why = "Linux grants writing and deleting together: use `r` or `rwd`";
         return Err(Error::CannotGrant { grant: line(), why });
     }
     let path = mount.path.as_str();
@@ -174,14 +170,13 @@ pub(crate) fn bind(
     if path == "/" || kernel_folders.into_iter().any(is_in) {
         return Err(Error::CannotGrant { grant: line(), why: "a volume cannot be mounted there" });
     }
-    Ok(Bind { from, to: mount.path.clone(), writable: write, executable: execute })
+    Ok(Bind { from, to: mount.path.clone(), writable: write })
 }
 
 impl Bundle {
     /// The `config.json` of the runtime-spec.
     pub(crate) fn config(&self) -> Value {
-        let usual: &[_] = if self.low_port { &["CAP_NET_BIND_SERVICE"] } else { &[] };
-        let caps = self.settings.capabilities(usual);
+        let caps = self.settings.capabilities(&CAPABILITIES);
         let mut process = json!({
             "terminal": self.terminal.is_some(),
             "user": { "uid": self.account.uid, "gid": self.account.gid, "additionalGids": self.account.groups },
@@ -189,9 +184,10 @@ impl Bundle {
             "env": self.env,
             "cwd": self.cwd,
             "capabilities": {
-                "bounding": caps, "effective": caps, "permitted": caps, "inheritable": caps, "ambient": caps,
+                "bounding": caps, "effective": caps, "permitted": caps,
+                "inheritable": [], "ambient": [],
             },
-            "noNewPrivileges": true,
+            "noNewPrivileges": self.settings.no_new_privileges,
             "oomScoreAdj": 500,
             "rlimits": self.rlimits(),
         });
@@ -211,6 +207,9 @@ impl Bundle {
                     .map(|kind| json!({ "type": kind })),
                 "cgroupsPath": format!("/{}", self.cgroup),
                 "resources": self.resources(),
+                // A server that has given up root may listen on port 80, as in other engines: the
+                // network is the container's own.
+                "sysctl": { "net.ipv4.ip_unprivileged_port_start": "0" },
                 "seccomp": seccomp_container::profile(),
                 "rootfsPropagation": "private",
                 "maskedPaths": MASKED,
@@ -231,7 +230,6 @@ impl Bundle {
 
     fn mounts(&self) -> Vec<Value> {
         let kernel = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
-        let tmp = format!("size={}", self.limits.writable_bytes_max);
         let shm = self.limits.writable_bytes_max.min(SHM_BYTES_MAX);
         let shm = format!("size={}", self.settings.shm_bytes_max.unwrap_or(shm));
         let mut mounts = vec![
@@ -249,21 +247,22 @@ impl Bundle {
             kernel("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
             kernel("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
             kernel("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-            kernel("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777", &tmp]),
         ];
+        if !self.writable_root {
+            let tmp = format!("size={}", self.limits.writable_bytes_max);
+            mounts.push(kernel("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777", &tmp]));
+        }
+        let bytes_max = self.limits.writable_bytes_max.min(self.limits.memory_bytes_max);
         for tmpfs in &self.settings.tmpfs {
             // Instead of what the profile has there.
             mounts.retain(|mount| mount["destination"] != tmpfs.path.as_str());
-            let options = tmpfs.options(self.limits.writable_bytes_max);
+            let options = tmpfs.options(bytes_max);
             let options: Vec<&str> = options.iter().map(String::as_str).collect();
             mounts.push(kernel(&tmpfs.path, "tmpfs", &options));
         }
         for bind in &self.binds {
-            let mut options =
-                vec!["bind", "private", "nosuid", "nodev", if bind.writable { "rw" } else { "ro" }];
-            if !bind.executable {
-                options.push("noexec");
-            }
+            let access = if bind.writable { "rw" } else { "ro" };
+            let options = ["bind", "private", "nosuid", "nodev", access];
             mounts.push(json!({ "destination": bind.to, "type": "bind", "source": bind.from, "options": options }));
         }
         mounts
@@ -288,6 +287,24 @@ impl Bundle {
         resources
     }
 }
+
+/// What root may do with the users, files and processes of its own user namespace: those of an
+/// engine's default that a server needs, which starts as root and gives that up. Not among them:
+/// `MKNOD`, which makes no device in a user namespace; `NET_RAW`, because there is no network to
+/// look at; `AUDIT_WRITE`, which the kernel denies outside the first user namespace.
+const CAPABILITIES: [&str; 11] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
 
 /// What shows or controls the machine rather than the container, as runc hides it by default.
 const MASKED: [&str; 12] = [
@@ -323,13 +340,7 @@ mod tests {
             terminal: None,
             root: PathBuf::from("/mnt/root"),
             writable_root: false,
-            binds: vec![Bind {
-                from: "/mnt/v/0".into(),
-                to: "/data".to_owned(),
-                writable: false,
-                executable: false,
-            }],
-            low_port: true,
+            binds: vec![Bind { from: "/mnt/v/0".into(), to: "/data".to_owned(), writable: false }],
             cgroup: "margay-cats".to_owned(),
             limits: Limits::for_commands(),
             cpu_millis: Some(250),
@@ -339,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn the_restricted_profile_is_what_was_reviewed() {
+    fn the_profile_is_what_was_reviewed() {
         let mut config = bundle().config();
         config["linux"]["seccomp"] = "see the tests of seccomp".into();
         let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/src/bundle/config.golden.json");
@@ -352,9 +363,9 @@ mod tests {
     }
 
     #[test]
-    fn no_port_below_1024_no_capability() {
-        let config = Bundle { low_port: false, ..bundle() }.config();
-        for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
+    fn a_user_that_is_not_root_begins_without_capabilities() {
+        let config = bundle().config();
+        for set in ["inheritable", "ambient"] {
             assert_eq!(config["process"]["capabilities"][set], json!([]), "{set}");
         }
     }

@@ -4,5 +4,8 @@ pub(crate) mod signal; // which one STOPSIGNAL names
 pub(crate) mod stage; // a private mount namespace with the root file system in it
 
 pub(crate) mod account; // USER of the image, by the container's own files
+pub(crate) mod root; // layers under a writable layer
+mod mounts; // volumes, and files of the host
+mod fill; // the first content of a volume
 mod rootfs; // paths of the container, resolved without leaving its root file system
 mod seccomp_container; // the system calls that a container may make

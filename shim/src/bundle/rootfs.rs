@@ -7,8 +7,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchown, fstat, mkdirat, openat2,
-        unlinkat,
+        AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, fchmod, fchown, fstat, mkdirat,
+        openat2, unlinkat,
     },
     io::Errno,
 };
@@ -94,6 +94,25 @@ impl RootFolder {
         let resolved = self.path_of(fd.as_fd()).map_err(|error| wrong(error.to_string()))?;
         refuse_kernel_folders(&resolved).map_err(wrong)?;
         Ok(resolved)
+    }
+
+    /// The folder at `path`, as the program will see it, when there is one.
+    pub(crate) fn existing(&self, path: &str) -> Option<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat2(&self.root, path, flags, Mode::empty(), ROOTED).ok()
+    }
+
+    /// Makes the folder `name` in the root folder for all users, where there is nothing yet.
+    pub(crate) fn make_shared(&self, name: &str) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = openat2(&self.root, ".", flags, Mode::empty(), STRICT)?;
+        match mkdirat(&root, name, Mode::RWXU) {
+            Err(Errno::EXIST) => return Ok(()),
+            made => made?,
+        }
+        let made = openat2(&root, name, flags, Mode::empty(), STRICT)?;
+        fchown(&made, Some(self.owner.0), Some(self.owner.1))?;
+        Ok(fchmod(&made, Mode::from_raw_mode(0o1777))?)
     }
 
     /// Writes a file in place of the image's own. Nothing is written where a folder has its name,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 /// Calls that are allowed with any arguments: files, memory, time, signals, processes, threads,
 /// sockets that exist.
 const PLAIN: &str = "
-    accept accept4 access alarm arch_prctl bind brk cachestat capget capset chdir chmod chown clock_getres
+    accept accept4 access alarm arch_prctl bind brk cachestat capget capset chdir chmod chown chroot clock_getres
     clock_gettime clock_nanosleep close close_range connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1
     epoll_ctl epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 execve execveat exit exit_group faccessat faccessat2
     fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr flistxattr flock fork
@@ -42,6 +42,12 @@ const AF_INET: u64 = 2;
 const AF_INET6: u64 = 10;
 const AF_NETLINK: u64 = 16;
 const NETLINK_ROUTE: u64 = 0;
+const NETLINK_AUDIT: u64 = 9;
+const EAFNOSUPPORT: u32 = 97;
+const S_IFMT: u64 = 0o170_000;
+const S_IFIFO: u64 = 0o010_000;
+const S_IFREG: u64 = 0o100_000;
+const S_IFSOCK: u64 = 0o140_000;
 /// Linux, Linux with 32-bit addresses reported, and the query.
 const PERSONALITIES: [u64; 3] = [0x0, 0x0002_0000, 0xffff_ffff];
 
@@ -66,6 +72,20 @@ pub(crate) fn profile() -> Value {
     for personality in PERSONALITIES {
         allow("personality", json!([equals(0, personality)]));
     }
+    // Named pipes and sockets; a device would be refused for want of a capability, too.
+    for kind in [S_IFIFO, S_IFSOCK, S_IFREG] {
+        for (name, mode) in [("mknod", 1), ("mknodat", 2)] {
+            let kind = json!({ "index": mode, "value": S_IFMT, "valueTwo": kind, "op": "SCMP_CMP_MASKED_EQ" });
+            allow(name, json!([kind]));
+        }
+    }
+    // `su` and others that log to the kernel's audit go on where there is none.
+    rules.push(json!({
+        "names": ["socket"],
+        "action": "SCMP_ACT_ERRNO",
+        "errnoRet": EAFNOSUPPORT,
+        "args": [equals(0, AF_NETLINK), equals(2, NETLINK_AUDIT)],
+    }));
     // Its flags are behind a pointer, where no filter can look: C libraries fall back to clone.
     rules.push(json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS }));
     json!({
@@ -112,8 +132,6 @@ mod tests {
             "kexec_load",
             "keyctl",
             "mbind",
-            "mknod",
-            "mknodat",
             "mount",
             "mount_setattr",
             "move_mount",
@@ -140,11 +158,23 @@ mod tests {
             "unshare",
             "userfaultfd",
             "vhangup",
-            "chroot",
             "acct",
         ] {
             assert!(!profile.contains(&format!("\"{name}\"")), "{name}");
         }
+    }
+
+    #[test]
+    fn devices_cannot_be_made() {
+        let profile = profile();
+        let rules = profile["syscalls"].as_array().unwrap().iter();
+        let mut kinds: Vec<_> = rules
+            .filter(|rule| rule["names"][0].as_str().unwrap().starts_with("mknod"))
+            .map(|rule| rule["args"][0]["valueTwo"].as_u64().unwrap())
+            .collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(kinds, [S_IFIFO, S_IFREG, S_IFSOCK]);
     }
 
     #[test]

@@ -1,24 +1,23 @@
 use std::{
     fs,
-    os::unix::fs::symlink,
     path::{Path, PathBuf},
 };
 
+use engine::{VolumeMount, VolumeSource};
 use rustix::{
-    fs::{Gid, Mode, Uid},
-    mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount},
+    fs::{Gid, Uid},
+    mount::{MountPropagationFlags, mount_change},
     thread::UnshareFlags,
 };
 
-use crate::limits::{
-    FIRST_ID, LAYERS_MAX, STAGE_BYTES, USER_DATABASE_BYTES_MAX, WRITABLE_FILES_MAX,
-};
+use crate::limits::{FIRST_ID, USER_DATABASE_BYTES_MAX};
 use crate::{
-    Assignment, Error, Layer,
-    assignment::folder_of,
+    Assignment, Error, Layer, RootAccess,
     bundle::account::{Account, account},
     bundle::config::{self as bundle, Bind, Bundle},
+    bundle::fill::fill,
     bundle::rootfs::RootFolder,
+    bundle::{mounts, root},
     host::cgroup,
 };
 
@@ -35,23 +34,21 @@ pub(crate) struct Stage {
 /// system as the container's root, which is another user.
 const POINTS: [&str; 5] = ["/mnt", "/media", "/srv", "/opt", "/tmp"];
 
-/// Makes the root file system of `order` (its layers, under a writable layer in memory that has a
-/// limit and counts as the container's memory), mounts its volumes beside it, and writes the
-/// runtime's config.
+/// Makes the root file system of `order` (its layers, under a writable layer), mounts its volumes
+/// beside it, and writes the runtime's config.
 pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
     let program = &order.program;
     bundle::check_args(&order.args)?;
     let writable = bundle::writable(&order.grants, &order.volumes)?;
     let point = choose_point(order)?;
     hide_mounts().map_err(Error::io("make a mount namespace"))?;
-    mount_memory(point, order.limits.writable_bytes_max)?;
-    let layers: Vec<_> = program.layers.iter().map(|layer| layer.folder().to_owned()).collect();
-    mount_root(point, &layers)?;
+    root::mount_memory(point, order)?;
+    root::mount_root(point, order)?;
 
-    let root = point.join("root");
+    let root_folder = point.join("root");
     let owner = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
-    let inside =
-        RootFolder::open(&root, owner).map_err(Error::io("look into the root file system"))?;
+    let inside = RootFolder::open(&root_folder, owner)
+        .map_err(Error::io("look into the root file system"))?;
     let image = program.config.config.clone().unwrap_or_default();
     let mut account = account(
         image.user.as_deref().unwrap_or(""),
@@ -67,23 +64,25 @@ pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
     inside
         .write("etc", "hosts", &program.settings.hosts_file(&hostname))
         .map_err(Error::io("write /etc/hosts"))?;
+    if program.root == RootAccess::Writable {
+        // Where it is read-only, memory is mounted there.
+        inside.make_shared("tmp").map_err(Error::io("make /tmp"))?;
+    }
 
     let mut binds = Vec::new();
     for path in writable.folders.iter().filter(|path| *path != "/tmp") {
         let place = inside.folder("writable folder", path)?;
-        binds.push(Bind {
-            from: root.join(&place[1..]),
-            to: place,
-            writable: true,
-            executable: true,
-        });
+        binds.push(Bind { from: root_folder.join(&place[1..]), to: place, writable: true });
     }
     for (index, volume) in order.volumes.iter().enumerate() {
         let from = point.join(format!("v/{index}"));
         let bind = bundle::bind(volume, &order.grants, from)?;
-        mount_volume(folder_of(volume)?, &bind)?;
+        fill_volume(volume, &inside)?;
+        mounts::mount(volume, &bind)?;
         binds.push(bind);
     }
+    // What is mounted in another mount comes after it.
+    binds.sort_by_key(|bind| bind.to.matches('/').count());
     let config = Bundle {
         env: bundle::env(
             &program.config,
@@ -96,10 +95,9 @@ pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
         account: account.clone(),
         hostname,
         terminal: order.stdio.terminal,
-        root,
-        writable_root: writable.root,
+        root: root_folder,
+        writable_root: writable.root || program.root == RootAccess::Writable,
         binds,
-        low_port: order.listeners.container_ports().any(|port| port < 1024),
         cgroup: cgroup.to_owned(),
         limits: order.limits.clone(),
         cpu_millis: program.cpu_millis,
@@ -120,7 +118,7 @@ fn choose_point(order: &Assignment) -> Result<&'static Path, Error> {
         .layers
         .iter()
         .map(Layer::folder)
-        .chain(order.volumes.iter().filter_map(|volume| folder_of(volume).ok()))
+        .chain(order.volumes.iter().filter_map(|volume| mounts::path_of(volume).ok()))
         .chain([order.folder.as_path(), order.program.runtime.path.as_path()])
         .chain(order.log.as_deref())
         .collect();
@@ -149,52 +147,15 @@ fn hide_mounts() -> rustix::io::Result<()> {
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM)
 }
 
-fn mount_memory(point: &Path, writable_bytes_max: u64) -> Result<(), Error> {
-    let making = || format!("mount memory on `{}`", point.display());
-    let bytes = writable_bytes_max.saturating_add(STAGE_BYTES);
-    let data =
-        std::ffi::CString::new(format!("size={bytes},nr_inodes={WRITABLE_FILES_MAX},mode=0755"))
-            .map_err(Error::io(making()))?;
-    mount("tmpfs", point, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())
-        .map_err(Error::io(making()))?;
-    for name in ["layers", "empty", "up", "work", "root", "v", "bundle"] {
-        fs::create_dir(point.join(name)).map_err(Error::io(making()))?;
+/// A volume in which nothing was ever put begins with what the image has at its path.
+fn fill_volume(volume: &VolumeMount, inside: &RootFolder) -> Result<(), Error> {
+    let VolumeSource::Folder(folder) = &volume.source else { return Ok(()) };
+    let filling = || format!("fill the volume at `{}`", volume.path);
+    if !mounts::is_empty(folder).map_err(Error::io(filling()))? {
+        return Ok(());
     }
-    // What the container writes, and the root folder itself, belong to the container's root.
-    let (uid, gid) = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
-    rustix::fs::chown(point.join("up"), Some(uid), Some(gid)).map_err(Error::io(making()))?;
-    rustix::fs::chmod(point.join("bundle"), Mode::RWXU).map_err(Error::io(making()))
-}
-
-/// Mount options have one page; links with short names keep a hundred layers within it.
-fn mount_root(point: &Path, layers: &[PathBuf]) -> Result<(), Error> {
-    if layers.len() > LAYERS_MAX {
-        let why = format!("there are {}, and at most {LAYERS_MAX} can be stacked", layers.len());
-        return Err(Error::Config { what: "layers".to_owned(), why });
+    match inside.existing(&volume.path) {
+        Some(content) => fill(&content, folder).map_err(Error::io(filling())),
+        None => Ok(()),
     }
-    let mounting = || "mount the root file system".to_owned();
-    let mut lower = Vec::new();
-    for (index, layer) in layers.iter().enumerate().rev() {
-        let name = format!("layers/{index}");
-        symlink(layer, point.join(&name)).map_err(Error::io(mounting()))?;
-        lower.push(name);
-    }
-    lower.push("empty".to_owned());
-    let data = format!("userxattr,lowerdir={},upperdir=up,workdir=work", lower.join(":"));
-    let data = std::ffi::CString::new(data).map_err(Error::io(mounting()))?;
-    rustix::process::chdir(point).map_err(Error::io(mounting()))?;
-    mount("overlay", "root", "overlay", MountFlags::NOSUID | MountFlags::NODEV, data.as_c_str())
-        .map_err(Error::io(mounting()))?;
-    rustix::process::chdir("/").map_err(Error::io(mounting()))
-}
-
-/// Where the runtime can reach it; with its restrictions from the first moment.
-fn mount_volume(folder: &Path, bind: &Bind) -> Result<(), Error> {
-    let mounting = || format!("mount the volume `{}`", folder.display());
-    fs::create_dir(&bind.from).map_err(Error::io(mounting()))?;
-    mount_bind(folder, &bind.from).map_err(Error::io(mounting()))?;
-    let mut flags = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
-    flags.set(MountFlags::RDONLY, !bind.writable);
-    flags.set(MountFlags::NOEXEC, !bind.executable);
-    mount_remount(&bind.from, flags, c"").map_err(Error::io(mounting()))
 }

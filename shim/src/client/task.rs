@@ -13,6 +13,7 @@ use crate::{
     Assignment, Error,
     assignment::split,
     client::sweep::{self, Swept},
+    host::rights::check_rights,
     protocol::{Job, Reply, Request, ShimMessage, Status, expect_reply, set_read_timeout},
     record::{self, Ended},
     spawn::{Process, end_process, start_process},
@@ -45,9 +46,7 @@ impl Task {
     /// Everything that keeps it from running. Nothing of it is left then, but what it said in
     /// `shim.log`.
     pub fn spawn(exe: &Path, mut assignment: Assignment) -> Result<Self, Error> {
-        if !rustix::process::geteuid().is_root() {
-            return Err(Error::NotRoot);
-        }
+        check_rights()?;
         let folder = &assignment.folder;
         let folder =
             folder.canonicalize().map_err(Error::io(format!("find `{}`", folder.display())))?;

@@ -73,6 +73,14 @@ pub(crate) fn kind() -> Option<&'static str> {
     }
 }
 
+/// Whether we may make cgroups, where the memory of containers is limited.
+pub(crate) fn is_writable() -> bool {
+    let mount = Path::new(MOUNT);
+    let memory = mount.join("memory");
+    let parent = if memory.is_dir() { memory.as_path() } else { mount };
+    rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_ok()
+}
+
 /// Whether the controllers are divided among both versions, as in systemd's hybrid mode. crun
 /// refuses that.
 pub(crate) fn is_hybrid() -> bool {
@@ -127,10 +135,19 @@ fn kill_all(folder: &Path) {
     if fs::write(folder.join("cgroup.kill"), "1").is_ok() {
         return;
     }
-    let list = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-    for pid in list.lines().filter_map(|line| line.parse().ok()).filter_map(Pid::from_raw) {
+    for pid in processes_in(folder).into_iter().filter_map(Pid::from_raw) {
         let _ = kill_process(pid, Signal::KILL);
     }
+}
+
+/// The processes of `name`.
+pub(crate) fn processes(name: &str) -> Vec<i32> {
+    folders(name).first().map(|folder| processes_in(folder)).unwrap_or_default()
+}
+
+fn processes_in(folder: &Path) -> Vec<i32> {
+    let list = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    list.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 fn number(path: &Path) -> u64 {

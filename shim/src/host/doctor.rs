@@ -1,6 +1,9 @@
 use std::path::Path;
 
-use crate::{Runtime, host::cgroup};
+use crate::{
+    Runtime,
+    host::{cgroup, layering::Layering, rights::check_rights},
+};
 
 /// One thing that this machine can or cannot do for native images.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +26,9 @@ pub enum Level {
     Missing,
 }
 
-/// Checks everything that native images need of this machine. Wasm images need none of it.
-pub fn doctor() -> Vec<Check> {
+/// Checks everything that native images need of this machine. Wasm images need none of it. `found`
+/// is of the folder that containers are kept in, where this process may mount.
+pub fn doctor(folder: &Path, found: Option<&Layering>) -> Vec<Check> {
     let mut checks = vec![root(), runtime(), cgroups()];
     checks.push(file(
         "user-namespaces",
@@ -33,19 +37,55 @@ pub fn doctor() -> Vec<Check> {
         "start a kernel with CONFIG_USER_NS=y",
     ));
     checks.push(overlay());
+    if let Some(found) = found {
+        checks.extend(layering(found, folder));
+    }
     checks
 }
 
 fn root() -> Check {
-    match rustix::process::geteuid().is_root() {
-        true => {
+    match check_rights() {
+        Ok(()) => {
             check("root", Level::Good, "running as root, as native images need".to_owned(), None)
         }
-        false => {
-            let error = crate::Error::NotRoot;
-            check("root", Level::Missing, error.to_string(), error.hint().as_deref())
-        }
+        Err(error) => check("root", Level::Missing, error.to_string(), error.hint().as_deref()),
     }
+}
+
+/// Where the files of containers and of the host meet, as [`probe_layering`] has found it.
+fn layering(found: &Layering, folder: &Path) -> Vec<Check> {
+    let folder = folder.display();
+    let layers = match &found.writable_layers {
+        None => check(
+            "writable-layers",
+            Level::Good,
+            format!("`{folder}` can hold what containers write"),
+            None,
+        ),
+        Some(why) => check(
+            "writable-layers",
+            Level::Missing,
+            format!("`{folder}` cannot hold what containers write ({why})"),
+            Some(
+                "put MARGAY_HOME on ext4, xfs, btrfs or tmpfs (inside a container: on a volume), or use `--read-only`",
+            ),
+        ),
+    };
+    let mounts = match &found.id_mapped_mounts {
+        None => check(
+            "id-mapped-mounts",
+            Level::Good,
+            "files of the host keep their owners".to_owned(),
+            None,
+        ),
+        Some(why) => check(
+            "id-mapped-mounts",
+            Level::Warning,
+            format!("files of the host cannot be shown with other owners ({why})"),
+            Some("open what you mount to all users, or use volumes: -v NAME:/PATH"),
+        ),
+    };
+    vec![layers, mounts]
 }
 
 fn runtime() -> Check {
@@ -70,6 +110,11 @@ fn runtime() -> Check {
 
 fn cgroups() -> Check {
     match cgroup::kind() {
+        Some(kind) if !cgroup::is_writable() => {
+            let hint =
+                "inside a container: start it with `--privileged`, or mount its cgroup writable";
+            check("cgroups", Level::Missing, format!("{kind}, which we may not change"), Some(hint))
+        }
         Some(kind) if cgroup::counts_swap() => {
             check("cgroups", Level::Good, format!("{kind}, with swap"), None)
         }
@@ -124,7 +169,9 @@ mod tests {
 
     #[test]
     fn a_check_that_is_not_good_has_a_hint() {
-        for check in doctor() {
+        let bad = || Some("no".to_owned());
+        let found = Layering { writable_layers: bad(), id_mapped_mounts: bad() };
+        for check in doctor(Path::new("/x"), Some(&found)) {
             assert_eq!(check.level == Level::Good, check.hint.is_none(), "{check:?}");
         }
     }

@@ -3,3 +3,5 @@ pub(crate) mod probe; // which OCI runtime is installed, and what is known to be
 pub(crate) mod doctor; // what this machine can and cannot do about native images
 pub(crate) mod cgroup; // what the kernel counts for a container, and its removal
 pub(crate) mod command; // a child process with a deadline
+pub(crate) mod rights; // what this process may do
+pub(crate) mod layering; // whether a folder can hold writable layers

@@ -17,11 +17,12 @@ use rustix::{
 };
 
 use crate::{
-    Assignment, Error, Layer,
-    bundle::{signal, stage},
+    Assignment, Error, Layer, RootAccess,
+    bundle::{root, signal, stage},
     limits::{GRACE_MAX, NETWORK_DRAIN_TIME_MAX, ORPHAN_GRACE, OUTPUT_DRAIN_TIME_MAX},
     owner::{
         control::ControlSocket,
+        disk_quota::DiskQuota,
         log::Log,
         meter::Meter,
         outcome::{Circumstances, Death, explain},
@@ -47,6 +48,8 @@ struct Owner<'a> {
     terminal: Option<OwnedFd>,
     relay: Relay,
     meter: Meter,
+    /// Where its root is writable on disk.
+    quota: Option<DiskQuota>,
     stop_signal: Signal,
     stop: Option<Stop>,
     /// A supervisor had it killed, or the grace period of a stop is over.
@@ -154,6 +157,7 @@ impl<'a> Owner<'a> {
             terminal,
             relay,
             meter: Meter::new(traces.id.clone()),
+            quota: quota(assignment, &traces.id),
             stop_signal,
             stop: None,
             killed: false,
@@ -230,7 +234,8 @@ impl<'a> Owner<'a> {
         if self.meter.timeout().is_zero() {
             self.meter.sample(&self.relay);
             if self.exceeded.is_none() {
-                self.exceeded = self.meter.exceeded(&self.assignment.limits);
+                let disk = self.quota.as_mut().and_then(DiskQuota::exceeded);
+                self.exceeded = disk.or_else(|| self.meter.exceeded(&self.assignment.limits));
                 if self.exceeded.is_some() {
                     self.signal(Signal::KILL);
                 }
@@ -358,6 +363,13 @@ fn enter_network(pid: Pid) -> io::Result<()> {
 /// What the loop needs of root: to signal the container's users, and to write into folders of the
 /// owner of `MARGAY_HOME`. A process that relays bytes from the network gets no more.
 const PRIVILEGES: CapabilitySet = CapabilitySet::KILL.union(CapabilitySet::DAC_OVERRIDE);
+
+fn quota(assignment: &Assignment, cgroup: &str) -> Option<DiskQuota> {
+    let layer = root::upper(&assignment.folder);
+    let bytes_max = assignment.limits.writable_bytes_max;
+    (assignment.program.root == RootAccess::Writable)
+        .then(|| DiskQuota::new(layer, cgroup.to_owned(), bytes_max))
+}
 
 /// The image's STOPSIGNAL, or SIGTERM.
 fn stop_signal(assignment: &Assignment) -> Result<Signal, Error> {

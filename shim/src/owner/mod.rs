@@ -9,3 +9,4 @@ mod log; // lines of output on their way into the log
 mod relay; // connections from published ports into the container's network
 mod meter; // usage and time limits, from the cgroup's counters
 mod outcome; // why the container ended
+mod disk_quota; // the limit of the writable layer

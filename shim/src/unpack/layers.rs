@@ -11,7 +11,7 @@ use disk::Lock;
 use spec::Digest;
 
 use super::{disk_usage, sandbox};
-use crate::Error;
+use crate::{Error, host::rights::check_rights};
 
 /// An unpacked layer, which no sweep removes while this is held. A container's shim holds those it
 /// runs from.
@@ -54,6 +54,9 @@ impl Layer {
     }
 }
 
+/// How layers are unpacked: 2 keeps set-user-id bits.
+const FORMAT: u32 = 2;
+
 /// Unpacked layers, each a folder named by its diffID, shared by every image that has the layer.
 ///
 /// Owned by the users of containers, below a folder that only root may enter. Unpacked files are
@@ -76,19 +79,19 @@ impl Layers {
     /// # Errors
     /// [`Error::NotRoot`], [`Error::Io`].
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        if !rustix::process::geteuid().is_root() {
-            return Err(Error::NotRoot);
-        }
+        check_rights()?;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
             .map_err(Error::io("read this boot's name"))?;
-        let current = folder.join(format!("boot-{}", boot.trim()));
+        let this_boot = format!("boot-{}", boot.trim());
+        let current = folder.join(format!("{this_boot}-{FORMAT}"));
         let making = || format!("make the layer cache `{}`", current.display());
         fs::create_dir_all(&current).map_err(Error::io(making()))?;
         rustix::fs::chmod(folder, rustix::fs::Mode::RWXU).map_err(Error::io(making()))?;
         for entry in fs::read_dir(folder).map_err(Error::io(making()))?.flatten() {
-            let stale =
-                entry.file_name().to_string_lossy().starts_with("boot-") && entry.path() != current;
-            if stale {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            // Containers may still run from what another version unpacked since this boot.
+            if name.starts_with("boot-") && !name.starts_with(&this_boot) {
                 remove(&entry.path())?;
             }
         }

@@ -45,7 +45,7 @@ pub struct LayerBlob {
 /// A lock that `root` holds is also the process's.
 ///
 /// It parses hostile bytes, so it is root only in a user namespace with the ids of containers, its
-/// root folder is `folder`, it has no network, three capabilities and a list of system calls, and
+/// root folder is `folder`, it has no network, four capabilities and a list of system calls, and
 /// it ends with its parent.
 pub(crate) fn unpack(exe: &Path, folder: &Path, root: &File, blob: LayerBlob) -> Result<(), Error> {
     let preparing = || format!("prepare `{}`", folder.display());
@@ -148,8 +148,10 @@ fn unshare_namespaces() -> rustix::io::Result<()> {
 }
 
 /// What writing files of any owner and mode takes.
-const PRIVILEGES: CapabilitySet =
-    CapabilitySet::CHOWN.union(CapabilitySet::DAC_OVERRIDE).union(CapabilitySet::FOWNER);
+const PRIVILEGES: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID);
 
 /// Without a parent its result is of no use. Called after the change of ids, which resets this in
 /// the kernel.

@@ -53,8 +53,8 @@ impl UnpackError {
 
 /// Writes every entry of `layer` below `root`, an empty folder, in the form that overlayfs takes as
 /// a lower layer: whiteouts as devices 0:0, opaque folders by their `user.overlay.opaque`. Never
-/// follows a link on the way, and never leaves `root`. Set-user-id bits and extended attributes are
-/// dropped: `no_new_privs` makes them idle anyway.
+/// follows a link on the way, and never leaves `root`. Extended attributes are dropped; a set-user-id bit means a
+/// user of the container.
 pub(crate) fn unpack<R: Read>(
     mut layer: LayerReader<R>,
     root: &OwnedFd,
@@ -171,7 +171,7 @@ impl Unpacker<'_> {
     fn finish_folder(&self, entry: &Entry, name: &OsStr) -> Result<(), UnpackError> {
         self.own(entry, name)?;
         let folder = self.open_folder(entry, name)?;
-        fchmod(folder, Mode::from_raw_mode(entry.mode & 0o1777))
+        fchmod(folder, Mode::from_raw_mode(entry.mode & 0o7777))
             .map_err(|e| UnpackError::io(entry, e))
     }
 
@@ -201,7 +201,7 @@ impl Unpacker<'_> {
         let (uid, gid) = owner(entry)?;
         let time = Timespec { tv_sec: entry.mtime, tv_nsec: 0 };
         fchown(&file, Some(uid), Some(gid))
-            .and_then(|()| fchmod(&file, Mode::from_raw_mode(entry.mode & 0o777)))
+            .and_then(|()| fchmod(&file, Mode::from_raw_mode(entry.mode & 0o7777)))
             .and_then(|()| {
                 futimens(&file, &Timestamps { last_access: time, last_modification: time })
             })

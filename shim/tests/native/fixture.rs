@@ -6,14 +6,14 @@ use std::{
 };
 
 use engine::{Exit, Listeners, Stdio};
-use shim::{Assignment, Error, Layer, LayerBlob, Layers, NativeProgram, Runtime, Task};
+use shim::{Assignment, Error, Layer, LayerBlob, Layers, NativeProgram, RootAccess, Runtime, Task};
 use spec::{Descriptor, Digest, ExecutionConfig, ImageConfig, Limits, Usage};
 
 pub const BUSYBOX: &str = "/bin/busybox";
-const APPLETS: [&str; 28] = [
+const APPLETS: [&str; 35] = [
     "sh", "ls", "cat", "id", "echo", "sleep", "httpd", "mount", "mkdir", "mknod", "touch", "ps",
     "head", "tail", "yes", "dd", "env", "hostname", "pwd", "kill", "true", "stty", "wc", "unshare",
-    "chown", "grep", "nc", "tr",
+    "chown", "grep", "nc", "tr", "su", "chmod", "cp", "rm", "mkfifo", "stat", "chroot",
 ];
 
 pub struct TestShim {
@@ -172,6 +172,7 @@ pub fn plain(runtime: Runtime, folder: &Path, command: &[&str]) -> Assignment {
             runtime,
             cpu_millis: None,
             settings: shim::Settings::default(),
+            root: RootAccess::Writable,
         },
     }
 }

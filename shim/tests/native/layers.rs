@@ -27,7 +27,7 @@ pub fn whiteouts(fixture: &TestShim) {
     assignment.program.layers.push(upper);
     let said = fixture.run(assignment).2;
     assert!(said.starts_with("/etc:\nhosts\npasswd\n\n/srv:\nhard\nnew\ntheirs\n"), "{said}");
-    assert!(said.contains("-rwxr-xr-x    1 33") && said.contains("-rw-------    2 0"), "{said}");
+    assert!(said.contains("-rwsr-sr-x    1 33") && said.contains("-rw-------    2 0"), "{said}");
 }
 
 pub fn own_hosts(fixture: &TestShim) {
@@ -279,7 +279,7 @@ pub fn interrupted(fixture: &TestShim) {
         children_of(asker.id()).pop().expect("it has the layer unpacked by a process of its own");
     let status = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap();
     for line in
-        ["CapEff:\t000000000000000b", "CapBnd:\t000000000000000b", "NoNewPrivs:\t1", "Seccomp:\t2"]
+        ["CapEff:\t000000000000001b", "CapBnd:\t000000000000001b", "NoNewPrivs:\t1", "Seccomp:\t2"]
     {
         assert!(status.lines().any(|said| said == line), "`{line}` is not in:\n{status}");
     }

@@ -8,6 +8,7 @@
 mod fixture; // what a container needs, and a check that nothing of it is left
 mod streams; // what goes in and out: stdio, terminals, ports
 mod walls; // what it cannot do
+mod files; // what it writes, and what it is given of the host
 mod ends; // limits, stops, kills, and what supervisors are told
 mod layers; // its tree, its runtime, and how fast it starts
 
@@ -98,7 +99,14 @@ const TESTS: &[Test] = &[
     ("the_walls_hold", walls::walls),
     ("what_no_container_needs_is_no_system_call", walls::syscalls),
     ("an_image_that_replaces_the_kernels_folders_gains_nothing", walls::replaced_folders),
-    ("only_granted_folders_can_be_written", walls::writes),
+    ("of_a_read_only_root_only_granted_folders_can_be_written", walls::writes),
+    ("what_a_container_writes_is_its_own_and_stays_for_its_next_start", files::keeps),
+    ("a_writable_layer_that_is_too_large_ends_its_container", files::quota),
+    ("an_open_file_without_a_name_counts_as_well", files::removed_and_open),
+    ("root_in_a_container_can_become_its_other_users", files::users),
+    ("a_volume_begins_with_what_the_image_has", files::fills),
+    ("files_of_the_host_keep_their_owner", files::host_files),
+    ("the_same_layer_twice_is_one", files::same_layer_twice),
     ("a_volume_is_mounted_with_its_rights", walls::volumes),
     ("a_hostile_working_folder_or_user_is_refused", walls::hostile_config),
     ("a_program_that_is_not_there_is_named", ends::no_program),

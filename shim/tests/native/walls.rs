@@ -1,6 +1,7 @@
 use std::{os::unix::fs::MetadataExt, path::Path};
 
 use engine::{Exit, VolumeMount};
+use shim::{Assignment, RootAccess};
 
 use crate::fixture::{Tar, TestShim, config, exe, grant};
 
@@ -14,6 +15,7 @@ pub fn walls(fixture: &TestShim) {
         echo h > /proc/sysrq-trigger; echo sysrq $?
         echo x > /sys/kernel/uevent_helper; echo sys $?
         mknod /tmp/dev b 8 0; echo mknod $?
+        mknod /tmp/hidden c 0 0; echo whiteout $?
         unshare -Ur true; echo unshare $?
         mount -t tmpfs none /srv; echo mount $?
         cat /proc/kcore | head -c 1 | wc -c
@@ -27,14 +29,17 @@ pub fn walls(fixture: &TestShim) {
         cat /proc/self/uid_map
         hostname dog; echo hostname $?
         chown 70000 /tmp/x; echo chown $?
+        chown 33 /tmp/x; echo own $?
     ";
     let (exit, _, said) = fixture.run(fixture.shell(script));
     assert_eq!(exit, Exit::Code(0), "{said}");
     for line in [
-        "CapEff:\t0000000000000000",
-        "CapBnd:\t0000000000000000",
+        // CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE,
+        // SYS_CHROOT, SETFCAP: over its own users and files.
+        "CapEff:\t00000000800405fb",
+        "CapBnd:\t00000000800405fb",
         "CapAmb:\t0000000000000000",
-        "NoNewPrivs:\t1",
+        "NoNewPrivs:\t0",
         "Seccomp:\t2",
         "fds: 4", // 0 to 2, and the one that lists them
         "core_pattern 1",
@@ -44,13 +49,15 @@ pub fn walls(fixture: &TestShim) {
         "unshare 1",
         "mount 1",
         "0",
-        "root 1",
-        "etc 1",
+        "root 0",
+        "etc 0",
         "tmp 0",
+        "whiteout 1",
         "exe 1",
         "3", // two lines of head, and loopback
         "hostname 1",
         "chown 1",
+        "own 0",
     ] {
         assert!(said.lines().any(|said| said == line), "`{line}` is not in:\n{said}");
     }
@@ -161,16 +168,21 @@ pub fn replaced_folders(fixture: &TestShim) {
     );
 }
 
+fn read_only(mut assignment: Assignment) -> Assignment {
+    assignment.program.root = RootAccess::ReadOnly;
+    assignment
+}
+
 pub fn writes(fixture: &TestShim) {
     let script = "touch /x && touch /srv/new && echo both; dd if=/dev/zero of=/srv/big bs=1M count=100 2>/dev/null || echo full";
-    let mut assignment = fixture.shell(script);
+    let mut assignment = read_only(fixture.shell(script));
     assignment.grants = vec![grant("fs:/#rw")].into();
     assignment.limits.writable_bytes_max = 8 << 20;
     assert_eq!(fixture.run(assignment).2, "both\nfull\n");
     std::fs::remove_file(fixture.folder().join("log")).unwrap();
-    let mut assignment = fixture.shell(
+    let mut assignment = read_only(fixture.shell(
         "touch /srv/new && echo srv; touch /x || echo root; touch /new/folder/x && echo made",
-    );
+    ));
     assignment.grants = vec![grant("fs:/srv#rw"), grant("fs:/new/folder#rw")].into();
     let said = fixture.run(assignment).2;
     assert!(
@@ -180,7 +192,7 @@ pub fn writes(fixture: &TestShim) {
         "{said}"
     );
     std::fs::remove_file(fixture.folder().join("log")).unwrap();
-    let said = fixture.run(fixture.shell("ls /srv")).2;
+    let said = fixture.run(read_only(fixture.shell("ls /srv"))).2;
     assert_eq!(said, "index.html\n", "what one container wrote is gone with it");
 }
 

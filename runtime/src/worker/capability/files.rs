@@ -1,9 +1,7 @@
-use std::os::fd::OwnedFd;
-
 use engine::{VolumeMount, VolumeSource};
 use spec::{FileGrant, Rights};
 
-use crate::{volume, worker::files::Volume};
+use crate::{host_files, worker::files::Volume};
 
 /// Opens the granted volumes, for which it takes a capability and paths; each with its path.
 pub(crate) fn mount(
@@ -42,14 +40,15 @@ fn cut(mount: VolumeMount, grants: &[FileGrant]) -> Result<VolumeMount, String> 
 }
 
 fn opened(mount: VolumeMount) -> Result<Volume, String> {
-    let root: OwnedFd = match mount.source {
-        VolumeSource::Detached(fd) => fd,
-        VolumeSource::Folder(path) => volume::detach(&path, mount.rights).map_err(|e| {
-            match std::error::Error::source(&e) {
-                Some(cause) => format!("{e}: {cause}"),
-                None => e.to_string(),
-            }
-        })?,
+    let root = match mount.source {
+        VolumeSource::Detached(fd) => Ok(fd),
+        VolumeSource::Folder(path) => host_files::volume(&path, mount.rights),
+        VolumeSource::Host(path) => host_files::host(&path, mount.rights, None),
     };
-    Ok(Volume::new(root, mount.rights, mount.bytes_max))
+    let root = root.map_err(|error| match error.hint() {
+        Some(hint) => format!("{}; {hint}", error.chain()),
+        None => error.chain(),
+    })?;
+    Volume::new(root, mount.rights, mount.bytes_max)
+        .map_err(|error| format!("cannot look at the mount at `{}`: {error}", mount.path))
 }

@@ -344,7 +344,7 @@ fn a_volume_at_the_root_is_an_error() {
     let mut builder = FileIndexBuilder::new();
     builder.end_layer();
     let folder = std::fs::File::open("/").unwrap().into();
-    let volume = Volume::new(folder, spec::Rights::READ, None);
+    let volume = Volume::new(folder, spec::Rights::READ, None).unwrap();
     let volumes = vec![("/".to_owned(), volume)];
     let made = Files::new(builder.finish().unwrap(), vec![Bytes::new()], volumes, Vec::new(), 0);
     assert_eq!(
@@ -360,7 +360,7 @@ fn every_filesystem_behaves_alike() {
     let rights = spec::Rights::READ_WRITE_DELETE;
     let volume = |at: usize, max_bytes| {
         let root = std::fs::File::open(dirs[at].path()).unwrap().into();
-        Volume::new(root, rights, max_bytes)
+        Volume::new(root, rights, max_bytes).unwrap()
     };
     let volumes = vec![
         ("/volume".to_owned(), volume(0, None)),

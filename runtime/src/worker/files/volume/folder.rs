@@ -1,5 +1,6 @@
 use std::{
     fs::File,
+    io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::FileExt,
@@ -19,9 +20,10 @@ use crate::worker::files::filesystem::{
     ErrorCode, Filesystem, Mtime, OpenFile, Opened, Opening, Result, Stat,
 };
 
-/// A granted folder of the host, with what may be done in it.
+/// A granted folder of the host (or one file), with what may be done in it.
 pub(crate) struct Volume {
     root: Arc<OwnedFd>,
+    is_file: bool,
     rights: Rights,
     max_bytes: Option<u64>,
 }
@@ -41,13 +43,17 @@ pub(super) enum Node {
 }
 
 impl Volume {
-    pub fn new(root: OwnedFd, rights: Rights, max_bytes: Option<u64>) -> Self {
-        Self { root: Arc::new(root), rights, max_bytes }
+    /// # Errors
+    /// When nothing is known about `root`.
+    pub fn new(root: OwnedFd, rights: Rights, max_bytes: Option<u64>) -> io::Result<Self> {
+        let stat = rustix::fs::fstat(&root)?;
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        Ok(Self { root: Arc::new(root), is_file, rights, max_bytes })
     }
 
-    /// For the sandbox: where opening stays allowed.
-    pub fn folder(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
+    /// For the sandbox: where opening stays allowed. A file is open already.
+    pub fn folder(&self) -> Option<BorrowedFd<'_>> {
+        (!self.is_file).then(|| self.root.as_fd())
     }
 
     /// Whether anything may be changed in it.
@@ -55,9 +61,9 @@ impl Volume {
         self.rights.write || self.rights.delete
     }
 
-    /// How long a file in it may become.
+    /// How much may be in it. A single file is limited as each file is.
     pub fn max_bytes(&self) -> Option<u64> {
-        self.max_bytes
+        self.max_bytes.filter(|_| !self.is_file)
     }
 
     pub(crate) fn root(&self) -> Arc<OwnedFd> {
@@ -85,6 +91,9 @@ impl Volume {
 
     /// Opens a file or a folder for a guest.
     pub(super) fn find(&self, at: &Place, flags: OFlags) -> Result<Node> {
+        if self.is_file {
+            return self.itself(at, flags);
+        }
         let fd = open(&at.from, &at.path, flags, at.follow)?;
         let stat = rustix::fs::fstat(&fd).map_err(code)?;
         match FileType::from_raw_mode(stat.st_mode) {
@@ -96,6 +105,20 @@ impl Volume {
             // A pipe or socket leads to some program of the host.
             _ => Err(ErrorCode::NotPermitted),
         }
+    }
+
+    /// The one file that is mounted: it is read and written by offset, so one that is open serves
+    /// every opening.
+    fn itself(&self, at: &Place, flags: OFlags) -> Result<Node> {
+        match flags {
+            _ if !at.path.is_empty() => return Err(ErrorCode::NotDirectory),
+            _ if flags.contains(OFlags::DIRECTORY) => return Err(ErrorCode::NotDirectory),
+            _ if flags.contains(OFlags::CREATE | OFlags::EXCL) => return Err(ErrorCode::Exist),
+            _ => {}
+        }
+        let inode = rustix::fs::fstat(&self.root).map_err(code)?.st_ino;
+        let file = self.root.try_clone().map_err(io_code)?.into();
+        Ok(Node::File { file: VolumeFile { file, writable: self.rights.write }, inode })
     }
 }
 
@@ -118,6 +141,9 @@ impl Filesystem for Volume {
     }
 
     fn stat(&self, at: Place) -> Result<Stat> {
+        if self.is_file && at.path.is_empty() {
+            return stat(&self.root);
+        }
         stat(&open(&at.from, &at.path, OFlags::PATH, at.follow)?)
     }
 
@@ -196,7 +222,8 @@ impl Volume {
     }
 
     pub(super) fn to_remove<'a>(&self, at: &'a Place, folder: bool) -> Result<Name<'a>> {
-        at.must_be_below(if folder { ErrorCode::Busy } else { ErrorCode::IsDirectory })?;
+        let is_busy = folder || self.is_file;
+        at.must_be_below(if is_busy { ErrorCode::Busy } else { ErrorCode::IsDirectory })?;
         if !folder && at.path.ends_with('/') {
             return Err(ErrorCode::NotDirectory);
         }

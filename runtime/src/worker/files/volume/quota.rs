@@ -385,7 +385,7 @@ mod tests {
 
     fn limited(path: &Path, max: u64) -> Limited {
         let root = File::open(path).unwrap().into();
-        Limited::new(Volume::new(root, "rwd".parse().unwrap(), Some(max)), max)
+        Limited::new(Volume::new(root, "rwd".parse().unwrap(), Some(max)).unwrap(), max)
     }
 
     fn volume(name: &str, max: u64) -> (std::path::PathBuf, Limited) {
