@@ -67,6 +67,9 @@ pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
     if program.root == RootAccess::Writable {
         // Where it is read-only, memory is mounted there.
         inside.make_shared("tmp").map_err(Error::io("make /tmp"))?;
+        // Where servers of every distribution put their pid files, and what images of single
+        // packages do not bring. One that cannot be made is missed by the program that wants it.
+        let _ = inside.folder("folder", "/run");
     }
 
     let mut binds = Vec::new();
@@ -155,7 +158,12 @@ fn fill_volume(volume: &VolumeMount, inside: &RootFolder) -> Result<(), Error> {
         return Ok(());
     }
     match inside.existing(&volume.path) {
-        Some(content) => fill(&content, folder).map_err(Error::io(filling())),
-        None => Ok(()),
+        Some(content) => fill(&content, folder),
+        // Of the container's root, as a folder that it had made itself; still open to all.
+        None => {
+            let (uid, gid) = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
+            rustix::fs::chown(folder, Some(uid), Some(gid)).map_err(Into::into)
+        }
     }
+    .map_err(Error::io(filling()))
 }

@@ -19,6 +19,7 @@ use rustix::{
 use crate::{
     Assignment, Error, Layer, RootAccess,
     bundle::{root, signal, stage},
+    host::cgroup,
     limits::{GRACE_MAX, NETWORK_DRAIN_TIME_MAX, ORPHAN_GRACE, OUTPUT_DRAIN_TIME_MAX},
     owner::{
         control::ControlSocket,
@@ -47,11 +48,14 @@ struct Owner<'a> {
     /// The controlling side of its terminal, if it has one.
     terminal: Option<OwnedFd>,
     relay: Relay,
+    cgroup: String,
     meter: Meter,
     /// Where its root is writable on disk.
     quota: Option<DiskQuota>,
     stop_signal: Signal,
     stop: Option<Stop>,
+    /// The stop signal, where a kill did what it does to any other process.
+    ended_by: Option<Signal>,
     /// A supervisor had it killed, or the grace period of a stop is over.
     killed: bool,
     /// The limit that the shim killed it for.
@@ -156,10 +160,12 @@ impl<'a> Owner<'a> {
             streams,
             terminal,
             relay,
+            cgroup: traces.id.clone(),
             meter: Meter::new(traces.id.clone()),
             quota: quota(assignment, &traces.id),
             stop_signal,
             stop: None,
+            ended_by: None,
             killed: false,
             exceeded: None,
             died: None,
@@ -263,9 +269,29 @@ impl<'a> Owner<'a> {
             Some(stop) => stop.kill_at = stop.kill_at.min(kill_at),
             None => {
                 self.stop = Some(Stop { kill_at, killed: false });
-                self.signal(self.stop_signal);
+                if self.is_deaf_to(self.stop_signal) {
+                    self.ended_by = Some(self.stop_signal);
+                    self.signal(Signal::KILL);
+                } else {
+                    self.signal(self.stop_signal);
+                }
             }
         }
+    }
+
+    /// Whether the container is one process that a signal would end, were it not the first of its
+    /// namespace: the kernel drops what such a process does not handle.
+    fn is_deaf_to(&self, signal: Signal) -> bool {
+        let handles = |line: &str| {
+            let mask = line.strip_prefix("SigCgt:").or_else(|| line.strip_prefix("SigIgn:"))?;
+            let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+            Some(mask & (1 << (signal.as_raw() - 1)) != 0)
+        };
+        let status = format!("/proc/{}/status", self.pid.as_raw_nonzero());
+        let status = std::fs::read_to_string(status).unwrap_or_default();
+        let masks: Vec<bool> = status.lines().filter_map(handles).collect();
+        let is_alone = cgroup::processes(&self.cgroup).len() == 1;
+        masks == [false, false] && is_alone && ENDING_SIGNALS.contains(&signal)
     }
 
     fn reap(&mut self) {
@@ -275,7 +301,10 @@ impl<'a> Owner<'a> {
         let exited = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let death = match waitid(WaitId::Pid(self.pid), exited) {
             Ok(None) => return,
-            Ok(Some(status)) => Death::of(&status),
+            Ok(Some(status)) => match (Death::of(&status), self.ended_by) {
+                (Death::Signal(_), Some(signal)) => Death::Signal(signal.as_raw() as u8),
+                (death, _) => death,
+            },
             Err(_) => Death::UNKNOWN,
         };
         // The kernel counts before it kills, so the kill that explains this end is counted.
@@ -363,6 +392,10 @@ fn enter_network(pid: Pid) -> io::Result<()> {
 /// What the loop needs of root: to signal the container's users, and to write into folders of the
 /// owner of `MARGAY_HOME`. A process that relays bytes from the network gets no more.
 const PRIVILEGES: CapabilitySet = CapabilitySet::KILL.union(CapabilitySet::DAC_OVERRIDE);
+
+/// Signals that end a process which does not handle them, and that STOPSIGNAL names.
+const ENDING_SIGNALS: [Signal; 6] =
+    [Signal::TERM, Signal::INT, Signal::QUIT, Signal::HUP, Signal::USR1, Signal::USR2];
 
 fn quota(assignment: &Assignment, cgroup: &str) -> Option<DiskQuota> {
     let layer = root::upper(&assignment.folder);

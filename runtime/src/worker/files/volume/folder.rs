@@ -13,7 +13,10 @@ use rustix::fs::{AtFlags, FileType, OFlags};
 use spec::Rights;
 
 use super::{
-    kernel::{code, flags, io_code, make_folder, make_link, open, remove, rename, set_times, stat},
+    kernel::{
+        NewFiles, code, flags, io_code, make_folder, make_link, open, open_or_make, remove, rename,
+        set_times, stat,
+    },
     listing::Listing,
 };
 use crate::worker::files::filesystem::{
@@ -24,6 +27,7 @@ use crate::worker::files::filesystem::{
 pub(crate) struct Volume {
     root: Arc<OwnedFd>,
     is_file: bool,
+    new: NewFiles,
     rights: Rights,
     max_bytes: Option<u64>,
 }
@@ -48,7 +52,11 @@ impl Volume {
     pub fn new(root: OwnedFd, rights: Rights, max_bytes: Option<u64>) -> io::Result<Self> {
         let stat = rustix::fs::fstat(&root)?;
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        Ok(Self { root: Arc::new(root), is_file, rights, max_bytes })
+        let new = match stat.st_uid == rustix::process::geteuid().as_raw() {
+            true => NewFiles::ForOwner,
+            false => NewFiles::ForAll,
+        };
+        Ok(Self { root: Arc::new(root), is_file, new, rights, max_bytes })
     }
 
     /// For the sandbox: where opening stays allowed. A file is open already.
@@ -64,6 +72,10 @@ impl Volume {
     /// How much may be in it. A single file is limited as each file is.
     pub fn max_bytes(&self) -> Option<u64> {
         self.max_bytes.filter(|_| !self.is_file)
+    }
+
+    pub(super) fn new_files(&self) -> NewFiles {
+        self.new
     }
 
     pub(crate) fn root(&self) -> Arc<OwnedFd> {
@@ -94,7 +106,7 @@ impl Volume {
         if self.is_file {
             return self.itself(at, flags);
         }
-        let fd = open(&at.from, &at.path, flags, at.follow)?;
+        let fd = open_or_make(&at.from, &at.path, flags, at.follow, self.new)?;
         let stat = rustix::fs::fstat(&fd).map_err(code)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => Ok(Node::Folder(fd)),
@@ -159,7 +171,7 @@ impl Filesystem for Volume {
 
     fn make_folder(&self, at: Place) -> Result<()> {
         let (folder, name) = self.to_make_folder(&at)?;
-        make_folder(&folder, name)
+        make_folder(&folder, name, self.new)
     }
 
     fn make_link(&self, target: &str, at: Place) -> Result<()> {

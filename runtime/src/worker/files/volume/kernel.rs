@@ -20,14 +20,40 @@ use crate::worker::files::filesystem::{
 pub(super) const WITHIN: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS).union(ResolveFlags::NO_XDEV);
 
-/// Opens without counting: for looking, and for folders.
+/// What may be done with what is made in a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NewFiles {
+    /// All: each task has an uid of its own, and the folder above is closed to all that may not
+    /// mount the volume.
+    ForAll,
+    /// All may read: they belong to one user of the host, as those of any other program.
+    ForOwner,
+}
+
+impl NewFiles {
+    fn mode(self, all: u32) -> Mode {
+        Mode::from_raw_mode(match self {
+            Self::ForAll => all,
+            Self::ForOwner => all & !0o022,
+        })
+    }
+}
+
+/// Opens without counting and without making anything: for looking, and for folders.
 pub(crate) fn open(from: &OwnedFd, path: &str, flags: OFlags, follow: bool) -> Result<OwnedFd> {
+    open_or_make(from, path, flags, follow, NewFiles::ForOwner)
+}
+
+pub(super) fn open_or_make(
+    from: &OwnedFd,
+    path: &str,
+    flags: OFlags,
+    follow: bool,
+    new: NewFiles,
+) -> Result<OwnedFd> {
     let path = if path.is_empty() { "." } else { path };
     let follow = if follow { OFlags::empty() } else { OFlags::NOFOLLOW };
-    // Each task has an uid of its own, and the folder above is closed to all that may not mount the
-    // volume: what is in it is open to those that may.
-    let mode =
-        if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o666) } else { Mode::empty() };
+    let mode = if flags.contains(OFlags::CREATE) { new.mode(0o666) } else { Mode::empty() };
     // With `O_PATH` the kernel refuses flags about reading.
     let waits = match flags.contains(OFlags::PATH) {
         true => OFlags::empty(),
@@ -48,8 +74,8 @@ pub(crate) fn flags(opening: Opening) -> OFlags {
     flags
 }
 
-pub(crate) fn make_folder(folder: &OwnedFd, name: &str) -> Result<()> {
-    rustix::fs::mkdirat(folder, name, Mode::from_raw_mode(0o777)).map_err(code)
+pub(super) fn make_folder(folder: &OwnedFd, name: &str, new: NewFiles) -> Result<()> {
+    rustix::fs::mkdirat(folder, name, new.mode(0o777)).map_err(code)
 }
 
 pub(crate) fn make_link(target: &str, folder: &OwnedFd, name: &str) -> Result<()> {

@@ -147,7 +147,7 @@ impl Filesystem for Limited {
         if self.depth(&folder)? >= VOLUME_DEPTH_MAX {
             return Err(ErrorCode::NameTooLong);
         }
-        space.paid(|| make_folder(&folder, name))
+        space.paid(|| make_folder(&folder, name, self.volume.new_files()))
     }
 
     fn make_link(&self, target: &str, at: Place) -> Result<()> {
