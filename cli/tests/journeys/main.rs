@@ -21,3 +21,4 @@ mod run_flags; // Docker's flags of `run`, for both kinds of images
 mod bad_input; // what is refused, and with which message
 mod native; // Linux images
 mod life; // create, start, restart, kill, wait, rename
+mod servers; // stock servers from Debian's packages
