@@ -334,6 +334,7 @@ fn native(
         why: format!("cannot run native image `{name}`: {}", chain(&error)),
         hint: error.hint(),
     };
+    shim::check_rights().map_err(failed)?;
     let runtime = shim::Runtime::probe().map_err(failed)?;
     let cache = shim::Layers::open(&prepared.join("native")).map_err(failed)?;
     let mut layers = Vec::new();

@@ -102,17 +102,28 @@ impl RootFolder {
         openat2(&self.root, path, flags, Mode::empty(), ROOTED).ok()
     }
 
-    /// Makes the folder `name` in the root folder for all users, where there is nothing yet.
+    /// Opens the folder `name` in the root folder to all users, as `/tmp` is on every system; makes
+    /// it where there is nothing yet. One of an image may have lost that in its build. A link stays
+    /// what it is.
     pub(crate) fn make_shared(&self, name: &str) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = openat2(&self.root, ".", flags, Mode::empty(), STRICT)?;
-        match mkdirat(&root, name, Mode::RWXU) {
-            Err(Errno::EXIST) => return Ok(()),
-            made => made?,
+        let made = match mkdirat(&root, name, Mode::RWXU) {
+            Err(Errno::EXIST) => false,
+            made => made.map(|()| true)?,
+        };
+        let folder = match openat2(&root, name, flags, Mode::empty(), STRICT) {
+            Err(Errno::LOOP | Errno::NOTDIR) => return Ok(()),
+            folder => folder?,
+        };
+        if made {
+            fchown(&folder, Some(self.owner.0), Some(self.owner.1))?;
         }
-        let made = openat2(&root, name, flags, Mode::empty(), STRICT)?;
-        fchown(&made, Some(self.owner.0), Some(self.owner.1))?;
-        Ok(fchmod(&made, Mode::from_raw_mode(0o1777))?)
+        let shared = Mode::from_raw_mode(0o1777);
+        match Mode::from_raw_mode(fstat(&folder)?.st_mode) == shared {
+            true => Ok(()),
+            false => Ok(fchmod(&folder, shared)?),
+        }
     }
 
     /// Writes a file in place of the image's own. Nothing is written where a folder has its name,
@@ -237,6 +248,23 @@ mod tests {
             }
         }
         assert!(!Path::new("/new").exists() && !root.join("nowhere").exists());
+    }
+
+    #[test]
+    fn tmp_is_open_to_all_users_and_a_link_is_left_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("root/kept")).unwrap();
+        let root = folder.path().join("root");
+        let mode = |path: &str| root.join(path).metadata().unwrap().permissions().mode() & 0o7777;
+        std::fs::set_permissions(root.join("kept"), PermissionsExt::from_mode(0o755)).unwrap();
+        symlink("../root/kept", root.join("link")).unwrap();
+        for (name, path, want) in
+            [("new", "new", 0o1777), ("link", "kept", 0o755), ("kept", "kept", 0o1777)]
+        {
+            root_folder(&root).make_shared(name).unwrap();
+            assert_eq!(mode(path), want, "{name}");
+        }
     }
 
     #[test]
