@@ -67,7 +67,7 @@ pub(crate) fn remove(home: &Home, record: &TaskRecord) -> Result<()> {
     };
     for mount in record.mounts.iter().filter(|mount| mount.anonymous) {
         // A name that is no name leads nowhere but below the folder of volumes.
-        let Ok(name) = mount.source.parse::<spec::VolumeName>() else { continue };
+        let Ok(name) = mount.source.parse::<VolumeName>() else { continue };
         let folder = home.volumes(owner).join(name.as_str());
         match fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -94,7 +94,7 @@ mod tests {
     fn only_volumes_that_were_made_for_a_task_go_with_it() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::at(folder.path().join("home")).unwrap();
-        let volumes = home.volumes(spec::OPERATOR);
+        let volumes = home.volumes(OPERATOR);
         let mount = |source: &str, anonymous| MountRecord {
             source: source.to_owned(),
             path: "/data".to_owned(),

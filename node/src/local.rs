@@ -260,6 +260,7 @@ fn decide<W: FnMut(Note)>(
         wall_time_max: request.wall_time_max,
         limits: request.limits.clone(),
         cpu_millis: settings.cpu_millis,
+        read_only: request.read_only,
         launch_type: LaunchType::Node,
         adoptable: false,
         settings: settings.clone(),

@@ -83,9 +83,16 @@ impl Error {
             Self::Unsealed(_) => {
                 Some("it is made anew from the image at the next start".to_owned())
             }
-            Self::Os { what, .. } if what.contains("namespace") => {
-                Some("see what this machine allows: margay doctor".to_owned())
-            }
+            Self::Os { what, source } if what.contains("namespace") => Some(
+                match source.raw_os_error() {
+                    // The kernel's word for a number of namespaces that is used up, or zero.
+                    Some(libc::ENOSPC) => {
+                        "allow more: sysctl -w user.max_user_namespaces=15000; or see margay doctor"
+                    }
+                    _ => "see what this machine allows: margay doctor",
+                }
+                .to_owned(),
+            ),
             Self::TooManyDescriptors(_) => Some("use fewer layers, volumes or ports".to_owned()),
             Self::HostFiles { path, folder, .. } => {
                 let open = if *folder { "o+rwx" } else { "o+rw" };

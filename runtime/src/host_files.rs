@@ -18,6 +18,18 @@ pub(crate) fn volume(path: &Path, rights: Rights) -> Result<OwnedFd, Error> {
     detach(path, rights, Programs::Forbidden).map_err(Error::file("detach the volume folder", path))
 }
 
+/// Whether we, and so a worker that is us, may use a file or folder of the host.
+///
+/// # Errors
+/// [`Error::HostFiles`], [`Error::NoFile`].
+pub(crate) fn check(path: &Path, rights: Rights) -> Result<(), Error> {
+    let found = fs::metadata(path).map_err(Error::file("mount", path))?;
+    if !found.is_dir() && !found.is_file() {
+        return Err(Error::NoFile(path.to_owned()));
+    }
+    may_use(path, &found, rights).map_err(|source| denied(path, &found, source))
+}
+
 /// A file or folder of the host. The worker has the id `worker`, where that is not our own; it
 /// works on the files of the owner of `path`, and what it makes belongs to that owner.
 ///
@@ -30,9 +42,9 @@ pub(crate) fn host(path: &Path, rights: Rights, worker: Option<u32>) -> Result<O
         FileType::RegularFile => file(path, rights).map_err(|source| denied(path, &found, source)),
         FileType::Directory => {
             let mount = detach(path, rights, Programs::Forbidden).map_err(opening())?;
-            match worker {
-                Some(worker) => as_files_of(worker, &mount, path, &found, rights)?,
-                None => may_use(path, rights).map_err(|source| denied(path, &found, source))?,
+            // One that is us was checked before.
+            if let Some(worker) = worker {
+                as_files_of(worker, &mount, path, &found, rights)?;
             }
             Ok(mount)
         }
@@ -46,8 +58,9 @@ fn file(path: &Path, rights: Rights) -> io::Result<OwnedFd> {
     Ok(File::options().read(true).write(writes).open(path)?.into())
 }
 
-fn may_use(path: &Path, rights: Rights) -> io::Result<()> {
-    let mut wanted = Access::READ_OK | Access::EXEC_OK;
+fn may_use(path: &Path, found: &fs::Metadata, rights: Rights) -> io::Result<()> {
+    let mut wanted = Access::READ_OK;
+    wanted.set(Access::EXEC_OK, found.is_dir());
     wanted.set(Access::WRITE_OK, rights.write || rights.delete);
     Ok(rustix::fs::access(path, wanted)?)
 }

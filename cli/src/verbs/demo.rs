@@ -16,7 +16,7 @@ use crate::{
     credentials::{Credentials, Login},
     failure::Advice,
     home::Home,
-    images,
+    images, machine,
     output::{duration, line, notice, size},
     platform::{self, Settings},
     progress::Progress,
@@ -56,6 +56,7 @@ impl Args {
     /// Goes from source to page, and stays there until Ctrl-C.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let samples = self.samples()?;
+        require_namespaces(home)?;
         let began = Instant::now();
         for name in ["httpd", SERVICE] {
             let step = Step::new("build", name);
@@ -86,6 +87,17 @@ impl Args {
                 "run it in a checkout of margay, or name the folder: margay demo --samples DIR",
             )
         })?)
+    }
+}
+
+/// Where no guest can be started, there is nothing to wait for.
+fn require_namespaces(home: &Home) -> anyhow::Result<()> {
+    match machine::probe(home.path())?.namespaces {
+        Some(error) => bail!(
+            Advice::new(format!("cannot start a worker in namespaces of its own: {error}"))
+                .hint("see what to change on this machine: margay doctor")
+        ),
+        None => Ok(()),
     }
 }
 

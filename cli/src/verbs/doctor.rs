@@ -152,9 +152,11 @@ fn namespaces(probe: &anyhow::Result<machine::Probe>) -> Vec<Check> {
     };
     let namespaces = match &probe.namespaces {
         None => ok("namespaces", "user, network, ipc, uts and mount"),
-        Some(error) => {
-            bad("namespaces", format!("{error}: no guest can be started"), next_for_namespaces())
-        }
+        Some(error) => bad(
+            "namespaces",
+            format!("{error}: no guest can be started"),
+            next_for_namespaces(error),
+        ),
     };
     let open_tree = match &probe.open_tree {
         None => ok("detached mounts", "work"),
@@ -168,8 +170,10 @@ fn namespaces(probe: &anyhow::Result<machine::Probe>) -> Vec<Check> {
 }
 
 /// A container around us is what forbids them mostly.
-fn next_for_namespaces() -> String {
-    match machine::is_in_container() {
+fn next_for_namespaces(error: &str) -> String {
+    // The kernel's word for a number of namespaces that is used up, or zero.
+    let used_up = error == std::io::Error::from_raw_os_error(libc::ENOSPC).to_string();
+    match machine::is_in_container() && !used_up {
         true => "let the container around us make user namespaces: start it with `--security-opt seccomp=unconfined`, \
                  or with `--cap-add SYS_ADMIN`"
             .to_owned(),

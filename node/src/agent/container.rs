@@ -340,6 +340,7 @@ impl Supervisor for TaskContainer {
     }
 
     fn started(&mut self) {
+        self.host.causes.forget();
         self.status.started = Some(now());
         self.write_status();
         self.show_running();
@@ -351,12 +352,11 @@ impl Supervisor for TaskContainer {
     }
 
     fn start_failed(&mut self, error: Error) -> (StartFailed, End) {
-        tracing::warn!(
-            task = %self.task.id,
-            container = %self.definition.name,
-            error = chain(&error),
-            "cannot start"
-        );
+        let (task, container) = (&self.task.id, &self.definition.name);
+        match self.host.causes.is_new(&chain(&error)) {
+            true => tracing::warn!(%task, %container, error = chain(&error), "cannot start"),
+            false => tracing::debug!(%task, %container, error = chain(&error), "cannot start"),
+        }
         let reason = match error.hint() {
             Some(hint) => format!("{}; {hint}", chain(&error)),
             None => chain(&error),

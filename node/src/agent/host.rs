@@ -8,7 +8,8 @@ use spec::{NodeId, Usage};
 use tokio::sync::{Notify, Semaphore};
 
 use super::{
-    cache::Cache, converge::TaskKey, report::ContainerReport, spare_workers::SpareWorkers,
+    cache::Cache, causes::Causes, converge::TaskKey, report::ContainerReport,
+    spare_workers::SpareWorkers,
 };
 use crate::{
     error::{Error, Result},
@@ -32,6 +33,7 @@ pub(super) struct Host {
     /// A pool's container without a request for so long has no worker until the next one.
     pub idle_after: Duration,
     pub preparing: Semaphore,
+    pub causes: Causes,
     pub changed: Notify,
     pub ended: Notify,
     usage: Arc<Mutex<UsageLog>>,
@@ -58,6 +60,7 @@ impl Host {
             ingress: IngressFolder::at(home.ingress()),
             idle_after,
             preparing: Semaphore::new(PREPARING_MAX),
+            causes: Causes::default(),
             changed: Notify::new(),
             ended: Notify::new(),
             usage: Arc::new(Mutex::new(usage)),

@@ -11,6 +11,7 @@ mod capacity; // what this machine has
 mod control; // the control plane, from here
 mod join; // how a machine becomes a node, and stays one
 mod cache; // images on their way in
+mod causes; // why starts have failed
 mod spare_workers; // workers that wait for a task
 mod host; // what all tasks of a node share
 mod secrets; // what a task may have, asked for when it starts

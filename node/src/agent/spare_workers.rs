@@ -5,6 +5,8 @@ use std::{
 
 use tokio::sync::Notify;
 
+use super::causes::Causes;
+
 /// Workers that have made their engine and wait for a task: with one at hand, a request to an
 /// idle container is answered within milliseconds.
 #[derive(Debug)]
@@ -12,6 +14,7 @@ pub(super) struct SpareWorkers {
     target: usize,
     waiting: Mutex<Vec<runtime::SpareWorker>>,
     taken: Notify,
+    causes: Causes,
 }
 
 /// The start that has taken one should have the processor first.
@@ -21,7 +24,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 impl SpareWorkers {
     pub fn new(target: usize) -> Self {
-        Self { target, waiting: Mutex::default(), taken: Notify::new() }
+        Self { target, waiting: Mutex::default(), taken: Notify::new(), causes: Causes::default() }
     }
 
     /// One that waits, if there is one.
@@ -45,7 +48,10 @@ impl SpareWorkers {
                         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(worker)
                     }
                     Ok(Err(error)) => {
-                        tracing::warn!(%error, "no worker can be made in advance");
+                        match self.causes.is_new(&error.to_string()) {
+                            true => tracing::warn!(%error, "no worker can be made in advance"),
+                            false => tracing::debug!(%error, "no worker can be made in advance"),
+                        }
                         tokio::time::sleep(RETRY_AFTER).await;
                     }
                     Err(_) => return, // the runtime shuts down

@@ -87,7 +87,7 @@ impl IngressFolder {
 
     /// Lets the ingress' group in. The owner stays, so the ingress changes nothing here.
     fn give(&self, path: &Path) -> Result<()> {
-        match rustix::process::geteuid().is_root() {
+        match has_own_id() {
             true => chown(path, None, Some(INGRESS_ID))
                 .map_err(Error::file("hand to the ingress", path)),
             false => Ok(()),
@@ -112,11 +112,28 @@ impl IngressFolder {
     }
 }
 
+/// Whether the ingress is another user than we: root may make it one, except where its id does not
+/// exist, as in most containers of an ordinary user.
+pub(super) fn has_own_id() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    rustix::process::geteuid().is_root() && maps(&map, INGRESS_ID)
+}
+
+/// Whether a user namespace with this `uid_map` has an id. Each line has the first id inside, the
+/// first outside, and how many there are.
+fn maps(map: &str, id: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(|word| word.parse::<u64>().unwrap_or(0));
+        let (first, count) = (numbers.next().unwrap_or(0), numbers.nth(1).unwrap_or(0));
+        (first..first + count).contains(&u64::from(id))
+    })
+}
+
 /// Replaces a file that the ingress may read.
 fn write_for_ingress(path: &Path, bytes: &[u8], survives: Survives) -> Result<()> {
     let fill = |file: &mut disk::NewFile| {
         file.write_all(bytes)?;
-        if rustix::process::geteuid().is_root() {
+        if has_own_id() {
             std::os::unix::fs::fchown(file.file(), None, Some(INGRESS_ID))?;
         }
         file.set_mode(0o640)
@@ -127,6 +144,19 @@ fn write_for_ingress(path: &Path, bytes: &[u8], survives: Survives) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_ingress_has_an_id_of_its_own_where_that_exists() {
+        for (map, want) in [
+            ("         0          0 4294967295\n", true),
+            ("         0       1000          1\n", false),
+            ("0 1000 1\n1 100000 65536\n", false),
+            ("0 1000 1\n999999999 100000 1\n", true),
+            ("", false),
+        ] {
+            assert_eq!(maps(map, INGRESS_ID), want, "{map}");
+        }
+    }
 
     #[test]
     fn sockets_of_two_tasks_never_share_a_name() {

@@ -6,7 +6,7 @@ use rustix::{
 };
 
 use super::{
-    folder::{INGRESS_ID, IngressFolder},
+    folder::{INGRESS_ID, IngressFolder, has_own_id},
     limits::{DESCRIPTORS_MIN, Limits},
     server::{Listeners, serve},
 };
@@ -69,7 +69,7 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
 /// more rights again.
 fn drop_privileges() -> io::Result<()> {
     thread::set_no_new_privs(true)?;
-    if !rustix::process::geteuid().is_root() {
+    if !has_own_id() {
         return Ok(());
     }
     let (uid, gid) = (Uid::from_raw(INGRESS_ID), Gid::from_raw(INGRESS_ID));

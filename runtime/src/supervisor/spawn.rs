@@ -191,7 +191,14 @@ pub(super) fn hand_over(mut assignment: Assignment) -> Result<Handover, Error> {
     let host = match Separation::available() {
         Separation::OwnIds => detach_volumes(&mut assignment.volumes)?,
         // A worker is the owner of its mount namespace, and detaches them itself.
-        Separation::UserNamespace => Vec::new(),
+        Separation::UserNamespace => {
+            for mount in &assignment.volumes {
+                if let VolumeSource::Host(path) = &mount.source {
+                    host_files::check(path, mount.rights)?;
+                }
+            }
+            Vec::new()
+        }
     };
     let (message, fds) = split(assignment, FolderFiles { log, usage, adoption });
     Ok(Handover { message, fds, host })

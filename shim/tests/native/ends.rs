@@ -152,7 +152,7 @@ pub fn adopt(fixture: &TestShim) {
     task.wait().unwrap();
     match Task::adopt(&fixture.folder()).unwrap() {
         Adopted::Ended(exit, usage) => {
-            assert_eq!(exit, Exit::Stopped(137));
+            assert_eq!(exit, Exit::Stopped(143));
             assert!(usage.bytes_out > 0);
         }
         Adopted::Running(_) => panic!("it ended"),

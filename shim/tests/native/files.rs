@@ -133,7 +133,7 @@ pub fn host_files(fixture: &TestShim) {
     mounted(&mut assignment, "/etc/app.conf", "r", source("file.conf"));
     let lines = said(fixture, assignment);
     assert!(lines.starts_with("conf\n0:0\n0:0\nruns\n"), "{lines}");
-    assert!(lines.contains("denied\n") && lines.ends_with("/data/..\nroot:x:0:\n"), "{lines}");
+    assert!(lines.contains("denied\n") && lines.contains("/data/..\nroot:x:0:\n"), "{lines}");
     let new = fs::metadata(host.join("new")).unwrap();
     assert_eq!((new.uid(), new.gid()), (33, 0), "the same users as in the container");
     assert_eq!(fs::read_to_string(host.join("file.conf")).unwrap(), "conf\n");

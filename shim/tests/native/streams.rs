@@ -105,7 +105,7 @@ pub fn unread_terminal(fixture: &TestShim) {
         before > 0 && written() == before
     });
     task.stop(Duration::ZERO).expect("the shim answers");
-    assert_eq!(task.end(Duration::from_secs(20)).unwrap().0, Exit::Stopped(137));
+    assert_eq!(task.end(Duration::from_secs(20)).unwrap().0, Exit::Stopped(143));
     let flags = fs::fcntl_getfl(&ours).unwrap();
     assert!(
         !flags.contains(fs::OFlags::NONBLOCK),
@@ -168,7 +168,7 @@ pub fn ports(fixture: &TestShim) {
         Some(path.as_path())
     );
     task.stop(Duration::ZERO).unwrap();
-    assert_eq!(task.wait().unwrap().0, Exit::Stopped(137));
+    assert_eq!(task.wait().unwrap().0, Exit::Stopped(143));
 }
 
 pub fn own_port(fixture: &TestShim) {
