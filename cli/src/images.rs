@@ -12,8 +12,8 @@ use crate::{
     failure::Advice,
     home::Home,
     image_events,
-    output::line,
-    progress::Progress,
+    output::{line, notice},
+    progress::{LoadProgress, Progress},
     serve::block_on,
     transfer::{self, Remote},
 };
@@ -158,7 +158,9 @@ fn from_name(
     let layout = layout(home)?;
     let local = look_up(&layout, &reference)?;
     let remote_wanted = match (fetch, &local) {
-        (Fetch::Always, _) | (Fetch::Missing, None) => reference.registry().is_some(),
+        // What is written like a file here is rather that file than an image of Docker Hub.
+        (Fetch::Missing, None) => reference.registry().is_some() || !Path::new(text).exists(),
+        (Fetch::Always, _) => true,
         // What was fetched for another platform lacks this one.
         (Fetch::Missing, Some((_, local))) => {
             reference.registry().is_some()
@@ -167,21 +169,38 @@ fn from_name(
         (Fetch::Never, _) => false,
     };
     let (name, descriptor) = match (remote_wanted, local) {
-        (true, _) => {
-            let entries = match choice.platform {
-                Some(platform) => transfer::entry_for(platform),
-                None => transfer::entry_of_this_machine(),
-            };
-            let progress = Progress::new(choice.quiet);
-            let pulled = transfer::pull(home, &reference, remote, entries, progress);
-            (text.to_owned(), block_on(pulled)?)
-        }
+        (true, _) => (text.to_owned(), fetch_now(home, &reference, remote, choice)?),
         (false, Some((name, descriptor))) if name != reference => (name.to_string(), descriptor),
         (false, Some((_, descriptor))) => (text.to_owned(), descriptor),
         (false, None) => return Err(missing(&reference)),
     };
     let image = LocalImage { name, digest: descriptor.digest, layout: home.images() };
     Ok(SelectedImage { image, descriptor, layout })
+}
+
+/// Pulls an image, and says from where when its name does not.
+fn fetch_now(
+    home: &Home,
+    reference: &Reference,
+    remote: &Remote,
+    choice: Choice<'_>,
+) -> anyhow::Result<Descriptor> {
+    let full = reference.full_name();
+    if reference.registry().is_none() && !choice.quiet {
+        notice(format_args!("`{reference}` names no registry: pulling `{full}`"));
+    }
+    let entries = match choice.platform {
+        Some(platform) => transfer::entry_for(platform),
+        None => transfer::entry_of_this_machine(),
+    };
+    let progress = Progress::new(choice.quiet);
+    let pulled = block_on(transfer::pull(home, reference, remote, entries, progress));
+    pulled.map_err(|error| match reference.registry() {
+        Some(_) => error,
+        None => Advice::new(format!("`{full}`, for `{reference}`, cannot be pulled: {error:#}"))
+            .hint("see what is here: margay images; or build it: margay build -t NAME FOLDER")
+            .into(),
+    })
 }
 
 /// An image of this machine, selected by what stands after a verb.
@@ -244,7 +263,9 @@ fn from_file(home: &Home, text: &str, path: &Path) -> anyhow::Result<SelectedIma
     ensure!(path.exists(), "there is no file `{text}`");
     // A layout of its own: what is only run must not take a name away from what was built.
     let layout = files(home)?;
-    let imported = packager::import(&layout, path)?;
+    let progress = LoadProgress::new();
+    let imported = packager::import(&layout, path, &|step| progress.step(step))?;
+    drop(progress);
     let [one] = imported.as_slice() else {
         let names = imported.iter().flat_map(|image| &image.references).map(ToString::to_string);
         let (count, names) = (imported.len(), names.collect::<Vec<_>>().join(", "));
@@ -266,8 +287,10 @@ fn missing(reference: &Reference) -> anyhow::Error {
         Some(_) => format!("fetch it: margay pull {reference}"),
         None if Path::new(text).exists() => format!("to run the file, write ./{text}"),
         None => {
-            "see what there is: margay images; an image of a registry begins with its HOST:PORT/"
-                .to_owned()
+            let full = reference.full_name();
+            format!(
+                "see what there is: margay images; or fetch it from Docker Hub: margay pull {full}"
+            )
         }
     };
     advice.hint(hint).into()

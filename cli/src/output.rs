@@ -89,6 +89,13 @@ pub fn notice(text: fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
+/// Says on stderr what is read otherwise than it is written in the layers of an image.
+pub fn tell_notes(notes: &[String]) {
+    for note in notes {
+        notice(format_args!("{} {}", Paint::on_stderr().warn("note:"), printable(note)));
+    }
+}
+
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(format_args!("{}", serde_json::to_string_pretty(value)?));
     Ok(())

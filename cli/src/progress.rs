@@ -1,12 +1,15 @@
 //! Bars on a terminal, plain lines elsewhere, silence when asked.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     io::IsTerminal as _,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use packager::ImportStep;
 use spec::Digest;
 
 use crate::output::{notice, size};
@@ -66,6 +69,48 @@ impl Progress {
             Shown::Lines => notice(format_args!("{}  {:>9}  {what}", digest.short(), size(total))),
             Shown::Nothing => {}
         }
+    }
+}
+
+/// How far an archive has come in. Shown on a terminal only, and not before it takes a second.
+pub struct LoadProgress {
+    bar: ProgressBar,
+    checking: Cell<bool>,
+}
+
+/// Until then nothing is worth a bar.
+const BAR_DELAY: Duration = Duration::from_secs(1);
+
+impl LoadProgress {
+    pub fn new() -> Self {
+        let target = match std::io::stderr().is_terminal() {
+            true => ProgressDrawTarget::stderr_with_hz(15),
+            false => ProgressDrawTarget::hidden(),
+        };
+        let bar = ProgressBar::with_draw_target(None, target).with_style(style());
+        Self { bar: bar.with_prefix("reading"), checking: Cell::new(false) }
+    }
+
+    pub fn step(&self, step: ImportStep) {
+        let (bytes, total) = match step {
+            ImportStep::Reading { bytes, total } => (bytes, total),
+            ImportStep::Checking { bytes, total } => {
+                if !self.checking.replace(true) {
+                    self.bar.set_prefix("checking layers");
+                }
+                (bytes, total)
+            }
+        };
+        if self.bar.elapsed() > BAR_DELAY {
+            self.bar.set_length(total);
+            self.bar.set_position(bytes);
+        }
+    }
+}
+
+impl Drop for LoadProgress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::{collections::HashSet, io, sync::Arc, time::Duration};
 
-use anyhow::bail;
 use blobs::BlobWriter;
 use packager::{Hold, Layout};
 use registry::{Auth, BlobSink, Client, ClientOptions, Entries, Event, Outcome, PullOptions};
@@ -11,10 +10,9 @@ use spec::{Descriptor, Digest, Index, Platform, Reference};
 
 use crate::{
     credentials::{Credentials, Login},
-    failure::Advice,
     home::Home,
     image_events,
-    output::{notice, printable},
+    output::{notice, printable, tell_notes},
     progress::Progress,
 };
 
@@ -33,7 +31,8 @@ pub struct Remote {
 pub fn registry_name(text: &str) -> Result<String, String> {
     let wrong = || format!("`{text}` is not the HOST:PORT of a registry, as in localhost:5000");
     let reference: Reference = format!("{text}/x").parse().map_err(|_| wrong())?;
-    reference.registry().filter(|name| *name == text).map(str::to_owned).ok_or_else(wrong)
+    let is_whole = |name: &&str| *name == text || text == "index.docker.io";
+    reference.registry().filter(is_whole).map(str::to_owned).ok_or_else(wrong)
 }
 
 /// With the login of this home, if there is one.
@@ -54,7 +53,8 @@ pub fn client_with(remote: &Remote, registry: &str, login: Option<&Login>) -> Cl
     })
 }
 
-/// Fetches `image` with the login of this home, and tags it among the local images.
+/// Fetches `image` with the login of this home, from Docker Hub when it names no registry, and tags
+/// it among the local images.
 pub async fn pull(
     home: &Home,
     image: &Reference,
@@ -62,19 +62,17 @@ pub async fn pull(
     entries: Entries,
     progress: Progress,
 ) -> anyhow::Result<Descriptor> {
-    let Some(registry) = image.registry() else {
-        let path = image.repository();
-        let hub = if path.contains('/') { path.to_owned() } else { format!("library/{path}") };
-        let tag = image.tag().map(|tag| format!(":{tag}")).unwrap_or_default();
-        bail!(Advice::new(format!("`{image}` names no registry")).hint(format!(
-            "say which one: margay pull HOST:PORT/USER/{path}{tag}, or for Docker Hub: margay pull \
-             docker.io/{hub}{tag}"
-        )));
-    };
+    let remote_name = image.remote();
+    let registry = remote_name.registry().expect("a remote name has a registry");
     let client = client(home, remote, registry)?;
     let local = LayoutTransfer::new(Layout::open(home.images())?)?;
     let options = PullOptions { entries, progress: watch(Arc::new(progress), "pulled") };
-    let descriptor = client.pull(image, local.clone(), &options).await?;
+    let descriptor = client.pull(&remote_name, local.clone(), &options).await?;
+    if local.layout.resolve(image)?.is_none_or(|before| before.digest != descriptor.digest) {
+        let (layout, target) = (local.layout.clone(), descriptor.clone());
+        let notes = tokio::task::spawn_blocking(move || layout.check_layers(&target, &|_| {}));
+        tell_notes(&notes.await??);
+    }
     local.layout.tag(image, &descriptor)?;
     image_events::record(home, "pull", image, descriptor.digest);
     Ok(descriptor)

@@ -353,10 +353,10 @@ pub(crate) mod tests {
         let mut builder = FileIndexBuilder::new();
         for (n, word) in words.split_whitespace().enumerate() {
             let (path, kind) = match word.split_once("->") {
-                Some((path, target)) => (path, EntryKind::Symlink { target: target.to_owned() }),
+                Some((path, target)) => (path, EntryKind::Symlink { target: target.into() }),
                 None => (word, EntryKind::File),
             };
-            let (path, offset) = (path.to_owned(), 512 * n as u64);
+            let (path, offset) = (path.into(), 512 * n as u64);
             let entry = Entry {
                 path,
                 kind,
@@ -370,7 +370,7 @@ pub(crate) mod tests {
             };
             builder.add(&entry).unwrap();
         }
-        builder.end_layer();
+        builder.end_layer().unwrap();
         builder.finish().unwrap()
     }
 

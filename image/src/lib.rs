@@ -19,6 +19,9 @@ mod stream; // the uncompressed bytes of a layer, counted and hashed on their wa
 mod header; // 512 bytes of tar
 mod extended; // the records in front of a header that change it: PAX and GNU
 mod path; // names inside a layer, normal or refused
+mod sparse; // files with holes
+mod kind; // which engine runs an image
+mod notes; // what was read otherwise than it is written
 mod layer; // a layer as a sequence of entries
 
 mod merge; // layers on top of each other, with whiteouts
@@ -34,11 +37,13 @@ mod error;
 pub use budget::Budget;
 pub use error::Error;
 pub use index::{DirEntry, FileIndex, FileNode, LookupError, Node, NodeId};
+pub use kind::Kind;
 pub use layer::{Entry, EntryKind, LayerReader, LayerSummary};
 pub use merge::FileIndexBuilder;
-pub use path::{InvalidName, link_leaves, normal_name};
+pub use notes::Notes;
+pub use path::{InvalidName, link_leaves, normal_name, through_links};
 pub use plan::{
-    Document, Format, Kind, LayerContent, Plan, PlannedLayer, Program, WANTS_KEY, choose,
+    Document, Format, LayerContent, Plan, PlannedLayer, Program, WANTS_KEY, choose,
     choose_platform, is_same, parse_document, parse_wants, plan, wants_text,
 };
 pub use program::{Located, locate, program_paths};

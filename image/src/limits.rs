@@ -17,8 +17,17 @@ pub(crate) const PAX_BYTES_MAX: u64 = 1 << 20;
 pub(crate) const LONG_NAME_BYTES_MAX: u64 = PATH_BYTES_MAX as u64 + 1;
 /// One read of a decoder.
 pub(crate) const BUFFER_BYTES: usize = 64 << 10;
-/// Enough to tell gzip and zstd from everything else.
-pub(crate) const MAGIC_BYTES: u64 = 4;
+/// Enough to tell gzip, zstd, xz and bzip2 from everything else.
+pub(crate) const MAGIC_BYTES: u64 = 6;
+/// What one block of xz may ask for: `xz -9` has a dictionary of 64 MiB, and the decoder itself
+/// needs less than one.
+pub(crate) const XZ_MEMORY_KIB_MAX: u32 = 65 << 10;
+/// Parts with data in one sparse file. A map is held in memory, 16 bytes for each.
+pub(crate) const SPARSE_PARTS_MAX: usize = 65_536;
+/// Containers have the ids that 16 bits address.
+pub(crate) const CONTAINER_ID_MAX: i64 = 65_535;
+/// Names that one kind of note keeps as examples.
+pub(crate) const NOTE_NAMES_MAX: usize = 3;
 /// As many bytes as [`sniff`](crate::sniff) looks at.
 pub(crate) const HEAD_BYTES: u64 = 512;
 

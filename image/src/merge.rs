@@ -1,4 +1,5 @@
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, VecDeque},
     io::{Read, Write},
 };
@@ -7,14 +8,19 @@ use crate::{
     error::Error,
     index::{FileIndex, FileNode, Node, NodeId, Record},
     layer::{Entry, EntryKind, LayerReader},
-    path::{InvalidName, normal_name, shown},
+    notes::{Note, Notes},
+    path::{InvalidName, normal_name, shown, through_links},
 };
 
 /// Puts layers on top of each other, lowest first, and becomes a [`FileIndex`].
 ///
 /// Whiteouts take away only what lower layers have, wherever in their own layer they stand. A
 /// folder and a folder become one; in every other case the upper thing replaces the lower one. The
-/// last of two entries with one name wins.
+/// last of two entries with one name wins. A name that leads through a link of its layer is where
+/// the link leads. A hard link may stand in front of its file, or in a layer above it.
+///
+/// What no Wasm program could use (device nodes, pipes, sparse files, names that are not UTF-8) is
+/// left out, with a note.
 ///
 /// # Spec
 /// OCI image-spec 1.1, "Image Layer Filesystem Changeset".
@@ -23,6 +29,9 @@ pub struct FileIndexBuilder {
     merged: Folder,
     current: Folder,
     layers: u32,
+    /// Hard links of the current layer whose file has not come yet, with its name.
+    waiting: Vec<(String, String)>,
+    notes: Notes,
 }
 
 #[derive(Default)]
@@ -46,6 +55,8 @@ enum TreeNode {
     Folder(Folder),
     File(FileNode),
     Symlink(Box<str>),
+    /// A hard link in `waiting`.
+    Waiting,
 }
 
 impl FileIndexBuilder {
@@ -57,7 +68,12 @@ impl FileIndexBuilder {
     /// The layers of `index` are there already.
     pub fn on_top_of(index: &FileIndex) -> Self {
         let merged = unflatten(index, index.root());
-        Self { merged, current: Folder::default(), layers: index.layers() }
+        Self { merged, layers: index.layers(), ..Self::default() }
+    }
+
+    /// What was read otherwise than it is written, in the layers so far.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
     }
 
     /// Reads the rest of `layer` as the next layer up, and gives the reader back to be finished.
@@ -71,34 +87,49 @@ impl FileIndexBuilder {
         while let Some(entry) = layer.next_entry()? {
             self.add(&entry)?;
         }
-        self.end_layer();
-        Ok(())
+        self.notes.extend(layer.notes());
+        self.end_layer()
     }
 
     /// Adds one entry to the current layer.
     ///
     /// # Errors
-    /// [`Error::LayerPath`] when its name leads through a link or a file of the same layer, or when
-    /// it is a hard link to something that the layer does not have.
+    /// [`Error::LayerPath`] when its name leads through a file of the same layer.
     pub fn add(&mut self, entry: &Entry) -> Result<(), Error> {
-        let invalid = |why| Error::LayerPath { name: shown(entry.path.as_bytes()), why };
+        let Some(path) = entry.utf8_path() else {
+            self.notes.add(Note::NotUtf8, &entry.path);
+            return Ok(());
+        };
+        self.add_at(path, entry)
+            .map_err(|why| Error::LayerPath { name: shown(entry.path.as_slice()), why })
+    }
+
+    fn add_at(&mut self, path: &str, entry: &Entry) -> Result<(), InvalidName> {
+        let resolved = self.resolved(path)?;
+        if resolved != path {
+            self.notes.add(Note::ThroughLink, path.as_bytes());
+        }
+        let path = resolved.as_ref();
         let node = match &entry.kind {
             EntryKind::Whiteout => {
-                self.slot(&entry.path).map_err(invalid)?.hides = true;
+                self.slot(path)?.hides = true;
                 return Ok(());
             }
             EntryKind::Opaque => {
-                self.folder(&entry.path).map_err(invalid)?.opaque = true;
+                self.opaque_folder(path)?.opaque = true;
                 return Ok(());
             }
             EntryKind::Directory => {
-                let folder = self.replacing_folder(&entry.path).map_err(invalid)?;
+                let folder = self.replacing_folder(path)?;
                 // The sticky bit of /tmp is the one special bit that protects users from each
                 // other.
                 folder.mode = Some(entry.mode & 0o1777);
                 folder.mtime = entry.mtime;
                 return Ok(());
             }
+            EntryKind::Device => return self.leave_out(path, None),
+            EntryKind::Pipe => return self.leave_out(path, Some(Note::Pipe)),
+            EntryKind::SparseFile => return self.leave_out(path, Some(Note::Sparse)),
             EntryKind::File => TreeNode::File(FileNode {
                 layer: self.layers,
                 offset: entry.offset,
@@ -106,12 +137,33 @@ impl FileIndexBuilder {
                 mode: entry.mode & 0o777,
                 mtime: entry.mtime,
             }),
-            EntryKind::Symlink { target } => TreeNode::Symlink(target.as_str().into()),
-            EntryKind::Hardlink { target } => {
-                self.linked(target).ok_or_else(|| invalid(InvalidName::LinkAbsent))?
-            }
+            EntryKind::Symlink { target } => match str::from_utf8(target) {
+                Ok(target) => TreeNode::Symlink(target.into()),
+                Err(_) => return self.leave_out(path, Some(Note::NotUtf8)),
+            },
+            EntryKind::Hardlink { target } => match str::from_utf8(target) {
+                Ok(target) if target == path && self.slot(path)?.node.is_some() => return Ok(()),
+                Ok(target) => match self.current.linked(target)? {
+                    Some(node) => node,
+                    None => {
+                        self.waiting.push((path.to_owned(), target.to_owned()));
+                        TreeNode::Waiting
+                    }
+                },
+                Err(_) => return self.leave_out(path, Some(Note::NotUtf8)),
+            },
         };
-        self.slot(&entry.path).map_err(invalid)?.node = Some(node);
+        self.slot(path)?.node = Some(node);
+        Ok(())
+    }
+
+    /// Nothing is at `path`, also of what was there.
+    fn leave_out(&mut self, path: &str, note: Option<Note>) -> Result<(), InvalidName> {
+        if let Some(note) = note {
+            self.notes.add(note, path.as_bytes());
+        }
+        let slot = self.slot(path)?;
+        (slot.hides, slot.node) = (true, None);
         Ok(())
     }
 
@@ -132,10 +184,31 @@ impl FileIndexBuilder {
     }
 
     /// The current layer is complete; what comes next is above it.
-    pub fn end_layer(&mut self) {
+    ///
+    /// # Errors
+    /// [`Error::LayerPath`] for a hard link to something that is a file neither in this layer nor
+    /// below.
+    pub fn end_layer(&mut self) -> Result<(), Error> {
+        for (path, target) in std::mem::take(&mut self.waiting) {
+            let invalid = |why| Error::LayerPath { name: shown(path.as_bytes()), why };
+            if !matches!(self.slot(&path).map_err(invalid)?.node, Some(TreeNode::Waiting)) {
+                continue; // an entry further down took its place
+            }
+            let here = self.current.linked(&target).map_err(invalid)?;
+            let node = match here {
+                Some(node) => node,
+                None => self
+                    .merged
+                    .linked(&target)
+                    .map_err(invalid)?
+                    .ok_or_else(|| invalid(InvalidName::LinkAbsent))?,
+            };
+            self.slot(&path).map_err(invalid)?.node = Some(node);
+        }
         let upper = std::mem::take(&mut self.current);
         merge(&mut self.merged, upper);
         self.layers += 1;
+        Ok(())
     }
 
     /// The index of all layers that were ended.
@@ -146,6 +219,11 @@ impl FileIndexBuilder {
         flatten(self.merged, self.layers)
     }
 
+    /// `path`, or where it leads when links of the current layer are among its folders.
+    fn resolved<'p>(&self, path: &'p str) -> Result<Cow<'p, str>, InvalidName> {
+        self.current.resolved(path)
+    }
+
     /// The folder at `path` of this layer, made on the way if this layer did not mention it.
     fn folder(&mut self, path: &str) -> Result<&mut Folder, InvalidName> {
         let mut folder = &mut self.current;
@@ -153,10 +231,20 @@ impl FileIndexBuilder {
             let slot = folder.children.entry(part.into()).or_default();
             folder = match slot.node.get_or_insert_with(|| TreeNode::Folder(Folder::default())) {
                 TreeNode::Folder(folder) => folder,
-                TreeNode::File(_) | TreeNode::Symlink(_) => return Err(InvalidName::ThroughLink),
+                TreeNode::File(_) | TreeNode::Symlink(_) | TreeNode::Waiting => {
+                    return Err(InvalidName::ThroughLink);
+                }
             };
         }
         Ok(folder)
+    }
+
+    /// The folder that a marker at `path` means, also when a link of this layer leads there.
+    fn opaque_folder(&mut self, path: &str) -> Result<&mut Folder, InvalidName> {
+        let inside = format!("{path}/x");
+        let resolved = self.current.resolved(&inside)?;
+        let folder = resolved.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+        self.folder(&folder)
     }
 
     /// Like [`Self::folder`], and what the layer had there before is replaced when it is no folder.
@@ -174,22 +262,55 @@ impl FileIndexBuilder {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         Ok(self.folder(parent)?.children.entry(name.into()).or_default())
     }
+}
 
-    /// What the current layer has at `path`, when that can have a second name.
-    fn linked(&self, path: &str) -> Option<TreeNode> {
+impl Folder {
+    /// What is at `path`, links not followed.
+    fn at(&self, path: &str) -> Option<&TreeNode> {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let mut folder = &self.current;
+        let mut folder = self;
         for part in parent.split('/').filter(|part| !part.is_empty()) {
             match folder.children.get(part)?.node.as_ref()? {
                 TreeNode::Folder(inner) => folder = inner,
-                TreeNode::File(_) | TreeNode::Symlink(_) => return None,
+                _ => return None,
             }
         }
-        match folder.children.get(name)?.node.as_ref()? {
-            TreeNode::File(node) => Some(TreeNode::File(*node)),
-            TreeNode::Symlink(target) => Some(TreeNode::Symlink(target.clone())),
-            TreeNode::Folder(_) => None,
+        folder.children.get(name)?.node.as_ref()
+    }
+
+    /// `path`, or where it leads when links are among its folders.
+    fn resolved<'p>(&self, path: &'p str) -> Result<Cow<'p, str>, InvalidName> {
+        if !self.is_through_link(path) {
+            return Ok(Cow::Borrowed(path));
         }
+        let resolved =
+            through_links(path.as_bytes(), |path| match self.at(str::from_utf8(path).ok()?)? {
+                TreeNode::Symlink(target) => Some(target.as_bytes().to_vec()),
+                _ => None,
+            })?;
+        String::from_utf8(resolved).map(Cow::Owned).map_err(|_| InvalidName::NotUtf8)
+    }
+
+    fn is_through_link(&self, path: &str) -> bool {
+        let Some((parent, _)) = path.rsplit_once('/') else { return false };
+        let mut folder = self;
+        for part in parent.split('/') {
+            match folder.children.get(part).and_then(|slot| slot.node.as_ref()) {
+                Some(TreeNode::Folder(inner)) => folder = inner,
+                Some(TreeNode::Symlink(_)) => return true,
+                Some(TreeNode::File(_) | TreeNode::Waiting) | None => return false,
+            }
+        }
+        false
+    }
+
+    /// What is at `path`, when that can have a second name.
+    fn linked(&self, path: &str) -> Result<Option<TreeNode>, InvalidName> {
+        Ok(match self.at(&self.resolved(path)?) {
+            Some(TreeNode::File(node)) => Some(TreeNode::File(*node)),
+            Some(TreeNode::Symlink(target)) => Some(TreeNode::Symlink(target.clone())),
+            Some(TreeNode::Folder(_) | TreeNode::Waiting) | None => None,
+        })
     }
 }
 
@@ -259,6 +380,7 @@ fn flatten(root: Folder, layers: u32) -> Result<FileIndex, Error> {
                     let target = put(&mut text, &target);
                     records.push(Record::symlink(named, parent, target));
                 }
+                TreeNode::Waiting => unreachable!("the end of a layer resolves what waits in it"),
                 TreeNode::Folder(folder) => {
                     let here = records.len();
                     records.push(Record::folder(named, parent, &folder));
@@ -298,9 +420,9 @@ mod tests {
     /// `-f` a whiteout, `!d` an opaque folder.
     fn entry(word: &str, n: usize) -> Entry {
         let symlink =
-            |(a, b): (&str, &str)| (a.to_owned(), EntryKind::Symlink { target: b.to_owned() });
+            |(a, b): (&str, &str)| (a.to_owned(), EntryKind::Symlink { target: b.into() });
         let hardlink =
-            |(a, b): (&str, &str)| (a.to_owned(), EntryKind::Hardlink { target: b.to_owned() });
+            |(a, b): (&str, &str)| (a.to_owned(), EntryKind::Hardlink { target: b.into() });
         let (path, kind) = if let Some(path) = word.strip_prefix('-') {
             (path.to_owned(), EntryKind::Whiteout)
         } else if let Some(path) = word.strip_prefix('!') {
@@ -315,7 +437,7 @@ mod tests {
             (word.to_owned(), EntryKind::File)
         };
         Entry {
-            path,
+            path: path.into(),
             kind,
             mode: 0o644,
             uid: 0,
@@ -334,7 +456,7 @@ mod tests {
             for (n, word) in layer.split_whitespace().enumerate() {
                 builder.add(&entry(word, n))?;
             }
-            builder.end_layer();
+            builder.end_layer()?;
         }
         Ok(listing(&builder.finish()?))
     }
@@ -380,29 +502,71 @@ mod tests {
             (&["a b=a", "-a"], "b@0.0"),
             (&["a->x b=a"], "a->x b->x"),
             (&["d/.wh.x d/y", "-d/y"], "d/ d/.wh.x@0.0"),
+            // Through links of the same layer, to where they lead.
+            (&["lib->usr/lib lib/x"], "lib->usr/lib usr/ usr/lib/ usr/lib/x@0.1"),
+            (&["lib->/usr/lib usr/lib/ lib/x"], "lib->/usr/lib usr/ usr/lib/ usr/lib/x@0.2"),
+            (&["up->../../etc up/x"], "etc/ up->../../etc etc/x@0.1"),
+            (&["usr/lib/y", "lib->usr/lib -lib/y"], "lib->usr/lib usr/ usr/lib/"),
+            (&["usr/y", "lib->usr !lib lib/x"], "lib->usr usr/ usr/x@1.2"),
+            (&["d->e e/x b=d/x"], "b@0.1 d->e e/ e/x@0.1"),
+            // Hard links in front of their file, and across layers.
+            (&["b=a a"], "a@0.1 b@0.1"),
+            (&["a", "b=a"], "a@0.0 b@0.0"),
+            (&["a", "b=a c=b"], "a@0.0 b@0.0 c@0.0"),
+            (&["a", "-a b=a"], "b@0.0"),
+            (&["a", "b=a b"], "a@0.0 b@1.1"),
+            (&["x->y", "b=x"], "b->y x->y"),
+            (&["l->d d/a", "b=l/a"], "b@0.1 d/ l->d d/a@0.1"),
+            (&["a a=a"], "a@0.0"),
+            // A file in the place of a folder, and the other way.
+            (&["d/x d"], "d@0.1"),
+            (&["d d/"], "d/"),
         ] {
             assert_eq!(merged(layers).unwrap(), want, "{layers:?}");
         }
     }
 
     #[test]
-    fn names_through_links_and_dangling_hard_links_are_refused() {
+    fn names_through_files_and_dangling_hard_links_are_refused() {
         for (layers, want) in [
-            (&["d->/etc d/x"][..], InvalidName::ThroughLink),
-            (&["f f/x"], InvalidName::ThroughLink),
-            (&["d->/etc -d/x"], InvalidName::ThroughLink),
-            (&["d->/etc !d"], InvalidName::ThroughLink),
+            (&["f f/x"][..], InvalidName::ThroughLink),
+            (&["f -f/x"], InvalidName::ThroughLink),
+            (&["l->l l/x"], InvalidName::ThroughLink),
+            (&["b=a b/x a"], InvalidName::ThroughLink),
             (&["b=a"], InvalidName::LinkAbsent),
-            (&["b=a a"], InvalidName::LinkAbsent),
+            (&["a=a"], InvalidName::LinkAbsent),
             (&["d/ b=d"], InvalidName::LinkAbsent),
-            (&["d->e e/x b=d/x"], InvalidName::LinkAbsent),
-            (&["a", "b=a"], InvalidName::LinkAbsent), // only the same layer counts
+            (&["d/x", "b=d"], InvalidName::LinkAbsent),
+            (&["a", "-a", "b=a"], InvalidName::LinkAbsent),
         ] {
             match merged(layers) {
                 Err(Error::LayerPath { why, .. }) => assert_eq!(why, want, "{layers:?}"),
                 other => panic!("{layers:?}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn what_no_program_can_use_is_left_out_and_noted() {
+        let mut builder = FileIndexBuilder::new();
+        let odd = |kind: EntryKind, path: &[u8]| Entry { kind, path: path.into(), ..entry("", 0) };
+        builder.add(&entry("dev/null", 0)).unwrap();
+        builder.end_layer().unwrap();
+        for (kind, path) in [
+            (EntryKind::Device, &b"dev/null"[..]),
+            (EntryKind::Pipe, b"run/pipe"),
+            (EntryKind::SparseFile, b"holes"),
+            (EntryKind::File, b"caf\xe9"),
+            (EntryKind::Symlink { target: b"caf\xe9".to_vec() }, b"cafe"),
+        ] {
+            builder.add(&odd(kind, path)).unwrap();
+        }
+        builder.end_layer().unwrap();
+        let notes = builder.notes().lines(crate::Kind::Wasm).join("\n");
+        for part in ["named pipe", "sparse file", "names are not UTF-8"] {
+            assert!(notes.contains(part), "{part}: {notes}");
+        }
+        assert_eq!(listing(&builder.finish().unwrap()), "dev/ run/");
     }
 
     /// Threads have 2 MiB of stack by default, and this one is no other.
@@ -413,7 +577,7 @@ mod tests {
         assert_eq!(listed.split(' ').count(), crate::limits::DEPTH_MAX);
         let mut builder = FileIndexBuilder::new();
         builder.add(&entry(&deepest, 0)).unwrap();
-        builder.end_layer();
+        builder.end_layer().unwrap();
         let index = builder.finish().unwrap();
         assert_eq!(FileIndex::from_bytes(&index.to_bytes()).unwrap(), index);
     }

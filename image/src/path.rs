@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::limits::{DEPTH_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX};
+use crate::limits::{DEPTH_MAX, LINKS_MAX, NAME_BYTES_MAX, PATH_BYTES_MAX};
 
 /// Why a name in a layer is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,11 +21,11 @@ pub enum InvalidName {
     TooLong,
     /// `.wh.` with nothing, `.` or `..` behind it.
     Whiteout,
-    /// Leads through something in the same layer that is not a folder.
+    /// Leads through a file of the same layer, or through more links than Linux follows.
     ThroughLink,
-    /// A link whose target is outside of the image.
+    /// A hard link whose target is outside of the image.
     LinkLeaves,
-    /// A hard link to something that is not a file in the same layer, further up.
+    /// A hard link to something that is a file neither in its layer nor below.
     LinkAbsent,
 }
 
@@ -43,10 +43,12 @@ impl fmt::Display for InvalidName {
                 is more than 256 deep"
             }
             Self::Whiteout => "it is a whiteout that names nothing",
-            Self::ThroughLink => "its name leads through a link or a file of the same layer",
-            Self::LinkLeaves => "it is a link that leaves the image",
+            Self::ThroughLink => {
+                "its name leads through a file of the same layer, or through links in a circle"
+            }
+            Self::LinkLeaves => "it is a hard link that leaves the image",
             Self::LinkAbsent => {
-                "it is a hard link to something that is not a file of the same layer"
+                "it is a hard link to something that is not a file of its layer or of one below"
             }
         })
     }
@@ -90,6 +92,96 @@ pub fn normal_name(raw: &[u8]) -> Result<&str, InvalidName> {
         }
     }
     Ok(text)
+}
+
+/// The name of an entry as image builders write it, made normal.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct EntryName {
+    /// As [`normal_name`] gives it; its bytes need not be UTF-8.
+    pub(crate) name: Vec<u8>,
+    /// It began with `/`, which is the root of the image.
+    pub(crate) absolute: bool,
+    /// It had a `..`, which took back the part in front of it.
+    pub(crate) parent: bool,
+}
+
+/// Reads a name as Docker does: `/` is the root of the image, empty parts and `.` say nothing, and
+/// `..` takes back the part in front of it.
+///
+/// # Errors
+/// Says what is wrong with the name, above all a `..` with nothing in front of it.
+pub(crate) fn entry_name(raw: &[u8]) -> Result<EntryName, InvalidName> {
+    if raw.is_empty() {
+        return Err(InvalidName::Empty);
+    }
+    if raw.len() > PATH_BYTES_MAX {
+        return Err(InvalidName::TooLong);
+    }
+    if raw.contains(&0) {
+        return Err(InvalidName::Nul);
+    }
+    let mut parts: Vec<&[u8]> = Vec::new();
+    let mut parent = false;
+    for part in raw.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                parent = true;
+                parts.pop().ok_or(InvalidName::Parent)?;
+            }
+            _ if part.len() > NAME_BYTES_MAX => return Err(InvalidName::TooLong),
+            _ => parts.push(part),
+        }
+    }
+    match parts.len() > DEPTH_MAX {
+        true => Err(InvalidName::TooLong),
+        false => Ok(EntryName { name: parts.join(&b'/'), absolute: raw.starts_with(b"/"), parent }),
+    }
+}
+
+/// `path` (normal) with the links among its folders followed, as in a chroot: `/` is the root of
+/// the image, and `..` stops there. The last part is never followed. `link_at` gives the target of
+/// the link at a normal path, or `None` when there is none.
+///
+/// # Errors
+/// [`InvalidName::ThroughLink`] beyond 40 links, [`InvalidName::TooLong`] when the result is deeper
+/// than names may be.
+pub fn through_links(
+    path: &[u8],
+    mut link_at: impl FnMut(&[u8]) -> Option<Vec<u8>>,
+) -> Result<Vec<u8>, InvalidName> {
+    let split = |text: &[u8]| -> Vec<Vec<u8>> {
+        text.split(|b| *b == b'/').rev().map(<[u8]>::to_vec).collect()
+    };
+    let (mut here, mut ahead, mut links) = (Vec::<Vec<u8>>::new(), split(path), 0);
+    while let Some(part) = ahead.pop() {
+        match part.as_slice() {
+            b"" | b"." => continue,
+            b".." => {
+                here.pop();
+                continue;
+            }
+            _ => here.push(part),
+        }
+        if here.len() > DEPTH_MAX {
+            return Err(InvalidName::TooLong);
+        }
+        if ahead.is_empty() {
+            break;
+        }
+        if let Some(target) = link_at(&here.join(&b'/')) {
+            links += 1;
+            if links > LINKS_MAX {
+                return Err(InvalidName::ThroughLink);
+            }
+            here.pop();
+            if target.starts_with(b"/") {
+                here.clear();
+            }
+            ahead.extend(split(&target));
+        }
+    }
+    Ok(here.join(&b'/'))
 }
 
 /// Whether a symbolic link at `path` to `target` would climb above the root, judged by the names
@@ -159,6 +251,58 @@ mod tests {
             (longer.as_bytes(), Err(InvalidName::TooLong)),
         ] {
             assert_eq!(normal_name(raw), want, "{}", shown(raw));
+        }
+    }
+
+    #[test]
+    fn names_of_entries_are_read_as_docker_reads_them() {
+        for (raw, want) in [
+            (&b"a"[..], Ok("a")),
+            (b"/etc/passwd", Ok("etc/passwd")),
+            (b"//etc//./passwd/", Ok("etc/passwd")),
+            (b"./", Ok("")),
+            (b"/", Ok("")),
+            (b"a/../b", Ok("b")),
+            (b"a/b/../../c/.", Ok("c")),
+            (b"a/..", Ok("")),
+            (b"...", Ok("...")),
+            (b"../a", Err(InvalidName::Parent)),
+            (b"/../a", Err(InvalidName::Parent)),
+            (b"a/../../b", Err(InvalidName::Parent)),
+            (b"", Err(InvalidName::Empty)),
+            (b"a\0b", Err(InvalidName::Nul)),
+            ("a/".repeat(257).as_bytes(), Err(InvalidName::TooLong)),
+            ("x".repeat(256).as_bytes(), Err(InvalidName::TooLong)),
+            ("a/".repeat(2500).as_bytes(), Err(InvalidName::TooLong)),
+        ] {
+            let got = entry_name(raw).map(|name| String::from_utf8(name.name).unwrap());
+            assert_eq!(got, want.map(str::to_owned), "{}", shown(raw));
+        }
+        assert_eq!(entry_name(b"/caf\xe9").unwrap().name, b"caf\xe9");
+    }
+
+    #[test]
+    fn links_among_folders_are_followed_as_in_a_chroot() {
+        let link_at = |path: &[u8]| -> Option<Vec<u8>> {
+            let target: &[u8] = match path {
+                b"lib" => b"usr/lib",
+                b"abs" => b"/usr",
+                b"usr/up" => b"../../../etc",
+                b"loop" => b"loop",
+                _ => return None,
+            };
+            Some(target.to_vec())
+        };
+        for (path, want) in [
+            ("a/b", Ok("a/b")),
+            ("lib", Ok("lib")),
+            ("lib/x", Ok("usr/lib/x")),
+            ("abs/lib/x", Ok("usr/lib/x")),
+            ("abs/up/x", Ok("etc/x")),
+            ("loop/x", Err(InvalidName::ThroughLink)),
+        ] {
+            let got = through_links(path.as_bytes(), link_at);
+            assert_eq!(got, want.map(|path| path.as_bytes().to_vec()), "{path}");
         }
     }
 

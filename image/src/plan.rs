@@ -12,6 +12,7 @@ use crate::{
     budget::Budget,
     error::Error,
     index::FileNode,
+    kind::Kind,
     layer::{LayerReader, LayerSummary},
     limits::{DOCUMENT_BYTES_MAX, LAYERS_MAX, WANTS_MAX},
     merge::FileIndexBuilder,
@@ -49,15 +50,6 @@ pub enum Format {
     WasmToOci,
     /// Solo.io's wasme, wasmCloud before 1.0.
     Solo,
-}
-
-/// The engine that an image needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// The Wasm worker.
-    Wasm,
-    /// An OCI runtime, through the shim.
-    Native,
 }
 
 /// The layers and the program of an image of any format. The layers are not opened yet.
@@ -273,7 +265,10 @@ pub fn plan(
         read_verified(bytes.as_slice(), descriptor, DOCUMENT_BYTES_MAX)
     };
     let format = format_of(&manifest, config);
+    // `spin registry push` first wrote the application as the config, later as a layer.
+    let app_is_config = config.media_type.as_str() == MediaType::SPIN_CONFIG;
     let mut plan = match format {
+        Format::Spin if app_is_config => image_plan(digest, format, &manifest, spin::config())?,
         Format::Image | Format::Runwasi | Format::Spin => {
             image_plan(digest, format, &manifest, parse_json("image config", &small(config)?)?)?
         }
@@ -282,10 +277,9 @@ pub fn plan(
         }
     };
     if format == Format::Spin {
-        let locked = manifest
-            .layers
-            .iter()
-            .find(|layer| layer.media_type.as_str() == MediaType::SPIN_CONFIG);
+        let locked = std::iter::once(config)
+            .chain(&manifest.layers)
+            .find(|blob| blob.media_type.as_str() == MediaType::SPIN_CONFIG);
         let locked = locked
             .ok_or_else(|| Error::malformed("manifest", "it has no Spin application in it"))?;
         spin::apply(&mut plan, &small(locked)?)?;
@@ -344,6 +338,7 @@ fn format_of(manifest: &Manifest, config: &Descriptor) -> Format {
                 false => Format::Image,
             }
         }
+        MediaType::SPIN_CONFIG => Format::Spin,
         MediaType::WASM_CONFIG => Format::CncfArtifact,
         _ if has(MediaType::SOLO_CONTENT) => Format::Solo,
         _ if has(MediaType::WASM_CONTENT) => Format::WasmToOci,
@@ -565,7 +560,7 @@ impl PlannedLayer {
                 builder.add_file(path, node)?;
             }
         }
-        builder.end_layer();
+        builder.end_layer()?;
         Ok((LayerSummary { diff_id: hasher.finish(), bytes, entries: 1 }, copy))
     }
 }

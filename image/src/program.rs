@@ -3,8 +3,9 @@ use spec::ExecutionConfig;
 use crate::{
     error::Error,
     index::{FileIndex, FileNode, Node},
+    kind::Kind,
     limits::HEAD_BYTES,
-    plan::{Kind, Plan, Program, env_value},
+    plan::{Plan, Program, env_value},
     sniff::{Sniffed, sniff},
 };
 

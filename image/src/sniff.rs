@@ -19,11 +19,20 @@ pub enum Sniffed {
     Gzip,
     /// zstd.
     Zstd,
+    /// xz.
+    Xz,
+    /// bzip2.
+    Bzip2,
     /// Anything else.
     Unknown,
 }
 
 impl Sniffed {
+    /// Whether it is compressed in a way that a layer or an archive may be.
+    pub fn is_compressed(self) -> bool {
+        matches!(self, Self::Gzip | Self::Zstd | Self::Xz | Self::Bzip2)
+    }
+
     /// Whether it is Wasm of a known version.
     pub fn is_wasm(self) -> bool {
         matches!(self, Self::Module | Self::Component)
@@ -41,6 +50,8 @@ impl Sniffed {
             Self::Tar => "a tar archive",
             Self::Gzip => "a gzip file",
             Self::Zstd => "a zstd file",
+            Self::Xz => "an xz file",
+            Self::Bzip2 => "a bzip2 file",
             Self::Unknown => "an unknown kind of file",
         }
     }
@@ -60,6 +71,8 @@ pub fn sniff(bytes: &[u8]) -> Sniffed {
         [b'#', b'!', ..] => Sniffed::Script,
         [0x1f, 0x8b, ..] => Sniffed::Gzip,
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Sniffed::Zstd,
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Sniffed::Xz,
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Sniffed::Bzip2,
         _ if bytes.get(257..262) == Some(b"ustar") => Sniffed::Tar,
         _ => Sniffed::Unknown,
     }
@@ -81,6 +94,9 @@ mod tests {
             (b"#!/bin/sh\n", Sniffed::Script),
             (b"\x1f\x8b\x08", Sniffed::Gzip),
             (b"\x28\xb5\x2f\xfd", Sniffed::Zstd),
+            (b"\xfd7zXZ\0", Sniffed::Xz),
+            (b"BZh9", Sniffed::Bzip2),
+            (b"BZh, a text", Sniffed::Unknown),
             (b"", Sniffed::Unknown),
             (b"<html>", Sniffed::Unknown),
         ] {

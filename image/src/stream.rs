@@ -1,12 +1,14 @@
 use std::io::{self, BufReader, Chain, Cursor, Read, Write};
 
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
+use lzma_rust2::XzReader;
 use spec::{Algorithm, Digest, Hasher};
 
 use crate::{
     budget::Budget,
     error::Error,
-    limits::{BUFFER_BYTES, MAGIC_BYTES},
+    limits::{BUFFER_BYTES, MAGIC_BYTES, XZ_MEMORY_KIB_MAX},
     sniff::{Sniffed, sniff},
     verify::unwrapped,
 };
@@ -27,6 +29,8 @@ enum Decoder<R: Read> {
     Plain(R),
     Gzip(MultiGzDecoder<BufReader<R>>),
     Zstd(zstd::Decoder<'static, BufReader<R>>),
+    Xz(Box<XzReader<BufReader<R>>>),
+    Bzip2(MultiBzDecoder<BufReader<R>>),
 }
 
 impl<R: Read, W: Write> Stream<R, W> {
@@ -40,10 +44,13 @@ impl<R: Read, W: Write> Stream<R, W> {
         let kind = sniff(&magic);
         let raw = Counted { inner: Cursor::new(magic).chain(blob), seen: 0 };
         let decoder = match kind {
-            Sniffed::Gzip => {
-                Decoder::Gzip(MultiGzDecoder::new(BufReader::with_capacity(BUFFER_BYTES, raw)))
-            }
+            Sniffed::Gzip => Decoder::Gzip(MultiGzDecoder::new(buffered(raw))),
             Sniffed::Zstd => Decoder::Zstd(zstd_decoder(raw, budget)?),
+            Sniffed::Xz => {
+                let reader = XzReader::new_mem_limit(buffered(raw), true, XZ_MEMORY_KIB_MAX);
+                Decoder::Xz(Box::new(reader))
+            }
+            Sniffed::Bzip2 => Decoder::Bzip2(MultiBzDecoder::new(buffered(raw))),
             _ => Decoder::Plain(raw),
         };
         Ok(Self { decoder, budget, hasher: Hasher::new(Algorithm::Sha256), copy, position: 0 })
@@ -107,14 +114,20 @@ impl<R: Read, W: Write> Stream<R, W> {
 
     /// Broken compression is the layer's fault, a failing disk is not.
     fn classify(&self, source: io::Error) -> Error {
-        use io::ErrorKind::{InvalidData, InvalidInput, Other, UnexpectedEof};
+        use io::ErrorKind::{
+            InvalidData, InvalidInput, Other, OutOfMemory, UnexpectedEof, Unsupported,
+        };
         let compressed = !matches!(self.decoder, Decoder::Plain(_));
         match unwrapped(source, || "the layer".to_owned()) {
+            Error::Read { source, .. } if compressed && source.kind() == OutOfMemory => {
+                let why = format!("unpacking it takes more than {XZ_MEMORY_KIB_MAX} KiB of memory");
+                Error::Budget { why }
+            }
             Error::Read { source, .. }
                 if compressed
                     && matches!(
                         source.kind(),
-                        InvalidData | InvalidInput | Other | UnexpectedEof
+                        InvalidData | InvalidInput | Other | UnexpectedEof | Unsupported
                     ) =>
             {
                 Error::media("the layer", format!("its compression is broken ({source})"))
@@ -124,13 +137,16 @@ impl<R: Read, W: Write> Stream<R, W> {
     }
 }
 
+fn buffered<R: Read>(raw: R) -> BufReader<R> {
+    BufReader::with_capacity(BUFFER_BYTES, raw)
+}
+
 fn zstd_decoder<R: Read>(
     raw: R,
     budget: Budget,
 ) -> Result<zstd::Decoder<'static, BufReader<R>>, Error> {
     let failed = |source| Error::Read { what: "the layer as zstd".to_owned(), source };
-    let mut decoder =
-        zstd::Decoder::with_buffer(BufReader::with_capacity(BUFFER_BYTES, raw)).map_err(failed)?;
+    let mut decoder = zstd::Decoder::with_buffer(buffered(raw)).map_err(failed)?;
     decoder.window_log_max(budget.zstd_window_log_max).map_err(failed)?;
     Ok(decoder)
 }
@@ -141,6 +157,8 @@ impl<R: Read> Decoder<R> {
             Self::Plain(raw) => raw,
             Self::Gzip(gzip) => gzip.get_ref().get_ref(),
             Self::Zstd(zstd) => zstd.get_ref().get_ref(),
+            Self::Xz(xz) => xz.inner().get_ref(),
+            Self::Bzip2(bzip2) => bzip2.get_ref().get_ref(),
         }
     }
 }
@@ -152,6 +170,8 @@ impl<R: Read> Read for Decoder<R> {
                 Self::Plain(raw) => raw.read(buf),
                 Self::Gzip(gzip) => gzip.read(buf),
                 Self::Zstd(zstd) => zstd.read(buf),
+                Self::Xz(xz) => xz.read(buf),
+                Self::Bzip2(bzip2) => bzip2.read(buf),
             };
             match result {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

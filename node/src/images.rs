@@ -349,7 +349,8 @@ fn native(
         let file = File::open(&path).map_err(Error::file("open", path))?;
         layers.push(shim::LayerBlob { file, descriptor: layer.descriptor.clone(), diff_id });
     }
-    if !layers.iter().all(|layer| cache.has(&layer.diff_id)) {
+    let diff_ids: Vec<_> = layers.iter().map(|layer| layer.diff_id).collect();
+    if !cache.has_all(&diff_ids) {
         preparing();
     }
     let layers = cache.unpacked(&exe(), layers).map_err(failed)?;

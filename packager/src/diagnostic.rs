@@ -141,6 +141,10 @@ pub enum ArchiveProblem {
     Whiteout,
     #[error("is beyond what a layer may hold")]
     TooLarge,
+    #[error("is {0}, which ADD does not make")]
+    Special(&'static str),
+    #[error("has a name that is not UTF-8")]
+    NotUtf8,
 }
 
 /// Where the sources of a COPY are looked up.

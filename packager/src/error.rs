@@ -26,6 +26,9 @@ pub enum Error {
         whose: String,
         source: image::Error,
     },
+    /// What is wrong comes first, and where it is behind it.
+    #[error("{refusal} (layer `{}`)", .layer.short())]
+    Layer { layer: Digest, refusal: image::Error },
     #[error(transparent)]
     Program(image::Error),
     #[error("`{}` has nothing to build from: {reason}", .path.display())]
@@ -146,7 +149,11 @@ impl Error {
     /// The next thing that a user could try, where one is known.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::Image { source, .. } | Self::Program(source) => return source.hint(),
+            Self::Image { source, .. }
+            | Self::Layer { refusal: source, .. }
+            | Self::Program(source) => {
+                return source.hint();
+            }
             Self::BuildFile(diagnostic) => return diagnostic.instead(),
             Self::NoBuildFile { .. } => {
                 "add a `Dockerfile` or a `margay.toml`, or name one `.wasm` file: margay build \

@@ -173,7 +173,7 @@ impl Layout {
             for entry in entries {
                 index
                     .manifests
-                    .retain(|old| old.annotations.get(REF_NAME) != entry.annotations.get(REF_NAME));
+                    .retain(|old| key_of(old).as_ref() != entry.annotations.get(REF_NAME));
                 index.manifests.push(entry);
             }
             index
@@ -211,7 +211,7 @@ impl Layout {
         let index = self.read_index()?;
         let named = index.manifests.into_iter().filter_map(|entry| {
             let reference: Reference = entry.annotations.get(REF_NAME)?.parse().ok()?;
-            Some((reference, entry))
+            Some((reference.local(), entry))
         });
         Ok(named.map(|(reference, descriptor)| self.describe(reference, descriptor)).collect())
     }
@@ -346,8 +346,10 @@ impl Layout {
     }
 }
 
-/// The name under which a reference stands in the table: a digest only where there is no tag.
+/// The name under which a reference stands in the table: a digest only where there is no tag, and
+/// Docker Hub's names without their registry.
 fn key(reference: &Reference) -> String {
+    let reference = reference.local();
     let text = reference.to_string();
     match (reference.tag(), text.split_once('@')) {
         (Some(_), Some((name, _))) => name.to_owned(),
@@ -355,10 +357,16 @@ fn key(reference: &Reference) -> String {
     }
 }
 
+/// The name of an entry, as [`key`] gives it: other tools write other spellings.
+fn key_of(entry: &Descriptor) -> Option<String> {
+    let name = entry.annotations.get(REF_NAME)?;
+    Some(name.parse::<Reference>().map_or_else(|_| name.clone(), |reference| key(&reference)))
+}
+
 fn find<'a>(index: &'a Index, reference: &Reference) -> Option<&'a Descriptor> {
     let name = key(reference);
     match reference.digest() {
-        None => index.manifests.iter().find(|entry| entry.annotations.get(REF_NAME) == Some(&name)),
+        None => index.manifests.iter().find(|entry| key_of(entry).as_ref() == Some(&name)),
         Some(digest) => index
             .manifests
             .iter()
@@ -370,7 +378,8 @@ fn find<'a>(index: &'a Index, reference: &Reference) -> Option<&'a Descriptor> {
 /// image.
 fn same_repository(entry: &Descriptor, reference: &Reference) -> bool {
     let name = entry.annotations.get(REF_NAME).and_then(|name| name.parse::<Reference>().ok());
-    name.is_some_and(|name| {
+    let reference = reference.local();
+    name.map(|name| name.local()).is_some_and(|name| {
         name.registry() == reference.registry() && name.repository() == reference.repository()
     })
 }

@@ -27,6 +27,7 @@ mod program; // which file an image runs, and whether it can
 mod assemble; // a stage, written as an image
 mod build; // all of it in order
 
+mod check; // layers, read to their end before an image gets a name
 mod import; // image files of other tools
 mod export; // an image as a file
 
@@ -40,7 +41,7 @@ pub use diagnostic::{
 };
 pub use error::{ContextProblem, Error, ImportProblem, NoBuildFile};
 pub use export::export;
-pub use import::{Imported, import};
+pub use import::{ImportStep, Imported, import};
 pub use layout::{Hold, Layout, LocalImage, REF_NAME};
 pub use limits::ARCHIVE_BYTES_MAX;
 pub use program::host_platforms;

@@ -58,7 +58,15 @@ pub(crate) const LAYER_DEPTH_MAX: u32 = 256;
 /// have.
 pub(crate) const OPEN_FILES_SEEN_MAX: u64 = 65_536;
 
+/// The id that Linux shows for one that a user namespace does not have.
+pub(crate) const OVERFLOW_ID: u32 = 65_534;
+
 // The unpacking process.
+
+/// Hard links of one layer to files of layers below: each is copied, and waits for its turn.
+pub(crate) const LOWER_LINKS_MAX: usize = 10_000;
+/// As many in one message: two paths have at most 8 KiB, and a message 16.
+pub(crate) const LOWER_LINKS_PER_MESSAGE: usize = 1;
 
 /// 8 GiB at the slowest decompression measured (141 MiB/s) take a minute; disks take longer.
 pub(crate) const UNPACK_TIME_MAX: Duration = Duration::from_secs(600);

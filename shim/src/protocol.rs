@@ -81,6 +81,9 @@ pub(crate) enum Reply {
     /// Their sockets ride along.
     Listeners(ListenersMessage),
     Done,
+    /// Hard links that an unpacking process could not make: what is to be made, and from what of
+    /// the layers below.
+    LowerLinks(Vec<(String, String)>),
     Exited(Ended),
 }
 

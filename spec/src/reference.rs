@@ -7,8 +7,9 @@ use crate::{
 
 /// The name of an image: `[REGISTRY/]REPOSITORY[:TAG][@DIGEST]`.
 ///
-/// Without a registry it means the local images, never a public hub. Without a tag and a digest it
-/// means `latest`.
+/// Without a tag and a digest it means `latest`. Without a registry it means the local images;
+/// where one is to be fetched or sent, Docker Hub ([`Reference::remote`]). Docker Hub's names are
+/// read in all their spellings: `index.docker.io/library/x` is `docker.io/x`.
 ///
 /// # Spec
 /// OCI distribution-spec 1.1, "Pulling manifests", for the grammar of repository and tag.
@@ -19,6 +20,13 @@ pub struct Reference {
     tag: Option<String>,
     digest: Option<Digest>,
 }
+
+/// The registry of names without one, as in Docker.
+const HUB: &str = "docker.io";
+/// The name under which old clients know it.
+const HUB_INDEX: &str = "index.docker.io";
+/// Where Docker Hub has names of one word.
+const HUB_LIBRARY: &str = "library/";
 
 /// The distribution-spec leaves the length open; this is what Docker's registry accepts.
 const REPOSITORY_CHARS_MAX: usize = 255;
@@ -68,6 +76,36 @@ impl Reference {
         Self { registry, ..self.clone() }
     }
 
+    /// The name among local images, where Docker Hub's need no registry: `docker.io/me/x` is
+    /// `me/x`.
+    pub fn local(&self) -> Self {
+        match self.registry() {
+            Some(HUB) => self.at(None),
+            Some(_) => self.clone(),
+            None => Self { repository: hub_name(&self.repository).to_owned(), ..self.clone() },
+        }
+    }
+
+    /// The name where it is fetched from and sent to: at Docker Hub, when it names no registry.
+    pub fn remote(&self) -> Self {
+        match self.registry() {
+            Some(_) => self.clone(),
+            None => self.local().at(Some(HUB.to_owned())),
+        }
+    }
+
+    /// The whole name, with what is usually left out of Docker Hub's: `docker.io/library/x:latest`.
+    pub fn full_name(&self) -> String {
+        let remote = self.remote();
+        match remote.repository.contains('/') || remote.registry() != Some(HUB) {
+            true => remote.to_string(),
+            false => {
+                let repository = format!("{HUB_LIBRARY}{}", remote.repository);
+                Self { repository, ..remote }.to_string()
+            }
+        }
+    }
+
     /// Whether `text` is a repository name by the grammar of the distribution-spec.
     pub fn is_repository(text: &str) -> bool {
         !text.is_empty() && text.len() <= REPOSITORY_CHARS_MAX && text.split('/').all(is_component)
@@ -81,6 +119,11 @@ impl Reference {
             && text.len() <= TAG_CHARS_MAX
             && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
     }
+}
+
+/// A repository of Docker Hub without the `library/` that is left out.
+fn hub_name(repository: &str) -> &str {
+    repository.strip_prefix(HUB_LIBRARY).filter(|name| !name.contains('/')).unwrap_or(repository)
 }
 
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
@@ -186,6 +229,11 @@ impl FromStr for Reference {
                 "has a tag with other characters than letters, digits, `_`, `.` and `-`, or more than 128",
             );
         }
+        let registry = registry.map(|name| if name == HUB_INDEX { HUB.to_owned() } else { name });
+        let repository = match registry.as_deref() {
+            Some(HUB) => hub_name(repository),
+            _ => repository,
+        };
         Ok(Self {
             registry,
             repository: repository.to_owned(),
@@ -210,7 +258,12 @@ mod tests {
         let digest = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
         for (text, want) in [
             ("box.local/hello:1", "box.local/hello:1".to_owned()),
-            ("hello", "hello:latest".to_owned()), // no registry means the local images, never a public hub
+            ("hello", "hello:latest".to_owned()),
+            ("docker.io/x:3", "docker.io/x:3".to_owned()),
+            ("docker.io/library/x:3", "docker.io/x:3".to_owned()),
+            ("index.docker.io/library/x", "docker.io/x:latest".to_owned()),
+            ("docker.io/library/a/b", "docker.io/library/a/b:latest".to_owned()),
+            ("quay.io/library/x", "quay.io/library/x:latest".to_owned()),
             ("me/cats", "me/cats:latest".to_owned()),
             ("localhost/cats:v1", "localhost/cats:v1".to_owned()),
             ("localhost:5000/me/cats:v1", "localhost:5000/me/cats:v1".to_owned()),
@@ -249,5 +302,31 @@ mod tests {
         }
         assert!("a".repeat(256).parse::<Reference>().is_err());
         assert!(format!("a:{}", "t".repeat(129)).parse::<Reference>().is_err());
+    }
+
+    #[test]
+    fn names_of_docker_hub_are_one_however_they_are_spelled() {
+        for text in ["x:3", "library/x:3", "docker.io/x:3", "docker.io/library/x:3"] {
+            let reference: Reference = text.parse().unwrap();
+            assert_eq!(reference.local().to_string(), "x:3", "{text}");
+            assert_eq!(reference.remote().to_string(), "docker.io/x:3", "{text}");
+            assert_eq!(reference.full_name(), "docker.io/library/x:3", "{text}");
+        }
+        for (text, local, full) in [
+            ("me/x", "me/x:latest", "docker.io/me/x:latest"),
+            ("index.docker.io/me/x", "me/x:latest", "docker.io/me/x:latest"),
+            ("quay.io/x", "quay.io/x:latest", "quay.io/x:latest"),
+            (
+                "localhost:5000/library/x",
+                "localhost:5000/library/x:latest",
+                "localhost:5000/library/x:latest",
+            ),
+        ] {
+            let reference: Reference = text.parse().unwrap();
+            assert_eq!(
+                (reference.local().to_string(), reference.full_name()),
+                (local.into(), full.into())
+            );
+        }
     }
 }

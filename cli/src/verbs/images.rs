@@ -63,9 +63,14 @@ struct Row {
     local: LocalImage,
 }
 
+/// As local images are named; without a tag, where none was written.
 fn name(text: &str) -> Result<String, spec::ParseError> {
-    text.parse::<Reference>()?;
-    Ok(text.to_owned())
+    let local = text.parse::<Reference>()?.local().to_string();
+    let tagged = text.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
+    Ok(match local.strip_suffix(":latest") {
+        Some(untagged) if !tagged => untagged.to_owned(),
+        _ => local,
+    })
 }
 
 impl Args {

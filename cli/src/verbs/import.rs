@@ -10,11 +10,12 @@ use crate::{
     failure::{Advice, USAGE_ERROR},
     home::Home,
     image_events, images,
-    output::size,
+    output::{size, tell_notes},
+    progress::LoadProgress,
 };
 
 /// Take images in from a file: an archive of `docker save`, an OCI layout (tar or folder), or a
-/// .wasm
+/// .wasm; archives may be compressed with gzip, zstd, xz or bzip2
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   docker save app:v1 | margay load
@@ -39,7 +40,11 @@ impl Args {
 }
 
 fn import(home: &Home, path: &Path) -> anyhow::Result<()> {
-    for image in packager::import(&images::layout(home)?, path)? {
+    let progress = LoadProgress::new();
+    let imported = packager::import(&images::layout(home)?, path, &|step| progress.step(step))?;
+    drop(progress);
+    for image in imported {
+        tell_notes(&image.notes);
         for name in &image.references {
             image_events::record(home, "load", name, image.descriptor.digest);
         }

@@ -5,6 +5,7 @@ use registry::{Event, Outcome, PushOptions};
 use spec::{Digest, Reference};
 
 use crate::{
+    credentials::Credentials,
     failure::Advice,
     home::Home,
     images,
@@ -59,9 +60,21 @@ pub async fn push(
     remote: &Remote,
     progress: Progress,
 ) -> anyhow::Result<Pushed> {
-    let Some(registry) = image.registry() else {
-        bail!(registry::Error::NoRegistry { reference: image.to_string() });
-    };
+    let remote_name = image.remote();
+    let registry = remote_name.registry().expect("a remote name has a registry");
+    // Docker Hub is public: what names no registry goes there only with a login.
+    if image.registry().is_none() && Credentials::read(home)?.login(registry).is_none() {
+        let full = image.full_name();
+        bail!(
+            Advice::new(format!(
+                "`{image}` names no registry and would go to `{full}`, for which there is no login"
+            ))
+            .hint(format!(
+                "name a registry: margay tag {image} HOST:PORT/{image}; or log in: margay login \
+                 {registry}"
+            ))
+        );
+    }
     let layout = images::layout(home)?;
     let Some(root) = layout.resolve(image)? else {
         bail!(
@@ -82,7 +95,7 @@ pub async fn push(
     // Holds off pruning while blobs move.
     let _hold = layout.hold()?;
     let source = Arc::new(layout.store().clone());
-    client.push(image, &root, source, &PushOptions { progress: watch }).await?;
+    client.push(&remote_name, &root, source, &PushOptions { progress: watch }).await?;
     let (layers, bytes) = *moved.lock().unwrap_or_else(PoisonError::into_inner);
     Ok(Pushed { digest: root.digest, layers, bytes })
 }

@@ -66,7 +66,7 @@ impl Args {
         }
         for name in &names {
             layout.untag(name)?;
-            line(format_args!("Untagged: {name}"));
+            line(format_args!("Untagged: {}", name.local()));
             image_events::record(home, "untag", name, digest);
         }
         if others == 0 {

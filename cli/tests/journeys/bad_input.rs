@@ -87,7 +87,7 @@ fn a_program_that_is_none_is_refused_in_words() {
         wat::parse_file(samples().join("hostile/unknown-import.wat")).expect("a component");
     stage.write("unknown.wasm", unknown);
     book.run("a file that is not there", &["run", "./nothing.wasm"]);
-    book.run("an image that is not there", &["run", "nothing"]);
+    book.run("an image that is not there", &["run", "--pull", "never", "nothing"]);
     book.run("no Wasm", &["run", "./text.wasm"]);
     book.run("an empty file", &["run", "./empty.wasm"]);
     book.run("half a component", &["run", "./truncated.wasm"]);

@@ -76,7 +76,7 @@ fn images_are_listed_filtered_tagged_and_removed() {
     let err = stage.margay(["rmi", "cats"]).fails(1);
     assert_eq!(
         err,
-        "error: there is no local image `cats:latest`\nhint: see what there is: margay images; an image of a registry begins with its HOST:PORT/\n"
+        "error: there is no local image `cats:latest`\nhint: see what there is: margay images; or fetch it from Docker Hub: margay pull docker.io/library/cats:latest\n"
     );
 }
 
@@ -103,7 +103,7 @@ fn a_digest_or_its_beginning_names_an_image_as_its_name_does() {
         gone,
         format!("Untagged: hello:latest\nUntagged: other:latest\nDeleted: {digest}\n")
     );
-    let err = stage.margay(["run", &short]).fails(125);
+    let err = stage.margay(["run", "--pull", "never", &short]).fails(125);
     assert!(err.contains(&format!("there is no local image `{short}")), "{err}");
 }
 

@@ -3,6 +3,8 @@ use std::io::Write as _;
 use super::*;
 use crate::FileIndexBuilder;
 
+mod builders; // layers in the shapes that image builders write
+
 /// One header with its content behind it, as any tar writer could make it.
 struct Block {
     name: Vec<u8>,
@@ -11,6 +13,8 @@ struct Block {
     content: Vec<u8>,
     size_field: Vec<u8>,
     magic: &'static [u8],
+    /// Other fields, and where they stand.
+    fields: Vec<(usize, Vec<u8>)>,
 }
 
 fn block(name: &str, kind: u8) -> Block {
@@ -21,6 +25,7 @@ fn block(name: &str, kind: u8) -> Block {
         content: Vec::new(),
         size_field: Vec::new(),
         magic: b"ustar\x0000",
+        fields: Vec::new(),
     }
 }
 
@@ -49,6 +54,11 @@ impl Block {
         self
     }
 
+    fn field(mut self, at: usize, bytes: &[u8]) -> Self {
+        self.fields.push((at, bytes.to_vec()));
+        self
+    }
+
     fn bytes(&self) -> Vec<u8> {
         let mut header = [0u8; 512];
         let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
@@ -65,6 +75,9 @@ impl Block {
         put(156, &[self.kind]);
         put(157, &self.link[..self.link.len().min(100)]);
         put(257, self.magic);
+        for (at, bytes) in &self.fields {
+            put(*at, bytes);
+        }
         let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
         header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
         let mut bytes = header.to_vec();
@@ -86,6 +99,19 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    let options = lzma_rust2::XzOptions::with_preset(0);
+    let mut encoder = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn bzip2(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 fn read(bytes: &[u8], budget: Budget) -> Result<Vec<Entry>, Error> {
     let mut reader = LayerReader::new(bytes, budget)?;
     let mut all = Vec::new();
@@ -98,13 +124,20 @@ fn read(bytes: &[u8], budget: Budget) -> Result<Vec<Entry>, Error> {
 
 /// Every entry in a word each, or what is wrong.
 fn message_of(bytes: &[u8]) -> String {
-    let shown = |entry: &Entry| match &entry.kind {
-        EntryKind::File => format!("{}:{}", entry.path, entry.size),
-        EntryKind::Directory => format!("{}/", entry.path),
-        EntryKind::Symlink { target } => format!("{}->{target}", entry.path),
-        EntryKind::Hardlink { target } => format!("{}={target}", entry.path),
-        EntryKind::Whiteout => format!("-{}", entry.path),
-        EntryKind::Opaque => format!("!{}", entry.path),
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let shown = |entry: &Entry| {
+        let path = text(&entry.path);
+        match &entry.kind {
+            EntryKind::File => format!("{path}:{}", entry.size),
+            EntryKind::SparseFile => format!("{path}~{}", entry.size),
+            EntryKind::Directory => format!("{path}/"),
+            EntryKind::Symlink { target } => format!("{path}->{}", text(target)),
+            EntryKind::Hardlink { target } => format!("{path}={}", text(target)),
+            EntryKind::Pipe => format!("{path}|"),
+            EntryKind::Device => format!("{path}*"),
+            EntryKind::Whiteout => format!("-{path}"),
+            EntryKind::Opaque => format!("!{path}"),
+        }
     };
     match read(bytes, Budget::default()) {
         Ok(entries) => entries.iter().map(shown).collect::<Vec<_>>().join(" "),
@@ -177,23 +210,11 @@ fn ambiguous_and_escaping_entries_are_refused() {
             "E_LAYER_PATH: the layer has an entry `../../etc/x`: its name has a `..`, which could \
              leave the image",
         ),
-        (
-            vec![file("/etc/passwd", "")],
-            "E_LAYER_PATH: the layer has an entry `/etc/passwd`: its name is absolute, and names \
-             in a layer are relative",
-        ),
         (vec![file("", "")], "E_LAYER_PATH: the layer has an entry ``: its name is empty"),
         (
-            vec![link("up", b'2', "../../etc/passwd")],
-            "E_LAYER_PATH: the layer has an entry `up`: it is a link that leaves the image",
-        ),
-        (
             vec![link("hard", b'1', "../shadow")],
-            "E_LAYER_PATH: the layer has an entry `hard`: it is a link that leaves the image",
-        ),
-        (
-            vec![link("hard", b'1', "/etc/shadow")],
-            "E_LAYER_PATH: the layer has an entry `hard`: it is a link that leaves the image",
+            "E_LAYER_PATH: the layer has an entry `hard`: it is a hard link that leaves the \
+             image",
         ),
         (
             vec![link("empty", b'2', "")],
@@ -206,22 +227,6 @@ fn ambiguous_and_escaping_entries_are_refused() {
         (
             vec![block("d/.wh.", b'0')],
             "E_LAYER_PATH: the layer has an entry `d/.wh.`: it is a whiteout that names nothing",
-        ),
-        (
-            vec![block("null", b'3')],
-            "E_LAYER_KIND: the layer has an entry `null`, which is a character device",
-        ),
-        (
-            vec![block("sda", b'4')],
-            "E_LAYER_KIND: the layer has an entry `sda`, which is a block device",
-        ),
-        (
-            vec![block("pipe", b'6')],
-            "E_LAYER_KIND: the layer has an entry `pipe`, which is a named pipe",
-        ),
-        (
-            vec![block("holes", b'S')],
-            "E_LAYER_KIND: the layer has an entry `holes`, which is a sparse file",
         ),
         (
             vec![block("odd", b'Z')],
@@ -249,11 +254,6 @@ fn ambiguous_and_escaping_entries_are_refused() {
              dialect and in POSIX's",
         ),
         (
-            vec![pax(b'x', &[("GNU.sparse.major", "1")]), file("c", "")],
-            "E_MEDIA: the layer is not what it claims to be: it has a sparse file, which is never \
-             unpacked",
-        ),
-        (
             vec![pax(b'g', &[("path", "b")]), file("c", "")],
             "E_MEDIA: the layer is not what it claims to be: a global extended header sets a name, \
              a size or an attribute",
@@ -274,15 +274,6 @@ fn ambiguous_and_escaping_entries_are_refused() {
             vec![pax(b'x', &[("path", "b")])],
             "E_MEDIA: the layer is not what it claims to be: an extended header has no entry \
              behind it",
-        ),
-        (
-            vec![Block { content: b"x".to_vec(), ..block("d/", b'5') }],
-            "E_MEDIA: the layer is not what it claims to be: `d/` is no file and has 1 bytes of \
-             content",
-        ),
-        (
-            vec![file("a/", "x")],
-            "E_MEDIA: the layer is not what it claims to be: `a/` is no folder and ends with `/`",
         ),
         (
             vec![file("big", "").sized(b"00000100000\0"), file("a", "")],
@@ -311,11 +302,9 @@ fn bytes_that_are_not_a_tar_are_refused_with_a_reason() {
     garbage.extend(b"more");
     let mut lone = good[..good.len() - 512].to_vec();
     for (bytes, want) in [
-        (&b""[..], "it is empty"),
-        (b"PK\x03\x04 this is a zip", "its tar was cut short"),
+        (&b"PK\x03\x04 this is a zip"[..], "its tar was cut short"),
         (&[b'0'; 512], "a wrong checksum"),
         (&garbage, "there is something behind the end of its tar"),
-        (&lone, "half of an end mark"),
         (&gzip(&good)[..30], "its compression is broken"),
         (&[gzip(&good).as_slice(), b"trailing"].concat(), "its compression is broken"),
         (
@@ -334,21 +323,23 @@ fn bytes_that_are_not_a_tar_are_refused_with_a_reason() {
 }
 
 #[test]
-fn gzip_in_members_and_zstd_are_one_stream() {
+fn members_frames_and_streams_are_one_stream() {
     let bytes = tar(&[file("a", &"cats ".repeat(1000)), block("d/", b'5')]);
     let members = [gzip(&bytes[..700]), gzip(&bytes[700..])].concat();
     let zstd = zstd::encode_all(bytes.as_slice(), 3).unwrap();
     let frames =
         [zstd::encode_all(&bytes[..700], 3).unwrap(), zstd::encode_all(&bytes[700..], 3).unwrap()]
             .concat();
-    for blob in [&bytes, &members, &zstd, &frames] {
+    let streams = [xz(&bytes[..700]), xz(&bytes[700..])].concat();
+    let blocks = [bzip2(&bytes[..700]), bzip2(&bytes[700..])].concat();
+    for blob in [&bytes, &members, &zstd, &frames, &xz(&bytes), &streams, &bzip2(&bytes), &blocks] {
         let mut copy = Vec::new();
         let mut reader =
             LayerReader::copying_to(blob.as_slice(), &mut copy, Budget::default()).unwrap();
         let first = reader.next_entry().unwrap().unwrap();
         assert_eq!(
-            (first.path.as_str(), first.size, first.offset, first.mode),
-            ("a", 5000, 512, 0o4755)
+            (first.path.as_slice(), first.size, first.offset, first.mode),
+            (&b"a"[..], 5000, 512, 0o4755)
         );
         assert_eq!((first.uid, first.gid, first.mtime), (1000, 100, 7));
         assert_eq!(reader.read_content(5000).unwrap(), "cats ".repeat(1000).as_bytes());
@@ -363,8 +354,11 @@ fn gzip_in_members_and_zstd_are_one_stream() {
 
 #[test]
 fn a_decompression_bomb_stops_at_its_budget() {
-    let zeros = gzip(&tar(&[file("zeros", &"\0".repeat(8 << 20))]));
-    assert!(message_of(&zeros).contains("more than 200 times its size"), "{}", message_of(&zeros));
+    let zeros = tar(&[file("zeros", &"\0".repeat(8 << 20))]);
+    for bomb in [gzip(&zeros), xz(&zeros), bzip2(&zeros)] {
+        let got = message_of(&bomb);
+        assert!(got.contains("more than 200 times its size"), "{got}");
+    }
     let small = Budget { bytes_max: 4096, ..Budget::default() };
     let error = read(&tar(&[file("a", &"x".repeat(9000))]), small).unwrap_err().to_string();
     assert_eq!(
@@ -386,6 +380,13 @@ fn a_decompression_bomb_stops_at_its_budget() {
     encoder.write_all(&tar(&[file("a", "cats")])).unwrap();
     let wide = message_of(&encoder.finish().unwrap());
     assert!(wide.starts_with("E_MEDIA"), "{wide}");
+    // As is a dictionary of more than `xz -9` has.
+    let mut options = lzma_rust2::XzOptions::with_preset(0);
+    options.lzma_options.dict_size = 128 << 20;
+    let mut encoder = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+    encoder.write_all(&tar(&[file("a", "cats")])).unwrap();
+    let wide = message_of(&encoder.finish().unwrap());
+    assert!(wide.starts_with("E_LAYER_BUDGET"), "{wide}");
 }
 
 #[test]
@@ -404,6 +405,12 @@ fn sample() -> Vec<u8> {
         Block { content: b"gnu/name\0".to_vec(), ..block("././@LongLink", b'L') },
         file("g", "y"),
         block("d/.wh.old", b'0'),
+        block("p", b'6'),
+        block("c", b'3'),
+        link("/d/../later", b'1', "behind"),
+        pax(b'x', &[("GNU.sparse.size", "16"), ("GNU.sparse.map", "0,2,10,2")]),
+        file("holes", "abcd"),
+        file("behind", "z"),
     ])
 }
 
@@ -412,13 +419,26 @@ fn a_layer_cut_at_any_block_is_refused() {
     let whole = sample();
     assert!(read(&whole, Budget::default()).is_ok());
     for end in (0..whole.len()).step_by(512).chain([1, 100, 511, 513, 1300]) {
-        let code = read(&whole[..end], Budget::default()).unwrap_err().code();
-        assert_eq!(code, "E_MEDIA", "{end} bytes");
+        // Between two entries a tar may end, and then its digest is another.
+        match LayerReader::new(&whole[..end], Budget::default()).unwrap().finish() {
+            Ok(summary) => assert_ne!(summary.diff_id, Digest::of(&whole), "{end} bytes"),
+            Err(error) => assert_eq!(error.code(), "E_MEDIA", "{end} bytes"),
+        }
     }
-    let packed = gzip(&whole);
-    for end in 0..packed.len() {
-        let code = read(&packed[..end], Budget::default()).unwrap_err().code();
-        assert_eq!(code, "E_MEDIA", "{end} bytes of gzip");
+    for (name, packed) in [("gzip", gzip(&whole)), ("xz", xz(&whole)), ("bzip2", bzip2(&whole))] {
+        for end in 8..packed.len() {
+            let code = read(&packed[..end], Budget::default()).unwrap_err().code();
+            assert_eq!(code, "E_MEDIA", "{end} bytes of {name}");
+        }
+        for at in 8..packed.len() {
+            let mut changed = packed.clone();
+            changed[at] ^= 1;
+            let read = LayerReader::new(changed.as_slice(), Budget::default()).unwrap().finish();
+            // A bit that means nothing (a time in the header of gzip) may change.
+            assert!(read.is_err() || read.unwrap().diff_id == Digest::of(&whole), "{name} at {at}");
+        }
+        let behind = [packed.as_slice(), b"trailing"].concat();
+        assert_eq!(read(&behind, Budget::default()).unwrap_err().code(), "E_MEDIA", "{name}");
     }
 }
 
@@ -458,12 +478,13 @@ fn no_bytes_make_the_reader_panic() {
         let mut builder = FileIndexBuilder::new();
         for entry in &entries {
             let normal = entry.path.is_empty()
-                || normal_name(entry.path.as_bytes()) == Ok(entry.path.as_str());
-            assert!(normal || entry.path.starts_with("./"), "{:?}", entry.path);
+                || entry_name(&entry.path).is_ok_and(|name| name.name == entry.path);
+            assert!(normal, "{}", entry.shown_path());
             let _ = builder.add(entry);
         }
-        builder.end_layer();
-        builder.finish().unwrap();
+        if builder.end_layer().is_ok() {
+            builder.finish().unwrap();
+        }
     }
     assert!(read_to_end > 250, "only {read_to_end} were read to their end");
 }
@@ -490,8 +511,8 @@ fn tars_of_another_writer_are_read() {
     let mut reader = LayerReader::new(bytes.as_slice(), Budget::default()).unwrap();
     let mut got = Vec::new();
     while let Some(entry) = reader.next_entry().unwrap() {
-        assert_eq!(reader.read_content(1000).unwrap(), entry.path.as_bytes());
-        got.push(entry.path);
+        assert_eq!(reader.read_content(1000).unwrap(), entry.path);
+        got.push(String::from_utf8(entry.path).unwrap());
     }
     assert_eq!(got, want);
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, de::IgnoredAny};
-use spec::{Digest, ExecutionConfig, Want};
+use spec::{Digest, ExecutionConfig, ImageConfig, Want};
 
 use super::{LayerContent, Plan, Program};
 use crate::error::Error;
@@ -49,6 +49,12 @@ struct File {
 struct Content {
     digest: Option<Digest>,
     inline: Option<IgnoredAny>,
+}
+
+/// The config of an application that has none of its own.
+pub(crate) fn config() -> ImageConfig {
+    let (architecture, os) = ("wasm".to_owned(), "wasi".to_owned());
+    ImageConfig { architecture, os, ..ImageConfig::default() }
 }
 
 /// Completes `plan` with what the locked application in `bytes` says: its program, files,

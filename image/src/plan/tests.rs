@@ -169,6 +169,18 @@ fn all_formats_lead_to_their_program() {
             Kind::Wasm,
             None,
         ),
+        (
+            "spin, with the application as its config and a file that nothing names",
+            (MediaType::SPIN_CONFIG, serde_json::from_slice(&spin_app).unwrap()),
+            vec![
+                (MediaType::WASM_CONTENT, MODULE),
+                (MediaType::SPIN_DATA, b"a page"),
+                (MediaType::SPIN_DATA, b"another"),
+            ],
+            Format::Spin,
+            Kind::Wasm,
+            None,
+        ),
     ] {
         let mut blobs = Blobs::default();
         let manifest = blobs.manifest(config, &layers);

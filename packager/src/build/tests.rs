@@ -74,9 +74,12 @@ impl Workbench {
                         let text = String::from_utf8_lossy(&reader.read_content(10_000).unwrap())
                             .into_owned();
                         let text = if text.starts_with('\0') { "WASM".to_owned() } else { text };
-                        all.push(format!("{}={text}", entry.path));
+                        all.push(format!("{}={text}", entry.shown_path()));
                     }
-                    EntryKind::Symlink { target } => all.push(format!("{}->{target}", entry.path)),
+                    EntryKind::Symlink { ref target } => {
+                        let target = String::from_utf8_lossy(target);
+                        all.push(format!("{}->{target}", entry.shown_path()));
+                    }
                     _ => {}
                 }
             }
@@ -93,8 +96,10 @@ impl Workbench {
             let mut reader = LayerReader::new(blob, Budget::default()).unwrap();
             while let Some(entry) = reader.next_entry().unwrap() {
                 match entry.kind {
-                    EntryKind::File => all.push(format!("{} {:o}", entry.path, entry.mode)),
-                    EntryKind::Directory => all.push(format!("{}/ {:o}", entry.path, entry.mode)),
+                    EntryKind::File => all.push(format!("{} {:o}", entry.shown_path(), entry.mode)),
+                    EntryKind::Directory => {
+                        all.push(format!("{}/ {:o}", entry.shown_path(), entry.mode))
+                    }
                     _ => {}
                 }
             }

@@ -34,10 +34,7 @@ pub(super) fn archive<'i>(
     match sniff(&head) {
         Sniffed::Tar => Ok(Some(file)),
         // Compressed files that are no tar are copied as they are, as Docker does.
-        Sniffed::Gzip | Sniffed::Zstd if spool.starts_as_tar(file)? => Ok(Some(file)),
-        _ if head.starts_with(b"BZh") || head.starts_with(b"\xfd7zXZ\0") => {
-            Err(DiagnosticKind::Compression(file.path.clone()).into())
-        }
+        kind if kind.is_compressed() && spool.starts_as_tar(file)? => Ok(Some(file)),
         _ => Ok(None),
     }
 }
@@ -55,10 +52,11 @@ pub(super) fn unpack(
     for entry in spool.entries(archive)? {
         let refused = |reason| DiagnosticKind::ArchiveEntry {
             archive: archive.path.clone(),
-            entry: entry.path.clone(),
+            entry: entry.shown_path(),
             reason,
         };
-        if ancestors(&entry.path).any(|folder| seen.contains_key(folder)) {
+        let path = entry.utf8_path().ok_or_else(|| refused(ArchiveProblem::NotUtf8))?;
+        if ancestors(path).any(|folder| seen.contains_key(folder)) {
             return Err(refused(ArchiveProblem::ThroughLink).into());
         }
         let item = archive_item(archive, &entry, &seen).map_err(refused)?;
@@ -70,9 +68,9 @@ pub(super) fn unpack(
             }
         }
         if !matches!(item, Item::Folder { .. }) {
-            seen.insert(entry.path.clone(), item.clone());
+            seen.insert(path.to_owned(), item.clone());
         }
-        layer.put(&joined(target, &entry.path), item, ExistingFolder::TakesMode)?;
+        layer.put(&joined(target, path), item, ExistingFolder::TakesMode)?;
     }
     Ok(())
 }
@@ -84,15 +82,22 @@ fn archive_item(
 ) -> Result<Item, ArchiveProblem> {
     match &entry.kind {
         EntryKind::Directory => Ok(Item::Folder { mode: entry.mode }),
-        EntryKind::Symlink { target } => Ok(Item::Symlink { target: target.clone() }),
+        EntryKind::Symlink { target } => {
+            let target = String::from_utf8(target.clone()).map_err(|_| ArchiveProblem::NotUtf8)?;
+            Ok(Item::Symlink { target })
+        }
         EntryKind::File => {
             let origin = Origin::Archive(archive.clone());
             let source = Source::Part { origin, offset: entry.offset, len: entry.size };
             Ok(Item::File { mode: entry.mode, source })
         }
         EntryKind::Hardlink { target } => {
-            seen.get(target).cloned().ok_or(ArchiveProblem::MissingHardLink)
+            let found = str::from_utf8(target).ok().and_then(|target| seen.get(target));
+            found.cloned().ok_or(ArchiveProblem::MissingHardLink)
         }
+        EntryKind::SparseFile => Err(ArchiveProblem::Special("a file with holes")),
+        EntryKind::Pipe => Err(ArchiveProblem::Special("a named pipe")),
+        EntryKind::Device => Err(ArchiveProblem::Special("a device node")),
         EntryKind::Whiteout | EntryKind::Opaque => Err(ArchiveProblem::Whiteout),
     }
 }

@@ -1,4 +1,5 @@
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fs::File,
     io::{self, Read},
@@ -12,7 +13,8 @@ use spec::{Algorithm, Descriptor, Digest, ImageConfig, Index, MediaType, Referen
 
 use crate::{
     assemble::{described, manifest_over},
-    build::{Build, build},
+    build::{Build, Built, build},
+    check::Told,
     error::{Error, ImportProblem, io_error},
     layout::{Layout, REF_NAME},
     limits::{ARCHIVE_BYTES_MAX, HEAD_BYTES, IMAGES_MAX},
@@ -24,27 +26,44 @@ use crate::{
 pub struct Imported {
     pub references: Vec<Reference>,
     pub descriptor: Descriptor,
+    /// What is read otherwise than it is written in its layers, a line each.
+    pub notes: Vec<String>,
+}
+
+/// How far an import has come: bytes that were read, of how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImportStep {
+    /// The archive becomes blobs.
+    Reading { bytes: u64, total: u64 },
+    /// The layers are read to their end.
+    Checking { bytes: u64, total: u64 },
 }
 
 /// containerd's annotation for the whole name; `ref.name` is only a tag there.
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// Imports images from a `docker save` tar (as docker and podman write it), an OCI layout (a
 /// folder, or a tar of one; both also compressed), or a `.wasm` file, and gives them the names that
-/// they carry; without any, that of the file.
+/// they carry; without any, that of the file. `progress` is told how far it is.
 ///
 /// # Errors
-/// [`Error::NotAnImage`], or what is wrong with the image; nothing has a name then.
-pub fn import(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
+/// [`Error::NotAnImage`], or what is wrong with the image or one of its layers; nothing has a name
+/// then.
+pub fn import(
+    layout: &Layout,
+    path: &Path,
+    progress: &dyn Fn(ImportStep),
+) -> Result<Vec<Imported>, Error> {
     let _hold = layout.hold()?;
     if path.is_dir() {
-        return import_folder(layout, path);
+        return import_folder(layout, path, progress);
     }
     let mut head = Vec::new();
     let file = File::open(path).map_err(io_error("open", path))?;
     file.take(HEAD_BYTES).read_to_end(&mut head).map_err(io_error("read", path))?;
     match sniff(&head) {
         Sniffed::Module | Sniffed::Component | Sniffed::UnknownWasm => import_wasm(layout, path),
-        Sniffed::Tar | Sniffed::Gzip | Sniffed::Zstd => import_tar(layout, path),
+        Sniffed::Tar => import_tar(layout, path, progress),
+        kind if kind.is_compressed() => import_tar(layout, path, progress),
         other => Err(not_an_image(path, ImportProblem::Kind(other))),
     }
 }
@@ -59,10 +78,15 @@ fn unusable(path: &Path, source: image::Error) -> Error {
 
 fn import_wasm(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
     let built = build(&Build::of(path, layout))?;
-    Ok(vec![Imported { references: built.references, descriptor: built.descriptor }])
+    let Built { references, descriptor, .. } = built;
+    Ok(vec![Imported { references, descriptor, notes: Vec::new() }])
 }
 
-fn import_folder(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
+fn import_folder(
+    layout: &Layout,
+    path: &Path,
+    progress: &dyn Fn(ImportStep),
+) -> Result<Vec<Imported>, Error> {
     let index = path.join("index.json");
     let bytes = disk::read(&index, DOCUMENT_BYTES_MAX).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => not_an_image(path, ImportProblem::NoIndex),
@@ -75,7 +99,7 @@ fn import_folder(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
             copy_blob(layout, &source, &blob)?;
         }
     }
-    name_all(layout, path, &index)
+    name_all(layout, path, &index, progress)
 }
 
 fn copy_blob(layout: &Layout, source: &Layout, blob: &Descriptor) -> Result<(), Error> {
@@ -97,49 +121,69 @@ struct Archive {
     links: BTreeMap<String, String>,
 }
 
-fn import_tar(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
-    let archive = read_archive(layout, path)?;
+fn import_tar(
+    layout: &Layout,
+    path: &Path,
+    progress: &dyn Fn(ImportStep),
+) -> Result<Vec<Imported>, Error> {
+    let archive = read_archive(layout, path, progress)?;
     if archive.files.contains_key("oci-layout") && archive.files.contains_key("index.json") {
         let index = parse_index(path, &archive.read(layout, path, "index.json")?)?;
         archive.check_names(path)?;
-        return name_all(layout, path, &index);
+        return name_all(layout, path, &index, progress);
     }
     if archive.files.contains_key("manifest.json") {
-        return import_docker(layout, path, &archive);
+        return import_docker(layout, path, &archive, progress);
     }
     Err(not_an_image(path, ImportProblem::NeitherIndexNorManifest))
 }
 
-fn read_archive(layout: &Layout, path: &Path) -> Result<Archive, Error> {
+fn read_archive(
+    layout: &Layout,
+    path: &Path,
+    progress: &dyn Fn(ImportStep),
+) -> Result<Archive, Error> {
     let wrong = |source| unusable(path, source);
     let budget = Budget { bytes_max: ARCHIVE_BYTES_MAX, ..Budget::default() };
     let file = File::open(path).map_err(io_error("open", path))?;
-    let mut reader = LayerReader::new(file, budget).map_err(wrong)?;
+    let total = file.metadata().map_or(0, |metadata| metadata.len());
+    let step = |bytes| ImportStep::Reading { bytes, total };
+    let seen = Cell::new(0);
+    let moved = |bytes| progress(step(added(&seen, bytes)));
+    let told = Told { inner: file, moved: &moved };
+    let mut reader = LayerReader::new(told, budget).map_err(wrong)?;
     let mut archive = Archive::default();
     while let Some(entry) = reader.next_entry().map_err(wrong)? {
+        // Nothing that an image is made of has such a name.
+        let Ok(name) = String::from_utf8(entry.path) else { continue };
         match entry.kind {
-            EntryKind::File => {
+            EntryKind::File | EntryKind::SparseFile => {
                 let mut blob = layout.blob_writer(Algorithm::Sha256)?;
                 let copied = io::copy(&mut reader.content(), &mut blob);
                 copied.map_err(|error| match error.downcast::<image::Error>() {
                     Ok(source) => wrong(source),
                     Err(error) => io_error("read", path)(error),
                 })?;
-                archive.files.insert(entry.path, blob.commit()?);
+                archive.files.insert(name, blob.commit()?);
             }
             // docker writes a layer that two images share once, and a link for the second.
             EntryKind::Symlink { target } => {
-                let folder = entry.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+                let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+                let target = String::from_utf8_lossy(&target);
                 let target = match target.starts_with('/') {
                     true => clamped(&target),
                     false => clamped(&format!("{folder}/{target}")),
                 };
-                archive.links.insert(entry.path.clone(), target);
+                archive.links.insert(name, target);
             }
             EntryKind::Hardlink { target } => {
-                archive.links.insert(entry.path, target);
+                archive.links.insert(name, String::from_utf8_lossy(&target).into_owned());
             }
-            EntryKind::Directory | EntryKind::Whiteout | EntryKind::Opaque => {}
+            EntryKind::Directory
+            | EntryKind::Pipe
+            | EntryKind::Device
+            | EntryKind::Whiteout
+            | EntryKind::Opaque => {}
         }
     }
     reader.finish().map_err(wrong)?;
@@ -195,8 +239,18 @@ fn parse_index(path: &Path, bytes: &[u8]) -> Result<Index, Error> {
     }
 }
 
+fn added(sum: &Cell<u64>, bytes: u64) -> u64 {
+    sum.set(sum.get() + bytes);
+    sum.get()
+}
+
 /// Names every image of `index` whose blobs are all in `layout`.
-fn name_all(layout: &Layout, path: &Path, index: &Index) -> Result<Vec<Imported>, Error> {
+fn name_all(
+    layout: &Layout,
+    path: &Path,
+    index: &Index,
+    progress: &dyn Fn(ImportStep),
+) -> Result<Vec<Imported>, Error> {
     let mut all: Vec<Imported> = Vec::new();
     for entry in &index.manifests {
         for blob in layout.closure(entry)? {
@@ -208,14 +262,29 @@ fn name_all(layout: &Layout, path: &Path, index: &Index) -> Result<Vec<Imported>
         let reference = name_of(entry, path);
         match all.iter_mut().find(|image| image.descriptor == descriptor) {
             Some(same) => same.references.push(reference),
-            None => all.push(Imported { references: vec![reference], descriptor }),
+            None => {
+                let references = vec![reference];
+                all.push(Imported { references, descriptor, notes: Vec::new() });
+            }
         }
     }
-    tag_all(layout, &all)?;
+    check_and_tag_all(layout, &mut all, progress)?;
     Ok(all)
 }
 
-fn tag_all(layout: &Layout, images: &[Imported]) -> Result<(), Error> {
+/// Nothing has a name before all layers of all images are what they should be.
+fn check_and_tag_all(
+    layout: &Layout,
+    images: &mut [Imported],
+    progress: &dyn Fn(ImportStep),
+) -> Result<(), Error> {
+    let sizes = images.iter().map(|image| layout.layer_bytes(&image.descriptor));
+    let total = sizes.sum::<Result<u64, _>>()?;
+    let seen = Cell::new(0);
+    let moved = |bytes| progress(ImportStep::Checking { bytes: added(&seen, bytes), total });
+    for image in images.iter_mut() {
+        image.notes = layout.check_layers(&image.descriptor, &moved)?;
+    }
     let names = images
         .iter()
         .flat_map(|image| image.references.iter().map(|name| (name, &image.descriptor)));
@@ -238,12 +307,10 @@ fn name_of(entry: &Descriptor, path: &Path) -> Reference {
     named.expect("`image` with a tag that is one is a name")
 }
 
-/// What Docker calls `docker.io/library/x`, and podman `localhost/x`, is `x` among local images, as
-/// it is there.
+/// What podman calls `localhost/x` is `x` among local images, as Docker Hub's images are.
 fn local_name(name: &str) -> Result<Reference, spec::ParseError> {
-    let docker =
-        name.strip_prefix("docker.io/").map(|rest| rest.strip_prefix("library/").unwrap_or(rest));
-    docker.or_else(|| name.strip_prefix("localhost/")).unwrap_or(name).parse()
+    let name = name.strip_prefix("localhost/").unwrap_or(name);
+    name.parse::<Reference>().map(|reference| reference.local())
 }
 
 /// One image of a `docker save` archive.
@@ -258,7 +325,12 @@ struct Saved {
     layers: Option<Vec<String>>,
 }
 
-fn import_docker(layout: &Layout, path: &Path, archive: &Archive) -> Result<Vec<Imported>, Error> {
+fn import_docker(
+    layout: &Layout,
+    path: &Path,
+    archive: &Archive,
+    progress: &dyn Fn(ImportStep),
+) -> Result<Vec<Imported>, Error> {
     let malformed =
         |why: String| unusable(path, image::Error::Malformed { document: "manifest.json", why });
     let saved: Vec<Saved> = serde_json::from_slice(&archive.read(layout, path, "manifest.json")?)
@@ -266,11 +338,11 @@ fn import_docker(layout: &Layout, path: &Path, archive: &Archive) -> Result<Vec<
     if saved.is_empty() || saved.len() > IMAGES_MAX {
         return Err(malformed(format!("it names {} images", saved.len())));
     }
-    let images = saved
+    let mut images = saved
         .iter()
         .map(|image| import_saved(layout, path, archive, image))
         .collect::<Result<Vec<_>, _>>()?;
-    tag_all(layout, &images)?;
+    check_and_tag_all(layout, &mut images, progress)?;
     Ok(images)
 }
 
@@ -292,16 +364,7 @@ fn import_saved(
     }
     let mut layers = Vec::new();
     for name in names {
-        let (digest, size) = archive.find(path, name)?;
-        let mut head = Vec::new();
-        let read = layout.open_blob(&digest)?.take(4).read_to_end(&mut head);
-        read.map_err(io_error("read", path))?;
-        let media_type = match sniff(&head) {
-            Sniffed::Gzip => MediaType::OCI_LAYER_GZIP,
-            Sniffed::Zstd => MediaType::OCI_LAYER_ZSTD,
-            _ => MediaType::OCI_LAYER_TAR,
-        };
-        layers.push(described(media_type, digest, size));
+        layers.push(saved_layer(layout, path, archive.find(path, name)?)?);
     }
     let bytes = serde_json::to_vec(&manifest_over(config, layers));
     let bytes = bytes.expect("a manifest has string keys only");
@@ -312,7 +375,34 @@ fn import_saved(
     if references.is_empty() {
         references.push(name_of(&descriptor, path));
     }
-    Ok(Imported { references, descriptor })
+    Ok(Imported { references, descriptor, notes: Vec::new() })
+}
+
+/// The layer in a file of an archive. OCI has no media type for xz and bzip2: such a layer is
+/// unpacked.
+fn saved_layer(
+    layout: &Layout,
+    path: &Path,
+    (digest, size): (Digest, u64),
+) -> Result<Descriptor, Error> {
+    let mut head = Vec::new();
+    let read = layout.open_blob(&digest)?.take(HEAD_BYTES).read_to_end(&mut head);
+    read.map_err(io_error("read", path))?;
+    let media_type = match sniff(&head) {
+        Sniffed::Gzip => MediaType::OCI_LAYER_GZIP,
+        Sniffed::Zstd => MediaType::OCI_LAYER_ZSTD,
+        Sniffed::Xz | Sniffed::Bzip2 => {
+            let wrong = |source| Error::Layer { layer: digest, refusal: source };
+            let copy = layout.blob_writer(Algorithm::Sha256)?;
+            let blob = layout.open_blob(&digest)?;
+            let reader = LayerReader::copying_to(blob, copy, Budget::default()).map_err(wrong)?;
+            let (_, copy) = reader.finish_with_copy().map_err(wrong)?;
+            let (digest, size) = copy.commit()?;
+            return Ok(described(MediaType::OCI_LAYER_TAR, digest, size));
+        }
+        _ => MediaType::OCI_LAYER_TAR,
+    };
+    Ok(described(media_type, digest, size))
 }
 
 #[cfg(test)]

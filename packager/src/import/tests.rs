@@ -3,6 +3,10 @@ use std::fs;
 use super::*;
 use crate::{export, layer::tarball::write_entry, layout::Layout};
 
+fn import(layout: &Layout, path: &Path) -> Result<Vec<Imported>, Error> {
+    super::import(layout, path, &|_| {})
+}
+
 struct Bench {
     dir: tempfile::TempDir,
     layout: Layout,
@@ -193,4 +197,95 @@ fn an_archive_whose_second_image_is_broken_names_none() {
         names(&import(&bench.layout, &bench.archive("one.tar", files)).unwrap()),
         ["empty:1"]
     );
+}
+
+fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = Vec::new();
+    for (path, bytes) in files {
+        write_entry(&mut tar, path, bytes).unwrap();
+    }
+    tar.extend([0; 1024]);
+    tar
+}
+
+/// `docker save` of an image with one layer.
+fn saved(layer: &[u8], diff_id: Digest) -> Vec<u8> {
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["{diff_id}"]}}}}"#
+    );
+    let saved = br#"[{"Config":"c.json","RepoTags":["cats:1"],"Layers":["a/layer.tar"]}]"#;
+    tar(&[("a/layer.tar", layer), ("c.json", config.as_bytes()), ("manifest.json", saved)])
+}
+
+fn xz(bytes: &[u8]) -> Vec<u8> {
+    let options = lzma_rust2::XzOptions::with_preset(0);
+    let mut encoder = lzma_rust2::XzWriter::new(Vec::new(), options).unwrap();
+    io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn bzip2(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    io::Write::write_all(&mut encoder, bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn archives_and_layers_in_every_compression_are_imported() {
+    let layer = tar(&[("/etc/cat", b"cats")]);
+    let plain = saved(&layer, Digest::of(&layer));
+    let inner = |layer: Vec<u8>| saved(&layer, Digest::of(&tar(&[("/etc/cat", b"cats")])));
+    for (name, bytes) in [
+        ("plain.tar", plain.clone()),
+        ("image.tar.xz", xz(&plain)),
+        ("image.tar.bz2", bzip2(&plain)),
+        ("xz-layer.tar", inner(xz(&layer))),
+        ("bzip2-layer.tar", inner(bzip2(&layer))),
+    ] {
+        let bench = Bench::new();
+        let path = bench.dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let imported = import(&bench.layout, &path).unwrap();
+        assert_eq!(names(&imported), ["cats:1"], "{name}");
+        let plan = bench.layout.plan(&imported[0].descriptor).unwrap();
+        assert_eq!(plan.layers[0].descriptor.digest, Digest::of(&layer), "{name}");
+        assert_eq!(
+            imported[0].notes,
+            ["1 name is absolute: it begins at the root of the image (`/etc/cat`)"]
+        );
+    }
+}
+
+#[test]
+fn a_hostile_or_broken_layer_is_refused_each_time_with_the_entry_first() {
+    let bench = Bench::new();
+    let good = tar(&[("cat", b"cats")]);
+    let path = bench.dir.path().join("image.tar");
+    fs::write(&path, saved(&good, Digest::of(&good))).unwrap();
+    import(&bench.layout, &path).unwrap();
+    let other: Reference = "cats:1".parse().unwrap();
+    bench.layout.untag(&other).unwrap();
+    let hostile = tar(&[("../cat", b"cats")]);
+    let mut checksum = good.clone();
+    checksum[0] ^= 1;
+    let behind = [good.as_slice(), b"trailing garbage"].concat();
+    let cut = &xz(&good)[..80];
+    for (layer, diff_id, want) in [
+        (
+            &hostile[..],
+            Digest::of(&hostile),
+            "the layer has an entry `../cat`: its name has a `..`",
+        ),
+        (&good, Digest::of(b"other"), "the bytes of layer"),
+        (&checksum, Digest::of(&checksum), "has a wrong checksum"),
+        (&behind, Digest::of(&good), "something behind the end of its tar"),
+        (cut, Digest::of(&good), "its compression is broken"),
+    ] {
+        fs::write(&path, saved(layer, diff_id)).unwrap();
+        for _ in 0..2 {
+            let error = import(&bench.layout, &path).unwrap_err().to_string();
+            assert!(error.contains(want), "{want}: {error}");
+            assert_eq!(bench.layout.list().unwrap(), []);
+        }
+    }
 }

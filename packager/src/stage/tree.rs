@@ -18,7 +18,7 @@ impl<'a> MergedTree<'a> {
             for (path, item) in &layer.items.0 {
                 builder.add(&entry(path, item)).map_err(wrong)?;
             }
-            builder.end_layer();
+            builder.end_layer().map_err(wrong)?;
         }
         Ok(Self { stage, index: builder.finish().map_err(wrong)? })
     }
@@ -61,10 +61,12 @@ fn entry(path: &str, item: &Item) -> Entry {
     let (kind, mode, size) = match item {
         Item::Folder { mode } => (EntryKind::Directory, *mode, 0),
         Item::File { mode, source } => (EntryKind::File, *mode, source.size()),
-        Item::Symlink { target } => (EntryKind::Symlink { target: target.clone() }, 0o777, 0),
+        Item::Symlink { target } => {
+            (EntryKind::Symlink { target: target.clone().into() }, 0o777, 0)
+        }
     };
     Entry {
-        path: path.to_owned(),
+        path: path.into(),
         kind,
         mode,
         uid: 0,

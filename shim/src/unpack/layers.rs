@@ -10,7 +10,7 @@ use std::{
 use disk::Lock;
 use spec::Digest;
 
-use super::{disk_usage, sandbox};
+use super::{disk_usage, lower_links, sandbox};
 use crate::{Error, host::rights::check_rights};
 
 /// An unpacked layer, which no sweep removes while this is held. A container's shim holds those it
@@ -58,6 +58,7 @@ impl Layer {
 const FORMAT: u32 = 2;
 
 /// Unpacked layers, each a folder named by its diffID, shared by every image that has the layer.
+/// One with hard links to files of layers below is named by the digest of all of them.
 ///
 /// Owned by the users of containers, below a folder that only root may enter. Unpacked files are
 /// not flushed to disk one by one, so the cache counts for one boot of the machine: after a loss of
@@ -100,8 +101,10 @@ impl Layers {
         Ok(layers)
     }
 
-    /// The layers of `blobs`, in the same order. What is not there yet is unpacked by a process of
-    /// its own (`exe` with the argument `shim`) that may touch nothing but the new folder.
+    /// The layers of `blobs`, in the same order, each once: one that is there twice stands where it
+    /// is uppermost, and what it had further down is hidden by itself. What is not there yet is
+    /// unpacked by a process of its own (`exe` with the argument `shim`) that may touch nothing but
+    /// the new folder.
     ///
     /// # Errors
     /// [`Error::Layer`] names the layer that is broken or hostile. Nothing of it is left then.
@@ -110,12 +113,29 @@ impl Layers {
         exe: &Path,
         blobs: Vec<sandbox::LayerBlob>,
     ) -> Result<Vec<Layer>, Error> {
-        blobs.into_iter().map(|blob| self.one(exe, blob)).collect()
+        let mut layers: Vec<Layer> = Vec::new();
+        for blob in blobs {
+            let layer = self.one(exe, blob, &layers)?;
+            layers.push(layer);
+        }
+        let is_uppermost =
+            |at: usize| layers[at + 1..].iter().all(|above| above.folder != layers[at].folder);
+        let uppermost: Vec<bool> = (0..layers.len()).map(is_uppermost).collect();
+        let mut keep = uppermost.into_iter();
+        layers.retain(|_| keep.next().unwrap_or(true));
+        Ok(layers)
     }
 
-    /// Whether a layer is there.
-    pub fn has(&self, diff_id: &Digest) -> bool {
-        self.place(diff_id).is_dir()
+    /// Whether the layers of an image, lowest first, are all there.
+    pub fn has_all(&self, diff_ids: &[Digest]) -> bool {
+        let mut lower = Vec::new();
+        diff_ids.iter().all(|diff_id| {
+            let places = [self.place(diff_id), self.linked_place(diff_id, &lower)];
+            let place = places.into_iter().find(|place| place.is_dir());
+            let is_there = place.is_some();
+            lower.extend(place);
+            is_there
+        })
     }
 
     /// Removes what a process that died began and never finished, and the marks of layers that
@@ -147,20 +167,49 @@ impl Layers {
         self.folder.join(diff_id.to_string().replace(':', "-"))
     }
 
-    fn one(&self, exe: &Path, blob: sandbox::LayerBlob) -> Result<Layer, Error> {
-        let place = self.place(&blob.diff_id);
-        let layer = Layer::expect(&place)
-            .map_err(Error::io(format!("mark the layer `{}`", place.display())))?;
-        if !place.is_dir() {
-            let work = Work::begin(&self.folder)?;
-            let result = sandbox::unpack(exe, &work.path, &work.lock, blob)
-                .and_then(|()| settle(&work, &layer));
-            // Also takes back the disk space of a layer that turned out hostile in its middle.
-            let removed = remove(&work.path);
-            result.and(removed)?;
+    /// The layer of `blob`, which stands on `lower`.
+    fn one(&self, exe: &Path, blob: sandbox::LayerBlob, lower: &[Layer]) -> Result<Layer, Error> {
+        let below: Vec<PathBuf> = lower.iter().map(|layer| layer.folder.clone()).collect();
+        let (alone, linked) = (self.place(&blob.diff_id), self.linked_place(&blob.diff_id, &below));
+        let expect = |place: &Path| {
+            Layer::expect(place).map_err(Error::io(format!("mark the layer `{}`", place.display())))
+        };
+        for place in [&alone, &linked] {
+            if !place.is_dir() {
+                continue;
+            }
+            // Looked at again while it is held: it may have been removed in between.
+            let layer = expect(place)?;
+            if place.is_dir() {
+                layer.touch();
+                return Ok(layer);
+            }
         }
+        let work = Work::begin(&self.folder)?;
+        let name = blob.diff_id.to_string();
+        let unpacked = sandbox::unpack(exe, &work.path, &work.lock, blob).and_then(|links| {
+            let layer = expect(if links.is_empty() { &alone } else { &linked })?;
+            lower_links::make(&name, &work.path, &links, &below)?;
+            settle(&work, &layer)?;
+            Ok(layer)
+        });
+        // Also takes back the disk space of a layer that turned out hostile in its middle.
+        let removed = remove(&work.path);
+        let layer = unpacked?;
+        removed?;
         layer.touch();
         Ok(layer)
+    }
+
+    /// Where a layer is kept that has files of those below it.
+    fn linked_place(&self, diff_id: &Digest, lower: &[PathBuf]) -> PathBuf {
+        let mut hasher = spec::Hasher::new(spec::Algorithm::Sha256);
+        for folder in lower {
+            hasher.update(folder.as_os_str().as_encoded_bytes());
+            hasher.update(b"\0");
+        }
+        hasher.update(diff_id.to_string().as_bytes());
+        self.folder.join(format!("linked-{}", hasher.finish().hex()))
     }
 }
 

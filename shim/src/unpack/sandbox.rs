@@ -17,8 +17,8 @@ use rustix::{
 use spec::{Descriptor, Digest};
 
 use crate::limits::{
-    FIRST_ID, ID_COUNT, UNPACK_MEMORY_BYTES_MAX, UNPACK_OPEN_FILES_MAX, UNPACK_START_TIME_MAX,
-    UNPACK_TIME_MAX,
+    FIRST_ID, ID_COUNT, LOWER_LINKS_MAX, LOWER_LINKS_PER_MESSAGE, UNPACK_MEMORY_BYTES_MAX,
+    UNPACK_OPEN_FILES_MAX, UNPACK_START_TIME_MAX, UNPACK_TIME_MAX,
 };
 use crate::{
     Error,
@@ -27,7 +27,7 @@ use crate::{
     protocol::{Job, Reply, UnpackJob, expect_reply},
     spawn::{end_process, start_process},
     unpack::seccomp_unpack,
-    unpack::tree::{UnpackError, unpack as unpack_layer},
+    unpack::tree::{UnpackError, Unpacked, unpack as unpack_layer},
 };
 
 /// A compressed layer, opened by the caller.
@@ -46,8 +46,14 @@ pub struct LayerBlob {
 ///
 /// It parses hostile bytes, so it is root only in a user namespace with the ids of containers, its
 /// root folder is `folder`, it has no network, four capabilities and a list of system calls, and
-/// it ends with its parent.
-pub(crate) fn unpack(exe: &Path, folder: &Path, root: &File, blob: LayerBlob) -> Result<(), Error> {
+/// it ends with its parent. Gives back the hard links to files of lower layers, which are the
+/// caller's to make.
+pub(crate) fn unpack(
+    exe: &Path,
+    folder: &Path,
+    root: &File,
+    blob: LayerBlob,
+) -> Result<Vec<(String, String)>, Error> {
     let preparing = || format!("prepare `{}`", folder.display());
     let (uid, gid) = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
     rustix::fs::chown(folder, Some(uid), Some(gid))
@@ -76,7 +82,7 @@ fn exchange(
     pid: Pid,
     job: &Job,
     fds: &[std::os::fd::BorrowedFd<'_>],
-) -> Result<(), Error> {
+) -> Result<Vec<(String, String)>, Error> {
     frame::send_document(socket, job, fds)
         .map_err(Error::io("send a layer to the unpacking process"))?;
     match expect_reply(socket, UNPACK_START_TIME_MAX)?.0 {
@@ -89,9 +95,15 @@ fn exchange(
             .map_err(Error::io(format!("write `{path}`")))?;
     }
     frame::send(socket, &Reply::Done, &[]).map_err(Error::io("let the unpacking process begin"))?;
-    match expect_reply(socket, UNPACK_TIME_MAX)?.0 {
-        Reply::Done => Ok(()),
-        other => Err(other.into_error()),
+    let mut links = Vec::new();
+    loop {
+        match expect_reply(socket, UNPACK_TIME_MAX)?.0 {
+            Reply::Done => return Ok(links),
+            Reply::LowerLinks(more) if links.len() + more.len() <= LOWER_LINKS_MAX => {
+                links.extend(more);
+            }
+            other => return Err(other.into_error()),
+        }
     }
 }
 
@@ -119,9 +131,12 @@ pub(crate) fn run(socket: &OwnedFd, job: &UnpackJob, fds: Vec<OwnedFd>) -> Resul
     let verified = Verified::new(File::from(blob), &job.descriptor);
     let layer =
         LayerReader::new(verified, Budget::default()).map_err(|error| failed(error.into()))?;
-    let summary = unpack_layer(layer, &root).map_err(failed)?;
+    let Unpacked { summary, lower_links } = unpack_layer(layer, &root).map_err(failed)?;
     match summary.diff_id == job.diff_id {
-        true => Ok(()),
+        true => lower_links.chunks(LOWER_LINKS_PER_MESSAGE).try_for_each(|links| {
+            frame::send(socket, &Reply::LowerLinks(links.to_vec()), &[])
+                .map_err(Error::io("report hard links"))
+        }),
         false => Err(failed(UnpackError {
             code: "E_DIGEST",
             why: format!(

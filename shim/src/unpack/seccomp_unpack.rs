@@ -23,6 +23,9 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_linkat,
     libc::SYS_symlinkat,
     libc::SYS_unlinkat,
+    libc::SYS_readlinkat,
+    libc::SYS_getdents64,
+    libc::SYS_ftruncate, // the hole at the end of a sparse file
     libc::SYS_fchmod,
     libc::SYS_fchown,
     libc::SYS_fchownat,

@@ -128,6 +128,8 @@ const TESTS: &[Test] = &[
     ("layers_stack_with_whiteouts", layers::whiteouts),
     ("a_container_knows_itself_whatever_hosts_its_image_brings", layers::own_hosts),
     ("hostile_layers_are_refused_and_leave_nothing", layers::hostile_layers),
+    ("layers_as_builders_write_them_are_unpacked_inside", layers::odd_layers),
+    ("a_layer_stands_once_and_links_to_those_below", layers::stacked_layers),
     ("compressed_layers_are_unpacked_behind_the_walls", layers::compressed),
     ("unpacked_layers_have_a_limit_and_those_in_use_stay", layers::sweep),
     ("an_interrupted_unpacking_ends_and_leaves_nothing", layers::interrupted),

@@ -60,7 +60,7 @@ fn a_build_without_the_cache_reads_no_entry() {
             fs::write(&path, text.replace("proc_exit", "proc_lies")).unwrap();
         } else if name.starts_with("index-") {
             let mut lie = image::FileIndexBuilder::new();
-            lie.end_layer();
+            lie.end_layer().unwrap();
             fs::write(&path, lie.finish().unwrap().to_bytes()).unwrap();
         }
     }

@@ -132,6 +132,6 @@ fn native_bodies_stand_behind_wasm_in_an_index() {
 fn reading_in_a_layout_leaves_it_as_it_was() {
     let bench = Workbench::new();
     bench.put("index.json", r#"{"schemaVersion":2,"manifests":[]}"#);
-    crate::import(&bench.layout, &bench.context()).unwrap_err();
+    crate::import(&bench.layout, &bench.context(), &|_| {}).unwrap_err();
     assert_eq!(fs::read_dir(bench.context()).unwrap().count(), 1);
 }

@@ -18,7 +18,7 @@ fn files(writable: u64) -> Arc<Files> {
 fn files_with(writable: u64, volumes: Vec<(String, Volume)>) -> Arc<Files> {
     let mut builder = FileIndexBuilder::new();
     let entry = |path: &str, kind, size, offset| Entry {
-        path: path.to_owned(),
+        path: path.into(),
         kind,
         mode: 0o644,
         uid: 0,
@@ -28,7 +28,7 @@ fn files_with(writable: u64, volumes: Vec<(String, Volume)>) -> Arc<Files> {
         offset,
         xattrs: Vec::new(),
     };
-    let link = |target: &str| EntryKind::Symlink { target: target.to_owned() };
+    let link = |target: &str| EntryKind::Symlink { target: target.into() };
     for entry in [
         entry("etc", EntryKind::Directory, 0, 0),
         entry("etc/cat", EntryKind::File, 4, 0),
@@ -42,7 +42,7 @@ fn files_with(writable: u64, volumes: Vec<(String, Volume)>) -> Arc<Files> {
     ] {
         builder.add(&entry).unwrap();
     }
-    builder.end_layer();
+    builder.end_layer().unwrap();
     let layers = vec![Bytes::from_static(b"meowwoof")];
     let secrets = vec![("key".to_owned(), b"secret".to_vec())];
     Arc::new(Files::new(builder.finish().unwrap(), layers, volumes, secrets, writable).unwrap())
@@ -342,7 +342,7 @@ fn a_folder_that_was_replaced_leaves_nothing_behind() {
 #[test]
 fn a_volume_at_the_root_is_an_error() {
     let mut builder = FileIndexBuilder::new();
-    builder.end_layer();
+    builder.end_layer().unwrap();
     let folder = std::fs::File::open("/").unwrap().into();
     let volume = Volume::new(folder, spec::Rights::READ, None).unwrap();
     let volumes = vec![("/".to_owned(), volume)];
