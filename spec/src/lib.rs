@@ -27,6 +27,7 @@ mod log; // the records of a task's log, and what is kept of them
 mod usage; // what a run used
 
 mod definition; // task definitions and their revisions
+mod overrides; // what one run changes in a task definition
 mod object; // clusters, nodes, services and tasks, each with a spec and a status
 pub mod wire; // the messages between nodes, ingresses and the control plane
 
@@ -55,6 +56,7 @@ pub use object::{
     PublishedPort, Resources, Service, ServiceSpec, ServiceStatus, Task, TaskPhase, TaskSpec,
     TaskStatus,
 };
+pub use overrides::TaskOverrides;
 pub use reference::Reference;
 pub use secret::{SecretName, SecretValue};
 pub use text::ParseError;

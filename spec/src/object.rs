@@ -10,6 +10,7 @@ use crate::{
     definition::{LaunchType, TaskDefinitionId},
     digest::Digest,
     name::{ClusterName, ContainerName, NodeId, ServiceName, TaskId, Tenant},
+    overrides::TaskOverrides,
     time::Timestamp,
     usage::Usage,
 };
@@ -163,6 +164,9 @@ pub struct TaskSpec {
     pub node: Option<NodeId>,
     /// Whether it should stop.
     pub stop: bool,
+    /// What this run changes in its definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrides: Option<TaskOverrides>,
 }
 
 /// What was observed of a task.

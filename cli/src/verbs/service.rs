@@ -1,19 +1,26 @@
+mod converge; // waiting for the first ready copy
+mod logs; // what its copies wrote
+
+use std::time::Duration;
+
 use clap::Subcommand;
-use orchestrator::{CreateService, UpdateService};
-use spec::{ClusterName, LaunchType, Service, ServiceName, TaskDefinitionId};
+use orchestrator::{Client, CreateService, UpdateService};
+use spec::{ClusterName, LaunchType, Service, ServiceName, Task, TaskDefinitionId, Timestamp};
 
 use crate::{
     control::Control,
     home::Home,
-    output::{Output, ago, line, notice, now},
+    output::{Output, ago, json, line, notice, now},
     platform::record::Record,
     serve::block_on,
+    verbs::task,
 };
 
 /// Create, list, change and delete services: copies of a task that are kept running
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Keep copies of a task running, and route http://NAME.CLUSTER.localhost to them
+    /// Keep copies of a task running, and route http://NAME.CLUSTER.localhost to them; returns when
+    /// the first copy is ready
     Create {
         /// Its name, and the first label of its host name
         name: ServiceName,
@@ -29,6 +36,13 @@ pub enum Verb {
         /// On nodes of your own, or on the shared pool
         #[arg(long, value_name = "node|pool", default_value = "node")]
         launch_type: LaunchType,
+        /// Do not wait until a copy is ready
+        #[arg(short, long)]
+        detach: bool,
+        /// Wait no longer than this for the first ready copy
+        #[arg(long, value_name = "DURATION", default_value = "2m",
+            value_parser = spec::parse_duration, conflicts_with = "detach")]
+        timeout: Duration,
         #[command(flatten)]
         control: Control,
     },
@@ -40,6 +54,52 @@ pub enum Verb {
         cluster: Option<ClusterName>,
         #[command(flatten)]
         output: Output,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// List the tasks of services, ended ones too
+    Ps {
+        /// Their names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<ServiceName>,
+        /// Where they are
+        #[arg(long, value_name = "NAME")]
+        cluster: ClusterName,
+        #[command(flatten)]
+        output: Output,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Show all that is known of services, as JSON
+    Inspect {
+        /// Their names
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<ServiceName>,
+        /// Where they are
+        #[arg(long, value_name = "NAME")]
+        cluster: ClusterName,
+        #[command(flatten)]
+        control: Control,
+    },
+    /// Show what the copies of a service wrote on this machine
+    Logs {
+        /// Its name
+        name: ServiceName,
+        /// Where it is
+        #[arg(long, value_name = "NAME")]
+        cluster: ClusterName,
+        /// Wait for more until the tasks end
+        #[arg(short, long)]
+        follow: bool,
+        /// Show only the last lines of each
+        #[arg(short = 'n', long, value_name = "LINES")]
+        tail: Option<usize>,
+        /// Show only what was written since then: 10m, or a time
+        #[arg(long, value_name = "TIME", value_parser = logs::since)]
+        since: Option<Timestamp>,
+        /// Show when each line was written
+        #[arg(short, long)]
+        timestamps: bool,
         #[command(flatten)]
         control: Control,
     },
@@ -89,20 +149,31 @@ pub enum Verb {
 impl Verb {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         match self {
-            Self::Create { name, task, cluster, count, launch_type, control } => {
+            Self::Create { name, task, cluster, count, launch_type, detach, timeout, control } => {
                 let client = control.client(home)?;
                 let wanted = CreateService { name, task_definition: task, count, launch_type };
                 let service = block_on(client.create_service(&cluster, &wanted))?;
-                line(format_args!("{}", service.name));
-                // It is made; what can be said about it is no reason to fail.
-                let is_reached = block_on(client.definition(&service.spec.task_definition))
-                    .is_ok_and(|made| {
-                        made.definition.containers.iter().any(|c| !c.ports.is_empty())
-                    });
-                if let Some(record) = Record::read(home)?.filter(|_| is_reached) {
-                    notice(format_args!("Reach it at {}", record.url(&host(&service))));
+                created(home, &client, &service, (!detach).then_some(timeout))
+            }
+            Self::Ps { names, cluster, output, control } => {
+                let client = control.client(home)?;
+                let mut tasks = Vec::new();
+                for name in &names {
+                    tasks.extend(block_on(tasks_of(&client, &cluster, name))?);
                 }
-                Ok(())
+                output.records(&tasks, &task::HEADINGS, task::row)
+            }
+            Self::Inspect { names, cluster, control } => {
+                let client = control.client(home)?;
+                let services = names.iter().map(|name| block_on(client.service(&cluster, name)));
+                let services: Vec<Service> = services.collect::<Result<_, _>>()?;
+                json(&services)
+            }
+            Self::Logs { name, cluster, follow, tail, since, timestamps, control } => {
+                let client = control.client(home)?;
+                let copies = block_on(tasks_of(&client, &cluster, &name))?;
+                let shown = logs::Shown { follow, tail, since, timestamps };
+                logs::show(home, name.as_str(), &copies, &shown)
             }
             Self::Ls { cluster, output, control } => {
                 let client = control.client(home)?;
@@ -130,6 +201,40 @@ impl Verb {
             }
         }
     }
+}
+
+/// Says that a service is there, waits for its first copy unless that is not wanted, and says where
+/// it is reached.
+fn created(
+    home: &Home,
+    client: &Client,
+    service: &Service,
+    time_max: Option<Duration>,
+) -> anyhow::Result<()> {
+    line(format_args!("{}", service.name));
+    if let Some(time_max) = time_max {
+        block_on(converge::wait(client, service, time_max))?;
+    }
+    // It is made; what can be said about it is no reason to fail.
+    let is_reached = block_on(client.definition(&service.spec.task_definition))
+        .is_ok_and(|made| made.definition.containers.iter().any(|c| !c.ports.is_empty()));
+    if let Some(record) = Record::read(home)?.filter(|_| is_reached) {
+        notice(format_args!("Reach it at {}", record.url(&host(service))));
+    }
+    Ok(())
+}
+
+/// The tasks of a service, newest first; an error when there is no such service.
+async fn tasks_of(
+    client: &Client,
+    cluster: &ClusterName,
+    name: &ServiceName,
+) -> anyhow::Result<Vec<Task>> {
+    client.service(cluster, name).await?;
+    let mut tasks = client.tasks().await?;
+    tasks.retain(|task| task.spec.service.as_ref() == Some(name) && task.spec.cluster == *cluster);
+    tasks.sort_by_key(|task| std::cmp::Reverse(task.created));
+    Ok(tasks)
 }
 
 fn change(

@@ -1,10 +1,13 @@
-use std::path::PathBuf;
+mod foreign; // definitions of other orchestrators, told by their keys
 
-use anyhow::{Context as _, anyhow};
+use std::{collections::BTreeMap, path::PathBuf};
+
+use anyhow::{Context as _, anyhow, bail};
 use clap::Subcommand;
 use orchestrator::{Client, RegisteredDefinition, RunTask};
 use spec::{
-    ClusterName, LaunchType, ServiceName, Task, TaskDefinition, TaskDefinitionId, TaskId, TaskPhase,
+    ClusterName, ContainerName, LaunchType, ServiceName, Task, TaskDefinition, TaskDefinitionId,
+    TaskId, TaskOverrides, TaskPhase,
 };
 
 use crate::{
@@ -28,7 +31,9 @@ pub enum Verb {
         #[command(flatten)]
         control: Control,
     },
-    /// Run a task once
+    /// Run a task once, with arguments and variables of its own if need be
+    #[command(after_help = "Example:
+  margay task run report:3 --cluster demo -e DAY=2026-11-27 -- --full")]
     Run {
         /// What to run, as in cats:1
         #[arg(value_name = "FAMILY:REVISION")]
@@ -42,8 +47,17 @@ pub enum Verb {
         /// How many tasks
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
         count: u32,
+        /// Set a variable for this run; without a value, as it is here
+        #[arg(short, long, value_name = "NAME[=VALUE]", value_parser = variable)]
+        env: Vec<(String, String)>,
+        /// The container that the arguments and variables are for, where there are several
+        #[arg(long, value_name = "NAME")]
+        container: Option<ContainerName>,
         #[command(flatten)]
         control: Control,
+        /// Arguments for this run, in place of the definition's `command`
+        #[arg(last = true, value_name = "ARG")]
+        args: Vec<String>,
     },
     /// List tasks
     #[command(alias = "list")]
@@ -98,8 +112,23 @@ impl Verb {
                 block_on(tell_secrets(&client, &registered.definition))?;
                 output.record(&registered, |registered| registered.id.to_string())
             }
-            Self::Run { definition, cluster, launch_type, count, control } => {
-                let wanted = RunTask { task_definition: definition, launch_type, count };
+            Self::Run {
+                definition,
+                cluster,
+                launch_type,
+                count,
+                env,
+                container,
+                control,
+                args,
+            } => {
+                let overrides = TaskOverrides {
+                    container,
+                    command: (!args.is_empty()).then_some(args),
+                    env: BTreeMap::from_iter(env),
+                };
+                let overrides = (overrides != TaskOverrides::default()).then_some(overrides);
+                let wanted = RunTask { task_definition: definition, launch_type, count, overrides };
                 let tasks = block_on(control.client(home)?.run(&cluster, &wanted))?;
                 tasks.iter().for_each(|task| line(format_args!("{}", task.id)));
                 Ok(())
@@ -133,6 +162,17 @@ impl Verb {
     }
 }
 
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some(("", _)) => Err("it has no name".to_owned()),
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => {
+            let value = std::env::var(text).map_err(|_| format!("`{text}` is not set here"))?;
+            Ok((text.to_owned(), value))
+        }
+    }
+}
+
 /// A task's id, or that of one of its containers as `margay ps` shows it: TENANT.TASK.CONTAINER.
 fn task_id(text: &str) -> Result<TaskId, spec::ParseError> {
     let task = match text.split('.').collect::<Vec<_>>().as_slice() {
@@ -149,6 +189,9 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 pub fn read_definition(path: &std::path::Path) -> anyhow::Result<TaskDefinition> {
     let named = || format!("cannot read the task definition `{}`", path.display());
     let text = flags::read_text(path, FILE_BYTES_MAX, named, "no task definition")?;
+    if let Some(foreign) = foreign::recognise(&text) {
+        bail!(foreign.refusal(path));
+    }
     let definition: TaskDefinition = if path.extension().is_some_and(|ending| ending == "json") {
         serde_json::from_str(&text).with_context(named)?
     } else {
@@ -190,10 +233,10 @@ async fn tell_secrets(client: &Client, definition: &TaskDefinition) -> anyhow::R
     Ok(())
 }
 
-const HEADINGS: [&str; 7] =
+pub const HEADINGS: [&str; 7] =
     ["TASK", "DEFINITION", "CLUSTER", "SERVICE", "NODE", "CREATED", "STATUS"];
 
-fn row(task: &Task) -> [String; 7] {
+pub fn row(task: &Task) -> [String; 7] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let phase = super::word(&task.status.phase);
     [

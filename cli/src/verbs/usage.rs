@@ -2,10 +2,14 @@ use std::collections::BTreeMap;
 
 use orchestrator::{RegisteredDefinition, UsageReport};
 use serde::Serialize;
-use spec::{Digest, Tenant, Timestamp, Usage};
+use spec::{ContainerPhase, Digest, Task, TaskPhase, Tenant, Timestamp, Usage};
 
 use crate::{
-    control::Control, home::Home, output::Output, serve::block_on, verbs::stats::usage_cells,
+    control::Control,
+    home::Home,
+    output::{Output, ago, notice, now},
+    serve::block_on,
+    verbs::stats::usage_cells,
 };
 
 /// Show what a tenant has used, per image and in all
@@ -31,6 +35,8 @@ struct Row {
     name: Option<String>,
     since: Timestamp,
     until: Timestamp,
+    /// Containers that run it now; their use since `until` is not in it yet.
+    running: usize,
     #[serde(flatten)]
     usage: Usage,
 }
@@ -38,9 +44,39 @@ struct Row {
 impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let client = self.control.client(home)?;
-        let (report, definitions) = (block_on(client.usage())?, block_on(client.definitions())?);
-        self.output.records(&rows(report, &names(&definitions)), &HEADINGS, cells)
+        let (report, definitions, tasks) = block_on(async {
+            Ok::<_, orchestrator::Error>((
+                client.usage().await?,
+                client.definitions().await?,
+                client.tasks().await?,
+            ))
+        })?;
+        let running = running(&tasks);
+        let late = match (&report.total, running.is_empty()) {
+            (Some(total), _) => format!("Counted until {}", ago(total.until, now())),
+            (None, false) => "Nothing is counted yet".to_owned(),
+            (None, true) => String::new(),
+        };
+        if !late.is_empty() {
+            notice(format_args!("{late}; what runs is counted every 10 s."));
+        }
+        let rows = rows(report, &names(&definitions), &running, now());
+        self.output.records(&rows, &HEADINGS, cells)
     }
+}
+
+/// How many containers run each image.
+fn running(tasks: &[Task]) -> BTreeMap<Digest, usize> {
+    let live = tasks
+        .iter()
+        .filter(|task| !matches!(task.status.phase, TaskPhase::Stopped | TaskPhase::Unknown));
+    let mut running = BTreeMap::new();
+    for container in live.flat_map(|task| &task.status.containers) {
+        if container.phase == ContainerPhase::Running {
+            *running.entry(container.image).or_default() += 1;
+        }
+    }
+    running
 }
 
 fn names(definitions: &[RegisteredDefinition]) -> BTreeMap<Digest, String> {
@@ -54,21 +90,50 @@ fn names(definitions: &[RegisteredDefinition]) -> BTreeMap<Digest, String> {
     named.collect()
 }
 
-fn rows(report: UsageReport, names: &BTreeMap<Digest, String>) -> Vec<Row> {
+/// What was counted, and a row for each image that runs and is not counted yet.
+fn rows(
+    report: UsageReport,
+    names: &BTreeMap<Digest, String>,
+    running: &BTreeMap<Digest, usize>,
+    now: Timestamp,
+) -> Vec<Row> {
     let UsageReport { tenant, total, images } = report;
-    let row = |total: orchestrator::UsageTotal| Row {
+    let row = |image: Option<Digest>, since, until, usage| Row {
         tenant: tenant.clone(),
-        name: total.image.and_then(|digest| names.get(&digest).cloned()),
-        image: total.image.map_or("all".to_owned(), |digest| digest.to_string()),
-        since: total.since,
-        until: total.until,
-        usage: total.usage,
+        name: image.and_then(|digest| names.get(&digest).cloned()),
+        image: image.map_or("all".to_owned(), |digest| digest.to_string()),
+        since,
+        until,
+        running: match image {
+            Some(digest) => running.get(&digest).copied().unwrap_or(0),
+            None => running.values().sum(),
+        },
+        usage,
     };
-    images.into_iter().chain(total).map(row).collect()
+    let counted: Vec<_> = images.iter().filter_map(|total| total.image).collect();
+    let fresh = running.keys().filter(|digest| !counted.contains(digest));
+    let fresh: Vec<Row> =
+        fresh.map(|digest| row(Some(*digest), now, now, Usage::default())).collect();
+    let all = images
+        .into_iter()
+        .map(|total| row(total.image, total.since, total.until, total.usage))
+        .chain(fresh);
+    let total = total.map(|total| row(None, total.since, total.until, total.usage));
+    all.chain(total).collect()
 }
 
-const HEADINGS: [&str; 9] =
-    ["TENANT", "IMAGE", "RUNS", "FAILED", "CPU TIME", "MEMORY PEAK", "IN", "OUT", "GB x S"];
+const HEADINGS: [&str; 10] = [
+    "TENANT",
+    "IMAGE",
+    "RUNNING",
+    "RUNS",
+    "FAILED",
+    "CPU TIME",
+    "MEMORY PEAK",
+    "IN",
+    "OUT",
+    "GB x S",
+];
 
 fn cells(row: &Row) -> impl Iterator<Item = String> + use<> {
     let image = match row.image.strip_prefix("sha256:") {
@@ -78,6 +143,6 @@ fn cells(row: &Row) -> impl Iterator<Item = String> + use<> {
     let image = row.name.as_deref().unwrap_or(image);
     // Byte-milliseconds are exact; bills are in gigabytes and seconds.
     let memory_time = format!("{:.6}", row.usage.memory_byte_ms as f64 / 1e12);
-    let names = [row.tenant.to_string(), image.to_owned()].into_iter();
+    let names = [row.tenant.to_string(), image.to_owned(), row.running.to_string()].into_iter();
     names.chain(usage_cells(&row.usage)).chain([memory_time])
 }

@@ -10,11 +10,13 @@ mod structure; // arrows, circles, sizes, words and versions
 mod words; // help, completions, doctor, messages for misuse
 mod images; // build, tag, list, save, import, remove
 mod views; // lists, templates, filters, events, volumes and groups
+mod layers; // images of other builders: what is loaded, and how it is named
 mod commands; // run a command: arguments, codes, environment, stdin
 mod pages; // run a server: ports, background, logs, stop
 mod registry; // login, push, pull
 mod up; // a platform for a journey
 mod platform; // up, cluster, task, service, ingress, and processes that are killed
+mod services; // waited for, shown, and runs that are changed
 mod nodes; // join, drain, remove, adopt
 mod secrets; // from a file to a guest, and nowhere else
 mod run_flags; // Docker's flags of `run`, for both kinds of images

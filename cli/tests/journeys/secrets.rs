@@ -129,7 +129,9 @@ fn a_secret_reaches_the_task_whose_role_grants_it_and_no_log_record_or_disk() {
         registered.err.contains("`key` is not there yet: margay secret create key FILE"),
         "{registered:?}"
     );
-    stage.margay(["service", "create", "keys", "--task", "keys:1", "--cluster", "c"]).ok();
+    stage
+        .margay(["service", "create", "--detach", "keys", "--task", "keys:1", "--cluster", "c"])
+        .ok();
     let waits = || stage.margay(["service", "ls", "--output", "json"]).ok();
     eventually("it says what it waits for", || {
         waits().contains("margay secret create key FILE").then_some(())

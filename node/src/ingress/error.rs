@@ -42,6 +42,13 @@ impl GatewayError {
         Self { retry_after: true, ..error }
     }
 
+    /// The host is one of a service, and none of its copies has been ready yet or is ready again.
+    pub fn starting(host: &str) -> Self {
+        let text = format!("the service at {host} is starting: no copy of it is ready yet");
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "E_STARTING", text);
+        Self { retry_after: true, ..error }
+    }
+
     pub fn lost(host: &str, why: &str) -> Self {
         let text = format!("a replica of {host} went away before it answered: {why}");
         let error = Self::new(StatusCode::BAD_GATEWAY, "E_WORKER_LOST", text);

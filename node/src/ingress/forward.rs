@@ -89,11 +89,16 @@ impl Forwarder {
         let mut request = request;
         let mut why;
         loop {
-            let replicas = self
-                .routes
-                .candidates(host, arrival)
-                .ok_or_else(|| GatewayError::no_route(host))?;
-            why = GatewayError::no_replica(host, "there is none");
+            let known = self.routes.candidates(host, arrival).or_else(|| {
+                // A service that was created just now.
+                self.routes.refresh();
+                self.routes.candidates(host, arrival)
+            });
+            let replicas = known.ok_or_else(|| GatewayError::no_route(host))?;
+            why = match arrival {
+                Arrival::Client => GatewayError::starting(host),
+                Arrival::Peer(_) => GatewayError::no_replica(host, "there is none"),
+            };
             for replica in replicas {
                 let in_flight = InFlight::with(&replica.in_flight);
                 match self.attempt(&replica, request).await {

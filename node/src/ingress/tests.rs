@@ -209,6 +209,17 @@ async fn a_request_reaches_a_replica_of_its_host_and_names_its_sender() {
 }
 
 #[tokio::test]
+async fn a_service_without_a_ready_copy_is_starting() {
+    let site = Site::open("n1", &[], None).await;
+    let (status, text) = site.get(HOST).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(text.contains("is starting: no copy of it is ready yet"), "{text}");
+    site.route("n1", &[backend("n1", "a")], &[]);
+    let _a = site.replica("a");
+    site.get_until(StatusCode::OK).await;
+}
+
+#[tokio::test]
 async fn requests_spread_over_replicas_and_follow_new_routes() {
     let site = Site::open("n1", &[backend("n1", "a"), backend("n1", "b")], None).await;
     let (_a, _b) = (site.replica("a"), site.replica("b"));

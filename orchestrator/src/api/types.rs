@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use spec::{
     Capability, ClusterName, ContainerName, LaunchType, SecretName, SecretValue, ServiceName,
-    TaskDefinition, TaskDefinitionId, Tenant, Timestamp,
+    TaskDefinition, TaskDefinitionId, TaskOverrides, Tenant, Timestamp,
 };
 use utoipa::ToSchema;
 
@@ -52,6 +52,9 @@ pub struct RunTask {
     /// 1 to 10.
     #[serde(default = "one")]
     pub count: u32,
+    /// What this run changes in the definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overrides: Option<TaskOverrides>,
 }
 
 fn one() -> u32 {

@@ -81,6 +81,7 @@ async fn a_service_lives_from_its_definition_to_its_end() {
         task_definition: "cats:2".parse().unwrap(),
         launch_type: LaunchType::Pool,
         count: 2,
+        overrides: None,
     };
     let tasks = client.run(&cluster, &run).await.unwrap();
     for task in &tasks {
@@ -324,6 +325,7 @@ async fn refused_requests_say_what_to_do_next() {
         task_definition: "cats:1".parse().unwrap(),
         launch_type: LaunchType::Pool,
         count: 1,
+        overrides: None,
     };
     let waiting = client.run(&main, &run).await.unwrap().remove(0);
     let reason = until("the reason is shown", || async {
@@ -356,6 +358,7 @@ async fn a_node_is_told_its_tasks_and_nothing_else() {
         task_definition: "cats:1".parse().unwrap(),
         launch_type: LaunchType::Pool,
         count: 1,
+        overrides: None,
     };
     let task = client.run(&main, &run).await.unwrap().remove(0);
     let set = node.poll().await; // a long poll: it answers when there is something new
@@ -435,6 +438,7 @@ async fn a_report_of_any_size_is_taken_and_any_request_is_a_heartbeat() {
         task_definition: "cats:1".parse().unwrap(),
         launch_type: LaunchType::Pool,
         count: 1,
+        overrides: None,
     };
     let task = client.run(&main, &run).await.unwrap().remove(0);
     let set = until("it is placed", || {

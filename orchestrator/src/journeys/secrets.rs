@@ -26,8 +26,12 @@ fn with(family: &str, allow: &[&str]) -> TaskDefinition {
 }
 
 async fn run(client: &Client, id: &str) -> Task {
-    let run =
-        RunTask { task_definition: id.parse().unwrap(), launch_type: LaunchType::Node, count: 1 };
+    let run = RunTask {
+        task_definition: id.parse().unwrap(),
+        launch_type: LaunchType::Node,
+        count: 1,
+        overrides: None,
+    };
     client.run(&"main".parse().unwrap(), &run).await.unwrap().remove(0)
 }
 
@@ -257,6 +261,7 @@ async fn a_tenant_reaches_no_secret_of_another() {
         task_definition: "thief:1".parse().unwrap(),
         launch_type: LaunchType::Pool,
         count: 1,
+        overrides: None,
     };
     let task = other.run(&main, &wanted).await.unwrap().remove(0);
     until("it waits", || async { other.task(&task.id).await.unwrap().status.reason }).await;

@@ -241,6 +241,7 @@ fn new_task(plan: &ServicePlan<'_>, slot: ReplicaSlot, now: spec::Timestamp) -> 
         service: Some(service.name.clone()),
         node: None,
         stop: false,
+        overrides: None,
     };
     let id = task_id(plan, slot);
     TaskRecord::new(tenant, id, spec, TaskPhase::Starting, Some(slot), now)

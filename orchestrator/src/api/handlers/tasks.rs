@@ -40,6 +40,10 @@ async fn new_tasks(
     if wanted.count > 1 && definition.writes_volumes() {
         return Err(one_writer(&wanted.task_definition.to_string()));
     }
+    if let Some(overrides) = &wanted.overrides {
+        let applied = overrides.apply(&definition.definition);
+        applied.map_err(|error| ApiError::invalid(error.to_string()))?;
+    }
     let tenant = call.tenant()?;
     let mut txn =
         Txn::new().when(Compare::CreateRev(keys::cluster(tenant, cluster), stored.create_rev));
@@ -62,6 +66,7 @@ fn new_task(tenant: &Tenant, cluster: &ClusterName, wanted: &RunTask) -> TaskRec
         service: None,
         node: None,
         stop: false,
+        overrides: wanted.overrides.clone(),
     };
     TaskRecord::new(tenant.clone(), id, spec, TaskPhase::Pending, None, now())
 }
