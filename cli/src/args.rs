@@ -48,7 +48,9 @@ pub struct Cli {
 /// The verbs, in the order of an app's life.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    Init(verbs::init::Args),
     Build(verbs::build::Args),
+    Dev(verbs::dev::Args),
     Images(verbs::images::Args),
     Tag(verbs::tag::Args),
     Rmi(verbs::rmi::Args),
@@ -126,6 +128,7 @@ impl Cli {
             Verb::Complete(args) => args.run(self.home, Self::command()),
             Verb::Version(args) => args.run()?,
             Verb::Help(args) => args.run(Self::command())?,
+            Verb::Init(args) => args.run()?,
             verb => return verb.run(&Home::open(self.home)?),
         }
         Ok(ExitCode::SUCCESS)
@@ -148,6 +151,7 @@ impl Verb {
     fn run(self, home: &Home) -> anyhow::Result<ExitCode> {
         match self {
             Self::Build(args) => args.run(home)?,
+            Self::Dev(args) => args.run(home)?,
             Self::Images(args) => args.run(home)?,
             Self::Tag(args) => args.run(home)?,
             Self::Rmi(args) => args.run(home)?,
@@ -199,7 +203,11 @@ impl Verb {
             Self::Ingress(args) => args.run(home)?,
             Self::Node(args) => args.run(home)?,
             Self::Doctor(args) => return args.run(home),
-            Self::Completions(_) | Self::Complete(_) | Self::Version(_) | Self::Help(_) => {}
+            Self::Completions(_)
+            | Self::Complete(_)
+            | Self::Version(_)
+            | Self::Help(_)
+            | Self::Init(_) => {}
         }
         Ok(ExitCode::SUCCESS)
     }

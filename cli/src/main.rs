@@ -22,6 +22,7 @@ mod credentials; // registry logins
 mod control; // the client of a control plane
 mod transfer; // push and pull
 mod image_events; // what happens to images
+mod watch; // changes of the files in a folder
 mod images; // the argument of a verb -> an image of this machine
 mod preparing; // what takes long at a first run
 mod program; // what the program in an image imports

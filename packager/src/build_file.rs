@@ -5,6 +5,7 @@ use serde::Deserialize;
 use spec::{Reference, Want};
 
 use crate::{
+    component,
     context::{Context, PathKind},
     diagnostic::DiagnosticKind,
     error::{ContextProblem, Error, NoBuildFile},
@@ -14,6 +15,7 @@ use crate::{
     layer::spool::Spool,
     path::{file_name, joined},
     program::elf_architecture,
+    project::{self, Project},
     stage::{NewLayer, Stage},
 };
 
@@ -56,9 +58,6 @@ pub(crate) enum Described {
     Images(Vec<Stage>),
 }
 
-/// The name of a build file in a context.
-pub(crate) const NAME: &str = "margay.toml";
-
 impl BuildFile {
     pub(crate) fn parse(text: &str) -> Result<Self, Fault> {
         toml::from_str(text).map_err(|error| {
@@ -92,9 +91,20 @@ impl BuildFile {
             .status();
         match status {
             Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(Error::Command { command, status }),
+            Ok(status) => {
+                let missing = Project::recognise(folder).map(|project| project.missing());
+                let missing = missing.filter(|steps| !steps.is_empty());
+                let missing = missing.map(|steps| project::one_line(&steps));
+                Err(Error::Command { command, status, missing })
+            }
             Err(source) => Err(Error::CommandStart { command, source }),
         }
+    }
+
+    /// What the build command makes, empty where the file does not say; `None` without a command.
+    pub(crate) fn product(&self) -> Option<String> {
+        self.build.as_ref()?;
+        Some(self.wasm.as_deref().unwrap_or_default().trim_start_matches("./").to_owned())
     }
 
     /// What to build, out of `context`.
@@ -108,6 +118,7 @@ impl BuildFile {
             None => only_wasm(context)?,
         };
         let program = program_file(context, &wasm)?;
+        let program = component::program(&format!("`{wasm}`"), program, spool)?;
         if self.is_program_alone() {
             return Ok(Described::Program { what: format!("`{wasm}`"), source: program });
         }
@@ -219,14 +230,9 @@ pub(crate) fn only_wasm(context: &Context) -> Result<String, Error> {
         (Some(_), more) => return Err(nothing(NoBuildFile::SeveralPrograms(more + 1))),
         (None, _) => {}
     }
-    let sources = [
-        ("Cargo.toml", "cargo build --release --target wasm32-wasip2"),
-        ("go.mod", "GOOS=wasip1 GOARCH=wasm go build -o app.wasm"),
-    ];
-    for (file, command) in sources {
-        if context.find(file)? == Some(PathKind::File) {
-            return Err(nothing(NoBuildFile::OnlySources { file, command }));
-        }
+    if let Some(project) = Project::recognise(context.path()) {
+        let steps = project::one_line(&project.steps());
+        return Err(nothing(NoBuildFile::OnlySources { file: project.marker, steps }));
     }
     Err(nothing(NoBuildFile::Nothing))
 }

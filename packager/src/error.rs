@@ -43,10 +43,23 @@ pub enum Error {
     },
     #[error("{instruction} in shell form needs a shell, which this image does not have")]
     ShellForm { instruction: &'static str },
+    #[error("`{}` {problem}", .folder.display())]
+    Init { folder: PathBuf, problem: InitProblem },
     #[error("cannot start the build command `{command}`")]
     CommandStart { command: String, source: io::Error },
     #[error("the build command `{command}` failed: {status}")]
-    Command { command: String, status: std::process::ExitStatus },
+    Command {
+        command: String,
+        status: std::process::ExitStatus,
+        /// The commands that install what is missing, as one line.
+        missing: Option<String>,
+    },
+    #[error("cannot make a component of {what}, which answers HTTP: {why}")]
+    Encode {
+        /// As errors call it, with backticks.
+        what: String,
+        why: String,
+    },
     #[error("there is no local image `{0}`")]
     NoImage(Reference),
     #[error("the blob `{0}` is missing")]
@@ -84,16 +97,51 @@ pub enum ContextProblem {
 }
 
 /// Why there is nothing to build from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoBuildFile {
     #[error("it is not a file")]
     NotAFile,
     #[error("there are {0} `.wasm` files in it: say which")]
     SeveralPrograms(usize),
-    #[error("it has a `{file}` and no `.wasm`: build it first, as with `{command}`")]
-    OnlySources { file: &'static str, command: &'static str },
+    #[error("it has a `{file}` and no `.wasm`")]
+    OnlySources {
+        file: String,
+        /// The commands that build it, as one line.
+        steps: String,
+    },
     #[error("it has no `Dockerfile`, no `margay.toml` and no `.wasm`")]
     Nothing,
+}
+
+/// Why no build file was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InitProblem {
+    #[error("has a `margay.toml` already")]
+    HasBuildFile,
+    #[error("has a `Dockerfile`, which is a build file already")]
+    HasDockerfile,
+    #[error(
+        "has no sources: no `Cargo.toml`, `go.mod`, `package.json`, `pyproject.toml`, `app.py` or `*.c`"
+    )]
+    NoSources,
+    #[error("has sources in {found} (`{marker}`), and not in {asked}")]
+    OtherLanguage { found: &'static str, marker: String, asked: &'static str },
+}
+
+impl InitProblem {
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::HasBuildFile => "build it: margay build. `--force` writes the file anew",
+            Self::HasDockerfile => "build it: margay build",
+            Self::NoSources => {
+                "begin an app: margay init --language rust (or go, c, javascript, python)"
+            }
+            Self::OtherLanguage { .. } => {
+                "leave `--language` out, or name a folder for a new app: margay init DIR"
+            }
+        }
+    }
 }
 
 /// Why a file or folder is not an image that can be imported.
@@ -155,6 +203,15 @@ impl Error {
                 return source.hint();
             }
             Self::BuildFile(diagnostic) => return diagnostic.instead(),
+            Self::NoBuildFile { reason: NoBuildFile::OnlySources { steps, .. }, .. } => {
+                return Some(format!(
+                    "build it: {steps} (`margay init` writes a `margay.toml` that does)"
+                ));
+            }
+            Self::Command { missing: Some(missing), .. } => {
+                return Some(format!("install what is missing: {missing}"));
+            }
+            Self::Init { problem, .. } => problem.hint(),
             Self::NoBuildFile { .. } => {
                 "add a `Dockerfile` or a `margay.toml`, or name one `.wasm` file: margay build \
                  app.wasm"
@@ -166,6 +223,10 @@ impl Error {
             }
             Self::NoImage(reference) if reference.registry().is_some() => {
                 return Some(format!("fetch it: margay pull {reference}"));
+            }
+            Self::Encode { .. } => {
+                "it may import what WASI 0.1 and `wasi:http/types` have, and exports `memory` and \
+                 `cabi_realloc`"
             }
             Self::NoImage(_) => "`margay images` lists what there is",
             Self::NoBlob(_) => "pull or build the image again",

@@ -19,6 +19,8 @@ mod diagnostic; // what is wrong with a build file, where, and what to write ins
 mod fault; // a diagnostic whose place is not known yet, or another error
 mod dockerfile; // a Dockerfile as values
 mod execute; // these carried out into a stage, one file for each instruction
+mod component; // core modules that answer HTTP, as components
+mod project; // the sources of an app, and what builds them
 mod build_file; // margay.toml, likewise
 
 mod cache; // results of earlier builds
@@ -26,6 +28,7 @@ mod prune; // what no named image needs
 mod program; // which file an image runs, and whether it can
 mod assemble; // a stage, written as an image
 mod build; // all of it in order
+mod watched; // which files a build depends on
 
 mod check; // layers, read to their end before an image gets a name
 mod import; // image files of other tools
@@ -39,9 +42,11 @@ pub use diagnostic::{
     ArchiveProblem, Diagnostic, DiagnosticKind, ExpansionError, SourceTree, Syntax, Warning,
     WarningKind,
 };
-pub use error::{ContextProblem, Error, ImportProblem, NoBuildFile};
+pub use error::{ContextProblem, Error, ImportProblem, InitProblem, NoBuildFile};
 pub use export::export;
 pub use import::{ImportStep, Imported, import};
 pub use layout::{Hold, Layout, LocalImage, REF_NAME};
 pub use limits::ARCHIVE_BYTES_MAX;
 pub use program::host_platforms;
+pub use project::{Init, Initialised, Language, ProgramKind, Project, init};
+pub use watched::Watched;

@@ -21,6 +21,10 @@ pub(crate) const NESTING_MAX: u32 = 16;
 /// `EXPOSE 1-65535` would make a config that is larger than the image.
 pub(crate) const PORT_RANGE_MAX: u16 = 100;
 
+/// Of a source or manifest that tells what an app is: what tells stands near its beginning, and
+/// larger files are generated.
+pub(crate) const SOURCE_BYTES_MAX: u64 = 1 << 20;
+
 /// PATH_MAX of Linux: no longer path can be opened.
 pub(crate) const PATH_BYTES_MAX: usize = 4096;
 /// As many links as Linux follows.

@@ -1,6 +1,8 @@
 //! One file per verb: its arguments, and what it does about them.
 
+pub mod init;
 pub mod build;
+pub mod dev;
 pub mod images;
 pub mod import;
 pub mod prune;

@@ -11,6 +11,7 @@ use crate::{
     assemble::{Assembled, Assembly, BuiltLayer},
     build_file::{self, BuildFile, Described},
     cache::Cache,
+    component,
     context::{Context, PathKind},
     diagnostic::{DiagnosticKind, Warning, WarningKind},
     error::{ContextProblem, Error, NoBuildFile, io_error},
@@ -22,6 +23,7 @@ use crate::{
     limits::DOCKERFILE_BYTES_MAX,
     path::as_name,
     program::host_platforms,
+    project::BUILD_FILE,
 };
 
 /// What to build, from what, into which images.
@@ -169,7 +171,7 @@ fn build_file_path(build: &Build<'_>) -> Option<PathBuf> {
         return Some(file.to_owned());
     }
     let existing = |name: &str| Some(build.context.join(name)).filter(|path| path.is_file());
-    existing(build_file::NAME).or_else(|| existing("Dockerfile"))
+    existing(BUILD_FILE).or_else(|| existing("Dockerfile"))
 }
 
 fn build_lone_program(build: &Build<'_>, assembly: &Assembly<'_>) -> Result<Output, Error> {
@@ -194,7 +196,9 @@ fn artifact_of(context: &Context, path: &str, assembly: &Assembly<'_>) -> Result
     }
     let Item::File { source, .. } = context.file(path)? else { return Err(not_a_file()) };
     let mut spool = Spool::new(assembly.layout.store(), Some(context));
-    assembly.artifact(&format!("`{path}`"), &source, &[], &mut spool)
+    let what = format!("`{path}`");
+    let source = component::program(&what, source, &mut spool)?;
+    assembly.artifact(&what, &source, &[], &mut spool)
 }
 
 fn build_from_toml(

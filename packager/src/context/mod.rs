@@ -92,7 +92,7 @@ impl Context {
         }
     }
 
-    fn is_ignored(&self, path: &str) -> bool {
+    pub(crate) fn is_ignored(&self, path: &str) -> bool {
         !path.is_empty() && self.ignore.ignores(path)
     }
 

@@ -1,0 +1,251 @@
+//! Memory for the adapter of WASI 0.1 in a module that Go made.
+//!
+//! The adapter needs a page for its stack and one for its state before Go can allocate, and may
+//! not grow the memory either: Go supposes that all memory behind its data is its own. So the
+//! package `wasihttp` reserves an array for it, which begins with [`MARK`], and the module gets a
+//! function `cabi_realloc_adapter` that hands the array out.
+
+use wasmparser::{BinaryReader, BinaryReaderError, DataKind, DataSectionReader, Operator};
+
+/// The first bytes of the array. The byte count of what was handed out follows.
+const MARK: &[u8] = b"margay:adapter:1";
+/// The bytes of the array behind its first 32, which are handed out.
+const RESERVED: u32 = 2 * 65536;
+
+const TYPE_OF_IMPORTED_FUNCTION: u8 = 0;
+const REALLOC: &str = "cabi_realloc";
+const REALLOC_FOR_ADAPTER: &str = "cabi_realloc_adapter";
+
+const IMPORTS: u8 = 2;
+const FUNCTIONS: u8 = 3;
+const EXPORTS: u8 = 7;
+const CODE: u8 = 10;
+const DATA: u8 = 11;
+
+/// `module` with memory for the adapter, as it is when it has no such array.
+///
+/// # Errors
+/// A sentence on what is broken.
+pub(super) fn with_memory_for_adapter(module: Vec<u8>) -> Result<Vec<u8>, String> {
+    let rewritten = rewritten(&module).map_err(|error| error.to_string())?;
+    Ok(rewritten.unwrap_or(module))
+}
+
+fn rewritten(module: &[u8]) -> Result<Option<Vec<u8>>, BinaryReaderError> {
+    let sections = sections(module)?;
+    let body = |id| sections.iter().find(|section| section.0 == id).map(|section| section.1);
+    let Some(address) = body(DATA).map(address_of_mark).transpose()?.flatten() else {
+        return Ok(None);
+    };
+    let (Some(functions), Some(exports)) = (body(FUNCTIONS), body(EXPORTS)) else {
+        return Ok(None);
+    };
+    let imported = body(IMPORTS).map_or(Ok(0), imported_functions)?;
+    let types = function_types(functions)?;
+    let realloc = exported_function(exports)?;
+    let local = realloc.and_then(|index| index.checked_sub(imported));
+    let Some(realloc_type) = local.and_then(|local| types.get(local as usize)) else {
+        return Ok(None);
+    };
+    let new = imported + types.len() as u32;
+    let mut out = module[..8].to_vec();
+    for (id, body) in &sections {
+        let body = match *id {
+            FUNCTIONS => one_more(body, &leb(*realloc_type))?,
+            EXPORTS => {
+                let name = REALLOC_FOR_ADAPTER.as_bytes();
+                one_more(body, &[&leb(name.len() as u32), name, &[0], &leb(new)].concat())?
+            }
+            CODE => one_more(body, &allocate(address))?,
+            _ => body.to_vec(),
+        };
+        out.push(*id);
+        out.extend(leb(body.len() as u32));
+        out.extend(body);
+    }
+    Ok(Some(out))
+}
+
+/// Where the array lies.
+fn address_of_mark(body: &[u8]) -> Result<Option<u32>, BinaryReaderError> {
+    for data in DataSectionReader::new(BinaryReader::new(body, 0))? {
+        let data = data?;
+        let DataKind::Active { offset_expr, .. } = data.kind else { continue };
+        let at = data.data.windows(MARK.len()).position(|window| window == MARK);
+        if let (Some(at), Operator::I32Const { value }) =
+            (at, offset_expr.get_operators_reader().read()?)
+        {
+            return Ok(Some((value as u32).wrapping_add(at as u32)));
+        }
+    }
+    Ok(None)
+}
+
+/// Each section: its id, and what is in it.
+fn sections(module: &[u8]) -> Result<Vec<(u8, &[u8])>, BinaryReaderError> {
+    let mut reader = BinaryReader::new(module, 0);
+    reader.read_bytes(8)?;
+    let mut sections = vec![];
+    while !reader.eof() {
+        let id = reader.read_u8()?;
+        let len = reader.read_var_u32()?;
+        sections.push((id, reader.read_bytes(len as usize)?));
+    }
+    Ok(sections)
+}
+
+fn imported_functions(body: &[u8]) -> Result<u32, BinaryReaderError> {
+    let mut reader = BinaryReader::new(body, 0);
+    let mut functions = 0;
+    for _ in 0..reader.read_var_u32()? {
+        let _names = (reader.read_string()?, reader.read_string()?);
+        let is_function = body.get(reader.original_position()) == Some(&TYPE_OF_IMPORTED_FUNCTION);
+        let _: wasmparser::TypeRef = reader.read()?;
+        functions += u32::from(is_function);
+    }
+    Ok(functions)
+}
+
+fn function_types(body: &[u8]) -> Result<Vec<u32>, BinaryReaderError> {
+    let mut reader = BinaryReader::new(body, 0);
+    (0..reader.read_var_u32()?).map(|_| reader.read_var_u32()).collect()
+}
+
+fn exported_function(body: &[u8]) -> Result<Option<u32>, BinaryReaderError> {
+    let mut reader = BinaryReader::new(body, 0);
+    for _ in 0..reader.read_var_u32()? {
+        let export: wasmparser::Export<'_> = reader.read()?;
+        if export.name == REALLOC {
+            return Ok(Some(export.index));
+        }
+    }
+    Ok(None)
+}
+
+/// The list in `body` with `entry` at its end.
+fn one_more(body: &[u8], entry: &[u8]) -> Result<Vec<u8>, BinaryReaderError> {
+    let mut reader = BinaryReader::new(body, 0);
+    let count = reader.read_var_u32()?;
+    Ok([leb(count + 1).as_slice(), &body[reader.original_position()..], entry].concat())
+}
+
+/// A function that takes what `cabi_realloc` takes and hands out the array at `address` from its
+/// beginning: `old`, `old_size` and `align` are not looked at, since the adapter asks for whole
+/// pages.
+fn allocate(address: u32) -> Vec<u8> {
+    let (local_get, local_set, i32_const, i32_add) = (0x20, 0x21, 0x41, 0x6a);
+    let (load, store, greater, then, unreachable, end) =
+        ([0x28, 2, 0], [0x36, 2, 0], 0x4b, [0x04, 0x40], 0x00, 0x0b);
+    let (new_size, used) = (3, 4);
+    let counter = signed_leb(address.wrapping_add(MARK.len() as u32));
+    let first = signed_leb(address.wrapping_add(32));
+    let code: Vec<u8> = [
+        &[1, 1, 0x7f][..], // one local, an i32
+        // used = *counter
+        &[i32_const],
+        &counter,
+        &load,
+        &[local_set, used],
+        // *counter = used + new_size
+        &[i32_const],
+        &counter,
+        &[local_get, used, local_get, new_size, i32_add],
+        &store,
+        // if used + new_size > RESERVED { unreachable }
+        &[local_get, used, local_get, new_size, i32_add, i32_const],
+        &signed_leb(RESERVED),
+        &[greater],
+        &then,
+        &[unreachable, end],
+        // first + used
+        &[i32_const],
+        &first,
+        &[local_get, used, i32_add, end],
+    ]
+    .concat();
+    [leb(code.len() as u32), code].concat()
+}
+
+fn leb(mut value: u32) -> Vec<u8> {
+    let mut out = vec![];
+    loop {
+        let byte = (value & 0x7f) as u8;
+        value >>= 7;
+        if value == 0 {
+            out.push(byte);
+            return out;
+        }
+        out.push(byte | 0x80);
+    }
+}
+
+/// An i32 as the operand of a constant.
+fn signed_leb(value: u32) -> Vec<u8> {
+    let (mut value, mut out) = (value as i32, vec![]);
+    loop {
+        let byte = (value & 0x7f) as u8;
+        value >>= 7;
+        if (value == 0 && byte & 0x40 == 0) || (value == -1 && byte & 0x40 != 0) {
+            out.push(byte);
+            return out;
+        }
+        out.push(byte | 0x80);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODULE: &str = r#"(module
+        (import "env" "table" (table 1 funcref))
+        (import "wasi_snapshot_preview1" "proc_exit" (func (param i32)))
+        (memory (export "memory") 4)
+        (func (export "other"))
+        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+        (data (i32.const 16) "before")
+        (data (i32.const 1021) "...margay:adapter:1"))"#;
+
+    #[test]
+    fn the_adapter_gets_the_array() {
+        let module = wat::parse_str(MODULE).unwrap();
+        let rewritten = with_memory_for_adapter(module).unwrap();
+        wasmparser::validate(&rewritten).unwrap();
+        let facts = image::inspect_wasm("it", &rewritten).unwrap();
+        assert!(facts.exports.contains(&REALLOC_FOR_ADAPTER.to_owned()), "{facts:?}");
+        let sections = sections(&rewritten).unwrap();
+        let data = sections.iter().find(|section| section.0 == DATA).unwrap().1;
+        assert_eq!(address_of_mark(data).unwrap(), Some(1024));
+        let code = sections.iter().find(|section| section.0 == CODE).unwrap().1;
+        assert!(code.ends_with(&allocate(1024)));
+    }
+
+    #[test]
+    fn a_module_without_the_array_or_an_allocator_stays_as_it_is() {
+        for missing in ["margay:adapter:1", "cabi_realloc"] {
+            let module = wat::parse_str(MODULE.replace(missing, "nothing")).unwrap();
+            let same = with_memory_for_adapter(module.clone()).unwrap();
+            assert_eq!(same, module, "without {missing}");
+        }
+    }
+
+    #[test]
+    fn operands_are_signed() {
+        for (value, want) in
+            [(0, &[0][..]), (63, &[63]), (64, &[0xc0, 0]), (1 << 20, &[0x80, 0x80, 0xc0, 0])]
+        {
+            assert_eq!(signed_leb(value), want, "{value}");
+        }
+    }
+
+    #[test]
+    fn broken_bytes_never_panic() {
+        let whole = wat::parse_str(MODULE).unwrap();
+        for at in 0..whole.len() {
+            let _ = with_memory_for_adapter(whole[..at].to_vec());
+            let mut changed = whole.clone();
+            changed[at] ^= 0xff;
+            let _ = with_memory_for_adapter(changed);
+        }
+    }
+}

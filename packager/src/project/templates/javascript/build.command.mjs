@@ -1,0 +1,11 @@
+// Makes app.wasm of ENTRY. `node build.mjs` runs it, and `margay build` does.
+import { componentize } from '@bytecodealliance/componentize-js';
+import { writeFile } from 'node:fs/promises';
+
+const { component } = await componentize({
+  sourcePath: 'ENTRY',
+  witPath: 'wit/command.wit',
+  worldName: 'command',
+  disableFeatures: ['http', 'fetch-event'],
+});
+await writeFile('app.wasm', component);
