@@ -1,6 +1,10 @@
 //! A terminal, or a pipe, at a task that runs: `margay attach`, and `margay run -it`.
 
-use std::{ops::ControlFlow, os::unix::net::UnixStream};
+use std::{
+    ops::ControlFlow,
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -24,6 +28,8 @@ use crate::{
 
 /// Frames between the reader of the socket and the loop.
 const FRAMES_MAX: usize = 16;
+/// A supervisor writes the end of its task at once, and removes it with `--rm`.
+const RECORD_TIME_MAX: Duration = Duration::from_secs(5);
 /// Bytes of what is typed, or piped in, at once.
 const INPUT_BYTES: usize = 16 << 10;
 
@@ -169,8 +175,21 @@ fn relay(
     // Its thread may wait for input that never comes.
     runtime.shutdown_background();
     match end? {
-        Some(end) => Ok(end),
+        Some(end) => {
+            if matches!(end, AttachEnd::Ended { .. }) {
+                wait_for_record(task);
+            }
+            Ok(end)
+        }
         None => Err(Error::NotRunning(task.record().name.clone())),
+    }
+}
+
+/// Its supervisor has told how it ended, and is writing that down.
+fn wait_for_record(task: &TaskFolder) {
+    let deadline = Instant::now() + RECORD_TIME_MAX;
+    while task.state().is_ok_and(State::is_alive) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -310,7 +310,7 @@ impl Lifecycle {
     fn start_failed(&mut self, failed: StartFailed, now: Instant) -> State {
         let again = match (self.restart, failed) {
             (Restart::Never, _) | (Restart::UntilFetched, StartFailed::Here) => false,
-            // One that never ran is told to its caller, who knows what to change.
+            // One that never ran is a failure of its caller: the same start would fail again.
             (Restart::Policy(policy), _) => {
                 self.restarts > 0 && policy.restarts(NOT_STARTED, self.restarts)
             }

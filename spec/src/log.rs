@@ -1,10 +1,10 @@
 //! The log of a task: lines with their time and stream, in a file whose text is bounded.
 //!
 //! A record is a line of text: `oDELTA TEXT`, with `o` for stdout and `e` for stderr, as a capital
-//! where the line goes on in the next record. DELTA is the milliseconds since the record before, in
-//! base 36, left out for 0. `@TIME` sets the time; each [`MARK_BYTES`] begin with one, so that a log
-//! can be cut there. A log that was cut begins with a [`LogHead`]. Records of older versions, in the
-//! form of Kubernetes' CRI, are read as well.
+//! where the line goes on in the next record. DELTA is the milliseconds since the record before,
+//! in base 36, left out for 0. `@TIME` sets the time; each [`MARK_BYTES`] begin with one, so that a
+//! log can be cut there. A log that was cut begins with a [`LogHead`]. Records of older versions,
+//! in the form of Kubernetes' CRI, are read as well.
 
 use std::collections::VecDeque;
 

@@ -6,7 +6,7 @@ use crate::{
     failure::HOST_ERROR,
     home::Home,
     output::{Paint, notice, printable},
-    verbs::run::RawTerminal,
+    terminal::RawTerminal,
 };
 
 /// Attach to a task that runs: see what it writes, and type into it where it was made with -i

@@ -11,7 +11,6 @@ use node::{
     AttachOptions, Attachment, Mounted, Note, PrivateNetwork, PublishRange, RunRequest, Started,
     tasks::RestartPolicy,
 };
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use spec::{Capability, LimitOverrides, OutboundGrant};
 
 use crate::{
@@ -450,30 +449,6 @@ fn tell_started(started: &Started) {
                 port.container_port
             ));
         }
-    }
-}
-
-/// Our terminal in raw mode while a Linux program has it behind a terminal of its own, which edits
-/// lines and knows what Ctrl-C means there; as before when this is dropped. A Wasm program has no
-/// such thing: it reads ours as it is.
-pub struct RawTerminal(Termios);
-
-impl RawTerminal {
-    /// `None` where stdin is no terminal, or one that has gone away meanwhile.
-    pub fn new() -> Option<Self> {
-        let stdin = std::io::stdin();
-        let before = tcgetattr(&stdin).ok()?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        // What was typed ahead is for the program.
-        tcsetattr(&stdin, OptionalActions::Drain, &raw).ok()?;
-        Some(Self(before))
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &self.0);
     }
 }
 

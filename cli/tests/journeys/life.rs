@@ -87,7 +87,8 @@ fn an_attached_start_shows_the_output_and_exits_with_the_programs_code() {
     assert!(err.contains("only one task"), "{err}");
     let err = stage.margay(["start", "none", "tom"]).fails(1);
     assert!(err.contains("no task is called `none`"), "{err}");
-    stage.margay(["wait", "tom"]).ok();
+    // The other one was started, and waits for input.
+    assert_eq!(stage.margay(["kill", "tom"]).ok(), "tom\n");
     stage.is_empty();
 }
 
@@ -459,7 +460,7 @@ fn a_log_keeps_sixteen_mebibytes_of_short_lines_and_says_what_is_gone() {
     let stage = Stage::new();
     for guest in guests(&stage) {
         let flood: &[&str] = match guest.image.as_str() {
-            "busy" => &["/bin/sh", "-c", "seq -w 1 3000000"],
+            "busy" => &["/bin/sh", "-c", "seq -w 1 4000000"],
             _ => &["flood", "2000000"],
         };
         let said = stage.margay(run(&["run", "--name", "tom"], &guest, flood));

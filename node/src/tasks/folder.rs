@@ -383,7 +383,7 @@ impl Owned {
 const LOCK: &str = "lock";
 /// What was asked for, in a task's folder.
 const RECORD: &str = "task.json";
-/// The file that those lock who read a folder that may be removed meanwhile.
+/// The file that readers lock whose folder may be removed meanwhile.
 const READERS: &str = "readers";
 /// The lock of all renames, beside the folders.
 const RENAMING: &str = ".renaming";
