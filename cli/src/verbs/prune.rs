@@ -106,11 +106,7 @@ impl Args {
         if self.tasks {
             ended_tasks(home, Filters(&[]))?;
         }
-        // Files that were only run have names in a layout of their own, which no verb lists.
-        let files = images::files(home)?;
-        for file in files.list()? {
-            files.untag(&file.reference)?;
-        }
+        forget_files(home)?;
         line(format_args!("Freed {}", size(unnamed(home)?)));
         Ok(())
     }
@@ -159,6 +155,7 @@ impl SystemArgs {
         if self.all {
             unused_images(home, filters)?;
         }
+        forget_files(home)?;
         line(format_args!("Freed {}", size(freed + unnamed(home)?)));
         Ok(())
     }
@@ -230,6 +227,15 @@ pub fn unused_volumes(
         }
     }
     Ok(freed)
+}
+
+/// Files that were only run have names in a layout of their own, which no verb lists.
+fn forget_files(home: &Home) -> anyhow::Result<()> {
+    let files = images::files(home)?;
+    for file in files.list()? {
+        files.untag(&file.reference)?;
+    }
+    Ok(())
 }
 
 /// Removes blobs that no image names and what was prepared from them, and returns how many bytes

@@ -347,3 +347,46 @@ fn both_kinds_of_containers_report_host_errors_alike() {
     }
     stage.is_empty();
 }
+
+#[test]
+fn a_linux_task_is_shown_with_its_ports_its_processes_and_dockers_paths() {
+    if !ready() {
+        return;
+    }
+    let stage = Stage::new();
+    build(&stage, "busybox-cats:native", &format!("LABEL tier=web\n{CATS}"));
+    let run = ["run", "-d", "--name", "web", "-p", "127.0.0.1::80", "-l", "x=y"];
+    stage.margay(run.iter().chain(&["busybox-cats:native"])).ok();
+    let address = eventually("it is published", || published(&stage, "web"));
+    let show = |arguments: &[&str]| stage.margay(arguments).ok().trim_end().to_owned();
+    assert_eq!(show(&["ps", "--format", "{{.Ports}}"]), format!("{address}->80/tcp"));
+    let port = "{{(index (index .NetworkSettings.Ports \"80/tcp\") 0).HostPort}}";
+    let found = show(&["inspect", "-f", port, "web"]);
+    assert!(address.ends_with(&format!(":{found}")), "{address} and {found}");
+    let shown = show(&["inspect", "-f", "{{.Platform}} {{.Path}} {{.Config.Labels.tier}}", "web"]);
+    assert_eq!(shown, "linux /bin/busybox web");
+    for (filter, want) in [
+        ("label=tier=web", "web"),
+        ("label=x=y", "web"),
+        ("label=x=z", ""),
+        ("ancestor=busybox-cats:native", "web"),
+        ("ancestor=other", ""),
+        ("expose=80", "web"),
+        (&format!("publish={found}"), "web"),
+        ("publish=1-2", ""),
+    ] {
+        let names = show(&["ps", "--filter", filter, "--format", "{{.Names}}"]);
+        assert_eq!(names, want, "{filter}");
+    }
+    let top = show(&["top", "web"]);
+    assert!(top.contains("/bin/busybox httpd -f"), "{top}");
+    assert!(!top.contains("margay"), "the shim is not the task's: {top}");
+    assert_eq!(show(&["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}"]), "web 1");
+    stage.margay(["stop", "-t", "1", "web"]).ok();
+    let actions = ["events", "--since", "1h", "--until", "0s", "-f", "container=web"];
+    let told = stage.margay(actions.iter().chain(&["--format", "{{.Action}}"])).ok();
+    assert_eq!(told, "create\nstart\ndie\nstop\n");
+    assert_eq!(show(&["ps", "-l", "--format", "{{.State}} [{{.Ports}}]"]), "exited []");
+    stage.margay(["rm", "web"]).ok();
+    stage.is_empty();
+}
