@@ -7,6 +7,7 @@ use spec::{Capability, Digest, FileGrant, OPERATOR, VolumeName};
 
 use crate::{
     error::{Error, Result},
+    events::{self, Event, Subject},
     home::Home,
     launch::Container,
     request::{MountSource, Mounted},
@@ -73,7 +74,10 @@ pub(crate) fn remove(home: &Home, record: &TaskRecord) -> Result<()> {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::file("remove the volume", &folder)(error));
             }
-            _ => {}
+            Ok(()) if owner == OPERATOR => {
+                events::record(home, Event::of(Subject::Volume, "destroy", name.as_str()));
+            }
+            Ok(()) | Err(_) => {}
         }
     }
     Ok(())
