@@ -236,6 +236,7 @@ impl FromStr for Publish {
             what: "a port to publish: HOST:CONTAINER as in 8080:80, ADDRESS:HOST:CONTAINER, \
                    or CONTAINER for a free port",
         };
+        let whole = text;
         let (text, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
         let (rest, container) =
             text.rsplit_once(':').map_or((None, text), |(rest, port)| (Some(rest), port));
@@ -260,6 +261,11 @@ impl FromStr for Publish {
             false => Err(wrong()),
         };
         match (protocol, port(container)?) {
+            ("udp" | "sctp", _) => Err(Error::BadArgument {
+                text: whole.to_owned(),
+                what: "a port that can be published: connections of TCP are relayed, and no other \
+                       protocol",
+            }),
             ("tcp", container_port @ 1..) => {
                 Ok(Self { address, host_port: port(host)?, container_port })
             }
