@@ -17,9 +17,6 @@ use crate::{
 /// Hex digits of such a name: as many as no user writes.
 const DIGITS: usize = 32;
 
-/// The most that a task may write to one that its image asks for: as much as to its root.
-const BYTES_MAX: u64 = 10 << 30;
-
 /// A name that no other volume has.
 pub(crate) fn name() -> VolumeName {
     disk::random_hex::<{ DIGITS / 2 }>().parse().expect("hex digits are a name")
@@ -51,8 +48,7 @@ pub(crate) fn mount_wanted<'a>(
         let grant = FileGrant::mount(&path, false, &volume, None);
         container.grants.push(Capability::Files(grant));
         let source = MountSource::Volume(volume);
-        let bytes_max = Some(BYTES_MAX);
-        container.mounts.push(Mounted { source, path, read_only: false, bytes_max });
+        container.mounts.push(Mounted { source, path, read_only: false, bytes_max: None });
     }
     Ok(())
 }
