@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(until_walked(&mut quota()), None);
         fs::write(layer.path().join("large"), vec![1; 600 << 10]).unwrap();
         let message = until_walked(&mut quota()).unwrap().message().unwrap();
-        assert_eq!(message, "E_DISK: its writable layer has more than 1MiB");
+        assert!(message.starts_with("E_DISK: its writable layer has more than 1MiB"), "{message}");
         fs::remove_file(layer.path().join("large")).unwrap();
         let mut deep = layer.path().to_owned();
         for _ in 0..LAYER_DEPTH_MAX {
