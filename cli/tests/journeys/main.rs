@@ -20,6 +20,7 @@ mod services; // waited for, shown, and runs that are changed
 mod nodes; // join, drain, remove, adopt
 mod secrets; // from a file to a guest, and nowhere else
 mod run_flags; // Docker's flags of `run`, for both kinds of images
+mod guides; // the pages of five languages, followed to the letter
 mod languages; // init, dev, and folders that are not built yet
 mod bad_input; // what is refused, and with which message
 mod native; // Linux images

@@ -1,16 +1,27 @@
-//! Memory for the adapter of WASI 0.1 in a module that Go made.
+//! Memory that does not come from Go, in a module that Go made.
 //!
-//! The adapter needs a page for its stack and one for its state before Go can allocate, and may
-//! not grow the memory either: Go supposes that all memory behind its data is its own. So the
-//! package `wasihttp` reserves an array for it, which begins with [`MARK`], and the module gets a
-//! function `cabi_realloc_adapter` that hands the array out.
+//! The adapter of WASI 0.1 needs a page for its stack and one for its state before Go can allocate,
+//! and may not grow the memory either: Go supposes that all memory behind its data is its own. And
+//! where the host writes a list it calls `cabi_realloc`, which may call nothing of the host, while
+//! Go calls its clock when it collects garbage. So the package `wasihttp` reserves an array, which
+//! begins with [`MARK`], and both get functions that hand it out.
 
 use wasmparser::{BinaryReader, BinaryReaderError, DataKind, DataSectionReader, Operator};
 
-/// The first bytes of the array. The byte count of what was handed out follows.
+/// The first bytes of the array.
 const MARK: &[u8] = b"margay:adapter:1";
-/// The bytes of the array behind its first 32, which are handed out.
-const RESERVED: u32 = 2 * 65536;
+
+/// A part of the array, and where in the array the count of its used bytes stands.
+struct Part {
+    counter: u32,
+    first: u32,
+    len: u32,
+}
+
+/// Two pages: the adapter's.
+const ADAPTER: Part = Part { counter: 16, first: 32, len: 2 << 16 };
+/// What the host writes. `wasihttp` reads it at once, and sets the counter back.
+const LISTS: Part = Part { counter: 20, first: 32 + (2 << 16), len: 4 << 16 };
 
 const TYPE_OF_IMPORTED_FUNCTION: u8 = 0;
 const REALLOC: &str = "cabi_realloc";
@@ -51,12 +62,19 @@ fn rewritten(module: &[u8]) -> Result<Option<Vec<u8>>, BinaryReaderError> {
     let mut out = module[..8].to_vec();
     for (id, body) in &sections {
         let body = match *id {
-            FUNCTIONS => one_more(body, &leb(*realloc_type))?,
+            FUNCTIONS => {
+                let one = one_more(body, &leb(*realloc_type))?;
+                one_more(&one, &leb(*realloc_type))?
+            }
             EXPORTS => {
                 let name = REALLOC_FOR_ADAPTER.as_bytes();
-                one_more(body, &[&leb(name.len() as u32), name, &[0], &leb(new)].concat())?
+                let body = exports_with(body, new + 1)?;
+                one_more(&body, &[&leb(name.len() as u32), name, &[0], &leb(new)].concat())?
             }
-            CODE => one_more(body, &allocate(address))?,
+            CODE => {
+                let one = one_more(body, &allocate(address, &ADAPTER))?;
+                one_more(&one, &allocate(address, &LISTS))?
+            }
             _ => body.to_vec(),
         };
         out.push(*id);
@@ -122,6 +140,26 @@ fn exported_function(body: &[u8]) -> Result<Option<u32>, BinaryReaderError> {
     Ok(None)
 }
 
+/// The exports in `body`, with the function `realloc` as [`REALLOC`].
+fn exports_with(body: &[u8], realloc: u32) -> Result<Vec<u8>, BinaryReaderError> {
+    let mut reader = BinaryReader::new(body, 0);
+    let count = reader.read_var_u32()?;
+    let mut out = leb(count);
+    for _ in 0..count {
+        let start = reader.original_position();
+        let export: wasmparser::Export<'_> = reader.read()?;
+        if export.name == REALLOC {
+            out.extend(leb(REALLOC.len() as u32));
+            out.extend(REALLOC.as_bytes());
+            out.push(0); // a function
+            out.extend(leb(realloc));
+        } else {
+            out.extend(&body[start..reader.original_position()]);
+        }
+    }
+    Ok(out)
+}
+
 /// The list in `body` with `entry` at its end.
 fn one_more(body: &[u8], entry: &[u8]) -> Result<Vec<u8>, BinaryReaderError> {
     let mut reader = BinaryReader::new(body, 0);
@@ -129,16 +167,17 @@ fn one_more(body: &[u8], entry: &[u8]) -> Result<Vec<u8>, BinaryReaderError> {
     Ok([leb(count + 1).as_slice(), &body[reader.original_position()..], entry].concat())
 }
 
-/// A function that takes what `cabi_realloc` takes and hands out the array at `address` from its
-/// beginning: `old`, `old_size` and `align` are not looked at, since the adapter asks for whole
-/// pages.
-fn allocate(address: u32) -> Vec<u8> {
+/// A function that takes what `cabi_realloc` takes and hands out a part of the array at `address`
+/// from its beginning, in steps of 8 bytes, which is the largest alignment. It traps at the end.
+/// `old` and `old_size` are not looked at: neither the adapter nor a host makes a list longer.
+fn allocate(address: u32, part: &Part) -> Vec<u8> {
     let (local_get, local_set, i32_const, i32_add) = (0x20, 0x21, 0x41, 0x6a);
     let (load, store, greater, then, unreachable, end) =
         ([0x28, 2, 0], [0x36, 2, 0], 0x4b, [0x04, 0x40], 0x00, 0x0b);
     let (new_size, used) = (3, 4);
-    let counter = signed_leb(address.wrapping_add(MARK.len() as u32));
-    let first = signed_leb(address.wrapping_add(32));
+    let i32_and = 0x71;
+    let counter = signed_leb(address.wrapping_add(part.counter));
+    let first = signed_leb(address.wrapping_add(part.first));
     let code: Vec<u8> = [
         &[1, 1, 0x7f][..], // one local, an i32
         // used = *counter
@@ -146,14 +185,17 @@ fn allocate(address: u32) -> Vec<u8> {
         &counter,
         &load,
         &[local_set, used],
+        // new_size = (new_size + 7) & -8
+        &[local_get, new_size, i32_const, 7, i32_add, i32_const, 0x78, i32_and],
+        &[local_set, new_size],
         // *counter = used + new_size
         &[i32_const],
         &counter,
         &[local_get, used, local_get, new_size, i32_add],
         &store,
-        // if used + new_size > RESERVED { unreachable }
+        // if used + new_size > part.len { unreachable }
         &[local_get, used, local_get, new_size, i32_add, i32_const],
-        &signed_leb(RESERVED),
+        &signed_leb(part.len),
         &[greater],
         &then,
         &[unreachable, end],
@@ -217,7 +259,8 @@ mod tests {
         let data = sections.iter().find(|section| section.0 == DATA).unwrap().1;
         assert_eq!(address_of_mark(data).unwrap(), Some(1024));
         let code = sections.iter().find(|section| section.0 == CODE).unwrap().1;
-        assert!(code.ends_with(&allocate(1024)));
+        let both = [allocate(1024, &ADAPTER), allocate(1024, &LISTS)].concat();
+        assert!(code.ends_with(&both));
     }
 
     #[test]

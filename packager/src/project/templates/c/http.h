@@ -89,7 +89,7 @@ static inline char *request_body(const request *req, size_t limit, size_t *lengt
   for (;;) {
     wasi_read(stream, limit - *length + 1, &r);
     if (r.tag) {
-      whole = r.words[1] == 1; // closed: its end
+      whole = (uint8_t)r.words[1] == 1; // closed: its end
       if (!whole) wasi_drop_error(r.words[2]);
       break;
     }

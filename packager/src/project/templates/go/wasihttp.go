@@ -95,25 +95,21 @@ func view(pointer, length uint32) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(uintptr(pointer))), length)
 }
 
-// reserved is memory for the WASI adapter, which begins before Go can allocate: `margay build` finds it by its mark.
-var reserved = [32 + 2<<16]byte{'m', 'a', 'r', 'g', 'a', 'y', ':', 'a', 'd', 'a', 'p', 't', 'e', 'r', ':', '1'}
+// reserved is memory for the WASI adapter, which begins before Go can allocate, and for what the host writes. `margay
+// build` finds it by its mark, and puts a function that hands it out in the place of cabi_realloc.
+var reserved = [32 + 6<<16]byte{'m', 'a', 'r', 'g', 'a', 'y', ':', 'a', 'd', 'a', 'p', 't', 'e', 'r', ':', '1'}
 
 // The linker leaves out what is never used.
 var kept *byte
 
 func init() { kept = &reserved[0] }
 
-// held keeps what the host wrote out of the reach of the garbage collector until it was read.
-var held [][]uint64
+// release gives back the memory of what the host wrote, once it was read.
+func release() { *(*uint32)(unsafe.Pointer(&reserved[20])) = 0 }
 
 //go:wasmexport cabi_realloc
 func realloc(old unsafe.Pointer, oldSize, align, size uint32) unsafe.Pointer {
-	memory := make([]uint64, (size+7)/8+1)
-	if old != nil {
-		copy(unsafe.Slice((*byte)(unsafe.Pointer(&memory[0])), size), unsafe.Slice((*byte)(old), oldSize))
-	}
-	held = append(held, memory)
-	return unsafe.Pointer(&memory[0])
+	panic("not built by margay build")
 }
 
 //go:wasmexport wasi:http/incoming-handler@0.2.10#handle
@@ -125,7 +121,6 @@ func handle(request, out uint32) {
 	w.finish()
 	in.Close()
 	dropRequest(request)
-	held = nil
 }
 
 var methods = [...]string{"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
@@ -156,6 +151,7 @@ func readRequest(request uint32) *http.Request {
 		entry := unsafe.Slice((*uint32)(unsafe.Pointer(uintptr(list+16*i))), 4)
 		in.Header.Add(string(view(entry[0], entry[1])), string(view(entry[2], entry[3])))
 	}
+	release()
 	dropFields(fields)
 	if length, err := strconv.ParseInt(in.Header.Get("Content-Length"), 10, 64); err == nil {
 		in.ContentLength = length
@@ -194,7 +190,7 @@ func (b *body) Read(p []byte) (int, error) {
 	switch {
 	case r.tag() == 0:
 		b.rest.Reset(bytes.Clone(r.bytes(1)))
-		held = held[:0]
+		release()
 	case r.word(1) == 1: // closed
 		b.end = io.EOF
 	default:
