@@ -68,6 +68,7 @@ pub enum Verb {
     Create(Box<verbs::create::Args>),
     Start(verbs::start::Args),
     Attach(verbs::attach::Args),
+    Exec(verbs::exec::Args),
     Ps(verbs::ps::Args),
     Logs(verbs::logs::Args),
     Inspect(verbs::inspect::Args),
@@ -141,6 +142,7 @@ impl Verb {
         match self {
             Self::Run(_)
             | Self::Create(_)
+            | Self::Exec(_)
             | Self::Container(groups::Container::Run(_) | groups::Container::Create(_)) => {
                 HOST_ERROR
             }
@@ -166,6 +168,7 @@ impl Verb {
             Self::Create(args) => return args.run(home),
             Self::Start(args) => return args.run(home),
             Self::Attach(args) => return args.run(home),
+            Self::Exec(args) => return args.run(home),
             Self::Ps(args) => args.run(home)?,
             Self::Logs(args) => args.run(home)?,
             Self::Inspect(args) => args.run(home)?,

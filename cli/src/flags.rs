@@ -16,24 +16,31 @@ use crate::failure::{Advice, USAGE_ERROR};
 /// Larger than any list of variables that was written by hand.
 const ENV_FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Options of the verbs that run a guest from here.
+/// Options of the verbs that run a program from here.
 #[derive(Debug, clap::Args)]
-pub struct Environment {
+pub struct Variables {
     /// Set a variable; a name alone takes our own value
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
     /// Read variables from a file, one in each line
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
+}
+
+/// Options of the verbs that run a guest from here.
+#[derive(Debug, clap::Args)]
+pub struct Environment {
+    #[command(flatten)]
+    variables: Variables,
     /// Hand in a secret, which the guest finds as /run/secrets/NAME
     #[arg(long, value_name = "NAME=FILE")]
     secret: Vec<SecretFile>,
 }
 
-impl Environment {
+impl Variables {
     /// From `--env-file` (first) and `-e` (they win). A name alone takes its value from our own
     /// environment, and is left out when it has none there.
-    pub fn variables(&self) -> anyhow::Result<BTreeMap<String, String>> {
+    pub fn read(&self) -> anyhow::Result<BTreeMap<String, String>> {
         let mut variables = BTreeMap::new();
         for path in &self.env_file {
             let named = || format!("cannot read the variables in `{}`", path.display());
@@ -49,6 +56,13 @@ impl Environment {
             add(&mut variables, flag)?;
         }
         Ok(variables)
+    }
+}
+
+impl Environment {
+    /// See [`Variables::read`].
+    pub fn variables(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        self.variables.read()
     }
 
     /// A value stands in a file and never among arguments, where every process could read it.
@@ -245,7 +259,7 @@ mod tests {
     fn a_name_alone_takes_our_value_and_a_bad_name_is_misuse() {
         let variables = |flags: &[&str]| {
             let env = flags.iter().map(|flag| (*flag).to_owned()).collect();
-            Environment { env, env_file: Vec::new(), secret: Vec::new() }.variables()
+            Variables { env, env_file: Vec::new() }.read()
         };
         let error = |flag| variables(&[flag]).unwrap_err();
         let variables = variables(&["A=1", "B=x=y", "MARGAY_NO_SUCH_VARIABLE", "PATH"]).unwrap();

@@ -28,6 +28,7 @@ mod preparing; // what takes long at a first run
 mod program; // what the program in an image imports
 mod mount; // a mount written as keys
 mod settings; // what a run chooses beyond its image
+mod terminal; // raw while a program has it
 mod flags; // durations, sizes, variables, secrets
 mod terminal; // ours, while a program has it
 mod processes; // those of a task

@@ -3,7 +3,7 @@
 //! Enter at [`Engine`], which starts a container and finds it again, and at [`Container`], which
 //! watches and stops one. An [`Assignment`] is all that a container is handed, and so all that it
 //! can reach; an [`Exit`] is how it ended. Absent on purpose: anything that only one kind knows,
-//! which is the `program` of an assignment, and `exec`, which neither kind has.
+//! which is the `program` of an assignment.
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
@@ -15,6 +15,7 @@ mod container; // the two traits
 mod log; // what its program writes, in a file of bounded size
 pub mod mount; // detached mounts, and the ids of files in them
 pub mod frame; // messages with descriptors over a Unix socket
+pub mod exec; // what a client asks of a container that runs
 mod limits;
 
 pub use assignment::{

@@ -15,6 +15,9 @@ pub struct Home {
     root: PathBuf,
 }
 
+/// A tenant's pulled blobs, in its folder.
+pub(crate) const PULLED: &str = "pulled";
+
 impl Home {
     /// The home at `root`, made when it is missing.
     ///
@@ -46,6 +49,16 @@ impl Home {
     /// tenant that knows the digest of another tenant's blob cannot reach it here either.
     pub fn prepared(&self, owner: &str) -> PathBuf {
         self.all_prepared().join(owner)
+    }
+
+    /// An OCI layout of files that were only run.
+    pub fn files(&self) -> PathBuf {
+        self.root.join("files")
+    }
+
+    /// The OCI layout of what the agent has pulled for a tenant.
+    pub(crate) fn pulled(&self, owner: &str) -> PathBuf {
+        self.prepared(owner).join(PULLED)
     }
 
     /// Where each of them keeps the unpacked layers of native images.

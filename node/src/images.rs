@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Seek},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -223,6 +223,106 @@ fn wasm(
     })
     .map_err(failed)?;
     Ok(Ready::Wasm { plan: Box::new(plan), prepared })
+}
+
+/// Makes `name` ready, a program of the image that `main` runs already: a path in its files, or the
+/// name of a file where programs lie.
+pub(crate) fn another_program(
+    home: &Home,
+    owner: &str,
+    blobs: &FileBlobStore,
+    plan: Plan,
+    main: &[String],
+    name: &str,
+    preparing: &mut dyn FnMut(),
+) -> Result<runtime::Prepared> {
+    let image = plan.manifest;
+    let ready = |program: &[String], preparing: &mut dyn FnMut()| match wasm(
+        home,
+        owner,
+        blobs,
+        plan.clone(),
+        program,
+        preparing,
+    )? {
+        Ready::Wasm { prepared, .. } => Ok(prepared),
+        Ready::Native(_) => Err(Error::NoSuchImage(image.to_string())),
+    };
+    let own = ready(main, &mut *preparing)?;
+    if matches!(plan.program, image::Program::Layer(_)) && main.first().is_some_and(|m| m == name) {
+        return Ok(own);
+    }
+    let mut index = Vec::new();
+    let read = (&own.index)
+        .rewind()
+        .and_then(|()| (&own.index).read_to_end(&mut index))
+        .map_err(|source| Error::System { verb: "read an image's index", source });
+    read?;
+    let index = image::FileIndex::from_bytes(&index).map_err(|error| refused(&image, &error))?;
+    let found = candidates(&plan, name).into_iter().find(|path| index.file(path).is_some());
+    let path = found.ok_or_else(|| Error::Prepare {
+        image,
+        why: format!("it has no program `{name}`"),
+        hint: Some("give its path in the image, or a file of this machine: --program FILE".into()),
+        failure: StartFailure::NotFound,
+    })?;
+    ready(&[path], preparing)
+}
+
+/// Where a program of this name may lie.
+fn candidates(plan: &Plan, name: &str) -> Vec<String> {
+    let mut paths = vec![format!("/{}", path_in_layers(plan, name))];
+    if !name.contains('/') {
+        let env = plan.execution().env.as_deref().unwrap_or_default();
+        let path = env.iter().find_map(|line| line.strip_prefix("PATH="));
+        let folders = path.unwrap_or("/usr/local/bin:/usr/bin:/bin:/").split(':');
+        paths.extend(folders.map(|folder| format!("{}/{name}", folder.trim_end_matches('/'))));
+    }
+    let with_ending: Vec<_> = paths.iter().map(|path| format!("{path}.wasm")).collect();
+    paths.into_iter().chain(with_ending).collect()
+}
+
+/// Makes the program in `wasm` ready, a file of this machine at `path`.
+pub(crate) fn program_file(
+    home: &Home,
+    owner: &str,
+    mut wasm: File,
+    path: &Path,
+    preparing: &mut dyn FnMut(),
+) -> Result<runtime::Prepared> {
+    let mut bytes = Vec::new();
+    let limits = runtime::prepare::PrepareLimits::default();
+    (&mut wasm)
+        .take(limits.program_bytes_max + 1)
+        .read_to_end(&mut bytes)
+        .map_err(Error::file("read", path))?;
+    wasm.rewind().map_err(Error::file("read", path))?;
+    let digest = Digest::of(&bytes);
+    let failed = |error: runtime::Error| Error::Prepare {
+        image: digest,
+        why: chain(&error),
+        hint: error.hint(),
+        failure: error.failure(),
+    };
+    let key = runtime::Key::open(&home.key()).map_err(failed)?;
+    let folder = home.prepared(owner);
+    let (out, layers_dir) = (folder.join(format!("{}-file", digest.hex())), folder.join("layers"));
+    if let Some(prepared) = runtime::prepare::open(&out, &layers_dir, &key).map_err(failed)? {
+        return Ok(prepared);
+    }
+    preparing();
+    crate::home::make_private(&folder)?;
+    runtime::prepare(&runtime::Preparation {
+        exe: exe(),
+        arguments: vec!["prepare".into()],
+        layers: Vec::new(),
+        program: runtime::prepare::Program::Blob { blob: wasm, digest },
+        layers_dir: &layers_dir,
+        out: &out,
+        key: &key,
+        limits,
+    })
+    .map_err(failed)
 }
 
 /// Removes what the operator's images were prepared into, but for those with marked manifests. A

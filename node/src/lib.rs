@@ -30,6 +30,7 @@ mod local; // one task without a server
 mod keeper; // the same in the background
 mod verbs; // start, stop, signal, wait for, remove and measure a task
 mod attach; // a terminal at a task in the background
+mod exec; // another program in a container that runs
 
 mod tuning; // what the owner of a node has said about it
 mod invoke; // one request to an image, and what it cost
@@ -49,6 +50,7 @@ pub use agent::{
 pub use attach::{AttachEnd, AttachOptions, Attachment, attach, run_attached, start_attached};
 pub use control::DetachKeys;
 pub use error::{Error, Result};
+pub use exec::{ExecRequest, Heard, exec};
 pub use home::Home;
 pub use images::{prune_prepared, prune_unpacked};
 pub use invoke::{InvokeOutcome, InvokeRequest, invoke};

@@ -47,6 +47,10 @@ pub(crate) struct FolderFiles {
     /// Where a later agent finds it. Without it the worker ends with its supervisor, however that
     /// ends.
     pub adoption: Option<OwnedFd>,
+    /// Where clients of `exec` find it.
+    pub exec: OwnedFd,
+    /// The machine code of what they ask for; see [`code_area`](crate::code_area).
+    pub code_area: File,
 }
 
 /// [`WasmProgram`] and [`FolderFiles`] as they cross the socket.
@@ -63,6 +67,8 @@ pub(crate) struct ProgramMessage {
     log: Option<usize>,
     usage: usize,
     adoption: Option<usize>,
+    exec: usize,
+    code_area: usize,
 }
 
 /// What a worker gets.
@@ -81,6 +87,8 @@ pub(crate) fn split(assignment: Assignment, files: FolderFiles) -> (WorkerMessag
         log: files.log.map(|log| slots.put(log)),
         usage: slots.put(files.usage),
         adoption: files.adoption.map(|socket| slots.put(socket)),
+        exec: slots.put(files.exec),
+        code_area: slots.put(files.code_area),
     })
 }
 
@@ -96,6 +104,8 @@ pub(crate) fn join(
             log: slots.take_if(program.log)?.map(File::from),
             usage: file(slots, program.usage)?,
             adoption: slots.take_if(program.adoption)?,
+            exec: slots.take(program.exec)?,
+            code_area: file(slots, program.code_area)?,
         });
         Ok(WasmProgram {
             world: program.world,

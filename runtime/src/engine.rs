@@ -1,5 +1,8 @@
+use std::sync::Arc;
+
 use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Strategy,
+    Config, CustomCodeMemory, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig,
+    Strategy,
 };
 
 use crate::limits::{
@@ -49,8 +52,11 @@ pub(crate) fn compiler() -> wasmtime::Result<Engine> {
 }
 
 /// An engine that runs up to `instances` components at once, each in a slot of a pool made
-/// beforehand.
-pub(crate) fn pooled(instances: u32) -> wasmtime::Result<Engine> {
+/// beforehand. Their machine code becomes executable by `code_memory`.
+pub(crate) fn pooled(
+    instances: u32,
+    code_memory: Option<Arc<dyn CustomCodeMemory>>,
+) -> wasmtime::Result<Engine> {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(CORE_INSTANCES_PER_COMPONENT))
@@ -72,7 +78,9 @@ pub(crate) fn pooled(instances: u32) -> wasmtime::Result<Engine> {
         .pagemap_scan(Enabled::Auto)
         .max_unused_warm_slots(100);
     let mut config = tunables();
-    config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .with_custom_code_memory(code_memory);
     Engine::new(&config)
 }
 
@@ -129,7 +137,7 @@ mod tests {
     /// finds there.
     #[tokio::test]
     async fn a_slot_shows_nothing_of_its_last_instance() {
-        let engine = pooled(1).unwrap();
+        let engine = pooled(1, None).unwrap();
         let module = |text: &str| Module::new(&engine, wat::parse_str(text).unwrap()).unwrap();
         let writer = module(
             r#"(module (memory 64) (func (export "go")
@@ -157,7 +165,7 @@ mod tests {
 
     #[test]
     fn the_compiler_and_the_pool_agree_on_what_machine_code_is() {
-        let (compiler, pool) = (compiler().unwrap(), pooled(2).unwrap());
+        let (compiler, pool) = (compiler().unwrap(), pooled(2, None).unwrap());
         assert_eq!(fingerprint(&compiler), fingerprint(&pool));
     }
 }

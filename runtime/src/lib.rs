@@ -23,6 +23,7 @@ pub mod usage; // a container's counters, readable without asking it
 mod host_files; // volumes, and files of the host, opened for a worker
 mod seal; // the node's mark on what it has made itself
 
+mod code_area; // machine code for a worker that runs
 mod inherited; // descriptors by their number
 mod sandbox; // what a process gives up once it holds everything it needs: seccomp, Landlock
 mod engine; // how wasmtime is configured, once for compiling and running
@@ -35,6 +36,7 @@ mod limits; // every limit, with its reason
 pub use {
     assignment::{Assignment, WasmProgram, World},
     broker::Broker,
+    code_area::place,
     error::Error,
     prepare::{Facts, LayerBlob, Preparation, Prepared, Program, prepare},
     seal::Key,

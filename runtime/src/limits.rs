@@ -49,6 +49,20 @@ pub(crate) const BROKER_ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 /// A worker that cannot be adopted ends with its supervisor: this long for requests in progress.
 pub(crate) const ORPHAN_TIME_MAX: Duration = Duration::from_secs(2);
 
+// Programs of `exec`.
+/// Clients of one container at once, those that wait among them.
+pub(crate) const EXECS_MAX: usize = 64;
+/// Programs of one container that run at once beside its own. Each has a place in the pool, with a
+/// stack that costs a system call before anything runs.
+pub(crate) const EXEC_INSTANCES_MAX: u32 = 8;
+/// How long a program waits for such a place: most that run beside others are short.
+pub(crate) const EXEC_WAIT_TIME_MAX: Duration = Duration::from_secs(10);
+/// A client sends its request whole.
+pub(crate) const EXEC_REQUEST_TIME_MAX: Duration = Duration::from_secs(5);
+/// Machine code of all programs that one worker was asked for. Addresses cost nothing; JavaScript's
+/// engine has 18 MB.
+pub(crate) const CODE_AREA_BYTES: u64 = 256 << 20;
+
 // What a guest reaches.
 /// Connections that one container has open at once.
 pub(crate) const OUTBOUND_CONNECTIONS_MAX: usize = 64;

@@ -3,7 +3,10 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
-use engine::frame;
+use engine::{
+    exec::{self, Ask},
+    frame,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::unix::AsyncFd;
 
@@ -44,6 +47,16 @@ impl Socket {
         loop {
             let mut guard = self.0.readable().await?;
             if let Ok(done) = guard.try_io(|socket| frame::receive(socket.get_ref())) {
+                return done;
+            }
+        }
+    }
+
+    /// The request of a client that has connected, or `None` when it is gone.
+    pub async fn request(&self) -> io::Result<Option<(Ask, Vec<OwnedFd>)>> {
+        loop {
+            let mut guard = self.0.readable().await?;
+            if let Ok(done) = guard.try_io(|socket| exec::receive(socket.get_ref())) {
                 return done;
             }
         }

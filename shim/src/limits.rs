@@ -132,6 +132,10 @@ pub(crate) const EVENTS_MAX: usize = 64;
 /// Killed processes leave their cgroup within milliseconds, also under load.
 pub(crate) const CGROUP_REMOVE_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// Programs that joined one container and run at once, and clients that are about to ask for one:
+/// each takes up to eight descriptors of [`SHIM_OPEN_FILES_MAX`].
+pub(crate) const EXECS_MAX: usize = 64;
+
 // Streams and the log.
 
 /// Bytes read at once: a pipe holds as much.

@@ -76,7 +76,7 @@ pub(crate) fn clear_dead(folder: &Path, traces: &Traces) -> Result<(), Error> {
     let state = state_folder(folder);
     cgroup::remove(&traces.id)?;
     remove(fs::remove_dir_all(&state), &state)?;
-    for name in [SOCKET, TRACES] {
+    for name in [SOCKET, engine::exec::SOCKET, TRACES] {
         let path = folder.join(name);
         remove(fs::remove_file(&path), &path)?;
     }

@@ -17,6 +17,7 @@ pub mod push;
 
 pub mod attach;
 pub mod create;
+pub mod exec;
 pub mod inspect;
 pub mod kill;
 pub mod logs;

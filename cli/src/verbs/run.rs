@@ -21,6 +21,7 @@ use crate::{
     output::{Paint, line, notice, printable},
     preparing::Preparing,
     settings::SettingsFlags,
+    terminal::RawTerminal,
     transfer::Remote,
     verbs::attach,
 };

@@ -26,3 +26,4 @@ mod bad_input; // what is refused, and with which message
 mod native; // Linux images
 mod life; // create, start, restart, kill, wait, rename
 mod servers; // stock servers from Debian's packages
+mod exec; // another program in a task that runs

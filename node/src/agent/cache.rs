@@ -14,7 +14,7 @@ use spec::{Descriptor, Digest, Host, Reference, Tenant};
 
 use crate::{
     error::{Error, Result, chain},
-    home::Home,
+    home::{Home, PULLED},
     images::{blobs_of, native_platforms, plan, prune_unpacked},
 };
 
@@ -25,9 +25,6 @@ pub(super) enum Fetch {
     /// Its layers.
     Everything,
 }
-
-/// Where a tenant's pulled blobs lie, as an OCI layout.
-const PULLED: &str = "pulled";
 
 /// Compressed blobs and prepared images together, before the least recently used go. No image is
 /// larger.

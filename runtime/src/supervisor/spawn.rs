@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use engine::{FDS_MAX, VolumeMount, VolumeSource, frame};
+use engine::{FDS_MAX, VolumeMount, VolumeSource, exec, frame};
 use rustix::{
     fs::{Mode, OFlags},
     process::{Gid, Pid, Resource, Rlimit, Uid, setrlimit},
@@ -22,7 +22,7 @@ use spec::{OutboundGrant, Rights};
 use crate::{
     Assignment, Broker, Error, Separation, Worker,
     assignment::{FolderFiles, WorkerMessage, split},
-    host_files,
+    code_area, host_files,
     supervisor::adopt::SOCKET,
     usage,
 };
@@ -184,6 +184,9 @@ pub(super) fn hand_over(mut assignment: Assignment) -> Result<Handover, Error> {
         ),
         false => None,
     };
+    let exec = frame::listen(folder, exec::SOCKET)
+        .map_err(Error::file("make the socket", folder.join(exec::SOCKET)))?;
+    let code_area = code_area::create(folder)?;
     let usage = usage::open(&folder.join(usage::FILE))?;
     // Of an earlier worker.
     usage::clear_exit(&usage).map_err(Error::os("clear the exit of an earlier worker"))?;
@@ -200,7 +203,7 @@ pub(super) fn hand_over(mut assignment: Assignment) -> Result<Handover, Error> {
             Vec::new()
         }
     };
-    let (message, fds) = split(assignment, FolderFiles { log, usage, adoption });
+    let (message, fds) = split(assignment, FolderFiles { log, usage, adoption, exec, code_area });
     Ok(Handover { message, fds, host })
 }
 

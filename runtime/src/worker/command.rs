@@ -47,16 +47,7 @@ pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> E
     };
     drop(call);
     let (exit, fault) = match ended {
-        Ok((Ok(Ok(())), _)) => (Exit::Code(0), None),
-        Ok((Ok(Err(())), _)) => (Exit::Code(1), None),
-        Ok((Err(error), refused)) => match error.downcast_ref::<I32Exit>() {
-            // As a shell sees it: the lower eight bits.
-            Some(I32Exit(code)) => (Exit::Code(*code as u8), None),
-            None => {
-                let fault = container.fault(&error, refused);
-                (Exit::from(&fault), Some(fault))
-            }
-        },
+        Ok(ended) => exit_of(&container, ended),
         Err(Some(fault)) => (Exit::from(&fault), Some(fault)),
         Err(None) => (Exit::TERMINATED, None),
     };
@@ -64,7 +55,26 @@ pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> E
     exit
 }
 
-async fn until(deadline: Option<Instant>) {
+/// What a call's result, and whether memory was refused meanwhile, mean for its program.
+pub(super) fn exit_of(
+    container: &Container,
+    (result, refused): (wasmtime::Result<Result<(), ()>>, bool),
+) -> (Exit, Option<Fault>) {
+    match result {
+        Ok(Ok(())) => (Exit::Code(0), None),
+        Ok(Err(())) => (Exit::Code(1), None),
+        Err(error) => match error.downcast_ref::<I32Exit>() {
+            // As a shell sees it: the lower eight bits.
+            Some(I32Exit(code)) => (Exit::Code(*code as u8), None),
+            None => {
+                let fault = container.fault(&error, refused);
+                (Exit::from(&fault), Some(fault))
+            }
+        },
+    }
+}
+
+pub(super) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => pending().await,

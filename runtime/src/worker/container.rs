@@ -6,7 +6,7 @@ use wasmtime::{
     Engine, PoolConcurrencyLimitError, Store,
     component::{ResourceTable, ResourceTableError},
 };
-use wasmtime_wasi::WasiCtx;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder};
 use wasmtime_wasi_http::WasiHttpCtx;
 
 use super::{
@@ -119,7 +119,6 @@ impl std::fmt::Display for Fault {
 impl Container {
     /// A store for one instance, with its limits set, and the clock that measures it.
     pub fn store(&self) -> (Store<Guest>, Arc<RunClock>) {
-        let run = Arc::new(RunClock::new(self.meter.clone()));
         let mut builder = WasiCtx::builder();
         builder
             .args(&self.args)
@@ -128,6 +127,12 @@ impl Container {
             .stdin(self.stdin)
             .stdout(self.stdout.clone())
             .stderr(self.stderr.clone());
+        self.store_of(builder)
+    }
+
+    /// The same for a program with arguments, variables and streams of its own.
+    pub fn store_of(&self, mut builder: WasiCtxBuilder) -> (Store<Guest>, Arc<RunClock>) {
+        let run = Arc::new(RunClock::new(self.meter.clone()));
         let outbound = self.outbound.clone();
         builder.socket_addr_check(move |_, _| {
             outbound.socket_refused("wasi:sockets");

@@ -21,6 +21,7 @@ use super::{
     command,
     container::Container,
     control::Control,
+    exec::{CodeArea, CodeMemory, Execs},
     files::Volume,
     guest::{Guest, linker},
     http,
@@ -30,7 +31,9 @@ use super::{
     stdin::Input,
     ticker::Ticker,
 };
-use crate::limits::{FILE_BYTES_MAX, FILE_BYTES_SLACK, HEAP_BYTES_SLACK, SERVING_THREADS_MAX};
+use crate::limits::{
+    EXEC_INSTANCES_MAX, FILE_BYTES_MAX, FILE_BYTES_SLACK, HEAP_BYTES_SLACK, SERVING_THREADS_MAX,
+};
 use crate::{
     Assignment, World,
     assignment::{FolderFiles, WorkerMessage, join},
@@ -92,6 +95,7 @@ struct Unassigned {
     filters: [Filter; 2],
     threads: usize,
     instances: u32,
+    code_memory: Arc<CodeMemory>,
     /// Its root folder once it needs no path any more.
     empty: OwnedFd,
     intruder: Option<Intruder>,
@@ -99,10 +103,12 @@ struct Unassigned {
 
 impl Unassigned {
     fn make(intruder: Option<Intruder>, empty: OwnedFd) -> Result<Self, String> {
-        let instances =
+        let instances: u32 =
             std::env::var(INSTANCES_MAX).ok().and_then(|text| text.parse().ok()).unwrap_or(128);
+        let code_memory = Arc::new(CodeMemory::default());
         let engine =
-            pooled(instances).map_err(|e| format!("the Wasm engine cannot start: {e:#}"))?;
+            pooled(instances.saturating_add(EXEC_INSTANCES_MAX), Some(code_memory.clone()))
+                .map_err(|e| format!("the Wasm engine cannot start: {e:#}"))?;
         let linker = linker(&engine).map_err(|e| format!("the Wasm engine cannot link: {e:#}"))?;
         let strictness = if intruder.is_some() { Strictness::Refuse } else { Strictness::Kill };
         let filter = |volumes| {
@@ -115,7 +121,7 @@ impl Unassigned {
         // Read now: it lies in files.
         let threads =
             std::thread::available_parallelism().map_or(1, usize::from).min(SERVING_THREADS_MAX);
-        Ok(Self { engine, linker, filters, threads, instances, empty, intruder })
+        Ok(Self { engine, linker, filters, threads, instances, code_memory, empty, intruder })
     }
 
     /// Takes everything over and enters the sandbox. What a preparer wrote is read only after
@@ -129,6 +135,8 @@ impl Unassigned {
             .map_err(cannot("stdio cannot be set up"))?;
         let listeners =
             assignment.listeners.try_clone().map_err(cannot("a listener cannot be copied"))?;
+        let area = CodeArea::map(folder.code_area, self.code_memory)
+            .map_err(cannot("the code area cannot be mapped"))?;
         let mut denied = Vec::new();
         let mounts = std::mem::take(&mut assignment.volumes);
         let volumes = capability::files::mount(mounts, &assignment.grants.files, &mut denied)?;
@@ -154,8 +162,7 @@ impl Unassigned {
         let outgrown = outgrown(control.clone(), log.clone(), &folder.usage, heap_max);
         let ticker = Ticker::start(&self.engine, heap_max, outgrown)
             .map_err(cannot("no thread can be started"))?;
-        let mut limits = assignment.limits.clone();
-        limits.concurrency_max = limits.concurrency_max.min(self.instances);
+        let limits = limited(&assignment.limits, self.instances);
         let container = Container {
             engine: self.engine,
             args: std::mem::take(&mut assignment.args),
@@ -178,8 +185,12 @@ impl Unassigned {
             stderr,
             ticker,
         };
+        let container = Arc::new(container);
+        let execs = Arc::new(Execs::new(container.clone(), self.linker, area));
         Ok(Assigned {
-            container: Arc::new(container),
+            execs,
+            exec: folder.exec,
+            container,
             pre,
             assignment,
             usage: folder.usage,
@@ -197,6 +208,11 @@ fn restrict_files(code: BorrowedFd<'_>, volumes: &[(String, Volume)]) -> io::Res
     });
     let folders: Vec<_> = folders.collect();
     sandbox::restrict_files(Some(code), &folders)
+}
+
+/// No more at once than there are places for.
+fn limited(limits: &spec::Limits, instances: u32) -> spec::Limits {
+    spec::Limits { concurrency_max: limits.concurrency_max.min(instances), ..limits.clone() }
 }
 
 fn heap_bytes_max(limits: &spec::Limits) -> u64 {
@@ -263,6 +279,9 @@ fn stdio(stdio: Stdio, log: &Arc<Log>) -> io::Result<(Input, Output, Output)> {
 /// In the sandbox, with everything it will ever have.
 struct Assigned {
     container: Arc<Container>,
+    execs: Arc<Execs>,
+    /// The socket on which their clients connect.
+    exec: OwnedFd,
     pre: InstancePre<Guest>,
     assignment: Assignment,
     usage: File,
@@ -309,6 +328,7 @@ impl Assigned {
         if let Some(adoption) = self.adoption.take() {
             tokio::spawn(control.clone().accept_adoptions(adoption));
         }
+        tokio::spawn(self.execs.accept(self.exec));
         for line in &self.denied {
             control.deny(line);
         }

@@ -18,6 +18,7 @@ mod output; // what a guest writes, and the log
 mod http; // a fresh instance for each request
 mod bodies; // bodies, counted, and the response to a fault
 mod command; // one instance, once
+mod exec; // programs beside the container's own
 
 mod meter; // memory, CPU time, and where they end
 mod ticker; // the engine's sense of time

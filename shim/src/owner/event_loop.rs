@@ -24,6 +24,7 @@ use crate::{
     owner::{
         control::ControlSocket,
         disk_quota::DiskQuota,
+        exec::Execs,
         log::Log,
         meter::Meter,
         outcome::{Circumstances, Death, explain},
@@ -44,6 +45,7 @@ struct Owner<'a> {
     pidfd: OwnedFd,
     poller: Poller,
     control: ControlSocket,
+    execs: Execs,
     streams: Streams,
     /// The controlling side of its terminal, if it has one.
     terminal: Option<OwnedFd>,
@@ -77,10 +79,12 @@ pub(crate) fn run(supervisor: &OwnedFd, mut assignment: Assignment) -> Result<()
     let folder = &assignment.folder.clone();
     let runtime = assignment.program.runtime.clone();
     let traces = Traces { version: record::VERSION, id: container_id(&assignment), runtime };
-    let listener = frame::listen(folder, SOCKET)
-        .map_err(Error::io(format!("listen in `{}`", folder.display())))?;
+    let listen = |name| {
+        frame::listen(folder, name).map_err(Error::io(format!("listen in `{}`", folder.display())))
+    };
+    let listeners = (listen(SOCKET)?, listen(engine::exec::SOCKET)?);
     record::write_traces(folder, &traces)?;
-    let mut owner = match Owner::start(&mut assignment, &traces, listener) {
+    let mut owner = match Owner::start(&mut assignment, &traces, listeners) {
         Ok(owner) => owner,
         Err(error) => {
             record::clear(folder, &traces)?;
@@ -120,7 +124,7 @@ impl<'a> Owner<'a> {
     fn start(
         assignment: &'a mut Assignment,
         traces: &Traces,
-        listener: OwnedFd,
+        (listener, exec_listener): (OwnedFd, OwnedFd),
     ) -> Result<Self, Error> {
         let starting = |what: &str| format!("start a container ({what})");
         // Processes that the runtime leaves behind become children of the shim, the container's
@@ -140,7 +144,7 @@ impl<'a> Owner<'a> {
         let created = runner::create(assignment, traces, &stage, stdio, log)?;
         let Created { pid, streams, terminal } = created;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(Error::io(starting("pidfd")))?;
-        enter_network(pid).map_err(Error::io(starting("its network namespace")))?;
+        enter_namespaces(pid).map_err(Error::io(starting("its namespaces")))?;
         let relay = Relay::new(std::mem::take(&mut assignment.listeners));
         let poller = Poller::new().map_err(Error::io(starting("epoll")))?;
         let watch = || -> io::Result<ControlSocket> {
@@ -149,6 +153,8 @@ impl<'a> Owner<'a> {
             ControlSocket::open(listener, &poller)
         };
         let control = watch().map_err(Error::io(starting("epoll")))?;
+        let execs = Execs::open(exec_listener, &poller, &stage.bundle, &traces.id)
+            .map_err(Error::io(starting("epoll")))?;
         runner::start(assignment, traces)?;
         drop_privileges(PRIVILEGES).map_err(Error::io(starting("dropping privileges")))?;
         Ok(Self {
@@ -157,6 +163,7 @@ impl<'a> Owner<'a> {
             pidfd,
             poller,
             control,
+            execs,
             streams,
             terminal,
             relay,
@@ -204,6 +211,13 @@ impl<'a> Owner<'a> {
                     Token::Connection(id) => self.relay.wake(id),
                     Token::ControlSocket => self.control.accept(&self.poller),
                     Token::Control(id) => self.answer(id),
+                    Token::ExecSocket
+                    | Token::ExecClient(_)
+                    | Token::ExecReport(_)
+                    | Token::ExecExit(_)
+                    | Token::ExecOutput(_) => {
+                        self.execs.handle(token, &self.poller, self.pidfd.as_fd());
+                    }
                     Token::Supervisor => {
                         if flags.intersects(EventFlags::HUP | EventFlags::RDHUP | EventFlags::ERR) {
                             self.poller.remove(supervisor);
@@ -331,6 +345,7 @@ impl<'a> Owner<'a> {
     /// Clears everything away, and tells the supervisors that wait for it.
     fn finish(self, ended: &Ended, traces: &Traces) -> Result<(), Error> {
         let folder = &self.assignment.folder;
+        self.execs.finish();
         // In this order: a supervisor that finds no socket finds the exit status. Where that
         // cannot be written, because the disk is full or the folder was removed, the machine is
         // still left clean, and the supervisors that wait are told.
@@ -381,12 +396,15 @@ impl<'a> Owner<'a> {
     }
 }
 
-/// From here on, new sockets of this process are in the container's namespace. Those that it was
-/// handed stay where they were made.
-fn enter_network(pid: Pid) -> io::Result<()> {
-    let namespace = File::open(format!("/proc/{}/ns/net", pid.as_raw_nonzero()))?;
-    let kind = rustix::thread::LinkNameSpaceType::Network;
-    Ok(rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))?)
+/// From here on, new sockets of this process are in the container's namespace, and its children
+/// among the container's processes. Sockets that it was handed stay where they were made.
+fn enter_namespaces(pid: Pid) -> io::Result<()> {
+    use rustix::thread::LinkNameSpaceType as Kind;
+    for (name, kind) in [("net", Kind::Network), ("pid", Kind::ProcessID)] {
+        let namespace = File::open(format!("/proc/{}/ns/{name}", pid.as_raw_nonzero()))?;
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))?;
+    }
+    Ok(())
 }
 
 /// What the loop needs of root: to signal the container's users, and to write into folders of the

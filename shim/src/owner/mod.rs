@@ -6,6 +6,7 @@ mod poller; // epoll with tokens
 mod control; // the requests of supervisors, one for each connection
 mod streams; // stdin, stdout and stderr on their way through the shim
 mod log; // lines of output on their way into the log
+mod exec; // programs that join the container, and their clients
 mod relay; // connections from published ports into the container's network
 mod meter; // usage and time limits, from the cgroup's counters
 mod outcome; // why the container ended

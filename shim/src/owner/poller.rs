@@ -31,6 +31,16 @@ pub(crate) enum Token {
     Port(u32),
     /// One side of a relayed connection.
     Connection(u32),
+    /// The socket on which clients of `exec` connect.
+    ExecSocket,
+    /// The connection of such a client.
+    ExecClient(u32),
+    /// What a program says before it runs.
+    ExecReport(u32),
+    /// The program's end.
+    ExecExit(u32),
+    /// Output of a program whose client is gone.
+    ExecOutput(u32),
 }
 
 const KIND_SHIFT: u32 = 32;
@@ -45,6 +55,11 @@ impl Token {
             Self::Stream(number) => (4, number),
             Self::Port(number) => (5, number),
             Self::Connection(number) => (6, number),
+            Self::ExecSocket => (7, 0),
+            Self::ExecClient(number) => (8, number),
+            Self::ExecReport(number) => (9, number),
+            Self::ExecExit(number) => (10, number),
+            Self::ExecOutput(number) => (11, number),
         };
         kind << KIND_SHIFT | u64::from(number)
     }
@@ -58,7 +73,12 @@ impl Token {
             3 => Self::Exit,
             4 => Self::Stream(number),
             5 => Self::Port(number),
-            _ => Self::Connection(number),
+            6 => Self::Connection(number),
+            7 => Self::ExecSocket,
+            8 => Self::ExecClient(number),
+            9 => Self::ExecReport(number),
+            10 => Self::ExecExit(number),
+            _ => Self::ExecOutput(number),
         }
     }
 }

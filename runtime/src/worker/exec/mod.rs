@@ -1,0 +1,194 @@
+//! Programs beside the container's own: in the same process, with the same files, grants and
+//! limits. A client that may enter the container's folder asks for one; a guest cannot.
+
+mod area; // their machine code, as this process sees it
+mod streams; // their stdin, stdout and stderr
+
+use std::{
+    collections::HashMap,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use engine::{
+    Exit,
+    exec::{Answer, Ask, CodeRange, Control, Program},
+};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
+use wasmtime::component::{Component, Linker};
+use wasmtime_wasi::{WasiCtx, p2::bindings::CommandPre};
+
+use super::{
+    command::{exit_of, until},
+    container::{Container, Fault},
+    guest::Guest,
+    meter::Timed,
+};
+use crate::{
+    limits::{EXEC_INSTANCES_MAX, EXEC_REQUEST_TIME_MAX, EXEC_WAIT_TIME_MAX, EXECS_MAX},
+    socket::Socket,
+};
+pub(super) use area::{CodeArea, CodeMemory};
+use streams::Streams;
+
+/// What programs of `exec` need beside the container.
+pub(super) struct Execs {
+    container: Arc<Container>,
+    linker: Linker<Guest>,
+    area: CodeArea,
+    loaded: Mutex<HashMap<CodeRange, CommandPre<Guest>>>,
+    clients: Arc<Semaphore>,
+    instances: Semaphore,
+}
+
+impl Execs {
+    pub fn new(container: Arc<Container>, linker: Linker<Guest>, area: CodeArea) -> Self {
+        Self {
+            container,
+            linker,
+            area,
+            loaded: Mutex::default(),
+            clients: Arc::new(Semaphore::new(EXECS_MAX)),
+            instances: Semaphore::new(EXEC_INSTANCES_MAX as usize),
+        }
+    }
+
+    /// Serves clients, each on its own.
+    pub async fn accept(self: Arc<Self>, listener: OwnedFd) {
+        let Ok(listener) = Socket::new(listener) else { return };
+        while let Ok(client) = listener.accept().await {
+            let Ok(client) = Socket::new(client) else { continue };
+            match self.clients.clone().try_acquire_owned() {
+                Ok(permit) => {
+                    let execs = self.clone();
+                    tokio::spawn(async move {
+                        execs.serve(&client).await;
+                        drop(permit);
+                    });
+                }
+                // It may be gone already.
+                Err(_) => drop(client.send_now(&Answer::busy(EXECS_MAX))),
+            }
+        }
+    }
+
+    async fn serve(&self, client: &Socket) {
+        let answer = match timeout(EXEC_REQUEST_TIME_MAX, client.request()).await {
+            Ok(Ok(Some((Ask::Exec(program), fds)))) => self.exec(client, *program, fds).await,
+            Ok(Ok(None)) | Err(_) => return,
+            Ok(Err(error)) => Answer::refused(error.to_string()),
+        };
+        // It may be gone by now.
+        let _ = client.send(&answer, &[]).await;
+    }
+
+    /// Runs a program to its end. The last answer to its client.
+    async fn exec(&self, client: &Socket, program: Program, fds: Vec<OwnedFd>) -> Answer {
+        let loaded = program.code.ok_or("it comes without machine code".to_owned());
+        let pre = match loaded.and_then(|range| self.load(range)) {
+            Ok(pre) => pre,
+            Err(why) => return Answer::refused(why),
+        };
+        let streams = match Streams::of(fds, program.terminal.is_some()) {
+            Ok(streams) => streams,
+            Err(why) => return Answer::refused(why),
+        };
+        let Ok(Ok(_instance)) = timeout(EXEC_WAIT_TIME_MAX, self.instances.acquire()).await else {
+            return Answer::busy(EXEC_INSTANCES_MAX as usize);
+        };
+        if client.send(&Answer::Started, &[]).await.is_err() {
+            return Answer::refused("its client is gone");
+        }
+        Answer::Exited(self.run(client, &pre, program, streams).await)
+    }
+
+    /// The program at `range`, made ready once.
+    fn load(&self, range: CodeRange) -> Result<CommandPre<Guest>, String> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pre) = loaded.get(&range) {
+            return Ok(pre.clone());
+        }
+        let component = self.area.load(range, |code| {
+            // SAFETY: machine code that the node's preparer has made from Wasm and a client that
+            // may enter the container's folder has found sealed. It stays where it is for as long
+            // as this process lives.
+            let component = unsafe { Component::deserialize_raw(&self.container.engine, code) };
+            component.map_err(|e| format!("the machine code cannot be loaded: {e:#}"))
+        })?;
+        let pre = self
+            .linker
+            .instantiate_pre(&component)
+            .and_then(CommandPre::new)
+            .map_err(|e| format!("the program is not a command: {e:#}"))?;
+        loaded.insert(range, pre.clone());
+        Ok(pre)
+    }
+
+    async fn run(
+        &self,
+        client: &Socket,
+        pre: &CommandPre<Guest>,
+        program: Program,
+        streams: Streams,
+    ) -> Exit {
+        let container = &self.container;
+        let _ticking = container.ticker.run();
+        let mut env: HashMap<_, _> = container.env.iter().cloned().collect();
+        let folder = program.working_dir.unwrap_or_else(|| container.working_dir.clone());
+        // What C libraries of WASI 0.1 and 0.2 start from.
+        env.insert("PWD".to_owned(), folder.clone());
+        env.extend(program.env);
+        let env: Vec<_> = env.into_iter().collect();
+        let mut builder = WasiCtx::builder();
+        builder
+            .args(&program.args)
+            .envs(&env)
+            .initial_cwd(&folder)
+            .stdin(streams.stdin)
+            .stdout(streams.stdout)
+            .stderr(streams.stderr);
+        let (mut store, clock) = container.store_of(builder);
+        let call = async move {
+            let result = async {
+                let command = pre.instantiate_async(&mut store).await?;
+                command.wasi_cli_run().call_run(&mut store).await
+            }
+            .await;
+            let refused = store.data().held.was_refused();
+            (result, refused)
+        };
+        let wall = container.limits.wall_time_max;
+        let mut call = Timed::new(call, clock);
+        let ended = tokio::select! {
+            ended = &mut call => Ok(ended),
+            () = until(wall.map(|wall| Instant::now() + wall)) => {
+                Err(Exit::from(&Fault::Wall(wall.unwrap_or_default())))
+            }
+            signal = obey(client, streams.unread) => Err(Exit::Signal(signal)),
+        };
+        drop(call);
+        let (exit, fault) = match ended {
+            Ok(ended) => exit_of(container, ended),
+            Err(exit) => (exit, None),
+        };
+        container.ran(fault.as_ref());
+        exit
+    }
+}
+
+/// What a client says, until it asks the program to end: a WASI program knows no signals. One that
+/// is gone asks for nothing, and its program goes on.
+async fn obey(client: &Socket, mut unread: Vec<(usize, OwnedFd)>) -> u8 {
+    while let Ok(Some((said, _))) = client.receive::<Control>().await {
+        match said {
+            Control::Signal(number) => return u8::try_from(number).unwrap_or(0),
+            Control::Unread(stream) => unread.retain(|(number, _)| *number != stream),
+        }
+    }
+    let reading = unread.into_iter().map(|(_, pipe)| tokio::spawn(streams::discard(pipe)));
+    drop(reading.collect::<Vec<_>>());
+    std::future::pending().await
+}
