@@ -44,7 +44,7 @@ pub enum Error {
     StillRunning(String),
     /// What was asked needs it to run.
     #[error("task `{task}` is not running: it {state}")]
-    NotRunning { task: String, state: String, hint: Option<String> },
+    NotJoinable { task: String, state: String, hint: Option<String> },
     #[error("task `{0}` is held by another process")]
     Held(String),
     #[error("port {port} of the host is taken")]
@@ -148,7 +148,7 @@ impl Error {
             | Self::Prepare { hint, .. }
             | Self::Start { hint, .. }
             | Self::Kept { hint, .. }
-            | Self::NotRunning { hint, .. }
+            | Self::NotJoinable { hint, .. }
             | Self::Native { hint, .. } => return hint.clone(),
             Self::Refused(fault) => return fault.hint.clone(),
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {

@@ -225,7 +225,7 @@ fn sleeping_wasm() -> Stage {
     );
     stage.margay(["build", "-t", "programs", "."]).ok();
     stage
-        .margay(["run", "-d", "--name", "tom", "-m", "64m", "--allow", "fs:/tmp#rwd", "programs"])
+        .margay(["run", "-d", "--name", "tom", "-m", "64m", "--allow", "fs:/#rwd", "programs"])
         .ok();
     stage
 }
@@ -241,8 +241,8 @@ fn another_wasm_program_of_the_image_runs_in_the_same_worker_with_the_same_files
     assert_eq!(fed.ok(), "hello from margay\narguments: -\nHELLO_TO: me\nmeow\n");
     assert_eq!(stage.margay(["exec", "tom", "hello-p1", "--exit", "3"]).code, 3);
     // One writes, another reads; with the quota and the grants of the task.
-    stage.margay(["exec", "tom", "probe", "write", "/tmp/x", "7"]).ok();
-    let read = stage.margay(["exec", "tom", "/bin/probe.wasm", "read", "/tmp/x"]).ok();
+    stage.margay(["exec", "tom", "probe", "write", "/x", "7"]).ok();
+    let read = stage.margay(["exec", "tom", "/bin/probe.wasm", "read", "/x"]).ok();
     assert_eq!(read, "read 7 bytes\n");
     let said = stage.margay(["exec", "tom", "probe", "write", "/bin", "7"]);
     assert_ne!(said.code, 0, "{}", said.out);

@@ -152,7 +152,9 @@ fn refuse_unless_running(task: &TaskFolder) -> Result<()> {
     let name = task.record().name.clone();
     let (state, hint) = match state {
         State::Running | State::Unsupervised => return Ok(()),
-        State::Exited(code) => (format!("has exited with {code}"), None),
+        State::Exited(code) => {
+            (format!("has exited with {code}"), Some(format!("start it: margay start {name}")))
+        }
         State::Starting => ("is starting".to_owned(), Some("try again in a moment".to_owned())),
         State::Idle => ("is idle: its first request starts it".to_owned(), None),
         State::BackOff => (
@@ -161,12 +163,12 @@ fn refuse_unless_running(task: &TaskFolder) -> Result<()> {
         ),
         other => (format!("is {}", other.word()), None),
     };
-    Err(Error::NotRunning { task: name, state, hint })
+    Err(Error::NotJoinable { task: name, state, hint })
 }
 
 fn unreachable_task(name: &str, error: &io::Error) -> Error {
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NotRunning {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NotJoinable {
             task: name.to_owned(),
             state: "cannot be reached: it has just ended, or an older margay started it".to_owned(),
             hint: Some(format!("see its state: margay inspect {name}")),
@@ -179,7 +181,12 @@ fn unreachable_task(name: &str, error: &io::Error) -> Error {
 fn wait_until_started(name: &str, socket: &OwnedFd) -> Result<Vec<OwnedFd>> {
     let no_answer = |why: String| Error::NoAnswer { task: name.to_owned(), why };
     let _ = sockopt::set_socket_timeout(socket, sockopt::Timeout::Recv, Some(START_TIME_MAX));
-    let answer = frame::receive::<Answer>(socket.as_fd());
+    let mut answer = frame::receive::<Answer>(socket.as_fd());
+    if matches!(answer, Ok(None)) {
+        // A container that has no room closes without having read the request, and the kernel tells
+        // that before it hands out what was said.
+        answer = frame::receive(socket.as_fd());
+    }
     let _ = sockopt::set_socket_timeout(socket, sockopt::Timeout::Recv, None);
     match answer {
         Ok(Some((Answer::Started, fds))) => Ok(fds),

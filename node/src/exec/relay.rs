@@ -106,7 +106,7 @@ impl<'a> Relay<'a> {
 
     /// What happens next: on the socket, a signal, our input, room for it.
     fn wait(&self) -> io::Result<[bool; 4]> {
-        let (none, stdin) = (PollFlags::empty(), std::io::stdin());
+        let (none, stdin) = (PollFlags::empty(), io::stdin());
         let reads = self.input.as_ref().is_some_and(|i| i.pending.is_empty() && !i.ended);
         let writes = self.input.as_ref().is_some_and(|input| !input.pending.is_empty());
         let room = self.input.as_ref().map_or(self.socket.as_fd(), |input| input.to.as_fd());

@@ -163,7 +163,7 @@ impl Unassigned {
         let ticker = Ticker::start(&self.engine, heap_max, outgrown)
             .map_err(cannot("no thread can be started"))?;
         let limits = limited(&assignment.limits, self.instances);
-        let container = Container {
+        let container = Arc::new(Container {
             engine: self.engine,
             args: std::mem::take(&mut assignment.args),
             env,
@@ -184,8 +184,7 @@ impl Unassigned {
             stdout,
             stderr,
             ticker,
-        };
-        let container = Arc::new(container);
+        });
         let execs = Arc::new(Execs::new(container.clone(), self.linker, area));
         Ok(Assigned {
             execs,
