@@ -143,9 +143,11 @@ impl Verb {
             Self::Run(_)
             | Self::Create(_)
             | Self::Exec(_)
-            | Self::Container(groups::Container::Run(_) | groups::Container::Create(_)) => {
-                HOST_ERROR
-            }
+            | Self::Container(
+                groups::Container::Run(_)
+                | groups::Container::Create(_)
+                | groups::Container::Exec(_),
+            ) => HOST_ERROR,
             _ => 1,
         }
     }

@@ -29,6 +29,7 @@ pub enum Image {
 pub enum Container {
     Attach(verbs::attach::Args),
     Create(Box<verbs::create::Args>),
+    Exec(verbs::exec::Args),
     Inspect(verbs::inspect::Args),
     Kill(verbs::kill::Args),
     Logs(verbs::logs::Args),
@@ -81,6 +82,7 @@ impl Container {
         match self {
             Self::Attach(args) => Verb::Attach(args),
             Self::Create(args) => Verb::Create(args),
+            Self::Exec(args) => Verb::Exec(args),
             Self::Inspect(args) => Verb::Inspect(args.of(verbs::inspect::Kind::Task)),
             Self::Kill(args) => Verb::Kill(args),
             Self::Port(args) => Verb::Port(args),
