@@ -21,7 +21,6 @@ use crate::{
     output::{Paint, line, notice, printable},
     preparing::Preparing,
     settings::SettingsFlags,
-    terminal::RawTerminal,
     transfer::Remote,
     verbs::attach,
 };
