@@ -10,7 +10,12 @@ pub(super) type NewFile = (String, String);
 /// The sources that a new app begins with.
 pub(super) fn sources(language: Language, kind: ProgramKind, name: &str) -> Vec<NewFile> {
     use {Language as L, ProgramKind as K};
-    let named = |text: &str| text.replace("NAME", name);
+    let name = match (language, name) {
+        // For `go` these are sets of packages.
+        (L::Go, "all" | "cmd" | "std" | "tool") => format!("{name}-app"),
+        (_, name) => name.to_owned(),
+    };
+    let named = |text: &str| text.replace("NAME", &name);
     let files: &[(&str, &str)] = match (language, kind) {
         (L::Rust, K::Http) => &[
             ("Cargo.toml", include_str!("templates/rust/Cargo.http.toml")),
