@@ -9,12 +9,13 @@ use spec::{
 
 use crate::{
     cache::{Cache, RACE_NS},
+    diagnostic::{Place, Warning, WarningKind},
     error::Error,
-    items::{Item, Items, Source},
+    items::{Item, Items, Meta, Source},
     layer::spool::Spool,
     layer::tarball::{Written, write_layer},
     layout::{Layout, index_over},
-    program::{self, StageProgram},
+    program::{self, Program, StageProgram},
     stage::{NewLayer, Stage},
 };
 
@@ -46,20 +47,27 @@ pub(crate) struct Assembled {
     pub(crate) layers: Vec<BuiltLayer>,
     pub(crate) wants: Vec<Want>,
     pub(crate) facts: Option<WasmFacts>,
-    pub(crate) has_program: bool,
+    /// What the author should know of its program.
+    pub(crate) note: Option<Warning>,
 }
 
 impl Assembly<'_> {
-    /// Writes `stage` as an image of tar layers.
+    /// Writes `stage` as an image of tar layers. Where no program says what it is for, `wanted` does.
     pub(crate) fn image(
         &self,
         mut stage: Stage,
+        wanted: Option<&Platform>,
         spool: &mut Spool<'_>,
     ) -> Result<Assembled, Error> {
         let found = program::find(&stage, spool, self.cache, self.now_ns)?;
+        let note = note(&found, stage.program_place);
         let platform = match &found {
-            Some(found) => found.platform.clone(),
-            None => stage.base.platform.clone().unwrap_or_else(program::wasm_platform),
+            Program::Found(found) => found.platform.clone(),
+            Program::Later { .. } | Program::Unnamed => without_program(&found, &stage, wanted),
+        };
+        let found = match found {
+            Program::Found(found) => Some(found),
+            Program::Later { .. } | Program::Unnamed => None,
         };
         if let Some(found) = &found {
             split_program(&mut stage.layers, found);
@@ -78,6 +86,7 @@ impl Assembly<'_> {
         }
         let config = ImageConfig {
             created: Some(self.created()),
+            author: stage.author,
             architecture: platform.architecture.clone(),
             os: platform.os.clone(),
             rootfs: RootFs { kind: "layers".to_owned(), diff_ids },
@@ -90,14 +99,13 @@ impl Assembly<'_> {
         let wants = wants.transpose().map_err(Error::Program)?.unwrap_or_default();
         let manifest =
             self.manifest(MediaType::OCI_CONFIG, &config, descriptors, BTreeMap::new())?;
-        let has_program = found.is_some();
         Ok(Assembled {
             manifest,
             platform,
             layers,
             wants,
             facts: found.and_then(|found| found.facts),
-            has_program,
+            note,
         })
     }
 
@@ -136,7 +144,7 @@ impl Assembly<'_> {
             layers: vec![built(&layer, reused, what.trim_matches('`'))],
             wants: wants.to_vec(),
             facts: Some(facts),
-            has_program: true,
+            note: None,
         })
     }
 
@@ -192,7 +200,7 @@ impl Assembly<'_> {
     fn raw_layer(&self, source: &Source, spool: &mut Spool<'_>) -> Result<(Written, bool), Error> {
         let key = self.cache.key("raw", |hasher| hasher.update(source.identity().as_bytes()));
         let mut items = Items::default();
-        items.put("program", Item::File { mode: 0, source: source.clone() }, &|_| None);
+        items.put("program", Item::File { meta: Meta::of(0), source: source.clone() }, &|_| None);
         self.cached(&key, items.newest_change_ns(), || {
             let mut blob = self.layout.blob_writer(spec::Algorithm::Sha256)?;
             let failed = crate::error::io_error("write", self.layout.dir());
@@ -223,6 +231,33 @@ impl Assembly<'_> {
             .to_string()
             .replace(".000Z", "Z")
     }
+}
+
+fn note(found: &Program, place: Option<Place>) -> Option<Warning> {
+    match found {
+        Program::Found(_) => None,
+        Program::Unnamed => Some(WarningKind::NoProgram.into()),
+        Program::Later { name, needed_by } => {
+            let name = name.clone();
+            let kind = match needed_by {
+                Some(instruction) => WarningKind::NoShell { instruction, name },
+                None => WarningKind::NoProgramYet(name),
+            };
+            Some(Warning { place, kind })
+        }
+    }
+}
+
+/// What an image is for that has no program: what its base is for, or what the name says.
+fn without_program(found: &Program, stage: &Stage, wanted: Option<&Platform>) -> Platform {
+    let of_name = || match found {
+        Program::Later { name, .. } if !name.ends_with(".wasm") => {
+            program::host_platforms().into_iter().next()
+        }
+        _ => None,
+    };
+    let known = stage.base.platform.clone().or_else(|| wanted.cloned()).or_else(of_name);
+    known.unwrap_or_else(program::wasm_platform)
 }
 
 #[derive(Serialize)]
@@ -288,12 +323,12 @@ fn split_program(layers: &mut Vec<NewLayer>, program: &StageProgram) {
         return;
     }
     let Some(item) = items.0.remove(&program.path) else { return };
-    let folder_mode = |parent: &str| match items.0.get(parent) {
-        Some(Item::Folder { mode }) => Some(*mode),
+    let folder = |parent: &str| match items.0.get(parent) {
+        Some(Item::Folder { meta }) => Some(*meta),
         Some(Item::File { .. } | Item::Symlink { .. }) | None => None,
     };
     let mut own = Items::default();
-    own.put(&program.path, item, &folder_mode);
+    own.put(&program.path, item, &folder);
     let created_by = created_by.clone();
     layers.insert(at, NewLayer { items: own, created_by });
 }

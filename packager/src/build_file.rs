@@ -7,11 +7,11 @@ use spec::{Reference, Want};
 use crate::{
     component,
     context::{Context, PathKind},
-    diagnostic::DiagnosticKind,
-    error::{ContextProblem, Error, NoBuildFile},
+    diagnostic::{ContextProblem, DiagnosticKind, Place},
+    error::{Error, NoBuildFile},
     execute::parse_ports,
     fault::Fault,
-    items::{Item, Items, MODE_EXECUTABLE, Source},
+    items::{Item, Items, MODE_EXECUTABLE, Meta, Source},
     layer::spool::Spool,
     path::{file_name, joined},
     program::elf_architecture,
@@ -63,7 +63,7 @@ impl BuildFile {
         toml::from_str(text).map_err(|error| {
             let lines_before = |at: usize| text[..at.min(text.len())].matches('\n').count();
             let line = error.span().map(|span| lines_before(span.start) + 1);
-            Fault::Kind { line, kind: DiagnosticKind::Toml(error) }
+            Fault::Kind { place: line.map(Place::line), kind: DiagnosticKind::Toml(error) }
         })
     }
 
@@ -151,7 +151,7 @@ impl BuildFile {
     ) -> Result<Stage, DiagnosticKind> {
         let mut stage = Stage::scratch();
         let mut items = Items::default();
-        items.put(name, Item::File { mode: MODE_EXECUTABLE, source: program }, &|_| None);
+        items.put(name, Item::File { meta: Meta::of(MODE_EXECUTABLE), source: program }, &|_| None);
         stage.layers.push(NewLayer { items, created_by: created_by.to_owned() });
         stage.layers.extend_from_slice(files);
         stage.config.entrypoint = Some([&[format!("/{name}")], self.args.as_slice()].concat());
@@ -181,7 +181,7 @@ fn file_layer(guest: &str, host: &str, context: &Context) -> Result<NewLayer, Fa
         .ok_or_else(|| DiagnosticKind::FilesNotAbsolute(guest.to_owned()))?;
     let target = checked_name(guest, target)?;
     let host = host.trim_start_matches("./").trim_end_matches('/');
-    let sources = context.walk(if host == "." { "" } else { host })?;
+    let sources = context.walk(if host == "." { "" } else { host }, &|_| true)?;
     if sources.is_empty() {
         return Err(missing(host, context).into());
     }
@@ -224,7 +224,9 @@ fn missing(path: &str, context: &Context) -> DiagnosticKind {
 /// The one `.wasm` directly in the context.
 pub(crate) fn only_wasm(context: &Context) -> Result<String, Error> {
     let nothing = |reason| Error::NoBuildFile { path: context.path().to_owned(), reason };
-    let mut programs = context.glob("*.wasm")?;
+    let inside = context.walk("", &|_| false)?.into_iter();
+    let programs = inside.filter(|(name, item)| !item.is_folder() && name.ends_with(".wasm"));
+    let mut programs: Vec<_> = programs.map(|(name, _)| name).collect();
     match (programs.pop(), programs.len()) {
         (Some(only), 0) => return Ok(only),
         (Some(_), more) => return Err(nothing(NoBuildFile::SeveralPrograms(more + 1))),

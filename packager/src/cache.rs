@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use spec::{Algorithm, Descriptor, Hasher};
 
 use crate::{
+    attributes::Attributes,
     layer::tarball::Written,
     layout::Layout,
     limits::{CACHE_BYTES_MAX, CACHE_ENTRIES_MAX, CACHE_ENTRY_BYTES_MAX},
@@ -70,6 +71,16 @@ impl Cache {
         })
     }
 
+    /// The key of what the merged layers of an image have beyond that.
+    pub(crate) fn attributes_key<'a>(
+        &self,
+        layers: impl Iterator<Item = &'a Descriptor>,
+    ) -> String {
+        self.key("attributes", |hasher| {
+            layers.for_each(|layer| hasher.update(format!("{}\n", layer.digest).as_bytes()))
+        })
+    }
+
     /// The layer with this key, if its blob is still there.
     pub(crate) fn layer(&self, key: &str) -> Option<Written> {
         let stored: Written = serde_json::from_slice(&self.read(key)?).ok()?;
@@ -104,6 +115,14 @@ impl Cache {
 
     pub(crate) fn index(&self, key: &str) -> Option<FileIndex> {
         FileIndex::from_bytes(&self.read(key)?).ok()
+    }
+
+    pub(crate) fn attributes(&self, key: &str) -> Option<Attributes> {
+        serde_json::from_slice(&self.read(key)?).ok()
+    }
+
+    pub(crate) fn put_attributes(&self, key: &str, attributes: &Attributes) {
+        self.write(key, &serde_json::to_vec(attributes).unwrap_or_default());
     }
 
     pub(crate) fn put_index(&self, key: &str, index: &FileIndex) {
@@ -150,7 +169,7 @@ impl Cache {
         for entry in self.entries() {
             let name = entry.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let kept = match name.split_once('-') {
-                Some(("index", _)) => indexes.contains(name),
+                Some(("index" | "attributes", _)) => indexes.contains(name),
                 Some(("layer" | "raw", _)) => self.layer(name).is_some(),
                 Some(("facts", _)) => true,
                 _ => false,

@@ -8,18 +8,39 @@ use image::{InvalidName, Sniffed};
 use spec::{Digest, Platform, Reference};
 
 use crate::limits::{
-    EXPANDED_BYTES_MAX, ITEMS_MAX, LAYERS_MAX, LINKS_MAX, MESSAGE_CHARS_MAX, NESTING_MAX,
-    PORT_RANGE_MAX, QUOTED_CHARS_MAX, VARIABLES_MAX, WARNINGS_MAX,
+    CONTEXT_DEPTH_MAX, CONTEXT_ENTRIES_MAX, EXPANDED_BYTES_MAX, ITEMS_MAX, LAYERS_MAX,
+    LINE_BYTES_MAX, LINKS_MAX, MESSAGE_CHARS_MAX, NESTING_MAX, QUOTED_CHARS_MAX, VARIABLES_MAX,
+    WARNINGS_MAX,
 };
 
-/// What is wrong at one place of a build file. Printed as "`Dockerfile`, line 3: …".
+/// What is wrong at one place of a build file. Printed as "`Dockerfile`, line 3, column 1: …".
 #[derive(Debug)]
 pub struct Diagnostic {
     /// The name of the build file.
     pub file: String,
-    /// Counted from 1; `None` where no single line is at fault.
-    pub line: Option<usize>,
+    /// `None` where no single line is at fault.
+    pub place: Option<Place>,
     pub kind: DiagnosticKind,
+}
+
+/// A place in a build file, counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub line: usize,
+    pub column: Option<usize>,
+}
+
+impl Place {
+    pub(crate) fn line(line: usize) -> Self {
+        Self { line, column: None }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}", self.line)?;
+        self.column.map_or(Ok(()), |column| write!(f, ", column {column}"))
+    }
 }
 
 /// Why a build file, or one of its instructions, cannot be carried out.
@@ -28,12 +49,84 @@ pub struct Diagnostic {
 pub enum DiagnosticKind {
     #[error("it is not UTF-8")]
     NotUtf8,
-    #[error(transparent)]
-    Syntax(Syntax),
     #[error("{}", .0.message().trim().replace('\n', ", "))]
     Toml(toml::de::Error),
-    #[error("it has an instruction that is not supported")]
-    UnknownInstruction,
+    #[error("there is no instruction `{0}`")]
+    UnknownInstruction(String),
+    #[error("it has no instruction")]
+    Empty,
+    #[error("it has no FROM")]
+    NoFrom,
+    #[error("only ARG may stand before the first FROM")]
+    BeforeFrom,
+    #[error("the line has more than {LINE_BYTES_MAX} bytes")]
+    LineTooLong,
+    #[error("`# {0}` stands there for the second time")]
+    SecondDirective(String),
+    #[error("`{0}` cannot be the escape: it is a backslash or a backtick")]
+    Escape(String),
+    #[error("the here-document `{0}` has no end")]
+    OpenDocument(String),
+    #[error("{0} has no arguments")]
+    NoArguments(&'static str),
+    #[error("{0} has no value")]
+    NoValue(&'static str),
+    #[error("`{0}` is not NAME=value")]
+    NotAPair(String),
+    #[error("`{0}` has no name")]
+    NoName(String),
+    #[error("the list holds something else than strings")]
+    NotStrings,
+    #[error("SHELL takes a list: SHELL [\"/bin/sh\", \"-c\"]")]
+    ShellNotJson,
+    #[error("{instruction} has no `--{flag}`")]
+    Flag { instruction: &'static str, flag: String },
+    #[error("{instruction} has `--{flag}` twice")]
+    SecondFlag { instruction: &'static str, flag: String },
+    #[error("`--{0}` is `true` or `false`")]
+    FlagBool(String),
+    #[error("`--{0}` has no value")]
+    FlagWithoutValue(String),
+    #[error("FROM takes an image, and a name behind AS: FROM IMAGE AS NAME")]
+    FromArguments,
+    #[error(
+        "`{0}` cannot be the name of a stage: use a letter, then letters, digits, `-`, `_`, `.`"
+    )]
+    StageName(String),
+    #[error("{0} has one path and needs two: what to copy, and the destination")]
+    NoDestination(&'static str),
+    #[error("a here-document cannot be a destination")]
+    DocumentAsDestination,
+    #[error("the here-document `{0}` cannot be a file: its name leads elsewhere")]
+    DocumentName(String),
+    #[error("`{0}` cannot be in ONBUILD")]
+    OnbuildVerb(String),
+    #[error("`{0}` is not one instruction")]
+    Trigger(String),
+    #[error("HEALTHCHECK NONE has no arguments")]
+    HealthcheckNone,
+    #[error("HEALTHCHECK has no `{0}`: it has CMD and NONE")]
+    HealthcheckKind(String),
+    #[error("`{0}` is not a signal like TERM, SIGINT or 9")]
+    Signal(String),
+    #[error(
+        "the image is empty: FROM puts no variable of a stage in, only ARG above the first FROM"
+    )]
+    NoImageName,
+    #[error("COPY --from takes no variables: name a stage with FROM and use its name")]
+    FromVariable,
+    #[error("`--from={0}` is not an earlier stage")]
+    LaterStage(String),
+    #[error("`--checksum` is for what ADD fetches")]
+    Checksum,
+    #[error(
+        "`--chown={0}` with `--link` takes numbers: names would be those of an image that is not there"
+    )]
+    LinkedNames(String),
+    #[error("`{0}` is not a user and group like 1000:1000, or has a number that is too large")]
+    Chown(String),
+    #[error("`{pattern}` is not a pattern of paths")]
+    PathPattern { pattern: String },
     #[error("it has {found} {what}, at most {max}")]
     TooMany { what: &'static str, found: usize, max: usize },
     #[error(transparent)]
@@ -43,42 +136,38 @@ pub enum DiagnosticKind {
     NoStage(String),
     #[error(transparent)]
     Reference(spec::ParseError),
-    #[error("FROM has no `--{0}`: it has `--platform=linux/amd64`")]
-    FromFlag(String),
     #[error("`{0}` is not a platform like linux/amd64")]
     Platform(String),
-    #[error("there is no local image `{image}`")]
+    #[error("there is no local image `{image}`{}", fetching(.why))]
     NoBase {
         image: Reference,
+        /// Why it could not be fetched, if that was tried.
+        why: Option<String>,
         /// A folder beside the context from which it could be built.
         folder: Option<PathBuf>,
     },
-    #[error("`{image}` asks for `ONBUILD {trigger}`, which is not supported")]
-    BaseTrigger { image: String, trigger: String },
 
     #[error("RUN is not supported: a build executes no programs")]
     Run,
-    #[error("ONBUILD is not supported")]
-    Onbuild,
+    #[error(
+        "the base asks for `ONBUILD {0}`, and RUN is not supported: a build executes no programs"
+    )]
+    RunTrigger(String),
     #[error("the image has more than {VARIABLES_MAX} variables")]
     TooManyVariables,
     #[error("`{0}` is not a port like 80, 53/udp or 8000-8010")]
     Port(String),
-    #[error("`{0}` is a range of no or of more than {PORT_RANGE_MAX} ports")]
-    PortRange(String),
     #[error("`{0}` is not a user: use NAME, UID, NAME:GROUP or UID:GID")]
     User(String),
     #[error("`{0}` is not a duration like 500ms, 30s, 1m30s or 1.5h")]
     Duration(String),
     #[error("`{0}` is not a number")]
     Number(String),
-    #[error("HEALTHCHECK has no `--{0}`")]
-    HealthcheckFlag(String),
     #[error(transparent)]
     Wants(image::Error),
+    #[error(transparent)]
+    Program(image::Error),
 
-    #[error("{verb} --{flag} is not supported")]
-    CopyFlag { verb: &'static str, flag: String },
     #[error("`--chmod={0}` is not a mode like 755 or u=rwx,go=rx")]
     Mode(String),
     #[error("ADD does not fetch `{0}`")]
@@ -92,12 +181,12 @@ pub enum DiagnosticKind {
         /// Whether it is in the context, and `.dockerignore` excludes it.
         ignored: bool,
     },
-    #[error("`{0}` leads out of the build context")]
-    LeavesContext(String),
-    #[error("{sources} sources go to `{destination}`, which is not a folder: put a `/` at its end")]
-    DestinationNotAFolder { sources: usize, destination: String },
+    #[error("`{path}` in the build context {problem}")]
+    Context { path: String, problem: ContextProblem },
     #[error("`/{0}` is a file already, and no folder can take its place")]
     FileInTheWay(String),
+    #[error("`/{0}` is a link in the image, and no folder can take its place")]
+    LinkInTheWay(String),
     #[error("`/{0}` is a folder already, and no file can take its place")]
     FolderInTheWay(String),
     #[error("`{path}` cannot be in an image: {reason}")]
@@ -147,6 +236,34 @@ pub enum ArchiveProblem {
     NotUtf8,
 }
 
+/// Why a path of the build context cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ContextProblem {
+    #[error("holds `{0}`, which is not a pattern")]
+    IgnorePattern(String),
+    #[error("leads through a link of the archive")]
+    ThroughLink,
+    #[error("is a link that leads in a circle")]
+    LinkLoop,
+    #[error("is {0}, which no image can hold")]
+    Special(&'static str),
+    #[error("is a folder, and not a program")]
+    IsFolder,
+    #[error("is more than {CONTEXT_DEPTH_MAX} folders deep")]
+    TooDeep,
+    #[error("is one of more than {CONTEXT_ENTRIES_MAX} files: name the folders to copy")]
+    TooManyFiles,
+    #[error("has more than {bytes_max} bytes")]
+    TooLarge { bytes_max: u64 },
+    #[error("has a name that is not UTF-8")]
+    NameNotUtf8,
+    #[error("changed while the image was built")]
+    Changed,
+    #[error("changed its size while the image was built")]
+    SizeChanged,
+}
+
 /// Where the sources of a COPY are looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceTree {
@@ -172,10 +289,14 @@ pub enum ExpansionError {
     OpenQuote { word: String, quote: char },
     #[error("`${0}` has no `}}`")]
     OpenBrace(String),
-    #[error("`${{{0}}}` has no name")]
+    #[error("`{0}` has no name")]
     NoVariable(String),
-    #[error("`${{{0}}}` is of a form that is not known")]
+    #[error("`{0}` is of a form that is not known")]
     UnknownForm(String),
+    #[error("`{0}` has no `/` and no replacement behind it")]
+    NoReplacement(String),
+    #[error("`{0}` is not a pattern: a backslash stands before `*`, `?`, `\\`, `/` or `}}`")]
+    Pattern(String),
     #[error("its variables are nested more than {NESTING_MAX} deep")]
     TooDeep,
     #[error(
@@ -187,56 +308,43 @@ pub enum ExpansionError {
     TooMuchWork { name: String },
     #[error("`{name}` is required: {message}")]
     Required { name: String, message: String },
-    #[error("`{0}` is not NAME=value")]
-    NotAPair(String),
-    #[error("`{0}` has no name")]
-    NoName(String),
 }
-
-/// The parser's error, without the position that it prints at its end.
-#[derive(Debug)]
-pub struct Syntax(pub(crate) parse_dockerfile::Error);
-
-impl fmt::Display for Syntax {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.0.to_string();
-        f.write_str(text.split(" at line ").next().unwrap_or_default())
-    }
-}
-
-impl StdError for Syntax {}
 
 impl Diagnostic {
     /// What the author of the build file can write or do instead.
     pub fn instead(&self) -> Option<String> {
         let text = match &self.kind {
-            DiagnosticKind::Run => {
+            DiagnosticKind::Run | DiagnosticKind::RunTrigger(_) => {
                 "build outside of the image (`cargo build`, `npm run build`, …) and COPY the \
                  result, or COPY --from an \
                  image that another tool has built"
             }
-            DiagnosticKind::Onbuild => "write the instruction where it is needed",
-            DiagnosticKind::BaseTrigger { .. } => {
-                "build the base without ONBUILD, and write the instruction behind FROM"
+            DiagnosticKind::LinkInTheWay(path) => {
+                return Some(format!("copy what is in the folder: COPY SOURCE/ /{path}/"));
             }
             DiagnosticKind::Url(_) => "fetch it outside, check its digest, and COPY the file",
-            DiagnosticKind::CopyFlag { .. } => "leave it out, or use several COPY lines",
             DiagnosticKind::Missing { ignored: true, .. } => {
                 "`.dockerignore` leaves it out: add a line with `!` and its name"
             }
-            DiagnosticKind::Missing { .. } if self.line.is_none() => {
+            DiagnosticKind::Missing { .. } if self.place.is_none() => {
                 "paths in `margay.toml` are relative to the folder given to `margay build`"
             }
             DiagnosticKind::Missing { .. } => {
                 "paths in COPY are relative to the build context, the folder given to `margay \
                  build`"
             }
-            DiagnosticKind::NoBase { image, folder } => return Some(base_hint(image, folder)),
-            DiagnosticKind::Wants(source) => return source.hint(),
+            DiagnosticKind::NoBase { image, folder, .. } => return Some(base_hint(image, folder)),
+            DiagnosticKind::Wants(source) | DiagnosticKind::Program(source) => {
+                return source.hint();
+            }
             _ => return None,
         };
         Some(text.to_owned())
     }
+}
+
+fn fetching(why: &Option<String>) -> String {
+    why.as_ref().map(|why| format!(", and it cannot be pulled: {why}")).unwrap_or_default()
 }
 
 fn base_hint(image: &Reference, folder: &Option<PathBuf>) -> String {
@@ -255,8 +363,8 @@ fn base_hint(image: &Reference, folder: &Option<PathBuf>) -> String {
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "`{}`", self.file)?;
-        if let Some(line) = self.line {
-            write!(f, ", line {line}")?;
+        if let Some(place) = self.place {
+            write!(f, ", {place}")?;
         }
         write!(f, ": {}", shortened(&self.kind.to_string(), MESSAGE_CHARS_MAX))
     }
@@ -277,20 +385,20 @@ impl DiagnosticKind {
 /// Something that the author of a build file should know although the build succeeded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// Counted from 1; `None` where no single line is meant.
-    pub line: Option<usize>,
+    /// `None` where no single line is meant.
+    pub place: Option<Place>,
     pub kind: WarningKind,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WarningKind {
-    #[error("{0} --chown is ignored: every file belongs to root")]
-    ChownIgnored(&'static str),
-    #[error("HEALTHCHECK --start-interval is ignored: `--interval` counts from the start")]
-    StartIntervalIgnored,
-    #[error("MAINTAINER is ignored: use LABEL org.opencontainers.image.authors")]
-    MaintainerIgnored,
+    #[error("`{0}` in the build context is {1}: it is left out")]
+    Special(String, &'static str),
+    #[error(
+        "`{0}` is neither in `/etc/passwd` nor in `/etc/group` of the image: root takes its place"
+    )]
+    UnknownOwner(String),
     #[error("FROM --platform={wanted} is ignored: the local `{image}` is for {found}")]
     PlatformIgnored { wanted: Platform, image: Reference, found: Platform },
     #[error("the build argument `{0}` is not used: no ARG of that name")]
@@ -299,20 +407,32 @@ pub enum WarningKind {
     NoArguments { argument: String, file: String },
     #[error("`{reference}` was another image until now (`{before}`); -t gives another name")]
     NameTaken { reference: Reference, before: Digest },
+    #[error(
+        "there is no `{0}` in the image yet: it can be run once a volume or an image on top of it \
+         brings it"
+    )]
+    NoProgramYet(String),
+    #[error(
+        "{instruction} in shell form needs a shell, and there is no `{name}` in the image: write it \
+         as a list, {instruction} [\"program\", \"argument\"]"
+    )]
+    NoShell { instruction: &'static str, name: String },
+    #[error("--platform={wanted} is ignored: the program is for {found}")]
+    PlatformOfProgram { wanted: Platform, found: Platform },
     #[error("the image names no program: it can be a base for others, and cannot be run")]
     NoProgram,
 }
 
 impl From<WarningKind> for Warning {
     fn from(kind: WarningKind) -> Self {
-        Self { line: None, kind }
+        Self { place: None, kind }
     }
 }
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(line) = self.line {
-            write!(f, "line {line}: ")?;
+        if let Some(place) = self.place {
+            write!(f, "{place}: ")?;
         }
         f.write_str(&shortened(&self.kind.to_string(), MESSAGE_CHARS_MAX))
     }
@@ -323,9 +443,9 @@ impl fmt::Display for Warning {
 pub(crate) struct Warnings(pub(crate) Vec<Warning>);
 
 impl Warnings {
-    pub(crate) fn add(&mut self, line: usize, kind: WarningKind) {
+    pub(crate) fn add(&mut self, place: Place, kind: WarningKind) {
         if self.0.len() < WARNINGS_MAX {
-            self.0.push(Warning { line: Some(line), kind });
+            self.0.push(Warning { place: Some(place), kind });
         }
     }
 }

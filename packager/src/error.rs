@@ -3,10 +3,7 @@ use std::{io, path::PathBuf};
 use image::Sniffed;
 use spec::{Digest, Reference};
 
-use crate::{
-    diagnostic::Diagnostic,
-    limits::{CONTEXT_DEPTH_MAX, CONTEXT_ENTRIES_MAX},
-};
+use crate::diagnostic::{ContextProblem, Diagnostic};
 
 /// Why an image was not built, stored, imported or exported.
 #[derive(Debug, thiserror::Error)]
@@ -41,8 +38,6 @@ pub enum Error {
         path: String,
         problem: ContextProblem,
     },
-    #[error("{instruction} in shell form needs a shell, which this image does not have")]
-    ShellForm { instruction: &'static str },
     #[error("`{}` {problem}", .folder.display())]
     Init { folder: PathBuf, problem: InitProblem },
     #[error("cannot start the build command `{command}`")]
@@ -68,39 +63,13 @@ pub enum Error {
     NotAnImage { path: PathBuf, problem: ImportProblem },
 }
 
-/// Why a path of the build context cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ContextProblem {
-    #[error("leads out of it: only what is inside can be copied")]
-    LeavesContext,
-    #[error("is a link that leads in a circle")]
-    LinkLoop,
-    #[error("is {0}, which no image can hold")]
-    Special(&'static str),
-    #[error("is a folder, and not a program")]
-    IsFolder,
-    #[error("is more than {CONTEXT_DEPTH_MAX} folders deep")]
-    TooDeep,
-    #[error("is one of more than {CONTEXT_ENTRIES_MAX} files: name the folders to copy")]
-    TooManyFiles,
-    #[error("has more than {bytes_max} bytes")]
-    TooLarge { bytes_max: u64 },
-    #[error("has a name that is not UTF-8")]
-    NameNotUtf8,
-    #[error("is a link that is not UTF-8")]
-    LinkNotUtf8,
-    #[error("changed while the image was built")]
-    Changed,
-    #[error("changed its size while the image was built")]
-    SizeChanged,
-}
-
 /// Why there is nothing to build from.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NoBuildFile {
     #[error("it is not a file")]
     NotAFile,
+    #[error("it has no Dockerfile to check")]
+    NoDockerfile,
     #[error("there are {0} `.wasm` files in it: say which")]
     SeveralPrograms(usize),
     #[error("it has a `{file}` and no `.wasm`")]
@@ -215,11 +184,6 @@ impl Error {
             Self::NoBuildFile { .. } => {
                 "add a `Dockerfile` or a `margay.toml`, or name one `.wasm` file: margay build \
                  app.wasm"
-            }
-            Self::ShellForm { instruction } => {
-                return Some(format!(
-                    "write the arguments as a list: {instruction} [\"/app.wasm\", \"argument\"]"
-                ));
             }
             Self::NoImage(reference) if reference.registry().is_some() => {
                 return Some(format!("fetch it: margay pull {reference}"));

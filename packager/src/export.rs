@@ -67,7 +67,7 @@ fn write_blob(
     size: u64,
     mut content: impl io::Read,
 ) -> io::Result<()> {
-    crate::layer::tarball::headers(tar, path, b'0', 0o644, size, "", 0)?;
+    crate::layer::tarball::headers(tar, path, b'0', crate::items::Meta::of(0o644), size, "", 0)?;
     let copied = io::copy(&mut content.by_ref().take(size), tar)?;
     // One more byte asked for: the end is where the digest is compared.
     if copied != size || content.read(&mut [0])? != 0 {

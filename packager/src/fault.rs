@@ -1,37 +1,48 @@
 use crate::{
-    diagnostic::{Diagnostic, DiagnosticKind, ExpansionError},
+    diagnostic::{Diagnostic, DiagnosticKind, ExpansionError, Place},
     error::Error,
 };
 
 /// Why an instruction failed, before its place is known.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    Kind { line: Option<usize>, kind: DiagnosticKind },
+    Kind { place: Option<Place>, kind: DiagnosticKind },
     Error(Error),
 }
 
 impl Fault {
-    /// The same in `file`, at `line` unless the fault has a line of its own.
-    pub(crate) fn in_file(self, file: &str, line: Option<usize>) -> Error {
+    /// The same in `file`.
+    pub(crate) fn in_file(self, file: &str) -> Error {
         match self {
             Self::Error(error) => error,
-            Self::Kind { line: own, kind } => {
+            Self::Kind { place, kind } => {
                 let file = file.to_owned();
-                Error::BuildFile(Diagnostic { file, line: own.or(line), kind })
+                Error::BuildFile(Diagnostic { file, place, kind })
             }
+        }
+    }
+
+    /// The same at `place`, unless it has a place of its own.
+    pub(crate) fn or_at(self, place: Place) -> Self {
+        match self {
+            Self::Kind { place: None, kind } => kind.at(place),
+            Self::Error(Error::Context { path, problem }) => {
+                DiagnosticKind::Context { path, problem }.at(place)
+            }
+            other => other,
         }
     }
 }
 
 impl DiagnosticKind {
-    pub(crate) fn at(self, line: usize) -> Fault {
-        Fault::Kind { line: Some(line), kind: self }
+    pub(crate) fn at(self, place: Place) -> Fault {
+        Fault::Kind { place: Some(place), kind: self }
     }
 }
 
 impl From<DiagnosticKind> for Fault {
     fn from(kind: DiagnosticKind) -> Self {
-        Self::Kind { line: None, kind }
+        Self::Kind { place: None, kind }
     }
 }
 

@@ -1,5 +1,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use spec::{Descriptor, Hasher};
 
 use crate::path::ancestors;
@@ -11,9 +12,48 @@ pub(crate) struct Items(pub(crate) BTreeMap<String, Item>);
 
 #[derive(Debug, Clone)]
 pub(crate) enum Item {
-    Folder { mode: u32 },
-    File { mode: u32, source: Source },
-    Symlink { target: String },
+    Folder { meta: Meta },
+    File { meta: Meta, source: Source },
+    Symlink { target: String, owner: Owner },
+}
+
+/// The numbers of a user and of a group; root's by default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Owner {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// The permissions of a file or folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Meta {
+    pub(crate) mode: u32,
+    pub(crate) owner: Owner,
+}
+
+impl Meta {
+    /// Root's.
+    pub(crate) const fn of(mode: u32) -> Self {
+        Self { mode, owner: Owner { uid: 0, gid: 0 } }
+    }
+}
+
+impl Item {
+    pub(crate) fn is_folder(&self) -> bool {
+        matches!(self, Self::Folder { .. })
+    }
+
+    /// With what `change` makes of its permissions; links have only an owner.
+    pub(crate) fn with_meta(self, change: impl FnOnce(Meta) -> Meta) -> Self {
+        match self {
+            Self::Folder { meta } => Self::Folder { meta: change(meta) },
+            Self::File { meta, source } => Self::File { meta: change(meta), source },
+            Self::Symlink { target, owner } => {
+                let meta = change(Meta { mode: 0o777, owner });
+                Self::Symlink { target, owner: meta.owner }
+            }
+        }
+    }
 }
 
 /// The source of a file's bytes.
@@ -63,7 +103,8 @@ pub(crate) const MODE_EXECUTABLE: u32 = 0o755;
 /// Every other file.
 pub(crate) const MODE_PLAIN: u32 = 0o644;
 
-/// The one of two modes that a file gets: the building user and the umask must not show.
+/// The one of two modes that a file of a `margay.toml` gets: the building user and the umask do not
+/// show.
 pub(crate) fn masked(mode: u32) -> u32 {
     if mode & 0o100 != 0 { MODE_EXECUTABLE } else { MODE_PLAIN }
 }
@@ -77,29 +118,18 @@ impl Items {
         self.0.is_empty()
     }
 
-    /// Adds `item` at `path`, with the folders above it as `folder_mode` says. What stood there is
+    /// Adds `item` at `path`, with the folders above it as `folder` says. What stood there is
     /// replaced.
-    pub(crate) fn put(
-        &mut self,
-        path: &str,
-        item: Item,
-        folder_mode: &dyn Fn(&str) -> Option<u32>,
-    ) {
+    pub(crate) fn put(&mut self, path: &str, item: Item, folder: &dyn Fn(&str) -> Option<Meta>) {
         for parent in ancestors(path) {
-            let mode = || folder_mode(parent).unwrap_or(MODE_EXECUTABLE);
+            let meta = || folder(parent).unwrap_or(Meta::of(MODE_EXECUTABLE));
             if !matches!(self.0.get(parent), Some(Item::Folder { .. })) {
-                self.0.insert(parent.to_owned(), Item::Folder { mode: mode() });
+                self.0.insert(parent.to_owned(), Item::Folder { meta: meta() });
             }
         }
         if path.is_empty() {
             return; // the root is always there
         }
-        let item = match item {
-            Item::Symlink { target } if image::link_leaves(path, &target) => {
-                Item::Symlink { target: within_root(path, &target) }
-            }
-            item => item,
-        };
         match (&item, self.0.get(path)) {
             (Item::File { .. } | Item::Symlink { .. }, Some(Item::Folder { .. })) => {
                 let below = format!("{path}/");
@@ -134,35 +164,19 @@ impl Items {
     /// Takes in everything that decides which bytes the layer will have.
     pub(crate) fn hash_into(&self, hasher: &mut Hasher) {
         for (path, item) in &self.0 {
-            let text = match item {
-                Item::Folder { mode } => format!("d {mode:o}"),
-                Item::Symlink { target } => format!("l {target}"),
-                Item::File { mode, source } => format!("f {mode:o} {}", source.identity()),
+            let (letter, meta, rest) = match item {
+                Item::Folder { meta } => ('d', *meta, String::new()),
+                Item::Symlink { target, owner } => {
+                    ('l', Meta { mode: 0, owner: *owner }, target.clone())
+                }
+                Item::File { meta, source } => ('f', *meta, source.identity()),
             };
+            let Meta { mode, owner: Owner { uid, gid } } = meta;
+            let text = format!("{letter} {mode:o} {uid} {gid} {rest}");
             // Lengths in front, so that no two lists read the same.
             hasher.update(format!("{} {path} {} {text}\n", path.len(), text.len()).as_bytes());
         }
     }
-}
-
-/// `target` without the `..` that would go above the root, where Linux stays at the root: images
-/// hold no link that leaves them.
-fn within_root(path: &str, target: &str) -> String {
-    let mut depth = if target.starts_with('/') { 0 } else { path.matches('/').count() };
-    let kept = target.split('/').filter(|part| match *part {
-        "" | "." => true,
-        ".." if depth == 0 => false,
-        ".." => {
-            depth -= 1;
-            true
-        }
-        _ => {
-            depth += 1;
-            true
-        }
-    });
-    let kept = kept.collect::<Vec<_>>().join("/");
-    if kept.is_empty() { "/".to_owned() } else { kept }
 }
 
 impl Source {

@@ -13,6 +13,7 @@ mod path; // paths as text
 mod context; // the folder that a build may read, and nothing outside of it
 mod items; // what a layer will hold, before it has bytes
 mod layer; // the bytes of a layer
+mod attributes; // owners and special permissions of the files of an image
 mod stage; // an image in the making
 
 mod diagnostic; // what is wrong with a build file, where, and what to write instead
@@ -37,12 +38,14 @@ mod export; // an image as a file
 mod error;
 
 pub use assemble::BuiltLayer;
-pub use build::{Build, Built, build};
+pub use build::{Build, Built, build, check};
+pub use context::unpack_context;
 pub use diagnostic::{
-    ArchiveProblem, Diagnostic, DiagnosticKind, ExpansionError, SourceTree, Syntax, Warning,
-    WarningKind,
+    ArchiveProblem, ContextProblem, Diagnostic, DiagnosticKind, ExpansionError, Place, SourceTree,
+    Warning, WarningKind,
 };
-pub use error::{ContextProblem, Error, ImportProblem, InitProblem, NoBuildFile};
+pub use error::{Error, ImportProblem, InitProblem, NoBuildFile};
+pub use execute::{Fetch, Pull, parse_platform};
 pub use export::export;
 pub use import::{ImportStep, Imported, import};
 pub use layout::{Hold, Layout, LocalImage, REF_NAME};

@@ -18,8 +18,11 @@ pub(crate) const MESSAGE_CHARS_MAX: usize = 1000;
 pub(crate) const EXPANDED_BYTES_MAX: usize = 16 << 20;
 /// A default inside of a default inside of …: deeper nesting is an attack on recursion.
 pub(crate) const NESTING_MAX: u32 = 16;
-/// `EXPOSE 1-65535` would make a config that is larger than the image.
-pub(crate) const PORT_RANGE_MAX: u16 = 100;
+/// As long as a line may be for BuildKit.
+pub(crate) const LINE_BYTES_MAX: usize = (64 << 10) - 1;
+
+/// As much of `/etc/passwd` and `/etc/group` as BuildKit reads.
+pub(crate) const USERS_BYTES_MAX: u64 = 10 << 20;
 
 /// Of a source or manifest that tells what an app is: what tells stands near its beginning, and
 /// larger files are generated.

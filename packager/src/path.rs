@@ -1,23 +1,9 @@
-use std::collections::HashSet;
-
 /// The parts of a path that count: no empty ones and no `.`.
 pub(crate) fn parts(path: &str) -> impl DoubleEndedIterator<Item = &str> {
     path.split('/').filter(|part| !matches!(*part, "" | "."))
 }
 
-/// `path` relative to its root, without `..`; `None` when it leads above that root.
-pub(crate) fn normal(path: &str) -> Option<String> {
-    let mut normal = Vec::new();
-    for part in parts(path) {
-        match part {
-            ".." => drop(normal.pop()?),
-            _ => normal.push(part),
-        }
-    }
-    Some(normal.join("/"))
-}
-
-/// The same as a program sees it inside of its root filesystem: `..` at the root stays there.
+/// `path` relative to its root, as a program sees it there: `..` at the root stays at the root.
 pub(crate) fn clamped(path: &str) -> String {
     let mut normal = Vec::new();
     for part in parts(path) {
@@ -27,6 +13,24 @@ pub(crate) fn clamped(path: &str) -> String {
         }
     }
     normal.join("/")
+}
+
+/// The shortest path with the same meaning, as Go's `path.Clean` writes it.
+pub(crate) fn clean(path: &str) -> String {
+    let is_absolute = path.starts_with('/');
+    let mut kept: Vec<&str> = Vec::new();
+    for part in parts(path) {
+        match (part, kept.last()) {
+            ("..", Some(last)) if *last != ".." => drop(kept.pop()),
+            ("..", None) if is_absolute => {}
+            _ => kept.push(part),
+        }
+    }
+    match (is_absolute, kept.is_empty()) {
+        (true, _) => format!("/{}", kept.join("/")),
+        (false, true) => ".".to_owned(),
+        (false, false) => kept.join("/"),
+    }
 }
 
 /// `a` and `b` with a `/` in between, where both are there.
@@ -51,11 +55,4 @@ pub(crate) fn file_name(path: &str) -> &str {
 /// Every folder above `path`, from the top.
 pub(crate) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/').map(|(at, _)| &path[..at])
-}
-
-/// Without the paths that are in a folder of the list: a folder brings what is in it.
-pub(crate) fn outermost(mut paths: Vec<String>) -> Vec<String> {
-    let all: HashSet<String> = paths.iter().cloned().collect();
-    paths.retain(|path| !ancestors(path).any(|folder| all.contains(folder)));
-    paths
 }

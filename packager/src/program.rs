@@ -10,6 +10,18 @@ use crate::{
     stage::{Stage, StageEntry},
 };
 
+/// What an image runs.
+pub(crate) enum Program {
+    Found(StageProgram),
+    /// Nothing in the image yet has the name that ENTRYPOINT or CMD gives.
+    Later {
+        name: String,
+        needed_by: Option<&'static str>,
+    },
+    /// Neither is set.
+    Unnamed,
+}
+
 /// The program of the image that a stage becomes.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StageProgram {
@@ -38,17 +50,17 @@ pub fn host_platforms() -> Vec<Platform> {
     vec![Platform { architecture: architecture.to_owned(), os: "linux".to_owned(), variant }]
 }
 
-/// Finds what `stage` runs, `None` when it names nothing, and checks that it can be run.
+/// Finds what `stage` runs, and checks that it can be run if it is there.
 pub(crate) fn find(
     stage: &Stage,
     spool: &mut Spool<'_>,
     cache: &Cache,
     now_ns: i128,
-) -> Result<Option<StageProgram>, Error> {
+) -> Result<Program, Error> {
     let config = &stage.config;
     let Some(name) = config.entrypoint.iter().flatten().chain(config.cmd.iter().flatten()).next()
     else {
-        return Ok(None);
+        return Ok(Program::Unnamed);
     };
     let hint = match &stage.base.platform {
         Some(platform) if platform.os.eq_ignore_ascii_case("linux") => Kind::Native,
@@ -57,14 +69,14 @@ pub(crate) fn find(
     for candidate in program_paths(config, hint, name) {
         let Ok(path) = stage.resolve(&candidate) else { continue };
         let source = match stage.at(&path) {
-            Some(StageEntry::New(source)) => source.clone(),
-            Some(StageEntry::Base(file)) => match &stage.base.platform {
+            Some(StageEntry::New(_, source)) => source.clone(),
+            Some(StageEntry::Base(_, file)) => match &stage.base.platform {
                 // It was checked when the image below was built.
                 Some(platform)
                     if stage.base.args.first() == Some(name)
                         && stage.shell_form.instruction().is_none() =>
                 {
-                    return Ok(Some(StageProgram {
+                    return Ok(Program::Found(StageProgram {
                         path,
                         platform: platform.clone(),
                         facts: None,
@@ -72,21 +84,11 @@ pub(crate) fn find(
                 }
                 _ => stage.base.source(file),
             },
-            Some(StageEntry::Folder { .. } | StageEntry::Symlink(_)) | None => continue,
+            Some(StageEntry::Folder(_) | StageEntry::Symlink(..)) | None => continue,
         };
-        let found = examine(stage, path, &source, spool, cache, now_ns)?;
-        return match stage.shell_form.instruction() {
-            Some(instruction) if found.facts.is_some() => Err(Error::ShellForm { instruction }),
-            Some(_) | None => Ok(Some(found)),
-        };
+        return examine(stage, path, &source, spool, cache, now_ns).map(Program::Found);
     }
-    match stage.shell_form.instruction() {
-        Some(instruction) => Err(Error::ShellForm { instruction }),
-        None => {
-            let why = format!("there is no file `{name}` in it, which ENTRYPOINT or CMD names");
-            Err(Error::Program(image::Error::NoProgram { why }))
-        }
-    }
+    Ok(Program::Later { name: name.clone(), needed_by: stage.shell_form.instruction() })
 }
 
 fn examine(

@@ -1,5 +1,6 @@
 use blobs::collect::{self, Swept};
 use disk::Lock;
+use spec::Descriptor;
 
 use crate::{cache::Cache, error::Error, layout::Layout};
 
@@ -16,7 +17,10 @@ impl Layout {
         result?;
         self.store.remove_unfinished()?;
         let cache = Cache::of(self, true);
-        let indexes = marked.layers.iter().map(|layers| cache.index_key(layers.iter())).collect();
+        let keys = |layers: &Vec<Descriptor>| {
+            [cache.index_key(layers.iter()), cache.attributes_key(layers.iter())]
+        };
+        let indexes = marked.layers.iter().flat_map(keys).collect();
         swept.bytes += cache.prune(&indexes);
         Ok(swept)
     }

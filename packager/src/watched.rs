@@ -1,7 +1,10 @@
 use std::path::Path;
 
 use crate::{
-    build_file::BuildFile, context::Context, error::Error, limits::DOCKERFILE_BYTES_MAX,
+    build_file::BuildFile,
+    context::{Context, Modes},
+    error::Error,
+    limits::DOCKERFILE_BYTES_MAX,
     project::BUILD_FILE,
 };
 
@@ -30,8 +33,8 @@ impl Watched {
         if let Some(product) = parsed.as_ref().and_then(BuildFile::product) {
             return Ok(Self { context: None, product: Some(product) });
         }
-        let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
-        Ok(Self { context: Some(Context::open(folder, name.as_deref())?), product: None })
+        let context = Context::for_build_file(folder, &file, Modes::Masked)?;
+        Ok(Self { context: Some(context), product: None })
     }
 
     /// Whether a change at `path`, relative to the folder, changes nothing in the image.

@@ -159,6 +159,9 @@ pub struct ImageConfig {
     /// When it was built, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
+    /// MAINTAINER of a Dockerfile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
     /// `wasm`, `amd64`, …
     #[serde(default)]
     pub architecture: String,
@@ -207,6 +210,12 @@ pub struct ExecutionConfig {
     /// How to ask it whether it is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthcheck: Option<HealthCheck>,
+    /// What runs commands in shell form; Docker's addition, as the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shell: Option<Vec<String>>,
+    /// Instructions for the images that are built on this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_build: Option<Vec<String>>,
 }
 
 /// Docker's HEALTHCHECK, durations in nanoseconds.
@@ -225,6 +234,9 @@ pub struct HealthCheck {
     /// Time to start up in which failures do not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_period: Option<u64>,
+    /// Time between two checks in that time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_interval: Option<u64>,
     /// Failures in a row until it is unhealthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<u64>,

@@ -66,7 +66,7 @@ fn a_build_file_that_cannot_be_followed_is_refused_in_words() {
         ("nothing at all", "empty", ""),
     ] {
         stage.write(&format!("{name}/Dockerfile"), content);
-        book.run(title, &["build", "-t", name, name]);
+        book.run(title, &["build", "--pull=never", "-t", name, name]);
     }
     book.run("a context that is not there", &["build", "-t", "x", "no-such-folder"]);
     fs::create_dir(stage.path("bare")).expect("a folder");

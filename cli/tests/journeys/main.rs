@@ -11,6 +11,7 @@ mod words; // help, completions, doctor, messages for misuse
 mod images; // build, tag, list, save, import, remove
 mod views; // lists, templates, filters, events, volumes and groups
 mod layers; // images of other builders: what is loaded, and how it is named
+mod build_flags; // what comes through standard input, names, labels, arguments
 mod commands; // run a command: arguments, codes, environment, stdin
 mod pages; // run a server: ports, background, logs, stop
 mod registry; // login, push, pull

@@ -12,10 +12,10 @@ use crate::{
     build_file::{self, BuildFile, Described},
     cache::Cache,
     component,
-    context::{Context, PathKind},
-    diagnostic::{DiagnosticKind, Warning, WarningKind},
-    error::{ContextProblem, Error, NoBuildFile, io_error},
-    execute::{self, Executed, Input},
+    context::{Context, IGNORE, Modes, PathKind},
+    diagnostic::{ContextProblem, DiagnosticKind, Warning, WarningKind},
+    error::{Error, NoBuildFile, io_error},
+    execute::{self, Executed, Input, Pull},
     fault::Fault,
     items::Item,
     layer::spool::Spool,
@@ -27,7 +27,6 @@ use crate::{
 };
 
 /// What to build, from what, into which images.
-#[derive(Debug)]
 pub struct Build<'a> {
     /// A folder with a build file, or one `.wasm` file.
     pub context: &'a Path,
@@ -36,6 +35,12 @@ pub struct Build<'a> {
     pub file: Option<&'a Path>,
     /// `--build-arg`.
     pub args: BTreeMap<String, String>,
+    /// `--platform`: what a Dockerfile's image is for; this host without it.
+    pub platform: Option<Platform>,
+    /// `--label`: these stand above those of the Dockerfile.
+    pub labels: BTreeMap<String, String>,
+    /// Whether images that FROM and `COPY --from` name are fetched.
+    pub pull: Pull<'a>,
     /// The stage of a Dockerfile to stop at.
     pub target: Option<&'a str>,
     /// Names for the image. Without one: that of `margay.toml`, else that of the folder or file.
@@ -55,6 +60,9 @@ impl<'a> Build<'a> {
             context,
             file: None,
             args: BTreeMap::new(),
+            platform: None,
+            labels: BTreeMap::new(),
+            pull: Pull::Never,
             target: None,
             tags: Vec::new(),
             source_date: 0,
@@ -117,9 +125,7 @@ pub fn build(build: &Build<'_>) -> Result<Built, Error> {
     }
     let platforms = images.iter().map(|image| image.platform.clone()).collect();
     let first = images.into_iter().next().expect("a build makes at least one image");
-    if !first.has_program {
-        warnings.push(WarningKind::NoProgram.into());
-    }
+    warnings.extend(first.note);
     Ok(Built {
         references,
         descriptor,
@@ -150,16 +156,13 @@ fn build_images(build: &Build<'_>, assembly: &Assembly<'_>) -> Result<Output, Er
     }
     let names = local_names(&folder_name(build.context));
     let Some(path) = build_file_path(build) else {
-        let context = Context::open(build.context, None)?;
+        let context = Context::open(build.context, &[&build.context.join(IGNORE)], Modes::Masked)?;
         let wasm = build_file::only_wasm(&context)?;
         let images = vec![artifact_of(&context, &wasm, assembly)?];
         let build_file = build.context.join(wasm);
         return Ok(Output { images, names, warnings: Vec::new(), build_file });
     };
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let text = disk::read(&path, DOCKERFILE_BYTES_MAX).map_err(io_error("read", &path))?;
-    let text = String::from_utf8(text)
-        .map_err(|_| Fault::from(DiagnosticKind::NotUtf8).in_file(&name, None))?;
+    let (name, text) = read_build_file(&path)?;
     match path.extension().is_some_and(|extension| extension == "toml") {
         true => build_from_toml(build, assembly, path, &name, &text, names),
         false => build_from_dockerfile(build, assembly, path, &name, &text, names),
@@ -171,7 +174,8 @@ fn build_file_path(build: &Build<'_>) -> Option<PathBuf> {
         return Some(file.to_owned());
     }
     let existing = |name: &str| Some(build.context.join(name)).filter(|path| path.is_file());
-    existing(BUILD_FILE).or_else(|| existing("Dockerfile"))
+    let names = [BUILD_FILE, "Dockerfile", "Containerfile"];
+    names.into_iter().find_map(existing)
 }
 
 fn build_lone_program(build: &Build<'_>, assembly: &Assembly<'_>) -> Result<Output, Error> {
@@ -209,10 +213,10 @@ fn build_from_toml(
     text: &str,
     default_names: Vec<Reference>,
 ) -> Result<Output, Error> {
-    let in_file = |fault: Fault| fault.in_file(name, None);
+    let in_file = |fault: Fault| fault.in_file(name);
     let file = BuildFile::parse(text).map_err(in_file)?;
     file.run_command(build.context)?;
-    let context = Context::open(build.context, Some(name))?;
+    let context = Context::for_build_file(build.context, &path, Modes::Masked)?;
     let mut spool = Spool::new(assembly.layout.store(), Some(&context));
     let images = match file.describe(&context, &mut spool).map_err(in_file)? {
         Described::Program { what, source } => {
@@ -220,7 +224,7 @@ fn build_from_toml(
         }
         Described::Images(stages) => stages
             .into_iter()
-            .map(|stage| assembly.image(stage, &mut spool))
+            .map(|stage| assembly.image(stage, None, &mut spool))
             .collect::<Result<Vec<_>, _>>()?,
     };
     let warnings = build.args.keys().map(|argument| {
@@ -239,21 +243,74 @@ fn build_from_dockerfile(
     text: &str,
     names: Vec<Reference>,
 ) -> Result<Output, Error> {
-    let context = Context::open(build.context, Some(name))?;
+    let context = Context::for_build_file(build.context, &path, Modes::Kept)?;
     let mut spool = Spool::new(assembly.layout.store(), Some(&context));
+    let Executed { mut stage, mut warnings } =
+        executed(build, assembly.cache, name, text, &context, &mut spool)?;
+    for (name, value) in &build.labels {
+        stage.config.labels.get_or_insert_default().insert(name.clone(), value.clone());
+    }
+    let place = stage.program_place;
+    let image = assembly.image(stage, build.platform.as_ref(), &mut spool);
+    let image = image.map_err(|error| match error {
+        Error::Program(source) => {
+            Fault::Kind { place, kind: DiagnosticKind::Program(source) }.in_file(name)
+        }
+        other => other,
+    })?;
+    if let Some(wanted) = build.platform.clone().filter(|wanted| *wanted != image.platform) {
+        let found = image.platform.clone();
+        warnings.push(WarningKind::PlatformOfProgram { wanted, found }.into());
+    }
+    Ok(Output { images: vec![image], names, warnings, build_file: path })
+}
+
+fn executed(
+    build: &Build<'_>,
+    cache: &Cache,
+    name: &str,
+    text: &str,
+    context: &Context,
+    spool: &mut Spool<'_>,
+) -> Result<Executed, Error> {
     let input = Input {
         file: name,
         text,
-        context: &context,
+        context,
         layout: build.layout,
-        cache: assembly.cache,
+        cache,
         args: &build.args,
+        platform: build.platform.as_ref(),
         target: build.target,
         native: &host_platforms(),
+        pull: build.pull,
     };
-    let Executed { stage, warnings } = execute::execute(&input, &mut spool)?;
-    let images = vec![assembly.image(stage, &mut spool)?];
-    Ok(Output { images, names, warnings, build_file: path })
+    execute::execute(&input, spool)
+}
+
+/// Carries out the Dockerfile of `build` and writes nothing: what its author should know.
+///
+/// # Errors
+/// As [`build`].
+pub fn check(build: &Build<'_>) -> Result<Vec<Warning>, Error> {
+    let _hold = build.layout.hold()?;
+    let is_toml = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "toml");
+    let no_dockerfile =
+        || Error::NoBuildFile { path: build.context.to_owned(), reason: NoBuildFile::NoDockerfile };
+    let path = build_file_path(build).filter(|path| !is_toml(path)).ok_or_else(no_dockerfile)?;
+    let (name, text) = read_build_file(&path)?;
+    let context = Context::for_build_file(build.context, &path, Modes::Kept)?;
+    let mut spool = Spool::new(build.layout.store(), Some(&context));
+    let cache = Cache::of(build.layout, build.reuse);
+    Ok(executed(build, &cache, &name, &text, &context, &mut spool)?.warnings)
+}
+
+fn read_build_file(path: &Path) -> Result<(String, String), Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let text = disk::read(path, DOCKERFILE_BYTES_MAX).map_err(io_error("read", path))?;
+    let text =
+        String::from_utf8(text).map_err(|_| Fault::from(DiagnosticKind::NotUtf8).in_file(&name))?;
+    Ok((name, text))
 }
 
 fn folder_name(folder: &Path) -> String {

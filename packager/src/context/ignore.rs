@@ -1,62 +1,88 @@
 use crate::{
-    context::pattern::matches,
-    path::{ancestors, parts},
+    context::pattern::Pattern,
+    path::{ancestors, clean},
 };
 
-/// What `.dockerignore` excludes from the build context.
+/// Patterns, of which the last one that matches decides: those of `.dockerignore` leave out of the
+/// build context, `!` takes back in, and a pattern that matches a folder matches everything in it.
+/// `--exclude` and `--parents` have such patterns too.
 ///
 /// # Spec
-/// Docker, "Build context", ".dockerignore files": the last matching line decides, `!` takes back
-/// in, and a pattern that matches a folder matches everything in it.
+/// Docker, "Build context", ".dockerignore files".
 #[derive(Debug, Default)]
-pub(crate) struct Ignore {
+pub(crate) struct Patterns {
     lines: Vec<Line>,
 }
 
 #[derive(Debug)]
 struct Line {
-    pattern: String,
-    keep: bool,
+    pattern: Pattern,
+    /// With a `!`.
+    except: bool,
 }
 
-impl Ignore {
-    pub(crate) fn parse(text: &str) -> Self {
-        let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
-        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Self { lines: lines.filter_map(Line::parse).collect() }
+/// Which of the patterns match a folder, for what is in it.
+pub(crate) type Matched = Vec<bool>;
+
+impl Patterns {
+    /// Those of a file, one on each line. Or the one that is malformed.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let lines = text.split('\n').filter(|line| !line.starts_with('#')).map(str::trim);
+        let lines = lines.filter(|line| !line.is_empty()).map(|line| {
+            let (mark, pattern) = match line.strip_prefix('!') {
+                Some(rest) => ("!", rest.trim()),
+                None => ("", line),
+            };
+            let pattern = if pattern.is_empty() { String::new() } else { clean(pattern) };
+            let inside = pattern.strip_prefix('/').filter(|inside| !inside.is_empty());
+            format!("{mark}{}", inside.unwrap_or(&pattern))
+        });
+        Self::of(&lines.collect::<Vec<_>>())
     }
 
-    /// Whether the file or folder at `path` is excluded.
-    pub(crate) fn ignores(&self, path: &str) -> bool {
-        let mut ignored = false;
-        for line in &self.lines {
-            // Only a line that changes the decision needs to be looked at.
-            if line.keep == ignored && line.covers(path) {
-                ignored = !line.keep;
+    pub(crate) fn of(patterns: &[String]) -> Result<Self, String> {
+        let texts = patterns.iter().map(|text| text.trim()).filter(|text| !text.is_empty());
+        let lines = texts.map(|text| {
+            let cleaned = clean(text);
+            let (except, pattern) = match cleaned.strip_prefix('!') {
+                Some(rest) => (true, rest),
+                None => (false, cleaned.as_str()),
+            };
+            let pattern = Some(pattern).filter(|pattern| !pattern.is_empty());
+            let pattern = pattern.and_then(Pattern::of_ignore).ok_or_else(|| text.to_owned())?;
+            Ok::<_, String>(Line { pattern, except })
+        });
+        Ok(Self { lines: lines.collect::<Result<_, _>>()? })
+    }
+
+    /// Whether something in a folder that matches may not match.
+    pub(crate) fn has_exceptions(&self) -> bool {
+        self.lines.iter().any(|line| line.except)
+    }
+
+    /// Whether they match `path`, and each of them, where `folder` is what matched the folder that
+    /// it is in.
+    pub(crate) fn matched(&self, path: &str, folder: &[bool]) -> (bool, Matched) {
+        let (mut matched, mut each) = (false, vec![false; self.lines.len()]);
+        for (at, line) in self.lines.iter().enumerate() {
+            let inherited = folder.get(at).copied().unwrap_or(false);
+            // Only a pattern that changes the decision is looked at.
+            each[at] = inherited || line.except == matched && line.pattern.matches(path);
+            if each[at] {
+                matched = !line.except;
             }
         }
-        ignored
+        (matched, each)
     }
 
-    /// Whether nothing below an ignored folder can come back in, so that it need not be walked.
-    pub(crate) fn is_final(&self) -> bool {
-        self.lines.iter().all(|line| !line.keep)
-    }
-}
-
-impl Line {
-    fn parse(line: &str) -> Option<Self> {
-        let (keep, pattern) = match line.strip_prefix('!') {
-            Some(rest) => (true, rest.trim()),
-            None => (false, line),
-        };
-        let parts: Vec<_> = parts(pattern).collect();
-        (!parts.is_empty()).then(|| Self { pattern: parts.join("/"), keep })
-    }
-
-    /// Whether it matches `path` or a folder on the way there.
-    fn covers(&self, path: &str) -> bool {
-        ancestors(path).chain([path]).any(|path| matches(&self.pattern, path))
+    /// The same for a path of which no folder was looked at before.
+    pub(crate) fn matched_from_root(&self, path: &str) -> (bool, Matched) {
+        let (mut matched, mut each) = (false, Matched::new());
+        for part in ancestors(path).chain([path]) {
+            (matched, each) = self.matched(part, &each);
+        }
+        (matched, each)
     }
 }
 
@@ -73,6 +99,7 @@ mod tests {
             ("a", "ab", false),
             ("/a/", "a/b/c", true),
             ("# a", "# a", false),
+            (" # a", "# a", true),
             ("*.md\n!README.md", "README.md", false),
             ("*.md\n!README.md", "x.md", true),
             ("*.md", "d/x.md", false),
@@ -82,8 +109,13 @@ mod tests {
             ("*\n!www", "www/index.html", false),
             ("*\n!www\nwww/secret", "www/secret/x", true),
             ("./a", "a", true),
+            ("a \r\nb", "a", true),
+            ("\u{feff}a", "a", true),
         ] {
-            assert_eq!(Ignore::parse(lines).ignores(path), want, "{lines:?} on {path}");
+            let got = Patterns::parse(lines).unwrap().matched_from_root(path).0;
+            assert_eq!(got, want, "{lines:?} on {path}");
         }
+        assert_eq!(Patterns::parse("!").unwrap_err(), "!");
+        assert_eq!(Patterns::parse("a\n[").unwrap_err(), "[");
     }
 }

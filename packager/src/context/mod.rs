@@ -1,11 +1,14 @@
-mod ignore; // what `.dockerignore` excludes
+mod ignore; // lists of patterns, of which the last decides
 pub(crate) mod pattern; // `*.html`
+mod unpack; // a context that comes as an archive
 
 use std::{
+    cell::RefCell,
     fs::File,
-    io::{self, Read as _},
+    io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::{
@@ -14,13 +17,15 @@ use rustix::{
 };
 
 use crate::{
-    error::{ContextProblem, Error, io_error},
-    items::{ContextFile, Item, MODE_EXECUTABLE, Source, Stat, masked},
+    diagnostic::ContextProblem,
+    error::{Error, io_error},
+    items::{ContextFile, Item, MODE_EXECUTABLE, Meta, Owner, Source, Stat, masked},
     limits::{CONTEXT_DEPTH_MAX, CONTEXT_ENTRIES_MAX, IGNORE_BYTES_MAX, LINKS_MAX},
-    path::{joined, outermost, parts},
+    path::{joined, parts},
 };
 
-pub(crate) use ignore::Ignore;
+pub(crate) use ignore::{Matched, Patterns};
+pub use unpack::unpack_context;
 
 /// The folder that a build may read, and nothing outside of it: every path is opened below one
 /// descriptor with `openat2`, so that the kernel refuses whatever leads out, also through a link
@@ -28,8 +33,23 @@ pub(crate) use ignore::Ignore;
 pub(crate) struct Context {
     root: OwnedFd,
     path: PathBuf,
-    ignore: Ignore,
+    ignore: Patterns,
+    modes: Modes,
+    /// What was left out of folders since [`Context::take_left_out`]: no image can hold it.
+    left_out: RefCell<Vec<(String, &'static str)>>,
 }
+
+/// The permissions that files and folders get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Modes {
+    /// Their own, as with Docker.
+    Kept,
+    /// One of two, whatever the umask of the user was.
+    Masked,
+}
+
+/// What is left out of every build of a folder.
+pub(crate) const IGNORE: &str = ".dockerignore";
 
 /// What is at a path, links followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,21 +64,44 @@ impl Context {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
         let root = root.map_err(io_error("open", path))?;
-        Ok(Self { root, path: path.to_owned(), ignore: Ignore::default() })
+        Ok(Self {
+            root,
+            path: path.to_owned(),
+            ignore: Patterns::default(),
+            modes: Modes::Masked,
+            left_out: RefCell::default(),
+        })
     }
 
-    /// Opens `path`. What `.dockerignore` (or `BUILDFILE.dockerignore`, which wins) names does not
-    /// exist in it.
-    pub(crate) fn open(path: &Path, build_file: Option<&str>) -> Result<Self, Error> {
+    /// Opens `path` for the build file `file`: what the file with its name and `.dockerignore` behind
+    /// it leaves out, or `.dockerignore`, does not exist in it.
+    pub(crate) fn for_build_file(path: &Path, file: &Path, modes: Modes) -> Result<Self, Error> {
+        let mut own = file.as_os_str().to_owned();
+        own.push(IGNORE);
+        Self::open(path, &[Path::new(&own), &path.join(IGNORE)], modes)
+    }
+
+    /// Opens `path`. What the first of the files `ignore` that exists names does not exist in it.
+    pub(crate) fn open(path: &Path, ignore: &[&Path], modes: Modes) -> Result<Self, Error> {
         let mut context = Self::open_unfiltered(path)?;
-        let own = build_file.map(|name| format!("{name}.dockerignore"));
-        for name in own.iter().map(String::as_str).chain([".dockerignore"]) {
-            if let Some(text) = context.read_if_there(name, IGNORE_BYTES_MAX)? {
-                context.ignore = Ignore::parse(&String::from_utf8_lossy(&text));
-                break;
-            }
+        context.modes = modes;
+        for file in ignore {
+            let text = match disk::read(file, IGNORE_BYTES_MAX) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                text => text.map_err(io_error("read", *file))?,
+            };
+            let parsed = Patterns::parse(&String::from_utf8_lossy(&text));
+            context.ignore = parsed.map_err(|pattern| {
+                wrong(&file.display().to_string(), ContextProblem::IgnorePattern(pattern))
+            })?;
+            break;
         }
         Ok(context)
+    }
+
+    /// What was left out of folders, each once.
+    pub(crate) fn take_left_out(&self) -> Vec<(String, &'static str)> {
+        self.left_out.take()
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -74,7 +117,8 @@ impl Context {
     }
 
     fn find_resolved(&self, path: &str) -> Result<Option<PathKind>, Error> {
-        if self.is_ignored(path) && self.ignore.is_final() {
+        let ignored = self.is_ignored(path);
+        if ignored && !self.ignore.has_exceptions() {
             return Ok(None);
         }
         match self.open_at(path, OFlags::PATH) {
@@ -82,8 +126,8 @@ impl Context {
                 let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed(path, errno))?;
                 match FileType::from_raw_mode(stat.st_mode) {
                     FileType::Directory => Ok(Some(PathKind::Folder)),
-                    FileType::RegularFile if self.is_ignored(path) => Ok(None),
-                    FileType::RegularFile => Ok(Some(PathKind::File)),
+                    _ if ignored => Ok(None),
+                    FileType::RegularFile | FileType::Socket => Ok(Some(PathKind::File)),
                     other => Err(wrong(path, ContextProblem::Special(kind_name(other)))),
                 }
             }
@@ -93,37 +137,36 @@ impl Context {
     }
 
     pub(crate) fn is_ignored(&self, path: &str) -> bool {
-        !path.is_empty() && self.ignore.ignores(path)
+        !path.is_empty() && self.ignore.matched_from_root(path).0
     }
 
     /// Whether `.dockerignore` is why [`Context::find`] does not find `path`.
     pub(crate) fn ignores(&self, path: &str) -> bool {
-        std::fs::metadata(self.path.join(path)).is_ok()
+        self.open_as(path, OFlags::PATH, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+            .is_ok()
     }
 
     /// What `path` leads to, as a path without links: only by this one can `.dockerignore` say
-    /// whether it is there. `None` where nothing is, or where an ignored link stands on the way.
-    fn resolve(&self, path: &str) -> Result<Option<String>, Error> {
+    /// whether it is there. Links lead to what they would in an image whose root is the context.
+    /// `None` where nothing is, or where an ignored link stands on the way.
+    pub(crate) fn resolve(&self, path: &str) -> Result<Option<String>, Error> {
         let split = |text: &str| -> Vec<String> { parts(text).rev().map(str::to_owned).collect() };
         let (mut here, mut ahead, mut links) = (String::new(), split(path), 0);
         while let Some(part) = ahead.pop() {
             if part == ".." {
-                match (here.is_empty(), here.rfind('/')) {
-                    (true, _) => return Err(self.failed(path, Errno::XDEV)),
-                    (false, end) => here.truncate(end.unwrap_or(0)),
-                }
+                here.truncate(here.rfind('/').unwrap_or(0));
                 continue;
             }
             let next = joined(&here, &part);
             match self.link(&next) {
                 Ok(None) => here = next,
                 Ok(Some(_)) if self.is_ignored(&next) => return Ok(None),
-                Ok(Some(target)) if target.starts_with('/') => {
-                    return Err(self.failed(path, Errno::XDEV));
-                }
                 Ok(Some(_)) if links == LINKS_MAX => return Err(self.failed(path, Errno::LOOP)),
                 Ok(Some(target)) => {
                     links += 1;
+                    if target.starts_with('/') {
+                        here.clear();
+                    }
                     ahead.extend(split(&target));
                 }
                 Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
@@ -145,107 +188,67 @@ impl Context {
         }
     }
 
-    /// Every path that `pattern` describes, sorted.
-    pub(crate) fn glob(&self, text: &str) -> Result<Vec<String>, Error> {
-        let mut paths = Vec::new();
-        // Only what stands above the first special character has to be listed.
-        let fixed = text
-            .split('/')
-            .take_while(|part| !pattern::is_pattern(part))
-            .collect::<Vec<_>>()
-            .join("/");
-        if self.find(&fixed)? != Some(PathKind::Folder) {
-            return Ok(paths);
-        }
-        for (below, _) in self.walk(&fixed)? {
-            let path = joined(&fixed, &below);
-            if !below.is_empty() && pattern::matches(text, &path) {
-                paths.push(path);
-            }
-        }
-        Ok(outermost(paths))
-    }
-
     /// What is at `path`, and everything below it, by its path relative to `path`. Sorted within
-    /// each folder.
-    pub(crate) fn walk(&self, path: &str) -> Result<Vec<(String, Item)>, Error> {
-        let mut all = Vec::new();
-        let Some(path) = self.resolve(path)? else { return Ok(all) };
+    /// each folder. Folders of which `enters` says no are not looked into.
+    pub(crate) fn walk(
+        &self,
+        path: &str,
+        enters: &dyn Fn(&str) -> bool,
+    ) -> Result<Vec<(String, Item)>, Error> {
+        let Some(path) = self.resolve(path)? else { return Ok(Vec::new()) };
         match self.find_resolved(&path)? {
-            None => return Ok(all),
-            Some(PathKind::File) => all.push((String::new(), self.file(&path)?)),
+            None => Ok(Vec::new()),
+            Some(PathKind::File) => Ok(vec![(String::new(), self.file(&path)?)]),
             Some(PathKind::Folder) => {
-                all.push((String::new(), Item::Folder { mode: MODE_EXECUTABLE }));
+                let failed = |errno| self.failed(&path, errno);
                 let folder = self.open_at(&path, OFlags::RDONLY | OFlags::DIRECTORY);
-                let folder = folder.map_err(|errno| self.failed(&path, errno))?;
-                self.walk_folder(folder, &path, "", 1, &mut all)?;
-                // Only looked into for the sake of what a line with `!` might have taken back in.
-                if all.len() == 1 && self.is_ignored(&path) {
-                    all.clear();
-                }
+                let folder = folder.map_err(failed)?;
+                let stat = rustix::fs::fstat(&folder).map_err(failed)?;
+                let (ignored, matched) = match path.is_empty() {
+                    true => (false, Matched::new()),
+                    false => self.ignore.matched_from_root(&path),
+                };
+                let mut walk =
+                    Walk { context: self, top: &path, enters, all: Vec::new(), held: Vec::new() };
+                walk.put(String::new(), self.folder_item(&stat), ignored);
+                walk.folder(&folder, "", &matched, 1)?;
+                Ok(walk.all)
             }
         }
-        Ok(all)
     }
 
-    fn walk_folder(
-        &self,
-        folder: OwnedFd,
-        top: &str,
-        below: &str,
-        depth: usize,
-        all: &mut Vec<(String, Item)>,
-    ) -> Result<(), Error> {
-        let here = joined(top, below);
-        if depth > CONTEXT_DEPTH_MAX {
-            return Err(wrong(&here, ContextProblem::TooDeep));
-        }
-        for name in self.names(&folder, &here)? {
-            let (below, path) = (joined(below, &name), joined(&here, &name));
-            let ignored = self.is_ignored(&path);
-            if ignored && self.ignore.is_final() {
-                continue;
-            }
-            if all.len() >= CONTEXT_ENTRIES_MAX {
-                return Err(wrong(&path, ContextProblem::TooManyFiles));
-            }
-            let stat = rustix::fs::statat(&folder, name.as_str(), AtFlags::SYMLINK_NOFOLLOW);
-            let stat = stat.map_err(|errno| self.failed(&path, errno))?;
-            match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => {
-                    let flags =
-                        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    let inner = rustix::fs::openat(&folder, name.as_str(), flags, Mode::empty());
-                    let inner = inner.map_err(|errno| self.failed(&path, errno))?;
-                    if !ignored {
-                        all.push((below.clone(), Item::Folder { mode: MODE_EXECUTABLE }));
-                    }
-                    self.walk_folder(inner, top, &below, depth + 1, all)?;
-                }
-                _ if ignored => {}
-                FileType::RegularFile => all.push((below, file_item(path, &stat))),
-                FileType::Symlink => {
-                    let target = rustix::fs::readlinkat(&folder, name.as_str(), Vec::new());
-                    let target = target.map_err(|errno| self.failed(&path, errno))?;
-                    let target = target
-                        .into_string()
-                        .map_err(|_| wrong(&path, ContextProblem::LinkNotUtf8))?;
-                    all.push((below, Item::Symlink { target }));
-                }
-                other => return Err(wrong(&path, ContextProblem::Special(kind_name(other)))),
-            }
-        }
-        Ok(())
+    fn folder_item(&self, stat: &rustix::fs::Stat) -> Item {
+        let mode = match self.modes {
+            Modes::Kept => Stat::of(stat).mode,
+            Modes::Masked => MODE_EXECUTABLE,
+        };
+        Item::Folder { meta: Meta::of(mode) }
+    }
+
+    fn file_item(&self, path: String, stat: &rustix::fs::Stat) -> Item {
+        let is_socket = FileType::from_raw_mode(stat.st_mode) == FileType::Socket;
+        let stat = Stat::of(stat);
+        let mode = match self.modes {
+            Modes::Kept => stat.mode,
+            Modes::Masked => masked(stat.mode),
+        };
+        let source = match is_socket {
+            // As BuildKit sends it.
+            true => Source::Bytes(Arc::from([])),
+            false => Source::Context(ContextFile { path, stat }),
+        };
+        Item::File { meta: Meta::of(mode), source }
     }
 
     fn names(&self, folder: &OwnedFd, here: &str) -> Result<Vec<String>, Error> {
         let mut names = Vec::new();
         for entry in Dir::read_from(folder).map_err(|errno| self.failed(here, errno))? {
             let entry = entry.map_err(|errno| self.failed(here, errno))?;
-            let name = entry.file_name().to_str().map_err(|_| {
-                let path = joined(here, &entry.file_name().to_string_lossy());
-                wrong(&path, ContextProblem::NameNotUtf8)
-            })?;
+            let Ok(name) = entry.file_name().to_str() else {
+                let name = joined(here, &entry.file_name().to_string_lossy());
+                self.left_out.borrow_mut().push((name, "a name that is not UTF-8"));
+                continue;
+            };
             if !matches!(name, "." | "..") {
                 names.push(name.to_owned());
             }
@@ -259,7 +262,7 @@ impl Context {
         let path = self.resolve(path)?.ok_or_else(|| self.failed(path, Errno::NOENT))?;
         let fd = self.open_at(&path, OFlags::PATH).map_err(|errno| self.failed(&path, errno))?;
         let stat = rustix::fs::fstat(&fd).map_err(|errno| self.failed(&path, errno))?;
-        Ok(file_item(path, &stat))
+        Ok(self.file_item(path, &stat))
     }
 
     /// Opens a file as it was when it was found.
@@ -279,27 +282,6 @@ impl Context {
         }
     }
 
-    /// The bytes of a small file, if there is one.
-    pub(crate) fn read_if_there(
-        &self,
-        path: &str,
-        bytes_max: u64,
-    ) -> Result<Option<Vec<u8>>, Error> {
-        let followed = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        let fd = match self.open_as(path, OFlags::RDONLY | OFlags::NONBLOCK, followed) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            Err(errno) => return Err(self.failed(path, errno)),
-        };
-        let mut bytes = Vec::new();
-        let read = File::from(fd).take(bytes_max + 1).read_to_end(&mut bytes);
-        read.map_err(io_error("read", self.path.join(path)))?;
-        match bytes.len() as u64 > bytes_max {
-            true => Err(wrong(path, ContextProblem::TooLarge { bytes_max })),
-            false => Ok(Some(bytes)),
-        }
-    }
-
     /// Opens what [`Context::resolve`] found.
     fn open_at(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         self.open_as(path, flags, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
@@ -314,7 +296,6 @@ impl Context {
 
     fn failed(&self, path: &str, errno: Errno) -> Error {
         match errno {
-            Errno::XDEV => wrong(path, ContextProblem::LeavesContext),
             Errno::LOOP => wrong(path, ContextProblem::LinkLoop),
             errno => Error::Io { doing: "read", path: self.path.join(path), source: errno.into() },
         }
@@ -325,9 +306,79 @@ fn wrong(path: &str, problem: ContextProblem) -> Error {
     Error::Context { path: path.to_owned(), problem }
 }
 
-fn file_item(path: String, stat: &rustix::fs::Stat) -> Item {
-    let stat = Stat::of(stat);
-    Item::File { mode: masked(stat.mode), source: Source::Context(ContextFile { path, stat }) }
+/// What a walk has found so far.
+struct Walk<'c> {
+    context: &'c Context,
+    top: &'c str,
+    enters: &'c dyn Fn(&str) -> bool,
+    all: Vec<(String, Item)>,
+    /// Ignored folders on the way down: they come in with what was taken back in from below them.
+    held: Vec<(String, Item)>,
+}
+
+impl Walk<'_> {
+    fn put(&mut self, below: String, item: Item, ignored: bool) {
+        if ignored {
+            self.held.push((below, item));
+            return;
+        }
+        self.all.append(&mut self.held);
+        self.all.push((below, item));
+    }
+
+    fn folder(
+        &mut self,
+        folder: &OwnedFd,
+        below: &str,
+        matched: &[bool],
+        depth: usize,
+    ) -> Result<(), Error> {
+        let context = self.context;
+        let here = joined(self.top, below);
+        if depth > CONTEXT_DEPTH_MAX {
+            return Err(wrong(&here, ContextProblem::TooDeep));
+        }
+        for name in context.names(folder, &here)? {
+            let (below, path) = (joined(below, &name), joined(&here, &name));
+            let (ignored, matched) = context.ignore.matched(&path, matched);
+            if ignored && !context.ignore.has_exceptions() {
+                continue;
+            }
+            if self.all.len() >= CONTEXT_ENTRIES_MAX {
+                return Err(wrong(&path, ContextProblem::TooManyFiles));
+            }
+            let failed = |errno| context.failed(&path, errno);
+            let stat = rustix::fs::statat(folder, name.as_str(), AtFlags::SYMLINK_NOFOLLOW);
+            let stat = stat.map_err(failed)?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => {
+                    let held = self.held.len();
+                    self.put(below.clone(), context.folder_item(&stat), ignored);
+                    if (self.enters)(&below) {
+                        let flags =
+                            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                        let inner = rustix::fs::openat(folder, name.as_str(), flags, Mode::empty());
+                        self.folder(&inner.map_err(failed)?, &below, &matched, depth + 1)?;
+                    }
+                    self.held.truncate(held);
+                }
+                _ if ignored => {}
+                FileType::RegularFile | FileType::Socket => {
+                    self.put(below, context.file_item(path, &stat), false);
+                }
+                FileType::Symlink => {
+                    let target = rustix::fs::readlinkat(folder, name.as_str(), Vec::new());
+                    let Ok(target) = target.map_err(failed)?.into_string() else {
+                        context.left_out.borrow_mut().push((path, "a link that is not UTF-8"));
+                        continue;
+                    };
+                    self.put(below, Item::Symlink { target, owner: Owner::default() }, false);
+                }
+                other => context.left_out.borrow_mut().push((path, kind_name(other))),
+            }
+        }
+        Ok(())
+    }
 }
 
 fn kind_name(kind: FileType) -> &'static str {

@@ -1,33 +1,116 @@
-/// Whether `text`, a path, is what `pattern` describes: `*` and `?` stay within one part, `**` is
-/// any number of parts, `[a-z]` and `[^a-z]` are sets, `\` takes the next character as it is.
+/// Patterns of paths: those of sources in COPY, and those of `.dockerignore`, `--exclude` and
+/// `--parents`. `?` and `*` stay within one part of a path, `[a-z]` and `[^a-z]` are sets, `\` takes
+/// the next character as it is.
 ///
-/// Takes time in the order of both lengths multiplied, whatever the pattern.
-pub(crate) fn matches(pattern: &str, text: &str) -> bool {
-    let tokens = tokens(pattern);
-    let text: Vec<char> = text.chars().collect();
+/// # Spec
+/// Dockerfile reference, "COPY", "Pattern matching", which is Go's `filepath.Match`; Docker,
+/// ".dockerignore files", which has `**` besides.
+#[derive(Debug)]
+pub(crate) struct Pattern(Shape);
+
+#[derive(Debug)]
+enum Shape {
+    Exact(String),
+    Prefix(String),
+    Suffix(String),
+    Tokens(Vec<Token>),
+}
+
+#[derive(Debug)]
+enum Token {
+    Exactly(char),
+    /// `?`
+    One,
+    Set(Set),
+    /// `*`
+    Star,
+    /// `**/`, and `**` before anything else.
+    Parts,
+    /// `**` at the end
+    Rest,
+}
+
+/// Characters, or all others.
+#[derive(Debug)]
+struct Set {
+    ranges: Vec<(char, char)>,
+    inverted: bool,
+}
+
+impl Set {
+    fn has(&self, c: char) -> bool {
+        self.ranges.iter().any(|(from, to)| (*from..=*to).contains(&c)) != self.inverted
+    }
+}
+
+impl Pattern {
+    /// That of a source: `**` is the same as `*`. `None` when it is malformed, and matches nothing.
+    pub(crate) fn of_source(text: &str) -> Option<Self> {
+        Some(Self(Shape::Tokens(tokens(text, false)?)))
+    }
+
+    /// That of `.dockerignore`; `None` when it is malformed.
+    pub(crate) fn of_ignore(text: &str) -> Option<Self> {
+        let tokens = tokens(text, true)?;
+        let is_plain = |tokens: &[Token]| tokens.iter().all(|t| matches!(t, Token::Exactly(_)));
+        let escaped = text.contains('\\');
+        Some(Self(match tokens.as_slice() {
+            [first, rest @ ..]
+                if matches!(first, Token::Parts | Token::Rest) && is_plain(rest) && !escaped =>
+            {
+                Shape::Suffix(text[2..].to_owned())
+            }
+            [rest @ .., Token::Rest] if is_plain(rest) && !escaped => {
+                Shape::Prefix(text[..text.len() - 2].to_owned())
+            }
+            all if is_plain(all) && !escaped => Shape::Exact(text.to_owned()),
+            _ => Shape::Tokens(tokens),
+        }))
+    }
+
+    /// Takes time in the order of both lengths multiplied, whatever the pattern.
+    pub(crate) fn matches(&self, path: &str) -> bool {
+        match &self.0 {
+            Shape::Exact(text) => path == text,
+            Shape::Prefix(text) => path.starts_with(text.as_str()),
+            Shape::Suffix(text) => {
+                path.ends_with(text.as_str()) || text.strip_prefix('/') == Some(path)
+            }
+            Shape::Tokens(tokens) => tokens_match(tokens, path),
+        }
+    }
+}
+
+/// Whether `text` describes more than the one path that it spells.
+pub(crate) fn is_pattern(text: &str) -> bool {
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => drop(chars.next()),
+            '*' | '?' | '[' => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+fn tokens_match(tokens: &[Token], path: &str) -> bool {
+    let text: Vec<char> = path.chars().collect();
     // `reach[i]`: the tokens so far can match exactly the first `i` characters.
     let mut reach = vec![false; text.len() + 1];
     reach[0] = true;
-    for token in &tokens {
+    for token in tokens {
         let mut next = vec![false; text.len() + 1];
         for from in (0..=text.len()).filter(|from| reach[*from]) {
+            let c = text.get(from);
             match token {
-                Token::One(set) => {
-                    if text.get(from).is_some_and(|c| *c != '/' && set.has(*c)) {
-                        next[from + 1] = true;
-                    }
-                }
-                Token::Exactly(wanted) => {
-                    if text.get(from) == Some(wanted) {
-                        next[from + 1] = true;
-                    }
-                }
+                Token::Exactly(wanted) if c == Some(wanted) => next[from + 1] = true,
+                Token::One if c.is_some_and(|c| *c != '/') => next[from + 1] = true,
+                Token::Set(set) if c.is_some_and(|c| set.has(*c)) => next[from + 1] = true,
+                Token::Exactly(_) | Token::One | Token::Set(_) => {}
                 Token::Star => {
-                    let end = text[from..]
-                        .iter()
-                        .position(|c| *c == '/')
-                        .map_or(text.len(), |at| from + at);
-                    next[from..=end].fill(true);
+                    let end = text[from..].iter().position(|c| *c == '/');
+                    next[from..=end.map_or(text.len(), |at| from + at)].fill(true);
                 }
                 Token::Parts => {
                     next[from] = true;
@@ -43,80 +126,55 @@ pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     reach[text.len()]
 }
 
-/// Whether it describes more than the one path that it spells.
-pub(crate) fn is_pattern(text: &str) -> bool {
-    text.contains(['*', '?', '[', '\\'])
-}
-
-enum Token {
-    Exactly(char),
-    One(Set),
-    /// `*`
-    Star,
-    /// `**/`
-    Parts,
-    /// `**` at the end
-    Rest,
-}
-
-/// Characters, or all others.
-struct Set {
-    ranges: Vec<(char, char)>,
-    inverted: bool,
-}
-
-impl Set {
-    fn has(&self, c: char) -> bool {
-        self.ranges.iter().any(|(from, to)| (*from..=*to).contains(&c)) != self.inverted
-    }
-}
-
-fn tokens(pattern: &str) -> Vec<Token> {
+fn tokens(pattern: &str, deep: bool) -> Option<Vec<Token>> {
     let mut tokens = Vec::new();
     let mut rest = pattern;
     while let Some(c) = rest.chars().next() {
-        let (token, used) = if rest.starts_with("**/") {
-            (Token::Parts, 3)
-        } else if rest.starts_with("**") {
-            (Token::Rest, 2)
-        } else {
-            match c {
-                '*' => (Token::Star, 1),
-                '?' => (Token::One(Set { ranges: Vec::new(), inverted: true }), 1),
-                '[' => match set(&rest[1..]) {
-                    Some((set, used)) => (Token::One(set), 1 + used),
-                    None => (Token::Exactly('['), 1),
-                },
-                '\\' => match rest[1..].chars().next() {
-                    Some(next) => (Token::Exactly(next), 1 + next.len_utf8()),
-                    None => (Token::Exactly('\\'), 1),
-                },
-                _ => (Token::Exactly(c), c.len_utf8()),
+        rest = &rest[c.len_utf8()..];
+        tokens.push(match c {
+            '*' if deep && rest.starts_with('*') => {
+                rest = rest[1..].strip_prefix('/').unwrap_or(&rest[1..]);
+                if rest.is_empty() { Token::Rest } else { Token::Parts }
             }
-        };
-        tokens.push(token);
-        rest = &rest[used..];
+            '*' => Token::Star,
+            '?' => Token::One,
+            '[' => Token::Set(set(&mut rest)?),
+            '\\' => Token::Exactly(taken(&mut rest)?),
+            c => Token::Exactly(c),
+        });
     }
-    tokens
+    Some(tokens)
 }
 
-/// What follows a `[`, up to its `]`, and how long that is.
-fn set(text: &str) -> Option<(Set, usize)> {
-    let inverted = text.starts_with(['^', '!']);
-    let body = &text[usize::from(inverted)..];
-    let end = body.char_indices().skip(1).find(|(_, c)| *c == ']')?.0;
+fn taken(rest: &mut &str) -> Option<char> {
+    let c = rest.chars().next()?;
+    *rest = &rest[c.len_utf8()..];
+    Some(c)
+}
+
+/// What follows a `[`, up to its `]`.
+fn set(rest: &mut &str) -> Option<Set> {
+    let inverted = rest.starts_with('^');
+    *rest = &rest[usize::from(inverted)..];
     let mut ranges = Vec::new();
-    let mut chars = body[..end].chars();
-    while let Some(from) = chars.next() {
-        let mut to = from;
-        let mut ahead = chars.clone();
-        if let (Some('-'), Some(last)) = (ahead.next(), ahead.next()) {
-            to = last;
-            chars = ahead;
-        }
+    let bound = |rest: &mut &str| match taken(rest)? {
+        '-' | ']' => None,
+        '\\' => taken(rest),
+        c => Some(c),
+    };
+    while ranges.is_empty() || !rest.starts_with(']') {
+        let from = bound(rest)?;
+        let to = match rest.strip_prefix('-') {
+            Some(behind) => {
+                *rest = behind;
+                bound(rest)?
+            }
+            None => from,
+        };
         ranges.push((from, to));
     }
-    Some((Set { ranges, inverted }, usize::from(inverted) + end + 1))
+    *rest = &rest[1..];
+    Some(Set { ranges, inverted })
 }
 
 #[cfg(test)]
@@ -125,32 +183,42 @@ mod tests {
 
     #[test]
     fn a_pattern_matches_as_in_a_dockerfile() {
-        for (pattern, text, want) in [
-            ("a", "a", true),
-            ("a", "ab", false),
-            ("*.html", "index.html", true),
-            ("*.html", "d/index.html", false),
-            ("*", "", true),
-            ("d/*", "d/x", true),
-            ("d/*", "d/x/y", false),
-            ("**/*.rs", "a.rs", true),
-            ("**/*.rs", "x/y/a.rs", true),
-            ("**/*.rs", "x/y/a.rss", false),
-            ("d/**", "d/x/y", true),
-            ("d/**/z", "d/z", true),
-            ("d/**/z", "d/x/y/z", true),
-            ("?at", "cat", true),
-            ("?at", "/at", false),
-            ("[a-c]at", "cat", true),
-            ("[^a-c]at", "cat", false),
-            ("[]]", "]", true),
-            ("[", "[", true),
-            (r"\*", "*", true),
-            (r"\*", "x", false),
-            ("ä?", "äö", true),
+        for (pattern, path, source, ignore) in [
+            ("a", "a", true, true),
+            ("a", "ab", false, false),
+            ("*.html", "index.html", true, true),
+            ("*.html", "d/index.html", false, false),
+            ("d/*", "d/x", true, true),
+            ("d/*", "d/x/y", false, false),
+            ("**/*.rs", "a.rs", false, true),
+            ("**/*.rs", "x/a.rs", true, true),
+            ("**/*.rs", "x/y/a.rs", false, true),
+            ("**/*.rs", "x/y/a.rss", false, false),
+            ("**/a", "xa", false, false),
+            ("**a", "xa", true, true),
+            ("**a?", "xab", true, false),
+            ("x**b", "xab", true, false),
+            ("d/**", "d/x/y", false, true),
+            ("d**", "dx/y", false, true),
+            ("d/**/z", "d/z", false, true),
+            ("d/**/z", "d/x/y/z", false, true),
+            ("?at", "cat", true, true),
+            ("?at", "/at", false, false),
+            ("[a-c]at", "cat", true, true),
+            ("[^a-c]at", "cat", false, false),
+            ("[!c]at", "cat", true, true),
+            (r"\*", "*", true, true),
+            (r"\*", "x", false, false),
+            ("ä?", "äö", true, true),
         ] {
-            assert_eq!(matches(pattern, text), want, "{pattern} on {text}");
+            let got = |pattern: Option<Pattern>| pattern.is_some_and(|p| p.matches(path));
+            assert_eq!(got(Pattern::of_source(pattern)), source, "source {pattern} on {path}");
+            assert_eq!(got(Pattern::of_ignore(pattern)), ignore, "ignore {pattern} on {path}");
         }
-        assert!(!matches(&"*a".repeat(200), &"a".repeat(199)));
+        for pattern in ["[", "[]", "[a", "[]a]", "a\\", "[-a]"] {
+            assert!(Pattern::of_ignore(pattern).is_none(), "{pattern}");
+        }
+        let long = Pattern::of_source(&"*a".repeat(200)).unwrap();
+        assert!(!long.matches(&"a".repeat(199)));
     }
 }

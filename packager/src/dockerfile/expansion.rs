@@ -1,9 +1,9 @@
 use std::cell::Cell;
 
-use super::shell_pattern::{Extent, Occurrences, ShellPattern, Side, Token};
+use super::shell_pattern::{Extent, Occurrences, ShellPattern, Side};
 use crate::{diagnostic::ExpansionError, limits::NESTING_MAX};
 
-/// Puts variables into the words of a build file, and takes their quotes and backslashes off.
+/// Puts variables into the words of a build file, and takes their quotes and escapes off.
 pub(crate) struct Expander<'a> {
     /// What a name stands for.
     pub(crate) value: &'a dyn Fn(&str) -> Option<String>,
@@ -11,282 +11,393 @@ pub(crate) struct Expander<'a> {
     pub(crate) escape: char,
     /// How many bytes variables may still bring into this build file.
     pub(crate) left: &'a Cell<usize>,
+    pub(crate) mode: Mode,
+}
+
+/// What stays as it is written.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Mode {
+    /// Quotes do their work and stay.
+    pub(crate) raw_quotes: bool,
+    pub(crate) raw_escapes: bool,
+    /// A variable that is not set stays, instead of being empty.
+    pub(crate) keep_unset: bool,
+    /// Quotes are letters like any other, as in here-documents.
+    pub(crate) plain_quotes: bool,
 }
 
 impl Expander<'_> {
-    /// `word` with its variables put in, and its quotes and backslashes taken off.
+    /// `word` with its variables put in, and its quotes and escapes taken off.
     ///
     /// `$NAME`, `${NAME}`, `${NAME:-default}` (also without the colon: only when unset),
     /// `${NAME:+instead}`, `${NAME:?message}`, `${NAME#pattern}`, `##`, `%`, `%%`,
     /// `${NAME/pattern/replacement}` and `//`. A variable that is not set is empty. Inside of
     /// single quotes nothing is special.
     pub(crate) fn expand(&self, word: &str) -> Result<String, ExpansionError> {
-        self.expand_nested(word, 0)
+        Ok(Lexer::of(self, word).until(None, self.mode.raw_escapes, false)?.0)
     }
 
-    /// The same for a here-document: quotes are only letters there, and the backslash escapes
-    /// whatever `# escape` says.
-    pub(crate) fn expand_document(&self, text: &str) -> Result<String, ExpansionError> {
-        let words = Expander { escape: '\\', ..*self };
-        let quoted = text.replace('\\', "\\\\").replace("\\\\$", "\\$").replace('"', "\\\"");
-        words.expand(&format!("\"{quoted}\""))
+    /// The same, split at white space that stands in no quotes, also where variables bring it in.
+    pub(crate) fn words(&self, text: &str) -> Result<Vec<String>, ExpansionError> {
+        Ok(Lexer::of(self, text).until(None, self.mode.raw_escapes, false)?.1)
+    }
+}
+
+/// The text that is left to read.
+struct Lexer<'e, 'a> {
+    expander: &'e Expander<'a>,
+    text: Vec<char>,
+    at: usize,
+    raw_escapes: bool,
+    /// The word so far. A `${…}` with a word in it begins it anew, as in BuildKit.
+    word: String,
+    depth: u32,
+}
+
+/// Words, the one in the making aside.
+#[derive(Default)]
+struct Words {
+    done: Vec<String>,
+    in_word: bool,
+}
+
+impl<'e, 'a> Lexer<'e, 'a> {
+    fn of(expander: &'e Expander<'a>, text: &str) -> Self {
+        let text = text.chars().collect();
+        Self { expander, text, at: 0, raw_escapes: false, word: String::new(), depth: 0 }
     }
 
-    fn expand_nested(&self, word: &str, depth: u32) -> Result<String, ExpansionError> {
-        if depth > NESTING_MAX {
+    fn peek(&self) -> Option<char> {
+        self.text.get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let next = self.peek()?;
+        self.at += 1;
+        Some(next)
+    }
+
+    fn is_escape(&self, c: char) -> bool {
+        c == self.expander.escape
+    }
+
+    /// What was read since `start`, for messages.
+    fn since(&self, start: usize) -> String {
+        self.text[start.min(self.at)..self.at].iter().collect()
+    }
+
+    /// Everything up to `stop`, as one text and as words. With `for_pattern`, escapes that quotes
+    /// made ordinary stay so when a pattern is read from it.
+    fn until(
+        &mut self,
+        stop: Option<char>,
+        raw_escapes: bool,
+        for_pattern: bool,
+    ) -> Result<(String, Vec<String>), ExpansionError> {
+        if self.depth > NESTING_MAX {
             return Err(ExpansionError::TooDeep);
         }
-        let mut result = String::new();
-        let mut rest = word;
-        let mut in_double = false;
-        while let Some(c) = rest.chars().next() {
-            let after = &rest[c.len_utf8()..];
-            rest = match c {
-                '\'' if !in_double => {
-                    let end = after.find('\'').ok_or_else(|| open_quote(word, '\''))?;
-                    result.push_str(&after[..end]);
-                    &after[end + 1..]
+        let before = std::mem::replace(&mut self.raw_escapes, raw_escapes);
+        self.depth += 1;
+        let read = self.until_inner(stop, for_pattern);
+        self.depth -= 1;
+        self.raw_escapes = before;
+        read
+    }
+
+    fn until_inner(
+        &mut self,
+        stop: Option<char>,
+        for_pattern: bool,
+    ) -> Result<(String, Vec<String>), ExpansionError> {
+        let (start, mut result, mut words) = (self.at, String::new(), Words::default());
+        self.word.clear();
+        while let Some(c) = self.peek() {
+            match c {
+                c if Some(c) == stop => {
+                    self.at += 1;
+                    return Ok((result, self.finished(words)));
                 }
-                '"' => {
-                    in_double = !in_double;
-                    after
-                }
-                c if c == self.escape => match after.chars().next() {
-                    Some(next)
-                        if !in_double || matches!(next, '"' | '$') || next == self.escape =>
-                    {
-                        result.push(next);
-                        &after[next.len_utf8()..]
-                    }
-                    _ => {
-                        result.push(self.escape);
-                        after
-                    }
-                },
-                '$' => {
-                    let (text, used) = self.variable(after, depth)?;
+                '\'' | '"' if !self.expander.mode.plain_quotes => {
+                    let text = match c {
+                        '\'' => self.single_quoted(for_pattern)?,
+                        _ => self.double_quoted(for_pattern)?,
+                    };
                     result.push_str(&text);
-                    &after[used..]
+                    self.push_raw(&mut words, &text);
                 }
-                _ => {
+                '$' => {
+                    let text = self.dollar()?;
+                    result.push_str(&text);
+                    text.chars().for_each(|c| self.push(&mut words, c));
+                }
+                '<' => {
+                    let text = self.angle();
+                    result.push_str(&text);
+                    self.push_raw(&mut words, &text);
+                }
+                c if self.is_escape(c) => {
+                    self.at += 1;
+                    let next = self.next();
+                    let escape = Some(c).filter(|_| self.raw_escapes);
+                    let text: String = escape.into_iter().chain(next).collect();
+                    result.push_str(&text);
+                    self.push_raw(&mut words, &text);
+                }
+                c => {
+                    self.at += 1;
                     result.push(c);
-                    after
+                    self.push(&mut words, c);
                 }
-            };
+            }
         }
-        match in_double {
-            true => Err(open_quote(word, '"')),
-            false => Ok(result),
+        match stop {
+            None => Ok((result, self.finished(words))),
+            Some('/') => Err(ExpansionError::NoReplacement(self.since(start))),
+            Some(_) => Err(ExpansionError::OpenBrace(self.since(start))),
         }
     }
 
-    /// What stands behind a `$`, and how much of `text` that took.
-    fn variable(&self, text: &str, depth: u32) -> Result<(String, usize), ExpansionError> {
-        let Some(body) = text.strip_prefix('{') else {
-            let name = &text[..name_length(text)];
-            return match name {
-                "" => Ok(("$".to_owned(), 0)),
-                _ => Ok((self.value(name)?.unwrap_or_default(), name.len())),
-            };
-        };
-        let end = closing(body).ok_or_else(|| ExpansionError::OpenBrace(text.to_owned()))?;
-        let (name, modifier) = body[..end].split_at(name_length(body));
-        if name.is_empty() {
-            return Err(ExpansionError::NoVariable(body[..end].to_owned()));
+    fn push(&mut self, words: &mut Words, c: char) {
+        if !c.is_whitespace() {
+            self.word.push(c);
+            words.in_word = true;
+        } else if words.in_word && !self.word.is_empty() {
+            words.done.push(std::mem::take(&mut self.word));
+            words.in_word = false;
         }
-        let used = end + 2;
-        let set = self.value(name)?;
-        let filled = set.clone().filter(|text| !text.is_empty());
-        let other = |text: &str| self.expand_nested(text, depth + 1);
-        let is_required = |set: Option<String>, message: &str| {
-            let required = |message| ExpansionError::Required { name: name.to_owned(), message };
-            set.map_or_else(|| Err(required(other(message)?)), Ok)
-        };
-        let result = if modifier.is_empty() {
-            set.unwrap_or_default()
-        } else if let Some(message) = modifier.strip_prefix(":?") {
-            is_required(filled, message)?
-        } else if let Some(message) = modifier.strip_prefix('?') {
-            is_required(set, message)?
-        } else if modifier.starts_with(['#', '%', '/']) {
-            self.matched(name, &set.unwrap_or_default(), modifier, depth)?
-        } else if let Some(default) = modifier.strip_prefix(":-") {
-            filled.map_or_else(|| other(default), Ok)?
-        } else if let Some(default) = modifier.strip_prefix('-') {
-            set.map_or_else(|| other(default), Ok)?
-        } else if let Some(instead) = modifier.strip_prefix(":+") {
-            if filled.is_some() { other(instead)? } else { String::new() }
-        } else if let Some(instead) = modifier.strip_prefix('+') {
-            if set.is_some() { other(instead)? } else { String::new() }
-        } else {
-            return Err(ExpansionError::UnknownForm(body[..end].to_owned()));
-        };
-        Ok((result, used))
     }
 
-    /// `${name#pattern}`, `##`, `%`, `%%`, `/pattern/replacement` and `//`.
-    fn matched(
+    fn push_raw(&mut self, words: &mut Words, text: &str) {
+        self.word.push_str(text);
+        words.in_word = true;
+    }
+
+    fn finished(&mut self, mut words: Words) -> Vec<String> {
+        if !self.word.is_empty() {
+            words.done.push(std::mem::take(&mut self.word));
+        }
+        words.done
+    }
+
+    fn single_quoted(&mut self, for_pattern: bool) -> Result<String, ExpansionError> {
+        let (start, mut result) = (self.at, String::new());
+        let quote = self.next().filter(|_| self.expander.mode.raw_quotes);
+        result.extend(quote);
+        while let Some(c) = self.next() {
+            if c == '\'' {
+                result.extend(quote);
+                return Ok(result);
+            }
+            if for_pattern && self.is_escape(c) {
+                result.push(c);
+            }
+            result.push(c);
+        }
+        Err(ExpansionError::OpenQuote { word: self.since(start), quote: '\'' })
+    }
+
+    fn double_quoted(&mut self, for_pattern: bool) -> Result<String, ExpansionError> {
+        let (start, mut result) = (self.at, String::new());
+        let raw_quotes = self.expander.mode.raw_quotes;
+        let quote = self.next().filter(|_| raw_quotes);
+        result.extend(quote);
+        while let Some(c) = self.peek() {
+            if c == '$' {
+                result.push_str(&self.dollar()?);
+                continue;
+            }
+            self.at += 1;
+            if c == '"' {
+                result.extend(quote);
+                return Ok(result);
+            }
+            if !self.is_escape(c) {
+                result.push(c);
+                continue;
+            }
+            match self.peek() {
+                None => {}
+                Some(next) if matches!(next, '"' | '$') || self.is_escape(next) => {
+                    self.at += 1;
+                    result.extend(Some(c).filter(|_| self.raw_escapes));
+                    result.push(next);
+                }
+                Some(_) => {
+                    let twice = self.raw_escapes && (!raw_quotes || for_pattern);
+                    result.extend(Some(c).filter(|_| twice));
+                    result.push(c);
+                }
+            }
+        }
+        Err(ExpansionError::OpenQuote { word: self.since(start), quote: '"' })
+    }
+
+    /// `<`, or `<<` with the blanks behind it: the delimiter of a here-document may stand apart.
+    fn angle(&mut self) -> String {
+        self.at += 1;
+        if self.peek() != Some('<') {
+            return "<".to_owned();
+        }
+        self.at += 1;
+        let mut text = "<<".to_owned();
+        while let Some(blank) = self.peek().filter(|c| matches!(c, '\t' | '\r' | ' ')) {
+            text.push(blank);
+            self.at += 1;
+        }
+        text
+    }
+
+    /// What a `$` and what stands behind it become.
+    fn dollar(&mut self) -> Result<String, ExpansionError> {
+        let start = self.at;
+        self.at += 1;
+        if self.peek() != Some('{') {
+            let name = self.name();
+            if name.is_empty() {
+                return Ok("$".to_owned());
+            }
+            let value = self.value(&name)?;
+            return Ok(self.or_kept(value, || format!("${name}")));
+        }
+        self.at += 1;
+        match self.peek() {
+            None => return Err(ExpansionError::OpenBrace("{".to_owned())),
+            Some('{' | '}' | ':') => {
+                self.at += 1;
+                return Err(ExpansionError::NoVariable(self.since(start)));
+            }
+            Some(_) => {}
+        }
+        let name = self.name();
+        match self.next() {
+            Some('}') => {
+                let value = self.value(&name)?;
+                Ok(self.or_kept(value, || format!("${{{name}}}")))
+            }
+            Some('/') => self.replaced(&name),
+            Some(':') => {
+                let operator = self.next();
+                match operator.filter(|c| matches!(c, '-' | '+' | '?')) {
+                    Some(operator) => self.operated(&name, operator, true),
+                    None => Err(ExpansionError::UnknownForm(self.since(start))),
+                }
+            }
+            Some(operator @ ('-' | '+' | '?' | '#' | '%')) => self.operated(&name, operator, false),
+            _ => Err(ExpansionError::UnknownForm(self.since(start))),
+        }
+    }
+
+    fn or_kept(&self, value: Option<String>, written: impl Fn() -> String) -> String {
+        match value {
+            None if self.expander.mode.keep_unset => written(),
+            value => value.unwrap_or_default(),
+        }
+    }
+
+    /// Letters, digits and `_`; only digits; or one of the special names of shells.
+    fn name(&mut self) -> String {
+        let mut name = String::new();
+        while let Some(c) = self.peek() {
+            if name.is_empty() && c.is_numeric() {
+                while let Some(digit) = self.peek().filter(|c| c.is_numeric()) {
+                    name.push(digit);
+                    self.at += 1;
+                }
+                return name;
+            }
+            if name.is_empty() && matches!(c, '@' | '*' | '#' | '?' | '-' | '$' | '!') {
+                self.at += 1;
+                return c.to_string();
+            }
+            if !c.is_alphanumeric() && c != '_' {
+                break;
+            }
+            name.push(c);
+            self.at += 1;
+        }
+        name
+    }
+
+    /// `${name-word}` and its kin; `empty_is_unset` with a colon.
+    fn operated(
+        &mut self,
+        name: &str,
+        operator: char,
+        empty_is_unset: bool,
+    ) -> Result<String, ExpansionError> {
+        let is_pattern = matches!(operator, '#' | '%');
+        let (word, _) = self.until(Some('}'), is_pattern, is_pattern)?;
+        let value = self.value(name)?;
+        if value.is_none() && self.expander.mode.keep_unset {
+            let colon = if empty_is_unset { ":" } else { "" };
+            return Ok(format!("${{{name}{colon}{operator}{word}}}"));
+        }
+        let set = value.clone().filter(|value| !(empty_is_unset && value.is_empty()));
+        match operator {
+            '-' => Ok(set.unwrap_or(word)),
+            '+' => Ok(set.map(|_| word).unwrap_or_default()),
+            '?' => set.ok_or_else(|| ExpansionError::Required {
+                name: name.to_owned(),
+                message: match (word.is_empty(), value.is_some()) {
+                    (false, _) => word,
+                    (true, false) => "is not allowed to be unset".to_owned(),
+                    (true, true) => "is not allowed to be empty".to_owned(),
+                },
+            }),
+            _ => self.trimmed(name, operator, &word, &value.unwrap_or_default()),
+        }
+    }
+
+    /// `${name#pattern}`, `##`, `%` and `%%`
+    fn trimmed(
         &self,
         name: &str,
+        operator: char,
+        word: &str,
         value: &str,
-        modifier: &str,
-        depth: u32,
     ) -> Result<String, ExpansionError> {
-        let replaced = |text: &str, occurrences| {
-            let end = self.slash(text).unwrap_or(text.len());
-            let pattern = self.pattern(&text[..end], depth)?;
-            let replacement = text.get(end + 1..).unwrap_or_default();
-            let replacement = self.expand_nested(replacement, depth + 1)?;
-            Ok(pattern.replaced(value, &replacement, occurrences, self.left))
+        let side = if operator == '#' { Side::Front } else { Side::Back };
+        let (extent, text) = match word.strip_prefix(operator) {
+            Some(text) => (Extent::Longest, text),
+            None => (Extent::Shortest, word),
         };
-        let removed = |text: &str, side, extent| {
-            Ok(self.pattern(text, depth)?.removed(value, side, extent, self.left))
-        };
-        let result = if let Some(text) = modifier.strip_prefix("##") {
-            removed(text, Side::Front, Extent::Longest)?
-        } else if let Some(text) = modifier.strip_prefix('#') {
-            removed(text, Side::Front, Extent::Shortest)?
-        } else if let Some(text) = modifier.strip_prefix("%%") {
-            removed(text, Side::Back, Extent::Longest)?
-        } else if let Some(text) = modifier.strip_prefix('%') {
-            removed(text, Side::Back, Extent::Shortest)?
-        } else if let Some(text) = modifier.strip_prefix("//") {
-            replaced(text, Occurrences::All)?
-        } else {
-            replaced(&modifier[1..], Occurrences::First)?
-        };
+        let result = pattern(text)?.removed(value, side, extent, self.expander.left);
         result.ok_or_else(|| ExpansionError::TooMuchWork { name: name.to_owned() })
     }
 
-    /// Where the first `/` is that no escape stands in front of.
-    fn slash(&self, text: &str) -> Option<usize> {
-        let mut escaped = false;
-        let mut places = text.char_indices();
-        let found = places.find(|(_, c)| {
-            let is_slash = *c == '/' && !escaped;
-            escaped = *c == self.escape && !escaped;
-            is_slash
-        });
-        found.map(|(at, _)| at)
-    }
-
-    /// A pattern, its variables put in. Quoted and escaped characters stand for themselves.
-    fn pattern(&self, text: &str, depth: u32) -> Result<ShellPattern, ExpansionError> {
-        if depth > NESTING_MAX {
-            return Err(ExpansionError::TooDeep);
-        }
-        let token = |c: char, quoted: bool| match c {
-            '*' if !quoted => Token::Any,
-            '?' if !quoted => Token::One,
-            c => Token::Literal(c),
+    /// `${name/pattern/replacement}` and `//`
+    fn replaced(&mut self, name: &str) -> Result<String, ExpansionError> {
+        let occurrences = match self.peek() {
+            Some('/') => Occurrences::All,
+            _ => Occurrences::First,
         };
-        let (mut tokens, mut quote, mut rest) = (Vec::new(), None, text);
-        while let Some(c) = rest.chars().next() {
-            rest = &rest[c.len_utf8()..];
-            match (c, quote) {
-                (c, Some(open)) if c == open => quote = None,
-                ('\'' | '"', None) => quote = Some(c),
-                (c, None | Some('"')) if c == self.escape => {
-                    if let Some(next) = rest.chars().next() {
-                        tokens.push(Token::Literal(next));
-                        rest = &rest[next.len_utf8()..];
-                    }
-                }
-                ('$', None | Some('"')) => {
-                    let (value, used) = self.variable(rest, depth + 1)?;
-                    tokens.extend(value.chars().map(|c| token(c, quote.is_some())));
-                    rest = &rest[used..];
-                }
-                (c, _) => tokens.push(token(c, quote.is_some())),
-            }
+        self.at += usize::from(occurrences == Occurrences::All);
+        let (text, _) = self.until(Some('/'), true, true)?;
+        let (replacement, _) = self.until(Some('}'), true, false)?;
+        let value = self.value(name)?;
+        if value.is_none() && self.expander.mode.keep_unset {
+            return Ok(format!("${{{name}/{text}/{replacement}}}"));
         }
-        match quote {
-            Some(quote) => Err(open_quote(text, quote)),
-            None => Ok(ShellPattern(tokens)),
-        }
+        let value = value.unwrap_or_default();
+        let pattern = pattern(&text)?;
+        let result = pattern.replaced(&value, &replacement, occurrences, self.expander.left);
+        result.ok_or_else(|| ExpansionError::TooMuchWork { name: name.to_owned() })
     }
 
     /// What `name` stands for, counted: a variable made from itself twice, and again, would fill
     /// any memory.
     fn value(&self, name: &str) -> Result<Option<String>, ExpansionError> {
-        let value = (self.value)(name);
-        let left = self.left.get().checked_sub(value.as_ref().map_or(0, String::len));
-        self.left.set(left.ok_or_else(|| ExpansionError::TooMuchText { name: name.to_owned() })?);
+        let value = (self.expander.value)(name);
+        let left = &self.expander.left;
+        let rest = left.get().checked_sub(value.as_ref().map_or(0, String::len));
+        left.set(rest.ok_or_else(|| ExpansionError::TooMuchText { name: name.to_owned() })?);
         Ok(value)
     }
-
-    /// Splits at white space that is in no quotes; quotes stay for [`Expander::expand`].
-    pub(crate) fn words<'t>(&self, line: &'t str) -> Vec<&'t str> {
-        let mut words = Vec::new();
-        let (mut start, mut quote, mut escaped) = (None, None, false);
-        for (at, c) in line.char_indices() {
-            if quote.is_none() && !escaped && c.is_whitespace() {
-                if let Some(from) = start.take() {
-                    words.push(&line[from..at]);
-                }
-                continue;
-            }
-            start.get_or_insert(at);
-            match (quote, c) {
-                _ if escaped => escaped = false,
-                (None | Some('"'), c) if c == self.escape => escaped = true,
-                (None, '"' | '\'') => quote = Some(c),
-                (Some(open), _) if open == c => quote = None,
-                _ => {}
-            }
-        }
-        words.extend(start.map(|from| &line[from..]));
-        words
-    }
-
-    /// The `NAME=value` words of ENV, LABEL and ARG, expanded. `ENV NAME the rest` is the old form,
-    /// for one.
-    pub(crate) fn pairs(&self, line: &str) -> Result<Vec<(String, String)>, ExpansionError> {
-        let words = self.words(line);
-        if let [name, _, ..] = words.as_slice()
-            && !name.contains('=')
-        {
-            let rest = line.trim_start()[name.len()..].trim();
-            return Ok(vec![(self.expand(name)?, self.expand(rest)?)]);
-        }
-        words.iter().map(|word| self.pair(word)).collect()
-    }
-
-    fn pair(&self, word: &str) -> Result<(String, String), ExpansionError> {
-        let (name, text) =
-            word.split_once('=').ok_or_else(|| ExpansionError::NotAPair(word.to_owned()))?;
-        let name = self.expand(name)?;
-        match name.is_empty() {
-            true => Err(ExpansionError::NoName(word.to_owned())),
-            false => Ok((name, self.expand(text)?)),
-        }
-    }
 }
 
-fn open_quote(word: &str, quote: char) -> ExpansionError {
-    ExpansionError::OpenQuote { word: word.to_owned(), quote }
-}
-
-fn name_length(text: &str) -> usize {
-    let first_digit = text.starts_with(|c: char| c.is_ascii_digit());
-    match first_digit {
-        true => 0,
-        false => text.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count(),
-    }
-}
-
-/// Where the `}` is that closes what is open.
-fn closing(body: &str) -> Option<usize> {
-    let mut open = 0u32;
-    for (at, c) in body.char_indices() {
-        match c {
-            '{' => open += 1,
-            '}' if open == 0 => return Some(at),
-            '}' => open -= 1,
-            _ => {}
-        }
-    }
-    None
+fn pattern(text: &str) -> Result<ShellPattern, ExpansionError> {
+    ShellPattern::parse(text).ok_or_else(|| ExpansionError::Pattern(text.to_owned()))
 }
 
 #[cfg(test)]
@@ -304,12 +415,12 @@ mod tests {
         }
     }
 
-    fn expand(word: &str) -> Result<String, ExpansionError> {
-        Expander { value: &value, escape: '\\', left: &Cell::new(400) }.expand(word)
+    fn expander(left: &Cell<usize>) -> Expander<'_> {
+        Expander { value: &value, escape: '\\', left, mode: Mode::default() }
     }
 
-    fn pairs(line: &str) -> Result<Vec<(String, String)>, ExpansionError> {
-        Expander { value: &value, escape: '\\', left: &Cell::new(100) }.pairs(line)
+    fn expand(word: &str) -> Result<String, ExpansionError> {
+        expander(&Cell::new(400)).expand(word)
     }
 
     #[test]
@@ -338,10 +449,8 @@ mod tests {
             ("${TAG//-/+}", "v1.2+rc+1"),
             ("${TAG//[12]/x}", "v1.2-rc-1"),
             ("${TAG/1*c/$CAT}", "vtom-1"),
-            ("${TAG//-}", "v1.2rc1"),
             ("${DIR//\\//:}", "a:*:c"),
             ("${DIR/\\*/b}", "a/b/c"),
-            ("${DIR/'*'/b}", "a/b/c"),
             ("${NONE#x}", ""),
             ("${CAT:?message}", "tom"),
             ("${EMPTY?message}", ""),
@@ -349,13 +458,15 @@ mod tests {
             ("\"$CAT \\\"x\\\"\"", "tom \"x\""),
             (r"\$CAT", "$CAT"),
             ("$", "$"),
-            ("$1", "$1"),
+            ("$1", ""),
+            ("$$", ""),
             ("a b", "a b"),
+            ("a\\", "a"),
             (r#""a\nb""#, r"a\nb"),
         ] {
             assert_eq!(expand(word), Ok(want.to_owned()), "{word}");
         }
-        for word in ["${CAT", "'x", "\"x", "${}", "${CAT!x}"] {
+        for word in ["${CAT", "'x", "\"x", "${}", "${CAT!x}", "${CAT/x}", "${CAT#\\x}"] {
             assert!(expand(word).is_err(), "{word}");
         }
         assert!(expand(&"$CAT".repeat(133)).is_ok());
@@ -373,12 +484,9 @@ mod tests {
     }
 
     #[test]
-    fn pairs_keep_what_is_quoted() {
-        let got = pairs(r#"A=b "C D"='e f' G=h\ i J=$CAT"#).unwrap();
-        let want = [("A", "b"), ("C D", "e f"), ("G", "h i"), ("J", "tom")];
-        assert_eq!(got, want.map(|(a, b)| (a.to_owned(), b.to_owned())));
-        assert_eq!(pairs("OLD some value").unwrap(), [("OLD".to_owned(), "some value".to_owned())]);
-        assert!(pairs("A=b c").is_err());
-        assert!(pairs("=b").is_err());
+    fn words_are_split_outside_of_quotes() {
+        let left = Cell::new(100);
+        let words = expander(&left).words(r#"a  "b c" d\ e $CAT'x y'"#).unwrap();
+        assert_eq!(words, ["a", "b c", "d e", "tomx y"]);
     }
 }

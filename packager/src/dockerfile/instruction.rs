@@ -1,9 +1,11 @@
+use crate::diagnostic::Place;
+
 /// A Dockerfile, parsed; no word is expanded yet.
 #[derive(Debug)]
 pub(crate) struct Dockerfile {
     /// `# escape`: what takes the next character literally.
     pub(crate) escape: char,
-    /// The text of each ARG before the first FROM.
+    /// Each ARG before the first FROM.
     pub(crate) global_args: Vec<Step>,
     /// At least one.
     pub(crate) stages: Vec<BuildStage>,
@@ -12,10 +14,10 @@ pub(crate) struct Dockerfile {
 /// A FROM, and what follows it.
 #[derive(Debug)]
 pub(crate) struct BuildStage {
-    pub(crate) line: usize,
-    pub(crate) flags: Vec<Flag>,
+    pub(crate) place: Place,
+    pub(crate) platform: Option<Word>,
     pub(crate) image: Word,
-    /// The name that AS gives.
+    /// The name that AS gives, in lower case.
     pub(crate) name: Option<String>,
     pub(crate) steps: Vec<Step>,
 }
@@ -23,30 +25,26 @@ pub(crate) struct BuildStage {
 /// An instruction, and where it stands.
 #[derive(Debug)]
 pub(crate) struct Step {
-    /// Counted from 1.
-    pub(crate) line: usize,
-    /// Its first line, for messages and for the history.
+    pub(crate) place: Place,
+    /// Its beginning, for messages and for the history.
     pub(crate) text: String,
     pub(crate) instruction: Instruction,
 }
 
 #[derive(Debug)]
 pub(crate) enum Instruction {
-    Arg(String),
+    Arg(Vec<Argument>),
     Cmd(Command),
     /// COPY and ADD.
     Copy(CopyInstruction),
     Entrypoint(Command),
-    Env(String),
+    Env(Vec<Pair>),
     Expose(Vec<Word>),
-    Healthcheck {
-        flags: Vec<Flag>,
-        /// `None` for `HEALTHCHECK NONE`.
-        test: Option<Command>,
-    },
-    Label(String),
-    Maintainer,
-    Onbuild,
+    Healthcheck(spec::HealthCheck),
+    Label(Vec<Pair>),
+    Maintainer(String),
+    /// What it holds, as written.
+    Onbuild(String),
     Run,
     Shell(Vec<String>),
     Stopsignal(Word),
@@ -79,13 +77,27 @@ impl Verb {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct HereDocument {
     /// Its delimiter, which is its file name in a folder.
     pub(crate) name: String,
     pub(crate) text: String,
     /// Whether variables are put in: not behind a quoted delimiter.
     pub(crate) expand: bool,
+}
+
+/// `NAME` or `NAME=default`
+#[derive(Debug)]
+pub(crate) struct Argument {
+    pub(crate) name: String,
+    pub(crate) default: Option<Word>,
+}
+
+/// `NAME=value`
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) name: Word,
+    pub(crate) value: Word,
 }
 
 /// Arguments as a list, or as one line for a shell.
@@ -95,18 +107,16 @@ pub(crate) enum Command {
     Shell(String),
 }
 
-/// `--name=value`
+/// `--name=value`, or `--name` with the value `true`.
 #[derive(Debug)]
 pub(crate) struct Flag {
-    pub(crate) line: usize,
     pub(crate) name: String,
-    pub(crate) value: Option<Word>,
+    pub(crate) value: Word,
 }
 
-/// A word with the line where it stands, which is not that of the instruction when that goes on
-/// over several lines.
+/// A word with the place where it stands, which is not that of the instruction.
 #[derive(Debug)]
 pub(crate) struct Word {
-    pub(crate) line: usize,
+    pub(crate) place: Place,
     pub(crate) text: String,
 }

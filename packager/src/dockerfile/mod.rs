@@ -1,5 +1,10 @@
 pub(crate) mod instruction; // a Dockerfile as values
-mod parse; // from the text to these
+mod lines; // lines, continued lines and the text of here-documents
+mod words; // a line taken apart
+mod flags; // which flags an instruction has
+mod document; // `<<EOF`
+mod healthcheck; // HEALTHCHECK, whose words take no variables
+mod parse; // from the text to values
 pub(crate) mod expansion; // variables and quotes in a word
 mod shell_pattern; // `${NAME#pattern}`
 pub(crate) mod variables; // the values of names

@@ -31,6 +31,23 @@ pub(crate) enum Occurrences {
 }
 
 impl ShellPattern {
+    /// `None` when a backslash stands before anything but `*`, `?`, `\\`, `}` and `/`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (mut tokens, mut chars) = (Vec::new(), text.chars().peekable());
+        while let Some(c) = chars.next() {
+            tokens.push(match c {
+                '*' => Token::Any,
+                '?' => Token::One,
+                '\\' => match chars.peek() {
+                    Some('}' | '/') => continue,
+                    _ => Token::Literal(chars.next().filter(|c| matches!(c, '*' | '?' | '\\'))?),
+                },
+                c => Token::Literal(c),
+            });
+        }
+        Some(Self(tokens))
+    }
+
     /// `${value#pattern}` and its like. `None` when matching takes more than `steps_left` allows.
     pub(crate) fn removed(
         mut self,
@@ -67,26 +84,32 @@ impl ShellPattern {
     ) -> Option<String> {
         let text: Vec<char> = value.chars().collect();
         let reach = if self.0.contains(&Token::Any) { usize::MAX } else { self.0.len() };
-        let (mut result, mut at) = (String::new(), 0);
-        while at < text.len() {
+        let (mut result, mut at, mut behind) = (String::new(), 0, None);
+        while at <= text.len() {
             let window = &text[at..text.len().min(at.saturating_add(reach))];
             let length = self.ends(window, steps_left)?.iter().rposition(|matched| *matched);
-            match length.filter(|length| *length > 0) {
-                Some(length) => {
-                    spend(steps_left, replacement.len())?;
-                    result.push_str(replacement);
-                    at += length;
-                    if occurrences == Occurrences::First {
-                        break;
-                    }
+            // Nothing is found where the match before it ended.
+            if let Some(length) = length.filter(|length| *length > 0 || behind != Some(at)) {
+                let matched = text[at..at + length].iter().collect::<String>();
+                let put = match occurrences {
+                    Occurrences::First => replacement.to_owned(),
+                    Occurrences::All => with_matched(replacement, &matched),
+                };
+                spend(steps_left, put.len())?;
+                result.push_str(&put);
+                at += length;
+                behind = Some(at);
+                if occurrences == Occurrences::First {
+                    break;
                 }
-                None => {
-                    result.push(text[at]);
-                    at += 1;
+                if length > 0 {
+                    continue;
                 }
             }
+            result.extend(text.get(at));
+            at += 1;
         }
-        result.extend(&text[at..]);
+        result.extend(text.get(at..).unwrap_or_default());
         Some(result)
     }
 
@@ -97,13 +120,16 @@ impl ShellPattern {
         reach[0] = true;
         for token in &self.0 {
             match token {
+                // Neither of them goes beyond the end of a line.
                 Token::Any => {
-                    let first = reach.iter().position(|matched| *matched);
-                    reach[first.unwrap_or(text.len() + 1)..].fill(true);
+                    for end in 1..reach.len() {
+                        reach[end] |= reach[end - 1] && text[end - 1] != '\n';
+                    }
                 }
                 Token::One | Token::Literal(_) => {
                     for end in (1..reach.len()).rev() {
-                        let fits = *token == Token::One || *token == Token::Literal(text[end - 1]);
+                        let c = text[end - 1];
+                        let fits = *token == Token::One && c != '\n' || *token == Token::Literal(c);
                         reach[end] = reach[end - 1] && fits;
                     }
                     reach[0] = false;
@@ -112,6 +138,33 @@ impl ShellPattern {
         }
         Some(reach)
     }
+}
+
+/// `replacement` with `$0` as what was found: `//` takes other numbers and names as groups, of which
+/// patterns have none.
+fn with_matched(replacement: &str, matched: &str) -> String {
+    let (mut result, mut rest) = (String::new(), replacement);
+    while let Some((before, behind)) = rest.split_once('$') {
+        result.push_str(before);
+        if let Some(behind) = behind.strip_prefix('$') {
+            result.push('$');
+            rest = behind;
+            continue;
+        }
+        let is_name = |c: char| c.is_alphanumeric() || c == '_';
+        let braced = behind.strip_prefix('{').and_then(|inner| inner.split_once('}'));
+        let (name, after) = match braced {
+            Some((name, after)) if !name.is_empty() && name.chars().all(is_name) => (name, after),
+            _ => behind.split_at(behind.find(|c| !is_name(c)).unwrap_or(behind.len())),
+        };
+        result.push_str(match name {
+            "" => "$",
+            "0" => matched,
+            _ => "",
+        });
+        rest = after;
+    }
+    result + rest
 }
 
 fn spend(steps_left: &Cell<usize>, steps: usize) -> Option<()> {

@@ -5,16 +5,16 @@ use image::{Budget, Entry, EntryKind, Sniffed, sniff};
 use crate::{
     diagnostic::{ArchiveProblem, DiagnosticKind},
     fault::Fault,
-    items::{ContextFile, Item, Origin, Source},
+    items::{ContextFile, Item, MODE_EXECUTABLE, Meta, Origin, Owner, Source},
     layer::spool::Spool,
     limits::HEAD_BYTES,
     path::{ancestors, joined},
-    stage::{ExistingFolder, LayerBuilder},
+    stage::LayerBuilder,
 };
 
-/// ADD does not fetch: what a URL gives may differ from one build to the next.
+/// ADD does not fetch: what an address gives may differ from one build to the next.
 pub(super) fn refuse_urls(sources: &[String]) -> Result<(), DiagnosticKind> {
-    let schemes = ["http://", "https://", "git://", "git@", "ftp://"];
+    let schemes = ["http://", "https://", "git://", "ssh://", "git@", "github.com/"];
     let is_url = |text: &&String| schemes.iter().any(|scheme| text.starts_with(scheme));
     match sources.iter().find(is_url) {
         Some(url) => Err(DiagnosticKind::Url(url.clone())),
@@ -39,10 +39,12 @@ pub(super) fn archive<'i>(
     }
 }
 
-/// Puts what is in the archive below `target`, links of the archive never followed.
+/// Puts what is in the archive below `target`, links of the archive never followed. `--chown` says
+/// otherwise than the archive, `--chmod` does not.
 pub(super) fn unpack(
     archive: &ContextFile,
     target: &str,
+    owner: Option<Owner>,
     layer: &mut LayerBuilder<'_>,
     spool: &mut Spool<'_>,
 ) -> Result<(), Fault> {
@@ -59,6 +61,10 @@ pub(super) fn unpack(
         if ancestors(path).any(|folder| seen.contains_key(folder)) {
             return Err(refused(ArchiveProblem::ThroughLink).into());
         }
+        // The folder that it goes to keeps its own permissions.
+        if entry.path.is_empty() {
+            continue;
+        }
         let item = archive_item(archive, &entry, &seen).map_err(refused)?;
         if let Item::File { source, .. } = &item {
             // Hard links are written out as files: a few bytes could ask for a full disk.
@@ -70,7 +76,11 @@ pub(super) fn unpack(
         if !matches!(item, Item::Folder { .. }) {
             seen.insert(path.to_owned(), item.clone());
         }
-        layer.put(&joined(target, path), item, ExistingFolder::TakesMode)?;
+        let item = item.with_meta(|meta| Meta { owner: owner.unwrap_or(meta.owner), ..meta });
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let folder = layer.resolve(&joined(target, folder))?;
+        layer.make_folders(&folder, Meta::of(MODE_EXECUTABLE))?;
+        layer.replace(&joined(&folder, name), item)?;
     }
     Ok(())
 }
@@ -80,16 +90,18 @@ fn archive_item(
     entry: &Entry,
     seen: &BTreeMap<String, Item>,
 ) -> Result<Item, ArchiveProblem> {
+    let owner = Owner { uid: entry.uid, gid: entry.gid };
+    let meta = Meta { mode: entry.mode, owner };
     match &entry.kind {
-        EntryKind::Directory => Ok(Item::Folder { mode: entry.mode }),
+        EntryKind::Directory => Ok(Item::Folder { meta }),
         EntryKind::Symlink { target } => {
             let target = String::from_utf8(target.clone()).map_err(|_| ArchiveProblem::NotUtf8)?;
-            Ok(Item::Symlink { target })
+            Ok(Item::Symlink { target, owner })
         }
         EntryKind::File => {
             let origin = Origin::Archive(archive.clone());
             let source = Source::Part { origin, offset: entry.offset, len: entry.size };
-            Ok(Item::File { mode: entry.mode, source })
+            Ok(Item::File { meta, source })
         }
         EntryKind::Hardlink { target } => {
             let found = str::from_utf8(target).ok().and_then(|target| seen.get(target));

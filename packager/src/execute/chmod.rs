@@ -1,9 +1,9 @@
-use crate::items::Item;
+use crate::items::{Item, Meta};
 
 /// `--chmod`: `755`, or as in `u=rwx,go+rX`.
 ///
 /// # Spec
-/// POSIX.1-2017 `chmod`, "Extended Description"; the umask is 022, as in BuildKit.
+/// POSIX.1-2017 `chmod`, "Extended Description", with a umask of 0, as in BuildKit.
 pub(super) enum Chmod {
     Octal(u32),
     Symbolic(Vec<Change>),
@@ -15,6 +15,8 @@ pub(super) struct Change {
     /// Everything that the classes of the clause may have.
     class: u32,
     permissions: u32,
+    /// `g=u`: how far the permissions of the class are from the end.
+    copied: Option<u32>,
     /// `X`: for folders, and for files that one class may execute.
     execute_if_executable: bool,
 }
@@ -22,8 +24,10 @@ pub(super) struct Change {
 impl Chmod {
     pub(super) fn parse(text: &str) -> Option<Self> {
         if text.bytes().all(|b| matches!(b, b'0'..=b'7')) {
-            let is_mode = (1..=4).contains(&text.len());
-            return u32::from_str_radix(text, 8).ok().filter(|_| is_mode).map(Self::Octal);
+            return u32::from_str_radix(text, 8)
+                .ok()
+                .filter(|mode| *mode <= 0o7777)
+                .map(Self::Octal);
         }
         let mut changes = Vec::new();
         for clause in text.split(',') {
@@ -35,30 +39,50 @@ impl Chmod {
                 let end = behind.find(['+', '-', '=']).unwrap_or(behind.len());
                 let (letters, next) = behind.split_at(end);
                 let execute_if_executable = letters.contains('X');
-                let permissions = permissions(letters)?;
-                changes.push(Change { operator, class, permissions, execute_if_executable });
+                let copied = match letters {
+                    "u" => Some(6),
+                    "g" => Some(3),
+                    "o" => Some(0),
+                    _ => None,
+                };
+                let permissions = if copied.is_some() { 0 } else { permissions(letters)? };
+                // The sticky bit belongs to no class, and others cannot ask for it.
+                let sticky = if class & 0o770 != 0 { permissions & 0o1000 } else { 0 };
+                let class = class | sticky;
+                changes.push(Change {
+                    operator,
+                    class,
+                    permissions,
+                    copied,
+                    execute_if_executable,
+                });
                 rest = next;
             }
         }
         Some(Self::Symbolic(changes))
     }
 
-    /// Links have no mode.
-    pub(super) fn applied_to(&self, item: Item) -> Item {
-        match item {
-            Item::Folder { mode } => Item::Folder { mode: self.applied(mode, true) },
-            Item::File { mode, source } => Item::File { mode: self.applied(mode, false), source },
-            Item::Symlink { target } => Item::Symlink { target },
+    /// For the folders on the way that are made besides.
+    pub(super) fn of_new_folders(&self) -> Option<u32> {
+        match self {
+            Self::Octal(mode) => Some(mode & 0o777),
+            Self::Symbolic(_) => None,
         }
     }
 
-    fn applied(&self, mode: u32, is_folder: bool) -> u32 {
+    pub(super) fn applied_to(&self, item: &Item, meta: Meta) -> Meta {
+        Meta { mode: self.applied(meta.mode, item.is_folder()), ..meta }
+    }
+
+    fn applied(&self, before: u32, is_folder: bool) -> u32 {
         match self {
             Self::Octal(mode) => *mode,
-            Self::Symbolic(changes) => changes.iter().fold(mode, |mode, change| {
-                let execute = change.execute_if_executable && (is_folder || mode & 0o111 != 0);
+            Self::Symbolic(changes) => changes.iter().fold(before, |mode, change| {
+                // As the file was before any of the changes.
+                let execute = change.execute_if_executable && (is_folder || before & 0o111 != 0);
                 let execute = if execute { 0o111 } else { 0 };
-                let bits = (change.permissions | execute) & change.class;
+                let copied = change.copied.map_or(0, |shift| (mode >> shift & 0o7) * 0o111);
+                let bits = (change.permissions | copied | execute) & change.class;
                 match change.operator {
                     '+' => mode | bits,
                     '-' => mode & !bits,
@@ -71,7 +95,7 @@ impl Chmod {
 
 fn class(letters: &str) -> Option<u32> {
     if letters.is_empty() {
-        return Some(0o7777 & !0o022);
+        return Some(0o6777);
     }
     letters.chars().try_fold(0, |class, letter| {
         Some(
@@ -79,8 +103,8 @@ fn class(letters: &str) -> Option<u32> {
                 | match letter {
                     'u' => 0o4700,
                     'g' => 0o2070,
-                    'o' => 0o1007,
-                    'a' => 0o7777,
+                    'o' => 0o7,
+                    'a' => 0o6777,
                     _ => return None,
                 },
         )
@@ -115,16 +139,20 @@ mod tests {
             ("1777", 0o755, true, Some(0o1777)),
             ("u=rwx,go=rx", 0o600, false, Some(0o755)),
             ("+x", 0o644, false, Some(0o755)),
-            ("+w", 0o444, false, Some(0o644)),
+            ("+w", 0o444, false, Some(0o666)),
             ("a+w", 0o444, false, Some(0o666)),
             ("go-rwx", 0o755, true, Some(0o700)),
             ("a=rX", 0o644, false, Some(0o444)),
             ("a=rX", 0o755, true, Some(0o555)),
-            ("u+s,o+t", 0o755, false, Some(0o5755)),
+            ("u+s,o+t", 0o755, false, Some(0o4755)),
+            ("+t", 0o755, true, Some(0o1755)),
+            ("a-x+X", 0o755, false, Some(0o755)),
             ("u+x-w", 0o644, false, Some(0o544)),
             ("", 0, false, None),
             ("888", 0, false, None),
             ("77777", 0, false, None),
+            ("00644", 0, false, Some(0o644)),
+            ("g=u", 0o740, false, Some(0o770)),
             ("u", 0, false, None),
             ("z+x", 0, false, None),
             ("u+q", 0, false, None),

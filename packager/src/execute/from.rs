@@ -1,17 +1,13 @@
 use std::path::PathBuf;
 
-use blobs::DOCUMENT_BYTES_MAX;
-use serde::Deserialize;
-use spec::{Descriptor, Platform, Reference};
+use spec::{Platform, Reference};
 
-use super::{Executor, StageState};
+use super::{Executor, Pull, StageState};
 use crate::{
-    diagnostic::{DiagnosticKind, WarningKind, shortened},
+    diagnostic::{DiagnosticKind, WarningKind},
     dockerfile::instruction::BuildStage,
-    error::{Error, unusable},
+    error::Error,
     fault::Fault,
-    layout::Layout,
-    limits::QUOTED_CHARS_MAX,
     stage::Stage,
 };
 
@@ -22,26 +18,27 @@ pub(super) fn from(
     number: usize,
 ) -> Result<StageState, Fault> {
     let image = executor.word(&executor.globals, &stage.image)?;
+    if image.is_empty() {
+        return Err(DiagnosticKind::NoImageName.at(stage.image.place));
+    }
     let platform = executor.platform_flag(stage)?;
-    if let Some(earlier) = executor.dockerfile.stage_number(&image, number) {
-        let parent = executor.finished[&earlier].clone();
+    if let Some(earlier) = executor.base_stage(&image, number) {
+        let parent = executor.finished(earlier)?;
         executor.count(parent.stage.layers.iter().map(|layer| layer.items.len()).sum())?;
         return Ok(StageState { own_cmd: false, ..StageState::clone(&parent) });
     }
     if image == "scratch" {
-        return Ok(StageState::on(Stage::scratch()));
+        let mut stage = Stage::scratch();
+        stage.config.working_dir = Some("/".to_owned());
+        return Ok(StageState::on(stage));
     }
-    let base = executor.local_image(&image, platform.as_ref())?;
-    if let (Some(wanted), false) = (platform, base.is_wanted) {
+    let wanted = platform.as_ref().or(executor.input.platform);
+    let base =
+        executor.local_image(&image, wanted).map_err(|fault| fault.or_at(stage.image.place))?;
+    if let (Some(wanted), false) = (wanted.cloned(), base.is_wanted) {
         let found = base.plan.platform.clone();
         let image = base.reference.clone();
-        executor.warnings.add(stage.line, WarningKind::PlatformIgnored { wanted, image, found });
-    }
-    if base.plan.format == image::Format::Image
-        && let Some(trigger) = first_trigger(executor.input.layout, &base.manifest)?
-    {
-        let trigger = shortened(&trigger, QUOTED_CHARS_MAX);
-        return Err(DiagnosticKind::BaseTrigger { image, trigger }.into());
+        executor.warnings.add(stage.place, WarningKind::PlatformIgnored { wanted, image, found });
     }
     Ok(StageState::on(executor.stage_of(&base)?))
 }
@@ -49,7 +46,6 @@ pub(super) fn from(
 /// An image of the layout, by the name in FROM or in `COPY --from`.
 pub(super) struct LocalBase {
     reference: Reference,
-    manifest: Descriptor,
     plan: image::Plan,
     /// Whether it is for the platform that was asked for.
     is_wanted: bool,
@@ -57,28 +53,38 @@ pub(super) struct LocalBase {
 
 impl Executor<'_, '_> {
     fn platform_flag(&self, stage: &BuildStage) -> Result<Option<Platform>, Fault> {
-        let mut platform = None;
-        for flag in &stage.flags {
-            let Some(value) = flag.value.as_ref().filter(|_| flag.name == "platform") else {
-                return Err(DiagnosticKind::FromFlag(flag.name.clone()).at(flag.line));
-            };
-            let text = self.word(&self.globals, value)?;
-            let parsed = parse_platform(&text);
-            platform = Some(parsed.ok_or_else(|| DiagnosticKind::Platform(text).at(flag.line))?);
-        }
-        Ok(platform)
+        let Some(word) = &stage.platform else { return Ok(None) };
+        let text = self.word(&self.globals, word)?;
+        let parsed = parse_platform(&text);
+        parsed.map(Some).ok_or_else(|| DiagnosticKind::Platform(text).at(word.place))
     }
 
     pub(super) fn local_image(
-        &self,
+        &mut self,
         image: &str,
         platform: Option<&Platform>,
     ) -> Result<LocalBase, Fault> {
         let layout = self.input.layout;
         let reference: Reference = image.parse().map_err(DiagnosticKind::Reference)?;
-        let Some(descriptor) = layout.resolve(&reference)? else {
-            let folder = self.folder_beside(&reference);
-            return Err(DiagnosticKind::NoBase { image: reference, folder }.into());
+        let mut found = layout.resolve(&reference)?;
+        let fetch = match (self.input.pull, &found) {
+            (Pull::Always(fetch), _) if self.fetched.insert(reference.to_string()) => Some(fetch),
+            (Pull::Missing(fetch), None) => Some(fetch),
+            _ => None,
+        };
+        let mut why = None;
+        if let Some(fetch) = fetch {
+            match fetch(&reference) {
+                Ok(()) => found = layout.resolve(&reference)?,
+                Err(error) => why = Some(error),
+            }
+        }
+        let descriptor = match (found, why) {
+            (Some(descriptor), None) => descriptor,
+            (_, why) => {
+                let folder = self.folder_beside(&reference);
+                return Err(DiagnosticKind::NoBase { image: reference, folder, why }.into());
+            }
         };
         let mut manifest = None;
         if let Some(wanted) = platform {
@@ -92,7 +98,7 @@ impl Executor<'_, '_> {
         };
         let plan = layout.plan(&manifest)?;
         let is_wanted = platform.is_none_or(|wanted| is_for(&plan.platform, wanted));
-        Ok(LocalBase { reference, manifest, plan, is_wanted })
+        Ok(LocalBase { reference, plan, is_wanted })
     }
 
     pub(super) fn stage_of(&self, base: &LocalBase) -> Result<Stage, Error> {
@@ -111,13 +117,17 @@ impl Executor<'_, '_> {
             Some(parent) => parent.join(name),
             None => context.canonicalize().ok()?.parent()?.join(name),
         };
-        let build_files = ["Dockerfile", "margay.toml"];
+        // The context is what needs the image.
+        if folder.canonicalize().ok() == context.canonicalize().ok() {
+            return None;
+        }
+        let build_files = ["Dockerfile", "Containerfile", "margay.toml"];
         build_files.iter().any(|file| folder.join(file).is_file()).then_some(folder)
     }
 }
 
 /// `linux/amd64`, `linux/arm/v7`
-fn parse_platform(text: &str) -> Option<Platform> {
+pub fn parse_platform(text: &str) -> Option<Platform> {
     let parts: Vec<&str> = text.split('/').collect();
     let (os, architecture, variant) = match parts.as_slice() {
         [os, architecture] => (os, architecture, None),
@@ -133,27 +143,4 @@ fn is_for(platform: &Platform, wanted: &Platform) -> bool {
     platform.os.eq_ignore_ascii_case(&wanted.os)
         && platform.architecture.eq_ignore_ascii_case(&wanted.architecture)
         && (wanted.variant.is_none() || wanted.variant == platform.variant)
-}
-
-/// The first ONBUILD instruction of an image, which Docker would carry out in every image made from
-/// it: Docker's own addition to configs.
-fn first_trigger(layout: &Layout, manifest: &Descriptor) -> Result<Option<String>, Error> {
-    #[derive(Deserialize)]
-    struct Config {
-        config: Option<Execution>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Execution {
-        on_build: Option<Vec<String>>,
-    }
-    let malformed = |error: serde_json::Error| {
-        let why = error.to_string();
-        unusable(&manifest.digest)(image::Error::Malformed { document: "image config", why })
-    };
-    let mut manifests = layout.manifests(manifest)?.into_iter();
-    let Some(config) = manifests.find_map(|(_, manifest)| manifest.config) else { return Ok(None) };
-    let bytes = layout.read_blob(&config, DOCUMENT_BYTES_MAX)?;
-    let config: Config = serde_json::from_slice(&bytes).map_err(malformed)?;
-    Ok(config.config.and_then(|config| config.on_build).into_iter().flatten().next())
 }

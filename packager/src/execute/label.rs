@@ -1,10 +1,10 @@
 use super::{Executor, StageState};
-use crate::{diagnostic::DiagnosticKind, fault::Fault};
+use crate::{diagnostic::DiagnosticKind, dockerfile::instruction::Pair, fault::Fault};
 
 impl Executor<'_, '_> {
     /// `LABEL name=value …`. Wants are checked and put into their canonical form.
-    pub(super) fn label(&self, state: &mut StageState, text: &str) -> Result<(), Fault> {
-        for (name, mut value) in self.pairs(&state.variables, text)? {
+    pub(super) fn label(&self, state: &mut StageState, pairs: &[Pair]) -> Result<(), Fault> {
+        for (name, mut value) in self.pairs(&state.variables, pairs)? {
             if name == image::WANTS_KEY {
                 let wants = image::parse_wants(&value).map_err(DiagnosticKind::Wants)?;
                 value = image::wants_text(&wants);

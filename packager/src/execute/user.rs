@@ -6,7 +6,7 @@ impl Executor<'_, '_> {
     pub(super) fn user(&self, state: &mut StageState, user: &Word) -> Result<(), Fault> {
         let text = self.word(&state.variables, user)?;
         let (user, group) = text.split_once(':').map_or((&*text, None), |(u, g)| (u, Some(g)));
-        if !is_name_or_id(user) || !group.is_none_or(is_name_or_id) {
+        if !text.is_empty() && !is_name_or_id(user) || !group.is_none_or(is_name_or_id) {
             return Err(DiagnosticKind::User(text).into());
         }
         state.stage.config.user = Some(text);

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use spec::{Algorithm, Digest, Hasher};
 
 use crate::{
-    error::ContextProblem,
+    diagnostic::ContextProblem,
     error::{Error, io_error},
-    items::{Item, Items},
+    items::{Item, Items, Meta},
     layer::gzip::Gzip,
     layer::spool::Spool,
 };
@@ -20,7 +20,7 @@ pub(crate) struct Written {
     pub(crate) diff_id: Digest,
 }
 
-/// Writes `items` as a layer. Sorted by path; uid and gid 0, no names; every time is `mtime`;
+/// Writes `items` as a layer. Sorted by path; owners by number; every time is `mtime`;
 /// ustar, and a PAX record where a name or a size does not fit. The same items give the same bytes.
 pub(crate) fn write_layer(
     store: &FileBlobStore,
@@ -65,6 +65,8 @@ impl<W: Write> Write for Hashed<W> {
 
 /// The largest number that 11 octal digits hold.
 const OCTAL_MAX: u64 = 0o777_7777_7777;
+/// The largest one that 7 hold.
+const ID_MAX: u32 = 0o777_7777;
 
 fn append(
     tar: &mut impl Write,
@@ -74,14 +76,16 @@ fn append(
     spool: &mut Spool<'_>,
 ) -> Result<(), Error> {
     let failed = io_error("write", path);
-    let (kind, mode, size, target) = match item {
-        Item::Folder { mode } => (b'5', *mode, 0, ""),
-        Item::Symlink { target } => (b'2', 0o777, 0, target.as_str()),
-        Item::File { mode, source } => (b'0', *mode, source.size(), ""),
+    let (kind, meta, size, target) = match item {
+        Item::Folder { meta } => (b'5', *meta, 0, ""),
+        Item::Symlink { target, owner } => {
+            (b'2', Meta { mode: 0o777, owner: *owner }, 0, target.as_str())
+        }
+        Item::File { meta, source } => (b'0', *meta, source.size(), ""),
     };
     // Folders end with a `/`, as every writer has it.
     let name = if kind == b'5' { format!("{path}/") } else { path.to_owned() };
-    headers(tar, &name, kind, mode, size, target, mtime).map_err(failed)?;
+    headers(tar, &name, kind, meta, size, target, mtime).map_err(failed)?;
     let Item::File { source, .. } = item else { return Ok(()) };
     let mut content = spool.open(source)?;
     let copied = io::copy(&mut content.by_ref().take(size), tar).map_err(io_error("read", path))?;
@@ -99,7 +103,7 @@ pub(crate) fn headers(
     tar: &mut impl Write,
     name: &str,
     kind: u8,
-    mode: u32,
+    meta: Meta,
     size: u64,
     target: &str,
     mtime: u64,
@@ -115,20 +119,26 @@ pub(crate) fn headers(
     if size > OCTAL_MAX {
         records.extend(record("size", &size.to_string()));
     }
+    for (name, id) in [("uid", meta.owner.uid), ("gid", meta.owner.gid)] {
+        if id > ID_MAX {
+            records.extend(record(name, &id.to_string()));
+        }
+    }
     if !records.is_empty() {
-        let header = header("", "PaxHeaders/record", b'x', 0o644, records.len() as u64, "", 0);
+        let header =
+            header("", "PaxHeaders/record", b'x', Meta::of(0o644), records.len() as u64, "", 0);
         tar.write_all(&header)?;
         let padding = records.len().next_multiple_of(512) - records.len();
         records.resize(records.len() + padding, 0);
         tar.write_all(&records)?;
     }
     let fitting = if size > OCTAL_MAX { 0 } else { size };
-    tar.write_all(&header(prefix, short, kind, mode, fitting, shortened(target, 100), mtime))
+    tar.write_all(&header(prefix, short, kind, meta, fitting, shortened(target, 100), mtime))
 }
 
 /// A small file, whole.
 pub(crate) fn write_entry(tar: &mut impl Write, path: &str, bytes: &[u8]) -> io::Result<()> {
-    headers(tar, path, b'0', 0o644, bytes.len() as u64, "", 0)?;
+    headers(tar, path, b'0', Meta::of(0o644), bytes.len() as u64, "", 0)?;
     tar.write_all(bytes)?;
     tar.write_all(&vec![0; bytes.len().next_multiple_of(512) - bytes.len()])
 }
@@ -168,7 +178,7 @@ fn header(
     prefix: &str,
     name: &str,
     kind: u8,
-    mode: u32,
+    meta: Meta,
     size: u64,
     target: &str,
     mtime: u64,
@@ -176,9 +186,11 @@ fn header(
     let mut block = [0; 512];
     let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, name.as_bytes());
+    let fitting = |id: u32| if id > ID_MAX { 0 } else { id };
+    let Meta { mode, owner } = meta;
     put(100, format!("{mode:07o}").as_bytes());
-    put(108, b"0000000");
-    put(116, b"0000000");
+    put(108, format!("{:07o}", fitting(owner.uid)).as_bytes());
+    put(116, format!("{:07o}", fitting(owner.gid)).as_bytes());
     put(124, format!("{size:011o}").as_bytes());
     put(136, format!("{mtime:011o}").as_bytes());
     put(148, b"        ");
@@ -200,10 +212,13 @@ mod tests {
     use image::{Budget, EntryKind, LayerReader};
 
     use super::*;
-    use crate::{items::Source, layout::Layout};
+    use crate::{
+        items::{Owner, Source},
+        layout::Layout,
+    };
 
     fn file(text: &str) -> Item {
-        Item::File { mode: 0o644, source: Source::Bytes(Arc::from(text.as_bytes())) }
+        Item::File { meta: Meta::of(0o644), source: Source::Bytes(Arc::from(text.as_bytes())) }
     }
 
     fn written(items: &Items) -> (Written, Vec<u8>) {
@@ -223,7 +238,11 @@ mod tests {
         let mut items = Items::default();
         items.put("srv/www/index.html", file(&"<p>cats</p>\n".repeat(1000)), &|_| None);
         items.put("app.wasm", file("\0asm\x01\0\0\0"), &|_| None);
-        items.put("bin/link", Item::Symlink { target: "../app.wasm".into() }, &|_| None);
+        items.put(
+            "bin/link",
+            Item::Symlink { target: "../app.wasm".into(), owner: Owner::default() },
+            &|_| None,
+        );
         items.put(&format!("long/{}", "ä".repeat(100)), file("x"), &|_| None);
         let (written, _) = written(&items);
         assert_eq!(
@@ -253,7 +272,11 @@ mod tests {
         for name in &names {
             items.put(name, file(name), &|_| None);
         }
-        items.put("link", Item::Symlink { target: "y".repeat(300) }, &|_| None);
+        items.put(
+            "link",
+            Item::Symlink { target: "y".repeat(300), owner: Owner::default() },
+            &|_| None,
+        );
         let (written, bytes) = written(&items);
         let mut reader = LayerReader::new(bytes.as_slice(), Budget::default()).unwrap();
         let mut seen = Vec::new();

@@ -1,24 +1,26 @@
 mod layer_builder; // a layer on top of a stage
 mod tree; // the merged layers of a stage
 
-use std::{rc::Rc, sync::Arc};
+use std::{io::Read, rc::Rc, sync::Arc};
 
 use image::{
-    FileIndex, FileIndexBuilder, FileNode, Format, LayerContent, Node, Plan, PlannedLayer, Program,
+    Budget, FileIndex, FileIndexBuilder, FileNode, Format, LayerContent, LayerReader, Node, Plan,
+    PlannedLayer, Program, Verified,
 };
 use spec::{Descriptor, Digest, ExecutionConfig, Reference};
 
 use crate::{
+    attributes::Attributes,
     cache::Cache,
-    diagnostic::DiagnosticKind,
+    diagnostic::{DiagnosticKind, Place},
     error::{Error, unusable},
-    items::{Item, Items, MODE_EXECUTABLE, Origin, Source},
+    items::{Item, Items, MODE_EXECUTABLE, Meta, Origin, Owner, Source},
     layout::Layout,
     limits::{LAYERS_MAX, LINKS_MAX},
-    path::parts,
+    path::{ancestors, parts},
 };
 
-pub(crate) use layer_builder::{ExistingFolder, LayerBuilder, single_item};
+pub(crate) use layer_builder::LayerBuilder;
 pub(crate) use tree::MergedTree;
 
 /// An image in the making: what is below, what was added, and how to run it.
@@ -28,7 +30,11 @@ pub(crate) struct Stage {
     /// Upper layers last.
     pub(crate) layers: Vec<NewLayer>,
     pub(crate) config: ExecutionConfig,
+    /// MAINTAINER
+    pub(crate) author: Option<String>,
     pub(crate) shell_form: ShellForm,
+    /// Where ENTRYPOINT stands, or CMD without one.
+    pub(crate) program_place: Option<Place>,
 }
 
 /// Which of the two were written in shell form.
@@ -53,6 +59,7 @@ impl ShellForm {
 pub(crate) struct Base {
     pub(crate) layers: Vec<BaseLayer>,
     pub(crate) index: Rc<FileIndex>,
+    pub(crate) attributes: Rc<Attributes>,
     /// What the image below was for, and what it ran.
     pub(crate) platform: Option<spec::Platform>,
     pub(crate) args: Vec<String>,
@@ -75,32 +82,56 @@ pub(crate) struct NewLayer {
 /// What is at a path of a stage, links not followed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum StageEntry<'a> {
-    Folder { mode: u32 },
-    New(&'a Source),
-    Base(FileNode),
-    Symlink(&'a str),
+    Folder(Meta),
+    New(Meta, &'a Source),
+    Base(Meta, FileNode),
+    Symlink(Owner, &'a str),
 }
 
 impl<'a> StageEntry<'a> {
     pub(crate) fn of(item: &'a Item) -> Self {
         match item {
-            Item::Folder { mode } => StageEntry::Folder { mode: *mode },
-            Item::File { source, .. } => StageEntry::New(source),
-            Item::Symlink { target } => StageEntry::Symlink(target),
+            Item::Folder { meta } => StageEntry::Folder(*meta),
+            Item::File { meta, source } => StageEntry::New(*meta, source),
+            Item::Symlink { target, owner } => StageEntry::Symlink(*owner, target),
         }
+    }
+
+    fn is_folder(&self) -> bool {
+        matches!(self, StageEntry::Folder(_))
     }
 }
 
 impl Base {
     pub(crate) fn scratch() -> Self {
         let empty = FileIndexBuilder::new().finish().expect("nothing fits in any budget");
-        Self { layers: Vec::new(), index: Rc::new(empty), platform: None, args: Vec::new() }
+        Self {
+            layers: Vec::new(),
+            index: Rc::new(empty),
+            attributes: Rc::default(),
+            platform: None,
+            args: Vec::new(),
+        }
     }
 
     /// Where the bytes of a file in these layers come from.
     pub(crate) fn source(&self, file: FileNode) -> Source {
         let blob = Arc::new(self.layers[file.layer as usize].descriptor.clone());
         Source::Part { origin: Origin::Layer(blob), offset: file.offset, len: file.len }
+    }
+
+    fn at(&self, path: &str) -> Option<StageEntry<'_>> {
+        let id = self.index.lookup_link(path).ok()?;
+        // Not what a link on the way leads to.
+        if self.index.path(id) != path {
+            return None;
+        }
+        let meta = |mode| self.attributes.of(path, mode);
+        Some(match self.index.node(id) {
+            Node::Directory { mode, .. } => StageEntry::Folder(meta(mode)),
+            Node::File(file) => StageEntry::Base(meta(file.mode), file),
+            Node::Symlink { target } => StageEntry::Symlink(meta(0o777).owner, target),
+        })
     }
 }
 
@@ -110,7 +141,9 @@ impl Stage {
             base: Base::scratch(),
             layers: Vec::new(),
             config: ExecutionConfig::default(),
+            author: None,
             shell_form: ShellForm::default(),
+            program_place: None,
         }
     }
 
@@ -123,15 +156,17 @@ impl Stage {
     ) -> Result<Self, Error> {
         let mut stage = Self::scratch();
         stage.config = plan.execution().clone();
+        stage.author.clone_from(&plan.config.author);
         if plan.format == Format::Image {
             let layers = plan
                 .layers
                 .iter()
                 .map(|layer| base_layer(layout, layer))
                 .collect::<Result<Vec<_>, _>>()?;
-            let index = Rc::new(index_of(layout, cache, plan)?);
+            let (index, attributes) = merged(layout, cache, plan)?;
+            let (index, attributes) = (Rc::new(index), Rc::new(attributes));
             let (platform, args) = (Some(plan.platform.clone()), plan.args.clone());
-            stage.base = Base { layers, index, platform, args };
+            stage.base = Base { layers, index, attributes, platform, args };
             return Ok(stage);
         }
         let (Program::Layer(at), true) = (&plan.program, plan.format != Format::Spin) else {
@@ -147,7 +182,7 @@ impl Stage {
             (Origin::Raw(Arc::new(layer.descriptor.clone())), layer.descriptor.size);
         let source = Source::Part { origin, offset: 0, len };
         let mut items = Items::default();
-        items.put(&path, Item::File { mode: MODE_EXECUTABLE, source }, &|_| None);
+        items.put(&path, Item::File { meta: Meta::of(MODE_EXECUTABLE), source }, &|_| None);
         stage.layers.push(NewLayer { items, created_by: format!("FROM {image}") });
         stage.config.entrypoint = Some(vec![format!("/{path}")]);
         Ok(stage)
@@ -198,13 +233,25 @@ impl Stage {
             if let Some(item) = layer.items.0.get(path) {
                 return Some(StageEntry::of(item));
             }
+            let is_hidden =
+                |folder| matches!(layer.items.0.get(folder), Some(item) if !item.is_folder());
+            if ancestors(path).any(is_hidden) {
+                return None;
+            }
         }
-        let id = self.base.index.lookup_link(path).ok()?;
-        Some(match self.base.index.node(id) {
-            Node::Directory { mode, .. } => StageEntry::Folder { mode },
-            Node::File(file) => StageEntry::Base(file),
-            Node::Symlink { target } => StageEntry::Symlink(target),
-        })
+        self.base.at(path)
+    }
+
+    /// The same as an item of a new layer.
+    pub(crate) fn item(&self, entry: StageEntry<'_>) -> Item {
+        match entry {
+            StageEntry::Folder(meta) => Item::Folder { meta },
+            StageEntry::New(meta, source) => Item::File { meta, source: source.clone() },
+            StageEntry::Base(meta, file) => Item::File { meta, source: self.base.source(file) },
+            StageEntry::Symlink(owner, target) => {
+                Item::Symlink { target: target.to_owned(), owner }
+            }
+        }
     }
 
     /// The path, relative and normal, that `path` leads to through the links of this stage; what
@@ -213,9 +260,9 @@ impl Stage {
         resolve(path, &|path| self.at(path))
     }
 
-    pub(crate) fn folder_mode(&self, path: &str) -> Option<u32> {
+    pub(crate) fn folder_meta(&self, path: &str) -> Option<Meta> {
         match self.at(path) {
-            Some(StageEntry::Folder { mode }) => Some(mode),
+            Some(StageEntry::Folder(meta)) => Some(meta),
             _ => None,
         }
     }
@@ -235,7 +282,7 @@ pub(crate) fn resolve<'a>(
             continue;
         }
         here.push(part);
-        if let Some(StageEntry::Symlink(target)) = at(&here.join("/")) {
+        if let Some(StageEntry::Symlink(_, target)) = at(&here.join("/")) {
             links += 1;
             if links > LINKS_MAX {
                 return Err(DiagnosticKind::TooManyLinks(path.to_owned()));
@@ -266,22 +313,43 @@ fn base_layer(layout: &Layout, layer: &PlannedLayer) -> Result<BaseLayer, Error>
 }
 
 /// The merged layers of an image, from the cache or read now.
-fn index_of(layout: &Layout, cache: &Cache, plan: &Plan) -> Result<FileIndex, Error> {
-    let key = cache.index_key(plan.layers.iter().map(|layer| &layer.descriptor));
-    if let Some(index) =
-        cache.index(&key).filter(|index| index.layers() as usize == plan.layers.len())
-    {
-        return Ok(index);
+fn merged(layout: &Layout, cache: &Cache, plan: &Plan) -> Result<(FileIndex, Attributes), Error> {
+    let layers = || plan.layers.iter().map(|layer| &layer.descriptor);
+    let (key, attributes_key) = (cache.index_key(layers()), cache.attributes_key(layers()));
+    let known = cache.index(&key).filter(|index| index.layers() as usize == plan.layers.len());
+    if let (Some(index), Some(attributes)) = (known, cache.attributes(&attributes_key)) {
+        return Ok((index, attributes));
     }
     let wrong = unusable(&plan.manifest);
-    let mut builder = FileIndexBuilder::new();
-    for (number, layer) in plan.layers.iter().enumerate() {
+    let (mut builder, mut attributes) = (FileIndexBuilder::new(), Attributes::default());
+    for layer in &plan.layers {
         let blob = layout.open_blob(&layer.descriptor.digest)?;
-        layer
-            .read(blob, std::io::sink(), &mut builder, number, image::Budget::default())
-            .map_err(wrong)?;
+        read_layer(layer, blob, &mut builder, &mut attributes).map_err(&wrong)?;
     }
     let index = builder.finish().map_err(wrong)?;
     cache.put_index(&key, &index);
-    Ok(index)
+    cache.put_attributes(&attributes_key, &attributes);
+    Ok((index, attributes))
+}
+
+fn read_layer(
+    layer: &PlannedLayer,
+    blob: impl Read,
+    builder: &mut FileIndexBuilder,
+    attributes: &mut Attributes,
+) -> Result<(), image::Error> {
+    let mut reader = LayerReader::new(Verified::new(blob, &layer.descriptor), Budget::default())?;
+    while let Some(entry) = reader.next_entry()? {
+        builder.add(&entry)?;
+        attributes.note(&entry);
+    }
+    builder.end_layer()?;
+    let found = reader.finish()?.diff_id;
+    match layer.diff_id {
+        Some(expected) if expected != found && expected.algorithm() == found.algorithm() => {
+            let what = format!("layer `{}`, uncompressed,", layer.descriptor.digest.short());
+            Err(image::Error::WrongDigest { what, expected, found })
+        }
+        _ => Ok(()),
+    }
 }

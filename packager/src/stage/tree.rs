@@ -1,4 +1,4 @@
-use image::{Entry, EntryKind, FileIndex, FileIndexBuilder, Node, NodeId};
+use image::{Entry, EntryKind, FileIndex, FileIndexBuilder, NodeId};
 
 use super::Stage;
 use crate::{error::Error, items::Item, path::joined};
@@ -23,45 +23,44 @@ impl<'a> MergedTree<'a> {
         Ok(Self { stage, index: builder.finish().map_err(wrong)? })
     }
 
-    /// What is at `id`, and everything below it, by its path relative to it.
-    pub(crate) fn walk(&self, id: NodeId) -> Vec<(String, Item)> {
-        let mut all = vec![(String::new(), self.item(id))];
-        self.walk_below(id, "", &mut all);
+    /// What is at `id`, and everything below it, by its path relative to it. Folders of which
+    /// `enters` says no are not looked into.
+    pub(crate) fn walk(&self, id: NodeId, enters: &dyn Fn(&str) -> bool) -> Vec<(String, Item)> {
+        let top = self.index.path(id);
+        let mut all: Vec<_> =
+            self.item(&top).map(|item| (String::new(), item)).into_iter().collect();
+        self.walk_below(id, &top, "", enters, &mut all);
         all
     }
 
-    fn walk_below(&self, id: NodeId, below: &str, all: &mut Vec<(String, Item)>) {
+    fn walk_below(
+        &self,
+        id: NodeId,
+        top: &str,
+        below: &str,
+        enters: &dyn Fn(&str) -> bool,
+        all: &mut Vec<(String, Item)>,
+    ) {
         for child in self.index.children(id) {
             let path = joined(below, child.name);
-            all.push((path.clone(), self.item(child.id)));
-            self.walk_below(child.id, &path, all);
+            let item = self.item(&joined(top, &path));
+            all.extend(item.map(|item| (path.clone(), item)));
+            if enters(&path) {
+                self.walk_below(child.id, top, &path, enters, all);
+            }
         }
     }
 
-    fn item(&self, id: NodeId) -> Item {
-        match self.index.node(id) {
-            Node::Directory { mode, .. } => Item::Folder { mode },
-            Node::Symlink { target } => Item::Symlink { target: target.to_owned() },
-            Node::File(file) => {
-                let base = self.stage.base.layers.len();
-                let source = match (file.layer as usize).checked_sub(base) {
-                    None => self.stage.base.source(file),
-                    Some(new) => match self.stage.layers[new].items.0.get(&self.index.path(id)) {
-                        Some(Item::File { source, .. }) => source.clone(),
-                        _ => unreachable!("a file of a new layer is found under its own path"),
-                    },
-                };
-                Item::File { mode: file.mode, source }
-            }
-        }
+    fn item(&self, path: &str) -> Option<Item> {
+        self.stage.at(path).map(|entry| self.stage.item(entry))
     }
 }
 
 fn entry(path: &str, item: &Item) -> Entry {
     let (kind, mode, size) = match item {
-        Item::Folder { mode } => (EntryKind::Directory, *mode, 0),
-        Item::File { mode, source } => (EntryKind::File, *mode, source.size()),
-        Item::Symlink { target } => {
+        Item::Folder { meta } => (EntryKind::Directory, meta.mode, 0),
+        Item::File { meta, source } => (EntryKind::File, meta.mode, source.size()),
+        Item::Symlink { target, .. } => {
             (EntryKind::Symlink { target: target.clone().into() }, 0o777, 0)
         }
     };

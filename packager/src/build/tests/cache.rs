@@ -92,12 +92,12 @@ fn cache_entries_of_untagged_images_are_pruned() {
     tagged("two", "FROM scratch\nCOPY x /\n");
     tagged("three", "FROM one\nCOPY x /y\n");
     tagged("three", "FROM two\nCOPY x /z\n");
-    assert_eq!(cached(), "facts index index layer layer layer layer");
+    assert_eq!(cached(), "attributes attributes facts index index layer layer layer layer");
     bench.layout.untag(&"two".parse().unwrap()).unwrap();
     let pruned = bench.layout.prune().unwrap();
     // The layer of `/y` was in no image any more. That of `two` is in `three`, whose base has no
     // name now.
-    assert_eq!(cached(), "facts index layer layer layer");
+    assert_eq!(cached(), "attributes facts index layer layer layer");
     assert!(pruned.bytes > 0);
     assert!(tagged("again", "FROM one\nCOPY x /z\n").layers.iter().all(|layer| layer.reused));
 }

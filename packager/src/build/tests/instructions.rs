@@ -4,102 +4,84 @@ use super::*;
 const REFUSED: &[(&str, &str, &str)] = &[
     (
         "FROM scratch\nCOPY nope.html /srv/\n",
-        "`Dockerfile`, line 2: there is no `nope.html` in the build context `CONTEXT`",
+        "`Dockerfile`, line 2, column 6: there is no `nope.html` in the build context `CONTEXT`",
         "paths in COPY are relative to the build context, the folder given to `margay build`",
     ),
     (
         "FROM scratch\n\nCOPY hidden /\n",
-        "`Dockerfile`, line 3: there is no `hidden` in the build context `CONTEXT`",
+        "`Dockerfile`, line 3, column 6: there is no `hidden` in the build context `CONTEXT`",
         "`.dockerignore` leaves it out: add a line with `!` and its name",
     ),
     (
         "FROM scratch\nRUN apt-get install cats\n",
-        "`Dockerfile`, line 2: RUN is not supported: a build executes no programs",
+        "`Dockerfile`, line 2, column 1: RUN is not supported: a build executes no programs",
         "build outside of the image (`cargo build`, `npm run build`, …) and COPY the result, \
              or COPY --from an image \
              that another tool has built",
     ),
-    ("FROM scratch\nFETCH x\n", "`Dockerfile`, line 2: unknown instruction 'FETCH'", ""),
+    (
+        "FROM scratch\nFETCH x\n",
+        "`Dockerfile`, line 2, column 1: there is no instruction `FETCH`",
+        "",
+    ),
     (
         "FROM scratch\nCOPY ../x /\n",
-        "`Dockerfile`, line 2: `../x` leads out of the build context",
-        "",
+        "`Dockerfile`, line 2, column 6: there is no `../x` in the build context `CONTEXT`",
+        "paths in COPY are relative to the build context, the folder given to `margay build`",
     ),
     (
         "FROM scratch\nCOPY out /\n",
-        "`out` in the build context leads out of it: only what is inside can be copied",
-        "",
-    ),
-    (
-        "FROM scratch\nCOPY a.html b.html /srv\n",
-        "`Dockerfile`, line 2: 2 sources go to `/srv`, which is not a folder: put a `/` at its \
-             end",
-        "",
+        "`Dockerfile`, line 2, column 6: there is no `out` in the build context `CONTEXT`",
+        "paths in COPY are relative to the build context, the folder given to `margay build`",
     ),
     (
         "FROM scratch\nADD https://example.com/x /x\n",
-        "`Dockerfile`, line 2: ADD does not fetch `https://example.com/x`",
+        "`Dockerfile`, line 2, column 1: ADD does not fetch `https://example.com/x`",
         "fetch it outside, check its digest, and COPY the file",
     ),
     (
         "FROM scratch\nCOPY text.wasm /\nENTRYPOINT [\"/text.wasm\"]\n",
-        "`text.wasm` is not a Wasm program: its first bytes are those of an unknown kind of \
+        "`Dockerfile`, line 3, column 1: `text.wasm` is not a Wasm program: its first bytes are those of an unknown kind of \
              file",
         "compile the program for `wasm32-wasip2` (or `wasm32-wasip1`) and build again",
     ),
     (
         "FROM scratch\nCOPY cut.wasm /\nENTRYPOINT [\"/cut.wasm\"]\n",
-        "`cut.wasm` is not a Wasm program: it was cut short: it has 60 bytes and should have \
+        "`Dockerfile`, line 3, column 1: `cut.wasm` is not a Wasm program: it was cut short: it has 60 bytes and should have \
              more",
         "compile the program for `wasm32-wasip2` (or `wasm32-wasip1`) and build again",
     ),
     (
-        "FROM scratch\nCOPY app.wasm /\nENTRYPOINT [\"/other.wasm\"]\n",
-        "the image has no program to run: there is no file `/other.wasm` in it, which \
-             ENTRYPOINT or CMD names",
-        "set ENTRYPOINT to the absolute path of a file in the image",
-    ),
-    (
-        "FROM scratch\nCOPY app.wasm /\nENTRYPOINT /app.wasm now\n",
-        "ENTRYPOINT in shell form needs a shell, which this image does not have",
-        "write the arguments as a list: ENTRYPOINT [\"/app.wasm\", \"argument\"]",
-    ),
-    (
-        "FROM scratch\nCOPY app.wasm /\nENTRYPOINT [\"/app.wasm\"]\nCMD now then\n",
-        "CMD in shell form needs a shell, which this image does not have",
-        "write the arguments as a list: CMD [\"/app.wasm\", \"argument\"]",
-    ),
-    (
         "FROM scratch\nLABEL margay.wants=\"fs:data\"\n",
-        "`Dockerfile`, line 2: the image's `margay.wants` cannot be used: `fs:data` is not a \
+        "`Dockerfile`, line 2, column 1: the image's `margay.wants` cannot be used: `fs:data` is not a \
              capability: its path must \
              be absolute, without `.`, `..`, `//`, `%`, `\\` or a `/` at the end",
         "write one capability in each line, as in `fs:/data#rw`",
     ),
     (
         "FROM scratch\nUSER 4294967296\n",
-        "`Dockerfile`, line 2: `4294967296` is not a user: use NAME, UID, NAME:GROUP or \
+        "`Dockerfile`, line 2, column 1: `4294967296` is not a user: use NAME, UID, NAME:GROUP or \
              UID:GID",
         "",
     ),
     (
-        "FROM scratch\nEXPOSE 0\n",
-        "`Dockerfile`, line 2: `0` is not a port like 80, 53/udp or 8000-8010",
+        "FROM scratch\nEXPOSE x\n",
+        "`Dockerfile`, line 2, column 8: `x` is not a port like 80, 53/udp or 8000-8010",
         "",
     ),
     (
         "FROM scratch\nCOPY --chmod=u+q a.html /\n",
-        "`Dockerfile`, line 2: `--chmod=u+q` is not a mode like 755 or u=rwx,go=rx",
+        "`Dockerfile`, line 2, column 6: `--chmod=u+q` is not a mode like 755 or u=rwx,go=rx",
         "",
     ),
     (
-        "FROM scratch\nADD --keep-git-dir a.html /\n",
-        "`Dockerfile`, line 2: ADD --keep-git-dir is not supported",
-        "leave it out, or use several COPY lines",
+        "FROM scratch\nADD --keep a.html /\n",
+        "`Dockerfile`, line 2, column 5: ADD has no `--keep`",
+        "",
     ),
     (
         "FROM scratch\nENV A=${SECRET:?pass_it}\n",
-        "`Dockerfile`, line 2: `SECRET` is required: pass_it",
+        "`Dockerfile`, line 2, column 5: `SECRET` is required: pass_it",
         "",
     ),
 ];
@@ -135,7 +117,7 @@ fn unused_build_arguments_are_reported() {
         })
         .unwrap();
     let config = bench.config(&built);
-    assert_eq!(config.env.unwrap(), ["CAT=ada"]);
+    assert_eq!(config.env.unwrap()[1..], ["CAT=ada"]);
     assert_eq!(config.labels.unwrap()["a"], "ada b");
     assert_eq!(
         warnings(&built),
@@ -154,7 +136,7 @@ fn variables_resolve_as_in_docker() {
     for (lines, want) in [
         ("FROM scratch\nENV A=1\nARG B=$A\nENV C=$B\n", "A=1 C=1"),
         ("FROM scratch\nARG A=1\nENV B=$A\nARG A=2\nENV C=$A\n", "B=1 C=2"),
-        ("FROM scratch\nENV A=1\nARG A=2\nENV B=$A\n", "A=1 B=1"), // ENV wins
+        ("FROM scratch\nENV A=1\nARG A=2\nENV B=$A\n", "A=1 B=2"), // the latter one, as in BuildKit
         ("FROM scratch\nENV A=1\nENV A=2 B=$A\n", "A=2 B=1"),
         ("ARG A=1\nFROM scratch\nENV B=$A\n", "B="),
         ("ARG A=1\nFROM scratch\nARG A\nENV B=$A\n", "B=1"),
@@ -181,15 +163,18 @@ fn variables_resolve_as_in_docker() {
         let built = bench
             .build_with(|input| input.args = args.into())
             .unwrap_or_else(|e| panic!("{lines}: {}", message_of(&e)));
-        assert_eq!(bench.config(&built).env.unwrap().join(" "), want, "{lines}");
+        assert_eq!(bench.config(&built).env.unwrap()[1..].join(" "), want, "{lines}");
     }
     for (lines, want) in [
-        ("FROM --platform=$NONE scratch\n", "`` is not a platform like linux/amd64"),
-        ("FROM --platform=a/b/c/d scratch\n", "`a/b/c/d` is not a platform like linux/amd64"),
-        ("FROM --os=linux scratch\n", "FROM has no `--os`: it has `--platform=linux/amd64`"),
+        ("FROM --platform=$NONE scratch\n", "column 6: `` is not a platform like linux/amd64"),
+        (
+            "FROM --platform=a/b/c/d scratch\n",
+            "column 6: `a/b/c/d` is not a platform like linux/amd64",
+        ),
+        ("FROM --os=linux scratch\n", "column 6: FROM has no `--os`"),
     ] {
         let error = Workbench::new().dockerfile(lines).expect_err(lines).to_string();
-        assert_eq!(error, format!("`Dockerfile`, line 1: {want}"), "{lines}");
+        assert_eq!(error, format!("`Dockerfile`, line 1, {want}"), "{lines}");
     }
 }
 
@@ -204,7 +189,7 @@ fn escape_shell_and_healthcheck_behave_as_in_docker() {
     };
     let ticked =
         config("# escape=`\nFROM scratch\nENV A=C:\\new B=a`\n  C=x` y D=`$A E=\"q`\"q\\\"\n");
-    assert_eq!(ticked.env.unwrap(), [r"A=C:\new", "B=a", "C=x y", "D=$A", "E=q\"q\\"]);
+    assert_eq!(ticked.env.unwrap()[1..], [r"A=C:\new", "B=a", "C=x y", "D=$A", "E=q\"q\\"]);
     let ticked = bench.dockerfile("# escape=`\nFROM scratch\nCOPY <<E /n\n\\$A\nE\n").unwrap();
     assert_eq!(bench.files(&ticked), ["n=$A\n"]);
 
@@ -230,10 +215,7 @@ fn escape_shell_and_healthcheck_behave_as_in_docker() {
         .unwrap();
     let check = bench.config(&built).healthcheck.unwrap();
     assert_eq!((check.interval, check.timeout), (Some(90_000_000_000), Some(90_000_000_000)));
-    assert_eq!(
-        warnings(&built)[0],
-        "line 2: HEALTHCHECK --start-interval is ignored: `--interval` counts from the start"
-    );
+    assert_eq!(check.start_interval, Some(5_000_000_000));
 }
 
 #[test]
@@ -352,10 +334,12 @@ fn no_dockerfile_makes_the_builder_panic() {
             text.push_str(PARTS[(state % PARTS.len() as u64) as usize]);
         }
         // Into the parts that write nothing: thousands of images would only wear out the disk.
-        let context = Context::open(&bench.context(), None).unwrap();
+        let context = Context::open(&bench.context(), &[], Modes::Kept).unwrap();
         let cache = Cache::of(&bench.layout, true);
         let mut spool = Spool::new(bench.layout.store(), Some(&context));
         let input = Input {
+            platform: None,
+            pull: Pull::Never,
             file: "Dockerfile",
             text: &text,
             context: &context,
@@ -374,7 +358,7 @@ fn no_dockerfile_makes_the_builder_panic() {
 /// Hostile files that ask for more than a machine has.
 #[test]
 fn a_dockerfile_stays_within_its_limits() {
-    let (doubled, label) = ("ENV A=$A$A\n".repeat(64), "x".repeat(2 << 20));
+    let (doubled, label) = ("ENV A=$A$A\n".repeat(64), "x".repeat(60_000));
     let many = |line: &str, count: usize| {
         (0..count).map(|n| line.replace('#', &n.to_string())).collect::<String>()
     };
@@ -387,13 +371,13 @@ fn a_dockerfile_stays_within_its_limits() {
             format!(
                 "ARG A={}\nFROM scratch\nARG A\nCOPY {} /\n",
                 "x".repeat(4000),
-                "$A ".repeat(100_000)
+                format!("{}\\\n", "$A ".repeat(1000)).repeat(100)
             ),
             "with `$A`, variables bring",
         ),
         (
             format!("FROM scratch\n{}", many("MAINTAINER x\n", 10_001)),
-            "it has 10002 instructions, at most 10000",
+            "it has 10001 instructions, at most 10000",
         ),
         (
             format!("FROM scratch\n{}", many("FROM scratch\n", 100)),
@@ -411,7 +395,10 @@ fn a_dockerfile_stays_within_its_limits() {
         (format!("FROM scratch\nWORKDIR /{}\n", "x/".repeat(5000)), "is longer than any path"),
         (format!("FROM scratch\nEXPOSE {}\n", "x".repeat(5000)), "xxx…"),
         (
-            format!("FROM scratch\nARG L={label}\nLABEL a=$L b=$L c=$L\n"),
+            format!(
+                "FROM scratch\nARG L={label}\nLABEL a={many} b={many} c={many}\n",
+                many = "$L".repeat(40)
+            ),
             "bytes, and at most 4194304 can be read again",
         ),
     ] {
