@@ -9,7 +9,6 @@ use crate::{
     error::{Error, Result},
     events::{self, Event, Subject},
     home::Home,
-    launch::Container,
     request::{MountSource, Mounted},
     tasks::{Origin, TaskRecord},
 };
@@ -17,23 +16,20 @@ use crate::{
 /// Hex digits of such a name: as many as no user writes.
 const DIGITS: usize = 32;
 
-/// A name that no other volume has.
-pub(crate) fn name() -> VolumeName {
-    disk::random_hex::<{ DIGITS / 2 }>().parse().expect("hex digits are a name")
-}
-
 /// Mounts a volume at each of the paths `wanted` by an image where nothing is mounted yet. The same
 /// task gets the same ones at every start.
 ///
 /// # Errors
 /// [`Error::Native`] names a path at which nothing can be mounted.
 pub(crate) fn mount_wanted<'a>(
-    container: &mut Container,
+    container: &str,
     wanted: impl Iterator<Item = &'a String>,
+    mounts: &mut Vec<Mounted>,
+    grants: &mut Vec<Capability>,
 ) -> Result<()> {
     for text in wanted {
         let path = format!("/{}", text.trim_matches('/'));
-        if container.mounts.iter().any(|mount| mount.path == path) {
+        if mounts.iter().any(|mount| mount.path == path) {
             continue;
         }
         if path == "/" || format!("fs:{path}").parse::<Capability>().is_err() {
@@ -42,13 +38,13 @@ pub(crate) fn mount_wanted<'a>(
                 hint: Some("use an absolute path below `/`, such as /data".to_owned()),
             });
         }
-        let seed = format!("{} {} {path}", container.task, container.name);
+        let seed = format!("{container} {path}");
         let hex = Digest::of(seed.as_bytes()).hex();
         let volume: VolumeName = hex[..DIGITS].parse().expect("hex digits are a name");
         let grant = FileGrant::mount(&path, false, &volume, None);
-        container.grants.push(Capability::Files(grant));
+        grants.push(Capability::Files(grant));
         let source = MountSource::Volume(volume);
-        container.mounts.push(Mounted { source, path, read_only: false, bytes_max: None });
+        mounts.push(Mounted { source, path, read_only: false, bytes_max: None });
     }
     Ok(())
 }

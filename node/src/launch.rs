@@ -151,7 +151,12 @@ impl Launch {
             Ready::Wasm { .. } => Kind::Wasm,
             Ready::Native(native) => {
                 let wanted = native.plan.execution().volumes.iter().flatten();
-                anonymous_volumes::mount_wanted(&mut container, wanted.map(|(path, _)| path))?;
+                anonymous_volumes::mount_wanted(
+                    &format!("{} {}", container.task, container.name),
+                    wanted.map(|(path, _)| path),
+                    &mut container.mounts,
+                    &mut container.grants,
+                )?;
                 Kind::Native
             }
         };

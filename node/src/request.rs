@@ -5,10 +5,7 @@ use spec::{
     Capability, Digest, LimitOverrides, PublishedPort, SecretName, SecretValue, Usage, VolumeName,
 };
 
-use crate::{
-    anonymous_volumes, error::Error, settings::Settings, tasks::RestartPolicy,
-    tuning::PrivateNetwork,
-};
+use crate::{error::Error, settings::Settings, tasks::RestartPolicy, tuning::PrivateNetwork};
 
 /// What `margay run` was asked for: one task on this machine, without a server. It is kept in the
 /// task's folder for its next start, so a field that is added needs a default.
@@ -344,7 +341,7 @@ impl FromStr for Mounted {
         }
         format!("fs:{path}").parse::<Capability>().map_err(|_| wrong())?;
         let Some(source) = source else {
-            let source = MountSource::Volume(anonymous_volumes::name());
+            let source = MountSource::Volume(anonymous_volume());
             return Ok(Self { source, path: path.to_owned(), read_only, bytes_max: None });
         };
         // As with programs in a shell, a slash makes it a folder.
@@ -377,6 +374,11 @@ fn read_only(options: &str) -> Result<Option<bool>, Error> {
         }
     }
     Ok(Some(read_only))
+}
+
+/// The name of a volume for one task alone: 32 hex digits.
+fn anonymous_volume() -> VolumeName {
+    disk::random_hex::<16>().parse().expect("hex digits are a name")
 }
 
 #[cfg(test)]

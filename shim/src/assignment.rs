@@ -1,10 +1,9 @@
 use std::{io, os::fd::OwnedFd};
 
-use serde::{Deserialize, Serialize};
 use spec::ImageConfig;
 
 use crate::{
-    Error, Layer, Runtime, Settings,
+    Error, Layer, RootAccess, Runtime, Settings,
     protocol::{ProgramMessage, ShimMessage},
 };
 
@@ -22,16 +21,6 @@ pub struct NativeProgram {
     pub cpu_millis: Option<u32>,
     pub settings: Settings,
     pub root: RootAccess,
-}
-
-/// What a container may write of its root file system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RootAccess {
-    /// All of it. What it writes is kept in its folder, on disk, for its next start.
-    Writable,
-    /// `/tmp` and the folders that its grants name. What it writes is in memory, and ends with it.
-    ReadOnly,
 }
 
 pub type Assignment = engine::Assignment<NativeProgram>;

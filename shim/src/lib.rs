@@ -27,7 +27,7 @@ mod privileges; // root's capabilities, dropped
 mod limits; // every number that bounds something here, with its reason
 mod error;
 
-pub use assignment::{Assignment, NativeProgram, RootAccess};
+pub use assignment::{Assignment, NativeProgram};
 pub use bundle::signal::parse_signal;
 pub use client::sweep::{Swept, sweep};
 pub use client::task::{Adopted, Task};
@@ -40,7 +40,8 @@ pub use host::rights::check_rights;
 pub use process::main;
 pub use protocol::Status;
 pub use settings::{
-    HostLine, Settings, Tmpfs, Ulimit, droppable_capability, grantable_capability, hostname,
+    HostLine, RootAccess, Settings, Tmpfs, Ulimit, droppable_capability, grantable_capability,
+    hostname,
 };
 pub use unpack::layers::{Layer, Layers, UnpackedLayer, remove_unused_layer, unpacked_layers};
 pub use unpack::sandbox::LayerBlob;

@@ -29,6 +29,16 @@ pub struct Settings {
     pub no_new_privileges: bool,
 }
 
+/// What a container may write of its root file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RootAccess {
+    /// All of it. What it writes is kept in its folder, on disk, for its next start.
+    Writable,
+    /// `/tmp` and the folders that its grants name. What it writes is in memory, and ends with it.
+    ReadOnly,
+}
+
 /// A name with an address of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

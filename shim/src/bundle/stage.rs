@@ -77,15 +77,7 @@ pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
         let place = inside.folder("writable folder", path)?;
         binds.push(Bind { from: root_folder.join(&place[1..]), to: place, writable: true });
     }
-    for (index, volume) in order.volumes.iter().enumerate() {
-        let from = point.join(format!("v/{index}"));
-        let bind = bundle::bind(volume, &order.grants, from)?;
-        fill_volume(volume, &inside)?;
-        mounts::mount(volume, &bind)?;
-        binds.push(bind);
-    }
-    // What is mounted in another mount comes after it.
-    binds.sort_by_key(|bind| bind.to.matches('/').count());
+    mount_volumes(order, point, &inside, &mut binds)?;
     let config = Bundle {
         env: bundle::env(
             &program.config,
@@ -148,6 +140,24 @@ fn hide_mounts() -> rustix::io::Result<()> {
     // others, is not among the flags.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }?;
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::DOWNSTREAM)
+}
+
+fn mount_volumes(
+    order: &Assignment,
+    point: &Path,
+    inside: &RootFolder,
+    binds: &mut Vec<Bind>,
+) -> Result<(), Error> {
+    for (index, volume) in order.volumes.iter().enumerate() {
+        let from = point.join(format!("v/{index}"));
+        let bind = bundle::bind(volume, &order.grants, from)?;
+        fill_volume(volume, inside)?;
+        mounts::mount(volume, &bind)?;
+        binds.push(bind);
+    }
+    // What is mounted in another mount comes after it.
+    binds.sort_by_key(|bind| bind.to.matches('/').count());
+    Ok(())
 }
 
 /// A volume in which nothing was ever put begins with what the image has at its path.
