@@ -30,7 +30,6 @@ mod mount; // a mount written as keys
 mod settings; // what a run chooses beyond its image
 mod terminal; // raw while a program has it
 mod flags; // durations, sizes, variables, secrets
-mod terminal; // ours, while a program has it
 mod processes; // those of a task
 mod views; // tasks and images as lists and `inspect` show them
 

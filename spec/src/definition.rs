@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use crate::{
     capability::{Capability, FileGrant, MissingGrant, OperatorGrants, Resolved, Want, resolve},
     digest::Digest,
+    launch_type::LaunchType,
     limits::LimitOverrides,
     name::{ContainerName, Family, VolumeName},
     secret::{SecretName, SecretValue},
@@ -75,34 +76,6 @@ pub struct Role {
     /// Capability lines.
     #[serde(default)]
     pub allow: Vec<Capability>,
-}
-
-/// The hosts that a task runs on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LaunchType {
-    /// Nodes of the tenant.
-    Node,
-    /// The shared pool, which bills per run.
-    Pool,
-}
-
-impl LaunchType {
-    fn all() -> Vec<Self> {
-        vec![Self::Node, Self::Pool]
-    }
-}
-
-impl FromStr for LaunchType {
-    type Err = ParseError;
-
-    fn from_str(text: &str) -> Result<Self, ParseError> {
-        match text {
-            "node" => Ok(Self::Node),
-            "pool" => Ok(Self::Pool),
-            _ => Err(ParseError::about(text, "is not a launch type: use node or pool")),
-        }
-    }
 }
 
 /// One container of a task definition.

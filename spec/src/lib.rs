@@ -18,6 +18,7 @@ mod manifest; // OCI image-spec: descriptor, manifest, index, config
 
 mod address; // which network addresses no tenant may reach without a second key
 mod capability; // what a guest may reach: one file per kind, and how wants and grants meet
+mod launch_type; // the hosts that a task runs on
 mod limits; // what a run may use at most
 
 mod name; // tenants, clusters, nodes, services, tasks: names that can be a DNS label
@@ -38,10 +39,11 @@ pub use capability::{
     resolve,
 };
 pub use definition::{
-    ContainerDefinition, LaunchType, Mount, PortMapping, Protocol, Role, TaskDefinition,
-    TaskDefinitionId, VolumeClaim,
+    ContainerDefinition, Mount, PortMapping, Protocol, Role, TaskDefinition, TaskDefinitionId,
+    VolumeClaim,
 };
 pub use digest::{Algorithm, Digest, Hasher};
+pub use launch_type::LaunchType;
 pub use limits::{LimitOverrides, Limits};
 pub use log::{LogDecoder, LogHead, LogIndex, LogPosition, LogRecord, LogSource};
 pub use manifest::{

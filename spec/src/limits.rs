@@ -3,7 +3,7 @@ use std::{ops::RangeInclusive, time::Duration};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{definition::LaunchType, text::ParseError, time::parse_bytes};
+use crate::{launch_type::LaunchType, text::ParseError, time::parse_bytes};
 
 /// Of a capability line: longer than any honest one.
 pub(crate) const CAPABILITY_LINE_BYTES_MAX: usize = 1024;

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    definition::{LaunchType, TaskDefinitionId},
+    definition::TaskDefinitionId,
     digest::Digest,
+    launch_type::LaunchType,
     name::{ClusterName, ContainerName, NodeId, ServiceName, TaskId, Tenant},
     overrides::TaskOverrides,
     time::Timestamp,

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    definition::{LaunchType, TaskDefinition, TaskDefinitionId},
+    definition::{TaskDefinition, TaskDefinitionId},
+    launch_type::LaunchType,
     name::{ClusterName, NodeId, ServiceName, TaskId, Tenant},
     object::{NodeSpec, TaskStatus},
     secret::{SecretName, SecretValue},
