@@ -225,7 +225,8 @@ fn a_wait_hears_the_end_of_a_task_that_leaves_nothing() {
         stage.margay(["kill", "-s", "KILL", "tom"]).ok();
         let said = waiting.end();
         assert!(said.code == 0 && said.out == "137\n" || said.err.contains("no task"), "{said:?}");
-        assert_eq!(following.end().code, 0);
+        let said = following.end();
+        assert!(said.code == 0 || said.err.contains("no task"), "{said:?}");
         assert_eq!(stage.margay(["ps", "-aq"]).ok(), "");
     }
     let err = stage.margay(["wait", "tom"]).fails(1);
