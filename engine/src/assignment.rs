@@ -324,7 +324,8 @@ mod tests {
         let (mut message, fds) = assignment().split(|_, _| ());
         message.version += 1;
         let error = message.join(fds, |(), _| Ok(())).unwrap_err();
-        assert_eq!(error.to_string(), "the assignment has version 3, and this margay knows 2");
+        let want = "the assignment has version 4, and this margay knows 3";
+        assert_eq!(error.to_string(), want);
     }
 
     #[test]

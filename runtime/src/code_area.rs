@@ -1,5 +1,5 @@
-//! Machine code for a worker that runs: a file that the worker has mapped, to read and to run, before
-//! it shut itself in. Only users who may enter its container's folder write it; the worker holds it
+//! Machine code for a worker that runs: a file that the worker has mapped, to read and to run,
+//! before it shut itself in. Only users who may enter its container's folder write it; the worker holds it
 //! open for reading, and its system calls allow no new machine code as before.
 
 use std::{
@@ -13,7 +13,7 @@ use disk::Survives;
 use engine::exec::CodeRange;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Key, Prepared, limits::CODE_AREA_BYTES};
+use crate::{Error, Key, limits::CODE_AREA_BYTES};
 
 const FILE: &str = "exec.code";
 const TABLE: &str = "exec.json";
@@ -51,15 +51,14 @@ pub(crate) fn create(folder: &Path) -> Result<File, Error> {
     make().map_err(Error::file("make", &path))
 }
 
-/// Puts the machine code of `prepared`, which `key` has sealed, into the area of `folder`'s worker,
-/// where it is not there yet.
+/// Puts machine code, which `key` has sealed, into the area of `folder`'s worker, where it is not
+/// there yet.
 ///
 /// # Errors
 /// When it does not fit, or the area cannot be written.
-pub fn place(folder: &Path, prepared: &Prepared, key: &Key) -> Result<CodeRange, Error> {
+pub(crate) fn place(folder: &Path, code: &File, key: &Key) -> Result<CodeRange, Error> {
     let path = folder.join(FILE);
     let cannot = || Error::file("write", &path);
-    let code = &prepared.code;
     let bytes = code.metadata().map_err(cannot())?.len();
     let mut reader = code;
     let seal = reader

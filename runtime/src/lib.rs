@@ -36,7 +36,6 @@ mod limits; // every limit, with its reason
 pub use {
     assignment::{Assignment, WasmProgram, World},
     broker::Broker,
-    code_area::place,
     error::Error,
     prepare::{Facts, LayerBlob, Preparation, Prepared, Program, prepare},
     seal::Key,

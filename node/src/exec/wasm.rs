@@ -65,7 +65,7 @@ pub(super) fn place(
     }
     let failed = |error: runtime::Error| refused(StartFailure::Host, chain(&error), error.hint());
     let key = runtime::Key::open(&home.key()).map_err(failed)?;
-    runtime::place(task.path(), &prepared, &key).map_err(failed)
+    prepared.place_for(task.path(), &key).map_err(failed)
 }
 
 /// The layout of this machine that has `image`.

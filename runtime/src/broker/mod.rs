@@ -312,10 +312,9 @@ mod tests {
             .await
             .unwrap();
         let (grant, target) = public("127.0.0.1");
-        assert_eq!(
-            again.connect(std::slice::from_ref(&grant), &target).await.unwrap_err(),
-            Refusal::Busy
-        );
+        let waiting = Broker { time_max: Duration::from_millis(50), ..again.clone() };
+        let late = waiting.connect(std::slice::from_ref(&grant), &target).await.unwrap_err();
+        assert!(matches!(late, Refusal::Unreachable { .. }), "it waits for its turn: {late:?}");
         let denied = again.connect(&[], &target).await.unwrap_err();
         assert!(
             matches!(denied, Refusal::Denied { .. }),

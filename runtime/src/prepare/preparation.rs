@@ -5,10 +5,11 @@ use std::{
     time::Duration,
 };
 
+use engine::exec::CodeRange;
 use serde::{Deserialize, Serialize};
 use spec::Digest;
 
-use crate::{Key, World};
+use crate::{Error, Key, World, code_area};
 
 /// What is to be prepared, and where it goes.
 #[derive(Debug)]
@@ -92,6 +93,17 @@ pub struct Prepared {
     pub facts: Facts,
     /// Whether all of it was there already.
     pub cached: bool,
+}
+
+impl Prepared {
+    /// Puts its machine code where the worker of the task in `folder` can run it beside its own
+    /// program.
+    ///
+    /// # Errors
+    /// When it does not fit, or cannot be written.
+    pub fn place_for(&self, folder: &Path, key: &Key) -> Result<CodeRange, Error> {
+        code_area::place(folder, &self.code, key)
+    }
 }
 
 /// Facts about an image's program, from its preparation.
