@@ -1,5 +1,5 @@
-//! What could stand next on a command line: verbs, flags, values, and the names of tasks, images and
-//! services that there are.
+//! What could stand next on a command line: verbs, flags, values, and the names of tasks, images
+//! and services that there are.
 //!
 //! [`candidates`] decides from the parser alone; the names come from outside. Absent on purpose:
 //! files, which every shell completes itself where there is no candidate.

@@ -52,7 +52,8 @@ pub(crate) struct Assembled {
 }
 
 impl Assembly<'_> {
-    /// Writes `stage` as an image of tar layers. Where no program says what it is for, `wanted` does.
+    /// Writes `stage` as an image of tar layers. Where no program says what it is for, `wanted`
+    /// does.
     pub(crate) fn image(
         &self,
         mut stage: Stage,

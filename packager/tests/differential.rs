@@ -1,8 +1,9 @@
-//! Builds every situation of `differential/` with this crate and with BuildKit's own packages, and compares the configs and
-//! the files: what a Dockerfile says means the same here, or is refused by name.
+//! Builds every situation of `differential/` with this crate and with BuildKit's own packages, and
+//! compares the configs and the files: what a Dockerfile says means the same here, or is refused by
+//! name.
 //!
-//! `buildkit/` is BuildKit without a daemon. `tests/run` builds it with Go; without it, and without root, this says that it
-//! did not run.
+//! `buildkit/` is BuildKit without a daemon. `tests/run` builds it with Go; without it, and without
+//! root, this says that it did not run.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
 #[path = "differential/situation.rs"]

@@ -40,8 +40,8 @@ fn tunables() -> Config {
         .async_stack_size(FIBER_STACK_BYTES)
         .signals_based_traps(true)
         .wasm_backtrace_max_frames(None)
-        // WebAssembly 3.0 and atomics, as wasmtime has them by default; what it leaves off stays off,
-        // and memory shared between threads too.
+        // WebAssembly 3.0 and atomics, as wasmtime has them by default; what it leaves off stays
+        // off, and memory shared between threads too.
         .shared_memory(false);
     config
 }

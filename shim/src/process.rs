@@ -62,7 +62,8 @@ fn serve() -> Result<(), Error> {
     result.map(drop)
 }
 
-/// Lets the OCI runtime set limits above our own, which it inherits without the right to raise them.
+/// Lets the OCI runtime set limits above our own, which it inherits without the right to raise
+/// them.
 fn raise_limits(ulimits: &[Ulimit]) -> Result<(), Error> {
     for ulimit in ulimits {
         let Some(resource) = ulimit.resource() else { continue };

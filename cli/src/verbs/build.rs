@@ -90,7 +90,8 @@ pub struct Args {
     /// Say nothing but the digest
     #[arg(short, long)]
     quiet: bool,
-    /// The folder with the files, one .wasm file, or `-` for a tar or a Dockerfile on standard input
+    /// The folder with the files, one .wasm file, or `-` for a tar or a Dockerfile on standard
+    /// input
     #[arg(default_value = ".")]
     context: PathBuf,
 }

@@ -53,7 +53,8 @@ pub enum Heard {
 /// seconds.
 const START_TIME_MAX: Duration = Duration::from_secs(60);
 
-/// Runs a program in the container of `task`, with this process's streams, to its end. `hear` is told what happens before. How it ended; nothing where it was detached.
+/// Runs a program in the container of `task`, with this process's streams, to its end. `hear` is
+/// told what happens before. How it ended; nothing where it was detached.
 ///
 /// # Errors
 /// When the task does not run, or the program cannot be started.

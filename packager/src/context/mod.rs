@@ -73,8 +73,8 @@ impl Context {
         })
     }
 
-    /// Opens `path` for the build file `file`: what the file with its name and `.dockerignore` behind
-    /// it leaves out, or `.dockerignore`, does not exist in it.
+    /// Opens `path` for the build file `file`: what the file with its name and `.dockerignore`
+    /// behind it leaves out, or `.dockerignore`, does not exist in it.
     pub(crate) fn for_build_file(path: &Path, file: &Path, modes: Modes) -> Result<Self, Error> {
         let mut own = file.as_os_str().to_owned();
         own.push(IGNORE);

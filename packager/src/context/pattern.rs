@@ -1,6 +1,6 @@
 /// Patterns of paths: those of sources in COPY, and those of `.dockerignore`, `--exclude` and
-/// `--parents`. `?` and `*` stay within one part of a path, `[a-z]` and `[^a-z]` are sets, `\` takes
-/// the next character as it is.
+/// `--parents`. `?` and `*` stay within one part of a path, `[a-z]` and `[^a-z]` are sets, `\`
+/// takes the next character as it is.
 ///
 /// # Spec
 /// Dockerfile reference, "COPY", "Pattern matching", which is Go's `filepath.Match`; Docker,

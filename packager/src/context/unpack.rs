@@ -21,7 +21,8 @@ use crate::{
 /// that came as a stream. `false` when it is none.
 ///
 /// # Errors
-/// [`Error::Context`] for an entry that leads through a link, [`Error::Image`] for a broken archive.
+/// [`Error::Context`] for an entry that leads through a link, [`Error::Image`] for a broken
+/// archive.
 pub fn unpack_context(file: &Path, folder: &Path) -> Result<bool, Error> {
     let open = || File::open(file).map_err(io_error("open", file));
     let mut head = Vec::new();

@@ -18,7 +18,8 @@ pub(crate) struct Lines<'t> {
     directives: Option<Vec<String>>,
 }
 
-/// An instruction on one line: what continues it is put behind it, comments in between are left out.
+/// An instruction on one line: what continues it is put behind it, comments in between are left
+/// out.
 #[derive(Debug)]
 pub(crate) struct Line {
     pub(crate) text: String,

@@ -140,8 +140,8 @@ impl ShellPattern {
     }
 }
 
-/// `replacement` with `$0` as what was found: `//` takes other numbers and names as groups, of which
-/// patterns have none.
+/// `replacement` with `$0` as what was found: `//` takes other numbers and names as groups, of
+/// which patterns have none.
 fn with_matched(replacement: &str, matched: &str) -> String {
     let (mut result, mut rest) = (String::new(), replacement);
     while let Some((before, behind)) = rest.split_once('$') {

@@ -17,8 +17,8 @@ impl Executor<'_, '_> {
     }
 }
 
-/// `80`, `80/udp`, `8000-8010`: as the config writes them. What `-p` would say of the host stands in
-/// front of some, and counts for nothing.
+/// `80`, `80/udp`, `8000-8010`: as the config writes them. What `-p` would say of the host stands
+/// in front of some, and counts for nothing.
 pub(crate) fn parse_ports(text: &str) -> Result<Vec<String>, DiagnosticKind> {
     let wrong = || DiagnosticKind::Port(text.to_owned());
     let (host, guest) = text.rsplit_once(':').unwrap_or(("", text));

@@ -41,8 +41,8 @@ impl Names {
         is_number(&self.user) && self.group.as_ref().is_none_or(is_number)
     }
 
-    /// The numbers, and the names that `/etc/passwd` and `/etc/group` of `stage` do not have: root's
-    /// number stands for them, as with Docker.
+    /// The numbers, and the names that `/etc/passwd` and `/etc/group` of `stage` do not have:
+    /// root's number stands for them, as with Docker.
     pub(super) fn owner(
         &self,
         stage: &Stage,

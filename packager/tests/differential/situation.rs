@@ -7,10 +7,11 @@ use std::{
 
 /// A Dockerfile, what lies beside it, and what is expected.
 ///
-/// The files of this folder hold them as text: `=== NAME` begins one, `--- HEADER` a part of it. A header is a path with what
-/// it is (`run.sh mode=0755`, `link -> target`, `folder/`, `pipe fifo`, `old socket`, `a.tar.gz tar=gz of FOLDER`, `f.xz pack=xz of FILE`), and the lines below are its content;
-/// or it is one of the words with `@` that [`Situation::read`] knows. With `escaped`, the content has `\r`, `\t`, `\\`, `\xNN`,
-/// and `\c` at the end of a line for no end of line.
+/// The files of this folder hold them as text: `=== NAME` begins one, `--- HEADER` a part of it. A
+/// header is a path with what it is (`run.sh mode=0755`, `link -> target`, `folder/`, `pipe fifo`,
+/// `old socket`, `a.tar.gz tar=gz of FOLDER`, `f.xz pack=xz of FILE`), and the lines below are its
+/// content; or it is one of the words with `@` that [`Situation::read`] knows. With `escaped`, the
+/// content has `\r`, `\t`, `\\`, `\xNN`, and `\c` at the end of a line for no end of line.
 pub struct Situation {
     pub name: String,
     pub expected: Expected,

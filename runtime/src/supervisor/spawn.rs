@@ -75,8 +75,8 @@ impl SpareWorker {
     /// Starts one. Returns as soon as the process exists; it takes an assignment at any time from
     /// then on.
     ///
-    /// It gets a uid of its own or a user namespace, as [`Separation`] says. Either way it gets empty
-    /// network, IPC and UTS namespaces.
+    /// It gets a uid of its own or a user namespace, as [`Separation`] says. Either way it gets
+    /// empty network, IPC and UTS namespaces.
     ///
     /// # Errors
     /// When the process or one of its namespaces cannot be made.
