@@ -44,8 +44,10 @@ pub(crate) const FILL_DEPTH_MAX: u32 = 256;
 
 // The writable layer on disk.
 
-/// A walk over it takes at most a tenth of the time.
-pub(crate) const WALK_SHARE: u32 = 10;
+/// Files that are looked at before other descriptors are served: about five milliseconds.
+pub(crate) const WALK_STEP_FILES: usize = 2000;
+/// Between two of these steps, so that a walk takes a tenth of the time at most.
+pub(crate) const WALK_STEP_INTERVAL: Duration = Duration::from_millis(50);
 /// It is walked without a sign of writing as well: what one task frees hides what another takes.
 pub(crate) const WALK_INTERVAL_MAX: Duration = Duration::from_secs(30);
 /// Bytes that the file system may lose before the layer is walked again.
@@ -53,10 +55,9 @@ pub(crate) const WALK_BYTES: u64 = 16 << 20;
 /// Files in it: inodes are the machine's, too. A distribution has 100,000.
 pub(crate) const LAYER_FILES_MAX: u64 = 1_000_000;
 /// Folders in each other, each with two descriptors of [`SHIM_OPEN_FILES_MAX`] while it is walked.
-pub(crate) const LAYER_DEPTH_MAX: u32 = 256;
-/// Open files in which removed ones are looked for: those of sixteen processes with all they may
-/// have.
-pub(crate) const OPEN_FILES_SEEN_MAX: u64 = 65_536;
+pub(crate) const LAYER_DEPTH_MAX: usize = 256;
+/// Open files in which removed ones are looked for: those of four processes with all they may have.
+pub(crate) const OPEN_FILES_SEEN_MAX: u64 = 16_384;
 
 /// The id that Linux shows for one that a user namespace does not have.
 pub(crate) const OVERFLOW_ID: u32 = 65_534;

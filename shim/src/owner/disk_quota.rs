@@ -7,8 +7,7 @@ use std::{
     io::{self, ErrorKind},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    thread::JoinHandle,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use engine::Exit;
@@ -17,28 +16,25 @@ use rustix::fs::{FsWord, statfs, statvfs};
 use crate::{
     host::cgroup,
     limits::{
-        LAYER_DEPTH_MAX, LAYER_FILES_MAX, OPEN_FILES_SEEN_MAX, WALK_BYTES, WALK_INTERVAL_MAX,
-        WALK_SHARE,
+        LAYER_DEPTH_MAX, LAYER_FILES_MAX, OPEN_FILES_SEEN_MAX, SAMPLE_INTERVAL, WALK_BYTES,
+        WALK_INTERVAL_MAX, WALK_STEP_FILES, WALK_STEP_INTERVAL,
     },
-    unpack::disk_usage::{Measured, measure},
+    unpack::disk_usage::{Measured, Walk},
 };
 
-/// What a container may have in its writable layer, and the last look at it.
+/// What a container may have in its writable layer, and the last look at it. In steps of the shim's
+/// loop: a thread would share its locks with the programs that the shim forks.
 pub(crate) struct DiskQuota {
     layer: PathBuf,
     cgroup: String,
     bytes_max: u64,
     /// What was free on the file system when the last walk began.
     free_bytes: u64,
-    not_before: Instant,
+    /// When the layer is walked again without a sign of writing: what one task frees hides what
+    /// another takes.
     at_last: Instant,
+    next_look: Instant,
     walk: Option<Walk>,
-}
-
-/// A walk over the layer, in a thread of its own: the loop relays bytes meanwhile.
-struct Walk {
-    began: Instant,
-    measuring: JoinHandle<io::Result<Measured>>,
 }
 
 impl DiskQuota {
@@ -46,39 +42,49 @@ impl DiskQuota {
     pub(crate) fn new(layer: PathBuf, cgroup: String, bytes_max: u64) -> Self {
         let now = Instant::now();
         let free_bytes = free_bytes(&layer);
-        Self { layer, cgroup, bytes_max, free_bytes, not_before: now, at_last: now, walk: None }
+        let next_look = now + SAMPLE_INTERVAL;
+        Self { layer, cgroup, bytes_max, free_bytes, at_last: next_look, next_look, walk: None }
     }
 
-    /// The limit that the layer exceeds, as far as is known. Never blocks.
+    /// Until the next look is due.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.next_look.saturating_duration_since(Instant::now())
+    }
+
+    /// The limit that the layer exceeds, as far as is known. Blocks no longer than one step takes.
     pub(crate) fn exceeded(&mut self) -> Option<Exit> {
         let now = Instant::now();
-        if let Some(walk) = self.walk.take_if(|walk| walk.measuring.is_finished()) {
-            let took = now.saturating_duration_since(walk.began);
-            self.not_before = now + took * WALK_SHARE;
-            self.at_last = now + WALK_INTERVAL_MAX.max(took * WALK_SHARE);
-            let measured = walk.measuring.join().unwrap_or_else(|_| Err(ErrorKind::Other.into()));
-            return self.judge(measured);
+        if now < self.next_look {
+            return None;
         }
-        let free = free_bytes(&self.layer);
-        let written = self.free_bytes.saturating_sub(free) >= WALK_BYTES.min(self.bytes_max / 8);
-        if self.walk.is_none() && now >= self.not_before && (written || now >= self.at_last) {
-            self.free_bytes = free;
-            self.walk = self.start();
+        self.next_look = now + SAMPLE_INTERVAL;
+        let Some(walk) = &mut self.walk else {
+            self.begin(now);
+            return None;
+        };
+        let stepped = walk.step(WALK_STEP_FILES);
+        let mut measured = walk.measured;
+        match stepped {
+            Ok(true) => self.next_look = Instant::now() + WALK_STEP_INTERVAL,
+            Ok(false) => {
+                measured.bytes += removed_bytes(&self.cgroup);
+                self.walk = None;
+            }
+            // Where something changed during the walk, the next one looks again.
+            Err(_) => self.walk = None,
         }
-        None
+        self.judge(stepped.map(|_| measured))
     }
 
-    fn start(&self) -> Option<Walk> {
-        let (layer, cgroup) = (self.layer.clone(), self.cgroup.clone());
-        let walking = move || {
-            let mut measured = measure(&layer, LAYER_DEPTH_MAX)?;
-            measured.bytes += removed_bytes(&cgroup);
-            Ok(measured)
-        };
-        let thread = std::thread::Builder::new().name("layer-walk".to_owned());
-        // Without a thread it is tried again a second later.
-        let measuring = thread.stack_size(WALK_STACK_BYTES).spawn(walking).ok()?;
-        Some(Walk { began: Instant::now(), measuring })
+    fn begin(&mut self, now: Instant) {
+        let free = free_bytes(&self.layer);
+        let written = self.free_bytes.saturating_sub(free) >= WALK_BYTES.min(self.bytes_max / 8);
+        if written || now >= self.at_last {
+            self.free_bytes = free;
+            self.at_last = now + WALK_INTERVAL_MAX;
+            self.walk = Walk::of(&self.layer, LAYER_DEPTH_MAX).ok();
+            self.next_look = now;
+        }
     }
 
     fn judge(&self, measured: io::Result<Measured>) -> Option<Exit> {
@@ -94,14 +100,10 @@ impl DiskQuota {
                 let what = format!("more than {LAYER_DEPTH_MAX} folders in each other");
                 Some(Exit::out_of_disk(&what))
             }
-            // Something changed during the walk; the next one looks again.
             Ok(_) | Err(_) => None,
         }
     }
 }
-
-/// A walk opens at most [`LAYER_DEPTH_MAX`] folders in each other, with a few hundred bytes each.
-const WALK_STACK_BYTES: usize = 512 << 10;
 
 /// Zero where that is unknown: then only [`WALK_INTERVAL_MAX`] counts.
 fn free_bytes(folder: &Path) -> u64 {
@@ -141,14 +143,14 @@ mod tests {
     use super::*;
 
     fn until_walked(quota: &mut DiskQuota) -> Option<Exit> {
-        let began = Instant::now();
-        loop {
-            let exceeded = quota.exceeded();
-            if exceeded.is_some() || (quota.walk.is_none() && quota.at_last > began) {
-                return exceeded;
+        quota.begin(quota.at_last);
+        while quota.walk.is_some() {
+            quota.next_look = Instant::now();
+            if let Some(exit) = quota.exceeded() {
+                return Some(exit);
             }
-            std::thread::sleep(std::time::Duration::from_millis(1));
         }
+        None
     }
 
     #[test]

@@ -144,7 +144,8 @@ impl<'a> Owner<'a> {
         let created = runner::create(assignment, traces, &stage, stdio, log)?;
         let Created { pid, streams, terminal } = created;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(Error::io(starting("pidfd")))?;
-        enter_namespaces(pid).map_err(Error::io(starting("its namespaces")))?;
+        let processes = namespace(pid, "pid").map_err(Error::io(starting("its namespaces")))?;
+        enter_network(pid).map_err(Error::io(starting("its namespaces")))?;
         let relay = Relay::new(std::mem::take(&mut assignment.listeners));
         let poller = Poller::new().map_err(Error::io(starting("epoll")))?;
         let watch = || -> io::Result<ControlSocket> {
@@ -156,6 +157,8 @@ impl<'a> Owner<'a> {
         let execs = Execs::open(exec_listener, &poller, &stage.bundle, &traces.id)
             .map_err(Error::io(starting("epoll")))?;
         runner::start(assignment, traces)?;
+        // Not before: the runtime would end with a program that ends at once.
+        enter_processes(&processes).map_err(Error::io(starting("its namespaces")))?;
         drop_privileges(PRIVILEGES).map_err(Error::io(starting("dropping privileges")))?;
         Ok(Self {
             assignment,
@@ -242,6 +245,9 @@ impl<'a> Owner<'a> {
 
     fn timeout(&self) -> Duration {
         let mut timeout = self.relay.timeout().min(self.meter.timeout());
+        if let Some(quota) = &self.quota {
+            timeout = timeout.min(quota.timeout());
+        }
         if let Some(stop) = self.stop.as_ref().filter(|stop| !stop.killed) {
             timeout = timeout.min(stop.kill_at.saturating_duration_since(Instant::now()));
         }
@@ -253,20 +259,24 @@ impl<'a> Owner<'a> {
     fn check_time(&mut self) {
         if self.meter.timeout().is_zero() {
             self.meter.sample(&self.relay);
-            if self.exceeded.is_none() {
-                let disk = self.quota.as_mut().and_then(DiskQuota::exceeded);
-                self.exceeded = disk.or_else(|| self.meter.exceeded(&self.assignment.limits));
-                if self.exceeded.is_some() {
-                    self.signal(Signal::KILL);
-                }
-            }
+            self.enforce(self.meter.exceeded(&self.assignment.limits));
         }
+        let disk = self.quota.as_mut().and_then(DiskQuota::exceeded);
+        self.enforce(disk);
         if let Some(stop) = &mut self.stop
             && !stop.killed
             && stop.kill_at <= Instant::now()
         {
             stop.killed = true;
             self.killed = true;
+            self.signal(Signal::KILL);
+        }
+    }
+
+    /// Ends the container for a limit, if it is the first that it exceeds.
+    fn enforce(&mut self, limit: Option<Exit>) {
+        if self.exceeded.is_none() && limit.is_some() {
+            self.exceeded = limit;
             self.signal(Signal::KILL);
         }
     }
@@ -396,15 +406,23 @@ impl<'a> Owner<'a> {
     }
 }
 
-/// From here on, new sockets of this process are in the container's namespace, and its children
-/// among the container's processes. Sockets that it was handed stay where they were made.
-fn enter_namespaces(pid: Pid) -> io::Result<()> {
-    use rustix::thread::LinkNameSpaceType as Kind;
-    for (name, kind) in [("net", Kind::Network), ("pid", Kind::ProcessID)] {
-        let namespace = File::open(format!("/proc/{}/ns/{name}", pid.as_raw_nonzero()))?;
-        rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(kind))?;
-    }
-    Ok(())
+/// From here on, new sockets of this process are in the container's namespace. Those that it was
+/// handed stay where they were made.
+fn enter_network(pid: Pid) -> io::Result<()> {
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    let network = namespace(pid, "net")?;
+    Ok(move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?)
+}
+
+/// From here on, children of this process are among the container's processes, and the kernel
+/// refuses to start a thread.
+fn enter_processes(namespace: &File) -> io::Result<()> {
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::ProcessID))?)
+}
+
+fn namespace(pid: Pid, name: &str) -> io::Result<File> {
+    File::open(format!("/proc/{}/ns/{name}", pid.as_raw_nonzero()))
 }
 
 /// What the loop needs of root: to signal the container's users, and to write into folders of the

@@ -1,9 +1,14 @@
 //! What a folder takes of the disk.
 
-use std::{collections::HashSet, io, path::Path};
+use std::{
+    collections::HashSet,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
 
 use rustix::{
-    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat},
+    fs::{AtFlags, CWD, Dir, DirEntry, FileType, Mode, OFlags, openat, statat},
     io::Errno,
     path::Arg,
 };
@@ -20,64 +25,85 @@ pub(crate) struct Measured {
 
 /// What the tree below `folder` takes of the disk. Follows no link.
 pub(crate) fn of(folder: &Path) -> io::Result<u64> {
-    measure(folder, u32::MAX).map(|measured| measured.bytes)
+    let mut walk = Walk::of(folder, usize::MAX)?;
+    while walk.step(usize::MAX)? {}
+    Ok(walk.measured.bytes)
 }
 
-/// The same for a tree that changes meanwhile, and in which folders are in each other at most
-/// `depth_max` times.
-///
-/// # Errors
-/// [`io::ErrorKind::QuotaExceeded`] for one that is deeper.
-pub(crate) fn measure(folder: &Path, depth_max: u32) -> io::Result<Measured> {
-    let mut walk = Walk { measured: Measured::default(), seen: HashSet::new() };
-    walk.below(CWD, folder, depth_max)?;
-    Ok(walk.measured)
-}
-
-struct Walk {
-    measured: Measured,
+/// A walk over a tree that may change meanwhile, some entries at a time. Follows no link.
+pub(crate) struct Walk {
+    pub measured: Measured,
     /// Files with several names.
     seen: HashSet<u64>,
+    /// The open folders, each in the one before.
+    path: Vec<Level>,
+    depth_max: usize,
+}
+
+struct Level {
+    folder: OwnedFd,
+    entries: Dir,
 }
 
 impl Walk {
-    /// By name in an open folder, because whole paths may be longer than the kernel takes.
-    fn below(
-        &mut self,
-        at: impl std::os::fd::AsFd,
-        name: impl Arg,
-        depth_max: u32,
-    ) -> io::Result<()> {
-        let Some(depth_left) = depth_max.checked_sub(1) else {
-            return Err(io::ErrorKind::QuotaExceeded.into());
-        };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = openat(at, name, flags, Mode::empty())?;
-        for entry in Dir::read_from(&folder)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            let stat = match statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Err(Errno::NOENT) => continue,
-                stat => stat?,
-            };
-            let kind = FileType::from_raw_mode(stat.st_mode);
-            self.measured.files += 1;
-            self.measured.bytes += ENTRY_BYTES;
-            let is_folder = kind == FileType::Directory;
-            if is_folder || stat.st_nlink == 1 || self.seen.insert(stat.st_ino) {
-                self.measured.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
-            }
-            if is_folder {
-                match self.below(&folder, name, depth_left) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    walked => walked?,
-                }
+    /// Begins at `folder`, in which folders are in each other at most `depth_max` times.
+    pub(crate) fn of(folder: &Path, depth_max: usize) -> io::Result<Self> {
+        let (measured, seen) = (Measured::default(), HashSet::new());
+        Ok(Self { measured, seen, path: vec![Level::open(CWD, folder)?], depth_max })
+    }
+
+    /// Looks at `entries_max` entries. Whether there are more.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::QuotaExceeded`] for a tree that is deeper.
+    pub(crate) fn step(&mut self, entries_max: usize) -> io::Result<bool> {
+        for _ in 0..entries_max {
+            let Some(level) = self.path.last_mut() else { return Ok(false) };
+            match level.entries.read() {
+                Some(entry) => self.look(&entry?)?,
+                None => drop(self.path.pop()),
             }
         }
+        Ok(!self.path.is_empty())
+    }
+
+    fn look(&mut self, entry: &DirEntry) -> io::Result<()> {
+        let name = entry.file_name();
+        let Some(level) = self.path.last() else { return Ok(()) };
+        if matches!(name.to_bytes(), b"." | b"..") {
+            return Ok(());
+        }
+        let stat = match statat(&level.folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(()),
+            stat => stat?,
+        };
+        let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        self.measured.files += 1;
+        self.measured.bytes += ENTRY_BYTES;
+        if is_folder || stat.st_nlink == 1 || self.seen.insert(stat.st_ino) {
+            self.measured.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+        }
+        if !is_folder {
+            return Ok(());
+        }
+        if self.path.len() >= self.depth_max {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        // By name in an open folder, because whole paths may be longer than the kernel takes.
+        match Level::open(&level.folder, name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            below => self.path.push(below?),
+        }
         Ok(())
+    }
+}
+
+impl Level {
+    fn open(at: impl AsFd, name: impl Arg) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = openat(at, name, flags, Mode::empty())?;
+        let entries = Dir::read_from(&folder)?;
+        Ok(Self { folder, entries })
     }
 }
 
@@ -97,8 +123,10 @@ mod tests {
         std::fs::hard_link(tree.join("a/b/file"), tree.join("a/again")).unwrap();
         let bytes = of(&tree).unwrap();
         assert!((1 << 20..(1 << 20) + (64 << 10)).contains(&bytes), "{bytes}");
-        assert_eq!(measure(&tree, 3).unwrap(), Measured { bytes, files: 5 });
-        let error = measure(&tree, 2).unwrap_err();
+        let mut walk = Walk::of(&tree, 3).unwrap();
+        while walk.step(1).unwrap() {}
+        assert_eq!(walk.measured, Measured { bytes, files: 5 });
+        let error = Walk::of(&tree, 2).unwrap().step(100).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded, "two folders below the first");
     }
 }
