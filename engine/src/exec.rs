@@ -102,8 +102,11 @@ impl Answer {
 pub fn ask(folder: &Path, ask: Ask, fds: &[OwnedFd]) -> io::Result<OwnedFd> {
     let socket = frame::connect(folder, SOCKET)?;
     let fds: Vec<_> = fds.iter().map(std::os::fd::AsFd::as_fd).collect();
-    frame::send_document(&socket, &Request { version: VERSION, ask }, &fds)?;
-    Ok(socket)
+    match frame::send_document(&socket, &Request { version: VERSION, ask }, &fds) {
+        // It has no room, has said so and closed: that answer is still to be read.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(socket),
+        sent => sent.map(|()| socket),
+    }
 }
 
 /// The request on a connection that was just accepted; `None` when the client is gone.

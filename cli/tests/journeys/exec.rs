@@ -87,7 +87,7 @@ fn a_program_that_cannot_run_says_why_and_exits_as_with_docker() {
     assert_eq!(sh(&stage, "kill -9 $$").code, 137);
     stage.margay(["stop", "--time", "0", "tom"]).ok();
     let err = stage.margay(["exec", "tom", "echo"]).fails(125);
-    assert!(err.contains("`tom` is not running: it has exited with 137"), "{err}");
+    assert!(err.contains("`tom` is not running: it has exited with"), "{err}");
     stage.is_empty();
 }
 
