@@ -20,8 +20,7 @@ use crate::{
     stage::{LayerBuilder, MergedTree, Stage, StageEntry},
 };
 
-/// `COPY [--from=…] [--chown=…] [--chmod=…] [--link] [--parents] [--exclude=…] source … destination`,
-/// and ADD.
+/// `COPY [--flag …] source … destination`, and ADD.
 pub(super) fn copy(
     executor: &mut Executor<'_, '_>,
     state: &mut StageState,
