@@ -60,7 +60,7 @@ fn tell(error: clap::Error, arguments: &[OsString]) -> ExitCode {
             let verbs: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
             report(unknown_verb(&path, &name, following(arguments, &name), &verbs))
         }
-        (ErrorKind::UnknownArgument, Some(flag)) if flag.starts_with('-') => {
+        (ErrorKind::UnknownArgument, Some(flag)) if flag.starts_with('-') && !is_number(&flag) => {
             let flags: Vec<_> = command.get_arguments().filter_map(Arg::get_long).collect();
             report(unknown_flag(&path, &flag, &flags))
         }
@@ -86,6 +86,11 @@ fn tell(error: clap::Error, arguments: &[OsString]) -> ExitCode {
             print(&error)
         }
     }
+}
+
+/// A value that is too small for a flag, rather than a flag.
+fn is_number(text: &str) -> bool {
+    text.parse::<i64>().is_ok()
 }
 
 /// Prints what clap says; a closed pipe is no error.

@@ -3,7 +3,7 @@ use std::{net::IpAddr, str::FromStr};
 use rustix::process::Resource;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{OPEN_FILES_ASKED_MAX, PIDS_ASKED_MAX};
+use crate::limits::{OPEN_FILES_ASKED_MAX, PIDS_ASKED_MAX, PIDS_ASKED_MIN};
 
 /// What a run may choose about a container beyond its image. What is left out is as the image and
 /// the profile have it.
@@ -78,11 +78,13 @@ impl Settings {
     /// Says why a number cannot be a limit.
     pub fn processes(text: &str) -> Result<u32, String> {
         match text.parse::<i64>() {
-            Ok(-1 | 0) => Err(format!("a task always has a limit: use 1 to {PIDS_ASKED_MAX}")),
+            Ok(-1 | 0) => {
+                Err(format!("a task always has a limit: use {PIDS_ASKED_MIN} to {PIDS_ASKED_MAX}"))
+            }
             Ok(number) => u32::try_from(number)
                 .ok()
-                .filter(|number| *number <= PIDS_ASKED_MAX)
-                .ok_or_else(|| format!("use 1 to {PIDS_ASKED_MAX}")),
+                .filter(|number| (PIDS_ASKED_MIN..=PIDS_ASKED_MAX).contains(number))
+                .ok_or_else(|| format!("use {PIDS_ASKED_MIN} to {PIDS_ASKED_MAX}")),
             Err(_) => Err("it is not a number".to_owned()),
         }
     }
@@ -491,7 +493,7 @@ mod tests {
     #[test]
     fn a_task_has_a_limit_of_processes() {
         assert_eq!(Settings::processes("64"), Ok(64));
-        for text in ["-1", "0", "x", "99999999"] {
+        for text in ["-1", "0", "15", "x", "99999999"] {
             assert!(Settings::processes(text).is_err(), "{text}");
         }
     }

@@ -239,6 +239,8 @@ impl TaskArgs {
         let (image, arguments) =
             self.image_and_arguments.split_first().expect("clap asks for one at least");
         self.check()?;
+        // All that can be wrong with the arguments, before anything is fetched.
+        let settings = self.settings.settings()?;
         let choice = self.settings.choice();
         let found = images::find_for(home, image, self.pull, &self.remote, choice)?;
         Ok(RunRequest {
@@ -266,7 +268,7 @@ impl TaskArgs {
             restart: self.restart,
             read_only: self.read_only,
             grace: Duration::from_secs(self.stop_timeout.into()),
-            settings: self.settings.settings()?,
+            settings,
             ..RunRequest::of(found.image.clone())
         })
     }

@@ -149,8 +149,8 @@ fn a_linux_program_has_as_many_processes_as_it_was_given() {
     }
     let stage = Stage::new();
     build(&stage, "box", "CMD [\"/bin/sh\"]");
-    let line = "busybox sleep 5 & busybox sleep 5 & busybox sleep 5 & busybox sleep 5 & echo all";
-    let said = stage.margay(["run", "--rm", "--pids-limit", "3", "box", "/bin/sh", "-c", line]);
+    let line = "i=0; while [ $i -lt 20 ]; do busybox sleep 5 & i=$((i+1)); done; echo all";
+    let said = stage.margay(["run", "--rm", "--pids-limit", "16", "box", "/bin/sh", "-c", line]);
     assert!(said.err.contains("fork"), "{said:?}");
     stage.is_empty();
 }
