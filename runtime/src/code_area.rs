@@ -1,5 +1,5 @@
 //! Machine code for a worker that runs: a file that the worker has mapped, to read and to run,
-//! before it shut itself in. Only users who may enter its container's folder write it; the worker
+//! before it shut itself in. Only users with access to its container's folder write it; the worker
 //! holds it open for reading, and its system calls allow no new machine code as before.
 
 use std::{

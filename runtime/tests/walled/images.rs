@@ -111,8 +111,6 @@ fn bad_layers() {
     let hello = sample("hello/hello.wasm");
     for (what, layer, want) in [
         ("a way up", tar(&[Item::File("../x", b"1")]), "E_LAYER_PATH"),
-        ("an absolute name", tar(&[Item::File("/x", b"1")]), "E_LAYER_PATH"),
-        ("a link that leaves", tar(&[Item::Link("l", "../../etc/passwd")]), "E_LAYER_PATH"),
         ("no tar", b"meow".to_vec(), "E_MEDIA"),
     ] {
         let program = Program::Blob { blob: file_of(&hello), digest: Digest::of(&hello) };

@@ -192,7 +192,7 @@ pub fn big_body(fixture: &TestShim) {
 }
 
 pub fn late_listener(fixture: &TestShim) {
-    let (task, address) = served(fixture, "sleep 1; httpd -f -p 80 -h /srv");
+    let (task, address) = served(fixture, "usleep 300000; httpd -f -p 80 -h /srv");
     let answer = get(&mut TcpStream::connect(address).unwrap(), "/");
     assert!(answer.ends_with("<h1>cats</h1>"), "{answer}");
     task.stop(Duration::ZERO).unwrap();

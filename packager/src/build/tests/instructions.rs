@@ -412,6 +412,7 @@ fn a_dockerfile_stays_within_its_limits() {
         );
     }
     let bench = Workbench::new();
+    bench.put("x", "X");
     let built = bench
         .dockerfile(&format!("FROM scratch\n{}", many("COPY --chown=none:none x /x\n", 200)))
         .unwrap();
