@@ -1,6 +1,27 @@
 //! This process's terminal, while a program has it.
 
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use std::io::IsTerminal as _;
+
+use anyhow::ensure;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+
+use crate::failure::{Advice, USAGE_ERROR};
+
+/// Rows and columns of the terminal that `-t` needs.
+///
+/// # Errors
+/// When stdout is no terminal.
+pub fn size() -> anyhow::Result<(u16, u16)> {
+    let stdout = std::io::stdout();
+    ensure!(
+        stdout.is_terminal(),
+        Advice::new("-t needs a terminal, and stdout is none")
+            .hint("leave -t out")
+            .code(USAGE_ERROR)
+    );
+    let size = tcgetwinsize(&stdout)?;
+    Ok((size.ws_row, size.ws_col))
+}
 
 /// Our terminal in raw mode while a Linux program has it behind a terminal of its own, which edits
 /// lines and knows what Ctrl-C means there; as before when this is dropped. A Wasm program has no

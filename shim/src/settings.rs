@@ -90,9 +90,11 @@ impl Settings {
     }
 }
 
-/// The capabilities that root of a container may have: they concern its own users, files and
-/// processes.
-const GRANTABLE: [&str; 11] = [
+/// What root may do with the users, files and processes of its own user namespace: those of an
+/// engine's default that a server needs, which starts as root and gives that up. Not among them:
+/// `MKNOD`, which makes no device in a user namespace; `NET_RAW`, because there is no network to
+/// look at; `AUDIT_WRITE`, which the kernel denies outside the first user namespace.
+pub(crate) const CAPABILITIES: [&str; 11] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_FOWNER",
@@ -150,7 +152,7 @@ pub fn droppable_capability(text: &str) -> Result<String, String> {
         return Ok(name);
     }
     let name = if name.starts_with("CAP_") { name } else { format!("CAP_{name}") };
-    match GRANTABLE.iter().chain(&NEVER_GRANTED).any(|known| *known == name) {
+    match CAPABILITIES.iter().chain(&NEVER_GRANTED).any(|known| *known == name) {
         true => Ok(name),
         false => Err(format!("there is no capability `{name}`")),
     }
@@ -162,9 +164,9 @@ pub fn droppable_capability(text: &str) -> Result<String, String> {
 /// When there is none of that name, or no container has it.
 pub fn grantable_capability(text: &str) -> Result<String, String> {
     let name = droppable_capability(text)?;
-    match GRANTABLE.contains(&name.as_str()) {
+    match CAPABILITIES.contains(&name.as_str()) {
         true => Ok(name),
-        false => Err(format!("no task gets `{name}`: use one of {}", GRANTABLE.join(", "))),
+        false => Err(format!("no task gets `{name}`: use one of {}", CAPABILITIES.join(", "))),
     }
 }
 
@@ -175,7 +177,7 @@ impl Settings {
         let is_dropped = |name: &str| is_in(&self.cap_drop, name) || is_in(&self.cap_drop, "ALL");
         let has =
             |name: &&str| is_in(&self.cap_add, name) || (usual.contains(name) && !is_dropped(name));
-        GRANTABLE.into_iter().filter(has).collect()
+        CAPABILITIES.into_iter().filter(has).collect()
     }
 
     /// The content of `/etc/hosts`.

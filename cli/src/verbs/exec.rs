@@ -1,4 +1,4 @@
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::ensure;
 use engine::exec::Program;
@@ -9,7 +9,7 @@ use crate::{
     flags::Variables,
     home::Home,
     output::{Paint, notice, printable},
-    terminal::RawTerminal,
+    terminal::{self, RawTerminal},
 };
 
 /// Run another program in a task that runs
@@ -100,14 +100,6 @@ impl Args {
         if self.detach {
             return Ok(Some((24, 80)));
         }
-        let stdout = std::io::stdout();
-        ensure!(
-            stdout.is_terminal(),
-            Advice::new("-t needs a terminal, and stdout is none")
-                .hint("leave -t out")
-                .code(USAGE_ERROR)
-        );
-        let size = rustix::termios::tcgetwinsize(&stdout)?;
-        Ok(Some((size.ws_row, size.ws_col)))
+        terminal::size().map(Some)
     }
 }

@@ -249,8 +249,8 @@ impl Conditions {
             && filters.any("status", is_state)
             && filters.any("exited", |code| exit_code.as_deref() == Some(code))
             && filters.any("volume", has_volume)
-            && filters.any("publish", |text| self.port(text, task, true))
-            && filters.any("expose", |text| self.port(text, task, false))
+            && filters.any("publish", |text| Self::port(text, task, true))
+            && filters.any("expose", |text| Self::port(text, task, false))
             && filters.labels("label", |name| labels.get(name).map(String::as_str))
             && self.before.is_none_or(|time| record.created < time)
             && self.since.is_none_or(|time| record.created > time)
@@ -258,8 +258,7 @@ impl Conditions {
     }
 
     /// `80`, `80/tcp`, `8000-8080`: on the host where it is published, else in the task.
-    #[allow(clippy::unused_self, reason = "a condition like the others")]
-    fn port(&self, text: &str, task: &Listed, published: bool) -> bool {
+    fn port(text: &str, task: &Listed, published: bool) -> bool {
         let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) else {

@@ -1,6 +1,6 @@
 use std::{
     collections::HashSet,
-    io::{IsTerminal as _, Write as _},
+    io::Write as _,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -21,6 +21,7 @@ use crate::{
     output::{Paint, line, notice, printable},
     preparing::Preparing,
     settings::SettingsFlags,
+    terminal,
     transfer::Remote,
     verbs::attach,
 };
@@ -308,15 +309,7 @@ impl TaskArgs {
             (true, Terminal::Later) => return Ok(Some(LATER_TERMINAL)),
             (true, Terminal::Ours) => {}
         }
-        let stdout = std::io::stdout();
-        ensure!(
-            stdout.is_terminal(),
-            Advice::new("-t needs a terminal, and stdout is none")
-                .hint("leave -t out")
-                .code(USAGE_ERROR)
-        );
-        let size = rustix::termios::tcgetwinsize(&stdout)?;
-        Ok(Some((size.ws_row, size.ws_col)))
+        terminal::size().map(Some)
     }
 }
 

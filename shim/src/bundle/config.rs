@@ -15,6 +15,7 @@ use crate::{
     bundle::account::Account,
     bundle::seccomp_container,
     limits::{ARGS_BYTES_MAX, FIRST_ID, ID_COUNT, OPEN_FILES_MAX, PIDS_MAX, SHM_BYTES_MAX},
+    settings::CAPABILITIES,
 };
 
 /// Everything decided about a container.
@@ -287,24 +288,6 @@ impl Bundle {
         resources
     }
 }
-
-/// What root may do with the users, files and processes of its own user namespace: those of an
-/// engine's default that a server needs, which starts as root and gives that up. Not among them:
-/// `MKNOD`, which makes no device in a user namespace; `NET_RAW`, because there is no network to
-/// look at; `AUDIT_WRITE`, which the kernel denies outside the first user namespace.
-const CAPABILITIES: [&str; 11] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SETFCAP",
-    "CAP_SETGID",
-    "CAP_SETPCAP",
-    "CAP_SETUID",
-    "CAP_SYS_CHROOT",
-];
 
 /// What shows or controls the machine rather than the container, as runc hides it by default.
 const MASKED: [&str; 12] = [
