@@ -25,8 +25,8 @@ pub(crate) const FIBER_STACK_BYTES: usize = 2 << 20;
 pub(crate) const SERVING_THREADS_MAX: usize = 4;
 /// The largest file that a worker may write, where no smaller quota holds.
 pub(crate) const FILE_BYTES_MAX: u64 = 1 << 40;
-/// What a file may be longer than its own limit says before the kernel ends the worker: a line, or
-/// a page.
+/// What a file may be longer than its own limit says before the kernel refuses more: a line, or a
+/// page.
 pub(crate) const FILE_BYTES_SLACK: u64 = 1 << 20;
 /// What a worker's own heap may have beyond the memory and the writable layer of its container.
 pub(crate) const HEAP_BYTES_SLACK: u64 = 64 << 20;

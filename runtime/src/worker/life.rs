@@ -142,7 +142,7 @@ impl Unassigned {
         let volumes = capability::files::mount(mounts, &assignment.grants.files, &mut denied)?;
         let filter = &self.filters[usize::from(!volumes.is_empty())];
         let sandboxed = cannot("the sandbox cannot be set up");
-        limit_files(&assignment.limits, &volumes)
+        limit_files(&assignment.limits, &volumes, [&stdout, &stderr])
             .and_then(|()| sandbox::keep_capabilities(CapabilitySet::SYS_CHROOT))
             .and_then(|()| sandbox::hide())
             .and_then(|()| restrict_files(assignment.program.code.as_fd(), &volumes))
@@ -245,8 +245,22 @@ fn outgrown(
 }
 
 /// The log and the usage page are files of the host, and so is a volume: none grows past what this
-/// worker may use.
-fn limit_files(limits: &spec::Limits, volumes: &[(String, Volume)]) -> io::Result<()> {
+/// worker may use. The kernel has one such limit for all files of a process, so there is none where
+/// the caller has redirected the output into a file.
+fn limit_files(
+    limits: &spec::Limits,
+    volumes: &[(String, Volume)],
+    output: [&Output; 2],
+) -> io::Result<()> {
+    // The limit is an error of the call that exceeds it (`EFBIG`), also where it was inherited: the
+    // signal that comes with it would end all guests for what one of them wrote.
+    // SAFETY: to ignore a signal runs no code.
+    if unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    if output.into_iter().any(Output::is_file) {
+        return Ok(());
+    }
     let own = spec::LogIndex::file_max(limits.log_bytes_max).max(usage::PAGE_BYTES);
     let writable = volumes.iter().filter(|(_, volume)| volume.is_writable());
     let most = writable

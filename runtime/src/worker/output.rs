@@ -120,6 +120,12 @@ impl Output {
         Self(Arc::new(Inner { source, log, through, terminal }))
     }
 
+    /// Whether it goes into a file of the caller's, whose size is the caller's own matter.
+    pub fn is_file(&self) -> bool {
+        let through = self.0.through.as_ref();
+        through.is_some_and(|through| through.metadata().is_ok_and(|meta| meta.is_file()))
+    }
+
     fn put(&self, bytes: &[u8]) -> io::Result<()> {
         self.0.log.take(self.0.source, bytes);
         match &self.0.through {

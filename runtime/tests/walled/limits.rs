@@ -4,7 +4,7 @@ use engine::Exit;
 
 use crate::{
     Test,
-    bench::{Bench, eventually, get},
+    bench::{Bench, capability, eventually, get},
 };
 
 pub const TESTS: &[Test] = &[
@@ -16,6 +16,8 @@ pub const TESTS: &[Test] = &[
     ("a_flood_of_output_stays_within_the_log", flood),
     ("handles_run_out_before_the_host_does", handles),
     ("more_requests_than_slots_wait_their_turn", queue),
+    ("a_redirected_output_has_no_limit", redirected),
+    ("a_size_that_no_file_can_have_is_an_error_of_its_call_alone", impossible_size),
 ];
 
 fn code(exit: &Exit) -> String {
@@ -70,6 +72,48 @@ fn hogs() {
         "a program that can live with a refusal does: {}",
         ran.text
     );
+}
+
+/// The log keeps the last 16 MiB; what the caller redirects into a file is the caller's.
+fn redirected() {
+    let bench = Bench::new();
+    let ran = bench.run("hostile/probe-cli.wasm", &["flood", "200000"], |_| {});
+    assert_eq!(ran.exit, Exit::Code(0));
+    assert!(ran.text.len() > 20 << 20, "{} bytes", ran.text.len());
+    assert!(ran.text.ends_with('\n') && ran.text.contains("199999 meow"));
+}
+
+/// Makes a file in `/data` and gives it one size after another; ends with the number of the last
+/// error, 22 in the words of WASI 0.1 being `fbig`.
+const RESIZE: &str = r#"(module
+    (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+    (import "wasi_snapshot_preview1" "path_open" (func $open
+        (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+    (import "wasi_snapshot_preview1" "fd_filestat_set_size" (func $resize
+        (param i32 i64) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 16) "big")
+    (global $last (mut i32) (i32.const 0))
+    (func (export "_start")
+        (if (call $open (i32.const 3) (i32.const 0) (i32.const 16) (i32.const 3) (i32.const 1)
+                (i64.const 0x40007f) (i64.const 0) (i32.const 0) (i32.const 0))
+            (then (call $exit (i32.const 99))))
+        (global.set $last (call $resize (i32.load (i32.const 0)) (i64.const 0x7fffffffffffffff)))
+        (if (call $resize (i32.load (i32.const 0)) (i64.const 4096))
+            (then (call $exit (i32.const 98))))
+        (call $exit (global.get $last))))"#;
+
+fn impossible_size() {
+    let bench = Bench::new();
+    let (folder, volume) = bench.volume("book", "/data", "rw", None);
+    let ran = bench.run_wasm(&wat::parse_str(RESIZE).unwrap(), &[], &[], |a| {
+        let (out, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        (a.stdio.stdout, a.stdio.stderr) = (Some(out.into()), None);
+        a.grants.add(capability("fs:/data#rw;volume=book"));
+        a.volumes.push(volume);
+    });
+    assert_eq!(ran.exit, Exit::Code(22), "the worker lives on: {:?}", ran.exit);
+    assert_eq!(std::fs::metadata(folder.join("big")).unwrap().len(), 4096);
 }
 
 fn recursion() {
