@@ -108,7 +108,7 @@ launch_types = ["pool"]
 [[containers]]
 name = "adopt"
 image = "adopt:v1"
-memory_soft_bytes = 33554432
+memory_soft_bytes = 67108864
 memory_hard_bytes = 134217728
 ports = [{ container_port = 80 }]
 "#;

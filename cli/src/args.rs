@@ -104,6 +104,8 @@ pub enum Verb {
     Service(verbs::service::Verb),
     #[command(subcommand)]
     Secret(verbs::secret::Verb),
+    #[command(subcommand)]
+    Tenant(verbs::tenant::Verb),
     Invoke(verbs::invoke::Args),
     Usage(verbs::usage::Args),
 
@@ -200,6 +202,7 @@ impl Verb {
             Self::Task(verb) => verb.run(home)?,
             Self::Service(verb) => verb.run(home)?,
             Self::Secret(verb) => verb.run(home)?,
+            Self::Tenant(verb) => verb.run(home)?,
             Self::Invoke(args) => return args.run(home),
             Self::Usage(args) => args.run(home)?,
             Self::Token(verb) => verb.run(home)?,

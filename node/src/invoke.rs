@@ -132,10 +132,10 @@ fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) ->
             &request.secrets,
             &[],
         )?,
-        memory_bytes_max: None,
-        limits: spec::LimitOverrides::default(),
-        cpu_time_max: None,
-        wall_time_max: Some(request.time_max),
+        limits: spec::LimitRequest {
+            wall_time_max: Some(request.time_max),
+            ..spec::LimitRequest::default()
+        },
         cpu_millis: None,
         read_only: false,
         launch_type: LaunchType::Node,

@@ -15,9 +15,9 @@ use engine::{Assignment, Engine as _, Listeners, Stdio, VolumeMount, VolumeSourc
 use runtime::{Prepared, WasmEngine, WasmProgram};
 use shim::{NativeEngine, NativeProgram, RootAccess};
 use spec::{
-    Capability, ContainerName, Digest, ExecutionConfig, FileGrant, LaunchType, LimitOverrides,
-    Limits, NodeId, OperatorGrants, PublishedPort, Resolved, SecretGrant, SecretName, SecretValue,
-    TaskId, resolve,
+    Bounded, Capability, ContainerName, Digest, ExecutionConfig, FileGrant, LaunchType,
+    LimitRequest, Limits, NodeId, OperatorGrants, PublishedPort, Resolved, SecretGrant, SecretName,
+    SecretValue, TaskId, bound, resolve,
 };
 
 use crate::{
@@ -48,10 +48,7 @@ pub(crate) struct Container {
     pub mounts: Vec<Mounted>,
     /// Every line that its operator grants.
     pub grants: Vec<Capability>,
-    pub memory_bytes_max: Option<u64>,
-    pub cpu_time_max: Option<Duration>,
-    pub wall_time_max: Option<Duration>,
-    pub limits: LimitOverrides,
+    pub limits: LimitRequest,
     pub cpu_millis: Option<u32>,
     /// Whether a Linux program writes its root in memory only, and there few folders.
     pub read_only: bool,
@@ -71,26 +68,6 @@ pub(crate) struct Launch {
     pub kind: Kind,
     ready: Ready,
 }
-
-/// How much of a processor one request may have, or a command. In the pool no tenant gets more
-/// than the default by asking.
-fn cpu_time(
-    asked: Option<Duration>,
-    launch_type: LaunchType,
-    serves: bool,
-    default: Option<Duration>,
-) -> Option<Duration> {
-    match (asked, launch_type) {
-        (Some(time), LaunchType::Node) => Some(time),
-        (Some(time), LaunchType::Pool) => Some(default.map_or(time, |most| time.min(most))),
-        (None, LaunchType::Node) if serves => Some(OWN_CPU_TIME_MAX),
-        (None, LaunchType::Node | LaunchType::Pool) => default,
-    }
-}
-
-/// On a node that you own a request may think for as long as a user waits; the pool has its own,
-/// tighter default.
-const OWN_CPU_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What a Linux program may write to its root, which is on disk: the size that other engines begin
 /// a storage quota with.
@@ -142,7 +119,7 @@ fn volume_name(index: usize, source: &MountSource) -> spec::VolumeName {
 }
 
 impl Launch {
-    /// Lets wants and grants meet.
+    /// Lets wants and grants meet, within what the launch type gives.
     ///
     /// # Errors
     /// [`Error::NotGranted`] holds the line that is missing.
@@ -160,22 +137,19 @@ impl Launch {
                 Kind::Native
             }
         };
-        let resolved = resolve(ready.wants(), &container.grants)?;
+        let mut resolved = resolve(ready.wants(), &container.grants)?;
         check_secrets(&container.secrets, &resolved.capabilities.secrets)?;
-        let serves = ready.serves_requests();
-        let mut limits = if serves { Limits::for_requests() } else { Limits::for_commands() };
-        if let Some(bytes) = container.memory_bytes_max {
-            limits.memory_bytes_max = bytes;
+        let on_disk = kind == Kind::Native && !container.read_only;
+        let request = LimitRequest {
+            serves: ready.serves_requests(),
+            writable_bytes_default: on_disk.then_some(DISK_BYTES_MAX),
+            ..container.limits.clone()
+        };
+        let Bounded { limits, clamped } =
+            bound(container.launch_type, &request, &mut resolved.capabilities);
+        for clamped in clamped {
+            tracing::warn!(task = %container.task, container = %container.name, "{clamped}");
         }
-        if kind == Kind::Native && !container.read_only {
-            limits.writable_bytes_max = DISK_BYTES_MAX;
-        }
-        limits.cpu_time_max =
-            cpu_time(container.cpu_time_max, container.launch_type, serves, limits.cpu_time_max);
-        if container.wall_time_max.is_some() {
-            limits.wall_time_max = container.wall_time_max;
-        }
-        container.limits.apply(&mut limits, container.launch_type);
         Ok(Self { container, args, resolved, limits, kind, ready })
     }
 
@@ -506,10 +480,7 @@ mod tests {
             ports: Vec::new(),
             ingress_ports: Vec::new(),
             mounts: Vec::new(),
-            memory_bytes_max: None,
-            cpu_time_max: None,
-            wall_time_max: None,
-            limits: LimitOverrides::default(),
+            limits: LimitRequest::default(),
             cpu_millis: None,
             read_only: false,
             launch_type: LaunchType::Node,
@@ -539,30 +510,6 @@ mod tests {
             let (head, tail) =
                 entrypoint_and_command(&image, entry_given.as_deref(), cmd_given.as_deref());
             assert_eq!([head, tail].concat().join(" "), want, "{image:?}");
-        }
-    }
-
-    #[test]
-    fn a_definition_decides_about_cpu_time_on_own_nodes_and_the_pool_about_its_own() {
-        let ms = Duration::from_millis;
-        for (asked, launch_type, serves, want) in [
-            (None, LaunchType::Node, true, Some(ms(10_000))),
-            (Some(ms(200)), LaunchType::Node, true, Some(ms(200))),
-            (Some(ms(60_000)), LaunchType::Node, true, Some(ms(60_000))),
-            (None, LaunchType::Pool, true, Some(ms(50))),
-            (Some(ms(20)), LaunchType::Pool, true, Some(ms(20))),
-            (Some(ms(200)), LaunchType::Pool, true, Some(ms(50))),
-            (None, LaunchType::Node, false, None),
-            (None, LaunchType::Pool, false, None),
-            (Some(ms(200)), LaunchType::Pool, false, Some(ms(200))),
-        ] {
-            let default =
-                if serves { Limits::for_requests() } else { Limits::for_commands() }.cpu_time_max;
-            assert_eq!(
-                cpu_time(asked, launch_type, serves, default),
-                want,
-                "{asked:?} {launch_type:?} {serves}"
-            );
         }
     }
 

@@ -255,10 +255,13 @@ fn decide<W: FnMut(Note)>(
             &request.secrets,
             &request.mounts,
         )?,
-        memory_bytes_max: request.memory_bytes_max,
-        cpu_time_max: request.cpu_time_max,
-        wall_time_max: request.wall_time_max,
-        limits: request.limits.clone(),
+        limits: spec::LimitRequest {
+            memory_bytes_max: request.memory_bytes_max,
+            cpu_time_max: request.cpu_time_max,
+            wall_time_max: request.wall_time_max,
+            overrides: request.limits.clone(),
+            ..spec::LimitRequest::default()
+        },
         cpu_millis: settings.cpu_millis,
         read_only: request.read_only,
         launch_type: LaunchType::Node,

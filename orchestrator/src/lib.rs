@@ -24,7 +24,8 @@ mod journeys; // the whole control plane in one process
 pub use api::{
     Caller, Client, Config, ContainerGrants, CreateCluster, CreateCredential, CreateJoinToken,
     CreateSecret, CreateService, CreatedJoinToken, Credential, Drain, Health, ImageResolver,
-    ListPage, RegisteredDefinition, ResolvedImage, RunTask, UpdateService, UsageReport, serve,
+    ListPage, QuotaReport, RegisteredDefinition, ResolvedImage, RunTask, UpdateService,
+    UsageReport, serve,
 };
 pub use error::Error;
 pub use state::objects::{Runs, Secret, UsageTotal, Volume};

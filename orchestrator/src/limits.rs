@@ -108,9 +108,9 @@ pub(crate) const WRITE_TRIES_MAX: usize = 16;
 /// Objects of one tenant, remembered answers among them: a few hundred megabytes at most, and
 /// minutes to make by hand.
 pub(crate) const OBJECTS_MAX: usize = 50_000;
-/// Secrets of one tenant. With the size of each, what one tenant can make the store keep is a few
-/// megabytes.
-pub(crate) const SECRETS_MAX: usize = 100;
+/// For the model to catch up with the store: it follows within milliseconds, and is behind for
+/// longer only while the control plane starts.
+pub(crate) const MODEL_TIME_MAX: Duration = Duration::from_secs(5);
 /// A node is told the definitions of all its tasks in one answer.
 pub(crate) const DEFINITION_BYTES_MAX: usize = 64 << 10;
 /// For a registry to resolve one image.

@@ -3,13 +3,16 @@ use std::{
     fmt,
     ops::RangeInclusive,
     str::FromStr,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    capability::{Capability, FileGrant, MissingGrant, OperatorGrants, Resolved, Want, resolve},
+    capability::{
+        Capability, FileGrant, LimitRequest, MissingGrant, OperatorGrants, Resolved, Want, resolve,
+    },
     digest::Digest,
     launch_type::LaunchType,
     limits::LimitOverrides,
@@ -106,7 +109,7 @@ pub struct ContainerDefinition {
     #[serde(default = "default_cpu_millis")]
     pub cpu_millis: u32,
     /// Memory to reserve, in bytes; a task may use more while the node has it, up to the hard
-    /// limit.
+    /// limit, which in the pool is at most twice as much.
     #[serde(default = "default_memory_soft")]
     pub memory_soft_bytes: u64,
     /// Memory that is never exceeded, in bytes.
@@ -122,8 +125,8 @@ pub struct ContainerDefinition {
     #[serde(default = "yes")]
     pub essential: bool,
     /// CPU time of one request, or of a whole command, in milliseconds. When left out: 10 seconds
-    /// for a request on a node of the tenant, and none for a command. The pool gives a request 50
-    /// milliseconds at most.
+    /// for a request on a node of the tenant, and no limit for a command. The pool gives a request
+    /// 50 milliseconds at most, and a command 15 minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_time_max_ms: Option<u64>,
     /// Limits beside memory and time.
@@ -144,7 +147,7 @@ fn default_cpu_millis() -> u32 {
     100
 }
 fn default_memory_soft() -> u64 {
-    32 << 20
+    64 << 20
 }
 fn default_memory_hard() -> u64 {
     128 << 20
@@ -184,7 +187,7 @@ pub enum Protocol {
 pub struct VolumeClaim {
     /// The volume on its node. Tasks that mount it follow it there.
     pub name: VolumeName,
-    /// Its quota in bytes.
+    /// Its quota in bytes; in the pool 1 GiB when left out, and 10 GiB at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes_max: Option<u64>,
 }
@@ -232,6 +235,20 @@ impl TaskDefinition {
     /// [`MissingGrant`] names the first want that is required and not granted.
     pub fn resolve(&self, container: &ContainerDefinition) -> Result<Resolved, MissingGrant> {
         resolve(&container.wants, &self.grants_of(container))
+    }
+
+    /// What `container` asks for beside its capabilities. One that listens for HTTP is taken to
+    /// answer requests: what its program is, only a node finds out.
+    pub fn limits_of(&self, container: &ContainerDefinition) -> LimitRequest {
+        LimitRequest {
+            serves: container.ports.iter().any(|port| port.protocol == Protocol::Http),
+            memory_soft_bytes: Some(container.memory_soft_bytes),
+            memory_bytes_max: Some(container.memory_hard_bytes),
+            cpu_time_max: container.cpu_time_max_ms.map(Duration::from_millis),
+            wall_time_max: None,
+            writable_bytes_default: None,
+            overrides: container.limits.clone(),
+        }
     }
 
     /// The secrets that at least one container gets: the role grants them, and the image does not

@@ -20,6 +20,7 @@ mod address; // which network addresses no tenant may reach without a second key
 mod capability; // what a guest may reach: one file per kind, and how wants and grants meet
 mod launch_type; // the hosts that a task runs on
 mod limits; // what a run may use at most
+mod quota; // what a tenant may have at most
 
 mod name; // tenants, clusters, nodes, services, tasks: names that can be a DNS label
 mod secret; // a name that stays in its folder, and bytes that print as their length
@@ -34,9 +35,9 @@ pub mod wire; // the messages between nodes, ingresses and the control plane
 
 pub use address::{Forbidden, forbidden};
 pub use capability::{
-    Capabilities, Capability, ClockLevel, EnvGrant, FileGrant, Host, InboundGrant, MissingGrant,
-    OperatorGrants, OutboundGrant, RandomLevel, Resolved, Rights, Scheme, SecretGrant, Want,
-    resolve,
+    Bounded, Capabilities, Capability, Clamped, ClockLevel, EnvGrant, FileGrant, Host,
+    InboundGrant, LimitRequest, MissingGrant, OperatorGrants, OutboundGrant, RandomLevel, Resolved,
+    Rights, Scheme, SecretGrant, Want, bound, resolve,
 };
 pub use definition::{
     ContainerDefinition, Mount, PortMapping, Protocol, Role, TaskDefinition, TaskDefinitionId,
@@ -59,6 +60,7 @@ pub use object::{
     TaskStatus,
 };
 pub use overrides::TaskOverrides;
+pub use quota::{QuotaChange, QuotaExceeded, QuotaResource, TenantQuota};
 pub use reference::Reference;
 pub use secret::{SecretName, SecretValue};
 pub use text::ParseError;

@@ -3,7 +3,7 @@ use std::{ops::RangeInclusive, time::Duration};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{launch_type::LaunchType, text::ParseError, time::parse_bytes};
+use crate::{text::ParseError, time::parse_bytes};
 
 /// Of a capability line: longer than any honest one.
 pub(crate) const CAPABILITY_LINE_BYTES_MAX: usize = 1024;
@@ -11,6 +11,20 @@ pub(crate) const CAPABILITY_LINE_BYTES_MAX: usize = 1024;
 pub(crate) const GUEST_PATH_BYTES_MAX: usize = 256;
 /// Of a variable's name in a capability line.
 pub(crate) const VARIABLE_NAME_BYTES_MAX: usize = 128;
+
+/// On a node of the tenant's own a request may think for as long as a user waits.
+pub(crate) const NODE_REQUEST_CPU_TIME_MAX: Duration = Duration::from_secs(10);
+/// A command in the pool: what AWS Lambda gives one invocation.
+pub(crate) const POOL_COMMAND_CPU_TIME_MAX: Duration = Duration::from_secs(15 * 60);
+/// One container in the pool: what AWS Lambda gives one function.
+pub(crate) const POOL_MEMORY_BYTES_MAX: u64 = 10 << 30;
+/// A node of the pool lends each task as much as it has reserved, so that a node whose tasks have
+/// all taken their most is short of no more than it has.
+pub(crate) const POOL_MEMORY_HARD_PER_SOFT: u64 = 2;
+/// A volume in the pool that names no size: what Fly gives one.
+pub(crate) const POOL_VOLUME_BYTES_DEFAULT: u64 = 1 << 30;
+/// The largest volume in the pool: the storage that AWS Lambda gives one function.
+pub(crate) const POOL_VOLUME_BYTES_MAX: u64 = 10 << 30;
 
 /// What one container of a task may use at most. Every field is a ceiling that something real
 /// enforces.
@@ -140,12 +154,8 @@ impl LimitOverrides {
     }
 
     /// Puts them in place of the defaults in `limits`.
-    pub fn apply(&self, limits: &mut Limits, launch_type: LaunchType) {
-        let choose = |value: Option<u64>, default: u64| match (value, launch_type) {
-            (Some(value), LaunchType::Node) => value,
-            (Some(value), LaunchType::Pool) => value.min(default),
-            (None, LaunchType::Node | LaunchType::Pool) => default,
-        };
+    pub(crate) fn apply(&self, limits: &mut Limits) {
+        let choose = |value: Option<u64>, default: u64| value.unwrap_or(default);
         let count =
             |value, default: u32| u32::try_from(choose(value, default.into())).unwrap_or(u32::MAX);
         limits.handles_max = count(self.handles_max, limits.handles_max);
@@ -162,10 +172,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_is_set_by_name_within_its_range_and_the_pool_keeps_its_own() {
+    fn a_limit_is_set_by_name_within_its_range() {
         for (line, want) in [
-            ("handles=20000", Ok((20_000, 8192))),
-            ("handles=64", Ok((64, 64))),
+            ("handles=20000", Ok(20_000)),
+            ("handles=64", Ok(64)),
             ("handles=3", Err("`handles` must be 16 to 1000000")),
             (
                 "handels=3",
@@ -181,14 +191,12 @@ mod tests {
         ] {
             let mut overrides = LimitOverrides::default();
             let got = overrides.set(line).map(|()| {
-                [LaunchType::Node, LaunchType::Pool].map(|launch_type| {
-                    let mut limits = Limits::for_requests();
-                    overrides.apply(&mut limits, launch_type);
-                    limits.handles_max
-                })
+                let mut limits = Limits::for_requests();
+                overrides.apply(&mut limits);
+                limits.handles_max
             });
             match (got, want) {
-                (Ok([node, pool]), Ok(want)) => assert_eq!((node, pool), want, "{line}"),
+                (Ok(got), Ok(want)) => assert_eq!(got, want, "{line}"),
                 (Err(error), Err(want)) => assert_eq!(error.to_string(), want, "{line}"),
                 (got, want) => panic!("{line}: {got:?}, not {want:?}"),
             }

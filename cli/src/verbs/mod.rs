@@ -45,6 +45,7 @@ pub mod invoke;
 pub mod secret;
 pub mod service;
 pub mod task;
+pub mod tenant;
 pub mod up;
 pub mod usage;
 

@@ -19,6 +19,7 @@ mod up; // a platform for a journey
 mod platform; // up, cluster, task, service, ingress, and processes that are killed
 mod services; // waited for, shown, and runs that are changed
 mod nodes; // join, drain, remove, adopt
+mod pool; // what the shared pool gives at most
 mod secrets; // from a file to a guest, and nowhere else
 mod run_flags; // Docker's flags of `run`, for both kinds of images
 mod guides; // the pages of five languages, followed to the letter

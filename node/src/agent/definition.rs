@@ -1,9 +1,6 @@
 //! What a task definition says, in the words of a launch and of a task's folder.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use spec::{ContainerDefinition, NodeId, Protocol, wire::DesiredTask};
 
@@ -53,10 +50,7 @@ pub(super) fn container(
             })
             .collect(),
         grants: task.definition.grants_of(definition),
-        memory_bytes_max: Some(definition.memory_hard_bytes),
-        cpu_time_max: definition.cpu_time_max_ms.map(Duration::from_millis),
-        wall_time_max: None,
-        limits: definition.limits.clone(),
+        limits: task.definition.limits_of(definition),
         cpu_millis: Some(definition.cpu_millis),
         read_only: false,
         launch_type: task.launch_type,

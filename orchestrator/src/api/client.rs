@@ -4,8 +4,8 @@ use http::Method;
 use net::{ApiClient, ApiRequest, tls};
 use serde::{Serialize, de::DeserializeOwned};
 use spec::{
-    Cluster, ClusterName, Node, NodeId, SecretName, SecretValue, Service, ServiceName, Task,
-    TaskDefinition, TaskDefinitionId, TaskId, VolumeName, wire::RouteTable,
+    Cluster, ClusterName, Node, NodeId, QuotaChange, SecretName, SecretValue, Service, ServiceName,
+    Task, TaskDefinition, TaskDefinitionId, TaskId, Tenant, VolumeName, wire::RouteTable,
 };
 
 use super::types::*;
@@ -223,6 +223,30 @@ impl Client {
     /// Removes a secret that nothing uses.
     pub async fn remove_secret(&self, name: &SecretName) -> Result<(), Error> {
         self.delete(&format!("/v1/secrets/{name}")).await
+    }
+
+    /// What the tenant may have, and what it has.
+    pub async fn quota(&self) -> Result<QuotaReport, Error> {
+        self.get("/v1/quota").await
+    }
+
+    /// Of every tenant: for the operator alone.
+    pub async fn quotas(&self) -> Result<Vec<QuotaReport>, Error> {
+        self.all("/v1/quotas").await
+    }
+
+    /// Of one tenant: for the operator alone.
+    pub async fn quota_of(&self, tenant: &Tenant) -> Result<QuotaReport, Error> {
+        self.get(&format!("/v1/quotas/{tenant}")).await
+    }
+
+    /// Changes what a tenant may have: for the operator alone.
+    pub async fn change_quota(
+        &self,
+        tenant: &Tenant,
+        change: &QuotaChange,
+    ) -> Result<QuotaReport, Error> {
+        self.send(Method::PATCH, &format!("/v1/quotas/{tenant}"), Some(change)).await
     }
 
     /// What was used, in all and by image.

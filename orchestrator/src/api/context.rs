@@ -7,7 +7,7 @@ use tokio::sync::RwLock;
 use tokio_rustls::TlsAcceptor;
 
 use super::{
-    config::Config, error::ApiError, principal::Principal, resolver::ImageResolver,
+    config::Config, error::ApiError, principal::Principal, quota::Quotas, resolver::ImageResolver,
     resolving::ResolvingLimits, types::Credential,
 };
 use crate::{
@@ -36,6 +36,7 @@ pub(crate) struct Api {
     pub address: Option<String>,
     /// Where the bundled registry is.
     pub registry: Option<String>,
+    pub quotas: Quotas,
     /// Held shared while something is put into a cluster, and alone while one is deleted.
     pub clusters: RwLock<()>,
     /// The OpenAPI document. It is made from the table of routes, which handlers do not see.
@@ -63,6 +64,7 @@ impl Api {
             resolving: ResolvingLimits::new(),
             address: advertise.or_else(|| address.map(|address| address.to_string())),
             registry,
+            quotas: Quotas::default(),
             clusters: RwLock::default(),
             document: serde_json::Value::Null,
         };

@@ -38,6 +38,7 @@ where
     F: Future<Output = Result<Creation, ApiError>>,
 {
     let (tenant, request) = (call.tenant()?, call.digest());
+    let _turn = call.api.quotas.turn(call.state(), tenant).await?;
     let memory = call.idempotency_key()?.map(|key| keys::idempotency(tenant, key));
     for _ in 0..WRITE_TRIES_MAX {
         let known = match &memory {

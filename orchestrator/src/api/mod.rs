@@ -10,6 +10,7 @@ pub(crate) mod routes; // the API as a table: access, and what each route takes 
 mod openapi; // the table as an OpenAPI document
 mod principal; // on whose behalf a request is made, and whether it may be
 mod call; // one request, read
+mod quota; // what tenants may have, counted
 mod create; // creates that happen once, however often they are sent
 pub(crate) mod handlers; // one function per route, one file per resource
 mod connections; // how many connections each class of clients may have

@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use futures_util::future::BoxFuture;
 use http::Method;
 use spec::{
-    Cluster, Node, Service, Task, TaskDefinition, UsageBatch,
+    Cluster, Node, QuotaChange, Service, Task, TaskDefinition, UsageBatch,
     wire::{
         DesiredSet, JoinRequest, JoinResponse, NodeReport, RenewRequest, RouteTable, TaskSecrets,
         UsageTaken,
@@ -18,7 +18,8 @@ use super::{
     call::{Call, Reply},
     error::ApiError,
     handlers::{
-        agent, clusters, definitions, identity, ledger, nodes, secrets, services, system, tasks,
+        agent, clusters, definitions, identity, ledger, nodes, quotas, secrets, services, system,
+        tasks,
     },
     principal::Access,
     types::*,
@@ -140,6 +141,14 @@ routes! {
         (CreateJoinToken) -> One(CreatedJoinToken), identity::create_join_token;
     POST "/v1/credentials" Operator, "Create a credential for a tenant",
         (CreateCredential) -> One(Credential), identity::create_credential;
+    GET "/v1/quota" Tenant, "Show what the tenant of the caller may have, and what it has",
+        () -> One(QuotaReport), quotas::own;
+    GET "/v1/quotas" Operator, "List what every tenant may have, and what it has",
+        () -> Page(QuotaReport), quotas::list;
+    GET "/v1/quotas/{tenant}" Operator, "Show what a tenant may have, and what it has",
+        () -> One(QuotaReport), quotas::show;
+    PATCH "/v1/quotas/{tenant}" Operator, "Change what a tenant may have",
+        (QuotaChange) -> One(QuotaReport), quotas::change;
     GET "/v1/usage" Tenant, "Show what was used", () -> One(UsageReport), ledger::report;
     GET "/v1/routes" Tenant, "Show which tasks answer for which host name",
         () -> One(RouteTable), system::routes;

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use spec::{
     Capability, ClusterName, ContainerName, LaunchType, SecretName, SecretValue, ServiceName,
-    TaskDefinition, TaskDefinitionId, TaskOverrides, Tenant, Timestamp,
+    TaskDefinition, TaskDefinitionId, TaskOverrides, Tenant, TenantQuota, Timestamp,
 };
 use utoipa::ToSchema;
 
@@ -136,6 +136,14 @@ pub struct Credential {
     pub tenant: Tenant,
     /// A bearer token.
     pub token: String,
+}
+
+/// What a tenant may have, and what it has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct QuotaReport {
+    pub tenant: Tenant,
+    pub limits: TenantQuota,
+    pub used: TenantQuota,
 }
 
 /// The answer to `GET /v1/usage`.

@@ -4,5 +4,6 @@
 mod access; // every route, as every principal
 mod faults; // restarts, replays, races
 mod life; // a service from its definition to its end
+mod quotas;
 mod secrets; // which nodes get a secret, and where it never is
 pub(crate) mod fixture; // the control plane and its fake nodes

@@ -193,7 +193,7 @@ impl Left {
 }
 
 /// What its containers reserve together, and at least: thousandths of a processor, and bytes.
-pub(super) fn reserved(definition: &DefinitionRecord) -> (u64, u64) {
+pub(crate) fn reserved(definition: &DefinitionRecord) -> (u64, u64) {
     let containers = &definition.definition.containers;
     let cpu = containers.iter().map(|one| u64::from(one.cpu_millis.max(CONTAINER_CPU_MILLIS_MIN)));
     let memory = containers.iter().map(|one| one.memory_soft_bytes.max(CONTAINER_MEMORY_BYTES_MIN));

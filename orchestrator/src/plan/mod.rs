@@ -22,6 +22,7 @@ use crate::state::{
     objects::Volume,
     records::{ServiceKey, Stored, TaskKey, TaskRecord},
 };
+pub(crate) use capacity::reserved;
 use draft::Draft;
 pub(crate) use node_watch::NodeWatch;
 use reason::TaskReason;

@@ -22,6 +22,8 @@ pub(crate) struct State {
     pub epoch: Epoch,
     model: Shared<Model>,
     pub reports: NodeReports,
+    /// The revision of the model.
+    model_rev: watch::Sender<Rev>,
     /// Wakes the reconciler.
     changed: watch::Sender<()>,
 }
@@ -43,6 +45,7 @@ impl State {
         Ok(Self {
             store,
             epoch,
+            model_rev: watch::Sender::new(model.rev),
             model: Shared::of(model),
             reports: NodeReports::new(),
             changed: watch::Sender::new(()),
@@ -55,11 +58,20 @@ impl State {
 
     pub fn replace_model(&self, list: &Ranged) {
         *self.model.write() = Model::of(list);
+        self.model_rev.send_replace(list.rev);
     }
 
     /// Nodes whose record or tasks have changed.
     pub fn apply(&self, batch: &Batch) -> BTreeSet<NodeId> {
-        self.model.write().apply(batch.rev, &batch.events)
+        let touched = self.model.write().apply(batch.rev, &batch.events);
+        self.model_rev.send_replace(batch.rev);
+        touched
+    }
+
+    /// Waits until the model has everything that was committed up to `rev`.
+    pub async fn has_model_of(&self, rev: Rev) {
+        // It fails when the sender is gone, which is `self`.
+        let _ = self.model_rev.subscribe().wait_for(|model| *model >= rev).await;
     }
 
     #[cfg(test)]

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::de::DeserializeOwned;
 use spec::Timestamp;
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     State, keys, now,
-    records::{CursorRecord, Guarded, IdempotencyRecord, JoinRecord, Stored},
+    records::{CursorRecord, DefinitionRecord, Guarded, IdempotencyRecord, JoinRecord, Stored},
 };
 use crate::limits::{CURSOR_KEPT_FOR, REMEMBERED_FOR, SWEEP_EVERY, SWEPT_AT_ONCE};
 
@@ -23,8 +23,8 @@ pub(crate) async fn sweep(state: Arc<State>, end: CancellationToken) {
     }
 }
 
-/// Deletes what has expired: answers to creates, join tokens that were not used, and how far the
-/// usage logs of removed nodes were read.
+/// Deletes what has expired: answers to creates, join tokens that were not used, how far the usage
+/// logs of removed nodes were read, and deregistered definitions that nothing names any more.
 async fn sweep_once(state: &State, now: Timestamp) -> Result<(), store::Error> {
     let answers: Vec<_> = state.model().idempotency.iter().cloned().collect();
     for group in answers.chunks(SWEPT_AT_ONCE) {
@@ -50,7 +50,33 @@ async fn sweep_once(state: &State, now: Timestamp) -> Result<(), store::Error> {
         };
         cursors.kvs.iter().filter_map(|kv| expired(kv, left)).collect()
     };
-    delete(state, old).await
+    delete(state, old).await?;
+    delete(state, unused_definitions(state).await?).await
+}
+
+/// Deregistered revisions that no service and no task names: nothing can name one again.
+async fn unused_definitions(state: &State) -> Result<Vec<(String, Rev)>, store::Error> {
+    let unused: Vec<String> = {
+        let model = state.model();
+        let services = model.services.iter().map(|((tenant, ..), stored)| {
+            (tenant.clone(), stored.value.service.spec.task_definition.clone())
+        });
+        let tasks = model.tasks.iter().map(|((tenant, _), stored)| {
+            (tenant.clone(), stored.value.task.spec.task_definition.clone())
+        });
+        let named: BTreeSet<_> = services.chain(tasks).collect();
+        let inactive = model.definitions.iter().filter(|(_, record)| !record.active);
+        let unused = inactive.filter(|(key, _)| !named.contains(*key));
+        unused.map(|((tenant, id), _)| keys::definition(tenant, id)).collect()
+    };
+    let mut old = Vec::new();
+    for key in unused {
+        let found = state.range(Query::key(key)).await?;
+        old.extend(
+            found.first().and_then(|kv| expired(kv, |known: &DefinitionRecord| !known.active)),
+        );
+    }
+    Ok(old)
 }
 
 /// The key of a record that is old, and its revision. One that cannot be read stays, and keeps no

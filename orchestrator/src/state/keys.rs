@@ -13,6 +13,11 @@ pub(crate) const JOINS: &str = "/sys/joins/";
 pub(crate) const CURSORS: &str = "/sys/usage-cursors/";
 pub(crate) const CREDENTIALS: &str = "/sys/credentials/";
 
+/// What the operator lets a tenant have.
+pub(crate) fn quota(tenant: &Tenant) -> String {
+    format!("/sys/quotas/{tenant}")
+}
+
 pub(crate) fn node(id: &NodeId) -> String {
     format!("{NODES}{id}")
 }
@@ -127,6 +132,7 @@ pub(crate) enum Kind {
     Volume(Tenant),
     Secret(Tenant),
     Node,
+    Quota(Tenant),
     Idempotency,
     Other,
 }
@@ -146,6 +152,9 @@ impl Kind {
                 _ => Self::Other,
             },
             (Some("sys"), Some("nodes"), Some(_)) => Self::Node,
+            (Some("sys"), Some("quotas"), Some(tenant)) => {
+                tenant.parse().map_or(Self::Other, Self::Quota)
+            }
             _ => Self::Other,
         }
     }

@@ -3,7 +3,9 @@ use std::{
     sync::Arc,
 };
 
-use spec::{Cluster, ClusterName, NodeId, SecretName, TaskDefinitionId, Tenant, VolumeName};
+use spec::{
+    Cluster, ClusterName, NodeId, SecretName, TaskDefinitionId, Tenant, TenantQuota, VolumeName,
+};
 use store::{Event, Kv, Ranged, Rev};
 
 use super::{
@@ -31,6 +33,10 @@ pub(crate) struct Model {
     pub volumes: BTreeMap<(Tenant, VolumeName), Volume>,
     /// Their values stay in the store, sealed.
     pub secrets: BTreeSet<(Tenant, SecretName)>,
+    /// Those that the operator has set.
+    pub quotas: BTreeMap<Tenant, TenantQuota>,
+    /// Bytes of each definition, as it is stored.
+    definition_bytes: BTreeMap<(Tenant, TaskDefinitionId), u64>,
     /// Of tasks that have not ended.
     pub by_node: BTreeMap<NodeId, BTreeSet<TaskKey>>,
     /// Keys of answers to creates, which go after a day.
@@ -73,6 +79,29 @@ impl Model {
         tasks.filter(move |task| task.tenant == *tenant && !task.has_ended())
     }
 
+    pub fn services_of(&self, tenant: &Tenant) -> impl Iterator<Item = &ServiceRecord> {
+        let of = move |((owner, ..), _): &(&ServiceKey, _)| owner == tenant;
+        self.services.iter().filter(of).map(|(_, stored)| &stored.value)
+    }
+
+    pub fn volumes_of(&self, tenant: &Tenant) -> impl Iterator<Item = &VolumeName> {
+        self.volumes.keys().filter(move |(owner, _)| owner == tenant).map(|(_, name)| name)
+    }
+
+    pub fn definition_bytes_of(&self, tenant: &Tenant) -> u64 {
+        let own = self.definition_bytes.iter().filter(|((owner, _), _)| owner == tenant);
+        own.map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Tenants that have something, or a quota of their own.
+    pub fn tenants(&self) -> BTreeSet<Tenant> {
+        let owners = self.clusters.iter().map(|(owner, _)| owner);
+        let owners = owners.chain(self.definitions.keys().map(|(owner, _)| owner));
+        let owners = owners.chain(self.nodes.values().filter_map(|node| node.tenant.as_ref()));
+        let owners = owners.chain(self.secrets.iter().map(|(owner, _)| owner));
+        owners.chain(self.quotas.keys()).cloned().collect()
+    }
+
     pub fn definition_of(&self, record: &TaskRecord) -> Option<&Arc<DefinitionRecord>> {
         self.definitions.get(&(record.tenant.clone(), record.task.spec.task_definition.clone()))
     }
@@ -93,6 +122,8 @@ impl Model {
             Kind::Definition(tenant) => {
                 let record: DefinitionRecord = decode(kv)?;
                 let key = (tenant, record.id.clone());
+                let bytes = exists.then_some(kv.value.len() as u64);
+                set_entry(&mut self.definition_bytes, key.clone(), bytes);
                 set_entry(&mut self.definitions, key, exists.then(|| Arc::new(record)));
             }
             Kind::Service(tenant) => {
@@ -125,6 +156,9 @@ impl Model {
                 if before.map(ingress) != after.map(ingress) {
                     self.routes_rev = self.rev;
                 }
+            }
+            Kind::Quota(tenant) => {
+                set_entry(&mut self.quotas, tenant, exists.then_some(decode(kv)?));
             }
             Kind::Idempotency => set_member(&mut self.idempotency, kv.key.clone(), exists),
             Kind::Other => {}

@@ -12,6 +12,7 @@ mod secrets; // secrets, as files or variables
 mod grammar; // kind:target[#rights][;key[=value]]…
 mod kinds; // the kinds as one enum: a line, and what covers what
 mod resolve; // wants and grants become Capabilities
+mod policy; // and what the launch type gives of it at most
 
 pub use {
     clock::ClockLevel,
@@ -20,6 +21,7 @@ pub use {
     inbound::InboundGrant,
     kinds::{Capability, Want},
     outbound::{Host, OutboundGrant, Scheme},
+    policy::{Bounded, Clamped, LimitRequest, bound},
     random::RandomLevel,
     resolve::{Capabilities, MissingGrant, OperatorGrants, Resolved, resolve},
     secrets::SecretGrant,

@@ -1,7 +1,8 @@
 use futures_util::future::join_all;
 use http::StatusCode;
 use spec::{
-    ContainerStatus, NodeId, NodeSpec, TaskDefinition, TaskPhase, TaskStatus, Tenant, Usage,
+    ContainerStatus, NodeId, NodeSpec, TaskDefinition, TaskPhase, TaskStatus, Tenant, TenantQuota,
+    Usage,
     wire::{self, JoinRequest, JoinResponse, NodeReport, RenewRequest, ReportedTask},
 };
 use store::Txn;
@@ -14,6 +15,7 @@ use crate::{
         context::Api,
         error::ApiError,
         principal::Principal,
+        quota,
     },
     limits::{
         NODE_LABELS_MAX, NODE_TEXT_BYTES_MAX, POLL_TIME_MAX, REASON_BYTES_MAX, WRITE_TRIES_MAX,
@@ -44,6 +46,16 @@ pub(crate) async fn join(call: Call) -> Result<Reply, ApiError> {
         )
         .hint("make a new one: margay node token")
     })?;
+    // One after the other, so that each counts those before it.
+    let _turn = match &token.value.tenant {
+        Some(tenant) => {
+            let turn = api.quotas.turn(state, tenant).await?;
+            let more = TenantQuota { nodes: 1, ..TenantQuota::NOTHING };
+            quota::check(state, tenant, &more).await?;
+            Some(turn)
+        }
+        None => None,
+    };
     let id = free_name(state, name).await?;
     let leaf = api.issuer.ca.sign(&id, &csr_pem, now())?;
     let record = NodeRecord {

@@ -1,5 +1,5 @@
 use http::StatusCode;
-use spec::{Capability, Family, LaunchType, TaskDefinition, TaskDefinitionId, Tenant};
+use spec::{Capability, Family, LaunchType, TaskDefinition, TaskDefinitionId, Tenant, TenantQuota};
 use store::Txn;
 use tokio::time::timeout;
 
@@ -8,6 +8,7 @@ use crate::{
         call::{Call, Reply},
         create::{Creation, create},
         error::ApiError,
+        quota,
         resolver::ResolvedImage,
         types::{ContainerGrants, RegisteredDefinition},
     },
@@ -71,6 +72,9 @@ async fn next_revision(
         definition: definition.clone(),
         runs: runs.to_vec(),
     };
+    let definition_bytes = encode(&record).len() as u64;
+    let more = TenantQuota { definition_bytes, ..TenantQuota::NOTHING };
+    quota::check(call.state(), tenant, &more).await?;
     let txn = Txn::new()
         .update(counter, newest.map_or(0, |newest| newest.mod_rev), &revision)
         .put(keys::definition(tenant, &id), encode(&record));
@@ -210,6 +214,9 @@ pub(crate) async fn usable(
                  --launch-type node",
         ));
     }
+    if launch_type == LaunchType::Pool {
+        check_policy(&record)?;
+    }
     if launch_type == LaunchType::Pool && record.is_native() {
         return Err(ApiError::invalid(format!(
             "task definition `{id}` has a native image, and the pool runs none"
@@ -217,6 +224,31 @@ pub(crate) async fn usable(
         .hint("launch it on a node of yours: --launch-type node"));
     }
     Ok(record)
+}
+
+/// A node of the pool would give less than was asked for, and its task would fail later and
+/// elsewhere.
+fn check_policy(record: &DefinitionRecord) -> Result<(), ApiError> {
+    let definition = &record.definition;
+    for container in &definition.containers {
+        // Whether wants and grants meet was decided when it was registered.
+        let Ok(mut resolved) = definition.resolve(container) else { continue };
+        let request = definition.limits_of(container);
+        let bounded = spec::bound(LaunchType::Pool, &request, &mut resolved.capabilities);
+        if let Some(clamped) = bounded.clamped.first() {
+            let message = format!(
+                "container `{}` of task definition `{}` asks for {clamped}",
+                container.name, record.id
+            );
+            return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "pool-policy", message)
+                .hint(format!(
+                    "register a revision with `{}`, or launch it on a node of yours: \
+                     --launch-type node",
+                    clamped.most
+                )));
+        }
+    }
+    Ok(())
 }
 
 pub(crate) async fn deregister(call: Call) -> Result<Reply, ApiError> {

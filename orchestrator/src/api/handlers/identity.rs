@@ -1,4 +1,4 @@
-use spec::{Timestamp, wire::JoinToken};
+use spec::{TenantQuota, Timestamp, wire::JoinToken};
 use store::Txn;
 
 use crate::{
@@ -7,6 +7,7 @@ use crate::{
         create::{Creation, create},
         error::ApiError,
         principal::Principal,
+        quota,
         types::{Caller, CreateCredential, CreateJoinToken, CreatedJoinToken, Credential},
     },
     limits::JOIN_TIME,
@@ -32,6 +33,8 @@ pub(crate) async fn create_join_token(call: Call) -> Result<Reply, ApiError> {
     let address = address(&call)?;
     let tenant = (!wanted.shared).then(|| call.tenant().cloned()).transpose()?;
     let reply = create(&call, || async {
+        let more = TenantQuota { tokens: 1, ..TenantQuota::NOTHING };
+        quota::check(call.state(), call.tenant()?, &more).await?;
         let seed = tokens::random_hex();
         let key = keys::join(&tokens::hashed(join_secret(&call, &seed)));
         let expires = Timestamp::from_millis(now().millis() + JOIN_TIME.as_millis() as u64);

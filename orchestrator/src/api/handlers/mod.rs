@@ -7,6 +7,7 @@ pub(crate) mod definitions;
 pub(crate) mod identity; // join tokens and credentials
 pub(crate) mod ledger; // where usage is billed
 pub(crate) mod nodes;
+pub(crate) mod quotas;
 pub(crate) mod secrets;
 pub(crate) mod services;
 pub(crate) mod system;

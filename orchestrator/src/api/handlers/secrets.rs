@@ -1,6 +1,6 @@
 use http::StatusCode;
 use spec::{
-    SecretName, SecretValue, TaskId, Tenant,
+    SecretName, SecretValue, TaskId, Tenant, TenantQuota,
     wire::{self, TaskSecrets},
 };
 use store::Txn;
@@ -11,9 +11,9 @@ use crate::{
         context::Api,
         create::{Creation, create},
         error::{ApiError, few},
+        quota,
         types::CreateSecret,
     },
-    limits::SECRETS_MAX,
     plan::secret_create_command,
     state::{
         State, keys, now,
@@ -46,11 +46,8 @@ async fn new_secret(
         return Err(ApiError::exists("secret", name)
             .hint(format!("choose another name, or remove it first: margay secret rm {name}")));
     }
-    if call.state().count(keys::secrets(tenant)).await? >= SECRETS_MAX {
-        let message = format!("this tenant has {SECRETS_MAX} secrets, and that is the most");
-        return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "quota", message)
-            .hint("remove one that nothing uses: margay secret rm NAME"));
-    }
+    let more = TenantQuota { secrets: 1, ..TenantQuota::NOTHING };
+    quota::check(call.state(), tenant, &more).await?;
     let sealed = call.api.issuer.seal.close(tenant, name, value);
     let secret =
         Secret { name: name.clone(), created: now(), size_bytes: value.expose().len() as u64 };

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use spec::{
     ClusterName, NodeCondition, Service, ServiceName, ServiceSpec, ServiceStatus, TaskPhase,
+    TenantQuota,
 };
 use store::{Compare, Txn};
 
@@ -11,6 +12,7 @@ use crate::{
         call::{Call, Reply},
         create::{Creation, create},
         error::ApiError,
+        quota,
         types::{CreateService, UpdateService},
     },
     limits::{REPLICAS_MAX, WRITE_TRIES_MAX},
@@ -40,7 +42,7 @@ async fn new_service(
         return Err(ApiError::exists("service", &name).hint("change it: margay service update"));
     }
     let spec = ServiceSpec { task_definition, count, launch_type };
-    check(call, &spec).await?;
+    check(call, None, &spec).await?;
     let home = Compare::CreateRev(keys::cluster(tenant, cluster), stored.create_rev);
     let service = Service {
         name,
@@ -55,15 +57,37 @@ async fn new_service(
     Ok(Creation::new(txn, &shown(call, record, &Statuses::new())?))
 }
 
-async fn check(call: &Call, spec: &ServiceSpec) -> Result<(), ApiError> {
+/// Whether a service may be so, and what it needs beyond `before` is within the quota.
+async fn check(
+    call: &Call,
+    before: Option<&ServiceSpec>,
+    spec: &ServiceSpec,
+) -> Result<(), ApiError> {
     if spec.count > REPLICAS_MAX {
         return Err(ApiError::invalid(format!("`count` is at most {REPLICAS_MAX}")));
     }
     let definition = definitions::usable(call, &spec.task_definition, spec.launch_type).await?;
-    match spec.count > 1 && definition.writes_volumes() {
-        true => Err(one_writer(&spec.task_definition.to_string())),
-        false => Ok(()),
+    if spec.count > 1 && definition.writes_volumes() {
+        return Err(one_writer(&spec.task_definition.to_string()));
     }
+    let tenant = call.tenant()?;
+    let had = match before {
+        Some(before) => {
+            let key = (tenant.clone(), before.task_definition.clone());
+            let definition = call.state().model().definitions.get(&key).cloned();
+            quota::share(definition.as_deref(), before.launch_type, before.count)
+        }
+        None => TenantQuota::NOTHING,
+    };
+    let share = quota::share(Some(&definition), spec.launch_type, spec.count);
+    let more = TenantQuota {
+        tasks: share.tasks.saturating_sub(had.tasks),
+        cpu_millis: share.cpu_millis.saturating_sub(had.cpu_millis),
+        memory_bytes: share.memory_bytes.saturating_sub(had.memory_bytes),
+        volumes: quota::new_volumes(call.state(), tenant, &definition),
+        ..TenantQuota::NOTHING
+    };
+    quota::check(call.state(), tenant, &more).await
 }
 
 pub(crate) async fn list(call: Call) -> Result<Reply, ApiError> {
@@ -154,6 +178,7 @@ fn shown(call: &Call, record: ServiceRecord, statuses: &Statuses) -> Result<Serv
 pub(crate) async fn update(call: Call) -> Result<Reply, ApiError> {
     let (cluster, name) = (call.param("cluster")?, call.param("service")?);
     let wanted: UpdateService = call.json()?;
+    let _turn = call.api.quotas.turn(call.state(), call.tenant()?).await?;
     for _ in 0..WRITE_TRIES_MAX {
         let stored = find(&call, &cluster, &name).await?;
         let mut service = stored.value.service;
@@ -164,7 +189,7 @@ pub(crate) async fn update(call: Call) -> Result<Reply, ApiError> {
         spec.count = wanted.count.unwrap_or(spec.count);
         spec.task_definition = wanted.task_definition.clone().unwrap_or(spec.task_definition);
         if spec != service.spec {
-            check(&call, &spec).await?;
+            check(&call, Some(&service.spec), &spec).await?;
             (service.spec, service.generation) = (spec, service.generation + 1);
             let key = keys::service(call.tenant()?, &cluster, &name);
             let record = ServiceRecord { service: service.clone() };

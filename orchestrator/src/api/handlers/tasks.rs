@@ -1,5 +1,5 @@
 use http::StatusCode;
-use spec::{ClusterName, ServiceName, Task, TaskId, TaskPhase, TaskSpec, Tenant};
+use spec::{ClusterName, ServiceName, Task, TaskId, TaskPhase, TaskSpec, Tenant, TenantQuota};
 use store::{Compare, Txn};
 
 use super::{clusters, definitions};
@@ -9,6 +9,7 @@ use crate::{
         context::Api,
         create::{Creation, create},
         error::ApiError,
+        quota,
         types::{ListPage, RunTask},
     },
     limits::{RUN_MAX, WRITE_TRIES_MAX},
@@ -45,6 +46,11 @@ async fn new_tasks(
         applied.map_err(|error| ApiError::invalid(error.to_string()))?;
     }
     let tenant = call.tenant()?;
+    let more = TenantQuota {
+        volumes: quota::new_volumes(call.state(), tenant, &definition),
+        ..quota::share(Some(&definition), wanted.launch_type, wanted.count)
+    };
+    quota::check(call.state(), tenant, &more).await?;
     let mut txn =
         Txn::new().when(Compare::CreateRev(keys::cluster(tenant, cluster), stored.create_rev));
     let mut tasks = Vec::new();

@@ -22,8 +22,8 @@ fn check(cluster: &TestCluster, seed: u64) {
                 cluster.model.definition_of(record).map(|definition| &**definition)
             })
             .collect();
-        let cpu: u64 = here.iter().map(|definition| capacity::reserved(definition).0).sum();
-        let memory: u64 = here.iter().map(|definition| capacity::reserved(definition).1).sum();
+        let cpu: u64 = here.iter().map(|definition| reserved(definition).0).sum();
+        let memory: u64 = here.iter().map(|definition| reserved(definition).1).sum();
         let ports: Vec<u16> =
             here.iter().flat_map(|definition| capacity::host_ports(definition)).collect();
         let different: BTreeSet<&u16> = ports.iter().collect();

@@ -1,0 +1,100 @@
+//! The shared pool: what it gives at most, whatever a role or a definition says.
+
+use serde_json::Value;
+
+use crate::{
+    stage::{Stage, eventually, samples},
+    up::Up,
+};
+
+/// The probe as an image of the bundled registry.
+fn push_probe(stage: &Stage, up: &Up) -> String {
+    let context = stage.path("probe");
+    std::fs::create_dir(&context).expect("a folder");
+    let program = samples().join("hostile/probe-cli.wasm");
+    std::fs::copy(program, context.join("probe.wasm")).expect("a copy");
+    let dockerfile = "FROM scratch\nCOPY probe.wasm /\nENTRYPOINT [\"/probe.wasm\"]\n";
+    std::fs::write(context.join("Dockerfile"), dockerfile).expect("a Dockerfile");
+    let image = format!("{}/me/probe:v1", up.registry);
+    stage.margay(["build", "-t", &image, &context.display().to_string()]).ok();
+    stage.margay(["login", "-u", "me", &up.registry]).ok();
+    stage.margay(["push", &image]).ok();
+    image
+}
+
+/// Registers a definition of one container.
+fn register(stage: &Stage, family: &str, image: &str, role: &str, container: &str) {
+    let definition = format!(
+        "family = \"{family}\"\n[role]\nallow = [{role}]\n[[containers]]\nname = \"app\"\n\
+         image = \"{image}\"\n{container}\n"
+    );
+    let file = stage.write(&format!("{family}.toml"), definition).display().to_string();
+    assert_eq!(stage.margay(["task", "register", &file]).ok(), format!("{family}:1\n"));
+}
+
+/// What the probe said of a million turns, in nanoseconds.
+fn turns(log: &str) -> Option<u64> {
+    log.lines()
+        .find_map(|line| line.split_once("a million turns ")?.1.split_once(" ns")?.0.parse().ok())
+}
+
+#[test]
+fn a_service_in_the_pool_has_a_clock_that_stands_still_while_it_computes() {
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    let image = push_probe(&stage, &up);
+    stage.margay(["cluster", "create", "main"]).ok();
+    for (family, role) in [("still", ""), ("fine", "\"clock:fine\"")] {
+        register(&stage, family, &image, role, "command = [\"clock\"]");
+    }
+    let create = |family: &str, launch_type: &str| {
+        let (name, task) = (format!("{family}-{launch_type}"), format!("{family}:1"));
+        let arguments = ["--cluster", "main", "--launch-type", launch_type, "--detach"];
+        stage.margay([&["service", "create", &name, "--task", &task], &arguments[..]].concat())
+    };
+    let read = |name: &str| {
+        eventually("the clock is read", || {
+            turns(&stage.margay(["service", "logs", name, "--cluster", "main"]).out)
+        })
+    };
+    create("still", "pool").ok();
+    assert_eq!(read("still-pool"), 0, "a million turns take no time that a guest can see");
+    create("fine", "node").ok();
+    assert!(read("fine-node") > 0);
+    let err = create("fine", "pool").fails(1);
+    let want = "container `app` of task definition `fine:1` asks for `clock:fine`, and the pool \
+                gives `clock:frozen` at most";
+    assert!(err.contains(want) && err.contains("--launch-type node"), "{err}");
+    up.end();
+    stage.is_empty();
+}
+
+#[test]
+fn what_the_pool_would_clamp_is_refused_before_anything_starts() {
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    let image = push_probe(&stage, &up);
+    stage.margay(["cluster", "create", "main"]).ok();
+    for (family, role, container, want) in [
+        ("time", "", "cpu_time_max_ms = 900001", "`cpu_time_max_ms = 900001`"),
+        (
+            "hard",
+            "",
+            "memory_soft_bytes = 65536\nmemory_hard_bytes = 1073741824",
+            "`memory_hard_bytes = 131072` at most",
+        ),
+        ("open", "", "limits = { handles_max = 100000 }", "`handles_max = 8192` at most"),
+        ("disk", "\"fs:/data#rw;volume=a;max=1TiB\"", "", "`max=10GiB` at most"),
+    ] {
+        register(&stage, family, &image, role, container);
+        let task = format!("{family}:1");
+        let run = ["task", "run", &task, "--cluster", "main", "--launch-type", "pool"];
+        let err = stage.margay(run).fails(1);
+        assert!(err.contains(want) && err.contains("--launch-type node"), "{family}: {err}");
+    }
+    let tasks = stage.margay(["task", "ls", "--output", "json"]).ok();
+    let tasks: Value = serde_json::from_str(&tasks).expect("JSON");
+    assert_eq!(tasks.as_array().map(Vec::len), Some(0), "{tasks}");
+    up.end();
+    stage.is_empty();
+}
