@@ -157,7 +157,7 @@ pub fn parse_document(bytes: &[u8]) -> Result<Document, Error> {
 }
 
 fn parse_json<'a, T: Deserialize<'a>>(document: &'static str, bytes: &'a [u8]) -> Result<T, Error> {
-    serde_json::from_slice(bytes).map_err(|error| Error::malformed(document, error.to_string()))
+    spec::json::from_slice(bytes).map_err(|error| Error::malformed(document, error.to_string()))
 }
 
 /// The entry of `index` to run: Wasm first, then whatever of `native` comes first, best platform

@@ -305,7 +305,7 @@ impl Layout {
         let path = self.dir.join("index.json");
         let read = disk::read_optional(&path, INDEX_BYTES_MAX).map_err(io_error("read", &path));
         let Some(bytes) = read? else { return Ok(index_over(Vec::new())) };
-        serde_json::from_slice(&bytes).map_err(|error| Error::Io {
+        spec::json::from_slice(&bytes).map_err(|error| Error::Io {
             doing: "read",
             path,
             source: error.into(),

@@ -10,6 +10,8 @@
 
 mod text; // types that are written as one string: how they parse, print and are documented
 
+pub mod json; // documents that every reader understands alike
+
 mod digest; // the name of some bytes, computed from them
 mod media; // the media types that margay reads or writes
 mod reference; // the name of an image

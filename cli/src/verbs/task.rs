@@ -193,7 +193,7 @@ pub fn read_definition(path: &std::path::Path) -> anyhow::Result<TaskDefinition>
         bail!(foreign.refusal(path));
     }
     let definition: TaskDefinition = if path.extension().is_some_and(|ending| ending == "json") {
-        serde_json::from_str(&text).with_context(named)?
+        spec::json::from_slice(text.as_bytes()).with_context(named)?
     } else {
         toml::from_str(&text).map_err(|error| {
             let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;

@@ -61,7 +61,7 @@ pub(crate) fn config() -> ImageConfig {
 /// environment and wants.
 pub(crate) fn apply(plan: &mut Plan, bytes: &[u8]) -> Result<(), Error> {
     let wrong = |why: String| Error::malformed("Spin application", why);
-    let app: LockedApp = serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
+    let app: LockedApp = spec::json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
     let unsupported =
         |why: String| Error::Unsupported { what: "this Spin application".to_owned(), why };
     if app.spin_lock_version > 1 {

@@ -222,7 +222,9 @@ fn documents_that_say_two_things_are_refused() {
         (r#"{"schemaVersion":2}"#, "neither `manifests` nor `layers`"),
         (r#"{"schemaVersion":1,"fsLayers":[]}"#, "schema 1"),
         (r#"{"schemaVersion":2,"manifests":[],"layers":[]}"#, "both `manifests` and `layers`"),
-        (r#"{"schemaVersion":2,"layers":[],"layers":[]}"#, "duplicate field"),
+        (r#"{"schemaVersion":2,"layers":[],"layers":[]}"#, "the key `layers` is there twice"),
+        (r#"{"schemaVersion":2,"layers":[],"Layers":[]}"#, "the key `Layers` is there twice"),
+        (r#"{"schemaVersion":2,"x":{"a":1,"a":2},"layers":[]}"#, "the key `a` is there twice"),
         (
             r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","layers":[]}"#,
             "its `mediaType` is that of an index",

@@ -136,7 +136,7 @@ impl Call {
 
     /// The body as `T`. Fields that `T` does not know are refused.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        serde_json::from_slice(&self.body)
+        spec::json::from_slice(&self.body)
             .map_err(|error| ApiError::invalid(format!("{}: {error}", self.not_the_body())))
     }
 

@@ -333,7 +333,7 @@ fn import_docker(
 ) -> Result<Vec<Imported>, Error> {
     let malformed =
         |why: String| unusable(path, image::Error::Malformed { document: "manifest.json", why });
-    let saved: Vec<Saved> = serde_json::from_slice(&archive.read(layout, path, "manifest.json")?)
+    let saved: Vec<Saved> = spec::json::from_slice(&archive.read(layout, path, "manifest.json")?)
         .map_err(|error| malformed(error.to_string()))?;
     if saved.is_empty() || saved.len() > IMAGES_MAX {
         return Err(malformed(format!("it names {} images", saved.len())));
@@ -355,7 +355,7 @@ fn import_saved(
     let (digest, size) = archive.find(path, &saved.config)?;
     let config = described(MediaType::OCI_CONFIG, digest, size);
     let parsed: ImageConfig =
-        serde_json::from_slice(&layout.read_blob(&config, DOCUMENT_BYTES_MAX)?)
+        spec::json::from_slice(&layout.read_blob(&config, DOCUMENT_BYTES_MAX)?)
             .map_err(|error| not_an_image(path, ImportProblem::Config(error)))?;
     let names = saved.layers.as_deref().unwrap_or_default();
     if parsed.rootfs.diff_ids.len() != names.len() {

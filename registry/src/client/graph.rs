@@ -94,7 +94,7 @@ impl ImageGraph {
 fn parse<'a, T: Deserialize<'a>>(manifest: &'a Resolved) -> Result<T, Error> {
     let parsed = match manifest.descriptor.size > MANIFEST_BYTES_MAX {
         true => Err(ManifestFault::TooLarge),
-        false => serde_json::from_slice(&manifest.bytes).map_err(ManifestFault::Json),
+        false => spec::json::from_slice(&manifest.bytes).map_err(ManifestFault::Json),
     };
     parsed.map_err(|fault| unusable(&manifest.descriptor.digest, fault))
 }

@@ -11,7 +11,7 @@ pub(crate) struct DeclaredMediaType {
 impl DeclaredMediaType {
     /// `None` when the document declares none or cannot be read.
     pub fn of(manifest: &[u8]) -> Option<MediaType> {
-        serde_json::from_slice::<Self>(manifest).ok()?.media_type
+        spec::json::from_slice::<Self>(manifest).ok()?.media_type
     }
 }
 

@@ -38,7 +38,7 @@ impl Outline {
     /// Serde alone would also accept the fields as an array, in which no other reader finds them.
     pub fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
         match bytes.trim_ascii_start().first() {
-            Some(b'{') => serde_json::from_slice(bytes)
+            Some(b'{') => spec::json::from_slice(bytes)
                 .map_err(|error| ApiError::invalid_manifest(error.to_string())),
             _ => Err(ApiError::invalid_manifest("it is not a JSON object")),
         }

@@ -24,7 +24,7 @@ use crate::{
 
 pub(crate) async fn create_secret(call: Call) -> Result<Reply, ApiError> {
     // What serde would say is wrong may quote the value.
-    let CreateSecret { name, value } = serde_json::from_slice(&call.body).map_err(|_| {
+    let CreateSecret { name, value } = spec::json::from_slice(&call.body).map_err(|_| {
         ApiError::invalid(call.not_the_body()).hint(format!(
             "send {{\"name\": NAME, \"value\": BASE64}}: a name of 1 to 63 lower-case letters, \
              digits, `-`, `_` and `.`, and a value of 1 to {} bytes",
