@@ -3,7 +3,7 @@
 //! Useful to try a client against. `margay registry` is the same thing with a supervisor around it.
 use std::{env, error::Error};
 
-use registry::{Admin, Config, Server, Visibility};
+use registry::{Admin, Config, Existing, Server, Visibility};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let serving = tokio::spawn(server.serve(listener, interrupted));
     if let [user, password, public @ ..] = rest {
         let admin = Admin::new(data_dir);
-        admin.put_user(&user.parse()?, password).await?;
+        admin.put_user(&user.parse()?, password, Existing::Any).await?;
         for repository in public {
             admin.set_visibility(&repository.parse()?, Visibility::Public).await?;
         }

@@ -1,15 +1,22 @@
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::Method;
 use net::{ApiClient, ApiRequest, ClientError};
 use serde::{Serialize, de::DeserializeOwned};
-use spec::Tenant;
+use spec::{CredentialName, Tenant};
 
 use crate::{
-    Error, ProtocolFault, Repository,
+    Error, ProtocolFault, Repository, RobotScope,
+    account::NewRobot,
     limits::ADMIN_ANSWER_TIME_MAX,
-    protocol::{ADMIN_SOCKET, ErrorBody, PasswordBody, RepositoryInfo, Visibility, VisibilityBody},
+    protocol::{
+        ADMIN_SOCKET, ErrorBody, Existing, PasswordBody, Repositories, RepositoryInfo,
+        RobotCredential, RobotInfo, Visibility, VisibilityBody,
+    },
 };
 
 /// Manages users and visibility of a registry that runs on this machine, through the socket in its
@@ -25,22 +32,88 @@ impl Admin {
         Self { data_dir: data_dir.into() }
     }
 
-    /// Adds a user, the owner of the repositories `NAME/…`, or replaces the password of one.
+    /// Adds a user, the owner of the repositories `NAME/…`, or replaces the password of one. Tokens
+    /// for the password before are refused from then on.
     ///
     /// # Errors
-    /// [`Error::Admin`] when the password is too short or too long, [`Error::Unreachable`] when no
-    /// registry runs there.
-    pub async fn put_user(&self, name: &Tenant, password: &str) -> Result<(), Error> {
-        let body = PasswordBody { password: password.to_owned() };
+    /// [`Error::Admin`] when the password is too short or too long, when the user is there and
+    /// should not be, or the other way, and when repositories of an earlier user of this name are
+    /// left; [`Error::Unreachable`] when no registry runs there.
+    pub async fn put_user(
+        &self,
+        name: &Tenant,
+        password: &str,
+        user: Existing,
+    ) -> Result<(), Error> {
+        let body = PasswordBody { password: password.to_owned(), user };
         self.call(Method::PUT, &format!("/admin/users/{name}"), Some(&body)).await.map(drop)
     }
 
-    /// Removes a user. The repositories stay; tokens of the user expire within minutes.
+    /// Removes a user with their robot accounts and open uploads. Their tokens are refused from
+    /// then on, and what they are reading or writing breaks off.
     ///
     /// # Errors
-    /// [`Error::Admin`] when there is no such user.
-    pub async fn remove_user(&self, name: &Tenant) -> Result<(), Error> {
-        self.call(Method::DELETE, &format!("/admin/users/{name}"), None::<&()>).await.map(drop)
+    /// [`Error::Admin`] when there is no such user, when it has repositories and nothing is to
+    /// become of them, and when the user that gets them has one of the same name.
+    pub async fn remove_user(&self, name: &Tenant, then: &Repositories) -> Result<(), Error> {
+        let query = match then {
+            Repositories::Keep => String::new(),
+            Repositories::TransferTo(to) => format!("?transfer_to={to}"),
+            Repositories::Delete => "?repositories=delete".to_owned(),
+        };
+        let path = format!("/admin/users/{name}{query}");
+        self.call(Method::DELETE, &path, None::<&()>).await.map(drop)
+    }
+
+    /// Adds a robot account `USER+ROBOT`, and returns its secret.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when there is no such user, or such a robot account already.
+    pub async fn create_robot(
+        &self,
+        user: &Tenant,
+        robot: &CredentialName,
+        scope: RobotScope,
+        repositories: &[Repository],
+        lifetime: Duration,
+    ) -> Result<RobotCredential, Error> {
+        let body = NewRobot {
+            scope,
+            repositories: repositories.iter().map(ToString::to_string).collect(),
+            lifetime_seconds: Some(lifetime.as_secs()),
+        };
+        let path = format!("/admin/robots/{user}+{robot}");
+        self.read(self.call(Method::PUT, &path, Some(&body)).await?)
+    }
+
+    /// Gives a robot account another secret.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when there is no such robot account.
+    pub async fn rotate_robot(
+        &self,
+        user: &Tenant,
+        robot: &CredentialName,
+    ) -> Result<RobotCredential, Error> {
+        let path = format!("/admin/robots/{user}+{robot}");
+        self.read(self.call(Method::POST, &path, None::<&()>).await?)
+    }
+
+    /// Removes a robot account.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when there is no such robot account.
+    pub async fn remove_robot(&self, user: &Tenant, robot: &CredentialName) -> Result<(), Error> {
+        let path = format!("/admin/robots/{user}+{robot}");
+        self.call(Method::DELETE, &path, None::<&()>).await.map(drop)
+    }
+
+    /// All robot accounts.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when no registry runs there.
+    pub async fn robots(&self) -> Result<Vec<RobotInfo>, Error> {
+        self.get("/admin/robots").await
     }
 
     /// All users.
@@ -73,10 +146,13 @@ impl Admin {
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        let bytes = self.call(Method::GET, path, None::<&()>).await?;
+        self.read(self.call(Method::GET, path, None::<&()>).await?)
+    }
+
+    fn read<T: DeserializeOwned>(&self, bytes: Bytes) -> Result<T, Error> {
         serde_json::from_slice(&bytes).map_err(|source| Error::Protocol {
             registry: self.name(),
-            source: ProtocolFault::Json { what: "list", source },
+            source: ProtocolFault::Json { what: "answer", source },
         })
     }
 

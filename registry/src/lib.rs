@@ -16,6 +16,7 @@
 mod limits; // every number, with its reason
 mod error;
 mod repository; // the name of a repository, and what can be done with it
+mod account; // a user, or one of a user's robot accounts
 mod blocking; // work that waits for a disk
 
 mod protocol; // what both ends put on the wire
@@ -30,6 +31,7 @@ mod admin; // the client of the admin socket
 mod tests; // client and server against each other, and against faults
 
 pub use access::{Cost, Tokens};
+pub use account::RobotScope;
 pub use admin::Admin;
 pub(crate) use blocking::blocking;
 pub use client::{
@@ -38,6 +40,8 @@ pub use client::{
 };
 pub use error::{Error, ManifestFault, ProtocolFault};
 pub use limits::Limits;
-pub use protocol::{RepositoryInfo, Visibility};
+pub use protocol::{
+    Existing, Repositories, RepositoryInfo, RobotCredential, RobotInfo, Visibility,
+};
 pub use repository::{Action, Repository};
 pub use server::{Config, Server};

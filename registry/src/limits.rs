@@ -64,12 +64,30 @@ pub(crate) const QUEUED_LOGINS_MAX: usize = 64;
 pub(crate) const QUEUED_LOGINS_OF_ONE_ADDRESS_MAX: usize = 4;
 /// How long a login waits for its turn: as long as a user does.
 pub(crate) const LOGIN_QUEUE_TIME_MAX: Duration = Duration::from_secs(10);
-/// Wrong passwords for one user from one address in a window, before logins are no longer checked.
-pub(crate) const FAILED_LOGINS_MAX: u32 = 10;
+/// Wrong passwords in a window, before logins are no longer checked: for one name from one address
+/// prefix, as a user with a wrong password in a script has; for all names from one address prefix,
+/// which may be an office; and for one name from all addresses at which it never logged in.
+pub(crate) const FAILED_LOGINS_OF_NAME_AT_ADDRESS_MAX: u32 = 10;
+pub(crate) const FAILED_LOGINS_OF_ADDRESS_MAX: u32 = 50;
+pub(crate) const FAILED_LOGINS_OF_NAME_MAX: u32 = 50;
 pub(crate) const FAILED_LOGINS_WINDOW: Duration = Duration::from_secs(60);
-/// Users and addresses whose failures are counted at once. A guesser with more addresses is slowed
-/// by argon2 alone.
+/// Budgets that are counted at once, some 100 bytes each. Of more, the least used are forgotten.
 pub(crate) const FAILED_LOGINS_TRACKED_MAX: usize = 10_000;
+/// Addresses that are remembered for having logged in.
+pub(crate) const KNOWN_ADDRESSES_MAX: usize = 10_000;
+/// Robot accounts of one user: one for each pipeline and machine.
+pub(crate) const ROBOTS_PER_USER_MAX: usize = 100;
+/// Repositories that a robot account may be limited to: they are in each of its tokens.
+pub(crate) const ROBOT_REPOSITORIES_MAX: usize = 32;
+/// A robot account holds for a quarter when nothing else is asked for, and for a year at most, as a
+/// credential of the control plane does.
+pub(crate) const ROBOT_TIME_DEFAULT: Duration = Duration::from_secs(90 * 24 * 3600);
+pub(crate) const ROBOT_TIME_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+pub(crate) const ROBOT_TIME_MIN: Duration = Duration::from_secs(60);
+/// The last use of a robot account is written down once in so long.
+pub(crate) const ROBOT_USE_NOTED_AFTER: Duration = Duration::from_secs(60);
+/// Repositories that the refusal to remove their owner names.
+pub(crate) const REPOSITORIES_NAMED: usize = 3;
 /// The lifetime of any token: one push or pull.
 pub(crate) const TOKEN_LIFETIME_MAX: Duration = Duration::from_secs(3600);
 /// The clocks of two machines of one platform differ by less.
@@ -88,6 +106,8 @@ pub(crate) const TOKEN_FORM_BYTES_MAX: usize = 16 << 10;
 pub(crate) const OPEN_UPLOADS_MAX: usize = 4096;
 /// Keys that one transaction deletes: the store allows 100 operations.
 pub(crate) const DELETED_PER_TRANSACTION: usize = 90;
+/// Bytes of the records that one transaction hands over: the store allows a megabyte.
+pub(crate) const HANDED_OVER_BYTES_MAX: usize = 512 << 10;
 /// Keys of one page of a scan: some hundred kilobytes.
 pub(crate) const SCAN_PAGE: usize = 1000;
 /// Repositories share this many locks: enough that two pushes rarely meet.

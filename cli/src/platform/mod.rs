@@ -126,6 +126,17 @@ pub fn password_file(home: &Home) -> PathBuf {
     home.path().join("registry/password")
 }
 
+/// Keeps another password of the user that `margay up` made, where it is read from the home.
+pub fn keep_password(home: &Home, user: &Tenant, password: &str) -> anyhow::Result<()> {
+    let path = password_file(home);
+    match Record::read(home)? {
+        Some(record) if record.user == user.as_str() && path.exists() => {
+            write_private(&path, password.as_bytes())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Starts the four processes and waits until each does its work; restarts those that exit, until
 /// `work` is done or a signal comes; then ends them.
 pub async fn run(
@@ -270,7 +281,7 @@ impl Platform {
         // Written first: a password that is known and not set is set anew, one that is set and not
         // known is lost.
         write_private(&path, password.as_bytes())?;
-        Ok(admin.put_user(&user, &password).await?)
+        Ok(admin.put_user(&user, &password, registry::Existing::Any).await?)
     }
 
     /// At the first start this machine becomes the platform's first node, and takes work of every

@@ -1,13 +1,21 @@
-use anyhow::ensure;
+use std::{
+    fmt::{self, Display},
+    str::FromStr,
+    time::Duration,
+};
+
+use anyhow::{bail, ensure};
 use clap::{Subcommand, ValueEnum};
-use registry::{Admin, Config, Repository, Server};
-use spec::Tenant;
+use registry::{
+    Admin, Config, Existing, Repositories, Repository, RobotCredential, RobotScope, Server,
+};
+use spec::{CredentialName, Tenant};
 use tokio::net::TcpListener;
 
 use crate::{
     failure::Advice,
     home::Home,
-    output::{Output, line},
+    output::{Output, ago, line, notice, now},
     platform::{self, listen::Listen},
     serve::{self, Child, block_on},
     verbs::login,
@@ -34,6 +42,9 @@ enum Verb {
     /// Manage users
     #[command(subcommand)]
     User(User),
+    /// Manage robot accounts: logins of programs, within the rights of a user
+    #[command(subcommand)]
+    Robot(Robot),
     /// Make a repository public or private
     Visibility {
         /// Which one, as in me/cats
@@ -50,7 +61,7 @@ enum Verb {
 
 #[derive(Debug, Subcommand)]
 enum User {
-    /// Add a user, or give one another password
+    /// Add a user
     Add {
         /// The name; the user owns the repositories NAME/…
         name: Tenant,
@@ -60,11 +71,138 @@ enum User {
     },
     /// List users
     Ls,
-    /// Remove a user; the repositories stay
+    /// Give a user another password: logins and tokens with the one before end at once
+    Passwd {
+        /// The name
+        name: Tenant,
+        /// Read the password from stdin
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Remove a user with its robot accounts; refused while it owns repositories
     Rm {
         /// The name
         name: Tenant,
+        /// Make its repositories those of this user
+        #[arg(long, value_name = "USER")]
+        transfer_to: Option<Tenant>,
+        /// Delete its repositories
+        #[arg(long, conflicts_with = "transfer_to")]
+        delete_repositories: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum Robot {
+    /// Add a robot account and print its secret, this once
+    Add {
+        /// USER+ROBOT, which is what it logs in as
+        #[arg(value_name = "USER+ROBOT")]
+        login: RobotLogin,
+        /// pull, or push, which is to pull, add and delete
+        #[arg(long, value_name = "SCOPE", default_value_t = RobotScope::Pull)]
+        scope: RobotScope,
+        /// Limit it to this repository of its user (repeatable) [default: all of them]
+        #[arg(long = "repository", value_name = "REPOSITORY")]
+        repositories: Vec<Repository>,
+        /// How long it holds, at most 366d
+        #[arg(
+            long,
+            value_name = "TIME",
+            default_value = "90d",
+            value_parser = spec::parse_duration
+        )]
+        expires: Duration,
+    },
+    /// List robot accounts, without their secrets
+    Ls {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Give a robot account another secret and print it: the one before is refused at once
+    Rotate {
+        /// Its name
+        #[arg(value_name = "USER+ROBOT")]
+        login: RobotLogin,
+    },
+    /// Remove robot accounts: what they are doing breaks off
+    Rm {
+        /// Their names
+        #[arg(required = true, value_name = "USER+ROBOT")]
+        logins: Vec<RobotLogin>,
+    },
+}
+
+/// The name of a robot account.
+#[derive(Debug, Clone)]
+struct RobotLogin {
+    user: Tenant,
+    robot: CredentialName,
+}
+
+impl FromStr for RobotLogin {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let Some((user, robot)) = text.split_once('+') else {
+            bail!("`{text}` is not USER+ROBOT, as in me+ci");
+        };
+        Ok(Self { user: user.parse()?, robot: robot.parse()? })
+    }
+}
+
+impl Display for RobotLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}+{}", self.user, self.robot)
+    }
+}
+
+impl Robot {
+    fn run(self, admin: &Admin) -> anyhow::Result<()> {
+        match self {
+            Self::Add { login, scope, repositories, expires } => {
+                let RobotLogin { user, robot } = &login;
+                let made = admin.create_robot(user, robot, scope, &repositories, expires);
+                show(&block_on(made)?);
+            }
+            Self::Ls { output } => {
+                let headings = ["LOGIN", "SCOPE", "REPOSITORIES", "EXPIRES", "LAST USED"];
+                output.records(&block_on(admin.robots())?, &headings, |robot| {
+                    let repositories = match robot.repositories.is_empty() {
+                        true => "all".to_owned(),
+                        false => robot.repositories.join(","),
+                    };
+                    let used = robot.last_used.map(|at| ago(at, now()));
+                    [
+                        robot.login.clone(),
+                        robot.scope.to_string(),
+                        repositories,
+                        robot.expires.to_string(),
+                        used.unwrap_or_else(|| "never".to_owned()),
+                    ]
+                })?;
+            }
+            Self::Rotate { login } => {
+                show(&block_on(admin.rotate_robot(&login.user, &login.robot))?);
+            }
+            Self::Rm { logins } => {
+                return super::each(&logins, |login| {
+                    block_on(admin.remove_robot(&login.user, &login.robot))?;
+                    line(format_args!("{login}"));
+                    Ok(())
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn show(made: &RobotCredential) {
+    notice(format_args!(
+        "This is the password of `{}` until {}, shown this once: docker login -u {} REGISTRY",
+        made.login, made.expires, made.login
+    ));
+    line(format_args!("{}", made.secret));
 }
 
 /// The visibility of a repository.
@@ -118,15 +256,27 @@ impl Verb {
         match self {
             Self::User(User::Add { name, password_stdin }) => {
                 let password = login::new_password(password_stdin)?;
-                block_on(admin.put_user(&name, &password))?;
+                block_on(admin.put_user(&name, &password, Existing::New))?;
                 line(format_args!("{name}"));
             }
+            Self::User(User::Passwd { name, password_stdin }) => {
+                let password = login::new_password(password_stdin)?;
+                block_on(admin.put_user(&name, &password, Existing::Known))?;
+                platform::keep_password(home, &name, &password)?;
+                line(format_args!("{name}"));
+            }
+            Self::Robot(robot) => robot.run(&admin)?,
             Self::User(User::Ls) => {
                 let users = block_on(admin.users())?;
                 users.iter().for_each(|user| line(format_args!("{user}")));
             }
-            Self::User(User::Rm { name }) => {
-                block_on(admin.remove_user(&name))?;
+            Self::User(User::Rm { name, transfer_to, delete_repositories }) => {
+                let then = match (transfer_to, delete_repositories) {
+                    (Some(user), _) => Repositories::TransferTo(user),
+                    (None, true) => Repositories::Delete,
+                    (None, false) => Repositories::Keep,
+                };
+                block_on(admin.remove_user(&name, &then))?;
                 line(format_args!("{name}"));
             }
             Self::Visibility { repository, visibility } => {

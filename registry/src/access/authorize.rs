@@ -1,15 +1,16 @@
 use spec::Tenant;
 
-use crate::{Action, Repository};
+use crate::{Action, Repository, account::Account};
 
 /// The client of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Principal {
     /// A client without a token, or with an anonymous one.
     Anonymous,
-    /// A user of this registry.
+    /// A user of this registry, or a robot account of theirs.
     User {
         name: Tenant,
+        account: Account,
         /// What the token was fetched for. A user may hold less than their rights, never more.
         scopes: Scopes,
     },
@@ -66,14 +67,14 @@ impl Principal {
     pub fn name(&self) -> &str {
         match self {
             Self::Anonymous => "anonymous",
-            Self::User { name, .. } => name.as_str(),
+            Self::User { account, .. } => &account.login,
             Self::Machine { name, .. } => name,
         }
     }
 }
 
 impl Scopes {
-    fn cover(&self, repository: &Repository, action: Action) -> bool {
+    pub fn cover(&self, repository: &Repository, action: Action) -> bool {
         match self {
             Self::All => true,
             Self::Only { repositories, .. } => repositories.iter().any(|(name, actions)| {
@@ -91,7 +92,10 @@ mod tests {
 
     #[test]
     fn a_user_owns_the_repositories_below_their_name_and_public_ones_are_readable() {
-        let user = |name: &str, scopes| Principal::User { name: name.parse().unwrap(), scopes };
+        let user = |name: &str, scopes| {
+            let name = name.parse().unwrap();
+            Principal::User { account: Account::of_user(&name, "1"), name, scopes }
+        };
         let only = |repository: &str, actions: &[Action]| Scopes::Only {
             repositories: vec![(repository.parse().unwrap(), actions.to_vec())],
             own: false,

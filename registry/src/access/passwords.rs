@@ -1,9 +1,4 @@
-use std::{
-    collections::HashMap,
-    net::IpAddr,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, time::Duration};
 
 use argon2::{
     Algorithm, Argon2, Block, Params, Version,
@@ -16,11 +11,12 @@ use tokio::{
     time::timeout,
 };
 
+use super::budget::LoginBudget;
 use crate::{
     Error,
+    account::{Account, robot_of},
     limits::{
-        FAILED_LOGINS_MAX, FAILED_LOGINS_TRACKED_MAX, FAILED_LOGINS_WINDOW, LOGIN_QUEUE_TIME_MAX,
-        PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, QUEUED_LOGINS_MAX,
+        LOGIN_QUEUE_TIME_MAX, PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN, QUEUED_LOGINS_MAX,
         QUEUED_LOGINS_OF_ONE_ADDRESS_MAX,
     },
     storage::{Metadata, User},
@@ -36,9 +32,9 @@ pub enum Cost {
 }
 
 /// How a login ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LoginOutcome {
-    Accepted,
+    Accepted(Account),
     /// No such user or not their password: the same answer, after the same time.
     Rejected,
     /// Too many failed logins lately, or too many at once.
@@ -56,9 +52,6 @@ pub(crate) enum SetPasswordError {
     Failed(#[from] Error),
 }
 
-/// What failed logins are counted by: the name, empty for what cannot be a user's, and the address.
-type LoginSource = (String, Option<AddressPrefix>);
-
 /// A piece of work that borrows 19 MiB of memory.
 type Job = Box<dyn FnOnce(&mut Memory) + Send>;
 type Memory = Vec<Block>;
@@ -71,7 +64,7 @@ pub(crate) struct Passwords {
     dummy_hash: String,
     hasher: mpsc::Sender<Job>,
     queued: KeyedSemaphore<AddressPrefix>,
-    failures: Mutex<HashMap<LoginSource, (u32, Instant)>>,
+    budget: LoginBudget,
 }
 
 impl Passwords {
@@ -93,7 +86,7 @@ impl Passwords {
             dummy_hash,
             hasher: start_hasher(),
             queued: KeyedSemaphore::new(QUEUED_LOGINS_OF_ONE_ADDRESS_MAX),
-            failures: Mutex::default(),
+            budget: LoginBudget::default(),
         }
     }
 
@@ -129,65 +122,69 @@ impl Passwords {
         }
         let (params, password) = (self.params.clone(), password.to_owned());
         let hash = self.hashing(None, move |memory| hash(params, &password, memory)).await;
-        let user = User { password: hash.ok_or(SetPasswordError::Busy)? };
+        let password = hash.ok_or(SetPasswordError::Busy)?;
+        let user = User { password, serial: disk::random_hex::<8>() };
         Ok(self.metadata.put_user(name, &user).await?)
     }
 
-    /// Whether `password` is that of the user `name`, for a client at `from`.
+    /// Whether `password` is that of `name`, a user or a robot account, for a client at `from`.
     pub async fn check(
         &self,
         name: &str,
         password: &str,
         from: Option<IpAddr>,
     ) -> Result<LoginOutcome, Error> {
-        // Names that cannot be a user's are counted as one, so that a guesser cannot fill the
-        // memory with names.
+        // Names that no account can have are counted as one.
+        let robot = robot_of(name);
         let user = name.parse::<Tenant>().ok();
-        let counted = user.as_ref().map(ToString::to_string).unwrap_or_default();
-        let source = (counted, from.map(AddressPrefix::from));
-        if let Some(time) = self.blocked_for(&source) {
-            return Ok(LoginOutcome::RetryAfter(time));
-        }
-        let record = match &user {
+        let counted = if robot.is_some() || user.is_some() { name } else { "" };
+        let admitted = timeout(LOGIN_QUEUE_TIME_MAX, self.budget.admit(counted, from)).await;
+        let attempt = match admitted {
+            Ok(Ok(attempt)) => attempt,
+            Ok(Err(time)) => return Ok(LoginOutcome::RetryAfter(time)),
+            Err(_) => return Ok(LoginOutcome::RetryAfter(LOGIN_QUEUE_TIME_MAX)),
+        };
+        let account = match (&robot, &user) {
+            (Some((user, robot)), _) => self.metadata.log_in_robot(user, robot, password).await?,
+            (None, user) => match self.check_user(user.as_ref(), password, from).await? {
+                Some(account) => account,
+                None => {
+                    attempt.abandoned();
+                    return Ok(LoginOutcome::RetryAfter(LOGIN_QUEUE_TIME_MAX));
+                }
+            },
+        };
+        Ok(match account {
+            Some(account) => {
+                attempt.succeeded();
+                LoginOutcome::Accepted(account)
+            }
+            None => LoginOutcome::Rejected,
+        })
+    }
+
+    /// The account of a user with this password; `None` when the check did not come to its turn.
+    /// Without such a user the same work is done.
+    async fn check_user(
+        &self,
+        user: Option<&Tenant>,
+        password: &str,
+        from: Option<IpAddr>,
+    ) -> Result<Option<Option<Account>>, Error> {
+        let record = match user {
             Some(user) => self.metadata.user(user).await?,
             None => None,
         };
-        let exists = record.is_some();
-        let hash = record.map_or_else(|| self.dummy_hash.clone(), |user| user.password);
-        let password = password.to_owned();
-        let fits = password.len() <= PASSWORD_BYTES_MAX;
+        let hash =
+            record.as_ref().map_or_else(|| self.dummy_hash.clone(), |user| user.password.clone());
+        let (password, fits) = (password.to_owned(), password.len() <= PASSWORD_BYTES_MAX);
         let matches = self
             .hashing(from, move |memory| fits && verify(&password, &hash, memory) == Some(true))
             .await;
-        match matches {
-            None => Ok(LoginOutcome::RetryAfter(LOGIN_QUEUE_TIME_MAX)),
-            Some(true) if exists => Ok(LoginOutcome::Accepted),
-            Some(_) => {
-                self.count_failure(source);
-                Ok(LoginOutcome::Rejected)
-            }
-        }
-    }
-
-    fn blocked_for(&self, source: &LoginSource) -> Option<Duration> {
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let (count, since) = failures.get(source)?;
-        (*count >= FAILED_LOGINS_MAX).then(|| FAILED_LOGINS_WINDOW.checked_sub(since.elapsed()))?
-    }
-
-    fn count_failure(&self, source: LoginSource) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() >= FAILED_LOGINS_TRACKED_MAX {
-            failures.retain(|_, (_, since)| since.elapsed() < FAILED_LOGINS_WINDOW);
-        }
-        if failures.len() >= FAILED_LOGINS_TRACKED_MAX {
-            return;
-        }
-        let (count, since) = failures.entry(source).or_insert((0, Instant::now()));
-        if since.elapsed() >= FAILED_LOGINS_WINDOW {
-            (*count, *since) = (0, Instant::now());
-        }
-        *count += 1;
+        Ok(matches.map(|matches| {
+            let (user, record) = user.zip(record).filter(|_| matches)?;
+            Some(Account::of_user(user, &record.serial))
+        }))
     }
 }
 
@@ -247,7 +244,7 @@ fn phc_string(params: &Params, salt: Salt, output: Output) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use futures_util::{future::join_all, join};
     use store::MemoryStore;
@@ -268,8 +265,9 @@ mod tests {
         let check = async |name: &str, password: &str, from| {
             passwords.check(name, password, from).await.unwrap()
         };
-        assert_eq!(check("ann", "correct horse", here).await, LoginOutcome::Accepted);
-        for guess in 0..FAILED_LOGINS_MAX {
+        let accepted = |outcome| matches!(outcome, LoginOutcome::Accepted(_));
+        assert!(accepted(check("ann", "correct horse", here).await));
+        for guess in 0..10 {
             assert_eq!(check("ann", &format!("guess {guess}"), here).await, LoginOutcome::Rejected);
             assert_eq!(
                 check("eve", &format!("guess {guess}"), there).await,
@@ -278,11 +276,24 @@ mod tests {
         }
         assert!(matches!(check("ann", "correct horse", here).await, LoginOutcome::RetryAfter(_)));
         assert!(matches!(check("eve", "anything", there).await, LoginOutcome::RetryAfter(_)));
-        assert_eq!(check("ann", "correct horse", there).await, LoginOutcome::Accepted);
-        for name in ["", "ANN", "ann/", &"x".repeat(1000)] {
+        assert!(accepted(check("ann", "correct horse", there).await));
+        for name in ["", "ANN", "ann/", "ann+", "+ci", &"x".repeat(1000)] {
             assert_eq!(check(name, "correct horse", here).await, LoginOutcome::Rejected, "{name}");
         }
         assert_eq!(check("ann", &"x".repeat(1 << 20), there).await, LoginOutcome::Rejected);
+    }
+
+    #[tokio::test]
+    async fn many_guesses_at_one_time_are_ten_checks() {
+        let passwords = passwords();
+        passwords.set(&"ann".parse().unwrap(), "correct horse").await.unwrap();
+        for name in ["ann", "eve", "ann+ci"] {
+            let from = Some([127, 0, 0, name.len() as u8].into());
+            let guesses = join_all((0..250).map(|_| passwords.check(name, "guess", from))).await;
+            let checked =
+                guesses.iter().filter(|guess| matches!(guess, Ok(LoginOutcome::Rejected)));
+            assert_eq!(checked.count(), 10, "{name}");
+        }
     }
 
     #[test]

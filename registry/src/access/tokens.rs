@@ -15,6 +15,7 @@ use spec::Tenant;
 use super::authorize::{Principal, Scopes};
 use crate::{
     Action, Error, Repository,
+    account::{Account, robot_of},
     limits::{CLOCK_SKEW_SECONDS_MAX, TOKEN_CHARS_MAX, TOKEN_LIFETIME_MAX},
 };
 
@@ -42,9 +43,12 @@ pub struct Tokens {
 #[serde(deny_unknown_fields)]
 struct Claims {
     aud: String,
-    /// `user:NAME`, `machine:NAME`, or empty for an anonymous client.
+    /// `user:NAME`, `user:NAME+ROBOT`, `machine:NAME`, or empty for an anonymous client.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     sub: String,
+    /// Of the account of a user.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    serial: String,
     nbf: u64,
     exp: u64,
     jti: String,
@@ -149,17 +153,22 @@ impl Tokens {
     ) -> String {
         let (sub, access) = match principal {
             Principal::Anonymous => (String::new(), Vec::new()),
-            Principal::User { name, scopes } => {
-                (format!("user:{name}"), scopes.entries(Some(name)))
+            Principal::User { name, account, scopes } => {
+                (format!("user:{}", account.login), scopes.entries(Some(name)))
             }
             Principal::Machine { name, scopes } => {
                 (format!("machine:{name}"), scopes.entries(None))
             }
         };
+        let serial = match principal {
+            Principal::User { account, .. } => account.serial.clone(),
+            Principal::Anonymous | Principal::Machine { .. } => String::new(),
+        };
         let now = seconds(now);
         let claims = Claims {
             aud: AUDIENCE.to_owned(),
             sub,
+            serial,
             nbf: now,
             exp: now + lifetime.min(TOKEN_LIFETIME_MAX).as_secs(),
             jti: disk::random_hex::<16>(),
@@ -198,10 +207,14 @@ impl Claims {
     fn principal(self) -> Option<Principal> {
         match self.sub.split_once(':') {
             None if self.sub.is_empty() => Some(Principal::Anonymous),
-            Some(("user", name)) => {
-                let name: Tenant = name.parse().ok()?;
+            Some(("user", login)) => {
+                let name: Tenant = match robot_of(login) {
+                    Some((user, _)) => user,
+                    None => login.parse().ok()?,
+                };
+                let account = Account { login: login.to_owned(), serial: self.serial };
                 let scopes = scopes(self.access, Some(&name))?;
-                Some(Principal::User { name, scopes })
+                Some(Principal::User { name, account, scopes })
             }
             Some(("machine", name)) => Some(Principal::Machine {
                 name: name.to_owned(),
@@ -280,7 +293,9 @@ mod tests {
     fn tokens_and_user() -> (Tokens, Principal) {
         let repositories = vec![("ann/cats".parse().unwrap(), vec![Action::Pull, Action::Push])];
         let scopes = Scopes::Only { repositories, own: true };
-        (Tokens::from_key(&[7; 32]), Principal::User { name: "ann".parse().unwrap(), scopes })
+        let name: Tenant = "ann".parse().unwrap();
+        let account = Account::of_user(&name, "1");
+        (Tokens::from_key(&[7; 32]), Principal::User { name, account, scopes })
     }
 
     #[test]

@@ -1,4 +1,7 @@
 use serde::{Deserialize, Serialize};
+use spec::{Tenant, Timestamp};
+
+use crate::account::RobotScope;
 
 /// The body of an error response.
 ///
@@ -62,6 +65,57 @@ pub struct RepositoryInfo {
 #[serde(deny_unknown_fields)]
 pub(crate) struct PasswordBody {
     pub password: String,
+    /// Which users it is for.
+    #[serde(default)]
+    pub user: Existing,
+}
+
+/// Whether a user has to be there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Existing {
+    /// A user is added, or has another password from now on.
+    #[default]
+    Any,
+    /// A user is added.
+    New,
+    /// A user has another password from now on.
+    Known,
+}
+
+/// What becomes of the repositories of a user that is removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Repositories {
+    /// The user is not removed while it has any.
+    Keep,
+    /// They are another user's from now on.
+    TransferTo(Tenant),
+    /// They are deleted.
+    Delete,
+}
+
+/// What may be known of a robot account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RobotInfo {
+    /// `USER+ROBOT`: what it logs in as.
+    pub login: String,
+    pub scope: RobotScope,
+    /// The only ones that it may use; all of its user's when there are none.
+    pub repositories: Vec<String>,
+    /// When its secret was made.
+    pub created: Timestamp,
+    pub expires: Timestamp,
+    /// To the minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<Timestamp>,
+}
+
+/// A robot account and its secret, which no later answer has.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct RobotCredential {
+    pub login: String,
+    pub secret: String,
+    pub expires: Timestamp,
 }
 
 /// The body of `PUT /admin/repositories/NAME/visibility`.

@@ -5,7 +5,7 @@ mod message; // JSON bodies
 mod query; // percent-encoded parameters
 mod range; // which bytes of a blob or an upload
 
-pub use message::{RepositoryInfo, Visibility};
+pub use message::{Existing, Repositories, RepositoryInfo, RobotCredential, RobotInfo, Visibility};
 pub(crate) use {
     manifest::{DeclaredMediaType, is_foreign_layer},
     message::{ADMIN_SOCKET, ErrorBody, PasswordBody, TagList, VisibilityBody},

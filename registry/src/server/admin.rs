@@ -3,20 +3,24 @@ use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use net::PrivateListener;
-use serde::de::DeserializeOwned;
 use spec::Tenant;
 
 use super::{
     error::{ApiError, ErrorCode},
     request_body::RequestBody,
     response::{Response, empty, json},
+    robots,
 };
 use crate::{
     Error, Repository,
     access::{Passwords, SetPasswordError},
-    limits::{ADMIN_BODY_BYTES_MAX, ADMIN_LIST_MAX},
-    protocol::{ADMIN_SOCKET, PasswordBody, RepositoryInfo, Visibility, VisibilityBody},
-    storage::Metadata,
+    blocking,
+    limits::{ADMIN_BODY_BYTES_MAX, ADMIN_LIST_MAX, REPOSITORIES_NAMED},
+    protocol::{
+        ADMIN_SOCKET, Existing, PasswordBody, Query, Repositories, RepositoryInfo, Visibility,
+        VisibilityBody,
+    },
+    storage::{Metadata, Uploads},
 };
 
 /// Listens where only the owner of the data folder can connect: the folder is 0700, the socket
@@ -30,6 +34,7 @@ pub(super) fn listen(data_dir: &Path) -> Result<PrivateListener, Error> {
 pub(super) struct AdminApi {
     pub metadata: Metadata,
     pub passwords: Arc<Passwords>,
+    pub uploads: Arc<Uploads>,
     pub idle_time_max: Duration,
 }
 
@@ -44,7 +49,8 @@ impl AdminApi {
         let (head, body) = request.into_parts();
         let (method, path) = (head.method, head.uri.path().to_owned());
         let mut body = RequestBody::new(body, self.idle_time_max);
-        self.try_answer(&method, &path, &mut body).await.unwrap_or_else(|error| {
+        let query = Query::parse(head.uri.query().unwrap_or_default());
+        self.try_answer(&method, &path, &query, &mut body).await.unwrap_or_else(|error| {
             error.log(&method, &path);
             error.into()
         })
@@ -54,11 +60,16 @@ impl AdminApi {
         &self,
         method: &Method,
         path: &str,
+        query: &Query,
         body: &mut RequestBody,
     ) -> Result<Response, ApiError> {
         if let Some(name) = path.strip_prefix("/admin/users/") {
             let name: Tenant = name.parse().map_err(ApiError::invalid_name)?;
-            return self.user(method, &name, body).await;
+            return self.user(method, &name, query, body).await;
+        }
+        if let Some(rest) = path.strip_prefix("/admin/robots") {
+            let login = rest.strip_prefix('/').unwrap_or_default();
+            return robots::answer(&self.metadata, method, login, body).await;
         }
         if let Some(name) =
             path.strip_prefix("/admin/repositories/").and_then(|p| p.strip_suffix("/visibility"))
@@ -67,7 +78,7 @@ impl AdminApi {
             if *method != Method::PUT {
                 return Err(ApiError::no_such_endpoint());
             }
-            let VisibilityBody { visibility } = read(body).await?;
+            let VisibilityBody { visibility } = body.json(ADMIN_BODY_BYTES_MAX).await?;
             self.metadata.set_public(&name, visibility == Visibility::Public).await?;
             return Ok(empty(StatusCode::NO_CONTENT, []));
         }
@@ -92,11 +103,13 @@ impl AdminApi {
         &self,
         method: &Method,
         name: &Tenant,
+        query: &Query,
         body: &mut RequestBody,
     ) -> Result<Response, ApiError> {
         match *method {
             Method::PUT => {
-                let PasswordBody { password } = read(body).await?;
+                let PasswordBody { password, user } = body.json(ADMIN_BODY_BYTES_MAX).await?;
+                self.check_existing(name, user).await?;
                 self.passwords.set(name, &password).await.map_err(|error| match error {
                     SetPasswordError::Length => {
                         ApiError::bad_request(ErrorCode::Unsupported, error.to_string())
@@ -106,21 +119,105 @@ impl AdminApi {
                 })?;
                 Ok(empty(StatusCode::NO_CONTENT, []))
             }
-            Method::DELETE => match self.metadata.remove_user(name).await? {
-                true => Ok(empty(StatusCode::NO_CONTENT, [])),
-                false => {
-                    let message = format!("there is no user `{name}`");
-                    Err(ApiError::not_found(ErrorCode::NameUnknown, message))
-                }
-            },
+            Method::DELETE => {
+                let transfer_to = query.get("transfer_to").map(str::parse).transpose();
+                let transfer_to = transfer_to.map_err(ApiError::invalid_name)?;
+                let repositories = match (transfer_to, query.get("repositories")) {
+                    (Some(to), _) => Repositories::TransferTo(to),
+                    (None, Some("delete")) => Repositories::Delete,
+                    (None, _) => Repositories::Keep,
+                };
+                self.remove_user(name, repositories).await?;
+                Ok(empty(StatusCode::NO_CONTENT, []))
+            }
             _ => Err(ApiError::no_such_endpoint()),
         }
     }
+
+    /// A new user inherits nothing from an earlier one of this name.
+    async fn check_existing(&self, name: &Tenant, wanted: Existing) -> Result<(), ApiError> {
+        match (self.metadata.user(name).await?.is_some(), wanted) {
+            (true, Existing::New) => Err(ApiError::conflict(format!(
+                "there is a user `{name}` already: margay registry user passwd {name}"
+            ))),
+            (false, Existing::Known) => Err(no_such_user(name)),
+            (false, Existing::Any | Existing::New) => match self.metadata.owned(name).await? {
+                owned if owned.is_empty() => Ok(()),
+                owned => Err(ApiError::conflict(format!(
+                    "{} of an earlier user `{name}` are left: hand them over or delete them first \
+                     (margay registry user rm {name} --transfer-to USER)",
+                    named(&owned)
+                ))),
+            },
+            (true, Existing::Any | Existing::Known) => Ok(()),
+        }
+    }
+
+    /// The user is gone first, so that nothing is added meanwhile; what was interrupted goes on
+    /// when it is asked for again.
+    async fn remove_user(&self, name: &Tenant, then: Repositories) -> Result<(), ApiError> {
+        let owned = self.metadata.owned(name).await?;
+        if owned.is_empty() && self.metadata.user(name).await?.is_none() {
+            return Err(no_such_user(name));
+        }
+        match &then {
+            Repositories::Keep if !owned.is_empty() => {
+                return Err(ApiError::conflict(format!(
+                    "`{name}` owns {}: hand them over with --transfer-to USER, or delete them with \
+                     --delete-repositories",
+                    named(&owned)
+                )));
+            }
+            Repositories::TransferTo(to) => self.check_transfer(name, to, &owned).await?,
+            Repositories::Keep | Repositories::Delete => {}
+        }
+        self.metadata.remove_user(name).await?;
+        for (user, robot, _) in self.metadata.robots(Some(name)).await? {
+            self.metadata.remove_robot(&user, &robot).await?;
+        }
+        let (uploads, user) = (Arc::clone(&self.uploads), name.clone());
+        blocking(move || uploads.discard_of(&user)).await;
+        match &then {
+            Repositories::TransferTo(to) => self.metadata.transfer(name, to).await?,
+            Repositories::Delete => self.metadata.delete_repositories(name).await?,
+            Repositories::Keep => {}
+        }
+        Ok(())
+    }
+
+    async fn check_transfer(
+        &self,
+        from: &Tenant,
+        to: &Tenant,
+        owned: &[Repository],
+    ) -> Result<(), ApiError> {
+        if from == to {
+            return Err(ApiError::conflict(format!("`{to}` is the user that is removed")));
+        }
+        if self.metadata.user(to).await?.is_none() {
+            return Err(no_such_user(to));
+        }
+        for repository in owned {
+            let rest = repository.as_str().strip_prefix(from.as_str()).unwrap_or_default();
+            let next: Repository = format!("{to}{rest}").parse().map_err(ApiError::invalid_name)?;
+            if self.metadata.repository(&next).await?.is_some() {
+                return Err(ApiError::conflict(format!("there is a repository `{next}` already")));
+            }
+        }
+        Ok(())
+    }
 }
 
-async fn read<T: DeserializeOwned>(body: &mut RequestBody) -> Result<T, ApiError> {
-    let bytes = body.all(ADMIN_BODY_BYTES_MAX).await?;
-    serde_json::from_slice(&bytes).map_err(|error| {
-        ApiError::bad_request(ErrorCode::Unsupported, format!("the body is not valid: {error}"))
-    })
+fn no_such_user(name: &Tenant) -> ApiError {
+    ApiError::not_found(ErrorCode::NameUnknown, format!("there is no user `{name}`"))
+}
+
+/// The first few of several repositories.
+fn named(repositories: &[Repository]) -> String {
+    let first = repositories.iter().take(REPOSITORIES_NAMED).map(|name| format!("`{name}`"));
+    let first = first.collect::<Vec<_>>().join(", ");
+    match repositories.len().checked_sub(REPOSITORIES_NAMED) {
+        None | Some(0) => first,
+        Some(more) => format!("{first} and {more} more"),
+    }
 }

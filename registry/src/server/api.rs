@@ -2,7 +2,11 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use blobs::BlobStore;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
-use hyper::{Request, body::Incoming};
+use http_body_util::BodyExt;
+use hyper::{
+    Request,
+    body::{Body as _, Incoming},
+};
 
 use super::{
     auth::{Authenticator, RepositoryRequest},
@@ -11,7 +15,7 @@ use super::{
     lists::ListEndpoints,
     manifests::ManifestEndpoints,
     request_body::RequestBody,
-    response::{Response, empty, full, json},
+    response::{Response, UntilBody, empty, full, json},
     route::{Endpoint, Route},
     token::TokenEndpoint,
     uploads::UploadEndpoints,
@@ -22,6 +26,9 @@ use crate::{
     protocol::Query,
     storage::{Metadata, RepositoryLocks, Uploads},
 };
+
+/// A body of this size is on its way before a revocation could reach it.
+const SMALL_BODY_BYTES: u64 = 64 << 10;
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
@@ -120,22 +127,39 @@ impl Api {
                 false => empty(StatusCode::OK, []),
             }),
             Route::Token => self.token.grant(&head, &query, body, from).await,
-            Route::Ping => match self.authenticator.identify(&head.headers)? {
+            Route::Ping => match self.authenticator.identify(&head.headers).await? {
                 Some(_) => Ok(json(StatusCode::OK, &serde_json::json!({}))),
                 None => Err(self.authenticator.login_needed(&head.headers)),
             },
-            Route::Catalog => self.lists.catalog(&self.principal(&head)?, &query).await,
+            Route::Catalog => self.lists.catalog(&self.principal(&head).await?, &query).await,
             Route::Repository(repository, endpoint) => {
-                let principal = self.principal(&head)?;
+                let principal = self.principal(&head).await?;
                 let request = RepositoryRequest { head, query, principal, repository };
                 self.authenticator.authorize(&request, endpoint.action()).await?;
-                self.dispatch(&request, endpoint, body).await
+                let revoked = self.authenticator.revoked(&request.principal, &request.head.headers);
+                let response = tokio::select! {
+                    biased;
+                    response = self.dispatch(&request, endpoint, body) => response?,
+                    revoked = revoked => return Err(revoked),
+                };
+                Ok(self.until_revoked(response, request.principal))
             }
         }
     }
 
-    fn principal(&self, head: &Parts) -> Result<Principal, ApiError> {
-        Ok(self.authenticator.identify(&head.headers)?.unwrap_or(Principal::Anonymous))
+    async fn principal(&self, head: &Parts) -> Result<Principal, ApiError> {
+        Ok(self.authenticator.identify(&head.headers).await?.unwrap_or(Principal::Anonymous))
+    }
+
+    /// A response whose body breaks off when the account that asked for it is removed or changed.
+    fn until_revoked(&self, response: Response, principal: Principal) -> Response {
+        let Principal::User { account, .. } = principal else { return response };
+        if response.body().size_hint().exact().is_some_and(|size| size <= SMALL_BODY_BYTES) {
+            return response;
+        }
+        let metadata = self.metadata.clone();
+        let revoked = async move { metadata.revoked(&account).await };
+        response.map(|body| UntilBody::new(body, revoked).boxed_unsync())
     }
 
     async fn dispatch(

@@ -27,6 +27,8 @@ pub(super) struct Authenticator {
     pub realm: Option<String>,
 }
 
+const REVOKED: &str = "the account of the token was removed or changed";
+
 /// Why a token that was shown does not do.
 enum TokenFault {
     /// Not valid at all.
@@ -36,8 +38,9 @@ enum TokenFault {
 }
 
 impl Authenticator {
-    /// The principal of the bearer token; `None` without one.
-    pub fn identify(&self, headers: &HeaderMap) -> Result<Option<Principal>, ApiError> {
+    /// The principal of the bearer token; `None` without one. A token of an account that was
+    /// removed, or has another password or secret by now, is not valid.
+    pub async fn identify(&self, headers: &HeaderMap) -> Result<Option<Principal>, ApiError> {
         let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
         let token = value.to_str().ok().and_then(|text| text.split_once(' '));
         let Some((_, token)) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
@@ -46,9 +49,26 @@ impl Authenticator {
             // each request.
             return Ok(None);
         };
-        self.tokens.verify(token.trim(), SystemTime::now()).map(Some).map_err(|error| {
-            self.challenge(headers, None, Some(TokenFault::Invalid(error.reason())))
-        })
+        let invalid = |reason| self.challenge(headers, None, Some(TokenFault::Invalid(reason)));
+        let principal = self.tokens.verify(token.trim(), SystemTime::now());
+        let principal = principal.map_err(|error| invalid(error.reason()))?;
+        match &principal {
+            Principal::User { account, .. } if !self.metadata.is_current(account).await? => {
+                Err(invalid(REVOKED))
+            }
+            _ => Ok(Some(principal)),
+        }
+    }
+
+    /// Waits until `principal` is worth nothing any more, and is the answer to its request.
+    pub async fn revoked(&self, principal: &Principal, headers: &HeaderMap) -> ApiError {
+        match principal {
+            Principal::User { account, .. } => {
+                self.metadata.revoked(account).await;
+                self.challenge(headers, None, Some(TokenFault::Invalid(REVOKED)))
+            }
+            Principal::Anonymous | Principal::Machine { .. } => std::future::pending().await,
+        }
     }
 
     /// Whether the principal of `request` may do `action` in its repository: the only way to a

@@ -72,6 +72,10 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message)
     }
 
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, ErrorCode::Denied, message)
+    }
+
     pub fn no_such_endpoint() -> Self {
         Self::not_found(ErrorCode::Unsupported, "there is no such endpoint")
     }

@@ -8,7 +8,7 @@ use super::{
     response::{Response, json},
 };
 use crate::{
-    Error, Repository,
+    Action, Error, Repository,
     access::Principal,
     limits::{CATALOG_SCANNED_MAX, LIST_PAGE_MAX, REFERRERS_PAGE_BYTES_MAX, REFERRERS_PAGE_MAX},
     protocol::{Query, TagList, encode_query},
@@ -151,6 +151,10 @@ impl ListEndpoints {
 fn may_list(principal: &Principal, repository: &Repository, record: RepositoryRecord) -> bool {
     match principal {
         _ if record.public => true,
+        // One that is limited to some repositories sees no others.
+        Principal::User { account, scopes, .. } if account.robot().is_some() => {
+            scopes.cover(repository, Action::Pull)
+        }
         Principal::User { name, .. } => repository.belongs_to(name),
         Principal::Anonymous | Principal::Machine { .. } => false,
     }

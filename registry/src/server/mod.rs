@@ -13,6 +13,7 @@ mod uploads; // adding blobs
 mod manifests; // reading, adding and deleting manifests
 mod outline; // what a registry reads in a manifest
 mod lists; // tags, repositories, referrers
+mod robots; // robot accounts, for the owner of the data folder
 mod admin; // users and visibility, for the owner of the data folder
 
 use std::{convert::Infallible, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -101,6 +102,7 @@ impl Server {
             admin_api: Arc::new(AdminApi {
                 metadata: metadata.clone(),
                 passwords: Arc::clone(&passwords),
+                uploads: Arc::clone(&uploads),
                 idle_time_max: limits.idle_time_max,
             }),
             admin_listener: admin::listen(&data_dir)?,
@@ -135,10 +137,7 @@ impl Server {
     ) -> Result<(), Error> {
         let Self { api, admin_api, admin_listener, metadata, uploads, limits } = self;
         let connections = Connections::new();
-        let http = HttpLimits {
-            head_time_max: limits.header_time_max,
-            write_time_max: limits.idle_time_max,
-        };
+        let http = HttpLimits::with_times(limits.header_time_max, limits.idle_time_max);
         let clients =
             ConnectionLimits::new(limits.connections_max, limits.connections_of_one_address_max);
         let admins = ConnectionLimits::in_all(ADMIN_CONNECTIONS_MAX);

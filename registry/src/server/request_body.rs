@@ -6,6 +6,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use net::{MinThroughput, TimedBody};
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::error::{ApiError, ErrorCode};
@@ -51,6 +52,13 @@ impl RequestBody {
             bytes.extend_from_slice(&data);
         }
         Ok(bytes.into())
+    }
+
+    /// All of it as JSON, if it has at most `bytes_max`.
+    pub async fn json<T: DeserializeOwned>(&mut self, bytes_max: usize) -> Result<T, ApiError> {
+        spec::json::from_slice(&self.all(bytes_max).await?).map_err(|error| {
+            ApiError::bad_request(ErrorCode::Unsupported, format!("the body is not valid: {error}"))
+        })
     }
 
     /// Discards what is left after an error, within limits.

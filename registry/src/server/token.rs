@@ -16,6 +16,7 @@ use super::{
 use crate::{
     Action, Error, Repository, Tokens,
     access::{LoginOutcome, Passwords, Principal, Scopes, Verdict, authorize, own_repositories},
+    account::RobotRecord,
     limits::{SCOPES_MAX, TOKEN_FORM_BYTES_MAX},
     protocol::Query,
     storage::Metadata,
@@ -78,9 +79,10 @@ impl TokenEndpoint {
         from: Option<IpAddr>,
     ) -> Result<Principal, ApiError> {
         match self.passwords.check(name, password, from).await? {
-            LoginOutcome::Accepted => {
-                let name = name.parse::<Tenant>().map_err(|_| wrong_password())?;
-                Ok(Principal::User { name, scopes: Scopes::All })
+            LoginOutcome::Accepted(account) => {
+                let user = name.split_once('+').map_or(name, |(user, _)| user);
+                let name = user.parse::<Tenant>().map_err(|_| wrong_password())?;
+                Ok(Principal::User { name, account, scopes: Scopes::All })
             }
             LoginOutcome::Rejected => Err(wrong_password()),
             LoginOutcome::RetryAfter(time) => Err(ApiError::too_many_requests(
@@ -97,7 +99,11 @@ impl TokenEndpoint {
         principal: Principal,
         parameters: &Query,
     ) -> Result<Principal, ApiError> {
-        let Principal::User { name, .. } = &principal else { return Ok(principal) };
+        let Principal::User { name, account, .. } = &principal else { return Ok(principal) };
+        let robot = match account.robot() {
+            Some(robot) => self.metadata.robot(name, &robot).await?,
+            None => None,
+        };
         let (mut repositories, mut own) = (Vec::new(), false);
         let requested = parameters
             .all("scope")
@@ -114,20 +120,24 @@ impl TokenEndpoint {
             let Some(("repository", rest)) = scope.split_once(':') else { continue };
             let Some((resource, actions)) = rest.rsplit_once(':') else { continue };
             if resource == own_repositories(name) {
-                own |= actions.split(',').any(|action| action == Action::Pull.name());
+                let all = robot.as_ref().is_none_or(|robot| robot.repositories.is_empty());
+                own |= all && actions.split(',').any(|action| action == Action::Pull.name());
             } else if let Ok(repository) = resource.parse() {
-                let actions = self.allowed(&principal, &repository, actions).await?;
+                let actions =
+                    self.allowed(&principal, robot.as_ref(), &repository, actions).await?;
                 if !actions.is_empty() {
                     repositories.push((repository, actions));
                 }
             }
         }
-        Ok(Principal::User { name: name.clone(), scopes: Scopes::Only { repositories, own } })
+        let scopes = Scopes::Only { repositories, own };
+        Ok(Principal::User { name: name.clone(), account: account.clone(), scopes })
     }
 
     async fn allowed(
         &self,
         principal: &Principal,
+        robot: Option<&RobotRecord>,
         repository: &Repository,
         actions: &str,
     ) -> Result<Vec<Action>, Error> {
@@ -136,8 +146,12 @@ impl TokenEndpoint {
             "*" => vec![Action::Pull, Action::Push, Action::Delete],
             _ => actions.split(',').filter_map(Action::from_name).collect(),
         };
-        actions
-            .retain(|action| authorize(principal, repository, public, *action) == Verdict::Allowed);
+        actions.retain(|action| {
+            let open = public && *action == Action::Pull;
+            let covered = robot.is_none_or(|robot| robot.covers(repository, *action));
+            (open || covered)
+                && authorize(principal, repository, public, *action) == Verdict::Allowed
+        });
         Ok(actions)
     }
 }

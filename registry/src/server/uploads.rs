@@ -95,7 +95,7 @@ impl UploadEndpoints {
             return Ok(Some(membership));
         }
         match principal {
-            Principal::User { name, scopes: Scopes::Only { own: true, .. } } => {
+            Principal::User { name, scopes: Scopes::Only { own: true, .. }, .. } => {
                 Ok(self.metadata.blob_of(name, digest).await?)
             }
             _ => Ok(None),

@@ -3,6 +3,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{Digest, MediaType, Tenant};
 use store::{Compare, Kv, Query, Range, Ranged, SqliteStore, Store, Txn};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -11,13 +12,14 @@ use crate::{
 };
 
 /// The format version of every record.
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 
 /// The records of a registry: users, repositories, and which repository has which blob, manifest
 /// and tag.
 ///
 /// ```text
 /// user/NAME                           password hash
+/// robot/NAME+ROBOT                    hash of its secret, scope, expiry
 /// repository/NAME                     whether it is public
 /// blob/NAME:DIGEST                    membership: decides about access, never the digest alone
 /// manifest/NAME:DIGEST                media type, size, subject; the bytes are a blob
@@ -27,6 +29,8 @@ const VERSION: u8 = 1;
 #[derive(Clone)]
 pub(crate) struct Metadata {
     store: Arc<dyn Store>,
+    /// Counts changes of accounts, for what goes on in the name of one.
+    pub(super) accounts: watch::Sender<u64>,
     /// Set when a commit found the store broken: only a new process can open it again.
     broken: CancellationToken,
 }
@@ -35,6 +39,9 @@ pub(crate) struct Metadata {
 pub(crate) struct User {
     /// A PHC string, which states the parameters that it was made with.
     pub password: String,
+    /// Another one with each password: tokens name it.
+    #[serde(default)]
+    pub serial: String,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +104,7 @@ impl Metadata {
     }
 
     pub fn on(store: Arc<dyn Store>) -> Self {
-        Self { store, broken: CancellationToken::new() }
+        Self { store, accounts: watch::Sender::new(0), broken: CancellationToken::new() }
     }
 
     /// Whether a commit has found the store broken.
@@ -119,12 +126,16 @@ impl Metadata {
 
     pub async fn put_user(&self, name: &Tenant, user: &User) -> Result<(), Error> {
         let txn = Txn::new().put(format!("user/{name}"), store::encode(VERSION, user));
-        self.commit(txn, "store a user").await.map(drop)
+        self.commit(txn, "store a user").await?;
+        self.accounts.send_modify(|changes| *changes += 1);
+        Ok(())
     }
 
     /// Whether the user existed.
     pub async fn remove_user(&self, name: &Tenant) -> Result<bool, Error> {
-        self.remove(format!("user/{name}"), Txn::new()).await
+        let removed = self.remove(format!("user/{name}"), Txn::new()).await?;
+        self.accounts.send_modify(|changes| *changes += 1);
+        Ok(removed)
     }
 
     pub async fn users(&self) -> Result<Vec<Tenant>, Error> {
@@ -327,17 +338,17 @@ impl Metadata {
 
     // Keys
 
-    async fn range(&self, query: Query, action: &'static str) -> Result<Ranged, Error> {
+    pub(super) async fn range(&self, query: Query, action: &'static str) -> Result<Ranged, Error> {
         self.store.range(query).await.map_err(failed(action))
     }
 
-    async fn get<T: DeserializeOwned>(&self, key: String) -> Result<Option<T>, Error> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, key: String) -> Result<Option<T>, Error> {
         let ranged = self.range(Query::key(key), "look up a key").await?;
         ranged.first().map(|kv| decode(kv)).transpose()
     }
 
     /// Deletes `key`, with `also` in the same transaction. Whether it existed.
-    async fn remove(&self, key: String, also: Txn) -> Result<bool, Error> {
+    pub(super) async fn remove(&self, key: String, also: Txn) -> Result<bool, Error> {
         let txn = also.when(Compare::ModRev(key.clone(), self.mod_rev(&key).await?));
         let there = !txn.compares.contains(&Compare::ModRev(key.clone(), 0));
         // A transaction that lost against a concurrent change leaves that change in place.
@@ -367,7 +378,7 @@ impl Metadata {
         self.commit(txn, action).await.map(drop)
     }
 
-    async fn commit(&self, txn: Txn, action: &'static str) -> Result<bool, Error> {
+    pub(super) async fn commit(&self, txn: Txn, action: &'static str) -> Result<bool, Error> {
         let committed = self.store.txn(txn).await;
         if matches!(committed, Err(store::Error::Broken)) {
             self.broken.cancel();
@@ -376,7 +387,7 @@ impl Metadata {
     }
 
     /// Calls `visit` for every key that starts with `prefix`, page by page.
-    async fn scan(
+    pub(super) async fn scan(
         &self,
         prefix: &str,
         keys_only: bool,
@@ -412,7 +423,7 @@ fn referrer_key(repository: &Repository, subject: &Digest, digest: &Digest) -> S
     format!("referrer/{repository}:{subject}:{digest}")
 }
 
-fn decode<T: DeserializeOwned>(kv: &Kv) -> Result<T, Error> {
+pub(super) fn decode<T: DeserializeOwned>(kv: &Kv) -> Result<T, Error> {
     store::decode(VERSION, &kv.key, &kv.value).map_err(failed("read a record"))
 }
 

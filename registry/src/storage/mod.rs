@@ -2,6 +2,7 @@
 
 mod locks; // no deletion while a manifest is added
 mod metadata; // users, repositories, and which repository has which blob
+mod accounts; // robots, revocation, and the owners of repositories
 mod uploads; // blobs that are being pushed
 
 pub(crate) use {

@@ -7,9 +7,9 @@ use std::{
 use blobs::{PendingUpload, UploadStore};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use spec::{Algorithm, Digest, Hasher};
+use spec::{Algorithm, Digest, Hasher, Tenant};
 
-use crate::{Error, Repository, limits::OPEN_UPLOADS_MAX};
+use crate::{Error, Repository, account::Account, limits::OPEN_UPLOADS_MAX};
 
 /// The format of an upload's note.
 const VERSION: u8 = 1;
@@ -148,6 +148,14 @@ impl Uploads {
     pub fn cancel(&self, upload: &Upload) {
         self.forget(&upload.id);
         self.discard(upload);
+    }
+
+    /// Discards every upload of a user and of their robot accounts.
+    pub fn discard_of(&self, user: &Tenant) {
+        let is_theirs = |upload: &Upload| Account::belongs_to(&upload.owner, user);
+        let theirs: Vec<_> =
+            self.lock().extract_if(|_, upload| is_theirs(upload)).map(|(_, up)| up).collect();
+        theirs.iter().for_each(|upload| self.discard(upload));
     }
 
     /// Discards uploads that have been idle for that long.

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use spec::{Descriptor, Digest, MediaType, Reference};
 use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
 
-use crate::{Action, Admin, Auth, Client, ClientOptions, Config, Cost, Server, Tokens};
+use crate::{Action, Admin, Auth, Client, ClientOptions, Config, Cost, Existing, Server, Tokens};
 
 pub const PASSWORD: &str = "correct horse";
 
@@ -37,7 +37,7 @@ impl TestRegistry {
     pub async fn open_with(change: impl FnOnce(&mut Config)) -> Self {
         let server = Self::open_in(tempfile::tempdir().unwrap(), change).await;
         for name in ["ann", "bob"] {
-            server.admin.put_user(&name.parse().unwrap(), PASSWORD).await.unwrap();
+            server.admin.put_user(&name.parse().unwrap(), PASSWORD, Existing::New).await.unwrap();
         }
         server
     }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::fixture::{PASSWORD, TestRegistry};
-use crate::{Action, Visibility};
+use crate::{Action, Repositories, Visibility};
 
 const SUBJECT: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
@@ -252,7 +252,7 @@ async fn wrong_passwords_and_unknown_users_get_the_same_answer() {
     assert_eq!(server.request("POST /token", &[], form).await.status, 200);
     assert_eq!(server.request("POST /token", &[], "grant_type=refresh_token").await.status, 400);
     assert_eq!(server.request("POST /token", &[], vec![b'x'; 1 << 20]).await.status, 413);
-    server.admin.remove_user(&"ann".parse().unwrap()).await.unwrap();
+    server.admin.remove_user(&"ann".parse().unwrap(), &Repositories::Keep).await.unwrap();
     let basic = format!("Basic {}", encode(&format!("ann:{PASSWORD}")));
     assert_eq!(server.request("GET /token", &[("authorization", &basic)], "").await.status, 401);
     assert_eq!(server.admin.users().await.unwrap(), ["bob".parse().unwrap()]);

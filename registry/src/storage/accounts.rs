@@ -1,0 +1,270 @@
+use std::{sync::Arc, time::SystemTime};
+
+use spec::{CredentialName, Tenant, Timestamp};
+use store::{Compare, Kv, Query, Range, Txn};
+
+use super::metadata::{Metadata, VERSION, decode};
+use crate::{
+    Error, Repository,
+    account::{Account, RobotRecord, robot_of},
+    limits::{DELETED_PER_TRANSACTION, HANDED_OVER_BYTES_MAX, ROBOT_USE_NOTED_AFTER, SCAN_PAGE},
+};
+
+/// The families of keys that belong to a repository. Its own record moves and goes last, so that
+/// what was interrupted is found again.
+const REPOSITORY_KEYS: [&str; 5] = ["blob/", "manifest/", "referrer/", "tag/", "repository/"];
+
+fn robot_key(user: &Tenant, robot: &CredentialName) -> String {
+    format!("robot/{user}+{robot}")
+}
+
+fn now() -> Timestamp {
+    Timestamp::of(SystemTime::now())
+}
+
+impl Metadata {
+    pub async fn robot(
+        &self,
+        user: &Tenant,
+        robot: &CredentialName,
+    ) -> Result<Option<RobotRecord>, Error> {
+        self.get(robot_key(user, robot)).await
+    }
+
+    /// Adds a robot account; whether there was none of that name.
+    pub async fn add_robot(
+        &self,
+        user: &Tenant,
+        robot: &CredentialName,
+        record: &RobotRecord,
+    ) -> Result<bool, Error> {
+        let key = robot_key(user, robot);
+        let txn =
+            Txn::new().when(Compare::Absent(key.clone())).put(key, store::encode(VERSION, record));
+        self.commit(txn, "store a robot account").await
+    }
+
+    /// Replaces the record of a robot account.
+    pub async fn put_robot(
+        &self,
+        user: &Tenant,
+        robot: &CredentialName,
+        record: &RobotRecord,
+    ) -> Result<(), Error> {
+        let txn = Txn::new().put(robot_key(user, robot), store::encode(VERSION, record));
+        self.commit(txn, "store a robot account").await?;
+        self.accounts.send_modify(|changes| *changes += 1);
+        Ok(())
+    }
+
+    /// Whether the robot account existed.
+    pub async fn remove_robot(&self, user: &Tenant, robot: &CredentialName) -> Result<bool, Error> {
+        let removed = self.remove(robot_key(user, robot), Txn::new()).await?;
+        self.accounts.send_modify(|changes| *changes += 1);
+        Ok(removed)
+    }
+
+    /// The robot accounts of `user`, or of all users.
+    pub async fn robots(
+        &self,
+        user: Option<&Tenant>,
+    ) -> Result<Vec<(Tenant, CredentialName, RobotRecord)>, Error> {
+        let prefix = user.map_or("robot/".to_owned(), |user| format!("robot/{user}+"));
+        let mut robots = Vec::new();
+        self.scan(&prefix, false, |kv| {
+            let login = kv.key.strip_prefix("robot/").and_then(robot_of);
+            if let Some((user, robot)) = login {
+                robots.push((user, robot, decode(kv)?));
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(robots)
+    }
+
+    /// The account of a robot with this secret. Notes that it was used, now and then.
+    pub async fn log_in_robot(
+        &self,
+        user: &Tenant,
+        robot: &CredentialName,
+        secret: &str,
+    ) -> Result<Option<Account>, Error> {
+        let (key, at) = (robot_key(user, robot), now());
+        let found = self.range(Query::key(&*key), "look up a key").await?;
+        let Some(kv) = found.first() else { return Ok(None) };
+        let record: RobotRecord = decode(kv)?;
+        if !record.accepts(secret) || !record.is_valid(at) || self.user(user).await?.is_none() {
+            return Ok(None);
+        }
+        let account = Account::of_robot(user, robot, &record);
+        if record.last_used.is_none_or(|last| at.since(last) >= ROBOT_USE_NOTED_AFTER) {
+            let used = RobotRecord { last_used: Some(at), ..record };
+            let txn = Txn::new().when(Compare::ModRev(key.clone(), kv.mod_rev));
+            let txn = txn.put(key, store::encode(VERSION, &used));
+            self.commit(txn, "note a login").await?; // or another login has noted it
+        }
+        Ok(Some(account))
+    }
+
+    /// Whether an account is still there, with the password or secret that it had.
+    pub async fn is_current(&self, account: &Account) -> Result<bool, Error> {
+        let Some((user, robot)) = robot_of(&account.login) else {
+            let user = account.login.parse::<Tenant>();
+            let Ok(user) = user else { return Ok(false) };
+            let record = self.user(&user).await?;
+            return Ok(record.is_some_and(|record| record.serial == account.serial));
+        };
+        let record = self.robot(&user, &robot).await?;
+        let holds = |record: RobotRecord| record.serial == account.serial && record.is_valid(now());
+        Ok(record.is_some_and(holds) && self.user(&user).await?.is_some())
+    }
+
+    /// Waits until an account is not what it was.
+    pub async fn revoked(&self, account: &Account) {
+        let mut changes = self.accounts.subscribe();
+        loop {
+            changes.mark_unchanged();
+            // What cannot be looked up is not revoked; the store's failure ends the process.
+            if !self.is_current(account).await.unwrap_or(true) {
+                return;
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The repositories `USER/…`, at most a page of them.
+    pub async fn owned(&self, user: &Tenant) -> Result<Vec<Repository>, Error> {
+        let page = self.repositories(&format!("{user}/"), "", SCAN_PAGE).await?;
+        Ok(page.entries.into_iter().map(|(repository, _)| repository).collect())
+    }
+
+    /// Makes every repository `FROM/…` the repository `TO/…`. What was interrupted goes on when it
+    /// is called again.
+    pub async fn transfer(&self, from: &Tenant, to: &Tenant) -> Result<(), Error> {
+        self.take_keys(from, |kv| {
+            let (family, rest) = kv.key.split_once('/')?;
+            let name = rest.strip_prefix(from.as_str())?;
+            Some((format!("{family}/{to}{name}"), kv.value.clone()))
+        })
+        .await
+    }
+
+    /// Deletes the records of every repository `USER/…`. Blobs that no other repository has are
+    /// out of reach from then on.
+    pub async fn delete_repositories(&self, user: &Tenant) -> Result<(), Error> {
+        self.take_keys(user, |_| None).await
+    }
+
+    /// Takes away every key of the repositories of `user`, and puts what `place` says in its place:
+    /// each key and its successor in one transaction.
+    async fn take_keys(
+        &self,
+        user: &Tenant,
+        place: impl Fn(&Kv) -> Option<(String, Arc<[u8]>)>,
+    ) -> Result<(), Error> {
+        for family in REPOSITORY_KEYS {
+            loop {
+                let range = Range::Prefix(format!("{family}{user}/"));
+                let query = Query::from(range).limit(DELETED_PER_TRANSACTION / 2);
+                let found = self.range(query, "list the keys of repositories").await?;
+                if found.kvs.is_empty() {
+                    break;
+                }
+                // A transaction has a limit of bytes besides, and referrers can be long.
+                let mut bytes = 0;
+                let fits = found.kvs.iter().take_while(|kv| {
+                    let before = bytes;
+                    bytes += kv.value.len();
+                    before == 0 || bytes <= HANDED_OVER_BYTES_MAX
+                });
+                let txn = fits.fold(Txn::new(), |txn, kv| {
+                    let txn = match place(kv) {
+                        Some((key, value)) => txn.put(key, value),
+                        None => txn,
+                    };
+                    txn.delete(kv.key.to_string())
+                });
+                self.commit(txn, "hand over repositories").await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use spec::{Digest, MediaType};
+    use store::MemoryStore;
+
+    use super::*;
+    use crate::storage::{ManifestRecord, User};
+
+    #[tokio::test]
+    async fn repositories_are_handed_over_with_all_that_is_in_them_and_those_of_others_stay() {
+        let metadata = Metadata::on(Arc::new(MemoryStore::new()));
+        let repository = |name: &str| name.parse::<Repository>().unwrap();
+        let (ann, bob): (Tenant, Tenant) = ("ann".parse().unwrap(), "bob".parse().unwrap());
+        let digest = Digest::of(b"1");
+        let record =
+            ManifestRecord { media_type: MediaType::OCI_MANIFEST.into(), size: 3, subject: None };
+        for name in ["ann/cats", "ann/a/b", "anna/cats", "bob/dogs"] {
+            let name = repository(name);
+            metadata.add_blob(&name, &digest, 1).await.unwrap();
+            let tags: Vec<String> = (0..60).map(|n| format!("v{n}")).collect();
+            metadata.put_manifest(&name, &digest, &record, &tags[..30], None).await.unwrap();
+            metadata.put_manifest(&name, &digest, &record, &tags[30..], None).await.unwrap();
+        }
+        metadata.set_public(&repository("ann/cats"), true).await.unwrap();
+        metadata.transfer(&ann, &bob).await.unwrap();
+        assert_eq!(metadata.owned(&ann).await.unwrap(), []);
+        let names = ["bob/a/b", "bob/cats", "bob/dogs"].map(repository);
+        assert_eq!(metadata.owned(&bob).await.unwrap(), names);
+        assert!(metadata.is_public(&names[1]).await.unwrap());
+        for name in &names {
+            assert_eq!(metadata.manifest(name, &digest).await.unwrap(), Some(record.clone()));
+            assert_eq!(metadata.tags(name, "", 1000).await.unwrap().entries.len(), 60, "{name}");
+            assert!(metadata.blob(name, &digest).await.unwrap().is_some());
+        }
+        for key in ["blob/ann/cats", "tag/ann/cats", "manifest/ann/a"] {
+            let left = metadata.range(Query::prefix(key), "look").await.unwrap();
+            assert!(left.kvs.is_empty(), "{key}");
+        }
+        metadata.delete_repositories(&bob).await.unwrap();
+        assert_eq!(metadata.owned(&bob).await.unwrap(), []);
+        assert!(metadata.blob(&names[0], &digest).await.unwrap().is_none());
+        assert!(metadata.blob(&repository("anna/cats"), &digest).await.unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn an_account_is_current_until_its_record_changes() {
+        let metadata = Metadata::on(Arc::new(MemoryStore::new()));
+        let (ann, ci): (Tenant, CredentialName) = ("ann".parse().unwrap(), "ci".parse().unwrap());
+        let user = |serial: &str| User { password: String::new(), serial: serial.to_owned() };
+        metadata.put_user(&ann, &user("1")).await.unwrap();
+        let account = Account::of_user(&ann, "1");
+        assert!(metadata.is_current(&account).await.unwrap());
+        let wanted = serde_json::from_str(r#"{"scope":"pull","lifetime_seconds":60}"#).unwrap();
+        let (record, secret) = RobotRecord::new(wanted, now());
+        assert!(metadata.add_robot(&ann, &ci, &record).await.unwrap());
+        assert!(!metadata.add_robot(&ann, &ci, &record).await.unwrap());
+        let robot = metadata.log_in_robot(&ann, &ci, &secret).await.unwrap().unwrap();
+        assert_eq!(robot.login, "ann+ci");
+        assert!(metadata.robot(&ann, &ci).await.unwrap().unwrap().last_used.is_some());
+        assert_eq!(metadata.log_in_robot(&ann, &ci, "guess").await.unwrap(), None);
+        let expired = RobotRecord { expires: now(), ..record.clone() };
+        metadata.put_robot(&ann, &ci, &expired).await.unwrap();
+        assert_eq!(metadata.log_in_robot(&ann, &ci, &secret).await.unwrap(), None);
+        assert!(!metadata.is_current(&robot).await.unwrap());
+        metadata.put_robot(&ann, &ci, &record).await.unwrap();
+        let revoked = metadata.revoked(&robot);
+        let rotate = async {
+            metadata.put_robot(&ann, &ci, &record.clone().with_fresh_secret(now()).0).await
+        };
+        let (_, rotated) = tokio::join!(revoked, rotate);
+        rotated.unwrap();
+        metadata.put_user(&ann, &user("2")).await.unwrap();
+        assert!(!metadata.is_current(&account).await.unwrap(), "another password");
+    }
+}
