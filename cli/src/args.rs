@@ -111,6 +111,8 @@ pub enum Verb {
 
     #[command(subcommand)]
     Token(verbs::token::Verb),
+    #[command(subcommand)]
+    Credential(verbs::credential::Verb),
     Server(verbs::server::Args),
     Registry(verbs::registry::Args),
     Ingress(verbs::ingress::Args),
@@ -206,6 +208,7 @@ impl Verb {
             Self::Invoke(args) => return args.run(home),
             Self::Usage(args) => args.run(home)?,
             Self::Token(verb) => verb.run(home)?,
+            Self::Credential(verb) => verb.run(home)?,
             Self::Server(args) => args.run(home)?,
             Self::Registry(args) => args.run(home)?,
             Self::Ingress(args) => args.run(home)?,

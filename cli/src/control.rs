@@ -1,6 +1,9 @@
 //! The client of the control plane: over the socket in the home, or with a credential.
 
-use std::{io::ErrorKind, path::PathBuf};
+use std::{
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, bail};
 use orchestrator::{Client, Credential};
@@ -12,7 +15,7 @@ use crate::{failure::Advice, home::Home, output::Output, serve::block_on};
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Control {
     /// Reach a control plane on another machine with the credential in this file (see
-    /// `margay token credential`)
+    /// `margay credential create`)
     #[arg(long, env = "MARGAY_CREDENTIAL", hide_env_values = true, value_name = "FILE")]
     credential: Option<PathBuf>,
 }
@@ -22,10 +25,8 @@ impl Control {
     /// run.
     pub fn client(&self, home: &Home) -> anyhow::Result<Client> {
         if let Some(path) = &self.credential {
-            let named = || format!("cannot read the credential in `{}`", path.display());
-            let bytes = std::fs::read(path).with_context(named)?;
-            let credential: Credential = serde_json::from_slice(&bytes).with_context(named)?;
-            return Ok(Client::tls(credential));
+            let (credential, path) = (read(path)?, path.clone());
+            return Ok(Client::tls(credential, move |made| write(&path, made)));
         }
         let socket = home.server_socket();
         match disk::connect(&socket) {
@@ -43,6 +44,34 @@ impl Control {
             }),
         }
     }
+
+    /// Writes a credential with another secret to the file of `--credential`, when that is the same
+    /// credential; says which file.
+    pub fn keep_if_used(&self, made: &Credential) -> anyhow::Result<Option<&Path>> {
+        let Some(path) = &self.credential else { return Ok(None) };
+        let used = read(path)?;
+        if (&used.tenant, &used.name) != (&made.tenant, &made.name) {
+            return Ok(None);
+        }
+        write(path, made)
+            .with_context(|| format!("cannot write the credential to `{}`", path.display()))?;
+        Ok(Some(path))
+    }
+}
+
+/// A credential is some hundred bytes.
+const CREDENTIAL_BYTES_MAX: u64 = 16 << 10;
+
+fn read(path: &Path) -> anyhow::Result<Credential> {
+    let named = || format!("cannot read the credential in `{}`", path.display());
+    let bytes = disk::read_optional(path, CREDENTIAL_BYTES_MAX).with_context(named)?;
+    let bytes = bytes.ok_or_else(|| io::Error::from(ErrorKind::NotFound)).with_context(named)?;
+    spec::json::from_slice(&bytes).with_context(named)
+}
+
+fn write(path: &Path, credential: &Credential) -> io::Result<()> {
+    let text = serde_json::to_vec_pretty(credential).map_err(io::Error::other)?;
+    disk::write(path, &text, disk::Survives::PowerLoss)
 }
 
 /// Options of the subcommands that list objects of a control plane.

@@ -68,7 +68,6 @@ pub enum ClientError {
 /// idle connection is kept; calls at the same time make their own.
 pub struct ApiClient {
     endpoint: Endpoint,
-    authorization: Option<String>,
     idle: Mutex<Option<Connection>>,
 }
 
@@ -92,13 +91,21 @@ pub struct ApiRequest<'a> {
     path: &'a str,
     body: Bytes,
     idempotency_key: Option<String>,
+    authorization: Option<String>,
     time_max: Duration,
 }
 
 impl<'a> ApiRequest<'a> {
     /// A request that is to be answered within `time_max`.
     pub fn new(method: Method, path: &'a str, time_max: Duration) -> Self {
-        Self { method, path, body: Bytes::new(), idempotency_key: None, time_max }
+        Self {
+            method,
+            path,
+            body: Bytes::new(),
+            idempotency_key: None,
+            authorization: None,
+            time_max,
+        }
     }
 
     /// With this JSON as its body.
@@ -112,6 +119,13 @@ impl<'a> ApiRequest<'a> {
     #[must_use]
     pub fn idempotency_key(mut self, key: impl Into<String>) -> Self {
         self.idempotency_key = Some(key.into());
+        self
+    }
+
+    /// With a bearer token.
+    #[must_use]
+    pub fn bearer(mut self, token: &str) -> Self {
+        self.authorization = Some(format!("Bearer {token}"));
         self
     }
 }
@@ -142,13 +156,7 @@ impl ApiClient {
     }
 
     fn of(endpoint: Endpoint) -> Self {
-        Self { endpoint, authorization: None, idle: Mutex::default() }
-    }
-
-    /// The same, with a bearer token on each request.
-    #[must_use]
-    pub fn with_bearer(self, token: &str) -> Self {
-        Self { authorization: Some(format!("Bearer {token}")), ..self }
+        Self { endpoint, idle: Mutex::default() }
     }
 
     /// The result of a request; an empty answer is `null`.
@@ -191,7 +199,7 @@ impl ApiClient {
     }
 
     fn http(&self, request: ApiRequest<'_>) -> Result<Request<Full<Bytes>>, ClientError> {
-        let ApiRequest { method, path, body, idempotency_key, .. } = request;
+        let ApiRequest { method, path, body, idempotency_key, authorization, .. } = request;
         let mut http = Request::builder()
             .method(method)
             .uri(path)
@@ -202,7 +210,7 @@ impl ApiClient {
         if let Some(key) = idempotency_key {
             http = http.header(IDEMPOTENCY_KEY, key);
         }
-        if let Some(authorization) = &self.authorization {
+        if let Some(authorization) = authorization {
             http = http.header(header::AUTHORIZATION, authorization);
         }
         http.body(Full::new(body)).map_err(|error| self.broken(error))
@@ -294,7 +302,7 @@ mod tests {
     /// An API at `socket` that keeps idle connections for `idle`.
     fn serve(socket: &Path, idle: Duration) {
         let listener = PrivateListener::bind(socket).unwrap();
-        let limits = HttpLimits { head_time_max: idle, write_time_max: TIME_MAX };
+        let limits = HttpLimits::with_times(idle, TIME_MAX);
         tokio::spawn(async move {
             let connections = Connections::new();
             let accepted = |stream, _, permit| {

@@ -37,6 +37,15 @@ pub struct HttpLimits {
     pub head_time_max: Duration,
     /// Between two writes that the client takes something of.
     pub write_time_max: Duration,
+    /// Of a request's head, and of what is read ahead of a body: each connection may hold so much.
+    pub head_bytes_max: usize,
+}
+
+impl HttpLimits {
+    /// For servers of any client, with heads as large as browsers and registries' clients send.
+    pub const fn with_times(head_time_max: Duration, write_time_max: Duration) -> Self {
+        Self { head_time_max, write_time_max, head_bytes_max: HEAD_BYTES_MAX }
+    }
 }
 
 impl Connections {
@@ -109,7 +118,7 @@ impl Connections {
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head_time_max)
             .max_headers(HEADERS_MAX)
-            .max_buf_size(HEAD_BYTES_MAX)
+            .max_buf_size(limits.head_bytes_max)
             // Not `pipeline_flush`: it takes a body in as fast as it is written, however slowly
             // the client reads.
             .serve_connection(
@@ -203,10 +212,8 @@ mod tests {
                             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("done")))
                         }
                     });
-                    let limits = HttpLimits {
-                        head_time_max: Duration::from_secs(60),
-                        write_time_max: Duration::from_secs(60),
-                    };
+                    let minute = Duration::from_secs(60);
+                    let limits = HttpLimits::with_times(minute, minute);
                     connections.serve_http(stream, limits, service).await;
                     drop(permit);
                 }

@@ -16,6 +16,9 @@ pub enum Error {
     /// The file system said no.
     #[error("cannot use `{}`", .path.display())]
     Io { path: PathBuf, source: io::Error },
+    /// A credential that takes the place of another could not be stored.
+    #[error("cannot store the credential that takes the place of this one")]
+    Credential { source: io::Error },
     /// A key or a certificate could not be made or read.
     #[error("cannot {what}")]
     Crypto { what: String, source: Box<dyn std::error::Error + Send + Sync> },
@@ -28,6 +31,9 @@ impl Error {
             Self::Api(ClientError::Refused(fault)) => fault.hint.clone(),
             Self::Api(ClientError::Connect { .. }) => Some("start it: margay up".to_owned()),
             Self::Store(error) => error.hint(),
+            Self::Credential { .. } => {
+                Some("make its file and folder writable, and try again".to_owned())
+            }
             Self::Api(_) | Self::Io { .. } | Self::Crypto { .. } => None,
         }
     }

@@ -22,10 +22,11 @@ mod api; // routes, authorization, and the way from a request to its answer; the
 mod journeys; // the whole control plane in one process
 
 pub use api::{
-    Caller, Client, Config, ContainerGrants, CreateCluster, CreateCredential, CreateJoinToken,
-    CreateSecret, CreateService, CreatedJoinToken, Credential, Drain, Health, ImageResolver,
-    ListPage, QuotaReport, RegisteredDefinition, ResolvedImage, RunTask, UpdateService,
-    UsageReport, serve,
+    AccessTokenAnswer, Caller, Client, Config, ContainerGrants, CreateCluster, CreateCredential,
+    CreateJoinToken, CreateSecret, CreateService, CreatedJoinToken, Credential, CredentialInfo,
+    Drain, Health, ImageResolver, IssueToken, ListPage, QuotaReport, RegisteredDefinition,
+    ResolvedImage, RunTask, UpdateService, UsageReport, serve,
 };
 pub use error::Error;
-pub use state::objects::{Runs, Secret, UsageTotal, Volume};
+pub use state::credentials::CredentialScope;
+pub use state::objects::{Claim, DisputedUsage, Runs, Secret, UsageTotal, Volume};

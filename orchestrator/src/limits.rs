@@ -25,6 +25,8 @@ pub(crate) const DESCRIPTORS_MIN: u64 =
 
 /// For the head of a request: no client of the API is slower.
 pub(crate) const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// The head of a request: a path, a token and a key are one kilobyte.
+pub(crate) const HEAD_BYTES_MAX: usize = 16 << 10;
 /// For a client to take the next piece of a response: as long as a registry waits for its own.
 pub(crate) const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
 /// For requests to finish once the end was asked for.
@@ -85,15 +87,52 @@ pub(crate) const CLOCK_SLACK: Duration = Duration::from_secs(300);
 /// Long enough to paste a join token on another machine, short enough to lie in a shell history.
 pub(crate) const JOIN_TIME: Duration = Duration::from_secs(600);
 
+// Credentials.
+
+/// An access token holds for so long. Requests look at its credential besides, so this only bounds
+/// what a copied token is worth to a thief that the credential's owner never notices.
+pub(crate) const ACCESS_TOKEN_TIME: Duration = Duration::from_secs(15 * 60);
+/// A credential holds for a quarter when nothing else is asked for, and for a year at most, as the
+/// tokens of GitHub do.
+pub(crate) const CREDENTIAL_TIME_DEFAULT: Duration = Duration::from_secs(90 * 24 * 3600);
+pub(crate) const CREDENTIAL_TIME_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+pub(crate) const CREDENTIAL_TIME_MIN: Duration = Duration::from_secs(60);
+/// Credentials of one tenant: each is half a kilobyte, and a list of more is not read.
+pub(crate) const CREDENTIALS_MAX: usize = 100;
+/// The last use of a credential is written down once in so long, so that a loop of clients does not
+/// write with each token.
+pub(crate) const CREDENTIAL_USE_NOTED_AFTER: Duration = Duration::from_secs(60);
+/// The operator's credential is renewed at half of this.
+pub(crate) const OPERATOR_CREDENTIAL_TIME: Duration = Duration::from_secs(30 * 24 * 3600);
+pub(crate) const OPERATOR_CREDENTIAL_WATCHED_EVERY: Duration = Duration::from_secs(3600);
+
 // Requests.
 
 /// A definition of ten containers is a few kilobytes, a batch of usage a few hundred.
 pub(crate) const BODY_BYTES_MAX: usize = 1 << 20;
-/// A node's report names each of its tasks: 500 of ten containers with ports and reasons are some
-/// 20 MiB.
-pub(crate) const REPORT_BYTES_MAX: usize = 64 << 20;
+/// Larger bodies need a principal, and memory of a budget. With all connections that may be open
+/// this is 16 MiB at most.
+pub(crate) const BODY_BYTES_FREE: usize = 16 << 10;
+/// A node's report names each of its tasks: one of ten containers with ports and reasons is some
+/// 40 KiB, and 500 of them are some 20 MiB.
+/// Tasks that it has not cleared away yet come on top of those that it was given.
+pub(crate) const REPORT_BYTES_MIN: usize = 4 << 20;
+pub(crate) const REPORT_BYTES_PER_TASK: usize = 64 << 10;
+pub(crate) const REPORT_BYTES_MAX: usize = 32 << 20;
+/// Bytes of large bodies that are read or answered at one time, of all tenants and of all nodes: 32
+/// definitions of the largest kind, and one report of the largest.
+pub(crate) const TENANT_BODIES_BYTES_MAX: usize = 16 << 20;
+pub(crate) const NODE_BODIES_BYTES_MAX: usize = REPORT_BYTES_MAX;
+/// Of these, of one tenant: others get their turn beside it. A node has one report under way.
+pub(crate) const BODIES_PER_TENANT_MAX: usize = 4;
+pub(crate) const BODIES_PER_NODE_MAX: usize = 1;
+/// A large body waits for so long for the others of its sender.
+pub(crate) const BODY_WAIT_MAX: Duration = Duration::from_secs(5);
 /// A slow body holds a connection for so long and no longer.
 pub(crate) const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+/// Bytes and time that a client may still send after a refusal, so that it comes to read the answer.
+pub(crate) const DISCARDED_BYTES_MAX: usize = 2 << 20;
+pub(crate) const DISCARDED_TIME_MAX: Duration = Duration::from_secs(2);
 /// Items of one page of a list.
 pub(crate) const PAGE_MAX: usize = 1_000;
 /// As ECS has it.
@@ -130,6 +169,23 @@ pub(crate) const USAGE_TOTALS_MAX: usize = 40;
 /// Usage logs of one node that are known. A new one begins when the log was lost; an honest node
 /// sends the newest alone, and another one must not fill the store with them.
 pub(crate) const USAGE_LOGS_MAX: usize = 32;
+/// Clocks and rounding, on top of what a machine can have used.
+pub(crate) const USAGE_SLACK: Duration = Duration::from_secs(10);
+/// A node sends every few seconds; unused time of the last hour may still be billed, because a log
+/// is kept while the control plane is away.
+pub(crate) const USAGE_WINDOW_MIN: Duration = Duration::from_secs(3600);
+/// Requests that follow each other so soon are parts of one long log.
+pub(crate) const USAGE_BACKLOG_GAP: Duration = Duration::from_secs(60);
+/// A machine has a tenth more memory than it offers, and a task may hold more than it reserves.
+pub(crate) const USAGE_MEMORY_FACTOR: u64 = 2;
+/// A network interface of 100 Gbit/s, and more requests than any process answers.
+pub(crate) const USAGE_BYTES_PER_SECOND_MAX: u64 = 12_500_000_000;
+pub(crate) const USAGE_RUNS_PER_SECOND_MAX: u64 = 1_000_000;
+/// Processors and memory of the largest machine: a node says itself what it has.
+pub(crate) const NODE_CPU_MILLIS_MAX: u32 = 4096 * 1000;
+pub(crate) const NODE_MEMORY_BYTES_MAX: u64 = 64 << 40;
+/// Tasks that are remembered after they were forgotten, for their last usage, and how long.
+pub(crate) const FORGOTTEN_TASKS_MAX: usize = 10_000;
 /// How long the ledger knows how far it has read the log of a node that was removed: its machine
 /// may join again.
 pub(crate) const CURSOR_KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);

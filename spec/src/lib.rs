@@ -54,7 +54,8 @@ pub use manifest::{
 };
 pub use media::MediaType;
 pub use name::{
-    ClusterName, ContainerName, Family, NodeId, OPERATOR, ServiceName, TaskId, Tenant, VolumeName,
+    ClusterName, ContainerName, CredentialName, Family, NodeId, OPERATOR, ServiceName, TaskId,
+    Tenant, VolumeName,
 };
 pub use object::{
     Cluster, ContainerPhase, ContainerStatus, Node, NodeCondition, NodeSpec, NodeStatus,

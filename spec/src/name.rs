@@ -60,6 +60,8 @@ names! {
     Family = "task definition family", "cats";
     /// A container in a task.
     ContainerName = "container", "cats";
+    /// What a client proves itself to the control plane with.
+    CredentialName = "credential", "ci";
     /// A volume on one node.
     VolumeName = "volume", "book";
 }

@@ -8,7 +8,7 @@ pub struct ParseError(pub(crate) String);
 
 impl ParseError {
     /// Quotes `text`, followed by `predicate`.
-    pub(crate) fn about(text: &str, predicate: impl std::fmt::Display) -> Self {
+    pub fn about(text: &str, predicate: impl std::fmt::Display) -> Self {
         Self(format!("`{}` {predicate}", shortened(text)))
     }
 }

@@ -136,7 +136,7 @@ pub fn print_bytes(bytes: u64) -> String {
 /// # Errors
 /// Names the text when it is no duration.
 pub fn parse_duration(text: &str) -> Result<Duration, ParseError> {
-    let wrong = || ParseError::about(text, "is not a duration like 300ms, 10s, 1m30s or 2h");
+    let wrong = || ParseError::about(text, "is not a duration like 300ms, 10s, 1m30s, 2h or 90d");
     let (mut rest, mut total) = (text, Duration::ZERO);
     if rest.is_empty() {
         return Err(wrong());
@@ -151,6 +151,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, ParseError> {
             "s" => Some(Duration::from_secs(number)),
             "m" => number.checked_mul(60).map(Duration::from_secs),
             "h" => number.checked_mul(3600).map(Duration::from_secs),
+            "d" => number.checked_mul(24 * 3600).map(Duration::from_secs),
             _ => None,
         };
         total = part.and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;

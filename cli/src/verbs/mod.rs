@@ -40,6 +40,7 @@ pub mod info;
 pub mod volume;
 
 pub mod cluster;
+pub mod credential;
 pub mod demo;
 pub mod invoke;
 pub mod secret;

@@ -1,6 +1,5 @@
 use clap::Subcommand;
-use orchestrator::{CreateCredential, CreateJoinToken};
-use spec::Tenant;
+use orchestrator::CreateJoinToken;
 
 use crate::{
     control::Control,
@@ -9,18 +8,11 @@ use crate::{
     serve::block_on,
 };
 
-/// Make tokens for nodes and credentials for tenants
+/// Make tokens for nodes
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Make a token with which one node may join, once
     Create(Wanted),
-    /// Make a credential with which a tenant may use this control plane from another machine
-    Credential {
-        /// The tenant
-        tenant: Tenant,
-        #[command(flatten)]
-        control: Control,
-    },
 }
 
 /// Which token for a node.
@@ -54,15 +46,6 @@ impl Verb {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         match self {
             Self::Create(wanted) => wanted.make(home),
-            Self::Credential { tenant, control } => {
-                let made = block_on(
-                    control.client(home)?.create_credential(&CreateCredential { tenant }),
-                )?;
-                notice(format_args!(
-                    "Keep it in a private file, and use it with --credential FILE."
-                ));
-                crate::output::json(&made)
-            }
         }
     }
 }

@@ -60,6 +60,18 @@ impl Args {
         if !late.is_empty() {
             notice(format_args!("{late}; what runs is counted every 10 s."));
         }
+        for disputed in &report.disputed {
+            notice(format_args!(
+                "Node `{}` claimed usage that is on no bill, last {} ({} records): task `{}` of \
+                 `{}`: {}.",
+                disputed.node,
+                ago(disputed.until, now()),
+                disputed.records,
+                disputed.last.task,
+                disputed.last.tenant,
+                disputed.last.reason
+            ));
+        }
         let rows = rows(report, &names(&definitions), &running, now());
         self.output.records(&rows, &HEADINGS, cells)
     }
@@ -97,7 +109,7 @@ fn rows(
     running: &BTreeMap<Digest, usize>,
     now: Timestamp,
 ) -> Vec<Row> {
-    let UsageReport { tenant, total, images } = report;
+    let UsageReport { tenant, total, images, disputed: _ } = report;
     let row = |image: Option<Digest>, since, until, usage| Row {
         tenant: tenant.clone(),
         name: image.and_then(|digest| names.get(&digest).cloned()),

@@ -41,7 +41,7 @@ impl Default for Limits {
 
 impl Limits {
     pub(super) fn http(&self) -> HttpLimits {
-        HttpLimits { head_time_max: self.head_time_max, write_time_max: self.stall_time_max }
+        HttpLimits::with_times(self.head_time_max, self.stall_time_max)
     }
 
     pub(super) fn throughput(&self) -> MinThroughput {

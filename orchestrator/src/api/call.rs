@@ -1,27 +1,25 @@
 use std::{fmt::Display, str::FromStr, sync::Arc};
 
-use bytes::Bytes;
 use http::{StatusCode, request::Parts};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::{Serialize, de::DeserializeOwned};
 use spec::{ParseError, Tenant};
 use store::{Query, Range, Txn};
-use tokio::time::timeout;
 
-use super::{context::Api, error::ApiError, principal::Principal, types::ListPage};
+use super::{
+    bodies::{BodySize, ReadBody},
+    context::Api,
+    error::ApiError,
+    principal::Principal,
+    types::ListPage,
+};
 use crate::{
-    limits::{
-        BODY_BYTES_MAX, BODY_TIME_MAX, IDEMPOTENCY_KEY_CHARS_MAX, PAGE_MAX, REPORT_BYTES_MAX,
-    },
+    limits::{IDEMPOTENCY_KEY_CHARS_MAX, PAGE_MAX},
     state::{
         State,
         records::{Stored, decode},
     },
 };
-
-/// The route with the larger limit of its body.
-const REPORT: &str = "/v1/node/report";
 
 /// One request, authenticated, authorised and read.
 pub(crate) struct Call {
@@ -31,7 +29,7 @@ pub(crate) struct Call {
     pub parts: Parts,
     /// What stands in the place of `{name}` in the route's path.
     pub params: Vec<(&'static str, String)>,
-    pub body: Bytes,
+    pub body: ReadBody,
 }
 
 /// What to answer.
@@ -60,28 +58,13 @@ impl Call {
     /// Reads the body of a request that may be made.
     pub async fn read(
         api: Arc<Api>,
+        size: BodySize,
         principal: Principal,
         params: Vec<(&'static str, String)>,
         parts: Parts,
         body: Incoming,
     ) -> Result<Self, ApiError> {
-        let bytes_max = if parts.uri.path() == REPORT { REPORT_BYTES_MAX } else { BODY_BYTES_MAX };
-        let body = timeout(BODY_TIME_MAX, Limited::new(body, bytes_max).collect()).await;
-        let body = match body {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => {
-                let message = format!("the body is larger than {bytes_max} bytes");
-                return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message));
-            }
-            Ok(Err(_)) => return Err(ApiError::invalid("the body is incomplete")),
-            Err(_) => {
-                return Err(ApiError::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    "timeout",
-                    "the body took too long",
-                ));
-            }
-        };
+        let body = api.bodies.read(&api.state, &principal, size, body).await?;
         Ok(Self { api, principal, parts, params, body })
     }
 
@@ -110,7 +93,7 @@ impl Call {
     /// Whose objects are meant: always the caller's own.
     pub fn tenant(&self) -> Result<&Tenant, ApiError> {
         match &self.principal {
-            Principal::Tenant(tenant) | Principal::Operator(tenant) => Ok(tenant),
+            Principal::Tenant { tenant, .. } | Principal::Operator(tenant) => Ok(tenant),
             Principal::Unauthenticated | Principal::Node { .. } => Err(ApiError::forbidden()),
         }
     }

@@ -1,11 +1,14 @@
-use std::{path::PathBuf, sync::Arc, time::Duration};
+mod login; // an access token for a credential, renewed in time
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use http::Method;
 use net::{ApiClient, ApiRequest, tls};
 use serde::{Serialize, de::DeserializeOwned};
 use spec::{
-    Cluster, ClusterName, Node, NodeId, QuotaChange, SecretName, SecretValue, Service, ServiceName,
-    Task, TaskDefinition, TaskDefinitionId, TaskId, Tenant, VolumeName, wire::RouteTable,
+    Cluster, ClusterName, CredentialName, Node, NodeId, QuotaChange, SecretName, SecretValue,
+    Service, ServiceName, Task, TaskDefinition, TaskDefinitionId, TaskId, Tenant, VolumeName,
+    wire::RouteTable,
 };
 
 use super::types::*;
@@ -13,6 +16,7 @@ use crate::{
     Error,
     state::objects::{Secret, Volume},
 };
+use login::Login;
 
 /// Longer than any answer takes: resolving images of a definition is the slowest, with ten seconds
 /// each.
@@ -26,20 +30,30 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(120);
 #[derive(Clone)]
 pub struct Client {
     api: Arc<ApiClient>,
+    /// Nothing through the socket, whose users need no credential.
+    login: Option<Arc<Login>>,
     key: Option<String>,
 }
 
 impl Client {
     /// Through the socket of a control plane on this machine.
     pub fn unix(socket: impl Into<PathBuf>) -> Self {
-        Self { api: Arc::new(ApiClient::unix(socket)), key: None }
+        Self { api: Arc::new(ApiClient::unix(socket)), login: None, key: None }
     }
 
-    /// Over TLS, trusting exactly the CA that the credential names.
-    pub fn tls(credential: Credential) -> Self {
+    /// Over TLS, trusting exactly the CA that the credential names. Access tokens are fetched and
+    /// renewed when they are needed.
+    ///
+    /// A credential of an earlier release, which has no name, works once: `keep` stores the one
+    /// that takes its place before the client goes on.
+    pub fn tls(
+        credential: Credential,
+        keep: impl Fn(&Credential) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         let config = tls::pinned_client(&credential.ca_fingerprint);
-        let api = ApiClient::tls(credential.address, config).with_bearer(&credential.token);
-        Self { api: Arc::new(api), key: None }
+        let api = ApiClient::tls(credential.address.clone(), config);
+        let login = Login::new(credential, Box::new(keep));
+        Self { api: Arc::new(api), login: Some(Arc::new(login)), key: None }
     }
 
     /// The same, with this `Idempotency-Key` on every create.
@@ -188,9 +202,32 @@ impl Client {
         self.create("/v1/join-tokens", &wanted).await
     }
 
-    /// A credential for a tenant: for the operator alone.
+    /// Another credential. Its secret is in no later answer.
     pub async fn create_credential(&self, wanted: &CreateCredential) -> Result<Credential, Error> {
         self.create("/v1/credentials", wanted).await
+    }
+
+    /// Every credential of the tenant, and of all tenants for the operator.
+    pub async fn credentials(&self) -> Result<Vec<CredentialInfo>, Error> {
+        self.all("/v1/credentials").await
+    }
+
+    /// Gives a credential another secret; what was issued for the one before is refused.
+    pub async fn rotate_credential(
+        &self,
+        tenant: &Tenant,
+        name: &CredentialName,
+    ) -> Result<Credential, Error> {
+        let path = format!("/v1/credentials/{tenant}/{name}/rotate");
+        self.send(Method::POST, &path, None::<&()>).await
+    }
+
+    pub async fn remove_credential(
+        &self,
+        tenant: &Tenant,
+        name: &CredentialName,
+    ) -> Result<(), Error> {
+        self.delete(&format!("/v1/credentials/{tenant}/{name}")).await
     }
 
     pub async fn volumes(&self) -> Result<Vec<Volume>, Error> {
@@ -300,6 +337,9 @@ impl Client {
         if method == Method::POST {
             let key = self.key.clone().unwrap_or_else(crate::state::tokens::random_hex);
             request = request.idempotency_key(key);
+        }
+        if let Some(login) = &self.login {
+            request = request.bearer(&login.token(&self.api).await?);
         }
         Ok(self.api.call(request).await?)
     }

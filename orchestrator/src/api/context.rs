@@ -1,37 +1,46 @@
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use net::tls;
-use spec::{NodeCondition, Tenant};
+use spec::{NodeCondition, Tenant, Timestamp};
 use store::{Store, Txn};
-use tokio::sync::RwLock;
+use tokio::{sync::RwLock, time::interval};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    config::Config, error::ApiError, principal::Principal, quota::Quotas, resolver::ImageResolver,
-    resolving::ResolvingLimits, types::Credential,
+    bodies::BodyBudgets, config::Config, error::ApiError, principal::Principal, quota::Quotas,
+    resolver::ImageResolver, resolving::ResolvingLimits, types::Credential,
 };
 use crate::{
     Error,
+    limits::{OPERATOR_CREDENTIAL_TIME, OPERATOR_CREDENTIAL_WATCHED_EVERY},
     plan::{HostNames, NodeWatch, Reconciler},
     state::{
         State,
         ca::crypto,
+        credentials::{CredentialRecord, CredentialScope, new_serial},
         files,
         issuer::Issuer,
         keys, now,
-        records::{CredentialRecord, Guarded},
+        records::encode,
         tokens,
     },
 };
 
+/// The name of the operator's own way in over TCP, in `credential.json`.
+pub(crate) const OPERATOR_CREDENTIAL: &str = "operator";
+
 /// What handlers use.
 pub(crate) struct Api {
+    /// For the operator's credential.
+    data_dir: PathBuf,
     pub state: Arc<State>,
     pub node_watch: Arc<NodeWatch>,
     pub reconciler: Reconciler,
     pub issuer: Issuer,
     pub resolver: Arc<dyn ImageResolver>,
     pub resolving: ResolvingLimits,
+    pub bodies: BodyBudgets,
     /// What join tokens and credentials name; nothing without a TCP listener.
     pub address: Option<String>,
     /// Where the bundled registry is.
@@ -56,19 +65,22 @@ impl Api {
         let names = HostNames { operator: tenant, domain };
         let node_watch = Arc::new(NodeWatch::new(state.clone(), names));
         let api = Self {
+            data_dir,
             reconciler: Reconciler::new(state.clone(), node_watch.clone()),
             state,
             node_watch,
             issuer,
             resolver,
             resolving: ResolvingLimits::new(),
+            bodies: BodyBudgets::new(),
             address: advertise.or_else(|| address.map(|address| address.to_string())),
             registry,
             quotas: Quotas::default(),
             clusters: RwLock::default(),
             document: serde_json::Value::Null,
         };
-        api.write_credential(&data_dir).await?;
+        api.state.name_credentials().await?;
+        api.renew_operator_credential().await?;
         Ok(api)
     }
 
@@ -81,19 +93,79 @@ impl Api {
         &self.node_watch.names.operator
     }
 
-    /// The operator's credential. It is the same at each start, because its token can be made
-    /// again.
-    async fn write_credential(&self, folder: &Path) -> Result<(), Error> {
+    /// What join tokens and credentials name.
+    pub fn address_for_clients(&self) -> Result<String, ApiError> {
+        self.address
+            .clone()
+            .ok_or_else(|| ApiError::invalid("this control plane listens on its Unix socket only"))
+    }
+
+    /// Keeps the operator's credential fresh until `end`.
+    pub async fn watch_operator_credential(&self, end: CancellationToken) {
+        let mut next = interval(OPERATOR_CREDENTIAL_WATCHED_EVERY);
+        while end.run_until_cancelled(next.tick()).await.is_some() {
+            if let Some(Err(error)) =
+                end.run_until_cancelled(self.renew_operator_credential()).await
+            {
+                tracing::error!(?error, "cannot renew the operator's credential");
+            }
+        }
+    }
+
+    /// Makes `credential.json` anew when half of its time is over, when it is missing or not the
+    /// one that is stored, and when the address has changed. The secret before is refused from then
+    /// on.
+    async fn renew_operator_credential(&self) -> Result<(), Error> {
         let Some(address) = self.address.clone() else { return Ok(()) };
-        let token = self.issuer.token("credential of the operator");
-        let key = keys::credential(&tokens::hashed(&token));
-        let tenant = self.operator().clone();
-        let record = CredentialRecord { tenant: tenant.clone(), created: now() };
-        self.state.commit(Txn::new().create(key, &record)).await?; // or it is there
+        let (tenant, now) = (self.operator().clone(), now());
+        let name = OPERATOR_CREDENTIAL.parse().expect("a word is a name");
+        let stored = self.state.credential(&tenant, &name).await?.map(|stored| stored.value);
         let ca_fingerprint = self.issuer.ca.fingerprint.clone();
-        let credential = Credential { address, ca_fingerprint, tenant, token };
-        let text = serde_json::to_vec_pretty(&credential).expect("it has string keys");
-        files::write_private(&folder.join("credential.json"), &text)
+        let path = self.data_dir.join("credential.json");
+        let kept = files::read_private(&path)?;
+        let kept = kept.and_then(|bytes| spec::json::from_slice::<Credential>(&bytes).ok());
+        if let (Some(record), Some(file)) = (stored, kept)
+            && record.secret == tokens::hashed(&file.secret)
+            && (&file.address, &file.ca_fingerprint) == (&address, &ca_fingerprint)
+            && now.since(record.created) < OPERATOR_CREDENTIAL_TIME / 2
+        {
+            return Ok(());
+        }
+        let secret = tokens::random_hex();
+        let end = now.millis() + OPERATOR_CREDENTIAL_TIME.as_millis() as u64;
+        let record = CredentialRecord {
+            tenant: tenant.clone(),
+            name,
+            scope: CredentialScope::Manage,
+            created: now,
+            expires: Timestamp::from_millis(end),
+            last_used: None,
+            serial: new_serial(),
+            secret: tokens::hashed(&secret),
+            replaces: None,
+        };
+        let key = keys::credential(&tenant, &record.name);
+        self.state.commit(Txn::new().put(key, encode(&record))).await?;
+        self.write_operator_credential(&Credential {
+            address,
+            ca_fingerprint,
+            tenant,
+            name: Some(record.name),
+            scope: record.scope,
+            expires: Some(record.expires),
+            secret,
+        })
+        .await
+    }
+
+    pub async fn write_operator_credential(&self, credential: &Credential) -> Result<(), Error> {
+        let text = serde_json::to_vec_pretty(credential).expect("it has string keys");
+        let path = self.data_dir.join("credential.json");
+        let written = tokio::task::spawn_blocking(move || files::write_private(&path, &text));
+        written.await.map_err(|join| Error::Io {
+            path: self.data_dir.clone(),
+            source: std::io::Error::other(join),
+        })?
     }
 
     pub fn acceptor(&self) -> Result<TlsAcceptor, Error> {

@@ -99,7 +99,7 @@ fn parameters(route: &Route) -> Vec<Value> {
     let in_path = in_path.map(|name| one(name, "path", true));
     let mut parameters: Vec<Value> =
         in_path.chain(in_query.iter().map(|name| one(name, "query", false))).collect();
-    if route.method == Method::POST && route.access == Access::Tenant {
+    if route.method == Method::POST && matches!(route.access, Access::Deploy | Access::Manage) {
         let schema = json!({ "type": "string", "maxLength": 64 });
         parameters.push(json!({ "name": "Idempotency-Key", "in": "header", "schema": schema }));
     }

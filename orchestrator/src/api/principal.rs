@@ -1,11 +1,13 @@
 use http::{HeaderMap, header};
-use spec::{NodeId, Tenant};
+use spec::{CredentialName, NodeId, Tenant};
 
 use super::error::ApiError;
 use crate::state::{
-    State, keys,
-    records::{CredentialRecord, NodeRecord},
-    tokens,
+    State,
+    credentials::{AccessToken, CredentialScope},
+    issuer::Issuer,
+    keys, now,
+    records::NodeRecord,
 };
 
 /// What a connection itself says about its client.
@@ -21,8 +23,12 @@ pub(crate) enum Peer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Principal {
     Unauthenticated,
-    /// The holder of a credential.
-    Tenant(Tenant),
+    /// The holder of a credential, with an access token for it.
+    Tenant {
+        tenant: Tenant,
+        credential: CredentialName,
+        scope: CredentialScope,
+    },
     /// The owner of the control plane: of its own tenant, and it may create credentials.
     Operator(Tenant),
     /// A node, by the certificate that it has.
@@ -37,8 +43,11 @@ pub(crate) enum Principal {
 pub(crate) enum Access {
     /// Every client. The join of a node is here: its secret is in its body.
     Anyone,
-    /// The holder of a credential, for the objects of its tenant; and the operator, for its own.
-    Tenant,
+    /// The holder of a credential of this scope or a wider one, for the objects of its tenant; and
+    /// the operator, for its own.
+    Read,
+    Deploy,
+    Manage,
     /// The owner of the control plane alone.
     Operator,
     /// A node, by its certificate, for itself.
@@ -49,6 +58,7 @@ impl Principal {
     /// A certificate that is not the node's any more, and an unknown token, are unauthenticated.
     pub async fn of(
         state: &State,
+        issuer: &Issuer,
         operator: &Tenant,
         peer: &Peer,
         headers: &HeaderMap,
@@ -61,16 +71,25 @@ impl Principal {
                 Ok(node.map_or(Self::Unauthenticated, known))
             }
             Peer::Tls { certificate: None } => match bearer(headers) {
-                Some(token) => Self::of_token(state, token).await,
+                Some(token) => Self::of_token(state, issuer, token).await,
                 None => Ok(Self::Unauthenticated),
             },
         }
     }
 
-    async fn of_token(state: &State, token: &str) -> Result<Self, store::Error> {
-        let key = keys::credential(&tokens::hashed(token));
-        let record = state.get::<CredentialRecord>(key).await?;
-        Ok(record.map_or(Self::Unauthenticated, |record| Self::Tenant(record.value.tenant)))
+    /// Each request looks at the credential's record, so that one that was removed is refused at
+    /// once.
+    async fn of_token(state: &State, issuer: &Issuer, token: &str) -> Result<Self, store::Error> {
+        let now = now();
+        let Some(token) = AccessToken::verify(token, issuer, now) else {
+            return Ok(Self::Unauthenticated);
+        };
+        let record = state.credential_of(&token, now).await?;
+        Ok(record.map_or(Self::Unauthenticated, |record| Self::Tenant {
+            tenant: record.tenant,
+            credential: record.name,
+            scope: record.scope,
+        }))
     }
 }
 
@@ -91,17 +110,24 @@ pub(crate) async fn node_of(
 /// The one place that decides which principal may use which route. A request that it lets through
 /// sees only the keys of its own tenant or node.
 pub(crate) fn authorize(principal: &Principal, access: Access) -> Result<(), ApiError> {
-    match (access, principal) {
-        (Access::Anyone, _)
-        | (Access::Tenant, Principal::Tenant(_) | Principal::Operator(_))
-        | (Access::Operator, Principal::Operator(_))
-        | (Access::Node, Principal::Node { .. }) => Ok(()),
-        (Access::Tenant | Access::Operator | Access::Node, Principal::Unauthenticated) => {
-            Err(ApiError::unauthenticated())
-        }
-        (Access::Tenant, Principal::Node { .. })
-        | (Access::Operator, Principal::Tenant(_) | Principal::Node { .. })
-        | (Access::Node, Principal::Tenant(_) | Principal::Operator(_)) => {
+    let needed = match access {
+        Access::Anyone => return Ok(()),
+        Access::Read => Some(CredentialScope::Read),
+        Access::Deploy => Some(CredentialScope::Deploy),
+        Access::Manage => Some(CredentialScope::Manage),
+        Access::Operator | Access::Node => None,
+    };
+    match (principal, needed) {
+        (Principal::Unauthenticated, _) => Err(ApiError::unauthenticated()),
+        (Principal::Operator(_), Some(_)) => Ok(()),
+        (Principal::Operator(_), None) if access == Access::Operator => Ok(()),
+        (Principal::Node { .. }, None) if access == Access::Node => Ok(()),
+        (Principal::Tenant { scope, .. }, Some(needed)) if *scope >= needed => Ok(()),
+        (Principal::Tenant { credential, scope, .. }, Some(needed)) => Err(ApiError::forbidden()
+            .hint(format!(
+                "credential `{credential}` has the scope `{scope}`, and this needs `{needed}`"
+            ))),
+        (Principal::Operator(_) | Principal::Node { .. } | Principal::Tenant { .. }, _) => {
             Err(ApiError::forbidden())
         }
     }

@@ -15,11 +15,12 @@ use utoipa::{
 };
 
 use super::{
+    bodies::BodySize,
     call::{Call, Reply},
     error::ApiError,
     handlers::{
-        agent, clusters, definitions, identity, ledger, nodes, quotas, secrets, services, system,
-        tasks,
+        agent, clusters, credentials, definitions, identity, ledger, nodes, quotas, secrets,
+        services, system, tasks,
     },
     principal::Access,
     types::*,
@@ -37,6 +38,15 @@ pub(crate) struct Route {
     pub body: Option<Shape>,
     pub answer: Answer,
     pub handle: fn(Call) -> BoxFuture<'static, Result<Reply, ApiError>>,
+}
+
+impl Route {
+    pub fn body_size(&self) -> BodySize {
+        match self.path {
+            "/v1/node/report" => BodySize::Report,
+            _ => BodySize::Usual,
+        }
+    }
 }
 
 /// What comes back.
@@ -83,65 +93,73 @@ macro_rules! routes {
 routes! {
     GET "/v1/health" Anyone, "Whether the control plane answers", () -> One(Health), system::health;
     GET "/v1/openapi.json" Anyone, "This document", () -> Anything, system::openapi;
-    GET "/v1/principal" Tenant, "Show the principal of the caller",
+    GET "/v1/principal" Read, "Show the principal of the caller",
         () -> One(Caller), identity::principal;
 
-    POST "/v1/clusters" Tenant, "Create a cluster",
+    POST "/v1/clusters" Deploy, "Create a cluster",
         (CreateCluster) -> One(Cluster), clusters::create_cluster;
-    GET "/v1/clusters" Tenant, "List clusters", () -> Page(Cluster), clusters::list;
-    GET "/v1/clusters/{cluster}" Tenant, "Show a cluster", () -> One(Cluster), clusters::show;
-    DELETE "/v1/clusters/{cluster}" Tenant, "Delete an empty cluster",
+    GET "/v1/clusters" Read, "List clusters", () -> Page(Cluster), clusters::list;
+    GET "/v1/clusters/{cluster}" Read, "Show a cluster", () -> One(Cluster), clusters::show;
+    DELETE "/v1/clusters/{cluster}" Deploy, "Delete an empty cluster",
         () -> Nothing, clusters::delete;
 
-    POST "/v1/task-definitions" Tenant, "Register the next revision of a task definition",
+    POST "/v1/task-definitions" Deploy, "Register the next revision of a task definition",
         (TaskDefinition) -> One(RegisteredDefinition), definitions::register;
-    GET "/v1/task-definitions" Tenant, "List active revisions",
+    GET "/v1/task-definitions" Read, "List active revisions",
         () -> Page(RegisteredDefinition), definitions::list;
-    GET "/v1/task-definitions/{definition}" Tenant, "Show a revision",
+    GET "/v1/task-definitions/{definition}" Read, "Show a revision",
         () -> One(RegisteredDefinition), definitions::show;
-    DELETE "/v1/task-definitions/{definition}" Tenant, "Deregister a revision",
+    DELETE "/v1/task-definitions/{definition}" Deploy, "Deregister a revision",
         () -> Nothing, definitions::deregister;
 
-    POST "/v1/clusters/{cluster}/tasks" Tenant, "Run tasks", (RunTask) -> Page(Task), tasks::run;
-    GET "/v1/tasks" Tenant, "List tasks", () -> Page(Task), tasks::list;
-    GET "/v1/tasks/{task}" Tenant, "Show a task", () -> One(Task), tasks::show;
-    POST "/v1/tasks/{task}/stop" Tenant, "Stop a task", () -> One(Task), tasks::stop;
+    POST "/v1/clusters/{cluster}/tasks" Deploy, "Run tasks", (RunTask) -> Page(Task), tasks::run;
+    GET "/v1/tasks" Read, "List tasks", () -> Page(Task), tasks::list;
+    GET "/v1/tasks/{task}" Read, "Show a task", () -> One(Task), tasks::show;
+    POST "/v1/tasks/{task}/stop" Deploy, "Stop a task", () -> One(Task), tasks::stop;
 
-    POST "/v1/clusters/{cluster}/services" Tenant, "Create a service",
+    POST "/v1/clusters/{cluster}/services" Deploy, "Create a service",
         (CreateService) -> One(Service), services::create_service;
-    GET "/v1/services" Tenant, "List services", () -> Page(Service), services::list;
-    GET "/v1/clusters/{cluster}/services" Tenant, "List the services of a cluster",
+    GET "/v1/services" Read, "List services", () -> Page(Service), services::list;
+    GET "/v1/clusters/{cluster}/services" Read, "List the services of a cluster",
         () -> Page(Service), services::list_in;
-    GET "/v1/clusters/{cluster}/services/{service}" Tenant, "Show a service",
+    GET "/v1/clusters/{cluster}/services/{service}" Read, "Show a service",
         () -> One(Service), services::show;
-    PATCH "/v1/clusters/{cluster}/services/{service}" Tenant, "Change a service",
+    PATCH "/v1/clusters/{cluster}/services/{service}" Deploy, "Change a service",
         (UpdateService) -> One(Service), services::update;
-    DELETE "/v1/clusters/{cluster}/services/{service}" Tenant, "Delete a service",
+    DELETE "/v1/clusters/{cluster}/services/{service}" Deploy, "Delete a service",
         () -> Nothing, services::delete;
 
-    GET "/v1/nodes" Tenant, "List nodes", () -> Page(Node), nodes::list;
-    GET "/v1/nodes/{node}" Tenant, "Show a node", () -> One(Node), nodes::show;
-    DELETE "/v1/nodes/{node}" Tenant, "Remove a node", () -> Nothing, nodes::remove;
-    POST "/v1/nodes/{node}/drain" Tenant, "Drain a node, or end that",
+    GET "/v1/nodes" Read, "List nodes", () -> Page(Node), nodes::list;
+    GET "/v1/nodes/{node}" Read, "Show a node", () -> One(Node), nodes::show;
+    DELETE "/v1/nodes/{node}" Manage, "Remove a node", () -> Nothing, nodes::remove;
+    POST "/v1/nodes/{node}/drain" Manage, "Drain a node, or end that",
         (Drain) -> One(Node), nodes::drain;
-    GET "/v1/volumes" Tenant, "List volumes", () -> Page(Volume), nodes::volumes;
-    DELETE "/v1/volumes/{volume}" Tenant, "Forget where a volume is",
+    GET "/v1/volumes" Read, "List volumes", () -> Page(Volume), nodes::volumes;
+    DELETE "/v1/volumes/{volume}" Manage, "Forget where a volume is",
         () -> Nothing, nodes::forget_volume;
 
-    POST "/v1/secrets" Tenant, "Create a secret",
+    POST "/v1/secrets" Manage, "Create a secret",
         (CreateSecret) -> One(Secret), secrets::create_secret;
-    GET "/v1/secrets" Tenant, "List secrets, without their values",
+    GET "/v1/secrets" Read, "List secrets, without their values",
         () -> Page(Secret), secrets::list;
-    GET "/v1/secrets/{secret}" Tenant, "Show a secret, without its value",
+    GET "/v1/secrets/{secret}" Read, "Show a secret, without its value",
         () -> One(Secret), secrets::show;
-    DELETE "/v1/secrets/{secret}" Tenant, "Remove a secret that nothing uses",
+    DELETE "/v1/secrets/{secret}" Manage, "Remove a secret that nothing uses",
         () -> Nothing, secrets::remove;
 
-    POST "/v1/join-tokens" Tenant, "Create a token with which one node may join",
+    POST "/v1/join-tokens" Manage, "Create a token with which one node may join",
         (CreateJoinToken) -> One(CreatedJoinToken), identity::create_join_token;
-    POST "/v1/credentials" Operator, "Create a credential for a tenant",
-        (CreateCredential) -> One(Credential), identity::create_credential;
-    GET "/v1/quota" Tenant, "Show what the tenant of the caller may have, and what it has",
+    POST "/v1/credentials" Manage, "Create a credential",
+        (CreateCredential) -> One(Credential), credentials::create_credential;
+    GET "/v1/credentials" Manage, "List credentials, without their secrets",
+        () -> Page(CredentialInfo), credentials::list;
+    DELETE "/v1/credentials/{tenant}/{credential}" Manage, "Remove a credential",
+        () -> Nothing, credentials::remove;
+    POST "/v1/credentials/{tenant}/{credential}/rotate" Manage, "Give a credential another secret",
+        () -> One(Credential), credentials::rotate;
+    POST "/v1/access-tokens" Anyone, "Get an access token for the secret of a credential",
+        (IssueToken) -> One(AccessTokenAnswer), credentials::issue_token;
+    GET "/v1/quota" Read, "Show what the tenant of the caller may have, and what it has",
         () -> One(QuotaReport), quotas::own;
     GET "/v1/quotas" Operator, "List what every tenant may have, and what it has",
         () -> Page(QuotaReport), quotas::list;
@@ -149,8 +167,8 @@ routes! {
         () -> One(QuotaReport), quotas::show;
     PATCH "/v1/quotas/{tenant}" Operator, "Change what a tenant may have",
         (QuotaChange) -> One(QuotaReport), quotas::change;
-    GET "/v1/usage" Tenant, "Show what was used", () -> One(UsageReport), ledger::report;
-    GET "/v1/routes" Tenant, "Show which tasks answer for which host name",
+    GET "/v1/usage" Read, "Show what was used", () -> One(UsageReport), ledger::report;
+    GET "/v1/routes" Read, "Show which tasks answer for which host name",
         () -> One(RouteTable), system::routes;
 
     POST "/v1/node/join" Anyone, "Become a node, with a join token",

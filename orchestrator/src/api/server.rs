@@ -24,12 +24,15 @@ use super::{
 };
 use crate::{
     Error,
-    limits::{DESCRIPTORS_MIN, DRAIN_TIME_MAX, HEAD_TIME_MAX, WRITE_TIME_MAX},
+    limits::{DESCRIPTORS_MIN, DRAIN_TIME_MAX, HEAD_BYTES_MAX, HEAD_TIME_MAX, WRITE_TIME_MAX},
     state::{expiry, files, tokens},
 };
 
-const HTTP_LIMITS: HttpLimits =
-    HttpLimits { head_time_max: HEAD_TIME_MAX, write_time_max: WRITE_TIME_MAX };
+const HTTP_LIMITS: HttpLimits = HttpLimits {
+    head_time_max: HEAD_TIME_MAX,
+    write_time_max: WRITE_TIME_MAX,
+    head_bytes_max: HEAD_BYTES_MAX,
+};
 
 /// Is the control plane until `shutdown`: opens its store, listens, and reconciles.
 ///
@@ -60,7 +63,10 @@ pub async fn serve(mut config: Config, shutdown: impl Future<Output = ()>) -> Re
     net::raise_descriptor_limit(DESCRIPTORS_MIN);
     let server = Server::new(api.clone());
     let closing = server.connections.closing().clone();
-    server.connections.spawn(expiry::sweep(api.state.clone(), closing));
+    server.connections.spawn(expiry::sweep(api.state.clone(), closing.clone()));
+    let watched = api.clone();
+    let watch = async move { watched.watch_operator_credential(closing).await };
+    server.connections.spawn(watch);
     let result = tokio::select! {
         () = shutdown => Ok(()),
         broken = api.reconciler.run() => Err(broken.into()),
@@ -84,14 +90,15 @@ fn listen(path: &Path) -> Result<PrivateListener, Error> {
 async fn answer(api: Arc<Api>, peer: Peer, request: Request<Incoming>) -> Result<Reply, ApiError> {
     let (parts, body) = request.into_parts();
     let (route, params) = routes::find(&parts.method, parts.uri.path())?;
-    let principal = Principal::of(&api.state, api.operator(), &peer, &parts.headers).await?;
+    let principal =
+        Principal::of(&api.state, &api.issuer, api.operator(), &peer, &parts.headers).await?;
     authorize(&principal, route.access)?;
     api.note_heartbeat(&principal);
     if parts.method != Method::GET && route.access != Access::Node {
         // The audit log.
         tracing::info!(?principal, method = %parts.method, path = parts.uri.path(), "request");
     }
-    (route.handle)(Call::read(api, principal, params, parts, body).await?).await
+    (route.handle)(Call::read(api, route.body_size(), principal, params, parts, body).await?).await
 }
 
 struct Server {

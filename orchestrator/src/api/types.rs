@@ -3,12 +3,15 @@
 
 use serde::{Deserialize, Serialize};
 use spec::{
-    Capability, ClusterName, ContainerName, LaunchType, SecretName, SecretValue, ServiceName,
-    TaskDefinition, TaskDefinitionId, TaskOverrides, Tenant, TenantQuota, Timestamp,
+    Capability, ClusterName, ContainerName, CredentialName, LaunchType, SecretName, SecretValue,
+    ServiceName, TaskDefinition, TaskDefinitionId, TaskOverrides, Tenant, TenantQuota, Timestamp,
 };
 use utoipa::ToSchema;
 
-use crate::state::objects::UsageTotal;
+use crate::state::{
+    credentials::CredentialScope,
+    objects::{DisputedUsage, UsageTotal},
+};
 
 /// The body of `POST /v1/clusters`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -116,16 +119,63 @@ pub struct CreatedJoinToken {
     pub expires: Timestamp,
 }
 
-/// The body of `POST /v1/credentials`: for the operator alone.
+/// The body of `POST /v1/credentials`.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateCredential {
-    /// Requests with the credential are of this tenant.
-    pub tenant: Tenant,
+    /// Unique for its tenant.
+    pub name: CredentialName,
+    /// Requests with the credential are of this tenant; the caller's own when it is left out. Only
+    /// the operator names another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<Tenant>,
+    /// What its holder may do.
+    #[serde(default)]
+    pub scope: CredentialScope,
+    /// How long it holds: a minute to 366 days, 90 days when it is left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime_seconds: Option<u64>,
 }
 
-/// How to reach the control plane over TCP, and with which token. Keep it in a file that its owner
-/// alone may read.
+/// What may be known of a credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CredentialInfo {
+    pub tenant: Tenant,
+    pub name: CredentialName,
+    pub scope: CredentialScope,
+    /// When its secret was made.
+    pub created: Timestamp,
+    pub expires: Timestamp,
+    /// When an access token was last issued for it, to the minute; nothing before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<Timestamp>,
+}
+
+/// The body of `POST /v1/access-tokens`.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IssueToken {
+    pub tenant: Tenant,
+    /// Nothing for one that was made before credentials had names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialName>,
+    pub secret: String,
+}
+
+/// The answer to it.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct AccessTokenAnswer {
+    /// A bearer token.
+    pub token: String,
+    /// At most 900.
+    pub expires_in_seconds: u64,
+    /// What takes the place of a credential without a name, whose secret works this once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_over: Option<Credential>,
+}
+
+/// How to reach the control plane over TCP, and what to get access tokens with. Keep it in a file
+/// that its owner alone may read and write.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Credential {
@@ -134,8 +184,16 @@ pub struct Credential {
     /// SHA-256 of the CA certificate (DER), 64 hex digits.
     pub ca_fingerprint: String,
     pub tenant: Tenant,
-    /// A bearer token.
-    pub token: String,
+    /// Nothing in files of releases whose credentials had no name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<CredentialName>,
+    #[serde(default)]
+    pub scope: CredentialScope,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// Shown once: the control plane has only its hash.
+    #[serde(alias = "token")]
+    pub secret: String,
 }
 
 /// What a tenant may have, and what it has.
@@ -154,6 +212,9 @@ pub struct UsageReport {
     pub total: Option<UsageTotal>,
     /// Each image, by digest.
     pub images: Vec<UsageTotal>,
+    /// What nodes have claimed and no bill has, for the operator.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disputed: Vec<DisputedUsage>,
 }
 
 /// The body of `POST /v1/secrets`. No answer ever has the value in it.
@@ -182,6 +243,10 @@ pub struct Caller {
     pub tenant: Tenant,
     /// Whether it is the operator.
     pub operator: bool,
+    /// The credential that the access token of the request is for; nothing through the socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialName>,
+    pub scope: CredentialScope,
 }
 
 /// One page of a list. `GET` takes `?after=NEXT&limit=N`; a page has at most 1,000 items.

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use spec::Timestamp;
 use store::{Query, SqliteStore, Store, Txn};
 
-use super::fixture::{FakeNode, TestControlPlane, definition};
+use super::fixture::{FakeNode, TestControlPlane, client, definition};
 use crate::{
-    Client, CreateCredential, CreateJoinToken, CreateService, Credential, UpdateService,
+    CreateJoinToken, CreateService, Credential, CredentialScope, UpdateService,
     api::{
         routes::ROUTES,
         test::{Access, openapi},
@@ -22,12 +22,19 @@ use crate::{
 fn expected(access: Access, principal: &str) -> Option<StatusCode> {
     match (access, principal) {
         (Access::Anyone, _) => None,
-        (_, "unauthenticated" | "forger") => Some(StatusCode::UNAUTHORIZED),
-        (Access::Tenant, "node") | (Access::Operator, "node" | "other tenant") => {
+        (_, "unauthenticated" | "forger" | "removed") => Some(StatusCode::UNAUTHORIZED),
+        (Access::Read | Access::Deploy | Access::Manage, "node") => Some(StatusCode::FORBIDDEN),
+        (Access::Deploy | Access::Manage, "reader") => Some(StatusCode::FORBIDDEN),
+        (Access::Manage, "deployer") => Some(StatusCode::FORBIDDEN),
+        (Access::Operator, "node" | "other tenant" | "reader" | "deployer") => {
             Some(StatusCode::FORBIDDEN)
         }
-        (Access::Node, "owner" | "other tenant") => Some(StatusCode::FORBIDDEN),
-        (Access::Tenant | Access::Operator | Access::Node, _) => None,
+        (Access::Node, "owner" | "other tenant" | "reader" | "deployer") => {
+            Some(StatusCode::FORBIDDEN)
+        }
+        (Access::Read | Access::Deploy | Access::Manage | Access::Operator | Access::Node, _) => {
+            None
+        }
     }
 }
 
@@ -35,25 +42,35 @@ fn expected(access: Access, principal: &str) -> Option<StatusCode> {
 async fn every_route_admits_only_the_principals_of_its_row() {
     let plane = TestControlPlane::start().await;
     let node = plane.node("n1").await;
-    let other: Credential = plane
-        .client
-        .create_credential(&CreateCredential { tenant: "other".parse().unwrap() })
-        .await
-        .unwrap();
+    let token_of = async |scope| {
+        let credential = plane.credential_of("other", scope).await;
+        (plane.access_token(&credential).await, credential)
+    };
+    let (manager, _) = token_of(CredentialScope::Manage).await;
+    let (deployer, _) = token_of(CredentialScope::Deploy).await;
+    let (reader, _) = token_of(CredentialScope::Read).await;
+    let (removed, credential) = token_of(CredentialScope::Manage).await;
+    let name = credential.name.unwrap();
+    plane.client.remove_credential(&credential.tenant, &name).await.unwrap();
+    let forged = manager.replace("other", "acme");
     for route in ROUTES {
         // Names that do not exist: what is admitted is answered so, or that the body is invalid.
         let path = route.path.replace('{', "x-").replace('}', "");
-        for principal in ["unauthenticated", "forger", "other tenant", "node", "owner"] {
+        for (principal, token) in [
+            ("unauthenticated", None),
+            ("forger", Some(&forged)),
+            ("removed", Some(&removed)),
+            ("other tenant", Some(&manager)),
+            ("deployer", Some(&deployer)),
+            ("reader", Some(&reader)),
+            ("node", None),
+            ("owner", None),
+        ] {
+            let method = route.method.as_str();
             let (status, answer) = match principal {
-                "unauthenticated" => plane.raw_tls(route.method.as_str(), &path, None, b"").await,
-                "forger" => {
-                    plane.raw_tls(route.method.as_str(), &path, Some(&"0".repeat(64)), b"").await
-                }
-                "other tenant" => {
-                    plane.raw_tls(route.method.as_str(), &path, Some(&other.token), b"").await
-                }
                 "node" => node.ask(route.method.clone(), &path, &Value::Null).await,
-                _ => plane.raw(route.method.as_str(), &path, None, b"").await,
+                "owner" => plane.raw(method, &path, None, b"").await,
+                _ => plane.raw_tls(method, &path, token.map(String::as_str), b"").await,
             };
             match expected(route.access, principal) {
                 Some(want) => {
@@ -82,8 +99,7 @@ async fn one_tenant_sees_nothing_of_another() {
     plane.client.create_cluster(&main).await.unwrap();
     plane.client.register(&definition("cats", "cats")).await.unwrap();
     let _node = plane.node("n1").await;
-    let other = CreateCredential { tenant: "other".parse().unwrap() };
-    let other = Client::tls(plane.client.create_credential(&other).await.unwrap());
+    let other = plane.client_of("other").await;
     assert_eq!(other.principal().await.unwrap().tenant.as_str(), "other");
     assert!(other.clusters().await.unwrap().is_empty());
     assert!(other.definitions().await.unwrap().is_empty());
@@ -105,14 +121,11 @@ async fn one_tenant_sees_nothing_of_another() {
         .unwrap_err();
     assert_eq!(error.hint().unwrap(), "only the operator adds nodes to the pool");
     // Nor does it learn a name from where a page ends.
-    let token = plane
-        .client
-        .create_credential(&CreateCredential { tenant: "other".parse().unwrap() })
-        .await
-        .unwrap();
+    let token = plane.credential_of("other", CredentialScope::Read).await;
+    let token = plane.access_token(&token).await;
     let listed = |path: &'static str| {
         let plane = &plane;
-        let token = token.token.clone();
+        let token = token.clone();
         async move { plane.raw_tls("GET", path, Some(&token), b"").await.1 }
     };
     assert_eq!(listed("/v1/nodes?limit=1").await, json!({ "items": [] }));
@@ -167,12 +180,12 @@ async fn one_tenant_sees_nothing_of_another() {
     other.delete_cluster(&main).await.unwrap();
     assert_eq!(plane.client.clusters().await.unwrap().len(), 1);
     // The operator's own credential over TCP is the operator's tenant, and no operator.
-    let over_tcp = Client::tls(plane.credential());
+    let over_tcp = client(plane.credential());
     let caller = over_tcp.principal().await.unwrap();
     assert_eq!((caller.tenant.as_str(), caller.operator), ("acme", false));
     assert_eq!(over_tcp.clusters().await.unwrap().len(), 1);
     let pinned_elsewhere = Credential { ca_fingerprint: "ab".repeat(32), ..plane.credential() };
-    assert!(Client::tls(pinned_elsewhere).health().await.is_err(), "another CA is not trusted");
+    assert!(client(pinned_elsewhere).health().await.is_err(), "another CA is not trusted");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,7 @@
 use std::{
     net::TcpListener,
-    process::{Command, Stdio},
+    path::Path,
+    process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -201,7 +202,20 @@ async fn a_create_that_is_sent_again_happens_once() {
 async fn usage_is_taken_once_however_often_it_comes() {
     let plane = TestControlPlane::start().await;
     let node = plane.node("n1").await;
+    let (acme, other) = (plane.client.clone(), plane.client_of("other").await);
+    let images: Vec<String> = (0..60).map(|n| format!("i{n}")).collect();
+    let mut tasks = Vec::new();
+    for (n, image) in images.iter().enumerate() {
+        let client = if n.is_multiple_of(2) { &acme } else { &other };
+        tasks.push(plane.run_one(client, image).await);
+    }
+    until("all are placed", || {
+        let mut node = node.clone();
+        async move { (node.poll().await.tasks.len() == 60).then_some(()) }
+    })
+    .await;
     let record = |seq: u64| {
+        let n = (seq % 60) as usize;
         let usage = json!({
             "runs": 1, "failed_runs": 0, "cpu_ns": 10, "memory_byte_ms": 5,
             "memory_bytes_peak": seq,
@@ -209,7 +223,7 @@ async fn usage_is_taken_once_however_often_it_comes() {
         });
         json!({
             "seq": seq, "tenant": if seq.is_multiple_of(2) { "acme" } else { "other" },
-            "task": "t1", "container": "web", "image": Digest::of(&[(seq % 60) as u8]),
+            "task": tasks[n], "container": "web", "image": Digest::of(images[n].as_bytes()),
             "at": "2026-11-23T16:40:00.000Z", "usage": usage,
         })
     };
@@ -260,19 +274,91 @@ async fn usage_is_taken_once_however_often_it_comes() {
     // A node that is not in the pool cannot charge others.
     let own = plane.token(CreateJoinToken::default()).await;
     let own = FakeNode::join(own, "n2").await.unwrap();
-    let body = json!({ "version": 1, "node": "n2", "boot": "b1", "records": [record(1)] });
+    let body = json!({ "version": 1, "node": "n2", "boot": "b2", "records": [record(1)] });
     assert_eq!(own.ask(Method::POST, "/v1/node/usage", &body).await.0, StatusCode::FORBIDDEN);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lying_node_bills_no_more_than_it_ran() {
+    let plane = TestControlPlane::start().await;
+    let (client, other) = (plane.client.clone(), plane.client_of("other").await);
+    let node = plane.node("n1").await;
+    let task = plane.run_one(&client, "cats").await;
+    until("it is placed", || {
+        let mut node = node.clone();
+        async move { (node.poll().await.tasks.len() == 1).then_some(()) }
+    })
+    .await;
+    let rival = plane.node("n2").await;
+    let usage = |cpu_ns: u64| {
+        json!({
+            "runs": 1, "failed_runs": 0, "cpu_ns": cpu_ns, "memory_byte_ms": 0,
+            "memory_bytes_peak": 0, "bytes_in": 0, "bytes_out": 0,
+        })
+    };
+    let honest = json!({
+        "tenant": "acme", "task": task, "container": "web", "image": Digest::of(b"cats"),
+        "at": "2026-11-23T16:40:00.000Z", "usage": usage(1_000),
+    });
+    let lie = |key: &str, value: Value| {
+        let mut record = honest.clone();
+        record[key] = value;
+        record
+    };
+    let mut seq = 0;
+    for (what, record) in [
+        ("it ran", honest.clone()),
+        ("no such task", lie("task", json!("t1"))),
+        ("no such tenant", lie("tenant", json!("absent"))),
+        ("a task of another tenant", lie("tenant", json!("other"))),
+        ("another image", lie("image", json!(Digest::of(b"dogs")))),
+        ("another container", lie("container", json!("db"))),
+        ("a thousand years of it", lie("usage", usage(u64::MAX))),
+        ("and again", lie("usage", usage(u64::MAX))),
+    ] {
+        seq += 1;
+        let mut record = record;
+        record["seq"] = json!(seq);
+        let body = json!({ "version": 1, "node": "n1", "boot": "b1", "records": [record] });
+        let (status, taken) = node.ask(Method::POST, "/v1/node/usage", &body).await;
+        assert_eq!((status, &taken["seq"]), (StatusCode::OK, &json!(seq)), "{what}: {taken}");
+    }
+    let mut record = honest.clone();
+    record["seq"] = json!(1);
+    let body = json!({ "version": 1, "node": "n2", "boot": "b2", "records": [record] });
+    assert_eq!(rival.ask(Method::POST, "/v1/node/usage", &body).await.0, StatusCode::OK);
+    let report = client.usage().await.unwrap();
+    let total = report.total.unwrap().usage;
+    // Four processors since the test began, and the slack.
+    assert_eq!(total.runs, 3, "the task's own records");
+    assert!(total.cpu_ns < 4 * 60 * 1_000_000_000, "{}", total.cpu_ns);
+    let images: u64 = report.images.iter().map(|image| image.usage.cpu_ns).sum();
+    assert_eq!(images, total.cpu_ns, "the total is the sum of its images");
+    assert_eq!(other.usage().await.unwrap().total, None);
+    assert!(other.usage().await.unwrap().disputed.is_empty(), "it is the operator's");
+    let disputed: Vec<(String, u64)> =
+        report.disputed.iter().map(|one| (one.node.to_string(), one.records)).collect();
+    assert_eq!(disputed, [("n1".to_owned(), 7), ("n2".to_owned(), 1)]);
+    assert!(report.disputed[0].usage.cpu_ns > u64::MAX / 2);
+    assert_eq!(report.disputed[0].last.reason, "more than the node can have used in the time");
+    // Nor can it say that it is larger than any machine.
+    let mut spec = serde_json::to_value(node_spec()).unwrap();
+    spec["capacity"]["cpu_millis"] = json!(u32::MAX);
+    let report = json!({
+        "version": 1, "boot": "b1", "seq": 1, "revision": 0, "tasks": [], "spec": spec,
+    });
+    assert_eq!(node.ask(Method::POST, "/v1/node/report", &report).await.0, StatusCode::BAD_REQUEST);
+}
+
 /// A batch of records `from` to `to` of one run each.
-fn batch(node: &str, boot: &str, from: u64, to: u64) -> Value {
+fn batch(node: &str, task: &str, boot: &str, from: u64, to: u64) -> Value {
     let record = |seq: u64| {
         let usage = json!({
             "runs": 1, "failed_runs": 0, "cpu_ns": 0, "memory_byte_ms": 0,
             "memory_bytes_peak": 0, "bytes_in": 0, "bytes_out": 0,
         });
         json!({
-            "seq": seq, "tenant": "acme", "task": "t1", "container": "web",
+            "seq": seq, "tenant": "acme", "task": task, "container": "web",
             "image": Digest::of(b"cats"),
             "at": "2026-11-23T16:40:00.000Z", "usage": usage,
         })
@@ -284,12 +370,19 @@ fn batch(node: &str, boot: &str, from: u64, to: u64) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_node_that_joins_again_goes_on_with_its_usage() {
     let plane = TestControlPlane::start().await;
+    let first = plane.node("n1").await;
+    let task = plane.run_one(&plane.client, "cats").await.to_string();
+    until("it is placed", || {
+        let mut node = first.clone();
+        async move { (node.poll().await.tasks.len() == 1).then_some(()) }
+    })
+    .await;
     let send = |node: &FakeNode, from: u64, to: u64| {
-        let (node, body) = (node.clone(), batch(node.id.as_str(), "b1", from, to));
+        let (node, body) = (node.clone(), batch(node.id.as_str(), &task, "b1", from, to));
         async move { node.ask(Method::POST, "/v1/node/usage", &body).await }
     };
     let taken = |seq: u64| (StatusCode::OK, json!({ "version": 1, "seq": seq }));
-    let (first, other) = (plane.node("n1").await, plane.node("n9").await);
+    let other = plane.node("n9").await;
     assert_eq!(send(&first, 1, 2).await, taken(2));
     assert_eq!(
         send(&other, 3, 4).await.0,
@@ -320,7 +413,9 @@ async fn a_node_has_at_most_32_usage_logs_that_are_known() {
     }
     let send = async |node: &str, boot: &str| {
         let principal = Principal::Node { id: node.parse().unwrap(), certificate: "ab".to_owned() };
-        handlers::ledger::take(called(&api, principal, &batch(node, boot, 1, 1))).await.unwrap();
+        handlers::ledger::take(called(&api, principal, &batch(node, "t1", boot, 1, 1)))
+            .await
+            .unwrap();
     };
     send("n2", "another").await;
     for n in 0..40 {
@@ -378,19 +473,22 @@ async fn child_that_serves_until_it_is_killed() {
     super::fixture::serve_in(folder.as_ref()).await;
 }
 
+/// A control plane in `folder` in a process of its own.
+pub fn serving_child(folder: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "journeys::faults::child_that_serves_until_it_is_killed"])
+        .env(CHILD, folder)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_under_load_loses_nothing_that_was_acknowledged_and_is_back_within_2_seconds() {
     let folder = tempfile::tempdir().unwrap();
     let client = crate::Client::unix(folder.path().join("run/server.sock"));
-    let start = || {
-        Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "journeys::faults::child_that_serves_until_it_is_killed"])
-            .env(CHILD, folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap()
-    };
+    let start = || serving_child(folder.path());
     let mut acknowledged = Vec::new();
     for round in 0..3 {
         let (mut child, started) = (start(), Instant::now());

@@ -20,8 +20,8 @@ use rustls::{
 };
 use serde_json::{Value, json};
 use spec::{
-    ContainerPhase, ContainerStatus, Digest, NodeId, NodeSpec, PublishedPort, Resources, TaskPhase,
-    TaskStatus, Tenant, Usage,
+    ContainerPhase, ContainerStatus, Digest, LaunchType, NodeId, NodeSpec, PublishedPort,
+    Resources, TaskId, TaskPhase, TaskStatus, Tenant, Usage,
     wire::{DesiredSet, Fault, JoinResponse, JoinToken, NodeReport, ReportedTask},
 };
 use tempfile::TempDir;
@@ -34,7 +34,8 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    Client, Config, CreateJoinToken, Credential, ImageResolver, ResolvedImage, Runs, serve,
+    Client, Config, CreateCredential, CreateJoinToken, Credential, CredentialScope, ImageResolver,
+    ResolvedImage, RunTask, Runs, serve, state::tokens,
 };
 
 /// Knows images by what their names say: `cats`, `wants-net`, `native`, `nowhere`.
@@ -120,8 +121,50 @@ impl TestControlPlane {
         serde_json::from_slice(&text).unwrap()
     }
 
+    /// A credential of another tenant.
+    pub async fn credential_of(&self, tenant: &str, scope: CredentialScope) -> Credential {
+        let wanted = CreateCredential {
+            name: tokens::random_name(&format!("{tenant}-{scope}")).parse().unwrap(),
+            tenant: Some(tenant.parse().unwrap()),
+            scope,
+            lifetime_seconds: None,
+        };
+        self.client.create_credential(&wanted).await.unwrap()
+    }
+
+    /// A client over TCP, as a credential of `tenant`.
+    pub async fn client_of(&self, tenant: &str) -> Client {
+        client(self.credential_of(tenant, CredentialScope::Manage).await)
+    }
+
+    /// An access token for a credential.
+    pub async fn access_token(&self, credential: &Credential) -> String {
+        let body = json!({
+            "tenant": credential.tenant, "credential": credential.name, "secret": credential.secret,
+        });
+        let body = body.to_string();
+        let answer = self.raw_tls("POST", "/v1/access-tokens", None, body.as_bytes()).await;
+        answer.1["token"].as_str().unwrap().to_owned()
+    }
+
     pub async fn token(&self, wanted: CreateJoinToken) -> JoinToken {
         self.client.create_join_token(wanted).await.unwrap().token.parse().unwrap()
+    }
+
+    /// Runs one task of `image` in the pool.
+    pub async fn run_one(&self, client: &Client, image: &str) -> TaskId {
+        let main = "main".parse().unwrap();
+        let _ = client.create_cluster(&main).await; // or it is there
+        let mut definition = definition(image, image);
+        definition.containers[0].cpu_millis = 10; // many fit on one node
+        let registered = client.register(&definition).await.unwrap();
+        let run = RunTask {
+            task_definition: registered.id,
+            launch_type: LaunchType::Pool,
+            count: 1,
+            overrides: None,
+        };
+        client.run(&main, &run).await.unwrap().remove(0).id
     }
 
     /// A node of the operator that also is in the pool.
@@ -165,6 +208,11 @@ impl TestControlPlane {
     }
 }
 
+/// A client over TCP whose credential has a name.
+pub fn client(credential: Credential) -> Client {
+    Client::tls(credential, |_| unreachable!("it is not taken over"))
+}
+
 pub fn config(folder: &Path, listener: TcpListener) -> Config {
     Config {
         data_dir: folder.join("server"),
@@ -184,7 +232,7 @@ pub async fn serve_in(folder: &Path) {
     serve(config(folder, listener), std::future::pending()).await.unwrap();
 }
 
-async fn connect_pinned(ca_fingerprint: &str, stream: TcpStream) -> TlsStream<TcpStream> {
+pub async fn connect_pinned(ca_fingerprint: &str, stream: TcpStream) -> TlsStream<TcpStream> {
     let connector = TlsConnector::from(tls::pinned_client(ca_fingerprint));
     connector.connect(tls::control_plane(), stream).await.unwrap()
 }

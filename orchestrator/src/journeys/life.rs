@@ -422,7 +422,7 @@ async fn private_files_are_closed_to_other_users() {
     let (mut bytes, credential) =
         (std::fs::read(at("server/store.db")).unwrap(), plane.credential());
     bytes.extend(std::fs::read(at("server/store.db-wal")).unwrap());
-    for secret in [joined.secret, credential.token] {
+    for secret in [joined.secret, credential.secret] {
         assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()));
     }
 }

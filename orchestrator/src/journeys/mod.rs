@@ -2,8 +2,10 @@
 //! only pretend.
 
 mod access; // every route, as every principal
+mod credentials; // made, rotated, removed, taken over
 mod faults; // restarts, replays, races
 mod life; // a service from its definition to its end
-mod quotas;
+mod memory; // what hostile connections cost
+mod quotas; // what a tenant may have
 mod secrets; // which nodes get a secret, and where it never is
 pub(crate) mod fixture; // the control plane and its fake nodes

@@ -5,14 +5,12 @@ use serde_json::json;
 use spec::{LaunchType, QuotaChange, TaskDefinition, Tenant};
 
 use super::fixture::{TestControlPlane, definition};
-use crate::{
-    Client, CreateCredential, CreateJoinToken, CreateService, Error, RunTask, UpdateService,
-};
+use crate::{Client, CreateJoinToken, CreateService, Error, RunTask, UpdateService};
 
 async fn tenant(plane: &TestControlPlane, name: &str) -> (Tenant, Client) {
     let tenant: Tenant = name.parse().unwrap();
-    let wanted = CreateCredential { tenant: tenant.clone() };
-    (tenant, Client::tls(plane.client.create_credential(&wanted).await.unwrap()))
+    let client = plane.client_of(tenant.as_str()).await;
+    (tenant, client)
 }
 
 fn change(lines: &[&str]) -> QuotaChange {

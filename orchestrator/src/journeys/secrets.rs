@@ -6,7 +6,7 @@ use spec::{
 };
 
 use super::fixture::{FakeNode, TestControlPlane, definition, until};
-use crate::{Client, CreateCredential, CreateService, RunTask, state::tokens};
+use crate::{Client, CreateService, RunTask, state::tokens};
 
 const CANARY: &str = "a-canary-that-sings-only-to-its-own-guest";
 
@@ -245,8 +245,7 @@ async fn a_tenant_reaches_no_secret_of_another() {
     let plane = TestControlPlane::start().await;
     let pool = plane.node("n1").await;
     plane.client.create_secret(&name("key"), &value(CANARY)).await.unwrap();
-    let other = CreateCredential { tenant: "other".parse().unwrap() };
-    let other = Client::tls(plane.client.create_credential(&other).await.unwrap());
+    let other = plane.client_of("other").await;
     assert!(other.secrets().await.unwrap().is_empty());
     for refused in
         [other.secret(&name("key")).await.map(drop), other.remove_secret(&name("key")).await]

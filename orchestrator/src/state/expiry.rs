@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     State, keys, now,
+    objects::DisputedUsage,
     records::{CursorRecord, DefinitionRecord, Guarded, IdempotencyRecord, JoinRecord, Stored},
 };
 use crate::limits::{CURSOR_KEPT_FOR, REMEMBERED_FOR, SWEEP_EVERY, SWEPT_AT_ONCE};
@@ -23,8 +24,9 @@ pub(crate) async fn sweep(state: Arc<State>, end: CancellationToken) {
     }
 }
 
-/// Deletes what has expired: answers to creates, join tokens that were not used, how far the usage
-/// logs of removed nodes were read, and deregistered definitions that nothing names any more.
+/// Deletes what has expired: answers to creates, join tokens that were not used, of removed nodes how
+/// far their usage logs were read and what of them was disputed, and deregistered definitions that
+/// nothing names any more.
 async fn sweep_once(state: &State, now: Timestamp) -> Result<(), store::Error> {
     let answers: Vec<_> = state.model().idempotency.iter().cloned().collect();
     for group in answers.chunks(SWEPT_AT_ONCE) {
@@ -49,6 +51,15 @@ async fn sweep_once(state: &State, now: Timestamp) -> Result<(), store::Error> {
             !model.nodes.contains_key(&cursor.node) && now.since(cursor.at) > CURSOR_KEPT_FOR
         };
         cursors.kvs.iter().filter_map(|kv| expired(kv, left)).collect()
+    };
+    delete(state, old).await?;
+    let disputes = state.range(Query::prefix(keys::USAGE_DISPUTES)).await?;
+    let old: Vec<_> = {
+        let model = state.model();
+        let left = |dispute: &DisputedUsage| {
+            !model.nodes.contains_key(&dispute.node) && now.since(dispute.until) > CURSOR_KEPT_FOR
+        };
+        disputes.kvs.iter().filter_map(|kv| expired(kv, left)).collect()
     };
     delete(state, old).await?;
     delete(state, unused_definitions(state).await?).await

@@ -23,13 +23,18 @@ pub(crate) fn private_file(
     path: &Path,
     make: impl FnOnce() -> Result<Vec<u8>, Error>,
 ) -> Result<Vec<u8>, Error> {
-    let read = disk::read_optional(path, FILE_BYTES_MAX);
-    if let Some(bytes) = read.map_err(|source| Error::Io { path: path.to_owned(), source })? {
+    if let Some(bytes) = read_private(path)? {
         return Ok(bytes);
     }
     let bytes = make()?;
     write_private(path, &bytes)?;
     Ok(bytes)
+}
+
+/// The content of a private file, if it is there.
+pub(crate) fn read_private(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    disk::read_optional(path, FILE_BYTES_MAX)
+        .map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
 /// Replaces a file that only its owner may read.

@@ -30,4 +30,10 @@ impl Issuer {
     pub fn token(&self, name: impl AsRef<[u8]>) -> String {
         tokens::hex(hmac::sign(&self.key, name.as_ref()).as_ref())
     }
+
+    /// Whether `token` is the one for `name`, in constant time.
+    pub fn verify(&self, name: &str, token: &str) -> bool {
+        let tag = tokens::from_hex(token);
+        tag.is_some_and(|tag| hmac::verify(&self.key, name.as_bytes(), &tag).is_ok())
+    }
 }

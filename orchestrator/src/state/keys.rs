@@ -2,8 +2,8 @@
 //! system (`/sys/…`).
 
 use spec::{
-    ClusterName, Digest, Family, NodeId, SecretName, ServiceName, TaskDefinitionId, TaskId, Tenant,
-    VolumeName,
+    ClusterName, CredentialName, Digest, Family, NodeId, SecretName, ServiceName, TaskDefinitionId,
+    TaskId, Tenant, VolumeName,
 };
 
 /// Counts up with each start; every write of the reconciler is fenced by it.
@@ -11,7 +11,9 @@ pub(crate) const EPOCH: &str = "/sys/epoch";
 pub(crate) const NODES: &str = "/sys/nodes/";
 pub(crate) const JOINS: &str = "/sys/joins/";
 pub(crate) const CURSORS: &str = "/sys/usage-cursors/";
-pub(crate) const CREDENTIALS: &str = "/sys/credentials/";
+pub(crate) const CREDENTIALS: &str = "/sys/named-credentials/";
+/// Of releases whose credentials had no name.
+pub(crate) const UNNAMED_CREDENTIALS: &str = "/sys/credentials/";
 
 /// What the operator lets a tenant have.
 pub(crate) fn quota(tenant: &Tenant) -> String {
@@ -32,15 +34,30 @@ pub(crate) fn join(hash: &str) -> String {
     format!("{JOINS}{hash}")
 }
 
-/// By the hash of its token.
-pub(crate) fn credential(hash: &str) -> String {
-    format!("{CREDENTIALS}{hash}")
+pub(crate) fn credentials(tenant: &Tenant) -> String {
+    format!("{CREDENTIALS}{tenant}/")
+}
+
+pub(crate) fn credential(tenant: &Tenant, name: &CredentialName) -> String {
+    format!("{CREDENTIALS}{tenant}/{name}")
 }
 
 /// How far the ledger has read a usage log. By the random name of its life, not by its node: that
 /// may be removed and join again under another name, and its log goes on.
 pub(crate) fn cursor(boot: &str) -> String {
     format!("{CURSORS}{boot}")
+}
+
+/// What a node may still have used.
+pub(crate) fn usage_allowance(node: &NodeId) -> String {
+    format!("/sys/usage-allowances/{node}")
+}
+
+pub(crate) const USAGE_DISPUTES: &str = "/sys/usage-disputes/";
+
+/// What a node has claimed and the ledger did not accept.
+pub(crate) fn usage_dispute(node: &NodeId) -> String {
+    format!("{USAGE_DISPUTES}{node}")
 }
 
 /// Everything of a tenant.

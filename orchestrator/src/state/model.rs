@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -16,6 +16,7 @@ use super::{
         TaskRecord, decode,
     },
 };
+use crate::limits::FORGOTTEN_TASKS_MAX;
 
 /// Everything that planning and routing need, in memory, as of one revision of the store. It
 /// follows a watch, so it may be behind; whatever is decided from it is written with a compare that
@@ -39,6 +40,8 @@ pub(crate) struct Model {
     definition_bytes: BTreeMap<(Tenant, TaskDefinitionId), u64>,
     /// Of tasks that have not ended.
     pub by_node: BTreeMap<NodeId, BTreeSet<TaskKey>>,
+    /// The newest tasks that were forgotten: their last usage may come later.
+    forgotten: VecDeque<(Arc<Stored<TaskRecord>>, Option<Arc<DefinitionRecord>>)>,
     /// Keys of answers to creates, which go after a day.
     pub idempotency: BTreeSet<Arc<str>>,
     /// By the events that are being applied.
@@ -100,6 +103,15 @@ impl Model {
         let owners = owners.chain(self.nodes.values().filter_map(|node| node.tenant.as_ref()));
         let owners = owners.chain(self.secrets.iter().map(|(owner, _)| owner));
         owners.chain(self.quotas.keys()).cloned().collect()
+    }
+
+    /// A task and its definition as they are, or as they were when the task was forgotten.
+    pub fn known_task(&self, key: &TaskKey) -> Option<(&TaskRecord, &DefinitionRecord)> {
+        if let Some(task) = self.tasks.get(key) {
+            return Some((&task.value, &**self.definition_of(&task.value)?));
+        }
+        let forgotten = self.forgotten.iter().rev().find(|(task, _)| task.value.key() == *key);
+        forgotten.and_then(|(task, definition)| Some((&task.value, &**definition.as_ref()?)))
     }
 
     pub fn definition_of(&self, record: &TaskRecord) -> Option<&Arc<DefinitionRecord>> {
@@ -173,7 +185,15 @@ impl Model {
             let on_node = self.by_node.entry(node.clone()).or_default();
             set_member(on_node, key.clone(), exists && !stored.value.has_ended());
         }
-        let after = exists.then(|| Arc::new(stored));
+        let stored = Arc::new(stored);
+        if !exists {
+            let definition = self.definition_of(&stored.value).cloned();
+            self.forgotten.push_back((stored.clone(), definition));
+            if self.forgotten.len() > FORGOTTEN_TASKS_MAX {
+                self.forgotten.pop_front();
+            }
+        }
+        let after = exists.then_some(stored);
         let before = set_entry(&mut self.tasks, key, after.clone());
         let is_routable = |task: Option<Arc<Stored<TaskRecord>>>| {
             task.is_some_and(|task| task.value.is_routable())

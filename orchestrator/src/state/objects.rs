@@ -1,5 +1,5 @@
 use serde::{Deserialize, Serialize};
-use spec::{Digest, NodeId, SecretName, Timestamp, Usage, VolumeName};
+use spec::{Digest, NodeId, SecretName, TaskId, Tenant, Timestamp, Usage, VolumeName};
 use utoipa::ToSchema;
 
 /// A named volume: where its bytes are.
@@ -36,6 +36,31 @@ pub struct UsageTotal {
     pub until: Timestamp,
     /// All of it.
     pub usage: Usage,
+}
+
+/// What a node has claimed and the ledger did not accept: the correcting entry of each bill that
+/// it would have been on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DisputedUsage {
+    pub node: NodeId,
+    /// Of the first claim.
+    pub since: Timestamp,
+    /// Of the newest claim.
+    pub until: Timestamp,
+    /// How many records were not accepted, or not as they were.
+    pub records: u64,
+    /// All that was claimed and not accepted.
+    pub usage: Usage,
+    /// The newest of these claims.
+    pub last: Claim,
+}
+
+/// A record of usage, and why it was not accepted as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Claim {
+    pub tenant: Tenant,
+    pub task: TaskId,
+    pub reason: String,
 }
 
 /// What can run an image.

@@ -258,13 +258,6 @@ impl JoinRecord {
     }
 }
 
-/// The tenant that a bearer token stands for.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct CredentialRecord {
-    pub tenant: Tenant,
-    pub created: Timestamp,
-}
-
 /// A secret: what may be known of it, and its value, sealed.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct SecretRecord {

@@ -34,12 +34,12 @@ use super::{
 /// Connections that one worker holds at once. Each costs two descriptors at most, of which there
 /// are 8192.
 const CONNECTIONS_MAX: usize = 2048;
-const HTTP_LIMITS: HttpLimits = HttpLimits {
+const HTTP_LIMITS: HttpLimits = HttpLimits::with_times(
     // A client that has not sent its headers by then is not going to.
-    head_time_max: Duration::from_secs(10),
+    Duration::from_secs(10),
     // A client that takes nothing of its response for so long is gone.
-    write_time_max: Duration::from_secs(30),
-};
+    Duration::from_secs(30),
+);
 
 /// Handles requests: a fresh instance for each.
 pub(super) struct Handler {

@@ -1,8 +1,8 @@
 use futures_util::future::join_all;
 use http::StatusCode;
 use spec::{
-    ContainerStatus, NodeId, NodeSpec, TaskDefinition, TaskPhase, TaskStatus, Tenant, TenantQuota,
-    Usage,
+    ContainerStatus, NodeId, NodeSpec, Resources, TaskDefinition, TaskPhase, TaskStatus, Tenant,
+    TenantQuota, Usage,
     wire::{self, JoinRequest, JoinResponse, NodeReport, RenewRequest, ReportedTask},
 };
 use store::Txn;
@@ -18,7 +18,8 @@ use crate::{
         quota,
     },
     limits::{
-        NODE_LABELS_MAX, NODE_TEXT_BYTES_MAX, POLL_TIME_MAX, REASON_BYTES_MAX, WRITE_TRIES_MAX,
+        NODE_CPU_MILLIS_MAX, NODE_LABELS_MAX, NODE_MEMORY_BYTES_MAX, NODE_TEXT_BYTES_MAX,
+        POLL_TIME_MAX, REASON_BYTES_MAX, WRITE_TRIES_MAX,
     },
     state::{
         State,
@@ -108,6 +109,14 @@ fn with_pool(mut spec: NodeSpec, pool: bool) -> NodeSpec {
 fn check_spec(spec: &NodeSpec) -> Result<(), ApiError> {
     let texts = [&spec.zone, &spec.architecture].into_iter().chain(&spec.ingress_address);
     let mut texts = texts.chain(spec.labels.iter().flat_map(|(key, value)| [key, value]));
+    let Resources { cpu_millis, memory_bytes } = spec.capacity;
+    if cpu_millis > NODE_CPU_MILLIS_MAX || memory_bytes > NODE_MEMORY_BYTES_MAX {
+        return Err(ApiError::invalid(format!(
+            "a node has at most {} processors and {} TiB of memory",
+            NODE_CPU_MILLIS_MAX / 1000,
+            NODE_MEMORY_BYTES_MAX >> 40
+        )));
+    }
     match spec.labels.len() > NODE_LABELS_MAX || texts.any(|text| text.len() > NODE_TEXT_BYTES_MAX)
     {
         true => Err(ApiError::invalid(format!(

@@ -8,19 +8,23 @@ use crate::{
         error::ApiError,
         principal::Principal,
         quota,
-        types::{Caller, CreateCredential, CreateJoinToken, CreatedJoinToken, Credential},
+        types::{Caller, CreateJoinToken, CreatedJoinToken},
     },
     limits::JOIN_TIME,
     state::{
+        credentials::CredentialScope,
         keys, now,
-        records::{CredentialRecord, Guarded, JoinRecord},
+        records::{Guarded, JoinRecord},
         tokens,
     },
 };
 
 pub(crate) async fn principal(call: Call) -> Result<Reply, ApiError> {
-    let operator = matches!(call.principal, Principal::Operator(_));
-    Reply::ok(&Caller { tenant: call.tenant()?.clone(), operator })
+    let (operator, credential, scope) = match &call.principal {
+        Principal::Tenant { credential, scope, .. } => (false, Some(credential.clone()), *scope),
+        _ => (true, None, CredentialScope::Manage),
+    };
+    Reply::ok(&Caller { tenant: call.tenant()?.clone(), operator, credential, scope })
 }
 
 /// The secret is never in the store, neither in the record nor in the remembered answer: that holds
@@ -30,7 +34,7 @@ pub(crate) async fn create_join_token(call: Call) -> Result<Reply, ApiError> {
     if (wanted.pool || wanted.shared) && !matches!(call.principal, Principal::Operator(_)) {
         return Err(ApiError::forbidden().hint("only the operator adds nodes to the pool"));
     }
-    let address = address(&call)?;
+    let address = call.api.address_for_clients()?;
     let tenant = (!wanted.shared).then(|| call.tenant().cloned()).transpose()?;
     let reply = create(&call, || async {
         let more = TenantQuota { tokens: 1, ..TenantQuota::NOTHING };
@@ -54,29 +58,6 @@ fn join_secret(call: &Call, seed: &str) -> String {
     call.api.issuer.token(format!("join {seed}"))
 }
 
-pub(crate) async fn create_credential(call: Call) -> Result<Reply, ApiError> {
-    let CreateCredential { tenant } = call.json()?;
-    let (address, ca_fingerprint) = (address(&call)?, call.api.issuer.ca.fingerprint.clone());
-    let token_of = |seed: &str| call.api.issuer.token(format!("credential {seed}"));
-    let reply = create(&call, || async {
-        let seed = tokens::random_hex();
-        let key = keys::credential(&tokens::hashed(token_of(&seed)));
-        let record = CredentialRecord { tenant: tenant.clone(), created: now() };
-        let (address, ca_fingerprint) = (address.clone(), ca_fingerprint.clone());
-        let answer = Credential { address, ca_fingerprint, tenant: tenant.clone(), token: seed };
-        Ok(Creation::new(Txn::new().create(key, &record), &answer))
-    })
-    .await?;
-    let made: Credential = again(reply.body)?;
-    let token = token_of(&made.token);
-    Ok(Reply::new(reply.status, &Credential { token, ..made }))
-}
-
 fn again<T: serde::de::DeserializeOwned>(answer: serde_json::Value) -> Result<T, ApiError> {
     serde_json::from_value(answer).map_err(|_| ApiError::conflict())
-}
-
-fn address(call: &Call) -> Result<String, ApiError> {
-    let address = call.api.address.clone();
-    address.ok_or_else(|| ApiError::invalid("this control plane listens on its Unix socket only"))
 }

@@ -1,7 +1,9 @@
+mod claims; // how much of what a node claims can be true
+
 use std::collections::BTreeMap;
 
 use http::StatusCode;
-use spec::{Digest, NodeId, Tenant, UsageBatch, UsageRecord, wire};
+use spec::{Digest, NodeId, Tenant, Timestamp, Usage, UsageBatch, UsageRecord, wire};
 use store::{Compare, Query, Rev, Txn};
 
 use crate::{
@@ -13,11 +15,12 @@ use crate::{
     },
     limits::{USAGE_LOGS_MAX, USAGE_RECORDS_MAX, USAGE_TOTALS_MAX, WRITE_TRIES_MAX},
     state::{
-        keys, now,
-        objects::UsageTotal,
-        records::{CursorRecord, Guarded, NodeRecord, Stored},
+        State, keys, now,
+        objects::{Claim, DisputedUsage, UsageTotal},
+        records::{CursorRecord, DefinitionRecord, Guarded, NodeRecord, Stored, decode},
     },
 };
+use claims::Allowance;
 
 /// What one transaction adds to each total: of a tenant, and of its images.
 type Sums = BTreeMap<(Tenant, Option<Digest>), UsageTotal>;
@@ -26,10 +29,19 @@ pub(crate) async fn report(call: Call) -> Result<Reply, ApiError> {
     let tenant = call.tenant()?;
     let total: Option<Stored<UsageTotal>> = call.state().get(keys::usage_total(tenant)).await?;
     let images: Vec<Stored<UsageTotal>> = call.state().list(keys::usage_images(tenant)).await?;
+    // What is disputed is of no tenant: a node has only said so.
+    let disputed = match &call.principal {
+        Principal::Operator(_) => {
+            let found = call.state().range(Query::prefix(keys::USAGE_DISPUTES)).await?;
+            found.kvs.iter().map(|kv| decode(kv)).collect::<Result<_, _>>()?
+        }
+        _ => Vec::new(),
+    };
     Reply::ok(&UsageReport {
         tenant: tenant.clone(),
         total: total.map(|stored| stored.value),
         images: images.into_iter().map(|stored| stored.value).collect(),
+        disputed,
     })
 }
 
@@ -51,19 +63,21 @@ pub(crate) async fn take(call: Call) -> Result<Reply, ApiError> {
     for _ in 0..WRITE_TRIES_MAX {
         let known: Option<Stored<CursorRecord>> = call.state().get(cursor.clone()).await?;
         let taken = known.as_ref().map_or(0, |known| known.value.seq);
-        if let Some(owner) = known.as_ref().map(|known| &known.value.node)
-            && owner != id
+        // The node that sent the log before, when it is the same machine under another name.
+        let before = known.as_ref().map(|known| &known.value.node).filter(|owner| *owner != id);
+        if let Some(owner) = before
             && call.state().get::<NodeRecord>(keys::node(owner)).await?.is_some()
         {
             return Err(ApiError::forbidden()
                 .hint(format!("usage log `{}` is of another node", batch.boot)));
         }
         let news = after(&batch.records, taken)?;
-        let (sums, upto) = add_up(news, taken);
-        if upto == taken {
+        let mut bill = Bill::open(call.state(), &node, before).await?;
+        bill.take(call.state(), news, taken);
+        if bill.upto == taken {
             return Reply::ok(&wire::UsageTaken { version: wire::VERSION, seq: taken });
         }
-        let moved = CursorRecord { seq: upto, node: id.clone(), at: now() };
+        let moved = CursorRecord { seq: bill.upto, node: id.clone(), at: now() };
         let mut txn = Txn::new().when(Compare::CreateRev(keys::node(id), create_rev)).update(
             cursor.clone(),
             known.as_ref().map_or(0, |known| known.mod_rev),
@@ -74,18 +88,10 @@ pub(crate) async fn take(call: Call) -> Result<Reply, ApiError> {
         {
             txn = txn.remove(oldest, mod_rev);
         }
-        for ((tenant, image), sum) in sums {
-            let key = match image {
-                None => keys::usage_total(&tenant),
-                Some(image) => keys::usage_image(&tenant, &image),
-            };
-            let before: Option<Stored<UsageTotal>> = call.state().get(key.clone()).await?;
-            let mod_rev = before.as_ref().map_or(0, |before| before.mod_rev);
-            let total = before.map_or(sum.clone(), |before| plus(before.value, &sum));
-            txn = txn.update(key, mod_rev, &total);
-        }
+        txn = bill.write(call.state(), txn).await?;
         if call.state().commit(txn).await? {
-            return Reply::ok(&wire::UsageTaken { version: wire::VERSION, seq: upto });
+            bill.alarm();
+            return Reply::ok(&wire::UsageTaken { version: wire::VERSION, seq: bill.upto });
         }
     }
     Err(ApiError::conflict())
@@ -145,28 +151,140 @@ fn after(records: &[UsageRecord], taken: u64) -> Result<&[UsageRecord], ApiError
     }
 }
 
-/// As many records as fit into one transaction, by total; and the last one of them.
-fn add_up(records: &[UsageRecord], taken: u64) -> (Sums, u64) {
-    let (mut sums, mut upto) = (Sums::new(), taken);
-    for record in records {
-        let keys = [(record.tenant.clone(), None), (record.tenant.clone(), Some(record.image))];
-        let new = keys.iter().filter(|key| !sums.contains_key(*key)).count();
-        if sums.len() + new > USAGE_TOTALS_MAX {
-            break;
-        }
-        for key in keys {
-            let one = UsageTotal {
-                image: key.1,
-                since: record.at,
-                until: record.at,
-                usage: record.usage,
-            };
-            let sum = sums.remove(&key).map_or(one.clone(), |sum| plus(sum, &one));
-            sums.insert(key, sum);
-        }
-        upto = record.seq;
+/// What one transaction bills of the log of one node.
+struct Bill<'a> {
+    node: &'a NodeRecord,
+    /// The name of the node when it sent the earlier part of the log.
+    before: Option<&'a NodeId>,
+    allowance: Allowance,
+    allowance_rev: Rev,
+    sums: Sums,
+    disputed: Option<DisputedUsage>,
+    /// The last record that is in it.
+    upto: u64,
+}
+
+impl<'a> Bill<'a> {
+    async fn open(
+        state: &State,
+        node: &'a NodeRecord,
+        before: Option<&'a NodeId>,
+    ) -> Result<Self, ApiError> {
+        let known: Option<Stored<Allowance>> = state.get(keys::usage_allowance(&node.id)).await?;
+        let capacity = node.spec.capacity;
+        let allowance_rev = known.as_ref().map_or(0, |known| known.mod_rev);
+        let allowance =
+            known.map_or_else(|| Allowance::since(node.joined, capacity), |known| known.value);
+        let allowance = allowance.filled(capacity, now());
+        let sums = Sums::new();
+        Ok(Self { node, before, allowance, allowance_rev, sums, disputed: None, upto: 0 })
     }
-    (sums, upto)
+
+    /// Bills as many records as fit into one transaction, each as far as it can be true.
+    fn take(&mut self, state: &State, records: &[UsageRecord], taken: u64) {
+        self.upto = taken;
+        for record in records {
+            let totals = [None, Some(record.image)].map(|image| (record.tenant.clone(), image));
+            let new = totals.iter().filter(|total| !self.sums.contains_key(*total)).count();
+            if self.sums.len() + new > USAGE_TOTALS_MAX {
+                break;
+            }
+            self.upto = record.seq;
+            let Some(placed) = self.placed(state, record) else {
+                self.dispute(record, record.usage, "no such task was placed on this node");
+                continue;
+            };
+            let capacity = self.node.spec.capacity;
+            let accepted = self.allowance.take(record.usage, capacity, placed);
+            if accepted != record.usage {
+                let more = record.usage.since(accepted);
+                self.dispute(record, more, "more than the node can have used in the time");
+            }
+            for total in totals {
+                let one = UsageTotal {
+                    image: total.1,
+                    since: record.at,
+                    until: record.at,
+                    usage: accepted,
+                };
+                let sum = self.sums.remove(&total).map_or(one.clone(), |sum| plus(sum, &one));
+                self.sums.insert(total, sum);
+            }
+        }
+    }
+
+    /// When the task of a record was made, if a container of it with this image was ever placed on
+    /// the node.
+    fn placed(&self, state: &State, record: &UsageRecord) -> Option<Timestamp> {
+        let model = state.model();
+        let key = (record.tenant.clone(), record.task.clone());
+        let (task, DefinitionRecord { definition, .. }) = model.known_task(&key)?;
+        let node = task.task.spec.node.as_ref()?;
+        let ran = definition.containers.iter().any(|container| {
+            container.name == record.container && container.digest == Some(record.image)
+        });
+        let here = *node == self.node.id || Some(node) == self.before;
+        (ran && here).then_some(task.task.created)
+    }
+
+    fn dispute(&mut self, record: &UsageRecord, usage: Usage, reason: &str) {
+        let claim = Claim {
+            tenant: record.tenant.clone(),
+            task: record.task.clone(),
+            reason: reason.to_owned(),
+        };
+        let at = now();
+        let disputed = self.disputed.get_or_insert_with(|| DisputedUsage {
+            node: self.node.id.clone(),
+            since: at,
+            until: at,
+            records: 0,
+            usage: Usage::default(),
+            last: claim.clone(),
+        });
+        disputed.records += 1;
+        disputed.usage = disputed.usage.plus(usage);
+        disputed.last = claim;
+    }
+
+    /// Everything that changes besides the cursor.
+    async fn write(&self, state: &State, txn: Txn) -> Result<Txn, ApiError> {
+        let allowance = keys::usage_allowance(&self.node.id);
+        let mut txn = txn.update(allowance, self.allowance_rev, &self.allowance);
+        for ((tenant, image), sum) in &self.sums {
+            let key = match image {
+                None => keys::usage_total(tenant),
+                Some(image) => keys::usage_image(tenant, image),
+            };
+            let before: Option<Stored<UsageTotal>> = state.get(key.clone()).await?;
+            let mod_rev = before.as_ref().map_or(0, |before| before.mod_rev);
+            let total = before.map_or(sum.clone(), |before| plus(before.value, sum));
+            txn = txn.update(key, mod_rev, &total);
+        }
+        if let Some(disputed) = &self.disputed {
+            let key = keys::usage_dispute(&self.node.id);
+            let before: Option<Stored<DisputedUsage>> = state.get(key.clone()).await?;
+            let mod_rev = before.as_ref().map_or(0, |before| before.mod_rev);
+            let all = match before.map(|before| before.value) {
+                Some(before) => DisputedUsage {
+                    since: before.since,
+                    records: before.records + disputed.records,
+                    usage: before.usage.plus(disputed.usage),
+                    ..disputed.clone()
+                },
+                None => disputed.clone(),
+            };
+            txn = txn.update(key, mod_rev, &all);
+        }
+        Ok(txn)
+    }
+
+    fn alarm(&self) {
+        if let Some(DisputedUsage { node, records, last, .. }) = &self.disputed {
+            let Claim { tenant, task, reason } = last;
+            tracing::error!(%node, records, %tenant, %task, reason, "usage is not accepted");
+        }
+    }
 }
 
 fn plus(total: UsageTotal, sum: &UsageTotal) -> UsageTotal {

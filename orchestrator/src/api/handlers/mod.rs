@@ -4,7 +4,8 @@
 pub(crate) mod agent; // what node agents ask and report
 pub(crate) mod clusters;
 pub(crate) mod definitions;
-pub(crate) mod identity; // join tokens and credentials
+pub(crate) mod credentials; // and the access tokens for them
+pub(crate) mod identity; // the caller, and join tokens
 pub(crate) mod ledger; // where usage is billed
 pub(crate) mod nodes;
 pub(crate) mod quotas;

@@ -31,7 +31,7 @@ pub(crate) async fn show(call: Call) -> Result<Reply, ApiError> {
 /// A tenant sees the nodes that it owns; the operator sees those of the pool too.
 fn is_visible(call: &Call, node: &NodeRecord) -> bool {
     match &call.principal {
-        Principal::Tenant(tenant) => node.tenant.as_ref() == Some(tenant),
+        Principal::Tenant { tenant, .. } => node.tenant.as_ref() == Some(tenant),
         Principal::Operator(tenant) => {
             node.tenant.is_none() || node.tenant.as_ref() == Some(tenant) || node.in_pool()
         }
@@ -80,6 +80,7 @@ pub(crate) async fn remove(call: Call) -> Result<Reply, ApiError> {
     for fingerprint in &stored.value.certificates {
         txn = txn.delete(keys::certificate(fingerprint));
     }
+    txn = txn.delete(keys::usage_allowance(&id));
     call.commit(txn).await?;
     call.state().reports.forget(&id);
     call.api.node_watch.forget(&id);
