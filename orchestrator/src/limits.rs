@@ -119,9 +119,9 @@ pub(crate) const BODY_BYTES_FREE: usize = 16 << 10;
 pub(crate) const REPORT_BYTES_MIN: usize = 4 << 20;
 pub(crate) const REPORT_BYTES_PER_TASK: usize = 64 << 10;
 pub(crate) const REPORT_BYTES_MAX: usize = 32 << 20;
-/// Bytes of large bodies that are read or answered at one time, of all tenants and of all nodes: 32
-/// definitions of the largest kind, and one report of the largest.
-pub(crate) const TENANT_BODIES_BYTES_MAX: usize = 16 << 20;
+/// Bytes of large bodies that are read or answered at one time, of all tenants and of all nodes:
+/// eight of the largest, and one report of the largest.
+pub(crate) const TENANT_BODIES_BYTES_MAX: usize = 8 << 20;
 pub(crate) const NODE_BODIES_BYTES_MAX: usize = REPORT_BYTES_MAX;
 /// Of these, of one tenant: others get their turn beside it. A node has one report under way.
 pub(crate) const BODIES_PER_TENANT_MAX: usize = 4;

@@ -131,6 +131,10 @@ impl BodyBudgets {
             if length > BODY_BYTES_FREE {
                 if permit.is_none() {
                     permit = Some(self.turn(principal).await?);
+                    // At once, so that the buffer is not copied as it grows; it takes no memory
+                    // before bytes are in it.
+                    let announced = body.size_hint().exact().unwrap_or_default();
+                    bytes.reserve(data.len() + usize::try_from(announced).unwrap_or_default());
                 }
                 if let Some(permit) = &mut permit {
                     permit.grow_to(length)?;
@@ -162,8 +166,7 @@ impl BodyBudgets {
 }
 
 impl BodyPermit {
-    /// Bytes for a body of `length`. A buffer that grows is twice as large for a moment: the
-    /// budgets count half of the memory that they stand for.
+    /// Bytes for a body of `length`.
     fn grow_to(&mut self, length: usize) -> Result<(), ApiError> {
         let held = self.bytes.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let more = u32::try_from(length.saturating_sub(held)).map_err(|_| busy())?;

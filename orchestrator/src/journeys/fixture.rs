@@ -272,7 +272,7 @@ pub struct FakeNode {
     pub boot: String,
     pub revision: i64,
     pub seq: u64,
-    pub tasks: BTreeMap<(Tenant, spec::TaskId), TaskStatus>,
+    pub tasks: BTreeMap<(Tenant, TaskId), TaskStatus>,
     address: String,
     key: Vec<u8>,
 }
