@@ -41,11 +41,18 @@ pub(crate) struct Model {
     /// Of tasks that have not ended.
     pub by_node: BTreeMap<NodeId, BTreeSet<TaskKey>>,
     /// The newest tasks that were forgotten: their last usage may come later.
-    forgotten: VecDeque<(Arc<Stored<TaskRecord>>, Option<Arc<DefinitionRecord>>)>,
+    forgotten: VecDeque<ForgottenTask>,
     /// Keys of answers to creates, which go after a day.
     pub idempotency: BTreeSet<Arc<str>>,
     /// By the events that are being applied.
     touched: BTreeSet<NodeId>,
+}
+
+/// A task that is not in the store any more.
+#[derive(Debug)]
+struct ForgottenTask {
+    task: Arc<Stored<TaskRecord>>,
+    definition: Option<Arc<DefinitionRecord>>,
 }
 
 impl Model {
@@ -110,8 +117,10 @@ impl Model {
         if let Some(task) = self.tasks.get(key) {
             return Some((&task.value, &**self.definition_of(&task.value)?));
         }
-        let forgotten = self.forgotten.iter().rev().find(|(task, _)| task.value.key() == *key);
-        forgotten.and_then(|(task, definition)| Some((&task.value, &**definition.as_ref()?)))
+        let mut forgotten = self.forgotten.iter().rev();
+        let ForgottenTask { task, definition } =
+            forgotten.find(|forgotten| forgotten.task.value.key() == *key)?;
+        Some((&task.value, &**definition.as_ref()?))
     }
 
     pub fn definition_of(&self, record: &TaskRecord) -> Option<&Arc<DefinitionRecord>> {
@@ -188,7 +197,7 @@ impl Model {
         let stored = Arc::new(stored);
         if !exists {
             let definition = self.definition_of(&stored.value).cloned();
-            self.forgotten.push_back((stored.clone(), definition));
+            self.forgotten.push_back(ForgottenTask { task: stored.clone(), definition });
             if self.forgotten.len() > FORGOTTEN_TASKS_MAX {
                 self.forgotten.pop_front();
             }
