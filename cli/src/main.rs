@@ -27,6 +27,7 @@ mod images; // the argument of a verb -> an image of this machine
 mod preparing; // what takes long at a first run
 mod program; // what the program in an image imports
 mod mount; // a mount written as keys
+mod health; // how a run is asked whether it is well
 mod settings; // what a run chooses beyond its image
 mod terminal; // raw while a program has it
 mod flags; // durations, sizes, variables, secrets

@@ -10,6 +10,7 @@ use spec::Platform;
 use crate::{
     failure::{Advice, USAGE_ERROR},
     flags::read_text,
+    health::HealthFlags,
     images::Choice,
     mount::{Mount, mount},
 };
@@ -95,6 +96,8 @@ pub struct SettingsFlags {
     /// Say nothing about fetching and preparing the image
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    health: HealthFlags,
 }
 
 /// What `--attach` can say.
@@ -136,6 +139,7 @@ impl SettingsFlags {
             labels: self.labels()?,
             publish_all: self.publish_all,
             expose: self.expose.iter().flatten().copied().collect(),
+            health: self.health.check(),
             attach: (!self.attach.is_empty()).then(|| Attach {
                 stdout: self.attach.contains(&Stream::Stdout),
                 stderr: self.attach.contains(&Stream::Stderr),

@@ -49,6 +49,10 @@ pub struct Program {
     pub terminal: Option<(u16, u16)>,
     /// Where its machine code lies in the container's code area; Wasm only.
     pub code: Option<CodeRange>,
+    /// Whether it is killed, with what it has started, when its client has no more to say: a check
+    /// that takes too long, or whose supervisor is gone. Others go on without their client.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends_with_client: bool,
 }
 
 /// Bytes in the code area of a worker.

@@ -8,7 +8,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     error::{Error, Result},
+    health::Monitor,
     lifecycle::{Effect, Event as Step, Lifecycle, StartFailed, State},
+    tasks::Health,
 };
 
 /// How often a container that may become idle is looked at.
@@ -26,6 +28,14 @@ pub(crate) trait Supervisor {
     fn spawned(&mut self, container: &dyn Container) -> Result<()>;
 
     fn started(&mut self);
+
+    /// The check of its health, where it has one, from when its program runs.
+    fn monitor(&self) -> Option<Monitor> {
+        None
+    }
+
+    /// A probe has ended, which makes its health this.
+    fn probed(&mut self, _health: Health) {}
 
     fn denied(&mut self, line: String, count: u64);
 
@@ -113,13 +123,20 @@ pub(crate) async fn drive(
     lifecycle: Lifecycle,
     begin: Begin,
 ) -> End {
-    let mut driver =
-        Driver { supervisor, commands, lifecycle, container: None, end: End::default() };
+    let mut driver = Driver {
+        supervisor,
+        commands,
+        lifecycle,
+        container: None,
+        monitor: None,
+        end: End::default(),
+    };
     match begin {
         Begin::Fresh => {}
         Begin::Running(container) => {
             driver.container = Some(container);
             driver.take(&Step::Spawned).await;
+            driver.monitor = driver.supervisor.monitor();
         }
         Begin::Ended(ended) => {
             let step = driver.ended(ended).await;
@@ -140,6 +157,8 @@ struct Driver<'a, S, C> {
     lifecycle: Lifecycle,
     /// In the states from running to killed.
     container: Option<Box<dyn Container>>,
+    /// While its program runs, where it is asked whether it is well.
+    monitor: Option<Monitor>,
     end: End,
 }
 
@@ -166,12 +185,13 @@ impl<S: Supervisor, C: Commands> Driver<'_, S, C> {
                 },
             };
         };
-        let looks =
-            self.lifecycle.may_idle() && matches!(self.lifecycle.state, State::Running { .. });
+        let runs = matches!(self.lifecycle.state, State::Running { .. });
+        let looks = self.lifecycle.may_idle() && runs;
         tokio::select! {
             event = container.next_event() => match event {
                 Event::Started => {
                     self.supervisor.started();
+                    self.monitor = self.supervisor.monitor();
                     Some(Step::Started)
                 }
                 Event::Denied { line, count } => {
@@ -201,6 +221,10 @@ impl<S: Supervisor, C: Commands> Driver<'_, S, C> {
                     self.ended(Ended::of(Exit::Lost(why))).await;
                 }
                 Some(Step::DeadlineReached)
+            }
+            health = next_health(&mut self.monitor), if runs => {
+                self.supervisor.probed(health);
+                None
             }
             () = sleep(LOOK_EVERY), if looks => {
                 self.supervisor.requests().map(|runs| Step::Counted { runs })
@@ -237,7 +261,7 @@ impl<S: Supervisor, C: Commands> Driver<'_, S, C> {
     }
 
     async fn ended(&mut self, ended: Ended) -> Step {
-        self.container = None;
+        (self.container, self.monitor) = (None, None);
         self.supervisor.ended(&ended).await;
         self.end = End { usage: ended.usage, ..End::of(ended.exit.clone()) };
         Step::Exited(ended.exit)
@@ -260,6 +284,13 @@ impl<S: Supervisor, C: Commands> Driver<'_, S, C> {
         {
             self.supervisor.entered(&self.lifecycle, &self.end);
         }
+    }
+}
+
+async fn next_health(monitor: &mut Option<Monitor>) -> Health {
+    match monitor {
+        Some(monitor) => monitor.next().await,
+        None => std::future::pending().await,
     }
 }
 

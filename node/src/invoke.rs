@@ -177,6 +177,7 @@ fn create(home: &Home, request: &InvokeRequest, launch: &Launch) -> Result<Owned
             labels: BTreeMap::new(),
             exposed: BTreeSet::new(),
             restart: RestartPolicy::No,
+            health_check: None,
         },
     )
 }

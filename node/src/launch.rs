@@ -27,7 +27,7 @@ use crate::{
     images::{Native, Ready, exe},
     request::{MountSource, Mounted, Publish},
     settings::Settings,
-    tasks::{Kind, MountRecord, TaskFolder},
+    tasks::{Check, Kind, MountRecord, TaskFolder},
     volumes,
 };
 
@@ -248,6 +248,18 @@ impl Launch {
         let Ready::Native(native) = &self.ready else { return None };
         let ours = self.container.settings.stop_signal.as_deref();
         shim::parse_signal(ours.or(native.plan.execution().stop_signal.as_deref())?)
+    }
+
+    /// How it is asked whether it is well. One that ends while it has no requests is not asked: a
+    /// probe is a run like any other, and it would never be idle.
+    pub fn health_check(&self) -> Option<Check> {
+        let execution = match &self.ready {
+            Ready::Wasm { .. } if self.container.launch_type == LaunchType::Pool => return None,
+            Ready::Wasm { plan, .. } => plan.execution(),
+            Ready::Native(native) => native.plan.execution(),
+        };
+        let check = self.container.settings.health_check(execution.healthcheck.as_ref())?;
+        Check::of(&check, execution.shell.as_deref())
     }
 
     /// The ports on which its image says that it serves.

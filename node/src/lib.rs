@@ -21,6 +21,7 @@ mod launch; // one container: what it is granted, what it is handed
 mod engines; // the engine for each kind of container
 mod ports; // published ports become listening sockets
 mod lifecycle; // which container restarts, and when: one pure function
+mod health; // whether a container is well, asked again and again
 mod drive; // carries that out
 mod control; // the socket by which a local task is told what to do
 mod orders; // that, and signals, as commands for its container

@@ -104,8 +104,8 @@ pub(crate) fn start_with(
     engines::sweep(owned.folder());
     owned.folder().forget_asked_grace();
     let before = owned.folder().status()?.unwrap_or_else(Status::created);
-    let usage = before.usage;
-    let status = Status { usage, ..Status::starting(ProcessId::this()) };
+    let (usage, health) = (before.usage, before.health.clone());
+    let status = Status { usage, health, ..Status::starting(ProcessId::this()) };
     owned.write_status(&status)?;
     let id: TaskId = owned.record().id.parse().expect("the id of a local task is a name");
     let started = kept_request::read(owned.folder()).and_then(|request| {
@@ -315,6 +315,7 @@ fn create(home: &Home, request: &RunRequest, launch: &Launch, status: &Status) -
             labels: request.settings.labels.clone(),
             exposed: request.settings.expose.clone(),
             restart: request.restart,
+            health_check: launch.health_check(),
         },
         status,
     )?;

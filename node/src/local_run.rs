@@ -7,12 +7,13 @@ use crate::{
     control::Hub,
     drive::{End, Supervisor},
     error::{Error, Result, chain},
+    health::Monitor,
     home::Home,
     launch::Launch,
     lifecycle::{Lifecycle, StartFailed, State},
     ports,
     request::{Note, Started},
-    tasks::{Kind, Owned, Phase, ProcessId, Status, now},
+    tasks::{Health, Kind, Owned, Phase, ProcessId, Status, now},
 };
 
 /// What `margay run` and its keeper start a container for.
@@ -124,6 +125,9 @@ impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
         self.status.phase = Phase::Running;
         self.status.started = Some(now());
         (self.status.ended, self.status.exit_code, self.status.reason) = (None, None, None);
+        let before = self.status.health.take();
+        let check = self.owned.record().health_check.as_ref();
+        self.status.health = check.map(|_| Health::at_start(before));
         self.write_status();
         if std::mem::replace(&mut self.ran, true) {
             return;
@@ -140,6 +144,16 @@ impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
         }));
     }
 
+    fn monitor(&self) -> Option<Monitor> {
+        Monitor::of(self.home, self.owned.folder(), &self.status)
+    }
+
+    fn probed(&mut self, health: Health) {
+        if let Err(error) = self.owned.write_health(&mut self.status, health) {
+            tracing::warn!(error = chain(&error), "a status could not be written");
+        }
+    }
+
     fn denied(&mut self, line: String, count: u64) {
         self.tell(Note::Denied { line, count });
     }
@@ -153,6 +167,7 @@ impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
     }
 
     async fn ended(&mut self, ended: &Ended) {
+        self.status.health = self.status.health.take().map(Health::at_end);
         if let Some(usage) = ended.usage {
             self.used = self.used.plus(usage);
         }

@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use spec::{Capability, ImageConfig};
+use spec::{Capability, HealthCheck, ImageConfig};
 
 use crate::error::{Error, Result};
 
@@ -24,6 +24,8 @@ pub struct Settings {
     pub publish_all: bool,
     /// `--expose`.
     pub expose: BTreeSet<u16>,
+    /// `--health-cmd` and its kin. What is left out is the image's.
+    pub health: Option<HealthCheck>,
     /// `-a`: which streams are ours; all of them when left out.
     pub attach: Option<Attach>,
     /// What an OCI runtime is told.
@@ -95,6 +97,21 @@ impl Settings {
         self.linux.tmpfs.iter().map(line).collect()
     }
 
+    /// The image's check of its health as this run has it.
+    pub(crate) fn health_check(&self, image: Option<&HealthCheck>) -> Option<HealthCheck> {
+        let Some(given) = &self.health else { return image.cloned() };
+        let image = image.cloned().unwrap_or_default();
+        let test = if given.test.is_empty() { image.test } else { given.test.clone() };
+        Some(HealthCheck {
+            test,
+            interval: given.interval.or(image.interval),
+            timeout: given.timeout.or(image.timeout),
+            start_period: given.start_period.or(image.start_period),
+            start_interval: given.start_interval.or(image.start_interval),
+            retries: given.retries.or(image.retries),
+        })
+    }
+
     /// The image's config as this run has it.
     pub(crate) fn applied_to(&self, config: &ImageConfig) -> ImageConfig {
         let mut config = config.clone();
@@ -157,6 +174,36 @@ mod tests {
         let grants = Settings { linux, ..Settings::default() }.wasm_grants().unwrap();
         let lines: Vec<String> = grants.iter().map(ToString::to_string).collect();
         assert_eq!(lines, ["fs:/a#rwd;max=64MiB", "fs:/b#r", "fs:/c#rwd"]);
+    }
+
+    #[test]
+    fn flags_of_health_go_before_the_image_one_by_one() {
+        let check = |test: &str, interval, retries| HealthCheck {
+            test: test.split(' ').filter(|word| !word.is_empty()).map(str::to_owned).collect(),
+            interval,
+            retries,
+            ..HealthCheck::default()
+        };
+        let image = check("CMD /check", Some(5), Some(2));
+        for (given, image, want) in [
+            (None, None, None),
+            (None, Some(&image), Some(image.clone())),
+            (
+                Some(check("", None, Some(9))),
+                Some(&image),
+                Some(check("CMD /check", Some(5), Some(9))),
+            ),
+            (
+                Some(check("CMD-SHELL x", Some(7), None)),
+                Some(&image),
+                Some(check("CMD-SHELL x", Some(7), Some(2))),
+            ),
+            (Some(check("NONE", None, None)), Some(&image), Some(check("NONE", Some(5), Some(2)))),
+            (Some(check("CMD /a", None, None)), None, Some(check("CMD /a", None, None))),
+        ] {
+            let settings = Settings { health: given.clone(), ..Settings::default() };
+            assert_eq!(settings.health_check(image), want, "{given:?}");
+        }
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub use diagnostic::{
     ArchiveProblem, ContextProblem, Diagnostic, DiagnosticKind, ExpansionError, Place, SourceTree,
     Warning, WarningKind,
 };
+pub use dockerfile::duration::parse_duration_ns;
 pub use error::{Error, ImportProblem, InitProblem, NoBuildFile};
 pub use execute::{Fetch, Pull, parse_platform};
 pub use export::export;

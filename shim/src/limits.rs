@@ -138,6 +138,9 @@ pub(crate) const CGROUP_REMOVE_TIME_MAX: Duration = Duration::from_secs(5);
 /// Programs that joined one container and run at once, and clients that are about to ask for one:
 /// each takes up to eight descriptors of [`SHIM_OPEN_FILES_MAX`].
 pub(crate) const EXECS_MAX: usize = 64;
+/// How often the processes of a program that is killed are looked for again: a shell that starts
+/// one after another is dead after the first time.
+pub(crate) const SESSION_ROUNDS_MAX: u32 = 8;
 
 // Streams and the log.
 

@@ -71,7 +71,7 @@ impl Args {
             working_dir: self.workdir.clone(),
             user: self.user.clone(),
             terminal: self.terminal()?,
-            code: None,
+            ..Program::default()
         };
         let (file, interactive) = (self.program.clone(), self.interactive);
         let request = ExecRequest { program, file, interactive, detach: self.detach };

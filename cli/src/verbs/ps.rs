@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use node::tasks::{self, State, Status, TaskFolder};
+use node::tasks::{self, HealthStatus, State, Status, TaskFolder};
 use packager::Layout;
 use serde::Serialize;
 use spec::{Digest, ImageConfig};
@@ -13,7 +13,7 @@ use crate::{
     output::{ago, line, now},
     views::{
         ports,
-        summary::{Summary, docker_state},
+        summary::{self, Summary, docker_state},
         task::{self, TaskView, command, cut, is_volume, size_cell},
     },
 };
@@ -24,7 +24,7 @@ use crate::{
     visible_alias = "ls",
     after_help = "Reads the folders of the tasks: no server has to run.
 
-Filters: id, name, status, label, ancestor, exited, publish, expose, volume, before, since
+Filters: id, name, status, label, ancestor, exited, health, publish, expose, volume, before, since
 Fields:  .ID .Names .Image .Command .CreatedAt .RunningFor .Ports .State .Status .Size .Labels
          .Label \"NAME\" .Mounts .LocalVolumes .Networks .Platform
 
@@ -57,9 +57,9 @@ pub struct Args {
     listing: Listing,
 }
 
-const KEYS: [&str; 11] = [
-    "id", "name", "status", "label", "ancestor", "exited", "publish", "expose", "volume", "before",
-    "since",
+const KEYS: [&str; 12] = [
+    "id", "name", "status", "label", "ancestor", "exited", "health", "publish", "expose", "volume",
+    "before", "since",
 ];
 /// Docker's words, and ours.
 const STATES: [&str; 10] = [
@@ -74,6 +74,9 @@ const STATES: [&str; 10] = [
     "back-off",
     "lost",
 ];
+
+/// Docker's words; `none` is a task that is not asked, or does not run.
+const HEALTH: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
 
 fn parse_filter(text: &str) -> Result<Filter, String> {
     Filter::parse(text, &KEYS)
@@ -161,6 +164,7 @@ impl Args {
     fn select(&self, home: &Home, form: &Form) -> anyhow::Result<Vec<Listed>> {
         let filters = Filters(&self.filter);
         filters.check("status", &STATES)?;
+        filters.check("health", &HEALTH)?;
         let mut folders = tasks::list(home.node())?;
         folders.reverse();
         let conditions = Conditions::of(home, filters)?;
@@ -243,11 +247,13 @@ impl Conditions {
             let named = |mount: &tasks::MountRecord| mount.source == text && is_volume(mount);
             record.mounts.iter().any(|mount| named(mount) || mount.path == text)
         };
+        let health = summary::health(task.state, task.seen.as_ref());
         let labels = if filters.has("label") { task.view().labels() } else { BTreeMap::new() };
         filters.any("id", |id| record.id.starts_with(id))
             && filters.any("name", |pattern| filter::names(pattern, &record.name))
             && filters.any("status", is_state)
             && filters.any("exited", |code| exit_code.as_deref() == Some(code))
+            && filters.any("health", |word| health.map_or("none", HealthStatus::word) == word)
             && filters.any("volume", has_volume)
             && filters.any("publish", |text| Self::port(text, task, true))
             && filters.any("expose", |text| Self::port(text, task, false))

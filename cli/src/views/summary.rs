@@ -1,4 +1,4 @@
-use node::tasks::{State, Status, TaskFolder};
+use node::tasks::{HealthStatus, State, Status, TaskFolder};
 use serde::Serialize;
 use spec::{Digest, PublishedPort, Timestamp};
 
@@ -23,6 +23,9 @@ pub struct Summary {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     pub ports: Vec<PublishedPort>,
+    /// Where its program runs and is asked whether it is well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthStatus>,
 }
 
 impl Summary {
@@ -42,6 +45,7 @@ impl Summary {
                 Some(seen) if state.is_alive() => seen.ports.clone(),
                 _ => Vec::new(),
             },
+            health: health(state, seen),
         }
     }
 }
@@ -51,7 +55,12 @@ fn in_words(state: State, seen: Option<&Status>, now: Timestamp) -> String {
         seen.map_or((None, None, 0), |seen| (seen.started, seen.ended, seen.restarts));
     let words = match state {
         State::Running | State::Unsupervised => {
-            format!("Up {}", human(now.since(started.unwrap_or(now))))
+            let up = format!("Up {}", human(now.since(started.unwrap_or(now))));
+            match health(state, seen) {
+                None => up,
+                Some(HealthStatus::Starting) => format!("{up} (health: starting)"),
+                Some(health) => format!("{up} ({})", health.word()),
+            }
         }
         State::Exited(code) => {
             format!("Exited ({code}) {}", ago(ended.unwrap_or(now), now))
@@ -69,6 +78,19 @@ fn in_words(state: State, seen: Option<&Status>, now: Timestamp) -> String {
     }
 }
 
+/// Whether the program of a task is well, while it runs.
+pub fn health(state: State, seen: Option<&Status>) -> Option<HealthStatus> {
+    match state {
+        State::Running | State::Unsupervised => Some(seen?.health.as_ref()?.status),
+        State::Created
+        | State::Starting
+        | State::Idle
+        | State::BackOff
+        | State::Exited(_)
+        | State::Lost => None,
+    }
+}
+
 /// The word that Docker has for a state. What waits for its first request counts as running.
 pub fn docker_state(state: State) -> &'static str {
     match state {
@@ -82,6 +104,8 @@ pub fn docker_state(state: State) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use node::tasks::Health;
+
     use super::*;
 
     #[test]
@@ -94,9 +118,19 @@ mod tests {
             restarts: 2,
             ..Status::starting(me)
         };
+        let with = |status| {
+            let health = Health { status, failing_streak: 0, log: Vec::new() };
+            Status { restarts: 0, health: Some(health), ..seen.clone() }
+        };
+        let [starting, healthy, unhealthy] =
+            [HealthStatus::Starting, HealthStatus::Healthy, HealthStatus::Unhealthy].map(with);
         for (state, seen, want) in [
             (State::Running, Some(&seen), "Up 5 minutes, 2 restarts"),
             (State::Running, None, "Up Less than a second"),
+            (State::Running, Some(&starting), "Up 5 minutes (health: starting)"),
+            (State::Running, Some(&healthy), "Up 5 minutes (healthy)"),
+            (State::Unsupervised, Some(&unhealthy), "Up 5 minutes (unhealthy)"),
+            (State::Exited(1), Some(&unhealthy), "Exited (1) 3 seconds ago"),
             (
                 State::Exited(0),
                 Some(&Status { restarts: 0, ..seen.clone() }),

@@ -1,6 +1,9 @@
 use std::{collections::BTreeMap, path::Path};
 
-use node::tasks::{Kind, MountRecord, RestartPolicy, State, Status, TaskFolder, TaskRecord};
+use node::tasks::{
+    Check, Health, HealthStatus, Kind, MountRecord, RestartPolicy, State, Status, TaskFolder,
+    TaskRecord,
+};
 use serde_json::{Map, Value, json};
 use spec::ImageConfig;
 
@@ -145,6 +148,7 @@ impl TaskView<'_> {
         let process = seen.and_then(|seen| seen.process).filter(|_| alive);
         let reason = seen.and_then(|seen| seen.reason.clone()).unwrap_or_default();
         let time = |time: Option<spec::Timestamp>| time.map_or(NEVER.to_owned(), |t| t.to_string());
+        let health = seen.and_then(|seen| seen.health.as_ref());
         json!({
             "Status": docker_state(self.state),
             "Running": alive,
@@ -157,6 +161,8 @@ impl TaskView<'_> {
             "Error": reason,
             "StartedAt": time(seen.and_then(|seen| seen.started)),
             "FinishedAt": time(seen.and_then(|seen| seen.ended)),
+            // Also where there is none: a template may ask whether there is one.
+            "Health": health.map(|health| health_of(health, alive)),
         })
     }
 
@@ -182,7 +188,7 @@ impl TaskView<'_> {
             "Entrypoint": image.entrypoint,
             "Labels": self.labels(),
             "StopSignal": image.stop_signal.unwrap_or_else(|| "SIGTERM".to_owned()),
-            "Healthcheck": image.healthcheck,
+            "Healthcheck": task.health_check.as_ref().map(check_of),
         })
     }
 
@@ -209,6 +215,37 @@ impl TaskView<'_> {
         };
         json!({"IPAddress": "", "Networks": {}, "Ports": ports::bindings(open)})
     }
+}
+
+/// What does not run is not well, also where its supervisor could not write that down any more.
+fn health_of(health: &Health, alive: bool) -> Value {
+    let results = health.log.iter().map(|probe| {
+        json!({
+            "Start": probe.start.to_string(),
+            "End": probe.end.to_string(),
+            "ExitCode": probe.exit_code,
+            "Output": probe.output,
+        })
+    });
+    let status = if alive { health.status } else { HealthStatus::Unhealthy };
+    json!({
+        "Status": status.word(),
+        "FailingStreak": health.failing_streak,
+        "Log": results.collect::<Vec<_>>(),
+    })
+}
+
+/// Docker's structure has times in nanoseconds.
+fn check_of(check: &Check) -> Value {
+    let ns = |time: std::time::Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    json!({
+        "Test": check.test,
+        "Interval": ns(check.interval),
+        "Timeout": ns(check.timeout),
+        "StartPeriod": ns(check.start_period),
+        "StartInterval": ns(check.start_interval),
+        "Retries": check.retries,
+    })
 }
 
 /// Docker's structure has the name and the number apart.

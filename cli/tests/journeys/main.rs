@@ -30,3 +30,4 @@ mod native; // Linux images
 mod life; // create, start, restart, kill, wait, rename
 mod servers; // stock servers from Debian's packages
 mod exec; // another program in a task that runs
+mod health; // whether a program is well, as its check says

@@ -18,13 +18,14 @@ use crate::{
     drive::{Begin, Command, Commands, End, Supervisor, drive},
     engines,
     error::{Error, Result, chain},
+    health::Monitor,
     images::Ready,
     ingress::socket_name,
     launch::{self, Launch, arguments},
     lifecycle::{Lifecycle, Restart, StartFailed, State},
     local::GRACE,
     ports,
-    tasks::{self, Owned, Phase, ProcessId, Status, now},
+    tasks::{self, Health, Owned, Phase, ProcessId, Status, now},
 };
 
 /// What is prepared already is opened within milliseconds; an adopted container is not left
@@ -342,8 +343,22 @@ impl Supervisor for TaskContainer {
     fn started(&mut self) {
         self.host.causes.forget();
         self.status.started = Some(now());
+        let before = self.status.health.take();
+        let check = self.owned.as_ref().and_then(|owned| owned.record().health_check.as_ref());
+        self.status.health = check.map(|_| Health::at_start(before));
         self.write_status();
         self.show_running();
+    }
+
+    fn monitor(&self) -> Option<Monitor> {
+        let owned = self.owned.as_ref()?;
+        Monitor::of(&self.host.home, owned.folder(), &self.status)
+    }
+
+    fn probed(&mut self, health: Health) {
+        if let Some(owned) = &self.owned {
+            warn_if_failed(owned.write_health(&mut self.status, health));
+        }
     }
 
     fn denied(&mut self, line: String, count: u64) {
@@ -371,6 +386,7 @@ impl Supervisor for TaskContainer {
 
     /// Writes down what has been counted so far, before the counters could go.
     async fn ended(&mut self, ended: &Ended) {
+        self.status.health = self.status.health.take().map(Health::at_end);
         if let Some(usage) = ended.usage {
             self.report.count_start(usage);
         }

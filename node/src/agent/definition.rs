@@ -102,6 +102,7 @@ pub(super) fn create(
         labels: BTreeMap::new(),
         exposed: BTreeSet::new(),
         restart: RestartPolicy::No,
+        health_check: launch.health_check(),
     };
     match tasks::create(&host.home, record.clone()) {
         // Another tenant's task has the same id, or a local task has taken its name.

@@ -6,6 +6,7 @@
 
 mod wasm; // the machine code of a Wasm program, for its worker
 mod relay; // the client's streams, until the program has ended
+pub(crate) mod probe; // a program that says whether the container is well
 
 use std::{
     io,

@@ -8,6 +8,7 @@ use std::{
 use disk::{Lock, Survives};
 
 use super::{
+    health::Health,
     names,
     process::ProcessId,
     record::{Origin, Phase, State, Status, TaskRecord, VERSION},
@@ -346,6 +347,21 @@ impl Owned {
         Ok(())
     }
 
+    /// Writes down what a probe has shown, and tells when that makes a difference.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn write_health(&self, status: &mut Status, health: Health) -> Result<()> {
+        let now = health.status;
+        let before = status.health.replace(health);
+        self.write_status(status)?;
+        if before.is_some_and(|before| before.status != now) {
+            let action = format!("health_status: {}", now.word());
+            tell(&self.folder.path, &self.folder.record, &action, |event| event);
+        }
+        Ok(())
+    }
+
     /// An agent that comes after a power cut relies on what it finds of a cluster's tasks. A local
     /// one is over then, and its start should not wait for the disk.
     fn survives(&self) -> Survives {
@@ -440,6 +456,7 @@ pub(crate) mod tests {
             labels: BTreeMap::new(),
             exposed: BTreeSet::new(),
             restart: crate::tasks::RestartPolicy::No,
+            health_check: None,
         }
     }
 

@@ -7,6 +7,7 @@
 //! together cannot lie about a process that was killed.
 
 mod restart_policy; // what happens when a program has ended
+mod health; // whether a program is well
 mod record; // what was asked for, and what was seen
 mod folder; // make, find, lock, read, remove
 mod names; // names that are unique, and names for tasks that were given none
@@ -15,6 +16,7 @@ mod told; // what happens to a task, in the log of events
 mod logs; // what a task wrote, from its first line or as it writes
 
 pub use folder::{Owned, PinnedTask, TaskFolder, clear_damaged, find, list};
+pub use health::{Check, Health, HealthStatus, Probe};
 pub use logs::{LogLine, LogOptions, LogStream, follow};
 pub use names::check as check_name;
 pub use process::ProcessId;

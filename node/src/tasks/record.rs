@@ -6,7 +6,11 @@ use spec::{
     ServiceName, TaskDefinitionId, TaskId, Tenant, Timestamp, Usage,
 };
 
-use super::{process::ProcessId, restart_policy::RestartPolicy};
+use super::{
+    health::{Check, Health},
+    process::ProcessId,
+    restart_policy::RestartPolicy,
+};
 
 /// The version of `task.json` and `status.json`.
 pub(super) const VERSION: u32 = 1;
@@ -50,6 +54,9 @@ pub struct TaskRecord {
     pub exposed: BTreeSet<u16>,
     #[serde(default)]
     pub restart: RestartPolicy,
+    /// How its program is asked whether it is well, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<Check>,
 }
 
 /// What kind of program an image holds.
@@ -122,6 +129,9 @@ pub struct Status {
     pub ports: Vec<PublishedPort>,
     /// What it used until it ended.
     pub usage: Option<Usage>,
+    /// Where its program is asked whether it is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<Health>,
 }
 
 /// Where a task is in its life, as its supervisor last wrote.
@@ -184,6 +194,7 @@ impl Status {
             restarts: 0,
             ports: Vec::new(),
             usage: None,
+            health: None,
         }
     }
 }

@@ -1,5 +1,5 @@
 /// `30s`, `1m30s`, `1.5m`, `500ms` or `0`, in nanoseconds, as Go reads durations.
-pub(crate) fn parse_duration_ns(text: &str) -> Option<u64> {
+pub fn parse_duration_ns(text: &str) -> Option<u64> {
     if text == "0" {
         return Some(0);
     }

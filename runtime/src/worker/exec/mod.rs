@@ -34,6 +34,9 @@ use crate::{
 pub(super) use area::{CodeArea, CodeMemory};
 use streams::Streams;
 
+/// The signal that ends a program at once.
+const KILLED: u8 = 9;
+
 /// What programs of `exec` need beside the container.
 pub(super) struct Execs {
     container: Arc<Container>,
@@ -167,7 +170,9 @@ impl Execs {
             () = until(wall.map(|wall| Instant::now() + wall)) => {
                 Err(Exit::from(&Fault::Wall(wall.unwrap_or_default())))
             }
-            signal = obey(client, streams.unread) => Err(Exit::Signal(signal)),
+            signal = obey(client, streams.unread, program.ends_with_client) => {
+                Err(Exit::Signal(signal))
+            }
         };
         drop(call);
         let (exit, fault) = match ended {
@@ -180,13 +185,16 @@ impl Execs {
 }
 
 /// What a client says, until it asks the program to end: a WASI program knows no signals. One that
-/// is gone asks for nothing, and its program goes on.
-async fn obey(client: &Socket, mut unread: Vec<(usize, OwnedFd)>) -> u8 {
+/// is gone asks for nothing, and its program goes on unless it `ends` with its client.
+async fn obey(client: &Socket, mut unread: Vec<(usize, OwnedFd)>, ends: bool) -> u8 {
     while let Ok(Some((said, _))) = client.receive::<Control>().await {
         match said {
             Control::Signal(number) => return u8::try_from(number).unwrap_or(0),
             Control::Unread(stream) => unread.retain(|(number, _)| *number != stream),
         }
+    }
+    if ends {
+        return KILLED;
     }
     let reading = unread.into_iter().map(|(_, pipe)| tokio::spawn(streams::discard(pipe)));
     drop(reading.collect::<Vec<_>>());

@@ -3,6 +3,7 @@
 
 mod enter; // the new process, until it is the program
 mod filter; // the container's profile of system calls, for the kernel
+mod session; // a program with all that it has started
 mod template; // what each process of the container is made with
 
 use std::{
@@ -62,6 +63,7 @@ struct Running {
     report: Option<OwnedFd>,
     pid: Pid,
     pidfd: OwnedFd,
+    ends_with_client: bool,
     /// Where its output can be read, should the client be gone: it must not block, or be ended by
     /// that. Beside the number that the program knows it by.
     outputs: Outputs,
@@ -97,7 +99,7 @@ impl Execs {
         match token {
             Token::ExecSocket => self.accept(poller),
             Token::ExecClient(id) => match self.visits.get_mut(&id) {
-                Some(Visit::Running(running)) => running.obey(id, poller),
+                Some(Visit::Running(running)) => running.obey(id, poller, &self.cgroup),
                 Some(Visit::Open(_)) => self.receive(id, poller, first),
                 None => {}
             },
@@ -178,6 +180,7 @@ impl Execs {
         first: BorrowedFd<'_>,
     ) -> Result<Running, Error> {
         let (stdio, outputs) = streams(fds, program.terminal.is_some())?;
+        let ends_with_client = program.ends_with_client;
         let walls = match self.walls.take() {
             Some(walls) => walls,
             None => {
@@ -199,7 +202,7 @@ impl Execs {
         // It was not waited for yet, so the number means it and no other process.
         let pidfd = pidfd_open(pid, PidfdFlags::empty())
             .map_err(Error::io("watch a process in the container"))?;
-        Ok(Running { client: None, report: Some(report), pid, pidfd, outputs })
+        Ok(Running { client: None, report: Some(report), pid, pidfd, ends_with_client, outputs })
     }
 
     /// What the process of `id` says before it is the program.
@@ -283,7 +286,7 @@ impl Execs {
 
 impl Running {
     /// What the client says, or that it is gone.
-    fn obey(&mut self, id: u32, poller: &Poller) {
+    fn obey(&mut self, id: u32, poller: &Poller, cgroup: &str) {
         let Some(client) = &self.client else { return };
         match frame::receive::<Control>(client) {
             Ok(Some((Control::Signal(number), _))) => {
@@ -300,6 +303,10 @@ impl Running {
             Ok(None) | Err(_) => {}
         }
         poller.remove(client);
+        if self.ends_with_client {
+            // The client may still listen for the end.
+            return session::kill(self.pid, cgroup);
+        }
         self.client = None;
         for (_, output) in &self.outputs {
             let watched = rustix::io::ioctl_fionbio(output, true)
