@@ -28,6 +28,7 @@ mod preparing; // what takes long at a first run
 mod program; // what the program in an image imports
 mod mount; // a mount written as keys
 mod health; // how a run is asked whether it is well
+mod log_flags; // how much of its log is kept
 mod settings; // what a run chooses beyond its image
 mod terminal; // raw while a program has it
 mod flags; // durations, sizes, variables, secrets

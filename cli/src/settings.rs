@@ -5,13 +5,14 @@ use std::{collections::BTreeMap, num::IntErrorKind, path::PathBuf};
 use anyhow::{bail, ensure};
 use node::{Attach, Mounted, Settings};
 use shim::{HostLine, Tmpfs, Ulimit};
-use spec::Platform;
+use spec::{Platform, Port};
 
 use crate::{
     failure::{Advice, USAGE_ERROR},
     flags::read_text,
     health::HealthFlags,
     images::Choice,
+    log_flags::LogFlags,
     mount::{Mount, mount},
 };
 
@@ -20,6 +21,9 @@ const LABEL_FILE_BYTES_MAX: u64 = 1 << 20;
 /// A label is a word, not a document.
 const LABEL_BYTES_MAX: usize = 4 << 10;
 const LABELS_MAX: usize = 256;
+
+/// Of -m, where it is left out.
+const MEMORY_BYTES_MAX: u64 = 128 << 20;
 
 /// What a run chooses beyond its image.
 #[derive(Debug, clap::Args)]
@@ -45,6 +49,9 @@ pub struct SettingsFlags {
     /// Let a Linux program use this much of the processors
     #[arg(long, value_name = "NUMBER", value_parser = cpus)]
     cpus: Option<u32>,
+    /// Leave a Linux program this much memory where the machine is short of it
+    #[arg(long, value_name = "BYTES", value_parser = spec::parse_bytes)]
+    memory_reservation: Option<u64>,
     /// Limit memory and swap together: only the value of -m, because a task has no swap
     #[arg(long, value_name = "BYTES", value_parser = spec::parse_bytes, requires = "memory")]
     memory_swap: Option<u64>,
@@ -73,8 +80,8 @@ pub struct SettingsFlags {
     #[arg(short = 'P', long)]
     publish_all: bool,
     /// Name a port for -P
-    #[arg(long, value_name = "PORT[-PORT]", value_parser = expose)]
-    expose: Vec<Vec<u16>>,
+    #[arg(long, value_name = "PORT[-PORT][/udp]", value_parser = expose)]
+    expose: Vec<Vec<Port>>,
     /// Choose the network: `none`, or `bridge` for published ports and granted ways out
     #[arg(long, visible_alias = "net", value_name = "none|bridge", value_parser = network)]
     network: Option<Network>,
@@ -87,6 +94,9 @@ pub struct SettingsFlags {
     /// Let a Linux program get no more rights than it starts with
     #[arg(long, value_name = "no-new-privileges", value_parser = security)]
     security_opt: Vec<Security>,
+    /// Run an init as process 1, which forwards signals and waits for orphans
+    #[arg(long)]
+    init: bool,
     /// Run the image for this platform, where there are several
     #[arg(long, value_name = "OS/ARCHITECTURE", value_parser = platform)]
     platform: Option<Platform>,
@@ -98,6 +108,8 @@ pub struct SettingsFlags {
     quiet: bool,
     #[command(flatten)]
     health: HealthFlags,
+    #[command(flatten)]
+    log: LogFlags,
 }
 
 /// What `--attach` can say.
@@ -140,6 +152,7 @@ impl SettingsFlags {
             publish_all: self.publish_all,
             expose: self.expose.iter().flatten().copied().collect(),
             health: self.health.check(),
+            no_log: self.log.is_none(),
             attach: (!self.attach.is_empty()).then(|| Attach {
                 stdout: self.attach.contains(&Stream::Stdout),
                 stderr: self.attach.contains(&Stream::Stderr),
@@ -151,10 +164,12 @@ impl SettingsFlags {
                 tmpfs: self.tmpfs.iter().cloned().chain(memory).collect(),
                 shm_bytes_max: self.shm_size,
                 processes_max: self.pids_limit,
+                memory_bytes_soft: self.memory_reservation.filter(|bytes| *bytes > 0),
                 ulimits: self.ulimit.clone(),
                 cap_drop: self.cap_drop.clone(),
                 cap_add: self.cap_add.clone(),
                 no_new_privileges: self.security_opt.contains(&Security::NoNewPrivileges),
+                init: self.init,
             },
         })
     }
@@ -162,6 +177,11 @@ impl SettingsFlags {
     /// Which of several images to run, and whether to say how it is fetched.
     pub fn choice(&self) -> Choice<'_> {
         Choice { platform: self.platform.as_ref(), quiet: self.quiet }
+    }
+
+    /// How many bytes of log are to be kept, where that was said in Docker's words.
+    pub fn log_bytes_max(&self) -> anyhow::Result<Option<u64>> {
+        self.log.bytes_max()
     }
 
     pub fn is_quiet(&self) -> bool {
@@ -204,6 +224,16 @@ impl SettingsFlags {
                     .code(USAGE_ERROR)
             );
         }
+        // Docker's rule, and here -m has a default.
+        let most = memory.unwrap_or(MEMORY_BYTES_MAX);
+        ensure!(
+            self.memory_reservation.is_none_or(|bytes| bytes <= most),
+            Advice::new(
+                "--memory-reservation is more than -m, which is the most that there can be"
+            )
+            .hint(format!("-m is {}: raise it, or lower the other", spec::print_bytes(most)))
+            .code(USAGE_ERROR)
+        );
         let is_reached = reaches_out || self.publish_all;
         ensure!(
             self.network != Some(Network::None) || !is_reached,
@@ -287,14 +317,14 @@ fn cpus(text: &str) -> Result<u32, String> {
     if (10..=most).contains(&millis) { Ok(millis) } else { Err(wrong()) }
 }
 
-/// `80`, `80/tcp` or `8000-8010`.
-fn expose(text: &str) -> Result<Vec<u16>, String> {
-    let wrong = || "use a port or a range of TCP ports, as in 80 or 8000-8010".to_owned();
+/// `80`, `80/tcp`, `53/udp` or `8000-8010`.
+fn expose(text: &str) -> Result<Vec<Port>, String> {
+    let wrong = || "use a port or a range of ports, as in 80, 53/udp or 8000-8010".to_owned();
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let range: node::PublishRange = format!("{ports}/{protocol}").parse().map_err(|_| wrong())?;
     match ports.contains(':') {
         true => Err(wrong()),
-        false => Ok(range.0.iter().map(|publish| publish.container_port).collect()),
+        false => Ok(range.0.iter().map(node::Publish::port).collect()),
     }
 }
 
@@ -369,10 +399,17 @@ mod tests {
     }
 
     #[test]
-    fn exposed_ports_are_tcp_and_may_be_a_range() {
-        assert_eq!(expose("80").unwrap(), [80]);
-        assert_eq!(expose("80/tcp").unwrap(), [80]);
-        assert_eq!(expose("8000-8002").unwrap(), [8000, 8001, 8002]);
+    fn exposed_ports_have_a_protocol_and_may_be_a_range() {
+        for (text, want) in [
+            ("80", "80/tcp"),
+            ("80/tcp", "80/tcp"),
+            ("53/udp", "53/udp"),
+            ("8000-8002", "8000/tcp 8001/tcp 8002/tcp"),
+            ("53-54/udp", "53/udp 54/udp"),
+        ] {
+            let ports = expose(text).unwrap().into_iter().map(|port| port.to_string());
+            assert_eq!(ports.collect::<Vec<_>>().join(" "), want, "{text}");
+        }
         for text in ["", "0", "x", "80:80", "80/sctp"] {
             assert!(expose(text).is_err(), "{text}");
         }

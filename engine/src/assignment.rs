@@ -291,7 +291,14 @@ mod tests {
                 source: VolumeSource::Detached(file()),
                 bytes_max: Some(7),
             }],
-            listeners: Listeners { published: vec![port(80), port(81)], ingress: Vec::new() },
+            listeners: Listeners {
+                published: vec![port(80), port(81)],
+                datagrams: vec![Listener {
+                    container_port: 53,
+                    socket: std::net::UdpSocket::bind("127.0.0.1:0").unwrap(),
+                }],
+                ..Listeners::default()
+            },
             stdio: Stdio { stdout: Some(file()), ..Stdio::default() },
             log: None,
             adoptable: true,
@@ -310,11 +317,13 @@ mod tests {
         };
         let want = addresses(&sent);
         let (message, fds) = sent.split(|program, slots| program.map(|fd| slots.put(fd)));
-        assert_eq!(fds.len(), 5);
+        assert_eq!(fds.len(), 6);
         let message: AssignmentMessage<Option<usize>> =
             serde_json::from_slice(&serde_json::to_vec(&message).unwrap()).unwrap();
         let got = message.join(fds, |slot, slots| slots.take_if(slot)).unwrap();
         assert_eq!(addresses(&got), want, "both ports arrive");
+        let ports: Vec<_> = got.listeners.container_ports().map(|port| port.to_string()).collect();
+        assert_eq!(ports, ["80/tcp", "81/tcp", "53/udp"]);
         assert!(got.program.is_some() && got.stdio.stdout.is_some() && got.stdio.stdin.is_none());
         assert!(matches!(got.volumes[0].source, VolumeSource::Detached(_)));
     }

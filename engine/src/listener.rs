@@ -1,6 +1,6 @@
 use std::{
     io,
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
     os::{
         fd::{AsFd, BorrowedFd},
         unix::net::UnixListener,
@@ -8,10 +8,11 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use spec::{Port, Transport};
 
 use crate::Slots;
 
-/// A port of a container: bound, and listening. Needs a `net.in` grant.
+/// A port of a container: bound, and listening where it takes connections. Needs a `net.in` grant.
 #[derive(Debug)]
 pub struct Listener<S> {
     /// As the container knows it.
@@ -26,6 +27,8 @@ pub struct Listeners {
     pub published: Vec<Listener<TcpListener>>,
     /// Where the ingress of this node reaches it.
     pub ingress: Vec<Listener<UnixListener>>,
+    /// Open to the outside, for datagrams.
+    pub datagrams: Vec<Listener<UdpSocket>>,
 }
 
 /// [`Listeners`] as they cross a socket: container ports, and the slots of the descriptors.
@@ -34,23 +37,30 @@ pub struct Listeners {
 pub struct ListenersMessage {
     published: Vec<(u16, usize)>,
     ingress: Vec<(u16, usize)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    datagrams: Vec<(u16, usize)>,
 }
 
 impl Listeners {
     pub fn is_empty(&self) -> bool {
-        self.published.is_empty() && self.ingress.is_empty()
+        self.published.is_empty() && self.ingress.is_empty() && self.datagrams.is_empty()
     }
 
     /// As the container knows them.
-    pub fn container_ports(&self) -> impl Iterator<Item = u16> {
+    pub fn container_ports(&self) -> impl Iterator<Item = Port> {
         let published = self.published.iter().map(|listener| listener.container_port);
-        published.chain(self.ingress.iter().map(|listener| listener.container_port))
+        let tcp = published.chain(self.ingress.iter().map(|listener| listener.container_port));
+        let udp = self.datagrams.iter().map(|listener| listener.container_port);
+        let udp = udp.map(|number| Port { number, transport: Transport::Udp });
+        tcp.map(Port::tcp).chain(udp)
     }
 
-    /// The sockets, the published ones first.
+    /// The sockets: the published ones, those of the ingress, those for datagrams.
     pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let published = self.published.iter().map(|listener| listener.socket.as_fd());
-        published.chain(self.ingress.iter().map(|listener| listener.socket.as_fd()))
+        let ingress = self.ingress.iter().map(|listener| listener.socket.as_fd());
+        let datagrams = self.datagrams.iter().map(|listener| listener.socket.as_fd());
+        published.chain(ingress).chain(datagrams)
     }
 
     /// Other descriptors of the same sockets.
@@ -61,6 +71,7 @@ impl Listeners {
         Ok(Self {
             published: copies(&self.published, TcpListener::try_clone)?,
             ingress: copies(&self.ingress, UnixListener::try_clone)?,
+            datagrams: copies(&self.datagrams, UdpSocket::try_clone)?,
         })
     }
 
@@ -82,6 +93,11 @@ impl Listeners {
                 .iter()
                 .map(|listener| ports(&mut count, listener.container_port))
                 .collect(),
+            datagrams: self
+                .datagrams
+                .iter()
+                .map(|listener| ports(&mut count, listener.container_port))
+                .collect(),
         }
     }
 
@@ -89,6 +105,7 @@ impl Listeners {
         ListenersMessage {
             published: put(self.published, slots),
             ingress: put(self.ingress, slots),
+            datagrams: put(self.datagrams, slots),
         }
     }
 }
@@ -102,6 +119,7 @@ impl ListenersMessage {
         Ok(Listeners {
             published: take(self.published, slots)?,
             ingress: take(self.ingress, slots)?,
+            datagrams: take(self.datagrams, slots)?,
         })
     }
 }

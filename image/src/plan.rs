@@ -5,7 +5,8 @@ use std::io::{self, Read, Write};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use spec::{
-    Descriptor, Digest, ExecutionConfig, ImageConfig, Index, Manifest, MediaType, Platform, Want,
+    Descriptor, Digest, ExecutionConfig, ImageConfig, Index, Manifest, MediaType, Platform, Port,
+    Want,
 };
 
 use crate::{
@@ -456,13 +457,14 @@ impl Plan {
 
     /// The TCP ports that the image says it listens on, in order.
     pub fn exposed_ports(&self) -> Vec<u16> {
+        let exposed = self.exposed().into_iter();
+        exposed.filter(|port| port.transport.is_tcp()).map(|port| port.number).collect()
+    }
+
+    /// All ports that the image says it listens on, in order. What cannot be one is left out.
+    pub fn exposed(&self) -> Vec<Port> {
         let ports = self.execution().exposed_ports.iter().flat_map(|ports| ports.keys());
-        let tcp = |text: &String| match text.split_once('/') {
-            None => text.parse().ok(),
-            Some((port, "tcp")) => port.parse().ok(),
-            Some(_) => None,
-        };
-        let mut ports: Vec<u16> = ports.filter_map(tcp).filter(|port| *port > 0).collect();
+        let mut ports: Vec<Port> = ports.filter_map(|text| text.parse().ok()).collect();
         ports.sort_unstable();
         ports
     }

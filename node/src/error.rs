@@ -2,7 +2,8 @@ use std::{io, path::PathBuf};
 
 use engine::StartFailure;
 use spec::{
-    Capability, Digest, FileGrant, MissingGrant, NodeId, ParseError, SecretGrant, wire::Fault,
+    Capability, Digest, FileGrant, MissingGrant, NodeId, ParseError, SecretGrant, Transport,
+    wire::Fault,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,8 @@ pub enum Error {
     /// Its request was not kept: it was not made by `margay run` or `create` of this version.
     #[error("task `{0}` cannot be started again: how it was started was not kept")]
     NotKept(String),
+    #[error("task `{0}` keeps no log")]
+    NoLog(String),
     #[error("no volume is called `{0}`")]
     NoSuchVolume(String),
     #[error("volume `{volume}` is mounted by task `{task}`")]
@@ -48,7 +51,7 @@ pub enum Error {
     #[error("task `{0}` is held by another process")]
     Held(String),
     #[error("port {port} of the host is taken")]
-    PortTaken { port: u16, task: Option<String> },
+    PortTaken { port: u16, transport: Transport, task: Option<String> },
     #[error("cannot listen on port {port}")]
     Listen { port: u16, source: io::Error },
     #[error("`{text}` is not {what}")]
@@ -121,12 +124,14 @@ impl Error {
             Self::PortTaken { task: Some(task), .. } => {
                 format!("task `{task}` has it: margay stop {task}, or publish another port with -p")
             }
-            Self::PortTaken { port, task: None } => {
+            Self::PortTaken { port, transport, task: None } => {
+                let tables = if transport.is_tcp() { "-ltnp" } else { "-lunp" };
                 format!(
-                    "see which process has it: ss -ltnp 'sport = :{port}', \
+                    "see which process has it: ss {tables} 'sport = :{port}', \
                      or publish another port with -p"
                 )
             }
+            Self::NoLog(_) => "make it without --log-driver none to have one".to_owned(),
             Self::Listen { port, source }
                 if source.kind() == io::ErrorKind::PermissionDenied && *port < 1024 =>
             {
@@ -231,7 +236,10 @@ impl Error {
 /// The flag that grants what is missing.
 fn how_to_grant(missing: &Capability) -> String {
     match missing {
-        Capability::Inbound(grant) => format!("publish it: -p 8080:{}", grant.port),
+        Capability::Inbound(grant) if grant.port.transport.is_tcp() => {
+            format!("publish it: -p 8080:{}", grant.port.number)
+        }
+        Capability::Inbound(grant) => format!("publish it: -p {}", grant.port),
         Capability::Env(grant) => format!("set it: -e {}=VALUE", grant.name),
         Capability::Secret(SecretGrant { name, as_env: false }) => {
             format!("hand it in: --secret {name}=FILE")

@@ -17,12 +17,13 @@ use spec::{Capability, LaunchType, SecretName, SecretValue, TaskId, Usage};
 use tokio::{net::UnixStream, sync::Notify, time::timeout};
 
 use crate::{
+    arguments::arguments,
     drive::{Begin, Command, Commands, End, Supervisor, drive},
     engines,
     error::{Error, Result, chain},
     home::Home,
     images::{blobs_of, make_ready, plan},
-    launch::{self, Launch, arguments, local_grants},
+    launch::{self, Launch, local_grants},
     lifecycle::{Lifecycle, Restart, StartFailed},
     request::LocalImage,
     settings::Settings,
@@ -127,7 +128,7 @@ fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) ->
         mounts: Vec::new(),
         grants: local_grants(
             &request.allow,
-            vec![port(&plan)],
+            vec![spec::Port::tcp(port(&plan))],
             &request.env,
             &request.secrets,
             &[],
@@ -149,7 +150,7 @@ fn decide(home: &Home, request: &InvokeRequest, preparing: &mut impl FnMut()) ->
 /// The port on which the image would like to be reached.
 fn port(plan: &image::Plan) -> u16 {
     let wanted = plan.wants.iter().find_map(|want| match want.capability {
-        Capability::Inbound(grant) => Some(grant.port),
+        Capability::Inbound(grant) => Some(grant.port.number),
         _ => None,
     });
     wanted.or(plan.exposed_ports().first().copied()).unwrap_or(PORT)
@@ -177,6 +178,7 @@ fn create(home: &Home, request: &InvokeRequest, launch: &Launch) -> Result<Owned
             labels: BTreeMap::new(),
             exposed: BTreeSet::new(),
             restart: RestartPolicy::No,
+            no_log: false,
             health_check: None,
         },
     )
@@ -201,8 +203,8 @@ async fn run(
         owned,
         spare,
         listeners: Listeners {
-            published: Vec::new(),
             ingress: vec![Listener { container_port: port, socket }],
+            ..Listeners::default()
         },
         broker: runtime::Broker::new(request.private_networks.iter().map(|n| n.host())),
         status: Status::starting(ProcessId::this()),

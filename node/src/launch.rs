@@ -15,9 +15,9 @@ use engine::{Assignment, Engine as _, Listeners, Stdio, VolumeMount, VolumeSourc
 use runtime::{Prepared, WasmEngine, WasmProgram};
 use shim::{NativeEngine, NativeProgram, RootAccess};
 use spec::{
-    Bounded, Capability, ContainerName, Digest, ExecutionConfig, FileGrant, LaunchType,
-    LimitRequest, Limits, NodeId, OperatorGrants, PublishedPort, Resolved, SecretGrant, SecretName,
-    SecretValue, TaskId, bound, resolve,
+    Bounded, Capability, ContainerName, Digest, FileGrant, InboundGrant, LaunchType, LimitRequest,
+    Limits, NodeId, OperatorGrants, Port, PublishedPort, Resolved, SecretGrant, SecretName,
+    SecretValue, TaskId, Transport, bound, resolve,
 };
 
 use crate::{
@@ -80,7 +80,7 @@ const DISK_BYTES_MAX: u64 = 10 << 30;
 /// [`Error::BadArgument`] names a variable that no line can name.
 pub(crate) fn local_grants(
     allow: &[Capability],
-    ports: Vec<u16>,
+    ports: Vec<Port>,
     env: &BTreeMap<String, String>,
     secrets: &BTreeMap<SecretName, SecretValue>,
     mounts: &[Mounted],
@@ -139,6 +139,9 @@ impl Launch {
         };
         let mut resolved = resolve(ready.wants(), &container.grants)?;
         check_secrets(&container.secrets, &resolved.capabilities.secrets)?;
+        if kind == Kind::Wasm {
+            check_ports(&resolved.capabilities.inbound)?;
+        }
         let on_disk = kind == Kind::Native && !container.read_only;
         let request = LimitRequest {
             serves: ready.serves_requests(),
@@ -233,12 +236,14 @@ impl Launch {
             container_port: p.container_port,
             address: p.address,
             host_port: Some(p.host_port),
+            transport: p.transport,
         });
         let inside = self.container.ingress_ports.iter();
         let inside = inside.map(|port| PublishedPort {
             container_port: *port,
             address: None,
             host_port: None,
+            transport: Transport::Tcp,
         });
         published.chain(inside).collect()
     }
@@ -267,7 +272,7 @@ impl Launch {
         self.ready.served_ports()
     }
 
-    fn may_listen(&self, port: u16) -> bool {
+    fn may_listen(&self, port: Port) -> bool {
         self.resolved.capabilities.has_port(port)
     }
 
@@ -276,12 +281,13 @@ impl Launch {
         // A Wasm program that runs once would leave its clients waiting.
         let serves = self.kind == Kind::Native || self.serves_requests();
         let ports = self.container.ports.iter().copied().filter(|_| serves);
-        ports.filter(|publish| self.may_listen(publish.container_port)).collect()
+        ports.filter(|publish| self.may_listen(publish.port())).collect()
     }
 
     /// The ports on which the ingress may reach it.
     pub fn ingress_ports(&self) -> Vec<u16> {
-        self.container.ingress_ports.iter().copied().filter(|port| self.may_listen(*port)).collect()
+        let ports = self.container.ingress_ports.iter().copied();
+        ports.filter(|port| self.may_listen(Port::tcp(*port))).collect()
     }
 
     /// Its volumes, with their folders made where they are missing.
@@ -365,7 +371,7 @@ impl Launch {
             volumes: self.volumes(home)?,
             listeners: listeners.try_clone().map_err(copy)?,
             stdio,
-            log: Some(folder.log()),
+            log: (!container.settings.no_log).then(|| folder.log()),
             adoptable: container.adoptable,
             program: (),
         })
@@ -410,6 +416,18 @@ impl Launch {
     }
 }
 
+/// A Wasm program is called with requests, and has no sockets.
+fn check_ports(granted: &[InboundGrant]) -> Result<()> {
+    match granted.iter().all(|grant| grant.port.transport.is_tcp()) {
+        true => Ok(()),
+        false => Err(Error::NotForWasm {
+            flag: "-p PORT/udp",
+            why: "it is called with requests, and has no socket that could take datagrams",
+            hint: "publish its port of HTTP: -p 8080:80",
+        }),
+    }
+}
+
 /// A guest that was promised a secret finds it.
 fn check_secrets(
     values: &BTreeMap<SecretName, SecretValue>,
@@ -443,34 +461,6 @@ fn variables(lines: &[String]) -> BTreeMap<String, String> {
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// Program and arguments, as Docker puts them together: an entrypoint of the caller's own drops the
-/// image's arguments.
-pub(crate) fn arguments(
-    plan: &image::Plan,
-    name: &str,
-    entrypoint: Option<&[String]>,
-    command: Option<&[String]>,
-) -> Vec<String> {
-    let (head, tail) = entrypoint_and_command(plan.execution(), entrypoint, command);
-    let is_program_alone = matches!(plan.program, image::Program::Layer(_)) && head.is_empty();
-    let program = is_program_alone.then(|| name.to_owned());
-    program.into_iter().chain(head.iter().cloned()).chain(tail.iter().cloned()).collect()
-}
-
-fn entrypoint_and_command<'a>(
-    image: &'a ExecutionConfig,
-    entrypoint: Option<&'a [String]>,
-    command: Option<&'a [String]>,
-) -> (&'a [String], &'a [String]) {
-    let head = entrypoint.or(image.entrypoint.as_deref()).unwrap_or_default();
-    let tail = match (command, entrypoint) {
-        (Some(command), _) => command,
-        (None, Some(_)) => &[],
-        (None, None) => image.cmd.as_deref().unwrap_or_default(),
-    };
-    (head, tail)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -498,30 +488,6 @@ mod tests {
             launch_type: LaunchType::Node,
             adoptable: false,
             settings: Settings::default(),
-        }
-    }
-
-    #[test]
-    fn program_and_arguments_follow_docker() {
-        for (entry, cmd, entry_given, cmd_given, want) in [
-            ("/e x", "a b", "", "", "/e x a b"),
-            ("/e", "a", "", "c", "/e c"),
-            ("/e", "a", "/f", "", "/f"),
-            ("/e", "a", "/f", "c", "/f c"),
-            ("", "a b", "", "", "a b"),
-            ("", "a", "", "/bin/sh -c", "/bin/sh -c"),
-            ("", "", "", "", ""),
-        ] {
-            let given = |text: &str| {
-                let words: Vec<_> = text.split_whitespace().map(str::to_owned).collect();
-                Some(words).filter(|words| !words.is_empty())
-            };
-            let image =
-                ExecutionConfig { entrypoint: given(entry), cmd: given(cmd), ..Default::default() };
-            let (entry_given, cmd_given) = (given(entry_given), given(cmd_given));
-            let (head, tail) =
-                entrypoint_and_command(&image, entry_given.as_deref(), cmd_given.as_deref());
-            assert_eq!([head, tail].concat().join(" "), want, "{image:?}");
         }
     }
 

@@ -17,6 +17,7 @@ mod settings; // what a run may choose beyond its image
 mod request; // what `margay run` asks for, and what it hears
 mod kept_request; // the same, kept for the next start of a task
 mod images; // from blobs to something that can run
+mod arguments; // the program that a container runs
 mod launch; // one container: what it is granted, what it is handed
 mod engines; // the engine for each kind of container
 mod ports; // published ports become listening sockets

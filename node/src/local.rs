@@ -12,6 +12,7 @@ use spec::{LaunchType, TaskId, Timestamp};
 
 use crate::{
     anonymous_volumes,
+    arguments::arguments,
     control::{Ended, Hub, Server},
     drive::{Begin, End, drive},
     engines,
@@ -19,11 +20,11 @@ use crate::{
     home::Home,
     images::{blobs_of, make_ready, plan},
     kept_request,
-    launch::{self, Launch, arguments, local_grants},
+    launch::{self, Launch, local_grants},
     lifecycle::{Lifecycle, Restart},
     local_run::LocalRun,
     orders::{Asked, Orders},
-    request::{LocalImage, Note, RunOutcome, RunRequest},
+    request::{LocalImage, Note, Publish, RunOutcome, RunRequest},
     settings::Attach,
     signals::TaskSignals,
     tasks::{self, Kind, Origin, Owned, Phase, ProcessId, Status, TaskFolder, TaskRecord, now},
@@ -236,7 +237,12 @@ fn decide<W: FnMut(Note)>(
         settings.check_for_wasm()?;
         allow.extend(settings.wasm_grants()?);
     }
-    let ports = request.ports(&plan.exposed_ports());
+    let mut exposed = plan.exposed();
+    if plan.kind_hint() == image::Kind::Wasm {
+        // What its image says of datagrams says nothing about a program that can take none.
+        exposed.retain(|port| port.transport.is_tcp());
+    }
+    let ports = request.ports(&exposed);
     let container = launch::Container {
         task: id,
         name: container_name(name),
@@ -250,7 +256,7 @@ fn decide<W: FnMut(Note)>(
         mounts: request.mounts.clone(),
         grants: local_grants(
             &allow,
-            ports.iter().map(|publish| publish.container_port).collect(),
+            ports.iter().map(Publish::port).collect(),
             &request.env,
             &request.secrets,
             &request.mounts,
@@ -315,6 +321,7 @@ fn create(home: &Home, request: &RunRequest, launch: &Launch, status: &Status) -
             labels: request.settings.labels.clone(),
             exposed: request.settings.expose.clone(),
             restart: request.restart,
+            no_log: request.settings.no_log,
             health_check: launch.health_check(),
         },
         status,

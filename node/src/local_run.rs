@@ -102,7 +102,7 @@ impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
     async fn spawn(&mut self) -> Result<Box<dyn Container>> {
         // They stay open from one start to the next, and clients wait in them.
         if self.listeners.is_empty() {
-            self.listeners.published = ports::open(&self.launch.published_ports())
+            self.listeners = ports::open(&self.launch.published_ports())
                 .map_err(|error| ports::name_owner(self.home, error))?;
         }
         let copy = |source| Error::System { verb: "copy a stream", source };

@@ -1,9 +1,12 @@
 //! Published ports become listening sockets here.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+};
 
 use engine::{Listener, Listeners};
-use spec::PublishedPort;
+use spec::{PublishedPort, Transport};
 
 use crate::{
     error::{Error, Result},
@@ -16,70 +19,85 @@ use crate::{
 ///
 /// # Errors
 /// [`Error::PortTaken`] names the port.
-pub(crate) fn open(ports: &[Publish]) -> Result<Vec<Listener<TcpListener>>> {
-    let opened = ports.iter().map(|publish| {
-        let socket = listen(publish)?;
-        Ok(Listener { container_port: publish.container_port, socket })
-    });
-    opened.collect()
+pub(crate) fn open(ports: &[Publish]) -> Result<Listeners> {
+    let mut listeners = Listeners::default();
+    for publish in ports {
+        let container_port = publish.container_port;
+        match publish.transport {
+            Transport::Tcp => {
+                let socket = bind(publish, |address| {
+                    let listener = TcpListener::bind(address)?;
+                    listener.set_nonblocking(true).map(|()| listener)
+                })?;
+                listeners.published.push(Listener { container_port, socket });
+            }
+            Transport::Udp => {
+                let socket = bind(publish, |address| {
+                    let socket = UdpSocket::bind(address)?;
+                    socket.set_nonblocking(true).map(|()| socket)
+                })?;
+                listeners.datagrams.push(Listener { container_port, socket });
+            }
+        }
+    }
+    Ok(listeners)
 }
 
-/// A listener for one `-p`. Without an address it takes both families, where the machine has both.
-fn listen(publish: &Publish) -> Result<TcpListener> {
-    let everywhere = || match TcpListener::bind((Ipv6Addr::UNSPECIFIED, publish.host_port)) {
-        Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, publish.host_port))
-        }
-        other => other,
-    };
+/// A socket for one `-p`. Without an address it takes both families, where the machine has both.
+fn bind<S>(publish: &Publish, bind: impl Fn(SocketAddr) -> io::Result<S>) -> Result<S> {
+    let at = |address: IpAddr| bind(SocketAddr::new(address, publish.host_port));
     let bound = match publish.address {
-        Some(address) => TcpListener::bind(SocketAddr::new(address, publish.host_port)),
-        None => everywhere(),
+        Some(address) => at(address),
+        None => match at(Ipv6Addr::UNSPECIFIED.into()) {
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                at(Ipv4Addr::UNSPECIFIED.into())
+            }
+            other => other,
+        },
     };
-    let listener = bound.map_err(|source| match source.kind() {
-        std::io::ErrorKind::AddrInUse => Error::PortTaken { port: publish.host_port, task: None },
-        _ => Error::Listen { port: publish.host_port, source },
-    })?;
-    listener
-        .set_nonblocking(true)
-        .map_err(|source| Error::Listen { port: publish.host_port, source })?;
-    Ok(listener)
+    let (port, transport) = (publish.host_port, publish.transport);
+    bound.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => Error::PortTaken { port, transport, task: None },
+        _ => Error::Listen { port, source },
+    })
 }
 
 /// Where a container is reached, for statuses.
 pub(crate) fn published(listeners: &Listeners) -> Vec<PublishedPort> {
-    let outside = listeners.published.iter().map(|listener| {
-        let address = listener.socket.local_addr().ok();
-        PublishedPort {
-            container_port: listener.container_port,
-            // One that is bound to `::` takes both families.
-            address: address
-                .map(|address| address.ip())
-                .filter(|ip| *ip != IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
-            host_port: address.map(|address| address.port()),
-        }
+    let outside = |container_port, address: Option<SocketAddr>, transport| PublishedPort {
+        container_port,
+        // One that is bound to `::` takes both families.
+        address: address
+            .map(|address| address.ip())
+            .filter(|ip| *ip != IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+        host_port: address.map(|address| address.port()),
+        transport,
+    };
+    let connections = listeners.published.iter().map(|listener| {
+        outside(listener.container_port, listener.socket.local_addr().ok(), Transport::Tcp)
+    });
+    let datagrams = listeners.datagrams.iter().map(|listener| {
+        outside(listener.container_port, listener.socket.local_addr().ok(), Transport::Udp)
     });
     let is_outside =
         |port| listeners.published.iter().any(|listener| listener.container_port == port);
     let ingress = listeners.ingress.iter().map(|listener| listener.container_port);
     let only_inside = ingress.filter(|port| !is_outside(*port));
-    outside
-        .chain(only_inside.map(|container_port| PublishedPort {
-            container_port,
-            address: None,
-            host_port: None,
-        }))
+    connections
+        .chain(datagrams)
+        .chain(only_inside.map(|container_port| outside(container_port, None, Transport::Tcp)))
         .collect()
 }
 
 /// A taken port, with the task of this home that has it.
 pub(crate) fn name_owner(home: &Home, error: Error) -> Error {
-    let Error::PortTaken { port, .. } = error else { return error };
+    let Error::PortTaken { port, transport, .. } = error else { return error };
     let has_it = |task: &tasks::TaskFolder| {
         let status = task.status().ok().flatten();
-        status.is_some_and(|status| status.ports.iter().any(|p| p.host_port == Some(port)))
+        let is_it = |p: &PublishedPort| p.host_port == Some(port) && p.transport == transport;
+        status.is_some_and(|status| status.ports.iter().any(is_it))
             && task.state().is_ok_and(tasks::State::is_alive)
     };
     let task = tasks::list(home).unwrap_or_default().into_iter().find(has_it);
-    Error::PortTaken { port, task: task.map(|task| task.record().name.clone()) }
+    Error::PortTaken { port, transport, task: task.map(|task| task.record().name.clone()) }
 }

@@ -2,7 +2,8 @@ use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use spec::{
-    Capability, Digest, LimitOverrides, PublishedPort, SecretName, SecretValue, Usage, VolumeName,
+    Capability, Digest, LimitOverrides, Port, PublishedPort, SecretName, SecretValue, Transport,
+    Usage, VolumeName,
 };
 
 use crate::{error::Error, settings::Settings, tasks::RestartPolicy, tuning::PrivateNetwork};
@@ -65,7 +66,7 @@ pub struct LocalImage {
     pub layout: PathBuf,
 }
 
-/// `-p [[IP:]HOST:]CONTAINER`: a port of the container on the host.
+/// `-p [[IP:]HOST:]CONTAINER[/udp]`: a port of the container on the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Publish {
@@ -75,6 +76,15 @@ pub struct Publish {
     pub host_port: u16,
     /// As the container knows it.
     pub container_port: u16,
+    #[serde(default, skip_serializing_if = "Transport::is_tcp")]
+    pub transport: Transport,
+}
+
+impl Publish {
+    /// As the container knows it.
+    pub fn port(&self) -> Port {
+        Port { number: self.container_port, transport: self.transport }
+    }
 }
 
 /// `-p 8000-8010:8000-8010`: as many ports of the container as of the host, or one of each.
@@ -211,12 +221,17 @@ impl RunRequest {
 
     /// The ports to publish: those that were asked for, and with `-P` each that the image or
     /// `--expose` names and that is not among them, on any free port.
-    pub(crate) fn ports(&self, image: &[u16]) -> Vec<Publish> {
+    pub(crate) fn ports(&self, image: &[Port]) -> Vec<Publish> {
         let mut ports = self.ports.clone();
         if self.settings.publish_all {
-            for container_port in self.settings.expose.iter().chain(image).copied() {
-                if !ports.iter().any(|publish| publish.container_port == container_port) {
-                    ports.push(Publish { address: None, host_port: 0, container_port });
+            for port in self.settings.expose.iter().chain(image).copied() {
+                if !ports.iter().any(|publish| publish.port() == port) {
+                    ports.push(Publish {
+                        address: None,
+                        host_port: 0,
+                        container_port: port.number,
+                        transport: port.transport,
+                    });
                 }
             }
         }
@@ -258,13 +273,14 @@ impl FromStr for Publish {
             false => Err(wrong()),
         };
         match (protocol, port(container)?) {
-            ("udp" | "sctp", _) => Err(Error::BadArgument {
+            ("sctp", _) => Err(Error::BadArgument {
                 text: whole.to_owned(),
-                what: "a port that can be published: connections of TCP are relayed, and no other \
-                       protocol",
+                what: "a port that can be published: connections of TCP and datagrams of UDP are \
+                       relayed, and no other protocol",
             }),
-            ("tcp", container_port @ 1..) => {
-                Ok(Self { address, host_port: port(host)?, container_port })
+            ("tcp" | "udp", container_port @ 1..) => {
+                let transport = if protocol == "udp" { Transport::Udp } else { Transport::Tcp };
+                Ok(Self { address, host_port: port(host)?, container_port, transport })
             }
             _ => Err(wrong()),
         }
@@ -392,7 +408,12 @@ mod tests {
                 address: address.map(|a| a.parse().unwrap()),
                 host_port,
                 container_port,
+                transport: Transport::Tcp,
             })
+        };
+        let udp = |host_port, port| {
+            publish(None, host_port, port)
+                .map(|publish| Publish { transport: Transport::Udp, ..publish })
         };
         for (text, want) in [
             ("8080:80", publish(None, 8080, 80)),
@@ -402,7 +423,9 @@ mod tests {
             ("127.0.0.1:8080:80", publish(Some("127.0.0.1"), 8080, 80)),
             ("127.0.0.1::80", publish(Some("127.0.0.1"), 0, 80)),
             ("[::1]:8080:80", publish(Some("::1"), 8080, 80)),
-            ("8080:80/udp", None),
+            ("8080:80/udp", udp(8080, 80)),
+            ("53/udp", udp(0, 53)),
+            ("8080:80/sctp", None),
             ("", None),
             (":", None),
             ("8080:", None),
@@ -422,15 +445,17 @@ mod tests {
             digest: Digest::of(b"cats"),
             layout: "/images".into(),
         };
-        let asked = Publish { address: None, host_port: 8080, container_port: 80 };
+        let asked: Publish = "8080:80".parse().unwrap();
         let mut request = RunRequest { ports: vec![asked], ..RunRequest::of(image) };
-        request.settings.expose = [80, 81].into();
-        assert_eq!(request.ports(&[443]), [asked]);
+        let tcp = Port::tcp;
+        let udp = Port { number: 80, transport: Transport::Udp };
+        request.settings.expose = [tcp(80), tcp(81)].into();
+        assert_eq!(request.ports(&[tcp(443)]), [asked]);
         request.settings.publish_all = true;
-        let ports = request.ports(&[80, 443]);
+        let ports = request.ports(&[tcp(80), udp, tcp(443)]);
         let ports: Vec<_> =
-            ports.iter().map(|port| (port.host_port, port.container_port)).collect();
-        assert_eq!(ports, [(8080, 80), (0, 81), (0, 443)]);
+            ports.iter().map(|port| format!("{}:{}", port.host_port, port.port())).collect();
+        assert_eq!(ports, ["8080:80/tcp", "0:81/tcp", "0:80/udp", "0:443/tcp"]);
     }
 
     #[test]
@@ -441,6 +466,7 @@ mod tests {
             ("127.0.0.1:8000-8001:80-81", "8000:80 8001:81"),
             ("127.0.0.1::80-81/tcp", "0:80 0:81"),
             ("8080:80", "8080:80"),
+            ("5000-5001:53-54/udp", "5000:53 5001:54"),
         ] {
             let range: PublishRange =
                 text.parse().unwrap_or_else(|error| panic!("{text}: {error}"));

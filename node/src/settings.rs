@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use spec::{Capability, HealthCheck, ImageConfig};
+use spec::{Capability, HealthCheck, ImageConfig, Port};
 
 use crate::error::{Error, Result};
 
@@ -23,9 +23,11 @@ pub struct Settings {
     /// `-P`: publish every port that the image or `expose` names.
     pub publish_all: bool,
     /// `--expose`.
-    pub expose: BTreeSet<u16>,
+    pub expose: BTreeSet<Port>,
     /// `--health-cmd` and its kin. What is left out is the image's.
     pub health: Option<HealthCheck>,
+    /// `--log-driver none`: what it writes is kept nowhere.
+    pub no_log: bool,
     /// `-a`: which streams are ours; all of them when left out.
     pub attach: Option<Attach>,
     /// What an OCI runtime is told.
@@ -59,6 +61,11 @@ impl Settings {
                 "its process is in no cgroup that could share processors out",
                 "limit a request or a command: --cpu-time DURATION",
             ),
+            _ if linux.memory_bytes_soft.is_some() => refused(
+                "--memory-reservation",
+                "it is in no cgroup that could leave it memory",
+                "limit its memory: -m BYTES",
+            ),
             _ if linux.hostname.is_some() => {
                 refused("--hostname", "it cannot ask for a host name", "pass one: -e NAME=VALUE")
             }
@@ -70,6 +77,11 @@ impl Settings {
             _ if !linux.groups.is_empty() => {
                 refused("--group-add", "it has no user and no groups", "leave it out")
             }
+            _ if linux.init => refused(
+                "--init",
+                "it starts no processes that an init could wait for, and its end is margay's",
+                "leave it out",
+            ),
             _ if linux.shm_bytes_max.is_some() => {
                 refused("--shm-size", "it has no /dev/shm", "limit its memory: -m BYTES")
             }
@@ -145,6 +157,11 @@ mod tests {
             (linux(shim::Settings { hostname: text(), ..usual() }), "--hostname"),
             (linux(shim::Settings { groups: vec!["www".to_owned()], ..usual() }), "--group-add"),
             (linux(shim::Settings { shm_bytes_max: Some(1), ..usual() }), "--shm-size"),
+            (linux(shim::Settings { init: true, ..usual() }), "--init"),
+            (
+                linux(shim::Settings { memory_bytes_soft: Some(1), ..usual() }),
+                "--memory-reservation",
+            ),
             (
                 linux(shim::Settings { hosts: vec!["db:1.2.3.4".parse().unwrap()], ..usual() }),
                 "--add-host",

@@ -164,11 +164,24 @@ pub(crate) const RELAY_CHUNK_BYTES: usize = 64 << 10;
 pub(crate) const RELAY_ROUNDS_MAX: usize = 8;
 /// Connections accepted on one listener before other descriptors are served.
 pub(crate) const ACCEPTS_MAX: usize = 64;
-/// A client's connection waits for a program until it has run for so long: a server that was just
-/// started listens in a moment, and where none does the client should hear so at once.
+/// A client that comes in this time after the start, or before it, came while the program was being
+/// started, and waits for it. One that comes later hears at once where no program listens.
 pub(crate) const START_LISTEN_TIME_MAX: Duration = Duration::from_secs(1);
-/// A connection from the ingress waits this long for a program that has not listened yet. A program
-/// that takes longer needs a health check.
+/// How long it waits, and how long any connection from the ingress does. A program that takes
+/// longer needs a health check.
 pub(crate) const LISTEN_TIME_MAX: Duration = Duration::from_secs(10);
+/// How often it is looked which other ports a program listens on that clients wait for.
+pub(crate) const LISTENING_INTERVAL: Duration = Duration::from_millis(100);
+/// Clients whose datagrams are relayed at once, each with one descriptor of
+/// [`SHIM_OPEN_FILES_MAX`]; the one that was silent for longest makes room for another.
+pub(crate) const SESSIONS_MAX: usize = 1024;
+/// A client that was silent, and was not answered, for so long is forgotten, as by Docker's proxy.
+pub(crate) const SESSION_IDLE_TIME_MAX: Duration = Duration::from_secs(90);
+/// How often they are looked for.
+pub(crate) const SESSION_SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// Datagrams of one socket before other descriptors are served.
+pub(crate) const DATAGRAM_ROUNDS_MAX: usize = 64;
+/// No datagram of IP is longer.
+pub(crate) const DATAGRAM_BYTES_MAX: usize = 64 << 10;
 /// Interval of attempts to connect to such a program.
 pub(crate) const CONNECT_INTERVAL: Duration = Duration::from_millis(10);

@@ -20,6 +20,8 @@ pub struct Settings {
     pub shm_bytes_max: Option<u64>,
     /// Processes and threads.
     pub processes_max: Option<u32>,
+    /// Memory that the kernel leaves it for as long as it can.
+    pub memory_bytes_soft: Option<u64>,
     pub ulimits: Vec<Ulimit>,
     /// Capabilities of its root that are taken away, as in `CAP_CHOWN`; `ALL` for each.
     pub cap_drop: Vec<String>,
@@ -27,6 +29,8 @@ pub struct Settings {
     pub cap_add: Vec<String>,
     /// Whether a program may get no more rights than its starter has.
     pub no_new_privileges: bool,
+    /// Whether process 1 is an init, which starts the program.
+    pub init: bool,
 }
 
 /// What a container may write of its root file system.

@@ -19,6 +19,7 @@ use crate::{
     name::{ContainerName, Family, VolumeName},
     secret::{SecretName, SecretValue},
     text::{ParseError, written_as_text},
+    transport::Port,
 };
 
 /// `FAMILY:REVISION`: one immutable revision of a task definition.
@@ -221,7 +222,7 @@ impl TaskDefinition {
         });
         let grants = OperatorGrants {
             allow: &self.role.allow,
-            ports: container.ports.iter().map(|port| port.container_port).collect(),
+            ports: container.ports.iter().map(|port| Port::tcp(port.container_port)).collect(),
             env: container.env.keys().map(String::as_str).collect(),
             secrets: Vec::new(),
             mounts: mounts.collect(),

@@ -21,6 +21,7 @@ mod manifest; // OCI image-spec: descriptor, manifest, index, config
 mod address; // which network addresses no tenant may reach without a second key
 mod capability; // what a guest may reach: one file per kind, and how wants and grants meet
 mod launch_type; // the hosts that a task runs on
+mod transport; // ports, and what carries their bytes
 mod limits; // what a run may use at most
 mod quota; // what a tenant may have at most
 
@@ -68,4 +69,5 @@ pub use reference::Reference;
 pub use secret::{SecretName, SecretValue};
 pub use text::ParseError;
 pub use time::{Timestamp, parse_bytes, parse_duration, print_bytes};
+pub use transport::{Port, Transport};
 pub use usage::{Usage, UsageBatch, UsageRecord};

@@ -13,6 +13,7 @@ use crate::{
     name::{ClusterName, ContainerName, NodeId, ServiceName, TaskId, Tenant},
     overrides::TaskOverrides,
     time::Timestamp,
+    transport::{Port, Transport},
     usage::Usage,
 };
 
@@ -251,4 +252,14 @@ pub struct PublishedPort {
     pub address: Option<std::net::IpAddr>,
     /// The port on the host; none when it is reached through the ingress only.
     pub host_port: Option<u16>,
+    /// What it takes: connections where left out.
+    #[serde(default, skip_serializing_if = "Transport::is_tcp")]
+    pub transport: Transport,
+}
+
+impl PublishedPort {
+    /// As the container knows it.
+    pub fn port(&self) -> Port {
+        Port { number: self.container_port, transport: self.transport }
+    }
 }

@@ -2,7 +2,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::ensure;
 use node::tasks;
-use spec::PublishedPort;
+use spec::{Port, PublishedPort};
 
 use crate::{failure::Advice, home::Home, output::line};
 
@@ -12,16 +12,8 @@ pub struct Args {
     /// Name or id of the task
     task: String,
     /// A port of the task
-    #[arg(value_name = "PORT[/tcp]", value_parser = port)]
-    port: Option<u16>,
-}
-
-fn port(text: &str) -> Result<u16, &'static str> {
-    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    match (number.parse(), protocol) {
-        (Ok(port), "tcp") if port > 0 => Ok(port),
-        _ => Err("use the number of a TCP port, as in 80 or 80/tcp"),
-    }
+    #[arg(value_name = "PORT[/tcp|/udp]")]
+    port: Option<Port>,
 }
 
 impl Args {
@@ -30,14 +22,14 @@ impl Args {
         let task = tasks::find(home.node(), &self.task)?;
         let seen = task.status()?.filter(|_| task.state().is_ok_and(tasks::State::is_alive));
         let ports = seen.map(|seen| seen.ports).unwrap_or_default();
-        let wanted = |port: &&PublishedPort| self.port.is_none_or(|p| p == port.container_port);
+        let wanted = |port: &&PublishedPort| self.port.is_none_or(|p| p == port.port());
         let mut found = false;
         for port in ports.iter().filter(wanted) {
             for address in addresses(port) {
                 found = true;
                 match self.port {
                     Some(_) => line(format_args!("{address}")),
-                    None => line(format_args!("{}/tcp -> {address}", port.container_port)),
+                    None => line(format_args!("{} -> {address}", port.port())),
                 }
             }
         }
@@ -45,7 +37,7 @@ impl Args {
             let name = &task.record().name;
             ensure!(
                 found,
-                Advice::new(format!("port `{port}/tcp` of `{name}` is not published"))
+                Advice::new(format!("port `{port}` of `{name}` is not published"))
                     .hint(format!("see its ports: margay port {name}"))
             );
         }
@@ -66,20 +58,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_of_a_task_reads_as_docker_reads_it() {
-        for (text, want) in [
-            ("80", Some(80)),
-            ("80/tcp", Some(80)),
-            ("80/udp", None),
-            ("0", None),
-            ("99999", None),
-            ("http", None),
-        ] {
-            assert_eq!(port(text).ok(), want, "{text}");
-        }
-    }
-
-    #[test]
     fn a_port_is_reached_at_its_address_or_in_both_families() {
         for (address, host_port, want) in [
             (None, Some(8080), "0.0.0.0:8080 [::]:8080"),
@@ -88,7 +66,8 @@ mod tests {
             (None, None, ""),
         ] {
             let address = address.map(|address| address.parse().unwrap());
-            let port = PublishedPort { container_port: 80, address, host_port };
+            let transport = spec::Transport::Tcp;
+            let port = PublishedPort { container_port: 80, address, host_port, transport };
             let shown: Vec<_> = addresses(&port).iter().map(ToString::to_string).collect();
             assert_eq!(shown.join(" "), want);
         }

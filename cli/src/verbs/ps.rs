@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use node::tasks::{self, HealthStatus, State, Status, TaskFolder};
 use packager::Layout;
 use serde::Serialize;
-use spec::{Digest, ImageConfig};
+use spec::{Digest, ImageConfig, Port};
 
 use crate::{
     filter::{self, Filter, Filters},
@@ -273,14 +273,13 @@ impl Conditions {
         let seen = task.seen.as_ref().map(|seen| seen.ports.as_slice()).unwrap_or_default();
         let asked = task.folder.record().ports.iter().chain(seen);
         let exposed = task.folder.record().exposed.iter().copied().filter(|_| !published);
-        protocol == "tcp"
-            && asked
-                .filter_map(|port| match published {
-                    true => port.host_port,
-                    false => Some(port.container_port),
-                })
-                .chain(exposed)
-                .any(|port| (first..=last).contains(&port))
+        let shown = asked.filter_map(|port| match published {
+            true => Some(Port { number: port.host_port?, ..port.port() }),
+            false => Some(port.port()),
+        });
+        shown
+            .chain(exposed)
+            .any(|port| port.transport.word() == protocol && (first..=last).contains(&port.number))
     }
 
     /// Whether a task runs from an image that `ancestor` names, or from one that was built on it.

@@ -11,7 +11,7 @@ use node::{
     AttachOptions, Attachment, Mounted, Note, PrivateNetwork, PublishRange, RunRequest, Started,
     tasks::RestartPolicy,
 };
-use spec::{Capability, LimitOverrides, OutboundGrant};
+use spec::{Capability, LimitOverrides, OutboundGrant, Transport};
 
 use crate::{
     failure::{Advice, HOST_ERROR, USAGE_ERROR},
@@ -67,7 +67,7 @@ pub struct TaskArgs {
     #[arg(short, long)]
     tty: bool,
     /// Publish a port of the guest on this machine
-    #[arg(short, long, value_name = "[[ADDRESS:]PORT:]PORT[-PORT]")]
+    #[arg(short, long, value_name = "[[ADDRESS:]PORT:]PORT[-PORT][/udp]")]
     publish: Vec<PublishRange>,
     #[command(flatten)]
     environment: Environment,
@@ -279,6 +279,15 @@ impl TaskArgs {
         for line in &self.limit {
             limits.set(line)?;
         }
+        if let Some(bytes) = self.settings.log_bytes_max()? {
+            ensure!(
+                limits.log_bytes_max.is_none(),
+                Advice::new("--log-opt and --limit log=BYTES say the same")
+                    .hint("leave one of them out")
+                    .code(USAGE_ERROR)
+            );
+            limits.set(&format!("log={bytes}"))?;
+        }
         Ok(limits)
     }
 
@@ -439,10 +448,16 @@ fn tell_started(started: &Started) {
     }
     for port in &started.ports {
         if let Some(host_port) = port.host_port {
-            notice(format_args!(
-                "Listening on http://localhost:{host_port} (port {} of the task)",
-                port.container_port
-            ));
+            match port.transport {
+                Transport::Tcp => notice(format_args!(
+                    "Listening on http://localhost:{host_port} (port {} of the task)",
+                    port.container_port
+                )),
+                Transport::Udp => notice(format_args!(
+                    "Listening on {host_port}/udp (port {} of the task)",
+                    port.port()
+                )),
+            }
         }
     }
 }

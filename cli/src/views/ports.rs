@@ -40,7 +40,7 @@ pub fn bindings(ports: &[PublishedPort]) -> Value {
 
 /// The port that the task listens on, with its protocol.
 pub fn inside(port: &PublishedPort) -> String {
-    format!("{}/tcp", port.container_port)
+    port.port().to_string()
 }
 
 fn hosts(port: &PublishedPort) -> Vec<String> {
@@ -53,14 +53,21 @@ fn hosts(port: &PublishedPort) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use spec::Transport;
+
     use super::*;
 
     #[test]
     fn a_port_shows_its_address() {
-        let ports = [
-            PublishedPort { container_port: 80, address: None, host_port: Some(8080) },
-            PublishedPort { container_port: 90, address: None, host_port: None },
-        ];
+        let port = |container_port, host_port| PublishedPort {
+            container_port,
+            address: None,
+            host_port,
+            transport: Transport::Tcp,
+        };
+        let ports = [port(80, Some(8080)), port(90, None)];
+        let udp = PublishedPort { transport: Transport::Udp, ..port(53, Some(5353)) };
+        assert_eq!(cell(&[udp]), "0.0.0.0:5353->53/udp, [::]:5353->53/udp");
         assert_eq!(cell(&ports), "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp, 90/tcp");
         for (address, want) in
             [("127.0.0.1", "127.0.0.1:8080->80/tcp"), ("::1", "[::1]:8080->80/tcp")]

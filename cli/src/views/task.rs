@@ -174,7 +174,7 @@ impl TaskView<'_> {
         env.extend(task.env.iter().cloned());
         let exposed = task.ports.iter().map(|port| (ports::inside(port), json!({})));
         let mut exposed: Map<String, Value> = exposed.collect();
-        exposed.extend(task.exposed.iter().map(|port| (format!("{port}/tcp"), json!({}))));
+        exposed.extend(task.exposed.iter().map(|port| (port.to_string(), json!({}))));
         exposed.extend(image.exposed_ports.unwrap_or_default());
         json!({
             "Hostname": task.name,
@@ -200,6 +200,7 @@ impl TaskView<'_> {
         json!({
             "AutoRemove": task.remove_at_end,
             "Binds": binds.collect::<Vec<_>>(),
+            "LogConfig": {"Type": if task.no_log { "none" } else { "json-file" }, "Config": {}},
             "Memory": task.limits.memory_bytes_max,
             "NetworkMode": NETWORK,
             "PortBindings": ports::bindings(&task.ports),

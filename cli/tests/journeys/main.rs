@@ -31,3 +31,5 @@ mod life; // create, start, restart, kill, wait, rename
 mod servers; // stock servers from Debian's packages
 mod exec; // another program in a task that runs
 mod health; // whether a program is well, as its check says
+mod init; // process 1 of a Linux task that asks for one
+mod datagrams; // published ports for UDP, and servers that start slowly

@@ -37,7 +37,6 @@ fn what_docker_has_and_is_absent_here_is_named_with_the_reason_and_a_substitute(
         ("run --privileged app", "Docker's `--privileged` is absent in `margay run`: ", "--allow"),
         ("run --gpus all app", "Docker's `--gpus` is absent in `margay run`: ", "leave it out"),
         ("run --device=/dev/x app", "Docker's `--device` is absent in `margay run`: ", "leave"),
-        ("run --init app", "Docker's `--init` is absent in `margay run`: ", "--entrypoint tini"),
         ("-H tcp://x ps", "Docker's `-H` is absent in `margay`: ", "--credential"),
         (
             "run --registry-timout 1s app",

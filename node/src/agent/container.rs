@@ -15,13 +15,14 @@ use super::{
     report::{ContainerReport, wait_readable},
 };
 use crate::{
+    arguments::arguments,
     drive::{Begin, Command, Commands, End, Supervisor, drive},
     engines,
     error::{Error, Result, chain},
     health::Monitor,
     images::Ready,
     ingress::socket_name,
-    launch::{self, Launch, arguments},
+    launch::{self, Launch},
     lifecycle::{Lifecycle, Restart, StartFailed, State},
     local::GRACE,
     ports,
@@ -240,8 +241,9 @@ impl TaskContainer {
     /// Listens on what is not open yet: its listeners stay open from one start to the next.
     fn listen(&mut self, launch: &Launch) -> Result<()> {
         if self.listeners.published.is_empty() {
-            self.listeners.published = ports::open(&launch.published_ports())
+            let opened = ports::open(&launch.published_ports())
                 .map_err(|error| ports::name_owner(&self.host.home, error))?;
+            self.listeners.published = opened.published;
         }
         for port in launch.ingress_ports() {
             let mut open = self.listeners.ingress.iter();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use spec::{ContainerDefinition, NodeId, Protocol, wire::DesiredTask};
+use spec::{ContainerDefinition, NodeId, Protocol, Transport, wire::DesiredTask};
 
 use super::host::Host;
 use crate::{
@@ -24,6 +24,7 @@ pub(super) fn container(
             address: None,
             host_port: port.host_port?,
             container_port: port.container_port,
+            transport: Transport::Tcp,
         })
     };
     let http = definition.ports.iter().filter(|port| port.protocol == Protocol::Http);
@@ -102,6 +103,7 @@ pub(super) fn create(
         labels: BTreeMap::new(),
         exposed: BTreeSet::new(),
         restart: RestartPolicy::No,
+        no_log: false,
         health_check: launch.health_check(),
     };
     match tasks::create(&host.home, record.clone()) {

@@ -456,6 +456,7 @@ pub(crate) mod tests {
             labels: BTreeMap::new(),
             exposed: BTreeSet::new(),
             restart: crate::tasks::RestartPolicy::No,
+            no_log: false,
             health_check: None,
         }
     }

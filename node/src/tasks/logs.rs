@@ -47,6 +47,9 @@ pub fn follow(
     options: LogOptions,
     mut sink: impl FnMut(LogLine<'_>) -> ControlFlow<()>,
 ) -> Result<()> {
+    if task.record().no_log {
+        return Err(Error::NoLog(task.record().name.clone()));
+    }
     let path = task.log();
     let mut reader = Reader::default();
     let mut skip = match options.tail {

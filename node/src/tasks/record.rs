@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use spec::{
-    Capabilities, ClusterName, ContainerName, Digest, LaunchType, Limits, PublishedPort,
+    Capabilities, ClusterName, ContainerName, Digest, LaunchType, Limits, Port, PublishedPort,
     ServiceName, TaskDefinitionId, TaskId, Tenant, Timestamp, Usage,
 };
 
@@ -51,9 +51,12 @@ pub struct TaskRecord {
     pub labels: BTreeMap<String, String>,
     /// Ports that its caller named without publishing them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    pub exposed: BTreeSet<u16>,
+    pub exposed: BTreeSet<Port>,
     #[serde(default)]
     pub restart: RestartPolicy,
+    /// Whether what it writes is kept nowhere.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_log: bool,
     /// How its program is asked whether it is well, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_check: Option<Check>,

@@ -380,6 +380,7 @@ impl FakeNode {
                     reason: None,
                     restarts: 0,
                     ports: vec![PublishedPort {
+                        transport: spec::Transport::Tcp,
                         container_port: 80,
                         address: None,
                         host_port: None,

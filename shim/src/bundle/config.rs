@@ -275,6 +275,9 @@ impl Bundle {
             // The limit of memory and swap together equals that of memory: no swap.
             memory["swap"] = json!(self.limits.memory_bytes_max);
         }
+        if let Some(bytes) = self.settings.memory_bytes_soft {
+            memory["reservation"] = json!(bytes);
+        }
         let mut resources = json!({
             "devices": [{ "allow": false, "access": "rwm" }],
             "memory": memory,

@@ -7,5 +7,6 @@ pub(crate) mod account; // USER of the image, by the container's own files
 pub(crate) mod root; // layers under a writable layer
 mod mounts; // volumes, and files of the host
 mod fill; // the first content of a volume
+mod init; // process 1 of a container that asks for one
 pub(crate) mod rootfs; // paths of the container, resolved without leaving its root file system
 pub(crate) mod seccomp_container; // the system calls that a container may make

@@ -17,7 +17,7 @@ use crate::{
     bundle::config::{self as bundle, Bind, Bundle},
     bundle::fill::fill,
     bundle::rootfs::RootFolder,
-    bundle::{mounts, root},
+    bundle::{init, mounts, root},
     host::cgroup,
 };
 
@@ -78,6 +78,11 @@ pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
         binds.push(Bind { from: root_folder.join(&place[1..]), to: place, writable: true });
     }
     mount_volumes(order, point, &inside, &mut binds)?;
+    let mut args = order.args.clone();
+    if program.settings.init {
+        args = init::args(&args);
+        binds.push(init::place(point).map_err(Error::io("put the init into the container"))?);
+    }
     let config = Bundle {
         env: bundle::env(
             &program.config,
@@ -85,7 +90,7 @@ pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
             account.home.as_deref(),
             order.stdio.terminal.is_some(),
         )?,
-        args: order.args.clone(),
+        args,
         cwd,
         account: account.clone(),
         hostname,

@@ -113,7 +113,7 @@ fn container_id(assignment: &Assignment) -> String {
 fn check_ports(assignment: &Assignment) -> Result<(), Error> {
     for port in assignment.listeners.container_ports() {
         if !assignment.grants.has_port(port) {
-            let why = format!("needs the grant `net.in:http/{port}`");
+            let why = format!("needs the grant `{}`", spec::InboundGrant { port });
             return Err(Error::Config { what: format!("port {port}"), why });
         }
     }
@@ -212,6 +212,8 @@ impl<'a> Owner<'a> {
                     Token::Stream(_) => streams_ready = true,
                     Token::Port(index) => self.relay.accept(&self.poller, index),
                     Token::Connection(id) => self.relay.wake(id),
+                    Token::Datagrams(index) => self.relay.receive(&self.poller, index),
+                    Token::Session(id) => self.relay.reply(id),
                     Token::ControlSocket => self.control.accept(&self.poller),
                     Token::Control(id) => self.answer(id),
                     Token::ExecSocket

@@ -31,6 +31,10 @@ pub(crate) enum Token {
     Port(u32),
     /// One side of a relayed connection.
     Connection(u32),
+    /// The socket of a published port for datagrams.
+    Datagrams(u32),
+    /// The program's answers to one client of those.
+    Session(u32),
     /// The socket on which clients of `exec` connect.
     ExecSocket,
     /// The connection of such a client.
@@ -60,6 +64,8 @@ impl Token {
             Self::ExecReport(number) => (9, number),
             Self::ExecExit(number) => (10, number),
             Self::ExecOutput(number) => (11, number),
+            Self::Datagrams(number) => (12, number),
+            Self::Session(number) => (13, number),
         };
         kind << KIND_SHIFT | u64::from(number)
     }
@@ -78,7 +84,9 @@ impl Token {
             8 => Self::ExecClient(number),
             9 => Self::ExecReport(number),
             10 => Self::ExecExit(number),
-            _ => Self::ExecOutput(number),
+            11 => Self::ExecOutput(number),
+            12 => Self::Datagrams(number),
+            _ => Self::Session(number),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
     random::RandomLevel,
     secrets::SecretGrant,
 };
-use crate::secret::SecretName;
+use crate::{secret::SecretName, transport::Port};
 
 /// What a guest can reach, one field per kind. Written as its lines.
 ///
@@ -67,7 +67,7 @@ impl Capabilities {
     }
 
     /// Whether it is reached on `port`.
-    pub fn has_port(&self, port: u16) -> bool {
+    pub fn has_port(&self, port: Port) -> bool {
         self.inbound.contains(&InboundGrant { port })
     }
 
@@ -125,7 +125,7 @@ pub struct OperatorGrants<'a> {
     /// Lines.
     pub allow: &'a [Capability],
     /// Ports on which it listens.
-    pub ports: Vec<u16>,
+    pub ports: Vec<Port>,
     /// Names of the variables that are set.
     pub env: Vec<&'a str>,
     /// Secrets whose values are provided: files, unless a line says otherwise.
@@ -263,7 +263,7 @@ mod tests {
         let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
         let grants = OperatorGrants {
             allow: &allow,
-            ports: vec![80, 80],
+            ports: vec![Port::tcp(80), Port::tcp(80)],
             env: vec!["LOG", "LEVEL"],
             secrets: vec![&a, &b],
             mounts: vec![FileGrant::mount("/data", true, &volume, Some(1 << 20))],

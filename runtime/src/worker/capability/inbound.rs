@@ -1,5 +1,5 @@
 use engine::Listeners;
-use spec::InboundGrant;
+use spec::{InboundGrant, Port};
 
 use crate::{Assignment, worker::control::Control};
 
@@ -8,7 +8,7 @@ use crate::{Assignment, worker::control::Control};
 pub(crate) fn granted(assignment: &mut Assignment, control: &Control) -> Listeners {
     let grants = std::mem::take(&mut assignment.grants.inbound);
     let is_granted = |port| {
-        let wanted = InboundGrant { port };
+        let wanted = InboundGrant { port: Port::tcp(port) };
         let granted = grants.contains(&wanted);
         if !granted {
             control.deny(&wanted.to_string());

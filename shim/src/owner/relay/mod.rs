@@ -1,5 +1,5 @@
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     io::{self, ErrorKind},
     os::fd::BorrowedFd,
     time::{Duration, Instant},
@@ -10,18 +10,20 @@ use rustix::io::Errno;
 
 use self::{
     connection::{ConnectState, Connection, ProgramStream},
+    datagrams::{Datagrams, Relayed},
     socket::{ClientStream, Family, HostListener, connect_loopback},
 };
 use crate::{
     limits::{
-        ACCEPTS_MAX, CONNECT_INTERVAL, CONNECTIONS_MAX, LISTEN_TIME_MAX, RELAY_CHUNK_BYTES,
-        START_LISTEN_TIME_MAX,
+        ACCEPTS_MAX, CONNECT_INTERVAL, CONNECTIONS_MAX, LISTEN_TIME_MAX, LISTENING_INTERVAL,
+        RELAY_CHUNK_BYTES, START_LISTEN_TIME_MAX,
     },
     owner::poller::{EventFlags, Poller, Token},
 };
 
 mod listening; // the ports on which the program listens
 mod connection; // bytes between one client and the program
+mod datagrams; // the same without connections
 mod socket; // listeners and streams, TCP and Unix
 
 /// Published ports and their connections. Accepts on sockets of the host, connects on the
@@ -29,6 +31,7 @@ mod socket; // listeners and streams, TCP and Unix
 /// stays in the namespace that it was made in.
 pub(crate) struct Relay {
     ports: Vec<Port>,
+    datagrams: Datagrams,
     /// Describes the listeners to the next supervisor, in the order of `ports`.
     message: ListenersMessage,
     connections: HashMap<u32, Connection>,
@@ -40,6 +43,8 @@ pub(crate) struct Relay {
     /// What is to be said about ports, in the log of the container.
     news: Vec<String>,
     opened_at: Instant,
+    /// When it was last looked on which ports the program listens, and on which it did.
+    listening: (Option<Instant>, BTreeSet<u16>),
     paused: bool,
     /// The program has ended: what it sent is still delivered, and nothing is accepted.
     draining: bool,
@@ -76,6 +81,7 @@ impl Relay {
         });
         Self {
             ports: ports.collect(),
+            datagrams: Datagrams::new(listeners.datagrams),
             message,
             connections: HashMap::new(),
             next_id: 0,
@@ -83,6 +89,7 @@ impl Relay {
             waiting: Vec::new(),
             news: Vec::new(),
             opened_at: Instant::now(),
+            listening: (None, BTreeSet::new()),
             paused: false,
             draining: false,
             buffer: vec![0; RELAY_CHUNK_BYTES],
@@ -99,16 +106,18 @@ impl Relay {
             rustix::io::ioctl_fionbio(port.listener.as_fd(), true)?;
             poller.add(port.listener.as_fd(), Token::Port(index as u32), EventFlags::IN)?;
         }
-        Ok(())
+        self.datagrams.open(poller)
     }
 
     /// The listeners, and their sockets in that order.
     pub(crate) fn listeners(&self) -> (ListenersMessage, Vec<BorrowedFd<'_>>) {
-        (self.message.clone(), self.ports.iter().map(|port| port.listener.as_fd()).collect())
+        let sockets = self.ports.iter().map(|port| port.listener.as_fd());
+        (self.message.clone(), sockets.chain(self.datagrams.sockets()).collect())
     }
 
     pub(crate) fn container_ports(&self) -> Vec<u16> {
-        let mut ports: Vec<_> = self.ports.iter().map(|port| port.container_port).collect();
+        let ports = self.ports.iter().map(|port| port.container_port);
+        let mut ports: Vec<_> = ports.chain(self.datagrams.container_ports()).collect();
         ports.sort_unstable();
         ports.dedup();
         ports
@@ -119,7 +128,7 @@ impl Relay {
         match (self.ready.is_empty(), self.waiting.is_empty()) {
             (false, _) => Duration::ZERO,
             (true, false) => CONNECT_INTERVAL,
-            (true, true) => Duration::MAX,
+            (true, true) => self.datagrams.timeout(),
         }
     }
 
@@ -130,6 +139,7 @@ impl Relay {
         for port in &self.ports {
             poller.remove(port.listener.as_fd());
         }
+        self.datagrams.drain(poller);
         for id in std::mem::take(&mut self.waiting) {
             if let Some(connection) = self.connections.remove(&id) {
                 connection.client.reset();
@@ -161,6 +171,21 @@ impl Relay {
                 Err(_) => {}
             }
         }
+    }
+
+    /// Hands on the datagrams that wait at port `index`.
+    pub(crate) fn receive(&mut self, poller: &Poller, index: u32) {
+        // One that comes while the program starts is lost in silence: clients of datagrams ask
+        // again.
+        let tells = self.opened_at.elapsed() >= START_LISTEN_TIME_MAX;
+        let Relayed { bytes, unheard } = self.datagrams.receive(poller, index, tells);
+        self.bytes_in += bytes;
+        self.news.extend(unheard.map(listening::message_of_datagrams));
+    }
+
+    /// Hands on what the program has answered in session `id`.
+    pub(crate) fn reply(&mut self, id: u32) {
+        self.bytes_out += self.datagrams.reply(id).bytes;
     }
 
     fn add(&mut self, poller: &Poller, client: ClientStream, listener: usize) {
@@ -196,16 +221,33 @@ impl Relay {
         std::mem::take(&mut self.news)
     }
 
-    /// Whether a connection waits for a program that may still be starting: one from the ingress,
-    /// which has chosen this replica, longer than one from a client, which would rather be refused.
-    fn may_listen_soon(&self, connection: &Connection) -> bool {
+    /// Whether a connection waits for a program that may still be starting. One from the ingress
+    /// does, which has chosen this replica; one from a client only where it came at the start, for
+    /// clients would rather be refused at once.
+    fn may_listen_soon(&mut self, id: u32) -> bool {
+        let Some(connection) = self.connections.get(&id) else { return false };
         let port = &self.ports[connection.listener];
-        !self.draining
-            && !port.reached
-            && match port.listener {
-                HostListener::Unix(_) => connection.accepted_at.elapsed() < LISTEN_TIME_MAX,
-                HostListener::Tcp(_) => self.opened_at.elapsed() < START_LISTEN_TIME_MAX,
+        if self.draining || port.reached || connection.accepted_at.elapsed() >= LISTEN_TIME_MAX {
+            return false;
+        }
+        let since_start = connection.accepted_at.saturating_duration_since(self.opened_at);
+        match port.listener {
+            HostListener::Unix(_) => true,
+            HostListener::Tcp(_) if since_start >= START_LISTEN_TIME_MAX => false,
+            HostListener::Tcp(_) => {
+                let number = port.container_port;
+                self.opened_at.elapsed() < START_LISTEN_TIME_MAX || !self.listens_elsewhere(number)
             }
+        }
+    }
+
+    /// Whether the program listens, and not on `port`: then it has started, and will not.
+    fn listens_elsewhere(&mut self, port: u16) -> bool {
+        if self.listening.0.is_none_or(|at| at.elapsed() >= LISTENING_INTERVAL) {
+            self.listening = (Some(Instant::now()), listening::ports());
+        }
+        let ports = &self.listening.1;
+        !ports.is_empty() && !ports.contains(&port)
     }
 
     /// No program listens: the client is told at once, and the log once.
@@ -223,7 +265,7 @@ impl Relay {
     fn refused(&mut self, poller: &Poller, id: u32, family: Family) {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.program = ProgramStream::Absent;
-        let waits = self.connections.get(&id).is_some_and(|c| self.may_listen_soon(c));
+        let waits = matches!(family, Family::V6) && self.may_listen_soon(id);
         match family {
             Family::V4 => self.connect(poller, id, Family::V6),
             Family::V6 if waits => self.waiting.push(id),
@@ -244,6 +286,7 @@ impl Relay {
 
     /// Tries to connect what waits, and moves bytes of each connection that is ready.
     pub(crate) fn pump(&mut self, poller: &Poller) {
+        self.datagrams.sweep();
         for id in std::mem::take(&mut self.waiting) {
             self.connect(poller, id, Family::V4);
         }
