@@ -435,8 +435,9 @@ fn native(
         hint: error.hint(),
     };
     shim::check_rights().map_err(failed)?;
-    let runtime = shim::Runtime::probe().map_err(failed)?;
-    let cache = shim::Layers::open(&prepared.join("native")).map_err(failed)?;
+    let folder = prepared.join("native");
+    let cache = shim::Layers::open(&folder).map_err(failed)?;
+    let runtime = shim::Runtime::probe_from(&folder).map_err(failed)?;
     let mut layers = Vec::new();
     for layer in plan.layers.iter().filter(|layer| layer.content == LayerContent::Tar) {
         let path = blobs.path(&layer.descriptor.digest);

@@ -29,8 +29,8 @@ impl Engine for NativeEngine {
     async fn start(&self, assignment: Assignment) -> Result<Box<dyn Container>, StartError> {
         let exe = self.exe.clone();
         let spawned = spawn_blocking(move || {
-            let task = Task::spawn(&exe, assignment)?;
-            NativeContainer::boxed(task, false)
+            let (task, shim) = Task::spawn_under(&exe, assignment)?;
+            NativeContainer::boxed(task, shim.as_raw_nonzero().get().unsigned_abs(), false)
         });
         let spawned = spawned.await.map_err(|error| StartError::host(error.to_string()))?;
         spawned.map_err(|error| StartError {
@@ -45,7 +45,9 @@ impl Engine for NativeEngine {
         let found = spawn_blocking(move || match Task::adopt(&folder)? {
             task::Adopted::Running(task) => {
                 let listeners = task.listeners()?;
-                Ok(Adopted::Running(NativeContainer::boxed(task, true)?, listeners))
+                // One that has ended already has no shim, and says so by its end.
+                let shim_pid = task.status().map_or(0, |status| status.shim_pid);
+                Ok(Adopted::Running(NativeContainer::boxed(task, shim_pid, true)?, listeners))
             }
             task::Adopted::Ended(exit, usage) => {
                 Ok(Adopted::Ended(Ended { exit, usage: Some(usage) }))
@@ -71,8 +73,8 @@ struct NativeContainer {
 }
 
 impl NativeContainer {
-    /// `started` says that [`Event::Started`] is known already. Asks the shim, so it may block.
-    fn boxed(task: Task, started: bool) -> Result<Box<dyn Container>, Error> {
+    /// `started` says that [`Event::Started`] is known already.
+    fn boxed(task: Task, shim_pid: u32, started: bool) -> Result<Box<dyn Container>, Error> {
         let (sender, ended) = oneshot::channel();
         let waiting = task.clone();
         // A thread of its own: it waits for as long as the container runs.
@@ -85,8 +87,6 @@ impl NativeContainer {
             });
         });
         spawned.map_err(Error::io("wait for a native container"))?;
-        // One that has ended already has no shim, and says so by its end.
-        let shim_pid = task.status().map_or(0, |status| status.shim_pid);
         Ok(Box::new(Self { task, shim_pid, started, exited: None, ended }))
     }
 

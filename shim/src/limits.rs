@@ -96,6 +96,10 @@ pub(crate) const RUNTIME_ERROR_CHARS_MAX: usize = 500;
 /// The runtime connects to the console socket before `create` returns.
 pub(crate) const CONSOLE_TIME_MAX: Duration = Duration::from_secs(5);
 
+/// From the runtime's word that a program has started to its first instruction: less than a
+/// millisecond, and some of them on a busy machine.
+pub(crate) const PROGRAM_TIME_MAX: Duration = Duration::from_secs(1);
+
 // The client of a task shim.
 
 /// Until the container runs. 50 ms are usual; a machine that swaps takes seconds, and a longer wait

@@ -94,8 +94,11 @@ pub(crate) fn write_traces(folder: &Path, traces: &Traces) -> Result<(), Error> 
     write(&folder.join(TRACES), traces, Survives::Crash)
 }
 
-pub(crate) fn write_ended(folder: &Path, ended: &Ended) -> Result<(), Error> {
-    write(&folder.join(ENDED), ended, Survives::PowerLoss)
+/// `adoptable` says that a supervisor may come back for it after a loss of power. One that dies
+/// with its container keeps no account of it.
+pub(crate) fn write_ended(folder: &Path, ended: &Ended, adoptable: bool) -> Result<(), Error> {
+    let survives = if adoptable { Survives::PowerLoss } else { Survives::Crash };
+    write(&folder.join(ENDED), ended, survives)
 }
 
 pub(crate) fn read_ended(folder: &Path) -> Result<Option<Ended>, Error> {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use engine::{Exit, Listeners, Slots, frame};
+use rustix::process::Pid;
 use spec::Usage;
 
 use crate::limits::{REPLY_TIME_MAX, RETRY_TIME, START_TIME_MAX};
@@ -45,7 +46,15 @@ impl Task {
     /// # Errors
     /// Everything that keeps it from running. Nothing of it is left then, but what it said in
     /// `shim.log`.
-    pub fn spawn(exe: &Path, mut assignment: Assignment) -> Result<Self, Error> {
+    pub fn spawn(exe: &Path, assignment: Assignment) -> Result<Self, Error> {
+        Ok(Self::spawn_under(exe, assignment)?.0)
+    }
+
+    /// The same, with the number of its shim's process.
+    pub(crate) fn spawn_under(
+        exe: &Path,
+        mut assignment: Assignment,
+    ) -> Result<(Self, Pid), Error> {
         check_rights()?;
         let folder = &assignment.folder;
         let folder =
@@ -64,7 +73,7 @@ impl Task {
                     // The shim sees the end of this socket when this process ends, and only then.
                     std::mem::forget(socket);
                 }
-                Ok(task)
+                Ok((task, shim.pid))
             }
             Err(error) => {
                 // A shim that failed has cleaned up; one that did not answer, or was killed in the
@@ -186,12 +195,18 @@ impl Task {
     }
 
     fn wait_until(&self, deadline: Option<Instant>) -> Result<(Exit, Usage), Error> {
+        let mut was_reached = false;
         loop {
             let late = || deadline.is_some_and(|deadline| deadline <= Instant::now());
             match sweep::reach(&self.folder) {
                 Ok(Some(socket)) => {
                     if let Some(ended) = wait_for_exit(&socket, deadline) {
                         return Ok((ended.exit, ended.usage));
+                    }
+                    // A shim that was about to end takes no new connection: it has ended now, and
+                    // its exit status is there.
+                    if !std::mem::replace(&mut was_reached, true) {
+                        continue;
                     }
                     if late()
                         && let Some(shim) = Process::behind(&socket)?
@@ -224,7 +239,7 @@ impl Task {
             return Ok(None);
         }
         let ended = Ended::new(lost(), Usage { runs: 1, failed_runs: 1, ..Usage::default() });
-        record::write_ended(&self.folder, &ended)?;
+        record::write_ended(&self.folder, &ended, true)?;
         Ok(Some(ended))
     }
 
@@ -259,4 +274,37 @@ fn wait_for_exit(socket: &OwnedFd, deadline: Option<Instant>) -> Option<Ended> {
 
 fn lost() -> Exit {
     Exit::Lost("E_SHIM_LOST: the container's shim was killed or broke".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shim whose container ends while a supervisor connects: its connection is never accepted.
+    fn wait_for_one_that_ends() -> Duration {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = frame::listen(folder.path(), record::SOCKET).unwrap();
+        let task = Task { folder: folder.path().to_owned() };
+        let waiter = std::thread::spawn(move || {
+            let began = Instant::now();
+            (task.wait().unwrap().0, began)
+        });
+        assert!(crate::host::command::wait_readable(
+            listener.as_fd(),
+            Instant::now() + REPLY_TIME_MAX
+        ));
+        let ended = Ended::new(Exit::Code(7), Usage::default());
+        record::write_ended(folder.path(), &ended, false).unwrap();
+        std::fs::remove_file(folder.path().join(record::SOCKET)).unwrap();
+        drop(listener);
+        let (exit, began) = waiter.join().unwrap();
+        assert_eq!(exit, Exit::Code(7));
+        began.elapsed()
+    }
+
+    #[test]
+    fn an_end_while_a_supervisor_connects_is_told_at_once() {
+        let fastest = (0..10).map(|_| wait_for_one_that_ends()).min().unwrap();
+        assert!(fastest < RETRY_TIME, "it waited for the next attempt: {fastest:?}");
+    }
 }

@@ -120,12 +120,15 @@ impl Runtime {
     /// [`Error::NoRuntime`] when there is none, [`Error::Runtime`] when the only ones there do not
     /// work.
     pub fn probe() -> Result<Self, Error> {
-        let path =
-            std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
-        Self::probe_in(&path, cgroup::is_hybrid())
+        Self::probe_in(&search_path(), cgroup::is_hybrid(), Self::ask)
     }
 
-    fn probe_in(path: &std::ffi::OsStr, hybrid: bool) -> Result<Self, Error> {
+    /// The same among the programs in `path`, with `ask` to ask one.
+    pub(crate) fn probe_in(
+        path: &std::ffi::OsStr,
+        hybrid: bool,
+        mut ask: impl FnMut(RuntimeKind, PathBuf) -> Result<Self, Error>,
+    ) -> Result<Self, Error> {
         let mut old = None;
         let mut broken = None;
         for kind in RuntimeKind::ALL {
@@ -138,7 +141,7 @@ impl Runtime {
                 broken = broken.or(Some(Error::Runtime { runtime, what }));
                 continue;
             }
-            match Self::ask(kind, program) {
+            match ask(kind, program) {
                 Ok(runtime) if runtime.is_current() => return Ok(runtime),
                 Ok(runtime) => old = old.or(Some(runtime)),
                 Err(error) => broken = broken.or(Some(error)),
@@ -166,7 +169,7 @@ impl Runtime {
         Ok(Self { kind, path, version })
     }
 
-    /// Whether it is new enough to be recomfixed. An older one is used with a warning.
+    /// Whether it is new enough to be recommended. An older one is used with a warning.
     pub fn is_current(&self) -> bool {
         reaches(self.version, self.kind.minimum_versions())
     }
@@ -226,6 +229,10 @@ fn reaches(version: Version, lines: &[Version]) -> bool {
     }
 }
 
+pub(crate) fn search_path() -> std::ffi::OsString {
+    std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into())
+}
+
 fn find(name: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {
     std::env::split_paths(path)
         .filter(|folder| folder.is_absolute())
@@ -253,6 +260,10 @@ fn version_in(output: &str, kind: RuntimeKind) -> Option<Version> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn probe_in(path: &Path, hybrid: bool) -> Result<Runtime, Error> {
+        Runtime::probe_in(path.as_os_str(), hybrid, Runtime::ask)
+    }
 
     #[test]
     fn versions_are_read_as_the_runtimes_print_them() {
@@ -310,7 +321,7 @@ mod tests {
     #[test]
     fn no_runtime_names_what_to_install() {
         let empty = tempfile::tempdir().unwrap();
-        let error = Runtime::probe_in(empty.path().as_os_str(), false).unwrap_err();
+        let error = probe_in(empty.path(), false).unwrap_err();
         assert_eq!(error.code(), "E_RUNTIME");
         assert!(error.to_string().contains("no OCI runtime"), "{error}");
         assert!(error.hint().unwrap().contains("apt-get install runc"));
@@ -328,7 +339,7 @@ mod tests {
             let program = folder.path().join("runc");
             std::fs::write(&program, script).unwrap();
             std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-            let error = Runtime::probe_in(folder.path().as_os_str(), false).unwrap_err();
+            let error = probe_in(folder.path(), false).unwrap_err();
             assert_eq!(error.code(), "E_RUNTIME");
             assert!(error.to_string().contains(want), "{script}: {error}");
         }
@@ -345,7 +356,7 @@ mod tests {
             std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         };
         install("crun", "1.28");
-        let chosen = |hybrid| Runtime::probe_in(folder.path().as_os_str(), hybrid);
+        let chosen = |hybrid| probe_in(folder.path(), hybrid);
         assert_eq!(chosen(false).unwrap().kind, RuntimeKind::Crun);
         let error = chosen(true).unwrap_err().to_string();
         assert!(error.contains("crun") && error.contains("divides its controllers"), "{error}");

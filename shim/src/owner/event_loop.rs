@@ -29,8 +29,9 @@ use crate::{
         meter::Meter,
         outcome::{Circumstances, Death, explain},
         poller::{EventFlags, Poller, Token},
+        program::wait_for_program,
         relay::Relay,
-        runner::{self, Created, window_size},
+        runner::{self, Begin, Created, window_size},
         streams::Streams,
     },
     privileges::drop_privileges,
@@ -140,12 +141,17 @@ impl<'a> Owner<'a> {
             ),
             None => None,
         };
+        let begin = begin(assignment);
         let stdio = assignment.stdio.take();
-        let created = runner::create(assignment, traces, &stage, stdio, log)?;
+        let created = runner::create(assignment, traces, &stage, begin, stdio, log)?;
         let Created { pid, streams, terminal } = created;
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(Error::io(starting("pidfd")))?;
         let processes = namespace(pid, "pid").map_err(Error::io(starting("its namespaces")))?;
-        enter_network(pid).map_err(Error::io(starting("its namespaces")))?;
+        match enter_network(pid) {
+            // It has ended already, and let go of its namespaces; nothing is relayed to it.
+            Err(error) if begin == Begin::Now && error.kind() == io::ErrorKind::NotFound => {}
+            entered => entered.map_err(Error::io(starting("its namespaces")))?,
+        }
         let relay = Relay::new(std::mem::take(&mut assignment.listeners));
         let poller = Poller::new().map_err(Error::io(starting("epoll")))?;
         let watch = || -> io::Result<ControlSocket> {
@@ -156,7 +162,9 @@ impl<'a> Owner<'a> {
         let control = watch().map_err(Error::io(starting("epoll")))?;
         let execs = Execs::open(exec_listener, &poller, &stage.bundle, &traces.id)
             .map_err(Error::io(starting("epoll")))?;
-        runner::start(assignment, traces)?;
+        if begin == Begin::Later {
+            runner::start(assignment, traces)?;
+        }
         // Not before: the runtime would end with a program that ends at once.
         enter_processes(&processes).map_err(Error::io(starting("its namespaces")))?;
         drop_privileges(PRIVILEGES).map_err(Error::io(starting("dropping privileges")))?;
@@ -283,7 +291,15 @@ impl<'a> Owner<'a> {
         }
     }
 
+    fn wait_for_program(&self) {
+        let runtime = self.assignment.program.runtime.kind;
+        wait_for_program(self.pid, self.pidfd.as_fd(), runtime);
+    }
+
     fn signal(&self, signal: Signal) {
+        if signal != Signal::KILL {
+            self.wait_for_program();
+        }
         // It fails when the process has ended, which the poller reports.
         let _ = pidfd_send_signal(&self.pidfd, signal);
     }
@@ -295,6 +311,7 @@ impl<'a> Owner<'a> {
             Some(stop) => stop.kill_at = stop.kill_at.min(kill_at),
             None => {
                 self.stop = Some(Stop { kill_at, killed: false });
+                self.wait_for_program();
                 if self.is_deaf_to(self.stop_signal) {
                     self.ended_by = Some(self.stop_signal);
                     self.signal(Signal::KILL);
@@ -361,7 +378,7 @@ impl<'a> Owner<'a> {
         // In this order: a supervisor that finds no socket finds the exit status. Where that
         // cannot be written, because the disk is full or the folder was removed, the machine is
         // still left clean, and the supervisors that wait are told.
-        let written = record::write_ended(folder, ended);
+        let written = record::write_ended(folder, ended, self.assignment.adoptable);
         let cleared = record::clear_dead(folder, traces);
         self.control.report(ended);
         cleared.and(written)
@@ -405,6 +422,16 @@ impl<'a> Owner<'a> {
             stopping: self.stop.is_some(),
             usage: self.meter.sample(&self.relay),
         }
+    }
+}
+
+/// Ports are relayed, and a terminal has its size, before the program's first step. One that writes
+/// to memory could fill it before the runtime has written down its number beside.
+fn begin(assignment: &Assignment) -> Begin {
+    let is_alone = assignment.listeners.is_empty() && assignment.stdio.terminal.is_none();
+    match is_alone && assignment.program.root == RootAccess::Writable {
+        true => Begin::Now,
+        false => Begin::Later,
     }
 }
 

@@ -2,6 +2,7 @@
 pub(crate) mod event_loop; // everything that happens to the container, in one loop
 
 mod runner; // the OCI runtime as a child process: create and start
+mod program; // when the runtime's process has become the program
 mod poller; // epoll with tokens
 mod control; // the requests of supervisors, one for each connection
 mod streams; // stdin, stdout and stderr on their way through the shim

@@ -30,7 +30,16 @@ use crate::{
     record::{Traces, state_folder},
 };
 
-/// A container that exists and whose program has not run yet.
+/// When a program begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// With [`start`]: what it finds at its first step has to be made ready in between.
+    Later,
+    /// At once. Saves the start of a second process of the runtime, a fifth of the whole time.
+    Now,
+}
+
+/// A container that exists. Its program waits, or runs, or has ended already.
 pub(crate) struct Created {
     pub pid: Pid,
     pub streams: Streams,
@@ -54,12 +63,13 @@ impl Runtime {
     }
 }
 
-/// The runtime's `create`: namespaces, cgroup, mounts, and a process that waits to become the
-/// program.
+/// The runtime's `create` or `run`: namespaces, cgroup, mounts, and a process that waits to become
+/// the program, or has become it.
 pub(crate) fn create(
     assignment: &Assignment,
     traces: &Traces,
     stage: &Stage,
+    begin: Begin,
     stdio: [Option<OwnedFd>; 3],
     log: Option<Log>,
 ) -> Result<Created, Error> {
@@ -69,7 +79,11 @@ pub(crate) fn create(
     let making = || "make a container's streams";
     let pid_file = stage.bundle.join("pid");
     let mut command = traces.runtime.command(folder);
-    command.arg("create").arg("--bundle").arg(&stage.bundle).arg("--pid-file").arg(&pid_file);
+    match begin {
+        Begin::Later => command.arg("create"),
+        Begin::Now => command.args(["run", "--detach"]),
+    };
+    command.arg("--bundle").arg(&stage.bundle).arg("--pid-file").arg(&pid_file);
     let (streams, terminal) = match assignment.stdio.terminal {
         None => {
             let user = host_user(&stage.account);

@@ -129,6 +129,15 @@ pub fn stop(fixture: &TestShim) {
     task.stop(Duration::from_secs(20)).unwrap();
     assert_eq!(task.wait().unwrap().0, Exit::Stopped(3));
     assert_eq!(fixture.log(), "ready\nbye\n");
+    // Before the shell has its trap, it is a program that a stop signal ends.
+    for _ in 0..10 {
+        let script = "trap 'exit 3' TERM; while true; do sleep 0.05; done";
+        let task = fixture.spawn(fixture.shell(script)).unwrap();
+        task.stop(Duration::from_secs(20)).unwrap();
+        let exit = task.wait().unwrap().0;
+        assert!(matches!(exit, Exit::Stopped(3 | 143)), "{exit:?}");
+    }
+    std::fs::remove_file(fixture.folder().join("log")).unwrap();
     let task = fixture.spawn(fixture.shell("trap '' TERM; echo deaf; sleep 1000")).unwrap();
     fixture.wait_for("deaf", || fixture.log().contains("deaf"));
     let began = Instant::now();
