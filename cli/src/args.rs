@@ -3,9 +3,9 @@
 
 mod groups; // `image ls`, `container ps`: Docker's second way to say a verb
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
+use clap::{ArgAction, Args as _, Command, CommandFactory as _, Parser, Subcommand};
 
 use crate::{failure::HOST_ERROR, home::Home, verbs};
 
@@ -26,6 +26,16 @@ use crate::{failure::HOST_ERROR, home::Home, verbs};
   margay doctor                                  what this machine can do"
 )]
 pub struct Cli {
+    #[command(flatten)]
+    everywhere: Everywhere,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What may stand before and behind every verb.
+#[derive(Debug, clap::Args)]
+struct Everywhere {
     /// Keep images, tasks and volumes in this folder [default: the XDG data folder, /var/lib/margay
     /// for root]
     #[arg(
@@ -36,13 +46,10 @@ pub struct Cli {
         value_name = "DIR",
         help_heading = "Everywhere"
     )]
-    pub home: Option<PathBuf>,
+    home: Option<PathBuf>,
     /// Print the version
     #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
     version: Option<bool>,
-    /// What to do.
-    #[command(subcommand)]
-    pub verb: Verb,
 }
 
 /// The verbs, in the order of an app's life.
@@ -125,16 +132,35 @@ pub enum Verb {
     Help(verbs::help::Args),
 }
 
+/// The parser of the verb that `arguments` begin with, where that is one whose time of start
+/// counts: making those of all verbs takes longer than all else that happens before a start.
+pub fn parser_of_one_verb(arguments: &[OsString]) -> Option<Command> {
+    let name = arguments.get(1)?.to_str()?;
+    let with = |augment: fn(Command) -> Command| augment(Command::new(name.to_owned()));
+    let verb = match name {
+        "run" => with(verbs::run::Args::augment_args),
+        "exec" => with(verbs::exec::Args::augment_args),
+        "invoke" => with(verbs::invoke::Args::augment_args),
+        "ps" => with(verbs::ps::Args::augment_args),
+        "logs" => with(verbs::logs::Args::augment_args),
+        "stop" => with(verbs::stop::Args::augment_args),
+        _ => return None,
+    };
+    let root = Everywhere::augment_args(Command::new("margay"));
+    Some(root.disable_version_flag(true).disable_help_subcommand(true).subcommand(verb))
+}
+
 impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
+        let home = self.everywhere.home;
         // These touch no home, or make none.
         match self.verb {
             Verb::Completions(args) => args.run(Self::command())?,
-            Verb::Complete(args) => args.run(self.home, Self::command()),
+            Verb::Complete(args) => args.run(home, Self::command()),
             Verb::Version(args) => args.run()?,
             Verb::Help(args) => args.run(Self::command())?,
             Verb::Init(args) => args.run()?,
-            verb => return verb.run(&Home::open(self.home)?),
+            verb => return verb.run(&Home::open(home)?),
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -9,22 +9,34 @@ use clap::{
 };
 
 use crate::{
-    args::Cli,
+    args::{self, Cli},
     docker::{self, Here, Row},
     failure::{self, Advice, USAGE_ERROR},
 };
 
 /// Reads the arguments, or says what is wrong with them and returns the exit code.
 pub fn parse(arguments: &[OsString]) -> Result<Cli, ExitCode> {
-    let read = lenient(Cli::command()).try_get_matches_from(arguments);
-    read.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| tell(error, arguments))
+    let read = |parser: Command| {
+        let path = path(&parser, arguments);
+        let matches = lenient(parser, &path).try_get_matches_from(arguments)?;
+        Cli::from_arg_matches(&matches)
+    };
+    // Whatever is wrong, or asks for help, is told by the parser that knows every verb.
+    if let Some(Ok(cli)) = args::parser_of_one_verb(arguments).map(read) {
+        return Ok(cli);
+    }
+    read(Cli::command()).map_err(|error| tell(error, arguments))
 }
 
-/// The parser as Docker's users know it: boolean flags take `=true` and `=false`, and the last of
-/// several values wins. Help is written by the parser that is not, because it would show the
-/// optional values.
-fn lenient(command: Command) -> Command {
-    command.args_override_self(true).mut_args(with_optional_value).mut_subcommands(lenient)
+/// The parser as Docker's users know it, along the verb in `path`: boolean flags take `=true` and
+/// `=false`, and the last of several values wins. Help is written by the parser that is not,
+/// because it would show the optional values.
+fn lenient(command: Command, path: &[String]) -> Command {
+    let command = command.args_override_self(true).mut_args(with_optional_value);
+    match path.split_first() {
+        Some((verb, rest)) => command.mut_subcommand(verb, |command| lenient(command, rest)),
+        None => command,
+    }
 }
 
 fn with_optional_value(argument: Arg) -> Arg {
@@ -215,8 +227,14 @@ fn slips(from: &str, to: &str) -> usize {
 mod tests {
     use super::*;
 
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
     fn read(line: &str) -> Result<clap::ArgMatches, clap::Error> {
-        lenient(Cli::command()).try_get_matches_from(line.split_whitespace())
+        let parser = Cli::command();
+        let path = path(&parser, &words(line));
+        lenient(parser, &path).try_get_matches_from(words(line))
     }
 
     #[test]
@@ -249,7 +267,43 @@ mod tests {
 
     #[test]
     fn the_lenient_parser_is_well_formed() {
-        lenient(Cli::command()).debug_assert();
+        fn every_path(command: &Command, at: &mut Vec<String>, paths: &mut Vec<Vec<String>>) {
+            for verb in command.get_subcommands() {
+                at.push(verb.get_name().to_owned());
+                paths.push(at.clone());
+                every_path(verb, at, paths);
+                at.pop();
+            }
+        }
+        let mut paths = vec![Vec::new()];
+        every_path(&Cli::command(), &mut Vec::new(), &mut paths);
+        assert!(paths.len() > 50, "{paths:?}");
+        for path in paths {
+            lenient(Cli::command(), &path).debug_assert();
+        }
+    }
+
+    #[test]
+    fn a_parser_of_one_verb_reads_what_the_parser_of_all_reads() {
+        for line in [
+            "margay run --rm=true -dit -p 80:80 -e A=1 hello a --rm b",
+            "margay run --home /h --name a --name b hello",
+            "margay exec -it=false -e A=1 cats ls -l",
+            "margay invoke adopt --path /whoami",
+            "margay ps -aq",
+            "margay logs --tail 3 cats",
+            "margay stop -t 3 cats",
+        ] {
+            let one = args::parser_of_one_verb(&words(line)).expect(line);
+            let path = path(&one, &words(line));
+            let one = lenient(one, &path).try_get_matches_from(words(line));
+            let one = Cli::from_arg_matches(&one.unwrap_or_else(|error| panic!("{line}: {error}")));
+            let all = Cli::from_arg_matches(&read(line).unwrap());
+            assert_eq!(format!("{:?}", one.unwrap()), format!("{:?}", all.unwrap()), "{line}");
+        }
+        for line in ["margay", "margay --home /h run x", "margay up", "margay runn x"] {
+            assert!(args::parser_of_one_verb(&words(line)).is_none(), "{line}");
+        }
     }
 
     #[test]

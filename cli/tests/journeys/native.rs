@@ -115,7 +115,7 @@ fn a_linux_image_serves_the_cats_in_the_background() {
     assert_eq!(stage.margay(["rm", "tom"]).ok(), "tom\n");
 
     // A stop that gives more time than the task was started with means it.
-    let slow = "trap 'sleep 3; exit 7' TERM; while true; do sleep 0.1; done";
+    let slow = "trap 'sleep 3; exit 7' TERM; echo ready; while true; do sleep 0.1; done";
     stage
         .margay([
             "run",
@@ -130,6 +130,9 @@ fn a_linux_image_serves_the_cats_in_the_background() {
             slow,
         ])
         .ok();
+    eventually("its trap is there", || {
+        (stage.margay(["logs", "slow"]).ok() == "ready\n").then_some(())
+    });
     assert_eq!(stage.margay(["stop", "--time", "20", "slow"]).ok(), "slow\n");
     let seen: Value = serde_json::from_str(&stage.margay(["inspect", "slow"]).ok()).expect("JSON");
     assert_eq!(seen[0]["seen"]["exit_code"], 7, "{seen}");
