@@ -1,9 +1,9 @@
 //! margay side by side with its peers, in one run, as ratios of medians.
 //!
-//! `cargo run --release -p margay-benches -- [start] [serve] [files] [idle] [rebuild] [cold]` (all
-//! without a word) prints Markdown tables. A peer that is not installed is named and left out;
-//! nothing is downloaded. Needs `wrk` for `serve` and `files`. Rounds alternate A B A B, so that a
-//! machine that slows down slows both.
+//! `cargo run --release -p margay-benches -- [start] [native] [exec] [serve] [files] [idle]
+//! [rebuild] [cold] [size]` (all without a word) prints Markdown tables. A peer that is not
+//! installed is named and left out; nothing is downloaded. Needs `wrk` for `serve` and `files`.
+//! Rounds alternate A B A B, so that a machine that slows down slows both.
 
 mod machine; // which machine this was, and what is installed on it
 mod measure; // medians, paired rounds, tables
@@ -11,25 +11,31 @@ mod platform; // margay as a user starts it, in a home of its own
 mod plain; // the ceiling: hyper with nothing behind it
 mod load; // wrk, and what it says
 mod docker; // an engine to measure beside
+mod podman; // another
 
 mod start; // `margay run hello` beside `runc run` and `docker run`
+mod native; // a Linux image's `true`, and `exec`
 mod serve; // requests per second of one component
 mod files; // the cats page beside nginx
 mod idle; // resident memory of what waits
 mod rebuild; // a build that has nothing to do
 mod cold; // the first request after idle
+mod size; // what the binary is made of
 
 use anyhow::{Result, bail};
 
 type Bench = fn(&platform::Margay) -> Result<()>;
 
-const BENCHES: [(&str, Bench); 6] = [
+const BENCHES: [(&str, Bench); 9] = [
     ("start", start::run),
+    ("native", native::run),
+    ("exec", native::exec),
     ("serve", serve::run),
     ("files", files::run),
     ("idle", idle::run),
     ("rebuild", rebuild::run),
     ("cold", cold::run),
+    ("size", size::run),
 ];
 
 fn main() -> Result<()> {
@@ -40,7 +46,8 @@ fn main() -> Result<()> {
         return plain::serve(port.parse()?);
     }
     if let Some(unknown) = args.iter().find(|arg| BENCHES.iter().all(|(name, _)| name != arg)) {
-        bail!("`{unknown}` is no benchmark: there are start, serve, files, idle, rebuild and cold");
+        let names = BENCHES.map(|(name, _)| name).join(", ");
+        bail!("`{unknown}` is no benchmark: there are {names}");
     }
     println!("{}\n", machine::describe());
     for (name, bench) in BENCHES {

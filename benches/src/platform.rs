@@ -19,6 +19,10 @@ impl Margay {
         Ok(Self { program, home: tempfile::tempdir()? })
     }
 
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// `margay ARGS`.
     pub fn command<const N: usize>(&self, args: [&str; N]) -> Command {
         let mut command = Command::new(&self.program);

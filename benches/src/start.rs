@@ -34,7 +34,7 @@ pub fn run(margay: &Margay) -> Result<()> {
     })];
     if let Some(runc) = machine::peer("runc", "apt-get install runc").filter(|_| busybox.is_some())
     {
-        bundle(&runc, folder.path())?;
+        bundle(&runc, folder.path(), &ECHO)?;
         let mut turn = 0;
         let bundle = folder.path();
         contenders.push(Contender::new("runc run (busybox echo)", move || {
@@ -68,7 +68,8 @@ pub fn run(margay: &Margay) -> Result<()> {
     Ok(())
 }
 
-fn timed(command: &mut Command) -> Result<f64> {
+/// Milliseconds from `exec` to success.
+pub fn timed(command: &mut Command) -> Result<f64> {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let start = Instant::now();
     let output = command.output()?;
@@ -77,14 +78,14 @@ fn timed(command: &mut Command) -> Result<f64> {
     Ok(time)
 }
 
-/// A runtime-spec bundle whose program is busybox's echo.
-fn bundle(runc: &Path, folder: &Path) -> Result<()> {
+/// A runtime-spec bundle of the `rootfs` in `folder`, with `args` as its program.
+pub fn bundle(runc: &Path, folder: &Path, args: &[&str]) -> Result<()> {
     let status = Command::new(runc).arg("spec").current_dir(folder).status()?;
     ensure!(status.success(), "runc spec failed");
     let path = folder.join("config.json");
     let mut spec: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
     spec["process"]["terminal"] = false.into();
-    spec["process"]["args"] = serde_json::json!(ECHO);
+    spec["process"]["args"] = serde_json::json!(args);
     std::fs::write(&path, serde_json::to_vec(&spec)?)?;
     Ok(())
 }
