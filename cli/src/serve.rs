@@ -6,7 +6,13 @@ use std::{io::IsTerminal as _, time::Duration};
 use anyhow::ensure;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use tokio::signal::unix::{Signal as Listener, SignalKind, signal};
-use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+use tracing_subscriber::{
+    filter::{LevelFilter, ParseError, Targets},
+    fmt,
+    prelude::*,
+};
+
+use crate::output::{notice, printable};
 
 /// Options that `margay up` passes to the processes that it starts.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -41,16 +47,27 @@ impl Child {
 
 /// Logs to stderr: warnings, or the levels in `MARGAY_LOG` (`info`, `debug`, `registry=trace`, …).
 fn log() {
-    let filter = EnvFilter::builder()
-        .with_default_directive(tracing::Level::WARN.into())
-        .with_env_var("MARGAY_LOG")
-        .from_env_lossy();
+    let asked = std::env::var("MARGAY_LOG").unwrap_or_default();
+    let filter = levels(&asked).unwrap_or_else(|error| {
+        notice(format_args!("ignoring `MARGAY_LOG`, which is `{}`: {error}", printable(&asked)));
+        Targets::new().with_default(LevelFilter::WARN)
+    });
     let lines = fmt::layer()
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal());
     // A second call in one process changes nothing.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+}
+
+/// What is not named has the level of warnings.
+fn levels(asked: &str) -> Result<Targets, ParseError> {
+    let asked = asked.trim();
+    let named = if asked.is_empty() { Targets::new() } else { asked.parse()? };
+    Ok(match named.default_level() {
+        Some(_) => named,
+        None => named.with_default(LevelFilter::WARN),
+    })
 }
 
 /// Runs a future on this thread: verbs that talk to one peer need no more.
@@ -98,3 +115,35 @@ impl ShutdownSignal {
 }
 
 pub type Stop = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn levels_are_asked_for_by_name_and_the_rest_stays_at_warnings() {
+        for (asked, registry, others) in [
+            ("", Level::WARN, Level::WARN),
+            (" ", Level::WARN, Level::WARN),
+            ("info", Level::INFO, Level::INFO),
+            ("DEBUG", Level::DEBUG, Level::DEBUG),
+            ("registry=trace", Level::TRACE, Level::WARN),
+            ("error,registry=info", Level::INFO, Level::ERROR),
+        ] {
+            let levels = levels(asked).unwrap_or_else(|error| panic!("{asked}: {error}"));
+            for (target, most) in [("registry::server", registry), ("node", others)] {
+                for level in [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE] {
+                    let want = level <= most;
+                    assert_eq!(
+                        levels.would_enable(target, &level),
+                        want,
+                        "{asked} {target} {level}"
+                    );
+                }
+            }
+        }
+        assert!(levels("registry=loud").is_err() && levels("a=b=c").is_err());
+    }
+}
