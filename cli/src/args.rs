@@ -115,6 +115,7 @@ pub enum Verb {
     Tenant(verbs::tenant::Verb),
     Invoke(verbs::invoke::Args),
     Usage(verbs::usage::Args),
+    Audit(verbs::audit::Args),
 
     #[command(subcommand)]
     Token(verbs::token::Verb),
@@ -233,6 +234,7 @@ impl Verb {
             Self::Tenant(verb) => verb.run(home)?,
             Self::Invoke(args) => return args.run(home),
             Self::Usage(args) => args.run(home)?,
+            Self::Audit(args) => args.run(home)?,
             Self::Token(verb) => verb.run(home)?,
             Self::Credential(verb) => verb.run(home)?,
             Self::Server(args) => args.run(home)?,

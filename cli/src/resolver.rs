@@ -13,8 +13,8 @@ use blobs::{BlobWriter, MemoryBlobStore};
 use futures_util::future::BoxFuture;
 use image::{Document, Kind};
 use orchestrator::{ImageResolver, ResolvedImage, Runs};
-use registry::{Action, Auth, BlobSink, Client, ClientOptions, Reach, Repository, Tokens};
-use spec::{Descriptor, Digest, Host, Index, Reference, Tenant, wire::Fault};
+use registry::{Action, Admin, Auth, BlobSink, Client, ClientOptions, Reach, Repository, Tokens};
+use spec::{Descriptor, Digest, Host, Index, NodeId, Reference, Tenant, wire::Fault};
 
 use crate::{output::size, platform::record::is_registry};
 
@@ -32,6 +32,7 @@ const DOCUMENTS_BYTES_MAX: u64 = 16 << 20;
 pub struct RegistryResolver {
     address: SocketAddr,
     tokens: Tokens,
+    admin: Admin,
     networks: Vec<Host>,
 }
 
@@ -45,10 +46,10 @@ struct ImageLocation {
 }
 
 impl RegistryResolver {
-    /// For the registry at `address`, whose key `tokens` signs with. Other registries are
-    /// reached at public addresses, and in `networks`.
-    pub fn new(address: SocketAddr, tokens: Tokens, networks: Vec<Host>) -> Self {
-        Self { address, tokens, networks }
+    /// For the registry at `address`, whose key `tokens` signs with, and which `admin` administers.
+    /// Other registries are reached at public addresses, and in `networks`.
+    pub fn new(address: SocketAddr, tokens: Tokens, admin: Admin, networks: Vec<Host>) -> Self {
+        Self { address, tokens, admin, networks }
     }
 
     /// In the bundled registry a tenant's own name space is what it is without a registry:
@@ -77,7 +78,14 @@ impl RegistryResolver {
     fn client(&self, tenant: &Tenant, location: &ImageLocation) -> Client {
         let token = location
             .bundled
-            .then(|| self.token(tenant, std::slice::from_ref(&location.named), OWN_TOKEN_TIME))
+            .then(|| {
+                self.token(
+                    "control-plane",
+                    tenant,
+                    std::slice::from_ref(&location.named),
+                    OWN_TOKEN_TIME,
+                )
+            })
             .flatten();
         let auth = token.map(|token| (self.address.to_string(), Auth::Token(token)));
         // The bundled registry speaks plain HTTP, also on an address of another machine's network.
@@ -99,13 +107,19 @@ impl RegistryResolver {
 
     /// For those repositories that are the tenant's own, and `None` without any: a public one needs
     /// no token, and one of another tenant gets none.
-    fn token(&self, tenant: &Tenant, named: &[Reference], lifetime: Duration) -> Option<String> {
+    fn token(
+        &self,
+        subject: &str,
+        tenant: &Tenant,
+        named: &[Reference],
+        lifetime: Duration,
+    ) -> Option<String> {
         let repositories =
             named.iter().filter_map(|named| named.repository().parse::<Repository>().ok());
         let own = repositories.filter(|repository| repository.belongs_to(tenant));
         let scopes: Vec<(Repository, Vec<Action>)> =
             own.map(|repository| (repository, vec![Action::Pull])).collect();
-        (!scopes.is_empty()).then(|| self.tokens.mint(tenant.as_str(), &scopes, lifetime))
+        (!scopes.is_empty()).then(|| self.tokens.mint(subject, &scopes, lifetime))
     }
 
     async fn look_up(&self, tenant: &Tenant, image: &str) -> Result<ResolvedImage, Fault> {
@@ -234,11 +248,18 @@ impl ImageResolver for RegistryResolver {
         Box::pin(self.look_up(tenant, image))
     }
 
-    fn pull_token(&self, tenant: &Tenant, images: &[&str]) -> Option<String> {
+    fn forget_node<'a>(&'a self, node: &'a NodeId) -> BoxFuture<'a, Result<(), Fault>> {
+        Box::pin(async move {
+            let revoked = self.admin.revoke_machine(node).await;
+            revoked.map_err(|error| fault("registry", error, None))
+        })
+    }
+
+    fn pull_token(&self, node: &NodeId, tenant: &Tenant, images: &[&str]) -> Option<String> {
         let locations = images.iter().filter_map(|image| self.locate(tenant, image).ok());
         let named: Vec<Reference> =
             locations.filter(|location| location.bundled).map(|location| location.named).collect();
-        self.token(tenant, &named, NODE_TOKEN_TIME)
+        self.token(node.as_str(), tenant, &named, NODE_TOKEN_TIME)
     }
 }
 

@@ -130,7 +130,8 @@ pub(crate) const BODIES_PER_NODE_MAX: usize = 1;
 pub(crate) const BODY_WAIT_MAX: Duration = Duration::from_secs(5);
 /// A slow body holds a connection for so long and no longer.
 pub(crate) const BODY_TIME_MAX: Duration = Duration::from_secs(30);
-/// Bytes and time that a client may still send after a refusal, so that it comes to read the answer.
+/// Bytes and time that a client may still send after a refusal, so that it comes to read the
+/// answer.
 pub(crate) const DISCARDED_BYTES_MAX: usize = 2 << 20;
 pub(crate) const DISCARDED_TIME_MAX: Duration = Duration::from_secs(2);
 /// Items of one page of a list.

@@ -39,6 +39,7 @@ pub mod history;
 pub mod info;
 pub mod volume;
 
+pub mod audit;
 pub mod cluster;
 pub mod credential;
 pub mod demo;

@@ -3,7 +3,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use anyhow::Context as _;
 use node::PrivateNetwork;
 use orchestrator::Config;
-use registry::Tokens;
+use registry::{Admin, Tokens};
 use spec::Tenant;
 
 use crate::{
@@ -44,6 +44,12 @@ impl Args {
         let listener = self.listen.socket(platform::SERVER_PORT)?;
         self.listen.announce("control plane", &listener)?;
         home.folder("run")?;
+        // The key lies in the folder of its registry, as does the socket of its administrator.
+        let registry = self.registry_key.as_ref().and_then(|key| key.parent());
+        let admin = match registry {
+            Some(folder) => Admin::new(folder),
+            None => Admin::new(home.path().join("registry")),
+        };
         let tokens = match &self.registry_key {
             Some(path) => Tokens::load(path)?,
             // Whichever of the two starts first makes it.
@@ -60,7 +66,7 @@ impl Args {
             tenant: self.user,
             domain: platform::DOMAIN.to_owned(),
             registry: Some(self.registry.to_string()),
-            resolver: Arc::new(RegistryResolver::new(self.registry, tokens, networks)),
+            resolver: Arc::new(RegistryResolver::new(self.registry, tokens, admin, networks)),
         };
         serve::until_shutdown(|stop| orchestrator::serve(config, stop))
     }

@@ -15,6 +15,7 @@ mod build_flags; // what comes through standard input, names, labels, arguments
 mod commands; // run a command: arguments, codes, environment, stdin
 mod pages; // run a server: ports, background, logs, stop
 mod registry; // login, push, pull
+mod audit; // what was done on a platform
 mod credentials; // control plane and registry: made, used, rotated, removed
 mod up; // a platform for a journey
 mod platform; // up, cluster, task, service, ingress, and processes that are killed

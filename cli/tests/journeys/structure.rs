@@ -15,17 +15,18 @@ use crate::modules::{Modules, between_siblings, circles};
 const PICTURE: [&str; 9] = [
     "cli -> every crate",
     "node -> runtime, shim, engine, registry(client), blobs, net, disk, image",
-    "orchestrator -> net, disk, store",
-    "registry -> net, blobs, disk, store, image",
+    "orchestrator -> net, audit, disk, store",
+    "registry -> net, audit, blobs, disk, store, image",
     "packager -> blobs, disk, image",
     "runtime, shim -> engine, net, disk, image",
     "blobs -> disk, image",
-    "net, engine -> disk",
+    "net, engine, audit -> disk",
     "disk, image, store -> spec",
 ];
 
 /// Crates, each with the root of its modules.
-const CRATES: [(&str, &str); 14] = [
+const CRATES: [(&str, &str); 15] = [
+    ("audit", "lib.rs"),
     ("spec", "lib.rs"),
     ("disk", "lib.rs"),
     ("image", "lib.rs"),

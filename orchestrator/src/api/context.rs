@@ -1,5 +1,6 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
+use audit::AuditLog;
 use net::tls;
 use spec::{NodeCondition, Tenant, Timestamp};
 use store::{Store, Txn};
@@ -41,6 +42,7 @@ pub(crate) struct Api {
     pub resolver: Arc<dyn ImageResolver>,
     pub resolving: ResolvingLimits,
     pub bodies: BodyBudgets,
+    pub audit: Arc<AuditLog>,
     /// What join tokens and credentials name; nothing without a TCP listener.
     pub address: Option<String>,
     /// Where the bundled registry is.
@@ -61,6 +63,8 @@ impl Api {
     ) -> Result<Self, Error> {
         let Config { data_dir, advertise, tenant, domain, registry, resolver, .. } = config;
         let issuer = Issuer::open(&data_dir)?;
+        let path = data_dir.join("audit");
+        let audit = AuditLog::open(&path).map_err(|source| Error::Io { path, source })?;
         let state = Arc::new(State::open(store).await?);
         let names = HostNames { operator: tenant, domain };
         let node_watch = Arc::new(NodeWatch::new(state.clone(), names));
@@ -73,6 +77,7 @@ impl Api {
             resolver,
             resolving: ResolvingLimits::new(),
             bodies: BodyBudgets::new(),
+            audit: Arc::new(audit),
             address: advertise.or_else(|| address.map(|address| address.to_string())),
             registry,
             quotas: Quotas::default(),

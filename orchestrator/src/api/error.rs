@@ -8,6 +8,8 @@ use crate::state::ca::InvalidSigningRequest;
 pub(crate) struct ApiError {
     pub status: StatusCode,
     pub fault: Box<Fault>,
+    /// What the request was about, for the audit log: its path does not say it.
+    pub subject: Option<String>,
     /// For the log alone.
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -15,13 +17,18 @@ pub(crate) struct ApiError {
 impl ApiError {
     pub fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
         let fault = Fault { code: code.to_owned(), message: message.into(), hint: None };
-        Self { status, fault: Box::new(fault), source: None }
+        Self { status, fault: Box::new(fault), subject: None, source: None }
     }
 
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.fault.hint = Some(hint.into());
         self
+    }
+
+    #[must_use]
+    pub fn about(self, subject: impl Into<String>) -> Self {
+        Self { subject: Some(subject.into()), ..self }
     }
 
     pub fn not_found(what: &str, name: impl std::fmt::Display) -> Self {

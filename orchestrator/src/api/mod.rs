@@ -9,6 +9,7 @@ mod context; // what handlers use
 pub(crate) mod routes; // the API as a table: access, and what each route takes and answers
 mod openapi; // the table as an OpenAPI document
 mod principal; // on whose behalf a request is made, and whether it may be
+mod audited; // a request on its way into the audit log
 mod bodies; // how much memory the bodies of requests may take
 mod call; // one request, read
 mod quota; // what tenants may have, counted

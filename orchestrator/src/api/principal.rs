@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use http::{HeaderMap, header};
 use spec::{CredentialName, NodeId, Tenant};
 
@@ -16,7 +18,7 @@ pub(crate) enum Peer {
     /// A user that may open the socket.
     Socket,
     /// Over TLS, with the fingerprint of a certificate that the CA signed, or without one.
-    Tls { certificate: Option<String> },
+    Tls { certificate: Option<String>, from: Option<IpAddr> },
 }
 
 /// On whose behalf a request is made.
@@ -65,12 +67,12 @@ impl Principal {
     ) -> Result<Self, store::Error> {
         match peer {
             Peer::Socket => Ok(Self::Operator(operator.clone())),
-            Peer::Tls { certificate: Some(fingerprint) } => {
+            Peer::Tls { certificate: Some(fingerprint), .. } => {
                 let node = node_of(state, fingerprint).await?;
                 let known = |id| Self::Node { id, certificate: fingerprint.clone() };
                 Ok(node.map_or(Self::Unauthenticated, known))
             }
-            Peer::Tls { certificate: None } => match bearer(headers) {
+            Peer::Tls { certificate: None, .. } => match bearer(headers) {
                 Some(token) => Self::of_token(state, issuer, token).await,
                 None => Ok(Self::Unauthenticated),
             },

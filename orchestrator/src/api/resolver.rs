@@ -1,5 +1,5 @@
 use futures_util::future::BoxFuture;
-use spec::{Digest, Reference, Tenant, Want, wire::Fault};
+use spec::{Digest, NodeId, Reference, Tenant, Want, wire::Fault};
 
 use crate::state::objects::Runs;
 
@@ -20,8 +20,12 @@ pub trait ImageResolver: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<ResolvedImage, Fault>>;
 
     /// One short-lived registry token with which a node may pull all those of `images` that need
-    /// one, for `tenant`. Must be quick: it is called for each task of each answer to a node.
-    fn pull_token(&self, tenant: &Tenant, images: &[&str]) -> Option<String>;
+    /// one, for `tenant`, in the name of `node`. Must be quick: it is called for each task of each
+    /// answer to a node.
+    fn pull_token(&self, node: &NodeId, tenant: &Tenant, images: &[&str]) -> Option<String>;
+
+    /// Makes every token that a removed node was given worthless.
+    fn forget_node<'a>(&'a self, node: &'a NodeId) -> BoxFuture<'a, Result<(), Fault>>;
 }
 
 /// What an image is.

@@ -41,6 +41,12 @@ pub(crate) struct Route {
 }
 
 impl Route {
+    /// Whether it changes what clients own. Nodes report what is so, whatever is recorded of it.
+    pub fn changes(&self) -> bool {
+        let reads = self.method == Method::GET || self.path == "/v1/access-tokens";
+        !reads && self.access != Access::Node
+    }
+
     pub fn body_size(&self) -> BodySize {
         match self.path {
             "/v1/node/report" => BodySize::Report,

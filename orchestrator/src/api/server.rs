@@ -1,7 +1,7 @@
 use std::{convert::Infallible, future::Future, path::Path, sync::Arc};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, header, request::Parts};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
 use net::{Connections, HttpLimits, PrivateListener};
@@ -13,13 +13,14 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::{
+    audited::Audited,
     call::{Call, Reply},
     config::Config,
     connections::ConnectionClasses,
     context::Api,
     error::ApiError,
     openapi::openapi,
-    principal::{Access, Peer, Principal, authorize, node_of},
+    principal::{Peer, Principal, authorize, node_of},
     routes,
 };
 use crate::{
@@ -86,17 +87,33 @@ fn listen(path: &Path) -> Result<PrivateListener, Error> {
     PrivateListener::bind(path).map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
-/// From a request to its answer. Every request passes here, and so through [`authorize`].
+/// From a request to its answer. Every request passes here, and so through [`authorize`] and into
+/// the audit log.
 async fn answer(api: Arc<Api>, peer: Peer, request: Request<Incoming>) -> Result<Reply, ApiError> {
     let (parts, body) = request.into_parts();
+    let mut audited = Audited::begin(&api, &peer, &parts.method, parts.uri.path());
+    let result = carry_out(api, &peer, parts, body, &mut audited).await;
+    audited.end(&result);
+    result
+}
+
+async fn carry_out(
+    api: Arc<Api>,
+    peer: &Peer,
+    parts: Parts,
+    body: Incoming,
+    audited: &mut Audited,
+) -> Result<Reply, ApiError> {
     let (route, params) = routes::find(&parts.method, parts.uri.path())?;
-    let principal =
-        Principal::of(&api.state, &api.issuer, api.operator(), &peer, &parts.headers).await?;
+    let operator = api.operator();
+    let principal = Principal::of(&api.state, &api.issuer, operator, peer, &parts.headers).await?;
+    audited.of(route, &principal);
     authorize(&principal, route.access)?;
     api.note_heartbeat(&principal);
-    if parts.method != Method::GET && route.access != Access::Node {
-        // The audit log.
-        tracing::info!(?principal, method = %parts.method, path = parts.uri.path(), "request");
+    if route.changes() && !api.audit.has_space() {
+        let message = "the disk has no space for the audit log: nothing is changed until it has";
+        return Err(ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "audit-full", message)
+            .hint("free some space on the disk of the control plane"));
     }
     (route.handle)(Call::read(api, route.body_size(), principal, params, parts, body).await?).await
 }
@@ -140,7 +157,7 @@ impl Server {
                     Some(fingerprint) => node_of(&api.state, fingerprint).await.unwrap_or_default(),
                     None => None,
                 };
-                let peer = Peer::Tls { certificate };
+                let peer = Peer::Tls { certificate, from };
                 let Some(permit) = classes.admit(node, from) else {
                     tracing::debug!(?from, "closed: it, or its class, has enough connections");
                     return;
@@ -191,7 +208,7 @@ fn written(line: &str, result: Result<Reply, ApiError>) -> Response<Full<Bytes>>
     let (status, body) = match result {
         Ok(Reply { status, body }) => (status, body),
         Err(error) => {
-            let ApiError { status, fault, source } = error;
+            let ApiError { status, fault, source, .. } = error;
             match source {
                 Some(source) => {
                     tracing::error!(request = line, code = %fault.code, ?source, "refused")

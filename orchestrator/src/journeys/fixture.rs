@@ -69,7 +69,11 @@ impl ImageResolver for TestImages {
         .boxed()
     }
 
-    fn pull_token(&self, tenant: &Tenant, images: &[&str]) -> Option<String> {
+    fn forget_node<'a>(&'a self, _: &'a NodeId) -> BoxFuture<'a, Result<(), Fault>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn pull_token(&self, _: &NodeId, tenant: &Tenant, images: &[&str]) -> Option<String> {
         Some(format!("{tenant} may pull {}", images.join(" and ")))
     }
 }

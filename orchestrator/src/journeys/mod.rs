@@ -2,6 +2,7 @@
 //! only pretend.
 
 mod access; // every route, as every principal
+mod audit; // what is recorded of every request
 mod credentials; // made, rotated, removed, taken over
 mod faults; // restarts, replays, races
 mod life; // a service from its definition to its end

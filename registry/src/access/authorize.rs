@@ -14,8 +14,9 @@ pub(crate) enum Principal {
         /// What the token was fetched for. A user may hold less than their rights, never more.
         scopes: Scopes,
     },
-    /// A process of the platform, with a token minted for these scopes.
-    Machine { name: String, scopes: Scopes },
+    /// A process of the platform, with a token that was minted for these scopes at a second of the
+    /// clock.
+    Machine { name: String, minted: u64, scopes: Scopes },
 }
 
 /// What a token allows, within the rights of its holder.
@@ -100,7 +101,7 @@ mod tests {
             repositories: vec![(repository.parse().unwrap(), actions.to_vec())],
             own: false,
         };
-        let machine = |scopes| Principal::Machine { name: "node".to_owned(), scopes };
+        let machine = |scopes| Principal::Machine { name: "node".to_owned(), minted: 0, scopes };
         use {Action::*, Verdict::*};
         for (principal, repository, public, action, want) in [
             (Principal::Anonymous, "ann/cats", false, Pull, Challenge),

@@ -141,8 +141,9 @@ impl Tokens {
         lifetime: Duration,
     ) -> String {
         let scopes = Scopes::Only { repositories: access.to_vec(), own: false };
-        let machine = Principal::Machine { name: subject.to_owned(), scopes };
-        self.grant(&machine, lifetime, SystemTime::now())
+        let now = SystemTime::now();
+        let machine = Principal::Machine { name: subject.to_owned(), minted: seconds(now), scopes };
+        self.grant(&machine, lifetime, now)
     }
 
     pub(crate) fn grant(
@@ -156,7 +157,7 @@ impl Tokens {
             Principal::User { name, account, scopes } => {
                 (format!("user:{}", account.login), scopes.entries(Some(name)))
             }
-            Principal::Machine { name, scopes } => {
+            Principal::Machine { name, scopes, .. } => {
                 (format!("machine:{name}"), scopes.entries(None))
             }
         };
@@ -218,6 +219,7 @@ impl Claims {
             }
             Some(("machine", name)) => Some(Principal::Machine {
                 name: name.to_owned(),
+                minted: self.nbf,
                 scopes: scopes(self.access, None)?,
             }),
             _ => None,

@@ -1,11 +1,18 @@
-use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
+use audit::AuditLog;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use net::PrivateListener;
-use spec::Tenant;
+use spec::{NodeId, Tenant};
 
 use super::{
+    audited::Audited,
     error::{ApiError, ErrorCode},
     request_body::RequestBody,
     response::{Response, empty, json},
@@ -32,6 +39,7 @@ pub(super) fn listen(data_dir: &Path) -> Result<PrivateListener, Error> {
 
 /// Users and visibility, for the owner of the data folder.
 pub(super) struct AdminApi {
+    pub audit: Arc<AuditLog>,
     pub metadata: Metadata,
     pub passwords: Arc<Passwords>,
     pub uploads: Arc<Uploads>,
@@ -50,10 +58,18 @@ impl AdminApi {
         let (method, path) = (head.method, head.uri.path().to_owned());
         let mut body = RequestBody::new(body, self.idle_time_max);
         let query = Query::parse(head.uri.query().unwrap_or_default());
-        self.try_answer(&method, &path, &query, &mut body).await.unwrap_or_else(|error| {
+        let mut audited = Audited::begin(&self.audit, None, &method, &path);
+        audited.by("operator");
+        let answered = match audited.check_space(&method) {
+            Ok(()) => self.try_answer(&method, &path, &query, &mut body).await,
+            Err(full) => Err(full),
+        };
+        let response = answered.unwrap_or_else(|error| {
             error.log(&method, &path);
             error.into()
-        })
+        });
+        audited.end(response.status());
+        response
     }
 
     async fn try_answer(
@@ -80,6 +96,14 @@ impl AdminApi {
             }
             let VisibilityBody { visibility } = body.json(ADMIN_BODY_BYTES_MAX).await?;
             self.metadata.set_public(&name, visibility == Visibility::Public).await?;
+            return Ok(empty(StatusCode::NO_CONTENT, []));
+        }
+        if let Some(name) = path.strip_prefix("/admin/machines/")
+            && *method == Method::DELETE
+        {
+            let name: NodeId = name.parse().map_err(ApiError::invalid_name)?;
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.metadata.revoke_machine(name.as_str(), now.as_secs()).await?;
             return Ok(empty(StatusCode::NO_CONTENT, []));
         }
         match (method.as_str(), path) {

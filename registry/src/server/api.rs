@@ -1,5 +1,6 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
+use audit::AuditLog;
 use blobs::BlobStore;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
@@ -9,6 +10,7 @@ use hyper::{
 };
 
 use super::{
+    audited::Audited,
     auth::{Authenticator, RepositoryRequest},
     blobs::BlobEndpoints,
     error::ApiError,
@@ -21,7 +23,7 @@ use super::{
     uploads::UploadEndpoints,
 };
 use crate::{
-    Limits, Tokens,
+    Limits,
     access::{Passwords, Principal},
     protocol::Query,
     storage::{Metadata, RepositoryLocks, Uploads},
@@ -35,6 +37,7 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 /// The distribution API: routes each request to the endpoint that serves it, once its principal may
 /// use that endpoint.
 pub(super) struct Api {
+    audit: Arc<AuditLog>,
     metadata: Metadata,
     authenticator: Authenticator,
     token: TokenEndpoint,
@@ -47,25 +50,21 @@ pub(super) struct Api {
 
 impl Api {
     pub fn new(
+        audit: Arc<AuditLog>,
         metadata: Metadata,
         blobs: Arc<dyn BlobStore>,
         uploads: Arc<Uploads>,
         passwords: Arc<Passwords>,
-        tokens: Tokens,
-        realm: Option<String>,
+        authenticator: Authenticator,
         limits: &Limits,
     ) -> Self {
         let locks = RepositoryLocks::default();
         Self {
+            audit,
             metadata: metadata.clone(),
-            authenticator: Authenticator {
-                tokens: tokens.clone(),
-                metadata: metadata.clone(),
-                realm,
-            },
             token: TokenEndpoint {
                 passwords,
-                tokens,
+                tokens: authenticator.tokens.clone(),
                 metadata: metadata.clone(),
                 lifetime: limits.token_time,
             },
@@ -80,6 +79,7 @@ impl Api {
                 uploads,
                 blob_bytes_max: limits.blob_bytes_max,
             },
+            authenticator,
             lists: ListEndpoints { metadata },
             idle_time_max: limits.idle_time_max,
         }
@@ -94,7 +94,13 @@ impl Api {
         let (head, body) = request.into_parts();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let mut body = RequestBody::new(body, self.idle_time_max);
-        let mut response = match self.try_answer(head, &mut body, from).await {
+        let mut audited = Audited::begin(&self.audit, from, &method, &path);
+        let answered = self.try_answer(head, &mut body, from, &mut audited).await;
+        audited.end(match &answered {
+            Ok(response) => response.status(),
+            Err(error) => error.status(),
+        });
+        let mut response = match answered {
             Ok(response) => response,
             Err(error) => {
                 error.log(&method, &path);
@@ -118,22 +124,32 @@ impl Api {
         head: Parts,
         body: &mut RequestBody,
         from: Option<IpAddr>,
+        audited: &mut Audited,
     ) -> Result<Response, ApiError> {
         let route = Route::parse(&head.method, head.uri.path())?;
         let query = Query::parse(head.uri.query().unwrap_or_default());
         match route {
-            Route::Health => Ok(match self.metadata.is_broken() {
-                true => empty(StatusCode::SERVICE_UNAVAILABLE, []),
-                false => empty(StatusCode::OK, []),
-            }),
-            Route::Token => self.token.grant(&head, &query, body, from).await,
+            Route::Health => {
+                audited.is_routine();
+                Ok(match self.metadata.is_broken() {
+                    true => empty(StatusCode::SERVICE_UNAVAILABLE, []),
+                    false => empty(StatusCode::OK, []),
+                })
+            }
+            Route::Token => self.token.grant(&head, &query, body, from, audited).await,
             Route::Ping => match self.authenticator.identify(&head.headers).await? {
-                Some(_) => Ok(json(StatusCode::OK, &serde_json::json!({}))),
+                Some(principal) => {
+                    audited.of(&principal);
+                    Ok(json(StatusCode::OK, &serde_json::json!({})))
+                }
                 None => Err(self.authenticator.login_needed(&head.headers)),
             },
-            Route::Catalog => self.lists.catalog(&self.principal(&head).await?, &query).await,
+            Route::Catalog => {
+                self.lists.catalog(&self.principal(&head, audited).await?, &query).await
+            }
             Route::Repository(repository, endpoint) => {
-                let principal = self.principal(&head).await?;
+                let principal = self.principal(&head, audited).await?;
+                audited.check_space(&head.method)?;
                 let request = RepositoryRequest { head, query, principal, repository };
                 self.authenticator.authorize(&request, endpoint.action()).await?;
                 let revoked = self.authenticator.revoked(&request.principal, &request.head.headers);
@@ -147,18 +163,28 @@ impl Api {
         }
     }
 
-    async fn principal(&self, head: &Parts) -> Result<Principal, ApiError> {
-        Ok(self.authenticator.identify(&head.headers).await?.unwrap_or(Principal::Anonymous))
+    async fn principal(&self, head: &Parts, audited: &mut Audited) -> Result<Principal, ApiError> {
+        let principal = self.authenticator.identify(&head.headers).await?;
+        let principal = principal.unwrap_or(Principal::Anonymous);
+        audited.of(&principal);
+        Ok(principal)
     }
 
     /// A response whose body breaks off when the account that asked for it is removed or changed.
     fn until_revoked(&self, response: Response, principal: Principal) -> Response {
-        let Principal::User { account, .. } = principal else { return response };
         if response.body().size_hint().exact().is_some_and(|size| size <= SMALL_BODY_BYTES) {
             return response;
         }
         let metadata = self.metadata.clone();
-        let revoked = async move { metadata.revoked(&account).await };
+        let revoked = async move {
+            match principal {
+                Principal::User { account, .. } => metadata.revoked(&account).await,
+                Principal::Machine { name, minted, .. } => {
+                    metadata.machine_revoked(&name, minted).await;
+                }
+                Principal::Anonymous => std::future::pending().await,
+            }
+        };
         response.map(|body| UntilBody::new(body, revoked).boxed_unsync())
     }
 

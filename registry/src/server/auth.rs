@@ -27,7 +27,7 @@ pub(super) struct Authenticator {
     pub realm: Option<String>,
 }
 
-const REVOKED: &str = "the account of the token was removed or changed";
+const REVOKED: &str = "what the token was issued for was removed or changed";
 
 /// Why a token that was shown does not do.
 enum TokenFault {
@@ -56,6 +56,11 @@ impl Authenticator {
             Principal::User { account, .. } if !self.metadata.is_current(account).await? => {
                 Err(invalid(REVOKED))
             }
+            Principal::Machine { name, minted, .. }
+                if !self.metadata.is_machine_current(name, *minted).await? =>
+            {
+                Err(invalid(REVOKED))
+            }
             _ => Ok(Some(principal)),
         }
     }
@@ -67,7 +72,11 @@ impl Authenticator {
                 self.metadata.revoked(account).await;
                 self.challenge(headers, None, Some(TokenFault::Invalid(REVOKED)))
             }
-            Principal::Anonymous | Principal::Machine { .. } => std::future::pending().await,
+            Principal::Machine { name, minted, .. } => {
+                self.metadata.machine_revoked(name, *minted).await;
+                self.challenge(headers, None, Some(TokenFault::Invalid(REVOKED)))
+            }
+            Principal::Anonymous => std::future::pending().await,
         }
     }
 

@@ -6,6 +6,7 @@ mod response; // status, headers and body
 mod error; // error responses
 
 mod api; // routes each request to its endpoint
+mod audited; // a request on its way into the audit log
 mod auth; // principal and verdict
 mod token; // tokens for passwords
 mod blobs; // reading and deleting blobs
@@ -18,6 +19,7 @@ mod admin; // users and visibility, for the owner of the data folder
 
 use std::{convert::Infallible, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use ::audit::AuditLog;
 use ::blobs::FileBlobStore;
 use hyper::{Request, body::Incoming, service::service_fn};
 use net::{ConnectionLimits, Connections, HttpLimits, Listener, PrivateListener};
@@ -33,7 +35,7 @@ use crate::{
     limits::{ADMIN_CONNECTIONS_MAX, UPLOAD_SWEEP_INTERVAL},
     storage::{Metadata, Uploads},
 };
-use {admin::AdminApi, api::Api, response::Response};
+use {admin::AdminApi, api::Api, auth::Authenticator, response::Response};
 
 /// Where a registry stores its data, and how it behaves.
 #[derive(Debug, Clone)]
@@ -98,8 +100,16 @@ impl Server {
         let uploads = Arc::new(Uploads::open(blobs.clone(), limits.uploads_per_user_max)?);
         let passwords = Arc::new(Passwords::new(metadata.clone(), cost));
         let tokens = Tokens::open(&data_dir)?;
+        let path = data_dir.join("audit");
+        let audit = AuditLog::open(&path).map_err(|source| Error::File {
+            action: "open the audit log in",
+            path,
+            source,
+        })?;
+        let audit = Arc::new(audit);
         Ok(Self {
             admin_api: Arc::new(AdminApi {
+                audit: Arc::clone(&audit),
                 metadata: metadata.clone(),
                 passwords: Arc::clone(&passwords),
                 uploads: Arc::clone(&uploads),
@@ -107,12 +117,12 @@ impl Server {
             }),
             admin_listener: admin::listen(&data_dir)?,
             api: Arc::new(Api::new(
+                audit,
                 metadata.clone(),
                 blobs,
                 Arc::clone(&uploads),
                 passwords,
-                tokens,
-                realm,
+                Authenticator { tokens, metadata: metadata.clone(), realm },
                 &limits,
             )),
             metadata,

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use spec::{Tenant, Timestamp};
 
 use super::{
+    audited::Audited,
     error::{ApiError, ErrorCode},
     request_body::RequestBody,
     response::{Response, json},
@@ -43,6 +44,7 @@ impl TokenEndpoint {
         query: &Query,
         body: &mut RequestBody,
         from: Option<IpAddr>,
+        audited: &mut Audited,
     ) -> Result<Response, ApiError> {
         let form;
         let (parameters, login) = match head.method {
@@ -55,8 +57,12 @@ impl TokenEndpoint {
         };
         let principal = match login {
             None => Principal::Anonymous,
-            Some((name, password)) => self.log_in(&name, &password, from).await?,
+            Some((name, password)) => {
+                audited.login(&name);
+                self.log_in(&name, &password, from).await?
+            }
         };
+        audited.of(&principal);
         let principal = self.restrict(principal, parameters).await?;
         let now = SystemTime::now();
         let token = self.tokens.grant(&principal, self.lifetime, now);

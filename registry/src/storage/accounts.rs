@@ -7,7 +7,10 @@ use super::metadata::{Metadata, VERSION, decode};
 use crate::{
     Error, Repository,
     account::{Account, RobotRecord, robot_of},
-    limits::{DELETED_PER_TRANSACTION, HANDED_OVER_BYTES_MAX, ROBOT_USE_NOTED_AFTER, SCAN_PAGE},
+    limits::{
+        DELETED_PER_TRANSACTION, HANDED_OVER_BYTES_MAX, ROBOT_USE_NOTED_AFTER, SCAN_PAGE,
+        TOKEN_LIFETIME_MAX,
+    },
 };
 
 /// The families of keys that belong to a repository. Its own record moves and goes last, so that
@@ -119,16 +122,53 @@ impl Metadata {
         Ok(record.is_some_and(holds) && self.user(&user).await?.is_some())
     }
 
+    /// Refuses every token that was minted for a machine until `now`, in seconds of the clock.
+    pub async fn revoke_machine(&self, name: &str, now: u64) -> Result<(), Error> {
+        let over = now.saturating_sub(TOKEN_LIFETIME_MAX.as_secs());
+        let mut old = Vec::new();
+        self.scan("revoked/", false, |kv| {
+            if decode::<u64>(kv)? < over {
+                old.push(kv.key.to_string());
+            }
+            Ok(())
+        })
+        .await?;
+        let key = format!("revoked/{name}");
+        old.retain(|old| *old != key);
+        old.truncate(DELETED_PER_TRANSACTION);
+        let txn = Txn::new().put(key, store::encode(VERSION, &now));
+        let txn = old.into_iter().fold(txn, |txn, key| txn.delete(key));
+        self.commit(txn, "revoke tokens").await?;
+        self.accounts.send_modify(|changes| *changes += 1);
+        Ok(())
+    }
+
+    /// Whether a token that was minted for a machine at `minted` still holds.
+    pub async fn is_machine_current(&self, name: &str, minted: u64) -> Result<bool, Error> {
+        let revoked: Option<u64> = self.get(format!("revoked/{name}")).await?;
+        Ok(revoked.is_none_or(|until| minted > until))
+    }
+
+    /// Waits until a machine's token does not hold any more.
+    pub async fn machine_revoked(&self, name: &str, minted: u64) {
+        let mut changes = self.accounts.subscribe();
+        loop {
+            changes.mark_unchanged();
+            let is_current = self.is_machine_current(name, minted).await.unwrap_or(true);
+            if !is_current || changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Waits until an account is not what it was.
     pub async fn revoked(&self, account: &Account) {
         let mut changes = self.accounts.subscribe();
         loop {
             changes.mark_unchanged();
             // What cannot be looked up is not revoked; the store's failure ends the process.
-            if !self.is_current(account).await.unwrap_or(true) {
-                return;
-            }
-            if changes.changed().await.is_err() {
+            let is_current = self.is_current(account).await.unwrap_or(true);
+            if !is_current || changes.changed().await.is_err() {
                 return;
             }
         }

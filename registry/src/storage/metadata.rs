@@ -20,6 +20,7 @@ pub(super) const VERSION: u8 = 1;
 /// ```text
 /// user/NAME                           password hash
 /// robot/NAME+ROBOT                    hash of its secret, scope, expiry
+/// revoked/MACHINE                     until when its tokens were minted that are refused
 /// repository/NAME                     whether it is public
 /// blob/NAME:DIGEST                    membership: decides about access, never the digest alone
 /// manifest/NAME:DIGEST                media type, size, subject; the bytes are a blob

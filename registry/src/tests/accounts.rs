@@ -1,4 +1,8 @@
-use std::{error::Error, net::SocketAddr, time::Duration};
+use std::{
+    error::Error,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use http_body_util::{BodyExt, StreamBody};
 use hyper::{
@@ -12,7 +16,7 @@ use spec::Tenant;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::fixture::{PASSWORD, TestRegistry};
-use crate::{Existing, Repositories, Repository, RobotScope};
+use crate::{Action, Existing, Repositories, Repository, RobotScope};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -209,6 +213,27 @@ async fn what_a_removed_account_is_reading_or_writing_breaks_off() {
     assert!(broke_off && bytes < 32 << 20, "{bytes} bytes, broke off: {broke_off}");
     let answer = timeout(Duration::from_secs(5), uploading).await.expect("it ends").unwrap();
     assert!(answer.is_err() || answer.unwrap().status().as_u16() == 401);
+}
+
+#[tokio::test]
+async fn a_removed_node_pulls_no_more_and_one_that_joins_again_does() {
+    let server = TestRegistry::open().await;
+    server.push_blob("ann/cats", b"x").await;
+    let mint = || {
+        let access = [("ann/cats".parse().unwrap(), vec![Action::Pull])];
+        format!("Bearer {}", server.tokens.mint("n1", &access, HOUR))
+    };
+    let (read, before) = ("GET /v2/ann/cats/tags/list", mint());
+    assert_eq!(status(&server, read, &before).await, 200);
+    server.admin.revoke_machine(&"n1".parse().unwrap()).await.unwrap();
+    assert_eq!(status(&server, read, &before).await, 401);
+    // Tokens count seconds: one that is minted in the next holds.
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while status(&server, read, &mint()).await != 200 {
+        assert!(Instant::now() < deadline, "the name is refused for ever");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(status(&server, read, &before).await, 401);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@ mod fixture; // a registry to test against, and images to move
 mod proxy; // a network with faults
 
 mod accounts;
+mod audit; // what is recorded of every request
 mod api; // endpoints, as any client sees them
 mod rights; // authorization of every route
 mod transfer; // push and pull, also over a network with faults

@@ -174,7 +174,9 @@ pub(crate) async fn desired(call: Call) -> Result<Reply, ApiError> {
         news.mark_unchanged();
         let assigned = api.node_watch.assigned(&node);
         if after != Some(assigned.revision) || timeout_at(deadline, news.changed()).await.is_err() {
-            let token = |tenant: &Tenant, images: &[&str]| api.resolver.pull_token(tenant, images);
+            let token = |tenant: &Tenant, images: &[&str]| {
+                api.resolver.pull_token(&node.id, tenant, images)
+            };
             return Reply::ok(&assigned.to_wire(api.state.epoch.number, token));
         }
         if call.state().get::<NodeRecord>(keys::node(&node.id)).await?.is_none() {

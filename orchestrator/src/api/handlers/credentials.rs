@@ -179,6 +179,7 @@ pub(crate) async fn issue_token(call: Call) -> Result<Reply, ApiError> {
     let IssueToken { tenant, credential, secret } = call.json()?;
     let unnamed = credential.is_none();
     let name = credential.unwrap_or_else(|| name_of_unnamed(&secret));
+    let refused = || refused().about(format!("{tenant}/{name}"));
     for _ in 0..WRITE_TRIES_MAX {
         let stored = call.state().credential(&tenant, &name).await?;
         let stored = stored.ok_or_else(refused)?;

@@ -95,7 +95,12 @@ async fn resolve(
             Ok(Ok(image)) => image,
             Ok(Err(fault)) => {
                 let status = StatusCode::UNPROCESSABLE_ENTITY;
-                return Err(ApiError { status, fault: Box::new(fault), source: None });
+                return Err(ApiError {
+                    status,
+                    fault: Box::new(fault),
+                    subject: None,
+                    source: None,
+                });
             }
             Err(_) => {
                 let message = format!("timed out resolving image `{}`", container.image);

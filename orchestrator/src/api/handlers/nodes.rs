@@ -83,6 +83,10 @@ pub(crate) async fn remove(call: Call) -> Result<Reply, ApiError> {
     txn = txn.delete(keys::usage_allowance(&id));
     call.commit(txn).await?;
     call.state().reports.forget(&id);
+    if let Err(fault) = call.api.resolver.forget_node(&id).await {
+        // They end by themselves; and without a registry they are worth nothing.
+        tracing::warn!(node = %id, %fault, "the pull tokens of a removed node are not revoked");
+    }
     call.api.node_watch.forget(&id);
     Reply::done()
 }
