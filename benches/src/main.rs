@@ -1,7 +1,7 @@
 //! margay side by side with its peers, in one run, as ratios of medians.
 //!
 //! `cargo run --release -p margay-benches -- [start] [native] [exec] [serve] [files] [idle]
-//! [rebuild] [cold] [size]` (all without a word) prints Markdown tables. A peer that is not
+//! [rebuild] [cold] [neighbours] [size]` (all without a word) prints Markdown tables. A peer that is not
 //! installed is named and left out; nothing is downloaded. Needs `wrk` for `serve` and `files`.
 //! Rounds alternate A B A B, so that a machine that slows down slows both.
 
@@ -20,13 +20,14 @@ mod files; // the cats page beside nginx
 mod idle; // resident memory of what waits
 mod rebuild; // a build that has nothing to do
 mod cold; // the first request after idle
+mod neighbours; // a tenant beside one that takes what it can
 mod size; // what the binary is made of
 
 use anyhow::{Result, bail};
 
 type Bench = fn(&platform::Margay) -> Result<()>;
 
-const BENCHES: [(&str, Bench); 9] = [
+const BENCHES: [(&str, Bench); 10] = [
     ("start", start::run),
     ("native", native::run),
     ("exec", native::exec),
@@ -35,6 +36,7 @@ const BENCHES: [(&str, Bench); 9] = [
     ("idle", idle::run),
     ("rebuild", rebuild::run),
     ("cold", cold::run),
+    ("neighbours", neighbours::run),
     ("size", size::run),
 ];
 
