@@ -74,13 +74,16 @@ impl Hostile {
     fn start(margay: &Margay, registry: u16, ingress: u16) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let credential = folder.path().join("acme.json");
-        std::fs::write(&credential, margay.run(["token", "credential", "acme"])?)?;
+        std::fs::write(
+            &credential,
+            margay.run(["credential", "create", "hostile", "--tenant", "acme"])?,
+        )?;
         let credential = credential.to_str().context("a path in UTF-8")?;
         let address = format!("localhost:{registry}");
-        margay.run(["login", "-u", "acme", &address])?;
         margay.run(["cluster", "create", "hostile", "--credential", credential])?;
-        let image = format!("{address}/acme/probe:v1");
+        let image = format!("{address}/me/probe:v1");
         build(margay, &image, "probe-cli", 0)?;
+        margay.run(["registry", "visibility", "me/probe", "public"])?;
         for (name, command) in HOGS {
             let definition = format!(
                 "family = \"{name}\"\n[[volumes]]\nname = \"v-{name}\"\n[[containers]]\n\
@@ -90,7 +93,7 @@ impl Hostile {
             service(margay, credential, folder.path(), name, &definition)?;
         }
         for bomb in 0..BOMBS {
-            let (name, image) = (format!("bomb{bomb}"), format!("{address}/acme/bomb{bomb}:v1"));
+            let (name, image) = (format!("bomb{bomb}"), format!("{address}/me/probe:{bomb}"));
             build(margay, &image, "probe-cli", bomb + 1)?;
             let definition = format!(
                 "family = \"{name}\"\n[[containers]]\nname = \"app\"\nimage = \"{image}\"\n\

@@ -13,6 +13,7 @@ mod exit; // how it ended, and the exit codes and sentences of both kinds
 mod event; // what happens to it until then
 mod container; // the two traits
 mod log; // what its program writes, in a file of bounded size
+pub mod cgroup; // what the kernel counts and limits for a container
 pub mod mount; // detached mounts, and the ids of files in them
 pub mod frame; // messages with descriptors over a Unix socket
 pub mod exec; // what a client asks of a container that runs

@@ -8,3 +8,9 @@ pub(crate) const FRAME_BYTES_MAX: usize = 16 << 10;
 
 /// Agents connect to a container one at a time, and visitors such as `margay stats` are few.
 pub(crate) const BACKLOG: i32 = 64;
+
+/// Killed processes leave their cgroup within milliseconds, also under load.
+pub(crate) const CGROUP_REMOVE_TIME_MAX: std::time::Duration = std::time::Duration::from_secs(5);
+/// A cgroup without a process for so long belongs to no worker that is about to start: between
+/// making one and entering it are milliseconds.
+pub(crate) const CGROUP_UNUSED_FOR: std::time::Duration = std::time::Duration::from_secs(10);

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use engine::{Adopted, Ended, Engine as _, UsageSource};
+use engine::{Adopted, Ended, Engine as _, UsageSource, cgroup};
 use runtime::{UsagePage, WasmEngine};
 use shim::NativeEngine;
 use spec::{Capabilities, Usage};
@@ -21,11 +21,12 @@ const SHIM_TIME_MAX: Duration = Duration::from_secs(10);
 pub(crate) async fn adopt(
     kind: Kind,
     folder: &Path,
+    owner: &str,
     grants: Capabilities,
     broker: runtime::Broker,
 ) -> Adopted {
     match kind {
-        Kind::Wasm => WasmEngine::new(broker, None).adopt(folder, grants).await,
+        Kind::Wasm => WasmEngine::new(broker, None).of(owner, None).adopt(folder, grants).await,
         Kind::Native => NativeEngine::new(exe()).adopt(folder, grants).await,
     }
 }
@@ -88,9 +89,16 @@ pub(crate) fn end(
 
 /// Clears away what a killed supervisor has left of a container outside its folder.
 pub(crate) fn sweep(folder: &TaskFolder) {
-    if folder.record().kind == Kind::Native
-        && let Err(error) = shim::sweep(folder.path())
-    {
-        tracing::warn!(error = chain(&error), "a native container left something behind");
+    match folder.record().kind {
+        Kind::Wasm => {
+            if let Some(place) = cgroup::Place::of(folder.path(), folder.record().origin.owner()) {
+                place.remove();
+            }
+        }
+        Kind::Native => {
+            if let Err(error) = shim::sweep(folder.path()) {
+                tracing::warn!(error = chain(&error), "a native container left something behind");
+            }
+        }
     }
 }

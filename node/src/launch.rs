@@ -202,6 +202,17 @@ impl Launch {
         env
     }
 
+    /// The thousandths of a processor that a Wasm container has at most. In the pool one processor,
+    /// or as many as it reserves; on a node of the tenant's own a reservation is no limit.
+    fn cpu_millis_max(&self) -> Option<u32> {
+        let (container, whole) = (&self.container, 1000);
+        match (container.launch_type, &container.node) {
+            (LaunchType::Pool, _) => Some(container.cpu_millis.unwrap_or(whole).max(whole)),
+            (LaunchType::Node, Some(_)) => None,
+            (LaunchType::Node, None) => container.cpu_millis,
+        }
+    }
+
     /// The values of what was granted, and of nothing else.
     fn secrets(&self) -> BTreeMap<SecretName, Vec<u8>> {
         let granted = self.resolved.capabilities.secrets.iter();
@@ -334,7 +345,9 @@ impl Launch {
             Ready::Wasm { plan, prepared } => {
                 let program = self.wasm_program(plan, prepared)?;
                 let broker = broker.of(&self.container.owner);
-                WasmEngine::new(broker, spare).start(shared.with(program)).await
+                let engine = WasmEngine::new(broker, spare);
+                let engine = engine.of(&self.container.owner, self.cpu_millis_max());
+                engine.start(shared.with(program)).await
             }
             Ready::Native(native) => {
                 let program = self.native_program(native);

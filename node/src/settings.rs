@@ -56,14 +56,14 @@ impl Settings {
             _ if self.stop_signal.is_some() => {
                 refused("--stop-signal", "it receives no signals", "leave it out")
             }
-            _ if self.cpu_millis.is_some() => refused(
+            _ if self.cpu_millis.is_some() && !engine::cgroup::is_writable() => refused(
                 "--cpus",
-                "its process is in no cgroup that could share processors out",
+                "this user may make no cgroup that could share processors out",
                 "limit a request or a command: --cpu-time DURATION",
             ),
             _ if linux.memory_bytes_soft.is_some() => refused(
                 "--memory-reservation",
-                "it is in no cgroup that could leave it memory",
+                "its memory has one limit, and nothing is taken back below it",
                 "limit its memory: -m BYTES",
             ),
             _ if linux.hostname.is_some() => {
@@ -153,7 +153,6 @@ mod tests {
         for (settings, flag) in [
             (Settings { user: text(), ..Settings::default() }, "--user"),
             (Settings { stop_signal: text(), ..Settings::default() }, "--stop-signal"),
-            (Settings { cpu_millis: Some(500), ..Settings::default() }, "--cpus"),
             (linux(shim::Settings { hostname: text(), ..usual() }), "--hostname"),
             (linux(shim::Settings { groups: vec!["www".to_owned()], ..usual() }), "--group-add"),
             (linux(shim::Settings { shm_bytes_max: Some(1), ..usual() }), "--shm-size"),

@@ -51,6 +51,9 @@ pub(crate) struct FolderFiles {
     pub exec: OwnedFd,
     /// The machine code of what they ask for; see [`code_area`](crate::code_area).
     pub code_area: File,
+    /// Where the worker enters its cgroup: one for each hierarchy, and none where its supervisor
+    /// may make no cgroups.
+    pub cgroups: Vec<OwnedFd>,
 }
 
 /// [`WasmProgram`] and [`FolderFiles`] as they cross the socket.
@@ -69,6 +72,7 @@ pub(crate) struct ProgramMessage {
     adoption: Option<usize>,
     exec: usize,
     code_area: usize,
+    cgroups: Vec<usize>,
 }
 
 /// What a worker gets.
@@ -89,6 +93,7 @@ pub(crate) fn split(assignment: Assignment, files: FolderFiles) -> (WorkerMessag
         adoption: files.adoption.map(|socket| slots.put(socket)),
         exec: slots.put(files.exec),
         code_area: slots.put(files.code_area),
+        cgroups: files.cgroups.into_iter().map(|entry| slots.put(entry)).collect(),
     })
 }
 
@@ -106,6 +111,11 @@ pub(crate) fn join(
             adoption: slots.take_if(program.adoption)?,
             exec: slots.take(program.exec)?,
             code_area: file(slots, program.code_area)?,
+            cgroups: program
+                .cgroups
+                .into_iter()
+                .map(|slot| slots.take(slot))
+                .collect::<io::Result<_>>()?,
         });
         Ok(WasmProgram {
             world: program.world,

@@ -3,6 +3,21 @@
 
 use std::time::Duration;
 
+/// What a worker's own heap may have: the memory and the writable layer of its container, and
+/// [`HEAP_BYTES_SLACK`].
+pub(crate) fn heap_bytes_max(limits: &spec::Limits) -> u64 {
+    HEAP_BYTES_SLACK
+        .saturating_add(limits.memory_bytes_max)
+        .saturating_add(limits.writable_bytes_max)
+}
+
+/// What a worker may have in all, as the kernel counts it: its heap, and the pages that slots of
+/// its pool keep between two instances. An honest worker refuses its guests long before.
+pub(crate) fn worker_bytes_max(limits: &spec::Limits) -> u64 {
+    let kept = u64::from(limits.concurrency_max).saturating_mul(KEEP_RESIDENT_BYTES as u64);
+    heap_bytes_max(limits).saturating_add(kept)
+}
+
 // The engine.
 /// Core instances in one component: Python's has 14.
 pub(crate) const CORE_INSTANCES_PER_COMPONENT: u32 = 20;
@@ -30,6 +45,8 @@ pub(crate) const FILE_BYTES_MAX: u64 = 1 << 40;
 pub(crate) const FILE_BYTES_SLACK: u64 = 1 << 20;
 /// What a worker's own heap may have beyond the memory and the writable layer of its container.
 pub(crate) const HEAP_BYTES_SLACK: u64 = 64 << 20;
+/// Threads of a worker: those that serve, those that block, and one for ticks are a dozen.
+pub(crate) const WORKER_THREADS_MAX: u32 = 64;
 /// What the host copies for a guest in one call.
 pub(crate) const HOSTCALL_BYTES_MAX: usize = 8 << 20;
 /// All header fields of one message, as wasmtime counts them.

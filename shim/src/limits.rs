@@ -136,8 +136,6 @@ pub(crate) const ORPHAN_GRACE: Duration = Duration::from_secs(10);
 pub(crate) const GRACE_MAX: Duration = Duration::from_secs(3600);
 /// Events taken from epoll at once; more wait for the next call.
 pub(crate) const EVENTS_MAX: usize = 64;
-/// Killed processes leave their cgroup within milliseconds, also under load.
-pub(crate) const CGROUP_REMOVE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Programs that joined one container and run at once, and clients that are about to ask for one:
 /// each takes up to eight descriptors of [`SHIM_OPEN_FILES_MAX`].

@@ -74,7 +74,7 @@ fn kill_runtime(state: &Path) {
 /// The same for a container whose first process is known to be dead.
 pub(crate) fn clear_dead(folder: &Path, traces: &Traces) -> Result<(), Error> {
     let state = state_folder(folder);
-    cgroup::remove(&traces.id)?;
+    cgroup::remove(&traces.id).map_err(Error::io("remove its cgroup".to_owned()))?;
     remove(fs::remove_dir_all(&state), &state)?;
     for name in [SOCKET, engine::exec::SOCKET, TRACES] {
         let path = folder.join(name);

@@ -83,7 +83,7 @@ fn examine(home: &Home) -> Vec<Check> {
     let mut checks = vec![kernel(&release, version), user(), landlock(), seccomp(), openat2()];
     let probe = machine::probe(home.path());
     checks.extend(namespaces(&probe));
-    checks.extend([limits(), pagemap(version), folder(home), space(home)]);
+    checks.extend([limits(), cgroups(home), pagemap(version), folder(home), space(home)]);
     let layering = probe.as_ref().ok().and_then(|probe| probe.layering.as_ref());
     checks.extend(shim::doctor(home.path(), layering).into_iter().map(native));
     checks.extend(ports());
@@ -199,6 +199,18 @@ fn limits() -> Check {
         (files, None) => ok(
             "limits",
             files.map_or("none".to_owned(), |files| format!("{files} open files for a process")),
+        ),
+    }
+}
+
+/// Without one a worker that has broken its Wasm wall takes what the machine has.
+fn cgroups(home: &Home) -> Check {
+    match engine::cgroup::probe(home.path()) {
+        Ok(()) => ok("cgroups", "each worker has one: memory, processors and threads"),
+        Err(error) => warn(
+            "cgroups",
+            format!("{error}: the limits of workers are their own, and owners get no equal shares"),
+            "run as root, with cgroups that may be changed, for a node of the shared pool",
         ),
     }
 }

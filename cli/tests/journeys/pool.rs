@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::{
-    stage::{Stage, eventually, samples},
-    up::Up,
+    stage::{Stage, eventually, samples, signal},
+    up::{Up, page_is_served, serve_cats},
 };
 
 /// The probe as an image of the bundled registry.
@@ -97,4 +97,68 @@ fn what_the_pool_would_clamp_is_refused_before_anything_starts() {
     assert_eq!(tasks.as_array().map(Vec::len), Some(0), "{tasks}");
     up.end();
     stage.is_empty();
+}
+
+/// Needs root: an ordinary user may make no cgroups.
+#[test]
+fn a_worker_is_in_a_cgroup_of_its_own_and_leaves_none() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: no cgroups: not root");
+        return;
+    }
+    let stage = Stage::new();
+    let probe = samples().join("hostile/probe-cli.wasm").display().to_string();
+    let score = |pid: &str| -> i32 {
+        let path = format!("/proc/{pid}/oom_score_adj");
+        std::fs::read_to_string(path).expect("a score").trim().parse().expect("a number")
+    };
+    for end in ["stop", "kill", "SIGKILL"] {
+        let run = ["run", "-d", "--name", "held", "--cpus", "0.5", &probe, "sleep", "600000"];
+        stage.margay(run).ok();
+        let pid = eventually("it runs", || worker_of(&stage, "held"));
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("its cgroups");
+        assert!(groups.contains(".me/") || groups.contains(".local/"), "{groups}");
+        assert!(!stage.cgroups().is_empty());
+        assert!(score(&pid.to_string()) >= (score("self") + 500).min(1000), "ended first");
+        match end {
+            "SIGKILL" => signal(pid, "KILL"),
+            verb => drop(stage.margay([verb, "held"]).ok()),
+        }
+        eventually("its cgroup is gone", || stage.cgroups().is_empty().then_some(()));
+        stage.margay(["rm", "-f", "held"]).ok();
+    }
+    stage.is_empty();
+}
+
+/// Needs root. What a killed agent has left is adopted, and goes with its worker.
+#[test]
+fn cgroups_outlive_an_agent_and_go_with_their_workers() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: no cgroups: not root");
+        return;
+    }
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    serve_cats(&stage, &up, 1);
+    eventually("the page is served", || page_is_served(&up));
+    let leaves = || {
+        let groups = stage.cgroups().into_iter().flat_map(std::fs::read_dir).flatten().flatten();
+        groups.filter(|entry| entry.path().is_dir()).count()
+    };
+    let before = leaves();
+    assert!(before > 0);
+    signal(up.pid(&stage, "node"), "KILL");
+    eventually("another agent serves", || page_is_served(&up));
+    assert_eq!(leaves(), before);
+    stage.margay(["service", "rm", "cats", "--cluster", "allthecats"]).ok();
+    eventually("its cgroups are gone", || stage.cgroups().is_empty().then_some(()));
+    up.end();
+    stage.is_empty();
+}
+
+/// The process of a local task.
+fn worker_of(stage: &Stage, name: &str) -> Option<i32> {
+    let seen: Value = serde_json::from_str(&stage.margay(["inspect", name]).ok()).expect("JSON");
+    let pid = seen[0]["seen"]["process"]["pid"].as_i64()?;
+    i32::try_from(pid).ok()
 }

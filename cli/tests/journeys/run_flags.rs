@@ -22,7 +22,6 @@ fn flags_that_mean_nothing_for_a_wasm_program_are_refused_before_it_starts() {
     let stage = Stage::new();
     for (flag, value) in [
         ("--user", "1000"),
-        ("--cpus", "0.5"),
         ("--hostname", "web"),
         ("--add-host", "db:10.0.0.7"),
         ("--group-add", "www"),

@@ -140,6 +140,21 @@ impl Stage {
     }
 }
 
+impl Stage {
+    /// The cgroups of this home's workers.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        let tasks = self.home().join("tasks");
+        let digest = spec::Digest::of(tasks.as_os_str().as_encoded_bytes());
+        let prefix = format!("margay-{}.", digest.short());
+        let folders = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
+        let root = Path::new("/sys/fs/cgroup");
+        let hierarchies = folders(root).map(|entry| entry.path()).chain([root.to_owned()]);
+        let groups = hierarchies.flat_map(|hierarchy| folders(&hierarchy));
+        let own = groups.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+        own.map(|entry| entry.path()).collect()
+    }
+}
+
 impl Drop for Stage {
     fn drop(&mut self) {
         for _ in 0..50 {
@@ -151,6 +166,13 @@ impl Drop for Stage {
                 let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
             }
             std::thread::sleep(Duration::from_millis(20));
+        }
+        // Those of workers whose supervisor a test has killed stay until the next start.
+        for group in self.cgroups() {
+            let leaves = fs::read_dir(&group).into_iter().flatten().flatten();
+            let leaves = leaves.filter(|entry| entry.path().is_dir());
+            leaves.for_each(|leaf| drop(fs::remove_dir(leaf.path())));
+            let _ = fs::remove_dir(group);
         }
     }
 }

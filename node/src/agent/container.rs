@@ -122,7 +122,8 @@ impl TaskContainer {
         }
         self.report.count_from(self.status.usage.unwrap_or_default());
         let broker = self.host.broker.of(self.task.tenant.as_str());
-        let adopted = engines::adopt(kind, folder.path(), grants, broker).await;
+        let owner = self.task.tenant.as_str();
+        let adopted = engines::adopt(kind, folder.path(), owner, grants, broker).await;
         if !matches!(adopted, Adopted::Running(..))
             && let Some(counters) = engines::kept_counters(&folder)
         {
@@ -219,7 +220,7 @@ impl TaskContainer {
         let (home, name, arguments) =
             (self.host.home.clone(), definition.image.clone(), args.clone());
         let owner = self.task.tenant.clone();
-        let _permit = self.host.preparing.acquire().await;
+        let _permit = self.host.preparing.acquire(&owner).await;
         let ready = tokio::task::spawn_blocking(move || {
             crate::images::make_ready(
                 &home,

@@ -4,8 +4,9 @@ use std::{
     time::Duration,
 };
 
-use spec::{NodeId, Usage};
-use tokio::sync::{Notify, Semaphore};
+use net::{KeyedPermit, KeyedSemaphore};
+use spec::{NodeId, Tenant, Usage};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use super::{
     cache::Cache, causes::Causes, converge::TaskKey, report::ContainerReport,
@@ -21,6 +22,30 @@ use crate::{
 
 /// Images made ready at one time: each preparer compiles on every processor.
 const PREPARING_MAX: usize = 2;
+/// And of one tenant, whose others wait behind its first, so that there is one for others.
+const PREPARING_PER_TENANT_MAX: usize = 1;
+
+/// How many images are made ready at one time, in all and of one tenant.
+pub(super) struct PreparingLimits {
+    all: Semaphore,
+    tenants: KeyedSemaphore<Tenant>,
+}
+
+impl PreparingLimits {
+    fn new() -> Self {
+        Self {
+            all: Semaphore::new(PREPARING_MAX),
+            tenants: KeyedSemaphore::new(PREPARING_PER_TENANT_MAX),
+        }
+    }
+
+    /// Waits for its tenant's own turn first: it takes none from others meanwhile. A preparer is
+    /// killed at its limit of time, so every turn comes.
+    pub async fn acquire(&self, tenant: &Tenant) -> (KeyedPermit<Tenant>, SemaphorePermit<'_>) {
+        let own = self.tenants.acquire(tenant.clone()).await;
+        (own, self.all.acquire().await.expect("it is never closed"))
+    }
+}
 
 /// What all tasks of a node share.
 pub(super) struct Host {
@@ -32,7 +57,7 @@ pub(super) struct Host {
     pub ingress: IngressFolder,
     /// A pool's container without a request for so long has no worker until the next one.
     pub idle_after: Duration,
-    pub preparing: Semaphore,
+    pub preparing: PreparingLimits,
     pub causes: Causes,
     pub changed: Notify,
     pub ended: Notify,
@@ -59,7 +84,7 @@ impl Host {
             spare_workers,
             ingress: IngressFolder::at(home.ingress()),
             idle_after,
-            preparing: Semaphore::new(PREPARING_MAX),
+            preparing: PreparingLimits::new(),
             causes: Causes::default(),
             changed: Notify::new(),
             ended: Notify::new(),
@@ -104,5 +129,25 @@ impl Host {
         if let Err(error) = measured.await {
             tracing::error!(%error, "usage could not be written down");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_tenant_leaves_preparers_to_others() {
+        let limits = PreparingLimits::new();
+        let tenant = |name: &str| name.parse::<Tenant>().unwrap();
+        let (ann, bob) = (tenant("ann"), tenant("bob"));
+        let first = limits.acquire(&ann).await;
+        let mut second = Box::pin(limits.acquire(&ann));
+        assert!(second.as_mut().now_or_never().is_none(), "it waits behind its own tenant");
+        drop(limits.acquire(&bob).await);
+        drop(first);
+        drop(second.await);
     }
 }

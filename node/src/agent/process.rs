@@ -176,6 +176,8 @@ impl Agent {
 
     /// Adopts what runs and should, and ends the rest.
     fn take_over(&self, desired: Option<&DesiredSet>) -> Result<()> {
+        // What workers have left that ended while there was no agent.
+        engine::cgroup::sweep(&self.host.home.tasks());
         let mut found = adoption::collect(&self.host.home)?;
         for task in desired.map_or(&[][..], |set| &set.tasks) {
             let key = (task.tenant.clone(), task.id.clone());

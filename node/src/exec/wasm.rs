@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Result, chain},
     home::Home,
     images::{another_program, blobs_of, plan, program_file},
-    tasks::{Origin, TaskFolder},
+    tasks::TaskFolder,
 };
 
 /// Where the program's machine code lies for the worker of `task`.
@@ -39,10 +39,7 @@ pub(super) fn place(
         let why = "-u means nothing for a Wasm program: it has no users".to_owned();
         return Err(refused(StartFailure::Host, why, Some("leave -u out".to_owned())));
     }
-    let owner = match &record.origin {
-        Origin::Cluster(origin) => origin.tenant.to_string(),
-        Origin::Local | Origin::Invoked => spec::OPERATOR.to_owned(),
-    };
+    let owner = record.origin.owner().to_owned();
     let name = program.args.first().map_or("", String::as_str);
     let (prepared, what) = match file {
         Some(path) => {

@@ -83,6 +83,16 @@ pub enum Origin {
     Cluster(ClusterOrigin),
 }
 
+impl Origin {
+    /// Whose images, volumes and cgroups it has: a tenant's, or the operator's.
+    pub fn owner(&self) -> &str {
+        match self {
+            Self::Cluster(origin) => origin.tenant.as_str(),
+            Self::Local | Self::Invoked => spec::OPERATOR,
+        }
+    }
+}
+
 /// Which container of which task of a control plane this is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterOrigin {

@@ -2,6 +2,7 @@ use std::{io, os::fd::OwnedFd, path::Path, time::Duration};
 
 use engine::{
     Listeners, Slots,
+    cgroup::Place,
     frame::{self, Received},
 };
 use rustix::net::sockopt;
@@ -24,13 +25,18 @@ pub struct Adopted {
     pub listeners: Listeners,
 }
 
-/// Takes over the worker of the container in `folder`. `grants` are from the caller's own record,
-/// never from the worker.
+/// Takes over the worker of the container in `folder`, which is in the cgroup `place`. `grants` are
+/// from the caller's own record, never from the worker.
 ///
 /// # Errors
 /// [`Error::NotAdopted`] when no worker listens there any more, or one that speaks another
 /// protocol.
-pub async fn adopt(folder: &Path, grants: Capabilities, broker: Broker) -> Result<Adopted, Error> {
+pub async fn adopt(
+    folder: &Path,
+    place: Option<Place>,
+    grants: Capabilities,
+    broker: Broker,
+) -> Result<Adopted, Error> {
     let refused = |why: &str| Error::NotAdopted(io::Error::other(why.to_owned()));
     let folder = folder.to_owned();
     let met = tokio::task::spawn_blocking(move || meet(&folder)).await;
@@ -49,7 +55,7 @@ pub async fn adopt(folder: &Path, grants: Capabilities, broker: Broker) -> Resul
         drop(tokio::task::spawn_blocking(move || drop(slots)));
         return Err(refused("it handed over more than it announced"));
     }
-    let worker = Worker::watch(control, pid, None, grants.outbound, broker)?;
+    let worker = Worker::watch(control, pid, None, place, grants.outbound, broker)?;
     Ok(Adopted { worker, started, listeners })
 }
 

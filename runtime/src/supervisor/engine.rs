@@ -7,6 +7,7 @@ use std::{
 
 use ::engine::{
     Adopted, BoxFuture, Container, Ended, Engine, Event, StartError, StartFailure, UsageSource,
+    cgroup::{Bounds, Place},
 };
 use spec::{Capabilities, Usage};
 
@@ -15,7 +16,11 @@ use super::{
     handle::lost,
     spawn::{SpareWorker, SpawnOptions, hand_over},
 };
-use crate::{Assignment, Broker, Error, WasmProgram, Worker, World, usage};
+use crate::{
+    Assignment, Broker, Error, WasmProgram, Worker, World,
+    limits::{WORKER_THREADS_MAX, worker_bytes_max},
+    usage,
+};
 
 /// Wasm containers: each in a worker.
 #[derive(Debug)]
@@ -23,18 +28,60 @@ pub struct WasmEngine {
     broker: Broker,
     /// A worker that waits, for the next start.
     spare: Mutex<Option<SpareWorker>>,
+    owner: Option<Owner>,
+}
+
+/// Whose containers they are: owners share a machine equally.
+#[derive(Debug)]
+struct Owner {
+    name: String,
+    cpu_millis_max: Option<u32>,
 }
 
 impl WasmEngine {
     /// `broker` makes the connections of its containers.
     pub fn new(broker: Broker, spare: Option<SpareWorker>) -> Self {
-        Self { broker, spare: Mutex::new(spare) }
+        Self { broker, spare: Mutex::new(spare), owner: None }
+    }
+
+    /// Lets the kernel count and limit its containers as those of `owner`, each with so many
+    /// thousandths of a processor at most, where this process may make cgroups.
+    #[must_use]
+    pub fn of(self, owner: &str, cpu_millis_max: Option<u32>) -> Self {
+        let owner = Owner { name: owner.to_owned(), cpu_millis_max };
+        Self { owner: Some(owner), ..self }
+    }
+
+    fn place(&self, folder: &Path) -> Option<Place> {
+        Place::of(folder, &self.owner.as_ref()?.name)
+    }
+
+    fn bounds(&self, limits: &spec::Limits) -> Bounds {
+        Bounds {
+            memory_bytes_max: worker_bytes_max(limits),
+            processes_max: WORKER_THREADS_MAX,
+            cpu_millis_max: self.owner.as_ref().and_then(|owner| owner.cpu_millis_max),
+        }
     }
 
     fn assign(&self, assignment: Assignment) -> Result<Box<dyn Container>, Error> {
+        let place = self.place(&assignment.folder);
+        let bounds = place.clone().map(|place| (place, self.bounds(&assignment.limits)));
+        let started = self.assign_in(assignment, bounds);
+        if let (Err(_), Some(place)) = (&started, place) {
+            place.remove();
+        }
+        started
+    }
+
+    fn assign_in(
+        &self,
+        assignment: Assignment,
+        place: Option<(Place, Bounds)>,
+    ) -> Result<Box<dyn Container>, Error> {
         let options = SpawnOptions::of(assignment.program.world, assignment.limits.concurrency_max);
         let (folder, grants) = (assignment.folder.clone(), assignment.grants.outbound.clone());
-        let mut handover = hand_over(assignment)?;
+        let mut handover = hand_over(assignment, place)?;
         let mut take = |worker: SpareWorker| {
             worker.take_over(&mut handover, grants.clone(), self.broker.clone())
         };
@@ -77,7 +124,7 @@ impl Engine for WasmEngine {
     }
 
     async fn adopt(&self, folder: &Path, grants: Capabilities) -> Adopted {
-        match adopt(folder, grants, self.broker.clone()).await {
+        match adopt(folder, self.place(folder), grants, self.broker.clone()).await {
             Ok(found) => {
                 Adopted::Running(WasmContainer::boxed(found.worker, folder), found.listeners)
             }

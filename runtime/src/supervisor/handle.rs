@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use engine::{Ended, Event, Exit};
+use engine::{Ended, Event, Exit, cgroup::Place};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use spec::OutboundGrant;
 use tokio::{sync::mpsc, time::timeout};
@@ -47,6 +47,7 @@ impl Worker {
         control: OwnedFd,
         pid: Pid,
         child: Option<Child>,
+        place: Option<Place>,
         grants: Vec<OutboundGrant>,
         broker: Broker,
     ) -> Result<Self, Error> {
@@ -64,7 +65,7 @@ impl Worker {
             broker,
             connects: Arc::new(tokio::sync::Semaphore::new(2 * CONNECTING_PER_WORKER_MAX)),
         };
-        tokio::spawn(follow(life, child, process.clone()));
+        tokio::spawn(follow(life, child, place, process.clone()));
         Ok(Self { process, pid: pid.as_raw_nonzero().get().unsigned_abs(), socket, events })
     }
 
@@ -125,11 +126,25 @@ struct Life {
 }
 
 /// Reads what a worker says until it ends, then sees it off.
-async fn follow(life: Life, child: Option<Child>, process: Arc<OwnedFd>) {
+async fn follow(life: Life, child: Option<Child>, place: Option<Place>, process: Arc<OwnedFd>) {
     let exit = life.listen().await;
     see_off(child, &process).await;
+    let exit = match place {
+        Some(place) => exit.or(leave(place).await),
+        None => exit,
+    };
     // The receiver may be gone.
     let _ = life.events.send(Event::Exited(Ended::of(exit.unwrap_or_else(lost)))).await;
+}
+
+/// Removes the cgroup of a worker that is gone; how it ended, when the kernel has ended it there.
+async fn leave(place: Place) -> Option<Exit> {
+    let left = tokio::task::spawn_blocking(move || {
+        let oom = place.oom_bytes_max();
+        place.remove();
+        oom.map(Exit::out_of_memory)
+    });
+    left.await.ok().flatten()
 }
 
 pub(super) fn lost() -> Exit {

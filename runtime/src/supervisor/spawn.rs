@@ -10,7 +10,11 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use engine::{FDS_MAX, VolumeMount, VolumeSource, exec, frame};
+use engine::{
+    FDS_MAX, VolumeMount, VolumeSource,
+    cgroup::{Bounds, Place},
+    exec, frame,
+};
 use rustix::{
     fs::{Mode, OFlags},
     process::{Gid, Pid, Resource, Rlimit, Uid, setrlimit},
@@ -101,7 +105,7 @@ impl SpareWorker {
     /// When the assignment cannot be handed over.
     pub fn assign(self, assignment: Assignment, broker: Broker) -> Result<Worker, Error> {
         let grants = assignment.grants.outbound.clone();
-        self.take_over(&mut hand_over(assignment)?, grants, broker)
+        self.take_over(&mut hand_over(assignment, None)?, grants, broker)
     }
 
     /// As [`SpareWorker::assign`], with the assignment split already.
@@ -115,7 +119,8 @@ impl SpareWorker {
         let fds: Vec<_> = handover.fds.iter().map(AsFd::as_fd).collect();
         send_assignment(&self.control, &handover.message, &fds)?;
         let pid = Pid::from_child(&self.child);
-        Worker::watch(self.control, pid, Some(self.child), grants, broker)
+        let place = handover.place.clone();
+        Worker::watch(self.control, pid, Some(self.child), place, grants, broker)
     }
 }
 
@@ -145,6 +150,7 @@ pub(crate) fn start(
         control: theirs.as_raw_fd(),
         separation: Separation::available(),
         ids: own_ids(),
+        oom_score: oom_score().into_bytes(),
         rlimits,
     };
     // SAFETY: `raise` makes system calls only: no lock, no allocation, nothing that a fork could
@@ -161,6 +167,8 @@ pub(super) struct Handover {
     /// Files and folders of the host, by their descriptors: which ids a worker sees in them depends
     /// on the worker.
     host: Vec<(usize, PathBuf, Rights)>,
+    /// The cgroup that it enters.
+    pub place: Option<Place>,
 }
 
 impl Handover {
@@ -175,7 +183,10 @@ impl Handover {
 
 /// Opens what the worker is to have of its container's folder, and its volumes where only the
 /// supervisor has the right to.
-pub(super) fn hand_over(mut assignment: Assignment) -> Result<Handover, Error> {
+pub(super) fn hand_over(
+    mut assignment: Assignment,
+    place: Option<(Place, Bounds)>,
+) -> Result<Handover, Error> {
     let folder = &assignment.folder;
     let adoption = match assignment.adoptable {
         true => Some(
@@ -203,8 +214,22 @@ pub(super) fn hand_over(mut assignment: Assignment) -> Result<Handover, Error> {
             Vec::new()
         }
     };
-    let (message, fds) = split(assignment, FolderFiles { log, usage, adoption, exec, code_area });
-    Ok(Handover { message, fds, host })
+    let (place, cgroups) = place.map(make_cgroup).unwrap_or_default();
+    let files = FolderFiles { log, usage, adoption, exec, code_area, cgroups };
+    let (message, fds) = split(assignment, files);
+    Ok(Handover { message, fds, host, place })
+}
+
+/// Makes the cgroup of a worker. Where the kernel refuses, as in a container that may not change
+/// its own, the worker's own limits are what holds; `margay doctor` says so.
+fn make_cgroup((place, bounds): (Place, Bounds)) -> (Option<Place>, Vec<OwnedFd>) {
+    match place.create(&bounds) {
+        Ok(entries) => (Some(place), entries),
+        Err(error) => {
+            tracing::warn!(%error, "a worker has no cgroup");
+            (None, Vec::new())
+        }
+    }
 }
 
 /// Detaches every volume: their descriptors are the first of the assignment. Those of the host are
@@ -267,11 +292,21 @@ fn own_ids() -> Ids {
     }
 }
 
+/// What makes the kernel end a worker before its supervisor, when the machine has no memory left.
+/// To raise it takes no right.
+fn oom_score() -> String {
+    const MORE: i32 = 500;
+    const MOST: i32 = 1000;
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
+    own.trim().parse::<i32>().unwrap_or(0).saturating_add(MORE).min(MOST).to_string()
+}
+
 /// The walls that only the outside can raise, between fork and exec.
 struct Wall {
     control: RawFd,
     separation: Separation,
     ids: Ids,
+    oom_score: Vec<u8>,
     rlimits: Rlimits,
 }
 
@@ -279,6 +314,8 @@ impl Wall {
     fn raise(&self) -> io::Result<()> {
         // A session of its own: a Ctrl-C meant for its supervisor is not meant for it.
         rustix::process::setsid()?;
+        // A machine without memory ends a worker, and not what supervises all of them.
+        write_file(c"/proc/self/oom_score_adj", &self.oom_score)?;
         self.unshare()?;
         for (what, most) in [(Resource::Core, 0), (Resource::Nofile, 8192), (Resource::Nproc, 64)] {
             // A hard limit that is lower already stays.

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use engine::{Ended, Event, Exit, LimitCode, Stdio, frame};
+use engine::{Ended, Event, Exit, LimitCode, Stdio, cgroup, frame};
 use rustix::{
     process::{Resource, Rlimit, setrlimit},
     thread::CapabilitySet,
@@ -32,7 +32,7 @@ use super::{
     ticker::Ticker,
 };
 use crate::limits::{
-    EXEC_INSTANCES_MAX, FILE_BYTES_MAX, FILE_BYTES_SLACK, HEAP_BYTES_SLACK, SERVING_THREADS_MAX,
+    EXEC_INSTANCES_MAX, FILE_BYTES_MAX, FILE_BYTES_SLACK, SERVING_THREADS_MAX, heap_bytes_max,
 };
 use crate::{
     Assignment, World,
@@ -74,6 +74,12 @@ fn run(intruder: Option<Intruder>) -> ExitCode {
         Ok(None) => return ExitCode::SUCCESS,
         Err(error) => Err(error.to_string()),
     };
+    // While there is one thread.
+    let assigned = assigned.and_then(|(assignment, files)| {
+        let entered = cgroup::enter(&files.cgroups);
+        entered.map_err(|error| format!("its cgroup cannot be entered: {error}"))?;
+        Ok((assignment, files))
+    });
     match assigned.and_then(|(assignment, files)| worker.take(assignment, files)) {
         Ok(assigned) => assigned.run(control),
         Err(why) => not_started(&control, why),
@@ -212,12 +218,6 @@ fn restrict_files(code: BorrowedFd<'_>, volumes: &[(String, Volume)]) -> io::Res
 /// No more at once than there are places for.
 fn limited(limits: &spec::Limits, instances: u32) -> spec::Limits {
     spec::Limits { concurrency_max: limits.concurrency_max.min(instances), ..limits.clone() }
-}
-
-fn heap_bytes_max(limits: &spec::Limits) -> u64 {
-    HEAP_BYTES_SLACK
-        .saturating_add(limits.memory_bytes_max)
-        .saturating_add(limits.writable_bytes_max)
 }
 
 /// How a worker ends whose own heap is over its limit.

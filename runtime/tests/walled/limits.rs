@@ -92,10 +92,10 @@ const RESIZE: &str = r#"(module
     (import "wasi_snapshot_preview1" "fd_filestat_set_size" (func $resize
         (param i32 i64) (result i32)))
     (memory (export "memory") 1)
-    (data (i32.const 16) "big")
+    (data (i32.const 16) "data/big")
     (global $last (mut i32) (i32.const 0))
     (func (export "_start")
-        (if (call $open (i32.const 3) (i32.const 0) (i32.const 16) (i32.const 3) (i32.const 1)
+        (if (call $open (i32.const 3) (i32.const 0) (i32.const 16) (i32.const 8) (i32.const 1)
                 (i64.const 0x40007f) (i64.const 0) (i32.const 0) (i32.const 0))
             (then (call $exit (i32.const 99))))
         (global.set $last (call $resize (i32.load (i32.const 0)) (i64.const 0x7fffffffffffffff)))

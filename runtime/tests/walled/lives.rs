@@ -36,7 +36,7 @@ fn adoption() {
     first.tokio.shutdown_timeout(Duration::from_secs(1));
     assert_eq!(crate::bench::get(address, "/").0, 200, "requests never wait for an agent");
     let grants = vec![capability("net.in:http/80")].into();
-    let adopted = bench.tokio.block_on(adopt(&folder, grants, Broker::default())).unwrap();
+    let adopted = bench.tokio.block_on(adopt(&folder, None, grants, Broker::default())).unwrap();
     assert!(adopted.started);
     assert_eq!((adopted.worker.pid(), adopted.listeners.published.len()), (pid, 1));
     assert_eq!(adopted.listeners.published[0].container_port, 80);
@@ -47,7 +47,7 @@ fn adoption() {
     assert_eq!(bench.tokio.block_on(worker.wait()), Exit::TERMINATED);
     let page = std::fs::File::open(first.folder.path().join("usage")).unwrap();
     assert_eq!(runtime::usage::read_exit(&page), Some(Exit::TERMINATED));
-    let gone = bench.tokio.block_on(adopt(&folder, Default::default(), Broker::default()));
+    let gone = bench.tokio.block_on(adopt(&folder, None, Default::default(), Broker::default()));
     assert!(gone.is_err());
 }
 
@@ -198,7 +198,7 @@ fn waiting() {
     eventually("the request runs", || {
         (runtime::usage::read(&page()).unwrap().memory_bytes_peak > 0).then_some(())
     });
-    let adopted = bench.tokio.block_on(adopt(&folder, grants, broker())).unwrap();
+    let adopted = bench.tokio.block_on(adopt(&folder, None, grants, broker())).unwrap();
     let (status, text) = asked.join().unwrap();
     assert_eq!((status, text.as_str()), (200, "status 200, 4 bytes\n"));
     adopted.worker.kill();

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Some("worker") => return runtime::worker::main(),
         Some("prepare") => return runtime::prepare::main(),
         Some("intruder") => return runtime::worker::main_with_intruder(walls::intrude),
+        Some("hog") => return runtime::worker::main_with_intruder(walls::hog),
         _ => {}
     }
     let wanted: Vec<String> = arguments.by_ref().filter(|word| !word.starts_with('-')).collect();

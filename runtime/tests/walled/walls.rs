@@ -4,14 +4,54 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use runtime::{Broker, SpawnOptions};
+use engine::{Engine as _, Event, Exit, LimitCode};
+use runtime::{Broker, SpareWorker, SpawnOptions, WasmEngine};
 
 use crate::{
     Test,
     bench::{Bench, capability},
 };
 
-pub const TESTS: &[Test] = &[("hostile_machine_code_finds_no_way_out", hostile)];
+pub const TESTS: &[Test] = &[
+    ("hostile_machine_code_finds_no_way_out", hostile),
+    ("hostile_machine_code_has_no_more_memory_than_its_cgroup", greedy),
+];
+
+/// Takes memory that no limit of the engine sees.
+pub fn hog(_: &[BorrowedFd<'_>]) {
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    for byte in 0..4096u32 {
+        held.push(vec![byte as u8 | 1; 1 << 20]);
+    }
+    std::hint::black_box(held);
+}
+
+/// Needs the right to make cgroups.
+fn greedy() {
+    if !engine::cgroup::is_writable() {
+        println!("SKIPPED: this user may make no cgroups");
+        return;
+    }
+    let bench = Bench::new();
+    let prepared = bench.prepare(&crate::bench::sample("hello/hello.wasm"), &[]).unwrap();
+    let assignment = bench.assignment(prepared);
+    let place = engine::cgroup::Place::of(bench.folder.path(), "acme").unwrap();
+    let options = SpawnOptions { arguments: vec!["hog".into()], ..SpawnOptions::default() };
+    let exit = bench.tokio.block_on(async {
+        let spare = SpareWorker::spawn(&options).unwrap();
+        let engine = WasmEngine::new(Broker::default(), Some(spare)).of("acme", None);
+        let mut container = engine.start(assignment).await.unwrap();
+        assert!(place.exists(), "{place:?}");
+        loop {
+            let event = tokio::time::timeout(crate::bench::PATIENCE, container.next_event()).await;
+            if let Event::Exited(ended) = event.expect("it ends in time") {
+                return ended.exit;
+            }
+        }
+    });
+    assert!(matches!(&exit, Exit::Limit { code: LimitCode::Memory, .. }), "{exit:?}");
+    assert!(!place.exists(), "nothing is left");
+}
 
 /// Everything that an intruder does is written to its standard error, which the worker has replaced
 /// by nothing: so it reports through the volume that it was granted.

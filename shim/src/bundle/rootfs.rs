@@ -27,6 +27,8 @@ pub(crate) struct RootFolder {
 const ROOTED: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 const STRICT: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+/// One step down; a link there is opened itself.
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 /// Folders that the kernel fills: no program may start in them, and no volume covers them.
 const KERNEL_FOLDERS: [&str; 3] = ["/proc", "/sys", "/dev"];
 
@@ -36,6 +38,32 @@ impl RootFolder {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(rustix::fs::CWD, root, flags, Mode::empty())?;
         Ok(Self { host_path: shown_path(fd.as_fd())?, root: fd, owner })
+    }
+
+    /// Refuses a root in which the kernel's folders, or `/tmp`, are anything but folders. A runtime
+    /// mounts there, and what it follows a link to is what escapes were made of.
+    ///
+    /// # Errors
+    /// [`Error::Config`] names the first.
+    pub(crate) fn check_mount_points(&self) -> Result<(), Error> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        for path in KERNEL_FOLDERS.iter().chain(&["/tmp"]) {
+            let wrong = |why: String| Error::Config { what: format!("folder `{path}`"), why };
+            let why = match openat2(&self.root, &path[1..], flags, Mode::empty(), BENEATH) {
+                Err(Errno::NOENT) => continue, // made for it
+                Err(error) => error.to_string(),
+                Ok(fd) => {
+                    let stat = fstat(&fd).map_err(|error| wrong(error.to_string()))?;
+                    match FileType::from_raw_mode(stat.st_mode) {
+                        FileType::Directory => continue,
+                        FileType::Symlink => "the image has a link in its place".to_owned(),
+                        _ => "the image has something else in its place".to_owned(),
+                    }
+                }
+            };
+            return Err(wrong(why));
+        }
+        Ok(())
     }
 
     /// The content of a small text file, or nothing when there is none.
@@ -248,6 +276,27 @@ mod tests {
             }
         }
         assert!(!Path::new("/new").exists() && !root.join("nowhere").exists());
+    }
+
+    #[test]
+    fn a_root_whose_mount_points_are_no_folders_is_refused() {
+        for name in ["dev", "proc", "sys", "tmp"] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join(name);
+            let check = || root_folder(folder.path()).check_mount_points();
+            check().unwrap(); // none of them is there: they are made
+            std::fs::create_dir(&path).unwrap();
+            check().unwrap();
+            std::fs::remove_dir(&path).unwrap();
+            for target in ["/etc", "etc", "/nowhere", name] {
+                symlink(target, &path).unwrap();
+                let error = check().unwrap_err().to_string();
+                assert!(error.contains(&format!("`/{name}`")) && error.contains("link"), "{error}");
+                std::fs::remove_file(&path).unwrap();
+            }
+            std::fs::write(&path, "").unwrap();
+            assert!(check().unwrap_err().to_string().contains("something else"), "{name}");
+        }
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
     let owner = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
     let inside = RootFolder::open(&root_folder, owner)
         .map_err(Error::io("look into the root file system"))?;
+    inside.check_mount_points()?;
     let image = program.config.config.clone().unwrap_or_default();
     let mut account = account(
         image.user.as_deref().unwrap_or(""),

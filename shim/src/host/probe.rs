@@ -7,7 +7,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::limits::VERSION_TIME_MAX;
-use crate::{Error, host::cgroup, host::command};
+use crate::{Error, host::cgroup, host::command, host::package};
 
 /// An OCI runtime that is installed on this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +80,15 @@ const CRUN: &[(Vulnerability, &[Version])] = &[(
     },
     &[(1, 20, 0)],
 )];
+
+/// Packages in which a distribution has fixed one under the old number: Debian 12 and 11.
+const PACKAGES: &[(&str, &str)] =
+    &[("CVE-2024-21626", "1.1.5+ds1-1+deb12u1"), ("CVE-2024-21626", "1.0.0~rc93+ds1-5+deb11u3")];
+
+/// The upstream part of a package's version.
+fn upstream(package: &str) -> &str {
+    package.rsplit_once('-').map_or(package, |(upstream, _)| upstream)
+}
 
 impl RuntimeKind {
     /// In order of preference.
@@ -174,13 +183,26 @@ impl Runtime {
         reaches(self.version, self.kind.minimum_versions())
     }
 
-    /// The known vulnerabilities of its version. A distribution may have fixed them under the same
-    /// number.
+    /// The known vulnerabilities of its version, without those that its distribution is known to
+    /// have fixed under the same number.
     pub fn vulnerabilities(&self) -> Vec<Vulnerability> {
+        self.vulnerabilities_of(package::version(self.kind.name(), &self.path).as_deref())
+    }
+
+    fn vulnerabilities_of(&self, package: Option<&str>) -> Vec<Vulnerability> {
+        let is_fixed = |vulnerability: &Vulnerability| {
+            let fixes = PACKAGES.iter().filter(|(cve, _)| *cve == vulnerability.cve);
+            package.is_some_and(|package| {
+                fixes.clone().any(|(_, fixed)| {
+                    package.starts_with(upstream(fixed)) && package::compare(package, fixed).is_ge()
+                })
+            })
+        };
         let vulnerabilities = self.kind.published_vulnerabilities().iter();
         vulnerabilities
             .filter(|(_, fixed)| !reaches(self.version, fixed))
             .map(|(vulnerability, _)| *vulnerability)
+            .filter(|vulnerability| !is_fixed(vulnerability))
             .collect()
     }
 
@@ -198,7 +220,7 @@ impl Runtime {
         let reason = match vulnerabilities.is_empty() {
             true => String::new(),
             false => format!(
-                "; unless your distribution fixed them, it has {}",
+                "; unless your distribution has fixed them, it has {}",
                 vulnerabilities.join(", ")
             ),
         };
@@ -313,9 +335,27 @@ mod tests {
         let warning = runtime(RuntimeKind::Runc, (1, 1, 5)).warning().unwrap();
         assert!(
             warning.contains("runc 1.1.5 is older than 1.3.6")
-                && warning.contains("CVE-2024-21626"),
+                && warning.contains("CVE-2025-31133"),
             "{warning}"
         );
+    }
+
+    #[test]
+    fn a_fix_of_a_distribution_counts_under_the_old_number() {
+        let path = PathBuf::from("/usr/sbin/runc");
+        let runc = Runtime { kind: RuntimeKind::Runc, path, version: (1, 1, 5) };
+        for (package, fixed) in [
+            (None, false),
+            (Some("1.1.5+ds1-1"), false),
+            (Some("1.1.5+ds1-1+deb12u1"), true),
+            (Some("1.1.5+ds1-1+deb12u2"), true),
+            (Some("1.1.7-1"), false),
+        ] {
+            let left = runc.vulnerabilities_of(package);
+            let has = left.iter().any(|known| known.cve == "CVE-2024-21626");
+            assert_eq!(has, !fixed, "{package:?}");
+            assert_eq!(left.len(), if fixed { 3 } else { 4 }, "{package:?}");
+        }
     }
 
     #[test]

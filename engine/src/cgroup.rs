@@ -1,3 +1,5 @@
+//! What the kernel counts and limits for a container, in both versions of cgroups.
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -6,14 +8,17 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::Error;
 use crate::limits::CGROUP_REMOVE_TIME_MAX;
+
+mod place; // the cgroup of one worker, within the group of its owner
+
+pub use place::{Bounds, Place, enter, probe, sweep};
 
 const MOUNT: &str = "/sys/fs/cgroup";
 
 /// What the kernel counted for a container, at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Reading {
+pub struct Reading {
     pub cpu_ns: u64,
     pub memory_bytes: u64,
     pub memory_bytes_peak: u64,
@@ -23,7 +28,7 @@ pub(crate) struct Reading {
 
 /// Reads the counters of `name`. What is not there counts as zero: not every host has every
 /// controller.
-pub(crate) fn read(name: &str) -> Reading {
+pub fn read(name: &str) -> Reading {
     read_below(Path::new(MOUNT), name)
 }
 
@@ -57,14 +62,14 @@ fn read_v1(mount: &Path, name: &str) -> Reading {
 }
 
 /// Whether the kernel can limit swap.
-pub(crate) fn counts_swap() -> bool {
+pub fn counts_swap() -> bool {
     let mount = Path::new(MOUNT);
     mount.join("cgroup.controllers").exists()
         || mount.join("memory/memory.memsw.limit_in_bytes").exists()
 }
 
 /// Which cgroups this host has, for `margay doctor`.
-pub(crate) fn kind() -> Option<&'static str> {
+pub fn kind() -> Option<&'static str> {
     let mount = Path::new(MOUNT);
     match mount {
         _ if mount.join("cgroup.controllers").exists() => Some("cgroup v2"),
@@ -74,8 +79,11 @@ pub(crate) fn kind() -> Option<&'static str> {
 }
 
 /// Whether we may make cgroups, where the memory of containers is limited.
-pub(crate) fn is_writable() -> bool {
+pub fn is_writable() -> bool {
     let mount = Path::new(MOUNT);
+    if kind().is_none() {
+        return false;
+    }
     let memory = mount.join("memory");
     let parent = if memory.is_dir() { memory.as_path() } else { mount };
     rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_ok()
@@ -83,23 +91,27 @@ pub(crate) fn is_writable() -> bool {
 
 /// Whether the controllers are divided among both versions, as in systemd's hybrid mode. crun
 /// refuses that.
-pub(crate) fn is_hybrid() -> bool {
+pub fn is_hybrid() -> bool {
     let controllers = fs::read_to_string(Path::new(MOUNT).join("unified/cgroup.controllers"));
     controllers.is_ok_and(|names| !names.trim().is_empty())
 }
 
 /// Kills every process of `name`, and removes it from every hierarchy.
-pub(crate) fn remove(name: &str) -> Result<(), Error> {
+///
+/// # Errors
+/// Names the folder that cannot be removed.
+pub fn remove(name: &str) -> io::Result<()> {
     let deadline = Instant::now() + CGROUP_REMOVE_TIME_MAX;
     for folder in folders(name) {
-        remove_folder(&folder, deadline)
-            .map_err(Error::io(format!("remove the cgroup `{}`", folder.display())))?;
+        remove_folder(&folder, deadline).map_err(|error| {
+            io::Error::new(error.kind(), format!("`{}`: {error}", folder.display()))
+        })?;
     }
     Ok(())
 }
 
 /// Where `name` exists.
-pub(crate) fn folders(name: &str) -> Vec<PathBuf> {
+pub fn folders(name: &str) -> Vec<PathBuf> {
     let mount = Path::new(MOUNT);
     let hierarchies = fs::read_dir(mount).into_iter().flatten().flatten().map(|entry| entry.path());
     let real = hierarchies.filter(|path| path.symlink_metadata().is_ok_and(|meta| meta.is_dir()));
@@ -141,7 +153,7 @@ fn kill_all(folder: &Path) {
 }
 
 /// The processes of `name`.
-pub(crate) fn processes(name: &str) -> Vec<i32> {
+pub fn processes(name: &str) -> Vec<i32> {
     folders(name).first().map(|folder| processes_in(folder)).unwrap_or_default()
 }
 
