@@ -55,8 +55,8 @@ impl Forwarder {
         sender: IpAddr,
         arrival: &Arrival,
     ) -> Result<Response<ResponseBody>, GatewayError> {
-        if let Arrival::Peer(node) = arrival
-            && !self.routes.knows(node)
+        if let Arrival::Peer(node, trust) = arrival
+            && self.routes.trust_in(node).as_ref() != Some(trust)
         {
             return Err(GatewayError::removed(node));
         }
@@ -97,7 +97,7 @@ impl Forwarder {
             let replicas = known.ok_or_else(|| GatewayError::no_route(host))?;
             why = match arrival {
                 Arrival::Client => GatewayError::starting(host),
-                Arrival::Peer(_) => GatewayError::no_replica(host, "there is none"),
+                Arrival::Peer(..) => GatewayError::no_replica(host),
             };
             for replica in replicas {
                 let in_flight = InFlight::with(&replica.in_flight);
@@ -107,11 +107,13 @@ impl Forwarder {
                     }
                     Attempt::TooSlow => return Err(GatewayError::too_slow(host)),
                     Attempt::NotSent(whole, error) => {
+                        tracing::debug!(host, target = ?replica.target, error, "not reached");
                         request = whole;
-                        why = GatewayError::no_replica(host, &error);
+                        why = GatewayError::no_replica(host);
                     }
                     Attempt::Lost(error) => {
-                        why = GatewayError::lost(host, &error);
+                        tracing::debug!(host, target = ?replica.target, error, "lost");
+                        why = GatewayError::lost(host);
                         // The body of a GET is empty, and an empty one is as good as another.
                         match &again {
                             Some(parts) if Instant::now() < deadline => {
@@ -136,7 +138,7 @@ impl Forwarder {
                 HeaderValue::from_str(node.as_str()).unwrap_or(HeaderValue::from_static("node"));
             request.headers_mut().insert(head::HOP, hop);
         }
-        let mut lease = match self.upstream.lease(&replica.target).await {
+        let mut lease = match self.upstream.lease(&replica.target, &self.routes.addresses()).await {
             Ok(lease) => lease,
             Err(error) => return Attempt::NotSent(request, error.to_string()),
         };
@@ -151,10 +153,13 @@ impl Forwarder {
                 Some(Err(mut failed)) => match failed.take_message() {
                     // An idle connection that the replica had closed: a new one tells whether it is
                     // still there.
-                    Some(whole) if lease.used => match self.upstream.fresh(&replica.target).await {
-                        Ok(fresh) => (lease, request) = (fresh, whole),
-                        Err(error) => return Attempt::NotSent(whole, error.to_string()),
-                    },
+                    Some(whole) if lease.used => {
+                        let addresses = self.routes.addresses();
+                        match self.upstream.fresh(&replica.target, &addresses).await {
+                            Ok(fresh) => (lease, request) = (fresh, whole),
+                            Err(error) => return Attempt::NotSent(whole, error.to_string()),
+                        }
+                    }
                     Some(whole) => return Attempt::NotSent(whole, failed.into_error().to_string()),
                     None => return Attempt::Lost(crate::error::chain(&failed.into_error())),
                 },

@@ -107,7 +107,7 @@ pub(super) fn to_replica(
     parts.headers.remove(header::EXPECT);
     let original = headers.get(header::HOST).cloned().or_else(|| HeaderValue::from_str(host).ok());
     let original = original.unwrap_or(HeaderValue::from_static(""));
-    if *arrival == Arrival::Client {
+    if arrival.hides_the_client() {
         let names: Vec<_> = parts.headers.keys().filter(|name| is_added(name)).cloned().collect();
         for name in names {
             parts.headers.remove(name);
@@ -162,6 +162,7 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spec::wire::PeerTrust;
 
     fn request(uri: &str, headers: &[(&str, &str)]) -> Request<()> {
         let mut request = Request::builder().uri(uri);
@@ -246,11 +247,15 @@ mod tests {
             ]
         );
         assert_eq!(parts.uri, "/a?b=c");
-        let peer =
-            to_replica(&request, "cats.localhost", sender, &Arrival::Peer("n1".parse().unwrap()))
-                .unwrap();
-        assert_eq!(peer.headers["x-forwarded-for"], "1.2.3.4", "the other ingress has judged it");
-        assert!(!peer.headers.contains_key(HOP));
+        for (trust, want) in [
+            (PeerTrust::Pool, "1.2.3.4"), // the other ingress has judged it
+            (PeerTrust::Tenant("me".parse().unwrap()), "9.9.9.9"),
+        ] {
+            let arrival = Arrival::Peer("n1".parse().unwrap(), trust);
+            let peer = to_replica(&request, "cats.localhost", sender, &arrival).unwrap();
+            assert_eq!(peer.headers["x-forwarded-for"], want, "{arrival:?}");
+            assert!(!peer.headers.contains_key(HOP));
+        }
     }
 
     #[test]

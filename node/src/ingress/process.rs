@@ -1,12 +1,9 @@
 use std::{io, net::TcpListener};
 
-use rustix::{
-    process::{Gid, Uid},
-    thread,
-};
+use sandbox::{Network, Service};
 
 use super::{
-    folder::{INGRESS_ID, IngressFolder, has_own_id},
+    folder::{INGRESS_ID, IngressFolder},
     limits::{DESCRIPTORS_MIN, Limits},
     server::{Listeners, serve},
 };
@@ -32,8 +29,8 @@ pub struct IngressConfig {
 /// a supervisor wants to say so again.
 ///
 /// To be called before the process has a second thread: root becomes the ingress' own user here,
-/// which is a matter of threads, and the folder of routes becomes the working folder, because that
-/// user cannot walk to it.
+/// and everything but its folder and its sockets is given up, which is a matter of threads. The
+/// folder of routes becomes the working folder, because that user may not be able to walk to it.
 ///
 /// # Errors
 /// When a right cannot be given up.
@@ -44,10 +41,18 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
     for socket in [Some(&listener), peers.as_ref()].into_iter().flatten() {
         socket.set_nonblocking(true).map_err(system("listen"))?;
     }
-    std::env::set_current_dir(folder.path()).map_err(Error::file("enter", folder.path()))?;
     net::raise_descriptor_limit(DESCRIPTORS_MIN);
-    drop_privileges().map_err(system("give up the rights of root"))?;
-    unprivileged();
+    let service = Service {
+        user: INGRESS_ID,
+        home: config.home.root(),
+        owns: None,
+        reads: &[folder.path()],
+        network: Network::Connects,
+    };
+    let confined = service.confine(unprivileged).map_err(system("give up the rights of root"))?;
+    if !confined.own_files {
+        tracing::warn!("this kernel has no Landlock: the ingress keeps what its user may read");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -63,20 +68,6 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
         serve(listeners, crate::signals::terminated()).await;
         Ok(())
     })
-}
-
-/// From root to a user that owns nothing; and for every user: no program started from here ever has
-/// more rights again.
-fn drop_privileges() -> io::Result<()> {
-    thread::set_no_new_privs(true)?;
-    if !has_own_id() {
-        return Ok(());
-    }
-    let (uid, gid) = (Uid::from_raw(INGRESS_ID), Gid::from_raw(INGRESS_ID));
-    thread::set_thread_groups(&[])?;
-    thread::set_thread_res_gid(gid, gid, gid)?;
-    thread::set_thread_res_uid(uid, uid, uid)?;
-    Ok(())
 }
 
 fn system(verb: &'static str) -> impl Fn(io::Error) -> Error {

@@ -2,7 +2,7 @@ use std::{convert::Infallible, future::pending, net::IpAddr, path::PathBuf, sync
 
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
-use net::{ConnectionLimits, Connections};
+use net::{ConnectionLimits, ConnectionPermit, Connections};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -12,12 +12,13 @@ use tokio::{
 use super::{
     folder::IngressFolder,
     forward::Forwarder,
-    limits::{Limits, MAINTENANCE_EVERY, PEER_CONNECTIONS_MAX},
+    limits::{HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Limits, MAINTENANCE_EVERY},
+    peer_limits::PeerLimits,
     peer_tls::PeerTls,
     routes::{Arrival, Routes},
     upstream::Upstream,
 };
-use crate::identity::Identity;
+use crate::identity::IngressIdentity;
 
 /// What the ingress listens on, and where it reads what it serves.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ pub struct Listeners {
 pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
     let Listeners { folder, clients, peers, limits } = listeners;
     let folder = IngressFolder::at(folder);
-    let identity = Identity::read(&folder.identity_file()).ok().flatten();
+    let identity = IngressIdentity::read(&folder.identity_file()).ok().flatten();
     let tls = Arc::new(PeerTls::of(identity.as_ref()));
     let ingress = Arc::new(Ingress {
         forwarder: Forwarder {
@@ -43,6 +44,7 @@ pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
         },
         tls,
         connections: Connections::new(),
+        peers: PeerLimits::default(),
     });
     tokio::select! {
         () = shutdown => {}
@@ -59,6 +61,7 @@ struct Ingress {
     forwarder: Forwarder,
     tls: Arc<PeerTls>,
     connections: Connections,
+    peers: PeerLimits,
 }
 
 impl Ingress {
@@ -77,29 +80,35 @@ impl Ingress {
         self.connections.accept(listener, &limits, accepted).await
     }
 
-    /// Connections of other nodes have limits of their own, which no client takes from.
+    /// Connections of other nodes have limits of their own, which no client takes from. Until a
+    /// certificate says which node it is, a connection counts for its address.
     async fn accept_peers(self: &Arc<Self>, listener: Option<&TcpListener>) -> Infallible {
         let Some(listener) = listener else { return pending().await };
-        let limits = ConnectionLimits::in_all(PEER_CONNECTIONS_MAX);
+        let limits = ConnectionLimits::new(HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX);
         let accepted = |stream, sender: Option<IpAddr>, permit| {
             let ingress = self.clone();
             async move {
                 let Some(sender) = sender else { return };
-                ingress.answer_peer(stream, sender).await;
-                drop(permit);
+                ingress.answer_peer(stream, sender, permit).await;
             }
         };
         self.connections.accept(listener, &limits, accepted).await
     }
 
-    async fn answer_peer(&self, stream: TcpStream, sender: IpAddr) {
+    async fn answer_peer(&self, stream: TcpStream, sender: IpAddr, handshake: ConnectionPermit) {
         let Some(acceptor) = self.tls.acceptor() else { return };
         let Some(stream) = self.connections.handshake(&acceptor, stream).await else { return };
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        match certificate.and_then(|certificate| self.forwarder.routes.node_of(certificate)) {
-            Some(node) => self.answer_all(stream, sender, &Arrival::Peer(node)).await,
-            None => tracing::warn!(%sender, "closed: not a node of this platform"),
-        }
+        let peer = certificate.and_then(|certificate| self.forwarder.routes.peer_of(certificate));
+        let Some((node, trust)) = peer else {
+            return tracing::warn!(%sender, "closed: not the ingress of a node of this platform");
+        };
+        let Some(permit) = self.peers.admit(&node, &trust) else {
+            return tracing::warn!(%node, "closed: its ingress has enough connections");
+        };
+        drop(handshake);
+        self.answer_all(stream, sender, &Arrival::Peer(node, trust)).await;
+        drop(permit);
     }
 
     async fn answer_all<S: AsyncRead + AsyncWrite + Unpin>(
@@ -115,7 +124,7 @@ impl Ingress {
     }
 
     /// Takes up a renewed certificate, and closes connections that were idle for long.
-    async fn maintain(&self, folder: &IngressFolder, mut identity: Option<Identity>) {
+    async fn maintain(&self, folder: &IngressFolder, mut identity: Option<IngressIdentity>) {
         loop {
             sleep(match identity {
                 Some(_) => MAINTENANCE_EVERY,
@@ -123,7 +132,9 @@ impl Ingress {
             })
             .await;
             self.forwarder.upstream.close_idle();
-            let Ok(Some(current)) = Identity::read(&folder.identity_file()) else { continue };
+            let Ok(Some(current)) = IngressIdentity::read(&folder.identity_file()) else {
+                continue;
+            };
             if identity.as_ref() != Some(&current) {
                 self.tls.replace(&current);
                 identity = Some(current);
