@@ -36,6 +36,7 @@ mod processes; // those of a task
 mod views; // tasks and images as lists and `inspect` show them
 
 mod platform; // the four processes of `margay up`
+mod rights; // what root becomes: users of servers, capabilities of an agent
 mod serve; // what each of them shares
 mod resolver; // the registry's client, plugged into the control plane
 

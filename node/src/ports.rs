@@ -93,12 +93,12 @@ pub(crate) fn published(listeners: &Listeners) -> Vec<PublishedPort> {
 ///
 /// # Errors
 /// When one is no socket.
-pub(crate) fn sockets(listeners: &Listeners) -> std::io::Result<Vec<(u16, u64)>> {
+pub(crate) fn sockets(listeners: &Listeners) -> io::Result<Vec<(u16, u64)>> {
     let numbers = listeners.container_ports().map(|port| port.number);
     let mut sockets = numbers
         .zip(listeners.sockets())
         .map(|(port, socket)| Ok((port, rustix::net::sockopt::socket_cookie(socket)?)))
-        .collect::<std::io::Result<Vec<_>>>()?;
+        .collect::<io::Result<Vec<_>>>()?;
     sockets.sort_unstable();
     Ok(sockets)
 }

@@ -14,7 +14,7 @@ use crate::{
     failure::Advice,
     home::Home,
     output::{line, notice},
-    serve::ShutdownSignal,
+    serve::{ShutdownSignal, keep_agent_capabilities},
 };
 
 use super::{
@@ -40,8 +40,8 @@ pub struct ListenOptions {
 /// How a node behaves.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Tuning {
-    /// Open an internal network to grants with `;private` (the second of the two keys) and to
-    /// registries of images
+    /// Open an internal network to grants with `;private` (the second of the two keys), to
+    /// registries of images and to other nodes
     #[arg(long, value_name = "ADDRESS/BITS")]
     pub private_network: Vec<PrivateNetwork>,
     /// End the worker of a service in the pool after so long without a request; the next one starts
@@ -130,6 +130,7 @@ pub async fn run(
 }
 
 async fn supervise(home: &Home, sockets: Sockets, arguments: Vec<String>) -> anyhow::Result<()> {
+    keep_agent_capabilities()?;
     let mut shutdown = ShutdownSignal::listen()?;
     let ingress = sockets.ingress.local_addr()?;
     let ingress_sockets = vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)];

@@ -21,7 +21,7 @@ use crate::{
     failure::Advice,
     home::{Home, write_private},
     output::notice,
-    serve::ShutdownSignal,
+    serve::{ShutdownSignal, keep_agent_capabilities},
 };
 use listen::{LISTEN_FD, PEERS_FD, Ports};
 use record::Record;
@@ -144,6 +144,7 @@ pub async fn run(
     settings: &Settings,
     work: impl AsyncFnOnce(Record) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    keep_agent_capabilities()?;
     let mut shutdown = ShutdownSignal::listen()?;
     let mut platform = Platform::prepare(home, settings)?;
     let result = tokio::select! {
@@ -158,6 +159,8 @@ impl Platform {
     fn prepare(home: &Home, settings: &Settings) -> anyhow::Result<Self> {
         let lock = lock(home)?;
         let sockets = Sockets::bind(home, settings)?;
+        // Two processes want the key: neither has to make it while the other looks.
+        registry::Tokens::open(&home.folder("registry")?)?;
         let here = settings.advertised(outbound_address);
         let advertised =
             |socket: &TcpListener| socket.local_addr().map(|at| SocketAddr::new(here, at.port()));

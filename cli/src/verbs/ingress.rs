@@ -3,7 +3,6 @@ use std::{net::SocketAddr, os::fd::RawFd};
 use node::ingress::IngressConfig;
 
 use crate::{
-    failure,
     home::Home,
     platform::{
         self,
@@ -29,7 +28,9 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
-        self.child.begin()?;
+        let kept: Vec<RawFd> =
+            self.listen.inherited_fd().into_iter().chain(self.peers_fd).collect();
+        self.child.begin(&kept)?;
         let listener = self.listen.socket(platform::INGRESS_PORT)?;
         self.listen.announce("ingress", &listener)?;
         let config = IngressConfig {
@@ -42,14 +43,7 @@ impl Args {
             },
             limits: node::ingress::Limits::default(),
         };
-        // The kernel forgets whose child we are when the ingress gives up the rights of root: said
-        // again after that.
         let child = self.child;
-        Ok(node::ingress::run(config, || {
-            if let Err(error) = child.end_with_parent() {
-                failure::report(&error);
-                std::process::exit(1);
-            }
-        })?)
+        Ok(node::ingress::run(config, || child.end_with_parent_or_exit())?)
     }
 }

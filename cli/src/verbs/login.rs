@@ -9,7 +9,7 @@ use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 use crate::{
     credentials::{Credentials, Login},
     failure::{Advice, USAGE_ERROR},
-    home::Home,
+    home::{Home, open_of_server},
     output::{line, notice},
     platform::record::{Record, is_registry},
     transfer,
@@ -94,7 +94,7 @@ fn own_password(home: &Home, registry: &str, user: &str) -> anyhow::Result<Optio
         return Ok(None);
     }
     let path = crate::platform::password_file(home);
-    match File::open(&path) {
+    match open_of_server(&path) {
         Ok(mut file) => read_password(&mut file).map(Some),
         Err(_) => Ok(None),
     }

@@ -7,8 +7,9 @@ use std::{
 use anyhow::{bail, ensure};
 use clap::{Subcommand, ValueEnum};
 use registry::{
-    Admin, Config, Existing, Repositories, Repository, RobotCredential, RobotScope, Server,
+    Admin, Config, Existing, Repositories, Repository, RobotCredential, RobotScope, Server, Tokens,
 };
+use sandbox::{Network, Service};
 use spec::{CredentialName, Tenant};
 use tokio::net::TcpListener;
 
@@ -17,6 +18,7 @@ use crate::{
     home::Home,
     output::{Output, ago, line, notice, now},
     platform::{self, listen::Listen},
+    rights,
     serve::{self, Child, block_on},
     verbs::login,
 };
@@ -232,10 +234,19 @@ impl Args {
     }
 
     fn serve(self, home: &Home) -> anyhow::Result<()> {
-        self.child.begin()?;
+        self.child.begin(self.listen.inherited_fd().as_slice())?;
         let socket = self.listen.socket(platform::REGISTRY_PORT)?;
         socket.set_nonblocking(true)?;
         let data_dir = home.folder("registry")?;
+        // Before this process becomes another user: the control plane may want the key as soon.
+        Tokens::open(&data_dir)?;
+        self.child.confine(&Service {
+            user: rights::REGISTRY,
+            home: home.path(),
+            owns: Some(&data_dir),
+            reads: &[],
+            network: Network::None,
+        })?;
         serve::until_shutdown(|stop| async move {
             let server = Server::open(Config::new(data_dir)).await?;
             self.listen.announce("registry", &socket)?;

@@ -40,10 +40,9 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
-        self.child.begin()?;
+        self.child.begin(self.listen.inherited_fd().as_slice())?;
         let listener = self.listen.socket(platform::SERVER_PORT)?;
         self.listen.announce("control plane", &listener)?;
-        home.folder("run")?;
         // The key lies in the folder of its registry, as does the socket of its administrator.
         let registry = self.registry_key.as_ref().and_then(|key| key.parent());
         let admin = match registry {
