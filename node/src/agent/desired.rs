@@ -21,6 +21,7 @@ use super::{
 use crate::{
     error::{Error, Result, chain},
     files,
+    ingress::Shared,
 };
 
 /// `desired.json`: what the control plane last said, and the highest epoch that it said it in.
@@ -133,7 +134,9 @@ impl Agent {
     }
 
     async fn converge(&self, set: &DesiredSet) {
-        if let Err(error) = self.host.ingress.write_shared(&self.shared(set.routes.clone())) {
+        let shared =
+            Shared { version: 1, node: self.identity.node.clone(), routes: set.routes.clone() };
+        if let Err(error) = self.host.ingress.write_shared(&shared) {
             tracing::error!(error = chain(&error), "the ingress does not get its routes");
         }
         let seen = self.tasks().iter().map(|(key, task)| (key.clone(), task.seen())).collect();
