@@ -103,8 +103,7 @@ impl Running {
         if !self.child.has_parent() {
             return block_on(host::run(home, &self.door, &self.tuning, self.leave));
         }
-        self.child.begin(&[])?;
-        serve::keep_agent_capabilities()?;
+        self.child.begin()?;
         let at_end = if self.leave { AtEnd::Leave } else { AtEnd::Stop };
         let config = AgentConfig {
             at_end,
