@@ -19,7 +19,6 @@ mod progress; // bars on a terminal, lines elsewhere
 mod home; // MARGAY_HOME
 mod machine; // what this machine can do
 mod credentials; // registry logins
-mod authorities; // whose certificates of registries are trusted
 mod control; // the client of a control plane
 mod transfer; // push and pull
 mod image_events; // what happens to images
@@ -37,6 +36,7 @@ mod processes; // those of a task
 mod views; // tasks and images as lists and `inspect` show them
 
 mod platform; // the four processes of `margay up`
+mod rights; // what root becomes: users of servers, capabilities of an agent
 mod serve; // what each of them shares
 mod resolver; // the registry's client, plugged into the control plane
 

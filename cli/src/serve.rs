@@ -1,10 +1,14 @@
 //! What the processes of a platform share: a runtime, a log, and shutdown by a signal or with their
 //! parent.
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::{io::IsTerminal as _, os::fd::RawFd, time::Duration};
 
-use anyhow::ensure;
-use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use anyhow::{Context as _, ensure};
+use rustix::{
+    process::{Pid, Signal, getppid, set_parent_process_death_signal},
+    thread::capabilities,
+};
+use sandbox::Service;
 use tokio::signal::unix::{Signal as Listener, SignalKind, signal};
 use tracing_subscriber::{
     filter::{LevelFilter, ParseError, Targets},
@@ -13,6 +17,8 @@ use tracing_subscriber::{
 };
 
 use crate::output::{notice, printable};
+
+use crate::{failure, rights::AGENT};
 
 /// Options that `margay up` passes to the processes that it starts.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -27,11 +33,34 @@ impl Child {
         self.parent.is_some()
     }
 
-    /// Sets up a process that serves: its log, and its end with its parent.
-    pub fn begin(&self) -> anyhow::Result<()> {
+    /// Sets up a process that serves: its log, its end with its parent, and no descriptors but the
+    /// standard streams and `kept`. To be called before the process has opened anything.
+    pub fn begin(&self, kept: &[RawFd]) -> anyhow::Result<()> {
         self.end_with_parent()?;
+        sandbox::close_other_descriptors(kept).context("cannot close inherited descriptors")?;
         log();
         Ok(())
+    }
+
+    /// Gives up everything that `service` does not name. To be called before the process has a
+    /// second thread.
+    pub fn confine(&self, service: &Service<'_>) -> anyhow::Result<()> {
+        let confined = service.confine(|| self.end_with_parent_or_exit());
+        let confined = confined.context("cannot give up what this process does not need")?;
+        if !confined.own_files {
+            tracing::warn!(
+                "this kernel has no Landlock: this process keeps what its user may read"
+            );
+        }
+        Ok(())
+    }
+
+    /// The kernel forgets whose child this is when its user changes: said again after that.
+    pub fn end_with_parent_or_exit(&self) {
+        if let Err(error) = self.end_with_parent() {
+            failure::report(&error);
+            std::process::exit(1);
+        }
     }
 
     /// Ends this process with `margay up`, which may be killed without time to stop it. To be
@@ -43,6 +72,14 @@ impl Child {
         ensure!(getppid() == Pid::from_raw(parent), "the parent of this process has exited");
         Ok(())
     }
+}
+
+/// The capabilities of root that an agent does not use go for ever, for it and for whatever it
+/// starts. To be called before the process has a second thread.
+pub fn keep_agent_capabilities() -> anyhow::Result<()> {
+    let held = capabilities(None)?.permitted;
+    let kept = held & AGENT;
+    sandbox::keep_capabilities(kept, kept).context("cannot give up capabilities")
 }
 
 /// Logs to stderr: warnings, or the levels in `MARGAY_LOG` (`info`, `debug`, `registry=trace`, …).

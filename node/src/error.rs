@@ -113,8 +113,6 @@ pub enum Error {
     NoAnswer { task: String, why: String },
     #[error("cannot {verb}")]
     System { verb: &'static str, source: io::Error },
-    #[error(transparent)]
-    Certificate(net::tls::CertificateError),
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -123,7 +121,6 @@ impl Error {
     /// What to try next, where something is known.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
-            Self::Certificate(error) => error.hint().to_owned(),
             Self::PortTaken { task: Some(task), .. } => {
                 format!("task `{task}` has it: margay stop {task}, or publish another port with -p")
             }

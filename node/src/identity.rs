@@ -4,7 +4,7 @@ use disk::Survives;
 use net::tls::{self, Clients};
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
 };
 use serde::{Deserialize, Serialize};
 use spec::NodeId;
@@ -48,34 +48,77 @@ impl Identity {
         files::write_json(path, self, Survives::PowerLoss)
     }
 
-    /// For connections to the control plane and to other nodes.
+    /// For connections to the control plane.
     pub fn client(&self) -> Result<Arc<ClientConfig>> {
-        tls::client(self.chain()?, self.key()?, self.roots()?).map_err(unusable)
+        let Self { certificate_pem, key_pem, ca_pem, .. } = self;
+        client(certificate_pem, key_pem, ca_pem)
     }
 
-    /// For connections from other nodes alone: the CA signs client certificates for nodes only.
+    /// Whether its certificate is one of an earlier version, which the ingress of this node held
+    /// together with the key: its DNS name says so.
+    pub fn was_the_ingress(&self) -> bool {
+        let name = ServerName::try_from(format!("{}.node.margay", self.node));
+        let chain = tls::certificates(&self.certificate_pem).unwrap_or_default();
+        let leaf = chain.first().zip(name.ok());
+        leaf.is_some_and(|(certificate, name)| tls::names(certificate, &name))
+    }
+}
+
+/// What proves to the ingresses of other nodes which node's ingress this is, and nothing to the
+/// control plane: all that the ingress has besides its routes.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IngressIdentity {
+    pub version: u32,
+    pub node: NodeId,
+    pub certificate_pem: String,
+    pub key_pem: String,
+    pub ca_pem: String,
+}
+
+impl std::fmt::Debug for IngressIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IngressIdentity").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+impl IngressIdentity {
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        let identity: Option<Self> = files::read_json(path)?;
+        if let Some(identity) = &identity {
+            spec::wire::check_version("the ingress's identity", identity.version)
+                .map_err(|source| Error::Newer { path: path.to_owned(), source })?;
+        }
+        Ok(identity)
+    }
+
+    /// For connections to the ingresses of other nodes.
+    pub fn client(&self) -> Result<Arc<ClientConfig>> {
+        let Self { certificate_pem, key_pem, ca_pem, .. } = self;
+        client(certificate_pem, key_pem, ca_pem)
+    }
+
+    /// For connections from them.
     pub fn server(&self) -> Result<Arc<ServerConfig>> {
-        tls::server(self.chain()?, self.key()?, self.roots()?, Clients::Certified).map_err(unusable)
+        let (chain, key) = (chain(&self.certificate_pem)?, key(&self.key_pem)?);
+        tls::server(chain, key, roots(&self.ca_pem)?, Clients::Certified).map_err(unusable)
     }
+}
 
-    fn chain(&self) -> Result<Vec<CertificateDer<'static>>> {
-        tls::certificates(&self.certificate_pem).map_err(unusable)
-    }
+fn client(certificate_pem: &str, key_pem: &str, ca_pem: &str) -> Result<Arc<ClientConfig>> {
+    tls::client(chain(certificate_pem)?, key(key_pem)?, roots(ca_pem)?).map_err(unusable)
+}
 
-    fn key(&self) -> Result<PrivateKeyDer<'static>> {
-        tls::private_key(&self.key_pem).map_err(unusable)
-    }
+fn chain(pem: &str) -> Result<Vec<CertificateDer<'static>>> {
+    tls::certificates(pem).map_err(unusable)
+}
 
-    /// The CA of the platform, in DER.
-    pub fn authorities(&self) -> Result<Vec<Vec<u8>>> {
-        let authorities = tls::certificates(&self.ca_pem).map_err(unusable)?;
-        Ok(authorities.into_iter().map(|authority| authority.to_vec()).collect())
-    }
+fn key(pem: &str) -> Result<PrivateKeyDer<'static>> {
+    tls::private_key(pem).map_err(unusable)
+}
 
-    fn roots(&self) -> Result<RootCertStore> {
-        let authorities = tls::certificates(&self.ca_pem).map_err(unusable)?;
-        tls::roots(authorities).map_err(unusable)
-    }
+fn roots(ca_pem: &str) -> Result<RootCertStore> {
+    tls::roots(tls::certificates(ca_pem).map_err(unusable)?).map_err(unusable)
 }
 
 fn unusable(error: impl std::error::Error) -> Error {
@@ -89,7 +132,6 @@ pub(crate) mod tests {
         BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
         KeyUsagePurpose, SanType,
     };
-    use rustls::pki_types::ServerName;
     use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     const SERVER: ExtendedKeyUsagePurpose = ExtendedKeyUsagePurpose::ServerAuth;
@@ -113,25 +155,23 @@ pub(crate) mod tests {
             Self { issuer: Issuer::new(params, key), pem, der }
         }
 
-        pub fn issue(&self, name: &str, usages: &[ExtendedKeyUsagePurpose]) -> Identity {
+        pub fn issue(&self, name: &str, usages: &[ExtendedKeyUsagePurpose]) -> IngressIdentity {
             let key = KeyPair::generate().unwrap();
             let mut params = CertificateParams::default();
             params.subject_alt_names = vec![SanType::DnsName(name.try_into().unwrap())];
             params.extended_key_usages = usages.to_vec();
             let certificate = params.signed_by(&key, &self.issuer).unwrap();
-            Identity {
+            IngressIdentity {
                 version: 1,
                 node: name.split('.').next().unwrap().parse().unwrap(),
-                control_plane: "localhost:1".to_owned(),
-                registry: None,
                 certificate_pem: format!("{}{}", certificate.pem(), self.pem),
                 key_pem: key.serialize_pem(),
                 ca_pem: self.pem.clone(),
             }
         }
 
-        pub fn node(&self, node: &str) -> Identity {
-            self.issue(&format!("{node}.node.margay"), &[SERVER, CLIENT])
+        pub fn ingress(&self, node: &str) -> IngressIdentity {
+            self.issue(&format!("{node}.ingress.margay"), &[SERVER, CLIENT])
         }
     }
 
@@ -156,23 +196,46 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn nodes_trust_each_other_by_name_alone() {
+    async fn ingresses_trust_each_other_by_name_alone() {
         let (ca, other_ca) = (Ca::new(), Ca::new());
-        let named = |name: &str| tls::node(&name.parse().unwrap());
-        let server = ca.node("b").server().unwrap();
+        let named = |name: &str| tls::ingress(&name.parse().unwrap());
+        let server = ca.ingress("b").server().unwrap();
         for (client, name, want, what) in [
-            (ca.node("a"), named("b"), true, "a node and the node that it meant"),
-            (ca.node("a"), named("c"), false, "a node that is not the one that was meant"),
-            (other_ca.node("a"), named("b"), false, "a node of another platform"),
-            (ca.issue("control.margay", &[SERVER]), named("b"), false, "a client that is no node"),
+            (ca.ingress("a"), named("b"), true, "an ingress and the one that it meant"),
+            (ca.ingress("a"), named("c"), false, "an ingress that is not the one that was meant"),
+            (other_ca.ingress("a"), named("b"), false, "an ingress of another platform"),
             (
-                ca.node("a"),
+                ca.issue("control.margay", &[SERVER]),
+                named("b"),
+                false,
+                "a client that is no ingress",
+            ),
+            (
+                ca.ingress("a"),
                 tls::control_plane(),
                 false,
-                "a node that stands in for the control plane",
+                "an ingress that stands in for the control plane",
             ),
         ] {
             assert_eq!(meet(server.clone(), client.client().unwrap(), name).await, want, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_the_ingress_once_held_is_known() {
+        let ca = Ca::new();
+        for (name, want) in [("a.node.margay", true), ("a.ingress.margay", false)] {
+            let issued = ca.issue(name, &[SERVER, CLIENT]);
+            let identity = Identity {
+                version: 1,
+                node: issued.node,
+                control_plane: "localhost:1".to_owned(),
+                registry: None,
+                certificate_pem: issued.certificate_pem,
+                key_pem: issued.key_pem,
+                ca_pem: issued.ca_pem,
+            };
+            assert_eq!(identity.was_the_ingress(), want, "{name}");
         }
     }
 
@@ -180,20 +243,23 @@ pub(crate) mod tests {
     async fn a_join_trusts_the_control_plane_of_the_pinned_ca_only() {
         let (ca, other_ca) = (Ca::new(), Ca::new());
         let fingerprint = tls::fingerprint(&ca.der);
-        let open = |identity: &Identity| {
+        let open = |identity: &IngressIdentity| {
             let provider = Arc::new(rustls::crypto::ring::default_provider());
             let config = ServerConfig::builder_with_provider(provider)
                 .with_safe_default_protocol_versions()
                 .unwrap()
                 .with_no_client_auth()
-                .with_single_cert(identity.chain().unwrap(), identity.key().unwrap());
+                .with_single_cert(
+                    chain(&identity.certificate_pem).unwrap(),
+                    key(&identity.key_pem).unwrap(),
+                );
             Arc::new(config.unwrap())
         };
         let mut forged = other_ca.issue("control.margay", &[SERVER]);
         forged.certificate_pem.push_str(&ca.pem);
         for (identity, want, what) in [
             (ca.issue("control.margay", &[SERVER]), true, "the control plane"),
-            (ca.node("x"), false, "a node of the same CA"),
+            (ca.ingress("x"), false, "an ingress of the same CA"),
             (other_ca.issue("control.margay", &[SERVER]), false, "a control plane of another CA"),
             (forged, false, "the right CA stands in the chain, and has signed nothing in it"),
         ] {

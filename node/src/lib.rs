@@ -40,7 +40,7 @@ mod invoke; // one request to an image, and what it cost
 mod agent; // a node of a cluster: whatever should run here, runs
 pub mod usage_log; // what was used, kept until the ledger has it exactly once
 pub mod ingress; // host name -> a healthy replica, here or on another node
-mod identity; // the certificate and key of this node, on disk
+mod identity; // the certificates and keys of this node and its ingress, on disk
 
 mod files; // small files of JSON
 mod signals; // the signals that ask us to end

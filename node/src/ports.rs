@@ -89,6 +89,26 @@ pub(crate) fn published(listeners: &Listeners) -> Vec<PublishedPort> {
         .collect()
 }
 
+/// The sockets of `listeners`, as a status names them.
+///
+/// # Errors
+/// When one is no socket.
+pub(crate) fn sockets(listeners: &Listeners) -> io::Result<Vec<(u16, u64)>> {
+    let numbers = listeners.container_ports().map(|port| port.number);
+    let mut sockets = numbers
+        .zip(listeners.sockets())
+        .map(|(port, socket)| Ok((port, rustix::net::sockopt::socket_cookie(socket)?)))
+        .collect::<io::Result<Vec<_>>>()?;
+    sockets.sort_unstable();
+    Ok(sockets)
+}
+
+/// Whether `listeners`, which a container hands back, are those that it was handed. `known` is the
+/// agent's own record; a container is believed nothing.
+pub(crate) fn are_known(listeners: &Listeners, known: Option<&[(u16, u64)]>) -> bool {
+    known.is_none_or(|known| sockets(listeners).is_ok_and(|sockets| sockets == known))
+}
+
 /// A taken port, with the task of this home that has it.
 pub(crate) fn name_owner(home: &Home, error: Error) -> Error {
     let Error::PortTaken { port, transport, .. } = error else { return error };
@@ -100,4 +120,44 @@ pub(crate) fn name_owner(home: &Home, error: Error) -> Error {
     };
     let task = tasks::list(home).unwrap_or_default().into_iter().find(has_it);
     Error::PortTaken { port, transport, task: task.map(|task| task.record().name.clone()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_that_come_back_are_those_that_were_handed_out() {
+        let listener = |container_port| {
+            let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            Listener { container_port, socket }
+        };
+        let ours =
+            Listeners { published: vec![listener(80), listener(443)], ..Listeners::default() };
+        let known = sockets(&ours).unwrap();
+        let mut back = ours.try_clone().unwrap();
+        back.published.reverse();
+        assert!(are_known(&back, Some(&known)), "other descriptors of the same sockets");
+        let mut swapped = ours.try_clone().unwrap();
+        swapped.published[0].container_port = 443;
+        swapped.published[1].container_port = 80;
+        let mut fewer = ours.try_clone().unwrap();
+        fewer.published.pop();
+        let mut twice = ours.try_clone().unwrap();
+        twice.published[1].socket = twice.published[0].socket.try_clone().unwrap();
+        let mut more = ours.try_clone().unwrap();
+        more.published.push(listener(81));
+        let others =
+            Listeners { published: vec![listener(80), listener(443)], ..Listeners::default() };
+        for (what, lie) in [
+            ("two ports that are exchanged", swapped),
+            ("one less", fewer),
+            ("one twice", twice),
+            ("one more", more),
+            ("sockets of its own", others),
+        ] {
+            assert!(!are_known(&lie, Some(&known)), "{what}");
+        }
+        assert!(are_known(&ours, None), "an earlier version wrote none");
+    }
 }

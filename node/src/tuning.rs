@@ -1,7 +1,12 @@
-use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
-use spec::Host;
+use spec::{Forbidden, Host};
 
 use crate::error::Error;
 
@@ -50,6 +55,20 @@ pub struct PrivateNetwork {
 }
 
 impl PrivateNetwork {
+    /// The networks of the kind that a node's own ingress is in, at `address:port`: its owner has
+    /// put it there for other nodes, which are there as well. None around a public address.
+    pub(crate) fn around(ingress_address: Option<&str>) -> Vec<Self> {
+        let address = ingress_address.and_then(|text| text.parse::<SocketAddr>().ok());
+        let networks: &[&str] = match address.and_then(|address| spec::forbidden(address.ip())) {
+            Some(Forbidden::Loopback) => &["127.0.0.0/8", "::1"],
+            Some(Forbidden::Private) => {
+                &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"]
+            }
+            Some(Forbidden::LinkLocal | Forbidden::NotAHost) | None => &[],
+        };
+        networks.iter().map(|text| text.parse().expect("it is one")).collect()
+    }
+
     /// In the words of grants.
     pub fn host(self) -> Host {
         Host::Network(self.address, self.bits)
@@ -138,6 +157,29 @@ mod tests {
                     assert!(want.is_empty() && error.to_string().contains(text), "{text}: {error}")
                 }
             }
+        }
+    }
+
+    #[test]
+    fn other_nodes_are_in_networks_of_the_kind_of_this_one() {
+        for (ours, theirs, want) in [
+            (Some("127.0.0.1:4000"), "127.0.0.1", true),
+            (Some("127.0.0.1:4000"), "10.0.0.7", false),
+            (Some("10.0.0.5:4000"), "10.9.0.7", true),
+            (Some("10.0.0.5:4000"), "192.168.1.1", true),
+            (Some("[fd00::5]:4000"), "fd00::7", true),
+            (Some("10.0.0.5:4000"), "127.0.0.1", false),
+            (Some("10.0.0.5:4000"), "169.254.169.254", false),
+            (Some("169.254.0.5:4000"), "169.254.169.254", false),
+            (Some("198.18.0.1:4000"), "10.0.0.7", false),
+            (Some("8.8.8.8:4000"), "10.0.0.7", false),
+            (Some("here:4000"), "127.0.0.1", false),
+            (None, "127.0.0.1", false),
+        ] {
+            let opened = PrivateNetwork::around(ours).into_iter().map(PrivateNetwork::host);
+            let rules = runtime::AddressRules::new(opened);
+            let got = rules.refusal(theirs.parse().unwrap(), true).is_none();
+            assert_eq!(got, want, "{theirs} from {ours:?}");
         }
     }
 

@@ -35,7 +35,7 @@ mod limits; // every limit, with its reason
 
 pub use {
     assignment::{Assignment, WasmProgram, World},
-    broker::Broker,
+    broker::{AddressRules, Broker},
     error::Error,
     prepare::{Facts, LayerBlob, Preparation, Prepared, Program, prepare},
     seal::Key,

@@ -54,7 +54,7 @@ pub struct NodeSpec {
     pub architecture: String,
     /// Whether an OCI runtime is installed.
     pub runs_native: bool,
-    /// Address of its ingress for the ingresses of other nodes, `host:port`.
+    /// Address of its ingress for the ingresses of other nodes, `address:port`.
     pub ingress_address: Option<String>,
     /// Free text, to select nodes by.
     #[serde(default)]

@@ -119,6 +119,20 @@ pub struct RenewRequest {
     pub csr_pem: String,
 }
 
+/// The certificate of a node's ingress, which names it as `spiffe://margay/ingress/ID`: other
+/// ingresses know it by that, and no route takes it for the node. The answer to a [`RenewRequest`]
+/// for the ingress.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IngressCertificate {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Its certificate, PEM.
+    pub certificate_pem: String,
+    /// The CA of the ingresses to trust, PEM.
+    pub ca_pem: String,
+}
+
 /// The answer to a [`UsageBatch`](crate::UsageBatch).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -221,8 +235,21 @@ pub struct RouteTable {
     pub version: u32,
     /// Host names, without a port, lower case.
     pub hosts: BTreeMap<String, Vec<Backend>>,
-    /// Address of each node's ingress for the other ingresses, `host:port`.
+    /// Address of each node's ingress for the other ingresses, `address:port`.
     pub ingresses: BTreeMap<NodeId, String>,
+    /// What the ingress of each node is trusted with. One that is not here may ask for nothing.
+    #[serde(default)]
+    pub peers: BTreeMap<NodeId, PeerTrust>,
+}
+
+/// What the ingresses of other nodes believe of the ingress of one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PeerTrust {
+    /// A node of the pool: it asks for every host, and says on behalf of which client.
+    Pool,
+    /// A node of one tenant: it asks for hosts of that tenant.
+    Tenant(Tenant),
 }
 
 /// One healthy replica.

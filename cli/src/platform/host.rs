@@ -14,11 +14,10 @@ use crate::{
     failure::Advice,
     home::Home,
     output::{line, notice},
-    serve::ShutdownSignal,
+    serve::{ShutdownSignal, keep_agent_capabilities},
 };
 
 use super::{
-    front::{self, IngressFront},
     listen::{LISTEN_FD, PEERS_FD, Ports, bind_again},
     supervisor::{Process, Supervisor},
 };
@@ -36,15 +35,13 @@ pub struct ListenOptions {
     /// Where the ingresses of other nodes reach this one's; 0 for any free port
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     peers_port: u16,
-    #[command(flatten)]
-    front: IngressFront,
 }
 
 /// How a node behaves.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Tuning {
-    /// Open an internal network to grants with `;private` (the second of the two keys) and to
-    /// registries of images
+    /// Open an internal network to grants with `;private` (the second of the two keys), to
+    /// registries of images and to other nodes
     #[arg(long, value_name = "ADDRESS/BITS")]
     pub private_network: Vec<PrivateNetwork>,
     /// End the worker of a service in the pool after so long without a request; the next one starts
@@ -115,7 +112,7 @@ pub async fn join_and_run(
         return Ok(());
     }
     // The options of this call are in the node's settings already.
-    supervise(home, sockets, &listen.front, Vec::new()).await
+    supervise(home, sockets, Vec::new()).await
 }
 
 pub async fn run(
@@ -129,38 +126,30 @@ pub async fn run(
     let address = listen.listen.or(ports.address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let sockets = Sockets::bind(home, listen, address)?;
     let leave = leave.then(|| "--leave".to_owned());
-    let arguments = tuning.arguments().into_iter().chain(leave).collect();
-    supervise(home, sockets, &listen.front, arguments).await
+    supervise(home, sockets, tuning.arguments().into_iter().chain(leave).collect()).await
 }
 
-async fn supervise(
-    home: &Home,
-    sockets: Sockets,
-    front: &IngressFront,
-    arguments: Vec<String>,
-) -> anyhow::Result<()> {
-    let certificate = front.copy(home)?;
+async fn supervise(home: &Home, sockets: Sockets, arguments: Vec<String>) -> anyhow::Result<()> {
+    keep_agent_capabilities()?;
     let mut shutdown = ShutdownSignal::listen()?;
     let ingress = sockets.ingress.local_addr()?;
     let ingress_sockets = vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)];
     let mut supervisor = Supervisor {
         home: home.clone(),
         processes: vec![
-            Process::new("ingress", front.arguments(home), ingress_sockets),
+            Process::new("ingress", Vec::new(), ingress_sockets),
             Process::new("node", arguments, Vec::new()),
         ],
     };
     for process in &mut supervisor.processes {
         process.start(home)?;
     }
-    let scheme = if certificate.is_some() { "https" } else { "http" };
     notice(format_args!(
-        "The node runs; requests come in at {scheme}://{ingress}. Ctrl-C ends it and its tasks."
+        "The node runs; requests come in at http://{ingress}. Ctrl-C ends it and its tasks."
     ));
     let result = tokio::select! {
         () = shutdown.recv() => Ok(()),
         result = supervise_until_removed(&mut supervisor, home) => result,
-        never = front::keep_up(certificate.as_ref()) => match never {},
     };
     tokio::select! {
         () = supervisor.drain() => {}

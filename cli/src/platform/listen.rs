@@ -93,6 +93,11 @@ impl Listen {
         bind(address, "--listen ADDRESS:")
     }
 
+    /// The descriptor that the parent left open.
+    pub fn inherited_fd(&self) -> Option<RawFd> {
+        self.listen_fd
+    }
+
     /// Prints the address, unless a parent passed the socket on.
     pub fn announce(&self, name: &str, socket: &TcpListener) -> anyhow::Result<()> {
         if self.listen_fd.is_none() {

@@ -2,6 +2,7 @@
 //! back-off.
 
 use std::{
+    env,
     net::TcpListener,
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -29,6 +30,9 @@ const STEADY_AFTER: Duration = Duration::from_secs(10);
 /// The binary of this process, also when another version has replaced its file: the processes of a
 /// platform are of one version.
 const PROGRAM: &str = "/proc/self/exe";
+/// What a process has of the environment of `margay up`: its log, how a panic is told, and for the
+/// agent where OCI runtimes lie. Tokens and passwords of a shell are not among it.
+const ENVIRONMENT: [&str; 3] = ["MARGAY_LOG", "RUST_BACKTRACE", "PATH"];
 /// How long a process may drain until it is killed.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(20);
 
@@ -79,6 +83,8 @@ impl Process {
             .arg0("margay")
             .arg(self.name)
             .args(&self.arguments)
+            .env_clear()
+            .envs(ENVIRONMENT.into_iter().filter_map(|name| Some((name, env::var_os(name)?))))
             .env("MARGAY_HOME", home.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null());

@@ -1,4 +1,5 @@
 use std::{
+    io::read_to_string,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -15,7 +16,7 @@ use spec::{ClusterName, LaunchType, Reference, Service, ServiceName, TaskDefinit
 use crate::{
     credentials::{Credentials, Login},
     failure::Advice,
-    home::Home,
+    home::{Home, open_of_server},
     images, machine,
     output::{duration, line, notice, size},
     platform::{self, Settings},
@@ -142,8 +143,8 @@ async fn serve_and_stay(
     let image: Reference = format!("{registry}/{}/cats:v1", facts.user).parse()?;
 
     let step = Step::new("push", &image.to_string());
-    let password = std::fs::read_to_string(platform::password_file(home))
-        .context("cannot read the password")?;
+    let password = open_of_server(&platform::password_file(home)).and_then(read_to_string);
+    let password = password.context("cannot read the password")?;
     let login = Login { user: facts.user.clone(), password: password.trim().to_owned() };
     Credentials::read(home)?.keep(&registry, login)?;
     images::tag(home, &SERVICE.parse()?, &image)?;

@@ -3,11 +3,9 @@ use std::{net::SocketAddr, os::fd::RawFd};
 use node::ingress::IngressConfig;
 
 use crate::{
-    failure,
     home::Home,
     platform::{
         self,
-        front::IngressFront,
         listen::{Listen, bind, inherited},
     },
     serve::Child,
@@ -25,14 +23,14 @@ pub struct Args {
     #[arg(long, hide = true, conflicts_with = "peers")]
     peers_fd: Option<RawFd>,
     #[command(flatten)]
-    front: IngressFront,
-    #[command(flatten)]
     child: Child,
 }
 
 impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
-        self.child.begin()?;
+        let kept: Vec<RawFd> =
+            self.listen.inherited_fd().into_iter().chain(self.peers_fd).collect();
+        self.child.begin(&kept)?;
         let listener = self.listen.socket(platform::INGRESS_PORT)?;
         self.listen.announce("ingress", &listener)?;
         let config = IngressConfig {
@@ -43,23 +41,9 @@ impl Args {
                 (None, Some(address)) => Some(bind(address, "--peers ADDRESS:PORT with another")?),
                 (None, None) => None,
             },
-            certificate: self
-                .front
-                .certificate
-                .paths()
-                .map(|(chain, key)| (chain.into(), key.into())),
-            proxies: self.front.proxies.trusted(),
-            proxy_protocol: self.front.proxy_protocol,
             limits: node::ingress::Limits::default(),
         };
-        // The kernel forgets whose child we are when the ingress gives up the rights of root: said
-        // again after that.
         let child = self.child;
-        Ok(node::ingress::run(config, || {
-            if let Err(error) = child.end_with_parent() {
-                failure::report(&error);
-                std::process::exit(1);
-            }
-        })?)
+        Ok(node::ingress::run(config, || child.end_with_parent_or_exit())?)
     }
 }

@@ -7,10 +7,9 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::{
-    authorities,
     credentials::{Credentials, Login},
     failure::{Advice, USAGE_ERROR},
-    home::Home,
+    home::{Home, open_of_server},
     output::{line, notice},
     platform::record::{Record, is_registry},
     transfer,
@@ -55,11 +54,8 @@ impl Args {
         };
         let password = self.password(home, &user)?;
         let login = Login { user, password };
-        let client = transfer::client_with(home, &self.remote, &self.registry, Some(&login))?;
+        let client = transfer::client_with(&self.remote, &self.registry, Some(&login));
         super::block_on(client.check(&self.registry))?;
-        if let Some(path) = &self.remote.ca {
-            authorities::keep(home, &self.registry, &authorities::text(path)?)?;
-        }
         Credentials::read(home)?.keep(&self.registry, login)?;
         line(format_args!("Login Succeeded"));
         Ok(())
@@ -98,7 +94,7 @@ fn own_password(home: &Home, registry: &str, user: &str) -> anyhow::Result<Optio
         return Ok(None);
     }
     let path = crate::platform::password_file(home);
-    match File::open(&path) {
+    match open_of_server(&path) {
         Ok(mut file) => read_password(&mut file).map(Some),
         Err(_) => Ok(None),
     }

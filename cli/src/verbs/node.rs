@@ -103,7 +103,8 @@ impl Running {
         if !self.child.has_parent() {
             return block_on(host::run(home, &self.door, &self.tuning, self.leave));
         }
-        self.child.begin()?;
+        self.child.begin(&[])?;
+        serve::keep_agent_capabilities()?;
         let at_end = if self.leave { AtEnd::Leave } else { AtEnd::Stop };
         let config = AgentConfig {
             at_end,

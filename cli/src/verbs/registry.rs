@@ -1,7 +1,5 @@
 use std::{
     fmt::{self, Display},
-    net::IpAddr,
-    path::PathBuf,
     str::FromStr,
     time::Duration,
 };
@@ -9,17 +7,18 @@ use std::{
 use anyhow::{bail, ensure};
 use clap::{Subcommand, ValueEnum};
 use registry::{
-    Admin, Config, Existing, Repositories, Repository, RobotCredential, RobotScope, Server,
+    Admin, Config, Existing, Repositories, Repository, RobotCredential, RobotScope, Server, Tokens,
 };
+use sandbox::{Network, Service};
 use spec::{CredentialName, Tenant};
 use tokio::net::TcpListener;
 
 use crate::{
-    authorities,
-    failure::{Advice, USAGE_ERROR},
+    failure::Advice,
     home::Home,
     output::{Output, ago, line, notice, now},
-    platform::{self, certificates, front::RegistryFront, listen::Listen},
+    platform::{self, listen::Listen},
+    rights,
     serve::{self, Child, block_on},
     verbs::login,
 };
@@ -29,24 +28,13 @@ use crate::{
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "Without a subcommand: serve in the foreground.
-With this machine it speaks plain HTTP. With others it speaks TLS: with --tls-cert, with a certificate of
-the platform's authority (MARGAY_HOME/server/ca.pem) where the control plane has the same home, or with
-both; clients that call it by its address get the latter.
-
-Examples:
-  margay registry --listen 0.0.0.0:5000 --tls-cert fullchain.pem --tls-key privkey.pem
-  margay registry --public-url https://registry.example.com --trusted-proxy 127.0.0.1"
+It speaks plain HTTP; put a proxy that ends TLS in front of it before other machines reach it."
 )]
 pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
     #[command(flatten)]
     listen: Listen,
-    #[command(flatten)]
-    front: RegistryFront,
-    /// The files of a certificate of the platform's authority, and of its key
-    #[arg(long, hide = true, num_args = 2, value_name = "FILE")]
-    platform_cert: Option<Vec<PathBuf>>,
     #[command(flatten)]
     child: Child,
 }
@@ -246,68 +234,24 @@ impl Args {
     }
 
     fn serve(self, home: &Home) -> anyhow::Result<()> {
-        self.child.begin()?;
+        self.child.begin(self.listen.inherited_fd().as_slice())?;
         let socket = self.listen.socket(platform::REGISTRY_PORT)?;
         socket.set_nonblocking(true)?;
         let data_dir = home.folder("registry")?;
-        let files = self.front.certificate.open()?;
-        let platform = self.platform_pair(home, socket.local_addr()?.ip())?;
-        let tls = match (&files, platform) {
-            (Some(files), Some(platform)) => Some(files.server_beside(platform)),
-            (Some(files), None) => Some(files.server()),
-            (None, Some(platform)) => Some(net::tls::server_with(platform)),
-            (None, None) => None,
-        };
-        let config = Config {
-            realm: self.front.realm(),
-            tls,
-            plain_http: self.front.url.insecure,
-            proxies: self.front.proxies.trusted(),
-            ..Config::new(data_dir)
-        };
-        ensure!(
-            config.tls.is_some() || config.plain_http || socket.local_addr()?.ip().is_loopback(),
-            Advice::new("other machines would reach this registry in plain HTTP, with passwords")
-                .hint(
-                    "give it a certificate: --tls-cert FILE --tls-key FILE; or allow it: --insecure"
-                )
-                .code(USAGE_ERROR)
-        );
+        // Before this process becomes another user: the control plane may want the key as soon.
+        Tokens::open(&data_dir)?;
+        self.child.confine(&Service {
+            user: rights::REGISTRY,
+            home: home.path(),
+            owns: Some(&data_dir),
+            reads: &[],
+            network: Network::None,
+        })?;
         serve::until_shutdown(|stop| async move {
-            let server = Server::open(config).await?;
+            let server = Server::open(Config::new(data_dir)).await?;
             self.listen.announce("registry", &socket)?;
-            let renewals = async {
-                match &files {
-                    Some(files) => files.keep_up().await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                served = server.serve(TcpListener::from_std(socket)?, stop) => anyhow::Ok(served?),
-                never = renewals => match never {},
-            }
+            anyhow::Ok(server.serve(TcpListener::from_std(socket)?, stop).await?)
         })
-    }
-}
-
-impl Args {
-    /// A certificate of the platform's authority: the one that `margay up` has made, or one made
-    /// now where other machines reach this one.
-    fn platform_pair(
-        &self,
-        home: &Home,
-        address: IpAddr,
-    ) -> anyhow::Result<Option<net::tls::Pair>> {
-        if let Some([chain, key]) = self.platform_cert.as_deref() {
-            let (chain, key) = (authorities::text(chain)?, authorities::text(key)?);
-            return Ok(Some(net::tls::pair(&chain, &key)?));
-        }
-        if address.is_loopback() || !certificates::has_authority(home) {
-            return Ok(None);
-        }
-        let outbound = platform::outbound_address().map(|address| address.to_string());
-        let issued = certificates::issue(home, address, outbound.as_slice())?;
-        Ok(Some(net::tls::pair(&issued.chain, &issued.key)?))
     }
 }
 

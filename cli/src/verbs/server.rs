@@ -40,10 +40,9 @@ pub struct Args {
 
 impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
-        self.child.begin()?;
+        self.child.begin(self.listen.inherited_fd().as_slice())?;
         let listener = self.listen.socket(platform::SERVER_PORT)?;
         self.listen.announce("control plane", &listener)?;
-        home.folder("run")?;
         // The key lies in the folder of its registry, as does the socket of its administrator.
         let registry = self.registry_key.as_ref().and_then(|key| key.parent());
         let admin = match registry {
@@ -58,7 +57,6 @@ impl Args {
             }
         };
         let networks = self.private_network.into_iter().map(PrivateNetwork::host).collect();
-        let authorities = platform::certificates::authorities(home)?;
         let config = Config {
             data_dir: home.folder("server")?,
             socket: home.server_socket(),
@@ -67,13 +65,7 @@ impl Args {
             tenant: self.user,
             domain: platform::DOMAIN.to_owned(),
             registry: Some(self.registry.to_string()),
-            resolver: Arc::new(RegistryResolver::new(
-                self.registry,
-                tokens,
-                admin,
-                authorities,
-                networks,
-            )),
+            resolver: Arc::new(RegistryResolver::new(self.registry, tokens, admin, networks)),
         };
         serve::until_shutdown(|stop| orchestrator::serve(config, stop))
     }

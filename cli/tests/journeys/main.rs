@@ -14,7 +14,6 @@ mod layers; // images of other builders: what is loaded, and how it is named
 mod build_flags; // what comes through standard input, names, labels, arguments
 mod commands; // run a command: arguments, codes, environment, stdin
 mod pages; // run a server: ports, background, logs, stop
-mod http; // hostile requests, TLS and proxies
 mod registry; // login, push, pull
 mod audit; // what was done on a platform
 mod credentials; // control plane and registry: made, used, rotated, removed
@@ -23,6 +22,7 @@ mod platform; // up, cluster, task, service, ingress, and processes that are kil
 mod services; // waited for, shown, and runs that are changed
 mod nodes; // join, drain, remove, adopt
 mod pool; // what the shared pool gives at most
+mod hardening; // what each process may, and what one that was taken over gets
 mod secrets; // from a file to a guest, and nowhere else
 mod run_flags; // Docker's flags of `run`, for both kinds of images
 mod guides; // the pages of five languages, followed to the letter

@@ -254,14 +254,18 @@ fn an_ordinary_user_joins_and_runs_their_share_and_the_certificate_is_renewed_in
     assert_eq!(node.end().code, 0);
 
     // Four days later.
-    let identity = home.join("node/identity.json");
-    let before = std::fs::read(&identity).expect("an identity");
-    let file = std::fs::File::options().write(true).open(&identity).expect("an identity");
-    file.set_modified(std::time::SystemTime::now() - Duration::from_secs(4 * 86400))
-        .expect("a date");
+    let identities = ["node/identity.json", "ingress/ingress.json"].map(|file| home.join(file));
+    let read = || identities.clone().map(|path| std::fs::read(path).expect("an identity"));
+    let before = read();
+    for path in &identities {
+        let file = std::fs::File::options().write(true).open(path).expect("an identity");
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(4 * 86400))
+            .expect("a date");
+    }
     let node = join(&["node"]);
-    eventually("the certificate is another one", || {
-        (std::fs::read(&identity).ok()? != before).then_some(())
+    eventually("both certificates are others", || {
+        let now = read();
+        (0..2).all(|one| now[one] != before[one]).then_some(())
     });
     eventually("each node has one", || (nodes() == ["local", "plain"]).then_some(()));
     for _ in 0..4 {

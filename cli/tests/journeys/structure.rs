@@ -14,21 +14,22 @@ use crate::modules::{Modules, between_siblings, circles};
 /// The left column of the picture in `docs/architecture.md`.
 const PICTURE: [&str; 9] = [
     "cli -> every crate",
-    "node -> runtime, shim, engine, registry(client), blobs, net, disk, image",
+    "node -> runtime, shim, engine, registry(client), blobs, net, disk, image, sandbox",
     "orchestrator -> net, audit, disk, store",
     "registry -> net, audit, blobs, disk, store, image",
     "packager -> blobs, disk, image",
-    "runtime, shim -> engine, net, disk, image",
+    "runtime, shim -> engine, net, disk, image, sandbox",
     "blobs -> disk, image",
     "net, engine, audit -> disk",
     "disk, image, store -> spec",
 ];
 
 /// Crates, each with the root of its modules.
-const CRATES: [(&str, &str); 15] = [
+const CRATES: [(&str, &str); 16] = [
     ("audit", "lib.rs"),
     ("spec", "lib.rs"),
     ("disk", "lib.rs"),
+    ("sandbox", "lib.rs"),
     ("image", "lib.rs"),
     ("store", "lib.rs"),
     ("blobs", "lib.rs"),

@@ -37,7 +37,7 @@ impl Up {
         Self::run(stage, stage.command([&UP, flags].concat()))
     }
 
-    fn run(stage: &Stage, command: Command) -> Self {
+    pub fn run(stage: &Stage, command: Command) -> Self {
         let mut running = Running::of(command);
         let first = running.line();
         assert!(first.starts_with("margay is up"), "{first}: {:?}", running.end());

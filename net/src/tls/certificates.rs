@@ -1,7 +1,7 @@
 use rustls::{
     RootCertStore,
     client::verify_server_name,
-    pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem, pem::PemObject},
     server::ParsedCertificate,
 };
 use spec::{Digest, NodeId};
@@ -41,12 +41,18 @@ pub fn fingerprint(certificate: &[u8]) -> String {
     Digest::of(certificate).hex()
 }
 
-/// Which of `nodes` a certificate names. A peer that showed it has proven to be that node, as far
-/// as the CA knows.
-pub fn node_of<'a>(
+/// Whether a certificate names `name`.
+pub fn names(certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
+    let parsed = ParsedCertificate::try_from(certificate);
+    parsed.is_ok_and(|certificate| verify_server_name(&certificate, name).is_ok())
+}
+
+/// The node whose ingress a certificate names, of `nodes`. A peer that showed it has proven to be
+/// that, as far as the CA knows.
+pub fn ingress_of<'a>(
     certificate: &CertificateDer<'_>,
     mut nodes: impl Iterator<Item = &'a NodeId>,
 ) -> Option<&'a NodeId> {
     let certificate = ParsedCertificate::try_from(certificate).ok()?;
-    nodes.find(|node| verify_server_name(&certificate, &super::node(node)).is_ok())
+    nodes.find(|node| verify_server_name(&certificate, &super::ingress(node)).is_ok())
 }

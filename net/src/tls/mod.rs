@@ -1,11 +1,10 @@
 //! TLS 1.3 between margay's processes, and TLS towards the web.
 //!
 //! An address says where a process should be, a certificate says which one answers: so names are
-//! `control.margay` and `NODE.node.margay` whatever the address, and the CA says which platform it
-//! is.
+//! `control.margay` and `NODE.ingress.margay` whatever the address, and the CA says which platform
+//! it is.
 
 mod certificates; // PEM, and which node a certificate names
-mod files; // a certificate in files that are renewed
 mod pinned; // trust in the one CA that has a fingerprint
 
 use std::sync::Arc;
@@ -18,8 +17,7 @@ use rustls::{
 };
 use spec::NodeId;
 
-pub use certificates::{certificates, fingerprint, node_of, private_key, roots};
-pub use files::{CertificateError, CertificateFiles, Pair, pair, server_with};
+pub use certificates::{certificates, fingerprint, ingress_of, names, private_key, roots};
 use pinned::PinnedCa;
 
 /// The name of every control plane.
@@ -30,19 +28,24 @@ pub fn control_plane() -> ServerName<'static> {
     ServerName::try_from(CONTROL_PLANE_NAME).expect("it is a DNS name")
 }
 
-/// The DNS name in the certificate of a node, by which other nodes' ingresses call it.
-pub fn node_dns(node: &NodeId) -> String {
-    format!("{node}.node.margay")
-}
-
 /// The URI in the certificate of a node.
 pub fn node_uri(node: &NodeId) -> String {
     format!("spiffe://margay/node/{node}")
 }
 
-/// [`node_dns`], to connect to.
-pub fn node(node: &NodeId) -> ServerName<'static> {
-    ServerName::try_from(node_dns(node)).expect("the id of a node is a label of a DNS name")
+/// The URI in the certificate of a node's ingress.
+pub fn ingress_uri(node: &NodeId) -> String {
+    format!("spiffe://margay/ingress/{node}")
+}
+
+/// The DNS name in the certificate of a node's ingress, by which those of other nodes call it.
+pub fn ingress_dns(node: &NodeId) -> String {
+    format!("{node}.ingress.margay")
+}
+
+/// [`ingress_dns`], to connect to.
+pub fn ingress(node: &NodeId) -> ServerName<'static> {
+    ServerName::try_from(ingress_dns(node)).expect("the id of a node is a label of a DNS name")
 }
 
 /// Which clients a server takes.

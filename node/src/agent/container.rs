@@ -131,6 +131,14 @@ impl TaskContainer {
         }
         // Where it was between two starts already, its end is known.
         let was_up = matches!(phase, Phase::Starting | Phase::Running);
+        let adopted = match adopted {
+            Adopted::Running(_, ref listeners)
+                if !ports::are_known(listeners, self.status.sockets.as_deref()) =>
+            {
+                Adopted::Gone("it hands back other listeners than it was given".to_owned())
+            }
+            other => other,
+        };
         Some(match adopted {
             Adopted::Running(container, listeners) => {
                 self.listeners = listeners;
@@ -305,6 +313,7 @@ impl TaskContainer {
         self.status.reason.clone_from(&end.reason);
         self.status.usage = self.report.read();
         self.status.ports = Vec::new();
+        self.status.sockets = None;
         self.write_status();
         if let Some(owned) = self.owned.take() {
             let _ = std::fs::remove_file(owned.folder().worker_socket());
@@ -340,6 +349,7 @@ impl Supervisor for TaskContainer {
         self.status.phase = Phase::Running;
         self.status.process = ProcessId::of(i32::try_from(container.pid()).unwrap_or(0));
         self.status.ports = ports::published(&self.listeners);
+        self.status.sockets = ports::sockets(&self.listeners).ok();
         self.owned.as_ref().map_or(Ok(()), |owned| owned.write_status(&self.status))
     }
 

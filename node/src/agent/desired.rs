@@ -21,7 +21,6 @@ use super::{
 use crate::{
     error::{Error, Result, chain},
     files,
-    ingress::Shared,
 };
 
 /// `desired.json`: what the control plane last said, and the highest epoch that it said it in.
@@ -134,9 +133,7 @@ impl Agent {
     }
 
     async fn converge(&self, set: &DesiredSet) {
-        let shared =
-            Shared { version: 1, node: self.identity.node.clone(), routes: set.routes.clone() };
-        if let Err(error) = self.host.ingress.write_shared(&shared) {
+        if let Err(error) = self.host.ingress.write_shared(&self.shared(set.routes.clone())) {
             tracing::error!(error = chain(&error), "the ingress does not get its routes");
         }
         let seen = self.tasks().iter().map(|(key, task)| (key.clone(), task.seen())).collect();

@@ -1,9 +1,9 @@
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, path::Path, time::SystemTime};
 
 use rcgen::{CertificateParams, KeyPair};
 use spec::{
     NodeId,
-    wire::{self, JoinRequest, JoinResponse, JoinToken, RenewRequest},
+    wire::{self, IngressCertificate, JoinRequest, JoinResponse, JoinToken, RenewRequest},
 };
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     home::Home,
-    identity::Identity,
+    identity::{Identity, IngressIdentity},
     tuning::Tuning,
 };
 
@@ -93,7 +93,7 @@ pub fn relocate(
     let (control_plane, registry) = (control_plane.to_owned(), Some(registry.to_owned()));
     let moved = Identity { control_plane, registry, ..known.clone() };
     if moved != known {
-        let written = age(&folder).and_then(|age| SystemTime::now().checked_sub(age));
+        let written = age(&folder.identity()).and_then(|age| SystemTime::now().checked_sub(age));
         moved.write(&folder.identity())?;
         // The certificate is as old as it was.
         let path = folder.identity();
@@ -110,7 +110,7 @@ pub fn relocate(
     Ok(Some(moved.node))
 }
 
-/// The next certificate, when the one at hand is at half of its time.
+/// The next certificate of the node.
 pub(super) async fn renew(
     folder: &NodeFolder,
     control: &Control,
@@ -124,9 +124,28 @@ pub(super) async fn renew(
     Ok(renewed)
 }
 
-/// When the identity at hand was written, which is when its certificate was made.
-pub(super) fn age(folder: &NodeFolder) -> Option<std::time::Duration> {
-    let written = std::fs::metadata(folder.identity()).ok()?.modified().ok()?;
+/// A certificate and a key for the ingress of the node.
+pub(super) async fn certify_ingress(control: &Control, node: &NodeId) -> Result<IngressIdentity> {
+    let (key, csr_pem) = certificate_request()?;
+    let request = RenewRequest { version: wire::VERSION, csr_pem };
+    let answer: IngressCertificate = control.post("/v1/node/ingress", &request).await?;
+    wire::check_version("the certificate of the ingress", answer.version)
+        .map_err(|error| Error::Identity(error.to_string()))?;
+    let identity = IngressIdentity {
+        version: 1,
+        node: node.clone(),
+        certificate_pem: answer.certificate_pem,
+        key_pem: key.serialize_pem(),
+        ca_pem: answer.ca_pem,
+    };
+    identity.client()?;
+    identity.server()?;
+    Ok(identity)
+}
+
+/// How long ago the identity at `path` was written, which is when its certificate was made.
+pub(super) fn age(path: &Path) -> Option<std::time::Duration> {
+    let written = std::fs::metadata(path).ok()?.modified().ok()?;
     SystemTime::now().duration_since(written).ok()
 }
 
@@ -152,7 +171,6 @@ fn identity(address: &str, answer: JoinResponse, key: &KeyPair) -> Result<Identi
     };
     // Better checked now than when the first task waits for it.
     identity.client()?;
-    identity.server()?;
     Ok(identity)
 }
 
@@ -192,7 +210,7 @@ mod tests {
             ("10.0.0.1:7700".to_owned(), Some("10.0.0.1:5000".to_owned()));
         assert_eq!(moved, Identity { control_plane, registry, ..identity });
         assert!(
-            age(&folder).unwrap() > Duration::from_secs(2 * 24 * 3600),
+            age(&folder.identity()).unwrap() > Duration::from_secs(2 * 24 * 3600),
             "it is still renewed in time"
         );
         let settings = folder.settings().unwrap();

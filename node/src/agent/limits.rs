@@ -12,6 +12,8 @@ pub(super) const GATHER_FOR: Duration = Duration::from_millis(10);
 pub(super) const MEASURE_EVERY: Duration = Duration::from_secs(10);
 /// Between two looks for what is not needed any more.
 pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Between two looks at the age of certificates, which last for days.
+pub(super) const CERTIFICATES_EVERY: Duration = Duration::from_secs(60);
 /// Half of the seven days for which a certificate is good.
 pub(super) const RENEW_AFTER: Duration = Duration::from_secs(3 * 24 * 3600 + 12 * 3600);
 /// For all tasks to end at the end of the platform: their grace and then some. Together with what

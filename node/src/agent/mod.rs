@@ -24,7 +24,8 @@ mod limits;
 mod process; // opened, served until shutdown, ended
 mod desired; // the desired set: polled, kept, converged to
 mod reporting; // statuses and usage, to the control plane
-mod maintenance; // certificates renewed, folders and caches swept
+mod certificates; // those of the node and of its ingress, renewed in time
+mod maintenance; // folders and caches swept
 
 pub use cache::CACHE_BYTES_MAX;
 pub use join::{JoinOptions, check_joined, join, relocate};

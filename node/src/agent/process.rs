@@ -65,6 +65,8 @@ pub struct Agent {
     pub(super) folder: NodeFolder,
     pub(super) identity: Identity,
     pub(super) spec: NodeSpec,
+    /// Internal networks in which other nodes may be.
+    networks: Vec<PrivateNetwork>,
     pub(super) boot: String,
     at_end: AtEnd,
     pub(super) tasks: Mutex<BTreeMap<TaskKey, TaskHandle>>,
@@ -90,18 +92,19 @@ impl Agent {
         let settings = folder.settings()?;
         let Tuning { private_networks, idle_after, spare_workers } =
             config.tuning.or(settings.tuning.clone());
+        let mut open_to_peers = private_networks.clone();
+        open_to_peers.extend(PrivateNetwork::around(settings.ingress_address.as_deref()));
         let networks: Vec<_> = private_networks.into_iter().map(PrivateNetwork::host).collect();
         let host = Host::new(
             home,
             identity.node.clone(),
-            Cache::new(home, identity.registry.clone(), identity.authorities()?, networks.clone()),
+            Cache::new(home, identity.registry.clone(), networks.clone()),
             runtime::Broker::new(networks),
             SpareWorkers::new(spare_workers.unwrap_or(Tuning::SPARE_WORKERS) as usize),
             idle_after.unwrap_or(Tuning::IDLE_AFTER),
             UsageLog::open(&folder.usage())?,
         );
         host.ingress.make()?;
-        host.ingress.write_identity(&identity)?;
         sweep_incoming(home);
         let spec = node_spec(&settings);
         let boot = disk::random_hex::<8>();
@@ -111,6 +114,7 @@ impl Agent {
             folder,
             identity,
             spec,
+            networks: open_to_peers,
             boot,
             at_end: config.at_end,
             tasks,
@@ -143,6 +147,7 @@ impl Agent {
             () = self.report(sets.clone()) => false,
             () = self.bill() => false,
             () = self.maintain() => false,
+            () = self.keep_certificates() => false,
             () = self.host.spare_workers.refill() => false,
         };
         if removed {
@@ -226,11 +231,15 @@ impl Agent {
             tracing::debug!("usage stays here until the next start");
         }
         // No replica is behind these names until the control plane says so again.
-        let empty =
-            Shared { version: 1, node: self.identity.node.clone(), routes: RouteTable::default() };
-        if let Err(error) = self.host.ingress.write_shared(&empty) {
+        if let Err(error) = self.host.ingress.write_shared(&self.shared(RouteTable::default())) {
             tracing::debug!(error = chain(&error), "the routes stay");
         }
+    }
+
+    /// What the ingress is told.
+    pub(super) fn shared(&self, routes: RouteTable) -> Shared {
+        let (node, networks) = (self.identity.node.clone(), self.networks.clone());
+        Shared { version: 1, node, routes, networks }
     }
 }
 

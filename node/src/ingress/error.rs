@@ -36,8 +36,9 @@ impl GatewayError {
         Self::new(StatusCode::NOT_FOUND, "E_NO_ROUTE", text)
     }
 
-    pub fn no_replica(host: &str, why: &str) -> Self {
-        let text = format!("no replica of {host} can be reached right now: {why}");
+    /// Why is for the log: which addresses answer, and how, is no client's business.
+    pub fn no_replica(host: &str) -> Self {
+        let text = format!("no replica of {host} can be reached right now");
         let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "E_NO_REPLICA", text);
         Self { retry_after: true, ..error }
     }
@@ -49,15 +50,10 @@ impl GatewayError {
         Self { retry_after: true, ..error }
     }
 
-    pub fn lost(host: &str, why: &str) -> Self {
-        let text = format!("a replica of {host} went away before it answered: {why}");
+    pub fn lost(host: &str) -> Self {
+        let text = format!("a replica of {host} went away before it answered");
         let error = Self::new(StatusCode::BAD_GATEWAY, "E_WORKER_LOST", text);
         Self { retry_after: true, ..error }
-    }
-
-    pub fn status(status: StatusCode) -> Self {
-        let text = format!("the app answered with status {}, which is none", status.as_u16());
-        Self::new(StatusCode::BAD_GATEWAY, "E_STATUS", text)
     }
 
     pub fn removed(node: &spec::NodeId) -> Self {

@@ -13,16 +13,13 @@ use crate::{
     error::{Error, Result},
     files,
     home::{make_private, set_mode},
-    identity::Identity,
+    identity::IngressIdentity,
+    tuning::PrivateNetwork,
 };
 
 /// The user of the ingress when `margay up` is root: above every range that distributions hand out,
 /// below the workers'.
 pub(super) const INGRESS_ID: u32 = 999_999_999;
-
-/// The copy of a certificate, when clients speak TLS.
-pub const CERTIFICATE_FILE: &str = "tls.crt";
-pub const KEY_FILE: &str = "tls.key";
 
 /// `routes.json`: the route table, and which of its nodes this is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +28,9 @@ pub(crate) struct Shared {
     pub version: u32,
     pub node: NodeId,
     pub routes: RouteTable,
+    /// Internal networks in which the owner of this node lets other nodes be.
+    #[serde(default)]
+    pub networks: Vec<PrivateNetwork>,
 }
 
 /// The folder that the agent and the ingress share.
@@ -63,21 +63,15 @@ impl IngressFolder {
     }
 
     pub fn identity_file(&self) -> PathBuf {
-        self.0.join("identity.json")
+        self.0.join("ingress.json")
     }
 
-    /// Copies a certificate and its key to where the ingress may read them.
-    pub fn write_certificate(&self, chain: &Path, key: &Path) -> Result<()> {
-        for (from, name) in [(chain, CERTIFICATE_FILE), (key, KEY_FILE)] {
-            let bytes = fs::read(from).map_err(Error::file("read", from))?;
-            write_for_ingress(&self.0.join(name), &bytes, Survives::Crash)?;
-        }
-        Ok(())
-    }
-
-    /// Makes the folder, open to the ingress alone.
+    /// Makes the folder, open to the ingress alone. The node's own key, which an earlier version
+    /// kept here, leaves it.
     pub fn make(&self) -> Result<()> {
         make_private(&self.sockets())?;
+        let of_the_node = self.0.join("identity.json");
+        disk::remove(&of_the_node).map_err(Error::file("remove", &of_the_node))?;
         for folder in [self.0.clone(), self.sockets()] {
             self.give(&folder)?;
             set_mode(&folder, 0o750)?;
@@ -93,7 +87,7 @@ impl IngressFolder {
         }
     }
 
-    pub fn write_identity(&self, identity: &Identity) -> Result<()> {
+    pub fn write_identity(&self, identity: &IngressIdentity) -> Result<()> {
         let path = self.identity_file();
         write_for_ingress(&path, &files::json(&path, identity)?, Survives::PowerLoss)
     }
@@ -125,21 +119,9 @@ impl IngressFolder {
     }
 }
 
-/// Whether the ingress is another user than we: root may make it one, except where its id does not
-/// exist, as in most containers of an ordinary user.
-pub(super) fn has_own_id() -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    rustix::process::geteuid().is_root() && maps(&map, INGRESS_ID)
-}
-
-/// Whether a user namespace with this `uid_map` has an id. Each line has the first id inside, the
-/// first outside, and how many there are.
-fn maps(map: &str, id: u32) -> bool {
-    map.lines().any(|line| {
-        let mut numbers = line.split_whitespace().map(|word| word.parse::<u64>().unwrap_or(0));
-        let (first, count) = (numbers.next().unwrap_or(0), numbers.nth(1).unwrap_or(0));
-        (first..first + count).contains(&u64::from(id))
-    })
+/// Whether the ingress is another user than we.
+fn has_own_id() -> bool {
+    sandbox::can_become(INGRESS_ID)
 }
 
 /// Replaces a file that the ingress may read.
@@ -157,19 +139,6 @@ fn write_for_ingress(path: &Path, bytes: &[u8], survives: Survives) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_ingress_has_an_id_of_its_own_where_that_exists() {
-        for (map, want) in [
-            ("         0          0 4294967295\n", true),
-            ("         0       1000          1\n", false),
-            ("0 1000 1\n1 100000 65536\n", false),
-            ("0 1000 1\n999999999 100000 1\n", true),
-            ("", false),
-        ] {
-            assert_eq!(maps(map, INGRESS_ID), want, "{map}");
-        }
-    }
 
     #[test]
     fn sockets_of_two_tasks_never_share_a_name() {

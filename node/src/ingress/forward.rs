@@ -3,7 +3,6 @@ use std::{net::IpAddr, sync::Arc};
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body;
 use hyper::body::Incoming;
-use net::{Scheme, Sender, TrustedProxies};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
@@ -21,8 +20,6 @@ pub(super) struct Forwarder {
     pub routes: Routes,
     pub upstream: Arc<Upstream>,
     pub limits: Limits,
-    /// Whose word about their clients is taken.
-    pub proxies: TrustedProxies,
 }
 
 /// How far an attempt with one replica got.
@@ -36,15 +33,14 @@ enum Attempt {
 }
 
 impl Forwarder {
-    /// Answers one request that came over a connection of `peer`, whatever happens.
+    /// Answers one request, whatever happens.
     pub async fn answer(
         &self,
         request: Request<Incoming>,
-        peer: IpAddr,
-        scheme: Scheme,
+        sender: IpAddr,
         arrival: &Arrival,
     ) -> Response<ResponseBody> {
-        match self.forward(request, peer, scheme, arrival).await {
+        match self.forward(request, sender, arrival).await {
             Ok(response) => response,
             Err(refusal) => {
                 tracing::debug!(code = refusal.code, text = refusal.text, "refused");
@@ -56,12 +52,11 @@ impl Forwarder {
     async fn forward(
         &self,
         request: Request<Incoming>,
-        peer: IpAddr,
-        scheme: Scheme,
+        sender: IpAddr,
         arrival: &Arrival,
     ) -> Result<Response<ResponseBody>, GatewayError> {
-        if let Arrival::Peer(node) = arrival
-            && !self.routes.knows(node)
+        if let Arrival::Peer(node, trust) = arrival
+            && self.routes.trust_in(node).as_ref() != Some(trust)
         {
             return Err(GatewayError::removed(node));
         }
@@ -70,8 +65,7 @@ impl Forwarder {
         if request.body().size_hint().lower() > bytes_max {
             return Err(GatewayError::too_large(bytes_max));
         }
-        let sender = Sender::of(peer, scheme, request.headers(), &self.proxies);
-        let mut parts = head::to_replica(&request, &host, &sender, arrival)?;
+        let mut parts = head::to_replica(&request, &host, sender, arrival)?;
         let body = RequestBody::new(request.into_body(), bytes_max, self.limits.throughput());
         if !body.is_empty() && !parts.headers.contains_key(header::CONTENT_LENGTH) {
             // Explicit, because a GET is sent without its body otherwise.
@@ -103,21 +97,23 @@ impl Forwarder {
             let replicas = known.ok_or_else(|| GatewayError::no_route(host))?;
             why = match arrival {
                 Arrival::Client => GatewayError::starting(host),
-                Arrival::Peer(_) => GatewayError::no_replica(host, "there is none"),
+                Arrival::Peer(..) => GatewayError::no_replica(host),
             };
             for replica in replicas {
                 let in_flight = InFlight::with(&replica.in_flight);
                 match self.attempt(&replica, request).await {
                     Attempt::Answered(response, lease) => {
-                        return relay(response, lease, in_flight);
+                        return Ok(relay(response, lease, in_flight));
                     }
                     Attempt::TooSlow => return Err(GatewayError::too_slow(host)),
                     Attempt::NotSent(whole, error) => {
+                        tracing::debug!(host, target = ?replica.target, error, "not reached");
                         request = whole;
-                        why = GatewayError::no_replica(host, &error);
+                        why = GatewayError::no_replica(host);
                     }
                     Attempt::Lost(error) => {
-                        why = GatewayError::lost(host, &error);
+                        tracing::debug!(host, target = ?replica.target, error, "lost");
+                        why = GatewayError::lost(host);
                         // The body of a GET is empty, and an empty one is as good as another.
                         match &again {
                             Some(parts) if Instant::now() < deadline => {
@@ -142,7 +138,7 @@ impl Forwarder {
                 HeaderValue::from_str(node.as_str()).unwrap_or(HeaderValue::from_static("node"));
             request.headers_mut().insert(head::HOP, hop);
         }
-        let mut lease = match self.upstream.lease(&replica.target).await {
+        let mut lease = match self.upstream.lease(&replica.target, &self.routes.addresses()).await {
             Ok(lease) => lease,
             Err(error) => return Attempt::NotSent(request, error.to_string()),
         };
@@ -157,10 +153,13 @@ impl Forwarder {
                 Some(Err(mut failed)) => match failed.take_message() {
                     // An idle connection that the replica had closed: a new one tells whether it is
                     // still there.
-                    Some(whole) if lease.used => match self.upstream.fresh(&replica.target).await {
-                        Ok(fresh) => (lease, request) = (fresh, whole),
-                        Err(error) => return Attempt::NotSent(whole, error.to_string()),
-                    },
+                    Some(whole) if lease.used => {
+                        let addresses = self.routes.addresses();
+                        match self.upstream.fresh(&replica.target, &addresses).await {
+                            Ok(fresh) => (lease, request) = (fresh, whole),
+                            Err(error) => return Attempt::NotSent(whole, error.to_string()),
+                        }
+                    }
                     Some(whole) => return Attempt::NotSent(whole, failed.into_error().to_string()),
                     None => return Attempt::Lost(crate::error::chain(&failed.into_error())),
                 },
@@ -191,13 +190,13 @@ fn relay(
     response: Response<Incoming>,
     lease: Lease,
     in_flight: InFlight,
-) -> Result<Response<ResponseBody>, GatewayError> {
+) -> Response<ResponseBody> {
     let (mut parts, body) = response.into_parts();
     let closes = parts
         .headers
         .get(header::CONNECTION)
         .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"close"));
-    head::to_client(&mut parts)?;
+    head::to_client(&mut parts);
     let lease = match body.is_end_stream() {
         _ if closes => None,
         true => {
@@ -206,6 +205,8 @@ fn relay(
         }
         false => Some(lease),
     };
-    let body = ResponseBody::Relayed(Relayed { body, lease, _in_flight: in_flight });
-    Ok(Response::from_parts(parts, body))
+    Response::from_parts(
+        parts,
+        ResponseBody::Relayed(Relayed { body, lease, _in_flight: in_flight }),
+    )
 }

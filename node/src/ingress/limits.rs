@@ -52,10 +52,22 @@ impl Limits {
     }
 }
 
-/// Connections of other nodes, each of which keeps some for each replica here.
-pub(super) const PEER_CONNECTIONS_MAX: usize = 4096;
+/// Connections of nodes of the pool, each of which keeps some for each replica here.
+pub(super) const POOL_CONNECTIONS_MAX: usize = 4096;
+/// Of these, from one node: all requests under way at once to a replica that takes half a second
+/// for each, at 2,000 a second.
+pub(super) const POOL_CONNECTIONS_PER_NODE_MAX: usize = 1024;
+/// Connections of nodes of tenants, which are trusted less and ask for less: hosts of one tenant.
+pub(super) const TENANT_CONNECTIONS_MAX: usize = 2048;
+/// Of these, from one node.
+pub(super) const TENANT_CONNECTIONS_PER_NODE_MAX: usize = 256;
+/// Connections that have shown no certificate yet; each has 5 seconds for that.
+pub(super) const HANDSHAKES_MAX: usize = 512;
+/// Of these, from one address prefix.
+pub(super) const HANDSHAKES_PER_ADDRESS_MAX: usize = 128;
 /// Descriptors for all of these, and one more for each on its way to a replica.
-pub(super) const DESCRIPTORS_MIN: u64 = 2 * (10_000 + PEER_CONNECTIONS_MAX as u64) + 256;
+pub(super) const DESCRIPTORS_MIN: u64 =
+    2 * (10_000 + POOL_CONNECTIONS_MAX + TENANT_CONNECTIONS_MAX + HANDSHAKES_MAX) as u64 + 256;
 
 /// Between two looks at the identity and the idle connections.
 pub(super) const MAINTENANCE_EVERY: Duration = Duration::from_secs(5);

@@ -3,10 +3,12 @@
 //! A process of its own without privileges: it keeps serving with the last route table when the
 //! agent and the control plane are gone, and an attacker that takes it over finds sockets of tasks
 //! that are open to the world anyway. It shares three things with the agent, all files in one
-//! folder: `routes.json`, `identity.json` and `sockets/`.
+//! folder: `routes.json`, `ingress.json` (a certificate that proves nothing to the control plane)
+//! and `sockets/`.
 //!
 //! What comes in is read, judged and written anew; no byte is passed on as it came. Absent on
-//! purpose: HTTP/2 towards clients, WebSockets, and any knowledge of what a task is.
+//! purpose: HTTP/2 and TLS towards clients (put a terminator in front), WebSockets, and any
+//! knowledge of what a task is.
 
 mod limits; // how much and how long, with the reasons
 
@@ -14,6 +16,7 @@ mod folder; // what the agent and the ingress share on disk
 mod routes; // host name -> backends, and which of them next
 mod head; // what of a request's and a response's head travels on
 mod request_body; // a body within its limits of size and time
+mod peer_limits; // how many connections each other node may have
 mod peer_tls; // certificates towards other nodes, as they are now
 mod upstream; // connections to replicas, kept while they live
 mod response_body; // a response on its way back, and what it frees at its end
@@ -22,12 +25,14 @@ mod error; // responses of the ingress itself, in plain text
 mod server; // listeners, connections, drain
 mod process; // the process around it: fewer rights, then one runtime
 
-pub use folder::{CERTIFICATE_FILE, KEY_FILE, socket_name};
+pub use folder::socket_name;
 pub use limits::Limits;
-pub use process::{IngressConfig, copy_certificate, run};
-pub use server::{Front, Listeners, serve};
+pub use process::{IngressConfig, run};
+pub use server::{Listeners, serve};
 
 pub(crate) use folder::{IngressFolder, Shared};
 
+#[cfg(test)]
+mod peer_tests;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@ use std::sync::{PoisonError, RwLock};
 
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::identity::Identity;
+use crate::identity::IngressIdentity;
 
 /// What the ingresses of two nodes speak TLS with. There is none before the agent has joined, and
 /// another one after each renewal of the certificate.
@@ -10,7 +10,7 @@ use crate::identity::Identity;
 pub(super) struct PeerTls(RwLock<Option<(TlsAcceptor, TlsConnector)>>);
 
 impl PeerTls {
-    pub fn of(identity: Option<&Identity>) -> Self {
+    pub fn of(identity: Option<&IngressIdentity>) -> Self {
         let tls = Self::default();
         if let Some(identity) = identity {
             tls.replace(identity);
@@ -19,7 +19,7 @@ impl PeerTls {
     }
 
     /// Speaks as `identity` from the next handshake on.
-    pub fn replace(&self, identity: &Identity) {
+    pub fn replace(&self, identity: &IngressIdentity) {
         match identity.server().and_then(|server| Ok((server.into(), identity.client()?.into()))) {
             Ok(both) => *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(both),
             Err(error) => tracing::warn!(%error, "other nodes and this ingress cannot be reached"),

@@ -1,19 +1,11 @@
-use std::{
-    io,
-    net::TcpListener,
-    path::{Path, PathBuf},
-};
+use std::{io, net::TcpListener};
 
-use net::{TrustedProxies, tls::CertificateFiles};
-use rustix::{
-    process::{Gid, Uid},
-    thread,
-};
+use sandbox::{Network, Service};
 
 use super::{
-    folder::{INGRESS_ID, IngressFolder, has_own_id},
+    folder::{INGRESS_ID, IngressFolder},
     limits::{DESCRIPTORS_MIN, Limits},
-    server::{Front, Listeners, serve},
+    server::{Listeners, serve},
 };
 use crate::{
     error::{Error, Result},
@@ -30,22 +22,6 @@ pub struct IngressConfig {
     /// For the ingresses of other nodes, over mTLS; listening already as well.
     pub peers: Option<TcpListener>,
     pub limits: Limits,
-    /// Files of a certificate and its key, when clients speak TLS.
-    pub certificate: Option<(PathBuf, PathBuf)>,
-    /// Whose word about their clients is taken.
-    pub proxies: TrustedProxies,
-    /// Whether their connections begin with a header of the PROXY protocol.
-    pub proxy_protocol: bool,
-}
-
-/// Gives the ingress of `home` a copy of a certificate and its key, in the folder that it reads.
-///
-/// # Errors
-/// When a file cannot be read or written.
-pub fn copy_certificate(home: &Home, chain: &Path, key: &Path) -> Result<()> {
-    let folder = IngressFolder::at(home.ingress());
-    folder.make()?;
-    folder.write_certificate(chain, key)
 }
 
 /// Runs the ingress in this process until it is asked to end (SIGTERM, SIGINT). `unprivileged` is
@@ -53,8 +29,8 @@ pub fn copy_certificate(home: &Home, chain: &Path, key: &Path) -> Result<()> {
 /// a supervisor wants to say so again.
 ///
 /// To be called before the process has a second thread: root becomes the ingress' own user here,
-/// which is a matter of threads, and the folder of routes becomes the working folder, because that
-/// user cannot walk to it.
+/// and everything but its folder and its sockets is given up, which is a matter of threads. The
+/// folder of routes becomes the working folder, because that user may not be able to walk to it.
 ///
 /// # Errors
 /// When a right cannot be given up.
@@ -65,20 +41,18 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
     for socket in [Some(&listener), peers.as_ref()].into_iter().flatten() {
         socket.set_nonblocking(true).map_err(system("listen"))?;
     }
-    let certificate = config.certificate.map(|(chain, key)| {
-        // Below the working folder by a relative path, which is all that its user can walk.
-        let reached = |path: PathBuf| match path.strip_prefix(folder.path()) {
-            Ok(within) => within.to_owned(),
-            Err(_) => std::path::absolute(&path).unwrap_or(path),
-        };
-        (reached(chain), reached(key))
-    });
-    std::env::set_current_dir(folder.path()).map_err(Error::file("enter", folder.path()))?;
     net::raise_descriptor_limit(DESCRIPTORS_MIN);
-    let certificate = certificate.map(|(chain, key)| CertificateFiles::open(&chain, &key));
-    let certificate = certificate.transpose().map_err(Error::Certificate)?;
-    drop_privileges().map_err(system("give up the rights of root"))?;
-    unprivileged();
+    let service = Service {
+        user: INGRESS_ID,
+        home: config.home.root(),
+        owns: None,
+        reads: &[folder.path()],
+        network: Network::Connects,
+    };
+    let confined = service.confine(unprivileged).map_err(system("give up the rights of root"))?;
+    if !confined.own_files {
+        tracing::warn!("this kernel has no Landlock: the ingress keeps what its user may read");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -90,29 +64,10 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
             clients: take(listener)?,
             peers: peers.map(take).transpose()?,
             limits: config.limits,
-            front: Front {
-                certificate,
-                proxies: config.proxies,
-                proxy_protocol: config.proxy_protocol,
-            },
         };
         serve(listeners, crate::signals::terminated()).await;
         Ok(())
     })
-}
-
-/// From root to a user that owns nothing; and for every user: no program started from here ever has
-/// more rights again.
-fn drop_privileges() -> io::Result<()> {
-    thread::set_no_new_privs(true)?;
-    if !has_own_id() {
-        return Ok(());
-    }
-    let (uid, gid) = (Uid::from_raw(INGRESS_ID), Gid::from_raw(INGRESS_ID));
-    thread::set_thread_groups(&[])?;
-    thread::set_thread_res_gid(gid, gid, gid)?;
-    thread::set_thread_res_uid(uid, uid, uid)?;
-    Ok(())
 }
 
 fn system(verb: &'static str) -> impl Fn(io::Error) -> Error {

@@ -2,27 +2,23 @@ use std::{convert::Infallible, future::pending, net::IpAddr, path::PathBuf, sync
 
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
-use net::{
-    ConnectionLimits, Connections, Negotiated, Scheme, TrustedProxies, tls::CertificateFiles,
-};
+use net::{ConnectionLimits, ConnectionPermit, Connections};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     time::sleep,
 };
-use tokio_rustls::TlsAcceptor;
 
 use super::{
-    error::GatewayError,
     folder::IngressFolder,
     forward::Forwarder,
-    head,
-    limits::{Limits, MAINTENANCE_EVERY, PEER_CONNECTIONS_MAX},
+    limits::{HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Limits, MAINTENANCE_EVERY},
+    peer_limits::PeerLimits,
     peer_tls::PeerTls,
     routes::{Arrival, Routes},
     upstream::Upstream,
 };
-use crate::identity::Identity;
+use crate::identity::IngressIdentity;
 
 /// What the ingress listens on, and where it reads what it serves.
 #[derive(Debug)]
@@ -32,54 +28,30 @@ pub struct Listeners {
     pub clients: TcpListener,
     pub peers: Option<TcpListener>,
     pub limits: Limits,
-    pub front: Front,
-}
-
-/// How clients reach the ingress: what it speaks with them, and what stands in front of it.
-#[derive(Debug, Default)]
-pub struct Front {
-    /// With a certificate, clients speak TLS, and those that do not are sent there.
-    pub certificate: Option<CertificateFiles>,
-    /// Whose word about their clients is taken.
-    pub proxies: TrustedProxies,
-    /// Whether their connections begin with a header of the PROXY protocol.
-    pub proxy_protocol: bool,
 }
 
 /// Serves until `shutdown`, then lets requests finish.
 pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
-    let Listeners { folder, clients, peers, limits, front } = listeners;
-    let Front { certificate, proxies, proxy_protocol } = front;
+    let Listeners { folder, clients, peers, limits } = listeners;
     let folder = IngressFolder::at(folder);
-    let identity = Identity::read(&folder.identity_file()).ok().flatten();
+    let identity = IngressIdentity::read(&folder.identity_file()).ok().flatten();
     let tls = Arc::new(PeerTls::of(identity.as_ref()));
     let ingress = Arc::new(Ingress {
         forwarder: Forwarder {
             routes: Routes::open(folder.clone()),
             upstream: Arc::new(Upstream::new(tls.clone())),
             limits,
-            proxies: proxies.clone(),
         },
         tls,
-        acceptor: certificate.as_ref().map(|certificate| certificate.server().into()),
-        proxy_protocol,
-        clients: ConnectionLimits::new(limits.connections_max, limits.connections_per_address_max)
-            .without_share_of(proxies),
         connections: Connections::new(),
+        peers: PeerLimits::default(),
     });
-    let renewals = async {
-        match &certificate {
-            Some(certificate) => certificate.keep_up().await,
-            None => pending().await,
-        }
-    };
     tokio::select! {
         () = shutdown => {}
         never = ingress.accept_clients(&clients) => match never {},
         never = ingress.accept_peers(peers.as_ref()) => match never {},
         () = ingress.forwarder.routes.keep_up() => {}
         () = ingress.maintain(&folder, identity) => {}
-        never = renewals => match never {},
     }
     drop((clients, peers));
     ingress.connections.clone().drain(limits.drain_time_max).await;
@@ -88,109 +60,71 @@ pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
 struct Ingress {
     forwarder: Forwarder,
     tls: Arc<PeerTls>,
-    /// For clients that speak TLS.
-    acceptor: Option<TlsAcceptor>,
-    proxy_protocol: bool,
-    clients: ConnectionLimits,
     connections: Connections,
+    peers: PeerLimits,
 }
 
 impl Ingress {
     async fn accept_clients(self: &Arc<Self>, listener: &TcpListener) -> Infallible {
+        let limits = &self.forwarder.limits;
+        let limits =
+            ConnectionLimits::new(limits.connections_max, limits.connections_per_address_max);
         let accepted = |stream, client: Option<IpAddr>, permit| {
             let ingress = self.clone();
             async move {
                 let Some(client) = client else { return };
-                ingress.answer_client(stream, client).await;
-                drop(permit);
-            }
-        };
-        self.connections.accept(listener, &self.clients, accepted).await
-    }
-
-    async fn answer_client(&self, mut stream: TcpStream, peer: IpAddr) {
-        let (mut client, mut share) = (peer, None);
-        if self.proxy_protocol && self.forwarder.proxies.contains(peer) {
-            match net::read_proxy_header(&mut stream).await {
-                Ok(None) => {}
-                Ok(Some(address)) => {
-                    share = self.clients.share_of(address);
-                    if share.is_none() {
-                        tracing::debug!(%address, "closed: its address has enough connections");
-                        return;
-                    }
-                    client = address;
-                }
-                Err(error) => {
-                    tracing::debug!(%peer, %error, "closed: its proxy did not name a client");
-                    return;
-                }
-            }
-        }
-        let Some(acceptor) = &self.acceptor else {
-            return self.answer_all(stream, client, Scheme::Http, &Arrival::Client).await;
-        };
-        match self.connections.negotiate(acceptor, stream).await {
-            Some(Negotiated::Tls(stream)) => {
-                self.answer_all(stream, client, Scheme::Https, &Arrival::Client).await;
-            }
-            Some(Negotiated::Plain(stream)) => self.redirect_all(stream).await,
-            None => {}
-        }
-        drop(share);
-    }
-
-    /// Sends clients that speak plain HTTP to the same URL with TLS.
-    async fn redirect_all(&self, stream: TcpStream) {
-        let service = service_fn(|request: Request<Incoming>| async move {
-            let response = head::to_https(&request).unwrap_or_else(GatewayError::into_response);
-            Ok::<_, Infallible>(response)
-        });
-        self.connections.serve_http(stream, self.forwarder.limits.http(), service).await;
-    }
-
-    /// Connections of other nodes have limits of their own, which no client takes from.
-    async fn accept_peers(self: &Arc<Self>, listener: Option<&TcpListener>) -> Infallible {
-        let Some(listener) = listener else { return pending().await };
-        let limits = ConnectionLimits::in_all(PEER_CONNECTIONS_MAX);
-        let accepted = |stream, sender: Option<IpAddr>, permit| {
-            let ingress = self.clone();
-            async move {
-                let Some(sender) = sender else { return };
-                ingress.answer_peer(stream, sender).await;
+                ingress.answer_all(stream, client, &Arrival::Client).await;
                 drop(permit);
             }
         };
         self.connections.accept(listener, &limits, accepted).await
     }
 
-    async fn answer_peer(&self, stream: TcpStream, sender: IpAddr) {
+    /// Connections of other nodes have limits of their own, which no client takes from. Until a
+    /// certificate says which node it is, a connection counts for its address.
+    async fn accept_peers(self: &Arc<Self>, listener: Option<&TcpListener>) -> Infallible {
+        let Some(listener) = listener else { return pending().await };
+        let limits = ConnectionLimits::new(HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX);
+        let accepted = |stream, sender: Option<IpAddr>, permit| {
+            let ingress = self.clone();
+            async move {
+                let Some(sender) = sender else { return };
+                ingress.answer_peer(stream, sender, permit).await;
+            }
+        };
+        self.connections.accept(listener, &limits, accepted).await
+    }
+
+    async fn answer_peer(&self, stream: TcpStream, sender: IpAddr, handshake: ConnectionPermit) {
         let Some(acceptor) = self.tls.acceptor() else { return };
         let Some(stream) = self.connections.handshake(&acceptor, stream).await else { return };
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-        match certificate.and_then(|certificate| self.forwarder.routes.node_of(certificate)) {
-            Some(node) => {
-                self.answer_all(stream, sender, Scheme::Https, &Arrival::Peer(node)).await
-            }
-            None => tracing::warn!(%sender, "closed: not a node of this platform"),
-        }
+        let peer = certificate.and_then(|certificate| self.forwarder.routes.peer_of(certificate));
+        let Some((node, trust)) = peer else {
+            return tracing::warn!(%sender, "closed: not the ingress of a node of this platform");
+        };
+        let Some(permit) = self.peers.admit(&node, &trust) else {
+            return tracing::warn!(%node, "closed: its ingress has enough connections");
+        };
+        drop(handshake);
+        self.answer_all(stream, sender, &Arrival::Peer(node, trust)).await;
+        drop(permit);
     }
 
     async fn answer_all<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,
         sender: IpAddr,
-        scheme: Scheme,
         arrival: &Arrival,
     ) {
         let service = service_fn(|request: Request<Incoming>| async move {
-            Ok::<_, Infallible>(self.forwarder.answer(request, sender, scheme, arrival).await)
+            Ok::<_, Infallible>(self.forwarder.answer(request, sender, arrival).await)
         });
         self.connections.serve_http(stream, self.forwarder.limits.http(), service).await;
     }
 
     /// Takes up a renewed certificate, and closes connections that were idle for long.
-    async fn maintain(&self, folder: &IngressFolder, mut identity: Option<Identity>) {
+    async fn maintain(&self, folder: &IngressFolder, mut identity: Option<IngressIdentity>) {
         loop {
             sleep(match identity {
                 Some(_) => MAINTENANCE_EVERY,
@@ -198,7 +132,9 @@ impl Ingress {
             })
             .await;
             self.forwarder.upstream.close_idle();
-            let Ok(Some(current)) = Identity::read(&folder.identity_file()) else { continue };
+            let Ok(Some(current)) = IngressIdentity::read(&folder.identity_file()) else {
+                continue;
+            };
             if identity.as_ref() != Some(&current) {
                 self.tls.replace(&current);
                 identity = Some(current);

@@ -6,9 +6,10 @@ use std::{
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use runtime::AddressRules;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
+    net::UnixStream,
     task::AbortHandle,
     time::{Instant, timeout},
 };
@@ -48,7 +49,11 @@ impl Upstream {
     }
 
     /// A connection to `target`: one that is there, or a new one.
-    pub async fn lease(self: &Arc<Self>, target: &Target) -> io::Result<Lease> {
+    pub async fn lease(
+        self: &Arc<Self>,
+        target: &Target,
+        addresses: &AddressRules,
+    ) -> io::Result<Lease> {
         while let Some(Connection { mut sender, task }) = self.take_idle(target) {
             if sender.ready().await.is_ok() {
                 return Ok(Lease {
@@ -60,13 +65,17 @@ impl Upstream {
                 });
             }
         }
-        self.fresh(target).await
+        self.fresh(target, addresses).await
     }
 
     /// A new connection to `target`.
-    pub async fn fresh(self: &Arc<Self>, target: &Target) -> io::Result<Lease> {
+    pub async fn fresh(
+        self: &Arc<Self>,
+        target: &Target,
+        addresses: &AddressRules,
+    ) -> io::Result<Lease> {
         let Connection { sender, task } =
-            timeout(CONNECT_TIME_MAX, self.connect(target))
+            timeout(CONNECT_TIME_MAX, self.connect(target, addresses))
                 .await
                 .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time"))??;
         Ok(Lease { upstream: self.clone(), target: target.clone(), sender, task, used: false })
@@ -94,15 +103,17 @@ impl Upstream {
         });
     }
 
-    async fn connect(&self, target: &Target) -> io::Result<Connection> {
+    /// A node that has joined may say any address of its ingress: one that is off limits here is
+    /// not dialled, and no name is looked up.
+    async fn connect(&self, target: &Target, addresses: &AddressRules) -> io::Result<Connection> {
         match target {
             Target::Local(path) => open(UnixStream::connect(path).await?).await,
             Target::Peer { node, address } => {
-                let no_certificate = || io::Error::other("this node has no certificate yet");
+                let no_certificate = || io::Error::other("this ingress has no certificate yet");
                 let tls = self.tls.connector().ok_or_else(no_certificate)?;
-                let stream = TcpStream::connect(address.as_str()).await?;
+                let stream = addresses.connect(*address, true).await?;
                 stream.set_nodelay(true)?;
-                open(tls.connect(net::tls::node(node), stream).await?).await
+                open(tls.connect(net::tls::ingress(node), stream).await?).await
             }
         }
     }

@@ -140,6 +140,11 @@ pub struct Status {
     pub restarts: u32,
     /// Where it is reached.
     pub ports: Vec<PublishedPort>,
+    /// The listening sockets that it was handed, each with its container port and the number that
+    /// the kernel gives a socket once: what it hands back to an agent that adopts it has to be
+    /// these. An earlier version wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sockets: Option<Vec<(u16, u64)>>,
     /// What it used until it ended.
     pub usage: Option<Usage>,
     /// Where its program is asked whether it is well.
@@ -206,6 +211,7 @@ impl Status {
             reason: None,
             restarts: 0,
             ports: Vec::new(),
+            sockets: None,
             usage: None,
             health: None,
         }

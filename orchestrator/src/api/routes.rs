@@ -5,8 +5,8 @@ use http::Method;
 use spec::{
     Cluster, Node, QuotaChange, Service, Task, TaskDefinition, UsageBatch,
     wire::{
-        DesiredSet, JoinRequest, JoinResponse, NodeReport, RenewRequest, RouteTable, TaskSecrets,
-        UsageTaken,
+        DesiredSet, IngressCertificate, JoinRequest, JoinResponse, NodeReport, RenewRequest,
+        RouteTable, TaskSecrets, UsageTaken,
     },
 };
 use utoipa::{
@@ -181,6 +181,8 @@ routes! {
         (JoinRequest) -> One(JoinResponse), agent::join;
     POST "/v1/node/renew" Node, "Get the next certificate",
         (RenewRequest) -> One(JoinResponse), agent::renew;
+    POST "/v1/node/ingress" Node, "Get a certificate for the node's ingress",
+        (RenewRequest) -> One(IngressCertificate), agent::ingress_certificate;
     GET "/v1/node/desired" Node, "Wait for a desired set other than `after`, for 30 seconds",
         () -> One(DesiredSet), agent::desired;
     POST "/v1/node/report" Node, "Report the observed state",

@@ -22,7 +22,8 @@ use crate::{
 fn expected(access: Access, principal: &str) -> Option<StatusCode> {
     match (access, principal) {
         (Access::Anyone, _) => None,
-        (_, "unauthenticated" | "forger" | "removed") => Some(StatusCode::UNAUTHORIZED),
+        // The ingress of a node is a name to other ingresses, and no principal of the API.
+        (_, "unauthenticated" | "forger" | "removed" | "ingress") => Some(StatusCode::UNAUTHORIZED),
         (Access::Read | Access::Deploy | Access::Manage, "node") => Some(StatusCode::FORBIDDEN),
         (Access::Deploy | Access::Manage, "reader") => Some(StatusCode::FORBIDDEN),
         (Access::Manage, "deployer") => Some(StatusCode::FORBIDDEN),
@@ -42,6 +43,7 @@ fn expected(access: Access, principal: &str) -> Option<StatusCode> {
 async fn every_route_admits_only_the_principals_of_its_row() {
     let plane = TestControlPlane::start().await;
     let node = plane.node("n1").await;
+    let (certificate, key) = node.ingress_certificate().await;
     let token_of = async |scope| {
         let credential = plane.credential_of("other", scope).await;
         (plane.access_token(&credential).await, credential)
@@ -63,11 +65,16 @@ async fn every_route_admits_only_the_principals_of_its_row() {
             ("other tenant", Some(&manager)),
             ("deployer", Some(&deployer)),
             ("reader", Some(&reader)),
+            ("ingress", None),
             ("node", None),
             ("owner", None),
         ] {
             let method = route.method.as_str();
             let (status, answer) = match principal {
+                "ingress" => {
+                    let with = (certificate.as_str(), key.as_slice());
+                    node.ask_with(with, route.method.clone(), &path, &Value::Null).await
+                }
                 "node" => node.ask(route.method.clone(), &path, &Value::Null).await,
                 "owner" => plane.raw(method, &path, None, b"").await,
                 _ => plane.raw_tls(method, &path, token.map(String::as_str), b"").await,

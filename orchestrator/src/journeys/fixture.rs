@@ -186,8 +186,7 @@ impl TestControlPlane {
         body: &[u8],
     ) -> (StatusCode, Value) {
         let stream = UnixStream::connect(self.folder.path().join("run/server.sock")).await.unwrap();
-        let mut request =
-            Request::builder().method(method).uri(path).header("host", "control.margay");
+        let mut request = Request::builder().method(method).uri(path);
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
@@ -205,8 +204,7 @@ impl TestControlPlane {
         let credential = self.credential();
         let stream = TcpStream::connect(&credential.address).await.unwrap();
         let stream = connect_pinned(&credential.ca_fingerprint, stream).await;
-        let mut request =
-            Request::builder().method(method).uri(path).header("host", "control.margay");
+        let mut request = Request::builder().method(method).uri(path);
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
@@ -305,8 +303,7 @@ impl FakeNode {
         });
         let stream = TcpStream::connect(&token.address).await.unwrap();
         let stream = connect_pinned(&token.ca_fingerprint, stream).await;
-        let request =
-            Request::builder().method("POST").uri("/v1/node/join").header("host", "control.margay");
+        let request = Request::builder().method("POST").uri("/v1/node/join");
         let (status, answer) = exchange(stream, request, body.to_string().as_bytes()).await;
         if status != StatusCode::CREATED {
             return Err((status, answer));
@@ -325,14 +322,25 @@ impl FakeNode {
     }
 
     pub async fn ask(&self, method: Method, path: &str, body: &Value) -> (StatusCode, Value) {
+        let with = (self.response.certificate_pem.as_str(), self.key.as_slice());
+        self.ask_with(with, method, path, body).await
+    }
+
+    /// Asks with another certificate of this CA, and its key.
+    pub async fn ask_with(
+        &self,
+        (certificate_pem, key): (&str, &[u8]),
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> (StatusCode, Value) {
         let stream = TcpStream::connect(&self.address).await.unwrap();
         let mut roots = RootCertStore::empty();
         roots
             .add(CertificateDer::from_pem_slice(self.response.ca_pem.as_bytes()).unwrap())
             .unwrap();
-        let leaf =
-            CertificateDer::from_pem_slice(self.response.certificate_pem.as_bytes()).unwrap();
-        let key: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(self.key.clone()).into();
+        let leaf = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).unwrap();
+        let key: PrivateKeyDer<'static> = PrivatePkcs8KeyDer::from(key.to_vec()).into();
         let config =
             ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
                 .with_safe_default_protocol_versions()
@@ -343,12 +351,18 @@ impl FakeNode {
         let name = ServerName::try_from("control.margay").unwrap();
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        exchange(
-            stream,
-            Request::builder().method(method).uri(path).header("host", "control.margay"),
-            body.as_bytes(),
-        )
-        .await
+        exchange(stream, Request::builder().method(method).uri(path), body.as_bytes()).await
+    }
+
+    /// The certificate of this node's ingress, and its key.
+    pub async fn ingress_certificate(&self) -> (String, Vec<u8>) {
+        let key = KeyPair::generate().unwrap();
+        let csr_pem = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let body = json!({ "version": 1, "csr_pem": csr_pem });
+        let (status, answer) = self.ask(Method::POST, "/v1/node/ingress", &body).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        let pem = answer["certificate_pem"].as_str().unwrap().to_owned();
+        (pem, key.serialize_der())
     }
 
     pub async fn renew(&mut self) -> (StatusCode, Value) {

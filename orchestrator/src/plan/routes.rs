@@ -5,7 +5,7 @@ use std::{
 
 use spec::{
     NodeId, Protocol, Tenant,
-    wire::{self, Backend, RouteTable},
+    wire::{self, Backend, PeerTrust, RouteTable},
 };
 
 use crate::state::{
@@ -140,6 +140,7 @@ impl Routes {
             version: wire::VERSION,
             hosts: BTreeMap::new(),
             ingresses: self.pool_ingresses.clone(),
+            peers: self.pool_ingresses.keys().map(|node| (node.clone(), PeerTrust::Pool)).collect(),
         };
         let is_visible = |tenant: &Tenant| match scope {
             Scope::All => true,
@@ -148,8 +149,11 @@ impl Routes {
         for (_, hosts) in self.hosts.iter().filter(|(tenant, _)| is_visible(tenant)) {
             table.hosts.extend(hosts.clone());
         }
-        for (_, own) in self.own_ingresses.iter().filter(|(tenant, _)| is_visible(tenant)) {
+        for (tenant, own) in self.own_ingresses.iter().filter(|(tenant, _)| is_visible(tenant)) {
             table.ingresses.extend(own.clone());
+            table
+                .peers
+                .extend(own.keys().map(|node| (node.clone(), PeerTrust::Tenant(tenant.clone()))));
         }
         let slice = Arc::new(table);
         self.slices.insert(scope.clone(), slice.clone());

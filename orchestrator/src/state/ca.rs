@@ -30,7 +30,7 @@ pub(crate) struct Ca {
 #[error("the certificate signing request is invalid: {0}")]
 pub(crate) struct InvalidSigningRequest(rcgen::Error);
 
-/// A node's certificate.
+/// The certificate of a node or its ingress.
 pub(crate) struct Leaf {
     pub pem: String,
     pub fingerprint: String,
@@ -79,45 +79,56 @@ impl Ca {
         Ok((leaf.der().clone(), PrivatePkcs8KeyDer::from(key.serialize_der()).into()))
     }
 
-    /// A certificate and key in PEM for a server of this platform that clients know by `names`, DNS
-    /// names and addresses.
-    pub fn named(&self, names: &[String], now: Timestamp) -> Result<(String, String), Error> {
-        let key = KeyPair::generate().map_err(crypto("make the key of a server"))?;
-        let mut params = params(now, CA_TIME, "margay server");
-        let names = names.iter().map(|name| match name.parse() {
-            Ok(address) => Ok(SanType::IpAddress(address)),
-            Err(_) => ia5(name).map(SanType::DnsName),
-        });
-        params.subject_alt_names = names.collect::<Result<_, _>>()?;
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let leaf = params
-            .signed_by(&key, &self.issuer)
-            .map_err(crypto("make the certificate of a server"))?;
-        Ok((leaf.pem(), key.serialize_pem()))
-    }
-
     /// A certificate for `node` and the key that signed `csr`; every name in the request is
-    /// ignored.
+    /// ignored. It proves to the control plane which node asks, and nothing to others.
     pub fn sign(
         &self,
         node: &NodeId,
         csr_pem: &str,
         now: Timestamp,
     ) -> Result<Leaf, InvalidSigningRequest> {
+        let uri = ia5_name(tls::node_uri(node))?;
+        let usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign_as(node.as_str(), vec![SanType::URI(uri)], usages, csr_pem, now)
+    }
+
+    /// The same for the ingress of `node`: it proves to other ingresses which one this is, and
+    /// nothing to the control plane.
+    pub fn sign_ingress(
+        &self,
+        node: &NodeId,
+        csr_pem: &str,
+        now: Timestamp,
+    ) -> Result<Leaf, InvalidSigningRequest> {
+        let names = vec![
+            SanType::URI(ia5_name(tls::ingress_uri(node))?),
+            SanType::DnsName(ia5_name(tls::ingress_dns(node))?),
+        ];
+        let usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign_as(&format!("ingress of {node}"), names, usages, csr_pem, now)
+    }
+
+    fn sign_as(
+        &self,
+        common_name: &str,
+        names: Vec<SanType>,
+        usages: Vec<ExtendedKeyUsagePurpose>,
+        csr_pem: &str,
+        now: Timestamp,
+    ) -> Result<Leaf, InvalidSigningRequest> {
         let wrong = InvalidSigningRequest;
         let mut request = CertificateSigningRequestParams::from_pem(csr_pem).map_err(wrong)?;
-        let mut params = params(now, LEAF_TIME, node.as_str());
-        let name = |text: String| text.try_into().map_err(wrong);
-        params.subject_alt_names = vec![
-            SanType::URI(name(tls::node_uri(node))?),
-            SanType::DnsName(name(tls::node_dns(node))?), // by which other nodes' ingresses know it
-        ];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        let mut params = params(now, LEAF_TIME, common_name);
+        params.subject_alt_names = names;
+        params.extended_key_usages = usages;
         request.params = params;
         let certificate = request.signed_by(&self.issuer).map_err(wrong)?;
         Ok(Leaf { pem: certificate.pem(), fingerprint: tokens::hashed(certificate.der()) })
     }
+}
+
+fn ia5_name(text: String) -> Result<rcgen::string::Ia5String, InvalidSigningRequest> {
+    text.try_into().map_err(InvalidSigningRequest)
 }
 
 fn params(now: Timestamp, valid_for: Duration, name: &str) -> CertificateParams {

@@ -1,4 +1,5 @@
 use std::{
+    net::IpAddr,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -48,7 +49,11 @@ pub(super) struct AdminApi {
 impl AdminApi {
     /// Every request over the admin socket comes through here. A client that could open the socket
     /// is authorized.
-    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response {
+    pub async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        _: Option<IpAddr>,
+    ) -> Response {
         let (head, body) = request.into_parts();
         let (method, path) = (head.method, head.uri.path().to_owned());
         let mut body = RequestBody::new(body, self.idle_time_max);

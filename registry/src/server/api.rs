@@ -13,7 +13,6 @@ use super::{
     audited::Audited,
     auth::{Authenticator, RepositoryRequest},
     blobs::BlobEndpoints,
-    called::Called,
     error::ApiError,
     lists::ListEndpoints,
     manifests::ManifestEndpoints,
@@ -87,10 +86,12 @@ impl Api {
     }
 
     /// Every request over TCP comes through here.
-    pub async fn answer(self: Arc<Self>, request: Request<Incoming>, called: Called) -> Response {
-        let (mut head, body) = request.into_parts();
-        let from = Some(called.address);
-        head.extensions.insert(called);
+    pub async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        from: Option<IpAddr>,
+    ) -> Response {
+        let (head, body) = request.into_parts();
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let mut body = RequestBody::new(body, self.idle_time_max);
         let mut audited = Audited::begin(&self.audit, from, &method, &path);
@@ -136,12 +137,12 @@ impl Api {
                 })
             }
             Route::Token => self.token.grant(&head, &query, body, from, audited).await,
-            Route::Ping => match self.authenticator.identify(&head).await? {
+            Route::Ping => match self.authenticator.identify(&head.headers).await? {
                 Some(principal) => {
                     audited.of(&principal);
                     Ok(json(StatusCode::OK, &serde_json::json!({})))
                 }
-                None => Err(self.authenticator.login_needed(&head)),
+                None => Err(self.authenticator.login_needed(&head.headers)),
             },
             Route::Catalog => {
                 self.lists.catalog(&self.principal(&head, audited).await?, &query).await
@@ -151,7 +152,7 @@ impl Api {
                 audited.check_space(&head.method)?;
                 let request = RepositoryRequest { head, query, principal, repository };
                 self.authenticator.authorize(&request, endpoint.action()).await?;
-                let revoked = self.authenticator.revoked(&request.principal, &request.head);
+                let revoked = self.authenticator.revoked(&request.principal, &request.head.headers);
                 let response = tokio::select! {
                     biased;
                     response = self.dispatch(&request, endpoint, body) => response?,
@@ -163,7 +164,7 @@ impl Api {
     }
 
     async fn principal(&self, head: &Parts, audited: &mut Audited) -> Result<Principal, ApiError> {
-        let principal = self.authenticator.identify(head).await?;
+        let principal = self.authenticator.identify(&head.headers).await?;
         let principal = principal.unwrap_or(Principal::Anonymous);
         audited.of(&principal);
         Ok(principal)

@@ -4,18 +4,19 @@
 
 mod outbound; // whether a connection is granted
 mod own_addresses; // the addresses of this machine
+mod addresses; // which addresses may be connected to, with two keys for internal ones
 
 use std::{
     collections::HashMap,
+    io,
     net::{IpAddr, SocketAddr, ToSocketAddrs},
     os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
 
-use spec::{Host, OutboundGrant, forbidden};
+use spec::{Host, OutboundGrant};
 use tokio::{
-    net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
@@ -28,15 +29,14 @@ use crate::{
     },
 };
 use outbound::{Allowed, line_for};
-use own_addresses::OwnAddresses;
 
+pub use addresses::AddressRules;
 pub(crate) use outbound::decide;
 
 /// Connects guests to what they were granted. Cheap to clone; one per agent.
 #[derive(Debug, Clone)]
 pub struct Broker {
-    private: Arc<[Host]>,
-    own: OwnAddresses,
+    addresses: AddressRules,
     all: Arc<Permits>,
     tenant: Arc<Permits>,
     tenants: Arc<Mutex<HashMap<String, Weak<Permits>>>>,
@@ -67,8 +67,7 @@ impl Broker {
     /// internal addresses and those of the machine itself are out of reach whatever a grant says.
     pub fn new(private: impl IntoIterator<Item = Host>) -> Self {
         Self {
-            private: private.into_iter().collect(),
-            own: OwnAddresses::default(),
+            addresses: AddressRules::new(private),
             all: Permits::new(CONNECTING_MAX, RESOLVING_MAX),
             tenant: Permits::of_tenant(),
             tenants: Arc::default(),
@@ -137,11 +136,10 @@ impl Broker {
         let open: Vec<SocketAddr> = addresses
             .iter()
             .copied()
-            .filter(|address| match self.off_limits(address.ip()) {
+            .filter(|address| match self.addresses.refusal(address.ip(), allowed.private) {
                 None => true,
-                Some(_) if self.opens(allowed, address.ip()) => true,
                 Some(reason) => {
-                    why = Some(format!("{} is {reason}", address.ip()));
+                    why = Some(reason);
                     false
                 }
             })
@@ -153,19 +151,6 @@ impl Broker {
         }
     }
 
-    fn off_limits(&self, address: IpAddr) -> Option<String> {
-        match forbidden(address) {
-            Some(reason) => Some(reason.to_string()),
-            None => self.own.contains(unmapped(address)).then(|| "this machine's own".to_owned()),
-        }
-    }
-
-    /// Whether both keys are there.
-    fn opens(&self, allowed: Allowed, address: IpAddr) -> bool {
-        let plain = Host::Address(unmapped(address));
-        allowed.private && self.private.iter().any(|host| host.includes(&plain))
-    }
-
     async fn dial(
         &self,
         addresses: &[SocketAddr],
@@ -174,10 +159,14 @@ impl Broker {
     ) -> Result<OwnedFd, Refusal> {
         let mut why = String::new();
         for address in addresses {
-            match timeout(ATTEMPT_TIME_MAX, TcpStream::connect(address)).await {
-                // An address that came up a moment ago, or was routed back.
-                Ok(Ok(stream)) if is_own(&stream) && !self.opens(allowed, address.ip()) => {
-                    return Err(refused(target, format!("{} is this machine's own", address.ip())));
+            let connected = self.addresses.connect(*address, allowed.private);
+            match timeout(ATTEMPT_TIME_MAX, connected).await {
+                // Without a number it is not the kernel's.
+                Ok(Err(error))
+                    if error.kind() == io::ErrorKind::PermissionDenied
+                        && error.raw_os_error().is_none() =>
+                {
+                    return Err(refused(target, error.to_string()));
                 }
                 Ok(Ok(stream)) => {
                     let _ = stream.set_nodelay(true);
@@ -207,22 +196,6 @@ async fn permit(semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refu
 
 fn refused(target: &Target, why: String) -> Refusal {
     Refusal::Forbidden { line: format!("{};private", line_for(target)), why }
-}
-
-/// Whether a connection has this machine at both ends.
-fn is_own(stream: &TcpStream) -> bool {
-    match (stream.local_addr(), stream.peer_addr()) {
-        (Ok(local), Ok(peer)) => unmapped(local.ip()) == unmapped(peer.ip()),
-        // It is closed already, which its guest will notice.
-        (Err(_), _) | (_, Err(_)) => false,
-    }
-}
-
-fn unmapped(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
-        IpAddr::V4(_) => address,
-    }
 }
 
 #[cfg(test)]
@@ -267,8 +240,12 @@ mod tests {
 
     #[test]
     fn an_address_of_the_machine_itself_takes_two_keys() {
-        let broker =
-            Broker { own: OwnAddresses::fixed(&["8.8.8.8", "2606:4700::1"]), ..Broker::default() };
+        let own = ["8.8.8.8", "2606:4700::1"];
+        let with = |opened: &[&str]| Broker {
+            addresses: AddressRules::of_machine(&own, opened),
+            ..Broker::default()
+        };
+        let broker = with(&[]);
         let (_, target) = public("example.com");
         let addresses = |texts: &[&str]| {
             texts.iter().map(|ip| SocketAddr::new(ip.parse().unwrap(), 80)).collect::<Vec<_>>()
@@ -280,8 +257,7 @@ mod tests {
         }
         let open = broker.reachable(&addresses(&["8.8.8.8", "1.1.1.1"]), allowed, &target);
         assert_eq!(open, Ok(addresses(&["1.1.1.1"])));
-        let opened =
-            Broker { private: vec![Host::Address("8.8.8.8".parse().unwrap())].into(), ..broker };
+        let opened = with(&["8.8.8.8"]);
         assert!(opened.reachable(&addresses(&["8.8.8.8"]), allowed, &target).is_ok());
         assert!(
             opened

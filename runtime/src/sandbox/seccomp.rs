@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeMap, io};
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
-};
+use ::sandbox::{Rules, SystemCalls, all, compiled, is, masked, one_of};
+use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
 /// For every process in the sandbox: memory, threads, time, and the descriptors it holds.
 const BASE: &[libc::c_long] = &[
@@ -91,7 +89,7 @@ pub(crate) enum Strictness {
 }
 
 /// A filter, compiled beforehand because that takes longer than all the rest of an assignment.
-pub(crate) struct Filter([BpfProgram; 3]);
+pub(crate) struct Filter(SystemCalls);
 
 impl Filter {
     /// For a process that only computes over the descriptors it holds, and compiles.
@@ -123,30 +121,14 @@ impl Filter {
         let hidden = compiled(absent.into(), SeccompAction::Allow, hidden)?;
         let shut = SeccompAction::Errno(libc::EACCES as u32);
         let shut = compiled([(libc::SYS_openat, vec![])].into(), SeccompAction::Allow, shut)?;
-        Ok(Self([hidden, shut, known]))
+        Ok(Self(SystemCalls::of([hidden, shut, known])))
     }
 
     /// From here on for this thread and all that it starts. Also gives up gaining privileges, for
     /// ever.
     pub fn apply(&self) -> io::Result<()> {
-        rustix::thread::set_no_new_privs(true)?;
-        for program in &self.0 {
-            seccompiler::apply_filter(program).map_err(io::Error::other)?;
-        }
-        Ok(())
+        self.0.apply()
     }
-}
-
-type Rules = Vec<(libc::c_long, Vec<SeccompRule>)>;
-
-fn compiled(
-    rules: BTreeMap<i64, Vec<SeccompRule>>,
-    otherwise: SeccompAction,
-    matched: SeccompAction,
-) -> io::Result<BpfProgram> {
-    let here = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
-    let filter = SeccompFilter::new(rules, otherwise, matched, here).map_err(io::Error::other)?;
-    BpfProgram::try_from(filter).map_err(io::Error::other)
 }
 
 /// Calls that every process in the sandbox may make with some arguments only.
@@ -213,30 +195,6 @@ fn serving_rules() -> io::Result<Rules> {
         (libc::SYS_mprotect, vec![all([masked(2, libc::PROT_EXEC, 0)])?]),
     ]);
     Ok(rules)
-}
-
-type Condition = Result<SeccompCondition, seccompiler::BackendError>;
-
-/// A rule that holds when all of `conditions` do.
-fn all<const N: usize>(conditions: [Condition; N]) -> io::Result<SeccompRule> {
-    let conditions = conditions.into_iter().collect::<Result<_, _>>().map_err(io::Error::other)?;
-    SeccompRule::new(conditions).map_err(io::Error::other)
-}
-
-/// Argument `number` is `value`, by its lower half: every one of these is a C `int`, and the kernel
-/// looks no further.
-fn is(number: u8, value: u64) -> Condition {
-    SeccompCondition::new(number, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
-}
-
-/// Of argument `number`, the bits of `mask` are `value`.
-fn masked(number: u8, mask: libc::c_int, value: libc::c_int) -> Condition {
-    let mask = SeccompCmpOp::MaskedEq(u64::from(mask.cast_unsigned()));
-    SeccompCondition::new(number, SeccompCmpArgLen::Dword, mask, u64::from(value.cast_unsigned()))
-}
-
-fn one_of(number: u8, values: &[libc::c_int]) -> io::Result<Vec<SeccompRule>> {
-    values.iter().map(|value| all([is(number, *value as u64)])).collect()
 }
 
 #[cfg(test)]

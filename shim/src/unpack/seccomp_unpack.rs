@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeMap, io};
 
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule,
-};
+use sandbox::{SystemCalls, all, compiled, masked, one_of};
+use seccompiler::SeccompAction;
 
 /// Reading and writing files, memory, and the exit. No sockets are made, and no executable memory.
 const CALLS: &[libc::c_long] = &[
@@ -51,25 +49,12 @@ const CALLS: &[libc::c_long] = &[
 
 /// Confines this process to them.
 pub(crate) fn apply() -> io::Result<()> {
-    let no_machine_code = (2, SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64), 0);
+    let mut rules: BTreeMap<_, _> = CALLS.iter().map(|call| (*call, vec![])).collect();
+    let no_machine_code = || Ok::<_, io::Error>(vec![all([masked(2, libc::PROT_EXEC, 0)])?]);
+    rules.insert(libc::SYS_mmap, no_machine_code()?);
+    rules.insert(libc::SYS_mprotect, no_machine_code()?);
     // A build with debug assertions checks that a descriptor that it closes is open.
-    let is_open = (1, SeccompCmpOp::Eq, libc::F_GETFD as u64);
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        CALLS.iter().map(|call| (*call, vec![])).collect();
-    for (call, (argument, operator, value)) in [
-        (libc::SYS_mmap, no_machine_code.clone()),
-        (libc::SYS_mprotect, no_machine_code),
-        (libc::SYS_fcntl, is_open),
-    ] {
-        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value);
-        let rule = SeccompRule::new(vec![condition.map_err(io::Error::other)?])
-            .map_err(io::Error::other)?;
-        rules.insert(call, vec![rule]);
-    }
-    let architecture = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
-    let filter =
-        SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, architecture);
-    let program =
-        BpfProgram::try_from(filter.map_err(io::Error::other)?).map_err(io::Error::other)?;
-    seccompiler::apply_filter(&program).map_err(io::Error::other)
+    rules.insert(libc::SYS_fcntl, one_of(1, &[libc::F_GETFD])?);
+    let filter = compiled(rules, SeccompAction::KillProcess, SeccompAction::Allow)?;
+    SystemCalls::of([filter]).apply()
 }

@@ -1,9 +1,13 @@
+use std::net::SocketAddr;
+
 use futures_util::future::join_all;
 use http::StatusCode;
 use spec::{
     ContainerStatus, NodeId, NodeSpec, Resources, TaskDefinition, TaskPhase, TaskStatus, Tenant,
     TenantQuota, Usage,
-    wire::{self, JoinRequest, JoinResponse, NodeReport, RenewRequest, ReportedTask},
+    wire::{
+        self, IngressCertificate, JoinRequest, JoinResponse, NodeReport, RenewRequest, ReportedTask,
+    },
 };
 use store::Txn;
 use tokio::time::{Instant, timeout_at};
@@ -107,6 +111,14 @@ fn with_pool(mut spec: NodeSpec, pool: bool) -> NodeSpec {
 }
 
 fn check_spec(spec: &NodeSpec) -> Result<(), ApiError> {
+    // No name: what other ingresses dial is what the control plane was told.
+    if let Some(text) = &spec.ingress_address
+        && text.parse::<SocketAddr>().is_err()
+    {
+        let text: String = text.chars().take(100).collect();
+        let message = format!("the address of an ingress is ADDRESS:PORT, not `{text}`");
+        return Err(ApiError::invalid(message));
+    }
     let texts = [&spec.zone, &spec.architecture].into_iter().chain(&spec.ingress_address);
     let mut texts = texts.chain(spec.labels.iter().flat_map(|(key, value)| [key, value]));
     let Resources { cpu_millis, memory_bytes } = spec.capacity;
@@ -152,6 +164,18 @@ pub(crate) async fn renew(call: Call) -> Result<Reply, ApiError> {
     }
     call.commit(txn).await?;
     Reply::ok(&welcome(&call.api, id, leaf))
+}
+
+/// A certificate for the node's ingress. The store does not know it: no request with it has a
+/// principal.
+pub(crate) async fn ingress_certificate(call: Call) -> Result<Reply, ApiError> {
+    let RenewRequest { version, csr_pem } = call.json()?;
+    wire::check_version("the request for a certificate", version)?;
+    let node = this_node(&call).await?.value;
+    let ca = &call.api.issuer.ca;
+    let certificate_pem = ca.sign_ingress(&node.id, &csr_pem, now())?.pem;
+    let (version, ca_pem) = (wire::VERSION, ca.pem.clone());
+    Reply::ok(&IngressCertificate { version, certificate_pem, ca_pem })
 }
 
 /// Not in the desired set: that is told again with every change, and stored on the node's disk.

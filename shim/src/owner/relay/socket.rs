@@ -1,6 +1,6 @@
 use std::{
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
@@ -19,14 +19,10 @@ pub(super) enum HostListener {
 }
 
 impl HostListener {
-    /// A client, with its address unless it is the ingress.
-    pub(super) fn accept(&self) -> io::Result<(ClientStream, Option<IpAddr>)> {
+    pub(super) fn accept(&self) -> io::Result<ClientStream> {
         match self {
-            Self::Tcp(listener) => {
-                let (stream, from) = listener.accept()?;
-                Ok((ClientStream::Tcp(stream), Some(from.ip())))
-            }
-            Self::Unix(listener) => Ok((ClientStream::Unix(listener.accept()?.0), None)),
+            Self::Tcp(listener) => listener.accept().map(|(stream, _)| ClientStream::Tcp(stream)),
+            Self::Unix(listener) => listener.accept().map(|(stream, _)| ClientStream::Unix(stream)),
         }
     }
 
