@@ -12,7 +12,7 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use engine::{
@@ -53,6 +53,11 @@ pub enum Heard {
 /// A program that is ready is loaded and linked within this; a machine that swaps takes
 /// seconds.
 const START_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// A task that is starting is waited for this long: what takes longer is an image being made ready.
+const STARTING_TIME_MAX: Duration = Duration::from_secs(2);
+/// Between two looks at it.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Runs a program in the container of `task`, with this process's streams, to its end. `hear` is
 /// told what happens before. How it ended; nothing where it was detached.
@@ -149,8 +154,19 @@ fn null() -> io::Result<OwnedFd> {
     Ok(std::fs::File::options().read(true).write(true).open("/dev/null")?.into())
 }
 
+/// A program may have said something before its task is written down as running.
+fn state_after_start(task: &TaskFolder) -> Result<State> {
+    let deadline = Instant::now() + STARTING_TIME_MAX;
+    loop {
+        match task.state()? {
+            State::Starting if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
+            state => return Ok(state),
+        }
+    }
+}
+
 fn refuse_unless_running(task: &TaskFolder) -> Result<()> {
-    let state = task.state()?;
+    let state = state_after_start(task)?;
     let name = task.record().name.clone();
     let (state, hint) = match state {
         State::Running | State::Unsupervised => return Ok(()),

@@ -342,8 +342,16 @@ impl Owned {
                 Survives::Crash
             }
         };
+        let tell = || self.told.status(&self.folder.path, &self.folder.record, status);
+        // An end is told before it can be seen, and a start when it can be relied on.
+        let is_start = matches!(status.phase, Phase::Created | Phase::Starting | Phase::Running);
+        if !is_start {
+            tell();
+        }
         files::write_json(&self.folder.path.join("status.json"), status, survives)?;
-        self.told.status(&self.folder.path, &self.folder.record, status);
+        if is_start {
+            tell();
+        }
         Ok(())
     }
 
