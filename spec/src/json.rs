@@ -2,8 +2,8 @@
 //!
 //! The same bytes are read by several programs: a registry, the client that pushes, an engine of
 //! another maker. Where they disagree, what was checked is not what runs (CVE-2021-41190 was one
-//! such disagreement). Of two equal keys one reader takes the first and another the last, and some match
-//! keys without regard to case. So a document in which that could matter is refused.
+//! such disagreement). Of two equal keys one reader takes the first and another the last, and some
+//! match keys without regard to case. So a document in which that could matter is refused.
 
 use std::{collections::HashSet, fmt};
 
