@@ -29,6 +29,7 @@ mod index; // the merged tree: look up, list, resolve links
 mod index_bytes; // the same in a file, read back without trust
 
 mod wasm; // what a program imports, exports, and therefore is
+mod sections; // a core module taken apart, to change a part of it
 mod plan; // manifest and config of every format, as one plan
 mod program; // which file runs, and whether it is Wasm or native
 
@@ -47,6 +48,9 @@ pub use plan::{
     choose_platform, is_same, parse_document, parse_wants, plan, wants_text,
 };
 pub use program::{Located, locate, program_paths};
+pub use sections::{
+    CODE, DATA, EXPORTS, FUNCTIONS, GLOBALS, IMPORTS, MEMORIES, Sections, TYPES, leb, signed_leb,
+};
 pub use sniff::{Sniffed, sniff};
 pub use verify::{Verified, read_verified};
 pub use wasm::{Wasi, WasmFacts, World, inspect_wasm};

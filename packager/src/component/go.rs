@@ -6,6 +6,7 @@
 //! Go calls its clock when it collects garbage. So the package `wasihttp` reserves an array, which
 //! begins with [`MARK`], and both get functions that hand it out.
 
+use image::{CODE, DATA, EXPORTS, FUNCTIONS, IMPORTS, Sections, leb, signed_leb};
 use wasmparser::{BinaryReader, BinaryReaderError, DataKind, DataSectionReader, Operator};
 
 /// The first bytes of the array.
@@ -27,12 +28,6 @@ const TYPE_OF_IMPORTED_FUNCTION: u8 = 0;
 const REALLOC: &str = "cabi_realloc";
 const REALLOC_FOR_ADAPTER: &str = "cabi_realloc_adapter";
 
-const IMPORTS: u8 = 2;
-const FUNCTIONS: u8 = 3;
-const EXPORTS: u8 = 7;
-const CODE: u8 = 10;
-const DATA: u8 = 11;
-
 /// `module` with memory for the adapter, as it is when it has no such array.
 ///
 /// # Errors
@@ -43,15 +38,14 @@ pub(super) fn with_memory_for_adapter(module: Vec<u8>) -> Result<Vec<u8>, String
 }
 
 fn rewritten(module: &[u8]) -> Result<Option<Vec<u8>>, BinaryReaderError> {
-    let sections = sections(module)?;
-    let body = |id| sections.iter().find(|section| section.0 == id).map(|section| section.1);
-    let Some(address) = body(DATA).map(address_of_mark).transpose()?.flatten() else {
+    let mut sections = Sections::of(module)?;
+    let Some(address) = sections.get(DATA).map(address_of_mark).transpose()?.flatten() else {
         return Ok(None);
     };
-    let (Some(functions), Some(exports)) = (body(FUNCTIONS), body(EXPORTS)) else {
+    let (Some(functions), Some(exports)) = (sections.get(FUNCTIONS), sections.get(EXPORTS)) else {
         return Ok(None);
     };
-    let imported = body(IMPORTS).map_or(Ok(0), imported_functions)?;
+    let imported = sections.get(IMPORTS).map_or(Ok(0), imported_functions)?;
     let types = function_types(functions)?;
     let realloc = exported_function(exports)?;
     let local = realloc.and_then(|index| index.checked_sub(imported));
@@ -59,29 +53,15 @@ fn rewritten(module: &[u8]) -> Result<Option<Vec<u8>>, BinaryReaderError> {
         return Ok(None);
     };
     let new = imported + types.len() as u32;
-    let mut out = module[..8].to_vec();
-    for (id, body) in &sections {
-        let body = match *id {
-            FUNCTIONS => {
-                let one = one_more(body, &leb(*realloc_type))?;
-                one_more(&one, &leb(*realloc_type))?
-            }
-            EXPORTS => {
-                let name = REALLOC_FOR_ADAPTER.as_bytes();
-                let body = exports_with(body, new + 1)?;
-                one_more(&body, &[&leb(name.len() as u32), name, &[0], &leb(new)].concat())?
-            }
-            CODE => {
-                let one = one_more(body, &allocate(address, &ADAPTER))?;
-                one_more(&one, &allocate(address, &LISTS))?
-            }
-            _ => body.to_vec(),
-        };
-        out.push(*id);
-        out.extend(leb(body.len() as u32));
-        out.extend(body);
+    let exports = exports_with(exports, new + 1)?;
+    sections.replace(EXPORTS, exports);
+    for part in [&ADAPTER, &LISTS] {
+        sections.push(FUNCTIONS, &leb(*realloc_type))?;
+        sections.push(CODE, &allocate(address, part))?;
     }
-    Ok(Some(out))
+    let name = REALLOC_FOR_ADAPTER.as_bytes();
+    sections.push(EXPORTS, &[&leb(name.len() as u32), name, &[0], &leb(new)].concat())?;
+    Ok(Some(sections.to_bytes()))
 }
 
 /// Where the array lies.
@@ -97,19 +77,6 @@ fn address_of_mark(body: &[u8]) -> Result<Option<u32>, BinaryReaderError> {
         }
     }
     Ok(None)
-}
-
-/// Each section: its id, and what is in it.
-fn sections(module: &[u8]) -> Result<Vec<(u8, &[u8])>, BinaryReaderError> {
-    let mut reader = BinaryReader::new(module, 0);
-    reader.read_bytes(8)?;
-    let mut sections = vec![];
-    while !reader.eof() {
-        let id = reader.read_u8()?;
-        let len = reader.read_var_u32()?;
-        sections.push((id, reader.read_bytes(len as usize)?));
-    }
-    Ok(sections)
 }
 
 fn imported_functions(body: &[u8]) -> Result<u32, BinaryReaderError> {
@@ -160,13 +127,6 @@ fn exports_with(body: &[u8], realloc: u32) -> Result<Vec<u8>, BinaryReaderError>
     Ok(out)
 }
 
-/// The list in `body` with `entry` at its end.
-fn one_more(body: &[u8], entry: &[u8]) -> Result<Vec<u8>, BinaryReaderError> {
-    let mut reader = BinaryReader::new(body, 0);
-    let count = reader.read_var_u32()?;
-    Ok([leb(count + 1).as_slice(), &body[reader.original_position()..], entry].concat())
-}
-
 /// A function that takes what `cabi_realloc` takes and hands out a part of the array at `address`
 /// from its beginning, in steps of 8 bytes, which is the largest alignment. It traps at the end.
 /// `old` and `old_size` are not looked at: neither the adapter nor a host makes a list longer.
@@ -208,33 +168,6 @@ fn allocate(address: u32, part: &Part) -> Vec<u8> {
     [leb(code.len() as u32), code].concat()
 }
 
-fn leb(mut value: u32) -> Vec<u8> {
-    let mut out = vec![];
-    loop {
-        let byte = (value & 0x7f) as u8;
-        value >>= 7;
-        if value == 0 {
-            out.push(byte);
-            return out;
-        }
-        out.push(byte | 0x80);
-    }
-}
-
-/// An i32 as the operand of a constant.
-fn signed_leb(value: u32) -> Vec<u8> {
-    let (mut value, mut out) = (value as i32, vec![]);
-    loop {
-        let byte = (value & 0x7f) as u8;
-        value >>= 7;
-        if (value == 0 && byte & 0x40 == 0) || (value == -1 && byte & 0x40 != 0) {
-            out.push(byte);
-            return out;
-        }
-        out.push(byte | 0x80);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,10 +188,9 @@ mod tests {
         wasmparser::validate(&rewritten).unwrap();
         let facts = image::inspect_wasm("it", &rewritten).unwrap();
         assert!(facts.exports.contains(&REALLOC_FOR_ADAPTER.to_owned()), "{facts:?}");
-        let sections = sections(&rewritten).unwrap();
-        let data = sections.iter().find(|section| section.0 == DATA).unwrap().1;
-        assert_eq!(address_of_mark(data).unwrap(), Some(1024));
-        let code = sections.iter().find(|section| section.0 == CODE).unwrap().1;
+        let sections = Sections::of(&rewritten).unwrap();
+        assert_eq!(address_of_mark(sections.get(DATA).unwrap()).unwrap(), Some(1024));
+        let code = sections.get(CODE).unwrap();
         let both = [allocate(1024, &ADAPTER), allocate(1024, &LISTS)].concat();
         assert!(code.ends_with(&both));
     }
@@ -269,15 +201,6 @@ mod tests {
             let module = wat::parse_str(MODULE.replace(missing, "nothing")).unwrap();
             let same = with_memory_for_adapter(module.clone()).unwrap();
             assert_eq!(same, module, "without {missing}");
-        }
-    }
-
-    #[test]
-    fn operands_are_signed() {
-        for (value, want) in
-            [(0, &[0][..]), (63, &[63]), (64, &[0xc0, 0]), (1 << 20, &[0x80, 0x80, 0xc0, 0])]
-        {
-            assert_eq!(signed_leb(value), want, "{value}");
         }
     }
 

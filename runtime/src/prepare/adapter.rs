@@ -9,6 +9,7 @@ use wasmparser::{Encoding, Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
+use super::go_memory;
 use crate::engine::{EXIT_FUNCTION, EXIT_INTERFACE, SOCKET_FUNCTIONS, SOCKETS_INTERFACE};
 
 const PREVIEW1: &str = "wasi_snapshot_preview1";
@@ -33,6 +34,9 @@ const WIT: &str = "
 /// A sentence on what the module imports that does not exist, or what else is wrong with it.
 pub(super) fn componentize(module: &[u8]) -> Result<Vec<u8>, String> {
     let mut module = with_own_interfaces(module)?;
+    if let Some(apart) = go_memory::apart(&module).map_err(|e| e.to_string())? {
+        module = apart;
+    }
     let mut resolve = Resolve::default();
     let package = resolve.push_str("margay.wit", WIT).map_err(|e| format!("{e:#}"))?;
     let world = resolve.select_world(&[package], None).map_err(|e| format!("{e:#}"))?;
