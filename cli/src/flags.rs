@@ -148,6 +148,14 @@ impl FromStr for SecretFile {
     }
 }
 
+/// The address that was given where a path belongs, as Docker takes one.
+pub fn remote(path: &Path) -> Option<&str> {
+    let text = path.to_str()?;
+    let schemes = ["http://", "https://", "git://", "ssh://", "git@", "github.com/"];
+    let is_address = schemes.iter().any(|scheme| text.starts_with(scheme));
+    (is_address && !path.exists()).then_some(text)
+}
+
 /// A point in time as `--since` and `--until` take it: so long ago (`10m`), a date or time of RFC
 /// 3339, or seconds since 1970.
 ///

@@ -46,7 +46,10 @@ pub fn resolve(layout: &Layout, image: &Reference) -> anyhow::Result<(Reference,
 
 /// A name first, and then the digest of an image, whole or the beginning of one, as `margay images`
 /// prints it.
-fn look_up(layout: &Layout, image: &Reference) -> anyhow::Result<Option<(Reference, Descriptor)>> {
+pub fn look_up(
+    layout: &Layout,
+    image: &Reference,
+) -> anyhow::Result<Option<(Reference, Descriptor)>> {
     if let Some(descriptor) = layout.resolve(image)? {
         return Ok(Some((image.clone(), descriptor)));
     }

@@ -33,9 +33,18 @@ pub fn parse(arguments: &[OsString]) -> Result<Cli, ExitCode> {
 /// because it would show the optional values.
 fn lenient(command: Command, path: &[String]) -> Command {
     let command = command.args_override_self(true).mut_args(with_optional_value);
+    let command = command.mut_args(with_negative_numbers);
     match path.split_first() {
         Some((verb, rest)) => command.mut_subcommand(verb, |command| lenient(command, rest)),
         None => command,
+    }
+}
+
+/// `--memory-swap -1`: the value's own parser says what it thinks of it.
+fn with_negative_numbers(argument: Arg) -> Arg {
+    match (argument.get_action(), argument.is_positional()) {
+        (ArgAction::Set | ArgAction::Append, false) => argument.allow_negative_numbers(true),
+        _ => argument,
     }
 }
 
@@ -84,6 +93,9 @@ fn tell(error: clap::Error, arguments: &[OsString]) -> ExitCode {
         ) => {
             let strict = Cli::command().try_get_matches_from(arguments).err();
             print(&strict.filter(|strict| strict.kind() == error.kind()).unwrap_or(error))
+        }
+        (ErrorKind::UnknownArgument, Some(word)) if takes_fewer(&path).is_some() => {
+            report(one_word_more(&path, &word))
         }
         _ => {
             let mut error = error;
@@ -186,6 +198,20 @@ fn unknown_flag(path: &[String], flag: &str, flags: &[&str]) -> Advice {
         None => format!("list the flags: {} --help", program(path)),
     };
     Advice::new(format!("`{}` has no flag `{flag}`", program(path))).hint(hint)
+}
+
+/// The verbs that take fewer words than Docker's do; their rows say why.
+const FEWER_WORDS: [&str; 4] = ["save", "image save", "import", "image import"];
+
+fn takes_fewer(path: &[String]) -> Option<Row> {
+    let whole: Vec<&str> = path.iter().map(String::as_str).collect();
+    docker::verb(&whole).filter(|row| row.names.iter().any(|name| FEWER_WORDS.contains(name)))
+}
+
+fn one_word_more(path: &[String], word: &str) -> Advice {
+    let why = takes_fewer(path).map(|row| row.how).unwrap_or_default();
+    Advice::new(format!("`{}` takes no `{word}`", program(path)))
+        .hint(format!("other than Docker's, it {why}"))
 }
 
 fn program(path: &[String]) -> String {

@@ -48,7 +48,11 @@ pub fn mount(text: &str) -> Result<Mount, String> {
             }))
         }
         "volume" => {
-            let name = source().ok_or("it names no source, as in source=book")?;
+            let Some(name) = source() else {
+                let alone =
+                    folder(target)?.parse::<Mounted>().map_err(|error| error.to_string())?;
+                return Ok(Mount::Folder(Mounted { read_only: keys.read_only, ..alone }));
+            };
             if name.contains('/') {
                 return Err(format!("`{name}` is no name of a volume: for a folder use type=bind"));
             }
@@ -145,6 +149,9 @@ mod tests {
             ("type=tmpfs,target=/run", "/run:None,1777"),
             ("type=bind,source=/no/such,target=/x", "there is no file or folder `/no/such`"),
             ("type=bind,source=/,target=x", "`x` is no folder"),
+            ("type=volume,target=/data", ":/data"),
+            ("type=volume,target=/data,readonly", ":/data:ro"),
+            ("type=volume,target=data", "`data` is no folder"),
             ("type=volume,source=/x,target=/x", "`/x` is no name of a volume"),
             ("type=npipe,source=x,target=/x", "`npipe` is no type"),
             ("source=x", "it names no target"),

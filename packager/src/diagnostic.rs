@@ -132,8 +132,12 @@ pub enum DiagnosticKind {
     #[error(transparent)]
     Expansion(#[from] ExpansionError),
 
-    #[error("there is no stage `{0}`")]
-    NoStage(String),
+    #[error("there is no stage `{name}`{}", named(.known))]
+    NoStage {
+        name: String,
+        /// The names that stages of the file have.
+        known: Vec<String>,
+    },
     #[error(transparent)]
     Reference(spec::ParseError),
     #[error("`{0}` is not a platform like linux/amd64")]
@@ -373,6 +377,13 @@ impl fmt::Display for Diagnostic {
 impl StdError for Diagnostic {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.kind.source()
+    }
+}
+
+fn named(known: &[String]) -> String {
+    match known {
+        [] => ": no FROM of the file names one with AS".to_owned(),
+        _ => format!(": the file has `{}`", known.join("`, `")),
     }
 }
 

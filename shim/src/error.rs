@@ -44,6 +44,9 @@ pub enum Error {
         grant: String,
         why: &'static str,
     },
+    /// A program cannot run as this user.
+    #[error("user `{user}` cannot be used: {why}")]
+    User { user: String, why: String },
     /// The image's config asks for something that is refused.
     #[error("the image's {what} cannot be used: {why}")]
     Config {
@@ -110,7 +113,7 @@ impl Error {
             Self::Start { .. } => "E_START",
             Self::NotRoot | Self::Restricted { .. } => "E_NOT_ROOT",
             Self::CannotGrant { .. } => "E_CAP_NATIVE",
-            Self::Config { .. } => "E_CONFIG",
+            Self::Config { .. } | Self::User { .. } => "E_CONFIG",
             Self::NoUpper { .. } => "E_NO_UPPER",
             Self::HostFiles { .. } => "E_HOST_FILES",
             Self::Layer { code, .. } | Self::Reported { code, .. } => code,
@@ -152,6 +155,9 @@ impl Error {
             // A missing program is not the runtime's fault.
             Self::Start { outdated: Some(outdated), .. } if self.exit_code() == 125 => {
                 return Some(format!("{outdated}: install a newer one and try again"));
+            }
+            Self::User { .. } => {
+                "use a number, as in `-u 1000:1000`, or the image's own: `-u root`"
             }
             Self::Start { .. } | Self::Config { .. } | Self::Io { .. } | Self::Protocol(_) => {
                 return None;

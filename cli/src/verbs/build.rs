@@ -13,6 +13,7 @@ use spec::{Platform, Reference};
 use super::push;
 use crate::{
     failure::Advice,
+    flags::remote,
     home::Home,
     images,
     output::{Paint, duration, line, notice, printable, size},
@@ -210,6 +211,15 @@ impl Input {
     fn of(context: &Path, file: Option<&Path>) -> anyhow::Result<Self> {
         let stdin = Path::new("-");
         let (from_stdin, file_from_stdin) = (context == stdin, file == Some(stdin));
+        if let Some(address) = remote(context) {
+            bail!(
+                Advice::new(format!("`{address}` is no folder: a build fetches no context"))
+                    .hint(format!(
+                        "git clone {address}, and build the folder; an archive: curl -sSfL {address} | \
+                         margay build -"
+                    ))
+            );
+        }
         ensure!(
             !(from_stdin && file_from_stdin),
             "standard input is either the build file or the context, and not both"

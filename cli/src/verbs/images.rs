@@ -165,7 +165,8 @@ pub fn retain(
         filters.any("reference", |pattern| is_like(&local.reference, pattern))
             && before.is_none_or(|time| at < time)
             && since.is_none_or(|time| at > time)
-            && until.is_none_or(|time| at.is_none_or(|at| at < time))
+            // What says no time is kept: it may be new.
+            && until.is_none_or(|time| at.is_some_and(|at| at < time))
             && has_labels(filters, || image::config(layout, &local.descriptor))
     });
     Ok(())

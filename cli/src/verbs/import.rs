@@ -4,10 +4,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::{
     failure::{Advice, USAGE_ERROR},
+    flags::remote,
     home::Home,
     image_events, images,
     output::{size, tell_notes},
@@ -32,7 +33,14 @@ pub struct Args {
 impl Args {
     /// Prints `NAME@DIGEST` for each name.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
-        match self.input.or(self.file) {
+        let given = self.input.or(self.file);
+        if let Some(address) = given.as_deref().and_then(remote) {
+            bail!(
+                Advice::new(format!("`{address}` is no file: no verb fetches an archive"))
+                    .hint(format!("curl -sSfL {address} | margay load"))
+            );
+        }
+        match given {
             Some(path) if path != Path::new("-") => import(home, &path),
             _ => import_stdin(home),
         }

@@ -9,7 +9,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Host and port of the registry, as images name it
-    #[arg(value_name = "REGISTRY", value_parser = transfer::registry_name)]
+    #[arg(value_name = "REGISTRY", default_value = "docker.io", value_parser = transfer::registry_name)]
     registry: String,
 }
 

@@ -6,7 +6,10 @@ use std::{
 use anyhow::Context as _;
 use node::tasks::{self, LogLine, LogOptions, LogStream};
 
+use spec::Timestamp;
+
 use crate::{
+    failure::Advice,
     flags::point_in_time,
     home::Home,
     output::{now, printable},
@@ -17,6 +20,13 @@ use crate::{
 pub struct Args {
     /// Name or id of the task
     task: String,
+    #[command(flatten)]
+    shown: Shown,
+}
+
+/// What to show of a log.
+#[derive(Debug, clap::Args)]
+pub struct Shown {
     /// Wait for more until the task ends
     #[arg(short, long)]
     follow: bool,
@@ -31,7 +41,7 @@ pub struct Args {
     until: Option<String>,
     /// Show when each line was written
     #[arg(short, long)]
-    timestamps: bool,
+    pub timestamps: bool,
 }
 
 /// `--tail`: a number, or Docker's `all`.
@@ -41,43 +51,68 @@ struct Tail(Option<usize>);
 fn tail(text: &str) -> Result<Tail, &'static str> {
     match text {
         "all" => Ok(Tail(None)),
-        _ => match text.parse() {
-            Ok(lines) => Ok(Tail(Some(lines))),
+        _ => match text.parse::<i64>() {
+            // As Docker has it.
+            Ok(lines) => Ok(Tail(usize::try_from(lines).ok())),
             Err(_) => Err("use a number, or `all`"),
         },
+    }
+}
+
+impl Shown {
+    pub fn options(&self, period: &Period) -> LogOptions {
+        // What is written from now on is later than an end that is past.
+        let follow = self.follow && period.until.is_none_or(|until| until > period.now);
+        LogOptions { follow, tail: self.tail.and_then(|tail| tail.0) }
+    }
+
+    /// # Errors
+    /// For what is no point in time.
+    pub fn period(&self) -> Result<Period, Advice> {
+        let now = now();
+        let time =
+            |text: &Option<String>| text.as_ref().map(|text| point_in_time(text, now)).transpose();
+        Ok(Period { since: time(&self.since)?, until: time(&self.until)?, now })
+    }
+}
+
+/// From `--since` to `--until`.
+#[derive(Debug)]
+pub struct Period {
+    since: Option<Timestamp>,
+    until: Option<Timestamp>,
+    now: Timestamp,
+}
+
+impl Period {
+    /// Hands a line to `show` unless it is older than the period, and ends with the first that is
+    /// newer. A line whose time cannot be read is shown.
+    pub fn within(&self, time: &str, show: impl FnOnce() -> ControlFlow<()>) -> ControlFlow<()> {
+        if self.since.is_none() && self.until.is_none() {
+            return show();
+        }
+        match point_in_time(time, self.now) {
+            Ok(at) if self.since.is_some_and(|since| at < since) => ControlFlow::Continue(()),
+            Ok(at) if self.until.is_some_and(|until| at > until) => ControlFlow::Break(()),
+            Ok(_) | Err(_) => show(),
+        }
     }
 }
 
 impl Args {
     /// Writes a task's stdout to ours and its stderr to ours.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        let period = self.shown.period()?;
         let task = tasks::find(home.node(), &self.task)?;
-        let options = LogOptions { follow: self.follow, tail: self.tail.and_then(|tail| tail.0) };
-        let now = now();
-        let time = |text: &Option<String>| match text {
-            Some(text) => point_in_time(text, now).map(Some),
-            None => Ok(None),
-        };
-        let (since, until) = (time(&self.since)?, time(&self.until)?);
         let mut failed = None;
-        tasks::follow(&task, options, |line| {
-            if since.is_some() || until.is_some() {
-                // A line whose time cannot be read is shown.
-                let at = point_in_time(line.time, now).ok();
-                if at.is_some_and(|at| since.is_some_and(|since| at < since)) {
-                    return ControlFlow::Continue(());
-                }
-                if at.is_some_and(|at| until.is_some_and(|until| at > until)) {
-                    return ControlFlow::Break(());
-                }
-            }
-            match self.write(line) {
+        tasks::follow(&task, self.shown.options(&period), |line| {
+            period.within(line.time, || match self.write(line) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(error) => {
                     failed = Some(error);
                     ControlFlow::Break(())
                 }
-            }
+            })
         })?;
         match failed {
             // The reader may leave.
@@ -94,7 +129,7 @@ impl Args {
             LogStream::Stdout => (Box::new(stdout.lock()), stdout.is_terminal()),
             LogStream::Stderr => (Box::new(stderr.lock()), stderr.is_terminal()),
         };
-        if self.timestamps {
+        if self.shown.timestamps {
             write!(out, "{} ", line.time)?;
         }
         match terminal {
@@ -106,5 +141,36 @@ impl Args {
             out.write_all(b"\n")?;
         }
         out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_period_shows_its_lines_and_ends() {
+        let at = |text: &str| Some(point_in_time(text, now()).unwrap());
+        let ten = "2026-11-27T10:00:00Z";
+        for (since, until, time, want) in [
+            (None, None, "2026-11-27T09:59:59.999999999Z", "shown"),
+            (at(ten), None, "2026-11-27T09:59:59.999999999Z", "left out"),
+            (at(ten), None, "2026-11-27T10:00:00.000000001Z", "shown"),
+            (None, at(ten), "2026-11-27T09:59:59.999999999Z", "shown"),
+            (None, at(ten), "2026-11-27T10:00:00.001Z", "the end"),
+            (at(ten), at(ten), "no time", "shown"),
+        ] {
+            let mut shown = false;
+            let flow = Period { since, until, now: now() }.within(time, || {
+                shown = true;
+                ControlFlow::Continue(())
+            });
+            let got = match (flow, shown) {
+                (ControlFlow::Continue(()), true) => "shown",
+                (ControlFlow::Continue(()), false) => "left out",
+                (ControlFlow::Break(()), _) => "the end",
+            };
+            assert_eq!(got, want, "{since:?} to {until:?}: {time}");
+        }
     }
 }

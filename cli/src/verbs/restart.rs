@@ -12,7 +12,7 @@ pub struct Args {
     #[arg(required = true, value_name = "TASK")]
     tasks: Vec<String>,
     /// How long a task may take to end by itself, in seconds
-    #[arg(short, long, default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=3600))]
+    #[arg(short, long, alias = "timeout", default_value_t = 10, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=3600))]
     time: u64,
 }
 

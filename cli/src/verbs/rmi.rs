@@ -1,7 +1,7 @@
 use anyhow::bail;
 use node::tasks;
 use packager::Layout;
-use spec::{Digest, Reference};
+use spec::{Descriptor, Digest, Reference};
 
 use crate::{
     failure::{self, Advice},
@@ -28,7 +28,7 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let layout = images::layout(home)?;
         let result = super::each(&self.images, |image| {
-            match images::resolve(&layout, image) {
+            match found(&layout, image) {
                 // As with Docker: what is not there is said, and is no failure where it is forced.
                 Err(error) if self.force => failure::report(&error),
                 _ => self.remove(home, &layout, image)?,
@@ -44,7 +44,7 @@ impl Args {
     }
 
     fn remove(&self, home: &Home, layout: &Layout, image: &Reference) -> anyhow::Result<()> {
-        let (name, descriptor) = images::resolve(layout, image)?;
+        let (name, descriptor) = found(layout, image)?;
         let digest = descriptor.digest;
         let names = match layout.resolve(image)? {
             Some(_) => vec![name],
@@ -75,6 +75,14 @@ impl Args {
         }
         Ok(())
     }
+}
+
+/// Nothing is fetched to be removed, so no hint says so.
+fn found(layout: &Layout, image: &Reference) -> anyhow::Result<(Reference, Descriptor)> {
+    images::look_up(layout, image)?.ok_or_else(|| {
+        let advice = Advice::new(format!("there is no local image `{image}`"));
+        advice.hint("see what there is: margay images").into()
+    })
 }
 
 /// A running task has its files open, and would not come up again from an image that is gone.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use orchestrator::{Client, CreateService, UpdateService};
-use spec::{ClusterName, LaunchType, Service, ServiceName, Task, TaskDefinitionId, Timestamp};
+use spec::{ClusterName, LaunchType, Service, ServiceName, Task, TaskDefinitionId};
 
 use crate::{
     control::Control,
@@ -88,18 +88,8 @@ pub enum Verb {
         /// Where it is
         #[arg(long, value_name = "NAME")]
         cluster: ClusterName,
-        /// Wait for more until the tasks end
-        #[arg(short, long)]
-        follow: bool,
-        /// Show only the last lines of each
-        #[arg(short = 'n', long, value_name = "LINES")]
-        tail: Option<usize>,
-        /// Show only what was written since then: 10m, or a time
-        #[arg(long, value_name = "TIME", value_parser = logs::since)]
-        since: Option<Timestamp>,
-        /// Show when each line was written
-        #[arg(short, long)]
-        timestamps: bool,
+        #[command(flatten)]
+        shown: super::logs::Shown,
         #[command(flatten)]
         control: Control,
     },
@@ -169,10 +159,9 @@ impl Verb {
                 let services: Vec<Service> = services.collect::<Result<_, _>>()?;
                 json(&services)
             }
-            Self::Logs { name, cluster, follow, tail, since, timestamps, control } => {
+            Self::Logs { name, cluster, shown, control } => {
                 let client = control.client(home)?;
                 let copies = block_on(tasks_of(&client, &cluster, &name))?;
-                let shown = logs::Shown { follow, tail, since, timestamps };
                 logs::show(home, name.as_str(), &copies, &shown)
             }
             Self::Ls { cluster, output, control } => {

@@ -93,7 +93,11 @@ pub(crate) fn execute(input: &Input<'_>, spool: &mut Spool<'_>) -> Result<Execut
         Some(target) => dockerfile
             .stage_named(target, count)
             .or_else(|| target.parse().ok().filter(|number| *number < count))
-            .ok_or_else(|| in_file(DiagnosticKind::NoStage(target.to_owned()).into()))?,
+            .ok_or_else(|| {
+                let known = dockerfile.stages.iter().filter_map(|stage| stage.name.clone());
+                let known = known.collect();
+                in_file(DiagnosticKind::NoStage { name: target.to_owned(), known }.into())
+            })?,
     };
     let mut executor = Executor {
         input,

@@ -18,11 +18,10 @@ pub(crate) struct Account {
 /// `/etc/passwd` and `/etc/group`.
 ///
 /// # Errors
-/// [`Error::Config`] for names that the image does not know, and for ids outside a container's
+/// [`Error::User`] for names that the image does not know, and for ids outside a container's
 /// user namespace.
 pub(crate) fn account(user: &str, passwd: &str, group: &str) -> Result<Account, Error> {
-    let wrong =
-        |why: String| Error::Config { what: format!("USER `{}`", user.escape_debug()), why };
+    let wrong = |why: String| Error::User { user: user.escape_debug().to_string(), why };
     let (user_part, group_part) = match user.split_once(':') {
         Some((user, group)) => (user, Some(group)),
         None => (user, None),

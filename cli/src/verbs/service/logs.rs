@@ -3,35 +3,18 @@
 use std::{io, ops::ControlFlow, sync::mpsc, thread};
 
 use anyhow::bail;
-use node::tasks::{self, LogOptions, LogStream, TaskFolder};
-use spec::{Task, Timestamp};
+use node::tasks::{self, LogStream, TaskFolder};
+use spec::Task;
 
 use crate::{
     failure::Advice,
     home::Home,
     output::{notice, printable},
+    verbs::logs::Shown,
 };
 
 /// Lines that wait to be printed. A task that writes faster waits in its file.
 const LINES_MAX: usize = 1000;
-
-/// Parses `--since`: a time, or how long ago.
-pub fn since(text: &str) -> Result<Timestamp, String> {
-    if let Ok(ago) = spec::parse_duration(text) {
-        return Ok(Timestamp::of(std::time::SystemTime::now() - ago));
-    }
-    let whole = text.strip_suffix('Z').filter(|text| text.len() == "2026-11-27T10:00:00".len());
-    let parsed = whole.map_or(text.to_owned(), |text| format!("{text}.000Z")).parse();
-    parsed.map_err(|_| "use a duration like 10m, or a time like 2026-11-27T10:00:00Z".to_owned())
-}
-
-/// What to show of the logs.
-pub struct Shown {
-    pub follow: bool,
-    pub tail: Option<usize>,
-    pub since: Option<Timestamp>,
-    pub timestamps: bool,
-}
 
 struct Line {
     stream: LogStream,
@@ -40,6 +23,7 @@ struct Line {
 
 /// Prints the lines of `tasks`, each with its task and container in front.
 pub fn show(home: &Home, service: &str, copies: &[Task], shown: &Shown) -> anyhow::Result<()> {
+    let period = shown.period()?;
     let folders = tasks::list(home.node())?;
     let (mut here, mut elsewhere) = (Vec::new(), Vec::new());
     for task in copies {
@@ -63,22 +47,23 @@ pub fn show(home: &Home, service: &str, copies: &[Task], shown: &Shown) -> anyho
     }
     let (sender, lines) = mpsc::sync_channel::<Line>(LINES_MAX);
     thread::scope(|scope| {
+        let period = &period;
         for (label, folder) in &here {
             let sender = sender.clone();
             scope.spawn(move || {
-                let options = LogOptions { follow: shown.follow, tail: shown.tail };
-                let read = tasks::follow(folder, options, |line| {
-                    let text = String::from_utf8_lossy(line.text);
-                    if is_older(line.time, shown.since) {
-                        return ControlFlow::Continue(());
-                    }
-                    let time =
-                        if shown.timestamps { format!("{} ", line.time) } else { String::new() };
-                    let text = format!("{label} | {time}{}", printable(&text));
-                    match sender.send(Line { stream: line.stream, text }) {
-                        Ok(()) => ControlFlow::Continue(()),
-                        Err(_) => ControlFlow::Break(()),
-                    }
+                let read = tasks::follow(folder, shown.options(period), |line| {
+                    period.within(line.time, || {
+                        let text = String::from_utf8_lossy(line.text);
+                        let time = match shown.timestamps {
+                            true => format!("{} ", line.time),
+                            false => String::new(),
+                        };
+                        let text = format!("{label} | {time}{}", printable(&text));
+                        match sender.send(Line { stream: line.stream, text }) {
+                            Ok(()) => ControlFlow::Continue(()),
+                            Err(_) => ControlFlow::Break(()),
+                        }
+                    })
                 });
                 if let Err(error) = read {
                     notice(format_args!("{label}: {error}"));
@@ -106,38 +91,10 @@ fn print(lines: mpsc::Receiver<Line>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn is_older(time: &str, since: Option<Timestamp>) -> bool {
-    let Some(since) = since else { return false };
-    // Logs have more digits than milliseconds.
-    let millis = time.get(.."2026-11-27T10:00:00.000".len()).map(|time| format!("{time}Z"));
-    let at = millis.and_then(|time| time.parse::<Timestamp>().ok());
-    at.is_some_and(|at| at < since)
-}
-
 /// The folder of a container of the platform, whose id is TENANT.TASK.CONTAINER.
 fn found(folders: &[TaskFolder], label: &str) -> Option<TaskFolder> {
     let is_it = |folder: &&TaskFolder| {
         folder.record().id.strip_suffix(label).is_some_and(|tenant| tenant.ends_with('.'))
     };
     folders.iter().find(is_it).cloned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn since_is_a_time_or_how_long_ago() {
-        let at = since("2026-11-27T10:00:00Z").unwrap();
-        assert_eq!(at, since("2026-11-27T10:00:00.000Z").unwrap());
-        assert!(since("10m").unwrap() > at && since("yesterday").is_err());
-        for (time, older) in [
-            ("2026-11-27T09:59:59.999999999Z", true),
-            ("2026-11-27T10:00:00.000000001Z", false),
-            ("no time", false),
-        ] {
-            assert_eq!(is_older(time, Some(at)), older, "{time}");
-            assert!(!is_older(time, None));
-        }
-    }
 }

@@ -265,9 +265,9 @@ fn user(order: &Order<'_>) -> Result<(User, Option<String>), Failure> {
             &root.text("/etc/group", USER_DATABASE_BYTES_MAX)?,
         )
     };
-    let found = look().map_err(|error| {
-        let message = error.to_string().replacen("the image's USER", "the user", 1);
-        Failure { failure: StartFailure::NotExecutable, message }
+    let found = look().map_err(|error| Failure {
+        failure: StartFailure::NotExecutable,
+        message: error.to_string(),
     })?;
     let home = found.home.clone().unwrap_or_else(|| "/".to_owned());
     Ok((User { uid: found.uid, gid: found.gid, additional_gids: found.groups }, Some(home)))
