@@ -1,120 +1,17 @@
 //! The guides of five languages: every command of theirs runs as it stands on the page, and every
 //! source that they show is the one that `init` writes. A language whose tools are missing says so.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::fs;
 
-use crate::stage::{Stage, samples};
-
-/// A fenced block: what stands behind the fence, and what is in it.
-struct Block {
-    info: String,
-    text: String,
-}
-
-fn blocks(page: &str) -> Vec<Block> {
-    let mut found = vec![];
-    let mut lines = page.lines();
-    while let Some(line) = lines.next() {
-        if let Some(info) = line.strip_prefix("```") {
-            let text = lines.by_ref().take_while(|line| *line != "```");
-            let text = text.map(|line| format!("{line}\n")).collect();
-            found.push(Block { info: info.to_owned(), text });
-        }
-    }
-    found
-}
-
-/// Why the commands of a page cannot run here. Programs come from Debian and the installed
-/// languages, packages from the network.
-fn missing(language: &str) -> Option<String> {
-    let needed: &[&str] = match language {
-        "rust" => &["cargo --version"],
-        "go" => &["go version"],
-        "c" => &["clang --target=wasm32-wasi -mexec-model=reactor -x c /dev/null -o /dev/null"],
-        "javascript" => &["node --version", "npm view @bytecodealliance/componentize-js version"],
-        _ => &["python3 -m venv --help", "curl -sSfm 20 -o /dev/null https://pypi.org/simple/"],
-    };
-    let fails = |command: &&&str| {
-        let mut shell = Command::new("sh");
-        let shell = shell.args(["-c", command]).stdout(Stdio::null()).stderr(Stdio::null());
-        !shell.status().is_ok_and(|status| status.success())
-    };
-    needed.iter().find(fails).map(|command| format!("`{command}` fails"))
-}
-
-/// The packages of npm and PyPI, kept from one run to the next.
-fn cache(kind: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients").join(kind)
-}
-
-/// What makes Rust build for WASI on a machine without the target: Debian's, when it was unpacked.
-fn prelude(language: &str) -> Result<String, String> {
-    if language != "rust" {
-        return Ok(String::new());
-    }
-    let sysroot = Command::new("rustc").args(["--print", "sysroot"]).output();
-    let sysroot = sysroot.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned());
-    let target = sysroot.map(|root| Path::new(&root).join("lib/rustlib/wasm32-wasip2/lib"));
-    if target.is_ok_and(|target| target.is_dir()) {
-        return Ok(String::new());
-    }
-    let home = std::env::var("HOME").unwrap_or_default();
-    if !Path::new(&home).join(".cache/margay-guest-rust/.ok").exists() {
-        return Err("neither rustup nor Debian's rustc-web has the target wasm32-wasip2".to_owned());
-    }
-    let environment = samples().join("guest-env.sh");
-    Ok(format!(". {}\nexport CARGO_UNSTABLE_BUILD_STD=std,panic_abort\n", environment.display()))
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its address").port()
-}
+use crate::{recipe::Recipe, stage::Stage};
 
 fn follow(language: &str) {
-    let prelude = match (missing(language), prelude(language)) {
-        (Some(why), _) | (None, Err(why)) => {
-            println!("SKIPPED: the guide of {language} was not followed: {why}");
-            return;
-        }
-        (None, Ok(prelude)) => prelude,
-    };
     let stage = Stage::new();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/guide-{language}.md"));
-    let page = fs::read_to_string(path).expect("the page");
-    let blocks = blocks(&page);
-    let commands: Vec<_> =
-        blocks.iter().filter(|block| block.info == "sh run").map(|b| b.text.as_str()).collect();
-    assert_eq!(commands.len(), 4, "the commands of the page");
-    // Another server may have the port of the page.
-    let port = free_port().to_string();
-    let script = format!("set -eu\n{prelude}{}", commands.concat().replace("8080", &port));
-    let binary = Path::new(env!("CARGO_BIN_EXE_margay")).parent().expect("a folder");
-    let path = std::env::var("PATH").unwrap_or_default();
-    let said = Command::new("bash")
-        .args(["-c", &script])
-        .current_dir(stage.path(""))
-        .env("MARGAY_HOME", stage.home())
-        .env("PATH", format!("{}:{path}", binary.display()))
-        .env("npm_config_cache", cache("npm"))
-        .env("PIP_CACHE_DIR", cache("pip"))
-        .stdin(Stdio::null())
-        .output()
-        .expect("bash runs");
-    let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
-    assert!(said.status.success(), "{language}: {out}\n{err}");
-    for block in &blocks {
-        match block.info.split_once(' ') {
-            Some(("text", "output")) => assert!(out.contains(&block.text), "{language}: {out}"),
-            Some(("sh", _)) | None => {}
-            Some((_, file)) => {
-                let written = fs::read_to_string(stage.path(file)).expect(file);
-                assert_eq!(block.text, written, "guide-{language}.md shows another `{file}`");
-            }
+    let page = Recipe::of(&format!("docs/guide-{language}.md"));
+    if page.follow(&stage, "", language) {
+        for (file, text) in page.files() {
+            let written = fs::read_to_string(stage.path(file)).expect(file);
+            assert_eq!(text, written, "{} shows another `{file}`", page.name);
         }
     }
     stage.is_empty();

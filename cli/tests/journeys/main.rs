@@ -3,6 +3,7 @@
 #![allow(clippy::too_many_lines, reason = "tables of cases")]
 
 mod stage; // a home, the binary, and the checks at the end
+mod recipe; // pages whose commands run as they stand
 mod layout; // images that margay's builder would not make
 
 mod modules; // which module of a crate uses which
@@ -26,7 +27,9 @@ mod hardening; // what each process may, and what one that was taken over gets
 mod secrets; // from a file to a guest, and nowhere else
 mod run_flags; // Docker's flags of `run`, for both kinds of images
 mod guides; // the pages of five languages, followed to the letter
+mod apps; // the samples in five languages
 mod languages; // init, dev, and folders that are not built yet
+mod first_day; // what is typed for Docker and means something else
 mod bad_input; // what is refused, and with which message
 mod native; // Linux images
 mod life; // create, start, restart, kill, wait, rename

@@ -23,6 +23,11 @@ fn a_service_is_ready_when_create_returns_and_says_why_when_it_is_not() {
         serde_json::from_str(&on(&["service", "inspect"], "cats").ok()).expect("JSON");
     assert_eq!(shown[0]["spec"]["count"], 2);
     on(&["service", "logs", "--tail", "1"], "cats").ok();
+    // An end that is past ends `--follow` as well.
+    assert_eq!(on(&["service", "logs", "--follow", "--until", "1h"], "cats").ok(), "");
+    on(&["service", "logs", "--tail", "all", "--since", "1700000000"], "cats").ok();
+    let err = on(&["service", "logs", "--until", "soon"], "cats").fails(2);
+    assert!(err.contains("`soon` is no point in time"), "{err}");
     let err = on(&["service", "logs"], "dogs").fails(1);
     assert!(err.contains("there is no service `dogs`"), "{err}");
     let usage = stage.margay(["usage"]);

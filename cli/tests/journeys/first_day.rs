@@ -1,0 +1,77 @@
+//! What Docker's users type on the first day and what is not as they expect it: the message says
+//! what is different, and what to type instead.
+
+use crate::stage::{Stage, samples};
+
+#[test]
+fn what_is_typed_for_docker_gets_the_next_step() {
+    let stage = Stage::new();
+    stage.write("app/Dockerfile", "FROM scratch AS first\nFROM scratch AS second\n");
+    for (line, code, error, hint) in [
+        (
+            "build https://example.com/cats.git#main",
+            1,
+            "`https://example.com/cats.git#main` is no folder: a build fetches no context",
+            "git clone https://example.com/cats.git#main",
+        ),
+        ("build github.com/cats/app", 1, "`github.com/cats/app` is no folder", "git clone"),
+        ("import https://example.com/x.tgz", 1, "is no file: no verb fetches", "| margay load"),
+        ("save -o x.tar a b", 2, "`margay save` takes no `b`", "writes one image"),
+        ("import - new:1", 2, "`margay import` takes no `new:1`", "ADD FILE.tar /"),
+        ("rmi nosuch", 1, "there is no local image `nosuch:latest`", "margay images"),
+        ("build --target third app", 1, "no stage `third`: the file has `first`, `second`", ""),
+        ("run -m 64m --memory-swap -1 x", 2, "invalid value '-1' for '--memory-swap", ""),
+        ("stop -t -1 x", 2, "invalid value '-1' for '--time", ""),
+    ] {
+        let err = stage.margay(line.split(' ')).fails(code);
+        assert!(err.starts_with("error: ") && err.contains(error), "margay {line}: {err}");
+        let said = err.split_once("\nhint: ").map_or("", |(_, said)| said);
+        assert!(said.contains(hint), "margay {line}: {err}");
+        assert!(!said.contains("Docker Hub"), "margay {line}: {err}");
+    }
+    stage.is_empty();
+}
+
+#[test]
+fn an_image_that_says_no_time_is_not_old() {
+    let stage = Stage::new();
+    stage
+        .margay(["build", "-q", "-t", "hello", &samples().join("hello").display().to_string()])
+        .ok();
+    let prune = ["image", "prune", "--all", "--force", "--filter", "until=240h"];
+    let out = stage.margay(prune).ok();
+    assert!(!out.contains("Untagged"), "{out}");
+    assert!(stage.margay(["images", "-q"]).ok().lines().count() == 1);
+    stage.margay(["image", "prune", "--all", "--force"]).ok();
+    assert_eq!(stage.margay(["images", "-q"]).ok(), "");
+    stage.is_empty();
+}
+
+#[test]
+fn a_volume_without_a_source_is_one_of_the_task() {
+    let stage = Stage::new();
+    let probe = samples().join("hostile/probe-cli.wasm");
+    let run = |mount: &str| {
+        let probe = probe.display().to_string();
+        stage.margay(["run", "--rm", "--mount", mount, &probe, "write", "/data/x", "5"])
+    };
+    run("type=volume,target=/data").ok();
+    let denied = run("type=volume,target=/data,readonly");
+    assert_ne!(denied.code, 0, "{}", denied.out);
+    assert_eq!(stage.margay(["volume", "ls", "-q"]).ok(), "");
+    stage.is_empty();
+}
+
+#[test]
+fn the_log_of_a_task_ends_where_it_is_asked_to() {
+    let stage = Stage::new();
+    let hello = samples().join("hello/hello.wasm").display().to_string();
+    stage.margay(["run", "--name", "said", &hello, "a"]).ok();
+    assert!(stage.margay(["logs", "--tail", "-1", "said"]).ok().contains("arguments: a"));
+    // An end that is past ends `--follow` as well.
+    assert_eq!(stage.margay(["logs", "-f", "--until", "1h", "said"]).ok(), "");
+    let err = stage.margay(["logs", "--until", "soon", "said"]).fails(2);
+    assert!(err.contains("`soon` is no point in time"), "{err}");
+    stage.margay(["rm", "said"]).ok();
+    stage.is_empty();
+}
