@@ -109,6 +109,7 @@ pub struct LayerReader<R: Read, W: Write = io::Sink> {
     hole_bytes: u64,
     notes: Notes,
     ended: bool,
+    end_mark: bool,
 }
 
 impl<R: Read> LayerReader<R> {
@@ -138,12 +139,18 @@ impl<R: Read, W: Write> LayerReader<R, W> {
             hole_bytes: 0,
             notes: Notes::default(),
             ended: false,
+            end_mark: false,
         })
     }
 
     /// What was read otherwise than it is written, so far.
     pub fn notes(&self) -> &Notes {
         &self.notes
+    }
+
+    /// Whether the end of the tar was there: without it more may have been meant to follow.
+    pub fn has_end_mark(&self) -> bool {
+        self.end_mark
     }
 
     /// The next entry, or `None` behind the last one. Skips content that was not read.
@@ -255,7 +262,7 @@ impl<R: Read, W: Write> LayerReader<R, W> {
                 Ok(None)
             }
             Some(second) if second.iter().all(|b| *b == 0) => {
-                self.ended = true;
+                (self.ended, self.end_mark) = (true, true);
                 Ok(None)
             }
             Some(_) => Err(Error::media("the layer", "its tar has half of an end mark")),

@@ -23,6 +23,7 @@ mod sparse; // files with holes
 mod kind; // which engine runs an image
 mod notes; // what was read otherwise than it is written
 mod layer; // a layer as a sequence of entries
+mod archive; // entries as a tar
 
 mod merge; // layers on top of each other, with whiteouts
 mod index; // the merged tree: look up, list, resolve links
@@ -35,6 +36,7 @@ mod program; // which file runs, and whether it is Wasm or native
 
 mod error;
 
+pub use archive::{ArchiveWriter, Attributes, write_header};
 pub use budget::Budget;
 pub use error::Error;
 pub use index::{DirEntry, FileIndex, FileNode, LookupError, Node, NodeId};

@@ -1,6 +1,7 @@
 use std::io::{self, BufWriter, Read as _, Write};
 
 use blobs::{BlobStore as _, FileBlobStore};
+use image::Attributes;
 use serde::{Deserialize, Serialize};
 use spec::{Algorithm, Digest, Hasher};
 
@@ -65,8 +66,6 @@ impl<W: Write> Write for Hashed<W> {
 
 /// The largest number that 11 octal digits hold.
 const OCTAL_MAX: u64 = 0o777_7777_7777;
-/// The largest one that 7 hold.
-const ID_MAX: u32 = 0o777_7777;
 
 fn append(
     tar: &mut impl Write,
@@ -103,37 +102,14 @@ pub(crate) fn headers(
     tar: &mut impl Write,
     name: &str,
     kind: u8,
-    meta: Meta,
+    Meta { mode, owner }: Meta,
     size: u64,
     target: &str,
     mtime: u64,
 ) -> io::Result<()> {
-    let (prefix, short) = split_name(name).unwrap_or(("", shortened(name, 100)));
-    let mut records = Vec::new();
-    if split_name(name).is_none() {
-        records.extend(record("path", name));
-    }
-    if target.len() > 100 {
-        records.extend(record("linkpath", target));
-    }
-    if size > OCTAL_MAX {
-        records.extend(record("size", &size.to_string()));
-    }
-    for (name, id) in [("uid", meta.owner.uid), ("gid", meta.owner.gid)] {
-        if id > ID_MAX {
-            records.extend(record(name, &id.to_string()));
-        }
-    }
-    if !records.is_empty() {
-        let header =
-            header("", "PaxHeaders/record", b'x', Meta::of(0o644), records.len() as u64, "", 0);
-        tar.write_all(&header)?;
-        let padding = records.len().next_multiple_of(512) - records.len();
-        records.resize(records.len() + padding, 0);
-        tar.write_all(&records)?;
-    }
-    let fitting = if size > OCTAL_MAX { 0 } else { size };
-    tar.write_all(&header(prefix, short, kind, meta, fitting, shortened(target, 100), mtime))
+    let mtime = i64::try_from(mtime).unwrap_or(i64::MAX);
+    let attributes = Attributes { mode, uid: owner.uid, gid: owner.gid, mtime };
+    image::write_header(tar, name.as_bytes(), kind, size, target.as_bytes(), attributes)
 }
 
 /// A small file, whole.
@@ -141,68 +117,6 @@ pub(crate) fn write_entry(tar: &mut impl Write, path: &str, bytes: &[u8]) -> io:
     headers(tar, path, b'0', Meta::of(0o644), bytes.len() as u64, "", 0)?;
     tar.write_all(bytes)?;
     tar.write_all(&vec![0; bytes.len().next_multiple_of(512) - bytes.len()])
-}
-
-/// The name in the two fields of ustar, if it fits: at most 155 bytes, a `/` that is not written,
-/// and at most 100.
-fn split_name(name: &str) -> Option<(&str, &str)> {
-    if !name.is_ascii() {
-        return None; // ustar is for ASCII; everything else goes into a PAX record, which is UTF-8
-    }
-    if name.len() <= 100 {
-        return Some(("", name));
-    }
-    let mut slashes = name.char_indices().filter(|(_, c)| *c == '/').map(|(at, _)| at);
-    let fitting = |at: &usize| *at > 0 && *at <= 155 && (1..=100).contains(&(name.len() - at - 1));
-    slashes.rfind(fitting).map(|at| (&name[..at], &name[at + 1..]))
-}
-
-/// At most `bytes_max` bytes of `text`, cut between characters.
-fn shortened(text: &str, bytes_max: usize) -> &str {
-    let end =
-        (0..=text.len().min(bytes_max)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    &text[..end]
-}
-
-/// `LENGTH KEY=VALUE\n`, where LENGTH counts itself.
-fn record(key: &str, value: &str) -> Vec<u8> {
-    let rest = format!(" {key}={value}\n");
-    let mut length = rest.len() + 1;
-    while length != length.to_string().len() + rest.len() {
-        length = length.to_string().len() + rest.len();
-    }
-    format!("{length}{rest}").into_bytes()
-}
-
-fn header(
-    prefix: &str,
-    name: &str,
-    kind: u8,
-    meta: Meta,
-    size: u64,
-    target: &str,
-    mtime: u64,
-) -> [u8; 512] {
-    let mut block = [0; 512];
-    let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, name.as_bytes());
-    let fitting = |id: u32| if id > ID_MAX { 0 } else { id };
-    let Meta { mode, owner } = meta;
-    put(100, format!("{mode:07o}").as_bytes());
-    put(108, format!("{:07o}", fitting(owner.uid)).as_bytes());
-    put(116, format!("{:07o}", fitting(owner.gid)).as_bytes());
-    put(124, format!("{size:011o}").as_bytes());
-    put(136, format!("{mtime:011o}").as_bytes());
-    put(148, b"        ");
-    put(156, &[kind]);
-    put(157, target.as_bytes());
-    put(257, b"ustar\x0000");
-    put(329, b"0000000");
-    put(337, b"0000000");
-    put(345, prefix.as_bytes());
-    let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
-    block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-    block
 }
 
 #[cfg(test)]
