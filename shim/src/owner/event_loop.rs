@@ -101,7 +101,7 @@ pub(crate) fn run(supervisor: &OwnedFd, mut assignment: Assignment) -> Result<()
     }
     let ended = owner.serve(supervisor);
     layers.iter().for_each(Layer::touch);
-    owner.finish(&ended, &traces)
+    owner.finish(&ended, &traces, layers)
 }
 
 /// Unique on the machine, because it also names the cgroup: tasks of two platforms on one machine
@@ -134,6 +134,8 @@ impl<'a> Owner<'a> {
             .map_err(Error::io(starting("subreaper")))?;
         let stop_signal = stop_signal(assignment)?;
         let stage = stage::build(assignment, &traces.id)?;
+        // The caller holds them until nothing of the container is left.
+        assignment.program.layers.clear();
         let log = match &assignment.log {
             Some(path) => Some(
                 Log::open(path, assignment.limits.log_bytes_max)
@@ -372,7 +374,7 @@ impl<'a> Owner<'a> {
     }
 
     /// Clears everything away, and tells the supervisors that wait for it.
-    fn finish(self, ended: &Ended, traces: &Traces) -> Result<(), Error> {
+    fn finish(self, ended: &Ended, traces: &Traces, layers: Vec<Layer>) -> Result<(), Error> {
         let folder = &self.assignment.folder;
         self.execs.finish();
         // In this order: a supervisor that finds no socket finds the exit status. Where that
@@ -380,6 +382,8 @@ impl<'a> Owner<'a> {
         // still left clean, and the supervisors that wait are told.
         let written = record::write_ended(folder, ended, self.assignment.adoptable);
         let cleared = record::clear_dead(folder, traces);
+        // A supervisor that hears of the end finds that nothing holds them any more.
+        drop(layers);
         self.control.report(ended);
         cleared.and(written)
     }

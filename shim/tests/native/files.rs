@@ -42,7 +42,7 @@ pub fn keeps(fixture: &TestShim) {
 
 pub fn quota(fixture: &TestShim) {
     let mut assignment =
-        fixture.shell("dd if=/dev/zero of=/srv/big bs=1M count=64 2>/dev/null; sleep 60");
+        fixture.shell("dd if=/dev/zero of=/srv/big bs=1M count=64 2>/dev/null; sleep 600");
     assignment.limits.writable_bytes_max = 8 << 20;
     let (exit, ..) = fixture.run(assignment);
     assert_eq!((exit.code(), exit.reason()), (137, Some("disk")));
@@ -52,7 +52,7 @@ pub fn quota(fixture: &TestShim) {
 
 pub fn removed_and_open(fixture: &TestShim) {
     let script =
-        "exec 3> /srv/big; rm /srv/big; dd if=/dev/zero bs=1M count=64 >&3 2>/dev/null; sleep 60";
+        "exec 3> /srv/big; rm /srv/big; dd if=/dev/zero bs=1M count=64 >&3 2>/dev/null; sleep 600";
     let mut assignment = fixture.shell(script);
     assignment.limits.writable_bytes_max = 8 << 20;
     assert_eq!(fixture.run(assignment).0.reason(), Some("disk"));
