@@ -23,12 +23,16 @@ pub struct Program {
 /// Larger programs are run, and not shown.
 const PROGRAM_BYTES_MAX: u64 = 256 << 20;
 
-/// Reads every layer once, and that of the program once more. `None` for native images, and for
-/// programs beyond measure.
+/// Reads every layer once, and that of the program once more. `None` for native images, for those
+/// without a program, and for programs beyond measure.
 pub fn of(layout: &Layout, plan: &Plan) -> anyhow::Result<Option<Program>> {
     let index = index(layout, plan)?;
-    let located =
-        image::locate(plan, &index, |file, bytes_max| bytes(layout, plan, file, bytes_max))?;
+    let read = |file: FileNode, bytes_max| bytes(layout, plan, file, bytes_max);
+    let located = match image::locate(plan, &index, read) {
+        // It is a base for others.
+        Err(image::Error::NoProgram { .. }) => return Ok(None),
+        located => located?,
+    };
     if located.kind == Kind::Native || located.file.len > PROGRAM_BYTES_MAX {
         return Ok(None);
     }

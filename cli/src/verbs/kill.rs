@@ -11,14 +11,16 @@ pub struct Args {
     #[arg(required = true, value_name = "TASK")]
     tasks: Vec<String>,
     /// Which one, by name or number
-    #[arg(short, long, default_value = "KILL", value_name = "SIGNAL", value_parser = node::parse_signal)]
-    signal: i32,
+    #[arg(short, long, default_value = "KILL", value_name = "SIGNAL")]
+    signal: String,
 }
 
 impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
+        // As with Docker, a bad one is a failure and no misuse.
+        let signal = node::parse_signal(&self.signal)?;
         super::each(&self.tasks, |text| {
-            node::signal_task(&tasks::find(home.node(), text)?, self.signal)?;
+            node::signal_task(&tasks::find(home.node(), text)?, signal)?;
             line(format_args!("{text}"));
             Ok(())
         })

@@ -85,16 +85,17 @@ fn found(layout: &Layout, image: &Reference) -> anyhow::Result<(Reference, Descr
     })
 }
 
-/// A running task has its files open, and would not come up again from an image that is gone.
+/// A task would not start again from an image that is gone, and one that runs has its files open.
 fn unused(home: &Home, image: &Reference, digest: Digest) -> anyhow::Result<()> {
-    let user = tasks::list(home.node())?.into_iter().find(|task| {
-        task.record().digest == digest && task.state().is_ok_and(tasks::State::is_alive)
-    });
-    if let Some(task) = user {
-        let name = &task.record().name;
-        bail!(Advice::new(format!("task `{name}` runs from image `{image}`")).hint(format!(
-            "stop it first: margay stop {name}, or remove the image all the same with --force"
-        )));
-    }
-    Ok(())
+    let users = tasks::list(home.node())?.into_iter().filter(|task| task.record().digest == digest);
+    let is_alive = |task: &tasks::TaskFolder| task.state().is_ok_and(tasks::State::is_alive);
+    // One that runs says most.
+    let Some(task) = users.max_by_key(is_alive) else { return Ok(()) };
+    let name = &task.record().name;
+    let (how, remedy) = match is_alive(&task) {
+        true => ("runs from", format!("stop and remove it first: margay rm -f {name}")),
+        false => ("was made from", format!("remove it first: margay rm {name}")),
+    };
+    let hint = format!("{remedy}, or remove the image all the same with --force");
+    bail!(Advice::new(format!("task `{name}` {how} image `{image}`")).hint(hint))
 }

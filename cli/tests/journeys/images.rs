@@ -108,13 +108,24 @@ fn a_digest_or_its_beginning_names_an_image_as_its_name_does() {
 }
 
 #[test]
+fn an_image_without_a_program_can_be_looked_at() {
+    let stage = Stage::new();
+    stage.write("app/Dockerfile", "FROM scratch\nCOPY text /text\n");
+    stage.write("app/text", "text");
+    stage.margay(["build", "-t", "base", "app"]).ok();
+    let seen = stage.margay(["inspect", "base"]).ok();
+    assert!(seen.contains("\"reference\": \"base:latest\""), "{seen}");
+}
+
+#[test]
 fn an_image_that_a_task_runs_from_stays_and_its_machine_code_goes_with_it() {
     let stage = Stage::new();
     build_cats(&stage);
     stage.margay(["run", "-d", "--name", "tom", "cats"]).ok();
     let err = stage.margay(["rmi", "cats"]).fails(1);
     assert!(
-        err.contains("task `tom` runs from image `cats:latest`") && err.contains("margay stop tom"),
+        err.contains("task `tom` runs from image `cats:latest`")
+            && err.contains("margay rm -f tom"),
         "{err}"
     );
     let prepared = || {
@@ -126,6 +137,10 @@ fn an_image_that_a_task_runs_from_stays_and_its_machine_code_goes_with_it() {
     };
     stage.margay(["prune"]).ok();
     assert_eq!(prepared(), 1, "what a task runs from stays");
+    stage.margay(["stop", "--time", "0", "tom"]).ok();
+    let err = stage.margay(["rmi", "cats"]).fails(1);
+    assert!(err.contains("task `tom` was made from image") && err.contains("rm tom"), "{err}");
+    stage.margay(["start", "tom"]).ok();
     stage.margay(["rm", "-f", "tom"]).ok();
     stage.margay(["rmi", "cats"]).ok();
     assert_eq!(prepared(), 0);
