@@ -12,6 +12,8 @@ pub enum Named {
     Task,
     /// A task that runs.
     RunningTask,
+    /// A task and a `:`, behind which a path in it stands.
+    TaskPath,
     Image,
     Volume,
     Cluster,
@@ -204,6 +206,7 @@ fn named(path: &[&str], argument: &Arg) -> Vec<Named> {
         ("node", "node" | "nodes") => return vec![Named::Node],
         // Those of the platform have ids that are not typed.
         ("task", _) => return Vec::new(),
+        (_, "source" | "dest") if verb == "cp" => return vec![Named::TaskPath],
         _ => {}
     }
     let running = ["attach", "exec", "kill", "port", "stop"].contains(&verb);
@@ -256,6 +259,8 @@ mod tests {
             ("run --all", "--allow"),
             ("push c", "cats:latest"),
             ("tag ", "cats:latest image"),
+            ("cp ", "cats:latest taskpath"),
+            ("container cp ./f task", "taskpath"),
             ("service rm ", "cats:latest service"),
             ("service update --cluster ", "cats:latest cluster"),
             ("service update --task d", "definition"),

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, io, os::fd::OwnedFd, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Exit, StartFailure, frame};
+use crate::{Exit, StartFailure, frame, limits::LEFT_OUT_CHARS_MAX};
 
 /// The name of the socket in a container's folder.
 pub const SOCKET: &str = "exec.sock";
@@ -31,6 +31,78 @@ pub enum Ask {
     /// outputs: the container reads them should the client be gone. With a terminal of its own it
     /// has none of them; its controlling side comes back with [`Answer::Started`].
     Exec(Box<Program>),
+    /// Look at a path. Answered with [`Answer::Found`].
+    Stat(Place),
+    /// Write what is at a path as an archive into the pipe that rides beside, under this name;
+    /// without a name, the content of a folder. Answered with [`Answer::Copied`].
+    Pack { place: Place, name: String },
+    /// Read an archive from the pipe that rides beside, and write it into a folder. Answered with
+    /// [`Answer::Copied`].
+    Unpack { folder: String, owners: Owners },
+}
+
+/// A path in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// Absolute, without `.`, `..` and empty parts.
+    pub path: String,
+    pub link: Link,
+}
+
+/// Whether a link at the end of a path is meant, or what it leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Link {
+    Itself,
+    Target,
+}
+
+/// The owners of files that come out of an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Owners {
+    /// The process that writes them.
+    Own,
+    /// As the archive says.
+    Kept,
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileStat {
+    pub kind: FileKind,
+    pub bytes: u64,
+    /// Of a link.
+    pub target: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileKind {
+    Folder,
+    File,
+    Link,
+    /// A device, a pipe or a socket.
+    Other,
+}
+
+/// What a copy did.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Copied {
+    /// Devices, pipes and sockets: how many were left out, and the name of the first.
+    pub left_out: u64,
+    pub left_out_first: Option<String>,
+}
+
+impl Copied {
+    pub fn leave_out(&mut self, name: &[u8]) {
+        self.left_out += 1;
+        let shown = || String::from_utf8_lossy(name).chars().take(LEFT_OUT_CHARS_MAX).collect();
+        self.left_out_first.get_or_insert_with(shown);
+    }
 }
 
 /// A program to be run in a container.
@@ -79,9 +151,16 @@ pub enum Answer {
     /// The program runs.
     Started,
     /// It does not, and why: one sentence, causes included.
-    Refused { failure: StartFailure, message: String, hint: Option<String> },
+    Refused {
+        failure: StartFailure,
+        message: String,
+        hint: Option<String>,
+    },
     /// It is over. The last answer.
     Exited(Exit),
+    /// What is at the path, or nothing.
+    Found(Option<FileStat>),
+    Copied(Copied),
 }
 
 impl Answer {
@@ -105,12 +184,20 @@ impl Answer {
 /// `NotFound` and `ConnectionRefused` when no container of this version runs there.
 pub fn ask(folder: &Path, ask: Ask, fds: &[OwnedFd]) -> io::Result<OwnedFd> {
     let socket = frame::connect(folder, SOCKET)?;
-    let fds: Vec<_> = fds.iter().map(std::os::fd::AsFd::as_fd).collect();
-    match frame::send_document(&socket, &Request { version: VERSION, ask }, &fds) {
+    match send(&socket, ask, fds) {
         // It has no room, has said so and closed: that answer is still to be read.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(socket),
         sent => sent.map(|()| socket),
     }
+}
+
+/// Sends a request over a connection that there is already.
+///
+/// # Errors
+/// When the other side is gone.
+pub fn send(socket: &OwnedFd, ask: Ask, fds: &[OwnedFd]) -> io::Result<()> {
+    let fds: Vec<_> = fds.iter().map(std::os::fd::AsFd::as_fd).collect();
+    frame::send_document(socket, &Request { version: VERSION, ask }, &fds)
 }
 
 /// The request on a connection that was just accepted; `None` when the client is gone.
@@ -144,7 +231,9 @@ mod tests {
         let stdin = OwnedFd::from(tempfile::tempfile().unwrap());
         let sent = Ask::Exec(Box::new(program.clone()));
         let _client = ask(folder.path(), sent, &[stdin]).unwrap();
-        let (Ask::Exec(got), fds) = receive(&accept()).unwrap().unwrap();
+        let (Ask::Exec(got), fds) = receive(&accept()).unwrap().unwrap() else {
+            panic!("a program was asked for")
+        };
         assert_eq!((*got, fds.len()), (program, 1));
 
         let client = frame::connect(folder.path(), SOCKET).unwrap();

@@ -26,6 +26,6 @@ pub use container::{Adopted, BoxFuture, Container, Engine, UsageSource};
 pub use event::{Ended, Event};
 pub use exit::{Exit, LimitCode, StartError, StartFailure};
 pub use frame::Slots;
-pub use limits::FDS_MAX;
+pub use limits::{COPY_BYTES_MAX, COPY_DEPTH_MAX, COPY_ENTRIES_MAX, FDS_MAX};
 pub use listener::{Listener, Listeners, ListenersMessage};
 pub use log::LogFile;

@@ -111,6 +111,12 @@ pub enum Error {
     AgentRuns(PathBuf),
     #[error("task `{task}` did not answer: {why}")]
     NoAnswer { task: String, why: String },
+    /// Nothing is at a path of a task.
+    #[error("could not find the file `{path}` in task `{task}`")]
+    NoSuchFile { task: String, path: String },
+    /// A copy in or out of a task.
+    #[error("cannot {what}: {why}")]
+    Copy { what: String, why: String, hint: Option<String> },
     #[error("cannot {verb}")]
     System { verb: &'static str, source: io::Error },
 }
@@ -154,6 +160,7 @@ impl Error {
             | Self::Start { hint, .. }
             | Self::Kept { hint, .. }
             | Self::NotJoinable { hint, .. }
+            | Self::Copy { hint, .. }
             | Self::Native { hint, .. } => return hint.clone(),
             Self::Refused(fault) => return fault.hint.clone(),
             Self::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
@@ -168,6 +175,7 @@ impl Error {
             | Self::NotRunning(_)
             | Self::NoSignals { .. }
             | Self::NotKept(_)
+            | Self::NoSuchFile { .. }
             | Self::Held(_) => return self.task_hint(),
             Self::File { .. }
             | Self::Damaged { .. }
@@ -197,6 +205,10 @@ impl Error {
             Self::NotRunning(task) => format!("start it: margay start {task}"),
             Self::NotKept(task) => {
                 format!("remove it, and run its image anew: margay rm {task}")
+            }
+            Self::NoSuchFile { task, path } => {
+                let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+                format!("see what there is: margay cp '{task}:{folder}/.' - | tar t")
             }
             Self::Held(task) => {
                 format!("wait for it, or see which process holds it: margay inspect {task}")

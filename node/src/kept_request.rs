@@ -12,6 +12,7 @@ use crate::{
     error::{Error, Result},
     files,
     request::RunRequest,
+    settings::Settings,
     tasks::TaskFolder,
 };
 
@@ -55,6 +56,13 @@ pub(crate) fn read(folder: &TaskFolder) -> Result<RunRequest> {
         request.secrets.insert(secret.clone(), value);
     }
     Ok(request)
+}
+
+/// What a task was made with beyond its image, and whether its root is read-only; nothing for a
+/// task of another origin.
+pub fn kept_settings(folder: &TaskFolder) -> Option<(Settings, bool)> {
+    let kept: Kept = files::read_json(&path(folder)).ok().flatten()?;
+    Some((kept.request.settings, kept.request.read_only))
 }
 
 fn secret_value(file: &Path) -> std::io::Result<SecretValue> {

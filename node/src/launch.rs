@@ -66,7 +66,7 @@ pub(crate) struct Launch {
     pub resolved: Resolved,
     pub limits: Limits,
     pub kind: Kind,
-    ready: Ready,
+    pub ready: Ready,
 }
 
 /// What a Linux program may write to its root, which is on disk: the size that other engines begin
@@ -362,7 +362,7 @@ impl Launch {
         })
     }
 
-    fn assignment(
+    pub fn assignment(
         &self,
         home: &Home,
         folder: &TaskFolder,
@@ -390,7 +390,7 @@ impl Launch {
         })
     }
 
-    fn wasm_program(&self, plan: &image::Plan, prepared: &Prepared) -> Result<WasmProgram> {
+    pub fn wasm_program(&self, plan: &image::Plan, prepared: &Prepared) -> Result<WasmProgram> {
         let copy = |file: &File| {
             file.try_clone().map_err(|source| Error::System { verb: "copy a descriptor", source })
         };
@@ -408,13 +408,14 @@ impl Launch {
             image_env,
             working_dir: working_dir.cloned().unwrap_or_else(|| "/".to_owned()),
             secrets: self.secrets(),
+            files_only: false,
             code: copy(&prepared.code)?,
             index: copy(&prepared.index)?,
             layers: prepared.layers.iter().map(copy).collect::<Result<_>>()?,
         })
     }
 
-    fn native_program(&self, native: &Native) -> NativeProgram {
+    pub fn native_program(&self, native: &Native) -> NativeProgram {
         NativeProgram {
             config: self.container.settings.applied_to(&native.plan.config),
             layers: native.layers.clone(),

@@ -33,6 +33,7 @@ mod keeper; // the same in the background
 mod verbs; // start, stop, signal, wait for, remove and measure a task
 mod attach; // a terminal at a task in the background
 mod exec; // another program in a container that runs
+mod copy; // files in and out of a container
 
 mod tuning; // what the owner of a node has said about it
 mod invoke; // one request to an image, and what it cost
@@ -51,12 +52,14 @@ pub use agent::{
 };
 pub use attach::{AttachEnd, AttachOptions, Attachment, attach, run_attached, start_attached};
 pub use control::DetachKeys;
+pub use copy::{CopyEnd, CopyOptions, CopyWatch, copy_in, copy_out};
 pub use error::{Error, Result};
 pub use exec::{ExecRequest, Heard, exec};
 pub use home::Home;
 pub use images::{prune_prepared, prune_unpacked};
 pub use invoke::{InvokeOutcome, InvokeRequest, invoke};
 pub use keeper::{detach, keep};
+pub use kept_request::kept_settings;
 pub use local::{GRACE, create_task, has_terminal, run_local, start_local};
 pub use request::{
     LocalImage, MountSource, Mounted, Note, Publish, PublishRange, RunOutcome, RunRequest, Started,

@@ -134,6 +134,15 @@ pub(crate) fn start_with(
     }
 }
 
+/// The container of a task that does not run, as its next start would make it.
+///
+/// # Errors
+/// What would keep it from that.
+pub(crate) fn decide_again(home: &Home, owned: &Owned, watch: impl FnMut(Note)) -> Result<Launch> {
+    let id: TaskId = owned.record().id.parse().expect("the id of a local task is a name");
+    decide(home, &kept_request::read(owned.folder())?, id, &RefCell::new(watch))
+}
+
 /// Makes a task that waits for its first start.
 ///
 /// # Errors

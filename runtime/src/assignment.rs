@@ -26,6 +26,8 @@ pub struct WasmProgram {
     pub working_dir: String,
     /// Files under `/run/secrets`, by name. Only those with a `secret:` grant appear.
     pub secrets: BTreeMap<SecretName, Vec<u8>>,
+    /// Whether its program is not to run: it serves clients that copy files, until it is stopped.
+    pub files_only: bool,
     /// Its machine code, open for reading.
     pub code: File,
     /// The index over the layers, open for reading.
@@ -64,6 +66,7 @@ pub(crate) struct ProgramMessage {
     image_env: BTreeMap<String, String>,
     working_dir: String,
     secrets: BTreeMap<SecretName, Vec<u8>>,
+    files_only: bool,
     code: usize,
     index: usize,
     layers: Vec<usize>,
@@ -85,6 +88,7 @@ pub(crate) fn split(assignment: Assignment, files: FolderFiles) -> (WorkerMessag
         image_env: program.image_env,
         working_dir: program.working_dir,
         secrets: program.secrets,
+        files_only: program.files_only,
         code: slots.put(program.code),
         index: slots.put(program.index),
         layers: program.layers.into_iter().map(|layer| slots.put(layer)).collect(),
@@ -122,6 +126,7 @@ pub(crate) fn join(
             image_env: program.image_env,
             working_dir: program.working_dir,
             secrets: program.secrets,
+            files_only: program.files_only,
             code: file(slots, program.code)?,
             index: file(slots, program.index)?,
             layers: program

@@ -72,6 +72,8 @@ pub(crate) const EXECS_MAX: usize = 64;
 /// Programs of one container that run at once beside its own. Each has a place in the pool, with a
 /// stack that costs a system call before anything runs.
 pub(crate) const EXEC_INSTANCES_MAX: u32 = 8;
+/// Copies of files at once: each has one of the four threads that may wait.
+pub(crate) const COPIES_MAX: usize = 2;
 /// How long a program waits for such a place: most that run beside others are short.
 pub(crate) const EXEC_WAIT_TIME_MAX: Duration = Duration::from_secs(10);
 /// A client sends its request whole.

@@ -5,8 +5,8 @@
 //! Enter at [`Runtime::probe`] for what is installed, at [`Layers`] to unpack an image, at
 //! [`Task::spawn`] to run it, and at [`Task::adopt`] to find it again. [`main`] is the shim's own
 //! process; the binary dispatches to it before any thread exists. Absent on purpose: running
-//! without root, networks other than published ports, `exec` into a container, and talking to
-//! containerd. What a grant asks for and Linux cannot enforce is refused by name, never ignored.
+//! without root, networks other than published ports, and talking to containerd. What a grant asks
+//! for and Linux cannot enforce is refused by name, never ignored.
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
@@ -15,6 +15,8 @@ mod assignment; // what one container is handed, and so all that it can reach
 mod host; // what this machine offers: OCI runtimes, cgroups, and what it lacks
 mod unpack; // layers become folders, in a process that can reach nothing else
 mod bundle; // the image's config becomes a root file system and a config.json
+mod files; // files as archives, and back
+mod visit; // the files of a container that does not run
 mod owner; // the task shim: one container, its streams, its ports, its supervisors
 mod container; // this crate as an engine of containers
 mod client; // the supervisor's side: spawn, adopt, ask, stop, and clean up
@@ -33,6 +35,7 @@ pub use client::sweep::{Swept, sweep};
 pub use client::task::{Adopted, Task};
 pub use container::NativeEngine;
 pub use error::Error;
+pub use files::{Extraction, Modes, Source, extract, pack};
 pub use host::doctor::{Check, Level, doctor};
 pub use host::layering::{Layering, probe_layering};
 pub use host::probe::{Runtime, RuntimeKind, Vulnerability};
@@ -45,3 +48,4 @@ pub use settings::{
 };
 pub use unpack::layers::{Layer, Layers, UnpackedLayer, remove_unused_layer, unpacked_layers};
 pub use unpack::sandbox::LayerBlob;
+pub use visit::Visit;

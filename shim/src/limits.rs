@@ -77,6 +77,8 @@ pub(crate) const UNPACK_TIME_MAX: Duration = Duration::from_secs(600);
 pub(crate) const UNPACK_MEMORY_BYTES_MAX: u64 = 1 << 30;
 /// Deep trees are opened one folder at a time.
 pub(crate) const UNPACK_OPEN_FILES_MAX: u64 = 64;
+/// Of a process that copies: one for each of [`engine::COPY_DEPTH_MAX`] folders in each other.
+pub(crate) const VISIT_OPEN_FILES_MAX: u64 = 512;
 /// Until the process is forked and has its namespaces: milliseconds, and seconds under swap.
 pub(crate) const UNPACK_START_TIME_MAX: Duration = Duration::from_secs(60);
 

@@ -16,6 +16,7 @@ use crate::{
     owner::event_loop,
     protocol::{Job, Reply},
     unpack::sandbox,
+    visit,
 };
 
 /// The task shim's own process. Its standard input is the control socket that
@@ -44,6 +45,9 @@ fn serve() -> Result<(), Error> {
         };
     let result = match job {
         Job::Unpack(job) => sandbox::run(&socket, &job, fds).map(|()| Some(Reply::Done)),
+        Job::Visit(message) => join(*message, fds)
+            .and_then(|assignment| visit::serve(&socket, &assignment))
+            .map(|()| None),
         Job::Run(message) => join(*message, fds)
             .and_then(|assignment| {
                 raise_limits(&assignment.program.settings.ulimits)?;

@@ -16,6 +16,8 @@ pub(crate) enum Job {
     Run(Box<ShimMessage>),
     /// Unpack one layer.
     Unpack(Box<UnpackJob>),
+    /// Answer what is asked about the files of a container that does not run.
+    Visit(Box<ShimMessage>),
 }
 
 /// A [`NativeProgram`](crate::NativeProgram) as it crosses the socket.

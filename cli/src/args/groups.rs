@@ -28,6 +28,7 @@ pub enum Image {
 #[derive(Debug, Subcommand)]
 pub enum Container {
     Attach(verbs::attach::Args),
+    Cp(verbs::cp::Args),
     Create(Box<verbs::create::Args>),
     Exec(verbs::exec::Args),
     Inspect(verbs::inspect::Args),
@@ -81,6 +82,7 @@ impl Container {
     pub fn flat(self) -> Verb {
         match self {
             Self::Attach(args) => Verb::Attach(args),
+            Self::Cp(args) => Verb::Cp(args),
             Self::Create(args) => Verb::Create(args),
             Self::Exec(args) => Verb::Exec(args),
             Self::Inspect(args) => Verb::Inspect(args.of(verbs::inspect::Kind::Task)),

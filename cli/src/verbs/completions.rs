@@ -95,6 +95,9 @@ fn names(home: &Home, named: Named) -> Vec<String> {
     match named {
         Named::Task => of_tasks(home, |_| true),
         Named::RunningTask => of_tasks(home, tasks::State::is_alive),
+        Named::TaskPath => {
+            of_tasks(home, |_| true).into_iter().map(|name| format!("{name}:")).collect()
+        }
         Named::Image => of_images(home),
         Named::Volume => of_volumes(home),
         Named::Cluster | Named::Service | Named::Definition | Named::Secret | Named::Node => {
@@ -132,7 +135,9 @@ fn of_platform(home: &Home, named: Named) -> anyhow::Result<Vec<String>> {
             Named::Definition => {
                 texts(client.definitions().await?, |definition| definition.id.to_string())
             }
-            Named::Task | Named::RunningTask | Named::Image | Named::Volume => Vec::new(),
+            Named::Task | Named::RunningTask | Named::TaskPath | Named::Image | Named::Volume => {
+                Vec::new()
+            }
         })
     };
     block_on(async { tokio::time::timeout(CONTROL_TIME_MAX, ask).await })?

@@ -16,6 +16,7 @@ pub mod pull;
 pub mod push;
 
 pub mod attach;
+pub mod cp;
 pub mod create;
 pub mod exec;
 pub mod inspect;

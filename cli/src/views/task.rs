@@ -176,18 +176,20 @@ impl TaskView<'_> {
         let mut exposed: Map<String, Value> = exposed.collect();
         exposed.extend(task.exposed.iter().map(|port| (port.to_string(), json!({}))));
         exposed.extend(image.exposed_ports.unwrap_or_default());
+        let (own, _) = node::kept_settings(self.folder).unwrap_or_default();
+        let signal = own.stop_signal.or(image.stop_signal);
         json!({
-            "Hostname": task.name,
-            "User": image.user.unwrap_or_default(),
+            "Hostname": own.linux.hostname.unwrap_or_else(|| task.name.clone()),
+            "User": own.user.or(image.user).unwrap_or_default(),
             "ExposedPorts": exposed,
             "Env": env,
             "Cmd": task.command,
             "Image": task.image,
             "Volumes": image.volumes,
-            "WorkingDir": image.working_dir.unwrap_or_default(),
+            "WorkingDir": own.working_dir.or(image.working_dir).unwrap_or_default(),
             "Entrypoint": image.entrypoint,
             "Labels": self.labels(),
-            "StopSignal": image.stop_signal.unwrap_or_else(|| "SIGTERM".to_owned()),
+            "StopSignal": signal.unwrap_or_else(|| "SIGTERM".to_owned()),
             "Healthcheck": task.health_check.as_ref().map(check_of),
         })
     }
@@ -197,15 +199,34 @@ impl TaskView<'_> {
             let mode = if mount.read_only { ":ro" } else { "" };
             format!("{}:{}{mode}", mount.source, mount.path)
         });
+        let (own, read_only) = node::kept_settings(self.folder).unwrap_or_default();
+        let linux = own.linux;
+        let ulimits = linux.ulimits.iter().map(|limit| {
+            // Docker writes no limit as -1.
+            let number = |value| i64::try_from(value).unwrap_or(-1);
+            json!({"Name": limit.name, "Soft": number(limit.soft), "Hard": number(limit.hard)})
+        });
+        let hosts = linux.hosts.iter().map(|line| format!("{}:{}", line.name, line.address));
+        let security = linux.no_new_privileges.then_some("no-new-privileges");
         json!({
             "AutoRemove": task.remove_at_end,
             "Binds": binds.collect::<Vec<_>>(),
             "LogConfig": {"Type": if task.no_log { "none" } else { "json-file" }, "Config": {}},
+            "CapAdd": linux.cap_add,
+            "CapDrop": linux.cap_drop,
+            "ExtraHosts": hosts.collect::<Vec<_>>(),
+            "GroupAdd": linux.groups,
             "Memory": task.limits.memory_bytes_max,
+            "NanoCpus": own.cpu_millis.map_or(0, |millis| u64::from(millis) * 1_000_000),
             "NetworkMode": NETWORK,
+            "PidsLimit": linux.processes_max,
             "PortBindings": ports::bindings(&task.ports),
             "Privileged": false,
+            "ReadonlyRootfs": read_only,
             "RestartPolicy": restart_policy(task.restart),
+            "SecurityOpt": security.into_iter().collect::<Vec<_>>(),
+            "ShmSize": linux.shm_bytes_max,
+            "Ulimits": ulimits.collect::<Vec<_>>(),
         })
     }
 

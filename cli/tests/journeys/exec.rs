@@ -49,12 +49,15 @@ fn a_program_joins_a_linux_task_with_its_folder_variables_and_walls() {
     let walls = |pid: &str| {
         let status = stage.margay(["exec", "tom", "cat", &format!("/proc/{pid}/status")]).ok();
         let walls = status.lines().filter(|line| {
-            ["Uid", "Gid", "Groups", "Cap", "Seccomp:"].iter().any(|start| line.starts_with(start))
+            ["Uid", "Gid", "Groups", "Cap", "Seccomp:", "NoNewPrivs"]
+                .iter()
+                .any(|start| line.starts_with(start))
         });
         walls.map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(walls("self"), walls("1"));
     assert!(walls("self").contains(&"Seccomp:\t2".to_owned()));
+    assert!(walls("self").contains(&"NoNewPrivs:\t0".to_owned()));
     let cgroup = |pid| stage.margay(["exec", "tom", "cat", &format!("/proc/{pid}/cgroup")]).ok();
     assert_eq!(cgroup("self"), cgroup("1"));
     // It holds its three streams, and the folder that it looks at.

@@ -38,3 +38,4 @@ mod exec; // another program in a task that runs
 mod health; // whether a program is well, as its check says
 mod init; // process 1 of a Linux task that asks for one
 mod datagrams; // published ports for UDP, and servers that start slowly
+mod copies; // files in and out of tasks

@@ -5,7 +5,7 @@
 //! Docker, and ends with the container.
 
 mod wasm; // the machine code of a Wasm program, for its worker
-mod relay; // the client's streams, until the program has ended
+pub(crate) mod relay; // the client's streams, until the program has ended
 pub(crate) mod probe; // a program that says whether the container is well
 
 use std::{
@@ -165,7 +165,7 @@ fn state_after_start(task: &TaskFolder) -> Result<State> {
     }
 }
 
-fn refuse_unless_running(task: &TaskFolder) -> Result<()> {
+pub(crate) fn refuse_unless_running(task: &TaskFolder) -> Result<()> {
     let state = state_after_start(task)?;
     let name = task.record().name.clone();
     let (state, hint) = match state {
@@ -184,7 +184,7 @@ fn refuse_unless_running(task: &TaskFolder) -> Result<()> {
     Err(Error::NotJoinable { task: name, state, hint })
 }
 
-fn unreachable_task(name: &str, error: &io::Error) -> Error {
+pub(crate) fn unreachable_task(name: &str, error: &io::Error) -> Error {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Error::NotJoinable {
             task: name.to_owned(),
@@ -214,7 +214,9 @@ fn wait_until_started(name: &str, socket: &OwnedFd) -> Result<Vec<OwnedFd>> {
             hint,
             exit_code: failure.exit_code(),
         }),
-        Ok(Some((Answer::Exited(exit), _))) => Err(no_answer(format!("it ended first: {exit:?}"))),
+        Ok(Some((other @ (Answer::Exited(_) | Answer::Found(_) | Answer::Copied(_)), _))) => {
+            Err(no_answer(format!("it did not start: {other:?}")))
+        }
         Ok(None) => Err(Error::Start {
             task: name.to_owned(),
             why: "the task ended meanwhile".to_owned(),

@@ -265,7 +265,7 @@ fn is_ready(fd: BorrowedFd<'_>, flags: PollFlags) -> bool {
 }
 
 /// The numbers of signals to this process that are meant for the program, one byte each.
-fn listen_for_signals() -> io::Result<OwnedFd> {
+pub(crate) fn listen_for_signals() -> io::Result<OwnedFd> {
     let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     let (ready, listening) = std::sync::mpsc::channel();
     let listen = move || -> io::Result<()> {

@@ -319,9 +319,13 @@ impl Assigned {
             };
         let container = self.container.clone();
         let usage = self.usage.try_clone();
+        let files_only = self.assignment.program.files_only;
         let exit = runtime.block_on(self.serve(control));
         container.log.finish();
-        if let Ok(usage) = usage {
+        // No program has ended.
+        if let Ok(usage) = usage
+            && !files_only
+        {
             // For an agent that was not there for the event.
             let _ = usage::write_exit(&usage, &exit);
         }
@@ -341,9 +345,15 @@ impl Assigned {
         if let Some(adoption) = self.adoption.take() {
             tokio::spawn(control.clone().accept_adoptions(adoption));
         }
-        tokio::spawn(self.execs.accept(self.exec));
+        tokio::spawn(self.execs.accept(self.exec, self.assignment.program.files_only));
         for line in &self.denied {
             control.deny(line);
+        }
+        if self.assignment.program.files_only {
+            control.report(Event::Started);
+            let mut stopping = control.stopping();
+            let _ = stopping.wait_for(Option::is_some).await;
+            return Exit::Code(0);
         }
         match self.assignment.program.world {
             World::Command => command::run(self.container, self.pre).await,

@@ -106,6 +106,7 @@ impl Bench {
                 image_env: BTreeMap::new(),
                 working_dir: "/".to_owned(),
                 secrets: BTreeMap::new(),
+                files_only: false,
                 code: prepared.code,
                 index: prepared.index,
                 layers: prepared.layers,

@@ -9,11 +9,14 @@ use engine::{
 };
 use rustix::{
     fs::{CWD, Mode},
-    mount::{MoveMountFlags, move_mount},
+    mount::{MountFlags, MoveMountFlags, mount_remount, move_mount},
 };
 
 use crate::limits::{FIRST_ID, ID_COUNT};
-use crate::{Error, bundle::config::Bind};
+use crate::{
+    Error,
+    bundle::{config::Bind, rootfs::RootFolder},
+};
 
 /// Files of the host's users 0 to 65,535 appear as those of the same users of the container, and
 /// what the container's root makes is root's: as with an engine without user namespaces.
@@ -42,6 +45,30 @@ pub(crate) fn mount(volume: &VolumeMount, bind: &Bind) -> Result<(), Error> {
         Ok(move_mount(&mount, c"", CWD, &bind.from, flags)?)
     })
     .map_err(Error::io(mounting()))
+}
+
+/// Moves what [`mount`] has mounted to its place in the root file system, as a runtime would.
+pub(crate) fn graft(bind: &Bind, inside: &RootFolder) -> Result<(), Error> {
+    let mounting = || format!("mount the volume at `{}`", bind.to.escape_debug());
+    let found = fs::metadata(&bind.from).map_err(Error::io(mounting()))?;
+    let place = match found.is_dir() {
+        true => {
+            inside.folder("volume", &bind.to)?;
+            inside.existing(&bind.to)
+        }
+        // The mount point of a file was made at the first start.
+        false => inside.existing_file(&bind.to),
+    };
+    let Some(place) = place else { return Ok(()) };
+    let flags = MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(CWD, &bind.from, &place, c"", flags)
+        .map_err(|error| Error::Io { what: mounting(), source: error.into() })
+}
+
+/// Lets nothing change below the mount at `path`; those in it stay as they are.
+pub(crate) fn make_read_only(path: &Path) -> Result<(), Error> {
+    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NODEV;
+    mount_remount(path, flags, c"").map_err(Error::io(format!("protect `{}`", path.display())))
 }
 
 pub(crate) fn path_of(volume: &VolumeMount) -> Result<&Path, Error> {

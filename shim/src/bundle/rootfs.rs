@@ -130,6 +130,17 @@ impl RootFolder {
         openat2(&self.root, path, flags, Mode::empty(), ROOTED).ok()
     }
 
+    /// The file at `path`, likewise.
+    pub(crate) fn existing_file(&self, path: &str) -> Option<OwnedFd> {
+        openat2(&self.root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ROOTED).ok()
+    }
+
+    /// The root folder itself.
+    pub(crate) fn into_root(self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(openat2(&self.root, ".", flags, Mode::empty(), STRICT)?)
+    }
+
     /// Opens the folder `name` in the root folder to all users, as `/tmp` is on every system; makes
     /// it where there is nothing yet. One of an image may have lost that in its build. A link stays
     /// what it is.

@@ -1,5 +1,6 @@
 use std::{
     fs,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
 };
 
@@ -110,6 +111,29 @@ pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
     fs::write(&path, config.config().to_string())
         .map_err(Error::io(format!("write `{}`", path.display())))?;
     Ok(Stage { bundle, account })
+}
+
+/// The root folder of `order` with its volumes, for a process that only looks at files: nothing of
+/// its program is there, and what the kernel or memory fills is empty.
+pub(crate) fn build_files(order: &Assignment) -> Result<OwnedFd, Error> {
+    let point = choose_point(order)?;
+    hide_mounts().map_err(Error::io("make a mount namespace"))?;
+    root::mount_memory(point, order)?;
+    root::mount_root(point, order)?;
+    let root_folder = point.join("root");
+    let owner = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
+    let inside = RootFolder::open(&root_folder, owner)
+        .map_err(Error::io("look into the root file system"))?;
+    let mut binds = Vec::new();
+    mount_volumes(order, point, &inside, &mut binds)?;
+    for bind in &binds {
+        mounts::graft(bind, &inside)?;
+    }
+    if order.program.root == RootAccess::ReadOnly {
+        // What it writes there is in memory, and gone when it ends.
+        mounts::make_read_only(&root_folder)?;
+    }
+    inside.into_root().map_err(Error::io("open the root file system"))
 }
 
 /// A point that hides nothing that we need.

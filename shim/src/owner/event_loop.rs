@@ -34,7 +34,7 @@ use crate::{
         runner::{self, Begin, Created, window_size},
         streams::Streams,
     },
-    privileges::drop_privileges,
+    privileges::keep_capabilities,
     protocol::{Reply, Request, Status},
     record::{self, Ended, SOCKET, Traces},
 };
@@ -169,7 +169,7 @@ impl<'a> Owner<'a> {
         }
         // Not before: the runtime would end with a program that ends at once.
         enter_processes(&processes).map_err(Error::io(starting("its namespaces")))?;
-        drop_privileges(PRIVILEGES).map_err(Error::io(starting("dropping privileges")))?;
+        keep_capabilities(PRIVILEGES).map_err(Error::io(starting("dropping privileges")))?;
         Ok(Self {
             assignment,
             pid,

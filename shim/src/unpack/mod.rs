@@ -4,5 +4,5 @@ pub(crate) mod sandbox; // the process that unpacks, confined to its folder
 
 pub(crate) mod disk_usage; // what a folder takes of the disk
 mod tree; // one layer into one folder, without following a link
-mod seccomp_unpack; // the system calls that the unpacking process may make
+pub(crate) mod seccomp_unpack; // the system calls that the unpacking process may make
 mod lower_links; // hard links of a layer to files of those below

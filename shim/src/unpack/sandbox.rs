@@ -10,9 +10,7 @@ use image::{Budget, LayerReader, Verified};
 use rustix::{
     fs::{Gid, Mode, Uid},
     process::{Pid, Resource, Rlimit, Signal},
-    thread::{
-        CapabilitySet, UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
-    },
+    thread::{UnshareFlags, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
 use spec::{Descriptor, Digest};
 
@@ -23,7 +21,7 @@ use crate::limits::{
 use crate::{
     Error,
     host::command::wait_readable,
-    privileges::drop_privileges,
+    privileges::{FILES, drop_privileges},
     protocol::{Job, Reply, UnpackJob, expect_reply},
     spawn::{end_process, start_process},
     unpack::seccomp_unpack,
@@ -85,16 +83,7 @@ fn exchange(
 ) -> Result<Vec<(String, String)>, Error> {
     frame::send_document(socket, job, fds)
         .map_err(Error::io("send a layer to the unpacking process"))?;
-    match expect_reply(socket, UNPACK_START_TIME_MAX)?.0 {
-        Reply::Started => {}
-        other => return Err(other.into_error()),
-    }
-    for map in ["gid_map", "uid_map"] {
-        let path = format!("/proc/{}/{map}", pid.as_raw_nonzero());
-        std::fs::write(&path, format!("0 {FIRST_ID} {ID_COUNT}\n"))
-            .map_err(Error::io(format!("write `{path}`")))?;
-    }
-    frame::send(socket, &Reply::Done, &[]).map_err(Error::io("let the unpacking process begin"))?;
+    give_ids(socket, pid)?;
     let mut links = Vec::new();
     loop {
         match expect_reply(socket, UNPACK_TIME_MAX)?.0 {
@@ -107,22 +96,45 @@ fn exchange(
     }
 }
 
+/// Gives the process `pid`, which asks for that over `socket`, the ids of containers in its new
+/// user namespace.
+pub(crate) fn give_ids(socket: &OwnedFd, pid: Pid) -> Result<(), Error> {
+    match expect_reply(socket, UNPACK_START_TIME_MAX)?.0 {
+        Reply::Started => {}
+        other => return Err(other.into_error()),
+    }
+    for map in ["gid_map", "uid_map"] {
+        let path = format!("/proc/{}/{map}", pid.as_raw_nonzero());
+        std::fs::write(&path, format!("0 {FIRST_ID} {ID_COUNT}\n"))
+            .map_err(Error::io(format!("write `{path}`")))?;
+    }
+    frame::send(socket, &Reply::Done, &[]).map_err(Error::io("let the process begin"))
+}
+
+/// The other side of [`give_ids`]: from here on this process is in a user namespace of its own, and
+/// in `others`.
+pub(crate) fn take_ids(socket: &OwnedFd, others: UnshareFlags) -> Result<(), Error> {
+    unshare_namespaces(others).map_err(Error::io("confine this process (namespaces)"))?;
+    frame::send(socket, &Reply::Started, &[]).map_err(Error::io("ask for the id maps"))?;
+    match expect_reply(socket, UNPACK_START_TIME_MAX)?.0 {
+        Reply::Done => Ok(()),
+        other => Err(other.into_error()),
+    }
+}
+
 /// Unpacks, in the process that was started for it.
 pub(crate) fn run(socket: &OwnedFd, job: &UnpackJob, fds: Vec<OwnedFd>) -> Result<(), Error> {
     let Ok([root, blob]) = <[OwnedFd; 2]>::try_from(fds) else {
         return Err(Error::protocol("an unpacking job comes with two descriptors"));
     };
     let confining = |step: &str| format!("confine the unpacking process ({step})");
-    unshare_namespaces().map_err(Error::io(confining("namespaces")))?;
-    frame::send(socket, &Reply::Started, &[]).map_err(Error::io("ask for the id maps"))?;
-    match expect_reply(socket, UNPACK_START_TIME_MAX)?.0 {
-        Reply::Done => {}
-        other => return Err(other.into_error()),
-    }
-    confine_to(&root).map_err(Error::io(confining("users and root folder")))?;
+    take_ids(socket, UnshareFlags::NEWNS)?;
+    confine_to(&root)
+        .and_then(|()| limit_resources())
+        .map_err(Error::io(confining("users and root folder")))?;
     end_with_parent(socket).map_err(Error::io(confining("end with the parent")))?;
-    drop_privileges(PRIVILEGES).map_err(Error::io(confining("capabilities")))?;
-    seccomp_unpack::apply().map_err(Error::io(confining("system calls")))?;
+    drop_privileges(FILES).map_err(Error::io(confining("capabilities")))?;
+    seccomp_unpack::apply(&[]).map_err(Error::io(confining("system calls")))?;
     let failed = |error: UnpackError| Error::Layer {
         layer: job.diff_id.to_string(),
         code: error.code.to_owned(),
@@ -151,9 +163,9 @@ pub(crate) fn run(socket: &OwnedFd, job: &UnpackJob, fds: Vec<OwnedFd>) -> Resul
     unsafe_code,
     reason = "rustix marks unsharing unsafe for the sake of programs with threads"
 )]
-fn unshare_namespaces() -> rustix::io::Result<()> {
-    let flags = UnshareFlags::NEWUSER
-        | UnshareFlags::NEWNS
+fn unshare_namespaces(others: UnshareFlags) -> rustix::io::Result<()> {
+    let flags = others
+        | UnshareFlags::NEWUSER
         | UnshareFlags::NEWNET
         | UnshareFlags::NEWIPC
         | UnshareFlags::NEWUTS;
@@ -161,12 +173,6 @@ fn unshare_namespaces() -> rustix::io::Result<()> {
     // others, is not among the flags.
     unsafe { rustix::thread::unshare_unsafe(flags) }
 }
-
-/// What writing files of any owner and mode takes.
-const PRIVILEGES: CapabilitySet = CapabilitySet::CHOWN
-    .union(CapabilitySet::DAC_OVERRIDE)
-    .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::FSETID);
 
 /// Without a parent its result is of no use. Called after the change of ids, which resets this in
 /// the kernel.
@@ -179,13 +185,17 @@ fn end_with_parent(socket: &OwnedFd) -> std::io::Result<()> {
     }
 }
 
-fn confine_to(root: &OwnedFd) -> rustix::io::Result<()> {
+/// Root of its user namespace, with `root` as its root folder.
+pub(crate) fn confine_to(root: &OwnedFd) -> rustix::io::Result<()> {
     let (uid, gid) = (Uid::ROOT, Gid::ROOT);
     set_thread_groups(&[])?;
     set_thread_res_gid(gid, gid, gid)?;
     set_thread_res_uid(uid, uid, uid)?;
     rustix::process::fchdir(root)?;
-    rustix::process::chroot(".")?;
+    rustix::process::chroot(".")
+}
+
+fn limit_resources() -> rustix::io::Result<()> {
     let limit = |most| Rlimit { current: Some(most), maximum: Some(most) };
     rustix::process::setrlimit(Resource::As, limit(UNPACK_MEMORY_BYTES_MAX))?;
     rustix::process::setrlimit(Resource::Cpu, limit(UNPACK_TIME_MAX.as_secs()))?;

@@ -1,4 +1,4 @@
-//! The system calls of the unpacking process. Any other ends it.
+//! The system calls of processes that unpack and copy. Any other ends them.
 
 use std::{collections::BTreeMap, io};
 
@@ -47,9 +47,14 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// Confines this process to them.
-pub(crate) fn apply() -> io::Result<()> {
-    let mut rules: BTreeMap<_, _> = CALLS.iter().map(|call| (*call, vec![])).collect();
+/// What a process that copies needs beyond those: it gives names to what is whole, and hears one
+/// request after another.
+pub(crate) const COPY: &[libc::c_long] = &[libc::SYS_renameat2, libc::SYS_recvmsg];
+
+/// Confines this process to them, and to `more`.
+pub(crate) fn apply(more: &[libc::c_long]) -> io::Result<()> {
+    let mut rules: BTreeMap<_, _> =
+        CALLS.iter().chain(more).map(|call| (*call, vec![])).collect();
     let no_machine_code = || Ok::<_, io::Error>(vec![all([masked(2, libc::PROT_EXEC, 0)])?]);
     rules.insert(libc::SYS_mmap, no_machine_code()?);
     rules.insert(libc::SYS_mprotect, no_machine_code()?);

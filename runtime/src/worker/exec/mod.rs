@@ -1,5 +1,6 @@
-//! Programs beside the container's own: in the same process, with the same files, grants and
-//! limits. A client that may enter the container's folder asks for one; a guest cannot.
+//! Programs beside the container's own, and copies of files: in the same process, with the same
+//! files, grants and limits. A client that may enter the container's folder asks for one; a guest
+//! cannot.
 
 mod area; // their machine code, as this process sees it
 mod streams; // their stdin, stdout and stderr
@@ -24,11 +25,14 @@ use wasmtime_wasi::{WasiCtx, p2::bindings::CommandPre};
 use super::{
     command::{exit_of, until},
     container::{Container, Fault},
+    files,
     guest::Guest,
     meter::Timed,
 };
 use crate::{
-    limits::{EXEC_INSTANCES_MAX, EXEC_REQUEST_TIME_MAX, EXEC_WAIT_TIME_MAX, EXECS_MAX},
+    limits::{
+        COPIES_MAX, EXEC_INSTANCES_MAX, EXEC_REQUEST_TIME_MAX, EXEC_WAIT_TIME_MAX, EXECS_MAX,
+    },
     socket::Socket,
 };
 pub(super) use area::{CodeArea, CodeMemory};
@@ -45,6 +49,7 @@ pub(super) struct Execs {
     loaded: Mutex<HashMap<CodeRange, CommandPre<Guest>>>,
     clients: Arc<Semaphore>,
     instances: Semaphore,
+    copies: Semaphore,
 }
 
 impl Execs {
@@ -56,11 +61,13 @@ impl Execs {
             loaded: Mutex::default(),
             clients: Arc::new(Semaphore::new(EXECS_MAX)),
             instances: Semaphore::new(EXEC_INSTANCES_MAX as usize),
+            copies: Semaphore::new(COPIES_MAX),
         }
     }
 
-    /// Serves clients, each on its own.
-    pub async fn accept(self: Arc<Self>, listener: OwnedFd) {
+    /// Serves clients, each on its own. With `files_only` nothing runs here: the container has
+    /// ended, and its files are looked at.
+    pub async fn accept(self: Arc<Self>, listener: OwnedFd, files_only: bool) {
         let Ok(listener) = Socket::new(listener) else { return };
         while let Ok(client) = listener.accept().await {
             let Ok(client) = Socket::new(client) else { continue };
@@ -68,7 +75,7 @@ impl Execs {
                 Ok(permit) => {
                     let execs = self.clone();
                     tokio::spawn(async move {
-                        execs.serve(&client).await;
+                        execs.serve(&client, files_only).await;
                         drop(permit);
                     });
                 }
@@ -78,9 +85,13 @@ impl Execs {
         }
     }
 
-    async fn serve(&self, client: &Socket) {
+    async fn serve(&self, client: &Socket, files_only: bool) {
         let answer = match timeout(EXEC_REQUEST_TIME_MAX, client.request()).await {
+            Ok(Ok(Some((Ask::Exec(_), _)))) if files_only => {
+                Answer::refused("the task does not run")
+            }
             Ok(Ok(Some((Ask::Exec(program), fds)))) => self.exec(client, *program, fds).await,
+            Ok(Ok(Some((ask, fds)))) => self.copy(ask, fds).await,
             Ok(Ok(None)) | Err(_) => return,
             Ok(Err(error)) => Answer::refused(error.to_string()),
         };
@@ -106,6 +117,17 @@ impl Execs {
             return Answer::refused("its client is gone");
         }
         Answer::Exited(self.run(client, &pre, program, streams).await)
+    }
+
+    /// Does what concerns files, on a thread that may wait for the client's pipe.
+    async fn copy(&self, ask: Ask, fds: Vec<OwnedFd>) -> Answer {
+        let Ok(Ok(_copying)) = timeout(EXEC_WAIT_TIME_MAX, self.copies.acquire()).await else {
+            return Answer::busy(COPIES_MAX);
+        };
+        let files = self.container.files.clone();
+        let copy = move || files::answer(&files, ask, fds.into_iter().next());
+        let copied = tokio::task::spawn_blocking(copy).await;
+        copied.unwrap_or_else(|error| Answer::refused(format!("the copy broke off: {error}")))
     }
 
     /// The program at `range`, made ready once.

@@ -26,6 +26,10 @@ pub(super) trait Filesystem: Send + Sync {
     fn make_link(&self, target: &str, at: Self::Place) -> Result<()>;
     fn unlink(&self, at: Self::Place) -> Result<()>;
     fn remove_folder(&self, at: Self::Place) -> Result<()>;
+    /// Whether names may change at all.
+    fn may_rename(&self) -> bool {
+        true
+    }
     fn rename(&self, from: Self::Place, to: Self::Place) -> Result<()>;
     /// Gives a file a second name.
     fn link(&self, _from: Self::Place, _to: Self::Place) -> Result<()> {

@@ -11,11 +11,13 @@ mod mounts; // which of them a path leads to
 mod stream; // reading and writing through streams
 mod host; // the two interfaces of wasi:filesystem
 mod mapped; // a layer as memory
+mod copy; // all of it as an archive, and back
 
 #[cfg(test)]
 mod tests;
 
 pub(crate) use {
+    copy::answer,
     host::{View, add_to_linker},
     mapped::mapped,
     mounts::Files,

@@ -171,6 +171,27 @@ impl Files {
         at!(self, self.walk(base, path, false)?, |filesystem, place| filesystem.read_link(place))
     }
 
+    /// The text of a link, also of one that the guest may not read because it is absolute.
+    pub(super) fn link_target(&self, base: &Handle, path: &str) -> Result<String> {
+        match self.walk(base, path, false)? {
+            Place::Union(place) => match place.entry.ok_or(ErrorCode::NoEntry)? {
+                union::Entry::Link(target) => Ok(target.into()),
+                _ => Err(ErrorCode::Invalid),
+            },
+            Place::Mounted(mount, place) => self.mounts[mount].filesystem.read_link(place),
+        }
+    }
+
+    /// Whether a file may be made under one name and then get another one there.
+    pub(super) fn may_rename(&self, base: &Handle, path: &str) -> bool {
+        match self.walk(base, path, false) {
+            Ok(Place::Mounted(mount, place)) => {
+                !place.path.is_empty() && self.mounts[mount].filesystem.may_rename()
+            }
+            Ok(Place::Union(_)) | Err(_) => true,
+        }
+    }
+
     pub(super) fn make_folder(&self, base: &Handle, path: &str) -> Result<()> {
         at!(self, self.walk(base, path, false)?, |filesystem, place| filesystem.make_folder(place))
     }

@@ -1,5 +1,5 @@
-//! A program that joins a container: a fork of the shim, which takes on one wall after the other
-//! and then becomes the program.
+//! A process that joins a container: a fork of the shim, which takes on one wall after the other,
+//! and then becomes a program or copies files.
 //!
 //! The order matters. Descriptors of the host are closed before the first path of the container is
 //! looked at, so that no link of a hostile container leads to one. The process has the container's
@@ -13,7 +13,11 @@ use std::{
     path::Path,
 };
 
-use engine::{StartFailure, frame};
+use engine::{
+    StartFailure,
+    exec::{Answer, Ask},
+    frame,
+};
 use rustix::{
     fs::{Gid, Mode, OFlags, ResolveFlags, Uid, fchown, fstatfs, openat2},
     io::Errno,
@@ -35,9 +39,12 @@ use super::{
 };
 use crate::{
     bundle::{account::account, rootfs::RootFolder},
+    files,
     host::cgroup,
     limits::USER_DATABASE_BYTES_MAX,
     owner::runner::window_size,
+    privileges::{COPY, drop_privileges},
+    unpack::seccomp_unpack,
 };
 
 /// Where a program goes.
@@ -46,7 +53,6 @@ pub(crate) struct Place<'a> {
     pub first: BorrowedFd<'a>,
     /// Its name in every hierarchy of cgroups.
     pub cgroup: &'a str,
-    pub filter: &'a Filter,
 }
 
 /// What the new process says before it becomes the program; then its end of the socket closes.
@@ -54,10 +60,18 @@ pub(crate) struct Place<'a> {
 pub(crate) enum Report {
     /// The controlling side of its terminal rides beside.
     Terminal,
-    Failed {
-        failure: StartFailure,
-        message: String,
+    /// The last word for its client: it does not run, or has copied.
+    Answer(Answer),
+}
+
+/// What a process joins a container for.
+pub(crate) enum Errand<'a> {
+    Program {
+        order: Order<'a>,
+        filter: &'a Filter,
     },
+    /// Anything but a program.
+    Files(Ask),
 }
 
 /// What the new process holds until it is the program, each above [`REPORT_FD`]: none lies in the
@@ -98,11 +112,11 @@ impl Held {
     }
 }
 
-/// Starts the program of `order`, which reports at the other end of `report`. Its namespace of
+/// Starts the process of `errand`, which reports at the other end of `report`. Its namespace of
 /// processes is the one that the shim's children are in.
 #[expect(unsafe_code, reason = "std offers no fork without an exec at once")]
 pub(crate) fn start(
-    order: &Order<'_>,
+    errand: Errand<'_>,
     place: &Place<'_>,
     stdio: Option<&[OwnedFd; 3]>,
     report: BorrowedFd<'_>,
@@ -112,11 +126,14 @@ pub(crate) fn start(
     // whole. The copy never returns from here.
     match unsafe { libc::fork() } {
         0 => {
-            let entered = catch_unwind(AssertUnwindSafe(|| enter(order, place.filter, &held)));
-            if let Ok(Failure { failure, message }) = entered {
+            let entered = catch_unwind(AssertUnwindSafe(|| match errand {
+                Errand::Program { order, filter } => become_program(&order, filter, &held),
+                Errand::Files(ask) => copy_files(ask, &held),
+            }));
+            if let Ok(answer) = entered {
                 // SAFETY: a plain number; the descriptor is open, or the send fails.
                 let report = unsafe { BorrowedFd::borrow_raw(REPORT_FD) };
-                let _ = frame::send(report, &Report::Failed { failure, message }, &[]);
+                let _ = frame::send(report, &Report::Answer(answer), &[]);
             }
             // SAFETY: ends this process without what the shim does at its own end.
             unsafe { libc::_exit(127) }
@@ -144,26 +161,60 @@ fn at<E: std::fmt::Display>(step: &'static str) -> impl FnOnce(E) -> Failure {
     move |error| Failure::host(step, error)
 }
 
-fn enter(order: &Order<'_>, filter: &Filter, held: &Held) -> Failure {
+fn become_program(order: &Order<'_>, filter: &Filter, held: &Held) -> Answer {
     let entered = || -> Result<(), Failure> {
-        report_at_its_number(&held.report).map_err(at("report"))?;
-        join(order, held).map_err(at("cgroup and namespaces"))?;
-        become_root().map_err(at("root of the namespace"))?;
-        close_the_hosts(held.stdio.as_ref()).map_err(at("descriptors"))?;
+        limit(order.rlimits);
+        enter(order.oom_score_adj, held)?;
         let (user, home) = user(order)?;
         if let Some(size) = order.terminal {
             terminal(size, user.uid).map_err(at("terminal"))?;
         }
         change_folder(&order.cwd)?;
-        take_user(&user, order.capabilities).map_err(at("user"))?;
         let (program, args, env) = command(order, home)?;
-        filter.apply().map_err(at("system calls"))?;
+        match order.no_new_privileges {
+            true => {
+                take_user(&user, order.capabilities).map_err(at("user"))?;
+                set_no_new_privs(true).map_err(at("privileges"))?;
+                filter.apply().map_err(at("system calls"))?;
+            }
+            // As runtimes do: only root of the namespace may set a filter for programs that gain
+            // privileges.
+            false => {
+                filter.apply().map_err(at("system calls"))?;
+                take_user(&user, order.capabilities).map_err(at("user"))?;
+            }
+        }
         Err(execute(&program, &args, &env, order.env.get("PATH").map_or("", String::as_str)))
     };
     match entered() {
         Ok(()) => unreachable!("it has become the program, or failed"),
-        Err(failure) => failure,
+        Err(Failure { failure, message }) => Answer::Refused { failure, message, hint: None },
     }
+}
+
+/// As root of the container, with no more of that than files take, and few system calls.
+fn copy_files(ask: Ask, held: &Held) -> Answer {
+    let entered = || -> Result<OwnedFd, Failure> {
+        enter(None, held)?;
+        umask(Mode::empty());
+        let stream = io::stdin().as_fd().try_clone_to_owned().map_err(at("stream"))?;
+        drop_privileges(COPY).map_err(at("capabilities"))?;
+        seccomp_unpack::apply(seccomp_unpack::COPY).map_err(at("system calls"))?;
+        Ok(stream)
+    };
+    match entered() {
+        Ok(stream) => files::answer(ask, Some(stream)),
+        Err(Failure { failure, message }) => Answer::Refused { failure, message, hint: None },
+    }
+}
+
+/// Makes this process one of the container, with the rights of its root and no descriptor of the
+/// host.
+fn enter(oom_score_adj: Option<i32>, held: &Held) -> Result<(), Failure> {
+    report_at_its_number(&held.report).map_err(at("report"))?;
+    join(oom_score_adj, held).map_err(at("cgroup and namespaces"))?;
+    become_root().map_err(at("root of the namespace"))?;
+    close_the_hosts(held.stdio.as_ref()).map_err(at("descriptors"))
 }
 
 /// Where the new process reports: above its three streams.
@@ -180,15 +231,14 @@ fn report_at_its_number(report: &OwnedFd) -> io::Result<()> {
 }
 
 /// The container's cgroups first, so that all else counts as its; then its namespaces at once.
-fn join(order: &Order<'_>, held: &Held) -> io::Result<()> {
+fn join(oom_score_adj: Option<i32>, held: &Held) -> io::Result<()> {
     for cgroup in &held.cgroups {
         rustix::io::write(cgroup, b"0\n")?;
     }
-    if let Some(score) = order.oom_score_adj {
+    if let Some(score) = oom_score_adj {
         // It may be higher already.
         let _ = std::fs::write("/proc/self/oom_score_adj", score.to_string());
     }
-    limit(order.rlimits);
     setsid()?;
     umask(Mode::from_raw_mode(0o022));
     // No process of the container may look into this one before it is one of theirs.
@@ -343,7 +393,7 @@ fn take_user(user: &User, capabilities: &Capabilities) -> io::Result<()> {
     for capability in set_of(&capabilities.ambient).iter() {
         configure_capability_in_ambient_set(capability, true)?;
     }
-    Ok(set_no_new_privs(true)?)
+    Ok(())
 }
 
 fn set_of(names: &[String]) -> CapabilitySet {

@@ -1,7 +1,7 @@
 //! A container's profile of system calls, as the runtime-spec writes it, as programs for the
 //! kernel. An OCI runtime makes the same of it for the container's first process.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use seccompiler::BpfProgram;
 use serde::Deserialize;
@@ -71,9 +71,28 @@ impl Filter {
         Ok(Self(programs))
     }
 
-    /// From here on for this process and all that it starts.
-    pub(crate) fn apply(&self) -> Result<(), seccompiler::Error> {
-        self.0.iter().try_for_each(|program| seccompiler::apply_filter(program))
+    /// From here on for this process and all that it starts. Takes either root of the user
+    /// namespace or a process that gains no privileges any more, and makes it neither.
+    #[expect(unsafe_code, reason = "seccompiler gives up privileges for ever on the way")]
+    pub(crate) fn apply(&self) -> io::Result<()> {
+        for program in &self.0 {
+            let length = u16::try_from(program.len()).map_err(io::Error::other)?;
+            let filter = program.as_ptr().cast_mut().cast::<libc::sock_filter>();
+            let program = libc::sock_fprog { len: length, filter };
+            // SAFETY: instructions in the kernel's own layout, which it only reads.
+            let set = unsafe {
+                libc::syscall(
+                    libc::SYS_seccomp,
+                    libc::SECCOMP_SET_MODE_FILTER,
+                    0,
+                    &raw const program,
+                )
+            };
+            if set != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
     }
 }
 

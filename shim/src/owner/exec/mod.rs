@@ -1,7 +1,8 @@
-//! Programs that join the container, each with the client that asked for it. A client has its
-//! program's streams itself: none of them goes through this process, until the client is gone.
+//! Processes that join the container, each with the client that asked for it: programs, and copies
+//! of files. A client has their streams itself: none of them goes through this process, until the
+//! client is gone.
 
-mod enter; // the new process, until it is the program
+mod enter; // the new process, until it is the program or has copied
 mod filter; // the container's profile of system calls, for the kernel
 mod session; // a program with all that it has started
 mod template; // what each process of the container is made with
@@ -34,7 +35,7 @@ use crate::{
         poller::{EventFlags, Poller, Token},
     },
 };
-use enter::{Place, Report};
+use enter::{Errand, Place, Report};
 use filter::Filter;
 use template::Template;
 
@@ -59,8 +60,9 @@ enum Visit {
 struct Running {
     /// Gone when it does not wait for the end.
     client: Option<OwnedFd>,
-    /// Until it is the program, or has failed.
+    /// Until it is the program, has failed, or has copied.
     report: Option<OwnedFd>,
+    is_program: bool,
     pid: Pid,
     pidfd: OwnedFd,
     ends_with_client: bool,
@@ -144,6 +146,7 @@ impl Execs {
         let Some(Visit::Open(client)) = self.visits.remove(&id) else { return };
         let started = match exec::receive(&client) {
             Ok(Some((Ask::Exec(program), fds))) => self.start(*program, fds, first),
+            Ok(Some((ask, fds))) => self.start_copy(ask, fds, first),
             Ok(None) => return,
             Err(error) => Err(Error::io("read a request")(error)),
         };
@@ -180,7 +183,34 @@ impl Execs {
         first: BorrowedFd<'_>,
     ) -> Result<Running, Error> {
         let (stdio, outputs) = streams(fds, program.terminal.is_some())?;
+        self.open_walls()?;
+        let Some((template, filter)) = &self.walls else { return Err(Error::protocol("no walls")) };
         let ends_with_client = program.ends_with_client;
+        let errand = Errand::Program { order: template.order(program)?, filter };
+        let place = Place { first, cgroup: &self.cgroup };
+        let running = Running::start(errand, &place, stdio.as_ref(), outputs)?;
+        Ok(Running { ends_with_client, ..running })
+    }
+
+    /// A process that copies files, or looks at one.
+    fn start_copy(
+        &mut self,
+        ask: Ask,
+        fds: Vec<OwnedFd>,
+        first: BorrowedFd<'_>,
+    ) -> Result<Running, Error> {
+        let stream = match fds.into_iter().next() {
+            Some(stream) => stream,
+            // Of one that only looks.
+            None => null().map_err(Error::io("open /dev/null"))?,
+        };
+        let copy = || stream.try_clone().map_err(Error::io("copy a descriptor"));
+        let stdio = [copy()?, copy()?, copy()?];
+        let place = Place { first, cgroup: &self.cgroup };
+        Running::start(Errand::Files(ask), &place, Some(&stdio), Vec::new())
+    }
+
+    fn open_walls(&mut self) -> Result<(), Error> {
         let walls = match self.walls.take() {
             Some(walls) => walls,
             None => {
@@ -192,17 +222,8 @@ impl Execs {
                 (template, filter)
             }
         };
-        let (template, filter) = self.walls.insert(walls);
-        let order = template.order(program)?;
-        let place = Place { first, cgroup: &self.cgroup, filter };
-        let starting = || Error::io("start a process in the container");
-        let (report, theirs) = frame::pair().map_err(starting())?;
-        let pid =
-            enter::start(&order, &place, stdio.as_ref(), theirs.as_fd()).map_err(starting())?;
-        // It was not waited for yet, so the number means it and no other process.
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())
-            .map_err(Error::io("watch a process in the container"))?;
-        Ok(Running { client: None, report: Some(report), pid, pidfd, ends_with_client, outputs })
+        self.walls = Some(walls);
+        Ok(())
     }
 
     /// What the process of `id` says before it is the program.
@@ -214,10 +235,9 @@ impl Execs {
                 running.outputs = fds.into_iter().map(|fd| (TERMINAL, fd)).collect();
                 return;
             }
-            Ok(Some((Report::Failed { failure, message }, _))) => {
-                Answer::Refused { failure, message, hint: None }
-            }
-            Ok(None) => Answer::Started,
+            Ok(Some((Report::Answer(answer), _))) => answer,
+            Ok(None) if running.is_program => Answer::Started,
+            Ok(None) => Answer::refused("the copy was killed, by a limit or with its container"),
             Err(error) => Answer::refused(format!("the new process cannot be heard: {error}")),
         };
         poller.remove(report);
@@ -227,11 +247,11 @@ impl Execs {
             [(TERMINAL, terminal)] => vec![terminal.as_fd()],
             _ => Vec::new(),
         };
-        let refused = matches!(answer, Answer::Refused { .. });
+        let is_last = answer != Answer::Started;
         if let Some(client) = &running.client {
-            let _ = frame::send(client, &answer, if refused { &[] } else { &terminal });
+            let _ = frame::send(client, &answer, if is_last { &[] } else { &terminal });
         }
-        if refused && let Some(client) = running.client.take() {
+        if is_last && let Some(client) = running.client.take() {
             // The process is about to end, and its end is no answer.
             poller.remove(client);
         }
@@ -273,8 +293,11 @@ impl Execs {
         for visit in self.visits.values() {
             let (client, answer) = match visit {
                 Visit::Open(client) => (Some(client), Answer::refused("the container has ended")),
-                Visit::Running(running) => {
+                Visit::Running(running) if running.is_program => {
                     (running.client.as_ref(), Answer::Exited(Exit::Signal(9)))
+                }
+                Visit::Running(running) => {
+                    (running.client.as_ref(), Answer::refused("the container has ended"))
                 }
             };
             if let Some(client) = client {
@@ -285,6 +308,30 @@ impl Execs {
 }
 
 impl Running {
+    fn start(
+        errand: Errand<'_>,
+        place: &Place<'_>,
+        stdio: Option<&[OwnedFd; 3]>,
+        outputs: Outputs,
+    ) -> Result<Self, Error> {
+        let starting = || Error::io("start a process in the container");
+        let (report, theirs) = frame::pair().map_err(starting())?;
+        let is_program = matches!(errand, Errand::Program { .. });
+        let pid = enter::start(errand, place, stdio, theirs.as_fd()).map_err(starting())?;
+        // It was not waited for yet, so the number means it and no other process.
+        let pidfd = pidfd_open(pid, PidfdFlags::empty())
+            .map_err(Error::io("watch a process in the container"))?;
+        Ok(Self {
+            client: None,
+            report: Some(report),
+            is_program,
+            pid,
+            pidfd,
+            ends_with_client: false,
+            outputs,
+        })
+    }
+
     /// What the client says, or that it is gone.
     fn obey(&mut self, id: u32, poller: &Poller, cgroup: &str) {
         let Some(client) = &self.client else { return };
@@ -329,6 +376,10 @@ impl Running {
             }
         });
     }
+}
+
+fn null() -> io::Result<OwnedFd> {
+    Ok(std::fs::File::options().read(true).write(true).open("/dev/null")?.into())
 }
 
 /// The program's three streams, and where its output can be read.

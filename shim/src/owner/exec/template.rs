@@ -21,6 +21,8 @@ struct Process {
     cwd: String,
     capabilities: Capabilities,
     #[serde(default)]
+    no_new_privileges: bool,
+    #[serde(default)]
     oom_score_adj: Option<i32>,
     #[serde(default)]
     rlimits: Vec<ResourceLimit>,
@@ -71,6 +73,8 @@ pub(crate) struct Order<'a> {
     pub user_name: Option<String>,
     pub terminal: Option<(u16, u16)>,
     pub capabilities: &'a Capabilities,
+    /// Whether programs with a set-user-id bit gain nothing.
+    pub no_new_privileges: bool,
     pub rlimits: &'a [ResourceLimit],
     pub oom_score_adj: Option<i32>,
 }
@@ -129,6 +133,7 @@ impl Template {
             user_name: program.user,
             terminal: program.terminal,
             capabilities: &self.process.capabilities,
+            no_new_privileges: self.process.no_new_privileges,
             rlimits: &self.process.rlimits,
             oom_score_adj: self.process.oom_score_adj,
         })

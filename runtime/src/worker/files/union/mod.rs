@@ -14,11 +14,11 @@ use super::filesystem::{
     DescriptorType, ErrorCode, Filesystem, Mtime, OpenFile, Opened, Opening, Result, Stat, hashed,
 };
 use memory::{MemoryFile, Quota};
-use tree::{Entry, Tree};
+use tree::Tree;
 use walk::Walk;
 
 pub(in crate::worker::files) use memory::now;
-pub(in crate::worker::files) use tree::Folder;
+pub(in crate::worker::files) use tree::{Entry, Folder};
 pub(in crate::worker::files) use walk::{Place, Reached, checked};
 
 pub(super) struct Union {

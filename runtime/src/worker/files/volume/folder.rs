@@ -189,6 +189,10 @@ impl Filesystem for Volume {
         remove(&folder, name, AtFlags::REMOVEDIR)
     }
 
+    fn may_rename(&self) -> bool {
+        self.rights.write && self.rights.delete
+    }
+
     fn rename(&self, from: Place, to: Place) -> Result<()> {
         let ((folder, name), (new_folder, new_name)) = self.to_rename(&from, &to)?;
         rename((&folder, name), (&new_folder, new_name))

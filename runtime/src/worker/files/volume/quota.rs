@@ -165,6 +165,10 @@ impl Filesystem for Limited {
         self.quota.counted().removing(&folder, name, AtFlags::REMOVEDIR)
     }
 
+    fn may_rename(&self) -> bool {
+        self.volume.may_rename()
+    }
+
     fn rename(&self, from: Place, to: Place) -> Result<()> {
         let ((folder, name), (new_folder, new_name)) = self.volume.to_rename(&from, &to)?;
         let mut space = self.quota.counted();
