@@ -19,6 +19,7 @@ mod progress; // bars on a terminal, lines elsewhere
 mod home; // MARGAY_HOME
 mod machine; // what this machine can do
 mod credentials; // registry logins
+mod authorities; // whose certificates of registries are trusted
 mod control; // the client of a control plane
 mod transfer; // push and pull
 mod image_events; // what happens to images

@@ -33,6 +33,8 @@ pub struct RegistryResolver {
     address: SocketAddr,
     tokens: Tokens,
     admin: Admin,
+    /// Of the platform, in DER.
+    authorities: Vec<Vec<u8>>,
     networks: Vec<Host>,
 }
 
@@ -46,10 +48,17 @@ struct ImageLocation {
 }
 
 impl RegistryResolver {
-    /// For the registry at `address`, whose key `tokens` signs with, and which `admin` administers.
-    /// Other registries are reached at public addresses, and in `networks`.
-    pub fn new(address: SocketAddr, tokens: Tokens, admin: Admin, networks: Vec<Host>) -> Self {
-        Self { address, tokens, admin, networks }
+    /// For the registry at `address`, whose key `tokens` signs with, which `admin` administers, and
+    /// whose certificate one of `authorities` has signed. Other registries are reached at public
+    /// addresses, and in `networks`.
+    pub fn new(
+        address: SocketAddr,
+        tokens: Tokens,
+        admin: Admin,
+        authorities: Vec<Vec<u8>>,
+        networks: Vec<Host>,
+    ) -> Self {
+        Self { address, tokens, admin, authorities, networks }
     }
 
     /// In the bundled registry a tenant's own name space is what it is without a registry:
@@ -88,11 +97,9 @@ impl RegistryResolver {
             })
             .flatten();
         let auth = token.map(|token| (self.address.to_string(), Auth::Token(token)));
-        // The bundled registry speaks plain HTTP, also on an address of another machine's network.
-        let plain_http = location.bundled.then(|| self.address.to_string());
         Client::new(ClientOptions {
             auth: BTreeMap::from_iter(auth),
-            plain_http: plain_http.into_iter().collect(),
+            authorities: self.authorities.clone(),
             // The tenant chooses the registry, and must not reach the internal network through the
             // control plane.
             reach: Reach::Public {

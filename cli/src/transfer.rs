@@ -1,7 +1,7 @@
 //! Between the local images and registries: credentials, progress, and the layout as source and
 //! sink of blobs.
 
-use std::{collections::HashSet, io, sync::Arc, time::Duration};
+use std::{collections::HashSet, io, path::PathBuf, sync::Arc, time::Duration};
 
 use blobs::BlobWriter;
 use packager::{Hold, Layout};
@@ -9,6 +9,7 @@ use registry::{Auth, BlobSink, Client, ClientOptions, Entries, Event, Outcome, P
 use spec::{Descriptor, Digest, Index, Platform, Reference};
 
 use crate::{
+    authorities,
     credentials::{Credentials, Login},
     home::Home,
     image_events,
@@ -22,6 +23,10 @@ pub struct Remote {
     /// Speak plain HTTP with a registry on another machine (on this one it is the default)
     #[arg(long)]
     pub plain_http: bool,
+    /// Trust the certificate authority in this PEM file too; `login` keeps
+    /// it for its registry
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// Give a registry up when nothing moves for this long [default: 30s]
     #[arg(long, value_name = "DURATION", value_parser = spec::parse_duration)]
     pub registry_timeout: Option<Duration>,
@@ -38,19 +43,29 @@ pub fn registry_name(text: &str) -> Result<String, String> {
 /// With the login of this home, if there is one.
 pub fn client(home: &Home, remote: &Remote, registry: &str) -> anyhow::Result<Client> {
     let credentials = Credentials::read(home)?;
-    Ok(client_with(remote, registry, credentials.login(registry)))
+    client_with(home, remote, registry, credentials.login(registry))
 }
 
-pub fn client_with(remote: &Remote, registry: &str, login: Option<&Login>) -> Client {
+pub fn client_with(
+    home: &Home,
+    remote: &Remote,
+    registry: &str,
+    login: Option<&Login>,
+) -> anyhow::Result<Client> {
+    let mut trusted = authorities::of(home, registry)?;
+    if let Some(path) = &remote.ca {
+        trusted.extend(authorities::read(path)?);
+    }
     let auth = login.cloned().map(|Login { user, password }| Auth::Password { user, password });
     let plain_http = remote.plain_http.then(|| registry.to_owned());
     let usual = ClientOptions::default();
-    Client::new(ClientOptions {
+    Ok(Client::new(ClientOptions {
+        authorities: trusted,
         auth: auth.into_iter().map(|auth| (registry.to_owned(), auth)).collect(),
         plain_http: HashSet::from_iter(plain_http),
         idle_time_max: remote.registry_timeout.unwrap_or(usual.idle_time_max),
         ..usual
-    })
+    }))
 }
 
 /// Fetches `image` with the login of this home, from Docker Hub when it names no registry, and tags

@@ -7,6 +7,8 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::TrustedProxies;
+
 /// The unit in which clients are counted. A host is given 2^64 addresses of IPv6, so one address
 /// of it says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,6 +107,8 @@ impl<K: Eq + Hash> Drop for KeyInUse<K> {
 pub struct ConnectionLimits<K = AddressPrefix> {
     total: Arc<Semaphore>,
     each: KeyedSemaphore<K>,
+    /// Proxies, whose connections are those of their clients.
+    unshared: TrustedProxies,
 }
 
 /// The right to accept the next connection of a class, from any address.
@@ -114,14 +118,18 @@ pub struct Reservation(OwnedSemaphorePermit);
 /// The right of one connection to be there, until it is dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit<K: Eq + Hash = AddressPrefix> {
-    _own: KeyedPermit<K>,
+    _own: Option<KeyedPermit<K>>,
     _total: OwnedSemaphorePermit,
 }
 
 impl<K: Eq + Hash + Clone> ConnectionLimits<K> {
     /// At most `total` connections, and of these `each` of one key.
     pub fn new(total: usize, each: usize) -> Self {
-        Self { total: Arc::new(Semaphore::new(total)), each: KeyedSemaphore::new(each) }
+        Self {
+            total: Arc::new(Semaphore::new(total)),
+            each: KeyedSemaphore::new(each),
+            unshared: TrustedProxies::default(),
+        }
     }
 
     /// The right to accept a connection, as soon as there is one: before the accept, so that what
@@ -138,14 +146,14 @@ impl<K: Eq + Hash + Clone> ConnectionLimits<K> {
         key: impl Into<K>,
     ) -> Option<ConnectionPermit<K>> {
         let own = self.each.try_acquire(key.into())?;
-        Some(ConnectionPermit { _own: own, _total: reservation.0 })
+        Some(ConnectionPermit { _own: Some(own), _total: reservation.0 })
     }
 
     /// The permit of a connection that was accepted already, as one of another class.
     pub fn try_admit(&self, key: impl Into<K>) -> Option<ConnectionPermit<K>> {
         let own = self.each.try_acquire(key.into())?;
         let total = self.total.clone().try_acquire_owned().ok()?;
-        Some(ConnectionPermit { _own: own, _total: total })
+        Some(ConnectionPermit { _own: Some(own), _total: total })
     }
 
     /// How many connections more there may be.
@@ -158,6 +166,29 @@ impl ConnectionLimits {
     /// At most `total` connections, from wherever.
     pub fn in_all(total: usize) -> Self {
         Self::new(total, total)
+    }
+
+    /// The same, without a share for each address of `proxies`.
+    #[must_use]
+    pub fn without_share_of(self, proxies: TrustedProxies) -> Self {
+        Self { unshared: proxies, ..self }
+    }
+
+    /// As [`ConnectionLimits::admit`], for a connection that comes from an address.
+    pub(crate) fn admit_from(
+        &self,
+        reservation: Reservation,
+        from: Option<IpAddr>,
+    ) -> Option<ConnectionPermit> {
+        match from.is_some_and(|from| self.unshared.contains(from)) {
+            true => Some(ConnectionPermit { _own: None, _total: reservation.0 }),
+            false => self.admit(reservation, from),
+        }
+    }
+
+    /// The share of the client that a proxy names, beside the permit of the proxy's connection.
+    pub fn share_of(&self, client: IpAddr) -> Option<KeyedPermit<AddressPrefix>> {
+        self.each.try_acquire(client.into())
     }
 }
 

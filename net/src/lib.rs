@@ -11,6 +11,9 @@ mod limits; // what one connection may take, with the reasons
 
 mod admission; // how many connections there may be, in all and of one client
 mod listen; // what connections come from: TCP, and Unix sockets of one owner
+mod proxy_protocol; // the client of a connection, as a proxy in front says
+mod sender; // the client of a request, and what it may not say
+mod strict; // requests that every parser reads in one way
 mod server; // accept loop, HTTP/1.1 over one connection, drain
 mod write_timeout; // a peer that reads too slowly
 mod throughput; // a body that comes too slowly
@@ -25,6 +28,8 @@ pub use admission::{
 pub use client::{ApiClient, ApiRequest, ClientError};
 pub use descriptors::raise_descriptor_limit;
 pub use listen::{Listener, PrivateListener};
-pub use server::{Connections, HttpLimits};
+pub use proxy_protocol::read_proxy_header;
+pub use sender::{Scheme, Sender, TrustedProxies, remove_claims, remove_own};
+pub use server::{Connections, HttpLimits, Negotiated};
 pub use throughput::{MinThroughput, TimedBody};
 pub use write_timeout::WriteTimeout;

@@ -7,6 +7,25 @@ pub(crate) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(5);
 pub(crate) const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Headers of one request: hyper's own limit.
 pub(crate) const HEADERS_MAX: usize = 100;
+/// The extensions of all chunks of a body, which have no meaning that is in use: half of what hyper
+/// takes, so that they are refused here.
+pub(crate) const CHUNK_EXTENSIONS_BYTES_MAX: usize = 8 << 10;
+/// Trailers of one body: half of what hyper takes as well.
+pub(crate) const TRAILER_BYTES_MAX: usize = 8 << 10;
+/// How long, and how much, a client that was refused is read for nothing, so that it gets to read
+/// why: a round trip between continents, and what a socket's buffer holds.
+pub(crate) const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
+pub(crate) const LINGER_BYTES_MAX: usize = 1 << 20;
+/// A file with a certificate or a key: a chain has a few KiB, and a mistaken path leads anywhere.
+pub(crate) const CERTIFICATE_BYTES_MAX: u64 = 1 << 20;
+/// Between two looks at the files of a certificate: before an operator looks whether it worked.
+pub(crate) const CERTIFICATE_LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Proxies in a row in front of this machine. Further hops are not looked at.
+pub(crate) const PROXIES_MAX: usize = 64;
+/// The longest line of PROXY protocol version 1, by its specification.
+pub(crate) const PROXY_V1_BYTES_MAX: usize = 107;
+/// A header of version 2 with its extensions, which hold a certificate's name at most.
+pub(crate) const PROXY_V2_BYTES_MAX: usize = 4096;
 /// After a failed accept. Usually there are no descriptors left, and some are free soon.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

@@ -1,24 +1,30 @@
 use std::{convert::Infallible, net::IpAddr, pin::pin, time::Duration};
 
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::{
     body::Incoming,
     server::conn::http1,
-    service::{HttpService, Service},
+    service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    AddressPrefix, ConnectionLimits, ConnectionPermit, Listener, WriteTimeout,
+    ConnectionLimits, ConnectionPermit, Listener, WriteTimeout,
     limits::{ACCEPT_PAUSE, HANDSHAKE_TIME_MAX, HEAD_BYTES_MAX, HEADERS_MAX},
+    strict::{StrictService, StrictStream, Verdict},
 };
+
+/// The first byte of a connection that speaks TLS: the type of its record.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// The connections of one server, and how they come to an end.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +54,12 @@ impl HttpLimits {
     }
 }
 
+/// What a client speaks on a port that has a certificate.
+pub enum Negotiated {
+    Tls(Box<TlsStream<TcpStream>>),
+    Plain(TcpStream),
+}
+
 impl Connections {
     /// None yet.
     pub fn new() -> Self {
@@ -68,7 +80,7 @@ impl Connections {
         loop {
             let reservation = limits.reserve().await;
             match listener.accept().await {
-                Ok((stream, from)) => match limits.admit(reservation, AddressPrefix::from(from)) {
+                Ok((stream, from)) => match limits.admit_from(reservation, from) {
                     Some(permit) => {
                         self.tasks.spawn(handle(stream, from, permit));
                     }
@@ -104,16 +116,33 @@ impl Connections {
         }
     }
 
+    /// As [`Connections::handshake`], for a client that may speak plain HTTP as well: its first
+    /// byte tells.
+    pub async fn negotiate(&self, acceptor: &TlsAcceptor, stream: TcpStream) -> Option<Negotiated> {
+        let mut first = [0];
+        let peek = timeout(HANDSHAKE_TIME_MAX, stream.peek(&mut first));
+        match self.closing.run_until_cancelled(peek).await? {
+            Ok(Ok(1)) if first[0] == TLS_HANDSHAKE => {
+                let stream = self.handshake(acceptor, stream).await?;
+                Some(Negotiated::Tls(Box::new(stream)))
+            }
+            Ok(Ok(1)) => Some(Negotiated::Plain(stream)),
+            _ => None,
+        }
+    }
+
     /// Answers the requests of one connection until its end, or until the server closes: then it
-    /// ends after the request that is under way.
+    /// ends after the request that is under way. A request that is not strictly HTTP/1.1 is
+    /// refused, and the last one.
     pub async fn serve_http<S, H, B>(&self, stream: S, limits: HttpLimits, service: H)
     where
         S: AsyncRead + AsyncWrite + Unpin,
-        H: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
-            + HttpService<Incoming, ResBody = B, Error = Infallible>,
-        B: Body + 'static,
+        H: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+        B: Body<Data = Bytes> + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let verdict = Verdict::default();
+        let strict = StrictService::new(&service, &verdict);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.head_time_max)
@@ -122,8 +151,11 @@ impl Connections {
             // Not `pipeline_flush`: it takes a body in as fast as it is written, however slowly
             // the client reads.
             .serve_connection(
-                TokioIo::new(WriteTimeout::new(stream, limits.write_time_max)),
-                service,
+                TokioIo::new(WriteTimeout::new(
+                    StrictStream::new(stream, limits.head_bytes_max, &verdict),
+                    limits.write_time_max,
+                )),
+                service_fn(|request| strict.answer(request)),
             );
         let mut connection = pin!(connection);
         // A token of its own, so that connections do not contend for the lock of one.
@@ -170,12 +202,10 @@ impl Connections {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use http_body_util::Full;
-    use hyper::service::service_fn;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::{TcpListener, TcpStream},
+        net::TcpListener,
         sync::watch,
         task::JoinHandle,
     };

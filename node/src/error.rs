@@ -119,6 +119,8 @@ pub enum Error {
     Copy { what: String, why: String, hint: Option<String> },
     #[error("cannot {verb}")]
     System { verb: &'static str, source: io::Error },
+    #[error(transparent)]
+    Certificate(net::tls::CertificateError),
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -127,6 +129,7 @@ impl Error {
     /// What to try next, where something is known.
     pub fn hint(&self) -> Option<String> {
         let text = match self {
+            Self::Certificate(error) => error.hint().to_owned(),
             Self::PortTaken { task: Some(task), .. } => {
                 format!("task `{task}` has it: margay stop {task}, or publish another port with -p")
             }

@@ -54,6 +54,12 @@ impl Identity {
         client(certificate_pem, key_pem, ca_pem)
     }
 
+    /// The CA of the platform, in DER.
+    pub fn authorities(&self) -> Result<Vec<Vec<u8>>> {
+        let authorities = tls::certificates(&self.ca_pem).map_err(unusable)?;
+        Ok(authorities.into_iter().map(|authority| authority.to_vec()).collect())
+    }
+
     /// Whether its certificate is one of an earlier version, which the ingress of this node held
     /// together with the key: its DNS name says so.
     pub fn was_the_ingress(&self) -> bool {

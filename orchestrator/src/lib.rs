@@ -16,6 +16,7 @@ mod error; // why it cannot start, or could not be called
 
 mod state; // the store, everything in it in memory, and what nodes report
 mod plan; // the next steps, as pure functions; the reconciler that writes them
+mod certificates; // certificates for servers beside the control plane
 mod api; // routes, authorization, and the way from a request to its answer; the client
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use api::{
     Drain, Health, ImageResolver, IssueToken, ListPage, QuotaReport, RegisteredDefinition,
     ResolvedImage, RunTask, UpdateService, UsageReport, serve,
 };
+pub use certificates::{ServerCertificate, certificate_authority, issue_certificate};
 pub use error::Error;
 pub use state::credentials::CredentialScope;
 pub use state::objects::{Claim, DisputedUsage, Runs, Secret, UsageTotal, Volume};

@@ -167,7 +167,10 @@ impl Error {
                 "try again: what has arrived is kept".to_owned()
             }
             Self::Tls { registry, .. } => {
-                format!("if `{registry}` speaks plain HTTP, say so with --plain-http")
+                format!(
+                    "trust the authority that signed its certificate: --ca FILE; or, if `{registry}` \
+                     speaks plain HTTP, say so with --plain-http"
+                )
             }
             Self::WrongPassword { registry, user } => {
                 format!("log in again: margay login -u {user} {registry}")

@@ -162,6 +162,9 @@ pub(crate) const LOG_LINE_BYTES_MAX: usize = 16 << 10;
 
 /// Each takes two descriptors of [`SHIM_OPEN_FILES_MAX`].
 pub(crate) const CONNECTIONS_MAX: usize = 1024;
+/// Of these, from one address (an IPv6 /64 counts as one); more are closed. A quarter, as at the
+/// ingress: a proxy in front brings all clients from one. The ingress itself has no such share.
+pub(crate) const CONNECTIONS_PER_ADDRESS_MAX: usize = CONNECTIONS_MAX / 4;
 /// Bytes moved at once in one direction.
 pub(crate) const RELAY_CHUNK_BYTES: usize = 64 << 10;
 /// Chunks of one direction before other connections are served.

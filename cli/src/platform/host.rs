@@ -18,6 +18,7 @@ use crate::{
 };
 
 use super::{
+    front::{self, IngressFront},
     listen::{LISTEN_FD, PEERS_FD, Ports, bind_again},
     supervisor::{Process, Supervisor},
 };
@@ -35,6 +36,8 @@ pub struct ListenOptions {
     /// Where the ingresses of other nodes reach this one's; 0 for any free port
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     peers_port: u16,
+    #[command(flatten)]
+    front: IngressFront,
 }
 
 /// How a node behaves.
@@ -112,7 +115,7 @@ pub async fn join_and_run(
         return Ok(());
     }
     // The options of this call are in the node's settings already.
-    supervise(home, sockets, Vec::new()).await
+    supervise(home, sockets, &listen.front, Vec::new()).await
 }
 
 pub async fn run(
@@ -126,30 +129,39 @@ pub async fn run(
     let address = listen.listen.or(ports.address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let sockets = Sockets::bind(home, listen, address)?;
     let leave = leave.then(|| "--leave".to_owned());
-    supervise(home, sockets, tuning.arguments().into_iter().chain(leave).collect()).await
+    let arguments = tuning.arguments().into_iter().chain(leave).collect();
+    supervise(home, sockets, &listen.front, arguments).await
 }
 
-async fn supervise(home: &Home, sockets: Sockets, arguments: Vec<String>) -> anyhow::Result<()> {
+async fn supervise(
+    home: &Home,
+    sockets: Sockets,
+    front: &IngressFront,
+    arguments: Vec<String>,
+) -> anyhow::Result<()> {
     keep_agent_capabilities()?;
+    let certificate = front.copy(home, false)?;
     let mut shutdown = ShutdownSignal::listen()?;
     let ingress = sockets.ingress.local_addr()?;
     let ingress_sockets = vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)];
     let mut supervisor = Supervisor {
         home: home.clone(),
         processes: vec![
-            Process::new("ingress", Vec::new(), ingress_sockets),
+            Process::new("ingress", front.arguments(home), ingress_sockets),
             Process::new("node", arguments, Vec::new()),
         ],
     };
     for process in &mut supervisor.processes {
         process.start(home)?;
     }
+    let scheme = if certificate.is_some() { "https" } else { "http" };
     notice(format_args!(
-        "The node runs; requests come in at http://{ingress}. Ctrl-C ends it and its tasks."
+        "The node runs; requests come in at {scheme}://{ingress}. Ctrl-C ends it and its tasks."
     ));
     let result = tokio::select! {
         () = shutdown.recv() => Ok(()),
         result = supervise_until_removed(&mut supervisor, home) => result,
+        never = front::keep_up(certificate.as_ref()) => match never {},
     };
     tokio::select! {
         () = supervisor.drain() => {}

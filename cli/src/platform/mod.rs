@@ -1,6 +1,8 @@
 //! `margay up`: four processes that share a home, and the supervisor that starts them, prints where
 //! they listen, and restarts those that exit.
 
+pub mod certificates; // of the platform's own authority
+pub mod front; // a certificate, and proxies
 pub mod host; // a node and its ingress on a machine of their own
 pub mod listen; // sockets that outlive the process that answers on them
 pub mod record; // up.json
@@ -18,11 +20,13 @@ use orchestrator::{Client, CreateJoinToken};
 use spec::{NodeCondition, Tenant};
 
 use crate::{
+    authorities,
     failure::Advice,
     home::{Home, write_private},
     output::notice,
     serve::{ShutdownSignal, keep_agent_capabilities},
 };
+use front::Copies;
 use listen::{LISTEN_FD, PEERS_FD, Ports};
 use record::Record;
 use supervisor::{Process, Supervisor};
@@ -62,6 +66,10 @@ pub struct Settings {
     #[arg(long, value_name = "NAME", default_value = "me")]
     pub user: Tenant,
     #[command(flatten)]
+    pub front: front::IngressFront,
+    #[command(flatten)]
+    pub url: front::PublicUrl,
+    #[command(flatten)]
     pub tuning: host::Tuning,
 }
 
@@ -80,7 +88,7 @@ impl Settings {
 
 /// The address of this machine from which it reaches other machines: the source of a route to an
 /// address that is reserved for documentation.
-fn outbound_address() -> Option<IpAddr> {
+pub fn outbound_address() -> Option<IpAddr> {
     host::source_address("192.0.2.1:9").or_else(|| host::source_address("[2001:db8::1]:9"))
 }
 
@@ -118,6 +126,7 @@ struct Platform {
     home: Home,
     supervisor: Supervisor,
     record: Record,
+    certificate: Option<Copies>,
     /// Held for as long as this lives: one `up` in a home.
     _lock: Lock,
 }
@@ -174,9 +183,11 @@ impl Platform {
             peers: advertised(&sockets.peers)?,
             processes: Vec::new(),
         };
-        let processes = processes(&record, sockets, &settings.tuning);
+        let certificate = settings.front.copy(home, true)?;
+        let issued = issue(home, &record, settings)?;
+        let processes = processes(home, &record, sockets, settings, issued);
         let supervisor = Supervisor { home: home.clone(), processes };
-        Ok(Self { home: home.clone(), supervisor, record, _lock: lock })
+        Ok(Self { home: home.clone(), supervisor, record, certificate, _lock: lock })
     }
 
     async fn serve(
@@ -185,9 +196,11 @@ impl Platform {
     ) -> anyhow::Result<()> {
         self.start_processes().await?;
         let work = work(self.record.clone());
+        let certificate = self.certificate.take();
         tokio::select! {
             result = work => result,
             result = self.supervise() => result,
+            never = front::keep_up(certificate.as_ref()) => match never {},
         }
     }
 
@@ -197,7 +210,7 @@ impl Platform {
         self.start_process("registry")?;
         self.start_process("server")?;
         let client = Client::unix(self.home.server_socket());
-        let registry = registry_client(&self.record);
+        let registry = registry_client(&self.home, &self.record)?;
         self.wait_until("the control plane", || async { client.health().await.is_ok() }).await?;
         let name = self.record.registry_name();
         self.wait_until("the registry", || async { answers(&registry, &name).await }).await?;
@@ -323,17 +336,43 @@ impl Platform {
 }
 
 /// The processes in the order in which they are started, with their arguments.
-fn processes(record: &Record, sockets: Sockets, tuning: &host::Tuning) -> Vec<Process> {
+fn processes(
+    home: &Home,
+    record: &Record,
+    sockets: Sockets,
+    settings: &Settings,
+    issued: Vec<String>,
+) -> Vec<Process> {
+    let Settings { tuning, front, url, .. } = settings;
+    let registry_arguments = front.registry_arguments(home).into_iter();
+    let registry_arguments = registry_arguments.chain(url.arguments()).chain(issued).collect();
     let (server, registry) = (record.server.to_string(), record.registry.to_string());
     let server = ["--advertise", &server, "--registry", &registry, "--user", &record.user];
     let server = server.map(str::to_owned).into_iter().chain(tuning.networks()).collect();
     let ingress = vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)];
     vec![
-        Process::new("registry", Vec::new(), vec![(LISTEN_FD, sockets.registry)]),
+        Process::new("registry", registry_arguments, vec![(LISTEN_FD, sockets.registry)]),
         Process::new("server", server, vec![(LISTEN_FD, sockets.server)]),
-        Process::new("ingress", Vec::new(), ingress),
+        Process::new("ingress", front.arguments(home), ingress),
         Process::new("node", tuning.arguments(), Vec::new()),
     ]
+}
+
+/// Where other machines reach the registry it has a certificate of the platform's authority, which
+/// this home and its nodes trust: the arguments that name it.
+fn issue(home: &Home, record: &Record, settings: &Settings) -> anyhow::Result<Vec<String>> {
+    if record.registry.ip().is_loopback() && settings.listen.is_loopback() {
+        return Ok(Vec::new());
+    }
+    let names = [record.registry.ip().to_string()];
+    let issued = certificates::issue(home, settings.listen, &names)?;
+    let folder = home.folder("registry")?;
+    let (chain, key) = (folder.join("platform.crt"), folder.join("platform.key"));
+    front::write_for_owner(&folder, "platform.crt", issued.chain.as_bytes())?;
+    front::write_for_owner(&folder, "platform.key", issued.key.as_bytes())?;
+    authorities::keep(home, &record.registry.to_string(), &issued.ca)?;
+    let text = |path: PathBuf| path.display().to_string();
+    Ok(vec!["--platform-cert".to_owned(), text(chain), text(key)])
 }
 
 /// One `up` in a home: the lock goes with the process, however that ends.
@@ -351,14 +390,13 @@ fn lock(home: &Home) -> anyhow::Result<Lock> {
     ))
 }
 
-fn registry_client(record: &Record) -> registry::Client {
-    let plain_http = std::collections::HashSet::from([record.registry.to_string()]);
-    registry::Client::new(registry::ClientOptions {
-        plain_http,
+fn registry_client(home: &Home, record: &Record) -> anyhow::Result<registry::Client> {
+    Ok(registry::Client::new(registry::ClientOptions {
+        authorities: authorities::of(home, &record.registry.to_string())?,
         idle_time_max: Duration::from_secs(2),
         retries_max: 0,
         ..registry::ClientOptions::default()
-    })
+    }))
 }
 
 async fn answers(client: &registry::Client, registry: &str) -> bool {

@@ -6,6 +6,7 @@ use crate::{
     home::Home,
     platform::{
         self,
+        front::IngressFront,
         listen::{Listen, bind, inherited},
     },
     serve::Child,
@@ -22,6 +23,8 @@ pub struct Args {
     /// Take over a listening socket that the parent left open
     #[arg(long, hide = true, conflicts_with = "peers")]
     peers_fd: Option<RawFd>,
+    #[command(flatten)]
+    front: IngressFront,
     #[command(flatten)]
     child: Child,
 }
@@ -41,6 +44,13 @@ impl Args {
                 (None, Some(address)) => Some(bind(address, "--peers ADDRESS:PORT with another")?),
                 (None, None) => None,
             },
+            certificate: self
+                .front
+                .certificate
+                .paths()
+                .map(|(chain, key)| (chain.into(), key.into())),
+            proxies: self.front.proxies.trusted(),
+            proxy_protocol: self.front.proxy_protocol,
             limits: node::ingress::Limits::default(),
         };
         let child = self.child;

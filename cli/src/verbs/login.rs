@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::{
+    authorities,
     credentials::{Credentials, Login},
     failure::{Advice, USAGE_ERROR},
     home::{Home, open_of_server},
@@ -54,8 +55,11 @@ impl Args {
         };
         let password = self.password(home, &user)?;
         let login = Login { user, password };
-        let client = transfer::client_with(&self.remote, &self.registry, Some(&login));
+        let client = transfer::client_with(home, &self.remote, &self.registry, Some(&login))?;
         super::block_on(client.check(&self.registry))?;
+        if let Some(path) = &self.remote.ca {
+            authorities::keep(home, &self.registry, &authorities::text(path)?)?;
+        }
         Credentials::read(home)?.keep(&self.registry, login)?;
         line(format_args!("Login Succeeded"));
         Ok(())

@@ -1,5 +1,7 @@
 use std::{
     fmt::{self, Display},
+    net::IpAddr,
+    path::PathBuf,
     str::FromStr,
     time::Duration,
 };
@@ -14,10 +16,11 @@ use spec::{CredentialName, Tenant};
 use tokio::net::TcpListener;
 
 use crate::{
-    failure::Advice,
+    authorities,
+    failure::{Advice, USAGE_ERROR},
     home::Home,
     output::{Output, ago, line, notice, now},
-    platform::{self, listen::Listen},
+    platform::{self, certificates, front::RegistryFront, listen::Listen},
     rights,
     serve::{self, Child, block_on},
     verbs::login,
@@ -28,13 +31,24 @@ use crate::{
 #[command(
     args_conflicts_with_subcommands = true,
     after_help = "Without a subcommand: serve in the foreground.
-It speaks plain HTTP; put a proxy that ends TLS in front of it before other machines reach it."
+With this machine it speaks plain HTTP. With others it speaks TLS: with --tls-cert, with a certificate of
+the platform's authority (MARGAY_HOME/server/ca.pem) where the control plane has the same home, or with
+both; clients that call it by its address get the latter.
+
+Examples:
+  margay registry --listen 0.0.0.0:5000 --tls-cert fullchain.pem --tls-key privkey.pem
+  margay registry --public-url https://registry.example.com --trusted-proxy 127.0.0.1"
 )]
 pub struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
     #[command(flatten)]
     listen: Listen,
+    #[command(flatten)]
+    front: RegistryFront,
+    /// The files of a certificate of the platform's authority, and of its key
+    #[arg(long, hide = true, num_args = 2, value_name = "FILE")]
+    platform_cert: Option<Vec<PathBuf>>,
     #[command(flatten)]
     child: Child,
 }
@@ -238,20 +252,75 @@ impl Args {
         let socket = self.listen.socket(platform::REGISTRY_PORT)?;
         socket.set_nonblocking(true)?;
         let data_dir = home.folder("registry")?;
+        let files = self.front.certificate.open()?;
+        let platform = self.platform_pair(home, socket.local_addr()?.ip())?;
+        let tls = match (&files, platform) {
+            (Some(files), Some(platform)) => Some(files.server_beside(platform)),
+            (Some(files), None) => Some(files.server()),
+            (None, Some(platform)) => Some(net::tls::server_with(platform)),
+            (None, None) => None,
+        };
+        let config = Config {
+            realm: self.front.realm(),
+            tls,
+            plain_http: self.front.url.insecure,
+            proxies: self.front.proxies.trusted(),
+            ..Config::new(&data_dir)
+        };
+        ensure!(
+            config.tls.is_some() || config.plain_http || socket.local_addr()?.ip().is_loopback(),
+            Advice::new("other machines would reach this registry in plain HTTP, with passwords")
+                .hint(
+                    "give it a certificate: --tls-cert FILE --tls-key FILE; or allow it: --insecure"
+                )
+                .code(USAGE_ERROR)
+        );
+        // To look at the certificate again; whether its user may read it there is not ours to say.
+        let folders = self.front.certificate.folders_outside(&data_dir);
         // Before this process becomes another user: the control plane may want the key as soon.
         Tokens::open(&data_dir)?;
         self.child.confine(&Service {
             user: rights::REGISTRY,
             home: home.path(),
             owns: Some(&data_dir),
-            reads: &[],
+            reads: &folders.iter().map(PathBuf::as_path).collect::<Vec<_>>(),
             network: Network::None,
         })?;
         serve::until_shutdown(|stop| async move {
-            let server = Server::open(Config::new(data_dir)).await?;
+            let server = Server::open(config).await?;
             self.listen.announce("registry", &socket)?;
-            anyhow::Ok(server.serve(TcpListener::from_std(socket)?, stop).await?)
+            let renewals = async {
+                match &files {
+                    Some(files) => files.keep_up().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                served = server.serve(TcpListener::from_std(socket)?, stop) => anyhow::Ok(served?),
+                never = renewals => match never {},
+            }
         })
+    }
+}
+
+impl Args {
+    /// A certificate of the platform's authority: the one that `margay up` has made, or one made
+    /// now where other machines reach this one.
+    fn platform_pair(
+        &self,
+        home: &Home,
+        address: IpAddr,
+    ) -> anyhow::Result<Option<net::tls::Pair>> {
+        if let Some([chain, key]) = self.platform_cert.as_deref() {
+            let (chain, key) = (authorities::text(chain)?, authorities::text(key)?);
+            return Ok(Some(net::tls::pair(&chain, &key)?));
+        }
+        if address.is_loopback() || !certificates::has_authority(home) {
+            return Ok(None);
+        }
+        let outbound = platform::outbound_address().map(|address| address.to_string());
+        let issued = certificates::issue(home, address, outbound.as_slice())?;
+        Ok(Some(net::tls::pair(&issued.chain, &issued.key)?))
     }
 }
 

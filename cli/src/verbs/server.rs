@@ -57,6 +57,7 @@ impl Args {
             }
         };
         let networks = self.private_network.into_iter().map(PrivateNetwork::host).collect();
+        let authorities = platform::certificates::authorities(home)?;
         let config = Config {
             data_dir: home.folder("server")?,
             socket: home.server_socket(),
@@ -65,7 +66,13 @@ impl Args {
             tenant: self.user,
             domain: platform::DOMAIN.to_owned(),
             registry: Some(self.registry.to_string()),
-            resolver: Arc::new(RegistryResolver::new(self.registry, tokens, admin, networks)),
+            resolver: Arc::new(RegistryResolver::new(
+                self.registry,
+                tokens,
+                admin,
+                authorities,
+                networks,
+            )),
         };
         serve::until_shutdown(|stop| orchestrator::serve(config, stop))
     }

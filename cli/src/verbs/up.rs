@@ -25,19 +25,18 @@ impl Args {
         block_on(platform::run(home, &self.settings, async |record| {
             line(format_args!("margay is up ({}); Ctrl-C ends it", duration(started.elapsed())));
             introduce(&record, home);
-            warn_others(&record);
+            warn_others(&record, &self.settings);
             std::future::pending().await
         }))
     }
 }
 
-/// Passwords of the registry travel as they are typed.
-fn warn_others(record: &Record) {
-    if !record.registry.ip().is_loopback() {
+/// With `--insecure` passwords of the registry travel as they are typed.
+fn warn_others(record: &Record, settings: &Settings) {
+    if !record.registry.ip().is_loopback() && settings.url.insecure {
         let warning = Paint::on_stderr().warn("note:");
         notice(format_args!(
-            "{warning} other machines reach the registry at {} in plain HTTP: use it in a network that you trust, or behind \
-             a proxy that ends TLS",
+            "{warning} other machines may reach the registry at {} in plain HTTP: use it in a network that you trust",
             record.registry
         ));
     }
@@ -47,6 +46,10 @@ fn introduce(record: &Record, home: &Home) {
     let Record { user, server, .. } = record;
     let registry = record.registry_name();
     line(format_args!("  registry       {registry}    margay login -u {user} {registry}"));
+    if !record.registry.ip().is_loopback() {
+        let ca = home.path().join("server/ca.pem");
+        line(format_args!("  its authority  {}    for margay login --ca", ca.display()));
+    }
     line(format_args!("  ingress        {}", record.url("SERVICE.CLUSTER.localhost")));
     line(format_args!(
         "  control plane  {server}    a second node: margay token create, margay node join TOKEN"

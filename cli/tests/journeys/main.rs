@@ -15,6 +15,7 @@ mod layers; // images of other builders: what is loaded, and how it is named
 mod build_flags; // what comes through standard input, names, labels, arguments
 mod commands; // run a command: arguments, codes, environment, stdin
 mod pages; // run a server: ports, background, logs, stop
+mod http; // hostile requests, TLS and proxies
 mod registry; // login, push, pull
 mod audit; // what was done on a platform
 mod credentials; // control plane and registry: made, used, rotated, removed

@@ -5,6 +5,7 @@
 //! it is.
 
 mod certificates; // PEM, and which node a certificate names
+mod files; // a certificate in files that are renewed
 mod pinned; // trust in the one CA that has a fingerprint
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use rustls::{
 use spec::NodeId;
 
 pub use certificates::{certificates, fingerprint, ingress_of, names, private_key, roots};
+pub use files::{CertificateError, CertificateFiles, Pair, pair, server_with};
 use pinned::PinnedCa;
 
 /// The name of every control plane.

@@ -41,6 +41,7 @@ const DEPTH_MAX: usize = 5;
 pub(super) struct Cache {
     home: Home,
     bundled: Option<String>,
+    authorities: Vec<Vec<u8>>,
     /// Internal networks that registries may be in.
     networks: Vec<Host>,
     fetches: Mutex<HashMap<(Tenant, Digest), FetchLock>>,
@@ -58,9 +59,15 @@ pub(super) struct TenantCache<'a> {
 }
 
 impl Cache {
-    /// `bundled` is the registry of the platform, `host:port`, which speaks plain HTTP.
-    pub fn new(home: &Home, bundled: Option<String>, networks: Vec<Host>) -> Self {
-        Self { home: home.clone(), bundled, networks, fetches: Mutex::default() }
+    /// `bundled` is the registry of the platform, `host:port`. On another machine it speaks TLS,
+    /// with a certificate of one of `authorities`.
+    pub fn new(
+        home: &Home,
+        bundled: Option<String>,
+        authorities: Vec<Vec<u8>>,
+        networks: Vec<Host>,
+    ) -> Self {
+        Self { home: home.clone(), bundled, authorities, networks, fetches: Mutex::default() }
     }
 
     /// What `tenant` has pulled.
@@ -78,7 +85,7 @@ impl Cache {
     fn client(&self, reference: &Reference, token: Option<&str>) -> Client {
         Client::new(ClientOptions {
             auth: BTreeMap::from_iter(self.auth(reference, token)),
-            plain_http: HashSet::from_iter(self.bundled.clone()),
+            authorities: self.authorities.clone(),
             reach: Reach::Public {
                 registries: HashSet::from_iter(self.bundled.clone()),
                 networks: self.networks.clone(),
@@ -219,7 +226,7 @@ mod tests {
     fn the_least_recently_used_files_go_first_and_unfinished_pulls_with_them() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::at(folder.path().join("home")).unwrap();
-        let cache = Cache::new(&home, None, Vec::new());
+        let cache = Cache::new(&home, None, Vec::new(), Vec::new());
         let long_ago = SystemTime::now() - std::time::Duration::from_secs(1_000_000);
         for (name, bytes, used_after_secs) in [
             ("pulled/blobs/sha256/a", 100, 1),
@@ -263,7 +270,7 @@ mod tests {
     fn blobs_that_one_tenant_has_pulled_are_missing_for_another() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::at(folder.path().join("home")).unwrap();
-        let cache = Cache::new(&home, None, Vec::new());
+        let cache = Cache::new(&home, None, Vec::new(), Vec::new());
         let [ann, bob]: [Tenant; 2] = ["ann", "bob"].map(|name| name.parse().unwrap());
         let blob = Descriptor::of("", b"mine");
         let sink = Sink::new(cache.of(&ann).blobs());
@@ -279,7 +286,7 @@ mod tests {
     fn the_token_of_the_bundled_registry_goes_to_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::at(folder.path().join("home")).unwrap();
-        let cache = Cache::new(&home, Some("10.0.0.1:5000".to_owned()), Vec::new());
+        let cache = Cache::new(&home, Some("10.0.0.1:5000".to_owned()), Vec::new(), Vec::new());
         for (reference, token, sent) in [
             ("10.0.0.1:5000/acme/cats", Some("secret"), true),
             ("10.0.0.1:5000/acme/cats", None, false),

@@ -98,7 +98,7 @@ impl Agent {
         let host = Host::new(
             home,
             identity.node.clone(),
-            Cache::new(home, identity.registry.clone(), networks.clone()),
+            Cache::new(home, identity.registry.clone(), identity.authorities()?, networks.clone()),
             runtime::Broker::new(networks),
             SpareWorkers::new(spare_workers.unwrap_or(Tuning::SPARE_WORKERS) as usize),
             idle_after.unwrap_or(Tuning::IDLE_AFTER),

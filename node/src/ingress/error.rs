@@ -56,6 +56,11 @@ impl GatewayError {
         Self { retry_after: true, ..error }
     }
 
+    pub fn status(status: StatusCode) -> Self {
+        let text = format!("the app answered with status {}, which is none", status.as_u16());
+        Self::new(StatusCode::BAD_GATEWAY, "E_STATUS", text)
+    }
+
     pub fn removed(node: &spec::NodeId) -> Self {
         let text = format!("node {node} is not one of this platform");
         Self::new(StatusCode::FORBIDDEN, "E_NODE", text)

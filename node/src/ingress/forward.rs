@@ -3,6 +3,7 @@ use std::{net::IpAddr, sync::Arc};
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body;
 use hyper::body::Incoming;
+use net::{Scheme, Sender, TrustedProxies};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
@@ -20,6 +21,8 @@ pub(super) struct Forwarder {
     pub routes: Routes,
     pub upstream: Arc<Upstream>,
     pub limits: Limits,
+    /// Whose word about their clients is taken.
+    pub proxies: TrustedProxies,
 }
 
 /// How far an attempt with one replica got.
@@ -33,14 +36,15 @@ enum Attempt {
 }
 
 impl Forwarder {
-    /// Answers one request, whatever happens.
+    /// Answers one request that came over a connection of `peer`, whatever happens.
     pub async fn answer(
         &self,
         request: Request<Incoming>,
-        sender: IpAddr,
+        peer: IpAddr,
+        scheme: Scheme,
         arrival: &Arrival,
     ) -> Response<ResponseBody> {
-        match self.forward(request, sender, arrival).await {
+        match self.forward(request, peer, scheme, arrival).await {
             Ok(response) => response,
             Err(refusal) => {
                 tracing::debug!(code = refusal.code, text = refusal.text, "refused");
@@ -52,7 +56,8 @@ impl Forwarder {
     async fn forward(
         &self,
         request: Request<Incoming>,
-        sender: IpAddr,
+        peer: IpAddr,
+        scheme: Scheme,
         arrival: &Arrival,
     ) -> Result<Response<ResponseBody>, GatewayError> {
         if let Arrival::Peer(node, trust) = arrival
@@ -65,7 +70,8 @@ impl Forwarder {
         if request.body().size_hint().lower() > bytes_max {
             return Err(GatewayError::too_large(bytes_max));
         }
-        let mut parts = head::to_replica(&request, &host, sender, arrival)?;
+        let sender = Sender::of(peer, scheme, request.headers(), &self.proxies);
+        let mut parts = head::to_replica(&request, &host, &sender, arrival)?;
         let body = RequestBody::new(request.into_body(), bytes_max, self.limits.throughput());
         if !body.is_empty() && !parts.headers.contains_key(header::CONTENT_LENGTH) {
             // Explicit, because a GET is sent without its body otherwise.
@@ -103,7 +109,7 @@ impl Forwarder {
                 let in_flight = InFlight::with(&replica.in_flight);
                 match self.attempt(&replica, request).await {
                     Attempt::Answered(response, lease) => {
-                        return Ok(relay(response, lease, in_flight));
+                        return relay(response, lease, in_flight);
                     }
                     Attempt::TooSlow => return Err(GatewayError::too_slow(host)),
                     Attempt::NotSent(whole, error) => {
@@ -190,13 +196,13 @@ fn relay(
     response: Response<Incoming>,
     lease: Lease,
     in_flight: InFlight,
-) -> Response<ResponseBody> {
+) -> Result<Response<ResponseBody>, GatewayError> {
     let (mut parts, body) = response.into_parts();
     let closes = parts
         .headers
         .get(header::CONNECTION)
         .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"close"));
-    head::to_client(&mut parts);
+    head::to_client(&mut parts)?;
     let lease = match body.is_end_stream() {
         _ if closes => None,
         true => {
@@ -205,8 +211,6 @@ fn relay(
         }
         false => Some(lease),
     };
-    Response::from_parts(
-        parts,
-        ResponseBody::Relayed(Relayed { body, lease, _in_flight: in_flight }),
-    )
+    let body = ResponseBody::Relayed(Relayed { body, lease, _in_flight: in_flight });
+    Ok(Response::from_parts(parts, body))
 }

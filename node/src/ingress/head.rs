@@ -1,9 +1,10 @@
-use std::net::IpAddr;
-
+use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header,
     uri::{Authority, PathAndQuery},
 };
+use http_body_util::Full;
+use net::Sender;
 
 use super::{error::GatewayError, routes::Arrival};
 
@@ -19,9 +20,6 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     HeaderName::from_static("keep-alive"),
 ];
 
-/// Headers that the ingress adds; from a client they would be a lie.
-const ADDED: [&str; 2] = ["forwarded", "x-real-ip"];
-const ADDED_PREFIXES: [&str; 2] = ["x-forwarded-", "x-margay-"];
 /// Marks a request that one ingress has sent to another. Only looked at where a certificate has
 /// proven the sender.
 pub(super) const HOP: HeaderName = HeaderName::from_static("x-margay-hop");
@@ -72,12 +70,28 @@ fn authority(bytes: &[u8]) -> Option<String> {
     (!host.is_empty()).then_some(host)
 }
 
+/// The same URL, to be asked for with TLS. The method and the body stay what they are.
+pub(super) fn to_https(
+    request: &Request<impl Sized>,
+) -> Result<http::Response<Full<Bytes>>, GatewayError> {
+    host(request)?;
+    let named = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let authority = request.uri().authority().map(Authority::as_str).or(named).unwrap_or_default();
+    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    let mut response = http::Response::new(Full::default());
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    let location = HeaderValue::from_str(&format!("https://{}{path}", authority.trim()));
+    let location = location.map_err(|_| GatewayError::bad("the request names no URL"))?;
+    response.headers_mut().insert(header::LOCATION, location);
+    Ok(response)
+}
+
 /// The head that goes to a replica: path, method and headers written anew, with what is known of
 /// the sender.
 pub(super) fn to_replica(
     request: &Request<impl Sized>,
     host: &str,
-    sender: IpAddr,
+    sender: &Sender,
     arrival: &Arrival,
 ) -> Result<http::request::Parts, GatewayError> {
     if request.method() == Method::CONNECT {
@@ -107,36 +121,28 @@ pub(super) fn to_replica(
     parts.headers.remove(header::EXPECT);
     let original = headers.get(header::HOST).cloned().or_else(|| HeaderValue::from_str(host).ok());
     let original = original.unwrap_or(HeaderValue::from_static(""));
-    if arrival.hides_the_client() {
-        let names: Vec<_> = parts.headers.keys().filter(|name| is_added(name)).cloned().collect();
-        for name in names {
-            parts.headers.remove(name);
-        }
-        let sender = HeaderValue::try_from(sender.to_string())
-            .unwrap_or(HeaderValue::from_static("unknown"));
-        parts.headers.insert("x-forwarded-for", sender);
-        parts.headers.insert("x-forwarded-host", original.clone());
-        parts.headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
-    } else {
-        parts.headers.remove(HOP);
-    }
     parts.headers.insert(header::HOST, original);
+    match arrival.hides_the_client() {
+        true => sender.replace_claims(&mut parts.headers),
+        false => drop(parts.headers.remove(HOP)),
+    }
     parts.headers.append(header::VIA, VIA);
     Ok(parts)
 }
 
 /// The head that goes back to the client.
-pub(super) fn to_client(parts: &mut http::response::Parts) {
+///
+/// # Errors
+/// A status that ends no request: hyper passes on 101 and what is beyond 599 as they come.
+pub(super) fn to_client(parts: &mut http::response::Parts) -> Result<(), GatewayError> {
+    if !(200..=599).contains(&parts.status.as_u16()) {
+        return Err(GatewayError::status(parts.status));
+    }
     parts.headers = end_to_end(&parts.headers);
+    net::remove_own(&mut parts.headers);
     parts.version = http::Version::HTTP_11;
     parts.extensions.clear();
-}
-
-/// Whatever stands between the words: a CGI or WSGI program is told both `X-Real-IP` and
-/// `X_Real_IP` as `HTTP_X_REAL_IP`.
-fn is_added(name: &HeaderName) -> bool {
-    let name = name.as_str().replace('_', "-");
-    ADDED.contains(&name.as_str()) || ADDED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    Ok(())
 }
 
 /// `headers` without what is about one connection, by its own words or by RFC 9110's.
@@ -225,9 +231,9 @@ mod tests {
             ("x-margay-anything", "1"),
             ("accept", "text/html"),
         ];
-        let sender = "9.9.9.9".parse().unwrap();
+        let sender = Sender::direct("9.9.9.9".parse().unwrap(), net::Scheme::Http);
         let request = request("http://cats.localhost:8080/a?b=c", &headers);
-        let parts = to_replica(&request, "cats.localhost", sender, &Arrival::Client).unwrap();
+        let parts = to_replica(&request, "cats.localhost", &sender, &Arrival::Client).unwrap();
         let mut got: Vec<_> = parts
             .headers
             .iter()
@@ -252,19 +258,30 @@ mod tests {
             (PeerTrust::Tenant("me".parse().unwrap()), "9.9.9.9"),
         ] {
             let arrival = Arrival::Peer("n1".parse().unwrap(), trust);
-            let peer = to_replica(&request, "cats.localhost", sender, &arrival).unwrap();
+            let peer = to_replica(&request, "cats.localhost", &sender, &arrival).unwrap();
             assert_eq!(peer.headers["x-forwarded-for"], want, "{arrival:?}");
             assert!(!peer.headers.contains_key(HOP));
         }
     }
 
     #[test]
+    fn a_response_ends_its_request_and_says_nothing_in_the_name_of_margay() {
+        for (status, want) in
+            [(200, true), (204, true), (599, true), (101, false), (103, false), (600, false)]
+        {
+            let response = http::Response::builder().status(status).header("accept", "x");
+            let response = response.header("Margay-Error", "E_CPU").header("x_margay_hop", "n1");
+            let mut parts = response.body(()).unwrap().into_parts().0;
+            assert_eq!(to_client(&mut parts).is_ok(), want, "{status}");
+            assert!(!want || parts.headers.len() == 1, "{:?}", parts.headers);
+        }
+    }
+
+    #[test]
     fn tunnels_are_refused_and_circles_are_seen() {
         let refusal = |request: Request<()>| {
-            to_replica(&request, "a", IpAddr::from([1, 1, 1, 1]), &Arrival::Client)
-                .unwrap_err()
-                .status
-                .as_u16()
+            let sender = Sender::direct([1, 1, 1, 1].into(), net::Scheme::Http);
+            to_replica(&request, "a", &sender, &Arrival::Client).unwrap_err().status.as_u16()
         };
         assert_eq!(refusal(request("/", &[("host", "a"), ("upgrade", "WebSocket")])), 501);
         assert_eq!(refusal(request("/", &[("via", "1.1 x"); VIA_MAX])), 508);

@@ -7,8 +7,7 @@
 //! and `sockets/`.
 //!
 //! What comes in is read, judged and written anew; no byte is passed on as it came. Absent on
-//! purpose: HTTP/2 and TLS towards clients (put a terminator in front), WebSockets, and any
-//! knowledge of what a task is.
+//! purpose: HTTP/2 towards clients, WebSockets, and any knowledge of what a task is.
 
 mod limits; // how much and how long, with the reasons
 
@@ -25,10 +24,10 @@ mod error; // responses of the ingress itself, in plain text
 mod server; // listeners, connections, drain
 mod process; // the process around it: fewer rights, then one runtime
 
-pub use folder::socket_name;
+pub use folder::{CERTIFICATE_FILE, KEY_FILE, socket_name};
 pub use limits::Limits;
-pub use process::{IngressConfig, run};
-pub use server::{Listeners, serve};
+pub use process::{IngressConfig, copy_certificate, run};
+pub use server::{Front, Listeners, serve};
 
 pub(crate) use folder::{IngressFolder, Shared};
 

@@ -1,11 +1,16 @@
-use std::{io, net::TcpListener};
+use std::{
+    io,
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
 
+use net::{TrustedProxies, tls::CertificateFiles};
 use sandbox::{Network, Service};
 
 use super::{
     folder::{INGRESS_ID, IngressFolder},
     limits::{DESCRIPTORS_MIN, Limits},
-    server::{Listeners, serve},
+    server::{Front, Listeners, serve},
 };
 use crate::{
     error::{Error, Result},
@@ -22,6 +27,22 @@ pub struct IngressConfig {
     /// For the ingresses of other nodes, over mTLS; listening already as well.
     pub peers: Option<TcpListener>,
     pub limits: Limits,
+    /// Files of a certificate and its key, when clients speak TLS.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Whose word about their clients is taken.
+    pub proxies: TrustedProxies,
+    /// Whether their connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
+}
+
+/// Gives the ingress of `home` a copy of a certificate and its key, in the folder that it reads.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn copy_certificate(home: &Home, chain: &Path, key: &Path) -> Result<()> {
+    let folder = IngressFolder::at(home.ingress());
+    folder.make()?;
+    folder.write_certificate(chain, key)
 }
 
 /// Runs the ingress in this process until it is asked to end (SIGTERM, SIGINT). `unprivileged` is
@@ -41,6 +62,15 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
     for socket in [Some(&listener), peers.as_ref()].into_iter().flatten() {
         socket.set_nonblocking(true).map_err(system("listen"))?;
     }
+    let certificate = config.certificate.map(|(chain, key)| {
+        let files = CertificateFiles::open(&chain, &key)?;
+        // By a relative path below its folder, which is all that its user can walk from now on.
+        Ok(match (chain.strip_prefix(folder.path()), key.strip_prefix(folder.path())) {
+            (Ok(chain), Ok(key)) => files.moved(chain, key),
+            _ => files,
+        })
+    });
+    let certificate = certificate.transpose().map_err(Error::Certificate)?;
     net::raise_descriptor_limit(DESCRIPTORS_MIN);
     let service = Service {
         user: INGRESS_ID,
@@ -64,6 +94,11 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
             clients: take(listener)?,
             peers: peers.map(take).transpose()?,
             limits: config.limits,
+            front: Front {
+                certificate,
+                proxies: config.proxies,
+                proxy_protocol: config.proxy_protocol,
+            },
         };
         serve(listeners, crate::signals::terminated()).await;
         Ok(())

@@ -2,16 +2,22 @@ use std::{convert::Infallible, future::pending, net::IpAddr, path::PathBuf, sync
 
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
-use net::{ConnectionLimits, ConnectionPermit, Connections};
+use net::{
+    ConnectionLimits, ConnectionPermit, Connections, Negotiated, Scheme, TrustedProxies,
+    tls::CertificateFiles,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
     time::sleep,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::{
+    error::GatewayError,
     folder::IngressFolder,
     forward::Forwarder,
+    head,
     limits::{HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Limits, MAINTENANCE_EVERY},
     peer_limits::PeerLimits,
     peer_tls::PeerTls,
@@ -28,11 +34,24 @@ pub struct Listeners {
     pub clients: TcpListener,
     pub peers: Option<TcpListener>,
     pub limits: Limits,
+    pub front: Front,
+}
+
+/// How clients reach the ingress: what it speaks with them, and what stands in front of it.
+#[derive(Debug, Default)]
+pub struct Front {
+    /// With a certificate, clients speak TLS, and those that do not are sent there.
+    pub certificate: Option<CertificateFiles>,
+    /// Whose word about their clients is taken.
+    pub proxies: TrustedProxies,
+    /// Whether their connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: bool,
 }
 
 /// Serves until `shutdown`, then lets requests finish.
 pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
-    let Listeners { folder, clients, peers, limits } = listeners;
+    let Listeners { folder, clients, peers, limits, front } = listeners;
+    let Front { certificate, proxies, proxy_protocol } = front;
     let folder = IngressFolder::at(folder);
     let identity = IngressIdentity::read(&folder.identity_file()).ok().flatten();
     let tls = Arc::new(PeerTls::of(identity.as_ref()));
@@ -41,17 +60,29 @@ pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
             routes: Routes::open(folder.clone()),
             upstream: Arc::new(Upstream::new(tls.clone())),
             limits,
+            proxies: proxies.clone(),
         },
         tls,
+        acceptor: certificate.as_ref().map(|certificate| certificate.server().into()),
+        proxy_protocol,
+        clients: ConnectionLimits::new(limits.connections_max, limits.connections_per_address_max)
+            .without_share_of(proxies),
         connections: Connections::new(),
         peers: PeerLimits::default(),
     });
+    let renewals = async {
+        match &certificate {
+            Some(certificate) => certificate.keep_up().await,
+            None => pending().await,
+        }
+    };
     tokio::select! {
         () = shutdown => {}
         never = ingress.accept_clients(&clients) => match never {},
         never = ingress.accept_peers(peers.as_ref()) => match never {},
         () = ingress.forwarder.routes.keep_up() => {}
         () = ingress.maintain(&folder, identity) => {}
+        never = renewals => match never {},
     }
     drop((clients, peers));
     ingress.connections.clone().drain(limits.drain_time_max).await;
@@ -60,24 +91,66 @@ pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
 struct Ingress {
     forwarder: Forwarder,
     tls: Arc<PeerTls>,
+    /// For clients that speak TLS.
+    acceptor: Option<TlsAcceptor>,
+    proxy_protocol: bool,
+    clients: ConnectionLimits,
     connections: Connections,
     peers: PeerLimits,
 }
 
 impl Ingress {
     async fn accept_clients(self: &Arc<Self>, listener: &TcpListener) -> Infallible {
-        let limits = &self.forwarder.limits;
-        let limits =
-            ConnectionLimits::new(limits.connections_max, limits.connections_per_address_max);
         let accepted = |stream, client: Option<IpAddr>, permit| {
             let ingress = self.clone();
             async move {
                 let Some(client) = client else { return };
-                ingress.answer_all(stream, client, &Arrival::Client).await;
+                ingress.answer_client(stream, client).await;
                 drop(permit);
             }
         };
-        self.connections.accept(listener, &limits, accepted).await
+        self.connections.accept(listener, &self.clients, accepted).await
+    }
+
+    async fn answer_client(&self, mut stream: TcpStream, peer: IpAddr) {
+        let (mut client, mut share) = (peer, None);
+        if self.proxy_protocol && self.forwarder.proxies.contains(peer) {
+            match net::read_proxy_header(&mut stream).await {
+                Ok(None) => {}
+                Ok(Some(address)) => {
+                    share = self.clients.share_of(address);
+                    if share.is_none() {
+                        tracing::debug!(%address, "closed: its address has enough connections");
+                        return;
+                    }
+                    client = address;
+                }
+                Err(error) => {
+                    tracing::debug!(%peer, %error, "closed: its proxy did not name a client");
+                    return;
+                }
+            }
+        }
+        let Some(acceptor) = &self.acceptor else {
+            return self.answer_all(stream, client, Scheme::Http, &Arrival::Client).await;
+        };
+        match self.connections.negotiate(acceptor, stream).await {
+            Some(Negotiated::Tls(stream)) => {
+                self.answer_all(stream, client, Scheme::Https, &Arrival::Client).await;
+            }
+            Some(Negotiated::Plain(stream)) => self.redirect_all(stream).await,
+            None => {}
+        }
+        drop(share);
+    }
+
+    /// Sends clients that speak plain HTTP to the same URL with TLS.
+    async fn redirect_all(&self, stream: TcpStream) {
+        let service = service_fn(|request: Request<Incoming>| async move {
+            let response = head::to_https(&request).unwrap_or_else(GatewayError::into_response);
+            Ok::<_, Infallible>(response)
+        });
+        self.connections.serve_http(stream, self.forwarder.limits.http(), service).await;
     }
 
     /// Connections of other nodes have limits of their own, which no client takes from. Until a
@@ -107,7 +180,7 @@ impl Ingress {
             return tracing::warn!(%node, "closed: its ingress has enough connections");
         };
         drop(handshake);
-        self.answer_all(stream, sender, &Arrival::Peer(node, trust)).await;
+        self.answer_all(stream, sender, Scheme::Https, &Arrival::Peer(node, trust)).await;
         drop(permit);
     }
 
@@ -115,10 +188,11 @@ impl Ingress {
         &self,
         stream: S,
         sender: IpAddr,
+        scheme: Scheme,
         arrival: &Arrival,
     ) {
         let service = service_fn(|request: Request<Incoming>| async move {
-            Ok::<_, Infallible>(self.forwarder.answer(request, sender, arrival).await)
+            Ok::<_, Infallible>(self.forwarder.answer(request, sender, scheme, arrival).await)
         });
         self.connections.serve_http(stream, self.forwarder.limits.http(), service).await;
     }

@@ -186,7 +186,8 @@ impl TestControlPlane {
         body: &[u8],
     ) -> (StatusCode, Value) {
         let stream = UnixStream::connect(self.folder.path().join("run/server.sock")).await.unwrap();
-        let mut request = Request::builder().method(method).uri(path);
+        let mut request =
+            Request::builder().method(method).uri(path).header("host", "control.margay");
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
@@ -204,7 +205,8 @@ impl TestControlPlane {
         let credential = self.credential();
         let stream = TcpStream::connect(&credential.address).await.unwrap();
         let stream = connect_pinned(&credential.ca_fingerprint, stream).await;
-        let mut request = Request::builder().method(method).uri(path);
+        let mut request =
+            Request::builder().method(method).uri(path).header("host", "control.margay");
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
@@ -303,7 +305,8 @@ impl FakeNode {
         });
         let stream = TcpStream::connect(&token.address).await.unwrap();
         let stream = connect_pinned(&token.ca_fingerprint, stream).await;
-        let request = Request::builder().method("POST").uri("/v1/node/join");
+        let request =
+            Request::builder().method("POST").uri("/v1/node/join").header("host", "control.margay");
         let (status, answer) = exchange(stream, request, body.to_string().as_bytes()).await;
         if status != StatusCode::CREATED {
             return Err((status, answer));
@@ -351,7 +354,12 @@ impl FakeNode {
         let name = ServerName::try_from("control.margay").unwrap();
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        exchange(stream, Request::builder().method(method).uri(path), body.as_bytes()).await
+        exchange(
+            stream,
+            Request::builder().method(method).uri(path).header("host", "control.margay"),
+            body.as_bytes(),
+        )
+        .await
     }
 
     /// The certificate of this node's ingress, and its key.

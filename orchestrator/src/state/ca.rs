@@ -79,6 +79,23 @@ impl Ca {
         Ok((leaf.der().clone(), PrivatePkcs8KeyDer::from(key.serialize_der()).into()))
     }
 
+    /// A certificate and key in PEM for a server of this platform that clients know by `names`, DNS
+    /// names and addresses.
+    pub fn named(&self, names: &[String], now: Timestamp) -> Result<(String, String), Error> {
+        let key = KeyPair::generate().map_err(crypto("make the key of a server"))?;
+        let mut params = params(now, CA_TIME, "margay server");
+        let names = names.iter().map(|name| match name.parse() {
+            Ok(address) => Ok(SanType::IpAddress(address)),
+            Err(_) => ia5(name).map(SanType::DnsName),
+        });
+        params.subject_alt_names = names.collect::<Result<_, _>>()?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let leaf = params
+            .signed_by(&key, &self.issuer)
+            .map_err(crypto("make the certificate of a server"))?;
+        Ok((leaf.pem(), key.serialize_pem()))
+    }
+
     /// A certificate for `node` and the key that signed `csr`; every name in the request is
     /// ignored. It proves to the control plane which node asks, and nothing to others.
     pub fn sign(

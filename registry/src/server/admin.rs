@@ -1,5 +1,4 @@
 use std::{
-    net::IpAddr,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -49,11 +48,7 @@ pub(super) struct AdminApi {
 impl AdminApi {
     /// Every request over the admin socket comes through here. A client that could open the socket
     /// is authorized.
-    pub async fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-        _: Option<IpAddr>,
-    ) -> Response {
+    pub async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response {
         let (head, body) = request.into_parts();
         let (method, path) = (head.method, head.uri.path().to_owned());
         let mut body = RequestBody::new(body, self.idle_time_max);

@@ -13,6 +13,7 @@ use super::{
     audited::Audited,
     auth::{Authenticator, RepositoryRequest},
     blobs::BlobEndpoints,
+    called::Called,
     error::ApiError,
     lists::ListEndpoints,
     manifests::ManifestEndpoints,
@@ -86,12 +87,10 @@ impl Api {
     }
 
     /// Every request over TCP comes through here.
-    pub async fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-        from: Option<IpAddr>,
-    ) -> Response {
-        let (head, body) = request.into_parts();
+    pub async fn answer(self: Arc<Self>, request: Request<Incoming>, called: Called) -> Response {
+        let (mut head, body) = request.into_parts();
+        let from = Some(called.address);
+        head.extensions.insert(called);
         let (method, path) = (head.method.clone(), head.uri.path().to_owned());
         let mut body = RequestBody::new(body, self.idle_time_max);
         let mut audited = Audited::begin(&self.audit, from, &method, &path);
@@ -137,12 +136,12 @@ impl Api {
                 })
             }
             Route::Token => self.token.grant(&head, &query, body, from, audited).await,
-            Route::Ping => match self.authenticator.identify(&head.headers).await? {
+            Route::Ping => match self.authenticator.identify(&head).await? {
                 Some(principal) => {
                     audited.of(&principal);
                     Ok(json(StatusCode::OK, &serde_json::json!({})))
                 }
-                None => Err(self.authenticator.login_needed(&head.headers)),
+                None => Err(self.authenticator.login_needed(&head)),
             },
             Route::Catalog => {
                 self.lists.catalog(&self.principal(&head, audited).await?, &query).await
@@ -152,7 +151,7 @@ impl Api {
                 audited.check_space(&head.method)?;
                 let request = RepositoryRequest { head, query, principal, repository };
                 self.authenticator.authorize(&request, endpoint.action()).await?;
-                let revoked = self.authenticator.revoked(&request.principal, &request.head.headers);
+                let revoked = self.authenticator.revoked(&request.principal, &request.head);
                 let response = tokio::select! {
                     biased;
                     response = self.dispatch(&request, endpoint, body) => response?,
@@ -164,7 +163,7 @@ impl Api {
     }
 
     async fn principal(&self, head: &Parts, audited: &mut Audited) -> Result<Principal, ApiError> {
-        let principal = self.authenticator.identify(&head.headers).await?;
+        let principal = self.authenticator.identify(head).await?;
         let principal = principal.unwrap_or(Principal::Anonymous);
         audited.of(&principal);
         Ok(principal)

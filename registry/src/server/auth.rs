@@ -1,8 +1,11 @@
 use std::time::SystemTime;
 
-use http::{HeaderMap, StatusCode, header, request::Parts, uri::Authority};
+use http::{StatusCode, header, request::Parts};
 
-use super::error::{ApiError, ErrorCode};
+use super::{
+    called::Called,
+    error::{ApiError, ErrorCode},
+};
 use crate::{
     Action, Repository, Tokens,
     access::{AUDIENCE, Principal, Verdict, authorize},
@@ -23,7 +26,7 @@ pub(super) struct RepositoryRequest {
 pub(super) struct Authenticator {
     pub tokens: Tokens,
     pub metadata: Metadata,
-    /// The token endpoint as clients reach it, when it is not `/token` at the `Host` of a request.
+    /// The token endpoint as clients reach it, when it is not `/token` where they called.
     pub realm: Option<String>,
 }
 
@@ -40,8 +43,8 @@ enum TokenFault {
 impl Authenticator {
     /// The principal of the bearer token; `None` without one. A token of an account that was
     /// removed, or has another password or secret by now, is not valid.
-    pub async fn identify(&self, headers: &HeaderMap) -> Result<Option<Principal>, ApiError> {
-        let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    pub async fn identify(&self, head: &Parts) -> Result<Option<Principal>, ApiError> {
+        let Some(value) = head.headers.get(header::AUTHORIZATION) else { return Ok(None) };
         let token = value.to_str().ok().and_then(|text| text.split_once(' '));
         let Some((_, token)) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         else {
@@ -49,7 +52,7 @@ impl Authenticator {
             // each request.
             return Ok(None);
         };
-        let invalid = |reason| self.challenge(headers, None, Some(TokenFault::Invalid(reason)));
+        let invalid = |reason| self.challenge(head, None, Some(TokenFault::Invalid(reason)));
         let principal = self.tokens.verify(token.trim(), SystemTime::now());
         let principal = principal.map_err(|error| invalid(error.reason()))?;
         match &principal {
@@ -66,15 +69,15 @@ impl Authenticator {
     }
 
     /// Waits until `principal` is worth nothing any more, and is the answer to its request.
-    pub async fn revoked(&self, principal: &Principal, headers: &HeaderMap) -> ApiError {
+    pub async fn revoked(&self, principal: &Principal, head: &Parts) -> ApiError {
         match principal {
             Principal::User { account, .. } => {
                 self.metadata.revoked(account).await;
-                self.challenge(headers, None, Some(TokenFault::Invalid(REVOKED)))
+                self.challenge(head, None, Some(TokenFault::Invalid(REVOKED)))
             }
             Principal::Machine { name, minted, .. } => {
                 self.metadata.machine_revoked(name, *minted).await;
-                self.challenge(headers, None, Some(TokenFault::Invalid(REVOKED)))
+                self.challenge(head, None, Some(TokenFault::Invalid(REVOKED)))
             }
             Principal::Anonymous => std::future::pending().await,
         }
@@ -102,7 +105,7 @@ impl Authenticator {
                     Principal::Anonymous => None,
                     _ => Some(TokenFault::InsufficientScope),
                 };
-                Err(self.challenge(&request.head.headers, Some(&scope), fault))
+                Err(self.challenge(&request.head, Some(&scope), fault))
             }
             Verdict::Denied => {
                 let (name, action) = (principal.name(), action.name());
@@ -113,18 +116,14 @@ impl Authenticator {
     }
 
     /// The challenge for a request to the registry as a whole.
-    pub fn login_needed(&self, headers: &HeaderMap) -> ApiError {
-        self.challenge(headers, None, None)
+    pub fn login_needed(&self, head: &Parts) -> ApiError {
+        self.challenge(head, None, None)
     }
 
     /// A 401 that names the token endpoint and the scope to request there.
-    fn challenge(
-        &self,
-        headers: &HeaderMap,
-        scope: Option<&str>,
-        fault: Option<TokenFault>,
-    ) -> ApiError {
-        let realm = self.realm.clone().unwrap_or_else(|| format!("http://{}/token", host(headers)));
+    fn challenge(&self, head: &Parts, scope: Option<&str>, fault: Option<TokenFault>) -> ApiError {
+        let called = || head.extensions.get().map_or_else(String::new, Called::realm);
+        let realm = self.realm.clone().unwrap_or_else(called);
         let mut challenge = format!(r#"Bearer realm="{realm}",service="{AUDIENCE}""#);
         if let Some(scope) = scope {
             challenge.push_str(&format!(r#",scope="{scope}""#));
@@ -139,15 +138,5 @@ impl Authenticator {
         challenge.push_str(code);
         ApiError::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
             .header(header::WWW_AUTHENTICATE, challenge)
-    }
-}
-
-/// The host as the client wrote it: it is only sent back to that client.
-fn host(headers: &HeaderMap) -> String {
-    let host =
-        headers.get(header::HOST).and_then(|value| value.to_str().ok()?.parse::<Authority>().ok());
-    match host {
-        Some(host) if !host.as_str().contains(['@', '"', '\\']) => host.to_string(),
-        _ => "localhost".to_owned(),
     }
 }

@@ -5,6 +5,7 @@ mod request_body; // with limits
 mod response; // status, headers and body
 mod error; // error responses
 
+mod called; // the registry as its client knows it
 mod api; // routes each request to its endpoint
 mod audited; // a request on its way into the audit log
 mod auth; // principal and verdict
@@ -15,14 +16,16 @@ mod manifests; // reading, adding and deleting manifests
 mod outline; // what a registry reads in a manifest
 mod lists; // tags, repositories, referrers
 mod robots; // robot accounts, for the owner of the data folder
+mod front; // TLS, plain HTTP and proxies, before a request is read
 mod admin; // users and visibility, for the owner of the data folder
 
 use std::{convert::Infallible, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ::audit::AuditLog;
 use ::blobs::FileBlobStore;
-use hyper::{Request, body::Incoming, service::service_fn};
-use net::{ConnectionLimits, Connections, HttpLimits, Listener, PrivateListener};
+use hyper::service::service_fn;
+use net::{ConnectionLimits, Connections, HttpLimits, PrivateListener, TrustedProxies};
+use rustls::ServerConfig;
 use tokio::{
     net::TcpListener,
     time::{MissedTickBehavior, interval},
@@ -35,16 +38,23 @@ use crate::{
     limits::{ADMIN_CONNECTIONS_MAX, UPLOAD_SWEEP_INTERVAL},
     storage::{Metadata, Uploads},
 };
-use {admin::AdminApi, api::Api, auth::Authenticator, response::Response};
+use {admin::AdminApi, api::Api, auth::Authenticator, front::Front};
 
 /// Where a registry stores its data, and how it behaves.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Blobs, database, token key, admin socket. Created if absent, with mode 0700.
     pub data_dir: PathBuf,
-    /// The URL of the token endpoint, when it is not `http://HOST/token` with the `Host` of the
-    /// request: behind a proxy that terminates TLS.
+    /// The URL of the token endpoint, when it is not `/token` where the client has called: behind a
+    /// proxy that says neither scheme nor host.
     pub realm: Option<String>,
+    /// With which clients speak TLS.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Whether clients of other machines may speak plain HTTP, in which passwords travel as they
+    /// are.
+    pub plain_http: bool,
+    /// Whose word about their clients is taken.
+    pub proxies: TrustedProxies,
     pub limits: Limits,
     pub cost: Cost,
 }
@@ -55,6 +65,9 @@ impl Config {
         Self {
             data_dir: data_dir.into(),
             realm: None,
+            tls: None,
+            plain_http: false,
+            proxies: TrustedProxies::default(),
             limits: Limits::default(),
             cost: Cost::Recommended,
         }
@@ -68,6 +81,7 @@ pub struct Server {
     admin_listener: PrivateListener,
     metadata: Metadata,
     uploads: Arc<Uploads>,
+    front: Front,
     limits: Limits,
 }
 
@@ -95,7 +109,7 @@ impl Server {
 
     /// Blocks.
     fn with_metadata(metadata: Metadata, config: Config) -> Result<Self, Error> {
-        let Config { data_dir, realm, limits, cost } = config;
+        let Config { data_dir, realm, tls, plain_http, proxies, limits, cost } = config;
         let blobs = Arc::new(FileBlobStore::sharded(&data_dir)?);
         let uploads = Arc::new(Uploads::open(blobs.clone(), limits.uploads_per_user_max)?);
         let passwords = Arc::new(Passwords::new(metadata.clone(), cost));
@@ -127,15 +141,18 @@ impl Server {
             )),
             metadata,
             uploads,
+            front: Front {
+                acceptor: tls.map(Into::into),
+                plain_http,
+                proxies,
+                http: http_limits(&limits),
+            },
             limits,
         })
     }
 
-    /// Answers on `listener`, in plain HTTP/1.1, until `shutdown`; then requests in progress may
-    /// finish for a while.
-    ///
-    /// TLS is absent on purpose: loopback needs none, and elsewhere the ingress or a proxy
-    /// terminates it.
+    /// Answers on `listener`, in HTTP/1.1 with TLS or without, until `shutdown`; then requests in
+    /// progress may finish for a while.
     ///
     /// # Errors
     /// [`Error::Metadata`] when the database accepts no more writes: only a new process can open it
@@ -145,15 +162,15 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
-        let Self { api, admin_api, admin_listener, metadata, uploads, limits } = self;
+        let Self { api, admin_api, admin_listener, metadata, uploads, front, limits } = self;
         let connections = Connections::new();
-        let http = HttpLimits::with_times(limits.header_time_max, limits.idle_time_max);
+        let (http, front) = (front.http, Arc::new(front));
         let clients =
-            ConnectionLimits::new(limits.connections_max, limits.connections_of_one_address_max);
+            ConnectionLimits::new(limits.connections_max, limits.connections_of_one_address_max)
+                .without_share_of(front.proxies.clone());
         let admins = ConnectionLimits::in_all(ADMIN_CONNECTIONS_MAX);
-        let serving = accept(&connections, &listener, &clients, http, &api, Api::answer);
-        let administering =
-            accept(&connections, &admin_listener, &admins, http, &admin_api, AdminApi::answer);
+        let serving = accept_clients(&connections, &listener, &clients, &front, &api);
+        let administering = accept_admins(&connections, &admin_listener, &admins, http, &admin_api);
         let ended = tokio::select! {
             () = shutdown => Ok(()),
             error = metadata.broken() => Err(error),
@@ -167,23 +184,39 @@ impl Server {
     }
 }
 
-/// Accepts connections of one class, whose requests `answer` serves.
-async fn accept<L: Listener, A: Send + Sync + 'static, F>(
+fn http_limits(limits: &Limits) -> HttpLimits {
+    HttpLimits::with_times(limits.header_time_max, limits.idle_time_max)
+}
+
+async fn accept_clients(
     connections: &Connections,
-    listener: &L,
+    listener: &TcpListener,
+    limits: &ConnectionLimits,
+    front: &Arc<Front>,
+    api: &Arc<Api>,
+) -> Infallible {
+    let accepted = |stream, from: Option<IpAddr>, permit| {
+        let (api, connections, front) = (api.clone(), connections.clone(), front.clone());
+        async move {
+            let Some(peer) = from else { return };
+            front.answer(&connections, &api, stream, peer, permit).await;
+        }
+    };
+    connections.accept(listener, limits, accepted).await
+}
+
+async fn accept_admins(
+    connections: &Connections,
+    listener: &PrivateListener,
     limits: &ConnectionLimits,
     http: HttpLimits,
-    api: &Arc<A>,
-    answer: fn(Arc<A>, Request<Incoming>, Option<IpAddr>) -> F,
-) -> Infallible
-where
-    F: Future<Output = Response> + Send + 'static,
-{
-    let accepted = |stream, from, permit| {
-        let (api, connections) = (Arc::clone(api), connections.clone());
+    api: &Arc<AdminApi>,
+) -> Infallible {
+    let accepted = |stream, _, permit| {
+        let (api, connections) = (api.clone(), connections.clone());
         async move {
             let service = service_fn(|request| {
-                let response = answer(Arc::clone(&api), request, from);
+                let response = api.clone().answer(request);
                 async move { Ok::<_, Infallible>(response.await) }
             });
             connections.serve_http(stream, http, service).await;

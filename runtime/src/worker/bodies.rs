@@ -6,7 +6,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header, response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -49,7 +49,7 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
-        let frame = match &mut this.content {
+        let mut frame = match &mut this.content {
             Content::Whole { data, trailers } => {
                 let frame =
                     data.take().map(Frame::data).or_else(|| trailers.take().map(Frame::trailers));
@@ -62,10 +62,12 @@ impl Body for ResponseBody {
                 frame => frame,
             },
         };
-        if let Poll::Ready(Some(Ok(frame))) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            add(&this.meter.page.bytes_out, data.len() as u64);
+        if let Poll::Ready(Some(Ok(frame))) = &mut frame {
+            match (frame.data_ref().map(Bytes::len), frame.trailers_mut()) {
+                (Some(length), _) => add(&this.meter.page.bytes_out, length as u64),
+                (None, Some(trailers)) => net::remove_own(trailers),
+                (None, None) => {}
+            }
         }
         frame
     }
@@ -136,10 +138,12 @@ impl Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx).map_err(Error::from);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
+        let mut polled = Pin::new(&mut self.body).poll_frame(cx).map_err(Error::from);
+        let Poll::Ready(Some(Ok(frame))) = &mut polled else { return polled };
+        if let Some(trailers) = frame.trailers_mut() {
+            net::remove_claims(trailers);
+        }
+        if let Some(data) = frame.data_ref() {
             add(&self.meter.page.bytes_in, data.len() as u64);
             match self.left.checked_sub(data.len() as u64) {
                 Some(left) => self.left = left,
@@ -158,12 +162,24 @@ impl Body for RequestBody {
     }
 }
 
+/// The head of a guest's response as it leaves: with a status that ends a request, and without what
+/// only margay says.
+pub(super) fn judged(mut head: response::Parts) -> Result<response::Parts, Fault> {
+    match head.status.as_u16() {
+        200..=599 => {
+            net::remove_own(&mut head.headers);
+            Ok(head)
+        }
+        status => Err(Fault::Status(status)),
+    }
+}
+
 /// The response when the guest gives none: a code and a sentence. Details are in the log.
 pub(super) fn fault_response(fault: &Fault, meter: Arc<Meter>) -> Response<ResponseBody> {
     let status = match fault {
         Fault::Cpu(_) | Fault::Wall(_) => StatusCode::GATEWAY_TIMEOUT,
         Fault::Memory(_) | Fault::Handles(_) | Fault::Busy => StatusCode::SERVICE_UNAVAILABLE,
-        Fault::Trap(_) | Fault::NoAnswer => StatusCode::BAD_GATEWAY,
+        Fault::Trap(_) | Fault::NoAnswer | Fault::Status(_) => StatusCode::BAD_GATEWAY,
     };
     let sentence = match fault {
         Fault::Trap(_) => "the app broke while it answered".to_owned(),
@@ -186,4 +202,31 @@ pub(super) fn error_response(
         .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.headers_mut().insert("margay-error", HeaderValue::from_static(code));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_answers_with_a_final_status_and_not_in_the_name_of_margay() {
+        for (status, want) in [
+            (200, true),
+            (204, true),
+            (404, true),
+            (599, true),
+            (100, false),
+            (101, false),
+            (199, false),
+            (600, false),
+            (999, false),
+        ] {
+            let head = Response::builder().status(status).header("server", "guest");
+            let head = head.header("margay-error", "E_CPU").header("X_Margay_Hop", "n1");
+            match judged(head.body(()).unwrap().into_parts().0) {
+                Ok(head) => assert!(want && head.headers.len() == 1, "{status}: {head:?}"),
+                Err(fault) => assert!(!want && fault == Fault::Status(status), "{status}"),
+            }
+        }
+    }
 }

@@ -101,7 +101,7 @@ impl From<&Fault> for Exit {
             Fault::Memory(max) => Self::out_of_memory(*max),
             Fault::Wall(max) => Self::out_of_time(*max),
             Fault::Handles(max) => Self::out_of_handles(*max),
-            Fault::Busy | Fault::NoAnswer => Self::Trap(fault.to_string()),
+            Fault::Busy | Fault::NoAnswer | Fault::Status(_) => Self::Trap(fault.to_string()),
         }
     }
 }

@@ -59,6 +59,8 @@ pub(crate) enum Fault {
     Busy,
     /// It ended without an answer.
     NoAnswer,
+    /// Its answer has a status that no answer has.
+    Status(u16),
 }
 
 /// What the engine says of a component that holds too many handles. It has no type for it.
@@ -81,7 +83,7 @@ impl Fault {
                 "raise it with `--limit concurrency=NUMBER`, or `limits.concurrency_max` in the \
                  task definition"
             }
-            Self::Trap(_) | Self::NoAnswer => return None,
+            Self::Trap(_) | Self::NoAnswer | Self::Status(_) => return None,
         })
     }
 
@@ -94,6 +96,7 @@ impl Fault {
             Self::Trap(_) => "E_TRAP",
             Self::Busy => "E_BUSY",
             Self::NoAnswer => "E_NO_ANSWER",
+            Self::Status(_) => "E_STATUS",
         }
     }
 }
@@ -112,6 +115,9 @@ impl std::fmt::Display for Fault {
             Self::Trap(why) => write!(f, "{why}"),
             Self::Busy => write!(f, "as many requests as it may have at once are running"),
             Self::NoAnswer => write!(f, "it ended without an answer"),
+            Self::Status(status) => {
+                write!(f, "its answer has status {status}, and answers have 200 to 599")
+            }
         }
     }
 }

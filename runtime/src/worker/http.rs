@@ -1,6 +1,7 @@
 use std::{
     convert::Infallible,
     io,
+    net::IpAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -9,7 +10,7 @@ use engine::{Event, Exit, Listeners};
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::{body::Incoming, service::service_fn};
-use net::{ConnectionLimits, Connections, HttpLimits, Listener};
+use net::{ConnectionLimits, Connections, HttpLimits, Listener, Sender};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
@@ -25,15 +26,21 @@ use wasmtime_wasi_http::{
 };
 
 use super::{
-    bodies::{RequestBody, ResponseBody, collected, error_response, fault_response},
+    bodies::{RequestBody, ResponseBody, collected, error_response, fault_response, judged},
     container::{Container, Fault},
     guest::Guest,
     meter::Timed,
 };
 
-/// Connections that one worker holds at once. Each costs two descriptors at most, of which there
-/// are 8192.
-const CONNECTIONS_MAX: usize = 2048;
+/// Connections of published ports that one worker holds at once. Each costs two descriptors at
+/// most, of which there are 8192.
+const PUBLISHED_CONNECTIONS_MAX: usize = 2048;
+/// Of these, from one address prefix; more are closed. A quarter, as at the ingress: a proxy in
+/// front brings all clients from one.
+const CONNECTIONS_PER_ADDRESS_MAX: usize = PUBLISHED_CONNECTIONS_MAX / 4;
+/// Connections of the ingress, which has limits of its own, and from which no client of a published
+/// port takes one.
+const INGRESS_CONNECTIONS_MAX: usize = 1792;
 const HTTP_LIMITS: HttpLimits = HttpLimits::with_times(
     // A client that has not sent its headers by then is not going to.
     Duration::from_secs(10),
@@ -66,14 +73,16 @@ pub(super) async fn serve(
     };
     let concurrency = Arc::new(Semaphore::new(container.limits.concurrency_max.max(1) as usize));
     let handler = Arc::new(Handler { container, pre, concurrency });
-    let limits = Arc::new(ConnectionLimits::in_all(CONNECTIONS_MAX));
+    let clients = ConnectionLimits::new(PUBLISHED_CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX);
+    let (clients, ingresses) =
+        (Arc::new(clients), Arc::new(ConnectionLimits::in_all(INGRESS_CONNECTIONS_MAX)));
     let connections = Connections::new();
     let mut accepting = tokio::task::JoinSet::new();
     for listener in published {
-        accepting.spawn(accept(handler.clone(), connections.clone(), limits.clone(), listener));
+        accepting.spawn(accept(handler.clone(), connections.clone(), clients.clone(), listener));
     }
     for listener in ingress {
-        accepting.spawn(accept(handler.clone(), connections.clone(), limits.clone(), listener));
+        accepting.spawn(accept(handler.clone(), connections.clone(), ingresses.clone(), listener));
     }
     let mut stopping = handler.container.control.stopping();
     handler.container.control.report(Event::Started);
@@ -105,14 +114,15 @@ async fn accept<L: Listener>(
     limits: Arc<ConnectionLimits>,
     listener: L,
 ) {
-    let accepted = |stream, _, permit| {
+    let accepted = |stream, client: Option<IpAddr>, permit| {
         let (handler, connections) = (handler.clone(), connections.clone());
         async move {
             let handler = &handler;
-            let service =
-                service_fn(
-                    |request| async move { Ok::<_, Infallible>(handler.answer(request).await) },
-                );
+            let sender = client.map(|address| Sender::direct(address, net::Scheme::Http));
+            let sender = sender.as_ref();
+            let service = service_fn(|request| async move {
+                Ok::<_, Infallible>(handler.answer(request, sender).await)
+            });
             connections.serve_http(stream, HTTP_LIMITS, service).await;
             drop(permit);
         }
@@ -153,6 +163,7 @@ impl Run {
         };
         ended?;
         let (head, body) = response.into_parts();
+        let head = judged(head).map_err(|fault| self.failed(fault))?;
         let body = collected(body).map_err(|e| self.failed(Fault::Trap(e.to_string())))?;
         let (data, trailers) = body.ok_or_else(|| self.failed(Fault::NoAnswer))?;
         let body = ResponseBody::whole(data, trailers, self.container.meter.clone());
@@ -167,7 +178,15 @@ impl Drop for Run {
 }
 
 impl Handler {
-    async fn answer(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+    /// The response to a request of `sender`, or of the ingress, which has judged its client.
+    async fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        sender: Option<&Sender>,
+    ) -> Response<ResponseBody> {
+        if let Some(sender) = sender {
+            sender.replace_claims(request.headers_mut());
+        }
         let limits = &self.container.limits;
         let meter = || self.container.meter.clone();
         if request.body().size_hint().lower() > limits.request_body_bytes_max {
@@ -261,6 +280,7 @@ impl Handler {
                 };
                 // Ends when the guest does, at the deadline, or when the client goes.
                 tokio::spawn(async move { call.wait().await });
+                let head = judged(head).map_err(|fault| run.failed(fault))?;
                 let meter = container.meter.clone();
                 let body = ResponseBody::stream(body, run.fault.clone(), meter);
                 Ok(Response::from_parts(head, body))

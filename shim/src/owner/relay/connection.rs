@@ -4,6 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use net::AddressPrefix;
 use rustix::net::sockopt;
 
 use super::socket::{ClientStream, Family};
@@ -12,6 +13,8 @@ use crate::limits::RELAY_ROUNDS_MAX;
 /// One client's connection, and its counterpart in the container.
 pub(super) struct Connection {
     pub client: ClientStream,
+    /// Whose share of the connections this is one of; the ingress has none.
+    pub prefix: Option<AddressPrefix>,
     pub program: ProgramStream,
     /// Index of the listener that it came in through.
     pub listener: usize,
@@ -37,10 +40,14 @@ pub(super) enum ConnectState {
 }
 
 impl Connection {
-    pub(super) fn new(client: ClientStream, listener: usize) -> Self {
+    pub(super) fn new(
+        client: ClientStream,
+        prefix: Option<AddressPrefix>,
+        listener: usize,
+    ) -> Self {
         let (inbound, outbound) = (Direction::default(), Direction::default());
         let (program, accepted_at) = (ProgramStream::Absent, Instant::now());
-        Self { client, program, listener, accepted_at, inbound, outbound }
+        Self { client, prefix, program, listener, accepted_at, inbound, outbound }
     }
 
     /// Takes the kernel's answer to connecting, as far as there is one.
@@ -178,7 +185,7 @@ mod tests {
         let address = looped.local_addr().unwrap();
         connect(&looped, &address).unwrap();
         let (server_side, _client) = UnixStream::pair().unwrap();
-        let mut connection = Connection::new(ClientStream::Unix(server_side), 0);
+        let mut connection = Connection::new(ClientStream::Unix(server_side), None, 0);
         connection.program = ProgramStream::Connecting(looped, Family::V4);
         assert!(matches!(connection.connect_state(), ConnectState::Refused(Family::V4)));
         let program = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();

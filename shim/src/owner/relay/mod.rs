@@ -1,11 +1,13 @@
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     io::{self, ErrorKind},
+    net::IpAddr,
     os::fd::BorrowedFd,
     time::{Duration, Instant},
 };
 
 use engine::{Listeners, ListenersMessage};
+use net::AddressPrefix;
 use rustix::io::Errno;
 
 use self::{
@@ -15,8 +17,8 @@ use self::{
 };
 use crate::{
     limits::{
-        ACCEPTS_MAX, CONNECT_INTERVAL, CONNECTIONS_MAX, LISTEN_TIME_MAX, LISTENING_INTERVAL,
-        RELAY_CHUNK_BYTES, START_LISTEN_TIME_MAX,
+        ACCEPTS_MAX, CONNECT_INTERVAL, CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX,
+        LISTEN_TIME_MAX, LISTENING_INTERVAL, RELAY_CHUNK_BYTES, START_LISTEN_TIME_MAX,
     },
     owner::poller::{EventFlags, Poller, Token},
 };
@@ -162,7 +164,7 @@ impl Relay {
                 return self.watch_listeners(poller, false);
             }
             match port.listener.accept() {
-                Ok(client) => self.add(poller, client, index as usize),
+                Ok((client, from)) => self.add(poller, client, from, index as usize),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => {
                     return self.watch_listeners(poller, false);
@@ -188,16 +190,33 @@ impl Relay {
         self.bytes_out += self.datagrams.reply(id).bytes;
     }
 
-    fn add(&mut self, poller: &Poller, client: ClientStream, listener: usize) {
+    fn add(
+        &mut self,
+        poller: &Poller,
+        client: ClientStream,
+        from: Option<IpAddr>,
+        listener: usize,
+    ) {
+        let prefix = from.map(AddressPrefix::from);
+        if prefix.is_some_and(|prefix| self.has_its_share(prefix)) {
+            return; // closed: the address has enough connections
+        }
         let id = self.next_id;
         self.next_id = self.next_id.wrapping_add(1);
         let watched = client
             .prepare()
             .and_then(|()| poller.add(client.as_fd(), Token::Connection(id), CONNECTION_EVENTS));
         if watched.is_ok() {
-            self.connections.insert(id, Connection::new(client, listener));
+            self.connections.insert(id, Connection::new(client, prefix, listener));
             self.connect(poller, id, Family::V4);
         }
+    }
+
+    /// Whether clients of one address have as many connections as they get. Counted when one more
+    /// comes: a count beside the connections could differ from them.
+    fn has_its_share(&self, prefix: AddressPrefix) -> bool {
+        let same = self.connections.values().filter(|other| other.prefix == Some(prefix));
+        same.take(CONNECTIONS_PER_ADDRESS_MAX).count() == CONNECTIONS_PER_ADDRESS_MAX
     }
 
     /// Begins to connect a connection to the program.

@@ -1,6 +1,6 @@
 use std::{
     io::{self, Read, Write},
-    net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::{UnixListener, UnixStream},
@@ -19,10 +19,14 @@ pub(super) enum HostListener {
 }
 
 impl HostListener {
-    pub(super) fn accept(&self) -> io::Result<ClientStream> {
+    /// A client, with its address unless it is the ingress.
+    pub(super) fn accept(&self) -> io::Result<(ClientStream, Option<IpAddr>)> {
         match self {
-            Self::Tcp(listener) => listener.accept().map(|(stream, _)| ClientStream::Tcp(stream)),
-            Self::Unix(listener) => listener.accept().map(|(stream, _)| ClientStream::Unix(stream)),
+            Self::Tcp(listener) => {
+                let (stream, from) = listener.accept()?;
+                Ok((ClientStream::Tcp(stream), Some(from.ip())))
+            }
+            Self::Unix(listener) => Ok((ClientStream::Unix(listener.accept()?.0), None)),
         }
     }
 

@@ -1,0 +1,193 @@
+//! HTTP as hostile clients speak it, and TLS, at every port that other machines may reach.
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, TcpStream, UdpSocket},
+    process::Command,
+    time::Duration,
+};
+
+use crate::{
+    stage::{Stage, eventually},
+    up::{HOST, Up, page_is_served, record, serve_cats},
+};
+
+/// All that `address` answers to `bytes`.
+fn exchange(address: &str, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(Duration::from_secs(15))).expect("a timeout");
+    stream.write_all(bytes).expect("sent");
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// One of each kind; `net`'s own tests have them all.
+fn hostile_requests() -> Vec<(&'static str, String)> {
+    let start = format!("POST / HTTP/1.1\r\nHost: {HOST}\r\n");
+    let good = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    vec![
+        ("CL.TE", format!("{start}Content-Length: 5\r\n{chunked}\r\n0\r\n\r\n{good}")),
+        ("TE twice", format!("{start}{chunked}{chunked}\r\n0\r\n\r\n{good}")),
+        ("TE list", format!("{start}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n{good}")),
+        ("CL twice", format!("{start}Content-Length: 1\r\nContent-Length: 1\r\n\r\nx{good}")),
+        ("bare LF", format!("GET / HTTP/1.1\nHost: {HOST}\n\n{good}")),
+        ("a line that goes on", format!("{start}X: y\r\n z\r\n\r\n{good}")),
+        ("two Hosts", format!("{start}Host: evil\r\n\r\n{good}")),
+        ("no Host", format!("GET / HTTP/1.1\r\n\r\n{good}")),
+        ("user information", format!("GET / HTTP/1.1\r\nHost: x@{HOST}\r\n\r\n{good}")),
+        ("another host", format!("GET http://evil/ HTTP/1.1\r\nHost: {HOST}\r\n\r\n{good}")),
+        ("a space before a colon", format!("{start}X : y\r\n\r\n{good}")),
+        ("a control character", format!("{start}X: \x01\r\n\r\n{good}")),
+        ("a large head", format!("{start}X: {}\r\n\r\n{good}", "x".repeat(70_000))),
+        ("a bad chunk", format!("{start}{chunked}\r\n5\r\nhello!\r\n0\r\n\r\n{good}")),
+        ("a bad size", format!("{start}{chunked}\r\n0x5\r\nhello\r\n0\r\n\r\n{good}")),
+    ]
+}
+
+fn refuses_them_all(name: &str, address: &str) {
+    for (what, request) in hostile_requests() {
+        let answer = exchange(address, request.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{name}, {what}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{name}, {what}: {answer}");
+    }
+}
+
+#[test]
+fn every_port_refuses_requests_that_parsers_read_differently() {
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    serve_cats(&stage, &up, 1);
+    eventually("the page", || page_is_served(&up));
+    refuses_them_all("the ingress", &up.ingress);
+    refuses_them_all("the registry", &up.registry.replace("localhost", "127.0.0.1"));
+    assert!(page_is_served(&up).is_some(), "it is served as before");
+    stage.margay(["run", "-d", "-p", "127.0.0.1:0:80", "--name", "direct", "cats"]).ok();
+    let port = stage.margay(["port", "direct", "80"]).ok();
+    refuses_them_all("a published port", port.trim());
+    stage.margay(["rm", "-f", "direct"]).ok();
+    up.end();
+    stage.is_empty();
+}
+
+/// An address of this machine that others reach, where it has one.
+fn outside() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    let is_outside = !address.is_loopback() && !address.is_unspecified();
+    if !is_outside {
+        println!("skipped: this machine has no address but loopback");
+    }
+    is_outside.then_some(address)
+}
+
+#[test]
+fn on_an_address_of_other_machines_the_registry_speaks_tls() {
+    let Some(address) = outside() else { return };
+    let stage = Stage::new();
+    let address = address.to_string();
+    let mut here = Up::start_with(&stage, &["--listen", &address]);
+    let registry = record(&stage)["registry"].as_str().expect("an address").to_owned();
+    // A service whose image is pulled from there, by the control plane and by the node.
+    here.registry.clone_from(&registry);
+    serve_cats(&stage, &here, 1);
+    eventually("the page", || page_is_served(&here));
+    // Another machine has the authority in a file, and is told what to do without it.
+    let other = Stage::new();
+    let password =
+        std::fs::read_to_string(stage.home().join("registry/password")).expect("a password");
+    let login = ["login", "-u", "me", "--password-stdin", &registry];
+    let err = other.margay_fed(login, &password).fails(1);
+    assert!(err.contains("hint: trust the authority that signed its certificate: --ca"), "{err}");
+    let authority = stage.home().join("server/ca.pem").display().to_string();
+    let with_authority = [&login[..], &["--ca", &authority]].concat();
+    assert_eq!(other.margay_fed(&with_authority, &password).ok(), "Login Succeeded\n");
+    other.margay(["pull", &format!("{registry}/me/cats:v1")]).ok();
+    // Passwords are never asked for in plain HTTP.
+    let plain = format!("GET /v2/ HTTP/1.1\r\nHost: {registry}\r\nConnection: close\r\n\r\n");
+    let answer = exchange(&registry, plain.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("HTTPS"), "{answer}");
+    assert!(!answer.contains("realm"), "{answer}");
+    here.end();
+    stage.is_empty();
+    // A registry of its own needs a certificate, or is told that it needs none.
+    let alone = Stage::new();
+    let listen = format!("{address}:0");
+    let err = alone.margay(["registry", "--listen", &listen]).fails(2);
+    assert!(err.contains("plain HTTP") && err.contains("--tls-cert"), "{err}");
+    let mut running = alone.start(["registry", "--listen", &listen, "--insecure"]);
+    assert!(running.line().starts_with("registry listens on "));
+    running.signal("INT");
+    running.end();
+}
+
+/// A certificate for `name` that is its own authority, as files.
+fn certificate(stage: &Stage, name: &str) -> Option<(String, String)> {
+    let (chain, key) = (stage.path("tls.crt"), stage.path("tls.key"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
+        .args(["-nodes", "-days", "2", "-subj", "/CN=test", "-addext"])
+        .arg(format!("subjectAltName=DNS:{name}"))
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&chain)
+        .output();
+    match made {
+        Ok(output) if output.status.success() => {
+            Some((chain.display().to_string(), key.display().to_string()))
+        }
+        _ => {
+            println!("skipped: openssl is not here");
+            None
+        }
+    }
+}
+
+/// What curl gets from `https://NAME:PORT/PATH`, with the certificate at `chain` as its authority.
+fn curl(chain: &str, name: &str, address: &str, path: &str) -> String {
+    let port = address.rsplit(':').next().expect("a port");
+    let output = Command::new("curl")
+        .args(["-sS", "-i", "--max-time", "20", "--cacert", chain, "--connect-to"])
+        .arg(format!("{name}:{port}:{address}"))
+        .arg(format!("https://{name}:{port}{path}"))
+        .output()
+        .expect("curl");
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+#[test]
+fn a_certificate_in_files_is_served_by_ingress_and_registry_and_read_again() {
+    let stage = Stage::new();
+    let Some((chain, key)) = certificate(&stage, HOST) else { return };
+    let up = Up::start_with(&stage, &["--tls-cert", &chain, "--tls-key", &key]);
+    serve_cats(&stage, &up, 1);
+    let ingress = up.ingress.clone();
+    let page = || curl(&chain, HOST, &ingress, "/").starts_with("HTTP/1.1 200").then_some(());
+    eventually("the page over TLS", page);
+    let plain = format!("GET /a?b HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    let answer = exchange(&ingress, plain.as_bytes());
+    assert!(answer.contains(&format!("location: https://{HOST}/a?b\r\n")), "{answer}");
+    let registry = up.registry.replace("localhost", "127.0.0.1");
+    let challenge = curl(&chain, HOST, &registry, "/v2/");
+    assert!(challenge.contains("realm=\"https://"), "{challenge}");
+    // A bad pair changes nothing; the next good one is taken up.
+    let good = std::fs::read(&chain).expect("a certificate");
+    std::fs::write(&chain, "no certificate").expect("written");
+    let old = stage.write("old.crt", &good).display().to_string();
+    let old_page = || curl(&old, HOST, &ingress, "/").starts_with("HTTP/1.1 200").then_some(());
+    eventually("the page with the pair before", old_page);
+    certificate(&stage, HOST).expect("another one");
+    eventually("the page with the new pair", page);
+    eventually("the registry with the new pair", || {
+        curl(&chain, HOST, &registry, "/v2/").contains("realm=").then_some(())
+    });
+    up.end();
+    stage.is_empty();
+    let wrong = stage.write("wrong.key", "no key").display().to_string();
+    let err = stage.margay(["ingress", "--tls-cert", &chain, "--tls-key", &wrong]).fails(1);
+    assert!(err.contains("there is no private key in `") && err.contains("hint: "), "{err}");
+    stage.margay(["ingress", "--proxy-protocol"]).fails(2);
+}

@@ -1,0 +1,64 @@
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::pin,
+    sync::atomic::{AtomicU64, Ordering},
+    task::Poll,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use http_body::Body;
+use http_body_util::{Either, Full};
+use hyper::{body::Incoming, service::Service};
+
+use super::{Fault, Verdict};
+
+/// Calls `service` for each request of one connection in its turn. It is not called for what was
+/// refused, and a request whose body turns out to be broken ends with the refusal.
+pub(crate) struct StrictService<'a, H> {
+    service: &'a H,
+    verdict: &'a Verdict,
+    requests: AtomicU64,
+}
+
+impl<'a, H, B> StrictService<'a, H>
+where
+    H: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    B: Body<Data = Bytes>,
+{
+    pub fn new(service: &'a H, verdict: &'a Verdict) -> Self {
+        Self { service, verdict, requests: AtomicU64::new(0) }
+    }
+
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Either<B, Full<Bytes>>>, Infallible> {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(fault) = self.verdict.fault_of(number) {
+            return Ok(fault.into_response());
+        }
+        let mut response = pin!(self.service.call(request));
+        poll_fn(|cx| match self.verdict.fault_of(number) {
+            // The body is read by the task that polls this, so it is seen at once.
+            Some(fault) => Poll::Ready(Ok(fault.into_response())),
+            None => response.as_mut().poll(cx).map_ok(|response| response.map(Either::Left)),
+        })
+        .await
+    }
+}
+
+impl Fault {
+    fn into_response<B>(self) -> Response<Either<B, Full<Bytes>>> {
+        tracing::debug!(status = self.status.as_u16(), why = self.text, "refused a request");
+        let text = format!("E_REQUEST: {}\n", self.text);
+        let mut response = Response::new(Either::Right(Full::from(text)));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+}

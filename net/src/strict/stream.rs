@@ -1,0 +1,240 @@
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
+
+use super::{
+    Verdict,
+    chunks::{Chunks, Judged},
+    head::{Framing, Head},
+};
+use crate::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
+
+/// In the place of a head that is refused: the service is called for it, as for every request in
+/// its turn, and the response is the refusal.
+const REFUSED: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+
+/// A stream of requests. A head is passed on when it has come in full and is good; a body as it
+/// comes.
+#[derive(Debug)]
+pub(crate) struct StrictStream<'a, S> {
+    stream: S,
+    head_bytes_max: usize,
+    part: Part,
+    /// Heads that were passed on.
+    requests: u64,
+    /// The beginning of a head.
+    held: Vec<u8>,
+    /// Judged, and not yet taken, from `passed` on.
+    ready: Vec<u8>,
+    passed: usize,
+    verdict: &'a Verdict,
+    /// What a broken body ends with, once its good part was taken.
+    broken: bool,
+    linger: Option<(Pin<Box<Sleep>>, usize)>,
+}
+
+#[derive(Debug)]
+enum Part {
+    Head(Head),
+    Body(u64),
+    Chunks(Chunks),
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self::Head(Head::default())
+    }
+}
+
+impl<'a, S> StrictStream<'a, S> {
+    pub fn new(stream: S, head_bytes_max: usize, verdict: &'a Verdict) -> Self {
+        Self {
+            stream,
+            head_bytes_max,
+            part: Part::default(),
+            requests: 0,
+            held: Vec::new(),
+            ready: Vec::new(),
+            passed: 0,
+            verdict,
+            broken: false,
+            linger: None,
+        }
+    }
+
+    /// How many of `bytes`, the next that have come, may be passed on now. The rest is held, or is
+    /// never passed on.
+    fn sift(&mut self, bytes: &[u8]) -> usize {
+        if self.held.is_empty() {
+            let passing = self.judge(bytes);
+            if !self.verdict.is_refused() {
+                self.held.extend_from_slice(&bytes[passing..]);
+            }
+            return passing;
+        }
+        let mut held = std::mem::take(&mut self.held);
+        held.extend_from_slice(bytes);
+        let passing = self.judge(&held);
+        if !self.verdict.is_refused() {
+            self.held.extend_from_slice(&held[passing..]);
+        }
+        held.truncate(passing);
+        // What was judged comes before a refusal that it may have ended in.
+        held.append(&mut self.ready);
+        self.ready = held;
+        0
+    }
+
+    /// How many of `bytes` are good: whole heads, and bodies as far as they go.
+    fn judge(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            match &mut self.part {
+                Part::Head(head) => match head.read(&bytes[at..], self.head_bytes_max) {
+                    Ok(None) => break,
+                    Ok(Some((length, framing))) => {
+                        at += length;
+                        self.requests += 1;
+                        self.part = match framing {
+                            Framing::None => Part::default(),
+                            Framing::Length(length) => Part::Body(length),
+                            Framing::Chunked => Part::Chunks(Chunks::default()),
+                        };
+                    }
+                    Err(fault) => {
+                        self.verdict.refuse(self.requests + 1, fault);
+                        self.ready.extend_from_slice(REFUSED);
+                        break;
+                    }
+                },
+                Part::Body(left) => {
+                    let taken = (*left).min((bytes.len() - at) as u64);
+                    at += taken as usize; // no more than there is
+                    *left -= taken;
+                    if *left == 0 {
+                        self.part = Part::default();
+                    }
+                }
+                Part::Chunks(chunks) => match chunks.read(&bytes[at..]) {
+                    Judged::Whole => at = bytes.len(),
+                    Judged::End(length) => {
+                        at += length;
+                        self.part = Part::default();
+                    }
+                    Judged::Broken(length, fault) => {
+                        at += length;
+                        self.verdict.refuse(self.requests, fault);
+                        self.broken = true;
+                        break;
+                    }
+                },
+            }
+        }
+        at
+    }
+
+    fn take_ready(&mut self, buffer: &mut ReadBuf<'_>) {
+        let length = buffer.remaining().min(self.ready.len() - self.passed);
+        buffer.put_slice(&self.ready[self.passed..self.passed + length]);
+        self.passed += length;
+        if self.passed == self.ready.len() {
+            (self.ready, self.passed) = (Vec::new(), 0);
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for StrictStream<'_, S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if !this.ready.is_empty() {
+                this.take_ready(buffer);
+                return Poll::Ready(Ok(()));
+            }
+            if this.broken {
+                let error = io::Error::new(io::ErrorKind::InvalidData, "the body is malformed");
+                return Poll::Ready(Err(error));
+            }
+            if this.verdict.is_refused() {
+                return Poll::Pending; // the refusal is written, which nothing waits for
+            }
+            let before = buffer.filled().len();
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+            if buffer.filled().len() == before {
+                return Poll::Ready(Ok(())); // the end; a head that is not complete is no request
+            }
+            let passing = this.sift(&buffer.filled()[before..]);
+            buffer.set_filled(before + passing);
+            if passing > 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> StrictStream<'_, S> {
+    /// Reads what a refused client is still sending, for a while: a socket that is closed with
+    /// bytes unread resets the connection, and the client may lose the response.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (deadline, left) =
+            self.linger.get_or_insert_with(|| (Box::pin(sleep(LINGER_TIME_MAX)), LINGER_BYTES_MAX));
+        let mut space = [0; 4096];
+        while *left > 0 && deadline.as_mut().poll(cx).is_pending() {
+            let mut buffer = ReadBuf::new(&mut space);
+            match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)) {
+                Ok(()) if !buffer.filled().is_empty() => {
+                    *left = left.saturating_sub(buffer.filled().len());
+                }
+                _ => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for StrictStream<'_, S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        }
+        if !self.verdict.is_refused() {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_linger(cx)
+    }
+}

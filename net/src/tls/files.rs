@@ -1,0 +1,293 @@
+use std::{
+    convert::Infallible,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::SystemTime,
+};
+
+use rustls::{
+    ServerConfig,
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio::time::sleep;
+
+use super::{certificates, private_key, provider};
+use crate::limits::{CERTIFICATE_BYTES_MAX, CERTIFICATE_LOOK_EVERY};
+
+/// Why a certificate cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    #[error("cannot read `{}`", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("`{}` is larger than a certificate or a key is", .path.display())]
+    TooLarge { path: PathBuf },
+    #[error("there is no certificate in `{}`", .path.display())]
+    NoCertificate { path: PathBuf },
+    #[error("there is no private key in `{}`", .path.display())]
+    NoKey { path: PathBuf },
+    #[error("the key in `{}` is not that of the certificate in `{}`", .key.display(), .chain.display())]
+    Pair { chain: PathBuf, key: PathBuf, source: rustls::Error },
+}
+
+impl CertificateError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => {
+                "the process that serves reads it, again after each change: let its user do so"
+            }
+            Self::TooLarge { .. } | Self::NoCertificate { .. } => {
+                "--tls-cert takes a PEM file: the certificate first, then its intermediates"
+            }
+            Self::NoKey { .. } => "--tls-key takes a PEM file with a key that has no password",
+            Self::Pair { .. } => "give the key that the certificate was made for",
+        }
+    }
+}
+
+/// A certificate with its key, in two files that something else renews.
+#[derive(Debug)]
+pub struct CertificateFiles {
+    chain: PathBuf,
+    key: PathBuf,
+    current: Arc<Current>,
+}
+
+#[derive(Debug)]
+struct Current(RwLock<(Arc<CertifiedKey>, Stamps)>);
+
+/// Which files were read: two of them, with their time, inode and length.
+type Stamps = [Option<(SystemTime, u64, u64)>; 2];
+
+impl CertificateFiles {
+    /// Reads the PEM files `chain`, the certificate of the server first, and `key`.
+    ///
+    /// # Errors
+    /// When they cannot be read, or are no pair.
+    pub fn open(chain: &Path, key: &Path) -> Result<Self, CertificateError> {
+        let stamps = stamps(chain, key);
+        let pair = read_pair(chain, key)?;
+        let current = Arc::new(Current(RwLock::new((pair, stamps))));
+        Ok(Self { chain: chain.to_owned(), key: key.to_owned(), current })
+    }
+
+    /// The same pair, to be looked for at these paths from now on.
+    #[must_use]
+    pub fn moved(self, chain: &Path, key: &Path) -> Self {
+        Self { chain: chain.to_owned(), key: key.to_owned(), ..self }
+    }
+
+    /// TLS 1.2 and 1.3 with the pair as it is at each handshake, for clients without a certificate.
+    pub fn server(&self) -> Arc<ServerConfig> {
+        server_of(self.current.clone())
+    }
+
+    /// The same, with `unnamed` for clients that name no server: those that call it by its address.
+    pub fn server_beside(&self, unnamed: Pair) -> Arc<ServerConfig> {
+        server_of(Arc::new(Beside { unnamed, named: self.current.clone() }))
+    }
+
+    /// Takes up each new pair. A bad one changes nothing but the log.
+    pub async fn keep_up(&self) -> Infallible {
+        loop {
+            sleep(CERTIFICATE_LOOK_EVERY).await;
+            self.refresh();
+        }
+    }
+
+    /// Looks at the files once: whether there is a new pair.
+    pub fn refresh(&self) -> bool {
+        let seen = stamps(&self.chain, &self.key);
+        if self.current.stamps() == seen {
+            return false;
+        }
+        match read_pair(&self.chain, &self.key) {
+            Ok(pair) => {
+                tracing::info!(file = %self.chain.display(), "took up another certificate");
+                self.current.replace(Some(pair), seen);
+                true
+            }
+            Err(error) => {
+                let hint = error.hint();
+                tracing::warn!(%error, hint, "the certificate stays as it was");
+                self.current.replace(None, seen); // this pair is not read again
+                false
+            }
+        }
+    }
+}
+
+impl Current {
+    fn stamps(&self) -> Stamps {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    fn replace(&self, pair: Option<Arc<CertifiedKey>>, stamps: Stamps) {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let pair = pair.unwrap_or_else(|| current.0.clone());
+        *current = (pair, stamps);
+    }
+}
+
+/// TLS 1.2 and 1.3 with one pair, for clients without a certificate.
+pub fn server_with(pair: Pair) -> Arc<ServerConfig> {
+    server_of(Arc::new(Always(pair)))
+}
+
+/// A certificate chain with its key.
+pub type Pair = Arc<CertifiedKey>;
+
+/// A pair in PEM.
+///
+/// # Errors
+/// When the key is not that of the certificate, or either is damaged.
+pub fn pair(chain: &str, key: &str) -> Result<Pair, rustls::Error> {
+    let damaged = |error: rustls::pki_types::pem::Error| rustls::Error::General(error.to_string());
+    let (chain, key) = (certificates(chain).map_err(damaged)?, private_key(key).map_err(damaged)?);
+    CertifiedKey::from_der(chain, key, &provider()).map(Arc::new)
+}
+
+fn server_of(resolver: Arc<dyn ResolvesServerCert>) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks TLS 1.2 and 1.3")
+        .with_no_client_auth()
+        .with_cert_resolver(resolver);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Arc::new(config)
+}
+
+#[derive(Debug)]
+struct Always(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Always {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
+#[derive(Debug)]
+struct Beside {
+    unnamed: Pair,
+    named: Arc<Current>,
+}
+
+impl ResolvesServerCert for Beside {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        match hello.server_name() {
+            None => Some(self.unnamed.clone()),
+            Some(_) => self.named.resolve(hello),
+        }
+    }
+}
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).0.clone())
+    }
+}
+
+/// Of what links lead to, as those of a secret in a volume do.
+fn stamps(chain: &Path, key: &Path) -> Stamps {
+    [chain, key].map(|path| {
+        let metadata = fs::metadata(path).ok()?;
+        Some((metadata.modified().ok()?, metadata.ino(), metadata.len()))
+    })
+}
+
+fn read_pair(chain: &Path, key: &Path) -> Result<Arc<CertifiedKey>, CertificateError> {
+    let (chain_path, key_path) = (|| chain.to_owned(), || key.to_owned());
+    let no_certificate = || CertificateError::NoCertificate { path: chain_path() };
+    let certificates = certificates(&read(chain)?).map_err(|_| no_certificate())?;
+    if certificates.is_empty() {
+        return Err(no_certificate());
+    }
+    let secret =
+        private_key(&read(key)?).map_err(|_| CertificateError::NoKey { path: key_path() })?;
+    let pair = CertifiedKey::from_der(certificates, secret, &provider());
+    pair.map(Arc::new).map_err(|source| CertificateError::Pair {
+        chain: chain_path(),
+        key: key_path(),
+        source,
+    })
+}
+
+fn read(path: &Path) -> Result<String, CertificateError> {
+    let failed = |source| CertificateError::Read { path: path.to_owned(), source };
+    match fs::metadata(path).map_err(failed)?.len() > CERTIFICATE_BYTES_MAX {
+        true => Err(CertificateError::TooLarge { path: path.to_owned() }),
+        false => fs::read_to_string(path).map_err(failed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write_pair(folder: &Path, name: &str) -> (String, String) {
+        let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+        let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+        fs::write(folder.join("new.crt"), &chain).unwrap();
+        fs::write(folder.join("new.key"), &key).unwrap();
+        fs::rename(folder.join("new.crt"), folder.join("tls.crt")).unwrap();
+        fs::rename(folder.join("new.key"), folder.join("tls.key")).unwrap();
+        (chain, key)
+    }
+
+    fn shown(files: &CertificateFiles) -> String {
+        let pair = files.current.0.read().unwrap().0.clone();
+        super::super::fingerprint(&pair.cert[0])
+    }
+
+    #[test]
+    fn a_new_pair_is_taken_up_and_a_bad_one_leaves_the_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+        write_pair(folder.path(), "a.example");
+        let files = CertificateFiles::open(&chain, &key).unwrap();
+        let first = shown(&files);
+        files.refresh();
+        assert_eq!(shown(&files), first);
+        write_pair(folder.path(), "b.example");
+        files.refresh();
+        let second = shown(&files);
+        assert_ne!(second, first);
+        for bad in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "\0"] {
+            fs::write(&chain, bad).unwrap();
+            files.refresh();
+            assert_eq!(shown(&files), second, "{bad:?}");
+        }
+        fs::remove_file(&chain).unwrap();
+        files.refresh();
+        assert_eq!(shown(&files), second);
+        // The certificate of one pair with the key of another, as in the middle of a renewal.
+        let (other, _) = write_pair(folder.path(), "c.example");
+        write_pair(folder.path(), "d.example");
+        fs::write(&chain, other).unwrap();
+        files.refresh();
+        assert_eq!(shown(&files), second);
+        let error = CertificateFiles::open(&chain, &key).unwrap_err();
+        assert!(matches!(error, CertificateError::Pair { .. }), "{error}");
+        write_pair(folder.path(), "e.example");
+        files.refresh();
+        assert_ne!(shown(&files), second);
+    }
+
+    #[test]
+    fn what_is_no_pair_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+        let open = || CertificateFiles::open(&chain, &key).unwrap_err().to_string();
+        assert!(open().starts_with("cannot read `"), "{}", open());
+        fs::write(&chain, "").unwrap();
+        assert!(open().starts_with("there is no certificate in `"), "{}", open());
+        let (good, _) = write_pair(folder.path(), "a.example");
+        fs::write(&key, good).unwrap();
+        assert!(open().starts_with("there is no private key in `"), "{}", open());
+        fs::write(&key, vec![b'x'; 1 << 21]).unwrap();
+        assert!(open().contains("is larger than"), "{}", open());
+    }
+}
