@@ -53,8 +53,7 @@ pub(crate) const COPY: &[libc::c_long] = &[libc::SYS_renameat2, libc::SYS_recvms
 
 /// Confines this process to them, and to `more`.
 pub(crate) fn apply(more: &[libc::c_long]) -> io::Result<()> {
-    let mut rules: BTreeMap<_, _> =
-        CALLS.iter().chain(more).map(|call| (*call, vec![])).collect();
+    let mut rules: BTreeMap<_, _> = CALLS.iter().chain(more).map(|call| (*call, vec![])).collect();
     let no_machine_code = || Ok::<_, io::Error>(vec![all([masked(2, libc::PROT_EXEC, 0)])?]);
     rules.insert(libc::SYS_mmap, no_machine_code()?);
     rules.insert(libc::SYS_mprotect, no_machine_code()?);
