@@ -26,7 +26,7 @@ pub(crate) const DESCRIPTORS_MIN: u64 =
 /// For the head of a request: no client of the API is slower.
 pub(crate) const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// The head of a request: a path, a token and a key are one kilobyte.
-pub(crate) const HEAD_BYTES_MAX: usize = 16 << 10;
+pub(crate) const HEAD_BYTES_MAX: usize = 8 << 10;
 /// For a client to take the next piece of a response: as long as a registry waits for its own.
 pub(crate) const WRITE_TIME_MAX: Duration = Duration::from_secs(30);
 /// For requests to finish once the end was asked for.

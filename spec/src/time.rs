@@ -208,7 +208,8 @@ mod tests {
         assert_eq!(print_bytes(1000), "1000");
         assert_eq!(parse_duration("1m30s").unwrap(), Duration::from_secs(90));
         assert_eq!(parse_duration("300ms").unwrap(), Duration::from_millis(300));
-        for text in ["", "10", "s", "1d", "-1s"] {
+        assert_eq!(parse_duration("1d").unwrap(), Duration::from_hours(24));
+        for text in ["", "10", "s", "1w", "-1s"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

@@ -1,5 +1,7 @@
 use std::time::Instant;
 
+use anyhow::Context as _;
+
 use crate::{
     home::Home,
     output::{Paint, duration, line, notice},
@@ -22,6 +24,8 @@ pub struct Args {
 impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let started = Instant::now();
+        // What a shell left open, no process of the platform inherits.
+        sandbox::close_other_descriptors(&[]).context("cannot close inherited descriptors")?;
         block_on(platform::run(home, &self.settings, async |record| {
             line(format_args!("margay is up ({}); Ctrl-C ends it", duration(started.elapsed())));
             introduce(&record, home);

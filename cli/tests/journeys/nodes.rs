@@ -293,7 +293,7 @@ fn what_cannot_be_said_about_a_node_is_refused_in_words() {
             ("--idle-after", "999ms", "use 1s to 24h"),
             ("--idle-after", "25h", "use 1s to 24h"),
             ("--spare-workers", "65", "65 is not in 0..=64"),
-            ("--spare-workers", "-1", "unexpected argument"),
+            ("--spare-workers", "-1", "-1 is not in 0..=64"),
         ] {
             let err = stage.margay([verb, &[flag, value]].concat()).fails(2);
             assert!(err.contains(want), "{verb:?} {flag} {value}: {err}");

@@ -44,7 +44,9 @@ fn an_image_goes_to_the_registry_and_comes_back_elsewhere() {
     assert_eq!(other.margay(["run", &image]).ok(), "hello from margay\n");
     let digest = pushed.trim().rsplit_once('@').expect("a digest").1;
     let pinned = format!("{}/me/hello@{digest}", up.registry);
-    other.margay(["rmi", &image]).ok();
+    let err = other.margay(["rmi", &image]).fails(1);
+    assert!(err.contains("was made from image"), "{err}");
+    other.margay(["rmi", "--force", &image]).ok();
     assert_eq!(other.margay(["run", &pinned]).ok(), "hello from margay\n");
 
     // A second user sees nothing of the first one's until it is public.
