@@ -372,15 +372,4 @@ mod tests {
         drop(log);
         let _ = mount(&["umount", "--lazy"]);
     }
-
-    /// What a record costs, for the page on limits: run with `--ignored --nocapture`.
-    #[test]
-    #[ignore = "a measurement"]
-    fn what_a_record_costs() {
-        let folder = tempfile::tempdir().unwrap();
-        let log = AuditLog::open(folder.path()).unwrap();
-        let (records, start) = (100_000, Instant::now());
-        (0..records).for_each(|n| log.record(event("tenant/ci", &format!("/v1/tasks/t{n}"))));
-        println!("{:?} each", start.elapsed() / records);
-    }
 }
