@@ -135,3 +135,23 @@ wasm = {wasm}
 "
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    #[test]
+    fn samples_have_the_files_that_a_new_app_has() {
+        let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../samples");
+        for (path, text) in [
+            ("csv/wasihttp/wasihttp.go", include_str!("templates/go/wasihttp.go")),
+            ("identicon/http.h", include_str!("templates/c/http.h")),
+        ] {
+            let found = fs::read_to_string(samples.join(path)).expect("a sample");
+            assert!(
+                found == text.replace("NAME", "csv"),
+                "{path} is not as `margay init` writes it"
+            );
+        }
+    }
+}
