@@ -13,7 +13,7 @@ use blobs::{BlobWriter, MemoryBlobStore};
 use futures_util::future::BoxFuture;
 use image::{Document, Kind};
 use orchestrator::{ImageResolver, ResolvedImage, Runs};
-use registry::{Action, Admin, Auth, BlobSink, Client, ClientOptions, Reach, Repository, Tokens};
+use registry::{Action, Auth, BlobSink, Client, ClientOptions, Reach, Repository, Tokens};
 use spec::{Descriptor, Digest, Host, Index, NodeId, Reference, Tenant, wire::Fault};
 
 use crate::{output::size, platform::record::is_registry};
@@ -32,7 +32,6 @@ const DOCUMENTS_BYTES_MAX: u64 = 16 << 20;
 pub struct RegistryResolver {
     address: SocketAddr,
     tokens: Tokens,
-    admin: Admin,
     /// Of the platform, in DER.
     authorities: Vec<Vec<u8>>,
     networks: Vec<Host>,
@@ -48,17 +47,16 @@ struct ImageLocation {
 }
 
 impl RegistryResolver {
-    /// For the registry at `address`, whose key `tokens` signs with, which `admin` administers, and
-    /// whose certificate one of `authorities` has signed. Other registries are reached at public
-    /// addresses, and in `networks`.
+    /// For the registry at `address`, whose key `tokens` signs with, and whose certificate one of
+    /// `authorities` has signed. Other registries are reached at public addresses, and in
+    /// `networks`.
     pub fn new(
         address: SocketAddr,
         tokens: Tokens,
-        admin: Admin,
         authorities: Vec<Vec<u8>>,
         networks: Vec<Host>,
     ) -> Self {
-        Self { address, tokens, admin, authorities, networks }
+        Self { address, tokens, authorities, networks }
     }
 
     /// In the bundled registry a tenant's own name space is what it is without a registry:
@@ -96,6 +94,11 @@ impl RegistryResolver {
                 )
             })
             .flatten();
+        self.client_with(token)
+    }
+
+    /// A client that shows `token` to the bundled registry.
+    fn client_with(&self, token: Option<String>) -> Client {
         let auth = token.map(|token| (self.address.to_string(), Auth::Token(token)));
         Client::new(ClientOptions {
             auth: BTreeMap::from_iter(auth),
@@ -257,8 +260,10 @@ impl ImageResolver for RegistryResolver {
 
     fn forget_node<'a>(&'a self, node: &'a NodeId) -> BoxFuture<'a, Result<(), Fault>> {
         Box::pin(async move {
-            let revoked = self.admin.revoke_machine(node).await;
-            revoked.map_err(|error| fault("registry", error, None))
+            let token = self.tokens.mint_for_revocation(OWN_TOKEN_TIME);
+            let registry = self.address.to_string();
+            let revoked = self.client_with(Some(token)).revoke_machine(&registry, node).await;
+            revoked.map_err(|error| fault("registry", chain(&error), error.hint()))
         })
     }
 

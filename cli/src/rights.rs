@@ -6,6 +6,9 @@ use rustix::thread::CapabilitySet;
 /// not the ingress's.
 pub const REGISTRY: u32 = 999_999_997;
 
+/// The user of the control plane, between the two.
+pub const CONTROL_PLANE: u32 = 999_999_998;
+
 /// What the agent keeps of root's capabilities, and `margay up` for it. SECURITY.md says what for.
 pub const AGENT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)

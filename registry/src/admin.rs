@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Method;
 use net::{ApiClient, ApiRequest, ClientError};
 use serde::{Serialize, de::DeserializeOwned};
-use spec::{CredentialName, NodeId, Tenant};
+use spec::{CredentialName, Tenant};
 
 use crate::{
     Error, ProtocolFault, Repository, RobotScope,
@@ -105,15 +105,6 @@ impl Admin {
     /// [`Error::Admin`] when there is no such robot account.
     pub async fn remove_robot(&self, user: &Tenant, robot: &CredentialName) -> Result<(), Error> {
         let path = format!("/admin/robots/{user}+{robot}");
-        self.call(Method::DELETE, &path, None::<&()>).await.map(drop)
-    }
-
-    /// Refuses every token that was minted for a machine until now, and breaks off what it reads.
-    ///
-    /// # Errors
-    /// [`Error::Unreachable`] when no registry runs there.
-    pub async fn revoke_machine(&self, name: &NodeId) -> Result<(), Error> {
-        let path = format!("/admin/machines/{name}");
         self.call(Method::DELETE, &path, None::<&()>).await.map(drop)
     }
 

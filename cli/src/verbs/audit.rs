@@ -33,7 +33,8 @@ pub struct Args {
     /// Only what happened within this time
     #[arg(long, value_name = "TIME", value_parser = spec::parse_duration)]
     since: Option<Duration>,
-    /// Only of principals that begin so: operator, tenant/NAME, node/NAME, user/NAME, machine/NAME
+    /// Only of principals that begin so: operator, tenant/NAME, node/NAME, user/NAME,
+    /// machine/NAME, control-plane
     #[arg(long, value_name = "PRINCIPAL")]
     principal: Option<String>,
     /// Only from addresses that begin so; socket for the sockets in the home

@@ -3,13 +3,15 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 use anyhow::Context as _;
 use node::PrivateNetwork;
 use orchestrator::Config;
-use registry::{Admin, Tokens};
+use registry::Tokens;
+use sandbox::{Network, Service};
 use spec::Tenant;
 
 use crate::{
     home::Home,
     platform::{self, listen::Listen},
     resolver::RegistryResolver,
+    rights,
     serve::{self, Child},
 };
 
@@ -42,13 +44,7 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         self.child.begin(self.listen.inherited_fd().as_slice())?;
         let listener = self.listen.socket(platform::SERVER_PORT)?;
-        self.listen.announce("control plane", &listener)?;
-        // The key lies in the folder of its registry, as does the socket of its administrator.
-        let registry = self.registry_key.as_ref().and_then(|key| key.parent());
-        let admin = match registry {
-            Some(folder) => Admin::new(folder),
-            None => Admin::new(home.path().join("registry")),
-        };
+        let data_dir = home.folder("server")?;
         let tokens = match &self.registry_key {
             Some(path) => Tokens::load(path)?,
             // Whichever of the two starts first makes it.
@@ -58,21 +54,24 @@ impl Args {
         };
         let networks = self.private_network.into_iter().map(PrivateNetwork::host).collect();
         let authorities = platform::certificates::authorities(home)?;
+        // What lies elsewhere was read before this process becomes another user.
+        self.child.confine(&Service {
+            user: rights::CONTROL_PLANE,
+            home: home.path(),
+            owns: Some(&data_dir),
+            reads: &[],
+            network: Network::Connects,
+        })?;
+        self.listen.announce("control plane", &listener)?;
         let config = Config {
-            data_dir: home.folder("server")?,
+            data_dir,
             socket: home.server_socket(),
             listener: Some(listener),
             advertise: self.advertise,
             tenant: self.user,
             domain: platform::DOMAIN.to_owned(),
             registry: Some(self.registry.to_string()),
-            resolver: Arc::new(RegistryResolver::new(
-                self.registry,
-                tokens,
-                admin,
-                authorities,
-                networks,
-            )),
+            resolver: Arc::new(RegistryResolver::new(self.registry, tokens, authorities, networks)),
         };
         serve::until_shutdown(|stop| orchestrator::serve(config, stop))
     }

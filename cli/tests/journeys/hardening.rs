@@ -20,8 +20,10 @@ use crate::{
     up::{HOST, UP, Up, page_is_served, pid_of, record, serve_cats},
 };
 
-/// The users of the registry and the ingress.
-const USERS: [(&str, u32); 2] = [("registry", 999_999_997), ("ingress", 999_999_999)];
+const CONTROL_PLANE: u32 = 999_999_998;
+/// The users of the servers.
+const USERS: [(&str, u32); 3] =
+    [("registry", 999_999_997), ("server", CONTROL_PLANE), ("ingress", 999_999_999)];
 /// CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, SETUID, SETPCAP, NET_BIND_SERVICE,
 /// SYS_CHROOT, SYS_PTRACE, SYS_ADMIN, SETFCAP: the table of SECURITY.md.
 const AGENT: [u32; 13] = [0, 1, 3, 4, 5, 6, 7, 8, 10, 18, 19, 21, 31];
@@ -83,8 +85,7 @@ fn each_process_has_what_it_needs_and_no_more() {
         let core = limits.lines().find(|line| line.starts_with("Max core")).expect("a limit");
         assert!(core.split_whitespace().eq(["Max", "core", "file", "size", "0", "0", "bytes"]));
     }
-    let server = up.pid(&stage, "server");
-    for pid in [up.pid(&stage, "node"), server, record(&stage)["pid"].as_i64().unwrap() as i32] {
+    for pid in [up.pid(&stage, "node"), record(&stage)["pid"].as_i64().unwrap() as i32] {
         for set in ["CapPrm", "CapEff", "CapBnd"] {
             assert_eq!(status(pid, set), format!("{agent:016x}"), "{set}");
         }
@@ -179,26 +180,77 @@ fn what_the_ingress_holds_opens_nothing_but_routes() {
         assert!(answer.status == 401 || shows_none, "{path}: {} {text}", answer.status);
     }
 
-    // The files of the others, with its user.
-    let home = stage.home();
-    for file in [
-        "node/identity.json",
-        "node/desired.json",
-        "server/credential.json",
-        "server/secret.key",
-        "server/ca.key",
-        "server/store.db",
-        "server/server.sock",
-        "registry/token.key",
-        "registry/password",
-        "key",
-        "up.json",
-    ] {
+    closed_to(&stage.home(), 999_999_999, &["node", "server", "registry", "key", "up.json"]);
+    up.end();
+    stage.is_empty();
+}
+
+/// What matters of each server.
+const FILES: [&str; 11] = [
+    "node/identity.json",
+    "node/desired.json",
+    "server/credential.json",
+    "server/secret.key",
+    "server/ca.key",
+    "server/store.db",
+    "server/server.sock",
+    "registry/token.key",
+    "registry/password",
+    "registry/registry.db",
+    "registry/admin.sock",
+];
+
+/// Holds that `user` reads nothing of `folders`.
+fn closed_to(home: &Path, user: u32, folders: &[&str]) {
+    let below = FILES.iter().filter(|file| folders.iter().any(|folder| file.starts_with(folder)));
+    let files = folders.iter().filter(|name| home.join(name).is_file());
+    let mut tried = 0;
+    for file in below.chain(files) {
         assert!(home.join(file).exists(), "{file} is there");
         let mut cat = Command::new("/bin/cat");
-        let output = cat.arg(home.join(file)).uid(999_999_999).gid(999_999_999).output().unwrap();
+        let output = cat.arg(home.join(file)).uid(user).gid(user).output().unwrap();
         assert!(!output.status.success() && output.stdout.is_empty(), "{file}");
+        tried += 1;
     }
+    assert!(tried > folders.len(), "{tried} files");
+}
+
+#[test]
+fn the_control_plane_holds_its_own_folder_and_still_takes_back_the_tokens_of_a_node() {
+    if !is_root() {
+        return;
+    }
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    serve_cats(&stage, &up, 1);
+    eventually("the page is served", || page_is_served(&up));
+    closed_to(&stage.home(), CONTROL_PLANE, &["node", "registry", "ingress", "key", "up.json"]);
+    // In what it sees, its own folder is all that there is to write to.
+    let pid = up.pid(&stage, "server").to_string();
+    let home = stage.home().display().to_string();
+    let script = "for f in \"$0\" \"$0/server\" /tmp /var/tmp; do touch \"$f/x\" 2>/dev/null && \
+                  echo \"$f\" && rm \"$f/x\"; done; ls \"$0\"";
+    let mut inside = Command::new("/usr/bin/nsenter");
+    inside.args(["-m", "-t", &pid, "--", "/usr/bin/setpriv", "--clear-groups"]);
+    inside.args(["--reuid", "999999998", "--regid", "999999998", "/bin/sh", "-c", script, &home]);
+    let output = inside.output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    // Of its user the machine's folders for all are kept away by Landlock alone, which this shell
+    // does not have.
+    let said: Vec<_> = said.lines().filter(|line| !line.ends_with("/tmp")).collect();
+    assert_eq!(said, [&format!("{home}/server"), "server"], "{output:?}");
+    // Removing a node reaches the registry, whose folder is closed.
+    stage.margay(["node", "rm", "--force", "local"]).ok();
+    let revoked = eventually("the registry has recorded it", || {
+        let lines = stage.margay(["audit", "--server", "registry", "--output", "json"]).ok();
+        let lines: Value = serde_json::from_str(&lines).ok()?;
+        let found = lines.as_array()?.iter().find(|line| {
+            line["object"].as_str().is_some_and(|object| object.ends_with("/machines/local"))
+        });
+        found.cloned()
+    });
+    assert_eq!(revoked["principal"], "control-plane", "{revoked}");
+    assert_eq!(revoked["status"], 204, "{revoked}");
     up.end();
     stage.is_empty();
 }
@@ -234,7 +286,7 @@ fn a_home_of_an_earlier_version_is_taken_over() {
         up.end();
     }
     for (folder, user, database) in
-        [("registry", 999_999_997, "registry.db"), ("server", 0, "store.db")]
+        [("registry", 999_999_997, "registry.db"), ("server", CONTROL_PLANE, "store.db")]
     {
         let owner = |path: &Path| fs::symlink_metadata(path).expect("it is there").uid();
         assert_eq!(owner(&home.join(folder)), user, "{folder}");

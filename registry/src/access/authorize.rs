@@ -17,6 +17,9 @@ pub(crate) enum Principal {
     /// A process of the platform, with a token that was minted for these scopes at a second of the
     /// clock.
     Machine { name: String, minted: u64, scopes: Scopes },
+    /// The control plane, on behalf of which machines get their tokens: it takes them back, and
+    /// does nothing else under this name.
+    ControlPlane,
 }
 
 /// What a token allows, within the rights of its holder.
@@ -59,7 +62,7 @@ pub(crate) fn authorize(
         Principal::User { scopes, .. } if scopes.cover(repository, action) => Verdict::Allowed,
         Principal::User { .. } => Verdict::Challenge,
         Principal::Machine { scopes, .. } if scopes.cover(repository, action) => Verdict::Allowed,
-        Principal::Machine { .. } => Verdict::Denied,
+        Principal::Machine { .. } | Principal::ControlPlane => Verdict::Denied,
     }
 }
 
@@ -70,6 +73,7 @@ impl Principal {
             Self::Anonymous => "anonymous",
             Self::User { account, .. } => &account.login,
             Self::Machine { name, .. } => name,
+            Self::ControlPlane => "control plane",
         }
     }
 }
@@ -121,6 +125,7 @@ mod tests {
             (machine(only("ann/cats", &[Pull])), "ann/cats", false, Push, Denied),
             (machine(only("ann/cats", &[Pull])), "ann/dogs", false, Pull, Denied),
             (machine(only("ann/cats", &[Pull])), "ann/dogs", true, Pull, Allowed),
+            (Principal::ControlPlane, "ann/cats", false, Pull, Denied),
         ] {
             let got = authorize(&principal, &repository.parse().unwrap(), public, action);
             assert_eq!(got, want, "{principal:?} {action:?} {repository}, public: {public}");

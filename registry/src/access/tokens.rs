@@ -25,13 +25,15 @@ const KEY_BYTES: usize = 32;
 /// The audience of every token. Another registry has another key, so the audience tells formats
 /// apart, not registries.
 pub(crate) const AUDIENCE: &str = "margay-registry";
+/// The holder of a token that takes back those of machines. Names of others begin with their kind.
+const CONTROL_PLANE: &str = "control-plane";
 
 /// Makes and checks the registry's tokens: a JSON Web Token in form, signed with HMAC-SHA256.
 ///
 /// A process that can read the key file of the registry's data folder (mode 0600) can mint tokens:
 /// the registry itself at its token endpoint, and the control plane, which gives a node a token for
-/// exactly the repositories of the tasks placed on it. One key both signs and checks, because both
-/// processes run under one user on one machine. The header of a token is fixed and compared as
+/// exactly the repositories of the tasks placed on it. One key both signs and checks: the registry
+/// has nothing that the control plane may not read. The header of a token is fixed and compared as
 /// bytes, so no token chooses how it is checked.
 #[derive(Clone)]
 pub struct Tokens {
@@ -43,7 +45,8 @@ pub struct Tokens {
 #[serde(deny_unknown_fields)]
 struct Claims {
     aud: String,
-    /// `user:NAME`, `user:NAME+ROBOT`, `machine:NAME`, or empty for an anonymous client.
+    /// `user:NAME`, `user:NAME+ROBOT`, `machine:NAME`, [`CONTROL_PLANE`], or empty for an anonymous
+    /// client.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     sub: String,
     /// Of the account of a user.
@@ -146,6 +149,12 @@ impl Tokens {
         self.grant(&machine, lifetime, now)
     }
 
+    /// A token with which [`Client::revoke_machine`](crate::Client::revoke_machine) takes back
+    /// those of machines, for `lifetime`, at most an hour.
+    pub fn mint_for_revocation(&self, lifetime: Duration) -> String {
+        self.grant(&Principal::ControlPlane, lifetime, SystemTime::now())
+    }
+
     pub(crate) fn grant(
         &self,
         principal: &Principal,
@@ -160,10 +169,13 @@ impl Tokens {
             Principal::Machine { name, scopes, .. } => {
                 (format!("machine:{name}"), scopes.entries(None))
             }
+            Principal::ControlPlane => (CONTROL_PLANE.to_owned(), Vec::new()),
         };
         let serial = match principal {
             Principal::User { account, .. } => account.serial.clone(),
-            Principal::Anonymous | Principal::Machine { .. } => String::new(),
+            Principal::Anonymous | Principal::Machine { .. } | Principal::ControlPlane => {
+                String::new()
+            }
         };
         let now = seconds(now);
         let claims = Claims {
@@ -208,6 +220,7 @@ impl Claims {
     fn principal(self) -> Option<Principal> {
         match self.sub.split_once(':') {
             None if self.sub.is_empty() => Some(Principal::Anonymous),
+            None if self.sub == CONTROL_PLANE => Some(Principal::ControlPlane),
             Some(("user", login)) => {
                 let name: Tenant = match robot_of(login) {
                     Some((user, _)) => user,

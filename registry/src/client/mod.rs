@@ -17,8 +17,8 @@ mod push;
 use std::{fmt, sync::Arc};
 
 use blobs::BlobStore;
-use http::StatusCode;
-use spec::{Descriptor, Reference};
+use http::{Method, StatusCode};
+use spec::{Descriptor, NodeId, Reference};
 
 pub use {
     graph::Resolved,
@@ -28,7 +28,7 @@ pub use {
     transfer::{BlobSink, Event, Outcome, Progress, no_progress},
 };
 
-use crate::{Error, ProtocolFault};
+use crate::{Error, ProtocolFault, protocol::MACHINES};
 use {
     credentials::Credentials,
     origin::{Origin, is_loopback, repository_of},
@@ -121,6 +121,18 @@ impl Client {
     ) -> Result<(), Error> {
         let repository = self.repository(reference, "pull,push")?;
         push::push(&repository, reference.tag(), root, &source, options).await
+    }
+
+    /// Refuses every token that was minted for a machine until now, and breaks off what it reads.
+    /// Takes a token of [`Tokens::mint_for_revocation`](crate::Tokens::mint_for_revocation).
+    ///
+    /// # Errors
+    /// [`Error::LoginNeeded`] and [`Error::Denied`] without such a token, and others.
+    pub async fn revoke_machine(&self, registry: &str, name: &NodeId) -> Result<(), Error> {
+        let session = self.session(registry, Vec::new())?;
+        let target = Target::Path(format!("{MACHINES}{name}"));
+        let call = Call::new(Method::DELETE, target, "the tokens of a node");
+        session.call_for(call, &[StatusCode::NO_CONTENT]).await.map(drop)
     }
 
     fn repository(

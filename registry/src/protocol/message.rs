@@ -43,6 +43,13 @@ pub(crate) struct TagList {
 /// The name of the admin socket in the data folder of a registry.
 pub(crate) const ADMIN_SOCKET: &str = "admin.sock";
 
+/// Where the control plane takes back the tokens of a machine: `DELETE /v2/_margay/machines/NAME`.
+///
+/// # Spec
+/// OCI distribution-spec 1.1, "API discovery": extensions have a name with `_` in front, which no
+/// repository has.
+pub(crate) const MACHINES: &str = "/v2/_margay/machines/";
+
 /// The visibility of a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -8,7 +8,7 @@ mod range; // which bytes of a blob or an upload
 pub use message::{Existing, Repositories, RepositoryInfo, RobotCredential, RobotInfo, Visibility};
 pub(crate) use {
     manifest::{DeclaredMediaType, is_foreign_layer},
-    message::{ADMIN_SOCKET, ErrorBody, PasswordBody, TagList, VisibilityBody},
+    message::{ADMIN_SOCKET, ErrorBody, MACHINES, PasswordBody, TagList, VisibilityBody},
     query::{Query, encode_query},
     range::{BlobRange, ChunkRange, UploadRange},
 };

@@ -1,14 +1,10 @@
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use audit::AuditLog;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use net::PrivateListener;
-use spec::{NodeId, Tenant};
+use spec::Tenant;
 
 use super::{
     audited::Audited,
@@ -91,14 +87,6 @@ impl AdminApi {
             }
             let VisibilityBody { visibility } = body.json(ADMIN_BODY_BYTES_MAX).await?;
             self.metadata.set_public(&name, visibility == Visibility::Public).await?;
-            return Ok(empty(StatusCode::NO_CONTENT, []));
-        }
-        if let Some(name) = path.strip_prefix("/admin/machines/")
-            && *method == Method::DELETE
-        {
-            let name: NodeId = name.parse().map_err(ApiError::invalid_name)?;
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            self.metadata.revoke_machine(name.as_str(), now.as_secs()).await?;
             return Ok(empty(StatusCode::NO_CONTENT, []));
         }
         match (method.as_str(), path) {

@@ -1,4 +1,8 @@
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use audit::AuditLog;
 use blobs::BlobStore;
@@ -146,6 +150,14 @@ impl Api {
             Route::Catalog => {
                 self.lists.catalog(&self.principal(&head, audited).await?, &query).await
             }
+            Route::Machine(node) => {
+                let principal = self.principal(&head, audited).await?;
+                audited.check_space(&head.method)?;
+                self.authenticator.authorize_revocation(&principal, &head)?;
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.metadata.revoke_machine(node.as_str(), now.as_secs()).await?;
+                Ok(empty(StatusCode::NO_CONTENT, []))
+            }
             Route::Repository(repository, endpoint) => {
                 let principal = self.principal(&head, audited).await?;
                 audited.check_space(&head.method)?;
@@ -181,7 +193,7 @@ impl Api {
                 Principal::Machine { name, minted, .. } => {
                     metadata.machine_revoked(&name, minted).await;
                 }
-                Principal::Anonymous => std::future::pending().await,
+                Principal::Anonymous | Principal::ControlPlane => std::future::pending().await,
             }
         };
         response.map(|body| UntilBody::new(body, revoked).boxed_unsync())

@@ -40,6 +40,7 @@ impl Audited {
             Principal::Anonymous => String::new(),
             Principal::User { account, .. } => format!("user/{}", account.login),
             Principal::Machine { name, .. } => format!("machine/{name}"),
+            Principal::ControlPlane => "control-plane".to_owned(),
         };
         self.by(principal);
     }

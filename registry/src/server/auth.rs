@@ -79,7 +79,7 @@ impl Authenticator {
                 self.metadata.machine_revoked(name, *minted).await;
                 self.challenge(head, None, Some(TokenFault::Invalid(REVOKED)))
             }
-            Principal::Anonymous => std::future::pending().await,
+            Principal::Anonymous | Principal::ControlPlane => std::future::pending().await,
         }
     }
 
@@ -110,6 +110,23 @@ impl Authenticator {
             Verdict::Denied => {
                 let (name, action) = (principal.name(), action.name());
                 let message = format!("`{name}` may not {action} `{repository}`");
+                Err(ApiError::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message))
+            }
+        }
+    }
+
+    /// Whether `principal` may take back the tokens of machines.
+    pub fn authorize_revocation(
+        &self,
+        principal: &Principal,
+        head: &Parts,
+    ) -> Result<(), ApiError> {
+        match principal {
+            Principal::ControlPlane => Ok(()),
+            Principal::Anonymous => Err(self.login_needed(head)),
+            Principal::User { .. } | Principal::Machine { .. } => {
+                let message =
+                    format!("`{}` may not take back tokens of machines", principal.name());
                 Err(ApiError::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message))
             }
         }

@@ -156,7 +156,7 @@ fn may_list(principal: &Principal, repository: &Repository, record: RepositoryRe
             scopes.cover(repository, Action::Pull)
         }
         Principal::User { name, .. } => repository.belongs_to(name),
-        Principal::Anonymous | Principal::Machine { .. } => false,
+        Principal::Anonymous | Principal::Machine { .. } | Principal::ControlPlane => false,
     }
 }
 

@@ -1,10 +1,10 @@
 use std::fmt;
 
 use http::{Method, StatusCode, header};
-use spec::{Digest, Reference};
+use spec::{Digest, NodeId, Reference};
 
 use super::error::{ApiError, ErrorCode};
-use crate::{Action, Repository};
+use crate::{Action, Repository, protocol::MACHINES};
 
 /// The endpoint of a request, read from its method and path and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub(crate) enum Route {
     /// `GET` with Basic, or `POST` with a form.
     Token,
     Catalog,
+    /// Takes back the tokens of a machine.
+    Machine(NodeId),
     Repository(Repository, Endpoint),
 }
 
@@ -81,6 +83,10 @@ impl Route {
             "/token" => return allowed(method, &[Method::GET, Method::POST], Self::Token),
             "/v2/_catalog" => return allowed(method, &reads, Self::Catalog),
             _ => {}
+        }
+        if let Some(name) = path.strip_prefix(MACHINES) {
+            let name = name.parse().map_err(ApiError::invalid_name)?;
+            return allowed(method, &[Method::DELETE], Self::Machine(name));
         }
         let path = path.strip_prefix("/v2/").ok_or_else(ApiError::no_such_endpoint)?;
         // The `:` of a digest is the only character that clients escape. Any other `%` stays, and
@@ -200,6 +206,10 @@ mod tests {
             ("POST /v2/".to_owned(), "405".to_owned()),
             ("GET /v2/_catalog".to_owned(), "Catalog".to_owned()),
             ("GET /token".to_owned(), "Token".to_owned()),
+            ("DELETE /v2/_margay/machines/n1".to_owned(), "Machine(NodeId(\"n1\"))".to_owned()),
+            ("GET /v2/_margay/machines/n1".to_owned(), "405".to_owned()),
+            ("DELETE /v2/_margay/machines/n1/tags/list".to_owned(), "400".to_owned()),
+            ("DELETE /v2/_margay/machines/".to_owned(), "400".to_owned()),
             ("GET /v2/a/b/tags/list".to_owned(), "a/b ListTags".to_owned()),
             ("GET /v2/tags/list/tags/list".to_owned(), "tags/list ListTags".to_owned()),
             ("GET /v2/a/manifests/v1".to_owned(), "a ReadManifest(Tag(\"v1\"))".to_owned()),

@@ -15,8 +15,8 @@ use serde_json::Value;
 use spec::Tenant;
 use tokio::{net::TcpStream, time::timeout};
 
-use super::fixture::{PASSWORD, TestRegistry};
-use crate::{Action, Existing, Repositories, Repository, RobotScope};
+use super::fixture::{self, PASSWORD, TestRegistry};
+use crate::{Action, Auth, Existing, Repositories, Repository, RobotScope};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -225,7 +225,24 @@ async fn a_removed_node_pulls_no_more_and_one_that_joins_again_does() {
     };
     let (read, before) = ("GET /v2/ann/cats/tags/list", mint());
     assert_eq!(status(&server, read, &before).await, 200);
-    server.admin.revoke_machine(&"n1".parse().unwrap()).await.unwrap();
+    // The control plane takes them back, and no other client.
+    let (address, n1) = (server.address.to_string(), "n1".parse().unwrap());
+    let others = [
+        fixture::client(&address, Auth::Anonymous),
+        server.client("ann"),
+        fixture::client(&address, Auth::Token(server.token("ann/cats"))),
+    ];
+    for client in others {
+        let error = client.revoke_machine(&address, &n1).await.unwrap_err();
+        let refused =
+            matches!(error, crate::Error::LoginNeeded { .. } | crate::Error::Denied { .. });
+        assert!(refused, "{error}");
+    }
+    assert_eq!(status(&server, read, &before).await, 200);
+    let token = server.tokens.mint_for_revocation(HOUR);
+    let control_plane = fixture::client(&address, Auth::Token(token.clone()));
+    control_plane.revoke_machine(&address, &n1).await.unwrap();
+    assert_eq!(status(&server, read, &format!("Bearer {token}")).await, 403);
     assert_eq!(status(&server, read, &before).await, 401);
     // Tokens count seconds: one that is minted in the next holds.
     let deadline = Instant::now() + Duration::from_secs(5);
