@@ -31,9 +31,16 @@ pub struct IdRange {
 
 /// The users and groups of the files below a mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ids {
-    pub users: IdRange,
-    pub groups: IdRange,
+pub struct Ids<'a> {
+    pub users: &'a [IdRange],
+    pub groups: &'a [IdRange],
+}
+
+impl<'a> Ids<'a> {
+    /// Groups are as users.
+    pub fn alike(ranges: &'a [IdRange]) -> Self {
+        Self { users: ranges, groups: ranges }
+    }
 }
 
 /// What may be done below a mount, besides changing files, which its rights say.
@@ -71,38 +78,57 @@ pub enum Shown {
     Unsupported,
 }
 
-/// Shows the files below a detached mount, to which nothing was done before, with other ids. New
-/// files get the ids on disk that are shown as their maker's.
-///
-/// # Errors
-/// Others than that the mount cannot show other ids.
-pub fn show_ids(mount: &OwnedFd, ids: Ids) -> io::Result<Shown> {
-    let namespace = match user_namespace(ids) {
-        Ok(namespace) => namespace,
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            return Ok(Shown::Unsupported);
+/// Other ids that mounts can show. Costs a process, so that one is for many mounts.
+#[derive(Debug)]
+pub struct IdMap(Option<OwnedFd>);
+
+impl IdMap {
+    /// # Errors
+    /// Others than that this process may not make such a map.
+    pub fn new(ids: Ids<'_>) -> io::Result<Self> {
+        match user_namespace(ids) {
+            Ok(namespace) => Ok(Self(Some(namespace))),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Self(None)),
+            Err(error) => Err(error),
         }
-        Err(error) => return Err(error),
-    };
-    match set_attributes(mount, libc::MOUNT_ATTR_IDMAP, Some(&namespace)) {
-        Ok(()) => Ok(Shown::Done),
-        Err(error) => match error.raw_os_error() {
-            Some(libc::EINVAL | libc::EPERM | libc::ENOSYS | libc::EOPNOTSUPP) => {
-                Ok(Shown::Unsupported)
-            }
-            _ => Err(error),
-        },
+    }
+
+    /// Shows the files below a detached mount, to which nothing was done before, with other ids.
+    /// New files get the ids on disk that are shown as their maker's.
+    ///
+    /// # Errors
+    /// Others than that the mount cannot show other ids.
+    pub fn show(&self, mount: &OwnedFd) -> io::Result<Shown> {
+        let Some(namespace) = &self.0 else { return Ok(Shown::Unsupported) };
+        match set_attributes(mount, libc::MOUNT_ATTR_IDMAP, Some(namespace)) {
+            Ok(()) => Ok(Shown::Done),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINVAL | libc::EPERM | libc::ENOSYS | libc::EOPNOTSUPP) => {
+                    Ok(Shown::Unsupported)
+                }
+                _ => Err(error),
+            },
+        }
     }
 }
 
+/// As [`IdMap::show`], for one mount.
+///
+/// # Errors
+/// As there.
+pub fn show_ids(mount: &OwnedFd, ids: Ids<'_>) -> io::Result<Shown> {
+    IdMap::new(ids)?.show(mount)
+}
+
 /// A user namespace with this map, of a process that does nothing and ends here.
-fn user_namespace(ids: Ids) -> io::Result<OwnedFd> {
+fn user_namespace(ids: Ids<'_>) -> io::Result<OwnedFd> {
     let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
     let child = waiting_child(&reader, &writer)?;
     let made = (|| {
-        for (map, range) in [("uid_map", ids.users), ("gid_map", ids.groups)] {
-            let line = format!("{} {} {}\n", range.on_disk, range.shown, range.count);
-            std::fs::write(format!("/proc/{}/{map}", child.as_raw_nonzero()), line)?;
+        let line = |range: &IdRange| format!("{} {} {}\n", range.on_disk, range.shown, range.count);
+        for (map, ranges) in [("uid_map", ids.users), ("gid_map", ids.groups)] {
+            let lines: String = ranges.iter().map(line).collect();
+            std::fs::write(format!("/proc/{}/{map}", child.as_raw_nonzero()), lines)?;
         }
         Ok(File::open(format!("/proc/{}/ns/user", child.as_raw_nonzero()))?.into())
     })();
@@ -170,8 +196,8 @@ mod tests {
             println!("SKIPPED: this root may not mount");
             return;
         };
-        let range = IdRange { on_disk: 0, shown: 4_000_000, count: 1 };
-        if show_ids(&mount, Ids { users: range, groups: range }).unwrap() == Shown::Unsupported {
+        let range = [IdRange { on_disk: 0, shown: 4_000_000, count: 1 }];
+        if show_ids(&mount, Ids::alike(&range)).unwrap() == Shown::Unsupported {
             println!("SKIPPED: no id-mapped mounts in {}", folder.path().display());
             return;
         }

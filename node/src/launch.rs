@@ -350,7 +350,7 @@ impl Launch {
                 engine.start(shared.with(program)).await
             }
             Ready::Native(native) => {
-                let program = self.native_program(native);
+                let program = self.native_program(native, folder);
                 NativeEngine::new(exe()).start(shared.with(program)).await
             }
         };
@@ -415,7 +415,7 @@ impl Launch {
         })
     }
 
-    pub fn native_program(&self, native: &Native) -> NativeProgram {
+    pub fn native_program(&self, native: &Native, folder: &TaskFolder) -> NativeProgram {
         NativeProgram {
             config: self.container.settings.applied_to(&native.plan.config),
             layers: native.layers.clone(),
@@ -426,6 +426,7 @@ impl Launch {
                 true => RootAccess::ReadOnly,
                 false => RootAccess::Writable,
             },
+            owner: folder.record().origin.owner().to_owned(),
         }
     }
 }

@@ -72,8 +72,9 @@ fn as_files_of(
     found: &fs::Metadata,
     rights: Rights,
 ) -> Result<(), Error> {
-    let range = |on_disk| IdRange { on_disk, shown: worker, count: 1 };
-    let ids = Ids { users: range(found.uid()), groups: range(found.gid()) };
+    let range = |on_disk| [IdRange { on_disk, shown: worker, count: 1 }];
+    let (users, groups) = (range(found.uid()), range(found.gid()));
+    let ids = Ids { users: &users, groups: &groups };
     if show_ids(mount, ids).map_err(Error::file("mount", path))? == Shown::Done {
         return Ok(());
     }

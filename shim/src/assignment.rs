@@ -21,6 +21,8 @@ pub struct NativeProgram {
     pub cpu_millis: Option<u32>,
     pub settings: Settings,
     pub root: RootAccess,
+    /// Whose it is: those of two owners never have the same users.
+    pub owner: String,
 }
 
 pub type Assignment = engine::Assignment<NativeProgram>;
@@ -34,6 +36,7 @@ pub(crate) fn split(assignment: Assignment) -> (ShimMessage, Vec<OwnedFd>) {
         cpu_millis: program.cpu_millis,
         settings: program.settings,
         root: program.root,
+        owner: program.owner,
     })
 }
 
@@ -49,6 +52,7 @@ pub(crate) fn join(message: ShimMessage, fds: Vec<OwnedFd>) -> Result<Assignment
             cpu_millis: program.cpu_millis,
             settings: program.settings,
             root: program.root,
+            owner: program.owner,
         })
     });
     joined.map_err(Error::io("take the assignment"))

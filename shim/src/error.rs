@@ -62,6 +62,14 @@ pub enum Error {
         /// The container's folder.
         folder: PathBuf,
     },
+    /// Files that cannot be shown with other ids than they have on disk.
+    #[error("the files of `{}` cannot be shown with the users of one container", .path.display())]
+    NoIdMap { path: PathBuf },
+    /// The same, while containers of another owner have the users of the disk.
+    #[error(
+        "a container of `{owner}` runs, and the files of `{}` cannot be shown with users of another", .path.display()
+    )]
+    Shared { path: PathBuf, owner: String },
     /// A file or folder of the host that the container could not use.
     #[error(
         "`{}` belongs to uid {owner}, is not open to uid {user}, as which the container runs, and is on a file system that cannot show it to that user", .path.display()
@@ -115,6 +123,7 @@ impl Error {
             Self::CannotGrant { .. } => "E_CAP_NATIVE",
             Self::Config { .. } | Self::User { .. } => "E_CONFIG",
             Self::NoUpper { .. } => "E_NO_UPPER",
+            Self::NoIdMap { .. } | Self::Shared { .. } => "E_ID_MAP",
             Self::HostFiles { .. } => "E_HOST_FILES",
             Self::Layer { code, .. } | Self::Reported { code, .. } => code,
             Self::Io { .. } => "E_IO",
@@ -142,6 +151,9 @@ impl Error {
             Self::Layer { .. } => "the image is broken or hostile: build or pull it again",
             Self::NoUpper { .. } => {
                 "put MARGAY_HOME on ext4, xfs, btrfs or tmpfs (inside a container: on a volume), or use `--read-only`"
+            }
+            Self::NoIdMap { .. } | Self::Shared { .. } => {
+                "start Linux 5.19 or newer, and keep MARGAY_HOME and volumes on ext4, xfs, btrfs or tmpfs: `margay doctor` tells more"
             }
             Self::HostFiles { path, user, folder, .. } => {
                 let open = if *folder { "o+rwx" } else { "o+rw" };

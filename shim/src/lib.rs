@@ -22,6 +22,7 @@ mod container; // this crate as an engine of containers
 mod client; // the supervisor's side: spawn, adopt, ask, stop, and clean up
 
 mod record; // the files of a container, and what it leaves on its machine
+mod ids; // which users of the machine a container has
 mod protocol; // the messages between supervisor, shim and unpacking process
 mod spawn; // a process of `exe shim`
 mod process; // the task shim's main

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 // Users of containers.
 
-/// User and group ids of containers are `FIRST_ID..FIRST_ID + ID_COUNT` on the host: one range for
-/// all tasks of a node. Above what `useradd` and `systemd-nspawn` assign, below 2^31.
+/// Files of containers have the ids `FIRST_ID..FIRST_ID + ID_COUNT` on disk; a container that runs
+/// has one of the ranges after it. Above what `useradd` and `systemd-nspawn` assign, below 2^31.
 pub(crate) const FIRST_ID: u32 = 0x7800_0000;
+/// Ranges for containers that run, up to the ids that systemd keeps for foreign disk images, below
+/// 2^31.
+pub(crate) const ID_RANGES_MAX: u32 = 2044;
 /// Ids in the user namespace of a container: what 16-bit ids address.
 pub(crate) const ID_COUNT: u32 = 65_536;
 /// Supplementary groups of one user; distributions have a dozen.

@@ -30,6 +30,7 @@ pub(crate) struct ProgramMessage {
     pub cpu_millis: Option<u32>,
     pub settings: Settings,
     pub root: RootAccess,
+    pub owner: String,
 }
 
 pub(crate) type ShimMessage = AssignmentMessage<ProgramMessage>;

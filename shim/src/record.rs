@@ -12,7 +12,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use spec::{Timestamp, Usage};
 
-use crate::{Error, Runtime, host::cgroup};
+use crate::{
+    Error, Runtime,
+    host::cgroup,
+    ids::{self, Claims, HostIds},
+};
 
 /// The control socket in a container's folder.
 pub(crate) const SOCKET: &str = "worker.sock";
@@ -25,6 +29,47 @@ pub(crate) struct Traces {
     /// The container's name for the runtime, and its cgroup's.
     pub id: String,
     pub runtime: Runtime,
+    /// The users that it has.
+    #[serde(default)]
+    pub ids: HostIds,
+}
+
+impl Traces {
+    /// Writes down that the container of `folder` has a range of users of its own.
+    pub(crate) fn claim(folder: &Path, id: String, runtime: Runtime) -> Result<Self, Error> {
+        let claims = Claims::open().map_err(Error::io(CLAIMING))?;
+        let ids = claims.own(folder, is_held).map_err(Error::io(CLAIMING))?;
+        let traces = Self { version: VERSION, id, runtime, ids };
+        traces.write_or_release(folder)?;
+        Ok(traces)
+    }
+
+    /// Writes down that it has the range of the disk instead, beside others of `owner`.
+    pub(crate) fn share(&mut self, folder: &Path, owner: &str, path: &Path) -> Result<(), Error> {
+        let claims = Claims::open().map_err(Error::io(CLAIMING))?;
+        let shared = claims.shared(folder, owner, is_held).map_err(Error::io(CLAIMING))?;
+        let ids = shared.map_err(|other| Error::Shared { path: path.to_owned(), owner: other })?;
+        let own = std::mem::replace(&mut self.ids, ids);
+        self.write_or_release(folder)?;
+        ids::release(folder, own).map_err(Error::io(RELEASING))
+    }
+
+    /// Needed after a kill, and not after a power cut, which leaves nothing to sweep.
+    fn write_or_release(&self, folder: &Path) -> Result<(), Error> {
+        let written = write(&folder.join(TRACES), self, Survives::Crash);
+        if written.is_err() {
+            ids::release(folder, self.ids).map_err(Error::io(RELEASING))?;
+        }
+        written
+    }
+}
+
+const CLAIMING: &str = "take users for a container";
+const RELEASING: &str = "give back the users of a container";
+
+/// Whether the container of `folder` has `ids`. One whose traces cannot be read may have them.
+fn is_held(folder: &Path, ids: HostIds) -> bool {
+    !matches!(read::<Traces>(&folder.join(TRACES)), Ok(traces) if traces.as_ref().is_none_or(|traces| traces.ids != ids))
 }
 
 /// How a container ended.
@@ -76,6 +121,8 @@ pub(crate) fn clear_dead(folder: &Path, traces: &Traces) -> Result<(), Error> {
     let state = state_folder(folder);
     cgroup::remove(&traces.id).map_err(Error::io("remove its cgroup".to_owned()))?;
     remove(fs::remove_dir_all(&state), &state)?;
+    // With its cgroup its last process is gone.
+    ids::release(folder, traces.ids).map_err(Error::io(RELEASING))?;
     for name in [SOCKET, engine::exec::SOCKET, TRACES] {
         let path = folder.join(name);
         remove(fs::remove_file(&path), &path)?;
@@ -87,11 +134,6 @@ pub(crate) fn clear_dead(folder: &Path, traces: &Traces) -> Result<(), Error> {
 /// machine never meet.
 pub(crate) fn state_folder(folder: &Path) -> PathBuf {
     folder.join("oci")
-}
-
-pub(crate) fn write_traces(folder: &Path, traces: &Traces) -> Result<(), Error> {
-    // Needed after a kill, and not after a power cut, which leaves nothing to sweep.
-    write(&folder.join(TRACES), traces, Survives::Crash)
 }
 
 /// `adoptable` says that a supervisor may come back for it after a loss of power. One that dies

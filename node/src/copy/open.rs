@@ -55,7 +55,7 @@ pub(super) async fn open_files(
             }
         }
         Ready::Native(native) => {
-            let assignment = shared.with(launch.native_program(native));
+            let assignment = shared.with(launch.native_program(native, folder));
             let opened = shim::Visit::open(&exe(), assignment);
             opened.map(OpenFiles::Native).map_err(|error| failed(chain(&error), error.hint()))
         }

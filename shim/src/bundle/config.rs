@@ -14,7 +14,8 @@ use crate::{
     Error, Settings,
     bundle::account::Account,
     bundle::seccomp_container,
-    limits::{ARGS_BYTES_MAX, FIRST_ID, ID_COUNT, OPEN_FILES_MAX, PIDS_MAX, SHM_BYTES_MAX},
+    ids::HostIds,
+    limits::{ARGS_BYTES_MAX, ID_COUNT, OPEN_FILES_MAX, PIDS_MAX, SHM_BYTES_MAX},
     settings::CAPABILITIES,
 };
 
@@ -32,6 +33,7 @@ pub(crate) struct Bundle {
     pub writable_root: bool,
     pub binds: Vec<Bind>,
     pub cgroup: String,
+    pub ids: HostIds,
     pub limits: Limits,
     pub cpu_millis: Option<u32>,
     pub settings: Settings,
@@ -202,8 +204,8 @@ impl Bundle {
             "hostname": self.hostname,
             "mounts": self.mounts(),
             "linux": {
-                "uidMappings": [{ "containerID": 0, "hostID": FIRST_ID, "size": ID_COUNT }],
-                "gidMappings": [{ "containerID": 0, "hostID": FIRST_ID, "size": ID_COUNT }],
+                "uidMappings": [{ "containerID": 0, "hostID": self.ids.first(), "size": ID_COUNT }],
+                "gidMappings": [{ "containerID": 0, "hostID": self.ids.first(), "size": ID_COUNT }],
                 "namespaces": (["user", "pid", "ipc", "uts", "mount", "network", "cgroup"])
                     .map(|kind| json!({ "type": kind })),
                 "cgroupsPath": format!("/{}", self.cgroup),
@@ -328,6 +330,7 @@ mod tests {
             writable_root: false,
             binds: vec![Bind { from: "/mnt/v/0".into(), to: "/data".to_owned(), writable: false }],
             cgroup: "margay-cats".to_owned(),
+            ids: HostIds::ON_DISK,
             limits: Limits::for_commands(),
             cpu_millis: Some(250),
             settings: Settings::default(),

@@ -17,27 +17,34 @@ use rustix::{
     io::Errno,
 };
 
+use crate::ids::HostIds;
 use crate::limits::{FILL_BYTES_MAX, FILL_DEPTH_MAX, FILL_FILES_MAX};
 
 /// Copies what is in `from` into `to`, which is empty and gets the owner and mode of `from`.
-/// Follows no link. Devices, sockets and extended attributes stay behind.
+/// Follows no link. Devices, sockets and extended attributes stay behind. `from` is shown with the
+/// ids of a container, and `to` is as it is on disk.
 ///
 /// # Errors
 /// Also when there is more than a volume is filled with.
-pub(crate) fn fill(from: &OwnedFd, to: &Path) -> io::Result<()> {
+pub(crate) fn fill(from: &OwnedFd, to: &Path, ids: HostIds) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let from = openat(from, ".", flags, Mode::empty())?;
     let to = openat(CWD, to, flags, Mode::empty())?;
-    let mut copied = Copied { files: 0, bytes: 0 };
+    let mut copied = Copied { files: 0, bytes: 0, ids };
     copied.folder(&from, &to, 0)
 }
 
 struct Copied {
     files: u64,
     bytes: u64,
+    ids: HostIds,
 }
 
 impl Copied {
+    fn owner(&self, stat: &Stat) -> (Uid, Gid) {
+        (Uid::from_raw(self.ids.on_disk(stat.st_uid)), Gid::from_raw(self.ids.on_disk(stat.st_gid)))
+    }
+
     fn folder(&mut self, from: &OwnedFd, to: &OwnedFd, depth: u32) -> io::Result<()> {
         if depth > FILL_DEPTH_MAX {
             return Err(io::Error::other(format!("it is deeper than {FILL_DEPTH_MAX} folders")));
@@ -51,7 +58,8 @@ impl Copied {
         }
         // Last, so that neither its mode nor its time is in the way of its content.
         let stat = fstat(from)?;
-        fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+        let (uid, gid) = self.owner(&stat);
+        fchown(to, Some(uid), Some(gid))?;
         fchmod(to, mode(&stat))?;
         Ok(rustix::fs::futimens(to, &times(&stat))?)
     }
@@ -78,7 +86,7 @@ impl Copied {
             FileType::Fifo => mknodat(to, name, kind, Mode::RUSR | Mode::WUSR, 0)?,
             _ => return Ok(()),
         }
-        let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        let (uid, gid) = self.owner(&stat);
         chownat(to, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
         if kind == FileType::Fifo {
             rustix::fs::chmodat(to, name, mode(&stat), AtFlags::empty())?;
@@ -99,7 +107,8 @@ impl Copied {
         let mut target = File::from(target);
         io::copy(&mut source, &mut target)?;
         let target = target.as_fd();
-        fchown(target, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+        let (uid, gid) = self.owner(&stat);
+        fchown(target, Some(uid), Some(gid))?;
         fchmod(target, mode(&stat))?;
         Ok(rustix::fs::futimens(target, &times(&stat))?)
     }
@@ -136,7 +145,7 @@ mod tests {
             std::os::unix::fs::chown(from.join("a/b"), Some(33), Some(34)).unwrap();
         }
         let folder = OwnedFd::from(File::open(&from).unwrap());
-        fill(&folder, &to).unwrap();
+        fill(&folder, &to, HostIds::ON_DISK).unwrap();
         assert_eq!(std::fs::read_to_string(to.join("a/b/file")).unwrap(), "text");
         assert_eq!(std::fs::read_link(to.join("link")).unwrap(), Path::new("../outside"));
         let of = |path: &str| std::fs::symlink_metadata(to.join(path)).unwrap();

@@ -1,50 +1,95 @@
 //! The volumes of a container, and the files and folders of the host that it was given, where the
 //! runtime can reach them; with their restrictions from the first moment.
 
-use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs, io,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::Path,
+};
 
 use engine::{
     VolumeMount, VolumeSource,
-    mount::{IdRange, Ids, Programs, Shown, detach, show_ids},
+    mount::{IdMap, Ids, Programs, Shown, detach},
 };
 use rustix::{
     fs::{CWD, Mode},
     mount::{MountFlags, MoveMountFlags, mount_remount, move_mount},
 };
+use spec::Rights;
 
-use crate::limits::{FIRST_ID, ID_COUNT};
 use crate::{
     Error,
     bundle::{config::Bind, rootfs::RootFolder},
+    ids::HostIds,
 };
 
-/// Files of the host's users 0 to 65,535 appear as those of the same users of the container, and
-/// what the container's root makes is root's: as with an engine without user namespaces.
-const SAME_USERS: Ids = {
-    let range = IdRange { on_disk: 0, shown: FIRST_ID, count: ID_COUNT };
-    Ids { users: range, groups: range }
-};
+/// How the files of one container are shown to it.
+#[derive(Debug)]
+pub(crate) struct View {
+    pub ids: HostIds,
+    /// From the ids on disk to its own, where these are others.
+    own: Option<IdMap>,
+}
+
+impl View {
+    pub fn new(ids: HostIds) -> Result<Self, Error> {
+        let own = ids.are_own().then(|| IdMap::new(Ids::alike(&ids.shown()))).transpose();
+        Ok(Self { ids, own: own.map_err(Error::io("map the users of a container"))? })
+    }
+
+    /// Mounts what is at `from`, a folder with the ids on disk, at `to`, so that what is there is
+    /// the container's.
+    pub fn mount(&self, from: &Path, rights: Rights, to: &Path) -> Result<(), Error> {
+        let mounting = || format!("mount `{}`", from.display());
+        let mount = detach(from, rights, Programs::Allowed).map_err(Error::io(mounting()))?;
+        if let Some(own) = &self.own
+            && own.show(&mount).map_err(Error::io(mounting()))? == Shown::Unsupported
+        {
+            return Err(Error::NoIdMap { path: from.to_owned() });
+        }
+        attach(&mount, to).map_err(Error::io(mounting()))
+    }
+}
 
 /// Mounts what is behind `volume` at `bind.from`.
-pub(crate) fn mount(volume: &VolumeMount, bind: &Bind) -> Result<(), Error> {
+pub(crate) fn mount(volume: &VolumeMount, bind: &Bind, view: &View) -> Result<(), Error> {
     let path = path_of(volume)?;
     let mounting = || format!("mount `{}`", path.display());
     let found = fs::metadata(path).map_err(Error::io(mounting()))?;
-    let mount = detach(path, volume.rights, Programs::Allowed).map_err(Error::io(mounting()))?;
-    if let VolumeSource::Host(_) = volume.source
-        && show_ids(&mount, SAME_USERS).map_err(Error::io(mounting()))? == Shown::Unsupported
-    {
-        must_be_open_to_all(path, &found, bind)?;
-    }
-    let made = match found.is_dir() {
+    match found.is_dir() {
         true => fs::create_dir(&bind.from),
         false => fs::write(&bind.from, ""),
-    };
-    made.and_then(|()| {
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        Ok(move_mount(&mount, c"", CWD, &bind.from, flags)?)
-    })
-    .map_err(Error::io(mounting()))
+    }
+    .map_err(Error::io(mounting()))?;
+    match volume.source {
+        VolumeSource::Host(_) => mount_host(path, volume.rights, bind, view, &found),
+        _ => view.mount(path, volume.rights, &bind.from),
+    }
+}
+
+/// Files of the host's users appear as those of the same users of the container.
+fn mount_host(
+    path: &Path,
+    rights: Rights,
+    bind: &Bind,
+    view: &View,
+    found: &fs::Metadata,
+) -> Result<(), Error> {
+    let mounting = || format!("mount `{}`", path.display());
+    let mount = detach(path, rights, Programs::Allowed).map_err(Error::io(mounting()))?;
+    let map = IdMap::new(Ids::alike(&view.ids.of_host())).map_err(Error::io(mounting()))?;
+    if map.show(&mount).map_err(Error::io(mounting()))? == Shown::Unsupported {
+        // What it made there would keep ids that another container has later.
+        if view.ids.are_own() {
+            return Err(Error::NoIdMap { path: path.to_owned() });
+        }
+        must_be_open_to_all(path, found, bind, view.ids)?;
+    }
+    attach(&mount, &bind.from).map_err(Error::io(mounting()))
+}
+
+fn attach(mount: &OwnedFd, to: &Path) -> io::Result<()> {
+    Ok(move_mount(mount, c"", CWD, to, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
 /// Moves what [`mount`] has mounted to its place in the root file system, as a runtime would.
@@ -83,14 +128,19 @@ pub(crate) fn path_of(volume: &VolumeMount) -> Result<&Path, Error> {
 }
 
 /// Where the files of the host keep their owners, a container has the rights of all other users.
-fn must_be_open_to_all(path: &Path, found: &fs::Metadata, bind: &Bind) -> Result<(), Error> {
+fn must_be_open_to_all(
+    path: &Path,
+    found: &fs::Metadata,
+    bind: &Bind,
+    ids: HostIds,
+) -> Result<(), Error> {
     let folder = found.is_dir();
     let mut needed = if folder { Mode::ROTH | Mode::XOTH } else { Mode::ROTH };
     needed.set(Mode::WOTH, bind.writable);
-    if Mode::from_raw_mode(found.mode()).contains(needed) || found.uid() == FIRST_ID {
+    if Mode::from_raw_mode(found.mode()).contains(needed) || found.uid() == ids.first() {
         return Ok(());
     }
-    Err(Error::HostFiles { path: path.to_owned(), owner: found.uid(), user: FIRST_ID, folder })
+    Err(Error::HostFiles { path: path.to_owned(), owner: found.uid(), user: ids.first(), folder })
 }
 
 /// Whether nothing was ever put in the folder of a volume.

@@ -9,13 +9,15 @@ use std::{
 };
 
 use rustix::{
-    fs::{Gid, Mode, Uid},
+    fs::{Mode, chown},
     io::Errno,
     mount::{MountFlags, mount},
 };
 
-use crate::limits::{FIRST_ID, LAYERS_MAX, STAGE_BYTES, WRITABLE_FILES_MAX};
-use crate::{Assignment, Error, Layer, RootAccess};
+use spec::Rights;
+
+use crate::limits::{LAYERS_MAX, STAGE_BYTES, WRITABLE_FILES_MAX};
+use crate::{Assignment, Error, Layer, RootAccess, bundle::mounts::View, ids::HostIds};
 
 /// The writable layer in a container's folder: `upper` has what it wrote, `work` is overlayfs's.
 const WRITABLE: &str = "layer";
@@ -46,7 +48,7 @@ pub(crate) fn mount_memory(point: &Path, order: &Assignment) -> Result<(), Error
 
 /// Stacks the layers of `order` on `point`/root. Mount options have one page; links with short
 /// names keep a hundred layers within it.
-pub(crate) fn mount_root(point: &Path, order: &Assignment) -> Result<(), Error> {
+pub(crate) fn mount_root(point: &Path, order: &Assignment, view: &View) -> Result<(), Error> {
     let layers = distinct(&order.program.layers);
     if layers.len() > LAYERS_MAX {
         let why = format!("there are {}, and at most {LAYERS_MAX} can be stacked", layers.len());
@@ -55,16 +57,18 @@ pub(crate) fn mount_root(point: &Path, order: &Assignment) -> Result<(), Error> 
     match order.program.root {
         RootAccess::Writable => {
             let folder = order.folder.join(WRITABLE);
+            let making = || format!("make the writable layer `{}`", folder.display());
             make_private(&folder)
-                .and_then(|()| make_writable(&folder))
+                .and_then(|()| make_writable(&folder, HostIds::ON_DISK))
                 .and_then(|()| {
-                    symlink(folder.join("upper"), point.join("up"))?;
-                    symlink(folder.join("work"), point.join("work"))
+                    symlink("layer/upper", point.join("up"))?;
+                    symlink("layer/work", point.join("work"))
                 })
-                .map_err(Error::io(format!("make the writable layer `{}`", folder.display())))?;
+                .map_err(Error::io(making()))?;
+            show(view, &folder, Rights::READ_WRITE_DELETE, &point.join("layer"))?;
         }
         RootAccess::ReadOnly => {
-            make_writable(point)
+            make_writable(point, view.ids)
                 .and_then(|()| fs::rename(point.join("upper"), point.join("up")))
                 .map_err(Error::io("make the writable layer in memory"))?;
         }
@@ -73,7 +77,7 @@ pub(crate) fn mount_root(point: &Path, order: &Assignment) -> Result<(), Error> 
     let mut lower = Vec::new();
     for (index, layer) in layers.iter().enumerate() {
         let name = format!("layers/{index}");
-        symlink(layer, point.join(&name)).map_err(Error::io(mounting()))?;
+        show(view, layer, Rights::READ, &point.join(&name))?;
         lower.push(name);
     }
     lower.push("empty".to_owned());
@@ -85,11 +89,25 @@ pub(crate) fn mount_root(point: &Path, order: &Assignment) -> Result<(), Error> 
     rustix::process::chdir("/").map_err(Error::io(mounting()))?;
     match mounted {
         Ok(()) => Ok(()),
+        // Linux before 5.19 stacks no folders whose ids are mapped.
+        Err(Errno::INVAL | Errno::PERM) if view.ids.are_own() => {
+            Err(Error::NoIdMap { path: order.folder.clone() })
+        }
         Err(Errno::INVAL) if order.program.root == RootAccess::Writable => {
             Err(Error::NoUpper { folder: order.folder.clone() })
         }
         Err(error) => Err(Error::Io { what: mounting(), source: error.into() }),
     }
+}
+
+/// Puts the folder `from` at `to`, with the ids of the container.
+fn show(view: &View, from: &Path, rights: Rights, to: &Path) -> Result<(), Error> {
+    let showing = || format!("mount `{}`", from.display());
+    if !view.ids.are_own() {
+        return symlink(from, to).map_err(Error::io(showing()));
+    }
+    fs::create_dir(to).map_err(Error::io(showing()))?;
+    view.mount(from, rights, to)
 }
 
 /// The folders of layers, the highest first, each once: what a layer brings or hides a second time
@@ -113,12 +131,12 @@ fn make_private(folder: &Path) -> io::Result<()> {
 
 /// `upper`, which belongs to the container's root as its root folder, and `work`. Those of an
 /// earlier start stay.
-fn make_writable(folder: &Path) -> io::Result<()> {
+fn make_writable(folder: &Path, ids: HostIds) -> io::Result<()> {
     let upper = folder.join("upper");
     match fs::create_dir(&upper) {
         Ok(()) => {
-            let (uid, gid) = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
-            rustix::fs::chown(&upper, Some(uid), Some(gid))?;
+            let (uid, gid) = ids.root();
+            chown(&upper, Some(uid), Some(gid))?;
         }
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),

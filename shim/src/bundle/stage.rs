@@ -6,20 +6,21 @@ use std::{
 
 use engine::{VolumeMount, VolumeSource};
 use rustix::{
-    fs::{Gid, Uid},
-    mount::{MountPropagationFlags, mount_change},
+    mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount},
     thread::UnshareFlags,
 };
 
-use crate::limits::{FIRST_ID, USER_DATABASE_BYTES_MAX};
+use crate::limits::USER_DATABASE_BYTES_MAX;
 use crate::{
     Assignment, Error, Layer, RootAccess,
     bundle::account::{Account, account},
     bundle::config::{self as bundle, Bind, Bundle},
     bundle::fill::fill,
+    bundle::mounts::View,
     bundle::rootfs::RootFolder,
     bundle::{init, mounts, root},
     host::cgroup,
+    ids::HostIds,
 };
 
 /// A bundle that is ready for the runtime. It exists in this process's own mount namespace only,
@@ -37,18 +38,32 @@ const POINTS: [&str; 5] = ["/mnt", "/media", "/srv", "/opt", "/tmp"];
 
 /// Makes the root file system of `order` (its layers, under a writable layer), mounts its volumes
 /// beside it, and writes the runtime's config.
-pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
+pub(crate) fn build(order: &Assignment, cgroup: &str, ids: HostIds) -> Result<Stage, Error> {
+    let point = choose_point(order)?;
+    let built = build_at(point, order, cgroup, ids);
+    if let Err(Error::NoIdMap { .. }) = built {
+        // It is tried once more, with other ids.
+        let _ = unmount(point, UnmountFlags::DETACH);
+    }
+    built
+}
+
+fn build_at(
+    point: &'static Path,
+    order: &Assignment,
+    cgroup: &str,
+    ids: HostIds,
+) -> Result<Stage, Error> {
     let program = &order.program;
     bundle::check_args(&order.args)?;
     let writable = bundle::writable(&order.grants, &order.volumes)?;
-    let point = choose_point(order)?;
+    let view = View::new(ids)?;
     hide_mounts().map_err(Error::io("make a mount namespace"))?;
     root::mount_memory(point, order)?;
-    root::mount_root(point, order)?;
+    root::mount_root(point, order, &view)?;
 
     let root_folder = point.join("root");
-    let owner = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
-    let inside = RootFolder::open(&root_folder, owner)
+    let inside = RootFolder::open(&root_folder, ids.root())
         .map_err(Error::io("look into the root file system"))?;
     inside.check_mount_points()?;
     let image = program.config.config.clone().unwrap_or_default();
@@ -79,7 +94,7 @@ pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
         let place = inside.folder("writable folder", path)?;
         binds.push(Bind { from: root_folder.join(&place[1..]), to: place, writable: true });
     }
-    mount_volumes(order, point, &inside, &mut binds)?;
+    mount_volumes(order, point, &inside, &view, &mut binds)?;
     let mut args = order.args.clone();
     if program.settings.init {
         args = init::args(&args);
@@ -101,6 +116,7 @@ pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
         writable_root: writable.root || program.root == RootAccess::Writable,
         binds,
         cgroup: cgroup.to_owned(),
+        ids,
         limits: order.limits.clone(),
         cpu_millis: program.cpu_millis,
         settings: program.settings.clone(),
@@ -117,15 +133,15 @@ pub(crate) fn build(order: &Assignment, cgroup: &str) -> Result<Stage, Error> {
 /// its program is there, and what the kernel or memory fills is empty.
 pub(crate) fn build_files(order: &Assignment) -> Result<OwnedFd, Error> {
     let point = choose_point(order)?;
+    let view = View::new(HostIds::ON_DISK)?;
     hide_mounts().map_err(Error::io("make a mount namespace"))?;
     root::mount_memory(point, order)?;
-    root::mount_root(point, order)?;
+    root::mount_root(point, order, &view)?;
     let root_folder = point.join("root");
-    let owner = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
-    let inside = RootFolder::open(&root_folder, owner)
+    let inside = RootFolder::open(&root_folder, view.ids.root())
         .map_err(Error::io("look into the root file system"))?;
     let mut binds = Vec::new();
-    mount_volumes(order, point, &inside, &mut binds)?;
+    mount_volumes(order, point, &inside, &view, &mut binds)?;
     for bind in &binds {
         mounts::graft(bind, &inside)?;
     }
@@ -176,13 +192,14 @@ fn mount_volumes(
     order: &Assignment,
     point: &Path,
     inside: &RootFolder,
+    view: &View,
     binds: &mut Vec<Bind>,
 ) -> Result<(), Error> {
     for (index, volume) in order.volumes.iter().enumerate() {
         let from = point.join(format!("v/{index}"));
         let bind = bundle::bind(volume, &order.grants, from)?;
-        fill_volume(volume, inside)?;
-        mounts::mount(volume, &bind)?;
+        fill_volume(volume, inside, view.ids)?;
+        mounts::mount(volume, &bind, view)?;
         binds.push(bind);
     }
     // What is mounted in another mount comes after it.
@@ -191,17 +208,17 @@ fn mount_volumes(
 }
 
 /// A volume in which nothing was ever put begins with what the image has at its path.
-fn fill_volume(volume: &VolumeMount, inside: &RootFolder) -> Result<(), Error> {
+fn fill_volume(volume: &VolumeMount, inside: &RootFolder, ids: HostIds) -> Result<(), Error> {
     let VolumeSource::Folder(folder) = &volume.source else { return Ok(()) };
     let filling = || format!("fill the volume at `{}`", volume.path);
     if !mounts::is_empty(folder).map_err(Error::io(filling()))? {
         return Ok(());
     }
     match inside.existing(&volume.path) {
-        Some(content) => fill(&content, folder),
+        Some(content) => fill(&content, folder, ids),
         // Of the container's root, as a folder that it had made itself; still open to all.
         None => {
-            let (uid, gid) = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
+            let (uid, gid) = HostIds::ON_DISK.root();
             rustix::fs::chown(folder, Some(uid), Some(gid)).map_err(Into::into)
         }
     }

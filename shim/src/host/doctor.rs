@@ -75,14 +75,19 @@ fn layering(found: &Layering, folder: &Path) -> Vec<Check> {
         None => check(
             "id-mapped-mounts",
             Level::Good,
-            "files of the host keep their owners".to_owned(),
+            "each container has users of its own, and files of the host keep their owners"
+                .to_owned(),
             None,
         ),
         Some(why) => check(
             "id-mapped-mounts",
             Level::Warning,
-            format!("files of the host cannot be shown with other owners ({why})"),
-            Some("open what you mount to all users, or use volumes: -v NAME:/PATH"),
+            format!(
+                "files cannot be shown with other owners ({why}): containers share one range of users"
+            ),
+            Some(
+                "start Linux 5.19 or newer with MARGAY_HOME on ext4, xfs, btrfs or tmpfs; till then containers of one tenant run at a time, and what you mount must be open to all users",
+            ),
         ),
     };
     vec![layers, mounts]

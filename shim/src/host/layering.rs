@@ -1,18 +1,24 @@
-use std::{fs, io, path::Path};
+use std::{ffi::CStr, fs, io, path::Path};
 
-use engine::mount::{IdRange, Ids, Programs, Shown, detach, show_ids};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use engine::mount::{IdMap, Ids, Programs, Shown, detach};
+use rustix::{
+    fs::CWD,
+    mount::{
+        MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, mount, mount_change,
+        move_mount, unmount,
+    },
+};
 use serde::{Deserialize, Serialize};
 use spec::Rights;
 
-use crate::limits::{FIRST_ID, ID_COUNT};
+use crate::ids::HostIds;
 
 /// What the file system of a folder can be for containers; each an error text where it cannot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layering {
     /// Hold the writable layer of a root file system.
     pub writable_layers: Option<String>,
-    /// Show its files with the ids of containers.
+    /// Show its files with the ids of one container, also in layers.
     pub id_mapped_mounts: Option<String>,
 }
 
@@ -26,26 +32,43 @@ pub fn probe_layering(folder: &Path) -> Layering {
 }
 
 fn try_layers(folder: &Path) -> io::Result<()> {
-    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
-    let trial = tempfile::Builder::new().prefix(".probe-").tempdir_in(folder)?;
+    let trial = trial_in(folder)?;
     for name in ["lower", "upper", "work", "root"] {
         fs::create_dir(trial.path().join(name))?;
     }
-    rustix::process::chdir(trial.path())?;
-    let options = c"userxattr,lowerdir=lower,upperdir=upper,workdir=work";
+    stack(trial.path(), c"userxattr,lowerdir=lower,upperdir=upper,workdir=work")
+}
+
+/// The same with other ids, as a container that runs has them.
+fn try_ids(folder: &Path) -> io::Result<()> {
+    let trial = trial_in(folder)?;
+    for name in ["disk", "disk/lower", "disk/upper", "disk/work", "shown", "root"] {
+        fs::create_dir(trial.path().join(name))?;
+    }
+    let mount = detach(&trial.path().join("disk"), Rights::READ_WRITE_DELETE, Programs::Forbidden)?;
+    if IdMap::new(Ids::alike(&HostIds::EXAMPLE.shown()))?.show(&mount)? == Shown::Unsupported {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let shown = trial.path().join("shown");
+    move_mount(&mount, c"", CWD, &shown, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    let options = c"userxattr,lowerdir=shown/lower,upperdir=shown/upper,workdir=shown/work";
+    let stacked = stack(trial.path(), options);
+    unmount(&shown, UnmountFlags::DETACH)?;
+    stacked
+}
+
+fn trial_in(folder: &Path) -> io::Result<tempfile::TempDir> {
+    mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
+    tempfile::Builder::new().prefix(".probe-").tempdir_in(folder)
+}
+
+/// Mounts an overlay on `root`, and takes it away again.
+fn stack(trial: &Path, options: &CStr) -> io::Result<()> {
+    rustix::process::chdir(trial)?;
     let mounted = mount("overlay", "root", "overlay", MountFlags::empty(), options);
     if mounted.is_ok() {
-        rustix::mount::unmount("root", rustix::mount::UnmountFlags::DETACH)?;
+        unmount("root", UnmountFlags::DETACH)?;
     }
     rustix::process::chdir("/")?;
     Ok(mounted?)
-}
-
-fn try_ids(folder: &Path) -> io::Result<()> {
-    let range = IdRange { on_disk: 0, shown: FIRST_ID, count: ID_COUNT };
-    let mount = detach(folder, Rights::READ, Programs::Forbidden)?;
-    match show_ids(&mount, Ids { users: range, groups: range })? {
-        Shown::Done => Ok(()),
-        Shown::Unsupported => Err(io::ErrorKind::Unsupported.into()),
-    }
 }

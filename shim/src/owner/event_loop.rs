@@ -18,7 +18,10 @@ use rustix::{
 
 use crate::{
     Assignment, Error, Layer, RootAccess,
-    bundle::{root, signal, stage},
+    bundle::{
+        root, signal,
+        stage::{self, Stage},
+    },
     host::cgroup,
     limits::{GRACE_MAX, NETWORK_DRAIN_TIME_MAX, ORPHAN_GRACE, OUTPUT_DRAIN_TIME_MAX},
     owner::{
@@ -79,13 +82,12 @@ pub(crate) fn run(supervisor: &OwnedFd, mut assignment: Assignment) -> Result<()
     let (layers, adoptable) = (assignment.program.layers.clone(), assignment.adoptable);
     let folder = &assignment.folder.clone();
     let runtime = assignment.program.runtime.clone();
-    let traces = Traces { version: record::VERSION, id: container_id(&assignment), runtime };
     let listen = |name| {
         frame::listen(folder, name).map_err(Error::io(format!("listen in `{}`", folder.display())))
     };
     let listeners = (listen(SOCKET)?, listen(engine::exec::SOCKET)?);
-    record::write_traces(folder, &traces)?;
-    let mut owner = match Owner::start(&mut assignment, &traces, listeners) {
+    let mut traces = Traces::claim(folder, container_id(&assignment), runtime)?;
+    let mut owner = match Owner::start(&mut assignment, &mut traces, listeners) {
         Ok(owner) => owner,
         Err(error) => {
             record::clear(folder, &traces)?;
@@ -111,6 +113,17 @@ fn container_id(assignment: &Assignment) -> String {
     format!("margay-{}-{}-{folder}", assignment.task, assignment.container)
 }
 
+/// Where files cannot be shown with ids of its own, a container has those that they have on disk.
+fn build_stage(assignment: &Assignment, traces: &mut Traces) -> Result<Stage, Error> {
+    match stage::build(assignment, &traces.id, traces.ids) {
+        Err(Error::NoIdMap { path }) => {
+            traces.share(&assignment.folder, &assignment.program.owner, &path)?;
+            stage::build(assignment, &traces.id, traces.ids)
+        }
+        built => built,
+    }
+}
+
 fn check_ports(assignment: &Assignment) -> Result<(), Error> {
     for port in assignment.listeners.container_ports() {
         if !assignment.grants.has_port(port) {
@@ -124,7 +137,7 @@ fn check_ports(assignment: &Assignment) -> Result<(), Error> {
 impl<'a> Owner<'a> {
     fn start(
         assignment: &'a mut Assignment,
-        traces: &Traces,
+        traces: &mut Traces,
         (listener, exec_listener): (OwnedFd, OwnedFd),
     ) -> Result<Self, Error> {
         let starting = |what: &str| format!("start a container ({what})");
@@ -133,7 +146,7 @@ impl<'a> Owner<'a> {
         set_child_subreaper(Some(rustix::process::getpid()))
             .map_err(Error::io(starting("subreaper")))?;
         let stop_signal = stop_signal(assignment)?;
-        let stage = stage::build(assignment, &traces.id)?;
+        let stage = build_stage(assignment, traces)?;
         // The caller holds them until nothing of the container is left.
         assignment.program.layers.clear();
         let log = match &assignment.log {

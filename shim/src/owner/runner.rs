@@ -12,7 +12,6 @@ use std::{
 };
 
 use rustix::{
-    fs::{Gid, Uid},
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
     process::Pid,
     termios::{Winsize, tcsetwinsize},
@@ -20,12 +19,9 @@ use rustix::{
 
 use crate::{
     Assignment, Error, Runtime,
-    bundle::{account::Account, stage::Stage},
+    bundle::stage::Stage,
     host::command::{wait, wait_readable},
-    limits::{
-        CONSOLE_TIME_MAX, FIRST_ID, RUNTIME_ERROR_CHARS_MAX, RUNTIME_LOG_BYTES_MAX,
-        RUNTIME_TIME_MAX,
-    },
+    limits::{CONSOLE_TIME_MAX, RUNTIME_ERROR_CHARS_MAX, RUNTIME_LOG_BYTES_MAX, RUNTIME_TIME_MAX},
     owner::{log::Log, streams::Streams},
     record::{Traces, state_folder},
 };
@@ -86,7 +82,7 @@ pub(crate) fn create(
     command.arg("--bundle").arg(&stage.bundle).arg("--pid-file").arg(&pid_file);
     let (streams, terminal) = match assignment.stdio.terminal {
         None => {
-            let user = host_user(&stage.account);
+            let user = traces.ids.user(stage.account.uid, stage.account.gid);
             let (streams, ends) = Streams::pipes(stdio, log, user).map_err(Error::io(making()))?;
             command
                 .stdin(ends.stdin.map_or_else(Stdio::null, Stdio::from))
@@ -185,10 +181,6 @@ fn receive_terminal(console: &UnixListener) -> std::io::Result<OwnedFd> {
         _ => None,
     });
     fds.next().and_then(|mut fds| fds.next()).ok_or_else(|| ErrorKind::InvalidData.into())
-}
-
-fn host_user(account: &Account) -> (Uid, Gid) {
-    (Uid::from_raw(FIRST_ID + account.uid), Gid::from_raw(FIRST_ID + account.gid))
 }
 
 pub(crate) fn window_size(rows: u16, columns: u16) -> Winsize {

@@ -21,6 +21,7 @@ use crate::limits::{
 use crate::{
     Error,
     host::command::wait_readable,
+    ids::HostIds,
     privileges::{FILES, drop_privileges},
     protocol::{Job, Reply, UnpackJob, expect_reply},
     spawn::{end_process, start_process},
@@ -53,7 +54,7 @@ pub(crate) fn unpack(
     blob: LayerBlob,
 ) -> Result<Vec<(String, String)>, Error> {
     let preparing = || format!("prepare `{}`", folder.display());
-    let (uid, gid) = (Uid::from_raw(FIRST_ID), Gid::from_raw(FIRST_ID));
+    let (uid, gid) = HostIds::ON_DISK.root();
     rustix::fs::chown(folder, Some(uid), Some(gid))
         .and_then(|()| rustix::fs::chmod(folder, Mode::from_raw_mode(0o755)))
         .map_err(Error::io(preparing()))?;

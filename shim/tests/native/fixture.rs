@@ -173,6 +173,7 @@ pub fn plain(runtime: Runtime, folder: &Path, command: &[&str]) -> Assignment {
             cpu_millis: None,
             settings: shim::Settings::default(),
             root: RootAccess::Writable,
+            owner: "acme".to_owned(),
         },
     }
 }

@@ -8,6 +8,7 @@
 mod fixture; // what a container needs, and a check that nothing of it is left
 mod streams; // what goes in and out: stdio, terminals, ports
 mod walls; // what it cannot do
+mod ids; // which users of the machine it has
 mod files; // what it writes, and what it is given of the host
 mod ends; // limits, stops, kills, and what supervisors are told
 mod layers; // its tree, its runtime, and how fast it starts
@@ -97,6 +98,8 @@ const TESTS: &[Test] = &[
     ("a_program_that_listens_late_is_waited_for", streams::late_listener),
     ("a_published_port_is_never_given_to_another_container", streams::own_port),
     ("the_walls_hold", walls::walls),
+    ("each_container_has_users_of_its_own_and_files_keep_theirs", ids::apart),
+    ("containers_of_two_owners_never_share_users", ids::together),
     ("what_no_container_needs_is_no_system_call", walls::syscalls),
     ("an_image_that_replaces_the_kernels_folders_gains_nothing", walls::replaced_folders),
     ("of_a_read_only_root_only_granted_folders_can_be_written", walls::writes),
