@@ -7,19 +7,20 @@ use bytes::Bytes;
 use http::Method;
 use net::{ApiClient, ApiRequest, ClientError};
 use serde::{Serialize, de::DeserializeOwned};
-use spec::{CredentialName, Tenant};
+use spec::{CredentialName, Digest, Tenant};
 
 use crate::{
     Error, ProtocolFault, Repository, RobotScope,
     account::NewRobot,
-    limits::ADMIN_ANSWER_TIME_MAX,
+    limits::{ADMIN_ANSWER_TIME_MAX, ADMIN_PAGES_MAX},
     protocol::{
-        ADMIN_SOCKET, ErrorBody, Existing, PasswordBody, Repositories, RepositoryInfo,
-        RobotCredential, RobotInfo, Visibility, VisibilityBody,
+        ADMIN_SOCKET, ErrorBody, Existing, ManifestInfo, Page, PasswordBody, Repositories,
+        RepositoryInfo, RobotCredential, RobotInfo, TagInfo, Visibility, VisibilityBody,
+        encode_query,
     },
 };
 
-/// Manages users and visibility of a registry that runs on this machine, through the socket in its
+/// Manages users, repositories and what they have, in a registry that runs on this machine, through the socket in its
 /// data folder. Only the owner of that folder can open it.
 #[derive(Debug, Clone)]
 pub struct Admin {
@@ -143,6 +144,68 @@ impl Admin {
     ) -> Result<(), Error> {
         let path = format!("/admin/repositories/{repository}/visibility");
         self.call(Method::PUT, &path, Some(&VisibilityBody { visibility })).await.map(drop)
+    }
+
+    /// All tags of a repository.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when there is no such repository.
+    pub async fn tags(&self, repository: &Repository) -> Result<Vec<TagInfo>, Error> {
+        self.pages(&format!("/admin/tags/{repository}")).await
+    }
+
+    /// Removes a tag; its manifest stays.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when there is no such tag.
+    pub async fn remove_tag(&self, repository: &Repository, tag: &str) -> Result<(), Error> {
+        self.delete(&format!("/admin/tags/{repository}:{tag}")).await
+    }
+
+    /// All manifests of a repository.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when there is no such repository.
+    pub async fn manifests(&self, repository: &Repository) -> Result<Vec<ManifestInfo>, Error> {
+        self.pages(&format!("/admin/manifests/{repository}")).await
+    }
+
+    /// Removes a manifest with every tag that points to it.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when there is no such manifest.
+    pub async fn remove_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<(), Error> {
+        self.delete(&format!("/admin/manifests/{repository}@{digest}")).await
+    }
+
+    /// Removes a repository with all that it has.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when there is no such repository.
+    pub async fn remove_repository(&self, repository: &Repository) -> Result<(), Error> {
+        self.delete(&format!("/admin/repositories/{repository}")).await
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), Error> {
+        self.call(Method::DELETE, path, None::<&()>).await.map(drop)
+    }
+
+    /// Every page of a list, up to a limit.
+    async fn pages<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>, Error> {
+        let (mut all, mut last) = (Vec::new(), String::new());
+        for _ in 0..ADMIN_PAGES_MAX {
+            let page: Page<T> = self.get(&format!("{path}?last={}", encode_query(&last))).await?;
+            all.extend(page.entries);
+            match page.next {
+                Some(next) => last = next,
+                None => break,
+            }
+        }
+        Ok(all)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {

@@ -41,7 +41,8 @@ pub use client::{
 pub use error::{Error, ManifestFault, ProtocolFault};
 pub use limits::Limits;
 pub use protocol::{
-    Existing, Repositories, RepositoryInfo, RobotCredential, RobotInfo, Visibility,
+    Existing, ManifestInfo, Repositories, RepositoryInfo, RobotCredential, RobotInfo, TagInfo,
+    Visibility,
 };
 pub use repository::{Action, Repository};
 pub use server::{Config, Server};

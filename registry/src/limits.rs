@@ -108,6 +108,12 @@ pub(crate) const OPEN_UPLOADS_MAX: usize = 4096;
 pub(crate) const DELETED_PER_TRANSACTION: usize = 90;
 /// Bytes of the records that one transaction hands over: the store allows a megabyte.
 pub(crate) const HANDED_OVER_BYTES_MAX: usize = 512 << 10;
+/// Space that is kept for deletions on a full disk: twice the log that the database writes before it
+/// starts to reuse it; and on a small disk this part of what is free.
+pub(crate) const RESERVE_BYTES_MAX: u64 = 8 << 20;
+pub(crate) const RESERVE_SHARE: u64 = 8;
+/// How often a reserve that was given back is taken again, if there is space.
+pub(crate) const RESERVE_INTERVAL: Duration = Duration::from_secs(60);
 /// Keys of one page of a scan: some hundred kilobytes.
 pub(crate) const SCAN_PAGE: usize = 1000;
 /// Repositories share this many locks: enough that two pushes rarely meet.
@@ -122,6 +128,10 @@ pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 8;
 pub(crate) const ADMIN_BODY_BYTES_MAX: usize = 4 << 10;
 /// Repositories in one answer to the administrator: a megabyte or two.
 pub(crate) const ADMIN_LIST_MAX: usize = 10_000;
+/// Tags or manifests in one page of an answer to the administrator: some hundred kilobytes.
+pub(crate) const ADMIN_PAGE_MAX: usize = 1000;
+/// Tags that are listed with one manifest: a line of a terminal or two.
+pub(crate) const TAGS_LISTED_MAX: usize = 16;
 /// Bytes and time that a client may still send after an error, so that it comes to read the answer.
 pub(crate) const DISCARDED_BYTES_MAX: usize = 1 << 20;
 pub(crate) const DISCARDED_TIME_MAX: Duration = Duration::from_secs(2);
@@ -184,5 +194,7 @@ pub(crate) const PULL_BATCH_BYTES: usize = 256 << 10;
 /// for each blob in progress.
 pub(crate) const PUSH_CHUNK_BYTES: usize = 256 << 10;
 pub(crate) const PUSH_CHUNKS_QUEUED: usize = 4;
+/// Pages of a list that are read: a million tags.
+pub(crate) const ADMIN_PAGES_MAX: usize = 1000;
 /// How long a registry on this machine may take to answer its administrator.
 pub(crate) const ADMIN_ANSWER_TIME_MAX: Duration = Duration::from_secs(30);

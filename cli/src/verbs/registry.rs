@@ -1,3 +1,5 @@
+mod contents; // tags and manifests
+
 use std::{
     fmt::{self, Display},
     net::IpAddr,
@@ -61,6 +63,15 @@ enum Verb {
     /// Manage robot accounts: logins of programs, within the rights of a user
     #[command(subcommand)]
     Robot(Robot),
+    /// List and remove tags
+    #[command(subcommand)]
+    Tag(contents::Tag),
+    /// List and remove manifests
+    #[command(subcommand)]
+    Manifest(contents::Manifest),
+    /// List and remove repositories
+    #[command(subcommand)]
+    Repository(RepositoryVerb),
     /// Make a repository public or private
     Visibility {
         /// Which one, as in me/cats
@@ -105,6 +116,23 @@ enum User {
         /// Delete its repositories
         #[arg(long, conflicts_with = "transfer_to")]
         delete_repositories: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum RepositoryVerb {
+    /// List repositories and their visibility
+    #[command(visible_alias = "list")]
+    Ls {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Remove repositories with all that they have
+    #[command(visible_alias = "remove")]
+    Rm {
+        /// Their names, as in me/cats
+        #[arg(required = true, value_name = "REPOSITORY")]
+        repositories: Vec<Repository>,
     },
 }
 
@@ -369,7 +397,16 @@ impl Verb {
                 block_on(admin.set_visibility(&repository, visibility.into()))?;
                 line(format_args!("{repository}"));
             }
-            Self::Ls { output } => {
+            Self::Tag(verb) => verb.run(&admin)?,
+            Self::Manifest(verb) => verb.run(&admin)?,
+            Self::Repository(RepositoryVerb::Rm { repositories }) => {
+                return super::each(&repositories, |repository| {
+                    block_on(admin.remove_repository(repository))?;
+                    line(format_args!("{repository}"));
+                    Ok(())
+                });
+            }
+            Self::Repository(RepositoryVerb::Ls { output }) | Self::Ls { output } => {
                 let repositories = block_on(admin.repositories())?;
                 output.records(&repositories, &["REPOSITORY", "READ BY"], |repository| {
                     let readers = match repository.visibility {

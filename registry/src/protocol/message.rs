@@ -1,5 +1,5 @@
 use serde::{Deserialize, Serialize};
-use spec::{Tenant, Timestamp};
+use spec::{Digest, Tenant, Timestamp};
 
 use crate::account::RobotScope;
 
@@ -65,6 +65,42 @@ pub enum Visibility {
 pub struct RepositoryInfo {
     pub name: String,
     pub visibility: Visibility,
+}
+
+/// One page of a list for the administrator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Page<T> {
+    pub entries: Vec<T>,
+    /// The last entry, when there are more after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// A tag in the list for the administrator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagInfo {
+    pub tag: String,
+    pub digest: Digest,
+    /// When it was set, the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<Timestamp>,
+}
+
+/// A manifest in the list for the administrator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestInfo {
+    pub digest: Digest,
+    pub media_type: String,
+    /// Of the manifest itself.
+    pub bytes: u64,
+    /// Some of the tags that point to it.
+    pub tags: Vec<String>,
+    /// The manifest that it refers to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Digest>,
+    /// When it was pushed, the last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pushed: Option<Timestamp>,
 }
 
 /// The body of `PUT /admin/users/NAME`.

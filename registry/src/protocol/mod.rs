@@ -5,10 +5,13 @@ mod message; // JSON bodies
 mod query; // percent-encoded parameters
 mod range; // which bytes of a blob or an upload
 
-pub use message::{Existing, Repositories, RepositoryInfo, RobotCredential, RobotInfo, Visibility};
+pub use message::{
+    Existing, ManifestInfo, Repositories, RepositoryInfo, RobotCredential, RobotInfo, TagInfo,
+    Visibility,
+};
 pub(crate) use {
     manifest::{DeclaredMediaType, is_foreign_layer},
-    message::{ADMIN_SOCKET, ErrorBody, MACHINES, PasswordBody, TagList, VisibilityBody},
+    message::{ADMIN_SOCKET, ErrorBody, MACHINES, Page, PasswordBody, TagList, VisibilityBody},
     query::{Query, encode_query},
     range::{BlobRange, ChunkRange, UploadRange},
 };

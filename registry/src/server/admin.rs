@@ -8,6 +8,7 @@ use spec::Tenant;
 
 use super::{
     audited::Audited,
+    contents,
     error::{ApiError, ErrorCode},
     request_body::RequestBody,
     response::{Response, empty, json},
@@ -22,7 +23,7 @@ use crate::{
         ADMIN_SOCKET, Existing, PasswordBody, Query, Repositories, RepositoryInfo, Visibility,
         VisibilityBody,
     },
-    storage::{Metadata, Uploads},
+    storage::Storage,
 };
 
 /// Listens where only the owner of the data folder can connect: the folder is 0700, the socket
@@ -35,9 +36,8 @@ pub(super) fn listen(data_dir: &Path) -> Result<PrivateListener, Error> {
 /// Users and visibility, for the owner of the data folder.
 pub(super) struct AdminApi {
     pub audit: Arc<AuditLog>,
-    pub metadata: Metadata,
+    pub storage: Storage,
     pub passwords: Arc<Passwords>,
-    pub uploads: Arc<Uploads>,
     pub idle_time_max: Duration,
 }
 
@@ -51,7 +51,7 @@ impl AdminApi {
         let query = Query::parse(head.uri.query().unwrap_or_default());
         let mut audited = Audited::begin(&self.audit, None, &method, &path);
         audited.by("operator");
-        let answered = match audited.check_space(&method) {
+        let answered = match audited.check_space(&method, &self.storage.metadata) {
             Ok(()) => self.try_answer(&method, &path, &query, &mut body).await,
             Err(full) => Err(full),
         };
@@ -76,7 +76,7 @@ impl AdminApi {
         }
         if let Some(rest) = path.strip_prefix("/admin/robots") {
             let login = rest.strip_prefix('/').unwrap_or_default();
-            return robots::answer(&self.metadata, method, login, body).await;
+            return robots::answer(&self.storage.metadata, method, login, body).await;
         }
         if let Some(name) =
             path.strip_prefix("/admin/repositories/").and_then(|p| p.strip_suffix("/visibility"))
@@ -86,13 +86,26 @@ impl AdminApi {
                 return Err(ApiError::no_such_endpoint());
             }
             let VisibilityBody { visibility } = body.json(ADMIN_BODY_BYTES_MAX).await?;
-            self.metadata.set_public(&name, visibility == Visibility::Public).await?;
+            self.storage.metadata.set_public(&name, visibility == Visibility::Public).await?;
             return Ok(empty(StatusCode::NO_CONTENT, []));
         }
+        if let Some(name) = path.strip_prefix("/admin/tags/") {
+            return contents::tags(&self.storage, method, name, query).await;
+        }
+        if let Some(name) = path.strip_prefix("/admin/manifests/") {
+            return contents::manifests(&self.storage, method, name, query).await;
+        }
+        if let Some(name) = path.strip_prefix("/admin/repositories/")
+            && *method == Method::DELETE
+        {
+            return contents::delete_repository(&self.storage, name).await;
+        }
         match (method.as_str(), path) {
-            ("GET", "/admin/users") => Ok(json(StatusCode::OK, &self.metadata.users().await?)),
+            ("GET", "/admin/users") => {
+                Ok(json(StatusCode::OK, &self.storage.metadata.users().await?))
+            }
             ("GET", "/admin/repositories") => {
-                let page = self.metadata.repositories("", "", ADMIN_LIST_MAX).await?;
+                let page = self.storage.metadata.repositories("", "", ADMIN_LIST_MAX).await?;
                 let list = page.entries.into_iter().map(|(name, record)| RepositoryInfo {
                     name: name.to_string(),
                     visibility: match record.public {
@@ -143,19 +156,21 @@ impl AdminApi {
 
     /// A new user inherits nothing from an earlier one of this name.
     async fn check_existing(&self, name: &Tenant, wanted: Existing) -> Result<(), ApiError> {
-        match (self.metadata.user(name).await?.is_some(), wanted) {
+        match (self.storage.metadata.user(name).await?.is_some(), wanted) {
             (true, Existing::New) => Err(ApiError::conflict(format!(
                 "there is a user `{name}` already: margay registry user passwd {name}"
             ))),
             (false, Existing::Known) => Err(no_such_user(name)),
-            (false, Existing::Any | Existing::New) => match self.metadata.owned(name).await? {
-                owned if owned.is_empty() => Ok(()),
-                owned => Err(ApiError::conflict(format!(
-                    "{} of an earlier user `{name}` are left: hand them over or delete them first \
+            (false, Existing::Any | Existing::New) => {
+                match self.storage.metadata.owned(name).await? {
+                    owned if owned.is_empty() => Ok(()),
+                    owned => Err(ApiError::conflict(format!(
+                        "{} of an earlier user `{name}` are left: hand them over or delete them first \
                      (margay registry user rm {name} --transfer-to USER)",
-                    named(&owned)
-                ))),
-            },
+                        named(&owned)
+                    ))),
+                }
+            }
             (true, Existing::Any | Existing::Known) => Ok(()),
         }
     }
@@ -163,8 +178,8 @@ impl AdminApi {
     /// The user is gone first, so that nothing is added meanwhile; what was interrupted goes on
     /// when it is asked for again.
     async fn remove_user(&self, name: &Tenant, then: Repositories) -> Result<(), ApiError> {
-        let owned = self.metadata.owned(name).await?;
-        if owned.is_empty() && self.metadata.user(name).await?.is_none() {
+        let owned = self.storage.metadata.owned(name).await?;
+        if owned.is_empty() && self.storage.metadata.user(name).await?.is_none() {
             return Err(no_such_user(name));
         }
         match &then {
@@ -178,15 +193,15 @@ impl AdminApi {
             Repositories::TransferTo(to) => self.check_transfer(name, to, &owned).await?,
             Repositories::Keep | Repositories::Delete => {}
         }
-        self.metadata.remove_user(name).await?;
-        for (user, robot, _) in self.metadata.robots(Some(name)).await? {
-            self.metadata.remove_robot(&user, &robot).await?;
+        self.storage.metadata.remove_user(name).await?;
+        for (user, robot, _) in self.storage.metadata.robots(Some(name)).await? {
+            self.storage.metadata.remove_robot(&user, &robot).await?;
         }
-        let (uploads, user) = (Arc::clone(&self.uploads), name.clone());
+        let (uploads, user) = (Arc::clone(&self.storage.uploads), name.clone());
         blocking(move || uploads.discard_of(&user)).await;
         match &then {
-            Repositories::TransferTo(to) => self.metadata.transfer(name, to).await?,
-            Repositories::Delete => self.metadata.delete_repositories(name).await?,
+            Repositories::TransferTo(to) => self.storage.metadata.transfer(name, to).await?,
+            Repositories::Delete => self.storage.metadata.delete_repositories(name).await?,
             Repositories::Keep => {}
         }
         Ok(())
@@ -201,13 +216,13 @@ impl AdminApi {
         if from == to {
             return Err(ApiError::conflict(format!("`{to}` is the user that is removed")));
         }
-        if self.metadata.user(to).await?.is_none() {
+        if self.storage.metadata.user(to).await?.is_none() {
             return Err(no_such_user(to));
         }
         for repository in owned {
             let rest = repository.as_str().strip_prefix(from.as_str()).unwrap_or_default();
             let next: Repository = format!("{to}{rest}").parse().map_err(ApiError::invalid_name)?;
-            if self.metadata.repository(&next).await?.is_some() {
+            if self.storage.metadata.repository(&next).await?.is_some() {
                 return Err(ApiError::conflict(format!("there is a repository `{next}` already")));
             }
         }

@@ -5,7 +5,6 @@ use std::{
 };
 
 use audit::AuditLog;
-use blobs::BlobStore;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 use http_body_util::BodyExt;
 use hyper::{
@@ -31,7 +30,7 @@ use crate::{
     Limits,
     access::{Passwords, Principal},
     protocol::Query,
-    storage::{Metadata, RepositoryLocks, Uploads},
+    storage::{Metadata, Storage},
 };
 
 /// A body of this size is on its way before a revocation could reach it.
@@ -56,36 +55,29 @@ pub(super) struct Api {
 impl Api {
     pub fn new(
         audit: Arc<AuditLog>,
-        metadata: Metadata,
-        blobs: Arc<dyn BlobStore>,
-        uploads: Arc<Uploads>,
+        storage: Storage,
         passwords: Arc<Passwords>,
         authenticator: Authenticator,
         limits: &Limits,
     ) -> Self {
-        let locks = RepositoryLocks::default();
+        let metadata = storage.metadata.clone();
         Self {
             audit,
-            metadata: metadata.clone(),
             token: TokenEndpoint {
                 passwords,
                 tokens: authenticator.tokens.clone(),
                 metadata: metadata.clone(),
                 lifetime: limits.token_time,
             },
-            blobs: BlobEndpoints {
-                metadata: metadata.clone(),
-                blobs: Arc::clone(&blobs),
-                locks: locks.clone(),
-            },
-            manifests: ManifestEndpoints { metadata: metadata.clone(), blobs, locks },
+            blobs: BlobEndpoints { storage: storage.clone() },
+            manifests: ManifestEndpoints { storage: storage.clone() },
             uploads: UploadEndpoints {
-                metadata: metadata.clone(),
-                uploads,
+                storage: storage.clone(),
                 blob_bytes_max: limits.blob_bytes_max,
             },
             authenticator,
-            lists: ListEndpoints { metadata },
+            lists: ListEndpoints { metadata: metadata.clone() },
+            metadata,
             idle_time_max: limits.idle_time_max,
         }
     }
@@ -152,7 +144,7 @@ impl Api {
             }
             Route::Machine(node) => {
                 let principal = self.principal(&head, audited).await?;
-                audited.check_space(&head.method)?;
+                audited.check_space(&head.method, &self.metadata)?;
                 self.authenticator.authorize_revocation(&principal, &head)?;
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 self.metadata.revoke_machine(node.as_str(), now.as_secs()).await?;
@@ -160,7 +152,7 @@ impl Api {
             }
             Route::Repository(repository, endpoint) => {
                 let principal = self.principal(&head, audited).await?;
-                audited.check_space(&head.method)?;
+                audited.check_space(&head.method, &self.metadata)?;
                 let request = RepositoryRequest { head, query, principal, repository };
                 self.authenticator.authorize(&request, endpoint.action()).await?;
                 let revoked = self.authenticator.revoked(&request.principal, &request.head);

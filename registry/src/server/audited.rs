@@ -4,7 +4,7 @@ use audit::{AuditLog, Event};
 use http::{Method, StatusCode};
 
 use super::error::{ApiError, ErrorCode};
-use crate::access::Principal;
+use crate::{access::Principal, storage::Metadata};
 
 /// What nginx calls a request whose client has gone: it may have been carried out.
 const CLIENT_CLOSED: u16 = 499;
@@ -58,10 +58,14 @@ impl Audited {
         }
     }
 
-    /// Refuses a change that could not be recorded.
-    pub fn check_space(&self, method: &Method) -> Result<(), ApiError> {
+    /// Refuses a change that could not be recorded. A deletion gets the space that is kept for it.
+    pub fn check_space(&self, method: &Method, metadata: &Metadata) -> Result<(), ApiError> {
         let reads = [Method::GET, Method::HEAD].contains(method);
-        match reads || self.log.has_space() {
+        let given = || {
+            let reserve = metadata.reserve().filter(|_| *method == Method::DELETE);
+            reserve.is_some_and(|reserve| reserve.give_back()) && self.log.has_space()
+        };
+        match reads || self.log.has_space() || given() {
             true => Ok(()),
             false => Err(ApiError::new(
                 StatusCode::INSUFFICIENT_STORAGE,

@@ -3,7 +3,7 @@ use std::{
     sync::Arc,
 };
 
-use blobs::{BlobStore, OpenBlob};
+use blobs::OpenBlob;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{Method, StatusCode, header};
@@ -15,19 +15,18 @@ use super::{
     auth::RepositoryRequest,
     error::{ApiError, ErrorCode},
     response::{CONTENT_DIGEST, Response, ResponseBody, empty, full, with_headers},
+    stored::{links_of, open_blob},
 };
 use crate::{
-    Error, blocking,
+    Error, Repository, blocking,
     limits::DOWNLOAD_CHUNK_BYTES,
     protocol::BlobRange,
-    storage::{Metadata, RepositoryLocks},
+    storage::{Link, Storage, Use},
 };
 
 /// Reading and deleting blobs.
 pub(super) struct BlobEndpoints {
-    pub metadata: Metadata,
-    pub blobs: Arc<dyn BlobStore>,
-    pub locks: RepositoryLocks,
+    pub storage: Storage,
 }
 
 impl BlobEndpoints {
@@ -40,7 +39,7 @@ impl BlobEndpoints {
         request: &RepositoryRequest,
         digest: &Digest,
     ) -> Result<Response, ApiError> {
-        let membership = self.metadata.blob(&request.repository, digest).await?;
+        let membership = self.storage.metadata.blob(&request.repository, digest).await?;
         let size = membership.ok_or_else(|| ApiError::no_such_blob(digest))?.size;
         let is_get = request.head.method == Method::GET;
         let range = match is_get {
@@ -92,7 +91,7 @@ impl BlobEndpoints {
         start: u64,
         length: u64,
     ) -> Result<ResponseBody, Error> {
-        let blobs = Arc::clone(&self.blobs);
+        let blobs = Arc::clone(&self.storage.blobs);
         let (file, first) = blocking(move || {
             let mut blob = open_blob(&*blobs, &digest, size, start)?;
             let first = read_chunk(&mut blob, length);
@@ -119,30 +118,44 @@ impl BlobEndpoints {
         Ok(StreamBody::new(chunks).boxed_unsync())
     }
 
+    /// A manifest of the repository that names a blob.
+    async fn user_of(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<Digest>, ApiError> {
+        match self.storage.metadata.use_of(repository, digest).await? {
+            Use::Unused => Ok(None),
+            Use::By(manifest) => Ok(Some(manifest)),
+            Use::Unclear(manifests) => {
+                let link = Link::of(digest);
+                for (manifest, record) in manifests {
+                    if links_of(&self.storage.blobs, &manifest, &record).await?.contain(&link) {
+                        return Ok(Some(manifest));
+                    }
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// `DELETE`: what no manifest of the repository names.
     pub async fn delete(
         &self,
         request: &RepositoryRequest,
         digest: &Digest,
     ) -> Result<Response, ApiError> {
-        let _exclusive = self.locks.exclusive(&request.repository).await;
-        match self.metadata.remove_blob(&request.repository, digest).await? {
+        let _exclusive = self.storage.locks.exclusive(&request.repository).await;
+        if let Some(manifest) = self.user_of(&request.repository, digest).await? {
+            return Err(ApiError::conflict(format!(
+                "blob `{digest}` is used by manifest `{manifest}` of this repository: delete that \
+                 first"
+            )));
+        }
+        match self.storage.metadata.remove_blob(&request.repository, digest).await? {
             true => Ok(empty(StatusCode::ACCEPTED, [])),
             false => Err(ApiError::no_such_blob(digest)),
         }
-    }
-}
-
-/// Opens a blob that was committed with `size` bytes, from byte `offset` on.
-pub(super) fn open_blob(
-    blobs: &dyn BlobStore,
-    digest: &Digest,
-    size: u64,
-    offset: u64,
-) -> Result<OpenBlob, Error> {
-    let blob = blobs.open(digest, offset)?;
-    match blob.bytes == size {
-        true => Ok(blob),
-        false => Err(Error::Damaged { digest: *digest, expected: size, actual: blob.bytes }),
     }
 }
 

@@ -1,26 +1,22 @@
-use std::{
-    io::{Read, Write},
-    sync::Arc,
-};
+use std::{io::Write, sync::Arc, time::SystemTime};
 
-use blobs::BlobStore;
 use bytes::Bytes;
 use http::{HeaderName, Method, StatusCode, header};
-use spec::{Digest, Reference};
+use spec::{Digest, Reference, Timestamp};
 
 use super::{
     auth::RepositoryRequest,
-    blobs::open_blob,
     error::{ApiError, ErrorCode},
     outline::Outline,
     request_body::RequestBody,
     response::{CONTENT_DIGEST, Response, empty, full, header_value, with_headers},
     route::Target,
+    stored::manifest_bytes,
 };
 use crate::{
     Error, Repository, blocking,
     limits::{MANIFEST_BYTES_MAX, TAGS_PER_PUT_MAX},
-    storage::{ManifestRecord, Metadata, RepositoryLocks},
+    storage::{ManifestRecord, Storage},
 };
 
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -28,9 +24,7 @@ const TAG: HeaderName = HeaderName::from_static("oci-tag");
 
 /// Reading, adding and deleting manifests and indexes.
 pub(super) struct ManifestEndpoints {
-    pub metadata: Metadata,
-    pub blobs: Arc<dyn BlobStore>,
-    pub locks: RepositoryLocks,
+    pub storage: Storage,
 }
 
 impl ManifestEndpoints {
@@ -42,7 +36,7 @@ impl ManifestEndpoints {
     ) -> Result<Response, ApiError> {
         let (digest, record) = self.find(&request.repository, target).await?;
         let bytes = match request.head.method {
-            Method::GET => self.bytes(digest, record.size).await?,
+            Method::GET => manifest_bytes(&self.storage.blobs, digest, record.size).await?,
             _ => Bytes::new(), // the record has all that the headers need
         };
         let name = digest.to_string();
@@ -65,23 +59,13 @@ impl ManifestEndpoints {
     ) -> Result<(Digest, ManifestRecord), ApiError> {
         let digest = match target {
             Target::Digest(digest) => Some(*digest),
-            Target::Tag(tag) => self.metadata.tag(repository, tag).await?,
+            Target::Tag(tag) => self.storage.metadata.tag(repository, tag).await?,
         };
         let missing = || ApiError::no_such_manifest(&target.to_string());
         let digest = digest.ok_or_else(missing)?;
-        let record = self.metadata.manifest(repository, &digest).await?.ok_or_else(missing)?;
+        let record =
+            self.storage.metadata.manifest(repository, &digest).await?.ok_or_else(missing)?;
         Ok((digest, record))
-    }
-
-    async fn bytes(&self, digest: Digest, size: u64) -> Result<Bytes, Error> {
-        let blobs = Arc::clone(&self.blobs);
-        blocking(move || {
-            let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-            let read = open_blob(&*blobs, &digest, size, 0)?.take(size).read_to_end(&mut bytes);
-            read.map_err(|source| Error::Source { digest, source })?;
-            Ok(bytes.into())
-        })
-        .await
     }
 
     /// `PUT`: stores a manifest, exactly these bytes, under its digest and under tags.
@@ -112,15 +96,24 @@ impl ManifestEndpoints {
             },
         };
 
-        let _shared = self.locks.shared(repository).await;
+        let _shared = self.storage.locks.shared(repository).await;
         if !media_type.is_index() {
             self.check_blobs(repository, &outline).await?;
         }
         let subject = outline.subject();
-        let record = ManifestRecord { media_type, size: bytes.len() as u64, subject };
+        let record = ManifestRecord {
+            media_type,
+            size: bytes.len() as u64,
+            subject,
+            links: Some(outline.links()),
+            pushed: Some(Timestamp::of(SystemTime::now())),
+        };
         let referrer = outline.referrer(&digest, &record)?;
         self.store(bytes, digest).await?;
-        self.metadata.put_manifest(repository, &digest, &record, &tags, referrer.as_ref()).await?;
+        self.storage
+            .metadata
+            .put_manifest(repository, &digest, &record, &tags, referrer.as_ref())
+            .await?;
         Ok(created(repository, &digest, subject.as_ref(), &tags))
     }
 
@@ -133,7 +126,7 @@ impl ManifestEndpoints {
     ) -> Result<(), ApiError> {
         for blob in outline.blobs() {
             let digest = &blob.digest;
-            let Some(membership) = self.metadata.blob(repository, digest).await? else {
+            let Some(membership) = self.storage.metadata.blob(repository, digest).await? else {
                 let message = format!("it names blob `{digest}`, which this repository lacks");
                 return Err(ApiError::bad_request(ErrorCode::ManifestBlobUnknown, message));
             };
@@ -149,7 +142,7 @@ impl ManifestEndpoints {
 
     /// Writes the bytes of a manifest where blobs are, as durably.
     async fn store(&self, bytes: Bytes, digest: Digest) -> Result<(), Error> {
-        let blobs = Arc::clone(&self.blobs);
+        let blobs = Arc::clone(&self.storage.blobs);
         blocking(move || {
             let mut writer = blobs.writer(digest.algorithm())?;
             writer.write_all(&bytes).map_err(|source| Error::File {
@@ -170,10 +163,12 @@ impl ManifestEndpoints {
         target: &Target,
     ) -> Result<Response, ApiError> {
         let repository = &request.repository;
-        let _exclusive = self.locks.exclusive(repository).await;
+        let _exclusive = self.storage.locks.exclusive(repository).await;
         let existed = match target {
-            Target::Tag(tag) => self.metadata.remove_tag(repository, tag).await?,
-            Target::Digest(digest) => self.metadata.remove_manifest(repository, digest).await?,
+            Target::Tag(tag) => self.storage.metadata.remove_tag(repository, tag).await?,
+            Target::Digest(digest) => {
+                self.storage.metadata.remove_manifest(repository, digest).await?
+            }
         };
         match existed {
             true => Ok(empty(StatusCode::ACCEPTED, [])),

@@ -10,13 +10,15 @@ mod api; // routes each request to its endpoint
 mod audited; // a request on its way into the audit log
 mod auth; // principal and verdict
 mod token; // tokens for passwords
+mod outline; // what a registry reads in a manifest
+mod stored; // the bytes of a digest, and what they name
 mod blobs; // reading and deleting blobs
 mod uploads; // adding blobs
 mod manifests; // reading, adding and deleting manifests
-mod outline; // what a registry reads in a manifest
 mod lists; // tags, repositories, referrers
 mod robots; // robot accounts, for the owner of the data folder
 mod front; // TLS, plain HTTP and proxies, before a request is read
+mod contents; // tags, manifests and whole repositories, for the owner of the data folder
 mod admin; // users and visibility, for the owner of the data folder
 
 use std::{convert::Infallible, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -35,8 +37,8 @@ use crate::{
     Error, Limits, Tokens,
     access::{Cost, Passwords},
     blocking,
-    limits::{ADMIN_CONNECTIONS_MAX, UPLOAD_SWEEP_INTERVAL},
-    storage::{Metadata, Uploads},
+    limits::{ADMIN_CONNECTIONS_MAX, RESERVE_INTERVAL, UPLOAD_SWEEP_INTERVAL},
+    storage::{Metadata, RepositoryLocks, Storage, Uploads},
 };
 use {admin::AdminApi, api::Api, auth::Authenticator, front::Front};
 
@@ -79,8 +81,7 @@ pub struct Server {
     api: Arc<Api>,
     admin_api: Arc<AdminApi>,
     admin_listener: PrivateListener,
-    metadata: Metadata,
-    uploads: Arc<Uploads>,
+    storage: Storage,
     front: Front,
     limits: Limits,
 }
@@ -93,7 +94,7 @@ impl Server {
     /// [`Error::File`], [`Error::InvalidKey`], and [`Error::Metadata`] when another registry has it
     /// open.
     pub async fn open(config: Config) -> Result<Self, Error> {
-        blocking(move || {
+        let server = blocking(move || {
             let path = &config.data_dir;
             disk::private_folder(path).map_err(|source| Error::File {
                 action: "make the folder",
@@ -104,7 +105,9 @@ impl Server {
             let metadata = Metadata::open(&config.data_dir)?;
             Self::with_metadata(metadata, config)
         })
-        .await
+        .await?;
+        server.storage.metadata.migrate().await?;
+        Ok(server)
     }
 
     /// Blocks.
@@ -121,26 +124,24 @@ impl Server {
             source,
         })?;
         let audit = Arc::new(audit);
+        let locks = RepositoryLocks::default();
+        let storage = Storage { metadata: metadata.clone(), blobs, uploads, locks };
         Ok(Self {
             admin_api: Arc::new(AdminApi {
                 audit: Arc::clone(&audit),
-                metadata: metadata.clone(),
+                storage: storage.clone(),
                 passwords: Arc::clone(&passwords),
-                uploads: Arc::clone(&uploads),
                 idle_time_max: limits.idle_time_max,
             }),
             admin_listener: admin::listen(&data_dir)?,
             api: Arc::new(Api::new(
                 audit,
-                metadata.clone(),
-                blobs,
-                Arc::clone(&uploads),
+                storage.clone(),
                 passwords,
                 Authenticator { tokens, metadata: metadata.clone(), realm },
                 &limits,
             )),
-            metadata,
-            uploads,
+            storage,
             front: Front {
                 acceptor: tls.map(Into::into),
                 plain_http,
@@ -162,7 +163,7 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
-        let Self { api, admin_api, admin_listener, metadata, uploads, front, limits } = self;
+        let Self { api, admin_api, admin_listener, storage, front, limits } = self;
         let connections = Connections::new();
         let (http, front) = (front.http, Arc::new(front));
         let clients =
@@ -173,10 +174,11 @@ impl Server {
         let administering = accept_admins(&connections, &admin_listener, &admins, http, &admin_api);
         let ended = tokio::select! {
             () = shutdown => Ok(()),
-            error = metadata.broken() => Err(error),
+            error = storage.metadata.broken() => Err(error),
             never = serving => match never {},
             never = administering => match never {},
-            () = expire_uploads(&uploads, limits.upload_idle_time_max) => Ok(()),
+            () = expire_uploads(&storage.uploads, limits.upload_idle_time_max) => Ok(()),
+            () = keep_reserve(&storage.metadata) => Ok(()),
         };
         drop(listener);
         connections.drain(limits.drain_time_max).await;
@@ -234,6 +236,18 @@ async fn expire_uploads(uploads: &Arc<Uploads>, idle_time_max: Duration) {
         ticks.tick().await;
         let uploads = Arc::clone(uploads);
         blocking(move || uploads.expire(idle_time_max)).await;
+    }
+}
+
+/// Takes the reserve again when it was given back and there is space, until it is dropped.
+async fn keep_reserve(metadata: &Metadata) {
+    let Some(reserve) = metadata.reserve() else { return std::future::pending().await };
+    let mut ticks = interval(RESERVE_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let reserve = Arc::clone(reserve);
+        blocking(move || reserve.take()).await;
     }
 }
 

@@ -7,7 +7,7 @@ use super::error::ApiError;
 use crate::{
     limits::{MANIFEST_LINKS_MAX, REFERRER_BYTES_MAX},
     protocol::is_foreign_layer,
-    storage::{ManifestRecord, Referrer},
+    storage::{Links, ManifestRecord, Referrer},
 };
 
 /// The fields of a manifest or an index that a registry has to read. The document itself is kept as
@@ -98,6 +98,12 @@ impl Outline {
     pub fn blobs(&self) -> impl Iterator<Item = &Link> {
         let all = self.config.iter().chain(self.layers.iter().flatten());
         all.filter(|link| !link.media_type.as_deref().is_some_and(is_foreign_layer))
+    }
+
+    /// Everything that has to stay for as long as the document does: blobs and manifests.
+    pub fn links(&self) -> Links {
+        let all = self.config.iter().chain(self.layers.iter().flatten());
+        Links::of(all.chain(self.manifests.iter().flatten()).map(|link| &link.digest))
     }
 
     pub fn subject(&self) -> Option<Digest> {

@@ -17,15 +17,14 @@ use crate::{
     blocking,
     limits::UPLOAD_BATCH_BYTES,
     protocol::{ChunkRange, UploadRange},
-    storage::{Membership, Metadata, Upload, UploadError, UploadWriter, Uploads},
+    storage::{Membership, Storage, Upload, UploadError, UploadWriter},
 };
 
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// Bringing blobs in: mounted from another repository, at once, or in chunks.
 pub(super) struct UploadEndpoints {
-    pub metadata: Metadata,
-    pub uploads: Arc<Uploads>,
+    pub storage: Storage,
     pub blob_bytes_max: u64,
 }
 
@@ -44,7 +43,7 @@ impl UploadEndpoints {
         if let Some(text) = query.get("mount") {
             let digest = parse_digest(text)?;
             if let Some(Membership { size }) = self.mountable(request, &digest).await? {
-                self.metadata.add_blob(repository, &digest, size).await?;
+                self.storage.metadata.add_blob(repository, &digest, size).await?;
                 return Ok(created(repository, &digest));
             }
         }
@@ -70,7 +69,7 @@ impl UploadEndpoints {
     }
 
     async fn open(&self, request: &RepositoryRequest) -> Result<Arc<Upload>, ApiError> {
-        let (uploads, repository) = (Arc::clone(&self.uploads), request.repository.clone());
+        let (uploads, repository) = (Arc::clone(&self.storage.uploads), request.repository.clone());
         let owner = request.principal.name().to_owned();
         Ok(blocking(move || uploads.begin(&repository, &owner)).await?)
     }
@@ -85,18 +84,18 @@ impl UploadEndpoints {
         let RepositoryRequest { query, principal, repository, .. } = request;
         if let Some(from) = query.get("from") {
             let from: Repository = from.parse().map_err(ApiError::invalid_name)?;
-            let public = self.metadata.is_public(&from).await?;
+            let public = self.storage.metadata.is_public(&from).await?;
             return match authorize(principal, &from, public, Action::Pull) {
-                Verdict::Allowed => Ok(self.metadata.blob(&from, digest).await?),
+                Verdict::Allowed => Ok(self.storage.metadata.blob(&from, digest).await?),
                 Verdict::Challenge | Verdict::Denied => Ok(None),
             };
         }
-        if let Some(membership) = self.metadata.blob(repository, digest).await? {
+        if let Some(membership) = self.storage.metadata.blob(repository, digest).await? {
             return Ok(Some(membership));
         }
         match principal {
             Principal::User { name, scopes: Scopes::Only { own: true, .. }, .. } => {
-                Ok(self.metadata.blob_of(name, digest).await?)
+                Ok(self.storage.metadata.blob_of(name, digest).await?)
             }
             _ => Ok(None),
         }
@@ -166,9 +165,9 @@ impl UploadEndpoints {
         body: &mut RequestBody,
     ) -> Result<Response, ApiError> {
         let writer = self.receive(upload, writer, body).await?;
-        let (uploads, expected) = (Arc::clone(&self.uploads), *digest);
+        let (uploads, expected) = (Arc::clone(&self.storage.uploads), *digest);
         let size = blocking(move || uploads.finish(writer, &expected)).await?;
-        self.metadata.add_blob(repository, digest, size).await?;
+        self.storage.metadata.add_blob(repository, digest, size).await?;
         Ok(created(repository, digest))
     }
 
@@ -214,21 +213,21 @@ impl UploadEndpoints {
     }
 
     fn find(&self, repository: &Repository, id: &str) -> Result<Arc<Upload>, ApiError> {
-        self.uploads.find(repository, id).ok_or_else(|| {
+        self.storage.uploads.find(repository, id).ok_or_else(|| {
             let message = "there is no such upload in this repository";
             ApiError::not_found(ErrorCode::BlobUploadUnknown, message)
         })
     }
 
     fn lock(&self, upload: &Arc<Upload>) -> Result<UploadWriter, ApiError> {
-        self.uploads.writer(upload).ok_or_else(|| {
+        self.storage.uploads.writer(upload).ok_or_else(|| {
             let message = "another request is writing to this upload";
             ApiError::new(StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid, message)
         })
     }
 
     async fn discard(&self, upload: Arc<Upload>) {
-        let uploads = Arc::clone(&self.uploads);
+        let uploads = Arc::clone(&self.storage.uploads);
         blocking(move || uploads.cancel(&upload)).await;
     }
 }

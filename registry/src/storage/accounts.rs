@@ -15,10 +15,16 @@ use crate::{
 
 /// The families of keys that belong to a repository. Its own record moves and goes last, so that
 /// what was interrupted is found again.
-const REPOSITORY_KEYS: [&str; 5] = ["blob/", "manifest/", "referrer/", "tag/", "repository/"];
+const REPOSITORY_KEYS: [&str; 6] =
+    ["blob/", "manifest/", "referrer/", "tagged/", "tag/", "repository/"];
 
 fn robot_key(user: &Tenant, robot: &CredentialName) -> String {
     format!("robot/{user}+{robot}")
+}
+
+/// The keys of the repositories of a user, of one family.
+fn of_user(user: &Tenant) -> impl Fn(&str) -> Range {
+    move |family| Range::Prefix(format!("{family}{user}/"))
 }
 
 fn now() -> Timestamp {
@@ -183,7 +189,7 @@ impl Metadata {
     /// Makes every repository `FROM/…` the repository `TO/…`. What was interrupted goes on when it
     /// is called again.
     pub async fn transfer(&self, from: &Tenant, to: &Tenant) -> Result<(), Error> {
-        self.take_keys(from, |kv| {
+        self.take_keys(of_user(from), |kv| {
             let (family, rest) = kv.key.split_once('/')?;
             let name = rest.strip_prefix(from.as_str())?;
             Some((format!("{family}/{to}{name}"), kv.value.clone()))
@@ -194,20 +200,30 @@ impl Metadata {
     /// Deletes the records of every repository `USER/…`. Blobs that no other repository has are
     /// out of reach from then on.
     pub async fn delete_repositories(&self, user: &Tenant) -> Result<(), Error> {
-        self.take_keys(user, |_| None).await
+        self.take_keys(of_user(user), |_| None).await
     }
 
-    /// Takes away every key of the repositories of `user`, and puts what `place` says in its place:
-    /// each key and its successor in one transaction.
+    /// Deletes the records of a repository. Whether there was one.
+    pub async fn delete_repository(&self, repository: &Repository) -> Result<bool, Error> {
+        let existed = self.repository(repository).await?.is_some();
+        let of_it = |family: &str| match family {
+            "repository/" => Range::Key(format!("{family}{repository}")),
+            _ => Range::Prefix(format!("{family}{repository}:")),
+        };
+        self.take_keys(of_it, |_| None).await?;
+        Ok(existed)
+    }
+
+    /// Takes away every key of some repositories, and puts what `place` says in its place: each key
+    /// and its successor in one transaction.
     async fn take_keys(
         &self,
-        user: &Tenant,
+        keys: impl Fn(&str) -> Range,
         place: impl Fn(&Kv) -> Option<(String, Arc<[u8]>)>,
     ) -> Result<(), Error> {
         for family in REPOSITORY_KEYS {
             loop {
-                let range = Range::Prefix(format!("{family}{user}/"));
-                let query = Query::from(range).limit(DELETED_PER_TRANSACTION / 2);
+                let query = Query::from(keys(family)).limit(DELETED_PER_TRANSACTION / 2);
                 let found = self.range(query, "list the keys of repositories").await?;
                 if found.kvs.is_empty() {
                     break;
@@ -226,7 +242,7 @@ impl Metadata {
                     };
                     txn.delete(kv.key.to_string())
                 });
-                self.commit(txn, "hand over repositories").await?;
+                self.commit_deletion(txn, "hand over repositories").await?;
             }
         }
         Ok(())
@@ -247,8 +263,13 @@ mod tests {
         let repository = |name: &str| name.parse::<Repository>().unwrap();
         let (ann, bob): (Tenant, Tenant) = ("ann".parse().unwrap(), "bob".parse().unwrap());
         let digest = Digest::of(b"1");
-        let record =
-            ManifestRecord { media_type: MediaType::OCI_MANIFEST.into(), size: 3, subject: None };
+        let record = ManifestRecord {
+            media_type: MediaType::OCI_MANIFEST.into(),
+            size: 3,
+            subject: None,
+            links: None,
+            pushed: None,
+        };
         for name in ["ann/cats", "ann/a/b", "anna/cats", "bob/dogs"] {
             let name = repository(name);
             metadata.add_blob(&name, &digest, 1).await.unwrap();

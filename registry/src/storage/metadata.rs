@@ -1,18 +1,24 @@
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use spec::{Digest, MediaType, Tenant};
+use serde::de::DeserializeOwned;
+use spec::{Digest, Tenant};
 use store::{Compare, Kv, Query, Range, Ranged, SqliteStore, Store, Txn};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    Error, Repository,
-    limits::{DELETED_PER_TRANSACTION, SCAN_PAGE},
+use super::{
+    records::{Membership, RepositoryRecord, TagRecord, User},
+    reserve::Reserve,
 };
+use crate::{Error, Repository, limits::SCAN_PAGE};
 
-/// The format version of every record.
+/// The format version of every record but those of tags.
 pub(super) const VERSION: u8 = 1;
+
+/// The format version of the record of a tag: since 2 each tag has an entry below its manifest,
+/// without which the manifest would be deleted and the tag stay. An older registry refuses it by
+/// name.
+pub(super) const TAG_VERSION: u8 = 2;
 
 /// The records of a registry: users, repositories, and which repository has which blob, manifest
 /// and tag.
@@ -23,8 +29,9 @@ pub(super) const VERSION: u8 = 1;
 /// revoked/MACHINE                     until when its tokens were minted that are refused
 /// repository/NAME                     whether it is public
 /// blob/NAME:DIGEST                    membership: decides about access, never the digest alone
-/// manifest/NAME:DIGEST                media type, size, subject; the bytes are a blob
-/// tag/NAME:TAG                        digest
+/// manifest/NAME:DIGEST                media type, size, subject, links; the bytes are a blob
+/// tag/NAME:TAG                        digest, when it was set
+/// tagged/NAME:START:TAG               that a manifest whose digest starts so has, or had, the tag
 /// referrer/NAME:SUBJECT:DIGEST        descriptor of a manifest whose subject is SUBJECT
 /// ```
 #[derive(Clone)]
@@ -34,51 +41,8 @@ pub(crate) struct Metadata {
     pub(super) accounts: watch::Sender<u64>,
     /// Set when a commit found the store broken: only a new process can open it again.
     broken: CancellationToken,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct User {
-    /// A PHC string, which states the parameters that it was made with.
-    pub password: String,
-    /// Another one with each password: tokens name it.
-    #[serde(default)]
-    pub serial: String,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RepositoryRecord {
-    pub public: bool,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Membership {
-    pub size: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ManifestRecord {
-    pub media_type: MediaType,
-    pub size: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub subject: Option<Digest>,
-}
-
-/// An entry of the list of referrers, as it is sent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Referrer {
-    pub media_type: MediaType,
-    pub digest: Digest,
-    pub size: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub artifact_type: Option<String>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct TagRecord {
-    digest: Digest,
+    /// Given back when a deletion finds no space.
+    reserve: Option<Arc<Reserve>>,
 }
 
 /// One page of a list, in the order of the keys.
@@ -89,23 +53,27 @@ pub(crate) struct ListPage<T> {
     pub more: bool,
 }
 
-impl Referrer {
-    /// The length of its record, where a control character in an annotation takes six bytes.
-    pub fn record_bytes(&self) -> usize {
-        store::encode(VERSION, self).len()
-    }
-}
-
 impl Metadata {
     /// Opens or creates the database of a registry in `data_dir`.
     pub fn open(data_dir: &Path) -> Result<Self, Error> {
         let store =
             SqliteStore::open(&data_dir.join("registry.db")).map_err(failed("open a database"))?;
-        Ok(Self::on(Arc::new(store)))
+        let reserve = Some(Arc::new(Reserve::open(data_dir)));
+        Ok(Self { reserve, ..Self::on(Arc::new(store)) })
     }
 
     pub fn on(store: Arc<dyn Store>) -> Self {
-        Self { store, accounts: watch::Sender::new(0), broken: CancellationToken::new() }
+        Self {
+            store,
+            accounts: watch::Sender::new(0),
+            broken: CancellationToken::new(),
+            reserve: None,
+        }
+    }
+
+    /// The space that is kept for deletions.
+    pub fn reserve(&self) -> Option<&Arc<Reserve>> {
+        self.reserve.as_ref()
     }
 
     /// Whether a commit has found the store broken.
@@ -185,36 +153,6 @@ impl Metadata {
         Ok(ListPage { entries: records.collect::<Result<_, _>>()?, more: ranged.more })
     }
 
-    // Blobs
-
-    pub async fn blob(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-    ) -> Result<Option<Membership>, Error> {
-        self.get(blob_key(repository, digest)).await
-    }
-
-    pub async fn add_blob(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-        size: u64,
-    ) -> Result<(), Error> {
-        let membership = store::encode(VERSION, &Membership { size });
-        let txn = Txn::new().put(blob_key(repository, digest), membership);
-        self.commit_in(repository, txn, "add a blob").await
-    }
-
-    /// Whether the repository had it.
-    pub async fn remove_blob(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-    ) -> Result<bool, Error> {
-        self.remove(blob_key(repository, digest), Txn::new()).await
-    }
-
     /// A blob in any of the repositories of `user`.
     pub async fn blob_of(
         &self,
@@ -229,112 +167,6 @@ impl Metadata {
             }
         }
         Ok(None)
-    }
-
-    // Manifests and tags
-
-    pub async fn manifest(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-    ) -> Result<Option<ManifestRecord>, Error> {
-        self.get(manifest_key(repository, digest)).await
-    }
-
-    /// Adds a manifest, the tags that now point to it, and its entry among the referrers of its
-    /// subject, in one transaction.
-    pub async fn put_manifest(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-        record: &ManifestRecord,
-        tags: &[String],
-        referrer: Option<&Referrer>,
-    ) -> Result<(), Error> {
-        let mut txn =
-            Txn::new().put(manifest_key(repository, digest), store::encode(VERSION, record));
-        let tagged = store::encode(VERSION, &TagRecord { digest: *digest });
-        for tag in tags {
-            txn = txn.put(tag_key(repository, tag), tagged.clone());
-        }
-        if let (Some(subject), Some(referrer)) = (&record.subject, referrer) {
-            txn = txn
-                .put(referrer_key(repository, subject, digest), store::encode(VERSION, referrer));
-        }
-        self.commit_in(repository, txn, "add a manifest").await
-    }
-
-    /// Removes a manifest and the tags that point to it. Tags first, so that none is ever left
-    /// without its manifest. Whether the repository had it.
-    pub async fn remove_manifest(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-    ) -> Result<bool, Error> {
-        let Some(record) = self.manifest(repository, digest).await? else { return Ok(false) };
-        let mut tags: Vec<String> = Vec::new();
-        self.scan(&format!("tag/{repository}:"), false, |kv| {
-            if decode::<TagRecord>(kv)?.digest == *digest {
-                tags.push(kv.key.to_string());
-            }
-            Ok(())
-        })
-        .await?;
-        for batch in tags.chunks(DELETED_PER_TRANSACTION) {
-            let txn = batch.iter().fold(Txn::new(), |txn, key| txn.delete(key.as_str()));
-            self.commit(txn, "delete tags").await?;
-        }
-        let also = match &record.subject {
-            Some(subject) => Txn::new().delete(referrer_key(repository, subject, digest)),
-            None => Txn::new(),
-        };
-        self.remove(manifest_key(repository, digest), also).await
-    }
-
-    pub async fn tag(&self, repository: &Repository, tag: &str) -> Result<Option<Digest>, Error> {
-        Ok(self.get::<TagRecord>(tag_key(repository, tag)).await?.map(|record| record.digest))
-    }
-
-    /// Whether the repository had it.
-    pub async fn remove_tag(&self, repository: &Repository, tag: &str) -> Result<bool, Error> {
-        self.remove(tag_key(repository, tag), Txn::new()).await
-    }
-
-    /// At most `limit` tags after `last`.
-    pub async fn tags(
-        &self,
-        repository: &Repository,
-        last: &str,
-        limit: usize,
-    ) -> Result<ListPage<String>, Error> {
-        let prefix = format!("tag/{repository}:");
-        let range = Range::PrefixAfter { after: format!("{prefix}{last}"), prefix: prefix.clone() };
-        let query = Query::from(range).limit(limit).keys_only();
-        let ranged = self.range(query, "list tags").await?;
-        let tags = ranged.kvs.iter().filter_map(|kv| kv.key.strip_prefix(prefix.as_str()));
-        Ok(ListPage { entries: tags.map(str::to_owned).collect(), more: ranged.more })
-    }
-
-    /// At most `limit` referrers of `subject` after `last`, in at most `bytes_max`, but always one.
-    pub async fn referrers(
-        &self,
-        repository: &Repository,
-        subject: &Digest,
-        last: &str,
-        (limit, bytes_max): (usize, usize),
-    ) -> Result<ListPage<Referrer>, Error> {
-        let prefix = format!("referrer/{repository}:{subject}:");
-        let range = Range::PrefixAfter { after: format!("{prefix}{last}"), prefix };
-        let ranged = self.range(Query::from(range).limit(limit), "list referrers").await?;
-        let mut bytes = 0;
-        let fits = |kv: &&Arc<Kv>| {
-            bytes += kv.value.len();
-            bytes == kv.value.len() || bytes <= bytes_max
-        };
-        let entries = ranged.kvs.iter().take_while(fits).map(|kv| decode(kv));
-        let entries = entries.collect::<Result<Vec<_>, _>>()?;
-        let more = ranged.more || entries.len() < ranged.kvs.len();
-        Ok(ListPage { entries, more })
     }
 
     // Keys
@@ -353,7 +185,7 @@ impl Metadata {
         let txn = also.when(Compare::ModRev(key.clone(), self.mod_rev(&key).await?));
         let there = !txn.compares.contains(&Compare::ModRev(key.clone(), 0));
         // A transaction that lost against a concurrent change leaves that change in place.
-        Ok(there && self.commit(txn.delete(key), "delete").await?)
+        Ok(there && self.commit_deletion(txn.delete(key), "delete").await?)
     }
 
     async fn mod_rev(&self, key: &str) -> Result<store::Rev, Error> {
@@ -362,7 +194,7 @@ impl Metadata {
     }
 
     /// Commits `txn`, with the repository's record if it does not exist yet.
-    async fn commit_in(
+    pub(super) async fn commit_in(
         &self,
         repository: &Repository,
         txn: Txn,
@@ -379,6 +211,23 @@ impl Metadata {
         self.commit(txn, action).await.map(drop)
     }
 
+    /// Commits `txn`, which makes space, also where there is none.
+    pub(super) async fn commit_deletion(
+        &self,
+        txn: Txn,
+        action: &'static str,
+    ) -> Result<bool, Error> {
+        let committed = self.commit(txn.clone(), action).await;
+        match (&committed, &self.reserve) {
+            (Err(Error::Metadata { source: store::Error::Unavailable { .. }, .. }), Some(kept))
+                if kept.give_back() =>
+            {
+                self.commit(txn, action).await
+            }
+            _ => committed,
+        }
+    }
+
     pub(super) async fn commit(&self, txn: Txn, action: &'static str) -> Result<bool, Error> {
         let committed = self.store.txn(txn).await;
         if matches!(committed, Err(store::Error::Broken)) {
@@ -387,7 +236,8 @@ impl Metadata {
         Ok(committed.map_err(failed(action))?.succeeded)
     }
 
-    /// Calls `visit` for every key that starts with `prefix`, page by page.
+    /// Calls `visit` for every key that starts with `prefix`, page by page; other tasks go on
+    /// between two pages.
     pub(super) async fn scan(
         &self,
         prefix: &str,
@@ -404,28 +254,17 @@ impl Metadata {
                 Some(last) => after = last.key.to_string(),
                 None => return Ok(()),
             }
+            tokio::task::yield_now().await;
         }
     }
 }
 
-fn blob_key(repository: &Repository, digest: &Digest) -> String {
-    format!("blob/{repository}:{digest}")
-}
-
-fn manifest_key(repository: &Repository, digest: &Digest) -> String {
-    format!("manifest/{repository}:{digest}")
-}
-
-fn tag_key(repository: &Repository, tag: &str) -> String {
-    format!("tag/{repository}:{tag}")
-}
-
-fn referrer_key(repository: &Repository, subject: &Digest, digest: &Digest) -> String {
-    format!("referrer/{repository}:{subject}:{digest}")
-}
-
 pub(super) fn decode<T: DeserializeOwned>(kv: &Kv) -> Result<T, Error> {
     store::decode(VERSION, &kv.key, &kv.value).map_err(failed("read a record"))
+}
+
+pub(super) fn decode_tag(kv: &Kv) -> Result<TagRecord, Error> {
+    store::decode(TAG_VERSION, &kv.key, &kv.value).map_err(failed("read a record"))
 }
 
 fn failed(action: &'static str) -> impl FnOnce(store::Error) -> Error {
@@ -440,29 +279,6 @@ mod tests {
 
     fn repository(name: &str) -> Repository {
         name.parse().unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_manifest_is_removed_with_all_of_its_tags_and_no_other() {
-        let metadata = Metadata::on(Arc::new(MemoryStore::new()));
-        let (cats, dogs) = (repository("ann/cats"), repository("ann/cats-and-dogs"));
-        let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
-        let record =
-            ManifestRecord { media_type: MediaType::OCI_MANIFEST.into(), size: 3, subject: None };
-        let names: Vec<String> = (0..250).map(|n| format!("v{n:03}")).collect();
-        for tags in names.chunks(10) {
-            metadata.put_manifest(&cats, &old, &record, tags, None).await.unwrap();
-        }
-        metadata.put_manifest(&dogs, &old, &record, &["v001".to_owned()], None).await.unwrap();
-        metadata.put_manifest(&cats, &new, &record, &["latest".to_owned()], None).await.unwrap();
-        let page = metadata.tags(&cats, "v003", 2).await.unwrap();
-        assert_eq!((page.entries, page.more), (vec!["v004".to_owned(), "v005".to_owned()], true));
-        assert!(metadata.remove_manifest(&cats, &old).await.unwrap());
-        assert!(!metadata.remove_manifest(&cats, &old).await.unwrap());
-        let page = metadata.tags(&cats, "", 1000).await.unwrap();
-        assert_eq!((page.entries, page.more), (vec!["latest".to_owned()], false));
-        assert_eq!(metadata.tag(&dogs, "v001").await.unwrap(), Some(old));
-        assert_eq!(metadata.manifest(&cats, &new).await.unwrap(), Some(record));
     }
 
     #[tokio::test]

@@ -1,12 +1,30 @@
 //! What a registry keeps: bytes as files, everything else as records.
 
 mod locks; // no deletion while a manifest is added
-mod metadata; // users, repositories, and which repository has which blob
+mod reserve; // space for deletions on a full disk
+mod records; // what is stored of users, repositories and what they have
+mod metadata; // users and repositories, and how records are read and written
+mod contents; // which repository has which blob, manifest and tag
 mod accounts; // robots, revocation, and the owners of repositories
 mod uploads; // blobs that are being pushed
 
+use std::sync::Arc;
+
+use blobs::BlobStore;
+
+/// All that a registry keeps, as its endpoints use it.
+#[derive(Clone)]
+pub(crate) struct Storage {
+    pub metadata: Metadata,
+    pub blobs: Arc<dyn BlobStore>,
+    pub uploads: Arc<Uploads>,
+    pub locks: RepositoryLocks,
+}
+
 pub(crate) use {
+    contents::Use,
     locks::RepositoryLocks,
-    metadata::{ListPage, ManifestRecord, Membership, Metadata, Referrer, RepositoryRecord, User},
+    metadata::{ListPage, Metadata},
+    records::{Link, Links, ManifestRecord, Membership, Referrer, RepositoryRecord, User},
     uploads::{Upload, UploadError, UploadWriter, Uploads},
 };

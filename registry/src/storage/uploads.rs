@@ -158,6 +158,14 @@ impl Uploads {
         theirs.iter().for_each(|upload| self.discard(upload));
     }
 
+    /// Discards every upload into a repository.
+    pub fn discard_into(&self, repository: &Repository) {
+        let is_into = |upload: &Upload| upload.repository == *repository;
+        let all: Vec<_> =
+            self.lock().extract_if(|_, upload| is_into(upload)).map(|(_, up)| up).collect();
+        all.iter().for_each(|upload| self.discard(upload));
+    }
+
     /// Discards uploads that have been idle for that long.
     pub fn expire(&self, idle: Duration) {
         let is_old =

@@ -9,10 +9,10 @@ use spec::Digest;
 use super::fixture::{TestRegistry, TestResponse, noise};
 
 /// A small file system, mounted until it is dropped.
-struct SmallDisk(tempfile::TempDir);
+pub struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    fn mount(bytes: usize) -> Option<Self> {
+    pub fn mount(bytes: usize) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let size = format!("size={bytes},mode=700");
         let mounted = Command::new("mount")
@@ -20,6 +20,10 @@ impl SmallDisk {
             .arg(folder.path())
             .output();
         mounted.is_ok_and(|mounted| mounted.status.success()).then(|| Self(folder))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
     }
 }
 

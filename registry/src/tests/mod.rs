@@ -8,3 +8,4 @@ mod rights; // authorization of every route
 mod transfer; // push and pull, also over a network with faults
 mod crash; // after kill -9
 mod disk; // a full disk
+mod deletion; // of everything, also on a full disk

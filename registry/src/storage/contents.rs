@@ -1,0 +1,453 @@
+//! The blobs, manifests, tags and referrers of repositories.
+
+use std::{sync::Arc, time::SystemTime};
+
+use spec::{Digest, Timestamp};
+use store::{Compare, Kv, Query, Range, Txn};
+
+use super::{
+    metadata::{ListPage, Metadata, TAG_VERSION, VERSION, decode, decode_tag},
+    records::{Link, ManifestRecord, Membership, Referrer, TagRecord},
+};
+use crate::{
+    Error, Repository,
+    limits::{DELETED_PER_TRANSACTION, SCAN_PAGE},
+};
+
+/// The key with the newest version that every record has.
+const FORMAT: &str = "format";
+
+/// Hexadecimal digits of a digest in the key of an entry of a tag below its manifest.
+const ENTRY_DIGITS: usize = 16;
+
+/// Whether a repository can do without a blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Use {
+    Unused,
+    /// This manifest names it.
+    By(Digest),
+    /// Manifests whose records do not tell what they name: their bytes do.
+    Unclear(Vec<(Digest, ManifestRecord)>),
+}
+
+impl Metadata {
+    pub async fn blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<Membership>, Error> {
+        self.get(blob_key(repository, digest)).await
+    }
+
+    pub async fn add_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<(), Error> {
+        let membership = store::encode(VERSION, &Membership { size });
+        let txn = Txn::new().put(blob_key(repository, digest), membership);
+        self.commit_in(repository, txn, "add a blob").await
+    }
+
+    /// Whether the repository had it.
+    pub async fn remove_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<bool, Error> {
+        self.remove(blob_key(repository, digest), Txn::new()).await
+    }
+
+    /// Whether a manifest of the repository names a blob. Looks at every manifest of it, in memory.
+    pub async fn use_of(&self, repository: &Repository, digest: &Digest) -> Result<Use, Error> {
+        let link = Link::of(digest);
+        let prefix = format!("manifest/{repository}:");
+        let (mut user, mut unclear) = (None, Vec::new());
+        self.scan(&prefix, false, |kv| {
+            // The text first: decoding a hundred thousand records would take a hundred times as
+            // long.
+            let told = contains(&kv.value, b"\"links\":");
+            if user.is_some() || told && !contains(&kv.value, link.as_str().as_bytes()) {
+                return Ok(());
+            }
+            let Some(name) = kv.key.strip_prefix(&prefix).and_then(|name| name.parse().ok()) else {
+                return Ok(());
+            };
+            let record: ManifestRecord = decode(kv)?;
+            match &record.links {
+                Some(links) if links.contain(&link) => user = Some(name),
+                Some(_) => {}
+                None => unclear.push((name, record)),
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(match user {
+            Some(manifest) => Use::By(manifest),
+            None if unclear.is_empty() => Use::Unused,
+            None => Use::Unclear(unclear),
+        })
+    }
+
+    pub async fn manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<ManifestRecord>, Error> {
+        self.get(manifest_key(repository, digest)).await
+    }
+
+    /// Adds a manifest, the tags that now point to it, and its entry among the referrers of its
+    /// subject, in one transaction.
+    pub async fn put_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        record: &ManifestRecord,
+        tags: &[String],
+        referrer: Option<&Referrer>,
+    ) -> Result<(), Error> {
+        let mut txn =
+            Txn::new().put(manifest_key(repository, digest), store::encode(VERSION, record));
+        let set = Some(Timestamp::of(SystemTime::now()));
+        let tagged = store::encode(TAG_VERSION, &TagRecord { digest: *digest, set });
+        for tag in tags {
+            txn = txn
+                .put(tag_key(repository, tag), tagged.clone())
+                .put(entry_key(repository, digest, tag), empty());
+            // An entry below a manifest that the tag has left is ignored; one that is missing would
+            // leave a tag without its manifest.
+            if let Some(before) = self.tag(repository, tag).await?
+                && entry_key(repository, &before, tag) != entry_key(repository, digest, tag)
+            {
+                txn = txn.delete(entry_key(repository, &before, tag));
+            }
+        }
+        if let (Some(subject), Some(referrer)) = (&record.subject, referrer) {
+            txn = txn
+                .put(referrer_key(repository, subject, digest), store::encode(VERSION, referrer));
+        }
+        self.commit_in(repository, txn, "add a manifest").await
+    }
+
+    /// Removes a manifest and the tags that point to it. Tags first, so that none is ever left
+    /// without its manifest. Whether the repository had it.
+    pub async fn remove_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<bool, Error> {
+        let Some(record) = self.manifest(repository, digest).await? else { return Ok(false) };
+        loop {
+            let entries = self.entries(repository, digest, DELETED_PER_TRANSACTION / 2).await?;
+            if entries.is_empty() {
+                break;
+            }
+            let mut txn = Txn::new();
+            for tag in entries {
+                txn = txn.delete(entry_key(repository, digest, &tag));
+                if self.tag(repository, &tag).await? == Some(*digest) {
+                    txn = txn.delete(tag_key(repository, &tag));
+                }
+            }
+            self.commit_deletion(txn, "delete tags").await?;
+        }
+        let also = match &record.subject {
+            Some(subject) => Txn::new().delete(referrer_key(repository, subject, digest)),
+            None => Txn::new(),
+        };
+        self.remove(manifest_key(repository, digest), also).await
+    }
+
+    /// Some of the tags that point to a manifest, and of those that have.
+    async fn entries(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        limit: usize,
+    ) -> Result<Vec<String>, Error> {
+        let prefix = entry_key(repository, digest, "");
+        let query = Query::from(Range::Prefix(prefix.clone())).limit(limit).keys_only();
+        let found = self.range(query, "list the tags of a manifest").await?;
+        let tags = found.kvs.iter().filter_map(|kv| kv.key.strip_prefix(&prefix));
+        Ok(tags.map(str::to_owned).collect())
+    }
+
+    /// The tags that point to a manifest, at most `limit`.
+    pub async fn tags_of(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        limit: usize,
+    ) -> Result<Vec<String>, Error> {
+        let mut tags = Vec::new();
+        for tag in self.entries(repository, digest, limit).await? {
+            if self.tag(repository, &tag).await? == Some(*digest) {
+                tags.push(tag);
+            }
+        }
+        Ok(tags)
+    }
+
+    pub async fn tag(&self, repository: &Repository, tag: &str) -> Result<Option<Digest>, Error> {
+        Ok(self.tag_record(repository, tag).await?.map(|record| record.digest))
+    }
+
+    pub async fn tag_record(
+        &self,
+        repository: &Repository,
+        tag: &str,
+    ) -> Result<Option<TagRecord>, Error> {
+        let query = Query::key(tag_key(repository, tag));
+        let found = self.range(query, "look up a tag").await?;
+        found.first().map(|kv| decode_tag(kv)).transpose()
+    }
+
+    /// Whether the repository had it.
+    pub async fn remove_tag(&self, repository: &Repository, tag: &str) -> Result<bool, Error> {
+        let key = tag_key(repository, tag);
+        let found = self.range(Query::key(&*key), "look up a tag").await?;
+        let Some(kv) = found.first() else { return Ok(false) };
+        let entry = entry_key(repository, &decode_tag(kv)?.digest, tag);
+        let txn = Txn::new().when(Compare::ModRev(key.clone(), kv.mod_rev));
+        // A transaction that lost against a concurrent change leaves that change in place.
+        self.commit_deletion(txn.delete(key).delete(entry), "delete a tag").await
+    }
+
+    /// At most `limit` tags after `last`.
+    pub async fn tags(
+        &self,
+        repository: &Repository,
+        last: &str,
+        limit: usize,
+    ) -> Result<ListPage<String>, Error> {
+        let prefix = format!("tag/{repository}:");
+        let range = Range::PrefixAfter { after: format!("{prefix}{last}"), prefix: prefix.clone() };
+        let query = Query::from(range).limit(limit).keys_only();
+        let ranged = self.range(query, "list tags").await?;
+        let tags = ranged.kvs.iter().filter_map(|kv| kv.key.strip_prefix(prefix.as_str()));
+        Ok(ListPage { entries: tags.map(str::to_owned).collect(), more: ranged.more })
+    }
+
+    /// At most `limit` tags after `last`, with their records.
+    pub async fn tag_records(
+        &self,
+        repository: &Repository,
+        last: &str,
+        limit: usize,
+    ) -> Result<ListPage<(String, TagRecord)>, Error> {
+        let prefix = format!("tag/{repository}:");
+        let read = |name: &str, kv: &Kv| Ok(Some((name.to_owned(), decode_tag(kv)?)));
+        self.page(&prefix, last, limit, read).await
+    }
+
+    /// At most `limit` manifests after `last`, with their records.
+    pub async fn manifests(
+        &self,
+        repository: &Repository,
+        last: &str,
+        limit: usize,
+    ) -> Result<ListPage<(Digest, ManifestRecord)>, Error> {
+        let prefix = format!("manifest/{repository}:");
+        self.page(&prefix, last, limit, |name, kv| {
+            let digest = name.parse().ok();
+            digest.map(|digest| Ok((digest, decode(kv)?))).transpose()
+        })
+        .await
+    }
+
+    async fn page<T>(
+        &self,
+        prefix: &str,
+        last: &str,
+        limit: usize,
+        read: impl Fn(&str, &Kv) -> Result<Option<T>, Error>,
+    ) -> Result<ListPage<T>, Error> {
+        let after = format!("{prefix}{last}");
+        let range = Range::PrefixAfter { prefix: prefix.to_owned(), after };
+        let ranged = self.range(Query::from(range).limit(limit), "list a repository").await?;
+        let entries =
+            ranged.kvs.iter().filter_map(|kv| read(&kv.key[prefix.len()..], kv).transpose());
+        Ok(ListPage { entries: entries.collect::<Result<_, _>>()?, more: ranged.more })
+    }
+
+    /// At most `limit` referrers of `subject` after `last`, in at most `bytes_max`, but always one.
+    pub async fn referrers(
+        &self,
+        repository: &Repository,
+        subject: &Digest,
+        last: &str,
+        (limit, bytes_max): (usize, usize),
+    ) -> Result<ListPage<Referrer>, Error> {
+        let prefix = format!("referrer/{repository}:{subject}:");
+        let range = Range::PrefixAfter { after: format!("{prefix}{last}"), prefix };
+        let ranged = self.range(Query::from(range).limit(limit), "list referrers").await?;
+        let mut bytes = 0;
+        let fits = |kv: &&Arc<Kv>| {
+            bytes += kv.value.len();
+            bytes == kv.value.len() || bytes <= bytes_max
+        };
+        let entries = ranged.kvs.iter().take_while(fits).map(|kv| decode(kv));
+        let entries = entries.collect::<Result<Vec<_>, _>>()?;
+        let more = ranged.more || entries.len() < ranged.kvs.len();
+        Ok(ListPage { entries, more })
+    }
+
+    /// Brings the records of an older registry to the format of this one. What was interrupted goes
+    /// on when it is called again.
+    pub async fn migrate(&self) -> Result<(), Error> {
+        if self.get::<u8>(FORMAT.to_owned()).await?.is_some_and(|format| format >= TAG_VERSION) {
+            return Ok(());
+        }
+        let tags = self.add_entries_of_tags().await?;
+        if tags > 0 {
+            tracing::info!(tags, "indexed the tags of an older registry");
+        }
+        let txn = Txn::new().put(FORMAT, store::encode(VERSION, &TAG_VERSION));
+        self.commit(txn, "note the format").await.map(drop)
+    }
+
+    /// Gives the tags of a registry from before there were entries theirs. Returns how many it
+    /// found.
+    pub async fn add_entries_of_tags(&self) -> Result<usize, Error> {
+        let (mut after, mut added) = ("tag/".to_owned(), 0);
+        let set = Some(Timestamp::of(SystemTime::now()));
+        loop {
+            let range = Range::PrefixAfter { prefix: "tag/".to_owned(), after };
+            let ranged = self.range(Query::from(range).limit(SCAN_PAGE), "list tags").await?;
+            let old: Vec<_> = ranged.kvs.iter().filter(|kv| is_older_tag(kv)).collect();
+            for batch in old.chunks(DELETED_PER_TRANSACTION / 2) {
+                let mut txn = Txn::new();
+                for kv in batch {
+                    let named = kv.key.strip_prefix("tag/").and_then(|rest| rest.split_once(':'));
+                    let Some((repository, tag)) = named else { continue };
+                    let record = TagRecord { set, ..decode_tag(kv)? };
+                    let entry = entry_key_of(repository, &record.digest, tag);
+                    txn =
+                        txn.put(entry, empty()).put(&*kv.key, store::encode(TAG_VERSION, &record));
+                }
+                self.commit(txn, "index tags").await?;
+                added += batch.len();
+            }
+            match ranged.kvs.last().filter(|_| ranged.more) {
+                Some(last) => after = last.key.to_string(),
+                None => return Ok(added),
+            }
+        }
+    }
+}
+
+fn is_older_tag(kv: &Kv) -> bool {
+    kv.value.first().is_none_or(|version| *version < TAG_VERSION)
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
+fn empty() -> Arc<[u8]> {
+    store::encode(VERSION, &())
+}
+
+pub(super) fn blob_key(repository: &Repository, digest: &Digest) -> String {
+    format!("blob/{repository}:{digest}")
+}
+
+pub(super) fn manifest_key(repository: &Repository, digest: &Digest) -> String {
+    format!("manifest/{repository}:{digest}")
+}
+
+fn tag_key(repository: &Repository, tag: &str) -> String {
+    format!("tag/{repository}:{tag}")
+}
+
+fn entry_key(repository: &Repository, digest: &Digest, tag: &str) -> String {
+    entry_key_of(repository.as_str(), digest, tag)
+}
+
+fn entry_key_of(repository: &str, digest: &Digest, tag: &str) -> String {
+    format!("tagged/{repository}:{}:{tag}", &digest.hex()[..ENTRY_DIGITS])
+}
+
+fn referrer_key(repository: &Repository, subject: &Digest, digest: &Digest) -> String {
+    format!("referrer/{repository}:{subject}:{digest}")
+}
+
+#[cfg(test)]
+mod tests {
+    use spec::MediaType;
+    use store::MemoryStore;
+
+    use super::*;
+    use crate::storage::records::Links;
+
+    fn repository(name: &str) -> Repository {
+        name.parse().unwrap()
+    }
+
+    fn record(links: Option<Links>) -> ManifestRecord {
+        let media_type = MediaType::OCI_MANIFEST.into();
+        ManifestRecord { media_type, size: 3, subject: None, links, pushed: None }
+    }
+
+    #[tokio::test]
+    async fn a_manifest_is_removed_with_all_of_its_tags_and_no_other() {
+        let metadata = Metadata::on(Arc::new(MemoryStore::new()));
+        let (cats, dogs) = (repository("ann/cats"), repository("ann/cats-and-dogs"));
+        let (old, new) = (Digest::of(b"old"), Digest::of(b"new"));
+        let record = record(None);
+        let names: Vec<String> = (0..250).map(|n| format!("v{n:03}")).collect();
+        for tags in names.chunks(10) {
+            metadata.put_manifest(&cats, &old, &record, tags, None).await.unwrap();
+        }
+        metadata.put_manifest(&dogs, &old, &record, &["v001".to_owned()], None).await.unwrap();
+        let moved = ["latest".to_owned(), "v007".to_owned()];
+        metadata.put_manifest(&cats, &new, &record, &moved, None).await.unwrap();
+        let page = metadata.tags(&cats, "v003", 2).await.unwrap();
+        assert_eq!((page.entries, page.more), (vec!["v004".to_owned(), "v005".to_owned()], true));
+        assert_eq!(metadata.tags_of(&cats, &old, 1000).await.unwrap().len(), 249);
+        assert!(metadata.remove_manifest(&cats, &old).await.unwrap());
+        assert!(!metadata.remove_manifest(&cats, &old).await.unwrap());
+        let page = metadata.tags(&cats, "", 1000).await.unwrap();
+        assert_eq!((page.entries, page.more), (moved.to_vec(), false));
+        assert_eq!(metadata.tag(&dogs, "v001").await.unwrap(), Some(old));
+        assert_eq!(metadata.manifest(&cats, &new).await.unwrap(), Some(record));
+        assert!(metadata.remove_tag(&cats, "v007").await.unwrap());
+        assert_eq!(metadata.tags_of(&cats, &new, 1000).await.unwrap(), ["latest"]);
+    }
+
+    #[tokio::test]
+    async fn tags_of_an_older_registry_go_with_their_manifest() {
+        let metadata = Metadata::on(Arc::new(MemoryStore::new()));
+        let cats = repository("ann/cats");
+        let digest = Digest::of(b"cats");
+        metadata.put_manifest(&cats, &digest, &record(None), &[], None).await.unwrap();
+        for n in 0..120 {
+            let older = store::encode(1, &serde_json::json!({ "digest": digest }));
+            let txn = Txn::new().put(format!("tag/ann/cats:v{n}"), older);
+            metadata.commit(txn, "write as an older registry").await.unwrap();
+        }
+        assert_eq!(metadata.tag(&cats, "v1").await.unwrap(), Some(digest));
+        assert_eq!(metadata.add_entries_of_tags().await.unwrap(), 120);
+        assert_eq!(metadata.add_entries_of_tags().await.unwrap(), 0);
+        assert!(metadata.tag_record(&cats, "v1").await.unwrap().unwrap().set.is_some());
+        assert!(metadata.remove_manifest(&cats, &digest).await.unwrap());
+        assert_eq!(metadata.tags(&cats, "", 1000).await.unwrap().entries.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_blob_is_used_by_the_manifests_of_its_repository_alone() {
+        let metadata = Metadata::on(Arc::new(MemoryStore::new()));
+        let (cats, dogs) = (repository("ann/cats"), repository("ann/dogs"));
+        let (blob, manifest, older) = (Digest::of(b"blob"), Digest::of(b"m"), Digest::of(b"o"));
+        let links = Links::of([&Digest::of(b"other"), &blob]);
+        metadata.put_manifest(&cats, &manifest, &record(Some(links)), &[], None).await.unwrap();
+        assert_eq!(metadata.use_of(&cats, &blob).await.unwrap(), Use::By(manifest));
+        assert_eq!(metadata.use_of(&cats, &Digest::of(b"x")).await.unwrap(), Use::Unused);
+        assert_eq!(metadata.use_of(&dogs, &blob).await.unwrap(), Use::Unused);
+        metadata.put_manifest(&dogs, &older, &record(None), &[], None).await.unwrap();
+        let unclear = Use::Unclear(vec![(older, record(None))]);
+        assert_eq!(metadata.use_of(&dogs, &blob).await.unwrap(), unclear);
+    }
+}
