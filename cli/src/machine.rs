@@ -8,7 +8,7 @@ use std::{io::ErrorKind, net::TcpListener, path::Path};
 use rustix::{
     fs::{CWD, Mode, OFlags, ResolveFlags},
     mount::OpenTreeFlags,
-    thread::UnshareFlags,
+    thread::{CapabilitySet, UnshareFlags, capabilities},
 };
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +88,11 @@ pub fn is_in_container() -> bool {
         || std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
 }
 
+/// Whether this process is without a right of root.
+pub fn lacks(capability: CapabilitySet) -> bool {
+    capabilities(None).is_ok_and(|sets| !sets.effective.contains(capability))
+}
+
 /// How many descriptors a process may hold, and whether its address space is limited.
 pub fn limits() -> (Option<u64>, Option<u64>) {
     use rustix::process::{Resource, getrlimit};
@@ -115,15 +120,14 @@ pub fn probe(folder: &Path) -> anyhow::Result<Probe> {
 /// `margay probe FOLDER`: the child of [`probe`]. Called before any thread exists.
 pub fn probe_main() -> ! {
     let folder = std::env::args_os().nth(2).unwrap_or_else(|| "/".into());
-    let mut flags =
-        UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS | UnshareFlags::NEWNS;
-    if runtime::Separation::available() == runtime::Separation::UserNamespace {
-        flags |= UnshareFlags::NEWUSER;
-    }
+    // Asked first: in a user namespace of its own every process has all rights, and they mean
+    // nothing outside.
+    let may_mount = shim::check_rights().is_ok();
     // SAFETY: there is one thread, and nothing shares its descriptors or its view of the
     // filesystem.
-    let namespaces =
-        unsafe { rustix::thread::unshare_unsafe(flags) }.err().map(|error| error.to_string());
+    let own_mounts = || unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) };
+    let walls = runtime::try_walls().and_then(|()| Ok(own_mounts()?));
+    let mut namespaces = walls.err().map(|error| error.to_string());
     let open_tree = rustix::mount::open_tree(
         CWD,
         Path::new(&folder),
@@ -132,10 +136,13 @@ pub fn probe_main() -> ! {
     .err()
     .map(|error| error.to_string());
     // The mounts are in a namespace of this process, and end with it.
-    let layering = match (&namespaces, shim::check_rights()) {
-        (None, Ok(())) => Some(shim::probe_layering(Path::new(&folder))),
+    let layering = match (&namespaces, may_mount) {
+        (None, true) => Some(shim::probe_layering(Path::new(&folder))),
         _ => None,
     };
+    if namespaces.is_none() {
+        namespaces = runtime::try_own_user().err().map(|error| error.to_string());
+    }
     let probe = Probe { namespaces, open_tree, layering };
     crate::output::line(format_args!("{}", serde_json::to_string(&probe).unwrap_or_default()));
     std::process::exit(0)

@@ -39,6 +39,9 @@ impl Child {
         self.end_with_parent()?;
         sandbox::close_other_descriptors(kept).context("cannot close inherited descriptors")?;
         log();
+        if !self.has_parent() {
+            say_few_descriptors();
+        }
         Ok(())
     }
 
@@ -71,6 +74,18 @@ impl Child {
         // It may have ended before the line above.
         ensure!(getppid() == Pid::from_raw(parent), "the parent of this process has exited");
         Ok(())
+    }
+}
+
+/// Said once for all processes of a platform, by the first: each has as many connections as it may
+/// have descriptors.
+pub fn say_few_descriptors() {
+    if let Some(have) = net::Descriptors::allowed().few() {
+        notice(format_args!(
+            "a process may have {have} open files here, which is few connections; for more: \
+             ulimit -Hn {}",
+            net::DESCRIPTORS_MIN
+        ));
     }
 }
 

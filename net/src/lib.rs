@@ -26,7 +26,7 @@ pub use admission::{
     AddressPrefix, ConnectionLimits, ConnectionPermit, KeyedPermit, KeyedSemaphore, Reservation,
 };
 pub use client::{ApiClient, ApiRequest, ClientError};
-pub use descriptors::raise_descriptor_limit;
+pub use descriptors::{DESCRIPTORS_MIN, Descriptors};
 pub use listen::{Listener, PrivateListener};
 pub use proxy_protocol::read_proxy_header;
 pub use sender::{Scheme, Sender, TrustedProxies, remove_claims, remove_own};

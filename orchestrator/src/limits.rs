@@ -18,8 +18,9 @@ pub(crate) const UNAUTHENTICATED_PER_ADDRESS_MAX: usize = 256;
 /// which a tenant may own, cannot take all.
 pub(crate) const NODE_CONNECTIONS_MAX: usize = 4096;
 pub(crate) const CONNECTIONS_PER_NODE_MAX: usize = 16;
-/// Descriptors for all of these, the store, the registry and the log.
-pub(crate) const DESCRIPTORS_MIN: u64 =
+/// Descriptors for all of these, the store, the registry and the log. Where there are fewer, the
+/// limits are less in proportion.
+pub(crate) const DESCRIPTORS_WANTED: u64 =
     (OPERATOR_CONNECTIONS_MAX + HANDSHAKES_MAX + UNAUTHENTICATED_MAX + NODE_CONNECTIONS_MAX + 256)
         as u64;
 

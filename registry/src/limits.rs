@@ -43,6 +43,10 @@ impl Default for Limits {
     }
 }
 
+/// Descriptors for each connection and the blob that it moves, for the metadata and the log. Where
+/// there are fewer, there are fewer connections.
+pub(crate) const DESCRIPTORS_WANTED: u64 = 2 * 1024 + 256;
+
 // Both ends
 
 /// Bytes of a manifest: what the distribution-spec asks registries to take; no tool writes larger

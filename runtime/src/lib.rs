@@ -40,5 +40,8 @@ pub use {
     prepare::{Facts, LayerBlob, Preparation, Prepared, Program, prepare},
     seal::Key,
     separation::Separation,
-    supervisor::{Adopted, SpareWorker, SpawnOptions, UsagePage, WasmEngine, Worker, adopt},
+    supervisor::{
+        Adopted, SpareWorker, SpawnOptions, UsagePage, WasmEngine, Worker, adopt, try_own_user,
+        try_walls,
+    },
 };

@@ -1,6 +1,6 @@
 use std::{fs, io};
 
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities};
 
 /// Gives up every capability but those of `kept`, also those that a user namespace gave. A program
 /// that this process starts can have those of `bounding`.
@@ -30,11 +30,23 @@ pub fn hide() -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?)
 }
 
-/// Whether this process may become the user `id`: root may, except where that id does not exist, as
-/// in most containers of an ordinary user.
+/// What makes a process another user, and files that one's.
+const TO_ANOTHER_USER: CapabilitySet =
+    CapabilitySet::CHOWN.union(CapabilitySet::SETUID).union(CapabilitySet::SETGID);
+
+/// Whether this process may become the user `id`: root may, except where it was left without the
+/// right, or where that id does not exist, as in most containers of an ordinary user.
 pub fn can_become(id: u32) -> bool {
-    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    rustix::process::geteuid().is_root() && maps(&map, id)
+    rustix::process::geteuid().is_root()
+        && capabilities(None).is_ok_and(|sets| sets.effective.contains(TO_ANOTHER_USER))
+        && has_id(id)
+}
+
+/// Whether there is a user and a group `id` in this user namespace, which a process with the rights
+/// to it can become.
+pub fn has_id(id: u32) -> bool {
+    let file = |name: &str| fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+    maps(&file("uid_map"), id) && maps(&file("gid_map"), id) && file("setgroups").trim() != "deny"
 }
 
 /// Whether a user namespace with this `uid_map` has an id. Each line has the first id inside, the

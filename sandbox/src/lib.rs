@@ -16,7 +16,7 @@ mod view; // a home in which a server sees its own folders alone
 mod ownership; // folders that become a server's own
 mod service; // all of it, in order
 
-pub use capabilities::{can_become, hide, keep_capabilities};
+pub use capabilities::{can_become, has_id, hide, keep_capabilities};
 pub use descriptors::close_other_descriptors;
 pub use files::{Network, OpenFolder, leave_files, restrict_files};
 pub use service::{Confined, Service};

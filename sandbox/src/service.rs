@@ -66,9 +66,7 @@ impl Service<'_> {
         let mounts = CapabilitySet::SYS_ADMIN | CapabilitySet::CHOWN;
         let can_show = held.contains(mounts);
         // Another user cannot walk to a folder below a closed one, unless it is shown to it.
-        let own_user = can_become(self.user)
-            && held.contains(CHANGE_USER)
-            && (can_show || self.owns.is_none());
+        let own_user = can_become(self.user) && (can_show || self.owns.is_none());
         if let Some(folder) = self.owns.filter(|_| geteuid().is_root()) {
             // Back to root's, where root may do less than when it was given away.
             take_over(folder, if own_user { self.user } else { 0 })?;

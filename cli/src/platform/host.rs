@@ -14,13 +14,13 @@ use crate::{
     failure::Advice,
     home::Home,
     output::{line, notice},
-    serve::{ShutdownSignal, keep_agent_capabilities},
+    serve::{ShutdownSignal, keep_agent_capabilities, say_few_descriptors},
 };
 
 use super::{
     front::{self, IngressFront},
     listen::{LISTEN_FD, PEERS_FD, Ports, bind_again},
-    supervisor::{Process, Supervisor},
+    supervisor::{Process, Restarts, Supervisor},
 };
 
 /// Where a node listens.
@@ -141,6 +141,7 @@ async fn supervise(
 ) -> anyhow::Result<()> {
     keep_agent_capabilities()?;
     let certificate = front.copy(home, false)?;
+    say_few_descriptors();
     let mut shutdown = ShutdownSignal::listen()?;
     let ingress = sockets.ingress.local_addr()?;
     let ingress_sockets = vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)];
@@ -150,6 +151,7 @@ async fn supervise(
             Process::new("ingress", front.arguments(home), ingress_sockets),
             Process::new("node", arguments, Vec::new()),
         ],
+        restarts: Restarts::Always,
     };
     for process in &mut supervisor.processes {
         process.start(home)?;

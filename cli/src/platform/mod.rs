@@ -24,11 +24,12 @@ use crate::{
     failure::Advice,
     home::{Home, write_private},
     output::notice,
-    serve::{ShutdownSignal, keep_agent_capabilities},
+    serve::{ShutdownSignal, keep_agent_capabilities, say_few_descriptors},
 };
 use front::Copies;
 use listen::{LISTEN_FD, PEERS_FD, Ports};
 use record::Record;
+pub use supervisor::Restarts;
 use supervisor::{Process, Supervisor};
 
 /// The end of every host name: browsers and resolvers answer it with this machine.
@@ -151,11 +152,13 @@ pub fn keep_password(home: &Home, user: &Tenant, password: &str) -> anyhow::Resu
 pub async fn run(
     home: &Home,
     settings: &Settings,
+    restarts: Restarts,
     work: impl AsyncFnOnce(Record) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     keep_agent_capabilities()?;
+    say_few_descriptors();
     let mut shutdown = ShutdownSignal::listen()?;
-    let mut platform = Platform::prepare(home, settings)?;
+    let mut platform = Platform::prepare(home, settings, restarts)?;
     let result = tokio::select! {
         () = shutdown.recv() => Ok(()),
         result = platform.serve(work) => result,
@@ -165,7 +168,7 @@ pub async fn run(
 }
 
 impl Platform {
-    fn prepare(home: &Home, settings: &Settings) -> anyhow::Result<Self> {
+    fn prepare(home: &Home, settings: &Settings, restarts: Restarts) -> anyhow::Result<Self> {
         let lock = lock(home)?;
         let sockets = Sockets::bind(home, settings)?;
         // Two processes want the key: neither has to make it while the other looks.
@@ -186,7 +189,7 @@ impl Platform {
         let certificate = settings.front.copy(home, true)?;
         let issued = issue(home, &record, settings)?;
         let processes = processes(home, &record, sockets, settings, issued);
-        let supervisor = Supervisor { home: home.clone(), processes };
+        let supervisor = Supervisor { home: home.clone(), processes, restarts };
         Ok(Self { home: home.clone(), supervisor, record, certificate, _lock: lock })
     }
 

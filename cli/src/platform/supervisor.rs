@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-use crate::{home::Home, output::notice};
+use crate::{failure::Advice, home::Home, output::notice};
 
 use super::listen::lend;
 
@@ -131,6 +131,16 @@ impl Process {
 pub struct Supervisor {
     pub home: Home,
     pub processes: Vec<Process>,
+    pub restarts: Restarts,
+}
+
+/// What happens when a process exits again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restarts {
+    /// It is restarted: the cause may go away.
+    Always,
+    /// The platform ends after so many in a row, before anything waits for what cannot come.
+    AtMost(usize),
 }
 
 impl Supervisor {
@@ -158,7 +168,14 @@ impl Supervisor {
             (status, index, _) = ended => Some((index, status)),
         };
         if let Some((index, status)) = exited {
-            self.processes[index].exited(format_args!("exited ({status})"));
+            let process = &mut self.processes[index];
+            if self.restarts == Restarts::AtMost(process.restarts) {
+                bail!(
+                    Advice::new(format!("the {} exits each time that it is started", process.name))
+                        .hint("its error is printed above; margay doctor checks this machine")
+                );
+            }
+            process.exited(format_args!("exited ({status})"));
             return Ok(true);
         }
         Ok(self.start_due())
@@ -205,7 +222,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(Some(folder.path().join("home"))).unwrap();
         let process = Process::new("ghost", vec!["no NUL is an argument: \0".into()], Vec::new());
-        let mut supervisor = Supervisor { home, processes: vec![process] };
+        let mut supervisor =
+            Supervisor { home, processes: vec![process], restarts: Restarts::Always };
         for wait in BACK_OFF {
             let before = Instant::now();
             supervisor.processes[0].due = Some(before);
@@ -215,5 +233,18 @@ mod tests {
             let bounds = due.saturating_duration_since(after)..=due.duration_since(before);
             assert!(bounds.contains(&wait), "{wait:?} in {bounds:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_process_that_never_stays_ends_a_platform_that_is_to_end_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(Some(folder.path().join("home"))).unwrap();
+        let mut ghost = Process::new("ghost", Vec::new(), Vec::new());
+        ghost.child = Some(Command::new("false").spawn().unwrap());
+        ghost.restarts = 3;
+        let restarts = Restarts::AtMost(3);
+        let mut supervisor = Supervisor { home, processes: vec![ghost], restarts };
+        let error = supervisor.supervise().await.unwrap_err().to_string();
+        assert_eq!(error, "the ghost exits each time that it is started");
     }
 }

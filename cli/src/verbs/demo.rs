@@ -19,7 +19,7 @@ use crate::{
     home::{Home, open_of_server},
     images, machine,
     output::{duration, line, notice, size},
-    platform::{self, Settings},
+    platform::{self, Restarts, Settings},
     progress::Progress,
     serve::block_on,
     transfer::Remote,
@@ -49,6 +49,8 @@ const REPLICAS: u32 = 3;
 /// Pulling, preparing and starting three replicas takes a second; a small machine that compiles
 /// beside it takes longer.
 const SERVE_TIME_MAX: Duration = Duration::from_secs(60);
+/// A process that exits so often within a second or two will not stay: there is nothing to show.
+const RESTARTS_MAX: usize = 3;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The page has some kilobytes.
 const PAGE_BYTES_MAX: usize = 4 << 20;
@@ -71,7 +73,7 @@ impl Args {
         }
         let step = Step::new("up", "registry, control plane, ingress, node");
         let settings = free_ports(self.settings.clone());
-        block_on(platform::run(home, &settings, async |record| {
+        block_on(platform::run(home, &settings, Restarts::AtMost(RESTARTS_MAX), async |record| {
             step.done("four processes");
             serve_and_stay(home, &record, &samples, began, self.once).await
         }))

@@ -1,5 +1,6 @@
 use std::process::ExitCode;
 
+use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
 use crate::{
@@ -150,14 +151,12 @@ fn namespaces(probe: &anyhow::Result<machine::Probe>) -> Vec<Check> {
             return vec![bad("namespaces", error.to_string(), "run `margay probe /` to see why")];
         }
     };
-    let namespaces = match &probe.namespaces {
-        None => ok("namespaces", "user, network, ipc, uts and mount"),
-        Some(error) => bad(
-            "namespaces",
-            format!("{error}: no guest can be started"),
-            next_for_namespaces(error),
-        ),
-    };
+    if let Some(error) = &probe.namespaces {
+        // What else is forbidden has the same cause.
+        let found = format!("{error}: no guest can be started");
+        return vec![bad("namespaces", found, Forbidding::of(error).next())];
+    }
+    let namespaces = ok("namespaces", "user, network, ipc, uts and mount");
     let open_tree = match &probe.open_tree {
         None => ok("detached mounts", "work"),
         Some(error) => warn(
@@ -169,17 +168,49 @@ fn namespaces(probe: &anyhow::Result<machine::Probe>) -> Vec<Check> {
     vec![namespaces, open_tree]
 }
 
-/// A container around us is what forbids them mostly.
-fn next_for_namespaces(error: &str) -> String {
-    // The kernel's word for a number of namespaces that is used up, or zero.
-    let used_up = error == std::io::Error::from_raw_os_error(libc::ENOSPC).to_string();
-    match machine::is_in_container() && !used_up {
-        true => "let the container around us make user namespaces: start it with `--security-opt seccomp=unconfined`, \
-                 or with `--cap-add SYS_ADMIN`"
-            .to_owned(),
-        false => "allow user namespaces: sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000 \
-             (Ubuntu: kernel.apparmor_restrict_unprivileged_userns=0), or run as root"
-            .to_owned(),
+/// What may forbid a namespace.
+#[derive(Debug, Clone, Copy)]
+struct Forbidding {
+    /// The kernel's word for a number of namespaces that is used up, or zero.
+    used_up: bool,
+    /// Since Linux 5.12 it takes this to be user 0 in a namespace of its own.
+    root_without_setfcap: bool,
+    in_container: bool,
+}
+
+impl Forbidding {
+    fn of(error: &str) -> Self {
+        let root = rustix::process::geteuid().is_root();
+        Self {
+            used_up: error == std::io::Error::from_raw_os_error(libc::ENOSPC).to_string(),
+            root_without_setfcap: root && machine::lacks(CapabilitySet::SETFCAP),
+            in_container: machine::is_in_container(),
+        }
+    }
+
+    /// A container around us is what forbids them mostly.
+    fn next(self) -> &'static str {
+        match self {
+            Self { used_up: true, .. } => {
+                "allow more user namespaces: sysctl -w user.max_user_namespaces=15000"
+            }
+            Self { root_without_setfcap: true, in_container: true, .. } => {
+                "this root has no CAP_SETFCAP: start the container around us with \
+                 `--cap-add SETFCAP --cap-add SYS_CHROOT`, or as an ordinary user (`--user 1000`)"
+            }
+            Self { root_without_setfcap: true, .. } => {
+                "this root has no CAP_SETFCAP: give it that one, or start as an ordinary user"
+            }
+            Self { in_container: true, .. } => {
+                "let the container around us make user namespaces: start it with \
+                 `--security-opt seccomp=unconfined`, or with `--cap-add SYS_ADMIN`"
+            }
+            Self { .. } => {
+                "allow user namespaces: sysctl -w kernel.unprivileged_userns_clone=1 \
+                 user.max_user_namespaces=15000 (Ubuntu: \
+                 kernel.apparmor_restrict_unprivileged_userns=0), or run as root"
+            }
+        }
     }
 }
 
@@ -191,10 +222,10 @@ fn limits() -> Check {
             format!("address space is limited to {}", size(bytes)),
             "lift it: ulimit -v unlimited",
         ),
-        (Some(files), None) if files < 4096 => warn(
+        (Some(files), None) if files < net::DESCRIPTORS_MIN => warn(
             "limits",
-            format!("{files} open files for a process"),
-            "raise it for many connections: ulimit -Hn 65536",
+            format!("{files} open files for a process: few connections to `margay up`"),
+            format!("raise it: ulimit -Hn {}", net::DESCRIPTORS_MIN),
         ),
         (files, None) => ok(
             "limits",
@@ -276,6 +307,20 @@ fn ports() -> Vec<Check> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_namespace_that_is_forbidden_has_the_next_step_of_its_cause() {
+        for (used_up, root_without_setfcap, in_container, want) in [
+            (true, true, true, "sysctl -w user.max_user_namespaces"),
+            (false, true, true, "--cap-add SETFCAP"),
+            (false, true, false, "give it that one"),
+            (false, false, true, "seccomp=unconfined"),
+            (false, false, false, "unprivileged_userns_clone"),
+        ] {
+            let cause = Forbidding { used_up, root_without_setfcap, in_container };
+            assert!(cause.next().contains(want), "{cause:?}: {}", cause.next());
+        }
+    }
 
     #[test]
     fn an_old_kernel_fails_with_a_next_step() {

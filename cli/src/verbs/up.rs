@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use crate::{
     home::Home,
     output::{Paint, duration, line, notice},
-    platform::{self, Settings, record::Record},
+    platform::{self, Restarts, Settings, record::Record},
     serve::block_on,
 };
 
@@ -26,7 +26,7 @@ impl Args {
         let started = Instant::now();
         // What a shell left open, no process of the platform inherits.
         sandbox::close_other_descriptors(&[]).context("cannot close inherited descriptors")?;
-        block_on(platform::run(home, &self.settings, async |record| {
+        block_on(platform::run(home, &self.settings, Restarts::Always, async |record| {
             line(format_args!("margay is up ({}); Ctrl-C ends it", duration(started.elapsed())));
             introduce(&record, home);
             warn_others(&record, &self.settings);

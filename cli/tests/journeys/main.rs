@@ -30,6 +30,7 @@ mod run_flags; // Docker's flags of `run`, for both kinds of images
 mod guides; // the pages of five languages, followed to the letter
 mod apps; // the samples in five languages
 mod languages; // init, dev, and folders that are not built yet
+mod inside; // a container of another engine
 mod first_day; // what is typed for Docker and means something else
 mod bad_input; // what is refused, and with which message
 mod native; // Linux images

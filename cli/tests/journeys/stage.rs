@@ -6,7 +6,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    os::unix::process::ExitStatusExt as _,
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -85,6 +85,7 @@ impl Stage {
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .current_dir(self.folder.path())
             .stdin(Stdio::null());
+        with_default_signals(&mut command);
         command
     }
 
@@ -244,6 +245,22 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a shell has its background jobs ignore, or `nohup` its program, the tests ignore too: what
+/// they start does not.
+pub fn with_default_signals(command: &mut Command) -> &mut Command {
+    let reset = || {
+        for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTERM] {
+            // SAFETY: after a fork this process has one thread, and the default takes no handler.
+            if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: `reset` makes system calls only.
+    unsafe { command.pre_exec(reset) }
 }
 
 pub fn signal(pid: i32, name: &str) {

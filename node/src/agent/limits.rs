@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-/// Descriptors for 500 containers, with some eight each.
-pub(super) const DESCRIPTORS_MIN: u64 = 4096;
 /// Silence of more than two of these makes a node suspect.
 pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(3);
 /// Changes within so little time go into one report.

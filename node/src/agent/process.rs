@@ -20,7 +20,7 @@ use super::{
     control::Control,
     converge::TaskKey,
     host::Host,
-    limits::{DESCRIPTORS_MIN, END_TIME_MAX, LAST_REPORT_TIME_MAX},
+    limits::{END_TIME_MAX, LAST_REPORT_TIME_MAX},
     settings::NodeFolder,
     spare_workers::SpareWorkers,
     task::TaskHandle,
@@ -82,7 +82,7 @@ impl Agent {
     /// read or written.
     pub fn open(config: AgentConfig) -> Result<Self> {
         // Nine for each Wasm container, and what is short at a start is taken from what runs.
-        net::raise_descriptor_limit(DESCRIPTORS_MIN);
+        net::Descriptors::raise();
         let home = &config.home;
         let folder = NodeFolder::of(home)?;
         let lock = lock(&folder)?;

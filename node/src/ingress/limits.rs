@@ -65,8 +65,9 @@ pub(super) const TENANT_CONNECTIONS_PER_NODE_MAX: usize = 256;
 pub(super) const HANDSHAKES_MAX: usize = 512;
 /// Of these, from one address prefix.
 pub(super) const HANDSHAKES_PER_ADDRESS_MAX: usize = 128;
-/// Descriptors for all of these, and one more for each on its way to a replica.
-pub(super) const DESCRIPTORS_MIN: u64 =
+/// Descriptors for all of these, and one more for each on its way to a replica. Where there are
+/// fewer, the limits are less in proportion.
+pub(super) const DESCRIPTORS_WANTED: u64 =
     2 * (10_000 + POOL_CONNECTIONS_MAX + TENANT_CONNECTIONS_MAX + HANDSHAKES_MAX) as u64 + 256;
 
 /// Between two looks at the identity and the idle connections.

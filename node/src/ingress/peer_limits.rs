@@ -1,9 +1,9 @@
-use net::{ConnectionLimits, ConnectionPermit};
+use net::{ConnectionLimits, ConnectionPermit, Descriptors};
 use spec::{NodeId, wire::PeerTrust};
 
 use super::limits::{
-    POOL_CONNECTIONS_MAX, POOL_CONNECTIONS_PER_NODE_MAX, TENANT_CONNECTIONS_MAX,
-    TENANT_CONNECTIONS_PER_NODE_MAX,
+    DESCRIPTORS_WANTED, POOL_CONNECTIONS_MAX, POOL_CONNECTIONS_PER_NODE_MAX,
+    TENANT_CONNECTIONS_MAX, TENANT_CONNECTIONS_PER_NODE_MAX,
 };
 
 /// How many connections each other node may have: none takes those of another, and nodes of tenants
@@ -14,16 +14,18 @@ pub(super) struct PeerLimits {
     tenants: ConnectionLimits<NodeId>,
 }
 
-impl Default for PeerLimits {
-    fn default() -> Self {
+impl PeerLimits {
+    pub fn within(descriptors: Descriptors) -> Self {
+        let limits = |total, each| {
+            let share = |limit| descriptors.share(limit, DESCRIPTORS_WANTED);
+            ConnectionLimits::new(share(total), share(each))
+        };
         Self {
-            pool: ConnectionLimits::new(POOL_CONNECTIONS_MAX, POOL_CONNECTIONS_PER_NODE_MAX),
-            tenants: ConnectionLimits::new(TENANT_CONNECTIONS_MAX, TENANT_CONNECTIONS_PER_NODE_MAX),
+            pool: limits(POOL_CONNECTIONS_MAX, POOL_CONNECTIONS_PER_NODE_MAX),
+            tenants: limits(TENANT_CONNECTIONS_MAX, TENANT_CONNECTIONS_PER_NODE_MAX),
         }
     }
-}
 
-impl PeerLimits {
     pub fn admit(&self, node: &NodeId, trust: &PeerTrust) -> Option<ConnectionPermit<NodeId>> {
         match trust {
             PeerTrust::Pool => self.pool.try_admit(node.clone()),
@@ -38,7 +40,7 @@ mod tests {
 
     #[test]
     fn a_node_of_a_tenant_takes_its_part_and_none_of_the_others() {
-        let limits = PeerLimits::default();
+        let limits = PeerLimits::within(Descriptors::new(DESCRIPTORS_WANTED));
         let node = |name: &str| name.parse::<NodeId>().unwrap();
         let tenant = PeerTrust::Tenant("me".parse().unwrap());
         let admit_all = |name: &str, trust: &PeerTrust| {

@@ -9,7 +9,7 @@ use sandbox::{Network, Service};
 
 use super::{
     folder::{INGRESS_ID, IngressFolder},
-    limits::{DESCRIPTORS_MIN, Limits},
+    limits::Limits,
     server::{Front, Listeners, serve},
 };
 use crate::{
@@ -71,7 +71,7 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
         })
     });
     let certificate = certificate.transpose().map_err(Error::Certificate)?;
-    net::raise_descriptor_limit(DESCRIPTORS_MIN);
+    net::Descriptors::raise();
     let service = Service {
         user: INGRESS_ID,
         home: config.home.root(),

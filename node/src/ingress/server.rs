@@ -3,8 +3,8 @@ use std::{convert::Infallible, future::pending, net::IpAddr, path::PathBuf, sync
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use net::{
-    ConnectionLimits, ConnectionPermit, Connections, Negotiated, Scheme, TrustedProxies,
-    tls::CertificateFiles,
+    ConnectionLimits, ConnectionPermit, Connections, Descriptors, Negotiated, Scheme,
+    TrustedProxies, tls::CertificateFiles,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -18,7 +18,9 @@ use super::{
     folder::IngressFolder,
     forward::Forwarder,
     head,
-    limits::{HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Limits, MAINTENANCE_EVERY},
+    limits::{
+        DESCRIPTORS_WANTED, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, Limits, MAINTENANCE_EVERY,
+    },
     peer_limits::PeerLimits,
     peer_tls::PeerTls,
     routes::{Arrival, Routes},
@@ -52,6 +54,7 @@ pub struct Front {
 pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
     let Listeners { folder, clients, peers, limits, front } = listeners;
     let Front { certificate, proxies, proxy_protocol } = front;
+    let share = |limit| Descriptors::allowed().share(limit, DESCRIPTORS_WANTED);
     let folder = IngressFolder::at(folder);
     let identity = IngressIdentity::read(&folder.identity_file()).ok().flatten();
     let tls = Arc::new(PeerTls::of(identity.as_ref()));
@@ -65,10 +68,13 @@ pub async fn serve(listeners: Listeners, shutdown: impl Future<Output = ()>) {
         tls,
         acceptor: certificate.as_ref().map(|certificate| certificate.server().into()),
         proxy_protocol,
-        clients: ConnectionLimits::new(limits.connections_max, limits.connections_per_address_max)
-            .without_share_of(proxies),
+        clients: ConnectionLimits::new(
+            share(limits.connections_max),
+            share(limits.connections_per_address_max),
+        )
+        .without_share_of(proxies),
         connections: Connections::new(),
-        peers: PeerLimits::default(),
+        peers: PeerLimits::within(Descriptors::allowed()),
     });
     let renewals = async {
         match &certificate {
@@ -157,7 +163,9 @@ impl Ingress {
     /// certificate says which node it is, a connection counts for its address.
     async fn accept_peers(self: &Arc<Self>, listener: Option<&TcpListener>) -> Infallible {
         let Some(listener) = listener else { return pending().await };
-        let limits = ConnectionLimits::new(HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX);
+        let share = |limit| Descriptors::allowed().share(limit, DESCRIPTORS_WANTED);
+        let limits =
+            ConnectionLimits::new(share(HANDSHAKES_MAX), share(HANDSHAKES_PER_ADDRESS_MAX));
         let accepted = |stream, sender: Option<IpAddr>, permit| {
             let ingress = self.clone();
             async move {

@@ -1,11 +1,12 @@
 use std::net::IpAddr;
 
-use net::{ConnectionLimits, ConnectionPermit};
+use net::{ConnectionLimits, ConnectionPermit, Descriptors};
 use spec::NodeId;
 
 use crate::limits::{
-    CONNECTIONS_PER_NODE_MAX, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX, NODE_CONNECTIONS_MAX,
-    OPERATOR_CONNECTIONS_MAX, UNAUTHENTICATED_MAX, UNAUTHENTICATED_PER_ADDRESS_MAX,
+    CONNECTIONS_PER_NODE_MAX, DESCRIPTORS_WANTED, HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX,
+    NODE_CONNECTIONS_MAX, OPERATOR_CONNECTIONS_MAX, UNAUTHENTICATED_MAX,
+    UNAUTHENTICATED_PER_ADDRESS_MAX,
 };
 
 /// Connections at one time by what is known of their clients, so that no class takes what another
@@ -27,15 +28,20 @@ pub(crate) enum ClassPermit {
 }
 
 impl ConnectionClasses {
-    pub fn new() -> Self {
+    pub fn within(descriptors: Descriptors) -> Self {
+        let share = |limit| descriptors.share(limit, DESCRIPTORS_WANTED);
         Self {
-            operator: ConnectionLimits::in_all(OPERATOR_CONNECTIONS_MAX),
-            handshakes: ConnectionLimits::new(HANDSHAKES_MAX, HANDSHAKES_PER_ADDRESS_MAX),
-            unauthenticated: ConnectionLimits::new(
-                UNAUTHENTICATED_MAX,
-                UNAUTHENTICATED_PER_ADDRESS_MAX,
+            operator: ConnectionLimits::in_all(share(OPERATOR_CONNECTIONS_MAX)),
+            handshakes: ConnectionLimits::new(
+                share(HANDSHAKES_MAX),
+                share(HANDSHAKES_PER_ADDRESS_MAX),
             ),
-            nodes: ConnectionLimits::new(NODE_CONNECTIONS_MAX, CONNECTIONS_PER_NODE_MAX),
+            unauthenticated: ConnectionLimits::new(
+                share(UNAUTHENTICATED_MAX),
+                share(UNAUTHENTICATED_PER_ADDRESS_MAX),
+            ),
+            // What one node uses is not less for there being fewer nodes.
+            nodes: ConnectionLimits::new(share(NODE_CONNECTIONS_MAX), CONNECTIONS_PER_NODE_MAX),
         }
     }
 
@@ -60,7 +66,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_class_takes_the_connections_of_another() {
-        let classes = ConnectionClasses::new();
+        let classes = ConnectionClasses::within(Descriptors::new(DESCRIPTORS_WANTED));
         let node = |n: usize| Some(format!("n{n}").parse::<NodeId>().unwrap());
         let admit_all = |permits: &mut Vec<ClassPermit>, of: &dyn Fn(usize) -> _| {
             permits.extend((0..10_000).map_while(|n| {
@@ -100,8 +106,20 @@ mod tests {
     }
 
     #[test]
+    fn with_few_descriptors_each_class_has_its_part_of_them() {
+        let classes = ConnectionClasses::within(Descriptors::new(1024));
+        let admitted = (0..10_000).map_while(|n| classes.admit(None, ipv4(n)));
+        let unauthenticated = admitted.collect::<Vec<_>>().len();
+        let node = |n: usize| Some(format!("n{n}").parse::<NodeId>().unwrap());
+        let nodes = (0..10_000).map_while(|n| classes.admit(node(n), ipv4(n)));
+        let nodes = nodes.collect::<Vec<_>>().len();
+        assert_eq!((unauthenticated, nodes), (170, 682));
+        assert_eq!((classes.operator.available(), classes.handshakes.available()), (42, 85));
+    }
+
+    #[test]
     fn the_addresses_of_one_ipv6_network_count_as_one() {
-        let classes = ConnectionClasses::new();
+        let classes = ConnectionClasses::within(Descriptors::new(DESCRIPTORS_WANTED));
         let ipv6 = |network: u128, host: u128| {
             let network = 0x2001_0db8_0000_0000_0000_0000_0000_0000 + (network << 64);
             Some(IpAddr::from(Ipv6Addr::from_bits(network + host)))

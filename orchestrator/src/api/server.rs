@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, header, request::Parts};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
-use net::{Connections, HttpLimits, PrivateListener};
+use net::{Connections, Descriptors, HttpLimits, PrivateListener};
 use store::SqliteStore;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     Error,
-    limits::{DESCRIPTORS_MIN, DRAIN_TIME_MAX, HEAD_BYTES_MAX, HEAD_TIME_MAX, WRITE_TIME_MAX},
+    limits::{DRAIN_TIME_MAX, HEAD_BYTES_MAX, HEAD_TIME_MAX, WRITE_TIME_MAX},
     state::{expiry, files, tokens},
 };
 
@@ -61,8 +61,7 @@ pub async fn serve(mut config: Config, shutdown: impl Future<Output = ()>) -> Re
     let api = Api::start(config, Arc::new(store), address).await?.describing(openapi());
     let api = Arc::new(api);
     let acceptor = api.acceptor()?;
-    net::raise_descriptor_limit(DESCRIPTORS_MIN);
-    let server = Server::new(api.clone());
+    let server = Server::new(api.clone(), Descriptors::raise());
     let closing = server.connections.closing().clone();
     server.connections.spawn(expiry::sweep(api.state.clone(), closing.clone()));
     let watched = api.clone();
@@ -125,8 +124,9 @@ struct Server {
 }
 
 impl Server {
-    fn new(api: Arc<Api>) -> Self {
-        Self { api, classes: Arc::new(ConnectionClasses::new()), connections: Connections::new() }
+    fn new(api: Arc<Api>, descriptors: Descriptors) -> Self {
+        let classes = Arc::new(ConnectionClasses::within(descriptors));
+        Self { api, classes, connections: Connections::new() }
     }
 
     async fn accept_operator(&self, listener: &PrivateListener) -> Infallible {

@@ -26,7 +26,9 @@ use std::{convert::Infallible, net::IpAddr, path::PathBuf, sync::Arc, time::Dura
 use ::audit::AuditLog;
 use ::blobs::FileBlobStore;
 use hyper::service::service_fn;
-use net::{ConnectionLimits, Connections, HttpLimits, PrivateListener, TrustedProxies};
+use net::{
+    ConnectionLimits, Connections, Descriptors, HttpLimits, PrivateListener, TrustedProxies,
+};
 use rustls::ServerConfig;
 use tokio::{
     net::TcpListener,
@@ -37,7 +39,7 @@ use crate::{
     Error, Limits, Tokens,
     access::{Cost, Passwords},
     blocking,
-    limits::{ADMIN_CONNECTIONS_MAX, RESERVE_INTERVAL, UPLOAD_SWEEP_INTERVAL},
+    limits::{ADMIN_CONNECTIONS_MAX, DESCRIPTORS_WANTED, RESERVE_INTERVAL, UPLOAD_SWEEP_INTERVAL},
     storage::{Metadata, RepositoryLocks, Storage, Uploads},
 };
 use {admin::AdminApi, api::Api, auth::Authenticator, front::Front};
@@ -166,9 +168,13 @@ impl Server {
         let Self { api, admin_api, admin_listener, storage, front, limits } = self;
         let connections = Connections::new();
         let (http, front) = (front.http, Arc::new(front));
-        let clients =
-            ConnectionLimits::new(limits.connections_max, limits.connections_of_one_address_max)
-                .without_share_of(front.proxies.clone());
+        let descriptors = Descriptors::raise();
+        let share = |limit| descriptors.share(limit, DESCRIPTORS_WANTED);
+        let clients = ConnectionLimits::new(
+            share(limits.connections_max),
+            share(limits.connections_of_one_address_max),
+        )
+        .without_share_of(front.proxies.clone());
         let admins = ConnectionLimits::in_all(ADMIN_CONNECTIONS_MAX);
         let serving = accept_clients(&connections, &listener, &clients, &front, &api);
         let administering = accept_admins(&connections, &admin_listener, &admins, http, &admin_api);

@@ -10,4 +10,4 @@ pub use adopt::{Adopted, adopt};
 pub use engine::{UsagePage, WasmEngine};
 pub use handle::Worker;
 pub(crate) use spawn::{CONTROL_FD, EMPTY_FD, INSTANCES_MAX, Rlimits, send_assignment, start};
-pub use spawn::{SpareWorker, SpawnOptions};
+pub use spawn::{SpareWorker, SpawnOptions, try_own_user, try_walls};

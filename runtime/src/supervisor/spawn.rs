@@ -27,6 +27,7 @@ use crate::{
     Assignment, Broker, Error, Separation, Worker,
     assignment::{FolderFiles, WorkerMessage, split},
     code_area, host_files,
+    separation::own_id,
     supervisor::adopt::SOCKET,
     usage,
 };
@@ -35,15 +36,6 @@ use crate::{
 pub(crate) const CONTROL_FD: RawFd = 3;
 /// Descriptor of a folder that is empty and stays so, for a worker to go to.
 pub(crate) const EMPTY_FD: RawFd = 4;
-
-/// Own uids start here: above every range that distributions hand out, and unique among living
-/// processes without any bookkeeping, because a pid is.
-const UID_BASE: u32 = 1_000_000_000;
-
-/// Of a worker that root has started.
-fn own_id(pid: u32) -> u32 {
-    UID_BASE + pid
-}
 
 /// How to start a worker.
 #[derive(Debug, Clone)]
@@ -316,7 +308,7 @@ impl Wall {
         rustix::process::setsid()?;
         // A machine without memory ends a worker, and not what supervises all of them.
         write_file(c"/proc/self/oom_score_adj", &self.oom_score)?;
-        self.unshare()?;
+        unshare(self.separation, &self.ids)?;
         for (what, most) in [(Resource::Core, 0), (Resource::Nofile, 8192), (Resource::Nproc, 64)] {
             // A hard limit that is lower already stays.
             let _ = setrlimit(what, Rlimit { current: Some(most), maximum: Some(most) });
@@ -360,22 +352,48 @@ impl Wall {
             Separation::UserNamespace => Ok(()),
         }
     }
+}
 
-    fn unshare(&self) -> io::Result<()> {
-        let mut namespaces = UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
-        let in_user_namespace = self.separation == Separation::UserNamespace;
-        if in_user_namespace {
-            namespaces |= UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
-        }
-        // SAFETY: the child of a fork has one thread, which shares neither files nor memory with
-        // anyone.
-        unsafe { rustix::thread::unshare_unsafe(namespaces)? };
-        if in_user_namespace {
-            write_file(c"/proc/self/setgroups", b"deny")?;
-            write_file(c"/proc/self/uid_map", &self.ids.uid)?;
-            write_file(c"/proc/self/gid_map", &self.ids.gid)?;
-        }
-        Ok(())
+/// Into namespaces of its own, with the one user that it may be there.
+fn unshare(separation: Separation, ids: &Ids) -> io::Result<()> {
+    let mut namespaces = UnshareFlags::NEWNET | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    let in_user_namespace = separation == Separation::UserNamespace;
+    if in_user_namespace {
+        namespaces |= UnshareFlags::NEWUSER | UnshareFlags::NEWNS;
+    }
+    // SAFETY: one thread calls this, the child of a fork or a process that ends after it; it shares
+    // neither files nor memory with anyone.
+    unsafe { rustix::thread::unshare_unsafe(namespaces)? };
+    if in_user_namespace {
+        write_file(c"/proc/self/setgroups", b"deny")?;
+        write_file(c"/proc/self/uid_map", &ids.uid)?;
+        write_file(c"/proc/self/gid_map", &ids.gid)?;
+    }
+    Ok(())
+}
+
+/// Goes where a worker goes, as far as the kernel or a container around us may forbid it. For a
+/// process with one thread that ends soon: it cannot come back.
+///
+/// # Errors
+/// The first step that fails.
+pub fn try_walls() -> io::Result<()> {
+    write_file(c"/proc/self/oom_score_adj", oom_score().as_bytes())?;
+    unshare(Separation::available(), &own_ids())?;
+    empty_folder()?;
+    // A filter around us may forbid the call; the root stays what it is.
+    Ok(rustix::process::chroot(c"/")?)
+}
+
+/// Becomes what a worker becomes, without the rights to anything else. As [`try_walls`], and the
+/// last that such a process does.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn try_own_user() -> io::Result<()> {
+    match Separation::available() {
+        Separation::OwnIds => take_a_uid_of_its_own(),
+        Separation::UserNamespace => Ok(()),
     }
 }
 

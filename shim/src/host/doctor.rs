@@ -29,7 +29,11 @@ pub enum Level {
 /// Checks everything that native images need of this machine. Wasm images need none of it. `found`
 /// is of the folder that containers are kept in, where this process may mount.
 pub fn doctor(folder: &Path, found: Option<&Layering>) -> Vec<Check> {
-    let mut checks = vec![root(), runtime(), cgroups()];
+    let mut checks = vec![root(), runtime()];
+    // Without the rights there is one cause, and one next step.
+    if checks[0].level == Level::Good {
+        checks.push(cgroups());
+    }
     checks.push(file(
         "user-namespaces",
         "/proc/self/ns/user",
