@@ -158,6 +158,14 @@ fn every_blob_is_listed_and_removed_once(store: &dyn BlobStore) {
     expected.sort();
     found.sort();
     assert_eq!(found, expected);
+    let parts = (0..=u8::MAX).map(|start| {
+        let part = store.list_part(start).unwrap();
+        assert!(part.iter().all(|blob| blob.digest.hex().starts_with(&format!("{start:02x}"))));
+        part.into_iter().map(|blob| (blob.digest, blob.bytes))
+    });
+    let mut parts: Vec<_> = parts.flatten().collect();
+    parts.sort();
+    assert_eq!(parts, expected);
     for (digest, _) in expected {
         assert!(store.remove(&digest).unwrap());
         assert_missing(store, &digest);

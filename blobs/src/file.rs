@@ -166,13 +166,23 @@ impl BlobStore for FileBlobStore {
                 Layout::Sharded => entries(&folder)?,
             };
             for folder in folders {
-                blobs.extend(files(&folder)?.into_iter().filter_map(|(path, found)| {
-                    let hex = path.file_name()?.to_str()?;
-                    let digest = format!("{}:{hex}", algorithm.name()).parse().ok()?;
-                    Some(StoredBlob { digest, bytes: found.len(), used: last_used(&found) })
-                }));
+                blobs.extend(blobs_in(&folder, algorithm)?);
             }
         }
+        Ok(blobs)
+    }
+
+    fn list_part(&self, start: u8) -> Result<Vec<StoredBlob>> {
+        let mut blobs = Vec::new();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let mut folder = self.root.join(algorithm.name());
+            if self.layout == Layout::Sharded {
+                folder.push(format!("{start:02x}"));
+            }
+            blobs.extend(blobs_in(&folder, algorithm)?);
+        }
+        let start = format!("{start:02x}");
+        blobs.retain(|blob| blob.digest.hex().starts_with(&start));
         Ok(blobs)
     }
 }
@@ -197,6 +207,15 @@ impl Staged for StagedFile {
         let path = self.store.path_for_new(digest)?;
         self.file.commit(&path, Survives::PowerLoss).map_err(Error::io("write", path))
     }
+}
+
+/// The blobs of one folder.
+fn blobs_in(folder: &Path, algorithm: Algorithm) -> Result<impl Iterator<Item = StoredBlob>> {
+    Ok(files(folder)?.into_iter().filter_map(move |(path, found)| {
+        let hex = path.file_name()?.to_str()?;
+        let digest = format!("{}:{hex}", algorithm.name()).parse().ok()?;
+        Some(StoredBlob { digest, bytes: found.len(), used: last_used(&found) })
+    }))
 }
 
 /// When a file was last read or written. File systems note reads as rarely as once a day.

@@ -58,6 +58,18 @@ pub trait BlobStore: Send + Sync {
     /// [`Error::Io`].
     fn list(&self) -> Result<Vec<StoredBlob>>;
 
+    /// The visible blobs whose digests start with this byte, in no order: the 256th part of
+    /// [`BlobStore::list`].
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn list_part(&self, start: u8) -> Result<Vec<StoredBlob>> {
+        let start = format!("{start:02x}");
+        let mut blobs = self.list()?;
+        blobs.retain(|blob| blob.digest.hex().starts_with(&start));
+        Ok(blobs)
+    }
+
     /// Whether a blob is visible.
     ///
     /// # Errors

@@ -12,11 +12,11 @@ use spec::{CredentialName, Digest, Tenant};
 use crate::{
     Error, ProtocolFault, Repository, RobotScope,
     account::NewRobot,
-    limits::{ADMIN_ANSWER_TIME_MAX, ADMIN_PAGES_MAX},
+    limits::{ADMIN_ANSWER_TIME_MAX, ADMIN_PAGES_MAX, ADMIN_PASS_TIME_MAX},
     protocol::{
-        ADMIN_SOCKET, ErrorBody, Existing, ManifestInfo, Page, PasswordBody, Repositories,
-        RepositoryInfo, RobotCredential, RobotInfo, TagInfo, Visibility, VisibilityBody,
-        encode_query,
+        ADMIN_SOCKET, Collected, ErrorBody, Existing, ManifestInfo, Page, PasswordBody,
+        Repositories, RepositoryInfo, RobotCredential, RobotInfo, TagInfo, Visibility,
+        VisibilityBody, encode_query,
     },
 };
 
@@ -190,6 +190,22 @@ impl Admin {
         self.delete(&format!("/admin/repositories/{repository}")).await
     }
 
+    /// Removes the blobs that no manifest has named, and no request has asked for, for `grace` (an
+    /// hour if none is given); or says what would go.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when the registry shuts down.
+    pub async fn collect(
+        &self,
+        grace: Option<Duration>,
+        dry_run: bool,
+    ) -> Result<Collected, Error> {
+        let grace = grace.map(|grace| format!("&grace_seconds={}", grace.as_secs()));
+        let path = format!("/admin/collect?dry_run={dry_run}{}", grace.unwrap_or_default());
+        let request = ApiRequest::new(Method::POST, &path, ADMIN_PASS_TIME_MAX);
+        self.read(self.send(request).await?)
+    }
+
     async fn delete(&self, path: &str) -> Result<(), Error> {
         self.call(Method::DELETE, path, None::<&()>).await.map(drop)
     }
@@ -229,6 +245,10 @@ impl Admin {
         if let Some(body) = body {
             request = request.json(body);
         }
+        self.send(request).await
+    }
+
+    async fn send(&self, request: ApiRequest<'_>) -> Result<Bytes, Error> {
         let registry = self.name();
         let socket = self.data_dir.join(ADMIN_SOCKET);
         let answer = ApiClient::unix(socket).exchange(request).await;

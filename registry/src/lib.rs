@@ -8,8 +8,7 @@
 //! A blob is a file named by its digest; everything else (users, repositories, tags, which
 //! repository has which blob) is in one [`store`]. Nothing is acknowledged before it is durable:
 //! the file, its name, the record, and then the answer. Absent on purpose: building and scheduling.
-//! Absent until they are needed: garbage collection of blobs, quotas of bytes, replication, TLS on
-//! the server's side.
+//! Absent until it is needed: replication.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::too_many_lines, reason = "tables of cases"))]
 
@@ -41,8 +40,8 @@ pub use client::{
 pub use error::{Error, ManifestFault, ProtocolFault};
 pub use limits::Limits;
 pub use protocol::{
-    Existing, ManifestInfo, Repositories, RepositoryInfo, RobotCredential, RobotInfo, TagInfo,
-    Visibility,
+    Collected, Existing, ManifestInfo, Repositories, RepositoryInfo, RobotCredential, RobotInfo,
+    TagInfo, Visibility,
 };
 pub use repository::{Action, Repository};
 pub use server::{Config, Server};

@@ -11,6 +11,12 @@ pub struct Limits {
     pub uploads_per_user_max: usize,
     /// An upload without a request for this long is discarded: a lunch break.
     pub upload_idle_time_max: Duration,
+    /// How often unused blobs are collected. A pass reads all records: half a second of a core for
+    /// three hundred thousand.
+    pub collect_interval: Duration,
+    /// How long a blob is kept that no manifest names: a client may push a manifest of it later,
+    /// and one that pushes an image of many gigabytes takes its time.
+    pub collect_grace: Duration,
     /// Connections at once: each may hold a page or some hundred kilobytes of a blob. More wait to
     /// be accepted.
     pub connections_max: usize,
@@ -33,6 +39,8 @@ impl Default for Limits {
             blob_bytes_max: 50 << 30,
             uploads_per_user_max: 64,
             upload_idle_time_max: Duration::from_secs(3600),
+            collect_interval: Duration::from_secs(3600),
+            collect_grace: Duration::from_secs(3600),
             connections_max: 1024,
             connections_of_one_address_max: 256,
             header_time_max: Duration::from_secs(30),
@@ -118,6 +126,13 @@ pub(crate) const RESERVE_BYTES_MAX: u64 = 8 << 20;
 pub(crate) const RESERVE_SHARE: u64 = 8;
 /// How often a reserve that was given back is taken again, if there is space.
 pub(crate) const RESERVE_INTERVAL: Duration = Duration::from_secs(60);
+/// Digests share this many locks. Adding a blob holds one while a file is synced, and the begin of
+/// a collection waits for each: enough that two requests rarely meet.
+pub(crate) const DIGEST_LOCKS: usize = 1024;
+/// Blobs that a collection deletes at once, in one commit, and its pause after them: requests wait
+/// for the disk no longer than for the commit of another request.
+pub(crate) const COLLECT_BATCH: usize = 32;
+pub(crate) const COLLECT_PAUSE: Duration = Duration::from_millis(10);
 /// Keys of one page of a scan: some hundred kilobytes.
 pub(crate) const SCAN_PAGE: usize = 1000;
 /// Repositories share this many locks: enough that two pushes rarely meet.
@@ -132,6 +147,8 @@ pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 8;
 pub(crate) const ADMIN_BODY_BYTES_MAX: usize = 4 << 10;
 /// Repositories in one answer to the administrator: a megabyte or two.
 pub(crate) const ADMIN_LIST_MAX: usize = 10_000;
+/// The longest grace time that the administrator can ask for.
+pub(crate) const GRACE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Tags or manifests in one page of an answer to the administrator: some hundred kilobytes.
 pub(crate) const ADMIN_PAGE_MAX: usize = 1000;
 /// Tags that are listed with one manifest: a line of a terminal or two.
@@ -198,6 +215,8 @@ pub(crate) const PULL_BATCH_BYTES: usize = 256 << 10;
 /// for each blob in progress.
 pub(crate) const PUSH_CHUNK_BYTES: usize = 256 << 10;
 pub(crate) const PUSH_CHUNKS_QUEUED: usize = 4;
+/// How long a pass over all that a registry has may take, with its pauses.
+pub(crate) const ADMIN_PASS_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Pages of a list that are read: a million tags.
 pub(crate) const ADMIN_PAGES_MAX: usize = 1000;
 /// How long a registry on this machine may take to answer its administrator.

@@ -1,4 +1,5 @@
 mod contents; // tags and manifests
+mod space; // what collection and its like have done, in words
 
 use std::{
     fmt::{self, Display},
@@ -72,6 +73,22 @@ enum Verb {
     /// List and remove repositories
     #[command(subcommand)]
     Repository(RepositoryVerb),
+    /// Remove the bytes that no manifest names: what the registry does every hour by itself
+    #[command(
+        after_help = "A blob that no manifest of its repository names goes when that has been so for the grace time, \
+and no client has asked for it: a push sends its manifest last. Other requests go on meanwhile."
+    )]
+    Gc {
+        /// Say what would go, and leave it
+        #[arg(long)]
+        dry_run: bool,
+        /// How long a blob must have been unused; with 0s pushes that are under way may have to be
+        /// repeated [default: 1h]
+        #[arg(long, value_name = "TIME", value_parser = spec::parse_duration)]
+        grace: Option<Duration>,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Make a repository public or private
     Visibility {
         /// Which one, as in me/cats
@@ -398,6 +415,10 @@ impl Verb {
                 line(format_args!("{repository}"));
             }
             Self::Tag(verb) => verb.run(&admin)?,
+            Self::Gc { dry_run, grace, output } => {
+                let collected = block_on(admin.collect(grace, dry_run))?;
+                output.record(&collected, space::told)?;
+            }
             Self::Manifest(verb) => verb.run(&admin)?,
             Self::Repository(RepositoryVerb::Rm { repositories }) => {
                 return super::each(&repositories, |repository| {

@@ -103,6 +103,22 @@ pub struct ManifestInfo {
     pub pushed: Option<Timestamp>,
 }
 
+/// What a collection has found and removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collected {
+    /// Blobs whose files were removed, or would have been.
+    pub blobs: u64,
+    pub bytes: u64,
+    /// Unused blobs whose grace time is not over.
+    pub waiting: u64,
+    pub waiting_bytes: u64,
+    /// Repositories that were left as they are, because a manifest of theirs cannot be read.
+    pub unclear: u64,
+    /// Whether it stopped before its end, because another change went first.
+    pub interrupted: bool,
+    pub dry_run: bool,
+}
+
 /// The body of `PUT /admin/users/NAME`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,6 +8,7 @@ use spec::Tenant;
 
 use super::{
     audited::Audited,
+    collect::{CollectOptions, CollectorHandle},
     contents,
     error::{ApiError, ErrorCode},
     request_body::RequestBody,
@@ -18,7 +19,7 @@ use crate::{
     Error, Repository,
     access::{Passwords, SetPasswordError},
     blocking,
-    limits::{ADMIN_BODY_BYTES_MAX, ADMIN_LIST_MAX, REPOSITORIES_NAMED},
+    limits::{ADMIN_BODY_BYTES_MAX, ADMIN_LIST_MAX, GRACE_MAX, REPOSITORIES_NAMED},
     protocol::{
         ADMIN_SOCKET, Existing, PasswordBody, Query, Repositories, RepositoryInfo, Visibility,
         VisibilityBody,
@@ -37,6 +38,8 @@ pub(super) fn listen(data_dir: &Path) -> Result<PrivateListener, Error> {
 pub(super) struct AdminApi {
     pub audit: Arc<AuditLog>,
     pub storage: Storage,
+    pub collector: CollectorHandle,
+    pub collect_grace: Duration,
     pub passwords: Arc<Passwords>,
     pub idle_time_max: Duration,
 }
@@ -101,6 +104,7 @@ impl AdminApi {
             return contents::delete_repository(&self.storage, name).await;
         }
         match (method.as_str(), path) {
+            ("POST", "/admin/collect") => self.collect(query).await,
             ("GET", "/admin/users") => {
                 Ok(json(StatusCode::OK, &self.storage.metadata.users().await?))
             }
@@ -117,6 +121,18 @@ impl AdminApi {
             }
             _ => Err(ApiError::no_such_endpoint()),
         }
+    }
+
+    async fn collect(&self, query: &Query) -> Result<Response, ApiError> {
+        let grace = query.get("grace_seconds").map(str::parse).transpose();
+        let grace = grace.map_err(|_| {
+            ApiError::bad_request(ErrorCode::Unsupported, "`grace_seconds` is not a number")
+        })?;
+        let grace = grace.map_or(self.collect_grace, Duration::from_secs).min(GRACE_MAX);
+        let dry_run = query.get("dry_run") == Some("true");
+        let collected = self.collector.collect(CollectOptions { grace, dry_run }).await;
+        let stopping = || ApiError::too_many_requests("the registry is shutting down");
+        Ok(json(StatusCode::OK, &collected.ok_or_else(stopping)??))
     }
 
     async fn user(
@@ -200,7 +216,11 @@ impl AdminApi {
         let (uploads, user) = (Arc::clone(&self.storage.uploads), name.clone());
         blocking(move || uploads.discard_of(&user)).await;
         match &then {
-            Repositories::TransferTo(to) => self.storage.metadata.transfer(name, to).await?,
+            Repositories::TransferTo(to) => {
+                // A collection must not see a half of it.
+                let _alone = self.storage.unused.interrupt().await;
+                self.storage.metadata.transfer(name, to).await?;
+            }
             Repositories::Delete => self.storage.metadata.delete_repositories(name).await?,
             Repositories::Keep => {}
         }

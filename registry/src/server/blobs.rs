@@ -39,6 +39,9 @@ impl BlobEndpoints {
         request: &RepositoryRequest,
         digest: &Digest,
     ) -> Result<Response, ApiError> {
+        if !self.storage.unused.ask_for(&request.repository, digest) {
+            return Err(ApiError::no_such_blob(digest));
+        }
         let membership = self.storage.metadata.blob(&request.repository, digest).await?;
         let size = membership.ok_or_else(|| ApiError::no_such_blob(digest))?.size;
         let is_get = request.head.method == Method::GET;

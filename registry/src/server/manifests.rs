@@ -96,6 +96,7 @@ impl ManifestEndpoints {
             },
         };
 
+        let _adding = self.storage.unused.adding(&digest).await;
         let _shared = self.storage.locks.shared(repository).await;
         if !media_type.is_index() {
             self.check_blobs(repository, &outline).await?;
@@ -126,6 +127,7 @@ impl ManifestEndpoints {
     ) -> Result<(), ApiError> {
         for blob in outline.blobs() {
             let digest = &blob.digest;
+            self.storage.unused.ask_for(repository, digest);
             let Some(membership) = self.storage.metadata.blob(repository, digest).await? else {
                 let message = format!("it names blob `{digest}`, which this repository lacks");
                 return Err(ApiError::bad_request(ErrorCode::ManifestBlobUnknown, message));

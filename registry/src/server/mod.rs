@@ -17,6 +17,7 @@ mod uploads; // adding blobs
 mod manifests; // reading, adding and deleting manifests
 mod lists; // tags, repositories, referrers
 mod robots; // robot accounts, for the owner of the data folder
+mod collect; // online garbage collection
 mod front; // TLS, plain HTTP and proxies, before a request is read
 mod contents; // tags, manifests and whole repositories, for the owner of the data folder
 mod admin; // users and visibility, for the owner of the data folder
@@ -42,7 +43,7 @@ use crate::{
     limits::{ADMIN_CONNECTIONS_MAX, DESCRIPTORS_WANTED, RESERVE_INTERVAL, UPLOAD_SWEEP_INTERVAL},
     storage::{Metadata, RepositoryLocks, Storage, Uploads},
 };
-use {admin::AdminApi, api::Api, auth::Authenticator, front::Front};
+use {admin::AdminApi, api::Api, auth::Authenticator, collect::Collector, front::Front};
 
 /// Where a registry stores its data, and how it behaves.
 #[derive(Debug, Clone)]
@@ -84,6 +85,7 @@ pub struct Server {
     admin_api: Arc<AdminApi>,
     admin_listener: PrivateListener,
     storage: Storage,
+    collector: Collector,
     front: Front,
     limits: Limits,
 }
@@ -109,6 +111,7 @@ impl Server {
         })
         .await?;
         server.storage.metadata.migrate().await?;
+        server.storage.metadata.resume_transfers().await?;
         Ok(server)
     }
 
@@ -127,11 +130,15 @@ impl Server {
         })?;
         let audit = Arc::new(audit);
         let locks = RepositoryLocks::default();
-        let storage = Storage { metadata: metadata.clone(), blobs, uploads, locks };
+        let unused = Arc::default();
+        let storage = Storage { metadata: metadata.clone(), blobs, uploads, locks, unused };
+        let (collector, collecting) = Collector::new(storage.clone());
         Ok(Self {
             admin_api: Arc::new(AdminApi {
                 audit: Arc::clone(&audit),
                 storage: storage.clone(),
+                collector: collecting,
+                collect_grace: limits.collect_grace,
                 passwords: Arc::clone(&passwords),
                 idle_time_max: limits.idle_time_max,
             }),
@@ -144,6 +151,7 @@ impl Server {
                 &limits,
             )),
             storage,
+            collector,
             front: Front {
                 acceptor: tls.map(Into::into),
                 plain_http,
@@ -165,7 +173,7 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
-        let Self { api, admin_api, admin_listener, storage, front, limits } = self;
+        let Self { api, admin_api, admin_listener, storage, collector, front, limits } = self;
         let connections = Connections::new();
         let (http, front) = (front.http, Arc::new(front));
         let descriptors = Descriptors::raise();
@@ -184,6 +192,7 @@ impl Server {
             never = serving => match never {},
             never = administering => match never {},
             () = expire_uploads(&storage.uploads, limits.upload_idle_time_max) => Ok(()),
+            () = collector.run(limits.collect_interval, limits.collect_grace) => Ok(()),
             () = keep_reserve(&storage.metadata) => Ok(()),
         };
         drop(listener);

@@ -42,7 +42,9 @@ impl UploadEndpoints {
         let RepositoryRequest { query, repository, .. } = request;
         if let Some(text) = query.get("mount") {
             let digest = parse_digest(text)?;
+            let _adding = self.storage.unused.adding(&digest).await;
             if let Some(Membership { size }) = self.mountable(request, &digest).await? {
+                self.storage.unused.ask_for(repository, &digest);
                 self.storage.metadata.add_blob(repository, &digest, size).await?;
                 return Ok(created(repository, &digest));
             }
@@ -165,6 +167,8 @@ impl UploadEndpoints {
         body: &mut RequestBody,
     ) -> Result<Response, ApiError> {
         let writer = self.receive(upload, writer, body).await?;
+        let _adding = self.storage.unused.adding(digest).await;
+        self.storage.unused.ask_for(repository, digest);
         let (uploads, expected) = (Arc::clone(&self.storage.uploads), *digest);
         let size = blocking(move || uploads.finish(writer, &expected)).await?;
         self.storage.metadata.add_blob(repository, digest, size).await?;

@@ -189,12 +189,32 @@ impl Metadata {
     /// Makes every repository `FROM/…` the repository `TO/…`. What was interrupted goes on when it
     /// is called again.
     pub async fn transfer(&self, from: &Tenant, to: &Tenant) -> Result<(), Error> {
+        // A half of it must not stay: a collection would take blobs without their manifests.
+        let moving = format!("moving/{from}");
+        let txn = Txn::new().put(&*moving, store::encode(VERSION, to));
+        self.commit(txn, "begin to hand over repositories").await?;
         self.take_keys(of_user(from), |kv| {
             let (family, rest) = kv.key.split_once('/')?;
             let name = rest.strip_prefix(from.as_str())?;
             Some((format!("{family}/{to}{name}"), kv.value.clone()))
         })
-        .await
+        .await?;
+        self.remove(moving, Txn::new()).await.map(drop)
+    }
+
+    /// Ends what a process has begun to hand over before it was killed.
+    pub async fn resume_transfers(&self) -> Result<(), Error> {
+        let mut moving: Vec<(Tenant, Tenant)> = Vec::new();
+        self.scan("moving/", false, |kv| {
+            let from = kv.key.strip_prefix("moving/").and_then(|name| name.parse().ok());
+            moving.extend(from.map(|from| Ok::<_, Error>((from, decode(kv)?))).transpose()?);
+            Ok(())
+        })
+        .await?;
+        for (from, to) in moving {
+            self.transfer(&from, &to).await?;
+        }
+        Ok(())
     }
 
     /// Deletes the records of every repository `USER/…`. Blobs that no other repository has are
@@ -292,6 +312,14 @@ mod tests {
             let left = metadata.range(Query::prefix(key), "look").await.unwrap();
             assert!(left.kvs.is_empty(), "{key}");
         }
+        // A process that was killed in the middle is continued by the next.
+        let txn = Txn::new().put("moving/bob", store::encode(VERSION, &ann));
+        metadata.commit(txn, "begin").await.unwrap();
+        metadata.resume_transfers().await.unwrap();
+        assert_eq!(metadata.owned(&bob).await.unwrap(), []);
+        metadata.transfer(&ann, &bob).await.unwrap();
+        metadata.resume_transfers().await.unwrap();
+        assert_eq!(metadata.owned(&bob).await.unwrap(), names);
         metadata.delete_repositories(&bob).await.unwrap();
         assert_eq!(metadata.owned(&bob).await.unwrap(), []);
         assert!(metadata.blob(&names[0], &digest).await.unwrap().is_none());

@@ -7,7 +7,7 @@ use store::{Compare, Kv, Query, Range, Txn};
 
 use super::{
     metadata::{ListPage, Metadata, TAG_VERSION, VERSION, decode, decode_tag},
-    records::{Link, ManifestRecord, Membership, Referrer, TagRecord},
+    records::{BlobRecord, Link, Links, ManifestRecord, Membership, Referrer, TagRecord},
 };
 use crate::{
     Error, Repository,
@@ -59,6 +59,81 @@ impl Metadata {
         self.remove(blob_key(repository, digest), Txn::new()).await
     }
 
+    /// Calls `visit` for every blob of a repository.
+    pub async fn each_blob(
+        &self,
+        repository: &Repository,
+        mut visit: impl FnMut(BlobRecord),
+    ) -> Result<(), Error> {
+        let prefix = format!("blob/{repository}:");
+        self.scan(&prefix, false, |kv| {
+            if let Some(digest) = kv.key.strip_prefix(&prefix).and_then(|name| name.parse().ok()) {
+                let Membership { size } = decode(kv)?;
+                visit(BlobRecord { digest, size, rev: kv.mod_rev });
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Deletes blobs of a repository that have not changed since they were read.
+    pub async fn remove_blobs(
+        &self,
+        repository: &Repository,
+        blobs: impl Iterator<Item = &BlobRecord>,
+    ) -> Result<(), Error> {
+        let remove = |txn: Txn, blob: &BlobRecord| {
+            let key = blob_key(repository, &blob.digest);
+            txn.when(Compare::ModRev(key.clone(), blob.rev)).delete(key)
+        };
+        let blobs: Vec<_> = blobs.collect();
+        let all = blobs.iter().fold(Txn::new(), |txn, blob| remove(txn, blob));
+        if blobs.is_empty() || self.commit_deletion(all, "delete unused blobs").await? {
+            return Ok(());
+        }
+        for blob in blobs {
+            self.commit_deletion(remove(Txn::new(), blob), "delete an unused blob").await?;
+        }
+        Ok(())
+    }
+
+    /// Calls `visit` with the repository and the digest of every blob and every manifest.
+    pub async fn each_named_digest(
+        &self,
+        mut visit: impl FnMut(&str, Digest),
+    ) -> Result<(), Error> {
+        for family in ["blob/", "manifest/"] {
+            self.scan(family, true, |kv| {
+                let named = kv.key.strip_prefix(family).and_then(|rest| rest.split_once(':'));
+                if let Some((repository, digest)) = named
+                    && let Ok(digest) = digest.parse()
+                {
+                    visit(repository, digest);
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Notes what a manifest names, in a record from before that was kept.
+    pub async fn note_links(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        record: &ManifestRecord,
+        links: Links,
+    ) -> Result<(), Error> {
+        let key = manifest_key(repository, digest);
+        let noted = ManifestRecord { links: Some(links), ..record.clone() };
+        let txn = Txn::new().when(Compare::ModRev(key.clone(), self.mod_rev(&key).await?));
+        if self.manifest(repository, digest).await?.as_ref() != Some(record) {
+            return Ok(()); // pushed again or deleted meanwhile
+        }
+        self.commit(txn.put(key, store::encode(VERSION, &noted)), "note links").await.map(drop)
+    }
+
     /// Whether a manifest of the repository names a blob. Looks at every manifest of it, in memory.
     pub async fn use_of(&self, repository: &Repository, digest: &Digest) -> Result<Use, Error> {
         let link = Link::of(digest);
@@ -68,7 +143,7 @@ impl Metadata {
             // The text first: decoding a hundred thousand records would take a hundred times as
             // long.
             let told = contains(&kv.value, b"\"links\":");
-            if user.is_some() || told && !contains(&kv.value, link.as_str().as_bytes()) {
+            if user.is_some() || told && !contains(&kv.value, link.as_bytes()) {
                 return Ok(());
             }
             let Some(name) = kv.key.strip_prefix(&prefix).and_then(|name| name.parse().ok()) else {
@@ -380,7 +455,6 @@ mod tests {
     use store::MemoryStore;
 
     use super::*;
-    use crate::storage::records::Links;
 
     fn repository(name: &str) -> Repository {
         name.parse().unwrap()

@@ -27,6 +27,7 @@ pub(super) const TAG_VERSION: u8 = 2;
 /// user/NAME                           password hash
 /// robot/NAME+ROBOT                    hash of its secret, scope, expiry
 /// revoked/MACHINE                     until when its tokens were minted that are refused
+/// moving/USER                         to which user its repositories are being handed over
 /// repository/NAME                     whether it is public
 /// blob/NAME:DIGEST                    membership: decides about access, never the digest alone
 /// manifest/NAME:DIGEST                media type, size, subject, links; the bytes are a blob
@@ -188,7 +189,7 @@ impl Metadata {
         Ok(there && self.commit_deletion(txn.delete(key), "delete").await?)
     }
 
-    async fn mod_rev(&self, key: &str) -> Result<store::Rev, Error> {
+    pub(super) async fn mod_rev(&self, key: &str) -> Result<store::Rev, Error> {
         let ranged = self.range(Query::key(key).keys_only(), "look up a key").await?;
         Ok(ranged.first().map_or(0, |kv| kv.mod_rev))
     }

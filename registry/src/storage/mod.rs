@@ -3,6 +3,7 @@
 mod locks; // no deletion while a manifest is added
 mod reserve; // space for deletions on a full disk
 mod records; // what is stored of users, repositories and what they have
+mod unused; // what collection and requests tell each other
 mod metadata; // users and repositories, and how records are read and written
 mod contents; // which repository has which blob, manifest and tag
 mod accounts; // robots, revocation, and the owners of repositories
@@ -19,12 +20,17 @@ pub(crate) struct Storage {
     pub blobs: Arc<dyn BlobStore>,
     pub uploads: Arc<Uploads>,
     pub locks: RepositoryLocks,
+    pub unused: Arc<UnusedBlobs>,
 }
 
 pub(crate) use {
     contents::Use,
     locks::RepositoryLocks,
     metadata::{ListPage, Metadata},
-    records::{Link, Links, ManifestRecord, Membership, Referrer, RepositoryRecord, User},
+    records::{
+        BlobRecord, Link, Links, ManifestRecord, Membership, Referrer, RepositoryRecord, User,
+        start_of,
+    },
+    unused::{Pass, UnusedBlobs},
     uploads::{Upload, UploadError, UploadWriter, Uploads},
 };

@@ -70,8 +70,17 @@ pub(crate) struct TagRecord {
 pub(crate) struct Links(String);
 
 /// The start of a digest, as [`Links`] have it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Link(String);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Link([u8; LINK_CHARS]);
+
+/// The record of a blob of a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BlobRecord {
+    pub digest: Digest,
+    pub size: u64,
+    /// The revision that last changed it.
+    pub rev: store::Rev,
+}
 
 impl Referrer {
     /// The length of its record, where a control character in an annotation takes six bytes.
@@ -82,25 +91,30 @@ impl Referrer {
 
 impl Links {
     pub fn of<'a>(digests: impl IntoIterator<Item = &'a Digest>) -> Self {
-        Self(digests.into_iter().map(|digest| Link::of(digest).0).collect())
+        let links = digests.into_iter().map(Link::of);
+        Self(links.flat_map(|link| link.0.map(char::from)).collect())
     }
 
     pub fn contain(&self, link: &Link) -> bool {
-        self.iter().any(|known| known == link.0)
+        self.iter().any(|known| known == *link)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &str> {
-        let starts = (0..self.0.len()).step_by(LINK_CHARS);
-        starts.filter_map(|start| self.0.get(start..start + LINK_CHARS))
+    pub fn iter(&self) -> impl Iterator<Item = Link> {
+        let (links, _) = self.0.as_bytes().as_chunks::<LINK_CHARS>();
+        links.iter().map(|link| Link(*link))
     }
 }
 
 impl Link {
     pub fn of(digest: &Digest) -> Self {
-        Self(BASE64_URL_SAFE_NO_PAD.encode(&start_of(digest)[..LINK_BYTES]))
+        let mut link = [0; LINK_CHARS];
+        BASE64_URL_SAFE_NO_PAD
+            .encode_slice(&start_of(digest)[..LINK_BYTES], &mut link)
+            .expect("six bytes are eight characters");
+        Self(link)
     }
 
-    pub fn as_str(&self) -> &str {
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
@@ -127,7 +141,7 @@ mod tests {
         assert!(named.iter().all(|digest| links.contain(&Link::of(digest))));
         assert!(!others.iter().any(|digest| links.contain(&Link::of(digest))));
         // Not across the border of two.
-        let shifted = Link(links.0[1..=LINK_CHARS].to_owned());
+        let shifted = Link(*links.0.as_bytes()[1..].first_chunk().unwrap());
         assert!(!links.contain(&shifted));
         let text = serde_json::to_string(&links).unwrap();
         assert_eq!(serde_json::from_str::<Links>(&text).unwrap(), links);

@@ -9,3 +9,4 @@ mod transfer; // push and pull, also over a network with faults
 mod crash; // after kill -9
 mod disk; // a full disk
 mod deletion; // of everything, also on a full disk
+mod collect; // what no manifest names, while requests go on

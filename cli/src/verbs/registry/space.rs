@@ -1,0 +1,42 @@
+//! What a collection has done, in words.
+
+use registry::Collected;
+
+use crate::output::size;
+
+pub fn told(collected: &Collected) -> String {
+    let Collected { blobs, bytes, waiting, waiting_bytes, unclear, interrupted, dry_run } =
+        collected;
+    let verb = if *dry_run { "Would remove" } else { "Removed" };
+    let mut told = format!("{verb} {blobs} blobs ({})", size(*bytes));
+    if *waiting > 0 {
+        let waiting_size = size(*waiting_bytes);
+        told += &format!("\n{waiting} unused blobs ({waiting_size}) wait for their grace time");
+    }
+    if *unclear > 0 {
+        told += &format!(
+            "\n{unclear} repositories were left as they are: a manifest of theirs cannot be read"
+        );
+    }
+    if *interrupted {
+        told += "\nStopped before the end, for another change: run it again";
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_collection_is_told_with_what_is_left_to_do() {
+        let none = Collected::default();
+        assert_eq!(told(&none), "Removed 0 blobs (0 B)");
+        let some = Collected { blobs: 2, bytes: 1536, dry_run: true, ..none.clone() };
+        assert_eq!(told(&some), "Would remove 2 blobs (1.5 KiB)");
+        let all = Collected { waiting: 3, waiting_bytes: 9, unclear: 1, interrupted: true, ..none };
+        let lines: Vec<_> = told(&all).lines().map(str::to_owned).collect();
+        assert_eq!(lines[1], "3 unused blobs (9 B) wait for their grace time");
+        assert!(lines[2].starts_with("1 repositories") && lines[3].ends_with("run it again"));
+    }
+}
