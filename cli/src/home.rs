@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::ErrorKind,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -135,18 +135,6 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> 
     }
 }
 
-/// Opens a file in the folder of a server, which that server's user can change: only a file that
-/// lies there, not one that it leads to.
-pub fn open_of_server(path: &Path) -> std::io::Result<fs::File> {
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    let file = fs::File::options().read(true).custom_flags(flags).open(path)?;
-    let found = file.metadata()?;
-    match found.is_file() && found.nlink() == 1 {
-        true => Ok(file),
-        false => Err(ErrorKind::InvalidInput.into()),
-    }
-}
-
 /// Writes a file that only its owner may read, whole or not at all.
 pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     disk::write(path, bytes, disk::Survives::PowerLoss)
@@ -156,21 +144,6 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_file_of_a_server_leads_nowhere_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        fs::write(path("password"), "p").unwrap();
-        fs::write(path("other"), "secret").unwrap();
-        std::os::unix::fs::symlink(path("other"), path("link")).unwrap();
-        fs::hard_link(path("other"), path("second")).unwrap();
-        for (name, want) in
-            [("password", true), ("link", false), ("second", false), ("absent", false)]
-        {
-            assert_eq!(open_of_server(&path(name)).is_ok(), want, "{name}");
-        }
-    }
 
     #[test]
     fn a_folder_of_another_user_keeps_its_mode() {

@@ -15,8 +15,8 @@ mod socket; // addresses of sockets whose path is longer than an address
 mod trace; // the steps of a write, for tests of durability
 
 pub use file::{
-    NewFile, Survives, create, read, read_optional, remove, remove_unfinished, rename, write,
-    write_with,
+    NewFile, Survives, create, open_plain, read, read_optional, read_plain, remove,
+    remove_unfinished, rename, write, write_with,
 };
 pub use folder::{private_folder, sync_folder};
 pub use lock::{Lock, is_at, is_locked};

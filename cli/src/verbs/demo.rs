@@ -16,7 +16,7 @@ use spec::{ClusterName, LaunchType, Reference, Service, ServiceName, TaskDefinit
 use crate::{
     credentials::{Credentials, Login},
     failure::Advice,
-    home::{Home, open_of_server},
+    home::Home,
     images, machine,
     output::{duration, line, notice, size},
     platform::{self, Restarts, Settings},
@@ -145,7 +145,7 @@ async fn serve_and_stay(
     let image: Reference = format!("{registry}/{}/cats:v1", facts.user).parse()?;
 
     let step = Step::new("push", &image.to_string());
-    let password = open_of_server(&platform::password_file(home)).and_then(read_to_string);
+    let password = disk::open_plain(&platform::password_file(home)).and_then(read_to_string);
     let password = password.context("cannot read the password")?;
     let login = Login { user: facts.user.clone(), password: password.trim().to_owned() };
     Credentials::read(home)?.keep(&registry, login)?;

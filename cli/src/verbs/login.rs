@@ -10,7 +10,7 @@ use crate::{
     authorities,
     credentials::{Credentials, Login},
     failure::{Advice, USAGE_ERROR},
-    home::{Home, open_of_server},
+    home::Home,
     output::{line, notice},
     platform::record::{Record, is_registry},
     transfer,
@@ -98,7 +98,7 @@ fn own_password(home: &Home, registry: &str, user: &str) -> anyhow::Result<Optio
         return Ok(None);
     }
     let path = crate::platform::password_file(home);
-    match open_of_server(&path) {
+    match disk::open_plain(&path) {
         Ok(mut file) => read_password(&mut file).map(Some),
         Err(_) => Ok(None),
     }

@@ -31,9 +31,10 @@ pub(crate) fn private_file(
     Ok(bytes)
 }
 
-/// The content of a private file, if it is there.
+/// The content of a private file, if it is there. Root reads it too, in a folder that the user of
+/// the control plane can change.
 pub(crate) fn read_private(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    disk::read_optional(path, FILE_BYTES_MAX)
+    disk::read_plain(path, FILE_BYTES_MAX)
         .map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
