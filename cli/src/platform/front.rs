@@ -1,23 +1,12 @@
 //! What stands between a server and its clients: a certificate, and proxies.
 
-use std::{
-    io::Write as _,
-    os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use net::tls::{CertificateError, CertificateFiles};
-use node::{
-    PrivateNetwork,
-    ingress::{CERTIFICATE_FILE, KEY_FILE},
-};
+use node::PrivateNetwork;
 
-use crate::{failure::Advice, home::Home, output::notice};
-
-/// Between two looks at the files that the ingress has a copy of.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+use super::copies::{Copies, Holder};
+use crate::{failure::Advice, home::Home};
 
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Certificate {
@@ -93,6 +82,12 @@ impl PublicUrl {
 }
 
 impl RegistryFront {
+    /// As arguments of the process `margay registry`, beside its certificate.
+    pub fn arguments(&self) -> impl Iterator<Item = String> {
+        let realm = self.realm.iter().flat_map(|url| ["--realm".to_owned(), url.clone()]);
+        self.proxies.arguments().chain(self.url.arguments()).chain(realm)
+    }
+
     /// The URL of the token endpoint, where it is fixed.
     pub fn realm(&self) -> Option<String> {
         let below = |url: &String| format!("{url}/token");
@@ -106,6 +101,11 @@ impl Certificate {
         self.tls_cert.as_deref().zip(self.tls_key.as_deref())
     }
 
+    /// Copies of it for `holders`, where there is one.
+    pub fn copies(&self, home: &Home, holders: &[Holder]) -> anyhow::Result<Option<Copies>> {
+        self.open()?.map(|files| Copies::make(files, home, holders)).transpose()
+    }
+
     pub fn open(&self) -> anyhow::Result<Option<CertificateFiles>> {
         // A server enters its own folder later.
         let absolute = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -114,27 +114,6 @@ impl Certificate {
             .map(|(chain, key)| CertificateFiles::open(&absolute(chain), &absolute(key)));
         Ok(files.transpose().map_err(|error| advice(&error))?)
     }
-
-    /// The folders of the files, unless that is `folder`.
-    pub fn folders_outside(&self, folder: &Path) -> Vec<PathBuf> {
-        let files = self.paths().map(|(chain, key)| [chain, key]);
-        let folders = files
-            .into_iter()
-            .flatten()
-            .filter_map(|path| std::path::absolute(path).ok()?.parent().map(Path::to_owned));
-        folders.filter(|found| found != folder).collect()
-    }
-
-    /// As arguments of a server that reads its copy of it in `folder`.
-    fn copied(&self, folder: &Path) -> Vec<String> {
-        let files = || arguments(&folder.join(CERTIFICATE_FILE), &folder.join(KEY_FILE));
-        self.paths().map_or_else(Vec::new, |_| files())
-    }
-}
-
-fn arguments(chain: &Path, key: &Path) -> Vec<String> {
-    let text = |path: &Path| path.display().to_string();
-    vec!["--tls-cert".to_owned(), text(chain), "--tls-key".to_owned(), text(key)]
 }
 
 fn advice(error: &CertificateError) -> Advice {
@@ -155,87 +134,9 @@ impl Proxies {
 }
 
 impl IngressFront {
-    /// As arguments of the process `margay ingress`, which reads a copy of the certificate in its
-    /// own folder: no other file is open to its user.
-    pub fn arguments(&self, home: &Home) -> Vec<String> {
-        let certificate = self.certificate.copied(&home.node().ingress());
+    /// As arguments of the process `margay ingress`, beside its certificate.
+    pub fn arguments(&self) -> impl Iterator<Item = String> {
         let protocol = self.proxy_protocol.then(|| "--proxy-protocol".to_owned());
-        certificate.into_iter().chain(self.proxies.arguments()).chain(protocol).collect()
-    }
-
-    /// As arguments of the process `margay registry`, which reads a copy as well.
-    pub fn registry_arguments(&self, home: &Home) -> Vec<String> {
-        let certificate = self.certificate.copied(&registry_folder(home));
-        certificate.into_iter().chain(self.proxies.arguments()).collect()
-    }
-
-    /// Gives the ingress its copy, before it is started, and the registry when there is one.
-    pub fn copy(&self, home: &Home, registry: bool) -> anyhow::Result<Option<Copies>> {
-        let Some(files) = self.certificate.open()? else { return Ok(None) };
-        let certificate = self.certificate.clone();
-        let copies = Copies { files, certificate, home: home.clone(), registry };
-        copies.write()?;
-        Ok(Some(copies))
-    }
-}
-
-/// Beside the data of the registry, in a folder that belongs to its user.
-fn registry_folder(home: &Home) -> PathBuf {
-    home.path().join("registry")
-}
-
-/// Keeps the copies of the servers like their original: their users read no other file.
-pub struct Copies {
-    files: CertificateFiles,
-    certificate: Certificate,
-    home: Home,
-    registry: bool,
-}
-
-impl Copies {
-    fn write(&self) -> anyhow::Result<()> {
-        let Some((chain, key)) = self.certificate.paths() else { return Ok(()) };
-        node::ingress::copy_certificate(self.home.node(), chain, key)?;
-        if self.registry {
-            let folder = registry_folder(&self.home);
-            write_for_owner(&folder, CERTIFICATE_FILE, &std::fs::read(chain)?)?;
-            write_for_owner(&folder, KEY_FILE, &std::fs::read(key)?)?;
-        }
-        Ok(())
-    }
-
-    async fn keep_up(&self) -> std::convert::Infallible {
-        loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            if self.files.refresh()
-                && let Err(error) = self.write()
-            {
-                notice(format_args!("The servers keep their certificate: {error:#}"));
-            }
-        }
-    }
-}
-
-/// Replaces a file in the folder of a server, for the user that the folder belongs to.
-pub fn write_for_owner(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-    disk::private_folder(folder)?;
-    let owner = std::fs::metadata(folder)?;
-    let path = folder.join(name);
-    let fill = |file: &mut disk::NewFile| {
-        file.write_all(bytes)?;
-        if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::fchown(file.file(), Some(owner.uid()), Some(owner.gid()))?;
-        }
-        file.set_mode(0o600)
-    };
-    disk::write_with(&path, disk::Survives::Crash, fill)
-        .with_context(|| format!("cannot write `{}`", path.display()))
-}
-
-/// Keeps the copies like their original, if there is one.
-pub async fn keep_up(copies: Option<&Copies>) -> std::convert::Infallible {
-    match copies {
-        Some(copies) => copies.keep_up().await,
-        None => std::future::pending().await,
+        self.proxies.arguments().chain(protocol)
     }
 }

@@ -18,7 +18,8 @@ use crate::{
 };
 
 use super::{
-    front::{self, IngressFront},
+    copies::{self, Holder},
+    front::IngressFront,
     listen::{LISTEN_FD, PEERS_FD, Ports, bind_again},
     supervisor::{Process, Restarts, Supervisor},
 };
@@ -140,15 +141,16 @@ async fn supervise(
     arguments: Vec<String>,
 ) -> anyhow::Result<()> {
     keep_agent_capabilities()?;
-    let certificate = front.copy(home, false)?;
+    let certificate = front.certificate.copies(home, &[Holder::Ingress])?;
     say_few_descriptors();
     let mut shutdown = ShutdownSignal::listen()?;
     let ingress = sockets.ingress.local_addr()?;
     let ingress_sockets = vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)];
+    let copied = certificate.iter().flat_map(|_| Holder::Ingress.arguments(home));
     let mut supervisor = Supervisor {
         home: home.clone(),
         processes: vec![
-            Process::new("ingress", front.arguments(home), ingress_sockets),
+            Process::new("ingress", copied.chain(front.arguments()).collect(), ingress_sockets),
             Process::new("node", arguments, Vec::new()),
         ],
         restarts: Restarts::Always,
@@ -163,7 +165,7 @@ async fn supervise(
     let result = tokio::select! {
         () = shutdown.recv() => Ok(()),
         result = supervise_until_removed(&mut supervisor, home) => result,
-        never = front::keep_up(certificate.as_ref()) => match never {},
+        never = copies::keep_up(certificate.as_ref()) => match never {},
     };
     tokio::select! {
         () = supervisor.drain() => {}

@@ -3,10 +3,12 @@
 
 pub mod certificates; // of the platform's own authority
 pub mod front; // a certificate, and proxies
+pub mod copies; // of the certificate, for servers that read nothing else
 pub mod host; // a node and its ingress on a machine of their own
 pub mod listen; // sockets that outlive the process that answers on them
 pub mod record; // up.json
 pub mod supervisor; // start, watch, restart, drain
+pub mod apart; // one server with a certificate
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
@@ -26,7 +28,7 @@ use crate::{
     output::notice,
     serve::{ShutdownSignal, keep_agent_capabilities, say_few_descriptors},
 };
-use front::Copies;
+use copies::{Copies, Holder};
 use listen::{LISTEN_FD, PEERS_FD, Ports};
 use record::Record;
 pub use supervisor::Restarts;
@@ -186,7 +188,7 @@ impl Platform {
             peers: advertised(&sockets.peers)?,
             processes: Vec::new(),
         };
-        let certificate = settings.front.copy(home, true)?;
+        let certificate = settings.front.certificate.copies(home, &Holder::ALL)?;
         let issued = issue(home, &record, settings)?;
         let processes = processes(home, &record, sockets, settings, issued);
         let supervisor = Supervisor { home: home.clone(), processes, restarts };
@@ -203,7 +205,7 @@ impl Platform {
         tokio::select! {
             result = work => result,
             result = self.supervise() => result,
-            never = front::keep_up(certificate.as_ref()) => match never {},
+            never = copies::keep_up(certificate.as_ref()) => match never {},
         }
     }
 
@@ -347,16 +349,22 @@ fn processes(
     issued: Vec<String>,
 ) -> Vec<Process> {
     let Settings { tuning, front, url, .. } = settings;
-    let registry_arguments = front.registry_arguments(home).into_iter();
+    let copied = |holder: Holder| {
+        let arguments = front.certificate.paths().map(|_| holder.arguments(home));
+        arguments.unwrap_or_default().into_iter()
+    };
+    let registry_arguments = copied(Holder::Registry).chain(front.proxies.arguments());
     let registry_arguments = registry_arguments.chain(url.arguments()).chain(issued).collect();
     let (server, registry) = (record.server.to_string(), record.registry.to_string());
     let server = ["--advertise", &server, "--registry", &registry, "--user", &record.user];
-    let server = server.map(str::to_owned).into_iter().chain(tuning.networks()).collect();
+    let server = server.map(str::to_owned).into_iter().chain(tuning.networks());
+    let server = server.chain(copied(Holder::ControlPlane)).collect();
+    let ingress_arguments = copied(Holder::Ingress).chain(front.arguments()).collect();
     let ingress = vec![(LISTEN_FD, sockets.ingress), (PEERS_FD, sockets.peers)];
     vec![
         Process::new("registry", registry_arguments, vec![(LISTEN_FD, sockets.registry)]),
         Process::new("server", server, vec![(LISTEN_FD, sockets.server)]),
-        Process::new("ingress", front.arguments(home), ingress),
+        Process::new("ingress", ingress_arguments, ingress),
         Process::new("node", tuning.arguments(), Vec::new()),
     ]
 }
@@ -371,8 +379,8 @@ fn issue(home: &Home, record: &Record, settings: &Settings) -> anyhow::Result<Ve
     let issued = certificates::issue(home, settings.listen, &names)?;
     let folder = home.folder("registry")?;
     let (chain, key) = (folder.join("platform.crt"), folder.join("platform.key"));
-    front::write_for_owner(&folder, "platform.crt", issued.chain.as_bytes())?;
-    front::write_for_owner(&folder, "platform.key", issued.key.as_bytes())?;
+    copies::write_for_owner(&folder, "platform.crt", issued.chain.as_bytes())?;
+    copies::write_for_owner(&folder, "platform.key", issued.key.as_bytes())?;
     authorities::keep(home, &record.registry.to_string(), &issued.ca)?;
     let text = |path: PathBuf| path.display().to_string();
     Ok(vec!["--platform-cert".to_owned(), text(chain), text(key)])

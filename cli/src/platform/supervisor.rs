@@ -98,7 +98,7 @@ impl Process {
     }
 
     /// Waits until it ends; forever when it does not run.
-    async fn ended(&mut self) -> ExitStatus {
+    pub async fn ended(&mut self) -> ExitStatus {
         match &mut self.child {
             Some(child) => match child.wait().await {
                 Ok(status) => status,
@@ -117,6 +117,24 @@ impl Process {
         self.restarts += 1;
         self.due = Some(Instant::now() + wait);
         notice(format_args!("the {} {how}; restarting it", self.name));
+    }
+
+    /// Stops it and waits for it; kills it when it exceeds [`DRAIN_TIME_MAX`].
+    pub async fn drain(&mut self) -> Option<ExitStatus> {
+        self.due = None;
+        self.child.as_ref()?;
+        self.signal(Signal::TERM);
+        let ended = tokio::time::timeout(DRAIN_TIME_MAX, self.ended()).await;
+        let status = match ended {
+            Ok(status) => status,
+            Err(_) => {
+                notice(format_args!("the {} takes too long to end; killing it", self.name));
+                self.signal(Signal::KILL);
+                self.ended().await
+            }
+        };
+        self.child = None;
+        Some(status)
     }
 
     fn signal(&self, signal: Signal) {
@@ -195,20 +213,10 @@ impl Supervisor {
         changed
     }
 
-    /// Stops the processes, the last started first, and waits for each; kills one that exceeds
-    /// [`DRAIN_TIME_MAX`].
+    /// Stops the processes, the last started first, and waits for each.
     pub async fn drain(&mut self) {
         for process in self.processes.iter_mut().rev() {
-            process.due = None;
-            process.signal(Signal::TERM);
-            if process.child.is_some()
-                && tokio::time::timeout(DRAIN_TIME_MAX, process.ended()).await.is_err()
-            {
-                notice(format_args!("the {} takes too long to end; killing it", process.name));
-                process.signal(Signal::KILL);
-                process.ended().await;
-            }
-            process.child = None;
+            process.drain().await;
         }
     }
 }

@@ -5,9 +5,10 @@ use node::ingress::IngressConfig;
 use crate::{
     home::Home,
     platform::{
-        self,
+        self, apart,
+        copies::Holder,
         front::IngressFront,
-        listen::{Listen, bind, inherited},
+        listen::{LISTEN_FD, Listen, PEERS_FD, bind, inherited},
     },
     serve::Child,
 };
@@ -36,14 +37,23 @@ impl Args {
         self.child.begin(&kept)?;
         let listener = self.listen.socket(platform::INGRESS_PORT)?;
         self.listen.announce("ingress", &listener)?;
+        let peers = match (self.peers_fd, self.peers) {
+            (Some(number), _) => Some(inherited(number)?),
+            (None, Some(address)) => Some(bind(address, "--peers ADDRESS:PORT with another")?),
+            (None, None) => None,
+        };
+        if self.front.certificate.paths().is_some() && !self.child.has_parent() {
+            let peers = peers.map(|peers| (PEERS_FD, peers));
+            let listeners = [(LISTEN_FD, listener)].into_iter().chain(peers).collect();
+            let arguments = self.front.arguments().collect();
+            let certificate = &self.front.certificate;
+            let holder = Holder::Ingress;
+            return apart::serve(home, "ingress", arguments, listeners, certificate, holder);
+        }
         let config = IngressConfig {
             home: home.node().clone(),
             listener,
-            peers: match (self.peers_fd, self.peers) {
-                (Some(number), _) => Some(inherited(number)?),
-                (None, Some(address)) => Some(bind(address, "--peers ADDRESS:PORT with another")?),
-                (None, None) => None,
-            },
+            peers,
             certificate: self
                 .front
                 .certificate

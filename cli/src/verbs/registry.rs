@@ -23,7 +23,12 @@ use crate::{
     failure::{Advice, USAGE_ERROR},
     home::Home,
     output::{Output, ago, line, notice, now},
-    platform::{self, certificates, front::RegistryFront, listen::Listen},
+    platform::{
+        self, apart, certificates,
+        copies::Holder,
+        front::RegistryFront,
+        listen::{LISTEN_FD, Listen},
+    },
     rights,
     serve::{self, Child, block_on},
     verbs::login,
@@ -296,11 +301,19 @@ impl Args {
         self.child.begin(self.listen.inherited_fd().as_slice())?;
         let socket = self.listen.socket(platform::REGISTRY_PORT)?;
         socket.set_nonblocking(true)?;
+        if self.front.certificate.paths().is_some() && !self.child.has_parent() {
+            self.listen.announce("registry", &socket)?;
+            let arguments = self.front.arguments().collect();
+            let listeners = vec![(LISTEN_FD, socket)];
+            let certificate = &self.front.certificate;
+            let holder = Holder::Registry;
+            return apart::serve(home, "registry", arguments, listeners, certificate, holder);
+        }
         let data_dir = home.folder("registry")?;
         let files = self.front.certificate.open()?;
         let platform = self.platform_pair(home, socket.local_addr()?.ip())?;
         let tls = match (&files, platform) {
-            (Some(files), Some(platform)) => Some(files.server_beside(platform)),
+            (Some(files), Some(platform)) => Some(files.server_beside(platform, &[])),
             (Some(files), None) => Some(files.server()),
             (None, Some(platform)) => Some(net::tls::server_with(platform)),
             (None, None) => None,
@@ -320,15 +333,13 @@ impl Args {
                 )
                 .code(USAGE_ERROR)
         );
-        // To look at the certificate again; whether its user may read it there is not ours to say.
-        let folders = self.front.certificate.folders_outside(&data_dir);
         // Before this process becomes another user: the control plane may want the key as soon.
         Tokens::open(&data_dir)?;
         self.child.confine(&Service {
             user: rights::REGISTRY,
             home: home.path(),
             owns: Some(&data_dir),
-            reads: &folders.iter().map(PathBuf::as_path).collect::<Vec<_>>(),
+            reads: &[],
             network: Network::None,
         })?;
         serve::until_shutdown(|stop| async move {

@@ -9,7 +9,12 @@ use spec::Tenant;
 
 use crate::{
     home::Home,
-    platform::{self, listen::Listen},
+    platform::{
+        self, apart,
+        copies::Holder,
+        front::Certificate,
+        listen::{LISTEN_FD, Listen},
+    },
     resolver::RegistryResolver,
     rights,
     serve::{self, Child},
@@ -37,6 +42,8 @@ pub struct Args {
     #[arg(long, value_name = "ADDRESS/BITS")]
     private_network: Vec<PrivateNetwork>,
     #[command(flatten)]
+    certificate: Certificate,
+    #[command(flatten)]
     child: Child,
 }
 
@@ -44,6 +51,12 @@ impl Args {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         self.child.begin(self.listen.inherited_fd().as_slice())?;
         let listener = self.listen.socket(platform::SERVER_PORT)?;
+        if self.certificate.paths().is_some() && !self.child.has_parent() {
+            self.listen.announce("control plane", &listener)?;
+            let listeners = vec![(LISTEN_FD, listener)];
+            let (certificate, holder) = (&self.certificate, Holder::ControlPlane);
+            return apart::serve(home, "server", self.arguments(), listeners, certificate, holder);
+        }
         let data_dir = home.folder("server")?;
         let tokens = match &self.registry_key {
             Some(path) => Tokens::load(path)?,
@@ -68,11 +81,29 @@ impl Args {
             socket: home.server_socket(),
             listener: Some(listener),
             advertise: self.advertise,
+            certificate: self.certificate.open()?,
             tenant: self.user,
             domain: platform::DOMAIN.to_owned(),
             registry: Some(self.registry.to_string()),
             resolver: Arc::new(RegistryResolver::new(self.registry, tokens, authorities, networks)),
         };
         serve::until_shutdown(|stop| orchestrator::serve(config, stop))
+    }
+
+    /// For the process that serves, beside its certificate.
+    fn arguments(&self) -> Vec<String> {
+        let (registry, user) = (self.registry.to_string(), self.user.to_string());
+        let key = self.registry_key.as_ref().map(|path| path.display().to_string());
+        let flags = [
+            ("--advertise", self.advertise.clone()),
+            ("--registry", Some(registry)),
+            ("--registry-key", key),
+            ("--user", Some(user)),
+        ];
+        let flags = flags.into_iter().filter_map(|(flag, value)| Some([flag.to_owned(), value?]));
+        let networks = self.private_network.iter();
+        let networks =
+            networks.map(|network| ["--private-network".to_owned(), network.to_string()]);
+        flags.chain(networks).flatten().collect()
     }
 }

@@ -1,9 +1,8 @@
-//! HTTP as hostile clients speak it, and TLS, at every port that other machines may reach.
+//! HTTP as hostile clients speak it, at every port that other machines may reach.
 
 use std::{
     io::{Read, Write},
     net::{IpAddr, TcpStream, UdpSocket},
-    process::Command,
     time::Duration,
 };
 
@@ -13,7 +12,7 @@ use crate::{
 };
 
 /// All that `address` answers to `bytes`.
-fn exchange(address: &str, bytes: &[u8]) -> String {
+pub fn exchange(address: &str, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).expect("a connection");
     stream.set_read_timeout(Some(Duration::from_secs(15))).expect("a timeout");
     stream.write_all(bytes).expect("sent");
@@ -72,7 +71,7 @@ fn every_port_refuses_requests_that_parsers_read_differently() {
 }
 
 /// An address of this machine that others reach, where it has one.
-fn outside() -> Option<IpAddr> {
+pub fn outside() -> Option<IpAddr> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     socket.connect("192.0.2.1:9").ok()?;
     let address = socket.local_addr().ok()?.ip();
@@ -121,73 +120,4 @@ fn on_an_address_of_other_machines_the_registry_speaks_tls() {
     assert!(running.line().starts_with("registry listens on "));
     running.signal("INT");
     running.end();
-}
-
-/// A certificate for `name` that is its own authority, as files.
-fn certificate(stage: &Stage, name: &str) -> Option<(String, String)> {
-    let (chain, key) = (stage.path("tls.crt"), stage.path("tls.key"));
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"])
-        .args(["-nodes", "-days", "2", "-subj", "/CN=test", "-addext"])
-        .arg(format!("subjectAltName=DNS:{name}"))
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&chain)
-        .output();
-    match made {
-        Ok(output) if output.status.success() => {
-            Some((chain.display().to_string(), key.display().to_string()))
-        }
-        _ => {
-            println!("skipped: openssl is not here");
-            None
-        }
-    }
-}
-
-/// What curl gets from `https://NAME:PORT/PATH`, with the certificate at `chain` as its authority.
-fn curl(chain: &str, name: &str, address: &str, path: &str) -> String {
-    let port = address.rsplit(':').next().expect("a port");
-    let output = Command::new("curl")
-        .args(["-sS", "-i", "--max-time", "20", "--cacert", chain, "--connect-to"])
-        .arg(format!("{name}:{port}:{address}"))
-        .arg(format!("https://{name}:{port}{path}"))
-        .output()
-        .expect("curl");
-    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
-}
-
-#[test]
-fn a_certificate_in_files_is_served_by_ingress_and_registry_and_read_again() {
-    let stage = Stage::new();
-    let Some((chain, key)) = certificate(&stage, HOST) else { return };
-    let up = Up::start_with(&stage, &["--tls-cert", &chain, "--tls-key", &key]);
-    serve_cats(&stage, &up, 1);
-    let ingress = up.ingress.clone();
-    let page = || curl(&chain, HOST, &ingress, "/").starts_with("HTTP/1.1 200").then_some(());
-    eventually("the page over TLS", page);
-    let plain = format!("GET /a?b HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
-    let answer = exchange(&ingress, plain.as_bytes());
-    assert!(answer.contains(&format!("location: https://{HOST}/a?b\r\n")), "{answer}");
-    let registry = up.registry.replace("localhost", "127.0.0.1");
-    let challenge = curl(&chain, HOST, &registry, "/v2/");
-    assert!(challenge.contains("realm=\"https://"), "{challenge}");
-    // A bad pair changes nothing; the next good one is taken up.
-    let good = std::fs::read(&chain).expect("a certificate");
-    std::fs::write(&chain, "no certificate").expect("written");
-    let old = stage.write("old.crt", &good).display().to_string();
-    let old_page = || curl(&old, HOST, &ingress, "/").starts_with("HTTP/1.1 200").then_some(());
-    eventually("the page with the pair before", old_page);
-    certificate(&stage, HOST).expect("another one");
-    eventually("the page with the new pair", page);
-    eventually("the registry with the new pair", || {
-        curl(&chain, HOST, &registry, "/v2/").contains("realm=").then_some(())
-    });
-    up.end();
-    stage.is_empty();
-    let wrong = stage.write("wrong.key", "no key").display().to_string();
-    let err = stage.margay(["ingress", "--tls-cert", &chain, "--tls-key", &wrong]).fails(1);
-    assert!(err.contains("there is no private key in `") && err.contains("hint: "), "{err}");
-    stage.margay(["ingress", "--proxy-protocol"]).fails(2);
 }

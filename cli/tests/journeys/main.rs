@@ -15,7 +15,9 @@ mod layers; // images of other builders: what is loaded, and how it is named
 mod build_flags; // what comes through standard input, names, labels, arguments
 mod commands; // run a command: arguments, codes, environment, stdin
 mod pages; // run a server: ports, background, logs, stop
-mod http; // hostile requests, TLS and proxies
+mod http; // hostile requests
+mod certificates; // in files that are renewed
+mod proxies; // in front of registry and ingress
 mod registry; // login, push, pull
 mod audit; // what was done on a platform
 mod credentials; // control plane and registry: made, used, rotated, removed
@@ -34,6 +36,7 @@ mod inside; // a container of another engine
 mod first_day; // what is typed for Docker and means something else
 mod bad_input; // what is refused, and with which message
 mod native; // Linux images
+mod shares; // of one address, of a published port
 mod life; // create, start, restart, kill, wait, rename
 mod servers; // stock servers from Debian's packages
 mod exec; // another program in a task that runs

@@ -1,9 +1,10 @@
 //! Login, push and pull.
 
 use crate::{
+    http::outside,
     images::build,
     stage::{Stage, samples},
-    up::Up,
+    up::{Up, record},
 };
 
 #[test]
@@ -77,25 +78,42 @@ fn an_image_goes_to_the_registry_and_comes_back_elsewhere() {
 fn common_oci_clients_move_images_unchanged() {
     let stage = Stage::new();
     let up = Up::start(&stage);
+    clients(&stage, "clients.sh", &up.registry, &[]);
+    up.end();
+    stage.is_empty();
+}
+
+/// With the platform's authority in the folders where these clients look for it.
+#[test]
+fn docker_podman_and_skopeo_move_images_over_tls_and_as_robots_that_end() {
+    let Some(address) = outside() else { return };
+    let stage = Stage::new();
+    let up = Up::start_with(&stage, &["--listen", &address.to_string()]);
+    let registry = record(&stage)["registry"].as_str().expect("an address").to_owned();
+    let authority = stage.home().join("server/ca.pem").display().to_string();
+    clients(&stage, "clients-tls.sh", &registry, &[&authority]);
+    up.end();
+    stage.is_empty();
+}
+
+/// Runs a script of `registry/` as the first user.
+fn clients(stage: &Stage, script: &str, registry: &str, more: &[&str]) {
     let password =
         std::fs::read_to_string(stage.home().join("registry/password")).expect("a password");
-    let script = samples().join("../registry/clients.sh");
     let built = std::env::var("MARGAY_TEST_CLIENTS").unwrap_or_default();
     let path = format!("{built}:{}", std::env::var("PATH").unwrap_or_default());
     let output = std::process::Command::new("bash")
-        .arg(script)
-        .args([up.registry.as_str(), "me", password.trim()])
+        .arg(samples().join("../registry").join(script))
+        .args([registry, "me", password.trim()])
+        .args(more)
         .env("PATH", path)
+        .env("MARGAY", env!("CARGO_BIN_EXE_margay"))
+        .env("MARGAY_HOME", stage.home())
         .output()
         .expect("bash");
-    println!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let (out, err) = (&output.stdout, &output.stderr);
+    println!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err));
     assert!(output.status.success(), "a client failed");
-    up.end();
-    stage.is_empty();
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::{
 
 use rustls::{
     ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -48,6 +49,17 @@ impl CertificateError {
     }
 }
 
+/// What a look at the files of a certificate has found.
+#[derive(Debug)]
+pub enum Renewal {
+    /// They are as they were.
+    None,
+    /// Another pair, which is shown from now on.
+    Taken,
+    /// What is no pair: the one before stays.
+    Refused(CertificateError),
+}
+
 /// A certificate with its key, in two files that something else renews.
 #[derive(Debug)]
 pub struct CertificateFiles {
@@ -69,7 +81,7 @@ impl CertificateFiles {
     /// When they cannot be read, or are no pair.
     pub fn open(chain: &Path, key: &Path) -> Result<Self, CertificateError> {
         let stamps = stamps(chain, key);
-        let pair = read_pair(chain, key)?;
+        let (pair, _) = read_pair(chain, key)?;
         let current = Arc::new(Current(RwLock::new((pair, stamps))));
         Ok(Self { chain: chain.to_owned(), key: key.to_owned(), current })
     }
@@ -85,38 +97,63 @@ impl CertificateFiles {
         server_of(self.current.clone())
     }
 
-    /// The same, with `unnamed` for clients that name no server: those that call it by its address.
-    pub fn server_beside(&self, unnamed: Pair) -> Arc<ServerConfig> {
-        server_of(Arc::new(Beside { unnamed, named: self.current.clone() }))
+    /// The same, with `own` for clients that name no server, which call it by its address, and for
+    /// those that name one of `names`.
+    pub fn server_beside(&self, own: Pair, names: &'static [&'static str]) -> Arc<ServerConfig> {
+        server_of(self.beside(own, names))
+    }
+
+    /// Which of two pairs a client is shown.
+    pub(super) fn beside(
+        &self,
+        own: Pair,
+        names: &'static [&'static str],
+    ) -> Arc<dyn ResolvesServerCert> {
+        Arc::new(Beside { own, names, others: self.current.clone() })
     }
 
     /// Takes up each new pair. A bad one changes nothing but the log.
     pub async fn keep_up(&self) -> Infallible {
         loop {
             sleep(CERTIFICATE_LOOK_EVERY).await;
-            self.refresh();
+            match self.refresh() {
+                Renewal::None => {}
+                Renewal::Taken => {
+                    tracing::info!(file = %self.chain.display(), "took up another certificate");
+                }
+                Renewal::Refused(error) => {
+                    let hint = error.hint();
+                    tracing::warn!(%error, hint, "the certificate stays as it was");
+                }
+            }
         }
     }
 
-    /// Looks at the files once: whether there is a new pair.
-    pub fn refresh(&self) -> bool {
+    /// Looks at the files once, and takes up a new pair. One that is refused is not read again.
+    pub fn refresh(&self) -> Renewal {
         let seen = stamps(&self.chain, &self.key);
         if self.current.stamps() == seen {
-            return false;
+            return Renewal::None;
         }
         match read_pair(&self.chain, &self.key) {
-            Ok(pair) => {
-                tracing::info!(file = %self.chain.display(), "took up another certificate");
+            Ok((pair, _)) => {
                 self.current.replace(Some(pair), seen);
-                true
+                Renewal::Taken
             }
             Err(error) => {
-                let hint = error.hint();
-                tracing::warn!(%error, hint, "the certificate stays as it was");
-                self.current.replace(None, seen); // this pair is not read again
-                false
+                self.current.replace(None, seen);
+                Renewal::Refused(error)
             }
         }
+    }
+
+    /// Certificates and key as they are in the files now, in PEM: one text, so that a copy of it
+    /// is never half of one pair and half of another.
+    ///
+    /// # Errors
+    /// When they cannot be read, or are no pair.
+    pub fn text(&self) -> Result<String, CertificateError> {
+        read_pair(&self.chain, &self.key).map(|(_, text)| text)
     }
 }
 
@@ -147,6 +184,17 @@ pub type Pair = Arc<CertifiedKey>;
 pub fn pair(chain: &str, key: &str) -> Result<Pair, rustls::Error> {
     let damaged = |error: rustls::pki_types::pem::Error| rustls::Error::General(error.to_string());
     let (chain, key) = (certificates(chain).map_err(damaged)?, private_key(key).map_err(damaged)?);
+    pair_of(chain, key)
+}
+
+/// A pair in DER.
+///
+/// # Errors
+/// When the key is not that of the certificate.
+pub fn pair_of(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Pair, rustls::Error> {
     CertifiedKey::from_der(chain, key, &provider()).map(Arc::new)
 }
 
@@ -171,15 +219,18 @@ impl ResolvesServerCert for Always {
 
 #[derive(Debug)]
 struct Beside {
-    unnamed: Pair,
-    named: Arc<Current>,
+    own: Pair,
+    names: &'static [&'static str],
+    others: Arc<Current>,
 }
 
 impl ResolvesServerCert for Beside {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         match hello.server_name() {
-            None => Some(self.unnamed.clone()),
-            Some(_) => self.named.resolve(hello),
+            Some(name) if !self.names.iter().any(|own| own.eq_ignore_ascii_case(name)) => {
+                self.others.resolve(hello)
+            }
+            None | Some(_) => Some(self.own.clone()),
         }
     }
 }
@@ -198,17 +249,24 @@ fn stamps(chain: &Path, key: &Path) -> Stamps {
     })
 }
 
-fn read_pair(chain: &Path, key: &Path) -> Result<Arc<CertifiedKey>, CertificateError> {
+/// A pair, and its text.
+fn read_pair(chain: &Path, key: &Path) -> Result<(Pair, String), CertificateError> {
     let (chain_path, key_path) = (|| chain.to_owned(), || key.to_owned());
     let no_certificate = || CertificateError::NoCertificate { path: chain_path() };
-    let certificates = certificates(&read(chain)?).map_err(|_| no_certificate())?;
+    let chain_text = read(chain)?;
+    let certificates = certificates(&chain_text).map_err(|_| no_certificate())?;
     if certificates.is_empty() {
         return Err(no_certificate());
     }
+    let key_text = read(key)?;
     let secret =
-        private_key(&read(key)?).map_err(|_| CertificateError::NoKey { path: key_path() })?;
+        private_key(&key_text).map_err(|_| CertificateError::NoKey { path: key_path() })?;
     let pair = CertifiedKey::from_der(certificates, secret, &provider());
-    pair.map(Arc::new).map_err(|source| CertificateError::Pair {
+    let text = match chain == key {
+        true => chain_text,
+        false => format!("{}\n{key_text}", chain_text.trim_end()),
+    };
+    pair.map(|pair| (Arc::new(pair), text)).map_err(|source| CertificateError::Pair {
         chain: chain_path(),
         key: key_path(),
         source,
@@ -274,6 +332,23 @@ mod tests {
         write_pair(folder.path(), "e.example");
         files.refresh();
         assert_ne!(shown(&files), second);
+    }
+
+    #[test]
+    fn a_pair_is_copied_as_one_text_and_refused_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+        write_pair(folder.path(), "a.example");
+        let files = CertificateFiles::open(&chain, &key).unwrap();
+        let copy = folder.path().join("tls.pem");
+        fs::write(&copy, files.text().unwrap()).unwrap();
+        let copied = CertificateFiles::open(&copy, &copy).unwrap();
+        assert_eq!(shown(&copied), shown(&files));
+        assert_eq!(copied.text().unwrap(), files.text().unwrap());
+        fs::write(&chain, "no certificate").unwrap();
+        assert!(matches!(files.refresh(), Renewal::Refused(_)));
+        assert!(matches!(files.refresh(), Renewal::None));
+        assert!(files.text().is_err());
     }
 
     #[test]

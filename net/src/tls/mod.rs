@@ -11,19 +11,22 @@ mod pinned; // trust in the one CA that has a fingerprint
 use std::sync::Arc;
 
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    ClientConfig, ConfigBuilder, RootCertStore, ServerConfig,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName},
-    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{WantsServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use spec::NodeId;
 
 pub use certificates::{certificates, fingerprint, ingress_of, names, private_key, roots};
-pub use files::{CertificateError, CertificateFiles, Pair, pair, server_with};
+pub use files::{CertificateError, CertificateFiles, Pair, Renewal, pair, pair_of, server_with};
 use pinned::PinnedCa;
 
 /// The name of every control plane.
 pub const CONTROL_PLANE_NAME: &str = "control.margay";
+
+/// The names in its certificate: clients on its own machine may call it by the second.
+pub const CONTROL_PLANE_NAMES: [&str; 2] = [CONTROL_PLANE_NAME, "localhost"];
 
 /// [`CONTROL_PLANE_NAME`], to connect to.
 pub fn control_plane() -> ServerName<'static> {
@@ -69,6 +72,30 @@ pub fn server(
     roots: RootCertStore,
     clients: Clients,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
+    Ok(Arc::new(verifying(roots, clients)?.with_single_cert(chain, key)?))
+}
+
+/// The server of a platform, which has another certificate besides, in `files`: clients that name
+/// one of `names`, or no server at all, are shown `own`, and those that name another one the pair
+/// in the files as it is then.
+///
+/// # Errors
+/// When there is no root.
+pub fn server_beside(
+    files: &CertificateFiles,
+    own: Pair,
+    names: &'static [&'static str],
+    roots: RootCertStore,
+    clients: Clients,
+) -> Result<Arc<ServerConfig>, rustls::Error> {
+    let resolver = files.beside(own, names);
+    Ok(Arc::new(verifying(roots, clients)?.with_cert_resolver(resolver)))
+}
+
+fn verifying(
+    roots: RootCertStore,
+    clients: Clients,
+) -> Result<ConfigBuilder<ServerConfig, WantsServerCert>, rustls::Error> {
     let verifier: Arc<dyn ClientCertVerifier> = {
         let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider());
         let builder = match clients {
@@ -79,9 +106,8 @@ pub fn server(
     };
     let config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, key)?;
-    Ok(Arc::new(config))
+        .with_client_cert_verifier(verifier);
+    Ok(config)
 }
 
 /// A client with this certificate chain, of servers of `roots`.

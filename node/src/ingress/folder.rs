@@ -21,9 +21,8 @@ use crate::{
 /// below the workers'.
 pub(super) const INGRESS_ID: u32 = 999_999_999;
 
-/// The copy of a certificate, when clients speak TLS.
-pub const CERTIFICATE_FILE: &str = "tls.crt";
-pub const KEY_FILE: &str = "tls.key";
+/// The copy of a certificate with its key, when clients speak TLS.
+pub const CERTIFICATE_FILE: &str = "tls.pem";
 
 /// `routes.json`: the route table, and which of its nodes this is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,13 +69,9 @@ impl IngressFolder {
         self.0.join("ingress.json")
     }
 
-    /// Copies a certificate and its key to where the ingress may read them.
-    pub fn write_certificate(&self, chain: &Path, key: &Path) -> Result<()> {
-        for (from, name) in [(chain, CERTIFICATE_FILE), (key, KEY_FILE)] {
-            let bytes = fs::read(from).map_err(Error::file("read", from))?;
-            write_for_ingress(&self.0.join(name), &bytes, Survives::Crash)?;
-        }
-        Ok(())
+    /// Writes a certificate with its key to where the ingress may read them.
+    pub fn write_certificate(&self, text: &str) -> Result<()> {
+        write_for_ingress(&self.0.join(CERTIFICATE_FILE), text.as_bytes(), Survives::Crash)
     }
 
     /// Makes the folder, open to the ingress alone. The node's own key, which an earlier version

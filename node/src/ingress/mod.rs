@@ -24,9 +24,9 @@ mod error; // responses of the ingress itself, in plain text
 mod server; // listeners, connections, drain
 mod process; // the process around it: fewer rights, then one runtime
 
-pub use folder::{CERTIFICATE_FILE, KEY_FILE, socket_name};
+pub use folder::{CERTIFICATE_FILE, socket_name};
 pub use limits::Limits;
-pub use process::{IngressConfig, copy_certificate, run};
+pub use process::{IngressConfig, keep_certificate, run};
 pub use server::{Front, Listeners, serve};
 
 pub(crate) use folder::{IngressFolder, Shared};

@@ -1,8 +1,4 @@
-use std::{
-    io,
-    net::TcpListener,
-    path::{Path, PathBuf},
-};
+use std::{io, net::TcpListener, path::PathBuf};
 
 use net::{TrustedProxies, tls::CertificateFiles};
 use sandbox::{Network, Service};
@@ -35,14 +31,14 @@ pub struct IngressConfig {
     pub proxy_protocol: bool,
 }
 
-/// Gives the ingress of `home` a copy of a certificate and its key, in the folder that it reads.
+/// Gives the ingress of `home` a certificate and its key, in PEM, in the folder that it reads.
 ///
 /// # Errors
-/// When a file cannot be read or written.
-pub fn copy_certificate(home: &Home, chain: &Path, key: &Path) -> Result<()> {
+/// When the file cannot be written.
+pub fn keep_certificate(home: &Home, text: &str) -> Result<()> {
     let folder = IngressFolder::at(home.ingress());
     folder.make()?;
-    folder.write_certificate(chain, key)
+    folder.write_certificate(text)
 }
 
 /// Runs the ingress in this process until it is asked to end (SIGTERM, SIGINT). `unprivileged` is

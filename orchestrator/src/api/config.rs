@@ -1,5 +1,6 @@
 use std::{net::TcpListener, path::PathBuf, sync::Arc};
 
+use net::tls::CertificateFiles;
 use spec::Tenant;
 
 use super::resolver::ImageResolver;
@@ -14,6 +15,8 @@ pub struct Config {
     /// The TCP listener, which speaks TLS only; nothing when only the socket is wanted (then no
     /// node can join).
     pub listener: Option<TcpListener>,
+    /// What clients are shown that call it by another name than a platform's own parts do.
+    pub certificate: Option<CertificateFiles>,
     /// The `host:port` that join tokens and credentials name; the listener's own address when
     /// none is given.
     pub advertise: Option<String>,

@@ -1,7 +1,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use audit::AuditLog;
-use net::tls;
+use net::tls::{self, CertificateFiles};
 use spec::{NodeCondition, Tenant, Timestamp};
 use store::{Store, Txn};
 use tokio::{sync::RwLock, time::interval};
@@ -173,12 +173,22 @@ impl Api {
         })?
     }
 
-    pub fn acceptor(&self) -> Result<TlsAcceptor, Error> {
+    /// TLS of the platform's authority. A client that calls another name than the parts of a
+    /// platform do is shown the certificate in `files`, when there is one: one port serves both,
+    /// because a client says the name that it wants to see in its first message.
+    pub fn acceptor(&self, files: Option<&CertificateFiles>) -> Result<TlsAcceptor, Error> {
         let ca = &self.issuer.ca;
         let (leaf, key) = ca.server(now())?;
         let roots = tls::roots([ca.certificate.clone()]).map_err(crypto("trust the CA"))?;
         let chain = vec![leaf, ca.certificate.clone()];
-        let config = tls::server(chain, key, roots, tls::Clients::CertifiedOrUnauthenticated);
+        let clients = tls::Clients::CertifiedOrUnauthenticated;
+        let config = match files {
+            None => tls::server(chain, key, roots, clients),
+            Some(files) => {
+                let own = tls::pair_of(chain, key).map_err(crypto("set up TLS"))?;
+                tls::server_beside(files, own, &tls::CONTROL_PLANE_NAMES, roots, clients)
+            }
+        };
         Ok(config.map_err(crypto("set up TLS"))?.into())
     }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, header, request::Parts};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
-use net::{Connections, Descriptors, HttpLimits, PrivateListener};
+use net::{Connections, Descriptors, HttpLimits, PrivateListener, tls::CertificateFiles};
 use store::SqliteStore;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -58,9 +58,10 @@ pub async fn serve(mut config: Config, shutdown: impl Future<Output = ()>) -> Re
     let tcp = tcp.transpose().map_err(at)?;
     let address = tcp.as_ref().map(TcpListener::local_addr).transpose().map_err(at)?;
     let unix = listen(&config.socket)?;
+    let certificate = config.certificate.take();
     let api = Api::start(config, Arc::new(store), address).await?.describing(openapi());
     let api = Arc::new(api);
-    let acceptor = api.acceptor()?;
+    let acceptor = api.acceptor(certificate.as_ref())?;
     let server = Server::new(api.clone(), Descriptors::raise());
     let closing = server.connections.closing().clone();
     server.connections.spawn(expiry::sweep(api.state.clone(), closing.clone()));
@@ -72,9 +73,17 @@ pub async fn serve(mut config: Config, shutdown: impl Future<Output = ()>) -> Re
         broken = api.reconciler.run() => Err(broken.into()),
         never = server.accept_operator(&unix) => match never {},
         never = server.accept_tls(tcp.as_ref(), &acceptor) => match never {},
+        never = renewals(certificate.as_ref()) => match never {},
     };
     server.connections.drain(DRAIN_TIME_MAX).await;
     result
+}
+
+async fn renewals(certificate: Option<&CertificateFiles>) -> Infallible {
+    match certificate {
+        Some(files) => files.keep_up().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The socket of the operator. Its folder is closed to other users before it is there, and the

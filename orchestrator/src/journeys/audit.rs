@@ -82,3 +82,72 @@ async fn every_action_is_in_the_audit_log_and_no_secret_is() {
     let (status, _) = plane.raw_tls("GET", "/v1/tasks", Some(&access), b"").await;
     assert_eq!(status, StatusCode::OK);
 }
+
+/// A small file system, mounted until it is dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(bytes: usize) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let size = format!("size={bytes},mode=700");
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path());
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        if !mounted {
+            println!("SKIPPED: mounting a file system takes root");
+        }
+        mounted.then_some(Self(folder))
+    }
+
+    /// Takes what is left of it; the file of that.
+    fn fill(&self) -> std::fs::File {
+        let mut ballast = std::fs::File::create(self.0.path().join("ballast")).unwrap();
+        let block = [0; 4096];
+        while std::io::Write::write_all(&mut ballast, &block).is_ok() {}
+        ballast
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_space_for_the_audit_log_changes_are_refused_and_reads_go_on() {
+    let Some(disk) = SmallDisk::mount(3 << 20) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("server")).unwrap();
+    std::os::unix::fs::symlink(disk.0.path(), folder.path().join("server/audit")).unwrap();
+    let plane = TestControlPlane::start_in(folder).await;
+    let node = plane.node("n1").await;
+    plane.client.create_cluster(&"main".parse().unwrap()).await.unwrap();
+    let ballast = disk.fill();
+    let mut refused = None;
+    // Reads take what was reserved ahead.
+    for round in 0..20_000 {
+        plane.client.clusters().await.unwrap();
+        if round % 250 == 0 {
+            let name = format!("c{round}").parse().unwrap();
+            if let Err(error) = plane.client.create_cluster(&name).await {
+                refused = Some(error);
+                break;
+            }
+        }
+    }
+    let refused = refused.expect("changes are refused");
+    let fault = refused.fault().expect("a fault");
+    assert_eq!(fault.code, "audit-full");
+    assert!(fault.hint.is_some() && fault.message.contains("audit log"), "{fault:?}");
+    for _ in 0..100 {
+        plane.client.clusters().await.unwrap();
+    }
+    let desired = node.ask(Method::GET, "/v1/node/desired", &Value::Null).await;
+    assert_eq!(desired.0, StatusCode::OK, "{desired:?}");
+    node.clone().report().await;
+    ballast.set_len(0).unwrap();
+    plane.client.create_cluster(&"later".parse().unwrap()).await.unwrap();
+    let log = plane.folder.path().join("server/audit");
+    assert!(verify(&log, None).unwrap().is_ok(), "the chain holds");
+}

@@ -89,7 +89,10 @@ pub struct TestControlPlane {
 
 impl TestControlPlane {
     pub async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    pub async fn start_in(folder: TempDir) -> Self {
         let client = Client::unix(folder.path().join("run/server.sock"));
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let mut plane = Self { folder, client, listener, running: None };
@@ -221,6 +224,7 @@ pub fn client(credential: Credential) -> Client {
 
 pub fn config(folder: &Path, listener: TcpListener) -> Config {
     Config {
+        certificate: None,
         data_dir: folder.join("server"),
         socket: folder.join("run/server.sock"),
         listener: Some(listener),

@@ -68,10 +68,9 @@ impl Ca {
     ) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), Error> {
         let key = KeyPair::generate().map_err(crypto("make the key of the control plane"))?;
         let mut params = params(now, CA_TIME, "margay control plane");
-        params.subject_alt_names = vec![
-            SanType::DnsName(ia5(tls::CONTROL_PLANE_NAME)?),
-            SanType::DnsName(ia5("localhost")?),
-        ];
+        let names = tls::CONTROL_PLANE_NAMES.iter();
+        params.subject_alt_names =
+            names.map(|name| ia5(name).map(SanType::DnsName)).collect::<Result<_, _>>()?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let leaf = params
             .signed_by(&key, &self.issuer)

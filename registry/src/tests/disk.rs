@@ -33,6 +33,13 @@ impl Drop for SmallDisk {
     }
 }
 
+/// Takes what is left of a disk; the file of it.
+fn fill(disk: &SmallDisk) -> std::fs::File {
+    let mut ballast = std::fs::File::create(disk.0.path().join("ballast")).unwrap();
+    while std::io::Write::write_all(&mut ballast, &[0; 4096]).is_ok() {}
+    ballast
+}
+
 fn uploads(data: &Path) -> usize {
     std::fs::read_dir(data.join("uploads")).unwrap().count()
 }
@@ -103,5 +110,48 @@ async fn a_full_disk_answers_507_keeps_no_partial_blob_and_recovers() {
     std::fs::remove_file(&filler).unwrap();
     server.push_blob("ann/cats", &blob).await;
     server.push_blob("ann/cats", &late).await;
+    drop(server.close().await);
+}
+
+#[tokio::test]
+async fn without_space_for_the_audit_log_changes_are_refused_and_pulls_go_on() {
+    let Some(disk) = SmallDisk::mount(3 << 20) else {
+        println!("SKIPPED: mounting a file system needs root");
+        return;
+    };
+    let data = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(disk.0.path(), data.path().join("audit")).unwrap();
+    let server = TestRegistry::open_in(data, |_| ()).await;
+    let bearer = format!("Bearer {}", server.token("ann/cats"));
+    let auth = ("authorization", bearer.as_str());
+    let small = server.push_blob("ann/cats", &noise(1, 1000)).await;
+    let ballast = fill(&disk);
+    let (read, change) =
+        (format!("GET /v2/ann/cats/blobs/{small}"), "POST /v2/ann/cats/blobs/uploads/");
+    let mut refused = None;
+    // Reads take what was reserved ahead.
+    for round in 0..20_000 {
+        assert_eq!(server.request(&read, &[auth], "").await.status, StatusCode::OK);
+        if round % 250 == 0 {
+            let answer = server.request(change, &[auth], "").await;
+            if answer.status != StatusCode::ACCEPTED {
+                refused = Some(answer);
+                break;
+            }
+        }
+    }
+    let refused = refused.expect("changes are refused");
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (507, "DENIED"));
+    let text = String::from_utf8_lossy(&refused.bytes).into_owned();
+    assert!(text.contains("no space for the audit log"), "{text}");
+    let tag = server.request("PUT /v2/ann/cats/manifests/v1", &[auth], "{}").await;
+    assert_eq!(tag.status.as_u16(), 507);
+    for _ in 0..100 {
+        assert_eq!(server.request(&read, &[auth], "").await.status, StatusCode::OK);
+    }
+    ballast.set_len(0).unwrap();
+    assert_eq!(server.request(change, &[auth], "").await.status, StatusCode::ACCEPTED);
+    let folder = server.dir.path().join("audit");
+    assert!(::audit::verify(&folder, None).unwrap().is_ok(), "the chain holds");
     drop(server.close().await);
 }
