@@ -27,6 +27,7 @@ use crate::{
     Assignment, Broker, Error, Separation, Worker,
     assignment::{FolderFiles, WorkerMessage, split},
     code_area, host_files,
+    limits::ALLOCATOR_TUNABLES,
     separation::own_id,
     supervisor::adopt::SOCKET,
     usage,
@@ -78,7 +79,8 @@ impl SpareWorker {
     /// When the process or one of its namespaces cannot be made.
     pub fn spawn(options: &SpawnOptions) -> Result<Self, Error> {
         let instances = options.instances_max.to_string();
-        let environment = [(INSTANCES_MAX, instances.as_str())];
+        let environment =
+            [(INSTANCES_MAX, instances.as_str()), ("GLIBC_TUNABLES", ALLOCATOR_TUNABLES)];
         let (child, control) =
             start(&options.exe, &options.arguments, &environment, Rlimits::default())?;
         Ok(Self { child, control })
