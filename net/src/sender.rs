@@ -12,6 +12,8 @@ pub struct Sender {
     pub scheme: Scheme,
     /// The `Host` that a trusted proxy was asked for, when it says so.
     pub host: Option<HeaderValue>,
+    /// The address as a header has it: written once for all requests of a connection.
+    forwarded_for: HeaderValue,
 }
 
 /// How a client has asked, perhaps a proxy in front.
@@ -120,7 +122,7 @@ fn is_hyphen(byte: u8, known: u8) -> bool {
 impl Sender {
     /// A client that has connected here itself.
     pub fn direct(address: IpAddr, scheme: Scheme) -> Self {
-        Self { address, scheme, host: None }
+        Self::with_host(address, scheme, None)
     }
 
     /// The client of a request that came over a connection of `peer`. When that is a trusted proxy,
@@ -147,15 +149,20 @@ impl Sender {
             Some(said) if said.eq_ignore_ascii_case(b"http") => Scheme::Http,
             _ => scheme,
         };
-        Self { address, scheme, host: last(&FORWARDED_HOST).filter(|host| is_host(host)).cloned() }
+        let host = last(&FORWARDED_HOST).filter(|host| is_host(host)).cloned();
+        Self::with_host(address, scheme, host)
+    }
+
+    fn with_host(address: IpAddr, scheme: Scheme, host: Option<HeaderValue>) -> Self {
+        let text = HeaderValue::try_from(address.to_string());
+        Self { address, scheme, host, forwarded_for: text.expect("an address is text") }
     }
 
     /// Names the client, in the place of what it says itself.
     pub fn replace_claims(&self, headers: &mut HeaderMap) {
         remove_claims(headers);
         let host = self.host.as_ref().or_else(|| headers.get(header::HOST)).cloned();
-        let address = HeaderValue::try_from(self.address.to_string());
-        headers.insert(FORWARDED_FOR, address.expect("an address is text"));
+        headers.insert(FORWARDED_FOR, self.forwarded_for.clone());
         if let Some(host) = host {
             headers.insert(FORWARDED_HOST, host);
         }

@@ -102,7 +102,8 @@ impl Head {
         let authority = without_scheme(target)
             .ok_or(Fault::bad("the target is neither a path nor the URL of a page"))?;
         let end = authority.iter().position(|byte| matches!(byte, b'/' | b'?'));
-        self.authority = Some(host_of(&authority[..end.unwrap_or(authority.len())])?);
+        let host = host_of(&authority[..end.unwrap_or(authority.len())])?;
+        self.authority = Some(host.to_vec());
         Ok(())
     }
 
@@ -127,7 +128,7 @@ impl Head {
         self.has_host = true;
         let host = host_of(value)?;
         match &self.authority {
-            Some(asked) if without_default_port(asked) != without_default_port(&host) => {
+            Some(asked) if !is_same_host(asked, host) => {
                 Err(Fault::bad("the request line and the Host header name two different hosts"))
             }
             _ => Ok(()),
@@ -233,17 +234,17 @@ fn trim_spaces(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// The host in `HOST[:PORT]`, in lower case, as it stands in a Host header or a URL.
-fn host_of(value: &[u8]) -> Result<Vec<u8>, Fault> {
+/// `value` when it is `HOST[:PORT]`, as it stands in a Host header or a URL.
+fn host_of(value: &[u8]) -> Result<&[u8], Fault> {
     let wrong = Fault::bad("the Host header names no host, or more than a host and a port");
-    let (host, port) = match value {
+    let port = match value {
         [b'[', rest @ ..] => {
             let end = rest.iter().position(|byte| *byte == b']').ok_or(wrong)?;
             let is_address = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
             if end == 0 || !rest[..end].iter().all(is_address) {
                 return Err(wrong);
             }
-            (&value[..end + 2], &value[end + 2..])
+            &value[end + 2..]
         }
         _ => {
             let end = value.iter().position(|byte| *byte == b':').unwrap_or(value.len());
@@ -252,7 +253,7 @@ fn host_of(value: &[u8]) -> Result<Vec<u8>, Fault> {
             if end == 0 || !value[..end].iter().all(is_name) {
                 return Err(wrong);
             }
-            value.split_at(end)
+            &value[end..]
         }
     };
     match port {
@@ -265,7 +266,7 @@ fn host_of(value: &[u8]) -> Result<Vec<u8>, Fault> {
         }
         _ => return Err(wrong),
     }
-    Ok([host, port].concat().to_ascii_lowercase())
+    Ok(value)
 }
 
 fn without_scheme(target: &[u8]) -> Option<&[u8]> {
@@ -273,6 +274,10 @@ fn without_scheme(target: &[u8]) -> Option<&[u8]> {
         let (start, rest) = target.split_at_checked(scheme.len())?;
         start.eq_ignore_ascii_case(scheme).then_some(rest)
     })
+}
+
+fn is_same_host(one: &[u8], other: &[u8]) -> bool {
+    without_default_port(one).eq_ignore_ascii_case(without_default_port(other))
 }
 
 /// `a:80` and `a` are one host, and so are `a:443` and `a`: which scheme the client has spoken with

@@ -18,7 +18,7 @@ impl Called {
     }
 
     pub fn of(peer: IpAddr, scheme: Scheme, headers: &HeaderMap, proxies: &TrustedProxies) -> Self {
-        let Sender { address, scheme, host } = Sender::of(peer, scheme, headers, proxies);
+        let Sender { address, scheme, host, .. } = Sender::of(peer, scheme, headers, proxies);
         let host = host.as_ref().or_else(|| headers.get(header::HOST));
         Self { address, scheme: at_least(scheme, headers), host: host_of(host) }
     }
