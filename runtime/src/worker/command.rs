@@ -23,7 +23,8 @@ pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> E
     let mut stopping = container.control.stopping();
     container.control.report(Event::Started);
     let _ticking = container.ticker.run();
-    let (mut store, clock) = container.store();
+    let began = Instant::now();
+    let (mut store, clock) = container.store(began.into_std());
     let call = async move {
         let result = async {
             let command = pre.instantiate_async(&mut store).await?;
@@ -34,7 +35,7 @@ pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> E
         (result, refused)
     };
     let wall = container.limits.wall_time_max;
-    let deadline = wall.map(|wall| Instant::now() + wall);
+    let deadline = wall.map(|wall| began + wall);
     let mut call = Timed::new(call, clock);
     let ended = tokio::select! {
         ended = &mut call => Ok(ended),

@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use engine::LimitCode;
 use spec::{ClockLevel, Limits, RandomLevel};
@@ -16,6 +19,7 @@ use super::{
         random,
     },
     control::Control,
+    environment::Environment,
     files::Files,
     guest::Guest,
     meter::{self, Cut, Held, Meter, RunClock},
@@ -30,9 +34,7 @@ use crate::usage::add;
 /// its memory.
 pub(crate) struct Container {
     pub engine: Engine,
-    pub args: Vec<String>,
-    pub env: Vec<(String, String)>,
-    pub working_dir: String,
+    pub environment: Arc<Environment>,
     pub limits: Limits,
     pub clock: ClockLevel,
     pub random: RandomLevel,
@@ -123,22 +125,22 @@ impl std::fmt::Display for Fault {
 }
 
 impl Container {
-    /// A store for one instance, with its limits set, and the clock that measures it.
-    pub fn store(&self) -> (Store<Guest>, Arc<RunClock>) {
+    /// A store for one instance, with its limits set, and the clock that measures it from `began`
+    /// on.
+    pub fn store(&self, began: Instant) -> (Store<Guest>, Arc<RunClock>) {
         let mut builder = WasiCtx::builder();
-        builder
-            .args(&self.args)
-            .envs(&self.env)
-            .initial_cwd(&self.working_dir)
-            .stdin(self.stdin)
-            .stdout(self.stdout.clone())
-            .stderr(self.stderr.clone());
-        self.store_of(builder)
+        builder.stdin(self.stdin).stdout(self.stdout.clone()).stderr(self.stderr.clone());
+        self.store_of(began, builder, self.environment.clone())
     }
 
-    /// The same for a program with arguments, variables and streams of its own.
-    pub fn store_of(&self, mut builder: WasiCtxBuilder) -> (Store<Guest>, Arc<RunClock>) {
-        let run = Arc::new(RunClock::new(self.meter.clone()));
+    /// The same for a program with an environment and streams of its own.
+    pub fn store_of(
+        &self,
+        began: Instant,
+        mut builder: WasiCtxBuilder,
+        environment: Arc<Environment>,
+    ) -> (Store<Guest>, Arc<RunClock>) {
+        let run = Arc::new(RunClock::new(self.meter.clone(), began));
         let outbound = self.outbound.clone();
         builder.socket_addr_check(move |_, _| {
             outbound.socket_refused("wasi:sockets");
@@ -155,8 +157,9 @@ impl Container {
             wasi: builder.build(),
             http,
             hooks: Hooks(self.outbound.clone()),
+            environment,
             files: self.files.clone(),
-            held: Held::new(self.meter.clone()),
+            held: Held::new(run.clone()),
         };
         let mut store = Store::new(&self.engine, guest);
         store.set_hostcall_fuel(HOSTCALL_BYTES_MAX);

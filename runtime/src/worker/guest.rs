@@ -9,6 +9,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::{
     capability::outbound::Hooks,
+    environment::{self, Environment},
     files::{self, Files},
     meter::Held,
 };
@@ -23,6 +24,7 @@ pub(crate) struct Guest {
     pub wasi: WasiCtx,
     pub http: WasiHttpCtx,
     pub hooks: Hooks,
+    pub environment: Arc<Environment>,
     pub files: Arc<Files>,
     pub held: Held,
 }
@@ -48,6 +50,9 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     linker.allow_shadowing(true);
+    environment::add_to_linker(&mut linker, |guest: &mut Guest| {
+        environment::View(&guest.environment)
+    })?;
     files::add_to_linker(&mut linker, |guest: &mut Guest| files::View {
         table: &mut guest.table,
         files: &guest.files,

@@ -204,11 +204,12 @@ impl Handler {
                 meter(),
             );
         }
-        let deadline = limits.wall_time_max.map(|max| Instant::now() + max);
+        let began = Instant::now();
+        let deadline = limits.wall_time_max.map(|max| began + max);
         let Some(permit) = self.permit(deadline).await else {
             return fault_response(&Fault::Busy, meter());
         };
-        match self.run(request, permit, deadline).await {
+        match self.run(request, permit, began, deadline).await {
             Ok(response) => response,
             Err(fault) => fault_response(&fault, meter()),
         }
@@ -232,10 +233,11 @@ impl Handler {
         &self,
         request: Request<Incoming>,
         permit: OwnedSemaphorePermit,
+        began: Instant,
         deadline: Option<Instant>,
     ) -> Result<Response<ResponseBody>, Fault> {
         let container = &self.container;
-        let (mut store, clock) = container.store();
+        let (mut store, clock) = container.store(began.into_std());
         let run = Arc::new(Run {
             container: container.clone(),
             fault: Arc::default(),

@@ -153,7 +153,7 @@ impl Unassigned {
             .and_then(|()| sandbox::hide())
             .and_then(|()| restrict_files(assignment.program.code.as_fd(), &volumes))
             .map_err(sandboxed)?;
-        let Loaded { pre, files, env } =
+        let Loaded { pre, files, environment } =
             load(&self.engine, &self.linker, &mut assignment, volumes, &mut denied)?;
         sandbox::leave_files(self.empty.as_fd())
             .and_then(|()| sandbox::keep_capabilities(CapabilitySet::empty()))
@@ -171,9 +171,7 @@ impl Unassigned {
         let limits = limited(&assignment.limits, self.instances);
         let container = Arc::new(Container {
             engine: self.engine,
-            args: std::mem::take(&mut assignment.args),
-            env,
-            working_dir: assignment.program.working_dir.clone(),
+            environment,
             limits,
             clock: assignment.grants.clock(),
             random: assignment.grants.random(),

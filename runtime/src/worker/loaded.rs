@@ -8,6 +8,7 @@ use wasmtime::{
 
 use super::{
     capability::{env, secrets},
+    environment::Environment,
     files::{Files, Volume, mapped},
     guest::Guest,
 };
@@ -17,7 +18,7 @@ use crate::Assignment;
 pub(super) struct Loaded {
     pub pre: InstancePre<Guest>,
     pub files: Arc<Files>,
-    pub env: Vec<(String, String)>,
+    pub environment: Arc<Environment>,
 }
 
 /// Links the program and reads the index. Both are what a preparer wrote.
@@ -43,7 +44,12 @@ pub(super) fn load(
     env.extend(secrets.variables);
     let writable_bytes_max = assignment.limits.writable_bytes_max;
     let files = Files::new(index, layers, volumes, secrets.files, writable_bytes_max)?;
-    Ok(Loaded { pre, files: Arc::new(files), env: env.into_iter().collect() })
+    let environment = Environment {
+        args: std::mem::take(&mut assignment.args),
+        env: env.into_iter().collect(),
+        working_dir: std::mem::take(&mut assignment.program.working_dir),
+    };
+    Ok(Loaded { pre, files: Arc::new(files), environment: Arc::new(environment) })
 }
 
 fn program(

@@ -57,16 +57,17 @@ pub(crate) enum Cut {
 
 /// What one run holds of the container's memory. Gives it back when the store goes.
 pub(crate) struct Held {
-    meter: Arc<Meter>,
+    clock: Arc<RunClock>,
     bytes: u64,
-    since: Instant,
+    /// Up to when `byte_ns` counts, on the run's clock.
+    since_ns: u64,
     byte_ns: u128,
     refused: bool,
 }
 
 impl Held {
-    pub fn new(meter: Arc<Meter>) -> Self {
-        Self { meter, bytes: 0, since: Instant::now(), byte_ns: 0, refused: false }
+    pub fn new(clock: Arc<RunClock>) -> Self {
+        Self { clock, bytes: 0, since_ns: 0, byte_ns: 0, refused: false }
     }
 
     /// Whether more memory was refused.
@@ -75,34 +76,35 @@ impl Held {
     }
 
     fn grow(&mut self, more: u64) -> bool {
-        if !self.meter.take(more) {
+        if !self.clock.meter.take(more) {
             self.refused = true;
             return false;
         }
-        self.settle();
+        // An instance grows a dozen times while it is made. Each counts from the last reading of
+        // the clock on, a millisecond early at most.
+        self.settle(self.clock.read_ns());
         self.bytes += more;
         true
     }
 
-    fn settle(&mut self) {
-        let now = Instant::now();
-        self.byte_ns += u128::from(self.bytes) * (now - self.since).as_nanos();
-        self.since = now;
+    fn settle(&mut self, now_ns: u64) {
+        self.byte_ns += u128::from(self.bytes) * u128::from(now_ns - self.since_ns);
+        self.since_ns = now_ns;
     }
 
     /// Bills what was held so far: a run that is killed has been billed up to its last tick.
     fn bill(&mut self) {
-        self.settle();
+        self.settle(self.clock.now());
         let byte_ms = u64::try_from(self.byte_ns / 1_000_000).unwrap_or(u64::MAX);
         self.byte_ns %= 1_000_000;
-        add(&self.meter.page.memory_byte_ms, byte_ms);
+        add(&self.clock.meter.page.memory_byte_ms, byte_ms);
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         self.bill();
-        self.meter.give_back(self.bytes);
+        self.clock.meter.give_back(self.bytes);
     }
 }
 
@@ -136,6 +138,8 @@ impl ResourceLimiter for Held {
 pub(crate) struct RunClock {
     meter: Arc<Meter>,
     began: Instant,
+    /// The last reading, in nanoseconds since `began`.
+    read_ns: AtomicU64,
     cpu_ns: AtomicU64,
     /// How much of that is in the usage page.
     billed_ns: AtomicU64,
@@ -151,10 +155,11 @@ pub(crate) struct RunClock {
 }
 
 impl RunClock {
-    pub fn new(meter: Arc<Meter>) -> Self {
+    pub fn new(meter: Arc<Meter>, began: Instant) -> Self {
         Self {
             meter,
-            began: Instant::now(),
+            began,
+            read_ns: AtomicU64::new(0),
             cpu_ns: AtomicU64::new(0),
             billed_ns: AtomicU64::new(0),
             poll_ns: AtomicU64::new(0),
@@ -166,7 +171,13 @@ impl RunClock {
     }
 
     fn now(&self) -> u64 {
-        self.began.elapsed().as_nanos() as u64
+        let now = self.began.elapsed().as_nanos() as u64;
+        self.read_ns.store(now, Ordering::Relaxed);
+        now
+    }
+
+    fn read_ns(&self) -> u64 {
+        self.read_ns.load(Ordering::Relaxed)
     }
 
     pub fn began(&self) -> Instant {
@@ -281,5 +292,35 @@ impl<F> Drop for Timed<F> {
             self.future = None;
             self.clock.poll_ends();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_billed_from_the_last_reading_of_the_clock_to_its_release() {
+        const MIB: u64 = 1 << 20;
+        let second = Duration::from_secs(1);
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(crate::usage::PAGE_BYTES).unwrap();
+        let meter = Arc::new(Meter::new(UsagePage::map(&file).unwrap(), 4 * MIB));
+        let billed = |is_read_before: bool| {
+            let began = Instant::now().checked_sub(second).expect("the machine is up for longer");
+            let clock = Arc::new(RunClock::new(meter.clone(), began));
+            if is_read_before {
+                clock.poll_begins();
+            }
+            let before = meter.page.memory_byte_ms.load(Ordering::Relaxed);
+            let mut held = Held::new(clock);
+            assert!(held.grow(MIB) && held.grow(3 * MIB) && !held.grow(1) && held.was_refused());
+            drop(held);
+            assert_eq!(meter.memory_now.load(Ordering::Relaxed), 0);
+            meter.page.memory_byte_ms.load(Ordering::Relaxed) - before
+        };
+        let a_second = 4 * MIB * 1000;
+        assert!((a_second..2 * a_second).contains(&billed(false)));
+        assert!(billed(true) < a_second / 2, "what was before the reading is not billed");
     }
 }

@@ -12,6 +12,7 @@ mod container; // what all instances share
 mod guest; // what one instance has, and every import that there is
 mod capability; // where each kind of grant is checked, enforced and denied
 mod files; // layers, the writable layer and volumes, as wasi:filesystem
+mod environment; // arguments, variables and the working folder
 mod stdin; // what a guest reads
 mod output; // what a guest writes, and the log
 

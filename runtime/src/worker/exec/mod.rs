@@ -25,6 +25,7 @@ use wasmtime_wasi::{WasiCtx, p2::bindings::CommandPre};
 use super::{
     command::{exit_of, until},
     container::{Container, Fault},
+    environment::Environment,
     files,
     guest::Guest,
     meter::Timed,
@@ -161,21 +162,19 @@ impl Execs {
     ) -> Exit {
         let container = &self.container;
         let _ticking = container.ticker.run();
-        let mut env: HashMap<_, _> = container.env.iter().cloned().collect();
-        let folder = program.working_dir.unwrap_or_else(|| container.working_dir.clone());
+        let own = &container.environment;
+        let mut env: HashMap<_, _> = own.env.iter().cloned().collect();
+        let working_dir = program.working_dir.unwrap_or_else(|| own.working_dir.clone());
         // What C libraries of WASI 0.1 and 0.2 start from.
-        env.insert("PWD".to_owned(), folder.clone());
+        env.insert("PWD".to_owned(), working_dir.clone());
         env.extend(program.env);
-        let env: Vec<_> = env.into_iter().collect();
+        let environment =
+            Environment { args: program.args, env: env.into_iter().collect(), working_dir };
         let mut builder = WasiCtx::builder();
-        builder
-            .args(&program.args)
-            .envs(&env)
-            .initial_cwd(&folder)
-            .stdin(streams.stdin)
-            .stdout(streams.stdout)
-            .stderr(streams.stderr);
-        let (mut store, clock) = container.store_of(builder);
+        builder.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
+        let began = Instant::now();
+        let (mut store, clock) =
+            container.store_of(began.into_std(), builder, Arc::new(environment));
         let call = async move {
             let result = async {
                 let command = pre.instantiate_async(&mut store).await?;
@@ -189,7 +188,7 @@ impl Execs {
         let mut call = Timed::new(call, clock);
         let ended = tokio::select! {
             ended = &mut call => Ok(ended),
-            () = until(wall.map(|wall| Instant::now() + wall)) => {
+            () = until(wall.map(|wall| began + wall)) => {
                 Err(Exit::from(&Fault::Wall(wall.unwrap_or_default())))
             }
             signal = obey(client, streams.unread, program.ends_with_client) => {
