@@ -15,6 +15,7 @@ mod proxy_protocol; // the client of a connection, as a proxy in front says
 mod sender; // the client of a request, and what it may not say
 mod strict; // requests that every parser reads in one way
 mod server; // accept loop, HTTP/1.1 over one connection, drain
+mod drained; // a body whose rest is read when its reader is done
 mod write_timeout; // a peer that reads too slowly
 mod throughput; // a body that comes too slowly
 mod descriptors; // RLIMIT_NOFILE
@@ -27,6 +28,7 @@ pub use admission::{
 };
 pub use client::{ApiClient, ApiRequest, ClientError};
 pub use descriptors::{DESCRIPTORS_MIN, Descriptors};
+pub use drained::DrainedBody;
 pub use listen::{Listener, PrivateListener};
 pub use proxy_protocol::read_proxy_header;
 pub use sender::{Scheme, Sender, TrustedProxies, remove_claims, remove_own};

@@ -16,6 +16,10 @@ pub(crate) const TRAILER_BYTES_MAX: usize = 8 << 10;
 /// why: a round trip between continents, and what a socket's buffer holds.
 pub(crate) const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 pub(crate) const LINGER_BYTES_MAX: usize = 1 << 20;
+/// What is read of a body that its reader has dropped, so that the connection stays: a form or a
+/// small upload. To close the connection is cheaper than to read more, or for longer.
+pub(crate) const DRAINED_BYTES_MAX: u64 = 256 << 10;
+pub(crate) const DRAINED_TIME_MAX: Duration = Duration::from_secs(2);
 /// A file with a certificate or a key: a chain has a few KiB, and a mistaken path leads anywhere.
 pub(crate) const CERTIFICATE_BYTES_MAX: u64 = 1 << 20;
 /// Between two looks at the files of a certificate: before an operator looks whether it worked.

@@ -8,13 +8,13 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use net::{MinThroughput, TimedBody};
+use net::{DrainedBody, MinThroughput, TimedBody};
 use tokio::time::Instant;
 
 /// What a client sends, within its limits: no more bytes than allowed, and no slower.
 pub(super) struct RequestBody {
     /// Nothing when a request without a body is sent a second time.
-    body: Option<TimedBody<Incoming>>,
+    body: Option<TimedBody<DrainedBody>>,
     left: u64,
     clock: ReplicaClock,
 }
@@ -45,7 +45,7 @@ impl ReplicaClock {
 
 impl RequestBody {
     pub fn new(body: Incoming, bytes_max: u64, throughput: MinThroughput) -> Self {
-        let body = Some(TimedBody::new(body, throughput));
+        let body = Some(TimedBody::new(DrainedBody::new(body), throughput));
         Self { body, left: bytes_max, clock: ReplicaClock::started_now() }
     }
 

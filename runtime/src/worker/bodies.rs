@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header, response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use net::DrainedBody;
 use wasmtime_wasi_http::{Error, WasiBody};
 
 use super::{container::Fault, meter::Meter};
@@ -118,7 +119,7 @@ pub(super) fn collected(mut body: WasiBody) -> Result<Option<(Bytes, Option<Head
 
 /// A request's body on its way in, counted and bounded.
 pub(super) struct RequestBody {
-    body: Incoming,
+    body: DrainedBody,
     left: u64,
     max: u64,
     meter: Arc<Meter>,
@@ -126,7 +127,7 @@ pub(super) struct RequestBody {
 
 impl RequestBody {
     pub fn new(body: Incoming, max: u64, meter: Arc<Meter>) -> Self {
-        Self { body, left: max, max, meter }
+        Self { body: DrainedBody::new(body), left: max, max, meter }
     }
 }
 
