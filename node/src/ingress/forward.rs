@@ -1,4 +1,4 @@
-use std::{net::IpAddr, sync::Arc};
+use std::{future::pending, net::IpAddr, sync::Arc};
 
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body;
@@ -7,6 +7,7 @@ use net::{Scheme, Sender, TrustedProxies};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
+    ejection,
     error::GatewayError,
     head,
     limits::{Limits, REPLACEMENT_TIME_MAX, RETRY_EVERY},
@@ -32,6 +33,8 @@ enum Attempt {
     NotSent(Request<RequestBody>, String),
     /// Something was sent, and no response came.
     Lost(String),
+    /// The replica was ejected, and another one may be asked instead.
+    Ejected,
     TooSlow,
 }
 
@@ -105,10 +108,14 @@ impl Forwarder {
                 Arrival::Client => GatewayError::starting(host),
                 Arrival::Peer(..) => GatewayError::no_replica(host),
             };
-            for replica in replicas {
+            for (index, replica) in replicas.iter().enumerate() {
                 let in_flight = InFlight::with(&replica.in_flight);
-                match self.attempt(&replica, request).await {
+                // Only for another one that may do better, and where nothing is done twice.
+                let mut rest = replicas[index + 1..].iter();
+                let may_leave = again.is_some() && rest.any(|other| !other.answering.is_ejected());
+                match self.attempt(replica, request, may_leave).await {
                     Attempt::Answered(response, lease) => {
+                        replica.answering.answered();
                         return relay(response, lease, in_flight);
                     }
                     Attempt::TooSlow => return Err(GatewayError::too_slow(host)),
@@ -117,14 +124,19 @@ impl Forwarder {
                         request = whole;
                         why = GatewayError::no_replica(host);
                     }
+                    // The body of a GET is empty, and an empty one is as good as another.
+                    Attempt::Ejected => {
+                        why = GatewayError::no_replica(host);
+                        match &again {
+                            Some(parts) => request = again_with(parts),
+                            None => return Err(why),
+                        }
+                    }
                     Attempt::Lost(error) => {
                         tracing::debug!(host, target = ?replica.target, error, "lost");
                         why = GatewayError::lost(host);
-                        // The body of a GET is empty, and an empty one is as good as another.
                         match &again {
-                            Some(parts) if Instant::now() < deadline => {
-                                request = Request::from_parts(parts.clone(), RequestBody::none());
-                            }
+                            Some(parts) if Instant::now() < deadline => request = again_with(parts),
                             _ => return Err(why),
                         }
                     }
@@ -138,19 +150,40 @@ impl Forwarder {
         }
     }
 
-    async fn attempt(&self, replica: &Replica, mut request: Request<RequestBody>) -> Attempt {
+    /// `may_leave` says that another replica is there, and that the request may be sent twice.
+    async fn attempt(
+        &self,
+        replica: &Replica,
+        mut request: Request<RequestBody>,
+        may_leave: bool,
+    ) -> Attempt {
         if let Target::Peer { node, .. } = &replica.target {
             let hop =
                 HeaderValue::from_str(node.as_str()).unwrap_or(HeaderValue::from_static("node"));
             request.headers_mut().insert(head::HOP, hop);
         }
-        let mut lease = match self.upstream.lease(&replica.target, &self.routes.addresses()).await {
+        let addresses = self.routes.addresses();
+        let mut lease = match self.upstream.lease(&replica.target, &addresses).await {
             Ok(lease) => lease,
             Err(error) => return Attempt::NotSent(request, error.to_string()),
         };
         loop {
             let clock = request.body().clock();
-            match self.wait(&clock, lease.sender.try_send_request(request)).await {
+            let ejected = async {
+                ejection::ejected(replica, &self.upstream, &addresses).await;
+                if !may_leave {
+                    pending::<()>().await;
+                }
+            };
+            let answer = tokio::select! {
+                biased;
+                answer = self.wait(&clock, lease.sender.try_send_request(request)) => answer,
+                () = ejected => {
+                    lease.cut();
+                    return Attempt::Ejected;
+                }
+            };
+            match answer {
                 None => {
                     lease.cut();
                     return Attempt::TooSlow;
@@ -160,7 +193,6 @@ impl Forwarder {
                     // An idle connection that the replica had closed: a new one tells whether it is
                     // still there.
                     Some(whole) if lease.used => {
-                        let addresses = self.routes.addresses();
                         match self.upstream.fresh(&replica.target, &addresses).await {
                             Ok(fresh) => (lease, request) = (fresh, whole),
                             Err(error) => return Attempt::NotSent(whole, error.to_string()),
@@ -190,6 +222,11 @@ impl Forwarder {
             }
         }
     }
+}
+
+/// The same request once more.
+fn again_with(parts: &http::request::Parts) -> Request<RequestBody> {
+    Request::from_parts(parts.clone(), RequestBody::none())
 }
 
 fn relay(

@@ -80,6 +80,15 @@ pub(super) const REPLACEMENT_TIME_MAX: Duration = Duration::from_secs(1);
 /// Between two looks at the routes while no replica can be reached.
 pub(super) const RETRY_EVERY: Duration = Duration::from_millis(20);
 
+/// A replica that has a request and answers nothing for so long is probed; with the probe it is left
+/// out within the two seconds that are promised.
+pub(super) const SILENT_TIME_MAX: Duration = Duration::from_secs(1);
+/// For an answer to a probe. A worker whose guests take all of its processor time answers within
+/// tens of milliseconds.
+pub(super) const PROBE_TIME_MAX: Duration = Duration::from_millis(700);
+/// Between two probes of a replica that is left out.
+pub(super) const PROBE_AGAIN_EVERY: Duration = Duration::from_millis(500);
+
 /// The machine itself answers in microseconds, the next data centre in tenths of a second.
 pub(super) const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 /// Kept for each replica: what a burst leaves behind beyond that is not worth its memory.

@@ -12,12 +12,14 @@
 mod limits; // how much and how long, with the reasons
 
 mod folder; // what the agent and the ingress share on disk
+mod answering; // whether a replica answers
 mod routes; // host name -> backends, and which of them next
 mod head; // what of a request's and a response's head travels on
 mod request_body; // a body within its limits of size and time
 mod peer_limits; // how many connections each other node may have
 mod peer_tls; // certificates towards other nodes, as they are now
 mod upstream; // connections to replicas, kept while they live
+mod ejection; // replicas that do not answer are left out
 mod response_body; // a response on its way back, and what it frees at its end
 mod forward; // one request, from its arrival to its response
 mod error; // responses of the ingress itself, in plain text

@@ -18,6 +18,7 @@ use spec::{
 };
 
 use super::{
+    answering::Answering,
     folder::{IngressFolder, Shared, socket_name},
     limits::ROUTES_EVERY,
 };
@@ -39,6 +40,7 @@ pub(super) struct Replica {
     /// Whose service it serves.
     tenant: Tenant,
     pub in_flight: Arc<AtomicUsize>,
+    pub answering: Arc<Answering>,
 }
 
 /// Where a request came in.
@@ -140,9 +142,12 @@ impl Routes {
             };
             Some(match known.get(&target) {
                 Some(replica) => Replica { tenant: backend.tenant.clone(), ..(*replica).clone() },
-                None => {
-                    Replica { target, tenant: backend.tenant.clone(), in_flight: Arc::default() }
-                }
+                None => Replica {
+                    target,
+                    tenant: backend.tenant.clone(),
+                    in_flight: Arc::default(),
+                    answering: Arc::default(),
+                },
             })
         };
         let hosts = routes.hosts.iter().map(|(host, backends)| {
@@ -191,6 +196,10 @@ impl Routes {
                 return None;
             }
             replicas.retain(|replica| matches!(replica.target, Target::Local(_)));
+        }
+        // Where none answers, one of them may still be the slow one that will.
+        if replicas.iter().any(|replica| !replica.answering.is_ejected()) {
+            replicas.retain(|replica| !replica.answering.is_ejected());
         }
         if replicas.len() > 1 {
             let start = self.draw() % replicas.len();

@@ -1,18 +1,21 @@
 use std::{
     collections::HashMap,
     io,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use runtime::AddressRules;
+use spec::NodeId;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::UnixStream,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
     task::AbortHandle,
     time::{Instant, timeout},
 };
+use tokio_rustls::client::TlsStream;
 
 use super::{
     limits::{CONNECT_TIME_MAX, IDLE_MAX, IDLE_TIME_MAX},
@@ -109,13 +112,43 @@ impl Upstream {
         match target {
             Target::Local(path) => open(UnixStream::connect(path).await?).await,
             Target::Peer { node, address } => {
-                let no_certificate = || io::Error::other("this ingress has no certificate yet");
-                let tls = self.tls.connector().ok_or_else(no_certificate)?;
-                let stream = addresses.connect(*address, true).await?;
-                stream.set_nodelay(true)?;
-                open(tls.connect(net::tls::ingress(node), stream).await?).await
+                open(self.dial(node, *address, addresses).await?).await
             }
         }
+    }
+
+    /// Whether `target` answers anything on a new connection.
+    pub async fn answers(&self, target: &Target, addresses: &AddressRules) -> io::Result<()> {
+        match target {
+            Target::Local(path) => any_answer(UnixStream::connect(path).await?).await,
+            Target::Peer { node, address } => {
+                any_answer(self.dial(node, *address, addresses).await?).await
+            }
+        }
+    }
+
+    async fn dial(
+        &self,
+        node: &NodeId,
+        address: SocketAddr,
+        addresses: &AddressRules,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let no_certificate = || io::Error::other("this ingress has no certificate yet");
+        let tls = self.tls.connector().ok_or_else(no_certificate)?;
+        let stream = addresses.connect(address, true).await?;
+        stream.set_nodelay(true)?;
+        tls.connect(net::tls::ingress(node), stream).await
+    }
+}
+
+/// What no worker and no ingress passes on: a request without a host.
+const WITHOUT_HOST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
+
+async fn any_answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+    stream.write_all(WITHOUT_HOST).await?;
+    match stream.read(&mut [0; 1]).await? {
+        0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed without an answer")),
+        _ => Ok(()),
     }
 }
 
