@@ -11,13 +11,15 @@ use tokio::{
 use crate::{
     exec::probe,
     home::Home,
-    tasks::{Check, Health, Probe, Status, TaskFolder, now},
+    tasks::{Check, Health, HealthStatus, Probe, ProcessId, Status, TaskFolder, now},
 };
 
 /// The check of one container since its program was started.
 pub(crate) struct Monitor {
     home: Home,
     task: TaskFolder,
+    /// That its container ends with.
+    process: Option<ProcessId>,
     check: Check,
     health: Health,
     started: Timestamp,
@@ -26,6 +28,8 @@ pub(crate) struct Monitor {
 
 enum Next {
     At(Instant),
+    /// It has no more.
+    Never,
     /// A probe runs, on a thread of its own: it waits for a program. It ends with its time limit,
     /// or with the container.
     Running(oneshot::Receiver<Probe>),
@@ -37,8 +41,12 @@ impl Monitor {
         let check = task.record().health_check.clone()?;
         let health = status.health.clone().unwrap_or_else(|| Health::at_start(None));
         let started = status.started.unwrap_or_else(now);
+        if check.until_healthy && health.status == HealthStatus::Healthy {
+            return None;
+        }
         let next = Next::At(Instant::now() + health.pause(&check, started, now()));
-        Some(Self { home: home.clone(), task: task.clone(), check, health, started, next })
+        let (home, task, process) = (home.clone(), task.clone(), status.process);
+        Some(Self { home, task, process, check, health, started, next })
     }
 
     /// The health after the next probe. Cancel-safe: the next call goes on where this one was.
@@ -49,6 +57,7 @@ impl Monitor {
                     sleep_until(*at).await;
                     self.next = Next::Running(self.probe());
                 }
+                Next::Never => return std::future::pending().await,
                 Next::Running(probe) => {
                     let probe = probe.await;
                     // It is gone without a word when there was no thread for it.
@@ -56,7 +65,11 @@ impl Monitor {
                     let health = self.health.clone().after(probe, &self.check, self.started);
                     self.health = health;
                     let pause = self.health.pause(&self.check, self.started, now());
-                    self.next = Next::At(Instant::now() + pause.max(PAUSE_MIN));
+                    let is_well = self.health.status == HealthStatus::Healthy;
+                    self.next = match self.check.until_healthy && is_well {
+                        true => Next::Never,
+                        false => Next::At(Instant::now() + pause.max(PAUSE_MIN)),
+                    };
                     return self.health.clone();
                 }
             }
@@ -66,9 +79,10 @@ impl Monitor {
     fn probe(&self) -> oneshot::Receiver<Probe> {
         let (tell, probe) = oneshot::channel();
         let (home, task, check) = (self.home.clone(), self.task.clone(), self.check.clone());
+        let process = self.process;
         let run = move || {
             let start = now();
-            let (exit_code, output) = probe::run(&home, &task, &check);
+            let (exit_code, output) = probe::run(&home, &task, process, &check);
             // The container may have ended.
             let _ = tell.send(Probe { start, end: now(), exit_code, output });
         };

@@ -269,8 +269,15 @@ impl Launch {
     /// How it is asked whether it is well. One that ends while it has no requests is not asked: a
     /// probe is a run like any other, and it would never be idle.
     pub fn health_check(&self) -> Option<Check> {
+        match &self.ready {
+            Ready::Wasm { .. } if self.container.launch_type == LaunchType::Pool => None,
+            Ready::Wasm { .. } | Ready::Native(_) => self.image_health_check(),
+        }
+    }
+
+    /// How its image, and what changes that, want it to be asked.
+    pub fn image_health_check(&self) -> Option<Check> {
         let execution = match &self.ready {
-            Ready::Wasm { .. } if self.container.launch_type == LaunchType::Pool => return None,
             Ready::Wasm { plan, .. } => plan.execution(),
             Ready::Native(native) => native.plan.execution(),
         };

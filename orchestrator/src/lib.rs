@@ -23,10 +23,10 @@ mod api; // routes, authorization, and the way from a request to its answer; the
 mod journeys; // the whole control plane in one process
 
 pub use api::{
-    AccessTokenAnswer, Caller, Client, Config, ContainerGrants, CreateCluster, CreateCredential,
-    CreateJoinToken, CreateSecret, CreateService, CreatedJoinToken, Credential, CredentialInfo,
-    Drain, Health, ImageResolver, IssueToken, ListPage, QuotaReport, RegisteredDefinition,
-    ResolvedImage, RunTask, UpdateService, UsageReport, serve,
+    AccessTokenAnswer, Caller, ChangeRollout, Client, Config, ContainerGrants, CreateCluster,
+    CreateCredential, CreateJoinToken, CreateSecret, CreateService, CreatedJoinToken, Credential,
+    CredentialInfo, Drain, Health, ImageResolver, IssueToken, ListPage, QuotaReport,
+    RegisteredDefinition, ResolvedImage, RolloutAction, RunTask, UpdateService, UsageReport, serve,
 };
 pub use certificates::{ServerCertificate, certificate_authority, issue_certificate};
 pub use error::Error;

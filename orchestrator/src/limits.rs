@@ -58,6 +58,14 @@ pub(crate) const BACK_OFF_MAX: Duration = Duration::from_secs(60);
 /// away is back by then, a full disk swept; and the node is tried all the same when no other has
 /// capacity.
 pub(crate) const AVOIDED_FOR: Duration = Duration::from_secs(300);
+/// A replica that ended so often and was never ready has failed: its node has tried it three times
+/// within seconds.
+pub(crate) const RESTARTS_UNREADY_MAX: u32 = 2;
+/// Deployments of a service that are kept, as Kubernetes keeps revisions. The one to go back to is
+/// kept besides.
+pub(crate) const DEPLOYMENTS_KEPT_MAX: usize = 10;
+/// Events of a service that are kept, newest first: some hundred bytes each, in one record.
+pub(crate) const SERVICE_EVENTS_MAX: usize = 50;
 /// Ended tasks are shown for so long, as ECS does.
 pub(crate) const ENDED_SHOWN_FOR: Duration = Duration::from_secs(3600);
 /// And at most so many of one tenant, so that a loop of short tasks cannot fill the store.

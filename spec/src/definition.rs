@@ -14,6 +14,7 @@ use crate::{
         Capability, FileGrant, LimitRequest, MissingGrant, OperatorGrants, Resolved, Want, resolve,
     },
     digest::Digest,
+    health::{HealthProbe, HealthProblem},
     launch_type::LaunchType,
     limits::LimitOverrides,
     name::{ContainerName, Family, VolumeName},
@@ -113,15 +114,19 @@ pub struct ContainerDefinition {
     /// limit, which in the pool is at most twice as much.
     #[serde(default = "default_memory_soft")]
     pub memory_soft_bytes: u64,
-    /// Memory that is never exceeded, in bytes.
-    #[serde(default = "default_memory_hard")]
-    pub memory_hard_bytes: u64,
+    /// Memory that is never exceeded, in bytes. When left out: 128 MiB, or what is reserved where
+    /// that is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_hard_bytes: Option<u64>,
     /// Ports that it listens on; each is a grant.
     #[serde(default)]
     pub ports: Vec<PortMapping>,
     /// Volumes in its file tree; each is a grant.
     #[serde(default)]
     pub mounts: Vec<Mount>,
+    /// How it is asked whether it is ready, as a replica of a service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthProbe>,
     /// Whether the task ends with it.
     #[serde(default = "yes")]
     pub essential: bool,
@@ -139,6 +144,8 @@ fn is_default(limits: &LimitOverrides) -> bool {
     *limits == LimitOverrides::default()
 }
 
+/// What a container may have that names no limit and reserves no more.
+const MEMORY_HARD_BYTES_DEFAULT: u64 = 128 << 20;
 /// 64 KiB, a page of Wasm memory, to 64 GiB.
 const MEMORY_HARD_BYTES: RangeInclusive<u64> = 1 << 16..=64 << 30;
 /// A day: a longer computation should write checkpoints.
@@ -149,9 +156,6 @@ fn default_cpu_millis() -> u32 {
 }
 fn default_memory_soft() -> u64 {
     64 << 20
-}
-fn default_memory_hard() -> u64 {
-    128 << 20
 }
 fn yes() -> bool {
     true
@@ -244,7 +248,7 @@ impl TaskDefinition {
         LimitRequest {
             serves: container.ports.iter().any(|port| port.protocol == Protocol::Http),
             memory_soft_bytes: Some(container.memory_soft_bytes),
-            memory_bytes_max: Some(container.memory_hard_bytes),
+            memory_bytes_max: Some(container.memory_hard()),
             cpu_time_max: container.cpu_time_max_ms.map(Duration::from_millis),
             wall_time_max: None,
             writable_bytes_default: None,
@@ -319,12 +323,17 @@ impl TaskDefinition {
 }
 
 impl ContainerDefinition {
+    /// Memory that it never exceeds, in bytes.
+    pub fn memory_hard(&self) -> u64 {
+        self.memory_hard_bytes.unwrap_or(MEMORY_HARD_BYTES_DEFAULT.max(self.memory_soft_bytes))
+    }
+
     fn check(&self) -> Result<(), ContainerProblem> {
         let cpu_times = 1..=CPU_TIME_MS_MAX;
-        if self.memory_soft_bytes > self.memory_hard_bytes {
+        if self.memory_soft_bytes > self.memory_hard() {
             return Err(ContainerProblem::SoftMemory);
         }
-        if !MEMORY_HARD_BYTES.contains(&self.memory_hard_bytes) {
+        if !MEMORY_HARD_BYTES.contains(&self.memory_hard()) {
             return Err(ContainerProblem::HardMemory);
         }
         if self.cpu_time_max_ms.is_some_and(|millis| !cpu_times.contains(&millis)) {
@@ -336,6 +345,10 @@ impl ContainerDefinition {
         }
         if self.ports.iter().any(|port| port.container_port == 0) {
             return Err(ContainerProblem::PortZero);
+        }
+        if let Some(health) = &self.health {
+            let port = |port: &PortMapping| (port.container_port, port.protocol == Protocol::Http);
+            health.check(&self.ports.iter().map(port).collect::<Vec<_>>())?;
         }
         for mount in &self.mounts {
             format!("fs:{};volume={}", mount.path, mount.volume).parse::<Capability>()?;
@@ -367,7 +380,7 @@ enum Problem {
 /// What is wrong with one container of it, as a predicate.
 #[derive(Debug, thiserror::Error)]
 enum ContainerProblem {
-    #[error("reserves more memory than its hard limit")]
+    #[error("reserves more memory than its `memory_hard_bytes`: raise that, or leave it out")]
     SoftMemory,
     #[error("has a hard memory limit outside 64KiB to 64GiB")]
     HardMemory,
@@ -381,6 +394,8 @@ enum ContainerProblem {
     PortZero,
     #[error("mounts `{0}`, which is not among its `[[volumes]]`")]
     UnknownVolume(VolumeName),
+    #[error(transparent)]
+    Health(#[from] HealthProblem),
     #[error("cannot be granted its own env and mounts: {0}")]
     Grant(#[from] ParseError),
 }
@@ -410,6 +425,31 @@ mod tests {
             let names: Vec<String> =
                 definition(allow, wants).secrets().iter().map(ToString::to_string).collect();
             assert_eq!(names, want, "{allow:?} {wants:?}");
+        }
+    }
+
+    #[test]
+    fn the_hard_limit_of_memory_follows_what_is_reserved() {
+        const MIB: u64 = 1 << 20;
+        for (soft, hard, want) in [
+            (64, None, Some(128)),
+            (128, None, Some(128)),
+            (1024, None, Some(1024)),
+            (1024, Some(2048), Some(2048)),
+            (1024, Some(512), None),
+        ] {
+            let mut definition = definition(&[], &[]);
+            let container = &mut definition.containers[0];
+            container.memory_soft_bytes = soft * MIB;
+            container.memory_hard_bytes = hard.map(|mib: u64| mib * MIB);
+            let found = container.memory_hard();
+            match (definition.check(), want) {
+                (Ok(()), Some(want)) => assert_eq!(found, want * MIB, "{soft} {hard:?}"),
+                (Err(error), None) => {
+                    assert!(error.to_string().ends_with("raise that, or leave it out"), "{error}")
+                }
+                (checked, want) => panic!("{soft} {hard:?}: {checked:?}, not {want:?}"),
+            }
         }
     }
 

@@ -31,7 +31,9 @@ mod time; // a point in time as a value; sizes and durations as they are written
 mod log; // the records of a task's log, and what is kept of them
 mod usage; // what a run used
 
+mod health; // how a replica is asked whether it is ready
 mod definition; // task definitions and their revisions
+mod deployment; // how one revision follows another
 mod overrides; // what one run changes in a task definition
 mod object; // clusters, nodes, services and tasks, each with a spec and a status
 pub mod wire; // the messages between nodes, ingresses and the control plane
@@ -46,7 +48,9 @@ pub use definition::{
     ContainerDefinition, Mount, PortMapping, Protocol, Role, TaskDefinition, TaskDefinitionId,
     VolumeClaim,
 };
+pub use deployment::{Deployment, DeploymentSettings, DeploymentState, ServiceEvent};
 pub use digest::{Algorithm, Digest, Hasher};
+pub use health::HealthProbe;
 pub use launch_type::LaunchType;
 pub use limits::{LimitOverrides, Limits};
 pub use log::{LogDecoder, LogHead, LogIndex, LogPosition, LogRecord, LogSource};
@@ -59,9 +63,9 @@ pub use name::{
     Tenant, VolumeName,
 };
 pub use object::{
-    Cluster, ContainerPhase, ContainerStatus, Node, NodeCondition, NodeSpec, NodeStatus,
-    PublishedPort, Resources, Service, ServiceSpec, ServiceStatus, Task, TaskPhase, TaskSpec,
-    TaskStatus,
+    Cluster, ContainerHealth, ContainerPhase, ContainerStatus, Node, NodeCondition, NodeSpec,
+    NodeStatus, PublishedPort, Resources, Service, ServiceSpec, ServiceStatus, Task, TaskPhase,
+    TaskSpec, TaskStatus,
 };
 pub use overrides::TaskOverrides;
 pub use quota::{QuotaChange, QuotaExceeded, QuotaResource, TenantQuota};

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::{
     definition::TaskDefinitionId,
+    deployment::{Deployment, DeploymentSettings, ServiceEvent},
     digest::Digest,
     launch_type::LaunchType,
     name::{ClusterName, ContainerName, NodeId, ServiceName, TaskId, Tenant},
@@ -119,6 +120,9 @@ pub struct ServiceSpec {
     pub count: u32,
     /// The hosts that they run on.
     pub launch_type: LaunchType,
+    /// How another revision is brought into service.
+    #[serde(default)]
+    pub deployment: DeploymentSettings,
 }
 
 /// What was observed of a service.
@@ -128,6 +132,12 @@ pub struct ServiceStatus {
     pub placed: u32,
     /// Replicas that run.
     pub running: u32,
+    /// Replicas that run and are ready for requests.
+    #[serde(default)]
+    pub ready: u32,
+    /// The revisions of the replicas that are ready.
+    #[serde(default)]
+    pub serving: Vec<TaskDefinitionId>,
     /// Why there are fewer than requested, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -136,6 +146,15 @@ pub struct ServiceStatus {
     /// The host name that the ingress routes to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// Whether its deployment stands still.
+    #[serde(default)]
+    pub paused: bool,
+    /// The last ones, newest first. The first is of the revision that was requested.
+    #[serde(default)]
+    pub deployments: Vec<Deployment>,
+    /// What happened to it last, newest first.
+    #[serde(default)]
+    pub events: Vec<ServiceEvent>,
 }
 
 /// One replica of a task definition, or one run of it.
@@ -179,9 +198,20 @@ pub struct TaskStatus {
     /// Why, in a sentence, where there is something to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether its probes say that it may have requests; not known of a node whose version does not
+    /// ask them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
     /// Its containers, in the order of its definition.
     #[serde(default)]
     pub containers: Vec<ContainerStatus>,
+}
+
+impl TaskStatus {
+    /// Whether requests may go to it.
+    pub fn is_ready(&self) -> bool {
+        self.phase == TaskPhase::Running && self.ready.unwrap_or(true)
+    }
 }
 
 /// The lifecycle of a task.
@@ -217,6 +247,9 @@ pub struct ContainerStatus {
     /// Why, in a sentence, where there is something to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What its probe says, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<ContainerHealth>,
     /// How often it was restarted.
     pub restarts: u32,
     /// Its ports on the node.
@@ -238,6 +271,18 @@ pub enum ContainerPhase {
     BackOff,
     /// It ended.
     Exited,
+}
+
+/// What the probe of a container says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ContainerHealth {
+    /// No probe has succeeded since its start, and not enough have failed.
+    Starting,
+    /// The last ones succeeded.
+    Healthy,
+    /// So many have failed in a row that it counts as failed.
+    Unhealthy,
 }
 
 /// A port as it is published on the node.

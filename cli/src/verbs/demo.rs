@@ -11,7 +11,9 @@ use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use orchestrator::{Client, CreateService, UpdateService};
-use spec::{ClusterName, LaunchType, Reference, Service, ServiceName, TaskDefinition};
+use spec::{
+    ClusterName, DeploymentSettings, LaunchType, Reference, Service, ServiceName, TaskDefinition,
+};
 
 use crate::{
     credentials::{Credentials, Login},
@@ -203,12 +205,17 @@ async fn keep_running(client: &Client, definition: &TaskDefinition) -> anyhow::R
         let update = UpdateService {
             count: Some(REPLICAS),
             task_definition: Some(task_definition),
-            generation: None,
+            ..UpdateService::default()
         };
         return Ok(client.update_service(&cluster, &name, &update).await?);
     }
-    let wanted =
-        CreateService { name, task_definition, count: REPLICAS, launch_type: LaunchType::Node };
+    let wanted = CreateService {
+        name,
+        task_definition,
+        count: REPLICAS,
+        launch_type: LaunchType::Node,
+        deployment: DeploymentSettings::default(),
+    };
     Ok(client.create_service(&cluster, &wanted).await?)
 }
 
@@ -216,14 +223,17 @@ async fn until_running(client: &Client, service: &Service) -> anyhow::Result<()>
     let deadline = Instant::now() + SERVE_TIME_MAX;
     loop {
         let now = client.service(&service.cluster, &service.name).await?;
-        if now.status.running >= REPLICAS && now.status.observed_generation >= service.generation {
+        if now.status.ready >= REPLICAS && now.status.observed_generation >= service.generation {
             return Ok(());
         }
         if Instant::now() > deadline {
             let reason = now.status.reason.unwrap_or_else(|| "no reason is known".to_owned());
             bail!(
-                Advice::new(format!("{} of {REPLICAS} replicas run: {reason}", now.status.running))
-                    .hint("margay task ls --all says more")
+                Advice::new(format!(
+                    "{} of {REPLICAS} replicas are ready: {reason}",
+                    now.status.ready
+                ))
+                .hint("margay task ls --all says more")
             );
         }
         tokio::time::sleep(LOOK_EVERY).await;

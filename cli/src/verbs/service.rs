@@ -1,11 +1,17 @@
-mod converge; // waiting for the first ready copy
+mod converge; // waiting for copies to be ready
+mod deploying; // the settings of deployments
 mod logs; // what its copies wrote
+mod rollout; // its deployments
 
 use std::time::Duration;
 
 use clap::Subcommand;
 use orchestrator::{Client, CreateService, UpdateService};
-use spec::{ClusterName, LaunchType, Service, ServiceName, Task, TaskDefinitionId};
+use spec::{
+    ClusterName, DeploymentSettings, LaunchType, Service, ServiceName, Task, TaskDefinitionId,
+};
+
+use deploying::DeploymentFlags;
 
 use crate::{
     control::Control,
@@ -43,6 +49,8 @@ pub enum Verb {
         #[arg(long, value_name = "DURATION", default_value = "2m",
             value_parser = spec::parse_duration, conflicts_with = "detach")]
         timeout: Duration,
+        #[command(flatten)]
+        deployment: DeploymentFlags,
         #[command(flatten)]
         control: Control,
     },
@@ -93,8 +101,22 @@ pub enum Verb {
         #[command(flatten)]
         control: Control,
     },
-    /// Change what a service runs, or how many copies
-    #[command(group(clap::ArgGroup::new("change").args(["task", "count"]).required(true).multiple(true)))]
+    /// Show the deployments of a service, hold them, or bring an earlier revision back
+    #[command(subcommand)]
+    Rollout(rollout::Verb),
+    /// Show what happened to a service last: deployments, failed tasks, and why
+    Events {
+        #[command(flatten)]
+        service: rollout::Named,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Change what a service runs, or how many copies; returns when another revision is in service,
+    /// or was rolled back
+    #[command(group(clap::ArgGroup::new("change")
+        .args(["task", "count", "min_healthy", "max_percent", "circuit_breaker", "rollback",
+            "deadline"])
+        .required(true).multiple(true)))]
     Update {
         /// Its name
         name: ServiceName,
@@ -107,6 +129,15 @@ pub enum Verb {
         /// Keep so many copies
         #[arg(long)]
         count: Option<u32>,
+        /// Do not wait until the revision is in service
+        #[arg(short, long)]
+        detach: bool,
+        /// Wait no longer than this; the deployment goes on
+        #[arg(long, value_name = "DURATION", default_value = "15m",
+            value_parser = spec::parse_duration, conflicts_with = "detach")]
+        timeout: Duration,
+        #[command(flatten)]
+        deployment: DeploymentFlags,
         #[command(flatten)]
         control: Control,
     },
@@ -139,9 +170,21 @@ pub enum Verb {
 impl Verb {
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         match self {
-            Self::Create { name, task, cluster, count, launch_type, detach, timeout, control } => {
+            Self::Create {
+                name,
+                task,
+                cluster,
+                count,
+                launch_type,
+                detach,
+                timeout,
+                deployment,
+                control,
+            } => {
                 let client = control.client(home)?;
-                let wanted = CreateService { name, task_definition: task, count, launch_type };
+                let deployment = deployment.applied_to(DeploymentSettings::default());
+                let wanted =
+                    CreateService { name, task_definition: task, count, launch_type, deployment };
                 let service = block_on(client.create_service(&cluster, &wanted))?;
                 created(home, &client, &service, (!detach).then_some(timeout))
             }
@@ -176,13 +219,18 @@ impl Verb {
                     .retain(|service| cluster.as_ref().is_none_or(|name| service.cluster == *name));
                 output.records(&services, &HEADINGS, row)
             }
-            Self::Update { name, cluster, task, count, control } => {
-                let update = UpdateService { count, task_definition: task, generation: None };
-                change(home, &control, &cluster, &name, &update)
+            Self::Rollout(verb) => verb.run(home),
+            Self::Events { service, output } => service.events(home, output),
+            Self::Update { name, cluster, task, count, detach, timeout, deployment, control } => {
+                let wait = (task.is_some() && !detach).then_some(timeout);
+                let update =
+                    UpdateService { count, task_definition: task, ..UpdateService::default() };
+                change(&control.client(home)?, &cluster, &name, update, &deployment, wait)
             }
             Self::Scale { name, count, cluster, control } => {
                 let update = UpdateService { count: Some(count), ..UpdateService::default() };
-                change(home, &control, &cluster, &name, &update)
+                let same = DeploymentFlags::default();
+                change(&control.client(home)?, &cluster, &name, update, &same, None)
             }
             Self::Delete { names, cluster, control } => {
                 let client = control.client(home)?;
@@ -213,6 +261,27 @@ fn created(
     Ok(())
 }
 
+/// Changes a service, and waits until what it is to run is in service, where that is wanted.
+fn change(
+    client: &Client,
+    cluster: &ClusterName,
+    name: &ServiceName,
+    mut update: UpdateService,
+    deployment: &DeploymentFlags,
+    wait: Option<Duration>,
+) -> anyhow::Result<()> {
+    if deployment.is_given() {
+        let service = block_on(client.service(cluster, name))?;
+        update.deployment = Some(deployment.applied_to(service.spec.deployment));
+    }
+    let service = block_on(client.update_service(cluster, name, &update))?;
+    line(format_args!("{}", service.name));
+    match wait {
+        Some(time_max) => block_on(converge::deployed(client, &service, time_max)),
+        None => Ok(()),
+    }
+}
+
 /// The tasks of a service, newest first; an error when there is no such service.
 async fn tasks_of(
     client: &Client,
@@ -226,19 +295,6 @@ async fn tasks_of(
     Ok(tasks)
 }
 
-fn change(
-    home: &Home,
-    control: &Control,
-    cluster: &ClusterName,
-    name: &ServiceName,
-    update: &UpdateService,
-) -> anyhow::Result<()> {
-    let client = control.client(home)?;
-    let service = block_on(client.update_service(cluster, name, update))?;
-    line(format_args!("{}", service.name));
-    Ok(())
-}
-
 /// The host name that the ingress knows a service by. A control plane that does not say so is older
 /// than tenants' names.
 pub fn host(service: &Service) -> String {
@@ -246,14 +302,20 @@ pub fn host(service: &Service) -> String {
     service.status.host.clone().unwrap_or_else(older)
 }
 
-const HEADINGS: [&str; 7] = ["NAME", "CLUSTER", "TASK", "RUNNING", "CREATED", "HOST", "STATUS"];
+const HEADINGS: [&str; 8] =
+    ["NAME", "CLUSTER", "TASK", "READY", "ROLLOUT", "CREATED", "HOST", "STATUS"];
 
-fn row(service: &Service) -> [String; 7] {
+fn row(service: &Service) -> [String; 8] {
+    let serving = service.status.serving.iter().map(ToString::to_string).collect::<Vec<_>>();
     [
         service.name.to_string(),
         service.cluster.to_string(),
-        service.spec.task_definition.to_string(),
-        format!("{}/{}", service.status.running, service.spec.count),
+        match serving.is_empty() {
+            true => service.spec.task_definition.to_string(),
+            false => serving.join(","),
+        },
+        format!("{}/{}", service.status.ready, service.spec.count),
+        rollout::state(service),
         ago(service.created, now()),
         host(service),
         service.status.reason.clone().unwrap_or_else(|| "-".to_owned()),

@@ -23,6 +23,7 @@ mod audit; // what was done on a platform
 mod credentials; // control plane and registry: made, used, rotated, removed
 mod up; // a platform for a journey
 mod platform; // up, cluster, task, service, ingress, and processes that are killed
+mod rollouts; // another revision under load, and replicas that freeze
 mod services; // waited for, shown, and runs that are changed
 mod nodes; // join, drain, remove, adopt
 mod pool; // what the shared pool gives at most

@@ -16,7 +16,7 @@ fn misuse_exits_with_2_and_says_how_to_ask() {
         (vec!["run", "--name", "no/name", "hello"], "no/name"),
         (
             vec!["service", "update", "cats", "--cluster", "c"],
-            "<--task <FAMILY:REVISION>|--count <COUNT>>",
+            "<--task <FAMILY:REVISION>|--count <COUNT>|--min-healthy <PERCENT>|",
         ),
         (vec![], "Usage: margay"),
     ] {
@@ -33,7 +33,7 @@ fn what_docker_has_and_is_absent_here_is_named_with_the_reason_and_a_substitute(
         ("network create back", "Docker's `network create` is absent here: ", "-p PORT:PORT"),
         ("compose up", "Docker's `compose` is absent here: ", "margay service create"),
         ("swarm init", "Docker's `swarm init` is absent here: ", "margay node join"),
-        ("service rollback x", "Docker's `service rollback` is absent here: ", "--task FAMILY"),
+        ("service rollback x", "Docker's `service rollback` is absent here: ", "rollout undo"),
         ("run --privileged app", "Docker's `--privileged` is absent in `margay run`: ", "--allow"),
         ("run --gpus all app", "Docker's `--gpus` is absent in `margay run`: ", "leave it out"),
         ("run --device=/dev/x app", "Docker's `--device` is absent in `margay run`: ", "leave"),

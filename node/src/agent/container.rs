@@ -1,10 +1,12 @@
 use std::sync::Arc;
 
 use engine::{Adopted, Container, Ended, Exit, Listener, Listeners, Stdio};
-use spec::{ContainerDefinition, ContainerPhase, Digest, LaunchType, wire::DesiredTask};
+use spec::{
+    ContainerDefinition, ContainerHealth, ContainerPhase, Digest, LaunchType, wire::DesiredTask,
+};
 use tokio::{
     sync::watch,
-    time::{Duration, timeout},
+    time::{Duration, Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -12,6 +14,7 @@ use super::{
     cache::Fetch,
     definition::{container, create},
     host::Host,
+    limits::ROUTES_TIME_MAX,
     report::{ContainerReport, wait_readable},
 };
 use crate::{
@@ -26,7 +29,7 @@ use crate::{
     lifecycle::{Lifecycle, Restart, StartFailed, State},
     local::GRACE,
     ports,
-    tasks::{self, Health, Owned, Phase, ProcessId, Status, now},
+    tasks::{self, Check, Health, HealthStatus, Owned, Phase, ProcessId, Status, now},
 };
 
 /// What is prepared already is opened within milliseconds; an adopted container is not left
@@ -48,6 +51,9 @@ pub(super) struct TaskContainer {
 /// The task's stop, as a source of commands.
 struct TaskStop {
     wanted: watch::Receiver<bool>,
+    /// How long requests may still be on their way to it.
+    pause: Duration,
+    at: Option<Instant>,
     told: bool,
 }
 
@@ -57,6 +63,7 @@ impl Commands for TaskStop {
         if self.told || self.wanted.wait_for(|stop| *stop).await.is_err() {
             std::future::pending::<()>().await;
         }
+        sleep_until(*self.at.get_or_insert(Instant::now() + self.pause)).await;
         self.told = true;
         Command::Stop(GRACE)
     }
@@ -98,7 +105,11 @@ impl TaskContainer {
         let idle_after =
             (self.task.launch_type == LaunchType::Pool).then_some(self.host.idle_after);
         let lifecycle = Lifecycle::new(restart, idle_after, self.status.restarts);
-        let mut stop = TaskStop { wanted: stop, told: false };
+        let pause = match self.task.service {
+            Some(_) => ROUTES_TIME_MAX,
+            None => Duration::ZERO,
+        };
+        let mut stop = TaskStop { wanted: stop, pause, at: None, told: false };
         drive(&mut self, &mut stop, lifecycle, begin).await;
     }
 
@@ -170,6 +181,7 @@ impl TaskContainer {
     async fn take_over(&mut self, container: &dyn Container) {
         // It runs already, and can be found by its socket.
         warn_if_failed(self.spawned(container));
+        self.show_health();
         self.show_running();
         tracing::info!(task = %self.task.id, container = %self.definition.name, "adopted");
         // What is needed to start it again is fetched while it runs; a failure shows when it is
@@ -281,6 +293,43 @@ impl TaskContainer {
         });
     }
 
+    /// How it is asked whether it is well.
+    fn check(&self) -> Option<&Check> {
+        self.owned.as_ref()?.record().health_check.as_ref()
+    }
+
+    /// Its health, with the reason at each change. One that was started again at once is taken for
+    /// as well as before, until a probe says otherwise.
+    fn show_health(&self) {
+        let Some(health) = &self.status.health else { return };
+        let last = health.log.last().filter(|probe| Some(probe.end) >= self.status.started);
+        let seen = last.map(|probe| match probe.output.lines().next() {
+            Some(line) if !line.is_empty() => line.to_owned(),
+            _ => format!("the check exited with {}", probe.exit_code),
+        });
+        self.report.set(&self.host.changed, |status| {
+            let shown = match (status.health, health.status) {
+                (Some(ContainerHealth::Healthy), HealthStatus::Starting)
+                | (_, HealthStatus::Healthy) => ContainerHealth::Healthy,
+                (_, HealthStatus::Starting) => ContainerHealth::Starting,
+                (_, HealthStatus::Unhealthy) => ContainerHealth::Unhealthy,
+            };
+            let is_news = status.health != Some(shown);
+            status.health = Some(shown);
+            match (shown, seen) {
+                (ContainerHealth::Healthy, _) if is_news => status.reason = None,
+                (ContainerHealth::Starting, Some(seen)) if status.reason.is_none() => {
+                    status.reason = Some(format!("it is not ready yet: {seen}"));
+                }
+                (ContainerHealth::Unhealthy, seen) if is_news => {
+                    let seen = seen.unwrap_or_else(|| "no probe was answered".to_owned());
+                    status.reason = Some(format!("it is unhealthy: {seen}"));
+                }
+                _ => {}
+            }
+        });
+    }
+
     /// It starts again later. As far as clients can tell, a `quick` one is not away.
     fn back_off(&mut self, restarts: u32, quick: bool, end: &End) {
         self.status.phase = Phase::BackOff;
@@ -294,6 +343,9 @@ impl TaskContainer {
                 true => ContainerPhase::Running,
                 false => ContainerPhase::BackOff,
             };
+            if !quick && status.health.is_some() {
+                status.health = Some(ContainerHealth::Starting);
+            }
             status.exit_code = end.exit_code;
             status.reason.clone_from(&end.reason);
             status.restarts = restarts;
@@ -357,9 +409,13 @@ impl Supervisor for TaskContainer {
         self.host.causes.forget();
         self.status.started = Some(now());
         let before = self.status.health.take();
-        let check = self.owned.as_ref().and_then(|owned| owned.record().health_check.as_ref());
-        self.status.health = check.map(|_| Health::at_start(before));
+        let was_ready = self.report.status().health == Some(ContainerHealth::Healthy);
+        self.status.health = self.check().map(|check| match check.until_healthy && was_ready {
+            true => Health { status: HealthStatus::Healthy, ..Health::at_start(before) },
+            false => Health::at_start(before),
+        });
         self.write_status();
+        self.show_health();
         self.show_running();
     }
 
@@ -369,9 +425,17 @@ impl Supervisor for TaskContainer {
     }
 
     fn probed(&mut self, health: Health) {
-        if let Some(owned) = &self.owned {
-            warn_if_failed(owned.write_health(&mut self.status, health));
+        let is_news =
+            self.status.health.as_ref().is_none_or(|before| before.status != health.status);
+        // What the network answered the same again is not worth a write to disk.
+        let is_kept = is_news || self.check().is_some_and(|check| check.reach.is_none());
+        match &self.owned {
+            Some(owned) if is_kept => {
+                warn_if_failed(owned.write_health(&mut self.status, health));
+            }
+            Some(_) | None => self.status.health = Some(health),
         }
+        self.show_health();
     }
 
     fn denied(&mut self, line: String, count: u64) {

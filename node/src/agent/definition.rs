@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use spec::{ContainerDefinition, NodeId, Protocol, Transport, wire::DesiredTask};
 
-use super::host::Host;
+use super::{host::Host, readiness};
 use crate::{
     error::{Error, Result},
     launch::{Container, Launch},
@@ -104,7 +104,7 @@ pub(super) fn create(
         exposed: BTreeSet::new(),
         restart: RestartPolicy::No,
         no_log: false,
-        health_check: launch.health_check(),
+        health_check: readiness::check_of(task, definition, launch),
     };
     match tasks::create(&host.home, record.clone()) {
         // Another tenant's task has the same id, or a local task has taken its name.

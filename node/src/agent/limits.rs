@@ -4,6 +4,9 @@ use std::time::Duration;
 
 /// Silence of more than two of these makes a node suspect.
 pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(3);
+/// After its route has gone requests may still be on their way to a task: the ingress of this node
+/// looks at its table every 25 milliseconds, and those of others are told within a poll.
+pub(super) const ROUTES_TIME_MAX: Duration = Duration::from_millis(200);
 /// Changes within so little time go into one report.
 pub(super) const GATHER_FOR: Duration = Duration::from_millis(10);
 /// At most so much usage is lost with the node.

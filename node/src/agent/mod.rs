@@ -15,6 +15,7 @@ mod causes; // why starts have failed
 mod spare_workers; // workers that wait for a task
 mod host; // what all tasks of a node share
 mod secrets; // what a task may have, asked for when it starts
+mod readiness; // how a replica is asked whether it is ready
 mod definition; // what a task definition says, as a launch
 mod report; // what is known of a container: its status and its usage
 mod adoption; // what an earlier agent has left behind

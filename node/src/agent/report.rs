@@ -57,6 +57,7 @@ impl ContainerReport {
             phase: ContainerPhase::Pulling,
             exit_code: None,
             reason: None,
+            health: None,
             restarts: 0,
             ports: Vec::new(),
             usage: Usage::default(),

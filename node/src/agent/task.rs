@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use spec::{ContainerPhase, ContainerStatus, TaskPhase, TaskStatus, wire::DesiredTask};
+use spec::{
+    ContainerHealth, ContainerPhase, ContainerStatus, TaskPhase, TaskStatus, wire::DesiredTask,
+};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
@@ -91,8 +93,20 @@ impl TaskHandle {
         let reason = containers.iter().find_map(|container| {
             Some(format!("container `{}`: {}", container.name, why(container)?))
         });
-        TaskStatus { phase: phase(self.seen(), &containers, &self.essential), reason, containers }
+        let phase = phase(self.seen(), &containers, &self.essential);
+        let ready = Some(is_ready(phase, &containers, &self.essential));
+        TaskStatus { phase, reason, ready, containers }
     }
+}
+
+/// Whether requests may go to a task: no essential container says otherwise.
+fn is_ready(phase: TaskPhase, containers: &[ContainerStatus], essential: &[bool]) -> bool {
+    let is_well = |container: &ContainerStatus| match container.health {
+        None | Some(ContainerHealth::Healthy) => true,
+        Some(ContainerHealth::Starting | ContainerHealth::Unhealthy) => false,
+    };
+    let mut counting = containers.iter().zip(essential).filter(|(_, essential)| **essential);
+    phase == TaskPhase::Running && counting.all(|(container, _)| is_well(container))
 }
 
 /// Why a container is where it is, in a sentence, where there is something to say.
@@ -162,6 +176,7 @@ mod tests {
             phase,
             exit_code: None,
             reason: None,
+            health: None,
             restarts: 0,
             ports: Vec::new(),
             usage: Usage::default(),
@@ -179,6 +194,35 @@ mod tests {
         ] {
             let containers: Vec<_> = phases.iter().map(|phase| container(*phase)).collect();
             assert_eq!(phase(seen, &containers, essential), want, "{seen:?} {phases:?}");
+        }
+    }
+
+    #[test]
+    fn a_task_is_ready_when_its_essential_containers_are_well() {
+        use ContainerHealth::{Healthy, Starting, Unhealthy};
+        for (phase, health, essential, want) in [
+            (TaskPhase::Running, &[None][..], &[true][..], true),
+            (TaskPhase::Running, &[Some(Healthy)], &[true], true),
+            (TaskPhase::Running, &[Some(Starting)], &[true], false),
+            (TaskPhase::Running, &[Some(Unhealthy)], &[true], false),
+            (TaskPhase::Running, &[Some(Healthy), Some(Unhealthy)], &[true, false], true),
+            (TaskPhase::Running, &[Some(Healthy), Some(Unhealthy)], &[true, true], false),
+            (TaskPhase::Starting, &[Some(Healthy)], &[true], false),
+            (TaskPhase::Stopping, &[Some(Healthy)], &[true], false),
+        ] {
+            let container = |health: &Option<ContainerHealth>| ContainerStatus {
+                name: "c".parse().unwrap(),
+                image: Digest::of(b""),
+                phase: ContainerPhase::Running,
+                exit_code: None,
+                reason: None,
+                health: *health,
+                restarts: 0,
+                ports: Vec::new(),
+                usage: Usage::default(),
+            };
+            let containers: Vec<_> = health.iter().map(container).collect();
+            assert_eq!(is_ready(phase, &containers, essential), want, "{phase:?} {health:?}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One probe of a container's health: a program in it, whose output is kept in part.
 
+mod reach; // whether a container is reached from outside
+
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
@@ -20,7 +22,7 @@ use super::{Streams, unreachable_task, wait_until_started, wasm};
 use crate::{
     error::{Error, Result, chain},
     home::Home,
-    tasks::{Check, Kind, TaskFolder},
+    tasks::{Check, Kind, ProcessId, TaskFolder},
 };
 
 /// The exit code of a probe that did not run, or took too long. Docker's.
@@ -33,8 +35,18 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// A program that is killed ends within milliseconds, and later on a machine that swaps.
 const KILL_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Runs the program of `check` in the container of `task`. Its exit code, and what it wrote.
-pub(crate) fn run(home: &Home, task: &TaskFolder, check: &Check) -> (i32, String) {
+/// Asks what `check` asks for of the container of `task`, which `process` runs: the exit code of a
+/// program in it and what that wrote, or 0 or 1 and what was seen from outside.
+pub(crate) fn run(
+    home: &Home,
+    task: &TaskFolder,
+    process: Option<ProcessId>,
+    check: &Check,
+) -> (i32, String) {
+    if let Some(asked) = &check.reach {
+        let (is_reached, seen) = reach::ask(home, task, process, check, asked);
+        return (i32::from(!is_reached), seen);
+    }
     let ended = start(home, task, check).and_then(|mut running| {
         let deadline = Instant::now() + check.timeout;
         let watching = |source| Error::System { verb: "watch a check", source };

@@ -1,6 +1,6 @@
 //! Replicas that do not answer are left out until they do. A request that waits raises the
-//! suspicion; a probe that no guest sees tells a replica that is slow from one that is frozen or cut
-//! off.
+//! suspicion; a probe that no guest sees tells a replica that is slow from one that is frozen or
+//! cut off.
 
 use std::{
     io,

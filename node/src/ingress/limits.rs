@@ -80,8 +80,8 @@ pub(super) const REPLACEMENT_TIME_MAX: Duration = Duration::from_secs(1);
 /// Between two looks at the routes while no replica can be reached.
 pub(super) const RETRY_EVERY: Duration = Duration::from_millis(20);
 
-/// A replica that has a request and answers nothing for so long is probed; with the probe it is left
-/// out within the two seconds that are promised.
+/// A replica that has a request and answers nothing for so long is probed; with the probe it is
+/// left out within the two seconds that are promised.
 pub(super) const SILENT_TIME_MAX: Duration = Duration::from_secs(1);
 /// For an answer to a probe. A worker whose guests take all of its processor time answers within
 /// tens of milliseconds.

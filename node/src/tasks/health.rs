@@ -35,6 +35,25 @@ pub struct Check {
     pub start_interval: Duration,
     /// Failures in a row until it is unhealthy.
     pub retries: u32,
+    /// What is asked instead of running `command`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reach: Option<Reach>,
+    /// Whether it is not asked any more once it was healthy: each probe of a program that answers
+    /// requests is a run of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub until_healthy: bool,
+}
+
+/// What is asked of a replica from outside of its container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reach {
+    /// To answer a `GET` with a status below `below`.
+    Http { port: u16, path: String, below: u16 },
+    /// To listen on a port.
+    Tcp { port: u16 },
+    /// To run for an interval.
+    Runs,
 }
 
 /// What is known of a task's health.
@@ -95,6 +114,8 @@ impl Check {
                 None | Some(0) => RETRIES,
                 Some(number) => u32::try_from(number).unwrap_or(u32::MAX),
             },
+            reach: None,
+            until_healthy: false,
         })
     }
 
@@ -141,7 +162,12 @@ impl Health {
         let is_starting =
             self.status == HealthStatus::Starting && now.since(started) < check.start_period;
         let interval = if is_starting { check.start_interval } else { check.interval };
-        let last = self.log.last().map_or(started, |probe| probe.end.max(started));
+        let probed = self.log.last().map(|probe| probe.end).filter(|end| *end > started);
+        // What costs a connection is asked at once: many a program is ready by then.
+        if let (None, Some(Reach::Http { .. } | Reach::Tcp { .. })) = (probed, &check.reach) {
+            return Duration::ZERO;
+        }
+        let last = probed.unwrap_or(started);
         // A clock that was set back makes no longer pause.
         interval - now.since(last).min(interval)
     }

@@ -16,7 +16,7 @@ mod told; // what happens to a task, in the log of events
 mod logs; // what a task wrote, from its first line or as it writes
 
 pub use folder::{Owned, PinnedTask, TaskFolder, clear_damaged, find, list};
-pub use health::{Check, Health, HealthStatus, Probe};
+pub use health::{Check, Health, HealthStatus, Probe, Reach};
 pub use logs::{LogLine, LogOptions, LogStream, follow};
 pub use names::check as check_name;
 pub use process::ProcessId;

@@ -161,6 +161,17 @@ impl Client {
         self.send(Method::PATCH, &path, Some(update)).await
     }
 
+    /// Pauses or resumes the rollout of a service, or brings an earlier revision back.
+    pub async fn change_rollout(
+        &self,
+        cluster: &ClusterName,
+        name: &ServiceName,
+        change: &ChangeRollout,
+    ) -> Result<Service, Error> {
+        let path = format!("/v1/clusters/{cluster}/services/{name}/rollout");
+        self.send(Method::POST, &path, Some(change)).await
+    }
+
     /// Deletes a service; its tasks are stopped.
     pub async fn delete_service(
         &self,

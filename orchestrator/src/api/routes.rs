@@ -19,8 +19,8 @@ use super::{
     call::{Call, Reply},
     error::ApiError,
     handlers::{
-        agent, clusters, credentials, definitions, identity, ledger, nodes, quotas, secrets,
-        services, system, tasks,
+        agent, clusters, credentials, definitions, identity, ledger, nodes, quotas, rollouts,
+        secrets, services, system, tasks,
     },
     principal::Access,
     types::*,
@@ -134,6 +134,10 @@ routes! {
         (UpdateService) -> One(Service), services::update;
     DELETE "/v1/clusters/{cluster}/services/{service}" Deploy, "Delete a service",
         () -> Nothing, services::delete;
+
+    POST "/v1/clusters/{cluster}/services/{service}/rollout" Deploy,
+        "Pause or resume the rollout of a service, or bring an earlier revision back",
+        (ChangeRollout) -> One(Service), rollouts::change;
 
     GET "/v1/nodes" Read, "List nodes", () -> Page(Node), nodes::list;
     GET "/v1/nodes/{node}" Read, "Show a node", () -> One(Node), nodes::show;

@@ -3,8 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 use spec::{
-    Capability, ClusterName, ContainerName, CredentialName, LaunchType, SecretName, SecretValue,
-    ServiceName, TaskDefinition, TaskDefinitionId, TaskOverrides, Tenant, TenantQuota, Timestamp,
+    Capability, ClusterName, ContainerName, CredentialName, DeploymentSettings, LaunchType,
+    SecretName, SecretValue, ServiceName, TaskDefinition, TaskDefinitionId, TaskOverrides, Tenant,
+    TenantQuota, Timestamp,
 };
 use utoipa::ToSchema;
 
@@ -73,6 +74,9 @@ pub struct CreateService {
     pub task_definition: TaskDefinitionId,
     pub count: u32,
     pub launch_type: LaunchType,
+    /// How another revision is brought into service.
+    #[serde(default)]
+    pub deployment: DeploymentSettings,
 }
 
 /// The body of `PATCH /v1/clusters/CLUSTER/services/SERVICE`: what is left out stays.
@@ -83,9 +87,34 @@ pub struct UpdateService {
     pub count: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_definition: Option<TaskDefinitionId>,
+    /// All of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<DeploymentSettings>,
     /// Only if the service is still at this generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<u64>,
+}
+
+/// The body of `POST /v1/clusters/CLUSTER/services/SERVICE/rollout`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeRollout {
+    pub action: RolloutAction,
+    /// The number of the deployment whose revision is brought back; for `undo` alone. When left
+    /// out, the last one that was completed and is of another revision than the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<u64>,
+}
+
+/// What becomes of the rollout of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RolloutAction {
+    /// No further replica goes over to another revision.
+    Pause,
+    Resume,
+    /// The revision of an earlier deployment is requested again.
+    Undo,
 }
 
 /// The body of `POST /v1/nodes/NODE/drain`.

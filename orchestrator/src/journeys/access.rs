@@ -167,6 +167,7 @@ async fn one_tenant_sees_nothing_of_another() {
         task_definition: "cats:1".parse().unwrap(),
         count: 0,
         launch_type: spec::LaunchType::Node,
+        deployment: spec::DeploymentSettings::default(),
     };
     for (client, host) in
         [(&plane.client, "web.main.localhost"), (&other, "web.main.other.localhost")]

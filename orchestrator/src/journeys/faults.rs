@@ -33,6 +33,7 @@ async fn a_restart_keeps_everything_and_restarts_no_task() {
         task_definition: "cats:1".parse().unwrap(),
         count: 2,
         launch_type: LaunchType::Node,
+        deployment: spec::DeploymentSettings::default(),
     };
     client.create_service(&main, &service).await.unwrap();
     let mut node = plane.node("n1").await;
@@ -441,6 +442,7 @@ async fn many_changes_at_once_end_in_one_state() {
         task_definition: "cats:1".parse().unwrap(),
         count: 1,
         launch_type: LaunchType::Node,
+        deployment: spec::DeploymentSettings::default(),
     };
     let created = join_all((0..10).map(|_| client.create_service(&main, &service))).await;
     assert_eq!(created.iter().filter(|result| result.is_ok()).count(), 1, "one winner");
@@ -540,6 +542,7 @@ async fn a_node_that_falls_silent_is_replaced_and_loses_its_routes() {
         task_definition: "cats:1".parse().unwrap(),
         count: 2,
         launch_type: LaunchType::Node,
+        deployment: spec::DeploymentSettings::default(),
     };
     client.create_service(&main, &service).await.unwrap();
     let nodes = || async {

@@ -410,12 +410,14 @@ impl FakeNode {
             let status = TaskStatus {
                 phase: if task.stop { TaskPhase::Stopped } else { TaskPhase::Running },
                 reason: None,
+                ready: None,
                 containers: vec![ContainerStatus {
                     name: container.name.clone(),
                     image: container.digest.unwrap(),
                     phase: if task.stop { ContainerPhase::Exited } else { ContainerPhase::Running },
                     exit_code: task.stop.then_some(143),
                     reason: None,
+                    health: None,
                     restarts: 0,
                     ports: vec![PublishedPort {
                         transport: spec::Transport::Tcp,

@@ -11,6 +11,7 @@ fn service(name: &str, id: &str, count: u32) -> CreateService {
         task_definition: id.parse().unwrap(),
         count,
         launch_type: LaunchType::Node,
+        deployment: spec::DeploymentSettings::default(),
     }
 }
 
@@ -63,6 +64,7 @@ async fn a_service_lives_from_its_definition_to_its_end() {
         count: Some(1),
         task_definition: Some("cats:2".parse().unwrap()),
         generation: Some(1),
+        ..UpdateService::default()
     };
     let updated = client.update_service(&cluster, &name, &update).await.unwrap();
     assert_eq!(updated.generation, 2);

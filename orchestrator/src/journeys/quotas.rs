@@ -60,6 +60,7 @@ async fn a_tenant_has_no_more_than_its_quota_of_anything() {
         task_definition: "cats:1".parse().unwrap(),
         count,
         launch_type: LaunchType::Node,
+        deployment: spec::DeploymentSettings::default(),
     };
     let run = |family: &str, count| RunTask {
         task_definition: format!("{family}:1").parse().unwrap(),

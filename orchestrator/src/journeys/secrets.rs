@@ -211,6 +211,7 @@ async fn a_task_waits_for_a_secret_that_is_not_there_and_says_how_to_make_it() {
         task_definition: "needs:1".parse().unwrap(),
         count: 1,
         launch_type: LaunchType::Pool,
+        deployment: spec::DeploymentSettings::default(),
     };
     client.create_service(&main, &service).await.unwrap();
     let why = "there is no secret `key`, which its role grants: margay secret create key FILE";

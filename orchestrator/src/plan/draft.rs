@@ -161,6 +161,13 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Asks a task to end that is not well. It counts as failed.
+    pub fn fail(&mut self, task: &Stored<TaskRecord>, reason: TaskReason) {
+        let mut next = task.value.stopped_for(&reason.to_string(), self.now);
+        next.failed = Some(self.now);
+        self.change(task, next, Vec::new());
+    }
+
     /// The first decision about a task stands: a second one would be made from the same old record.
     fn change(&mut self, task: &Stored<TaskRecord>, next: TaskRecord, volumes: Vec<Volume>) {
         let Entry::Vacant(decision) = self.changed.entry(next.key()) else { return };

@@ -3,8 +3,10 @@
 
 mod capacity; // what nodes have left
 mod placement; // the best node for a task, or what each node lacks
-mod replicas; // the replicas of one service
 mod draft; // a plan in the making
+mod rollout; // how far a deployment has come
+mod revisions; // which revision each replica should be of
+mod replicas; // the replicas of one service
 mod reason; // why something waits, and why a task ends
 mod routes; // which replicas answer for which host name
 mod node_watch; // what each node is told, and when
@@ -20,7 +22,7 @@ use store::Rev;
 use crate::state::{
     model::Model,
     objects::Volume,
-    records::{ServiceKey, Stored, TaskKey, TaskRecord},
+    records::{ServiceKey, ServiceRecord, Stored, TaskKey, TaskRecord},
 };
 pub(crate) use capacity::reserved;
 use draft::Draft;
@@ -45,6 +47,8 @@ pub(crate) enum Step {
     Start { task: Box<TaskRecord>, volumes: Vec<Volume> },
     /// A task's next record, unless it changed since, and volumes that it makes.
     Change { task: Box<TaskRecord>, based_on: Rev, volumes: Vec<Volume> },
+    /// What becomes of a service and its deployment, unless it changed since.
+    Service { key: ServiceKey, service: Box<ServiceRecord>, based_on: Rev },
     /// The record of a task that ended goes, unless it changed since.
     Forget { key: TaskKey, based_on: Rev },
 }
@@ -95,6 +99,10 @@ impl fmt::Display for Step {
                 write!(f, "{} is {:?}", task.id(), status.phase)?;
                 node.map_or(Ok(()), |node| write!(f, " on {node}"))?;
                 status.reason.as_ref().map_or(Ok(()), |reason| write!(f, ": {reason}"))
+            }
+            Self::Service { key: (.., name), service, .. } => {
+                let event = service.rollout.events.first();
+                write!(f, "{name}: {}", event.map_or("", |event| event.message.as_str()))
             }
             Self::Forget { key: (_, id), .. } => write!(f, "forget {id}"),
         }

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use spec::{LaunchType, NodeId, SecretName, TaskDefinitionId, TaskId, VolumeName, print_bytes};
+use spec::{
+    DeploymentSettings, LaunchType, NodeId, SecretName, TaskDefinitionId, TaskId, VolumeName,
+    print_bytes,
+};
 
 use crate::limits::TASKS_PER_NODE_MAX;
 
@@ -14,6 +17,12 @@ pub(crate) enum Waiting {
     Unplaceable(Unplaceable),
     /// The task before it has not ended and may still write to its volume.
     PredecessorWrites,
+    /// The task and its volume are on a node that is drained, and a volume does not move.
+    VolumeOnDrainedNode(NodeId),
+    /// An old replica serves, and no node has capacity for its replacement beside it.
+    NoCapacityBeside(Unplaceable),
+    /// The deployment may have no more replicas, and none fewer.
+    NoStepAllowed(DeploymentSettings),
     BackOff {
         /// The last one that failed, and its own reason.
         task: TaskId,
@@ -80,6 +89,8 @@ pub(crate) enum TaskReason {
     ReplacedBy(TaskId),
     VolumeHandover,
     MakesRoom,
+    /// It failed before it was ready.
+    NotReady(String),
 }
 
 impl fmt::Display for Waiting {
@@ -92,6 +103,23 @@ impl fmt::Display for Waiting {
             }
             Self::Unplaceable(reason) => reason.fmt(f),
             Self::PredecessorWrites => f.write_str("the task before it still has its volume"),
+            Self::VolumeOnDrainedNode(node) => write!(
+                f,
+                "its volume is on node `{node}`, which is drained, and a volume does not move: \
+                 margay node drain --undo {node}, or \
+                 delete the service"
+            ),
+            Self::NoCapacityBeside(reason) => write!(
+                f,
+                "{reason}, and a replacement starts beside the replica that it replaces: add \
+                 capacity, or let one end first with `--min-healthy 0`"
+            ),
+            Self::NoStepAllowed(settings) => write!(
+                f,
+                "no replica may end and none may be added with a minimum of {} % healthy and a \
+                 maximum of {} %: change them with `--min-healthy` and `--max-percent`",
+                settings.minimum_healthy_percent, settings.maximum_percent
+            ),
             Self::BackOff { task, failures, reason } => write!(
                 f,
                 "`{task}` failed {failures} times in a row and waits to be started again: {}",
@@ -133,7 +161,12 @@ impl Demand {
                 write!(f, "its volume is on node `{node}`, which is not ready")
             }
             (Lack::NotReady, None) => f.write_str("no node is ready"),
-            (Lack::Drained, _) => f.write_str("every node that could take it is drained"),
+            (Lack::Drained, Some(node)) => write!(
+                f,
+                "its volume is on node `{node}`, which is drained: margay node drain --undo \
+                 {node}"
+            ),
+            (Lack::Drained, None) => f.write_str("every node that could take it is drained"),
             (Lack::OciRuntime, _) => {
                 f.write_str("it is a native image")?;
                 if !self.architectures.is_empty() {
@@ -186,6 +219,7 @@ impl fmt::Display for TaskReason {
             Self::ReplacedBy(task) => write!(f, "`{task}` replaces it"),
             Self::VolumeHandover => f.write_str("its replacement writes to the same volume"),
             Self::MakesRoom => f.write_str("it makes room for its replacement"),
+            Self::NotReady(why) => f.write_str(why),
         }
     }
 }

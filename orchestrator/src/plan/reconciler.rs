@@ -162,6 +162,9 @@ async fn write(state: &State, step: &Step) -> Result<(), store::Error> {
         Step::Change { task, based_on, .. } => {
             txn.update(keys::task(&task.tenant, task.id()), *based_on, task)
         }
+        Step::Service { key: (tenant, cluster, name), service, based_on } => {
+            txn.update(keys::service(tenant, cluster, name), *based_on, service)
+        }
         Step::Forget { key: (tenant, id), based_on } => {
             txn.remove(keys::task(tenant, id), *based_on)
         }

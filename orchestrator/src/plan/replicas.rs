@@ -1,17 +1,20 @@
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
 use spec::{Digest, NodeId, Service, TaskId, TaskPhase, TaskSpec};
+use store::Rev;
 
 use super::{
     Step, Subject,
     capacity::PlacementRequest,
     draft::Draft,
-    reason::{TaskReason, Waiting},
+    reason::{Lack, TaskReason, Unplaceable, Waiting},
+    revisions::{Replicas, Revision, Revisions},
+    rollout,
 };
 use crate::{
     limits::{AVOIDED_FOR, BACK_OFF_MAX, STEADY_AFTER},
     state::{
-        records::{DefinitionRecord, ReplicaSlot, ServiceKey, ServiceRecord, Stored, TaskRecord},
+        records::{ReplicaSlot, ServiceKey, ServiceRecord, Stored, TaskRecord},
         tokens::label_stem,
     },
 };
@@ -26,71 +29,109 @@ fn back_off(failures: u32) -> Duration {
 }
 
 /// What is planned for one service.
-struct ServicePlan<'a> {
-    key: &'a ServiceKey,
-    stored: &'a Stored<ServiceRecord>,
-    service: &'a Service,
-    definition: &'a DefinitionRecord,
+struct ServicePlan<'p, 'a> {
+    key: &'p ServiceKey,
+    create_rev: Rev,
+    service: &'p Service,
+    revisions: Revisions<'a>,
     /// Whether a replica is on its way up or down, so that no further one is stopped to make room.
     in_flux: bool,
+    /// Tasks that are meant to run, and those of them that are ready.
+    live: u32,
+    ready: u32,
+}
+
+/// One replica of it.
+struct Replica<'p, 'a> {
+    ordinal: u32,
+    tasks: &'p [&'p Stored<TaskRecord>],
+    /// What it should be of.
+    revision: Revision<'a>,
 }
 
 impl<'a> Draft<'a> {
     /// One live task for each ordinal below the count, and none above.
     pub(super) fn plan_service(
         &mut self,
-        key: &'a ServiceKey,
-        stored: &'a Stored<ServiceRecord>,
-        tasks: &[&'a Stored<TaskRecord>],
+        key: &ServiceKey,
+        stored: &Stored<ServiceRecord>,
+        tasks: &[&Stored<TaskRecord>],
     ) {
-        let service = &stored.value.service;
-        let id = &service.spec.task_definition;
-        let Some(definition) = self.model.definitions.get(&(key.0.clone(), id.clone())) else {
-            let reason = Waiting::MissingDefinition(id.clone());
-            self.plan.waiting.insert(Subject::Service(key.clone()), reason);
-            return;
-        };
-        let in_flux = tasks.iter().map(|task| &task.value).any(|task| {
-            let ending = task.task.spec.stop && !task.has_ended();
-            (ending || task.task.status.phase == TaskPhase::Starting) && self.is_in_touch(task)
-        });
-        let mut plan = ServicePlan { key, stored, service, definition, in_flux };
-        let mut by_ordinal: BTreeMap<u32, Vec<&Stored<TaskRecord>>> = BTreeMap::new();
+        let mut replicas = Replicas::new();
         for &task in tasks {
-            by_ordinal
-                .entry(task.value.slot.map_or(u32::MAX, |slot| slot.ordinal))
-                .or_default()
-                .push(task);
+            let ordinal = task.value.slot.map_or(u32::MAX, |slot| slot.ordinal);
+            replicas.entry(ordinal).or_default().push(task);
         }
+        let record = self.advance(key, stored, tasks, &replicas);
+        let service = &record.service;
+        let revisions = match self.revisions(key, &record, &replicas) {
+            Ok(revisions) => revisions,
+            Err(id) => {
+                let reason = Waiting::MissingDefinition(id);
+                self.plan.waiting.insert(Subject::Service(key.clone()), reason);
+                return;
+            }
+        };
+        let records = || tasks.iter().map(|task| &task.value);
+        let in_flux = records().any(|task| {
+            let ending = task.task.spec.stop && !task.has_ended();
+            let rising = task.is_wanted()
+                && (task.task.status.phase == TaskPhase::Starting
+                    || revisions.requested.is_of(task) && !task.task.status.is_ready());
+            (ending || rising) && self.is_in_touch(task)
+        });
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        // Those above the count are on their way out.
+        let kept = || {
+            let is_kept = |slot: &ReplicaSlot| slot.ordinal < service.spec.count;
+            records().filter(move |task| task.slot.as_ref().is_some_and(is_kept))
+        };
+        let live = count(kept().filter(|task| self.is_live(task)).count());
+        let ready = count(kept().filter(|task| self.is_ready(task)).count());
+        let create_rev = stored.create_rev;
+        let mut plan = ServicePlan { key, create_rev, service, revisions, in_flux, live, ready };
         for ordinal in 0..service.spec.count {
-            let tasks = by_ordinal.remove(&ordinal).unwrap_or_default();
-            self.plan_replica(&mut plan, ordinal, &tasks);
+            let tasks = replicas.remove(&ordinal).unwrap_or_default();
+            let revision = self.revision_of(key, &plan.revisions, ordinal, &tasks);
+            self.plan_replica(&mut plan, &Replica { ordinal, tasks: &tasks, revision });
         }
-        for task in by_ordinal.into_values().flatten().filter(|task| task.value.is_wanted()) {
+        for task in replicas.into_values().flatten().filter(|task| task.value.is_wanted()) {
             self.stop(task, TaskReason::ScaledDown);
         }
     }
 
-    fn plan_replica(
+    /// The service after what its deployment has come to.
+    fn advance<'s>(
         &mut self,
-        plan: &mut ServicePlan<'a>,
-        ordinal: u32,
+        key: &ServiceKey,
+        stored: &'s Stored<ServiceRecord>,
         tasks: &[&Stored<TaskRecord>],
-    ) {
-        let in_touch =
-            |task: &&&Stored<TaskRecord>| task.value.is_wanted() && self.is_in_touch(&task.value);
+        replicas: &Replicas<'_>,
+    ) -> Cow<'s, ServiceRecord> {
+        let is_complete = self.is_complete(&stored.value, replicas);
+        let definitions = &self.model.definitions;
+        let is_known = |id: &_| definitions.contains_key(&(key.0.clone(), Clone::clone(id)));
+        let next = rollout::after(&stored.value, tasks, is_complete, is_known, self.now);
+        if let Cow::Owned(service) = &next {
+            let (key, service) = (key.clone(), Box::new(service.clone()));
+            self.plan.steps.push(Step::Service { key, service, based_on: stored.mod_rev });
+        }
+        next
+    }
+
+    fn plan_replica(&mut self, plan: &mut ServicePlan<'_, 'a>, replica: &Replica<'_, 'a>) {
+        let live = replica.tasks.iter().filter(|task| self.is_live(&task.value));
         let (current, outdated): (Vec<&&Stored<TaskRecord>>, Vec<&&Stored<TaskRecord>>) =
-            tasks.iter().filter(in_touch).partition(|task| self.is_current(plan, &task.value));
-        // Decided once: what runs before what starts, then the older one, which is the original
+            live.partition(|task| self.is_current(replica, &task.value));
+        // Decided once: what is ready before what is not, then the older one, which is the original
         // that came back.
         let keep = current.iter().min_by_key(|task| {
-            (
-                task.value.task.status.phase != TaskPhase::Running,
-                task.value.slot.map(|slot| slot.attempt),
-            )
+            let status = &task.value.task.status;
+            let attempt = task.value.slot.map(|slot| slot.attempt);
+            (!status.is_ready(), status.phase != TaskPhase::Running, attempt)
         });
         match keep {
-            Some(keep) if keep.value.task.status.phase == TaskPhase::Running => {
+            Some(keep) if keep.value.task.status.is_ready() => {
                 let kept_id = keep.value.id().clone();
                 for task in current.iter().filter(|task| *task.value.id() != kept_id) {
                     self.stop(task, TaskReason::RunsInItsPlace(kept_id.clone()));
@@ -99,81 +140,140 @@ impl<'a> Draft<'a> {
                     self.stop(task, TaskReason::ReplacedBy(kept_id.clone()));
                 }
             }
-            Some(_) => {} // it is on its way up, and until then the outdated ones serve
-            None => self.replace(plan, ordinal, tasks, &outdated),
+            // It is on its way up, and until then the outdated ones serve.
+            Some(keep) => {
+                if let Some(why) = rollout::failure(&keep.value) {
+                    self.fail(keep, TaskReason::NotReady(why));
+                }
+            }
+            None => self.replace(plan, replica, &outdated),
         }
     }
 
-    /// Whether a task is what its service asks for now, on a node that may keep it.
-    fn is_current(&self, plan: &ServicePlan<'_>, record: &TaskRecord) -> bool {
-        let (spec, wanted) = (&record.task.spec, &plan.service.spec);
-        let drained = spec
-            .node
-            .as_ref()
-            .and_then(|node| self.model.nodes.get(node))
-            .is_some_and(|node| node.drain);
-        spec.task_definition == wanted.task_definition
-            && spec.launch_type == wanted.launch_type
-            && !drained
+    /// Whether a task is what its replica should be, well, and on a node that may keep it.
+    fn is_current(&self, replica: &Replica<'_, '_>, record: &TaskRecord) -> bool {
+        let node = record.task.spec.node.as_ref().and_then(|node| self.model.nodes.get(node));
+        let is_drained = node.is_some_and(|node| node.drain);
+        let was_well = record.readied.is_some() && rollout::failure(record).is_some();
+        replica.revision.is_of(record) && !is_drained && !was_well
     }
 
     /// A new task for a replica that has none, once it may be started and a node has capacity.
     fn replace(
         &mut self,
-        plan: &mut ServicePlan<'a>,
-        ordinal: u32,
-        tasks: &[&Stored<TaskRecord>],
+        plan: &mut ServicePlan<'_, 'a>,
+        replica: &Replica<'_, 'a>,
         outdated: &[&&Stored<TaskRecord>],
     ) {
-        let last = tasks
+        let last = replica
+            .tasks
             .iter()
             .filter_map(|task| Some((task.value.slot?, &task.value)))
             .max_by_key(|(slot, _)| slot.attempt);
-        let failures = match self.failures(plan, last) {
+        let failures = match self.failures(replica, last) {
             Ok(failures) => failures,
             Err(reason) => return self.wait(plan, reason),
         };
+        let definition = replica.revision.definition;
         // Before an old replica makes way for one that cannot start.
-        if let Err(reason) = self.check_secrets(&plan.key.0, plan.definition) {
+        if let Err(reason) = self.check_secrets(&plan.key.0, definition) {
             return self.wait(plan, reason);
         }
-        let service = plan.service;
         let attempt = last.map_or(1, |(slot, _)| slot.attempt.saturating_add(1));
-        let slot = ReplicaSlot { generation: service.generation, ordinal, attempt, failures };
-        let mut task = new_task(plan, slot, self.now);
+        let generation = plan.service.generation;
+        let slot = ReplicaSlot { generation, ordinal: replica.ordinal, attempt, failures };
+        let mut task = new_task(plan, &replica.revision, slot, self.now);
         let request = PlacementRequest {
             task: &task,
-            definition: plan.definition,
+            definition,
             service: Some(plan.key),
-            avoid: self.avoided(tasks),
+            avoid: self.avoided(replica.tasks),
         };
-        if plan.definition.writes_volumes() && self.has_writer(tasks) {
-            for task in outdated
-                .iter()
-                .filter(|old| self.makes_room(&request, &old.value))
-                .collect::<Vec<_>>()
-            {
-                self.stop(task, TaskReason::VolumeHandover);
-            }
-            return self.wait(plan, Waiting::PredecessorWrites);
+        if definition.writes_volumes() && self.has_writer(replica.tasks) {
+            return self.hand_volume_over(plan, &request, outdated);
+        }
+        let settings = plan.service.spec.deployment;
+        // One beside each old one is within 200 %.
+        let is_full = settings.maximum_percent < 200
+            && plan.live >= settings.live_max(plan.service.spec.count);
+        if let (true, Some(old)) = (is_full, outdated.first()) {
+            return self.stop_first(plan, old, None);
         }
         match self.place(&request) {
             Ok((node, volumes)) => {
                 task.task.spec.node = Some(node);
                 plan.in_flux = true;
+                plan.live += 1;
                 self.plan.steps.push(Step::Start { task: Box::new(task), volumes });
             }
             Err(reason) => {
                 // Without capacity for both, an old one makes way: one replica at a time, and only
                 // where that helps.
-                let old = outdated.iter().find(|old| self.makes_room(&request, &old.value));
-                if let (Some(old), false) = (old, plan.in_flux) {
-                    plan.in_flux = true;
-                    self.stop(old, TaskReason::MakesRoom);
+                match outdated.iter().find(|old| self.makes_room(&request, &old.value)) {
+                    Some(old) if self.is_pinned(&request, &old.value) => {
+                        self.make_way(plan, old);
+                        self.wait(plan, Waiting::Unplaceable(reason));
+                    }
+                    Some(old) => self.stop_first(plan, old, Some(reason)),
+                    None => self.wait(plan, Waiting::Unplaceable(reason)),
                 }
-                self.wait(plan, Waiting::Unplaceable(reason));
             }
         }
+    }
+
+    /// Two tasks never write to one volume: the old one ends before the new one starts.
+    fn hand_volume_over(
+        &mut self,
+        plan: &ServicePlan<'_, '_>,
+        request: &PlacementRequest<'_>,
+        outdated: &[&&Stored<TaskRecord>],
+    ) {
+        let may_go: Vec<_> =
+            outdated.iter().filter(|old| self.makes_room(request, &old.value)).collect();
+        let node_of = |old: &&&&Stored<TaskRecord>| old.value.task.spec.node.clone();
+        let drained = |node: &NodeId| self.model.nodes.get(node).is_some_and(|node| node.drain);
+        let pinned = outdated.iter().find_map(|old| node_of(&old).filter(drained));
+        for task in &may_go {
+            self.stop(task, TaskReason::VolumeHandover);
+        }
+        self.wait(
+            plan,
+            match pinned.filter(|_| may_go.is_empty()) {
+                Some(node) => Waiting::VolumeOnDrainedNode(node),
+                None => Waiting::PredecessorWrites,
+            },
+        );
+    }
+
+    /// An old task ends before its replacement starts, where enough others stay ready.
+    fn stop_first(
+        &mut self,
+        plan: &mut ServicePlan<'_, '_>,
+        old: &Stored<TaskRecord>,
+        reason: Option<Unplaceable>,
+    ) {
+        let settings = plan.service.spec.deployment;
+        let minimum = settings.healthy_min(plan.service.spec.count);
+        let is_spare = !old.value.task.status.is_ready() || plan.ready > minimum;
+        match (is_spare, reason) {
+            (true, reason) => {
+                self.make_way(plan, old);
+                if let Some(reason) = reason {
+                    self.wait(plan, Waiting::Unplaceable(reason));
+                }
+            }
+            (false, Some(reason)) => self.wait(plan, Waiting::NoCapacityBeside(reason)),
+            (false, None) => self.wait(plan, Waiting::NoStepAllowed(settings)),
+        }
+    }
+
+    fn make_way(&mut self, plan: &mut ServicePlan<'_, '_>, old: &Stored<TaskRecord>) {
+        if plan.in_flux {
+            return;
+        }
+        plan.in_flux = true;
+        plan.ready -= u32::from(old.value.task.status.is_ready());
+        self.stop(old, TaskReason::MakesRoom);
     }
 
     /// Whether `request` could be met where `old` is, if that were not there. Stopping it for
@@ -186,12 +286,20 @@ impl<'a> Draft<'a> {
         })
     }
 
+    /// Whether `request` needs the host port that `old` has.
+    fn is_pinned(&self, request: &PlacementRequest<'_>, old: &TaskRecord) -> bool {
+        let node = old.task.spec.node.as_ref().and_then(|node| self.capacity.nodes.get(node));
+        let lack = node.and_then(|node| node.lack(&node.left, request, None));
+        matches!(lack, Some(Lack::HostPort(_)))
+    }
+
     /// Nodes on which this replica could not be started lately: its next task goes elsewhere where
     /// that is possible.
     fn avoided<'t>(&self, tasks: &[&'t Stored<TaskRecord>]) -> Vec<&'t NodeId> {
         let could_not_start = |record: &TaskRecord| {
             let lately = record.ended.is_some_and(|ended| self.now.since(ended) < AVOIDED_FOR);
-            lately && !record.ran && !record.task.spec.stop
+            let by_itself = !record.ran && !record.task.spec.stop;
+            lately && (by_itself || record.failed.is_some() && record.readied.is_none())
         };
         let failed = tasks.iter().map(|task| &task.value).filter(|record| could_not_start(record));
         failed.filter_map(|record| record.task.spec.node.as_ref()).collect()
@@ -200,17 +308,19 @@ impl<'a> Draft<'a> {
     /// Failures in a row before a new try, or why it is too early for one.
     fn failures(
         &self,
-        plan: &ServicePlan<'_>,
+        replica: &Replica<'_, '_>,
         last: Option<(ReplicaSlot, &TaskRecord)>,
     ) -> Result<u32, Waiting> {
         let Some((slot, record)) = last else { return Ok(0) };
-        let same = record.task.spec.task_definition == plan.service.spec.task_definition;
-        let (Some(ended), true, false) = (record.ended, same, record.task.spec.stop) else {
+        let by_itself = record.ended.filter(|_| !record.task.spec.stop);
+        let same = record.task.spec.task_definition == replica.revision.id;
+        let (Some(ended), true) = (record.failed.or(by_itself), same) else {
             return Ok(0);
         };
         // One that never ran was tried by its node for longer than that, and is a failure all the
-        // same.
-        if record.ran && ended.since(record.task.created) >= STEADY_AFTER {
+        // same; and so is one that never became ready.
+        let ran_well = record.ran && record.failed.is_none();
+        if ran_well && ended.since(record.task.created) >= STEADY_AFTER {
             return Ok(0);
         }
         let failures = slot.failures.saturating_add(1);
@@ -227,17 +337,22 @@ impl<'a> Draft<'a> {
         tasks.iter().any(|task| !task.value.has_ended() && task.value.task.spec.node.is_some())
     }
 
-    fn wait(&mut self, plan: &ServicePlan<'_>, reason: Waiting) {
+    fn wait(&mut self, plan: &ServicePlan<'_, '_>, reason: Waiting) {
         self.plan.waiting.entry(Subject::Service(plan.key.clone())).or_insert(reason);
     }
 }
 
-fn new_task(plan: &ServicePlan<'_>, slot: ReplicaSlot, now: spec::Timestamp) -> TaskRecord {
+fn new_task(
+    plan: &ServicePlan<'_, '_>,
+    revision: &Revision<'_>,
+    slot: ReplicaSlot,
+    now: spec::Timestamp,
+) -> TaskRecord {
     let (tenant, service) = (plan.key.0.clone(), plan.service);
     let spec = TaskSpec {
         cluster: service.cluster.clone(),
-        task_definition: service.spec.task_definition.clone(),
-        launch_type: service.spec.launch_type,
+        task_definition: revision.id.clone(),
+        launch_type: revision.launch_type,
         service: Some(service.name.clone()),
         node: None,
         stop: false,
@@ -249,16 +364,11 @@ fn new_task(plan: &ServicePlan<'_>, slot: ReplicaSlot, now: spec::Timestamp) -> 
 
 /// The same replica has the same id, however often it is planned; and no two replicas ever have,
 /// also not those of a service that was deleted and created again.
-fn task_id(plan: &ServicePlan<'_>, slot: ReplicaSlot) -> TaskId {
+fn task_id(plan: &ServicePlan<'_, '_>, slot: ReplicaSlot) -> TaskId {
     let service = plan.service;
     let all = format!(
         "{}/{}/{}/{}/{}/{}",
-        service.cluster,
-        service.name,
-        plan.stored.create_rev,
-        slot.generation,
-        slot.ordinal,
-        slot.attempt
+        service.cluster, service.name, plan.create_rev, slot.generation, slot.ordinal, slot.attempt
     );
     let hash = &Digest::of(all.as_bytes()).hex()[..10];
     let name = label_stem(service.name.as_str());

@@ -4,6 +4,7 @@ pub(crate) mod shared; // the clock, and a lock
 pub(crate) mod keys; // where things are stored
 pub(crate) mod objects; // what is stored and shown alike
 pub(crate) mod records; // what is stored
+pub(crate) mod rollout; // the deployments of a service
 pub(crate) mod model; // all of it in memory, as of one revision
 pub(crate) mod reports; // what nodes report, which is never stored
 pub(crate) mod access; // the store, the epoch that fences writes, and the model of it

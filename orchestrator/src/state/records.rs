@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use spec::{
-    ClusterName, FileGrant, NodeId, NodeSpec, Service, ServiceName, Task, TaskDefinition,
-    TaskDefinitionId, TaskId, TaskPhase, TaskSpec, TaskStatus, Tenant, Timestamp, VolumeName,
+    ClusterName, Deployment, FileGrant, NodeId, NodeSpec, Service, ServiceEvent, ServiceName, Task,
+    TaskDefinition, TaskDefinitionId, TaskId, TaskPhase, TaskSpec, TaskStatus, Tenant, Timestamp,
+    VolumeName,
 };
 use store::{Compare, Kv, Rev, Txn};
 
@@ -120,6 +121,17 @@ impl DefinitionRecord {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ServiceRecord {
     pub service: Service,
+    /// Nothing in records of earlier versions.
+    #[serde(default)]
+    pub rollout: Rollout,
+}
+
+/// The deployments of a service. Lists are newest first.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Rollout {
+    pub deployments: Vec<Deployment>,
+    pub paused: bool,
+    pub events: Vec<ServiceEvent>,
 }
 
 /// A task, and which replica of its service it is.
@@ -135,6 +147,12 @@ pub(crate) struct TaskRecord {
     /// Whether it ever ran.
     #[serde(default)]
     pub ran: bool,
+    /// When it was first ready.
+    #[serde(default)]
+    pub readied: Option<Timestamp>,
+    /// When it was given up because it was not well.
+    #[serde(default)]
+    pub failed: Option<Timestamp>,
 }
 
 /// Which replica of a service a task is.
@@ -160,9 +178,9 @@ impl TaskRecord {
         slot: Option<ReplicaSlot>,
         now: Timestamp,
     ) -> Self {
-        let status = TaskStatus { phase, reason: None, containers: Vec::new() };
+        let status = TaskStatus { phase, reason: None, ready: None, containers: Vec::new() };
         let task = Task { id, created: now, spec, status };
-        Self { tenant, task, slot, ended: None, ran: false }
+        Self { tenant, task, slot, ended: None, ran: false, readied: None, failed: None }
     }
 
     pub fn id(&self) -> &TaskId {
@@ -181,8 +199,7 @@ impl TaskRecord {
 
     /// Whether it is a replica that requests may go to.
     pub fn is_routable(&self) -> bool {
-        let running = self.task.status.phase == TaskPhase::Running;
-        running && self.is_wanted() && self.task.spec.service.is_some()
+        self.task.status.is_ready() && self.is_wanted() && self.task.spec.service.is_some()
     }
 
     pub fn has_ended(&self) -> bool {
@@ -198,12 +215,13 @@ impl TaskRecord {
     pub fn with(&self, status: TaskStatus, now: Timestamp) -> Self {
         let ended = (status.phase == TaskPhase::Stopped).then(|| self.ended.unwrap_or(now));
         let ran = self.ran || status.phase == TaskPhase::Running;
-        Self { task: Task { status, ..self.task.clone() }, ended, ran, ..self.clone() }
+        let readied = self.readied.or_else(|| status.is_ready().then_some(now));
+        Self { task: Task { status, ..self.task.clone() }, ended, ran, readied, ..self.clone() }
     }
 
     /// This task as of `phase`, because of `reason`.
     pub fn at(&self, phase: TaskPhase, reason: Option<String>, now: Timestamp) -> Self {
-        let status = TaskStatus { phase, reason, containers: self.task.status.containers.clone() };
+        let status = TaskStatus { phase, reason, ..self.task.status.clone() };
         self.with(status, now)
     }
 

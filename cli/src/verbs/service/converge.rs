@@ -1,10 +1,10 @@
-//! Waiting until a service has its first ready copy.
+//! Waiting until a service has its first ready copy, or another revision is in service.
 
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use orchestrator::Client;
-use spec::{ContainerPhase, ContainerStatus, Service, Task, TaskPhase};
+use spec::{ContainerPhase, ContainerStatus, DeploymentState, Service, Task, TaskPhase};
 
 use crate::{failure::Advice, output::notice};
 
@@ -29,9 +29,14 @@ enum Progress {
 fn progress(service: &Service, tasks: &[Task], waited: Duration) -> Progress {
     let status = &service.status;
     if service.spec.count == 0
-        || status.observed_generation >= service.generation && status.running > 0
+        || status.observed_generation >= service.generation && status.ready > 0
     {
         return Progress::Ready;
+    }
+    if let Some(newest) = status.deployments.first()
+        && newest.state == DeploymentState::Failed
+    {
+        return Progress::Stuck(newest.reason.clone().unwrap_or_else(|| "it failed".to_owned()));
     }
     let live = || tasks.iter().filter(|task| task.status.phase != TaskPhase::Stopped);
     let containers = || live().flat_map(|task| &task.status.containers);
@@ -105,16 +110,108 @@ pub async fn wait(client: &Client, service: &Service, time_max: Duration) -> any
     }
 }
 
+/// How far the deployment of this number has come.
+fn rolled_out(service: &Service, number: u64, tasks: &[Task]) -> Progress {
+    let status = &service.status;
+    let mut known = status.deployments.iter();
+    let Some(deployment) = known.find(|deployment| deployment.number == number) else {
+        return Progress::Stuck("it is not known any more".to_owned());
+    };
+    let newest = status.deployments.first().map_or(number, |newest| newest.number);
+    match deployment.state {
+        DeploymentState::Completed => Progress::Ready,
+        DeploymentState::Superseded => Progress::Stuck(format!("deployment {newest} began")),
+        DeploymentState::Failed => {
+            Progress::Stuck(deployment.reason.clone().unwrap_or_else(|| "it failed".to_owned()))
+        }
+        DeploymentState::InProgress if status.paused => Progress::Waiting(format!(
+            "the rollout is paused: margay service rollout resume {} --cluster {}",
+            service.name, service.cluster
+        )),
+        DeploymentState::InProgress => {
+            let own = || {
+                let of = |task: &&Task| task.spec.task_definition == deployment.task_definition;
+                tasks.iter().filter(of).filter(|task| !task.spec.stop)
+            };
+            let ready = own().filter(|task| task.status.is_ready()).count();
+            let why = own().find_map(|task| task.status.reason.as_ref());
+            let why =
+                why.or(status.reason.as_ref()).filter(|_| ready < service.spec.count as usize);
+            let (id, count) = (&deployment.task_definition, service.spec.count);
+            Progress::Waiting(match why {
+                Some(why) => format!("{ready} of {count} copies of `{id}` are ready: {why}"),
+                None => format!("{ready} of {count} copies of `{id}` are ready"),
+            })
+        }
+    }
+}
+
+/// Returns once the newest deployment of `service` is completed, and tells on the way how far it
+/// has come.
+///
+/// # Errors
+/// Why it failed, or how far it was at `time_max`.
+pub async fn deployed(
+    client: &Client,
+    service: &Service,
+    time_max: Duration,
+) -> anyhow::Result<()> {
+    let (began, mut before) = (Instant::now(), String::new());
+    let (name, cluster) = (&service.name, &service.cluster);
+    let Some(number) = service.status.deployments.first().map(|newest| newest.number) else {
+        return Ok(()); // an older control plane has no deployments
+    };
+    loop {
+        let tasks = super::tasks_of(client, cluster, name).await?;
+        let service = client.service(cluster, name).await?;
+        let what = match rolled_out(&service, number, &tasks) {
+            Progress::Ready => return Ok(()),
+            Progress::Stuck(why) => bail!(failed(&service, number, &why)),
+            Progress::Waiting(what) => what,
+        };
+        if began.elapsed() >= time_max {
+            bail!(
+                Advice::new(format!("deployment {number} of service `{name}` goes on: {what}"))
+                    .hint(format!("margay service rollout status {name} --cluster {cluster}"))
+            );
+        }
+        if what != before {
+            notice(format_args!("{name}: {what}"));
+            before = what;
+        }
+        tokio::time::sleep(POLL_EVERY).await;
+    }
+}
+
+/// A deployment that did not come into service, and what serves instead.
+fn failed(service: &Service, number: u64, why: &str) -> Advice {
+    let (name, cluster) = (&service.name, &service.cluster);
+    let newest = service.status.deployments.first();
+    let back = newest.filter(|newest| newest.rolls_back == Some(number));
+    let said = match back {
+        Some(back) => format!(
+            "deployment {number} of service `{name}` failed and was rolled back to `{}`: {why}",
+            back.task_definition
+        ),
+        None => format!("deployment {number} of service `{name}` did not come into service: {why}"),
+    };
+    Advice::new(said).hint(format!(
+        "margay service events {name} --cluster {cluster}; margay service logs {name} --cluster \
+         {cluster}"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn service(running: u32, reason: Option<&str>) -> Service {
+    fn service(ready: u32, reason: Option<&str>) -> Service {
         let text = serde_json::json!({
             "name": "web", "cluster": "demo", "created": "2026-11-27T10:00:00.000Z", "generation": 1,
             "spec": { "task_definition": "web:1", "count": 1, "launch_type": "node" },
             "status": {
-                "placed": 1, "running": running, "reason": reason, "observed_generation": 1,
+                "placed": 1, "running": 1, "ready": ready, "reason": reason,
+                "observed_generation": 1,
             },
         });
         serde_json::from_value(text).unwrap()

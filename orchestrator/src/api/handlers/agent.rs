@@ -297,7 +297,7 @@ fn next(record: &TaskRecord, node: &NodeId, seen: &TaskStatus) -> Option<TaskRec
         (TaskPhase::Pending | TaskPhase::Unknown, false) => TaskPhase::Starting,
         (phase @ (TaskPhase::Starting | TaskPhase::Running | TaskPhase::Stopping), false) => phase,
     };
-    if record.task.spec.stop && status.reason.is_none() {
+    if record.task.spec.stop && (status.reason.is_none() || record.failed.is_some()) {
         status.reason = record.task.status.reason.clone(); // why it was asked to end
     }
     (!same(&status, &record.task.status)).then(|| record.with(status, now()))
@@ -311,6 +311,7 @@ fn same(a: &TaskStatus, b: &TaskStatus) -> bool {
         ..container.clone()
     };
     a.phase == b.phase
+        && a.ready == b.ready
         && a.reason == b.reason
         && a.containers.iter().map(without).eq(b.containers.iter().map(without))
 }

@@ -23,6 +23,10 @@ use crate::{
 pub(crate) async fn register(call: Call) -> Result<Reply, ApiError> {
     let mut definition: TaskDefinition = call.json()?;
     definition.check()?;
+    // A revision says what it has: what is usual may be another amount later.
+    for container in &mut definition.containers {
+        container.memory_hard_bytes = Some(container.memory_hard());
+    }
     if definition
         .containers
         .iter()
@@ -35,8 +39,25 @@ pub(crate) async fn register(call: Call) -> Result<Reply, ApiError> {
     let tenant = call.tenant()?;
     let runs = resolve(&call, tenant, &mut definition).await?;
     check_size(&definition)?;
+    check_probes(&definition, &runs)?;
     check_native(&grants(&definition)?, &runs)?;
     create(&call, || next_revision(&call, &definition, &runs)).await
+}
+
+/// A Wasm program has no socket of its own that could be looked for.
+fn check_probes(definition: &TaskDefinition, runs: &[Runs]) -> Result<(), ApiError> {
+    let asks_tcp = |container: &spec::ContainerDefinition| {
+        container.health.as_ref().is_some_and(|health| health.tcp.is_some())
+    };
+    let mut wrong = definition.containers.iter().zip(runs);
+    match wrong.find(|(container, runs)| **runs == Runs::Wasm && asks_tcp(container)) {
+        None => Ok(()),
+        Some((container, _)) => Err(ApiError::invalid(format!(
+            "container `{}` has a `health.tcp`, and its image is WebAssembly",
+            container.name
+        ))
+        .hint("ask for a path instead: health = { http = \"/\" }")),
+    }
 }
 
 /// As it will be sent to nodes, with all that its images ask for.

@@ -9,6 +9,7 @@ pub(crate) mod identity; // the caller, and join tokens
 pub(crate) mod ledger; // where usage is billed
 pub(crate) mod nodes;
 pub(crate) mod quotas;
+pub(crate) mod rollouts; // of services
 pub(crate) mod secrets;
 pub(crate) mod services;
 pub(crate) mod system;

@@ -19,7 +19,7 @@ use crate::{
     plan::Subject,
     state::{
         keys, now,
-        records::{Guarded, ServiceRecord, Stored},
+        records::{Guarded, Rollout, ServiceRecord, Stored},
     },
 };
 
@@ -35,13 +35,13 @@ async fn new_service(
     cluster: &ClusterName,
     wanted: &CreateService,
 ) -> Result<Creation, ApiError> {
-    let CreateService { name, task_definition, count, launch_type } = wanted.clone();
+    let CreateService { name, task_definition, count, launch_type, deployment } = wanted.clone();
     let (tenant, stored) = (call.tenant()?, clusters::find(call, cluster).await?);
     let key = keys::service(tenant, cluster, &name);
     if call.state().get::<ServiceRecord>(key.clone()).await?.is_some() {
         return Err(ApiError::exists("service", &name).hint("change it: margay service update"));
     }
-    let spec = ServiceSpec { task_definition, count, launch_type };
+    let spec = ServiceSpec { task_definition, count, launch_type, deployment };
     check(call, None, &spec).await?;
     let home = Compare::CreateRev(keys::cluster(tenant, cluster), stored.create_rev);
     let service = Service {
@@ -52,13 +52,14 @@ async fn new_service(
         generation: 1,
         status: ServiceStatus::default(),
     };
-    let record = ServiceRecord { service };
+    let mut record = ServiceRecord { service, rollout: Rollout::default() };
+    record.begin(None, now());
     let txn = Txn::new().when(home).create(key, &record);
     Ok(Creation::new(txn, &shown(call, record, &Statuses::new())?))
 }
 
 /// Whether a service may be so, and what it needs beyond `before` is within the quota.
-async fn check(
+pub(super) async fn check(
     call: &Call,
     before: Option<&ServiceSpec>,
     spec: &ServiceSpec,
@@ -66,6 +67,7 @@ async fn check(
     if spec.count > REPLICAS_MAX {
         return Err(ApiError::invalid(format!("`count` is at most {REPLICAS_MAX}")));
     }
+    spec.deployment.check()?;
     let definition = definitions::usable(call, &spec.task_definition, spec.launch_type).await?;
     if spec.count > 1 && definition.writes_volumes() {
         return Err(one_writer(&spec.task_definition.to_string()));
@@ -112,7 +114,7 @@ pub(crate) async fn show(call: Call) -> Result<Reply, ApiError> {
     Reply::ok(&shown(&call, stored.value, &statuses)?)
 }
 
-async fn find(
+pub(super) async fn find(
     call: &Call,
     cluster: &ClusterName,
     name: &ServiceName,
@@ -158,8 +160,12 @@ fn statuses(call: &Call, only: Option<&(ClusterName, ServiceName)>) -> Result<St
             continue;
         }
         status.placed += 1;
-        if record.task.status.phase == TaskPhase::Running {
-            status.running += 1;
+        status.running += u32::from(record.task.status.phase == TaskPhase::Running);
+        if record.task.status.is_ready() {
+            status.ready += 1;
+            if !status.serving.contains(&spec.task_definition) {
+                status.serving.push(spec.task_definition.clone());
+            }
         } else if status.reason.is_none() {
             status.reason.clone_from(&record.task.status.reason); // what its node says about it
         }
@@ -168,11 +174,12 @@ fn statuses(call: &Call, only: Option<&(ClusterName, ServiceName)>) -> Result<St
 }
 
 fn shown(call: &Call, record: ServiceRecord, statuses: &Statuses) -> Result<Service, ApiError> {
-    let service = record.service;
+    let ServiceRecord { service, rollout: Rollout { deployments, paused, events } } = record;
     let (key, owner) = ((service.cluster.clone(), service.name.clone()), call.tenant()?.clone());
     let status = statuses.get(&key).cloned().unwrap_or_default();
     let host = Some(call.api.node_watch.names.of(&(owner, key.0, key.1)));
-    Ok(Service { status: ServiceStatus { host, ..status }, ..service })
+    let status = ServiceStatus { host, deployments, paused, events, ..status };
+    Ok(Service { status, ..service })
 }
 
 pub(crate) async fn update(call: Call) -> Result<Reply, ApiError> {
@@ -181,26 +188,36 @@ pub(crate) async fn update(call: Call) -> Result<Reply, ApiError> {
     let _turn = call.api.quotas.turn(call.state(), call.tenant()?).await?;
     for _ in 0..WRITE_TRIES_MAX {
         let stored = find(&call, &cluster, &name).await?;
-        let mut service = stored.value.service;
+        let mut record = stored.value;
+        let service = &mut record.service;
         if wanted.generation.is_some_and(|generation| generation != service.generation) {
             return Err(ApiError::conflict());
         }
         let mut spec = service.spec.clone();
         spec.count = wanted.count.unwrap_or(spec.count);
         spec.task_definition = wanted.task_definition.clone().unwrap_or(spec.task_definition);
+        spec.deployment = wanted.deployment.unwrap_or(spec.deployment);
         if spec != service.spec {
             check(&call, Some(&service.spec), &spec).await?;
             (service.spec, service.generation) = (spec, service.generation + 1);
+            if record.deployment().is_none() {
+                record.begin(None, now());
+            }
             let key = keys::service(call.tenant()?, &cluster, &name);
-            let record = ServiceRecord { service: service.clone() };
             if !call.state().commit(Txn::new().update(key, stored.mod_rev, &record)).await? {
                 continue;
             }
         }
-        let statuses = statuses(&call, Some(&(cluster, name)))?;
-        return Reply::ok(&shown(&call, ServiceRecord { service }, &statuses)?);
+        return answer(&call, record);
     }
     Err(ApiError::conflict())
+}
+
+/// A service as it is now.
+pub(super) fn answer(call: &Call, record: ServiceRecord) -> Result<Reply, ApiError> {
+    let service = &record.service;
+    let statuses = statuses(call, Some(&(service.cluster.clone(), service.name.clone())))?;
+    Reply::ok(&shown(call, record, &statuses)?)
 }
 
 pub(crate) async fn delete(call: Call) -> Result<Reply, ApiError> {

@@ -237,12 +237,14 @@ fn a_replica_that_cannot_start_on_one_node_is_tried_on_another() {
     let mut tried = Vec::new();
     for wait in [0, 0, 1, 2] {
         cluster.now += wait * 1000;
-        assert_eq!(cluster.step().len(), 1, "after {tried:?}");
+        let starts = cluster.step().into_iter().filter(|step| step.starts_with("start"));
+        assert_eq!(starts.count(), 1, "after {tried:?}");
         tried.push(fail(&mut cluster));
     }
     let (three, again) = tried.split_at(3);
     assert_eq!(BTreeSet::from_iter(three).len(), 3, "each once: {tried:?}");
-    assert_eq!(cluster.step(), [""; 0], "and then it waits longer and longer");
+    let starts = cluster.step().into_iter().filter(|step| step.starts_with("start"));
+    assert_eq!(starts.count(), 0, "and then it waits longer and longer");
     assert!(
         cluster.why().contains("failed 4 times in a row and waits to be started again"),
         "{}",
@@ -439,7 +441,7 @@ fn a_volume_has_one_writer_of_any_service_and_any_number_of_readers() {
     cluster.settle();
     assert_eq!(names(&cluster), ["eve", "eve"]);
     assert!(
-        cluster.why().starts_with("every node that could take it is drained"),
+        cluster.why().starts_with("its volume is on node `n1`, which is drained"),
         "{}",
         cluster.why()
     );

@@ -4,8 +4,10 @@ use std::{
 };
 
 use spec::{
-    ContainerDefinition, LaunchType, Mount, NodeSpec, PortMapping, Resources, Service, ServiceSpec,
-    ServiceStatus, TaskDefinition, TaskDefinitionId, TaskPhase, Tenant, VolumeClaim, VolumeName,
+    ContainerDefinition, ContainerHealth, ContainerPhase, ContainerStatus, DeploymentSettings,
+    Digest, LaunchType, Mount, NodeSpec, PortMapping, Resources, Service, ServiceSpec,
+    ServiceStatus, TaskDefinition, TaskDefinitionId, TaskPhase, TaskStatus, Tenant, Usage,
+    VolumeClaim, VolumeName,
 };
 
 mod claims; // one test for each claim about plans
@@ -24,6 +26,10 @@ struct TestCluster {
     model: Model,
     conditions: BTreeMap<NodeId, NodeCondition>,
     now: u64,
+    /// Of services that are made or changed from now on.
+    settings: DeploymentSettings,
+    /// Revisions whose tasks never become ready, and what their nodes say about them.
+    bad: BTreeMap<TaskDefinitionId, String>,
 }
 
 const T: &str = "acme";
@@ -100,12 +106,10 @@ impl TestCluster {
         self.model.rev += 1;
         let rev = self.model.rev;
         let key: ServiceKey = (tenant(), "main".parse().unwrap(), name.parse().unwrap());
-        let before = self
-            .model
-            .services
-            .get(&key)
-            .map(|stored| (stored.create_rev, stored.value.service.generation));
-        let (create_rev, generation) = before.unwrap_or((rev, 0));
+        let before = self.model.services.get(&key);
+        let create_rev = before.map_or(rev, |stored| stored.create_rev);
+        let generation = before.map_or(0, |stored| stored.value.service.generation);
+        let rollout = before.map(|stored| stored.value.rollout.clone()).unwrap_or_default();
         let service = Service {
             name: key.2.clone(),
             cluster: key.1.clone(),
@@ -114,12 +118,23 @@ impl TestCluster {
                 task_definition: definition.parse().unwrap(),
                 count,
                 launch_type: LaunchType::Node,
+                deployment: self.settings,
             },
             generation: generation + 1,
             status: ServiceStatus::default(),
         };
-        let stored = Stored { value: ServiceRecord { service }, mod_rev: rev, create_rev };
+        let mut value = ServiceRecord { service, rollout };
+        if value.deployment().is_none() {
+            value.begin(None, self.now());
+        }
+        let stored = Stored { value, mod_rev: rev, create_rev };
         self.model.services.insert(key, Arc::new(stored));
+    }
+
+    fn edit_service(&mut self, name: &str, edit: impl FnOnce(&mut ServiceRecord, Timestamp)) {
+        let key = (tenant(), "main".parse().unwrap(), name.parse().unwrap());
+        let now = self.now();
+        edit(&mut Arc::make_mut(self.model.services.get_mut(&key).unwrap()).value, now);
     }
 
     fn plan(&self) -> Plan {
@@ -142,6 +157,13 @@ impl TestCluster {
                 Step::Change { task, volumes, .. } => {
                     self.keep(task);
                     self.mount(volumes);
+                }
+                Step::Service { key, service, .. } => {
+                    self.model.rev += 1;
+                    let (value, mod_rev) = ((**service).clone(), self.model.rev);
+                    let create_rev = self.model.services[key].create_rev;
+                    let stored = Stored { value, mod_rev, create_rev };
+                    self.model.services.insert(key.clone(), Arc::new(stored));
                 }
                 Step::Forget { key, .. } => drop(self.model.tasks.remove(key)),
             }
@@ -167,9 +189,17 @@ impl TestCluster {
     fn step(&mut self) -> Vec<String> {
         let plan = self.plan();
         self.apply(&plan);
-        let rest: Vec<String> = self.plan().steps.iter().map(Step::to_string).collect();
-        assert!(rest.is_empty(), "an applied plan leaves {rest:?}");
-        plan.steps.iter().map(Step::to_string).collect()
+        // A deployment may be completed by what was just applied.
+        let rest = self.plan().steps;
+        let rest = rest.iter().filter(|step| !matches!(step, Step::Service { .. }));
+        let rest: Vec<String> = rest.map(Step::to_string).collect();
+        let steps: Vec<String> = plan.steps.iter().map(Step::to_string).collect();
+        assert!(
+            rest.is_empty(),
+            "the plan {steps:?} with {:?} leaves {rest:?}",
+            plan.waiting.values().collect::<Vec<_>>()
+        );
+        steps
     }
 
     /// Nodes in touch start what they should and end what they should.
@@ -179,9 +209,17 @@ impl TestCluster {
         for record in records.into_iter().filter(|record| !record.has_ended()) {
             let node = record.task.spec.node.as_ref();
             if node.is_some_and(|node| self.conditions.get(node) == Some(&NodeCondition::Ready)) {
-                let phase =
-                    if record.task.spec.stop { TaskPhase::Stopped } else { TaskPhase::Running };
-                self.keep(&record.at(phase, record.task.status.reason.clone(), self.now()));
+                let (id, phase) = match record.task.spec.stop {
+                    true => (None, TaskPhase::Stopped),
+                    false => (Some(&record.task.spec.task_definition), TaskPhase::Running),
+                };
+                let mut status =
+                    TaskStatus { phase, ready: Some(true), ..record.task.status.clone() };
+                if let Some(why) = id.and_then(|id| self.bad.get(id)) {
+                    status.ready = Some(false);
+                    status.containers = vec![unhealthy(why)];
+                }
+                self.keep(&record.with(status, self.now()));
             }
         }
     }
@@ -226,6 +264,20 @@ impl TestCluster {
             .unwrap()
             .clone();
         self.keep(&record.at(TaskPhase::Stopped, Some(reason.to_owned()), self.now()));
+    }
+}
+
+fn unhealthy(why: &str) -> ContainerStatus {
+    ContainerStatus {
+        name: "app".parse().unwrap(),
+        image: Digest::of(b"cats"),
+        phase: ContainerPhase::Running,
+        exit_code: None,
+        reason: Some(why.to_owned()),
+        health: Some(ContainerHealth::Unhealthy),
+        restarts: 0,
+        ports: Vec::new(),
+        usage: Usage::default(),
     }
 }
 

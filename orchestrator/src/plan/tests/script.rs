@@ -84,6 +84,22 @@ impl TestCluster {
             ["secret", name] => {
                 self.model.secrets.insert((tenant(), name.parse().unwrap()));
             }
+            ["bad", id, ..] => {
+                let why = names[2..].join(" ");
+                self.bad.insert(id.parse().unwrap(), why);
+            }
+            ["good", id] => drop(self.bad.remove(&id.parse::<TaskDefinitionId>().unwrap())),
+            ["settings"] => {
+                self.settings = DeploymentSettings {
+                    minimum_healthy_percent: number("min", 100),
+                    maximum_percent: number("max", 200),
+                    circuit_breaker: option("no-breaker").is_none(),
+                    rollback: option("no-rollback").is_none(),
+                    deadline_seconds: number("deadline", 600),
+                };
+            }
+            ["pause", name] => self.edit_service(name, |service, now| service.pause(true, now)),
+            ["resume", name] => self.edit_service(name, |service, now| service.pause(false, now)),
             ["suspect", node] => self.is(node, NodeCondition::Suspect),
             ["lose", node] => self.is(node, NodeCondition::Disconnected),
             ["return", node] => {
