@@ -10,11 +10,15 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::limits::CGROUP_REMOVE_TIME_MAX;
 
+mod base; // below which cgroup this process may make others
 mod place; // the cgroup of one worker, within the group of its owner
 
-pub use place::{Bounds, Place, enter, probe, sweep};
+pub use base::limits_processors;
+pub use place::{Bounds, Place, Tenancy, enter, probe, sweep};
 
 const MOUNT: &str = "/sys/fs/cgroup";
+/// The controllers that limit a container.
+const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 
 /// What the kernel counted for a container, at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,13 +84,7 @@ pub fn kind() -> Option<&'static str> {
 
 /// Whether we may make cgroups, where the memory of containers is limited.
 pub fn is_writable() -> bool {
-    let mount = Path::new(MOUNT);
-    if kind().is_none() {
-        return false;
-    }
-    let memory = mount.join("memory");
-    let parent = if memory.is_dir() { memory.as_path() } else { mount };
-    rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_ok()
+    base::base().is_some()
 }
 
 /// Whether the controllers are divided among both versions, as in systemd's hybrid mode. crun

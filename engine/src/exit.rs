@@ -176,11 +176,14 @@ pub enum StartFailure {
 }
 
 /// What OCI runtimes say of a program that they cannot start. They agree on no code.
-const RUNTIME_WORDS: [(&str, StartFailure); 4] = [
+const RUNTIME_WORDS: [(&str, StartFailure); 6] = [
     ("not found", StartFailure::NotFound),
     ("no such file", StartFailure::NotFound),
     ("permission denied", StartFailure::NotExecutable),
     ("exec format", StartFailure::NotExecutable),
+    // Of crun, which says with these words that it could not mount, too.
+    ("open executable: Permission denied", StartFailure::NotExecutable),
+    ("Exec format error", StartFailure::NotExecutable),
 ];
 
 /// What the preparer of Wasm programs answers.
@@ -306,6 +309,8 @@ mod tests {
             ("stat /x: no such file or directory", "E_PROGRAM", NotFound, 127),
             ("exec /etc/passwd: permission denied", "E_NOT_WASM", NotExecutable, 126),
             ("exec /x: exec format error", "E_COMPILE", NotExecutable, 126),
+            ("open executable: Permission denied", "E_NOT_WASM", NotExecutable, 126),
+            ("mount `proc` to `proc`: Permission denied", "E_COMPILE_LIMIT", Host, 125),
             ("cannot make a cgroup", "E_COMPILE_LIMIT", Host, 125),
         ] {
             assert_eq!(StartFailure::of_runtime(complaint), want, "{complaint}");

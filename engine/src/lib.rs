@@ -14,6 +14,7 @@ mod event; // what happens to it until then
 mod container; // the two traits
 mod log; // what its program writes, in a file of bounded size
 pub mod cgroup; // what the kernel counts and limits for a container
+mod turns; // how soon a process that waits gets a processor
 pub mod mount; // detached mounts, and the ids of files in them
 pub mod frame; // messages with descriptors over a Unix socket
 pub mod exec; // what a client asks of a container that runs
@@ -29,3 +30,4 @@ pub use frame::Slots;
 pub use limits::{COPY_BYTES_MAX, COPY_DEPTH_MAX, COPY_ENTRIES_MAX, FDS_MAX};
 pub use listener::{Listener, Listeners, ListenersMessage};
 pub use log::LogFile;
+pub use turns::prefer_short_turns;

@@ -153,7 +153,7 @@ pub(crate) fn make_ready(
 ) -> Result<Ready> {
     match plan.kind_hint() {
         image::Kind::Wasm => wasm(home, owner, blobs, plan, args, preparing),
-        image::Kind::Native => native(&home.prepared(owner), blobs, name, plan, preparing),
+        image::Kind::Native => native(home, owner, blobs, name, plan, preparing),
     }
 }
 
@@ -220,6 +220,7 @@ fn wasm(
         out: &out,
         key: &key,
         limits: Default::default(),
+        place: cgroup_beside_tasks(home, owner, &out),
     })
     .map_err(failed)?;
     Ok(Ready::Wasm { plan: Box::new(plan), prepared })
@@ -321,6 +322,7 @@ pub(crate) fn program_file(
         out: &out,
         key: &key,
         limits,
+        place: cgroup_beside_tasks(home, owner, &out),
     })
     .map_err(failed)
 }
@@ -423,8 +425,21 @@ fn path_in_layers(plan: &Plan, name: &str) -> String {
     path.split('/').filter(|part| !matches!(*part, "" | ".")).collect::<Vec<_>>().join("/")
 }
 
+/// The cgroup of a process that makes an image ready: among those of the containers of `owner`,
+/// with which it shares their part of the processors.
+fn cgroup_beside_tasks(
+    home: &Home,
+    owner: &str,
+    image: impl AsRef<Path>,
+) -> Option<engine::cgroup::Place> {
+    let name =
+        format!("prepare-{}", Digest::of(image.as_ref().as_os_str().as_encoded_bytes()).short());
+    engine::cgroup::Place::of(&home.tasks().join(name), owner)
+}
+
 fn native(
-    prepared: &Path,
+    home: &Home,
+    owner: &str,
     blobs: &FileBlobStore,
     name: &str,
     plan: Plan,
@@ -435,8 +450,9 @@ fn native(
         hint: error.hint(),
     };
     shim::check_rights().map_err(failed)?;
-    let folder = prepared.join("native");
+    let folder = home.prepared(owner).join("native");
     let cache = shim::Layers::open(&folder).map_err(failed)?;
+    let cache = cache.unpacked_in(cgroup_beside_tasks(home, owner, plan.manifest.hex()));
     let runtime = shim::Runtime::probe_from(&folder).map_err(failed)?;
     let mut layers = Vec::new();
     for layer in plan.layers.iter().filter(|layer| layer.content == LayerContent::Tar) {

@@ -56,7 +56,7 @@ impl Settings {
             _ if self.stop_signal.is_some() => {
                 refused("--stop-signal", "it receives no signals", "leave it out")
             }
-            _ if self.cpu_millis.is_some() && !engine::cgroup::is_writable() => refused(
+            _ if self.cpu_millis.is_some() && !engine::cgroup::limits_processors() => refused(
                 "--cpus",
                 "this user may make no cgroup that could share processors out",
                 "limit a request or a command: --cpu-time DURATION",

@@ -161,5 +161,7 @@ pub(crate) const OWN_ADDRESSES_AGE_MAX: Duration = Duration::from_secs(10);
 // The preparer.
 /// A preparer's answer: a few kilobytes, and more for a program that imports many names.
 pub(crate) const PREPARER_ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// Its threads: one for each processor compiles, and no more than a worker may have.
+pub(crate) const PREPARER_THREADS_MAX: u32 = WORKER_THREADS_MAX;
 /// Read at a time while a file is sealed.
 pub(crate) const SEAL_CHUNK_BYTES: usize = 256 << 10;

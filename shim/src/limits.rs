@@ -78,6 +78,9 @@ pub(crate) const LOWER_LINKS_PER_MESSAGE: usize = 1;
 pub(crate) const UNPACK_TIME_MAX: Duration = Duration::from_secs(600);
 /// The decoder's window is at most 64 MiB; the rest is for the program itself.
 pub(crate) const UNPACK_MEMORY_BYTES_MAX: u64 = 1 << 30;
+/// Pages that it has at once, those of the files that it writes included, which the kernel writes
+/// out and takes back first: as much again.
+pub(crate) const UNPACK_RESIDENT_BYTES_MAX: u64 = 2 << 30;
 /// Deep trees are opened one folder at a time.
 pub(crate) const UNPACK_OPEN_FILES_MAX: u64 = 64;
 /// Of a process that copies: one for each of [`engine::COPY_DEPTH_MAX`] folders in each other.

@@ -237,7 +237,14 @@ fn limits() -> Check {
 /// Without one a worker that has broken its Wasm wall takes what the machine has.
 fn cgroups(home: &Home) -> Check {
     match engine::cgroup::probe(home.path()) {
-        Ok(()) => ok("cgroups", "each worker has one: memory, processors and threads"),
+        Ok(()) if engine::cgroup::limits_processors() => {
+            ok("cgroups", "each worker has one: memory, processors and threads")
+        }
+        Ok(()) => warn(
+            "cgroups",
+            "each worker has one, for memory and threads: the one of this user was delegated without `cpu`",
+            "delegate it, in a unit of systemd: Delegate=cpu memory pids",
+        ),
         Err(error) => warn(
             "cgroups",
             format!("{error}: the limits of workers are their own, and owners get no equal shares"),

@@ -165,6 +165,8 @@ impl Args {
         let filters = Filters(&self.filter);
         filters.check("status", &STATES)?;
         filters.check("health", &HEALTH)?;
+        // What supervisors that were killed with their workers have left.
+        engine::cgroup::sweep(&home.node().tasks());
         let mut folders = tasks::list(home.node())?;
         folders.reverse();
         let conditions = Conditions::of(home, filters)?;

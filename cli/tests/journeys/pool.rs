@@ -130,6 +130,30 @@ fn a_worker_is_in_a_cgroup_of_its_own_and_leaves_none() {
     stage.is_empty();
 }
 
+/// Needs root. A cgroup is taken for one of a worker that is about to start for ten seconds.
+#[test]
+fn what_a_supervisor_left_that_was_killed_with_its_worker_goes_with_the_next_look() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIPPED: no cgroups: not root");
+        return;
+    }
+    let stage = Stage::new();
+    let probe = samples().join("hostile/probe-cli.wasm").display().to_string();
+    stage.margay(["run", "-d", "--name", "lost", &probe, "sleep", "600000"]).ok();
+    let worker = eventually("it runs", || worker_of(&stage, "lost"));
+    stage.processes().into_iter().for_each(|(pid, _)| signal(pid, "KILL"));
+    eventually("its worker is gone", || {
+        (!std::path::Path::new(&format!("/proc/{worker}/cgroup")).exists()).then_some(())
+    });
+    assert!(!stage.cgroups().is_empty(), "no process is left that could remove it");
+    eventually("a look removes it", || {
+        stage.margay(["ps", "-a"]).ok();
+        stage.cgroups().is_empty().then_some(())
+    });
+    stage.margay(["rm", "-f", "lost"]).ok();
+    stage.is_empty();
+}
+
 /// Needs root. What a killed agent has left is adopted, and goes with its worker.
 #[test]
 fn cgroups_outlive_an_agent_and_go_with_their_workers() {

@@ -8,11 +8,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{MOUNT, number, read_below, remove_folder};
+use super::{
+    CONTROLLERS,
+    base::{base, enable_controllers},
+    number, read_below, remove_folder,
+};
 use crate::limits::{CGROUP_REMOVE_TIME_MAX, CGROUP_UNUSED_FOR};
 
-/// The controllers that limit a worker.
-const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 /// The period of a quota, in microseconds: the kernel's default.
 const PERIOD_US: u64 = 100_000;
 /// The least quota that the kernel takes, in microseconds.
@@ -43,10 +45,7 @@ impl Place {
     /// That of the container in `folder`, which may not exist yet. Nothing where this process may
     /// make no cgroups.
     pub fn of(folder: &Path, owner: &str) -> Option<Self> {
-        if !super::is_writable() {
-            return None;
-        }
-        Self::below(Path::new(MOUNT), folder, owner)
+        Self::below(&base()?, folder, owner)
     }
 
     /// Two platforms on one machine have different folders, and so different groups.
@@ -89,6 +88,19 @@ impl Place {
         Ok(entries)
     }
 
+    /// Makes it for the process `pid`, which has one thread and did nothing yet.
+    ///
+    /// # Errors
+    /// When the kernel refuses; nothing is left then.
+    pub fn hold(self, pid: u32, bounds: &Bounds) -> io::Result<Tenancy> {
+        let entries = self.create(bounds)?;
+        let held = Tenancy(self);
+        for entry in entries {
+            rustix::io::write(entry, pid.to_string().as_bytes())?;
+        }
+        Ok(held)
+    }
+
     /// Whether it is there.
     pub fn exists(&self) -> bool {
         self.folders().iter().any(|folder| folder.exists())
@@ -126,6 +138,24 @@ impl Place {
     }
 }
 
+/// The cgroup of a process that its parent waits for. Removed when this is dropped, and what is
+/// left in it is killed.
+#[derive(Debug)]
+pub struct Tenancy(Place);
+
+impl Tenancy {
+    /// As [`Place::oom_bytes_max`].
+    pub fn oom_bytes_max(&self) -> Option<u64> {
+        self.0.oom_bytes_max()
+    }
+}
+
+impl Drop for Tenancy {
+    fn drop(&mut self) {
+        self.0.remove();
+    }
+}
+
 /// Moves this process, which has one thread, into a cgroup.
 ///
 /// # Errors
@@ -152,7 +182,7 @@ pub fn probe(folder: &Path) -> io::Result<()> {
 /// Removes what ended workers have left of the platform whose containers are in `tasks`.
 pub fn sweep(tasks: &Path) {
     let prefix = prefix(tasks);
-    for hierarchy in hierarchies(Path::new(MOUNT)) {
+    for hierarchy in base().iter().flat_map(|base| hierarchies(base)) {
         let found = fs::read_dir(&hierarchy).into_iter().flatten().flatten();
         let own = found.filter(|e| e.file_name().to_str().is_some_and(|n| n.starts_with(&prefix)));
         own.for_each(|group| sweep_group(&group.path()));
@@ -183,17 +213,6 @@ fn make(folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(folder),
         other => other,
     }
-}
-
-/// Lets the children of `folder` be limited.
-fn enable_controllers(folder: &Path) -> io::Result<()> {
-    let path = folder.join("cgroup.subtree_control");
-    let enabled = fs::read_to_string(&path)?;
-    let missing = |name: &&&str| !enabled.split_whitespace().any(|word| word == **name);
-    for controller in CONTROLLERS.iter().filter(missing) {
-        fs::write(&path, format!("+{controller}"))?;
-    }
-    Ok(())
 }
 
 /// Removes the empty children of a group, and the group itself when none is left. One that was made
@@ -257,6 +276,25 @@ mod tests {
         assert_eq!(place.name, "acme.cats-1.app");
         assert_ne!(place.group, of("/other/tasks/acme.cats-1.app", "acme").group);
         assert_ne!(place.group, of("/home/tasks/acme.cats-1.app", "bob").group);
+    }
+
+    #[test]
+    fn a_process_is_held_in_a_cgroup_for_as_long_as_its_parent_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(place) = Place::of(&folder.path().join("probe"), "acme") else {
+            println!("SKIPPED: this user may make no cgroups");
+            return;
+        };
+        let mut command = std::process::Command::new("cat");
+        let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let bounds = Bounds { memory_bytes_max: 64 << 20, processes_max: 8, cpu_millis_max: None };
+        let held = place.clone().hold(child.id(), &bounds).unwrap();
+        let groups = || fs::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap();
+        assert!(groups().contains(&format!("{}/probe", place.group)), "{}", groups());
+        assert_eq!(held.oom_bytes_max(), None);
+        drop(held);
+        assert!(place.groups().iter().all(|group| !group.exists()), "{place:?}");
+        assert!(!child.wait().unwrap().success(), "it was killed");
     }
 
     #[test]

@@ -12,6 +12,8 @@ impl Agent {
             let swept = tokio::task::spawn_blocking(move || {
                 adoption::sweep(&home, &here);
                 host.cache.sweep();
+                // What supervisors that were killed with their workers have left.
+                engine::cgroup::sweep(&home.tasks());
             });
             let _ = swept.await;
             sleep(SWEEP_EVERY).await;

@@ -68,6 +68,9 @@ pub fn run(config: IngressConfig, unprivileged: impl FnOnce()) -> Result<()> {
     });
     let certificate = certificate.transpose().map_err(Error::Certificate)?;
     net::Descriptors::raise();
+    if let Err(error) = engine::prefer_short_turns() {
+        tracing::debug!(%error, "the ingress has turns of the usual length");
+    }
     let service = Service {
         user: INGRESS_ID,
         home: config.home.root(),

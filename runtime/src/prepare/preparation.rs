@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use engine::exec::CodeRange;
+use engine::{cgroup::Place, exec::CodeRange};
 use serde::{Deserialize, Serialize};
 use spec::Digest;
 
@@ -30,6 +30,8 @@ pub struct Preparation<'a> {
     pub key: &'a Key,
     /// What the process may use.
     pub limits: PrepareLimits,
+    /// The cgroup that it is put into, among those of the image's owner, where there are any.
+    pub place: Option<Place>,
 }
 
 /// A layer as it was pulled or built.
@@ -58,6 +60,9 @@ pub enum Program {
 pub struct PrepareLimits {
     /// Address space of the process, in bytes. A 13 MB JavaScript engine needs 369 MB to compile.
     pub memory_bytes_max: u64,
+    /// Pages that it has at once, those of the files that it writes included, which the kernel
+    /// takes back first. Enforced where it has a cgroup.
+    pub resident_bytes_max: u64,
     /// Time on a processor. The same engine needs 8.5 s.
     pub cpu_time_max: Duration,
     /// Until it is killed.
@@ -72,6 +77,7 @@ impl Default for PrepareLimits {
     fn default() -> Self {
         Self {
             memory_bytes_max: 4 << 30,
+            resident_bytes_max: 2 << 30,
             cpu_time_max: Duration::from_secs(120),
             wall_time_max: Duration::from_secs(180),
             layer_bytes_max: 4 << 30,

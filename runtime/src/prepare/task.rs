@@ -9,7 +9,10 @@ use std::{
 };
 
 use disk::{Lock, NewFile, Survives};
-use engine::Slots;
+use engine::{
+    Slots,
+    cgroup::{Bounds, Tenancy},
+};
 use serde::{Deserialize, Serialize};
 use spec::Digest;
 
@@ -17,7 +20,7 @@ use super::{
     cache::{self, Outcome},
     preparation::{Facts, Preparation, Prepared, Program},
 };
-use crate::limits::PREPARER_ANSWER_BYTES_MAX;
+use crate::limits::{PREPARER_ANSWER_BYTES_MAX, PREPARER_THREADS_MAX};
 use crate::{
     Error,
     supervisor::{Rlimits, send_assignment, start},
@@ -84,11 +87,14 @@ pub(super) fn run(preparation: &Preparation<'_>) -> Result<Prepared, Error> {
     disk::remove_unfinished(layers_dir);
     let (job, slots, outputs) = plan(preparation)?;
     let began = Instant::now();
-    let status = execute(preparation, &job, slots)?;
+    let (status, memory) = execute(preparation, &job, slots)?;
     tracing::debug!(took = ?began.elapsed(), %status, "prepared");
     let answer = match status.success() {
         true => read_answer(outputs.answer.file())?,
-        false => ended_early(status, preparation)?,
+        false => match memory {
+            Some(bytes) => out_of_memory(bytes),
+            None => ended_early(status, preparation)?,
+        },
     };
     match answer {
         Answer::Ready(facts) => keep(preparation, outputs, facts),
@@ -156,7 +162,12 @@ fn plan(preparation: &Preparation<'_>) -> Result<(Job, Slots, Outputs), Error> {
     Ok((job, slots, outputs))
 }
 
-fn execute(preparation: &Preparation<'_>, job: &Job, slots: Slots) -> Result<ExitStatus, Error> {
+/// How the process ended, and its limit of memory where the kernel ended it for that.
+fn execute(
+    preparation: &Preparation<'_>,
+    job: &Job,
+    slots: Slots,
+) -> Result<(ExitStatus, Option<u64>), Error> {
     let limits = preparation.limits;
     let rlimits = Rlimits {
         address_space: Some(limits.memory_bytes_max),
@@ -168,6 +179,8 @@ fn execute(preparation: &Preparation<'_>, job: &Job, slots: Slots) -> Result<Exi
     let environment = [("RAYON_NUM_THREADS", threads.as_str())];
     let (mut child, control) =
         start(&preparation.exe, &preparation.arguments, &environment, rlimits)?;
+    // It waits for its job.
+    let cgroup = hold(preparation, child.id());
     let fds: Vec<OwnedFd> = slots.into_fds();
     send_assignment(&control, job, &fds.iter().map(AsFd::as_fd).collect::<Vec<_>>())?;
     drop(fds);
@@ -178,7 +191,7 @@ fn execute(preparation: &Preparation<'_>, job: &Job, slots: Slots) -> Result<Exi
         let _ = child.wait();
     }
     match status.map_err(Error::os("wait for the preparer"))? {
-        Some(status) => Ok(status),
+        Some(status) => Ok((status, cgroup.and_then(|cgroup: Tenancy| cgroup.oom_bytes_max()))),
         // Not kept: a machine under load may be the reason.
         None => Err(Error::Refused {
             code: "E_COMPILE_LIMIT".to_owned(),
@@ -190,6 +203,36 @@ fn execute(preparation: &Preparation<'_>, job: &Job, slots: Slots) -> Result<Exi
         }),
     }
 }
+
+/// Puts the process into the cgroup of the image's owner. Where the kernel refuses, its own limits
+/// are what holds.
+fn hold(preparation: &Preparation<'_>, pid: u32) -> Option<Tenancy> {
+    let bounds = Bounds {
+        memory_bytes_max: preparation.limits.resident_bytes_max,
+        processes_max: PREPARER_THREADS_MAX,
+        cpu_millis_max: None,
+    };
+    match preparation.place.clone()?.hold(pid, &bounds) {
+        Ok(held) => Some(held),
+        Err(error) => {
+            tracing::warn!(%error, "a preparer has no cgroup");
+            None
+        }
+    }
+}
+
+fn out_of_memory(bytes: u64) -> Answer {
+    Answer::Refused {
+        code: "E_COMPILE_LIMIT".to_owned(),
+        message: format!(
+            "preparing the image took more than {} of memory",
+            spec::print_bytes(bytes)
+        ),
+        hint: Some(SMALLER.to_owned()),
+    }
+}
+
+const SMALLER: &str = "make the program smaller, or split its largest functions";
 
 /// The child's status, or `None` when it is still there at `deadline`.
 fn wait_until(
@@ -244,7 +287,7 @@ fn ended_early(status: ExitStatus, preparation: &Preparation<'_>) -> Result<Answ
     Ok(Answer::Refused {
         code: "E_COMPILE_LIMIT".to_owned(),
         message: format!("preparing the image took {why}"),
-        hint: Some("make the program smaller, or split its largest functions".to_owned()),
+        hint: Some(SMALLER.to_owned()),
     })
 }
 

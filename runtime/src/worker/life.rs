@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use engine::{Ended, Event, Exit, LimitCode, Stdio, cgroup, frame};
+use engine::{Ended, Event, Exit, LimitCode, Stdio, cgroup, frame, prefer_short_turns};
 use rustix::{
     process::{Resource, Rlimit, setrlimit},
     thread::CapabilitySet,
@@ -78,6 +78,10 @@ fn run(intruder: Option<Intruder>) -> ExitCode {
     let assigned = assigned.and_then(|(assignment, files)| {
         let entered = cgroup::enter(&files.cgroups);
         entered.map_err(|error| format!("its cgroup cannot be entered: {error}"))?;
+        if assignment.program.world == World::Http {
+            // Where the kernel refuses, it waits a little longer.
+            let _ = prefer_short_turns();
+        }
         Ok((assignment, files))
     });
     match assigned.and_then(|(assignment, files)| worker.take(assignment, files)) {

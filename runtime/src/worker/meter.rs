@@ -2,6 +2,7 @@
 //! is spent.
 
 use std::{
+    cell::Cell,
     future::Future,
     pin::Pin,
     sync::{
@@ -145,10 +146,6 @@ pub(crate) struct RunClock {
     billed_ns: AtomicU64,
     /// Start of the current poll, in nanoseconds since `began`.
     poll_ns: AtomicU64,
-    /// The thread's own clock at the first tick of the current poll and when that was: a poll that
-    /// lasts is measured by it, because another thread may have had the processor meanwhile.
-    thread_ns: AtomicU64,
-    tick_ns: AtomicU64,
     yielded: AtomicBool,
     /// What a guest with a frozen clock sees.
     frozen_ns: AtomicU64,
@@ -163,8 +160,6 @@ impl RunClock {
             cpu_ns: AtomicU64::new(0),
             billed_ns: AtomicU64::new(0),
             poll_ns: AtomicU64::new(0),
-            thread_ns: AtomicU64::new(0),
-            tick_ns: AtomicU64::new(0),
             yielded: AtomicBool::new(false),
             frozen_ns: AtomicU64::new(0),
         }
@@ -197,8 +192,8 @@ impl RunClock {
 
     fn poll_begins(&self) {
         let now = self.now();
+        ThreadClock::mark(self.began + Duration::from_nanos(now));
         self.poll_ns.store(now, Ordering::Relaxed);
-        self.thread_ns.store(0, Ordering::Relaxed);
         if !self.yielded.swap(false, Ordering::Relaxed) {
             self.frozen_ns.store(now, Ordering::Relaxed);
         }
@@ -206,32 +201,66 @@ impl RunClock {
 
     /// What the current poll has cost so far.
     fn poll_cost(&self) -> u64 {
-        let started = self.poll_ns.load(Ordering::Relaxed);
-        match self.thread_ns.load(Ordering::Relaxed) {
-            0 => self.now() - started,
-            thread => {
-                let before_tick = self.tick_ns.load(Ordering::Relaxed) - started;
-                before_tick + thread_time().saturating_sub(thread)
-            }
-        }
+        ThreadClock::spent(self.now() - self.poll_ns.load(Ordering::Relaxed))
     }
 
     fn poll_ends(&self) {
         let cost = self.poll_cost();
+        ThreadClock::count(cost);
         let before = self.cpu_ns.fetch_add(cost, Ordering::Relaxed);
         self.bill(before + cost);
     }
 
     /// A millisecond has passed within one poll; whether the run may go on.
     fn tick(&self, cpu_max: Option<Duration>) -> bool {
-        if self.thread_ns.load(Ordering::Relaxed) == 0 {
-            self.tick_ns.store(self.now(), Ordering::Relaxed);
-            self.thread_ns.store(thread_time().max(1), Ordering::Relaxed);
-        }
         let spent = self.cpu_ns.load(Ordering::Relaxed) + self.poll_cost();
         self.bill(spent);
         self.yielded.store(true, Ordering::Relaxed);
         cpu_max.is_none_or(|max| u128::from(spent) <= max.as_nanos())
+    }
+}
+
+/// A shorter time is taken as it passed: to ask the kernel costs a third of a microsecond.
+const ASKED_FROM: Duration = Duration::from_millis(1);
+/// How old the mark may be that a longer time is measured from.
+const MARK_AGE_MAX: Duration = Duration::from_millis(10);
+
+/// The processor time of this thread, asked for seldom. Of the time that passes in a poll, the
+/// thread may have had the processor for a part only: others had it, or its cgroup had none left.
+#[derive(Debug, Clone, Copy)]
+struct ThreadClock {
+    marked: Option<Instant>,
+    /// As of that moment.
+    cpu_ns: u64,
+    /// What runs were counted for since.
+    counted_ns: u64,
+}
+
+thread_local! {
+    static THREAD: Cell<ThreadClock> =
+        const { Cell::new(ThreadClock { marked: None, cpu_ns: 0, counted_ns: 0 }) };
+}
+
+impl ThreadClock {
+    fn mark(now: Instant) {
+        let old = |marked: Instant| now.saturating_duration_since(marked) > MARK_AGE_MAX;
+        if THREAD.get().marked.is_none_or(old) {
+            THREAD.set(Self { marked: Some(now), cpu_ns: thread_time(), counted_ns: 0 });
+        }
+    }
+
+    /// How much of the last `passed` nanoseconds this thread was running for.
+    fn spent(passed: u64) -> u64 {
+        if u128::from(passed) < ASKED_FROM.as_nanos() {
+            return passed;
+        }
+        let Self { cpu_ns, counted_ns, .. } = THREAD.get();
+        passed.min(thread_time().saturating_sub(cpu_ns).saturating_sub(counted_ns))
+    }
+
+    fn count(cost: u64) {
+        let clock = THREAD.get();
+        THREAD.set(Self { counted_ns: clock.counted_ns + cost, ..clock });
     }
 }
 
@@ -322,5 +351,35 @@ mod tests {
         let a_second = 4 * MIB * 1000;
         assert!((a_second..2 * a_second).contains(&billed(false)));
         assert!(billed(true) < a_second / 2, "what was before the reading is not billed");
+    }
+
+    /// What a run is billed for `work`, in milliseconds.
+    fn billed(work: impl Fn()) -> u64 {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(crate::usage::PAGE_BYTES).unwrap();
+        let meter = Arc::new(Meter::new(UsagePage::map(&file).unwrap(), 0));
+        let clock = Arc::new(RunClock::new(meter.clone(), Instant::now()));
+        let mut run = Box::pin(Timed::new(async { work() }, clock));
+        let waker = std::task::Waker::noop();
+        assert!(run.as_mut().poll(&mut Context::from_waker(waker)).is_ready());
+        meter.page.cpu_ns.load(Ordering::Relaxed) / 1_000_000
+    }
+
+    #[test]
+    fn time_without_a_processor_is_not_billed() {
+        // As a thread has none whose cgroup has used up its quota.
+        let waited = billed(|| std::thread::sleep(Duration::from_millis(200)));
+        assert!(waited < 20, "{waited} ms of 200 that it slept");
+        let spin = || {
+            let before = thread_time();
+            while thread_time() - before < 50_000_000 {}
+        };
+        let spun = billed(spin);
+        assert!((50..70).contains(&spun), "{spun} ms of 50 that it was running");
+        let both = billed(|| {
+            std::thread::sleep(Duration::from_millis(100));
+            spin();
+        });
+        assert!((50..80).contains(&both), "{both} ms of 50 that it was running");
     }
 }

@@ -63,6 +63,7 @@ impl Bench {
             diff_id: None,
         });
         let mut preparation = Preparation {
+            place: None,
             exe: "/proc/self/exe".into(),
             arguments: vec!["prepare".into()],
             layers: layers.collect(),

@@ -5,16 +5,18 @@ use std::{
 };
 
 use engine::{Engine as _, Event, Exit, LimitCode};
-use runtime::{Broker, SpareWorker, SpawnOptions, WasmEngine};
+use runtime::{Broker, SpareWorker, SpawnOptions, WasmEngine, prepare::Program};
+use spec::Digest;
 
 use crate::{
     Test,
-    bench::{Bench, capability},
+    bench::{Bench, capability, file_of},
 };
 
 pub const TESTS: &[Test] = &[
     ("hostile_machine_code_finds_no_way_out", hostile),
     ("hostile_machine_code_has_no_more_memory_than_its_cgroup", greedy),
+    ("a_preparer_is_in_a_cgroup_of_the_owner_of_its_image", preparer),
 ];
 
 /// Takes memory that no limit of the engine sees.
@@ -50,6 +52,29 @@ fn greedy() {
         }
     });
     assert!(matches!(&exit, Exit::Limit { code: LimitCode::Memory, .. }), "{exit:?}");
+    assert!(!place.exists(), "nothing is left");
+}
+
+/// What compiles without its limit of memory is refused with it.
+fn preparer() {
+    if !engine::cgroup::is_writable() {
+        println!("SKIPPED: this user may make no cgroups");
+        return;
+    }
+    let bench = Bench::new();
+    let wasm = crate::bench::sample("adopt/adopt.wasm");
+    let place = engine::cgroup::Place::of(&bench.folder.path().join("prepare"), "acme").unwrap();
+    let prepare = |name: &str, bytes: u64| {
+        let program = Program::Blob { blob: file_of(&wasm), digest: Digest::of(&wasm) };
+        bench.prepare_into(name, program, &[], |preparation| {
+            preparation.place = Some(place.clone());
+            preparation.limits.resident_bytes_max = bytes;
+        })
+    };
+    let error = prepare("small", 8 << 20).unwrap_err();
+    assert!(error.to_string().contains("took more than 8MiB of memory"), "{error}");
+    assert!(!place.exists(), "nothing is left");
+    prepare("usual", 2 << 30).unwrap();
     assert!(!place.exists(), "nothing is left");
 }
 

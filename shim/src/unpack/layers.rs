@@ -8,6 +8,7 @@ use std::{
 };
 
 use disk::Lock;
+use engine::cgroup::Place;
 use spec::Digest;
 
 use super::{disk_usage, lower_links, sandbox};
@@ -71,6 +72,8 @@ const FORMAT: u32 = 2;
 #[derive(Debug, Clone)]
 pub struct Layers {
     folder: PathBuf,
+    /// The cgroup of the process that unpacks.
+    place: Option<Place>,
 }
 
 impl Layers {
@@ -96,9 +99,15 @@ impl Layers {
                 remove(&entry.path())?;
             }
         }
-        let layers = Self { folder: current };
+        let layers = Self { folder: current, place: None };
         layers.remove_unfinished()?;
         Ok(layers)
+    }
+
+    /// Has layers unpacked in the cgroup `place`, where there are any.
+    #[must_use]
+    pub fn unpacked_in(self, place: Option<Place>) -> Self {
+        Self { place, ..self }
     }
 
     /// The layers of `blobs`, in the same order, each once: one that is there twice stands where it
@@ -187,12 +196,13 @@ impl Layers {
         }
         let work = Work::begin(&self.folder)?;
         let name = blob.diff_id.to_string();
-        let unpacked = sandbox::unpack(exe, &work.path, &work.lock, blob).and_then(|links| {
-            let layer = expect(if links.is_empty() { &alone } else { &linked })?;
-            lower_links::make(&name, &work.path, &links, &below)?;
-            settle(&work, &layer)?;
-            Ok(layer)
-        });
+        let unpacked = sandbox::unpack(exe, &work.path, &work.lock, blob, self.place.clone())
+            .and_then(|links| {
+                let layer = expect(if links.is_empty() { &alone } else { &linked })?;
+                lower_links::make(&name, &work.path, &links, &below)?;
+                settle(&work, &layer)?;
+                Ok(layer)
+            });
         // Also takes back the disk space of a layer that turned out hostile in its middle.
         let removed = remove(&work.path);
         let layer = unpacked?;

@@ -5,7 +5,10 @@ use std::{
     time::Instant,
 };
 
-use engine::frame;
+use engine::{
+    cgroup::{Bounds, Place, Tenancy},
+    frame,
+};
 use image::{Budget, LayerReader, Verified};
 use rustix::{
     fs::{Gid, Mode, Uid},
@@ -16,7 +19,7 @@ use spec::{Descriptor, Digest};
 
 use crate::limits::{
     FIRST_ID, ID_COUNT, LOWER_LINKS_MAX, LOWER_LINKS_PER_MESSAGE, UNPACK_MEMORY_BYTES_MAX,
-    UNPACK_OPEN_FILES_MAX, UNPACK_START_TIME_MAX, UNPACK_TIME_MAX,
+    UNPACK_OPEN_FILES_MAX, UNPACK_RESIDENT_BYTES_MAX, UNPACK_START_TIME_MAX, UNPACK_TIME_MAX,
 };
 use crate::{
     Error,
@@ -52,6 +55,7 @@ pub(crate) fn unpack(
     folder: &Path,
     root: &File,
     blob: LayerBlob,
+    place: Option<Place>,
 ) -> Result<Vec<(String, String)>, Error> {
     let preparing = || format!("prepare `{}`", folder.display());
     let (uid, gid) = HostIds::ON_DISK.root();
@@ -60,6 +64,8 @@ pub(crate) fn unpack(
         .map_err(Error::io(preparing()))?;
     let layer = blob.diff_id.to_string();
     let (socket, process) = start_process(exe, Path::new("/dev/null"))?;
+    // It waits for its job.
+    let _cgroup = place.and_then(|place| hold(place, process.pid));
     let job =
         Job::Unpack(Box::new(UnpackJob { descriptor: blob.descriptor, diff_id: blob.diff_id }));
     let result = exchange(&socket, process.pid, &job, &[root.as_fd(), blob.file.as_fd()]);
@@ -74,6 +80,17 @@ pub(crate) fn unpack(
         },
         other => other,
     })
+}
+
+/// Puts the process into the cgroup of the image's owner. Where the kernel refuses, its own limits
+/// are what holds.
+fn hold(place: Place, pid: Pid) -> Option<Tenancy> {
+    let bounds = Bounds {
+        memory_bytes_max: UNPACK_RESIDENT_BYTES_MAX,
+        processes_max: 1,
+        cpu_millis_max: None,
+    };
+    place.hold(pid.as_raw_nonzero().get().unsigned_abs(), &bounds).ok()
 }
 
 fn exchange(

@@ -379,6 +379,7 @@ pub fn bad_runtimes(fixture: &TestShim) {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         let mut assignment = fixture.shell("true");
         assignment.program.runtime.path = path;
+        assignment.program.runtime.kind = shim::RuntimeKind::Runc;
         assignment.program.runtime.version = (0, 1, 2);
         let error = fixture.spawn(assignment).unwrap_err();
         assert_eq!(error.code(), "E_RUNTIME", "{error}");
@@ -396,6 +397,7 @@ pub fn complaints(fixture: &TestShim) {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         let mut assignment = fixture.shell("true");
         assignment.program.runtime.path = path.clone();
+        assignment.program.runtime.kind = shim::RuntimeKind::Runc;
         assignment.program.runtime.version = (0, 1, 2);
         fixture.spawn(assignment).unwrap_err()
     };

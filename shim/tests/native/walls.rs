@@ -66,7 +66,10 @@ pub fn walls(fixture: &TestShim) {
     }
     let map = said.lines().find(|line| line.ends_with(" 65536")).unwrap_or_default();
     let first = map.split_whitespace().nth(1).unwrap().parse::<u32>().unwrap();
-    assert!(first > FIRST_ID && (first - FIRST_ID) % 65_536 == 0, "a range of its own: {said}");
+    assert!(
+        first > FIRST_ID && (first - FIRST_ID).is_multiple_of(65_536),
+        "a range of its own: {said}"
+    );
     assert_eq!(std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap(), pattern);
     assert!(std::fs::read(&fixture.runtime.path).unwrap() == runtime, "the runtime was changed");
 }
