@@ -82,8 +82,8 @@ impl HostIds {
         }
     }
 
-    /// How files are shown: the range of the disk as this one, and every other id as itself, so that
-    /// what the host's root makes is the host's root's.
+    /// How files are shown: the range of the disk as this one, and every other id as itself, so
+    /// that what the host's root makes is the host's root's.
     pub fn shown(self) -> Vec<IdRange> {
         let end = |first: u32| first + ID_COUNT;
         let same = |from: u32, to: u32| IdRange { on_disk: from, shown: from, count: to - from };
