@@ -3,7 +3,10 @@
 //! The same bytes are read by several programs: a registry, the client that pushes, an engine of
 //! another maker. Where they disagree, what was checked is not what runs (CVE-2021-41190 was one
 //! such disagreement). Of two equal keys one reader takes the first and another the last, and some
-//! match keys without regard to case. So a document in which that could matter is refused.
+//! match keys without regard to case. So a document in which that could matter is refused, and one
+//! with a list where an object belongs, which serde would take.
+
+mod named; // structs from objects alone
 
 use std::{collections::HashSet, fmt};
 
@@ -11,6 +14,8 @@ use serde::{
     Deserialize,
     de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor},
 };
+
+use named::Named;
 
 /// Objects and lists inside each other. Image documents nest six deep and task definitions eight.
 const DEPTH_MAX: usize = 64;
@@ -28,7 +33,9 @@ const FREE_KEYS: &[&str] =
 /// As `serde_json`; and the key and its place where the document is ambiguous or too deep.
 pub fn from_slice<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, serde_json::Error> {
     check(bytes)?;
-    serde_json::from_slice(bytes)
+    let mut document = serde_json::Deserializer::from_slice(bytes);
+    let read = T::deserialize(Named(&mut document))?;
+    document.end().map(|()| read)
 }
 
 /// Whether a document is JSON in which no object has a key twice.
@@ -218,6 +225,62 @@ mod tests {
             ("", "EOF while parsing a value"),
         ] {
             assert_eq!(shown(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_struct_is_an_object_and_no_list_of_its_fields() {
+        #[derive(Debug, PartialEq, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Kind {
+            Plain,
+            Sized { size: u64 },
+            Pair(u64, u64),
+            Whole(Inner),
+        }
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Inner {
+            digest: String,
+            size: Option<u64>,
+        }
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct Outer {
+            inner: Inner,
+            #[serde(default)]
+            more: Vec<Inner>,
+            maybe: Option<Inner>,
+            kind: Option<Kind>,
+            #[serde(default)]
+            map: std::collections::BTreeMap<String, Inner>,
+            pair: Option<(u64, String)>,
+        }
+        let inner = r#"{"digest": "d", "size": 1}"#;
+        let list = r#"["d", 1]"#;
+        let with = |more: &str| format!(r#"{{"inner": {inner}{more}}}"#);
+        for (text, is_read) in [
+            (with(""), true),
+            (with(r#", "pair": [1, "x"], "kind": "plain""#), true),
+            (
+                with(&format!(r#", "more": [{inner}], "maybe": {inner}, "map": {{"a": {inner}}}"#)),
+                true,
+            ),
+            (with(r#", "kind": {"sized": {"size": 1}}"#), true),
+            (with(r#", "kind": {"pair": [1, 2]}, "maybe": null"#), true),
+            (with(&format!(r#", "kind": {{"whole": {inner}}}"#)), true),
+            (format!("[{inner}]"), false),
+            (format!(r#"{{"inner": {list}}}"#), false),
+            (with(&format!(r#", "more": [{list}]"#)), false),
+            (with(&format!(r#", "maybe": {list}"#)), false),
+            (with(&format!(r#", "map": {{"a": {list}}}"#)), false),
+            (with(&format!(r#", "kind": {{"whole": {list}}}"#)), false),
+            (with(r#", "kind": {"sized": [1]}"#), false),
+            (with("") + " x", false),
+        ] {
+            let read = from_slice::<Outer>(text.as_bytes());
+            assert_eq!(read.is_ok(), is_read, "{text}: {read:?}");
+            if let Ok(read) = read {
+                assert_eq!(read, serde_json::from_str(&text).unwrap(), "{text}");
+            }
         }
     }
 

@@ -234,6 +234,10 @@ fn documents_that_say_two_things_are_refused() {
             "its `mediaType` is not that of an index",
         ),
         (
+            r#"{"schemaVersion":2,"layers":[["a/b","sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",1]]}"#,
+            "invalid type: sequence",
+        ),
+        (
             r#"{"schemaVersion":2,"layers":[{"mediaType":"a/b","digest":"sha256:00","size":1}]}"#,
             "not a digest",
         ),
