@@ -33,6 +33,10 @@ fn hostile_requests() -> Vec<(&'static str, String)> {
         ("CL twice", format!("{start}Content-Length: 1\r\nContent-Length: 1\r\n\r\nx{good}")),
         ("bare LF", format!("GET / HTTP/1.1\nHost: {HOST}\n\n{good}")),
         ("a line that goes on", format!("{start}X: y\r\n z\r\n\r\n{good}")),
+        (
+            "two Authorizations",
+            format!("{start}Authorization: a\r\nAuthorization: b\r\n\r\n{good}"),
+        ),
         ("two Hosts", format!("{start}Host: evil\r\n\r\n{good}")),
         ("no Host", format!("GET / HTTP/1.1\r\n\r\n{good}")),
         ("user information", format!("GET / HTTP/1.1\r\nHost: x@{HOST}\r\n\r\n{good}")),

@@ -26,7 +26,23 @@ pub(super) struct Head {
     headers: usize,
     length: Option<u64>,
     is_chunked: bool,
+    /// Which of [`SINGLE`] have come, one bit for each.
+    singles: u8,
 }
+
+/// Headers beside those of the framing of which one reader takes the first and another the last,
+/// and which decide about rights or about the body.
+const SINGLE: [(&[u8], Fault); 6] = [
+    (b"authorization", Fault::bad("the request has more than one Authorization header")),
+    (
+        b"proxy-authorization",
+        Fault::bad("the request has more than one Proxy-Authorization header"),
+    ),
+    (b"content-type", Fault::bad("the request has more than one Content-Type header")),
+    (b"content-range", Fault::bad("the request has more than one Content-Range header")),
+    (b"range", Fault::bad("the request has more than one Range header")),
+    (b"expect", Fault::bad("the request has more than one Expect header")),
+];
 
 impl Head {
     /// Judges what has come of the head, which is all of `bytes` or its beginning, and of which
@@ -117,8 +133,19 @@ impl Head {
             Some(FramingName::Host) => self.host(value),
             Some(FramingName::ContentLength) => self.content_length(value),
             Some(FramingName::TransferEncoding) => self.transfer_encoding(value),
-            None => Ok(()),
+            None => self.single(name),
         }
+    }
+
+    fn single(&mut self, name: &[u8]) -> Result<(), Fault> {
+        let known = SINGLE.iter().position(|(single, _)| name.eq_ignore_ascii_case(single));
+        let Some(known) = known else { return Ok(()) };
+        let bit = 1 << known;
+        if self.singles & bit != 0 {
+            return Err(SINGLE[known].1);
+        }
+        self.singles |= bit;
+        Ok(())
     }
 
     fn host(&mut self, value: &[u8]) -> Result<(), Fault> {
