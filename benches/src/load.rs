@@ -12,14 +12,21 @@ pub struct Load {
 
 /// Drives `url` from core 1 with `connections` keep-alive connections.
 pub fn wrk(wrk: &Path, url: &str, connections: usize, time: Duration) -> Result<Load> {
+    wrk_with(wrk, url, connections, time, &[])
+}
+
+/// The same with more arguments.
+pub fn wrk_with(
+    wrk: &Path,
+    url: &str,
+    connections: usize,
+    time: Duration,
+    more: &[&str],
+) -> Result<Load> {
     let output = machine::pinned(1, wrk)
-        .args([
-            "-t1",
-            &format!("-c{connections}"),
-            &format!("-d{}s", time.as_secs()),
-            "--latency",
-            url,
-        ])
+        .args(["-t1", &format!("-c{connections}"), &format!("-d{}s", time.as_secs()), "--latency"])
+        .args(more)
+        .arg(url)
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(

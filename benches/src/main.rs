@@ -1,9 +1,10 @@
 //! margay side by side with its peers, in one run, as ratios of medians.
 //!
 //! `cargo run --release -p margay-benches -- [start] [native] [exec] [serve] [files] [idle]
-//! [rebuild] [cold] [neighbours] [size]` (all without a word) prints Markdown tables. A peer that
-//! is not installed is named and left out; nothing is downloaded. Needs `wrk` for `serve` and
-//! `files`. Rounds alternate A B A B, so that a machine that slows down slows both.
+//! [rebuild] [cold] [neighbours] [audit] [size]` (all without a word) prints Markdown tables. A
+//! peer that is not installed is named and left out; nothing is downloaded. Needs `wrk` for
+//! `serve`, `files` and `audit`. Rounds alternate A B A B, so that a machine that slows down slows
+//! both.
 
 mod machine; // which machine this was, and what is installed on it
 mod measure; // medians, paired rounds, tables
@@ -21,13 +22,14 @@ mod idle; // resident memory of what waits
 mod rebuild; // a build that has nothing to do
 mod cold; // the first request after idle
 mod neighbours; // a tenant beside one that takes what it can
+mod audit; // a record, and its part of a request
 mod size; // what the binary is made of
 
 use anyhow::{Result, bail};
 
 type Bench = fn(&platform::Margay) -> Result<()>;
 
-const BENCHES: [(&str, Bench); 10] = [
+const BENCHES: [(&str, Bench); 11] = [
     ("start", start::run),
     ("native", native::run),
     ("exec", native::exec),
@@ -37,6 +39,7 @@ const BENCHES: [(&str, Bench); 10] = [
     ("rebuild", rebuild::run),
     ("cold", cold::run),
     ("neighbours", neighbours::run),
+    ("audit", audit::run),
     ("size", size::run),
 ];
 

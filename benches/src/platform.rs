@@ -19,6 +19,10 @@ impl Margay {
         Ok(Self { program, home: tempfile::tempdir()? })
     }
 
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
     pub fn program(&self) -> &Path {
         &self.program
     }
