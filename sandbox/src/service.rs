@@ -60,6 +60,7 @@ impl Service<'_> {
     /// # Errors
     /// When a right cannot be given up.
     pub fn confine(&self, unprivileged: impl FnOnce()) -> io::Result<Confined> {
+        crate::read_auxiliary_vector();
         rustix::thread::set_no_new_privs(true)?;
         setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
         let held = capabilities(None)?.effective;

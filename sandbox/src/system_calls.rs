@@ -31,6 +31,12 @@ impl SystemCalls {
     }
 }
 
+/// Reads what the kernel told this process at its start, which is otherwise read at the first look
+/// at a clock. Linux before 6.4 has that in a file only: to be called while files can be opened.
+pub fn read_auxiliary_vector() {
+    let _ = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+}
+
 /// A filter that does `matched` to what a rule names, and `otherwise` to all else.
 ///
 /// # Errors

@@ -37,6 +37,7 @@ pub fn main() -> ! {
 }
 
 fn serve() -> Result<(), Error> {
+    ::sandbox::read_auxiliary_vector();
     let socket = become_shim().map_err(Error::io("take the control socket from standard input"))?;
     let (job, fds) =
         match frame::receive_document::<Job>(&socket).map_err(Error::io("read the job"))? {

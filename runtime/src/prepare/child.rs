@@ -33,6 +33,7 @@ pub fn main() -> ExitCode {
 }
 
 fn serve() -> io::Result<()> {
+    sandbox::read_auxiliary_vector();
     // SAFETY: the supervisor has put it there, and nothing else in this process uses it.
     let control = unsafe { inherited(CONTROL_FD) };
     let (job, fds) =

@@ -8,7 +8,7 @@ use std::{io, os::fd::BorrowedFd};
 use ::sandbox::Network;
 use rustix::thread::CapabilitySet;
 
-pub(crate) use ::sandbox::{OpenFolder, hide, leave_files};
+pub(crate) use ::sandbox::{OpenFolder, hide, leave_files, read_auxiliary_vector};
 pub(crate) use seccomp::{Filter, Strictness};
 
 /// No file can be opened but `program`, and those below `folders`; no network is reached.

@@ -62,6 +62,7 @@ pub fn main_with_intruder(intruder: Intruder) -> ExitCode {
 }
 
 fn run(intruder: Option<Intruder>) -> ExitCode {
+    sandbox::read_auxiliary_vector();
     // SAFETY: the supervisor has put them there, and nothing else in this process uses them.
     let (control, empty) = unsafe { (inherited(CONTROL_FD), inherited(EMPTY_FD)) };
     let worker = match Unassigned::make(intruder, empty) {

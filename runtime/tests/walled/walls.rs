@@ -16,6 +16,7 @@ use crate::{
 pub const TESTS: &[Test] = &[
     ("hostile_machine_code_finds_no_way_out", hostile),
     ("hostile_machine_code_has_no_more_memory_than_its_cgroup", greedy),
+    ("a_kernel_that_keeps_the_auxiliary_vector_in_a_file_will_do", auxiliary_vector),
     ("a_preparer_is_in_a_cgroup_of_the_owner_of_its_image", preparer),
 ];
 
@@ -53,6 +54,30 @@ fn greedy() {
     });
     assert!(matches!(&exit, Exit::Limit { code: LimitCode::Memory, .. }), "{exit:?}");
     assert!(!place.exists(), "nothing is left");
+}
+
+/// As before Linux 6.4, where `prctl` does not know `PR_GET_AUXV`: a worker that asked for it behind
+/// its walls would be killed.
+fn auxiliary_vector() {
+    use ::sandbox::{all, compiled, is};
+    use seccompiler::SeccompAction;
+    const PR_GET_AUXV: u64 = 0x4155_5856;
+    let rules = [(libc::SYS_prctl, vec![all([is(0, PR_GET_AUXV)]).unwrap()])];
+    let unknown = SeccompAction::Errno(libc::EINVAL as u32);
+    let old_kernel = compiled(rules.into(), SeccompAction::Allow, unknown).unwrap();
+    // Its children have the filter of the thread that starts them, and no other test has it.
+    std::thread::spawn(move || {
+        ::sandbox::SystemCalls::of([old_kernel]).apply().unwrap();
+        let bench = Bench::new();
+        let prepared = bench.prepare(&crate::bench::sample("hello/hello.wasm"), &[]).unwrap();
+        let mut worker = bench.start(bench.assignment(prepared));
+        let exit = bench.tokio.block_on(async {
+            tokio::time::timeout(crate::bench::PATIENCE, worker.wait()).await.expect("it ends")
+        });
+        assert_eq!(exit, Exit::Code(0));
+    })
+    .join()
+    .unwrap();
 }
 
 /// What compiles without its limit of memory is refused with it.
