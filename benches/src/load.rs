@@ -2,12 +2,13 @@ use std::{path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::machine;
+use crate::{idle::family, machine};
 
 /// What one round of wrk saw.
 pub struct Load {
     /// Answers per second.
     pub rate: f64,
+    pub answers: f64,
 }
 
 /// Drives `url` from core 1 with `connections` keep-alive connections.
@@ -39,7 +40,11 @@ pub fn wrk_with(
         .lines()
         .find_map(|line| line.strip_prefix("Requests/sec:"))
         .context("wrk printed no rate")?;
-    Ok(Load { rate: rate.trim().parse()? })
+    let answers = text
+        .lines()
+        .find_map(|line| line.split_once(" requests in "))
+        .context("wrk printed no count")?;
+    Ok(Load { rate: rate.trim().parse()?, answers: answers.0.trim().parse()? })
 }
 
 /// Waits until `url` answers with success.
@@ -90,6 +95,17 @@ impl Server {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.0.id()
+    }
+
+    /// What it and all below it have spent on processors.
+    pub fn cpu_time(&self) -> Duration {
+        let ticks = family(self.id()).into_iter().filter_map(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let fields = stat.rsplit_once(')')?.1.split_whitespace();
+            // `utime` and `stime`, of which there are a hundred a second on every Linux.
+            Some(fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>())
+        });
+        Duration::from_millis(10 * ticks.sum::<u64>())
     }
 }
 

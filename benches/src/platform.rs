@@ -23,6 +23,16 @@ impl Margay {
         self.home.path()
     }
 
+    /// The binary that the environment variable `MARGAY_BEFORE` names, in a fresh home: what this
+    /// one is compared with.
+    pub fn before() -> Result<Option<Self>> {
+        let Some(program) = std::env::var_os("MARGAY_BEFORE").map(PathBuf::from) else {
+            return Ok(None);
+        };
+        ensure!(program.is_file(), "`{}` is not there: see MARGAY_BEFORE", program.display());
+        Ok(Some(Self { program, home: tempfile::tempdir()? }))
+    }
+
     pub fn program(&self) -> &Path {
         &self.program
     }
