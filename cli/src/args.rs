@@ -5,7 +5,10 @@ mod groups; // `image ls`, `container ps`: Docker's second way to say a verb
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::{ArgAction, Args as _, Command, CommandFactory as _, Parser, Subcommand};
+use clap::{
+    ArgAction, Args as _, Command, CommandFactory as _, Parser, Subcommand,
+    builder::{OsStringValueParser, TypedValueParser as _},
+};
 
 use crate::{failure::HOST_ERROR, home::Home, verbs};
 
@@ -44,6 +47,8 @@ struct Everywhere {
         env = "MARGAY_HOME",
         hide_env_values = true,
         value_name = "DIR",
+        // An empty variable is none.
+        value_parser = OsStringValueParser::new().map(PathBuf::from),
         help_heading = "Everywhere"
     )]
     home: Option<PathBuf>,
@@ -154,7 +159,7 @@ pub fn parser_of_one_verb(arguments: &[OsString]) -> Option<Command> {
 
 impl Cli {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let home = self.everywhere.home;
+        let home = self.everywhere.home.filter(|path| !path.as_os_str().is_empty());
         // These touch no home, or make none.
         match self.verb {
             Verb::Completions(args) => args.run(Self::command())?,

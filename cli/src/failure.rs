@@ -1,6 +1,13 @@
 //! How a verb fails: a message on stderr, a hint when an error has one, and an exit code.
 
-use std::{error::Error as StdError, fmt};
+use std::{
+    error::Error as StdError,
+    fmt,
+    io::{self, ErrorKind},
+    path::Path,
+};
+
+use crate::nearest;
 
 /// An error of the command line with a hint.
 #[derive(Debug)]
@@ -53,7 +60,25 @@ pub fn message(error: &anyhow::Error) -> String {
 
 /// The hint of the outermost error that has one.
 pub fn hint(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(hint_of).map(|hint| crate::output::printable(&hint))
+    let hint = error.chain().find_map(hint_of).or_else(|| hint_for_file(error));
+    hint.map(|hint| crate::output::printable(&hint))
+}
+
+/// Of what the system says about a file, whichever verb wanted it. A file that is not there is the
+/// first that the message names.
+fn hint_for_file(error: &anyhow::Error) -> Option<String> {
+    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    kinds.map(io::Error::kind).find_map(|kind| match kind {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            Some("the disk is full: make room, for example with margay prune".to_owned())
+        }
+        ErrorKind::NotFound => {
+            let text = message(error);
+            let mut named = text.split('`').skip(1).step_by(2);
+            named.find_map(|path| nearest::hint_for_path(Path::new(path)))
+        }
+        _ => None,
+    })
 }
 
 /// The exit code that an error asks for, if it does.

@@ -3,11 +3,11 @@
 use std::{
     fs,
     io::ErrorKind,
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use serde::de::DeserializeOwned;
 
 use crate::failure::Advice;
@@ -95,7 +95,14 @@ impl Home {
 fn claim(path: &Path) -> anyhow::Result<()> {
     make(path)?;
     let named = || format!("cannot make `{}` private", path.display());
-    let mode = fs::metadata(path).with_context(named)?.permissions().mode();
+    let found = fs::metadata(path).with_context(named)?;
+    let user = rustix::process::geteuid();
+    ensure!(
+        found.uid() == user.as_raw() || user.is_root(),
+        Advice::new(format!("`{}` belongs to another user (uid {})", path.display(), found.uid()))
+            .hint(ANOTHER)
+    );
+    let mode = found.permissions().mode();
     let (is_private, is_shared) = (mode & 0o077 == 0, mode & 0o1000 != 0);
     if is_private {
         return Ok(());
@@ -121,9 +128,14 @@ fn claim(path: &Path) -> anyhow::Result<()> {
 /// Makes `path` and what is missing above it, for their owner alone. One that is there keeps its
 /// mode.
 fn make(path: &Path) -> anyhow::Result<()> {
-    let named = || format!("cannot make the folder `{}`", path.display());
-    disk::private_folder(path).with_context(named)
+    disk::private_folder(path).map_err(|error| {
+        let message = format!("cannot make the folder `{}`: {error}", path.display());
+        Advice::new(message).hint(ANOTHER).into()
+    })
 }
+
+/// What to do about a home that cannot be used.
+const ANOTHER: &str = "keep everything in another folder: --home FOLDER, or MARGAY_HOME=FOLDER";
 
 /// Reads a JSON file; `None` where there is none.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {

@@ -11,7 +11,7 @@ use spec::{Descriptor, Digest, Platform, Reference};
 use crate::{
     failure::Advice,
     home::Home,
-    image_events,
+    image_events, nearest,
     output::{line, notice},
     progress::{LoadProgress, Progress},
     serve::block_on,
@@ -157,9 +157,15 @@ fn from_name(
     remote: &Remote,
     choice: Choice<'_>,
 ) -> anyhow::Result<SelectedImage> {
-    let reference: Reference = text.parse()?;
+    let reference: Reference = match text.parse() {
+        Err(_) if Path::new(text).exists() => return Err(path_without_slash(text)),
+        parsed => parsed?,
+    };
     let layout = layout(home)?;
     let local = look_up(&layout, &reference)?;
+    if local.is_none() && reference.registry().is_none() && is_written_as_file(text) {
+        ensure!(Path::new(text).exists(), no_file(text));
+    }
     let remote_wanted = match (fetch, &local) {
         // What is written like a file here is rather that file than an image of Docker Hub.
         (Fetch::Missing, None) => reference.registry().is_some() || !Path::new(text).exists(),
@@ -257,13 +263,68 @@ fn as_path(text: &str) -> Option<PathBuf> {
     let path = Path::new(text);
     let written = ["/", "./", "../"].iter().any(|start| text.starts_with(start))
         || matches!(text, "." | "..");
-    let looks = path.extension().is_some_and(|extension| extension == "wasm" || extension == "tar")
-        && path.is_file();
+    let looks = is_written_as_file(text) && path.is_file();
     (written || looks || path.join("oci-layout").is_file()).then(|| path.to_owned())
 }
 
+/// No image has such a name.
+fn is_written_as_file(text: &str) -> bool {
+    Path::new(text)
+        .extension()
+        .is_some_and(|ending| ["wasm", "tar"].iter().any(|one| ending == *one))
+}
+
+fn no_file(text: &str) -> Advice {
+    let advice = Advice::new(format!("there is no file `{text}`"));
+    match nearest::hint_for_path(Path::new(text)) {
+        Some(hint) => advice.hint(hint),
+        None => advice,
+    }
+}
+
+/// What is written like the name of an image, is none, and is the path of a file or a folder.
+fn path_without_slash(text: &str) -> anyhow::Error {
+    match no_image(text, Path::new(text)) {
+        Some(advice) => advice.into(),
+        None => Advice::new(format!("`{text}` is a file, and is not the name of an image"))
+            .hint(format!("to run the file, write ./{text}"))
+            .into(),
+    }
+}
+
+/// Why a path is no image where it is what images are built from.
+fn no_image(text: &str, path: &Path) -> Option<Advice> {
+    let is_image = ["index.json", "oci-layout"].iter().any(|name| path.join(name).exists());
+    if path.is_dir() && !is_image {
+        return Some(Advice::new(format!("`{text}` is a folder, and is not an image")).hint(
+            format!("build it, and run what it is called then: margay build -t NAME {text}"),
+        ));
+    }
+    let file = path.file_name()?.to_str()?;
+    is_build_file(file).then(|| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).display();
+        Advice::new(format!("`{text}` is a build file, and is not an image"))
+            .hint(format!("build it: margay build -t NAME -f {text} {folder}"))
+    })
+}
+
+/// Whether a file of this name says how an image is built.
+pub fn is_build_file(name: &str) -> bool {
+    const NAMES: [&str; 2] = ["dockerfile", "containerfile"];
+    let name = name.to_ascii_lowercase();
+    let is_of = |known: &&str| {
+        name.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            || name.strip_suffix(known).is_some_and(|rest| rest.ends_with('.'))
+    };
+    name == "margay.toml" || NAMES.iter().any(is_of)
+}
+
 fn from_file(home: &Home, text: &str, path: &Path) -> anyhow::Result<SelectedImage> {
-    ensure!(path.exists(), "there is no file `{text}`");
+    ensure!(path.exists(), no_file(text));
+    if let Some(advice) = no_image(text, path) {
+        bail!(advice);
+    }
     // A layout of its own: what is only run must not take a name away from what was built.
     let layout = files(home)?;
     let progress = LoadProgress::new();
@@ -288,7 +349,7 @@ fn missing(reference: &Reference) -> anyhow::Error {
     let text = reference.repository();
     let hint = match reference.registry() {
         Some(_) => format!("fetch it: margay pull {reference}"),
-        None if Path::new(text).exists() => format!("to run the file, write ./{text}"),
+        None if Path::new(text).exists() => return path_without_slash(text),
         None => {
             let full = reference.full_name();
             format!(

@@ -8,6 +8,7 @@
 mod args; // every verb, and what carries it out
 mod docker; // Docker's verbs and flags, and what each is here
 mod complete; // what could stand next on a command line
+mod nearest; // what a misspelled word was meant to be
 mod misuse; // words for arguments that are not understood
 mod failure; // the message, hint and exit code of an error
 mod output; // tables, JSON, sizes, times, colours

@@ -12,6 +12,7 @@ use crate::{
     args::{self, Cli},
     docker::{self, Here, Row},
     failure::{self, Advice, USAGE_ERROR},
+    nearest::nearest,
 };
 
 /// Reads the arguments, or says what is wrong with them and returns the exit code.
@@ -189,7 +190,8 @@ fn unknown_verb(path: &[String], name: &str, next: Option<&str>, verbs: &[&str])
 fn unknown_flag(path: &[String], flag: &str, flags: &[&str]) -> Advice {
     let whole: Vec<&str> = path.iter().map(String::as_str).collect();
     let flag = flag.split_once('=').map_or(flag, |(flag, _)| flag);
-    if let Some(row) = docker::flag(&whole, flag).filter(|row| row.here == Here::Absent) {
+    // One that another verb of the same table has, and this one not, is absent here as well.
+    if let Some(row) = docker::flag(&whole, flag).filter(|row| !row.how.is_empty()) {
         let message = format!("Docker's `{flag}` is absent in `{}`: {}", program(path), row.how);
         return Advice::new(message).hint(instead(row, "leave it out"));
     }
@@ -220,33 +222,6 @@ fn program(path: &[String]) -> String {
 
 fn instead(row: Row, otherwise: &str) -> String {
     if row.instead.is_empty() { otherwise.to_owned() } else { row.instead }
-}
-
-/// The one of `names` that `text` is a misspelling of: a slip or two away, not merely alike.
-fn nearest<'a>(text: &str, names: &[&'a str]) -> Option<&'a str> {
-    let slips_max = if text.chars().count() < 5 { 1 } else { 2 };
-    let near = names.iter().map(|name| (slips(text, name), *name)).min()?;
-    (near.0 <= slips_max).then_some(near.1)
-}
-
-/// How many slips of the pen turn `from` into `to`: a letter too many, too few, a wrong one, or two
-/// swapped. The optimal string alignment distance, in a row for each letter.
-fn slips(from: &str, to: &str) -> usize {
-    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
-    let mut rows: Vec<Vec<usize>> = vec![(0..=to.len()).collect()];
-    for (i, letter) in from.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, other) in to.iter().enumerate() {
-            let (above, before) = (rows[i][j + 1] + 1, row[j] + 1);
-            let mut least = above.min(before).min(rows[i][j] + usize::from(letter != other));
-            if i > 0 && j > 0 && from[i - 1] == *other && to[j - 1] == *letter {
-                least = least.min(rows[i - 1][j - 1] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows[from.len()][to.len()]
 }
 
 #[cfg(test)]
@@ -347,6 +322,5 @@ mod tests {
         ] {
             assert_eq!(nearest(text, &names), want, "{text}");
         }
-        assert_eq!((slips("", "abc"), slips("abc", "abc"), slips("ca", "ac")), (3, 0, 1));
     }
 }

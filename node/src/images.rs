@@ -35,6 +35,8 @@ pub(crate) struct Native {
     pub plan: Box<Plan>,
     pub layers: Vec<shim::Layer>,
     pub runtime: shim::Runtime,
+    /// What is known against the runtime, when it is used for the first time.
+    pub warning: Option<String>,
 }
 
 impl Ready {
@@ -42,6 +44,14 @@ impl Ready {
     pub fn wants(&self) -> &[Want] {
         match self {
             Self::Wasm { plan, .. } | Self::Native(Native { plan, .. }) => &plan.wants,
+        }
+    }
+
+    /// What its owner is to know once about what runs it.
+    pub fn warning(&self) -> Option<&str> {
+        match self {
+            Self::Wasm { .. } => None,
+            Self::Native(native) => native.warning.as_deref(),
         }
     }
 
@@ -81,7 +91,7 @@ pub(crate) fn plan(store: &FileBlobStore, name: &str, digest: &Digest) -> Result
         io::ErrorKind::NotFound => Error::NoSuchImage(name.to_owned()),
         _ => Error::file("read", store.path(digest))(error),
     };
-    let refused = |error: image::Error| refused(digest, &error);
+    let refused = |error: image::Error| named(refused(digest, &error), name);
     let mut bytes = document(store, digest).map_err(missing)?;
     if let Document::Index(index) = image::parse_document(&bytes).map_err(refused)? {
         let entry = image::choose(&index, &native_platforms()).map_err(refused)?.digest;
@@ -101,6 +111,16 @@ fn document(store: &FileBlobStore, digest: &Digest) -> io::Result<Vec<u8>> {
             let why = format!("blob `{digest}` is damaged");
             Err(io::Error::new(io::ErrorKind::InvalidData, why))
         }
+    }
+}
+
+/// The failure to prepare an image, with the name that its user knows it by.
+pub(crate) fn named(error: Error, name: &str) -> Error {
+    match error {
+        Error::Prepare { why, hint, failure, .. } => {
+            Error::Start { task: name.to_owned(), why, hint, exit_code: failure.exit_code() }
+        }
+        other => other,
     }
 }
 
@@ -151,10 +171,11 @@ pub(crate) fn make_ready(
     args: &[String],
     preparing: &mut dyn FnMut(),
 ) -> Result<Ready> {
-    match plan.kind_hint() {
+    let ready = match plan.kind_hint() {
         image::Kind::Wasm => wasm(home, owner, blobs, plan, args, preparing),
         image::Kind::Native => native(home, owner, blobs, name, plan, preparing),
-    }
+    };
+    ready.map_err(|error| named(error, name))
 }
 
 fn wasm(
@@ -453,7 +474,7 @@ fn native(
     let folder = home.prepared(owner).join("native");
     let cache = shim::Layers::open(&folder).map_err(failed)?;
     let cache = cache.unpacked_in(cgroup_beside_tasks(home, owner, plan.manifest.hex()));
-    let runtime = shim::Runtime::probe_from(&folder).map_err(failed)?;
+    let (runtime, warning) = shim::Runtime::probe_from(&folder).map_err(failed)?;
     let mut layers = Vec::new();
     for layer in plan.layers.iter().filter(|layer| layer.content == LayerContent::Tar) {
         let path = blobs.path(&layer.descriptor.digest);
@@ -471,7 +492,7 @@ fn native(
         preparing();
     }
     let layers = cache.unpacked(&exe(), layers).map_err(failed)?;
-    Ok(Ready::Native(Native { plan: Box::new(plan), layers, runtime }))
+    Ok(Ready::Native(Native { plan: Box::new(plan), layers, runtime, warning }))
 }
 
 /// This binary, which is also the worker, the preparer and the task shim. By this name it is the

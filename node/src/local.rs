@@ -287,6 +287,9 @@ fn decide<W: FnMut(Note)>(
     let ready = make_ready(home, spec::OPERATOR, &blobs, name, plan, &args, &mut || {
         (watch.borrow_mut())(Note::Preparing { bytes })
     })?;
+    if let Some(text) = ready.warning() {
+        (watch.borrow_mut())(Note::Warning { text: text.to_owned() });
+    }
     Launch::decide(container, ready, args)
 }
 

@@ -121,6 +121,10 @@ pub enum Note {
         /// Of its layers, as they are stored.
         bytes: u64,
     },
+    /// What its owner is to know about this machine, once.
+    Warning {
+        text: String,
+    },
     /// Its folder exists, under this id and name.
     Created {
         id: String,

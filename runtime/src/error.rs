@@ -105,9 +105,11 @@ impl Error {
             | Self::Os { .. }
             | Self::File { .. }
             | Self::Protocol(_)
-            | Self::NotAdopted(_)
-            | Self::WorkerLost(_)
-            | Self::NotStarted(_) => None,
+            | Self::NotAdopted(_) => None,
+            // A process that gives everything up before it reads a guest's first byte.
+            Self::WorkerLost(_) | Self::NotStarted(_) => {
+                Some("see what this machine allows: margay doctor".to_owned())
+            }
         }
     }
 

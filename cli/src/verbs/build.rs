@@ -220,6 +220,15 @@ impl Input {
                     ))
             );
         }
+        let name = context.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if context.is_file() && images::is_build_file(name) {
+            let folder = context.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let (file, folder) = (context.display(), folder.unwrap_or(Path::new(".")).display());
+            bail!(
+                Advice::new(format!("`{file}` is a build file, and a build starts from a folder"))
+                    .hint(format!("name both: margay build -t NAME -f {file} {folder}"))
+            );
+        }
         ensure!(
             !(from_stdin && file_from_stdin),
             "standard input is either the build file or the context, and not both"

@@ -61,6 +61,8 @@ impl Args {
     /// Goes from source to page, and stays there until Ctrl-C.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let samples = self.samples()?;
+        // What is made here must be in nothing's way: a platform of one's own begins empty.
+        let home = &Home::open(Some(home.folder("demo")?))?;
         require_namespaces(home)?;
         let began = Instant::now();
         for name in ["httpd", SERVICE] {
@@ -177,7 +179,9 @@ async fn serve_and_stay(
     ));
     if !once {
         notice(format_args!(
-            "Ctrl-C ends it. Meanwhile, in another terminal: margay ps; margay task ls; margay usage"
+            "Ctrl-C ends it. Meanwhile, in another terminal: export MARGAY_HOME={}; margay task ls; \
+             margay usage",
+            home.path().display()
         ));
         std::future::pending::<()>().await;
     }

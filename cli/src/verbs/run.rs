@@ -242,6 +242,9 @@ impl TaskArgs {
         self.check()?;
         // All that can be wrong with the arguments, before anything is fetched.
         let settings = self.settings.settings()?;
+        let (env, limits) = (self.environment.variables()?, self.limits()?);
+        let secrets = self.environment.secrets()?;
+        let secret_files = self.environment.secret_files()?;
         let choice = self.settings.choice();
         let found = images::find_for(home, image, self.pull, &self.remote, choice)?;
         Ok(RunRequest {
@@ -252,9 +255,9 @@ impl TaskArgs {
                 false => vec![program],
             }),
             command: arguments.to_vec(),
-            env: self.environment.variables()?,
-            secrets: self.environment.secrets()?,
-            secret_files: self.environment.secret_files()?,
+            env,
+            secrets,
+            secret_files,
             ports: self.publish.iter().flat_map(|range| range.0.iter().copied()).collect(),
             mounts: self.volume.iter().cloned().chain(self.settings.mounts()).collect(),
             allow: self.allow.clone(),
@@ -262,7 +265,7 @@ impl TaskArgs {
             memory_bytes_max: self.memory,
             cpu_time_max: self.cpu_time,
             wall_time_max: self.timeout,
-            limits: self.limits()?,
+            limits,
             interactive: self.interactive || self.settings.attaches_stdin(),
             terminal: self.terminal(terminal)?,
             remove_at_end: self.rm,
@@ -401,6 +404,12 @@ fn tell(note: &Note) {
         }
         Note::Interrupted => {
             notice(format_args!("The task still runs: Ctrl-C again kills it at once"))
+        }
+        Note::Warning { text } => {
+            notice(format_args!(
+                "The OCI runtime of this machine: {text}. This is said once; margay doctor says it \
+                 again"
+            ));
         }
         Note::Denied { line, count } => notice(format_args!("{}", denial(line, *count))),
         _ => {}

@@ -2,7 +2,7 @@ mod foreign; // definitions of other orchestrators, told by their keys
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use orchestrator::{Client, RegisteredDefinition, RunTask};
 use spec::{
@@ -12,6 +12,7 @@ use spec::{
 
 use crate::{
     control::Control,
+    failure::Advice,
     flags,
     home::Home,
     output::{Format, Output, ago, json, line, notice, now, print_table},
@@ -199,7 +200,9 @@ pub fn read_definition(path: &std::path::Path) -> anyhow::Result<TaskDefinition>
             let line = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
             let at = error.span().map(|span| format!(", line {}", line(span.start)));
             let (path, at) = (path.display(), at.unwrap_or_default());
-            anyhow!("`{path}`{at}: {}", error.message().trim().replace('\n', ", "))
+            let why = error.message().trim().replace('\n', ", ");
+            Advice::new(format!("`{path}`{at}: {why}"))
+                .hint("a task definition is TOML, or JSON in a file whose name ends with .json")
         })?
     };
     definition.check()?;

@@ -278,3 +278,55 @@ fn a_registry_that_cuts_in_the_middle_of_a_blob_is_named_and_nothing_is_kept() {
         "blobs that are whole, and halves of blobs"
     );
 }
+
+/// Wrong names of files, and files of another kind, whichever verb they are given to.
+#[test]
+fn a_path_that_is_not_what_a_verb_wants_is_named_with_the_next_step() {
+    let stage = Stage::new();
+    stage.write("samples/hello/hello.wasm", [0; 8]);
+    stage.write("samples/hello/Dockerfile", "FROM scratch\n");
+    stage.write("samples/README.md", "# Read me\n");
+    for (line, code, message, hint) in [
+        (
+            "run samples/hello/helo.wasm",
+            125,
+            "there is no file `samples/hello/helo.wasm`",
+            "did you mean `samples/hello/hello.wasm`?",
+        ),
+        ("run ./samples/nope", 125, "there is no file", "see what is there: ls ./samples"),
+        ("run samples/hello", 125, "is a folder", "margay build -t NAME samples/hello"),
+        ("run ./samples/hello", 125, "is a folder", "margay build -t NAME ./samples/hello"),
+        (
+            "run samples/hello/Dockerfile",
+            125,
+            "is a build file",
+            "margay build -t NAME -f samples/hello/Dockerfile samples/hello",
+        ),
+        ("run samples/README.md", 125, "is a file", "write ./samples/README.md"),
+        ("run --env-file nope app", 125, "`nope`", "see what is there: ls ."),
+        ("run --pull never app.wasm", 125, "there is no file `app.wasm`", "ls ."),
+        ("build samples/helo", 1, "cannot open `samples/helo`", "did you mean `samples/hello`?"),
+        (
+            "build samples/hello/Dockerfile",
+            1,
+            "a build starts from a folder",
+            "margay build -t NAME -f samples/hello/Dockerfile samples/hello",
+        ),
+        (
+            "build -f samples/hello/Dockerfil samples/hello",
+            1,
+            "cannot read `samples/hello/Dockerfil`",
+            "did you mean `samples/hello/Dockerfile`?",
+        ),
+        ("load -i samples/image.tar", 1, "`samples/image.tar`", "ls samples"),
+        ("task register task.toml", 1, "`task.toml`", "ls ."),
+        ("task register samples/README.md", 1, "line 1", "a task definition is TOML"),
+        ("secret create key samples/READNE.md", 1, "READNE.md`", "`samples/README.md`?"),
+    ] {
+        let err = stage.margay(line.split(' ')).fails(code);
+        assert!(err.starts_with("error: ") && err.contains(message), "{line}: {err}");
+        let has_hint = err.lines().any(|said| said.starts_with("hint: ") && said.contains(hint));
+        assert!(has_hint, "{line}: {err}");
+        assert!(!err.contains("docker.io"), "{line}: no registry was asked: {err}");
+    }
+}

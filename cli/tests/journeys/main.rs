@@ -34,6 +34,7 @@ mod guides; // the pages of five languages, followed to the letter
 mod apps; // the samples in five languages
 mod languages; // init, dev, and folders that are not built yet
 mod inside; // a container of another engine
+mod homes; // homes that cannot be used
 mod first_day; // what is typed for Docker and means something else
 mod bad_input; // what is refused, and with which message
 mod native; // Linux images

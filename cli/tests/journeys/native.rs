@@ -59,6 +59,32 @@ fn published(stage: &Stage, name: &str) -> Option<String> {
     (task["state"] == "running").then(|| format!("127.0.0.1:{port}"))
 }
 
+/// Debian's runtimes are older than what is published against their versions.
+#[test]
+fn an_oci_runtime_with_known_escapes_is_warned_of_at_its_first_start_alone() {
+    if !ready() {
+        return;
+    }
+    let stage = Stage::new();
+    build(&stage, "cats", CATS);
+    let checks = stage.margay(["doctor", "--output", "json"]).out;
+    let checks: Value = serde_json::from_str(&checks).expect("JSON");
+    let mut all = checks.as_array().into_iter().flatten();
+    let found = all.find(|check| check["name"] == "native: oci-runtime").expect("a check");
+    let known = found["found"].as_str().filter(|text| text.contains("CVE-"));
+    for (option, want) in [("-d", known), ("--rm", None), ("-d", None)] {
+        let err = stage.margay(["run", option, "cats", "/bin/busybox", "true"]);
+        let warned = err.err.contains("The OCI runtime of this machine: ");
+        assert_eq!(warned, want.is_some(), "{option}: {}", err.err);
+        assert!(want.is_none_or(|text| err.err.contains(text)), "{option}: {}", err.err);
+        err.ok();
+    }
+    for task in stage.margay(["ps", "-aq"]).ok().lines() {
+        stage.margay(["rm", "-f", task]).ok();
+    }
+    stage.is_empty();
+}
+
 #[test]
 fn a_linux_image_runs_a_command_and_passes_its_exit_code() {
     if !ready() {

@@ -233,6 +233,11 @@ fn the_command_of_the_readme_serves_the_page_and_ends() {
         assert!(out.contains(step), "no step `{step}`: {out}");
     }
     assert!(out.contains("http://cats.allthecats.localhost:"), "{out}");
+    // The commands below it in the README begin with a platform without cats.
+    assert_eq!(stage.margay(["images", "-q"]).ok(), "");
+    let up = Up::start(&stage);
+    assert!(!stage.margay(["cluster", "ls"]).ok().contains("allthecats"));
+    up.end();
     stage.is_empty();
 }
 

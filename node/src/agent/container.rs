@@ -256,6 +256,9 @@ impl TaskContainer {
             verb: "prepare an image",
             source: std::io::Error::other(error),
         })??;
+        if let Some(warning) = ready.warning() {
+            tracing::warn!("the OCI runtime of this node: {warning}");
+        }
         Ok((args, ready))
     }
 

@@ -16,7 +16,7 @@ use spec::Digest;
 use crate::{
     error::{Error, Result, chain},
     home::Home,
-    images::{another_program, blobs_of, plan, program_file},
+    images::{another_program, blobs_of, named, plan, program_file},
     tasks::TaskFolder,
 };
 
@@ -44,15 +44,17 @@ pub(super) fn place(
     let (prepared, what) = match file {
         Some(path) => {
             let wasm = File::open(path).map_err(Error::file("open", path))?;
-            (program_file(home, &owner, wasm, path, preparing)?, path.display().to_string())
+            let (file, what) = (path, path.display().to_string());
+            let prepared = program_file(home, &owner, wasm, file, preparing);
+            (prepared.map_err(|error| named(error, &what))?, what)
         }
         None => {
             let (digest, layout) = (&record.digest, layout_of(home, &owner, &record.digest)?);
             let blobs = blobs_of(&layout);
             let plan = plan(&blobs, &record.image, digest)?;
             let prepared =
-                another_program(home, &owner, &blobs, plan, &record.command, name, preparing)?;
-            (prepared, name.to_owned())
+                another_program(home, &owner, &blobs, plan, &record.command, name, preparing);
+            (prepared.map_err(|error| named(error, &record.image))?, name.to_owned())
         }
     };
     if prepared.facts.world != World::Command {

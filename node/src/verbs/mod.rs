@@ -38,6 +38,12 @@ pub enum AnonymousVolumes {
 const SUPERVISOR_TIME_MAX: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
+fn is_of_full_disk(error: &Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error, Error::File { source, .. }
+        if matches!(source.kind(), StorageFull | QuotaExceeded))
+}
+
 /// Ends a task: its supervisor stops it within `grace` and then kills it. Returns when it has
 /// ended.
 ///
@@ -55,7 +61,12 @@ pub fn stop_task(task: &TaskFolder, grace: Duration) -> Result<State> {
     let supervisor =
         status.as_ref().and_then(|status| status.supervisor).filter(|_| task.is_supervised());
     if supervisor.is_some() {
-        task.ask_grace(grace)?;
+        // On a full disk a task can be ended all the same, which may make room: its supervisor
+        // takes its own time then, and is asked again after ours.
+        match task.ask_grace(grace) {
+            Err(error) if !is_of_full_disk(&error) => return Err(error),
+            _ => {}
+        }
     }
     let asked = supervisor.is_some_and(|process| tasks::terminate(process).unwrap_or(false));
     let worker = status.as_ref().and_then(|status| status.process);

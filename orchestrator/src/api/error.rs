@@ -32,7 +32,20 @@ impl ApiError {
     }
 
     pub fn not_found(what: &str, name: impl std::fmt::Display) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not-found", format!("there is no {what} `{name}`"))
+        let message = format!("there is no {what} `{name}`");
+        let fault = Self::new(StatusCode::NOT_FOUND, "not-found", message);
+        let list = match what {
+            "task definition" => "task definitions",
+            "cluster" => "cluster ls",
+            "credential" => "credential ls",
+            "node" => "node ls",
+            "secret" => "secret ls",
+            "service" => "service ls",
+            "task" => "task ls",
+            "tenant" => "tenant quota ls",
+            _ => return fault,
+        };
+        fault.hint(format!("see what there is: margay {list}"))
     }
 
     pub fn exists(what: &str, name: impl std::fmt::Display) -> Self {

@@ -1,4 +1,5 @@
 use std::{
+    ffi::OsStr,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -16,13 +17,21 @@ use crate::{
 impl Runtime {
     /// As [`probe`](Self::probe), from memory where a program has not changed since it was asked:
     /// its start takes as long as all else before a container. `folder` keeps the answers; only
-    /// root may enter it.
+    /// root may enter it. With what is known against a program that was never asked before.
     ///
     /// # Errors
     /// As [`probe`](Self::probe).
-    pub fn probe_from(folder: &Path) -> Result<Self, Error> {
+    pub fn probe_from(folder: &Path) -> Result<(Self, Option<String>), Error> {
+        Self::probe_among(folder, &search_path())
+    }
+
+    fn probe_among(folder: &Path, path: &OsStr) -> Result<(Self, Option<String>), Error> {
         let mut answers = Answers::read(folder);
-        Self::probe_in(&search_path(), cgroup::is_hybrid(), |kind, path| answers.ask(kind, path))
+        let runtime =
+            Self::probe_in(path, cgroup::is_hybrid(), |kind, path| answers.ask(kind, path))?;
+        let is_new = answers.asked.contains(&runtime.kind);
+        let warning = is_new.then(|| runtime.escapes()).flatten();
+        Ok((runtime, warning))
     }
 }
 
@@ -34,6 +43,8 @@ const FILE: &str = "oci-runtimes.json";
 struct Answers {
     path: PathBuf,
     known: Vec<Answer>,
+    /// Those that were asked anew.
+    asked: Vec<RuntimeKind>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -68,7 +79,8 @@ impl Answers {
         let bytes = disk::read_optional(&path, OUTPUT_BYTES_MAX).ok().flatten();
         let document = bytes.and_then(|bytes| serde_json::from_slice::<Document>(&bytes).ok());
         let known = document.filter(|document| document.version == VERSION);
-        Self { path, known: known.map(|document| document.answers).unwrap_or_default() }
+        let known = known.map(|document| document.answers).unwrap_or_default();
+        Self { path, known, asked: Vec::new() }
     }
 
     /// What the program at `path` answers, or has answered.
@@ -85,6 +97,7 @@ impl Answers {
             return Ok(answer.runtime.clone());
         }
         let runtime = Runtime::ask(kind, path)?;
+        self.asked.push(kind);
         // One that was replaced while it was asked is asked again.
         if let Some(program) =
             program.filter(|before| Program::at(&runtime.path).as_ref() == Some(before))
@@ -163,6 +176,21 @@ mod tests {
             fs::read_to_string(at.join(FILE)).unwrap().replace("\"version\":1,", "\"version\":2,");
         fs::write(at.join(FILE), newer).unwrap();
         assert_eq!((ask(&program).unwrap(), calls(at)), ((1, 3, 6), 4));
+    }
+
+    #[test]
+    fn a_runtime_with_known_escapes_is_warned_of_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path();
+        let warning = || Runtime::probe_among(at, at.as_os_str()).unwrap().1;
+        install(at, "1.1.11");
+        let first = warning().unwrap();
+        assert!(first.contains("CVE-2024-21626") && first.contains("CVE-2025-31133"), "{first}");
+        assert_eq!(warning(), None, "it was said");
+        install(at, "1.1.4");
+        assert!(warning().is_some(), "another one");
+        install(at, "1.3.6");
+        assert_eq!(warning(), None, "a good one");
     }
 
     #[test]

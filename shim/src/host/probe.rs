@@ -212,19 +212,22 @@ impl Runtime {
             return None;
         }
         let minimum = Printed(self.kind.minimum_versions()[0]);
-        let vulnerabilities: Vec<_> = self
-            .vulnerabilities()
-            .iter()
-            .map(|vulnerability| format!("{} ({})", vulnerability.cve, vulnerability.what))
-            .collect();
-        let reason = match vulnerabilities.is_empty() {
-            true => String::new(),
-            false => format!(
-                "; unless your distribution has fixed them, it has {}",
-                vulnerabilities.join(", ")
-            ),
-        };
-        Some(format!("{self} is older than {minimum}{reason}"))
+        let old = || format!("{self} is older than {minimum}");
+        Some(self.escapes().unwrap_or_else(old))
+    }
+
+    /// One sentence when a container may get out of it by what is known.
+    pub fn escapes(&self) -> Option<String> {
+        let named = |known: &Vulnerability| format!("{} ({})", known.cve, known.what);
+        let known: Vec<_> = self.vulnerabilities().iter().map(named).collect();
+        let minimum = Printed(self.kind.minimum_versions()[0]);
+        (!known.is_empty()).then(|| {
+            let known = known.join(", ");
+            format!(
+                "{self} is older than {minimum}; unless your distribution has fixed them, it has \
+                 {known}"
+            )
+        })
     }
 }
 
