@@ -336,6 +336,28 @@ mod tests {
 
     /// Fills a file system of its own, which takes root to mount; without, it says so.
     #[test]
+    fn a_reader_follows_no_link_and_waits_for_no_pipe() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = AuditLog::open(folder.path()).unwrap();
+        log.record(event("ann", "/v1/clusters"));
+        drop(log);
+        let (first, next) = (files::path(folder.path(), 1), files::path(folder.path(), 2));
+        assert!(verify(folder.path(), None).unwrap().is_ok());
+        std::os::unix::fs::symlink(&first, &next).unwrap();
+        assert!(verify(folder.path(), None).is_err(), "a link was followed");
+        fs::remove_file(&next).unwrap();
+        let made = rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &next,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        );
+        made.unwrap();
+        assert!(verify(folder.path(), None).is_err(), "a pipe was opened");
+    }
+
+    #[test]
     fn a_full_disk_is_said_before_something_cannot_be_recorded() {
         let folder = tempfile::tempdir().unwrap();
         let mount = |arguments: &[&str]| {
