@@ -20,8 +20,8 @@ use crate::{
     },
 };
 
-/// Manages users, repositories and what they have, in a registry that runs on this machine, through the socket in its
-/// data folder. Only the owner of that folder can open it.
+/// Manages users, repositories and what they have, in a registry that runs on this machine, through
+/// the socket in its data folder. Only the owner of that folder can open it.
 #[derive(Debug, Clone)]
 pub struct Admin {
     data_dir: PathBuf,

@@ -120,8 +120,8 @@ pub(crate) const OPEN_UPLOADS_MAX: usize = 4096;
 pub(crate) const DELETED_PER_TRANSACTION: usize = 90;
 /// Bytes of the records that one transaction hands over: the store allows a megabyte.
 pub(crate) const HANDED_OVER_BYTES_MAX: usize = 512 << 10;
-/// Space that is kept for deletions on a full disk: twice the log that the database writes before it
-/// starts to reuse it; and on a small disk this part of what is free.
+/// Space that is kept for deletions on a full disk: twice the log that the database writes before
+/// it starts to reuse it; and on a small disk this part of what is free.
 pub(crate) const RESERVE_BYTES_MAX: u64 = 8 << 20;
 pub(crate) const RESERVE_SHARE: u64 = 8;
 /// How often a reserve that was given back is taken again, if there is space.

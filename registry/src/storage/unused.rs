@@ -80,8 +80,8 @@ impl Default for UnusedBlobs {
 }
 
 impl UnusedBlobs {
-    /// A request asks for a blob of a repository: its grace time begins anew. Whether it may: a blob
-    /// that is being removed at this moment is not there.
+    /// A request asks for a blob of a repository: its grace time begins anew. Whether it may: a
+    /// blob that is being removed at this moment is not there.
     ///
     /// Comes before the look at the record.
     pub fn ask_for(&self, repository: &Repository, digest: &Digest) -> bool {

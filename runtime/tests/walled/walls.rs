@@ -56,8 +56,8 @@ fn greedy() {
     assert!(!place.exists(), "nothing is left");
 }
 
-/// As before Linux 6.4, where `prctl` does not know `PR_GET_AUXV`: a worker that asked for it behind
-/// its walls would be killed.
+/// As before Linux 6.4, where `prctl` does not know `PR_GET_AUXV`: a worker that asked for it
+/// behind its walls would be killed.
 fn auxiliary_vector() {
     use ::sandbox::{all, compiled, is};
     use seccompiler::SeccompAction;
