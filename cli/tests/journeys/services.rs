@@ -43,7 +43,7 @@ fn a_service_is_ready_when_create_returns_and_says_why_when_it_is_not() {
     stage.margay(["task", "register", &file]).ok();
     let create = ["service", "create", "large", "--task", "large:1", "--timeout", "1s"];
     let err = stage.margay([&create[..], &CLUSTER].concat()).fails(1);
-    assert!(err.contains("has no ready copy: no node has 90000000 millis of CPU"), "{err}");
+    assert!(err.contains("has no ready copy: no node has 90000 CPUs"), "{err}");
     let answer = get(&up.ingress, "large.allthecats.localhost", "/").expect("an answer");
     assert_eq!(answer.status, 503);
     up.end();

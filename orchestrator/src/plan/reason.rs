@@ -184,8 +184,8 @@ impl Demand {
                  most: add a node"
             ),
             (Lack::Resources { .. }, _) => {
-                let (cpu, memory) = (self.cpu_millis, print_bytes(self.memory_bytes));
-                write!(f, "no node has {cpu} millis of CPU and {memory} of memory left")
+                let (cpu, memory) = (cpus(self.cpu_millis), print_bytes(self.memory_bytes));
+                write!(f, "no node has {cpu} and {memory} of memory left")
             }
         }
     }
@@ -201,7 +201,7 @@ impl fmt::Display for Lack {
             Self::HostPort(port) => write!(f, "has given host port {port}"),
             Self::TaskLimit => write!(f, "has {TASKS_PER_NODE_MAX} tasks"),
             Self::Resources { cpu_millis, memory_bytes } => {
-                write!(f, "has {cpu_millis} millis and {} left", print_bytes(*memory_bytes))
+                write!(f, "has {} and {} left", cpus(*cpu_millis), print_bytes(*memory_bytes))
             }
         }
     }
@@ -221,6 +221,15 @@ impl fmt::Display for TaskReason {
             Self::MakesRoom => f.write_str("it makes room for its replacement"),
             Self::NotReady(why) => f.write_str(why),
         }
+    }
+}
+
+/// Thousandths of a processor, as ECS and Kubernetes count processors: `0.4 CPUs`.
+fn cpus(millis: u64) -> String {
+    match (millis / 1000, millis % 1000) {
+        (1, 0) => "1 CPU".to_owned(),
+        (whole, 0) => format!("{whole} CPUs"),
+        (whole, part) => format!("{whole}.{} CPUs", format!("{part:03}").trim_end_matches('0')),
     }
 }
 

@@ -42,17 +42,12 @@ fn an_unplaceable_service_says_what_its_nodes_lack() {
             |_| {},
             "it is a native image for arm64, and no node has an OCI runtime for it",
         ),
-        (
-            "cpu",
-            |d| reserve(2001, 1)(d),
-            |_| {},
-            "no node has 2001 millis of CPU and 8MiB of memory left",
-        ),
+        ("cpu", |d| reserve(2001, 1)(d), |_| {}, "no node has 2.001 CPUs and 8MiB of memory left"),
         (
             "memory",
             |d| reserve(1, 1025)(d),
             |_| {},
-            "no node has 10 millis of CPU and 1025MiB of memory left",
+            "no node has 0.01 CPUs and 1025MiB of memory left",
         ),
         (
             "volume",
@@ -78,8 +73,8 @@ fn an_unplaceable_service_says_what_its_nodes_lack() {
 #[test]
 fn tasks_that_reserve_nothing_still_exhaust_a_node() {
     for (what, cpu_millis, memory_mib, placed, want) in [
-        ("by CPU", 100, 64 << 10, 10, "no node has 10 millis of CPU and 8MiB of memory left"),
-        ("by memory", 64_000, 80, 10, "no node has 10 millis of CPU and 8MiB of memory left"),
+        ("by CPU", 100, 64 << 10, 10, "no node has 0.01 CPUs and 8MiB of memory left"),
+        ("by memory", 64_000, 80, 10, "no node has 0.01 CPUs and 8MiB of memory left"),
         (
             "by number",
             64_000,
