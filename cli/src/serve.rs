@@ -33,6 +33,12 @@ impl Child {
         self.parent.is_some()
     }
 
+    /// Has the end of the parent told by a signal of its own, for a process that ends otherwise then
+    /// than when it is asked to.
+    pub fn tell_orphans_apart(&self) -> anyhow::Result<()> {
+        self.on_end_of_parent(Signal::HUP)
+    }
+
     /// Sets up a process that serves: its log, its end with its parent, and no descriptors but the
     /// standard streams and `kept`. To be called before the process has opened anything.
     pub fn begin(&self, kept: &[RawFd]) -> anyhow::Result<()> {
@@ -69,8 +75,12 @@ impl Child {
     /// Ends this process with `margay up`, which may be killed without time to stop it. To be
     /// called before the process has a second thread.
     pub fn end_with_parent(&self) -> anyhow::Result<()> {
+        self.on_end_of_parent(Signal::TERM)
+    }
+
+    fn on_end_of_parent(&self, signal: Signal) -> anyhow::Result<()> {
         let Some(parent) = self.parent else { return Ok(()) };
-        set_parent_process_death_signal(Some(Signal::TERM))?;
+        set_parent_process_death_signal(Some(signal))?;
         // It may have ended before the line above.
         ensure!(getppid() == Pid::from_raw(parent), "the parent of this process has exited");
         Ok(())
@@ -163,6 +173,14 @@ impl ShutdownSignal {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+/// Ready once the parent has ended, after [`Child::tell_orphans_apart`].
+pub async fn orphaned() {
+    match signal(SignalKind::hangup()) {
+        Ok(mut hangup) => drop(hangup.recv().await),
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     control::{Control, List},
     flags,
     home::Home,
-    output::{ago, line, now, size},
+    output::{ago, line, notice, now, size},
     platform::host::{self, ListenOptions, Tuning},
     serve::{self, Child, block_on},
     verbs::{token, word},
@@ -105,13 +105,19 @@ impl Running {
         }
         self.child.begin(&[])?;
         serve::keep_agent_capabilities()?;
-        let at_end = if self.leave { AtEnd::Leave } else { AtEnd::Stop };
-        let config = AgentConfig {
-            at_end,
-            tuning: self.tuning.for_node(),
-            ..AgentConfig::new(home.node().clone())
-        };
-        serve::until_shutdown(|stop| async move { Agent::open(config)?.serve(stop, || ()).await })
+        self.child.tell_orphans_apart()?;
+        let tuning = self.tuning.for_node();
+        let config = AgentConfig { tuning, ..AgentConfig::new(home.node().clone()) };
+        serve::until_shutdown(|stop| async move {
+            let shutdown = async {
+                tokio::select! {
+                    () = stop => if self.leave { AtEnd::Leave } else { AtEnd::Stop },
+                    // A supervisor that was killed has asked for nothing: the next one adopts.
+                    () = serve::orphaned() => AtEnd::Leave,
+                }
+            };
+            Agent::open(config)?.serve(shutdown, || ()).await
+        })
     }
 }
 
@@ -127,8 +133,12 @@ impl Verb {
             Self::Token(wanted) => wanted.make(home),
             Self::Ls(list) => list.run(home, Client::nodes, &HEADINGS, row),
             Self::Drain { node, undo, control } => {
-                let node = block_on(control.client(home)?.drain_node(&node, !undo))?;
+                let client = control.client(home)?;
+                let node = block_on(client.drain_node(&node, !undo))?;
                 line(format_args!("{}", node.id));
+                if !undo {
+                    say_what_stays(&client, &node.id);
+                }
                 Ok(())
             }
             Self::Rm { force, nodes, control } => {
@@ -141,6 +151,19 @@ impl Verb {
                 })
             }
         }
+    }
+}
+
+/// Volumes do not move, and what mounts one of them follows it nowhere.
+fn say_what_stays(client: &Client, node: &NodeId) {
+    // It is drained; what can be said about that is no reason to fail.
+    let volumes = block_on(client.volumes()).unwrap_or_default();
+    for volume in volumes.iter().filter(|volume| volume.node == *node) {
+        notice(format_args!(
+            "volume `{}` stays on node `{node}`, and so do the tasks that mount it: margay service \
+             ls says which wait",
+            volume.name
+        ));
     }
 }
 

@@ -213,6 +213,43 @@ fn whatever_of_the_platform_is_killed_under_load_the_page_stays_or_is_back_in_tw
 }
 
 #[test]
+fn an_up_that_is_killed_ends_no_task_and_the_next_one_adopts_them() {
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    serve_cats(&stage, &up, 2);
+    let workers = || {
+        let list: Value =
+            serde_json::from_str(&stage.margay(["ps", "--output", "json"]).ok()).expect("JSON");
+        let names = list.as_array().expect("a list").iter().map(|task| task["name"].clone());
+        let pid = |name: Value| {
+            let name = name.as_str().expect("a name").to_owned();
+            let shown: Value =
+                serde_json::from_str(&stage.margay(["inspect", &name]).ok()).expect("JSON");
+            shown[0]["seen"]["process"]["pid"].as_i64()
+        };
+        let mut pids: Vec<i64> = names.filter_map(pid).collect();
+        pids.sort_unstable();
+        pids
+    };
+    let before = workers();
+    assert_eq!(before.len(), 2);
+    let node = up.pid(&stage, "node");
+    signal(i32::try_from(record(&stage)["pid"].as_i64().expect("a pid")).expect("a pid"), "KILL");
+    drop(up);
+    eventually("its agent ends", || {
+        (!std::path::Path::new(&format!("/proc/{node}")).exists()).then_some(())
+    });
+    let began = Instant::now();
+    let up = Up::start(&stage);
+    eventually("the page is served", || page_is_served(&up));
+    // Two seconds on a quiet machine; a node that ended its tasks first was waited for for twelve.
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert_eq!(workers(), before, "the same workers");
+    up.end();
+    stage.is_empty();
+}
+
+#[test]
 fn the_command_of_the_readme_serves_the_page_and_ends() {
     let stage = Stage::new();
     let samples = samples().display().to_string();

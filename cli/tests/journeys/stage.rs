@@ -242,6 +242,14 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // A platform that is killed leaves its tasks to the next one, which there is not.
+        let began = Instant::now();
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal("TERM");
+        }
+        while matches!(self.child.try_wait(), Ok(None)) && began.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -40,14 +40,12 @@ pub struct AgentConfig {
     pub home: Home,
     /// Beyond what was said when the node joined.
     pub tuning: Tuning,
-    /// What becomes of tasks when the agent is asked to end.
-    pub at_end: AtEnd,
 }
 
 /// What becomes of tasks when the agent is asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtEnd {
-    /// They run on, to be adopted by the next agent: an upgrade.
+    /// They run on, to be adopted by the next agent: an upgrade, or a supervisor that was killed.
     Leave,
     /// They are stopped: the platform goes down.
     Stop,
@@ -56,7 +54,7 @@ pub enum AtEnd {
 impl AgentConfig {
     /// The usual one for `home`.
     pub fn new(home: Home) -> Self {
-        Self { home, tuning: Tuning::default(), at_end: AtEnd::Leave }
+        Self { home, tuning: Tuning::default() }
     }
 }
 
@@ -68,7 +66,6 @@ pub struct Agent {
     /// Internal networks in which other nodes may be.
     networks: Vec<PrivateNetwork>,
     pub(super) boot: String,
-    at_end: AtEnd,
     pub(super) tasks: Mutex<BTreeMap<TaskKey, TaskHandle>>,
     /// One agent for a home: held for as long as this lives.
     _lock: Lock,
@@ -116,7 +113,6 @@ impl Agent {
             spec,
             networks: open_to_peers,
             boot,
-            at_end: config.at_end,
             tasks,
             _lock: lock,
         })
@@ -126,37 +122,37 @@ impl Agent {
         &self.identity.node
     }
 
-    /// Runs what should run until `shutdown`. `ready` hears once, when everything that ran before
-    /// is adopted.
+    /// Runs what should run until `shutdown`, which says what becomes of tasks then. `ready` hears
+    /// once, when everything that ran before is adopted.
     ///
     /// # Errors
     /// When what is on disk cannot be read, and [`Error::Removed`]. Everything else is tried again.
     pub async fn serve(
         self,
-        shutdown: impl Future<Output = ()>,
+        shutdown: impl Future<Output = AtEnd>,
         ready: impl FnOnce(),
     ) -> Result<()> {
         let kept = self.last_desired()?;
         self.take_over(kept.set.as_ref())?;
         ready();
         let (tell, sets) = watch::channel(kept.set.map(Arc::new));
-        let removed = tokio::select! {
-            () = shutdown => false,
-            () = self.listen(kept.epoch, &tell) => true,
-            () = self.follow(sets.clone()) => false,
-            () = self.report(sets.clone()) => false,
-            () = self.bill() => false,
-            () = self.maintain() => false,
-            () = self.keep_certificates() => false,
-            () = self.host.spare_workers.refill() => false,
+        let at_end = tokio::select! {
+            at_end = shutdown => Some(at_end),
+            () = self.listen(kept.epoch, &tell) => None,
+            () = self.follow(sets.clone()) => Some(AtEnd::Leave),
+            () = self.report(sets.clone()) => Some(AtEnd::Leave),
+            () = self.bill() => Some(AtEnd::Leave),
+            () = self.maintain() => Some(AtEnd::Leave),
+            () = self.keep_certificates() => Some(AtEnd::Leave),
+            () = self.host.spare_workers.refill() => Some(AtEnd::Leave),
         };
-        if removed {
+        let Some(at_end) = at_end else {
             tracing::error!(node = %self.node(), "this node was removed: its tasks end");
             self.end().await;
             self.forget_identity();
             return Err(Error::Removed(self.identity.node.clone()));
-        }
-        if self.at_end == AtEnd::Stop {
+        };
+        if at_end == AtEnd::Stop {
             self.end().await;
         }
         Ok(())
