@@ -3,6 +3,7 @@ use std::{
     io::{Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use disk::Survives;
@@ -66,6 +67,8 @@ pub struct PendingUpload {
     pub id: String,
     pub note: Vec<u8>,
     pub bytes: u64,
+    /// When its bytes were last written.
+    pub written: SystemTime,
 }
 
 /// A note is some names.
@@ -146,7 +149,9 @@ impl UploadStore for FileBlobStore {
             }
             match disk::read_optional(&path.with_extension("json"), NOTE_BYTES_MAX) {
                 Ok(Some(note)) if path.extension().is_none() => {
-                    pending.push(PendingUpload { id: id.to_owned(), note, bytes: found.len() });
+                    let written = found.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                    let (id, bytes) = (id.to_owned(), found.len());
+                    pending.push(PendingUpload { id, note, bytes, written });
                 }
                 _ => self.discard(id)?,
             }

@@ -10,12 +10,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use spec::{CredentialName, Digest, Tenant};
 
 use crate::{
-    Error, ProtocolFault, Repository, RobotScope,
+    Error, ProtocolFault, QuotaChange, Repository, RobotScope,
     account::NewRobot,
     limits::{ADMIN_ANSWER_TIME_MAX, ADMIN_PAGES_MAX, ADMIN_PASS_TIME_MAX},
     protocol::{
-        ADMIN_SOCKET, Collected, ErrorBody, Existing, ManifestInfo, Page, PasswordBody,
-        Repositories, RepositoryInfo, RobotCredential, RobotInfo, TagInfo, Visibility,
+        ADMIN_SOCKET, Collected, ErrorBody, Existing, ManifestInfo, Page, PasswordBody, QuotaInfo,
+        Repositories, RepositoryInfo, RobotCredential, RobotInfo, TagInfo, UploadInfo, Visibility,
         VisibilityBody, encode_query,
     },
 };
@@ -204,6 +204,39 @@ impl Admin {
         let path = format!("/admin/collect?dry_run={dry_run}{}", grace.unwrap_or_default());
         let request = ApiRequest::new(Method::POST, &path, ADMIN_PASS_TIME_MAX);
         self.read(self.send(request).await?)
+    }
+
+    /// Every account that has repositories, and everything that has a quota.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when no registry runs there.
+    pub async fn quotas(&self) -> Result<Vec<QuotaInfo>, Error> {
+        self.get("/admin/quotas").await
+    }
+
+    /// Changes the quota of an account or, as `ACCOUNT/…`, of a repository.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when there is no such account, or the limit is not one of a repository.
+    pub async fn change_quota(&self, name: &str, change: &QuotaChange) -> Result<QuotaInfo, Error> {
+        let path = format!("/admin/quotas/{name}");
+        self.read(self.call(Method::PUT, &path, Some(change)).await?)
+    }
+
+    /// The uploads that are not finished, those that are idle for the longest time first.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when no registry runs there.
+    pub async fn uploads(&self) -> Result<Vec<UploadInfo>, Error> {
+        self.get("/admin/uploads").await
+    }
+
+    /// Cancels an upload.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when there is no such upload.
+    pub async fn cancel_upload(&self, id: &str) -> Result<(), Error> {
+        self.delete(&format!("/admin/uploads/{id}")).await
     }
 
     async fn delete(&self, path: &str) -> Result<(), Error> {

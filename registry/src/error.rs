@@ -3,6 +3,7 @@ use std::{io, net::IpAddr, path::PathBuf, time::Duration};
 use http::StatusCode;
 use spec::{Digest, Forbidden};
 
+use crate::Exceeded;
 use crate::limits::{
     IMAGE_BLOBS_MAX, IMAGE_MANIFESTS_MAX, INDEX_DEPTH_MAX, MANIFEST_BYTES_MAX, REDIRECTS_MAX,
 };
@@ -83,6 +84,10 @@ pub enum Error {
     File { action: &'static str, path: PathBuf, source: io::Error },
     #[error("cannot {action} in the registry's metadata")]
     Metadata { action: &'static str, source: store::Error },
+    #[error(transparent)]
+    QuotaExceeded(#[from] Exceeded),
+    #[error("the tags of `{repository}` change too fast: try again")]
+    Contended { repository: String },
     #[error("`{name}` is not the name of a repository")]
     InvalidRepository { name: String },
     #[error("`{registry}` is not the HOST:PORT of a registry")]
@@ -182,6 +187,11 @@ impl Error {
                 "check the spelling, and log in if the repository is private: margay login"
                     .to_owned()
             }
+            Self::Denied { message, .. } if message.starts_with("the quota of") => {
+                "delete what is not needed, or ask the operator of the registry: \
+                 margay registry quota ls"
+                    .to_owned()
+            }
             Self::Denied { .. } => {
                 "a user owns the repositories USER/…; others may only read public ones".to_owned()
             }
@@ -198,6 +208,8 @@ impl Error {
             | Self::Damaged { .. }
             | Self::File { .. }
             | Self::Metadata { .. }
+            | Self::QuotaExceeded(_)
+            | Self::Contended { .. }
             | Self::InvalidRepository { .. }
             | Self::InvalidRegistry { .. }
             | Self::Admin { .. }

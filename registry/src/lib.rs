@@ -15,6 +15,7 @@
 mod limits; // every number, with its reason
 mod error;
 mod repository; // the name of a repository, and what can be done with it
+mod quota; // what accounts and repositories may have
 mod account; // a user, or one of a user's robot accounts
 mod blocking; // work that waits for a disk
 
@@ -40,8 +41,9 @@ pub use client::{
 pub use error::{Error, ManifestFault, ProtocolFault};
 pub use limits::Limits;
 pub use protocol::{
-    Collected, Existing, ManifestInfo, Repositories, RepositoryInfo, RobotCredential, RobotInfo,
-    TagInfo, Visibility,
+    Collected, Existing, ManifestInfo, QuotaInfo, Repositories, RepositoryInfo, RobotCredential,
+    RobotInfo, TagInfo, UploadInfo, Visibility,
 };
+pub use quota::{Exceeded, Quota, QuotaChange, QuotaResource};
 pub use repository::{Action, Repository};
 pub use server::{Config, Server};

@@ -7,7 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Bytes of one blob: as much as ECR takes.
     pub blob_bytes_max: u64,
-    /// Uploads that one user may have open at once: twenty pushes of three blobs each.
+    /// Uploads that one user may have open at once, unless a quota says otherwise: twenty pushes of
+    /// three blobs each.
     pub uploads_per_user_max: usize,
     /// An upload without a request for this long is discarded: a lunch break.
     pub upload_idle_time_max: Duration,
@@ -120,6 +121,9 @@ pub(crate) const OPEN_UPLOADS_MAX: usize = 4096;
 pub(crate) const DELETED_PER_TRANSACTION: usize = 90;
 /// Bytes of the records that one transaction hands over: the store allows a megabyte.
 pub(crate) const HANDED_OVER_BYTES_MAX: usize = 512 << 10;
+/// An upload that had no request for this long makes room for another of its account, where too
+/// many are open: a client that is at work sends something more often.
+pub(crate) const EVICTED_AFTER: Duration = Duration::from_secs(60);
 /// Space that is kept for deletions on a full disk: twice the log that the database writes before
 /// it starts to reuse it; and on a small disk this part of what is free.
 pub(crate) const RESERVE_BYTES_MAX: u64 = 8 << 20;
@@ -133,6 +137,8 @@ pub(crate) const DIGEST_LOCKS: usize = 1024;
 /// for the disk no longer than for the commit of another request.
 pub(crate) const COLLECT_BATCH: usize = 32;
 pub(crate) const COLLECT_PAUSE: Duration = Duration::from_millis(10);
+/// How often a manifest is added anew because another request has set the same tag meanwhile.
+pub(crate) const PUT_TRIES_MAX: usize = 64;
 /// Keys of one page of a scan: some hundred kilobytes.
 pub(crate) const SCAN_PAGE: usize = 1000;
 /// Repositories share this many locks: enough that two pushes rarely meet.

@@ -1,4 +1,5 @@
 mod contents; // tags and manifests
+mod quotas; // what accounts may have, and open uploads
 mod space; // what collection and its like have done, in words
 
 use std::{
@@ -78,6 +79,12 @@ enum Verb {
     /// List and remove repositories
     #[command(subcommand)]
     Repository(RepositoryVerb),
+    /// What accounts and repositories may have
+    #[command(subcommand)]
+    Quota(quotas::Quota),
+    /// List and cancel uploads that are not finished
+    #[command(subcommand)]
+    Upload(quotas::Upload),
     /// Remove the bytes that no manifest names: what the registry does every hour by itself
     #[command(
         after_help = "A blob that no manifest of its repository names goes when that has been so for the grace time, \
@@ -426,6 +433,8 @@ impl Verb {
                 line(format_args!("{repository}"));
             }
             Self::Tag(verb) => verb.run(&admin)?,
+            Self::Quota(verb) => verb.run(&admin)?,
+            Self::Upload(verb) => verb.run(&admin)?,
             Self::Gc { dry_run, grace, output } => {
                 let collected = block_on(admin.collect(grace, dry_run))?;
                 output.record(&collected, space::told)?;

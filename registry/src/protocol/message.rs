@@ -1,7 +1,12 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use spec::{Digest, Tenant, Timestamp};
 
-use crate::account::RobotScope;
+use crate::{
+    account::RobotScope,
+    quota::{Quota, QuotaResource},
+};
 
 /// The body of an error response.
 ///
@@ -101,6 +106,27 @@ pub struct ManifestInfo {
     /// When it was pushed, the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushed: Option<Timestamp>,
+}
+
+/// What an account or a repository may have, and has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaInfo {
+    pub name: String,
+    pub used: BTreeMap<QuotaResource, u64>,
+    pub limits: Quota,
+}
+
+/// An upload that is not finished.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadInfo {
+    pub id: String,
+    pub repository: String,
+    /// The login that began it.
+    pub owner: String,
+    /// Unknown while a request is writing to it.
+    pub bytes: Option<u64>,
+    /// Since its last request.
+    pub idle_seconds: u64,
 }
 
 /// What a collection has found and removed.

@@ -6,8 +6,8 @@ mod query; // percent-encoded parameters
 mod range; // which bytes of a blob or an upload
 
 pub use message::{
-    Collected, Existing, ManifestInfo, Repositories, RepositoryInfo, RobotCredential, RobotInfo,
-    TagInfo, Visibility,
+    Collected, Existing, ManifestInfo, QuotaInfo, Repositories, RepositoryInfo, RobotCredential,
+    RobotInfo, TagInfo, UploadInfo, Visibility,
 };
 pub(crate) use {
     manifest::{DeclaredMediaType, is_foreign_layer},

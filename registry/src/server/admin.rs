@@ -11,6 +11,7 @@ use super::{
     collect::{CollectOptions, CollectorHandle},
     contents,
     error::{ApiError, ErrorCode},
+    quotas,
     request_body::RequestBody,
     response::{Response, empty, json},
     robots,
@@ -91,6 +92,14 @@ impl AdminApi {
             let VisibilityBody { visibility } = body.json(ADMIN_BODY_BYTES_MAX).await?;
             self.storage.metadata.set_public(&name, visibility == Visibility::Public).await?;
             return Ok(empty(StatusCode::NO_CONTENT, []));
+        }
+        if let Some(rest) = path.strip_prefix("/admin/quotas") {
+            let name = rest.strip_prefix('/').unwrap_or_default();
+            return quotas::answer(&self.storage, method, name, body).await;
+        }
+        if let Some(rest) = path.strip_prefix("/admin/uploads") {
+            let id = rest.strip_prefix('/').unwrap_or_default();
+            return quotas::uploads(&self.storage, method, id).await;
         }
         if let Some(name) = path.strip_prefix("/admin/tags/") {
             return contents::tags(&self.storage, method, name, query).await;

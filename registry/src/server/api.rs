@@ -74,6 +74,7 @@ impl Api {
             uploads: UploadEndpoints {
                 storage: storage.clone(),
                 blob_bytes_max: limits.blob_bytes_max,
+                uploads_per_user_max: limits.uploads_per_user_max,
             },
             authenticator,
             lists: ListEndpoints { metadata: metadata.clone() },

@@ -150,7 +150,14 @@ impl ApiError {
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
-        Self::Internal(error)
+        match error {
+            // What Quay and ECR answer, and no client repeats by itself.
+            Error::QuotaExceeded(exceeded) => {
+                Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, exceeded.to_string())
+            }
+            Error::Contended { .. } => Self::too_many_requests(error.to_string()),
+            error => Self::Internal(error),
+        }
     }
 }
 

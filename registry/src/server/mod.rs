@@ -19,6 +19,7 @@ mod lists; // tags, repositories, referrers
 mod robots; // robot accounts, for the owner of the data folder
 mod collect; // online garbage collection
 mod front; // TLS, plain HTTP and proxies, before a request is read
+mod quotas; // what accounts and repositories may have, and open uploads
 mod contents; // tags, manifests and whole repositories, for the owner of the data folder
 mod admin; // users and visibility, for the owner of the data folder
 
@@ -111,6 +112,7 @@ impl Server {
         })
         .await?;
         server.storage.metadata.migrate().await?;
+        server.storage.metadata.load_quotas().await?;
         server.storage.metadata.resume_transfers().await?;
         Ok(server)
     }
@@ -119,7 +121,7 @@ impl Server {
     fn with_metadata(metadata: Metadata, config: Config) -> Result<Self, Error> {
         let Config { data_dir, realm, tls, plain_http, proxies, limits, cost } = config;
         let blobs = Arc::new(FileBlobStore::sharded(&data_dir)?);
-        let uploads = Arc::new(Uploads::open(blobs.clone(), limits.uploads_per_user_max)?);
+        let uploads = Arc::new(Uploads::open(blobs.clone())?);
         let passwords = Arc::new(Passwords::new(metadata.clone(), cost));
         let tokens = Tokens::open(&data_dir)?;
         let path = data_dir.join("audit");

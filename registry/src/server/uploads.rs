@@ -12,12 +12,12 @@ use super::{
     route::parse_digest,
 };
 use crate::{
-    Action, Repository,
+    Action, QuotaResource, Repository,
     access::{Principal, Scopes, Verdict, authorize},
     blocking,
     limits::UPLOAD_BATCH_BYTES,
     protocol::{ChunkRange, UploadRange},
-    storage::{Membership, Storage, Upload, UploadError, UploadWriter},
+    storage::{Membership, Storage, Upload, UploadError, UploadLimits, UploadWriter},
 };
 
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -26,6 +26,7 @@ const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 pub(super) struct UploadEndpoints {
     pub storage: Storage,
     pub blob_bytes_max: u64,
+    pub uploads_per_user_max: usize,
 }
 
 impl UploadEndpoints {
@@ -73,7 +74,18 @@ impl UploadEndpoints {
     async fn open(&self, request: &RepositoryRequest) -> Result<Arc<Upload>, ApiError> {
         let (uploads, repository) = (Arc::clone(&self.storage.uploads), request.repository.clone());
         let owner = request.principal.name().to_owned();
-        Ok(blocking(move || uploads.begin(&repository, &owner)).await?)
+        // A client learns that there is no room before it sends what would not fit.
+        self.storage.metadata.check_room(&repository, 0).await?;
+        let quota = |name: &str, default: usize| {
+            let quota = self.storage.metadata.quota(name).of(QuotaResource::Uploads);
+            quota.map_or(default, |max| usize::try_from(max).unwrap_or(usize::MAX))
+        };
+        let user = owner.split_once('+').map_or(&*owner, |(user, _)| user);
+        let limits = UploadLimits {
+            of_account: quota(user, self.uploads_per_user_max),
+            of_repository: quota(repository.as_str(), usize::MAX),
+        };
+        Ok(blocking(move || uploads.begin(&repository, &owner, limits)).await?)
     }
 
     /// The blob, in a repository that the principal may read. A principal that may not does not
@@ -176,7 +188,7 @@ impl UploadEndpoints {
     }
 
     /// Writes the body to the end of the upload. What arrived before a failure stays, so that the
-    /// client can continue from there; unless the disk is full, where it would only keep other
+    /// client can continue from there; unless the disk or a quota is full, where it would only keep other
     /// uploads from finishing.
     async fn receive(
         &self,
@@ -184,9 +196,9 @@ impl UploadEndpoints {
         writer: UploadWriter,
         body: &mut RequestBody,
     ) -> Result<UploadWriter, ApiError> {
-        let received = self.write_body(writer, body).await;
+        let received = self.write_body(&upload.repository, writer, body).await;
         if let Err(error) = &received
-            && error.status() == StatusCode::INSUFFICIENT_STORAGE
+            && [StatusCode::INSUFFICIENT_STORAGE, StatusCode::FORBIDDEN].contains(&error.status())
         {
             self.discard(Arc::clone(upload)).await;
         }
@@ -195,6 +207,7 @@ impl UploadEndpoints {
 
     async fn write_body(
         &self,
+        repository: &Repository,
         mut writer: UploadWriter,
         body: &mut RequestBody,
     ) -> Result<UploadWriter, ApiError> {
@@ -207,6 +220,7 @@ impl UploadEndpoints {
                 return Err(ApiError::too_large(message));
             }
             if bytes > 0 {
+                self.storage.metadata.check_room(repository, writer.bytes() + bytes).await?;
                 writer = blocking(move || writer.append(&batch).map(|()| writer)).await?;
             }
             match end {
@@ -241,9 +255,7 @@ impl From<UploadError> for ApiError {
         match error {
             UploadError::Failed(error) => error.into(),
             UploadError::WrongDigest { expected, actual } => Self::wrong_digest(&expected, &actual),
-            UploadError::TooMany => {
-                Self::too_many_requests("too many uploads are open: finish or cancel some first")
-            }
+            UploadError::TooMany(error) => Self::too_many_requests(error.to_string()),
         }
     }
 }

@@ -3,7 +3,11 @@ use std::{sync::Arc, time::SystemTime};
 use spec::{CredentialName, Tenant, Timestamp};
 use store::{Compare, Kv, Query, Range, Txn};
 
-use super::metadata::{Metadata, VERSION, decode};
+use super::{
+    metadata::{Metadata, VERSION, carried_out, decode},
+    records::Membership,
+    usage::{Counts, account_of},
+};
 use crate::{
     Error, Repository,
     account::{Account, RobotRecord, robot_of},
@@ -255,16 +259,79 @@ impl Metadata {
                     bytes += kv.value.len();
                     before == 0 || bytes <= HANDED_OVER_BYTES_MAX
                 });
-                let txn = fits.fold(Txn::new(), |txn, kv| {
-                    let txn = match place(kv) {
-                        Some((key, value)) => txn.put(key, value),
-                        None => txn,
-                    };
-                    txn.delete(kv.key.to_string())
-                });
-                self.commit_deletion(txn, "hand over repositories").await?;
+                let mut moved = Moved::default();
+                for kv in fits {
+                    moved.add(family, kv, place(kv))?;
+                }
+                self.commit_moved(moved).await?;
             }
         }
+        Ok(())
+    }
+
+    /// One that lost against a concurrent change did nothing: its keys are found again.
+    async fn commit_moved(&self, moved: Moved) -> Result<(), Error> {
+        let mut changes = Vec::new();
+        for (repository, counts, is_more) in moved.changes {
+            changes.push((
+                self.counted(account_of(&repository)).await?,
+                repository,
+                counts,
+                is_more,
+            ));
+        }
+        let (this, txn) = (self.clone(), moved.txn);
+        carried_out(async move {
+            if this.commit_deletion(txn, "hand over repositories").await? {
+                for (account, repository, counts, is_more) in changes {
+                    match (account.get(), is_more) {
+                        (Some(account), true) => account.add(&repository, counts),
+                        (Some(account), false) => account.subtract(&repository, counts),
+                        (None, _) => {}
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Keys on their way to another name, or away, and what that changes in the counters.
+#[derive(Default)]
+struct Moved {
+    txn: Txn,
+    /// In which repository, by how much, and whether there is more of it then.
+    changes: Vec<(Repository, Counts, bool)>,
+}
+
+impl Moved {
+    fn add(
+        &mut self,
+        family: &str,
+        kv: &Kv,
+        successor: Option<(String, Arc<[u8]>)>,
+    ) -> Result<(), Error> {
+        let counts = match family {
+            "blob/" | "manifest/" => {
+                Counts { bytes: decode::<Membership>(kv)?.size, ..Counts::default() }
+            }
+            "tag/" => Counts { tags: 1, ..Counts::default() },
+            "repository/" => Counts { repositories: 1, ..Counts::default() },
+            _ => Counts::default(),
+        };
+        let of = |key: &str| {
+            let rest = &key[family.len()..];
+            rest.split_once(':').map_or(rest, |(name, _)| name).parse::<Repository>().ok()
+        };
+        self.changes.extend(of(&kv.key).map(|repository| (repository, counts, false)));
+        let mut txn = std::mem::take(&mut self.txn);
+        txn = txn.when(Compare::ModRev(kv.key.to_string(), kv.mod_rev));
+        if let Some((key, value)) = successor {
+            self.changes.extend(of(&key).map(|repository| (repository, counts, true)));
+            txn = txn.put(key, value);
+        }
+        self.txn = txn.delete(kv.key.to_string());
         Ok(())
     }
 }

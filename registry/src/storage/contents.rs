@@ -3,15 +3,16 @@
 use std::{sync::Arc, time::SystemTime};
 
 use spec::{Digest, Timestamp};
-use store::{Compare, Kv, Query, Range, Txn};
+use store::{Compare, Kv, Op, Query, Range, Txn};
 
 use super::{
     metadata::{ListPage, Metadata, TAG_VERSION, VERSION, decode, decode_tag},
     records::{BlobRecord, Link, Links, ManifestRecord, Membership, Referrer, TagRecord},
+    usage::Counts,
 };
 use crate::{
     Error, Repository,
-    limits::{DELETED_PER_TRANSACTION, SCAN_PAGE},
+    limits::{DELETED_PER_TRANSACTION, PUT_TRIES_MAX, SCAN_PAGE},
 };
 
 /// The key with the newest version that every record has.
@@ -45,9 +46,21 @@ impl Metadata {
         digest: &Digest,
         size: u64,
     ) -> Result<(), Error> {
-        let membership = store::encode(VERSION, &Membership { size });
-        let txn = Txn::new().put(blob_key(repository, digest), membership);
-        self.commit_in(repository, txn, "add a blob").await
+        self.make_repository(repository).await?;
+        let (key, value) =
+            (blob_key(repository, digest), store::encode(VERSION, &Membership { size }));
+        let is_there = self.mod_rev(&key).await? != 0;
+        let bytes = if is_there { 0 } else { size };
+        let renewed = Op::Put { key: key.clone(), value: value.clone() };
+        let txn = match is_there {
+            // Its revision changes, so that a collection sees that it was added again.
+            true => Txn::new().then(renewed),
+            false => {
+                Txn::new().when(Compare::Absent(key.clone())).put(key, value).otherwise(renewed)
+            }
+        };
+        let more = Counts { bytes, ..Counts::default() };
+        self.commit_more(repository, more, txn, "add a blob").await.map(drop)
     }
 
     /// Whether the repository had it.
@@ -56,7 +69,13 @@ impl Metadata {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<bool, Error> {
-        self.remove(blob_key(repository, digest), Txn::new()).await
+        let key = blob_key(repository, digest);
+        let found = self.range(Query::key(&*key), "look up a blob").await?;
+        let Some(kv) = found.first() else { return Ok(false) };
+        let less = Counts { bytes: decode::<Membership>(kv)?.size, ..Counts::default() };
+        let txn = Txn::new().when(Compare::ModRev(key.clone(), kv.mod_rev)).delete(key);
+        // A transaction that lost against a concurrent change leaves that change in place.
+        self.commit_less(repository, less, txn, "delete a blob").await
     }
 
     /// Calls `visit` for every blob of a repository.
@@ -88,11 +107,15 @@ impl Metadata {
         };
         let blobs: Vec<_> = blobs.collect();
         let all = blobs.iter().fold(Txn::new(), |txn, blob| remove(txn, blob));
-        if blobs.is_empty() || self.commit_deletion(all, "delete unused blobs").await? {
+        let bytes = |bytes| Counts { bytes, ..Counts::default() };
+        let less = bytes(blobs.iter().map(|blob| blob.size).sum());
+        let action = "delete unused blobs";
+        if blobs.is_empty() || self.commit_less(repository, less, all, action).await? {
             return Ok(());
         }
         for blob in blobs {
-            self.commit_deletion(remove(Txn::new(), blob), "delete an unused blob").await?;
+            let txn = remove(Txn::new(), blob);
+            self.commit_less(repository, bytes(blob.size), txn, action).await?;
         }
         Ok(())
     }
@@ -183,31 +206,61 @@ impl Metadata {
         tags: &[String],
         referrer: Option<&Referrer>,
     ) -> Result<(), Error> {
-        let mut txn =
-            Txn::new().put(manifest_key(repository, digest), store::encode(VERSION, record));
+        self.make_repository(repository).await?;
+        for _ in 0..PUT_TRIES_MAX {
+            let (txn, more) = self.putting(repository, digest, record, tags, referrer).await?;
+            if self.commit_more(repository, more, txn, "add a manifest").await? {
+                return Ok(());
+            }
+        }
+        Err(Error::Contended { repository: repository.to_string() })
+    }
+
+    /// The transaction that adds a manifest to what there is at this moment, and what it adds.
+    async fn putting(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        record: &ManifestRecord,
+        tags: &[String],
+        referrer: Option<&Referrer>,
+    ) -> Result<(Txn, Counts), Error> {
+        let key = manifest_key(repository, digest);
+        let rev = self.mod_rev(&key).await?;
+        let mut more =
+            Counts { bytes: if rev == 0 { record.size } else { 0 }, ..Counts::default() };
+        let mut txn = Txn::new().when(Compare::ModRev(key.clone(), rev));
+        txn = txn.put(key, store::encode(VERSION, record));
         let set = Some(Timestamp::of(SystemTime::now()));
         let tagged = store::encode(TAG_VERSION, &TagRecord { digest: *digest, set });
         for tag in tags {
+            let (key, entry) = (tag_key(repository, tag), entry_key(repository, digest, tag));
+            let found = self.range(Query::key(&*key), "look up a tag").await?;
+            let found = found.first();
             txn = txn
-                .put(tag_key(repository, tag), tagged.clone())
-                .put(entry_key(repository, digest, tag), empty());
-            // An entry below a manifest that the tag has left is ignored; one that is missing would
-            // leave a tag without its manifest.
-            if let Some(before) = self.tag(repository, tag).await?
-                && entry_key(repository, &before, tag) != entry_key(repository, digest, tag)
-            {
-                txn = txn.delete(entry_key(repository, &before, tag));
+                .when(Compare::ModRev(key.clone(), found.map_or(0, |kv| kv.mod_rev)))
+                .put(key, tagged.clone())
+                .put(&*entry, empty());
+            match found {
+                Some(kv) => {
+                    let before = entry_key(repository, &decode_tag(kv)?.digest, tag);
+                    if before != entry {
+                        txn = txn.delete(before);
+                    }
+                }
+                None => more.tags += 1,
             }
         }
         if let (Some(subject), Some(referrer)) = (&record.subject, referrer) {
             txn = txn
                 .put(referrer_key(repository, subject, digest), store::encode(VERSION, referrer));
         }
-        self.commit_in(repository, txn, "add a manifest").await
+        Ok((txn, more))
     }
 
     /// Removes a manifest and the tags that point to it. Tags first, so that none is ever left
-    /// without its manifest. Whether the repository had it.
+    /// without its manifest. Whether the repository had it. The caller keeps other changes of
+    /// manifests and tags out of the repository.
     pub async fn remove_manifest(
         &self,
         repository: &Repository,
@@ -219,20 +272,23 @@ impl Metadata {
             if entries.is_empty() {
                 break;
             }
-            let mut txn = Txn::new();
+            let (mut txn, mut less) = (Txn::new(), Counts::default());
             for tag in entries {
                 txn = txn.delete(entry_key(repository, digest, &tag));
                 if self.tag(repository, &tag).await? == Some(*digest) {
                     txn = txn.delete(tag_key(repository, &tag));
+                    less.tags += 1;
                 }
             }
-            self.commit_deletion(txn, "delete tags").await?;
+            self.commit_less(repository, less, txn, "delete tags").await?;
         }
-        let also = match &record.subject {
-            Some(subject) => Txn::new().delete(referrer_key(repository, subject, digest)),
-            None => Txn::new(),
-        };
-        self.remove(manifest_key(repository, digest), also).await
+        let key = manifest_key(repository, digest);
+        let mut txn = Txn::new().when(Compare::ModRev(key.clone(), self.mod_rev(&key).await?));
+        if let Some(subject) = &record.subject {
+            txn = txn.delete(referrer_key(repository, subject, digest));
+        }
+        let less = Counts { bytes: record.size, ..Counts::default() };
+        self.commit_less(repository, less, txn.delete(key), "delete a manifest").await
     }
 
     /// Some of the tags that point to a manifest, and of those that have.
@@ -287,7 +343,9 @@ impl Metadata {
         let entry = entry_key(repository, &decode_tag(kv)?.digest, tag);
         let txn = Txn::new().when(Compare::ModRev(key.clone(), kv.mod_rev));
         // A transaction that lost against a concurrent change leaves that change in place.
-        self.commit_deletion(txn.delete(key).delete(entry), "delete a tag").await
+        let less = Counts { tags: 1, ..Counts::default() };
+        let txn = txn.delete(key).delete(entry);
+        self.commit_less(repository, less, txn, "delete a tag").await
     }
 
     /// At most `limit` tags after `last`.

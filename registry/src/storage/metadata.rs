@@ -1,14 +1,15 @@
-use std::{path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use serde::de::DeserializeOwned;
 use spec::{Digest, Tenant};
 use store::{Compare, Kv, Query, Range, Ranged, SqliteStore, Store, Txn};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     records::{Membership, RepositoryRecord, TagRecord, User},
     reserve::Reserve,
+    usage::{AccountUsage, Counts, Usage, account_of},
 };
 use crate::{Error, Repository, limits::SCAN_PAGE};
 
@@ -28,6 +29,7 @@ pub(super) const TAG_VERSION: u8 = 2;
 /// robot/NAME+ROBOT                    hash of its secret, scope, expiry
 /// revoked/MACHINE                     until when its tokens were minted that are refused
 /// moving/USER                         to which user its repositories are being handed over
+/// quota/NAME                          what an account or a repository may have
 /// repository/NAME                     whether it is public
 /// blob/NAME:DIGEST                    membership: decides about access, never the digest alone
 /// manifest/NAME:DIGEST                media type, size, subject, links; the bytes are a blob
@@ -44,6 +46,7 @@ pub(crate) struct Metadata {
     broken: CancellationToken,
     /// Given back when a deletion finds no space.
     reserve: Option<Arc<Reserve>>,
+    pub(super) usage: Arc<Usage>,
 }
 
 /// One page of a list, in the order of the keys.
@@ -69,6 +72,7 @@ impl Metadata {
             accounts: watch::Sender::new(0),
             broken: CancellationToken::new(),
             reserve: None,
+            usage: Arc::default(),
         }
     }
 
@@ -130,6 +134,7 @@ impl Metadata {
     }
 
     pub async fn set_public(&self, name: &Repository, public: bool) -> Result<(), Error> {
+        self.make_repository(name).await?;
         let record = store::encode(VERSION, &RepositoryRecord { public });
         let txn = Txn::new().put(format!("repository/{name}"), record);
         self.commit(txn, "set the visibility").await.map(drop)
@@ -194,22 +199,100 @@ impl Metadata {
         Ok(ranged.first().map_or(0, |kv| kv.mod_rev))
     }
 
-    /// Commits `txn`, with the repository's record if it does not exist yet.
-    pub(super) async fn commit_in(
-        &self,
-        repository: &Repository,
-        txn: Txn,
-        action: &'static str,
-    ) -> Result<(), Error> {
+    /// Makes the record of a repository, if it does not exist yet.
+    pub(super) async fn make_repository(&self, repository: &Repository) -> Result<(), Error> {
         let key = format!("repository/{repository}");
-        if self.mod_rev(&key).await? == 0 {
-            let record = store::encode(VERSION, &RepositoryRecord::default());
-            let first = txn.clone().when(Compare::Absent(key.clone())).put(key, record);
-            if self.commit(first, action).await? {
-                return Ok(());
+        if self.mod_rev(&key).await? != 0 {
+            return Ok(());
+        }
+        let record = store::encode(VERSION, &RepositoryRecord::default());
+        let txn = Txn::new().when(Compare::Absent(key.clone())).put(key, record);
+        let more = Counts { repositories: 1, ..Counts::default() };
+        self.commit_more(repository, more, txn, "add a repository").await.map(drop)
+    }
+
+    /// The counters of the account of a repository.
+    pub(super) async fn counted(
+        &self,
+        account: &str,
+    ) -> Result<Arc<OnceCell<AccountUsage>>, Error> {
+        let cell = self.usage.account(account);
+        cell.get_or_try_init(|| self.count(account)).await?;
+        Ok(cell)
+    }
+
+    /// Counts what an account has, from its records.
+    async fn count(&self, account: &str) -> Result<AccountUsage, Error> {
+        let mut found: HashMap<String, Counts> = HashMap::new();
+        for family in ["repository/", "blob/", "manifest/", "tag/"] {
+            // The repositories below its name, and the one that has no more than its name.
+            for end in ["/", ":"] {
+                let keys_only = matches!(family, "repository/" | "tag/");
+                self.scan(&format!("{family}{account}{end}"), keys_only, |kv| {
+                    let rest = &kv.key[family.len()..];
+                    let name = rest.split_once(':').map_or(rest, |(name, _)| name);
+                    let counts = found.entry(name.to_owned()).or_default();
+                    match family {
+                        "repository/" => counts.repositories += 1,
+                        "tag/" => counts.tags += 1,
+                        _ => counts.bytes += decode::<Membership>(kv)?.size,
+                    }
+                    Ok(())
+                })
+                .await?;
             }
         }
-        self.commit(txn, action).await.map(drop)
+        let key = format!("repository/{account}");
+        if self.mod_rev(&key).await? != 0 {
+            found.entry(account.to_owned()).or_default().repositories += 1;
+        }
+        let named =
+            found.into_iter().filter_map(|(name, counts)| Some((name.parse().ok()?, counts)));
+        Ok(AccountUsage::new(named))
+    }
+
+    /// Commits `txn`, and counts `more` in a repository if its compares held; unless a quota does
+    /// not allow it. Counts also when the request has gone meanwhile: a transaction that was handed
+    /// over happens.
+    pub(super) async fn commit_more(
+        &self,
+        repository: &Repository,
+        more: Counts,
+        txn: Txn,
+        action: &'static str,
+    ) -> Result<bool, Error> {
+        let account = self.counted(account_of(repository)).await?;
+        let hold = self.usage.hold(repository, more)?;
+        let (this, repository) = (self.clone(), repository.clone());
+        carried_out(async move {
+            let committed = this.commit(txn, action).await?;
+            if committed && let Some(account) = account.get() {
+                account.add(&repository, more);
+            }
+            drop(hold);
+            Ok(committed)
+        })
+        .await
+    }
+
+    /// Commits a deletion, and counts `less` in a repository if its compares held.
+    pub(super) async fn commit_less(
+        &self,
+        repository: &Repository,
+        less: Counts,
+        txn: Txn,
+        action: &'static str,
+    ) -> Result<bool, Error> {
+        let account = self.counted(account_of(repository)).await?;
+        let (this, repository) = (self.clone(), repository.clone());
+        carried_out(async move {
+            let committed = this.commit_deletion(txn, action).await?;
+            if committed && let Some(account) = account.get() {
+                account.subtract(&repository, less);
+            }
+            Ok(committed)
+        })
+        .await
     }
 
     /// Commits `txn`, which makes space, also where there is none.
@@ -258,6 +341,14 @@ impl Metadata {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Goes on to its end when its caller has gone.
+pub(super) async fn carried_out<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|_| Err(failed("wait for a commit")(store::Error::Unknown)))
 }
 
 pub(super) fn decode<T: DeserializeOwned>(kv: &Kv) -> Result<T, Error> {

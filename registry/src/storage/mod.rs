@@ -3,9 +3,11 @@
 mod locks; // no deletion while a manifest is added
 mod reserve; // space for deletions on a full disk
 mod records; // what is stored of users, repositories and what they have
+mod usage; // what accounts have, and may have
 mod unused; // what collection and requests tell each other
 mod metadata; // users and repositories, and how records are read and written
 mod contents; // which repository has which blob, manifest and tag
+mod quotas; // of accounts and repositories
 mod accounts; // robots, revocation, and the owners of repositories
 mod uploads; // blobs that are being pushed
 
@@ -32,5 +34,5 @@ pub(crate) use {
         start_of,
     },
     unused::{Pass, UnusedBlobs},
-    uploads::{Upload, UploadError, UploadWriter, Uploads},
+    uploads::{Upload, UploadError, UploadLimits, UploadWriter, Uploads},
 };

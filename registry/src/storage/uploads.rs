@@ -1,7 +1,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, SystemTime},
 };
 
 use blobs::{PendingUpload, UploadStore};
@@ -9,7 +9,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use spec::{Algorithm, Digest, Hasher, Tenant};
 
-use crate::{Error, Repository, account::Account, limits::OPEN_UPLOADS_MAX};
+use crate::{
+    Error, Repository,
+    account::Account,
+    limits::{EVICTED_AFTER, OPEN_UPLOADS_MAX},
+};
 
 /// The format of an upload's note.
 const VERSION: u8 = 1;
@@ -21,7 +25,6 @@ const VERSION: u8 = 1;
 /// process. Every method but the look-ups blocks.
 pub(crate) struct Uploads {
     store: Arc<dyn UploadStore>,
-    per_owner_max: usize,
     open: Mutex<HashMap<String, Arc<Upload>>>,
 }
 
@@ -30,7 +33,8 @@ pub(crate) struct Upload {
     pub id: String,
     pub repository: Repository,
     owner: String,
-    touched: Mutex<Instant>,
+    /// On the clock of the machine, so that a restart does not renew it.
+    touched: Mutex<SystemTime>,
     /// Held by the writer; a second writer is turned away rather than queued.
     progress: Arc<tokio::sync::Mutex<Progress>>,
 }
@@ -52,13 +56,39 @@ pub(crate) struct UploadWriter {
 /// Why an upload was not opened, or became no blob.
 #[derive(Debug)]
 pub(crate) enum UploadError {
-    /// Too many are open.
-    TooMany,
+    /// Too many are open, and none of them is idle.
+    TooMany(TooMany),
     WrongDigest {
         expected: Digest,
         actual: Digest,
     },
     Failed(Error),
+}
+
+/// Which limit of open uploads is reached.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{open} uploads of `{name}` are open, of at most {max}: finish or cancel some first")]
+pub(crate) struct TooMany {
+    name: String,
+    open: usize,
+    max: usize,
+}
+
+/// How many uploads may be open at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UploadLimits {
+    pub of_account: usize,
+    pub of_repository: usize,
+}
+
+/// What may be known of an upload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OpenUpload {
+    pub id: String,
+    pub repository: Repository,
+    pub owner: String,
+    pub bytes: Option<u64>,
+    pub idle: Duration,
 }
 
 impl From<blobs::Error> for UploadError {
@@ -76,7 +106,7 @@ struct Note {
 
 impl Uploads {
     /// Uploads in `store`, with those that an earlier process left there.
-    pub fn open(store: Arc<dyn UploadStore>, per_owner_max: usize) -> Result<Self, Error> {
+    pub fn open(store: Arc<dyn UploadStore>) -> Result<Self, Error> {
         let mut open = HashMap::new();
         for pending in store.pending()? {
             let id = pending.id.clone();
@@ -85,24 +115,33 @@ impl Uploads {
                 None => store.discard(&id)?,
             }
         }
-        Ok(Self { store, per_owner_max, open: Mutex::new(open) })
+        Ok(Self { store, open: Mutex::new(open) })
     }
 
-    /// A new upload of `owner` into `repository`.
-    pub fn begin(&self, repository: &Repository, owner: &str) -> Result<Arc<Upload>, UploadError> {
+    /// A new upload of `owner` into `repository`. Where too many are open, the one that has been
+    /// idle for the longest time goes.
+    pub fn begin(
+        &self,
+        repository: &Repository,
+        owner: &str,
+        limits: UploadLimits,
+    ) -> Result<Arc<Upload>, UploadError> {
         let upload = Arc::new(Upload::new(
             disk::random_hex::<16>(),
             repository.clone(),
             owner.to_owned(),
             0,
         ));
-        {
+        let gone = {
             let mut open = self.lock();
-            let owned = open.values().filter(|open| open.owner == upload.owner).count();
-            if owned >= self.per_owner_max || open.len() >= OPEN_UPLOADS_MAX {
-                return Err(UploadError::TooMany);
-            }
+            let gone = make_room(&mut open, &upload, limits).map_err(UploadError::TooMany)?;
             open.insert(upload.id.clone(), Arc::clone(&upload));
+            gone
+        };
+        for upload in gone {
+            let Upload { repository, owner, .. } = &*upload;
+            tracing::info!(%repository, owner, "an idle upload made room for another");
+            self.discard(&upload);
         }
         let note = Note {
             version: VERSION,
@@ -158,6 +197,32 @@ impl Uploads {
         theirs.iter().for_each(|upload| self.discard(upload));
     }
 
+    /// All open uploads.
+    pub fn list(&self) -> Vec<OpenUpload> {
+        let open = self.lock();
+        let mut list: Vec<_> = open.values().map(|upload| upload.info()).collect();
+        list.sort_by(|a, b| (a.idle, &a.id).cmp(&(b.idle, &b.id)).reverse());
+        list
+    }
+
+    /// How many uploads of an account, or into a repository, are open.
+    pub fn count_of(&self, name: &str) -> usize {
+        let open = self.lock();
+        open.values()
+            .filter(|open| open.account() == name || open.repository.as_str() == name)
+            .count()
+    }
+
+    /// Discards the upload `id`, for the administrator. Whether there was one; a request that is
+    /// writing to it fails.
+    pub fn discard_id(&self, id: &str) -> bool {
+        let upload = self.lock().remove(id);
+        upload.is_some_and(|upload| {
+            self.discard(&upload);
+            true
+        })
+    }
+
     /// Discards every upload into a repository.
     pub fn discard_into(&self, repository: &Repository) {
         let is_into = |upload: &Upload| upload.repository == *repository;
@@ -195,11 +260,40 @@ impl Uploads {
     }
 }
 
+/// Takes out of the list what has to go for `next`, or says what is in its way.
+fn make_room(
+    open: &mut HashMap<String, Arc<Upload>>,
+    next: &Upload,
+    limits: UploadLimits,
+) -> Result<Vec<Arc<Upload>>, TooMany> {
+    let mut gone = Vec::new();
+    let all = "all accounts";
+    let scopes: [(&str, usize, &dyn Fn(&Upload) -> bool); 3] = [
+        (next.account(), limits.of_account, &|one| one.account() == next.account()),
+        (next.repository.as_str(), limits.of_repository, &|one| one.repository == next.repository),
+        (all, OPEN_UPLOADS_MAX, &|_| true),
+    ];
+    for (name, max, is_in) in scopes {
+        let count = open.values().filter(|one| is_in(one)).count();
+        if count < max {
+            continue;
+        }
+        let idle = open.values().filter(|one| {
+            is_in(one) && one.idle_for() >= EVICTED_AFTER && one.progress.try_lock().is_ok()
+        });
+        let Some(id) = idle.max_by_key(|one| one.idle_for()).map(|one| one.id.clone()) else {
+            return Err(TooMany { name: name.to_owned(), open: count, max });
+        };
+        gone.extend(open.remove(&id));
+    }
+    Ok(gone)
+}
+
 impl Upload {
     fn new(id: String, repository: Repository, owner: String, bytes: u64) -> Self {
         let hasher = (bytes == 0).then(|| Hasher::new(Algorithm::Sha256));
         let progress = Arc::new(tokio::sync::Mutex::new(Progress { bytes, hasher }));
-        Self { id, repository, owner, touched: Mutex::new(Instant::now()), progress }
+        Self { id, repository, owner, touched: Mutex::new(SystemTime::now()), progress }
     }
 
     /// How many bytes have arrived; waits for a writer.
@@ -208,11 +302,27 @@ impl Upload {
     }
 
     fn touch(&self) {
-        *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = SystemTime::now();
     }
 
     fn idle_for(&self) -> Duration {
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+        let touched = *self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        touched.elapsed().unwrap_or_default()
+    }
+
+    /// The user of the login that began it.
+    fn account(&self) -> &str {
+        self.owner.split_once('+').map_or(&*self.owner, |(user, _)| user)
+    }
+
+    fn info(&self) -> OpenUpload {
+        OpenUpload {
+            id: self.id.clone(),
+            repository: self.repository.clone(),
+            owner: self.owner.clone(),
+            bytes: self.progress.try_lock().ok().map(|progress| progress.bytes),
+            idle: self.idle_for(),
+        }
     }
 }
 
@@ -252,10 +362,12 @@ impl Drop for UploadWriter {
 
 /// An upload of an earlier process; `None` when its note is not one of this version.
 fn resume(pending: PendingUpload) -> Option<Upload> {
-    let PendingUpload { id, note, bytes } = pending;
+    let PendingUpload { id, note, bytes, written } = pending;
     let note: Note = serde_json::from_slice(&note).ok()?;
     let repository = (note.version == VERSION).then(|| note.repository.parse().ok())??;
-    Some(Upload::new(id, repository, note.owner, bytes))
+    let upload = Upload::new(id, repository, note.owner, bytes);
+    *upload.touched.lock().unwrap_or_else(PoisonError::into_inner) = written;
+    Some(upload)
 }
 
 #[cfg(test)]
@@ -269,6 +381,9 @@ mod tests {
     use blobs::{BlobStore, FileBlobStore};
 
     use super::*;
+
+    const MANY: UploadLimits = UploadLimits { of_account: usize::MAX, of_repository: usize::MAX };
+    const TWO: UploadLimits = UploadLimits { of_account: 2, of_repository: usize::MAX };
 
     fn store(dir: &tempfile::TempDir) -> Arc<FileBlobStore> {
         Arc::new(FileBlobStore::sharded(dir.path()).unwrap())
@@ -295,13 +410,13 @@ mod tests {
     #[test]
     fn an_upload_continues_after_a_restart_and_becomes_a_blob() {
         let (dir, cats) = parts();
-        let uploads = Uploads::open(store(&dir), 10).unwrap();
-        let id = uploads.begin(&cats, "ann").unwrap().id.clone();
+        let uploads = Uploads::open(store(&dir)).unwrap();
+        let id = uploads.begin(&cats, "ann", MANY).unwrap().id.clone();
         drop(append(&uploads, &uploads.find(&cats, &id).unwrap(), b"ca"));
         fs::write(dir.path().join("uploads/ffff"), b"without a note").unwrap();
         fs::write(dir.path().join("uploads/eeee.json"), b"{}").unwrap();
 
-        let uploads = Uploads::open(store(&dir), 10).unwrap();
+        let uploads = Uploads::open(store(&dir)).unwrap();
         assert_eq!(files(dir.path()), 2);
         assert!(uploads.find(&"ann/dogs".parse().unwrap(), &id).is_none());
         let upload = uploads.find(&cats, &id).unwrap();
@@ -315,13 +430,13 @@ mod tests {
     #[test]
     fn bytes_of_a_failed_write_become_no_part_of_a_blob() {
         let (dir, cats) = parts();
-        let uploads = Uploads::open(store(&dir), 10).unwrap();
+        let uploads = Uploads::open(store(&dir)).unwrap();
         for digest in [Digest::of(b"cat"), {
             let mut hasher = Hasher::new(Algorithm::Sha512);
             hasher.update(b"cat");
             hasher.finish()
         }] {
-            let upload = uploads.begin(&cats, "ann").unwrap();
+            let upload = uploads.begin(&cats, "ann", MANY).unwrap();
             let writer = append(&uploads, &upload, b"cat");
             // The disk took some of the next piece, and then no more: the piece does not count.
             let path = dir.path().join("uploads").join(&upload.id);
@@ -334,9 +449,9 @@ mod tests {
     #[test]
     fn content_with_a_wrong_digest_becomes_no_blob() {
         let (dir, cats) = parts();
-        let uploads = Uploads::open(store(&dir), 10).unwrap();
+        let uploads = Uploads::open(store(&dir)).unwrap();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            let upload = uploads.begin(&cats, "ann").unwrap();
+            let upload = uploads.begin(&cats, "ann", MANY).unwrap();
             let writer = append(&uploads, &upload, b"dog");
             let promised = Hasher::new(algorithm).finish();
             assert!(matches!(
@@ -351,11 +466,17 @@ mod tests {
     #[test]
     fn uploads_are_counted_by_owner_and_expire() {
         let (dir, cats) = parts();
-        let uploads = Uploads::open(store(&dir), 2).unwrap();
-        let first = uploads.begin(&cats, "ann").unwrap();
-        uploads.begin(&cats, "ann").unwrap();
-        assert!(matches!(uploads.begin(&cats, "ann"), Err(UploadError::TooMany)));
-        uploads.begin(&cats, "bob").unwrap();
+        let uploads = Uploads::open(store(&dir)).unwrap();
+        let first = uploads.begin(&cats, "ann", MANY).unwrap();
+        uploads.begin(&cats, "ann", MANY).unwrap();
+        let Err(UploadError::TooMany(error)) = uploads.begin(&cats, "ann+ci", TWO) else {
+            panic!()
+        };
+        assert!(
+            error.to_string().starts_with("2 uploads of `ann` are open, of at most 2"),
+            "{error}"
+        );
+        uploads.begin(&cats, "bob", TWO).unwrap();
         let writer = uploads.writer(&first).unwrap();
         assert!(uploads.writer(&first).is_none());
         uploads.expire(Duration::ZERO);
@@ -376,11 +497,61 @@ mod tests {
     #[test]
     fn uploads_of_all_owners_together_have_a_limit() {
         let (dir, cats) = parts();
-        let uploads = Uploads::open(store(&dir), 1).unwrap();
+        let uploads = Uploads::open(store(&dir)).unwrap();
         for n in 0..OPEN_UPLOADS_MAX {
-            uploads.begin(&cats, &format!("user-{n}")).unwrap();
+            uploads.begin(&cats, &format!("user-{n}"), MANY).unwrap();
         }
-        assert!(matches!(uploads.begin(&cats, "ann"), Err(UploadError::TooMany)));
+        let refused = uploads.begin(&cats, "ann", MANY);
+        assert!(matches!(
+            refused,
+            Err(UploadError::TooMany(TooMany { max: OPEN_UPLOADS_MAX, .. }))
+        ));
         assert_eq!(files(dir.path()), 2 * OPEN_UPLOADS_MAX);
+    }
+
+    fn age(upload: &Upload, by: Duration) {
+        *upload.touched.lock().unwrap() -= by;
+    }
+
+    #[test]
+    fn the_upload_that_was_idle_for_the_longest_time_makes_room_and_none_in_use_does() {
+        let (dir, cats) = parts();
+        let uploads = Uploads::open(store(&dir)).unwrap();
+        let [a, b] = [0, 1].map(|_| uploads.begin(&cats, "ann", TWO).unwrap());
+        let hour = Duration::from_secs(3600);
+        age(&a, 2 * hour);
+        age(&b, hour);
+        let writer = uploads.writer(&a).unwrap();
+        let c = uploads.begin(&cats, "ann+ci", TWO).unwrap();
+        let there = |upload: &Arc<Upload>| uploads.lock().contains_key(&upload.id);
+        assert!(there(&a) && !there(&b) && there(&c), "`a` is being written");
+        assert!(matches!(uploads.begin(&cats, "ann", TWO), Err(UploadError::TooMany(_))));
+        drop(writer);
+        age(&a, hour);
+        uploads.begin(&cats, "ann", TWO).unwrap();
+        assert!(!there(&a) && there(&c));
+        let one = UploadLimits { of_repository: 1, ..MANY };
+        let refused = uploads.begin(&cats, "bob", one).map(drop);
+        assert!(
+            matches!(refused, Err(UploadError::TooMany(TooMany { name, .. })) if name == "ann/cats")
+        );
+        assert_eq!((uploads.count_of("ann"), uploads.count_of("ann/cats")), (2, 2));
+        assert!(uploads.discard_id(&c.id) && !uploads.discard_id(&c.id));
+        assert_eq!(uploads.list().len(), 1);
+    }
+
+    #[test]
+    fn a_restart_does_not_renew_an_abandoned_upload() {
+        let (dir, cats) = parts();
+        let uploads = Uploads::open(store(&dir)).unwrap();
+        let id = uploads.begin(&cats, "ann", MANY).unwrap().id.clone();
+        drop(append(&uploads, &uploads.find(&cats, &id).unwrap(), b"ca"));
+        let file = fs::File::options().write(true).open(dir.path().join("uploads").join(&id));
+        let hour = Duration::from_secs(3600);
+        file.unwrap().set_modified(SystemTime::now() - hour).unwrap();
+        let uploads = Uploads::open(store(&dir)).unwrap();
+        assert!(uploads.list()[0].idle >= hour);
+        uploads.expire(hour);
+        assert_eq!(files(dir.path()), 0);
     }
 }

@@ -9,4 +9,5 @@ mod transfer; // push and pull, also over a network with faults
 mod crash; // after kill -9
 mod disk; // a full disk
 mod deletion; // of everything, also on a full disk
+mod quotas; // of accounts and repositories, and open uploads
 mod collect; // what no manifest names, while requests go on
