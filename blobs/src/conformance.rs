@@ -34,6 +34,7 @@ pub fn check(store: &dyn BlobStore) {
     readers_keep_the_bytes_of_what_is_replaced_or_removed(store);
     writing_again_is_idempotent(store);
     every_blob_is_listed_and_removed_once(store);
+    what_is_set_aside_is_missing_until_it_is_written_again(store);
     assert_eq!(store.list().unwrap(), [], "every check removes what it wrote");
 }
 
@@ -170,6 +171,21 @@ fn every_blob_is_listed_and_removed_once(store: &dyn BlobStore) {
         assert!(store.remove(&digest).unwrap());
         assert_missing(store, &digest);
     }
+}
+
+fn what_is_set_aside_is_missing_until_it_is_written_again(store: &dyn BlobStore) {
+    let digest = put(store, b"cats");
+    for _ in 0..2 {
+        store.set_aside(&digest).unwrap();
+        assert_missing(store, &digest);
+    }
+    assert_eq!(store.list().unwrap(), []);
+    put(store, b"cats");
+    for _ in 0..2 {
+        store.forget_aside(&digest).unwrap();
+    }
+    assert_eq!(get(store, &digest, 0), b"cats");
+    store.remove(&digest).unwrap();
 }
 
 /// The steps that a file system needs: every new name follows a sync of its bytes, and a sync of

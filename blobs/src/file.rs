@@ -10,6 +10,7 @@ use spec::{Algorithm, Digest};
 
 use crate::{
     error::{Error, Result},
+    limits::ASIDE_MAX,
     store::{BlobStore, OpenBlob, StoredBlob},
     writer::{BlobWriter, Staged},
 };
@@ -81,6 +82,11 @@ impl FileBlobStore {
         let folder = self.folder(digest);
         disk::private_folder(&folder).map_err(Error::io("make the folder", folder))?;
         Ok(self.path(digest))
+    }
+
+    /// Where bytes are that are not those of their names.
+    fn aside(&self) -> PathBuf {
+        self.root.with_file_name("quarantine")
     }
 
     /// Where blobs are being written.
@@ -155,6 +161,25 @@ impl BlobStore for FileBlobStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(source) => Err(Error::Io { action: "remove", path, source }),
         }
+    }
+
+    fn set_aside(&self, digest: &Digest) -> Result<()> {
+        let (from, folder) = (self.path(digest), self.aside());
+        disk::private_folder(&folder).map_err(Error::io("make the folder", &folder))?;
+        if entries(&folder)?.len() >= ASIDE_MAX {
+            return self.remove(digest).map(drop);
+        }
+        match fs::rename(&from, folder.join(digest.hex())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::Io { action: "set aside", path: from, source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn forget_aside(&self, digest: &Digest) -> Result<()> {
+        let path = self.aside().join(digest.hex());
+        disk::remove(&path).map_err(Error::io("remove", path))
     }
 
     fn list(&self) -> Result<Vec<StoredBlob>> {

@@ -9,5 +9,8 @@ pub const INDEX_DEPTH_MAX: usize = 4;
 /// takes.
 pub(crate) const DOCUMENTS_MAX: usize = 1000;
 
+/// Blobs with wrong bytes that are kept for a look at them; of more, the bytes are removed.
+pub(crate) const ASIDE_MAX: usize = 1000;
+
 /// Read at once when bytes are hashed again.
 pub(crate) const READ_BYTES: usize = 256 << 10;

@@ -52,6 +52,23 @@ pub trait BlobStore: Send + Sync {
     /// [`Error::Io`].
     fn remove(&self, digest: &Digest) -> Result<bool>;
 
+    /// Takes a blob whose bytes are wrong out of sight. A store may keep the bytes for a look at
+    /// them, until [`BlobStore::forget_aside`].
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn set_aside(&self, digest: &Digest) -> Result<()> {
+        self.remove(digest).map(drop)
+    }
+
+    /// Forgets the wrong bytes of a blob.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn forget_aside(&self, _digest: &Digest) -> Result<()> {
+        Ok(())
+    }
+
     /// Every visible blob, in no order.
     ///
     /// # Errors

@@ -14,9 +14,9 @@ use crate::{
     account::NewRobot,
     limits::{ADMIN_ANSWER_TIME_MAX, ADMIN_PAGES_MAX, ADMIN_PASS_TIME_MAX},
     protocol::{
-        ADMIN_SOCKET, Collected, ErrorBody, Existing, ManifestInfo, Page, PasswordBody, QuotaInfo,
-        Repositories, RepositoryInfo, RobotCredential, RobotInfo, TagInfo, UploadInfo, Visibility,
-        VisibilityBody, encode_query,
+        ADMIN_SOCKET, Collected, ErrorBody, Existing, Immutable, ImmutableInfo, ManifestInfo, Page,
+        PasswordBody, QuotaInfo, Repositories, RepositoryInfo, RobotCredential, RobotInfo,
+        Scrubbed, TagInfo, UploadInfo, Visibility, VisibilityBody, encode_query,
     },
 };
 
@@ -237,6 +237,58 @@ impl Admin {
     /// [`Error::Admin`] when there is no such upload.
     pub async fn cancel_upload(&self, id: &str) -> Result<(), Error> {
         self.delete(&format!("/admin/uploads/{id}")).await
+    }
+
+    /// Reads every blob and manifest again, so many bytes in a second, and says which are damaged.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when the registry shuts down.
+    pub async fn scrub(&self, bytes_per_second: Option<u64>) -> Result<Scrubbed, Error> {
+        let rate = bytes_per_second.map(|rate| format!("?bytes_per_second={rate}"));
+        let path = format!("/admin/scrub{}", rate.unwrap_or_default());
+        let request = ApiRequest::new(Method::POST, &path, ADMIN_PASS_TIME_MAX);
+        self.read(self.send(request).await?)
+    }
+
+    /// Whether clients may change nothing.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when no registry runs there.
+    pub async fn is_read_only(&self) -> Result<bool, Error> {
+        self.get("/admin/rules/read-only").await
+    }
+
+    /// Lets clients change nothing, or everything that they have the right to.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when no registry runs there.
+    pub async fn set_read_only(&self, read_only: bool) -> Result<(), Error> {
+        let method = if read_only { Method::PUT } else { Method::DELETE };
+        self.call(method, "/admin/rules/read-only", None::<&()>).await.map(drop)
+    }
+
+    /// The repositories whose tags are immutable.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when no registry runs there.
+    pub async fn immutable(&self) -> Result<Vec<ImmutableInfo>, Error> {
+        self.get("/admin/rules/immutable").await
+    }
+
+    /// Makes the tags of a repository immutable, or lets them be moved again.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when the rule has too many exceptions.
+    pub async fn set_immutable(
+        &self,
+        repository: &Repository,
+        rule: Option<Immutable>,
+    ) -> Result<(), Error> {
+        let path = format!("/admin/rules/immutable/{repository}");
+        match rule {
+            Some(rule) => self.call(Method::PUT, &path, Some(&rule)).await.map(drop),
+            None => self.delete(&path).await,
+        }
     }
 
     async fn delete(&self, path: &str) -> Result<(), Error> {

@@ -79,6 +79,9 @@ pub enum Error {
     /// The file of a blob changed after its commit.
     #[error("the file of blob `{digest}` has {actual} bytes, and was committed with {expected}")]
     Damaged { digest: Digest, expected: u64, actual: u64 },
+    /// The file of a blob is gone.
+    #[error("the file of blob `{digest}` is missing")]
+    Missing { digest: Digest },
     /// A file of the registry's data folder.
     #[error("cannot {action} `{}`", .path.display())]
     File { action: &'static str, path: PathBuf, source: io::Error },
@@ -86,6 +89,8 @@ pub enum Error {
     Metadata { action: &'static str, source: store::Error },
     #[error(transparent)]
     QuotaExceeded(#[from] Exceeded),
+    #[error("tag `{tag}` of `{repository}` is immutable: push another tag, or delete it first")]
+    ImmutableTag { repository: String, tag: String },
     #[error("the tags of `{repository}` change too fast: try again")]
     Contended { repository: String },
     #[error("`{name}` is not the name of a repository")]
@@ -144,6 +149,7 @@ impl From<blobs::Error> for Error {
     fn from(error: blobs::Error) -> Self {
         match error {
             blobs::Error::Io { action, path, source } => Self::File { action, path, source },
+            blobs::Error::Missing(digest) => Self::Missing { digest },
             other => Self::File { action: "use", path: "blobs".into(), source: other.into() },
         }
     }
@@ -206,10 +212,12 @@ impl Error {
             | Self::Source { .. }
             | Self::Sink { .. }
             | Self::Damaged { .. }
+            | Self::Missing { .. }
             | Self::File { .. }
             | Self::Metadata { .. }
             | Self::QuotaExceeded(_)
             | Self::Contended { .. }
+            | Self::ImmutableTag { .. }
             | Self::InvalidRepository { .. }
             | Self::InvalidRegistry { .. }
             | Self::Admin { .. }

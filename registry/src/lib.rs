@@ -41,8 +41,9 @@ pub use client::{
 pub use error::{Error, ManifestFault, ProtocolFault};
 pub use limits::Limits;
 pub use protocol::{
-    Collected, Existing, ManifestInfo, QuotaInfo, Repositories, RepositoryInfo, RobotCredential,
-    RobotInfo, TagInfo, UploadInfo, Visibility,
+    Collected, DamagedBlob, Existing, Fault, Immutable, ImmutableInfo, ManifestInfo, QuotaInfo,
+    Repositories, RepositoryInfo, RobotCredential, RobotInfo, Scrubbed, TagInfo, UploadInfo,
+    Visibility,
 };
 pub use quota::{Exceeded, Quota, QuotaChange, QuotaResource};
 pub use repository::{Action, Repository};

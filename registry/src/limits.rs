@@ -12,6 +12,10 @@ pub struct Limits {
     pub uploads_per_user_max: usize,
     /// An upload without a request for this long is discarded: a lunch break.
     pub upload_idle_time_max: Duration,
+    /// How often everything is read again, to find what a disk has lost or changed.
+    pub scrub_interval: Duration,
+    /// And how fast: a tenth of what a slow disk reads, so that requests do not notice.
+    pub scrub_bytes_per_second: u64,
     /// How often unused blobs are collected. A pass reads all records: half a second of a core for
     /// three hundred thousand.
     pub collect_interval: Duration,
@@ -40,6 +44,8 @@ impl Default for Limits {
             blob_bytes_max: 50 << 30,
             uploads_per_user_max: 64,
             upload_idle_time_max: Duration::from_secs(3600),
+            scrub_interval: Duration::from_secs(7 * 24 * 3600),
+            scrub_bytes_per_second: 16 << 20,
             collect_interval: Duration::from_secs(3600),
             collect_grace: Duration::from_secs(3600),
             connections_max: 1024,
@@ -137,8 +143,12 @@ pub(crate) const DIGEST_LOCKS: usize = 1024;
 /// for the disk no longer than for the commit of another request.
 pub(crate) const COLLECT_BATCH: usize = 32;
 pub(crate) const COLLECT_PAUSE: Duration = Duration::from_millis(10);
-/// How often a manifest is added anew because another request has set the same tag meanwhile.
+/// How often a manifest is added or deleted anew because another request has changed it or its tag
+/// meanwhile.
 pub(crate) const PUT_TRIES_MAX: usize = 64;
+/// Bytes that a scrub reads at once, and how often it is asked whether one is due.
+pub(crate) const SCRUB_CHUNK_BYTES: u64 = 1 << 20;
+pub(crate) const SCRUB_CHECK_INTERVAL: Duration = Duration::from_secs(600);
 /// Keys of one page of a scan: some hundred kilobytes.
 pub(crate) const SCAN_PAGE: usize = 1000;
 /// Repositories share this many locks: enough that two pushes rarely meet.
@@ -153,6 +163,8 @@ pub(crate) const ADMIN_CONNECTIONS_MAX: usize = 8;
 pub(crate) const ADMIN_BODY_BYTES_MAX: usize = 4 << 10;
 /// Repositories in one answer to the administrator: a megabyte or two.
 pub(crate) const ADMIN_LIST_MAX: usize = 10_000;
+/// Patterns of tags that an immutable repository excepts: each push of a tag looks at all.
+pub(crate) const IMMUTABLE_EXCEPTIONS_MAX: usize = 32;
 /// The longest grace time that the administrator can ask for.
 pub(crate) const GRACE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Tags or manifests in one page of an answer to the administrator: some hundred kilobytes.

@@ -1,5 +1,6 @@
 mod contents; // tags and manifests
 mod quotas; // what accounts may have, and open uploads
+mod rules; // read-only mode and immutable tags
 mod space; // what collection and its like have done, in words
 
 use std::{
@@ -87,8 +88,8 @@ enum Verb {
     Upload(quotas::Upload),
     /// Remove the bytes that no manifest names: what the registry does every hour by itself
     #[command(
-        after_help = "A blob that no manifest of its repository names goes when that has been so for the grace time, \
-and no client has asked for it: a push sends its manifest last. Other requests go on meanwhile."
+        after_help = "A blob that no manifest of its repository names goes when that has been so for the \
+grace time, and no client has asked for it: a push sends its manifest last. Other requests go on meanwhile."
     )]
     Gc {
         /// Say what would go, and leave it
@@ -98,6 +99,27 @@ and no client has asked for it: a push sends its manifest last. Other requests g
         /// repeated [default: 1h]
         #[arg(long, value_name = "TIME", value_parser = spec::parse_duration)]
         grace: Option<Duration>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Let clients push and delete nothing, or let them again; or say which
+    ReadOnly {
+        /// on, or off
+        wanted: Option<rules::ReadOnly>,
+    },
+    /// Repositories whose tags, once set, are not moved
+    #[command(subcommand)]
+    Immutable(rules::ImmutableVerb),
+    /// Read every blob and manifest again, and say which are damaged: what the registry does every
+    /// week by itself
+    #[command(
+        after_help = "What is damaged is not served any more, and the next push of it heals it. \
+Exits with 1 when anything is."
+    )]
+    Scrub {
+        /// How much to read in a second [default: 16MiB]
+        #[arg(long, value_name = "SIZE", value_parser = spec::parse_bytes)]
+        rate: Option<u64>,
         #[command(flatten)]
         output: Output,
     },
@@ -227,6 +249,38 @@ impl FromStr for RobotLogin {
 impl Display for RobotLogin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}+{}", self.user, self.robot)
+    }
+}
+
+impl User {
+    fn run(self, home: &Home, admin: &Admin) -> anyhow::Result<()> {
+        match self {
+            Self::Add { name, password_stdin } => {
+                let password = login::new_password(password_stdin)?;
+                block_on(admin.put_user(&name, &password, Existing::New))?;
+                line(format_args!("{name}"));
+            }
+            Self::Passwd { name, password_stdin } => {
+                let password = login::new_password(password_stdin)?;
+                block_on(admin.put_user(&name, &password, Existing::Known))?;
+                platform::keep_password(home, &name, &password)?;
+                line(format_args!("{name}"));
+            }
+            Self::Ls => {
+                let users = block_on(admin.users())?;
+                users.iter().for_each(|user| line(format_args!("{user}")));
+            }
+            Self::Rm { name, transfer_to, delete_repositories } => {
+                let then = match (transfer_to, delete_repositories) {
+                    (Some(user), _) => Repositories::TransferTo(user),
+                    (None, true) => Repositories::Delete,
+                    (None, false) => Repositories::Keep,
+                };
+                block_on(admin.remove_user(&name, &then))?;
+                line(format_args!("{name}"));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -397,31 +451,8 @@ impl Verb {
         );
         let admin = Admin::new(data_dir);
         match self {
-            Self::User(User::Add { name, password_stdin }) => {
-                let password = login::new_password(password_stdin)?;
-                block_on(admin.put_user(&name, &password, Existing::New))?;
-                line(format_args!("{name}"));
-            }
-            Self::User(User::Passwd { name, password_stdin }) => {
-                let password = login::new_password(password_stdin)?;
-                block_on(admin.put_user(&name, &password, Existing::Known))?;
-                platform::keep_password(home, &name, &password)?;
-                line(format_args!("{name}"));
-            }
+            Self::User(user) => user.run(home, &admin)?,
             Self::Robot(robot) => robot.run(&admin)?,
-            Self::User(User::Ls) => {
-                let users = block_on(admin.users())?;
-                users.iter().for_each(|user| line(format_args!("{user}")));
-            }
-            Self::User(User::Rm { name, transfer_to, delete_repositories }) => {
-                let then = match (transfer_to, delete_repositories) {
-                    (Some(user), _) => Repositories::TransferTo(user),
-                    (None, true) => Repositories::Delete,
-                    (None, false) => Repositories::Keep,
-                };
-                block_on(admin.remove_user(&name, &then))?;
-                line(format_args!("{name}"));
-            }
             Self::Visibility { repository, visibility } => {
                 let there = block_on(admin.repositories())?;
                 ensure!(
@@ -433,6 +464,18 @@ impl Verb {
                 line(format_args!("{repository}"));
             }
             Self::Tag(verb) => verb.run(&admin)?,
+            Self::ReadOnly { wanted } => rules::read_only(&admin, wanted)?,
+            Self::Immutable(verb) => verb.run(&admin)?,
+            Self::Scrub { rate, output } => {
+                let scrubbed = block_on(admin.scrub(rate))?;
+                output.record(&scrubbed, space::scrubbed)?;
+                let damaged = scrubbed.damaged.len();
+                ensure!(
+                    damaged == 0,
+                    Advice::new(format!("{damaged} blobs are damaged"))
+                        .hint("push the images again that have them: they are healed by it")
+                );
+            }
             Self::Quota(verb) => verb.run(&admin)?,
             Self::Upload(verb) => verb.run(&admin)?,
             Self::Gc { dry_run, grace, output } => {

@@ -129,6 +129,77 @@ pub struct UploadInfo {
     pub idle_seconds: u64,
 }
 
+/// The tags of a repository stay as they were set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Immutable {
+    /// But not those of these patterns, in which `*` stands for any characters.
+    #[serde(default)]
+    pub except: Vec<String>,
+}
+
+/// A repository whose tags are immutable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImmutableInfo {
+    pub repository: String,
+    #[serde(flatten)]
+    pub rule: Immutable,
+}
+
+impl Immutable {
+    /// Whether a tag must not be set to anything else.
+    pub fn holds(&self, tag: &str) -> bool {
+        !self.except.iter().any(|pattern| matches(pattern, tag))
+    }
+}
+
+/// Whether `text` is of a pattern, in which `*` stands for any characters.
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
+    let Some(mut left) = text.strip_prefix(start) else { return false };
+    let mut parts = rest.split('*').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return left.ends_with(part);
+        }
+        let Some(at) = left.find(part) else { return false };
+        left = &left[at + part.len()..];
+    }
+    true
+}
+
+/// What is wrong with the bytes of a digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// The file is gone.
+    Missing,
+    /// It has more or fewer bytes than were committed.
+    WrongSize,
+    /// They are not those of the digest.
+    WrongBytes,
+    /// The disk does not give them.
+    Unreadable,
+}
+
+/// A blob or manifest that is not vouched for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedBlob {
+    pub digest: Digest,
+    pub fault: Fault,
+    pub found: Timestamp,
+}
+
+/// What a scrub has read and found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scrubbed {
+    /// Blobs and manifests, and their bytes.
+    pub checked: u64,
+    pub bytes: u64,
+    /// All that is damaged, found now or before.
+    pub damaged: Vec<DamagedBlob>,
+}
+
 /// What a collection has found and removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Collected {
@@ -208,4 +279,33 @@ pub struct RobotCredential {
 #[serde(deny_unknown_fields)]
 pub(crate) struct VisibilityBody {
     pub visibility: Visibility,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_stands_for_any_characters() {
+        for (pattern, text, want) in [
+            ("latest", "latest", true),
+            ("latest", "latest1", false),
+            ("", "", true),
+            ("", "a", false),
+            ("*", "", true),
+            ("*", "v1", true),
+            ("dev-*", "dev-", true),
+            ("dev-*", "dev", false),
+            ("*-rc", "v1-rc", true),
+            ("*-rc", "v1-rc1", false),
+            ("v*-*c", "v1-rc", true),
+            ("v*.*.*", "v1.2.3", true),
+            ("v*.*.*", "v1.2", false),
+            ("a*a", "a", false),
+            ("a*a", "aa", true),
+            ("a**b", "axb", true),
+        ] {
+            assert_eq!(matches(pattern, text), want, "{pattern} {text}");
+        }
+    }
 }

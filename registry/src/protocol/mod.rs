@@ -6,8 +6,9 @@ mod query; // percent-encoded parameters
 mod range; // which bytes of a blob or an upload
 
 pub use message::{
-    Collected, Existing, ManifestInfo, QuotaInfo, Repositories, RepositoryInfo, RobotCredential,
-    RobotInfo, TagInfo, UploadInfo, Visibility,
+    Collected, DamagedBlob, Existing, Fault, Immutable, ImmutableInfo, ManifestInfo, QuotaInfo,
+    Repositories, RepositoryInfo, RobotCredential, RobotInfo, Scrubbed, TagInfo, UploadInfo,
+    Visibility,
 };
 pub(crate) use {
     manifest::{DeclaredMediaType, is_foreign_layer},

@@ -14,7 +14,8 @@ use super::{
     quotas,
     request_body::RequestBody,
     response::{Response, empty, json},
-    robots,
+    robots, rules,
+    scrub::ScrubberHandle,
 };
 use crate::{
     Error, Repository,
@@ -41,6 +42,8 @@ pub(super) struct AdminApi {
     pub storage: Storage,
     pub collector: CollectorHandle,
     pub collect_grace: Duration,
+    pub scrubber: ScrubberHandle,
+    pub scrub_bytes_per_second: u64,
     pub passwords: Arc<Passwords>,
     pub idle_time_max: Duration,
 }
@@ -93,6 +96,9 @@ impl AdminApi {
             self.storage.metadata.set_public(&name, visibility == Visibility::Public).await?;
             return Ok(empty(StatusCode::NO_CONTENT, []));
         }
+        if let Some(rule) = path.strip_prefix("/admin/rules/") {
+            return rules::answer(&self.storage.metadata, method, rule, body).await;
+        }
         if let Some(rest) = path.strip_prefix("/admin/quotas") {
             let name = rest.strip_prefix('/').unwrap_or_default();
             return quotas::answer(&self.storage, method, name, body).await;
@@ -113,6 +119,7 @@ impl AdminApi {
             return contents::delete_repository(&self.storage, name).await;
         }
         match (method.as_str(), path) {
+            ("POST", "/admin/scrub") => self.scrub(query).await,
             ("POST", "/admin/collect") => self.collect(query).await,
             ("GET", "/admin/users") => {
                 Ok(json(StatusCode::OK, &self.storage.metadata.users().await?))
@@ -130,6 +137,16 @@ impl AdminApi {
             }
             _ => Err(ApiError::no_such_endpoint()),
         }
+    }
+
+    async fn scrub(&self, query: &Query) -> Result<Response, ApiError> {
+        let rate = query.get("bytes_per_second").map(str::parse).transpose();
+        let rate = rate.map_err(|_| {
+            ApiError::bad_request(ErrorCode::Unsupported, "`bytes_per_second` is not a number")
+        })?;
+        let scrubbed = self.scrubber.scrub(rate.unwrap_or(self.scrub_bytes_per_second)).await;
+        let stopping = || ApiError::too_many_requests("the registry is shutting down");
+        Ok(json(StatusCode::OK, &scrubbed.ok_or_else(stopping)??))
     }
 
     async fn collect(&self, query: &Query) -> Result<Response, ApiError> {

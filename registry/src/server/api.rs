@@ -27,7 +27,7 @@ use super::{
     uploads::UploadEndpoints,
 };
 use crate::{
-    Limits,
+    Action, Limits,
     access::{Passwords, Principal},
     protocol::Query,
     storage::{Metadata, Storage},
@@ -156,6 +156,9 @@ impl Api {
                 audited.check_space(&head.method, &self.metadata)?;
                 let request = RepositoryRequest { head, query, principal, repository };
                 self.authenticator.authorize(&request, endpoint.action()).await?;
+                if endpoint.action() != Action::Pull && self.metadata.rules.is_read_only() {
+                    return Err(ApiError::read_only());
+                }
                 let revoked = self.authenticator.revoked(&request.principal, &request.head);
                 let response = tokio::select! {
                     biased;

@@ -15,7 +15,7 @@ use super::{
     auth::RepositoryRequest,
     error::{ApiError, ErrorCode},
     response::{CONTENT_DIGEST, Response, ResponseBody, empty, full, with_headers},
-    stored::{links_of, open_blob},
+    stored::{found_damaged, links_of, open_blob},
 };
 use crate::{
     Error, Repository, blocking,
@@ -39,7 +39,9 @@ impl BlobEndpoints {
         request: &RepositoryRequest,
         digest: &Digest,
     ) -> Result<Response, ApiError> {
-        if !self.storage.unused.ask_for(&request.repository, digest) {
+        if !self.storage.unused.ask_for(&request.repository, digest)
+            || self.storage.metadata.is_damaged(digest)
+        {
             return Err(ApiError::no_such_blob(digest));
         }
         let membership = self.storage.metadata.blob(&request.repository, digest).await?;
@@ -60,7 +62,13 @@ impl BlobEndpoints {
             }
         };
         let body = match is_get {
-            true => self.stream(*digest, size, start, length).await?,
+            true => match self.stream(*digest, size, start, length).await {
+                Ok(body) => body,
+                Err(error) => {
+                    found_damaged(&self.storage, digest, size, error).await?;
+                    return Err(ApiError::no_such_blob(digest));
+                }
+            },
             false => full(Bytes::new()),
         };
         let name = digest.to_string();

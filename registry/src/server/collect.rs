@@ -153,8 +153,8 @@ async fn collect_records(
     Ok(dropped)
 }
 
-/// The blobs of a repository that none of its manifests names; `None` when a manifest does not
-/// tell.
+/// The blobs of a repository that none of its manifests names; `None` when a manifest does not tell
+/// what it names.
 async fn unused_blobs(
     storage: &Storage,
     repository: &Repository,

@@ -1,6 +1,6 @@
 use std::{error::Error as _, io};
 
-use http::{HeaderName, Method, StatusCode};
+use http::{HeaderName, Method, StatusCode, header};
 use serde::Serialize;
 use spec::{Digest, ParseError};
 
@@ -74,6 +74,13 @@ impl ApiError {
 
     pub fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, ErrorCode::Denied, message)
+    }
+
+    /// As the distribution project answers.
+    pub fn read_only() -> Self {
+        let message = "this registry is read-only for now";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message)
+            .header(header::ALLOW, "GET, HEAD")
     }
 
     pub fn no_such_endpoint() -> Self {
@@ -154,6 +161,10 @@ impl From<Error> for ApiError {
             // What Quay and ECR answer, and no client repeats by itself.
             Error::QuotaExceeded(exceeded) => {
                 Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, exceeded.to_string())
+            }
+            // As ECR answers.
+            Error::ImmutableTag { .. } => {
+                Self::bad_request(ErrorCode::TagInvalid, error.to_string())
             }
             Error::Contended { .. } => Self::too_many_requests(error.to_string()),
             error => Self::Internal(error),

@@ -11,7 +11,7 @@ use super::{
     request_body::RequestBody,
     response::{CONTENT_DIGEST, Response, empty, full, header_value, with_headers},
     route::Target,
-    stored::manifest_bytes,
+    stored::{found_damaged, heal, manifest_bytes},
 };
 use crate::{
     Error, Repository, blocking,
@@ -36,7 +36,13 @@ impl ManifestEndpoints {
     ) -> Result<Response, ApiError> {
         let (digest, record) = self.find(&request.repository, target).await?;
         let bytes = match request.head.method {
-            Method::GET => manifest_bytes(&self.storage.blobs, digest, record.size).await?,
+            Method::GET => match manifest_bytes(&self.storage.blobs, digest, record.size).await {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    found_damaged(&self.storage, &digest, record.size, error).await?;
+                    return Err(ApiError::no_such_manifest(&target.to_string()));
+                }
+            },
             _ => Bytes::new(), // the record has all that the headers need
         };
         let name = digest.to_string();
@@ -63,9 +69,11 @@ impl ManifestEndpoints {
         };
         let missing = || ApiError::no_such_manifest(&target.to_string());
         let digest = digest.ok_or_else(missing)?;
-        let record =
-            self.storage.metadata.manifest(repository, &digest).await?.ok_or_else(missing)?;
-        Ok((digest, record))
+        let record = self.storage.metadata.manifest(repository, &digest).await?;
+        match record.filter(|_| !self.storage.metadata.is_damaged(&digest)) {
+            Some(record) => Ok((digest, record)),
+            None => Err(missing()),
+        }
     }
 
     /// `PUT`: stores a manifest, exactly these bytes, under its digest and under tags.
@@ -111,6 +119,7 @@ impl ManifestEndpoints {
         };
         let referrer = outline.referrer(&digest, &record)?;
         self.store(bytes, digest).await?;
+        heal(&self.storage, &digest).await?;
         self.storage
             .metadata
             .put_manifest(repository, &digest, &record, &tags, referrer.as_ref())
@@ -132,6 +141,10 @@ impl ManifestEndpoints {
                 let message = format!("it names blob `{digest}`, which this repository lacks");
                 return Err(ApiError::bad_request(ErrorCode::ManifestBlobUnknown, message));
             };
+            if self.storage.metadata.is_damaged(digest) {
+                let message = format!("blob `{digest}` is damaged on disk: push it again");
+                return Err(ApiError::bad_request(ErrorCode::ManifestBlobUnknown, message));
+            }
             if membership.size != blob.size {
                 let (stated, size) = (blob.size, membership.size);
                 return Err(ApiError::invalid_manifest(format!(

@@ -18,7 +18,9 @@ mod manifests; // reading, adding and deleting manifests
 mod lists; // tags, repositories, referrers
 mod robots; // robot accounts, for the owner of the data folder
 mod collect; // online garbage collection
+mod scrub; // reading everything again
 mod front; // TLS, plain HTTP and proxies, before a request is read
+mod rules; // read-only mode and immutable tags
 mod quotas; // what accounts and repositories may have, and open uploads
 mod contents; // tags, manifests and whole repositories, for the owner of the data folder
 mod admin; // users and visibility, for the owner of the data folder
@@ -44,7 +46,10 @@ use crate::{
     limits::{ADMIN_CONNECTIONS_MAX, DESCRIPTORS_WANTED, RESERVE_INTERVAL, UPLOAD_SWEEP_INTERVAL},
     storage::{Metadata, RepositoryLocks, Storage, Uploads},
 };
-use {admin::AdminApi, api::Api, auth::Authenticator, collect::Collector, front::Front};
+use {
+    admin::AdminApi, api::Api, auth::Authenticator, collect::Collector, front::Front,
+    scrub::Scrubber,
+};
 
 /// Where a registry stores its data, and how it behaves.
 #[derive(Debug, Clone)]
@@ -87,6 +92,7 @@ pub struct Server {
     admin_listener: PrivateListener,
     storage: Storage,
     collector: Collector,
+    scrubber: Scrubber,
     front: Front,
     limits: Limits,
 }
@@ -112,6 +118,8 @@ impl Server {
         })
         .await?;
         server.storage.metadata.migrate().await?;
+        server.storage.metadata.load_rules().await?;
+        server.storage.metadata.load_damaged().await?;
         server.storage.metadata.load_quotas().await?;
         server.storage.metadata.resume_transfers().await?;
         Ok(server)
@@ -135,11 +143,14 @@ impl Server {
         let unused = Arc::default();
         let storage = Storage { metadata: metadata.clone(), blobs, uploads, locks, unused };
         let (collector, collecting) = Collector::new(storage.clone());
+        let (scrubber, scrubbing) = Scrubber::new(storage.clone());
         Ok(Self {
             admin_api: Arc::new(AdminApi {
                 audit: Arc::clone(&audit),
                 storage: storage.clone(),
                 collector: collecting,
+                scrubber: scrubbing,
+                scrub_bytes_per_second: limits.scrub_bytes_per_second,
                 collect_grace: limits.collect_grace,
                 passwords: Arc::clone(&passwords),
                 idle_time_max: limits.idle_time_max,
@@ -154,6 +165,7 @@ impl Server {
             )),
             storage,
             collector,
+            scrubber,
             front: Front {
                 acceptor: tls.map(Into::into),
                 plain_http,
@@ -175,7 +187,8 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
-        let Self { api, admin_api, admin_listener, storage, collector, front, limits } = self;
+        let Self { api, admin_api, admin_listener, storage, collector, scrubber, front, limits } =
+            self;
         let connections = Connections::new();
         let (http, front) = (front.http, Arc::new(front));
         let descriptors = Descriptors::raise();
@@ -195,6 +208,7 @@ impl Server {
             never = administering => match never {},
             () = expire_uploads(&storage.uploads, limits.upload_idle_time_max) => Ok(()),
             () = collector.run(limits.collect_interval, limits.collect_grace) => Ok(()),
+            () = scrubber.run(limits.scrub_interval, limits.scrub_bytes_per_second) => Ok(()),
             () = keep_reserve(&storage.metadata) => Ok(()),
         };
         drop(listener);

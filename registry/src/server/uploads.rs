@@ -10,6 +10,7 @@ use super::{
     request_body::RequestBody,
     response::{CONTENT_DIGEST, Response, empty},
     route::parse_digest,
+    stored::heal,
 };
 use crate::{
     Action, QuotaResource, Repository,
@@ -44,7 +45,9 @@ impl UploadEndpoints {
         if let Some(text) = query.get("mount") {
             let digest = parse_digest(text)?;
             let _adding = self.storage.unused.adding(&digest).await;
-            if let Some(Membership { size }) = self.mountable(request, &digest).await? {
+            if let Some(Membership { size }) = self.mountable(request, &digest).await?
+                && !self.storage.metadata.is_damaged(&digest)
+            {
                 self.storage.unused.ask_for(repository, &digest);
                 self.storage.metadata.add_blob(repository, &digest, size).await?;
                 return Ok(created(repository, &digest));
@@ -184,12 +187,13 @@ impl UploadEndpoints {
         let (uploads, expected) = (Arc::clone(&self.storage.uploads), *digest);
         let size = blocking(move || uploads.finish(writer, &expected)).await?;
         self.storage.metadata.add_blob(repository, digest, size).await?;
+        heal(&self.storage, digest).await?;
         Ok(created(repository, digest))
     }
 
     /// Writes the body to the end of the upload. What arrived before a failure stays, so that the
-    /// client can continue from there; unless the disk or a quota is full, where it would only keep other
-    /// uploads from finishing.
+    /// client can continue from there; unless the disk or a quota is full, where it would only keep
+    /// other uploads from finishing.
     async fn receive(
         &self,
         upload: &Arc<Upload>,

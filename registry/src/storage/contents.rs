@@ -243,7 +243,12 @@ impl Metadata {
                 .put(&*entry, empty());
             match found {
                 Some(kv) => {
-                    let before = entry_key(repository, &decode_tag(kv)?.digest, tag);
+                    let before = decode_tag(kv)?.digest;
+                    if before != *digest && self.rules.is_immutable(repository, tag) {
+                        let (repository, tag) = (repository.to_string(), tag.clone());
+                        return Err(Error::ImmutableTag { repository, tag });
+                    }
+                    let before = entry_key(repository, &before, tag);
                     if before != entry {
                         txn = txn.delete(before);
                     }
@@ -282,13 +287,21 @@ impl Metadata {
             }
             self.commit_less(repository, less, txn, "delete tags").await?;
         }
-        let key = manifest_key(repository, digest);
-        let mut txn = Txn::new().when(Compare::ModRev(key.clone(), self.mod_rev(&key).await?));
-        if let Some(subject) = &record.subject {
-            txn = txn.delete(referrer_key(repository, subject, digest));
-        }
+        let (key, action) = (manifest_key(repository, digest), "delete a manifest");
         let less = Counts { bytes: record.size, ..Counts::default() };
-        self.commit_less(repository, less, txn.delete(key), "delete a manifest").await
+        let mut delete = Txn::new().delete(&*key);
+        if let Some(subject) = &record.subject {
+            delete = delete.delete(referrer_key(repository, subject, digest));
+        }
+        // A collection may note what it names meanwhile.
+        for _ in 0..PUT_TRIES_MAX {
+            let rev = self.mod_rev(&key).await?;
+            let txn = delete.clone().when(Compare::ModRev(key.clone(), rev));
+            if rev == 0 || self.commit_less(repository, less, txn, action).await? {
+                return Ok(rev != 0);
+            }
+        }
+        Err(Error::Contended { repository: repository.to_string() })
     }
 
     /// Some of the tags that point to a manifest, and of those that have.

@@ -7,8 +7,10 @@ use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    damaged::Damaged,
     records::{Membership, RepositoryRecord, TagRecord, User},
     reserve::Reserve,
+    rules::Rules,
     usage::{AccountUsage, Counts, Usage, account_of},
 };
 use crate::{Error, Repository, limits::SCAN_PAGE};
@@ -29,6 +31,10 @@ pub(super) const TAG_VERSION: u8 = 2;
 /// robot/NAME+ROBOT                    hash of its secret, scope, expiry
 /// revoked/MACHINE                     until when its tokens were minted that are refused
 /// moving/USER                         to which user its repositories are being handed over
+/// damaged/DIGEST                     whose bytes were found missing or wrong
+/// read-only                           that no client changes anything
+/// immutable/NAME                      that its tags stay as they were set, and which do not
+/// scrubbed                            when everything was read again, the last time
 /// quota/NAME                          what an account or a repository may have
 /// repository/NAME                     whether it is public
 /// blob/NAME:DIGEST                    membership: decides about access, never the digest alone
@@ -47,6 +53,8 @@ pub(crate) struct Metadata {
     /// Given back when a deletion finds no space.
     reserve: Option<Arc<Reserve>>,
     pub(super) usage: Arc<Usage>,
+    pub(super) damaged: Arc<Damaged>,
+    pub rules: Arc<Rules>,
 }
 
 /// One page of a list, in the order of the keys.
@@ -73,6 +81,8 @@ impl Metadata {
             broken: CancellationToken::new(),
             reserve: None,
             usage: Arc::default(),
+            damaged: Arc::default(),
+            rules: Arc::default(),
         }
     }
 

@@ -5,8 +5,12 @@ mod reserve; // space for deletions on a full disk
 mod records; // what is stored of users, repositories and what they have
 mod usage; // what accounts have, and may have
 mod unused; // what collection and requests tell each other
+mod rules; // what the operator does not allow to change
+mod damaged; // what a disk has lost or changed
 mod metadata; // users and repositories, and how records are read and written
 mod contents; // which repository has which blob, manifest and tag
+mod healing; // what is damaged, until a push brings it again
+mod ruling; // read-only mode and immutable tags
 mod quotas; // of accounts and repositories
 mod accounts; // robots, revocation, and the owners of repositories
 mod uploads; // blobs that are being pushed
@@ -33,6 +37,6 @@ pub(crate) use {
         BlobRecord, Link, Links, ManifestRecord, Membership, Referrer, RepositoryRecord, User,
         start_of,
     },
-    unused::{Pass, UnusedBlobs},
+    unused::{Pass, UnusedBlobs, Watch},
     uploads::{Upload, UploadError, UploadLimits, UploadWriter, Uploads},
 };

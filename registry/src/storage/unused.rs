@@ -40,6 +40,14 @@ struct State {
     /// Their records are being deleted at this moment.
     going: HashSet<(Repository, Digest)>,
     pass: Option<Seen>,
+    /// Digests that are looked at, by how many, and whether a request has added them since.
+    watched: HashMap<[u8; 8], Watched>,
+}
+
+#[derive(Default)]
+struct Watched {
+    watchers: usize,
+    is_added: bool,
 }
 
 /// What requests have done since a pass began, which has not seen it.
@@ -60,6 +68,12 @@ pub(crate) struct Going<'a> {
     unused: &'a UnusedBlobs,
     pub repository: &'a Repository,
     pub blobs: Vec<Digest>,
+}
+
+/// A look at the file of a digest, which requests may write anew meanwhile.
+pub(crate) struct Watch<'a> {
+    unused: &'a UnusedBlobs,
+    digest: Digest,
 }
 
 /// Keeps passes away.
@@ -101,19 +115,38 @@ impl UnusedBlobs {
     /// A request adds a blob or manifest, until the guard is dropped: its file stays.
     pub async fn adding(&self, digest: &Digest) -> RwLockReadGuard<'_, ()> {
         let guard = self.lock_of(digest).read().await;
-        if !self.is_quiet.load(Ordering::SeqCst)
-            && let Some(seen) = &mut self.lock().pass
-        {
-            seen.added.insert(start_of(digest));
+        if !self.is_quiet.load(Ordering::SeqCst) {
+            let (mut state, start) = (self.lock(), start_of(digest));
+            if let Some(seen) = &mut state.pass {
+                seen.added.insert(start);
+            }
+            if let Some(watched) = state.watched.get_mut(&start) {
+                watched.is_added = true;
+            }
         }
         guard
+    }
+
+    /// Looks at a file from now on, once every request that is adding it at this moment has ended.
+    pub async fn watch(&self, digest: &Digest) -> Watch<'_> {
+        {
+            let mut state = self.lock();
+            state.watched.entry(start_of(digest)).or_default().watchers += 1;
+            self.is_quiet.store(false, Ordering::SeqCst);
+        }
+        let watch = Watch { unused: self, digest: *digest };
+        drop(self.lock_of(digest).write().await);
+        watch
     }
 
     /// Begins a pass, once every request that is adding a blob at this moment has ended.
     pub async fn begin(&self) -> Pass<'_> {
         let only = self.pass.lock().await;
-        self.lock().pass = Some(Seen::default());
-        self.is_quiet.store(false, Ordering::SeqCst);
+        {
+            let mut state = self.lock();
+            state.pass = Some(Seen::default());
+            self.is_quiet.store(false, Ordering::SeqCst);
+        }
         let pass = Pass { unused: self, _only: only };
         for digest in &self.digests {
             drop(digest.write().await);
@@ -132,6 +165,12 @@ impl UnusedBlobs {
     fn lock_of(&self, digest: &Digest) -> &RwLock<()> {
         let start = u64::from_le_bytes(start_of(digest));
         &self.digests[start as usize % self.digests.len()]
+    }
+
+    /// Whether nothing is left to look at.
+    fn settle(&self, state: &State) {
+        let is_quiet = state.pass.is_none() && state.since.is_empty() && state.watched.is_empty();
+        self.is_quiet.store(is_quiet, Ordering::SeqCst);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -206,7 +245,30 @@ impl Drop for Pass<'_> {
     fn drop(&mut self) {
         let mut state = self.unused.lock();
         state.pass = None;
-        self.unused.is_quiet.store(state.since.is_empty(), Ordering::SeqCst);
+        self.unused.settle(&state);
+    }
+}
+
+impl Watch<'_> {
+    /// The right to change the file, unless a request adds or has added it.
+    pub fn alone(&self) -> Option<RwLockWriteGuard<'_, ()>> {
+        let guard = self.unused.lock_of(&self.digest).try_write().ok()?;
+        let state = self.unused.lock();
+        let is_added = state.watched.get(&start_of(&self.digest)).is_none_or(|one| one.is_added);
+        (!is_added).then_some(guard)
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        let (mut state, start) = (self.unused.lock(), start_of(&self.digest));
+        if let Some(watched) = state.watched.get_mut(&start) {
+            watched.watchers -= 1;
+            if watched.watchers == 0 {
+                state.watched.remove(&start);
+            }
+        }
+        self.unused.settle(&state);
     }
 }
 
@@ -289,6 +351,14 @@ mod tests {
         assert!(pass.file(&a).is_none(), "this pass has not seen its record");
         drop(pass);
         assert!(unused.begin().await.file(&a).is_some());
+
+        // Neither is what is looked at, and then written anew.
+        let watch = unused.watch(&a).await;
+        assert!(watch.alone().is_some());
+        drop(unused.adding(&a).await);
+        assert!(watch.alone().is_none());
+        drop(watch);
+        assert!(unused.watch(&a).await.alone().is_some());
 
         // A pass begins when what was being added before it is done.
         let adding = unused.adding(&a).await;

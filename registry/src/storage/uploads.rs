@@ -260,6 +260,9 @@ impl Uploads {
     }
 }
 
+/// Whose uploads have a limit, what it is, and which they are.
+type Scope<'a> = (&'a str, usize, &'a dyn Fn(&Upload) -> bool);
+
 /// Takes out of the list what has to go for `next`, or says what is in its way.
 fn make_room(
     open: &mut HashMap<String, Arc<Upload>>,
@@ -268,7 +271,7 @@ fn make_room(
 ) -> Result<Vec<Arc<Upload>>, TooMany> {
     let mut gone = Vec::new();
     let all = "all accounts";
-    let scopes: [(&str, usize, &dyn Fn(&Upload) -> bool); 3] = [
+    let scopes: [Scope<'_>; 3] = [
         (next.account(), limits.of_account, &|one| one.account() == next.account()),
         (next.repository.as_str(), limits.of_repository, &|one| one.repository == next.repository),
         (all, OPEN_UPLOADS_MAX, &|_| true),

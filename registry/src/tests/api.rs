@@ -266,7 +266,7 @@ async fn head_of_a_manifest_reads_no_file() {
         assert_eq!(head.header(header), want, "{header}");
     }
     let get = server.request("GET /v2/ann/cats/manifests/v1", &[auth], "").await;
-    assert_eq!(get.status.as_u16(), 500);
+    assert_eq!(get.status.as_u16(), 404, "it is lost, and not vouched for from now on");
 }
 
 #[tokio::test]

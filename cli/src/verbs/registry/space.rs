@@ -1,6 +1,6 @@
-//! What a collection has done, in words.
+//! What a collection has done and a scrub has found, in words.
 
-use registry::Collected;
+use registry::{Collected, Fault, Scrubbed};
 
 use crate::output::size;
 
@@ -20,6 +20,21 @@ pub fn told(collected: &Collected) -> String {
     }
     if *interrupted {
         told += "\nStopped before the end, for another change: run it again";
+    }
+    told
+}
+
+pub fn scrubbed(scrubbed: &Scrubbed) -> String {
+    let Scrubbed { checked, bytes, damaged } = scrubbed;
+    let mut told = format!("Read {checked} blobs ({})", size(*bytes));
+    for blob in damaged {
+        let fault = match blob.fault {
+            Fault::Missing => "its file is gone",
+            Fault::WrongSize => "it has not the size that was pushed",
+            Fault::WrongBytes => "its bytes have changed",
+            Fault::Unreadable => "the disk does not read it",
+        };
+        told += &format!("\n{}  {fault}", blob.digest);
     }
     told
 }

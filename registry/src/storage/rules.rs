@@ -1,0 +1,51 @@
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use crate::{Repository, protocol::Immutable};
+
+/// What the operator does not allow to change, in memory: every push asks.
+#[derive(Default)]
+pub(crate) struct Rules {
+    /// No client changes anything.
+    read_only: AtomicBool,
+    /// Repositories whose tags stay as they were set.
+    immutable: Mutex<HashMap<Repository, Immutable>>,
+}
+
+impl Rules {
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::SeqCst)
+    }
+
+    pub fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only, Ordering::SeqCst);
+    }
+
+    /// Whether a tag of a repository must not be set to anything else.
+    pub fn is_immutable(&self, repository: &Repository, tag: &str) -> bool {
+        self.lock().get(repository).is_some_and(|rule| rule.holds(tag))
+    }
+
+    pub fn set_immutable(&self, repository: &Repository, rule: Option<Immutable>) {
+        match rule {
+            Some(rule) => drop(self.lock().insert(repository.clone(), rule)),
+            None => drop(self.lock().remove(repository)),
+        }
+    }
+
+    pub fn immutable(&self) -> Vec<(Repository, Immutable)> {
+        let mut all: Vec<_> =
+            self.lock().iter().map(|(name, rule)| (name.clone(), rule.clone())).collect();
+        all.sort_by(|(one, _), (other, _)| one.cmp(other));
+        all
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Repository, Immutable>> {
+        self.immutable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
