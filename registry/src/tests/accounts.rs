@@ -11,7 +11,6 @@ use hyper::{
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
 use spec::Tenant;
 use tokio::{net::TcpStream, time::timeout};
 
@@ -31,26 +30,6 @@ fn repositories(names: &[&str]) -> Vec<Repository> {
 /// What the registry has answered.
 fn said(error: &crate::Error) -> String {
     error.to_string().trim_start_matches("the registry refused: ").to_owned()
-}
-
-/// The status of a login, and its token.
-async fn log_in(
-    server: &TestRegistry,
-    login: &str,
-    password: &str,
-    scope: &str,
-) -> (u16, Option<String>) {
-    let basic =
-        base64::Engine::encode(&base64::prelude::BASE64_STANDARD, format!("{login}:{password}"));
-    let answer = server
-        .request(
-            &format!("GET /token?scope={scope}"),
-            &[("authorization", &format!("Basic {basic}"))],
-            "",
-        )
-        .await;
-    let body: Value = serde_json::from_slice(&answer.bytes).unwrap_or_default();
-    (answer.status.as_u16(), body["token"].as_str().map(|token| format!("Bearer {token}")))
 }
 
 /// A connection for requests with any body.
@@ -88,14 +67,14 @@ async fn a_robot_account_has_its_scope_within_the_rights_of_its_user() {
         (&pusher, "bob/fish", 403, 403),
     ] {
         let scope = format!("repository:{repository}:pull,push,delete&scope=repository:ann/*:pull");
-        let (_, token) = log_in(&server, &robot.login, &robot.secret, &scope).await;
+        let (_, token) = server.log_in(&robot.login, &robot.secret, &scope).await;
         let (token, name) = (token.unwrap(), &robot.login);
         let read = status(&server, &format!("GET /v2/{repository}/tags/list"), &token).await;
         assert_eq!(read, pull, "{name} reads {repository}");
         let begun = format!("POST /v2/{repository}/blobs/uploads/");
         assert_eq!(status(&server, &begun, &token).await, push, "{name} pushes to {repository}");
     }
-    let (_, token) = log_in(&server, &limited.login, &limited.secret, "").await;
+    let (_, token) = server.log_in(&limited.login, &limited.secret, "").await;
     let with = [("authorization", token.as_deref().unwrap())];
     let listed = server.request("GET /v2/_catalog", &with, "").await;
     assert_eq!(listed.bytes, r#"{"repositories":[]}"#);
@@ -107,7 +86,7 @@ async fn a_robot_account_has_its_scope_within_the_rights_of_its_user() {
         ("bob+ci", limited.secret.as_str()),
         ("ann", limited.secret.as_str()),
     ] {
-        assert_eq!(log_in(&server, login, password, "").await.0, 401, "{login}");
+        assert_eq!(server.log_in(login, password, "").await.0, 401, "{login}");
     }
     let shown = server.admin.robots().await.unwrap();
     assert!(shown.iter().all(|robot| robot.last_used.is_some()), "{shown:?}");
@@ -148,13 +127,13 @@ async fn a_changed_account_loses_its_tokens_at_once() {
     let read = "GET /v2/ann/cats/tags/list";
     let scope = "repository:ann/cats:pull";
     let robot = server.admin.create_robot(&ann, &ci, RobotScope::Pull, &[], HOUR).await.unwrap();
-    let robot_token = log_in(&server, &robot.login, &robot.secret, scope).await.1.unwrap();
-    let user_token = log_in(&server, "ann", PASSWORD, scope).await.1.unwrap();
+    let robot_token = server.log_in(&robot.login, &robot.secret, scope).await.1.unwrap();
+    let user_token = server.log_in("ann", PASSWORD, scope).await.1.unwrap();
     assert_eq!(status(&server, read, &robot_token).await, 200);
     let rotated = server.admin.rotate_robot(&ann, &ci).await.unwrap();
     assert_eq!(status(&server, read, &robot_token).await, 401);
-    assert_eq!(log_in(&server, &robot.login, &robot.secret, scope).await.0, 401);
-    let robot_token = log_in(&server, &robot.login, &rotated.secret, scope).await.1.unwrap();
+    assert_eq!(server.log_in(&robot.login, &robot.secret, scope).await.0, 401);
+    let robot_token = server.log_in(&robot.login, &rotated.secret, scope).await.1.unwrap();
     assert_eq!(status(&server, read, &user_token).await, 200);
     server.admin.put_user(&ann, "another horse", Existing::Known).await.unwrap();
     assert_eq!(status(&server, read, &user_token).await, 401);
@@ -176,7 +155,7 @@ async fn what_a_removed_account_is_reading_or_writing_breaks_off() {
     let (ann, ci) = (user("ann"), "ci".parse().unwrap());
     let robot = server.admin.create_robot(&ann, &ci, RobotScope::Push, &[], HOUR).await.unwrap();
     let scope = "repository:ann/cats:pull,push";
-    let token = log_in(&server, &robot.login, &robot.secret, scope).await.1.unwrap();
+    let token = server.log_in(&robot.login, &robot.secret, scope).await.1.unwrap();
     let begun =
         server.request("POST /v2/ann/cats/blobs/uploads/", &[("authorization", &token)], "").await;
     let upload = begun.header("location").to_owned();
@@ -260,7 +239,7 @@ async fn the_next_holder_of_a_name_inherits_nothing() {
     let blob = server.push_blob("ann/cats", b"x").await;
     server.push_blob("bob/dogs", b"y").await;
     let scope = "repository:ann/cats:pull,push";
-    let token = log_in(&server, "ann", PASSWORD, scope).await.1.unwrap();
+    let token = server.log_in("ann", PASSWORD, scope).await.1.unwrap();
     let begun =
         server.request("POST /v2/ann/cats/blobs/uploads/", &[("authorization", &token)], "").await;
     let upload = begun.header("location").to_owned();
@@ -288,11 +267,11 @@ async fn the_next_holder_of_a_name_inherits_nothing() {
     server.admin.put_user(&ann, PASSWORD, Existing::New).await.unwrap();
     // Her token, robot, upload and repository are of no use to the next of her name.
     assert_eq!(status(&server, "GET /v2/ann/cats/tags/list", &token).await, 401);
-    assert_eq!(log_in(&server, &robot.login, &robot.secret, "").await.0, 401);
-    let next = log_in(&server, "ann", PASSWORD, scope).await.1.unwrap();
+    assert_eq!(server.log_in(&robot.login, &robot.secret, "").await.0, 401);
+    let next = server.log_in("ann", PASSWORD, scope).await.1.unwrap();
     assert_eq!(status(&server, &format!("GET {upload}"), &next).await, 404);
     assert_eq!(status(&server, &format!("GET /v2/ann/cats/blobs/{blob}"), &next).await, 404);
-    let bobs = log_in(&server, "bob", PASSWORD, "repository:bob/cats:pull").await.1.unwrap();
+    let bobs = server.log_in("bob", PASSWORD, "repository:bob/cats:pull").await.1.unwrap();
     assert_eq!(status(&server, &format!("GET /v2/bob/cats/blobs/{blob}"), &bobs).await, 200);
     // Repositories that an earlier release left behind are not given away either.
     server.push_blob("old/cats", b"x").await;

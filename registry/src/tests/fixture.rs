@@ -1,11 +1,13 @@
 use std::{net::SocketAddr, time::Duration};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use blobs::BlobStore;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use spec::{Descriptor, Digest, MediaType, Reference};
 use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
 
@@ -91,6 +93,15 @@ impl TestRegistry {
         send(self.address, request, headers, body).await
     }
 
+    /// The status of a login, and its token.
+    pub async fn log_in(&self, login: &str, password: &str, scope: &str) -> (u16, Option<String>) {
+        let basic = format!("Basic {}", BASE64_STANDARD.encode(format!("{login}:{password}")));
+        let request = format!("GET /token?scope={scope}");
+        let answer = self.request(&request, &[("authorization", &basic)], "").await;
+        let body: Value = serde_json::from_slice(&answer.bytes).unwrap_or_default();
+        (answer.status.as_u16(), body["token"].as_str().map(|token| format!("Bearer {token}")))
+    }
+
     pub async fn push_blob(&self, repository: &str, bytes: &[u8]) -> Digest {
         let digest = Digest::of(bytes);
         let bearer = format!("Bearer {}", self.token(repository));
@@ -152,7 +163,7 @@ impl TestResponse {
 
     /// The code of the error body, if it is one.
     pub fn code(&self) -> String {
-        let body: serde_json::Value = serde_json::from_slice(&self.bytes).unwrap_or_default();
+        let body: Value = serde_json::from_slice(&self.bytes).unwrap_or_default();
         body["errors"][0]["code"].as_str().unwrap_or_default().to_owned()
     }
 }

@@ -29,18 +29,9 @@ fn routes(repository: &str, blob: &str, manifest: &str, upload: &str) -> Vec<Str
 }
 
 async fn token(server: &TestRegistry, user: &str, scope: &str) -> String {
-    let basic =
-        base64::Engine::encode(&base64::prelude::BASE64_STANDARD, format!("{user}:{PASSWORD}"));
-    let answer = server
-        .request(
-            &format!("GET /token?scope={scope}"),
-            &[("authorization", &format!("Basic {basic}"))],
-            "",
-        )
-        .await;
-    assert_eq!(answer.status, 200);
-    let answer: serde_json::Value = serde_json::from_slice(&answer.bytes).unwrap();
-    format!("Bearer {}", answer["token"].as_str().unwrap())
+    let (status, token) = server.log_in(user, PASSWORD, scope).await;
+    assert_eq!(status, 200);
+    token.unwrap()
 }
 
 #[tokio::test]
