@@ -5,13 +5,13 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until},
 };
-use wasmtime::component::InstancePre;
+use wasmtime::{Store, component::InstancePre};
 use wasmtime_wasi::{I32Exit, p2::bindings::CommandPre};
 
 use super::{
     container::{Container, Fault},
     guest::Guest,
-    meter::Timed,
+    meter::{RunClock, Timed},
 };
 
 /// Runs a program once, to its end.
@@ -22,9 +22,25 @@ pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> E
     };
     let mut stopping = container.control.stopping();
     container.control.report(Event::Started);
-    let _ticking = container.ticker.run();
+    // A WASI program has no signals: there is nothing to wait for but its own end.
+    let stopped = async {
+        let grace = grace(&mut stopping).await;
+        (grace.unwrap_or_default(), Exit::TERMINATED)
+    };
     let began = Instant::now();
-    let (mut store, clock) = container.store(began.into_std());
+    let store = container.store(began.into_std());
+    run_to_end(&container, &pre, (began, store), stopped).await
+}
+
+/// Runs a program in a store of its own, made when it began, until it ends, its time is over, or it
+/// has not ended within the grace that `stopped` gives it, as which exit.
+pub(super) async fn run_to_end(
+    container: &Container,
+    pre: &CommandPre<Guest>,
+    (began, (mut store, clock)): (Instant, (Store<Guest>, Arc<RunClock>)),
+    stopped: impl Future<Output = (Duration, Exit)>,
+) -> Exit {
+    let _ticking = container.ticker.run();
     let call = async move {
         let result = async {
             let command = pre.instantiate_async(&mut store).await?;
@@ -39,25 +55,20 @@ pub(super) async fn run(container: Arc<Container>, pre: InstancePre<Guest>) -> E
     let mut call = Timed::new(call, clock);
     let ended = tokio::select! {
         ended = &mut call => Ok(ended),
-        () = until(deadline) => Err(Some(Fault::Wall(wall.unwrap_or_default()))),
-        // A WASI program has no signals: there is nothing to wait for but its own end.
-        grace = grace(&mut stopping) => match grace {
-            Some(grace) => stop(&mut call, grace).await.ok_or(None),
-            None => Err(None),
-        },
+        () = until(deadline) => {
+            let fault = Fault::Wall(wall.unwrap_or_default());
+            Err((Exit::from(&fault), Some(fault)))
+        }
+        (grace, exit) = stopped => stop(&mut call, grace).await.ok_or((exit, None)),
     };
     drop(call);
-    let (exit, fault) = match ended {
-        Ok(ended) => exit_of(&container, ended),
-        Err(Some(fault)) => (Exit::from(&fault), Some(fault)),
-        Err(None) => (Exit::TERMINATED, None),
-    };
+    let (exit, fault) = ended.map_or_else(|exit| exit, |ended| exit_of(container, ended));
     container.ran(fault.as_ref());
     exit
 }
 
 /// What a call's result, and whether memory was refused meanwhile, mean for its program.
-pub(super) fn exit_of(
+fn exit_of(
     container: &Container,
     (result, refused): (wasmtime::Result<Result<(), ()>>, bool),
 ) -> (Exit, Option<Fault>) {
@@ -75,7 +86,7 @@ pub(super) fn exit_of(
     }
 }
 
-pub(super) async fn until(deadline: Option<Instant>) {
+async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => pending().await,

@@ -9,6 +9,7 @@ use std::{
     collections::HashMap,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use engine::{
@@ -23,12 +24,7 @@ use wasmtime::component::{Component, Linker};
 use wasmtime_wasi::{WasiCtx, p2::bindings::CommandPre};
 
 use super::{
-    command::{exit_of, until},
-    container::{Container, Fault},
-    environment::Environment,
-    files,
-    guest::Guest,
-    meter::Timed,
+    command::run_to_end, container::Container, environment::Environment, files, guest::Guest,
 };
 use crate::{
     limits::{
@@ -161,7 +157,6 @@ impl Execs {
         streams: Streams,
     ) -> Exit {
         let container = &self.container;
-        let _ticking = container.ticker.run();
         let own = &container.environment;
         let mut env: HashMap<_, _> = own.env.iter().cloned().collect();
         let working_dir = program.working_dir.unwrap_or_else(|| own.working_dir.clone());
@@ -173,35 +168,12 @@ impl Execs {
         let mut builder = WasiCtx::builder();
         builder.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
         let began = Instant::now();
-        let (mut store, clock) =
-            container.store_of(began.into_std(), builder, Arc::new(environment));
-        let call = async move {
-            let result = async {
-                let command = pre.instantiate_async(&mut store).await?;
-                command.wasi_cli_run().call_run(&mut store).await
-            }
-            .await;
-            let refused = store.data().held.was_refused();
-            (result, refused)
+        let store = container.store_of(began.into_std(), builder, Arc::new(environment));
+        let stopped = async {
+            let signal = obey(client, streams.unread, program.ends_with_client).await;
+            (Duration::ZERO, Exit::Signal(signal))
         };
-        let wall = container.limits.wall_time_max;
-        let mut call = Timed::new(call, clock);
-        let ended = tokio::select! {
-            ended = &mut call => Ok(ended),
-            () = until(wall.map(|wall| began + wall)) => {
-                Err(Exit::from(&Fault::Wall(wall.unwrap_or_default())))
-            }
-            signal = obey(client, streams.unread, program.ends_with_client) => {
-                Err(Exit::Signal(signal))
-            }
-        };
-        drop(call);
-        let (exit, fault) = match ended {
-            Ok(ended) => exit_of(container, ended),
-            Err(exit) => (exit, None),
-        };
-        container.ran(fault.as_ref());
-        exit
+        run_to_end(container, pre, (began, store), stopped).await
     }
 }
 
