@@ -64,7 +64,9 @@ impl Assembly<'_> {
         let note = note(&found, stage.program_place);
         let platform = match &found {
             Program::Found(found) => found.platform.clone(),
-            Program::Later { .. } | Program::Unnamed => without_program(&found, &stage, wanted),
+            Program::Later { .. } | Program::Unnamed => {
+                without_program(&found, &stage, wanted, spool)?
+            }
         };
         let found = match found {
             Program::Found(found) => Some(found),
@@ -249,16 +251,25 @@ fn note(found: &Program, place: Option<Place>) -> Option<Warning> {
     }
 }
 
-/// What an image is for that has no program: what its base is for, or what the name says.
-fn without_program(found: &Program, stage: &Stage, wanted: Option<&Platform>) -> Platform {
-    let of_name = || match found {
+/// What an image is for that has no program: what its base is for, or what the name or the other
+/// executables say.
+fn without_program(
+    found: &Program,
+    stage: &Stage,
+    wanted: Option<&Platform>,
+    spool: &mut Spool<'_>,
+) -> Result<Platform, Error> {
+    if let Some(known) = stage.base.platform.as_ref().or(wanted) {
+        return Ok(known.clone());
+    }
+    let known = match found {
         Program::Later { name, .. } if !name.ends_with(".wasm") => {
             program::host_platforms().into_iter().next()
         }
-        _ => None,
+        Program::Unnamed => program::platform_of_executables(stage, spool)?,
+        Program::Later { .. } | Program::Found(_) => None,
     };
-    let known = stage.base.platform.clone().or_else(|| wanted.cloned()).or_else(of_name);
-    known.unwrap_or_else(program::wasm_platform)
+    Ok(known.unwrap_or_else(program::wasm_platform))
 }
 
 #[derive(Serialize)]

@@ -1,7 +1,10 @@
-use std::io::{self, Read as _, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, Read as _, Write},
+};
 
 use serde::Serialize;
-use spec::{Descriptor, Reference};
+use spec::{Descriptor, Digest, Reference};
 
 use crate::{
     error::{Error, io_error},
@@ -14,44 +17,44 @@ use crate::{
 #[serde(rename_all = "PascalCase")]
 struct Saved {
     config: String,
-    repo_tags: [String; 1],
+    repo_tags: Vec<String>,
     layers: Vec<String>,
 }
 
-/// Writes the image at `descriptor` as a tar of an OCI layout, under the name `reference`. For an
-/// image of one platform it is a `docker save` archive too, so that `docker load` takes it. The
-/// same image gives the same bytes.
+/// Writes images as a tar of an OCI layout, each under its name. Those of one platform can be read
+/// as in a `docker save` archive too, so that `docker load` takes them. The same images give the
+/// same bytes.
 ///
 /// # Errors
-/// [`Error::NoBlob`] when it is not complete.
+/// [`Error::NoBlob`] when one is not complete.
 pub fn export(
     layout: &Layout,
-    reference: &Reference,
-    descriptor: &Descriptor,
+    images: &[(Reference, Descriptor)],
     out: impl Write,
 ) -> Result<(), Error> {
     let mut tar = io::BufWriter::with_capacity(256 << 10, out);
     let failed = || io_error("write", "the archive");
     write_entry(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(failed())?;
-    let mut entry = descriptor.clone();
-    entry.annotations.insert(REF_NAME.to_owned(), reference.to_string());
-    let index = serde_json::to_vec(&index_over(vec![entry]));
+    let named: BTreeMap<&Reference, &Descriptor> =
+        images.iter().map(|(reference, descriptor)| (reference, descriptor)).collect();
+    let entries = named.iter().map(|(reference, descriptor)| {
+        let mut entry = (*descriptor).clone();
+        entry.annotations.insert(REF_NAME.to_owned(), reference.to_string());
+        entry
+    });
+    let index = serde_json::to_vec(&index_over(entries.collect()));
     let index = index.expect("an index has string keys only");
     write_entry(&mut tar, "index.json", &index).map_err(failed())?;
-    let path_of = |blob: &Descriptor| {
-        format!("blobs/{}/{}", blob.digest.algorithm().name(), blob.digest.hex())
-    };
-    if let [(_, manifest)] = layout.manifests(descriptor)?.as_slice()
-        && let Some(config) = &manifest.config
-    {
-        let layers = manifest.layers.iter().map(path_of).collect();
-        let saved = [Saved { config: path_of(config), repo_tags: [reference.to_string()], layers }];
+    let saved = saved(layout, &named)?;
+    if !saved.is_empty() {
         let saved = serde_json::to_vec(&saved).expect("strings only");
         write_entry(&mut tar, "manifest.json", &saved).map_err(failed())?;
     }
-    let mut blobs = layout.closure(descriptor)?;
-    blobs.sort_by_key(|blob| blob.digest);
-    for blob in blobs {
+    let mut blobs = BTreeMap::new();
+    for descriptor in named.values() {
+        blobs.extend(layout.closure(descriptor)?.into_iter().map(|blob| (blob.digest, blob)));
+    }
+    for blob in blobs.into_values() {
         if !layout.has_blob(&blob.digest, blob.size) {
             return Err(Error::NoBlob(blob.digest));
         }
@@ -59,6 +62,27 @@ pub fn export(
         write_blob(&mut tar, &path_of(&blob), blob.size, content).map_err(failed())?;
     }
     tar.write_all(&[0; 1024]).and_then(|()| tar.flush()).map_err(failed())
+}
+
+fn path_of(blob: &Descriptor) -> String {
+    format!("blobs/{}/{}", blob.digest.algorithm().name(), blob.digest.hex())
+}
+
+/// What Docker reads: each image of one platform once, with all of its names.
+fn saved(layout: &Layout, named: &BTreeMap<&Reference, &Descriptor>) -> Result<Vec<Saved>, Error> {
+    let mut saved: BTreeMap<Digest, Saved> = BTreeMap::new();
+    for (reference, descriptor) in named {
+        let manifests = layout.manifests(descriptor)?;
+        let [(_, manifest)] = manifests.as_slice() else { continue };
+        let Some(config) = &manifest.config else { continue };
+        let image = saved.entry(descriptor.digest).or_insert_with(|| Saved {
+            config: path_of(config),
+            repo_tags: Vec::new(),
+            layers: manifest.layers.iter().map(path_of).collect(),
+        });
+        image.repo_tags.push(reference.to_string());
+    }
+    Ok(saved.into_values().collect())
 }
 
 fn write_blob(

@@ -46,6 +46,9 @@ pub(crate) const IGNORE_BYTES_MAX: u64 = 1 << 20;
 
 /// The largest Wasm programs seen (Python with libraries) have 60 MB.
 pub(crate) const WASM_BYTES_MAX: u64 = 512 << 20;
+/// Executables that are looked at for what an image is for that names no program: one of the first
+/// says it.
+pub(crate) const EXECUTABLES_MAX: usize = 64;
 /// As many bytes as `image::sniff` looks at.
 pub(crate) const HEAD_BYTES: u64 = 512;
 

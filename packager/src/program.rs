@@ -4,9 +4,9 @@ use spec::Platform;
 use crate::{
     cache::{Cache, RACE_NS},
     error::Error,
-    items::{Origin, Source},
+    items::{Item, Origin, Source},
     layer::spool::Spool,
-    limits::{HEAD_BYTES, WASM_BYTES_MAX},
+    limits::{EXECUTABLES_MAX, HEAD_BYTES, WASM_BYTES_MAX},
     stage::{Stage, StageEntry},
 };
 
@@ -91,6 +91,31 @@ pub(crate) fn find(
     Ok(Program::Later { name: name.clone(), needed_by: stage.shell_form.instruction() })
 }
 
+/// What the executables of an image say that it is for, when it names no program.
+pub(crate) fn platform_of_executables(
+    stage: &Stage,
+    spool: &mut Spool<'_>,
+) -> Result<Option<Platform>, Error> {
+    let items = stage.layers.iter().flat_map(|layer| layer.items.0.values());
+    let executables = items.filter_map(|item| match item {
+        Item::File { meta, source } if meta.mode & 0o111 != 0 => Some(source),
+        Item::File { .. } | Item::Folder { .. } | Item::Symlink { .. } => None,
+    });
+    for source in executables.take(EXECUTABLES_MAX) {
+        let head = spool.head(source, HEAD_BYTES)?;
+        if sniff(&head) == Sniffed::Elf
+            && let Some(architecture) = elf_architecture(&head)
+        {
+            return Ok(Some(linux(architecture)));
+        }
+    }
+    Ok(None)
+}
+
+fn linux(architecture: &str) -> Platform {
+    Platform { architecture: architecture.to_owned(), os: "linux".to_owned(), variant: None }
+}
+
 fn examine(
     stage: &Stage,
     path: String,
@@ -104,11 +129,9 @@ fn examine(
         Source::Bytes(_) | Source::Part { .. } => format!("`/{path}`"),
     };
     let head = spool.head(source, HEAD_BYTES)?;
-    let linux =
-        |architecture: String| Platform { architecture, os: "linux".to_owned(), variant: None };
     match sniff(&head) {
         Sniffed::Elf => {
-            let platform = elf_architecture(&head).map(|name| linux(name.to_owned()));
+            let platform = elf_architecture(&head).map(linux);
             let why = || format!("{what} is a native program for a machine that no image names");
             let platform =
                 platform.ok_or_else(|| Error::Program(image::Error::NoProgram { why: why() }))?;
@@ -123,7 +146,7 @@ fn examine(
             let platform = below.or_else(|| host_platforms().into_iter().next());
             Ok(StageProgram {
                 path,
-                platform: platform.unwrap_or_else(|| linux("amd64".to_owned())),
+                platform: platform.unwrap_or_else(|| linux("amd64")),
                 facts: None,
             })
         }

@@ -14,27 +14,33 @@ use crate::{
     images,
 };
 
-/// Write an image to a file: a tar of an OCI layout, which `docker load` takes as well
+/// Write images to a file: a tar of an OCI layout, which `docker load` takes as well
 #[derive(Debug, clap::Args)]
-#[command(after_help = "The same image gives the same bytes.
+#[command(after_help = "The same images give the same bytes.
 
-Example:
-  margay save -o cats.tar cats")]
+Examples:
+  margay save -o cats.tar cats
+  margay save cats dogs:2 | gzip > pets.tar.gz")]
 pub struct Args {
     /// The file to write [default: stdout]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Which image
-    image: Reference,
+    /// Which images
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<Reference>,
 }
 
 impl Args {
     /// Writes the whole file, or none.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let layout = images::layout(home)?;
-        let (name, descriptor) = images::resolve(&layout, &self.image)?;
+        let images: Vec<_> = self
+            .images
+            .iter()
+            .map(|image| images::resolve(&layout, image))
+            .collect::<anyhow::Result<_>>()?;
         let export = |out: &mut dyn Write, to: &Path| -> anyhow::Result<()> {
-            packager::export(&layout, &name, &descriptor, out).map_err(|error| match error {
+            packager::export(&layout, &images, out).map_err(|error| match error {
                 // The packager does not know what it writes to.
                 packager::Error::Io { doing: "write", source, .. } => {
                     packager::Error::Io { doing: "write", path: to.to_owned(), source }.into()

@@ -1,6 +1,10 @@
 //! Images: built the same twice, listed, tagged, saved, brought back, removed.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 
@@ -180,6 +184,26 @@ fn a_saved_image_comes_back_the_same() {
     assert!(piped.contains("is not an image"), "{piped}");
     let piped = other.margay_fed(["load"], "").fails(1);
     assert!(piped.contains("stdin is empty") && piped.contains("margay load -i FILE"), "{piped}");
+    // Several go into one archive, and an image with two names is in it once.
+    stage.margay(["tag", "hello", "hello:two"]).ok();
+    stage.write("app/Dockerfile", "FROM hello\nLABEL a=b\n");
+    stage.margay(["build", "-t", "other", "app"]).ok();
+    let several = stage.path("several.tar").display().to_string();
+    stage.margay(["save", "-o", &several, "other", "hello:two", "hello", "hello"]).ok();
+    let listing = Command::new("tar").args(["xOf", &several, "manifest.json"]).output();
+    let saved: Value = serde_json::from_slice(&listing.expect("tar").stdout).expect("JSON");
+    let names: BTreeSet<String> = saved
+        .as_array()
+        .expect("images")
+        .iter()
+        .map(|image| image["RepoTags"].to_string())
+        .collect();
+    let want = [r#"["hello:latest","hello:two"]"#, r#"["other:latest"]"#].map(str::to_owned);
+    assert_eq!(names, BTreeSet::from(want));
+    let loaded = Stage::new().margay(["load", "-i", &several]).ok();
+    for name in ["hello:latest", "hello:two", "other:latest"] {
+        assert!(loaded.contains(name), "{name} in {loaded}");
+    }
     // An archive is an image by itself, too, and so is a layout in a folder.
     let third = Stage::new();
     assert_eq!(third.margay(["run", &file]).ok(), "hello from margay\n");

@@ -50,7 +50,8 @@ fn an_exported_image_is_imported_unchanged() {
     let descriptor = bench.cats();
     let path = bench.dir.path().join("any name.tar");
     let out = File::create(&path).unwrap();
-    export(&bench.layout, &"box.local/me/cats:v1".parse().unwrap(), &descriptor, out).unwrap();
+    let image = ("box.local/me/cats:v1".parse().unwrap(), descriptor.clone());
+    export(&bench.layout, &[image], out).unwrap();
     let other = Bench::new();
     for source in [&path, &bench.layout.dir().to_owned()] {
         let imported = import(&other.layout, source).unwrap();

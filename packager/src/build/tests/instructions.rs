@@ -418,3 +418,22 @@ fn a_dockerfile_stays_within_its_limits() {
         .unwrap();
     assert_eq!(built.warnings.len(), 101, "with the one about the program");
 }
+
+#[test]
+fn executables_say_what_an_image_without_a_program_is_for() {
+    let bench = Workbench::new();
+    let mut elf = vec![0; 64];
+    elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    elf[18] = 0xb7;
+    bench.put("tool", elf);
+    bench.put("text", "text");
+    for (lines, want) in [
+        ("COPY --chmod=755 text /bin/a\nCOPY --chmod=755 tool /bin/tool\n", "linux/arm64"),
+        ("COPY --chmod=644 tool /bin/tool\n", "wasi/wasm"),
+        ("COPY --chmod=755 text /bin/text\n", "wasi/wasm"),
+    ] {
+        let built = bench.dockerfile(&format!("FROM scratch\n{lines}")).unwrap();
+        let platform = &built.platforms[0];
+        assert_eq!(format!("{}/{}", platform.os, platform.architecture), want, "{lines}");
+    }
+}
