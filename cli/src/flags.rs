@@ -6,9 +6,11 @@ use std::{
     io::Read,
     path::{Path, PathBuf},
     str::FromStr,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail, ensure};
+use node::{Stop, tasks::TaskFolder};
 use spec::{SecretName, SecretValue, Timestamp};
 
 use crate::failure::{Advice, USAGE_ERROR};
@@ -35,6 +37,35 @@ pub struct Environment {
     /// Hand in a secret, which the guest finds as /run/secrets/NAME
     #[arg(long, value_name = "NAME=FILE")]
     secret: Vec<SecretFile>,
+}
+
+/// Options of the verbs that ask a task to end.
+#[derive(Debug, clap::Args)]
+pub struct StopFlags {
+    /// Send this signal in place of the task's own stop signal
+    #[arg(short, long, value_name = "SIGNAL")]
+    signal: Option<String>,
+    /// How long a task may take to end by itself, in seconds [default: its --stop-timeout, or 10]
+    #[arg(
+        short,
+        long,
+        alias = "timeout",
+        value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(0..=3600)
+    )]
+    time: Option<u64>,
+}
+
+impl StopFlags {
+    /// The signal that was named. A bad one is a failure and no misuse, as with Docker.
+    pub fn signal(&self) -> anyhow::Result<Option<i32>> {
+        Ok(self.signal.as_deref().map(node::parse_signal).transpose()?)
+    }
+
+    pub fn stop(&self, task: &TaskFolder, signal: Option<i32>) -> Stop {
+        let grace = self.time.map_or_else(|| node::grace_of(task), Duration::from_secs);
+        Stop { grace, signal }
+    }
 }
 
 impl Variables {

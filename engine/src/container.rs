@@ -1,5 +1,6 @@
 use std::{fmt::Debug, path::Path, pin::Pin, sync::Arc, time::Duration};
 
+use serde::{Deserialize, Serialize};
 use spec::{Capabilities, Usage};
 
 use crate::{Assignment, Ended, Event, Listeners, StartError};
@@ -37,13 +38,30 @@ pub enum Adopted {
     Gone(String),
 }
 
+/// How a container is asked to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// When it is over, the container is killed.
+    pub grace: Duration,
+    /// What the program is sent in place of its own stop signal, where programs of its kind have
+    /// signals.
+    #[serde(default)]
+    pub signal: Option<i32>,
+}
+
+impl From<Duration> for Stop {
+    fn from(grace: Duration) -> Self {
+        Self { grace, signal: None }
+    }
+}
+
 /// A container that runs. It keeps running when this is dropped.
 pub trait Container: Debug + Send + Sync {
     /// What happens next; [`Event::Exited`] is the last, and comes again.
     fn next_event(&mut self) -> BoxFuture<'_, Event>;
 
-    /// Asks it to end within `grace`, and ends it then. Returns at once; its end is an event.
-    fn stop(&self, grace: Duration) -> BoxFuture<'_, ()>;
+    /// Asks it to end within a grace, and ends it then. Returns at once; its end is an event.
+    fn stop(&self, stop: Stop) -> BoxFuture<'_, ()>;
 
     /// Hands a signal to its program, where programs of its kind have signals.
     fn signal(&self, signal: i32) -> BoxFuture<'_, ()>;

@@ -95,14 +95,27 @@ pub struct Copied {
     /// Devices, pipes and sockets: how many were left out, and the name of the first.
     pub left_out: u64,
     pub left_out_first: Option<String>,
+    /// Files that lost set-user-id and set-group-id.
+    #[serde(default)]
+    pub made_plain: u64,
+    #[serde(default)]
+    pub made_plain_first: Option<String>,
 }
 
 impl Copied {
     pub fn leave_out(&mut self, name: &[u8]) {
         self.left_out += 1;
-        let shown = || String::from_utf8_lossy(name).chars().take(LEFT_OUT_CHARS_MAX).collect();
-        self.left_out_first.get_or_insert_with(shown);
+        self.left_out_first.get_or_insert_with(|| shown(name));
     }
+
+    pub fn make_plain(&mut self, name: &[u8]) {
+        self.made_plain += 1;
+        self.made_plain_first.get_or_insert_with(|| shown(name));
+    }
+}
+
+fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).chars().take(LEFT_OUT_CHARS_MAX).collect()
 }
 
 /// A program to be run in a container.

@@ -23,7 +23,7 @@ mod limits;
 pub use assignment::{
     ASSIGNMENT_VERSION, Assignment, AssignmentMessage, Stdio, VolumeMount, VolumeSource,
 };
-pub use container::{Adopted, BoxFuture, Container, Engine, UsageSource};
+pub use container::{Adopted, BoxFuture, Container, Engine, Stop, UsageSource};
 pub use event::{Ended, Event};
 pub use exit::{Exit, LimitCode, StartError, StartFailure};
 pub use frame::Slots;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use engine::{Container, Ended, Event, Exit};
+use engine::{Container, Ended, Event, Exit, Stop};
 use spec::Usage;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -10,6 +10,7 @@ use crate::{
     error::{Error, Result},
     health::Monitor,
     lifecycle::{Effect, Event as Step, Lifecycle, StartFailed, State},
+    signals::KILL,
     tasks::Health,
 };
 
@@ -45,8 +46,11 @@ pub(crate) trait Supervisor {
     /// Its process has ended. Counters are to be kept before anything else happens.
     async fn ended(&mut self, ended: &Ended);
 
-    /// It has come into another state than starting or running. `end` is its last end.
+    /// It has come into another state than running. `end` is its last end.
     fn entered(&mut self, lifecycle: &Lifecycle, end: &End);
+
+    /// Its program is about to be sent this signal; its own stop signal when none is named.
+    fn signalling(&mut self, _signal: Option<i32>) {}
 
     /// How much of a grace means anything to its program.
     fn grace(&self, grace: Duration) -> Duration {
@@ -73,16 +77,16 @@ pub(crate) trait Commands {
 /// What a running container can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// To end within this time.
-    Stop(Duration),
+    /// To end.
+    Stop(Stop),
     Kill,
     /// A signal for the program; `ends` says that it is meant to end it.
     Signal {
         number: i32,
         ends: bool,
     },
-    /// To end within this time, for another start.
-    Restart(Duration),
+    /// To end, for another start.
+    Restart(Stop),
     /// The terminal has other rows and columns.
     Resize(u16, u16),
 }
@@ -129,6 +133,7 @@ pub(crate) async fn drive(
         lifecycle,
         container: None,
         monitor: None,
+        stop_signal: None,
         end: End::default(),
     };
     match begin {
@@ -159,6 +164,8 @@ struct Driver<'a, S, C> {
     container: Option<Box<dyn Container>>,
     /// While its program runs, where it is asked whether it is well.
     monitor: Option<Monitor>,
+    /// What the last stop named in place of the program's own.
+    stop_signal: Option<i32>,
     end: End,
 }
 
@@ -200,21 +207,9 @@ impl<S: Supervisor, C: Commands> Driver<'_, S, C> {
                 }
                 Event::Exited(ended) => Some(self.ended(ended).await),
             },
-            command = self.commands.next() => match command {
-                Command::Signal { number, ends } => {
-                    container.signal(number).await;
-                    ends.then_some(Step::EndSignalled)
-                }
-                Command::Restart(grace) => {
-                    Some(Step::RestartRequested(self.supervisor.grace(grace)))
-                }
-                Command::Resize(rows, columns) => {
-                    container.resize(rows, columns).await;
-                    None
-                }
-                Command::Stop(grace) => Some(Step::StopRequested(self.supervisor.grace(grace))),
-                Command::Kill => Some(Step::KillRequested),
-            },
+            command = self.commands.next() => {
+                obey(command, &**container, self.supervisor, &mut self.stop_signal).await
+            }
             () = due => {
                 if matches!(self.lifecycle.state, State::Killed { .. }) {
                     let why = "it did not end when it was killed".to_owned();
@@ -273,14 +268,21 @@ impl<S: Supervisor, C: Commands> Driver<'_, S, C> {
         self.lifecycle = after;
         for effect in effects {
             match (effect, &self.container) {
-                (Effect::Stop(grace), Some(container)) => container.stop(grace).await,
-                (Effect::Kill, Some(container)) => container.kill(),
+                (Effect::Stop(grace), Some(container)) => {
+                    let signal = self.stop_signal.take();
+                    self.supervisor.signalling(signal);
+                    container.stop(Stop { grace, signal }).await;
+                }
+                (Effect::Kill, Some(container)) => {
+                    self.supervisor.signalling(Some(KILL));
+                    container.kill();
+                }
                 (Effect::Stop(_) | Effect::Kill, None) => {}
             }
         }
         let state = self.lifecycle.state;
         if std::mem::discriminant(&before) != std::mem::discriminant(&state)
-            && !matches!(state, State::Starting | State::Running { .. })
+            && !matches!(state, State::Running { .. })
         {
             self.supervisor.entered(&self.lifecycle, &self.end);
         }
@@ -294,11 +296,40 @@ async fn next_health(monitor: &mut Option<Monitor>) -> Health {
     }
 }
 
+/// What a command means for a container that has a process.
+async fn obey(
+    command: Command,
+    container: &dyn Container,
+    supervisor: &mut impl Supervisor,
+    stop_signal: &mut Option<i32>,
+) -> Option<Step> {
+    match command {
+        Command::Signal { number, ends } => {
+            supervisor.signalling(Some(number));
+            container.signal(number).await;
+            ends.then_some(Step::EndSignalled)
+        }
+        Command::Restart(Stop { grace, signal }) => {
+            *stop_signal = signal;
+            Some(Step::RestartRequested(supervisor.grace(grace)))
+        }
+        Command::Resize(rows, columns) => {
+            container.resize(rows, columns).await;
+            None
+        }
+        Command::Stop(Stop { grace, signal }) => {
+            *stop_signal = signal;
+            Some(Step::StopRequested(supervisor.grace(grace)))
+        }
+        Command::Kill => Some(Step::KillRequested),
+    }
+}
+
 fn requested(command: Command) -> Option<Step> {
     match command {
-        Command::Stop(grace) => Some(Step::StopRequested(grace)),
+        Command::Stop(stop) => Some(Step::StopRequested(stop.grace)),
         Command::Kill => Some(Step::KillRequested),
-        Command::Restart(grace) => Some(Step::RestartRequested(grace)),
+        Command::Restart(stop) => Some(Step::RestartRequested(stop.grace)),
         Command::Signal { ends: true, .. } => Some(Step::EndSignalled),
         Command::Signal { ends: false, .. } | Command::Resize(..) => None,
     }

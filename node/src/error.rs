@@ -50,6 +50,9 @@ pub enum Error {
     NotJoinable { task: String, state: String, hint: Option<String> },
     #[error("task `{0}` is held by another process")]
     Held(String),
+    /// A start waits for a copy, or a copy for a start.
+    #[error("task `{0}` is being started, or its files are being copied")]
+    Copied(String),
     #[error("port {port} of the host is taken")]
     PortTaken { port: u16, transport: Transport, task: Option<String> },
     #[error("cannot listen on port {port}")]
@@ -179,6 +182,7 @@ impl Error {
             | Self::NoSignals { .. }
             | Self::NotKept(_)
             | Self::NoSuchFile { .. }
+            | Self::Copied(_)
             | Self::Held(_) => return self.task_hint(),
             Self::File { .. }
             | Self::Damaged { .. }
@@ -213,6 +217,7 @@ impl Error {
                 let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
                 format!("see what there is: margay cp '{task}:{folder}/.' - | tar t")
             }
+            Self::Copied(_) => "try again when that is over".to_owned(),
             Self::Held(task) => {
                 format!("wait for it, or see which process holds it: margay inspect {task}")
             }

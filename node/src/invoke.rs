@@ -320,7 +320,7 @@ impl Commands for Asking<'_> {
         tokio::select! {
             answer = &mut self.request, if self.answer.is_none() && !self.interrupted => {
                 self.answer = Some(answer);
-                Command::Stop(GRACE)
+                Command::Stop(GRACE.into())
             }
             () = self.signals.stop() => {
                 self.interrupted = true;

@@ -53,6 +53,7 @@ pub use agent::{
 pub use attach::{AttachEnd, AttachOptions, Attachment, attach, run_attached, start_attached};
 pub use control::DetachKeys;
 pub use copy::{CopyEnd, CopyOptions, CopyWatch, copy_in, copy_out};
+pub use engine::{Stop, exec::Copied};
 pub use error::{Error, Result};
 pub use exec::{ExecRequest, Heard, exec};
 pub use home::Home;
@@ -68,6 +69,6 @@ pub use settings::{Attach, Settings};
 pub use signals::parse_signal;
 pub use tuning::{PrivateNetwork, Tuning};
 pub use verbs::{
-    AnonymousVolumes, Removal, remove_task, restart_task, signal_task, start_task, stop_task,
-    task_usage, wait_task, writable_bytes,
+    AnonymousVolumes, Removal, grace_of, remove_task, restart_task, signal_task, start_task,
+    stop_task, task_usage, wait_task, writable_bytes,
 };

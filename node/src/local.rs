@@ -103,7 +103,7 @@ pub(crate) fn start_with(
     let watch = RefCell::new(watch);
     let owned = task.own()?;
     engines::sweep(owned.folder());
-    owned.folder().forget_asked_grace();
+    owned.folder().forget_asked_stop();
     let before = owned.folder().status()?.unwrap_or_else(Status::created);
     let (usage, health) = (before.usage, before.health.clone());
     let status = Status { usage, health, ..Status::starting(ProcessId::this()) };
@@ -138,9 +138,13 @@ pub(crate) fn start_with(
 ///
 /// # Errors
 /// What would keep it from that.
-pub(crate) fn decide_again(home: &Home, owned: &Owned, watch: impl FnMut(Note)) -> Result<Launch> {
-    let id: TaskId = owned.record().id.parse().expect("the id of a local task is a name");
-    decide(home, &kept_request::read(owned.folder())?, id, &RefCell::new(watch))
+pub(crate) fn decide_again(
+    home: &Home,
+    task: &TaskFolder,
+    watch: impl FnMut(Note),
+) -> Result<Launch> {
+    let id: TaskId = task.record().id.parse().expect("the id of a local task is a name");
+    decide(home, &kept_request::read(task)?, id, &RefCell::new(watch))
 }
 
 /// Makes a task that waits for its first start.

@@ -1,7 +1,9 @@
 use std::{cell::RefCell, sync::Arc, time::Duration};
 
+use disk::Lock;
 use engine::{Container, Ended, Listeners, Stdio};
 use spec::Usage;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     control::Hub,
@@ -13,8 +15,15 @@ use crate::{
     lifecycle::{Lifecycle, StartFailed, State},
     ports,
     request::{Note, Started},
-    tasks::{Health, Kind, Owned, Phase, ProcessId, Status, now},
+    signals::TERM,
+    tasks::{Health, Kind, Owned, Phase, ProcessId, Status, now, tell},
 };
+
+/// A start waits for a copy out of the container's files, or into them; one that takes longer fails
+/// it, and a restart policy tries again.
+const COPY_TIME_MAX: Duration = Duration::from_secs(60);
+/// Between two looks at whether that is over.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// What `margay run` and its keeper start a container for.
 pub(crate) struct LocalRun<'a, W> {
@@ -29,6 +38,8 @@ pub(crate) struct LocalRun<'a, W> {
     listeners: Listeners,
     pub status: Status,
     watch: &'a RefCell<W>,
+    /// From before a start until the program runs.
+    files: Option<Lock>,
     /// What its earlier starts have used, where counters begin at each.
     used: Usage,
     /// Whether its program ran.
@@ -62,6 +73,7 @@ impl<'a, W: FnMut(Note)> LocalRun<'a, W> {
             listeners: Listeners::default(),
             status,
             watch,
+            files: None,
             used,
             ran: false,
             failed: None,
@@ -95,7 +107,18 @@ impl<'a, W: FnMut(Note)> LocalRun<'a, W> {
 }
 
 impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
+    /// A copy may be at its files.
     async fn prepare(&mut self) -> Result<()> {
+        let deadline = Instant::now() + COPY_TIME_MAX;
+        while self.files.is_none() {
+            self.files = self.owned.folder().try_hold_files()?;
+            if self.files.is_none() {
+                if Instant::now() >= deadline {
+                    return Err(Error::Copied(self.owned.record().name.clone()));
+                }
+                sleep(LOOK_EVERY).await;
+            }
+        }
         Ok(())
     }
 
@@ -129,6 +152,7 @@ impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
         let check = self.owned.record().health_check.as_ref();
         self.status.health = check.map(|_| Health::at_start(before));
         self.write_status();
+        self.files = None;
         if std::mem::replace(&mut self.ran, true) {
             return;
         }
@@ -142,6 +166,12 @@ impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
             unpublished: self.unpublished(),
             unserved: self.unserved(),
         }));
+    }
+
+    fn signalling(&mut self, signal: Option<i32>) {
+        let signal = signal.or(self.launch.stop_signal()).unwrap_or(TERM);
+        let record = self.owned.record();
+        tell(self.owned.folder().path(), record, "kill", |event| event.with("signal", signal));
     }
 
     fn monitor(&self) -> Option<Monitor> {
@@ -159,6 +189,7 @@ impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
     }
 
     fn start_failed(&mut self, error: Error) -> (StartFailed, End) {
+        self.files = None;
         let (exit_code, reason) = (Some(error.exit_code().into()), Some(chain(&error)));
         if !self.ran {
             self.failed = Some(error);
@@ -167,6 +198,7 @@ impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
     }
 
     async fn ended(&mut self, ended: &Ended) {
+        self.files = None;
         self.status.health = self.status.health.take().map(Health::at_end);
         if let Some(usage) = ended.usage {
             self.used = self.used.plus(usage);
@@ -190,6 +222,18 @@ impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
                 self.write_status();
             }
             State::Exited => self.status.usage = Some(self.used),
+            // Of a restart, not of a pause that is over.
+            State::Starting if self.status.phase == Phase::Running => {
+                self.status.phase = Phase::Starting;
+                self.status.process = None;
+                self.status.ended = Some(now());
+                self.status.exit_code = end.exit_code;
+                self.status.reason.clone_from(&end.reason);
+                self.status.usage = Some(self.used);
+                self.write_status();
+                let (folder, record) = (self.owned.folder(), self.owned.record());
+                tell(folder.path(), record, "stop", |event| event);
+            }
             State::Starting | State::Running { .. } | State::Killed { .. } | State::Idle => {}
         }
     }

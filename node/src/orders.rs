@@ -133,7 +133,7 @@ impl<W: FnMut(Note)> Orders<'_, W> {
         match order {
             Order::Attach(_) => None,
             Order::Resize(rows, columns) => Some(Command::Resize(rows, columns)),
-            Order::Restart(grace) => Some(Command::Restart(grace)),
+            Order::Restart(stop) => Some(Command::Restart(stop)),
             Order::Signal(signal) => match meaning(self.kind, signal, false) {
                 Meaning::Kill => {
                     self.asked.killed = true;
@@ -142,7 +142,7 @@ impl<W: FnMut(Note)> Orders<'_, W> {
                 // A Wasm program ends at once: it cannot catch the signal.
                 Meaning::Stop if self.kind == Kind::Wasm => {
                     self.asked.stop = self.asked.stop.or(Some(signal));
-                    Some(Command::Stop(Duration::ZERO))
+                    Some(Command::Stop(Duration::ZERO.into()))
                 }
                 Meaning::Stop => Some(self.pass(signal, true)),
                 Meaning::Pass { ends } => {
@@ -153,9 +153,17 @@ impl<W: FnMut(Note)> Orders<'_, W> {
         }
     }
 
+    /// To end as `stop` has asked for it, if that was the verb.
     fn stop(&mut self, signal: i32) -> Command {
-        self.asked.stop = self.asked.stop.or(Some(signal));
-        Command::Stop(self.folder.asked_grace().unwrap_or(self.grace))
+        let stop = self.folder.asked_stop().unwrap_or_else(|| self.grace.into());
+        self.asked.stop = self.asked.stop.or(stop.signal).or(Some(signal));
+        match stop.signal {
+            Some(KILL) => {
+                self.asked.killed = true;
+                Command::Kill
+            }
+            _ => Command::Stop(stop),
+        }
     }
 
     fn pass(&mut self, number: i32, ends: bool) -> Command {

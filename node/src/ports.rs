@@ -2,7 +2,8 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    time::Duration,
 };
 
 use engine::{Listener, Listeners};
@@ -88,6 +89,22 @@ pub(crate) fn published(listeners: &Listeners) -> Vec<PublishedPort> {
         .chain(only_inside.map(|container_port| outside(container_port, None, Transport::Tcp)))
         .collect()
 }
+
+/// A connection to the first published port of a task that can be reached.
+pub(crate) fn connect(task: &tasks::TaskFolder) -> Option<TcpStream> {
+    let ports = task.status().ok().flatten()?.ports;
+    let address = |port: &PublishedPort| {
+        let ip = port.address.filter(|ip| !ip.is_unspecified());
+        let ip = ip.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        Some(SocketAddr::new(ip, port.host_port?))
+    };
+    let mut addresses =
+        ports.iter().filter(|port| port.transport == Transport::Tcp).filter_map(address);
+    addresses.find_map(|address| TcpStream::connect_timeout(&address, CONNECT_TIME_MAX).ok())
+}
+
+/// To a socket of this machine.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The sockets of `listeners`, as a status names them.
 ///

@@ -1,10 +1,11 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
-use engine::{Adopted, BoxFuture, Container, Ended, Engine, Event, Exit, StartError, UsageSource};
+use engine::{
+    Adopted, BoxFuture, Container, Ended, Engine, Event, Exit, StartError, Stop, UsageSource,
+};
 use spec::{Capabilities, Usage};
 use tokio::{sync::oneshot, task::spawn_blocking};
 
@@ -114,8 +115,8 @@ impl Container for NativeContainer {
         })
     }
 
-    fn stop(&self, grace: Duration) -> BoxFuture<'_, ()> {
-        self.ask(move |task| task.stop(grace))
+    fn stop(&self, stop: Stop) -> BoxFuture<'_, ()> {
+        self.ask(move |task| task.stop(stop))
     }
 
     fn signal(&self, signal: i32) -> BoxFuture<'_, ()> {

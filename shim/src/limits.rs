@@ -198,3 +198,7 @@ pub(crate) const DATAGRAM_ROUNDS_MAX: usize = 64;
 pub(crate) const DATAGRAM_BYTES_MAX: usize = 64 << 10;
 /// Interval of attempts to connect to such a program.
 pub(crate) const CONNECT_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Terminals of one container: the kernel has 4096 for the whole machine, 1024 of which it keeps
+/// for the machine itself.
+pub(crate) const TERMINALS_MAX: u32 = 256;

@@ -2,7 +2,7 @@
 
 use std::{os::fd::OwnedFd, path::PathBuf, time::Duration};
 
-use engine::{AssignmentMessage, ListenersMessage, StartFailure, frame};
+use engine::{AssignmentMessage, ListenersMessage, StartFailure, Stop, frame};
 use rustix::net::sockopt;
 use serde::{Deserialize, Serialize};
 use spec::{Descriptor, Digest, ImageConfig, Usage};
@@ -63,7 +63,7 @@ pub struct Status {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
     Status,
-    Stop { grace: Duration },
+    Stop(Stop),
     Kill { signal: i32 },
     Resize { rows: u16, columns: u16 },
     Listeners,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{bail, ensure};
-use node::{CopyEnd, CopyOptions, CopyWatch, Note, tasks};
+use node::{Copied, CopyEnd, CopyOptions, CopyWatch, Note, tasks};
 
 use crate::{
     failure::{Advice, USAGE_ERROR},
@@ -32,7 +32,7 @@ Examples:
   margay cp web:/var/log - | tar t"
 )]
 pub struct Args {
-    /// Keep users and groups by number
+    /// Keep users and groups by number, and set-user-id
     #[arg(short, long)]
     archive: bool,
     /// Copy what a link at the end of the source leads to
@@ -120,13 +120,8 @@ impl Args {
         watch.clear();
         match ended? {
             CopyEnd::Done { bytes, place, copied } => {
-                if copied.left_out > 0 && !self.quiet {
-                    let first = copied.left_out_first.unwrap_or_default();
-                    let first = printable(&first);
-                    notice(format_args!(
-                        "Left out {} devices, pipes and sockets, `{first}` first",
-                        copied.left_out
-                    ));
+                if !self.quiet {
+                    say_what_is_missing(copied);
                 }
                 if !watch.quiet {
                     let place = printable(&place);
@@ -138,6 +133,20 @@ impl Args {
                 Ok(ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX)))
             }
         }
+    }
+}
+
+fn say_what_is_missing(copied: Copied) {
+    if let Some(first) = copied.left_out_first {
+        let (number, first) = (copied.left_out, printable(&first));
+        notice(format_args!("Left out {number} devices, pipes and sockets, `{first}` first"));
+    }
+    if let Some(first) = copied.made_plain_first {
+        let (number, first) = (copied.made_plain, printable(&first));
+        notice(format_args!(
+            "Took set-user-id and set-group-id from {number} files, `{first}` first: \
+             --archive keeps them"
+        ));
     }
 }
 

@@ -273,10 +273,15 @@ fn no_link_of_a_hostile_container_leads_a_copy_out_of_it() {
         // In: the target of the link is made in the container.
         stage.margay(["cp", "file", "tom:/srv/out"]).ok();
         assert_eq!(fs::read_to_string(&secret).expect("a file"), "host");
-        // Out: no set-user-id bit, no pipe, and links as links.
+        // Out: no set-user-id bit unless it is asked for, no pipe, and links as links.
         let target = if running { "running" } else { "ended" };
         let said = stage.margay(["cp", "tom:/srv", target]);
         assert!(said.err.contains("Left out 1"), "{}", said.err);
+        assert!(said.err.contains("set-group-id from 1 files, `"), "{}", said.err);
+        let kept = format!("{target}-suid");
+        stage.margay(["cp", "-a", "tom:/srv/suid", &kept]).ok();
+        let kept = fs::metadata(stage.path(&kept)).expect("a file");
+        assert_eq!((kept.mode() & 0o7777, kept.uid()), (0o4755, 0));
         let suid = fs::metadata(stage.path(target).join("suid")).expect("a file");
         assert_eq!((suid.mode() & 0o7777, suid.uid()), (0o755, 0));
         assert!(stage.path(target).join("root").is_symlink());

@@ -16,7 +16,7 @@ fn what_is_typed_for_docker_gets_the_next_step() {
         ),
         ("build github.com/cats/app", 1, "`github.com/cats/app` is no folder", "git clone"),
         ("import https://example.com/x.tgz", 1, "is no file: no verb fetches", "| margay load"),
-        ("save -o x.tar a b", 2, "`margay save` takes no `b`", "writes one image"),
+        ("stop -s NOSUCH x", 1, "`NOSUCH` is not a signal", ""),
         ("import - new:1", 2, "`margay import` takes no `new:1`", "ADD FILE.tar /"),
         ("rmi nosuch", 1, "there is no local image `nosuch:latest`", "margay images"),
         ("build --target third app", 1, "no stage `third`: the file has `first`, `second`", ""),

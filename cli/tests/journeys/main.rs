@@ -40,9 +40,13 @@ mod bad_input; // what is refused, and with which message
 mod native; // Linux images
 mod shares; // of one address, of a published port
 mod life; // create, start, restart, kill, wait, rename
+mod stops; // with which signal and within which time a task ends
 mod servers; // stock servers from Debian's packages
 mod exec; // another program in a task that runs
+mod hostile_exec; // and guests that attack it
 mod health; // whether a program is well, as its check says
 mod init; // process 1 of a Linux task that asks for one
 mod datagrams; // published ports for UDP, and servers that start slowly
 mod copies; // files in and out of tasks
+mod copy_states; // of tasks that do not run, and interrupted ones
+mod special_modes; // set-user-id and its kin, from a build to a container and back

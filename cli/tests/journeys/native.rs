@@ -410,11 +410,14 @@ fn a_linux_task_is_shown_with_its_ports_its_processes_and_dockers_paths() {
     let top = show(&["top", "web"]);
     assert!(top.contains("/bin/busybox httpd -f"), "{top}");
     assert!(!top.contains("margay"), "the shim is not the task's: {top}");
+    let top = show(&["top", "web", "-eo", "pid,comm"]);
+    assert_eq!(top.split_whitespace().skip(2).nth(1), Some("busybox"), "{top}");
+    assert_eq!(top.lines().count(), 2, "{top}");
     assert_eq!(show(&["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}"]), "web 1");
     stage.margay(["stop", "-t", "1", "web"]).ok();
     let actions = ["events", "--since", "1h", "--until", "0s", "-f", "container=web"];
     let told = stage.margay(actions.iter().chain(&["--format", "{{.Action}}"])).ok();
-    assert_eq!(told, "create\nstart\ndie\nstop\n");
+    assert_eq!(told, "create\nstart\nkill\ndie\nstop\n");
     assert_eq!(show(&["ps", "-l", "--format", "{{.State}} [{{.Ports}}]"]), "exited []");
     stage.margay(["rm", "web"]).ok();
     stage.is_empty();

@@ -120,6 +120,11 @@ fn inspect_resolves_dockers_paths_beside_ours() {
     assert!(Path::new("/proc").join(&pid).exists(), "no process {pid}");
     let top = stage.margay(["top", "sleeper"]).ok();
     assert!(top.starts_with("PID") && top.contains(&pid), "{top}");
+    let top = stage.margay(["top", "sleeper", "-ef"]).ok();
+    assert!(top.starts_with("UID") && top.contains(&pid) && top.lines().count() == 2, "{top}");
+    let err = stage.margay(["top", "sleeper", "-eo", "comm"]).fails(1);
+    assert!(err.contains("no column `PID`") && err.contains("-eo pid,comm"), "{err}");
+    stage.margay(["top", "sleeper", "--nosuch"]).fails(1);
     let all: Value = serde_json::from_str(
         &stage.margay(["inspect", "--format", "json", "ended", "sleeper"]).ok(),
     )

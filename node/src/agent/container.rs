@@ -65,7 +65,7 @@ impl Commands for TaskStop {
         }
         sleep_until(*self.at.get_or_insert(Instant::now() + self.pause)).await;
         self.told = true;
-        Command::Stop(GRACE)
+        Command::Stop(GRACE.into())
     }
 }
 

@@ -1,11 +1,12 @@
-use std::{io, time::Duration};
+use std::io;
 
+use engine::Stop;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The control socket in a task's folder.
 pub(crate) const SOCKET: &str = "control.sock";
 /// Another version is refused: the two sides are the same binary, except across an upgrade.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// Bytes of one frame: a chunk of a stream, or a request of some hundred bytes.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 << 10;
 /// Bytes before the payload: its kind, and its length.
@@ -24,8 +25,8 @@ pub(crate) struct Request {
 pub(crate) enum Order {
     /// Hand its program a signal.
     Signal(i32),
-    /// End it within this time, and start it again.
-    Restart(Duration),
+    /// End it, and start it again.
+    Restart(Stop),
     /// Its terminal has other rows and columns.
     Resize(u16, u16),
     /// Send what it writes over this connection, and take what is for it, at a terminal of these
@@ -147,8 +148,8 @@ mod tests {
 
     #[test]
     fn orders_and_answers_survive_the_socket() {
-        for order in [Order::Signal(2), Order::Restart(Duration::from_secs(3)), Order::Resize(1, 2)]
-        {
+        let stop = Stop { grace: std::time::Duration::from_secs(3), signal: Some(2) };
+        for order in [Order::Signal(2), Order::Restart(stop), Order::Resize(1, 2)] {
             let text = serde_json::to_vec(&Request { version: VERSION, order }).unwrap();
             assert_eq!(json::<Request>(&text).unwrap().order, order);
         }

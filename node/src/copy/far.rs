@@ -1,79 +1,87 @@
 //! The container's end of a copy: its own process where it runs, and one that has only its files
 //! where it does not.
 
-use std::{io, os::fd::OwnedFd, time::Duration};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
 
+use disk::Lock;
 use engine::{
     exec::{self, Answer, Ask, FileStat, Link, Place},
     frame,
 };
-use rustix::net::sockopt;
+use rustix::{event::PollFlags, net::sockopt};
 
-use super::open::{OpenFiles, open_files};
+use super::{
+    open::{OpenFiles, open_files},
+    stream::Signals,
+};
 use crate::{
     error::{Error, Result},
     exec::{refuse_unless_running, unreachable_task},
     home::Home,
     local,
     request::Note,
-    tasks::{Owned, State, TaskFolder},
+    tasks::{Origin, Owned, State, TaskFolder},
 };
 
+/// For a start that goes on: an image that has to be made ready takes seconds.
+const START_TIME_MAX: Duration = Duration::from_secs(60);
+/// Between two looks at whether it is over.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// To look at a path: a machine that swaps takes seconds.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(60);
 
-pub(super) enum Far {
-    Running(TaskFolder),
-    /// No other process can start it meanwhile.
-    Ended(Ended),
+pub(super) struct Far {
+    task: TaskFolder,
+    /// Of one that does not run. No process can start it meanwhile.
+    still: Option<Still>,
 }
 
-pub(super) struct Ended {
+struct Still {
     // Dropped in this order: the process ends before the folder is free again.
     files: OpenFiles,
     _runtime: tokio::runtime::Runtime,
-    owned: Owned,
+    _held: Held,
+}
+
+/// What keeps a container from being started: its folder where no supervisor has it, and else the
+/// lock that its supervisor takes before each start.
+struct Held {
+    _owned: Option<Owned>,
+    _files: Lock,
 }
 
 impl Far {
     pub fn open(home: &Home, task: TaskFolder, watch: impl FnMut(Note)) -> Result<Self> {
-        match task.state()? {
-            State::Created | State::Exited(_) | State::Lost => {}
-            _ => {
-                refuse_unless_running(&task)?;
-                return Ok(Self::Running(task));
-            }
-        }
-        let owned = task.own()?;
-        crate::engines::sweep(owned.folder());
-        let launch = local::decide_again(home, &owned, watch)?;
+        let Some((task, held)) = hold(&task)? else {
+            refuse_unless_running(&task)?;
+            return Ok(Self { task, still: None });
+        };
+        let launch = local::decide_again(home, &task, watch)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|source| Error::System { verb: "start a runtime", source })?;
-        let files = runtime.block_on(open_files(&launch, home, owned.folder()))?;
-        Ok(Self::Ended(Ended { files, _runtime: runtime, owned }))
-    }
-
-    fn task(&self) -> &TaskFolder {
-        match self {
-            Self::Running(task) => task,
-            Self::Ended(ended) => ended.owned.folder(),
-        }
+        let files = runtime.block_on(open_files(&launch, home, &task))?;
+        let still = Still { files, _runtime: runtime, _held: held };
+        Ok(Self { task, still: Some(still) })
     }
 
     pub fn name(&self) -> &str {
-        &self.task().record().name
+        &self.task.record().name
     }
 
     /// Asks for something; the answer comes over what this returns.
     pub fn ask(&self, ask: Ask, stream: Option<OwnedFd>) -> Result<OwnedFd> {
         let fds: Vec<_> = stream.into_iter().collect();
-        let sent = match self {
-            Self::Ended(Ended { files: OpenFiles::Native(visit), .. }) => {
+        let sent = match self.still.as_ref().and_then(|still| still.files.visit()) {
+            Some(visit) => {
                 exec::send(visit.socket(), ask, &fds).and_then(|()| visit.socket().try_clone())
             }
-            Self::Running(_) | Self::Ended(_) => exec::ask(self.task().path(), ask, &fds),
+            None => exec::ask(self.task.path(), ask, &fds),
         };
         sent.map_err(|error| unreachable_task(self.name(), &error))
     }
@@ -113,13 +121,51 @@ impl Far {
         }
     }
 
+    /// The same, given up at a signal: a container may be a liar, and never answer.
+    pub fn answer_unless(&self, socket: &OwnedFd, signals: &Signals) -> Result<Answer> {
+        let gone = |error: io::Error| Error::NoAnswer {
+            task: self.name().to_owned(),
+            why: error.to_string(),
+        };
+        signals.wait(socket, PollFlags::IN).map_err(gone)?;
+        self.answer(socket)
+    }
+
     pub fn odd(&self, answer: &Answer) -> Error {
         let why = format!("it answered {answer:?}");
         Error::NoAnswer { task: self.name().to_owned(), why }
     }
 
     /// Whether only its volumes can be written, and why.
-    pub fn is_ended_wasm(&self) -> bool {
-        matches!(self, Self::Ended(Ended { files: OpenFiles::Wasm(_), .. }))
+    pub fn is_still_wasm(&self) -> bool {
+        self.still.as_ref().is_some_and(|still| still.files.visit().is_none())
+    }
+}
+
+/// Keeps a container that does not run from being started; `None` for one that runs.
+fn hold(task: &TaskFolder) -> Result<Option<(TaskFolder, Held)>> {
+    let deadline = Instant::now() + START_TIME_MAX;
+    let files = loop {
+        match task.try_hold_files()? {
+            Some(files) => break files,
+            // It is being started, or another copy is at its files.
+            None if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
+            None => return Err(Error::Copied(task.record().name.clone())),
+        }
+    };
+    match task.state()? {
+        State::Created | State::Exited(_) | State::Lost => {
+            let owned = task.clone().own()?;
+            crate::engines::sweep(owned.folder());
+            let task = owned.folder().clone();
+            Ok(Some((task, Held { _owned: Some(owned), _files: files })))
+        }
+        // Its supervisor takes the lock before the next start. That of a cluster does not.
+        State::Starting | State::BackOff if task.record().origin == Origin::Local => {
+            Ok(Some((task.clone(), Held { _owned: None, _files: files })))
+        }
+        State::Starting | State::BackOff | State::Running | State::Idle | State::Unsupervised => {
+            Ok(None)
+        }
     }
 }

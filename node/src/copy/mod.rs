@@ -11,7 +11,7 @@ mod stream; // the pipe between both
 
 use std::{
     io,
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -65,6 +65,8 @@ pub trait CopyWatch {
     fn moved(&mut self, bytes: u64);
 }
 
+/// For a container that ends at each try, and is started again.
+const TRIES_MAX: u32 = 3;
 /// Links in a container that lead to each other.
 const LINKS_MAX: usize = 40;
 
@@ -75,6 +77,34 @@ const LINKS_MAX: usize = 40;
 /// When there is no such file or place, or something cannot be read or written. Files that were
 /// complete stay then; a new folder is not there.
 pub fn copy_out(
+    home: &Home,
+    task: TaskFolder,
+    from: &str,
+    to: Option<&Path>,
+    options: CopyOptions,
+    watch: &mut dyn CopyWatch,
+) -> Result<CopyEnd> {
+    // What has gone to standard output cannot be taken back.
+    let tries_max = if to.is_some() { TRIES_MAX } else { 1 };
+    again_when_it_ends(tries_max, || copy_out_once(home, task.clone(), from, to, options, watch))
+}
+
+/// Does something with a container that may be about to end: its files can be had all the same, in
+/// another way.
+fn again_when_it_ends(
+    tries_max: u32,
+    mut copy: impl FnMut() -> Result<CopyEnd>,
+) -> Result<CopyEnd> {
+    for _ in 1..tries_max {
+        match copy() {
+            Err(Error::NoAnswer { .. } | Error::NotJoinable { .. }) => {}
+            done => return done,
+        }
+    }
+    copy()
+}
+
+fn copy_out_once(
     home: &Home,
     task: TaskFolder,
     from: &str,
@@ -108,19 +138,24 @@ pub fn copy_out(
     let mut theirs = None;
     // Before anything that is new gets its name.
     let mut confirm = || {
-        let answer = theirs.insert(far.answer(&socket).and_then(|answer| copied(&far, answer)));
+        let answer = theirs
+            .insert(far.answer_unless(&socket, &signals).and_then(|answer| copied(&far, answer)));
         answer.as_ref().map(drop).map_err(|error| io::Error::other(error.to_string()))
     };
     let received = match &folder {
         Some(folder) => {
-            let how = Extraction { owners: options.owners(), modes: Modes::Plain };
+            let modes = if options.keep_owners { Modes::Kept } else { Modes::Plain };
+            let how = Extraction { owners: options.owners(), modes };
             shim::extract(&mut stream, folder.as_fd(), how, &mut confirm)
         }
-        None => pass(&mut stream, &mut io::stdout().lock())
-            .and_then(|()| confirm())
+        None => own(io::stdout().as_fd())
+            .and_then(|stdout| {
+                pass(&mut stream, &mut Stream::new(stdout, &signals, &mut |_| {}))?;
+                confirm()
+            })
             .map(|()| Copied::default()),
     };
-    if let Some(signal) = stream.ended_by {
+    if let Some(signal) = signals.ended_by() {
         return Ok(CopyEnd::Interrupted(signal));
     }
     let bytes = stream.bytes_moved();
@@ -135,7 +170,7 @@ pub fn copy_out(
         (Err(error), _) => {
             // A refusal of the other end is why there is no archive.
             if bytes == 0 || is_cut(&error) {
-                far.answer(&socket)?;
+                far.answer_unless(&socket, &signals)?;
             }
             Err(failed(&shown, error.to_string()))
         }
@@ -156,8 +191,10 @@ fn must_be_copied(from: &Given, kind: FileKind, shown: &str) -> Result<()> {
 /// What was left out at either end.
 fn both(one: Copied, other: Copied) -> Copied {
     Copied {
-        left_out: one.left_out + other.left_out,
+        left_out: one.left_out.saturating_add(other.left_out),
         left_out_first: one.left_out_first.or(other.left_out_first),
+        made_plain: one.made_plain.saturating_add(other.made_plain),
+        made_plain_first: one.made_plain_first.or(other.made_plain_first),
     }
 }
 
@@ -167,6 +204,19 @@ fn both(one: Copied, other: Copied) -> Copied {
 /// # Errors
 /// As [`copy_out`].
 pub fn copy_in(
+    home: &Home,
+    task: TaskFolder,
+    from: Option<&Path>,
+    to: &str,
+    options: CopyOptions,
+    watch: &mut dyn CopyWatch,
+) -> Result<CopyEnd> {
+    // What was read from standard input cannot be read again.
+    let tries_max = if from.is_some() { TRIES_MAX } else { 1 };
+    again_when_it_ends(tries_max, || copy_in_once(home, task.clone(), from, to, options, watch))
+}
+
+fn copy_in_once(
     home: &Home,
     task: TaskFolder,
     from: Option<&Path>,
@@ -202,15 +252,18 @@ pub fn copy_in(
             let out = io::BufWriter::with_capacity(64 << 10, &mut stream);
             shim::pack(Source::Host(&trimmed(path)), link, name, out)
         }
-        _ => pass(&mut io::stdin().lock(), &mut stream).map(|()| Copied::default()),
+        _ => own(io::stdin().as_fd())
+            .and_then(|stdin| pass(&mut Stream::new(stdin, &signals, &mut |_| {}), &mut stream))
+            .map(|()| Copied::default()),
     };
-    let (bytes, signal) = (stream.bytes_moved(), stream.ended_by);
+    let bytes = stream.bytes_moved();
     // Its end: without the mark of one the other side keeps nothing that is new.
     drop(stream);
-    if let Some(signal) = signal {
+    let answer = far.answer_unless(&socket, &signals);
+    if let Some(signal) = signals.ended_by() {
         return Ok(CopyEnd::Interrupted(signal));
     }
-    let answer = far.answer(&socket).map_err(|error| explain(&far, &shown, error));
+    let answer = answer.map_err(|error| explain(&far, &shown, error));
     let theirs = answer.and_then(|answer| copied(&far, answer));
     match packed {
         // It stopped reading, and has said why.
@@ -231,7 +284,7 @@ fn failed(place: &str, why: String) -> Error {
 fn explain(far: &Far, place: &str, error: Error) -> Error {
     let Error::Copy { why, hint, .. } = error else { return error };
     let hint = hint.or_else(|| {
-        let is_memory = why.contains("read-only") && far.is_ended_wasm();
+        let is_memory = why.contains("read-only") && far.is_still_wasm();
         is_memory.then(|| {
             "what a Wasm program writes beside its volumes is gone when it ends: copy into a \
              volume, or start the task first"
@@ -250,6 +303,11 @@ fn copied(far: &Far, answer: Answer) -> Result<Copied> {
 
 fn is_cut(error: &io::Error) -> bool {
     error.to_string().contains("cut short")
+}
+
+/// A standard stream of this process, for a copy alone.
+fn own(stream: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    stream.try_clone_to_owned()
 }
 
 /// Bytes as they are.
@@ -312,7 +370,7 @@ fn place_outside(from: &Given, is_folder: bool, to: &Path) -> Result<rules::Targ
     rules::target(from, is_folder, &given, there).map_err(|why| failed(&from.path, why))
 }
 
-fn open_folder(path: &str) -> Result<std::os::fd::OwnedFd> {
+fn open_folder(path: &str) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat(CWD, path, flags, Mode::empty()).map_err(|error| Error::File {
         verb: "open the folder",

@@ -17,6 +17,16 @@ pub(super) enum OpenFiles {
     Native(shim::Visit),
 }
 
+impl OpenFiles {
+    /// The process that has the files of a Linux container.
+    pub fn visit(&self) -> Option<&shim::Visit> {
+        match self {
+            Self::Native(visit) => Some(visit),
+            Self::Wasm(_) => None,
+        }
+    }
+}
+
 impl Drop for OpenFiles {
     fn drop(&mut self) {
         if let Self::Wasm(worker) = self {

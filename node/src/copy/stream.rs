@@ -1,6 +1,7 @@
 //! The pipe between both ends of a copy, counted, and given up at a signal.
 
 use std::{
+    cell::Cell,
     fs::File,
     io::{self, Read, Write},
     os::fd::{AsFd, OwnedFd},
@@ -25,21 +26,32 @@ pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Signals to this process that end a copy.
-pub(super) struct Signals(OwnedFd);
+pub(super) struct Signals {
+    numbers: OwnedFd,
+    ended_by: Cell<Option<i32>>,
+}
 
 impl Signals {
     pub fn listen() -> Result<Self> {
-        listen_for_signals()
-            .map(Self)
-            .map_err(|source| Error::System { verb: "listen for signals", source })
+        let numbers = listen_for_signals()
+            .map_err(|source| Error::System { verb: "listen for signals", source })?;
+        Ok(Self { numbers, ended_by: Cell::new(None) })
     }
 
-    /// Waits until something is at `stream`; the signal that ends this before.
-    fn wait(&self, stream: &File, flags: PollFlags) -> io::Result<Option<i32>> {
-        loop {
+    /// The signal that has ended the copy.
+    pub fn ended_by(&self) -> Option<i32> {
+        self.ended_by.get()
+    }
+
+    /// Waits until something is at `stream`.
+    ///
+    /// # Errors
+    /// When a signal ends the copy before.
+    pub fn wait(&self, stream: impl AsFd, flags: PollFlags) -> io::Result<()> {
+        while self.ended_by.get().is_none() {
             let mut fds = [
                 PollFd::from_borrowed_fd(stream.as_fd(), flags),
-                PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.numbers.as_fd(), PollFlags::IN),
             ];
             match poll(&mut fds, None) {
                 Ok(_) => {}
@@ -50,47 +62,37 @@ impl Signals {
             let ready = !fds[0].revents().is_empty();
             if signalled {
                 let mut number = [0];
-                let _ = rustix::io::read(&self.0, &mut number);
+                let _ = rustix::io::read(&self.numbers, &mut number);
                 let number = i32::from(number[0]);
                 if signals::ENDING.contains(&number) {
-                    return Ok(Some(number));
+                    self.ended_by.set(Some(number));
+                    break;
                 }
             }
             if ready {
-                return Ok(None);
+                return Ok(());
             }
         }
+        Err(io::Error::other("it was interrupted"))
     }
 }
 
-/// One end of a pipe.
+/// One end of a pipe, or a standard stream of this process.
 pub(super) struct Stream<'a> {
     pipe: File,
     signals: &'a Signals,
     /// Told how many bytes have moved.
     moved: &'a mut dyn FnMut(u64),
     bytes: u64,
-    /// The signal that ended it.
-    pub ended_by: Option<i32>,
 }
 
 impl<'a> Stream<'a> {
     pub fn new(pipe: OwnedFd, signals: &'a Signals, moved: &'a mut dyn FnMut(u64)) -> Self {
-        Self { pipe: pipe.into(), signals, moved, bytes: 0, ended_by: None }
+        Self { pipe: pipe.into(), signals, moved, bytes: 0 }
     }
 
     pub fn bytes_moved(&self) -> u64 {
         self.bytes
-    }
-
-    fn ready(&mut self, flags: PollFlags) -> io::Result<()> {
-        if self.ended_by.is_none() {
-            self.ended_by = self.signals.wait(&self.pipe, flags)?;
-        }
-        match self.ended_by {
-            Some(_) => Err(io::Error::other("it was interrupted")),
-            None => Ok(()),
-        }
     }
 
     fn count(&mut self, bytes: usize) {
@@ -101,7 +103,7 @@ impl<'a> Stream<'a> {
 
 impl Read for Stream<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.ready(PollFlags::IN)?;
+        self.signals.wait(&self.pipe, PollFlags::IN)?;
         let n = self.pipe.read(buf)?;
         self.count(n);
         Ok(n)
@@ -110,7 +112,7 @@ impl Read for Stream<'_> {
 
 impl Write for Stream<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.ready(PollFlags::OUT)?;
+        self.signals.wait(&self.pipe, PollFlags::OUT)?;
         // As much as a pipe takes that polls as writable, so that no signal waits behind it.
         let n = self.pipe.write(&buf[..buf.len().min(4096)])?;
         self.count(n);

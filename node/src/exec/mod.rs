@@ -8,6 +8,9 @@ mod wasm; // the machine code of a Wasm program, for its worker
 pub(crate) mod relay; // the client's streams, until the program has ended
 pub(crate) mod probe; // a program that says whether the container is well
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
@@ -25,6 +28,7 @@ use rustix::{fs::Mode, net::sockopt, pipe::PipeFlags};
 use crate::{
     error::{Error, Result},
     home::Home,
+    ports,
     tasks::{Kind, State, TaskFolder},
 };
 use relay::{Relay, Side};
@@ -101,7 +105,7 @@ pub fn exec(
     let asked = exec::ask(task.path(), Ask::Exec(Box::new(request.program)), &streams.theirs);
     let socket = asked.map_err(|error| unreachable_task(name, &error))?;
     drop(streams.theirs);
-    let fds = wait_until_started(name, &socket)?;
+    let fds = wait_until_started(name, &socket, START_TIME_MAX)?;
     if request.detach {
         return Ok(None);
     }
@@ -154,11 +158,19 @@ fn null() -> io::Result<OwnedFd> {
     Ok(std::fs::File::options().read(true).write(true).open("/dev/null")?.into())
 }
 
-/// A program may have said something before its task is written down as running.
+/// A program may have said something before its task is written down as running; and one that is
+/// idle starts for a client at one of its ports.
 fn state_after_start(task: &TaskFolder) -> Result<State> {
     let deadline = Instant::now() + STARTING_TIME_MAX;
+    let client = match task.state()? {
+        State::Idle => ports::connect(task),
+        _ => None,
+    };
     loop {
         match task.state()? {
+            State::Idle if client.is_some() && Instant::now() < deadline => {
+                std::thread::sleep(LOOK_EVERY);
+            }
             State::Starting if Instant::now() < deadline => std::thread::sleep(LOOK_EVERY),
             state => return Ok(state),
         }
@@ -174,7 +186,10 @@ pub(crate) fn refuse_unless_running(task: &TaskFolder) -> Result<()> {
             (format!("has exited with {code}"), Some(format!("start it: margay start {name}")))
         }
         State::Starting => ("is starting".to_owned(), Some("try again in a moment".to_owned())),
-        State::Idle => ("is idle: its first request starts it".to_owned(), None),
+        State::Idle => (
+            "is idle: its first request starts it".to_owned(),
+            Some("send it a request, and try again at once".to_owned()),
+        ),
         State::BackOff => (
             "waits to be started again".to_owned(),
             Some(format!("see why it ended: margay logs {name}")),
@@ -196,9 +211,9 @@ pub(crate) fn unreachable_task(name: &str, error: &io::Error) -> Error {
 }
 
 /// Waits for the program to run. What comes with that word.
-fn wait_until_started(name: &str, socket: &OwnedFd) -> Result<Vec<OwnedFd>> {
+fn wait_until_started(name: &str, socket: &OwnedFd, time_max: Duration) -> Result<Vec<OwnedFd>> {
     let no_answer = |why: String| Error::NoAnswer { task: name.to_owned(), why };
-    let _ = sockopt::set_socket_timeout(socket, sockopt::Timeout::Recv, Some(START_TIME_MAX));
+    let _ = sockopt::set_socket_timeout(socket, sockopt::Timeout::Recv, Some(time_max));
     let mut answer = frame::receive::<Answer>(socket.as_fd());
     if matches!(answer, Ok(None)) {
         // A container that has no room closes without having read the request, and the kernel tells

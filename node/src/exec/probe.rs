@@ -18,7 +18,7 @@ use rustix::{
     net::Shutdown,
 };
 
-use super::{Streams, unreachable_task, wait_until_started, wasm};
+use super::{START_TIME_MAX, Streams, unreachable_task, wait_until_started, wasm};
 use crate::{
     error::{Error, Result, chain},
     home::Home,
@@ -101,7 +101,7 @@ fn start(home: &Home, task: &TaskFolder, check: &Check) -> Result<Running> {
     let asked = exec::ask(task.path(), Ask::Exec(Box::new(program)), &streams.theirs);
     let socket = asked.map_err(|error| unreachable_task(name, &error))?;
     drop(streams.theirs);
-    wait_until_started(name, &socket)?;
+    wait_until_started(name, &socket, START_TIME_MAX)?;
     let pipes: Vec<OwnedFd> = streams.ours.into_iter().flatten().collect();
     let pipes_block = |source| Error::System { verb: "make the streams of a program", source };
     for pipe in &pipes {

@@ -30,6 +30,9 @@ pub(super) enum Side {
 /// Bytes moved at once: a pipe holds as much.
 const CHUNK_BYTES: usize = 64 << 10;
 
+/// After the end: as much as a pipe can hold.
+const DRAIN_ROUNDS_MAX: usize = (1 << 20) / CHUNK_BYTES;
+
 pub(super) struct Relay<'a> {
     socket: &'a OwnedFd,
     input: Option<Input>,
@@ -97,8 +100,13 @@ impl<'a> Relay<'a> {
                     Ok(Some(_)) => continue,
                     Ok(None) | Err(_) => None,
                 };
-                // What it wrote before lies in its pipes by now.
-                while self.move_output()? {}
+                // What it wrote before lies in its pipes by now. Other processes of the container
+                // may hold them as well, and write for ever.
+                for _ in 0..DRAIN_ROUNDS_MAX {
+                    if !self.move_output()? {
+                        break;
+                    }
+                }
                 return Ok(exit);
             }
         }

@@ -6,13 +6,14 @@ use std::{
 };
 
 use disk::{Lock, Survives};
+use engine::Stop;
 
 use super::{
     health::Health,
     names,
     process::ProcessId,
     record::{Origin, Phase, State, Status, TaskRecord, VERSION},
-    told::{Told, tell},
+    told::{STOP, Told, tell},
 };
 use crate::{
     error::{Error, Result},
@@ -260,19 +261,26 @@ impl TaskFolder {
         Ok(PinnedTask { task, _folder: folder, _readers: readers })
     }
 
-    /// The grace of a stop, for the supervisor to read. Written before the supervisor is asked.
-    pub(crate) fn ask_grace(&self, grace: Duration) -> Result<()> {
-        files::write_json(&self.path.join("grace.json"), &grace, Survives::Crash)
+    /// Keeps its container from being started, or a copy from looking at its files, unless one of
+    /// them is at work.
+    pub(crate) fn try_hold_files(&self) -> Result<Option<Lock>> {
+        let path = self.path.join(FILES);
+        Lock::try_exclusive(&path).map_err(Error::file("lock", &path))
+    }
+
+    /// How it is to be stopped, for the supervisor to read. Written before that is asked.
+    pub(crate) fn ask_stop(&self, stop: Stop) -> Result<()> {
+        files::write_json(&self.path.join(STOP), &stop, Survives::Crash)
     }
 
     /// What was written last.
-    pub(crate) fn asked_grace(&self) -> Option<Duration> {
-        files::read_json(&self.path.join("grace.json")).ok().flatten()
+    pub(crate) fn asked_stop(&self) -> Option<Stop> {
+        files::read_json(&self.path.join(STOP)).ok().flatten()
     }
 
     /// A new start was not asked for anything yet.
-    pub(crate) fn forget_asked_grace(&self) {
-        let _ = fs::remove_file(self.path.join("grace.json"));
+    pub(crate) fn forget_asked_stop(&self) {
+        let _ = fs::remove_file(self.path.join(STOP));
     }
 
     /// Takes the folder over when no process holds it.
@@ -344,7 +352,7 @@ impl Owned {
         };
         let tell = || self.told.status(&self.folder.path, &self.folder.record, status);
         // An end is told before it can be seen, and a start when it can be relied on.
-        let is_start = matches!(status.phase, Phase::Created | Phase::Starting | Phase::Running);
+        let is_start = matches!(status.phase, Phase::Created | Phase::Running);
         if !is_start {
             tell();
         }
@@ -407,6 +415,8 @@ impl Owned {
 const LOCK: &str = "lock";
 /// What was asked for, in a task's folder.
 const RECORD: &str = "task.json";
+/// The lock under which its files are looked at, or its container started.
+const FILES: &str = "files.lock";
 /// The file that readers lock whose folder may be removed meanwhile.
 const READERS: &str = "readers";
 /// The lock of all renames, beside the folders.

@@ -3,6 +3,9 @@ use std::{path::Path, sync::Mutex};
 use super::record::{Phase, Status, TaskRecord};
 use crate::events::{self, Event, Subject};
 
+/// How `stop` wants a task to end, in its folder.
+pub(super) const STOP: &str = "stop.json";
+
 /// What was told last about a task, so that each thing is told once.
 #[derive(Debug, Default)]
 pub(super) struct Told(Mutex<Option<Phase>>);
@@ -18,10 +21,16 @@ impl Told {
             Phase::Running if is_new && status.started.is_some() => {
                 tell(path, task, "start", |event| event);
             }
-            Phase::BackOff | Phase::Exited if is_new && before != Some(Phase::BackOff) => {
-                died(path, task, status);
+            Phase::BackOff if is_new => died(path, task, status),
+            Phase::Exited if is_new => {
+                if before != Some(Phase::BackOff) {
+                    died(path, task, status);
+                }
+                if path.join(STOP).exists() {
+                    tell(path, task, "stop", |event| event);
+                }
             }
-            Phase::Idle if ran => died(path, task, status),
+            Phase::Idle | Phase::Starting if ran => died(path, task, status),
             Phase::Created
             | Phase::Starting
             | Phase::Running

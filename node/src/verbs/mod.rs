@@ -1,13 +1,15 @@
 use std::time::{Duration, Instant};
 
-use engine::{Ended, Exit};
+use engine::{Ended, Exit, Stop};
 use spec::Usage;
 
 use crate::{
     anonymous_volumes, engines,
     error::{Error, Result},
     home::Home,
-    tasks::{self, Origin, Phase, ProcessId, State, Status, TaskFolder, find, now, tell},
+    kept_request,
+    local::GRACE,
+    tasks::{self, Origin, Phase, ProcessId, State, Status, TaskFolder, find, now},
 };
 
 mod signal; // a signal for its program
@@ -44,29 +46,29 @@ fn is_of_full_disk(error: &Error) -> bool {
         if matches!(source.kind(), StorageFull | QuotaExceeded))
 }
 
-/// Ends a task: its supervisor stops it within `grace` and then kills it. Returns when it has
+/// Ends a task: its supervisor stops it within its grace and then kills it. Returns when it has
 /// ended.
 ///
 /// # Errors
-/// [`Error::Refused`] for a task of a control plane, which would only start it again.
-pub fn stop_task(task: &TaskFolder, grace: Duration) -> Result<State> {
+/// [`Error::Refused`] for a task of a control plane, which would only start it again;
+/// [`Error::NoSignals`] for a Wasm program and a signal that does not end programs.
+pub fn stop_task(task: &TaskFolder, stop: Stop) -> Result<State> {
+    refuse_a_signal(task, stop)?;
     let state = task.state()?;
     if !state.is_alive() {
         return Ok(state);
     }
     refuse_a_clusters(task)?;
-    let stopped = || tell(task.path(), task.record(), "stop", |event| event);
+    let grace = stop.grace;
     let deadline = Instant::now() + grace + SUPERVISOR_TIME_MAX;
     let status = task.status()?;
     let supervisor =
         status.as_ref().and_then(|status| status.supervisor).filter(|_| task.is_supervised());
-    if supervisor.is_some() {
-        // On a full disk a task can be ended all the same, which may make room: its supervisor
-        // takes its own time then, and is asked again after ours.
-        match task.ask_grace(grace) {
-            Err(error) if !is_of_full_disk(&error) => return Err(error),
-            _ => {}
-        }
+    // On a full disk a task can be ended all the same, which may make room: its supervisor takes its
+    // own time then, and is asked again after ours.
+    match task.ask_stop(stop) {
+        Err(error) if !is_of_full_disk(&error) => return Err(error),
+        _ => {}
     }
     let asked = supervisor.is_some_and(|process| tasks::terminate(process).unwrap_or(false));
     let worker = status.as_ref().and_then(|status| status.process);
@@ -79,7 +81,6 @@ pub fn stop_task(task: &TaskFolder, grace: Duration) -> Result<State> {
         while Instant::now() < deadline {
             let state = task.state()?;
             if !state.is_alive() {
-                stopped();
                 return Ok(state);
             }
             if Instant::now() >= patience && !asked_again {
@@ -95,8 +96,16 @@ pub fn stop_task(task: &TaskFolder, grace: Duration) -> Result<State> {
         process.wait(SUPERVISOR_TIME_MAX);
     }
     close(task, ended);
-    stopped();
     task.state()
+}
+
+/// How long a task may take to end when a stop names no time.
+pub fn grace_of(task: &TaskFolder) -> Duration {
+    kept_request::read(task).map_or(GRACE, |request| request.grace)
+}
+
+fn refuse_a_signal(task: &TaskFolder, stop: Stop) -> Result<()> {
+    stop.signal.map_or(Ok(()), |signal| signal::refuse_without_meaning(task, signal))
 }
 
 /// A task of a control plane is not ended here: its service would only be started again.
@@ -175,7 +184,7 @@ pub fn remove_task(
                 refuse_a_clusters(&task)?;
                 return Err(Error::StillRunning(name));
             }
-            Removal::Forced => drop(stop_task(&task, grace)?),
+            Removal::Forced => drop(stop_task(&task, grace.into())?),
         }
     }
     match task.own() {

@@ -5,7 +5,7 @@ use crate::{
     control::{self, Answer, Order},
     error::{Error, Result},
     signals::{ENDING, KILL},
-    tasks::{Kind, State, TaskFolder, tell},
+    tasks::{Kind, State, TaskFolder},
 };
 
 /// For what a task shim needs after a kill, under swap.
@@ -23,16 +23,12 @@ pub fn signal_task(task: &TaskFolder, signal: i32) -> Result<()> {
     if !task.state()?.is_alive() {
         return Err(Error::NotRunning(name()));
     }
-    if task.record().kind == Kind::Wasm && signal != KILL && !ENDING.contains(&signal) {
-        return Err(Error::NoSignals { task: name(), signal });
-    }
+    refuse_without_meaning(task, signal)?;
     match control::ask(task, Order::Signal(signal)) {
-        Ok(Answer::Done) => {
-            tell(task.path(), task.record(), "kill", |event| event.with("signal", signal));
-        }
+        Ok(Answer::Done) => {}
         // Its supervisor is gone, or of another version: only an end can be had without it.
         Ok(_) | Err(_) if task.state()?.is_alive() => {
-            stop_task(task, Duration::ZERO)?;
+            stop_task(task, Duration::ZERO.into())?;
         }
         Ok(_) | Err(_) => return Err(Error::NotRunning(name())),
     }
@@ -42,4 +38,13 @@ pub fn signal_task(task: &TaskFolder, signal: i32) -> Result<()> {
         std::thread::sleep(LOOK_EVERY);
     }
     Ok(())
+}
+
+/// A Wasm program has no signals but those that end it.
+pub(super) fn refuse_without_meaning(task: &TaskFolder, signal: i32) -> Result<()> {
+    let ends = signal == KILL || ENDING.contains(&signal);
+    match task.record().kind {
+        Kind::Wasm if !ends => Err(Error::NoSignals { task: task.record().name.clone(), signal }),
+        Kind::Wasm | Kind::Native => Ok(()),
+    }
 }

@@ -1,13 +1,15 @@
 use std::time::{Duration, Instant};
 
-use super::{LOOK_EVERY, refuse_a_clusters, stop_task};
+use engine::Stop;
+
+use super::{LOOK_EVERY, refuse_a_clusters, refuse_a_signal, stop_task};
 use crate::{
     control::{self, Answer, Order},
     error::{Error, Result},
     home::Home,
     keeper::start_in_background,
     request::Note,
-    tasks::{Origin, State, TaskFolder},
+    tasks::{Origin, State, TaskFolder, tell},
 };
 
 /// For a task whose supervisor was killed.
@@ -40,22 +42,27 @@ pub fn start_task(home: &Home, task: &TaskFolder, watch: impl FnMut(Note)) -> Re
 pub fn restart_task(
     home: &Home,
     task: &TaskFolder,
-    grace: Duration,
+    stop: Stop,
     watch: impl FnMut(Note),
 ) -> Result<()> {
     refuse_a_clusters(task)?;
+    refuse_a_signal(task, stop)?;
+    let restarted = || tell(task.path(), task.record(), "restart", |event| event);
     let before = task.status()?.and_then(|status| status.started);
     let restarting = task.is_supervised()
-        && matches!(control::ask(task, Order::Restart(grace)), Ok(Answer::Done));
+        && matches!(control::ask(task, Order::Restart(stop)), Ok(Answer::Done));
     if !restarting {
-        stop_task(task, grace)?;
-        return start_task(home, task, watch);
+        stop_task(task, stop)?;
+        start_task(home, task, watch)?;
+        restarted();
+        return Ok(());
     }
-    let deadline = Instant::now() + grace + RESTART_TIME_MAX;
+    let deadline = Instant::now() + stop.grace + RESTART_TIME_MAX;
     while Instant::now() < deadline {
         let status = task.status()?;
         let started = status.as_ref().and_then(|status| status.started);
         if started != before {
+            restarted();
             return Ok(());
         }
         if !task.state()?.is_alive() {
@@ -82,7 +89,7 @@ pub(crate) fn make_startable(task: &TaskFolder) -> Result<()> {
         Origin::Local => {}
     }
     if task.state()? == State::Unsupervised {
-        stop_task(task, ORPHAN_GRACE)?;
+        stop_task(task, ORPHAN_GRACE.into())?;
     }
     Ok(())
 }

@@ -2,11 +2,11 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use ::engine::{
-    Adopted, BoxFuture, Container, Ended, Engine, Event, StartError, StartFailure, UsageSource,
+    Adopted, BoxFuture, Container, Ended, Engine, Event, StartError, StartFailure, Stop,
+    UsageSource,
     cgroup::{Bounds, Place},
 };
 use spec::{Capabilities, Usage};
@@ -181,9 +181,9 @@ impl Container for WasmContainer {
         })
     }
 
-    fn stop(&self, grace: Duration) -> BoxFuture<'_, ()> {
+    fn stop(&self, stop: Stop) -> BoxFuture<'_, ()> {
         // One that is gone already says so by its end.
-        Box::pin(async move { drop(self.worker.stop(grace).await) })
+        Box::pin(async move { drop(self.worker.stop(stop.grace).await) })
     }
 
     /// A Wasm program has no signals.

@@ -15,7 +15,7 @@ use crate::{
     bundle::account::Account,
     bundle::seccomp_container,
     ids::HostIds,
-    limits::{ARGS_BYTES_MAX, ID_COUNT, OPEN_FILES_MAX, PIDS_MAX, SHM_BYTES_MAX},
+    limits::{ARGS_BYTES_MAX, ID_COUNT, OPEN_FILES_MAX, PIDS_MAX, SHM_BYTES_MAX, TERMINALS_MAX},
     settings::CAPABILITIES,
 };
 
@@ -245,7 +245,15 @@ impl Bundle {
             kernel(
                 "/dev/pts",
                 "devpts",
-                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+                &[
+                    "nosuid",
+                    "noexec",
+                    "newinstance",
+                    "ptmxmode=0666",
+                    "mode=0620",
+                    "gid=5",
+                    &format!("max={TERMINALS_MAX}"),
+                ],
             ),
             kernel("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", &shm]),
             kernel("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),

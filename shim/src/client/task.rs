@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use engine::{Exit, Listeners, Slots, frame};
+use engine::{Exit, Listeners, Slots, Stop, frame};
 use rustix::process::Pid;
 use spec::Usage;
 
@@ -136,13 +136,13 @@ impl Task {
         }
     }
 
-    /// Sends the image's stop signal, and after `grace` the one that cannot be ignored. Returns at
-    /// once.
+    /// Sends the image's stop signal, or the one that is named, and after the grace the one that
+    /// cannot be ignored. Returns at once.
     ///
     /// # Errors
     /// [`Error::ShimLost`] when it is no more.
-    pub fn stop(&self, grace: Duration) -> Result<(), Error> {
-        self.ask(&Request::Stop { grace }).map(drop)
+    pub fn stop(&self, stop: impl Into<Stop>) -> Result<(), Error> {
+        self.ask(&Request::Stop(stop.into())).map(drop)
     }
 
     /// Sends a signal to the container's first process.

@@ -35,10 +35,13 @@ pub struct Extraction {
     pub modes: Modes,
 }
 
+/// Set-user-id and set-group-id.
+const SET_ID: u32 = 0o6000;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Modes {
     Kept,
-    /// Without set-user-id and set-group-id: a program of a container must not become another
+    /// Files without set-user-id and set-group-id: a program of a container must not become another
     /// user's on this machine.
     Plain,
 }
@@ -255,6 +258,9 @@ impl Extractor<'_> {
         let mut file = File::from(file);
         fill(&mut archive.content(), &mut file, entry)?;
         self.own(name, entry)?;
+        if self.how.modes == Modes::Plain && entry.mode & SET_ID != 0 {
+            self.copied.make_plain(&entry.path);
+        }
         fchmod(&file, self.mode(entry.mode)).map_err(failed())?;
         let _ = futimens(&file, &times(entry.mtime));
         self.written.insert(self.hasher.hash_one(&entry.path));
@@ -310,7 +316,7 @@ impl Extractor<'_> {
     fn mode(&self, mode: u32) -> Mode {
         Mode::from_raw_mode(match self.how.modes {
             Modes::Kept => mode & 0o7777,
-            Modes::Plain => mode & 0o1777,
+            Modes::Plain => mode & 0o7777 & !SET_ID,
         })
     }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use engine::{Exit, frame};
+use engine::{Exit, Stop, frame};
 use rustix::{
     process::{
         Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal,
@@ -59,7 +59,7 @@ struct Owner<'a> {
     /// Where its root is writable on disk.
     quota: Option<DiskQuota>,
     stop_signal: Signal,
-    stop: Option<Stop>,
+    stop: Option<Stopping>,
     /// The stop signal, where a kill did what it does to any other process.
     ended_by: Option<Signal>,
     /// A supervisor had it killed, or the grace period of a stop is over.
@@ -70,7 +70,7 @@ struct Owner<'a> {
 }
 
 /// A supervisor asked the container to end.
-struct Stop {
+struct Stopping {
     kill_at: Instant,
     killed: bool,
 }
@@ -319,19 +319,21 @@ impl<'a> Owner<'a> {
         let _ = pidfd_send_signal(&self.pidfd, signal);
     }
 
-    fn stop(&mut self, grace: Duration) {
+    fn stop(&mut self, asked: impl Into<Stop>) {
+        let Stop { grace, signal } = asked.into();
         let kill_at = Instant::now() + grace.min(GRACE_MAX);
         match &mut self.stop {
             // Of several grace periods the one that ends first counts.
             Some(stop) => stop.kill_at = stop.kill_at.min(kill_at),
             None => {
-                self.stop = Some(Stop { kill_at, killed: false });
+                self.stop = Some(Stopping { kill_at, killed: false });
+                let signal = signal.and_then(signal::from_number).unwrap_or(self.stop_signal);
                 self.wait_for_program();
-                if self.is_deaf_to(self.stop_signal) {
-                    self.ended_by = Some(self.stop_signal);
+                if self.is_deaf_to(signal) {
+                    self.ended_by = Some(signal);
                     self.signal(Signal::KILL);
                 } else {
-                    self.signal(self.stop_signal);
+                    self.signal(signal);
                 }
             }
         }
@@ -410,8 +412,8 @@ impl<'a> Owner<'a> {
                 let (listeners, fds) = self.relay.listeners();
                 return answer.send(&Reply::Listeners(listeners), &fds);
             }
-            Request::Stop { grace } => {
-                self.stop(grace);
+            Request::Stop(stop) => {
+                self.stop(stop);
                 Reply::Done
             }
             Request::Kill { signal } => {
