@@ -18,6 +18,9 @@ pub fn hint_for_path(path: &Path) -> Option<String> {
     if path.exists() {
         return None;
     }
+    if path.is_symlink() {
+        return Some(format!("it is a link that leads nowhere: ls -l {}", path.display()));
+    }
     let existing =
         path.ancestors().skip(1).find(|folder| folder.as_os_str().is_empty() || folder.exists())?;
     let missing = path.strip_prefix(existing).ok()?.components().next()?;
@@ -70,10 +73,12 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         fs::create_dir_all(at("samples/hello")).unwrap();
         fs::write(at("samples/hello/hello.wasm"), "").unwrap();
+        std::os::unix::fs::symlink("nothing", at("link")).unwrap();
         for (path, want) in [
             ("samples/hello/helo.wasm", Some("did you mean `samples/hello/hello.wasm`?")),
             ("sampels/hello/hello.wasm", Some("did you mean `samples`?")),
             ("samples/hello/other", Some("see what is there: ls samples/hello")),
+            ("link", Some("it is a link that leads nowhere: ls -l link")),
             ("samples/hello/hello.wasm", None),
         ] {
             let hint = hint_for_path(&at(path));
