@@ -64,8 +64,8 @@ pub fn stop_task(task: &TaskFolder, stop: Stop) -> Result<State> {
     let status = task.status()?;
     let supervisor =
         status.as_ref().and_then(|status| status.supervisor).filter(|_| task.is_supervised());
-    // On a full disk a task can be ended all the same, which may make room: its supervisor takes its
-    // own time then, and is asked again after ours.
+    // On a full disk a task can be ended all the same, which may make room: its supervisor takes
+    // its own time then, and is asked again after ours.
     match task.ask_stop(stop) {
         Err(error) if !is_of_full_disk(&error) => return Err(error),
         _ => {}
