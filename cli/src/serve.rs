@@ -33,8 +33,8 @@ impl Child {
         self.parent.is_some()
     }
 
-    /// Has the end of the parent told by a signal of its own, for a process that ends otherwise then
-    /// than when it is asked to.
+    /// Has the end of the parent told by a signal of its own, for a process that ends otherwise
+    /// then than when it is asked to.
     pub fn tell_orphans_apart(&self) -> anyhow::Result<()> {
         self.on_end_of_parent(Signal::HUP)
     }

@@ -16,8 +16,8 @@ pub struct Limits {
     pub scrub_interval: Duration,
     /// And how fast: a tenth of what a slow disk reads, so that requests do not notice.
     pub scrub_bytes_per_second: u64,
-    /// How often unused blobs are collected. A pass reads all records: 2.5 s of a core for a hundred
-    /// thousand manifests.
+    /// How often unused blobs are collected. A pass reads all records: 2.5 s of a core for a
+    /// hundred thousand manifests.
     pub collect_interval: Duration,
     /// How long a blob is kept that no manifest names: a client may push a manifest of it later,
     /// and one that pushes an image of many gigabytes takes its time.

@@ -16,7 +16,7 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub enum Quota {
-    /// List what accounts have and may have, as USED/LIMIT, and repositories with a quota of their own
+    /// List what accounts have and may have, as USED/LIMIT, and repositories with own quotas
     #[command(visible_alias = "list")]
     Ls {
         #[command(flatten)]
