@@ -472,8 +472,8 @@ impl Verb {
                 let damaged = scrubbed.damaged.len();
                 ensure!(
                     damaged == 0,
-                    Advice::new(format!("{damaged} blobs are damaged"))
-                        .hint("push the images again that have them: they are healed by it")
+                    Advice::new(format!("damaged: {}", space::count(damaged as u64)))
+                        .hint("push the images again that have them, which heals them")
                 );
             }
             Self::Quota(verb) => verb.run(&admin)?,
