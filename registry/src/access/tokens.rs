@@ -1,5 +1,4 @@
 use std::{
-    fs,
     io::{self, Read},
     os::unix::fs::MetadataExt,
     path::Path,
@@ -115,7 +114,8 @@ impl Tokens {
     /// it.
     pub fn load(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::File { action: "read", path: path.to_owned(), source };
-        let file = fs::File::open(path).map_err(failed)?;
+        // Root reads it in the folder of the registry's user.
+        let file = disk::open_plain(path).map_err(failed)?;
         if file.metadata().map_err(failed)?.mode() & 0o077 != 0 {
             return Err(Error::InvalidKey { path: path.to_owned() });
         }
@@ -303,6 +303,8 @@ impl std::fmt::Debug for Tokens {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn tokens_and_user() -> (Tokens, Principal) {
@@ -382,5 +384,18 @@ mod tests {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
         assert!(matches!(Tokens::open(dir.path()), Err(Error::InvalidKey { .. })));
+    }
+
+    #[test]
+    fn a_key_that_is_a_link_or_a_pipe_is_neither_followed_nor_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(KEY_FILE);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RUSR).unwrap();
+        assert!(matches!(Tokens::load(&path), Err(Error::File { .. })));
+        fs::remove_file(&path).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        Tokens::open(elsewhere.path()).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path().join(KEY_FILE), &path).unwrap();
+        assert!(matches!(Tokens::load(&path), Err(Error::File { .. })));
     }
 }
