@@ -15,8 +15,9 @@ use crate::{
     limits::{ADMIN_ANSWER_TIME_MAX, ADMIN_PAGES_MAX, ADMIN_PASS_TIME_MAX},
     protocol::{
         ADMIN_SOCKET, Collected, ErrorBody, Existing, Immutable, ImmutableInfo, ManifestInfo, Page,
-        PasswordBody, QuotaInfo, Repositories, RepositoryInfo, RobotCredential, RobotInfo,
-        Scrubbed, TagInfo, UploadInfo, Visibility, VisibilityBody, encode_query,
+        PasswordBody, QuotaInfo, Repositories, RepositoryInfo, Retained, RetentionChange,
+        RetentionInfo, RobotCredential, RobotInfo, Scrubbed, TagInfo, UploadInfo, Visibility,
+        VisibilityBody, encode_query,
     },
 };
 
@@ -202,6 +203,61 @@ impl Admin {
     ) -> Result<Collected, Error> {
         let grace = grace.map(|grace| format!("&grace_seconds={}", grace.as_secs()));
         let path = format!("/admin/collect?dry_run={dry_run}{}", grace.unwrap_or_default());
+        let request = ApiRequest::new(Method::POST, &path, ADMIN_PASS_TIME_MAX);
+        self.read(self.send(request).await?)
+    }
+
+    /// Every name that has retention rules.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`] when no registry runs there.
+    pub async fn retentions(&self) -> Result<Vec<RetentionInfo>, Error> {
+        self.get("/admin/retention").await
+    }
+
+    /// Changes what an account, a repository or, as `*`, every other one retains.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when there is no such account, or too many rules.
+    pub async fn change_retention(
+        &self,
+        name: &str,
+        change: &RetentionChange,
+    ) -> Result<RetentionInfo, Error> {
+        let path = format!("/admin/retention/{name}");
+        self.read(self.call(Method::PUT, &path, Some(change)).await?)
+    }
+
+    /// Removes the rule of a pattern, the time of untagged manifests, or, with neither, all rules
+    /// of a name.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when there is no such rule.
+    pub async fn remove_retention(
+        &self,
+        name: &str,
+        tags: Option<&str>,
+        untagged: bool,
+    ) -> Result<(), Error> {
+        let tags = tags.map(|tags| format!("&tags={}", encode_query(tags))).unwrap_or_default();
+        self.delete(&format!("/admin/retention/{name}?untagged={untagged}{tags}")).await
+    }
+
+    /// Deletes what the rules of all names, of an account or of a repository do not keep, and no
+    /// request has used for `grace` (an hour if none is given); or says what would go.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] when there is no such name, and when the registry shuts down.
+    pub async fn retain(
+        &self,
+        name: Option<&str>,
+        grace: Option<Duration>,
+        dry_run: bool,
+    ) -> Result<Retained, Error> {
+        let name = name.map(|name| format!("/{name}")).unwrap_or_default();
+        let grace = grace.map(|grace| format!("&grace_seconds={}", grace.as_secs()));
+        let grace = grace.unwrap_or_default();
+        let path = format!("/admin/retention{name}?dry_run={dry_run}{grace}");
         let request = ApiRequest::new(Method::POST, &path, ADMIN_PASS_TIME_MAX);
         self.read(self.send(request).await?)
     }

@@ -41,9 +41,9 @@ pub use client::{
 pub use error::{Error, ManifestFault, ProtocolFault};
 pub use limits::Limits;
 pub use protocol::{
-    Collected, DamagedBlob, Existing, Fault, Immutable, ImmutableInfo, ManifestInfo, QuotaInfo,
-    Repositories, RepositoryInfo, RobotCredential, RobotInfo, Scrubbed, TagInfo, UploadInfo,
-    Visibility,
+    Collected, DamagedBlob, Existing, Expired, Fault, Immutable, ImmutableInfo, ManifestInfo,
+    QuotaInfo, Repositories, RepositoryInfo, Retained, Retention, RetentionChange, RetentionInfo,
+    RetentionRule, RobotCredential, RobotInfo, Scrubbed, TagInfo, UploadInfo, Visibility,
 };
 pub use quota::{Exceeded, Quota, QuotaChange, QuotaResource};
 pub use repository::{Action, Repository};

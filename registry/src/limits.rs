@@ -22,6 +22,11 @@ pub struct Limits {
     /// How long a blob is kept that no manifest names: a client may push a manifest of it later,
     /// and one that pushes an image of many gigabytes takes its time.
     pub collect_grace: Duration,
+    /// How often retention rules are applied.
+    pub retain_interval: Duration,
+    /// How long a manifest must not have been pushed or pulled before retention deletes it or its
+    /// tags: a client may push an index of it later, or pull what it names.
+    pub retain_grace: Duration,
     /// Connections at once: each may hold a page or some hundred kilobytes of a blob. More wait to
     /// be accepted.
     pub connections_max: usize,
@@ -48,6 +53,8 @@ impl Default for Limits {
             scrub_bytes_per_second: 16 << 20,
             collect_interval: Duration::from_secs(3600),
             collect_grace: Duration::from_secs(3600),
+            retain_interval: Duration::from_secs(3600),
+            retain_grace: Duration::from_secs(3600),
             connections_max: 1024,
             connections_of_one_address_max: 256,
             header_time_max: Duration::from_secs(30),
@@ -143,6 +150,16 @@ pub(crate) const DIGEST_LOCKS: usize = 1024;
 /// for the disk no longer than for the commit of another request.
 pub(crate) const COLLECT_BATCH: usize = 32;
 pub(crate) const COLLECT_PAUSE: Duration = Duration::from_millis(10);
+/// The last pull of a manifest is written down once in so long: rules count days.
+pub(crate) const PULL_NOTED_AFTER: Duration = Duration::from_secs(3600);
+/// How often pulls are written down, together, and how many manifests are remembered until then;
+/// pulls of more are forgotten. Some 200 bytes each.
+pub(crate) const PULLS_NOTED_EVERY: Duration = Duration::from_secs(30);
+pub(crate) const PULLS_REMEMBERED_MAX: usize = 20_000;
+/// Of those, how many at once, for the database commits them together.
+pub(crate) const PULLS_WRITTEN_AT_ONCE: usize = 64;
+/// Manifests that are asked for while retention decides: of more, it deletes none.
+pub(crate) const ASKED_FOR_MAX: usize = 100_000;
 /// How often a manifest is added or deleted anew because another request has changed it or its tag
 /// meanwhile.
 pub(crate) const PUT_TRIES_MAX: usize = 64;
@@ -165,6 +182,10 @@ pub(crate) const ADMIN_BODY_BYTES_MAX: usize = 4 << 10;
 pub(crate) const ADMIN_LIST_MAX: usize = 10_000;
 /// Patterns of tags that an immutable repository excepts: each push of a tag looks at all.
 pub(crate) const IMMUTABLE_EXCEPTIONS_MAX: usize = 32;
+/// Rules of one name: each tag is compared with all.
+pub(crate) const RETENTION_RULES_MAX: usize = 32;
+/// Tags and manifests that the answer to a retention names.
+pub(crate) const EXPIRED_LISTED_MAX: usize = 10_000;
 /// The longest grace time that the administrator can ask for.
 pub(crate) const GRACE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Tags or manifests in one page of an answer to the administrator: some hundred kilobytes.

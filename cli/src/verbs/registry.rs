@@ -1,5 +1,6 @@
 mod contents; // tags and manifests
 mod quotas; // what accounts may have, and open uploads
+mod retention; // which tags and manifests stay
 mod rules; // read-only mode and immutable tags
 mod space; // what collection and its like have done, in words
 
@@ -102,6 +103,9 @@ grace time, and no client has asked for it: a push sends its manifest last. Othe
         #[command(flatten)]
         output: Output,
     },
+    /// Which tags and manifests stay: the registry deletes the others every hour by itself
+    #[command(subcommand)]
+    Retention(retention::RetentionVerb),
     /// Let clients push and delete nothing, or let them again; or say which
     ReadOnly {
         /// on, or off
@@ -466,6 +470,7 @@ impl Verb {
             Self::Tag(verb) => verb.run(&admin)?,
             Self::ReadOnly { wanted } => rules::read_only(&admin, wanted)?,
             Self::Immutable(verb) => verb.run(&admin)?,
+            Self::Retention(verb) => verb.run(&admin)?,
             Self::Scrub { rate, output } => {
                 let scrubbed = block_on(admin.scrub(rate))?;
                 output.record(&scrubbed, space::scrubbed)?;

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use spec::{Digest, Tenant, Timestamp};
 
+use super::pattern::matches;
 use crate::{
     account::RobotScope,
     quota::{Quota, QuotaResource},
@@ -106,6 +107,9 @@ pub struct ManifestInfo {
     /// When it was pushed, the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushed: Option<Timestamp>,
+    /// When it was pulled, the last time, to the hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pulled: Option<Timestamp>,
 }
 
 /// What an account or a repository may have, and has.
@@ -151,21 +155,6 @@ impl Immutable {
     pub fn holds(&self, tag: &str) -> bool {
         !self.except.iter().any(|pattern| matches(pattern, tag))
     }
-}
-
-/// Whether `text` is of a pattern, in which `*` stands for any characters.
-fn matches(pattern: &str, text: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else { return pattern == text };
-    let Some(mut left) = text.strip_prefix(start) else { return false };
-    let mut parts = rest.split('*').peekable();
-    while let Some(part) = parts.next() {
-        if parts.peek().is_none() {
-            return left.ends_with(part);
-        }
-        let Some(at) = left.find(part) else { return false };
-        left = &left[at + part.len()..];
-    }
-    true
 }
 
 /// What is wrong with the bytes of a digest.
@@ -279,33 +268,4 @@ pub struct RobotCredential {
 #[serde(deny_unknown_fields)]
 pub(crate) struct VisibilityBody {
     pub visibility: Visibility,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_star_stands_for_any_characters() {
-        for (pattern, text, want) in [
-            ("latest", "latest", true),
-            ("latest", "latest1", false),
-            ("", "", true),
-            ("", "a", false),
-            ("*", "", true),
-            ("*", "v1", true),
-            ("dev-*", "dev-", true),
-            ("dev-*", "dev", false),
-            ("*-rc", "v1-rc", true),
-            ("*-rc", "v1-rc1", false),
-            ("v*-*c", "v1-rc", true),
-            ("v*.*.*", "v1.2.3", true),
-            ("v*.*.*", "v1.2", false),
-            ("a*a", "a", false),
-            ("a*a", "aa", true),
-            ("a**b", "axb", true),
-        ] {
-            assert_eq!(matches(pattern, text), want, "{pattern} {text}");
-        }
-    }
 }

@@ -1,7 +1,9 @@
 //! What both ends of the distribution API, and of the admin socket, put on the wire.
 
+mod pattern; // in which a star stands for any characters
 mod manifest; // what both ends read in a manifest
 mod message; // JSON bodies
+mod retention; // which tags and manifests stay
 mod query; // percent-encoded parameters
 mod range; // which bytes of a blob or an upload
 
@@ -10,6 +12,7 @@ pub use message::{
     Repositories, RepositoryInfo, RobotCredential, RobotInfo, Scrubbed, TagInfo, UploadInfo,
     Visibility,
 };
+pub use retention::{Expired, Retained, Retention, RetentionChange, RetentionInfo, RetentionRule};
 pub(crate) use {
     manifest::{DeclaredMediaType, is_foreign_layer},
     message::{ADMIN_SOCKET, ErrorBody, MACHINES, Page, PasswordBody, TagList, VisibilityBody},

@@ -14,6 +14,7 @@ use super::{
     quotas,
     request_body::RequestBody,
     response::{Response, empty, json},
+    retention::RetentionEndpoints,
     robots, rules,
     scrub::ScrubberHandle,
 };
@@ -24,7 +25,6 @@ use crate::{
     limits::{ADMIN_BODY_BYTES_MAX, ADMIN_LIST_MAX, GRACE_MAX, REPOSITORIES_NAMED},
     protocol::{
         ADMIN_SOCKET, Existing, PasswordBody, Query, Repositories, RepositoryInfo, Visibility,
-        VisibilityBody,
     },
     storage::Storage,
 };
@@ -42,6 +42,7 @@ pub(super) struct AdminApi {
     pub storage: Storage,
     pub collector: CollectorHandle,
     pub collect_grace: Duration,
+    pub retention: RetentionEndpoints,
     pub scrubber: ScrubberHandle,
     pub scrub_bytes_per_second: u64,
     pub passwords: Arc<Passwords>,
@@ -85,16 +86,12 @@ impl AdminApi {
             let login = rest.strip_prefix('/').unwrap_or_default();
             return robots::answer(&self.storage.metadata, method, login, body).await;
         }
-        if let Some(name) =
-            path.strip_prefix("/admin/repositories/").and_then(|p| p.strip_suffix("/visibility"))
-        {
-            let name: Repository = name.parse().map_err(ApiError::invalid_name)?;
-            if *method != Method::PUT {
-                return Err(ApiError::no_such_endpoint());
-            }
-            let VisibilityBody { visibility } = body.json(ADMIN_BODY_BYTES_MAX).await?;
-            self.storage.metadata.set_public(&name, visibility == Visibility::Public).await?;
-            return Ok(empty(StatusCode::NO_CONTENT, []));
+        if let Some(rest) = path.strip_prefix("/admin/repositories/") {
+            return contents::repository(&self.storage, method, rest, body).await;
+        }
+        if let Some(rest) = path.strip_prefix("/admin/retention") {
+            let name = rest.strip_prefix('/').unwrap_or_default();
+            return self.retention.answer(method, name, query, body).await;
         }
         if let Some(rule) = path.strip_prefix("/admin/rules/") {
             return rules::answer(&self.storage.metadata, method, rule, body).await;
@@ -112,11 +109,6 @@ impl AdminApi {
         }
         if let Some(name) = path.strip_prefix("/admin/manifests/") {
             return contents::manifests(&self.storage, method, name, query).await;
-        }
-        if let Some(name) = path.strip_prefix("/admin/repositories/")
-            && *method == Method::DELETE
-        {
-            return contents::delete_repository(&self.storage, name).await;
         }
         match (method.as_str(), path) {
             ("POST", "/admin/scrub") => self.scrub(query).await,

@@ -5,12 +5,13 @@ use spec::{Digest, Reference};
 
 use super::{
     error::{ApiError, ErrorCode},
+    request_body::RequestBody,
     response::{Response, empty, json},
 };
 use crate::{
     Repository, blocking,
-    limits::{ADMIN_PAGE_MAX, TAGS_LISTED_MAX},
-    protocol::{ManifestInfo, Page, Query, TagInfo},
+    limits::{ADMIN_BODY_BYTES_MAX, ADMIN_PAGE_MAX, TAGS_LISTED_MAX},
+    protocol::{ManifestInfo, Page, Query, TagInfo, Visibility, VisibilityBody},
     storage::Storage,
 };
 
@@ -93,14 +94,34 @@ async fn list_manifests(
             tags,
             subject: record.subject,
             pushed: record.pushed,
+            pulled: record.pulled,
         });
     }
     Ok(json(StatusCode::OK, &Page { entries, next }))
 }
 
+/// `/admin/repositories/NAME` and `/admin/repositories/NAME/visibility`.
+pub(super) async fn repository(
+    storage: &Storage,
+    method: &Method,
+    name: &str,
+    body: &mut RequestBody,
+) -> Result<Response, ApiError> {
+    match (method, name.strip_suffix("/visibility")) {
+        (&Method::PUT, Some(name)) => {
+            let name: Repository = name.parse().map_err(ApiError::invalid_name)?;
+            let VisibilityBody { visibility } = body.json(ADMIN_BODY_BYTES_MAX).await?;
+            storage.metadata.set_public(&name, visibility == Visibility::Public).await?;
+            Ok(empty(StatusCode::NO_CONTENT, []))
+        }
+        (&Method::DELETE, _) => delete_repository(storage, name).await,
+        _ => Err(ApiError::no_such_endpoint()),
+    }
+}
+
 /// Deletes a repository with all that it has. The bytes of its blobs come back with the next
 /// collection, unless other repositories have them.
-pub(super) async fn delete_repository(storage: &Storage, name: &str) -> Result<Response, ApiError> {
+async fn delete_repository(storage: &Storage, name: &str) -> Result<Response, ApiError> {
     let repository = known(storage, name).await?;
     let _exclusive = storage.locks.exclusive(&repository).await;
     let (uploads, into) = (storage.uploads.clone(), repository.clone());
@@ -111,7 +132,8 @@ pub(super) async fn delete_repository(storage: &Storage, name: &str) -> Result<R
     }
 }
 
-async fn known(storage: &Storage, name: &str) -> Result<Repository, ApiError> {
+/// The repository of this name, which there is.
+pub(super) async fn known(storage: &Storage, name: &str) -> Result<Repository, ApiError> {
     let repository: Repository = name.parse().map_err(ApiError::invalid_name)?;
     match storage.metadata.repository(&repository).await? {
         Some(_) => Ok(repository),

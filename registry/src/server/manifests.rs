@@ -69,11 +69,14 @@ impl ManifestEndpoints {
         };
         let missing = || ApiError::no_such_manifest(&target.to_string());
         let digest = digest.ok_or_else(missing)?;
+        self.storage.pulls.ask_for(repository, &digest);
         let record = self.storage.metadata.manifest(repository, &digest).await?;
-        match record.filter(|_| !self.storage.metadata.is_damaged(&digest)) {
-            Some(record) => Ok((digest, record)),
-            None => Err(missing()),
-        }
+        let record = record.filter(|_| !self.storage.metadata.is_damaged(&digest));
+        let record = record.ok_or_else(missing)?;
+        // Also by HEAD: a client that has the image asks for no more than its digest.
+        let now = Timestamp::of(SystemTime::now());
+        self.storage.pulls.note(repository, &digest, record.pulled, now);
+        Ok((digest, record))
     }
 
     /// `PUT`: stores a manifest, exactly these bytes, under its digest and under tags.
@@ -116,7 +119,11 @@ impl ManifestEndpoints {
             subject,
             links: Some(outline.links()),
             pushed: Some(Timestamp::of(SystemTime::now())),
+            pulled: None,
         };
+        for named in outline.manifests().chain(subject.as_ref()) {
+            self.storage.pulls.ask_for(repository, named);
+        }
         let referrer = outline.referrer(&digest, &record)?;
         self.store(bytes, digest).await?;
         heal(&self.storage, &digest).await?;

@@ -18,11 +18,14 @@ mod manifests; // reading, adding and deleting manifests
 mod lists; // tags, repositories, referrers
 mod robots; // robot accounts, for the owner of the data folder
 mod collect; // online garbage collection
+mod expiry; // which tags and manifests no rule keeps
+mod retain; // they go
 mod scrub; // reading everything again
 mod front; // TLS, plain HTTP and proxies, before a request is read
 mod rules; // read-only mode and immutable tags
 mod quotas; // what accounts and repositories may have, and open uploads
 mod contents; // tags, manifests and whole repositories, for the owner of the data folder
+mod retention; // what repositories retain
 mod admin; // users and visibility, for the owner of the data folder
 
 use std::{convert::Infallible, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -48,7 +51,7 @@ use crate::{
 };
 use {
     admin::AdminApi, api::Api, auth::Authenticator, collect::Collector, front::Front,
-    scrub::Scrubber,
+    retain::Retainer, retention::RetentionEndpoints, scrub::Scrubber,
 };
 
 /// Where a registry stores its data, and how it behaves.
@@ -93,6 +96,7 @@ pub struct Server {
     storage: Storage,
     collector: Collector,
     scrubber: Scrubber,
+    retainer: Retainer,
     front: Front,
     limits: Limits,
 }
@@ -141,14 +145,27 @@ impl Server {
         let audit = Arc::new(audit);
         let locks = RepositoryLocks::default();
         let unused = Arc::default();
-        let storage = Storage { metadata: metadata.clone(), blobs, uploads, locks, unused };
+        let storage = Storage {
+            metadata: metadata.clone(),
+            blobs,
+            uploads,
+            locks,
+            unused,
+            pulls: Arc::default(),
+        };
         let (collector, collecting) = Collector::new(storage.clone());
         let (scrubber, scrubbing) = Scrubber::new(storage.clone());
+        let (retainer, retaining) = Retainer::new(storage.clone(), Arc::clone(&audit));
         Ok(Self {
             admin_api: Arc::new(AdminApi {
                 audit: Arc::clone(&audit),
                 storage: storage.clone(),
                 collector: collecting,
+                retention: RetentionEndpoints {
+                    storage: storage.clone(),
+                    retainer: retaining,
+                    grace: limits.retain_grace,
+                },
                 scrubber: scrubbing,
                 scrub_bytes_per_second: limits.scrub_bytes_per_second,
                 collect_grace: limits.collect_grace,
@@ -166,6 +183,7 @@ impl Server {
             storage,
             collector,
             scrubber,
+            retainer,
             front: Front {
                 acceptor: tls.map(Into::into),
                 plain_http,
@@ -187,8 +205,17 @@ impl Server {
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
-        let Self { api, admin_api, admin_listener, storage, collector, scrubber, front, limits } =
-            self;
+        let Self {
+            api,
+            admin_api,
+            admin_listener,
+            storage,
+            collector,
+            scrubber,
+            retainer,
+            front,
+            limits,
+        } = self;
         let connections = Connections::new();
         let (http, front) = (front.http, Arc::new(front));
         let descriptors = Descriptors::raise();
@@ -209,10 +236,14 @@ impl Server {
             () = expire_uploads(&storage.uploads, limits.upload_idle_time_max) => Ok(()),
             () = collector.run(limits.collect_interval, limits.collect_grace) => Ok(()),
             () = scrubber.run(limits.scrub_interval, limits.scrub_bytes_per_second) => Ok(()),
+            () = retainer.run(limits.retain_interval, limits.retain_grace) => Ok(()),
             () = keep_reserve(&storage.metadata) => Ok(()),
         };
         drop(listener);
         connections.drain(limits.drain_time_max).await;
+        if !storage.metadata.is_broken() {
+            storage.note_pulls().await?;
+        }
         ended
     }
 }

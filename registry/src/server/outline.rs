@@ -106,6 +106,11 @@ impl Outline {
         Links::of(all.chain(self.manifests.iter().flatten()).map(|link| &link.digest))
     }
 
+    /// The manifests that an index names.
+    pub fn manifests(&self) -> impl Iterator<Item = &Digest> {
+        self.manifests.iter().flatten().map(|link| &link.digest)
+    }
+
     pub fn subject(&self) -> Option<Digest> {
         self.subject.as_ref().map(|subject| subject.digest)
     }

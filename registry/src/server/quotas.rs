@@ -53,6 +53,11 @@ async fn check_name(storage: &Storage, name: &str, change: &QuotaChange) -> Resu
         }
         None => name,
     };
+    check_account(storage, account).await
+}
+
+/// There is a user of this name.
+pub(super) async fn check_account(storage: &Storage, account: &str) -> Result<(), ApiError> {
     let user: Tenant = account.parse().map_err(ApiError::invalid_name)?;
     match storage.metadata.user(&user).await? {
         Some(_) => Ok(()),

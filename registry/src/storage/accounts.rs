@@ -356,6 +356,7 @@ mod tests {
             subject: None,
             links: None,
             pushed: None,
+            pulled: None,
         };
         for name in ["ann/cats", "ann/a/b", "anna/cats", "bob/dogs"] {
             let name = repository(name);

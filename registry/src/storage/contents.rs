@@ -226,11 +226,15 @@ impl Metadata {
         referrer: Option<&Referrer>,
     ) -> Result<(Txn, Counts), Error> {
         let key = manifest_key(repository, digest);
-        let rev = self.mod_rev(&key).await?;
-        let mut more =
-            Counts { bytes: if rev == 0 { record.size } else { 0 }, ..Counts::default() };
+        let found = self.range(Query::key(&*key), "look up a manifest").await?;
+        let (mut record, mut more) = (record.clone(), Counts::default());
+        match found.first() {
+            Some(kv) => record.pulled = decode::<ManifestRecord>(kv)?.pulled,
+            None => more.bytes = record.size,
+        }
+        let rev = found.first().map_or(0, |kv| kv.mod_rev);
         let mut txn = Txn::new().when(Compare::ModRev(key.clone(), rev));
-        txn = txn.put(key, store::encode(VERSION, record));
+        txn = txn.put(key, store::encode(VERSION, &record));
         let set = Some(Timestamp::of(SystemTime::now()));
         let tagged = store::encode(TAG_VERSION, &TagRecord { digest: *digest, set });
         for tag in tags {
@@ -263,49 +267,8 @@ impl Metadata {
         Ok((txn, more))
     }
 
-    /// Removes a manifest and the tags that point to it. Tags first, so that none is ever left
-    /// without its manifest. Whether the repository had it. The caller keeps other changes of
-    /// manifests and tags out of the repository.
-    pub async fn remove_manifest(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-    ) -> Result<bool, Error> {
-        let Some(record) = self.manifest(repository, digest).await? else { return Ok(false) };
-        loop {
-            let entries = self.entries(repository, digest, DELETED_PER_TRANSACTION / 2).await?;
-            if entries.is_empty() {
-                break;
-            }
-            let (mut txn, mut less) = (Txn::new(), Counts::default());
-            for tag in entries {
-                txn = txn.delete(entry_key(repository, digest, &tag));
-                if self.tag(repository, &tag).await? == Some(*digest) {
-                    txn = txn.delete(tag_key(repository, &tag));
-                    less.tags += 1;
-                }
-            }
-            self.commit_less(repository, less, txn, "delete tags").await?;
-        }
-        let (key, action) = (manifest_key(repository, digest), "delete a manifest");
-        let less = Counts { bytes: record.size, ..Counts::default() };
-        let mut delete = Txn::new().delete(&*key);
-        if let Some(subject) = &record.subject {
-            delete = delete.delete(referrer_key(repository, subject, digest));
-        }
-        // A collection may note what it names meanwhile.
-        for _ in 0..PUT_TRIES_MAX {
-            let rev = self.mod_rev(&key).await?;
-            let txn = delete.clone().when(Compare::ModRev(key.clone(), rev));
-            if rev == 0 || self.commit_less(repository, less, txn, action).await? {
-                return Ok(rev != 0);
-            }
-        }
-        Err(Error::Contended { repository: repository.to_string() })
-    }
-
     /// Some of the tags that point to a manifest, and of those that have.
-    async fn entries(
+    pub(super) async fn entries(
         &self,
         repository: &Repository,
         digest: &Digest,
@@ -346,19 +309,6 @@ impl Metadata {
         let query = Query::key(tag_key(repository, tag));
         let found = self.range(query, "look up a tag").await?;
         found.first().map(|kv| decode_tag(kv)).transpose()
-    }
-
-    /// Whether the repository had it.
-    pub async fn remove_tag(&self, repository: &Repository, tag: &str) -> Result<bool, Error> {
-        let key = tag_key(repository, tag);
-        let found = self.range(Query::key(&*key), "look up a tag").await?;
-        let Some(kv) = found.first() else { return Ok(false) };
-        let entry = entry_key(repository, &decode_tag(kv)?.digest, tag);
-        let txn = Txn::new().when(Compare::ModRev(key.clone(), kv.mod_rev));
-        // A transaction that lost against a concurrent change leaves that change in place.
-        let less = Counts { tags: 1, ..Counts::default() };
-        let txn = txn.delete(key).delete(entry);
-        self.commit_less(repository, less, txn, "delete a tag").await
     }
 
     /// At most `limit` tags after `last`.
@@ -504,11 +454,11 @@ pub(super) fn manifest_key(repository: &Repository, digest: &Digest) -> String {
     format!("manifest/{repository}:{digest}")
 }
 
-fn tag_key(repository: &Repository, tag: &str) -> String {
+pub(super) fn tag_key(repository: &Repository, tag: &str) -> String {
     format!("tag/{repository}:{tag}")
 }
 
-fn entry_key(repository: &Repository, digest: &Digest, tag: &str) -> String {
+pub(super) fn entry_key(repository: &Repository, digest: &Digest, tag: &str) -> String {
     entry_key_of(repository.as_str(), digest, tag)
 }
 
@@ -516,7 +466,7 @@ fn entry_key_of(repository: &str, digest: &Digest, tag: &str) -> String {
     format!("tagged/{repository}:{}:{tag}", &digest.hex()[..ENTRY_DIGITS])
 }
 
-fn referrer_key(repository: &Repository, subject: &Digest, digest: &Digest) -> String {
+pub(super) fn referrer_key(repository: &Repository, subject: &Digest, digest: &Digest) -> String {
     format!("referrer/{repository}:{subject}:{digest}")
 }
 
@@ -533,7 +483,7 @@ mod tests {
 
     fn record(links: Option<Links>) -> ManifestRecord {
         let media_type = MediaType::OCI_MANIFEST.into();
-        ManifestRecord { media_type, size: 3, subject: None, links, pushed: None }
+        ManifestRecord { media_type, size: 3, subject: None, links, pushed: None, pulled: None }
     }
 
     #[tokio::test]

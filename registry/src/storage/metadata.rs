@@ -34,11 +34,14 @@ pub(super) const TAG_VERSION: u8 = 2;
 /// damaged/DIGEST                     whose bytes were found missing or wrong
 /// read-only                           that no client changes anything
 /// immutable/NAME                      that its tags stay as they were set, and which do not
+/// retention/NAME                      which tags and manifests of an account, a repository, or all
+///                                     stay
 /// scrubbed                            when everything was read again, the last time
 /// quota/NAME                          what an account or a repository may have
 /// repository/NAME                     whether it is public
 /// blob/NAME:DIGEST                    membership: decides about access, never the digest alone
-/// manifest/NAME:DIGEST                media type, size, subject, links; the bytes are a blob
+/// manifest/NAME:DIGEST                media type, size, subject, links, when it was pushed and
+///                                     pulled; the bytes are a blob
 /// tag/NAME:TAG                        digest, when it was set
 /// tagged/NAME:START:TAG               that a manifest whose digest starts so has, or had, the tag
 /// referrer/NAME:SUBJECT:DIGEST        descriptor of a manifest whose subject is SUBJECT

@@ -4,11 +4,14 @@ mod locks; // no deletion while a manifest is added
 mod reserve; // space for deletions on a full disk
 mod records; // what is stored of users, repositories and what they have
 mod usage; // what accounts have, and may have
+mod pulls; // which manifests were pulled, until it is written down
 mod unused; // what collection and requests tell each other
 mod rules; // what the operator does not allow to change
 mod damaged; // what a disk has lost or changed
 mod metadata; // users and repositories, and how records are read and written
 mod contents; // which repository has which blob, manifest and tag
+mod removal; // of tags and manifests
+mod retaining; // which tags and manifests stay
 mod healing; // what is damaged, until a push brings it again
 mod ruling; // read-only mode and immutable tags
 mod quotas; // of accounts and repositories
@@ -19,6 +22,8 @@ use std::sync::Arc;
 
 use blobs::BlobStore;
 
+use crate::Error;
+
 /// All that a registry keeps, as its endpoints use it.
 #[derive(Clone)]
 pub(crate) struct Storage {
@@ -27,15 +32,24 @@ pub(crate) struct Storage {
     pub uploads: Arc<Uploads>,
     pub locks: RepositoryLocks,
     pub unused: Arc<UnusedBlobs>,
+    pub pulls: Arc<Pulls>,
+}
+
+impl Storage {
+    /// Writes down which manifests were pulled since the last time.
+    pub async fn note_pulls(&self) -> Result<(), Error> {
+        self.metadata.note_pulls(self.pulls.take()).await
+    }
 }
 
 pub(crate) use {
     contents::Use,
     locks::RepositoryLocks,
     metadata::{ListPage, Metadata},
+    pulls::{Deciding, Pulls},
     records::{
-        BlobRecord, Link, Links, ManifestRecord, Membership, Referrer, RepositoryRecord, User,
-        start_of,
+        BlobRecord, Link, Links, ManifestRecord, Membership, Referrer, RepositoryRecord, TagRecord,
+        User, start_of,
     },
     unused::{Pass, UnusedBlobs, Watch},
     uploads::{Upload, UploadError, UploadLimits, UploadWriter, Uploads},

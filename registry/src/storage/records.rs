@@ -40,6 +40,9 @@ pub(crate) struct ManifestRecord {
     /// When it was pushed, the last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushed: Option<Timestamp>,
+    /// When it was pulled, the last time, to the hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pulled: Option<Timestamp>,
 }
 
 /// An entry of the list of referrers, as it is sent.

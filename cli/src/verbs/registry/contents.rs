@@ -127,7 +127,7 @@ impl Manifest {
         match self {
             Self::Ls { repository, output } => {
                 let manifests = block_on(admin.manifests(&repository))?;
-                let headings = ["DIGEST", "TAGS", "PUSHED", "SIZE", "MEDIA TYPE"];
+                let headings = ["DIGEST", "TAGS", "PUSHED", "PULLED", "SIZE", "MEDIA TYPE"];
                 output.records(&manifests, &headings, |manifest| {
                     let tags = match manifest.tags.is_empty() {
                         true => "-".to_owned(),
@@ -137,6 +137,7 @@ impl Manifest {
                         manifest.digest.to_string(),
                         tags,
                         since(manifest.pushed),
+                        since(manifest.pulled),
                         size(manifest.bytes),
                         manifest.media_type.clone(),
                     ]
