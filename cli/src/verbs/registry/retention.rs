@@ -86,8 +86,8 @@ come back with the next collection: margay registry gc"
         /// Say what would go, and leave it
         #[arg(long)]
         dry_run: bool,
-        /// How long what goes must not have been pushed or pulled; with 0s pushes that are under way
-        /// may have to be repeated [default: 1h]
+        /// How long what goes must not have been used; with 0s pushes that are under way may have
+        /// to be repeated [default: 1h]
         #[arg(long, value_name = "TIME", value_parser = spec::parse_duration)]
         grace: Option<Duration>,
         #[command(flatten)]
