@@ -45,15 +45,26 @@ pub struct StopFlags {
     /// Send this signal in place of the task's own stop signal
     #[arg(short, long, value_name = "SIGNAL")]
     signal: Option<String>,
-    /// How long a task may take to end by itself, in seconds [default: its --stop-timeout, or 10]
+    /// How long a task may take to end by itself, in seconds; -1 for as long as it takes
+    /// [default: its --stop-timeout, or 10]
     #[arg(
         short,
         long,
         alias = "timeout",
         value_name = "SECONDS",
-        value_parser = clap::value_parser!(u64).range(0..=3600)
+        value_parser = grace,
+        allow_negative_numbers = true
     )]
-    time: Option<u64>,
+    time: Option<Duration>,
+}
+
+/// Seconds as Docker counts them: any number below zero waits without end.
+pub fn grace(text: &str) -> Result<Duration, String> {
+    match text.parse::<i64>() {
+        Ok(seconds) => Ok(u64::try_from(seconds)
+            .map_or(Stop::GRACE_MAX, |seconds| Duration::from_secs(seconds).min(Stop::GRACE_MAX))),
+        Err(_) => Err("give whole seconds, or -1 to wait without end".to_owned()),
+    }
 }
 
 impl StopFlags {
@@ -63,7 +74,7 @@ impl StopFlags {
     }
 
     pub fn stop(&self, task: &TaskFolder, signal: Option<i32>) -> Stop {
-        let grace = self.time.map_or_else(|| node::grace_of(task), Duration::from_secs);
+        let grace = self.time.unwrap_or_else(|| node::grace_of(task));
         Stop { grace, signal }
     }
 }

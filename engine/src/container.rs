@@ -49,6 +49,11 @@ pub struct Stop {
     pub signal: Option<i32>,
 }
 
+impl Stop {
+    /// The grace of a stop that waits without end: a century, which clocks can add to now.
+    pub const GRACE_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+}
+
 impl From<Duration> for Stop {
     fn from(grace: Duration) -> Self {
         Self { grace, signal: None }

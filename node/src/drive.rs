@@ -52,6 +52,9 @@ pub(crate) trait Supervisor {
     /// Its program is about to be sent this signal; its own stop signal when none is named.
     fn signalling(&mut self, _signal: Option<i32>) {}
 
+    /// It is to end for another start.
+    fn restarting(&mut self) {}
+
     /// How much of a grace means anything to its program.
     fn grace(&self, grace: Duration) -> Duration {
         grace
@@ -263,6 +266,9 @@ impl<S: Supervisor, C: Commands> Driver<'_, S, C> {
     }
 
     async fn take(&mut self, step: &Step) {
+        if matches!(step, Step::RestartRequested(_)) {
+            self.supervisor.restarting();
+        }
         let before = self.lifecycle.state;
         let (after, effects) = self.lifecycle.clone().after(step, Instant::now());
         self.lifecycle = after;

@@ -13,7 +13,7 @@ use spec::{LaunchType, TaskId, Timestamp};
 use crate::{
     anonymous_volumes,
     arguments::arguments,
-    control::{Ended, Hub, Server},
+    control::{Ended, Hub, OwnStreams, Server},
     drive::{Begin, End, drive},
     engines,
     error::{Error, Result, chain},
@@ -188,12 +188,20 @@ fn supervise<W: FnMut(Note)>(
         .map_err(|source| Error::System { verb: "start a runtime", source })?;
     runtime.block_on(async {
         let is_open = request.interactive || request.terminal.is_some();
-        let (stdio, attach) = match streams {
+        let (mut stdio, attach) = match streams {
             StreamsOf::Ours(stdio) => (Some(stdio), false),
             StreamsOf::Background { attach } => (None, attach),
         };
-        let hub = (stdio.is_none() && (is_open || attach))
-            .then(|| Hub::new(launch.kind, request.interactive, request.terminal));
+        let own = match &mut stdio {
+            Some(stdio) => OwnStreams::take(stdio)
+                .map_err(|source| Error::System { verb: "share a stream", source })?,
+            None => None,
+        };
+        let hub = match own {
+            Some(own) => Some(Hub::shared(launch.kind, own)),
+            None => (stdio.is_none() && (is_open || attach))
+                .then(|| Hub::new(launch.kind, request.interactive, request.terminal)),
+        };
         let mut orders = Orders {
             signals: TaskSignals::listen()?,
             control: Server::open(owned.folder(), hub.clone())?,

@@ -42,6 +42,8 @@ pub(crate) struct LocalRun<'a, W> {
     files: Option<Lock>,
     /// What its earlier starts have used, where counters begin at each.
     used: Usage,
+    /// A `restart` has asked for the next start.
+    restarting: bool,
     /// Whether its program ran.
     pub ran: bool,
     /// Why it never ran.
@@ -75,6 +77,7 @@ impl<'a, W: FnMut(Note)> LocalRun<'a, W> {
             watch,
             files: None,
             used,
+            restarting: false,
             ran: false,
             failed: None,
         }
@@ -152,6 +155,10 @@ impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
         let check = self.owned.record().health_check.as_ref();
         self.status.health = check.map(|_| Health::at_start(before));
         self.write_status();
+        // After the start, which is told with the status.
+        if std::mem::take(&mut self.restarting) {
+            tell(self.owned.folder().path(), self.owned.record(), "restart", |event| event);
+        }
         self.files = None;
         if std::mem::replace(&mut self.ran, true) {
             return;
@@ -172,6 +179,10 @@ impl<W: FnMut(Note)> Supervisor for LocalRun<'_, W> {
         let signal = signal.or(self.launch.stop_signal()).unwrap_or(TERM);
         let record = self.owned.record();
         tell(self.owned.folder().path(), record, "kill", |event| event.with("signal", signal));
+    }
+
+    fn restarting(&mut self) {
+        self.restarting = true;
     }
 
     fn monitor(&self) -> Option<Monitor> {

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::OwnedFd,
     time::Duration,
 };
 
@@ -12,8 +13,9 @@ use spec::{PublishedPort, Transport};
 use crate::{
     error::{Error, Result},
     home::Home,
+    ingress::{IngressFolder, socket_name},
     request::Publish,
-    tasks,
+    tasks::{self, Origin},
 };
 
 /// Opens ports on the host.
@@ -90,8 +92,13 @@ pub(crate) fn published(listeners: &Listeners) -> Vec<PublishedPort> {
         .collect()
 }
 
-/// A connection to the first published port of a task that can be reached.
-pub(crate) fn connect(task: &tasks::TaskFolder) -> Option<TcpStream> {
+/// A connection to the first port of a task that can be reached: a published one, or one of the
+/// ingress.
+pub(crate) fn connect(home: &Home, task: &tasks::TaskFolder) -> Option<OwnedFd> {
+    connect_published(task).map(OwnedFd::from).or_else(|| connect_ingress(home, task))
+}
+
+fn connect_published(task: &tasks::TaskFolder) -> Option<TcpStream> {
     let ports = task.status().ok().flatten()?.ports;
     let address = |port: &PublishedPort| {
         let ip = port.address.filter(|ip| !ip.is_unspecified());
@@ -101,6 +108,17 @@ pub(crate) fn connect(task: &tasks::TaskFolder) -> Option<TcpStream> {
     let mut addresses =
         ports.iter().filter(|port| port.transport == Transport::Tcp).filter_map(address);
     addresses.find_map(|address| TcpStream::connect_timeout(&address, CONNECT_TIME_MAX).ok())
+}
+
+fn connect_ingress(home: &Home, task: &tasks::TaskFolder) -> Option<OwnedFd> {
+    let record = task.record();
+    let Origin::Cluster(origin) = &record.origin else { return None };
+    let sockets = IngressFolder::at(home.ingress()).sockets();
+    let mut ports = record.ports.iter().filter(|port| port.host_port.is_none());
+    ports.find_map(|port| {
+        let name = socket_name(&origin.tenant, &origin.task, port.container_port);
+        disk::connect(&sockets.join(name)).ok().map(OwnedFd::from)
+    })
 }
 
 /// To a socket of this machine.

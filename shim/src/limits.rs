@@ -140,8 +140,6 @@ pub(crate) const WAITERS_MAX: usize = 64;
 pub(crate) const OOM_TIME_MAX: Duration = Duration::from_secs(5);
 /// Between the stop signal and SIGKILL for a container whose supervisor died.
 pub(crate) const ORPHAN_GRACE: Duration = Duration::from_secs(10);
-/// The longest grace period of a stop: later is no stop any more.
-pub(crate) const GRACE_MAX: Duration = Duration::from_secs(3600);
 /// Events taken from epoll at once; more wait for the next call.
 pub(crate) const EVENTS_MAX: usize = 64;
 

@@ -13,8 +13,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exits with the task's code. The keys leave a terminal without ending the task.
-A task that was made without -i and -t shows what it writes from now on; a task in the foreground of
-another `margay run` keeps that one's stdin."
+A task that was made without -i and -t shows what it writes from now on. One that another `margay run -i`
+has in the foreground takes what is typed here as well, and its stdin ends with that one's."
 )]
 pub struct Args {
     /// Name or id of the task

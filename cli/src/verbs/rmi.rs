@@ -27,18 +27,24 @@ impl Args {
     /// Prints each name and each image that is gone.
     pub fn run(self, home: &Home) -> anyhow::Result<()> {
         let layout = images::layout(home)?;
+        let mut removed = false;
         let result = super::each(&self.images, |image| {
             match found(&layout, image) {
                 // As with Docker: what is not there is said, and is no failure where it is forced.
                 Err(error) if self.force => failure::report(&error),
-                _ => self.remove(home, &layout, image)?,
+                _ => {
+                    self.remove(home, &layout, image)?;
+                    removed = true;
+                }
             }
             Ok(())
         });
-        let freed =
-            layout.prune()?.bytes + prune::prepared(home, &[&layout, &images::files(home)?])?;
-        if freed > 0 {
-            notice(format_args!("Freed {}.", size(freed)));
+        if removed {
+            let layouts = [&layout, &images::files(home)?];
+            let freed = layout.prune()?.bytes + prune::prepared(home, &layouts)?;
+            if freed > 0 {
+                notice(format_args!("Freed {}.", size(freed)));
+            }
         }
         result
     }

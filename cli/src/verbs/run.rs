@@ -15,7 +15,7 @@ use spec::{Capability, LimitOverrides, OutboundGrant, Transport};
 
 use crate::{
     failure::{Advice, HOST_ERROR, USAGE_ERROR},
-    flags::Environment,
+    flags::{self, Environment},
     home::Home,
     images::{self, Fetch},
     output::{Paint, line, notice, printable},
@@ -113,9 +113,15 @@ pub struct TaskArgs {
     /// When to ask a registry for the image
     #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
     pull: Fetch,
-    /// How long the guest may take to end once asked to, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    stop_timeout: u32,
+    /// How long the guest may take to end once asked to, in seconds; -1 for as long as it takes
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value = "10",
+        value_parser = flags::grace,
+        allow_negative_numbers = true
+    )]
+    stop_timeout: Duration,
     #[command(flatten)]
     settings: SettingsFlags,
     /// Print help
@@ -271,7 +277,7 @@ impl TaskArgs {
             remove_at_end: self.rm,
             restart: self.restart,
             read_only: self.read_only,
-            grace: Duration::from_secs(self.stop_timeout.into()),
+            grace: self.stop_timeout,
             settings,
             ..RunRequest::of(found.image.clone())
         })

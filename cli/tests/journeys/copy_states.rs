@@ -5,6 +5,7 @@ use std::{fs, io::Read as _, process::Stdio};
 use crate::{
     native,
     stage::{Stage, eventually, samples, signal},
+    up::{Up, serve_cats},
 };
 
 fn state(stage: &Stage, task: &str) -> String {
@@ -85,5 +86,30 @@ fn an_interrupted_copy_ends_at_once_wherever_it_waits_and_leaves_nothing() {
         code => assert_eq!((code, left.len()), (Some(0), 1)),
     }
     stage.margay(["rm", "-f", "tom"]).ok();
+    stage.is_empty();
+}
+
+#[test]
+fn a_replica_that_is_idle_is_woken_for_a_copy_and_for_another_program() {
+    let stage = Stage::new();
+    let up = Up::start_with(&stage, &["--idle-after", "1s", "--spare-workers", "0"]);
+    serve_cats(&stage, &up, 0);
+    let service = ["service", "create", "still", "--task", "cats:1", "--cluster", "allthecats"];
+    stage.margay([&service[..], &["--launch-type", "pool"]].concat()).ok();
+    let task = eventually("it is idle", || {
+        let list = stage.margay(["ps", "--format", "{{.ID}} {{.Status}}", "--no-trunc"]).ok();
+        let line = list.lines().find(|line| line.ends_with(" Idle"))?;
+        line.split(' ').next().map(str::to_owned)
+    });
+    // It has no port of this machine: the ingress alone reaches it.
+    assert_eq!(stage.margay(["port", &task]).ok(), "");
+    stage.margay(["cp", &format!("{task}:/srv/www/index.html"), "page"]).ok();
+    let page = fs::read(stage.path("page")).expect("the page");
+    assert_eq!(page, fs::read(samples().join("cats/www/index.html")).expect("the page"));
+    let state = || stage.margay(["inspect", "-f", "{{.state}}", &task]).out;
+    eventually("it is idle again", || (state().trim() == "idle").then_some(()));
+    let err = stage.margay(["exec", &task, "nothing.wasm"]).fails(127);
+    assert!(err.contains("nothing.wasm"), "{err}");
+    up.end();
     stage.is_empty();
 }

@@ -21,7 +21,8 @@ fn what_is_typed_for_docker_gets_the_next_step() {
         ("rmi nosuch", 1, "there is no local image `nosuch:latest`", "margay images"),
         ("build --target third app", 1, "no stage `third`: the file has `first`, `second`", ""),
         ("run -m 64m --memory-swap -1 x", 2, "invalid value '-1' for '--memory-swap", ""),
-        ("stop -t -1 x", 2, "invalid value '-1' for '--time", ""),
+        ("stop -t -1 x", 1, "no task is called `x`", "margay ps -a"),
+        ("stop -t soon x", 2, "for '--time <SECONDS>': give whole seconds, or -1 to wait", ""),
     ] {
         let err = stage.margay(line.split(' ')).fails(code);
         assert!(err.starts_with("error: ") && err.contains(error), "margay {line}: {err}");
@@ -29,6 +30,33 @@ fn what_is_typed_for_docker_gets_the_next_step() {
         assert!(said.contains(hint), "margay {line}: {err}");
         assert!(!said.contains("Docker Hub"), "margay {line}: {err}");
     }
+    stage.is_empty();
+}
+
+#[test]
+fn what_is_not_there_is_said_before_anything_else_is_done() {
+    let stage = Stage::new();
+    // Bytes that no image names any more: the next `rmi` that removes something takes them along.
+    for content in ["one", "two"] {
+        stage.write("app/file", content);
+        stage.write("app/Dockerfile", "FROM scratch\nCOPY file /\n");
+        stage.margay(["build", "-t", "a", "app"]).ok();
+    }
+    let blobs = stage.home().join("images/blobs/sha256");
+    let count = || std::fs::read_dir(&blobs).expect("blobs").count();
+    let before = count();
+    for line in
+        ["rmi nope", "rm nope", "volume rm nope", "tag nope a", "stop nope", "image rm nope nada"]
+    {
+        let said = stage.margay(line.split(' '));
+        let first = said.err.lines().next().unwrap_or_default().to_owned();
+        assert!(first.contains("`nope"), "margay {line}: {}", said.err);
+        assert!(!said.err.contains("Freed"), "margay {line}: {}", said.err);
+        assert_eq!((said.out.as_str(), said.code), ("", 1), "margay {line}: {}", said.err);
+        assert_eq!(count(), before, "margay {line}");
+    }
+    stage.margay(["rmi", "nope", "a"]).fails(1);
+    assert_eq!(count(), 0);
     stage.is_empty();
 }
 

@@ -39,6 +39,7 @@ mod first_day; // what is typed for Docker and means something else
 mod bad_input; // what is refused, and with which message
 mod native; // Linux images
 mod shares; // of one address, of a published port
+mod foreground; // a task that takes input from this terminal and others
 mod life; // create, start, restart, kill, wait, rename
 mod stops; // with which signal and within which time a task ends
 mod servers; // stock servers from Debian's packages

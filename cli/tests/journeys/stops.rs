@@ -86,3 +86,31 @@ fn a_stop_takes_the_time_that_the_task_was_made_with() {
     stage.margay(["rm", "tom"]).ok();
     stage.is_empty();
 }
+
+#[test]
+fn a_stop_without_a_limit_waits_for_as_long_as_the_task_takes() {
+    if !native::ready() {
+        return;
+    }
+    let stage = Stage::new();
+    native::build(&stage, "busy", "CMD [\"/bin/sh\"]");
+    // Longer than what `run` gives it, and than a limit of zero would.
+    let slow = "trap 'sleep 2; exit 7' TERM; echo ready; while true; do sleep 0.05; done";
+    for (run, stop) in [
+        (&["--stop-timeout", "1"][..], &["stop", "-t", "-1", "tom"][..]),
+        (&["--stop-timeout", "-1"], &["stop", "tom"]),
+        (&["--stop-timeout", "0"], &["stop", "--time", "99999999999999", "tom"]),
+        (&["--stop-timeout", "0"], &["stop", "--timeout=-5", "tom"]),
+    ] {
+        let run = [&["run", "-d", "--name", "tom"], run, &["busy", "/bin/sh", "-c", slow]].concat();
+        stage.margay(run).ok();
+        let ready = || stage.margay(["logs", "tom"]).out.contains("ready").then_some(());
+        eventually("it runs", ready);
+        stage.margay(stop).ok();
+        assert_eq!(stage.margay(["wait", "tom"]).ok(), "7\n", "{stop:?}");
+        stage.margay(["rm", "tom"]).ok();
+    }
+    let err = stage.margay(["stop", "-t", "soon", "tom"]).fails(2);
+    assert!(err.contains("give whole seconds, or -1 to wait without end"), "{err}");
+    stage.is_empty();
+}

@@ -21,8 +21,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::protocol::{Ended, FRAME_BYTES_MAX, Frame};
-use crate::tasks::Kind;
+use super::{
+    own_streams::OwnStreams,
+    protocol::{Ended, FRAME_BYTES_MAX, Frame},
+};
+use crate::{signals::TaskSignals, tasks::Kind};
 
 /// Frames on their way to one terminal. A full queue slows the program, as a slow terminal does.
 const FRAMES_MAX: usize = 16;
@@ -33,7 +36,8 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 /// For the first terminal, which was started together with the task.
 const FIRST_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// What a program of a task in the background reads and writes.
+/// What a program reads and writes that a terminal may attach to: one of a task in the background,
+/// and one in the foreground that takes input.
 pub(crate) struct Hub {
     kind: Kind,
     pub input: bool,
@@ -47,11 +51,24 @@ pub(crate) struct Hub {
     clients: Mutex<Vec<mpsc::Sender<Vec<u8>>>>,
     pumps: Mutex<Vec<JoinHandle<()>>>,
     first: Notify,
+    /// In the foreground.
+    own: Option<OwnStreams>,
+    /// Hands our input to the program, from its start to its end.
+    feeder: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Hub {
     pub fn new(kind: Kind, input: bool, terminal: Option<(u16, u16)>) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::of(kind, input, terminal, None))
+    }
+
+    /// Of a task in the foreground of this process, which takes input and has no terminal.
+    pub fn shared(kind: Kind, own: OwnStreams) -> Arc<Self> {
+        Arc::new(Self::of(kind, true, None, Some(own)))
+    }
+
+    fn of(kind: Kind, input: bool, terminal: Option<(u16, u16)>, own: Option<OwnStreams>) -> Self {
+        Self {
             kind,
             input,
             terminal: terminal.is_some(),
@@ -61,7 +78,9 @@ impl Hub {
             clients: Mutex::default(),
             pumps: Mutex::default(),
             first: Notify::new(),
-        })
+            own,
+            feeder: Mutex::default(),
+        }
     }
 
     /// New streams for the next start of the program.
@@ -80,6 +99,7 @@ impl Hub {
             false => (None, None),
         };
         *self.to_program.lock().await = ours.map(watched).transpose()?;
+        self.feed();
         let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
         self.pump(watched(out)?, Frame::Output);
         self.pump(watched(err)?, Frame::ErrorOutput);
@@ -117,19 +137,42 @@ impl Hub {
     fn pump(self: &Arc<Self>, from: Arc<AsyncFd<OwnedFd>>, frame: Frame) {
         let hub = self.clone();
         let pump = tokio::spawn(async move {
-            let mut buffer = vec![0; FRAME_BYTES_MAX / 4];
+            let mut buffer = vec![0; FRAME_BYTES_MAX];
             while let Ok(read @ 1..) = read(&from, &mut buffer).await {
-                hub.send(&frame.with(&buffer[..read])).await;
+                let bytes = &buffer[..read];
+                // Our reader has left, which the program is to hear.
+                if let Some(own) = &hub.own
+                    && own.write(frame, bytes).await.is_err()
+                {
+                    return;
+                }
+                hub.send(frame, bytes).await;
             }
         });
         self.pumps.lock().unwrap_or_else(PoisonError::into_inner).push(pump);
     }
 
-    async fn send(&self, frame: &[u8]) {
+    /// Hands the program what comes from our standard input, and its end.
+    fn feed(self: &Arc<Self>) {
+        if self.own.is_none() {
+            return;
+        }
+        let hub = self.clone();
+        let feeder = tokio::spawn(async move {
+            let Some(own) = &hub.own else { return };
+            while let Some(bytes) = own.next_input().await {
+                hub.write(&bytes).await;
+            }
+            hub.close_input().await;
+        });
+        *self.feeder.lock().unwrap_or_else(PoisonError::into_inner) = Some(feeder);
+    }
+
+    async fn send(&self, kind: Frame, payload: &[u8]) {
         let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for client in &clients {
             // One that has left is forgotten below.
-            let _ = client.send(frame.to_vec()).await;
+            let _ = client.send(kind.with(payload)).await;
         }
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         clients.retain(|client| !client.is_closed());
@@ -193,18 +236,29 @@ impl Hub {
         typed.iter().find_map(signal).filter(|_| is_wasm_terminal)
     }
 
-    /// Waits until what the program wrote has been sent.
+    /// Waits until what the program wrote has been sent. Our own reader has all the time that it
+    /// takes, until a signal says that it is not waited for.
     pub async fn drained(&self) {
+        if let Some(feeder) = self.feeder.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            feeder.abort();
+        }
         let pumps = std::mem::take(&mut *self.pumps.lock().unwrap_or_else(PoisonError::into_inner));
         self.master.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.to_program.lock().await.take();
-        let _ = timeout(DRAIN_TIME_MAX, futures_util::future::join_all(pumps)).await;
+        let all = futures_util::future::join_all(pumps);
+        match (&self.own, TaskSignals::listen()) {
+            (Some(_), Ok(mut signals)) => tokio::select! {
+                _ = all => {}
+                () = signals.stop() => {}
+            },
+            _ => drop(timeout(DRAIN_TIME_MAX, all).await),
+        }
     }
 
     /// Tells each terminal how the task ended.
     pub async fn end(&self, ended: &Ended) {
-        if let Ok(frame) = Frame::Ended.with_json(ended) {
-            let _ = timeout(DRAIN_TIME_MAX, self.send(&frame)).await;
+        if let Ok(payload) = serde_json::to_vec(ended) {
+            let _ = timeout(DRAIN_TIME_MAX, self.send(Frame::Ended, &payload)).await;
         }
         let clients =
             std::mem::take(&mut *self.clients.lock().unwrap_or_else(PoisonError::into_inner));

@@ -57,7 +57,7 @@ struct Held {
 impl Far {
     pub fn open(home: &Home, task: TaskFolder, watch: impl FnMut(Note)) -> Result<Self> {
         let Some((task, held)) = hold(&task)? else {
-            refuse_unless_running(&task)?;
+            refuse_unless_running(home, &task)?;
             return Ok(Self { task, still: None });
         };
         let launch = local::decide_again(home, &task, watch)?;

@@ -75,7 +75,7 @@ pub fn exec(
     mut hear: impl FnMut(Heard),
 ) -> Result<Option<Exit>> {
     let name = &task.record().name;
-    refuse_unless_running(task)?;
+    refuse_unless_running(home, task)?;
     let kind = task.record().kind;
     match kind {
         Kind::Wasm => {
@@ -160,10 +160,10 @@ fn null() -> io::Result<OwnedFd> {
 
 /// A program may have said something before its task is written down as running; and one that is
 /// idle starts for a client at one of its ports.
-fn state_after_start(task: &TaskFolder) -> Result<State> {
+fn state_after_start(home: &Home, task: &TaskFolder) -> Result<State> {
     let deadline = Instant::now() + STARTING_TIME_MAX;
     let client = match task.state()? {
-        State::Idle => ports::connect(task),
+        State::Idle => ports::connect(home, task),
         _ => None,
     };
     loop {
@@ -177,8 +177,8 @@ fn state_after_start(task: &TaskFolder) -> Result<State> {
     }
 }
 
-pub(crate) fn refuse_unless_running(task: &TaskFolder) -> Result<()> {
-    let state = state_after_start(task)?;
+pub(crate) fn refuse_unless_running(home: &Home, task: &TaskFolder) -> Result<()> {
+    let state = state_after_start(home, task)?;
     let name = task.record().name.clone();
     let (state, hint) = match state {
         State::Running | State::Unsupervised => return Ok(()),

@@ -47,14 +47,13 @@ pub fn restart_task(
 ) -> Result<()> {
     refuse_a_clusters(task)?;
     refuse_a_signal(task, stop)?;
-    let restarted = || tell(task.path(), task.record(), "restart", |event| event);
     let before = task.status()?.and_then(|status| status.started);
     let restarting = task.is_supervised()
         && matches!(control::ask(task, Order::Restart(stop)), Ok(Answer::Done));
     if !restarting {
         stop_task(task, stop)?;
         start_task(home, task, watch)?;
-        restarted();
+        tell(task.path(), task.record(), "restart", |event| event);
         return Ok(());
     }
     let deadline = Instant::now() + stop.grace + RESTART_TIME_MAX;
@@ -62,7 +61,6 @@ pub fn restart_task(
         let status = task.status()?;
         let started = status.as_ref().and_then(|status| status.started);
         if started != before {
-            restarted();
             return Ok(());
         }
         if !task.state()?.is_alive() {

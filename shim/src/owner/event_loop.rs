@@ -23,7 +23,7 @@ use crate::{
         stage::{self, Stage},
     },
     host::cgroup,
-    limits::{GRACE_MAX, NETWORK_DRAIN_TIME_MAX, ORPHAN_GRACE, OUTPUT_DRAIN_TIME_MAX},
+    limits::{NETWORK_DRAIN_TIME_MAX, ORPHAN_GRACE, OUTPUT_DRAIN_TIME_MAX},
     owner::{
         control::ControlSocket,
         disk_quota::DiskQuota,
@@ -321,7 +321,7 @@ impl<'a> Owner<'a> {
 
     fn stop(&mut self, asked: impl Into<Stop>) {
         let Stop { grace, signal } = asked.into();
-        let kill_at = Instant::now() + grace.min(GRACE_MAX);
+        let kill_at = Instant::now() + grace.min(Stop::GRACE_MAX);
         match &mut self.stop {
             // Of several grace periods the one that ends first counts.
             Some(stop) => stop.kill_at = stop.kill_at.min(kill_at),
