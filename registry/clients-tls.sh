@@ -10,48 +10,19 @@ set -euo pipefail
 
 [ $# -eq 4 ] || { sed -n 2,9p "$0"; exit 2; }
 registry=$1 user=$2 password=$3 ca=$(realpath "$4")
-# Lower case: podman takes a folder's path for a name.
-home=${TMPDIR:-/tmp}/margay-tls.$$
-mkdir -m 700 "$home"
-engine= made=
-leave() {
-    [ -z "$engine" ] || { kill "$engine" && wait "$engine"; } 2> /dev/null || true
-    [ -z "$made" ] || rmdir "$made" 2> /dev/null || true
-    chmod -R u+w "$home"
-    rm -rf "$home"
-}
-trap leave EXIT
-export HOME=$home XDG_RUNTIME_DIR=$home DOCKER_CONFIG=$home/docker REGISTRY_AUTH_FILE=$home/auth.json
-mkdir -p "$DOCKER_CONFIG" "$home/certs" "$home/none" "$home/root"
+name=tls
+. "$(dirname "${BASH_SOURCE[0]}")/clients-common.sh"
+mkdir -p "$home/certs" "$home/none" "$home/root"
 cp "$ca" "$home/certs/ca.crt"
-failed=0 skipped=0
 
 head -c 100000 /dev/urandom > "$home/root/bytes"
 tar -C "$home/root" -cf "$home/root.tar" .
 
-check() { # NAME COMMAND...
-    local name=$1
-    shift
-    if "$@" > "$home/log" 2>&1; then
-        echo "ok    $name"
-    else
-        echo "FAIL  $name"
-        sed 's/^/      /' "$home/log" | tail -5
-        failed=$((failed + 1))
-    fi
-}
-refused() { ! "$@"; }
 # A client is refused before so many seconds are over.
 refused_within() {
     local end=$((SECONDS + $1))
     shift
     while "$@"; do [ "$SECONDS" -lt "$end" ] || return 1; sleep 0.2; done
-}
-have() {
-    command -v "$1" > /dev/null && return 0
-    echo "skip  $1 is not installed"
-    skipped=$((skipped + 1))
-    return 1
 }
 robot() { "$MARGAY" registry robot "$@" 2> /dev/null; }
 
@@ -76,7 +47,6 @@ if have skopeo; then
 fi
 
 if have podman; then
-    pod() { podman --root "$home/podman" --runroot "$home/podman-run" --storage-driver vfs "$@"; }
     check "podman trusts no unknown authority" refused pod login --cert-dir "$home/none" -u "$user" -p "$password" "$registry"
     check "podman logs in" pod login --cert-dir "$home/certs" -u "$user" -p "$password" "$registry"
     check "podman imports an image" pod import "$home/root.tar" "$registry/$user/tls:podman"
@@ -98,27 +68,19 @@ if command -v skopeo > /dev/null && command -v podman > /dev/null; then
 fi
 
 # Its daemon looks for the authority in /etc/docker/certs.d, which it has for itself here.
-start_engine() {
-    [ "$(id -u)" = 0 ] && command -v dockerd > /dev/null || return 1
-    [ -d /etc/docker ] || { mkdir /etc/docker && made=/etc/docker; }
-    export DOCKER_HOST=unix://$home/docker.sock registry home
+with_authority() {
     # shellcheck disable=SC2016
-    unshare -m sh -c 'mount -t tmpfs margay-tls /etc/docker && mkdir -p "/etc/docker/certs.d/$registry" &&
-        cp "$home/certs/ca.crt" "/etc/docker/certs.d/$registry/ca.crt" &&
-        exec dockerd --iptables=false --ip6tables=false --bridge=none --storage-driver=vfs --data-root "$home/engine" \
-            --exec-root "$home/engine-run" --pidfile "$home/engine.pid" --host "$DOCKER_HOST"' > "$home/engine.log" 2>&1 &
-    engine=$!
-    for _ in $(seq 150); do
-        docker info > /dev/null 2>&1 && return 0
-        kill -0 "$engine" 2> /dev/null || break
-        sleep 0.2
-    done
-    sed 's/^/      /' "$home/engine.log" | tail -5
-    return 1
+    exec unshare -m sh -c 'mount -t tmpfs margay-tls /etc/docker && mkdir -p "/etc/docker/certs.d/$registry" &&
+        cp "$home/certs/ca.crt" "/etc/docker/certs.d/$registry/ca.crt" && exec "$@"' sh "$@"
+}
+start_with_authority() {
+    [ -d /etc/docker ] || { mkdir /etc/docker && made=/etc/docker; } || return 1
+    export registry home
+    start_engine with_authority
 }
 
 if have docker; then
-    if start_engine; then
+    if start_with_authority; then
         check "docker is refused with a wrong password" refused docker login -u "$user" -p wrong "$registry"
         check "docker logs in" docker login -u "$user" -p "$password" "$registry"
         check "docker imports an image" docker import "$home/root.tar" "$registry/$user/tls:docker"
@@ -128,8 +90,7 @@ if have docker; then
         pull() { docker pull "$registry/$user/tls:docker"; }
         robots docker
     else
-        echo "skip  docker has no engine here"
-        skipped=$((skipped + 1))
+        no_engine
     fi
 fi
 
@@ -143,5 +104,4 @@ else
 fi
 robot rm "$user+short" > /dev/null || true
 
-echo "failed: $failed, skipped: $skipped"
-[ "$failed" -eq 0 ] && { [ "${CLIENTS:-}" != all ] || [ "$skipped" -eq 0 ]; }
+result

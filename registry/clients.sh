@@ -15,20 +15,9 @@ set -euo pipefail
 
 [ $# -eq 3 ] || { sed -n 2,13p "$0"; exit 2; }
 registry=$1 user=$2 password=$3
-# Lower case: podman takes a folder's path for a name.
-home=${TMPDIR:-/tmp}/margay-clients.$$
-mkdir -m 700 "$home"
-engine=
-leave() {
-    [ -z "$engine" ] || { kill "$engine" && wait "$engine"; } 2> /dev/null || true
-    chmod -R u+w "$home"
-    rm -rf "$home"
-}
-trap leave EXIT
-export HOME=$home XDG_RUNTIME_DIR=$home DOCKER_CONFIG=$home/docker REGISTRY_AUTH_FILE=$home/auth.json
-mkdir -p "$DOCKER_CONFIG"
+name=clients
+. "$(dirname "${BASH_SOURCE[0]}")/clients-common.sh"
 base=$registry/$user
-failed=0 skipped=0
 
 # An OCI layout with one image, made here so that nothing is downloaded: a layer of random bytes, so that it is always new.
 make_layout() { # FOLDER ARCHITECTURE OS
@@ -59,25 +48,7 @@ make_layout() { # FOLDER ARCHITECTURE OS
 native=$(make_layout "$home/native" amd64 linux)
 wasm=$(make_layout "$home/wasm" wasm wasi)
 
-check() { # NAME COMMAND...
-    local name=$1
-    shift
-    if "$@" > "$home/log" 2>&1; then
-        echo "ok    $name"
-    else
-        echo "FAIL  $name"
-        sed 's/^/      /' "$home/log" | tail -5
-        failed=$((failed + 1))
-    fi
-}
 same() { [ "$1" = "$2" ] || { echo "got $1, wanted $2"; return 1; }; }
-refused() { ! "$@"; }
-have() {
-    command -v "$1" > /dev/null && return 0
-    echo "skip  $1 is not installed"
-    skipped=$((skipped + 1))
-    return 1
-}
 
 if have skopeo; then
     check "skopeo is refused with a wrong password" refused skopeo login --tls-verify=false -u "$user" -p wrong "$registry"
@@ -97,8 +68,6 @@ if have skopeo; then
 fi
 
 if have podman; then
-    # The overlay driver needs rights that a container may lack; vfs works everywhere.
-    pod() { podman --root "$home/podman" --runroot "$home/podman-run" --storage-driver vfs "$@"; }
     check "podman logs in" pod login --tls-verify=false -u "$user" -p "$password" "$registry"
     check "podman loads a native image" pod pull "oci:$home/native:v1"
     check "podman pushes a native image" pod push --tls-verify=false "$(pod images -q | head -1)" "$base/podman:native"
@@ -155,22 +124,6 @@ if have regctl; then
     check "regctl lists repositories" regctl repo ls "$registry"
 fi
 
-# An engine of our own: nothing of the machine's firewall, bridges or cgroups is touched, and no mount outlives it.
-start_engine() {
-    [ "$(id -u)" = 0 ] && command -v dockerd > /dev/null || return 1
-    export DOCKER_HOST=unix://$home/docker.sock
-    dockerd --iptables=false --ip6tables=false --bridge=none --storage-driver=vfs --data-root "$home/engine" \
-        --exec-root "$home/engine-run" --pidfile "$home/engine.pid" --host "$DOCKER_HOST" > "$home/engine.log" 2>&1 &
-    engine=$!
-    for _ in $(seq 150); do
-        docker info > /dev/null 2>&1 && return 0
-        kill -0 "$engine" 2> /dev/null || break
-        sleep 0.2
-    done
-    sed 's/^/      /' "$home/engine.log" | tail -5
-    return 1
-}
-
 if have docker; then
     if docker info > /dev/null 2>&1 || start_engine; then
         check "docker is refused with a wrong password" refused docker login -u "$user" -p wrong "$registry"
@@ -184,10 +137,8 @@ if have docker; then
         check "docker pulls by digest" docker pull "$pushed"
         check "docker does not find what is not there" refused docker pull "$base/docker:none"
     else
-        echo "skip  docker has no engine here"
-        skipped=$((skipped + 1))
+        no_engine
     fi
 fi
 
-echo "failed: $failed, skipped: $skipped"
-[ "$failed" -eq 0 ] && { [ "${CLIENTS:-}" != all ] || [ "$skipped" -eq 0 ]; }
+result

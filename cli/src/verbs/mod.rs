@@ -84,12 +84,14 @@ pub fn each<'a, T>(
     failed.map_or(Ok(()), Err)
 }
 
-/// Asks the control plane to do something with each of several things, and prints each with which
-/// that is done.
-pub fn ask_for_each<'a, T: Display, R, F: Future<Output = Result<R, orchestrator::Error>>>(
-    things: &'a [T],
-    ask: impl Fn(&'a T) -> F,
-) -> anyhow::Result<()> {
+/// Asks a server to do something with each of several things, and prints each with which that is
+/// done.
+pub fn ask_for_each<'a, T, R, E, F>(things: &'a [T], ask: impl Fn(&'a T) -> F) -> anyhow::Result<()>
+where
+    T: Display,
+    anyhow::Error: From<E>,
+    F: Future<Output = Result<R, E>>,
+{
     each(things, |thing| {
         block_on(ask(thing))?;
         line(format_args!("{thing}"));

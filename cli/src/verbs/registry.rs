@@ -317,10 +317,8 @@ impl Robot {
                 show(&block_on(admin.rotate_robot(&login.user, &login.robot))?);
             }
             Self::Rm { logins } => {
-                return super::each(&logins, |login| {
-                    block_on(admin.remove_robot(&login.user, &login.robot))?;
-                    line(format_args!("{login}"));
-                    Ok(())
+                return super::ask_for_each(&logins, |login| {
+                    admin.remove_robot(&login.user, &login.robot)
                 });
             }
         }
@@ -489,10 +487,8 @@ impl Verb {
             }
             Self::Manifest(verb) => verb.run(&admin)?,
             Self::Repository(RepositoryVerb::Rm { repositories }) => {
-                return super::each(&repositories, |repository| {
-                    block_on(admin.remove_repository(repository))?;
-                    line(format_args!("{repository}"));
-                    Ok(())
+                return super::ask_for_each(&repositories, |repository| {
+                    admin.remove_repository(repository)
                 });
             }
             Self::Repository(RepositoryVerb::Ls { output }) | Self::Ls { output } => {

@@ -36,6 +36,15 @@ fn is_root() -> bool {
     root
 }
 
+/// A platform that serves the page of the cats.
+fn serving() -> (Stage, Up) {
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    serve_cats(&stage, &up, 1);
+    eventually("the page is served", || page_is_served(&up));
+    (stage, up)
+}
+
 /// A line of `/proc/PID/status`.
 fn status(pid: i32, name: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
@@ -122,10 +131,7 @@ fn what_the_ingress_holds_opens_nothing_but_routes() {
     if !is_root() {
         return;
     }
-    let stage = Stage::new();
-    let up = Up::start(&stage);
-    serve_cats(&stage, &up, 1);
-    eventually("the page is served", || page_is_served(&up));
+    let (stage, up) = serving();
     let folder = stage.home().join("ingress");
     eventually("it has a certificate", || folder.join("ingress.json").exists().then_some(()));
 
@@ -220,10 +226,7 @@ fn the_control_plane_holds_its_own_folder_and_still_takes_back_the_tokens_of_a_n
     if !is_root() {
         return;
     }
-    let stage = Stage::new();
-    let up = Up::start(&stage);
-    serve_cats(&stage, &up, 1);
-    eventually("the page is served", || page_is_served(&up));
+    let (stage, up) = serving();
     closed_to(&stage.home(), CONTROL_PLANE, &["node", "registry", "ingress", "key", "up.json"]);
     // In what it sees, its own folder is all that there is to write to.
     let pid = up.pid(&stage, "server").to_string();
@@ -260,10 +263,7 @@ fn a_home_of_an_earlier_version_is_taken_over() {
     if !is_root() {
         return;
     }
-    let stage = Stage::new();
-    let up = Up::start(&stage);
-    serve_cats(&stage, &up, 1);
-    eventually("the page is served", || page_is_served(&up));
+    let (stage, up) = serving();
     up.end();
     // All of it was root's, and the ingress had the key of the node.
     let home = stage.home();
@@ -300,10 +300,7 @@ fn a_server_that_is_killed_comes_back_as_the_same_user_and_serves_what_it_served
     if !is_root() {
         return;
     }
-    let stage = Stage::new();
-    let up = Up::start(&stage);
-    serve_cats(&stage, &up, 1);
-    eventually("the page is served", || page_is_served(&up));
+    let (stage, up) = serving();
     for (name, user) in USERS {
         let before = up.pid(&stage, name);
         crate::stage::signal(before, "KILL");

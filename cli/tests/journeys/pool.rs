@@ -4,23 +4,8 @@ use serde_json::Value;
 
 use crate::{
     stage::{Stage, eventually, samples, signal},
-    up::{Up, page_is_served, serve_cats},
+    up::{Up, page_is_served, push_probe, serve_cats},
 };
-
-/// The probe as an image of the bundled registry.
-fn push_probe(stage: &Stage, up: &Up) -> String {
-    let context = stage.path("probe");
-    std::fs::create_dir(&context).expect("a folder");
-    let program = samples().join("hostile/probe-cli.wasm");
-    std::fs::copy(program, context.join("probe.wasm")).expect("a copy");
-    let dockerfile = "FROM scratch\nCOPY probe.wasm /\nENTRYPOINT [\"/probe.wasm\"]\n";
-    std::fs::write(context.join("Dockerfile"), dockerfile).expect("a Dockerfile");
-    let image = format!("{}/me/probe:v1", up.registry);
-    stage.margay(["build", "-t", &image, &context.display().to_string()]).ok();
-    stage.margay(["login", "-u", "me", &up.registry]).ok();
-    stage.margay(["push", &image]).ok();
-    image
-}
 
 /// Registers a definition of one container.
 fn register(stage: &Stage, family: &str, image: &str, role: &str, container: &str) {
@@ -42,7 +27,8 @@ fn turns(log: &str) -> Option<u64> {
 fn a_service_in_the_pool_has_a_clock_that_stands_still_while_it_computes() {
     let stage = Stage::new();
     let up = Up::start(&stage);
-    let image = push_probe(&stage, &up);
+    stage.margay(["login", "-u", "me", &up.registry]).ok();
+    let image = push_probe(&stage, &up, "probe-cli");
     stage.margay(["cluster", "create", "main"]).ok();
     for (family, role) in [("still", ""), ("fine", "\"clock:fine\"")] {
         register(&stage, family, &image, role, "command = [\"clock\"]");
@@ -73,7 +59,8 @@ fn a_service_in_the_pool_has_a_clock_that_stands_still_while_it_computes() {
 fn what_the_pool_would_clamp_is_refused_before_anything_starts() {
     let stage = Stage::new();
     let up = Up::start(&stage);
-    let image = push_probe(&stage, &up);
+    stage.margay(["login", "-u", "me", &up.registry]).ok();
+    let image = push_probe(&stage, &up, "probe-cli");
     stage.margay(["cluster", "create", "main"]).ok();
     for (family, role, container, want) in [
         ("time", "", "cpu_time_max_ms = 900001", "`cpu_time_max_ms = 900001`"),

@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use crate::{
     native,
-    stage::{Said, Stage, eventually, samples, signal},
-    up::Up,
+    stage::{Said, Stage, eventually, signal},
+    up::{Up, push_probe},
 };
 
 const CLUSTER: [&str; 2] = ["--cluster", "main"];
@@ -128,15 +128,7 @@ fn ask(
 fn serve_web(stage: &Stage, up: &Up, count: u32) {
     stage.margay(["login", "-u", "me", &up.registry]).ok();
     for program in ["probe-http", "probe-cli"] {
-        let context = stage.path(program);
-        std::fs::create_dir(&context).expect("a folder");
-        let wasm = format!("{program}.wasm");
-        std::fs::copy(samples().join("hostile").join(&wasm), context.join(&wasm)).expect("a copy");
-        let dockerfile = format!("FROM scratch\nCOPY {wasm} /\nENTRYPOINT [\"/{wasm}\"]\n");
-        std::fs::write(context.join("Dockerfile"), dockerfile).expect("a Dockerfile");
-        let image = format!("{}/me/{program}:v1", up.registry);
-        stage.margay(["build", "-t", &image, &context.display().to_string()]).ok();
-        stage.margay(["push", &image]).ok();
+        push_probe(stage, up, program);
     }
     stage.margay(["cluster", "create", "main"]).ok();
     assert_eq!(register(stage, "probe-http", ""), "web:1");

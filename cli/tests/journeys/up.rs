@@ -82,6 +82,19 @@ pub fn pid_of(stage: &Stage, name: &str) -> Option<i32> {
     process[1].as_i64().and_then(|pid| i32::try_from(pid).ok())
 }
 
+/// A probe of `samples/hostile` as an image of the bundled registry, for a user that has logged in.
+pub fn push_probe(stage: &Stage, up: &Up, program: &str) -> String {
+    let wasm = format!("{program}.wasm");
+    let bytes = std::fs::read(samples().join("hostile").join(&wasm)).expect("a program");
+    stage.write(&format!("{program}/{wasm}"), bytes);
+    let dockerfile = format!("FROM scratch\nCOPY {wasm} /\nENTRYPOINT [\"/{wasm}\"]\n");
+    stage.write(&format!("{program}/Dockerfile"), dockerfile);
+    let image = format!("{}/me/{program}:v1", up.registry);
+    stage.margay(["build", "-t", &image, program]).ok();
+    stage.margay(["push", &image]).ok();
+    image
+}
+
 /// The guide's way from a checkout to a page, step by step, as `count` replicas.
 pub fn serve_cats(stage: &Stage, up: &Up, count: u32) {
     build_cats(stage);

@@ -11,9 +11,9 @@ use registry::{Admin, Repository};
 use spec::{Digest, Reference, Timestamp};
 
 use crate::{
-    output::{Output, ago, line, now, size},
+    output::{Output, ago, now, size},
     serve::block_on,
-    verbs::each,
+    verbs::ask_for_each,
 };
 
 #[derive(Debug, Subcommand)]
@@ -113,11 +113,9 @@ impl Tag {
                     [tag.tag.clone(), tag.digest.to_string(), since(tag.set)]
                 })
             }
-            Self::Rm { tags } => each(&tags, |name| {
-                block_on(admin.remove_tag(&name.repository, &name.tag))?;
-                line(format_args!("{name}"));
-                Ok(())
-            }),
+            Self::Rm { tags } => {
+                ask_for_each(&tags, |name| admin.remove_tag(&name.repository, &name.tag))
+            }
         }
     }
 }
@@ -143,10 +141,8 @@ impl Manifest {
                     ]
                 })
             }
-            Self::Rm { manifests } => each(&manifests, |name| {
-                block_on(admin.remove_manifest(&name.repository, &name.digest))?;
-                line(format_args!("{name}"));
-                Ok(())
+            Self::Rm { manifests } => ask_for_each(&manifests, |name| {
+                admin.remove_manifest(&name.repository, &name.digest)
             }),
         }
     }

@@ -9,9 +9,9 @@ use spec::Tenant;
 
 use crate::{
     failure::{Advice, USAGE_ERROR},
-    output::{Output, human, line, size},
+    output::{Output, human, size},
     serve::block_on,
-    verbs::each,
+    verbs::ask_for_each,
 };
 
 #[derive(Debug, Subcommand)]
@@ -121,11 +121,7 @@ impl Upload {
                     ]
                 })
             }
-            Self::Rm { ids } => each(&ids, |id| {
-                block_on(admin.cancel_upload(id))?;
-                line(format_args!("{id}"));
-                Ok(())
-            }),
+            Self::Rm { ids } => ask_for_each(&ids, |id| admin.cancel_upload(id)),
         }
     }
 }
