@@ -1,4 +1,4 @@
-use std::{convert::Infallible, net::IpAddr, pin::pin, time::Duration};
+use std::{convert::Infallible, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     ConnectionLimits, ConnectionPermit, Listener, WriteTimeout,
     limits::{ACCEPT_PAUSE, HANDSHAKE_TIME_MAX, HEAD_BYTES_MAX, HEADERS_MAX},
-    strict::{StrictService, StrictStream, Verdict},
+    strict::{HeldHeads, StrictService, StrictStream, Verdict},
 };
 
 /// The first byte of a connection that speaks TLS: the type of its record.
@@ -34,6 +34,7 @@ pub struct Connections {
     closing: CancellationToken,
     /// Not even the end of this one.
     cut_off: CancellationToken,
+    heads: Arc<HeldHeads>,
 }
 
 /// How long one HTTP/1.1 connection may take for what.
@@ -152,7 +153,7 @@ impl Connections {
             // the client reads.
             .serve_connection(
                 TokioIo::new(WriteTimeout::new(
-                    StrictStream::new(stream, limits.head_bytes_max, &verdict),
+                    StrictStream::new(stream, limits.head_bytes_max, &self.heads, &verdict),
                     limits.write_time_max,
                 )),
                 service_fn(|request| strict.answer(request)),

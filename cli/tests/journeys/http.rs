@@ -125,3 +125,43 @@ fn on_an_address_of_other_machines_the_registry_speaks_tls() {
     running.signal("INT");
     running.end();
 }
+
+/// What the first process of its kind holds in memory.
+fn resident_bytes(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
+}
+
+#[test]
+fn unfinished_heads_cost_a_server_little_memory() {
+    const CONNECTIONS: usize = 1024;
+    const COST_MAX: u64 = 64 << 20;
+    let stage = Stage::new();
+    let up = Up::start(&stage);
+    let ingress = up.pid(&stage, "ingress");
+    let before = resident_bytes(ingress);
+    let head = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nX: {}", "a".repeat(60_000));
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut stream = TcpStream::connect(&up.ingress).expect("a connection");
+        // One that was refused may have been closed by now.
+        let _ = stream.write_all(head.as_bytes());
+        held.push(stream);
+    }
+    let mut refused = 0;
+    for stream in &mut held {
+        stream.set_read_timeout(Some(Duration::from_millis(1))).expect("a timeout");
+        let mut start = [0; 12];
+        refused += usize::from(stream.read(&mut start).is_ok_and(|_| start == *b"HTTP/1.1 503"));
+    }
+    let cost = resident_bytes(ingress).saturating_sub(before);
+    assert!(cost <= COST_MAX, "{cost} bytes");
+    assert!(refused > CONNECTIONS / 2, "{refused}");
+    let good = format!("GET / HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n");
+    let answer = exchange(&up.ingress, good.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 404 "), "an ordinary request goes on: {answer}");
+    drop(held);
+    up.end();
+    stage.is_empty();
+}

@@ -7,9 +7,11 @@
 
 mod head; // lines of a head, and how a body follows it
 mod chunks; // a chunked body, with its trailers
+mod held; // heads that have not come in full, of all connections
 mod stream; // a stream that passes on what was judged
 mod refusal; // the response, in the place of the service's
 
+pub(crate) use held::HeldHeads;
 pub(crate) use refusal::StrictService;
 pub(crate) use stream::StrictStream;
 
@@ -24,6 +26,11 @@ impl Fault {
     const fn bad(text: &'static str) -> Self {
         Self { status: http::StatusCode::BAD_REQUEST, text }
     }
+
+    const BUSY: Self = Self {
+        status: http::StatusCode::SERVICE_UNAVAILABLE,
+        text: "too many long heads are unfinished: try again, or send a shorter one",
+    };
 }
 
 /// The one request of a connection that was refused, which is its last.

@@ -10,9 +10,10 @@ use tokio::{
 };
 
 use super::{
-    Verdict,
+    Fault, Verdict,
     chunks::{Chunks, Judged},
     head::{Framing, Head},
+    held::{HeldHead, HeldHeads},
 };
 use crate::limits::{LINGER_BYTES_MAX, LINGER_TIME_MAX};
 
@@ -29,8 +30,9 @@ pub(crate) struct StrictStream<'a, S> {
     part: Part,
     /// Heads that were passed on.
     requests: u64,
+    heads: &'a HeldHeads,
     /// The beginning of a head.
-    held: Vec<u8>,
+    held: HeldHead<'a>,
     /// Judged, and not yet taken, from `passed` on.
     ready: Vec<u8>,
     passed: usize,
@@ -54,13 +56,19 @@ impl Default for Part {
 }
 
 impl<'a, S> StrictStream<'a, S> {
-    pub fn new(stream: S, head_bytes_max: usize, verdict: &'a Verdict) -> Self {
+    pub fn new(
+        stream: S,
+        head_bytes_max: usize,
+        heads: &'a HeldHeads,
+        verdict: &'a Verdict,
+    ) -> Self {
         Self {
             stream,
             head_bytes_max,
             part: Part::default(),
             requests: 0,
-            held: Vec::new(),
+            heads,
+            held: HeldHead::new(heads),
             ready: Vec::new(),
             passed: 0,
             verdict,
@@ -72,24 +80,41 @@ impl<'a, S> StrictStream<'a, S> {
     /// How many of `bytes`, the next that have come, may be passed on now. The rest is held, or is
     /// never passed on.
     fn sift(&mut self, bytes: &[u8]) -> usize {
-        if self.held.is_empty() {
+        if self.held.bytes().is_empty() {
             let passing = self.judge(bytes);
-            if !self.verdict.is_refused() {
-                self.held.extend_from_slice(&bytes[passing..]);
-            }
+            self.hold(&bytes[passing..]);
             return passing;
         }
-        let mut held = std::mem::take(&mut self.held);
-        held.extend_from_slice(bytes);
-        let passing = self.judge(&held);
-        if !self.verdict.is_refused() {
-            self.held.extend_from_slice(&held[passing..]);
+        if !self.hold(bytes) {
+            return 0;
         }
+        let mut held = std::mem::replace(&mut self.held, HeldHead::new(self.heads));
+        let passing = self.judge(held.bytes());
+        if passing == 0 && !self.verdict.is_refused() {
+            self.held = held;
+            return 0;
+        }
+        let mut held = held.take();
+        self.hold(&held[passing..]);
         held.truncate(passing);
         // What was judged comes before a refusal that it may have ended in.
         held.append(&mut self.ready);
         self.ready = held;
         0
+    }
+
+    /// Keeps `bytes` until the rest of their head is there. False when nothing more is read.
+    fn hold(&mut self, bytes: &[u8]) -> bool {
+        if self.verdict.is_refused() {
+            return false;
+        }
+        let is_held = self.held.hold(bytes);
+        if !is_held {
+            self.verdict.refuse(self.requests + 1, Fault::BUSY);
+            self.ready.extend_from_slice(REFUSED);
+            self.held.take();
+        }
+        is_held
     }
 
     /// How many of `bytes` are good: whole heads, and bodies as far as they go.
