@@ -67,9 +67,25 @@ impl Traces {
 const CLAIMING: &str = "take users for a container";
 const RELEASING: &str = "give back the users of a container";
 
-/// Whether the container of `folder` has `ids`. One whose traces cannot be read may have them.
+/// Whether the container of `folder` has `ids`: while its shim lives, which listens before it
+/// claims them, and after that while a process of the container does. One whose traces cannot be
+/// read may have them.
 fn is_held(folder: &Path, ids: HostIds) -> bool {
-    !matches!(read::<Traces>(&folder.join(TRACES)), Ok(traces) if traces.as_ref().is_none_or(|traces| traces.ids != ids))
+    match read::<Traces>(&folder.join(TRACES)) {
+        Ok(None) => false,
+        Ok(Some(traces)) if traces.ids != ids => false,
+        Ok(Some(traces)) => listens(folder) || !cgroup::processes(&traces.id).is_empty(),
+        Err(_) => true,
+    }
+}
+
+fn listens(folder: &Path) -> bool {
+    match engine::frame::connect(folder, SOCKET) {
+        Ok(_) => true,
+        Err(error) => {
+            !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+        }
+    }
 }
 
 /// How a container ended.
@@ -168,4 +184,31 @@ pub(crate) fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option
         bytes.map(|bytes| serde_json::from_slice(&bytes)).transpose().map_err(io::Error::from)
     });
     read.map_err(Error::io(format!("read `{}`", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Folders of tests and of killed platforms stay on disk; their ids do not.
+    #[test]
+    fn a_range_is_held_while_its_shim_or_a_process_lives_and_not_by_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let ids = HostIds::EXAMPLE;
+        assert!(!is_held(folder, ids), "no container was here");
+        let id = format!("margay-test-{}", disk::random_hex::<8>());
+        let kind = crate::host::probe::RuntimeKind::Runc;
+        let runtime = Runtime { kind, path: "/usr/bin/runc".into(), version: (1, 1, 5) };
+        let traces = Traces { version: VERSION, id, runtime, ids };
+        write(&folder.join(TRACES), &traces, Survives::Crash).unwrap();
+        assert!(!is_held(folder, ids), "its shim is dead");
+        let listener = engine::frame::listen(folder, SOCKET).unwrap();
+        assert!(is_held(folder, ids), "its shim lives");
+        assert!(!is_held(folder, HostIds::ON_DISK), "it has another range");
+        drop(listener);
+        assert!(!is_held(folder, ids), "its socket is left");
+        fs::write(folder.join(TRACES), "half").unwrap();
+        assert!(is_held(folder, ids), "it may have any");
+    }
 }
